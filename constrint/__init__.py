@@ -1,0 +1,1 @@
+"""constrint: a solver for integer constraints, made for tuning spaces."""

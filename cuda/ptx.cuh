@@ -1,0 +1,295 @@
+// Every PTX instruction that the schedules use, one small function each.
+//
+// Device code reaches memory and the hardware only through this file, so that the emulator can run the
+// same kernels on a CPU: with TILESMITH_EMULATE defined, each function is taken from emulate/ptx.hpp, which
+// gives it the same meaning in plain C++.
+//
+// Addresses: a SharedAddress is a byte offset in the shared state space of one block; global memory is
+// reached through ordinary pointers. Lane numbers and fragment layouts are those of the PTX ISA, chapter
+// "Warp-level matrix instructions": g = lane / 4, j = lane % 4.
+#pragma once
+
+#ifdef TILESMITH_EMULATE
+#include "emulate/ptx.hpp"
+#else
+
+#define TILESMITH_DEVICE __device__ __forceinline__
+
+namespace tilesmith {
+
+using SharedAddress = unsigned;
+
+// The two 16-bit types a kernel may keep h, R and Wx in. They are tags: values travel as raw 16-bit words.
+struct bf16 {};
+struct fp16 {};
+
+// ---- threads, warps, blocks ----
+
+TILESMITH_DEVICE unsigned thread_index() { return threadIdx.x; }
+TILESMITH_DEVICE unsigned block_x() { return blockIdx.x; }
+TILESMITH_DEVICE unsigned block_y() { return blockIdx.y; }
+
+// ---- barriers ----
+
+/// All threads of the block meet.
+TILESMITH_DEVICE void sync_block() { __syncthreads(); }
+
+/// `threads` threads (whole warps) meet at named barrier `id` (1 to 15; 0 is sync_block's).
+TILESMITH_DEVICE void sync_named(unsigned id, unsigned threads) {
+    asm volatile("barrier.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+/// Signal named barrier `id` without waiting; earlier shared-memory writes are visible to those who wait.
+TILESMITH_DEVICE void arrive_named(unsigned id, unsigned threads) {
+    asm volatile("barrier.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+/// The 32 threads of the warp meet.
+TILESMITH_DEVICE void sync_warp() { __syncwarp(); }
+
+// ---- shared memory ----
+
+/// Start of the block's dynamic shared memory.
+TILESMITH_DEVICE SharedAddress shared_memory() {
+    extern __shared__ __align__(128) unsigned char tilesmith_shared_memory[];
+    return static_cast<SharedAddress>(__cvta_generic_to_shared(tilesmith_shared_memory));
+}
+
+TILESMITH_DEVICE unsigned short load_shared_16(SharedAddress address) {
+    unsigned short value;
+    asm volatile("ld.shared.u16 %0, [%1];" : "=h"(value) : "r"(address) : "memory");
+    return value;
+}
+TILESMITH_DEVICE uint4 load_shared_128(SharedAddress address) {
+    uint4 value;
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+                 : "r"(address)
+                 : "memory");
+    return value;
+}
+TILESMITH_DEVICE float4 load_shared_float4(SharedAddress address) {
+    float4 value;
+    asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(value.x), "=f"(value.y), "=f"(value.z), "=f"(value.w)
+                 : "r"(address)
+                 : "memory");
+    return value;
+}
+TILESMITH_DEVICE void store_shared_16(SharedAddress address, unsigned short value) {
+    asm volatile("st.shared.u16 [%0], %1;" ::"r"(address), "h"(value) : "memory");
+}
+TILESMITH_DEVICE void store_shared_32(SharedAddress address, unsigned value) {
+    asm volatile("st.shared.u32 [%0], %1;" ::"r"(address), "r"(value) : "memory");
+}
+TILESMITH_DEVICE void store_shared_128(SharedAddress address, uint4 value) {
+    asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(value.x), "r"(value.y),
+                 "r"(value.z), "r"(value.w)
+                 : "memory");
+}
+TILESMITH_DEVICE void store_shared_float4(SharedAddress address, float4 value) {
+    asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(address), "f"(value.x), "f"(value.y),
+                 "f"(value.z), "f"(value.w)
+                 : "memory");
+}
+
+// ---- global memory ----
+
+/// Read-only loads; the memory must not change while the kernel runs.
+TILESMITH_DEVICE unsigned short load_global_16(const void* address) {
+    unsigned short value;
+    asm volatile("ld.global.nc.u16 %0, [%1];" : "=h"(value) : "l"(address));
+    return value;
+}
+TILESMITH_DEVICE unsigned load_global_32(const void* address) {
+    unsigned value;
+    asm volatile("ld.global.nc.u32 %0, [%1];" : "=r"(value) : "l"(address));
+    return value;
+}
+TILESMITH_DEVICE uint2 load_global_64(const void* address) {
+    uint2 value;
+    asm volatile("ld.global.nc.v2.u32 {%0, %1}, [%2];" : "=r"(value.x), "=r"(value.y) : "l"(address));
+    return value;
+}
+TILESMITH_DEVICE uint4 load_global_128(const void* address) {
+    uint4 value;
+    asm volatile("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+                 : "l"(address));
+    return value;
+}
+TILESMITH_DEVICE void store_global_16(void* address, unsigned short value) {
+    asm volatile("st.global.u16 [%0], %1;" ::"l"(address), "h"(value) : "memory");
+}
+TILESMITH_DEVICE void store_global_32(void* address, unsigned value) {
+    asm volatile("st.global.u32 [%0], %1;" ::"l"(address), "r"(value) : "memory");
+}
+TILESMITH_DEVICE void store_global_64(void* address, uint2 value) {
+    asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(address), "r"(value.x), "r"(value.y) : "memory");
+}
+TILESMITH_DEVICE void store_global_128(void* address, uint4 value) {
+    asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(address), "r"(value.x), "r"(value.y),
+                 "r"(value.z), "r"(value.w)
+                 : "memory");
+}
+
+// ---- asynchronous copies, global to shared (sm_80 and newer) ----
+
+/// Copy `Bytes` (4, 8 or 16) when the hardware finds the time; see cp_async_wait.
+template <int Bytes>
+TILESMITH_DEVICE void cp_async(SharedAddress destination, const void* source) {
+    static_assert(Bytes == 4 || Bytes == 8 || Bytes == 16, "cp.async copies 4, 8 or 16 bytes");
+    if constexpr (Bytes == 16)
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(destination), "l"(source) : "memory");
+    else
+        asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(destination), "l"(source), "n"(Bytes)
+                     : "memory");
+}
+/// Close the calling thread's current group of copies.
+TILESMITH_DEVICE void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+/// Wait until at most `Pending` of the calling thread's newest groups are unfinished. Other threads see the
+/// copies only after a barrier that follows.
+template <int Pending>
+TILESMITH_DEVICE void cp_async_wait() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
+}
+
+// ---- warp-level matrices ----
+
+/// Load two 8 x 8 matrices of 16-bit words, transposed: lane l < 16 gives the address of row l % 8 of matrix
+/// l / 8; lane (g, j) receives words [2j][g] and [2j+1][g] of each matrix.
+TILESMITH_DEVICE void ldmatrix_x2_trans(unsigned (&out)[2], SharedAddress row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
+                 : "=r"(out[0]), "=r"(out[1])
+                 : "r"(row)
+                 : "memory");
+}
+/// The same for one matrix: lanes 0 to 7 give the row addresses.
+TILESMITH_DEVICE void ldmatrix_x1_trans(unsigned& out, SharedAddress row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x1.trans.shared.b16 {%0}, [%1];" : "=r"(out) : "r"(row) : "memory");
+}
+/// The same for four matrices: every lane gives one row address.
+TILESMITH_DEVICE void ldmatrix_x4_trans(unsigned (&out)[4], SharedAddress row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+                 : "r"(row)
+                 : "memory");
+}
+
+/// Transpose an 8 x 8 matrix of 16-bit words held one pair a lane: in, lane (g, j) holds [g][2j], [g][2j+1];
+/// out, it holds [2j][g], [2j+1][g].
+TILESMITH_DEVICE unsigned movmatrix_trans(unsigned pair) {
+    unsigned out;
+    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(out) : "r"(pair));
+    return out;
+}
+
+/// d = a x b + c for a 16 x 16 tile a (row-major), a 16 x 8 tile b (column-major) and float accumulators.
+/// Lane (g, j) holds of a: words k = 2j, 2j+1 of rows g and g+8, then k = 2j+8, 2j+9 of the same rows; of b:
+/// k = 2j, 2j+1 then 2j+8, 2j+9 of column g; of c and d: columns 2j, 2j+1 of row g, then of row g+8.
+template <class Type>
+TILESMITH_DEVICE void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1,
+                                   const float (&c)[4]);
+
+template <>
+TILESMITH_DEVICE void mma_m16n8k16<bf16>(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1,
+                                         const float (&c)[4]) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%10, %11, %12, %13};"
+        : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
+}
+template <>
+TILESMITH_DEVICE void mma_m16n8k16<fp16>(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1,
+                                         const float (&c)[4]) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%10, %11, %12, %13};"
+        : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
+}
+
+// ---- conversions: round to nearest even ----
+
+/// Two floats as one word of two 16-bit values, `low` in bits 0 to 15.
+template <class Type>
+TILESMITH_DEVICE unsigned pack(float low, float high);
+template <>
+TILESMITH_DEVICE unsigned pack<bf16>(float low, float high) {
+    unsigned out;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
+    return out;
+}
+template <>
+TILESMITH_DEVICE unsigned pack<fp16>(float low, float high) {
+    unsigned out;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
+    return out;
+}
+
+template <class Type>
+TILESMITH_DEVICE unsigned short to_16(float value) {
+    return static_cast<unsigned short>(pack<Type>(value, 0.0f));
+}
+
+/// The low and the high half of such a word as floats (exact).
+template <class Type>
+TILESMITH_DEVICE float unpack_low(unsigned pair);
+template <class Type>
+TILESMITH_DEVICE float unpack_high(unsigned pair);
+template <>
+TILESMITH_DEVICE float unpack_low<bf16>(unsigned pair) { return __uint_as_float(pair << 16); }
+template <>
+TILESMITH_DEVICE float unpack_high<bf16>(unsigned pair) { return __uint_as_float(pair & 0xffff0000u); }
+template <>
+TILESMITH_DEVICE float unpack_low<fp16>(unsigned pair) {
+    float out;
+    asm("{.reg .b16 low, high; mov.b32 {low, high}, %1; cvt.f32.f16 %0, low;}" : "=f"(out) : "r"(pair));
+    return out;
+}
+template <>
+TILESMITH_DEVICE float unpack_high<fp16>(unsigned pair) {
+    float out;
+    asm("{.reg .b16 low, high; mov.b32 {low, high}, %1; cvt.f32.f16 %0, high;}" : "=f"(out) : "r"(pair));
+    return out;
+}
+
+// ---- special functions of the multi-function unit ----
+
+/// tanh, relative error 2^-11 (PTX ISA).
+TILESMITH_DEVICE float tanh_approx(float x) {
+    float y;
+    asm("tanh.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+/// 2^x, at most 2 units in the last place.
+TILESMITH_DEVICE float ex2_approx(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+/// log2(x), absolute error 2^-22 near 1.
+TILESMITH_DEVICE float lg2_approx(float x) {
+    float y;
+    asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+/// 1 / x, at most 1 unit in the last place.
+TILESMITH_DEVICE float rcp_approx(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+TILESMITH_DEVICE float sqrt_approx(float x) {
+    float y;
+    asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+TILESMITH_DEVICE float fma_rn(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+TILESMITH_DEVICE float max_rn(float a, float b) { return fmaxf(a, b); }
+TILESMITH_DEVICE float min_rn(float a, float b) { return fminf(a, b); }
+TILESMITH_DEVICE float abs_rn(float a) { return fabsf(a); }
+
+}  // namespace tilesmith
+
+#endif

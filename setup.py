@@ -1,0 +1,40 @@
+"""Build tilesmith: the Python packages, the device headers and profiles as data, and the solver's C++ core.
+
+Without a C++ compiler the core is left out and constrint runs its pure-Python twin.
+"""
+
+from pathlib import Path
+
+from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+CORE = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "constrint" / "_core").glob("*.cpp"))
+
+
+class OptionalBuild(build_ext):
+    """Build the core if it can be built; say so if it cannot."""
+
+    def build_extension(self, ext):  # type: ignore[no-untyped-def]
+        """Build one extension; a failure is a warning, since a pure-Python twin exists."""
+        try:
+            super().build_extension(ext)
+        except Exception as error:
+            self.warn(f"{ext.name} was not built ({error}); constrint will use its pure-Python engine")
+
+
+# cuda/ and profiles/ lie at the root of the repository and ship inside the package kernelgen.
+DATA = {"kernelgen.cuda": "cuda", "kernelgen.profiles": "profiles"}
+for folder in sorted((ROOT / "cuda").rglob("*/")):
+    relative = folder.relative_to(ROOT / "cuda")
+    DATA["kernelgen.cuda." + ".".join(relative.parts)] = f"cuda/{relative}"
+
+ParallelCompile("TILESMITH_BUILD_JOBS", default=2).install()
+setup(
+    packages=[*find_packages(include=["constrint*", "kernelgen*"]), *DATA],
+    package_dir=DATA,
+    package_data={name: ["*.cuh", "*.hpp", "*.yaml"] for name in DATA} | {"kernelgen": ["py.typed"], "constrint": ["py.typed"]},
+    include_package_data=False,
+    ext_modules=[Pybind11Extension("constrint._core_native", CORE, cxx_std=17)] if CORE else [],
+    cmdclass={"build_ext": OptionalBuild},
+)
