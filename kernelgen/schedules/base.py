@@ -1,0 +1,109 @@
+"""What a schedule is: the contract between a way of running a recurrence and everything after it.
+
+A schedule is one module in this folder. It states its tile variables and constraints (a constrint Problem),
+its cost, its launch and the template it instantiates; compiling, emulating, validating, measuring and exporting
+are common to all and know a schedule only through this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from constrint import Problem
+    from kernelgen.cells.language import Cell
+    from kernelgen.hardware import Profile
+    from kernelgen.shape import Shape
+
+FORWARD_ENTRY = "tilesmith_forward"
+
+FORWARD_ARGUMENTS = ("wx", "r", "b", "initial", "states", "last", "gates", "batch", "seq")
+"""The arguments of every forward kernel, in order. Sizes: B batch, T seq, H heads, D head dimension; G_in, G_rec,
+G_bias, G gates of the cell with an input, a recurrent product, a bias, at all; S states of the cell.
+
+wx [B, T, G_in, H, D], r [G_rec, H, D, D] with r[g, h, d, p] from previous unit p to unit d, b [G_bias, H, D]:
+inputs. initial [S, B, H, D]: states before the first step, or null for zeros. states [K, B, T, H, D]: output, K = 1
+(h) where the shape saves "hidden", else K = S. last [S, B, H, D]: output, states after the last step. gates
+[G, B, T, H, D]: output where the shape saves "gates" (each gate's sum before the pointwise step), else null.
+batch, seq: int32. All arrays are C-contiguous and of the shape's dtype.
+"""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one tiling is predicted to need.
+
+    registers: per thread, as the compiler reports them. shared_memory: bytes of dynamic shared memory per block.
+    threads: per block. blocks: in the grid. blocks_per_sm: that fit on one multiprocessor at a time.
+    """
+
+    registers: int
+    shared_memory: int
+    threads: int
+    blocks: int
+    blocks_per_sm: int
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """One solution of a schedule's Problem: the tile variables' values, what they need, what the model expects.
+
+    clocks_per_step: the cost model's GPU clocks for one step of the recurrence.
+    """
+
+    schedule: str
+    values: Mapping[str, int]
+    resources: Resources
+    clocks_per_step: float
+
+    def __str__(self) -> str:
+        return self.schedule + "(" + ", ".join(f"{name}={value}" for name, value in self.values.items()) + ")"
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How to start a kernel. grid: blocks in x, y, z; block: threads; shared_memory: dynamic bytes per block;
+    cluster: blocks per cluster along x; cooperative: whether all blocks must be resident together."""
+
+    grid: tuple[int, int, int]
+    block: int
+    shared_memory: int
+    cluster: int = 1
+    cooperative: bool = False
+
+
+@dataclass(frozen=True)
+class Source:
+    """A generated kernel: CUDA C++ text whose includes are files of cuda/, and the name of its entry.
+
+    arch: the target, such as "sm_90a". arguments: names in the order of the entry's parameters.
+    """
+
+    text: str
+    entry: str
+    arch: str
+    arguments: tuple[str, ...] = FORWARD_ARGUMENTS
+
+
+class Schedule(Protocol):
+    """One way of running a recurrence on a GPU."""
+
+    name: str
+
+    def problem(self, cell: Cell, shape: Shape, profile: Profile) -> Problem:
+        """State the tile variables and the constraints of running ``cell`` at ``shape`` on ``profile``."""
+        ...
+
+    def tiling(self, cell: Cell, shape: Shape, profile: Profile, values: Mapping[str, int]) -> Tiling:
+        """Attach predicted resources and model cost to one solution of the problem."""
+        ...
+
+    def source(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Source:
+        """Generate the kernel of a tiling."""
+        ...
+
+    def launch(self, shape: Shape, tiling: Tiling) -> Launch:
+        """Grid, block and shared memory for the kernel of a tiling at ``shape`` (any batch and seq)."""
+        ...
