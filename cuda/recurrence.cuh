@@ -1,0 +1,82 @@
+// What every schedule shares: the arguments of a forward kernel, small arithmetic at compile time, and loads that
+// respect the alignment a head dimension allows.
+#pragma once
+
+#include "ptx.cuh"
+
+namespace tilesmith {
+
+/// What the forward pass writes for every step: h alone, every state, or every state and every gate.
+enum class Save { hidden, states, gates };
+
+/// The sizes that are fixed when a kernel is generated; batch and sequence length come at launch.
+struct FixedShape {
+    int heads;
+    int head_dim;
+};
+
+/// The arrays of a forward pass, C-contiguous, elements of the kernel's 16-bit type. B batch, T seq, H heads, D head
+/// dimension; a cell has S states and G gates, of which G_in have an input, G_rec a recurrent product, G_bias a bias.
+struct ForwardArguments {
+    const unsigned short* wx;       // [B, T, G_in, H, D]
+    const unsigned short* r;        // [G_rec, H, D, D]: from previous unit (last axis) to unit
+    const unsigned short* b;        // [G_bias, H, D]
+    const unsigned short* initial;  // [S, B, H, D] or null: zeros
+    unsigned short* states;         // [1 or S, B, T, H, D], see Save
+    unsigned short* last;           // [S, B, H, D]
+    unsigned short* gates;          // [G, B, T, H, D] or null, see Save
+    int batch;
+    int seq;
+};
+
+TILESMITH_DEVICE constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
+TILESMITH_DEVICE constexpr int minimum(int a, int b) { return a < b ? a : b; }
+
+/// Number of bits set: how many gates have the property that the bits mark.
+TILESMITH_DEVICE constexpr int count_bits(unsigned bits) {
+    int count = 0;
+    for (; bits != 0; bits &= bits - 1) ++count;
+    return count;
+}
+/// The position of gate `gate` among those that `bits` marks.
+TILESMITH_DEVICE constexpr int rank_among(unsigned bits, int gate) { return count_bits(bits & ((1u << gate) - 1)); }
+TILESMITH_DEVICE constexpr bool has(unsigned bits, int gate) { return (bits >> gate & 1) != 0; }
+
+/// The widest vector, in elements of 2 bytes, that divides every row of `head_dim` elements: at most 8 (16 bytes).
+TILESMITH_DEVICE constexpr int vector_width(int head_dim) {
+    return head_dim % 8 == 0 ? 8 : head_dim % 4 == 0 ? 4 : head_dim % 2 == 0 ? 2 : 1;
+}
+
+/// Eight consecutive 16-bit words of a row with `valid` words left, zeros past its end.
+template <int Width>
+TILESMITH_DEVICE uint4 load_row_of_8(const unsigned short* row, int valid) {
+    unsigned words[4] = {0, 0, 0, 0};
+    if constexpr (Width == 8) {
+        if (valid > 0) return load_global_128(row);
+    } else if constexpr (Width == 4) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i)
+            if (valid > 4 * i) {
+                const uint2 pair = load_global_64(row + 4 * i);
+                words[2 * i] = pair.x;
+                words[2 * i + 1] = pair.y;
+            }
+    } else if constexpr (Width == 2) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+            if (valid > 2 * i) words[i] = load_global_32(row + 2 * i);
+    } else {
+#pragma unroll
+        for (int i = 0; i < 8; ++i)
+            if (valid > i) words[i / 2] |= static_cast<unsigned>(load_global_16(row + i)) << (16 * (i % 2));
+    }
+    return uint4{words[0], words[1], words[2], words[3]};
+}
+
+/// One 16-bit value as a float.
+template <class Type>
+TILESMITH_DEVICE float to_float(unsigned short value) {
+    return unpack_low<Type>(value);
+}
+
+}  // namespace tilesmith

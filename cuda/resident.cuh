@@ -1,0 +1,509 @@
+// The resident schedule, forward: one block holds the recurrent matrix R of one head and runs a tile of the batch
+// through all time steps.
+//
+// Every step multiplies R by the previous h on the tensor cores: rows of the product are gates of units, columns are
+// sequences of the batch. A warp owns `units_per_warp` units with all their gates, laid out so that every gate of a
+// unit ends in the same lane; the other states of a unit therefore live in that lane's registers for the whole
+// sequence, and the pointwise step needs no exchange. h travels through shared memory in two buffers, and one
+// barrier a step is all the synchronisation there is (one more per group of warps where K is split).
+//
+// Wx is copied asynchronously, `prefetch` steps ahead, into a ring in shared memory and read from there transposed
+// by ldmatrix, which hands each lane the very elements that its accumulators belong to.
+//
+// Lanes: g = lane / 4, j = lane % 4. An accumulator tile gives lane (g, j) rows g and g + 8, columns 2j and 2j + 1.
+#pragma once
+
+#include "recurrence.cuh"
+
+namespace tilesmith {
+
+/// The tile variables of the schedule; kernelgen/schedules/resident.py states their constraints.
+struct ResidentTiling {
+    int units_per_warp;   // 8: a 16-row tile holds two gates of 8 units; 16: one gate of 16 units
+    int batch_tile;       // sequences per block: 4, or a multiple of 8
+    int k_split;          // warps that share a group of units, each with a part of the previous units
+    int register_groups;  // of a warp's groups of 32 previous units, how many keep their part of R in registers
+    int chains;           // independent accumulators per tile, so that matrix instructions overlap
+    int prefetch;         // stages of the ring that holds Wx
+};
+
+template <class Cell, class Type, FixedShape shape, ResidentTiling tiling, Save save>
+struct Resident {
+    // ---- sizes ----
+    static constexpr int D = shape.head_dim;
+    static constexpr int states = Cell::states;
+    static constexpr int gates = Cell::gates;
+    static constexpr int recurrent_gates = count_bits(Cell::recurrent);
+    static constexpr int input_gates = count_bits(Cell::input);
+    static constexpr int width = vector_width(D);
+
+    static constexpr int units = tiling.units_per_warp;
+    static constexpr int octets = units / 8;  // groups of 8 units a warp owns
+    static constexpr int unit_warps = ceil_div(D, units);
+    static constexpr int warps = unit_warps * tiling.k_split;
+    static constexpr int threads = 32 * warps;
+    static constexpr int padded_units = unit_warps * units;
+
+    static constexpr int groups = ceil_div(ceil_div(D, 32), tiling.k_split);  // of 32 previous units, per warp
+    static constexpr int padded_k = 32 * groups * tiling.k_split;
+    static constexpr int register_groups = tiling.register_groups;
+    static constexpr int shared_groups = groups - register_groups;
+
+    static constexpr int tiles = ceil_div(recurrent_gates * units, 16);  // of 16 rows, per warp
+
+    // A tile of 8 columns holds 8 sequences, or 4 in its even columns: then each lane has one element instead of
+    // two, which halves the work of the special-function units at the price of idle tensor-core columns.
+    static constexpr bool sparse = tiling.batch_tile == 4;
+    static constexpr int rows = tiling.batch_tile;
+    static constexpr int column_tiles = sparse ? 1 : rows / 8;
+    static constexpr int columns = sparse ? 1 : 2;  // elements per lane, unit and column tile
+
+    static_assert(units == 8 || units == 16, "a warp owns 8 or 16 units");
+    static_assert(sparse || rows % 8 == 0, "a batch tile is 4 or a multiple of 8 sequences");
+    static_assert(register_groups >= 0 && register_groups <= groups, "more register groups than there are groups");
+    static_assert(tiling.k_split == 1 || unit_warps <= 15, "a named barrier for each group of units: at most 15");
+    static_assert(tiling.prefetch >= 2, "the ring needs a stage to read and a stage to fill");
+    static_assert(threads <= 1024, "a block has at most 1024 threads");
+    static_assert(Cell::recurrent != 0, "a recurrent cell needs a recurrent product");
+
+    // ---- shared memory ----
+    static constexpr int chunk = 16;  // bytes: 8 elements
+    // h: [buffer][previous unit / 8][sequence, permuted][8]
+    static constexpr int hidden_bytes = padded_k / 8 * rows * chunk;
+    static constexpr int hidden_at = 0;
+    // Wx: [stage][gate][sequence][unit / 8, an odd number][8]; odd, so that 8 rows of a matrix lie in 8 bank groups
+    static constexpr int ring_row = (padded_units / 8 | 1) * chunk;
+    static constexpr int stage_bytes = input_gates * rows * ring_row;
+    static constexpr int ring_at = hidden_at + 2 * hidden_bytes;
+    // the part of R that is not in registers: [warp][group][tile][half][lane]
+    static constexpr int weights_at = ring_at + tiling.prefetch * stage_bytes;
+    static constexpr int weights_bytes = warps * shared_groups * tiles * 2 * 32 * chunk;
+    // partial sums where K is split: [part - 1][unit warp][tile][column tile][lane]
+    static constexpr int partial_at = weights_at + weights_bytes;
+    static constexpr int partial_bytes = (tiling.k_split - 1) * unit_warps * tiles * column_tiles * 32 * chunk;
+    static constexpr int shared_bytes = partial_at + partial_bytes;
+
+    // ---- the thread's place ----
+    const ForwardArguments& in;
+    const int lane = static_cast<int>(thread_index()) % 32;
+    const int g = lane / 4;
+    const int j = lane % 4;
+    const int warp = static_cast<int>(thread_index()) / 32;
+    const int unit_warp = tiling.k_split == 1 ? warp : warp % unit_warps;
+    const int part = tiling.k_split == 1 ? 0 : warp / unit_warps;
+    const int head = static_cast<int>(block_x());
+    const int first_row = static_cast<int>(block_y()) * rows;
+    const SharedAddress shared = shared_memory();
+
+    // ---- registers that live through the sequence ----
+    unsigned weights[tiles][register_groups > 0 ? register_groups : 1][2][4];
+    float bias[gates][octets];
+    float state[octets][column_tiles][columns][states];
+
+    /// The unit, within the head, of this lane's octet.
+    TILESMITH_DEVICE int unit(int octet) const { return unit_warp * units + octet * 8 + g; }
+
+    /// The sequence, within the block, of this lane's column.
+    TILESMITH_DEVICE int row(int column_tile, int column) const {
+        return sparse ? j : column_tile * 8 + 2 * j + column;
+    }
+
+    /// True if this lane's element is real: neither padding of the head dimension nor past the end of the batch.
+    TILESMITH_DEVICE bool real(int octet, int column_tile, int column) const {
+        return (D % units == 0 || unit(octet) < D) && first_row + row(column_tile, column) < in.batch;
+    }
+
+    /// Where h of (previous unit 8 * octet_index.., sequence row) lies in a buffer. The permutation of the sequences
+    /// lets the 32 lanes of load_hidden() read without bank conflicts.
+    TILESMITH_DEVICE static int hidden_offset(int octet_index, int row) {
+        const int permuted = sparse ? row ^ (octet_index % 4 / 2) : row ^ (2 * (octet_index % 4));
+        return (octet_index * rows + permuted) * chunk;
+    }
+
+    /// Load this lane's part of R: rows g and g + 8 of each tile, 8 previous units of each group.
+    TILESMITH_DEVICE void load_weights() {
+#pragma unroll
+        for (int tile = 0; tile < tiles; ++tile)
+#pragma unroll
+            for (int group = 0; group < groups; ++group) {
+                const int k = (part * groups + group) * 32 + j * 8;
+                uint4 half[2];
+#pragma unroll
+                for (int upper = 0; upper < 2; ++upper) {
+                    const int tile_row = tile * 16 + upper * 8 + g;
+                    const int gate = tile_row / units;
+                    const int u = unit_warp * units + tile_row % units;
+                    const bool valid = gate < recurrent_gates && u < D;
+                    half[upper] = load_row_of_8<width>(
+                        in.r + ((static_cast<long long>(valid ? gate : 0) * shape.heads + head) * D + (valid ? u : 0)) * D + (valid ? k : 0),
+                        valid ? D - k : 0);
+                }
+                const uint4 low = half[0], high = half[1];
+                if (group < register_groups) {
+                    unsigned(&w)[2][4] = weights[tile][group < register_groups ? group : 0];
+                    w[0][0] = low.x, w[0][1] = high.x, w[0][2] = low.y, w[0][3] = high.y;
+                    w[1][0] = low.z, w[1][1] = high.z, w[1][2] = low.w, w[1][3] = high.w;
+                } else {
+                    const SharedAddress at = shared_weights(tile, group);
+                    store_shared_128(at, uint4{low.x, high.x, low.y, high.y});
+                    store_shared_128(at + 32 * chunk, uint4{low.z, high.z, low.w, high.w});
+                }
+            }
+    }
+
+    TILESMITH_DEVICE SharedAddress shared_weights(int tile, int group) const {
+        return shared + weights_at + (((warp * shared_groups + group - register_groups) * tiles + tile) * 64 + lane) * chunk;
+    }
+
+    TILESMITH_DEVICE void load_bias() {
+#pragma unroll
+        for (int gate = 0; gate < gates; ++gate)
+#pragma unroll
+            for (int octet = 0; octet < octets; ++octet) {
+                bias[gate][octet] = 0.0f;
+                if (has(Cell::bias, gate) && part == 0 && unit(octet) < D)
+                    bias[gate][octet] = to_float<Type>(
+                        load_global_16(in.b + (rank_among(Cell::bias, gate) * shape.heads + head) * D + unit(octet)));
+            }
+    }
+
+    /// Bring the initial states to the registers and the initial h to the first buffer; zero all padding of h.
+    TILESMITH_DEVICE void load_states() {
+        for (int i = static_cast<int>(thread_index()); i < 2 * hidden_bytes / chunk; i += threads)
+            store_shared_128(shared + hidden_at + i * chunk, uint4{0, 0, 0, 0});
+        if constexpr (padded_units != D)
+            for (int i = static_cast<int>(thread_index()); i < tiling.prefetch * stage_bytes / chunk; i += threads)
+                store_shared_128(shared + ring_at + i * chunk, uint4{0, 0, 0, 0});
+        sync_block();
+        for_each_element([&](int octet, int column_tile, int column) {
+#pragma unroll
+            for (int s = 0; s < states; ++s) {
+                unsigned short word = 0;
+                if (in.initial != nullptr && real(octet, column_tile, column))
+                    word = load_global_16(in.initial + state_index(s, octet, column_tile, column));
+                state[octet][column_tile][column][s] = to_float<Type>(word);
+                if (s == 0 && part == 0) store_hidden(0, octet, column_tile, column, word);
+            }
+        });
+    }
+
+    /// Index of this lane's element in an array [states, B, H, D].
+    TILESMITH_DEVICE long long state_index(int s, int octet, int column_tile, int column) const {
+        return ((static_cast<long long>(s) * in.batch + first_row + row(column_tile, column)) * shape.heads + head) * D + unit(octet);
+    }
+
+    TILESMITH_DEVICE void store_hidden(int buffer, int octet, int column_tile, int column, unsigned short word) const {
+        const int at = hidden_offset(unit_warp * octets + octet, row(column_tile, column)) + 2 * g;
+        store_shared_16(shared + hidden_at + buffer * hidden_bytes + at, word);
+    }
+
+    template <class Function>
+    TILESMITH_DEVICE static void for_each_element(Function function) {
+#pragma unroll
+        for (int octet = 0; octet < octets; ++octet)
+#pragma unroll
+            for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
+#pragma unroll
+                for (int column = 0; column < columns; ++column) function(octet, column_tile, column);
+    }
+
+    // ---- Wx ----
+
+    static constexpr int row_copies = D / width;                          // per gate and sequence
+    static constexpr int stage_copies = input_gates * rows * row_copies;  // per step
+    static constexpr int copies = ceil_div(stage_copies, threads);        // per thread and step
+    const unsigned short* wx_from[copies];
+    SharedAddress wx_to[copies];
+
+    TILESMITH_DEVICE void prepare_copies() {
+#pragma unroll
+        for (int i = 0; i < copies; ++i) {
+            const int copy = minimum(static_cast<int>(thread_index()) + i * threads, stage_copies - 1);
+            const int gate = copy / (rows * row_copies);
+            const int local_row = copy / row_copies % rows;
+            const int offset = copy % row_copies * width;
+            const int global_row = minimum(first_row + local_row, in.batch - 1);  // past the batch: any row will do
+            wx_from[i] = in.wx + ((static_cast<long long>(global_row) * in.seq * input_gates + gate) * shape.heads + head) * D + offset;
+            wx_to[i] = shared + ring_at + (gate * rows + local_row) * ring_row + 2 * offset;
+        }
+    }
+
+    /// Begin copying one step of Wx into a stage of the ring, and move on to the next step.
+    TILESMITH_DEVICE void begin_copy(int stage_offset) {
+#pragma unroll
+        for (int i = 0; i < copies; ++i) {
+            if (stage_copies % threads == 0 || static_cast<int>(thread_index()) + i * threads < stage_copies) {
+                if constexpr (width == 1)
+                    store_shared_16(wx_to[i] + stage_offset, load_global_16(wx_from[i]));  // too narrow for cp.async
+                else
+                    cp_async<2 * width>(wx_to[i] + stage_offset, wx_from[i]);
+            }
+            wx_from[i] += input_gates * shape.heads * D;
+        }
+    }
+
+    static constexpr int gates_per_matrix = sparse ? 2 : 1;
+    static constexpr int matrices = ceil_div(input_gates, gates_per_matrix);  // per octet and column tile
+    static constexpr int loads = ceil_div(matrices, 4);
+
+    /// The row address that this lane contributes to ldmatrix, within a stage.
+    TILESMITH_DEVICE int matrix_row_offset() const {
+        const int matrix = lane / 8, matrix_row = lane % 8;
+        const int gate = sparse ? 2 * matrix + matrix_row % 2 : matrix;
+        const int local_row = sparse ? matrix_row / 2 : matrix_row;
+        return (minimum(gate, input_gates - 1) * rows + local_row) * ring_row + unit_warp * octets * chunk;
+    }
+
+    /// Wx of this lane's elements: words[octet][column tile][matrix] holds columns 2j, 2j + 1 of one gate, or (sparse)
+    /// the lane's column of two gates.
+    TILESMITH_DEVICE static void load_wx(unsigned (&words)[octets][column_tiles][4 * loads], SharedAddress base) {
+#pragma unroll
+        for (int octet = 0; octet < octets; ++octet)
+#pragma unroll
+            for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
+#pragma unroll
+                for (int load = 0; load < loads; ++load) {
+                    const SharedAddress at = base + octet * chunk + column_tile * 8 * ring_row + load * 4 * gates_per_matrix * rows * ring_row;
+                    unsigned(&out)[4 * loads] = words[octet][column_tile];
+                    const int left = matrices - 4 * load;
+                    if (left == 1) {
+                        ldmatrix_x1_trans(out[4 * load], at);
+                    } else if (left == 2) {
+                        unsigned two[2];
+                        ldmatrix_x2_trans(two, at);
+                        out[4 * load] = two[0], out[4 * load + 1] = two[1];
+                    } else {
+                        unsigned four[4];
+                        ldmatrix_x4_trans(four, at);
+#pragma unroll
+                        for (int i = 0; i < 4; ++i) out[4 * load + i] = four[i];
+                    }
+                }
+    }
+
+    TILESMITH_DEVICE static float wx_value(const unsigned (&words)[4 * loads], int input_gate, int column) {
+        const unsigned word = words[input_gate / gates_per_matrix];
+        const int half = sparse ? input_gate % 2 : column;
+        return half == 0 ? unpack_low<Type>(word) : unpack_high<Type>(word);
+    }
+
+    // ---- one step ----
+
+    using Accumulators = float[tiles][column_tiles][4];
+
+    /// sums = R h (+ bias), this warp's part.
+    TILESMITH_DEVICE void multiply(Accumulators& sums, SharedAddress hidden) {
+        float partial[tiling.chains][tiles][column_tiles][4];
+#pragma unroll
+        for (int group = 0; group < groups; ++group) {
+            uint4 h[column_tiles];
+#pragma unroll
+            for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
+                h[column_tile] = load_shared_128(hidden + group * 4 * rows * chunk + column_tile * 8 * chunk);
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                const int index = 2 * group + half;
+                const int chain = index % tiling.chains;
+#pragma unroll
+                for (int tile = 0; tile < tiles; ++tile) {
+                    unsigned a[4];
+                    if (group < register_groups) {
+#pragma unroll
+                        for (int i = 0; i < 4; ++i) a[i] = weights[tile][group < register_groups ? group : 0][half][i];
+                    } else {
+                        const uint4 w = load_shared_128(shared_weights(tile, group) + half * 32 * chunk);
+                        a[0] = w.x, a[1] = w.y, a[2] = w.z, a[3] = w.w;
+                    }
+#pragma unroll
+                    for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
+                        float(&d)[4] = partial[chain][tile][column_tile];
+                        const unsigned b0 = half == 0 ? h[column_tile].x : h[column_tile].z;
+                        const unsigned b1 = half == 0 ? h[column_tile].y : h[column_tile].w;
+                        if (index == 0) {
+                            const float start[4] = {tile_bias(tile, 0), tile_bias(tile, 0), tile_bias(tile, 1), tile_bias(tile, 1)};
+                            mma_m16n8k16<Type>(d, a, b0, b1, start);
+                        } else if (index < tiling.chains) {
+                            const float start[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+                            mma_m16n8k16<Type>(d, a, b0, b1, start);
+                        } else {
+                            mma_m16n8k16<Type>(d, a, b0, b1, d);
+                        }
+                    }
+                }
+            }
+        }
+#pragma unroll
+        for (int tile = 0; tile < tiles; ++tile)
+#pragma unroll
+            for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
+#pragma unroll
+                for (int i = 0; i < 4; ++i) {
+                    float sum = partial[0][tile][column_tile][i];
+#pragma unroll
+                    for (int chain = 1; chain < minimum(tiling.chains, 2 * groups); ++chain)
+                        sum += partial[chain][tile][column_tile][i];
+                    sums[tile][column_tile][i] = sum;
+                }
+    }
+
+    /// The bias of row g (upper = 0) or g + 8 (upper = 1) of a tile.
+    TILESMITH_DEVICE float tile_bias(int tile, int upper) const {
+        const int rank = units == 8 ? 2 * tile + upper : tile;
+        float value = 0.0f;
+#pragma unroll
+        for (int gate = 0; gate < gates; ++gate)
+            if (has(Cell::recurrent, gate) && rank_among(Cell::recurrent, gate) == rank) value = bias[gate][units == 8 ? 0 : upper];
+        return value;
+    }
+
+    /// Where K is split: add the other warps' partial sums to those of part 0, in a fixed order.
+    /// Returns true in the warp that goes on with the sums.
+    TILESMITH_DEVICE bool combine(Accumulators& sums) const {
+        if constexpr (tiling.k_split == 1) return true;
+        const SharedAddress mine = shared + partial_at + (unit_warp * tiles * column_tiles * 32 + lane) * chunk;
+        constexpr int part_bytes = unit_warps * tiles * column_tiles * 32 * chunk;
+        constexpr int meeting = 32 * tiling.k_split;
+        if (part > 0) {
+#pragma unroll
+            for (int tile = 0; tile < tiles; ++tile)
+#pragma unroll
+                for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
+                    const float(&s)[4] = sums[tile][column_tile];
+                    store_shared_float4(mine + (part - 1) * part_bytes + (tile * column_tiles + column_tile) * 32 * chunk,
+                                        float4{s[0], s[1], s[2], s[3]});
+                }
+            arrive_named(1 + unit_warp, meeting);
+            return false;
+        }
+        sync_named(1 + unit_warp, meeting);
+#pragma unroll
+        for (int other = 0; other < tiling.k_split - 1; ++other)
+#pragma unroll
+            for (int tile = 0; tile < tiles; ++tile)
+#pragma unroll
+                for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
+                    const float4 s = load_shared_float4(mine + other * part_bytes + (tile * column_tiles + column_tile) * 32 * chunk);
+                    float(&sum)[4] = sums[tile][column_tile];
+                    sum[0] += s.x, sum[1] += s.y, sum[2] += s.z, sum[3] += s.w;
+                }
+        return true;
+    }
+
+    /// The sums of one element's gates: recurrent product, input and bias, of what each gate has.
+    TILESMITH_DEVICE void gather_gates(float (&gate)[gates], const Accumulators& sums,
+                                       const unsigned (&wx)[octets][column_tiles][4 * loads], int octet, int column_tile,
+                                       int column) const {
+#pragma unroll
+        for (int q = 0; q < gates; ++q) {
+            const int rank = rank_among(Cell::recurrent, q);
+            const int tile = units == 8 ? rank / 2 : rank;
+            const int upper = units == 8 ? rank % 2 : octet;
+            float sum = has(Cell::recurrent, q) ? sums[has(Cell::recurrent, q) ? tile : 0][column_tile][2 * upper + column]
+                                                : bias[q][octet];
+            if (has(Cell::input, q)) sum += wx_value(wx[octet][column_tile], rank_among(Cell::input, q), column);
+            gate[q] = sum;
+        }
+    }
+
+    /// Index of this lane's element in an array [n, B, T, H, D], at n = 0, t = 0.
+    TILESMITH_DEVICE long long step_index(int octet, int column_tile, int column) const {
+        const long long global_row = first_row + row(column_tile, column);
+        return (global_row * in.seq * shape.heads + head) * D + unit(octet);
+    }
+
+    TILESMITH_DEVICE void run() {
+        load_weights();
+        load_bias();
+        load_states();
+        prepare_copies();
+        for (int stage = 0; stage < tiling.prefetch - 1; ++stage) {
+            if (stage < in.seq) begin_copy(stage * stage_bytes);
+            cp_async_commit();
+        }
+        cp_async_wait<tiling.prefetch - 2>();
+        sync_block();
+
+        // Addresses of this lane, fixed for the whole sequence.
+        const SharedAddress read_hidden =
+            shared + hidden_at + hidden_offset(part * groups * 4 + j, sparse ? g / 2 : g);
+        const SharedAddress ring = shared + ring_at + matrix_row_offset();
+        unsigned short* out = in.states + step_index(0, 0, 0);
+        const long long plane = static_cast<long long>(in.batch) * in.seq * shape.heads * D;  // of [n, B, T, H, D]
+        const long long row_step = static_cast<long long>(in.seq) * shape.heads * D;
+        unsigned short* gates_out = nullptr;
+        if constexpr (save == Save::gates) gates_out = in.gates + step_index(0, 0, 0);
+
+        int stage_offset = 0;   // of the stage that this step reads
+        int refill_offset = (tiling.prefetch - 1) * stage_bytes;
+        auto step = [&](int t, int buffer) {
+            Accumulators sums;
+            unsigned wx[octets][column_tiles][4 * loads];
+            multiply(sums, read_hidden + buffer * hidden_bytes);
+            if (part == 0) load_wx(wx, ring + stage_offset);
+            if (t + tiling.prefetch - 1 < in.seq) begin_copy(refill_offset);
+            cp_async_commit();
+            refill_offset = stage_offset;
+            stage_offset = stage_offset == (tiling.prefetch - 1) * stage_bytes ? 0 : stage_offset + stage_bytes;
+
+            unsigned short words[octets][column_tiles][columns][states];
+            float gate[octets][column_tiles][columns][gates];
+            const bool owner = combine(sums);
+            if (owner)
+                for_each_element([&](int octet, int column_tile, int column) {
+                    float(&q)[gates] = gate[octet][column_tile][column];
+                    float(&s)[states] = state[octet][column_tile][column];
+                    gather_gates(q, sums, wx, octet, column_tile, column);
+                    float next[states];
+                    Cell::step(q, s, next);
+                    unsigned short(&w)[states] = words[octet][column_tile][column];
+                    w[0] = to_16<Type>(next[0]);
+                    if constexpr (D % units != 0)
+                        if (unit(octet) >= D) w[0] = 0;  // padding must stay finite: it is multiplied by zeros
+                    store_hidden(buffer ^ 1, octet, column_tile, column, w[0]);
+                    s[0] = to_float<Type>(w[0]);
+#pragma unroll
+                    for (int i = 1; i < states; ++i) s[i] = next[i];
+                });
+            cp_async_wait<tiling.prefetch - 2>();
+            sync_block();
+
+            // Behind the barrier, where nobody waits for it.
+            if (owner)
+                for_each_element([&](int octet, int column_tile, int column) {
+                    if (!real(octet, column_tile, column)) return;
+                    const long long at = (sparse ? 0 : (column_tile * 8 + column) * row_step) + octet * 8;
+                    store_global_16(out + at, words[octet][column_tile][column][0]);
+                    if constexpr (save != Save::hidden) {
+#pragma unroll
+                        for (int s = 1; s < states; ++s)
+                            store_global_16(out + s * plane + at, to_16<Type>(state[octet][column_tile][column][s]));
+                    }
+                    if constexpr (save == Save::gates) {
+#pragma unroll
+                        for (int q = 0; q < gates; ++q)
+                            store_global_16(gates_out + q * plane + at, to_16<Type>(gate[octet][column_tile][column][q]));
+                    }
+                });
+            out += shape.heads * D;
+            if constexpr (save == Save::gates) gates_out += shape.heads * D;
+        };
+
+        int t = 0;
+        for (; t + 1 < in.seq; t += 2) {
+            step(t, 0);
+            step(t + 1, 1);
+        }
+        if (t < in.seq) step(t, 0);
+
+        if (part == 0)
+            for_each_element([&](int octet, int column_tile, int column) {
+                if (!real(octet, column_tile, column)) return;
+#pragma unroll
+                for (int s = 0; s < states; ++s)
+                    store_global_16(in.last + state_index(s, octet, column_tile, column),
+                                    to_16<Type>(state[octet][column_tile][column][s]));
+            });
+    }
+};
+
+}  // namespace tilesmith
