@@ -1,0 +1,68 @@
+// The functions of the cell language in float, from the approximate instructions of the multi-function unit.
+//
+// Each saturates where the true function does (infinities included) and hands a NaN on. Errors come from the
+// instruction behind each, as ptx.cuh gives them. kernelgen/emit/cost.py counts the instructions written here.
+#pragma once
+
+#include "ptx.cuh"
+
+namespace tilesmith::math {
+
+inline constexpr float log2_e = 1.4426950408889634f;
+inline constexpr float ln_2 = 0.6931471805599453f;
+
+TILESMITH_DEVICE float tanh(float x) { return tanh_approx(x); }
+
+/// 1 / (1 + exp(-x)) = (1 + tanh(x / 2)) / 2: one special operation where exp and a reciprocal would be two.
+TILESMITH_DEVICE float sigmoid(float x) { return fma_rn(0.5f, tanh_approx(0.5f * x), 0.5f); }
+
+TILESMITH_DEVICE float exp(float x) { return ex2_approx(log2_e * x); }
+
+TILESMITH_DEVICE float log(float x) { return ln_2 * lg2_approx(x); }
+
+/// log(sigmoid(x)) without overflow: the exponential's argument is never positive. Choosing with a comparison
+/// instead of fminf keeps a NaN.
+TILESMITH_DEVICE float log_sigmoid(float x) {
+    const float tail = lg2_approx(1.0f + ex2_approx(-log2_e * abs_rn(x)));
+    return fma_rn(-ln_2, tail, x > 0.0f ? 0.0f : x);
+}
+
+/// log(1 + exp(x)) without overflow.
+TILESMITH_DEVICE float softplus(float x) {
+    const float tail = lg2_approx(1.0f + ex2_approx(-log2_e * abs_rn(x)));
+    return fma_rn(ln_2, tail, x < 0.0f ? 0.0f : x);
+}
+
+TILESMITH_DEVICE float relu(float x) { return x < 0.0f ? 0.0f : x; }
+
+/// The larger value; a NaN if either is one (fmaxf would drop it). A constant belongs in `a`: its test folds away.
+TILESMITH_DEVICE float maximum(float a, float b) { return a > b || a != a ? a : b; }
+
+/// The smaller value; a NaN if either is one.
+TILESMITH_DEVICE float minimum(float a, float b) { return a < b || a != a ? a : b; }
+
+TILESMITH_DEVICE float absolute(float x) { return abs_rn(x); }
+
+/// -1, 0 or 1.
+TILESMITH_DEVICE float sign(float x) { return x > 0.0f ? 1.0f : (x < 0.0f ? -1.0f : x); }
+
+TILESMITH_DEVICE float reciprocal(float x) { return rcp_approx(x); }
+
+TILESMITH_DEVICE float sqrt(float x) { return sqrt_approx(x); }
+
+/// x to a positive integer power, by squaring.
+template <int Exponent>
+TILESMITH_DEVICE float power(float x) {
+    static_assert(Exponent >= 1, "the exponent of an integer power must be positive");
+    if constexpr (Exponent == 1) {
+        return x;
+    } else {
+        const float root = power<Exponent / 2>(x);
+        return Exponent % 2 == 0 ? root * root : root * root * x;
+    }
+}
+
+/// x^y for x >= 0.
+TILESMITH_DEVICE float power(float x, float y) { return ex2_approx(y * lg2_approx(x)); }
+
+}  // namespace tilesmith::math

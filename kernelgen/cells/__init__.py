@@ -1,0 +1,96 @@
+"""The library of cells: every module of this folder that defines ``CELL``, and users' own files.
+
+Importing this package costs nothing; sympy is imported when a cell is loaded.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from kernelgen.errors import CellError, near_names
+
+if TYPE_CHECKING:
+    from kernelgen.cells.language import Cell
+
+__all__ = ["cell_names", "load_cell"]
+
+
+def cell_names() -> list[str]:
+    """The names of the library's cells, sorted."""
+    modules = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(name for name in modules if not name.startswith("_") and name != "language")
+
+
+def load_cell(spec: str) -> Cell:
+    """Load a cell: a library name (``"lstm"``), or ``"path/to/file.py:NAME"`` for a Cell in a file of one's own.
+
+    The file is run as Python. ``:NAME`` may be left out where the file defines a single Cell.
+    Raises CellError for an unknown name, a file that cannot be read or fails (with file and line), a missing NAME.
+    """
+    path, colon, name = spec.rpartition(":")
+    if colon and path.endswith(".py"):
+        return _from_file(Path(path), name)
+    if spec.endswith(".py"):
+        return _from_file(Path(spec), None)
+    names = cell_names()
+    if spec not in names:
+        raise CellError(
+            f"unknown cell {spec!r}; {near_names(spec, names)} (a cell of your own is given as path/to/file.py:NAME)"
+        )
+    cell: Cell = importlib.import_module(f"{__name__}.{spec}").CELL
+    return cell
+
+
+def _from_file(path: Path, name: str | None) -> Cell:
+    from kernelgen.cells.language import Cell
+
+    module = _run(path)
+    cells = {key: value for key, value in vars(module).items() if isinstance(value, Cell)}
+    if name is None:
+        if len(cells) != 1:
+            found = ", ".join(sorted(cells)) or "none"
+            raise CellError(f"{path}: say which cell is meant, as {path}:NAME; the file defines {found}")
+        return next(iter(cells.values()))
+    if name in cells:
+        return cells[name]
+    if hasattr(module, name):
+        raise CellError(f"{path}: {name} is a {type(getattr(module, name)).__name__}, not a Cell")
+    hint = near_names(name, cells) if cells else "it defines no Cell at all"
+    raise CellError(f"{path}: the file has no {name!r}; {hint}")
+
+
+def _run(path: Path) -> ModuleType:
+    """Run a user's file in a module of its own. It is not imported: nothing is written beside it."""
+    try:
+        source = path.read_bytes()
+    except OSError as error:
+        raise CellError(f"cannot read the cell file {path}: {error.strerror or error}") from error
+    module = ModuleType(path.stem)
+    module.__file__ = str(path)
+    try:
+        exec(compile(source, str(path), "exec"), module.__dict__)
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None) or _line(path, error)
+        raise CellError(f"{path}:{line}: {getattr(error, 'msg', None) or error}") from error
+    except CellError as error:
+        raise CellError(f"{path}:{_line(path, error)}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise CellError(f"{path}:{_line(path, error)}: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _line(path: Path, error: BaseException) -> int:
+    """The last line of the user's file that was running when the error, or the one behind it, was raised."""
+    chain: BaseException | None = error
+    line = 1
+    while chain is not None:
+        lines = [frame.lineno for frame in traceback.extract_tb(chain.__traceback__) if frame.filename == str(path)]
+        if lines and lines[-1] is not None:
+            line = lines[-1]
+        chain = chain.__cause__
+    return line

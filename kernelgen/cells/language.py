@@ -1,0 +1,248 @@
+"""The cell language: a cell is its states, its gates and one pointwise step, and nothing else.
+
+At step t, every gate g is the sum of the parts it has,
+
+    g = R_g h(t-1) + Wx_g(t) + b_g
+
+where h is the first state, and the step gives the new states from the gates and the old states, unit by unit. The
+kernels, the reference and the printed equations all come from that definition. See docs/cells.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import sympy
+from sympy.core.relational import Relational
+from sympy.logic.boolalg import And, Boolean, Not, Or
+
+from kernelgen.cells._functions import (
+    abs,
+    equal,
+    exp,
+    log,
+    log_sigmoid,
+    maximum,
+    minimum,
+    relu,
+    sigmoid,
+    sign,
+    softplus,
+    sqrt,
+    tanh,
+    where,
+)
+from kernelgen.errors import CellError, near_names
+
+__all__ = [
+    "Cell",
+    "Gate",
+    "abs",
+    "equal",
+    "exp",
+    "log",
+    "log_sigmoid",
+    "maximum",
+    "minimum",
+    "relu",
+    "sigmoid",
+    "sign",
+    "softplus",
+    "sqrt",
+    "tanh",
+    "where",
+]
+
+MAX_GATES = 32
+"""Kernels keep which gates have which part in 32-bit masks."""
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*")
+_FUNCTIONS = (exp, log, tanh, abs, sign, sigmoid, log_sigmoid, softplus, relu, maximum, minimum, where)
+_ARITHMETIC = (sympy.Symbol, sympy.Integer, sympy.Rational, sympy.Float, sympy.NumberSymbol, sympy.Add, sympy.Mul)
+_NODES = (*_ARITHMETIC, sympy.Pow, *_FUNCTIONS, Relational, And, Or, Not)
+_FUNCTION_NAMES = (
+    "abs, equal, exp, log, log_sigmoid, maximum, minimum, relu, sigmoid, sign, softplus, sqrt, tanh, where"
+)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One gate: a sum of up to three parts. recurrent: it receives R h; input: it receives Wx; bias: it receives b."""
+
+    name: str
+    recurrent: bool = True
+    input: bool = True
+    bias: bool = True
+
+
+class _Namespace:
+    """Named symbols, as attributes."""
+
+    def __init__(self, kind: str, names: tuple[str, ...]) -> None:
+        self._kind = kind
+        self._symbols = {name: sympy.Symbol(name, real=True) for name in names}
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name not in self._symbols:
+            raise CellError(
+                f"the step uses {self._kind}.{name}, which is not declared; {near_names(name, self._symbols)}"
+            )
+        return self._symbols[name]
+
+
+Step = Callable[[Any, Any], Mapping[str, Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """A recurrent cell.
+
+    name: an identifier. title, paper: for people. states: their names; the first is h, the one R multiplies, and the
+    one that kernels keep in the shape's 16-bit type (all others are float32). gates: in the order in which Wx, R and b
+    hold them. step: ``step(gate, state)`` gets namespaces of real sympy symbols (``gate.i``, ``state.c``) and returns
+    an expression for every state. ranges: for each state the closed interval in which random initial values may be
+    drawn; (-1, 1) where it says nothing. Zeros are always legal.
+
+    Raises CellError for a definition that makes no sense or that the language cannot express. Two cells are equal
+    if their definitions are: see ``fingerprint``.
+    """
+
+    name: str
+    title: str
+    paper: str
+    states: tuple[str, ...]
+    gates: tuple[Gate, ...]
+    step: Step
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "states", tuple(self.states))
+        object.__setattr__(self, "gates", tuple(self.gates))
+        self._check_names()
+        self._check_parts()
+        _ = self.next_states
+
+    @cached_property
+    def next_states(self) -> tuple[Any, ...]:
+        """The step's sympy expressions, one for each state, in the order of ``states``."""
+        gate_names = tuple(gate.name for gate in self.gates)
+        try:
+            result = self.step(_Namespace("gate", gate_names), _Namespace("state", self.states))
+        except CellError as error:
+            raise self._error(str(error)) from error
+        except TypeError as error:
+            if "truth value" not in str(error):
+                raise
+            message = "the step decides with if, max or min on a symbol; use where(condition, a, b), maximum or minimum"
+            raise self._error(message) from error
+        if not isinstance(result, Mapping):
+            raise self._error(f"the step must return a dict from each state to its expression, not {result!r}")
+        for name in self.states:
+            if name not in result:
+                raise self._error(f"the step gives no expression for state {name!r}")
+        for name in result:
+            if name not in self.states:
+                raise self._error(f"the step gives {name!r}, which is no state; {near_names(str(name), self.states)}")
+        expressions = tuple(self._expression(name, result[name]) for name in self.states)
+        used = set().union(*(expression.free_symbols for expression in expressions))
+        for symbol in self.gate_symbols:
+            if symbol not in used:
+                raise self._error(f"gate {symbol.name!r} is used by no expression; leave it out")
+        return expressions
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hexadecimal hash of everything that shapes the cell's kernels; the same in every process and run."""
+        parts = ["cell 1", self.name, *self.states]
+        parts += [f"{gate.name} {gate.recurrent:d}{gate.input:d}{gate.bias:d}" for gate in self.gates]
+        parts += [sympy.srepr(expression) for expression in self.next_states]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Cell) and self.fingerprint == other.fingerprint
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
+
+    @property
+    def gate_symbols(self) -> tuple[Any, ...]:
+        """The symbols of the gates, in order."""
+        return tuple(sympy.Symbol(gate.name, real=True) for gate in self.gates)
+
+    @property
+    def state_symbols(self) -> tuple[Any, ...]:
+        """The symbols of the states before the step, in order."""
+        return tuple(sympy.Symbol(name, real=True) for name in self.states)
+
+    @property
+    def recurrent_gates(self) -> tuple[int, ...]:
+        """Indices of the gates with a recurrent product: the gate axis of R."""
+        return tuple(index for index, gate in enumerate(self.gates) if gate.recurrent)
+
+    @property
+    def input_gates(self) -> tuple[int, ...]:
+        """Indices of the gates with an input: the gate axis of Wx."""
+        return tuple(index for index, gate in enumerate(self.gates) if gate.input)
+
+    @property
+    def bias_gates(self) -> tuple[int, ...]:
+        """Indices of the gates with a bias: the gate axis of b."""
+        return tuple(index for index, gate in enumerate(self.gates) if gate.bias)
+
+    def range(self, state: str) -> tuple[float, float]:
+        """The interval in which random initial values of a state may be drawn."""
+        return self.ranges.get(state, (-1.0, 1.0))
+
+    def _error(self, message: str) -> CellError:
+        return CellError(f"cell {self.name!r}: {message}")
+
+    def _check_names(self) -> None:
+        names = [*self.states, *(gate.name for gate in self.gates)]
+        for name in (self.name, *names):
+            if not isinstance(name, str) or not _NAME.fullmatch(name):
+                raise self._error(f"{name!r} is no name; use ASCII letters, digits and single underscores between them")
+        for name in names:
+            if names.count(name) > 1:
+                raise self._error(f"the name {name!r} is used twice; states and gates share one set of names")
+        if not self.states:
+            raise self._error("there is no state; the first state is the one that R multiplies")
+        for name, (low, high) in self.ranges.items():
+            if name not in self.states:
+                raise self._error(f"a range is given for {name!r}, which is no state")
+            if not low <= high:
+                raise self._error(f"the range of state {name!r} is empty: from {low} to {high}")
+
+    def _check_parts(self) -> None:
+        if len(self.gates) > MAX_GATES:
+            raise self._error(f"{len(self.gates)} gates; kernels know at most {MAX_GATES}")
+        for gate in self.gates:
+            if not (gate.recurrent or gate.input or gate.bias):
+                raise self._error(f"gate {gate.name!r} receives nothing: no recurrent product, no input, no bias")
+        if not any(gate.recurrent for gate in self.gates):
+            raise self._error("no gate has a recurrent product, so there is no recurrence to run; use a plain scan")
+
+    def _expression(self, name: str, value: Any) -> Any:
+        try:
+            expression = sympy.sympify(value)
+        except sympy.SympifyError as error:
+            raise self._error(f"the step gives {value!r} for state {name!r}, which is no expression") from error
+        if not isinstance(expression, sympy.Expr):
+            raise self._error(f"the step gives {value!r} for state {name!r}, which is no number-valued expression")
+        known = {*self.gate_symbols, *self.state_symbols}
+        for symbol in sorted(expression.free_symbols - known, key=str):
+            message = f"state {name!r} uses the symbol {symbol}, which is neither a gate nor a state of this cell; "
+            raise self._error(message + near_names(str(symbol), (known_symbol.name for known_symbol in known)))
+        for node in sympy.preorder_traversal(expression):
+            if isinstance(node, Boolean) and isinstance(node, sympy.Symbol | Relational | And | Or | Not):
+                continue
+            if not isinstance(node, _NODES) or node.is_finite is False:
+                what = node if node.is_Atom else f"the function {node.func.__name__}"
+                raise self._error(f"state {name!r} uses {what}, which is not in the language; it has {_FUNCTION_NAMES}")
+        return expression

@@ -1,0 +1,41 @@
+"""sLSTM with exponential input gate, stabilised; gate order i, f, z, o.
+
+States: h, the cell c, the normaliser n, the stabiliser m. With a = m + log sigmoid(f),
+
+    m' = max(i, a)    c' = exp(a - m') c + exp(i - m') tanh(z)
+    h' = sigmoid(o) c'/n'    n' = exp(a - m') n + exp(i - m')
+
+and m' = i where n = 0, that is before the first input. One of the two exponentials is always exp(0), so a single
+exp(-|i - a|) gives both. n is 0 at the start and at least 1 ever after, and |c| <= n.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kernelgen.cells.language import Cell, Gate, abs, equal, exp, log_sigmoid, maximum, sigmoid, tanh, where
+
+_NEVER = -1e30  # a stabiliser that any input gate exceeds; finite, so that no infinity meets another
+
+
+def step(gate: Any, state: Any) -> dict[str, Any]:
+    """Gates: input i, forget f, candidate z, output o."""
+    a = where(equal(state.n, 0), _NEVER, state.m + log_sigmoid(gate.f))
+    difference = gate.i - a
+    decay = exp(-abs(difference))
+    keep = where(difference >= 0, decay, 1)
+    add = where(difference >= 0, 1, decay)
+    c = keep * state.c + add * tanh(gate.z)
+    n = keep * state.n + add
+    return {"h": sigmoid(gate.o) * c / n, "c": c, "n": n, "m": maximum(gate.i, a)}
+
+
+CELL = Cell(
+    name="slstm",
+    title="Scalar LSTM of xLSTM",
+    paper="Beck et al. 2024, arXiv:2405.04517",
+    states=("h", "c", "n", "m"),
+    gates=(Gate("i"), Gate("f"), Gate("z"), Gate("o")),
+    step=step,
+    ranges={"n": (1.0, 2.0)},
+)

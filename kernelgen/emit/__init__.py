@@ -1,0 +1,1 @@
+"""Printers: a cell's expressions as source text, one module per target."""

@@ -1,0 +1,193 @@
+"""What a cell's step costs on a GPU, counted on the code that is printed for it.
+
+Two kinds of instruction are told apart: special operations, which go through the multi-function unit (tanh, 2^x,
+log2 x, 1/x, square root), and all other float instructions. The counts follow cuda/math.cuh. A multiply whose result
+is only added counts with that addition, as one fused multiply-add; negation and absolute value are operand modifiers
+and cost nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import sympy
+from sympy.core.relational import Relational
+from sympy.logic.boolalg import And, Not, Or
+
+from kernelgen.cells.language import Cell
+from kernelgen.emit.lower import Lowered, is_condition, lower
+from kernelgen.emit.printer import split_product
+
+SPECIAL_CLOCKS = 17
+"""Latency of tanh.approx and ex2.approx in clocks, measured on H200; used here only to tell which value is later."""
+ARITHMETIC_CLOCKS = 4
+"""Latency of a float add, multiply or fma in clocks, Volta and newer (Jia et al. 2018, arXiv:1804.06826)."""
+
+
+@dataclass(frozen=True)
+class CellCost:
+    """Instructions of one step of one unit of one sequence.
+
+    special, arithmetic: all of them. chain_special, chain_arithmetic: those on the longest dependent chain from a gate
+    to the new h. live: estimate of the registers needed at the peak beyond those of gates and states.
+    """
+
+    special: int
+    arithmetic: int
+    chain_special: int
+    chain_arithmetic: int
+    live: int
+
+
+@dataclass(frozen=True)
+class _Ops:
+    special: int = 0
+    arithmetic: int = 0
+
+    def __add__(self, other: _Ops) -> _Ops:
+        return _Ops(self.special + other.special, self.arithmetic + other.arithmetic)
+
+    @property
+    def clocks(self) -> int:
+        return self.special * SPECIAL_CLOCKS + self.arithmetic * ARITHMETIC_CLOCKS
+
+
+# Each function of cuda/math.cuh: (all its instructions, those between its argument and its result).
+_FUNCTIONS = {
+    "tanh": (_Ops(1, 0), _Ops(1, 0)),
+    "sigmoid": (_Ops(1, 2), _Ops(1, 2)),
+    "exp": (_Ops(1, 1), _Ops(1, 1)),
+    "log": (_Ops(1, 1), _Ops(1, 1)),
+    "log_sigmoid": (_Ops(2, 5), _Ops(2, 3)),
+    "softplus": (_Ops(2, 5), _Ops(2, 3)),
+    "relu": (_Ops(0, 2), _Ops(0, 2)),
+    "maximum": (_Ops(0, 3), _Ops(0, 3)),
+    "minimum": (_Ops(0, 3), _Ops(0, 3)),
+    "sign": (_Ops(0, 4), _Ops(0, 2)),
+    "Abs": (_Ops(), _Ops()),
+}
+
+
+def _power(exponent: Any) -> _Ops:
+    if abs(exponent) == sympy.Rational(1, 2):
+        return _Ops(1 if exponent > 0 else 2, 1)
+    if exponent.is_Integer:
+        bits = bin(abs(int(exponent)))[2:]
+        return _Ops(0, len(bits) - 1 + bits.count("1") - 1)
+    return _Ops(2, 1)
+
+
+def _own(node: Any) -> tuple[_Ops, _Ops]:
+    """The instructions of one node without its arguments: (all, from the last argument to the result)."""
+    if node.is_Atom or node.is_number:
+        return _Ops(), _Ops()
+    if node.is_Add:
+        additions = len(node.args) - 1
+        fused = min(additions, sum(_is_product(term) for term in node.args))
+        return _Ops(0, additions - fused), _Ops(0, 0 if fused else 1)
+    if node.is_Mul or (node.is_Pow and node.exp.is_Integer and node.exp.is_negative):
+        _, factors, divisors = split_product(node)
+        special = 1 if divisors else 0
+        multiplies = max(len(factors) + special - 1, 0) + max(len(divisors) - 1, 0)
+        return _Ops(special, multiplies), _Ops(special, min(multiplies, 1))
+    if node.is_Pow:
+        ops = _power(node.exp)
+        return ops, ops
+    if isinstance(node, Relational):
+        return _Ops(0, 1), _Ops(0, 1)
+    if isinstance(node, And | Or):
+        return _Ops(0, len(node.args) - 1), _Ops(0, 1)
+    if isinstance(node, Not):
+        return _Ops(), _Ops()
+    name = node.func.__name__
+    if name == "where":
+        return _Ops(0, 1), _Ops(0, 1)
+    if name in ("maximum", "minimum") and node.args[0].is_number:
+        return _Ops(0, 2), _Ops(0, 2)
+    return _FUNCTIONS[name]
+
+
+def _is_product(term: Any) -> bool:
+    _, factors, divisors = split_product(term)
+    return len(factors) + bool(divisors) > 1
+
+
+def _arguments(node: Any) -> list[Any]:
+    """The values an instruction reads: a product's factors and divisors, any other node's arguments."""
+    if node.is_Atom or node.is_number:
+        return []
+    if node.is_Mul or node.is_Pow:
+        _, factors, divisors = split_product(node)
+        parts = [*factors, *divisors]
+        return parts if parts != [node] else [node.base, *([] if node.exp.is_number else [node.exp])]
+    return list(node.args)
+
+
+class Depths:
+    """How long after the gates each value of a lowered step is ready."""
+
+    def __init__(self, cell: Cell, code: Lowered) -> None:
+        self._chains: dict[Any, _Ops | None] = {symbol: _Ops() for symbol in cell.gate_symbols}
+        for symbol, expression in code.temporaries:
+            self._chains[symbol] = self.chain(expression)
+
+    def chain(self, node: Any) -> _Ops | None:
+        """The longest chain from a gate to a value, or None where the value depends on no gate."""
+        if node in self._chains:
+            return self._chains[node]
+        chains = [chain for argument in _arguments(node) if (chain := self.chain(argument)) is not None]
+        if not chains:
+            return None
+        result = max(chains, key=lambda chain: chain.clocks) + _own(node)[1]
+        self._chains[node] = result
+        return result
+
+    def clocks(self, node: Any) -> int:
+        """Clocks from the gates to a value; -1 for one that is ready before them."""
+        chain = self.chain(node)
+        return -1 if chain is None else chain.clocks
+
+
+def depths(cell: Cell, code: Lowered) -> Depths:
+    """The readiness of every value in a lowered step."""
+    return Depths(cell, code)
+
+
+def _total(node: Any) -> _Ops:
+    return sum((_total(argument) for argument in _arguments(node)), _own(node)[0])
+
+
+def _need(node: Any) -> int:
+    """Registers to evaluate an expression whose symbols are in registers already (Sethi and Ullman 1970)."""
+    needs = sorted((_need(argument) for argument in _arguments(node)), reverse=True)
+    held = [need + place for place, need in enumerate(need for need in needs if need > 0)]
+    own = 0 if node.is_Atom or is_condition(node) else 1
+    return max([own, *held])
+
+
+def _live(cell: Cell, code: Lowered) -> int:
+    statements = [*code.temporaries, *((None, expression) for expression in code.next_states)]
+    last = {symbol: index for index, (_, expression) in enumerate(statements) for symbol in expression.free_symbols}
+    numbers = {symbol for symbol, expression in code.temporaries if not is_condition(expression)}
+    peak, live = 0, set[Any]()
+    finished = 0
+    for index, (symbol, expression) in enumerate(statements):
+        peak = max(peak, len(live) + finished + _need(expression))
+        live = {held for held in live if last.get(held, -1) > index}
+        if symbol in numbers:
+            live.add(symbol)
+        if symbol is None and not expression.is_Symbol:
+            finished += 1
+    return peak
+
+
+@lru_cache(maxsize=64)
+def cell_cost(cell: Cell) -> CellCost:
+    """Count the instructions of a cell's step as kernelgen.emit.cuda prints it."""
+    code = lower(cell)
+    expressions = [*(expression for _, expression in code.temporaries), *code.next_states]
+    total = sum((_total(expression) for expression in expressions), _Ops())
+    chain = Depths(cell, code).chain(code.next_states[0]) or _Ops()
+    return CellCost(total.special, total.arithmetic, chain.special, chain.arithmetic, _live(cell, code))

@@ -1,0 +1,59 @@
+"""A cell's step as straight-line code: shared subexpressions become named temporaries, each computed once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import sympy
+from sympy.logic.boolalg import Boolean
+
+from kernelgen.cells.language import Cell
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """temporaries: (symbol, expression) in order of use; an expression may use the gates, the states and earlier
+    temporaries. next_states: one expression per state; a bare temporary where that state's new value is shared.
+
+    A temporary that is the new value of state s is named ``next_s``; the others are named for what they compute
+    (``sigmoid_z``) or numbered (``t0``).
+    """
+
+    temporaries: tuple[tuple[Any, Any], ...]
+    next_states: tuple[Any, ...]
+
+
+def is_condition(expression: Any) -> bool:
+    """Whether an expression is true or false rather than a number."""
+    return isinstance(expression, Boolean) and not isinstance(expression, sympy.Symbol)
+
+
+@lru_cache(maxsize=64)
+def lower(cell: Cell) -> Lowered:
+    """Share the common subexpressions of a cell's new states. The result is the same in every process."""
+    pairs, outputs = sympy.cse(list(cell.next_states), symbols=sympy.numbered_symbols("_shared"), order="canonical")
+    state_of = {output: name for name, output in reversed([*zip(cell.states, outputs, strict=True)])}
+    taken: set[str] = set()
+    renamed: dict[Any, Any] = {}
+    temporaries = []
+    for symbol, expression in pairs:
+        expression = expression.xreplace(renamed)
+        name = f"next_{state_of[symbol]}" if symbol in state_of else _name(expression, taken)
+        taken.add(name)
+        renamed[symbol] = sympy.Symbol(name, real=True)
+        temporaries.append((renamed[symbol], expression))
+    return Lowered(tuple(temporaries), tuple(output.xreplace(renamed) for output in outputs))
+
+
+def _name(expression: Any, taken: set[str]) -> str:
+    """A name for a temporary: function_argument where it is one function of one symbol, else t and a number."""
+    if isinstance(expression, sympy.Function) and len(expression.args) == 1 and expression.args[0].is_Symbol:
+        name = f"{expression.func.__name__.lower()}_{expression.args[0].name}"
+        if name not in taken:
+            return name
+    number = 0
+    while f"t{number}" in taken:
+        number += 1
+    return f"t{number}"

@@ -1,0 +1,102 @@
+"""A cell's equations for people, in plain Unicode text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import sympy
+
+from kernelgen.cells.language import Cell
+from kernelgen.emit.lower import lower
+from kernelgen.emit.printer import ATOM, CHOICE, OR, PRODUCT, UNARY, Printer
+
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+class TextPrinter(Printer):
+    """Prints expressions as a paper would: σ for the sigmoid, a dot for products."""
+
+    functions: ClassVar[Mapping[str, str]] = {
+        "Abs": "abs",
+        "exp": "exp",
+        "log": "log",
+        "log_sigmoid": "log σ",
+        "maximum": "max",
+        "minimum": "min",
+        "relu": "relu",
+        "sigmoid": "σ",
+        "sign": "sign",
+        "softplus": "softplus",
+        "tanh": "tanh",
+    }
+    words: ClassVar[Mapping[str, str]] = {
+        "and": "and",
+        "or": "or",
+        "not": "not ",
+        "==": "=",
+        "!=": "≠",
+        "<=": "≤",
+        ">=": "≥",
+    }
+
+    def number(self, value: Any) -> str:
+        """Integers and simple fractions as such, other numbers in the shortest decimal form."""
+        if value.is_Rational:
+            return str(value)
+        return f"{float(value):.12g}"
+
+    def _factors(self, factors: list[Any]) -> str:
+        return " · ".join(self.text(factor, PRODUCT) for factor in factors) or "1"
+
+    def call(self, name: str, arguments: Any) -> tuple[int, str]:
+        """A function; the absolute value between bars."""
+        if name == "Abs":
+            return ATOM, f"|{self.text(arguments[0])}|"
+        return super().call(name, arguments)
+
+    def where(self, condition: Any, a: Any, b: Any) -> tuple[int, str]:
+        """A choice, in words."""
+        return CHOICE, f"{self.text(a, OR)} if {self.text(condition, OR)} else {self.text(b, OR)}"
+
+    def power(self, base: Any, exponent: Any) -> tuple[int, str]:
+        """Roots by their sign, integer powers raised."""
+        if exponent == sympy.Rational(1, 2):
+            return ATOM, f"√({self.text(base)})"
+        if exponent.is_Integer:
+            return ATOM, self.text(base, ATOM) + str(int(exponent)).translate(_SUPERSCRIPT)
+        return UNARY, f"{self.text(base, ATOM)}^{self.text(exponent, ATOM)}"
+
+
+def gate_equations(cell: Cell) -> list[str]:
+    """One line per gate: the parts it receives."""
+    lines = []
+    for gate in cell.gates:
+        name = gate.name
+        parts = [(gate.recurrent, f"R_{name} {cell.states[0]}"), (gate.input, f"Wx_{name}"), (gate.bias, f"b_{name}")]
+        lines.append(f"{name} = {' + '.join(text for present, text in parts if present)}")
+    return lines
+
+
+def state_equations(cell: Cell) -> list[str]:
+    """The step: shared temporaries first, then the new states, written with a prime (c')."""
+    code = lower(cell)
+    new = {f"next_{state}": f"{state}'" for state in cell.states}
+    names = {symbol.name: f"t{index}" for index, (symbol, _) in enumerate(code.temporaries) if symbol.name not in new}
+    taken = {*cell.states, *(gate.name for gate in cell.gates)}
+    printer = TextPrinter(new | {old: f"{text}_" if text in taken else text for old, text in names.items()})
+    lines = [f"{printer.text(symbol)} = {printer.text(expression)}" for symbol, expression in code.temporaries]
+    for state, expression in zip(cell.states, code.next_states, strict=True):
+        if not (expression.is_Symbol and expression.name == f"next_{state}"):
+            lines.append(f"{state}' = {printer.text(expression)}")
+    return lines
+
+
+def equations(cell: Cell) -> str:
+    """Everything about a cell: title, paper, states, what each gate receives, the step. Ends without a newline."""
+    lines = [f"{cell.name}: {cell.title}", cell.paper, ""]
+    others = f"; {', '.join(cell.states[1:])} in float32" if len(cell.states) > 1 else ""
+    lines += [f"states  {cell.states[0]}, multiplied by R{others}"]
+    for heading, part in (("gates", gate_equations(cell)), ("step", state_equations(cell))):
+        lines += [f"{heading if index == 0 else '':<8}{line}" for index, line in enumerate(part)]
+    return "\n".join(lines)
