@@ -3,10 +3,11 @@
 States: h, the cell c, the normaliser n, the stabiliser m. With a = m + log sigmoid(f),
 
     m' = max(i, a)    c' = exp(a - m') c + exp(i - m') tanh(z)
-    h' = sigmoid(o) c'/n'    n' = exp(a - m') n + exp(i - m')
+    h' = sigmoid(o) c'/n'    n' = max(exp(a - m') n + exp(i - m'), 1)
 
-and m' = i where n = 0, that is before the first input. One of the two exponentials is always exp(0), so a single
-exp(-|i - a|) gives both. n is 0 at the start and at least 1 ever after, and |c| <= n.
+and m' = i where n = 0, that is before the first input (c is 0 there too, so what it is multiplied by does not matter).
+One of the two exponentials is always exp(0), so a single exp(-|i - a|) gives both. From zero states, or any with
+n >= 1, n' is at least 1 without its max.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def step(gate: Any, state: Any) -> dict[str, Any]:
     keep = where(difference >= 0, decay, 1)
     add = where(difference >= 0, 1, decay)
     c = keep * state.c + add * tanh(gate.z)
-    n = keep * state.n + add
+    n = maximum(keep * state.n + add, 1)
     return {"h": sigmoid(gate.o) * c / n, "c": c, "n": n, "m": maximum(gate.i, a)}
 
 

@@ -1,0 +1,42 @@
+"""Random inputs for validating and measuring a kernel."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from kernelgen.cells.language import Cell
+from kernelgen.dtypes import numpy_dtype
+from kernelgen.shape import Shape
+
+SPREAD = 1.7
+"""Wx and b are uniform in (-1.7, 1.7), close to unit variance; R is that over sqrt(D), so R h is of h's size."""
+
+
+def random_inputs(
+    cell: Cell, shape: Shape, seed: int = 0, *, initial: Literal["zeros", "random"] = "random"
+) -> dict[str, npt.NDArray[Any]]:
+    """Draw the arguments of a forward kernel, in the shape's dtype and C-contiguous; the same for the same seed.
+
+    Returns wx [B, T, G_in, H, D], r [G_rec, H, D, D], b [G_bias, H, D], initial [S, B, H, D], as
+    schedules.base.FORWARD_ARGUMENTS says. Random initial states are uniform in the cell's range of each state.
+    """
+    random = np.random.default_rng(seed)
+    dtype = numpy_dtype(shape.dtype)
+    batch, seq, heads, dim = shape.batch, shape.seq, shape.heads, shape.head_dim
+
+    def uniform(low: float, high: float, *size: int) -> npt.NDArray[Any]:
+        values = random.random(size, dtype=np.float32)
+        return (low + (high - low) * values).astype(dtype)
+
+    reach = SPREAD / float(np.sqrt(dim))
+    wx = uniform(-SPREAD, SPREAD, batch, seq, len(cell.input_gates), heads, dim)
+    r = uniform(-reach, reach, len(cell.recurrent_gates), heads, dim, dim)
+    b = uniform(-SPREAD, SPREAD, len(cell.bias_gates), heads, dim)
+    if initial == "zeros":
+        states = np.zeros((len(cell.states), batch, heads, dim), dtype)
+    else:
+        states = np.stack([uniform(*cell.range(name), batch, heads, dim) for name in cell.states])
+    return {"wx": wx, "r": r, "b": b, "initial": states}
