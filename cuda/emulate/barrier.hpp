@@ -1,0 +1,76 @@
+// Barriers of a block: __syncthreads, and the named ones with their counts.
+//
+// Arriving releases what a thread has done, being let go acquires what all arrivals released.
+#pragma once
+
+#include "scheduler.hpp"
+
+namespace tilesmith::emulate {
+
+[[noreturn]] inline void barrier_fault(const std::string& what, const char* operation, const Site& site) {
+    throw Fault{what + "\n  " + describe_fully(*running) + " calls " + operation + " at " + describe(site)};
+}
+
+/// Count the running thread in; let the waiting threads go when all are there. Says whether that is so.
+inline bool arrive(unsigned id, unsigned expected, const char* operation, const Site& site) {
+    Thread& thread = *running;
+    Barrier& barrier = thread.block->barriers[id];
+    if (barrier.arrived.empty()) {
+        barrier.expected = expected;
+        barrier.operation = operation;
+        barrier.site = site;
+        barrier.published.assign(thread.team->clocks.threads(), 0);
+    } else if (barrier.expected != expected) {
+        barrier_fault(text("barrier %u is met with two thread counts: %u, and %u by ", id, expected, barrier.expected) +
+                          describe(*barrier.arrived.front()) + " in " + barrier.operation + " at " +
+                          describe(barrier.site),
+                      operation, site);
+    }
+    for (const Thread* other : barrier.arrived)
+        if (other == &thread)
+            barrier_fault(text("a thread arrives twice at barrier %u, where %zu of %u threads have arrived", id,
+                               barrier.arrived.size(), expected),
+                          operation, site);
+    barrier.arrived.push_back(&thread);
+    thread.team->clocks.release(thread.rank, barrier.published);
+    if (barrier.arrived.size() < expected) return false;
+    for (Thread* other : barrier.waiting) {
+        thread.team->clocks.acquire(other->rank, barrier.published);
+        scheduler->wake(*other);
+    }
+    barrier.waiting.clear();
+    barrier.arrived.clear();
+    return true;
+}
+
+inline void arrive_and_wait(unsigned id, unsigned expected, const char* operation, const Site& site) {
+    Thread& thread = *running;
+    Barrier& barrier = thread.block->barriers[id];
+    if (arrive(id, expected, operation, site)) {
+        thread.team->clocks.acquire(thread.rank, barrier.published);
+    } else {
+        barrier.waiting.push_back(&thread);
+        scheduler->wait(operation, site);
+    }
+}
+
+inline void check_named(unsigned id, unsigned threads, const char* operation, const Site& site) {
+    if (id == 0 || id >= named_barriers)
+        barrier_fault(text("a named barrier is one of 1 to %u, not %u", named_barriers - 1, id), operation, site);
+    const auto all = static_cast<unsigned>(running->block->threads.size());
+    if (threads == 0 || threads % warp_size != 0 || threads > all)
+        barrier_fault(text("barrier %u cannot be met by %u threads: whole warps of a block of %u", id, threads, all),
+                      operation, site);
+}
+
+/// __syncthreads: the lanes of a warp must come to it at the same place in the source.
+inline void sync_whole_block(const Site& site) {
+    for (const Thread* other : running->block->barriers[0].waiting)
+        if (other->warp == running->warp && !same(other->site, site))
+            barrier_fault("a warp has diverged: " + describe(*other) + " waits in sync_block at " +
+                              describe(other->site),
+                          "sync_block", site);
+    arrive_and_wait(0, static_cast<unsigned>(running->block->threads.size()), "sync_block", site);
+}
+
+}  // namespace tilesmith::emulate

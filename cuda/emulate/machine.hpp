@@ -1,0 +1,104 @@
+// The machine as the kernel sees it: threads in warps in blocks, and teams of blocks that run at the same time.
+//
+// A team is one block, the blocks of one cluster, or the whole grid of a cooperative launch. Teams run one after
+// another, so that nothing orders one before another; clocks and ranks count the threads of one team.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "clocks.hpp"
+#include "fault.hpp"
+#include "fiber.hpp"
+
+namespace tilesmith::emulate {
+
+constexpr unsigned warp_size = 32;
+constexpr unsigned named_barriers = 16;  // PTX ISA, barrier: "sixteen barriers per CTA"
+constexpr unsigned no_thread = ~0u;
+
+class SharedMemory;
+struct Block;
+struct Team;
+
+/// One asynchronous copy that has not landed.
+struct Copy {
+    unsigned destination, bytes, group;
+    std::array<std::byte, 16> data;
+    Site site;
+};
+
+/// The lanes of a warp that have reached its current collective operation.
+struct Warp {
+    Block* block = nullptr;
+    unsigned index = 0;
+    const char* operation = nullptr;
+    Site site;
+    unsigned arrived = 0;  // one bit a lane
+    std::array<const void*, warp_size> input{};
+    std::array<void*, warp_size> output{};
+};
+
+struct Thread {
+    enum class State { ready, waiting, finished };
+
+    unsigned index = 0;  // in the block
+    unsigned rank = 0;   // in the team
+    Block* block = nullptr;
+    Warp* warp = nullptr;
+    Team* team = nullptr;
+    Fiber fiber;
+    State state = State::ready;
+    const char* operation = nullptr;  // what a waiting thread waits in, and where
+    Site site;
+    unsigned groups = 0;  // groups of copies committed
+    std::vector<Copy> copies;
+
+    unsigned lane() const { return index % warp_size; }
+};
+
+/// A barrier of a block between two completions.
+struct Barrier {
+    unsigned expected = 0;
+    std::vector<Thread*> arrived, waiting;
+    std::vector<Clock> published;
+    const char* operation = nullptr;
+    Site site;  // of the first to arrive
+};
+
+struct Block {
+    unsigned x = 0, y = 0, z = 0;
+    unsigned first_rank = 0;
+    std::vector<Thread> threads;
+    std::vector<Warp> warps;
+    std::array<Barrier, named_barriers> barriers;
+    std::unique_ptr<SharedMemory> shared;
+};
+
+struct Team {
+    unsigned number = 0;
+    Clocks clocks;
+    std::vector<Block> blocks;
+
+    explicit Team(unsigned threads) : clocks(threads) {}
+    Thread& thread(unsigned rank) {
+        const auto size = static_cast<unsigned>(blocks.front().threads.size());
+        return blocks[rank / size].threads[rank % size];
+    }
+};
+
+inline std::string describe(const Block& block) { return text("block (%u, %u, %u)", block.x, block.y, block.z); }
+
+/// "thread 37 (warp 1, lane 5)"
+inline std::string describe(const Thread& thread) {
+    return text("thread %u (warp %u, lane %u)", thread.index, thread.index / warp_size, thread.lane());
+}
+
+/// "thread 37 (warp 1, lane 5) of block (0, 0, 0)"
+inline std::string describe_fully(const Thread& thread) {
+    return describe(thread) + " of " + describe(*thread.block);
+}
+
+}  // namespace tilesmith::emulate

@@ -1,0 +1,88 @@
+// Warp-level matrices. Fragment layouts: PTX ISA, "Warp-level matrix instructions"; g = lane / 4, j = lane % 4.
+#pragma once
+
+#include "shared.hpp"
+#include "warp.hpp"
+
+namespace tilesmith::emulate {
+
+struct MatrixOperands {
+    unsigned a[4];
+    unsigned b[2];
+    float c[4];
+};
+struct Accumulators {
+    float d[4];
+};
+
+/// d = a x b + c, 16 x 8 x 16. The 16 products and c are summed in double and rounded to float once: at least as exact as
+/// the hardware, whose order and intermediate rounding are not documented.
+template <float (*Value)(unsigned)>
+Accumulators multiply_16x8x16(const MatrixOperands& operands, const Site& site) {
+    Accumulators result;
+    collective("mma_m16n8k16", site, operands, result, [](Warp& warp) {
+        double a[16][16], b[8][16];
+        for (unsigned lane = 0; lane < warp_size; ++lane) {
+            const auto& in = input<MatrixOperands>(warp, lane);
+            const unsigned g = lane / 4, j = lane % 4;
+            for (unsigned i = 0; i < 4; ++i)
+                for (unsigned half = 0; half < 2; ++half)
+                    a[g + 8 * (i % 2)][2 * j + 8 * (i / 2) + half] = Value(in.a[i] >> 16 * half & 0xffffu);
+            for (unsigned i = 0; i < 2; ++i)
+                for (unsigned half = 0; half < 2; ++half)
+                    b[g][2 * j + 8 * i + half] = Value(in.b[i] >> 16 * half & 0xffffu);
+        }
+        for (unsigned lane = 0; lane < warp_size; ++lane) {
+            const auto& in = input<MatrixOperands>(warp, lane);
+            auto& out = output<Accumulators>(warp, lane);
+            for (unsigned i = 0; i < 4; ++i) {
+                const double* row = a[lane / 4 + 8 * (i / 2)];
+                const double* column = b[2 * (lane % 4) + i % 2];
+                double sum = in.c[i];
+                for (unsigned k = 0; k < 16; ++k) sum += row[k] * column[k];
+                out.d[i] = static_cast<float>(sum);
+            }
+        }
+    });
+    return result;
+}
+
+struct Fragments {
+    unsigned words[4];
+};
+
+/// ldmatrix.trans of `Matrices` 8 x 8 matrices. A row is read by the lane that gives its address.
+template <unsigned Matrices>
+Fragments load_matrices_transposed(unsigned row_address, const char* operation, const Site& site) {
+    Fragments result;
+    collective(operation, site, row_address, result, [&site](Warp& warp) {
+        unsigned short words[4][8][8];
+        for (unsigned lane = 0; lane < 8 * Matrices; ++lane) {
+            const Thread& reader = warp.block->threads[warp.index * warp_size + lane];
+            warp.block->shared->read(reader, input<unsigned>(warp, lane), words[lane / 8][lane % 8], 16, site);
+        }
+        for (unsigned lane = 0; lane < warp_size; ++lane) {
+            const unsigned g = lane / 4, j = lane % 4;
+            for (unsigned i = 0; i < Matrices; ++i)
+                output<Fragments>(warp, lane).words[i] =
+                    words[i][2 * j][g] | static_cast<unsigned>(words[i][2 * j + 1][g]) << 16;
+        }
+    });
+    return result;
+}
+
+/// movmatrix.trans of one 8 x 8 matrix.
+inline unsigned transpose_matrix(unsigned pair, const Site& site) {
+    unsigned result = 0;
+    collective("movmatrix_trans", site, pair, result, [](Warp& warp) {
+        unsigned words[8][8];
+        for (unsigned lane = 0; lane < warp_size; ++lane)
+            for (unsigned half = 0; half < 2; ++half)
+                words[lane / 4][2 * (lane % 4) + half] = input<unsigned>(warp, lane) >> 16 * half & 0xffffu;
+        for (unsigned lane = 0; lane < warp_size; ++lane)
+            output<unsigned>(warp, lane) = words[2 * (lane % 4)][lane / 4] | words[2 * (lane % 4) + 1][lane / 4] << 16;
+    });
+    return result;
+}
+
+}  // namespace tilesmith::emulate

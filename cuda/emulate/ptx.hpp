@@ -1,0 +1,207 @@
+// The emulated twin of ptx.cuh: the same functions, each with the meaning the PTX ISA gives it, on fibers.
+//
+// Names, parameters and namespaces are those of ptx.cuh; `site` is the place of the call, for reports.
+#pragma once
+
+#include "async.hpp"
+#include "barrier.hpp"
+#include "matrix.hpp"
+#include "numbers.hpp"
+#include "types.hpp"
+
+#define TILESMITH_DEVICE inline
+
+namespace tilesmith {
+
+using SharedAddress = unsigned;
+using emulate::Site;
+
+struct bf16 {};
+struct fp16 {};
+
+// ---- threads, warps, blocks ----
+
+inline unsigned thread_index() { return emulate::running->index; }
+inline unsigned block_x() { return emulate::running->block->x; }
+inline unsigned block_y() { return emulate::running->block->y; }
+
+// ---- barriers ----
+
+inline void sync_block(Site site = Site::current()) { emulate::sync_whole_block(site); }
+inline void sync_named(unsigned id, unsigned threads, Site site = Site::current()) {
+    emulate::check_named(id, threads, "sync_named", site);
+    emulate::arrive_and_wait(id, threads, "sync_named", site);
+}
+inline void arrive_named(unsigned id, unsigned threads, Site site = Site::current()) {
+    emulate::check_named(id, threads, "arrive_named", site);
+    emulate::arrive(id, threads, "arrive_named", site);
+}
+inline void sync_warp(Site site = Site::current()) { emulate::sync_whole_warp(site); }
+
+// ---- shared memory ----
+
+inline SharedAddress shared_memory() { return emulate::SharedMemory::base; }
+
+namespace emulate {
+template <class Type>
+Type load_shared(SharedAddress address, const Site& site) {
+    Type value;
+    scheduler->before_access();
+    running->block->shared->read(*running, address, &value, sizeof value, site);
+    return value;
+}
+template <class Type>
+void store_shared(SharedAddress address, const Type& value, const Site& site) {
+    scheduler->before_access();
+    running->block->shared->write(*running, address, &value, sizeof value, site);
+}
+template <class Type>
+Type load_global(const void* address, const Site& site) {
+    Type value;
+    scheduler->before_access();
+    global_memory->read(*running, address, &value, sizeof value, site);
+    return value;
+}
+template <class Type>
+void store_global(void* address, const Type& value, const Site& site) {
+    scheduler->before_access();
+    global_memory->write(*running, address, &value, sizeof value, site);
+}
+}  // namespace emulate
+
+inline unsigned short load_shared_16(SharedAddress address, Site site = Site::current()) {
+    return emulate::load_shared<unsigned short>(address, site);
+}
+inline uint4 load_shared_128(SharedAddress address, Site site = Site::current()) {
+    return emulate::load_shared<uint4>(address, site);
+}
+inline float4 load_shared_float4(SharedAddress address, Site site = Site::current()) {
+    return emulate::load_shared<float4>(address, site);
+}
+inline void store_shared_16(SharedAddress address, unsigned short value, Site site = Site::current()) {
+    emulate::store_shared(address, value, site);
+}
+inline void store_shared_32(SharedAddress address, unsigned value, Site site = Site::current()) {
+    emulate::store_shared(address, value, site);
+}
+inline void store_shared_128(SharedAddress address, uint4 value, Site site = Site::current()) {
+    emulate::store_shared(address, value, site);
+}
+inline void store_shared_float4(SharedAddress address, float4 value, Site site = Site::current()) {
+    emulate::store_shared(address, value, site);
+}
+
+// ---- global memory ----
+
+inline unsigned short load_global_16(const void* address, Site site = Site::current()) {
+    return emulate::load_global<unsigned short>(address, site);
+}
+inline unsigned load_global_32(const void* address, Site site = Site::current()) {
+    return emulate::load_global<unsigned>(address, site);
+}
+inline uint2 load_global_64(const void* address, Site site = Site::current()) {
+    return emulate::load_global<uint2>(address, site);
+}
+inline uint4 load_global_128(const void* address, Site site = Site::current()) {
+    return emulate::load_global<uint4>(address, site);
+}
+inline void store_global_16(void* address, unsigned short value, Site site = Site::current()) {
+    emulate::store_global(address, value, site);
+}
+inline void store_global_32(void* address, unsigned value, Site site = Site::current()) {
+    emulate::store_global(address, value, site);
+}
+inline void store_global_64(void* address, uint2 value, Site site = Site::current()) {
+    emulate::store_global(address, value, site);
+}
+inline void store_global_128(void* address, uint4 value, Site site = Site::current()) {
+    emulate::store_global(address, value, site);
+}
+
+// ---- asynchronous copies ----
+
+template <int Bytes>
+void cp_async(SharedAddress destination, const void* source, Site site = Site::current()) {
+    static_assert(Bytes == 4 || Bytes == 8 || Bytes == 16, "cp.async copies 4, 8 or 16 bytes");
+    emulate::scheduler->before_access();
+    emulate::issue_copy(destination, source, Bytes, site);
+}
+inline void cp_async_commit() { emulate::commit_copies(); }
+template <int Pending>
+void cp_async_wait() {
+    static_assert(Pending >= 0, "a number of groups");
+    emulate::wait_for_copies(Pending);
+}
+
+// ---- warp-level matrices ----
+
+inline void ldmatrix_x1_trans(unsigned& out, SharedAddress row, Site site = Site::current()) {
+    out = emulate::load_matrices_transposed<1>(row, "ldmatrix_x1_trans", site).words[0];
+}
+inline void ldmatrix_x2_trans(unsigned (&out)[2], SharedAddress row, Site site = Site::current()) {
+    const auto loaded = emulate::load_matrices_transposed<2>(row, "ldmatrix_x2_trans", site);
+    std::copy_n(loaded.words, 2, out);
+}
+inline void ldmatrix_x4_trans(unsigned (&out)[4], SharedAddress row, Site site = Site::current()) {
+    const auto loaded = emulate::load_matrices_transposed<4>(row, "ldmatrix_x4_trans", site);
+    std::copy_n(loaded.words, 4, out);
+}
+inline unsigned movmatrix_trans(unsigned pair, Site site = Site::current()) {
+    return emulate::transpose_matrix(pair, site);
+}
+
+namespace emulate {
+template <class Type>
+struct Format;
+template <>
+struct Format<bf16> {
+    static float decode(unsigned bits) { return from_bfloat16(bits); }
+    static unsigned short encode(float value) { return to_bfloat16(value); }
+};
+template <>
+struct Format<fp16> {
+    static float decode(unsigned bits) { return from_float16(bits); }
+    static unsigned short encode(float value) { return to_float16(value); }
+};
+}  // namespace emulate
+
+template <class Type>
+void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, const float (&c)[4],
+                  Site site = Site::current()) {
+    const emulate::MatrixOperands operands{{a[0], a[1], a[2], a[3]}, {b0, b1}, {c[0], c[1], c[2], c[3]}};
+    const auto result = emulate::multiply_16x8x16<emulate::Format<Type>::decode>(operands, site);
+    std::copy_n(result.d, 4, d);
+}
+
+// ---- conversions ----
+
+template <class Type>
+unsigned short to_16(float value) {
+    return emulate::Format<Type>::encode(value);
+}
+template <class Type>
+unsigned pack(float low, float high) {
+    return to_16<Type>(low) | static_cast<unsigned>(to_16<Type>(high)) << 16;
+}
+template <class Type>
+float unpack_low(unsigned pair) {
+    return emulate::Format<Type>::decode(pair & 0xffffu);
+}
+template <class Type>
+float unpack_high(unsigned pair) {
+    return emulate::Format<Type>::decode(pair >> 16);
+}
+
+// ---- special functions ----
+
+inline float tanh_approx(float x) { return std::tanh(x); }
+inline float ex2_approx(float x) { return emulate::flush(std::exp2(emulate::flush(x))); }
+inline float lg2_approx(float x) { return std::log2(emulate::flush(x)); }
+inline float rcp_approx(float x) { return emulate::flush(1.0f / emulate::flush(x)); }
+inline float sqrt_approx(float x) { return std::sqrt(emulate::flush(x)); }
+inline float fma_rn(float a, float b, float c) { return std::fma(a, b, c); }
+inline float max_rn(float a, float b) { return std::fmax(a, b); }
+inline float min_rn(float a, float b) { return std::fmin(a, b); }
+inline float abs_rn(float a) { return std::fabs(a); }
+
+}  // namespace tilesmith

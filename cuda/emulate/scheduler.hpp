@@ -1,0 +1,148 @@
+// Who runs next: one thread at a time, drawn from the seed, until every thread of the team has finished.
+#pragma once
+
+#include <cstdint>
+#include <exception>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include "machine.hpp"
+
+namespace tilesmith::emulate {
+
+/// SplitMix64 (G. Steele, D. Lea, C. Flood, OOPSLA 2014): small, and any seed is a good one.
+class Random {
+  public:
+    explicit Random(std::uint64_t seed) : state_(seed) {}
+    std::uint64_t next() {
+        std::uint64_t z = state_ += 0x9e3779b97f4a7c15u;
+        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+        z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+        return z ^ (z >> 31);
+    }
+    /// Uniform in 0 .. bound - 1; the bias of a 32-bit product is of no matter here.
+    unsigned below(unsigned bound) { return static_cast<unsigned>(((next() >> 32) * bound) >> 32); }
+
+  private:
+    std::uint64_t state_;
+};
+
+class Scheduler;
+inline Scheduler* scheduler = nullptr;
+inline Thread* running = nullptr;
+
+class Scheduler {
+  public:
+    /// `body` is what every thread runs.
+    Scheduler(std::uint64_t seed, std::size_t stacks, void (*body)()) : random(seed), stacks_(stacks), body_(body) {}
+
+    Random random;
+    const Stacks& stacks() const { return stacks_; }
+
+    /// Run all threads of a team to their end. Throws the Fault of a thread, or a deadlock.
+    void run(Team& team) {
+        ready_.clear();
+        fault_ = {};
+        unsigned left = 0;
+        for (Block& block : team.blocks)
+            for (Thread& thread : block.threads) {
+                thread.fiber.prepare(stacks_[thread.rank], &Scheduler::begin);
+                ready_.push_back(&thread);
+                ++left;
+            }
+        while (!ready_.empty()) {
+            const unsigned pick = random.below(static_cast<unsigned>(ready_.size()));
+            Thread* thread = std::exchange(ready_[pick], ready_.back());
+            ready_.pop_back();
+            running = thread;
+            thread->fiber.enter();
+            running = nullptr;
+            if (!fault_.report.empty()) throw fault_;
+            if (thread->state == Thread::State::finished) --left;
+        }
+        if (left != 0) throw Fault{deadlock(team)};
+    }
+
+    /// One memory access in `preemption` gives way to another thread first.
+    void before_access() {
+        constexpr unsigned preemption = 32;
+        if (random.next() % preemption != 0) return;
+        ready_.push_back(running);
+        running->fiber.leave();
+    }
+
+    /// Suspend the running thread until it is woken.
+    void wait(const char* operation, const Site& site) {
+        Thread& thread = *running;
+        thread.state = Thread::State::waiting;
+        thread.operation = operation;
+        thread.site = site;
+        thread.fiber.leave();
+    }
+    void wake(Thread& thread) {
+        thread.state = Thread::State::ready;
+        ready_.push_back(&thread);
+    }
+
+  private:
+    static void begin() {
+        Scheduler& self = *scheduler;
+        std::string report;
+        try {
+            self.body_();
+        } catch (Fault& fault) {
+            report = std::move(fault.report);
+        } catch (const std::exception& error) {
+            report = std::string("the emulator itself failed: ") + error.what();
+        }
+        self.fault_.report = std::move(report);
+        running->state = Thread::State::finished;
+        running->fiber.leave();
+    }
+
+    static std::string deadlock(Team& team);
+
+    Stacks stacks_;
+    void (*body_)();
+    std::vector<Thread*> ready_;
+    Fault fault_;
+};
+
+/// Every barrier and collective that is waited at, by whom and where, and who has finished.
+inline std::string Scheduler::deadlock(Team& team) {
+    std::string report = "deadlock: no thread can run";
+    for (Block& block : team.blocks) {
+        std::string lines;
+        for (unsigned id = 0; id < named_barriers; ++id) {
+            const Barrier& barrier = block.barriers[id];
+            if (barrier.arrived.empty()) continue;
+            lines += text("\n    barrier %u: %zu of %u threads have arrived", id, barrier.arrived.size(), barrier.expected);
+        }
+        for (const Warp& warp : block.warps) {
+            if (warp.arrived == 0) continue;
+            std::vector<unsigned> missing;
+            for (unsigned lane = 0; lane < warp_size; ++lane)
+                if ((warp.arrived >> lane & 1) == 0) missing.push_back(lane);
+            lines += text("\n    warp %u: %s needs all 32 lanes; missing: %s", warp.index, warp.operation,
+                          ranges(missing).c_str());
+        }
+        std::map<std::string, std::vector<unsigned>> places;
+        std::vector<unsigned> finished;
+        for (const Thread& thread : block.threads) {
+            if (thread.state == Thread::State::finished)
+                finished.push_back(thread.index);
+            else
+                places[std::string(thread.operation) + " at " + describe(thread.site)].push_back(thread.index);
+        }
+        if (places.empty()) continue;
+        for (const auto& [place, threads] : places)
+            lines += "\n    " + threads_text(threads) + (threads.size() == 1 ? " waits in " : " wait in ") + place;
+        if (!finished.empty())
+            lines += "\n    " + threads_text(finished) + (finished.size() == 1 ? " has" : " have") + " finished";
+        report += "\n  " + describe(block) + ":" + lines;
+    }
+    return report;
+}
+
+}  // namespace tilesmith::emulate

@@ -1,0 +1,61 @@
+// Operations that the 32 lanes of a warp make together.
+#pragma once
+
+#include "scheduler.hpp"
+
+namespace tilesmith::emulate {
+
+/// The running lane gives `in` and has `out` once all 32 lanes have come to the same call; the last to come calls
+/// perform(warp), which reads and fills every lane's input and output. Orders nothing in memory by itself.
+template <class In, class Out, class Perform>
+void collective(const char* operation, const Site& site, const In& in, Out& out, Perform perform) {
+    Thread& thread = *running;
+    Warp& warp = *thread.warp;
+    if (warp.arrived == 0) {
+        warp.operation = operation;
+        warp.site = site;
+    } else if (!same(warp.site, site) || warp.operation != operation) {
+        std::vector<unsigned> lanes;
+        for (unsigned lane = 0; lane < warp_size; ++lane)
+            if (warp.arrived >> lane & 1) lanes.push_back(lane);
+        throw Fault{"a warp has diverged: warp " + std::to_string(warp.index) + ", lane" +
+                    (lanes.size() == 1 ? " " : "s ") + ranges(lanes) + " in " + warp.operation + " at " +
+                    describe(warp.site) + "\n  " + describe_fully(thread) + " calls " + operation + " at " +
+                    describe(site) + "\n  all 32 lanes must make the same call"};
+    }
+    warp.input[thread.lane()] = &in;
+    warp.output[thread.lane()] = &out;
+    warp.arrived |= 1u << thread.lane();
+    if (warp.arrived != ~0u) {
+        scheduler->wait(operation, site);
+        return;
+    }
+    warp.arrived = 0;
+    perform(warp);
+    Thread* lanes = &warp.block->threads[warp.index * warp_size];
+    for (unsigned lane = 0; lane < warp_size; ++lane)
+        if (&lanes[lane] != &thread) scheduler->wake(lanes[lane]);
+}
+
+template <class In>
+const In& input(const Warp& warp, unsigned lane) {
+    return *static_cast<const In*>(warp.input[lane]);
+}
+template <class Out>
+Out& output(const Warp& warp, unsigned lane) {
+    return *static_cast<Out*>(warp.output[lane]);
+}
+
+/// __syncwarp: the one collective that orders memory (CUDA C++ Programming Guide, Synchronization Functions).
+inline void sync_whole_warp(const Site& site) {
+    char nothing = 0;
+    collective("sync_warp", site, nothing, nothing, [](Warp& warp) {
+        Clocks& clocks = running->team->clocks;
+        const unsigned first = warp.block->first_rank + warp.index * warp_size;
+        std::vector<Clock> published;
+        for (unsigned lane = 0; lane < warp_size; ++lane) clocks.release(first + lane, published);
+        for (unsigned lane = 0; lane < warp_size; ++lane) clocks.acquire(first + lane, published);
+    });
+}
+
+}  // namespace tilesmith::emulate

@@ -1,0 +1,253 @@
+"""Run a generated kernel on the CPU: the same CUDA C++, compiled by g++ against cuda/emulate/.
+
+Every CUDA thread becomes a fiber, memory is checked, and a missing barrier, a race, a deadlock or an access out of
+bounds is a report that names the line and the threads. docs/emulator.md says what is checked and what is not.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import functools
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kernelgen.cache import Cache, binary_key
+from kernelgen.errors import CompileError, EmulationError
+from kernelgen.paths import cache_root, cuda_headers
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from kernelgen.schedules.base import Launch, Source
+
+    Argument = NDArray[Any] | int | None
+
+FLAGS = (
+    "-std=c++20",
+    "-O1",
+    "-fPIC",
+    "-shared",
+    "-ffp-contract=off",  # a product and a sum round twice unless fma_rn is asked for, on every host alike
+    "-fno-strict-aliasing",
+    "-fvisibility=hidden",  # kernels loaded into one process must not share the emulator's variables
+    "-Wno-unknown-pragmas",  # of a host compiler: #pragma unroll
+    "-DTILESMITH_EMULATE",
+)
+"""What the host compiler is told besides the include path. -O1 halves the compile time of -O2, and a validation run is
+short."""
+
+_REPORT_BYTES = 1 << 16
+_COMPILE_SECONDS = 300.0
+_WARP = 32
+
+_libraries: dict[str, ctypes.CDLL] = {}
+_lock = threading.Lock()
+
+
+class _Argument(ctypes.Structure):
+    """TilesmithArgument of cuda/emulate/entry.hpp."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("kind", ctypes.c_int),
+        ("integer", ctypes.c_int),
+        ("data", ctypes.c_void_p),
+        ("bytes", ctypes.c_ulonglong),
+    )
+
+
+class _Launch(ctypes.Structure):
+    """TilesmithLaunch of cuda/emulate/entry.hpp."""
+
+    _fields_ = (
+        ("grid", ctypes.c_uint * 3),
+        ("block", ctypes.c_uint),
+        ("shared_memory", ctypes.c_uint),
+        ("together", ctypes.c_uint),
+        ("seed", ctypes.c_ulonglong),
+    )
+
+
+_NULL, _INPUT, _OUTPUT, _INTEGER = range(4)
+
+
+def emulate(
+    source: Source,
+    launch: Launch,
+    arguments: Mapping[str, Argument],
+    *,
+    outputs: Collection[str] = ("states", "last", "gates"),
+    seed: int = 0,
+) -> None:
+    """Run a kernel on the CPU, fault by fault as strict as a GPU's sanitizers together.
+
+    arguments: one for each name in ``source.arguments``: a C-contiguous NumPy array (ml_dtypes for bfloat16), an int
+    (an int32 parameter) or None (a null pointer). outputs: names of the arrays the kernel writes; those that the
+    kernel does not have are ignored. The arrays are copied to emulated memory, in which an output starts as NaN, and
+    outputs are copied back when the kernel has ended without a fault; after a fault they are as they were.
+    seed: draws the order in which blocks and threads run; the same seed gives the same order.
+
+    Raises EmulationError with a report of the first fault, or when the launch or an argument makes no sense, or when
+    there is no host compiler; CompileError when that compiler refuses the source. One emulation runs at a time in a
+    process; the others wait.
+    """
+    structure = _launch_structure(launch, seed)
+    structures = _argument_structures(source, arguments, frozenset(outputs))
+    text = _complete_text(source, [argument.kind == _INTEGER for argument in structures])
+    with _lock:
+        library = _library(dataclasses.replace(source, text=text))
+        report = ctypes.create_string_buffer(_REPORT_BYTES)
+        failed = library.tilesmith_emulate(
+            ctypes.byref(structure), structures, len(structures), report, ctypes.c_ulonglong(_REPORT_BYTES)
+        )
+    if failed:
+        message = report.value.decode("utf-8", errors="replace")
+        raise EmulationError(f"the emulator stopped {source.entry} (seed {seed}): {message}")
+
+
+def _launch_structure(launch: Launch, seed: int) -> _Launch:
+    blocks = launch.grid[0] * launch.grid[1] * launch.grid[2]
+    if min(launch.grid) < 1:
+        raise EmulationError(f"the grid {launch.grid} is empty: every extent must be at least 1")
+    if launch.block < 1 or launch.block > 1024 or launch.block % _WARP:
+        raise EmulationError(f"a block of {launch.block} threads cannot be emulated: whole warps of 32, at most 1024")
+    if launch.shared_memory < 0:
+        raise EmulationError(f"a block cannot have {launch.shared_memory} bytes of shared memory")
+    if launch.cluster < 1 or launch.grid[0] % launch.cluster:
+        raise EmulationError(f"clusters of {launch.cluster} blocks do not divide a grid of {launch.grid[0]} along x")
+    together = blocks if launch.cooperative else launch.cluster
+    return _Launch(
+        (ctypes.c_uint * 3)(*launch.grid), launch.block, launch.shared_memory, together, seed & 0xFFFF_FFFF_FFFF_FFFF
+    )
+
+
+def _argument_structures(
+    source: Source, arguments: Mapping[str, Argument], outputs: frozenset[str]
+) -> ctypes.Array[_Argument]:
+    missing = [name for name in source.arguments if name not in arguments]
+    extra = [name for name in arguments if name not in source.arguments]
+    if missing or extra:
+        raise EmulationError(
+            f"{source.entry} takes ({', '.join(source.arguments)}); missing: {', '.join(missing) or 'none'}, "
+            f"not asked for: {', '.join(extra) or 'none'}"
+        )
+    structures = (_Argument * len(source.arguments))()
+    for structure, name in zip(structures, source.arguments, strict=True):
+        value = arguments[name]
+        structure.name = name.encode()
+        if value is None:
+            structure.kind = _NULL
+        elif isinstance(value, int):
+            if not -(2**31) <= value < 2**31:
+                raise EmulationError(f"argument {name!r} = {value} does not fit in an int32")
+            structure.kind = _INTEGER
+            structure.integer = value
+        else:
+            if not value.flags.c_contiguous:
+                raise EmulationError(f"argument {name!r} must be C-contiguous; numpy.ascontiguousarray makes it so")
+            if name in outputs and not value.flags.writeable:
+                raise EmulationError(f"output {name!r} is a read-only array")
+            structure.kind = _OUTPUT if name in outputs else _INPUT
+            structure.data = value.ctypes.data
+            structure.bytes = value.nbytes
+    return structures
+
+
+def _complete_text(source: Source, integers: list[bool]) -> str:
+    """The kernel between the emulator's entry and the function that calls the kernel with its arguments."""
+    values = ", ".join(f"values[{i}].{'integer' if flag else 'pointer'}()" for i, flag in enumerate(integers))
+    return (
+        '#include "emulate/entry.hpp"\n'
+        f'#line 1 "{source.entry}.cu"\n'
+        f"{source.text}\n"
+        '#line 1 "start_kernel"\n'
+        f"void tilesmith::emulate::start_kernel([[maybe_unused]] const Value* values) {{ {source.entry}({values}); }}\n"
+    )
+
+
+def _library(source: Source) -> ctypes.CDLL:
+    """Compile and load ``source``, or take it from this process or the cache. The caller holds the lock."""
+    command = _compiler()
+    key = binary_key(source, FLAGS, _compiler_version(command))
+    if key in _libraries:
+        return _libraries[key]
+    cache = Cache(cache_root() / "emulator")
+    with tempfile.TemporaryDirectory(prefix="tilesmith-emulator-") as folder:
+        path = Path(folder) / "kernel.so"
+        library = None
+        if (entry := cache.load(key)) is not None:
+            path.write_bytes(entry[1])
+            library = _open(path)
+        if library is None:
+            _compile(command, source, path)
+            cache.save(key, {"entry": source.entry}, path.read_bytes())
+            library = _open(path)
+    if library is None:
+        raise EmulationError(f"the compiled kernel {source.entry} cannot be loaded; is $CXX made for this machine?")
+    _libraries[key] = library
+    return library
+
+
+def _open(path: Path) -> ctypes.CDLL | None:
+    """Load a library; its file may go afterwards. None if it cannot be loaded (made on another kind of machine)."""
+    try:
+        library = ctypes.CDLL(str(path), mode=getattr(os, "RTLD_LOCAL", 0) | getattr(os, "RTLD_NOW", 0))
+        library.tilesmith_emulate.restype = ctypes.c_int
+    except (OSError, AttributeError):
+        return None
+    return library
+
+
+def _compiler() -> tuple[str, ...]:
+    """The host C++ compiler's command: $CXX, else g++, c++ or clang++ from PATH. Raises EmulationError if none."""
+    wanted = os.environ.get("CXX", "").split()
+    for words in [wanted] if wanted else [["g++"], ["c++"], ["clang++"]]:
+        if found := shutil.which(words[0]):
+            return (found, *words[1:])
+    asked = f"$CXX is {' '.join(wanted)!r}, which is not there" if wanted else "there is no g++, c++ or clang++ in PATH"
+    raise EmulationError(
+        f"the emulator needs a C++20 compiler: {asked}. Install g++ (apt install g++), or set CXX to a compiler."
+    )
+
+
+@functools.cache
+def _compiler_version(command: tuple[str, ...]) -> str:
+    try:
+        done = subprocess.run([*command, "-v"], capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise EmulationError(
+            f"the C++ compiler {' '.join(command)} does not run: {error}. Set CXX to another."
+        ) from None
+    return done.stderr
+
+
+def _compile(command: tuple[str, ...], source: Source, path: Path) -> None:
+    text = path.with_suffix(".cpp")
+    text.write_text(source.text, encoding="utf-8")
+    try:
+        done = subprocess.run(
+            [*command, *FLAGS, "-I", str(cuda_headers()), "-o", str(path), str(text)],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_COMPILE_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise CompileError(f"{command[0]} did not finish {source.entry} within {_COMPILE_SECONDS:.0f} s") from None
+    if done.returncode != 0:
+        first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr[:500])
+        raise CompileError(
+            f"{command[0]} refused {source.entry} for the emulator: {first}. A kernel may use only C++20 and the "
+            "functions of cuda/ptx.cuh.",
+            done.stderr,
+        )
