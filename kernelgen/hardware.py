@@ -25,7 +25,8 @@ class Profile(Record):
 
     name, title, aliases: what it is called. devices: the names CUDA reports for it.
     arch: the compile target with its suffix, such as "sm_90a". compute_capability: (major, minor).
-    multiprocessors, clock_mhz (boost), memory_bytes, memory_bandwidth (bytes per second), l2_bytes.
+    multiprocessors, clock_mhz (boost), memory_bytes, memory_bandwidth (bytes per second).
+    l2_bytes: of L2 cache, None where it is not known.
     registers_per_sm, registers_per_thread: 32-bit registers. register_allocation_unit: the step in which a warp's
     registers are allocated. warp_allocation_granularity: the step in which warps are (one per quarter).
     shared_memory_per_sm. shared_memory_per_block: the opt-in maximum a kernel may ask for.
@@ -52,7 +53,7 @@ class Profile(Record):
     clock_mhz: PositiveInt
     memory_bytes: PositiveInt
     memory_bandwidth: PositiveInt
-    l2_bytes: PositiveInt
+    l2_bytes: PositiveInt | None = None
     registers_per_sm: PositiveInt
     registers_per_thread: PositiveInt
     register_allocation_unit: PositiveInt
@@ -141,7 +142,10 @@ class Profile(Record):
         return dtype in self.matrix_instructions.get(matrix_instruction, ())
 
 
-_NUMBERS = tuple(name for name, field in Profile.model_fields.items() if field.annotation is int)
+_NUMBERS = tuple(
+    name for name, field in Profile.model_fields.items() if field.annotation in (int, PositiveInt | None)
+)
+"""What a profile file may give under ``numbers``."""
 
 
 def profile_names() -> list[str]:
