@@ -1,0 +1,198 @@
+"""The resident schedule: one block holds the recurrent matrix of one head and runs a tile of the batch through time.
+
+R lies in registers and shared memory for the whole sequence, h travels through shared memory, and one barrier a step
+is all the synchronisation. The kernel is the template of cuda/resident.cuh; the formulas here are its sizes, and the
+generated source asserts that they agree. Every formula works on plain integers and on a Problem's variables alike:
+the same text states the constraint and predicts the number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from constrint import Problem, cdiv, implies, minimum
+from kernelgen.cells.language import Cell
+from kernelgen.cost import StepWork, clocks_per_step
+from kernelgen.emit.cost import cell_cost
+from kernelgen.emit.kernel import forward_source
+from kernelgen.errors import InfeasibleError
+from kernelgen.hardware import Profile
+from kernelgen.schedules._limits import add_limits
+from kernelgen.schedules._registers import ResidentCounts, predicted_registers
+from kernelgen.schedules.base import Launch, Resources, Source, Tiling
+from kernelgen.shape import Shape
+
+Int = Any
+"""An int, or an expression over a Problem's variables."""
+
+CHUNK = 16
+"""Bytes of the unit in which shared memory is laid out: 8 elements of 16 bits."""
+
+NEEDS = (("ldmatrix", "ldmatrix"), ("cp_async", "asynchronous copies"))
+"""Features a GPU must have, and what to call them."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes of cuda/resident.cuh, from a cell, a shape and the tile variables (ints or expressions)."""
+
+    warps: Int
+    unit_warps: Int
+    octets: Int
+    tiles: Int
+    groups: Int
+    columns: Int
+    column_tiles: Int
+    elements: Int
+    copies: Int
+    matrices: Int
+    shared_memory: Int
+
+
+def sizes(cell: Cell, shape: Shape, v: Mapping[str, Int]) -> Sizes:
+    """Compute the sizes for tile variables ``v``."""
+    d = shape.head_dim
+    recurrent, inputs = len(cell.recurrent_gates), len(cell.input_gates)
+    units, rows, k_split = v["units_per_warp"], v["batch_tile"], v["k_split"]
+    octets = units // 8
+    unit_warps = cdiv(d, units)
+    warps = unit_warps * k_split
+    groups = cdiv(cdiv(d, 32), k_split)
+    tiles = cdiv(recurrent * units, 16)
+    columns = minimum(rows // 4, 2)
+    column_tiles = cdiv(rows, 8)
+    ring_row = (unit_warps * octets // 2 * 2 + 1) * CHUNK
+    hidden = 4 * groups * k_split * rows * CHUNK
+    ring = v["prefetch"] * inputs * rows * ring_row
+    weights = warps * (groups - v["register_groups"]) * tiles * 2 * 32 * CHUNK
+    partial = (k_split - 1) * unit_warps * tiles * column_tiles * 32 * CHUNK
+    return Sizes(
+        warps=warps,
+        unit_warps=unit_warps,
+        octets=octets,
+        tiles=tiles,
+        groups=groups,
+        columns=columns,
+        column_tiles=column_tiles,
+        elements=octets * column_tiles * columns,
+        copies=cdiv(inputs * rows * (d // _vector_width(d)), warps * 32),
+        matrices=cdiv(inputs, 3 - columns),
+        shared_memory=2 * hidden + ring + weights + partial,
+    )
+
+
+def _vector_width(head_dim: int) -> int:
+    return next(width for width in (8, 4, 2, 1) if head_dim % width == 0)
+
+
+class Resident:
+    """See the module."""
+
+    name = "resident"
+
+    def problem(self, cell: Cell, shape: Shape, profile: Profile) -> Problem:
+        """Tile variables and constraints. Raises InfeasibleError for a GPU without the instructions it needs."""
+        self._check_instructions(shape, profile)
+        d = shape.head_dim
+        problem = Problem(f"resident schedule of {cell.name}, {shape}, on {profile.name}")
+        v = {
+            "units_per_warp": problem.variable("units_per_warp", [8, 16]),
+            "batch_tile": problem.variable("batch_tile", [4, 8, 16, 24, 32]),
+            "k_split": problem.variable("k_split", range(1, min(4, -(-d // 32)) + 1)),
+            "register_groups": problem.variable("register_groups", range(0, -(-d // 32) + 1)),
+            "chains": problem.variable("chains", [1, 2, 4]),
+            "prefetch": problem.variable("prefetch", [2, 3, 4, 6, 8, 12]),
+        }
+        s = sizes(cell, shape, v)
+        problem.add(v["register_groups"] <= s.groups, "no more groups of R in registers than a warp has")
+        problem.add((s.groups - 1) * v["k_split"] < -(-d // 32), "every warp of a K split has a part of K")
+        problem.add(v["chains"] <= 2 * s.groups, "no more accumulator chains than matrix instructions in a row")
+        problem.add(implies(v["k_split"] > 1, s.unit_warps <= 15), "a named barrier per group of units: at most 15")
+        problem.add(
+            (v["batch_tile"] <= 8) | (v["batch_tile"] < shape.batch + 8), "a batch tile that the batch can fill"
+        )
+        add_limits(
+            problem,
+            profile,
+            warps=s.warps,
+            registers=predicted_registers(self._counts(cell, shape, v, s), profile.arch),
+            shared_memory=s.shared_memory,
+        )
+        return problem
+
+    def tiling(self, cell: Cell, shape: Shape, profile: Profile, values: Mapping[str, int]) -> Tiling:
+        """Predicted resources and clocks of one solution."""
+        s = sizes(cell, shape, values)
+        threads = 32 * s.warps
+        registers = predicted_registers(self._counts(cell, shape, values, s), profile.arch)
+        blocks = shape.heads * -(-shape.batch // values["batch_tile"])
+        fit = profile.occupancy(threads, registers, s.shared_memory)
+        resources = Resources(registers, s.shared_memory, threads, blocks, fit)
+        # Blocks beyond what fits wait for a whole sequence; the busiest multiprocessor decides.
+        share = -(-blocks // profile.multiprocessors)
+        together = min(share, max(fit, 1))
+        waves = -(-share // together)
+        clocks = clocks_per_step(self._work(cell, shape, values, s), profile, together, values["prefetch"] - 1.3)
+        return Tiling(self.name, dict(values), resources, clocks * waves)
+
+    def source(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Source:
+        """The kernel: an instantiation of cuda/resident.cuh."""
+        return forward_source("Resident", cell, shape, profile.arch, tiling.values, tiling.resources)
+
+    def launch(self, shape: Shape, tiling: Tiling) -> Launch:
+        """One block per head and tile of the batch."""
+        grid = (shape.heads, -(-shape.batch // tiling.values["batch_tile"]), 1)
+        return Launch(grid, tiling.resources.threads, tiling.resources.shared_memory)
+
+    def _check_instructions(self, shape: Shape, profile: Profile) -> None:
+        missing = [words for feature, words in NEEDS if feature not in profile.features]
+        if not profile.supports("m16n8k16", shape.dtype):
+            missing.insert(0, f"the matrix instruction m16n8k16 for {shape.dtype}")
+        if missing:
+            raise InfeasibleError(
+                f"the resident schedule needs {' and '.join(missing)}, which {profile.name} ({profile.arch}) lacks; "
+                "it runs on sm_80 and newer"
+            )
+
+    def _counts(self, cell: Cell, shape: Shape, v: Mapping[str, Int], s: Sizes) -> ResidentCounts:
+        return ResidentCounts(
+            weights=s.tiles * v["register_groups"] * 8,
+            accumulators=s.tiles * s.column_tiles * 4,
+            more_chains=(v["chains"] - 1) * s.tiles * s.column_tiles * 4,
+            hidden=4 * s.column_tiles * s.groups,
+            bias=s.tiles * 2 + s.octets * (len(cell.gates) - len(cell.recurrent_gates)),
+            states=s.elements * (len(cell.states) - 1),
+            inputs=s.octets * s.column_tiles * s.matrices,
+            elements=s.elements,
+            saved_gates=s.elements * len(cell.gates) * (shape.save == "gates"),
+            live=minimum(s.elements, 4) * cell_cost(cell).live,
+            split=minimum(v["k_split"] - 1, 1),
+            padded=minimum(s.unit_warps * v["units_per_warp"] - shape.head_dim, 1),
+            narrow=int(_vector_width(shape.head_dim) < 8),
+        )
+
+    def _work(self, cell: Cell, shape: Shape, v: Mapping[str, int], s: Sizes) -> StepWork:
+        cost = cell_cost(cell)
+        shared_groups = s.groups - v["register_groups"]
+        sparse = v["batch_tile"] == 4
+        gates = len(cell.gates)
+        saved = {"hidden": 1, "states": len(cell.states), "gates": len(cell.states) + gates}[shape.save]
+        inputs = s.elements * len(cell.input_gates)
+        return StepWork(
+            warps=s.warps,
+            matrix=s.tiles * s.column_tiles * 2 * s.groups,
+            matrix_chain=max(1.0, 2 * s.groups / v["chains"]),
+            hidden_bytes=s.groups * s.column_tiles * (256 if sparse else 512),
+            weight_bytes=shared_groups * s.tiles * 2 * 512,
+            special=s.elements * cost.special,
+            arithmetic=s.elements * cost.arithmetic + 2 * inputs + (v["chains"] - 1) * s.tiles * s.column_tiles * 4,
+            chain_special=cost.chain_special,
+            chain_arithmetic=cost.chain_arithmetic + 1 + v["chains"] // 2,
+            other=2 * s.copies + s.matrices + 8 + s.elements * (3 + 2 * (saved - 1)),
+            exchanges=int(v["k_split"] > 1),
+        )
+
+
+SCHEDULE = Resident()
