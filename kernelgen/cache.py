@@ -32,26 +32,34 @@ _INCLUDE = re.compile(r"^[ \t]*#[ \t]*include[ \t]+(?:([\"<])([^\">\n]+)[\">]|(\
 _STALE_SECONDS = 3600.0
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file that is either whole or not there: a temporary beside it, fsync, rename, fsync of the folder.
+def write_together(files: Sequence[tuple[Path, bytes]]) -> None:
+    """Write files that are each either whole or not there: temporaries beside them, fsync, then renames in order.
 
-    Whoever reads ``path`` meanwhile sees the old contents or the new. Raises OSError; no temporary is left then.
+    No file is replaced before all the bytes are on the disk, so a full disk leaves every file as it was; a kill
+    between two renames leaves the first ones new. Whoever reads meanwhile sees old or new contents, never parts.
+    Raises OSError; no temporary is left then.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    staged: list[tuple[Path, Path]] = []
     try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        for path, data in files:
+            temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+            staged.append((temporary, path))
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        for temporary, path in staged:
+            temporary.replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        for temporary, _ in staged:
+            temporary.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    for folder in {path.parent for path, _ in files}:
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def headers_digest(text: str, root: Path) -> str:
@@ -142,7 +150,7 @@ class Cache:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._sweep()
-            write_atomically(path, _head(key, body) + b"\n" + body)
+            write_together([(path, _head(key, body) + b"\n" + body)])
         except OSError as error:
             self._warn("write to", error)
             return False

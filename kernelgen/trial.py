@@ -82,7 +82,7 @@ class Trial:
     validation: Validation | None = None
     measurement: Measurement | None = None
     created: str = field(default_factory=lambda: timestamp())
-    tilesmith: str = field(default_factory=lambda: tilesmith_version())
+    tilesmith: str = field(default_factory=lambda: installed_version())
 
     def replace(self, **changes: Any) -> Trial:
         """The same candidate a stage further: a copy with some fields changed and a new time of creation."""
@@ -109,11 +109,11 @@ def timestamp() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def tilesmith_version() -> str:
-    """The installed version, or "unknown" in a checkout that was never installed."""
+def installed_version(package: str = "tilesmith") -> str:
+    """A package's installed version; "unknown" where it runs from a checkout that was never installed."""
     from importlib import metadata
 
     try:
-        return metadata.version("tilesmith")
+        return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "unknown"
