@@ -142,9 +142,7 @@ class Profile(Record):
         return dtype in self.matrix_instructions.get(matrix_instruction, ())
 
 
-_NUMBERS = tuple(
-    name for name, field in Profile.model_fields.items() if field.annotation in (int, PositiveInt | None)
-)
+_NUMBERS = tuple(name for name, field in Profile.model_fields.items() if field.annotation in (int, PositiveInt | None))
 """What a profile file may give under ``numbers``."""
 
 
@@ -312,6 +310,8 @@ def _assemble(file: ProfileFile, where: str) -> Profile:
         default = _default_latency(shared, section, name)
         if default is not None:
             latencies[name], sources[name] = default
+    assumed = tuple(name for name in latencies if name not in file.latencies)
+    _no_faster_than_issued(latencies, sources, assumed)
     if file.clusters_that_fit is not None:
         sources["clusters_that_fit"] = file.sources.get(file.clusters_that_fit.source, file.clusters_that_fit.source)
     try:
@@ -327,13 +327,21 @@ def _assemble(file: ProfileFile, where: str) -> Profile:
             features=frozenset(architecture.features),
             latencies=latencies,
             sources=sources,
-            assumed=tuple(name for name in latencies if name not in file.latencies),
+            assumed=assumed,
             **values,
         )
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
         raise ProfileError(f"{where}: {field + ': ' if field else ''}{first['msg']} (docs/profiles.md)") from error
+
+
+def _no_faster_than_issued(latencies: dict[str, Table], sources: dict[str, str], assumed: tuple[str, ...]) -> None:
+    """Raise an assumed mma latency to the GPU's own issue interval: a dependent chain is never faster than that."""
+    chain, interval = latencies.get("mma"), latencies.get("mma_interval")
+    if "mma" in assumed and isinstance(chain, float) and isinstance(interval, float) and chain < interval:
+        latencies["mma"] = interval
+        sources["mma"] = f"assumed: no less than mma_interval ({sources['mma_interval']})"
 
 
 def _default_latency(shared: ArchitectureFile, section: str, name: str) -> tuple[Table, str] | None:
