@@ -124,6 +124,11 @@ _FATAL = frozenset(
 )
 
 
+def device_count() -> int:
+    """The number of GPUs. Raises LaunchError where there is no driver."""
+    return int(checked(require_driver().cuDeviceGetCount(), "counting the GPUs"))
+
+
 @cache
 def device(index: int = 0) -> Device:
     """Describe GPU ``index``. Raises LaunchError where there is none."""

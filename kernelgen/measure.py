@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from kernelgen import gpu
 from kernelgen.errors import LaunchError
+from kernelgen.trial import Measurement
 
 SAMPLE_MS = 1.0
 """What one sample should take at least: 2,000 times the resolution of an event, 0.5 us (CUDA driver API)."""
@@ -18,19 +18,6 @@ MOST_LAUNCHES = 64
 
 RUNS = (10, 200)
 """The fewest and the most samples."""
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """Milliseconds of one launch: the median and the 10th and 90th percentile of ``runs`` samples."""
-
-    median_ms: float
-    p10_ms: float
-    p90_ms: float
-    runs: int
-
-    def __str__(self) -> str:
-        return f"{self.median_ms:.4f} ms ({self.p10_ms:.4f} to {self.p90_ms:.4f}, {self.runs} runs)"
 
 
 def summarise(samples: Sequence[float]) -> Measurement:

@@ -190,6 +190,7 @@ def load(path: str | Path) -> Kernel:
     from kernelgen import schedules
     from kernelgen.config import load_config, read_cubin
 
+    path = Path(path)
     config = load_config(path)
     gpu.require_driver()
     schedule = schedules.get(config.schedule)
@@ -198,7 +199,7 @@ def load(path: str | Path) -> Kernel:
         read_cubin(path),
         config.entry,
         config.arch,
-        config.to_shape(),
+        config.shape,
         Sizes.of(config.load_cell()),
         lambda shape: schedule.launch(shape, tiling),
     )
