@@ -99,4 +99,4 @@ def _rounded(value: Array, dtype: npt.DTypeLike | None) -> Array:
 
 def _check(name: str, array: npt.NDArray[Any], expected: tuple[int, ...]) -> None:
     if array.shape != expected:
-        raise ShapeError(f"{name} must have shape {expected} for this cell, not {array.shape}")
+        raise ShapeError(f"{name} must have shape {expected}, not {array.shape}")

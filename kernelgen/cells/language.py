@@ -97,7 +97,7 @@ class _Namespace:
         return self._symbols[name]
 
 
-Step = Callable[[Any, Any], Mapping[str, Any]]
+Step = Callable[[Any, Any], Mapping[str, Any] | tuple[Mapping[str, Any], Mapping[str, Any]]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,8 +107,9 @@ class Cell:
     name: an identifier. title, paper: for people. states: their names; the first is h, the one R multiplies, and the
     one that kernels keep in the shape's 16-bit type (all others are float32). gates: in the order in which Wx, R and b
     hold them. step: ``step(gate, state)`` gets namespaces of real sympy symbols (``gate.i``, ``state.c``) and returns
-    an expression for every state. ranges: for each state the closed interval in which random initial values may be
-    drawn; (-1, 1) where it says nothing. Zeros are always legal.
+    a dict from each state to its expression; to name intermediate values in the generated code and the printed
+    equations, it returns a pair of that dict and one from names to expressions. ranges: for each state the closed
+    interval in which random initial values may be drawn, (-1, 1) where it says nothing. Zeros are always legal.
 
     Raises CellError for a definition that makes no sense or that the language cannot express. Two cells are equal
     if their definitions are: see ``fingerprint``.
@@ -127,22 +128,24 @@ class Cell:
         object.__setattr__(self, "gates", tuple(self.gates))
         self._check_names()
         self._check_parts()
-        _ = self.next_states
+        _ = self._traced
 
-    @cached_property
+    @property
     def next_states(self) -> tuple[Any, ...]:
         """The step's sympy expressions, one for each state, in the order of ``states``."""
-        gate_names = tuple(gate.name for gate in self.gates)
-        try:
-            result = self.step(_Namespace("gate", gate_names), _Namespace("state", self.states))
-        except CellError as error:
-            raise self._error(str(error)) from error
-        except TypeError as error:
-            if "truth value" not in str(error):
-                raise
-            message = "the step decides with if, max or min on a symbol; use where(condition, a, b), maximum or minimum"
-            raise self._error(message) from error
-        if not isinstance(result, Mapping):
+        return self._traced[0]
+
+    @property
+    def names(self) -> Mapping[str, Any]:
+        """The intermediate values that the step gives a name: expressions by name."""
+        return self._traced[1]
+
+    @cached_property
+    def _traced(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Run the step on symbols and check what it returns."""
+        result = self._run_step()
+        result, named = result if isinstance(result, tuple) and len(result) == 2 else (result, {})
+        if not isinstance(result, Mapping) or not isinstance(named, Mapping):
             raise self._error(f"the step must return a dict from each state to its expression, not {result!r}")
         for name in self.states:
             if name not in result:
@@ -150,12 +153,28 @@ class Cell:
         for name in result:
             if name not in self.states:
                 raise self._error(f"the step gives {name!r}, which is no state; {near_names(str(name), self.states)}")
-        expressions = tuple(self._expression(name, result[name]) for name in self.states)
+        taken = {symbol.name for symbol in (*self.gate_symbols, *self.state_symbols)}
+        for name in named:
+            if not isinstance(name, str) or not _NAME.fullmatch(name) or name in taken:
+                raise self._error(f"{name!r} cannot name an intermediate value; use a new name of letters and digits")
+        expressions = tuple(self._expression(f"state {name!r}", result[name]) for name in self.states)
         used = set().union(*(expression.free_symbols for expression in expressions))
         for symbol in self.gate_symbols:
             if symbol not in used:
                 raise self._error(f"gate {symbol.name!r} is used by no expression; leave it out")
-        return expressions
+        return expressions, {name: self._expression(f"name {name!r}", value) for name, value in named.items()}
+
+    def _run_step(self) -> Any:
+        gate_names = tuple(gate.name for gate in self.gates)
+        try:
+            return self.step(_Namespace("gate", gate_names), _Namespace("state", self.states))
+        except CellError as error:
+            raise self._error(str(error)) from error
+        except TypeError as error:
+            if "truth value" not in str(error):
+                raise
+            message = "the step decides with if, max or min on a symbol; use where(condition, a, b), maximum or minimum"
+            raise self._error(message) from error
 
     @cached_property
     def fingerprint(self) -> str:
@@ -163,6 +182,7 @@ class Cell:
         parts = ["cell 1", self.name, *self.states]
         parts += [f"{gate.name} {gate.recurrent:d}{gate.input:d}{gate.bias:d}" for gate in self.gates]
         parts += [sympy.srepr(expression) for expression in self.next_states]
+        parts += [f"{name} {sympy.srepr(expression)}" for name, expression in self.names.items()]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def __eq__(self, other: object) -> bool:
@@ -228,21 +248,19 @@ class Cell:
         if not any(gate.recurrent for gate in self.gates):
             raise self._error("no gate has a recurrent product, so there is no recurrence to run; use a plain scan")
 
-    def _expression(self, name: str, value: Any) -> Any:
+    def _expression(self, what: str, value: Any) -> Any:
         try:
-            expression = sympy.sympify(value)
+            expression = sympy.sympify(value, strict=True)
         except sympy.SympifyError as error:
-            raise self._error(f"the step gives {value!r} for state {name!r}, which is no expression") from error
-        if not isinstance(expression, sympy.Expr):
-            raise self._error(f"the step gives {value!r} for state {name!r}, which is no number-valued expression")
+            raise self._error(f"the step gives {value!r} for {what}, which is no expression") from error
+        if not isinstance(expression, sympy.Expr) and not (what.startswith("name") and isinstance(expression, Boolean)):
+            raise self._error(f"the step gives {value!r} for {what}, which is no number")
         known = {*self.gate_symbols, *self.state_symbols}
         for symbol in sorted(expression.free_symbols - known, key=str):
-            message = f"state {name!r} uses the symbol {symbol}, which is neither a gate nor a state of this cell; "
+            message = f"{what} uses the symbol {symbol}, which is neither a gate nor a state of this cell; "
             raise self._error(message + near_names(str(symbol), (known_symbol.name for known_symbol in known)))
         for node in sympy.preorder_traversal(expression):
-            if isinstance(node, Boolean) and isinstance(node, sympy.Symbol | Relational | And | Or | Not):
-                continue
             if not isinstance(node, _NODES) or node.is_finite is False:
-                what = node if node.is_Atom else f"the function {node.func.__name__}"
-                raise self._error(f"state {name!r} uses {what}, which is not in the language; it has {_FUNCTION_NAMES}")
+                part = node if node.is_Atom else f"the function {node.func.__name__}"
+                raise self._error(f"{what} uses {part}, which is not in the language; it has {_FUNCTION_NAMES}")
         return expression

@@ -19,16 +19,17 @@ from kernelgen.cells.language import Cell, Gate, abs, equal, exp, log_sigmoid, m
 _NEVER = -1e30  # a stabiliser that any input gate exceeds; finite, so that no infinity meets another
 
 
-def step(gate: Any, state: Any) -> dict[str, Any]:
+def step(gate: Any, state: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Gates: input i, forget f, candidate z, output o."""
     a = where(equal(state.n, 0), _NEVER, state.m + log_sigmoid(gate.f))
-    difference = gate.i - a
-    decay = exp(-abs(difference))
-    keep = where(difference >= 0, decay, 1)
-    add = where(difference >= 0, 1, decay)
+    gap = gate.i - a
+    decay = exp(-abs(gap))
+    keep = where(gap >= 0, decay, 1)
+    add = where(gap >= 0, 1, decay)
     c = keep * state.c + add * tanh(gate.z)
     n = maximum(keep * state.n + add, 1)
-    return {"h": sigmoid(gate.o) * c / n, "c": c, "n": n, "m": maximum(gate.i, a)}
+    new = {"h": sigmoid(gate.o) * c / n, "c": c, "n": n, "m": maximum(gate.i, a)}
+    return new, {"a": a, "gap": gap, "newer": gap >= 0, "decay": decay, "keep": keep, "add": add}
 
 
 CELL = Cell(

@@ -17,8 +17,8 @@ class Lowered:
     """temporaries: (symbol, expression) in order of use; an expression may use the gates, the states and earlier
     temporaries. next_states: one expression per state; a bare temporary where that state's new value is shared.
 
-    A temporary that is the new value of state s is named ``next_s``; the others are named for what they compute
-    (``sigmoid_z``) or numbered (``t0``).
+    A temporary that is the new value of state s is called ``next_s``, one that the cell names x ``value_x``; the others
+    are named for what they compute (``sigmoid_z``) or numbered (``t0``).
     """
 
     temporaries: tuple[tuple[Any, Any], ...]
@@ -35,12 +35,16 @@ def lower(cell: Cell) -> Lowered:
     """Share the common subexpressions of a cell's new states. The result is the same in every process."""
     pairs, outputs = sympy.cse(list(cell.next_states), symbols=sympy.numbered_symbols("_shared"), order="canonical")
     state_of = {output: name for name, output in reversed([*zip(cell.states, outputs, strict=True)])}
+    named = {expression: f"value_{name}" for name, expression in cell.names.items()}
     taken: set[str] = set()
+    full: dict[Any, Any] = {}
     renamed: dict[Any, Any] = {}
     temporaries = []
     for symbol, expression in pairs:
+        full[symbol] = expression.xreplace(full)
         expression = expression.xreplace(renamed)
-        name = f"next_{state_of[symbol]}" if symbol in state_of else _name(expression, taken)
+        known = f"next_{state_of[symbol]}" if symbol in state_of else named.get(full[symbol])
+        name = known or _name(expression, taken)
         taken.add(name)
         renamed[symbol] = sympy.Symbol(name, real=True)
         temporaries.append((renamed[symbol], expression))

@@ -79,13 +79,19 @@ def gate_equations(cell: Cell) -> list[str]:
 
 
 def state_equations(cell: Cell) -> list[str]:
-    """The step: shared temporaries first, then the new states, written with a prime (c')."""
+    """The step: intermediate values that are used more than once, then the new states, written with a prime (c')."""
     code = lower(cell)
-    new = {f"next_{state}": f"{state}'" for state in cell.states}
-    names = {symbol.name: f"t{index}" for index, (symbol, _) in enumerate(code.temporaries) if symbol.name not in new}
-    taken = {*cell.states, *(gate.name for gate in cell.gates)}
-    printer = TextPrinter(new | {old: f"{text}_" if text in taken else text for old, text in names.items()})
-    lines = [f"{printer.text(symbol)} = {printer.text(expression)}" for symbol, expression in code.temporaries]
+    names = {f"next_{state}": f"{state}'" for state in cell.states} | {f"value_{name}": name for name in cell.names}
+    taken = {*cell.states, *cell.names, *(gate.name for gate in cell.gates)}
+    printer = TextPrinter(names)
+    lines = []
+    for symbol, expression in code.temporaries:
+        if symbol.name not in names:
+            if expression.is_Function and all(argument.is_Symbol for argument in expression.args):
+                printer.symbols[symbol.name] = printer.text(expression)  # σ(z) is as short as any name for it
+                continue
+            printer.symbols[symbol.name] = f"{symbol.name}_" if symbol.name in taken else symbol.name
+        lines.append(f"{printer.text(symbol)} = {printer.text(expression)}")
     for state, expression in zip(cell.states, code.next_states, strict=True):
         if not (expression.is_Symbol and expression.name == f"next_{state}"):
             lines.append(f"{state}' = {printer.text(expression)}")
