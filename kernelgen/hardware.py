@@ -275,7 +275,7 @@ def _capability(arch: str) -> tuple[int, int]:
     return int(digits[:-1]), int(digits[-1])
 
 
-def _section(arch: str) -> str:
+def _section(arch: str, where: str) -> str:
     """The architecture whose section serves ``arch``: its own, else the newest one that is not newer."""
     sections = _architectures().architectures
     own = _target(*_capability(arch))
@@ -283,14 +283,14 @@ def _section(arch: str) -> str:
         return own
     older = [known for known in sections if _capability(known) <= _capability(arch)]
     if not older:
-        raise ProfileError(f"{arch} is too old: tilesmith's kernels need tensor cores of sm_75 or newer")
+        raise ProfileError(f"{where}: {arch} is too old: tilesmith's kernels need tensor cores of sm_75 or newer")
     return max(older, key=_capability)
 
 
 def _assemble(file: ProfileFile, where: str) -> Profile:
     """Lay a GPU's own numbers over its architecture's; note the source of each and which latencies are assumed."""
     shared = _architectures()
-    section = _section(file.arch)
+    section = _section(file.arch, where)
     architecture = shared.architectures[section]
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
