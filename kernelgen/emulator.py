@@ -25,25 +25,28 @@ from kernelgen.paths import cache_root, cuda_headers
 if TYPE_CHECKING:
     from typing import Any
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from kernelgen.schedules.base import Launch, Source
 
-    Argument = NDArray[Any] | int | None
+    Argument = NDArray[Any] | int | np.integer[Any] | None
 
 FLAGS = (
     "-std=c++20",
     "-O1",
     "-fPIC",
-    "-shared",
     "-ffp-contract=off",  # a product and a sum round twice unless fma_rn is asked for, on every host alike
     "-fno-strict-aliasing",
     "-fvisibility=hidden",  # kernels loaded into one process must not share the emulator's variables
     "-Wno-unknown-pragmas",  # of a host compiler: #pragma unroll
     "-DTILESMITH_EMULATE",
 )
-"""What the host compiler is told besides the include path. -O1 halves the compile time of -O2, and a validation run is
-short."""
+"""What the host compiler is told besides the include path. -O1, because a validation run is shorter than what -O2 takes
+to compile a kernel."""
+
+_CORE_FLAGS = (*FLAGS, "-O2", "-c")
+_CORE = '#include "emulate/core.hpp"\n'
 
 _REPORT_BYTES = 1 << 16
 _COMPILE_SECONDS = 300.0
@@ -54,7 +57,7 @@ _lock = threading.Lock()
 
 
 class _Argument(ctypes.Structure):
-    """TilesmithArgument of cuda/emulate/entry.hpp."""
+    """TilesmithArgument of cuda/emulate/core.hpp."""
 
     _fields_ = (
         ("name", ctypes.c_char_p),
@@ -66,7 +69,7 @@ class _Argument(ctypes.Structure):
 
 
 class _Launch(ctypes.Structure):
-    """TilesmithLaunch of cuda/emulate/entry.hpp."""
+    """TilesmithLaunch of cuda/emulate/core.hpp."""
 
     _fields_ = (
         ("grid", ctypes.c_uint * 3),
@@ -133,6 +136,8 @@ def _launch_structure(launch: Launch, seed: int) -> _Launch:
 def _argument_structures(
     source: Source, arguments: Mapping[str, Argument], outputs: frozenset[str]
 ) -> ctypes.Array[_Argument]:
+    import numpy as np
+
     missing = [name for name in source.arguments if name not in arguments]
     extra = [name for name in arguments if name not in source.arguments]
     if missing or extra:
@@ -146,11 +151,13 @@ def _argument_structures(
         structure.name = name.encode()
         if value is None:
             structure.kind = _NULL
-        elif isinstance(value, int):
+        elif isinstance(value, int | np.integer):
             if not -(2**31) <= value < 2**31:
                 raise EmulationError(f"argument {name!r} = {value} does not fit in an int32")
             structure.kind = _INTEGER
-            structure.integer = value
+            structure.integer = int(value)
+        elif not isinstance(value, np.ndarray):
+            raise EmulationError(f"argument {name!r} must be a NumPy array, an int or None, not {type(value).__name__}")
         else:
             if not value.flags.c_contiguous:
                 raise EmulationError(f"argument {name!r} must be C-contiguous; numpy.ascontiguousarray makes it so")
@@ -166,7 +173,7 @@ def _complete_text(source: Source, integers: list[bool]) -> str:
     """The kernel between the emulator's entry and the function that calls the kernel with its arguments."""
     values = ", ".join(f"values[{i}].{'integer' if flag else 'pointer'}()" for i, flag in enumerate(integers))
     return (
-        '#include "emulate/entry.hpp"\n'
+        '#include "emulate/calls.hpp"\n'
         f'#line 1 "{source.entry}.cu"\n'
         f"{source.text}\n"
         '#line 1 "start_kernel"\n'
@@ -177,7 +184,10 @@ def _complete_text(source: Source, integers: list[bool]) -> str:
 def _library(source: Source) -> ctypes.CDLL:
     """Compile and load ``source``, or take it from this process or the cache. The caller holds the lock."""
     command = _compiler()
-    key = binary_key(source, FLAGS, _compiler_version(command))
+    compiler = f"{' '.join(command)}\n{_compiler_version(command)}"
+    core = dataclasses.replace(source, text=_CORE, entry="tilesmith_emulate", arch="host")
+    core_key = binary_key(core, _CORE_FLAGS, compiler)
+    key = binary_key(source, FLAGS, f"{compiler}\n{core_key}")
     if key in _libraries:
         return _libraries[key]
     cache = Cache(cache_root() / "emulator")
@@ -188,7 +198,13 @@ def _library(source: Source) -> ctypes.CDLL:
             path.write_bytes(entry[1])
             library = _open(path)
         if library is None:
-            _compile(command, source, path)
+            core_object = path.with_name("core.o")
+            if (entry := cache.load(core_key)) is not None:
+                core_object.write_bytes(entry[1])
+            else:
+                _compile(command, core, core_object, *_CORE_FLAGS)
+                cache.save(core_key, {"entry": core.entry}, core_object.read_bytes())
+            _compile(command, source, path, *FLAGS, "-shared", str(core_object))
             cache.save(key, {"entry": source.entry}, path.read_bytes())
             library = _open(path)
     if library is None:
@@ -230,12 +246,12 @@ def _compiler_version(command: tuple[str, ...]) -> str:
     return done.stderr
 
 
-def _compile(command: tuple[str, ...], source: Source, path: Path) -> None:
+def _compile(command: tuple[str, ...], source: Source, path: Path, *options: str) -> None:
     text = path.with_suffix(".cpp")
     text.write_text(source.text, encoding="utf-8")
     try:
         done = subprocess.run(
-            [*command, *FLAGS, "-I", str(cuda_headers()), "-o", str(path), str(text)],
+            [*command, "-I", str(cuda_headers()), str(text), *options, "-o", str(path)],
             capture_output=True,
             text=True,
             errors="replace",

@@ -8,7 +8,8 @@
 
 namespace tilesmith::emulate {
 
-inline void issue_copy(unsigned destination, const void* source, unsigned bytes, const Site& site) {
+void issue_copy(unsigned destination, const void* source, unsigned bytes, const Site& site) {
+    scheduler->before_access();
     Thread& thread = *running;
     Copy copy{destination, bytes, thread.groups, {}, site};
     global_memory->read(thread, source, copy.data.data(), bytes, site, "copies (cp_async)");
@@ -16,10 +17,10 @@ inline void issue_copy(unsigned destination, const void* source, unsigned bytes,
     thread.copies.push_back(copy);
 }
 
-inline void commit_copies() { ++running->groups; }
+void commit_copies() { ++running->groups; }
 
 /// Land the copies of all groups but the `pending` newest. Copies that were not committed stay under way.
-inline void wait_for_copies(unsigned pending) {
+void wait_for_copies(unsigned pending) {
     Thread& thread = *running;
     const unsigned done = thread.groups > pending ? thread.groups - pending : 0;  // groups 0 .. done - 1
     std::size_t landed = 0;

@@ -26,14 +26,15 @@ inline bool arrive(unsigned id, unsigned expected, const char* operation, const 
                           describe(barrier.site),
                       operation, site);
     }
-    for (const Thread* other : barrier.arrived)
-        if (other == &thread)
-            barrier_fault(text("a thread arrives twice at barrier %u, where %zu of %u threads have arrived", id,
-                               barrier.arrived.size(), expected),
-                          operation, site);
+    if (thread.barriers >> id & 1)
+        barrier_fault(text("a thread arrives twice at barrier %u, where %zu of %u threads have arrived", id,
+                           barrier.arrived.size(), expected),
+                      operation, site);
     barrier.arrived.push_back(&thread);
+    thread.barriers |= 1u << id;
     thread.team->clocks.release(thread.rank, barrier.published);
     if (barrier.arrived.size() < expected) return false;
+    for (Thread* other : barrier.arrived) other->barriers &= ~(1u << id);
     for (Thread* other : barrier.waiting) {
         thread.team->clocks.acquire(other->rank, barrier.published);
         scheduler->wake(*other);
@@ -64,13 +65,25 @@ inline void check_named(unsigned id, unsigned threads, const char* operation, co
 }
 
 /// __syncthreads: the lanes of a warp must come to it at the same place in the source.
-inline void sync_whole_block(const Site& site) {
-    for (const Thread* other : running->block->barriers[0].waiting)
-        if (other->warp == running->warp && !same(other->site, site))
-            barrier_fault("a warp has diverged: " + describe(*other) + " waits in sync_block at " +
-                              describe(other->site),
+void sync_whole_block(const Site& site) {
+    Thread& thread = *running;
+    const Thread* lanes = &thread.block->threads[thread.warp->index * warp_size];
+    for (unsigned lane = 0; lane < warp_size; ++lane)
+        if (lanes[lane].barriers & 1 && !same(lanes[lane].site, site))
+            barrier_fault("a warp has diverged: " + describe(lanes[lane]) + " waits in sync_block at " +
+                              describe(lanes[lane].site),
                           "sync_block", site);
-    arrive_and_wait(0, static_cast<unsigned>(running->block->threads.size()), "sync_block", site);
+    arrive_and_wait(0, static_cast<unsigned>(thread.block->threads.size()), "sync_block", site);
+}
+
+void sync_named_barrier(unsigned id, unsigned threads, const Site& site) {
+    check_named(id, threads, "sync_named", site);
+    arrive_and_wait(id, threads, "sync_named", site);
+}
+
+void arrive_named_barrier(unsigned id, unsigned threads, const Site& site) {
+    check_named(id, threads, "arrive_named", site);
+    arrive(id, threads, "arrive_named", site);
 }
 
 }  // namespace tilesmith::emulate

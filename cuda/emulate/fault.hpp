@@ -4,14 +4,12 @@
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
-#include <source_location>
 #include <string>
 #include <vector>
 
-namespace tilesmith::emulate {
+#include "calls.hpp"
 
-/// Where in the device source a function of ptx.hpp was called.
-using Site = std::source_location;
+namespace tilesmith::emulate {
 
 /// Thrown in the thread that is at fault, caught where its fiber began; the run then ends.
 struct Fault {

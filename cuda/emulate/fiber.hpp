@@ -1,7 +1,7 @@
 // Fibers: a stack each, and a switch between it and the scheduler's stack.
 //
 // On x86-64 the switch saves the six registers that the System V ABI lets a callee rely on (AMD64 ABI, 3.2.1) and
-// costs a few nanoseconds; elsewhere ucontext does the same with two system calls.
+// costs a few nanoseconds; elsewhere, and where TILESMITH_UCONTEXT is defined, ucontext does the same.
 #pragma once
 
 #include <sys/mman.h>
@@ -11,7 +11,9 @@
 #include <cstdint>
 #include <new>
 
-#if !defined(__x86_64__)
+#if defined(__x86_64__) && !defined(TILESMITH_UCONTEXT)
+#define TILESMITH_SWITCH_X86_64
+#else
 #include <ucontext.h>
 #endif
 
@@ -48,7 +50,7 @@ class Stacks {
     std::byte* base_ = nullptr;
 };
 
-#if defined(__x86_64__)
+#if defined(TILESMITH_SWITCH_X86_64)
 
 extern "C" __attribute__((visibility("hidden"))) void tilesmith_switch_stack(void** saved, void* wanted);
 asm(R"(

@@ -53,7 +53,8 @@ struct Thread {
     State state = State::ready;
     const char* operation = nullptr;  // what a waiting thread waits in, and where
     Site site;
-    unsigned groups = 0;  // groups of copies committed
+    unsigned barriers = 0;  // one bit for each barrier that this thread has arrived at and that is not complete
+    unsigned groups = 0;    // groups of copies committed
     std::vector<Copy> copies;
 
     unsigned lane() const { return index % warp_size; }

@@ -6,31 +6,21 @@
 
 namespace tilesmith::emulate {
 
-struct MatrixOperands {
-    unsigned a[4];
-    unsigned b[2];
-    float c[4];
-};
-struct Accumulators {
-    float d[4];
-};
-
 /// d = a x b + c, 16 x 8 x 16. The 16 products and c are summed in double and rounded to float once: at least as exact as
 /// the hardware, whose order and intermediate rounding are not documented.
-template <float (*Value)(unsigned)>
-Accumulators multiply_16x8x16(const MatrixOperands& operands, const Site& site) {
+Accumulators multiply_16x8x16(const MatrixOperands& operands, float (*decode)(unsigned), const Site& site) {
     Accumulators result;
-    collective("mma_m16n8k16", site, operands, result, [](Warp& warp) {
+    collective("mma_m16n8k16", site, operands, result, [decode](Warp& warp) {
         double a[16][16], b[8][16];
         for (unsigned lane = 0; lane < warp_size; ++lane) {
             const auto& in = input<MatrixOperands>(warp, lane);
             const unsigned g = lane / 4, j = lane % 4;
             for (unsigned i = 0; i < 4; ++i)
                 for (unsigned half = 0; half < 2; ++half)
-                    a[g + 8 * (i % 2)][2 * j + 8 * (i / 2) + half] = Value(in.a[i] >> 16 * half & 0xffffu);
+                    a[g + 8 * (i % 2)][2 * j + 8 * (i / 2) + half] = decode(in.a[i] >> 16 * half & 0xffffu);
             for (unsigned i = 0; i < 2; ++i)
                 for (unsigned half = 0; half < 2; ++half)
-                    b[g][2 * j + 8 * i + half] = Value(in.b[i] >> 16 * half & 0xffffu);
+                    b[g][2 * j + 8 * i + half] = decode(in.b[i] >> 16 * half & 0xffffu);
         }
         for (unsigned lane = 0; lane < warp_size; ++lane) {
             const auto& in = input<MatrixOperands>(warp, lane);
@@ -47,23 +37,19 @@ Accumulators multiply_16x8x16(const MatrixOperands& operands, const Site& site) 
     return result;
 }
 
-struct Fragments {
-    unsigned words[4];
-};
-
-/// ldmatrix.trans of `Matrices` 8 x 8 matrices. A row is read by the lane that gives its address.
-template <unsigned Matrices>
-Fragments load_matrices_transposed(unsigned row_address, const char* operation, const Site& site) {
+/// ldmatrix.trans of 1, 2 or 4 8 x 8 matrices. A row is read by the lane that gives its address.
+Fragments load_matrices_transposed(unsigned matrices, unsigned row_address, const Site& site) {
+    const char* operation = matrices == 1 ? "ldmatrix_x1_trans" : matrices == 2 ? "ldmatrix_x2_trans" : "ldmatrix_x4_trans";
     Fragments result;
-    collective(operation, site, row_address, result, [&site](Warp& warp) {
+    collective(operation, site, row_address, result, [matrices, &site](Warp& warp) {
         unsigned short words[4][8][8];
-        for (unsigned lane = 0; lane < 8 * Matrices; ++lane) {
+        for (unsigned lane = 0; lane < 8 * matrices; ++lane) {
             const Thread& reader = warp.block->threads[warp.index * warp_size + lane];
             warp.block->shared->read(reader, input<unsigned>(warp, lane), words[lane / 8][lane % 8], 16, site);
         }
         for (unsigned lane = 0; lane < warp_size; ++lane) {
             const unsigned g = lane / 4, j = lane % 4;
-            for (unsigned i = 0; i < Matrices; ++i)
+            for (unsigned i = 0; i < matrices; ++i)
                 output<Fragments>(warp, lane).words[i] =
                     words[i][2 * j][g] | static_cast<unsigned>(words[i][2 * j + 1][g]) << 16;
         }
@@ -72,7 +58,7 @@ Fragments load_matrices_transposed(unsigned row_address, const char* operation, 
 }
 
 /// movmatrix.trans of one 8 x 8 matrix.
-inline unsigned transpose_matrix(unsigned pair, const Site& site) {
+unsigned transpose_matrix(unsigned pair, const Site& site) {
     unsigned result = 0;
     collective("movmatrix_trans", site, pair, result, [](Warp& warp) {
         unsigned words[8][8];

@@ -5,7 +5,6 @@
 #pragma once
 
 #include <cmath>
-#include <limits>
 
 #include "types.hpp"
 
@@ -32,7 +31,7 @@ inline unsigned short to_float16(float value) {
 inline float from_float16(unsigned bits) {
     const float sign = bits & 0x8000u ? -1.0f : 1.0f;
     const unsigned exponent = bits >> 10 & 31, fraction = bits & 1023;
-    if (exponent == 31) return fraction ? std::numeric_limits<float>::quiet_NaN() : sign * INFINITY;
+    if (exponent == 31) return fraction ? NAN : sign * INFINITY;
     if (exponent == 0) return sign * static_cast<float>(fraction) * 0x1p-24f;
     return __uint_as_float((bits & 0x8000u) << 16 | (exponent + 112) << 23 | fraction << 13);
 }

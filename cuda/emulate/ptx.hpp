@@ -3,9 +3,7 @@
 // Names, parameters and namespaces are those of ptx.cuh; `site` is the place of the call, for reports.
 #pragma once
 
-#include "async.hpp"
-#include "barrier.hpp"
-#include "matrix.hpp"
+#include "calls.hpp"
 #include "numbers.hpp"
 #include "types.hpp"
 
@@ -21,51 +19,45 @@ struct fp16 {};
 
 // ---- threads, warps, blocks ----
 
-inline unsigned thread_index() { return emulate::running->index; }
-inline unsigned block_x() { return emulate::running->block->x; }
-inline unsigned block_y() { return emulate::running->block->y; }
+inline unsigned thread_index() { return emulate::place().thread; }
+inline unsigned block_x() { return emulate::place().block_x; }
+inline unsigned block_y() { return emulate::place().block_y; }
 
 // ---- barriers ----
 
 inline void sync_block(Site site = Site::current()) { emulate::sync_whole_block(site); }
 inline void sync_named(unsigned id, unsigned threads, Site site = Site::current()) {
-    emulate::check_named(id, threads, "sync_named", site);
-    emulate::arrive_and_wait(id, threads, "sync_named", site);
+    emulate::sync_named_barrier(id, threads, site);
 }
 inline void arrive_named(unsigned id, unsigned threads, Site site = Site::current()) {
-    emulate::check_named(id, threads, "arrive_named", site);
-    emulate::arrive(id, threads, "arrive_named", site);
+    emulate::arrive_named_barrier(id, threads, site);
 }
 inline void sync_warp(Site site = Site::current()) { emulate::sync_whole_warp(site); }
 
 // ---- shared memory ----
 
-inline SharedAddress shared_memory() { return emulate::SharedMemory::base; }
+inline SharedAddress shared_memory() { return emulate::shared_base; }
 
 namespace emulate {
 template <class Type>
 Type load_shared(SharedAddress address, const Site& site) {
     Type value;
-    scheduler->before_access();
-    running->block->shared->read(*running, address, &value, sizeof value, site);
+    read_shared(address, &value, sizeof value, site);
     return value;
 }
 template <class Type>
 void store_shared(SharedAddress address, const Type& value, const Site& site) {
-    scheduler->before_access();
-    running->block->shared->write(*running, address, &value, sizeof value, site);
+    write_shared(address, &value, sizeof value, site);
 }
 template <class Type>
 Type load_global(const void* address, const Site& site) {
     Type value;
-    scheduler->before_access();
-    global_memory->read(*running, address, &value, sizeof value, site);
+    read_global(address, &value, sizeof value, site);
     return value;
 }
 template <class Type>
 void store_global(void* address, const Type& value, const Site& site) {
-    scheduler->before_access();
-    global_memory->write(*running, address, &value, sizeof value, site);
+    write_global(address, &value, sizeof value, site);
 }
 }  // namespace emulate
 
@@ -123,7 +115,6 @@ inline void store_global_128(void* address, uint4 value, Site site = Site::curre
 template <int Bytes>
 void cp_async(SharedAddress destination, const void* source, Site site = Site::current()) {
     static_assert(Bytes == 4 || Bytes == 8 || Bytes == 16, "cp.async copies 4, 8 or 16 bytes");
-    emulate::scheduler->before_access();
     emulate::issue_copy(destination, source, Bytes, site);
 }
 inline void cp_async_commit() { emulate::commit_copies(); }
@@ -136,15 +127,15 @@ void cp_async_wait() {
 // ---- warp-level matrices ----
 
 inline void ldmatrix_x1_trans(unsigned& out, SharedAddress row, Site site = Site::current()) {
-    out = emulate::load_matrices_transposed<1>(row, "ldmatrix_x1_trans", site).words[0];
+    out = emulate::load_matrices_transposed(1, row, site).words[0];
 }
 inline void ldmatrix_x2_trans(unsigned (&out)[2], SharedAddress row, Site site = Site::current()) {
-    const auto loaded = emulate::load_matrices_transposed<2>(row, "ldmatrix_x2_trans", site);
-    std::copy_n(loaded.words, 2, out);
+    const auto loaded = emulate::load_matrices_transposed(2, row, site);
+    for (int i = 0; i < 2; ++i) out[i] = loaded.words[i];
 }
 inline void ldmatrix_x4_trans(unsigned (&out)[4], SharedAddress row, Site site = Site::current()) {
-    const auto loaded = emulate::load_matrices_transposed<4>(row, "ldmatrix_x4_trans", site);
-    std::copy_n(loaded.words, 4, out);
+    const auto loaded = emulate::load_matrices_transposed(4, row, site);
+    for (int i = 0; i < 4; ++i) out[i] = loaded.words[i];
 }
 inline unsigned movmatrix_trans(unsigned pair, Site site = Site::current()) {
     return emulate::transpose_matrix(pair, site);
@@ -169,8 +160,8 @@ template <class Type>
 void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, const float (&c)[4],
                   Site site = Site::current()) {
     const emulate::MatrixOperands operands{{a[0], a[1], a[2], a[3]}, {b0, b1}, {c[0], c[1], c[2], c[3]}};
-    const auto result = emulate::multiply_16x8x16<emulate::Format<Type>::decode>(operands, site);
-    std::copy_n(result.d, 4, d);
+    const auto result = emulate::multiply_16x8x16(operands, emulate::Format<Type>::decode, site);
+    for (int i = 0; i < 4; ++i) d[i] = result.d[i];
 }
 
 // ---- conversions ----

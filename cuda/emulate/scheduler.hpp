@@ -1,6 +1,7 @@
 // Who runs next: one thread at a time, drawn from the seed, until every thread of the team has finished.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <exception>
 #include <map>
@@ -117,7 +118,12 @@ inline std::string Scheduler::deadlock(Team& team) {
         for (unsigned id = 0; id < named_barriers; ++id) {
             const Barrier& barrier = block.barriers[id];
             if (barrier.arrived.empty()) continue;
-            lines += text("\n    barrier %u: %zu of %u threads have arrived", id, barrier.arrived.size(), barrier.expected);
+            std::vector<unsigned> arrived;
+            for (const Thread* thread : barrier.arrived) arrived.push_back(thread->index);
+            std::sort(arrived.begin(), arrived.end());
+            lines += text("\n    barrier %u (%s at %s): %zu of %u threads have arrived: ", id, barrier.operation,
+                          describe(barrier.site).c_str(), arrived.size(), barrier.expected) +
+                     ranges(arrived);
         }
         for (const Warp& warp : block.warps) {
             if (warp.arrived == 0) continue;

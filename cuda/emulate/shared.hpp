@@ -14,9 +14,6 @@ namespace tilesmith::emulate {
 
 class SharedMemory {
   public:
-    /// Where the block's dynamic shared memory starts: aligned to 128 bytes as promised, and to no more.
-    static constexpr unsigned base = 128 * 9;
-
     explicit SharedMemory(unsigned bytes) : bytes_(bytes, std::byte{0xff}), cells_((bytes + 1) / 2) {}
 
     void read(const Thread& thread, unsigned address, void* out, unsigned bytes, const Site& site) {
@@ -50,7 +47,7 @@ class SharedMemory {
     /// The issuing thread has waited: the copy counts as its own write, made now.
     void land(const Thread& thread, const Copy& copy) {
         const Access access{thread, "writes (cp_async)", copy.site};
-        const unsigned offset = copy.destination - base;
+        const unsigned offset = copy.destination - shared_base;
         for (unsigned i = offset / 2; i < (offset + copy.bytes) / 2; ++i) {
             cells_[i].copier = no_thread;
             set_writer(access, i);
@@ -76,11 +73,11 @@ class SharedMemory {
     }
 
     unsigned locate(const Access& access, unsigned address, unsigned bytes) const {
-        const unsigned offset = address - base;
-        if (address < base || offset > bytes_.size() || bytes > bytes_.size() - offset)
+        const unsigned offset = address - shared_base;
+        if (address < shared_base || offset > bytes_.size() || bytes > bytes_.size() - offset)
             throw Fault{text("out of bounds of shared memory: %u bytes at offset %lld, but the launch gives the block "
                              "%zu bytes\n  ",
-                             bytes, static_cast<long long>(address) - base, bytes_.size()) +
+                             bytes, static_cast<long long>(address) - shared_base, bytes_.size()) +
                         describe(access)};
         if (address % bytes != 0)
             throw Fault{text("misaligned access to shared memory: %u bytes at offset %u, which is no multiple of %u\n  ",
@@ -108,7 +105,8 @@ class SharedMemory {
         const unsigned self = access.thread.rank;
         check_copier(access, i);
         if (cell.written == 0)
-            throw Fault{"read of " + place(2 * i, 2) + ", which nobody has written\n  " + describe(access)};
+            throw Fault{"read of " + place(2 * i, 2) + ", which nobody has written\n  " + describe(access) +
+                        "\n  if another thread is to write it, the two lack a barrier; if none is, it must be cleared"};
         check_writer(access, i);
         if (cell.readers >= 0) {
             Readers& readers = pool_[static_cast<std::size_t>(cell.readers)];

@@ -47,7 +47,7 @@ Out& output(const Warp& warp, unsigned lane) {
 }
 
 /// __syncwarp: the one collective that orders memory (CUDA C++ Programming Guide, Synchronization Functions).
-inline void sync_whole_warp(const Site& site) {
+void sync_whole_warp(const Site& site) {
     char nothing = 0;
     collective("sync_warp", site, nothing, nothing, [](Warp& warp) {
         Clocks& clocks = running->team->clocks;

@@ -1,12 +1,15 @@
-// The way in from Python: one C function that runs a launch and reports what went wrong.
+// The emulator as one object file: the functions of calls.hpp, and the way in from Python, a C function that runs a
+// launch and reports what went wrong.
 //
-// The generated file is this header, then the kernel, then start_kernel(), which calls the kernel with its arguments.
+// Each kernel is compiled on its own and linked to this. Include it in one file only.
 #pragma once
 
 #include <algorithm>
 #include <numeric>
 
-#include "ptx.hpp"
+#include "async.hpp"
+#include "barrier.hpp"
+#include "matrix.hpp"
 #include "trap.hpp"
 
 extern "C" {
@@ -30,24 +33,24 @@ struct TilesmithLaunch {
 
 namespace tilesmith::emulate {
 
-/// One argument on its way into the kernel: becomes whatever pointer or integer the parameter is.
-struct Value {
-    struct Pointer {
-        void* address;
-        template <class Type>
-        operator Type*() const {
-            return static_cast<Type*>(address);
-        }
-    };
-    void* address = nullptr;
-    int number = 0;
+Place place() { return {running->index, running->block->x, running->block->y}; }
 
-    Pointer pointer() const { return {address}; }
-    int integer() const { return number; }
-};
-
-/// Call the kernel; defined at the end of the generated file.
-void start_kernel(const Value* values);
+void read_shared(unsigned address, void* out, unsigned bytes, const Site& site) {
+    scheduler->before_access();
+    running->block->shared->read(*running, address, out, bytes, site);
+}
+void write_shared(unsigned address, const void* in, unsigned bytes, const Site& site) {
+    scheduler->before_access();
+    running->block->shared->write(*running, address, in, bytes, site);
+}
+void read_global(const void* address, void* out, unsigned bytes, const Site& site) {
+    scheduler->before_access();
+    global_memory->read(*running, address, out, bytes, site);
+}
+void write_global(void* address, const void* in, unsigned bytes, const Site& site) {
+    scheduler->before_access();
+    global_memory->write(*running, address, in, bytes, site);
+}
 
 inline std::vector<Value> values;
 inline void run_thread() { start_kernel(values.data()); }

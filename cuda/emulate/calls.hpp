@@ -1,0 +1,73 @@
+// What the device functions of ptx.hpp ask of the emulator. A kernel is compiled against this small header alone; the
+// emulator behind it (core.hpp) is compiled once and linked to every kernel.
+#pragma once
+
+#include <source_location>
+
+namespace tilesmith::emulate {
+
+/// Where in the device source a function of ptx.hpp was called.
+using Site = std::source_location;
+
+struct Place {
+    unsigned thread, block_x, block_y;
+};
+/// Of the running thread.
+Place place();
+
+/// Where a block's dynamic shared memory starts: aligned to 128 bytes as promised, and to no more.
+inline constexpr unsigned shared_base = 128 * 9;
+
+void read_shared(unsigned address, void* out, unsigned bytes, const Site& site);
+void write_shared(unsigned address, const void* in, unsigned bytes, const Site& site);
+void read_global(const void* address, void* out, unsigned bytes, const Site& site);
+void write_global(void* address, const void* in, unsigned bytes, const Site& site);
+
+void issue_copy(unsigned destination, const void* source, unsigned bytes, const Site& site);
+void commit_copies();
+/// Land the copies of all groups but the `pending` newest.
+void wait_for_copies(unsigned pending);
+
+void sync_whole_block(const Site& site);
+void sync_whole_warp(const Site& site);
+void sync_named_barrier(unsigned id, unsigned threads, const Site& site);
+void arrive_named_barrier(unsigned id, unsigned threads, const Site& site);
+
+struct MatrixOperands {
+    unsigned a[4];
+    unsigned b[2];
+    float c[4];
+};
+struct Accumulators {
+    float d[4];
+};
+struct Fragments {
+    unsigned words[4];
+};
+/// d = a x b + c, 16 x 8 x 16; `decode` makes a float of a 16-bit word.
+Accumulators multiply_16x8x16(const MatrixOperands& operands, float (*decode)(unsigned), const Site& site);
+/// ldmatrix.trans of 1, 2 or 4 matrices of 8 x 8.
+Fragments load_matrices_transposed(unsigned matrices, unsigned row_address, const Site& site);
+/// movmatrix.trans of one matrix of 8 x 8.
+unsigned transpose_matrix(unsigned pair, const Site& site);
+
+/// One argument on its way into the kernel: becomes whatever pointer or integer the parameter is.
+struct Value {
+    struct Pointer {
+        void* address;
+        template <class Type>
+        operator Type*() const {
+            return static_cast<Type*>(address);
+        }
+    };
+    void* address = nullptr;
+    int number = 0;
+
+    Pointer pointer() const { return {address}; }
+    int integer() const { return number; }
+};
+
+/// Call the kernel; defined at the end of the generated file.
+void start_kernel(const Value* values);
+
+}  // namespace tilesmith::emulate
