@@ -63,7 +63,7 @@ def explain(error: pydantic.ValidationError) -> list[str]:
         elif kind in ("extra_forbidden", "unexpected_keyword_argument"):
             lines.append(f"  {place}: no such field")
         elif kind == "string_pattern_mismatch":
-            lines.append(f"  {place}: is not of the form it must have, {_short(problem['input'])}")
+            lines.append(f"  {place}: is not well formed: {_short(problem['input'])}")
         else:
             message = problem["msg"].removeprefix("Input ").removeprefix("Value error, ")
             lines.append(f"  {place}: {message}, not {_short(problem['input'])}")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 import sqlite3
 import threading
 import time
@@ -214,6 +216,8 @@ class Store:
 
     def _open_for_reading(self) -> sqlite3.Connection | None:
         """Open what cannot be written; None where there is nothing."""
+        if self.path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         with contextlib.suppress(PermissionError):
             if not self.path.exists():
                 return None
