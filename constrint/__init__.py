@@ -1,1 +1,68 @@
-"""constrint: a solver for integer constraints, made for tuning spaces."""
+"""constrint: a solver for integer constraints, made for tuning spaces. See docs/constrint.md."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from constrint.errors import ConstrintError, Infeasible, ParseError, TimeLimit
+from constrint.expr import Expr, cdiv, divides, implies, isin, maximum, minimum, table
+from constrint.model import Constraint, Problem, Result
+
+if TYPE_CHECKING:
+    from constrint.engine import ENGINES, has_core
+    from constrint.text import (
+        load_space,
+        parse_constrint,
+        parse_restriction,
+        print_constrint,
+        print_space,
+        read_problem,
+    )
+
+_LAZY = {
+    "ENGINES": "constrint.engine",
+    "has_core": "constrint.engine",
+    "load_space": "constrint.text",
+    "parse_constrint": "constrint.text",
+    "parse_restriction": "constrint.text",
+    "print_constrint": "constrint.text",
+    "print_space": "constrint.text",
+    "read_problem": "constrint.text",
+}
+
+__all__ = [
+    "ENGINES",
+    "Constraint",
+    "ConstrintError",
+    "Expr",
+    "Infeasible",
+    "ParseError",
+    "Problem",
+    "Result",
+    "TimeLimit",
+    "cdiv",
+    "divides",
+    "has_core",
+    "implies",
+    "isin",
+    "load_space",
+    "maximum",
+    "minimum",
+    "parse_constrint",
+    "parse_restriction",
+    "print_constrint",
+    "print_space",
+    "read_problem",
+    "table",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the engines and the text formats when they are first asked for: importing constrint stays cheap."""
+    if name not in _LAZY:
+        raise AttributeError(f"module 'constrint' has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,422 @@
+"""The ConstrINT text format: parse and print.
+
+    # a comment
+    WARPS == [1, 2, 4, 8];                  a value list: the variable's domain
+    HIDDEN == 768;
+    HIDDEN % WARPS * TILE == 0;             % binds loosest: WARPS * TILE divides HIDDEN
+    SHARED == 2 * HIDDEN * TILE ^ 2;
+    SHARED <= 165000;
+    WARPS == 1 |
+    TILE <= 16;                             or
+
+The format is that of FlashRNN's ConstrINT (Poeppel, Beck, Hochreiter, arXiv:2412.07752) with these extensions:
+parentheses group, ``!= < > >=``, ``& ~``, ``- // /``, ``cdiv min max abs``, a range ``[1 .. 64]`` or
+``[8 .. 64 by 8]`` in a value list, and a value list after any expression, not only a variable. Strongest to weakest:
+``^``, unary ``-``, ``* // /``, ``+ -``, ``%``, comparisons, ``~``, ``&``, ``|``. A chain ``1 <= A <= 4`` means both.
+
+A variable is declared where it first appears. Its domain is the first list it is equated with, in a statement of its
+own; without one, 1 to 2**30, as in ConstrINT.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from constrint import expr as build
+from constrint.domains import Domain, size
+from constrint.errors import ConstrintError, ParseError
+from constrint.expr import COMPARISONS, Expr
+from constrint.model import Problem
+
+DEFAULT_DOMAIN = range(1, 2**30 + 1)
+MAX_DEPTH = 100
+
+_TOKEN = re.compile(
+    r"(?P<space>[ \t\r\f]+|#[^\n]*)|(?P<newline>\n)|(?P<number>\d+)|(?P<name>[A-Za-z_]\w*)"
+    r"|(?P<symbol>//|==|!=|<=|>=|\.\.|[-+*/%^()\[\],;|&~<>])"
+)
+_FUNCTIONS = ("cdiv", "min", "max", "abs")
+
+
+@dataclass(frozen=True)
+class _Token:
+    kind: str
+    text: str
+    start: int
+
+
+@dataclass(frozen=True)
+class _Values:
+    """A value list, and where it stands."""
+
+    domain: Domain
+    token: _Token
+
+
+_Operand = Expr | _Values
+
+
+def parse_constrint(text: str, name: str = "problem") -> Problem:
+    """The problem written in ``text``. name: what messages call it.
+
+    Raises ParseError with line and column for text that does not follow the grammar.
+    """
+    return _Parser(text, name).problem()
+
+
+class _Parser:
+    def __init__(self, text: str, name: str) -> None:
+        self.text, self.name = text, name
+        self.tokens = self._tokenize()
+        self.position = self.depth = 0
+        self.order: dict[str, None] = {}
+        self.domains: dict[str, Domain] = {}
+        self.constraints: list[tuple[Expr, str]] = []
+
+    def problem(self) -> Problem:
+        while self._peek().kind != "end":
+            self._statement()
+        problem = Problem(self.name)
+        for variable in self.order:
+            problem.variable(variable, self.domains.get(variable, DEFAULT_DOMAIN))
+        for condition, label in self.constraints:
+            problem.add(condition, label)
+        return problem
+
+    def _tokenize(self) -> list[_Token]:
+        tokens, place = [], 0
+        while place < len(self.text):
+            match = _TOKEN.match(self.text, place)
+            if match is None:
+                raise self._error(f"unexpected character {self.text[place]!r}", place)
+            if match.lastgroup not in ("space", "newline"):
+                tokens.append(_Token(match.lastgroup or "", match.group(), place))
+            place = match.end()
+        return [*tokens, _Token("end", "", len(self.text.rstrip()))]
+
+    def _error(self, reason: str, start: int) -> ParseError:
+        line = self.text.count("\n", 0, start) + 1
+        first = self.text.rfind("\n", 0, start) + 1
+        source = self.text[first:].split("\n", 1)[0]
+        return ParseError(reason, source, line, start - first + 1, self.name)
+
+    def _peek(self) -> _Token:
+        return self.tokens[self.position]
+
+    def _take(self, *symbols: str) -> str | None:
+        """Consume one of ``symbols`` if it comes next."""
+        token = self._peek()
+        if token.kind == "symbol" and token.text in symbols:
+            self.position += 1
+            return token.text
+        return None
+
+    def _expect(self, symbol: str, after: str) -> None:
+        if self._take(symbol) is None:
+            raise self._unexpected(f"expected '{symbol}' {after}")
+
+    def _unexpected(self, reason: str) -> ParseError:
+        token = self._peek()
+        found = f"found {token.text!r}" if token.text else "found the end of the text"
+        return self._error(f"{reason}, {found}", token.start)
+
+    def _statement(self) -> None:
+        first = self._peek()
+        if self._take(";"):
+            return
+        if self._domain():
+            return
+        condition = self._condition(first, self._any())
+        label = " ".join(self.text[first.start : self._peek().start].split("#")[0].split())
+        if "#" in self.text[first.start : self._peek().start]:
+            label = str(condition)
+        self._expect(";", "at the end of the statement")
+        self.constraints.append((condition, label))
+
+    def _domain(self) -> bool:
+        """A statement NAME == [values]; that declares a variable, if that is what comes next."""
+        name, equals, bracket = (*self.tokens[self.position : self.position + 3], *[self._peek()] * 3)[:3]
+        if name.kind != "name" or equals.text != "==" or bracket.text != "[" or name.text in self.domains:
+            return False
+        start = self.position
+        self.position += 2
+        values = self._list()
+        if self._take(";") is None:
+            self.position = start
+            return False
+        self.order[name.text] = None
+        self.domains[name.text] = values.domain
+        return True
+
+    def _condition(self, token: _Token, value: _Operand) -> Expr:
+        if isinstance(value, _Values):
+            raise self._error("a value list stands on one side of == or !=", value.token.start)
+        if not value.is_condition:
+            raise self._error("expected a condition, such as A <= B; this is a number", token.start)
+        return value
+
+    def _number(self, token: _Token, value: _Operand) -> Expr:
+        if isinstance(value, _Values):
+            raise self._error("a value list stands alone on one side of == or !=", value.token.start)
+        if value.is_condition:
+            raise self._error("expected a number; this is a condition", token.start)
+        return value
+
+    def _any(self) -> _Operand:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise self._error(f"parentheses nested more than {MAX_DEPTH} deep", self._peek().start)
+        value = self._joined(0)
+        self.depth -= 1
+        return value
+
+    def _joined(self, level: int) -> _Operand:
+        """Conditions joined by | (level 0) or & (level 1)."""
+        if level == 2:
+            return self._negated()
+        token = self._peek()
+        value = self._joined(level + 1)
+        while self._take("|&"[level]):
+            right_token = self._peek()
+            right = self._condition(right_token, self._joined(level + 1))
+            left = self._condition(token, value)
+            value = left | right if level == 0 else left & right
+        return value
+
+    def _negated(self) -> _Operand:
+        inversions = 0
+        while self._take("~"):
+            inversions += 1
+        token = self._peek()
+        value = self._comparison()
+        for _ in range(inversions):
+            value = ~self._condition(token, value)
+        return value
+
+    def _comparison(self) -> _Operand:
+        token = self._peek()
+        left = self._modulo()
+        result: Expr | None = None
+        while op := self._take(*COMPARISONS):
+            right_token = self._peek()
+            right = self._modulo()
+            part = self._compare(op, token, left, right_token, right)
+            result = part if result is None else result & part
+            token, left = right_token, right
+        return left if result is None else result
+
+    def _compare(self, op: str, token: _Token, left: _Operand, right_token: _Token, right: _Operand) -> Expr:
+        if isinstance(left, _Values) and not isinstance(right, _Values):
+            token, left, right_token, right = right_token, right, token, left
+            if op not in ("==", "!="):
+                raise self._error("a value list can only be compared with == or !=", right_token.start)
+        number = self._number(token, left)
+        if isinstance(right, _Values):
+            if op not in ("==", "!="):
+                raise self._error("a value list can only be compared with == or !=", right.token.start)
+            member = _member(number, right.domain)
+            return member if op == "==" else ~member
+        other = self._number(right_token, right)
+        if op == "==" and number.op == "%" and other.op == "const" and other.value == 0:
+            return build.divides(number.args[1], number.args[0])
+        return Expr(op, (number, other))
+
+    def _modulo(self) -> _Operand:
+        """Terms joined by %, which binds looser than + and *."""
+        token = self._peek()
+        value = self._sum()
+        while self._take("%"):
+            right_token = self._peek()
+            value = self._number(token, value) % self._number(right_token, self._sum())
+        return value
+
+    def _sum(self) -> _Operand:
+        token = self._peek()
+        value = self._product()
+        while op := self._take("+", "-"):
+            right_token = self._peek()
+            value = Expr(op, (self._number(token, value), self._number(right_token, self._product())))
+        return value
+
+    def _product(self) -> _Operand:
+        token = self._peek()
+        value = self._unary()
+        while op := self._take("*", "//", "/"):
+            right_token = self._peek()
+            value = Expr(op, (self._number(token, value), self._number(right_token, self._unary())))
+        return value
+
+    def _unary(self) -> _Operand:
+        negative = False
+        while self._take("-"):
+            negative = not negative
+        token = self._peek()
+        value = self._power()
+        if not negative:
+            return value
+        number = self._number(token, value)
+        return build.as_expr(-number.value) if number.op == "const" else -number
+
+    def _power(self) -> _Operand:
+        token = self._peek()
+        value = self._atom()
+        if self._take("^"):
+            right_token = self._peek()
+            return self._number(token, value) ** self._number(right_token, self._power())
+        return value
+
+    def _atom(self) -> _Operand:
+        token = self._peek()
+        if token.kind == "number":
+            self.position += 1
+            return build.as_expr(self._integer(token))
+        if token.kind == "name":
+            self.position += 1
+            if token.text in _FUNCTIONS and self._peek().text == "(":
+                return self._call(token)
+            self.order[token.text] = None
+            return build.variable(token.text)
+        if token.text == "[":
+            return self._list()
+        if self._take("("):
+            value = self._any()
+            self._expect(")", "to close the parenthesis")
+            return value
+        raise self._unexpected("expected a number, a variable, a value list or '('")
+
+    def _integer(self, token: _Token) -> int:
+        try:
+            return int(token.text)
+        except ValueError:
+            raise self._error("a number of more digits than Python reads", token.start) from None
+
+    def _call(self, function: _Token) -> Expr:
+        self._expect("(", f"after {function.text}")
+        args = []
+        while True:
+            token = self._peek()
+            args.append(self._number(token, self._any()))
+            if not self._take(","):
+                break
+        self._expect(")", f"to close {function.text}(")
+        wanted = {"cdiv": 2, "abs": 1}.get(function.text)
+        if wanted is not None and len(args) != wanted:
+            raise self._error(f"{function.text} takes {wanted} numbers, not {len(args)}", function.start)
+        return args[0] if function.text in ("min", "max") and len(args) == 1 else Expr(function.text, tuple(args))
+
+    def _list(self) -> _Values:
+        bracket = self._peek()
+        self._expect("[", "to open a value list")
+        items: list[range] = []
+        while True:
+            low = self._signed()
+            high, step = low, 1
+            if self._take(".."):
+                high = self._signed()
+                if self._peek().text == "by":
+                    self.position += 1
+                    step = self._signed()
+            if step < 1 or high < low:
+                raise self._error("an empty range in the value list", bracket.start)
+            items.append(range(low, high + 1, step))
+            if not self._take(","):
+                break
+        self._expect("]", "to close the value list")
+        if len(items) == 1:
+            return _Values(items[0], bracket)
+        total = sum(size(item) for item in items)
+        if total > 1_000_000:
+            raise self._error(f"the value list has {total:,} values; at most 1,000,000", bracket.start)
+        return _Values(tuple(sorted({value for item in items for value in item})), bracket)
+
+    def _signed(self) -> int:
+        negative = self._take("-") is not None
+        token = self._peek()
+        if token.kind != "number":
+            raise self._unexpected("expected an integer in the value list")
+        self.position += 1
+        return -self._integer(token) if negative else self._integer(token)
+
+
+def _member(number: Expr, domain: Domain) -> Expr:
+    if isinstance(domain, range) and size(domain) > 1000:
+        inside = (number >= domain[0]) & (number <= domain[-1])
+        return inside if domain.step == 1 else inside & build.divides(domain.step, number - domain[0])
+    return number.isin(domain)
+
+
+_LEVEL = {"implies": 0, "or": 0, "and": 1, "not": 2, "%": 4, "+": 5, "-": 5, "*": 6, "//": 6, "/": 6, "neg": 7, "**": 8}
+_LEVEL |= dict.fromkeys((*COMPARISONS, "divides", "table", "true", "false"), 3)
+
+
+def print_constrint(problem: Problem) -> str:
+    """The problem in ConstrINT text; ``parse_constrint`` reads it back. Labels are lost.
+
+    Raises ConstrintError for a variable whose name the format cannot hold.
+    """
+    lines = []
+    for name, domain in problem.domains.items():
+        if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
+            raise ConstrintError(f"ConstrINT text cannot hold the variable name {name!r}")
+        lines.append(f"{name} == [{_values(domain)}];")
+    lines += [f"{_print(constraint.condition, 0)};" for constraint in problem.constraints]
+    return "\n".join(lines) + "\n"
+
+
+def _values(domain: Domain | Sequence[int]) -> str:
+    if not isinstance(domain, range):
+        return ", ".join(map(str, domain))
+    return f"{domain[0]} .. {domain[-1]}" + (f" by {domain.step}" if domain.step > 1 else "")
+
+
+def _print(expr: Expr, level: int) -> str:
+    own = 7 if expr.op == "const" and expr.value < 0 else _LEVEL.get(expr.op, 9)
+    own = 0 if expr.op == "table" and (len(expr.args) > 1 or not expr.rows) else own
+    text = _text(expr, own)
+    return f"({text})" if own < level else text
+
+
+def _text(expr: Expr, own: int) -> str:
+    op, args = expr.op, expr.args
+    if op == "const":
+        return str(expr.value)
+    if op == "var":
+        return expr.name
+    if op in ("true", "false"):
+        return "0 == 0" if op == "true" else "0 == 1"
+    if op in ("min", "max", "abs", "cdiv"):
+        return f"{op}({', '.join(_numeric(arg, 0) for arg in args)})"
+    if op in ("or", "and"):
+        return f"{_print(args[0], own)} {'|' if op == 'or' else '&'} {_print(args[1], own + 1)}"
+    if op == "implies":
+        return f"~{_print(args[0], 3)} | {_print(args[1], 1)}"
+    if op == "not":
+        return f"~{_print(args[0], 3)}"
+    if op == "neg":
+        return f"-{_numeric(args[0], 8)}"
+    if op == "divides":
+        return f"{_numeric(args[1], 4)} % {_numeric(args[0], 5)} == 0"
+    if op == "table":
+        return _print_table(expr)
+    if op == "**":
+        return f"{_numeric(args[0], 9)} ^ {_numeric(args[1], 8)}"
+    left = own + 1 if own == 3 else own
+    return f"{_numeric(args[0], left)} {op} {_numeric(args[1], own + 1)}"
+
+
+def _numeric(expr: Expr, level: int) -> str:
+    if expr.is_condition:
+        raise ConstrintError(f"ConstrINT text cannot use the condition ({expr}) as a number")
+    return _print(expr, level)
+
+
+def _print_table(expr: Expr) -> str:
+    columns = [_numeric(arg, 4) for arg in expr.args]
+    if not expr.rows:
+        return "0 == 1"
+    if len(columns) == 1:
+        return f"{columns[0]} == [{_values([row[0] for row in expr.rows])}]"
+    rows = [" & ".join(f"{c} == {x}" for c, x in zip(columns, row, strict=True)) for row in expr.rows]
+    return " | ".join(rows)

@@ -1,0 +1,60 @@
+"""Finite domains of integers: a sorted tuple of values, or a range where listing it would be too long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+
+from constrint.errors import ConstrintError
+from constrint.expr import exact_int
+
+LIST_LIMIT = 4096
+"""Ranges of at most this many values are kept as lists, whose single values propagation can strike out."""
+
+Domain = tuple[int, ...] | range
+
+
+def make_domain(name: str, values: object) -> Domain:
+    """The domain of the variable ``name`` from a range or an iterable of integers; sorted, without repeats.
+
+    Raises ConstrintError for an empty domain, or a value that is no integer.
+    """
+    if isinstance(values, range):
+        domain: Domain = values if values.step > 0 else values[::-1]
+    elif isinstance(values, Iterable) and not isinstance(values, str | bytes):
+        domain = tuple(sorted({exact_int(value, f"a value of {name!r}") for value in values}))
+    else:
+        raise ConstrintError(f"the values of {name!r} must be a range or a list of integers, not {values!r}")
+    if not domain:
+        raise ConstrintError(f"the variable {name!r} has no values to choose from")
+    return listed(domain)
+
+
+def size(domain: Domain) -> int:
+    """Number of values (len() itself refuses more than 2**63)."""
+    return (domain[-1] - domain[0]) // domain.step + 1 if isinstance(domain, range) else len(domain)
+
+
+def listed(domain: Domain) -> Domain:
+    """The domain as a list of values if it is short enough, else as it is."""
+    return tuple(domain) if isinstance(domain, range) and size(domain) <= LIST_LIMIT else domain
+
+
+@lru_cache(maxsize=4096)
+def divisors(number: int) -> tuple[int, ...] | None:
+    """The positive divisors of a positive number, ascending; None where it is too large to factor quickly."""
+    result = [1]
+    rest, prime = number, 2
+    while prime * prime <= rest:
+        if prime > 1_000_000:
+            return None
+        powers = [1]
+        while rest % prime == 0:
+            rest //= prime
+            powers.append(powers[-1] * prime)
+        if len(powers) > 1:
+            result = [divisor * factor for divisor in result for factor in powers]
+        prime += 1 if prime == 2 else 2
+    if rest > 1:
+        result += [divisor * rest for divisor in result]
+    return tuple(sorted(result))

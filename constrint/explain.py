@@ -1,0 +1,43 @@
+"""Why there is no solution: a minimal set of constraints that cannot hold together."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from constrint.errors import TimeLimit
+
+if TYPE_CHECKING:
+    from constrint.model import Constraint, Problem
+
+
+def minimal_conflict(problem: Problem, time_limit: float | None, engine: str) -> list[Constraint]:
+    """A minimal conflicting subset of the constraints, in the order they were added; empty where there is none.
+
+    QuickXplain (Junker, AAAI 2004): about k log(n / k) solver calls for a conflict of k out of n constraints. The
+    domains are taken for granted. Raises TimeLimit after ``time_limit`` seconds.
+    """
+    deadline = None if time_limit is None else time.perf_counter() + time_limit
+
+    def conflict(constraints: list[Constraint]) -> bool:
+        rest = None if deadline is None else max(0.0, deadline - time.perf_counter())
+        result = problem.subproblem(constraints).solve(time_limit=rest, engine=engine)
+        if result.status == "unknown":
+            raise TimeLimit(f"the constraints of {problem.name!r} that clash were not found within {time_limit} s")
+        return result.status == "infeasible"
+
+    def narrow(background: list[Constraint], grown: bool, candidates: list[Constraint]) -> list[Constraint]:
+        """The part of ``candidates`` needed for a conflict with ``background``."""
+        if grown and conflict(background):
+            return []
+        if len(candidates) == 1:
+            return candidates
+        half = len(candidates) // 2
+        first, second = candidates[:half], candidates[half:]
+        needed = narrow(background + first, bool(first), second)
+        return narrow(background + needed, bool(needed), first) + needed
+
+    constraints = list(problem.constraints)
+    if not conflict(constraints):
+        return []
+    return narrow([], False, constraints)

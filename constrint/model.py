@@ -1,0 +1,228 @@
+"""Problem: variables, constraints, and the questions one may ask of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from constrint import expr as build
+from constrint.domains import Domain, make_domain
+from constrint.errors import ConstrintError, Infeasible
+from constrint.evaluate import holds
+from constrint.expr import Expr, Operand
+
+if TYPE_CHECKING:
+    from constrint.engine import Question
+
+Status = Literal["feasible", "infeasible", "unknown"]
+Preference = tuple[str | Expr, str]
+Solution = dict[str, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Constraint:
+    """One condition that a solution must satisfy, and the words it is known by."""
+
+    condition: Expr
+    label: str
+
+    def __str__(self) -> str:
+        return self.label
+
+
+@dataclass(frozen=True)
+class Result:
+    """The answer to ``solve`` or ``best``.
+
+    status: "feasible" with a solution, "infeasible" (a proof), "unknown" where the time limit passed first.
+    solution: the value of every variable. objective: its value, of ``best``. proven: nothing better exists (of
+    ``solve``: nothing earlier in the preference order), or there is no solution at all. bound: no solution has an
+    objective beyond it; equals ``objective`` where proven. seconds: wall-clock time.
+    """
+
+    status: Status
+    solution: Solution | None = None
+    objective: int | None = None
+    proven: bool = False
+    bound: int | None = None
+    seconds: float = 0.0
+    problem: str = field(default="", repr=False)
+
+    def require(self) -> Solution:
+        """The solution; raise Infeasible where there is none or none was found."""
+        if self.solution is None:
+            reason = "has no solution" if self.status == "infeasible" else "was not solved within the time limit"
+            raise Infeasible(f"the problem {self.problem!r} {reason}; explain() names the constraints that clash")
+        return self.solution
+
+
+class Problem:
+    """Integer variables over finite domains, and the constraints between them.
+
+    name: what messages call it. Whatever it answers is exact: a solution satisfies every constraint in unbounded
+    integer arithmetic (``constrint.evaluate`` states the meaning), and "infeasible" is a proof.
+
+    Every question takes ``engine``: "native" (the C++ core, or Python where it was not built or 64 bits do not
+    suffice), "python", or "cp-sat" (OR-tools).
+    """
+
+    def __init__(self, name: str = "problem") -> None:
+        self.name = name
+        self._domains: dict[str, Domain] = {}
+        self._constraints: list[Constraint] = []
+
+    @property
+    def domains(self) -> Mapping[str, Domain]:
+        """The declared values of each variable, in order of declaration: a sorted tuple, or a range."""
+        return self._domains
+
+    @property
+    def constraints(self) -> Sequence[Constraint]:
+        """The constraints, in the order they were added."""
+        return tuple(self._constraints)
+
+    def variable(self, name: str, values: Iterable[int]) -> Expr:
+        """Declare a variable that takes one of ``values`` (a range, or any iterable of integers).
+
+        Raises ConstrintError for a name declared before or a domain that is empty or holds anything but integers.
+        """
+        if name in self._domains:
+            raise ConstrintError(f"the variable {name!r} is already declared in {self.name!r}")
+        if not name.isidentifier():
+            raise ConstrintError(f"a variable's name must be an identifier, not {name!r}")
+        self._domains[name] = make_domain(name, values)
+        return build.variable(name)
+
+    def add(self, condition: Expr | bool, label: str | None = None) -> Constraint:
+        """Require a condition. label: the words people read in ``explain``; the expression itself by default.
+
+        Raises ConstrintError for a number instead of a condition, or a variable that is not declared.
+        """
+        expr = build.as_expr(condition)
+        if not expr.is_condition:
+            raise ConstrintError(
+                f"a constraint must be a condition, but ({expr}) is a number; compare it with something"
+            )
+        self._check_names(expr)
+        constraint = Constraint(expr, label if label is not None else str(expr))
+        self._constraints.append(constraint)
+        return constraint
+
+    def table(self, columns: Sequence[Operand], rows: Iterable[Sequence[int]], label: str | None = None) -> Constraint:
+        """Require that the values of ``columns``, taken together, are one of ``rows``."""
+        return self.add(build.table(columns, rows), label)
+
+    def solve(
+        self, prefer: Iterable[Preference] = (), time_limit: float | None = None, engine: str = "native"
+    ) -> Result:
+        """The first solution in order of preference.
+
+        prefer: (variable, "min" or "max") pairs, most important first; variables not named follow in order of
+        declaration, smallest value first. time_limit: seconds.
+        """
+        start = time.perf_counter()
+        answer = self._ask(engine).first(self._order(prefer), time_limit)
+        seconds = time.perf_counter() - start
+        return Result(answer.status, answer.solution, None, answer.status != "unknown", None, seconds, self.name)
+
+    def best(
+        self,
+        minimize: Expr | None = None,
+        maximize: Expr | None = None,
+        prefer: Iterable[Preference] = (),
+        time_limit: float | None = None,
+        engine: str = "native",
+    ) -> Result:
+        """The solution with the smallest (or largest) value of an expression, and the first of those by ``prefer``.
+
+        Give one of ``minimize`` and ``maximize``: an integer expression, without "/". Where ``time_limit`` (seconds)
+        passes first, the best solution so far with ``proven`` false and ``bound`` what is known. An assignment under
+        which the objective is undefined is no solution.
+        """
+        if (minimize is None) == (maximize is None):
+            raise ConstrintError("best needs exactly one of minimize and maximize")
+        start = time.perf_counter()
+        objective = build.as_expr(minimize if minimize is not None else maximize)
+        self._check_names(objective)
+        sign = 1 if minimize is not None else -1
+        answer = self._ask(engine).best(objective, sign, self._order(prefer), time_limit)
+        return Result(
+            answer.status,
+            answer.solution,
+            answer.objective,
+            answer.proven,
+            answer.bound,
+            time.perf_counter() - start,
+            self.name,
+        )
+
+    def solutions(self, prefer: Iterable[Preference] = (), engine: str = "native") -> Iterator[Solution]:
+        """Every solution once, lazily, in order of preference (see ``solve``)."""
+        return self._ask(engine).solutions(self._order(prefer))
+
+    def count(self, time_limit: float | None = None, engine: str = "native") -> int:
+        """The number of solutions, without listing them. Raises TimeLimit after ``time_limit`` seconds."""
+        return self._ask(engine).count(time_limit)
+
+    def explain(self, time_limit: float | None = None, engine: str = "native") -> list[Constraint]:
+        """A minimal set of constraints that cannot hold together over these domains: without any one of them the
+        rest can. Empty where the problem has a solution. Raises TimeLimit after ``time_limit`` seconds."""
+        from constrint.explain import minimal_conflict
+
+        return minimal_conflict(self, time_limit, engine)
+
+    def check(self, assignment: Mapping[str, int]) -> list[Constraint]:
+        """The constraints that an assignment of every variable violates, values outside a domain included.
+
+        Raises ConstrintError for a missing or unknown variable.
+        """
+        for name in [*(name for name in self._domains if name not in assignment), *assignment]:
+            if name not in self._domains or name not in assignment:
+                missing = "no value for" if name in self._domains else f"{self.name!r} has no variable"
+                raise ConstrintError(f"{missing} {name!r}")
+        outside = [name for name, domain in self._domains.items() if assignment[name] not in domain]
+        violated = [constraint for constraint in self._constraints if not holds(constraint.condition, assignment)]
+        return [self._domain_constraint(name) for name in outside] + violated
+
+    def subproblem(self, constraints: Iterable[Constraint]) -> Problem:
+        """The same variables under other constraints."""
+        other = Problem(self.name)
+        other._domains = dict(self._domains)
+        other._constraints = list(constraints)
+        return other
+
+    def _domain_constraint(self, name: str) -> Constraint:
+        domain = self._domains[name]
+        if isinstance(domain, range):
+            words = f"{name} in {domain}"
+            condition = (build.variable(name) >= domain[0]) & (build.variable(name) <= domain[-1])
+            condition = condition & ((build.variable(name) - domain[0]) % domain.step == 0)
+            return Constraint(condition, words)
+        return Constraint(build.variable(name).isin(domain), f"{name} in {list(domain)}")
+
+    def _check_names(self, expr: Expr) -> None:
+        for name in expr.variables():
+            if name not in self._domains:
+                known = ", ".join(self._domains) or "none"
+                raise ConstrintError(f"({expr}) uses {name!r}, which {self.name!r} does not declare; declared: {known}")
+
+    def _order(self, prefer: Iterable[Preference]) -> dict[str, bool]:
+        """Every variable in order of preference, and whether its largest value comes first."""
+        order: dict[str, bool] = {}
+        for which, direction in prefer:
+            name = which if isinstance(which, str) else which.name
+            if name not in self._domains:
+                raise ConstrintError(f"prefer names {str(which)!r}, which is no variable of {self.name!r}")
+            if direction not in ("min", "max"):
+                raise ConstrintError(f"the preference for {name!r} must be 'min' or 'max', not {direction!r}")
+            if name in order:
+                raise ConstrintError(f"prefer names {name!r} twice")
+            order[name] = direction == "max"
+        return order | {name: False for name in self._domains if name not in order}
+
+    def _ask(self, engine: str) -> Question:
+        from constrint.engine import question
+
+        return question(self, engine)

@@ -1,0 +1,95 @@
+"""The form constraints take inside the engines: flat postorder code over integer nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from constrint.domains import Domain
+from constrint.expr import Row
+
+
+class Op(IntEnum):
+    """Node kinds; the C++ core uses the same numbers. Numbers come first, conditions after TRUE."""
+
+    CONST = 0
+    VAR = 1
+    ADD = 2
+    SUB = 3
+    MUL = 4
+    FDIV = 5
+    MOD = 6
+    POW = 7
+    MIN = 8
+    MAX = 9
+    ABS = 10
+    NONZERO = 11
+    INDICATOR = 12
+    TRUE = 13
+    FALSE = 14
+    EQ = 15
+    NE = 16
+    LE = 17
+    AND = 18
+    OR = 19
+    DIVIDES = 20
+    NOT_DIVIDES = 21
+    TABLE = 22
+    NOT_TABLE = 23
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A lowered expression. value: of a CONST, or the position of a VAR; rows: of a table."""
+
+    op: Op
+    args: tuple[Tree, ...] = ()
+    value: int = 0
+    rows: tuple[Row, ...] = ()
+
+
+@dataclass
+class Code:
+    """One constraint as postorder code; node i's operands have smaller numbers and no other user.
+
+    ops[i]: its kind. a[i], b[i]: operands; a is the value of a CONST, the position of a VAR, the number of a table.
+    tables: operands and rows of each. variables: positions of the variables it names.
+    """
+
+    ops: list[int] = field(default_factory=list)
+    a: list[int] = field(default_factory=list)
+    b: list[int] = field(default_factory=list)
+    tables: list[tuple[tuple[int, ...], tuple[Row, ...]]] = field(default_factory=list)
+    row_sets: list[frozenset[Row]] = field(default_factory=list)
+    variables: tuple[int, ...] = ()
+
+    @staticmethod
+    def of(tree: Tree) -> Code:
+        """Flatten a tree."""
+        code = Code()
+        code._append(tree)
+        code.variables = tuple(sorted({a for op, a in zip(code.ops, code.a, strict=True) if op == Op.VAR}))
+        return code
+
+    def _append(self, tree: Tree) -> int:
+        operands = tuple(self._append(arg) for arg in tree.args)
+        a, b = tree.value, 0
+        if tree.op in (Op.TABLE, Op.NOT_TABLE):
+            a = len(self.tables)
+            self.tables.append((operands, tree.rows))
+            self.row_sets.append(frozenset(tree.rows))
+        elif operands:
+            a, b = operands[0], operands[-1]
+        self.ops.append(int(tree.op))
+        self.a.append(a)
+        self.b.append(b)
+        return len(self.ops) - 1
+
+
+@dataclass
+class Program:
+    """A problem ready for an engine: domains by position, and the constraints' code."""
+
+    names: list[str]
+    domains: list[Domain]
+    codes: list[Code]

@@ -1,0 +1,394 @@
+"""Propagation to a fixpoint over finite domains; the Python twin of the core's inner loop.
+
+Each constraint is revised by evaluating its code forward over intervals and projecting the result back (HC4), and,
+where one variable is left, by testing each of its values. Neither removes a value that has support.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+
+from constrint import intervals, project
+from constrint.evaluate import power
+from constrint.intervals import ARITHMETIC, FALSE, NEVER, TRUE, UNDEFINED, Interval
+from constrint.program import Code, Op, Program
+
+_SPAN = 2
+REVISIONS_PER_CONSTRAINT = 50
+"""Revisions of one fixpoint per constraint: beyond that, search splits instead of creeping along huge ranges."""
+
+
+class State:
+    """Current domains of a program's variables, with a trail to undo changes.
+
+    A listed variable has a bit mask over its values; a range has its bounds alone. Constraints known to hold whatever
+    happens below are marked entailed and skipped. permanent: the constraint that may never be, since the bound in it
+    moves (-1: none).
+    """
+
+    def __init__(self, program: Program, permanent: int = -1) -> None:
+        self.codes, self.permanent = program.codes, permanent
+        self.values: list[tuple[int, ...] | None] = []
+        self.steps: list[int] = []
+        self.low: list[int] = []
+        self.high: list[int] = []
+        self.mask: list[int] = []
+        for domain in program.domains:
+            is_range = isinstance(domain, range)
+            self.values.append(None if isinstance(domain, range) else domain)
+            self.steps.append(domain.step if isinstance(domain, range) else 1)
+            self.low.append(domain[0])
+            self.high.append(domain[-1])
+            self.mask.append(0 if is_range else (1 << len(domain)) - 1)
+        self.entailed = [False] * len(program.codes)
+        self.active = len(program.codes)
+        self.watch: list[list[int]] = [[] for _ in program.domains]
+        for number, code in enumerate(program.codes):
+            for v in code.variables:
+                self.watch[v].append(number)
+        self.queue: list[int] = []
+        self.queued = [False] * len(program.codes)
+        self.trail: list[tuple[int, int, int, int]] = []
+
+    def size(self, v: int) -> int:
+        """How many values variable ``v`` has left."""
+        if self.values[v] is not None:
+            return self.mask[v].bit_count()
+        return (self.high[v] - self.low[v]) // self.steps[v] + 1
+
+    def current(self, v: int) -> list[int]:
+        """The values that variable ``v`` has left, ascending."""
+        values, mask = self.values[v], self.mask[v]
+        if values is None:
+            return list(range(self.low[v], self.high[v] + 1, self.steps[v]))
+        result = []
+        while mask:
+            bit = mask & -mask
+            result.append(values[bit.bit_length() - 1])
+            mask ^= bit
+        return result
+
+    def undo(self, mark: int) -> None:
+        """Take back every change since the trail had length ``mark``."""
+        while len(self.trail) > mark:
+            v, low, high, mask = self.trail.pop()
+            if v < 0:
+                self.entailed[-v - 1] = False
+                self.active += 1
+            else:
+                self.low[v], self.high[v], self.mask[v] = low, high, mask
+        for number in self.queue:
+            self.queued[number] = False
+        self.queue.clear()
+
+    def restrict(self, v: int, low: int, high: int) -> bool:
+        """Keep the values of ``v`` in low .. high; False where none is left."""
+        if low <= self.low[v] and high >= self.high[v]:
+            return True
+        values = self.values[v]
+        if values is None:
+            first, step = self.low[v], self.steps[v]
+            new_low = first + project.ceil_divide(max(low, first) - first, step) * step
+            new_high = first + (min(high, self.high[v]) - first) // step * step
+            if new_low > new_high:
+                return False
+            self._set(v, new_low, new_high, 0)
+            return True
+        start, stop = bisect_left(values, low), bisect_right(values, high)
+        return stop > start and self.keep(v, self.mask[v] & ((1 << stop) - (1 << start)))
+
+    def keep(self, v: int, mask: int) -> bool:
+        """Keep the values of the listed variable ``v`` whose bit is in ``mask``; False where none is left."""
+        values = self.values[v]
+        assert values is not None
+        if not mask:
+            return False
+        if mask != self.mask[v]:
+            self._set(v, values[(mask & -mask).bit_length() - 1], values[mask.bit_length() - 1], mask)
+        return True
+
+    def _set(self, v: int, low: int, high: int, mask: int) -> None:
+        self.trail.append((v, self.low[v], self.high[v], self.mask[v]))
+        self.low[v], self.high[v], self.mask[v] = low, high, mask
+        for number in self.watch[v]:
+            self.schedule(number)
+
+    def schedule(self, number: int) -> None:
+        """Have constraint ``number`` revised at the next propagation."""
+        if not self.queued[number] and not self.entailed[number]:
+            self.queued[number] = True
+            self.queue.append(number)
+
+    def propagate(self) -> bool:
+        """Revise what is scheduled until nothing changes; False where some constraint cannot hold."""
+        budget = REVISIONS_PER_CONSTRAINT * (len(self.codes) + 1)
+        position = 0
+        while position < len(self.queue):
+            number = self.queue[position]
+            position += 1
+            self.queued[number] = False
+            if self.entailed[number]:
+                continue
+            if not self._revise(number):
+                return False
+            budget -= 1
+            if budget < 0:
+                # Only constraints with something left to decide may be put off: a decided one must be tested.
+                rest = [n for n in self.queue[position:] if not self.entailed[n]]
+                for n in self.queue[position:]:
+                    self.queued[n] = False
+                self.queue.clear()
+                return all(self._revise(n) for n in rest if self._decided(n))
+        self.queue.clear()
+        return True
+
+    def _decided(self, number: int) -> bool:
+        return all(self.low[v] == self.high[v] for v in self.codes[number].variables)
+
+    def _revise(self, number: int) -> bool:
+        code = self.codes[number]
+        spans = forward(code, self.low, self.high)
+        bits = spans[-1][_SPAN]
+        if not bits & TRUE:
+            return False
+        if bits == TRUE:
+            self._entail(number)
+            return True
+        loose = [v for v in code.variables if self.low[v] != self.high[v]]
+        if len(loose) == 1 and self.values[loose[0]] is not None:
+            return self._filter(number, loose[0])
+        return self._backward(code, spans)
+
+    def _entail(self, number: int) -> None:
+        if number != self.permanent:
+            self.entailed[number] = True
+            self.active -= 1
+            self.trail.append((-number - 1, 0, 0, 0))
+
+    def _filter(self, number: int, v: int) -> bool:
+        """Keep the values of ``v``, the one variable not fixed, under which the constraint holds."""
+        code, values, point = self.codes[number], self.values[v], self.low
+        assert values is not None
+        rest, kept, fixed = self.mask[v], 0, point[v]
+        while rest:
+            bit = rest & -rest
+            rest ^= bit
+            point[v] = values[bit.bit_length() - 1]
+            if test(code, point):
+                kept |= bit
+        point[v] = fixed
+        if not self.keep(v, kept):
+            return False
+        self._entail(number)
+        return True
+
+    def _backward(self, code: Code, spans: list[Interval]) -> bool:
+        ops, left, right = code.ops, code.a, code.b
+        wanted: list[tuple[int, int] | None] = [None] * len(ops)
+        required = [False] * len(ops)
+        required[-1] = True
+
+        def want(node: int, bounds: tuple[int, int]) -> bool:
+            low, high, _ = spans[node]
+            wanted[node] = bounds = max(low, bounds[0]), min(high, bounds[1])
+            return bounds[0] <= bounds[1]
+
+        for i in range(len(ops) - 1, -1, -1):
+            op, a, b = ops[i], left[i], right[i]
+            bounds = wanted[i]
+            if bounds is not None:
+                if op == Op.VAR:
+                    if not self.restrict(a, *bounds):
+                        return False
+                elif op == Op.INDICATOR:
+                    required[a] = bounds[0] > 0
+                elif op != Op.CONST:
+                    first, second = PROJECTIONS[op](spans[a][:2], spans[b][:2], bounds)
+                    if not want(a, first) or (a != b and not want(b, second)):
+                        return False
+            elif required[i]:
+                x, y = spans[a], spans[b]
+                if op == Op.LE:
+                    possible = want(a, (x[0], y[1])) and want(b, (x[0], y[1]))
+                elif op == Op.EQ:
+                    possible = want(a, y[:2]) and want(b, x[:2])
+                elif op == Op.NE or op == Op.DIVIDES:
+                    first, second = (project.unequal if op == Op.NE else project.divides)(x[:2], y[:2])
+                    possible = want(a, first) and want(b, second)
+                    if possible and op == Op.NE:
+                        possible = self._strike(code, a, b, spans) and self._strike(code, b, a, spans)
+                elif op == Op.AND:
+                    required[a] = required[b] = possible = True
+                elif op == Op.OR:
+                    if not spans[a][_SPAN] & TRUE:
+                        required[b] = True
+                    elif not spans[b][_SPAN] & TRUE:
+                        required[a] = True
+                    possible = True
+                elif op == Op.TABLE:
+                    possible = self._rows(code, a, spans, want)
+                else:
+                    possible = op not in (Op.FALSE,)
+                if not possible:
+                    return False
+        return True
+
+    def _strike(self, code: Code, node: int, other: int, spans: list[Interval]) -> bool:
+        """Remove the value of a decided number from a listed variable that must differ from it."""
+        low, high, _ = spans[other]
+        v = code.a[node]
+        values = self.values[v] if code.ops[node] == Op.VAR else None
+        if low != high or values is None:
+            return True
+        place = bisect_left(values, low)
+        if place < len(values) and values[place] == low:
+            return self.keep(v, self.mask[v] & ~(1 << place))
+        return True
+
+    def _rows(self, code: Code, number: int, spans: list[Interval], want: object) -> bool:
+        """Keep what some row of a table supports."""
+        operands, rows = code.tables[number]
+        lows = [spans[node][0] for node in operands]
+        highs = [spans[node][1] for node in operands]
+        alive = [row for row in rows if all(map(_within, lows, row, highs))]
+        if not alive:
+            return False
+        for column, node in enumerate(operands):
+            supported = {row[column] for row in alive}
+            v = code.a[node]
+            values = self.values[v] if code.ops[node] == Op.VAR else None
+            if values is not None:
+                mask = sum(1 << bisect_left(values, x) for x in supported if _member(values, x))
+                if not self.keep(v, self.mask[v] & mask):
+                    return False
+            elif not want(node, (min(supported), max(supported))):  # type: ignore[operator]
+                return False
+        return True
+
+
+PROJECTIONS = {int(op): function for op, function in project.PROJECTIONS.items()}
+_FORWARD = {int(op): function for op, function in ARITHMETIC.items()}
+
+
+def _within(low: int, value: int, high: int) -> bool:
+    return low <= value <= high
+
+
+def _member(values: tuple[int, ...], x: int) -> bool:
+    place = bisect_left(values, x)
+    return place < len(values) and values[place] == x
+
+
+def forward(code: Code, low: Sequence[int], high: Sequence[int]) -> list[Interval]:
+    """Each node's interval over the variables' bounds; of a condition, the last entry holds its bits."""
+    spans: list[Interval] = []
+    for op, a, b in zip(code.ops, code.a, code.b, strict=True):
+        if op == Op.VAR:
+            span = (low[a], high[a], 0)
+        elif op == Op.CONST:
+            span = (a, a, 0)
+        elif op in (Op.ABS, Op.NONZERO):
+            span = _FORWARD[op](spans[a])
+        elif op < Op.INDICATOR:
+            span = _FORWARD[op](spans[a], spans[b])
+        elif op == Op.INDICATOR:
+            bits = spans[a][_SPAN]
+            span = (0 if bits & FALSE else 1, 1 if bits & TRUE else 0, 1 if bits & UNDEFINED else 0)
+            span = NEVER if bits == UNDEFINED else span
+        else:
+            span = (0, 0, _bits(code, op, a, b, spans))
+        spans.append(span)
+    return spans
+
+
+def _bits(code: Code, op: int, a: int, b: int, spans: list[Interval]) -> int:
+    if op == Op.LE:
+        return intervals.at_most(spans[a], spans[b])
+    if op == Op.EQ:
+        return intervals.equal(spans[a], spans[b])
+    if op == Op.NE:
+        return intervals.negate(intervals.equal(spans[a], spans[b]))
+    if op == Op.AND:
+        return intervals.conjunction(spans[a][_SPAN], spans[b][_SPAN])
+    if op == Op.OR:
+        return intervals.disjunction(spans[a][_SPAN], spans[b][_SPAN])
+    if op == Op.DIVIDES:
+        return intervals.divides(spans[a], spans[b])
+    if op == Op.NOT_DIVIDES:
+        return intervals.negate(intervals.divides(spans[a], spans[b]))
+    if op in (Op.TABLE, Op.NOT_TABLE):
+        operands, rows = code.tables[a]
+        columns = [spans[node] for node in operands]
+        if any(column[_SPAN] == 2 for column in columns):
+            return UNDEFINED
+        bits = UNDEFINED if any(column[_SPAN] for column in columns) else 0
+        if all(column[0] == column[1] for column in columns):
+            bits |= TRUE if tuple(column[0] for column in columns) in code.row_sets[a] else FALSE
+        else:
+            possible = any(all(c[0] <= x <= c[1] for c, x in zip(columns, row, strict=True)) for row in rows)
+            bits |= FALSE | (TRUE if possible else 0)
+        return bits if op == Op.TABLE else intervals.negate(bits)
+    return TRUE if op == Op.TRUE else FALSE
+
+
+def test(code: Code, point: Sequence[int]) -> bool:
+    """Whether the constraint is true where every variable has the value in ``point``."""
+    values: list[int | bool | None] = []
+    for op, a, b in zip(code.ops, code.a, code.b, strict=True):
+        if op == Op.VAR:
+            values.append(point[a])
+        elif op == Op.CONST:
+            values.append(a)
+        elif op in (Op.TABLE, Op.NOT_TABLE):
+            row = tuple(values[node] for node in code.tables[a][0])
+            values.append(None if None in row else (row in code.row_sets[a]) is (op == Op.TABLE))
+        elif op in (Op.TRUE, Op.FALSE):
+            values.append(op == Op.TRUE)
+        else:
+            values.append(_combine(op, values[a], values[b]))
+    return values[-1] is True
+
+
+def _combine(op: int, x: int | None, y: int | None) -> int | bool | None:
+    if op == Op.AND:
+        return False if x is False or y is False else None if x is None or y is None else True
+    if op == Op.OR:
+        return True if x is True or y is True else None if x is None or y is None else False
+    if x is None or y is None:
+        return None
+    match op:
+        case Op.ADD:
+            return x + y
+        case Op.SUB:
+            return x - y
+        case Op.MUL:
+            return x * y
+        case Op.LE:
+            return x <= y
+        case Op.EQ:
+            return x == y
+        case Op.NE:
+            return x != y
+        case Op.DIVIDES:
+            return y % x == 0 if x else None
+        case Op.NOT_DIVIDES:
+            return y % x != 0 if x else None
+        case Op.FDIV:
+            return x // y if y else None
+        case Op.MOD:
+            return x % y if y else None
+        case Op.MIN:
+            return min(x, y)
+        case Op.MAX:
+            return max(x, y)
+        case Op.ABS:
+            return abs(x)
+        case Op.NONZERO:
+            return x or None
+        case Op.INDICATOR:
+            return int(x)
+        case Op.POW:
+            result = power(x, y)
+            return None if result is None else int(result)
+    raise AssertionError(f"no operator {op}")

@@ -1,0 +1,200 @@
+"""Depth-first search over propagated domains, in Python; the core holds the same search in C++.
+
+What lies below a node depends only on the values of the earlier variables that share a constraint with a later one
+(the frontier). Subtrees are remembered by those values, so that none is counted, or found empty, twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from math import log
+
+from constrint.domains import size
+from constrint.errors import TimeLimit
+from constrint.program import Code, Program
+from constrint.propagate import State, forward
+
+SPLIT_ABOVE = 64
+"""A range with more values than this is halved rather than tried value by value."""
+MEMORY_LIMIT = 1_000_000
+"""Remembered subtrees; beyond that the search goes on without remembering more."""
+
+Key = tuple[int, ...]
+
+
+def frontiers(program: Program, order: Sequence[int]) -> list[tuple[int, ...] | None]:
+    """For each depth, the earlier variables that share a constraint with a later one.
+
+    None where that is every earlier variable (remembering could never pay). Variables with one value are left out.
+    """
+    place = {v: depth for depth, v in enumerate(order)}
+    last = dict.fromkeys(order, -1)
+    for code in program.codes:
+        reach = max((place[v] for v in code.variables if v in place), default=-1)
+        for v in code.variables:
+            if v in place:
+                last[v] = max(last[v], reach)
+    result: list[tuple[int, ...] | None] = []
+    for depth in range(len(order)):
+        earlier = [v for v in order[:depth] if size(program.domains[v]) > 1]
+        frontier = tuple(v for v in earlier if last[v] >= depth)
+        result.append(frontier if len(frontier) < len(earlier) else None)
+    return result
+
+
+def elimination_order(program: Program, variables: Sequence[int]) -> list[int]:
+    """An order of the variables with small frontiers: greedily, the next adds least to the frontier's volume."""
+    scopes = [set(code.variables) & set(variables) for code in program.codes]
+    weight = {v: log(size(program.domains[v])) for v in variables}
+    order: list[int] = []
+    chosen: set[int] = set()
+    rest = list(variables)
+    while rest:
+
+        def cost(v: int) -> tuple[float, int, float]:
+            after = chosen | {v}
+            touched = [scope for scope in scopes if scope & after and not scope <= after]
+            frontier = set().union(*touched) & after if touched else set()
+            joined = sum(1 for scope in scopes if v in scope and scope & chosen)
+            return sum(weight[u] for u in frontier), -joined, weight[v]
+
+        best = min(rest, key=cost)
+        rest.remove(best)
+        chosen.add(best)
+        order.append(best)
+    return order
+
+
+class PythonSearch:
+    """The search over one presolved program. deadline: a time.perf_counter() value, or None."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+
+    def _start(self, order: Sequence[int], deadline: float | None, permanent: int = -1) -> State | None:
+        self.order, self.deadline = order, deadline
+        self.frontier = frontiers(self.program, order)
+        self.state = State(self.program, permanent)
+        for number in range(len(self.program.codes)):
+            self.state.schedule(number)
+        return self.state if self.state.propagate() else None
+
+    def _advance(self, depth: int, fresh: bool) -> tuple[int, bool]:
+        """Skip decided variables. fresh: whether everything before ``depth`` is decided and nothing at it split."""
+        low, high = self.state.low, self.state.high
+        while depth < len(self.order) and low[self.order[depth]] == high[self.order[depth]]:
+            depth, fresh = depth + 1, True
+        if self.deadline is not None and time.perf_counter() > self.deadline:
+            raise TimeLimit("the time limit passed before the answer was known")
+        return depth, fresh
+
+    def _key(self, depth: int, fresh: bool) -> Key | None:
+        frontier = self.frontier[depth] if fresh else None
+        return None if frontier is None else (depth, *(self.state.low[v] for v in frontier))
+
+    def _branches(self, v: int, descending: bool) -> list[tuple[int, int]]:
+        state = self.state
+        if state.values[v] is None and state.size(v) > SPLIT_ABOVE:
+            middle = (state.low[v] + state.high[v]) // 2
+            branches = [(state.low[v], middle), (middle + 1, state.high[v])]
+        else:
+            branches = [(x, x) for x in state.current(v)]
+        return branches[::-1] if descending else branches
+
+    def solutions(
+        self, order: Sequence[int], descending: Sequence[bool], deadline: float | None = None
+    ) -> Iterator[list[int]]:
+        """Every solution, as values by position, lexicographically by ``order``; descending[i]: largest first at
+        order[i]. Variables outside ``order`` keep their smallest value."""
+        if self._start(order, deadline) is not None:
+            yield from self._solutions(0, True, descending, set())
+
+    def _solutions(self, depth: int, fresh: bool, descending: Sequence[bool], dead: set[Key]) -> Iterator[list[int]]:
+        depth, fresh = self._advance(depth, fresh)
+        state = self.state
+        if depth == len(self.order):
+            yield list(state.low)
+            return
+        key = self._key(depth, fresh)
+        if key in dead:
+            return
+        found = False
+        v = self.order[depth]
+        for low, high in self._branches(v, descending[depth]):
+            mark = len(state.trail)
+            if state.restrict(v, low, high) and state.propagate():
+                for solution in self._solutions(depth, False, descending, dead):
+                    found = True
+                    yield solution
+            state.undo(mark)
+        if not found and key is not None and len(dead) < MEMORY_LIMIT:
+            dead.add(key)
+
+    def count(self, order: Sequence[int], deadline: float | None = None) -> int:
+        """The number of solutions over the variables of ``order``."""
+        return 0 if self._start(order, deadline) is None else self._count(0, True, {})
+
+    def _count(self, depth: int, fresh: bool, known: dict[Key, int]) -> int:
+        depth, fresh = self._advance(depth, fresh)
+        state = self.state
+        if state.active == 0:
+            total = 1
+            for v in self.order[depth:]:
+                total *= state.size(v)
+            return total
+        key = self._key(depth, fresh)
+        if key is not None and key in known:
+            return known[key]
+        total = 0
+        v = self.order[depth]
+        for low, high in self._branches(v, False):
+            mark = len(state.trail)
+            if state.restrict(v, low, high) and state.propagate():
+                total += self._count(depth, False, known)
+            state.undo(mark)
+        if key is not None and len(known) < MEMORY_LIMIT:
+            known[key] = total
+        return total
+
+    def best(
+        self, order: Sequence[int], descending: Sequence[bool], bounded: Code, deadline: float | None = None
+    ) -> tuple[int | None, list[int] | None, bool]:
+        """The smallest objective, one solution that has it, and whether the search was finished.
+
+        bounded: the program's last constraint, objective <= constant; the constant moves down with each solution.
+        """
+        assert self.program.codes[-1] is bounded
+        self.value: int | None = None
+        self.incumbent: list[int] | None = None
+        finished = True
+        try:
+            if self._start(order, deadline, len(self.program.codes) - 1) is not None:
+                self._improve(0, True, descending, bounded, set())
+        except TimeLimit:
+            finished = False
+        return self.value, self.incumbent, finished
+
+    def _improve(self, depth: int, fresh: bool, descending: Sequence[bool], bounded: Code, done: set[Key]) -> None:
+        depth, fresh = self._advance(depth, fresh)
+        state = self.state
+        if depth == len(self.order):
+            # Nodes end with: objective, constant, objective <= constant.
+            self.value = forward(bounded, state.low, state.high)[-3][0]
+            self.incumbent = list(state.low)
+            bounded.a[-2] = self.value - 1
+            return
+        key = self._key(depth, fresh)
+        if key in done:
+            return
+        v = self.order[depth]
+        for low, high in self._branches(v, descending[depth]):
+            mark = len(state.trail)
+            if state.restrict(v, low, high):
+                state.schedule(state.permanent)
+                if state.propagate():
+                    self._improve(depth, False, descending, bounded, done)
+            state.undo(mark)
+        # Every improvement below was found, and the bound only tightens: nothing is left here.
+        if key is not None and len(done) < MEMORY_LIMIT:
+            done.add(key)

@@ -1,0 +1,71 @@
+"""One random problem, every question, against brute force."""
+
+from __future__ import annotations
+
+import random
+from itertools import islice
+
+from constrint import Expr
+from tests.constrint.generate import brute_force, objective_values, random_number, random_problem
+
+
+def check_everything(seed: int, engine: str, largest: int = 1500) -> None:
+    """Ask every question of random problem ``seed`` and compare with brute force; AssertionError names the seed."""
+    problem = random_problem(seed, largest)
+    rng = random.Random(seed + 10**9)
+    expected = brute_force(problem)
+    names = list(problem.domains)
+    context = f"seed {seed}, engine {engine}: {[str(c) for c in problem.constraints]} over {dict(problem.domains)}"
+
+    assert problem.count(engine=engine) == len(expected), context
+
+    chosen = rng.sample(names, rng.randint(0, len(names)))
+    prefer = [(name, rng.choice(["min", "max"])) for name in chosen]
+    order = prefer + [(name, "min") for name in names if name not in chosen]
+
+    def rank(solution: dict[str, int]) -> tuple[int, ...]:
+        return tuple(-solution[name] if way == "max" else solution[name] for name, way in order)
+
+    ranked = sorted(expected, key=rank)
+    result = problem.solve(prefer=prefer, engine=engine)
+    assert result.status == ("feasible" if ranked else "infeasible"), context
+    assert result.solution == (ranked[0] if ranked else None), context
+    assert result.proven, context
+    assert list(islice(problem.solutions(prefer=prefer, engine=engine), len(ranked) + 2)) == ranked, context
+
+    objective = random_number(rng, [_variable(name) for name in names], 2, False)
+    if isinstance(objective, Expr):
+        check_best(problem, objective, ranked, prefer, engine, context)
+    check_explain(problem, not expected, engine, context)
+
+
+def check_best(problem, objective, ranked, prefer, engine, context):  # type: ignore[no-untyped-def]
+    """``best`` both ways; ``ranked``: the solutions in order of preference."""
+    scored = objective_values(objective, ranked)
+    for way in ("minimize", "maximize"):
+        result = problem.best(**{way: objective}, prefer=prefer, engine=engine)
+        context_here = f"{way} {objective}; {context}"
+        if not scored:
+            assert (result.status, result.proven) == ("infeasible", True), context_here
+            continue
+        value = (min if way == "minimize" else max)(value for value, _ in scored)
+        first = next(solution for score, solution in scored if score == value)
+        assert (result.status, result.objective, result.bound) == ("feasible", value, value), context_here
+        assert result.proven, context_here
+        assert result.solution == first, context_here
+
+
+def check_explain(problem, infeasible, engine, context):  # type: ignore[no-untyped-def]
+    """The core conflicts, and without any one of its members it does not."""
+    core = problem.explain(engine=engine)
+    assert bool(core) is infeasible, context
+    if core:
+        assert not brute_force(problem.subproblem(core)), context
+        for left_out in core:
+            assert brute_force(problem.subproblem([c for c in core if c is not left_out])), context
+
+
+def _variable(name: str) -> Expr:
+    from constrint.expr import variable
+
+    return variable(name)

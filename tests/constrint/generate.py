@@ -1,0 +1,114 @@
+"""Random small problems with every operator, and their brute force."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from fractions import Fraction
+
+from constrint import Expr, Problem, cdiv, divides, implies, isin, maximum, minimum, table
+from constrint.evaluate import evaluate, holds
+
+
+def random_problem(seed: int, largest: int = 1500, rationals: bool = True) -> Problem:
+    """A problem of 2 to 6 variables and 1 to 5 constraints whose domains multiply to at most ``largest``."""
+    rng = random.Random(seed)
+    problem = Problem(f"random {seed}")
+    volume = 1
+    variables: list[Expr] = []
+    for i in range(rng.randint(2, 6)):
+        count = rng.randint(1, max(1, min(12, largest // volume)))
+        kind = rng.random()
+        if kind < 0.4:
+            start = rng.randint(-3, 4)
+            values: object = range(start, start + count)
+        elif kind < 0.6:
+            values = [2**k for k in range(min(count, 7))]
+        else:
+            values = rng.sample(range(-6, 25), count)
+        variables.append(problem.variable(f"x{i}", values))  # type: ignore[arg-type]
+        volume *= len(problem.domains[f"x{i}"])
+    for _ in range(rng.randint(1, 5)):
+        problem.add(_condition(rng, variables, 2, rationals))
+    return problem
+
+
+def random_number(rng: random.Random, variables: list[Expr], depth: int, rationals: bool) -> Expr | int:
+    """A random numeric expression."""
+    if depth == 0 or rng.random() < 0.25:
+        return rng.choice(variables) if rng.random() < 0.75 else rng.randint(-4, 12)
+    a = random_number(rng, variables, depth - 1, rationals)
+    b = random_number(rng, variables, depth - 1, rationals)
+    op = rng.choice(["+", "+", "-", "*", "*", "//", "cdiv", "%", "min", "max", "abs", "**", "neg", "/", "bool"])
+    # Plain integers would compute at once, and fail on zero; only expressions are wanted here.
+    x = a if isinstance(a, Expr) else rng.choice(variables)
+    match op:
+        case "+":
+            return x + b
+        case "-":
+            return x - b
+        case "*":
+            return x * b
+        case "//":
+            return x // b
+        case "cdiv":
+            return cdiv(x, b)
+        case "%":
+            return x % b
+        case "min":
+            return minimum(x, b)
+        case "max":
+            return maximum(x, b, 2)
+        case "abs":
+            return abs(x)
+        case "neg":
+            return -x
+        case "**":
+            return x ** (rng.randint(0, 3) if rng.random() < 0.8 else minimum(rng.choice(variables), 3))
+        case "bool":
+            return _condition(rng, variables, 0, rationals) + b
+    return x / b if rationals else x
+
+
+def _condition(rng: random.Random, variables: list[Expr], depth: int, rationals: bool) -> Expr:
+    roll = rng.random()
+    if depth and roll < 0.3:
+        p = _condition(rng, variables, depth - 1, rationals)
+        q = _condition(rng, variables, depth - 1, rationals)
+        return rng.choice([p & q, p | q, p | q, ~p, implies(p, q)])
+    if roll < 0.4:
+        return isin(rng.choice(variables), rng.sample(range(-3, 17), 5))
+    if roll < 0.47:
+        columns = rng.sample(variables, 2)
+        return table(columns, [(rng.randint(-2, 8), rng.randint(-2, 8)) for _ in range(12)])
+    a = random_number(rng, variables, 2, rationals)
+    b = random_number(rng, variables, 1, rationals)
+    x = a if isinstance(a, Expr) else rng.choice(variables)
+    if roll < 0.57:
+        return divides(b, x)
+    if roll < 0.63:
+        return x % b == 0
+    return rng.choice([x == b, x != b, x < b, x <= b, x > b, x >= b, x <= b, x >= b])
+
+
+def brute_force(problem: Problem) -> list[dict[str, int]]:
+    """Every solution, in the order of declaration."""
+    names = list(problem.domains)
+    conditions = [constraint.condition for constraint in problem.constraints]
+    found = []
+    for values in itertools.product(*problem.domains.values()):
+        assignment = dict(zip(names, values, strict=True))
+        if all(holds(condition, assignment) for condition in conditions):
+            found.append(assignment)
+    return found
+
+
+def objective_values(objective: Expr, solutions: list[dict[str, int]]) -> list[tuple[int, dict[str, int]]]:
+    """The objective of each solution where it is defined (and an integer)."""
+    result = []
+    for solution in solutions:
+        value = evaluate(objective, solution)
+        if value is not None:
+            assert not isinstance(value, Fraction)
+            result.append((int(value), solution))
+    return result
