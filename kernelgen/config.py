@@ -252,7 +252,7 @@ def check_output(path: Path) -> None:
         folder = folder.parent
     if not folder.is_dir():
         raise ConfigError(f"cannot write {path}: {folder} is not a folder")
-    if not os.access(folder, os.W_OK | os.X_OK):
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
         raise ConfigError(f"cannot write {path}: no permission to write in {folder}")
 
 
