@@ -5,6 +5,7 @@ Importing this costs nothing; NumPy is imported when an array type is asked for.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,7 @@ def tolerance(dtype: str, seq: int) -> float:
     """
     unit = dtype_info(dtype).unit_roundoff
     carried = 2 - 0.5**seq
-    return (SPECIAL_ERROR * unit * carried**2 + (unit / 2) ** 2) ** 0.5
+    return math.hypot(carried * math.sqrt(SPECIAL_ERROR * unit), unit / 2)
 
 
 def element_tolerance(dtype: str) -> float:

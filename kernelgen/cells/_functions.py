@@ -117,6 +117,12 @@ class where(sympy.Function):  # type: ignore[misc]
     nargs = 3
     is_real = True
 
+    def __new__(cls, condition: Any, a: Any, b: Any, **options: Any) -> Any:
+        """Refuse a plain True or False: it comes from ``x == 0``, which Python has already decided."""
+        if isinstance(condition, bool):
+            raise CellError("where() got a plain True or False instead of a condition; for x == 0 write equal(x, 0)")
+        return super().__new__(cls, condition, a, b, **options)
+
     @classmethod
     def eval(cls, condition: Any, a: Any, b: Any) -> Any:
         """Choose at once where the condition is known. Raises CellError where it is no condition."""

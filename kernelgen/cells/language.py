@@ -263,4 +263,6 @@ class Cell:
             if not isinstance(node, _NODES) or node.is_finite is False:
                 part = node if node.is_Atom else f"the function {node.func.__name__}"
                 raise self._error(f"{what} uses {part}, which is not in the language; it has {_FUNCTION_NAMES}")
+            if isinstance(node, where) and node.args[0].is_Symbol:
+                raise self._error(f"{what}: where() needs a condition such as x > 0, not {node.args[0]}")
         return expression

@@ -110,7 +110,7 @@ class Printer:
         if isinstance(node, And | Or):
             word, own = (self.words["and"], AND) if isinstance(node, And) else (self.words["or"], OR)
             parts = sorted(node.args, key=sympy.default_sort_key)
-            return own, f" {word} ".join(self.text(part, own + 1) for part in parts)
+            return own, f" {word} ".join(self.text(part, RELATION) for part in parts)
         if isinstance(node, Not):
             return UNARY, f"{self.words['not']}{self.text(node.args[0], UNARY)}"
         name = node.func.__name__

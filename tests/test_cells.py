@@ -1,0 +1,238 @@
+"""The cell language, the library of cells and users' files."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import sympy
+
+from kernelgen.cells import cell_names, language, load_cell
+from kernelgen.cells.language import (
+    Cell,
+    Gate,
+    equal,
+    exp,
+    log,
+    log_sigmoid,
+    maximum,
+    minimum,
+    relu,
+    sigmoid,
+    softplus,
+    sqrt,
+    tanh,
+    where,
+)
+from kernelgen.cells.language import abs as absolute
+from kernelgen.emit.numpy import FUNCTIONS, NumpyPrinter
+from kernelgen.emit.text import equations
+from kernelgen.errors import CellError
+
+pytestmark = pytest.mark.unit
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def make(step: Callable[[Any, Any], Any], **changes: Any) -> Cell:
+    """A cell with states h and c and the gates a and b."""
+    fields: dict[str, Any] = {"states": ("h", "c"), "gates": (Gate("a"), Gate("b")), **changes}
+    return Cell(name=fields.pop("name", "trial"), title="Trial", paper="none", step=step, **fields)
+
+
+def good(gate: Any, state: Any) -> dict[str, Any]:
+    return {"h": tanh(gate.a), "c": gate.b + state.c}
+
+
+def test_the_library_has_its_cells_in_the_gate_orders_of_pytorch() -> None:
+    assert cell_names() == ["elman", "elman_relu", "gru", "lstm", "slstm"]
+    found = {name: load_cell(name) for name in cell_names()}
+    assert all(cell.name == name for name, cell in found.items())
+    assert [gate.name for gate in found["lstm"].gates] == ["i", "f", "g", "o"]
+    assert [gate.name for gate in found["slstm"].gates] == ["i", "f", "z", "o"]
+    assert found["slstm"].states == ("h", "c", "n", "m")
+    gru = found["gru"]
+    assert [gru.gates[index].name for index in gru.recurrent_gates] == ["r", "z", "g"]
+    assert [gru.gates[index].name for index in gru.input_gates] == ["r", "z", "n"]
+    assert [gru.gates[index].name for index in gru.bias_gates] == ["r", "z", "n", "g"]
+
+
+@pytest.mark.parametrize(
+    ("step", "changes", "message"),
+    [
+        (lambda g, s: {"h": g.a + g.b}, {}, "no expression for state 'c'"),
+        (lambda g, s: {**good(g, s), "d": g.a}, {}, "'d', which is no state"),
+        (lambda g, s: good(g, s) | {"c": g.b + sympy.Symbol("q")}, {}, "the symbol q"),
+        (lambda g, s: good(g, s) | {"c": g.z}, {}, "gate.z, which is not declared"),
+        (lambda g, s: good(g, s) | {"c": g.b + s.m}, {}, "state.m, which is not declared"),
+        (lambda g, s: {"h": tanh(g.a), "c": s.c}, {}, "gate 'b' is used by no expression"),
+        (lambda g, s: good(g, s) | {"c": sympy.sin(g.b)}, {}, "the function sin, which is not in the language"),
+        (lambda g, s: good(g, s) | {"c": sympy.oo}, {}, "oo, which is not in the language"),
+        (lambda g, s: good(g, s) | {"c": sympy.I * g.b}, {}, "I, which is not in the language"),
+        (lambda g, s: good(g, s) | {"c": "b"}, {}, "'b' for state 'c', which is no expression"),
+        (lambda g, s: good(g, s) | {"c": g.b > 0}, {}, "no number"),
+        (lambda g, s: good(g, s) | {"c": max(g.b, 0)}, {}, "use where(condition, a, b), maximum or minimum"),
+        (lambda g, s: good(g, s) | {"c": where(g.b == 0, 1, 2)}, {}, "for x == 0 write equal(x, 0)"),
+        (lambda g, s: good(g, s) | {"c": where(g.b, 1, 2)}, {}, "where() needs a condition"),
+        (lambda g, s: tanh(g.a), {}, "must return a dict"),
+        (lambda g, s: (good(g, s), {"a": g.b}), {}, "'a' cannot name an intermediate value"),
+        (good, {"gates": (Gate("a"), Gate("a"))}, "'a' is used twice"),
+        (good, {"gates": (Gate("h"), Gate("b"))}, "'h' is used twice"),
+        (good, {"gates": (Gate("a", False), Gate("b", False))}, "no gate has a recurrent product"),
+        (good, {"gates": (Gate("a"), Gate("b", False, False, False))}, "gate 'b' receives nothing"),
+        (good, {"gates": tuple(Gate(f"a{i}") for i in range(33))}, "33 gates"),
+        (good, {"states": ()}, "there is no state"),
+        (good, {"gates": (Gate("σ"), Gate("b"))}, "'σ' is no name"),
+        (good, {"name": "my cell"}, "'my cell' is no name"),
+        (good, {"ranges": {"n": (0, 1)}}, "a range is given for 'n'"),
+        (good, {"ranges": {"c": (1, 0)}}, "the range of state 'c' is empty"),
+    ],
+)
+def test_a_definition_that_makes_no_sense_is_refused_with_its_reason(
+    step: Callable[[Any, Any], Any], changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(CellError) as caught:
+        make(step, **changes)
+    assert message in str(caught.value)
+
+
+def test_a_fingerprint_follows_the_definition_and_nothing_else() -> None:
+    cell = make(good)
+    assert make(lambda gate, state: good(gate, state)) == cell
+    assert make(good, ranges={"c": (0.0, 1.0)}).fingerprint == cell.fingerprint
+    others = [
+        make(lambda gate, state: {"h": tanh(gate.a), "c": gate.b - state.c}),
+        make(good, gates=(Gate("a"), Gate("b", bias=False))),
+        make(good, gates=(Gate("b"), Gate("a"))),
+        make(good, name="other"),
+        make(lambda gate, state: (good(gate, state), {"new": tanh(gate.a)})),
+    ]
+    assert len({cell, *others}) == 6
+
+
+def test_fingerprints_and_sources_are_the_same_in_every_process() -> None:
+    code = (
+        "import hashlib\n"
+        "from kernelgen.cells import cell_names, load_cell\n"
+        "from kernelgen.emit.cuda import cell_struct\n"
+        "for name in cell_names():\n"
+        "    cell = load_cell(name)\n"
+        "    print(cell.fingerprint, hashlib.sha256(cell_struct(cell).encode()).hexdigest())\n"
+    )
+
+    def run(seed: str) -> str:
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, check=True)
+        return done.stdout.decode()
+
+    first = run("1")
+    assert len(first.split()) == 10
+    assert run("2") == first
+
+
+def test_listing_cells_does_not_load_sympy() -> None:
+    code = "import sys; from kernelgen.cells import cell_names; print(len(cell_names()), 'sympy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
+    assert done.stdout.split() == [b"5", b"False"]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        sigmoid, log_sigmoid, softplus, relu, tanh, exp, lambda x: log(x * x + 1), lambda x: sqrt(x * x + 1), absolute,
+        lambda x: maximum(x, x * x), lambda x: minimum(2, x * x), lambda x: where(x > 0.3, x * x, tanh(x)),
+        lambda x: where(equal(x, 0) | (x < -1), 0, sigmoid(x) / (1 + exp(x))),
+    ],
+)  # fmt: skip
+def test_every_function_knows_its_derivative(function: Callable[[Any], Any]) -> None:
+    x = sympy.Symbol("x", real=True)
+    expression = function(x)
+    space = {f"function_{name}": value for name, value in FUNCTIONS.items()}
+    value, slope = (
+        eval(f"lambda x: {NumpyPrinter().text(node)} + 0.0 * x", space) for node in (expression, expression.diff(x))
+    )
+    points, step = np.linspace(-3.037, 2.971, 41), 1e-6
+    difference = (value(points + step) - value(points - step)) / (2 * step)
+    np.testing.assert_allclose(slope(points), difference, rtol=1e-7, atol=1e-8)
+
+
+def test_equations_read_like_the_definition() -> None:
+    text = equations(load_cell("lstm"))
+    assert "doi:10.1162/neco.1997.9.8.1735" in text
+    assert "f = R_f h + Wx_f + b_f" in text
+    assert "c' = c · σ(f) + σ(i) · tanh(g)" in text
+    assert "h' = σ(o) · tanh(c')" in text
+    gru = equations(load_cell("gru"))
+    assert "n = Wx_n + b_n\n" in gru
+    assert "g = R_g h + b_g\n" in gru
+    assert "h' = h · σ(z) + (1 - σ(z)) · tanh(n + g · σ(r))" in gru
+    assert "decay = exp(-|gap|)" in equations(load_cell("slstm"))
+
+
+OWN = """\
+from kernelgen.cells.language import Cell, Gate, tanh
+
+def step(gate, state):
+    return {"h": tanh(gate.a)}
+
+MINE = Cell("mine", "Mine", "nowhere", ("h",), (Gate("a"),), step)
+"""
+
+
+def test_a_cell_of_ones_own_is_loaded_from_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(OWN)
+    assert load_cell(f"{file}:MINE").name == "mine"
+    assert load_cell(str(file)) == load_cell(f"{file}:MINE")
+    assert [path.name for path in tmp_path.iterdir()] == ["own.py"], "nothing is written beside a user's file"
+    example = load_cell(f"{ROOT / 'examples' / 'own_cell.py'}:MGU")
+    assert "h' = h + σ(f) · (tanh(x + g · σ(f)) - h)" in equations(example)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "message"),
+    [
+        (OWN, "MINNE", "own.py: the file has no 'MINNE'; known: MINE"),
+        (OWN, "step", "own.py: step is a function, not a Cell"),
+        ("x = 1\n", "MINE", "own.py: the file has no 'MINE'; it defines no Cell at all"),
+        (OWN + "def broken(:\n", "MINE", "own.py:7: "),
+        (OWN + "\n\nprint(undefined)\n", "MINE", "own.py:9: NameError: name 'undefined' is not defined"),
+        (OWN.replace("tanh(gate.a)", "tanh(gate.q)"), "MINE", "own.py:4: cell 'mine': the step uses gate.q"),
+        (OWN.replace('("h",)', '("h", "c")'), "MINE", "own.py:6: cell 'mine': the step gives no expression"),
+        (OWN.replace("tanh(gate.a)", "1 / 0 + gate.a"), "MINE", "own.py:4: ZeroDivisionError"),
+        ("raise SystemExit(3)\n", "MINE", "own.py:1: SystemExit: 3"),
+        ("import missing_module_of_mine\n", "MINE", "own.py:1: ModuleNotFoundError"),
+        ("x = '\0'\n", "MINE", "own.py:"),
+        (OWN + "OTHER = MINE\n", "", "own.py: say which cell is meant"),
+    ],
+)
+def test_an_error_in_a_users_file_names_the_file_and_the_line(
+    tmp_path: Path, text: str, name: str, message: str
+) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(text)
+    with pytest.raises(CellError) as caught:
+        load_cell(f"{file}:{name}" if name else str(file))
+    assert message in str(caught.value)
+
+
+def test_an_unknown_cell_is_answered_with_the_near_names(tmp_path: Path) -> None:
+    with pytest.raises(CellError, match=r"unknown cell 'lsmt'; did you mean lstm"):
+        load_cell("lsmt")
+    with pytest.raises(CellError, match="unknown cell 'language'"):
+        load_cell("language")
+    with pytest.raises(CellError, match=r"cannot read the cell file .*none\.py: No such file"):
+        load_cell(f"{tmp_path / 'none.py'}:X")
+
+
+def test_every_public_function_is_named_in_the_message_about_others() -> None:
+    names = {name for name in language.__all__ if name not in ("Cell", "Gate")}
+    with pytest.raises(CellError) as caught:
+        make(lambda g, s: good(g, s) | {"c": sympy.cosh(g.b)})
+    assert names <= set(str(caught.value).replace(",", "").split())
