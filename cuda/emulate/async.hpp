@@ -1,5 +1,6 @@
 // cp.async: the source is read when the copy is issued, the destination written as late as the rules allow, which is
-// when the issuing thread waits for the copy's group. PTX ISA, "Data Movement and Conversion Instructions: Asynchronous copy".
+// when the issuing thread waits for the copy's group. PTX ISA, "Data Movement and Conversion Instructions:
+// Asynchronous copy".
 #pragma once
 
 #include "global.hpp"

@@ -1,6 +1,6 @@
 // Fibers: a stack each, and a switch between it and the scheduler's stack.
 //
-// On x86-64 the switch saves the six registers that the System V ABI lets a callee rely on (AMD64 ABI, 3.2.1) and
+// On x86-64 (ELF) the switch saves the six registers that the System V ABI lets a callee rely on (AMD64 ABI, 3.2.1) and
 // costs a few nanoseconds; elsewhere, and where TILESMITH_UCONTEXT is defined, ucontext does the same.
 #pragma once
 
@@ -11,7 +11,7 @@
 #include <cstdint>
 #include <new>
 
-#if defined(__x86_64__) && !defined(TILESMITH_UCONTEXT)
+#if defined(__x86_64__) && defined(__ELF__) && !defined(TILESMITH_UCONTEXT)
 #define TILESMITH_SWITCH_X86_64
 #else
 #include <ucontext.h>

@@ -6,8 +6,8 @@
 
 namespace tilesmith::emulate {
 
-/// d = a x b + c, 16 x 8 x 16. The 16 products and c are summed in double and rounded to float once: at least as exact as
-/// the hardware, whose order and intermediate rounding are not documented.
+/// d = a x b + c, 16 x 8 x 16. The 16 products and c are summed in double and rounded to float once: at least as
+/// exact as the hardware, whose order and intermediate rounding are not documented.
 Accumulators multiply_16x8x16(const MatrixOperands& operands, float (*decode)(unsigned), const Site& site) {
     Accumulators result;
     collective("mma_m16n8k16", site, operands, result, [decode](Warp& warp) {
@@ -39,7 +39,9 @@ Accumulators multiply_16x8x16(const MatrixOperands& operands, float (*decode)(un
 
 /// ldmatrix.trans of 1, 2 or 4 8 x 8 matrices. A row is read by the lane that gives its address.
 Fragments load_matrices_transposed(unsigned matrices, unsigned row_address, const Site& site) {
-    const char* operation = matrices == 1 ? "ldmatrix_x1_trans" : matrices == 2 ? "ldmatrix_x2_trans" : "ldmatrix_x4_trans";
+    const char* operation = matrices == 1   ? "ldmatrix_x1_trans"
+                            : matrices == 2 ? "ldmatrix_x2_trans"
+                                            : "ldmatrix_x4_trans";
     Fragments result;
     collective(operation, site, row_address, result, [matrices, &site](Warp& warp) {
         unsigned short words[4][8][8];

@@ -64,6 +64,12 @@ void store_global(void* address, const Type& value, const Site& site) {
 inline unsigned short load_shared_16(SharedAddress address, Site site = Site::current()) {
     return emulate::load_shared<unsigned short>(address, site);
 }
+inline unsigned load_shared_32(SharedAddress address, Site site = Site::current()) {
+    return emulate::load_shared<unsigned>(address, site);
+}
+inline uint2 load_shared_64(SharedAddress address, Site site = Site::current()) {
+    return emulate::load_shared<uint2>(address, site);
+}
 inline uint4 load_shared_128(SharedAddress address, Site site = Site::current()) {
     return emulate::load_shared<uint4>(address, site);
 }

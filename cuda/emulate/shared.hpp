@@ -80,7 +80,8 @@ class SharedMemory {
                              bytes, static_cast<long long>(address) - shared_base, bytes_.size()) +
                         describe(access)};
         if (address % bytes != 0)
-            throw Fault{text("misaligned access to shared memory: %u bytes at offset %u, which is no multiple of %u\n  ",
+            throw Fault{text("misaligned access to shared memory: %u bytes at offset %u, which is no multiple of "
+                             "%u\n  ",
                              bytes, offset, bytes) +
                         describe(access)};
         return offset;
