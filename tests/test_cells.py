@@ -236,3 +236,12 @@ def test_every_public_function_is_named_in_the_message_about_others() -> None:
     with pytest.raises(CellError) as caught:
         make(lambda g, s: good(g, s) | {"c": sympy.cosh(g.b)})
     assert names <= set(str(caught.value).replace(",", "").split())
+
+
+def test_the_documentation_shows_the_library_and_the_example_as_they_are() -> None:
+    text = (ROOT / "docs" / "cells.md").read_text()
+    for name in cell_names():
+        for line in equations(load_cell(name)).splitlines():
+            assert line in text, f"{name}: {line}"
+    example = (ROOT / "examples" / "own_cell.py").read_text()
+    assert example[example.index("from kernelgen") :] in text
