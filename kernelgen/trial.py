@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,6 +15,22 @@ from kernelgen.shape import Shape
 
 Status = Literal["rejected", "compiled", "valid", "measured", "failed"]
 Place = Literal["emulator", "gpu"]
+
+
+def timestamp() -> str:
+    """Now, in UTC, as ISO 8601 to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@functools.cache
+def installed_version(package: str = "tilesmith") -> str:
+    """A package's installed version; "unknown" where it runs from a checkout that was never installed."""
+    from importlib import metadata
+
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "unknown"
 
 
 @dataclass(frozen=True)
@@ -81,8 +98,8 @@ class Trial:
     compiler: str = ""
     validation: Validation | None = None
     measurement: Measurement | None = None
-    created: str = field(default_factory=lambda: timestamp())
-    tilesmith: str = field(default_factory=lambda: installed_version())
+    created: str = field(default_factory=timestamp)
+    tilesmith: str = field(default_factory=installed_version)
 
     def replace(self, **changes: Any) -> Trial:
         """The same candidate a stage further: a copy with some fields changed and a new time of creation."""
@@ -102,18 +119,3 @@ class Trial:
             if values.get(name) is not None:
                 values[name] = kind(**values[name])
         return cls(**values)
-
-
-def timestamp() -> str:
-    """Now, in UTC, as ISO 8601 to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def installed_version(package: str = "tilesmith") -> str:
-    """A package's installed version; "unknown" where it runs from a checkout that was never installed."""
-    from importlib import metadata
-
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "unknown"

@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from processes import drop_privileges, start, unprivileged_folder
@@ -264,6 +265,34 @@ def test_without_a_file_and_permission_to_make_one_it_is_empty() -> None:
 def test_a_folder_in_place_of_the_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="Is a directory"):
         Store(tmp_path)
+
+
+class Interrupted:
+    """A connection on which Ctrl-C arrives just before a trial is committed."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._database, name)
+
+    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        if statement == "COMMIT":
+            raise KeyboardInterrupt
+        return self._database.execute(statement, *values)
+
+
+def test_an_interrupt_leaves_no_lock_behind(store: Store) -> None:
+    database = store._database
+    assert database is not None
+    store._database = Interrupted(database)  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        store.add(PLAIN)
+    store._database = database
+    with Store(store.path) as other:
+        other.add(FULL)
+    store.add(PLAIN)
+    assert store.trials() == [FULL, PLAIN]
 
 
 WRITER = """
