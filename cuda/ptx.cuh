@@ -60,6 +60,16 @@ TILESMITH_DEVICE unsigned short load_shared_16(SharedAddress address) {
     asm volatile("ld.shared.u16 %0, [%1];" : "=h"(value) : "r"(address) : "memory");
     return value;
 }
+TILESMITH_DEVICE unsigned load_shared_32(SharedAddress address) {
+    unsigned value;
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(value) : "r"(address) : "memory");
+    return value;
+}
+TILESMITH_DEVICE uint2 load_shared_64(SharedAddress address) {
+    uint2 value;
+    asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(value.x), "=r"(value.y) : "r"(address) : "memory");
+    return value;
+}
 TILESMITH_DEVICE uint4 load_shared_128(SharedAddress address) {
     uint4 value;
     asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"

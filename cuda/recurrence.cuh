@@ -73,6 +73,19 @@ TILESMITH_DEVICE uint4 load_row_of_8(const unsigned short* row, int valid) {
     return uint4{words[0], words[1], words[2], words[3]};
 }
 
+/// Copy `Bytes` (2, 4, 8 or 16) from shared to global memory.
+template <int Bytes>
+TILESMITH_DEVICE void copy_to_global(void* to, SharedAddress from) {
+    if constexpr (Bytes == 16)
+        store_global_128(to, load_shared_128(from));
+    else if constexpr (Bytes == 8)
+        store_global_64(to, load_shared_64(from));
+    else if constexpr (Bytes == 4)
+        store_global_32(to, load_shared_32(from));
+    else
+        store_global_16(to, load_shared_16(from));
+}
+
 /// One 16-bit value as a float.
 template <class Type>
 TILESMITH_DEVICE float to_float(unsigned short value) {

@@ -68,13 +68,18 @@ struct Resident {
 
     // ---- shared memory ----
     static constexpr int chunk = 16;  // bytes: 8 elements
-    // h: [buffer][previous unit / 8][sequence, permuted][8]
+    // A row of units of one sequence: an odd number of chunks, so that 8 rows lie in 8 different groups of banks.
+    static constexpr int row_bytes = (padded_units / 8 | 1) * chunk;
+    // What is written out for every step: planes of [sequence][unit]. The first is h, the others are staged.
+    static constexpr int planes = save == Save::hidden ? 1 : save == Save::states ? states : states + gates;
+    // Two buffers of results, [h, staged planes]: one is read while the other is written.
+    // h: [previous unit / 8][sequence, permuted][8]; staged: [plane][sequence][unit].
     static constexpr int hidden_bytes = padded_k / 8 * rows * chunk;
-    static constexpr int hidden_at = 0;
-    // Wx: [stage][gate][sequence][unit / 8, an odd number][8]; odd, so that 8 rows of a matrix lie in 8 bank groups
-    static constexpr int ring_row = (padded_units / 8 | 1) * chunk;
-    static constexpr int stage_bytes = input_gates * rows * ring_row;
-    static constexpr int ring_at = hidden_at + 2 * hidden_bytes;
+    static constexpr int plane_bytes = rows * row_bytes;
+    static constexpr int buffer_bytes = hidden_bytes + (planes - 1) * plane_bytes;
+    // Wx: [stage][gate][sequence][unit]
+    static constexpr int stage_bytes = input_gates * rows * row_bytes;
+    static constexpr int ring_at = 2 * buffer_bytes;
     // the part of R that is not in registers: [warp][group][tile][half][lane]
     static constexpr int weights_at = ring_at + tiling.prefetch * stage_bytes;
     static constexpr int weights_bytes = warps * shared_groups * tiles * 2 * 32 * chunk;
@@ -169,8 +174,10 @@ struct Resident {
 
     /// Bring the initial states to the registers and the initial h to the first buffer; zero all padding of h.
     TILESMITH_DEVICE void load_states() {
-        for (int i = static_cast<int>(thread_index()); i < 2 * hidden_bytes / chunk; i += threads)
-            store_shared_128(shared + hidden_at + i * chunk, uint4{0, 0, 0, 0});
+#pragma unroll
+        for (int buffer = 0; buffer < 2; ++buffer)
+            for (int i = static_cast<int>(thread_index()); i < hidden_bytes / chunk; i += threads)
+                store_shared_128(shared + buffer * buffer_bytes + i * chunk, uint4{0, 0, 0, 0});
         if constexpr (padded_units != D)
             for (int i = static_cast<int>(thread_index()); i < tiling.prefetch * stage_bytes / chunk; i += threads)
                 store_shared_128(shared + ring_at + i * chunk, uint4{0, 0, 0, 0});
@@ -194,7 +201,13 @@ struct Resident {
 
     TILESMITH_DEVICE void store_hidden(int buffer, int octet, int column_tile, int column, unsigned short word) const {
         const int at = hidden_offset(unit_warp * octets + octet, row(column_tile, column)) + 2 * g;
-        store_shared_16(shared + hidden_at + buffer * hidden_bytes + at, word);
+        store_shared_16(shared + buffer * buffer_bytes + at, word);
+    }
+
+    /// Stage a value of plane `plane` (1 and up) for writing out.
+    TILESMITH_DEVICE void stage(int buffer, int plane, int octet, int column_tile, int column, float value) const {
+        const int at = hidden_bytes + (plane - 1) * plane_bytes + row(column_tile, column) * row_bytes + 2 * unit(octet);
+        store_shared_16(shared + buffer * buffer_bytes + at, to_16<Type>(value));
     }
 
     template <class Function>
@@ -224,7 +237,7 @@ struct Resident {
             const int offset = copy % row_copies * width;
             const int global_row = minimum(first_row + local_row, in.batch - 1);  // past the batch: any row will do
             wx_from[i] = in.wx + ((static_cast<long long>(global_row) * in.seq * input_gates + gate) * shape.heads + head) * D + offset;
-            wx_to[i] = shared + ring_at + (gate * rows + local_row) * ring_row + 2 * offset;
+            wx_to[i] = shared + ring_at + (gate * rows + local_row) * row_bytes + 2 * offset;
         }
     }
 
@@ -251,7 +264,7 @@ struct Resident {
         const int matrix = lane / 8, matrix_row = lane % 8;
         const int gate = sparse ? 2 * matrix + matrix_row % 2 : matrix;
         const int local_row = sparse ? matrix_row / 2 : matrix_row;
-        return (minimum(gate, input_gates - 1) * rows + local_row) * ring_row + unit_warp * octets * chunk;
+        return (minimum(gate, input_gates - 1) * rows + local_row) * row_bytes + unit_warp * octets * chunk;
     }
 
     /// Wx of this lane's elements: words[octet][column tile][matrix] holds columns 2j, 2j + 1 of one gate, or (sparse)
@@ -263,7 +276,7 @@ struct Resident {
             for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
 #pragma unroll
                 for (int load = 0; load < loads; ++load) {
-                    const SharedAddress at = base + octet * chunk + column_tile * 8 * ring_row + load * 4 * gates_per_matrix * rows * ring_row;
+                    const SharedAddress at = base + octet * chunk + column_tile * 8 * row_bytes + load * 4 * gates_per_matrix * rows * row_bytes;
                     unsigned(&out)[4 * loads] = words[octet][column_tile];
                     const int left = matrices - 4 * load;
                     if (left == 1) {
@@ -285,6 +298,41 @@ struct Resident {
         const unsigned word = words[input_gate / gates_per_matrix];
         const int half = sparse ? input_gate % 2 : column;
         return half == 0 ? unpack_low<Type>(word) : unpack_high<Type>(word);
+    }
+
+    // ---- writing out ----
+
+    static constexpr int plane_writes = rows * row_copies;                        // per plane, of `width` elements
+    static constexpr int writes = ceil_div(planes * plane_writes, threads);       // per thread and step
+    unsigned short* write_to[writes];
+    SharedAddress write_from[writes];
+    bool write_real[writes];
+
+    TILESMITH_DEVICE void prepare_writes() {
+        const long long plane_elements = static_cast<long long>(in.batch) * in.seq * shape.heads * D;
+#pragma unroll
+        for (int i = 0; i < writes; ++i) {
+            const int write = static_cast<int>(thread_index()) + i * threads;
+            const int plane = minimum(write / plane_writes, planes - 1);
+            const int local_row = write / row_copies % rows;
+            const int offset = write % row_copies * width;
+            write_real[i] = write < planes * plane_writes && first_row + local_row < in.batch;
+            unsigned short* base = in.states + plane * plane_elements;
+            if constexpr (save == Save::gates)
+                if (plane >= states) base = in.gates + (plane - states) * plane_elements;
+            write_to[i] = base + (static_cast<long long>(first_row + local_row) * in.seq * shape.heads + head) * D + offset;
+            const int staged = hidden_bytes + (plane - 1) * plane_bytes + local_row * row_bytes + 2 * offset;
+            write_from[i] = shared + (plane == 0 ? hidden_offset(offset / 8, local_row) + 2 * (offset % 8) : staged);
+        }
+    }
+
+    /// Write the results in a buffer to global memory, and move on to the next step.
+    TILESMITH_DEVICE void write_out(int buffer) {
+#pragma unroll
+        for (int i = 0; i < writes; ++i) {
+            if (write_real[i]) copy_to_global<2 * width>(write_to[i], write_from[i] + buffer * buffer_bytes);
+            write_to[i] += shape.heads * D;
+        }
     }
 
     // ---- one step ----
@@ -405,17 +453,12 @@ struct Resident {
         }
     }
 
-    /// Index of this lane's element in an array [n, B, T, H, D], at n = 0, t = 0.
-    TILESMITH_DEVICE long long step_index(int octet, int column_tile, int column) const {
-        const long long global_row = first_row + row(column_tile, column);
-        return (global_row * in.seq * shape.heads + head) * D + unit(octet);
-    }
-
     TILESMITH_DEVICE void run() {
         load_weights();
         load_bias();
         load_states();
         prepare_copies();
+        prepare_writes();
         for (int stage = 0; stage < tiling.prefetch - 1; ++stage) {
             if (stage < in.seq) begin_copy(stage * stage_bytes);
             cp_async_commit();
@@ -423,69 +466,48 @@ struct Resident {
         cp_async_wait<tiling.prefetch - 2>();
         sync_block();
 
-        // Addresses of this lane, fixed for the whole sequence.
-        const SharedAddress read_hidden =
-            shared + hidden_at + hidden_offset(part * groups * 4 + j, sparse ? g / 2 : g);
+        const SharedAddress read_hidden = shared + hidden_offset(part * groups * 4 + j, sparse ? g / 2 : g);
         const SharedAddress ring = shared + ring_at + matrix_row_offset();
-        unsigned short* out = in.states + step_index(0, 0, 0);
-        const long long plane = static_cast<long long>(in.batch) * in.seq * shape.heads * D;  // of [n, B, T, H, D]
-        const long long row_step = static_cast<long long>(in.seq) * shape.heads * D;
-        unsigned short* gates_out = nullptr;
-        if constexpr (save == Save::gates) gates_out = in.gates + step_index(0, 0, 0);
-
-        int stage_offset = 0;   // of the stage that this step reads
+        int stage_offset = 0;  // of the stage that this step reads
         int refill_offset = (tiling.prefetch - 1) * stage_bytes;
+
         auto step = [&](int t, int buffer) {
             Accumulators sums;
+            multiply(sums, read_hidden + buffer * buffer_bytes);
             unsigned wx[octets][column_tiles][4 * loads];
-            multiply(sums, read_hidden + buffer * hidden_bytes);
             if (part == 0) load_wx(wx, ring + stage_offset);
+            // The results of the step before lie in the buffer that this step reads; nobody waits for their writing.
+            if (t > 0) write_out(buffer);
             if (t + tiling.prefetch - 1 < in.seq) begin_copy(refill_offset);
             cp_async_commit();
             refill_offset = stage_offset;
             stage_offset = stage_offset == (tiling.prefetch - 1) * stage_bytes ? 0 : stage_offset + stage_bytes;
 
-            unsigned short words[octets][column_tiles][columns][states];
-            float gate[octets][column_tiles][columns][gates];
-            const bool owner = combine(sums);
-            if (owner)
+            if (combine(sums))
                 for_each_element([&](int octet, int column_tile, int column) {
-                    float(&q)[gates] = gate[octet][column_tile][column];
+                    float gate[gates];
+                    gather_gates(gate, sums, wx, octet, column_tile, column);
                     float(&s)[states] = state[octet][column_tile][column];
-                    gather_gates(q, sums, wx, octet, column_tile, column);
                     float next[states];
-                    Cell::step(q, s, next);
-                    unsigned short(&w)[states] = words[octet][column_tile][column];
-                    w[0] = to_16<Type>(next[0]);
+                    Cell::step(gate, s, next);
+                    unsigned short word = to_16<Type>(next[0]);
                     if constexpr (D % units != 0)
-                        if (unit(octet) >= D) w[0] = 0;  // padding must stay finite: it is multiplied by zeros
-                    store_hidden(buffer ^ 1, octet, column_tile, column, w[0]);
-                    s[0] = to_float<Type>(w[0]);
+                        if (unit(octet) >= D) word = 0;  // padding must stay finite: it is multiplied by zeros
+                    store_hidden(buffer ^ 1, octet, column_tile, column, word);
+                    s[0] = to_float<Type>(word);
 #pragma unroll
-                    for (int i = 1; i < states; ++i) s[i] = next[i];
-                });
-            cp_async_wait<tiling.prefetch - 2>();
-            sync_block();
-
-            // Behind the barrier, where nobody waits for it.
-            if (owner)
-                for_each_element([&](int octet, int column_tile, int column) {
-                    if (!real(octet, column_tile, column)) return;
-                    const long long at = (sparse ? 0 : (column_tile * 8 + column) * row_step) + octet * 8;
-                    store_global_16(out + at, words[octet][column_tile][column][0]);
-                    if constexpr (save != Save::hidden) {
-#pragma unroll
-                        for (int s = 1; s < states; ++s)
-                            store_global_16(out + s * plane + at, to_16<Type>(state[octet][column_tile][column][s]));
+                    for (int i = 1; i < states; ++i) {
+                        s[i] = next[i];
+                        if constexpr (save != Save::hidden) stage(buffer ^ 1, i, octet, column_tile, column, s[i]);
                     }
                     if constexpr (save == Save::gates) {
 #pragma unroll
                         for (int q = 0; q < gates; ++q)
-                            store_global_16(gates_out + q * plane + at, to_16<Type>(gate[octet][column_tile][column][q]));
+                            stage(buffer ^ 1, states + q, octet, column_tile, column, gate[q]);
                     }
                 });
-            out += shape.heads * D;
-            if constexpr (save == Save::gates) gates_out += shape.heads * D;
+            cp_async_wait<tiling.prefetch - 2>();
+            sync_block();
         };
 
         int t = 0;
@@ -494,6 +516,7 @@ struct Resident {
             step(t + 1, 1);
         }
         if (t < in.seq) step(t, 0);
+        write_out(in.seq % 2);
 
         if (part == 0)
             for_each_element([&](int octet, int column_tile, int column) {

@@ -47,6 +47,7 @@ class Sizes:
     column_tiles: Int
     elements: Int
     copies: Int
+    writes: Int
     matrices: Int
     shared_memory: Int
 
@@ -63,9 +64,10 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Int]) -> Sizes:
     tiles = cdiv(recurrent * units, 16)
     columns = minimum(rows // 4, 2)
     column_tiles = cdiv(rows, 8)
-    ring_row = (unit_warps * octets // 2 * 2 + 1) * CHUNK
+    row = (unit_warps * octets // 2 * 2 + 1) * CHUNK
     hidden = 4 * groups * k_split * rows * CHUNK
-    ring = v["prefetch"] * inputs * rows * ring_row
+    staged = (_planes(cell, shape) - 1) * rows * row
+    ring = v["prefetch"] * inputs * rows * row
     weights = warps * (groups - v["register_groups"]) * tiles * 2 * 32 * CHUNK
     partial = (k_split - 1) * unit_warps * tiles * column_tiles * 32 * CHUNK
     return Sizes(
@@ -78,9 +80,16 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Int]) -> Sizes:
         column_tiles=column_tiles,
         elements=octets * column_tiles * columns,
         copies=cdiv(inputs * rows * (d // _vector_width(d)), warps * 32),
+        writes=cdiv(_planes(cell, shape) * rows * (d // _vector_width(d)), warps * 32),
         matrices=cdiv(inputs, 3 - columns),
-        shared_memory=2 * hidden + ring + weights + partial,
+        shared_memory=2 * (hidden + staged) + ring + weights + partial,
     )
+
+
+def _planes(cell: Cell, shape: Shape) -> int:
+    """How many arrays of [sequence, unit] are written out for every step."""
+    states = len(cell.states)
+    return {"hidden": 1, "states": states, "gates": states + len(cell.gates)}[shape.save]
 
 
 def _vector_width(head_dim: int) -> int:
@@ -134,7 +143,7 @@ class Resident:
         share = -(-blocks // profile.multiprocessors)
         together = min(share, max(fit, 1))
         waves = -(-share // together)
-        clocks = clocks_per_step(self._work(cell, shape, values, s), profile, together, values["prefetch"] - 1.3)
+        clocks = clocks_per_step(self._work(cell, shape, values, s), profile, together - 1, values["prefetch"])
         return Tiling(self.name, dict(values), resources, clocks * waves)
 
     def source(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Source:
@@ -175,23 +184,27 @@ class Resident:
 
     def _work(self, cell: Cell, shape: Shape, v: Mapping[str, int], s: Sizes) -> StepWork:
         cost = cell_cost(cell)
-        shared_groups = s.groups - v["register_groups"]
-        sparse = v["batch_tile"] == 4
-        gates = len(cell.gates)
-        saved = {"hidden": 1, "states": len(cell.states), "gates": len(cell.states) + gates}[shape.save]
-        inputs = s.elements * len(cell.input_gates)
+        owners = s.unit_warps
+        hidden = s.groups * s.column_tiles * 512 // (3 - s.columns)
+        weights = (s.groups - v["register_groups"]) * s.tiles * 2 * 512
+        partial = 2 * (v["k_split"] - 1) * s.tiles * s.column_tiles * 512 * owners
+        more_chains = (v["chains"] - 1) * s.tiles * s.column_tiles * 4
+        planes = _planes(cell, shape)
+        values = shape.batch * shape.heads * shape.head_dim * (len(cell.input_gates) + planes)
         return StepWork(
             warps=s.warps,
+            owners=owners,
             matrix=s.tiles * s.column_tiles * 2 * s.groups,
             matrix_chain=max(1.0, 2 * s.groups / v["chains"]),
-            hidden_bytes=s.groups * s.column_tiles * (256 if sparse else 512),
-            weight_bytes=shared_groups * s.tiles * 2 * 512,
+            shared_bytes=s.warps * (hidden + weights) + partial,
             special=s.elements * cost.special,
-            arithmetic=s.elements * cost.arithmetic + 2 * inputs + (v["chains"] - 1) * s.tiles * s.column_tiles * 4,
+            arithmetic=s.elements * (cost.arithmetic + 2 * len(cell.input_gates)) + more_chains,
             chain_special=cost.chain_special,
             chain_arithmetic=cost.chain_arithmetic + 1 + v["chains"] // 2,
-            other=2 * s.copies + s.matrices + 8 + s.elements * (3 + 2 * (saved - 1)),
-            exchanges=int(v["k_split"] > 1),
+            staged=s.elements * planes,
+            transfers=s.copies + 2 * s.writes,
+            device_bytes=2 * values,
+            exchanges=min(v["k_split"] - 1, 1),
         )
 
 
