@@ -38,8 +38,8 @@ class Validation:
     """How a kernel compared with the float64 reference.
 
     where: ran in the emulator or on a GPU. seeds: number of random inputs. batch, seq: B and T of those runs (in the
-    emulator less than the tuned shape). tolerance: the largest relative error allowed. errors: the largest found, by
-    output ("states", "last", "gates"). Relative means divided by the largest magnitude of the reference.
+    emulator less than the tuned shape). tolerance: the largest relative error allowed. errors: the largest found,
+    ``||out - reference|| / ||reference||``, of each state's history (by the state's name), of "last" and of "gates".
     """
 
     where: Place

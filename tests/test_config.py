@@ -53,7 +53,7 @@ TRIAL = Trial(
     model_us_per_step=0.3125,
     status="measured",
     source_hash=BINARY.source_hash,
-    validation=Validation("gpu", 3, 16, 1024, 1e-3, {"states": 3e-4, "last": 1e-5}),
+    validation=Validation("gpu", 3, 16, 1024, 1e-3, {"h": 3e-4, "last": 1e-5}),
     measurement=Measurement(0.37, 0.365, 0.381, 100),
 )
 

@@ -42,7 +42,7 @@ FULL = PLAIN.replace(
     reported=Report(118, 0, 0, 0, 0, 2),
     compile_seconds=0.2,
     compiler="NVRTC 13.5",
-    validation=Validation("gpu", 3, 16, 1024, 1e-3, {"states": 3e-4, "last": 1e-4}),
+    validation=Validation("gpu", 3, 16, 1024, 1e-3, {"h": 3e-4, "last": 1e-4}),
     measurement=Measurement(0.37, 0.365, 0.381, 100),
 )
 
