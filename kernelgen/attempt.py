@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class Attempt:
     """A tiling being tried. rank: its place by the model, from 1. trial: how far it came.
 
-    binary: None until it is compiled, and where the store already knows that it is no good.
+    binary: None until it is compiled, and where the store already knows that it is no good. remembered: whether the
+    trial is an earlier run's.
     """
 
     rank: int
@@ -119,7 +120,7 @@ class Preparer:
         )
         attempt = Attempt(rank, tiling, schedule, self.shape, source, trial)
         known = None if self.again else self._known(trial, compiler_version())
-        if known is not None and known.status in ("failed", "rejected"):
+        if known is not None and known.status == "rejected":
             attempt.trial, attempt.remembered = known, True
             return attempt
         try:
@@ -143,9 +144,9 @@ class Preparer:
         return attempt
 
     def _known(self, trial: Trial, compiler: str) -> Trial | None:
-        """An earlier verdict that stands for this run too."""
+        """An earlier verdict that stands for this run too. A failure does not: its cause may have been elsewhere."""
         known = self.notebook.known(trial.source_hash, self.profile.name, self.shape, compiler)
-        if known is None or known.status == "compiled":
+        if known is None or known.status in ("compiled", "failed"):
             return None
         if self.on_gpu and known.status == "valid":
             return None  # the emulator's word; on a GPU it is measured anyway

@@ -14,15 +14,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from kernelgen.attempt import Attempt, Notebook, Preparer
-from kernelgen.errors import LaunchError, ProfileError, StoreError, TilesmithError, ValidationError
+from kernelgen.errors import EmulationError, LaunchError, ProfileError, StoreError, ValidationError
 
 if TYPE_CHECKING:
     from kernelgen.bench import Bench
     from kernelgen.cases import Case
     from kernelgen.cells.language import Cell
+    from kernelgen.config import TunedConfig
     from kernelgen.hardware import Profile
     from kernelgen.schedules.base import Tiling
     from kernelgen.shape import Shape
@@ -40,6 +42,9 @@ BUDGET_SECONDS = 120.0
 
 CANDIDATE_SECONDS = 30.0
 """What one candidate may take on the GPU before it counts as hung."""
+
+MOST_WRONG = 4
+"""Candidates in a row that may fail in the emulator. When all do, it is no tiling's fault, and the rest would too."""
 
 Stage = Literal["plan", "compile", "emulate", "gpu", "first", "warning"]
 
@@ -144,10 +149,7 @@ def tune(
     tell(Event("plan", f"{len(tilings):,} tilings of {cell.name} fit {profile.name}", len(tilings), len(tilings)))
     notebook = Notebook(_open(store, tell), lambda message: tell(Event("warning", message)))
     search = _Search(cell, shape, profile, tilings, notebook, tell, began, budget, again)
-    if index is None:
-        best = search.emulated(top or TOP, range(seeds))
-    else:
-        best = search.measured(top or TOP_ON_GPU, index)
+    best = search.emulated(top or TOP, range(seeds)) if index is None else search.measured(top or TOP_ON_GPU, index)
     return TuneResult(
         cell=cell,
         shape=shape,
@@ -181,7 +183,7 @@ class _Search:
 
     def emulated(self, top: int, seeds: Sequence[int]) -> Attempt:
         """Compile the model's best, then validate in the emulator until one is right."""
-        position = 0
+        position = wrong = 0
         while position < len(self.tilings):
             batch = range(position, min(position + top, len(self.tilings)))
             position = batch.stop
@@ -191,6 +193,9 @@ class _Search:
             for attempt in [a for a in self.attempts if a.alive and a.rank > batch.start]:
                 if self._emulate(attempt, seeds):
                     return attempt
+                wrong += 1
+                if wrong == MOST_WRONG:
+                    raise self._nothing("validated in the emulator")
             if self._spent():
                 break
         raise self._nothing("validated in the emulator")
@@ -213,7 +218,7 @@ class _Search:
                     Event("emulate", f"{attempt.tiling}, seed {seed}", seed - seeds[0], len(seeds))
                 ),
             )
-        except TilesmithError as error:
+        except (EmulationError, ValidationError) as error:
             attempt.trial = attempt.trial.replace(status="failed", reason=f"in the emulator: {error}")
             self.notebook.keep(attempt.trial)
             self.tell(Event("warning", f"{attempt.tiling} is not right: {error}"))
@@ -365,3 +370,24 @@ def _require_host_compiler() -> None:
             f"there is neither a GPU nor a C++ compiler ({', '.join(asked)}) to validate a kernel with; install g++, "
             "or set CXX to a C++20 compiler"
         )
+
+
+def save(result: TuneResult, path: Path, spec: str | None = None) -> TunedConfig:
+    """Write the chosen kernel: ``path`` (.yaml), with its source and its binary beside it.
+
+    spec: what the cell was loaded from, as load_cell takes it; needed to find a cell from a user's file again.
+    Raises ConfigError where it cannot be written.
+    """
+    from kernelgen.config import CellRecord, TunedConfig
+
+    best = result.best
+    assert best.binary is not None
+    config = TunedConfig.of(
+        best.trial,
+        cell=CellRecord.of(result.cell, spec),
+        tiling=best.tiling,
+        launch=best.launch(result.shape),
+        source=best.source,
+        binary=best.binary,
+    )
+    return config.save(path, best.source, best.binary)

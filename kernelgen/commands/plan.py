@@ -1,0 +1,76 @@
+"""tilesmith plan: the tilings that fit, ranked by the model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from kernelgen.commands.console import print_json, print_table, remark
+from kernelgen.commands.options import CELL_HELP, json_option, make_shape, shape_options
+
+
+@click.command(
+    help=f"""Rank the tilings of a cell that fit a GPU, by the model.
+
+{CELL_HELP} Nothing is compiled. Where nothing fits, the message names the limits that clash.
+
+\b
+Examples:
+  tilesmith plan lstm --gpu h200 --batch 16 --seq 1024 --heads 12 --head-dim 64
+  tilesmith plan gru --gpu a100 --batch 1 --seq 100 --heads 4 --head-dim 128 --dtype float16 --top 3
+"""
+)
+@click.argument("cell", metavar="CELL")
+@shape_options
+@click.option("--top", type=click.IntRange(min=1), metavar="N", help="Show only the N best (a table: 10; JSON: all).")
+@json_option
+def command(cell: str, gpu: str, top: int | None, as_json: bool, **options: Any) -> None:
+    """Rank the tilings of a cell."""
+    shape = make_shape(options)
+    from kernelgen.attempt import microseconds_per_step
+    from kernelgen.cells import load_cell
+    from kernelgen.plan import plan
+    from kernelgen.tune import resolve_gpu
+
+    loaded = load_cell(cell)
+    profile, _ = resolve_gpu(gpu)
+    tilings = plan(loaded, shape, profile)
+    if as_json:
+        print_json(
+            [
+                {
+                    "schedule": tiling.schedule,
+                    "tiling": dict(tiling.values),
+                    "registers": tiling.resources.registers,
+                    "shared_memory": tiling.resources.shared_memory,
+                    "model_us_per_step": microseconds_per_step(tiling, profile),
+                }
+                for tiling in tilings[:top]
+            ]
+        )
+        return
+    shown = tilings[: top or 10]
+    variables = list(dict.fromkeys(name for tiling in shown for name in tiling.values))
+    numbers = ("threads", "blocks", "per SM", "registers", "shared memory", "us/step", "ms")
+    rows = []
+    for rank, tiling in enumerate(shown, 1):
+        need, step = tiling.resources, microseconds_per_step(tiling, profile)
+        rows.append(
+            (
+                str(rank),
+                tiling.schedule,
+                *(str(tiling.values.get(name, "")) for name in variables),
+                str(need.threads),
+                str(need.blocks),
+                str(need.blocks_per_sm),
+                str(need.registers),
+                f"{need.shared_memory:,}",
+                f"{step:.3f}",
+                f"{step * shape.seq / 1000:.3f}",
+            )
+        )
+    print_table(("#", "schedule", *variables, *numbers), rows, right=("#", *variables, *numbers))
+    remark(
+        f"{len(shown)} of {len(tilings):,} tilings of {loaded.name} at {shape} on {profile.name}; times by the model"
+    )

@@ -1,0 +1,144 @@
+"""tilesmith solve: the solver for itself."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kernelgen.commands.console import print_fields, print_json, print_table, remark
+from kernelgen.commands.options import json_option
+
+if TYPE_CHECKING:
+    from constrint import Problem
+
+SHOWN = 100
+"""Solutions that --all lists in a table unless --limit says otherwise."""
+
+
+@click.command()
+@click.argument("file", type=click.Path())
+@click.option("--count", "question", flag_value="count", help="Count the solutions.")
+@click.option("--all", "question", flag_value="all", help="List the solutions.")
+@click.option("--best", metavar="EXPR", help="Find the solution with the smallest value of an expression.")
+@click.option("--maximize", is_flag=True, help="With --best: the largest value instead.")
+@click.option("--explain", "question", flag_value="explain", help="Say which constraints clash.")
+@click.option(
+    "--engine",
+    default="native",
+    show_default=True,
+    type=click.Choice(["native", "python", "cp-sat"]),
+    help="native: this solver; python: the same without its C++ core; cp-sat: OR-tools.",
+)
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="With --all: list at most N solutions.")
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Give up after S seconds.")
+@json_option
+def command(
+    file: str,
+    question: str | None,
+    best: str | None,
+    maximize: bool,
+    engine: str,
+    limit: int | None,
+    seconds: float | None,
+    as_json: bool,
+) -> None:
+    """Solve an integer-constraint problem.
+
+    FILE is ConstrINT text, or JSON or YAML with `tune_params` (a name and a list of values each) and `restrictions`
+    (Python expressions; they are parsed, never run). "infeasible" is a proof.
+
+    \b
+    Examples:
+      tilesmith solve problem.txt
+      tilesmith solve space.json --count
+      tilesmith solve space.json --all --limit 10
+      tilesmith solve problem.txt --best "tile_x * tile_y" --maximize --json
+      tilesmith solve problem.txt --explain
+    """
+    if best is not None and question is not None:
+        raise click.UsageError(f"--best and --{question} are two questions; ask one at a time")
+    if maximize and best is None:
+        raise click.UsageError("--maximize says in which direction --best EXPR goes; give both")
+    if limit is not None and question != "all":
+        raise click.UsageError("--limit is for --all")
+    if seconds is not None and question == "all":
+        raise click.UsageError("--seconds does not go with --all; use --limit")
+    from constrint import TimeLimit, read_problem
+
+    problem = read_problem(file)
+    start = time.perf_counter()
+    try:
+        if question == "all":
+            answer = _all(problem, engine, limit if limit is not None or as_json else SHOWN)
+        elif question == "count":
+            count = problem.count(time_limit=seconds, engine=engine)
+            answer = {"status": "feasible" if count else "infeasible", "count": count}
+        elif question == "explain":
+            core = problem.explain(time_limit=seconds, engine=engine)
+            answer = {"status": "infeasible" if core else "feasible", "core": [constraint.label for constraint in core]}
+        elif best is not None:
+            answer = _best(problem, best, maximize, engine, seconds)
+        else:
+            result = problem.solve(time_limit=seconds, engine=engine)
+            answer = {"status": result.status, "solution": result.solution}
+    except TimeLimit as error:
+        remark(str(error))
+        answer = {"status": "unknown"}
+    answer["seconds"] = round(time.perf_counter() - start, 6)
+    if as_json:
+        print_json(answer)
+    else:
+        _print(answer)
+
+
+def _all(problem: Problem, engine: str, limit: int | None) -> dict[str, Any]:
+    """The solutions, at most ``limit``."""
+    found = list(itertools.islice(problem.solutions(engine=engine), limit))
+    if limit is not None and len(found) == limit:
+        remark(f"the first {limit} solutions; there may be more (--limit N, --count)")
+    return {"status": "feasible" if found else "infeasible", "solutions": found}
+
+
+def _best(problem: Problem, text: str, maximize: bool, engine: str, seconds: float | None) -> dict[str, Any]:
+    """The best solution by an expression."""
+    from constrint import parse_restriction
+
+    # A number where a condition is expected means "is not 0": that is how an objective comes back from the parser.
+    condition = parse_restriction(text, problem.domains, "--best")
+    if condition.op != "!=" or "!=" in text:
+        raise click.UsageError(f"--best needs a number to make small, not the condition {text!r}")
+    objective = condition.args[0]
+    result = (
+        problem.best(maximize=objective, time_limit=seconds, engine=engine)
+        if maximize
+        else problem.best(minimize=objective, time_limit=seconds, engine=engine)
+    )
+    if result.status == "feasible" and not result.proven:
+        remark(f"not proved to be the best: the time limit passed; no solution goes beyond {result.bound}")
+    return {"status": result.status, "solution": result.solution, "objective": result.objective}
+
+
+def _print(answer: dict[str, Any]) -> None:
+    """Print an answer for people."""
+    status, seconds = answer["status"], answer["seconds"]
+    if answer.get("solutions"):
+        names = list(answer["solutions"][0])
+        rows = [[str(solution[name]) for name in names] for solution in answer["solutions"]]
+        print_table(names, rows, right=names)
+        return
+    if answer.get("count") is not None:
+        click.echo(f"{answer['count']:,} solutions ({seconds:.3f} s)")
+        return
+    if answer.get("core"):
+        click.echo("infeasible: these constraints cannot hold together, and without any one of them the others can:")
+        for label in answer["core"]:
+            click.echo(f"  {label}")
+        return
+    click.echo(f"{status} ({seconds:.3f} s)")
+    if answer.get("objective") is not None:
+        click.echo(f"objective {answer['objective']}")
+    if answer.get("solution"):
+        print_fields([(name, str(value)) for name, value in answer["solution"].items()])

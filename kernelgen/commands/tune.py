@@ -1,0 +1,163 @@
+"""tilesmith tune: the whole line, from a cell to a tuned kernel on the disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kernelgen.commands.console import Bar, print_table, progress_bar, remark
+from kernelgen.commands.options import CELL_HELP, make_shape, shape_options
+
+if TYPE_CHECKING:
+    from kernelgen.attempt import Attempt
+    from kernelgen.tune import Event, TuneResult
+
+
+@click.command(
+    help=f"""Find the fastest valid kernel of a cell, and write it down.
+
+{CELL_HELP}
+
+With the GPU in this machine, candidates are validated at full size against a float64 reference and measured, the
+model's best first. Without it they are ranked by the model, compiled, checked against what was predicted, and the
+best is validated in the emulator. Writes FILE.yaml with the source (.cu) and the binary (.cubin) beside it. Every
+trial is kept; a second run goes on where this one ended. Ctrl-C ends the search and writes the best so far.
+
+\b
+Examples:
+  tilesmith tune lstm --batch 16 --seq 1024 --heads 12 --head-dim 64 -o lstm.yaml
+  tilesmith tune lstm --gpu h200 --batch 16 --seq 1024 --heads 12 --head-dim 64 -o build/lstm.yaml
+  tilesmith tune cells/mine.py:MINE --gpu l4 --batch 8 --seq 256 --head-dim 128 --budget 300
+"""
+)
+@click.argument("cell", metavar="CELL")
+@shape_options
+@click.option(
+    "--budget",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Begin no new candidate after that many seconds (default: 120).",
+)
+@click.option("--top", type=click.IntRange(min=1), metavar="K", help="Try the model's K best (default: 12; GPU: 48).")
+@click.option(
+    "--seeds", type=click.IntRange(min=1), default=2, show_default=True, metavar="N", help="Random inputs to emulate."
+)
+@click.option("--again", is_flag=True, help="Measure again what the store of trials knows already.")
+@click.option("--output", "-o", metavar="FILE.yaml", help="Where to write (default: CELL.yaml here).")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    cell: str,
+    gpu: str,
+    budget: float | None,
+    top: int | None,
+    seeds: int,
+    again: bool,
+    output: str | None,
+    **options: Any,
+) -> None:
+    """Tune a cell and write the result."""
+    shape = make_shape(options)
+    from kernelgen.cells import load_cell
+    from kernelgen.commands import INTERRUPTED, STARTED
+    from kernelgen.config import check_output
+    from kernelgen.tune import BUDGET_SECONDS, save, tune
+
+    loaded = load_cell(cell)
+    path = Path(output or f"{loaded.name}.yaml")
+    check_output(path)
+    with progress_bar() as bar:
+        result = tune(
+            loaded,
+            shape,
+            gpu,
+            budget=BUDGET_SECONDS if budget is None else budget,
+            top=top,
+            seeds=seeds,
+            again=again,
+            on_event=lambda event: _show(bar, event),
+            started=STARTED,
+        )
+        save(result, path, spec=cell)
+    _table(result)
+    _summary(result, path)
+    if result.interrupted:
+        remark("interrupted: this is the best so far; the same command goes on from here")
+        ctx.exit(INTERRUPTED)
+
+
+_STAGES = {"compile": "compiling", "emulate": "emulating", "gpu": "validating and measuring"}
+
+
+def _show(bar: Bar, event: Event) -> None:
+    """Pass an event on to the bar."""
+    if event.stage in _STAGES:
+        bar.show(_STAGES[event.stage], event.done, event.total)
+    elif event.stage == "warning":
+        bar.remark(f"warning: {event.message}")
+    else:
+        bar.remark(event.message)
+
+
+def _table(result: TuneResult) -> None:
+    """Print the candidates: the measured ones by their time, then the others by the model."""
+    attempts = sorted(result.attempts, key=lambda a: (_measured_ms(a) is None, _measured_ms(a) or 0.0, a.rank))
+    variables = list(dict.fromkeys(name for attempt in attempts for name in attempt.tiling.values))
+    numbers = ("registers", "predicted", "shared memory", "spills", "us/step", "error", "measured ms")
+    rows = []
+    for attempt in attempts:
+        trial = attempt.trial
+        report, validation, time = trial.reported, trial.validation, trial.measurement
+        rows.append(
+            (
+                "->" if attempt is result.best else "",
+                str(attempt.rank),
+                attempt.tiling.schedule,
+                *(str(attempt.tiling.values.get(name, "")) for name in variables),
+                str(report.registers) if report else "",
+                str(trial.predicted.registers),
+                f"{trial.predicted.shared_memory + (report.static_shared_memory if report else 0):,}",
+                str(report.spills) if report else "",
+                f"{trial.model_us_per_step:.3f}",
+                f"{validation.worst:.1e}" if validation else "",
+                f"{time.median_ms:.4f}" if time else "",
+                trial.status if not trial.reason else f"{trial.status}: {_short(trial.reason)}",
+            )
+        )
+    columns = ("", "#", "schedule", *variables, *numbers, "status")
+    print_table(columns, rows, right=("#", *variables, *numbers))
+
+
+def _summary(result: TuneResult, path: Path) -> None:
+    """Say what was chosen, how right and how fast it is, and what to do with it."""
+    best = result.best.trial
+    assert best.validation is not None
+    errors = ", ".join(f"{name} {error:.1e}" for name, error in best.validation.errors.items())
+    tried = f"{len(result.attempts)} of {result.feasible:,} tilings tried in {result.seconds:.1f} s"
+    click.echo(f"{result.best.tiling} on {result.profile.name}, {result.shape}; {tried}")
+    where = "on the GPU" if best.validation.where == "gpu" else "in the emulator"
+    size = f"B={best.validation.batch} T={best.validation.seq}, {best.validation.seeds} inputs"
+    click.echo(
+        f"validated {where} against float64 ({size}): relative error {errors}; allowed {best.validation.tolerance:.1e}"
+    )
+    model_ms = best.model_us_per_step * result.shape.seq / 1000
+    if best.measurement is not None:
+        time = best.measurement
+        spread = f"10 % to 90 %: {time.p10_ms:.4f} to {time.p90_ms:.4f}, {time.runs} runs"
+        click.echo(f"measured {time.median_ms:.4f} ms ({spread}); the model said {model_ms:.3f} ms")
+    else:
+        click.echo(f"not measured, for want of that GPU; the model says {model_ms:.3f} ms")
+    click.echo(f"wrote {path}, {path.with_suffix('.cu').name} and {path.with_suffix('.cubin').name}")
+
+
+def _measured_ms(attempt: Attempt) -> float | None:
+    return attempt.trial.measurement.median_ms if attempt.trial.measurement else None
+
+
+def _short(reason: str) -> str:
+    """The beginning of a reason, for a table."""
+    line = reason.splitlines()[0]
+    return line if len(line) <= 60 else line[:57] + "..."

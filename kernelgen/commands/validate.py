@@ -1,0 +1,81 @@
+"""tilesmith validate: prove a tuned kernel right once more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from kernelgen.commands.console import print_table, progress_bar
+
+
+@click.command()
+@click.argument("file", metavar="FILE.yaml")
+@click.option("--emulate", is_flag=True, help="In the emulator, even if the GPU is there.")
+@click.option(
+    "--seeds", type=click.IntRange(min=1), default=3, show_default=True, metavar="N", help="How many random inputs."
+)
+def command(file: str, emulate: bool, seeds: int) -> None:
+    """Run a tuned kernel on random inputs and compare with a float64 reference.
+
+    On a GPU that can run it, the binary at its full size; else its source in the emulator, with few steps and as much
+    of the batch as takes a moment. A kernel that is not right ends the command with status 2 and a message that says
+    where it first differs.
+
+    \b
+    Examples:
+      tilesmith validate lstm.yaml
+      tilesmith validate lstm.yaml --emulate --seeds 20
+    """
+    from kernelgen import gpu, schedules
+    from kernelgen.config import load_config, read_cubin, read_source
+    from kernelgen.validate import emulate_source, validate_gpu
+
+    path = Path(file)
+    config = load_config(path)
+    source = read_source(path)
+    cell, shape, tiling = config.load_cell(), config.shape, config.to_tiling()
+    schedule = schedules.get(config.schedule)
+    index = None if emulate else _gpu_for(config.arch)
+    with progress_bar() as bar:
+        if index is None:
+            reason = "" if emulate else gpu.why_no_gpu() or f"no GPU here runs {config.arch}"
+            if reason:
+                bar.remark(f"in the emulator: {reason}")
+            result = emulate_source(
+                cell,
+                shape,
+                source,
+                lambda other: schedule.launch(other, tiling),
+                range(seeds),
+                on_seed=lambda seed: bar.show("emulating", seed, seeds),
+            )
+        else:
+            result = validate_gpu(
+                cell,
+                shape,
+                read_cubin(path),
+                config.entry,
+                config.arch,
+                lambda other: schedule.launch(other, tiling),
+                range(seeds),
+                device=index,
+                on_seed=lambda seed: bar.show("validating", seed, seeds),
+            )
+    print_table(
+        ("output", "relative error", "allowed"),
+        [(name, f"{error:.2e}", f"{result.tolerance:.2e}") for name, error in result.errors.items()],
+        right=("relative error", "allowed"),
+    )
+    where = "on the GPU" if result.where == "gpu" else "in the emulator"
+    click.echo(f"valid {where}: B={result.batch} T={result.seq}, {result.seeds} inputs, every element written")
+
+
+def _gpu_for(arch: str) -> int | None:
+    """The first GPU that runs a binary for ``arch``."""
+    from kernelgen import gpu
+
+    if gpu.why_no_gpu():
+        return None
+    capabilities = (gpu.device(index).compute_capability for index in range(gpu.device_count()))
+    return next((index for index, capability in enumerate(capabilities) if gpu.runs_on(arch, capability)), None)
