@@ -74,6 +74,7 @@ def test_the_library_has_its_cells_in_the_gate_orders_of_pytorch() -> None:
         (lambda g, s: {"h": tanh(g.a), "c": s.c}, {}, "gate 'b' is used by no expression"),
         (lambda g, s: good(g, s) | {"c": sympy.sin(g.b)}, {}, "the function sin, which is not in the language"),
         (lambda g, s: good(g, s) | {"c": sympy.oo}, {}, "oo, which is not in the language"),
+        (lambda g, s: good(g, s) | {"c": g.b * 1e39}, {}, "beyond float32"),
         (lambda g, s: good(g, s) | {"c": sympy.I * g.b}, {}, "I, which is not in the language"),
         (lambda g, s: good(g, s) | {"c": "b"}, {}, "'b' for state 'c', which is no expression"),
         (lambda g, s: good(g, s) | {"c": g.b > 0}, {}, "no number"),

@@ -89,12 +89,19 @@ def everything(gate: Any, state: Any) -> dict[str, Any]:
     }
 
 
+def constants(gate: Any, state: Any) -> dict[str, Any]:
+    """New states that are the same, old, constant, or that scale by numbers given as expressions."""
+    h = gate.a * sqrt(2) / 3 - sigmoid(2) * gate.b + sympy.pi * log(2) * log_sigmoid(-1)
+    return {"h": h, "c": h, "n": 1.5, "m": state.m + where(gate.a > 0, 1, softplus(-2))}
+
+
 def zoo() -> dict[str, Cell]:
     """The library's cells and two more: one with all of the language, one whose text tries to leave its comment."""
     cells = {name: load_cell(name) for name in cell_names()}
     gates = (Gate("a"), Gate("b", bias=False))
     cells["everything"] = Cell("everything", "All", "none", ("h", "c", "n", "m"), gates, everything)
     title = "two lines\n#error here \\"
+    cells["constants"] = Cell("constants", "Constants", "none", ("h", "c", "n", "m"), gates, constants)
     cells["comment"] = Cell("comment", title, "\\", ("h",), (Gate("a"),), lambda gate, state: {"h": -gate.a})
     return cells
 
@@ -205,7 +212,7 @@ def evaluate(node: Any, values: dict[Any, float]) -> Any:
     """The value of an expression by walking it in Python floats, independently of the printers."""
     if node.is_Symbol:
         return values[node]
-    if node.is_number and not node.args:
+    if isinstance(node, sympy.Expr) and not node.free_symbols:
         return float(node)
     rules: dict[Any, Callable[..., Any]] = {
         sympy.Add: lambda *a: math.fsum(a), sympy.Mul: lambda *a: math.prod(a), sympy.Pow: lambda a, b: a**b,
@@ -252,6 +259,8 @@ def test_the_cost_of_cells_counted_by_hand() -> None:
     # sigmoid: multiply, tanh, fma. tanh(c') waits for sigmoid(f) (2), c' (1), and h' is one more multiply.
     assert cell_cost(load_cell("lstm")) == CellCost(5, 3 * 2 + 2 + 1, 2, 4, live=3)
     assert cell_cost(load_cell("elman")) == CellCost(1, 0, 1, 0, live=1)
+    # h: two multiply-adds; m: compare, select, add; c and n are copies.
+    assert cell_cost(zoo()["constants"]) == CellCost(0, 5, 0, 1, live=2)
     gru = cell_cost(load_cell("gru"))
     assert (gru.special, gru.chain_special) == (3, 2)
 
@@ -294,6 +303,6 @@ def test_the_counted_cost_is_what_the_compiler_makes_of_the_text(name: str) -> N
 
 
 @compiled
-@pytest.mark.parametrize("name", ["comment", "everything"])
+@pytest.mark.parametrize("name", ["comment", "constants", "everything"])
 def test_unusual_cells_compile(name: str) -> None:
     assert printed_ptx(zoo()[name])

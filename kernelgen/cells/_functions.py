@@ -27,6 +27,11 @@ class sigmoid(sympy.Function):  # type: ignore[misc]
     nargs = 1
     is_real = True
 
+    @classmethod
+    def eval(cls, x: Any) -> Any:
+        """Constants fold."""
+        return 1 / (1 + exp(-x)) if x.is_number else None
+
     def fdiff(self, argindex: int = 1) -> Any:
         """The derivative, s (1 - s)."""
         return self * (1 - self)
@@ -37,6 +42,11 @@ class log_sigmoid(sympy.Function):  # type: ignore[misc]
 
     nargs = 1
     is_real = True
+
+    @classmethod
+    def eval(cls, x: Any) -> Any:
+        """Constants fold."""
+        return -log(1 + exp(-x)) if x.is_number else None
 
     def fdiff(self, argindex: int = 1) -> Any:
         """The derivative, sigmoid(-x)."""
@@ -49,6 +59,11 @@ class softplus(sympy.Function):  # type: ignore[misc]
     nargs = 1
     is_real = True
 
+    @classmethod
+    def eval(cls, x: Any) -> Any:
+        """Constants fold."""
+        return log(1 + exp(x)) if x.is_number else None
+
     def fdiff(self, argindex: int = 1) -> Any:
         """The derivative, sigmoid(x)."""
         return sigmoid(self.args[0])
@@ -59,6 +74,11 @@ class relu(sympy.Function):  # type: ignore[misc]
 
     nargs = 1
     is_real = True
+
+    @classmethod
+    def eval(cls, x: Any) -> Any:
+        """Constants fold."""
+        return sympy.Max(x, 0) if x.is_number else None
 
     def fdiff(self, argindex: int = 1) -> Any:
         """The derivative, 1 where x > 0."""

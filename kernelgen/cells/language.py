@@ -61,6 +61,9 @@ __all__ = [
 MAX_GATES = 32
 """Kernels keep which gates have which part in 32-bit masks."""
 
+LARGEST = (2 - 2.0**-23) * 2.0**127
+"""The largest finite float32: steps are computed in float32, so no constant may exceed it."""
+
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*")
 _FUNCTIONS = (exp, log, tanh, abs, sign, sigmoid, log_sigmoid, softplus, relu, maximum, minimum, where)
 _ARITHMETIC = (sympy.Symbol, sympy.Integer, sympy.Rational, sympy.Float, sympy.NumberSymbol, sympy.Add, sympy.Mul)
@@ -263,6 +266,8 @@ class Cell:
             if not isinstance(node, _NODES) or node.is_finite is False:
                 part = node if node.is_Atom else f"the function {node.func.__name__}"
                 raise self._error(f"{what} uses {part}, which is not in the language; it has {_FUNCTION_NAMES}")
+            if node.is_number and abs(node) > LARGEST:
+                raise self._error(f"{what} uses {node}, which is beyond float32 (largest {LARGEST:.6g})")
             if isinstance(node, where) and node.args[0].is_Symbol:
                 raise self._error(f"{what}: where() needs a condition such as x > 0, not {node.args[0]}")
         return expression

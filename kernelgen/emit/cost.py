@@ -17,7 +17,7 @@ from sympy.core.relational import Relational
 from sympy.logic.boolalg import And, Not, Or
 
 from kernelgen.cells.language import Cell
-from kernelgen.emit.lower import Lowered, is_condition, lower
+from kernelgen.emit.lower import Lowered, is_condition, is_constant, lower
 from kernelgen.emit.printer import split_product
 
 SPECIAL_CLOCKS = 17
@@ -81,7 +81,7 @@ def _power(exponent: Any) -> _Ops:
 
 def _own(node: Any) -> tuple[_Ops, _Ops]:
     """The instructions of one node without its arguments: (all, from the last argument to the result)."""
-    if node.is_Atom or node.is_number:
+    if node.is_Atom or is_constant(node):
         return _Ops(), _Ops()
     if node.is_Add:
         additions = len(node.args) - 1
@@ -104,7 +104,7 @@ def _own(node: Any) -> tuple[_Ops, _Ops]:
     name = node.func.__name__
     if name == "where":
         return _Ops(0, 1), _Ops(0, 1)
-    if name in ("maximum", "minimum") and node.args[0].is_number:
+    if name in ("maximum", "minimum") and is_constant(node.args[0]):
         return _Ops(0, 2), _Ops(0, 2)
     return _FUNCTIONS[name]
 
@@ -116,12 +116,12 @@ def _is_product(term: Any) -> bool:
 
 def _arguments(node: Any) -> list[Any]:
     """The values an instruction reads: a product's factors and divisors, any other node's arguments."""
-    if node.is_Atom or node.is_number:
+    if node.is_Atom or is_constant(node):
         return []
     if node.is_Mul or node.is_Pow:
         _, factors, divisors = split_product(node)
         parts = [*factors, *divisors]
-        return parts if parts != [node] else [node.base, *([] if node.exp.is_number else [node.exp])]
+        return parts if parts != [node] else [node.base, *([] if is_constant(node.exp) else [node.exp])]
     return list(node.args)
 
 
@@ -150,11 +150,6 @@ class Depths:
         return -1 if chain is None else chain.clocks
 
 
-def depths(cell: Cell, code: Lowered) -> Depths:
-    """The readiness of every value in a lowered step."""
-    return Depths(cell, code)
-
-
 def _total(node: Any) -> _Ops:
     return sum((_total(argument) for argument in _arguments(node)), _own(node)[0])
 
@@ -163,7 +158,7 @@ def _need(node: Any) -> int:
     """Registers to evaluate an expression whose symbols are in registers already (Sethi and Ullman 1970)."""
     needs = sorted((_need(argument) for argument in _arguments(node)), reverse=True)
     held = [need + place for place, need in enumerate(need for need in needs if need > 0)]
-    own = 0 if node.is_Atom or is_condition(node) else 1
+    own = 0 if node.is_Atom or is_constant(node) or is_condition(node) else 1
     return max([own, *held])
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import sympy
 
 from kernelgen.cells.language import Cell
-from kernelgen.emit.cost import CellCost, cell_cost, depths
+from kernelgen.emit.cost import CellCost, Depths, cell_cost
 from kernelgen.emit.lower import Lowered, is_condition, lower
 from kernelgen.emit.printer import ATOM, CHOICE, OR, PRODUCT, Printer
 from kernelgen.emit.text import state_equations
@@ -41,7 +41,7 @@ class CudaPrinter(Printer):
     def __init__(self, cell: Cell, code: Lowered) -> None:
         gates = {gate.name: f"gate_{gate.name}" for gate in cell.gates}
         super().__init__(gates | {state: f"state_{state}" for state in cell.states})
-        self._depth = depths(cell, code)
+        self._depth = Depths(cell, code)
 
     def number(self, value: Any) -> str:
         """A float literal with the fewest digits that give the value back in double precision."""
@@ -92,16 +92,13 @@ def cell_struct(cell: Cell) -> str:
     body = ["namespace math = tilesmith::math;"]
     body += [f"const float gate_{gate.name} = gate[{index}];" for index, gate in enumerate(cell.gates)]
     used = set().union(*(expression.free_symbols for expression in cell.next_states))
-    body += [
-        f"const float state_{name} = state[{index}];"
-        for index, (name, symbol) in enumerate(zip(cell.states, cell.state_symbols, strict=True))
-        if symbol in used
-    ]
+    read = [index for index, symbol in enumerate(cell.state_symbols) if symbol in used]
+    body += [f"const float state_{cell.states[index]} = state[{index}];" for index in read]
     for symbol, expression in code.temporaries:
         kind = "bool" if is_condition(expression) else "float"
         body.append(f"const {kind} {symbol.name} = {printer.text(expression)};")
     body += [f"next[{index}] = {printer.text(expression)};" for index, expression in enumerate(code.next_states)]
-    unused = [] if states_read(cell, used) else ["(void)state;"]
+    unused = [] if read else ["(void)state;"]
     lines = [
         f"/// {_comment(f'{cell.title}: {cell.paper}')}",
         "struct Cell {",
@@ -118,8 +115,3 @@ def cell_struct(cell: Cell) -> str:
         "};",
     ]
     return "\n".join(lines) + "\n"
-
-
-def states_read(cell: Cell, used: set[Any]) -> bool:
-    """Whether the step reads any old state."""
-    return any(symbol in used for symbol in cell.state_symbols)

@@ -25,6 +25,11 @@ class Lowered:
     next_states: tuple[Any, ...]
 
 
+def is_constant(expression: Any) -> bool:
+    """Whether an expression is a number, known before the kernel runs."""
+    return isinstance(expression, sympy.Expr) and not expression.free_symbols
+
+
 def is_condition(expression: Any) -> bool:
     """Whether an expression is true or false rather than a number."""
     return isinstance(expression, Boolean) and not isinstance(expression, sympy.Symbol)
@@ -33,9 +38,10 @@ def is_condition(expression: Any) -> bool:
 @lru_cache(maxsize=64)
 def lower(cell: Cell) -> Lowered:
     """Share the common subexpressions of a cell's new states. The result is the same in every process."""
-    pairs, outputs = sympy.cse(list(cell.next_states), symbols=sympy.numbered_symbols("_shared"), order="canonical")
+    folded = [_fold(expression) for expression in cell.next_states]
+    pairs, outputs = sympy.cse(folded, symbols=sympy.numbered_symbols("_shared"), order="canonical")
     state_of = {output: name for name, output in reversed([*zip(cell.states, outputs, strict=True)])}
-    named = {expression: f"value_{name}" for name, expression in cell.names.items()}
+    named = {_fold(expression): f"value_{name}" for name, expression in cell.names.items()}
     taken: set[str] = set()
     full: dict[Any, Any] = {}
     renamed: dict[Any, Any] = {}
@@ -49,6 +55,15 @@ def lower(cell: Cell) -> Lowered:
         renamed[symbol] = sympy.Symbol(name, real=True)
         temporaries.append((renamed[symbol], expression))
     return Lowered(tuple(temporaries), tuple(output.xreplace(renamed) for output in outputs))
+
+
+def _fold(expression: Any) -> Any:
+    """Work out what is constant, such as sqrt(2) / 3; simple fractions stay as they are."""
+    if isinstance(expression, sympy.NumberSymbol) or (expression.args and is_constant(expression)):
+        return expression.evalf()
+    if expression.is_Atom:
+        return expression
+    return expression.func(*(_fold(argument) for argument in expression.args))
 
 
 def _name(expression: Any, taken: set[str]) -> str:

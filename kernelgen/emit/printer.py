@@ -12,6 +12,7 @@ import sympy
 from sympy.core.relational import Relational
 from sympy.logic.boolalg import And, Not, Or
 
+from kernelgen.emit.lower import is_constant
 from kernelgen.errors import CellError
 
 CHOICE, OR, AND, RELATION, SUM, PRODUCT, UNARY, ATOM = range(8)
@@ -95,9 +96,9 @@ class Printer:
     def _print(self, node: Any) -> tuple[int, str]:
         if node.is_Symbol:
             return ATOM, self.symbols.get(node.name, node.name)
-        if node.is_number and (node.is_Atom or not node.is_Function):
+        if is_constant(node):
             text = self.number(abs(node))
-            return (UNARY, f"-{text}") if node.is_negative else (ATOM, text)
+            return (UNARY, f"-{text}") if node < 0 else (ATOM, text)
         if node.is_Add:
             return SUM, self._sum(node)
         if node.is_Mul or (node.is_Pow and node.exp.is_Integer and node.exp.is_negative):
