@@ -28,6 +28,8 @@ class Weights:
     16-bit store to shared memory, each transfer between shared and global memory. exchange: clocks of a pass of
     partial sums, beyond its reading. neighbour_*: what each further block on a multiprocessor adds.
     bandwidth: of the time that device memory needs at its full rate, where several blocks share a multiprocessor.
+    fill: steps of the prefetch that asking and waiting take. arrival: margin on the latency of device memory, whose
+    spread is wide: a ring that is too short costs more than one that is too long.
     """
 
     fixed: float = 140.0
@@ -43,6 +45,7 @@ class Weights:
     neighbour_transfer: float = 3.3
     bandwidth: float = 0.65
     fill: float = 1.3
+    arrival: float = 1.25
 
 
 WEIGHTS = Weights()
@@ -111,5 +114,5 @@ def clocks_per_step(
     shared = neighbours * (w.neighbour_reading * (reading + staged) + w.neighbour_transfer * transfers)
     device = work.device_bytes / profile.memory_bandwidth * profile.clock_mhz * 1e6
     contended = w.bandwidth * device if neighbours else 0.0
-    arrival = profile.latency("global_load") / max(prefetch - w.fill, 0.5)
+    arrival = w.arrival * profile.latency("global_load") / max(prefetch - w.fill, 0.5)
     return max(alone + shared + contended, arrival, device)

@@ -126,7 +126,7 @@ class Resident:
             problem,
             profile,
             warps=s.warps,
-            registers=predicted_registers(self._counts(cell, shape, v, s), profile.arch),
+            registers=predicted_registers(self.counts(cell, shape, v, s), profile.arch),
             shared_memory=s.shared_memory,
         )
         return problem
@@ -135,7 +135,7 @@ class Resident:
         """Predicted resources and clocks of one solution."""
         s = sizes(cell, shape, values)
         threads = 32 * s.warps
-        registers = predicted_registers(self._counts(cell, shape, values, s), profile.arch)
+        registers = predicted_registers(self.counts(cell, shape, values, s), profile.arch)
         blocks = shape.heads * -(-shape.batch // values["batch_tile"])
         fit = profile.occupancy(threads, registers, s.shared_memory)
         resources = Resources(registers, s.shared_memory, threads, blocks, fit)
@@ -165,7 +165,8 @@ class Resident:
                 "it runs on sm_80 and newer"
             )
 
-    def _counts(self, cell: Cell, shape: Shape, v: Mapping[str, Int], s: Sizes) -> ResidentCounts:
+    def counts(self, cell: Cell, shape: Shape, v: Mapping[str, Int], s: Sizes) -> ResidentCounts:
+        """What lives in a thread's registers, for the register model."""
         return ResidentCounts(
             weights=s.tiles * v["register_groups"] * 8,
             accumulators=s.tiles * s.column_tiles * 4,

@@ -1,0 +1,166 @@
+"""Fit the register model of the resident schedule, and show how well it predicts.
+
+    python benchmarks/registers.py sample --each 8 --out build/registers.jsonl   # compile a random sample of tilings
+    python benchmarks/registers.py fit build/registers.jsonl                     # print kernelgen's COEFFICIENTS
+    python benchmarks/registers.py table                                         # the model's best, predicted and compiled
+
+No GPU is needed. `table` compiles the tilings that the model ranks best, which are the ones that tuning compiles.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple, fields
+from pathlib import Path
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from kernelgen.cells import load_cell
+from kernelgen.compile import compile_source
+from kernelgen.hardware import load_profile
+from kernelgen.plan import plan
+from kernelgen.schedules import get
+from kernelgen.schedules._registers import SCALE, ResidentCounts
+from kernelgen.schedules.base import Tiling
+from kernelgen.schedules.resident import Resident, sizes
+from kernelgen.shape import Shape
+
+CELLS = ("lstm", "gru", "elman", "slstm")
+GPUS = {"sm_80": "a100-80gb", "sm_90a": "h200", "sm_120": "rtx5090"}
+DIMENSIONS = (16, 32, 64, 96, 128)
+ODD_DIMENSIONS = (20, 33, 48, 100)
+HEADS = 12
+
+
+@click.group(help=__doc__)
+def main() -> None:
+    """The commands of this file."""
+
+
+def _compiled(cell: str, shape: Shape, gpu: str, tiling: Tiling) -> dict[str, object]:
+    profile = load_profile(gpu)
+    source = get("resident").source(load_cell(cell), shape, profile, tiling)
+    report = compile_source(source).report
+    return {
+        "cell": cell,
+        "head_dim": shape.head_dim,
+        "save": shape.save,
+        "gpu": gpu,
+        "values": dict(tiling.values),
+        "threads": tiling.resources.threads,
+        "predicted": tiling.resources.registers,
+        "registers": report.registers,
+        "spills": report.spills,
+    }
+
+
+@main.command()
+@click.option("--each", default=8, help="tilings per cell, head dimension and GPU")
+@click.option("--seed", default=0)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("build/registers.jsonl"))
+def sample(each: int, seed: int, out: Path) -> None:
+    """Compile random tilings, three in four of them among the model's best hundred."""
+    draw = random.Random(seed)
+    jobs = []
+    for name in CELLS:
+        for head_dim in DIMENSIONS + ODD_DIMENSIONS:
+            for gpu in GPUS.values():
+                for save in ("hidden", "gates"):
+                    shape = Shape(draw.choice((1, 16, 128)), 1024, HEADS, head_dim, "bfloat16", save)
+                    tilings = plan(load_cell(name), shape, load_profile(gpu), schedules=["resident"])
+                    count = each if head_dim in DIMENSIONS else max(1, each // 4)
+                    for _ in range(max(1, count // 2)):
+                        among = tilings[:100] if draw.random() < 0.75 else tilings
+                        jobs.append((name, shape, gpu, draw.choice(among)))
+    draw.shuffle(jobs)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("a") as file, ThreadPoolExecutor(2) as pool, click.progressbar(length=len(jobs)) as bar:
+        for record in pool.map(lambda job: _compiled(*job), jobs):
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+            bar.update(1)
+
+
+@main.command()
+@click.argument("samples", type=click.Path(path_type=Path, exists=True))
+def fit(samples: Path) -> None:
+    """Least squares on relative errors, coefficients kept non-negative, one set for each architecture."""
+    records = [json.loads(line) for line in samples.read_text().splitlines()]
+    arch_of = {gpu: arch for arch, gpu in GPUS.items()}
+    names = ["constant", *(field.name for field in fields(ResidentCounts))]
+    rows, registers, archs = [], [], []
+    for record in records:
+        limit = min(255, 65536 // record["threads"] // 8 * 8)
+        if record["spills"] or record["registers"] >= limit - 2:
+            continue  # the compiler was squeezed: it shows the limit, not the need
+        cell = load_cell(record["cell"])
+        shape = Shape(16, 1024, HEADS, record["head_dim"], "bfloat16", record["save"])
+        counts = Resident().counts(cell, shape, record["values"], sizes(cell, shape, record["values"]))
+        rows.append([1.0, *map(float, astuple(counts))])
+        registers.append(float(record["registers"]))
+        archs.append(arch_of[record["gpu"]])
+    matrix, target = np.array(rows), np.array(registers)
+    pooled = _non_negative(matrix / target[:, None], np.ones_like(target))
+    for arch in GPUS:
+        chosen = np.array([a == arch for a in archs])
+        own, goal = matrix[chosen], target[chosen]
+        # A pull towards the pooled fit, for counts that few samples of one architecture have.
+        pull = np.diag(0.02 * np.abs(own / goal[:, None]).sum(axis=0) ** 0.5)
+        coefficients = _non_negative(
+            np.vstack([own / goal[:, None], pull]), np.concatenate([np.ones_like(goal), pull @ pooled])
+        )
+        rounded = np.rint(coefficients * SCALE).astype(int)
+        error = np.ceil(own @ rounded / SCALE) / goal - 1
+        print(f'    "{arch}": ({rounded[0]}, {tuple(int(x) for x in rounded[1:])}),')
+        print(f"    # {len(goal)} samples, within 15 %: {np.mean(np.abs(error) <= 0.15):.1%}, rms {error.std():.1%}")
+    print("    #", names)
+
+
+def _non_negative(matrix: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Least squares with coefficients of at least 0: drop the most negative one until there is none."""
+    active = list(range(matrix.shape[1]))
+    while True:
+        solution = np.linalg.lstsq(matrix[:, active], target, rcond=None)[0]
+        if (solution >= 0).all():
+            result = np.zeros(matrix.shape[1])
+            result[active] = solution
+            return result
+        active.pop(int(solution.argmin()))
+
+
+@main.command()
+@click.option("--top", default=6, help="tilings per cell, head dimension and GPU")
+def table(top: int) -> None:
+    """Predicted against compiled: registers within 15 %, shared memory exact, spills."""
+    console = Console()
+    shown = Table("cell", *(f"D={d}" for d in DIMENSIONS), title="within 15 % of the compiler / tilings (worst)")
+    within = total = spilled = 0
+    for arch, gpu in GPUS.items():
+        for name in CELLS:
+            cells = []
+            for head_dim in DIMENSIONS:
+                shape = Shape(16, 1024, HEADS, head_dim)
+                tilings = plan(load_cell(name), shape, load_profile(gpu), top=top, schedules=["resident"])
+                with ThreadPoolExecutor(2) as pool:
+                    records = list(pool.map(lambda t: _compiled(name, shape, gpu, t), tilings))  # noqa: B023
+                errors = [r["predicted"] / r["registers"] - 1 for r in records]  # type: ignore[operator]
+                good = sum(abs(error) <= 0.15 for error in errors)
+                spills = sum(bool(r["spills"]) for r in records)
+                within, total, spilled = within + good, total + len(errors), spilled + spills
+                worst = max(errors, key=abs)
+                cells.append(f"{good}/{len(errors)} ({worst:+.0%})" + (f" {spills} spill" if spills else ""))
+            shown.add_row(f"{name} {arch}", *cells)
+    console.print(shown)
+    console.print(
+        f"{within} of {total} within 15 % ({within / total:.1%}); {spilled} spill; shared memory: exact in all "
+        "(a kernel whose shared memory differs from the prediction does not compile)"
+    )
+
+
+if __name__ == "__main__":
+    main()
