@@ -43,7 +43,8 @@ ROOT = Path(__file__).resolve().parent.parent
 def make(step: Callable[[Any, Any], Any], **changes: Any) -> Cell:
     """A cell with states h and c and the gates a and b."""
     fields: dict[str, Any] = {"states": ("h", "c"), "gates": (Gate("a"), Gate("b")), **changes}
-    return Cell(name=fields.pop("name", "trial"), title="Trial", paper="none", step=step, **fields)
+    words = {name: fields.pop(name, name) for name in ("name", "title", "paper")}
+    return Cell(**words, step=step, **fields)
 
 
 def good(gate: Any, state: Any) -> dict[str, Any]:
@@ -91,6 +92,8 @@ def test_the_library_has_its_cells_in_the_gate_orders_of_pytorch() -> None:
         (good, {"states": ()}, "there is no state"),
         (good, {"gates": (Gate("σ"), Gate("b"))}, "'σ' is no name"),
         (good, {"name": "my cell"}, "'my cell' is no name"),
+        (good, {"title": "two\n#error lines"}, "the title must be one line"),
+        (good, {"paper": "joined to the next line \\"}, "the paper must be one line"),
         (good, {"ranges": {"n": (0, 1)}}, "a range is given for 'n'"),
         (good, {"ranges": {"c": (1, 0)}}, "the range of state 'c' is empty"),
     ],

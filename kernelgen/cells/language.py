@@ -231,6 +231,10 @@ class Cell:
         for name in (self.name, *names):
             if not isinstance(name, str) or not _NAME.fullmatch(name):
                 raise self._error(f"{name!r} is no name; use ASCII letters, digits and single underscores between them")
+        for what, text in (("title", self.title), ("paper", self.paper)):
+            # Both stand in comments of the generated code: one line, and nothing that joins the next to it.
+            if not isinstance(text, str) or not text.isprintable() or "\\" in text:
+                raise self._error(f"the {what} must be one line of text without a backslash, not {text!r}")
         for name in names:
             if names.count(name) > 1:
                 raise self._error(f"the name {name!r} is used twice; states and gates share one set of names")

@@ -75,11 +75,6 @@ def _mask(indices: tuple[int, ...]) -> str:
     return f"0x{sum(1 << index for index in indices):x}u"
 
 
-def _comment(text: str) -> str:
-    """Text that stays within a one-line comment: no line break, and no backslash to join the next line."""
-    return " ".join(text.replace("\\", "/").split())
-
-
 def cell_struct(cell: Cell) -> str:
     """The C++ text of ``struct Cell``: numbers of gates and states, which gates have which part, and the step.
 
@@ -100,7 +95,7 @@ def cell_struct(cell: Cell) -> str:
     body += [f"next[{index}] = {printer.text(expression)};" for index, expression in enumerate(code.next_states)]
     unused = [] if read else ["(void)state;"]
     lines = [
-        f"/// {_comment(f'{cell.title}: {cell.paper}')}",
+        f"/// {cell.title}: {cell.paper}",
         "struct Cell {",
         f"    static constexpr int gates = {gates}, states = {states};",
         "    // Bit g: gate g has a recurrent product, an input, a bias.",
