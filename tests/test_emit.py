@@ -100,9 +100,7 @@ def zoo() -> dict[str, Cell]:
     cells = {name: load_cell(name) for name in cell_names()}
     gates = (Gate("a"), Gate("b", bias=False))
     cells["everything"] = Cell("everything", "All", "none", ("h", "c", "n", "m"), gates, everything)
-    title = "two lines\n#error here \\"
     cells["constants"] = Cell("constants", "Constants", "none", ("h", "c", "n", "m"), gates, constants)
-    cells["comment"] = Cell("comment", title, "\\", ("h",), (Gate("a"),), lambda gate, state: {"h": -gate.a})
     return cells
 
 
