@@ -23,8 +23,8 @@ MEMORY_LIMIT = 1_000_000
 Key = tuple[int, ...]
 
 
-def frontiers(program: Program, order: Sequence[int]) -> list[tuple[int, ...] | None]:
-    """For each depth, the earlier variables that share a constraint with a later one.
+def frontiers(program: Program, order: Sequence[int], always: Sequence[int] = ()) -> list[tuple[int, ...] | None]:
+    """For each depth, the earlier variables that share a constraint with a later one, or are among ``always``.
 
     None where that is every earlier variable (remembering could never pay). Variables with one value are left out.
     """
@@ -38,7 +38,7 @@ def frontiers(program: Program, order: Sequence[int]) -> list[tuple[int, ...] | 
     result: list[tuple[int, ...] | None] = []
     for depth in range(len(order)):
         earlier = [v for v in order[:depth] if size(program.domains[v]) > 1]
-        frontier = tuple(v for v in earlier if last[v] >= depth)
+        frontier = tuple(v for v in earlier if last[v] >= depth or v in always)
         result.append(frontier if len(frontier) < len(earlier) else None)
     return result
 
@@ -74,7 +74,9 @@ class PythonSearch:
 
     def _start(self, order: Sequence[int], deadline: float | None, permanent: int = -1) -> State | None:
         self.order, self.deadline = order, deadline
-        self.frontier = frontiers(self.program, order)
+        # What may still improve below a node depends on every variable of the objective, decided or not.
+        always = self.program.codes[permanent].variables if permanent >= 0 else ()
+        self.frontier = frontiers(self.program, order, always)
         self.state = State(self.program, permanent)
         for number in range(len(self.program.codes)):
             self.state.schedule(number)

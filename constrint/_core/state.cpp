@@ -1,0 +1,493 @@
+#include "state.hpp"
+
+#include <algorithm>
+
+namespace constrint {
+
+namespace {
+constexpr int REVISIONS_PER_CONSTRAINT = 50;  // as in propagate.py
+}
+
+bool Table::contains(const int64_t* row) const {
+    size_t first = 0, last = count(), n = width();
+    while (first < last) {
+        size_t middle = (first + last) / 2;
+        const int64_t* other = rows.data() + middle * n;
+        if (std::lexicographical_compare(other, other + n, row, row + n))
+            first = middle + 1;
+        else
+            last = middle;
+    }
+    return first < count() && std::equal(row, row + n, rows.data() + first * n);
+}
+
+State::State(std::vector<Domain> given, std::vector<Code> given_codes)
+    : domains(std::move(given)), codes(std::move(given_codes)), watch_(domains.size()), queued_(codes.size()),
+      entailed_(codes.size()) {
+    size_t words = 0, nodes = 0, widest = 1;
+    for (Domain& domain : domains) {
+        low.push_back(domain.low);
+        high.push_back(domain.high);
+        domain.first_word = words;
+        words += domain.words();
+        for (size_t i = 0; i < domain.words(); ++i) {
+            size_t left = domain.values.size() - i * 64;
+            mask_.push_back(left >= 64 ? ~uint64_t{0} : (uint64_t{1} << left) - 1);
+        }
+    }
+    for (size_t number = 0; number < codes.size(); ++number) {
+        nodes = std::max(nodes, codes[number].ops.size());
+        for (int v : codes[number].variables) watch_[v].push_back(static_cast<int>(number));
+        for (const Table& table : codes[number].tables) widest = std::max(widest, table.width());
+    }
+    spans_.resize(nodes);
+    bounds_.resize(nodes);
+    required_.resize(nodes);
+    wanted_.resize(nodes);
+    point_.resize(nodes);
+    undefined_.resize(nodes);
+    row_.resize(widest);
+    active = static_cast<int>(codes.size());
+}
+
+bool State::start(int permanent) {
+    undo(0);
+    permanent_ = permanent;
+    for (size_t number = 0; number < codes.size(); ++number) schedule(static_cast<int>(number));
+    return propagate();
+}
+
+uint64_t State::size(int v) const {
+    const Domain& domain = domains[v];
+    if (!domain.listed()) return static_cast<uint64_t>((high[v] - low[v]) / domain.step) + 1;
+    uint64_t total = 0;
+    for (size_t i = 0; i < domain.words(); ++i) total += __builtin_popcountll(mask_[domain.first_word + i]);
+    return total;
+}
+
+std::vector<int64_t> State::current(int v) const {
+    const Domain& domain = domains[v];
+    std::vector<int64_t> result;
+    if (!domain.listed()) {
+        for (int64_t x = low[v]; x <= high[v]; x += domain.step) result.push_back(x);
+        return result;
+    }
+    for (size_t i = 0; i < domain.words(); ++i)
+        for (uint64_t rest = mask_[domain.first_word + i]; rest; rest &= rest - 1)
+            result.push_back(domain.values[i * 64 + __builtin_ctzll(rest)]);
+    return result;
+}
+
+void State::save(int v) {
+    const Domain& domain = domains[v];
+    trail_.push_back({v, low[v], high[v], saved_.size()});
+    saved_.insert(saved_.end(), mask_.begin() + domain.first_word, mask_.begin() + domain.first_word + domain.words());
+}
+
+void State::changed(int v) {
+    for (int number : watch_[v]) schedule(number);
+}
+
+void State::schedule(int number) {
+    if (!queued_[number] && !entailed_[number]) {
+        queued_[number] = 1;
+        queue_.push_back(number);
+    }
+}
+
+void State::undo(size_t mark) {
+    while (trail_.size() > mark) {
+        Change change = trail_.back();
+        trail_.pop_back();
+        if (change.v < 0) {
+            entailed_[-change.v - 1] = 0;
+            ++active;
+            continue;
+        }
+        low[change.v] = change.low;
+        high[change.v] = change.high;
+        std::copy(saved_.begin() + change.words, saved_.end(), mask_.begin() + domains[change.v].first_word);
+        saved_.resize(change.words);
+    }
+    for (int number : queue_) queued_[number] = 0;
+    queue_.clear();
+}
+
+void State::refresh(int v) {
+    const Domain& domain = domains[v];
+    const uint64_t* words = mask_.data() + domain.first_word;
+    size_t i = 0, j = domain.words() - 1;
+    while (!words[i]) ++i;
+    while (!words[j]) --j;
+    low[v] = domain.values[i * 64 + __builtin_ctzll(words[i])];
+    high[v] = domain.values[j * 64 + 63 - __builtin_clzll(words[j])];
+}
+
+bool State::restrict(int v, int64_t least, int64_t most) {
+    if (least <= low[v] && most >= high[v]) return true;
+    const Domain& domain = domains[v];
+    if (!domain.listed()) {
+        int64_t first = low[v];
+        int64_t new_low = first + ceil_div(std::max(least, first) - first, domain.step) * domain.step;
+        int64_t new_high = first + floor_div(std::min(high[v], most) - first, domain.step) * domain.step;
+        if (new_low > new_high) return false;
+        save(v);
+        low[v] = new_low;
+        high[v] = new_high;
+        changed(v);
+        return true;
+    }
+    size_t start = std::lower_bound(domain.values.begin(), domain.values.end(), least) - domain.values.begin();
+    size_t stop = std::upper_bound(domain.values.begin(), domain.values.end(), most) - domain.values.begin();
+    if (start >= stop) return false;
+    scratch_.assign(domain.words(), 0);
+    bool any = false;
+    for (size_t i = start / 64; i <= (stop - 1) / 64; ++i) {
+        uint64_t word = mask_[domain.first_word + i];
+        if (i == start / 64) word &= ~uint64_t{0} << (start % 64);
+        if (i == (stop - 1) / 64 && stop % 64) word &= (uint64_t{1} << (stop % 64)) - 1;
+        scratch_[i] = word;
+        any |= word != 0;
+    }
+    return any && keep(v, scratch_);
+}
+
+// Replace the mask of a listed variable by a subset of it; false where it is empty.
+bool State::keep(int v, const std::vector<uint64_t>& mask) {
+    const Domain& domain = domains[v];
+    auto begin = mask_.begin() + domain.first_word;
+    if (std::none_of(mask.begin(), mask.end(), [](uint64_t word) { return word != 0; })) return false;
+    if (std::equal(mask.begin(), mask.end(), begin)) return true;
+    save(v);
+    std::copy(mask.begin(), mask.end(), begin);
+    refresh(v);
+    changed(v);
+    return true;
+}
+
+bool State::all_decided(int number) const {
+    const auto& scope = codes[number].variables;
+    return std::all_of(scope.begin(), scope.end(), [&](int v) { return decided(v); });
+}
+
+bool State::propagate() {
+    int64_t budget = REVISIONS_PER_CONSTRAINT * (static_cast<int64_t>(codes.size()) + 1);
+    for (size_t position = 0; position < queue_.size(); ++position) {
+        int number = queue_[position];
+        queued_[number] = 0;
+        if (entailed_[number]) continue;
+        if (!revise(number)) return false;
+        if (--budget < 0) {
+            // Only constraints with something left to decide may be put off: a decided one must be tested.
+            std::vector<int> rest(queue_.begin() + position + 1, queue_.end());
+            for (int other : rest) queued_[other] = 0;
+            queue_.clear();
+            for (int other : rest)
+                if (!entailed_[other] && all_decided(other) && !revise(other)) return false;
+            return true;
+        }
+    }
+    queue_.clear();
+    return true;
+}
+
+void State::entail(int number) {
+    if (number == permanent_) return;
+    entailed_[number] = 1;
+    --active;
+    trail_.push_back({-number - 1, 0, 0, saved_.size()});
+}
+
+bool State::revise(int number) {
+    const Code& code = codes[number];
+    forward(code);
+    int outcome = spans_[code.ops.size() - 1].undefined;
+    if (!(outcome & T)) return false;
+    if (outcome == T) {
+        entail(number);
+        return true;
+    }
+    int loose = -1, count = 0;
+    for (int v : code.variables)
+        if (!decided(v)) loose = v, ++count;
+    if (count == 1 && domains[loose].listed()) return filter(number, loose);
+    return project(number);
+}
+
+bool State::filter(int number, int v) {
+    const Code& code = codes[number];
+    const Domain& domain = domains[v];
+    int64_t fixed = low[v];
+    scratch_.assign(domain.words(), 0);
+    for (size_t i = 0; i < domain.words(); ++i)
+        for (uint64_t rest = mask_[domain.first_word + i]; rest; rest &= rest - 1) {
+            int bit = __builtin_ctzll(rest);
+            low[v] = domain.values[i * 64 + bit];
+            if (test(code)) scratch_[i] |= uint64_t{1} << bit;
+        }
+    low[v] = fixed;
+    if (!keep(v, scratch_)) return false;
+    entail(number);
+    return true;
+}
+
+void State::forward(const Code& code) {
+    for (size_t i = 0; i < code.ops.size(); ++i) {
+        Op op = code.ops[i];
+        int64_t a = code.a[i];
+        if (op == VAR) {
+            spans_[i] = {low[a], high[a], 0};
+        } else if (op == CONST) {
+            spans_[i] = {a, a, 0};
+        } else if (op > INDICATOR) {
+            spans_[i] = {0, 0, bits(code, i)};
+        } else {
+            Span x = spans_[a], y = spans_[code.b[i]];
+            switch (op) {
+                case ADD: spans_[i] = forward::add(x, y); break;
+                case SUB: spans_[i] = forward::subtract(x, y); break;
+                case MUL: spans_[i] = forward::multiply(x, y); break;
+                case FDIV: spans_[i] = forward::floor_divide(x, y); break;
+                case MOD: spans_[i] = forward::modulo(x, y); break;
+                case POW: spans_[i] = forward::raise_power(x, y); break;
+                case MIN: spans_[i] = forward::smaller(x, y); break;
+                case MAX: spans_[i] = forward::larger(x, y); break;
+                case ABS: spans_[i] = forward::absolute(x); break;
+                case NONZERO: spans_[i] = forward::nonzero(x); break;
+                default:  // INDICATOR
+                    spans_[i] = x.undefined == U
+                                    ? NEVER
+                                    : Span{x.undefined & F ? 0 : 1, x.undefined & T ? 1 : 0, x.undefined & U ? 1 : 0};
+            }
+        }
+    }
+}
+
+int State::bits(const Code& code, size_t i) const {
+    Op op = code.ops[i];
+    int64_t a = code.a[i];
+    if (op == TABLE || op == NOT_TABLE) {
+        const Table& table = code.tables[a];
+        int result = 0;
+        bool point = true;
+        for (int node : table.operands) {
+            if (spans_[node].undefined == 2) return U;
+            if (spans_[node].undefined) result = U;
+            point = point && spans_[node].low == spans_[node].high;
+        }
+        bool possible = false;
+        for (size_t row = 0; row < table.count() && !possible; ++row) {
+            possible = true;
+            for (size_t column = 0; column < table.width() && possible; ++column) {
+                const Span& span = spans_[table.operands[column]];
+                int64_t x = table.rows[row * table.width() + column];
+                possible = span.low <= x && x <= span.high;
+            }
+        }
+        result |= point ? (possible ? T : F) : F | (possible ? T : 0);
+        return op == TABLE ? result : forward::negate(result);
+    }
+    if (op == TRUE_ || op == FALSE_) return op == TRUE_ ? T : F;
+    const Span &x = spans_[a], &y = spans_[code.b[i]];
+    switch (op) {
+        case EQ: return forward::equal(x, y);
+        case NE: return forward::negate(forward::equal(x, y));
+        case LE: return forward::at_most(x, y);
+        case AND: return forward::conjunction(x.undefined, y.undefined);
+        case OR: return forward::disjunction(x.undefined, y.undefined);
+        case DIVIDES: return forward::divides(x, y);
+        default: return forward::negate(forward::divides(x, y));
+    }
+}
+
+bool State::want(int node, Bounds bounds) {
+    bounds_[node] = {std::max(spans_[node].low, bounds.low), std::min(spans_[node].high, bounds.high)};
+    wanted_[node] = 1;
+    return !bounds_[node].empty();
+}
+
+bool State::project(int number) {
+    const Code& code = codes[number];
+    size_t count = code.ops.size();
+    std::fill_n(wanted_.begin(), count, 0);
+    std::fill_n(required_.begin(), count, 0);
+    required_[count - 1] = 1;
+    for (size_t i = count; i-- > 0;) {
+        if (!wanted_[i] && !required_[i]) continue;
+        Op op = code.ops[i];
+        int64_t a = code.a[i];
+        int b = code.b[i];
+        if (wanted_[i]) {
+            if (op == VAR) {
+                if (!restrict(static_cast<int>(a), bounds_[i].low, bounds_[i].high)) return false;
+            } else if (op == INDICATOR) {
+                required_[a] = bounds_[i].low > 0;
+            } else if (op != CONST) {
+                Bounds x{spans_[a].low, spans_[a].high}, y{spans_[b].low, spans_[b].high};
+                backward::project(op, x, y, bounds_[i]);
+                if (!want(static_cast<int>(a), x) || (a != b && !want(b, y))) return false;
+            }
+            continue;
+        }
+        if (op == TABLE) {
+            if (!rows(code, code.tables[a])) return false;
+            continue;
+        }
+        if (op == TRUE_ || op == NOT_TABLE || op == NOT_DIVIDES) continue;
+        if (op == FALSE_) return false;
+        int left = static_cast<int>(a);
+        Bounds x{spans_[a].low, spans_[a].high}, y{spans_[b].low, spans_[b].high};
+        bool possible = true;
+        switch (op) {
+            case LE: possible = want(left, {x.low, y.high}) && want(b, {x.low, y.high}); break;
+            case EQ: possible = want(left, y) && want(b, x); break;
+            case NE:
+                backward::unequal(x, y);
+                possible = want(left, x) && want(b, y) && strike(code, left, b) && strike(code, b, left);
+                break;
+            case DIVIDES:
+                backward::divides(x, y);
+                possible = want(left, x) && want(b, y);
+                break;
+            case AND: required_[a] = required_[b] = 1; break;
+            default:  // OR
+                if (!(spans_[a].undefined & T))
+                    required_[b] = 1;
+                else if (!(spans_[b].undefined & T))
+                    required_[a] = 1;
+        }
+        if (!possible) return false;
+    }
+    return true;
+}
+
+// Remove the value of a decided number from a listed variable that must differ from it.
+bool State::strike(const Code& code, int node, int other) {
+    if (code.ops[node] != VAR || spans_[other].low != spans_[other].high) return true;
+    int v = static_cast<int>(code.a[node]);
+    const Domain& domain = domains[v];
+    if (!domain.listed()) return true;
+    auto place = std::lower_bound(domain.values.begin(), domain.values.end(), spans_[other].low);
+    if (place == domain.values.end() || *place != spans_[other].low) return true;
+    size_t bit = place - domain.values.begin();
+    auto begin = mask_.begin() + domain.first_word;
+    scratch_.assign(begin, begin + domain.words());
+    scratch_[bit / 64] &= ~(uint64_t{1} << (bit % 64));
+    return keep(v, scratch_);
+}
+
+// Keep what some row of a table supports.
+bool State::rows(const Code& code, const Table& table) {
+    size_t width = table.width();
+    std::vector<const int64_t*> alive;
+    for (size_t row = 0; row < table.count(); ++row) {
+        const int64_t* values = table.rows.data() + row * width;
+        bool possible = true;
+        for (size_t column = 0; column < width && possible; ++column) {
+            const Span& span = spans_[table.operands[column]];
+            possible = span.low <= values[column] && values[column] <= span.high;
+        }
+        if (possible) alive.push_back(values);
+    }
+    if (alive.empty()) return false;
+    for (size_t column = 0; column < width; ++column) {
+        int node = table.operands[column];
+        int v = code.ops[node] == VAR ? static_cast<int>(code.a[node]) : -1;
+        if (v >= 0 && domains[v].listed()) {
+            const Domain& domain = domains[v];
+            scratch_.assign(domain.words(), 0);
+            for (const int64_t* row : alive) {
+                auto place = std::lower_bound(domain.values.begin(), domain.values.end(), row[column]);
+                if (place == domain.values.end() || *place != row[column]) continue;
+                size_t bit = place - domain.values.begin();
+                scratch_[bit / 64] |= uint64_t{1} << (bit % 64);
+            }
+            for (size_t i = 0; i < domain.words(); ++i) scratch_[i] &= mask_[domain.first_word + i];
+            if (!keep(v, scratch_)) return false;
+            continue;
+        }
+        int64_t least = alive[0][column], most = least;
+        for (const int64_t* row : alive) least = std::min(least, row[column]), most = std::max(most, row[column]);
+        if (!want(node, {least, most})) return false;
+    }
+    return true;
+}
+
+// Whether the constraint is true where every variable has its lowest value.
+bool State::test(const Code& code) {
+    for (size_t i = 0; i < code.ops.size(); ++i) {
+        Op op = code.ops[i];
+        int64_t a = code.a[i];
+        undefined_[i] = 0;
+        if (op == VAR || op == CONST) {
+            point_[i] = op == VAR ? low[a] : a;
+            continue;
+        }
+        if (op == TRUE_ || op == FALSE_) {
+            point_[i] = op == TRUE_;
+            continue;
+        }
+        if (op == TABLE || op == NOT_TABLE) {
+            const Table& table = code.tables[a];
+            for (size_t column = 0; column < table.width(); ++column) {
+                row_[column] = point_[table.operands[column]];
+                undefined_[i] |= undefined_[table.operands[column]];
+            }
+            point_[i] = table.contains(row_.data()) == (op == TABLE);
+            continue;
+        }
+        int b = code.b[i];
+        int64_t x = point_[a], y = point_[b];
+        bool ux = undefined_[a], uy = undefined_[b];
+        if (op == AND || op == OR) {
+            bool decisive = op == OR;
+            if ((!ux && (x != 0) == decisive) || (!uy && (y != 0) == decisive)) {
+                point_[i] = decisive;
+            } else {
+                point_[i] = !decisive;
+                undefined_[i] = ux || uy;
+            }
+            continue;
+        }
+        if (ux || uy) {
+            undefined_[i] = 1;
+            continue;
+        }
+        switch (op) {
+            case ADD: point_[i] = x + y; break;
+            case SUB: point_[i] = x - y; break;
+            case MUL: point_[i] = x * y; break;
+            case FDIV:
+                if (!(undefined_[i] = y == 0)) point_[i] = floor_div(x, y);
+                break;
+            case MOD:
+                if (!(undefined_[i] = y == 0)) point_[i] = floor_mod(x, y);
+                break;
+            case POW:
+                if (!(undefined_[i] = y < 0)) point_[i] = power(x, y);
+                break;
+            case MIN: point_[i] = std::min(x, y); break;
+            case MAX: point_[i] = std::max(x, y); break;
+            case ABS: point_[i] = magnitude(x); break;
+            case NONZERO:
+                undefined_[i] = x == 0;
+                point_[i] = x;
+                break;
+            case INDICATOR: point_[i] = x != 0; break;
+            case EQ: point_[i] = x == y; break;
+            case NE: point_[i] = x != y; break;
+            case LE: point_[i] = x <= y; break;
+            default:  // DIVIDES, NOT_DIVIDES
+                if (!(undefined_[i] = x == 0)) point_[i] = (y % x == 0) == (op == DIVIDES);
+        }
+    }
+    size_t last = code.ops.size() - 1;
+    return !undefined_[last] && point_[last];
+}
+
+int64_t State::value(int number, size_t node) {
+    forward(codes[number]);
+    return spans_[node].low;
+}
+
+}  // namespace constrint

@@ -1,0 +1,95 @@
+"""The C++ core behind the same calls as ``constrint.search.PythonSearch``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from constrint.errors import TimeLimit
+from constrint.program import Code, Op, Program
+from constrint.propagate import forward
+from constrint.search import PythonSearch, frontiers
+
+SAFE = 1 << 61
+"""Numbers up to this size leave the core room to add two of them in 64 bits."""
+LARGEST_BATCH = 4096
+
+
+def fits(program: Program) -> bool:
+    """Whether 64 bits suffice: every node of every constraint stays within +-2**61 over the program's domains.
+
+    Interval arithmetic is inclusion-monotone, so this holds below the root too.
+    """
+    low = [domain[0] for domain in program.domains]
+    high = [domain[-1] for domain in program.domains]
+    if any(abs(x) > SAFE for x in (*low, *high)):
+        return False
+    for code in program.codes:
+        rows = [row for _, rows in code.tables for row in rows]
+        if any(abs(x) > SAFE for x in code.a) or any(abs(x) > SAFE for row in rows for x in row):
+            return False
+        if any(abs(low) > SAFE or abs(high) > SAFE for low, high, _ in forward(code, low, high)):
+            return False
+    return True
+
+
+class NativeSearch:
+    """The search over one presolved program for which ``fits`` holds. deadline: a time.perf_counter() value."""
+
+    def __init__(self, program: Program, core: Any) -> None:
+        assert max(Op) == core.LAST_OP
+        self.program, self.core = program, core
+
+    def _make(self, order: Sequence[int], descending: Sequence[bool], always: Sequence[int] = ()) -> Any:
+        domains = [
+            ([], domain[0], domain[-1], domain.step)
+            if isinstance(domain, range)
+            else (domain, domain[0], domain[-1], 1)
+            for domain in self.program.domains
+        ]
+        codes = [_arguments(code) for code in self.program.codes]
+        large = [int(down) for down in descending]
+        return self.core.Search(domains, codes, list(order), large, frontiers(self.program, order, always))
+
+    def _seconds(self, deadline: float | None) -> float:
+        return -1.0 if deadline is None else max(0.0, deadline - time.perf_counter())
+
+    def solutions(
+        self, order: Sequence[int], descending: Sequence[bool], deadline: float | None = None
+    ) -> Iterator[list[int]]:
+        """See PythonSearch; solutions come in growing batches, each continuing after the last solution."""
+        search = self._make(order, descending)
+        last, limit = None, 1
+        while True:
+            try:
+                batch = search.solutions(last, limit, self._seconds(deadline))
+            except self.core.CoreTimeLimit:
+                raise TimeLimit("the time limit passed before the answer was known") from None
+            yield from batch
+            if len(batch) < limit:
+                return
+            last, limit = batch[-1], min(limit * 4, LARGEST_BATCH)
+
+    def count(self, order: Sequence[int], deadline: float | None = None) -> int:
+        """See PythonSearch; a count beyond 128 bits is left to it."""
+        try:
+            high, low = self._make(order, [False] * len(order)).count(self._seconds(deadline))
+        except self.core.CoreTimeLimit:
+            raise TimeLimit("the time limit passed before the answer was known") from None
+        except self.core.CoreCountOverflow:
+            return PythonSearch(self.program).count(order, deadline)
+        return int(high) << 64 | int(low)
+
+    def best(
+        self, order: Sequence[int], descending: Sequence[bool], bounded: Code, deadline: float | None = None
+    ) -> tuple[int | None, list[int] | None, bool]:
+        """See PythonSearch."""
+        assert self.program.codes[-1] is bounded
+        value, solution, finished = self._make(order, descending, bounded.variables).best(self._seconds(deadline))
+        return value, None if value is None else solution, finished
+
+
+def _arguments(code: Code) -> tuple[object, ...]:
+    tables = [(operands, [x for row in rows for x in row]) for operands, rows in code.tables]
+    return code.ops, code.a, code.b, tables, code.variables
