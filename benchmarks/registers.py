@@ -2,7 +2,7 @@
 
     python benchmarks/registers.py sample --each 8 --out build/registers.jsonl   # compile a random sample of tilings
     python benchmarks/registers.py fit build/registers.jsonl                     # print kernelgen's COEFFICIENTS
-    python benchmarks/registers.py table                                         # the model's best, predicted and compiled
+    python benchmarks/registers.py table                                         # predicted against compiled
 
 No GPU is needed. `table` compiles the tilings that the model ranks best, which are the ones that tuning compiles.
 """

@@ -89,9 +89,7 @@ def clocks_per_step(
     w = weights
     quarter = max(1.0, work.warps / QUARTERS)
     owners = max(1.0, work.owners / QUARTERS)
-    matrix = max(
-        quarter * work.matrix * profile.latency("mma_interval"), work.matrix_chain * profile.latency("mma")
-    )
+    matrix = max(quarter * work.matrix * profile.latency("mma_interval"), work.matrix_chain * profile.latency("mma"))
     reading = work.shared_bytes / SHARED_BYTES_PER_CLOCK
     chain = work.chain_special * profile.latency("special_function") + work.chain_arithmetic * ARITHMETIC_LATENCY
     special = owners * work.special * 32 * QUARTERS / profile.special_function_lanes

@@ -1,0 +1,68 @@
+"""Every schedule and every cell of the library on the CPU: the generated kernels against the float64 reference."""
+
+from __future__ import annotations
+
+import pytest
+
+from kernelgen.cells import cell_names, load_cell
+from kernelgen.hardware import load_profile
+from kernelgen.plan import plan
+from kernelgen.schedules import get, schedule_names
+from kernelgen.schedules.base import Tiling
+from kernelgen.shape import Shape
+from kernelgen.validate import validate_emulated
+
+pytestmark = pytest.mark.emulated
+
+GPU = "h200"
+SEQ = 7
+
+
+def emulate(cell: str, shape: Shape, tiling: Tiling, seeds: range = range(2)) -> None:
+    """Emulate a tiling; raises where a fault is found or the result is off."""
+    validation = validate_emulated(load_cell(cell), shape, tiling, load_profile(GPU), seeds, seq=SEQ)
+    assert validation.errors
+    assert all(error <= validation.tolerance for error in validation.errors.values())
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("cell", cell_names())
+@pytest.mark.parametrize("schedule", schedule_names())
+def test_the_models_choice_is_right(schedule: str, cell: str, dtype: str) -> None:
+    shape = Shape(3, SEQ, 2, 32, dtype, "gates")
+    best = plan(load_cell(cell), shape, load_profile(GPU), top=1, schedules=[schedule])[0]
+    emulate(cell, shape, best, range(3))
+
+
+RESIDENT = {
+    "units_per_warp": 8,
+    "batch_tile": 8,
+    "k_split": 1,
+    "register_groups": 1,
+    "chains": 1,
+    "prefetch": 3,
+}
+
+
+WIDE = {"units_per_warp": 16, "chains": 4, "register_groups": 2}
+
+
+@pytest.mark.parametrize(
+    ("cell", "shape", "changed"),
+    [
+        pytest.param("lstm", Shape(5, SEQ, 1, 64), {"k_split": 2}, id="K split"),
+        pytest.param("slstm", Shape(4, SEQ, 1, 96), {"k_split": 2, "chains": 2}, id="K split unevenly"),
+        pytest.param("lstm", Shape(5, SEQ, 1, 64), {"register_groups": 0}, id="R in shared memory"),
+        pytest.param("gru", Shape(5, SEQ, 1, 64), WIDE, id="16 units"),
+        pytest.param("gru", Shape(18, SEQ, 1, 32), {"batch_tile": 16, "prefetch": 2}, id="two column tiles"),
+        pytest.param("lstm", Shape(25, SEQ, 1, 16), {"batch_tile": 24, "units_per_warp": 16}, id="three column tiles"),
+        pytest.param("elman", Shape(9, SEQ, 1, 20, save="states"), {}, id="head dimension of 4s"),
+        pytest.param("lstm", Shape(9, SEQ, 1, 34, save="gates"), {"batch_tile": 4}, id="head dimension of 2s"),
+        pytest.param("slstm", Shape(2, SEQ, 1, 33, save="gates"), {"units_per_warp": 16}, id="odd head dimension"),
+        pytest.param("gru", Shape(1, 1, 2, 7), {"batch_tile": 4}, id="one sequence of one step, 7 units"),
+        pytest.param("elman", Shape(3, 2, 1, 32), {"prefetch": 12}, id="prefetch beyond the end"),
+    ],
+)
+def test_every_tile_variable_is_right(cell: str, shape: Shape, changed: dict[str, int]) -> None:
+    tiling = get("resident").tiling(load_cell(cell), shape, load_profile(GPU), RESIDENT | changed)
+    emulate(cell, shape, tiling)
