@@ -6,10 +6,12 @@ bounds is a report that names the line and the threads. docs/emulator.md says wh
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import dataclasses
 import functools
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -166,7 +168,17 @@ def _argument_structures(
             structure.kind = _OUTPUT if name in outputs else _INPUT
             structure.data = value.ctypes.data
             structure.bytes = value.nbytes
+    _check_overlap({name: a for name, a in arguments.items() if isinstance(a, np.ndarray)}, outputs)
     return structures
+
+
+def _check_overlap(arrays: Mapping[str, NDArray[Any]], outputs: frozenset[str]) -> None:
+    import numpy as np
+
+    for name, array in arrays.items():
+        for other, another in arrays.items():
+            if name in outputs and name != other and np.may_share_memory(array, another):
+                raise EmulationError(f"output {name!r} shares memory with {other!r}; give each array its own")
 
 
 def _complete_text(source: Source, integers: list[bool]) -> str:
@@ -184,52 +196,51 @@ def _complete_text(source: Source, integers: list[bool]) -> str:
 def _library(source: Source) -> ctypes.CDLL:
     """Compile and load ``source``, or take it from this process or the cache. The caller holds the lock."""
     command = _compiler()
-    compiler = f"{' '.join(command)}\n{_compiler_version(command)}"
+    compiler = f"{shlex.join(command)}\n{_compiler_version(command)}"
     core = dataclasses.replace(source, text=_CORE, entry="tilesmith_emulate", arch="host")
     core_key = binary_key(core, _CORE_FLAGS, compiler)
     key = binary_key(source, FLAGS, f"{compiler}\n{core_key}")
-    if key in _libraries:
-        return _libraries[key]
+    if key not in _libraries:
+        try:
+            with tempfile.TemporaryDirectory(prefix="tilesmith-emulator-") as folder:
+                _libraries[key] = _load(Path(folder), command, (core, core_key), (source, key))
+        except OSError as error:
+            raise EmulationError(
+                f"the kernel {source.entry} cannot be compiled for the CPU and loaded in {tempfile.gettempdir()}: "
+                f"{error}. Free space there, or set TMPDIR to a folder that may hold programs."
+            ) from None
+    return _libraries[key]
+
+
+def _load(folder: Path, command: tuple[str, ...], core: tuple[Source, str], kernel: tuple[Source, str]) -> ctypes.CDLL:
+    """Load a kernel, made or from the cache, by way of ``folder``, which may go afterwards. Each source comes with its
+    key. Raises OSError for a folder that cannot be used."""
     cache = Cache(cache_root() / "emulator")
-    with tempfile.TemporaryDirectory(prefix="tilesmith-emulator-") as folder:
-        path = Path(folder) / "kernel.so"
-        library = None
-        if (entry := cache.load(key)) is not None:
-            path.write_bytes(entry[1])
-            library = _open(path)
-        if library is None:
-            core_object = path.with_name("core.o")
-            if (entry := cache.load(core_key)) is not None:
-                core_object.write_bytes(entry[1])
-            else:
-                _compile(command, core, core_object, *_CORE_FLAGS)
-                cache.save(core_key, {"entry": core.entry}, core_object.read_bytes())
-            _compile(command, source, path, *FLAGS, "-shared", str(core_object))
-            cache.save(key, {"entry": source.entry}, path.read_bytes())
-            library = _open(path)
-    if library is None:
-        raise EmulationError(f"the compiled kernel {source.entry} cannot be loaded; is $CXX made for this machine?")
-    _libraries[key] = library
-    return library
-
-
-def _open(path: Path) -> ctypes.CDLL | None:
-    """Load a library; its file may go afterwards. None if it cannot be loaded (made on another kind of machine)."""
-    try:
-        library = ctypes.CDLL(str(path), mode=getattr(os, "RTLD_LOCAL", 0) | getattr(os, "RTLD_NOW", 0))
-        library.tilesmith_emulate.restype = ctypes.c_int
-    except (OSError, AttributeError):
-        return None
-    return library
+    library, core_object = folder / "kernel.so", folder / "core.o"
+    if (entry := cache.load(kernel[1])) is not None:
+        library.write_bytes(entry[1])
+        with contextlib.suppress(OSError):  # made on another kind of machine: make it again
+            return ctypes.CDLL(str(library))
+        library.unlink()
+    if (entry := cache.load(core[1])) is not None:
+        core_object.write_bytes(entry[1])
+    else:
+        _compile(command, core[0], core_object, *_CORE_FLAGS)
+        cache.save(core[1], {"entry": core[0].entry}, core_object.read_bytes())
+    _compile(command, kernel[0], library, *FLAGS, "-shared", str(core_object))
+    cache.save(kernel[1], {"entry": kernel[0].entry}, library.read_bytes())
+    return ctypes.CDLL(str(library))
 
 
 def _compiler() -> tuple[str, ...]:
     """The host C++ compiler's command: $CXX, else g++, c++ or clang++ from PATH. Raises EmulationError if none."""
-    wanted = os.environ.get("CXX", "").split()
+    wanted = shlex.split(os.environ.get("CXX", ""))
     for words in [wanted] if wanted else [["g++"], ["c++"], ["clang++"]]:
         if found := shutil.which(words[0]):
             return (found, *words[1:])
-    asked = f"$CXX is {' '.join(wanted)!r}, which is not there" if wanted else "there is no g++, c++ or clang++ in PATH"
+    asked = (
+        f"$CXX is {shlex.join(wanted)!r}, which is not there" if wanted else "there is no g++, c++ or clang++ in PATH"
+    )
     raise EmulationError(
         f"the emulator needs a C++20 compiler: {asked}. Install g++ (apt install g++), or set CXX to a compiler."
     )
@@ -241,7 +252,7 @@ def _compiler_version(command: tuple[str, ...]) -> str:
         done = subprocess.run([*command, "-v"], capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError) as error:
         raise EmulationError(
-            f"the C++ compiler {' '.join(command)} does not run: {error}. Set CXX to another."
+            f"the C++ compiler {shlex.join(command)} does not run: {error}. Set CXX to another."
         ) from None
     return done.stderr
 
@@ -262,8 +273,9 @@ def _compile(command: tuple[str, ...], source: Source, path: Path, *options: str
         raise CompileError(f"{command[0]} did not finish {source.entry} within {_COMPILE_SECONDS:.0f} s") from None
     if done.returncode != 0:
         first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr[:500])
-        raise CompileError(
-            f"{command[0]} refused {source.entry} for the emulator: {first}. A kernel may use only C++20 and the "
-            "functions of cuda/ptx.cuh.",
-            done.stderr,
-        )
+        if source.text == _CORE:
+            what, hint = "the emulator itself", "It needs C++20 with <source_location>: g++ 11 or clang 16, or newer."
+        else:
+            what = f"{source.entry} for the emulator"
+            hint = "A kernel may use only C++20 and the functions of cuda/ptx.cuh."
+        raise CompileError(f"{command[0]} refused {what}: {first}. {hint}", done.stderr)

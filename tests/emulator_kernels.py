@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,16 +13,6 @@ from numpy.typing import NDArray
 from kernelgen.emulator import emulate
 from kernelgen.errors import EmulationError
 from kernelgen.schedules.base import Launch, Source
-
-
-@pytest.fixture(scope="module", autouse=True)
-def emulator_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One cache for all tests of the emulator, away from the user's."""
-    folder = tmp_path_factory.getbasetemp() / "emulator-cache"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TILESMITH_CACHE", str(folder))
-        yield folder
-
 
 HEAD = '#include "ptx.cuh"\nusing namespace tilesmith;\n'
 

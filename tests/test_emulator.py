@@ -9,7 +9,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from emulator_kernels import emulator_cache, exchange, fault, kernel, line, run, words
+from emulator_kernels import exchange, fault, kernel, line, run, words
 
 from kernelgen.cache import Cache
 from kernelgen.emulator import emulate
@@ -18,7 +18,6 @@ from kernelgen.paths import cuda_headers
 from kernelgen.schedules.base import Launch
 
 pytestmark = pytest.mark.emulated
-__all__ = ["emulator_cache"]
 
 DTYPES = {"bf16": np.dtype(ml_dtypes.bfloat16), "fp16": np.dtype(np.float16)}
 
@@ -195,21 +194,21 @@ def test_the_portable_fibers_do_the_same(monkeypatch: pytest.MonkeyPatch) -> Non
     assert line(source, "load") in fault(source, {"out": words(64)}, threads=64, shared=256)
 
 
-def test_the_cache_saves_compiling_and_damage_is_a_miss(emulator_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_saves_compiling_and_damage_is_a_miss(session_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = kernel("store_global_32(out + thread_index(), thread_index() + 4321);", "unsigned* out")
     out = words(32)
     run(source, {"out": out})
-    entries = [path for path in (emulator_cache / "emulator").rglob("*") if path.is_file()]
+    entries = [path for path in (session_cache / "emulator").rglob("*") if path.is_file()]
     assert entries
     monkeypatch.setattr("kernelgen.emulator._libraries", {})
     monkeypatch.setattr("kernelgen.emulator._compile", None)
     run(source, {"out": out})
     monkeypatch.undo()
-    monkeypatch.setenv("TILESMITH_CACHE", str(emulator_cache))
+    monkeypatch.setenv("TILESMITH_CACHE", str(session_cache))
     monkeypatch.setattr("kernelgen.emulator._libraries", {})
     newest = max(entries, key=lambda path: path.stat().st_mtime)
     newest.write_bytes(newest.read_bytes()[:-1000])
-    assert Cache(emulator_cache / "emulator").load(newest.name) is None
+    assert Cache(session_cache / "emulator").load(newest.name) is None
     run(source, {"out": out})
     assert out[1] == 4322
 
@@ -248,6 +247,28 @@ def test_without_a_compiler_the_message_says_what_to_install(monkeypatch: pytest
 def test_launches_and_arguments_that_make_no_sense(launch: Launch, arguments: Any, words_of_it: str) -> None:
     with pytest.raises(EmulationError, match=re.escape(words_of_it)):
         emulate(exchange(), launch, arguments, outputs=("out",))
+
+
+def test_an_output_may_not_share_memory_with_another_array() -> None:
+    both = words(40)
+    source = kernel("store_global_32(out, load_global_32(in));", "const unsigned* in, unsigned* out")
+    with pytest.raises(EmulationError, match="output 'out' shares memory with 'in'"):
+        run(source, {"in": both[8:], "out": both[:9]})
+
+
+def test_a_temporary_folder_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    source = kernel("store_global_32(out + thread_index(), 99);", "unsigned* out")
+    with pytest.raises(EmulationError, match=r"gone.*set TMPDIR"):
+        run(source, {"out": words(32)})
+
+
+def test_a_cache_that_cannot_be_written_costs_time_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("TILESMITH_CACHE", str(tmp_path / "file"))
+    out = words(32)
+    run(kernel("store_global_32(out + thread_index(), 77);", "unsigned* out"), {"out": out})
+    assert out[31] == 77
 
 
 def test_blocks_of_a_cluster_and_of_a_cooperative_grid_run_together() -> None:

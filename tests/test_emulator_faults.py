@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from emulator_kernels import EXCHANGE, emulator_cache, exchange, fault, kernel, line, run, words
+from emulator_kernels import EXCHANGE, exchange, fault, kernel, line, run, words
 from numpy.typing import NDArray
 
 pytestmark = pytest.mark.emulated
-__all__ = ["emulator_cache"]
 
 # ---- barriers and the order they give ----
 
