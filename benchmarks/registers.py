@@ -31,7 +31,7 @@ from kernelgen.schedules.resident import Resident, sizes
 from kernelgen.shape import Shape
 
 CELLS = ("lstm", "gru", "elman", "slstm")
-GPUS = {"sm_80": "a100-80gb", "sm_90a": "h200", "sm_120": "rtx5090"}
+GPUS = {"sm_80": "a100-80gb", "sm_89": "l4", "sm_90a": "h200", "sm_100a": "b200", "sm_120": "rtx5090"}
 DIMENSIONS = (16, 32, 64, 96, 128)
 ODD_DIMENSIONS = (20, 33, 48, 100)
 HEADS = 12
@@ -62,14 +62,15 @@ def _compiled(cell: str, shape: Shape, gpu: str, tiling: Tiling) -> dict[str, ob
 @main.command()
 @click.option("--each", default=8, help="tilings per cell, head dimension and GPU")
 @click.option("--seed", default=0)
+@click.option("--arch", "archs", type=click.Choice(list(GPUS)), multiple=True, default=list(GPUS))
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/registers.jsonl"))
-def sample(each: int, seed: int, out: Path) -> None:
+def sample(each: int, seed: int, archs: tuple[str, ...], out: Path) -> None:
     """Compile random tilings, three in four of them among the model's best hundred."""
     draw = random.Random(seed)
     jobs = []
     for name in CELLS:
         for head_dim in DIMENSIONS + ODD_DIMENSIONS:
-            for gpu in GPUS.values():
+            for gpu in (GPUS[arch] for arch in archs):
                 for save in ("hidden", "gates"):
                     shape = Shape(draw.choice((1, 16, 128)), 1024, HEADS, head_dim, "bfloat16", save)
                     tilings = plan(load_cell(name), shape, load_profile(gpu), schedules=["resident"])
@@ -135,12 +136,13 @@ def _non_negative(matrix: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 @main.command()
 @click.option("--top", default=6, help="tilings per cell, head dimension and GPU")
-def table(top: int) -> None:
+@click.option("--arch", "archs", type=click.Choice(list(GPUS)), multiple=True, default=list(GPUS))
+def table(top: int, archs: tuple[str, ...]) -> None:
     """Predicted against compiled: registers within 15 %, shared memory exact, spills."""
     console = Console()
     shown = Table("cell", *(f"D={d}" for d in DIMENSIONS), title="within 15 % of the compiler / tilings (worst)")
     within = total = spilled = 0
-    for arch, gpu in GPUS.items():
+    for arch, gpu in ((arch, GPUS[arch]) for arch in archs):
         for name in CELLS:
             cells = []
             for head_dim in DIMENSIONS:

@@ -1,0 +1,62 @@
+"""Plans: what fits, in what order, and why nothing does."""
+
+from __future__ import annotations
+
+import pytest
+
+from kernelgen.cells import cell_names, load_cell
+from kernelgen.errors import InfeasibleError
+from kernelgen.hardware import load_profile
+from kernelgen.plan import plan
+from kernelgen.schedules import get
+from kernelgen.shape import Shape
+
+pytestmark = pytest.mark.unit
+
+LSTM_64 = Shape(16, 1024, 12, 64)
+
+
+def test_plans_are_sorted_and_within_the_limits() -> None:
+    h200 = load_profile("h200")
+    tilings = plan(load_cell("lstm"), LSTM_64, h200)
+    assert [t.clocks_per_step for t in tilings] == sorted(t.clocks_per_step for t in tilings)
+    for tiling in tilings:
+        need = tiling.resources
+        assert need.blocks_per_sm == h200.occupancy(need.threads, need.registers, need.shared_memory)
+        assert need.blocks_per_sm >= 1
+    assert plan(load_cell("lstm"), LSTM_64, h200, top=3) == tilings[:3]
+
+
+@pytest.mark.parametrize("cell", cell_names())
+@pytest.mark.parametrize("head_dim", [1, 8, 33, 128])
+def test_small_heads_fit_every_gpu_with_the_instructions(cell: str, head_dim: int) -> None:
+    for gpu in ("a100", "rtx4090", "h200", "b200"):
+        assert plan(load_cell(cell), Shape(1, 1, 1, head_dim), load_profile(gpu), top=1)
+
+
+def test_a_problem_has_exactly_the_tilings_of_its_solutions() -> None:
+    cell, profile, schedule = load_cell("gru"), load_profile("rtx4090"), get("resident")
+    problem = schedule.problem(cell, LSTM_64, profile)
+    solutions = list(problem.solutions())
+    assert len(solutions) == problem.count()
+    for values in solutions:
+        assert problem.check(values) == []
+
+
+def test_what_does_not_fit_says_why_with_numbers() -> None:
+    with pytest.raises(InfeasibleError, match=r"at most 1,024 on h200 .*at least 1,536"):
+        plan(load_cell("lstm"), Shape(16, 1024, 1, 768), load_profile("h200"))
+    with pytest.raises(InfeasibleError, match="registers|shared memory"):
+        plan(load_cell("lstm"), Shape(16, 1024, 1, 256), load_profile("h200"))
+
+
+def test_a_gpu_without_the_instructions_says_which() -> None:
+    with pytest.raises(InfeasibleError, match=r"m16n8k16 for bfloat16.*t4 \(sm_75\)"):
+        plan(load_cell("lstm"), LSTM_64, load_profile("t4"))
+
+
+def test_the_models_favourite_on_the_h200_is_the_measured_one() -> None:
+    """docs/lab/resident.md: of the tilings measured at 12 x 64 and a batch of 16, this family was the fastest."""
+    best = plan(load_cell("lstm"), LSTM_64, load_profile("h200"), top=1)[0]
+    assert (best.values["units_per_warp"], best.values["batch_tile"]) == (16, 4)
+    assert best.clocks_per_step == pytest.approx(0.2040e-3 * 1.98e9 / 1024, rel=0.15)

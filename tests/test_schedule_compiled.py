@@ -1,0 +1,55 @@
+"""Every schedule and cell compiled for every architecture: nothing spills, resources as predicted; golden sources."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kernelgen.cells import cell_names, load_cell
+from kernelgen.compile import compile_source
+from kernelgen.hardware import load_profile
+from kernelgen.plan import plan
+from kernelgen.schedules import get, schedule_names
+from kernelgen.shape import Shape
+
+pytestmark = pytest.mark.compiled
+
+GPUS = {"sm_80": "a100-80gb", "sm_89": "l4", "sm_90a": "h200", "sm_100a": "b200", "sm_120": "rtx5090"}
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.mark.parametrize("gpu", GPUS.values(), ids=GPUS)
+@pytest.mark.parametrize("schedule", schedule_names())
+def test_the_models_choices_compile_as_predicted(schedule: str, gpu: str) -> None:
+    profile = load_profile(gpu)
+    errors = []
+    for cell in map(load_cell, cell_names()):
+        for head_dim in (32, 96):
+            shape = Shape(16, 1024, 12, head_dim)
+            tiling = plan(cell, shape, profile, top=1, schedules=[schedule])[0]
+            report = compile_source(get(schedule).source(cell, shape, profile, tiling)).report
+            assert report.spills == 0, f"{cell.name} {shape} spills: {tiling}"
+            assert report.static_shared_memory == 0
+            errors.append(abs(tiling.resources.registers / report.registers - 1))
+    assert sum(error <= 0.15 for error in errors) >= 0.9 * len(errors), sorted(errors)
+
+
+@pytest.mark.parametrize(
+    ("name", "cell", "shape", "gpu"),
+    [
+        ("resident_lstm_h200", "lstm", Shape(16, 1024, 12, 64), "h200"),
+        ("resident_gru_rtx4090", "gru", Shape(16, 1024, 6, 96, "float16", "gates"), "rtx4090"),
+        ("resident_slstm_a100", "slstm", Shape(16, 1024, 4, 33, "bfloat16", "states"), "a100-80gb"),
+    ],
+)
+def test_golden_sources(name: str, cell: str, shape: Shape, gpu: str, renew_golden: bool) -> None:
+    """The text of a few kernels, so that a change of the generator shows as a diff. `pytest --renew-golden` renews."""
+    values = {"units_per_warp": 8, "batch_tile": 8, "k_split": 1, "register_groups": 2, "chains": 2, "prefetch": 6}
+    profile, schedule = load_profile(gpu), get("resident")
+    text = schedule.source(load_cell(cell), shape, profile, schedule.tiling(load_cell(cell), shape, profile, values)).text
+    path = GOLDEN / f"{name}.cu"
+    if renew_golden:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    assert path.read_text() == text, f"{path.name} differs; if the change is meant, run pytest --renew-golden"
