@@ -32,14 +32,20 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[str] = ()) -> None:
-    """Print a table on stdout; the columns named in ``right`` are aligned to the right."""
+    """Print a table on stdout; the columns named in ``right`` are aligned to the right.
+
+    Their headings break at every space and underscore, so that a table of numbers stays narrow.
+    """
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     numbers = set(right)
     for column in columns:
-        table.add_column(column, justify="right" if column in numbers else "left", no_wrap=column in numbers)
+        if column in numbers:
+            table.add_column(column.replace("_", "\n").replace(" ", "\n"), justify="right", no_wrap=True)
+        else:
+            table.add_column(column, vertical="bottom")
     for row in rows:
         table.add_row(*row)
     console().print(table)

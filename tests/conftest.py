@@ -1,0 +1,46 @@
+"""What all tests share: a cache of their own, and one small tuned kernel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache for the whole run, so that nothing is compiled twice."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(session_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep every test, and the processes it starts, away from the user's cache."""
+    monkeypatch.setenv("TILESMITH_CACHE", str(session_cache))
+
+
+@pytest.fixture(scope="session")
+def tuned(session_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A YAML file of a small Elman network tuned for an H200 in the emulator, with its source and binary."""
+    from kernelgen.cells import load_cell
+    from kernelgen.shape import Shape
+    from kernelgen.tune import save, tune
+
+    path = tmp_path_factory.mktemp("tuned") / "elman.yaml"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TILESMITH_CACHE", str(session_cache))
+        patch.setattr("kernelgen.gpu.why_no_gpu", lambda: "this test wants none")
+        result = tune(load_cell("elman"), Shape(2, 4, 1, 16), "h200", top=1, seeds=1, store=None)
+        save(result, path, "elman")
+    return path
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """One flag renews the golden files."""
+    parser.addoption("--renew-golden", action="store_true", help="rewrite tests/golden from what is generated now")
+
+
+@pytest.fixture
+def renew_golden(request: pytest.FixtureRequest) -> bool:
+    """Whether the golden files are to be rewritten."""
+    return bool(request.config.getoption("--renew-golden"))

@@ -1,0 +1,70 @@
+"""Runners for a worker process: what a GPU may do to it, without one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from kernelgen.bench import Candidate, Outcome
+from kernelgen.errors import ValidationError
+from kernelgen.trial import Measurement
+
+
+class Fault(Exception):
+    """An error after which the process is of no more use."""
+
+    fatal = True
+
+
+def obey(job: tuple[str, object]) -> object:
+    """Do what the job says."""
+    what, value = job
+    if what == "return":
+        return value
+    if what == "pid":
+        return os.getpid()
+    if what == "print":
+        print(value, flush=True)
+        os.write(1, b"and from C\n")
+        return "printed"
+    if what == "raise":
+        raise ValueError(value)
+    if what == "wrong":
+        raise ValidationError(str(value))
+    if what == "fault":
+        raise Fault(value)
+    if what == "hang":
+        time.sleep(3600)
+    if what == "exit":
+        os._exit(7)
+    if what == "abort":
+        os.write(2, b"something terrible\n")
+        os.kill(os.getpid(), signal.SIGSEGV)
+    raise AssertionError(what)
+
+
+def pretend(job: object) -> Outcome | None:
+    """Pretend to be a GPU: the script in $SCRIPT says, a line a candidate, what happens to it.
+
+    A number is its time in milliseconds; hang, crash, wrong and fault mean what they say. How many candidates were
+    tried is kept in a file, since processes come and go.
+    """
+    script = Path(os.environ["SCRIPT"])
+    counter = script.with_suffix(".count")
+    if not isinstance(job, Candidate):
+        script.with_suffix(".cases").open("a").write("cases\n")
+        return None
+    tried = int(counter.read_text()) if counter.exists() else 0
+    counter.write_text(str(tried + 1))
+    words = script.read_text().split()
+    word = words[min(tried, len(words) - 1)]
+    if word == "crash":
+        os._exit(9)
+    if word == "interrupt":
+        os.kill(os.getppid(), signal.SIGINT)
+        time.sleep(3600)
+    if word in ("hang", "fault", "wrong"):
+        obey((word, "an illegal memory access" if word == "fault" else "h differs"))
+    return Outcome({"h": 1e-4, "last": 1e-4}, Measurement(float(word), float(word) * 0.99, float(word) * 1.01, 20))
