@@ -79,6 +79,7 @@ class _Launch(ctypes.Structure):
         ("shared_memory", ctypes.c_uint),
         ("together", ctypes.c_uint),
         ("seed", ctypes.c_ulonglong),
+        ("seconds", ctypes.c_double),
     )
 
 
@@ -92,6 +93,7 @@ def emulate(
     *,
     outputs: Collection[str] = ("states", "last", "gates"),
     seed: int = 0,
+    seconds: float = 600.0,
 ) -> None:
     """Run a kernel on the CPU, fault by fault as strict as a GPU's sanitizers together.
 
@@ -99,13 +101,14 @@ def emulate(
     (an int32 parameter) or None (a null pointer). outputs: names of the arrays the kernel writes; those that the
     kernel does not have are ignored. The arrays are copied to emulated memory, in which an output starts as NaN, and
     outputs are copied back when the kernel has ended without a fault; after a fault they are as they were.
-    seed: draws the order in which blocks and threads run; the same seed gives the same order.
+    seed: draws the order in which blocks and threads run; the same seed gives the same order. seconds: a kernel that
+    runs longer is stopped.
 
     Raises EmulationError with a report of the first fault, or when the launch or an argument makes no sense, or when
     there is no host compiler; CompileError when that compiler refuses the source. One emulation runs at a time in a
     process; the others wait.
     """
-    structure = _launch_structure(launch, seed)
+    structure = _launch_structure(launch, seed, seconds)
     structures = _argument_structures(source, arguments, frozenset(outputs))
     text = _complete_text(source, [argument.kind == _INTEGER for argument in structures])
     with _lock:
@@ -119,7 +122,7 @@ def emulate(
         raise EmulationError(f"the emulator stopped {source.entry} (seed {seed}): {message}")
 
 
-def _launch_structure(launch: Launch, seed: int) -> _Launch:
+def _launch_structure(launch: Launch, seed: int, seconds: float) -> _Launch:
     blocks = launch.grid[0] * launch.grid[1] * launch.grid[2]
     if min(launch.grid) < 1:
         raise EmulationError(f"the grid {launch.grid} is empty: every extent must be at least 1")
@@ -130,9 +133,8 @@ def _launch_structure(launch: Launch, seed: int) -> _Launch:
     if launch.cluster < 1 or launch.grid[0] % launch.cluster:
         raise EmulationError(f"clusters of {launch.cluster} blocks do not divide a grid of {launch.grid[0]} along x")
     together = blocks if launch.cooperative else launch.cluster
-    return _Launch(
-        (ctypes.c_uint * 3)(*launch.grid), launch.block, launch.shared_memory, together, seed & 0xFFFF_FFFF_FFFF_FFFF
-    )
+    grid = (ctypes.c_uint * 3)(*launch.grid)
+    return _Launch(grid, launch.block, launch.shared_memory, together, seed & 0xFFFF_FFFF_FFFF_FFFF, seconds)
 
 
 def _argument_structures(

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from emulator_kernels import EXCHANGE, exchange, fault, kernel, line, run, words
 from numpy.typing import NDArray
+
+from kernelgen.emulator import emulate
+from kernelgen.errors import EmulationError
+from kernelgen.schedules.base import Launch
 
 pytestmark = pytest.mark.emulated
 
@@ -312,6 +319,41 @@ def test_traps_become_reports_and_python_lives(body: str, words_of_it: str) -> N
     message = fault(kernel(body, "unsigned* out, int zero"), {"out": words(1), "zero": 0})
     assert words_of_it in message
     assert "of block (0, 0, 0)" in message
+
+
+ENDLESS = "while (true) load_global_16(in); // loop"
+
+
+def test_a_loop_without_end_is_stopped() -> None:
+    source = kernel(ENDLESS, "const unsigned short* in")
+    with pytest.raises(
+        EmulationError, match=r"still running after 0\.2 s.*\n.*memory access at " + line(source, "loop")
+    ):
+        emulate(source, Launch((1, 1, 1), 32, 0), {"in": np.zeros(1, np.uint16)}, seconds=0.2)
+
+
+def test_an_interrupt_stops_the_run_and_reaches_python() -> None:
+    script = f"""
+import numpy, os, signal, threading
+from emulator_kernels import kernel
+from kernelgen.emulator import emulate
+from kernelgen.schedules.base import Launch
+from kernelgen.errors import EmulationError
+source = kernel({ENDLESS!r}, "const unsigned short* in")
+def run(seconds):
+    emulate(source, Launch((1, 1, 1), 32, 0), {{"in": numpy.zeros(1, numpy.uint16)}}, seconds=seconds)
+try:
+    run(0.01)
+except EmulationError:
+    print("compiled")
+threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    run(60)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parent, capture_output=True, text=True)
+    assert done.stdout == "compiled\ninterrupted\n", done.stderr
 
 
 def test_outputs_stay_as_they_were_after_a_fault_and_unwritten_ones_become_nan() -> None:

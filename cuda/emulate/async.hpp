@@ -10,7 +10,7 @@
 namespace tilesmith::emulate {
 
 void issue_copy(unsigned destination, const void* source, unsigned bytes, const Site& site) {
-    scheduler->before_access();
+    scheduler->before_access(site);
     Thread& thread = *running;
     Copy copy{destination, bytes, thread.groups, {}, site};
     global_memory->read(thread, source, copy.data.data(), bytes, site, "copies (cp_async)");

@@ -23,11 +23,12 @@ struct TilesmithArgument {
     unsigned long long bytes;
 };
 
-/// together: how many blocks run at the same time.
+/// together: how many blocks run at the same time. seconds: when to give up.
 struct TilesmithLaunch {
     unsigned grid[3];
     unsigned block, shared_memory, together;
     unsigned long long seed;
+    double seconds;
 };
 }
 
@@ -36,19 +37,19 @@ namespace tilesmith::emulate {
 Place place() { return {running->index, running->block->x, running->block->y}; }
 
 void read_shared(unsigned address, void* out, unsigned bytes, const Site& site) {
-    scheduler->before_access();
+    scheduler->before_access(site);
     running->block->shared->read(*running, address, out, bytes, site);
 }
 void write_shared(unsigned address, const void* in, unsigned bytes, const Site& site) {
-    scheduler->before_access();
+    scheduler->before_access(site);
     running->block->shared->write(*running, address, in, bytes, site);
 }
 void read_global(const void* address, void* out, unsigned bytes, const Site& site) {
-    scheduler->before_access();
+    scheduler->before_access(site);
     global_memory->read(*running, address, out, bytes, site);
 }
 void write_global(void* address, const void* in, unsigned bytes, const Site& site) {
-    scheduler->before_access();
+    scheduler->before_access(site);
     global_memory->write(*running, address, in, bytes, site);
 }
 
@@ -108,7 +109,8 @@ inline void run_launch(const TilesmithLaunch& launch, const TilesmithArgument* a
     memory.place();
     values.clear();
     for (int i = 0; i < count; ++i) values.push_back({memory.address(arguments[i].name), arguments[i].integer});
-    Scheduler dispatcher(launch.seed, static_cast<std::size_t>(launch.together) * launch.block, &run_thread);
+    Scheduler dispatcher(launch.seed, launch.seconds, std::size_t{launch.together} * launch.block, &run_thread);
+    interrupted = 0;
     global_memory = &memory;
     scheduler = &dispatcher;
     Traps traps;

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <algorithm>
+#include <chrono>
+#include <csignal>
 #include <cstdint>
 #include <exception>
 #include <map>
@@ -32,16 +34,21 @@ class Random {
 class Scheduler;
 inline Scheduler* scheduler = nullptr;
 inline Thread* running = nullptr;
+inline volatile std::sig_atomic_t interrupted = 0;  // set by a signal handler: stop at the next switch
 
 class Scheduler {
+    using Time = std::chrono::steady_clock;
+
   public:
-    /// `body` is what every thread runs.
-    Scheduler(std::uint64_t seed, std::size_t stacks, void (*body)()) : random(seed), stacks_(stacks), body_(body) {}
+    /// `body` is what every thread runs; `seconds` are for all teams together.
+    Scheduler(std::uint64_t seed, double seconds, std::size_t stacks, void (*body)())
+        : random(seed), seconds_(seconds), end_(Time::now() + std::chrono::duration<double>(seconds)), stacks_(stacks),
+          body_(body) {}
 
     Random random;
     const Stacks& stacks() const { return stacks_; }
 
-    /// Run all threads of a team to their end. Throws the Fault of a thread, or a deadlock.
+    /// Run all threads of a team to their end. Throws the Fault of a thread, a deadlock, or that time is up.
     void run(Team& team) {
         ready_.clear();
         fault_ = {};
@@ -61,14 +68,17 @@ class Scheduler {
             running = nullptr;
             if (!fault_.report.empty()) throw fault_;
             if (thread->state == Thread::State::finished) --left;
+            check_time(*thread);
         }
         if (left != 0) throw Fault{deadlock(team)};
     }
 
     /// One memory access in `preemption` gives way to another thread first.
-    void before_access() {
+    void before_access(const Site& site) {
         constexpr unsigned preemption = 32;
         if (random.next() % preemption != 0) return;
+        running->operation = "memory access";
+        running->site = site;
         ready_.push_back(running);
         running->fiber.leave();
     }
@@ -102,8 +112,20 @@ class Scheduler {
         running->fiber.leave();
     }
 
+    void check_time(const Thread& thread) {
+        constexpr unsigned interval = 256;  // switches between two looks at the clock
+        if (interrupted) throw Fault{"interrupted"};
+        if (++switches_ % interval != 0 || Time::now() < end_) return;
+        throw Fault{text("still running after %g s: a loop that does not end, or too large a shape to emulate\n  ",
+                         seconds_) +
+                    describe_fully(thread) + " came last to " + (thread.operation ? thread.operation : "its end") +
+                    " at " + describe(thread.site)};
+    }
     static std::string deadlock(Team& team);
 
+    double seconds_;
+    std::chrono::time_point<Time, std::chrono::duration<double>> end_;
+    unsigned switches_ = 0;
     Stacks stacks_;
     void (*body_)();
     std::vector<Thread*> ready_;

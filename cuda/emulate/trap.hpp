@@ -1,4 +1,5 @@
-// Traps: what the host processor refuses while a fiber runs becomes a report, and Python goes on.
+// Traps: what the host processor refuses while a fiber runs becomes a report, and Python goes on. Ctrl-C stops the run,
+// and Python hears of it too.
 //
 // Kernels reach memory through checked functions, so a trap means an overflowing stack, a pointer used directly, or an
 // integer division by zero.
@@ -11,6 +12,8 @@
 #include <array>
 #include <cstddef>
 #include <memory>
+
+#include "scheduler.hpp"
 
 namespace tilesmith::emulate {
 
@@ -42,14 +45,18 @@ class Traps {
 
   private:
     static constexpr std::size_t stack_size = 64 * 1024;
-    static constexpr std::array signals{SIGSEGV, SIGBUS, SIGFPE, SIGILL};
+    static constexpr std::array signals{SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGINT};
 
     static Traps*& current() {
         static Traps* traps = nullptr;
         return traps;
     }
-    static void handle(int signal, siginfo_t* info, void*) {
+    static void handle(int signal, siginfo_t* info, void* context) {
         Traps* self = current();
+        if (signal == SIGINT) {
+            if (self != nullptr) self->interrupt(info, context);
+            return;
+        }
         if (self == nullptr || !pthread_equal(self->owner_, pthread_self())) {
             // Some other thread of the process: put its handling back, and let it trap again.
             struct sigaction standard {};
@@ -61,6 +68,18 @@ class Traps {
         self->signal = signal;
         self->address = info->si_addr;
         siglongjmp(self->resume, 1);
+    }
+
+    /// Stop the run, unless the process ignores the signal, and tell whoever handled it before.
+    void interrupt(siginfo_t* info, void* context) {
+        const struct sigaction& before = old_actions_.back();
+        const bool plain = (before.sa_flags & SA_SIGINFO) == 0;
+        if (plain && before.sa_handler == SIG_IGN) return;
+        interrupted = 1;
+        if (!plain)
+            before.sa_sigaction(SIGINT, info, context);
+        else if (before.sa_handler != SIG_DFL)
+            before.sa_handler(SIGINT);
     }
 
     std::unique_ptr<std::byte[]> stack_;
