@@ -1,0 +1,407 @@
+"""The command line: what it prints, its exit statuses, every kind of bad input, and how fast it starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from kernelgen import tune
+from kernelgen.commands import main
+from kernelgen.config import load_config
+
+pytestmark = pytest.mark.unit
+
+ROOT = Path(__file__).parent.parent
+LSTM = "lstm --gpu h200 --batch 16 --seq 1024 --heads 12 --head-dim 64 --dtype bfloat16"
+ELMAN = "elman --gpu h200 --batch 2 --seq 4 --heads 1 --head-dim 16"
+ERROR = "Error: "
+
+
+def run(arguments: str, *more: object) -> Result:
+    """Run a command in this process. Nothing but SystemExit may come out of it."""
+    result = CliRunner().invoke(main, [*arguments.split(), *map(str, more)], prog_name="tilesmith")
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def fine(arguments: str, *more: object) -> str:
+    """Run a command that must succeed; its stdout."""
+    result = run(arguments, *more)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def refused(arguments: str, *more: object) -> str:
+    """Run a command that must be refused: status 2, nothing on stdout, one message on stderr; the message."""
+    result = run(arguments, *more)
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    assert result.stderr.count(ERROR) == 1
+    assert "Traceback" not in result.stderr
+    return result.stderr.split(ERROR, 1)[1]
+
+
+def process(*arguments: object, module: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process of its own."""
+    start = [sys.executable, "-m", "kernelgen.commands"] if module else [sys.executable, "cli.py"]
+    return subprocess.run(
+        [*start, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False, **options
+    )
+
+
+# ---- help and start-up ----
+
+
+def test_help_lists_every_command_with_examples() -> None:
+    text = fine("--help")
+    for command in ("gpus", "cells", "solve", "plan", "tune", "validate", "show"):
+        assert f"\n  {command} " in text
+        own = fine(f"{command} --help")
+        assert "Example" in own
+        assert f"tilesmith {command}" in own
+    assert fine("--version").startswith("tilesmith ")
+
+
+def test_a_checkout_runs_as_the_command_does() -> None:
+    one, other = process("gpus", "--json"), process("gpus", "--json", module=False)
+    assert one.returncode == other.returncode == 0
+    assert one.stdout == other.stdout
+
+
+@pytest.mark.parametrize(("arguments", "seconds"), [("--help", 0.5), (f"plan {LSTM}", 2.0)])
+def test_start_up_is_quick(arguments: str, seconds: float) -> None:
+    """Processor time of the best of three: what the wall clock shows on a machine that does nothing else."""
+    taken = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert process(*arguments.split(), env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode == 0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(taken) < seconds
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from kernelgen.commands import main; main(['--help'], standalone_mode=False); "
+        "print([m for m in ('numpy', 'sympy', 'pydantic', 'ortools', 'cuda', 'yaml', 'rich') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+# ---- the small commands ----
+
+
+def test_gpus_lists_and_shows_profiles() -> None:
+    assert "h200" in fine("gpus")
+    names = [entry["name"] for entry in json.loads(fine("gpus --json"))]
+    assert {"t4", "a100-80gb", "h200", "b200"} <= set(names)
+    text = fine("gpus show h200")
+    assert "232,448" in text
+    assert "measured" in text or "Programming Guide" in text
+    assert json.loads(fine("gpus show h100 --json"))["name"] == "h100-sxm"
+
+
+def test_cells_lists_and_shows_equations() -> None:
+    assert "lstm" in fine("cells")
+    assert {entry["name"] for entry in json.loads(fine("cells --json"))} >= {"lstm", "gru", "elman", "slstm"}
+    text = fine("cells show lstm")
+    assert "c' =" in text
+    assert "σ(f)" in text
+    assert json.loads(fine("cells show gru --json"))["gates"][2] == {
+        "name": "n",
+        "recurrent": False,
+        "input": True,
+        "bias": True,
+    }
+
+
+def test_a_cell_of_ones_own_is_planned(tmp_path: Path) -> None:
+    file = _own_cell(tmp_path)
+    assert "leaky" in fine("cells show", f"{file}:LEAKY")
+    tilings = json.loads(fine("plan --gpu h200 --batch 2 --seq 4 --head-dim 16 --json", f"{file}:LEAKY"))
+    assert tilings
+
+
+def _own_cell(folder: Path) -> Path:
+    file = folder / "mine.py"
+    file.write_text(
+        "from kernelgen.cells.language import Cell, Gate, tanh\n"
+        "LEAKY = Cell('leaky', 'Leaky', 'none', ('h',), (Gate('a'),), "
+        "lambda gate, state: {'h': 0.5 * state.h + 0.5 * tanh(gate.a)})\n"
+    )
+    return file
+
+
+def test_plan_prints_the_keys_it_promises_best_first() -> None:
+    tilings = json.loads(fine(f"plan {LSTM} --json"))
+    keys = {"schedule", "tiling", "registers", "shared_memory", "model_us_per_step"}
+    assert all(set(tiling) == keys for tiling in tilings)
+    times = [tiling["model_us_per_step"] for tiling in tilings]
+    assert times == sorted(times)
+    assert json.loads(fine(f"plan {LSTM} --json --top 2")) == tilings[:2]
+    assert "resident" in fine(f"plan {LSTM} --top 3")
+
+
+# ---- solve ----
+
+PROBLEM = "x == [1, 2, 4, 8];\ny == [1, 2, 3];\nx * y <= 12;\nx % y == 0;\n"
+CLASH = "x == [1, 2, 4];\ny == [1, 2, 3];\nx * y == 12;\nx % y == 0;\n"
+
+
+@pytest.fixture
+def problem(tmp_path: Path) -> Path:
+    """A problem with six solutions."""
+    file = tmp_path / "problem.txt"
+    file.write_text(PROBLEM)
+    return file
+
+
+def test_solve_answers_what_is_asked_in_json(problem: Path, tmp_path: Path) -> None:
+    pairs = [(x, y) for x in (1, 2, 4, 8) for y in (1, 2, 3) if x * y <= 12 and x % y == 0]
+    answer = json.loads(fine("solve --json", problem))
+    assert set(answer) == {"status", "solution", "seconds"}
+    assert answer["solution"] == {"x": 1, "y": 1}
+    assert json.loads(fine("solve --json --count", problem))["count"] == len(pairs)
+    every = json.loads(fine("solve --json --all", problem))["solutions"]
+    assert sorted((s["x"], s["y"]) for s in every) == pairs
+    assert len(json.loads(fine("solve --json --all --limit 2", problem))["solutions"]) == 2
+    best = json.loads(fine("solve --json --maximize", problem, "--best", "x + 10 * y"))
+    assert (best["status"], best["objective"]) == ("feasible", max(x + 10 * y for x, y in pairs))
+    least = json.loads(fine("solve --json --engine cp-sat", problem, "--best", "y - x"))
+    assert least["objective"] == min(y - x for x, y in pairs)
+    clash = tmp_path / "clash.txt"
+    clash.write_text(CLASH)
+    answer = json.loads(fine("solve --json", clash))
+    assert (answer["status"], answer["solution"]) == ("infeasible", None)
+    answer = json.loads(fine("solve --json --explain", clash))
+    assert answer["status"] == "infeasible"
+    assert len(answer["core"]) == 2
+    assert json.loads(fine("solve --json --count", clash)) | {"seconds": 0} == {
+        "status": "infeasible",
+        "count": 0,
+        "seconds": 0,
+    }
+
+
+def test_solve_prints_for_people(problem: Path, tmp_path: Path) -> None:
+    assert "feasible" in fine("solve", problem)
+    assert "6 solutions" in fine("solve --count", problem)
+    assert fine("solve --all", problem).count("\n") > 6
+    assert "objective 1\n" in fine("solve", problem, "--best", "x * y")
+    clash = tmp_path / "clash.txt"
+    clash.write_text(CLASH)
+    assert "cannot hold together" in fine("solve --explain", clash)
+    space = tmp_path / "space.json"
+    space.write_text('{"tune_params": {"a": [1, 2, 3], "b": [1, 2, 3]}, "restrictions": ["a < b"]}')
+    assert "3 solutions" in fine("solve --count", space)
+    yaml = tmp_path / "space.yaml"
+    yaml.write_text("tune_params: {a: [1, 2, 3], b: [1, 2, 3]}\nrestrictions: ['a < b']\n")
+    assert "3 solutions" in fine("solve --count", yaml)
+
+
+def test_solve_refuses_bad_files_with_line_and_column(tmp_path: Path) -> None:
+    file = tmp_path / "bad.txt"
+    file.write_text("x == [1, 2];\nx * == 3;\n")
+    assert "line 2, column 5" in refused("solve", file)
+    space = tmp_path / "space.json"
+    space.write_text('{"tune_params": {"a": [1, 2]}, "restrictions": ["__import__(\'os\').system(\'touch hacked\')"]}')
+    assert "more than arithmetic" in refused("solve", space) or "column" in refused("solve", space)
+    assert not (ROOT / "hacked").exists()
+    space.write_text('{"tune_params": {"a": [1, 2]}')
+    assert "not JSON" in refused("solve", space)
+    space.write_text('{"tune_params": {"a": [1, 2.5]}}')
+    assert "2.5" in refused("solve", space)
+    assert "cannot read" in refused("solve", tmp_path / "nothing")
+    assert "cannot read" in refused("solve", tmp_path)
+
+
+def test_solve_refuses_two_questions_and_conditions_as_objectives(problem: Path) -> None:
+    assert "two questions" in refused("solve --count --best x", problem)
+    assert "--best" in refused("solve --maximize", problem)
+    assert "--all" in refused("solve --limit 3", problem)
+    assert "not the condition" in refused("solve", problem, "--best", "x == 1")
+    assert "unknown name 'z'" in refused("solve", problem, "--best", "x + z")
+    assert "'fast'" in refused("solve --engine fast", problem)
+
+
+# ---- bad input ----
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("plan lstm --gpu h2000 --batch 1 --seq 1 --head-dim 16", "did you mean h200"),
+        ("plan lstn --gpu h200 --batch 1 --seq 1 --head-dim 16", "did you mean lstm"),
+        ("plan lstm --gpu h200 --batch 1 --seq 1 --head-dim 16 --dtype bfloat", "did you mean bfloat16"),
+        ("plan lstm --gpu h200 --batch 1 --seq 1 --head-dim 16 --save gate", "did you mean gates"),
+        ("plan lstm --gpu h200 --batch -1 --seq 1 --head-dim 16", "batch must be an integer of at least 1, not -1"),
+        ("plan lstm --gpu h200 --batch 1 --seq 0 --head-dim 16", "seq must be an integer of at least 1, not 0"),
+        ("plan lstm --gpu h200 --batch 1 --seq 1 --head-dim 1.5", "'1.5' is not a valid integer"),
+        ("plan lstm --gpu h200 --batch many --seq 1 --head-dim 16", "'many' is not a valid integer"),
+        ("plan lstm --gpu h200 --seq 1 --head-dim 16", "--batch"),
+        ("plan lstm --gpu h200 --batch 16 --seq 8 --head-dim 2048", "h200"),
+        ("plan lstm --gpu t4 --batch 1 --seq 1 --head-dim 16", "t4 (sm_75)"),
+        ("plan nothing.py:A --gpu h200 --batch 1 --seq 1 --head-dim 16", "cannot read the cell file nothing.py"),
+        ("gpus show nothing.yaml", "nothing.yaml"),
+        ("gpus show h2000", "did you mean h200"),
+        ("cells show lstn", "did you mean lstm"),
+        ("plna lstm", "did you mean plan"),
+        ("plan lstm --gpu h200 --batch 1 --seq 1 --head-dim 16 --top 0", "--top"),
+        ("tune lstm --gpu h200 --batch 1 --seq 1 --head-dim 16 --budget -1", "--budget"),
+        ("tune lstm --gpu h200 --batch 1 --seq 1 --head-dim 16 -o lstm.txt", ".yaml"),
+        ("tune lstm --gpu h200 --batch 1 --seq 1 --head-dim 16 -o cli.py/lstm.yaml", "not a folder"),
+        ("validate nothing.yaml", "cannot read nothing.yaml"),
+        ("validate nothing.yaml --seeds 0", "--seeds"),
+        ("show nothing.yaml", "cannot read nothing.yaml"),
+        ("show pyproject.toml", "pyproject.toml"),
+    ],
+)
+def test_bad_input_is_one_message_and_status_2(arguments: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    before = sorted(path.name for path in ROOT.iterdir())
+    assert message in refused(arguments)
+    assert sorted(path.name for path in ROOT.iterdir()) == before
+
+
+def test_an_infeasible_shape_names_the_limits_with_numbers_and_writes_nothing(tmp_path: Path) -> None:
+    for command, output in (("plan", ()), ("tune", ("-o", tmp_path / "big.yaml"))):
+        message = refused(f"{command} lstm --gpu h200 --batch 16 --seq 8 --heads 1 --head-dim 1024", *output)
+        assert "1,024" in message or "232,448" in message
+        assert "clash" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_auto_without_a_gpu_says_which_profiles_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kernelgen.gpu.why_no_gpu", lambda: "there is no NVIDIA driver on this machine")
+    message = refused("plan lstm --batch 1 --seq 1 --head-dim 16")
+    assert "h200" in message
+    assert "no NVIDIA driver" in message
+
+
+def test_a_foreign_yaml_and_another_schema_version_are_refused(tuned: Path, tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign.yaml"
+    foreign.write_text("a: 1\n")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: [1\n")
+    copy = tmp_path / tuned.name
+    for suffix in (".yaml", ".cu", ".cubin"):
+        shutil.copy(tuned.with_suffix(suffix), copy.with_suffix(suffix))
+    text = copy.read_text()
+    newer = tmp_path / "newer.yaml"
+    newer.write_text(text.replace("schema_version: 1", "schema_version: 99"))
+    assert newer.read_text() != text
+    for command in ("show", "validate --emulate"):
+        assert "no tuned configuration" in refused(command, foreign)
+        assert "not YAML" in refused(command, broken)
+        assert "schema version 99" in refused(command, newer)
+    copy.with_suffix(".cu").write_text("another source")
+    assert "tune again" in refused("show", copy).lower()
+
+
+# ---- tune, show and validate ----
+
+
+@pytest.mark.emulated
+def test_tune_show_and_validate_a_cell_of_ones_own(tmp_path: Path) -> None:
+    file, output = _own_cell(tmp_path), tmp_path / "out" / "leaky.yaml"
+    result = run("tune --gpu h200 --batch 2 --seq 4 --head-dim 16 --top 2 --seeds 1", f"{file}:LEAKY", "-o", output)
+    assert result.exit_code == 0, result.output
+    assert "first valid kernel after" in result.stderr
+    assert "validated in the emulator against float64" in result.stdout
+    assert "wrote" in result.stdout
+    assert sorted(path.name for path in output.parent.iterdir()) == ["leaky.cu", "leaky.cubin", "leaky.yaml"]
+    file.unlink()  # the YAML holds what it needs
+    shown = fine("show", output)
+    assert "resident" in shown
+    assert output.with_suffix(".cu").read_text().strip() in shown
+    checked = run("validate --emulate --seeds 2", output)
+    assert checked.exit_code == 0, checked.output
+    assert "valid in the emulator" in checked.stdout
+    assert "2 inputs" in checked.stdout
+
+
+@pytest.mark.emulated
+def test_validate_refuses_a_kernel_that_is_not_right(tuned: Path, tmp_path: Path) -> None:
+    import hashlib
+
+    copy = tmp_path / tuned.name
+    for suffix in (".yaml", ".cu", ".cubin"):
+        shutil.copy(tuned.with_suffix(suffix), copy.with_suffix(suffix))
+    source = copy.with_suffix(".cu").read_text()
+    wrong = source.replace("tanh(", "sigmoid(")
+    assert wrong != source
+    copy.with_suffix(".cu").write_text(wrong)
+    digest = load_config(tuned).files.source_sha256
+    copy.write_text(copy.read_text().replace(digest, hashlib.sha256(wrong.encode()).hexdigest()))
+    message = refused("validate --emulate --seeds 1", copy)
+    assert "differs from the reference" in message
+    assert "expected" in message
+
+
+def test_an_interrupted_tune_ends_with_130_after_saving(
+    tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    real = tune.tune
+    monkeypatch.setattr("kernelgen.gpu.why_no_gpu", lambda: "this test wants none")
+
+    def interrupted(*arguments: Any, **options: Any) -> tune.TuneResult:
+        return replace(real(*arguments, **options | {"store": None}), interrupted=True)
+
+    monkeypatch.setattr(tune, "tune", interrupted)
+    output = tmp_path / "elman.yaml"
+    result = run(f"tune {ELMAN} --top 1 --seeds 1", "-o", output)
+    assert result.exit_code == 130
+    assert "best so far" in result.stderr
+    assert output.exists()
+
+    def at_once(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tune, "tune", at_once)
+    result = run(f"tune {ELMAN}", "-o", tmp_path / "none.yaml")
+    assert result.exit_code == 130
+    assert not (tmp_path / "none.yaml").exists()
+
+
+def test_ctrl_c_in_a_process_of_its_own_is_130_without_a_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "kernelgen.commands", "tune", *ELMAN.split(), "--top", "400", "--again", "-o"]
+    started = subprocess.Popen(
+        [*command, str(tmp_path / "elman.yaml")],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TILESMITH_CACHE": str(tmp_path / "cache"), "CUDA_VISIBLE_DEVICES": "-1"},
+    )
+    until = time.monotonic() + 60
+    while not (tmp_path / "cache" / "trials.sqlite").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    started.send_signal(signal.SIGINT)
+    _, errors = started.communicate(timeout=60)
+    assert started.returncode == 130, errors
+    assert "interrupted" in errors
+    assert "Traceback" not in errors
+
+
+def test_a_read_only_cache_costs_a_warning_not_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path / "cache"
+    cache.write_text("a file, where a folder should be")
+    monkeypatch.setenv("TILESMITH_CACHE", str(cache))
+    monkeypatch.setattr("kernelgen.gpu.why_no_gpu", lambda: "this test wants none")
+    result = run(f"tune {ELMAN} --top 1 --seeds 1", "-o", tmp_path / "elman.yaml")
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("warning: cannot write to the store") == 1
+    assert (tmp_path / "elman.yaml").exists()
