@@ -109,6 +109,8 @@ def fit(samples: Path) -> None:
     pooled = _non_negative(matrix / target[:, None], np.ones_like(target))
     for arch in GPUS:
         chosen = np.array([a == arch for a in archs])
+        if not chosen.any():
+            continue
         own, goal = matrix[chosen], target[chosen]
         # A pull towards the pooled fit, for counts that few samples of one architecture have.
         pull = np.diag(0.02 * np.abs(own / goal[:, None]).sum(axis=0) ** 0.5)

@@ -23,13 +23,16 @@ SCALE = 16
 class ResidentCounts:
     """Values per thread (ints, or expressions over tile variables).
 
-    weights: words of R. accumulators: of one chain; more_chains: of the further chains. hidden: words of h that all
-    groups load. bias: biases. states: float states other than h. inputs: words of Wx. elements: pointwise elements.
-    saved_gates: gate values kept for storing. live: temporaries of the pointwise step. split: 1 where K is split.
-    padded: 1 where the head dimension is padded. narrow: 1 where rows are not multiples of 16 bytes.
+    weights: words of R kept. fragments: pieces of R met in a step, kept or loaded; loading: 1 where some are loaded.
+    accumulators: of one chain; more_chains: of the further chains. hidden: words of h that all groups load. bias:
+    biases. states: float states other than h. inputs: words of Wx. elements: pointwise elements. saved_gates: gate
+    values staged. live: temporaries of the pointwise step. split: 1 where K is split. padded: 1 where the head
+    dimension is padded. copies, writes: transfers a step, each with an address in either memory.
     """
 
     weights: Int
+    fragments: Int
+    loading: Int
     accumulators: Int
     more_chains: Int
     hidden: Int
@@ -41,12 +44,15 @@ class ResidentCounts:
     live: Int
     split: Int
     padded: Int
-    narrow: Int
+    copies: Int
+    writes: Int
 
 
 # Constant first, then a coefficient for each count, in 1/16 register. Fitted by benchmarks/registers.py.
 COEFFICIENTS: dict[str, tuple[int, tuple[int, ...]]] = {
-    "sm_80": (257, (15, 8, 10, 10, 35, 13, 34, 56, 12, 11, 221, 45, 268)),
+    "sm_80": (146, (9, 60, 42, 24, 9, 6, 16, 6, 0, 28, 0, 6, 104, 0, 79, 124)),
+    "sm_90a": (187, (10, 68, 49, 14, 9, 3, 18, 3, 0, 34, 3, 11, 101, 56, 138, 86)),
+    "sm_120": (262, (11, 47, 40, 24, 8, 8, 13, 7, 4, 35, 8, 10, 235, 0, 64, 61)),
 }
 
 

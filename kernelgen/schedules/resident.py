@@ -169,6 +169,8 @@ class Resident:
         """What lives in a thread's registers, for the register model."""
         return ResidentCounts(
             weights=s.tiles * v["register_groups"] * 8,
+            fragments=s.tiles * s.groups,
+            loading=minimum(s.groups - v["register_groups"], 1),
             accumulators=s.tiles * s.column_tiles * 4,
             more_chains=(v["chains"] - 1) * s.tiles * s.column_tiles * 4,
             hidden=4 * s.column_tiles * s.groups,
@@ -180,7 +182,8 @@ class Resident:
             live=minimum(s.elements, 4) * cell_cost(cell).live,
             split=minimum(v["k_split"] - 1, 1),
             padded=minimum(s.unit_warps * v["units_per_warp"] - shape.head_dim, 1),
-            narrow=int(_vector_width(shape.head_dim) < 8),
+            copies=s.copies,
+            writes=s.writes,
         )
 
     def _work(self, cell: Cell, shape: Shape, v: Mapping[str, int], s: Sizes) -> StepWork:
