@@ -1,0 +1,203 @@
+"""On a GPU: the worker's faults, tuning, and a loaded kernel on PyTorch's and CuPy's arrays. Skipped without one."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kernelgen import gpu, runtime
+from kernelgen.bench import Bench, Candidate
+from kernelgen.cases import Case, make_case
+from kernelgen.cells import load_cell
+from kernelgen.compile import compile_source
+from kernelgen.errors import LaunchError
+from kernelgen.hardware import Profile
+from kernelgen.schedules.base import FORWARD_ENTRY, Launch, Source
+from kernelgen.shape import Shape
+from kernelgen.store import Store
+from kernelgen.tune import TuneResult, resolve_gpu, save, tune
+from kernelgen.validate import validate_gpu
+from kernelgen.worker import JobFailed
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(gpu.why_no_gpu() is not None, reason="needs a GPU")]
+
+FULL = Shape(16, 1024, 12, 64)
+SMALL = Shape(3, 7, 2, 32, save="gates")
+
+
+@pytest.fixture(scope="module")
+def profile() -> Profile:
+    """The profile of this machine's GPU."""
+    return resolve_gpu("auto")[0]
+
+
+@pytest.fixture(scope="module")
+def tuned_full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TuneResult]:
+    """An LSTM at full size, tuned for this GPU with a few candidates."""
+    path = tmp_path_factory.mktemp("full") / "lstm.yaml"
+    result = tune(load_cell("lstm"), FULL, top=4, budget=60, store=None)
+    save(result, path, "lstm")
+    return path, result
+
+
+def test_memory_goes_there_and_back() -> None:
+    with gpu.current(0):
+        buffer = gpu.DeviceBuffer(4000)
+        sent, back = np.arange(1000, dtype=np.float32), np.zeros(1000, np.float32)
+        buffer.upload(sent)
+        buffer.download(back)
+        assert np.array_equal(sent, back)
+        buffer.fill(0xFF)
+        buffer.download(back)
+        assert np.isnan(back).all()
+        with pytest.raises(ValueError, match="4,000 bytes"):
+            buffer.upload(sent[:10])
+        buffer.close()
+        buffer.close()
+
+
+def test_tuning_measures_and_proves_at_full_size(tuned_full: tuple[Path, TuneResult]) -> None:
+    _, result = tuned_full
+    trial = result.best.trial
+    assert trial.status == "measured"
+    assert trial.measurement is not None
+    assert trial.validation is not None
+    assert trial.measurement.p10_ms <= trial.measurement.median_ms <= trial.measurement.p90_ms
+    assert 0.05 < trial.measurement.median_ms < 20
+    assert (trial.validation.where, trial.validation.seq) == ("gpu", FULL.seq)
+    assert trial.validation.errors["h"] <= 1e-3
+    assert result.first_valid < 30
+
+
+@pytest.mark.parametrize("save_what", ["hidden", "states", "gates"])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "elman", "elman_relu", "slstm"])
+def test_every_cell_tunes(cell: str, save_what: str, tmp_path: Path) -> None:
+    with Store(tmp_path / "trials.sqlite") as store:
+        result = tune(load_cell(cell), replace(SMALL, save=save_what), top=2, store=store)
+    assert result.best.trial.status == "measured"
+
+
+def _candidate(body: str, profile: Profile) -> Candidate:
+    """A kernel with the forward signature and another body."""
+    text = (
+        f'extern "C" __global__ void {FORWARD_ENTRY}(const void* wx, const void* r, const void* b, '
+        f"const void* initial, unsigned* states, void* last, void* gates, int batch, int seq) {{ {body} }}\n"
+    )
+    source = Source(text, FORWARD_ENTRY, profile.arch)
+    launch = Launch((1, 1, 1), 32, 0)
+    return Candidate(compile_source(source, cache=None).cubin, FORWARD_ENTRY, profile.arch, (launch,))
+
+
+def test_faults_and_hangs_are_survived(profile: Profile) -> None:
+    case = make_case(load_cell("elman"), Shape(1, 2, 1, 16), 0)
+    faults = {
+        "states[1l << 40] = 1;": (60, "illegal memory access|fault"),
+        "while (*(volatile const unsigned*)wx != 12345u + (unsigned)clock64() * 2u) { }": (6, "longer than its limit"),
+        'asm volatile("trap;");': (60, "launch failure|illegal|fail"),
+        "": (60, "were never written"),
+    }
+    with Bench() as bench:
+        bench.use([case])
+        for body, (seconds, message) in faults.items():
+            with pytest.raises(JobFailed, match=message):
+                bench.run(_candidate(body, profile), seconds)
+
+
+def test_a_binary_for_another_gpu_is_refused_in_words(profile: Profile) -> None:
+    other = "sm_80" if profile.compute_capability[0] != 8 else "sm_90a"
+    source = Source(f'extern "C" __global__ void {FORWARD_ENTRY}() {{}}\n', FORWARD_ENTRY, other)
+    cubin = compile_source(source, cache=None).cubin
+    with pytest.raises(LaunchError, match=f"{other}|cannot load"):
+        runtime.DeviceKernel(cubin, FORWARD_ENTRY, other, Launch((1, 1, 1), 32, 0)).prepare(0)
+
+
+def _module(name: str) -> Any:
+    return pytest.importorskip(name)
+
+
+def _torch(array: np.ndarray[Any, Any] | None) -> Any:
+    if array is None:
+        return None
+    torch = _module("torch")
+    return torch.from_numpy(array.view(np.uint16)).cuda().view(torch.bfloat16)
+
+
+def _numpy(tensor: Any, like: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    torch = _module("torch")
+    back: np.ndarray[Any, Any] = tensor.view(torch.uint16).cpu().numpy()
+    return back.view(like.dtype)
+
+
+def _outputs(result: runtime.Forward, case: Case) -> dict[str, Any]:
+    like = case.inputs["wx"]
+    assert like is not None
+    return {name: _numpy(getattr(result, name), like) for name in ("states", "last")}
+
+
+def test_a_loaded_kernel_on_pytorch(tuned_full: tuple[Path, TuneResult]) -> None:
+    torch = _module("torch")
+    kernel = runtime.load(tuned_full[0])
+    for batch, seq, initial in ((16, 1024, True), (5, 33, False), (16, 1, True)):
+        case = make_case(load_cell("lstm"), FULL, 7, batch=batch, seq=seq, initial=initial)
+        inputs = {name: _torch(array) for name, array in case.inputs.items()}
+        assert case.compare(_outputs(kernel(**inputs), case))["h"] <= 1e-2
+        stream = torch.cuda.Stream()
+        with torch.cuda.stream(stream):
+            result = kernel(**inputs)
+        stream.synchronize()
+        case.compare(_outputs(result, case))
+        out = (torch.full_like(result.states, float("nan")), torch.full_like(result.last, float("nan")), None)
+        torch.cuda.synchronize()
+        assert kernel(**inputs, out=out, stream=stream).states is out[0]
+        stream.synchronize()
+        case.compare(_outputs(runtime.Forward(*out), case))
+    with pytest.raises(LaunchError, match="on the CPU"):
+        kernel(inputs["wx"].cpu(), inputs["r"], inputs["b"])
+    with pytest.raises(LaunchError, match="float32"):
+        kernel(inputs["wx"], inputs["r"].float(), inputs["b"])
+
+
+def test_a_loaded_kernel_on_cupy(tuned_full: tuple[Path, TuneResult]) -> None:
+    cupy = _module("cupy")
+    kernel = runtime.load(tuned_full[0])
+    case = make_case(load_cell("lstm"), FULL, 8, batch=3, seq=40)
+    like = case.inputs["wx"]
+    assert like is not None
+    inputs = {name: cupy.asarray(array.view(np.uint16)) for name, array in case.inputs.items() if array is not None}
+    result = kernel(**inputs)
+    assert isinstance(result.states, cupy.ndarray)
+    case.compare({"states": result.states.get().view(like.dtype), "last": result.last.get().view(like.dtype)})
+
+
+def test_a_call_costs_microseconds(tuned_full: tuple[Path, TuneResult]) -> None:
+    torch = _module("torch")
+    kernel = runtime.load(tuned_full[0])
+    case = make_case(load_cell("lstm"), FULL, 9, batch=1, seq=1)
+    inputs = [_torch(case.inputs[name]) for name in ("wx", "r", "b")]
+    best = float("inf")
+    for _ in range(20):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        for _ in range(50):
+            kernel(*inputs)
+        best = min(best, (time.perf_counter() - start) / 50)
+    torch.cuda.synchronize()
+    print(f"a call costs {best * 1e6:.1f} us of the host's time")
+    assert best < 60e-6
+
+
+def test_validating_a_config_on_the_gpu(tuned_full: tuple[Path, TuneResult]) -> None:
+    path, result = tuned_full
+    binary = result.best.binary
+    assert binary is not None
+    found = validate_gpu(
+        result.cell, result.shape, binary.cubin, binary.entry, binary.arch, result.best.launch, seeds=(3, 4)
+    )
+    assert found.seeds == 2
+    assert found.worst <= found.tolerance
+    assert path.exists()
