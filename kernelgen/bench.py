@@ -59,7 +59,8 @@ class _Cases:
 class Bench:
     """A GPU to try candidates on. Use as a context manager, or call close().
 
-    cases: what every candidate is tried on; set with use(). runner: what the worker calls; another one serves for tests without a GPU.
+    cases: what every candidate is tried on; set with use(). runner: what the worker calls; another one serves for
+    tests without a GPU.
     """
 
     def __init__(self, device: int = 0, runner: str = RUNNER) -> None:
