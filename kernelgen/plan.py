@@ -48,6 +48,17 @@ def plan(
     return tilings if top is None else tilings[:top]
 
 
+def spread(tilings: Iterable[Tiling]) -> list[Tiling]:
+    """The same tilings in an order worth trying: of those that the model cannot tell apart the first comes in its
+    place, and the others, such as longer prefetches than needed, after all else."""
+    seen: set[float] = set()
+    first, later = [], []
+    for tiling in tilings:
+        (later if tiling.clocks_per_step in seen else first).append(tiling)
+        seen.add(tiling.clocks_per_step)
+    return first + later
+
+
 def clash(problem: Problem) -> str:
     """Why a problem has no solution: its minimal conflict, each limit with the least that the others leave it."""
     core = problem.explain()

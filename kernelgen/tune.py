@@ -143,9 +143,9 @@ def tune(
     profile, index = resolve_gpu(gpu)
     if index is None:
         _require_host_compiler()
-    from kernelgen.plan import plan
+    from kernelgen.plan import plan, spread
 
-    tilings = plan(cell, shape, profile)
+    tilings = spread(plan(cell, shape, profile))
     tell(Event("plan", f"{len(tilings):,} tilings of {cell.name} fit {profile.name}", len(tilings), len(tilings)))
     notebook = Notebook(_open(store, tell), lambda message: tell(Event("warning", message)))
     search = _Search(cell, shape, profile, tilings, notebook, tell, began, budget, again)

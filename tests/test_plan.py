@@ -7,7 +7,7 @@ import pytest
 from kernelgen.cells import cell_names, load_cell
 from kernelgen.errors import InfeasibleError
 from kernelgen.hardware import load_profile
-from kernelgen.plan import plan
+from kernelgen.plan import plan, spread
 from kernelgen.schedules import get
 from kernelgen.shape import Shape
 
@@ -60,3 +60,12 @@ def test_the_models_favourite_on_the_h200_is_the_measured_one() -> None:
     best = plan(load_cell("lstm"), LSTM_64, load_profile("h200"), top=1)[0]
     assert (best.values["units_per_warp"], best.values["batch_tile"]) == (16, 4)
     assert best.clocks_per_step == pytest.approx(0.2040e-3 * 1.98e9 / 1024, rel=0.15)
+
+
+def test_spreading_keeps_every_tiling_and_puts_look_alikes_last() -> None:
+    tilings = plan(load_cell("lstm"), LSTM_64, load_profile("h200"))
+    order = spread(tilings)
+    assert sorted(map(str, order)) == sorted(map(str, tilings))
+    assert order[0] == tilings[0]
+    distinct = len({tiling.clocks_per_step for tiling in tilings})
+    assert len({tiling.clocks_per_step for tiling in order[:distinct]}) == distinct
