@@ -9,7 +9,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from emulator_kernels import exchange, fault, kernel, line, run, words
+from emulator_kernels import EXCHANGE, exchange, fault, kernel, line, run, words
 
 from kernelgen.cache import Cache
 from kernelgen.emulator import emulate
@@ -185,13 +185,19 @@ def test_every_device_function_has_a_twin_with_its_signature() -> None:
 # ---- the way in ----
 
 
-def test_the_portable_fibers_do_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_portable_fibers_do_the_same_and_no_cache_costs_time_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two things that make the emulator compile its core, in one test for the sake of time."""
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("TILESMITH_CACHE", str(tmp_path / "file"))
     monkeypatch.setenv("CXX", "g++ -DTILESMITH_UCONTEXT")
+    body = EXCHANGE.replace("sync_block(); // barrier", "if (thread_index() != skip) sync_block();")
+    source = kernel(body, "unsigned* out, unsigned skip")
     out = words(64)
-    run(exchange(), {"out": out}, threads=64, shared=256)
+    run(source, {"out": out, "skip": 64}, threads=64, shared=256)
     assert np.array_equal(out, (np.arange(64) + 33) % 64)
-    source = exchange("sync_block(); // barrier", "if (thread_index() > 0) sync_block(); // barrier")
-    assert line(source, "load") in fault(source, {"out": words(64)}, threads=64, shared=256)
+    assert line(source, "load") in fault(source, {"out": words(64), "skip": 0}, threads=64, shared=256)
 
 
 def test_the_cache_saves_compiling_and_damage_is_a_miss(session_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,14 +267,6 @@ def test_a_temporary_folder_that_cannot_be_used(tmp_path: Path, monkeypatch: pyt
     source = kernel("store_global_32(out + thread_index(), 99);", "unsigned* out")
     with pytest.raises(EmulationError, match=r"gone.*set TMPDIR"):
         run(source, {"out": words(32)})
-
-
-def test_a_cache_that_cannot_be_written_costs_time_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").write_text("not a folder")
-    monkeypatch.setenv("TILESMITH_CACHE", str(tmp_path / "file"))
-    out = words(32)
-    run(kernel("store_global_32(out + thread_index(), 77);", "unsigned* out"), {"out": out})
-    assert out[31] == 77
 
 
 def test_blocks_of_a_cluster_and_of_a_cooperative_grid_run_together() -> None:

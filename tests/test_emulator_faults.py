@@ -249,20 +249,20 @@ ACCESS = {
 
 @pytest.mark.parametrize("access", ACCESS)
 def test_wrong_accesses_name_the_memory_the_line_and_the_thread(access: str) -> None:
-    body = f"unsigned fragments[4] = {{}};\nif (select > 31 || thread_index() == select) {access}; // here"
-    parameters = "const unsigned short* in, unsigned short* out, const unsigned short* none, unsigned select"
-    source = kernel(body, parameters)
-    alone = "matrix" not in access
-    arguments = {
-        "in": np.zeros(8, np.uint16),
-        "out": np.zeros(4, np.uint16),
-        "none": None,
-        "select": 5 if alone else 32,
-    }
+    """One kernel makes each access on demand: in thread 5 alone, or in the whole warp where it takes one."""
+    lines = [
+        f"if (which == {i} && ({int('matrix' in a)} || thread_index() == 5)) {a}; // access {i}"
+        for i, a in enumerate(ACCESS)
+    ]
+    parameters = "const unsigned short* in, unsigned short* out, const unsigned short* none, int which"
+    source = kernel("\n".join(["unsigned fragments[4] = {};", *lines]), parameters)
+    which = list(ACCESS).index(access)
+    arguments = {"in": np.zeros(8, np.uint16), "out": np.zeros(4, np.uint16), "none": None, "which": which}
     message = fault(source, arguments, shared=64)
     assert ACCESS[access] in message
-    assert line(source, "here") in message
-    assert ("thread 5 (warp 0, lane 5) of block (0, 0, 0)" if alone else "of block (0, 0, 0)") in message
+    assert line(source, f"access {which}") in message
+    thread = r"thread \d+ \(warp 0" if "matrix" in access else r"thread 5 \(warp 0, lane 5\)"
+    assert re.search(thread + r".* of block \(0, 0, 0\)", message)
 
 
 def test_reading_what_the_kernel_wrote_through_the_read_only_path() -> None:
