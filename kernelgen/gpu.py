@@ -143,11 +143,17 @@ def device(index: int = 0) -> Device:
             attributes[attribute.name.removeprefix(prefix).lower()] = int(value)
     return Device(
         index=index,
-        name=name.decode(errors="replace").rstrip("\0") if isinstance(name, bytes) else str(name),
+        name=_text(name),
         compute_capability=(attributes["compute_capability_major"], attributes["compute_capability_minor"]),
         memory_bytes=int(checked(driver.cuDeviceTotalMem(handle), "asking for the GPU's memory")),
         attributes=attributes,
     )
+
+
+def _text(name: bytes | str) -> str:
+    """A string of the driver's: what comes before its terminator."""
+    text = name.decode(errors="replace") if isinstance(name, bytes) else name
+    return text.partition("\0")[0].strip()
 
 
 def runs_on(arch: str, compute_capability: tuple[int, int]) -> bool:
