@@ -67,11 +67,11 @@ def _arithmetic(op: str, values: list[int | Fraction]) -> Value:
     if op == "neg":
         return -a
     if op == "abs":
-        return abs(a)
-    if op == "min":
-        return min(values) + 0
-    if op == "max":
-        return max(values) + 0
+        return a if a >= 0 else -a
+    if op in ("min", "max"):
+        for value in values[1:]:
+            a = value if (value < a) is (op == "min") else a
+        return a
     b = values[1]
     match op:
         case "+":

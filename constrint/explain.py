@@ -40,4 +40,6 @@ def minimal_conflict(problem: Problem, time_limit: float | None, engine: str) ->
     constraints = list(problem.constraints)
     if not conflict(constraints):
         return []
-    return narrow([], False, constraints)
+    # Those on one variable come first, hence are doubted last: they keep the domains, and so each check, small.
+    core = narrow([], False, sorted(constraints, key=lambda c: len(c.condition.variables()) > 1))
+    return [constraint for constraint in constraints if constraint in core]

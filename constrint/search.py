@@ -87,9 +87,13 @@ class PythonSearch:
         low, high = self.state.low, self.state.high
         while depth < len(self.order) and low[self.order[depth]] == high[self.order[depth]]:
             depth, fresh = depth + 1, True
+        return depth, fresh
+
+    def _try(self, v: int, low: int, high: int) -> bool:
+        """Restrict a variable and propagate; False where nothing is left."""
         if self.deadline is not None and time.perf_counter() > self.deadline:
             raise TimeLimit("the time limit passed before the answer was known")
-        return depth, fresh
+        return self.state.restrict(v, low, high) and self.state.propagate()
 
     def _key(self, depth: int, fresh: bool) -> Key | None:
         frontier = self.frontier[depth] if fresh else None
@@ -125,7 +129,7 @@ class PythonSearch:
         v = self.order[depth]
         for low, high in self._branches(v, descending[depth]):
             mark = len(state.trail)
-            if state.restrict(v, low, high) and state.propagate():
+            if self._try(v, low, high):
                 for solution in self._solutions(depth, False, descending, dead):
                     found = True
                     yield solution
@@ -152,7 +156,7 @@ class PythonSearch:
         v = self.order[depth]
         for low, high in self._branches(v, False):
             mark = len(state.trail)
-            if state.restrict(v, low, high) and state.propagate():
+            if self._try(v, low, high):
                 total += self._count(depth, False, known)
             state.undo(mark)
         if key is not None and len(known) < MEMORY_LIMIT:
@@ -192,10 +196,9 @@ class PythonSearch:
         v = self.order[depth]
         for low, high in self._branches(v, descending[depth]):
             mark = len(state.trail)
-            if state.restrict(v, low, high):
-                state.schedule(state.permanent)
-                if state.propagate():
-                    self._improve(depth, False, descending, bounded, done)
+            state.schedule(state.permanent)
+            if self._try(v, low, high):
+                self._improve(depth, False, descending, bounded, done)
             state.undo(mark)
         # Every improvement below was found, and the bound only tightens: nothing is left here.
         if key is not None and len(done) < MEMORY_LIMIT:

@@ -6,7 +6,7 @@ namespace constrint {
 
 namespace {
 constexpr uint64_t SPLIT_ABOVE = 64;       // as in search.py
-constexpr size_t MEMORY_LIMIT = 4'000'000;  // remembered subtrees
+constexpr size_t MEMORY_LIMIT = 2'000'000;  // remembered subtrees
 }  // namespace
 
 Search::Search(std::vector<Domain> domains, std::vector<Code> codes, Plan plan, std::function<void()> interrupt)
@@ -22,13 +22,12 @@ void Search::begin(double seconds) {
 
 void Search::tick() {
     ++nodes_;
-    if (nodes_ % 256 == 1 && limited_ && std::chrono::steady_clock::now() > deadline_) throw TimeLimit{};
-    if (nodes_ % 16384 == 0) interrupt_();
+    if (nodes_ % 16 == 1 && limited_ && std::chrono::steady_clock::now() > deadline_) throw TimeLimit{};
+    if (nodes_ % 4096 == 0) interrupt_();
 }
 
 // Skip decided variables; returns whether everything before ``depth`` is decided and nothing at it was split.
 bool Search::advance(size_t& depth, bool fresh) {
-    tick();
     while (depth < plan_.order.size() && state_.decided(plan_.order[depth])) ++depth, fresh = true;
     return fresh;
 }
@@ -82,6 +81,7 @@ bool Search::enumerate(size_t depth, bool fresh, bool resume) {
             resume_below = reached = branch.low <= from && from <= branch.high;
             if (!reached) continue;
         }
+        tick();
         size_t mark = state_.mark();
         if (state_.restrict(v, branch.low, branch.high) && state_.propagate()) any |= enumerate(depth, false, resume_below);
         state_.undo(mark);
@@ -115,6 +115,7 @@ Count Search::tally(size_t depth, bool fresh) {
     int v = plan_.order[depth];
     total = 0;
     for (Bounds branch : branches(depth)) {
+        tick();
         size_t mark = state_.mark();
         if (state_.restrict(v, branch.low, branch.high) && state_.propagate() &&
             __builtin_add_overflow(total, tally(depth, false), &total))
@@ -154,6 +155,7 @@ void Search::improve(size_t depth, bool fresh) {
     if (remember && dead_.count(here)) return;
     int v = plan_.order[depth];
     for (Bounds branch : branches(depth)) {
+        tick();
         size_t mark = state_.mark();
         if (state_.restrict(v, branch.low, branch.high)) {
             state_.schedule(objective);

@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 from itertools import islice
 
+from random_problems import brute_force, objective_values, random_number, random_problem
+
 from constrint import Expr
-from tests.constrint.generate import brute_force, objective_values, random_number, random_problem
 
 
 def check_everything(seed: int, engine: str, largest: int = 1500) -> None:

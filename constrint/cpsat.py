@@ -1,0 +1,354 @@
+"""The same questions answered by OR-tools CP-SAT: a second engine, and a check of the first.
+
+A problem is presolved and lowered as for the search, then every node becomes a CP-SAT variable or literal. A node
+that may be undefined carries a literal that says whether it is defined, so that Kleene's logic (see
+``constrint.evaluate``) is kept exactly. CP-SAT's division rounds towards zero and its modulo takes the sign of the
+dividend: both are stated here by floor quotient and remainder instead. What it cannot hold (numbers beyond 2**61)
+raises ConstrintError.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+from constrint import intervals
+from constrint.engine import Answer
+from constrint.errors import ConstrintError, TimeLimit
+from constrint.native import SAFE, fits
+from constrint.presolve import presolve
+from constrint.program import Code, Op, Program, Tree
+
+if TYPE_CHECKING:
+    from constrint.expr import Expr
+    from constrint.model import Problem, Solution
+
+TABLE_LIMIT = 1 << 16
+"""A power is stated as a table of base, exponent and result; its domains may multiply to this many rows."""
+
+
+TOO_LARGE = "CP-SAT cannot hold numbers beyond 2**61, which this problem may reach; use the native engine"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node of a constraint in the model. Every operation is made total, so that the values of the variables
+    decide every node: what is undefined has the value 0 or false, or computes with it.
+
+    value: a linear expression, or a literal: true where the condition is. defined: a literal. low, high: what the
+    number can be, placeholders included.
+    """
+
+    value: Any
+    defined: Any
+    low: int = 0
+    high: int = 1
+
+
+class Model:
+    """One program as a CP-SAT model. variables: by position; holds: the objective of ``best``, if there is one."""
+
+    def __init__(self, program: Program, objective: Tree | None = None) -> None:
+        from ortools.sat.python import cp_model
+
+        objective_code = None if objective is None else Code.of(objective)
+        checked = [*program.codes, *([] if objective_code is None else [objective_code])]
+        if not fits(Program(program.names, program.domains, checked)):
+            raise ConstrintError(TOO_LARGE)
+        self.cp, self.program = cp_model, program
+        self.model: Any = cp_model.CpModel()
+        self.low = [domain[0] for domain in program.domains]
+        self.high = [domain[-1] for domain in program.domains]
+        self.variables = [self._variable(v) for v in range(len(program.names))]
+        self.true = self.model.new_constant(1)
+        for code in program.codes:
+            self.model.add_bool_and([self._build(code)[-1].value])
+        self.objective: Any = None
+        if objective_code is not None:
+            node = self._build(objective_code)[-1]
+            self.objective, self.least = node.value, node.low
+            self.model.add_bool_and([node.defined])
+
+    def _variable(self, v: int) -> Any:
+        domain, name = self.program.domains[v], self.program.names[v]
+        if not isinstance(domain, range):
+            return self.model.new_int_var_from_domain(self.cp.Domain.from_values(list(domain)), name)
+        if domain.step == 1:
+            return self.model.new_int_var(domain[0], domain[-1], name)
+        place = self.model.new_int_var(0, (domain[-1] - domain[0]) // domain.step, f"place of {name}")
+        variable = self.model.new_int_var(domain[0], domain[-1], name)
+        self.model.add(variable == domain[0] + domain.step * place)
+        return variable
+
+    def _number(self, low: int, high: int) -> Any:
+        return self.model.new_int_var(low, high, "")
+
+    def _literal(self) -> Any:
+        return self.model.new_bool_var("")
+
+    def _both(self, *literals: Any) -> Any:
+        """A literal that is the conjunction of others."""
+        needed = [literal for literal in literals if literal is not self.true]
+        if len(needed) < 2:
+            return needed[0] if needed else self.true
+        result = self._literal()
+        self.model.add_bool_and(needed).only_enforce_if(result)
+        self.model.add_bool_or([*(literal.Not() for literal in needed), result])
+        return result
+
+    def _build(self, code: Code) -> list[Node]:
+        nodes: list[Node] = []
+        for op, a, b in zip(code.ops, code.a, code.b, strict=True):
+            if op == Op.VAR:
+                node = Node(self.variables[a], self.true, self.low[a], self.high[a])
+            elif op == Op.CONST:
+                node = Node(a, self.true, a, a)
+            elif op in (Op.TRUE, Op.FALSE):
+                node = Node(self.true if op == Op.TRUE else self.true.Not(), self.true)
+            elif op in (Op.TABLE, Op.NOT_TABLE):
+                node = self._table(code, op, a, nodes)
+            elif op < Op.INDICATOR:
+                node = self._arithmetic(op, nodes[a], nodes[b])
+            elif op == Op.INDICATOR:
+                node = nodes[a]
+            elif op in (Op.AND, Op.OR):
+                node = self._logic(op, nodes[a], nodes[b])
+            else:
+                node = self._comparison(op, nodes[a], nodes[b])
+            if max(abs(node.low), abs(node.high)) > SAFE:
+                raise ConstrintError(TOO_LARGE)
+            nodes.append(node)
+        return nodes
+
+    def _logic(self, op: int, left: Node, right: Node) -> Node:
+        # A literal is false where its node is undefined, so "is false" needs the definedness too.
+        p_false, q_false = self._both(left.value.Not(), left.defined), self._both(right.value.Not(), right.defined)
+        if op == Op.AND:
+            truth = self._both(left.value, right.value)
+            falsehood = self._both(p_false.Not(), q_false.Not()).Not()
+        else:
+            truth = self._both(left.value.Not(), right.value.Not()).Not()
+            falsehood = self._both(p_false, q_false)
+        if left.defined is self.true and right.defined is self.true:
+            return Node(truth, self.true)
+        return Node(truth, self._both(truth.Not(), falsehood.Not()).Not())
+
+    def _comparison(self, op: int, left: Node, right: Node) -> Node:
+        p, q = left.value, right.value
+        if op in (Op.DIVIDES, Op.NOT_DIVIDES):
+            rest = self._divide(right, left)[1]
+            defined, p, q = rest.defined, rest.value, 0
+            op = Op.EQ if op == Op.DIVIDES else Op.NE
+        else:
+            defined = self._both(left.defined, right.defined)
+        pairs = {Op.EQ: (p == q, p != q), Op.NE: (p != q, p == q), Op.LE: (p <= q, p > q)}
+        return Node(self._both(self._reify(*pairs[Op(op)]), defined), defined)
+
+    def _reify(self, condition: Any, opposite: Any) -> Any:
+        """The literal of a linear condition, which is a plain bool between constants."""
+        if isinstance(condition, bool):
+            return self.true if condition else self.true.Not()
+        literal = self._literal()
+        self.model.add(condition).only_enforce_if(literal)
+        self.model.add(opposite).only_enforce_if(literal.Not())
+        return literal
+
+    def _table(self, code: Code, op: int, number: int, nodes: Sequence[Node]) -> Node:
+        operands, rows = code.tables[number]
+        columns = [nodes[node] for node in operands]
+        defined = self._both(*(column.defined for column in columns))
+        matches = []
+        for row in rows:
+            tests = [self._reify(column.value == x, column.value != x) for column, x in zip(columns, row, strict=True)]
+            matches.append(self._both(*tests))
+        member = self._both(*(match.Not() for match in matches)).Not()
+        return Node(self._both(member if op == Op.TABLE else member.Not(), defined), defined)
+
+    def _arithmetic(self, op: int, left: Node, right: Node) -> Node:
+        p, q = left.value, right.value
+        if op in (Op.FDIV, Op.MOD):
+            return self._divide(left, right)[0 if op == Op.FDIV else 1]
+        if op == Op.NONZERO:
+            return Node(p, self._both(left.defined, self._reify(p != 0, p == 0)), left.low, left.high)
+        defined = self._both(left.defined, right.defined)
+        if op == Op.POW:
+            return self._power(left, right, defined)
+        x, y = (left.low, left.high, 0), (right.low, right.high, 0)
+        low, high, _ = intervals.absolute(x) if op == Op.ABS else intervals.ARITHMETIC[Op(op)](x, y)
+        if op in (Op.ADD, Op.SUB):
+            return Node(p + q if op == Op.ADD else p - q, defined, low, high)
+        value = self._number(low, high)
+        if op == Op.MUL:
+            self.model.add_multiplication_equality(value, [p, q])
+        elif op == Op.ABS:
+            self.model.add_abs_equality(value, p)
+        elif op == Op.MIN:
+            self.model.add_min_equality(value, [p, q])
+        else:
+            self.model.add_max_equality(value, [p, q])
+        return Node(value, defined, low, high)
+
+    def _divide(self, number: Node, divisor: Node) -> tuple[Node, Node]:
+        """Floor quotient and remainder; both are 0 where the divisor is."""
+        p, q = number.value, divisor.value
+        nonzero = self._reify(q != 0, q == 0)
+        reach = max(abs(number.low), abs(number.high))
+        step = max(abs(divisor.low), abs(divisor.high))
+        quotient, rest = self._number(-reach, reach), self._number(-step, step)
+        if isinstance(q, int):
+            product = q * quotient
+        else:
+            product = self._number(-reach - step, reach + step)
+            self.model.add_multiplication_equality(product, [q, quotient])
+        self.model.add(product + rest == p).only_enforce_if(nonzero)
+        positive = self._reify(q > 0, q <= 0)
+        for sign, literal in ((1, positive), (-1, self._both(positive.Not(), nonzero))):
+            self.model.add(sign * rest >= 0).only_enforce_if(literal)
+            self.model.add(sign * rest < sign * q).only_enforce_if(literal)
+        self.model.add(quotient == 0).only_enforce_if(nonzero.Not())
+        self.model.add(rest == 0).only_enforce_if(nonzero.Not())
+        defined = self._both(number.defined, divisor.defined, nonzero)
+        return Node(quotient, defined, -reach, reach), Node(rest, defined, -step, step)
+
+    def _power(self, base: Node, exponent: Node, defined: Any) -> Node:
+        bases, exponents = range(base.low, base.high + 1), range(exponent.low, exponent.high + 1)
+        if len(bases) * len(exponents) > TABLE_LIMIT:
+            raise ConstrintError(
+                f"CP-SAT gets a power as a table, and this one would have {len(bases) * len(exponents):,} rows "
+                f"(at most {TABLE_LIMIT:,}); give it smaller domains or use the native engine"
+            )
+        rows = [(x, e, x**e if e >= 0 else 0) for x, e in itertools.product(bases, exponents)]
+        low, high = min(row[2] for row in rows), max(row[2] for row in rows)
+        if max(abs(low), abs(high)) > SAFE:
+            raise ConstrintError(TOO_LARGE)
+        columns = [
+            self._number(base.low, base.high),
+            self._number(exponent.low, exponent.high),
+            self._number(low, high),
+        ]
+        self.model.add(columns[0] == base.value)
+        self.model.add(columns[1] == exponent.value)
+        self.model.add_allowed_assignments(columns, rows)
+        q = exponent.value
+        return Node(columns[2], self._both(defined, self._reify(q >= 0, q < 0)), low, high)
+
+
+class CpSatQuestion:
+    """One problem as CP-SAT sees it; one worker, so that answers repeat."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+
+    def first(self, order: Mapping[str, bool], time_limit: float | None) -> Answer:
+        deadline = _deadline(time_limit)
+        program, _ = presolve(self.problem)
+        return Answer("infeasible") if program is None else self._first(Model(program), order, deadline)
+
+    def _first(self, model: Model, order: Mapping[str, bool], deadline: float | None) -> Answer:
+        """Fix one variable after another at its most preferred value, by one optimisation each."""
+        names = model.program.names
+        solution: list[int] = []
+        for name, large in order.items():
+            v = names.index(name)
+            preferred = model.high[v] if large else model.low[v]
+            if solution and solution[v] == preferred:
+                model.model.add(model.variables[v] == preferred)
+                continue
+            model.model.clear_objective()
+            if large:
+                model.model.maximize(model.variables[v])
+            else:
+                model.model.minimize(model.variables[v])
+            status, solver = _solve(model, deadline)
+            if status == "infeasible":
+                return Answer("infeasible")
+            if status != "optimal":
+                return Answer("unknown")
+            solution = [solver.value(variable) for variable in model.variables]
+            model.model.add(model.variables[v] == solution[v])
+        if not order:
+            status, _ = _solve(model, deadline)
+            return Answer("feasible", {}) if status == "optimal" else Answer("infeasible")
+        return Answer("feasible", dict(zip(names, solution, strict=True)))
+
+    def best(self, objective: Expr, sign: int, order: Mapping[str, bool], time_limit: float | None) -> Answer:
+        deadline = _deadline(time_limit)
+        program, lowered = presolve(self.problem, objective if sign > 0 else -objective)
+        if program is None or lowered is None:
+            return Answer("infeasible", proven=True)
+        model = Model(program, lowered)
+        model.model.minimize(model.objective)
+        status, solver = _solve(model, deadline)
+        if status == "infeasible":
+            return Answer("infeasible", proven=True)
+        bound = sign * _bound(solver.best_objective_bound, model.least)
+        if status == "unknown":
+            return Answer("unknown", bound=bound)
+        value = solver.value(model.objective)
+        solution = dict(zip(program.names, (solver.value(x) for x in model.variables), strict=True))
+        if status == "optimal":
+            model.model.add(model.objective == value)
+            answer = self._first(model, order, deadline)
+            return Answer("feasible", answer.solution or solution, sign * value, True, sign * value)
+        return Answer("feasible", solution, sign * value, False, bound)
+
+    def solutions(self, order: Mapping[str, bool]) -> Iterator[Solution]:
+        """All of them are found before the first is given: CP-SAT enumerates in no order."""
+        program, _ = presolve(self.problem)
+        if program is None:
+            return
+        names = [program.names.index(name) for name in order]
+        found = self._all(program, None)
+        found.sort(
+            key=lambda row: tuple(-row[v] if large else row[v] for v, large in zip(names, order.values(), strict=True))
+        )
+        for row in found:
+            yield dict(zip(program.names, row, strict=True))
+
+    def count(self, time_limit: float | None) -> int:
+        program, _ = presolve(self.problem)
+        return 0 if program is None else len(self._all(program, _deadline(time_limit)))
+
+    def _all(self, program: Program, deadline: float | None) -> list[tuple[int, ...]]:
+        """Every solution, in no order."""
+        from ortools.sat.python import cp_model
+
+        model = Model(program)
+        found: set[tuple[int, ...]] = set()
+
+        class Collect(cp_model.CpSolverSolutionCallback):  # type: ignore[misc]
+            def on_solution_callback(self) -> None:
+                found.add(tuple(self.value(variable) for variable in model.variables))
+
+        status, _ = _solve(model, deadline, Collect())
+        if status == "unknown" or status == "feasible":
+            raise TimeLimit("the time limit passed before every solution was found")
+        return list(found)
+
+
+def _bound(reported: float, least: int) -> int:
+    """The solver's bound, a double, where that is exact; else the objective's least value."""
+    return max(least, ceil(reported)) if abs(reported) < 2**52 else least
+
+
+def _deadline(time_limit: float | None) -> float | None:
+    return None if time_limit is None else time.perf_counter() + time_limit
+
+
+def _solve(model: Model, deadline: float | None, collect: Any = None) -> tuple[str, Any]:
+    """Solve; the status is "optimal", "feasible", "infeasible" or "unknown"."""
+    cp = model.cp
+    solver = cp.CpSolver()
+    solver.parameters.num_workers = 1
+    if collect is not None:
+        solver.parameters.enumerate_all_solutions = True
+    if deadline is not None:
+        solver.parameters.max_time_in_seconds = max(0.001, deadline - time.perf_counter())
+    status = solver.solve(model.model, collect) if collect is not None else solver.solve(model.model)
+    if status == cp.MODEL_INVALID:
+        raise ConstrintError(f"CP-SAT refused the model: {model.model.validate()}; use the native engine")
+    return {cp.OPTIMAL: "optimal", cp.FEASIBLE: "feasible", cp.INFEASIBLE: "infeasible"}.get(status, "unknown"), solver
