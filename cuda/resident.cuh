@@ -5,7 +5,7 @@
 // sequences of the batch. A warp owns `units_per_warp` units with all their gates, laid out so that every gate of a
 // unit ends in the same lane; the other states of a unit therefore live in that lane's registers for the whole
 // sequence, and the pointwise step needs no exchange. h travels through shared memory in two buffers, and one
-// barrier a step is all the synchronisation there is (one more per group of warps where K is split).
+// barrier a step is all the synchronisation there is (two where K is split).
 //
 // Wx is copied asynchronously, `prefetch` steps ahead, into a ring in shared memory and read from there transposed
 // by ldmatrix, which hands each lane the very elements that its accumulators belong to.
@@ -61,7 +61,6 @@ struct Resident {
     static_assert(units == 8 || units == 16, "a warp owns 8 or 16 units");
     static_assert(sparse || rows % 8 == 0, "a batch tile is 4 or a multiple of 8 sequences");
     static_assert(register_groups >= 0 && register_groups <= groups, "more register groups than there are groups");
-    static_assert(tiling.k_split == 1 || unit_warps <= 15, "a named barrier for each group of units: at most 15");
     static_assert(tiling.prefetch >= 2, "the ring needs a stage to read and a stage to fill");
     static_assert(threads <= 1024, "a block has at most 1024 threads");
     static_assert(Cell::recurrent != 0, "a recurrent cell needs a recurrent product");
@@ -410,7 +409,6 @@ struct Resident {
         if constexpr (tiling.k_split == 1) return true;
         const SharedAddress mine = shared + partial_at + (unit_warp * tiles * column_tiles * 32 + lane) * chunk;
         constexpr int part_bytes = unit_warps * tiles * column_tiles * 32 * chunk;
-        constexpr int meeting = 32 * tiling.k_split;
         if (part > 0) {
 #pragma unroll
             for (int tile = 0; tile < tiles; ++tile)
@@ -420,10 +418,9 @@ struct Resident {
                     store_shared_float4(mine + (part - 1) * part_bytes + (tile * column_tiles + column_tile) * 32 * chunk,
                                         float4{s[0], s[1], s[2], s[3]});
                 }
-            arrive_named(1 + unit_warp, meeting);
-            return false;
         }
-        sync_named(1 + unit_warp, meeting);
+        sync_block();
+        if (part > 0) return false;
 #pragma unroll
         for (int other = 0; other < tiling.k_split - 1; ++other)
 #pragma unroll

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import os
 import re
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 OPTIONS = ("--std=c++20", "--no-source-include", "--ptxas-options=-v")
 """What the compiler is told besides the architecture and the include path. Headers are taken from cuda/ alone: NVRTC
 would otherwise look in the current folder first."""
+
+_ALONE = threading.Lock()
+"""NVRTC 13.0 loses the assembler's report of programs that several threads compile at once; 13.5 does not."""
 
 _INSTALL = "Install it with: pip install 'cuda-core[cu13]' nvidia-cuda-nvrtc"
 
@@ -76,7 +80,7 @@ def compile_source(source: Source, *, cache: Cache | Literal["default"] | None =
     """Compile ``source`` for its architecture, or take the binary from the cache.
 
     cache: where to look and keep; None for neither; by default the user's cache. A cache that cannot be used costs
-    time, never a failure. Safe to call from several threads; the compiler runs without the interpreter's lock.
+    time, never a failure. Safe to call from several threads, which compile one after the other.
 
     Raises CompileError when NVRTC is missing, does not know the architecture, or refuses the source: the message
     shows the first error with its line, ``log`` has the rest.
@@ -87,9 +91,10 @@ def compile_source(source: Source, *, cache: Cache | Literal["default"] | None =
     key = binary_key(source, OPTIONS, f"{compiler} {build}")
     if cache is not None and (entry := cache.load(key)) is not None:
         return _restore(*entry)
-    start = time.perf_counter()
-    cubin, log = _run(source, compiler)
-    seconds = time.perf_counter() - start
+    with _ALONE:
+        start = time.perf_counter()
+        cubin, log = _run(source, compiler)
+        seconds = time.perf_counter() - start
     report = parse_report(log, source.entry)
     binary = Binary(
         cubin, source.entry, source.arch, report, compiler, key, source_hash(source), seconds, cached=False, log=log

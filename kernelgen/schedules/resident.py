@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from constrint import Problem, cdiv, implies, minimum
+from constrint import Problem, cdiv, minimum
 from kernelgen.cells.language import Cell
 from kernelgen.cost import StepWork, clocks_per_step
 from kernelgen.emit.cost import cell_cost
@@ -118,7 +118,6 @@ class Resident:
         problem.add(v["register_groups"] <= s.groups, "no more groups of R in registers than a warp has")
         problem.add((s.groups - 1) * v["k_split"] < -(-d // 32), "every warp of a K split has a part of K")
         problem.add(v["chains"] <= 2 * s.groups, "no more accumulator chains than matrix instructions in a row")
-        problem.add(implies(v["k_split"] > 1, s.unit_warps <= 15), "a named barrier per group of units: at most 15")
         problem.add(
             (v["batch_tile"] <= 8) | (v["batch_tile"] < shape.batch + 8), "a batch tile that the batch can fill"
         )
