@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -28,6 +29,9 @@ from kernelgen.errors import LaunchError, TilesmithError
 
 START_SECONDS = 120.0
 """How long a worker may take to start and import its runner (a cold file system, a busy machine)."""
+
+ORPHAN_SECONDS = 1.0
+"""How often a worker looks whether its parent still lives."""
 
 _HEADER = struct.Struct("<Q")
 
@@ -222,9 +226,17 @@ def _words(error: BaseException) -> str:
     return str(error) if isinstance(error, TilesmithError) else f"{type(error).__name__}: {error}"
 
 
+def _leave_with(parent: int) -> None:
+    """End this process when its parent is gone (a kill -9), even in the middle of a job that hangs."""
+    while os.getppid() == parent:
+        time.sleep(ORPHAN_SECONDS)
+    os._exit(1)
+
+
 def serve(runner: str) -> None:
     """Run the child's side: read jobs from stdin until it ends, and answer each."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
     jobs = sys.stdin.buffer
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a job prints must not disturb the messages

@@ -113,6 +113,33 @@ def test_a_closed_worker_leaves_no_process_behind() -> None:
         os.kill(pid, 0)
 
 
+def test_a_hanging_worker_does_not_outlive_its_parent(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from kernelgen.worker import Worker; w = Worker('runners:obey'); "
+        "Path(sys.argv[1]).write_text(str(w.run(('pid', None), 60))); w.run(('hang', None), 600)"
+    )
+    note = tmp_path / "pid"
+    parent = subprocess.Popen([sys.executable, "-c", code, str(note)], cwd=TESTS.parent)
+    until = time.monotonic() + 60
+    while not (note.exists() and note.read_text()) and time.monotonic() < until:
+        time.sleep(0.02)
+    parent.kill()
+    parent.wait()
+    child = int(note.read_text())
+    until = time.monotonic() + 20
+    while _runs(child) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not _runs(child)
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process lives (a zombie that nobody waits for does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 def test_the_bench_gives_its_cases_to_every_new_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     script = _script(monkeypatch, tmp_path, "crash 0.5 0.4")
     candidate = Candidate(b"", "entry", "sm_90a", ())

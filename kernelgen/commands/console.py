@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,8 @@ import click
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.measure import Measurement
+    from rich.table import Table
 
 PLAIN_WIDTH = 200
 """Columns to use where the output is no terminal and nothing says how wide it is."""
@@ -31,24 +33,52 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[str] = ()) -> None:
+def print_table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    right: Collection[str] = (),
+    together: Sequence[str] = (),
+) -> None:
     """Print a table on stdout; the columns named in ``right`` are aligned to the right.
 
-    Their headings break at every space and underscore, so that a table of numbers stays narrow.
+    Their headings break at every space and underscore, so that a table of numbers stays narrow. together: neighbouring
+    columns that become one where the terminal is too narrow for them. Nothing is ever cut off: a table that is still
+    too wide is left for the terminal to wrap.
     """
+    out = console()
+    table = _table(columns, rows, frozenset(right))
+    if together and _width(out, table).maximum > out.width:
+        first = columns.index(together[0])
+        last = first + len(together)
+        table = _table(
+            (*columns[:first], "tiling", *columns[last:]),
+            [(*row[:first], " ".join(row[first:last]), *row[last:]) for row in rows],
+            frozenset(right),
+        )
+        out.print(f"tiling: {', '.join(together)}")
+    out.width = max(out.width, _width(out, table).minimum)
+    out.print(table)
+
+
+def _width(out: Console, table: Table) -> Measurement:
+    """The columns a table needs: minimum, with its text folded; maximum, with nothing folded."""
+    return out.measure(table, options=out.options.update(max_width=10_000))
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: frozenset[str]) -> Table:
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    numbers = set(right)
     for column in columns:
-        if column in numbers:
+        if column in right:
             table.add_column(column.replace("_", "\n").replace(" ", "\n"), justify="right", no_wrap=True)
         else:
             table.add_column(column, vertical="bottom")
     for row in rows:
         table.add_row(*row)
-    console().print(table)
+    return table
 
 
 def print_fields(fields: Iterable[tuple[str, str]]) -> None:
@@ -107,6 +137,11 @@ def progress_bar() -> Iterator[Bar]:
         yield Bar(progress)
 
 
-def bytes_text(count: int) -> str:
-    """A number of bytes for a table."""
-    return f"{count:,}"
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Show on stderr that something goes on, where it is a terminal, until the block ends."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    with console(stderr=True).status(what):
+        yield

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from kernelgen.commands.console import print_json, print_table, remark
+from kernelgen.commands.console import print_json, print_table, remark, working
 from kernelgen.commands.options import CELL_HELP, json_option, make_shape, shape_options
 
 
@@ -35,7 +35,8 @@ def command(cell: str, gpu: str, top: int | None, as_json: bool, **options: Any)
 
     loaded = load_cell(cell)
     profile, _ = resolve_gpu(gpu)
-    tilings = plan(loaded, shape, profile)
+    with working(f"planning {loaded.name} at {shape}"):
+        tilings = plan(loaded, shape, profile)
     if as_json:
         print_json(
             [
@@ -70,7 +71,7 @@ def command(cell: str, gpu: str, top: int | None, as_json: bool, **options: Any)
                 f"{step * shape.seq / 1000:.3f}",
             )
         )
-    print_table(("#", "schedule", *variables, *numbers), rows, right=("#", *variables, *numbers))
+    print_table(("#", "schedule", *variables, *numbers), rows, right=("#", *variables, *numbers), together=variables)
     remark(
         f"{len(shown)} of {len(tilings):,} tilings of {loaded.name} at {shape} on {profile.name}; times by the model"
     )

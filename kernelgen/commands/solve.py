@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kernelgen.commands.console import print_fields, print_json, print_table, remark
+from kernelgen.commands.console import print_fields, print_json, print_table, remark, working
 from kernelgen.commands.options import json_option
 
 if TYPE_CHECKING:
@@ -71,19 +71,8 @@ def command(
     problem = read_problem(file)
     start = time.perf_counter()
     try:
-        if question == "all":
-            answer = _all(problem, engine, limit if limit is not None or as_json else SHOWN)
-        elif question == "count":
-            count = problem.count(time_limit=seconds, engine=engine)
-            answer = {"status": "feasible" if count else "infeasible", "count": count}
-        elif question == "explain":
-            core = problem.explain(time_limit=seconds, engine=engine)
-            answer = {"status": "infeasible" if core else "feasible", "core": [constraint.label for constraint in core]}
-        elif best is not None:
-            answer = _best(problem, best, maximize, engine, seconds)
-        else:
-            result = problem.solve(time_limit=seconds, engine=engine)
-            answer = {"status": result.status, "solution": result.solution}
+        with working(f"solving {file}"):
+            answer = _answer(problem, question, best, maximize, engine, limit if limit or as_json else SHOWN, seconds)
     except TimeLimit as error:
         remark(str(error))
         answer = {"status": "unknown"}
@@ -92,6 +81,30 @@ def command(
         print_json(answer)
     else:
         _print(answer)
+
+
+def _answer(
+    problem: Problem,
+    question: str | None,
+    best: str | None,
+    maximize: bool,
+    engine: str,
+    limit: int | None,
+    seconds: float | None,
+) -> dict[str, Any]:
+    """Ask the one question that was meant. Raises TimeLimit."""
+    if question == "all":
+        return _all(problem, engine, limit)
+    if question == "count":
+        count = problem.count(time_limit=seconds, engine=engine)
+        return {"status": "feasible" if count else "infeasible", "count": count}
+    if question == "explain":
+        core = problem.explain(time_limit=seconds, engine=engine)
+        return {"status": "infeasible" if core else "feasible", "core": [constraint.label for constraint in core]}
+    if best is not None:
+        return _best(problem, best, maximize, engine, seconds)
+    result = problem.solve(time_limit=seconds, engine=engine)
+    return {"status": result.status, "solution": result.solution}
 
 
 def _all(problem: Problem, engine: str, limit: int | None) -> dict[str, Any]:

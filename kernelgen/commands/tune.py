@@ -128,7 +128,7 @@ def _table(result: TuneResult) -> None:
             )
         )
     columns = ("", "#", "schedule", *variables, *numbers, "status")
-    print_table(columns, rows, right=("#", *variables, *numbers))
+    print_table(columns, rows, right=("#", *variables, *numbers), together=variables)
 
 
 def _summary(result: TuneResult, path: Path) -> None:
