@@ -23,7 +23,7 @@ from rich.table import Table
 from kernelgen.cells import load_cell
 from kernelgen.compile import compile_source
 from kernelgen.hardware import load_profile
-from kernelgen.plan import plan
+from kernelgen.plan import plan, spread
 from kernelgen.schedules import get
 from kernelgen.schedules._registers import SCALE, ResidentCounts
 from kernelgen.schedules.base import Tiling
@@ -149,7 +149,7 @@ def table(top: int, archs: tuple[str, ...]) -> None:
             cells = []
             for head_dim in DIMENSIONS:
                 shape = Shape(16, 1024, HEADS, head_dim)
-                tilings = plan(load_cell(name), shape, load_profile(gpu), top=top, schedules=["resident"])
+                tilings = spread(plan(load_cell(name), shape, load_profile(gpu), schedules=["resident"]))[:top]
                 with ThreadPoolExecutor(2) as pool:
                     records = list(pool.map(lambda t: _compiled(name, shape, gpu, t), tilings))  # noqa: B023
                 errors = [r["predicted"] / r["registers"] - 1 for r in records]  # type: ignore[operator]

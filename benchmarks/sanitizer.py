@@ -40,7 +40,7 @@ def main(tools: tuple[str, ...], inside: bool) -> None:
         failed |= result.returncode != 0
         shown.add_row(tool, verdict, " ".join(lines) or result.stderr[-800:])
         if result.returncode:
-            console.print(result.stdout[-3000:])
+            console.print(result.stdout[:3000])
     console.print(shown)
     raise SystemExit(int(failed))
 

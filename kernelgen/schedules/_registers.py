@@ -50,14 +50,18 @@ class ResidentCounts:
 
 # Constant first, then a coefficient for each count, in 1/16 register. Fitted by benchmarks/registers.py.
 COEFFICIENTS: dict[str, tuple[int, tuple[int, ...]]] = {
-    "sm_80": (146, (9, 60, 42, 24, 9, 6, 16, 6, 0, 28, 0, 6, 104, 0, 79, 124)),
-    "sm_90a": (187, (10, 68, 49, 14, 9, 3, 18, 3, 0, 34, 3, 11, 101, 56, 138, 86)),
-    "sm_120": (262, (11, 47, 40, 24, 8, 8, 13, 7, 4, 35, 8, 10, 235, 0, 64, 61)),
+    "sm_80": (158, (9, 63, 32, 21, 9, 4, 15, 4, 0, 30, 0, 9, 93, 3, 90, 128)),
+    "sm_89": (167, (9, 68, 20, 22, 8, 4, 18, 0, 0, 28, 3, 10, 108, 7, 104, 103)),
+    "sm_90a": (206, (10, 62, 53, 14, 9, 3, 19, 3, 6, 35, 3, 9, 101, 56, 113, 90)),
+    "sm_100a": (211, (11, 55, 44, 22, 8, 10, 21, 1, 0, 40, 5, 11, 228, 0, 62, 76)),
+    "sm_120": (265, (10, 52, 37, 26, 8, 7, 11, 7, 0, 36, 8, 11, 238, 0, 65, 60)),
 }
+STANDS_FOR = {"sm_86": "sm_89"}
+"""Architectures whose registers another's coefficients predict; unknown ones take sm_90a's."""
 
 
 def predicted_registers(counts: ResidentCounts, arch: str) -> Int:
     """Registers per thread, as the compiler will report them, for a target such as "sm_90a"."""
-    constant, coefficients = COEFFICIENTS.get(arch, COEFFICIENTS["sm_80"])
+    constant, coefficients = COEFFICIENTS.get(STANDS_FOR.get(arch, arch), COEFFICIENTS["sm_90a"])
     terms = [weight * count for weight, count in zip(coefficients, astuple(counts), strict=True)]
     return cdiv(constant + sum(terms[1:], start=terms[0]), SCALE)
