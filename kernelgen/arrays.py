@@ -130,8 +130,7 @@ class CupyLibrary:
 
     def stream(self, device: int) -> int:
         """The handle of CuPy's current stream."""
-        with self._cupy.cuda.Device(device):
-            return int(self._cupy.cuda.get_current_stream().ptr)
+        return int(self._cupy.cuda.get_current_stream(device).ptr)
 
 
 class ForeignLibrary:

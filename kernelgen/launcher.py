@@ -19,30 +19,26 @@ PORTABLE_CLUSTER = 8
 class DeviceKernel:
     """The entry ``entry`` of ``cubin``, compiled for ``arch``; ``launch`` says what its launches will ask for.
 
-    Raises LaunchError where there is no driver or the cubin cannot be loaded.
+    The cubin is loaded when a GPU is prepared, so that no other GPU is touched. Raises LaunchError where there is no
+    driver.
     """
 
     def __init__(self, cubin: bytes, entry: str, arch: str, launch: Launch) -> None:
         gpu.require_driver()
-        core = _core()
         self.arch = arch
         self.entry = entry
+        self._cubin = cubin
         self._launch = launch
-        self._start = core.launch
+        self._start = _core().launch
+        self._code: Any = None
+        self._kernel: Any = None
         self._ready: set[int] = set()
-        try:
-            self._code = core.ObjectCode.from_cubin(cubin)
-            with gpu.current(0):
-                self._kernel = self._code.get_kernel(entry)
-        except LaunchError:
-            raise
-        except Exception as error:
-            raise LaunchError(f"the driver cannot load the kernel {entry} for {arch}: {error}") from error
 
     def prepare(self, index: int) -> None:
         """Make the kernel launchable on GPU ``index``.
 
-        Raises LaunchError if it was compiled for another architecture or asks for more than the GPU has.
+        Raises LaunchError if it was compiled for another architecture, asks for more than the GPU has, or cannot be
+        loaded.
         """
         if index in self._ready:
             return
@@ -51,6 +47,8 @@ class DeviceKernel:
             raise LaunchError(
                 f"the kernel was compiled for {self.arch}, which {device} cannot run; tune it again with --gpu auto"
             )
+        with gpu.current(index):
+            self._load()
         driver = gpu.require_driver()
         wanted = driver.CUfunction_attribute
         attributes = {}
@@ -65,6 +63,16 @@ class DeviceKernel:
                 f"asking {device} for {self._launch.shared_memory:,} bytes of shared memory per block",
             )
         self._ready.add(index)
+
+    def _load(self) -> None:
+        """Load the cubin once; the driver brings it to every GPU that launches it."""
+        if self._kernel is not None:
+            return
+        try:
+            self._code = _core().ObjectCode.from_cubin(self._cubin)
+            self._kernel = self._code.get_kernel(self.entry)
+        except Exception as error:
+            raise LaunchError(f"the driver cannot load the kernel {self.entry} for {self.arch}: {error}") from error
 
     def start(self, stream: Any, config: Any, *arguments: Any) -> None:
         """Launch on a cuda-core stream of a prepared GPU that is current; returns before the kernel has run.

@@ -217,7 +217,9 @@ def test_solve_refuses_bad_files_with_line_and_column(tmp_path: Path) -> None:
     assert "line 2, column 5" in refused("solve", file)
     space = tmp_path / "space.json"
     space.write_text('{"tune_params": {"a": [1, 2]}, "restrictions": ["__import__(\'os\').system(\'touch hacked\')"]}')
-    assert "more than arithmetic" in refused("solve", space) or "column" in refused("solve", space)
+    message = refused("solve", space)
+    assert "more than arithmetic" in message
+    assert "column 1" in message
     assert not (ROOT / "hacked").exists()
     space.write_text('{"tune_params": {"a": [1, 2]}')
     assert "not JSON" in refused("solve", space)

@@ -71,11 +71,12 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: frozens
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    for column in columns:
-        if column in right:
-            table.add_column(column.replace("_", "\n").replace(" ", "\n"), justify="right", no_wrap=True)
-        else:
-            table.add_column(column, vertical="bottom")
+    headings = [name.replace("_", "\n").replace(" ", "\n") if name in right else name for name in columns]
+    height = max(heading.count("\n") for heading in headings)
+    for name, heading in zip(columns, headings, strict=True):
+        at_bottom = "\n" * (height - heading.count("\n")) + heading
+        number = name in right
+        table.add_column(at_bottom, justify="right" if number else "left", no_wrap=number, overflow="fold")
     for row in rows:
         table.add_row(*row)
     return table
