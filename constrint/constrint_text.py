@@ -31,7 +31,7 @@ from constrint.expr import COMPARISONS, Expr
 from constrint.model import Problem
 
 DEFAULT_DOMAIN = range(1, 2**30 + 1)
-MAX_DEPTH = 100
+MAX_DEPTH = 50
 
 _TOKEN = re.compile(
     r"(?P<space>[ \t\r\f]+|#[^\n]*)|(?P<newline>\n)|(?P<number>\d+)|(?P<name>[A-Za-z_]\w*)"
@@ -63,7 +63,13 @@ def parse_constrint(text: str, name: str = "problem") -> Problem:
 
     Raises ParseError with line and column for text that does not follow the grammar.
     """
-    return _Parser(text, name).problem()
+    parser = _Parser(text, name)
+    try:
+        return parser.problem()
+    except RecursionError:
+        raise parser.error(
+            "nested too deeply", parser.tokens[min(parser.position, len(parser.tokens) - 1)].start
+        ) from None
 
 
 class _Parser:
@@ -90,13 +96,14 @@ class _Parser:
         while place < len(self.text):
             match = _TOKEN.match(self.text, place)
             if match is None:
-                raise self._error(f"unexpected character {self.text[place]!r}", place)
+                raise self.error(f"unexpected character {self.text[place]!r}", place)
             if match.lastgroup not in ("space", "newline"):
                 tokens.append(_Token(match.lastgroup or "", match.group(), place))
             place = match.end()
         return [*tokens, _Token("end", "", len(self.text.rstrip()))]
 
-    def _error(self, reason: str, start: int) -> ParseError:
+    def error(self, reason: str, start: int) -> ParseError:
+        """An error at a place in the text, in characters from 0."""
         line = self.text.count("\n", 0, start) + 1
         first = self.text.rfind("\n", 0, start) + 1
         source = self.text[first:].split("\n", 1)[0]
@@ -120,7 +127,7 @@ class _Parser:
     def _unexpected(self, reason: str) -> ParseError:
         token = self._peek()
         found = f"found {token.text!r}" if token.text else "found the end of the text"
-        return self._error(f"{reason}, {found}", token.start)
+        return self.error(f"{reason}, {found}", token.start)
 
     def _statement(self) -> None:
         first = self._peek()
@@ -152,22 +159,22 @@ class _Parser:
 
     def _condition(self, token: _Token, value: _Operand) -> Expr:
         if isinstance(value, _Values):
-            raise self._error("a value list stands on one side of == or !=", value.token.start)
+            raise self.error("a value list stands on one side of == or !=", value.token.start)
         if not value.is_condition:
-            raise self._error("expected a condition, such as A <= B; this is a number", token.start)
+            raise self.error("expected a condition, such as A <= B; this is a number", token.start)
         return value
 
     def _number(self, token: _Token, value: _Operand) -> Expr:
         if isinstance(value, _Values):
-            raise self._error("a value list stands alone on one side of == or !=", value.token.start)
+            raise self.error("a value list stands alone on one side of == or !=", value.token.start)
         if value.is_condition:
-            raise self._error("expected a number; this is a condition", token.start)
+            raise self.error("expected a number; this is a condition", token.start)
         return value
 
     def _any(self) -> _Operand:
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            raise self._error(f"parentheses nested more than {MAX_DEPTH} deep", self._peek().start)
+            raise self.error(f"parentheses nested more than {MAX_DEPTH} deep", self._peek().start)
         value = self._joined(0)
         self.depth -= 1
         return value
@@ -211,11 +218,11 @@ class _Parser:
         if isinstance(left, _Values) and not isinstance(right, _Values):
             token, left, right_token, right = right_token, right, token, left
             if op not in ("==", "!="):
-                raise self._error("a value list can only be compared with == or !=", right_token.start)
+                raise self.error("a value list can only be compared with == or !=", right_token.start)
         number = self._number(token, left)
         if isinstance(right, _Values):
             if op not in ("==", "!="):
-                raise self._error("a value list can only be compared with == or !=", right.token.start)
+                raise self.error("a value list can only be compared with == or !=", right.token.start)
             member = _member(number, right.domain)
             return member if op == "==" else ~member
         other = self._number(right_token, right)
@@ -290,7 +297,7 @@ class _Parser:
         try:
             return int(token.text)
         except ValueError:
-            raise self._error("a number of more digits than Python reads", token.start) from None
+            raise self.error("a number of more digits than Python reads", token.start) from None
 
     def _call(self, function: _Token) -> Expr:
         self._expect("(", f"after {function.text}")
@@ -303,7 +310,7 @@ class _Parser:
         self._expect(")", f"to close {function.text}(")
         wanted = {"cdiv": 2, "abs": 1}.get(function.text)
         if wanted is not None and len(args) != wanted:
-            raise self._error(f"{function.text} takes {wanted} numbers, not {len(args)}", function.start)
+            raise self.error(f"{function.text} takes {wanted} numbers, not {len(args)}", function.start)
         return args[0] if function.text in ("min", "max") and len(args) == 1 else Expr(function.text, tuple(args))
 
     def _list(self) -> _Values:
@@ -319,7 +326,7 @@ class _Parser:
                     self.position += 1
                     step = self._signed()
             if step < 1 or high < low:
-                raise self._error("an empty range in the value list", bracket.start)
+                raise self.error("an empty range in the value list", bracket.start)
             items.append(range(low, high + 1, step))
             if not self._take(","):
                 break
@@ -328,7 +335,7 @@ class _Parser:
             return _Values(items[0], bracket)
         total = sum(size(item) for item in items)
         if total > 1_000_000:
-            raise self._error(f"the value list has {total:,} values; at most 1,000,000", bracket.start)
+            raise self.error(f"the value list has {total:,} values; at most 1,000,000", bracket.start)
         return _Values(tuple(sorted({value for item in items for value in item})), bracket)
 
     def _signed(self) -> int:

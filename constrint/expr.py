@@ -20,6 +20,9 @@ BOOLEAN = COMPARISONS | LOGIC | {"true", "false", "divides", "table"}
 
 Row = tuple[int, ...]
 
+MAX_DEPTH = 250
+"""How deep an expression may be; the engines walk it recursively."""
+
 
 class Expr:
     """One node of an expression; immutable. A number, or a condition where ``is_condition``.
@@ -54,6 +57,15 @@ class Expr:
                 seen[node.name] = None
             stack.extend(reversed(node.args))
         return list(seen)
+
+    def depth(self) -> int:
+        """The number of operators on the longest way from this node to a variable or number."""
+        deepest, level = 0, [self]
+        while level := [arg for node in level for arg in node.args]:
+            deepest += 1
+            if deepest > MAX_DEPTH:
+                break
+        return deepest
 
     def isin(self, values: Iterable[int]) -> Expr:
         """The condition that this expression takes one of ``values``."""

@@ -105,7 +105,6 @@ class Problem:
             raise ConstrintError(
                 f"a constraint must be a condition, but ({expr}) is a number; compare it with something"
             )
-        self._check_names(expr)
         constraint = Constraint(expr, label if label is not None else str(expr))
         self._constraints.append(constraint)
         return constraint
@@ -145,7 +144,7 @@ class Problem:
             raise ConstrintError("best needs exactly one of minimize and maximize")
         start = time.perf_counter()
         objective = build.as_expr(minimize if minimize is not None else maximize)
-        self._check_names(objective)
+        self._check(objective)
         sign = 1 if minimize is not None else -1
         answer = self._ask(engine).best(objective, sign, self._order(prefer), time_limit)
         return Result(
@@ -202,7 +201,12 @@ class Problem:
             return Constraint(condition, words)
         return Constraint(build.variable(name).isin(domain), f"{name} in {list(domain)}")
 
-    def _check_names(self, expr: Expr) -> None:
+    def _check(self, expr: Expr) -> None:
+        if expr.depth() > build.MAX_DEPTH:
+            raise ConstrintError(
+                f"an expression is nested more than {build.MAX_DEPTH} operators deep (a sum nests one a term); "
+                "name parts of it with variables of their own"
+            )
         for name in expr.variables():
             if name not in self._domains:
                 known = ", ".join(self._domains) or "none"

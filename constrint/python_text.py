@@ -70,8 +70,12 @@ def parse_restriction(text: str, variables: Collection[str], name: str = "") -> 
         ) from None
     except (ValueError, RecursionError, MemoryError) as error:
         raise ParseError(f"not a Python expression: {error}", text[:80].split("\n")[0], 1, 1, name) from None
+    body = tree.body
+    if body.lineno == 1 and body.col_offset == 0 and not isinstance(body, ast.Tuple | ast.GeneratorExp):
+        # The expression begins at our own parenthesis, so the text closed it.
+        raise translator.error(1, 1, "not a Python expression: unbalanced parentheses")
     try:
-        return translator.condition(tree.body)
+        return translator.condition(body)
     except RecursionError:
         raise ParseError("nested too deeply", text[:80].split("\n")[0], 1, 1, name) from None
 
@@ -82,7 +86,8 @@ class _Translator:
 
     def error(self, line: int, offset: int, reason: str) -> ParseError:
         """An error at a position of the text in parentheses. offset: in characters, from 0."""
-        line = min(max(line, 1), len(self.lines))
+        if line > len(self.lines):
+            line, offset = len(self.lines), len(self.lines[-1]) + 1
         source = self.lines[line - 1]
         column = offset - (1 if line == 1 else 0)
         return ParseError(reason, source, line, min(max(column, 0), len(source)) + 1, self.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from itertools import islice
 
-from random_problems import brute_force, objective_values, random_number, random_problem
+from random_problems import objective_values, random_number, random_problem, solutions_of
 
 from constrint import Expr
 
@@ -14,7 +14,7 @@ def check_everything(seed: int, engine: str, largest: int = 1500) -> None:
     """Ask every question of random problem ``seed`` and compare with brute force; AssertionError names the seed."""
     problem = random_problem(seed, largest)
     rng = random.Random(seed + 10**9)
-    expected = brute_force(problem)
+    expected = solutions_of(problem)
     names = list(problem.domains)
     context = f"seed {seed}, engine {engine}: {[str(c) for c in problem.constraints]} over {dict(problem.domains)}"
 
@@ -61,9 +61,9 @@ def check_explain(problem, infeasible, engine, context):  # type: ignore[no-unty
     core = problem.explain(engine=engine)
     assert bool(core) is infeasible, context
     if core:
-        assert not brute_force(problem.subproblem(core)), context
+        assert not solutions_of(problem.subproblem(core)), context
         for left_out in core:
-            assert brute_force(problem.subproblem([c for c in core if c is not left_out])), context
+            assert solutions_of(problem.subproblem([c for c in core if c is not left_out])), context
 
 
 def _variable(name: str) -> Expr:

@@ -91,7 +91,7 @@ def _condition(rng: random.Random, variables: list[Expr], depth: int, rationals:
     return rng.choice([x == b, x != b, x < b, x <= b, x > b, x >= b, x <= b, x >= b])
 
 
-def brute_force(problem: Problem) -> list[dict[str, int]]:
+def solutions_of(problem: Problem) -> list[dict[str, int]]:
     """Every solution, in the order of declaration."""
     names = list(problem.domains)
     conditions = [constraint.condition for constraint in problem.constraints]
