@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 class Attempt:
     """A tiling being tried. rank: its place by the model, from 1. trial: how far it came.
 
-    binary: None until it is compiled, and where the store already knows that it is no good. remembered: whether the
-    trial is an earlier run's.
+    binary: None until it is compiled. remembered: whether the trial is an earlier run's.
     """
 
     rank: int
@@ -85,8 +84,8 @@ class Notebook:
 class Preparer:
     """Makes attempts of tilings: source, binary, and the compiler's report against the prediction. Thread-safe.
 
-    again: whether to try what the store already knows once more. on_gpu: then the store's verdict from a GPU counts,
-    else that of the emulator.
+    again: whether to try what the store already knows once more. on_gpu: whether the kernels will run on one; then
+    only what was measured counts as known, and a missed prediction is no objection.
     """
 
     cell: Cell
@@ -119,10 +118,8 @@ class Preparer:
             source_hash=source_hash(source),
         )
         attempt = Attempt(rank, tiling, schedule, self.shape, source, trial)
-        known = None if self.again else self._known(trial, compiler_version())
-        if known is not None and known.status == "rejected":
-            attempt.trial, attempt.remembered = known, True
-            return attempt
+        earlier = self.notebook.known(trial.source_hash, self.profile.name, self.shape, compiler_version())
+        known = None if self.again or earlier is None else self._standing(earlier)
         try:
             attempt.binary = binary = compile_source(source)
         except CompileError as error:
@@ -140,17 +137,18 @@ class Preparer:
         reason = objection(tiling.resources, binary.report, self.profile, strict=not self.on_gpu)
         if reason:
             attempt.trial = attempt.trial.replace(status="rejected", reason=reason)
-        self.notebook.keep(attempt.trial)
+        if earlier is None or earlier.status != attempt.trial.status:  # nothing new otherwise
+            self.notebook.keep(attempt.trial)
         return attempt
 
-    def _known(self, trial: Trial, compiler: str) -> Trial | None:
-        """An earlier verdict that stands for this run too. A failure does not: its cause may have been elsewhere."""
-        known = self.notebook.known(trial.source_hash, self.profile.name, self.shape, compiler)
-        if known is None or known.status in ("compiled", "failed"):
-            return None
-        if self.on_gpu and known.status == "valid":
-            return None  # the emulator's word; on a GPU it is measured anyway
-        return known
+    def _standing(self, earlier: Trial) -> Trial | None:
+        """An earlier trial if its verdict stands for this run too.
+
+        A failure's does not: its cause may have been elsewhere. Whether to reject is judged again from the report. On
+        a GPU the emulator's word does not count: the kernel is measured anyway.
+        """
+        verdicts = ("measured",) if self.on_gpu else ("measured", "valid")
+        return earlier if earlier.status in verdicts else None
 
 
 def microseconds_per_step(tiling: Tiling, profile: Profile) -> float:
