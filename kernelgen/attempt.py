@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from kernelgen.errors import CompileError, StoreError
@@ -94,7 +94,6 @@ class Preparer:
     notebook: Notebook
     on_gpu: bool
     again: bool = False
-    compiler: str = field(default="", init=False)
 
     def __call__(self, rank: int, tiling: Tiling) -> Attempt:
         """Generate and compile one tiling. A refusal by the compiler is a failed trial, not an error."""
@@ -126,7 +125,8 @@ class Preparer:
             attempt.trial = trial.replace(status="failed", reason=f"the compiler refused it: {error}")
             self.notebook.keep(attempt.trial)
             return attempt
-        if known is not None:
+        reason = objection(tiling.resources, binary.report, self.profile, strict=not self.on_gpu)
+        if known is not None and not reason:
             # What the model says may have changed since; what was found out has not.
             attempt.trial = replace(
                 known, predicted=trial.predicted, model_us_per_step=trial.model_us_per_step, reported=binary.report
@@ -134,7 +134,6 @@ class Preparer:
             attempt.remembered = True
             return attempt
         attempt.trial = trial.replace(reported=binary.report, compile_seconds=binary.seconds, compiler=binary.compiler)
-        reason = objection(tiling.resources, binary.report, self.profile, strict=not self.on_gpu)
         if reason:
             attempt.trial = attempt.trial.replace(status="rejected", reason=reason)
         if earlier is None or earlier.status != attempt.trial.status:  # nothing new otherwise
