@@ -35,7 +35,7 @@ class DeviceFault(LaunchError):
 class Device:
     """One GPU of this machine, as its driver describes it.
 
-    attributes: the driver's device attributes by their lower-case names ("multiprocessor_count", ...).
+    attributes: those of the driver's device attributes that a profile needs (hardware.DEVICE_ATTRIBUTES).
     """
 
     index: int
@@ -132,15 +132,16 @@ def device_count() -> int:
 @cache
 def device(index: int = 0) -> Device:
     """Describe GPU ``index``. Raises LaunchError where there is none."""
+    from kernelgen.hardware import DEVICE_ATTRIBUTES
+
     driver = require_driver()
     handle = checked(driver.cuDeviceGet(index), f"finding GPU {index}")
     name = checked(driver.cuDeviceGetName(128, handle), "asking for the GPU's name")
-    prefix = "CU_DEVICE_ATTRIBUTE_"
     attributes: dict[str, int] = {}
-    for attribute in driver.CUdevice_attribute:
-        status, value = driver.cuDeviceGetAttribute(attribute, handle)
-        if not status.value and attribute.name.startswith(prefix):
-            attributes[attribute.name.removeprefix(prefix).lower()] = int(value)
+    # Only what is needed: a driver refuses attributes that are newer than it, and sanitizers report the refusal.
+    for wanted in sorted(DEVICE_ATTRIBUTES):
+        attribute = getattr(driver.CUdevice_attribute, f"CU_DEVICE_ATTRIBUTE_{wanted.upper()}")
+        attributes[wanted] = int(checked(driver.cuDeviceGetAttribute(attribute, handle), f"asking for {wanted}"))
     return Device(
         index=index,
         name=_text(name),
@@ -174,6 +175,8 @@ def runs_on(arch: str, compute_capability: tuple[int, int]) -> bool:
 @cache
 def primary_context(index: int) -> Any:
     """The primary context of GPU ``index``, the one that CuPy and PyTorch use; kept for the process's life."""
+    from kernelgen.hardware import DEVICE_ATTRIBUTES
+
     driver = require_driver()
     handle = checked(driver.cuDeviceGet(index), f"finding GPU {index}")
     return checked(driver.cuDevicePrimaryCtxRetain(handle), f"opening GPU {index}")

@@ -217,6 +217,15 @@ _FROM_ATTRIBUTES = {
     "memory_bytes": "total_memory",
 }
 
+DEVICE_ATTRIBUTES = frozenset(_FROM_ATTRIBUTES.values()) - {"total_memory"} | {
+    "compute_capability_major",
+    "compute_capability_minor",
+    "clock_rate",
+    "memory_clock_rate",
+    "global_memory_bus_width",
+}
+"""The device attributes that profile_from_device reads, by their lower-case names in the driver."""
+
 
 def profile_from_device(attributes: Mapping[str, int], name: str) -> Profile:
     """Make a profile from what CUDA reports of a device; its latencies are its architecture's defaults.
@@ -228,10 +237,8 @@ def profile_from_device(attributes: Mapping[str, int], name: str) -> Profile:
     max_blocks_per_multiprocessor; and total_memory (bytes). Pure: nothing is asked of a GPU.
     Raises ProfileError where one is missing or zero, or the GPU is older than compute capability 7.5.
     """
-    positive = {*_FROM_ATTRIBUTES.values(), "compute_capability_major", "clock_rate"}
-    positive |= {"memory_clock_rate", "global_memory_bus_width"}
     may_be_zero = {"reserved_shared_memory_per_block", "compute_capability_minor"}
-    missing = {key for key in positive - may_be_zero if attributes.get(key, 0) <= 0}
+    missing = {key for key in (DEVICE_ATTRIBUTES | {"total_memory"}) - may_be_zero if attributes.get(key, 0) <= 0}
     missing |= {key for key in may_be_zero if key not in attributes}
     if missing:
         raise ProfileError(f"the device {name!r} reports no {', '.join(sorted(missing))}; write a profile file for it")
