@@ -13,6 +13,11 @@ from typing import Any, Protocol
 from kernelgen.errors import LaunchError
 
 
+_DLPACK_CPU = 1
+_DLPACK_DEFAULT_STREAM = 1
+"""Numbers of the DLPack protocol: the device type of the CPU, and CUDA's default stream."""
+
+
 @dataclass(frozen=True)
 class Description:
     """An array in words and numbers. device: index of its GPU, None where it is not on a GPU."""
@@ -207,8 +212,11 @@ def _view(array: Any) -> Any:
         )
     from cuda.core.utils import StridedMemoryView
 
+    device = getattr(array, "__dlpack_device__", None)
+    on_cpu = device is not None and int(device()[0]) == _DLPACK_CPU
     try:
-        return StridedMemoryView.from_any_interface(array, stream_ptr=-1)
+        # The producer's work is made to come before the default stream, where the kernel will run.
+        return StridedMemoryView.from_any_interface(array, stream_ptr=-1 if on_cpu else _DLPACK_DEFAULT_STREAM)
     except Exception as error:
         raise LaunchError(f"cannot read a {type(array).__name__} through DLPack: {error}") from error
 

@@ -174,6 +174,23 @@ def test_a_loaded_kernel_on_cupy(tuned_full: tuple[Path, TuneResult]) -> None:
     case.compare({"states": result.states.get().view(like.dtype), "last": result.last.get().view(like.dtype)})
 
 
+def test_a_loaded_kernel_on_jax(tuned_full: tuple[Path, TuneResult], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    jax, torch = _module("jax"), _module("torch")
+    if jax.default_backend() != "gpu":
+        pytest.skip("JAX sees no GPU")
+    kernel = runtime.load(tuned_full[0])
+    case = make_case(load_cell("lstm"), FULL, 8, batch=3, seq=40, initial=False)
+    inputs = [jax.numpy.asarray(case.inputs[name]) for name in ("wx", "r", "b")]
+    with pytest.raises(LaunchError, match="pass out="):
+        kernel(*inputs)
+    shapes = [case.expected[name].shape for name in ("states", "last")]
+    out = [torch.empty(shape, dtype=torch.bfloat16, device="cuda") for shape in shapes]
+    kernel(*inputs, out=(*out, None))
+    torch.cuda.synchronize()
+    case.compare(_outputs(runtime.Forward(*out, None), case))
+
+
 def test_a_call_costs_microseconds(tuned_full: tuple[Path, TuneResult]) -> None:
     torch = _module("torch")
     kernel = runtime.load(tuned_full[0])
