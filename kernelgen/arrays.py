@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 from kernelgen.errors import LaunchError
 
-
 _DLPACK_CPU = 1
 _DLPACK_DEFAULT_STREAM = 1
 """Numbers of the DLPack protocol: the device type of the CPU, and CUDA's default stream."""
