@@ -248,6 +248,14 @@ class CpSatQuestion:
         program, _ = presolve(self.problem)
         return Answer("infeasible") if program is None else self._first(Model(program), order, deadline)
 
+    def feasible(self, time_limit: float | None) -> bool | None:
+        """Whether there is any solution; None where the time limit passed first."""
+        program, _ = presolve(self.problem)
+        if program is None:
+            return False
+        status, _ = _solve(Model(program), _deadline(time_limit))
+        return None if status == "unknown" else status != "infeasible"
+
     def _first(self, model: Model, order: Mapping[str, bool], deadline: float | None) -> Answer:
         """Fix one variable after another at its most preferred value, by one optimisation each."""
         names = model.program.names

@@ -39,6 +39,8 @@ class Question(Protocol):
 
     def first(self, order: Mapping[str, bool], time_limit: float | None) -> Answer: ...
 
+    def feasible(self, time_limit: float | None) -> bool | None: ...
+
     def best(self, objective: Expr, sign: int, order: Mapping[str, bool], time_limit: float | None) -> Answer: ...
 
     def solutions(self, order: Mapping[str, bool]) -> Iterator[Solution]: ...
@@ -99,6 +101,22 @@ class SearchQuestion:
             return Answer("infeasible")
         status, values = self._first(_parts(program), order, deadline)
         return Answer(status, None if values is None else _named(program, values))
+
+    def feasible(self, time_limit: float | None) -> bool | None:
+        """Whether there is any solution; None where the time limit passed first. The order of the variables is free,
+        so a proof is found sooner than by ``first``."""
+        deadline = _deadline(time_limit)
+        program, _ = presolve(self.problem)
+        if program is None:
+            return False
+        for part in _parts(program):
+            chain = elimination_order(part.program, sorted(part.variables))
+            try:
+                if not any(True for _ in self._search(part.program).solutions(chain, [False] * len(chain), deadline)):
+                    return False
+            except TimeLimit:
+                return None
+        return True
 
     def best(self, objective: Expr, sign: int, order: Mapping[str, bool], time_limit: float | None) -> Answer:
         deadline = _deadline(time_limit)

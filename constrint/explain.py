@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from constrint.engine import question
 from constrint.errors import TimeLimit
 
 if TYPE_CHECKING:
@@ -21,10 +22,10 @@ def minimal_conflict(problem: Problem, time_limit: float | None, engine: str) ->
 
     def conflict(constraints: list[Constraint]) -> bool:
         rest = None if deadline is None else max(0.0, deadline - time.perf_counter())
-        result = problem.subproblem(constraints).solve(time_limit=rest, engine=engine)
-        if result.status == "unknown":
+        possible = question(problem.subproblem(constraints), engine).feasible(rest)
+        if possible is None:
             raise TimeLimit(f"the constraints of {problem.name!r} that clash were not found within {time_limit} s")
-        return result.status == "infeasible"
+        return not possible
 
     def narrow(background: list[Constraint], grown: bool, candidates: list[Constraint]) -> list[Constraint]:
         """The part of ``candidates`` needed for a conflict with ``background``."""

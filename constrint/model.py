@@ -101,6 +101,7 @@ class Problem:
         Raises ConstrintError for a number instead of a condition, or a variable that is not declared.
         """
         expr = build.as_expr(condition)
+        self._check(expr)
         if not expr.is_condition:
             raise ConstrintError(
                 f"a constraint must be a condition, but ({expr}) is a number; compare it with something"

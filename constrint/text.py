@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from constrint.constrint_text import parse_constrint, print_constrint
+from constrint.domains import size
 from constrint.errors import ConstrintError
 from constrint.expr import exact_int
 from constrint.model import Problem
@@ -40,7 +41,13 @@ def load_space(space: Mapping[str, Any], name: str = "") -> Problem:
 
 
 def print_space(problem: Problem) -> dict[str, Any]:
-    """The problem as a tuning space, ready for JSON or YAML; ``load_space`` reads it back. Labels are lost."""
+    """The problem as a tuning space, ready for JSON or YAML; ``load_space`` reads it back. Labels are lost.
+
+    Raises ConstrintError for a domain of more than 1,000,000 values, which a space would have to list.
+    """
+    for name, domain in problem.domains.items():
+        if size(domain) > 1_000_000:
+            raise ConstrintError(f"a space lists every value, and {name!r} has {size(domain):,}; write ConstrINT text")
     return {
         "name": problem.name,
         "tune_params": {name: list(domain) for name, domain in problem.domains.items()},

@@ -10,9 +10,9 @@ from random_problems import objective_values, random_number, random_problem, sol
 from constrint import Expr
 
 
-def check_everything(seed: int, engine: str, largest: int = 1500) -> None:
+def check_everything(seed: int, engine: str, largest: int = 1500, ranges: bool = False) -> None:
     """Ask every question of random problem ``seed`` and compare with brute force; AssertionError names the seed."""
-    problem = random_problem(seed, largest)
+    problem = random_problem(seed, largest, ranges=ranges)
     rng = random.Random(seed + 10**9)
     expected = solutions_of(problem)
     names = list(problem.domains)

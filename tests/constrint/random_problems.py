@@ -10,10 +10,25 @@ from constrint import Expr, Problem, cdiv, divides, implies, isin, maximum, mini
 from constrint.evaluate import evaluate, holds
 
 
-def random_problem(seed: int, largest: int = 1500, rationals: bool = True) -> Problem:
-    """A problem of 2 to 6 variables and 1 to 5 constraints whose domains multiply to at most ``largest``."""
+def random_problem(seed: int, largest: int = 1500, rationals: bool = True, ranges: bool = False) -> Problem:
+    """A problem of 2 to 6 variables and 1 to 5 constraints whose domains multiply to at most ``largest``.
+
+    ranges: instead, 2 or 3 variables over ranges, some of them stepped, one of them of 65 to 150 values.
+    """
     rng = random.Random(seed)
     problem = Problem(f"random {seed}")
+    if ranges:
+        lengths = [rng.randint(65, 150), *(rng.randint(1, 9) for _ in range(rng.randint(1, 2)))]
+        rng.shuffle(lengths)
+        steps = [rng.choice([1, 1, 3]) for _ in lengths]
+        starts = [rng.randint(-60, 5) for _ in lengths]
+        made = [
+            problem.variable(f"x{i}", range(start, start + step * length, step))
+            for i, (start, step, length) in enumerate(zip(starts, steps, lengths, strict=True))
+        ]
+        for _ in range(rng.randint(1, 4)):
+            problem.add(_condition(rng, made, 2, rationals))
+        return problem
     volume = 1
     variables: list[Expr] = []
     for i in range(rng.randint(2, 6)):

@@ -27,6 +27,15 @@ def test_python_engine(block: int) -> None:
         check_everything(seed, "python", largest=400)
 
 
+@pytest.mark.parametrize("engine", ["native", "python", "cp-sat"])
+def test_ranges_that_are_not_listed(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranges keep bounds alone and are split in halves; here small ones are made to."""
+    monkeypatch.setattr("constrint.domains.LIST_LIMIT", 2)
+    monkeypatch.setattr("constrint.search.SPLIT_ABOVE", 3)
+    for seed in range(600_000, 600_000 + {"native": 250, "python": 100, "cp-sat": 10}[engine]):
+        check_everything(seed, engine, ranges=True)
+
+
 def test_cp_sat_engine() -> None:
     for seed in range(200_000, 200_080):
         check_everything(seed, "cp-sat", largest=150)
