@@ -175,8 +175,6 @@ def runs_on(arch: str, compute_capability: tuple[int, int]) -> bool:
 @cache
 def primary_context(index: int) -> Any:
     """The primary context of GPU ``index``, the one that CuPy and PyTorch use; kept for the process's life."""
-    from kernelgen.hardware import DEVICE_ATTRIBUTES
-
     driver = require_driver()
     handle = checked(driver.cuDeviceGet(index), f"finding GPU {index}")
     return checked(driver.cuDevicePrimaryCtxRetain(handle), f"opening GPU {index}")

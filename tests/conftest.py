@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,12 @@ def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _own_cache(session_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep every test, and the processes it starts, away from the user's cache."""
     monkeypatch.setenv("TILESMITH_CACHE", str(session_cache))
+
+
+@pytest.fixture(autouse=True)
+def _runners(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let worker processes find runners.py."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
 
 
 @pytest.fixture(scope="session")

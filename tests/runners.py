@@ -6,10 +6,14 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kernelgen.bench import Candidate, Outcome
 from kernelgen.errors import ValidationError
 from kernelgen.trial import Measurement
+
+if TYPE_CHECKING:
+    import pytest
 
 
 class Fault(Exception):
@@ -68,3 +72,11 @@ def pretend(job: object) -> Outcome | None:
     if word in ("hang", "fault", "wrong"):
         obey((word, "an illegal memory access" if word == "fault" else "h differs"))
     return Outcome({"h": 1e-4, "last": 1e-4}, Measurement(float(word), float(word) * 0.99, float(word) * 1.01, 20))
+
+
+def write_script(monkeypatch: pytest.MonkeyPatch, folder: Path, words: str) -> Path:
+    """Tell ``pretend`` what happens to the candidates, one after another; the script's path."""
+    script = folder / "script"
+    script.write_text(words)
+    monkeypatch.setenv("SCRIPT", str(script))
+    return script

@@ -1,4 +1,4 @@
-"""Workers, cases, validation and the search, without a GPU; runners.py plays what a GPU may do."""
+"""The search, without a GPU; runners.py plays what a GPU may do."""
 
 from __future__ import annotations
 
@@ -9,241 +9,30 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from runners import write_script
 
 from kernelgen import bench, tune, validate
 from kernelgen.attempt import objection
-from kernelgen.bench import Bench, Candidate
-from kernelgen.cases import Case, make_case
+from kernelgen.bench import Bench
 from kernelgen.cells import load_cell
 from kernelgen.compile import Report
 from kernelgen.errors import EmulationError, LaunchError, ProfileError, StoreError, ValidationError
 from kernelgen.hardware import load_profile
-from kernelgen.plan import plan
-from kernelgen.schedules.base import Launch, Resources
+from kernelgen.schedules.base import Resources
 from kernelgen.shape import Shape
 from kernelgen.store import Store
 from kernelgen.tune import Event
-from kernelgen.worker import JobFailed, Worker
 
 pytestmark = pytest.mark.unit
 
 TESTS = Path(__file__).parent
 SMALL = Shape(2, 4, 1, 16)
-
-
-@pytest.fixture(autouse=True)
-def _runners(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let worker processes find runners.py."""
-    monkeypatch.setenv("PYTHONPATH", str(TESTS))
-
-
-@pytest.fixture
-def obedient() -> Iterator[Worker]:
-    """A worker that does what a job says."""
-    with Worker("runners:obey") as made:
-        yield made
-
-
-# ---- the worker ----
-
-
-def test_a_healthy_worker_serves_many_jobs(obedient: Worker) -> None:
-    big = np.arange(1_000_000)
-    first = obedient.run(("pid", None), 60)
-    assert obedient.run(("return", {"a": 1}), 60) == {"a": 1}
-    assert np.array_equal(obedient.run(("return", big), 60), big)
-    assert obedient.run(("print", "hello"), 60) == "printed"
-    assert obedient.run(("pid", None), 60) == first != os.getpid()
-    assert obedient.started == 1
-
-
-def test_an_error_is_told_in_words_and_the_worker_lives_on(obedient: Worker) -> None:
-    with pytest.raises(JobFailed, match=r"^ValueError: too small$") as caught:
-        obedient.run(("raise", "too small"), 60)
-    assert caught.value.reason == "error"
-    with pytest.raises(JobFailed, match=r"^h differs$"):
-        obedient.run(("wrong", "h differs"), 60)
-    assert obedient.run(("return", 1), 60) == 1
-    assert obedient.started == 1
-
-
-def test_after_a_fault_a_fresh_process_takes_over(obedient: Worker) -> None:
-    first = obedient.run(("pid", None), 60)
-    with pytest.raises(JobFailed, match="an illegal memory access"):
-        obedient.run(("fault", "an illegal memory access"), 60)
-    assert obedient.run(("pid", None), 60) != first
-    assert obedient.started == 2
-
-
-def test_a_hang_is_ended_by_the_time_limit(obedient: Worker) -> None:
-    obedient.run(("return", 0), 60)
-    began = time.monotonic()
-    with pytest.raises(JobFailed, match=r"longer than its limit of 0.5 s") as caught:
-        obedient.run(("hang", None), 0.5)
-    assert caught.value.reason == "timeout"
-    assert time.monotonic() - began < 20
-    assert obedient.run(("return", 1), 60) == 1
-
-
-def test_a_crash_is_told_with_its_signal_and_last_words(obedient: Worker) -> None:
-    with pytest.raises(JobFailed, match="killed by SIGSEGV: something terrible") as caught:
-        obedient.run(("abort", None), 60)
-    assert caught.value.reason == "crash"
-    with pytest.raises(JobFailed, match="ended with status 7"):
-        obedient.run(("exit", None), 60)
-    assert obedient.run(("return", 1), 60) == 1
-
-
-def test_a_worker_without_a_runner_says_why() -> None:
-    with Worker("runners:nobody") as lost, pytest.raises(LaunchError, match=r"did not start.*nobody"):
-        lost.run(("return", 1), 60)
-
-
-def test_a_closed_worker_leaves_no_process_behind() -> None:
-    with Worker("runners:obey") as made:
-        pid = made.run(("pid", None), 60)
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
-
-
-def test_a_hanging_worker_does_not_outlive_its_parent(tmp_path: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from kernelgen.worker import Worker; w = Worker('runners:obey'); "
-        "Path(sys.argv[1]).write_text(str(w.run(('pid', None), 60))); w.run(('hang', None), 600)"
-    )
-    note = tmp_path / "pid"
-    parent = subprocess.Popen([sys.executable, "-c", code, str(note)], cwd=TESTS.parent)
-    until = time.monotonic() + 60
-    while not (note.exists() and note.read_text()) and time.monotonic() < until:
-        time.sleep(0.02)
-    parent.kill()
-    parent.wait()
-    child = int(note.read_text())
-    until = time.monotonic() + 20
-    while _runs(child) and time.monotonic() < until:
-        time.sleep(0.1)
-    assert not _runs(child)
-
-
-def _runs(pid: int) -> bool:
-    """Whether a process lives (a zombie that nobody waits for does not)."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def test_the_bench_gives_its_cases_to_every_new_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    script = _script(monkeypatch, tmp_path, "crash 0.5 0.4")
-    candidate = Candidate(b"", "entry", "sm_90a", ())
-    with Bench(runner="runners:pretend") as made:
-        made.use(())
-        with pytest.raises(JobFailed, match="status 9"):
-            made.run(candidate, 60)
-        times = [made.run(candidate, 60).measurement for _ in range(2)]
-    assert [time.median_ms for time in times if time] == [0.5, 0.4]
-    assert script.with_suffix(".cases").read_text().count("cases") == 2
-
-
-# ---- cases ----
-
-
-@pytest.fixture(scope="module")
-def case() -> Case:
-    """A case with every kind of output."""
-    return make_case(load_cell("lstm"), Shape(3, 5, 2, 8, "float16", "gates"), 0)
-
-
-def _right(case: Case) -> dict[str, Any]:
-    outputs = case.poisoned_outputs()
-    return {name: case.expected[name].astype(array.dtype) for name, array in outputs.items() if array is not None}
-
-
-def test_a_right_result_passes_with_an_error_for_every_output(case: Case) -> None:
-    errors = case.compare(_right(case))
-    assert list(errors) == ["h", "c", "last", "gates"]
-    assert errors["h"] == 0
-    assert 0 < errors["c"] < 3e-4  # c is rounded once, to float16
-
-
-@pytest.mark.parametrize(
-    ("name", "index"), [("states", (1, 2, 3, 1, 7)), ("last", (0, 1, 0, 4)), ("gates", (3, 0, 4, 1, 0))]
-)
-def test_one_wrong_element_is_found_and_named(case: Case, name: str, index: tuple[int, ...]) -> None:
-    outputs = _right(case)
-    outputs[name][index] += 1
-    with pytest.raises(ValidationError) as caught:
-        case.compare(outputs)
-    message = str(caught.value)
-    assert f"{name}[{', '.join(map(str, index))}]" in message
-    assert "1 of" in message
-    assert "got" in message
-    assert "expected" in message
-
-
-def test_the_first_difference_is_first_in_time(case: Case) -> None:
-    outputs = _right(case)
-    outputs["states"][0, 0, 4, 0, 0] += 1
-    outputs["states"][0, 2, 1, 1, 3] += 1
-    with pytest.raises(ValidationError, match=r"states\[0, 2, 1, 1, 3\].*2 of 240"):
-        case.compare(outputs)
-
-
-def test_many_small_errors_fail_too(case: Case) -> None:
-    outputs = _right(case)
-    outputs["states"][0] *= np.float16(1.02)
-    with pytest.raises(ValidationError, match=r"relative error 0\.0[12]"):
-        case.compare(outputs)
-
-
-def test_nan_and_what_nobody_wrote_never_pass(case: Case) -> None:
-    outputs = _right(case)
-    outputs["last"][1, 2, 1, 5] = np.nan
-    with pytest.raises(ValidationError, match=r"1 of 96 elements of last are NaN, first last\[1, 2, 1, 5\]"):
-        case.compare(outputs)
-    untouched = _right(case)
-    untouched["states"][:, 2:] = case.poisoned_outputs()["states"][:, 2:]  # type: ignore[index]
-    with pytest.raises(
-        ValidationError, match=r"160 of 480 elements of states were never written, first states\[0, 2, 0"
-    ):
-        case.compare(untouched)
-
-
-# ---- validation in the emulator ----
-
-
-def test_the_emulated_shape_is_small_and_leaves_a_ragged_batch() -> None:
-    def launch(shape: Shape) -> Launch:
-        return Launch((shape.heads, -(-shape.batch // 8), 1), 32, 0)
-
-    small = validate.emulated_shape(Shape(128, 1024, 12, 64), launch)
-    assert (small.batch, small.seq, small.heads) == (15, validate.EMULATED_SEQ, 12)
-    assert validate.emulated_shape(Shape(1, 2, 64, 64), launch) == Shape(1, 2, 64, 64)
-
-
-@pytest.mark.emulated
-def test_a_kernel_is_right_in_the_emulator_and_a_wrong_source_is_not() -> None:
-    cell, profile = load_cell("elman"), load_profile("h200")
-    tiling = plan(cell, SMALL, profile)[0]
-    seen: list[int] = []
-    found = validate.validate_emulated(cell, SMALL, tiling, profile, (0, 1), on_seed=seen.append)
-    assert (found.where, found.seeds, found.seq, seen) == ("emulator", 2, 4, [0, 1])
-    assert 0 <= found.worst <= found.tolerance
-    from kernelgen import schedules
-
-    schedule = schedules.get(tiling.schedule)
-    source = schedule.source(load_cell("elman_relu"), SMALL, profile, tiling)
-    with pytest.raises(ValidationError, match=r"states differs from the reference.*seed 0"):
-        validate.emulate_source(cell, SMALL, source, lambda shape: schedule.launch(shape, tiling), (0,))
-    with pytest.raises(ValidationError, match="at least one seed"):
-        validate.validate_emulated(cell, SMALL, tiling, profile, ())
 
 
 # ---- judging a compiled candidate ----
@@ -405,13 +194,6 @@ def test_auto_without_a_gpu_names_the_profiles(no_gpu: None) -> None:
 # ---- tuning with a GPU, played by runners.pretend ----
 
 
-def _script(monkeypatch: pytest.MonkeyPatch, folder: Path, words: str) -> Path:
-    script = folder / "script"
-    script.write_text(words)
-    monkeypatch.setenv("SCRIPT", str(script))
-    return script
-
-
 @pytest.fixture
 def played(monkeypatch: pytest.MonkeyPatch) -> None:
     """An H200 that runners.pretend plays."""
@@ -423,7 +205,7 @@ def test_the_fastest_valid_kernel_wins_whatever_else_happens(
     played: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(tune, "CANDIDATE_SECONDS", 3.0)
-    _script(monkeypatch, tmp_path, "hang crash fault wrong 0.5 0.3 0.4")
+    write_script(monkeypatch, tmp_path, "hang crash fault wrong 0.5 0.3 0.4")
     events: list[Event] = []
     with Store(tmp_path / "trials.sqlite") as store:
         result = _tune(store, events, top=7)
@@ -444,7 +226,7 @@ def test_the_fastest_valid_kernel_wins_whatever_else_happens(
 
 
 def test_measured_kernels_are_not_measured_again(played: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    script = _script(monkeypatch, tmp_path, "0.5 0.3 0.4")
+    script = write_script(monkeypatch, tmp_path, "0.5 0.3 0.4")
     counter = script.with_suffix(".count")
     with Store(tmp_path / "trials.sqlite") as store:
         _tune(store, top=2)
@@ -460,13 +242,13 @@ def test_measured_kernels_are_not_measured_again(played: None, monkeypatch: pyte
 def test_the_budget_ends_the_search_after_the_first_valid_kernel(
     played: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    _script(monkeypatch, tmp_path, "wrong 0.5 0.3")
+    write_script(monkeypatch, tmp_path, "wrong 0.5 0.3")
     result = _tune(top=7, budget=0)
     assert [trial.status for trial in result.trials] == ["failed", "measured"]
 
 
 def test_ctrl_c_keeps_what_was_measured(played: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    _script(monkeypatch, tmp_path, "0.5 0.3 interrupt 0.1")
+    write_script(monkeypatch, tmp_path, "0.5 0.3 interrupt 0.1")
     with Store(tmp_path / "trials.sqlite") as store:
         result = _tune(store, top=5)
         assert result.interrupted
@@ -478,7 +260,7 @@ def test_ctrl_c_keeps_what_was_measured(played: None, monkeypatch: pytest.Monkey
 def test_ctrl_c_before_anything_is_measured_goes_through(
     played: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    _script(monkeypatch, tmp_path, "interrupt")
+    write_script(monkeypatch, tmp_path, "interrupt")
     with pytest.raises(KeyboardInterrupt):
         _tune(top=2)
 
