@@ -32,7 +32,7 @@ def test_ranges_that_are_not_listed(engine: str, monkeypatch: pytest.MonkeyPatch
     """Ranges keep bounds alone and are split in halves; here small ones are made to."""
     monkeypatch.setattr("constrint.domains.LIST_LIMIT", 2)
     monkeypatch.setattr("constrint.search.SPLIT_ABOVE", 3)
-    for seed in range(600_000, 600_000 + {"native": 250, "python": 100, "cp-sat": 10}[engine]):
+    for seed in range(600_000, 600_000 + {"native": 150, "python": 100, "cp-sat": 10}[engine]):
         check_everything(seed, engine, ranges=True)
 
 
