@@ -44,8 +44,8 @@ def emulated_shape(shape: Shape, launch: Callable[[Shape], Launch], seq: int = E
     batch = shape.batch
     while batch > 1 and math.prod(launch(replace(shape, batch=batch)).grid) > EMULATED_BLOCKS:
         batch = batch // 2
-    # A batch that fills its last tile proves nothing about the edge: leave one sequence out.
-    ragged = batch - 1 if batch > 2 else batch
+    # A batch that fills its last tile proves nothing about the edge; tiles are even.
+    ragged = batch - 1 if batch > 2 and batch % 2 == 0 else batch
     return replace(shape, batch=ragged, seq=min(seq, shape.seq))
 
 

@@ -93,6 +93,7 @@ def test_the_emulated_shape_is_small_and_leaves_a_ragged_batch() -> None:
 
     small = validate.emulated_shape(Shape(128, 1024, 12, 64), launch)
     assert (small.batch, small.seq, small.heads) == (15, validate.EMULATED_SEQ, 12)
+    assert validate.emulated_shape(Shape(5, 1024, 12, 64), launch).batch == 5
     assert validate.emulated_shape(Shape(1, 2, 64, 64), launch) == Shape(1, 2, 64, 64)
 
 
