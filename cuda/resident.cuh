@@ -7,12 +7,14 @@
 // sequence, and the pointwise step needs no exchange. h travels through shared memory in two buffers, and one
 // barrier a step is all the synchronisation there is (two where K is split).
 //
-// Wx is copied asynchronously, `prefetch` steps ahead, into a ring in shared memory and read from there transposed
-// by ldmatrix, which hands each lane the very elements that its accumulators belong to.
+// Wx arrives through a ring in shared memory (input_ring.cuh), and results leave through buffers there
+// (plane_writer.cuh).
 //
 // Lanes: g = lane / 4, j = lane % 4. An accumulator tile gives lane (g, j) rows g and g + 8, columns 2j and 2j + 1.
 #pragma once
 
+#include "input_ring.cuh"
+#include "plane_writer.cuh"
 #include "recurrence.cuh"
 
 namespace tilesmith {
@@ -76,8 +78,8 @@ struct Resident {
     static constexpr int hidden_bytes = padded_k / 8 * rows * chunk;
     static constexpr int plane_bytes = rows * row_bytes;
     static constexpr int buffer_bytes = hidden_bytes + (planes - 1) * plane_bytes;
-    // Wx: [stage][gate][sequence][unit]
-    static constexpr int stage_bytes = input_gates * rows * row_bytes;
+    using Ring = InputRing<Type, shape, input_gates, rows, threads, row_bytes>;
+    static constexpr int stage_bytes = Ring::stage_bytes;
     static constexpr int ring_at = 2 * buffer_bytes;
     // the part of R that is not in registers: [warp][group][tile][half][lane]
     static constexpr int weights_at = ring_at + tiling.prefetch * stage_bytes;
@@ -219,119 +221,22 @@ struct Resident {
                 for (int column = 0; column < columns; ++column) function(octet, column_tile, column);
     }
 
-    // ---- Wx ----
+    // ---- Wx in, results out ----
 
-    static constexpr int row_copies = D / width;                          // per gate and sequence
-    static constexpr int stage_copies = input_gates * rows * row_copies;  // per step
-    static constexpr int copies = ceil_div(stage_copies, threads);        // per thread and step
-    const unsigned short* wx_from[copies];
-    SharedAddress wx_to[copies];
+    Ring ring;
+    PlaneWriter<shape, rows, threads, planes> writer;
 
-    TILESMITH_DEVICE void prepare_copies() {
-#pragma unroll
-        for (int i = 0; i < copies; ++i) {
-            const int copy = minimum(static_cast<int>(thread_index()) + i * threads, stage_copies - 1);
-            const int gate = copy / (rows * row_copies);
-            const int local_row = copy / row_copies % rows;
-            const int offset = copy % row_copies * width;
-            const int global_row = minimum(first_row + local_row, in.batch - 1);  // past the batch: any row will do
-            wx_from[i] = in.wx + ((static_cast<long long>(global_row) * in.seq * input_gates + gate) * shape.heads + head) * D + offset;
-            wx_to[i] = shared + ring_at + (gate * rows + local_row) * row_bytes + 2 * offset;
-        }
-    }
-
-    /// Begin copying one step of Wx into a stage of the ring, and move on to the next step.
-    TILESMITH_DEVICE void begin_copy(int stage_offset) {
-#pragma unroll
-        for (int i = 0; i < copies; ++i) {
-            if (stage_copies % threads == 0 || static_cast<int>(thread_index()) + i * threads < stage_copies) {
-                if constexpr (width == 1)
-                    store_shared_16(wx_to[i] + stage_offset, load_global_16(wx_from[i]));  // too narrow for cp.async
-                else
-                    cp_async<2 * width>(wx_to[i] + stage_offset, wx_from[i]);
-            }
-            wx_from[i] += input_gates * shape.heads * D;
-        }
-    }
-
-    static constexpr int gates_per_matrix = sparse ? 2 : 1;
-    static constexpr int matrices = ceil_div(input_gates, gates_per_matrix);  // per octet and column tile
-    static constexpr int loads = ceil_div(matrices, 4);
-
-    /// The row address that this lane contributes to ldmatrix, within a stage.
-    TILESMITH_DEVICE int matrix_row_offset() const {
-        const int matrix = lane / 8, matrix_row = lane % 8;
-        const int gate = sparse ? 2 * matrix + matrix_row % 2 : matrix;
-        const int local_row = sparse ? matrix_row / 2 : matrix_row;
-        return (minimum(gate, input_gates - 1) * rows + local_row) * row_bytes + unit_warp * octets * chunk;
-    }
-
-    /// Wx of this lane's elements: words[octet][column tile][matrix] holds columns 2j, 2j + 1 of one gate, or (sparse)
-    /// the lane's column of two gates.
-    TILESMITH_DEVICE static void load_wx(unsigned (&words)[octets][column_tiles][4 * loads], SharedAddress base) {
-#pragma unroll
-        for (int octet = 0; octet < octets; ++octet)
-#pragma unroll
-            for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
-#pragma unroll
-                for (int load = 0; load < loads; ++load) {
-                    const SharedAddress at = base + octet * chunk + column_tile * 8 * row_bytes + load * 4 * gates_per_matrix * rows * row_bytes;
-                    unsigned(&out)[4 * loads] = words[octet][column_tile];
-                    const int left = matrices - 4 * load;
-                    if (left == 1) {
-                        ldmatrix_x1_trans(out[4 * load], at);
-                    } else if (left == 2) {
-                        unsigned two[2];
-                        ldmatrix_x2_trans(two, at);
-                        out[4 * load] = two[0], out[4 * load + 1] = two[1];
-                    } else {
-                        unsigned four[4];
-                        ldmatrix_x4_trans(four, at);
-#pragma unroll
-                        for (int i = 0; i < 4; ++i) out[4 * load + i] = four[i];
-                    }
-                }
-    }
-
-    TILESMITH_DEVICE static float wx_value(const unsigned (&words)[4 * loads], int input_gate, int column) {
-        const unsigned word = words[input_gate / gates_per_matrix];
-        const int half = sparse ? input_gate % 2 : column;
-        return half == 0 ? unpack_low<Type>(word) : unpack_high<Type>(word);
-    }
-
-    // ---- writing out ----
-
-    static constexpr int plane_writes = rows * row_copies;                        // per plane, of `width` elements
-    static constexpr int writes = ceil_div(planes * plane_writes, threads);       // per thread and step
-    unsigned short* write_to[writes];
-    SharedAddress write_from[writes];
-    bool write_real[writes];
-
-    TILESMITH_DEVICE void prepare_writes() {
+    TILESMITH_DEVICE void prepare_transfers() {
+        ring.prepare(in, head, first_row, shared + ring_at);
         const long long plane_elements = static_cast<long long>(in.batch) * in.seq * shape.heads * D;
-#pragma unroll
-        for (int i = 0; i < writes; ++i) {
-            const int write = static_cast<int>(thread_index()) + i * threads;
-            const int plane = minimum(write / plane_writes, planes - 1);
-            const int local_row = write / row_copies % rows;
-            const int offset = write % row_copies * width;
-            write_real[i] = write < planes * plane_writes && first_row + local_row < in.batch;
-            unsigned short* base = in.states + plane * plane_elements;
-            if constexpr (save == Save::gates)
-                if (plane >= states) base = in.gates + (plane - states) * plane_elements;
-            write_to[i] = base + (static_cast<long long>(first_row + local_row) * in.seq * shape.heads + head) * D + offset;
-            const int staged = hidden_bytes + (plane - 1) * plane_bytes + local_row * row_bytes + 2 * offset;
-            write_from[i] = shared + (plane == 0 ? hidden_offset(offset / 8, local_row) + 2 * (offset % 8) : staged);
-        }
-    }
-
-    /// Write the results in a buffer to global memory, and move on to the next step.
-    TILESMITH_DEVICE void write_out(int buffer) {
-#pragma unroll
-        for (int i = 0; i < writes; ++i) {
-            if (write_real[i]) copy_to_global<2 * width>(write_to[i], write_from[i] + buffer * buffer_bytes);
-            write_to[i] += shape.heads * D;
-        }
+        const auto base = [&](int plane) {
+            return plane < states ? in.states + plane * plane_elements : in.gates + (plane - states) * plane_elements;
+        };
+        const auto locate = [&](int plane, int row, int unit) {
+            const int staged = hidden_bytes + (plane - 1) * plane_bytes + row * row_bytes + 2 * unit;
+            return shared + (plane == 0 ? hidden_offset(unit / 8, row) + 2 * (unit % 8) : staged);
+        };
+        writer.prepare(in, head, first_row, base, locate);
     }
 
     // ---- one step ----
@@ -436,7 +341,7 @@ struct Resident {
 
     /// The sums of one element's gates: recurrent product, input and bias, of what each gate has.
     TILESMITH_DEVICE void gather_gates(float (&gate)[gates], const Accumulators& sums,
-                                       const unsigned (&wx)[octets][column_tiles][4 * loads], int octet, int column_tile,
+                                       const unsigned (&wx)[octets][column_tiles][Ring::words], int octet, int column_tile,
                                        int column) const {
 #pragma unroll
         for (int q = 0; q < gates; ++q) {
@@ -445,7 +350,7 @@ struct Resident {
             const int upper = units == 8 ? rank % 2 : octet;
             float sum = has(Cell::recurrent, q) ? sums[has(Cell::recurrent, q) ? tile : 0][column_tile][2 * upper + column]
                                                 : bias[q][octet];
-            if (has(Cell::input, q)) sum += wx_value(wx[octet][column_tile], rank_among(Cell::input, q), column);
+            if (has(Cell::input, q)) sum += Ring::value(wx[octet][column_tile], rank_among(Cell::input, q), column);
             gate[q] = sum;
         }
     }
@@ -454,28 +359,27 @@ struct Resident {
         load_weights();
         load_bias();
         load_states();
-        prepare_copies();
-        prepare_writes();
+        prepare_transfers();
         for (int stage = 0; stage < tiling.prefetch - 1; ++stage) {
-            if (stage < in.seq) begin_copy(stage * stage_bytes);
+            if (stage < in.seq) ring.begin_copy(stage * stage_bytes);
             cp_async_commit();
         }
         cp_async_wait<tiling.prefetch - 2>();
         sync_block();
 
         const SharedAddress read_hidden = shared + hidden_offset(part * groups * 4 + j, sparse ? g / 2 : g);
-        const SharedAddress ring = shared + ring_at + matrix_row_offset();
+        const SharedAddress read_inputs = shared + ring_at + Ring::row_offset(lane) + unit_warp * octets * chunk;
         int stage_offset = 0;  // of the stage that this step reads
         int refill_offset = (tiling.prefetch - 1) * stage_bytes;
 
         auto step = [&](int t, int buffer) {
             Accumulators sums;
             multiply(sums, read_hidden + buffer * buffer_bytes);
-            unsigned wx[octets][column_tiles][4 * loads];
-            if (part == 0) load_wx(wx, ring + stage_offset);
+            unsigned wx[octets][column_tiles][Ring::words];
+            if (part == 0) Ring::load(wx, read_inputs + stage_offset);
             // The results of the step before lie in the buffer that this step reads; nobody waits for their writing.
-            if (t > 0) write_out(buffer);
-            if (t + tiling.prefetch - 1 < in.seq) begin_copy(refill_offset);
+            if (t > 0) writer.write(buffer * buffer_bytes);
+            if (t + tiling.prefetch - 1 < in.seq) ring.begin_copy(refill_offset);
             cp_async_commit();
             refill_offset = stage_offset;
             stage_offset = stage_offset == (tiling.prefetch - 1) * stage_bytes ? 0 : stage_offset + stage_bytes;
@@ -513,7 +417,7 @@ struct Resident {
             step(t + 1, 1);
         }
         if (t < in.seq) step(t, 0);
-        write_out(in.seq % 2);
+        writer.write(in.seq % 2 * buffer_bytes);
 
         if (part == 0)
             for_each_element([&](int octet, int column_tile, int column) {

@@ -52,7 +52,8 @@ def spread(tilings: Iterable[Tiling]) -> list[Tiling]:
     """The same tilings in an order worth trying: of those that the model cannot tell apart the first comes in its
     place, and the others, such as longer prefetches than needed, after all else."""
     seen: set[float] = set()
-    first, later = [], []
+    first: list[Tiling] = []
+    later: list[Tiling] = []
     for tiling in tilings:
         (later if tiling.clocks_per_step in seen else first).append(tiling)
         seen.add(tiling.clocks_per_step)

@@ -46,8 +46,8 @@ def test_the_models_choices_compile_as_predicted(schedule: str, gpu: str) -> Non
 def test_golden_sources(name: str, cell: str, shape: Shape, gpu: str, renew_golden: bool) -> None:
     """The text of a few kernels, so that a change of the generator shows as a diff. `pytest --renew-golden` renews."""
     values = {"units_per_warp": 8, "batch_tile": 8, "k_split": 1, "register_groups": 2, "chains": 2, "prefetch": 6}
-    profile, schedule = load_profile(gpu), get("resident")
-    text = schedule.source(load_cell(cell), shape, profile, schedule.tiling(load_cell(cell), shape, profile, values)).text
+    loaded, profile, schedule = load_cell(cell), load_profile(gpu), get("resident")
+    text = schedule.source(loaded, shape, profile, schedule.tiling(loaded, shape, profile, values)).text
     path = GOLDEN / f"{name}.cu"
     if renew_golden:
         path.parent.mkdir(exist_ok=True)
