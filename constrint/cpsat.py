@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, Any
@@ -356,7 +357,19 @@ def _solve(model: Model, deadline: float | None, collect: Any = None) -> tuple[s
         solver.parameters.enumerate_all_solutions = True
     if deadline is not None:
         solver.parameters.max_time_in_seconds = max(0.001, deadline - time.perf_counter())
-    status = solver.solve(model.model, collect) if collect is not None else solver.solve(model.model)
+    status = _run(solver, model.model, collect)
     if status == cp.MODEL_INVALID:
         raise ConstrintError(f"CP-SAT refused the model: {model.model.validate()}; use the native engine")
     return {cp.OPTIMAL: "optimal", cp.FEASIBLE: "feasible", cp.INFEASIBLE: "infeasible"}.get(status, "unknown"), solver
+
+
+def _run(solver: Any, model: Any, collect: Any) -> Any:
+    """Solve so that Ctrl-C stops it. OR-tools' own handling would leave the process without Python's handler."""
+    solver.parameters.catch_sigint_signal = False
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(solver.solve, model, collect)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            solver.stop_search()
+            raise
