@@ -9,13 +9,16 @@ import pytest
 from kernelgen.cells import cell_names, load_cell
 from kernelgen.compile import compile_source
 from kernelgen.hardware import load_profile
-from kernelgen.plan import plan
+from kernelgen.plan import plan, spread
 from kernelgen.schedules import get, schedule_names
 from kernelgen.shape import Shape
 
 pytestmark = pytest.mark.compiled
 
 GPUS = {"sm_80": "a100-80gb", "sm_89": "l4", "sm_90a": "h200", "sm_100a": "b200", "sm_120": "rtx5090"}
+CELLS = ("lstm", "gru", "elman", "slstm")
+"""Compiled for every architecture; the others for one."""
+
 GOLDEN = Path(__file__).parent / "golden"
 
 
@@ -24,15 +27,24 @@ GOLDEN = Path(__file__).parent / "golden"
 def test_the_models_choices_compile_as_predicted(schedule: str, gpu: str) -> None:
     profile = load_profile(gpu)
     errors = []
-    for cell in map(load_cell, cell_names()):
+    for cell in map(load_cell, CELLS):
         for head_dim in (32, 96):
             shape = Shape(16, 1024, 12, head_dim)
-            tiling = plan(cell, shape, profile, top=1, schedules=[schedule])[0]
-            report = compile_source(get(schedule).source(cell, shape, profile, tiling)).report
-            assert report.spills == 0, f"{cell.name} {shape} spills: {tiling}"
-            assert report.static_shared_memory == 0
-            errors.append(abs(tiling.resources.registers / report.registers - 1))
+            for tiling in spread(plan(cell, shape, profile, schedules=[schedule]))[:3]:
+                report = compile_source(get(schedule).source(cell, shape, profile, tiling)).report
+                assert report.spills == 0, f"{cell.name} {shape} spills: {tiling}"
+                assert report.static_shared_memory == 0
+                errors.append(abs(tiling.resources.registers / report.registers - 1))
     assert sum(error <= 0.15 for error in errors) >= 0.9 * len(errors), sorted(errors)
+
+
+@pytest.mark.parametrize("cell", sorted(set(cell_names()) - set(CELLS)))
+@pytest.mark.parametrize("schedule", schedule_names())
+def test_every_other_cell_compiles_without_spills(schedule: str, cell: str) -> None:
+    profile, loaded = load_profile("h200"), load_cell(cell)
+    shape = Shape(16, 1024, 12, 64, save="gates")
+    tiling = plan(loaded, shape, profile, top=1, schedules=[schedule])[0]
+    assert compile_source(get(schedule).source(loaded, shape, profile, tiling)).report.spills == 0
 
 
 @pytest.mark.parametrize(
