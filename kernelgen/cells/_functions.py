@@ -95,7 +95,7 @@ def _constant_first(cls: Any, a: Any, b: Any) -> Any:
 
 
 class maximum(sympy.Function):  # type: ignore[misc]
-    """The larger of two values; at a tie the derivative goes to the first argument."""
+    """The larger of two values; at a tie the derivative goes to the first argument that is no constant."""
 
     nargs = 2
     is_real = True
@@ -108,11 +108,12 @@ class maximum(sympy.Function):  # type: ignore[misc]
     def fdiff(self, argindex: int = 1) -> Any:
         """1 for the argument that is larger, else 0."""
         a, b = self.args
-        return where(a >= b, 1, 0) if argindex == 1 else where(a >= b, 0, 1)
+        first = a > b if a.is_number else a >= b
+        return where(first, 1, 0) if argindex == 1 else where(first, 0, 1)
 
 
 class minimum(sympy.Function):  # type: ignore[misc]
-    """The smaller of two values; at a tie the derivative goes to the first argument."""
+    """The smaller of two values; at a tie the derivative goes to the first argument that is no constant."""
 
     nargs = 2
     is_real = True
@@ -125,7 +126,8 @@ class minimum(sympy.Function):  # type: ignore[misc]
     def fdiff(self, argindex: int = 1) -> Any:
         """1 for the argument that is smaller, else 0."""
         a, b = self.args
-        return where(a <= b, 1, 0) if argindex == 1 else where(a <= b, 0, 1)
+        first = a < b if a.is_number else a <= b
+        return where(first, 1, 0) if argindex == 1 else where(first, 0, 1)
 
 
 class where(sympy.Function):  # type: ignore[misc]

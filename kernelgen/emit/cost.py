@@ -1,4 +1,4 @@
-"""What a cell's step costs on a GPU, counted on the code that is printed for it.
+"""What a cell's step, or its backward step, costs on a GPU, counted on the code that is printed for it.
 
 Two kinds of instruction are told apart: special operations, which go through the multi-function unit (tanh, 2^x,
 log2 x, 1/x, square root), and all other float instructions. The counts follow cuda/math.cuh. A multiply whose result
@@ -8,6 +8,7 @@ and cost nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -17,7 +18,8 @@ from sympy.core.relational import Relational
 from sympy.logic.boolalg import And, Not, Or
 
 from kernelgen.cells.language import Cell
-from kernelgen.emit.lower import Lowered, is_condition, is_constant, lower
+from kernelgen.derive import derive
+from kernelgen.emit.lower import is_condition, is_constant, lower
 from kernelgen.emit.printer import split_product
 
 SPECIAL_CLOCKS = 17
@@ -31,7 +33,8 @@ class CellCost:
     """Instructions of one step of one unit of one sequence.
 
     special, arithmetic: all of them. chain_special, chain_arithmetic: those on the longest dependent chain from a gate
-    to the new h. live: estimate of the registers needed at the peak beyond those of gates and states.
+    to the new h; of a backward step, from a gradient of the new states to one of a gate with a recurrent product.
+    live: estimate of the registers needed at the peak beyond those of gates and states (and given gradients).
     """
 
     special: int
@@ -111,6 +114,8 @@ def _own(node: Any) -> tuple[_Ops, _Ops]:
 
 def _is_product(term: Any) -> bool:
     _, factors, divisors = split_product(term)
+    if len(factors) == 1 and factors[0].is_Pow and factors[0].exp.is_Integer:
+        return True
     return len(factors) + bool(divisors) > 1
 
 
@@ -126,15 +131,19 @@ def _arguments(node: Any) -> list[Any]:
 
 
 class Depths:
-    """How long after the gates each value of a lowered step is ready."""
+    """How long after its inputs each value of straight-line code is ready.
 
-    def __init__(self, cell: Cell, code: Lowered) -> None:
-        self._chains: dict[Any, _Ops | None] = {symbol: _Ops() for symbol in cell.gate_symbols}
-        for symbol, expression in code.temporaries:
+    inputs: the symbols that arrive last: the gates of a step, the gradients of a backward step. Whatever depends on
+    none of them is ready before. temporaries: (symbol, expression) in order of use.
+    """
+
+    def __init__(self, inputs: Iterable[Any], temporaries: Iterable[tuple[Any, Any]]) -> None:
+        self._chains: dict[Any, _Ops | None] = {symbol: _Ops() for symbol in inputs}
+        for symbol, expression in temporaries:
             self._chains[symbol] = self.chain(expression)
 
     def chain(self, node: Any) -> _Ops | None:
-        """The longest chain from a gate to a value, or None where the value depends on no gate."""
+        """The longest chain from an input to a value, or None where the value depends on no input."""
         if node in self._chains:
             return self._chains[node]
         chains = [chain for argument in _arguments(node) if (chain := self.chain(argument)) is not None]
@@ -145,7 +154,7 @@ class Depths:
         return result
 
     def clocks(self, node: Any) -> int:
-        """Clocks from the gates to a value; -1 for one that is ready before them."""
+        """Clocks from the inputs to a value; -1 for one that is ready before them."""
         chain = self.chain(node)
         return -1 if chain is None else chain.clocks
 
@@ -162,10 +171,10 @@ def _need(node: Any) -> int:
     return max([own, *held])
 
 
-def _live(cell: Cell, code: Lowered) -> int:
-    statements = [*code.temporaries, *((None, expression) for expression in code.next_states)]
+def _live(temporaries: Sequence[tuple[Any, Any]], outputs: Sequence[Any]) -> int:
+    statements = [*temporaries, *((None, expression) for expression in outputs)]
     last = {symbol: index for index, (_, expression) in enumerate(statements) for symbol in expression.free_symbols}
-    numbers = {symbol for symbol, expression in code.temporaries if not is_condition(expression)}
+    numbers = {symbol for symbol, expression in temporaries if not is_condition(expression)}
     peak, live = 0, set[Any]()
     finished = 0
     for index, (symbol, expression) in enumerate(statements):
@@ -178,11 +187,25 @@ def _live(cell: Cell, code: Lowered) -> int:
     return peak
 
 
+def _count(
+    temporaries: Sequence[tuple[Any, Any]], outputs: Sequence[Any], inputs: Sequence[Any], ends: Sequence[Any]
+) -> CellCost:
+    total = sum((_total(expression) for expression in [*(e for _, e in temporaries), *outputs]), _Ops())
+    depths = Depths(inputs, temporaries)
+    chain = max((depths.chain(end) or _Ops() for end in ends), key=lambda ops: ops.clocks)
+    return CellCost(total.special, total.arithmetic, chain.special, chain.arithmetic, _live(temporaries, outputs))
+
+
 @lru_cache(maxsize=64)
 def cell_cost(cell: Cell) -> CellCost:
     """Count the instructions of a cell's step as kernelgen.emit.cuda prints it."""
     code = lower(cell)
-    expressions = [*(expression for _, expression in code.temporaries), *code.next_states]
-    total = sum((_total(expression) for expression in expressions), _Ops())
-    chain = Depths(cell, code).chain(code.next_states[0]) or _Ops()
-    return CellCost(total.special, total.arithmetic, chain.special, chain.arithmetic, _live(cell, code))
+    return _count(code.temporaries, code.next_states, cell.gate_symbols, code.next_states[:1])
+
+
+@lru_cache(maxsize=64)
+def backward_cost(cell: Cell) -> CellCost:
+    """Count the instructions of a cell's backward step as kernelgen.emit.cuda prints it."""
+    code = derive(cell)
+    ends = [code.d_gates[index] for index in cell.recurrent_gates]
+    return _count(code.temporaries, code.outputs, code.seeds, ends)

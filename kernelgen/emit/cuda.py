@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import sympy
 
 from kernelgen.cells.language import Cell
-from kernelgen.emit.cost import CellCost, Depths, cell_cost
-from kernelgen.emit.lower import Lowered, is_condition, lower
+from kernelgen.derive import EXACT, GradientOptions, derive
+from kernelgen.emit.cost import CellCost, Depths, backward_cost, cell_cost
+from kernelgen.emit.lower import is_condition, lower
 from kernelgen.emit.printer import ATOM, CHOICE, OR, PRODUCT, Printer
 from kernelgen.emit.text import state_equations
 
-__all__ = ["CellCost", "cell_cost", "cell_struct"]
+__all__ = ["CellCost", "backward_cost", "cell_cost", "cell_struct"]
 
 
 class CudaPrinter(Printer):
@@ -38,10 +39,10 @@ class CudaPrinter(Printer):
     }
     words: ClassVar[Mapping[str, str]] = {"and": "&&", "or": "||", "not": "!"}
 
-    def __init__(self, cell: Cell, code: Lowered) -> None:
+    def __init__(self, cell: Cell, depths: Depths) -> None:
         gates = {gate.name: f"gate_{gate.name}" for gate in cell.gates}
         super().__init__(gates | {state: f"state_{state}" for state in cell.states})
-        self._depth = Depths(cell, code)
+        self._depth = depths
 
     def number(self, value: Any) -> str:
         """A float literal with the fewest digits that give the value back in double precision."""
@@ -75,38 +76,96 @@ def _mask(indices: tuple[int, ...]) -> str:
     return f"0x{sum(1 << index for index in indices):x}u"
 
 
-def cell_struct(cell: Cell) -> str:
+def cell_struct(cell: Cell, backward: bool = False, options: GradientOptions = EXACT) -> str:
     """The C++ text of ``struct Cell``: numbers of gates and states, which gates have which part, and the step.
 
     The masks hold bit g for gate g. ``step`` takes the gates' sums and the old states of one unit and writes its new
     states; it needs "math.cuh". The same cell gives the same text, byte for byte.
+
+    backward: also the backward step, with the masks of the gates and previous states that it reads, and what
+    ``options`` say of the gradient that comes back from the later step.
     """
-    code = lower(cell)
-    printer = CudaPrinter(cell, code)
-    gates, states = len(cell.gates), len(cell.states)
-    body = ["namespace math = tilesmith::math;"]
-    body += [f"const float gate_{gate.name} = gate[{index}];" for index, gate in enumerate(cell.gates)]
-    used = set().union(*(expression.free_symbols for expression in cell.next_states))
-    read = [index for index, symbol in enumerate(cell.state_symbols) if symbol in used]
-    body += [f"const float state_{cell.states[index]} = state[{index}];" for index in read]
-    for symbol, expression in code.temporaries:
-        kind = "bool" if is_condition(expression) else "float"
-        body.append(f"const {kind} {symbol.name} = {printer.text(expression)};")
-    body += [f"next[{index}] = {printer.text(expression)};" for index, expression in enumerate(code.next_states)]
-    unused = [] if read else ["(void)state;"]
     lines = [
         f"/// {cell.title}: {cell.paper}",
         "struct Cell {",
-        f"    static constexpr int gates = {gates}, states = {states};",
+        f"    static constexpr int gates = {len(cell.gates)}, states = {len(cell.states)};",
         "    // Bit g: gate g has a recurrent product, an input, a bias.",
         f"    static constexpr unsigned recurrent = {_mask(cell.recurrent_gates)}, input = {_mask(cell.input_gates)}, "
         f"bias = {_mask(cell.bias_gates)};",
         "",
-        *(f"    /// {line}" for line in state_equations(cell)),
-        f"    TILESMITH_DEVICE static void step(const float (&gate)[{gates}], const float (&state)[{states}], "
-        f"float (&next)[{states}]) {{",
-        *(f"        {line}" for line in [*unused, *body]),
-        "    }",
+        *(f"    {line}" for line in _step(cell)),
+        *(f"    {line}" if line else "" for line in (_backward(cell, options) if backward else [])),
         "};",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _step(cell: Cell) -> list[str]:
+    """The member function ``step``."""
+    code = lower(cell)
+    gates, states = len(cell.gates), len(cell.states)
+    used = set().union(*(expression.free_symbols for expression in cell.next_states))
+    read = [index for index, symbol in enumerate(cell.state_symbols) if symbol in used]
+    printer = CudaPrinter(cell, Depths(cell.gate_symbols, code.temporaries))
+    results = [(f"next[{index}]", expression) for index, expression in enumerate(code.next_states)]
+    return [
+        *(f"/// {line}" for line in state_equations(cell)),
+        f"TILESMITH_DEVICE static void step(const float (&gate)[{gates}], const float (&state)[{states}], "
+        f"float (&next)[{states}]) {{",
+        *([] if read else ["    (void)state;"]),
+        "    namespace math = tilesmith::math;",
+        *_loads(cell, range(gates), read),
+        *_statements(printer, code.temporaries, results),
+        "}",
+    ]
+
+
+def _backward(cell: Cell, options: GradientOptions) -> list[str]:
+    """The members that a backward kernel needs."""
+    code = derive(cell)
+    gates, states = len(cell.gates), len(cell.states)
+    arrays = [("gate", code.gates), ("state", code.states), ("d_next", code.read_seeds)]
+    printer = CudaPrinter(cell, Depths(code.seeds, code.temporaries))
+    results = [(f"d_gate[{index}]", expression) for index, expression in enumerate(code.d_gates)]
+    results += [(f"d_state[{index}]", expression) for index, expression in enumerate(code.d_states)]
+    clipped = "d_h"
+    if options.recurrent_clip is not None:
+        bound = printer.number(options.recurrent_clip)
+        clipped = f"tilesmith::math::minimum({bound}, tilesmith::math::maximum(-{bound}, d_h))"
+    return [
+        "",
+        "// Bit g: the backward step reads gate g's sum. Bit s: it reads previous state s.",
+        f"static constexpr unsigned backward_gates = {_mask(code.gates)}, backward_states = {_mask(code.states)};",
+        "// Whether R passes no gradient on.",
+        f"static constexpr bool recurrent_cut = {str(options.recurrent_cut).lower()};",
+        "",
+        "/// Acts on the gradient of h that a later step sends back, before one from outside is added.",
+        f"TILESMITH_DEVICE static float recurrent_gradient(float d_h) {{ return {clipped}; }}",
+        "",
+        "/// The gradients of the gates and, through the step itself, of the old states, from those of the new states.",
+        f"TILESMITH_DEVICE static void backward(const float (&gate)[{gates}], const float (&state)[{states}], "
+        f"const float (&d_next)[{states}], float (&d_gate)[{gates}], float (&d_state)[{states}]) {{",
+        *(f"    (void){name};" for name, read in arrays if not read),
+        "    namespace math = tilesmith::math;",
+        *_loads(cell, code.gates, code.states),
+        *(f"    const float {code.seeds[index].name} = d_next[{index}];" for index in code.read_seeds),
+        *_statements(printer, code.temporaries, results),
+        "}",
+    ]
+
+
+def _loads(cell: Cell, gates: Iterable[int], states: Iterable[int]) -> list[str]:
+    return [
+        *(f"    const float gate_{cell.gates[index].name} = gate[{index}];" for index in gates),
+        *(f"    const float state_{cell.states[index]} = state[{index}];" for index in states),
+    ]
+
+
+def _statements(
+    printer: Printer, temporaries: Sequence[tuple[Any, Any]], results: Sequence[tuple[str, Any]]
+) -> list[str]:
+    lines = []
+    for symbol, expression in temporaries:
+        kind = "bool" if is_condition(expression) else "float"
+        lines.append(f"    const {kind} {symbol.name} = {printer.text(expression)};")
+    return lines + [f"    {place} = {printer.text(expression)};" for place, expression in results]

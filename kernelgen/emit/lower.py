@@ -42,7 +42,7 @@ def lower(cell: Cell) -> Lowered:
     pairs, outputs = sympy.cse(folded, symbols=sympy.numbered_symbols("_shared"), order="canonical")
     state_of = {output: name for name, output in reversed([*zip(cell.states, outputs, strict=True)])}
     named = {_fold(expression): f"value_{name}" for name, expression in cell.names.items()}
-    taken: set[str] = set()
+    taken = {symbol.name for symbol in (*cell.gate_symbols, *cell.state_symbols)}
     full: dict[Any, Any] = {}
     renamed: dict[Any, Any] = {}
     temporaries = []
@@ -50,7 +50,7 @@ def lower(cell: Cell) -> Lowered:
         full[symbol] = expression.xreplace(full)
         expression = expression.xreplace(renamed)
         known = f"next_{state_of[symbol]}" if symbol in state_of else named.get(full[symbol])
-        name = known or _name(expression, taken)
+        name = known or temporary_name(expression, taken)
         taken.add(name)
         renamed[symbol] = sympy.Symbol(name, real=True)
         temporaries.append((renamed[symbol], expression))
@@ -66,8 +66,8 @@ def _fold(expression: Any) -> Any:
     return expression.func(*(_fold(argument) for argument in expression.args))
 
 
-def _name(expression: Any, taken: set[str]) -> str:
-    """A name for a temporary: function_argument where it is one function of one symbol, else t and a number."""
+def temporary_name(expression: Any, taken: set[str]) -> str:
+    """A name not taken: function_argument where a temporary is one function of one symbol, else t and a number."""
     if isinstance(expression, sympy.Function) and len(expression.args) == 1 and expression.args[0].is_Symbol:
         name = f"{expression.func.__name__.lower()}_{expression.args[0].name}"
         if name not in taken:
