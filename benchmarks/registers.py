@@ -65,7 +65,7 @@ def _compiled(cell: str, shape: Shape, gpu: str, tiling: Tiling) -> dict[str, ob
 @click.option("--arch", "archs", type=click.Choice(list(GPUS)), multiple=True, default=list(GPUS))
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/registers.jsonl"))
 def sample(each: int, seed: int, archs: tuple[str, ...], out: Path) -> None:
-    """Compile random tilings, three in four of them among the model's best hundred."""
+    """Compile the model's best tilings, and random ones, three in four of these among its best hundred."""
     draw = random.Random(seed)
     jobs = []
     for name in CELLS:
@@ -78,6 +78,8 @@ def sample(each: int, seed: int, archs: tuple[str, ...], out: Path) -> None:
                     for _ in range(max(1, count // 2)):
                         among = tilings[:100] if draw.random() < 0.75 else tilings
                         jobs.append((name, shape, gpu, draw.choice(among)))
+                    # What tuning compiles first must be predicted best.
+                    jobs += [(name, shape, gpu, tiling) for tiling in spread(tilings)[: count // 2]]
     draw.shuffle(jobs)
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open("a") as file, ThreadPoolExecutor(2) as pool, click.progressbar(length=len(jobs)) as bar:
