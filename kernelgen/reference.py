@@ -1,4 +1,4 @@
-"""The float64 reference of any cell: what every kernel is measured against."""
+"""The float64 reference of any cell, forward and backward: what every kernel is measured against."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from kernelgen.cells.language import Cell
-from kernelgen.emit.numpy import numpy_step
+from kernelgen.derive import EXACT, GradientOptions
+from kernelgen.emit.numpy import numpy_backward, numpy_step
 from kernelgen.errors import ShapeError
 
 Array = npt.NDArray[np.float64]
@@ -23,6 +24,18 @@ class ForwardResult:
     states: Array
     last: Array
     gates: Array | None
+
+
+@dataclass(frozen=True)
+class BackwardResult:
+    """The gradients of a loss. d_wx [B, T, G_in, H, D], d_r [G_rec, H, D, D], d_b [G_bias, H, D], d_initial
+    [S, B, H, D], and d_gates [G, B, T, H, D], those of every gate's sum. All float64."""
+
+    d_wx: Array
+    d_r: Array
+    d_b: Array
+    d_initial: Array
+    d_gates: Array
 
 
 def forward(
@@ -47,17 +60,10 @@ def forward(
 
     Raises ShapeError for an array of another shape.
     """
-    if wx.ndim != 5:
-        raise ShapeError(f"wx must have the five axes [B, T, G_in, H, D], not shape {wx.shape}")
+    _check_inputs(cell, wx, r, b, initial)
     batch, seq, _, heads, dim = wx.shape
     recurrent, inputs, biases = cell.recurrent_gates, cell.input_gates, cell.bias_gates
     gates, states = len(cell.gates), len(cell.states)
-    _check("wx", wx, (batch, seq, len(inputs), heads, dim))
-    _check("r", r, (len(recurrent), heads, dim, dim))
-    _check("b", b, (len(biases), heads, dim))
-    if initial is not None:
-        _check("initial", initial, (states, batch, heads, dim))
-
     step = numpy_step(cell)
     # Inside the loop every array is [.., H, B, D], so that one batched product serves all gates of all heads.
     weights = np.asarray(r, np.float64).transpose(1, 3, 0, 2).reshape(heads, dim, len(recurrent) * dim)
@@ -83,6 +89,106 @@ def forward(
             all_gates[:, :, t] = sums.transpose(0, 2, 1, 3)
     last = np.stack([value.transpose(1, 0, 2) for value in state])
     return ForwardResult(all_states, last, all_gates)
+
+
+def backward(
+    cell: Cell,
+    wx: npt.NDArray[Any],
+    r: npt.NDArray[Any],
+    b: npt.NDArray[Any],
+    initial: npt.NDArray[Any] | None = None,
+    d_states: npt.NDArray[Any] | None = None,
+    d_last: npt.NDArray[Any] | None = None,
+    *,
+    options: GradientOptions = EXACT,
+    round_h: npt.DTypeLike | None = None,
+    round_saved: npt.DTypeLike | None = None,
+    round_d_gates: npt.DTypeLike | None = None,
+    result: ForwardResult | None = None,
+) -> BackwardResult:
+    """Run the backward pass in float64, with the derived backward step.
+
+    wx, r, b, initial, round_h as for ``forward``. d_states [K, B, T, H, D]: the gradients of the first K states after
+    every step, 1 <= K <= S, or None for zeros. d_last [S, B, H, D]: those of the states after the last step, which are
+    added, or None. A rounding passes its gradient on unchanged.
+
+    options: what happens to the gradient that one step sends back to the one before. round_saved: a NumPy dtype; the
+    gates' sums and the states are rounded to it before the backward step reads them, as where a kernel has saved them
+    so. round_d_gates: the gates' gradients are rounded to it before anything is made of them. result: what
+    ``forward`` returned for the same arguments, with its gates; computed here where it is not given.
+
+    Raises ShapeError for an array of another shape, and where ``result`` has no gates.
+    """
+    _check_inputs(cell, wx, r, b, initial)
+    batch, seq, _, heads, dim = wx.shape
+    recurrent, inputs, biases = list(cell.recurrent_gates), list(cell.input_gates), list(cell.bias_gates)
+    gates, states = len(cell.gates), len(cell.states)
+    if d_states is not None:
+        known = d_states.shape[0] if d_states.ndim and 1 <= d_states.shape[0] <= states else states
+        _check("d_states", d_states, (known, batch, seq, heads, dim))
+    if d_last is not None:
+        _check("d_last", d_last, (states, batch, heads, dim))
+    result = result or forward(cell, wx, r, b, initial, round_h=round_h)
+    if result.gates is None:
+        raise ShapeError("the backward reference needs the gates of the forward result; run it with keep_gates=True")
+
+    step = numpy_backward(cell)
+    # [H, G_rec D, D]: one batched product sends all gates' gradients of all heads back to h.
+    weights = np.asarray(r, np.float64).transpose(1, 0, 2, 3).reshape(heads, len(recurrent) * dim, dim)
+    start = np.zeros((states, batch, heads, dim)) if initial is None else np.asarray(initial).astype(np.float64)
+    start[0] = _rounded(start[0], round_h)
+    carried = np.zeros((states, heads, batch, dim))  # what step t + 1 sends back
+    d_gates = np.empty((gates, batch, seq, heads, dim))
+    for t in reversed(range(seq)):
+        d_next = carried
+        if t < seq - 1:
+            d_next[0] = _clipped(d_next[0], options)
+        elif d_last is not None:
+            d_next = _inner(d_last)
+        if d_states is not None:
+            d_next[: len(d_states)] += _inner(d_states[:, :, t])
+        sums = _rounded(_inner(result.gates[:, :, t]), round_saved)
+        previous = _rounded(_inner(result.states[:, :, t - 1] if t else start), round_saved)
+        made, back = step(list(sums), list(previous), list(d_next))
+        d_sums = _rounded(np.stack(made), round_d_gates)
+        carried = np.stack(back)
+        if not options.recurrent_cut:
+            carried[0] += np.matmul(_per_head(d_sums[recurrent]), weights)
+        d_gates[:, :, t] = d_sums.transpose(0, 2, 1, 3)
+
+    before = np.concatenate([start[0][:, None], result.states[0, :, :-1]], axis=1)  # h(t-1): [B, T, H, D]
+    before = before.transpose(2, 0, 1, 3).reshape(heads, batch * seq, dim)
+    d_r = np.empty((len(recurrent), heads, dim, dim))
+    for index, gate in enumerate(recurrent):
+        d_sum = d_gates[gate].transpose(2, 3, 0, 1).reshape(heads, dim, batch * seq)
+        np.matmul(d_sum, before, out=d_r[index])
+    d_b = d_gates.sum(axis=(1, 2))[biases]
+    d_wx = np.moveaxis(d_gates[inputs], 0, 2)
+    return BackwardResult(d_wx, d_r, d_b, carried.transpose(0, 2, 1, 3), d_gates)
+
+
+def _per_head(array: Array) -> Array:
+    """[G, H, B, D] as [H, B, G D]."""
+    gates, heads, batch, dim = array.shape
+    return array.transpose(1, 2, 0, 3).reshape(heads, batch, gates * dim)
+
+
+def _clipped(value: Array, options: GradientOptions) -> Array:
+    bound = options.recurrent_clip
+    return value if bound is None else np.clip(value, -bound, bound)
+
+
+def _check_inputs(
+    cell: Cell, wx: npt.NDArray[Any], r: npt.NDArray[Any], b: npt.NDArray[Any], initial: npt.NDArray[Any] | None
+) -> None:
+    if wx.ndim != 5:
+        raise ShapeError(f"wx must have the five axes [B, T, G_in, H, D], not shape {wx.shape}")
+    batch, seq, _, heads, dim = wx.shape
+    _check("wx", wx, (batch, seq, len(cell.input_gates), heads, dim))
+    _check("r", r, (len(cell.recurrent_gates), heads, dim, dim))
+    _check("b", b, (len(cell.bias_gates), heads, dim))
+    if initial is not None:
+        _check("initial", initial, (len(cell.states), batch, heads, dim))
 
 
 def _inner(array: npt.NDArray[Any]) -> Array:

@@ -1,4 +1,5 @@
-"""A cell's step as a NumPy function in float64, with the true functions and no overflow on the way."""
+"""A cell's step, and its backward step, as NumPy functions in float64, with the true functions and no overflow on
+the way."""
 
 from __future__ import annotations
 
@@ -10,11 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from kernelgen.cells.language import Cell
+from kernelgen.derive import derive
 from kernelgen.emit.lower import lower
 from kernelgen.emit.printer import ATOM, UNARY, Printer
 
 Array = npt.NDArray[np.float64]
 Step = Callable[[Sequence[Array], Sequence[Array]], list[Array]]
+BackwardStep = Callable[[Sequence[Array], Sequence[Array], Sequence[Array]], tuple[list[Array], list[Array]]]
 
 
 def _sigmoid(x: Array) -> Array:
@@ -65,18 +68,58 @@ def numpy_step(cell: Cell) -> Step:
     The same expressions as the kernel's, to within a few units in the last place of float64.
     """
     code = lower(cell)
-    gates = {gate.name: f"gate[{index}]" for index, gate in enumerate(cell.gates)}
-    printer = NumpyPrinter(gates | {name: f"state[{index}]" for index, name in enumerate(cell.states)})
-    lines = [f"    {symbol.name} = {printer.text(expression)}" for symbol, expression in code.temporaries]
-    results = ", ".join(printer.text(expression) for expression in code.next_states)
-    source = "\n".join(["def step(gate, state):", *lines, f"    return [{results}]"])
-    space: dict[str, Any] = {printer.functions[name]: function for name, function in FUNCTIONS.items()}
-    exec(compile(source, f"<step of {cell.name}>", "exec"), space)  # text made from checked expressions only
-    step = space["step"]
+    step = _compiled(f"<step of {cell.name}>", "gate, state", _symbols(cell), code.temporaries, code.next_states)
 
     def in_full(gates: Sequence[Array], states: Sequence[Array]) -> list[Array]:
-        shape = gates[0].shape
-        with np.errstate(all="ignore"):  # an infinity is a result here, and where() computes both of its values
-            return [np.broadcast_to(value, shape) for value in step(gates, states)]
+        return _full(gates[0].shape, step, gates, states)
 
     return in_full
+
+
+@lru_cache(maxsize=64)
+def numpy_backward(cell: Cell) -> BackwardStep:
+    """The backward step as ``backward(gates, states, d_next) -> (d_gates, d_states)``: see derive.Backward.
+
+    Lists of float64 arrays of one shape, in the cell's order: the gates' sums, the previous states and the gradients
+    of the new states in; the gradients of the gates' sums and, through the step alone, of the previous states out.
+    """
+    code = derive(cell)
+    symbols = _symbols(cell) | {seed.name: f"d_next[{index}]" for index, seed in enumerate(code.seeds)}
+    title = f"<backward step of {cell.name}>"
+    backward = _compiled(title, "gate, state, d_next", symbols, code.temporaries, code.outputs)
+
+    def in_full(
+        gates: Sequence[Array], states: Sequence[Array], d_next: Sequence[Array]
+    ) -> tuple[list[Array], list[Array]]:
+        results = _full(gates[0].shape, backward, gates, states, d_next)
+        return results[: len(cell.gates)], results[len(cell.gates) :]
+
+    return in_full
+
+
+def _symbols(cell: Cell) -> dict[str, str]:
+    gates = {gate.name: f"gate[{index}]" for index, gate in enumerate(cell.gates)}
+    return gates | {name: f"state[{index}]" for index, name in enumerate(cell.states)}
+
+
+def _compiled(
+    title: str,
+    parameters: str,
+    symbols: Mapping[str, str],
+    temporaries: Sequence[tuple[Any, Any]],
+    results: Sequence[Any],
+) -> Callable[..., list[Any]]:
+    """Straight-line code as a Python function that returns a list of ``results``."""
+    printer = NumpyPrinter(symbols)
+    lines = [f"    {symbol.name} = {printer.text(expression)}" for symbol, expression in temporaries]
+    returned = ", ".join(printer.text(expression) for expression in results)
+    source = "\n".join([f"def function({parameters}):", *lines, f"    return [{returned}]"])
+    space: dict[str, Any] = {printer.functions[name]: function for name, function in FUNCTIONS.items()}
+    exec(compile(source, title, "exec"), space)  # text made from checked expressions only
+    function: Callable[..., list[Any]] = space["function"]
+    return function
+
+
+def _full(shape: tuple[int, ...], function: Callable[..., list[Any]], *arguments: Sequence[Array]) -> list[Array]:
+    with np.errstate(all="ignore"):  # an infinity is a result here, and where() computes both of its values
+        return [np.broadcast_to(value, shape) for value in function(*arguments)]
