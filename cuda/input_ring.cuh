@@ -1,76 +1,88 @@
-// Wx on its way from global memory to the lanes: copied asynchronously, some steps ahead, into a ring of stages in
-// shared memory, and read from there transposed by ldmatrix, which hands each lane the elements its accumulators
-// belong to.
+// A step's inputs on their way from global memory to the lanes: copied asynchronously, some steps ahead, into a ring
+// of stages in shared memory, and read from there transposed by ldmatrix, which hands each lane the elements its
+// accumulators belong to.
 #pragma once
 
 #include "recurrence.cuh"
 
 namespace tilesmith {
 
-/// A ring of stages; a stage holds one step's inputs of `gates` gates for `rows` sequences: [gate][sequence][unit],
-/// rows of `row_bytes`, an odd number of 16-byte chunks so that 8 rows lie in 8 different groups of banks.
-/// With 4 sequences they take the even columns of a tile, and a matrix holds two gates instead of one.
-template <class Type, FixedShape shape, int gates, int rows, int threads, int row_bytes>
+/// A ring of stages; a stage holds one step of `planes` arrays (Wx of each gate, say) for `rows` sequences:
+/// [plane][sequence][unit], rows of `row_bytes`, an odd number of 16-byte chunks so that 8 rows lie in 8 different
+/// groups of banks. With 4 sequences they take the even columns of a tile, and a matrix holds two planes instead of one.
+template <class Type, FixedShape shape, int planes, int rows, int threads, int row_bytes>
 struct InputRing {
     static constexpr int D = shape.head_dim;
     static constexpr int width = vector_width(D);
     static constexpr bool sparse = rows == 4;
-    static constexpr int stage_bytes = gates * rows * row_bytes;
+    static constexpr int stage_bytes = planes * rows * row_bytes;
 
     // ---- copying ----
 
-    static constexpr int row_copies = D / width;                   // per gate and sequence
-    static constexpr int stage_copies = gates * rows * row_copies;  // per step
+    static constexpr int row_copies = D / width;                   // per plane and sequence
+    static constexpr int stage_copies = planes * rows * row_copies;  // per step
     static constexpr int copies = ceil_div(stage_copies, threads);  // per thread and step
     const unsigned short* from[copies];
     SharedAddress to[copies];
 
-    /// Point at the first step of `head` and of the sequences from `first_row`, and at the ring.
-    TILESMITH_DEVICE void prepare(const ForwardArguments& in, int head, int first_row, SharedAddress ring) {
+    /// Point at the first step to copy, and at the ring. source(plane, row, unit): where the elements of a sequence of
+    /// the block begin in global memory; a row past the end of the batch may give any other.
+    template <class Source>
+    TILESMITH_DEVICE void prepare(SharedAddress ring, Source source) {
 #pragma unroll
         for (int i = 0; i < copies; ++i) {
-            const int copy = minimum(static_cast<int>(thread_index()) + i * threads, stage_copies - 1);
-            const int gate = copy / (rows * row_copies);
-            const int row = copy / row_copies % rows;
-            const int unit = copy % row_copies * width;
-            const int global_row = minimum(first_row + row, in.batch - 1);  // past the batch: any row will do
-            const long long step = static_cast<long long>(global_row) * in.seq * gates + gate;
-            from[i] = in.wx + (step * shape.heads + head) * D + unit;
-            to[i] = ring + (gate * rows + row) * row_bytes + 2 * unit;
+            int plane, row, unit;
+            locate(i, plane, row, unit);
+            from[i] = source(plane, row, unit);
+            to[i] = ring + (plane * rows + row) * row_bytes + 2 * unit;
         }
     }
 
-    /// Begin copying one step into the stage at `stage_offset`, and move on to the next step.
-    TILESMITH_DEVICE void begin_copy(int stage_offset) {
+    /// What this thread's i-th copy is of.
+    TILESMITH_DEVICE static void locate(int i, int& plane, int& row, int& unit) {
+        const int copy = minimum(static_cast<int>(thread_index()) + i * threads, stage_copies - 1);
+        plane = copy / (rows * row_copies);
+        row = copy / row_copies % rows;
+        unit = copy % row_copies * width;
+    }
+
+    TILESMITH_DEVICE static bool copies_too(int i) {
+        return stage_copies % threads == 0 || static_cast<int>(thread_index()) + i * threads < stage_copies;
+    }
+
+    /// Begin copying one step into the stage at `stage_offset`, and move on by `step` elements.
+    TILESMITH_DEVICE void begin_copy(int stage_offset, int step) {
 #pragma unroll
         for (int i = 0; i < copies; ++i) {
-            if (stage_copies % threads == 0 || static_cast<int>(thread_index()) + i * threads < stage_copies) {
-                if constexpr (width == 1)
-                    store_shared_16(to[i] + stage_offset, load_global_16(from[i]));  // too narrow for cp.async
-                else
-                    cp_async<2 * width>(to[i] + stage_offset, from[i]);
-            }
-            from[i] += gates * shape.heads * D;
+            if (copies_too(i)) copy(to[i] + stage_offset, from[i]);
+            from[i] += step;
         }
+    }
+
+    TILESMITH_DEVICE static void copy(SharedAddress to, const unsigned short* from) {
+        if constexpr (width == 1)
+            store_shared_16(to, load_global_16(from));  // too narrow for an asynchronous copy
+        else
+            cp_async<2 * width>(to, from);
     }
 
     // ---- reading ----
 
-    static constexpr int gates_per_matrix = sparse ? 2 : 1;
-    static constexpr int matrices = ceil_div(gates, gates_per_matrix);  // per octet and column tile
+    static constexpr int planes_per_matrix = sparse ? 2 : 1;
+    static constexpr int matrices = ceil_div(planes, planes_per_matrix);  // per octet and column tile
     static constexpr int loads = ceil_div(matrices, 4);
     static constexpr int words = 4 * loads;
 
     /// The row that a lane points ldmatrix at, within a stage and for the first octet of units.
     TILESMITH_DEVICE static int row_offset(int lane) {
         const int matrix = lane / 8, matrix_row = lane % 8;
-        const int gate = sparse ? 2 * matrix + matrix_row % 2 : matrix;
+        const int plane = sparse ? 2 * matrix + matrix_row % 2 : matrix;
         const int row = sparse ? matrix_row / 2 : matrix_row;
-        return (minimum(gate, gates - 1) * rows + row) * row_bytes;
+        return (minimum(plane, planes - 1) * rows + row) * row_bytes;
     }
 
     /// Load the inputs of a lane's elements; `at` is its row_offset in the stage, at its warp's first octet.
-    /// Each word holds columns 2j, 2j + 1 of one gate, or (with 4 sequences) the lane's column of two gates.
+    /// Each word holds columns 2j, 2j + 1 of one plane, or (with 4 sequences) the lane's column of two planes.
     template <int octets, int column_tiles>
     TILESMITH_DEVICE static void load(unsigned (&out)[octets][column_tiles][words], SharedAddress at) {
 #pragma unroll
@@ -80,7 +92,7 @@ struct InputRing {
 #pragma unroll
                 for (int i = 0; i < loads; ++i)
                     load_matrices(out[octet][column_tile], i,
-                                  at + 16 * octet + (8 * column_tile + 4 * gates_per_matrix * rows * i) * row_bytes);
+                                  at + 16 * octet + (8 * column_tile + 4 * planes_per_matrix * rows * i) * row_bytes);
     }
 
     TILESMITH_DEVICE static void load_matrices(unsigned (&out)[words], int i, SharedAddress at) {
@@ -99,10 +111,10 @@ struct InputRing {
         }
     }
 
-    /// One gate's input of a lane's element in column 2j + `column`.
-    TILESMITH_DEVICE static float value(const unsigned (&in)[words], int gate, int column) {
-        const unsigned word = in[gate / gates_per_matrix];
-        const int half = sparse ? gate % 2 : column;
+    /// One plane's value of a lane's element in column 2j + `column`.
+    TILESMITH_DEVICE static float value(const unsigned (&in)[words], int plane, int column) {
+        const unsigned word = in[plane / planes_per_matrix];
+        const int half = sparse ? plane % 2 : column;
         return half == 0 ? unpack_low<Type>(word) : unpack_high<Type>(word);
     }
 };

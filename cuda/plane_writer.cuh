@@ -6,7 +6,7 @@
 
 namespace tilesmith {
 
-/// Writes `planes` arrays of [sequence][unit], `rows` sequences of one head each, once a step.
+/// Writes `planes` arrays of [sequence][unit], for `rows` sequences of one head, once a step.
 template <FixedShape shape, int rows, int threads, int planes>
 struct PlaneWriter {
     static constexpr int D = shape.head_dim;
@@ -18,28 +18,33 @@ struct PlaneWriter {
     SharedAddress from[writes];
     bool real[writes];
 
-    /// Point at the first step. base(plane) is the array [B, T, H, D] a plane belongs to; locate(plane, row, unit) the
-    /// shared address of its elements from `unit` on.
-    template <class Base, class Locate>
-    TILESMITH_DEVICE void prepare(const ForwardArguments& in, int head, int first_row, Base base, Locate locate) {
+    /// Point at the first step. target(plane, row, unit): where the elements of a sequence of the block go in global
+    /// memory; locate(plane, row, unit): where they lie in shared memory. valid_rows: how many sequences are real.
+    template <class Target, class Locate>
+    TILESMITH_DEVICE void prepare(int valid_rows, Target target, Locate locate) {
 #pragma unroll
         for (int i = 0; i < writes; ++i) {
             const int write = static_cast<int>(thread_index()) + i * threads;
-            const int plane = minimum(write / plane_writes, planes - 1);
+            const int plane = plane_of(i);
             const int row = write / row_writes % rows;
             const int unit = write % row_writes * width;
-            real[i] = write < planes * plane_writes && first_row + row < in.batch;
-            to[i] = base(plane) + (static_cast<long long>(first_row + row) * in.seq * shape.heads + head) * D + unit;
+            real[i] = write < planes * plane_writes && row < valid_rows;
+            to[i] = target(plane, row, unit);
             from[i] = locate(plane, row, unit);
         }
     }
 
-    /// Write one step from the buffer at `buffer_offset`, and move on to the next step.
-    TILESMITH_DEVICE void write(int buffer_offset) {
+    TILESMITH_DEVICE static int plane_of(int i) {
+        return minimum((static_cast<int>(thread_index()) + i * threads) / plane_writes, planes - 1);
+    }
+
+    /// Write one step from the buffer at `buffer_offset`, and move on by step(plane) elements.
+    template <class Step>
+    TILESMITH_DEVICE void write(int buffer_offset, Step step) {
 #pragma unroll
         for (int i = 0; i < writes; ++i) {
             if (real[i]) copy_to_global<2 * width>(to[i], from[i] + buffer_offset);
-            to[i] += shape.heads * D;
+            to[i] += step(plane_of(i));
         }
     }
 };

@@ -16,6 +16,7 @@
 #include "input_ring.cuh"
 #include "plane_writer.cuh"
 #include "recurrence.cuh"
+#include "stationary_matrix.cuh"
 
 namespace tilesmith {
 
@@ -48,8 +49,6 @@ struct Resident {
 
     static constexpr int groups = ceil_div(ceil_div(D, 32), tiling.k_split);  // of 32 previous units, per warp
     static constexpr int padded_k = 32 * groups * tiling.k_split;
-    static constexpr int register_groups = tiling.register_groups;
-    static constexpr int shared_groups = groups - register_groups;
 
     static constexpr int tiles = ceil_div(recurrent_gates * units, 16);  // of 16 rows, per warp
 
@@ -62,20 +61,20 @@ struct Resident {
 
     static_assert(units == 8 || units == 16, "a warp owns 8 or 16 units");
     static_assert(sparse || rows % 8 == 0, "a batch tile is 4 or a multiple of 8 sequences");
-    static_assert(register_groups >= 0 && register_groups <= groups, "more register groups than there are groups");
     static_assert(tiling.prefetch >= 2, "the ring needs a stage to read and a stage to fill");
     static_assert(threads <= 1024, "a block has at most 1024 threads");
     static_assert(Cell::recurrent != 0, "a recurrent cell needs a recurrent product");
 
     // ---- shared memory ----
-    static constexpr int chunk = 16;  // bytes: 8 elements
+    static constexpr int chunk = chunk_bytes;
     // A row of units of one sequence: an odd number of chunks, so that 8 rows lie in 8 different groups of banks.
     static constexpr int row_bytes = (padded_units / 8 | 1) * chunk;
     // What is written out for every step: planes of [sequence][unit]. The first is h, the others are staged.
     static constexpr int planes = save == Save::hidden ? 1 : save == Save::states ? states : states + gates;
     // Two buffers of results, [h, staged planes]: one is read while the other is written.
     // h: [previous unit / 8][sequence, permuted][8]; staged: [plane][sequence][unit].
-    static constexpr int hidden_bytes = padded_k / 8 * rows * chunk;
+    using Layout = MovingLayout<rows>;
+    static constexpr int hidden_bytes = Layout::bytes(padded_k);
     static constexpr int plane_bytes = rows * row_bytes;
     static constexpr int buffer_bytes = hidden_bytes + (planes - 1) * plane_bytes;
     using Ring = InputRing<Type, shape, input_gates, rows, threads, row_bytes>;
@@ -83,7 +82,8 @@ struct Resident {
     static constexpr int ring_at = 2 * buffer_bytes;
     // the part of R that is not in registers: [warp][group][tile][half][lane]
     static constexpr int weights_at = ring_at + tiling.prefetch * stage_bytes;
-    static constexpr int weights_bytes = warps * shared_groups * tiles * 2 * 32 * chunk;
+    using Matrix = StationaryMatrix<Type, tiles, groups, tiling.register_groups, rows, tiling.chains>;
+    static constexpr int weights_bytes = warps * Matrix::shared_bytes;
     // partial sums where K is split: [part - 1][unit warp][tile][column tile][lane]
     static constexpr int partial_at = weights_at + weights_bytes;
     static constexpr int partial_bytes = (tiling.k_split - 1) * unit_warps * tiles * column_tiles * 32 * chunk;
@@ -102,7 +102,7 @@ struct Resident {
     const SharedAddress shared = shared_memory();
 
     // ---- registers that live through the sequence ----
-    unsigned weights[tiles][register_groups > 0 ? register_groups : 1][2][4];
+    Matrix weights;
     float bias[gates][octets];
     float state[octets][column_tiles][columns][states];
 
@@ -119,46 +119,17 @@ struct Resident {
         return (D % units == 0 || unit(octet) < D) && first_row + row(column_tile, column) < in.batch;
     }
 
-    /// Where h of (previous unit 8 * octet_index.., sequence row) lies in a buffer. The permutation of the sequences
-    /// lets the 32 lanes of load_hidden() read without bank conflicts.
-    TILESMITH_DEVICE static int hidden_offset(int octet_index, int row) {
-        const int permuted = sparse ? row ^ (octet_index % 4 / 2) : row ^ (2 * (octet_index % 4));
-        return (octet_index * rows + permuted) * chunk;
-    }
-
-    /// Load this lane's part of R: rows g and g + 8 of each tile, 8 previous units of each group.
+    /// Load this lane's part of R.
     TILESMITH_DEVICE void load_weights() {
-#pragma unroll
-        for (int tile = 0; tile < tiles; ++tile)
-#pragma unroll
-            for (int group = 0; group < groups; ++group) {
-                const int k = (part * groups + group) * 32 + j * 8;
-                uint4 half[2];
-#pragma unroll
-                for (int upper = 0; upper < 2; ++upper) {
-                    const int tile_row = tile * 16 + upper * 8 + g;
-                    const int gate = tile_row / units;
-                    const int u = unit_warp * units + tile_row % units;
-                    const bool valid = gate < recurrent_gates && u < D;
-                    half[upper] = load_row_of_8<width>(
-                        in.r + ((static_cast<long long>(valid ? gate : 0) * shape.heads + head) * D + (valid ? u : 0)) * D + (valid ? k : 0),
-                        valid ? D - k : 0);
-                }
-                const uint4 low = half[0], high = half[1];
-                if (group < register_groups) {
-                    unsigned(&w)[2][4] = weights[tile][group < register_groups ? group : 0];
-                    w[0][0] = low.x, w[0][1] = high.x, w[0][2] = low.y, w[0][3] = high.y;
-                    w[1][0] = low.z, w[1][1] = high.z, w[1][2] = low.w, w[1][3] = high.w;
-                } else {
-                    const SharedAddress at = shared_weights(tile, group);
-                    store_shared_128(at, uint4{low.x, high.x, low.y, high.y});
-                    store_shared_128(at + 32 * chunk, uint4{low.z, high.z, low.w, high.w});
-                }
-            }
-    }
-
-    TILESMITH_DEVICE SharedAddress shared_weights(int tile, int group) const {
-        return shared + weights_at + (((warp * shared_groups + group - register_groups) * tiles + tile) * 64 + lane) * chunk;
+        weights.load(shared + weights_at + warp * Matrix::shared_bytes, lane, [&](int tile, int group, int upper) {
+            const int k = (part * groups + group) * 32 + j * 8;
+            const int tile_row = tile * 16 + upper * 8 + g;
+            const int gate = tile_row / units;
+            const int u = unit_warp * units + tile_row % units;
+            const bool valid = gate < recurrent_gates && u < D;
+            const long long row = (static_cast<long long>(valid ? gate : 0) * shape.heads + head) * D + (valid ? u : 0);
+            return load_row_of_8<width>(in.r + row * D + (valid ? k : 0), valid ? D - k : 0);
+        });
     }
 
     TILESMITH_DEVICE void load_bias() {
@@ -201,7 +172,7 @@ struct Resident {
     }
 
     TILESMITH_DEVICE void store_hidden(int buffer, int octet, int column_tile, int column, unsigned short word) const {
-        const int at = hidden_offset(unit_warp * octets + octet, row(column_tile, column)) + 2 * g;
+        const int at = Layout::offset(unit_warp * octets + octet, row(column_tile, column)) + 2 * g;
         store_shared_16(shared + buffer * buffer_bytes + at, word);
     }
 
@@ -227,76 +198,32 @@ struct Resident {
     PlaneWriter<shape, rows, threads, planes> writer;
 
     TILESMITH_DEVICE void prepare_transfers() {
-        ring.prepare(in, head, first_row, shared + ring_at);
+        ring.prepare(shared + ring_at, [&](int gate, int row, int unit) {
+            const int sequence = minimum(first_row + row, in.batch - 1);  // past the batch: any row will do
+            const long long step = static_cast<long long>(sequence) * in.seq * input_gates + gate;
+            return in.wx + (step * shape.heads + head) * D + unit;
+        });
         const long long plane_elements = static_cast<long long>(in.batch) * in.seq * shape.heads * D;
-        const auto base = [&](int plane) {
-            return plane < states ? in.states + plane * plane_elements : in.gates + (plane - states) * plane_elements;
+        const auto target = [&](int plane, int row, int unit) {
+            unsigned short* base = in.states + plane * plane_elements;
+            if constexpr (save == Save::gates)
+                if (plane >= states) base = in.gates + (plane - states) * plane_elements;
+            return base + (static_cast<long long>(first_row + row) * in.seq * shape.heads + head) * D + unit;
         };
         const auto locate = [&](int plane, int row, int unit) {
             const int staged = hidden_bytes + (plane - 1) * plane_bytes + row * row_bytes + 2 * unit;
-            return shared + (plane == 0 ? hidden_offset(unit / 8, row) + 2 * (unit % 8) : staged);
+            return shared + (plane == 0 ? Layout::offset(unit / 8, row) + 2 * (unit % 8) : staged);
         };
-        writer.prepare(in, head, first_row, base, locate);
+        writer.prepare(in.batch - first_row, target, locate);
+    }
+
+    TILESMITH_DEVICE void begin_copy(int stage_offset) { ring.begin_copy(stage_offset, input_gates * shape.heads * D); }
+
+    TILESMITH_DEVICE void write_out(int buffer) {
+        writer.write(buffer * buffer_bytes, [](int) { return shape.heads * D; });
     }
 
     // ---- one step ----
-
-    using Accumulators = float[tiles][column_tiles][4];
-
-    /// sums = R h (+ bias), this warp's part.
-    TILESMITH_DEVICE void multiply(Accumulators& sums, SharedAddress hidden) {
-        float partial[tiling.chains][tiles][column_tiles][4];
-#pragma unroll
-        for (int group = 0; group < groups; ++group) {
-            uint4 h[column_tiles];
-#pragma unroll
-            for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
-                h[column_tile] = load_shared_128(hidden + group * 4 * rows * chunk + column_tile * 8 * chunk);
-#pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                const int index = 2 * group + half;
-                const int chain = index % tiling.chains;
-#pragma unroll
-                for (int tile = 0; tile < tiles; ++tile) {
-                    unsigned a[4];
-                    if (group < register_groups) {
-#pragma unroll
-                        for (int i = 0; i < 4; ++i) a[i] = weights[tile][group < register_groups ? group : 0][half][i];
-                    } else {
-                        const uint4 w = load_shared_128(shared_weights(tile, group) + half * 32 * chunk);
-                        a[0] = w.x, a[1] = w.y, a[2] = w.z, a[3] = w.w;
-                    }
-#pragma unroll
-                    for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
-                        float(&d)[4] = partial[chain][tile][column_tile];
-                        const unsigned b0 = half == 0 ? h[column_tile].x : h[column_tile].z;
-                        const unsigned b1 = half == 0 ? h[column_tile].y : h[column_tile].w;
-                        if (index == 0) {
-                            const float start[4] = {tile_bias(tile, 0), tile_bias(tile, 0), tile_bias(tile, 1), tile_bias(tile, 1)};
-                            mma_m16n8k16<Type>(d, a, b0, b1, start);
-                        } else if (index < tiling.chains) {
-                            const float start[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-                            mma_m16n8k16<Type>(d, a, b0, b1, start);
-                        } else {
-                            mma_m16n8k16<Type>(d, a, b0, b1, d);
-                        }
-                    }
-                }
-            }
-        }
-#pragma unroll
-        for (int tile = 0; tile < tiles; ++tile)
-#pragma unroll
-            for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
-#pragma unroll
-                for (int i = 0; i < 4; ++i) {
-                    float sum = partial[0][tile][column_tile][i];
-#pragma unroll
-                    for (int chain = 1; chain < minimum(tiling.chains, 2 * groups); ++chain)
-                        sum += partial[chain][tile][column_tile][i];
-                    sums[tile][column_tile][i] = sum;
-                }
-    }
 
     /// The bias of row g (upper = 0) or g + 8 (upper = 1) of a tile.
     TILESMITH_DEVICE float tile_bias(int tile, int upper) const {
@@ -310,7 +237,7 @@ struct Resident {
 
     /// Where K is split: add the other warps' partial sums to those of part 0, in a fixed order.
     /// Returns true in the warp that goes on with the sums.
-    TILESMITH_DEVICE bool combine(Accumulators& sums) const {
+    TILESMITH_DEVICE bool combine(typename Matrix::Sums& sums) const {
         if constexpr (tiling.k_split == 1) return true;
         const SharedAddress mine = shared + partial_at + (unit_warp * tiles * column_tiles * 32 + lane) * chunk;
         constexpr int part_bytes = unit_warps * tiles * column_tiles * 32 * chunk;
@@ -340,7 +267,7 @@ struct Resident {
     }
 
     /// The sums of one element's gates: recurrent product, input and bias, of what each gate has.
-    TILESMITH_DEVICE void gather_gates(float (&gate)[gates], const Accumulators& sums,
+    TILESMITH_DEVICE void gather_gates(float (&gate)[gates], const typename Matrix::Sums& sums,
                                        const unsigned (&wx)[octets][column_tiles][Ring::words], int octet, int column_tile,
                                        int column) const {
 #pragma unroll
@@ -361,25 +288,26 @@ struct Resident {
         load_states();
         prepare_transfers();
         for (int stage = 0; stage < tiling.prefetch - 1; ++stage) {
-            if (stage < in.seq) ring.begin_copy(stage * stage_bytes);
+            if (stage < in.seq) begin_copy(stage * stage_bytes);
             cp_async_commit();
         }
         cp_async_wait<tiling.prefetch - 2>();
         sync_block();
 
-        const SharedAddress read_hidden = shared + hidden_offset(part * groups * 4 + j, sparse ? g / 2 : g);
+        const SharedAddress read_hidden = shared + Layout::lane_offset(part * groups * 4, lane);
         const SharedAddress read_inputs = shared + ring_at + Ring::row_offset(lane) + unit_warp * octets * chunk;
         int stage_offset = 0;  // of the stage that this step reads
         int refill_offset = (tiling.prefetch - 1) * stage_bytes;
 
         auto step = [&](int t, int buffer) {
-            Accumulators sums;
-            multiply(sums, read_hidden + buffer * buffer_bytes);
+            typename Matrix::Sums sums;
+            weights.multiply(sums, read_hidden + buffer * buffer_bytes,
+                             [&](int tile, int upper) { return tile_bias(tile, upper); });
             unsigned wx[octets][column_tiles][Ring::words];
             if (part == 0) Ring::load(wx, read_inputs + stage_offset);
             // The results of the step before lie in the buffer that this step reads; nobody waits for their writing.
-            if (t > 0) writer.write(buffer * buffer_bytes);
-            if (t + tiling.prefetch - 1 < in.seq) ring.begin_copy(refill_offset);
+            if (t > 0) write_out(buffer);
+            if (t + tiling.prefetch - 1 < in.seq) begin_copy(refill_offset);
             cp_async_commit();
             refill_offset = stage_offset;
             stage_offset = stage_offset == (tiling.prefetch - 1) * stage_bytes ? 0 : stage_offset + stage_bytes;
@@ -417,7 +345,7 @@ struct Resident {
             step(t + 1, 1);
         }
         if (t < in.seq) step(t, 0);
-        writer.write(in.seq % 2 * buffer_bytes);
+        write_out(in.seq % 2);
 
         if (part == 0)
             for_each_element([&](int octet, int column_tile, int column) {

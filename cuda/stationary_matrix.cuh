@@ -1,0 +1,136 @@
+// A matrix that never leaves the chip, multiplied each step with a small moving one: tiles of 16 x 32 of the
+// stationary matrix lie in a warp's registers and, where those do not suffice, in shared memory; the moving matrix lies
+// in shared memory in a layout that 32 lanes read without bank conflicts.
+//
+// K may be permuted as long as both matrices agree: a lane takes 8 consecutive k (16 bytes), which serve two
+// instructions of depth 16. Lanes: g = lane / 4, j = lane % 4.
+#pragma once
+
+#include "recurrence.cuh"
+
+namespace tilesmith {
+
+inline constexpr int chunk_bytes = 16;  // 8 elements: the unit in which shared memory is laid out
+
+/// The moving matrix in shared memory: [k / 8][sequence, permuted][8] 16-bit words, for `rows` sequences. With 4
+/// sequences they take the even columns of a tile of 8.
+template <int rows>
+struct MovingLayout {
+    static constexpr bool sparse = rows == 4;
+
+    TILESMITH_DEVICE static constexpr int bytes(int k) { return k / 8 * rows * chunk_bytes; }
+
+    /// Where words k = 8 * octet .. of a sequence lie.
+    TILESMITH_DEVICE static int offset(int octet, int row) {
+        const int permuted = sparse ? row ^ (octet % 4 / 2) : row ^ (2 * (octet % 4));
+        return (octet * rows + permuted) * chunk_bytes;
+    }
+
+    /// Where a lane begins to read, for a warp whose first k is 8 * first_octet, a multiple of 32.
+    TILESMITH_DEVICE static int lane_offset(int first_octet, int lane) {
+        return offset(first_octet + lane % 4, sparse ? lane / 8 : lane / 4);
+    }
+};
+
+/// A warp's part of the stationary matrix: `tiles` of 16 rows, `groups` of 32 k, of which `register_groups` stay in
+/// registers and the others in shared memory. `chains` accumulators per tile work independently.
+template <class Type, int tiles, int groups, int register_groups, int rows, int chains>
+struct StationaryMatrix {
+    static constexpr int column_tiles = rows == 4 ? 1 : rows / 8;
+    static constexpr int shared_groups = groups - register_groups;
+    static constexpr int shared_bytes = shared_groups * tiles * 2 * 32 * chunk_bytes;  // per warp
+
+    static_assert(register_groups >= 0 && register_groups <= groups, "more register groups than there are groups");
+
+    using Sums = float[tiles][column_tiles][4];
+
+    unsigned words[tiles][register_groups > 0 ? register_groups : 1][2][4];
+    SharedAddress shared;
+
+    /// Load the matrix. `at`: this warp's shared memory. row(tile, group, upper): 8 words of row g (upper = 0) or
+    /// g + 8 (upper = 1) of a tile, from k = 32 * group + 8 * j on.
+    template <class Row>
+    TILESMITH_DEVICE void load(SharedAddress at, int lane, Row row) {
+        shared = at + lane * chunk_bytes;
+#pragma unroll
+        for (int tile = 0; tile < tiles; ++tile)
+#pragma unroll
+            for (int group = 0; group < groups; ++group) {
+                const uint4 low = row(tile, group, 0), high = row(tile, group, 1);
+                if (group < register_groups) {
+                    unsigned(&w)[2][4] = words[tile][group < register_groups ? group : 0];
+                    w[0][0] = low.x, w[0][1] = high.x, w[0][2] = low.y, w[0][3] = high.y;
+                    w[1][0] = low.z, w[1][1] = high.z, w[1][2] = low.w, w[1][3] = high.w;
+                } else {
+                    const SharedAddress to = shared + shared_offset(tile, group);
+                    store_shared_128(to, uint4{low.x, high.x, low.y, high.y});
+                    store_shared_128(to + 32 * chunk_bytes, uint4{low.z, high.z, low.w, high.w});
+                }
+            }
+    }
+
+    TILESMITH_DEVICE static constexpr int shared_offset(int tile, int group) {
+        return ((group - register_groups) * tiles + tile) * 64 * chunk_bytes;
+    }
+
+    /// sums = this matrix times the moving one. `moving`: this lane's start in it, see MovingLayout. start(tile, upper):
+    /// what the accumulators of row g or g + 8 begin with.
+    template <class Start>
+    TILESMITH_DEVICE void multiply(Sums& sums, SharedAddress moving, Start start) const {
+        float partial[chains][tiles][column_tiles][4];
+#pragma unroll
+        for (int group = 0; group < groups; ++group) {
+            uint4 b[column_tiles];
+#pragma unroll
+            for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
+                b[column_tile] = load_shared_128(moving + (4 * rows * group + 8 * column_tile) * chunk_bytes);
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                const int index = 2 * group + half;
+#pragma unroll
+                for (int tile = 0; tile < tiles; ++tile) {
+                    unsigned a[4];
+                    fetch(a, tile, group, half);
+#pragma unroll
+                    for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
+                        float(&d)[4] = partial[index % chains][tile][column_tile];
+                        const unsigned b0 = half == 0 ? b[column_tile].x : b[column_tile].z;
+                        const unsigned b1 = half == 0 ? b[column_tile].y : b[column_tile].w;
+                        if (index < chains) {
+                            const float low = index == 0 ? start(tile, 0) : 0.0f;
+                            const float high = index == 0 ? start(tile, 1) : 0.0f;
+                            const float first[4] = {low, low, high, high};
+                            mma_m16n8k16<Type>(d, a, b0, b1, first);
+                        } else {
+                            mma_m16n8k16<Type>(d, a, b0, b1, d);
+                        }
+                    }
+                }
+            }
+        }
+#pragma unroll
+        for (int tile = 0; tile < tiles; ++tile)
+#pragma unroll
+            for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
+#pragma unroll
+                for (int i = 0; i < 4; ++i) {
+                    float sum = partial[0][tile][column_tile][i];
+#pragma unroll
+                    for (int chain = 1; chain < minimum(chains, 2 * groups); ++chain)
+                        sum += partial[chain][tile][column_tile][i];
+                    sums[tile][column_tile][i] = sum;
+                }
+    }
+
+    TILESMITH_DEVICE void fetch(unsigned (&a)[4], int tile, int group, int half) const {
+        if (group < register_groups) {
+#pragma unroll
+            for (int i = 0; i < 4; ++i) a[i] = words[tile][group < register_groups ? group : 0][half][i];
+        } else {
+            const uint4 w = load_shared_128(shared + shared_offset(tile, group) + half * 32 * chunk_bytes);
+            a[0] = w.x, a[1] = w.y, a[2] = w.z, a[3] = w.w;
+        }
+    }
+};
+
+}  // namespace tilesmith
