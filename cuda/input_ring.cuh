@@ -73,18 +73,19 @@ struct InputRing {
     static constexpr int loads = ceil_div(matrices, 4);
     static constexpr int words = 4 * loads;
 
-    /// The row that a lane points ldmatrix at, within a stage and for the first octet of units.
-    TILESMITH_DEVICE static int row_offset(int lane) {
-        const int matrix = lane / 8, matrix_row = lane % 8;
+    /// The row that a lane points the i-th ldmatrix at, within a stage and for the first octet of units. Lanes whose
+    /// plane does not exist point at the last one.
+    TILESMITH_DEVICE static int row_offset(int lane, int i) {
+        const int matrix = 4 * i + lane / 8, matrix_row = lane % 8;
         const int plane = sparse ? 2 * matrix + matrix_row % 2 : matrix;
         const int row = sparse ? matrix_row / 2 : matrix_row;
         return (minimum(plane, planes - 1) * rows + row) * row_bytes;
     }
 
-    /// Load the inputs of a lane's elements; `at` is its row_offset in the stage, at its warp's first octet.
+    /// Load the inputs of a lane's elements; `at` is the stage, at the warp's first octet of units.
     /// Each word holds columns 2j, 2j + 1 of one plane, or (with 4 sequences) the lane's column of two planes.
     template <int octets, int column_tiles>
-    TILESMITH_DEVICE static void load(unsigned (&out)[octets][column_tiles][words], SharedAddress at) {
+    TILESMITH_DEVICE static void load(unsigned (&out)[octets][column_tiles][words], SharedAddress at, int lane) {
 #pragma unroll
         for (int octet = 0; octet < octets; ++octet)
 #pragma unroll
@@ -92,7 +93,7 @@ struct InputRing {
 #pragma unroll
                 for (int i = 0; i < loads; ++i)
                     load_matrices(out[octet][column_tile], i,
-                                  at + 16 * octet + (8 * column_tile + 4 * planes_per_matrix * rows * i) * row_bytes);
+                                  at + row_offset(lane, i) + chunk_bytes * octet + 8 * column_tile * row_bytes);
     }
 
     TILESMITH_DEVICE static void load_matrices(unsigned (&out)[words], int i, SharedAddress at) {

@@ -6,6 +6,8 @@
 
 namespace tilesmith {
 
+inline constexpr int chunk_bytes = 16;  // 8 elements: the unit in which shared memory is laid out
+
 /// What the forward pass writes for every step: h alone, every state, or every state and every gate.
 enum class Save { hidden, states, gates };
 
@@ -29,8 +31,24 @@ struct ForwardArguments {
     int seq;
 };
 
+/// The arrays of a backward pass, as in ForwardArguments; d_ marks the gradient of what follows it.
+struct BackwardArguments {
+    const unsigned short* r;         // [G_rec, H, D, D]
+    const unsigned short* initial;   // [S, B, H, D] or null: zeros
+    const unsigned short* states;    // [S, B, T, H, D], as saved
+    const unsigned short* gates;     // [G, B, T, H, D], as saved
+    const unsigned short* d_states;  // [1 or S, B, T, H, D]
+    const unsigned short* d_last;    // [S, B, H, D] or null: zeros
+    unsigned short* d_wx;            // [B, T, G_in, H, D]
+    unsigned short* d_rest;          // [G - G_in, B, T, H, D], of the gates without an input, or null if there is none
+    unsigned short* d_initial;       // [S, B, H, D]
+    int batch;
+    int seq;
+};
+
 TILESMITH_DEVICE constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 TILESMITH_DEVICE constexpr int minimum(int a, int b) { return a < b ? a : b; }
+TILESMITH_DEVICE constexpr int maximum(int a, int b) { return a > b ? a : b; }
 
 /// Number of bits set: how many gates have the property that the bits mark.
 TILESMITH_DEVICE constexpr int count_bits(unsigned bits) {
@@ -40,6 +58,13 @@ TILESMITH_DEVICE constexpr int count_bits(unsigned bits) {
 }
 /// The position of gate `gate` among those that `bits` marks.
 TILESMITH_DEVICE constexpr int rank_among(unsigned bits, int gate) { return count_bits(bits & ((1u << gate) - 1)); }
+/// The position of the n-th bit set, counted from 0.
+TILESMITH_DEVICE constexpr int nth_bit(unsigned bits, int n) {
+    for (; n > 0; --n) bits &= bits - 1;
+    int position = 0;
+    while ((bits >> position & 1) == 0) ++position;
+    return position;
+}
 TILESMITH_DEVICE constexpr bool has(unsigned bits, int gate) { return (bits >> gate & 1) != 0; }
 
 /// The widest vector, in elements of 2 bytes, that divides every row of `head_dim` elements: at most 8 (16 bytes).

@@ -295,7 +295,7 @@ struct Resident {
         sync_block();
 
         const SharedAddress read_hidden = shared + Layout::lane_offset(part * groups * 4, lane);
-        const SharedAddress read_inputs = shared + ring_at + Ring::row_offset(lane) + unit_warp * octets * chunk;
+        const SharedAddress read_inputs = shared + ring_at + unit_warp * octets * chunk;
         int stage_offset = 0;  // of the stage that this step reads
         int refill_offset = (tiling.prefetch - 1) * stage_bytes;
 
@@ -304,7 +304,7 @@ struct Resident {
             weights.multiply(sums, read_hidden + buffer * buffer_bytes,
                              [&](int tile, int upper) { return tile_bias(tile, upper); });
             unsigned wx[octets][column_tiles][Ring::words];
-            if (part == 0) Ring::load(wx, read_inputs + stage_offset);
+            if (part == 0) Ring::load(wx, read_inputs + stage_offset, lane);
             // The results of the step before lie in the buffer that this step reads; nobody waits for their writing.
             if (t > 0) write_out(buffer);
             if (t + tiling.prefetch - 1 < in.seq) begin_copy(refill_offset);

@@ -10,8 +10,6 @@
 
 namespace tilesmith {
 
-inline constexpr int chunk_bytes = 16;  // 8 elements: the unit in which shared memory is laid out
-
 /// The moving matrix in shared memory: [k / 8][sequence, permuted][8] 16-bit words, for `rows` sequences. With 4
 /// sequences they take the even columns of a tile of 8.
 template <int rows>

@@ -1,0 +1,306 @@
+// The resident schedule, backward: one block holds the recurrent matrix of one head and runs a tile of the batch from
+// the last step to the first.
+//
+// The pointwise step turns the gradients of the new states into those of the gates, in the lane that owns the unit.
+// They travel through shared memory, and the transposed R turns them on the tensor cores into the gradient of the
+// previous h, which ends in the lane that owns that unit: one barrier a step, as forward. What the step computes again
+// from the saved gates does not wait for that product, and runs beside it. dR and db are one product and one sum over
+// all steps afterwards, from the gates' gradients written here.
+//
+// A warp owns 16 units: lane (g, j) has units g and g + 8, sequences 2j and 2j + 1 (or j, with 4 sequences).
+#pragma once
+
+#include "input_ring.cuh"
+#include "plane_writer.cuh"
+#include "recurrence.cuh"
+#include "stationary_matrix.cuh"
+
+namespace tilesmith {
+
+/// The tile variables; kernelgen/schedules/resident_backward.py states their constraints.
+struct ResidentBackwardTiling {
+    int batch_tile;       // sequences per block: 4, or a multiple of 8
+    int register_groups;  // groups of 32 rows of R that stay in registers
+    int chains;           // independent accumulators
+    int prefetch;         // stages of the ring that holds saved values and gradients
+};
+
+/// state_gradients: the number K of states whose gradients come from outside: 1 (h) or all.
+template <class Cell, class Type, FixedShape shape, ResidentBackwardTiling tiling, int state_gradients>
+struct ResidentBackward {
+    // ---- sizes ----
+    static constexpr int D = shape.head_dim;
+    static constexpr int states = Cell::states;
+    static constexpr int gates = Cell::gates;
+    static constexpr int recurrent_gates = count_bits(Cell::recurrent);
+    static constexpr int input_gates = count_bits(Cell::input);
+    static constexpr int staged_gates = gates - recurrent_gates;  // not exchanged, but written out
+
+    static constexpr int units = 16;
+    static constexpr int octets = 2;
+    static constexpr int warps = ceil_div(D, units);
+    static constexpr int threads = 32 * warps;
+    static constexpr int padded_units = warps * units;
+    static constexpr int groups = ceil_div(recurrent_gates * padded_units, 32);  // k = gate * padded_units + unit
+
+    static constexpr bool sparse = tiling.batch_tile == 4;
+    static constexpr int rows = tiling.batch_tile;
+    static constexpr int column_tiles = sparse ? 1 : rows / 8;
+    static constexpr int columns = sparse ? 1 : 2;
+
+    static_assert(sparse || rows % 8 == 0, "a batch tile is 4 or a multiple of 8 sequences");
+    static_assert(state_gradients == 1 || state_gradients == states, "gradients of h alone, or of every state");
+    static_assert(tiling.prefetch >= 2, "the ring needs a stage to read and a stage to fill");
+    static_assert(threads <= 1024, "a block has at most 1024 threads");
+
+    // ---- shared memory ----
+    static constexpr int row_bytes = (padded_units / 8 | 1) * chunk_bytes;  // odd: no bank conflicts
+    using Layout = MovingLayout<rows>;
+    static constexpr int exchange_bytes = Layout::bytes(32 * groups);
+    static constexpr int buffer_bytes = exchange_bytes + staged_gates * rows * row_bytes;
+    static constexpr int read_gates = count_bits(Cell::backward_gates);
+    static constexpr int read_states = count_bits(Cell::backward_states);
+    static constexpr int planes = read_gates + read_states + state_gradients;
+    using Ring = InputRing<Type, shape, planes, rows, threads, row_bytes>;
+    static constexpr int ring_at = 2 * buffer_bytes;
+    using Matrix = StationaryMatrix<Type, 1, groups, tiling.register_groups, rows, tiling.chains>;
+    static constexpr int scratch_bytes = 32 * chunk_bytes;  // of a warp, in the ring before it is filled
+    static constexpr int ring_bytes = maximum(tiling.prefetch * Ring::stage_bytes, warps * scratch_bytes);
+    static constexpr int weights_at = ring_at + ring_bytes;
+    static constexpr int shared_bytes = weights_at + warps * Matrix::shared_bytes;
+
+    // ---- the thread's place ----
+    const BackwardArguments& in;
+    const int lane = static_cast<int>(thread_index()) % 32;
+    const int g = lane / 4;
+    const int j = lane % 4;
+    const int warp = static_cast<int>(thread_index()) / 32;
+    const int head = static_cast<int>(block_x());
+    const int first_row = static_cast<int>(block_y()) * rows;
+    const SharedAddress shared = shared_memory();
+
+    Matrix weights;
+    Ring ring;
+    PlaneWriter<shape, rows, threads, gates> writer;
+    float carried[octets][column_tiles][columns][states];  // gradients that later steps send back
+
+    TILESMITH_DEVICE int unit(int octet) const { return warp * units + octet * 8 + g; }
+    TILESMITH_DEVICE int row(int column_tile, int column) const { return sparse ? j : column_tile * 8 + 2 * j + column; }
+    TILESMITH_DEVICE bool real(int octet, int column_tile, int column) const {
+        return (D % units == 0 || unit(octet) < D) && first_row + row(column_tile, column) < in.batch;
+    }
+    /// Index of this lane's element in an array [states, B, H, D].
+    TILESMITH_DEVICE long long state_index(int s, int octet, int column_tile, int column) const {
+        return ((static_cast<long long>(s) * in.batch + first_row + row(column_tile, column)) * shape.heads + head) * D + unit(octet);
+    }
+
+    template <class Function>
+    TILESMITH_DEVICE static void for_each_element(Function function) {
+#pragma unroll
+        for (int octet = 0; octet < octets; ++octet)
+#pragma unroll
+            for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
+#pragma unroll
+                for (int column = 0; column < columns; ++column) function(octet, column_tile, column);
+    }
+
+    // ---- before the first step ----
+
+    /// This lane's rows of R transposed: row p is a previous unit, k a gate of a unit. R is read along its rows, 8
+    /// previous units a lane, and turned in the warp's part of the ring, which holds nothing yet.
+    TILESMITH_DEVICE void load_weights() {
+        const SharedAddress scratch = shared + ring_at + warp * scratch_bytes;
+        weights.load(shared + weights_at + warp * Matrix::shared_bytes, lane, [&](int, int group, int upper) {
+            const int k = 32 * group + lane;
+            const int gate = k / padded_units, u = k % padded_units;
+            const int p = warp * units + 8 * upper;
+            const bool valid = gate < recurrent_gates && u < D && p < D;
+            const long long row = (static_cast<long long>(valid ? gate : 0) * shape.heads + head) * D + (valid ? u : 0);
+            const uint4 along = load_row_of_8<vector_width(D)>(in.r + row * D + (valid ? p : 0), valid ? D - p : 0);
+            sync_warp();  // the turn before is read
+            store_shared_128(scratch + lane * chunk_bytes, along);
+            sync_warp();
+            unsigned words[4];
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                const SharedAddress from = scratch + (8 * j + 2 * i) * chunk_bytes + 2 * g;
+                words[i] = load_shared_16(from) | static_cast<unsigned>(load_shared_16(from + chunk_bytes)) << 16;
+            }
+            return uint4{words[0], words[1], words[2], words[3]};
+        });
+    }
+
+    /// Zero what is read but never written: the padding of K and, of a padded head, of the ring.
+    TILESMITH_DEVICE void clear_padding() const {
+        const int thread = static_cast<int>(thread_index());
+        if constexpr (recurrent_gates * padded_units % 32 != 0)
+            for (int i = thread; i < 2 * 2 * rows; i += threads) {
+                const int octet = recurrent_gates * padded_units / 8 + i % 2;
+                const int buffer = i / 2 % 2;
+                store_shared_128(shared + buffer * buffer_bytes + Layout::offset(octet, i / 4), uint4{0, 0, 0, 0});
+            }
+        if constexpr (padded_units != D)
+            for (int i = thread; i < tiling.prefetch * Ring::stage_bytes / chunk_bytes; i += threads)
+                store_shared_128(shared + ring_at + i * chunk_bytes, uint4{0, 0, 0, 0});
+    }
+
+    TILESMITH_DEVICE void load_last() {
+        for_each_element([&](int octet, int column_tile, int column) {
+#pragma unroll
+            for (int s = 0; s < states; ++s) {
+                unsigned short word = 0;
+                if (in.d_last != nullptr && real(octet, column_tile, column))
+                    word = load_global_16(in.d_last + state_index(s, octet, column_tile, column));
+                carried[octet][column_tile][column][s] = to_float<Type>(word);
+            }
+        });
+    }
+
+    // ---- saved values and gradients in, the gates' gradients out ----
+
+    TILESMITH_DEVICE static bool is_state(int plane) { return plane >= read_gates && plane < read_gates + read_states; }
+
+    TILESMITH_DEVICE void prepare_transfers() {
+        const long long plane_elements = static_cast<long long>(in.batch) * in.seq * shape.heads * D;
+        ring.prepare(shared + ring_at, [&](int plane, int row, int unit) {
+            const int sequence = minimum(first_row + row, in.batch - 1);  // past the batch: any row will do
+            const long long at = ((static_cast<long long>(sequence) * in.seq + in.seq - 1) * shape.heads + head) * D + unit;
+            if (plane < read_gates) return in.gates + nth_bit(Cell::backward_gates, plane) * plane_elements + at;
+            if (is_state(plane))  // the states before the step
+                return in.states + nth_bit(Cell::backward_states, plane - read_gates) * plane_elements + at - shape.heads * D;
+            return in.d_states + (plane - read_gates - read_states) * plane_elements + at;
+        });
+        const auto target = [&](int gate, int row, int unit) {
+            const long long step = static_cast<long long>(first_row + row) * in.seq + in.seq - 1;
+            if (has(Cell::input, gate))
+                return in.d_wx + ((step * input_gates + rank_among(Cell::input, gate)) * shape.heads + head) * D + unit;
+            return in.d_rest + rank_among(~Cell::input, gate) * plane_elements + (step * shape.heads + head) * D + unit;
+        };
+        const auto locate = [&](int gate, int row, int unit) {
+            const int octet = (rank_among(Cell::recurrent, gate) * padded_units + unit) / 8;
+            const int staged = exchange_bytes + (rank_among(~Cell::recurrent, gate) * rows + row) * row_bytes + 2 * unit;
+            return shared + (has(Cell::recurrent, gate) ? Layout::offset(octet, row) + 2 * (unit % 8) : staged);
+        };
+        writer.prepare(in.batch - first_row, target, locate);
+    }
+
+    /// Begin copying what step t reads, and move on to step t - 1. Before step 0 lie the initial states.
+    TILESMITH_DEVICE void begin_copy(int stage_offset, int t) {
+        if (t > 0) {
+            ring.begin_copy(stage_offset, -shape.heads * D);
+            return;
+        }
+#pragma unroll
+        for (int i = 0; i < Ring::copies; ++i) {
+            if (!Ring::copies_too(i)) continue;
+            int plane, row, unit;
+            Ring::locate(i, plane, row, unit);
+            const SharedAddress to = ring.to[i] + stage_offset;
+            if (!is_state(plane)) {
+                Ring::copy(to, ring.from[i]);
+            } else if (in.initial != nullptr) {
+                const int s = nth_bit(Cell::backward_states, plane - read_gates);
+                const int sequence = minimum(first_row + row, in.batch - 1);
+                Ring::copy(to, in.initial + ((static_cast<long long>(s) * in.batch + sequence) * shape.heads + head) * D + unit);
+            } else {
+#pragma unroll
+                for (int word = 0; word < Ring::width; ++word) store_shared_16(to + 2 * word, 0);
+            }
+        }
+    }
+
+    TILESMITH_DEVICE void write_out(int buffer) {
+        writer.write(buffer * buffer_bytes, [](int gate) {
+            return -(has(Cell::input, gate) ? input_gates * shape.heads * D : shape.heads * D);
+        });
+    }
+
+    // ---- one step ----
+
+    /// Hand a gate's gradient on: to the exchange, or to be written out only.
+    TILESMITH_DEVICE void store_gradient(int buffer, int gate, int octet, int column_tile, int column, float value) const {
+        unsigned short word = to_16<Type>(value);
+        if constexpr (D % units != 0)
+            if (unit(octet) >= D) word = 0;  // padding must stay finite: it is multiplied by zeros
+        const int r = row(column_tile, column);
+        const int exchanged = Layout::offset((rank_among(Cell::recurrent, gate) * padded_units + warp * units) / 8 + octet, r) + 2 * g;
+        const int staged = exchange_bytes + (rank_among(~Cell::recurrent, gate) * rows + r) * row_bytes + 2 * unit(octet);
+        store_shared_16(shared + buffer * buffer_bytes + (has(Cell::recurrent, gate) ? exchanged : staged), word);
+    }
+
+    /// The pointwise step of one element: reads its inputs, stores the gates' gradients, carries the states'.
+    TILESMITH_DEVICE void step_element(const unsigned (&inputs)[Ring::words], int buffer, bool last, int octet,
+                                       int column_tile, int column) {
+        float(&carry)[states] = carried[octet][column_tile][column];
+        float gate[gates], previous[states], d_next[states], d_gate[gates];
+#pragma unroll
+        for (int q = 0; q < gates; ++q)
+            gate[q] = has(Cell::backward_gates, q) ? Ring::value(inputs, rank_among(Cell::backward_gates, q), column) : 0.0f;
+#pragma unroll
+        for (int s = 0; s < states; ++s) {
+            const int plane = read_gates + rank_among(Cell::backward_states, s);
+            previous[s] = has(Cell::backward_states, s) ? Ring::value(inputs, plane, column) : 0.0f;
+            d_next[s] = s == 0 && !last ? Cell::recurrent_gradient(carry[0]) : carry[s];
+            if (s < state_gradients) d_next[s] += Ring::value(inputs, read_gates + read_states + s, column);
+        }
+        Cell::backward(gate, previous, d_next, d_gate, carry);
+#pragma unroll
+        for (int q = 0; q < gates; ++q) store_gradient(buffer, q, octet, column_tile, column, d_gate[q]);
+    }
+
+    TILESMITH_DEVICE void run() {
+        load_weights();
+        load_last();
+        sync_block();
+        clear_padding();
+        sync_block();
+        prepare_transfers();
+        for (int stage = 0; stage < tiling.prefetch; ++stage) {
+            if (stage < in.seq) begin_copy(stage * Ring::stage_bytes, in.seq - 1 - stage);
+            cp_async_commit();
+        }
+        cp_async_wait<tiling.prefetch - 1>();
+        sync_block();
+
+        const SharedAddress read_exchange = shared + Layout::lane_offset(0, lane);
+        const SharedAddress read_inputs = shared + ring_at + warp * octets * chunk_bytes;
+        int stage_offset = 0;
+        auto step = [&](int n, int buffer) {
+            unsigned inputs[octets][column_tiles][Ring::words];
+            Ring::load(inputs, read_inputs + stage_offset, lane);
+            for_each_element([&](int octet, int column_tile, int column) {
+                step_element(inputs[octet][column_tile], buffer, n == 0, octet, column_tile, column);
+            });
+            cp_async_wait<tiling.prefetch - 2>();
+            sync_block();
+            if constexpr (!Cell::recurrent_cut) {
+                typename Matrix::Sums sums;
+                weights.multiply(sums, read_exchange + buffer * buffer_bytes, [](int, int) { return 0.0f; });
+                for_each_element([&](int octet, int column_tile, int column) {
+                    carried[octet][column_tile][column][0] += sums[0][column_tile][2 * octet + column];
+                });
+            }
+            write_out(buffer);
+            const int refill = in.seq - 1 - n - tiling.prefetch;
+            if (refill >= 0) begin_copy(stage_offset, refill);
+            cp_async_commit();
+            stage_offset = stage_offset == (tiling.prefetch - 1) * Ring::stage_bytes ? 0 : stage_offset + Ring::stage_bytes;
+        };
+        int n = 0;
+        for (; n + 1 < in.seq; n += 2) {
+            step(n, 0);
+            step(n + 1, 1);
+        }
+        if (n < in.seq) step(n, 0);
+
+        for_each_element([&](int octet, int column_tile, int column) {
+            if (!real(octet, column_tile, column)) return;
+#pragma unroll
+            for (int s = 0; s < states; ++s)
+                store_global_16(in.d_initial + state_index(s, octet, column_tile, column),
+                                to_16<Type>(carried[octet][column_tile][column][s]));
+        });
+    }
+};
+
+}  // namespace tilesmith
