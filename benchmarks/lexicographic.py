@@ -167,7 +167,9 @@ def main() -> None:
         results = [problem.solve(prefer=PREFERENCES) for _ in range(11)]
         result = results[0]
         milliseconds = sorted(1e3 * r.seconds for r in results)
-        line = f"{heads:3d} x {head_dim:<5d} {result.status:<11s} {milliseconds[5]:8.2f} ms, worst {milliseconds[-1]:.2f}"
+        line = (
+            f"{heads:3d} x {head_dim:<5d} {result.status:<11s} {milliseconds[5]:8.2f} ms, worst {milliseconds[-1]:.2f}"
+        )
         if check:
             start = time.perf_counter()
             same = problem.solve(prefer=PREFERENCES, engine="cp-sat")

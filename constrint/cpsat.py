@@ -249,13 +249,19 @@ class CpSatQuestion:
         program, _ = presolve(self.problem)
         return Answer("infeasible") if program is None else self._first(Model(program), order, deadline)
 
-    def feasible(self, time_limit: float | None) -> bool | None:
-        """Whether there is any solution; None where the time limit passed first."""
+    def refute(self, time_limit: float | None) -> Solution | frozenset[int]:
+        """Any solution, or else the numbers of all constraints. Raises TimeLimit."""
         program, _ = presolve(self.problem)
+        everything = frozenset(range(len(self.problem.constraints)))
         if program is None:
-            return False
-        status, _ = _solve(Model(program), _deadline(time_limit))
-        return None if status == "unknown" else status != "infeasible"
+            return everything
+        model = Model(program)
+        status, solver = _solve(model, _deadline(time_limit))
+        if status == "unknown":
+            raise TimeLimit("the time limit passed before the answer was known")
+        if status == "infeasible":
+            return everything
+        return dict(zip(program.names, (solver.value(variable) for variable in model.variables), strict=True))
 
     def _first(self, model: Model, order: Mapping[str, bool], deadline: float | None) -> Answer:
         """Fix one variable after another at its most preferred value, by one optimisation each."""

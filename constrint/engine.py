@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from constrint.domains import size
 from constrint.errors import ConstrintError, TimeLimit
-from constrint.presolve import presolve
+from constrint.presolve import prepare, presolve
 from constrint.program import Code, Op, Program, Tree
 from constrint.propagate import forward
+from constrint.prove import PythonProver
 from constrint.search import PythonSearch, elimination_order
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Question(Protocol):
 
     def first(self, order: Mapping[str, bool], time_limit: float | None) -> Answer: ...
 
-    def feasible(self, time_limit: float | None) -> bool | None: ...
+    def refute(self, time_limit: float | None) -> Solution | frozenset[int]: ...
 
     def best(self, objective: Expr, sign: int, order: Mapping[str, bool], time_limit: float | None) -> Answer: ...
 
@@ -60,6 +61,16 @@ class Search(Protocol):
     def best(
         self, order: Sequence[int], descending: Sequence[bool], bounded: Code, deadline: float | None = None
     ) -> tuple[int | None, list[int] | None, bool]: ...
+
+
+class Prover(Protocol):
+    """The search for one solution of one program; see ``constrint.prove.PythonProver``."""
+
+    def any(self, deadline: float | None = None) -> list[int] | None: ...
+
+    def first(self, deadline: float | None = None) -> list[int] | None: ...
+
+    def conflict(self) -> int: ...
 
 
 @cache
@@ -102,21 +113,24 @@ class SearchQuestion:
         status, values = self._first(_parts(program), order, deadline)
         return Answer(status, None if values is None else _named(program, values))
 
-    def feasible(self, time_limit: float | None) -> bool | None:
-        """Whether there is any solution; None where the time limit passed first. The order of the variables is free,
-        so a proof is found sooner than by ``first``."""
+    def refute(self, time_limit: float | None) -> Solution | frozenset[int]:
+        """Any solution, or else the numbers of constraints that cannot hold together (perhaps more than needed).
+        Raises TimeLimit."""
         deadline = _deadline(time_limit)
-        program, _ = presolve(self.problem)
+        prepared = prepare(self.problem)
+        program = prepared.program
         if program is None:
-            return False
+            return bits(prepared.conflict)
+        values = [domain[0] for domain in program.domains]
         for part in _parts(program):
-            chain = elimination_order(part.program, sorted(part.variables))
-            try:
-                if not any(True for _ in self._search(part.program).solutions(chain, [False] * len(chain), deadline)):
-                    return False
-            except TimeLimit:
-                return None
-        return True
+            chain = sorted(part.variables)
+            prover = self._prover(part.program, chain, [False] * len(chain))
+            found = prover.any(deadline)
+            if found is None:
+                return bits(prover.conflict())
+            for v in chain:
+                values[v] = found[v]
+        return _named(program, values)
 
     def best(self, objective: Expr, sign: int, order: Mapping[str, bool], time_limit: float | None) -> Answer:
         deadline = _deadline(time_limit)
@@ -126,8 +140,8 @@ class SearchQuestion:
         low, high, undefined = forward(Code.of(lowered), *_bounds(program))[-1]
         if undefined == 2:
             return Answer("infeasible", proven=True)
-        bounded = Code.of(Tree(Op.LE, (lowered, Tree(Op.CONST, value=high))))
-        parts = _parts(Program(program.names, program.domains, [*program.codes, bounded]))
+        bounded = Code.of(Tree(Op.LE, (lowered, Tree(Op.CONST, value=high))), program.sources - 1)
+        parts = _parts(Program(program.names, program.domains, [*program.codes, bounded], program.sources, program.why))
         main = next(part for part in parts if any(code is bounded for code in part.program.codes))
         status, values = self._first([part for part in parts if part is not main], order, deadline)
         if values is None:
@@ -187,7 +201,7 @@ class SearchQuestion:
                     values[v] = program.domains[v][-1 if large else 0]
                 continue
             try:
-                found = next(iter(self._search(program).solutions(ordered, descending, deadline)), None)
+                found = self._prover(program, ordered, descending).first(deadline)
             except TimeLimit:
                 return "unknown", None
             if found is None:
@@ -195,6 +209,14 @@ class SearchQuestion:
             for v in ordered:
                 values[v] = found[v]
         return "feasible", values or [0] * len(self.problem.domains)
+
+    def _prover(self, program: Program, order: Sequence[int], descending: Sequence[bool]) -> Prover:
+        if self.native:
+            from constrint.native import NativeProver, fits
+
+            if fits(program):
+                return NativeProver(program, order, descending, _core())
+        return PythonProver(program, order, descending)
 
     def _search(self, program: Program) -> Search:
         if self.native:
@@ -207,6 +229,11 @@ class SearchQuestion:
 
 def _deadline(time_limit: float | None) -> float | None:
     return None if time_limit is None else time.perf_counter() + time_limit
+
+
+def bits(number: int) -> frozenset[int]:
+    """The places of the bits that are set."""
+    return frozenset(place for place in range(number.bit_length()) if number >> place & 1)
 
 
 def _bounds(program: Program) -> tuple[list[int], list[int]]:
@@ -258,5 +285,6 @@ def _parts(program: Program) -> list[Part]:
         scope = [v for v in code.variables if undecided[v]]
         codes[find(scope[0]) if scope else next(iter(groups))].append(code)
     return [
-        Part(Program(program.names, program.domains, codes[root]), frozenset(group)) for root, group in groups.items()
+        Part(Program(program.names, program.domains, codes[root], program.sources, program.why), frozenset(group))
+        for root, group in groups.items()
     ]

@@ -1,9 +1,9 @@
-"""The C++ core behind the same calls as ``constrint.search.PythonSearch``."""
+"""The C++ core behind the same calls as ``PythonSearch`` and ``PythonProver``."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from constrint.errors import TimeLimit
@@ -42,18 +42,8 @@ class NativeSearch:
         self.program, self.core = program, core
 
     def _make(self, order: Sequence[int], descending: Sequence[bool], always: Sequence[int] = ()) -> Any:
-        domains = [
-            ([], domain[0], domain[-1], domain.step)
-            if isinstance(domain, range)
-            else (domain, domain[0], domain[-1], 1)
-            for domain in self.program.domains
-        ]
-        codes = [_arguments(code) for code in self.program.codes]
         large = [int(down) for down in descending]
-        return self.core.Search(domains, codes, list(order), large, frontiers(self.program, order, always))
-
-    def _seconds(self, deadline: float | None) -> float:
-        return -1.0 if deadline is None else max(0.0, deadline - time.perf_counter())
+        return self.core.Search(*_program(self.program), list(order), large, frontiers(self.program, order, always))
 
     def solutions(
         self, order: Sequence[int], descending: Sequence[bool], deadline: float | None = None
@@ -63,7 +53,7 @@ class NativeSearch:
         last, limit = None, 1
         while True:
             try:
-                batch = search.solutions(last, limit, self._seconds(deadline))
+                batch = search.solutions(last, limit, _seconds(deadline))
             except self.core.CoreTimeLimit:
                 raise TimeLimit("the time limit passed before the answer was known") from None
             yield from batch
@@ -74,7 +64,7 @@ class NativeSearch:
     def count(self, order: Sequence[int], deadline: float | None = None) -> int:
         """See PythonSearch; a count beyond 128 bits is left to it."""
         try:
-            high, low = self._make(order, [False] * len(order)).count(self._seconds(deadline))
+            high, low = self._make(order, [False] * len(order)).count(_seconds(deadline))
         except self.core.CoreTimeLimit:
             raise TimeLimit("the time limit passed before the answer was known") from None
         except self.core.CoreCountOverflow:
@@ -86,8 +76,55 @@ class NativeSearch:
     ) -> tuple[int | None, list[int] | None, bool]:
         """See PythonSearch."""
         assert self.program.codes[-1] is bounded
-        value, solution, finished = self._make(order, descending, bounded.variables).best(self._seconds(deadline))
+        value, solution, finished = self._make(order, descending, bounded.variables).best(_seconds(deadline))
         return value, None if value is None else solution, finished
+
+
+class NativeProver:
+    """See PythonProver."""
+
+    def __init__(self, program: Program, order: Sequence[int], descending: Sequence[bool], core: Any) -> None:
+        self.core = core
+        source = [code.source for code in program.codes]
+        why = [_numbers(reasons) for reasons in program.why]
+        large = [int(down) for down in descending]
+        self.prover = core.Prover(*_program(program), program.sources, source, why, list(order), large)
+
+    def any(self, deadline: float | None = None) -> list[int] | None:
+        """See PythonProver."""
+        return self._ask(self.prover.any, deadline)
+
+    def first(self, deadline: float | None = None) -> list[int] | None:
+        """See PythonProver."""
+        return self._ask(self.prover.first, deadline)
+
+    def conflict(self) -> int:
+        """See PythonProver."""
+        return sum(1 << number for number in self.prover.conflict())
+
+    def _ask(self, ask: Callable[[float], list[int] | None], deadline: float | None) -> list[int] | None:
+        try:
+            return ask(_seconds(deadline))
+        except self.core.CoreTimeLimit:
+            raise TimeLimit("the time limit passed before the answer was known") from None
+
+
+def _seconds(deadline: float | None) -> float:
+    return -1.0 if deadline is None else max(0.0, deadline - time.perf_counter())
+
+
+def _numbers(bits: int) -> list[int]:
+    """The numbers of the bits that are set."""
+    return [number for number in range(bits.bit_length()) if bits >> number & 1]
+
+
+def _program(program: Program) -> tuple[list[object], list[object]]:
+    """Domains and codes as the core takes them."""
+    domains: list[object] = [
+        ([], domain[0], domain[-1], domain.step) if isinstance(domain, range) else (domain, domain[0], domain[-1], 1)
+        for domain in program.domains
+    ]
+    return domains, [_arguments(code) for code in program.codes]
 
 
 def _arguments(code: Code) -> tuple[object, ...]:

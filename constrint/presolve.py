@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from constrint.domains import Domain, divisors, listed
+from constrint.domains import Domain, divisors, listed, size
 from constrint.expr import Expr
 from constrint.intervals import PowerTooLarge
 from constrint.lower import Lowering
@@ -16,36 +17,60 @@ if TYPE_CHECKING:
     from constrint.model import Problem
 
 
-def presolve(problem: Problem, objective: Expr | None = None) -> tuple[Program | None, Tree | None]:
-    """The problem as a program with propagated domains, and the lowered objective.
+FEW_MULTIPLES = 256
+"""Divisors are listed of a number that has at most this many values."""
 
-    The program is None where propagation alone proves that there is no solution. Raises ConstrintError for what
-    cannot be lowered, such as a power too large to compute.
+
+@dataclass
+class Prepared:
+    """A problem after presolve.
+
+    program: with propagated domains; None where propagation alone proves that there is no solution. objective: lowered.
+    conflict: in that case, constraints that cannot hold together, as a sum of 1 << number.
+    """
+
+    program: Program | None
+    objective: Tree | None = None
+    conflict: int = 0
+
+
+def presolve(problem: Problem, objective: Expr | None = None) -> tuple[Program | None, Tree | None]:
+    """The program and the objective of ``prepare``."""
+    prepared = prepare(problem, objective)
+    return prepared.program, prepared.objective
+
+
+def prepare(problem: Problem, objective: Expr | None = None) -> Prepared:
+    """Lower a problem and propagate at the root.
+
+    Raises ConstrintError for what cannot be lowered, such as a power too large to compute.
     """
     names = list(problem.domains)
-    program = Program(names, list(problem.domains.values()), [])
+    domains = list(problem.domains.values())
+    program = Program(names, domains, [], len(problem.constraints) + 1, [0] * len(names))
     lowering = Lowering(
         {name: v for v, name in enumerate(names)}, lambda v: (program.domains[v][0], program.domains[v][-1])
     )
-    waiting = [constraint.condition for constraint in problem.constraints]
+    waiting = [(number, constraint.condition) for number, constraint in enumerate(problem.constraints)]
     while True:
         # A power may be too large over the declared domains and small once the other constraints are applied.
         postponed = []
         trouble = None
-        for condition in waiting:
+        for number, condition in waiting:
             try:
-                program.codes += [Code.of(tree) for tree in _conjuncts(lowering.condition(condition))]
+                program.codes += [Code.of(tree, number) for tree in _conjuncts(lowering.condition(condition))]
             except PowerTooLarge as error:
-                postponed.append(condition)
+                postponed.append((number, condition))
                 trouble = error
-        if not _shorten(program):
-            return None, None
+        conflict = _shorten(program)
+        if conflict is not None:
+            return Prepared(None, None, conflict)
         if not postponed:
             break
         if trouble is not None and len(postponed) == len(waiting):
             raise trouble
         waiting = postponed
-    return program, None if objective is None else lowering.integer(objective, "the objective")
+    return Prepared(program, None if objective is None else lowering.integer(objective, "the objective"))
 
 
 def _conjuncts(tree: Tree) -> Iterator[Tree]:
@@ -56,27 +81,34 @@ def _conjuncts(tree: Tree) -> Iterator[Tree]:
         yield tree
 
 
-def _shorten(program: Program) -> bool:
-    """Propagate and list domains until neither changes anything; False where a constraint cannot hold."""
+def _shorten(program: Program) -> int | None:
+    """Propagate and list domains until neither changes anything; where a constraint cannot hold, the reasons."""
     while True:
         state = State(program)
         for number in range(len(program.codes)):
             state.schedule(number)
         if not state.propagate():
-            return False
+            return state.failure()
         domains = [_domain(state, v) for v in range(len(program.domains))]
-        program.codes[:] = [code for number, code in enumerate(program.codes) if not state.entailed[number]]
         low, high = [domain[0] for domain in domains], [domain[-1] for domain in domains]
-        for code in program.codes:
-            if not _list_divisors(code, domains, low, high):
-                return False
         again = any(
             isinstance(old, range) and not isinstance(new, range)
             for old, new in zip(program.domains, domains, strict=True)
         )
+        for number, code in enumerate(state.codes):
+            if state.entailed[number]:
+                continue
+            for v, values in _factors(code, domains, low, high):
+                if not values:
+                    return state.explain(number)
+                domains[v] = values
+                state.why[v] |= state.explain(number)
+                again = True
+        program.why[:] = state.why
+        program.codes[:] = [code for number, code in enumerate(program.codes) if not state.entailed[number]]
         program.domains[:] = domains
         if not again:
-            return True
+            return None
 
 
 def _domain(state: State, v: int) -> Domain:
@@ -85,20 +117,42 @@ def _domain(state: State, v: int) -> Domain:
     return tuple(state.current(v))
 
 
-def _list_divisors(code: Code, domains: list[Domain], low: list[int], high: list[int]) -> bool:
-    """Where a range must divide a known number other than 0, list the divisors in it; False if there are none."""
-    left, right = code.a[-1], code.b[-1]
-    if code.ops[-1] != Op.DIVIDES or code.ops[left] != Op.VAR:
-        return True
-    v = code.a[left]
-    domain = domains[v]
-    number = forward(code, low, high)[right]
-    if not isinstance(domain, range) or number[0] != number[1] or number[0] == 0:
-        return True
-    found = divisors(abs(number[0]))
-    if found is None:
-        return True
-    values = tuple(x for x in (*(-d for d in reversed(found)), *found) if x in domain)
-    if values:
-        domains[v] = values
-    return bool(values)
+def _factors(
+    code: Code, domains: list[Domain], low: list[int], high: list[int]
+) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """Where a product of variables equals or divides one of few known numbers, each of those variables that has other
+    values than divisors of these, and those of its values that are."""
+    op, left, right = code.ops[-1], code.a[-1], code.b[-1]
+    if op not in (Op.EQ, Op.DIVIDES):
+        return
+    for product, number in ((left, right), (right, left)) if op == Op.EQ else ((left, right),):
+        variables = [v for v in _leaves(code, product) if low[v] != high[v]]
+        if not variables:
+            continue
+        if code.ops[number] == Op.VAR:
+            values = domains[code.a[number]]
+        else:
+            least, most, _ = forward(code, low, high)[number]
+            values = range(least, most + 1)
+        if isinstance(values, range) and size(values) > 1 or len(values) > FEW_MULTIPLES or 0 in values:
+            continue
+        found = [divisors(abs(value)) for value in values]
+        if None in found:
+            continue
+        known = {divisor for each in found if each is not None for divisor in each}
+        for v in variables:
+            if isinstance(domains[v], range):
+                values = tuple(x for x in sorted(known | {-x for x in known}) if x in domains[v])
+            else:
+                values = tuple(x for x in domains[v] if abs(x) in known)
+            if len(values) < size(domains[v]):
+                yield v, values
+
+
+def _leaves(code: Code, node: int) -> Iterator[int]:
+    """The variables that are factors of a node."""
+    if code.ops[node] == Op.VAR:
+        yield code.a[node]
+    elif code.ops[node] == Op.MUL:
+        yield from _leaves(code, code.a[node])
+        yield from _leaves(code, code.b[node])

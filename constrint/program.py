@@ -53,7 +53,8 @@ class Code:
     """One constraint as postorder code; node i's operands have smaller numbers and no other user.
 
     ops[i]: its kind. a[i], b[i]: operands; a is the value of a CONST, the position of a VAR, the number of a table.
-    tables: operands and rows of each. variables: positions of the variables it names.
+    tables: operands and rows of each. variables: positions of the variables it names. source: the number of the
+    problem's constraint it states (a part of).
     """
 
     ops: list[int] = field(default_factory=list)
@@ -62,11 +63,12 @@ class Code:
     tables: list[tuple[tuple[int, ...], tuple[Row, ...]]] = field(default_factory=list)
     row_sets: list[frozenset[Row]] = field(default_factory=list)
     variables: tuple[int, ...] = ()
+    source: int = 0
 
     @staticmethod
-    def of(tree: Tree) -> Code:
+    def of(tree: Tree, source: int = 0) -> Code:
         """Flatten a tree."""
-        code = Code()
+        code = Code(source=source)
         code._append(tree)
         code.variables = tuple(sorted({a for op, a in zip(code.ops, code.a, strict=True) if op == Op.VAR}))
         return code
@@ -88,8 +90,14 @@ class Code:
 
 @dataclass
 class Program:
-    """A problem ready for an engine: domains by position, and the constraints' code."""
+    """A problem ready for an engine: domains by position, and the constraints' code.
+
+    sources: how many constraints the problem has, one for the bound of an objective included. why: for each variable,
+    the constraints that shaped its domain, as a sum of 1 << number (empty: none did).
+    """
 
     names: list[str]
     domains: list[Domain]
     codes: list[Code]
+    sources: int = 1
+    why: list[int] = field(default_factory=list)

@@ -25,6 +25,10 @@ class State:
     A listed variable has a bit mask over its values; a range has its bounds alone. Constraints known to hold whatever
     happens below are marked entailed and skipped. permanent: the constraint that may never be, since the bound in it
     moves (-1: none).
+
+    Each domain comes with its reasons, a sum of bits: 1 << number for a constraint of the problem that shaped it,
+    and a higher bit for each level of decision (see ``constrint.prove``). A revision's changes have the reasons of
+    all it looked at.
     """
 
     def __init__(self, program: Program, permanent: int = -1) -> None:
@@ -49,7 +53,10 @@ class State:
                 self.watch[v].append(number)
         self.queue: list[int] = []
         self.queued = [False] * len(program.codes)
-        self.trail: list[tuple[int, int, int, int]] = []
+        self.trail: list[tuple[int, int, int, int, int]] = []
+        self.why = list(program.why) or [0] * len(program.domains)
+        self.reviser = -1
+        self.reason: int | None = 0
 
     def size(self, v: int) -> int:
         """How many values variable ``v`` has left."""
@@ -72,15 +79,31 @@ class State:
     def undo(self, mark: int) -> None:
         """Take back every change since the trail had length ``mark``."""
         while len(self.trail) > mark:
-            v, low, high, mask = self.trail.pop()
+            v, low, high, mask, why = self.trail.pop()
             if v < 0:
                 self.entailed[-v - 1] = False
                 self.active += 1
             else:
-                self.low[v], self.high[v], self.mask[v] = low, high, mask
+                self.low[v], self.high[v], self.mask[v], self.why[v] = low, high, mask, why
         for number in self.queue:
             self.queued[number] = False
         self.queue.clear()
+
+    def explain(self, number: int) -> int:
+        """The reasons of what a revision of constraint ``number`` changes or finds."""
+        reasons = 1 << self.codes[number].source
+        for v in self.codes[number].variables:
+            reasons |= self.why[v]
+        return reasons
+
+    def failure(self) -> int:
+        """After ``propagate`` failed: the reasons."""
+        return self.explain(self.reviser)
+
+    def decide(self, v: int, low: int, high: int, reason: int) -> bool:
+        """``restrict`` as a decision whose reason is that bit (0: a fact)."""
+        self.reviser, self.reason = -1, reason
+        return self.restrict(v, low, high)
 
     def restrict(self, v: int, low: int, high: int) -> bool:
         """Keep the values of ``v`` in low .. high; False where none is left."""
@@ -109,8 +132,11 @@ class State:
         return True
 
     def _set(self, v: int, low: int, high: int, mask: int) -> None:
-        self.trail.append((v, self.low[v], self.high[v], self.mask[v]))
+        if self.reason is None:
+            self.reason = self.explain(self.reviser)
+        self.trail.append((v, self.low[v], self.high[v], self.mask[v], self.why[v]))
         self.low[v], self.high[v], self.mask[v] = low, high, mask
+        self.why[v] |= self.reason
         for number in self.watch[v]:
             self.schedule(number)
 
@@ -148,6 +174,7 @@ class State:
 
     def _revise(self, number: int) -> bool:
         code = self.codes[number]
+        self.reviser, self.reason = number, None
         spans = forward(code, self.low, self.high)
         bits = spans[-1][_SPAN]
         if not bits & TRUE:
@@ -164,7 +191,7 @@ class State:
         if number != self.permanent:
             self.entailed[number] = True
             self.active -= 1
-            self.trail.append((-number - 1, 0, 0, 0))
+            self.trail.append((-number - 1, 0, 0, 0, 0))
 
     def _filter(self, number: int, v: int) -> bool:
         """Keep the values of ``v``, the one variable not fixed, under which the constraint holds."""
@@ -188,6 +215,8 @@ class State:
         wanted: list[tuple[int, int] | None] = [None] * len(ops)
         required = [False] * len(ops)
         required[-1] = True
+        # A number other than 0 that the node must divide.
+        multiple = [0] * len(ops)
 
         def want(node: int, bounds: tuple[int, int]) -> bool:
             low, high, _ = spans[node]
@@ -199,7 +228,7 @@ class State:
             bounds = wanted[i]
             if bounds is not None:
                 if op == Op.VAR:
-                    if not self.restrict(a, *bounds):
+                    if not self.restrict(a, *bounds) or (multiple[i] and not self._keep_divisors(a, multiple[i])):
                         return False
                 elif op == Op.INDICATOR:
                     required[a] = bounds[0] > 0
@@ -207,15 +236,22 @@ class State:
                     first, second = PROJECTIONS[op](spans[a][:2], spans[b][:2], bounds)
                     if not want(a, first) or (a != b and not want(b, second)):
                         return False
+                    if op == Op.MUL:
+                        # The factors of a product divide what the product divides.
+                        multiple[a] = multiple[b] = multiple[i]
             elif required[i]:
                 x, y = spans[a], spans[b]
                 if op == Op.LE:
                     possible = want(a, (x[0], y[1])) and want(b, (x[0], y[1]))
                 elif op == Op.EQ:
                     possible = want(a, y[:2]) and want(b, x[:2])
+                    multiple[a] = y[0] if y[0] == y[1] else 0
+                    multiple[b] = x[0] if x[0] == x[1] else 0
                 elif op == Op.NE or op == Op.DIVIDES:
                     first, second = (project.unequal if op == Op.NE else project.divides)(x[:2], y[:2])
                     possible = want(a, first) and want(b, second)
+                    if op == Op.DIVIDES and y[0] == y[1]:
+                        multiple[a] = y[0]
                     if possible and op == Op.NE:
                         possible = self._strike(code, a, b, spans) and self._strike(code, b, a, spans)
                 elif op == Op.AND:
@@ -245,6 +281,20 @@ class State:
         if place < len(values) and values[place] == low:
             return self.keep(v, self.mask[v] & ~(1 << place))
         return True
+
+    def _keep_divisors(self, v: int, number: int) -> bool:
+        """Keep the values of a listed, undecided variable that divide a number other than 0."""
+        values, rest = self.values[v], self.mask[v]
+        if values is None or self.low[v] == self.high[v]:
+            return True
+        kept = 0
+        while rest:
+            bit = rest & -rest
+            rest ^= bit
+            value = values[bit.bit_length() - 1]
+            if value and number % value == 0:
+                kept |= bit
+        return self.keep(v, kept)
 
     def _rows(self, code: Code, number: int, spans: list[Interval], want: object) -> bool:
         """Keep what some row of a table supports."""

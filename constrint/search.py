@@ -66,6 +66,16 @@ def elimination_order(program: Program, variables: Sequence[int]) -> list[int]:
     return order
 
 
+def branches(state: State, v: int, descending: bool) -> list[tuple[int, int]]:
+    """The bounds to try for ``v`` one after the other: single values, or the halves of a long range."""
+    if state.values[v] is None and state.size(v) > SPLIT_ABOVE:
+        middle = (state.low[v] + state.high[v]) // 2
+        result = [(state.low[v], middle), (middle + 1, state.high[v])]
+    else:
+        result = [(x, x) for x in state.current(v)]
+    return result[::-1] if descending else result
+
+
 class PythonSearch:
     """The search over one presolved program. deadline: a time.perf_counter() value, or None."""
 
@@ -99,15 +109,6 @@ class PythonSearch:
         frontier = self.frontier[depth] if fresh else None
         return None if frontier is None else (depth, *(self.state.low[v] for v in frontier))
 
-    def _branches(self, v: int, descending: bool) -> list[tuple[int, int]]:
-        state = self.state
-        if state.values[v] is None and state.size(v) > SPLIT_ABOVE:
-            middle = (state.low[v] + state.high[v]) // 2
-            branches = [(state.low[v], middle), (middle + 1, state.high[v])]
-        else:
-            branches = [(x, x) for x in state.current(v)]
-        return branches[::-1] if descending else branches
-
     def solutions(
         self, order: Sequence[int], descending: Sequence[bool], deadline: float | None = None
     ) -> Iterator[list[int]]:
@@ -127,7 +128,7 @@ class PythonSearch:
             return
         found = False
         v = self.order[depth]
-        for low, high in self._branches(v, descending[depth]):
+        for low, high in branches(state, v, descending[depth]):
             mark = len(state.trail)
             if self._try(v, low, high):
                 for solution in self._solutions(depth, False, descending, dead):
@@ -154,7 +155,7 @@ class PythonSearch:
             return known[key]
         total = 0
         v = self.order[depth]
-        for low, high in self._branches(v, False):
+        for low, high in branches(state, v, False):
             mark = len(state.trail)
             if self._try(v, low, high):
                 total += self._count(depth, False, known)
@@ -194,7 +195,7 @@ class PythonSearch:
         if key in done:
             return
         v = self.order[depth]
-        for low, high in self._branches(v, descending[depth]):
+        for low, high in branches(state, v, descending[depth]):
             mark = len(state.trail)
             state.schedule(state.permanent)
             if self._try(v, low, high):

@@ -1,31 +1,20 @@
 // Python bindings of the search: constrint._core_native.
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
+#include "bind.hpp"
 
 #include <memory>
-#include <tuple>
 
+#include "bind_diagram.hpp"
 #include "search.hpp"
 
 namespace py = pybind11;
 using namespace constrint;
 
-namespace {
-
-using TableTuple = std::tuple<std::vector<int>, std::vector<int64_t>>;
-using CodeTuple =
-    std::tuple<std::vector<int>, std::vector<int64_t>, std::vector<int>, std::vector<TableTuple>, std::vector<int>>;
-using DomainTuple = std::tuple<std::vector<int64_t>, int64_t, int64_t, int64_t>;
-
-// Let Ctrl-C through: KeyboardInterrupt leaves the search as an exception.
-void check_signals() {
+void constrint::check_signals() {
     py::gil_scoped_acquire locked;
     if (PyErr_CheckSignals() != 0) throw py::error_already_set();
 }
 
-std::unique_ptr<Search> make_search(const std::vector<DomainTuple>& domains, const std::vector<CodeTuple>& codes,
-                                    std::vector<int> order, std::vector<int> descending,
-                                    std::vector<std::optional<std::vector<int>>> frontier) {
+State constrint::make_state(const std::vector<DomainTuple>& domains, const std::vector<CodeTuple>& codes) {
     std::vector<Domain> made;
     for (const auto& [values, low, high, step] : domains) made.push_back({values, low, high, step, 0});
     std::vector<Code> programs;
@@ -38,7 +27,15 @@ std::unique_ptr<Search> make_search(const std::vector<DomainTuple>& domains, con
         code.variables = variables;
         programs.push_back(std::move(code));
     }
-    return std::make_unique<Search>(std::move(made), std::move(programs),
+    return {std::move(made), std::move(programs)};
+}
+
+namespace {
+
+std::unique_ptr<Search> make_search(const std::vector<DomainTuple>& domains, const std::vector<CodeTuple>& codes,
+                                    std::vector<int> order, std::vector<int> descending,
+                                    std::vector<std::optional<std::vector<int>>> frontier) {
+    return std::make_unique<Search>(make_state(domains, codes),
                                     Plan{std::move(order), std::move(descending), std::move(frontier)}, check_signals);
 }
 
@@ -47,9 +44,11 @@ std::unique_ptr<Search> make_search(const std::vector<DomainTuple>& domains, con
 PYBIND11_MODULE(_core_native, m) {
     m.doc() = "The search of constrint in C++; see constrint/native.py.";
     // Where the last operator lies: Python and C++ must number them alike.
+    bind_diagram(m);
     m.attr("LAST_OP") = static_cast<int>(NOT_TABLE);
     py::register_exception<TimeLimit>(m, "CoreTimeLimit");
     py::register_exception<CountOverflow>(m, "CoreCountOverflow");
+    bind_prover(m);
     py::class_<Search>(m, "Search")
         .def(py::init(&make_search))
         .def("solutions", &Search::solutions, py::call_guard<py::gil_scoped_release>())

@@ -9,22 +9,8 @@ constexpr uint64_t SPLIT_ABOVE = 64;       // as in search.py
 constexpr size_t MEMORY_LIMIT = 2'000'000;  // remembered subtrees
 }  // namespace
 
-Search::Search(std::vector<Domain> domains, std::vector<Code> codes, Plan plan, std::function<void()> interrupt)
-    : state_(std::move(domains), std::move(codes)), plan_(std::move(plan)), interrupt_(std::move(interrupt)) {}
-
-void Search::begin(double seconds) {
-    limited_ = seconds >= 0;
-    nodes_ = 0;
-    if (limited_)
-        deadline_ = std::chrono::steady_clock::now() + std::chrono::microseconds(static_cast<int64_t>(
-                                                           std::min(seconds, 1e9) * 1e6));
-}
-
-void Search::tick() {
-    ++nodes_;
-    if (nodes_ % 16 == 1 && limited_ && std::chrono::steady_clock::now() > deadline_) throw TimeLimit{};
-    if (nodes_ % 4096 == 0) interrupt_();
-}
+Search::Search(State state, Plan plan, std::function<void()> interrupt)
+    : state_(std::move(state)), plan_(std::move(plan)), clock_(std::move(interrupt)) {}
 
 // Skip decided variables; returns whether everything before ``depth`` is decided and nothing at it was split.
 bool Search::advance(size_t& depth, bool fresh) {
@@ -53,7 +39,7 @@ std::vector<Bounds> Search::branches(size_t depth) const {
 }
 
 std::vector<Values> Search::solutions(const std::optional<Values>& after, size_t limit, double seconds) {
-    begin(seconds);
+    clock_.begin(seconds);
     after_ = after;
     limit_ = limit;
     found_.clear();
@@ -81,7 +67,7 @@ bool Search::enumerate(size_t depth, bool fresh, bool resume) {
             resume_below = reached = branch.low <= from && from <= branch.high;
             if (!reached) continue;
         }
-        tick();
+        clock_.tick();
         size_t mark = state_.mark();
         if (state_.restrict(v, branch.low, branch.high) && state_.propagate()) any |= enumerate(depth, false, resume_below);
         state_.undo(mark);
@@ -92,7 +78,7 @@ bool Search::enumerate(size_t depth, bool fresh, bool resume) {
 }
 
 Count Search::count(double seconds) {
-    begin(seconds);
+    clock_.begin(seconds);
     known_.clear();
     return state_.start(-1) ? tally(0, true) : 0;
 }
@@ -115,7 +101,7 @@ Count Search::tally(size_t depth, bool fresh) {
     int v = plan_.order[depth];
     total = 0;
     for (Bounds branch : branches(depth)) {
-        tick();
+        clock_.tick();
         size_t mark = state_.mark();
         if (state_.restrict(v, branch.low, branch.high) && state_.propagate() &&
             __builtin_add_overflow(total, tally(depth, false), &total))
@@ -127,7 +113,7 @@ Count Search::tally(size_t depth, bool fresh) {
 }
 
 Search::Best Search::best(double seconds) {
-    begin(seconds);
+    clock_.begin(seconds);
     dead_.clear();
     best_ = {};
     best_.finished = true;
@@ -155,7 +141,7 @@ void Search::improve(size_t depth, bool fresh) {
     if (remember && dead_.count(here)) return;
     int v = plan_.order[depth];
     for (Bounds branch : branches(depth)) {
-        tick();
+        clock_.tick();
         size_t mark = state_.mark();
         if (state_.restrict(v, branch.low, branch.high)) {
             state_.schedule(objective);

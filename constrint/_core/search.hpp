@@ -1,7 +1,6 @@
 // Depth-first search over propagated domains: the twin of search.py, which explains the frontier.
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -10,6 +9,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "clock.hpp"
 #include "state.hpp"
 
 namespace constrint {
@@ -17,9 +17,6 @@ namespace constrint {
 using Values = std::vector<int64_t>;
 using Count = unsigned __int128;
 
-struct TimeLimit : std::runtime_error {
-    TimeLimit() : std::runtime_error("the time limit passed") {}
-};
 struct CountOverflow : std::runtime_error {
     CountOverflow() : std::runtime_error("the count has more than 128 bits") {}
 };
@@ -46,7 +43,7 @@ struct Plan {
 class Search {
 public:
     // interrupt is called now and then; it throws to stop the search.
-    Search(std::vector<Domain> domains, std::vector<Code> codes, Plan plan, std::function<void()> interrupt);
+    Search(State state, Plan plan, std::function<void()> interrupt);
 
     // seconds: the time limit of one call, or a negative number for none. Each throws TimeLimit when it passes.
 
@@ -66,8 +63,6 @@ public:
 private:
     using Key = Values;
 
-    void begin(double seconds);
-    void tick();
     bool advance(size_t& depth, bool fresh);
     bool key(size_t depth, bool fresh, Key& key) const;
     std::vector<Bounds> branches(size_t depth) const;
@@ -77,16 +72,13 @@ private:
 
     State state_;
     Plan plan_;
-    std::function<void()> interrupt_;
+    Clock clock_;
     std::unordered_set<Key, ValuesHash> dead_;
     std::unordered_map<Key, Count, ValuesHash> known_;
     std::optional<Values> after_;
     std::vector<Values> found_;
     size_t limit_ = 0;
     Best best_{};
-    uint64_t nodes_ = 0;
-    bool limited_ = false;
-    std::chrono::steady_clock::time_point deadline_;
 };
 
 }  // namespace constrint

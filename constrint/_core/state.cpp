@@ -5,6 +5,8 @@
 namespace constrint {
 
 namespace {
+void set(uint64_t* words, size_t bit) { words[bit / 64] |= uint64_t{1} << (bit % 64); }
+
 constexpr int REVISIONS_PER_CONSTRAINT = 50;  // as in propagate.py
 }
 
@@ -43,6 +45,7 @@ State::State(std::vector<Domain> given, std::vector<Code> given_codes)
     spans_.resize(nodes);
     bounds_.resize(nodes);
     required_.resize(nodes);
+    multiple_.resize(nodes);
     wanted_.resize(nodes);
     point_.resize(nodes);
     undefined_.resize(nodes);
@@ -82,6 +85,41 @@ void State::save(int v) {
     const Domain& domain = domains[v];
     trail_.push_back({v, low[v], high[v], saved_.size()});
     saved_.insert(saved_.end(), mask_.begin() + domain.first_word, mask_.begin() + domain.first_word + domain.words());
+    if (!width_) return;
+    auto reasons = why_.begin() + v * width_;
+    saved_.insert(saved_.end(), reasons, reasons + width_);
+    if (reviser_ >= 0 && !explained_) {
+        reason_ = explain(reviser_);
+        explained_ = true;
+    }
+    for (size_t i = 0; i < width_; ++i) reasons[i] |= reason_[i];
+}
+
+void State::track(size_t sources, std::vector<int> source, const std::vector<std::vector<int>>& initial) {
+    sources_ = sources;
+    source_ = std::move(source);
+    width_ = (sources + LEVELS + 63) / 64;
+    why_.assign(domains.size() * width_, 0);
+    for (size_t v = 0; v < initial.size(); ++v)
+        for (int number : initial[v]) set(why_.data() + v * width_, number);
+    reason_.assign(width_, 0);
+}
+
+Reasons State::explain(int number) const {
+    Reasons result(width_, 0);
+    set(result.data(), source_[number]);
+    for (int v : codes[number].variables)
+        for (size_t i = 0; i < width_; ++i) result[i] |= why_[v * width_ + i];
+    return result;
+}
+
+Reasons State::why(int v) const { return Reasons(why_.begin() + v * width_, why_.begin() + (v + 1) * width_); }
+
+bool State::decide(int v, int64_t least, int64_t most, int level) {
+    reviser_ = -1;
+    std::fill(reason_.begin(), reason_.end(), 0);
+    if (level >= 0) set(reason_.data(), level_bit(level));
+    return restrict(v, least, most);
 }
 
 void State::changed(int v) {
@@ -106,7 +144,9 @@ void State::undo(size_t mark) {
         }
         low[change.v] = change.low;
         high[change.v] = change.high;
-        std::copy(saved_.begin() + change.words, saved_.end(), mask_.begin() + domains[change.v].first_word);
+        auto from = saved_.begin() + change.words, reasons = from + domains[change.v].words();
+        std::copy(from, reasons, mask_.begin() + domains[change.v].first_word);
+        std::copy(reasons, saved_.end(), why_.begin() + change.v * width_);
         saved_.resize(change.words);
     }
     for (int number : queue_) queued_[number] = 0;
@@ -200,6 +240,8 @@ void State::entail(int number) {
 
 bool State::revise(int number) {
     const Code& code = codes[number];
+    reviser_ = number;
+    explained_ = false;
     forward(code);
     int outcome = spans_[code.ops.size() - 1].undefined;
     if (!(outcome & T)) return false;
@@ -231,75 +273,6 @@ bool State::filter(int number, int v) {
     return true;
 }
 
-void State::forward(const Code& code) {
-    for (size_t i = 0; i < code.ops.size(); ++i) {
-        Op op = code.ops[i];
-        int64_t a = code.a[i];
-        if (op == VAR) {
-            spans_[i] = {low[a], high[a], 0};
-        } else if (op == CONST) {
-            spans_[i] = {a, a, 0};
-        } else if (op > INDICATOR) {
-            spans_[i] = {0, 0, bits(code, i)};
-        } else {
-            Span x = spans_[a], y = spans_[code.b[i]];
-            switch (op) {
-                case ADD: spans_[i] = forward::add(x, y); break;
-                case SUB: spans_[i] = forward::subtract(x, y); break;
-                case MUL: spans_[i] = forward::multiply(x, y); break;
-                case FDIV: spans_[i] = forward::floor_divide(x, y); break;
-                case MOD: spans_[i] = forward::modulo(x, y); break;
-                case POW: spans_[i] = forward::raise_power(x, y); break;
-                case MIN: spans_[i] = forward::smaller(x, y); break;
-                case MAX: spans_[i] = forward::larger(x, y); break;
-                case ABS: spans_[i] = forward::absolute(x); break;
-                case NONZERO: spans_[i] = forward::nonzero(x); break;
-                default:  // INDICATOR
-                    spans_[i] = x.undefined == U
-                                    ? NEVER
-                                    : Span{x.undefined & F ? 0 : 1, x.undefined & T ? 1 : 0, x.undefined & U ? 1 : 0};
-            }
-        }
-    }
-}
-
-int State::bits(const Code& code, size_t i) const {
-    Op op = code.ops[i];
-    int64_t a = code.a[i];
-    if (op == TABLE || op == NOT_TABLE) {
-        const Table& table = code.tables[a];
-        int result = 0;
-        bool point = true;
-        for (int node : table.operands) {
-            if (spans_[node].undefined == 2) return U;
-            if (spans_[node].undefined) result = U;
-            point = point && spans_[node].low == spans_[node].high;
-        }
-        bool possible = false;
-        for (size_t row = 0; row < table.count() && !possible; ++row) {
-            possible = true;
-            for (size_t column = 0; column < table.width() && possible; ++column) {
-                const Span& span = spans_[table.operands[column]];
-                int64_t x = table.rows[row * table.width() + column];
-                possible = span.low <= x && x <= span.high;
-            }
-        }
-        result |= point ? (possible ? T : F) : F | (possible ? T : 0);
-        return op == TABLE ? result : forward::negate(result);
-    }
-    if (op == TRUE_ || op == FALSE_) return op == TRUE_ ? T : F;
-    const Span &x = spans_[a], &y = spans_[code.b[i]];
-    switch (op) {
-        case EQ: return forward::equal(x, y);
-        case NE: return forward::negate(forward::equal(x, y));
-        case LE: return forward::at_most(x, y);
-        case AND: return forward::conjunction(x.undefined, y.undefined);
-        case OR: return forward::disjunction(x.undefined, y.undefined);
-        case DIVIDES: return forward::divides(x, y);
-        default: return forward::negate(forward::divides(x, y));
-    }
-}
-
 bool State::want(int node, Bounds bounds) {
     bounds_[node] = {std::max(spans_[node].low, bounds.low), std::min(spans_[node].high, bounds.high)};
     wanted_[node] = 1;
@@ -311,6 +284,7 @@ bool State::project(int number) {
     size_t count = code.ops.size();
     std::fill_n(wanted_.begin(), count, 0);
     std::fill_n(required_.begin(), count, 0);
+    std::fill_n(multiple_.begin(), count, 0);
     required_[count - 1] = 1;
     for (size_t i = count; i-- > 0;) {
         if (!wanted_[i] && !required_[i]) continue;
@@ -320,12 +294,15 @@ bool State::project(int number) {
         if (wanted_[i]) {
             if (op == VAR) {
                 if (!restrict(static_cast<int>(a), bounds_[i].low, bounds_[i].high)) return false;
+                if (multiple_[i] && !keep_divisors(static_cast<int>(a), multiple_[i])) return false;
             } else if (op == INDICATOR) {
                 required_[a] = bounds_[i].low > 0;
             } else if (op != CONST) {
                 Bounds x{spans_[a].low, spans_[a].high}, y{spans_[b].low, spans_[b].high};
                 backward::project(op, x, y, bounds_[i]);
                 if (!want(static_cast<int>(a), x) || (a != b && !want(b, y))) return false;
+                // The factors of a product divide what the product divides.
+                if (op == MUL) multiple_[a] = multiple_[b] = multiple_[i];
             }
             continue;
         }
@@ -340,12 +317,17 @@ bool State::project(int number) {
         bool possible = true;
         switch (op) {
             case LE: possible = want(left, {x.low, y.high}) && want(b, {x.low, y.high}); break;
-            case EQ: possible = want(left, y) && want(b, x); break;
+            case EQ:
+                possible = want(left, y) && want(b, x);
+                if (x.low == x.high) multiple_[b] = x.low;
+                if (y.low == y.high) multiple_[left] = y.low;
+                break;
             case NE:
                 backward::unequal(x, y);
                 possible = want(left, x) && want(b, y) && strike(code, left, b) && strike(code, b, left);
                 break;
             case DIVIDES:
+                if (y.low == y.high) multiple_[left] = y.low;
                 backward::divides(x, y);
                 possible = want(left, x) && want(b, y);
                 break;
@@ -373,6 +355,20 @@ bool State::strike(const Code& code, int node, int other) {
     auto begin = mask_.begin() + domain.first_word;
     scratch_.assign(begin, begin + domain.words());
     scratch_[bit / 64] &= ~(uint64_t{1} << (bit % 64));
+    return keep(v, scratch_);
+}
+
+// Keep the values of a listed, undecided variable that divide a number other than 0.
+bool State::keep_divisors(int v, int64_t number) {
+    const Domain& domain = domains[v];
+    if (!domain.listed() || decided(v)) return true;
+    auto begin = mask_.begin() + domain.first_word;
+    scratch_.assign(begin, begin + domain.words());
+    for (size_t i = 0; i < domain.words(); ++i)
+        for (uint64_t rest = scratch_[i]; rest; rest &= rest - 1) {
+            int64_t value = domain.values[i * 64 + __builtin_ctzll(rest)];
+            if (value == 0 || number % value) scratch_[i] &= ~(rest & -rest);
+        }
     return keep(v, scratch_);
 }
 
@@ -411,83 +407,6 @@ bool State::rows(const Code& code, const Table& table) {
         if (!want(node, {least, most})) return false;
     }
     return true;
-}
-
-// Whether the constraint is true where every variable has its lowest value.
-bool State::test(const Code& code) {
-    for (size_t i = 0; i < code.ops.size(); ++i) {
-        Op op = code.ops[i];
-        int64_t a = code.a[i];
-        undefined_[i] = 0;
-        if (op == VAR || op == CONST) {
-            point_[i] = op == VAR ? low[a] : a;
-            continue;
-        }
-        if (op == TRUE_ || op == FALSE_) {
-            point_[i] = op == TRUE_;
-            continue;
-        }
-        if (op == TABLE || op == NOT_TABLE) {
-            const Table& table = code.tables[a];
-            for (size_t column = 0; column < table.width(); ++column) {
-                row_[column] = point_[table.operands[column]];
-                undefined_[i] |= undefined_[table.operands[column]];
-            }
-            point_[i] = table.contains(row_.data()) == (op == TABLE);
-            continue;
-        }
-        int b = code.b[i];
-        int64_t x = point_[a], y = point_[b];
-        bool ux = undefined_[a], uy = undefined_[b];
-        if (op == AND || op == OR) {
-            bool decisive = op == OR;
-            if ((!ux && (x != 0) == decisive) || (!uy && (y != 0) == decisive)) {
-                point_[i] = decisive;
-            } else {
-                point_[i] = !decisive;
-                undefined_[i] = ux || uy;
-            }
-            continue;
-        }
-        if (ux || uy) {
-            undefined_[i] = 1;
-            continue;
-        }
-        switch (op) {
-            case ADD: point_[i] = x + y; break;
-            case SUB: point_[i] = x - y; break;
-            case MUL: point_[i] = x * y; break;
-            case FDIV:
-                if (!(undefined_[i] = y == 0)) point_[i] = floor_div(x, y);
-                break;
-            case MOD:
-                if (!(undefined_[i] = y == 0)) point_[i] = floor_mod(x, y);
-                break;
-            case POW:
-                if (!(undefined_[i] = y < 0)) point_[i] = power(x, y);
-                break;
-            case MIN: point_[i] = std::min(x, y); break;
-            case MAX: point_[i] = std::max(x, y); break;
-            case ABS: point_[i] = magnitude(x); break;
-            case NONZERO:
-                undefined_[i] = x == 0;
-                point_[i] = x;
-                break;
-            case INDICATOR: point_[i] = x != 0; break;
-            case EQ: point_[i] = x == y; break;
-            case NE: point_[i] = x != y; break;
-            case LE: point_[i] = x <= y; break;
-            default:  // DIVIDES, NOT_DIVIDES
-                if (!(undefined_[i] = x == 0)) point_[i] = (y % x == 0) == (op == DIVIDES);
-        }
-    }
-    size_t last = code.ops.size() - 1;
-    return !undefined_[last] && point_[last];
-}
-
-int64_t State::value(int number, size_t node) {
-    forward(codes[number]);
-    return spans_[node].low;
 }
 
 }  // namespace constrint

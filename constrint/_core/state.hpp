@@ -1,6 +1,7 @@
 // Current domains of a program's variables with propagation to a fixpoint: the twin of propagate.py.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -35,8 +36,14 @@ struct Domain {
     size_t words() const { return (values.size() + 63) / 64; }
 };
 
+// A set of reasons: bits of constraints (the problem's, not the codes split from them), then of decision levels.
+using Reasons = std::vector<uint64_t>;
+
 class State {
 public:
+    // Decisions deeper than this share the last level's bit, which is never taken back.
+    static constexpr size_t LEVELS = 128;
+
     State(std::vector<Domain> domains, std::vector<Code> codes);
 
     // Schedule and propagate everything; false where a constraint cannot hold. permanent: the number of the constraint
@@ -45,6 +52,19 @@ public:
     bool propagate();
     bool restrict(int v, int64_t low, int64_t high);
     void schedule(int number);
+
+    // From now on keep, for each variable, the reasons of its present domain. sources: how many constraints the
+    // problem has; source: that of each code; initial: those that shaped each variable's first domain.
+    void track(size_t sources, std::vector<int> source, const std::vector<std::vector<int>>& initial);
+    // restrict as a decision of that level (-1: as a fact).
+    bool decide(int v, int64_t low, int64_t high, int level);
+    size_t level_bit(int level) const { return sources_ + std::min<size_t>(level, LEVELS - 1); }
+    Reasons why(int v) const;
+    // After propagate failed: the constraint that failed, and the reasons.
+    int failed() const { return reviser_; }
+    Reasons failure() const { return explain(reviser_); }
+    size_t sources() const { return sources_; }
+    bool entailed(int number) const { return entailed_[number]; }
     size_t mark() const { return trail_.size(); }
     void undo(size_t mark);
 
@@ -71,6 +91,7 @@ private:
     bool project(int number);
     bool rows(const Code& code, const Table& table);
     bool strike(const Code& code, int node, int other);
+    bool keep_divisors(int v, int64_t number);
     bool keep(int v, const std::vector<uint64_t>& mask);
     bool all_decided(int number) const;
     bool test(const Code& code);
@@ -81,6 +102,7 @@ private:
     void changed(int v);
     bool want(int node, Bounds bounds);
     void refresh(int v);  // bounds from the mask
+    Reasons explain(int number) const;  // of what a revision changes
 
     std::vector<uint64_t> mask_, saved_, scratch_;
     std::vector<std::vector<int>> watch_;
@@ -90,8 +112,16 @@ private:
     std::vector<Span> spans_;
     std::vector<Bounds> bounds_;
     std::vector<int64_t> point_, row_;
+    std::vector<int64_t> multiple_;  // a number other than 0 that each node divides; 0: none known
     std::vector<char> undefined_;
     int permanent_ = -1;
+
+    size_t width_ = 0, sources_ = 0;  // words of a set of reasons, 0 while they are not kept
+    std::vector<int> source_;
+    std::vector<uint64_t> why_;
+    Reasons reason_;  // of the change being made
+    int reviser_ = -1;  // the constraint being revised, -1: a decision
+    bool explained_ = false;  // whether reason_ is that of reviser_
 };
 
 }  // namespace constrint

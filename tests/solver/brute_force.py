@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from itertools import islice
 
 from random_problems import objective_values, random_number, random_problem, solutions_of
@@ -10,15 +11,31 @@ from random_problems import objective_values, random_number, random_problem, sol
 from constrint import Expr
 
 
-def check_everything(seed: int, engine: str, largest: int = 1500, ranges: bool = False) -> None:
-    """Ask every question of random problem ``seed`` and compare with brute force; AssertionError names the seed."""
+class Timer:
+    """Seconds of the slowest call made through it."""
+
+    worst = 0.0
+
+    def __call__(self, ask, *arguments, **named):  # type: ignore[no-untyped-def]
+        start = time.perf_counter()
+        answer = ask(*arguments, **named)
+        self.worst = max(self.worst, time.perf_counter() - start)
+        return answer
+
+
+def check_everything(seed: int, engine: str, largest: int = 1500, ranges: bool = False) -> float:
+    """Ask every question of random problem ``seed`` and compare with brute force; AssertionError names the seed.
+
+    Returns the seconds that the slowest question took.
+    """
+    timed = Timer()
     problem = random_problem(seed, largest, ranges=ranges)
     rng = random.Random(seed + 10**9)
     expected = solutions_of(problem)
     names = list(problem.domains)
     context = f"seed {seed}, engine {engine}: {[str(c) for c in problem.constraints]} over {dict(problem.domains)}"
 
-    assert problem.count(engine=engine) == len(expected), context
+    assert timed(problem.count, engine=engine) == len(expected), context
 
     chosen = rng.sample(names, rng.randint(0, len(names)))
     prefer = [(name, rng.choice(["min", "max"])) for name in chosen]
@@ -28,23 +45,25 @@ def check_everything(seed: int, engine: str, largest: int = 1500, ranges: bool =
         return tuple(-solution[name] if way == "max" else solution[name] for name, way in order)
 
     ranked = sorted(expected, key=rank)
-    result = problem.solve(prefer=prefer, engine=engine)
+    result = timed(problem.solve, prefer=prefer, engine=engine)
     assert result.status == ("feasible" if ranked else "infeasible"), context
     assert result.solution == (ranked[0] if ranked else None), context
     assert result.proven, context
-    assert list(islice(problem.solutions(prefer=prefer, engine=engine), len(ranked) + 2)) == ranked, context
+    listed = timed(lambda: list(islice(problem.solutions(prefer=prefer, engine=engine), len(ranked) + 2)))
+    assert listed == ranked, context
 
     objective = random_number(rng, [_variable(name) for name in names], 2, False)
     if isinstance(objective, Expr):
-        check_best(problem, objective, ranked, prefer, engine, context)
-    check_explain(problem, not expected, engine, context)
+        check_best(problem, objective, ranked, prefer, engine, context, timed)
+    check_explain(problem, not expected, engine, context, timed)
+    return timed.worst
 
 
-def check_best(problem, objective, ranked, prefer, engine, context):  # type: ignore[no-untyped-def]
+def check_best(problem, objective, ranked, prefer, engine, context, timed):  # type: ignore[no-untyped-def]
     """``best`` both ways; ``ranked``: the solutions in order of preference."""
     scored = objective_values(objective, ranked)
     for way in ("minimize", "maximize"):
-        result = problem.best(**{way: objective}, prefer=prefer, engine=engine)
+        result = timed(problem.best, **{way: objective}, prefer=prefer, engine=engine)
         context_here = f"{way} {objective}; {context}"
         if not scored:
             assert (result.status, result.proven) == ("infeasible", True), context_here
@@ -56,9 +75,9 @@ def check_best(problem, objective, ranked, prefer, engine, context):  # type: ig
         assert result.solution == first, context_here
 
 
-def check_explain(problem, infeasible, engine, context):  # type: ignore[no-untyped-def]
+def check_explain(problem, infeasible, engine, context, timed):  # type: ignore[no-untyped-def]
     """The core conflicts, and without any one of its members it does not."""
-    core = problem.explain(engine=engine)
+    core = timed(problem.explain, engine=engine)
     assert bool(core) is infeasible, context
     if core:
         assert not solutions_of(problem.subproblem(core)), context
