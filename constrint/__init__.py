@@ -10,24 +10,32 @@ from constrint.model import Constraint, Problem, Result
 
 if TYPE_CHECKING:
     from constrint.engine import ENGINES, has_core
+    from constrint.factored import SolutionSet
     from constrint.text import (
         load_space,
+        load_t1,
         parse_constrint,
         parse_restriction,
         print_constrint,
         print_space,
+        print_t1,
         read_problem,
+        write_problem,
     )
 
 _LAZY = {
     "ENGINES": "constrint.engine",
+    "SolutionSet": "constrint.factored",
     "has_core": "constrint.engine",
     "load_space": "constrint.text",
+    "load_t1": "constrint.text",
     "parse_constrint": "constrint.text",
     "parse_restriction": "constrint.text",
     "print_constrint": "constrint.text",
     "print_space": "constrint.text",
+    "print_t1": "constrint.text",
     "read_problem": "constrint.text",
+    "write_problem": "constrint.text",
 }
 
 __all__ = [
@@ -39,6 +47,7 @@ __all__ = [
     "ParseError",
     "Problem",
     "Result",
+    "SolutionSet",
     "TimeLimit",
     "cdiv",
     "divides",
@@ -46,14 +55,17 @@ __all__ = [
     "implies",
     "isin",
     "load_space",
+    "load_t1",
     "maximum",
     "minimum",
     "parse_constrint",
     "parse_restriction",
     "print_constrint",
     "print_space",
+    "print_t1",
     "read_problem",
     "table",
+    "write_problem",
 ]
 
 

@@ -14,9 +14,14 @@ from constrint.evaluate import holds
 from constrint.expr import Expr, Operand
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from constrint.engine import Question
+    from constrint.factored import SolutionSet
 
 Status = Literal["feasible", "infeasible", "unknown"]
+Neighbourhood = Literal["hamming", "adjacent"]
 Preference = tuple[str | Expr, str]
 Solution = dict[str, int]
 
@@ -164,7 +169,69 @@ class Problem:
 
     def count(self, time_limit: float | None = None, engine: str = "native") -> int:
         """The number of solutions, without listing them. Raises TimeLimit after ``time_limit`` seconds."""
-        return self._ask(engine).count(time_limit)
+        from constrint.factored import count
+
+        return count(self, engine, time_limit)
+
+    def solution_set(self, time_limit: float | None = None, engine: str = "native") -> SolutionSet:
+        """Every solution in factored form: to count, index, sample and iterate without listing them.
+
+        The set is that of the constraints as they are now. Raises TimeLimit after ``time_limit`` seconds, and
+        ConstrintError where the solutions do not factor (see ``constrint.factored``).
+        """
+        from constrint.factored import solution_set
+
+        deadline = None if time_limit is None else time.perf_counter() + time_limit
+        return solution_set(self, engine, deadline)
+
+    def sample(
+        self,
+        n: int,
+        seed: int | None = None,
+        replace: bool = False,
+        time_limit: float | None = None,
+        engine: str = "native",
+    ) -> list[Solution]:
+        """``n`` solutions drawn uniformly; each at most once unless ``replace``. See ``SolutionSet.sample``.
+
+        To draw repeatedly, keep the ``solution_set()`` and sample that.
+        """
+        return self.solution_set(time_limit, engine).sample(n, seed, replace)
+
+    def to_numpy(self, time_limit: float | None = None, engine: str = "native") -> NDArray[np.int64]:
+        """Every solution as an int64 array [count, variables], a row a solution, a column a variable as declared.
+
+        The rows come in the order of ``solution_set()``. See ``SolutionSet.to_numpy`` for what is raised.
+        """
+        start = time.perf_counter()
+        found = self.solution_set(time_limit, engine)
+        return found.to_numpy(None if time_limit is None else max(0.0, time_limit - time.perf_counter() + start))
+
+    def contains(self, assignment: Mapping[str, int]) -> bool:
+        """Whether an assignment of every variable is a solution. Raises ConstrintError as ``check`` does."""
+        return not self.check(assignment)
+
+    def neighbours(self, assignment: Mapping[str, int], kind: Neighbourhood = "hamming") -> Iterator[Solution]:
+        """The solutions that differ from an assignment in one variable, in order of declaration and value.
+
+        kind: "hamming", the variable takes any other of its values; "adjacent", the next smaller or larger of them.
+        The assignment itself need not be a solution. Raises ConstrintError as ``check`` does.
+        """
+        from constrint.neighbours import neighbours
+
+        return neighbours(self, assignment, kind)
+
+    def exclude(self, assignment: Mapping[str, int], label: str | None = None) -> Constraint:
+        """Require that a solution differs from an assignment somewhere.
+
+        The assignment may leave variables out; then whatever agrees with it on those it names is excluded.
+        """
+        if not assignment:
+            raise ConstrintError("exclude needs a value for at least one variable")
+        values = [build.exact_int(value, f"the value of {name!r}") for name, value in assignment.items()]
+        same = build.table([build.variable(name) for name in assignment], [values])
+        words = ", ".join(f"{name} = {value}" for name, value in zip(assignment, values, strict=True))
+        return self.add(~same, label if label is not None else f"not ({words})")
 
     def explain(self, time_limit: float | None = None, engine: str = "native") -> list[Constraint]:
         """A minimal set of constraints that cannot hold together over these domains: without any one of them the

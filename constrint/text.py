@@ -1,4 +1,4 @@
-"""Reading and writing problems: ConstrINT text, and tuning spaces (parameters and Python restrictions)."""
+"""Reading and writing problems: ConstrINT text, tuning spaces (parameters and Python restrictions), T1 documents."""
 
 from __future__ import annotations
 
@@ -12,8 +12,23 @@ from constrint.errors import ConstrintError
 from constrint.expr import exact_int
 from constrint.model import Problem
 from constrint.python_text import parse_restriction, print_expression
+from constrint.t1 import load_t1, print_t1
 
-__all__ = ["load_space", "parse_constrint", "parse_restriction", "print_constrint", "print_space", "read_problem"]
+__all__ = [
+    "FORMATS",
+    "load_space",
+    "load_t1",
+    "parse_constrint",
+    "parse_restriction",
+    "print_constrint",
+    "print_space",
+    "print_t1",
+    "read_problem",
+    "write_problem",
+]
+
+FORMATS = ("constrint", "space", "t1")
+"""ConstrINT text; tune_params and restrictions; Kernel Tuner's T1."""
 
 
 def load_space(space: Mapping[str, Any], name: str = "") -> Problem:
@@ -56,8 +71,8 @@ def print_space(problem: Problem) -> dict[str, Any]:
 
 
 def read_problem(path: str | Path) -> Problem:
-    """The problem in a file: a tuning space in .json, .yaml or .yml (or any file whose text starts with "{"), else
-    ConstrINT text.
+    """The problem in a file: a tuning space or a T1 document in .json, .yaml or .yml (or any file whose text starts
+    with "{"), else ConstrINT text. T1 is what has an entry "ConfigurationSpace".
 
     Raises ConstrintError for a file that cannot be read or is neither; a syntax error says line and column.
     """
@@ -68,10 +83,54 @@ def read_problem(path: str | Path) -> Problem:
         raise ConstrintError(f"cannot read {path}: {error}") from None
     suffix = path.suffix.lower()
     if suffix == ".json" or (suffix not in (".yaml", ".yml") and text.lstrip().startswith("{")):
-        return load_space(_json(text, path), str(path))
+        return _load(_json(text, path), str(path))
     if suffix in (".yaml", ".yml"):
-        return load_space(_yaml(text, path), str(path))
+        return _load(_yaml(text, path), str(path))
     return parse_constrint(text, str(path))
+
+
+def write_problem(problem: Problem, path: str | Path, format: str | None = None) -> None:
+    """Write a problem to a file that ``read_problem`` reads back.
+
+    format: one of FORMATS; by default "t1" where the name ends in .t1.json, "space" for other .json, .yaml and .yml,
+    else "constrint". Raises ConstrintError for what the format cannot hold, or a file that cannot be written.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if format is None:
+        t1 = path.name.lower().endswith(".t1.json")
+        format = "t1" if t1 else "space" if suffix in (".json", ".yaml", ".yml") else "constrint"
+    if format not in FORMATS:
+        raise ConstrintError(f"unknown format {format!r}; known: {', '.join(FORMATS)}")
+    if format == "constrint":
+        if suffix in (".json", ".yaml", ".yml"):
+            raise ConstrintError(f"{path} would be read as {suffix[1:]}, not as ConstrINT text; choose another suffix")
+        text = print_constrint(problem)
+    else:
+        document = print_space(problem) if format == "space" else print_t1(problem)
+        text = _dump_yaml(document) if suffix in (".yaml", ".yml") else _dump_json(document)
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConstrintError(f"cannot write {path}: {error}") from None
+
+
+def _load(document: Any, name: str) -> Problem:
+    if isinstance(document, Mapping) and "ConfigurationSpace" in document:
+        return load_t1(document, name)
+    return load_space(document, name)
+
+
+def _dump_json(document: Any) -> str:
+    import json
+
+    return json.dumps(document, indent=1) + "\n"
+
+
+def _dump_yaml(document: Any) -> str:
+    import yaml
+
+    return str(yaml.safe_dump(document, sort_keys=False))
 
 
 def _json(text: str, path: Path) -> Any:

@@ -1,0 +1,302 @@
+"""Solution sets in factored form: counted, indexed, sampled and listed without ever multiplying out.
+
+Variables that no constraint joins are factors of their own; those that constraints join form a group, held as a
+diagram (``constrint.diagram``). The set is the product of its factors.
+"""
+
+from __future__ import annotations
+
+import operator
+import random
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from math import prod
+from typing import TYPE_CHECKING, Any, Protocol, overload
+
+from constrint.diagram import Diagram, TooLarge, build, check_time, from_rows
+from constrint.domains import Domain, size
+from constrint.engine import ENGINES, _core, has_core, question
+from constrint.errors import ConstrintError
+from constrint.order import improved, proposals
+from constrint.presolve import presolve
+from constrint.program import Code, Op, Program
+from constrint.residual import Term, residual
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from constrint.model import Problem, Solution
+
+QUICK = (4_000, 40_000)
+"""Steps allowed to the proposed orders before one is improved."""
+PATIENT = (400_000, 4_000_000, 20_000_000)
+"""Steps allowed after that; more than the last would take over a gigabyte."""
+BATCH = 2048
+"""Solutions decoded at a time while iterating."""
+
+
+class Factor(Protocol):
+    """The solutions over one group of variables; see ``constrint.diagram.Diagram``."""
+
+    @property
+    def total(self) -> int: ...
+
+    @property
+    def size(self) -> int: ...
+
+    def decode(self, indices: Sequence[int]) -> list[tuple[int, ...]]: ...
+
+    def index(self, values: Sequence[int]) -> int: ...
+
+    def fill(self, columns: Sequence[Any], deadline: float | None = None) -> None: ...
+
+    def spread(self, values: Any, inner: int, column: Any, deadline: float | None = None) -> None: ...
+
+
+class SolutionSet:
+    """Every solution of a problem, as it was when the set was made; immutable.
+
+    Solutions are numbered from 0 in lexicographic order of ``order``, smallest values first: ``set[i]``, ``set[a:b]``
+    (a list), ``set[-1]``. ``solution in set`` and ``set.index(solution)`` ask the other way round. ``count`` is exact
+    at any size; ``len`` gives the same up to sys.maxsize.
+
+    names: the variables as declared. order: the variables, most significant first. nodes: nodes of all diagrams.
+    """
+
+    def __init__(self, names: Sequence[str], factors: Sequence[tuple[Sequence[str], Factor]]) -> None:
+        self.names = tuple(names)
+        self._factors = list(factors)
+        self.order = tuple(name for group, _ in factors for name in group)
+        self.count = prod(factor.total for _, factor in factors)
+        self.nodes = sum(factor.size for _, factor in factors)
+        # A solution is decoded as one tuple in ``order``; this is where each declared variable stands in it.
+        self._places = [self.order.index(name) for name in self.names] if self.count else []
+
+    def __repr__(self) -> str:
+        return f"<SolutionSet of {self.count:,} solutions over {len(self.names)} variables, {self.nodes:,} nodes>"
+
+    def __len__(self) -> int:
+        if self.count > sys.maxsize:
+            raise OverflowError(f"the set holds {self.count:,} solutions, more than len() can say; use .count")
+        return self.count
+
+    def __bool__(self) -> bool:
+        return self.count > 0
+
+    @overload
+    def __getitem__(self, which: int) -> Solution: ...
+    @overload
+    def __getitem__(self, which: slice) -> list[Solution]: ...
+    def __getitem__(self, which: int | slice) -> Solution | list[Solution]:
+        """The solution of an index, or a list of those of a slice. Raises IndexError beyond the last."""
+        if isinstance(which, slice):
+            return self._decode(range(*which.indices(self.count)))
+        index = operator.index(which)
+        if not -self.count <= index < self.count:
+            raise IndexError(f"no solution {index:,}; the set holds {self.count:,}")
+        return self._decode([index % self.count])[0]
+
+    def __iter__(self) -> Iterator[Solution]:
+        start = 0
+        while start < self.count:
+            yield from self._decode(range(start, min(start + BATCH, self.count)))
+            start += BATCH
+
+    def __contains__(self, solution: object) -> bool:
+        return isinstance(solution, Mapping) and self._find(solution) >= 0
+
+    def index(self, solution: Mapping[str, int]) -> int:
+        """The index of a solution; raises ValueError for anything else."""
+        found = self._find(solution)
+        if found < 0:
+            raise ValueError(f"{dict(solution)} is not in the set")
+        return found
+
+    def sample(self, n: int, seed: int | None = None, replace: bool = False) -> list[Solution]:
+        """``n`` solutions drawn uniformly, in random order; each at most once unless ``replace``.
+
+        The same seed gives the same sample, whichever of the native and Python engines made the set. Raises
+        ConstrintError where there are fewer than ``n`` solutions (or none).
+        """
+        if n < 0 or (n > self.count and not (replace and self.count)):
+            raise ConstrintError(
+                f"cannot draw {n:,} solutions from {self.count:,}" + ("" if replace else " without repeats")
+            )
+        rng = random.Random(seed)
+        if replace:
+            return self._decode([rng.randrange(self.count) for _ in range(n)])
+        if self.count <= sys.maxsize:
+            return self._decode(rng.sample(range(self.count), n))
+        drawn: dict[int, None] = {}
+        while len(drawn) < n:
+            drawn[rng.randrange(self.count)] = None
+        return self._decode(list(drawn))
+
+    def to_numpy(self, time_limit: float | None = None) -> NDArray[np.int64]:
+        """All solutions as an int64 array [count, variables], a row a solution in the order of the set, a column a
+        variable in the order of ``names``; each column is contiguous.
+
+        Raises ConstrintError where the array would not fit this machine's memory or a value 64 bits, TimeLimit after
+        ``time_limit`` seconds.
+        """
+        from constrint.listing import to_numpy
+
+        deadline = None if time_limit is None else time.perf_counter() + time_limit
+        return to_numpy(self.names, self._factors, self.count, deadline)
+
+    def _find(self, solution: Mapping[Any, Any]) -> int:
+        if set(solution) != set(self.names) or not self.count:
+            return -1
+        index = 0
+        for group, factor in self._factors:
+            values = [solution[name] for name in group]
+            if not all(isinstance(value, int) or hasattr(value, "__index__") for value in values):
+                return -1
+            place = factor.index([operator.index(value) for value in values])
+            if place < 0:
+                return -1
+            index = index * factor.total + place
+        return index
+
+    def _decode(self, indices: Sequence[int]) -> list[Solution]:
+        columns = []
+        rest = list(indices)
+        for _, factor in reversed(self._factors):
+            total = factor.total
+            if total == 1:
+                columns.append(factor.decode([0]) * len(rest))
+                continue
+            columns.append(factor.decode([index % total for index in rest]))
+            rest = [index // total for index in rest]
+        columns.reverse()
+        found = []
+        for parts in zip(*columns, strict=True):
+            values = [value for part in parts for value in part]
+            found.append(dict(zip(self.names, [values[place] for place in self._places], strict=True)))
+        return found
+
+
+class DoesNotFactor(ConstrintError):
+    """No order of the variables keeps the diagram of a group small enough to build."""
+
+
+def solution_set(problem: Problem, engine: str = "native", deadline: float | None = None) -> SolutionSet:
+    """The problem's solutions in factored form. "cp-sat" lists them all first.
+
+    Raises DoesNotFactor where a diagram would take more than some twenty million steps, TimeLimit after ``deadline``,
+    a time.perf_counter() value.
+    """
+    names = list(problem.domains)
+    if engine == "cp-sat":
+        rows = []
+        for solution in question(problem, engine).solutions(dict.fromkeys(names, False)):
+            check_time(deadline)
+            rows.append(tuple(solution[name] for name in names))
+        return SolutionSet(names, [(names, from_rows(rows, [problem.domains[name] for name in names]))])
+    if engine not in ENGINES:
+        raise ConstrintError(f"unknown engine {engine!r}; known: {', '.join(ENGINES)}")
+    native = engine == "native" and has_core()
+    program, _ = presolve(problem)
+    groups = None if program is None else _groups(program)
+    if program is None or groups is None:
+        return SolutionSet(names, [(names, Diagram([], [], [[1]], -1, 0))])
+    factors: list[tuple[list[str], Factor]] = []
+    for variables, codes, terms in groups:
+        order, factor = _factor(problem.name, program, variables, codes, terms, native, deadline)
+        factors.append(([names[v] for v in order], factor))
+        if not factor.total:
+            return SolutionSet(names, factors)
+    return SolutionSet(names, factors)
+
+
+def count(problem: Problem, engine: str, time_limit: float | None) -> int:
+    """The number of solutions; by search, in little memory and more time, where they do not factor."""
+    deadline = None if time_limit is None else time.perf_counter() + time_limit
+    if engine != "cp-sat":
+        try:
+            return solution_set(problem, engine, deadline).count
+        except DoesNotFactor:
+            time_limit = None if deadline is None else max(0.0, deadline - time.perf_counter())
+    return question(problem, engine).count(time_limit)
+
+
+_Group = tuple[list[int], list[Code], list[Term]]
+
+
+def _groups(program: Program) -> list[_Group] | None:
+    """Variables joined by constraints, with those constraints; None where one of these can never hold."""
+    root = list(range(len(program.names)))
+
+    def find(v: int) -> int:
+        while root[v] != v:
+            root[v] = v = root[root[v]]
+        return v
+
+    domains = program.domains
+    kept: list[tuple[int, Code, Term]] = []
+    for code in program.codes:
+        term = residual(code, domains)
+        if term.op == Op.CONST:
+            if term.start != 1:
+                return None
+            continue
+        scope = [v for v in code.variables if domains[v][0] != domains[v][-1]]
+        kept.append((scope[0], code, term))
+        for v in scope[1:]:
+            # The smaller position is the root, so that groups come in order of declaration.
+            a, b = sorted((find(v), find(scope[0])))
+            root[b] = a
+    groups: dict[int, _Group] = {find(v): ([], [], []) for v in range(len(root))}
+    for v in range(len(root)):
+        groups[find(v)][0].append(v)
+    for v, code, term in kept:
+        groups[find(v)][1].append(code)
+        groups[find(v)][2].append(term)
+    return list(groups.values())
+
+
+def _factor(
+    name: str,
+    program: Program,
+    variables: list[int],
+    codes: list[Code],
+    terms: list[Term],
+    native: bool,
+    deadline: float | None,
+) -> tuple[list[int], Factor]:
+    """The order and the diagram of one group: the proposed orders race with growing allowances."""
+    orders = proposals(program, codes, terms, variables) if len(variables) > 1 else [variables]
+    for limit in (*QUICK, *PATIENT):
+        if limit == PATIENT[0] and len(variables) > 2:
+            better = improved(terms, orders[0], program.domains)
+            orders = [better, *(order for order in orders if order != better)]
+        for order in orders:
+            try:
+                return order, _build(terms, order, program.domains, limit, native, deadline)
+            except TooLarge:
+                continue
+    raise DoesNotFactor(
+        f"the solutions of {name!r} over {', '.join(program.names[v] for v in variables)} do not factor: no order of "
+        f"these variables was done in {PATIENT[-1]:,} steps; iterate over solutions(), or narrow the domains"
+    )
+
+
+def _build(
+    terms: Sequence[Term],
+    order: Sequence[int],
+    domains: Sequence[Domain],
+    limit: int,
+    native: bool,
+    deadline: float | None,
+) -> Factor:
+    if native and any(size(domains[v]) > 1 for v in order):
+        from constrint.native_diagram import NativeDiagram, Overflow, fits
+
+        if fits(terms, [domains[v] for v in order]):
+            try:
+                return NativeDiagram(_core(), terms, order, domains, limit, deadline)
+            except Overflow:
+                return build(terms, order, domains, limit, deadline)
+    return build(terms, order, domains, limit, deadline)

@@ -1,0 +1,104 @@
+"""The C++ core's diagrams behind the same calls as ``constrint.diagram``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from constrint.diagram import TooLarge
+from constrint.domains import Domain, size
+from constrint.errors import TimeLimit
+from constrint.program import Op
+from constrint.residual import SAFE, Term
+from constrint.residual import fits as term_fits
+
+_MASK = (1 << 64) - 1
+
+
+class Overflow(Exception):
+    """A count of more than 128 bits, which the Python twin can hold."""
+
+
+def fits(terms: Sequence[Term], domains: Sequence[Domain]) -> bool:
+    """Whether the core's 64-bit numbers and 32-bit positions suffice for these constraints and domains."""
+    small = all(max(abs(domain[0]), abs(domain[-1])) <= SAFE and size(domain) < 1 << 32 for domain in domains)
+    return small and all(term_fits(term) for term in terms)
+
+
+class NativeDiagram:
+    """See ``constrint.diagram.Diagram``."""
+
+    def __init__(
+        self,
+        core: Any,
+        terms: Sequence[Term],
+        order: Sequence[int],
+        domains: Sequence[Domain],
+        limit: int,
+        deadline: float | None,
+    ) -> None:
+        place = {v: d for d, v in enumerate(order)}
+        self.core, self.domains = core, [domains[v] for v in order]
+        choices = [
+            ([], domain[0], domain.step, size(domain)) if isinstance(domain, range) else (domain, 0, 0, len(domain))
+            for domain in self.domains
+        ]
+        constraints = [_nodes(term, place, core.UNDEFINED) for term in terms]
+        try:
+            self.diagram = core.Diagram(constraints, choices, limit, _seconds(deadline))
+        except core.DiagramTooLarge:
+            raise TooLarge from None
+        except core.DiagramOverflow:
+            raise Overflow from None
+        except core.DiagramTimeLimit:
+            raise TimeLimit("the time limit passed before the answer was known") from None
+        high, low = self.diagram.total
+        self.total: int = high << 64 | low
+        self.size: int = self.diagram.size
+        self.steps: int = self.diagram.steps
+
+    def decode(self, indices: Sequence[int]) -> list[tuple[int, ...]]:
+        """The solutions of these indices, each within 0 .. total - 1."""
+        flat = self.diagram.decode([index >> 64 for index in indices], [index & _MASK for index in indices])
+        return list(zip(*[iter(flat)] * len(self.domains), strict=True))
+
+    def index(self, values: Sequence[int]) -> int:
+        """The index of a solution, by layer; -1 for anything else."""
+        if any(abs(value) > SAFE for value in values):
+            return -1
+        found = self.diagram.index(values)
+        return -1 if found is None else found[0] << 64 | found[1]
+
+    def fill(self, columns: Sequence[Any], deadline: float | None = None) -> None:
+        """Write every solution, in order, into the first ``total`` places of one column of int64 a layer."""
+        try:
+            self.diagram.fill(columns, _seconds(deadline))
+        except self.core.DiagramTimeLimit:
+            raise TimeLimit("the time limit passed before the table was filled") from None
+
+    def spread(self, values: Any, inner: int, column: Any, deadline: float | None = None) -> None:
+        """Fill a column with each value ``inner`` times, over and over."""
+        try:
+            self.core.spread(values, inner, column, _seconds(deadline))
+        except self.core.DiagramTimeLimit:
+            raise TimeLimit("the time limit passed before the table was filled") from None
+
+
+def _seconds(deadline: float | None) -> float:
+    return -1.0 if deadline is None else max(0.0, deadline - time.perf_counter())
+
+
+def _nodes(root: Term, place: dict[int, int], undefined: int) -> list[tuple[object, ...]]:
+    """The tree in postorder, as the core takes it."""
+    nodes: list[tuple[object, ...]] = []
+
+    def append(term: Term) -> int:
+        args = [append(arg) for arg in term.args]
+        start = place[term.start or 0] if term.op == Op.VAR else undefined if term.start is None else term.start
+        rows = [x for row in term.rows for x in row]
+        nodes.append((int(term.op), args, start, term.coefs, rows, term.span))
+        return len(nodes) - 1
+
+    append(root)
+    return nodes
