@@ -1,25 +1,31 @@
-"""A cell of one's own: the minimal gated unit (Zhou et al. 2016, arXiv:1603.09420), reset after the product.
+"""A cell of one's own, from scratch: FastGRNN (Kusupati et al. 2018, arXiv:1901.02358).
 
-    tilesmith cells show examples/own_cell.py:MGU
-    tilesmith plan examples/own_cell.py:MGU --gpu h200 --batch 16 --seq 1024 --heads 12 --head-dim 64 --dtype bfloat16
+    tilesmith cells show examples/own_cell.py:FASTGRNN
+    tilesmith plan examples/own_cell.py:FASTGRNN --gpu h200 --batch 16 --seq 1024 --heads 12 --head-dim 64
 
-One gate f both forgets and resets; as in PyTorch's GRU, it resets the recurrent product, R h, rather than h.
+The update gate and the candidate share one sum a = R h + Wx and differ by their biases, z and n. Gates with a bias
+alone are learned numbers of each unit: these two, and the two weights of the mixture.
 """
 
 from kernelgen.cells.language import Cell, Gate, sigmoid, tanh
 
 
 def step(gate, state):
-    f = sigmoid(gate.f)
-    candidate = tanh(gate.x + f * gate.g)
-    return {"h": state.h + f * (candidate - state.h)}
+    update = sigmoid(gate.a + gate.z)
+    candidate = tanh(gate.a + gate.n)
+    weight = sigmoid(gate.zeta) * (1 - update) + sigmoid(gate.nu)
+    return {"h": weight * candidate + update * state.h}
 
 
-MGU = Cell(
-    name="mgu",
-    title="Minimal gated unit",
-    paper="Zhou et al. 2016, arXiv:1603.09420",
+def number(name):
+    return Gate(name, recurrent=False, input=False)
+
+
+FASTGRNN = Cell(
+    name="fastgrnn",
+    title="FastGRNN",
+    paper="Kusupati et al. 2018, arXiv:1901.02358",
     states=("h",),
-    gates=(Gate("f"), Gate("x", recurrent=False), Gate("g", input=False, bias=False)),
+    gates=(Gate("a", bias=False), number("z"), number("n"), number("zeta"), number("nu")),
     step=step,
 )

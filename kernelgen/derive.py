@@ -222,15 +222,18 @@ def _tidy(tape: _Tape, results: list[Any], given: set[Any]) -> tuple[list[tuple[
 
 
 def _factored(expression: Any) -> Any:
-    """a x + b x as (a + b) x: where x is a gradient, the sum is ready before it."""
+    """a x + b x + c as (a + b) x + c: where x is a gradient, a + b is ready before it."""
     if not expression.is_Add:
         return expression
-    terms = [set(sympy.Mul.make_args(term)) for term in expression.args]
-    common = {factor for factor in set.intersection(*terms) if not is_constant(factor)}
-    if not common:
+    factors = [[part for part in sympy.Mul.make_args(term) if not is_constant(part)] for term in expression.args]
+    counts = Counter(part for parts in factors for part in set(parts))
+    shared = min(counts, key=lambda part: (-counts[part], part.sort_key()))
+    if counts[shared] < 2:
         return expression
-    shared = sympy.Mul(*common)
-    return sympy.Mul(shared, sympy.Add(*(term / shared for term in expression.args)))
+    inside = [term for term, parts in zip(expression.args, factors, strict=True) if shared in parts]
+    outside = [term for term in expression.args if term not in inside]
+    common = _factored(sympy.Add(*(term / shared for term in inside)))
+    return sympy.Add(sympy.Mul(shared, common), *outside)
 
 
 def _order(tape: _Tape, results: list[Any], needed: set[Any]) -> list[Any]:

@@ -21,7 +21,8 @@ def random_inputs(
     """Draw the arguments of a forward kernel, in the shape's dtype and C-contiguous; the same for the same seed.
 
     Returns wx [B, T, G_in, H, D], r [G_rec, H, D, D], b [G_bias, H, D], initial [S, B, H, D], as
-    schedules.base.FORWARD_ARGUMENTS says. Random initial states are uniform in the cell's range of each state.
+    schedules.base.FORWARD_ARGUMENTS says. Random initial states and biases are uniform in the cell's ranges where it
+    gives any, and R is scaled by its gain.
     """
     random = np.random.default_rng(seed)
     dtype = numpy_dtype(shape.dtype)
@@ -31,10 +32,12 @@ def random_inputs(
         values = random.random(size, dtype=np.float32)
         return (low + (high - low) * values).astype(dtype)
 
-    reach = SPREAD / float(np.sqrt(dim))
+    reach = cell.gain * SPREAD / float(np.sqrt(dim))
     wx = uniform(-SPREAD, SPREAD, batch, seq, len(cell.input_gates), heads, dim)
     r = uniform(-reach, reach, len(cell.recurrent_gates), heads, dim, dim)
-    b = uniform(-SPREAD, SPREAD, len(cell.bias_gates), heads, dim)
+    b = np.empty((len(cell.bias_gates), heads, dim), dtype)
+    for index, gate in enumerate(cell.bias_gates):
+        b[index] = uniform(*cell.ranges.get(cell.gates[gate].name, (-SPREAD, SPREAD)), heads, dim)
     if initial == "zeros":
         states = np.zeros((len(cell.states), batch, heads, dim), dtype)
     else:

@@ -32,7 +32,7 @@ from kernelgen.cells.language import (
 )
 from kernelgen.cells.language import abs as absolute
 from kernelgen.emit.numpy import FUNCTIONS, NumpyPrinter
-from kernelgen.emit.text import equations
+from kernelgen.emit.text import backward_equations, equations
 from kernelgen.errors import CellError
 
 pytestmark = pytest.mark.unit
@@ -52,7 +52,10 @@ def good(gate: Any, state: Any) -> dict[str, Any]:
 
 
 def test_the_library_has_its_cells_in_the_gate_orders_of_pytorch() -> None:
-    assert cell_names() == ["elman", "elman_relu", "gru", "lstm", "slstm"]
+    assert cell_names() == [
+        "alrnn", "bilinear", "cfc", "elman", "elman_relu", "gru", "janet", "ligru", "lstm", "lstm_cifg", "lstm_nfg",
+        "lstm_niaf", "lstm_nig", "lstm_noaf", "lstm_nog", "lstm_peephole", "ltc", "mgu", "slstm", "ugrnn",
+    ]  # fmt: skip
     found = {name: load_cell(name) for name in cell_names()}
     assert all(cell.name == name for name, cell in found.items())
     assert [gate.name for gate in found["lstm"].gates] == ["i", "f", "g", "o"]
@@ -62,6 +65,9 @@ def test_the_library_has_its_cells_in_the_gate_orders_of_pytorch() -> None:
     assert [gru.gates[index].name for index in gru.recurrent_gates] == ["r", "z", "g"]
     assert [gru.gates[index].name for index in gru.input_gates] == ["r", "z", "n"]
     assert [gru.gates[index].name for index in gru.bias_gates] == ["r", "z", "n", "g"]
+    peephole = found["lstm_peephole"]
+    assert peephole.recurrent_gates == peephole.input_gates == (0, 1, 2, 3)
+    assert [gate.name for gate in peephole.gates] == ["i", "f", "g", "o", "p_i", "p_f", "p_o"]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +101,18 @@ def test_the_library_has_its_cells_in_the_gate_orders_of_pytorch() -> None:
         (good, {"title": "two\n#error lines"}, "the title must be one line"),
         (good, {"paper": "joined to the next line \\"}, "the paper must be one line"),
         (good, {"ranges": {"n": (0, 1)}}, "a range is given for 'n'"),
-        (good, {"ranges": {"c": (1, 0)}}, "the range of state 'c' is empty"),
+        (good, {"gates": (Gate("a"), Gate("b", bias=False)), "ranges": {"b": (0, 1)}}, "no state and no gate with a"),
+        (good, {"ranges": {"c": (1, 0)}}, "the range of 'c' is empty"),
+        (good, {"gain": 2}, "must be in (0, 1], not 2"),
+        (good, {"states": ("h", "next_c")}, "'next_c' begins as those of generated code do"),
+        (lambda g, s: good(g, s) | {"c": g.b(s.h * g.a)}, {}, "a second recurrent product, as a GRU does"),
+        (lambda g, s: good(g, s) | {"c": np.eye(2) @ s.h + g.b}, {}, "multiply by a matrix"),
+        (lambda g, s: good(g, s) | {"c": g.b @ s.h}, {}, "multiply by a matrix"),
+        (lambda g, s: good(g, s) | {"c": s.c[0] + g.b}, {}, "index units: states are one number per unit"),
+        (lambda g, s: good(g, s) | {"c": sum(s.c) + g.b}, {}, "run over units, as normalisation"),
+        (lambda g, s: good(g, s) | {"c": g.b - s.c.mean()}, {}, "sums over units for a normalisation"),
+        (lambda g, s: good(g, s) | {"c": sympy.Matrix([[g.b, s.c]])}, {}, "cannot have vectors or matrices"),
+        (lambda g, s: good(g, s) | {"c": sympy.IndexedBase("c")[0] + g.b}, {}, "index over units"),
     ],
 )
 def test_a_definition_that_makes_no_sense_is_refused_with_its_reason(
@@ -127,7 +144,8 @@ def test_fingerprints_and_sources_are_the_same_in_every_process() -> None:
         "from kernelgen.emit.cuda import cell_struct\n"
         "for name in cell_names():\n"
         "    cell = load_cell(name)\n"
-        "    print(cell.fingerprint, hashlib.sha256(cell_struct(cell).encode()).hexdigest())\n"
+        "    texts = [cell_struct(cell), cell_struct(cell, backward=True)]\n"
+        "    print(cell.fingerprint, *(hashlib.sha256(text.encode()).hexdigest() for text in texts))\n"
     )
 
     def run(seed: str) -> str:
@@ -136,14 +154,14 @@ def test_fingerprints_and_sources_are_the_same_in_every_process() -> None:
         return done.stdout.decode()
 
     first = run("1")
-    assert len(first.split()) == 10
+    assert len(first.split()) == 3 * len(cell_names())
     assert run("2") == first
 
 
 def test_listing_cells_does_not_load_sympy() -> None:
     code = "import sys; from kernelgen.cells import cell_names; print(len(cell_names()), 'sympy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
-    assert done.stdout.split() == [b"5", b"False"]
+    assert done.stdout.split() == [b"20", b"False"]
 
 
 @pytest.mark.parametrize(
@@ -195,8 +213,9 @@ def test_a_cell_of_ones_own_is_loaded_from_its_file(tmp_path: Path) -> None:
     assert load_cell(f"{file}:MINE").name == "mine"
     assert load_cell(str(file)) == load_cell(f"{file}:MINE")
     assert [path.name for path in tmp_path.iterdir()] == ["own.py"], "nothing is written beside a user's file"
-    example = load_cell(f"{ROOT / 'examples' / 'own_cell.py'}:MGU")
-    assert "h' = h + σ(f) · (tanh(x + g · σ(f)) - h)" in equations(example)
+    example = load_cell(f"{ROOT / 'examples' / 'own_cell.py'}:FASTGRNN")
+    assert "h' = h · t0 + ((1 - t0) · σ(zeta) + σ(nu)) · tanh(a + n)" in equations(example)
+    assert example.name not in cell_names()
 
 
 @pytest.mark.parametrize(
@@ -247,5 +266,7 @@ def test_the_documentation_shows_the_library_and_the_example_as_they_are() -> No
     for name in cell_names():
         for line in equations(load_cell(name)).splitlines():
             assert line in text, f"{name}: {line}"
+    for line in backward_equations(load_cell("lstm")):
+        assert f"    {line}\n" in text
     example = (ROOT / "examples" / "own_cell.py").read_text()
     assert example[example.index("from kernelgen") :] in text

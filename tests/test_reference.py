@@ -8,6 +8,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+import torch
+from cell_formulas import run
 
 from kernelgen import dtypes, reference
 from kernelgen.cells import cell_names, load_cell
@@ -38,41 +40,6 @@ def lstm(wx: Array, r: Array, b: Array, state: list[Array]) -> list[Array]:
     return [logistic(o) * np.tanh(c), c]
 
 
-def gru(wx: Array, r: Array, b: Array, state: list[Array]) -> list[Array]:
-    """As torch.nn.GRU states it, with the biases of r and z already summed."""
-    (h,) = state
-    rec = products(r, h)
-    reset = logistic(wx[0] + rec[0] + b[0])
-    update = logistic(wx[1] + rec[1] + b[1])
-    new = np.tanh(wx[2] + b[2] + reset * (rec[2] + b[3]))
-    return [(1 - update) * new + update * h]
-
-
-def elman(wx: Array, r: Array, b: Array, state: list[Array]) -> list[Array]:
-    return [np.tanh(wx[0] + products(r, state[0])[0] + b[0])]
-
-
-def elman_relu(wx: Array, r: Array, b: Array, state: list[Array]) -> list[Array]:
-    return [np.maximum(wx[0] + products(r, state[0])[0] + b[0], 0)]
-
-
-def slstm(wx: Array, r: Array, b: Array, state: list[Array]) -> list[Array]:
-    """With both exponentials written out, as the paper has them."""
-    h, c, n, m = state
-    i, f, z, o = wx + products(r, h) + b[:, None]
-    forget = np.log(logistic(f)) + m
-    new_m = np.where(n == 0, i, np.maximum(i, forget))
-    keep, add = np.exp(forget - new_m), np.exp(i - new_m)
-    c = keep * c + add * np.tanh(z)
-    n = np.maximum(keep * n + add, 1)
-    return [logistic(o) * c / n, c, n, new_m]
-
-
-BY_HAND: dict[str, Callable[[Array, Array, Array, list[Array]], list[Array]]] = {
-    "elman": elman, "elman_relu": elman_relu, "gru": gru, "lstm": lstm, "slstm": slstm,
-}  # fmt: skip
-
-
 def wide(arrays: dict[str, Array]) -> dict[str, Array]:
     return {name: array.astype(np.float64) for name, array in arrays.items()}
 
@@ -83,10 +50,8 @@ def test_the_reference_is_the_formula_written_by_hand(name: str, initial: Any) -
     cell, shape = load_cell(name), Shape(batch=3, seq=7, heads=2, head_dim=5)
     given = wide(random_inputs(cell, shape, seed=4, initial=initial))
     result = reference.forward(cell, **given)
-    state = list(given["initial"])
-    for t in range(shape.seq):
-        state = BY_HAND[name](given["wx"][:, t].transpose(1, 0, 2, 3), given["r"], given["b"], state)
-        np.testing.assert_allclose(result.states[:, :, t], np.stack(state), rtol=1e-11, atol=1e-13)
+    expected = run(cell, **{key: torch.from_numpy(array) for key, array in given.items()})
+    np.testing.assert_allclose(result.states, expected, rtol=1e-11, atol=1e-13)
     np.testing.assert_array_equal(result.last, result.states[:, :, -1])
     if initial == "zeros":
         np.testing.assert_array_equal(reference.forward(cell, **{**given, "initial": None}).states, result.states)
@@ -181,7 +146,10 @@ def test_random_inputs_have_the_shapes_of_the_contract(name: str, dtype: str) ->
         assert array.dtype == dtypes.numpy_dtype(dtype)
         assert array.flags.c_contiguous
         assert np.isfinite(array.astype(np.float32)).all()
-    assert drawn["r"].astype(np.float64).std() * 8 == pytest.approx(1.7 / 3**0.5, rel=0.05)
+    assert drawn["r"].astype(np.float64).std() * 8 == pytest.approx(cell.gain * 1.7 / 3**0.5, rel=0.05)
+    for index, gate in enumerate(cell.bias_gates):
+        low, high = cell.ranges.get(cell.gates[gate].name, (-1.7, 1.7))
+        assert low <= drawn["b"][index].astype(np.float64).min() < drawn["b"][index].astype(np.float64).max() <= high
     for index, state in enumerate(cell.states):
         low, high = cell.range(state)
         values = drawn["initial"][index].astype(np.float64)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -64,10 +64,14 @@ MAX_GATES = 32
 LARGEST = (2 - 2.0**-23) * 2.0**127
 """The largest finite float32: steps are computed in float32, so no constant may exceed it."""
 
+RESERVED = ("next_", "d_next_", "value_")
+"""What the names of generated code begin with, and so no name of a state or a gate."""
+
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*")
 _FUNCTIONS = (exp, log, tanh, abs, sign, sigmoid, log_sigmoid, softplus, relu, maximum, minimum, where)
 _ARITHMETIC = (sympy.Symbol, sympy.Integer, sympy.Rational, sympy.Float, sympy.NumberSymbol, sympy.Add, sympy.Mul)
 _NODES = (*_ARITHMETIC, sympy.Pow, *_FUNCTIONS, Relational, And, Or, Not)
+_OVER_UNITS = (sympy.Sum, sympy.Product, sympy.Indexed, sympy.IndexedBase, sympy.MatrixExpr)
 _FUNCTION_NAMES = (
     "abs, equal, exp, log, log_sigmoid, maximum, minimum, relu, sigmoid, sign, softplus, sqrt, tanh, where"
 )
@@ -100,6 +104,24 @@ class _Namespace:
         return self._symbols[name]
 
 
+_UNITS = "a step acts on each unit by itself, so it cannot "
+_NO_MATRIX = "multiply by a matrix; a gate with a recurrent product is R h already, and there is no second"
+_LIMITS = (
+    ("truth value", "the step decides with if, max or min on a symbol; use where(condition, a, b), maximum or minimum"),
+    (
+        "not callable",
+        _UNITS + "make a second recurrent product, as a GRU does that resets h before it; act on a gate's sum, R h, "
+        "after the product instead",
+    ),
+    (" @: ", _UNITS + _NO_MATRIX),
+    ("matmul: ", _UNITS + _NO_MATRIX),
+    ("not subscriptable", _UNITS + "index units: states are one number per unit, not vectors or matrices"),
+    ("not iterable", _UNITS + "run over units, as normalisation, softmax and attention do"),
+    ("has no attribute", _UNITS + "use methods of arrays, such as sums over units for a normalisation"),
+)
+"""What the form cannot express, by the words with which Python refuses it."""
+
+
 Step = Callable[[Any, Any], Mapping[str, Any] | tuple[Mapping[str, Any], Mapping[str, Any]]]
 
 
@@ -111,8 +133,11 @@ class Cell:
     one that kernels keep in the shape's 16-bit type (all others are float32). gates: in the order in which Wx, R and b
     hold them. step: ``step(gate, state)`` gets namespaces of real sympy symbols (``gate.i``, ``state.c``) and returns
     a dict from each state to its expression; to name intermediate values in the generated code and the printed
-    equations, it returns a pair of that dict and one from names to expressions. ranges: for each state the closed
-    interval in which random initial values may be drawn, (-1, 1) where it says nothing. Zeros are always legal.
+    equations, it returns a pair of that dict and one from names to expressions.
+
+    For trials on random numbers: ranges gives for a state the closed interval in which initial values may be drawn,
+    (-1, 1) where it says nothing (zeros are always legal), and for a gate that of its bias; gain is a factor on R,
+    below 1 where the recurrence would grow without bound.
 
     Raises CellError for a definition that makes no sense or that the language cannot express. Two cells are equal
     if their definitions are: see ``fingerprint``.
@@ -125,6 +150,7 @@ class Cell:
     gates: tuple[Gate, ...]
     step: Step
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    gain: float = 1.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "states", tuple(self.states))
@@ -173,11 +199,11 @@ class Cell:
             return self.step(_Namespace("gate", gate_names), _Namespace("state", self.states))
         except CellError as error:
             raise self._error(str(error)) from error
-        except TypeError as error:
-            if "truth value" not in str(error):
-                raise
-            message = "the step decides with if, max or min on a symbol; use where(condition, a, b), maximum or minimum"
-            raise self._error(message) from error
+        except (TypeError, AttributeError, ValueError) as error:
+            for words, message in _LIMITS:
+                if words in str(error):
+                    raise self._error(f"{message} ({error})") from error
+            raise
 
     @cached_property
     def fingerprint(self) -> str:
@@ -223,6 +249,23 @@ class Cell:
         """The interval in which random initial values of a state may be drawn."""
         return self.ranges.get(state, (-1.0, 1.0))
 
+    def clipped(self, bound: float) -> Cell:
+        """The same cell with its new h clamped to [-bound, bound] (FlashRNN's ``forward_clipval``).
+
+        The derivative follows: where h is clamped, it hands no gradient back. (FlashRNN's passes it on.)
+        Raises CellError for a bound that is not positive.
+        """
+        if not 0 < bound <= LARGEST:
+            raise self._error(f"h cannot be clipped to [-v, v] with v = {bound}; v must be positive")
+
+        def step(gate: Any, state: Any) -> Any:
+            result = self.step(gate, state)
+            new, named = result if isinstance(result, tuple) else (result, {})
+            h = maximum(-bound, minimum(bound, new[self.states[0]]))
+            return {**new, self.states[0]: h}, named
+
+        return replace(self, name=f"{self.name}_clipped", title=f"{self.title}, h clipped to {bound:g}", step=step)
+
     def _error(self, message: str) -> CellError:
         return CellError(f"cell {self.name!r}: {message}")
 
@@ -236,15 +279,19 @@ class Cell:
             if not isinstance(text, str) or not text.isprintable() or "\\" in text:
                 raise self._error(f"the {what} must be one line of text without a backslash, not {text!r}")
         for name in names:
+            if name.startswith(RESERVED):
+                raise self._error(f"the name {name!r} begins as those of generated code do: {', '.join(RESERVED)}")
             if names.count(name) > 1:
                 raise self._error(f"the name {name!r} is used twice; states and gates share one set of names")
         if not self.states:
             raise self._error("there is no state; the first state is the one that R multiplies")
         for name, (low, high) in self.ranges.items():
-            if name not in self.states:
-                raise self._error(f"a range is given for {name!r}, which is no state")
+            if name not in (*self.states, *(gate.name for gate in self.gates if gate.bias)):
+                raise self._error(f"a range is given for {name!r}, which is no state and no gate with a bias")
             if not low <= high:
-                raise self._error(f"the range of state {name!r} is empty: from {low} to {high}")
+                raise self._error(f"the range of {name!r} is empty: from {low} to {high}")
+        if not 0 < self.gain <= 1:
+            raise self._error(f"the gain of random recurrent weights must be in (0, 1], not {self.gain}")
 
     def _check_parts(self) -> None:
         if len(self.gates) > MAX_GATES:
@@ -260,8 +307,14 @@ class Cell:
             expression = sympy.sympify(value, strict=True)
         except sympy.SympifyError as error:
             raise self._error(f"the step gives {value!r} for {what}, which is no expression") from error
+        if not isinstance(expression, (sympy.Expr, Boolean)) or getattr(expression, "is_Matrix", False):
+            message = f"the step gives {type(value).__name__} {value!r} for {what}; {_UNITS}have vectors or matrices"
+            raise self._error(message)
         if not isinstance(expression, sympy.Expr) and not (what.startswith("name") and isinstance(expression, Boolean)):
             raise self._error(f"the step gives {value!r} for {what}, which is no number")
+        for node in sympy.preorder_traversal(expression):
+            if isinstance(node, _OVER_UNITS):
+                raise self._error(f"{what} uses {node}; {_UNITS}sum or index over units, as normalisation does")
         known = {*self.gate_symbols, *self.state_symbols}
         for symbol in sorted(expression.free_symbols - known, key=str):
             message = f"{what} uses the symbol {symbol}, which is neither a gate nor a state of this cell; "

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import sympy
 
 from kernelgen.cells.language import Cell
+from kernelgen.derive import derive
 from kernelgen.emit.lower import lower
 from kernelgen.emit.printer import ATOM, CHOICE, OR, PRODUCT, UNARY, Printer
 
@@ -81,20 +82,44 @@ def gate_equations(cell: Cell) -> list[str]:
 def state_equations(cell: Cell) -> list[str]:
     """The step: intermediate values that are used more than once, then the new states, written with a prime (c')."""
     code = lower(cell)
-    names = {f"next_{state}": f"{state}'" for state in cell.states} | {f"value_{name}": name for name in cell.names}
-    taken = {*cell.states, *cell.names, *(gate.name for gate in cell.gates)}
-    printer = TextPrinter(names)
-    lines = []
-    for symbol, expression in code.temporaries:
-        if symbol.name not in names:
-            if expression.is_Function and all(argument.is_Symbol for argument in expression.args):
-                printer.symbols[symbol.name] = printer.text(expression)  # σ(z) is as short as any name for it
-                continue
-            printer.symbols[symbol.name] = f"{symbol.name}_" if symbol.name in taken else symbol.name
-        lines.append(f"{printer.text(symbol)} = {printer.text(expression)}")
+    printer = TextPrinter(_names(cell))
+    lines = _temporaries(cell, printer, code.temporaries)
     for state, expression in zip(cell.states, code.next_states, strict=True):
         if not (expression.is_Symbol and expression.name == f"next_{state}"):
             lines.append(f"{state}' = {printer.text(expression)}")
+    return lines
+
+
+def backward_equations(cell: Cell) -> list[str]:
+    """The derived backward step. δx is the gradient of x: δc' as it comes from outside, δc the whole of it, δc(t-1)
+    that of the old state through the step alone; δi that of gate i's sum.
+    """
+    code = derive(cell)
+    printer = TextPrinter(_names(cell) | {f"d_next_{state}": f"δ{state}'" for state in cell.states})
+    lines = _temporaries(cell, printer, code.temporaries)
+    results = [f"δ{gate.name}" for gate in cell.gates] + [f"δ{state}(t-1)" for state in cell.states]
+    return lines + [f"{name} = {printer.text(value)}" for name, value in zip(results, code.outputs, strict=True)]
+
+
+def _names(cell: Cell) -> dict[str, str]:
+    return {f"next_{state}": f"{state}'" for state in cell.states} | {f"value_{name}": name for name in cell.names}
+
+
+def _temporaries(cell: Cell, printer: TextPrinter, temporaries: Sequence[tuple[Any, Any]]) -> list[str]:
+    """One line per temporary that is not as short as any name for it; the printer learns how each is written."""
+    taken = {*cell.states, *cell.names, *(gate.name for gate in cell.gates)}
+    lines = []
+    for symbol, expression in temporaries:
+        name = symbol.name
+        if name not in printer.symbols:
+            if expression.is_Function and all(argument.is_Symbol for argument in expression.args):
+                printer.symbols[name] = printer.text(expression)  # σ(z) is as short as any name for it
+                continue
+            of = name.removeprefix("d_")
+            text = name if of == name else f"δ{printer.symbols.get(of, of)}"
+            printer.symbols[name] = f"{text}_" if text in taken else text
+        text = printer.text(expression)
+        lines.append(f"{printer.text(symbol)} = {f'({text})' if isinstance(expression, sympy.Eq) else text}")
     return lines
 
 

@@ -1,0 +1,32 @@
+"""NOG of Greff et al.: the LSTM with peepholes, without an output gate: o = 1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kernelgen.cells.language import Cell, Gate, sigmoid, tanh
+
+
+def step(gate: Any, state: Any) -> dict[str, Any]:
+    """Gates: input i, forget f, candidate g, peephole weights p_i, p_f."""
+    i = sigmoid(gate.i + gate.p_i * state.c)
+    f = sigmoid(gate.f + gate.p_f * state.c)
+    c = f * state.c + i * tanh(gate.g)
+    return {"h": tanh(c), "c": c}
+
+
+CELL = Cell(
+    name="lstm_nog",
+    title="LSTM without output gate",
+    paper="Greff et al. 2017, doi:10.1109/TNNLS.2016.2582924, arXiv:1503.04069, variant NOG",
+    states=("h", "c"),
+    gates=(
+        Gate("i"),
+        Gate("f"),
+        Gate("g"),
+        Gate("p_i", recurrent=False, input=False),
+        Gate("p_f", recurrent=False, input=False),
+    ),
+    step=step,
+    ranges={"p_i": (-0.5, 0.5), "p_f": (-0.5, 0.5)},
+)
