@@ -1,7 +1,7 @@
 """Fit the register model of the resident schedule, and show how well it predicts.
 
     python benchmarks/registers.py sample --each 8 --out build/registers.jsonl   # compile a random sample of tilings
-    python benchmarks/registers.py fit build/registers.jsonl                     # print kernelgen's COEFFICIENTS
+    python benchmarks/registers.py fit build/registers.jsonl                     # print coefficients for _registers.py
     python benchmarks/registers.py table                                         # predicted against compiled
 
 No GPU is needed. `table` compiles the tilings that the model ranks best, which are the ones that tuning compiles.

@@ -12,19 +12,25 @@ if TYPE_CHECKING:
     from constrint import Constraint, Problem
     from kernelgen.cells.language import Cell
     from kernelgen.hardware import Profile
-    from kernelgen.schedules.base import Tiling
+    from kernelgen.schedules.base import Direction, Tiling
     from kernelgen.shape import Shape
 
 
 def plan(
-    cell: Cell, shape: Shape, profile: Profile, *, top: int | None = None, schedules: Iterable[str] | None = None
+    cell: Cell,
+    shape: Shape,
+    profile: Profile,
+    *,
+    top: int | None = None,
+    schedules: Iterable[str] | None = None,
+    direction: Direction = "forward",
 ) -> list[Tiling]:
     """The tilings that fit, fastest first by the model; ties in the order of their variables.
 
-    top: how many to return; all where it is None. schedules: names to consider; all where it is None.
+    top: how many to return; all where it is None. schedules: names to consider; all of the direction where it is None.
     Raises InfeasibleError where no schedule has a tiling: it names, for each, the limits that clash, with numbers.
     """
-    considered = all_schedules() if schedules is None else tuple(get(name) for name in schedules)
+    considered = all_schedules(direction) if schedules is None else tuple(get(name) for name in schedules)
     tilings: list[Tiling] = []
     reasons: list[str] = []
     for schedule in considered:

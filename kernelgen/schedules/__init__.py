@@ -6,23 +6,28 @@ import importlib
 import pkgutil
 
 from kernelgen.errors import ConfigError, near_names
-from kernelgen.schedules.base import Schedule
+from kernelgen.schedules.base import Direction, Schedule
 
 
-def schedule_names() -> list[str]:
-    """The names of all schedules, sorted. A schedule's name is its module's; helpers start with an underscore."""
+def schedule_names(direction: Direction = "forward") -> list[str]:
+    """The names of the schedules of a direction, sorted. A schedule's name is its module's, and a backward one's ends
+    in ``_backward``; helpers start with an underscore."""
     names = (module.name for module in pkgutil.iter_modules(__path__))
-    return sorted(name for name in names if not name.startswith("_") and name != "base")
+    backward = direction == "backward"
+    return sorted(
+        name for name in names if not name.startswith("_") and name != "base" and name.endswith("_backward") == backward
+    )
 
 
 def get(name: str) -> Schedule:
     """The schedule of that name. Raises ConfigError, with the near names, for an unknown one."""
-    if name not in schedule_names():
-        raise ConfigError(f"unknown schedule {name!r}; {near_names(name, schedule_names())}")
+    known = [*schedule_names("forward"), *schedule_names("backward")]
+    if name not in known:
+        raise ConfigError(f"unknown schedule {name!r}; {near_names(name, known)}")
     schedule: Schedule = importlib.import_module(f"{__name__}.{name}").SCHEDULE
     return schedule
 
 
-def all_schedules() -> tuple[Schedule, ...]:
-    """Every schedule, in order of name."""
-    return tuple(get(name) for name in schedule_names())
+def all_schedules(direction: Direction = "forward") -> tuple[Schedule, ...]:
+    """Every schedule of a direction, in order of name."""
+    return tuple(get(name) for name in schedule_names(direction))

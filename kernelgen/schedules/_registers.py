@@ -7,6 +7,7 @@ with NVRTC, fits the coefficients and prints the table below, together with how 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -17,6 +18,10 @@ Int = Any
 
 SCALE = 16
 """Coefficients are integers in units of 1/16 register, so that the model is exact on a Problem's integers."""
+
+
+Coefficients = Mapping[str, tuple[int, tuple[int, ...]]]
+"""For each architecture the constant and a coefficient for each count, in 1/16 register."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +53,8 @@ class ResidentCounts:
     writes: Int
 
 
-# Constant first, then a coefficient for each count, in 1/16 register. Fitted by benchmarks/registers.py.
-COEFFICIENTS: dict[str, tuple[int, tuple[int, ...]]] = {
+# Fitted by benchmarks/registers.py.
+FORWARD_COEFFICIENTS: Coefficients = {
     "sm_80": (154, (9, 63, 33, 20, 10, 4, 15, 4, 0, 34, 0, 11, 98, 16, 82, 124)),
     "sm_89": (169, (8, 75, 14, 20, 9, 5, 15, 1, 0, 31, 3, 13, 118, 17, 91, 102)),
     "sm_90a": (199, (10, 62, 44, 14, 9, 3, 20, 3, 3, 38, 2, 10, 105, 57, 109, 92)),
@@ -60,8 +65,33 @@ STANDS_FOR = {"sm_86": "sm_89"}
 """Architectures whose registers another's coefficients predict; unknown ones take sm_90a's."""
 
 
-def predicted_registers(counts: ResidentCounts, arch: str) -> Int:
-    """Registers per thread, as the compiler will report them, for a target such as "sm_90a"."""
-    constant, coefficients = COEFFICIENTS.get(STANDS_FOR.get(arch, arch), COEFFICIENTS["sm_90a"])
-    terms = [weight * count for weight, count in zip(coefficients, astuple(counts), strict=True)]
+def predicted_registers(counts: Any, coefficients: Coefficients, arch: str) -> Int:
+    """Registers per thread, as the compiler will report them, for a target such as "sm_90a". counts: a dataclass of
+    ints or expressions, with a coefficient for each field."""
+    constant, weights = coefficients.get(STANDS_FOR.get(arch, arch), coefficients["sm_90a"])
+    terms = [weight * count for weight, count in zip(weights, astuple(counts), strict=True)]
     return cdiv(constant + sum(terms[1:], start=terms[0]), SCALE)
+
+
+@dataclass(frozen=True)
+class BackwardCounts:
+    """As ResidentCounts, for the backward schedule. states: gradients carried; inputs: words of all planes read."""
+
+    weights: Int
+    fragments: Int
+    loading: Int
+    more_chains: Int
+    hidden: Int
+    states: Int
+    inputs: Int
+    elements: Int
+    live: Int
+    padded: Int
+    copies: Int
+    writes: Int
+
+
+# Fitted by benchmarks/registers.py.
+BACKWARD_COEFFICIENTS: Coefficients = {
+    "sm_90a": (400, (14, 40, 30, 4, 4, 16, 16, 20, 8, 60, 60, 60)),
+}

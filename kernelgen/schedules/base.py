@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from constrint import Problem
@@ -29,6 +29,31 @@ inputs. initial [S, B, H, D]: states before the first step, or null for zeros. s
 [G, B, T, H, D]: output where the shape saves "gates" (each gate's sum before the pointwise step), else null.
 batch, seq: int32. All arrays are C-contiguous and of the shape's dtype.
 """
+
+
+BACKWARD_ENTRY = "tilesmith_backward"
+
+BACKWARD_ARGUMENTS = (
+    "r",
+    "initial",
+    "states",
+    "gates",
+    "d_states",
+    "d_last",
+    "d_wx",
+    "d_rest",
+    "d_initial",
+    "batch",
+    "seq",
+)
+"""The arguments of every backward kernel, in order; d_ marks the gradient of what follows it. r, initial as forward;
+states [S, B, T, H, D] and gates [G, B, T, H, D] as a forward kernel saved them. d_states [K, B, T, H, D], K = 1 (h)
+where the shape saves "hidden", else S; d_last [S, B, H, D] or null for zeros. Outputs: d_wx [B, T, G_in, H, D], d_rest
+[G - G_in, B, T, H, D] of the gates without an input (null where there is none), d_initial [S, B, H, D].
+The gradients of R and b are one product and one sum over all steps of the gates' gradients.
+"""
+
+Direction = Literal["forward", "backward"]
 
 
 @dataclass(frozen=True)
@@ -91,6 +116,7 @@ class Schedule(Protocol):
     """One way of running a recurrence on a GPU."""
 
     name: str
+    direction: Direction
 
     def problem(self, cell: Cell, shape: Shape, profile: Profile) -> Problem:
         """State the tile variables and the constraints of running ``cell`` at ``shape`` on ``profile``."""

@@ -10,28 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from constrint import Problem, cdiv, minimum
 from kernelgen.cells.language import Cell
-from kernelgen.cost import StepWork, clocks_per_step
+from kernelgen.cost import StepWork
 from kernelgen.emit.cost import cell_cost
 from kernelgen.emit.kernel import forward_source
-from kernelgen.errors import InfeasibleError
 from kernelgen.hardware import Profile
-from kernelgen.schedules._limits import add_limits
-from kernelgen.schedules._registers import ResidentCounts, predicted_registers
-from kernelgen.schedules.base import Launch, Resources, Source, Tiling
+from kernelgen.schedules._batch_tiled import BATCH_TILES, PREFETCH, BatchTiled, Int
+from kernelgen.schedules._limits import CHUNK, vector_width
+from kernelgen.schedules._registers import FORWARD_COEFFICIENTS, ResidentCounts
+from kernelgen.schedules.base import Direction, Source, Tiling
 from kernelgen.shape import Shape
-
-Int = Any
-"""An int, or an expression over a Problem's variables."""
-
-CHUNK = 16
-"""Bytes of the unit in which shared memory is laid out: 8 elements of 16 bits."""
-
-NEEDS = (("ldmatrix", "ldmatrix"), ("cp_async", "asynchronous copies"))
-"""Features a GPU must have, and what to call them."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +69,8 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Int]) -> Sizes:
         columns=columns,
         column_tiles=column_tiles,
         elements=octets * column_tiles * columns,
-        copies=cdiv(inputs * rows * (d // _vector_width(d)), warps * 32),
-        writes=cdiv(_planes(cell, shape) * rows * (d // _vector_width(d)), warps * 32),
+        copies=cdiv(inputs * rows * (d // vector_width(d)), warps * 32),
+        writes=cdiv(_planes(cell, shape) * rows * (d // vector_width(d)), warps * 32),
         matrices=cdiv(inputs, 3 - columns),
         shared_memory=2 * (hidden + staged) + ring + weights + partial,
     )
@@ -92,77 +82,39 @@ def _planes(cell: Cell, shape: Shape) -> int:
     return {"hidden": 1, "states": states, "gates": states + len(cell.gates)}[shape.save]
 
 
-def _vector_width(head_dim: int) -> int:
-    return next(width for width in (8, 4, 2, 1) if head_dim % width == 0)
-
-
-class Resident:
+class Resident(BatchTiled):
     """See the module."""
 
     name = "resident"
+    direction: Direction = "forward"
+    coefficients = FORWARD_COEFFICIENTS
 
-    def problem(self, cell: Cell, shape: Shape, profile: Profile) -> Problem:
-        """Tile variables and constraints. Raises InfeasibleError for a GPU without the instructions it needs."""
-        self._check_instructions(shape, profile)
-        d = shape.head_dim
-        problem = Problem(f"resident schedule of {cell.name}, {shape}, on {profile.name}")
-        v = {
+    def variables(self, problem: Problem, cell: Cell, shape: Shape) -> Mapping[str, Int]:
+        """Declare the tile variables, in the order of the template's fields."""
+        groups = -(-shape.head_dim // 32)
+        return {
             "units_per_warp": problem.variable("units_per_warp", [8, 16]),
-            "batch_tile": problem.variable("batch_tile", [4, 8, 16, 24, 32]),
-            "k_split": problem.variable("k_split", range(1, min(4, -(-d // 32)) + 1)),
-            "register_groups": problem.variable("register_groups", range(0, -(-d // 32) + 1)),
+            "batch_tile": problem.variable("batch_tile", BATCH_TILES),
+            "k_split": problem.variable("k_split", range(1, min(4, groups) + 1)),
+            "register_groups": problem.variable("register_groups", range(0, groups + 1)),
             "chains": problem.variable("chains", [1, 2, 4]),
-            "prefetch": problem.variable("prefetch", [2, 3, 4, 6, 8, 12]),
+            "prefetch": problem.variable("prefetch", PREFETCH),
         }
-        s = sizes(cell, shape, v)
-        problem.add(v["register_groups"] <= s.groups, "no more groups of R in registers than a warp has")
-        problem.add((s.groups - 1) * v["k_split"] < -(-d // 32), "every warp of a K split has a part of K")
-        problem.add(v["chains"] <= 2 * s.groups, "no more accumulator chains than matrix instructions in a row")
-        problem.add(
-            (v["batch_tile"] <= 8) | (v["batch_tile"] < shape.batch + 8), "a batch tile that the batch can fill"
-        )
-        add_limits(
-            problem,
-            profile,
-            warps=s.warps,
-            registers=predicted_registers(self.counts(cell, shape, v, s), profile.arch),
-            shared_memory=s.shared_memory,
-        )
-        return problem
 
-    def tiling(self, cell: Cell, shape: Shape, profile: Profile, values: Mapping[str, int]) -> Tiling:
-        """Predicted resources and clocks of one solution."""
-        s = sizes(cell, shape, values)
-        threads = 32 * s.warps
-        registers = predicted_registers(self.counts(cell, shape, values, s), profile.arch)
-        blocks = shape.heads * -(-shape.batch // values["batch_tile"])
-        fit = profile.occupancy(threads, registers, s.shared_memory)
-        resources = Resources(registers, s.shared_memory, threads, blocks, fit)
-        # Blocks beyond what fits wait for a whole sequence; the busiest multiprocessor decides.
-        share = -(-blocks // profile.multiprocessors)
-        together = min(share, max(fit, 1))
-        waves = -(-share // together)
-        clocks = clocks_per_step(self._work(cell, shape, values, s), profile, together - 1, values["prefetch"])
-        return Tiling(self.name, dict(values), resources, clocks * waves)
+    def sizes(self, cell: Cell, shape: Shape, v: Mapping[str, Int]) -> Sizes:
+        """The sizes of cuda/resident.cuh."""
+        return sizes(cell, shape, v)
+
+    def rules(self, problem: Problem, v: Mapping[str, Int], s: Sizes, shape: Shape) -> None:
+        """Constraints of the template."""
+        problem.add(v["register_groups"] <= s.groups, "no more groups of R in registers than a warp has")
+        groups = -(-shape.head_dim // 32)
+        problem.add((s.groups - 1) * v["k_split"] < groups, "every warp of a K split has a part of K")
+        problem.add(v["chains"] <= 2 * s.groups, "no more accumulator chains than matrix instructions in a row")
 
     def source(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Source:
         """The kernel: an instantiation of cuda/resident.cuh."""
         return forward_source("Resident", cell, shape, profile.arch, tiling.values, tiling.resources)
-
-    def launch(self, shape: Shape, tiling: Tiling) -> Launch:
-        """One block per head and tile of the batch."""
-        grid = (shape.heads, -(-shape.batch // tiling.values["batch_tile"]), 1)
-        return Launch(grid, tiling.resources.threads, tiling.resources.shared_memory)
-
-    def _check_instructions(self, shape: Shape, profile: Profile) -> None:
-        missing = [words for feature, words in NEEDS if feature not in profile.features]
-        if not profile.supports("m16n8k16", shape.dtype):
-            missing.insert(0, f"the matrix instruction m16n8k16 for {shape.dtype}")
-        if missing:
-            raise InfeasibleError(
-                f"the resident schedule needs {' and '.join(missing)}, which {profile.name} ({profile.arch}) lacks; "
-                "it runs on sm_80 and newer"
-            )
 
     def counts(self, cell: Cell, shape: Shape, v: Mapping[str, Int], s: Sizes) -> ResidentCounts:
         """What lives in a thread's registers, for the register model."""
@@ -185,7 +137,8 @@ class Resident:
             writes=s.writes,
         )
 
-    def _work(self, cell: Cell, shape: Shape, v: Mapping[str, int], s: Sizes) -> StepWork:
+    def work(self, cell: Cell, shape: Shape, v: Mapping[str, int], s: Sizes) -> StepWork:
+        """What a block does in one step, for the cost model."""
         cost = cell_cost(cell)
         owners = s.unit_warps
         hidden = s.groups * s.column_tiles * 512 // (3 - s.columns)

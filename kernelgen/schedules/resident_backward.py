@@ -1,0 +1,150 @@
+"""The resident schedule, backward: one block holds the recurrent matrix of one head and runs a tile of the batch from
+the last step to the first.
+
+The kernel is the template of cuda/resident_backward.cuh; the formulas here are its sizes, for integers and for a
+Problem's variables alike, and the generated source asserts that they agree. A shape that saves "hidden" means that
+gradients come from outside for h alone, else for every state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from constrint import Problem, cdiv, maximum, minimum
+from kernelgen.cells.language import Cell
+from kernelgen.cost import StepWork
+from kernelgen.derive import derive
+from kernelgen.emit.cost import backward_cost
+from kernelgen.emit.kernel import backward_source
+from kernelgen.hardware import Profile
+from kernelgen.schedules._batch_tiled import BATCH_TILES, PREFETCH, BatchTiled, Int
+from kernelgen.schedules._limits import CHUNK, vector_width
+from kernelgen.schedules._registers import BACKWARD_COEFFICIENTS, BackwardCounts
+from kernelgen.schedules.base import Direction, Source, Tiling
+from kernelgen.shape import Shape
+
+UNITS = 16
+"""Units a warp owns."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes of cuda/resident_backward.cuh. groups, warps, planes: plain integers; the others follow the tile
+    variables."""
+
+    warps: int
+    groups: int
+    planes: int
+    columns: Int
+    column_tiles: Int
+    elements: Int
+    copies: Int
+    writes: Int
+    shared_memory: Int
+
+
+def sizes(cell: Cell, shape: Shape, v: Mapping[str, Int]) -> Sizes:
+    """Compute the sizes for tile variables ``v``."""
+    code = derive(cell)
+    gates, recurrent = len(cell.gates), len(cell.recurrent_gates)
+    rows, warps = v["batch_tile"], -(-shape.head_dim // UNITS)
+    padded = warps * UNITS
+    groups = _groups(cell, shape)
+    planes = len(code.gates) + len(code.states) + _gradients(cell, shape)
+    row = (padded // CHUNK * 2 + 1) * CHUNK
+    buffers = 2 * (4 * groups * rows * CHUNK + (gates - recurrent) * rows * row)
+    ring = maximum(v["prefetch"] * planes * rows * row, warps * 32 * CHUNK)
+    weights = warps * (groups - v["register_groups"]) * 2 * 32 * CHUNK
+    vectors = rows * (shape.head_dim // vector_width(shape.head_dim))
+    columns = minimum(rows // 4, 2)
+    column_tiles = cdiv(rows, 8)
+    return Sizes(
+        warps=warps,
+        groups=groups,
+        planes=planes,
+        columns=columns,
+        column_tiles=column_tiles,
+        elements=2 * column_tiles * columns,
+        copies=cdiv(planes * vectors, warps * 32),
+        writes=cdiv(gates * vectors, warps * 32),
+        shared_memory=buffers + ring + weights,
+    )
+
+
+def _groups(cell: Cell, shape: Shape) -> int:
+    """Groups of 32 rows of R, all gates of the padded units."""
+    return -(-len(cell.recurrent_gates) * -(-shape.head_dim // UNITS) * UNITS // 32)
+
+
+def _gradients(cell: Cell, shape: Shape) -> int:
+    return 1 if shape.save == "hidden" else len(cell.states)
+
+
+class ResidentBackward(BatchTiled):
+    """See the module."""
+
+    name = "resident_backward"
+    direction: Direction = "backward"
+    coefficients = BACKWARD_COEFFICIENTS
+
+    def variables(self, problem: Problem, cell: Cell, shape: Shape) -> Mapping[str, Int]:
+        """Declare the tile variables, in the order of the template's fields."""
+        groups = _groups(cell, shape)
+        return {
+            "batch_tile": problem.variable("batch_tile", BATCH_TILES),
+            "register_groups": problem.variable("register_groups", range(0, groups + 1)),
+            "chains": problem.variable("chains", [chains for chains in (1, 2, 4, 8) if chains <= 2 * groups]),
+            "prefetch": problem.variable("prefetch", PREFETCH),
+        }
+
+    def sizes(self, cell: Cell, shape: Shape, v: Mapping[str, Int]) -> Sizes:
+        """The sizes of cuda/resident_backward.cuh."""
+        return sizes(cell, shape, v)
+
+    def rules(self, problem: Problem, v: Mapping[str, Int], s: Sizes, shape: Shape) -> None:
+        """The domains say it all."""
+
+    def source(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Source:
+        """The kernel: an instantiation of cuda/resident_backward.cuh."""
+        return backward_source("ResidentBackward", cell, shape, profile.arch, tiling.values, tiling.resources)
+
+    def counts(self, cell: Cell, shape: Shape, v: Mapping[str, Int], s: Sizes) -> BackwardCounts:
+        """What lives in a thread's registers, for the register model."""
+        return BackwardCounts(
+            weights=v["register_groups"] * 8,
+            fragments=s.groups,
+            loading=minimum(s.groups - v["register_groups"], 1),
+            more_chains=(v["chains"] - 1) * s.column_tiles * 4,
+            hidden=4 * s.column_tiles * s.groups,
+            states=s.elements * len(cell.states),
+            inputs=2 * s.column_tiles * cdiv(s.planes, 3 - s.columns),
+            elements=s.elements,
+            live=minimum(s.elements, 4) * backward_cost(cell).live,
+            padded=min(s.warps * UNITS - shape.head_dim, 1),
+            copies=s.copies,
+            writes=s.writes,
+        )
+
+    def work(self, cell: Cell, shape: Shape, v: Mapping[str, int], s: Sizes) -> StepWork:
+        """What a block does in one step, for the cost model."""
+        cost = backward_cost(cell)
+        reading = s.groups * s.column_tiles * 512 // (3 - s.columns) + (s.groups - v["register_groups"]) * 1024
+        values = shape.batch * shape.heads * shape.head_dim * (s.planes + len(cell.gates))
+        return StepWork(
+            warps=s.warps,
+            owners=s.warps,
+            matrix=s.column_tiles * 2 * s.groups,
+            matrix_chain=max(1.0, 2 * s.groups / v["chains"]),
+            shared_bytes=s.warps * reading,
+            special=s.elements * cost.special,
+            arithmetic=s.elements * (cost.arithmetic + 2 * s.planes) + (v["chains"] - 1) * s.column_tiles * 4,
+            chain_special=cost.chain_special,
+            chain_arithmetic=cost.chain_arithmetic + 1 + v["chains"] // 2,
+            staged=s.elements * len(cell.gates),
+            transfers=s.copies + 2 * s.writes,
+            device_bytes=2 * values,
+        )
+
+
+SCHEDULE = ResidentBackward()
