@@ -61,7 +61,7 @@ def main(
             for batch in batches:
                 shape = Shape(batch, seq, HEADS.get(head_dim, 768 // head_dim or 1), head_dim, "bfloat16", save)
                 try:
-                    result = tune(load_cell(name), shape, "auto", budget=budget, store=None)
+                    result = tune(load_cell(name), shape, "auto", budget=budget, again=True)
                 except TilesmithError as error:
                     console.print(f"{name} {shape}: {error}")
                     continue
