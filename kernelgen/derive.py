@@ -166,17 +166,40 @@ class _Tape:
         for symbol, operation in reversed(list(self.operations.items())):
             if symbol not in parts or is_condition(operation) or isinstance(operation, sign):
                 continue
-            gradient = self._put(sympy.Add(*parts.pop(symbol)))
+            gradient = self._sum(parts.pop(symbol))
             if symbol in self.names:
                 self.names.setdefault(gradient, f"d_{self.names[symbol].removeprefix('next_')}")
             for argument in sorted(operation.free_symbols, key=str):
                 if argument in self.operations and is_condition(self.operations[argument]):
                     continue
-                slope = operation.diff(argument).xreplace({operation: symbol})
+                slope = self._slope(operation, argument).xreplace({operation: symbol})
                 parts.setdefault(argument, []).append(self._times(gradient, slope))
         for symbol, terms in parts.items():
-            gradients[symbol] = self._put(sympy.Add(*terms))
+            gradients[symbol] = self._sum(terms)
         return gradients
+
+    def _slope(self, operation: Any, argument: Any) -> Any:
+        """The derivative of one operation."""
+        if isinstance(operation, sympy.Abs):  # 0 at 0, but where the step itself tells x >= 0 from x < 0, that serves
+            for condition in (argument >= 0, argument > 0):
+                if condition in self._symbols:
+                    return where(condition, 1, -1)
+        return operation.diff(argument)
+
+    def _sum(self, terms: list[Any]) -> Any:
+        """The sum of values; choices by one condition are a single choice."""
+        choices: dict[Any, list[Any]] = {}
+        others = []
+        for term in terms:
+            operation = self.operations.get(term)
+            if isinstance(operation, where):
+                choices.setdefault(operation.args[0], []).append(operation)
+            else:
+                others.append(term)
+        for condition, chosen in choices.items():
+            a, b = (self._sum([choice.args[index] for choice in chosen]) for index in (1, 2))
+            others.append(self._put(where(condition, a, b)))
+        return self._put(sympy.Add(*others))
 
     def _times(self, gradient: Any, slope: Any) -> Any:
         """gradient x slope; a slope of 1 or 0 by a condition chooses, and so stops a NaN or an infinity too."""

@@ -41,7 +41,9 @@ def test_the_backward_step_is_that_of_autograd(name: str) -> None:
     states[:, :300] = 0
     leaves = [torch.from_numpy(array).requires_grad_() for array in (*gates, *states)]
     new = torch.stack(STEPS[name](leaves[len(gates) :], *leaves[: len(gates)]))
-    np.testing.assert_allclose(np.stack(numpy_step(cell)(list(gates), list(states))), new.detach(), rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(
+        np.stack(numpy_step(cell)(list(gates), list(states))), new.detach(), rtol=1e-12, atol=1e-15
+    )
     expected = torch.autograd.grad(new, leaves, torch.from_numpy(d_next), allow_unused=True)
     d_gates, d_states = numpy_backward(cell)(list(gates), list(states), list(d_next))
     for got, want in zip((*d_gates, *d_states), expected, strict=True):
@@ -116,6 +118,16 @@ def test_at_a_kink_the_derivative_is_the_documented_one() -> None:
     two = {"gates": (Gate("a"), Gate("b"))}
     assert gradient(own(lambda g, s: {"h": maximum(g.a, g.b)}, **two), 1, 1) == 1
     assert gradient(own(lambda g, s: {"h": maximum(g.b, g.a)}, **two), 1, 1) == 0
+
+
+def test_choices_by_one_condition_are_one_choice() -> None:
+    def step(gate: Any, state: Any) -> dict[str, Any]:
+        size = absolute(gate.a)
+        return {"h": where(gate.a >= 0, exp(-size), 1) * 2 + where(gate.a >= 0, 1, exp(-size)) * 3}
+
+    lines = backward_equations(own(step))
+    assert sum(line.count(" if ") for line in lines) <= 3, lines  # of the gradients' choices, and of the sign of a
+    assert "sign" not in "".join(lines)
 
 
 def test_the_value_that_is_not_chosen_stops_an_infinite_gradient() -> None:

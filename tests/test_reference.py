@@ -160,6 +160,17 @@ def test_random_inputs_have_the_shapes_of_the_contract(name: str, dtype: str) ->
     assert not random_inputs(cell, shape, initial="zeros")["initial"].any()
 
 
+@pytest.mark.parametrize("name", cell_names())
+def test_random_inputs_make_a_recurrence_that_forgets_its_roundings(name: str) -> None:
+    """Over many steps h neither grows nor amplifies its roundings, or comparing a kernel's would prove nothing."""
+    cell, shape = load_cell(name), Shape(batch=2, seq=400, heads=1, head_dim=32)
+    given = random_inputs(cell, shape, seed=2)
+    exact = reference.forward(cell, **given).states[0]
+    rounded = reference.forward(cell, **given, round_h=ml_dtypes.bfloat16).states[0]
+    assert np.abs(exact).max() < 50
+    assert np.linalg.norm(rounded - exact) < 0.03 * np.linalg.norm(exact)
+
+
 def test_dtypes_say_what_numpy_says() -> None:
     for name in ("bfloat16", "float16"):
         info, known = dtypes.dtype_info(name), ml_dtypes.finfo(dtypes.numpy_dtype(name))

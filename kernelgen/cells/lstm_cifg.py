@@ -32,5 +32,5 @@ CELL = Cell(
         Gate("p_o", recurrent=False, input=False),
     ),
     step=step,
-    ranges={"p_i": (-0.5, 0.5), "p_o": (-0.5, 0.5)},
+    ranges={"p_i": (-0.2, 0.2), "p_o": (-0.2, 0.2)},
 )

@@ -28,5 +28,6 @@ CELL = Cell(
         Gate("p_o", recurrent=False, input=False),
     ),
     step=step,
-    ranges={"p_i": (-0.5, 0.5), "p_o": (-0.5, 0.5)},
+    ranges={"i": (-4.0, -3.0), "g": (-0.1, 0.1), "p_i": (-0.05, 0.05), "p_o": (-0.05, 0.05)},
+    gain=0.5,
 )

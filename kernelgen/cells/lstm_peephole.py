@@ -34,5 +34,5 @@ CELL = Cell(
         Gate("p_o", recurrent=False, input=False),
     ),
     step=step,
-    ranges={"p_i": (-0.5, 0.5), "p_f": (-0.5, 0.5), "p_o": (-0.5, 0.5)},
+    ranges={"f": (-2.0, 0.0), "p_i": (-0.2, 0.2), "p_f": (-0.2, 0.2), "p_o": (-0.2, 0.2)},
 )
