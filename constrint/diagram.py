@@ -239,6 +239,15 @@ class _Builder:
         return Diagram(self.domains, layers[::-1], counts[::-1], root, self.steps)
 
 
+def product(domains: Sequence[Domain]) -> Diagram:
+    """Every combination of these values."""
+    counts = [1]
+    for domain in reversed(domains):
+        counts.append(counts[-1] * size(domain))
+    layers: list[list[tuple[Run, ...]]] = [[((0, size(domain), 0),)] for domain in domains]
+    return Diagram(list(domains), layers, [[count] for count in reversed(counts)], 0, 0)
+
+
 def from_rows(rows: Sequence[tuple[int, ...]], domains: Sequence[Domain]) -> Diagram:
     """The diagram of listed solutions. domains: the variables' values, by layer."""
     layers: list[dict[tuple[Run, ...], int]] = [{} for _ in domains]

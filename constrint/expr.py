@@ -178,6 +178,8 @@ Operand = Expr | int
 
 def exact_int(value: object, what: str) -> int:
     """``value`` as a Python int; raise ConstrintError for a bool, a float or anything else that is no integer."""
+    if type(value) is int:
+        return value
     if isinstance(value, bool) or not isinstance(value, SupportsIndex):
         raise ConstrintError(f"{what} must be an integer, not {value!r} ({type(value).__name__})")
     return operator.index(value)

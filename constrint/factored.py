@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
-from constrint.diagram import Diagram, TooLarge, build, check_time, from_rows
+from constrint.diagram import Diagram, TooLarge, build, check_time, from_rows, product
 from constrint.domains import Domain, size
 from constrint.engine import ENGINES, _core, has_core, question
 from constrint.errors import ConstrintError
@@ -33,6 +33,8 @@ QUICK = (4_000, 40_000)
 """Steps allowed to the proposed orders before one is improved."""
 PATIENT = (400_000, 4_000_000, 20_000_000)
 """Steps allowed after that; more than the last would take over a gigabyte."""
+SMALL = 1_500
+"""Groups of at most this many combinations need no choice of order: any is done in fewer steps than QUICK allows."""
 BATCH = 2048
 """Solutions decoded at a time while iterating."""
 
@@ -204,6 +206,9 @@ def solution_set(problem: Problem, engine: str = "native", deadline: float | Non
         return SolutionSet(names, [(names, Diagram([], [], [[1]], -1, 0))])
     factors: list[tuple[list[str], Factor]] = []
     for variables, codes, terms in groups:
+        if not terms:
+            factors.append(([names[v] for v in variables], product([program.domains[v] for v in variables])))
+            continue
         order, factor = _factor(problem.name, program, variables, codes, terms, native, deadline)
         factors.append(([names[v] for v in order], factor))
         if not factor.total:
@@ -248,6 +253,10 @@ def _groups(program: Program) -> list[_Group] | None:
             # The smaller position is the root, so that groups come in order of declaration.
             a, b = sorted((find(v), find(scope[0])))
             root[b] = a
+    # Variables with one value make one group: there is nothing to choose in it.
+    decided = [v for v in range(len(root)) if domains[v][0] == domains[v][-1]]
+    for v in decided:
+        root[v] = decided[0]
     groups: dict[int, _Group] = {find(v): ([], [], []) for v in range(len(root))}
     for v in range(len(root)):
         groups[find(v)][0].append(v)
@@ -267,7 +276,10 @@ def _factor(
     deadline: float | None,
 ) -> tuple[list[int], Factor]:
     """The order and the diagram of one group: the proposed orders race with growing allowances."""
-    orders = proposals(program, codes, terms, variables) if len(variables) > 1 else [variables]
+    if prod(size(program.domains[v]) for v in variables) <= SMALL:
+        orders = [variables]
+    else:
+        orders = proposals(program, codes, terms, variables)
     for limit in (*QUICK, *PATIENT):
         if limit == PATIENT[0] and len(variables) > 2:
             better = improved(terms, orders[0], program.domains)
@@ -291,7 +303,7 @@ def _build(
     native: bool,
     deadline: float | None,
 ) -> Factor:
-    if native and any(size(domains[v]) > 1 for v in order):
+    if native:
         from constrint.native_diagram import NativeDiagram, Overflow, fits
 
         if fits(terms, [domains[v] for v in order]):
