@@ -47,7 +47,7 @@ def plan(
         raise InfeasibleError(
             f"no tiling of {cell.name} at {shape} fits {profile.name}. "
             + " ".join(reasons)
-            + " Try a smaller head dimension, a 16-bit dtype or a larger GPU (`tilesmith gpus`)."
+            + " Try a smaller head dimension or a larger GPU (`tilesmith gpus`)."
         )
     # Of equals, the one that needs less: fewer registers, less shared memory.
     tilings.sort(key=lambda t: (t.clocks_per_step, t.resources.registers, t.resources.shared_memory))
