@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from constrint.domains import size
 from constrint.errors import ConstrintError, TimeLimit
-from constrint.presolve import prepare, presolve
+from constrint.presolve import Prepared, prepare
 from constrint.program import Code, Op, Program, Tree
 from constrint.propagate import forward
 from constrint.prove import PythonProver
@@ -107,7 +107,7 @@ class SearchQuestion:
 
     def first(self, order: Mapping[str, bool], time_limit: float | None) -> Answer:
         deadline = _deadline(time_limit)
-        program, _ = presolve(self.problem)
+        program = self._prepare().program
         if program is None:
             return Answer("infeasible")
         status, values = self._first(_parts(program), order, deadline)
@@ -117,7 +117,7 @@ class SearchQuestion:
         """Any solution, or else the numbers of constraints that cannot hold together (perhaps more than needed).
         Raises TimeLimit."""
         deadline = _deadline(time_limit)
-        prepared = prepare(self.problem)
+        prepared = self._prepare()
         program = prepared.program
         if program is None:
             return bits(prepared.conflict)
@@ -134,7 +134,8 @@ class SearchQuestion:
 
     def best(self, objective: Expr, sign: int, order: Mapping[str, bool], time_limit: float | None) -> Answer:
         deadline = _deadline(time_limit)
-        program, lowered = presolve(self.problem, objective if sign > 0 else -objective)
+        prepared = self._prepare(objective if sign > 0 else -objective)
+        program, lowered = prepared.program, prepared.objective
         if program is None or lowered is None:
             return Answer("infeasible", proven=True)
         low, high, undefined = forward(Code.of(lowered), *_bounds(program))[-1]
@@ -161,7 +162,7 @@ class SearchQuestion:
         return Answer("feasible", _named(program, values), sign * value, finished, sign * (value if finished else low))
 
     def solutions(self, order: Mapping[str, bool]) -> Iterator[Solution]:
-        program, _ = presolve(self.problem)
+        program = self._prepare().program
         if program is None:
             return
         parts = _parts(program)
@@ -173,7 +174,7 @@ class SearchQuestion:
 
     def count(self, time_limit: float | None) -> int:
         deadline = _deadline(time_limit)
-        program, _ = presolve(self.problem)
+        program = self._prepare().program
         total = 0 if program is None else 1
         for part in [] if program is None else _parts(program):
             if part.program.codes:
@@ -210,11 +211,14 @@ class SearchQuestion:
                 values[v] = found[v]
         return "feasible", values or [0] * len(self.problem.domains)
 
+    def _prepare(self, objective: Expr | None = None) -> Prepared:
+        return prepare(self.problem, objective, _core() if self.native else None)
+
     def _prover(self, program: Program, order: Sequence[int], descending: Sequence[bool]) -> Prover:
         if self.native:
             from constrint.native import NativeProver, fits
 
-            if fits(program):
+            if fits(program, wide=True):
                 return NativeProver(program, order, descending, _core())
         return PythonProver(program, order, descending)
 

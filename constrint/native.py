@@ -6,20 +6,27 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from constrint.domains import Domain
 from constrint.errors import TimeLimit
+from constrint.intervals import Interval
 from constrint.program import Code, Op, Program
 from constrint.propagate import forward
+from constrint.prove import PythonProver
 from constrint.search import PythonSearch, frontiers
 
 SAFE = 1 << 61
 """Numbers up to this size leave the core room to add two of them in 64 bits."""
 LARGEST_BATCH = 4096
 
+Found = list[int] | None
 
-def fits(program: Program) -> bool:
+
+def fits(program: Program, wide: bool = False) -> bool:
     """Whether 64 bits suffice: every node of every constraint stays within +-2**61 over the program's domains.
 
-    Interval arithmetic is inclusion-monotone, so this holds below the root too.
+    Interval arithmetic is inclusion-monotone, so this holds below the root too. wide: sums and products of numbers
+    that are never negative may be larger; the core's prover lets them saturate. They may only be added, multiplied
+    and compared.
     """
     low = [domain[0] for domain in program.domains]
     high = [domain[-1] for domain in program.domains]
@@ -29,7 +36,23 @@ def fits(program: Program) -> bool:
         rows = [row for _, rows in code.tables for row in rows]
         if any(abs(x) > SAFE for x in code.a) or any(abs(x) > SAFE for row in rows for x in row):
             return False
-        if any(abs(low) > SAFE or abs(high) > SAFE for low, high, _ in forward(code, low, high)):
+        spans = forward(code, low, high)
+        large = {i for i, (least, most, _) in enumerate(spans) if abs(least) > SAFE or abs(most) > SAFE}
+        if large and not (wide and _saturates(code, spans, large)):
+            return False
+    return True
+
+
+def _saturates(code: Code, spans: Sequence[Interval], large: set[int]) -> bool:
+    """Whether the core may let the large nodes saturate."""
+    for i, (op, a, b) in enumerate(zip(code.ops, code.a, code.b, strict=True)):
+        if op in (Op.ADD, Op.MUL):
+            if large & {i, a, b} and min(spans[a][0], spans[b][0]) < 0:
+                return False
+        elif op in (Op.TABLE, Op.NOT_TABLE):
+            if large & set(code.tables[a][0]):
+                return False
+        elif i in large or (op > Op.VAR and op < Op.INDICATOR and large & {a, b}):
             return False
     return True
 
@@ -81,32 +104,75 @@ class NativeSearch:
 
 
 class NativeProver:
-    """See PythonProver."""
+    """See PythonProver, which takes over where saturated numbers (see ``fits``) cannot be told apart."""
 
     def __init__(self, program: Program, order: Sequence[int], descending: Sequence[bool], core: Any) -> None:
         self.core = core
-        source = [code.source for code in program.codes]
-        why = [_numbers(reasons) for reasons in program.why]
-        large = [int(down) for down in descending]
-        self.prover = core.Prover(*_program(program), program.sources, source, why, list(order), large)
+        self.twin = PythonProver(program, order, descending)
+        self.prover = make_prover(program, order, descending, core)
+        self.taken_over = False
 
     def any(self, deadline: float | None = None) -> list[int] | None:
         """See PythonProver."""
-        return self._ask(self.prover.any, deadline)
+        return self._ask(self.prover.any, self.twin.any, deadline)
 
     def first(self, deadline: float | None = None) -> list[int] | None:
         """See PythonProver."""
-        return self._ask(self.prover.first, deadline)
+        return self._ask(self.prover.first, self.twin.first, deadline)
 
     def conflict(self) -> int:
         """See PythonProver."""
-        return sum(1 << number for number in self.prover.conflict())
+        return self.twin.conflict() if self.taken_over else _bits(self.prover.conflict())
 
-    def _ask(self, ask: Callable[[float], list[int] | None], deadline: float | None) -> list[int] | None:
+    def _ask(
+        self, ask: Callable[[float], Found], twin: Callable[[float | None], Found], deadline: float | None
+    ) -> Found:
         try:
             return ask(_seconds(deadline))
         except self.core.CoreTimeLimit:
             raise TimeLimit("the time limit passed before the answer was known") from None
+        except self.core.CoreTooWide:
+            self.taken_over = True
+            return twin(deadline)
+
+
+class NativeRoot:
+    """Propagation at the root by the core; what ``presolve`` reads from a ``State``, by the same names."""
+
+    def __init__(self, program: Program, core: Any) -> None:
+        self.program = program
+        self.prover = make_prover(program, (), (), core)
+
+    def propagate(self) -> bool:
+        """Propagate everything; False where there is no solution."""
+        if not self.prover.fixpoint():
+            return False
+        found = self.prover.root()
+        self.values, self.low, self.high = ([row[column] for row in found] for column in range(3))
+        self.why = [_bits(row[3]) for row in found]
+        self.entailed = [self.prover.entailed(number) for number in range(len(self.program.codes))]
+        return True
+
+    def failure(self) -> int:
+        """After False: the reasons."""
+        return _bits(self.prover.conflict())
+
+    def domain(self, v: int) -> Domain:
+        """What is left of a variable's domain."""
+        old = self.program.domains[v]
+        return range(self.low[v], self.high[v] + 1, old.step) if isinstance(old, range) else tuple(self.values[v])
+
+
+def make_prover(program: Program, order: Sequence[int], descending: Sequence[bool], core: Any) -> Any:
+    """The core's prover of a program."""
+    source = [code.source for code in program.codes]
+    why = [_numbers(reasons) for reasons in program.why]
+    large = [int(down) for down in descending]
+    return core.Prover(*_program(program), program.sources, source, why, list(order), large)
+
+
+def _bits(numbers: Sequence[int]) -> int:
+    return sum(1 << number for number in numbers)
 
 
 def _seconds(deadline: float | None) -> float:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from constrint.domains import Domain, divisors, listed, size
 from constrint.expr import Expr
 from constrint.intervals import PowerTooLarge
 from constrint.lower import Lowering
 from constrint.program import Code, Op, Program, Tree
-from constrint.propagate import State, forward
+from constrint.propagate import State, forward, reasons
 
 if TYPE_CHECKING:
     from constrint.model import Problem
+    from constrint.native import NativeRoot
 
 
 FEW_MULTIPLES = 256
@@ -40,8 +41,8 @@ def presolve(problem: Problem, objective: Expr | None = None) -> tuple[Program |
     return prepared.program, prepared.objective
 
 
-def prepare(problem: Problem, objective: Expr | None = None) -> Prepared:
-    """Lower a problem and propagate at the root.
+def prepare(problem: Problem, objective: Expr | None = None, core: Any = None) -> Prepared:
+    """Lower a problem and propagate at the root, in the C++ core if it is given and can.
 
     Raises ConstrintError for what cannot be lowered, such as a power too large to compute.
     """
@@ -62,7 +63,7 @@ def prepare(problem: Problem, objective: Expr | None = None) -> Prepared:
             except PowerTooLarge as error:
                 postponed.append((number, condition))
                 trouble = error
-        conflict = _shorten(program)
+        conflict = _shorten(program, core)
         if conflict is not None:
             return Prepared(None, None, conflict)
         if not postponed:
@@ -81,28 +82,26 @@ def _conjuncts(tree: Tree) -> Iterator[Tree]:
         yield tree
 
 
-def _shorten(program: Program) -> int | None:
+def _shorten(program: Program, core: Any) -> int | None:
     """Propagate and list domains until neither changes anything; where a constraint cannot hold, the reasons."""
     while True:
-        state = State(program)
-        for number in range(len(program.codes)):
-            state.schedule(number)
+        state = _root(program, core)
         if not state.propagate():
             return state.failure()
-        domains = [_domain(state, v) for v in range(len(program.domains))]
+        domains = [listed(state.domain(v)) for v in range(len(program.domains))]
         low, high = [domain[0] for domain in domains], [domain[-1] for domain in domains]
         again = any(
             isinstance(old, range) and not isinstance(new, range)
             for old, new in zip(program.domains, domains, strict=True)
         )
-        for number, code in enumerate(state.codes):
+        for number, code in enumerate(program.codes):
             if state.entailed[number]:
                 continue
             for v, values in _factors(code, domains, low, high):
                 if not values:
-                    return state.explain(number)
+                    return reasons(code, state.why)
                 domains[v] = values
-                state.why[v] |= state.explain(number)
+                state.why[v] |= reasons(code, state.why)
                 again = True
         program.why[:] = state.why
         program.codes[:] = [code for number, code in enumerate(program.codes) if not state.entailed[number]]
@@ -111,10 +110,17 @@ def _shorten(program: Program) -> int | None:
             return None
 
 
-def _domain(state: State, v: int) -> Domain:
-    if state.values[v] is None:
-        return listed(range(state.low[v], state.high[v] + 1, state.steps[v]))
-    return tuple(state.current(v))
+def _root(program: Program, core: Any) -> State | NativeRoot:
+    """The program with every constraint to be revised."""
+    if core is not None:
+        from constrint.native import NativeRoot, fits
+
+        if fits(program, wide=True):
+            return NativeRoot(program, core)
+    state = State(program)
+    for number in range(len(program.codes)):
+        state.schedule(number)
+    return state
 
 
 def _factors(
@@ -130,11 +136,13 @@ def _factors(
         if not variables:
             continue
         if code.ops[number] == Op.VAR:
-            values = domains[code.a[number]]
+            values: Domain = domains[code.a[number]]
+        elif code.ops[number] == Op.CONST:
+            values = (code.a[number],)
         else:
             least, most, _ = forward(code, low, high)[number]
             values = range(least, most + 1)
-        if isinstance(values, range) and size(values) > 1 or len(values) > FEW_MULTIPLES or 0 in values:
+        if (isinstance(values, range) and size(values) > 1) or len(values) > FEW_MULTIPLES or 0 in values:
             continue
         found = [divisors(abs(value)) for value in values]
         if None in found:

@@ -10,6 +10,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 from constrint import intervals, project
+from constrint.domains import Domain
 from constrint.evaluate import power
 from constrint.intervals import ARITHMETIC, FALSE, NEVER, TRUE, UNDEFINED, Interval
 from constrint.program import Code, Op, Program
@@ -58,6 +59,12 @@ class State:
         self.reviser = -1
         self.reason: int | None = 0
 
+    def domain(self, v: int) -> Domain:
+        """What is left of a variable's domain."""
+        if self.values[v] is None:
+            return range(self.low[v], self.high[v] + 1, self.steps[v])
+        return tuple(self.current(v))
+
     def size(self, v: int) -> int:
         """How many values variable ``v`` has left."""
         if self.values[v] is not None:
@@ -91,10 +98,7 @@ class State:
 
     def explain(self, number: int) -> int:
         """The reasons of what a revision of constraint ``number`` changes or finds."""
-        reasons = 1 << self.codes[number].source
-        for v in self.codes[number].variables:
-            reasons |= self.why[v]
-        return reasons
+        return reasons(self.codes[number], self.why)
 
     def failure(self) -> int:
         """After ``propagate`` failed: the reasons."""
@@ -315,6 +319,14 @@ class State:
             elif not want(node, (min(supported), max(supported))):  # type: ignore[operator]
                 return False
         return True
+
+
+def reasons(code: Code, why: Sequence[int]) -> int:
+    """The constraint itself, and the reasons of the domains of its variables."""
+    result = 1 << code.source
+    for v in code.variables:
+        result |= why[v]
+    return result
 
 
 PROJECTIONS = {int(op): function for op, function in project.PROJECTIONS.items()}

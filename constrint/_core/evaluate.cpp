@@ -114,10 +114,12 @@ bool State::test(const Code& code) {
             undefined_[i] = 1;
             continue;
         }
+        // Two numbers too large to tell apart, or a dividend too large to divide.
+        if (op > INDICATOR && y >= LIMIT && (x >= LIMIT || op == DIVIDES || op == NOT_DIVIDES)) throw TooWide{};
         switch (op) {
-            case ADD: point_[i] = x + y; break;
+            case ADD: point_[i] = clamp(static_cast<__int128>(x) + y); break;
             case SUB: point_[i] = x - y; break;
-            case MUL: point_[i] = x * y; break;
+            case MUL: point_[i] = clamp(static_cast<__int128>(x) * y); break;
             case FDIV:
                 if (!(undefined_[i] = y == 0)) point_[i] = floor_div(x, y);
                 break;

@@ -2,6 +2,8 @@
 //
 // Whoever builds a program has checked that every node stays within +-2**61 over the root domains, and every function
 // is inclusion-monotone, so nothing here can overflow; what might (projections that multiply) is done in 128 bits.
+// The prover also takes sums and products of numbers that are never negative and may be larger ("wide", see native.py).
+// These saturate: a low bound of LIMIT means "at least LIMIT", a high bound of LIMIT "not bounded".
 #pragma once
 
 #include <algorithm>
@@ -57,11 +59,15 @@ inline int64_t power(int64_t base, int64_t exponent) {
 
 namespace forward {
 
-inline Span add(Span x, Span y) { return {x.low + y.low, x.high + y.high, std::max(x.undefined, y.undefined)}; }
+inline Span add(Span x, Span y) {
+    auto plus = [](int64_t a, int64_t b) { return clamp(static_cast<__int128>(a) + b); };
+    return {plus(x.low, y.low), plus(x.high, y.high), std::max(x.undefined, y.undefined)};
+}
 inline Span subtract(Span x, Span y) { return {x.low - y.high, x.high - y.low, std::max(x.undefined, y.undefined)}; }
 
 inline Span multiply(Span x, Span y) {
-    int64_t p = x.low * y.low, q = x.low * y.high, r = x.high * y.low, s = x.high * y.high;
+    auto times = [](int64_t a, int64_t b) { return clamp(static_cast<__int128>(a) * b); };
+    int64_t p = times(x.low, y.low), q = times(x.low, y.high), r = times(x.high, y.low), s = times(x.high, y.high);
     return {std::min(std::min(p, q), std::min(r, s)), std::max(std::max(p, q), std::max(r, s)),
             std::max(x.undefined, y.undefined)};
 }
@@ -142,20 +148,21 @@ inline int equal(Span x, Span y) {
     if (x.undefined == 2 || y.undefined == 2) return U;
     int bits = x.undefined || y.undefined ? U : 0;
     if (x.low <= y.high && y.low <= x.high) bits |= T;
-    return x.low == x.high && y.low == y.high && x.low == y.low ? bits : bits | F;
+    return x.low == x.high && y.low == y.high && x.low == y.low && x.low < LIMIT ? bits : bits | F;
 }
 inline int at_most(Span x, Span y) {
     if (x.undefined == 2 || y.undefined == 2) return U;
     int bits = x.undefined || y.undefined ? U : 0;
     if (x.low <= y.high) bits |= T;
-    return x.high > y.low ? bits | F : bits;
+    return x.high > y.low || x.high >= LIMIT ? bits | F : bits;
 }
 inline int divides(Span x, Span y) {
     if (x.undefined == 2 || y.undefined == 2 || (x.low == 0 && x.high == 0)) return U;
     bool zero = x.low <= 0 && 0 <= x.high;
     int bits = x.undefined || y.undefined || zero ? U : 0;
-    if (y.low == y.high && x.low == x.high) return bits | (y.low % x.low == 0 ? T : F);
-    bool multiple = y.low <= 0 && 0 <= y.high;
+    if (y.low == y.high && x.low == x.high && std::max(x.high, y.high) < LIMIT)
+        return bits | (y.low % x.low == 0 ? T : F);
+    bool multiple = (y.low <= 0 && 0 <= y.high) || y.high >= LIMIT;
     if (!multiple && x.low == x.high) {
         int64_t step = magnitude(x.low);
         multiple = floor_div(y.high, step) * step >= y.low;
@@ -188,6 +195,10 @@ inline Bounds quotient(Bounds z, Bounds x, Bounds y) {
         if (zero) return x;
         int64_t reach = std::max(magnitude(z.low), magnitude(z.high));
         return {std::max(x.low, -reach), std::min(x.high, reach)};
+    }
+    if (z.low >= 0 && y.low > 0) {
+        int64_t up = z.high >= LIMIT ? LIMIT : z.high / y.low;
+        return {std::max(x.low, z.low ? (z.low - 1) / y.high + 1 : 0), std::min(x.high, up)};
     }
     int64_t down = std::min(std::min(ceil_div(z.low, y.low), ceil_div(z.low, y.high)),
                             std::min(ceil_div(z.high, y.low), ceil_div(z.high, y.high)));
@@ -295,8 +306,11 @@ inline void project(Op op, Bounds& x, Bounds& y, Bounds z) {
     Bounds u = x, v = y;
     switch (op) {
         case ADD:
-            x = {std::max(u.low, z.low - v.high), std::min(u.high, z.high - v.low)};
-            y = {std::max(v.low, z.low - u.high), std::min(v.high, z.high - u.low)};
+            x.low = std::max(u.low, z.low - v.high);
+            y.low = std::max(v.low, z.low - u.high);
+            if (z.high >= LIMIT) break;
+            x.high = std::min(u.high, z.high - v.low);
+            y.high = std::min(v.high, z.high - u.low);
             break;
         case SUB:
             x = {std::max(u.low, z.low + v.low), std::min(u.high, z.high + v.high)};
@@ -327,6 +341,7 @@ inline void project(Op op, Bounds& x, Bounds& y, Bounds z) {
 }
 
 inline void unequal(Bounds& x, Bounds& y) {
+    if (std::max(x.high, y.high) >= LIMIT) return;
     if (y.low == y.high) x = {x.low + (x.low == y.low), x.high - (x.high == y.low)};
     if (x.low == x.high) y = {y.low + (y.low == x.low), y.high - (y.high == x.low)};
 }
@@ -339,7 +354,8 @@ inline void divides(Bounds& x, Bounds& y) {
     }
     if (x.low == x.high) {
         int64_t step = magnitude(x.low);
-        y = {ceil_div(y.low, step) * step, floor_div(y.high, step) * step};
+        if (y.low < LIMIT) y.low = ceil_div(y.low, step) * step;
+        if (y.high < LIMIT) y.high = floor_div(y.high, step) * step;
     }
 }
 

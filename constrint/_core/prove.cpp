@@ -126,6 +126,7 @@ int Prover::choose() {
             if (best < 0 || score < least || (score == least && v < best)) best = v, least = score;
         }
     }
+    if (best < 0) throw TooWide{};
     return best;
 }
 

@@ -16,7 +16,7 @@ public:
     // order: the variables by importance; descending: which of them prefer their largest value.
     Prover(State state, std::vector<int> order, const std::vector<int>& descending, std::function<void()> interrupt);
 
-    // seconds: the time limit of one call, or a negative number for none. Each throws TimeLimit when it passes.
+    // seconds: the time limit of one call, or a negative number for none. Each throws TimeLimit when it passes, and TooWide.
 
     // Propagate at the root and keep what changes; false where that alone proves that there is no solution.
     bool fixpoint();

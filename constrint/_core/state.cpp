@@ -252,7 +252,11 @@ bool State::revise(int number) {
     int loose = -1, count = 0;
     for (int v : code.variables)
         if (!decided(v)) loose = v, ++count;
-    if (count == 1 && domains[loose].listed()) return filter(number, loose);
+    if (count == 1 && domains[loose].listed()) {
+        // Bounds are cheaper to find than values are to test.
+        if (domains[loose].words() > 1 && size(loose) > 16 && !project(number)) return false;
+        return filter(number, loose);
+    }
     return project(number);
 }
 
@@ -319,15 +323,15 @@ bool State::project(int number) {
             case LE: possible = want(left, {x.low, y.high}) && want(b, {x.low, y.high}); break;
             case EQ:
                 possible = want(left, y) && want(b, x);
-                if (x.low == x.high) multiple_[b] = x.low;
-                if (y.low == y.high) multiple_[left] = y.low;
+                if (x.low == x.high && x.low < LIMIT) multiple_[b] = x.low;
+                if (y.low == y.high && y.low < LIMIT) multiple_[left] = y.low;
                 break;
             case NE:
                 backward::unequal(x, y);
                 possible = want(left, x) && want(b, y) && strike(code, left, b) && strike(code, b, left);
                 break;
             case DIVIDES:
-                if (y.low == y.high) multiple_[left] = y.low;
+                if (y.low == y.high && y.low < LIMIT) multiple_[left] = y.low;
                 backward::divides(x, y);
                 possible = want(left, x) && want(b, y);
                 break;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <stdexcept>
 #include <vector>
 
 #include "intervals.hpp"
@@ -34,6 +35,11 @@ struct Domain {
     size_t first_word;  // of its bit mask in State::mask
     bool listed() const { return !values.empty(); }
     size_t words() const { return (values.size() + 63) / 64; }
+};
+
+// Numbers of a wide program (see native.py) turned out to be too large to compare in 64 bits.
+struct TooWide : std::runtime_error {
+    TooWide() : std::runtime_error("a number has more than 62 bits") {}
 };
 
 // A set of reasons: bits of constraints (the problem's, not the codes split from them), then of decision levels.
