@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -126,7 +127,7 @@ def test_sampling_is_uniform(engine: str) -> None:
 def test_counts_beyond_64_and_128_bits(engine: str) -> None:
     problem = Problem("wide")
     xs = [problem.variable(f"x{i}", range(16)) for i in range(40)]
-    for left, right in zip(xs, xs[1:], strict=False):
+    for left, right in pairwise(xs):
         problem.add(left <= right + 14)
     ways = [1] * 16
     for _ in range(39):
