@@ -47,6 +47,16 @@ def test_every_other_cell_compiles_without_spills(schedule: str, cell: str) -> N
     assert compile_source(get(schedule).source(loaded, shape, profile, tiling)).report.spills == 0
 
 
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("schedule", schedule_names("backward"))
+def test_the_backward_choices_compile_without_spills(schedule: str, cell: str) -> None:
+    profile, loaded = load_profile("h200"), load_cell(cell)
+    for head_dim in (32, 64):
+        shape = Shape(16, 1024, 12, head_dim, save="gates")
+        tiling = plan(loaded, shape, profile, top=1, schedules=[schedule])[0]
+        assert compile_source(get(schedule).source(loaded, shape, profile, tiling)).report.spills == 0
+
+
 @pytest.mark.parametrize(
     ("name", "cell", "shape", "gpu"),
     [
