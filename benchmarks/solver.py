@@ -7,10 +7,10 @@ FOLDER holds spaces in JSON: {"tune_params": {name: [values]}, "restrictions": [
 known, "expected_count", against which every count is checked. The peers come with `pip install tilesmith[bench]`.
 
 Each system reads a space in a process of its own. Seconds are wall-clock from the parsed JSON to the answer, the
-import of the library left out; the least of --runs. Memory is what the process's peak grew by after its imports.
+import of the library left out; the least of --runs. On a busy machine the processor's seconds, in the JSON of --out,
+say more. Memory is what the process's peak grew by after its imports.
 "count" is the number of configurations (pyATF: its chain of trees, which knows it); "list" is every configuration:
-a NumPy table (constrint), a list of tuples (python-constraint2, pyATF reads them off its trees), or CP-SAT's
-enumeration through constrint, one worker.
+a NumPy table (constrint), a list of tuples (python-constraint2), or CP-SAT's enumeration through constrint, one worker.
 """
 
 from __future__ import annotations
@@ -115,20 +115,22 @@ def child(system: str, task: str, path: str, runs: int) -> None:
         print(json.dumps({"missing": str(error)}))
         return
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    seconds = []
+    seconds, busy = [], []
     count = 0
     for _ in range(runs):
-        start = time.perf_counter()
+        start, started = time.perf_counter(), time.process_time()
         count = SYSTEMS[system][task](space)
         seconds.append(time.perf_counter() - start)
+        busy.append(time.process_time() - started)
         if sum(seconds) > 10:
             break
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"count": count, "seconds": min(seconds), "megabytes": (peak - before) / 1024}))
+    megabytes = (peak - before) / 1024
+    print(json.dumps({"count": count, "seconds": min(seconds), "processor": min(busy), "megabytes": megabytes}))
 
 
 def measure(system: str, task: str, path: Path, runs: int, limit: float) -> dict[str, Any]:
-    """The same in a process of its own: {"count", "seconds", "megabytes"}, {"missing"}, {"failed"} or {"late"}."""
+    """The same in a process of its own: what ``child`` prints, or {"failed"}, or {"late"} after ``limit`` seconds."""
     call = [sys.executable, __file__, "child", system, task, str(path), str(runs)]
     try:
         done = subprocess.run(call, capture_output=True, text=True, timeout=limit)

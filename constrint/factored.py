@@ -11,13 +11,14 @@ import random
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from math import prod
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
 from constrint.diagram import Diagram, TooLarge, build, check_time, from_rows, product
 from constrint.domains import Domain, size
 from constrint.engine import ENGINES, _core, has_core, question
-from constrint.errors import ConstrintError
+from constrint.errors import ConstrintError, TimeLimit
 from constrint.order import improved, proposals
 from constrint.presolve import presolve
 from constrint.program import Code, Op, Program
@@ -163,6 +164,8 @@ class SolutionSet:
         return index
 
     def _decode(self, indices: Sequence[int]) -> list[Solution]:
+        if not indices:
+            return []
         columns = []
         rest = list(indices)
         for _, factor in reversed(self._factors):
@@ -173,20 +176,23 @@ class SolutionSet:
             columns.append(factor.decode([index % total for index in rest]))
             rest = [index // total for index in rest]
         columns.reverse()
-        found = []
-        for parts in zip(*columns, strict=True):
-            values = [value for part in parts for value in part]
-            found.append(dict(zip(self.names, [values[place] for place in self._places], strict=True)))
-        return found
+        if len(self.names) < 2:
+            return [dict(zip(self.names, parts[0], strict=True)) for parts in zip(*columns, strict=True)]
+        declared = operator.itemgetter(*self._places)
+        rows = (tuple(chain.from_iterable(parts)) for parts in zip(*columns, strict=True))
+        return [dict(zip(self.names, declared(row), strict=True)) for row in rows]
 
 
 class DoesNotFactor(ConstrintError):
     """No order of the variables keeps the diagram of a group small enough to build."""
 
 
-def solution_set(problem: Problem, engine: str = "native", deadline: float | None = None) -> SolutionSet:
+def solution_set(
+    problem: Problem, engine: str = "native", deadline: float | None = None, limits: Sequence[int] | None = None
+) -> SolutionSet:
     """The problem's solutions in factored form. "cp-sat" lists them all first.
 
+    limits: steps allowed to one diagram, in the order tried; by default QUICK and PATIENT.
     Raises DoesNotFactor where a diagram would take more than some twenty million steps, TimeLimit after ``deadline``,
     a time.perf_counter() value.
     """
@@ -200,6 +206,7 @@ def solution_set(problem: Problem, engine: str = "native", deadline: float | Non
     if engine not in ENGINES:
         raise ConstrintError(f"unknown engine {engine!r}; known: {', '.join(ENGINES)}")
     native = engine == "native" and has_core()
+    limits = limits or (*QUICK, *PATIENT)
     program, _ = presolve(problem)
     groups = None if program is None else _groups(program)
     if program is None or groups is None:
@@ -209,7 +216,7 @@ def solution_set(problem: Problem, engine: str = "native", deadline: float | Non
         if not terms:
             factors.append(([names[v] for v in variables], product([program.domains[v] for v in variables])))
             continue
-        order, factor = _factor(problem.name, program, variables, codes, terms, native, deadline)
+        order, factor = _factor(problem.name, program, variables, codes, terms, native, deadline, limits)
         factors.append(([names[v] for v in order], factor))
         if not factor.total:
             return SolutionSet(names, factors)
@@ -217,14 +224,23 @@ def solution_set(problem: Problem, engine: str = "native", deadline: float | Non
 
 
 def count(problem: Problem, engine: str, time_limit: float | None) -> int:
-    """The number of solutions; by search, in little memory and more time, where they do not factor."""
-    deadline = None if time_limit is None else time.perf_counter() + time_limit
+    """The number of solutions. Diagrams and search take turns, each as long as the other: some problems that do not
+    factor have few solutions, which a search finds."""
+    start = time.perf_counter()
+    deadline = None if time_limit is None else start + time_limit
     if engine != "cp-sat":
-        try:
-            return solution_set(problem, engine, deadline).count
-        except DoesNotFactor:
-            time_limit = None if deadline is None else max(0.0, deadline - time.perf_counter())
-    return question(problem, engine).count(time_limit)
+        for limits in (QUICK, *((limit,) for limit in PATIENT)):
+            try:
+                return solution_set(problem, engine, deadline, limits).count
+            except DoesNotFactor:
+                now = time.perf_counter()
+                turn = now + max(0.1, now - start)
+            try:
+                return question(problem, engine).count((turn if deadline is None else min(turn, deadline)) - now)
+            except TimeLimit:
+                check_time(deadline)
+    rest = None if deadline is None else max(0.0, deadline - time.perf_counter())
+    return question(problem, engine).count(rest)
 
 
 _Group = tuple[list[int], list[Code], list[Term]]
@@ -274,14 +290,15 @@ def _factor(
     terms: list[Term],
     native: bool,
     deadline: float | None,
+    limits: Sequence[int],
 ) -> tuple[list[int], Factor]:
     """The order and the diagram of one group: the proposed orders race with growing allowances."""
     if prod(size(program.domains[v]) for v in variables) <= SMALL:
         orders = [variables]
     else:
         orders = proposals(program, codes, terms, variables)
-    for limit in (*QUICK, *PATIENT):
-        if limit == PATIENT[0] and len(variables) > 2:
+    for number, limit in enumerate(limits):
+        if limit in PATIENT and (number == 0 or limits[number - 1] in QUICK) and len(variables) > 2:
             better = improved(terms, orders[0], program.domains)
             orders = [better, *(order for order in orders if order != better)]
         for order in orders:
@@ -291,7 +308,7 @@ def _factor(
                 continue
     raise DoesNotFactor(
         f"the solutions of {name!r} over {', '.join(program.names[v] for v in variables)} do not factor: no order of "
-        f"these variables was done in {PATIENT[-1]:,} steps; iterate over solutions(), or narrow the domains"
+        f"these variables was done in {limits[-1]:,} steps; iterate over solutions(), or narrow the domains"
     )
 
 
