@@ -202,8 +202,8 @@ class _Tape:
         return self._put(sympy.Add(*others))
 
     def _times(self, gradient: Any, slope: Any) -> Any:
-        """gradient x slope; a slope of 1 or 0 by a condition chooses, and so stops a NaN or an infinity too."""
-        if isinstance(slope, where):
+        """gradient x slope; a slope that is 0 by a condition chooses, and so stops a NaN or an infinity too."""
+        if isinstance(slope, where) and 0 in slope.args[1:]:
             condition, a, b = slope.args
             return self._put(where(self.value(condition), self._times(gradient, a), self._times(gradient, b)))
         return self._put(sympy.Mul(gradient, *(self.value(factor) for factor in sympy.Mul.make_args(slope))))

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+import sympy
 import torch
 from cell_formulas import STEPS, run
+from expressions import random_expression
 
 from kernelgen import reference
 from kernelgen.cells import cell_names, load_cell
 from kernelgen.cells.language import Cell, Gate, exp, log, maximum, minimum, relu, sigmoid, sign, sqrt, tanh, where
 from kernelgen.cells.language import abs as absolute
 from kernelgen.derive import GradientOptions, derive
-from kernelgen.emit.numpy import numpy_backward, numpy_step
+from kernelgen.emit.numpy import FUNCTIONS, NumpyPrinter, numpy_backward, numpy_step
 from kernelgen.emit.text import backward_equations
 from kernelgen.errors import CellError, ShapeError
 from kernelgen.inputs import random_inputs
@@ -94,6 +97,29 @@ def test_every_function_and_power_is_differentiated() -> None:
     d_gates, d_states = numpy_backward(EVERYTHING)(list(gates), list(states), list(d_next))
     for got, want in zip((*d_gates, *d_states), differences(EVERYTHING, gates, states, d_next), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-7)
+
+
+def test_random_cells_have_the_derivatives_that_sympy_gives_their_whole_expressions() -> None:
+    source, space = random.Random(11), {f"function_{name}": value for name, value in FUNCTIONS.items()}
+    found = 0
+    for _ in range(40):
+        symbols = list(sympy.symbols("a b h c", real=True))
+        h, c = (random_expression(source, symbols, 4) for _ in range(2))
+        try:
+            cell = Cell(
+                "any", "Any", "none", ("h", "c"), (Gate("a"), Gate("b")), lambda g, s, h=h, c=c: {"h": h, "c": c}
+            )
+        except CellError:  # a gate is in neither expression
+            continue
+        found += 1
+        values = np.random.default_rng(found).uniform(0.5, 1.5, (6, 40))
+        names = dict(zip(["a", "b", "h", "c", "d_next_h", "d_next_c"], values, strict=True))
+        d_gates, d_states = numpy_backward(cell)(list(values[:2]), list(values[2:4]), list(values[4:]))
+        for got, symbol in zip((*d_gates, *d_states), symbols, strict=True):
+            loss = sum(d * y.diff(symbol) for d, y in zip(sympy.symbols("d_next_h d_next_c"), (h, c), strict=True))
+            want = eval(NumpyPrinter().text(sympy.sympify(loss)), {**space, **names})
+            np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-9, err_msg=f"{symbol} of {h}; {c}")
+    assert found > 12
 
 
 def own(step: Callable[[Any, Any], Any], **changes: Any) -> Cell:

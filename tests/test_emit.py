@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import sympy
+from expressions import random_expression
 
 from kernelgen.cells import cell_names, load_cell
 from kernelgen.cells.language import (
@@ -254,23 +255,6 @@ def test_the_larger_and_the_smaller_value_keep_a_nan_on_either_side(native: ctyp
         assert math.isnan(device(native, name, math.nan, 1))
         assert math.isnan(device(native, name, 1, math.nan))
     assert device(native, "power", 3, 2.5) == pytest.approx(3**2.5, rel=1e-6)
-
-
-def random_expression(source: random.Random, symbols: list[Any], depth: int) -> Any:
-    """A random expression that is finite wherever its symbols are in (0.5, 1.5)."""
-    if depth == 0 or source.random() < 0.1:
-        return source.choice([*symbols, sympy.Integer(source.randint(-3, 3)), sympy.Float(source.uniform(-2, 2))])
-
-    def part() -> Any:
-        return random_expression(source, symbols, depth - 1)
-
-    rules: list[Callable[[], Any]] = [
-        lambda: part() + part(), lambda: part() - part(), lambda: part() * part(), lambda: -part(),
-        lambda: part() / (1 + part() ** 2), lambda: tanh(part()) ** source.randint(2, 4), lambda: sigmoid(part()),
-        lambda: where((part() < part()) | ~(part() > 1) & (part() >= 0), part(), part()),
-        lambda: maximum(part(), part()), lambda: sqrt(1 + part() ** 2), lambda: absolute(part()),
-    ]  # fmt: skip
-    return source.choice(rules)()
 
 
 def evaluate(node: Any, values: dict[Any, float]) -> Any:
