@@ -1,11 +1,12 @@
 """The fused recurrent kernel's tiling as an integer problem, solved by 28 ordered preferences.
 
-    python benchmarks/lexicographic.py [--check]
+    python benchmarks/lexicographic.py [--check | --explain]
 
 The kernel is the kind that FlashRNN (Poeppel, Beck, Hochreiter, arXiv:2412.07752) tunes with ConstrINT: the recurrent
 matrix stays on the chip for the whole sequence, spread over the multiprocessors, part of it in registers and part in
-shared memory, and the blocks exchange the hidden state once a step. The formulation is this file's own: 57 variables
-and 61 constraints. --check asks CP-SAT (one worker) for the same first solution.
+shared memory, and the blocks exchange the hidden state once a step. The formulation is this file's own: 57 variables,
+52 constraints and 12 value lists. --check asks CP-SAT (one worker) for the same first solution; --explain says, of
+twenty shapes that no tiling fits, which constraints clash.
 """
 
 from __future__ import annotations
@@ -159,8 +160,58 @@ def fused_kernel(heads: int, head_dim: int, batch: int = 16, gates: int = 4, gpu
     return parse_constrint(text, f"fused kernel, {heads} x {head_dim}, batch {batch}")
 
 
+def infeasible_shapes() -> list[Problem]:
+    """Twenty kernels that no tiling fits: fourteen of this file's, six of tilesmith's resident schedule."""
+    from kernelgen.cells import load_cell
+    from kernelgen.hardware import load_profile
+    from kernelgen.schedules.resident import SCHEDULE
+    from kernelgen.shape import Shape
+
+    fused = [
+        fused_kernel(1, 3072),
+        fused_kernel(1, 4096),
+        fused_kernel(1, 6144),
+        fused_kernel(1, 8192),
+        fused_kernel(2, 3072),
+        fused_kernel(1, 1000),
+        fused_kernel(7, 100),
+        fused_kernel(1, 768, batch=20),
+        fused_kernel(1, 2048, gpu=A100),
+        fused_kernel(1, 3072, gpu=A100),
+        fused_kernel(1, 1024, gpu=SMALL),
+        fused_kernel(1, 2048, gpu=SMALL),
+        fused_kernel(1, 4096, gates=3),
+        fused_kernel(1, 2048, batch=128),
+    ]
+    resident = [
+        SCHEDULE.problem(load_cell(cell), Shape(16, 1024, 1, head_dim), load_profile(gpu))
+        for cell, head_dim, gpu in (
+            ("lstm", 256, "h200"),
+            ("lstm", 512, "h200"),
+            ("slstm", 768, "b200"),
+            ("gru", 512, "a100-80gb"),
+            ("lstm", 192, "l4"),
+            ("elman", 1024, "rtx4090"),
+        )
+    ]
+    return fused + resident
+
+
+def explain_all() -> None:
+    """Print, for each infeasible shape, what clashes and the seconds it took to find out."""
+    for problem in infeasible_shapes():
+        start = time.perf_counter()
+        core = problem.explain(time_limit=10)
+        print(f"{problem.name}: {len(core)} constraints, {time.perf_counter() - start:.2f} s", flush=True)
+        for constraint in core:
+            print(f"    {constraint}")
+
+
 def main() -> None:
     """Print, for each shape, the answer and the median of eleven times to it."""
+    if "--explain" in sys.argv[1:]:
+        explain_all()
+        return
     check = "--check" in sys.argv[1:]
     for heads, head_dim in SHAPES:
         problem = fused_kernel(heads, head_dim)

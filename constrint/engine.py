@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from constrint.expr import Expr
     from constrint.model import Problem, Solution
 
+Incumbent = tuple[int, int | None, list[int] | None]
+"""Of an objective to be minimised: a lower bound, and the best value so far with its solution."""
+
+SEARCHING = 0.6
+"""The share of a time limit in which ``best`` looks for better solutions; the rest raises the bound."""
+
 ENGINES = ("native", "python", "cp-sat")
 
 
@@ -123,6 +129,8 @@ class SearchQuestion:
             return bits(prepared.conflict)
         values = [domain[0] for domain in program.domains]
         for part in _parts(program):
+            if not part.program.codes:
+                continue
             chain = sorted(part.variables)
             prover = self._prover(part.program, chain, [False] * len(chain))
             found = prover.any(deadline)
@@ -149,9 +157,16 @@ class SearchQuestion:
             return Answer(status, proven=status == "infeasible")
         chain = elimination_order(main.program, sorted(main.variables))
         descending = [_prefers_large(lowered, program, v) for v in chain]
-        value, found, finished = self._search(main.program).best(chain, descending, bounded, deadline)
+        # With a time limit, the last part of it is spent on the bound.
+        soon = deadline if time_limit is None else _deadline(SEARCHING * time_limit)
+        value, found, finished = self._search(main.program).best(chain, descending, bounded, soon)
+        if not finished:
+            low, value, found = self._raise_bound(
+                main.program, chain, descending, bounded, (low, value, found), deadline
+            )
+            finished = low == value
         if value is None or found is None:
-            return Answer("infeasible", proven=True) if finished else Answer("unknown", bound=sign * low)
+            return Answer("infeasible", proven=True) if finished or low > high else Answer("unknown", bound=sign * low)
         if finished:
             # The optimum is known: now the first solution, by preference, that has it.
             bounded.a[-2] = value
@@ -160,6 +175,36 @@ class SearchQuestion:
         for v in main.variables:
             values[v] = found[v]
         return Answer("feasible", _named(program, values), sign * value, finished, sign * (value if finished else low))
+
+    def _raise_bound(
+        self,
+        program: Program,
+        order: Sequence[int],
+        descending: Sequence[bool],
+        bounded: Code,
+        known: Incumbent,
+        deadline: float | None,
+    ) -> Incumbent:
+        """Refute objectives near the lower bound, in growing steps, until it meets the best value or time is up."""
+        low, value, found = known
+        high, step, growth = bounded.a[-2] if value is None else value - 1, 0, 2
+        while low <= high:
+            bounded.a[-2] = min(low + step, high)
+            now = time.perf_counter()
+            soon = None if deadline is None else now + max(0.0, deadline - now) / 4
+            try:
+                better = self._prover(program, order, descending).any(soon)
+            except TimeLimit:
+                if deadline is None or deadline - now < 0.01 or not step:
+                    break
+                step, growth = step // 4, 1
+                continue
+            if better is None:
+                low, step = bounded.a[-2] + 1, growth * step + 1
+            else:
+                value, found = forward(bounded, better, better)[-3][0], better
+                high, step = value - 1, step // 4
+        return low, value, found
 
     def solutions(self, order: Mapping[str, bool]) -> Iterator[Solution]:
         program = self._prepare().program

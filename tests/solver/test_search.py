@@ -1,0 +1,231 @@
+"""The search that learns from its failures: preferences in any order, proofs, conflicts, bounds; the fused kernel."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from sweep import sweep
+
+from constrint import Problem, TimeLimit, has_core, parse_constrint
+from constrint.evaluate import holds
+from constrint.explain import definitions
+from constrint.native import fits
+from constrint.presolve import presolve
+from constrint.prove import PythonProver
+
+pytestmark = pytest.mark.unit
+needs_core = pytest.mark.skipif(not has_core(), reason="the C++ core is not built")
+
+
+def load_benchmark() -> ModuleType:
+    path = Path(__file__).parents[2] / "benchmarks" / "lexicographic.py"
+    spec = importlib.util.spec_from_file_location("lexicographic", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["lexicographic"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+kernels = load_benchmark()
+FEASIBLE = {(12, 64), (6, 128), (3, 256), (1, 768), (1, 1024), (1, 2048)}
+
+
+@needs_core
+@pytest.mark.parametrize("shape", kernels.SHAPES)
+def test_fused_kernels_are_solved_in_preference_order_or_refuted(shape: tuple[int, int]) -> None:
+    problem = kernels.fused_kernel(*shape)
+    assert (len(problem.domains), len(kernels.PREFERENCES)) == (57, 28)
+    start = time.process_time()
+    result = problem.solve(prefer=kernels.PREFERENCES)
+    assert time.process_time() - start < 0.5
+    assert result.status == ("feasible" if shape in FEASIBLE else "infeasible")
+    if result.solution is not None:
+        assert problem.check(result.solution) == []
+    if shape in {(12, 64), (1, 768), (1, 3072)}:
+        assert problem.solve(prefer=kernels.PREFERENCES, engine="cp-sat").solution == result.solution
+
+
+@needs_core
+@pytest.mark.parametrize("seed", range(4))
+def test_a_bad_order_of_preferences_does_not_matter(seed: int) -> None:
+    """The order in which people prefer is not the order in which a search should decide."""
+    rng = random.Random(seed)
+    names = rng.sample([name for name, _ in kernels.PREFERENCES], 28)
+    prefer = [(name, rng.choice(["min", "max"])) for name in names]
+    problem = kernels.fused_kernel(*rng.choice(kernels.SHAPES[:6]))
+    start = time.process_time()
+    result = problem.solve(prefer=prefer)
+    assert time.process_time() - start < 2
+    assert result.solution == problem.solve(prefer=prefer, engine="cp-sat").solution is not None
+
+
+@needs_core
+def test_both_engines_find_the_same_first_solution_of_a_kernel() -> None:
+    problem = kernels.fused_kernel(3, 256)
+    native = problem.solve(prefer=kernels.PREFERENCES)
+    assert problem.solve(prefer=kernels.PREFERENCES, engine="python").solution == native.solution is not None
+
+
+@needs_core
+@pytest.mark.parametrize("number", [1, 5, 7, 11, 14, 16, 19])
+def test_infeasible_kernels_are_explained_in_few_words(number: int) -> None:
+    problem = kernels.infeasible_shapes()[number]
+    core = problem.explain(time_limit=20)
+    assert 1 <= len(core) <= 6
+    whole = [*core, *core.definitions]
+    assert problem.subproblem(whole).solve().status == "infeasible"
+    for left_out in core:
+        rest = problem.subproblem([c for c in whole if c is not left_out])
+        assert rest.solve(time_limit=20).status == "feasible", left_out
+
+
+@pytest.mark.parametrize("engine", ["native", "python"])
+def test_definitions_are_background(engine: str) -> None:
+    p = parse_constrint("""
+        ROWS == [16, 32, 64]; WIDTH == [64, 128]; STAGES == [1, 2];
+        BYTES == 2 * ROWS * WIDTH;
+        SHARED == BYTES * STAGES;
+        UNUSED == ROWS + 1;
+        SHARED <= 4096;
+        STAGES * ROWS >= 32;
+        ROWS <= 64;
+    """)
+    assert [str(p.constraints[i]) for i in definitions(p)] == [
+        "BYTES == 2 * ROWS * WIDTH",
+        "SHARED == BYTES * STAGES",
+        "UNUSED == ROWS + 1",
+    ]
+    assert p.explain(engine=engine) == []
+    limit = p.add(p.constraints[3].condition.args[0] <= 2047, "at most 2,047 bytes")
+    core = p.explain(engine=engine)
+    assert list(core) == [limit] or [str(c) for c in core] == ["SHARED <= 2047"]
+    assert [str(c) for c in core.definitions] == ["BYTES == 2 * ROWS * WIDTH", "SHARED == BYTES * STAGES"]
+
+
+def test_circular_and_second_equations_are_no_definitions() -> None:
+    p = parse_constrint("A == B + 1; B == A * C; C == 3; C == D; 5 == E;")
+    assert definitions(p) == [0, 2, 3, 4]
+    contradiction = parse_constrint("A == B + C; B == 5; C == 6; A <= 20; D == A; D == 100 | D == 101;")
+    core = contradiction.explain()
+    assert contradiction.subproblem([*core, *core.definitions]).solve().status == "infeasible"
+    # The values that a defined variable can take are a limit too, and then the definition itself is at fault.
+    narrow = Problem("narrow")
+    a = narrow.variable("a", range(1, 10))
+    b = narrow.variable("b", range(100_000))
+    narrow.add(b == a - 20, "b is a - 20")
+    assert [str(c) for c in narrow.explain()] == ["b is a - 20"]
+
+
+@needs_core
+def test_random_conflicts_with_definitions() -> None:
+    """Helper quantities over random choices: what is reported conflicts, and nothing of it can be left out."""
+    conflicts = 0
+    for seed in range(60):
+        rng = random.Random(seed)
+        p = Problem(f"helpers {seed}")
+        choices = [p.variable(f"x{i}", rng.sample(range(1, 12), 4)) for i in range(4)]
+        known = list(choices)
+        for i in range(3):
+            helper = p.variable(f"h{i}", range(1, 2**30))
+            p.add(helper == rng.choice(known) * rng.choice(known) + rng.choice(choices))
+            known.append(helper)
+        for _ in range(5):
+            a, b = rng.choice(known), rng.choice(known)
+            p.add(rng.choice([a % rng.randint(2, 5) == 1, a <= b, a + b <= rng.randint(10, 200), a >= 3 * b]))
+        for engine in ("native", "python"):
+            core = p.explain(engine=engine)
+            assert bool(core) is (p.solve(engine="cp-sat").status == "infeasible"), seed
+            conflicts += bool(core)
+            whole = [*core, *core.definitions]
+            assert not core or p.subproblem(whole).solve(engine=engine).status == "infeasible", seed
+            for left_out in core:
+                rest = p.subproblem([c for c in whole if c is not left_out])
+                assert rest.solve().status == "feasible", (seed, left_out)
+    assert conflicts > 20
+
+
+@needs_core
+def test_wide_numbers_saturate_in_the_core_and_stay_exact() -> None:
+    """Sums and products beyond 64 bits, of numbers that are never negative: the core against Python's integers."""
+    wide = 0
+    for seed in range(150):
+        rng = random.Random(seed)
+        p = Problem(f"wide {seed}")
+        x = [
+            p.variable(f"x{i}", [rng.choice([0, 1, 2, 3, 2**20, 2**29 - 1, 2**30]) for _ in range(4)]) for i in range(4)
+        ]
+
+        def product(x: list = x, rng: random.Random = rng) -> object:
+            result = rng.choice(x)
+            for _ in range(rng.randint(0, 4)):
+                result = result * rng.choice(x)
+            return result + rng.choice([0, 1, rng.choice(x)])
+
+        for _ in range(rng.randint(1, 3)):
+            a, b = product(), rng.choice([product(), 2 ** rng.randint(20, 59), rng.randint(0, 5)])
+            p.add(rng.choice([a == b, a <= b, a != b, a > b, a % 3 == 0]))
+        program, _ = presolve(p)
+        wide += program is not None and fits(program, wide=True) and not fits(program)
+        prefer = [(f"x{rng.randint(0, 3)}", rng.choice(["min", "max"]))]
+        native, python = p.solve(prefer=prefer), p.solve(prefer=prefer, engine="python")
+        assert (native.status, native.solution) == (python.status, python.solution), seed
+        if native.solution is None:
+            core = p.explain()
+            assert not any(all(holds(c.condition, s) for c in core) for s in p.subproblem([]).solutions()), seed
+    assert wide > 20
+
+
+@needs_core
+@pytest.mark.parametrize("engine", ["native", "python"])
+def test_time_limits_of_solve_and_explain(engine: str) -> None:
+    p = Problem("hard")
+    x = [p.variable(f"x{i}", range(2, 200)) for i in range(10)]
+    p.add(sum(a * b * b for a, b in pairwise(x)) % 1_000_003 == 77)
+    p.add(sum(a * a * b for a, b in zip(x, x[2:], strict=False)) % 1_000_033 == 78)
+    start = time.perf_counter()
+    result = p.solve(prefer=[(f"x{i}", "max") for i in range(10)], time_limit=0.3, engine=engine)
+    assert (result.status, result.proven) == ("unknown", False)
+    with pytest.raises(TimeLimit):
+        p.explain(time_limit=0.3, engine=engine)
+    assert time.perf_counter() - start < 5
+
+
+@needs_core
+def test_the_bound_rises_with_time() -> None:
+    rng = random.Random(1)
+    p = Problem("knapsack")
+    x = [p.variable(f"x{i}", range(8)) for i in range(14)]
+    weights = [rng.randint(20, 99) for _ in x]
+    p.add(sum(w * v for w, v in zip(weights, x, strict=True)) <= 1500)
+    values = [w + rng.randint(-9, 9) for w in weights]
+    result = p.best(maximize=sum(c * v for c, v in zip(values, x, strict=True)), time_limit=0.6)
+    assert result.solution is not None
+    assert result.bound is not None
+    assert result.objective is not None
+    assert result.objective <= result.bound < 7 * sum(values)
+
+
+def test_the_python_prover_names_what_it_used() -> None:
+    p = parse_constrint("A == [1 .. 9]; B == [1 .. 9]; C == [1 .. 9]; A * B == 35; A + B <= 11; C <= 4; B + C >= 3;")
+    program, _ = presolve(p)
+    if program is not None:
+        prover = PythonProver(program, range(3), [False] * 3)
+        assert prover.any() is None
+        used = prover.conflict()
+        assert used & 0b11 == 0b11
+        assert not used & 0b1100
+    assert [str(c) for c in p.explain(engine="python")] == ["A * B == 35", "A + B <= 11"]
+
+
+def test_a_short_sweep() -> None:
+    """The whole one: tests/solver/sweep.py, 20,000 problems."""
+    assert sweep(60, start=900_000, slowest=5, largest=600) < 5
