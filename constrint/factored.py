@@ -10,12 +10,13 @@ import operator
 import random
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, product
 from math import prod
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
-from constrint.diagram import Diagram, TooLarge, build, check_time, from_rows, product
+from constrint.diagram import Diagram, TooLarge, build, check_time, from_rows
+from constrint.diagram import product as every_combination
 from constrint.domains import Domain, size
 from constrint.engine import ENGINES, _core, has_core, question
 from constrint.errors import ConstrintError, TimeLimit
@@ -38,6 +39,11 @@ SMALL = 1_500
 """Groups of at most this many combinations need no choice of order: any is done in fewer steps than QUICK allows."""
 BATCH = 2048
 """Solutions decoded at a time while iterating."""
+KEPT = 1 << 16
+"""Factors of at most this many solutions are decoded once and kept while iterating."""
+
+
+_Values = tuple[int, ...]
 
 
 class Factor(Protocol):
@@ -49,7 +55,7 @@ class Factor(Protocol):
     @property
     def size(self) -> int: ...
 
-    def decode(self, indices: Sequence[int]) -> list[tuple[int, ...]]: ...
+    def decode(self, indices: Sequence[int]) -> list[_Values]: ...
 
     def index(self, values: Sequence[int]) -> int: ...
 
@@ -102,10 +108,29 @@ class SolutionSet:
         return self._decode([index % self.count])[0]
 
     def __iter__(self) -> Iterator[Solution]:
-        start = 0
-        while start < self.count:
-            yield from self._decode(range(start, min(start + BATCH, self.count)))
-            start += BATCH
+        if self.count:
+            kept = [list(_each(factor)) if factor.total <= KEPT else None for _, factor in self._factors]
+            yield from self._named(self._rows(0, kept))
+
+    def _rows(self, k: int, kept: Sequence[list[_Values] | None]) -> Iterator[tuple[_Values, ...]]:
+        """Every combination of the solutions of the factors from number k on; short ones are decoded once."""
+        short = [values for values in kept[k:] if values is not None]
+        if len(short) == len(kept) - k:
+            yield from product(*short)
+            return
+        for values in kept[k] or _each(self._factors[k][1]):
+            for rest in self._rows(k + 1, kept):
+                yield values, *rest
+
+    def _named(self, rows: Iterable[tuple[_Values, ...]]) -> Iterator[Solution]:
+        """Solutions by name from one tuple of values a factor."""
+        names, chained = self.names, chain.from_iterable
+        if len(names) < 2:
+            yield from (dict(zip(names, chained(parts), strict=True)) for parts in rows)
+            return
+        declared = operator.itemgetter(*self._places)
+        for parts in rows:
+            yield dict(zip(names, declared(tuple(chained(parts))), strict=True))
 
     def __contains__(self, solution: object) -> bool:
         return isinstance(solution, Mapping) and self._find(solution) >= 0
@@ -176,11 +201,13 @@ class SolutionSet:
             columns.append(factor.decode([index % total for index in rest]))
             rest = [index // total for index in rest]
         columns.reverse()
-        if len(self.names) < 2:
-            return [dict(zip(self.names, parts[0], strict=True)) for parts in zip(*columns, strict=True)]
-        declared = operator.itemgetter(*self._places)
-        rows = (tuple(chain.from_iterable(parts)) for parts in zip(*columns, strict=True))
-        return [dict(zip(self.names, declared(row), strict=True)) for row in rows]
+        return list(self._named(zip(*columns, strict=True)))
+
+
+def _each(factor: Factor) -> Iterator[_Values]:
+    """The solutions of one factor, in order."""
+    for start in range(0, factor.total, BATCH):
+        yield from factor.decode(range(start, min(start + BATCH, factor.total)))
 
 
 class DoesNotFactor(ConstrintError):
@@ -214,7 +241,7 @@ def solution_set(
     factors: list[tuple[list[str], Factor]] = []
     for variables, codes, terms in groups:
         if not terms:
-            factors.append(([names[v] for v in variables], product([program.domains[v] for v in variables])))
+            factors.append(([names[v] for v in variables], every_combination([program.domains[v] for v in variables])))
             continue
         order, factor = _factor(problem.name, program, variables, codes, terms, native, deadline, limits)
         factors.append(([names[v] for v in order], factor))
