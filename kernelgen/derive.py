@@ -93,7 +93,8 @@ def derive(cell: Cell) -> Backward:
     """Differentiate a cell's step. The result is the same in every process.
 
     At a kink the derivative is one of the two one-sided ones: that of ``where``'s chosen value, that of
-    the first argument that is no constant for maximum and minimum at a tie, 0 for relu and abs at 0.
+    the first argument that is no constant for maximum and minimum at a tie, 0 for relu and abs at 0
+    (1 for abs where the step asks x >= 0 of the same x).
     """
     tape = _Tape()
     code = lower(cell)
