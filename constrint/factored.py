@@ -40,7 +40,7 @@ SMALL = 1_500
 BATCH = 2048
 """Solutions decoded at a time while iterating."""
 KEPT = 1 << 16
-"""Factors of at most this many solutions are decoded once and kept while iterating."""
+"""So many combinations of the last factors are decoded once and kept while iterating."""
 
 
 _Values = tuple[int, ...]
@@ -109,28 +109,30 @@ class SolutionSet:
 
     def __iter__(self) -> Iterator[Solution]:
         if self.count:
-            kept = [list(_each(factor)) if factor.total <= KEPT else None for _, factor in self._factors]
-            yield from self._named(self._rows(0, kept))
+            split, total = len(self._factors), 1
+            while split and total * self._factors[split - 1][1].total <= KEPT:
+                split -= 1
+                total *= self._factors[split][1].total
+            last = [
+                tuple(chain.from_iterable(parts)) for parts in product(*(_each(f) for _, f in self._factors[split:]))
+            ]
+            yield from self._named(self._rows(0, split, last))
 
-    def _rows(self, k: int, kept: Sequence[list[_Values] | None]) -> Iterator[tuple[_Values, ...]]:
-        """Every combination of the solutions of the factors from number k on; short ones are decoded once."""
-        short = [values for values in kept[k:] if values is not None]
-        if len(short) == len(kept) - k:
-            yield from product(*short)
+    def _rows(self, k: int, split: int, last: list[_Values]) -> Iterator[_Values]:
+        """Every combination of the solutions of the factors from number k on; from ``split`` on they are ``last``."""
+        if k == split:
+            yield from last
             return
-        for values in kept[k] or _each(self._factors[k][1]):
-            for rest in self._rows(k + 1, kept):
-                yield values, *rest
+        for values in _each(self._factors[k][1]):
+            for rest in last if k + 1 == split else self._rows(k + 1, split, last):
+                yield values + rest
 
-    def _named(self, rows: Iterable[tuple[_Values, ...]]) -> Iterator[Solution]:
-        """Solutions by name from one tuple of values a factor."""
-        names, chained = self.names, chain.from_iterable
-        if len(names) < 2:
-            yield from (dict(zip(names, chained(parts), strict=True)) for parts in rows)
-            return
+    def _named(self, rows: Iterable[_Values]) -> Iterator[Solution]:
+        """Solutions by name from values in ``order``."""
+        if len(self.names) < 2:
+            return (dict(zip(self.names, row, strict=True)) for row in rows)
         declared = operator.itemgetter(*self._places)
-        for parts in rows:
-            yield dict(zip(names, declared(tuple(chained(parts))), strict=True))
+        return (dict(zip(self.names, declared(row), strict=True)) for row in rows)
 
     def __contains__(self, solution: object) -> bool:
         return isinstance(solution, Mapping) and self._find(solution) >= 0
@@ -201,7 +203,7 @@ class SolutionSet:
             columns.append(factor.decode([index % total for index in rest]))
             rest = [index // total for index in rest]
         columns.reverse()
-        return list(self._named(zip(*columns, strict=True)))
+        return list(self._named(tuple(chain.from_iterable(parts)) for parts in zip(*columns, strict=True)))
 
 
 def _each(factor: Factor) -> Iterator[_Values]:
