@@ -1,0 +1,12 @@
+"""Recurrences in PyTorch: an operator with gradients, a drop-in for FlashRNN's function. See docs/torch.md.
+
+Importing this package imports PyTorch and registers two operators; no GPU, driver or compiler is needed for that.
+"""
+
+from __future__ import annotations
+
+from kernelgen.torch.flash import flashrnn
+from kernelgen.torch.operator import DoubleBackwardError, rnn, step
+from kernelgen.torch.registry import register
+
+__all__ = ["DoubleBackwardError", "flashrnn", "register", "rnn", "step"]

@@ -1,0 +1,86 @@
+"""Kernels on CUDA tensors: chosen, compiled and loaded on first use, launched on PyTorch's current stream."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from kernelgen.schedules.base import Direction, Launch
+from kernelgen.shape import Shape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kernelgen.cells.language import Cell
+    from kernelgen.launcher import DeviceKernel
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A kernel on its GPU, and the order of its arguments."""
+
+    kernel: DeviceKernel
+    arguments: tuple[str, ...]
+    launch: Callable[[Shape], Launch]
+
+
+class DeviceEngine:
+    """Runs kernels on GPUs through the driver. Nothing is touched before the first run.
+
+    A kernel is kept for each cell, GPU and shape apart from its seq; the first run of a new one takes about a second,
+    or what compiling takes where the cache has no binary.
+    """
+
+    def __init__(self) -> None:
+        self._loaded: dict[Any, _Loaded] = {}
+        self._lock = threading.Lock()
+
+    def run(self, cell: Cell, shape: Shape, direction: Direction, arguments: Mapping[str, Tensor | int | None]) -> None:
+        """Queue a kernel on the current stream of the tensors' GPU: see kernels.Engine.
+
+        Raises InfeasibleError where no schedule has a kernel for the shape, CompileError and LaunchError.
+        """
+        import numpy as np
+        import torch
+
+        from kernelgen import gpu
+        from kernelgen.launcher import launch_config, stream_of
+
+        r = arguments["r"]
+        assert isinstance(r, torch.Tensor)
+        device = r.get_device()
+        loaded = self._kernel(cell, shape, direction, device)
+        values = [arguments[name] for name in loaded.arguments]
+        plain = [_plain(value, np.int32) for value in values]
+        stream = stream_of(int(torch.cuda.current_stream(device).cuda_stream))
+        with gpu.current(device):
+            loaded.kernel.start(stream, launch_config(loaded.launch(shape)), *plain)
+
+    def _kernel(self, cell: Cell, shape: Shape, direction: Direction, device: int) -> _Loaded:
+        key = (cell.fingerprint, replace(shape, seq=1), direction, device)
+        found = self._loaded.get(key)
+        if found is None:
+            with self._lock:
+                found = self._loaded.get(key)
+                if found is None:
+                    found = self._loaded[key] = self._load(cell, shape, direction, device)
+        return found
+
+    def _load(self, cell: Cell, shape: Shape, direction: Direction, device: int) -> _Loaded:
+        from kernelgen import gpu
+        from kernelgen.launcher import DeviceKernel
+        from kernelgen.torch.choice import compiled
+
+        choice, binary = compiled(cell, shape, gpu.device(device).profile(), direction)
+        kernel = DeviceKernel(binary.cubin, binary.entry, binary.arch, choice.launch(shape))
+        kernel.prepare(device)
+        return _Loaded(kernel, choice.source.arguments, choice.launch)
+
+
+def _plain(value: Tensor | int | None, integer: Any) -> Any:
+    """An argument as the driver takes it: an address (0 for null), or an int32."""
+    if value is None:
+        return 0
+    return integer(value) if isinstance(value, int) else int(value.data_ptr())

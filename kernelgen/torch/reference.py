@@ -1,0 +1,160 @@
+"""The recurrence of any cell in PyTorch, forward and backward: what runs where no kernel does.
+
+Written from the cell's definition, as kernelgen/reference.py is, with one difference: everything is computed in
+float32 where the tensors are of 16 bits, else in their own dtype, and h is rounded to the tensors' dtype after every
+step, as kernels do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kernelgen.cells.language import Cell
+from kernelgen.derive import EXACT, GradientOptions
+from kernelgen.errors import ShapeError
+from kernelgen.torch.step import torch_backward, torch_step
+
+DTYPES = ("bfloat16", "float16", "float32", "float64")
+"""What the reference takes; kernels take the first two."""
+
+
+def check(cell: Cell, wx: Tensor, r: Tensor, b: Tensor, initial: Tensor | None) -> None:
+    """Raise ShapeError for tensors that do not belong together: shape, dtype or device. See ``forward``."""
+    if wx.dim() != 5:
+        raise ShapeError(f"Wx must have the five axes [B, T, G_in, H, D], not shape {list(wx.shape)}")
+    batch, seq, _, heads, dim = wx.shape
+    if batch == 0 or seq == 0 or heads == 0 or dim == 0:
+        raise ShapeError(f"Wx is empty: its shape is {list(wx.shape)}; B, T, H and D must be at least 1")
+    dtype = str(wx.dtype).removeprefix("torch.")
+    if dtype not in DTYPES:
+        raise ShapeError(f"Wx is {dtype}; {cell.name} takes {', '.join(DTYPES)}")
+    expected = {
+        "Wx": (wx, (batch, seq, len(cell.input_gates), heads, dim), "[B, T, G_in, H, D]"),
+        "R": (r, (len(cell.recurrent_gates), heads, dim, dim), "[G_rec, H, D, D]"),
+        "b": (b, (len(cell.bias_gates), heads, dim), "[G_bias, H, D]"),
+        "states": (initial, (len(cell.states), batch, heads, dim), "[S, B, H, D]"),
+    }
+    for name, (tensor, shape, axes) in expected.items():
+        if tensor is None:
+            continue
+        if tensor.dim() != len(shape) or any(
+            found != wanted for found, wanted in zip(tensor.shape, shape, strict=True)
+        ):
+            raise ShapeError(f"{name} of {cell.name} must be {axes} = {list(shape)}, not {list(tensor.shape)}")
+        if tensor.dtype != wx.dtype or tensor.device != wx.device:
+            found = f"{tensor.dtype} on {tensor.device}"
+            raise ShapeError(f"{name} is {found}, but Wx is {wx.dtype} on {wx.device}; convert one of them")
+
+
+def forward(
+    cell: Cell, wx: Tensor, r: Tensor, b: Tensor, initial: Tensor | None = None, *, keep_gates: bool = False
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Run the recurrence; autograd can differentiate it, any number of times.
+
+    wx [B, T, G_in, H, D], r [G_rec, H, D, D] with r[g, h, d, p] from previous unit p to unit d, b [G_bias, H, D],
+    initial [S, B, H, D] or None for zeros; of one dtype of ``DTYPES``, on one device. Returns states [S, B, T, H, D],
+    last [S, B, H, D] and, where they are to be kept, gates [G, B, T, H, D] (each gate's sum), else None, all of wx's
+    dtype.
+
+    Raises ShapeError for tensors that do not belong together.
+    """
+    check(cell, wx, r, b, initial)
+    batch, seq, _, heads, dim = wx.shape
+    dtype, work = wx.dtype, _working(wx.dtype)
+    step = torch_step(cell)
+    # Inside the loop every tensor is [H, B, D], so that one batched product serves all gates of all heads.
+    weights = r.to(work).permute(1, 3, 0, 2).reshape(heads, dim, -1)
+    bias = dict(zip(cell.bias_gates, b.to(work).unsqueeze(2).unbind(), strict=True))
+    state = _start(cell, initial, batch, heads, dim, wx, work)
+    states: list[Tensor] = []
+    gates: list[Tensor] = []
+    with torch.autocast(wx.device.type, enabled=False):
+        for t in range(seq):
+            inputs = wx[:, t].to(work).permute(1, 2, 0, 3).unbind()
+            products = torch.matmul(state[0], weights).unflatten(2, (-1, dim)).unbind(2)
+            parts: list[list[Tensor]] = [[bias[index]] if index in bias else [] for index in range(len(cell.gates))]
+            for index, value in zip(cell.input_gates, inputs, strict=True):
+                parts[index].append(value)
+            for index, value in zip(cell.recurrent_gates, products, strict=True):
+                parts[index].append(value)
+            sums = [sum(terms[1:], start=terms[0]).expand(heads, batch, dim) for terms in parts]
+            state = step(sums, state)
+            state[0] = state[0].to(dtype).to(work)
+            states.append(torch.stack([value.to(dtype) for value in state]))
+            if keep_gates:
+                gates.append(torch.stack([value.to(dtype) for value in sums]))
+    last = states[-1].transpose(1, 2).contiguous()
+    return _outer(states), last, _outer(gates) if keep_gates else None
+
+
+def backward(
+    cell: Cell,
+    r: Tensor,
+    initial: Tensor | None,
+    states: Tensor,
+    gates: Tensor,
+    d_states: Tensor | None,
+    d_last: Tensor | None,
+    *,
+    options: GradientOptions = EXACT,
+) -> tuple[Tensor, Tensor]:
+    """The gradients of every gate's sum, [G, B, T, H, D], and of the initial states, [S, B, H, D], by the derived
+    backward step.
+
+    r and initial as for ``forward``; states [S, B, T, H, D] and gates [G, B, T, H, D] as it returned them. d_states
+    [S, B, T, H, D] and d_last [S, B, H, D]: the gradients of states and last, None for zeros. options: what happens to
+    the gradient that one step sends back to the one before.
+    """
+    _, batch, seq, heads, dim = states.shape
+    dtype, work = states.dtype, _working(states.dtype)
+    step = torch_backward(cell)
+    recurrent = list(cell.recurrent_gates)
+    # [H, G_rec D, D]: one batched product sends all gates' gradients of all heads back to h.
+    weights = r.to(work).transpose(0, 1).reshape(heads, -1, dim)
+    start = _start(cell, initial, batch, heads, dim, states, work)
+    carried = [torch.zeros_like(start[0])] * len(cell.states)
+    made: list[Tensor] = []
+    with torch.autocast(states.device.type, enabled=False):
+        for t in reversed(range(seq)):
+            if t == seq - 1 and d_last is not None:
+                carried = list(_inner(d_last, work))
+            elif t < seq - 1 and options.recurrent_clip is not None:
+                carried[0] = carried[0].clamp(-options.recurrent_clip, options.recurrent_clip)
+            if d_states is not None:
+                carried = [a + b for a, b in zip(carried, _inner(d_states[:, :, t], work), strict=True)]
+            previous = list(_inner(states[:, :, t - 1], work)) if t else start
+            d_gates, carried = step(_inner(gates[:, :, t], work), previous, carried)
+            d_gates = [value.to(dtype) for value in d_gates]
+            if not options.recurrent_cut:
+                sent = torch.cat([d_gates[index] for index in recurrent], dim=2).to(work)
+                carried[0] = carried[0] + torch.matmul(sent, weights)
+            made.append(torch.stack(d_gates))
+    d_initial = torch.stack(carried).transpose(1, 2).to(dtype).contiguous()
+    return _outer(made[::-1]), d_initial
+
+
+def _working(dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if dtype.itemsize == 2 else dtype
+
+
+def _start(
+    cell: Cell, initial: Tensor | None, batch: int, heads: int, dim: int, like: Tensor, work: torch.dtype
+) -> list[Tensor]:
+    """The states before the first step, each [H, B, D]."""
+    if initial is None:
+        return [like.new_zeros((heads, batch, dim), dtype=work)] * len(cell.states)
+    return list(_inner(initial, work))
+
+
+def _inner(tensor: Tensor, work: torch.dtype) -> Sequence[Tensor]:
+    """[N, B, H, D] as N tensors [H, B, D] to compute with."""
+    inner: Sequence[Tensor] = tensor.to(work).transpose(1, 2).unbind()
+    return inner
+
+
+def _outer(steps: Sequence[Tensor]) -> Tensor:
+    """T tensors [N, H, B, D] as one [N, B, T, H, D]."""
+    return torch.stack(list(steps)).permute(1, 3, 0, 2, 4).contiguous()

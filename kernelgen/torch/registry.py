@@ -1,0 +1,33 @@
+"""Cells by name: operators of PyTorch take strings, not objects."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from kernelgen.cells import load_cell
+from kernelgen.cells.language import Cell
+
+_cells: dict[str, Cell] = {}
+
+
+def register(cell: Cell) -> str:
+    """A name for a Cell, the same for equal cells, which rnn() and step() take in this process.
+
+    A Cell can be given as it is, but not inside torch.compile, which knows strings and no such objects.
+    """
+    key = f"{cell.name}@{cell.fingerprint}"
+    _cells.setdefault(key, cell)
+    return key
+
+
+def cell_of(key: str) -> Cell:
+    """The cell of a key, a library name or ``"path/to/file.py:NAME"``. A file is read once in a process.
+
+    Raises CellError for an unknown name or a file that defines no cell.
+    """
+    return _cells[key] if key in _cells else _loaded(key)
+
+
+@lru_cache(maxsize=256)
+def _loaded(spec: str) -> Cell:
+    return load_cell(spec)
