@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from constrint.differences import contradiction
 from constrint.domains import Domain, divisors, listed, size
 from constrint.expr import Expr
 from constrint.intervals import PowerTooLarge
@@ -63,8 +64,8 @@ def prepare(problem: Problem, objective: Expr | None = None, core: Any = None) -
             except PowerTooLarge as error:
                 postponed.append((number, condition))
                 trouble = error
-        conflict = _shorten(program, core)
-        if conflict is not None:
+        conflict = contradiction(program.codes) or _shorten(program, core)
+        if conflict:
             return Prepared(None, None, conflict)
         if not postponed:
             break
@@ -82,8 +83,8 @@ def _conjuncts(tree: Tree) -> Iterator[Tree]:
         yield tree
 
 
-def _shorten(program: Program, core: Any) -> int | None:
-    """Propagate and list domains until neither changes anything; where a constraint cannot hold, the reasons."""
+def _shorten(program: Program, core: Any) -> int:
+    """Propagate and list domains until neither changes anything; 0, or the reasons where a constraint cannot hold."""
     while True:
         state = _root(program, core)
         if not state.propagate():
@@ -107,7 +108,7 @@ def _shorten(program: Program, core: Any) -> int | None:
         program.codes[:] = [code for number, code in enumerate(program.codes) if not state.entailed[number]]
         program.domains[:] = domains
         if not again:
-            return None
+            return 0
 
 
 def _root(program: Program, core: Any) -> State | NativeRoot:

@@ -2,7 +2,7 @@
 
     python tests/solver/sweep.py [--count 20000] [--start 0] [--slowest 1.0]
 
-Prints the slowest question; exits with 1 on the first wrong answer, or question of more than --slowest processor seconds.
+Prints the slowest question. Exits with 1 on the first wrong answer, or question of over --slowest processor seconds.
 """
 
 from __future__ import annotations

@@ -229,3 +229,19 @@ def test_the_python_prover_names_what_it_used() -> None:
 def test_a_short_sweep() -> None:
     """The whole one: tests/solver/sweep.py, 20,000 problems."""
     assert sweep(60, start=900_000, slowest=5, largest=600) < 5
+
+
+@pytest.mark.parametrize("engine", ["native", "python"])
+def test_differences_that_go_round_are_refuted_at_once(engine: str) -> None:
+    for text, size in (
+        ("X < Y; Y < X;", 2),
+        ("A <= 5000; X < Y; Z + 3 == X; Y <= Z + 3; X <= A * 200000;", 3),
+        ("X == Y + 1; Y == Z + 1; Z >= X - 1;", 3),
+    ):
+        p = parse_constrint(text)
+        start = time.process_time()
+        core = p.explain(engine=engine)
+        assert time.process_time() - start < 0.5
+        assert len(core) + len(core.definitions) == size, text
+    feasible = parse_constrint("X < Y; Y <= Z + 3; Z + 4 <= X + 6; X == 1000;")
+    assert feasible.solve(engine=engine).solution == {"X": 1000, "Y": 1001, "Z": 998}
