@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from constrint.engine import Question
+    from constrint.explain import Conflict
     from constrint.factored import SolutionSet
 
 Status = Literal["feasible", "infeasible", "unknown"]
@@ -233,9 +234,13 @@ class Problem:
         words = ", ".join(f"{name} = {value}" for name, value in zip(assignment, values, strict=True))
         return self.add(~same, label if label is not None else f"not ({words})")
 
-    def explain(self, time_limit: float | None = None, engine: str = "native") -> list[Constraint]:
-        """A minimal set of constraints that cannot hold together over these domains: without any one of them the
-        rest can. Empty where the problem has a solution. Raises TimeLimit after ``time_limit`` seconds."""
+    def explain(self, time_limit: float | None = None, engine: str = "native") -> Conflict:
+        """A minimal list of constraints that cannot hold together over these domains: without any one of them the
+        rest can. Empty where the problem has a solution.
+
+        Definitions of helper quantities (see ``constrint.explain``) are background: those that the conflict rests on
+        are its ``definitions``. Raises TimeLimit after ``time_limit`` seconds.
+        """
         from constrint.explain import minimal_conflict
 
         return minimal_conflict(self, time_limit, engine)

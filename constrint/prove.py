@@ -20,7 +20,7 @@ from math import log2
 from constrint.errors import TimeLimit
 from constrint.program import Op, Program
 from constrint.propagate import State
-from constrint.search import branches
+from constrint.search import branches, deep
 
 FEW = 8
 """So few better values are tried one by one rather than by halves."""
@@ -99,7 +99,8 @@ class PythonProver:
             self.failures = 0
             self.restart = False
             mark = len(self.state.trail)
-            found = self._descend(0)
+            with deep(self.program):
+                found = self._descend(0)
             self.state.undo(mark)
             if found or not self.restart:
                 return found

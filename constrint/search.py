@@ -6,8 +6,10 @@ What lies below a node depends only on the values of the earlier variables that 
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from math import log
 
 from constrint.domains import size
@@ -66,6 +68,18 @@ def elimination_order(program: Program, variables: Sequence[int]) -> list[int]:
     return order
 
 
+@contextmanager
+def deep(program: Program) -> Iterator[None]:
+    """Room on the stack for a search that halves every range of the program."""
+    levels = sum(1 if not isinstance(domain, range) else size(domain).bit_length() for domain in program.domains)
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, 3 * levels + 1000))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
+
+
 def branches(state: State, v: int, descending: bool) -> list[tuple[int, int]]:
     """The bounds to try for ``v`` one after the other: single values, or the halves of a long range."""
     if state.values[v] is None and state.size(v) > SPLIT_ABOVE:
@@ -115,7 +129,13 @@ class PythonSearch:
         """Every solution, as values by position, lexicographically by ``order``; descending[i]: largest first at
         order[i]. Variables outside ``order`` keep their smallest value."""
         if self._start(order, deadline) is not None:
-            yield from self._solutions(0, True, descending, set())
+            found = self._solutions(0, True, descending, set())
+            while True:
+                with deep(self.program):
+                    solution = next(found, None)
+                if solution is None:
+                    return
+                yield solution
 
     def _solutions(self, depth: int, fresh: bool, descending: Sequence[bool], dead: set[Key]) -> Iterator[list[int]]:
         depth, fresh = self._advance(depth, fresh)
@@ -140,7 +160,8 @@ class PythonSearch:
 
     def count(self, order: Sequence[int], deadline: float | None = None) -> int:
         """The number of solutions over the variables of ``order``."""
-        return 0 if self._start(order, deadline) is None else self._count(0, True, {})
+        with deep(self.program):
+            return 0 if self._start(order, deadline) is None else self._count(0, True, {})
 
     def _count(self, depth: int, fresh: bool, known: dict[Key, int]) -> int:
         depth, fresh = self._advance(depth, fresh)
@@ -177,7 +198,8 @@ class PythonSearch:
         finished = True
         try:
             if self._start(order, deadline, len(self.program.codes) - 1) is not None:
-                self._improve(0, True, descending, bounded, set())
+                with deep(self.program):
+                    self._improve(0, True, descending, bounded, set())
         except TimeLimit:
             finished = False
         return self.value, self.incumbent, finished

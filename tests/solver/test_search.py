@@ -245,3 +245,18 @@ def test_differences_that_go_round_are_refuted_at_once(engine: str) -> None:
         assert len(core) + len(core.definitions) == size, text
     feasible = parse_constrint("X < Y; Y <= Z + 3; Z + 4 <= X + 6; X == 1000;")
     assert feasible.solve(engine=engine).solution == {"X": 1000, "Y": 1001, "Z": 998}
+
+
+@pytest.mark.parametrize("engine", ["native", "python"])
+def test_many_long_ranges_leave_room_on_the_stack(engine: str) -> None:
+    p = Problem("deep")
+    x = [p.variable(f"x{i}", range(1, 2**30)) for i in range(40)]
+    for a, b in pairwise(x):
+        p.add((a * b) % 7 != 3)
+        p.add(a * a != b)
+    before = sys.getrecursionlimit()
+    result = p.solve(engine=engine)
+    assert result.solution is not None
+    assert p.check(result.solution) == []
+    assert p.check(next(p.solutions(engine=engine))) == []
+    assert sys.getrecursionlimit() == before
