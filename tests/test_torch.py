@@ -1,0 +1,307 @@
+"""The PyTorch room on the CPU: the operator, its gradients, compiling, autocast, FlashRNN's function."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from cell_formulas import run as by_hand
+from torch import Tensor, sigmoid, tanh
+
+from kernelgen import reference as numpy_reference
+from kernelgen.cells import cell_names, load_cell
+from kernelgen.cells.language import Cell, Gate, where
+from kernelgen.derive import GradientOptions
+from kernelgen.dtypes import numpy_dtype, tolerance
+from kernelgen.errors import CellError, ConfigError, ShapeError
+from kernelgen.inputs import random_inputs
+from kernelgen.shape import Shape
+from kernelgen.torch import DoubleBackwardError, flashrnn, reference, register, rnn, step
+from kernelgen.torch import operator as operators
+
+pytestmark = pytest.mark.unit
+
+OWN = str(Path(__file__).parent.parent / "examples" / "own_cell.py") + ":FASTGRNN"
+SHAPE = Shape(3, 5, 2, 4)
+NAMES = ("wx", "r", "b", "initial")
+
+
+def tensors(cell: str, dtype: torch.dtype = torch.float64, shape: Shape = SHAPE) -> list[Tensor]:
+    """wx, r, b and the initial states, as leaves; values that 16 bits hold."""
+    inputs = random_inputs(load_cell(cell), shape)
+    return [torch.from_numpy(inputs[name].astype(np.float64)).to(dtype).requires_grad_() for name in NAMES]
+
+
+def weighted(states: Tensor, last: Tensor) -> Tensor:
+    """A loss in which every element counts differently."""
+    made = [torch.arange(value.numel(), dtype=torch.float64).cos().view(value.shape) for value in (states, last)]
+    return (states.double() * made[0]).sum() + (last.double() * made[1]).sum()
+
+
+def d_loss(states: Tensor, last: Tensor) -> tuple[Any, Any]:
+    """The gradients of ``weighted``."""
+    leaves = [states.detach().requires_grad_(), last.detach().requires_grad_()]
+    made = torch.autograd.grad(weighted(leaves[0], leaves[1]), leaves)
+    return made[0].double().numpy(), made[1].double().numpy()
+
+
+@pytest.mark.parametrize("name", [*cell_names(), pytest.param(OWN, id="own")])
+def test_every_cell_agrees_with_the_float64_reference(name: str) -> None:
+    cell, leaves = load_cell(name), tensors(name)
+    arrays = [leaf.detach().numpy() for leaf in leaves]
+    states, last = rnn(*leaves, cell=name)
+    expected = numpy_reference.forward(cell, *arrays)
+    np.testing.assert_allclose(states.detach(), expected.states, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(last.detach(), expected.last, rtol=1e-10, atol=1e-12)
+
+    made = torch.autograd.grad(weighted(states, last), leaves)
+    passed = numpy_reference.backward(cell, *arrays, *d_loss(states, last))
+    for gradient, field in zip(made, ("d_wx", "d_r", "d_b", "d_initial"), strict=True):
+        np.testing.assert_allclose(gradient, getattr(passed, field), rtol=1e-9, atol=1e-11, err_msg=field)
+
+    by_autograd = torch.autograd.grad(weighted(*reference.forward(cell, *leaves)[:2]), leaves, allow_unused=True)
+    for gradient, other in zip(made, by_autograd, strict=True):
+        torch.testing.assert_close(gradient, other, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", ["lstm", "gru", "slstm"])
+def test_16_bits_round_h_as_kernels_do(name: str, dtype: str) -> None:
+    cell, leaves = load_cell(name), tensors(name, getattr(torch, dtype), SHAPE)
+    arrays = [leaf.detach().double().numpy() for leaf in leaves]
+    states, last = rnn(*leaves, cell=name)
+    assert states.dtype is last.dtype is getattr(torch, dtype)
+    expected = numpy_reference.forward(cell, *arrays, round_h=numpy_dtype(dtype))
+    error = np.linalg.norm(states.detach().double().numpy() - expected.states) / np.linalg.norm(expected.states)
+    assert error <= tolerance(dtype, SHAPE.seq)
+    made = torch.autograd.grad(weighted(states, last), leaves)
+    passed = numpy_reference.backward(cell, *arrays, *d_loss(states, last), round_h=numpy_dtype(dtype))
+    for gradient, field in zip(made, ("d_wx", "d_r", "d_b", "d_initial"), strict=True):
+        want = getattr(passed, field)
+        assert np.linalg.norm(gradient.double().numpy() - want) / np.linalg.norm(want) < 0.02, field
+
+
+def test_constants_of_a_choice_keep_the_dtype() -> None:
+    def chosen(gate: Any, state: Any) -> dict[str, Any]:
+        return {"h": gate.a * where(gate.a > 0, 0.1, -0.3)}
+
+    cell = Cell("leaning", "Leaning", "none", ("h",), (Gate("a"),), chosen)
+    wx, r, b, initial = tensors("elman")
+    states, _ = rnn(wx, r, b, initial, cell)
+    expected = numpy_reference.forward(cell, *(leaf.detach().numpy() for leaf in (wx, r, b, initial)))
+    assert states.dtype is torch.float64
+    np.testing.assert_allclose(states.detach(), expected.states, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_gradcheck(name: str) -> None:
+    small = Shape(2, 3, 2, 2)
+    assert torch.autograd.gradcheck(lambda *leaves: rnn(*leaves, cell=name), tensors(name, shape=small))
+    wx, r, b, _ = tensors(name, shape=small)
+    assert torch.autograd.gradcheck(lambda *leaves: rnn(*leaves, cell=name), (wx, r, b))
+
+
+@pytest.mark.parametrize(
+    ("cut", "clip"), [pytest.param(True, None, id="cut"), pytest.param(False, 0.01, id="clip"), (True, 0.01)]
+)
+def test_the_recurrent_gradient_can_be_cut_and_clipped(cut: bool, clip: float | None) -> None:
+    leaves = tensors("gru")
+    states, last = rnn(*leaves, cell="gru", recurrent_cut=cut, recurrent_clip=clip)
+    made = torch.autograd.grad(weighted(states, last), leaves)
+    arrays = [leaf.detach().numpy() for leaf in leaves]
+    options = GradientOptions(cut, clip)
+    passed = numpy_reference.backward(load_cell("gru"), *arrays, *d_loss(states, last), options=options)
+    true = numpy_reference.backward(load_cell("gru"), *arrays, *d_loss(states, last))
+    for gradient, field in zip(made, ("d_wx", "d_r", "d_b", "d_initial"), strict=True):
+        np.testing.assert_allclose(gradient, getattr(passed, field), rtol=1e-9, atol=1e-11)
+    assert not np.allclose(passed.d_wx, true.d_wx)
+
+
+# ---- PyTorch's own checks ----
+
+
+@pytest.mark.parametrize("initial", [True, False])
+def test_opcheck(initial: bool) -> None:
+    leaves = tensors("gru", shape=Shape(2, 2, 1, 2))
+    start = leaves[3] if initial else None
+    torch.library.opcheck(operators._forward, (*leaves[:3], start, "gru", True, False, None))
+    plain = [leaf.detach() for leaf in leaves]
+    torch.library.opcheck(operators._forward, (*plain[:3], None, "gru", False, True, 1.0))
+    states, last, gates = operators._forward(*leaves[:3], start, "gru", True, False, None)
+    saved = (plain[1], plain[3] if initial else None, states.detach(), gates.detach())
+    torch.library.opcheck(operators._backward, (*saved, torch.ones_like(states), None, "gru", False, None))
+    torch.library.opcheck(operators._backward, (*saved, None, torch.ones_like(last), "gru", False, 0.5))
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compile_in_one_graph(dynamic: bool) -> None:
+    own = register(load_cell(OWN))
+
+    def model(wx: Tensor, r: Tensor, b: Tensor, initial: Tensor, name: str) -> Tensor:
+        states, last = rnn(tanh(wx), r, b, initial, name)
+        return weighted(states, last)
+
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager", dynamic=dynamic)
+    for name, loaded in (("lstm", "lstm"), (own, OWN)):
+        for shape in (SHAPE, Shape(2, 7, 2, 4)):
+            leaves = tensors(loaded, shape=shape)
+            made = torch.autograd.grad(compiled(*leaves, name), leaves)
+            expected = torch.autograd.grad(model(*leaves, name), leaves)
+            for gradient, other in zip(made, expected, strict=True):
+                torch.testing.assert_close(gradient, other, rtol=1e-12, atol=1e-14)
+
+
+def test_autocast_casts_everything() -> None:
+    leaves = tensors("lstm", torch.float32)
+
+    def model(*given: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return rnn(*given)
+
+    states, _ = model(*leaves)
+    expected, _ = rnn(*(leaf.to(torch.bfloat16) for leaf in leaves))
+    assert states.dtype is torch.bfloat16
+    torch.testing.assert_close(states, expected, rtol=0, atol=0)
+    made = torch.autograd.grad(states.double().sum(), leaves)
+    assert all(gradient.dtype is torch.float32 for gradient in made)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")(*leaves)[0]
+    torch.testing.assert_close(compiled, states, rtol=0, atol=0)
+
+
+def test_a_second_derivative_is_refused() -> None:
+    leaves = tensors("lstm")
+    states, _ = rnn(*leaves)
+    (first,) = torch.autograd.grad(states.square().sum(), leaves[0], create_graph=True)
+    with pytest.raises(DoubleBackwardError, match="cannot be differentiated twice"):
+        first.sum().backward()
+
+
+def test_gates_are_kept_for_gradients_alone() -> None:
+    def kept(*given: Any) -> list[tuple[int, ...]]:
+        shapes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: shapes.append(tuple(x.shape)) or x, lambda x: x):
+            rnn(*given)
+        return shapes
+
+    leaves = tensors("lstm")
+    assert (4, SHAPE.batch, SHAPE.seq, SHAPE.heads, SHAPE.head_dim) in kept(*leaves)
+    assert kept(*(leaf.detach() for leaf in leaves)) == []
+    with torch.no_grad():
+        assert kept(*leaves) == []
+
+
+# ---- cells of one's own, steps, mistakes ----
+
+
+def test_a_cell_from_a_file_learns() -> None:
+    torch.manual_seed(0)
+    wx, r, b, _ = (leaf.detach() for leaf in tensors(OWN, torch.float32))
+    target = 0.5 * torch.rand(SHAPE.batch, SHAPE.seq, SHAPE.heads, SHAPE.head_dim)
+    parameters = [r.requires_grad_(), b.requires_grad_()]
+    optimiser = torch.optim.Adam(parameters, lr=0.05)
+    losses = []
+    for _ in range(30):
+        states, _ = rnn(wx, *parameters, cell=load_cell(OWN))
+        loss = (states[0] - target).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 2
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_steps_make_a_sequence(name: str) -> None:
+    wx, r, b, states = (leaf.detach() for leaf in tensors(name))
+    every, _ = rnn(wx, r, b, states, name)
+    for t in range(SHAPE.seq):
+        states = step(wx[:, t], r, b, states, name)
+        torch.testing.assert_close(states[0], every[0, :, t])
+
+
+def test_mistakes_are_told() -> None:
+    wx, r, b, initial = tensors("lstm")
+    for given, message in [
+        ((wx[0], r, b), "five axes"),
+        ((wx[:, :0], r, b), "empty"),
+        ((wx, r[:3], b), r"R of lstm must be \[G_rec, H, D, D\] = \[4, 2, 4, 4\], not \[3, 2, 4, 4\]"),
+        ((wx, r, b, initial[:, :1]), "states of lstm must be"),
+        ((wx, r.float(), b), "R is torch.float32 on cpu, but Wx is torch.float64"),
+        ((wx.int(), r.int(), b.int()), "takes bfloat16, float16, float32, float64"),
+    ]:
+        with pytest.raises(ShapeError, match=message):
+            rnn(*given)
+    with pytest.raises(CellError, match="did you mean lstm"):
+        rnn(wx, r, b, cell="lstn")
+    with pytest.raises(CellError, match="clipped"):
+        rnn(wx, r, b, recurrent_clip=-1.0)
+
+
+# ---- FlashRNN's function ----
+
+
+def formulas(function: str, wx: Tensor, r: Tensor, b: Tensor, initial: Tensor) -> Tensor:
+    """FlashRNN's equations in its gate orders: all states [S, B, T, H, D]."""
+    if function != "gru":  # its order is ours
+        return by_hand(load_cell(function), wx, r, b, initial[:, :, 0])
+    h, history = initial[0, :, 0], []
+    for t in range(wx.shape[1]):
+        g, reset, update = torch.einsum("ghdp,bhp->gbhd", r, h) + b[:3].unsqueeze(1)
+        x_reset, x_update, n = wx[:, t].unbind(1)
+        z = sigmoid(x_update + update)
+        h = z * h + (1 - z) * tanh(n + b[3] + sigmoid(x_reset + reset) * g)
+        history.append(h)
+    return torch.stack(history, dim=1).unsqueeze(0)
+
+
+@pytest.mark.parametrize("backend", ["cuda_fused", "vanilla"])
+@pytest.mark.parametrize("function", ["lstm", "slstm", "gru", "elman"])
+def test_flashrnn_has_its_shapes_and_gate_orders(function: str, backend: str) -> None:
+    wx, r, b, initial = tensors(function, torch.float32)
+    initial = initial.detach().unsqueeze(2).requires_grad_()
+    states, last = flashrnn(wx, r, b, initial, function=function, backend=backend, dtype="float32")
+    expected = formulas(function, wx, r, b, initial)
+    torch.testing.assert_close(states, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(last, states[:, :, -1:])
+    made = torch.autograd.grad(weighted(states, last), (wx, r, b, initial))
+    wanted = torch.autograd.grad(weighted(expected, expected[:, :, -1:]), (wx, r, b, initial))
+    for gradient, other in zip(made, wanted, strict=True):
+        torch.testing.assert_close(gradient, other, rtol=1e-4, atol=1e-4)
+
+
+def test_flashrnn_casts_to_its_dtype_and_reads_the_options_of_a_config() -> None:
+    wx, r, b, _ = tensors("lstm", torch.float32)
+    states, last = flashrnn(wx, r, b)
+    assert states.dtype is last.dtype is torch.bfloat16
+    assert last.shape == (2, SHAPE.batch, 1, SHAPE.heads, SHAPE.head_dim)
+    config = SimpleNamespace(gradient_recurrent_cut=True, gradient_recurrent_clipval=0.1, forward_clipval=0.2)
+
+    def clipped(*leaves: Tensor) -> Tensor:
+        return weighted(*flashrnn(*leaves, config=config, dtype="float32"))
+
+    cell = load_cell("lstm").clipped(0.2)
+    expected = weighted(*rnn(wx, r, b, cell=cell, recurrent_cut=True, recurrent_clip=0.1))
+    torch.testing.assert_close(clipped(wx, r, b), expected)
+    torch.testing.assert_close(torch.compile(clipped, fullgraph=True, backend="aot_eager")(wx, r, b), expected)
+    for made, wanted in zip(*(torch.autograd.grad(v, (wx, r, b)) for v in (clipped(wx, r, b), expected)), strict=True):
+        torch.testing.assert_close(made, wanted)
+
+
+def test_flashrnn_refuses_what_it_does_not_know() -> None:
+    wx, r, b, initial = tensors("lstm")
+    for options, message in [
+        ({"function": "lstn"}, "unknown function 'lstn'; did you mean"),
+        ({"backend": "cudnn"}, "unknown backend 'cudnn'"),
+        ({"dtype": "float8"}, "unknown dtype 'float8'"),
+        ({"backend": "vanilla", "config": SimpleNamespace(gradient_recurrent_cut=True)}, "neither cuts nor clips"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            flashrnn(wx, r, b, **options)
+    with pytest.raises(ShapeError, match=r"\[S, B, 1, H, D\]"):
+        flashrnn(wx, r, b, initial)
+    with pytest.raises(ShapeError, match="R of gru"):
+        flashrnn(wx[:, :, :3], r, b, function="gru")

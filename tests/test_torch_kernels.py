@@ -1,0 +1,216 @@
+"""The kernels behind the PyTorch operator: the autograd function of CUDA tensors on the CPU, through the emulator."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from kernelgen import reference as numpy_reference
+from kernelgen.cells import load_cell
+from kernelgen.cells.language import Cell
+from kernelgen.dtypes import numpy_dtype, tolerance
+from kernelgen.emulator import emulate
+from kernelgen.errors import InfeasibleError
+from kernelgen.hardware import load_profile
+from kernelgen.inputs import random_inputs
+from kernelgen.schedules.base import BACKWARD_ARGUMENTS, FORWARD_ARGUMENTS, Direction, Launch
+from kernelgen.shape import Shape
+from kernelgen.torch import kernels, rnn
+from kernelgen.torch.choice import candidates, compiled
+from kernelgen.torch.device import DeviceEngine, _Loaded
+
+OWN = str(Path(__file__).parent.parent / "examples" / "own_cell.py") + ":FASTGRNN"
+NAMES = ("wx", "r", "b", "initial")
+OUTPUTS = ("states", "last", "gates", "d_wx", "d_rest", "d_initial")
+
+
+class Emulated:
+    """The engine of CUDA tensors with the emulator in the place of the GPU; remembers what it ran."""
+
+    def __init__(self) -> None:
+        self.ran: list[tuple[Direction, str]] = []
+
+    def run(self, cell: Cell, shape: Shape, direction: Direction, arguments: Mapping[str, Tensor | int | None]) -> None:
+        choice = candidates(cell, shape, load_profile("h200"), direction)[0]
+        arrays = {name: self._array(value, shape.dtype) for name, value in arguments.items()}
+        written = [name for name in OUTPUTS if arrays.get(name) is not None]
+        if direction == "backward":
+            written = [name for name in written if name.startswith("d_")]
+        emulate(choice.source, choice.launch(shape), arrays, outputs=written)
+        self.ran.append((direction, shape.save))
+
+    def _array(self, value: Tensor | int | None, dtype: str) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        return value.detach().view(torch.int16).numpy().view(numpy_dtype(dtype))
+
+
+@pytest.fixture
+def emulated(monkeypatch: pytest.MonkeyPatch) -> Emulated:
+    """CPU tensors take the path of CUDA tensors."""
+    engine = Emulated()
+    monkeypatch.setitem(kernels.ENGINES, "cpu", engine)
+    monkeypatch.setattr(kernels, "_warned", set())
+    return engine
+
+
+def tensors(cell: str, shape: Shape) -> list[Tensor]:
+    """wx, r, b and the initial states, as leaves."""
+    inputs = random_inputs(load_cell(cell), shape)
+    dtype = getattr(torch, shape.dtype)
+    return [torch.from_numpy(inputs[name].astype(np.float64)).to(dtype).requires_grad_() for name in NAMES]
+
+
+def close(made: Tensor, wanted: Any, limit: float) -> None:
+    error = np.linalg.norm(made.detach().double().numpy() - wanted) / np.linalg.norm(wanted)
+    assert error <= limit, f"relative error {error:.1e}, at most {limit:.1e}"
+
+
+@pytest.mark.emulated
+@pytest.mark.parametrize(
+    ("name", "dtype", "initial"),
+    [("lstm", "bfloat16", True), ("gru", "float16", False), pytest.param(OWN, "bfloat16", True, id="own")],
+)
+def test_the_path_of_cuda_tensors_gives_the_references_gradients(
+    emulated: Emulated, name: str, dtype: str, initial: bool
+) -> None:
+    cell, shape = load_cell(name), Shape(3, 4, 2, 16, dtype)
+    leaves = tensors(name, shape)[: 4 if initial else 3]
+    states, last = rnn(*leaves, cell=name)
+    draw = np.random.default_rng(1)
+    d_states, d_last = (draw.uniform(-1, 1, value.shape).astype(numpy_dtype(dtype)) for value in (states, last))
+    given = [torch.from_numpy(array.astype(np.float64)).to(states.dtype) for array in (d_states, d_last)]
+    made = torch.autograd.grad((states, last), leaves, given)
+    assert emulated.ran == [("forward", "gates"), ("backward", "gates")]
+
+    arrays = [leaf.detach().double().numpy() for leaf in leaves] + ([] if initial else [None])
+    kind = numpy_dtype(dtype)
+    expected = numpy_reference.forward(cell, *arrays, round_h=kind)
+    limit = tolerance(dtype, shape.seq)
+    close(states, expected.states, limit)
+    close(last, expected.last, limit)
+    passed = numpy_reference.backward(
+        cell, *arrays, d_states, d_last, round_h=kind, round_saved=kind, round_d_gates=kind
+    )
+    wanted = [passed.d_wx, passed.d_r, passed.d_b, passed.d_initial]
+    for gradient, want in zip(made, wanted, strict=False):
+        close(gradient, want, 2 * limit)  # the saved gates are a kernel's, off by its own error
+
+
+@pytest.mark.emulated
+def test_strided_tensors_last_alone_and_no_gradients(emulated: Emulated) -> None:
+    shape = Shape(3, 4, 2, 16)
+    wx, r, b, initial = tensors("lstm", shape)
+    strided = wx.detach().transpose(0, 1).contiguous().transpose(0, 1).requires_grad_()
+    whole = torch.empty(r.numel() + 1, dtype=r.dtype)  # r at an odd address
+    shifted = whole[1:].view_as(r).copy_(r.detach()).requires_grad_()
+    made = torch.autograd.grad(rnn(strided, shifted, b, initial)[1].float().sum(), (strided, shifted))
+    wanted = torch.autograd.grad(rnn(wx, r, b, initial)[1].float().sum(), (wx, r))
+    for gradient, other in zip(made, wanted, strict=True):
+        torch.testing.assert_close(gradient, other, rtol=0, atol=0)
+    with torch.no_grad():
+        rnn(wx, r, b, initial)
+    assert emulated.ran[-1] == ("forward", "states")
+
+
+class Nothing:
+    """An engine without a kernel."""
+
+    def run(self, cell: Cell, shape: Shape, direction: Direction, arguments: Mapping[str, Any]) -> None:
+        raise InfeasibleError("these limits clash")
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("dtype", "message"), [("bfloat16", "these limits clash"), ("float32", "bfloat16 or float16, not in float32")]
+)
+def test_where_no_kernel_fits_the_reference_runs_with_one_warning(
+    monkeypatch: pytest.MonkeyPatch, dtype: str, message: str
+) -> None:
+    leaves = [leaf.detach().to(getattr(torch, dtype)).requires_grad_() for leaf in tensors("lstm", Shape(2, 3, 1, 4))]
+    expected, _ = rnn(*leaves)
+    monkeypatch.setitem(kernels.ENGINES, "cpu", Nothing())
+    monkeypatch.setattr(kernels, "_warned", set())
+    with pytest.warns(RuntimeWarning, match=message):
+        states, _ = rnn(*leaves)
+    torch.testing.assert_close(states, expected, rtol=0, atol=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rnn(*leaves)
+
+
+@pytest.mark.unit
+def test_recurrent_gradients_are_clipped_by_the_reference(emulated: Emulated) -> None:
+    shape = Shape(2, 3, 1, 4)
+    saved = [torch.zeros(2, 2, 3, 1, 4, dtype=torch.bfloat16), torch.zeros(4, 2, 3, 1, 4, dtype=torch.bfloat16)]
+    r = tensors("lstm", shape)[1].detach()
+    options = kernels.GradientOptions(recurrent_clip=1.0)
+    with pytest.warns(RuntimeWarning, match="neither cut nor clip"):
+        assert kernels.backward(load_cell("lstm"), r, None, *saved, None, None, options=options) is None
+    assert emulated.ran == []
+
+
+@pytest.mark.unit
+def test_a_tuned_configuration_comes_first(tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cell, shape, profile = load_cell("elman"), Shape(2, 64, 1, 16, save="states"), load_profile("h200")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("format: something else\n")
+    monkeypatch.setenv("TILESMITH_CONFIGS", f"{broken}:{tuned.parent}")
+    with pytest.warns(RuntimeWarning, match="broken.yaml is left out"):
+        found = candidates(cell, shape, profile, "forward")
+    assert found[0].tuned == tuned
+    assert found[1].tuned is None
+    for other, gpu, direction in [
+        (Shape(3, 64, 1, 16), "h200", "forward"),
+        (Shape(2, 64, 1, 16), "a100-40gb", "forward"),
+        (Shape(2, 64, 1, 16), "h200", "backward"),
+    ]:
+        assert candidates(cell, other, load_profile(gpu), direction)[0].tuned is None
+
+
+@pytest.mark.compiled
+def test_the_kernels_of_an_unseen_shape_compile_without_spills() -> None:
+    cell, profile = load_cell("lstm"), load_profile("h200")
+    shape = Shape(16, 1024, 12, 64, save="gates")
+    for direction, order in (("forward", FORWARD_ARGUMENTS), ("backward", BACKWARD_ARGUMENTS)):
+        choice, binary = compiled(cell, shape, profile, direction)
+        assert choice.source.arguments == order
+        assert binary.entry == f"tilesmith_{direction}"
+        assert binary.report.spills == 0
+
+
+@pytest.mark.unit
+def test_the_engine_of_cuda_tensors_hands_over_addresses_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    kernel = SimpleNamespace(start=lambda stream, config, *arguments: started.append((stream, config, arguments)))
+    launch = Launch((1, 1, 1), 32, 0)
+    engine = DeviceEngine()
+    loads = []
+
+    def load(cell: Cell, shape: Shape, direction: Direction, device: int) -> Any:
+        loads.append((shape.batch, direction))
+        return _Loaded(kernel, ("r", "initial", "states", "batch", "seq"), lambda shape: launch)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(engine, "_load", load)
+    monkeypatch.setattr("torch.cuda.current_stream", lambda device: SimpleNamespace(cuda_stream=7))
+    monkeypatch.setattr("kernelgen.gpu.current", lambda index: nullcontext())
+    monkeypatch.setattr("kernelgen.launcher.stream_of", lambda handle: f"stream {handle}")
+    monkeypatch.setattr("kernelgen.launcher.launch_config", lambda launch: launch)
+    r, states = torch.zeros(1), torch.zeros(1)
+    arguments: dict[str, Tensor | int | None] = {"states": states, "r": r, "initial": None, "seq": 5, "batch": 2}
+    cell = load_cell("elman")
+    engine.run(cell, Shape(2, 5, 1, 4), "forward", arguments)
+    engine.run(cell, Shape(2, 9, 1, 4), "forward", arguments)
+    engine.run(cell, Shape(3, 9, 1, 4), "forward", arguments)
+    assert started[0] == ("stream 7", launch, (r.data_ptr(), 0, states.data_ptr(), 2, 5))
+    assert isinstance(started[0][2][3], np.int32)
+    assert loads == [(2, "forward"), (3, "forward")]
