@@ -214,3 +214,18 @@ def test_the_engine_of_cuda_tensors_hands_over_addresses_in_order(monkeypatch: p
     assert started[0] == ("stream 7", launch, (r.data_ptr(), 0, states.data_ptr(), 2, 5))
     assert isinstance(started[0][2][3], np.int32)
     assert loads == [(2, "forward"), (3, "forward")]
+
+
+@pytest.mark.unit
+def test_that_there_is_no_kernel_is_found_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, asked = DeviceEngine(), []
+
+    def load(cell: Cell, shape: Shape, direction: Direction, device: int) -> Any:
+        asked.append(shape)
+        raise InfeasibleError("these limits clash")
+
+    monkeypatch.setattr(engine, "_load", load)
+    for seq in (5, 6):
+        with pytest.raises(InfeasibleError, match="these limits clash"):
+            engine.run(load_cell("elman"), Shape(2, seq, 1, 4), "forward", {"r": torch.zeros(1)})
+    assert len(asked) == 1

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from kernelgen.errors import InfeasibleError
 from kernelgen.schedules.base import Direction, Launch
 from kernelgen.shape import Shape
 
@@ -30,11 +31,11 @@ class DeviceEngine:
     """Runs kernels on GPUs through the driver. Nothing is touched before the first run.
 
     A kernel is kept for each cell, GPU and shape apart from its seq; the first run of a new one takes about a second,
-    or what compiling takes where the cache has no binary.
+    or what compiling takes where the cache has no binary. So is the answer that there is none.
     """
 
     def __init__(self) -> None:
-        self._loaded: dict[Any, _Loaded] = {}
+        self._loaded: dict[Any, _Loaded | InfeasibleError] = {}
         self._lock = threading.Lock()
 
     def run(self, cell: Cell, shape: Shape, direction: Direction, arguments: Mapping[str, Tensor | int | None]) -> None:
@@ -65,7 +66,13 @@ class DeviceEngine:
             with self._lock:
                 found = self._loaded.get(key)
                 if found is None:
-                    found = self._loaded[key] = self._load(cell, shape, direction, device)
+                    try:
+                        found = self._load(cell, shape, direction, device)
+                    except InfeasibleError as error:
+                        found = error
+                    self._loaded[key] = found
+        if isinstance(found, InfeasibleError):
+            raise InfeasibleError(str(found))
         return found
 
     def _load(self, cell: Cell, shape: Shape, direction: Direction, device: int) -> _Loaded:
