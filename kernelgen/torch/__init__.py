@@ -1,12 +1,14 @@
-"""Recurrences in PyTorch: an operator with gradients, a drop-in for FlashRNN's function. See docs/torch.md.
+"""Recurrences in PyTorch: an operator with gradients, and drop-ins for torch.nn's modules and FlashRNN's function.
 
-Importing this package imports PyTorch and registers two operators; no GPU, driver or compiler is needed for that.
+See docs/torch.md. Importing this package imports PyTorch and registers two operators; no GPU, driver or compiler is
+needed for that.
 """
 
 from __future__ import annotations
 
 from kernelgen.torch.flash import flashrnn
+from kernelgen.torch.modules import GRU, LSTM
 from kernelgen.torch.operator import DoubleBackwardError, rnn, step
 from kernelgen.torch.registry import register
 
-__all__ = ["DoubleBackwardError", "flashrnn", "register", "rnn", "step"]
+__all__ = ["GRU", "LSTM", "DoubleBackwardError", "flashrnn", "register", "rnn", "step"]
