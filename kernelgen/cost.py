@@ -1,7 +1,7 @@
 """The analytical model: how many clocks one step of a recurrence takes, from what a block does in it.
 
 Counts come from the schedule, latencies and rates from the Profile. How far the phases of a step overlap is learnt:
-each phase has a weight between 0 (hidden behind the others) and about 1 (fully exposed), fitted by least squares to 494
+each phase has a weight between 0 (hidden behind the others) and about 1 (fully exposed), fitted by least squares to 424
 random tilings of four cells measured on an H200 (docs/lab/resident.md). ``benchmarks/cost_model.py`` compares the model
 with whatever the store has measured since.
 """

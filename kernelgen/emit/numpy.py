@@ -14,6 +14,7 @@ from kernelgen.cells.language import Cell
 from kernelgen.derive import derive
 from kernelgen.emit.lower import lower
 from kernelgen.emit.printer import ATOM, UNARY, Printer
+from kernelgen.emit.straight_line import cell_symbols, compiled
 
 Array = npt.NDArray[np.float64]
 Step = Callable[[Sequence[Array], Sequence[Array]], list[Array]]
@@ -68,7 +69,14 @@ def numpy_step(cell: Cell) -> Step:
     The same expressions as the kernel's, to within a few units in the last place of float64.
     """
     code = lower(cell)
-    step = _compiled(f"<step of {cell.name}>", "gate, state", _symbols(cell), code.temporaries, code.next_states)
+    step = compiled(
+        NumpyPrinter(cell_symbols(cell)),
+        FUNCTIONS,
+        f"<step of {cell.name}>",
+        "gate, state",
+        code.temporaries,
+        code.next_states,
+    )
 
     def in_full(gates: Sequence[Array], states: Sequence[Array]) -> list[Array]:
         return _full(gates[0].shape, step, gates, states)
@@ -84,9 +92,9 @@ def numpy_backward(cell: Cell) -> BackwardStep:
     of the new states in; the gradients of the gates' sums and, through the step alone, of the previous states out.
     """
     code = derive(cell)
-    symbols = _symbols(cell) | {seed.name: f"d_next[{index}]" for index, seed in enumerate(code.seeds)}
+    symbols = cell_symbols(cell) | {seed.name: f"d_next[{index}]" for index, seed in enumerate(code.seeds)}
     title = f"<backward step of {cell.name}>"
-    backward = _compiled(title, "gate, state, d_next", symbols, code.temporaries, code.outputs)
+    backward = compiled(NumpyPrinter(symbols), FUNCTIONS, title, "gate, state, d_next", code.temporaries, code.outputs)
 
     def in_full(
         gates: Sequence[Array], states: Sequence[Array], d_next: Sequence[Array]
@@ -95,29 +103,6 @@ def numpy_backward(cell: Cell) -> BackwardStep:
         return results[: len(cell.gates)], results[len(cell.gates) :]
 
     return in_full
-
-
-def _symbols(cell: Cell) -> dict[str, str]:
-    gates = {gate.name: f"gate[{index}]" for index, gate in enumerate(cell.gates)}
-    return gates | {name: f"state[{index}]" for index, name in enumerate(cell.states)}
-
-
-def _compiled(
-    title: str,
-    parameters: str,
-    symbols: Mapping[str, str],
-    temporaries: Sequence[tuple[Any, Any]],
-    results: Sequence[Any],
-) -> Callable[..., list[Any]]:
-    """Straight-line code as a Python function that returns a list of ``results``."""
-    printer = NumpyPrinter(symbols)
-    lines = [f"    {symbol.name} = {printer.text(expression)}" for symbol, expression in temporaries]
-    returned = ", ".join(printer.text(expression) for expression in results)
-    source = "\n".join([f"def function({parameters}):", *lines, f"    return [{returned}]"])
-    space: dict[str, Any] = {printer.functions[name]: function for name, function in FUNCTIONS.items()}
-    exec(compile(source, title, "exec"), space)  # text made from checked expressions only
-    function: Callable[..., list[Any]] = space["function"]
-    return function
 
 
 def _full(shape: tuple[int, ...], function: Callable[..., list[Any]], *arguments: Sequence[Array]) -> list[Array]:

@@ -15,6 +15,7 @@ from kernelgen.derive import derive
 from kernelgen.emit.lower import is_constant, lower
 from kernelgen.emit.numpy import NumpyPrinter
 from kernelgen.emit.printer import ATOM
+from kernelgen.emit.straight_line import cell_symbols, compiled
 
 Step = Callable[[Sequence[Tensor], Sequence[Tensor]], list[Tensor]]
 BackwardStep = Callable[[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]], tuple[list[Tensor], list[Tensor]]]
@@ -68,7 +69,14 @@ def torch_step(cell: Cell) -> Step:
     Autograd differentiates it; at a tie of two values, its maximum and minimum give half the gradient to each.
     """
     code = lower(cell)
-    step = _compiled(f"<step of {cell.name}>", "gate, state", _symbols(cell), code.temporaries, code.next_states)
+    step = compiled(
+        TorchPrinter(cell_symbols(cell)),
+        FUNCTIONS,
+        f"<step of {cell.name}>",
+        "gate, state",
+        code.temporaries,
+        code.next_states,
+    )
 
     def in_full(gates: Sequence[Tensor], states: Sequence[Tensor]) -> list[Tensor]:
         return _full(states[0], step(gates, states))
@@ -84,9 +92,9 @@ def torch_backward(cell: Cell) -> BackwardStep:
     new states in; the gradients of the gates' sums and, through the step alone, of the previous states out.
     """
     code = derive(cell)
-    symbols = _symbols(cell) | {seed.name: f"d_next[{index}]" for index, seed in enumerate(code.seeds)}
+    symbols = cell_symbols(cell) | {seed.name: f"d_next[{index}]" for index, seed in enumerate(code.seeds)}
     title = f"<backward step of {cell.name}>"
-    backward = _compiled(title, "gate, state, d_next", symbols, code.temporaries, code.outputs)
+    backward = compiled(TorchPrinter(symbols), FUNCTIONS, title, "gate, state, d_next", code.temporaries, code.outputs)
 
     def in_full(
         gates: Sequence[Tensor], states: Sequence[Tensor], d_next: Sequence[Tensor]
@@ -95,29 +103,6 @@ def torch_backward(cell: Cell) -> BackwardStep:
         return results[: len(cell.gates)], results[len(cell.gates) :]
 
     return in_full
-
-
-def _symbols(cell: Cell) -> dict[str, str]:
-    gates = {gate.name: f"gate[{index}]" for index, gate in enumerate(cell.gates)}
-    return gates | {name: f"state[{index}]" for index, name in enumerate(cell.states)}
-
-
-def _compiled(
-    title: str,
-    parameters: str,
-    symbols: Mapping[str, str],
-    temporaries: Sequence[tuple[Any, Any]],
-    results: Sequence[Any],
-) -> Callable[..., list[Any]]:
-    """Straight-line code as a Python function that returns a list of ``results``."""
-    printer = TorchPrinter(symbols)
-    lines = [f"    {symbol.name} = {printer.text(expression)}" for symbol, expression in temporaries]
-    returned = ", ".join(printer.text(expression) for expression in results)
-    source = "\n".join([f"def function({parameters}):", *lines, f"    return [{returned}]"])
-    space: dict[str, Any] = {printer.functions[name]: function for name, function in FUNCTIONS.items()}
-    exec(compile(source, title, "exec"), space)  # text made from checked expressions only
-    function: Callable[..., list[Any]] = space["function"]
-    return function
 
 
 def _full(like: Tensor, values: Sequence[Any]) -> list[Tensor]:

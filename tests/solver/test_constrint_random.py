@@ -16,7 +16,7 @@ pytestmark = pytest.mark.unit
 @pytest.mark.parametrize("block", range(10))
 def test_native_engine(block: int) -> None:
     if not has_core():
-        pytest.skip("the C++ core is not built; test_core.py says whether it should be")
+        pytest.skip("the C++ core is not built; test_constrint_core.py says whether it should be")
     for seed in range(100 * block, 100 * (block + 1)):
         check_everything(seed, "native", largest=600)
 
