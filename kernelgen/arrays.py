@@ -170,7 +170,7 @@ class ForeignLibrary:
     def empty(self, shape: tuple[int, ...], device: int) -> Any:
         """Refuse: say what to pass instead."""
         raise LaunchError(
-            f"an output of shape {list(shape)} cannot be allocated in {self.name}; pass out=(states, last, gates)"
+            f"an output of shape {list(shape)} cannot be allocated in {self.name}; pass out=, the outputs in order"
         )
 
     def stream(self, device: int) -> int:

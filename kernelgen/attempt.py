@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from kernelgen.errors import CompileError, StoreError
 from kernelgen.trial import Trial
@@ -47,13 +47,13 @@ class Attempt:
 class Notebook:
     """Every trial of one tuning run: in memory, and in the store for as long as it can be written.
 
-    warn: told once when the store cannot be used; the run goes on.
+    store: None for memory alone. warn: told once when the store cannot be used; the run goes on.
     """
 
-    def __init__(self, store: Store | None, warn: Callable[[str], None]) -> None:
-        self._store = store
+    def __init__(self, store: Store | Literal["default"] | None, warn: Callable[[str], None]) -> None:
         self._warn = warn
         self._warned = False
+        self._store = self._open() if store == "default" else store
 
     def keep(self, trial: Trial) -> None:
         """Write a trial to the store, if there is one."""
@@ -70,6 +70,16 @@ class Notebook:
             return None
         try:
             return self._store.find(source_hash, gpu, shape, compiler=compiler)
+        except StoreError as error:
+            self._tell(error)
+            return None
+
+    def _open(self) -> Store | None:
+        """The user's store; none where it cannot be opened."""
+        from kernelgen.store import Store
+
+        try:
+            return Store()
         except StoreError as error:
             self._tell(error)
             return None

@@ -12,12 +12,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from kernelgen.errors import LaunchError
-from kernelgen.schedules.base import Launch
+from kernelgen.schedules.base import FORWARD_ARGUMENTS, Launch
 from kernelgen.trial import Measurement
 from kernelgen.worker import Worker
 
 if TYPE_CHECKING:
     from kernelgen.cases import Case
+    from kernelgen.schedules.base import Source
 
 RUNNER = "kernelgen.bench:run"
 
@@ -30,7 +31,7 @@ class Candidate:
     """A compiled kernel to try.
 
     launches: one for each case, in order. measure_seconds: time to spend on measuring it with the first case; 0 to
-    validate only.
+    validate only. arguments: the names of the entry's, in order.
     """
 
     cubin: bytes
@@ -38,6 +39,12 @@ class Candidate:
     arch: str
     launches: tuple[Launch, ...]
     measure_seconds: float = 0.3
+    arguments: tuple[str, ...] = FORWARD_ARGUMENTS
+
+    @classmethod
+    def of(cls, cubin: bytes, source: Source, launches: Sequence[Launch], measure_seconds: float = 0.3) -> Self:
+        """The binary that was compiled from a source."""
+        return cls(cubin, source.entry, source.arch, tuple(launches), measure_seconds, source.arguments)
 
 
 @dataclass(frozen=True)
@@ -119,15 +126,15 @@ class _Resident:
             if array is not None:
                 self.buffers[name].upload(array)
 
-    def arguments(self) -> list[Any]:
-        """The kernel's arguments, in order."""
+    def arguments(self, order: Sequence[str]) -> list[Any]:
+        """The kernel's arguments: addresses, 0 for null, and int32, in the order of their names."""
         import numpy as np
 
-        from kernelgen.schedules.base import FORWARD_ARGUMENTS
-
-        numbers = {"batch": np.int32(self.case.shape.batch), "seq": np.int32(self.case.shape.seq)}
-        addresses = {name: buffer.pointer for name, buffer in self.buffers.items()}
-        return [(numbers | addresses).get(name, 0) for name in FORWARD_ARGUMENTS]
+        values = self.case.values(self.host, order)
+        return [
+            np.int32(value) if isinstance(value, int) else 0 if value is None else self.buffers[name].pointer
+            for name, value in values.items()
+        ]
 
     def poison(self) -> None:
         """Poison the outputs."""
@@ -185,11 +192,11 @@ def _try(candidate: Candidate) -> Outcome:
     errors: dict[str, float] = {}
     for resident, launch in zip(_State.cases, candidate.launches, strict=True):
         resident.poison()
-        kernel.start(stream_of(0), launch_config(launch), *resident.arguments())
+        kernel.start(stream_of(0), launch_config(launch), *resident.arguments(candidate.arguments))
         for name, error in resident.compare().items():
             errors[name] = max(error, errors.get(name, 0.0))
     if not candidate.measure_seconds:
         return Outcome(errors, None)
-    config, arguments = launch_config(candidate.launches[0]), _State.cases[0].arguments()
+    config, arguments = launch_config(candidate.launches[0]), _State.cases[0].arguments(candidate.arguments)
     measurement = measure(lambda stream: kernel.start(stream, config, *arguments), seconds=candidate.measure_seconds)
     return Outcome(errors, measurement)

@@ -16,20 +16,23 @@ from kernelgen.cache import write_together
 from kernelgen.compile import Binary, Report
 from kernelgen.config_text import dump, explain, parse, reason
 from kernelgen.errors import CellError, ConfigError, ShapeError
-from kernelgen.schedules.base import Launch, Resources, Source, Tiling
+from kernelgen.schedules.base import Direction, Launch, Resources, Source, Tiling
 from kernelgen.shape import Shape
 from kernelgen.trial import Measurement, Trial, Validation, installed_version, timestamp
 
 if TYPE_CHECKING:
     from kernelgen.cells.language import Cell
 
-SCHEMA = 1
-"""Version of the YAML's fields. Raise it whenever a field changes its name or meaning."""
+SCHEMA = 2
+"""Version of the YAML's fields. Raise it whenever a field changes its name or meaning, or comes or goes."""
+
+ADDED = {1: {"direction": "forward"}}
+"""What a file of an older version means by the fields that it does not have."""
 
 FORMAT = "tilesmith-config"
 
 _HEADER = """\
-# A kernel tuned by tilesmith: {cell} at {shape} on {gpu}.
+# A {direction} kernel tuned by tilesmith: {cell} at {shape} on {gpu}.
 # Use it from Python:    kernelgen.load("{name}.yaml")
 # Look at it, check it:  tilesmith show {name}.yaml; tilesmith validate {name}.yaml
 # {name}.cu (its source) and {name}.cubin (the compiled kernel) belong to it and lie beside it.
@@ -119,17 +122,19 @@ class Files(_Record):
 class TunedConfig(_Record):
     """Everything about a tuned kernel; the fields are the YAML's, in its order.
 
-    gpu: the profile's name. launch: at the tuned shape. arguments: the entry's, in order. predicted, reported: what
-    the schedule expected and the compiler said. measured: absent where no GPU was at hand. source_hash: as Trial's.
+    gpu: the profile's name. direction: of the pass. launch: at the tuned shape. arguments: the entry's, in order.
+    predicted, reported: what the schedule expected and the compiler said. measured: absent where no GPU was at hand.
+    source_hash: as Trial's.
     """
 
     format: Literal["tilesmith-config"] = "tilesmith-config"
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     created: str
     cell: CellRecord
     shape: Shape
     gpu: str
     arch: str
+    direction: Direction
     schedule: str
     tiling: dict[str, int]
     launch: Launch
@@ -152,6 +157,8 @@ class TunedConfig(_Record):
 
         Raises ConfigError for a trial without a validation: a kernel nobody checked is not tuned.
         """
+        from kernelgen import schedules
+
         if trial.validation is None:
             raise ConfigError(f"the trial of {tiling} was not validated, so there is no tuned kernel to write down")
         return cls(
@@ -160,6 +167,7 @@ class TunedConfig(_Record):
             shape=trial.shape,
             gpu=trial.gpu,
             arch=source.arch,
+            direction=schedules.get(tiling.schedule).direction,
             schedule=tiling.schedule,
             tiling=dict(tiling.values),
             launch=launch,
@@ -232,7 +240,9 @@ class TunedConfig(_Record):
 
     def to_yaml(self, name: str) -> str:
         """The YAML's text; name: the file's, without its suffix."""
-        header = _HEADER.format(cell=self.cell.name, shape=self.shape, gpu=self.gpu, name=name)
+        header = _HEADER.format(
+            direction=self.direction, cell=self.cell.name, shape=self.shape, gpu=self.gpu, name=name
+        )
         fields = self.model_dump(mode="json")
         fields["cell"] = {key: value for key, value in fields["cell"].items() if value is not None}
         return header + dump(fields)
@@ -288,9 +298,13 @@ def _parse(path: Path) -> TunedConfig:
             f"{path} is YAML, but no tuned configuration (which says 'format: {FORMAT}'). Make one: tilesmith tune"
         )
     version = fields.get("schema_version")
-    if isinstance(version, int) and version != SCHEMA:
+    if type(version) is int and version in ADDED:
+        fields = fields | ADDED[version] | {"schema_version": SCHEMA}
+    elif isinstance(version, int) and version != SCHEMA:
         advice = "Update tilesmith" if version > SCHEMA else "Tune it again with this tilesmith"
-        raise ConfigError(f"{path} has schema version {version}; this tilesmith reads version {SCHEMA}. {advice}.")
+        raise ConfigError(
+            f"{path} has schema version {version}; this tilesmith reads versions 1 to {SCHEMA}. {advice}."
+        )
     try:
         return TunedConfig.model_validate_json(json.dumps(fields, default=str))
     except pydantic.ValidationError as error:

@@ -1,4 +1,4 @@
-"""Random inputs for validating and measuring a kernel."""
+"""Random inputs and gradients for validating and measuring a kernel."""
 
 from __future__ import annotations
 
@@ -43,3 +43,23 @@ def random_inputs(
     else:
         states = np.stack([uniform(*cell.range(name), batch, heads, dim) for name in cell.states])
     return {"wx": wx, "r": r, "b": b, "initial": states}
+
+
+def random_gradients(cell: Cell, shape: Shape, seed: int = 0) -> dict[str, npt.NDArray[Any]]:
+    """Draw what a backward kernel gets from outside, in the shape's dtype and C-contiguous; the same for the same seed.
+
+    Returns d_states [K, B, T, H, D], K = 1 (h) where the shape saves "hidden", else S, and d_last [S, B, H, D], uniform
+    in (-1, 1).
+    """
+    random = np.random.default_rng((seed, 1))  # not the stream that the inputs come from
+    dtype = numpy_dtype(shape.dtype)
+    known = 1 if shape.save == "hidden" else len(cell.states)
+
+    def uniform(*size: int) -> npt.NDArray[Any]:
+        return (2 * random.random(size, dtype=np.float32) - 1).astype(dtype)
+
+    batch, seq, heads, dim = shape.batch, shape.seq, shape.heads, shape.head_dim
+    return {
+        "d_states": uniform(known, batch, seq, heads, dim),
+        "d_last": uniform(len(cell.states), batch, heads, dim),
+    }

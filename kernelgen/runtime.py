@@ -3,30 +3,34 @@
     kernel = kernelgen.load("lstm.yaml")
     states, last, gates = kernel(wx, r, b)
 
+    kernel = kernelgen.load("lstm_backward.yaml")
+    d_wx, d_rest, d_initial = kernel(r, None, states, gates, d_states)
+
 Everything that can be worked out once is: a call checks its arrays, allocates the outputs and launches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kernelgen import gpu
+from kernelgen.arguments import Arguments, ArrayArgument, arguments_of
 from kernelgen.arrays import Library, library_of
 from kernelgen.errors import LaunchError
 from kernelgen.launcher import DeviceKernel, launch_config, stream_of
-from kernelgen.schedules.base import Launch
+from kernelgen.schedules.base import Direction, Launch
 from kernelgen.shape import Shape
 
 if TYPE_CHECKING:
-    from kernelgen.cells.language import Cell
     from kernelgen.config import TunedConfig
 
 
 REMEMBERED_CALLS = 1024
-"""How many shapes of wx a kernel keeps prepared."""
+"""How many shapes of its leading array a kernel keeps prepared."""
 
 
 class Forward(NamedTuple):
@@ -38,76 +42,166 @@ class Forward(NamedTuple):
     gates: Any
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """The sizes a cell gives its arrays: gates with an input, a recurrent product, a bias; gates; states."""
+class Backward(NamedTuple):
+    """What a backward kernel writes: d_wx [B, T, G_in, H, D], the gradients of the gates with an input; d_rest
+    [G - G_in, B, T, H, D], those of the other gates' sums; d_initial [S, B, H, D]. None where there is no such gate."""
 
-    input: int
-    recurrent: int
-    bias: int
-    gates: int
-    states: int
-
-    @classmethod
-    def of(cls, cell: Cell) -> Sizes:
-        """Count a cell's gates and states."""
-        return cls(
-            len(cell.input_gates), len(cell.recurrent_gates), len(cell.bias_gates), len(cell.gates), len(cell.states)
-        )
-
-    def shapes(self, shape: Shape) -> dict[str, tuple[int, ...] | None]:
-        """The shape of every array argument (see schedules.base.FORWARD_ARGUMENTS), None for what is not written."""
-        batch, seq, heads, dim = shape.batch, shape.seq, shape.heads, shape.head_dim
-        saved = 1 if shape.save == "hidden" else self.states
-        return {
-            "wx": (batch, seq, self.input, heads, dim),
-            "r": (self.recurrent, heads, dim, dim),
-            "b": (self.bias, heads, dim),
-            "initial": (self.states, batch, heads, dim),
-            "states": (saved, batch, seq, heads, dim),
-            "last": (self.states, batch, heads, dim),
-            "gates": (self.gates, batch, seq, heads, dim) if shape.save == "gates" else None,
-        }
+    d_wx: Any
+    d_rest: Any
+    d_initial: Any
 
 
 @dataclass(frozen=True)
 class _Call:
-    """All of a call that depends on wx's shape, dtype and place alone."""
+    """All of a call that depends on the leading array's shape, dtype and place alone.
+
+    order: for each argument of the kernel, its place among the inputs, the outputs and the numbers.
+    """
 
     library: Library
     device: int
     context: int
     config: Any
-    batch: Any
-    seq: Any
-    shapes: dict[str, tuple[int, ...] | None]
+    lead: ArrayArgument
+    inputs: tuple[ArrayArgument, ...]
+    outputs: tuple[ArrayArgument, ...]
+    numbers: tuple[Any, ...]
+    order: tuple[int, ...]
 
 
-class Kernel:
-    """A tuned forward kernel, called as ``kernel(wx, r, b, initial=None, *, out=None, stream=None)``.
+class Kernel(ABC):
+    """A tuned kernel; ``load`` makes a ForwardKernel or a BackwardKernel, whose __call__ says what it takes.
 
-    Made by ``load``. The heads, the head dimension and the dtype are those it was tuned for; batch and sequence
-    length may be any. It knows nothing of gradients.
+    The heads, the head dimension and the dtype are those it was tuned for; batch and sequence length may be any. It
+    knows nothing of autograd.
 
-    shape: what it was tuned for. launch: gives the Launch for another batch and seq.
+    shape: what it was tuned for. arguments: gives what the kernel takes at another batch and seq, launch its Launch.
     """
 
+    direction: Direction
+
     def __init__(
-        self, cubin: bytes, entry: str, arch: str, shape: Shape, sizes: Sizes, launch: Callable[[Shape], Launch]
+        self,
+        cubin: bytes,
+        entry: str,
+        arch: str,
+        shape: Shape,
+        arguments: Callable[[Shape], Arguments],
+        launch: Callable[[Shape], Launch],
     ) -> None:
         self.shape = shape
-        self.sizes = sizes
+        self.arguments = arguments
         self.config: TunedConfig | None = None
         self._launch = launch
         self._kernel = DeviceKernel(cubin, entry, arch, launch(shape))
         self._driver = gpu.require_driver()
         self._calls: dict[Any, _Call] = {}
+        inputs = arguments(shape).inputs
+        self._lead_place = next(i for i, array in enumerate(inputs) if {"B", "T"} <= set(array.axes))
 
     def __repr__(self) -> str:
-        return f"<tilesmith kernel {self._kernel.entry} for {self.shape}, {self._kernel.arch}>"
+        return f"<tilesmith {self.direction} kernel {self._kernel.entry} for {self.shape}, {self._kernel.arch}>"
+
+    @abstractmethod
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """Run the recurrence over all steps; returns as soon as the kernel is queued."""
+
+    def _run(self, arrays: tuple[Any, ...], out: Any, stream: Any) -> list[Any]:
+        """Check the inputs, given in the kernel's order, allocate outputs that are not, and launch; the outputs."""
+        lead = arrays[self._lead_place]
+        key = (type(lead), getattr(lead, "shape", None))
+        call = self._calls.get(key)
+        if call is None or not call.library.fits(lead, call.lead.shape, call.device):
+            if len(self._calls) >= REMEMBERED_CALLS:
+                self._calls.clear()
+            call = self._calls[key] = self._prepare(lead)
+        library, device = call.library, call.device
+        for argument, array in zip(call.inputs, arrays, strict=True):
+            if array is None:
+                if not (argument.optional or argument.empty):
+                    raise LaunchError(_missing(argument, self.shape))
+            elif array is not lead and not library.fits(array, argument.shape, device):
+                raise LaunchError(_misfit(argument, array, call, self.shape))
+        if out is None:
+            out = [None if argument.empty else library.empty(argument.shape, device) for argument in call.outputs]
+        else:
+            out = self._given(out, call)
+        pointer = library.pointer
+        values = [0 if array is None else pointer(array) for array in (*arrays, *out)]
+        values += call.numbers
+        handle = library.stream(device) if stream is None else raw_stream(stream)
+        driver = self._driver
+        foreign = int(driver.cuCtxGetCurrent()[1]) != call.context
+        if foreign:
+            gpu.checked(driver.cuCtxPushCurrent(gpu.primary_context(device)), f"selecting GPU {device}")
+        try:
+            self._kernel.start(stream_of(handle), call.config, *[values[place] for place in call.order])
+        finally:
+            if foreign:
+                driver.cuCtxPopCurrent()
+        return list(out)
+
+    def _given(self, out: Any, call: _Call) -> list[Any]:
+        """Check the outputs to write into."""
+        names = ", ".join(argument.name for argument in call.outputs)
+        if not isinstance(out, tuple | list) or len(out) != len(call.outputs):
+            raise LaunchError(f"out must be ({names}), with None for what this kernel does not write")
+        for argument, array in zip(call.outputs, out, strict=True):
+            if argument.empty:
+                if array is not None:
+                    raise LaunchError(f"{argument.name} must be None: this kernel writes none")
+            elif array is None:
+                raise LaunchError(_missing(argument, self.shape))
+            elif not call.library.fits(array, argument.shape, call.device):
+                raise LaunchError(_misfit(argument, array, call, self.shape))
+        return list(out)
+
+    def _prepare(self, lead: Any) -> _Call:
+        """Check the leading array and work out everything that follows from it."""
+        import numpy as np
+
+        library = library_of(lead, self.shape.dtype)
+        found = library.describe(lead)
+        wanted = self._lead(self.shape)
+        batch_axis, step_axis = wanted.axes.index("B"), wanted.axes.index("T")
+        if len(found.shape) != len(wanted.axes) or 0 in (found.shape[batch_axis], found.shape[step_axis]):
+            free = ("B", "T", "H", "D")
+            sizes = [axis if axis in free else str(n) for axis, n in zip(wanted.axes, wanted.shape, strict=True)]
+            raise LaunchError(f"{wanted.name} must be [{', '.join(sizes)}] with B and T of at least 1, not {found}")
+        shape = replace(self.shape, batch=int(found.shape[batch_axis]), seq=int(found.shape[step_axis]))
+        wanted = self._lead(shape)
+        if found.device is None:
+            raise LaunchError(f"{wanted.name} must be on a GPU, but it is {found}")
+        if not library.fits(lead, wanted.shape, found.device):
+            needed = f"a C-contiguous {self.shape.dtype} array {list(wanted.shape)}"
+            raise LaunchError(f"{wanted.name} must be {needed}, not {found}")
+        self._kernel.prepare(found.device)
+        arguments = self.arguments(shape)
+        places = [argument.name for argument in (*arguments.inputs, *arguments.outputs)] + list(arguments.numbers)
+        return _Call(
+            library=library,
+            device=found.device,
+            context=int(gpu.primary_context(found.device)),
+            config=launch_config(self._launch(shape)),
+            lead=wanted,
+            inputs=arguments.inputs,
+            outputs=arguments.outputs,
+            numbers=tuple(np.int32(value) for value in arguments.numbers.values()),
+            order=tuple(places.index(name) for name in arguments.order),
+        )
+
+    def _lead(self, shape: Shape) -> ArrayArgument:
+        """The input whose sizes say the batch and the number of steps, at a shape."""
+        return self.arguments(shape).inputs[self._lead_place]
+
+
+class ForwardKernel(Kernel):
+    """A tuned forward kernel, called as ``kernel(wx, r, b, initial=None, *, out=None, stream=None)``."""
+
+    direction: Direction = "forward"
 
     def __call__(self, wx: Any, r: Any, b: Any, initial: Any = None, *, out: Any = None, stream: Any = None) -> Forward:
-        """Run the recurrence over all steps; returns as soon as the kernel is queued.
+        """Run the recurrence over all steps; returns (states, last, gates) as soon as the kernel is queued.
 
         wx [B, T, G_in, H, D], r [G_rec, H, D, D] (r[g, h, d, p] from previous unit p to unit d), b [G_bias, H, D],
         initial [S, B, H, D] or None for zeros: C-contiguous arrays of the kernel's dtype on one GPU, all of one
@@ -117,75 +211,56 @@ class Kernel:
 
         Raises LaunchError for an array of another shape, dtype or place, and if the launch fails.
         """
-        key = (type(wx), getattr(wx, "shape", None))
-        call = self._calls.get(key)
-        if call is None or not call.library.fits(wx, call.shapes["wx"], call.device):  # type: ignore[arg-type]
-            if len(self._calls) >= REMEMBERED_CALLS:
-                self._calls.clear()
-            call = self._calls[key] = self._prepare(wx)
-        library, device, shapes = call.library, call.device, call.shapes
-        if out is None:
-            out = [None if shapes[name] is None else library.empty(shapes[name], device) for name in _OUTPUTS]  # type: ignore[arg-type]
-            given = (("r", r), ("b", b), ("initial", initial))
-        else:
-            out = _three(out)
-            given = (("r", r), ("b", b), ("initial", initial), *zip(_OUTPUTS, out, strict=True))  # type: ignore[assignment]
-        for name, array in given:
-            expected = shapes[name]
-            if array is None or expected is None:
-                if (array is None) is not (expected is None) and name != "initial" and 0 not in (expected or ()):
-                    raise LaunchError(_missing(name, expected, self.shape))
-            elif not library.fits(array, expected, device):
-                raise LaunchError(_misfit(library, name, array, expected, call, self.shape))
-        pointer = library.pointer
-        addresses = [0 if array is None else pointer(array) for array in (wx, r, b, initial, *out)]
-        handle = library.stream(device) if stream is None else raw_stream(stream)
-        driver = self._driver
-        foreign = int(driver.cuCtxGetCurrent()[1]) != call.context
-        if foreign:
-            gpu.checked(driver.cuCtxPushCurrent(gpu.primary_context(device)), f"selecting GPU {device}")
-        try:
-            self._kernel.start(stream_of(handle), call.config, *addresses, call.batch, call.seq)
-        finally:
-            if foreign:
-                driver.cuCtxPopCurrent()
-        return Forward(*out)
-
-    def _prepare(self, wx: Any) -> _Call:
-        """Check wx and work out everything that follows from it."""
-        import numpy as np
-
-        library = library_of(wx, self.shape.dtype)
-        found = library.describe(wx)
-        if len(found.shape) != 5 or 0 in found.shape[:2]:
-            raise LaunchError(f"wx must be [B, T, {self.sizes.input}, H, D] with B and T of at least 1, not {found}")
-        shape = replace(self.shape, batch=int(found.shape[0]), seq=int(found.shape[1]))
-        shapes = self.sizes.shapes(shape)
-        if found.device is None:
-            raise LaunchError(f"wx must be on a GPU, but it is {found}")
-        wanted = shapes["wx"]
-        assert wanted is not None
-        if not library.fits(wx, wanted, found.device):
-            raise LaunchError(f"wx must be a C-contiguous {self.shape.dtype} array {list(wanted)}, not {found}")
-        self._kernel.prepare(found.device)
-        return _Call(
-            library=library,
-            device=found.device,
-            context=int(gpu.primary_context(found.device)),
-            config=launch_config(self._launch(shape)),
-            batch=np.int32(shape.batch),
-            seq=np.int32(shape.seq),
-            shapes=shapes,
-        )
+        return Forward(*self._run((wx, r, b, initial), out, stream))
 
 
-_OUTPUTS = ("states", "last", "gates")
+class BackwardKernel(Kernel):
+    """A tuned backward kernel, called as
+    ``kernel(r, initial, states, gates, d_states, d_last=None, *, out=None, stream=None)``."""
+
+    direction: Direction = "backward"
+
+    def __call__(
+        self,
+        r: Any,
+        initial: Any,
+        states: Any,
+        gates: Any,
+        d_states: Any,
+        d_last: Any = None,
+        *,
+        out: Any = None,
+        stream: Any = None,
+    ) -> Backward:
+        """Run the gradients back over all steps; returns (d_wx, d_rest, d_initial) as soon as the kernel is queued.
+
+        r [G_rec, H, D, D] and initial [S, B, H, D] (None for zeros) as the forward kernel took them; states
+        [S, B, T, H, D] and gates [G, B, T, H, D] as it saved them with save "gates". d_states [K, B, T, H, D]: the
+        gradients of the states after every step, K = 1 (h) where the shape saves "hidden", else all S; d_last
+        [S, B, H, D]: those of the states after the last step, None for zeros. C-contiguous arrays of the kernel's dtype
+        on one GPU, all of one library. out: (d_wx, d_rest, d_initial) to write into, instead of new arrays of states'
+        library. stream: as of a forward kernel.
+
+        The gradients of R and b are not the kernel's: with d_g the gradient of gate g's sum, from d_wx or d_rest, they
+        are d_r[g] = sum over b, t of d_g[b, t] h[b, t - 1]^T (for each head) and d_b[g] = sum over b, t of d_g[b, t].
+
+        Raises LaunchError for an array of another shape, dtype or place, and if the launch fails.
+        """
+        return Backward(*self._run((r, initial, states, gates, d_states, d_last), out, stream))
+
+
+KERNELS: Mapping[Direction, type[ForwardKernel] | type[BackwardKernel]] = {
+    "forward": ForwardKernel,
+    "backward": BackwardKernel,
+}
+"""The class of a configuration's kernel."""
 
 
 def load(path: str | Path) -> Kernel:
     """Load a tuned kernel from its YAML file; the ``.cubin`` lies beside it.
 
-    Raises ConfigError for a file that cannot be used, LaunchError where there is no GPU or the driver refuses it.
+    Returns a ForwardKernel or a BackwardKernel, as the configuration's direction says. Raises ConfigError for a file
+    that cannot be used, LaunchError where there is no GPU or the driver refuses it.
     """
     from kernelgen import schedules
     from kernelgen.config import load_config, read_cubin
@@ -193,14 +268,13 @@ def load(path: str | Path) -> Kernel:
     path = Path(path)
     config = load_config(path)
     gpu.require_driver()
-    schedule = schedules.get(config.schedule)
-    tiling = config.to_tiling()
-    kernel = Kernel(
+    cell, schedule, tiling = config.load_cell(), schedules.get(config.schedule), config.to_tiling()
+    kernel = KERNELS[config.direction](
         read_cubin(path),
         config.entry,
         config.arch,
         config.shape,
-        Sizes.of(config.load_cell()),
+        lambda shape: arguments_of(cell, shape, config.direction, config.arguments),
         lambda shape: schedule.launch(shape, tiling),
     )
     kernel.config = config
@@ -222,24 +296,16 @@ def raw_stream(stream: Any) -> int:
     return int(version_and_handle[1])
 
 
-def _three(out: Any) -> tuple[Any, Any, Any]:
-    """Check that ``out`` is (states, last, gates)."""
-    if not isinstance(out, tuple | list) or len(out) != 3:
-        raise LaunchError("out must be (states, last, gates); gates is None where the kernel saves none")
-    return (out[0], out[1], out[2])
+def _missing(argument: ArrayArgument, shape: Shape) -> str:
+    return f"{argument.name} is missing: it must be a {shape.dtype} array {list(argument.shape)}"
 
 
-def _missing(name: str, expected: tuple[int, ...] | None, shape: Shape) -> str:
-    if expected is None:
-        return f"{name} must be None: this kernel saves {shape.save!r}"
-    return f"{name} is missing: it must be a {shape.dtype} array {list(expected)}"
-
-
-def _misfit(library: Library, name: str, array: Any, expected: tuple[int, ...], call: _Call, shape: Shape) -> str:
+def _misfit(argument: ArrayArgument, array: Any, call: _Call, shape: Shape) -> str:
     """Say what is wrong with an array: name, what is needed, what came."""
-    wanted = f"a C-contiguous {shape.dtype} array {list(expected)} on GPU {call.device}, of {library.name} as wx is"
+    library = call.library
+    needed = f"a C-contiguous {shape.dtype} array {list(argument.shape)} on GPU {call.device}"
     try:
         found = str(library.describe(array))
     except (AttributeError, TypeError, LaunchError):
         found = f"a {type(array).__module__}.{type(array).__name__}"
-    return f"{name} must be {wanted}, not {found}"
+    return f"{argument.name} must be {needed}, of {library.name} as {call.lead.name} is, not {found}"

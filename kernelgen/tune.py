@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from kernelgen.attempt import Attempt, Notebook, Preparer
-from kernelgen.errors import EmulationError, LaunchError, ProfileError, StoreError, ValidationError
+from kernelgen.errors import EmulationError, LaunchError, ProfileError, ValidationError
 
 if TYPE_CHECKING:
     from kernelgen.bench import Bench
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from kernelgen.cells.language import Cell
     from kernelgen.config import TunedConfig
     from kernelgen.hardware import Profile
-    from kernelgen.schedules.base import Tiling
+    from kernelgen.schedules.base import Direction, Tiling
     from kernelgen.shape import Shape
     from kernelgen.store import Store
     from kernelgen.trial import Trial
@@ -68,13 +68,14 @@ class Event:
 class TuneResult:
     """What tuning found.
 
-    best: the chosen attempt, with its source and binary. attempts: all that were tried, in the order of the model.
-    feasible: how many tilings fit. first_valid: seconds from the start to the first valid kernel.
+    direction: of the pass. best: the chosen attempt, with its source and binary. attempts: all that were tried, in the
+    order of the model. feasible: how many tilings fit. first_valid: seconds from the start to the first valid kernel.
     seconds: of the whole run. interrupted: whether Ctrl-C ended it.
     """
 
     cell: Cell
     shape: Shape
+    direction: Direction
     profile: Profile
     best: Attempt
     attempts: tuple[Attempt, ...]
@@ -120,6 +121,7 @@ def tune(
     shape: Shape,
     gpu: str | Profile = "auto",
     *,
+    direction: Direction = "forward",
     budget: float = BUDGET_SECONDS,
     top: int | None = None,
     seeds: int = 2,
@@ -130,10 +132,11 @@ def tune(
 ) -> TuneResult:
     """Find the fastest valid kernel of ``cell`` at ``shape``.
 
-    gpu: see resolve_gpu. budget: seconds after which no new candidate is begun. top: how many of the model's best
-    to try. seeds: random inputs that the emulator validates with. store: where trials are kept and known ones looked
-    up; None for nowhere. again: try what the store knows once more. on_event: told of progress. started:
-    time.monotonic() from which to count the time to the first valid kernel.
+    gpu: see resolve_gpu. direction: of the pass; backward, a shape that saves "hidden" means that gradients come from
+    outside for h alone, else for every state. budget: seconds after which no new candidate is begun. top: how many of
+    the model's best to try. seeds: random inputs that the emulator validates with. store: where trials are kept and
+    known ones looked up; None for nowhere. again: try what the store knows once more. on_event: told of progress.
+    started: time.monotonic() from which to count the time to the first valid kernel.
 
     Raises InfeasibleError where nothing fits, ValidationError where no candidate is right, and KeyboardInterrupt
     only while nothing valid has been found.
@@ -145,14 +148,16 @@ def tune(
         _require_host_compiler()
     from kernelgen.plan import plan, spread
 
-    tilings = spread(plan(cell, shape, profile))
-    tell(Event("plan", f"{len(tilings):,} tilings of {cell.name} fit {profile.name}", len(tilings), len(tilings)))
-    notebook = Notebook(_open(store, tell), lambda message: tell(Event("warning", message)))
-    search = _Search(cell, shape, profile, tilings, notebook, tell, began, budget, again)
+    tilings = spread(plan(cell, shape, profile, direction=direction))
+    found = f"{len(tilings):,} {direction} tilings of {cell.name} fit {profile.name}"
+    tell(Event("plan", found, len(tilings), len(tilings)))
+    notebook = Notebook(store, lambda message: tell(Event("warning", message)))
+    search = _Search(cell, shape, direction, profile, tilings, notebook, tell, began, budget, again)
     best = search.emulated(top or TOP, range(seeds)) if index is None else search.measured(top or TOP_ON_GPU, index)
     return TuneResult(
         cell=cell,
         shape=shape,
+        direction=direction,
         profile=profile,
         best=best,
         attempts=tuple(sorted(search.attempts, key=lambda attempt: attempt.rank)),
@@ -170,6 +175,7 @@ class _Search:
 
     cell: Cell
     shape: Shape
+    direction: Direction
     profile: Profile
     tilings: Sequence[Tiling]
     notebook: Notebook
@@ -214,6 +220,7 @@ class _Search:
                 attempt.source,
                 attempt.launch,
                 seeds,
+                direction=self.direction,
                 on_seed=lambda seed: self.tell(
                     Event("emulate", f"{attempt.tiling}, seed {seed}", seed - seeds[0], len(seeds))
                 ),
@@ -263,7 +270,7 @@ class _Search:
     def _cases(self) -> tuple[Case, ...]:
         from kernelgen.validate import gpu_cases
 
-        return gpu_cases(self.cell, self.shape)
+        return gpu_cases(self.cell, self.shape, direction=self.direction)
 
     def _measure(self, attempt: Attempt, bench: Bench, cases: Future[tuple[Case, ...]]) -> None:
         """Validate and measure one attempt; whatever goes wrong is its trial's."""
@@ -275,12 +282,8 @@ class _Search:
         if not bench.cases:
             bench.use(tried)
         assert attempt.binary is not None
-        candidate = Candidate(
-            attempt.binary.cubin,
-            attempt.source.entry,
-            attempt.source.arch,
-            tuple(attempt.launch(case.shape) for case in tried),
-        )
+        launches = [attempt.launch(case.shape) for case in tried]
+        candidate = Candidate.of(attempt.binary.cubin, attempt.source, launches)
         try:
             outcome = bench.run(candidate, CANDIDATE_SECONDS)
         except JobFailed as error:
@@ -326,9 +329,9 @@ class _Search:
         bad = [attempt for attempt in self.attempts if attempt.trial.reason]
         first = f" The model's best, {bad[0].tiling}: {bad[0].trial.reason}" if bad else ""
         return ValidationError(
-            f"none of the {len(self.attempts)} candidates tried for {self.cell.name} at {self.shape} on "
-            f"{self.profile.name} could be {what}.{first} Give it more time with --budget, or more candidates "
-            "with --top."
+            f"none of the {len(self.attempts)} candidates tried for {self.cell.name}, {self.direction}, at "
+            f"{self.shape} on {self.profile.name} could be {what}.{first} Give it more time with "
+            "--budget, or more candidates with --top."
         )
 
 
@@ -344,19 +347,6 @@ def _line(attempt: Attempt) -> str:
     if trial.measurement is not None:
         return f"{attempt.tiling}: {trial.measurement.median_ms:.4f} ms"
     return f"{attempt.tiling}: {trial.status}" + (f", {trial.reason}" if trial.reason else "")
-
-
-def _open(store: Store | Literal["default"] | None, tell: Callable[[Event], None]) -> Store | None:
-    """The store to use; one that cannot be opened costs a warning."""
-    if store != "default":
-        return store
-    from kernelgen.store import Store
-
-    try:
-        return Store()
-    except StoreError as error:
-        tell(Event("warning", str(error)))
-        return None
 
 
 def _require_host_compiler() -> None:

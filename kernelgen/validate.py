@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kernelgen.cases import Case
     from kernelgen.cells.language import Cell
     from kernelgen.hardware import Profile
-    from kernelgen.schedules.base import Launch, Source, Tiling
+    from kernelgen.schedules.base import Direction, Launch, Source, Tiling
     from kernelgen.shape import Shape
 
 EMULATED_SEQ = 5
@@ -61,8 +61,8 @@ def validate_emulated(
 ) -> Validation:
     """Run a tiling's kernel in the emulator, once for each seed, and compare with the reference.
 
-    A seed draws the inputs and the order of the threads; even seeds have random initial states, odd ones none.
-    seq: steps to run. on_seed: told each seed before it runs.
+    A seed draws the inputs and the order of the threads; even seeds have random initial states (backward: and gradients
+    of the last states), odd ones none. seq: steps to run. on_seed: told each seed before it runs.
 
     Raises ValidationError where the results differ, EmulationError for a fault that the emulator caught.
     """
@@ -71,7 +71,14 @@ def validate_emulated(
     schedule = schedules.get(tiling.schedule)
     source = schedule.source(cell, shape, profile, tiling)
     return emulate_source(
-        cell, shape, source, lambda other: schedule.launch(other, tiling), seeds, seq=seq, on_seed=on_seed
+        cell,
+        shape,
+        source,
+        lambda other: schedule.launch(other, tiling),
+        seeds,
+        direction=schedule.direction,
+        seq=seq,
+        on_seed=on_seed,
     )
 
 
@@ -82,6 +89,7 @@ def emulate_source(
     launch: Callable[[Shape], Launch],
     seeds: Sequence[int],
     *,
+    direction: Direction = "forward",
     seq: int = EMULATED_SEQ,
     on_seed: Callable[[int], None] | None = None,
 ) -> Validation:
@@ -96,45 +104,45 @@ def emulate_source(
     for seed in seeds:
         if on_seed is not None:
             on_seed(seed)
-        case = make_case(cell, small, seed, initial=seed % 2 == 0)
+        case = make_case(cell, small, seed, direction=direction, optional=seed % 2 == 0)
         outputs = case.poisoned_outputs()
-        arguments = {**case.inputs, **outputs, "batch": small.batch, "seq": small.seq}
+        arguments = case.values(outputs, source.arguments)
         with _named(f"seed {seed}"):
-            emulate(
-                source, launch(small), arguments, outputs=[n for n, a in outputs.items() if a is not None], seed=seed
-            )
+            emulate(source, launch(small), arguments, outputs=list(case.expected), seed=seed)
         _worse(errors, case.compare(outputs))
         tolerance = case.tolerance
     return Validation("emulator", len(seeds), small.batch, small.seq, tolerance, errors)
 
 
-def gpu_cases(cell: Cell, shape: Shape, seed: int = 0) -> tuple[Case, Case]:
-    """What a kernel is tried on: the full shape with random initial states, and a short one with a ragged batch
-    and none."""
+def gpu_cases(cell: Cell, shape: Shape, seed: int = 0, direction: Direction = "forward") -> tuple[Case, Case]:
+    """What a kernel is tried on: the full shape with all inputs, and a short one with a ragged batch and null for the
+    inputs that may be."""
     from kernelgen.cases import make_case
 
     ragged = max(1, min(shape.batch - 1, 3))
-    small = make_case(cell, shape, seed + 1, batch=ragged, seq=min(RAGGED_SEQ, shape.seq), initial=False)
-    return make_case(cell, shape, seed), small
+    steps = min(RAGGED_SEQ, shape.seq)
+    small = make_case(cell, shape, seed + 1, direction=direction, batch=ragged, seq=steps, optional=False)
+    return make_case(cell, shape, seed, direction=direction), small
 
 
 def validate_gpu(
     cell: Cell,
     shape: Shape,
     cubin: bytes,
-    entry: str,
-    arch: str,
+    source: Source,
     launch: Callable[[Shape], Launch],
     seeds: Sequence[int] = (0,),
     *,
+    direction: Direction = "forward",
     device: int = 0,
     seconds: float = GPU_SECONDS,
     on_seed: Callable[[int], None] | None = None,
 ) -> Validation:
     """Run a compiled kernel on a GPU at full size, once for each seed, and compare with the reference.
 
-    It runs in a worker process for at most ``seconds`` a seed. Raises LaunchError where there is no GPU,
-    ValidationError where the results differ or the kernel hangs, crashes or faults.
+    cubin: compiled from ``source``, which says its entry, its target and its arguments. It runs in a worker process for
+    at most ``seconds`` a seed. Raises LaunchError where there is no GPU, ValidationError where the results differ or
+    the kernel hangs, crashes or faults.
     """
     from kernelgen import gpu
     from kernelgen.bench import Bench, Candidate
@@ -148,9 +156,9 @@ def validate_gpu(
         for seed in seeds:
             if on_seed is not None:
                 on_seed(seed)
-            cases = gpu_cases(cell, shape, seed)
+            cases = gpu_cases(cell, shape, seed, direction)
             bench.use(cases)
-            candidate = Candidate(cubin, entry, arch, tuple(launch(case.shape) for case in cases), measure_seconds=0)
+            candidate = Candidate.of(cubin, source, [launch(case.shape) for case in cases], measure_seconds=0)
             _worse(errors, _outcome(bench.run, candidate, seconds).errors)
             tolerance = max(case.tolerance for case in cases)
     return Validation("gpu", len(seeds), shape.batch, shape.seq, tolerance, errors)

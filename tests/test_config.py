@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from kernelgen.config import (
     read_source,
 )
 from kernelgen.errors import ConfigError
-from kernelgen.schedules.base import Launch, Resources, Source, Tiling
+from kernelgen.schedules.base import BACKWARD_ARGUMENTS, Launch, Resources, Source, Tiling
 from kernelgen.shape import Shape
 from kernelgen.trial import Measurement, Trial, Validation
 
@@ -72,13 +73,15 @@ LEAKY = Cell(
 '''
 
 
-def make(trial: Trial = TRIAL, cell: CellRecord | None = None) -> TunedConfig:
+def make(
+    trial: Trial = TRIAL, cell: CellRecord | None = None, tiling: Tiling = TILING, source: Source = SOURCE
+) -> TunedConfig:
     return TunedConfig.of(
         trial,
         cell=cell or CellRecord(name="lstm", fingerprint="f" * 64),
-        tiling=TILING,
+        tiling=tiling,
         launch=Launch((12, 2, 1), 256, 4096),
-        source=SOURCE,
+        source=source,
         binary=BINARY,
     )
 
@@ -136,7 +139,7 @@ def test_what_nobody_validated_is_no_tuned_config() -> None:
 
 def test_a_person_can_read_it(saved: Path) -> None:
     text = saved.read_text()
-    assert text.startswith("# A kernel tuned by tilesmith: lstm at B=16 T=1024 12x64 bfloat16 on h200.\n")
+    assert text.startswith("# A forward kernel tuned by tilesmith: lstm at B=16 T=1024 12x64 bfloat16 on h200.\n")
     assert 'kernelgen.load("lstm.yaml")' in text
     assert len(text.splitlines()) < 90
     assert "  grid: [12, 2, 1]\n" in text
@@ -228,10 +231,32 @@ def test_files_that_are_something_else(tmp_path: Path, contents: bytes, what: st
 def test_another_schema_version(saved: Path) -> None:
     message = edited(saved, f"schema_version: {SCHEMA}", f"schema_version: {SCHEMA + 1}\nfield_of_tomorrow: 1")
     assert f"schema version {SCHEMA + 1}" in message
-    assert f"reads version {SCHEMA}" in message
+    assert f"reads versions 1 to {SCHEMA}" in message
     assert "Update tilesmith" in message
     assert "field_of_tomorrow" not in message
     assert "Tune it again" in edited(saved, f"schema_version: {SCHEMA + 1}", "schema_version: 0")
+
+
+def test_a_file_of_the_first_schema_is_a_forward_kernel(saved: Path) -> None:
+    text = saved.read_text()
+    older = text.replace(f"schema_version: {SCHEMA}", "schema_version: 1").replace("direction: forward\n", "")
+    assert "direction" not in older
+    saved.write_text(older)
+    config = load_config(saved)
+    assert (config.schema_version, config.direction) == (SCHEMA, "forward")
+    config.save(saved, SOURCE, BINARY)
+    assert "direction: forward" in saved.read_text()
+
+
+def test_a_backward_configuration_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "lstm_backward.yaml"
+    trial, tiling = TRIAL.replace(schedule="resident_backward"), replace(TILING, schedule="resident_backward")
+    source = replace(SOURCE, arguments=BACKWARD_ARGUMENTS)
+    make(trial, tiling=tiling, source=source).save(path, source, BINARY)
+    assert path.read_text().startswith("# A backward kernel tuned by tilesmith: lstm at ")
+    config = load_config(path)
+    assert (config.direction, config.arguments) == ("backward", BACKWARD_ARGUMENTS)
+    assert read_source(path) == source
 
 
 @pytest.mark.parametrize(
@@ -250,7 +275,8 @@ def test_another_schema_version(saved: Path) -> None:
         ("median_ms: 0.37", "median_ms: fast", "measured.median_ms: should be a valid number, not 'fast'"),
         ("source: lstm.cu", "source: ../lstm.cu", "files.source: is not well formed: '../lstm.cu'"),
         ("cubin: lstm.cubin", "cubin: /etc/passwd", "files.cubin: is not well formed: '/etc/passwd'"),
-        ("schema_version: 1", "schema_version: one", "schema_version: should be 1, not 'one'"),
+        (f"schema_version: {SCHEMA}", "schema_version: one", f"schema_version: should be {SCHEMA}, not 'one'"),
+        ("direction: forward", "direction: sideways", "direction: should be 'forward' or 'backward', not 'sideways'"),
     ],
 )
 def test_fields_that_are_wrong_are_named(saved: Path, old: str, new: str, line: str) -> None:

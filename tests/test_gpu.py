@@ -143,7 +143,7 @@ def test_a_loaded_kernel_on_pytorch(tuned_full: tuple[Path, TuneResult]) -> None
     torch = _module("torch")
     kernel = runtime.load(tuned_full[0])
     for batch, seq, initial in ((16, 1024, True), (5, 33, False), (16, 1, True)):
-        case = make_case(load_cell("lstm"), FULL, 7, batch=batch, seq=seq, initial=initial)
+        case = make_case(load_cell("lstm"), FULL, 7, batch=batch, seq=seq, optional=initial)
         inputs = {name: _torch(array) for name, array in case.inputs.items()}
         assert case.compare(_outputs(kernel(**inputs), case))["h"] <= 1e-2
         stream = torch.cuda.Stream()
@@ -180,7 +180,7 @@ def test_a_loaded_kernel_on_jax(tuned_full: tuple[Path, TuneResult], monkeypatch
     if jax.default_backend() != "gpu":
         pytest.skip("JAX sees no GPU")
     kernel = runtime.load(tuned_full[0])
-    case = make_case(load_cell("lstm"), FULL, 8, batch=3, seq=40, initial=False)
+    case = make_case(load_cell("lstm"), FULL, 8, batch=3, seq=40, optional=False)
     inputs = [jax.numpy.asarray(case.inputs[name]) for name in ("wx", "r", "b")]
     with pytest.raises(LaunchError, match="pass out="):
         kernel(*inputs)
@@ -210,11 +210,9 @@ def test_a_call_costs_microseconds(tuned_full: tuple[Path, TuneResult]) -> None:
 
 def test_validating_a_config_on_the_gpu(tuned_full: tuple[Path, TuneResult]) -> None:
     path, result = tuned_full
-    binary = result.best.binary
-    assert binary is not None
-    found = validate_gpu(
-        result.cell, result.shape, binary.cubin, binary.entry, binary.arch, result.best.launch, seeds=(3, 4)
-    )
+    best = result.best
+    assert best.binary is not None
+    found = validate_gpu(result.cell, result.shape, best.binary.cubin, best.source, best.launch, seeds=(3, 4))
     assert found.seeds == 2
     assert found.worst <= found.tolerance
     assert path.exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ import numpy as np
 import pytest
 
 from kernelgen import arrays, gpu, launcher, runtime
+from kernelgen.arguments import arguments_of
 from kernelgen.arrays import Description, ForeignLibrary, library_of
 from kernelgen.cells import load_cell
+from kernelgen.cells.language import Cell, Gate, tanh
 from kernelgen.errors import LaunchError
 from kernelgen.measure import summarise
-from kernelgen.runtime import Kernel, Sizes, raw_stream
-from kernelgen.schedules.base import Launch
+from kernelgen.runtime import Kernel, load, raw_stream
+from kernelgen.schedules.base import Direction, Launch
 from kernelgen.shape import Shape
 
 pytestmark = pytest.mark.unit
@@ -196,18 +199,28 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     return seen
 
 
-def _kernel(cell: str = "lstm", save: str = "hidden") -> Kernel:
+def _kernel(
+    cell: str | Cell = "lstm",
+    save: str = "hidden",
+    direction: Direction = "forward",
+    order: tuple[str, ...] | None = None,
+) -> Kernel:
     shape = Shape(4, 5, 2, 16, "float16", save)
-    return Kernel(
-        b"", "tilesmith_forward", "sm_90a", shape, Sizes.of(load_cell(cell)), lambda s: Launch((2, s.batch, 1), 64, 0)
+    definition = load_cell(cell) if isinstance(cell, str) else cell
+    return runtime.KERNELS[direction](
+        b"",
+        f"tilesmith_{direction}",
+        "sm_90a",
+        shape,
+        lambda shape: arguments_of(definition, shape, direction, order),
+        lambda shape: Launch((2, shape.batch, 1), 64, 0),
     )
 
 
 def _inputs(kernel: Kernel, batch: int = 4, seq: int = 5) -> list[Any]:
-    from dataclasses import replace
-
-    shapes = kernel.sizes.shapes(replace(kernel.shape, batch=batch, seq=seq))
-    return [np.zeros(shape, np.float16) for shape in (shapes["wx"], shapes["r"], shapes["b"]) if shape is not None]
+    """The inputs that may not be null, in order."""
+    arguments = kernel.arguments(replace(kernel.shape, batch=batch, seq=seq))
+    return [np.zeros(argument.shape, np.float16) for argument in arguments.inputs if not argument.optional]
 
 
 def test_a_call_hands_over_addresses_in_the_order_of_the_contract(launches: list[tuple[Any, ...]]) -> None:
@@ -247,7 +260,7 @@ def test_outputs_may_be_given(launches: list[tuple[Any, ...]]) -> None:
         kernel(*inputs, out=out[0])
     with pytest.raises(LaunchError, match="last is missing"):
         kernel(*inputs, out=(out[0], None, None))
-    with pytest.raises(LaunchError, match="gates must be None: this kernel saves 'hidden'"):
+    with pytest.raises(LaunchError, match="gates must be None: this kernel writes none"):
         kernel(*inputs, out=(out[0], out[1], out[1]))
     with pytest.raises(LaunchError, match=r"states must be .*\[1, 4, 5, 2, 16\].*not float16 \[2, 4, 2, 16\]"):
         kernel(*inputs, out=(out[1], out[1], None))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
 if TYPE_CHECKING:
+    from kernelgen.schedules.base import Direction
     from kernelgen.shape import Shape
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -39,10 +40,9 @@ def shape_options(command: Command) -> Command:
             ),
             click.option(
                 "--save",
-                default="hidden",
-                show_default=True,
                 metavar="WHAT",
-                help="What every step writes: hidden (h), states (all of them) or gates (those too).",
+                help="What every step writes: hidden (h, the default forward), states (all of them) or gates (those "
+                "too, the default otherwise). Backward, hidden: gradients come from outside for h alone.",
             ),
         )
     ):
@@ -50,11 +50,38 @@ def shape_options(command: Command) -> Command:
     return command
 
 
-def make_shape(options: dict[str, Any]) -> Shape:
-    """Take the shape's options out of ``options``. Raises ShapeError for one that makes no sense."""
+def direction_option(*choices: str) -> Callable[[Command], Command]:
+    """Add --direction with these choices, the first of which is the default; directions() reads it."""
+    return click.option(
+        "--direction",
+        type=click.Choice(choices),
+        default=choices[0],
+        show_default=True,
+        help="Of the pass" + (": both, for training, makes two kernels." if "both" in choices else "."),
+    )
+
+
+def directions(option: str) -> tuple[Direction, ...]:
+    """What --direction stands for."""
+    return ("forward", "backward") if option == "both" else (cast("Direction", option),)
+
+
+def make_shape(options: dict[str, Any], direction: str = "forward") -> Shape:
+    """Take the shape's options out of ``options``; direction: that of --direction.
+
+    Raises ShapeError for one that makes no sense.
+    """
+    from kernelgen.errors import ShapeError
     from kernelgen.shape import Shape
 
-    return Shape(**{name: options.pop(name) for name in ("batch", "seq", "heads", "head_dim", "dtype", "save")})
+    save = options.pop("save")
+    if direction == "both" and save not in (None, "gates"):
+        raise ShapeError(
+            f"--direction both makes a forward kernel that saves gates, for the backward one reads them; --save {save} "
+            "does not go with it. Leave it out, or tune the directions one by one."
+        )
+    sizes = {name: options.pop(name) for name in ("batch", "seq", "heads", "head_dim", "dtype")}
+    return Shape(**sizes, save=save or ("hidden" if direction == "forward" else "gates"))
 
 
 def json_option(command: Command) -> Command:

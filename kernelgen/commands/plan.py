@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from kernelgen.commands.console import print_json, print_table, remark, working
-from kernelgen.commands.options import CELL_HELP, json_option, make_shape, shape_options
+from kernelgen.commands.options import CELL_HELP, direction_option, directions, json_option, make_shape, shape_options
 
 
 @click.command(
@@ -19,15 +19,17 @@ from kernelgen.commands.options import CELL_HELP, json_option, make_shape, shape
 Examples:
   tilesmith plan lstm --gpu h200 --batch 16 --seq 1024 --heads 12 --head-dim 64
   tilesmith plan gru --gpu a100 --batch 1 --seq 100 --heads 4 --head-dim 128 --dtype float16 --top 3
+  tilesmith plan lstm --gpu h200 --batch 16 --seq 1024 --heads 12 --head-dim 64 --direction backward
 """
 )
 @click.argument("cell", metavar="CELL")
 @shape_options
+@direction_option("forward", "backward")
 @click.option("--top", type=click.IntRange(min=1), metavar="N", help="Show only the N best (a table: 10; JSON: all).")
 @json_option
-def command(cell: str, gpu: str, top: int | None, as_json: bool, **options: Any) -> None:
+def command(cell: str, gpu: str, direction: str, top: int | None, as_json: bool, **options: Any) -> None:
     """Rank the tilings of a cell."""
-    shape = make_shape(options)
+    shape = make_shape(options, direction)
     from kernelgen.attempt import microseconds_per_step
     from kernelgen.cells import load_cell
     from kernelgen.plan import plan
@@ -36,7 +38,7 @@ def command(cell: str, gpu: str, top: int | None, as_json: bool, **options: Any)
     loaded = load_cell(cell)
     profile, _ = resolve_gpu(gpu)
     with working(f"planning {loaded.name} at {shape}"):
-        tilings = plan(loaded, shape, profile)
+        tilings = plan(loaded, shape, profile, direction=directions(direction)[0])
     if as_json:
         print_json(
             [
@@ -72,6 +74,5 @@ def command(cell: str, gpu: str, top: int | None, as_json: bool, **options: Any)
             )
         )
     print_table(("#", "schedule", *variables, *numbers), rows, right=("#", *variables, *numbers), together=variables)
-    remark(
-        f"{len(shown)} of {len(tilings):,} tilings of {loaded.name} at {shape} on {profile.name}; times by the model"
-    )
+    found = f"{len(shown)} of {len(tilings):,} {direction} tilings of {loaded.name} at {shape} on {profile.name}"
+    remark(f"{found}; times by the model")

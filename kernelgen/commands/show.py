@@ -52,6 +52,7 @@ def _fields(config: TunedConfig) -> list[tuple[str, str]]:
     where = "on the GPU" if checked.where == "gpu" else "in the emulator"
     fields = [
         ("cell", cell),
+        ("direction", config.direction),
         ("shape", f"{shape}, saves {shape.save}"),
         ("GPU", f"{config.gpu} ({config.arch})"),
         ("tiling", f"{config.schedule}: " + ", ".join(f"{name} {value}" for name, value in config.tiling.items())),

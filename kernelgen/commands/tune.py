@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from kernelgen.commands.console import Bar, print_table, progress_bar, remark
-from kernelgen.commands.options import CELL_HELP, make_shape, shape_options
+from kernelgen.commands.options import CELL_HELP, direction_option, directions, make_shape, shape_options
 
 if TYPE_CHECKING:
     from kernelgen.attempt import Attempt
+    from kernelgen.schedules.base import Direction
     from kernelgen.tune import Event, TuneResult
 
 
@@ -25,15 +28,20 @@ model's best first. Without it they are ranked by the model, compiled, checked a
 best is validated in the emulator. Writes FILE.yaml with the source (.cu) and the binary (.cubin) beside it. Every
 trial is kept; a second run goes on where this one ended. Ctrl-C ends the search and writes the best so far.
 
+For training, --direction both tunes the forward kernel that saves gates, into FILE.yaml, and then the backward kernel
+that reads them, into FILE_backward.yaml, each with the whole budget.
+
 \b
 Examples:
   tilesmith tune lstm --batch 16 --seq 1024 --heads 12 --head-dim 64 -o lstm.yaml
   tilesmith tune lstm --gpu h200 --batch 16 --seq 1024 --heads 12 --head-dim 64 -o build/lstm.yaml
+  tilesmith tune lstm --batch 16 --seq 1024 --heads 12 --head-dim 64 --direction both -o lstm.yaml
   tilesmith tune cells/mine.py:MINE --gpu l4 --batch 8 --seq 256 --head-dim 128 --budget 300
 """
 )
 @click.argument("cell", metavar="CELL")
 @shape_options
+@direction_option("forward", "backward", "both")
 @click.option(
     "--budget",
     type=click.FloatRange(min=0),
@@ -45,13 +53,16 @@ Examples:
     "--seeds", type=click.IntRange(min=1), default=2, show_default=True, metavar="N", help="Random inputs to emulate."
 )
 @click.option("--again", is_flag=True, help="Measure again what the store of trials knows already.")
-@click.option("--output", "-o", metavar="FILE.yaml", help="Where to write (default: CELL.yaml here).")
+@click.option(
+    "--output", "-o", metavar="FILE.yaml", help="Where to write (default: CELL.yaml or CELL_backward.yaml here)."
+)
 @click.pass_context
 def command(
     ctx: click.Context,
     /,
     cell: str,
     gpu: str,
+    direction: str,
     budget: float | None,
     top: int | None,
     seeds: int,
@@ -60,33 +71,45 @@ def command(
     **options: Any,
 ) -> None:
     """Tune a cell and write the result."""
-    shape = make_shape(options)
+    shape = make_shape(options, direction)
     from kernelgen.cells import load_cell
     from kernelgen.commands import INTERRUPTED, STARTED
     from kernelgen.config import check_output
     from kernelgen.tune import BUDGET_SECONDS, save, tune
 
     loaded = load_cell(cell)
-    path = Path(output or f"{loaded.name}.yaml")
-    check_output(path)
-    with progress_bar() as bar:
-        result = tune(
-            loaded,
-            shape,
-            gpu,
-            budget=BUDGET_SECONDS if budget is None else budget,
-            top=top,
-            seeds=seeds,
-            again=again,
-            on_event=lambda event: _show(bar, event),
-            started=STARTED,
-        )
-        save(result, path, spec=cell)
-    _table(result)
-    _summary(result, path)
-    if result.interrupted:
-        remark("interrupted: this is the best so far; the same command goes on from here")
-        ctx.exit(INTERRUPTED)
+    paths = {each: _path(output, loaded.name, each, direction) for each in directions(direction)}
+    for path in paths.values():
+        check_output(path)
+    started = STARTED
+    for each, path in paths.items():
+        with progress_bar() as bar:
+            result = tune(
+                loaded,
+                shape,
+                gpu,
+                direction=each,
+                budget=BUDGET_SECONDS if budget is None else budget,
+                top=top,
+                seeds=seeds,
+                again=again,
+                on_event=partial(_show, bar),
+                started=started,
+            )
+            save(result, path, spec=cell)
+        _table(result)
+        _summary(result, path)
+        if result.interrupted:
+            remark("interrupted: this is the best so far; the same command goes on from here")
+            ctx.exit(INTERRUPTED)
+        started = time.monotonic()
+
+
+def _path(output: str | None, name: str, direction: Direction, asked: str) -> Path:
+    """Where the kernel of a direction is written; asked: what --direction said."""
+    path = Path(output or f"{name}.yaml")
+    beside = direction == "backward" and (asked == "both" or output is None)
+    return path.with_name(f"{path.stem}_backward{path.suffix}") if beside else path
 
 
 _STAGES = {"compile": "compiling", "emulate": "emulating", "gpu": "validating and measuring"}
@@ -137,7 +160,7 @@ def _summary(result: TuneResult, path: Path) -> None:
     assert best.validation is not None
     errors = ", ".join(f"{name} {error:.1e}" for name, error in best.validation.errors.items())
     tried = f"{len(result.attempts)} of {result.feasible:,} tilings tried in {result.seconds:.1f} s"
-    click.echo(f"{result.best.tiling} on {result.profile.name}, {result.shape}; {tried}")
+    click.echo(f"{result.best.tiling} on {result.profile.name}, {result.direction}, {result.shape}; {tried}")
     where = "on the GPU" if best.validation.where == "gpu" else "in the emulator"
     size = f"B={best.validation.batch} T={best.validation.seq}, {best.validation.seeds} inputs"
     click.echo(

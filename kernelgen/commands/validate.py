@@ -48,6 +48,7 @@ def command(file: str, emulate: bool, seeds: int) -> None:
                 source,
                 lambda other: schedule.launch(other, tiling),
                 range(seeds),
+                direction=config.direction,
                 on_seed=lambda seed: bar.show("emulating", seed, seeds),
             )
         else:
@@ -55,10 +56,10 @@ def command(file: str, emulate: bool, seeds: int) -> None:
                 cell,
                 shape,
                 read_cubin(path),
-                config.entry,
-                config.arch,
+                source,
                 lambda other: schedule.launch(other, tiling),
                 range(seeds),
+                direction=config.direction,
                 device=index,
                 on_seed=lambda seed: bar.show("validating", seed, seeds),
             )
@@ -68,7 +69,8 @@ def command(file: str, emulate: bool, seeds: int) -> None:
         right=("relative error", "allowed"),
     )
     where = "on the GPU" if result.where == "gpu" else "in the emulator"
-    click.echo(f"valid {where}: B={result.batch} T={result.seq}, {result.seeds} inputs, every element written")
+    size = f"B={result.batch} T={result.seq}, {result.seeds} inputs"
+    click.echo(f"valid {where}, {config.direction}: {size}, every element written")
 
 
 def _gpu_for(arch: str) -> int | None:

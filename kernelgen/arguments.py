@@ -1,0 +1,157 @@
+"""The arguments of every kernel: one table from a cell, a shape and a direction to what each argument is.
+
+Test cases, the bench, the runtime and the poisoning of outputs read it; none of them knows an argument by name. What
+the arrays mean is said in schedules/base.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from kernelgen.errors import ConfigError
+from kernelgen.schedules.base import BACKWARD_ARGUMENTS, FORWARD_ARGUMENTS
+
+if TYPE_CHECKING:
+    from kernelgen.cells.language import Cell
+    from kernelgen.schedules.base import Direction
+    from kernelgen.shape import Shape
+
+Value = TypeVar("Value")
+
+ORDER: Mapping[Direction, tuple[str, ...]] = {"forward": FORWARD_ARGUMENTS, "backward": BACKWARD_ARGUMENTS}
+"""The names of the arguments of a kernel generated now, in order."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """An array argument. axes: the names of their sizes (see _sizes). optional, apart: as ArrayArgument."""
+
+    axes: str
+    written: bool = False
+    optional: bool = False
+    apart: bool = False
+
+
+_ARRAYS: Mapping[Direction, Mapping[str, _Entry]] = {
+    "forward": {
+        "wx": _Entry("B T G_in H D"),
+        "r": _Entry("G_rec H D D"),
+        "b": _Entry("G_bias H D"),
+        "initial": _Entry("S B H D", optional=True),
+        "states": _Entry("K B T H D", written=True, apart=True),
+        "last": _Entry("S B H D", written=True, apart=True),
+        "gates": _Entry("G_saved B T H D", written=True),
+    },
+    "backward": {
+        "r": _Entry("G_rec H D D"),
+        "initial": _Entry("S B H D", optional=True),
+        "states": _Entry("S B T H D"),
+        "gates": _Entry("G B T H D"),
+        "d_states": _Entry("K B T H D"),
+        "d_last": _Entry("S B H D", optional=True),
+        "d_wx": _Entry("B T G_in H D", written=True),
+        "d_rest": _Entry("G_rest B T H D", written=True),
+        "d_initial": _Entry("S B H D", written=True),
+    },
+}
+
+_NUMBERS: Mapping[str, Callable[[Shape], int]] = {
+    "batch": lambda shape: shape.batch,
+    "seq": lambda shape: shape.seq,
+}
+"""The int32 arguments, for a run of the whole sequence."""
+
+_WORDS = {"B": "batch", "T": "step", "H": "head", "D": "unit", "S": "state", "K": "state"}
+"""Axes in words; every other is one of gates."""
+
+
+@dataclass(frozen=True)
+class ArrayArgument:
+    """An array that a kernel reads or writes.
+
+    axes: the names of its axes: B batch, T steps, H heads, D units, S states, K the states that are saved (forward) or
+    have gradients (backward), G and what begins with it gates. shape: their sizes. written: an output. optional: an
+    input that may be null, which stands for zeros. apart: the states are of different sizes, so each is compared by
+    itself (a gradient is not: that of one state may vanish exactly, as that of sLSTM's m does).
+    """
+
+    name: str
+    axes: tuple[str, ...]
+    shape: tuple[int, ...]
+    written: bool
+    optional: bool
+    apart: bool
+
+    @property
+    def empty(self) -> bool:
+        """Whether it has no elements: the kernel gets a null pointer then."""
+        return 0 in self.shape
+
+    @property
+    def in_words(self) -> str:
+        """The axes for messages, such as "state, batch, step, head, unit"."""
+        return ", ".join(_WORDS.get(axis, "gate") for axis in self.axes)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The arguments of one kernel. order: their names. inputs, outputs: the arrays, in order. numbers: the values of
+    the int32 arguments by name."""
+
+    order: tuple[str, ...]
+    inputs: tuple[ArrayArgument, ...]
+    outputs: tuple[ArrayArgument, ...]
+    numbers: Mapping[str, int]
+
+    def ordered(self, values: Mapping[str, Value]) -> list[Value]:
+        """Values given by name, in the kernel's order."""
+        return [values[name] for name in self.order]
+
+
+def arguments_of(cell: Cell, shape: Shape, direction: Direction, order: Sequence[str] | None = None) -> Arguments:
+    """What a kernel of ``cell`` takes at ``shape``.
+
+    order: the names of its arguments as the kernel's Source has them, which may be fewer than those of a kernel
+    generated now. Raises ConfigError for a name that no kernel of that direction has.
+    """
+    sizes, entries = _sizes(cell, shape), _ARRAYS[direction]
+    arrays: list[ArrayArgument] = []
+    numbers: dict[str, int] = {}
+    for name in ORDER[direction] if order is None else order:
+        if name in _NUMBERS:
+            numbers[name] = _NUMBERS[name](shape)
+        elif name in entries:
+            entry = entries[name]
+            axes = tuple(entry.axes.split())
+            extents = tuple(sizes[axis] for axis in axes)
+            arrays.append(ArrayArgument(name, axes, extents, entry.written, entry.optional, entry.apart))
+        else:
+            known = ", ".join((*entries, *_NUMBERS))
+            raise ConfigError(f"no {direction} kernel takes an argument {name!r}; those known are {known}")
+    return Arguments(
+        order=tuple(ORDER[direction] if order is None else order),
+        inputs=tuple(array for array in arrays if not array.written),
+        outputs=tuple(array for array in arrays if array.written),
+        numbers=numbers,
+    )
+
+
+def _sizes(cell: Cell, shape: Shape) -> dict[str, int]:
+    """The size of every axis."""
+    gates, states = len(cell.gates), len(cell.states)
+    return {
+        "B": shape.batch,
+        "T": shape.seq,
+        "H": shape.heads,
+        "D": shape.head_dim,
+        "S": states,
+        "K": 1 if shape.save == "hidden" else states,
+        "G": gates,
+        "G_in": len(cell.input_gates),
+        "G_rec": len(cell.recurrent_gates),
+        "G_bias": len(cell.bias_gates),
+        "G_rest": gates - len(cell.input_gates),
+        "G_saved": gates if shape.save == "gates" else 0,
+    }
