@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import ceil
@@ -21,7 +21,7 @@ from constrint import intervals
 from constrint.engine import Answer
 from constrint.errors import ConstrintError, TimeLimit
 from constrint.native import SAFE, fits
-from constrint.presolve import presolve
+from constrint.presolve import prepare, presolve
 from constrint.program import Code, Op, Program, Tree
 
 if TYPE_CHECKING:
@@ -249,10 +249,10 @@ class CpSatQuestion:
         program, _ = presolve(self.problem)
         return Answer("infeasible") if program is None else self._first(Model(program), order, deadline)
 
-    def refute(self, time_limit: float | None) -> Solution | frozenset[int]:
-        """Any solution, or else the numbers of all constraints. Raises TimeLimit."""
-        program, _ = presolve(self.problem)
-        everything = frozenset(range(len(self.problem.constraints)))
+    def refute(self, chosen: Iterable[int], time_limit: float | None) -> Solution | frozenset[int]:
+        """Any solution under the constraints chosen, by number, or else all their numbers. Raises TimeLimit."""
+        everything = frozenset(chosen)
+        program = prepare(self.problem, chosen=sorted(everything)).program
         if program is None:
             return everything
         model = Model(program)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import prod
@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from constrint.domains import size
 from constrint.errors import ConstrintError, TimeLimit
+from constrint.forward import forward
 from constrint.presolve import Prepared, prepare
 from constrint.program import Code, Op, Program, Tree
-from constrint.propagate import forward
-from constrint.prove import PythonProver
-from constrint.search import PythonSearch, elimination_order
 
 if TYPE_CHECKING:
     from constrint.expr import Expr
@@ -46,7 +44,7 @@ class Question(Protocol):
 
     def first(self, order: Mapping[str, bool], time_limit: float | None) -> Answer: ...
 
-    def refute(self, time_limit: float | None) -> Solution | frozenset[int]: ...
+    def refute(self, chosen: Iterable[int], time_limit: float | None) -> Solution | frozenset[int]: ...
 
     def best(self, objective: Expr, sign: int, order: Mapping[str, bool], time_limit: float | None) -> Answer: ...
 
@@ -77,6 +75,8 @@ class Prover(Protocol):
     def first(self, deadline: float | None = None) -> list[int] | None: ...
 
     def conflict(self) -> int: ...
+
+    weight: list[float]
 
 
 @cache
@@ -110,6 +110,9 @@ class SearchQuestion:
 
     def __init__(self, problem: Problem, native: bool) -> None:
         self.problem, self.native = problem, native
+        # What one refutation learns serves the next.
+        self.lowered: dict[int, list[Code]] = {}
+        self.weight = [1.0] * len(problem.domains)
 
     def first(self, order: Mapping[str, bool], time_limit: float | None) -> Answer:
         deadline = _deadline(time_limit)
@@ -119,11 +122,11 @@ class SearchQuestion:
         status, values = self._first(_parts(program), order, deadline)
         return Answer(status, None if values is None else _named(program, values))
 
-    def refute(self, time_limit: float | None) -> Solution | frozenset[int]:
-        """Any solution, or else the numbers of constraints that cannot hold together (perhaps more than needed).
-        Raises TimeLimit."""
+    def refute(self, chosen: Iterable[int], time_limit: float | None) -> Solution | frozenset[int]:
+        """Any solution under the constraints chosen, by number, or else the numbers of some that cannot hold together
+        (perhaps more than needed). Raises TimeLimit."""
         deadline = _deadline(time_limit)
-        prepared = self._prepare()
+        prepared = prepare(self.problem, None, _core() if self.native else None, chosen, self.lowered)
         program = prepared.program
         if program is None:
             return bits(prepared.conflict)
@@ -133,7 +136,9 @@ class SearchQuestion:
                 continue
             chain = sorted(part.variables)
             prover = self._prover(part.program, chain, [False] * len(chain))
+            prover.weight = self.weight
             found = prover.any(deadline)
+            self.weight = prover.weight
             if found is None:
                 return bits(prover.conflict())
             for v in chain:
@@ -141,6 +146,8 @@ class SearchQuestion:
         return _named(program, values)
 
     def best(self, objective: Expr, sign: int, order: Mapping[str, bool], time_limit: float | None) -> Answer:
+        from constrint.search import elimination_order
+
         deadline = _deadline(time_limit)
         prepared = self._prepare(objective if sign > 0 else -objective)
         program, lowered = prepared.program, prepared.objective
@@ -218,6 +225,8 @@ class SearchQuestion:
             yield _named(program, values)
 
     def count(self, time_limit: float | None) -> int:
+        from constrint.search import elimination_order
+
         deadline = _deadline(time_limit)
         program = self._prepare().program
         total = 0 if program is None else 1
@@ -265,6 +274,8 @@ class SearchQuestion:
 
             if fits(program, wide=True):
                 return NativeProver(program, order, descending, _core())
+        from constrint.prove import PythonProver
+
         return PythonProver(program, order, descending)
 
     def _search(self, program: Program) -> Search:
@@ -273,6 +284,8 @@ class SearchQuestion:
 
             if fits(program):
                 return NativeSearch(program, _core())
+        from constrint.search import PythonSearch
+
         return PythonSearch(program)
 
 
@@ -334,6 +347,9 @@ def _parts(program: Program) -> list[Part]:
         scope = [v for v in code.variables if undecided[v]]
         codes[find(scope[0]) if scope else next(iter(groups))].append(code)
     return [
-        Part(Program(program.names, program.domains, codes[root], program.sources, program.why), frozenset(group))
+        Part(
+            Program(program.names, program.domains, codes[root], program.sources, program.why, program.room),
+            frozenset(group),
+        )
         for root, group in groups.items()
     ]

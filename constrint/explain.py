@@ -1,21 +1,23 @@
 """Why there is no solution: a minimal set of constraints that cannot hold together.
 
 Definitions are background. In ``SHARED == ROWS * WIDTH; SHARED <= 49152`` people want to read the limit, not what
-SHARED means. A definition is an equation ``v == expression`` (or ``expression == v``), the first for v, where v is a
-free quantity rather than a choice (declared as a range of more than 4096 values) and does not enter the expression,
-directly or through other definitions. What is reported cannot hold together with the definitions, and without any one
-of its members the rest can. Where the definitions contradict each other by themselves, a minimal set of them is
-reported.
+SHARED means. A definition is an equation ``v == expression`` (or ``expression == v``, or a known number times v), the
+first for v, where v is a free quantity rather than a choice (declared as a range of more than 4096 values) and does not
+enter the expression, directly or through other definitions. What is reported cannot hold together with the definitions,
+and without any one of its members the rest can. Where the definitions contradict each other by themselves, a minimal
+set of them is reported.
 
 The engine's refutation names the constraints that it used. Each of these is left out in turn: if the rest still
 conflicts, the new refutation says what is still needed; if not, the solution found shows that the constraint is
-needed, and serves as a witness for every later question about constraints that it satisfies.
+needed, and serves as a witness for every later question about constraints that it satisfies. From there, a conflict of
+fewer constraints is looked for by implicit hitting sets (Ignatiev et al., CP 2015), for a short time; mostly that ends
+with a proof that there is none.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from constrint.domains import LIST_LIMIT, size
@@ -26,6 +28,10 @@ from constrint.evaluate import holds
 if TYPE_CHECKING:
     from constrint.expr import Expr
     from constrint.model import Constraint, Problem
+
+
+SHRINKING = 0.2
+"""Seconds in which a smaller conflict is looked for; or as long as the first took to find, if that is longer."""
 
 
 class Conflict(list["Constraint"]):
@@ -43,47 +49,63 @@ def minimal_conflict(problem: Problem, time_limit: float | None, engine: str) ->
     """
     search = _Explainer(problem, time_limit, engine)
     everything = frozenset(range(len(problem.constraints)))
+    started = time.perf_counter()
     used = search.refute(everything)
     if used is None:
         return Conflict([])
-    defined = frozenset(definitions(problem))
-    background = defined
-    needed = search.minimise(used - defined, background)
-    if not needed:
+    defined = definitions(problem)
+    background = frozenset(defined)
+    needed = search.minimise(used - background, background)
+    if needed:
+        spent = time.perf_counter() - started
+        needed = search.smaller(needed, everything - background, background, max(SHRINKING, spent))
+        relevant = _used_definitions(problem, needed, defined)
+        if search.refute(needed | relevant) is None:
+            # A definition that they do not name limits them all the same, by the values that its variable can take.
+            relevant = (search.refute(needed | background) or background) & background
+    else:
         # The definitions contradict each other.
-        needed, background = search.minimise(used & defined, frozenset()), frozenset()
-    relevant = _used_definitions(problem, needed, background)
-    if search.refute(needed | relevant) is None:
-        # A definition that they do not name limits them all the same, through the values its variable can take.
-        relevant = background
+        needed, relevant = search.minimise(used & background, frozenset()), frozenset()
     listed = problem.constraints
     return Conflict([listed[i] for i in sorted(needed)], [listed[i] for i in sorted(relevant)])
 
 
 class _Explainer:
     def __init__(self, problem: Problem, time_limit: float | None, engine: str) -> None:
-        self.problem, self.engine, self.limit = problem, engine, time_limit
+        self.problem, self.limit = problem, time_limit
+        self.question = question(problem, engine)
         self.deadline = None if time_limit is None else time.perf_counter() + time_limit
         self.satisfied: list[frozenset[int]] = []
+        self.conflicts: list[frozenset[int]] = []
 
-    def refute(self, chosen: frozenset[int]) -> frozenset[int] | None:
-        """None where the chosen constraints can hold together, else those of them that a refutation used."""
-        if any(chosen <= satisfied for satisfied in self.satisfied):
+    def refute(self, chosen: frozenset[int], deadline: float | None = None) -> frozenset[int] | None:
+        """None where the chosen constraints can hold together, else those of them that a refutation used.
+
+        deadline: an earlier one than the explanation's. Raises TimeLimit.
+        """
+        if self._known(chosen) is not None:
             return None
-        numbers = sorted(chosen)
-        listed = self.problem.constraints
-        part = self.problem.subproblem([listed[i] for i in numbers])
-        rest = None if self.deadline is None else max(0.0, self.deadline - time.perf_counter())
+        for conflict in self.conflicts:
+            if conflict <= chosen:
+                return conflict
+        soonest = min((d for d in (deadline, self.deadline) if d is not None), default=None)
+        rest = None if soonest is None else max(0.0, soonest - time.perf_counter())
         try:
-            answer = question(part, self.engine).refute(rest)
+            answer = self.question.refute(sorted(chosen), rest)
         except TimeLimit:
             raise TimeLimit(
                 f"the constraints of {self.problem.name!r} that clash were not found within {self.limit} s"
             ) from None
         if isinstance(answer, frozenset):
-            return frozenset(numbers[i] for i in answer)
+            self.conflicts.append(answer)
+            return answer
+        listed = self.problem.constraints
         self.satisfied.append(frozenset(i for i, c in enumerate(listed) if holds(c.condition, answer)))
         return None
+
+    def _known(self, chosen: frozenset[int]) -> frozenset[int] | None:
+        """The most constraints that an assignment met before satisfies, the chosen ones among them."""
+        return max((satisfied for satisfied in self.satisfied if chosen <= satisfied), key=len, default=None)
 
     def minimise(self, candidates: frozenset[int], background: frozenset[int]) -> frozenset[int]:
         """The candidates needed for a conflict with the background, where all of them conflict with it."""
@@ -98,27 +120,95 @@ class _Explainer:
                     needed = needed & used - {i}
         return needed
 
+    def smaller(
+        self, needed: frozenset[int], candidates: frozenset[int], background: frozenset[int], seconds: float
+    ) -> frozenset[int]:
+        """A conflict of the fewest candidates, or ``needed`` where none smaller is found in that time.
 
-def definitions(problem: Problem) -> list[int]:
-    """The numbers of the constraints that are definitions (see the module)."""
+        Whatever an assignment leaves unsatisfied holds a member of every conflict. So the fewest candidates that meet
+        each of these sets are a conflict of least size, or there is an assignment that satisfies them: one more set.
+        """
+        deadline = time.perf_counter() + seconds
+        failed: list[frozenset[int]] = []
+        try:
+            while True:
+                least = fewest(failed, len(needed))
+                if least is None:
+                    return needed
+                if self.refute(least | background, deadline) is not None:
+                    return least
+                failed.append(candidates - self._most(least, candidates, background, deadline))
+        except TimeLimit:
+            return needed
+
+    def _most(
+        self, chosen: frozenset[int], candidates: frozenset[int], background: frozenset[int], deadline: float
+    ) -> frozenset[int]:
+        """A set of candidates that can hold together, the chosen ones among them, to which no other can be added."""
+        held = chosen
+        for i in sorted(candidates):
+            known = self._known(held | background)
+            held |= candidates & known if known is not None else held
+            if i not in held and self.refute(held | {i} | background, deadline) is None:
+                held |= {i}
+        return held
+
+
+def fewest(sets: Sequence[frozenset[int]], below: int) -> frozenset[int] | None:
+    """A smallest set that meets each of ``sets``; None where that takes ``below`` members or more."""
+    if below <= 0:
+        return None
+    disjoint: list[frozenset[int]] = []
+    for each in sorted(sets, key=len):
+        if all(each.isdisjoint(other) for other in disjoint):
+            disjoint.append(each)
+    if not disjoint:
+        return frozenset()
+    if len(disjoint) >= below:
+        return None
+    best = None
+    for member in sorted(disjoint[0]):
+        rest = fewest([each for each in sets if member not in each], below - 1)
+        if rest is not None:
+            best, below = rest | {member}, len(rest) + 1
+    return best
+
+
+def definitions(problem: Problem) -> dict[int, str]:
+    """The numbers of the constraints that are definitions (see the module), and the variable that each defines."""
     meaning: dict[str, Expr] = {}
-    numbers = []
+    found: dict[int, str] = {}
     for number, constraint in enumerate(problem.constraints):
         if constraint.condition.op != "==":
             continue
         left, right = constraint.condition.args
         for side, other in ((left, right), (right, left)):
-            name = side.name
-            if (
-                side.op == "var"
-                and name not in meaning
-                and _is_free(problem, name)
-                and not _reaches(meaning, other, name)
-            ):
+            name = _defined(problem, side, meaning)
+            if name and name not in meaning and not _reaches(meaning, other, name):
                 meaning[name] = other
-                numbers.append(number)
+                found[number] = name
                 break
-    return numbers
+    return found
+
+
+def _defined(problem: Problem, side: Expr, meaning: Mapping[str, Expr]) -> str | None:
+    """The free quantity that an equation with this side can define: a variable, or known numbers times a variable."""
+    if side.op == "var":
+        return side.name if _is_free(problem, side.name) else None
+    if side.op == "*":
+        for factor, rest in (side.args, side.args[::-1]):
+            if _is_known(rest, meaning):
+                return _defined(problem, factor, meaning)
+    return None
+
+
+def _is_known(expression: Expr, meaning: Mapping[str, Expr]) -> bool:
+    """Whether an expression is a product of numbers other than 0, and of names of such numbers."""
+    if expression.op == "const":
+        return expression.value != 0
+    if expression.op == "var":
+        return expression.name in meaning and _is_known(meaning[expression.name], meaning)
+    return expression.op == "*" and all(_is_known(arg, meaning) for arg in expression.args)
 
 
 def _is_free(problem: Problem, name: str) -> bool:
@@ -140,17 +230,13 @@ def _reaches(meaning: dict[str, Expr], expression: Expr, name: str) -> bool:
     return False
 
 
-def _used_definitions(problem: Problem, needed: frozenset[int], defined: frozenset[int]) -> frozenset[int]:
-    """The definitions whose variable is named by ``needed`` or, in turn, by one of these definitions."""
+def _used_definitions(problem: Problem, needed: frozenset[int], defined: Mapping[int, str]) -> frozenset[int]:
+    """The definitions of what ``needed`` or, in turn, one of these definitions names."""
     constraints = problem.constraints
     reached = {name for i in needed for name in constraints[i].condition.variables()}
     result: set[int] = set()
     while True:
-        more = {
-            i
-            for i in defined - result
-            if any(side.op == "var" and side.name in reached for side in constraints[i].condition.args)
-        }
+        more = {i for i, name in defined.items() if name in reached and i not in result}
         if not more:
             return frozenset(result)
         result |= more

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from constrint.domains import Domain
 from constrint.errors import TimeLimit
+from constrint.forward import forward
 from constrint.intervals import Interval
 from constrint.program import Code, Op, Program
-from constrint.propagate import forward
-from constrint.prove import PythonProver
-from constrint.search import PythonSearch, frontiers
+
+if TYPE_CHECKING:
+    from constrint.prove import PythonProver
 
 SAFE = 1 << 61
 """Numbers up to this size leave the core room to add two of them in 64 bits."""
 LARGEST_BATCH = 4096
-
-Found = list[int] | None
+WIDE, NARROW = 1, 2
+"""What ``room`` says of a program's numbers."""
 
 
 def fits(program: Program, wide: bool = False) -> bool:
@@ -28,19 +29,29 @@ def fits(program: Program, wide: bool = False) -> bool:
     that are never negative may be larger; the core's prover lets them saturate. They may only be added, multiplied
     and compared.
     """
+    needed = WIDE if wide else NARROW
+    if program.room < needed:
+        program.room = room(program)
+    return program.room >= needed
+
+
+def room(program: Program) -> int:
+    """NARROW where every number stays within +-2**61, WIDE where those that do not may saturate, else 0."""
     low = [domain[0] for domain in program.domains]
     high = [domain[-1] for domain in program.domains]
     if any(abs(x) > SAFE for x in (*low, *high)):
-        return False
+        return 0
+    found = NARROW
     for code in program.codes:
         rows = [row for _, rows in code.tables for row in rows]
         if any(abs(x) > SAFE for x in code.a) or any(abs(x) > SAFE for row in rows for x in row):
-            return False
+            return 0
         spans = forward(code, low, high)
         large = {i for i, (least, most, _) in enumerate(spans) if abs(least) > SAFE or abs(most) > SAFE}
-        if large and not (wide and _saturates(code, spans, large)):
-            return False
-    return True
+        if large and not _saturates(code, spans, large):
+            return 0
+        found = min(found, WIDE if large else NARROW)
+    return found
 
 
 def _saturates(code: Code, spans: Sequence[Interval], large: set[int]) -> bool:
@@ -65,6 +76,8 @@ class NativeSearch:
         self.program, self.core = program, core
 
     def _make(self, order: Sequence[int], descending: Sequence[bool], always: Sequence[int] = ()) -> Any:
+        from constrint.search import frontiers
+
         large = [int(down) for down in descending]
         return self.core.Search(*_program(self.program), list(order), large, frontiers(self.program, order, always))
 
@@ -91,6 +104,8 @@ class NativeSearch:
         except self.core.CoreTimeLimit:
             raise TimeLimit("the time limit passed before the answer was known") from None
         except self.core.CoreCountOverflow:
+            from constrint.search import PythonSearch
+
             return PythonSearch(self.program).count(order, deadline)
         return int(high) << 64 | int(low)
 
@@ -108,32 +123,44 @@ class NativeProver:
 
     def __init__(self, program: Program, order: Sequence[int], descending: Sequence[bool], core: Any) -> None:
         self.core = core
-        self.twin = PythonProver(program, order, descending)
+        self.program, self.order, self.descending = program, order, descending
         self.prover = make_prover(program, order, descending, core)
-        self.taken_over = False
+        self.twin: PythonProver | None = None
 
     def any(self, deadline: float | None = None) -> list[int] | None:
         """See PythonProver."""
-        return self._ask(self.prover.any, self.twin.any, deadline)
+        return self._ask("any", deadline)
 
     def first(self, deadline: float | None = None) -> list[int] | None:
         """See PythonProver."""
-        return self._ask(self.prover.first, self.twin.first, deadline)
+        return self._ask("first", deadline)
+
+    @property
+    def weight(self) -> list[float]:
+        """See PythonProver."""
+        weight: list[float] = self.prover.weight if self.twin is None else self.twin.weight
+        return weight
+
+    @weight.setter
+    def weight(self, weight: list[float]) -> None:
+        self.prover.weight = weight
 
     def conflict(self) -> int:
         """See PythonProver."""
-        return self.twin.conflict() if self.taken_over else _bits(self.prover.conflict())
+        return _bits(self.prover.conflict()) if self.twin is None else self.twin.conflict()
 
-    def _ask(
-        self, ask: Callable[[float], Found], twin: Callable[[float | None], Found], deadline: float | None
-    ) -> Found:
+    def _ask(self, what: Literal["any", "first"], deadline: float | None) -> list[int] | None:
+        self.twin = None
         try:
-            return ask(_seconds(deadline))
+            found: list[int] | None = getattr(self.prover, what)(_seconds(deadline))
+            return found
         except self.core.CoreTimeLimit:
             raise TimeLimit("the time limit passed before the answer was known") from None
         except self.core.CoreTooWide:
-            self.taken_over = True
-            return twin(deadline)
+            from constrint.prove import PythonProver
+
+            self.twin = PythonProver(self.program, self.order, self.descending)
+            return self.twin.any(deadline) if what == "any" else self.twin.first(deadline)
 
 
 class NativeRoot:
@@ -181,7 +208,12 @@ def _seconds(deadline: float | None) -> float:
 
 def _numbers(bits: int) -> list[int]:
     """The numbers of the bits that are set."""
-    return [number for number in range(bits.bit_length()) if bits >> number & 1]
+    result = []
+    while bits:
+        least = bits & -bits
+        result.append(least.bit_length() - 1)
+        bits ^= least
+    return result
 
 
 def _program(program: Program) -> tuple[list[object], list[object]]:

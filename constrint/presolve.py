@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from constrint.differences import contradiction
 from constrint.domains import Domain, divisors, listed, size
 from constrint.expr import Expr
+from constrint.forward import forward
 from constrint.intervals import PowerTooLarge
 from constrint.lower import Lowering
-from constrint.program import Code, Op, Program, Tree
-from constrint.propagate import State, forward, reasons
+from constrint.program import Code, Op, Program, Tree, reasons
 
 if TYPE_CHECKING:
     from constrint.model import Problem
     from constrint.native import NativeRoot
+    from constrint.propagate import State
 
 
 FEW_MULTIPLES = 256
@@ -42,28 +43,52 @@ def presolve(problem: Problem, objective: Expr | None = None) -> tuple[Program |
     return prepared.program, prepared.objective
 
 
-def prepare(problem: Problem, objective: Expr | None = None, core: Any = None) -> Prepared:
+def prepare(
+    problem: Problem,
+    objective: Expr | None = None,
+    core: Any = None,
+    chosen: Iterable[int] | None = None,
+    lowered: dict[int, list[Code]] | None = None,
+) -> Prepared:
     """Lower a problem and propagate at the root, in the C++ core if it is given and can.
+
+    chosen: the numbers of the constraints that count; all by default. lowered: the code of those whose code does not
+    depend on what is chosen; looked up and added to.
 
     Raises ConstrintError for what cannot be lowered, such as a power too large to compute.
     """
     names = list(problem.domains)
     domains = list(problem.domains.values())
     program = Program(names, domains, [], len(problem.constraints) + 1, [0] * len(names))
-    lowering = Lowering(
-        {name: v for v, name in enumerate(names)}, lambda v: (program.domains[v][0], program.domains[v][-1])
-    )
-    waiting = [(number, constraint.condition) for number, constraint in enumerate(problem.constraints)]
+    depends = False
+
+    def bounds(v: int) -> tuple[int, int]:
+        nonlocal depends
+        depends = True
+        return program.domains[v][0], program.domains[v][-1]
+
+    lowering = Lowering({name: v for v, name in enumerate(names)}, bounds)
+    lowered = {} if lowered is None else lowered
+    constraints = problem.constraints
+    waiting = list(range(len(constraints)) if chosen is None else chosen)
     while True:
         # A power may be too large over the declared domains and small once the other constraints are applied.
         postponed = []
         trouble = None
-        for number, condition in waiting:
+        for number in waiting:
+            depends = False
             try:
-                program.codes += [Code.of(tree, number) for tree in _conjuncts(lowering.condition(condition))]
+                codes = lowered.get(number) or [
+                    Code.of(tree, number) for tree in _conjuncts(lowering.condition(constraints[number].condition))
+                ]
             except PowerTooLarge as error:
-                postponed.append((number, condition))
+                postponed.append(number)
                 trouble = error
+                continue
+            program.codes += codes
+            if not depends:
+                lowered[number] = codes
+        program.room = 0
         conflict = contradiction(program.codes) or _shorten(program, core)
         if conflict:
             return Prepared(None, None, conflict)
@@ -118,6 +143,8 @@ def _root(program: Program, core: Any) -> State | NativeRoot:
 
         if fits(program, wide=True):
             return NativeRoot(program, core)
+    from constrint.propagate import State
+
     state = State(program)
     for number in range(len(program.codes)):
         state.schedule(number)
@@ -140,9 +167,11 @@ def _factors(
             values: Domain = domains[code.a[number]]
         elif code.ops[number] == Op.CONST:
             values = (code.a[number],)
-        else:
+        elif all(low[v] == high[v] for v in _variables(code, number)):
             least, most, _ = forward(code, low, high)[number]
             values = range(least, most + 1)
+        else:
+            continue
         if (isinstance(values, range) and size(values) > 1) or len(values) > FEW_MULTIPLES or 0 in values:
             continue
         found = [divisors(abs(value)) for value in values]
@@ -156,6 +185,16 @@ def _factors(
                 values = tuple(x for x in domains[v] if abs(x) in known)
             if len(values) < size(domains[v]):
                 yield v, values
+
+
+def _variables(code: Code, node: int) -> Iterator[int]:
+    """The variables under a numeric node; the operands of a condition in it are left out."""
+    op = code.ops[node]
+    if op == Op.VAR:
+        yield code.a[node]
+    elif op not in (Op.CONST, Op.INDICATOR):
+        for operand in {code.a[node], code.b[node]}:
+            yield from _variables(code, operand)
 
 
 def _leaves(code: Code, node: int) -> Iterator[int]:

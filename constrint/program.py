@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -93,7 +94,8 @@ class Program:
     """A problem ready for an engine: domains by position, and the constraints' code.
 
     sources: how many constraints the problem has, one for the bound of an objective included. why: for each variable,
-    the constraints that shaped its domain, as a sum of 1 << number (empty: none did).
+    the constraints that shaped its domain, as a sum of 1 << number (empty: none did). room: what is known of the size
+    of its numbers (see ``constrint.native.room``), which smaller domains and fewer codes cannot change for the worse.
     """
 
     names: list[str]
@@ -101,3 +103,12 @@ class Program:
     codes: list[Code]
     sources: int = 1
     why: list[int] = field(default_factory=list)
+    room: int = 0
+
+
+def reasons(code: Code, why: Sequence[int]) -> int:
+    """The constraint itself, and the reasons of the domains of its variables."""
+    result = 1 << code.source
+    for v in code.variables:
+        result |= why[v]
+    return result

@@ -34,6 +34,8 @@ class PythonProver:
     def __init__(self, program: Program, order: Sequence[int], descending: Sequence[bool]) -> None:
         self.program, self.order = program, order
         self.descending = dict(zip(order, descending, strict=True))
+        self.weight = [1.0] * len(program.domains)
+        """How often each variable was part of a failure: what an earlier question learnt may be put here."""
 
     def any(self, deadline: float | None = None) -> list[int] | None:
         """A solution, as values by position, or None. Raises TimeLimit at ``deadline`` (time.perf_counter())."""
@@ -70,7 +72,6 @@ class PythonProver:
 
     def _start(self, deadline: float | None) -> bool:
         self.deadline = deadline
-        self.weight = [1.0] * len(self.program.domains)
         # Where the others are decided, so is a range that an equation gives: such variables are chosen last.
         self.given = {
             code.a[side]

@@ -14,8 +14,9 @@ from math import log
 
 from constrint.domains import size
 from constrint.errors import TimeLimit
+from constrint.forward import forward
 from constrint.program import Code, Program
-from constrint.propagate import State, forward
+from constrint.propagate import State
 
 SPLIT_ABOVE = 64
 """A range with more values than this is halved rather than tried value by value."""

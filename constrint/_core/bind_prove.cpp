@@ -20,6 +20,7 @@ void bind_prover(py::module_& m) {
         .def("any", &Prover::any, py::call_guard<py::gil_scoped_release>())
         .def("first", &Prover::first, py::call_guard<py::gil_scoped_release>())
         .def("conflict", &Prover::conflict)
+        .def_readwrite("weight", &Prover::weight)
         // After fixpoint, of each variable: listed values (none of a range), low, high, and what shaped them.
         .def("root", [](const Prover& prover) {
             const State& state = prover.state();

@@ -15,8 +15,8 @@ bool has(const Reasons& reasons, size_t bit) { return reasons[bit / 64] >> (bit 
 
 Prover::Prover(State state, std::vector<int> order, const std::vector<int>& descending,
                std::function<void()> interrupt)
-    : state_(std::move(state)), order_(std::move(order)), descending_(state_.domains.size()),
-      clock_(std::move(interrupt)), weight_(state_.domains.size(), 1.0), seen_(state_.domains.size(), -1),
+    : weight(state.domains.size(), 1.0), state_(std::move(state)), order_(std::move(order)),
+      descending_(state_.domains.size()), clock_(std::move(interrupt)), seen_(state_.domains.size(), -1),
       given_(state_.domains.size()) {
     for (size_t i = 0; i < order_.size(); ++i) descending_[order_[i]] = static_cast<char>(descending[i]);
     for (const Code& code : state_.codes)
@@ -120,7 +120,7 @@ int Prover::choose() {
         for (int v : state_.codes[number].variables) {
             if (seen_[v] == node_ || state_.decided(v)) continue;
             seen_[v] = node_;
-            double score = std::log2(static_cast<double>(state_.size(v))) / weight_[v];
+            double score = std::log2(static_cast<double>(state_.size(v))) / weight[v];
             // Where the others are decided, so is a variable that an equation gives.
             if (given_[v]) score += GIVEN;
             if (best < 0 || score < least || (score == least && v < best)) best = v, least = score;
@@ -132,7 +132,7 @@ int Prover::choose() {
 
 void Prover::blame(int number) {
     for (int v : state_.codes[number].variables)
-        weight_[v] += 1;
+        weight[v] += 1;
     restart_ = ++failures_ > patience_;
 }
 

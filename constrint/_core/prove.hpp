@@ -31,6 +31,9 @@ public:
     std::vector<int> why(int v) const { return numbers(state_.why(v)); }
     const State& state() const { return state_; }
 
+    // Of each variable, how often it was part of a failure; what an earlier question learnt may be put here.
+    std::vector<double> weight;
+
 private:
     bool prove();
     bool descend(int level);
@@ -44,7 +47,6 @@ private:
     std::vector<int> order_;
     std::vector<char> descending_;  // by position of the variable
     Clock clock_;
-    std::vector<double> weight_;
     std::vector<int> seen_;  // the node at which choose() met each variable
     std::vector<char> given_;  // whether an equation gives the variable, a range, as a function of others
     int node_ = 0;

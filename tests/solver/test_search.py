@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
 import sys
 import time
 from itertools import pairwise
-from pathlib import Path
-from types import ModuleType
 
 import pytest
+from kernel_problems import kernels
 from sweep import sweep
 
 from constrint import Problem, TimeLimit, has_core, parse_constrint
 from constrint.evaluate import holds
-from constrint.explain import definitions
 from constrint.native import fits
 from constrint.presolve import presolve
 from constrint.prove import PythonProver
@@ -24,18 +21,6 @@ pytestmark = pytest.mark.unit
 needs_core = pytest.mark.skipif(not has_core(), reason="the C++ core is not built")
 
 
-def load_benchmark() -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / "lexicographic.py"
-    spec = importlib.util.spec_from_file_location("lexicographic", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["lexicographic"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-kernels = load_benchmark()
 FEASIBLE = {(12, 64), (6, 128), (3, 256), (1, 768), (1, 1024), (1, 2048)}
 
 
@@ -73,84 +58,6 @@ def test_both_engines_find_the_same_first_solution_of_a_kernel() -> None:
     problem = kernels.fused_kernel(3, 256)
     native = problem.solve(prefer=kernels.PREFERENCES)
     assert problem.solve(prefer=kernels.PREFERENCES, engine="python").solution == native.solution is not None
-
-
-@needs_core
-@pytest.mark.parametrize("number", [1, 5, 7, 11, 14, 16, 19])
-def test_infeasible_kernels_are_explained_in_few_words(number: int) -> None:
-    problem = kernels.infeasible_shapes()[number]
-    core = problem.explain(time_limit=20)
-    assert 1 <= len(core) <= 6
-    whole = [*core, *core.definitions]
-    assert problem.subproblem(whole).solve().status == "infeasible"
-    for left_out in core:
-        rest = problem.subproblem([c for c in whole if c is not left_out])
-        assert rest.solve(time_limit=20).status == "feasible", left_out
-
-
-@pytest.mark.parametrize("engine", ["native", "python"])
-def test_definitions_are_background(engine: str) -> None:
-    p = parse_constrint("""
-        ROWS == [16, 32, 64]; WIDTH == [64, 128]; STAGES == [1, 2];
-        BYTES == 2 * ROWS * WIDTH;
-        SHARED == BYTES * STAGES;
-        UNUSED == ROWS + 1;
-        SHARED <= 4096;
-        STAGES * ROWS >= 32;
-        ROWS <= 64;
-    """)
-    assert [str(p.constraints[i]) for i in definitions(p)] == [
-        "BYTES == 2 * ROWS * WIDTH",
-        "SHARED == BYTES * STAGES",
-        "UNUSED == ROWS + 1",
-    ]
-    assert p.explain(engine=engine) == []
-    limit = p.add(p.constraints[3].condition.args[0] <= 2047, "at most 2,047 bytes")
-    core = p.explain(engine=engine)
-    assert list(core) == [limit] or [str(c) for c in core] == ["SHARED <= 2047"]
-    assert [str(c) for c in core.definitions] == ["BYTES == 2 * ROWS * WIDTH", "SHARED == BYTES * STAGES"]
-
-
-def test_circular_and_second_equations_are_no_definitions() -> None:
-    p = parse_constrint("A == B + 1; B == A * C; C == 3; C == D; 5 == E;")
-    assert definitions(p) == [0, 2, 3, 4]
-    contradiction = parse_constrint("A == B + C; B == 5; C == 6; A <= 20; D == A; D == 100 | D == 101;")
-    core = contradiction.explain()
-    assert contradiction.subproblem([*core, *core.definitions]).solve().status == "infeasible"
-    # The values that a defined variable can take are a limit too, and then the definition itself is at fault.
-    narrow = Problem("narrow")
-    a = narrow.variable("a", range(1, 10))
-    b = narrow.variable("b", range(100_000))
-    narrow.add(b == a - 20, "b is a - 20")
-    assert [str(c) for c in narrow.explain()] == ["b is a - 20"]
-
-
-@needs_core
-def test_random_conflicts_with_definitions() -> None:
-    """Helper quantities over random choices: what is reported conflicts, and nothing of it can be left out."""
-    conflicts = 0
-    for seed in range(60):
-        rng = random.Random(seed)
-        p = Problem(f"helpers {seed}")
-        choices = [p.variable(f"x{i}", rng.sample(range(1, 12), 4)) for i in range(4)]
-        known = list(choices)
-        for i in range(3):
-            helper = p.variable(f"h{i}", range(1, 2**30))
-            p.add(helper == rng.choice(known) * rng.choice(known) + rng.choice(choices))
-            known.append(helper)
-        for _ in range(5):
-            a, b = rng.choice(known), rng.choice(known)
-            p.add(rng.choice([a % rng.randint(2, 5) == 1, a <= b, a + b <= rng.randint(10, 200), a >= 3 * b]))
-        for engine in ("native", "python"):
-            core = p.explain(engine=engine)
-            assert bool(core) is (p.solve(engine="cp-sat").status == "infeasible"), seed
-            conflicts += bool(core)
-            whole = [*core, *core.definitions]
-            assert not core or p.subproblem(whole).solve(engine=engine).status == "infeasible", seed
-            for left_out in core:
-                rest = p.subproblem([c for c in whole if c is not left_out])
-                assert rest.solve().status == "feasible", (seed, left_out)
-    assert conflicts > 20
 
 
 @needs_core
@@ -228,7 +135,10 @@ def test_the_python_prover_names_what_it_used() -> None:
 
 def test_a_short_sweep() -> None:
     """The whole one: tests/solver/sweep.py, 20,000 problems."""
-    assert sweep(60, start=900_000, slowest=5, largest=600) < 5
+    report = sweep(60, start=900_000, largest=600)
+    assert report.wrong == []
+    assert report.slowest() < 5
+    assert len(list(report.lines())) == 1 + len(report.busy) == 1 + 5 * (1 + has_core())
 
 
 @pytest.mark.parametrize("engine", ["native", "python"])
