@@ -24,7 +24,8 @@ struct ForwardArguments {
     const unsigned short* r;        // [G_rec, H, D, D]: from previous unit (last axis) to unit
     const unsigned short* b;        // [G_bias, H, D]
     const unsigned short* initial;  // [S, B, H, D] or null: zeros
-    unsigned short* states;         // [1 or S, B, T, H, D], see Save
+    unsigned short* states;         // [1 or S, B, T, H, D], see Save; h alone where `others` is given
+    unsigned short* others;         // [S - 1, B, T, H, D]: the states but h, or null: they follow h in `states`
     unsigned short* last;           // [S, B, H, D]
     unsigned short* gates;          // [G, B, T, H, D] or null, see Save
     int batch;
@@ -35,15 +36,18 @@ struct ForwardArguments {
 struct BackwardArguments {
     const unsigned short* r;         // [G_rec, H, D, D]
     const unsigned short* initial;   // [S, B, H, D] or null: zeros
-    const unsigned short* states;    // [S, B, T, H, D], as saved
-    const unsigned short* gates;     // [G, B, T, H, D], as saved
+    const unsigned short* states;    // [S, B, T, H, D], as saved; h alone where `others` is given
+    const unsigned short* others;    // [S - 1, B, T, H, D]: the states but h, or null
+    const unsigned short* gates;     // [G, B, steps, H, D], as saved, of the steps to run
     const unsigned short* d_states;  // [1 or S, B, T, H, D]
     const unsigned short* d_last;    // [S, B, H, D] or null: zeros
     unsigned short* d_wx;            // [B, T, G_in, H, D]
     unsigned short* d_rest;          // [G - G_in, B, T, H, D], of the gates without an input, or null if there is none
-    unsigned short* d_initial;       // [S, B, H, D]
+    unsigned short* d_initial;       // [S, B, H, D], of the states before step `first`
     int batch;
     int seq;
+    int first;  // the steps to run are first .. first + steps - 1; d_last belongs to the last of them
+    int steps;
 };
 
 TILESMITH_DEVICE constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }

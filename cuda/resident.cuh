@@ -206,6 +206,7 @@ struct Resident {
         const long long plane_elements = static_cast<long long>(in.batch) * in.seq * shape.heads * D;
         const auto target = [&](int plane, int row, int unit) {
             unsigned short* base = in.states + plane * plane_elements;
+            if (plane > 0 && in.others != nullptr) base = in.others + (plane - 1) * plane_elements;
             if constexpr (save == Save::gates)
                 if (plane >= states) base = in.gates + (plane - states) * plane_elements;
             return base + (static_cast<long long>(first_row + row) * in.seq * shape.heads + head) * D + unit;

@@ -162,16 +162,25 @@ struct ResidentBackward {
 
     TILESMITH_DEVICE void prepare_transfers() {
         const long long plane_elements = static_cast<long long>(in.batch) * in.seq * shape.heads * D;
+        const int last = in.first + in.steps - 1;
         ring.prepare(shared + ring_at, [&](int plane, int row, int unit) {
-            const int sequence = minimum(first_row + row, in.batch - 1);  // past the batch: any row will do
-            const long long at = ((static_cast<long long>(sequence) * in.seq + in.seq - 1) * shape.heads + head) * D + unit;
-            if (plane < read_gates) return in.gates + nth_bit(Cell::backward_gates, plane) * plane_elements + at;
-            if (is_state(plane))  // the states before the step
-                return in.states + nth_bit(Cell::backward_states, plane - read_gates) * plane_elements + at - shape.heads * D;
+            const long long sequence = minimum(first_row + row, in.batch - 1);  // past the batch: any row will do
+            const long long step = sequence * in.seq + last;
+            const long long at = (step * shape.heads + head) * D + unit;
+            if (plane < read_gates) {
+                const long long row_of_gates = nth_bit(Cell::backward_gates, plane) * static_cast<long long>(in.batch) + sequence;
+                return in.gates + ((row_of_gates * in.steps + in.steps - 1) * shape.heads + head) * D + unit;
+            }
+            if (is_state(plane)) {  // the states before the step
+                const int s = nth_bit(Cell::backward_states, plane - read_gates);
+                const unsigned short* base = in.states + s * plane_elements;
+                if (s > 0 && in.others != nullptr) base = in.others + (s - 1) * plane_elements;
+                return base + at - shape.heads * D;
+            }
             return in.d_states + (plane - read_gates - read_states) * plane_elements + at;
         });
         const auto target = [&](int gate, int row, int unit) {
-            const long long step = static_cast<long long>(first_row + row) * in.seq + in.seq - 1;
+            const long long step = static_cast<long long>(first_row + row) * in.seq + last;
             if (has(Cell::input, gate))
                 return in.d_wx + ((step * input_gates + rank_among(Cell::input, gate)) * shape.heads + head) * D + unit;
             return in.d_rest + rank_among(~Cell::input, gate) * plane_elements + (step * shape.heads + head) * D + unit;
@@ -256,7 +265,7 @@ struct ResidentBackward {
         sync_block();
         prepare_transfers();
         for (int stage = 0; stage < tiling.prefetch; ++stage) {
-            if (stage < in.seq) begin_copy(stage * Ring::stage_bytes, in.seq - 1 - stage);
+            if (stage < in.steps) begin_copy(stage * Ring::stage_bytes, in.first + in.steps - 1 - stage);
             cp_async_commit();
         }
         cp_async_wait<tiling.prefetch - 1>();
@@ -269,7 +278,7 @@ struct ResidentBackward {
             unsigned inputs[octets][column_tiles][Ring::words];
             Ring::load(inputs, read_inputs + stage_offset, lane);
             for_each_element([&](int octet, int column_tile, int column) {
-                step_element(inputs[octet][column_tile], buffer, n == 0, octet, column_tile, column);
+                step_element(inputs[octet][column_tile], buffer, in.first + in.steps - n == in.seq, octet, column_tile, column);
             });
             cp_async_wait<tiling.prefetch - 2>();
             sync_block();
@@ -281,17 +290,17 @@ struct ResidentBackward {
                 });
             }
             write_out(buffer);
-            const int refill = in.seq - 1 - n - tiling.prefetch;
-            if (refill >= 0) begin_copy(stage_offset, refill);
+            const int refill = in.first + in.steps - 1 - n - tiling.prefetch;
+            if (refill >= in.first) begin_copy(stage_offset, refill);
             cp_async_commit();
             stage_offset = stage_offset == (tiling.prefetch - 1) * Ring::stage_bytes ? 0 : stage_offset + Ring::stage_bytes;
         };
         int n = 0;
-        for (; n + 1 < in.seq; n += 2) {
+        for (; n + 1 < in.steps; n += 2) {
             step(n, 0);
             step(n + 1, 1);
         }
-        if (n < in.seq) step(n, 0);
+        if (n < in.steps) step(n, 0);
 
         for_each_element([&](int octet, int column_tile, int column) {
             if (!real(octet, column_tile, column)) return;

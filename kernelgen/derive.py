@@ -15,37 +15,8 @@ from typing import Any
 
 import sympy
 
-from kernelgen.cells.language import LARGEST, Cell, sign, where
+from kernelgen.cells.language import Cell, sign, where
 from kernelgen.emit.lower import is_condition, is_constant, lower, temporary_name
-from kernelgen.errors import CellError
-
-__all__ = ["EXACT", "Backward", "GradientOptions", "derive"]
-
-
-@dataclass(frozen=True)
-class GradientOptions:
-    """What a backward pass does with the gradient of h(t) that step t + 1 sends back. FlashRNN knows both options.
-
-    recurrent_cut: R passes no gradient on: only the step's own use of h(t) counts, where it has one. (The gradients of
-    the gates, and so of R itself, are made as always.) recurrent_clip: a bound v > 0, or None; each element is clamped
-    to [-v, v] before the gradient from outside is added to it. The gradient of the initial states is not clamped.
-
-    Raises CellError for a bound that is not positive.
-    """
-
-    recurrent_cut: bool = False
-    recurrent_clip: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.recurrent_clip is not None and not 0 < self.recurrent_clip <= LARGEST:
-            raise CellError(
-                f"gradients cannot be clipped to [-v, v] with v = {self.recurrent_clip}; v must be positive and "
-                f"at most {LARGEST:.6g}, or None for no clipping"
-            )
-
-
-EXACT = GradientOptions()
-"""The true gradient."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from kernelgen.cells.language import Cell
-from kernelgen.derive import EXACT, GradientOptions
 from kernelgen.emit.numpy import numpy_backward, numpy_step
 from kernelgen.errors import ShapeError
 
@@ -100,7 +99,6 @@ def backward(
     d_states: npt.NDArray[Any] | None = None,
     d_last: npt.NDArray[Any] | None = None,
     *,
-    options: GradientOptions = EXACT,
     round_h: npt.DTypeLike | None = None,
     round_saved: npt.DTypeLike | None = None,
     round_d_gates: npt.DTypeLike | None = None,
@@ -112,7 +110,7 @@ def backward(
     every step, 1 <= K <= S, or None for zeros. d_last [S, B, H, D]: those of the states after the last step, which are
     added, or None. A rounding passes its gradient on unchanged.
 
-    options: what happens to the gradient that one step sends back to the one before. round_saved: a NumPy dtype; the
+    round_saved: a NumPy dtype; the
     gates' sums and the states are rounded to it before the backward step reads them, as where a kernel has saved them
     so. round_d_gates: the gates' gradients are rounded to it before anything is made of them. result: what
     ``forward`` returned for the same arguments, with its gates; computed here where it is not given.
@@ -142,7 +140,7 @@ def backward(
     for t in reversed(range(seq)):
         d_next = carried
         if t < seq - 1:
-            d_next[0] = _clipped(d_next[0], options)
+            d_next[0] = _clipped(d_next[0], cell.gradient.recurrent_clip)
         elif d_last is not None:
             d_next = _inner(d_last)
         if d_states is not None:
@@ -152,7 +150,7 @@ def backward(
         made, back = step(list(sums), list(previous), list(d_next))
         d_sums = _rounded(np.stack(made), round_d_gates)
         carried = np.stack(back)
-        if not options.recurrent_cut:
+        if not cell.gradient.recurrent_cut:
             carried[0] += np.matmul(_per_head(d_sums[recurrent]), weights)
         d_gates[:, :, t] = d_sums.transpose(0, 2, 1, 3)
 
@@ -173,8 +171,7 @@ def _per_head(array: Array) -> Array:
     return array.transpose(1, 2, 0, 3).reshape(heads, batch, gates * dim)
 
 
-def _clipped(value: Array, options: GradientOptions) -> Array:
-    bound = options.recurrent_clip
+def _clipped(value: Array, bound: float | None) -> Array:
     return value if bound is None else np.clip(value, -bound, bound)
 
 

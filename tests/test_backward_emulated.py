@@ -62,12 +62,15 @@ def run(name: str, shape: Shape, tiling: Tiling, seed: int) -> tuple[dict[str, A
         "r": inputs["r"],
         "initial": initial,
         "states": passed.states.astype(dtype),
+        "others": None,
         "gates": passed.gates.astype(dtype),
         "d_states": d_states,
         "d_last": d_last,
         **outputs,
         "batch": batch,
         "seq": seq,
+        "first": 0,
+        "steps": seq,
     }
     source = schedule.source(cell, shape, load_profile(GPU), tiling)
     written = [name for name, array in outputs.items() if array is not None]

@@ -15,9 +15,23 @@ from expressions import random_expression
 
 from kernelgen import reference
 from kernelgen.cells import cell_names, load_cell
-from kernelgen.cells.language import Cell, Gate, exp, log, maximum, minimum, relu, sigmoid, sign, sqrt, tanh, where
+from kernelgen.cells.language import (
+    Cell,
+    Gate,
+    GradientOptions,
+    exp,
+    log,
+    maximum,
+    minimum,
+    relu,
+    sigmoid,
+    sign,
+    sqrt,
+    tanh,
+    where,
+)
 from kernelgen.cells.language import abs as absolute
-from kernelgen.derive import GradientOptions, derive
+from kernelgen.derive import derive
 from kernelgen.emit.numpy import FUNCTIONS, NumpyPrinter, numpy_backward, numpy_step
 from kernelgen.emit.text import backward_equations
 from kernelgen.errors import CellError, ShapeError
@@ -270,7 +284,7 @@ def test_a_cut_recurrence_leaves_the_gradient_within_its_step() -> None:
         (state,) = STEPS["gru"]([state], r, z, n, g)
         loss = loss + (state * torch.from_numpy(d_states[0, :, t])).sum()
     loss.backward()  # type: ignore[no-untyped-call]
-    got = reference.backward(cell, **given, d_states=d_states, options=GradientOptions(recurrent_cut=True))
+    got = reference.backward(cell.with_gradient(recurrent_cut=True), **given, d_states=d_states)
     for array, leaf in zip((got.d_wx, got.d_r, got.d_b, got.d_initial), leaves.values(), strict=True):
         assert leaf.grad is not None
         np.testing.assert_allclose(array, leaf.grad.numpy(), rtol=1e-10, atol=1e-12)
@@ -290,7 +304,6 @@ class _Clamped(torch.autograd.Function):
 
 def test_a_clipped_gradient_is_clamped_between_steps_and_nowhere_else() -> None:
     cell, given, d_states, d_last = problem("lstm", seq=5)
-    bound = GradientOptions(recurrent_clip=0.01)
     leaves = {key: torch.from_numpy(array).requires_grad_() for key, array in given.items()}
     state, loss = list(leaves["initial"]), torch.zeros((), dtype=torch.float64)
     for t in range(5):
@@ -300,7 +313,7 @@ def test_a_clipped_gradient_is_clamped_between_steps_and_nowhere_else() -> None:
         state = STEPS["lstm"]([h, state[1]], *sums)
         loss = loss + (torch.stack(state) * torch.from_numpy(d_states[:, :, t])).sum()
     (loss + (torch.stack(state) * torch.from_numpy(d_last)).sum()).backward()  # type: ignore[no-untyped-call]
-    got = reference.backward(cell, **given, d_states=d_states, d_last=d_last, options=bound)
+    got = reference.backward(cell.with_gradient(recurrent_clip=0.01), **given, d_states=d_states, d_last=d_last)
     for array, leaf in zip((got.d_wx, got.d_r, got.d_b, got.d_initial), leaves.values(), strict=True):
         assert leaf.grad is not None
         np.testing.assert_allclose(array, leaf.grad.numpy(), rtol=1e-10, atol=1e-12)
@@ -311,7 +324,7 @@ def test_a_clipped_gradient_is_clamped_between_steps_and_nowhere_else() -> None:
 @pytest.mark.parametrize("bound", [0, -1, float("nan"), float("inf"), 1e39])
 def test_a_bound_that_bounds_nothing_is_refused(bound: float) -> None:
     with pytest.raises(CellError, match="must be positive"):
-        GradientOptions(recurrent_clip=bound)
+        load_cell("lstm").with_gradient(recurrent_clip=bound)
     with pytest.raises(CellError, match="must be positive"):
         load_cell("lstm").clipped(bound)
 

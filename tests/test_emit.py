@@ -36,7 +36,6 @@ from kernelgen.cells.language import (
 )  # fmt: skip
 from kernelgen.cells.language import abs as absolute
 from kernelgen.compile import compile_source
-from kernelgen.derive import EXACT, GradientOptions
 from kernelgen.emit.cuda import CellCost, backward_cost, cell_cost, cell_struct
 from kernelgen.emit.numpy import FUNCTIONS, NumpyPrinter, numpy_backward, numpy_step
 from kernelgen.paths import cuda_headers
@@ -120,12 +119,11 @@ def constants(gate: Any, state: Any) -> dict[str, Any]:
     return {"h": h, "c": h, "n": 1.5, "m": state.m + where(gate.a > 0, 1, softplus(-2))}
 
 
-OPTIONS = {"gru": GradientOptions(recurrent_clip=0.25), "elman": GradientOptions(recurrent_cut=True)}
-
-
 def zoo() -> dict[str, Cell]:
     """The library's cells and two more, which between them use all of the language."""
     cells = {name: load_cell(name) for name in cell_names()}
+    cells["gru"] = cells["gru"].with_gradient(recurrent_clip=0.25)
+    cells["elman"] = cells["elman"].with_gradient(recurrent_cut=True)
     gates = (Gate("a"), Gate("b", bias=False))
     cells["everything"] = Cell("everything", "All", "none", ("h", "c", "n", "m"), gates, everything)
     cells["constants"] = Cell("constants", "Constants", "none", ("h", "c", "n", "m"), gates, constants)
@@ -140,7 +138,7 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     (folder / "math.cuh").write_text((cuda_headers() / "math.cuh").read_text())
     parts = ['#include "math.cuh"']
     for name, cell in zoo().items():
-        text = cell_struct(cell, backward=True, options=OPTIONS.get(name, EXACT))
+        text = cell_struct(cell, backward=True)
         parts += [text.replace("struct Cell {", f"struct {name} {{"), ENTRY.format(name=name)]
     for name in MATH:
         parts.append(f'extern "C" float math_{name}(float x) {{ return tilesmith::math::{name}(x); }}')

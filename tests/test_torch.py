@@ -15,7 +15,6 @@ from torch import Tensor, sigmoid, tanh
 from kernelgen import reference as numpy_reference
 from kernelgen.cells import cell_names, load_cell
 from kernelgen.cells.language import Cell, Gate, where
-from kernelgen.derive import GradientOptions
 from kernelgen.dtypes import numpy_dtype, tolerance
 from kernelgen.errors import CellError, ConfigError, ShapeError
 from kernelgen.inputs import random_inputs
@@ -113,9 +112,10 @@ def test_the_recurrent_gradient_can_be_cut_and_clipped(cut: bool, clip: float | 
     states, last = rnn(*leaves, cell="gru", recurrent_cut=cut, recurrent_clip=clip)
     made = torch.autograd.grad(weighted(states, last), leaves)
     arrays = [leaf.detach().numpy() for leaf in leaves]
-    options = GradientOptions(cut, clip)
-    passed = numpy_reference.backward(load_cell("gru"), *arrays, *d_loss(states, last), options=options)
-    true = numpy_reference.backward(load_cell("gru"), *arrays, *d_loss(states, last))
+    cell, outside = load_cell("gru"), d_loss(states, last)
+    changed = cell.with_gradient(recurrent_cut=cut, recurrent_clip=clip)
+    passed = numpy_reference.backward(changed, *arrays, *outside)
+    true = numpy_reference.backward(cell, *arrays, *outside)
     for gradient, field in zip(made, ("d_wx", "d_r", "d_b", "d_initial"), strict=True):
         np.testing.assert_allclose(gradient, getattr(passed, field), rtol=1e-9, atol=1e-11)
     assert not np.allclose(passed.d_wx, true.d_wx)

@@ -148,15 +148,25 @@ def test_where_no_kernel_fits_the_reference_runs_with_one_warning(
         rnn(*leaves)
 
 
-@pytest.mark.unit
-def test_recurrent_gradients_are_clipped_by_the_reference(emulated: Emulated) -> None:
-    shape = Shape(2, 3, 1, 4)
-    saved = [torch.zeros(2, 2, 3, 1, 4, dtype=torch.bfloat16), torch.zeros(4, 2, 3, 1, 4, dtype=torch.bfloat16)]
-    r = tensors("lstm", shape)[1].detach()
-    options = kernels.GradientOptions(recurrent_clip=1.0)
-    with pytest.warns(RuntimeWarning, match="neither cut nor clip"):
-        assert kernels.backward(load_cell("lstm"), r, None, *saved, None, None, options=options) is None
-    assert emulated.ran == []
+@pytest.mark.emulated
+@pytest.mark.parametrize(("cut", "clip"), [(True, None), (False, 0.02), (True, 0.02)])
+def test_the_recurrent_gradient_is_cut_and_clipped_by_kernels(
+    emulated: Emulated, cut: bool, clip: float | None
+) -> None:
+    cell, shape, kind = load_cell("gru"), Shape(3, 5, 1, 16), numpy_dtype("bfloat16")
+    leaves = tensors("gru", shape)
+    states, last = rnn(*leaves, cell="gru", recurrent_cut=cut, recurrent_clip=clip)
+    outside = [torch.ones_like(states), torch.full_like(last, 0.5)]
+    made = torch.autograd.grad((states, last), leaves, outside)
+    assert [direction for direction, _ in emulated.ran] == ["forward", "backward"]
+    arrays = [value.detach().double().numpy() for value in (*leaves, *outside)]
+    rounded = {"round_h": kind, "round_saved": kind, "round_d_gates": kind}
+    passed = numpy_reference.backward(cell.with_gradient(recurrent_cut=cut, recurrent_clip=clip), *arrays, **rounded)
+    limit = tolerance("bfloat16", shape.seq)
+    for gradient, field in zip(made, ("d_wx", "d_r", "d_b", "d_initial"), strict=True):
+        close(gradient, getattr(passed, field), 2 * limit)
+    exact = numpy_reference.backward(cell, *arrays, **rounded)
+    assert np.linalg.norm(exact.d_wx - passed.d_wx) > 0.1 * np.linalg.norm(exact.d_wx)
 
 
 @pytest.mark.unit

@@ -37,6 +37,7 @@ from kernelgen.cells._functions import (
     tanh,
     where,
 )
+from kernelgen.cells._gradient import EXACT, LARGEST, GradientOptions
 from kernelgen.errors import CellError, near_names
 
 __all__ = [
@@ -60,9 +61,6 @@ __all__ = [
 
 MAX_GATES = 32
 """Kernels keep which gates have which part in 32-bit masks."""
-
-LARGEST = (2 - 2.0**-23) * 2.0**127
-"""The largest finite float32: steps are computed in float32, so no constant may exceed it."""
 
 RESERVED = ("next_", "d_next_", "value_")
 """What the names of generated code begin with, and so no name of a state or a gate."""
@@ -139,6 +137,8 @@ class Cell:
     (-1, 1) where it says nothing (zeros are always legal), and for a gate that of its bias; gain is a factor on R,
     below 1 where the recurrence would grow without bound.
 
+    gradient: what its backward pass does with the gradient that one step sends back to the one before.
+
     Raises CellError for a definition that makes no sense or that the language cannot express. Two cells are equal
     if their definitions are: see ``fingerprint``.
     """
@@ -151,6 +151,7 @@ class Cell:
     step: Step
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     gain: float = 1.0
+    gradient: GradientOptions = EXACT
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "states", tuple(self.states))
@@ -212,6 +213,7 @@ class Cell:
         parts += [f"{gate.name} {gate.recurrent:d}{gate.input:d}{gate.bias:d}" for gate in self.gates]
         parts += [sympy.srepr(expression) for expression in self.next_states]
         parts += [f"{name} {sympy.srepr(expression)}" for name, expression in self.names.items()]
+        parts += [repr(self.gradient)] if self.gradient != EXACT else []
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def __eq__(self, other: object) -> bool:
@@ -265,6 +267,10 @@ class Cell:
             return {**new, self.states[0]: h}, named
 
         return replace(self, name=f"{self.name}_clipped", title=f"{self.title}, h clipped to {bound:g}", step=step)
+
+    def with_gradient(self, *, recurrent_cut: bool = False, recurrent_clip: float | None = None) -> Cell:
+        """The same cell with another backward pass: see GradientOptions, whose errors it raises."""
+        return replace(self, gradient=GradientOptions(recurrent_cut, recurrent_clip))
 
     def _error(self, message: str) -> CellError:
         return CellError(f"cell {self.name!r}: {message}")

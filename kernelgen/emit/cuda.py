@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import sympy
 
 from kernelgen.cells.language import Cell
-from kernelgen.derive import EXACT, GradientOptions, derive
+from kernelgen.derive import derive
 from kernelgen.emit.cost import CellCost, Depths, backward_cost, cell_cost
 from kernelgen.emit.lower import is_condition, lower
 from kernelgen.emit.printer import ATOM, CHOICE, OR, PRODUCT, Printer
@@ -76,14 +76,14 @@ def _mask(indices: tuple[int, ...]) -> str:
     return f"0x{sum(1 << index for index in indices):x}u"
 
 
-def cell_struct(cell: Cell, backward: bool = False, options: GradientOptions = EXACT) -> str:
+def cell_struct(cell: Cell, backward: bool = False) -> str:
     """The C++ text of ``struct Cell``: numbers of gates and states, which gates have which part, and the step.
 
     The masks hold bit g for gate g. ``step`` takes the gates' sums and the old states of one unit and writes its new
     states; it needs "math.cuh". The same cell gives the same text, byte for byte.
 
     backward: also the backward step, with the masks of the gates and previous states that it reads, and what
-    ``options`` say of the gradient that comes back from the later step.
+    becomes of the gradient that comes back from the later step.
     """
     lines = [
         f"/// {cell.title}: {cell.paper}",
@@ -94,7 +94,7 @@ def cell_struct(cell: Cell, backward: bool = False, options: GradientOptions = E
         f"bias = {_mask(cell.bias_gates)};",
         "",
         *(f"    {line}" for line in _step(cell)),
-        *(f"    {line}" if line else "" for line in (_backward(cell, options) if backward else [])),
+        *(f"    {line}" if line else "" for line in (_backward(cell) if backward else [])),
         "};",
     ]
     return "\n".join(lines) + "\n"
@@ -120,7 +120,7 @@ def _step(cell: Cell) -> list[str]:
     ]
 
 
-def _backward(cell: Cell, options: GradientOptions) -> list[str]:
+def _backward(cell: Cell) -> list[str]:
     """The members that a backward kernel needs."""
     code = derive(cell)
     gates, states = len(cell.gates), len(cell.states)
@@ -129,15 +129,15 @@ def _backward(cell: Cell, options: GradientOptions) -> list[str]:
     results = [(f"d_gate[{index}]", expression) for index, expression in enumerate(code.d_gates)]
     results += [(f"d_state[{index}]", expression) for index, expression in enumerate(code.d_states)]
     clipped = "d_h"
-    if options.recurrent_clip is not None:
-        bound = printer.number(options.recurrent_clip)
+    if cell.gradient.recurrent_clip is not None:
+        bound = printer.number(cell.gradient.recurrent_clip)
         clipped = f"tilesmith::math::minimum({bound}, tilesmith::math::maximum(-{bound}, d_h))"
     return [
         "",
         "// Bit g: the backward step reads gate g's sum. Bit s: it reads previous state s.",
         f"static constexpr unsigned backward_gates = {_mask(code.gates)}, backward_states = {_mask(code.states)};",
         "// Whether R passes no gradient on.",
-        f"static constexpr bool recurrent_cut = {str(options.recurrent_cut).lower()};",
+        f"static constexpr bool recurrent_cut = {str(cell.gradient.recurrent_cut).lower()};",
         "",
         "/// Acts on the gradient of h that a later step sends back, before one from outside is added.",
         f"TILESMITH_DEVICE static float recurrent_gradient(float d_h) {{ return {clipped}; }}",

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 
 from kernelgen.cells.language import Cell
-from kernelgen.derive import EXACT, GradientOptions
 from kernelgen.dtypes import dtype_info
 from kernelgen.emit.cuda import cell_struct
 from kernelgen.schedules.base import (
@@ -20,8 +19,8 @@ from kernelgen.schedules.base import (
 from kernelgen.shape import Shape
 
 _WORD = "unsigned short*"
-_WRITTEN = {FORWARD_ENTRY: {"states", "last", "gates"}, BACKWARD_ENTRY: {"d_wx", "d_rest", "d_initial"}}
-_NUMBERS = {"batch", "seq"}
+_WRITTEN = {FORWARD_ENTRY: {"states", "others", "last", "gates"}, BACKWARD_ENTRY: {"d_wx", "d_rest", "d_initial"}}
+_NUMBERS = {"batch", "seq", "first", "steps"}
 
 
 def forward_source(
@@ -35,7 +34,7 @@ def forward_source(
     threads and shared memory, so a model that differs from the template does not compile.
     """
     what = f"forward: {_sizes(shape)}, saves {shape.save}"
-    return _source(template, cell, shape, arch, tiling, resources, what, f"Save::{shape.save}", False, EXACT)
+    return _source(template, cell, shape, arch, tiling, resources, what, f"Save::{shape.save}", False)
 
 
 def backward_source(
@@ -45,13 +44,12 @@ def backward_source(
     arch: str,
     tiling: Mapping[str, int],
     resources: Resources,
-    options: GradientOptions = EXACT,
 ) -> Source:
     """The kernel that runs ``cell`` backward, as forward_source. It takes the gradients of h alone where the shape
-    saves "hidden", else those of every state. options: what becomes of the gradient that a step sends back."""
+    saves "hidden", else those of every state."""
     gradients = 1 if shape.save == "hidden" else len(cell.states)
     what = f"backward: {_sizes(shape)}, gradients of {gradients} of {len(cell.states)} states"
-    return _source(template, cell, shape, arch, tiling, resources, what, str(gradients), True, options)
+    return _source(template, cell, shape, arch, tiling, resources, what, str(gradients), True)
 
 
 def _sizes(shape: Shape) -> str:
@@ -68,7 +66,6 @@ def _source(
     what: str,
     mode: str,
     backward: bool,
-    options: GradientOptions,
 ) -> Source:
     arguments, entry = (BACKWARD_ARGUMENTS, BACKWARD_ENTRY) if backward else (FORWARD_ARGUMENTS, FORWARD_ENTRY)
     header = re.sub(r"(?<!^)(?=[A-Z])", "_", template).lower()
@@ -82,7 +79,7 @@ def _source(
 
 using namespace tilesmith;
 
-{cell_struct(cell, backward, options)}
+{cell_struct(cell, backward)}
 constexpr FixedShape shape{{.heads = {shape.heads}, .head_dim = {shape.head_dim}}};
 constexpr {template}Tiling tiling{{{fields}}};
 using Kernel = {template}<Cell, {dtype_info(shape.dtype).tag}, shape, tiling, {mode}>;

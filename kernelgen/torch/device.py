@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kernelgen.errors import InfeasibleError
-from kernelgen.schedules.base import Direction, Launch
+from kernelgen.schedules.base import Launch
 from kernelgen.shape import Shape
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from kernelgen.cells.language import Cell
     from kernelgen.launcher import DeviceKernel
+    from kernelgen.torch.kernels import Kind
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class DeviceEngine:
         self._loaded: dict[Any, _Loaded | InfeasibleError] = {}
         self._lock = threading.Lock()
 
-    def run(self, cell: Cell, shape: Shape, direction: Direction, arguments: Mapping[str, Tensor | int | None]) -> None:
+    def run(self, cell: Cell, shape: Shape, kind: Kind, arguments: Mapping[str, Tensor | int | None]) -> None:
         """Queue a kernel on the current stream of the tensors' GPU: see kernels.Engine.
 
         Raises InfeasibleError where no schedule has a kernel for the shape, CompileError and LaunchError.
@@ -52,22 +54,22 @@ class DeviceEngine:
         r = arguments["r"]
         assert isinstance(r, torch.Tensor)
         device = r.get_device()
-        loaded = self._kernel(cell, shape, direction, device)
+        loaded = self._kernel(cell, shape, kind, device)
         values = [arguments[name] for name in loaded.arguments]
         plain = [_plain(value, np.int32) for value in values]
         stream = stream_of(int(torch.cuda.current_stream(device).cuda_stream))
         with gpu.current(device):
             loaded.kernel.start(stream, launch_config(loaded.launch(shape)), *plain)
 
-    def _kernel(self, cell: Cell, shape: Shape, direction: Direction, device: int) -> _Loaded:
-        key = (cell.fingerprint, replace(shape, seq=1), direction, device)
+    def _kernel(self, cell: Cell, shape: Shape, kind: Kind, device: int) -> _Loaded:
+        key = (cell.fingerprint, replace(shape, seq=1), kind, device)
         found = self._loaded.get(key)
         if found is None:
             with self._lock:
                 found = self._loaded.get(key)
                 if found is None:
                     try:
-                        found = self._load(cell, shape, direction, device)
+                        found = self._load(cell, shape, kind, device)
                     except InfeasibleError as error:
                         found = error
                     self._loaded[key] = found
@@ -75,15 +77,26 @@ class DeviceEngine:
             raise InfeasibleError(str(found))
         return found
 
-    def _load(self, cell: Cell, shape: Shape, direction: Direction, device: int) -> _Loaded:
-        from kernelgen import gpu
+    def _load(self, cell: Cell, shape: Shape, kind: Kind, device: int) -> _Loaded:
+        from kernelgen import gpu, parameter_gradients
+        from kernelgen.compile import compile_source
         from kernelgen.launcher import DeviceKernel
         from kernelgen.torch.choice import compiled
 
-        choice, binary = compiled(cell, shape, gpu.device(device).profile(), direction)
-        kernel = DeviceKernel(binary.cubin, binary.entry, binary.arch, choice.launch(shape))
+        profile = gpu.device(device).profile()
+        launch: Callable[[Shape], Launch]
+        if kind == "parameters":
+            source, launch = (
+                parameter_gradients.source(cell, shape, profile.arch),
+                partial(parameter_gradients.launch, cell),
+            )
+            binary = compile_source(source)
+        else:
+            choice, binary = compiled(cell, shape, profile, kind)
+            source, launch = choice.source, choice.launch
+        kernel = DeviceKernel(binary.cubin, binary.entry, binary.arch, launch(shape))
         kernel.prepare(device)
-        return _Loaded(kernel, choice.source.arguments, choice.launch)
+        return _Loaded(kernel, source.arguments, launch)
 
 
 def _plain(value: Tensor | int | None, integer: Any) -> Any:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from kernelgen.cells.language import Cell
-from kernelgen.derive import EXACT, GradientOptions
 from kernelgen.errors import InfeasibleError
 from kernelgen.schedules.base import Direction
 from kernelgen.shape import DTYPES, Shape
@@ -70,8 +69,6 @@ def backward(
     gates: Tensor,
     d_states: Tensor | None,
     d_last: Tensor | None,
-    *,
-    options: GradientOptions,
 ) -> tuple[Tensor, Sequence[Tensor], Tensor] | None:
     """Run a backward kernel: the gradients of wx [B, T, G_in, H, D], of every gate's sum (G tensors [B, T, H, D]) and
     of the initial states [S, B, H, D], or None where there is none; then a warning says why.
@@ -82,9 +79,6 @@ def backward(
     if engine is None or dtype not in DTYPES:  # the forward pass has warned of the dtype
         return None
     _, batch, seq, heads, dim = states.shape
-    if options != EXACT:
-        _warn(cell, (heads, dim, dtype, options), "backward kernels neither cut nor clip recurrent gradients.")
-        return None
     shape = Shape(batch, seq, heads, dim, dtype, "gates")
     inputs = cell.input_gates
     rest = [index for index in range(len(cell.gates)) if index not in inputs]

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from kernelgen.cells.language import Cell
-from kernelgen.derive import GradientOptions
 from kernelgen.errors import TilesmithError
 from kernelgen.torch import kernels, reference
 from kernelgen.torch.parameters import parameter_gradients
-from kernelgen.torch.registry import cell_of, register
+from kernelgen.torch.registry import cell_of, differentiated, register
 
 __all__ = ["DoubleBackwardError", "rnn", "step"]
 
@@ -43,8 +42,7 @@ def rnn(
     float64, and one device for all; inside torch.autocast all are cast to its dtype first.
 
     cell: a library name, ``"path/to/file.py:NAME"``, or a Cell (inside torch.compile: what ``register`` returned for
-    it). recurrent_cut, recurrent_clip: see
-    derive.GradientOptions.
+    it). recurrent_cut, recurrent_clip: see Cell.with_gradient.
 
     Returns every state after every step [S, B, T, H, D] (the first is h), and the states after the last step
     [S, B, H, D].
@@ -123,8 +121,7 @@ def _checked(
     recurrent_clip: float | None,
 ) -> Cell:
     """The cell, after checking everything that belongs to it."""
-    definition = cell_of(cell)
-    GradientOptions(recurrent_cut, recurrent_clip)
+    definition = differentiated(cell, recurrent_cut, recurrent_clip)
     reference.check(definition, wx, r, b, initial)
     return definition
 
@@ -162,14 +159,11 @@ def _run_backward(
     recurrent_clip: float | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The backward operator: the gradients of wx, r, b and the initial states."""
-    definition = cell_of(cell)
-    options = GradientOptions(recurrent_cut, recurrent_clip)
+    definition = differentiated(cell, recurrent_cut, recurrent_clip)
     with torch.autocast(states.device.type, enabled=False):
-        result = kernels.backward(definition, r, initial, states, gates, d_states, d_last, options=options)
+        result = kernels.backward(definition, r, initial, states, gates, d_states, d_last)
         if result is None:
-            d_gates, d_initial = reference.backward(
-                definition, r, initial, states, gates, d_states, d_last, options=options
-            )
+            d_gates, d_initial = reference.backward(definition, r, initial, states, gates, d_states, d_last)
             d_wx = d_gates[list(definition.input_gates)].permute(1, 2, 0, 3, 4).contiguous()
             result = d_wx, d_gates.unbind(), d_initial
         d_wx, each, d_initial = result

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from kernelgen.cells.language import Cell
-from kernelgen.derive import EXACT, GradientOptions
 from kernelgen.errors import ShapeError
 from kernelgen.torch.step import torch_backward, torch_step
 
@@ -98,19 +97,16 @@ def backward(
     gates: Tensor,
     d_states: Tensor | None,
     d_last: Tensor | None,
-    *,
-    options: GradientOptions = EXACT,
 ) -> tuple[Tensor, Tensor]:
     """The gradients of every gate's sum, [G, B, T, H, D], and of the initial states, [S, B, H, D], by the derived
     backward step.
 
     r and initial as for ``forward``; states [S, B, T, H, D] and gates [G, B, T, H, D] as it returned them. d_states
-    [S, B, T, H, D] and d_last [S, B, H, D]: the gradients of states and last, None for zeros. options: what happens to
-    the gradient that one step sends back to the one before.
+    [S, B, T, H, D] and d_last [S, B, H, D]: the gradients of states and last, None for zeros.
     """
     _, batch, seq, heads, dim = states.shape
     dtype, work = states.dtype, _working(states.dtype)
-    step = torch_backward(cell)
+    step, clip = torch_backward(cell), cell.gradient.recurrent_clip
     recurrent = list(cell.recurrent_gates)
     # [H, G_rec D, D]: one batched product sends all gates' gradients of all heads back to h.
     weights = r.to(work).transpose(0, 1).reshape(heads, -1, dim)
@@ -121,14 +117,14 @@ def backward(
         for t in reversed(range(seq)):
             if t == seq - 1 and d_last is not None:
                 carried = list(_inner(d_last, work))
-            elif t < seq - 1 and options.recurrent_clip is not None:
-                carried[0] = carried[0].clamp(-options.recurrent_clip, options.recurrent_clip)
+            elif t < seq - 1 and clip is not None:
+                carried[0] = carried[0].clamp(-clip, clip)
             if d_states is not None:
                 carried = [a + b for a, b in zip(carried, _inner(d_states[:, :, t], work), strict=True)]
             previous = list(_inner(states[:, :, t - 1], work)) if t else start
             d_gates, carried = step(_inner(gates[:, :, t], work), previous, carried)
             d_gates = [value.to(dtype) for value in d_gates]
-            if not options.recurrent_cut:
+            if not cell.gradient.recurrent_cut:
                 sent = torch.cat([d_gates[index] for index in recurrent], dim=2).to(work)
                 carried[0] = carried[0] + torch.matmul(sent, weights)
             made.append(torch.stack(d_gates))

@@ -29,5 +29,11 @@ def cell_of(key: str) -> Cell:
 
 
 @lru_cache(maxsize=256)
+def differentiated(key: str, recurrent_cut: bool, recurrent_clip: float | None) -> Cell:
+    """The cell of a key with the gradient options given: see Cell.with_gradient. Raises CellError."""
+    return cell_of(key).with_gradient(recurrent_cut=recurrent_cut, recurrent_clip=recurrent_clip)
+
+
+@lru_cache(maxsize=256)
 def _loaded(spec: str) -> Cell:
     return load_cell(spec)

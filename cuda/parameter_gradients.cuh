@@ -1,0 +1,232 @@
+// The gradients of R and b after the last step: for every head and gate the product of the gates' gradients with the
+// previous h over all steps of all sequences, and their sum. Both arrays are read once and as they lie.
+//
+// A block takes one head, a tile of the product (rows: gates' units, columns: previous units) and a part of the steps,
+// which travel through a ring of stages in shared memory. The sum is one more column, of a matrix of ones. The blocks
+// leave partial results, which are added in a fixed order afterwards: the same bits every time.
+#pragma once
+
+#include "recurrence.cuh"
+
+namespace tilesmith {
+
+/// The arrays of the product. Steps of all sequences are one axis: B T of them.
+struct ParameterGradientArguments {
+    const unsigned short* d_wx;     // [B, T, G_in, H, D]
+    const unsigned short* d_rest;   // [G - G_in, B, T, H, D], of the gates without an input, or null if there is none
+    const unsigned short* hidden;   // [B, T, H, D]
+    const unsigned short* initial;  // [B, H, D]: h before the first step, or null: zeros
+    float* r_parts;                 // [parts, G_rec, H, D, D]
+    float* b_parts;                 // [parts, G_bias, H, D], or null if no gate has a bias
+    int batch;
+    int seq;
+    int parts;
+};
+
+/// kernelgen/parameter_gradients.py chooses.
+struct ParameterGradientTiling {
+    int warps;
+    int warp_tiles;  // of 16 rows, per warp
+    int columns;     // a multiple of 16
+    int stages;
+};
+
+template <class Cell, class Type, FixedShape shape, ParameterGradientTiling tiling>
+struct ParameterGradients {
+    // ---- sizes ----
+    static constexpr int D = shape.head_dim;
+    static constexpr int padded = ceil_div(D, 16) * 16;
+    static constexpr int width = vector_width(D);
+    static constexpr unsigned members = Cell::recurrent | Cell::bias;
+    static constexpr int input_gates = count_bits(Cell::input);
+    static constexpr int recurrent_gates = count_bits(Cell::recurrent);
+    static constexpr int bias_gates = count_bits(Cell::bias);
+
+    static constexpr int warps = tiling.warps;
+    static constexpr int threads = 32 * warps;
+    static constexpr int rows = 16 * warps * tiling.warp_tiles;  // of the product, per block
+    static constexpr int columns = tiling.columns;
+    static constexpr int column_tiles = columns / 8;
+    static constexpr int row_blocks = ceil_div(count_bits(members) * padded, rows);
+    static constexpr int column_blocks = ceil_div(padded, columns);
+    static constexpr int blocks = row_blocks * column_blocks;  // per head and part
+
+    static constexpr int depth = 32;  // steps of a stage
+    static constexpr int gate_row_bytes = (rows / 8 | 1) * chunk_bytes;  // odd: no bank conflicts
+    static constexpr int hidden_row_bytes = (columns / 8 | 1) * chunk_bytes;
+    static constexpr int hidden_at = depth * gate_row_bytes;
+    static constexpr int stage_bytes = hidden_at + depth * hidden_row_bytes;
+    static constexpr int shared_bytes = tiling.stages * stage_bytes;
+
+    // Each thread copies the same columns of several steps.
+    static constexpr int gate_pieces = rows / width;
+    static constexpr int hidden_pieces = columns / width;
+    static_assert(gate_pieces <= threads && hidden_pieces <= threads, "too few threads to copy a step");
+    static_assert(columns % 16 == 0, "columns come in pairs of matrix tiles");
+
+    // ---- the thread's place ----
+    const ParameterGradientArguments& in;
+    const int thread = static_cast<int>(thread_index());
+    const int lane = thread % 32;
+    const int warp = thread / 32;
+    const int head = static_cast<int>(block_x());
+    const int part = static_cast<int>(block_y()) / blocks;
+    const int first_row = static_cast<int>(block_y()) % blocks / column_blocks * rows;
+    const int first_column = static_cast<int>(block_y()) % column_blocks * columns;
+    const SharedAddress shared = shared_memory();
+    const int part_steps = ceil_div(ceil_div(in.batch * in.seq, in.parts), depth) * depth;
+    const int first_step = part * part_steps;
+    const int last_step = minimum(first_step + part_steps, in.batch * in.seq);
+
+    float sums[tiling.warp_tiles][column_tiles][4];
+    float bias[tiling.warp_tiles][4];
+
+    // ---- from global to shared memory ----
+
+    TILESMITH_DEVICE static void copy(SharedAddress to, const unsigned short* from) {
+        if constexpr (width == 1)
+            store_shared_16(to, load_global_16(from));
+        else
+            cp_async<2 * width>(to, from);
+    }
+    TILESMITH_DEVICE static void clear(SharedAddress to) {
+#pragma unroll
+        for (int word = 0; word < width; ++word) store_shared_16(to + 2 * word, 0);
+    }
+
+    /// The gradients of a gate's unit at step 0, and how far it is to the next step. Null for padding.
+    TILESMITH_DEVICE const unsigned short* gate_source(int row, long long& stride) const {
+        const int index = row / padded, unit = row % padded;
+        if (index >= count_bits(members) || unit >= D) return nullptr;
+        const int gate = nth_bit(members, index);
+        const bool input = has(Cell::input, gate);
+        stride = static_cast<long long>(shape.heads) * D * (input ? input_gates : 1);
+        const unsigned short* base = in.d_wx + static_cast<long long>(rank_among(Cell::input, gate)) * shape.heads * D;
+        if (!input)
+            base = in.d_rest + static_cast<long long>(rank_among(~Cell::input, gate)) * in.batch * in.seq * shape.heads * D;
+        return base + head * D + unit;
+    }
+
+    /// Begin copying the stage of `depth` steps from `step` on; zeros beyond the last.
+    TILESMITH_DEVICE void begin_copy(SharedAddress stage, int step, const unsigned short* gate, long long stride) const {
+        constexpr int gate_steps = threads / gate_pieces, hidden_steps = threads / hidden_pieces;
+        const int gate_column = thread % gate_pieces * width;
+        if (gate != nullptr && thread < gate_steps * gate_pieces)
+#pragma unroll
+            for (int k = 0; k < depth; k += gate_steps) {
+                const int row = k + thread / gate_pieces;
+                if (depth % gate_steps != 0 && row >= depth) break;
+                const SharedAddress to = stage + row * gate_row_bytes + 2 * gate_column;
+                if (step + row < last_step)
+                    copy(to, gate + (step + row) * stride);
+                else
+                    clear(to);
+            }
+        const int hidden_column = thread % hidden_pieces * width;
+        const int unit = first_column + hidden_column;
+        if (unit < D && thread < hidden_steps * hidden_pieces)
+#pragma unroll
+            for (int k = 0; k < depth; k += hidden_steps) {
+                const int row = k + thread / hidden_pieces;
+                if (depth % hidden_steps != 0 && row >= depth) break;
+                const SharedAddress to = stage + hidden_at + row * hidden_row_bytes + 2 * hidden_column;
+                const int at = step + row;
+                const bool begins = at % in.seq == 0;
+                if (at >= last_step || (begins && in.initial == nullptr))
+                    clear(to);
+                else if (begins)
+                    copy(to, in.initial + (static_cast<long long>(at / in.seq) * shape.heads + head) * D + unit);
+                else
+                    copy(to, in.hidden + (static_cast<long long>(at - 1) * shape.heads + head) * D + unit);
+            }
+    }
+
+    // ---- the product ----
+
+    TILESMITH_DEVICE void multiply(SharedAddress stage) {
+        const unsigned one = pack<Type>(1.0f, 1.0f);
+#pragma unroll
+        for (int k = 0; k < depth; k += 16) {
+            unsigned b[column_tiles][2];
+#pragma unroll
+            for (int pair = 0; pair < column_tiles / 2; ++pair) {
+                unsigned four[4];  // lanes 0-7, 8-15: rows k and k + 8 of the first tile; 16 and on: of the second
+                ldmatrix_x4_trans(four, stage + hidden_at + (k + lane % 16) * hidden_row_bytes + (2 * pair + lane / 16) * chunk_bytes);
+                b[2 * pair][0] = four[0], b[2 * pair][1] = four[1];
+                b[2 * pair + 1][0] = four[2], b[2 * pair + 1][1] = four[3];
+            }
+#pragma unroll
+            for (int tile = 0; tile < tiling.warp_tiles; ++tile) {
+                unsigned a[4];  // lanes 0-7, 8-15: 8 units and the next 8, from row k; 16 and on: from row k + 8
+                const int column = 2 * (warp * tiling.warp_tiles + tile) + lane / 8 % 2;
+                ldmatrix_x4_trans(a, stage + (k + lane % 8 + lane / 16 * 8) * gate_row_bytes + column * chunk_bytes);
+#pragma unroll
+                for (int n = 0; n < column_tiles; ++n) mma_m16n8k16<Type>(sums[tile][n], a, b[n][0], b[n][1], sums[tile][n]);
+                if (bias_gates > 0 && first_column == 0) mma_m16n8k16<Type>(bias[tile], a, one, one, bias[tile]);
+            }
+        }
+    }
+
+    TILESMITH_DEVICE void write_out() const {
+        const int g = lane / 4, j = lane % 4;
+#pragma unroll
+        for (int tile = 0; tile < tiling.warp_tiles; ++tile)
+#pragma unroll
+            for (int upper = 0; upper < 2; ++upper) {
+                const int row = first_row + 16 * (warp * tiling.warp_tiles + tile) + 8 * upper + g;
+                const int index = row / padded, unit = row % padded;
+                if (index >= count_bits(members) || unit >= D) continue;
+                const int gate = nth_bit(members, index);
+                if (has(Cell::recurrent, gate)) {
+                    const int plane = part * recurrent_gates + rank_among(Cell::recurrent, gate);
+                    float* to = in.r_parts + ((static_cast<long long>(plane) * shape.heads + head) * D + unit) * D;
+#pragma unroll
+                    for (int n = 0; n < column_tiles; ++n)
+#pragma unroll
+                        for (int i = 0; i < 2; ++i) {
+                            const int p = first_column + 8 * n + 2 * j + i;
+                            if (p < D) store_global_float(to + p, sums[tile][n][2 * upper + i]);
+                        }
+                }
+                if (has(Cell::bias, gate) && first_column == 0 && j == 0) {
+                    const int plane = part * bias_gates + rank_among(Cell::bias, gate);
+                    store_global_float(in.b_parts + (static_cast<long long>(plane) * shape.heads + head) * D + unit, bias[tile][2 * upper]);
+                }
+            }
+    }
+
+    TILESMITH_DEVICE void run() {
+        for (int i = thread; i < shared_bytes / chunk_bytes; i += threads)
+            store_shared_128(shared + i * chunk_bytes, uint4{0, 0, 0, 0});
+#pragma unroll
+        for (int tile = 0; tile < tiling.warp_tiles; ++tile)
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                bias[tile][i] = 0.0f;
+#pragma unroll
+                for (int n = 0; n < column_tiles; ++n) sums[tile][n][i] = 0.0f;
+            }
+        long long stride = 0;
+        const unsigned short* gate = gate_source(first_row + thread % gate_pieces * width, stride);
+        sync_block();
+        const int stages = ceil_div(maximum(last_step - first_step, 0), depth);
+        for (int stage = 0; stage < tiling.stages - 1; ++stage) {
+            if (stage < stages) begin_copy(shared + stage * stage_bytes, first_step + stage * depth, gate, stride);
+            cp_async_commit();
+        }
+        int slot = 0;
+        for (int stage = 0; stage < stages; ++stage) {
+            cp_async_wait<tiling.stages - 2>();
+            sync_block();  // the stage is there, and the one before it is read
+            const int next = stage + tiling.stages - 1;
+            const int refilled = slot == 0 ? tiling.stages - 1 : slot - 1;
+            if (next < stages) begin_copy(shared + refilled * stage_bytes, first_step + next * depth, gate, stride);
+            cp_async_commit();
+            multiply(shared + slot * stage_bytes);
+            slot = slot == tiling.stages - 1 ? 0 : slot + 1;
+        }
+        write_out();
+    }
+};
+
+}  // namespace tilesmith

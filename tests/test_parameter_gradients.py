@@ -1,0 +1,84 @@
+"""The kernel of the gradients of R and b, against the float64 product of the same 16-bit values."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from kernelgen import parameter_gradients
+from kernelgen.cells import load_cell
+from kernelgen.dtypes import numpy_dtype
+from kernelgen.emulator import emulate
+from kernelgen.shape import Shape
+
+
+@pytest.mark.emulated
+@pytest.mark.parametrize(
+    ("name", "shape", "initial"),
+    [
+        pytest.param("lstm", Shape(3, 50, 2, 64), True, id="four gates of 64 units"),
+        pytest.param("lstm", Shape(2, 33, 1, 64, "float16"), False, id="from zeros"),
+        pytest.param("gru", Shape(3, 20, 2, 32), True, id="gates without an input or a product"),
+        pytest.param("elman", Shape(5, 7, 1, 33), True, id="odd head dimension"),
+        pytest.param("elman", Shape(1, 1, 1, 7), True, id="one step"),
+        pytest.param("mgu", Shape(2, 40, 1, 20, "float16"), False, id="head dimension of 4s"),
+        pytest.param("janet", Shape(70, 1, 1, 16), True, id="every step is a first one"),
+        pytest.param("lstm", Shape(1, 40, 1, 128), False, id="a gate a block"),
+        pytest.param("elman", Shape(1, 70, 1, 144), True, id="two blocks of columns"),
+    ],
+)
+def test_it_is_the_product_and_the_sum(name: str, shape: Shape, initial: bool) -> None:
+    cell, kind, random = load_cell(name), numpy_dtype(shape.dtype), np.random.default_rng(0)
+    batch, seq, heads, dim = shape.batch, shape.seq, shape.heads, shape.head_dim
+    rest = [index for index in range(len(cell.gates)) if index not in cell.input_gates]
+    d_wx = random.uniform(-1, 1, (batch, seq, len(cell.input_gates), heads, dim)).astype(kind)
+    d_rest = random.uniform(-1, 1, (len(rest), batch, seq, heads, dim)).astype(kind)
+    hidden = random.uniform(-1, 1, (batch, seq, heads, dim)).astype(kind)
+    start = random.uniform(-1, 1, (batch, heads, dim)).astype(kind) if initial else None
+
+    each = dict(zip(cell.input_gates, np.moveaxis(d_wx, 2, 0), strict=True)) | dict(zip(rest, d_rest, strict=True))
+    each = {index: value.astype(np.float64) for index, value in each.items()}
+    first = np.zeros((batch, 1, heads, dim)) if start is None else start[:, None].astype(np.float64)
+    before = np.concatenate([first, hidden[:, :-1].astype(np.float64)], axis=1)
+    d_r = np.stack([np.einsum("bthd,bthp->hdp", each[index], before) for index in cell.recurrent_gates])
+    d_b = np.stack([each[index].sum((0, 1)) for index in cell.bias_gates])
+
+    source = parameter_gradients.source(cell, shape, "sm_90a")
+    parts = parameter_gradients.parts(cell, shape)
+    r_parts, b_parts = (np.full((parts, *like.shape), np.nan, np.float32) for like in (d_r, d_b))
+    arguments = {
+        "d_wx": d_wx,
+        "d_rest": d_rest if rest else None,
+        "hidden": hidden,
+        "initial": start,
+        "r_parts": r_parts,
+        "b_parts": b_parts,
+        "batch": batch,
+        "seq": seq,
+        "parts": parts,
+    }
+    emulate(source, parameter_gradients.launch(cell, shape), arguments, outputs=("r_parts", "b_parts"))
+    assert parts == min(parts, -(-batch * seq // 32))
+    for made, wanted in ((r_parts, d_r), (b_parts, d_b)):
+        np.testing.assert_allclose(made.astype(np.float64).sum(0), wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.unit
+def test_parts_fill_the_gpu_and_are_no_smaller_than_a_stage() -> None:
+    cell, shape = load_cell("lstm"), Shape(16, 1024, 12, 64)
+    assert parameter_gradients.parts(cell, shape) == 11
+    assert parameter_gradients.parts(cell, replace(shape, heads=500)) == 1
+    assert parameter_gradients.parts(cell, replace(shape, heads=1, batch=1, seq=33)) == 2
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90a", "sm_120"])
+def test_it_compiles_without_spills(arch: str) -> None:
+    from kernelgen.compile import compile_source
+
+    for cell in map(load_cell, ("lstm", "gru")):
+        for dim in (16, 33, 64, 128):
+            source = parameter_gradients.source(cell, Shape(16, 64, 2, dim), arch)
+            assert compile_source(source).report.spills == 0, (cell.name, dim)

@@ -1,0 +1,229 @@
+"""The PyTorch room on a GPU: kernels against the references, PyTorch's own checks, streams. Skipped without one."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from kernelgen import gpu
+from kernelgen import reference as numpy_reference
+from kernelgen.cells import cell_names, load_cell
+from kernelgen.dtypes import numpy_dtype, tolerance
+from kernelgen.inputs import random_inputs
+from kernelgen.shape import Shape
+from kernelgen.torch import GRU, LSTM, flashrnn, kernels, reference, rnn
+from kernelgen.torch import operator as operators
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(
+        gpu.why_no_gpu() is not None or not torch.cuda.is_available(), reason="needs a GPU and PyTorch for it"
+    ),
+]
+
+OWN = str(Path(__file__).parent.parent / "examples" / "own_cell.py") + ":FASTGRNN"
+NAMES = ("wx", "r", "b", "initial")
+
+
+@pytest.fixture(autouse=True)
+def _strict(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A kernel that is missing is an error here, not a warning."""
+    monkeypatch.setattr(kernels, "_warned", set())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", category=RuntimeWarning)
+        yield
+
+
+def tensors(cell: str, shape: Shape, dtype: torch.dtype | None = None, seed: int = 0) -> list[Tensor]:
+    """wx, r, b and the initial states on the GPU, as leaves; values that 16 bits hold."""
+    inputs = random_inputs(load_cell(cell), shape, seed)
+    kind = dtype or getattr(torch, shape.dtype)
+    return [torch.from_numpy(inputs[name].astype(np.float64)).to("cuda", kind).requires_grad_() for name in NAMES]
+
+
+def seeds(*outputs: Tensor) -> list[Tensor]:
+    """A gradient from outside for each output."""
+    generator = torch.Generator("cuda").manual_seed(1)
+    return [2 * torch.rand(out.shape, generator=generator, device="cuda").to(out.dtype) - 1 for out in outputs]
+
+
+def error(made: Tensor, wanted: Any) -> float:
+    """||made - wanted|| / ||wanted|| in float64."""
+    wanted = wanted.detach().double().cpu().numpy() if isinstance(wanted, Tensor) else wanted
+    return float(np.linalg.norm(made.detach().double().cpu().numpy() - wanted) / max(np.linalg.norm(wanted), 1e-30))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", [*cell_names(), pytest.param(OWN, id="own")])
+def test_every_cell_agrees_with_the_float64_reference(name: str, dtype: str) -> None:
+    cell, shape, kind = load_cell(name), Shape(5, 24, 3, 64, dtype), numpy_dtype(dtype)
+    leaves = tensors(name, shape)
+    states, last = rnn(*leaves, cell=name)
+    given = seeds(states, last)
+    made = torch.autograd.grad((states, last), leaves, given)
+    arrays = [leaf.detach().double().cpu().numpy() for leaf in leaves]
+    limit = tolerance(dtype, shape.seq)
+    expected = numpy_reference.forward(cell, *arrays, round_h=kind)
+    assert error(states, expected.states) <= limit
+    assert error(last, expected.last) <= limit
+    outside = [value.double().cpu().numpy() for value in given]
+    passed = numpy_reference.backward(
+        cell, *arrays, *outside, round_h=kind, round_saved=kind, round_d_gates=kind, result=expected
+    )
+    for gradient, field in zip(made, ("d_wx", "d_r", "d_b", "d_initial"), strict=True):
+        assert error(gradient, getattr(passed, field)) <= 2 * limit, field
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("lstm", Shape(16, 1024, 12, 64)),
+        ("lstm", Shape(16, 1024, 24, 32)),
+        ("slstm", Shape(16, 1024, 12, 64)),
+        ("gru", Shape(16, 1024, 6, 128, "float16")),
+    ],
+    ids=str,
+)
+def test_gradients_at_full_size_are_right_and_the_same_every_time(name: str, shape: Shape) -> None:
+    cell, kind = load_cell(name), numpy_dtype(shape.dtype)
+    leaves = tensors(name, shape)
+    states, last = rnn(*leaves, cell=name)
+    given = seeds(states, last)
+    made = torch.autograd.grad((states, last), leaves, given)
+    for _ in range(3):
+        again = rnn(*leaves, cell=name)
+        assert torch.equal(again[0], states)
+        for first, second in zip(made, torch.autograd.grad(again, leaves, given), strict=True):
+            assert torch.equal(first, second)
+    arrays = [leaf.detach().double().cpu().numpy() for leaf in leaves]
+    expected = numpy_reference.forward(cell, *arrays, round_h=kind)
+    outside = [value.double().cpu().numpy() for value in given]
+    passed = numpy_reference.backward(
+        cell, *arrays, *outside, round_h=kind, round_saved=kind, round_d_gates=kind, result=expected
+    )
+    limit = tolerance(shape.dtype, shape.seq)
+    found = {"states": error(states, expected.states)}
+    for gradient, field in zip(made, ("d_wx", "d_r", "d_b", "d_initial"), strict=True):
+        found[field] = error(gradient, getattr(passed, field))
+    print(name, shape, {field: f"{value:.1e}" for field, value in found.items()})
+    assert found["states"] <= limit
+    assert max(found.values()) <= 2 * limit
+
+
+@pytest.mark.parametrize(("cut", "clip"), [(True, None), (False, 0.02), (True, 0.02)])
+def test_the_recurrent_gradient_can_be_cut_and_clipped(cut: bool, clip: float | None) -> None:
+    leaves = tensors("gru", Shape(5, 24, 2, 32))
+    states, last = rnn(*leaves, cell="gru", recurrent_cut=cut, recurrent_clip=clip)
+    given = seeds(states, last)
+    made = torch.autograd.grad((states, last), leaves, given)
+    arrays = [value.detach().double().cpu().numpy() for value in (*leaves, *given)]
+    kind = numpy_dtype("bfloat16")
+    passed = numpy_reference.backward(
+        load_cell("gru").with_gradient(recurrent_cut=cut, recurrent_clip=clip),
+        *arrays,
+        round_h=kind,
+        round_saved=kind,
+        round_d_gates=kind,
+    )
+    for gradient, field in zip(made, ("d_wx", "d_r", "d_b", "d_initial"), strict=True):
+        assert error(gradient, getattr(passed, field)) <= 2 * tolerance("bfloat16", 24), field
+
+
+def test_opcheck() -> None:
+    leaves = tensors("gru", Shape(3, 4, 2, 32))
+    for start in (leaves[3], None):
+        torch.library.opcheck(operators._forward, (*leaves[:3], start, "gru", True, False, None), atol=1e-2, rtol=1e-2)
+    plain = [leaf.detach() for leaf in leaves]
+    states, last, gates = operators._forward(*plain, "gru", True, False, None)
+    for d_states, d_last in ((torch.ones_like(states), None), (None, torch.ones_like(last))):
+        torch.library.opcheck(
+            operators._backward, (plain[1], plain[3], states, gates, d_states, d_last, "gru", False, None)
+        )
+
+
+@pytest.mark.parametrize("cell", ["lstm", OWN])
+def test_compile_in_one_graph(cell: str) -> None:
+    shape = Shape(4, 16, 2, 64)
+
+    def model(wx: Tensor, r: Tensor, b: Tensor, initial: Tensor) -> Tensor:
+        states, last = rnn(torch.tanh(wx), r, b, initial, cell)
+        return states.float().square().mean() + last.float().sum()
+
+    leaves = tensors(cell, shape)
+    made = torch.autograd.grad(torch.compile(model, fullgraph=True)(*leaves), leaves)
+    for gradient, other in zip(made, torch.autograd.grad(model(*leaves), leaves), strict=True):
+        torch.testing.assert_close(gradient, other, rtol=2e-2, atol=1e-3)
+
+
+def test_autocast_runs_kernels() -> None:
+    leaves = tensors("lstm", Shape(4, 16, 2, 64), torch.float32)
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        states, _ = rnn(*leaves)
+    assert states.dtype is torch.bfloat16
+    expected, _ = rnn(*(leaf.to(torch.bfloat16) for leaf in leaves))
+    assert torch.equal(states, expected)
+    made = torch.autograd.grad(states.float().sum(), leaves)
+    assert all(gradient.dtype is torch.float32 for gradient in made)
+
+
+def test_kernels_run_on_the_current_stream_and_in_a_graph() -> None:
+    shape = Shape(16, 512, 12, 64)
+    wx, r, b, _ = (leaf.detach() for leaf in tensors("lstm", shape))
+    expected, _ = rnn(wx, r, b)
+    stream, late = torch.cuda.Stream(), torch.zeros_like(wx)
+    torch.cuda.synchronize()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(50_000_000)
+        late.copy_(wx)
+        states, _ = rnn(late, r, b)
+    stream.synchronize()
+    assert torch.equal(states, expected)
+    late.zero_()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        states, _ = rnn(late, r, b)
+    late.copy_(wx)
+    graph.replay()
+    torch.cuda.synchronize()
+    assert torch.equal(states, expected)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(LSTM, torch.nn.LSTM), (GRU, torch.nn.GRU)], ids=["lstm", "gru"])
+def test_modules_agree_with_torch_nn(ours: Any, theirs: Any) -> None:
+    torch.manual_seed(0)
+    peer = theirs(40, 64, 2, batch_first=True).cuda()
+    module = ours(40, 64, 2, batch_first=True).cuda()
+    module.load_state_dict(peer.state_dict())
+    module, x = module.to(torch.bfloat16), torch.randn(5, 30, 40, device="cuda")
+    peer = copy.deepcopy(peer).double()
+    made, wanted = module(x.to(torch.bfloat16))[0], peer(x.double())[0]
+    assert error(made, wanted) < 0.03
+    made.float().square().mean().backward()
+    wanted.square().mean().backward()
+    for (name, parameter), other in zip(module.named_parameters(), peer.parameters(), strict=True):
+        assert error(parameter.grad, other.grad) < 0.06, name
+
+
+def test_flashrnn_runs_kernels() -> None:
+    wx, r, b, initial = tensors("gru", Shape(4, 16, 2, 64), torch.float32)
+    states, _ = flashrnn(wx, r[[1, 2, 0]], b[[1, 2, 3, 0]] * 0, initial.unsqueeze(2), function="gru")
+    plain = flashrnn(wx, r[[1, 2, 0]], b[[1, 2, 3, 0]] * 0, initial.unsqueeze(2), function="gru", backend="vanilla")[0]
+    assert error(states, plain) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [(Shape(2, 6, 1, 1024), torch.bfloat16), (Shape(2, 6, 1, 32), torch.float32)]
+)
+def test_where_no_kernel_fits_the_reference_runs_with_one_warning(shape: Shape, dtype: torch.dtype) -> None:
+    leaves = tensors("lstm", shape, dtype)
+    with pytest.warns(RuntimeWarning, match="runs as a PyTorch loop"):
+        states, _ = rnn(*leaves)
+    rnn(*leaves)
+    assert error(states, reference.forward(load_cell("lstm"), *leaves)[0]) < 1e-6
