@@ -41,6 +41,7 @@ _ARRAYS: Mapping[Direction, Mapping[str, _Entry]] = {
         "b": _Entry("G_bias H D"),
         "initial": _Entry("S B H D", optional=True),
         "states": _Entry("K B T H D", written=True, apart=True),
+        "others": _Entry("S_apart B T H D", written=True, apart=True),
         "last": _Entry("S B H D", written=True, apart=True),
         "gates": _Entry("G_saved B T H D", written=True),
     },
@@ -48,6 +49,7 @@ _ARRAYS: Mapping[Direction, Mapping[str, _Entry]] = {
         "r": _Entry("G_rec H D D"),
         "initial": _Entry("S B H D", optional=True),
         "states": _Entry("S B T H D"),
+        "others": _Entry("S_apart B T H D", optional=True),
         "gates": _Entry("G B T H D"),
         "d_states": _Entry("K B T H D"),
         "d_last": _Entry("S B H D", optional=True),
@@ -60,10 +62,12 @@ _ARRAYS: Mapping[Direction, Mapping[str, _Entry]] = {
 _NUMBERS: Mapping[str, Callable[[Shape], int]] = {
     "batch": lambda shape: shape.batch,
     "seq": lambda shape: shape.seq,
+    "first": lambda shape: 0,
+    "steps": lambda shape: shape.seq,
 }
 """The int32 arguments, for a run of the whole sequence."""
 
-_WORDS = {"B": "batch", "T": "step", "H": "head", "D": "unit", "S": "state", "K": "state"}
+_WORDS = {"B": "batch", "T": "step", "H": "head", "D": "unit", "S": "state", "S_apart": "state", "K": "state"}
 """Axes in words; every other is one of gates."""
 
 
@@ -147,6 +151,7 @@ def _sizes(cell: Cell, shape: Shape) -> dict[str, int]:
         "H": shape.heads,
         "D": shape.head_dim,
         "S": states,
+        "S_apart": 0,  # here all states are in one array
         "K": 1 if shape.save == "hidden" else states,
         "G": gates,
         "G_in": len(cell.input_gates),

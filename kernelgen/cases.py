@@ -31,8 +31,9 @@ class Case:
     """One set of inputs for a kernel and the expected outputs.
 
     shape: the sizes of this case. states: the names of the cell's states. arguments: what the kernel takes. inputs: its
-    arrays by name, in the shape's dtype, None for zeros. expected: its outputs by name, without those that have no
-    elements; computed in float64, kept in float32, whose rounding (2^-24) is far below any tolerance.
+    arrays by name, in the shape's dtype, None for zeros and for those without elements. expected: its outputs by name,
+    but for those without elements; computed in float64, kept in float32, whose rounding (2^-24) is far below any
+    tolerance.
     """
 
     shape: Shape
@@ -58,9 +59,7 @@ class Case:
 
     def values(self, outputs: Mapping[str, Array | None], order: Sequence[str]) -> dict[str, Array | int | None]:
         """Every argument that ``order`` names: arrays, None for a null pointer, and int."""
-        arrays = {**self.inputs, **outputs}
-        given = {name: None if array is None or not array.size else array for name, array in arrays.items()}
-        known: dict[str, Array | int | None] = {**given, **self.arguments.numbers}
+        known: dict[str, Array | int | None] = {**self.inputs, **outputs, **self.arguments.numbers}
         return {name: known[name] for name in order}
 
     def compare(self, outputs: Mapping[str, Array | None]) -> dict[str, float]:
@@ -162,7 +161,7 @@ def make_case(
     arguments = arguments_of(cell, shape, direction)
     make = _forward if direction == "forward" else _backward
     found, outputs = make(cell, shape, seed, optional)
-    inputs = {argument.name: found[argument.name] for argument in arguments.inputs}
+    inputs = {argument.name: None if argument.empty else found[argument.name] for argument in arguments.inputs}
     expected = {
         argument.name: outputs[argument.name].astype(np.float32) for argument in arguments.outputs if not argument.empty
     }

@@ -55,7 +55,7 @@ class Backward(NamedTuple):
 class _Call:
     """All of a call that depends on the leading array's shape, dtype and place alone.
 
-    order: for each argument of the kernel, its place among the inputs, the outputs and the numbers.
+    defaults: every argument in the kernel's order, the numbers as they are and null pointers for the arrays.
     """
 
     library: Library
@@ -65,8 +65,7 @@ class _Call:
     lead: ArrayArgument
     inputs: tuple[ArrayArgument, ...]
     outputs: tuple[ArrayArgument, ...]
-    numbers: tuple[Any, ...]
-    order: tuple[int, ...]
+    defaults: dict[str, Any]
 
 
 class Kernel(ABC):
@@ -75,10 +74,12 @@ class Kernel(ABC):
     The heads, the head dimension and the dtype are those it was tuned for; batch and sequence length may be any. It
     knows nothing of autograd.
 
-    shape: what it was tuned for. arguments: gives what the kernel takes at another batch and seq, launch its Launch.
+    shape: what it was tuned for. arguments: gives what the kernel takes at another batch and seq.
     """
 
     direction: Direction
+    results: tuple[str, ...]
+    """The names of the outputs, in the order in which they are returned."""
 
     def __init__(
         self,
@@ -96,8 +97,7 @@ class Kernel(ABC):
         self._kernel = DeviceKernel(cubin, entry, arch, launch(shape))
         self._driver = gpu.require_driver()
         self._calls: dict[Any, _Call] = {}
-        inputs = arguments(shape).inputs
-        self._lead_place = next(i for i, array in enumerate(inputs) if {"B", "T"} <= set(array.axes))
+        self._lead = next(array.name for array in arguments(shape).inputs if {"B", "T"} <= set(array.axes))
 
     def __repr__(self) -> str:
         return f"<tilesmith {self.direction} kernel {self._kernel.entry} for {self.shape}, {self._kernel.arch}>"
@@ -106,46 +106,49 @@ class Kernel(ABC):
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         """Run the recurrence over all steps; returns as soon as the kernel is queued."""
 
-    def _run(self, arrays: tuple[Any, ...], out: Any, stream: Any) -> list[Any]:
-        """Check the inputs, given in the kernel's order, allocate outputs that are not, and launch; the outputs."""
-        lead = arrays[self._lead_place]
+    def _run(self, given: Mapping[str, Any], out: Any, stream: Any) -> list[Any]:
+        """Check the inputs, given by name, allocate the outputs unless they are given too, and launch; the outputs."""
+        lead = given[self._lead]
         key = (type(lead), getattr(lead, "shape", None))
         call = self._calls.get(key)
         if call is None or not call.library.fits(lead, call.lead.shape, call.device):
             if len(self._calls) >= REMEMBERED_CALLS:
                 self._calls.clear()
             call = self._calls[key] = self._prepare(lead)
-        library, device = call.library, call.device
-        for argument, array in zip(call.inputs, arrays, strict=True):
+        library, device, pointer = call.library, call.device, call.library.pointer
+        values = call.defaults.copy()
+        for argument in call.inputs:
+            array = given.get(argument.name)
             if array is None:
                 if not (argument.optional or argument.empty):
                     raise LaunchError(_missing(argument, self.shape))
-            elif array is not lead and not library.fits(array, argument.shape, device):
+                continue
+            if array is not lead and not library.fits(array, argument.shape, device):
                 raise LaunchError(_misfit(argument, array, call, self.shape))
+            values[argument.name] = pointer(array)
         if out is None:
-            out = [None if argument.empty else library.empty(argument.shape, device) for argument in call.outputs]
+            made = [None if argument.empty else library.empty(argument.shape, device) for argument in call.outputs]
         else:
-            out = self._given(out, call)
-        pointer = library.pointer
-        values = [0 if array is None else pointer(array) for array in (*arrays, *out)]
-        values += call.numbers
+            made = self._given(out, call)
+        for argument, array in zip(call.outputs, made, strict=True):
+            if array is not None:
+                values[argument.name] = pointer(array)
         handle = library.stream(device) if stream is None else raw_stream(stream)
         driver = self._driver
         foreign = int(driver.cuCtxGetCurrent()[1]) != call.context
         if foreign:
             gpu.checked(driver.cuCtxPushCurrent(gpu.primary_context(device)), f"selecting GPU {device}")
         try:
-            self._kernel.start(stream_of(handle), call.config, *[values[place] for place in call.order])
+            self._kernel.start(stream_of(handle), call.config, *values.values())
         finally:
             if foreign:
                 driver.cuCtxPopCurrent()
-        return list(out)
+        return made
 
     def _given(self, out: Any, call: _Call) -> list[Any]:
         """Check the outputs to write into."""
-        names = ", ".join(argument.name for argument in call.outputs)
         if not isinstance(out, tuple | list) or len(out) != len(call.outputs):
-            raise LaunchError(f"out must be ({names}), with None for what this kernel does not write")
+            raise LaunchError(f"out must be ({', '.join(self.results)}), with None for what this kernel does not write")
         for argument, array in zip(call.outputs, out, strict=True):
             if argument.empty:
                 if array is not None:
@@ -157,27 +160,28 @@ class Kernel(ABC):
         return list(out)
 
     def _prepare(self, lead: Any) -> _Call:
-        """Check the leading array and work out everything that follows from it."""
+        """Check the leading array, whose sizes say the batch and the number of steps, and work out what follows."""
         import numpy as np
 
         library = library_of(lead, self.shape.dtype)
         found = library.describe(lead)
-        wanted = self._lead(self.shape)
+        wanted = self._leading(self.arguments(self.shape))
         batch_axis, step_axis = wanted.axes.index("B"), wanted.axes.index("T")
         if len(found.shape) != len(wanted.axes) or 0 in (found.shape[batch_axis], found.shape[step_axis]):
             free = ("B", "T", "H", "D")
-            sizes = [axis if axis in free else str(n) for axis, n in zip(wanted.axes, wanted.shape, strict=True)]
+            sizes = [axis if axis in free else str(size) for axis, size in zip(wanted.axes, wanted.shape, strict=True)]
             raise LaunchError(f"{wanted.name} must be [{', '.join(sizes)}] with B and T of at least 1, not {found}")
         shape = replace(self.shape, batch=int(found.shape[batch_axis]), seq=int(found.shape[step_axis]))
-        wanted = self._lead(shape)
+        arguments = self.arguments(shape)
+        wanted = self._leading(arguments)
         if found.device is None:
             raise LaunchError(f"{wanted.name} must be on a GPU, but it is {found}")
         if not library.fits(lead, wanted.shape, found.device):
             needed = f"a C-contiguous {self.shape.dtype} array {list(wanted.shape)}"
             raise LaunchError(f"{wanted.name} must be {needed}, not {found}")
         self._kernel.prepare(found.device)
-        arguments = self.arguments(shape)
-        places = [argument.name for argument in (*arguments.inputs, *arguments.outputs)] + list(arguments.numbers)
+        numbers = {name: np.int32(value) for name, value in arguments.numbers.items()}
+        outputs = {array.name: array for array in arguments.outputs}
         return _Call(
             library=library,
             device=found.device,
@@ -185,20 +189,20 @@ class Kernel(ABC):
             config=launch_config(self._launch(shape)),
             lead=wanted,
             inputs=arguments.inputs,
-            outputs=arguments.outputs,
-            numbers=tuple(np.int32(value) for value in arguments.numbers.values()),
-            order=tuple(places.index(name) for name in arguments.order),
+            outputs=tuple(outputs[name] for name in self.results),
+            defaults={name: numbers.get(name, 0) for name in arguments.order},
         )
 
-    def _lead(self, shape: Shape) -> ArrayArgument:
-        """The input whose sizes say the batch and the number of steps, at a shape."""
-        return self.arguments(shape).inputs[self._lead_place]
+    def _leading(self, arguments: Arguments) -> ArrayArgument:
+        """The leading array among the inputs."""
+        return next(array for array in arguments.inputs if array.name == self._lead)
 
 
 class ForwardKernel(Kernel):
     """A tuned forward kernel, called as ``kernel(wx, r, b, initial=None, *, out=None, stream=None)``."""
 
     direction: Direction = "forward"
+    results = Forward._fields
 
     def __call__(self, wx: Any, r: Any, b: Any, initial: Any = None, *, out: Any = None, stream: Any = None) -> Forward:
         """Run the recurrence over all steps; returns (states, last, gates) as soon as the kernel is queued.
@@ -211,7 +215,7 @@ class ForwardKernel(Kernel):
 
         Raises LaunchError for an array of another shape, dtype or place, and if the launch fails.
         """
-        return Forward(*self._run((wx, r, b, initial), out, stream))
+        return Forward(*self._run({"wx": wx, "r": r, "b": b, "initial": initial}, out, stream))
 
 
 class BackwardKernel(Kernel):
@@ -219,6 +223,7 @@ class BackwardKernel(Kernel):
     ``kernel(r, initial, states, gates, d_states, d_last=None, *, out=None, stream=None)``."""
 
     direction: Direction = "backward"
+    results = Backward._fields
 
     def __call__(
         self,
@@ -246,7 +251,8 @@ class BackwardKernel(Kernel):
 
         Raises LaunchError for an array of another shape, dtype or place, and if the launch fails.
         """
-        return Backward(*self._run((r, initial, states, gates, d_states, d_last), out, stream))
+        saved = {"r": r, "initial": initial, "states": states, "gates": gates}
+        return Backward(*self._run({**saved, "d_states": d_states, "d_last": d_last}, out, stream))
 
 
 KERNELS: Mapping[Direction, type[ForwardKernel] | type[BackwardKernel]] = {

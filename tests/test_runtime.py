@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 import types
@@ -14,14 +15,15 @@ import pytest
 
 from kernelgen import arrays, gpu, launcher, runtime
 from kernelgen.arguments import arguments_of
-from kernelgen.arrays import Description, ForeignLibrary, library_of
+from kernelgen.arrays import Description, ForeignLibrary
 from kernelgen.cells import load_cell
-from kernelgen.cells.language import Cell, Gate, tanh
+from kernelgen.cells.language import Cell
 from kernelgen.errors import LaunchError
 from kernelgen.measure import summarise
-from kernelgen.runtime import Kernel, load, raw_stream
-from kernelgen.schedules.base import Direction, Launch
+from kernelgen.runtime import BackwardKernel, ForwardKernel, Kernel, load
+from kernelgen.schedules.base import BACKWARD_ARGUMENTS, FORWARD_ARGUMENTS, Direction, Launch
 from kernelgen.shape import Shape
+from kernelgen.tune import save, tune
 
 pytestmark = pytest.mark.unit
 
@@ -85,65 +87,6 @@ def test_a_launch_counts_blocks_where_cuda_core_counts_clusters() -> None:
     assert (tuple(config.grid), tuple(config.block), config.shmem_size) == ((12, 2, 1), (256, 1, 1), 1000)
     with pytest.raises(LaunchError, match="12 blocks cannot be cut into clusters of 8"):
         launcher.launch_config(Launch((12, 1, 1), 256, 0, cluster=8))
-
-
-# ---- arrays ----
-
-
-def test_a_cpu_array_and_a_list_are_refused_in_words() -> None:
-    with pytest.raises(LaunchError, match=r"arrays on the GPU.*not list"):
-        library_of([1, 2], "float16")
-    library = library_of(np.zeros((2, 3), np.float16), "float16")
-    assert isinstance(library, ForeignLibrary)
-    assert str(library.describe(np.zeros((2, 3), np.float16))) == "float16 [2, 3] on the CPU"
-    assert not library.fits(np.zeros((2, 3), np.float16), (2, 3), 0)
-    with pytest.raises(LaunchError, match="pass out="):
-        library.empty((2, 3), 0)
-
-
-def test_strides_decide_what_is_contiguous() -> None:
-    library = library_of(np.zeros(1, np.float16), "float16")
-    array = np.zeros((4, 1, 6), np.float16)
-    assert library.describe(array).contiguous
-    assert library.describe(array[2:3]).contiguous
-    assert not library.describe(array[:, :, ::2]).contiguous
-    assert not library.describe(array.transpose(2, 1, 0)).contiguous
-
-
-def test_torch_and_cupy_are_used_only_where_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Tensor:
-        shape, is_cuda = (2, 3), True
-        dtype = "torch.bfloat16"
-        device = types.SimpleNamespace(index=1)
-
-        def is_contiguous(self) -> bool:
-            return True
-
-        def get_device(self) -> int:
-            return 1
-
-        def data_ptr(self) -> int:
-            return 4096
-
-    current = types.SimpleNamespace(current_stream=lambda device: types.SimpleNamespace(cuda_stream=10 + device))
-    torch = types.SimpleNamespace(Tensor=Tensor, bfloat16="torch.bfloat16", cuda=current)
-    monkeypatch.setitem(sys.modules, "torch", torch)  # type: ignore[arg-type]
-    library = library_of(Tensor(), "bfloat16")
-    assert library.name == "PyTorch"
-    assert library.describe(Tensor()) == Description((2, 3), "bfloat16", 1, True)
-    assert library.fits(Tensor(), (2, 3), 1)
-    assert not library.fits(Tensor(), (2, 3), 0)
-    assert not library.fits(np.zeros((2, 3)), (2, 3), 1)
-    assert (library.pointer(Tensor()), library.stream(1)) == (4096, 11)
-
-
-def test_a_stream_may_come_from_any_library() -> None:
-    assert raw_stream(5) == 5
-    assert raw_stream(types.SimpleNamespace(cuda_stream=6)) == 6
-    assert raw_stream(types.SimpleNamespace(ptr=7)) == 7
-    assert raw_stream(types.SimpleNamespace(__cuda_stream__=lambda: (0, 8))) == 8
-    with pytest.raises(LaunchError, match="not str"):
-        raw_stream("stream")
 
 
 # ---- calls ----
@@ -231,9 +174,11 @@ def test_a_call_hands_over_addresses_in_the_order_of_the_contract(launches: list
     stream, config, *arguments = launches[0]
     assert stream == 3
     assert tuple(config.grid) == (2, 4, 1)
-    pointers = [array.ctypes.data for array in (wx, r, b, initial, *result)]
-    assert arguments == [*pointers, 4, 5]
-    assert all(isinstance(number, np.int32) for number in arguments[-2:])
+    given = {"wx": wx, "r": r, "b": b, "initial": initial, **result._asdict()}
+    wanted = {name: array.ctypes.data for name, array in given.items()} | {"batch": 4, "seq": 5}
+    found = dict(zip(FORWARD_ARGUMENTS, arguments, strict=True))
+    assert found == dict.fromkeys(FORWARD_ARGUMENTS, 0) | wanted
+    assert all(isinstance(found[name], np.int32) for name in ("batch", "seq"))
     assert [array.shape for array in result] == [(2, 4, 5, 2, 16), (2, 4, 2, 16), (4, 4, 5, 2, 16)]
 
 
@@ -244,8 +189,8 @@ def test_batch_and_seq_may_change_from_call_to_call(launches: list[tuple[Any, ..
         assert result.states.shape == (1, batch, seq, 2, 16)
         assert result.gates is None
         _, config, *arguments = launches[-1]
-        assert arguments[-2:] == [batch, seq]
-        assert arguments[3] == arguments[6] == 0
+        found = dict(zip(FORWARD_ARGUMENTS, arguments, strict=True))
+        assert (found["batch"], found["seq"], found["initial"], found["gates"]) == (batch, seq, 0, 0)
         assert tuple(config.grid) == (2, batch, 1)
 
 
@@ -255,7 +200,8 @@ def test_outputs_may_be_given(launches: list[tuple[Any, ...]]) -> None:
     out = (np.zeros((1, 4, 5, 2, 16), np.float16), np.zeros((2, 4, 2, 16), np.float16), None)
     result = kernel(*inputs, out=out)
     assert result.states is out[0]
-    assert launches[0][6:9] == (out[0].ctypes.data, out[1].ctypes.data, 0)
+    found = dict(zip(FORWARD_ARGUMENTS, launches[0][2:], strict=True))
+    assert [found[name] for name in result._fields] == [out[0].ctypes.data, out[1].ctypes.data, 0]
     with pytest.raises(LaunchError, match=r"out must be \(states, last, gates\)"):
         kernel(*inputs, out=out[0])
     with pytest.raises(LaunchError, match="last is missing"):
@@ -289,6 +235,103 @@ def test_a_wrong_array_is_named_with_what_it_should_be(
     with pytest.raises(LaunchError, match=message):
         kernel(*inputs)
     assert not launches
+
+
+# ---- backward kernels ----
+
+
+def test_a_backward_call_hands_over_addresses_by_name(launches: list[tuple[Any, ...]]) -> None:
+    kernel = _kernel("gru", "gates", "backward")
+    for batch, seq in ((4, 5), (1, 9)):
+        r, states, gates, d_states = _inputs(kernel, batch, seq)
+        initial = d_last = np.zeros((1, batch, 2, 16), np.float16)
+        result = kernel(r, initial, states, gates, d_states, d_last, stream=3)
+        shapes = [(batch, seq, 3, 2, 16), (1, batch, seq, 2, 16), (1, batch, 2, 16)]
+        assert [array.shape for array in result] == shapes
+        given = {"r": r, "initial": initial, "states": states, "gates": gates, "d_states": d_states, "d_last": d_last}
+        given |= result._asdict()
+        wanted = {name: array.ctypes.data for name, array in given.items()} | {"batch": batch, "seq": seq}
+        stream, config, *arguments = launches[-1]
+        found = dict(zip(BACKWARD_ARGUMENTS, arguments, strict=True))
+        assert {name: found[name] for name in wanted} == wanted
+        assert (stream, tuple(config.grid)) == (3, (2, batch, 1))
+
+
+def test_what_a_cell_does_not_have_is_none(launches: list[tuple[Any, ...]]) -> None:
+    kernel = _kernel("lstm", "hidden", "backward")
+    r, states, gates, d_states = inputs = _inputs(kernel)
+    assert d_states.shape == (1, 4, 5, 2, 16)
+    result = kernel(r, None, states, gates, d_states)
+    assert result.d_rest is None
+    found = dict(zip(BACKWARD_ARGUMENTS, launches[0][2:], strict=True))
+    assert (found["initial"], found["d_last"], found["d_rest"]) == (0, 0, 0)
+    out = [np.zeros(array.shape, np.float16) for array in (result.d_wx, result.d_initial)]
+    assert kernel(inputs[0], None, *inputs[1:], out=(out[0], None, out[1])).d_initial is out[1]
+    with pytest.raises(LaunchError, match=r"out must be \(d_wx, d_rest, d_initial\)"):
+        kernel(r, None, states, gates, d_states, out=out)
+    with pytest.raises(LaunchError, match="d_rest must be None: this kernel writes none"):
+        kernel(r, None, states, gates, d_states, out=(out[0], out[0], out[1]))
+
+
+@pytest.mark.parametrize(
+    ("which", "change", "message"),
+    [
+        (1, lambda a: a[:1].copy(), r"states must be .*\[2, 4, 5, 2, 16\], not float16 \[1, 4, 5, 2, 16\]"),
+        (1, lambda a: a[0], r"states must be \[2, B, T, H, D\]"),
+        (2, lambda a: a[:3].copy(), r"gates must be .*\[4, 4, 5, 2, 16\].*of NumPy as states is, not float16 \[3, "),
+        (2, lambda a: None, r"gates is missing: it must be a float16 array \[4, 4, 5, 2, 16\]"),
+        (3, lambda a: a[:1].copy(), r"d_states must be .*\[2, 4, 5, 2, 16\]"),
+    ],
+)
+def test_a_wrong_array_of_a_backward_call_is_named(
+    launches: list[tuple[Any, ...]], which: int, change: Any, message: str
+) -> None:
+    kernel = _kernel("lstm", "gates", "backward")
+    inputs = _inputs(kernel)
+    inputs[which] = change(inputs[which])
+    with pytest.raises(LaunchError, match=message):
+        kernel(inputs[0], None, *inputs[1:])
+    assert not launches
+
+
+def test_a_kernel_of_older_arguments_gets_those(launches: list[tuple[Any, ...]]) -> None:
+    names = ("seq", "states", "r", "gates", "d_states", "d_wx", "d_rest", "d_initial")
+    kernel = _kernel("lstm", "gates", "backward", names)
+    arrays = dict(zip(("states", "r", "gates", "d_states"), _inputs(kernel), strict=True))
+    result = kernel(arrays["r"], None, arrays["states"], arrays["gates"], arrays["d_states"])
+    pointers = {name: array.ctypes.data for name, array in (arrays | result._asdict()).items() if array is not None}
+    assert list(launches[0][2:]) == [{"seq": 5, "d_rest": 0, **pointers}[name] for name in names]
+
+
+def test_a_kernel_says_what_it_takes() -> None:
+    for kind, takes, gives in (
+        (ForwardKernel, ["wx", "r", "b", "initial"], "(states, last, gates)"),
+        (BackwardKernel, ["r", "initial", "states", "gates", "d_states", "d_last"], "(d_wx, d_rest, d_initial)"),
+    ):
+        assert list(inspect.signature(kind.__call__).parameters) == ["self", *takes, "out", "stream"]
+        text = " ".join((kind.__call__.__doc__ or "").split())
+        assert gives in text
+        assert all(f"{name} [" in text for name in takes)
+
+
+@pytest.mark.emulated
+def test_load_makes_the_kernel_that_the_file_says(
+    launches: list[tuple[Any, ...]], tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "elman_backward.yaml"
+    shape = Shape(2, 4, 1, 16, "float16", "gates")
+    monkeypatch.setattr(gpu, "why_no_gpu", lambda: "this test wants none")
+    result = tune(load_cell("elman"), shape, "h200", direction="backward", top=1, seeds=1, store=None)
+    save(result, path, "elman")
+    forward, backward = load(tuned), load(path)
+    assert isinstance(forward, ForwardKernel)
+    assert isinstance(backward, BackwardKernel)
+    assert backward.config is not None
+    assert (backward.config.direction, backward.shape) == ("backward", shape)
+    r, states, gates, d_states = _inputs(backward, 3, 7)
+    made = backward(r, None, states, gates, d_states)
+    assert made.d_wx.shape == (3, 7, 1, 1, 16)
+    assert len(launches[0]) == 2 + len(BACKWARD_ARGUMENTS)
 
 
 def test_prepared_calls_do_not_pile_up(launches: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch) -> None:

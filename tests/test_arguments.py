@@ -1,0 +1,89 @@
+"""The table of kernel arguments against the generated kernels, and what it says of cells that lack a part."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from kernelgen.arguments import ORDER, arguments_of
+from kernelgen.cells import load_cell
+from kernelgen.cells.language import Cell, Gate, tanh
+from kernelgen.errors import ConfigError
+from kernelgen.hardware import load_profile
+from kernelgen.plan import plan
+from kernelgen.schedules import get
+from kernelgen.schedules.base import Direction
+from kernelgen.shape import Shape
+
+pytestmark = pytest.mark.unit
+
+SHAPE = Shape(3, 5, 2, 16, save="gates")
+BARE = Cell("bare", "No input and no bias", "none", ("h",), (Gate("a", input=False, bias=False),), lambda g, s: {
+    "h": tanh(g.a + s.h)
+})  # fmt: skip
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_the_table_agrees_with_the_generated_kernel(direction: Direction) -> None:
+    cell, profile = load_cell("gru"), load_profile("h200")
+    tiling = plan(cell, SHAPE, profile, top=1, direction=direction)[0]
+    source = get(tiling.schedule).source(cell, SHAPE, profile, tiling)
+    match = re.search(rf"{source.entry}\(([^)]*)\)", source.text)
+    assert match is not None
+    declared = [" ".join(parameter.split()).rpartition(" ") for parameter in match[1].split(",")]
+    kinds = {name: kind for kind, _, name in declared}
+    arguments = arguments_of(cell, SHAPE, direction)
+    assert tuple(kinds) == source.arguments == arguments.order == ORDER[direction]
+    assert [name for name, kind in kinds.items() if kind == "int"] == list(arguments.numbers)
+    for array in (*arguments.inputs, *arguments.outputs):
+        assert kinds[array.name].startswith("const") is not array.written, array.name
+        assert kinds[array.name].endswith("*")
+
+
+def test_shapes_and_numbers_of_a_gru() -> None:
+    """GRU: 4 gates, of which one has no recurrent product and one no input; one state."""
+    cell = load_cell("gru")
+    inputs, rest = len(cell.input_gates), len(cell.gates) - len(cell.input_gates)
+    assert rest
+    forward, backward = arguments_of(cell, SHAPE, "forward"), arguments_of(cell, SHAPE, "backward")
+    shapes = {array.name: array.shape for array in (*forward.inputs, *forward.outputs)}
+    assert shapes["wx"] == (3, 5, inputs, 2, 16)
+    assert shapes["r"] == (len(cell.recurrent_gates), 2, 16, 16)
+    assert shapes["last"] == (1, 3, 2, 16)
+    assert shapes["gates"] == (len(cell.gates), 3, 5, 2, 16)
+    assert (forward.numbers["batch"], forward.numbers["seq"]) == (3, 5)
+    shapes = {array.name: array.shape for array in (*backward.inputs, *backward.outputs)}
+    assert shapes["d_wx"] == (3, 5, inputs, 2, 16)
+    assert shapes["d_rest"] == (rest, 3, 5, 2, 16)
+    assert {array.name for array in backward.inputs if array.optional and not array.empty} == {"initial", "d_last"}
+    assert (
+        next(array for array in backward.outputs if array.name == "d_rest").in_words == "gate, batch, step, head, unit"
+    )
+
+
+def test_what_is_saved_decides_how_many_states_there_are() -> None:
+    cell = load_cell("lstm")
+    for save, count, gates in (("hidden", 1, 0), ("states", 2, 0), ("gates", 2, 4)):
+        shape = Shape(1, 2, 1, 8, save=save)
+        written = {array.name: array for array in arguments_of(cell, shape, "forward").outputs}
+        assert (written["states"].shape[0], written["gates"].shape[0]) == (count, gates)
+        assert written["gates"].empty is not bool(gates)
+        arrays = {array.name: array.shape for array in arguments_of(cell, shape, "backward").inputs}
+        assert (arrays["states"][0], arrays["d_states"][0], arrays["gates"][0]) == (2, count, 4)
+
+
+def test_arrays_without_elements_are_null() -> None:
+    forward, backward = arguments_of(BARE, SHAPE, "forward"), arguments_of(BARE, SHAPE, "backward")
+    assert {"wx", "b"} <= {array.name for array in forward.inputs if array.empty}
+    assert [array.name for array in backward.outputs if array.empty] == ["d_wx"]
+
+
+def test_the_order_is_the_kernels_own() -> None:
+    cell = load_cell("lstm")
+    order = ("seq", "d_wx", "r", "batch")
+    arguments = arguments_of(cell, SHAPE, "backward", order)
+    assert arguments.ordered({"r": 1, "d_wx": 2, "seq": 3, "batch": 4, "states": 5}) == [3, 2, 1, 4]
+    assert [array.name for array in arguments.inputs] == ["r"]
+    with pytest.raises(ConfigError, match=r"no forward kernel takes an argument 'd_wx'; those known are wx, r,"):
+        arguments_of(cell, SHAPE, "forward", order)
