@@ -90,8 +90,8 @@ if __name__ == "__main__":  # the commands of tilesmith stop here: they need the
             print(f"step {done:4}  loss {torch.stack(losses[-50:]).mean():.4f}")
 
     print(
-        "\nOn a GPU this ran the tiling that the cost model ranks first. To measure and choose among them:\n"
+        "\nOn a GPU this ran the tiling that the cost model ranks first. To measure and choose among them there:\n"
         f"tilesmith tune examples/own_cell.py:FASTGRNN --batch {BATCH} --seq {SEQ} --heads {HEADS} "
-        f"--head-dim {HEAD_DIM} --save gates --gpu h200 -o tuned/fastgrnn.yaml\n"
+        f"--head-dim {HEAD_DIM} --direction both --gpu h200 -o tuned/fastgrnn.yaml\n"
         "export TILESMITH_CONFIGS=tuned"
     )
