@@ -121,20 +121,45 @@ def test_the_recurrent_gradient_can_be_cut_and_clipped(cut: bool, clip: float | 
     assert not np.allclose(passed.d_wx, true.d_wx)
 
 
+@pytest.mark.parametrize("name", ["lstm", "gru", "slstm"])
+def test_h_alone_and_gates_computed_again_give_the_same_gradients(name: str) -> None:
+    shape = Shape(3, 40, 2, 4)
+    leaves = tensors(name, shape=shape)
+    states, last = rnn(*leaves, cell=name)
+    outside = [torch.arange(value.numel()).view(value.shape).cos().to(value.dtype) for value in (states[0], last)]
+    wanted = torch.autograd.grad((states[0], last), leaves, outside)
+    for returns in ("hidden", "states"):
+        for recompute in (False, True):
+            made, end = rnn(*leaves, cell=name, returns=returns, recompute=recompute)  # type: ignore[arg-type]
+            assert made.shape == (1 if returns == "hidden" else len(states), *states.shape[1:])
+            torch.testing.assert_close(made, states[: len(made)], rtol=0, atol=0)
+            for gradient, other in zip(torch.autograd.grad((made[0], end), leaves, outside), wanted, strict=True):
+                torch.testing.assert_close(gradient, other, rtol=1e-10, atol=1e-12)
+    with pytest.raises(ConfigError, match="cannot return 'hiden'; did you mean hidden"):
+        rnn(*leaves, cell=name, returns="hiden")  # type: ignore[arg-type]
+
+
 # ---- PyTorch's own checks ----
 
 
 @pytest.mark.parametrize("initial", [True, False])
-def test_opcheck(initial: bool) -> None:
-    leaves = tensors("gru", shape=Shape(2, 2, 1, 2))
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_opcheck(cell: str, initial: bool) -> None:
+    leaves = tensors(cell, shape=Shape(2, 2, 1, 2))
     start = leaves[3] if initial else None
-    torch.library.opcheck(operators._forward, (*leaves[:3], start, "gru", True, False, None))
+    for hidden in (False, True):
+        for keep in ("gates", "states"):
+            torch.library.opcheck(operators._forward, (*leaves[:3], start, cell, hidden, keep, False, None))
     plain = [leaf.detach() for leaf in leaves]
-    torch.library.opcheck(operators._forward, (*plain[:3], None, "gru", False, True, 1.0))
-    states, last, gates = operators._forward(*leaves[:3], start, "gru", True, False, None)
-    saved = (plain[1], plain[3] if initial else None, states.detach(), gates.detach())
-    torch.library.opcheck(operators._backward, (*saved, torch.ones_like(states), None, "gru", False, None))
-    torch.library.opcheck(operators._backward, (*saved, None, torch.ones_like(last), "gru", False, 0.5))
+    torch.library.opcheck(operators._forward, (*plain[:3], None, cell, False, "nothing", True, 1.0))
+    for hidden in (False, True):
+        made = operators._forward(*leaves[:3], start, cell, hidden, "gates", False, None)
+        states, last, others, gates = (tensor.detach() for tensor in made)
+        saved = (plain[1], plain[3] if initial else None, states, others)
+        for source in ((gates, None, None), (None, plain[0], plain[2])):
+            given = (*saved, *source)
+            torch.library.opcheck(operators._backward, (*given, torch.ones_like(states), None, cell, False, None))
+            torch.library.opcheck(operators._backward, (*given, None, torch.ones_like(last), cell, False, 0.5))
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
@@ -181,10 +206,10 @@ def test_a_second_derivative_is_refused() -> None:
 
 
 def test_gates_are_kept_for_gradients_alone() -> None:
-    def kept(*given: Any) -> list[tuple[int, ...]]:
+    def kept(*given: Any, **options: Any) -> list[tuple[int, ...]]:
         shapes = []
         with torch.autograd.graph.saved_tensors_hooks(lambda x: shapes.append(tuple(x.shape)) or x, lambda x: x):
-            rnn(*given)
+            rnn(*given, **options)
         return shapes
 
     leaves = tensors("lstm")
@@ -192,6 +217,11 @@ def test_gates_are_kept_for_gradients_alone() -> None:
     assert kept(*(leaf.detach() for leaf in leaves)) == []
     with torch.no_grad():
         assert kept(*leaves) == []
+    plain = [leaf.detach() for leaf in leaves[1:]]
+    sizes = (SHAPE.batch, SHAPE.seq)
+    again = kept(leaves[0], *plain, recompute=True)
+    assert (4, *sizes, SHAPE.heads, SHAPE.head_dim) not in again
+    assert tuple(leaves[0].shape) in again
 
 
 # ---- cells of one's own, steps, mistakes ----

@@ -137,15 +137,17 @@ def test_the_recurrent_gradient_can_be_cut_and_clipped(cut: bool, clip: float | 
 
 
 def test_opcheck() -> None:
-    leaves = tensors("gru", Shape(3, 4, 2, 32))
+    leaves = tensors("lstm", Shape(3, 4, 2, 32))
     for start in (leaves[3], None):
-        torch.library.opcheck(operators._forward, (*leaves[:3], start, "gru", True, False, None), atol=1e-2, rtol=1e-2)
+        for keep in ("gates", "states"):
+            given = (*leaves[:3], start, "lstm", True, keep, False, None)
+            torch.library.opcheck(operators._forward, given, atol=1e-2, rtol=1e-2)
     plain = [leaf.detach() for leaf in leaves]
-    states, last, gates = operators._forward(*plain, "gru", True, False, None)
-    for d_states, d_last in ((torch.ones_like(states), None), (None, torch.ones_like(last))):
-        torch.library.opcheck(
-            operators._backward, (plain[1], plain[3], states, gates, d_states, d_last, "gru", False, None)
-        )
+    states, last, others, gates = operators._forward(*plain, "lstm", True, "gates", False, None)
+    saved = (plain[1], plain[3], states, others)
+    for source in ((gates, None, None), (None, plain[0], plain[2])):
+        for outside in ((torch.ones_like(states), None), (None, torch.ones_like(last))):
+            torch.library.opcheck(operators._backward, (*saved, *source, *outside, "lstm", False, None))
 
 
 @pytest.mark.parametrize("cell", ["lstm", OWN])

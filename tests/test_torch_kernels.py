@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from kernelgen import parameter_gradients
 from kernelgen import reference as numpy_reference
 from kernelgen.cells import load_cell
 from kernelgen.cells.language import Cell
@@ -22,7 +23,7 @@ from kernelgen.emulator import emulate
 from kernelgen.errors import InfeasibleError
 from kernelgen.hardware import load_profile
 from kernelgen.inputs import random_inputs
-from kernelgen.schedules.base import BACKWARD_ARGUMENTS, FORWARD_ARGUMENTS, Direction, Launch
+from kernelgen.schedules.base import BACKWARD_ARGUMENTS, FORWARD_ARGUMENTS, Launch, Source
 from kernelgen.shape import Shape
 from kernelgen.torch import kernels, rnn
 from kernelgen.torch.choice import candidates, compiled
@@ -30,27 +31,45 @@ from kernelgen.torch.device import DeviceEngine, _Loaded
 
 OWN = str(Path(__file__).parent.parent / "examples" / "own_cell.py") + ":FASTGRNN"
 NAMES = ("wx", "r", "b", "initial")
-OUTPUTS = ("states", "last", "gates", "d_wx", "d_rest", "d_initial")
+OUTPUTS = {
+    "forward": ("states", "others", "last", "gates"),
+    "backward": ("d_wx", "d_rest", "d_initial"),
+    "parameters": ("r_parts", "b_parts"),
+}
 
 
 class Emulated:
     """The engine of CUDA tensors with the emulator in the place of the GPU; remembers what it ran."""
 
     def __init__(self) -> None:
-        self.ran: list[tuple[Direction, str]] = []
+        self.ran: list[tuple[kernels.Kind, str]] = []
 
-    def run(self, cell: Cell, shape: Shape, direction: Direction, arguments: Mapping[str, Tensor | int | None]) -> None:
-        choice = candidates(cell, shape, load_profile("h200"), direction)[0]
+    def run(self, cell: Cell, shape: Shape, kind: kernels.Kind, arguments: Mapping[str, Tensor | int | None]) -> None:
+        source, launch = self._kernel(cell, shape, kind)
         arrays = {name: self._array(value, shape.dtype) for name, value in arguments.items()}
-        written = [name for name in OUTPUTS if arrays.get(name) is not None]
-        if direction == "backward":
-            written = [name for name in written if name.startswith("d_")]
-        emulate(choice.source, choice.launch(shape), arrays, outputs=written)
-        self.ran.append((direction, shape.save))
+        written = [name for name in OUTPUTS[kind] if arrays[name] is not None]
+        earlier = {name: arrays[name].copy() for name in written}
+        emulate(source, launch, arrays, outputs=written)
+        if kind == "backward":  # of the arrays of all steps a kernel writes those it is asked to run
+            ran = np.arange(shape.seq) - arrays["first"]
+            outside = (ran < 0) | (ran >= arrays["steps"])
+            for name in written[:-1]:
+                index = (slice(None),) * (1 if name == "d_wx" else 2) + (outside,)
+                assert np.isnan(arrays[name][index].astype(np.float32)).all()
+                arrays[name][index] = earlier[name][index]
+        self.ran.append((kind, shape.save))
+
+    def _kernel(self, cell: Cell, shape: Shape, kind: kernels.Kind) -> tuple[Source, Launch]:
+        if kind == "parameters":
+            return parameter_gradients.source(cell, shape, "sm_90a"), parameter_gradients.launch(cell, shape)
+        choice = candidates(cell, shape, load_profile("h200"), kind)[0]
+        return choice.source, choice.launch(shape)
 
     def _array(self, value: Tensor | int | None, dtype: str) -> Any:
         if not isinstance(value, Tensor):
             return value
+        if value.dtype is torch.float32:
+            return value.numpy()
         return value.detach().view(torch.int16).numpy().view(numpy_dtype(dtype))
 
 
@@ -90,7 +109,7 @@ def test_the_path_of_cuda_tensors_gives_the_references_gradients(
     d_states, d_last = (draw.uniform(-1, 1, value.shape).astype(numpy_dtype(dtype)) for value in (states, last))
     given = [torch.from_numpy(array.astype(np.float64)).to(states.dtype) for array in (d_states, d_last)]
     made = torch.autograd.grad((states, last), leaves, given)
-    assert emulated.ran == [("forward", "gates"), ("backward", "gates")]
+    assert emulated.ran == [("forward", "gates"), ("backward", "gates"), ("parameters", "hidden")]
 
     arrays = [leaf.detach().double().numpy() for leaf in leaves] + ([] if initial else [None])
     kind = numpy_dtype(dtype)
@@ -104,6 +123,30 @@ def test_the_path_of_cuda_tensors_gives_the_references_gradients(
     wanted = [passed.d_wx, passed.d_r, passed.d_b, passed.d_initial]
     for gradient, want in zip(made, wanted, strict=False):
         close(gradient, want, 2 * limit)  # the saved gates are a kernel's, off by its own error
+
+
+@pytest.mark.emulated
+@pytest.mark.parametrize(("name", "initial"), [("lstm", True), ("gru", False), ("slstm", True)])
+def test_h_alone_and_gates_computed_again(emulated: Emulated, name: str, initial: bool) -> None:
+    shape = Shape(3, 19, 1, 16)
+    leaves = tensors(name, shape)[: 4 if initial else 3]
+    states, last = rnn(*leaves, cell=name)
+    random = np.random.default_rng(2)
+    outside = [torch.from_numpy(random.uniform(-1, 1, v.shape)).to(v.dtype) for v in (states[0], last)]
+    wanted = torch.autograd.grad((states[0], last), leaves, outside)
+    for recompute in (False, True):
+        emulated.ran.clear()
+        made, end = rnn(*leaves, cell=name, returns="hidden", recompute=recompute)
+        torch.testing.assert_close(made[0], states[0], rtol=0, atol=0)
+        assert emulated.ran == [("forward", "states" if recompute else "gates")]
+        gradients = torch.autograd.grad((made[0], end), leaves, outside)
+        pieces = [kind for kind, save in emulated.ran if (kind, save) == ("backward", "hidden")]
+        assert len(pieces) == (19 if recompute else 1) or len(load_cell(name).states) == 1
+        for gradient, other in zip(gradients, wanted, strict=True):
+            close(gradient, other.double().numpy(), 0.03 if recompute else 1e-30)
+    with torch.no_grad():
+        rnn(*leaves, cell=name, returns="hidden")
+    assert emulated.ran[-1][1] == ("hidden" if len(load_cell(name).states) > 1 else "states")
 
 
 @pytest.mark.emulated
@@ -125,7 +168,7 @@ def test_strided_tensors_last_alone_and_no_gradients(emulated: Emulated) -> None
 class Nothing:
     """An engine without a kernel."""
 
-    def run(self, cell: Cell, shape: Shape, direction: Direction, arguments: Mapping[str, Any]) -> None:
+    def run(self, cell: Cell, shape: Shape, kind: kernels.Kind, arguments: Mapping[str, Any]) -> None:
         raise InfeasibleError("these limits clash")
 
 
@@ -158,7 +201,7 @@ def test_the_recurrent_gradient_is_cut_and_clipped_by_kernels(
     states, last = rnn(*leaves, cell="gru", recurrent_cut=cut, recurrent_clip=clip)
     outside = [torch.ones_like(states), torch.full_like(last, 0.5)]
     made = torch.autograd.grad((states, last), leaves, outside)
-    assert [direction for direction, _ in emulated.ran] == ["forward", "backward"]
+    assert [kind for kind, _ in emulated.ran] == ["forward", "backward", "parameters"]
     arrays = [value.detach().double().numpy() for value in (*leaves, *outside)]
     rounded = {"round_h": kind, "round_saved": kind, "round_d_gates": kind}
     passed = numpy_reference.backward(cell.with_gradient(recurrent_cut=cut, recurrent_clip=clip), *arrays, **rounded)
@@ -206,8 +249,8 @@ def test_the_engine_of_cuda_tensors_hands_over_addresses_in_order(monkeypatch: p
     engine = DeviceEngine()
     loads = []
 
-    def load(cell: Cell, shape: Shape, direction: Direction, device: int) -> Any:
-        loads.append((shape.batch, direction))
+    def load(cell: Cell, shape: Shape, kind: kernels.Kind, device: int) -> Any:
+        loads.append((shape.batch, kind))
         return _Loaded(kernel, ("r", "initial", "states", "batch", "seq"), lambda shape: launch)  # type: ignore[arg-type]
 
     monkeypatch.setattr(engine, "_load", load)
@@ -230,7 +273,7 @@ def test_the_engine_of_cuda_tensors_hands_over_addresses_in_order(monkeypatch: p
 def test_that_there_is_no_kernel_is_found_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
     engine, asked = DeviceEngine(), []
 
-    def load(cell: Cell, shape: Shape, direction: Direction, device: int) -> Any:
+    def load(cell: Cell, shape: Shape, kind: kernels.Kind, device: int) -> Any:
         asked.append(shape)
         raise InfeasibleError("these limits clash")
 

@@ -1,9 +1,11 @@
-"""Which kernel serves a shape: the tiling of a tuned configuration, else the model's best that does not spill."""
+"""Which kernel serves a shape: the tiling of a tuned configuration, else the fastest one measured, else the model's
+best; of those, the first that does not spill."""
 
 from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from kernelgen import schedules
 from kernelgen.cells.language import Cell
-from kernelgen.errors import ConfigError
+from kernelgen.errors import ConfigError, StoreError
 from kernelgen.hardware import Profile
 from kernelgen.plan import plan, spread
 from kernelgen.schedules.base import Direction, Launch, Source, Tiling
@@ -20,6 +22,7 @@ from kernelgen.shape import Shape
 if TYPE_CHECKING:
     from kernelgen.compile import Binary
     from kernelgen.config import TunedConfig
+    from kernelgen.trial import Trial
 
 SEARCH_PATH = "TILESMITH_CONFIGS"
 """The environment variable with folders (or files) of tuned configurations, separated as in PATH."""
@@ -28,13 +31,22 @@ TRIED = 8
 """How many of the model's tilings are compiled to find one that does not spill."""
 
 
+MEASURED = 3
+"""How many of the tilings that the store has measured are tried; most often the first is right."""
+
+
 @dataclass(frozen=True)
 class Choice:
-    """A tiling of a schedule and its kernel's source. tuned: the configuration it comes from, None for the model's."""
+    """A tiling of a schedule and its kernel's source.
+
+    tuned: the configuration it comes from; trial: the measurement in the store that it comes from; both None for the
+    model's.
+    """
 
     tiling: Tiling
     source: Source
     tuned: Path | None = None
+    trial: Trial | None = None
 
     def launch(self, shape: Shape) -> Launch:
         """How to start the kernel for any batch and seq."""
@@ -44,20 +56,28 @@ class Choice:
 def candidates(cell: Cell, shape: Shape, profile: Profile, direction: Direction) -> list[Choice]:
     """The kernels worth trying, best first.
 
-    A tuned configuration counts if it was made for the cell, the GPU, the dtype and the sizes apart from seq; only its
-    tiling is taken, since what a kernel writes (shape.save) may differ. Raises InfeasibleError where no schedule has
-    a tiling.
+    First come tuned configurations, then what the store of trials has measured, fastest first, then the model's. The
+    first two count if they were made for the cell, the GPU, the direction, the dtype and the sizes apart from seq; only
+    their tilings are taken, since what a kernel writes (shape.save) may differ. Raises InfeasibleError where no
+    schedule has a tiling.
     """
     tilings = plan(cell, shape, profile, direction=direction)
-    known = {(tiling.schedule, *sorted(tiling.values.items())): tiling for tiling in tilings}
-    choices = []
+    known = {_key(tiling.schedule, tiling.values): tiling for tiling in tilings}
+
+    def choose(tiling: Tiling, tuned: Path | None = None, trial: Trial | None = None) -> Choice:
+        return Choice(tiling, schedules.get(tiling.schedule).source(cell, shape, profile, tiling), tuned, trial)
+
+    choices: dict[_Key, Choice] = {}
     for path, config in _tuned(os.environ.get(SEARCH_PATH, "")):
-        if not _fits(config, cell, shape, profile):
-            continue
-        tiling = known.get((config.schedule, *sorted(config.tiling.items())))
-        if tiling is not None:
-            choices.append(_choice(cell, shape, profile, tiling, path))
-    return choices + [_choice(cell, shape, profile, tiling) for tiling in spread(tilings)[:TRIED]]
+        key = _key(config.schedule, config.tiling)
+        if _fits(config, cell, shape, profile) and key in known and key not in choices:
+            choices[key] = choose(known[key], tuned=path)
+    measured = [trial for trial in _measured(cell, shape, profile, direction) if _key_of(trial) in known]
+    for trial in measured[:MEASURED]:
+        choices.setdefault(_key_of(trial), choose(known[_key_of(trial)], trial=trial))
+    for tiling in spread(tilings)[:TRIED]:
+        choices.setdefault(_key(tiling.schedule, tiling.values), choose(tiling))
+    return list(choices.values())
 
 
 def compiled(cell: Cell, shape: Shape, profile: Profile, direction: Direction) -> tuple[Choice, Binary]:
@@ -76,8 +96,29 @@ def compiled(cell: Cell, shape: Shape, profile: Profile, direction: Direction) -
     return found[0]
 
 
-def _choice(cell: Cell, shape: Shape, profile: Profile, tiling: Tiling, tuned: Path | None = None) -> Choice:
-    return Choice(tiling, schedules.get(tiling.schedule).source(cell, shape, profile, tiling), tuned)
+_Key = tuple[object, ...]
+
+
+def _key(schedule: str, values: Mapping[str, int]) -> _Key:
+    """What tells tilings apart."""
+    return (schedule, *sorted(values.items()))
+
+
+def _key_of(trial: Trial) -> _Key:
+    return _key(trial.schedule, trial.tiling)
+
+
+def _measured(cell: Cell, shape: Shape, profile: Profile, direction: Direction) -> list[Trial]:
+    """What the store has measured, fastest first; nothing, with a warning, where it cannot be read."""
+    from kernelgen.store import Store
+
+    try:
+        with Store(write=False) as store:
+            names = schedules.schedule_names(direction)
+            return store.fastest(fingerprint=cell.fingerprint, shape=shape, gpu=profile.name, schedules=names)
+    except StoreError as error:
+        warnings.warn(f"no measurement is used to choose a kernel: {error}", RuntimeWarning, stacklevel=2)
+        return []
 
 
 def _fits(config: TunedConfig, cell: Cell, shape: Shape, profile: Profile) -> bool:

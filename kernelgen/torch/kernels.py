@@ -1,26 +1,32 @@
-"""Tensors to kernels: the arguments of a forward and of a backward kernel, in their layouts, for any engine."""
+"""Tensors to kernels: the arguments of every kernel, in their layouts, for any engine."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from kernelgen import parameter_gradients as parameter_kernel
 from kernelgen.cells.language import Cell
 from kernelgen.errors import InfeasibleError
 from kernelgen.schedules.base import Direction
 from kernelgen.shape import DTYPES, Shape
 from kernelgen.torch.device import DeviceEngine
 
+Kind = Direction | Literal["parameters"]
+"""A schedule's kernel of that direction, or the one that makes the gradients of R and b."""
+
 
 class Engine(Protocol):
     """What runs a kernel on the tensors of one type of device."""
 
-    def run(self, cell: Cell, shape: Shape, direction: Direction, arguments: Mapping[str, Tensor | int | None]) -> None:
-        """Run a kernel of that direction; arguments as FORWARD_ARGUMENTS or BACKWARD_ARGUMENTS of schedules.base say.
+    def run(self, cell: Cell, shape: Shape, kind: Kind, arguments: Mapping[str, Tensor | int | None]) -> None:
+        """Run a kernel; arguments by the names of FORWARD_ARGUMENTS and BACKWARD_ARGUMENTS of schedules.base, and
+        ARGUMENTS of parameter_gradients.
 
         Outputs are written in place. Raises InfeasibleError where no schedule has a kernel for the shape.
         """
@@ -36,10 +42,33 @@ ALIGNMENT = 16
 _warned: set[tuple[Any, ...]] = set()
 
 
+@dataclass(frozen=True)
+class Saved:
+    """What a forward pass left for the backward one.
+
+    states [K, B, T, H, D]: h, or every state; others [S - K, B, T, H, D]: the rest, None where there is none.
+    gates(first, steps): every gate's sum [G, B, steps, H, D] of the steps first .. first + steps - 1. span: how many
+    steps to ask for at a time.
+    """
+
+    r: Tensor
+    initial: Tensor | None
+    states: Tensor
+    others: Tensor | None
+    gates: Callable[[int, int], Tensor]
+    span: int
+
+
 def forward(
-    cell: Cell, wx: Tensor, r: Tensor, b: Tensor, initial: Tensor | None, *, keep_gates: bool
-) -> tuple[Tensor, Tensor, Tensor | None] | None:
-    """Run a forward kernel: what reference.forward returns, or None where there is none; then a warning says why."""
+    cell: Cell, wx: Tensor, r: Tensor, b: Tensor, initial: Tensor | None, *, known: int, keep: str
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None] | None:
+    """Run a forward kernel, or return None where there is none; then a warning says why.
+
+    wx, r, b, initial as of reference.forward. known: how many states to give out, 1 (h) or all. keep: "nothing",
+    "states" (the others too) or "gates" (the others and the gates' sums), for a backward pass. Returns states
+    [known, B, T, H, D], last [S, B, H, D], others [S - known, B, T, H, D] and gates [G, B, T, H, D], the last two None
+    where there is none to keep.
+    """
     engine, dtype = ENGINES.get(wx.device.type), _name(wx.dtype)
     if engine is None:
         return None
@@ -47,66 +76,93 @@ def forward(
     if dtype not in DTYPES:
         _warn(cell, (heads, dim, dtype), f"kernels compute in {' or '.join(DTYPES)}, not in {dtype}.")
         return None
-    shape = Shape(batch, seq, heads, dim, dtype, "gates" if keep_gates else "states")
-    states = wx.new_empty((len(cell.states), batch, seq, heads, dim))
-    last = wx.new_empty((len(cell.states), batch, heads, dim))
-    gates = wx.new_empty((len(cell.gates), batch, seq, heads, dim)) if keep_gates else None
+    count = len(cell.states)
+    apart = known < count and keep != "nothing"
+    save = "gates" if keep == "gates" else "states" if apart or known == count else "hidden"
+    states = wx.new_empty((known, batch, seq, heads, dim))
+    others = wx.new_empty((count - known, batch, seq, heads, dim)) if apart else None
+    last = wx.new_empty((count, batch, heads, dim))
+    gates = wx.new_empty((len(cell.gates), batch, seq, heads, dim)) if keep == "gates" else None
     arguments = {"wx": _ready(wx), "r": _ready(r), "b": _ready(b), "initial": _ready(initial)}
-    outputs = {"states": states, "last": last, "gates": gates, "batch": batch, "seq": seq}
+    outputs = {"states": states, "others": others, "last": last, "gates": gates, "batch": batch, "seq": seq}
     try:
-        engine.run(cell, shape, "forward", arguments | outputs)
+        engine.run(cell, Shape(batch, seq, heads, dim, dtype, save), "forward", arguments | outputs)
     except InfeasibleError as error:
         _warn(cell, (heads, dim, dtype), str(error))
         return None
-    return states, last, gates
+    return states, last, others, gates
 
 
 def backward(
-    cell: Cell,
-    r: Tensor,
-    initial: Tensor | None,
-    states: Tensor,
-    gates: Tensor,
-    d_states: Tensor | None,
-    d_last: Tensor | None,
-) -> tuple[Tensor, Sequence[Tensor], Tensor] | None:
-    """Run a backward kernel: the gradients of wx [B, T, G_in, H, D], of every gate's sum (G tensors [B, T, H, D]) and
-    of the initial states [S, B, H, D], or None where there is none; then a warning says why.
+    cell: Cell, saved: Saved, d_states: Tensor | None, d_last: Tensor | None
+) -> tuple[Tensor, Tensor | None, Tensor] | None:
+    """Run a backward kernel, or return None where there is none; then a warning says why.
 
-    Arguments as of reference.backward.
+    d_states [K, B, T, H, D], as many as saved.states, and d_last [S, B, H, D]: the gradients of states and last, None
+    for zeros. Returns the gradients of wx [B, T, G_in, H, D], of the sums of the gates without an input
+    [G - G_in, B, T, H, D] (None where every gate has one) and of the initial states [S, B, H, D].
     """
+    states = saved.states
     engine, dtype = ENGINES.get(states.device.type), _name(states.dtype)
     if engine is None or dtype not in DTYPES:  # the forward pass has warned of the dtype
         return None
-    _, batch, seq, heads, dim = states.shape
-    shape = Shape(batch, seq, heads, dim, dtype, "gates")
-    inputs = cell.input_gates
-    rest = [index for index in range(len(cell.gates)) if index not in inputs]
-    d_wx = states.new_empty((batch, seq, len(inputs), heads, dim))
-    d_rest = states.new_empty((len(rest), batch, seq, heads, dim)) if rest else None
-    d_initial = states.new_empty((len(cell.states), batch, heads, dim))
-    arguments = {
-        "r": _ready(r),
-        "initial": _ready(initial),
+    known, batch, seq, heads, dim = states.shape
+    shape = Shape(batch, seq, heads, dim, dtype, "gates" if known == len(cell.states) else "hidden")
+    inputs, rest = len(cell.input_gates), len(cell.gates) - len(cell.input_gates)
+    d_wx = states.new_empty((batch, seq, inputs, heads, dim))
+    d_rest = states.new_empty((rest, batch, seq, heads, dim)) if rest else None
+    arguments: dict[str, Tensor | int | None] = {
+        "r": _ready(saved.r),
+        "initial": _ready(saved.initial),
         "states": _ready(states),
-        "gates": _ready(gates),
+        "others": _ready(saved.others),
         "d_states": torch.zeros_like(states) if d_states is None else _ready(d_states),
-        "d_last": _ready(d_last),
         "d_wx": d_wx if inputs else None,
         "d_rest": d_rest,
-        "d_initial": d_initial,
         "batch": batch,
         "seq": seq,
     }
+    carried = _ready(d_last)
     try:
-        engine.run(cell, shape, "backward", arguments)
+        for end in range(seq, 0, -saved.span):
+            first = max(0, end - saved.span)
+            before = states.new_empty((len(cell.states), batch, heads, dim))
+            piece = {"gates": _ready(saved.gates(first, end - first)), "first": first, "steps": end - first}
+            engine.run(cell, shape, "backward", arguments | piece | {"d_last": carried, "d_initial": before})
+            carried = before
     except InfeasibleError as error:
         _warn(cell, (heads, dim, dtype, "backward"), str(error))
         return None
-    each: dict[int, Tensor] = dict(zip(inputs, d_wx.unbind(2), strict=True))
-    if d_rest is not None:
-        each |= dict(zip(rest, d_rest.unbind(), strict=True))
-    return d_wx, [each[index] for index in range(len(cell.gates))], d_initial
+    assert carried is not None
+    return d_wx, d_rest, carried
+
+
+def parameter_gradients(
+    cell: Cell, d_wx: Tensor, d_rest: Tensor | None, initial: Tensor | None, hidden: Tensor
+) -> tuple[Tensor, Tensor] | None:
+    """The gradients of R and b by a kernel: as of parameters.parameter_gradients; None where there is none."""
+    engine, dtype = ENGINES.get(hidden.device.type), _name(hidden.dtype)
+    if engine is None or dtype not in DTYPES:
+        return None
+    batch, seq, heads, dim = hidden.shape
+    shape = Shape(batch, seq, heads, dim, dtype)
+    parts = parameter_kernel.parts(cell, shape)
+    biases, products = len(cell.bias_gates), len(cell.recurrent_gates)
+    r_parts = hidden.new_empty((parts, products, heads, dim, dim), dtype=torch.float32)
+    b_parts = hidden.new_empty((parts, biases, heads, dim), dtype=torch.float32)
+    arguments = {
+        "d_wx": _ready(d_wx),
+        "d_rest": _ready(d_rest),
+        "hidden": _ready(hidden),
+        "initial": None if initial is None else _ready(initial[0]),
+        "r_parts": r_parts,
+        "b_parts": b_parts if biases else None,
+        "batch": batch,
+        "seq": seq,
+        "parts": parts,
+    }
+    engine.run(cell, shape, "parameters", arguments)
+    return r_parts.sum(0).to(hidden.dtype), b_parts.sum(0).to(hidden.dtype)
 
 
 def _ready(tensor: Tensor | None) -> Tensor | None:

@@ -106,8 +106,8 @@ def _layers(module: Any, cell: str, input: Tensor, hx: tuple[Tensor, ...] | None
         states = None
         if hx is not None:
             states = torch.stack([(state if batched else state.unsqueeze(1))[layer] for state in hx]).unsqueeze(2)
-        every, last = rnn(wx, r, _bias(module, cell, layer, r), states, cell)
-        x = every[0].squeeze(2)
+        every, last = rnn(wx, r, _bias(module, cell, layer, r), states, cell, returns="hidden")
+        x = every.squeeze(0).squeeze(2)
         lasts.append(last.squeeze(2))
     final = torch.stack(lasts, dim=1)
     final = final if batched else final.squeeze(2)

@@ -6,14 +6,15 @@ run kernels where there are any for the tensors' device and dtype (kernels.py), 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from kernelgen.cells.language import Cell
-from kernelgen.errors import TilesmithError
-from kernelgen.torch import kernels, reference
+from kernelgen.errors import ConfigError, TilesmithError, near_names
+from kernelgen.torch import kernels, recompute, reference
 from kernelgen.torch.parameters import parameter_gradients
 from kernelgen.torch.registry import cell_of, differentiated, register
 
@@ -24,6 +25,9 @@ class DoubleBackwardError(TilesmithError):
     """The gradient of a gradient was asked for."""
 
 
+RETURNS = ("states", "hidden")
+
+
 def rnn(
     wx: Tensor,
     r: Tensor,
@@ -31,6 +35,8 @@ def rnn(
     states: Tensor | None = None,
     cell: str | Cell = "lstm",
     *,
+    returns: Literal["states", "hidden"] = "states",
+    recompute: bool = False,
     recurrent_cut: bool = False,
     recurrent_clip: float | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -42,23 +48,27 @@ def rnn(
     float64, and one device for all; inside torch.autocast all are cast to its dtype first.
 
     cell: a library name, ``"path/to/file.py:NAME"``, or a Cell (inside torch.compile: what ``register`` returned for
-    it). recurrent_cut, recurrent_clip: see Cell.with_gradient.
+    it). returns: "states" for every state after every step, "hidden" for h alone, which takes less memory and time.
+    recompute: keep no gates for the backward pass, but compute them again from h, piece by piece: less memory, more
+    time. recurrent_cut, recurrent_clip: see Cell.with_gradient.
 
-    Returns every state after every step [S, B, T, H, D] (the first is h), and the states after the last step
-    [S, B, H, D].
+    Returns the states after every step [K, B, T, H, D] (K is S, or 1 for h alone; the first is h), and every state
+    after the last step [S, B, H, D].
 
     Raises ShapeError for tensors that do not belong together, CellError for an unknown cell or a bound that is not
-    positive, DoubleBackwardError in a backward pass through the backward pass.
+    positive, ConfigError for an unknown ``returns``, DoubleBackwardError in a backward pass through the backward pass.
     """
+    if returns not in RETURNS:
+        raise ConfigError(f"rnn cannot return {returns!r}; {near_names(returns, RETURNS)}")
     kind = wx.device.type
     if torch.is_autocast_enabled(kind):
         dtype = torch.get_autocast_dtype(kind)
         wx, r, b = wx.to(dtype), r.to(dtype), b.to(dtype)
         states = None if states is None else states.to(dtype)
     learning = wx.requires_grad or r.requires_grad or b.requires_grad or (states is not None and states.requires_grad)
-    keep_gates = torch.is_grad_enabled() and learning
+    keep = "nothing" if not (torch.is_grad_enabled() and learning) else "states" if recompute else "gates"
     key = cell if isinstance(cell, str) else register(cell)
-    every, last, _ = _forward(wx, r, b, states, key, keep_gates, recurrent_cut, recurrent_clip)
+    every, last, _, _ = _forward(wx, r, b, states, key, returns == "hidden", keep, recurrent_cut, recurrent_clip)
     return every, last
 
 
@@ -67,7 +77,7 @@ def step(wx: Tensor, r: Tensor, b: Tensor, states: Tensor | None = None, cell: s
 
     Returns the new states [S, B, H, D], to be given to the next step. Raises what ``rnn`` raises.
     """
-    return rnn(wx.unsqueeze(1), r, b, states, cell)[1]
+    return rnn(wx.unsqueeze(1), r, b, states, cell, returns="hidden")[1]
 
 
 def _run_forward(
@@ -76,18 +86,25 @@ def _run_forward(
     b: Tensor,
     initial: Tensor | None,
     cell: str,
-    keep_gates: bool,
+    hidden: bool,
+    keep: str,
     recurrent_cut: bool,
     recurrent_clip: float | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The forward operator: states, last and gates [G, B, T, H, D], the last with no elements if not kept."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The forward operator: states [K, B, T, H, D], last, the other states [S - K, B, T, H, D] and the gates
+    [G, B, T, H, D], the last two with no elements if not kept."""
     definition = _checked(wx, r, b, initial, cell, recurrent_cut, recurrent_clip)
+    known = 1 if hidden else len(definition.states)
     with torch.autocast(wx.device.type, enabled=False):
-        result = kernels.forward(definition, wx, r, b, initial, keep_gates=keep_gates)
+        result = kernels.forward(definition, wx, r, b, initial, known=known, keep=keep)
         if result is None:
-            result = reference.forward(definition, wx, r, b, initial, keep_gates=keep_gates)
-    states, last, gates = result
-    return states, last, wx.new_empty((0,)) if gates is None else gates
+            every, last, gates = reference.forward(definition, wx, r, b, initial, keep_gates=keep == "gates")
+            apart = known < len(definition.states)
+            others = every[known:].clone() if apart and keep != "nothing" else None
+            result = every[:known].clone() if apart else every, last, others, gates
+    states, last, *kept = result
+    others, gates = (wx.new_empty((0,)) if tensor is None else tensor for tensor in kept)
+    return states, last, others, gates
 
 
 def _fake_forward(
@@ -96,18 +113,21 @@ def _fake_forward(
     b: Tensor,
     initial: Tensor | None,
     cell: str,
-    keep_gates: bool,
+    hidden: bool,
+    keep: str,
     recurrent_cut: bool,
     recurrent_clip: float | None,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The forward operator's shapes alone."""
     definition = _checked(wx, r, b, initial, cell, recurrent_cut, recurrent_clip)
     batch, seq, _, heads, dim = wx.shape
     states, gates = len(definition.states), len(definition.gates)
+    known = 1 if hidden else states
     return (
-        wx.new_empty((states, batch, seq, heads, dim)),
+        wx.new_empty((known, batch, seq, heads, dim)),
         wx.new_empty((states, batch, heads, dim)),
-        wx.new_empty((gates, batch, seq, heads, dim) if keep_gates else (0,)),
+        wx.new_empty((states - known, batch, seq, heads, dim) if known < states and keep != "nothing" else (0,)),
+        wx.new_empty((gates, batch, seq, heads, dim) if keep == "gates" else (0,)),
     )
 
 
@@ -126,56 +146,108 @@ def _checked(
     return definition
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    """What the forward operator leaves for the backward one: R, the initial states, the states and the gates."""
-    _, r, _, initial, *options = inputs
-    cell, keep_gates, *gradient = options
-    states, _, gates = output
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
+    """What the forward operator leaves for the backward one: R, the states, and the gates or what they come from."""
+    wx, r, b, initial, cell, _, keep, *gradient = inputs
+    states, _, others, gates = output
     ctx.options = (cell, *gradient)
-    ctx.kept = keep_gates
-    ctx.mark_non_differentiable(gates)
+    ctx.keep = keep
+    ctx.mark_non_differentiable(others, gates)
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(r, initial, states, gates)
+    again = (None, wx, b) if keep == "states" else (gates, None, None)
+    ctx.save_for_backward(r, initial, states, others, *again)
 
 
-def _differentiate(ctx: Any, d_states: Tensor | None, d_last: Tensor | None, _: Tensor | None) -> tuple[Any, ...]:
+def _differentiate(
+    ctx: Any, d_states: Tensor | None, d_last: Tensor | None, _: Tensor | None, __: Tensor | None
+) -> tuple[Any, ...]:
     """The forward operator's gradients: of wx, r, b and the initial states."""
-    if not ctx.kept:
-        raise TilesmithError("tilesmith::rnn_forward kept no gates, so it has no gradient; call it through rnn()")
-    r, initial, states, gates = ctx.saved_tensors
-    d_wx, d_r, d_b, d_initial = _backward(r, initial, states, gates, d_states, d_last, *ctx.options)
-    return d_wx, d_r, d_b, None if initial is None else d_initial, None, None, None, None
+    if ctx.keep == "nothing":
+        raise TilesmithError("tilesmith::rnn_forward kept nothing, so it has no gradient; call it through rnn()")
+    saved = ctx.saved_tensors
+    d_wx, d_r, d_b, d_initial = _backward(*saved, d_states, d_last, *ctx.options)
+    return d_wx, d_r, d_b, None if saved[1] is None else d_initial, None, None, None, None, None
 
 
 def _run_backward(
     r: Tensor,
     initial: Tensor | None,
     states: Tensor,
-    gates: Tensor,
+    others: Tensor,
+    gates: Tensor | None,
+    wx: Tensor | None,
+    b: Tensor | None,
     d_states: Tensor | None,
     d_last: Tensor | None,
     cell: str,
     recurrent_cut: bool,
     recurrent_clip: float | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The backward operator: the gradients of wx, r, b and the initial states."""
+    """The backward operator: the gradients of wx, r, b and the initial states. gates, or wx and b to compute them."""
     definition = differentiated(cell, recurrent_cut, recurrent_clip)
+    hidden, rest = states[0], others if others.numel() else None
     with torch.autocast(states.device.type, enabled=False):
-        result = kernels.backward(definition, r, initial, states, gates, d_states, d_last)
+        sums, span = _gates(definition, r, initial, hidden, gates, wx, b)
+        result = kernels.backward(definition, kernels.Saved(r, initial, states, rest, sums, span), d_states, d_last)
         if result is None:
-            d_gates, d_initial = reference.backward(definition, r, initial, states, gates, d_states, d_last)
-            d_wx = d_gates[list(definition.input_gates)].permute(1, 2, 0, 3, 4).contiguous()
-            result = d_wx, d_gates.unbind(), d_initial
-        d_wx, each, d_initial = result
-        d_r, d_b = parameter_gradients(definition, d_wx, each, initial, states)
+            result = _by_reference(definition, r, initial, states, rest, sums, d_states, d_last)
+        d_wx, d_rest, d_initial = result
+        made = kernels.parameter_gradients(definition, d_wx, d_rest, initial, hidden)
+        d_r, d_b = made or parameter_gradients(definition, d_wx, d_rest, initial, hidden)
     return d_wx, d_r, d_b, d_initial
+
+
+def _gates(
+    cell: Cell,
+    r: Tensor,
+    initial: Tensor | None,
+    hidden: Tensor,
+    gates: Tensor | None,
+    wx: Tensor | None,
+    b: Tensor | None,
+) -> tuple[Callable[[int, int], Tensor], int]:
+    """The gates' sums of any steps, and how many steps to ask for at a time."""
+    seq = hidden.shape[1]
+    if gates is not None:
+        kept = gates
+        return lambda first, steps: kept[:, :, first : first + steps], seq
+    assert wx is not None
+    assert b is not None
+    inputs, biases = wx, b
+    return (
+        lambda first, steps: recompute.gate_sums(cell, inputs, r, biases, initial, hidden, first, steps),
+        recompute.span(cell, seq),
+    )
+
+
+def _by_reference(
+    cell: Cell,
+    r: Tensor,
+    initial: Tensor | None,
+    states: Tensor,
+    others: Tensor | None,
+    gates: Callable[[int, int], Tensor],
+    d_states: Tensor | None,
+    d_last: Tensor | None,
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """What kernels.backward returns, by the PyTorch loop."""
+    every = states if others is None else torch.cat([states, others])
+    if d_states is not None and others is not None:
+        d_states = torch.cat([d_states, torch.zeros_like(others)])
+    d_gates, d_initial = reference.backward(cell, r, initial, every, gates(0, states.shape[2]), d_states, d_last)
+    rest = [index for index in range(len(cell.gates)) if index not in cell.input_gates]
+    d_wx = d_gates[list(cell.input_gates)].permute(1, 2, 0, 3, 4).contiguous()
+    return d_wx, d_gates[rest] if rest else None, d_initial
 
 
 def _fake_backward(
     r: Tensor,
     initial: Tensor | None,
     states: Tensor,
-    gates: Tensor,
+    others: Tensor,
+    gates: Tensor | None,
+    wx: Tensor | None,
+    b: Tensor | None,
     d_states: Tensor | None,
     d_last: Tensor | None,
     cell: str,
@@ -184,12 +256,12 @@ def _fake_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The backward operator's shapes alone."""
     definition = cell_of(cell)
-    count, batch, seq, heads, dim = states.shape
+    _, batch, seq, heads, dim = states.shape
     return (
         states.new_empty((batch, seq, len(definition.input_gates), heads, dim)),
         torch.empty_like(r, memory_format=torch.contiguous_format),
         states.new_empty((len(definition.bias_gates), heads, dim)),
-        states.new_empty((count, batch, heads, dim)),
+        states.new_empty((len(definition.states), batch, heads, dim)),
     )
 
 
@@ -208,14 +280,15 @@ _forward = torch.library.custom_op(
     "tilesmith::rnn_forward",
     _run_forward,
     mutates_args=(),
-    schema=f"(Tensor wx, Tensor r, Tensor b, Tensor? initial, {_OPTIONS.format('bool keep_gates, ')})"
-    " -> (Tensor, Tensor, Tensor)",
+    schema=f"(Tensor wx, Tensor r, Tensor b, Tensor? initial, {_OPTIONS.format('bool hidden, str keep, ')})"
+    " -> (Tensor, Tensor, Tensor, Tensor)",
 )
 _backward = torch.library.custom_op(
     "tilesmith::rnn_backward",
     _run_backward,
     mutates_args=(),
-    schema="(Tensor r, Tensor? initial, Tensor states, Tensor gates, Tensor? d_states, Tensor? d_last, "
+    schema="(Tensor r, Tensor? initial, Tensor states, Tensor others, Tensor? gates, Tensor? wx, Tensor? b, "
+    "Tensor? d_states, Tensor? d_last, "
     f"{_OPTIONS.format('')}) -> (Tensor, Tensor, Tensor, Tensor)",
 )
 _forward.register_fake(_fake_forward)
