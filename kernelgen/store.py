@@ -9,7 +9,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,32 +39,39 @@ _TABLES = (
 )
 _BUSY_SECONDS = 30.0
 _VERDICTS = "('measured', 'failed', 'rejected')"
+_STANDS = (
+    "NOT EXISTS (SELECT 1 FROM trials AS later WHERE later.source_hash = t.source_hash AND later.gpu = t.gpu AND "
+    f"later.shape = t.shape AND later.id > t.id AND later.status IN {_VERDICTS})"
+)
 
 
 class Store:
     """Trials are only ever added; what was learned last about a kernel counts.
 
-    path: the SQLite file; by default ``trials.sqlite`` in the user's cache. It and its folder are made when needed.
-    A file or folder that cannot be written can still be read (``read_only`` tells), and a missing one in such a place
-    is an empty store. A trial is on the disk when ``add`` returns. Safe to share between threads; another process
-    opens its own. Use it as a context manager, or call ``close``.
+    path: the SQLite file; by default ``trials.sqlite`` in the user's cache. It and its folder are made when needed,
+    unless write is false: then the store is only read, and waits for nobody who writes. A file or folder that cannot be
+    written can still be read (``read_only`` tells), and a missing one in such a place is an empty store. A trial is on
+    the disk when ``add`` returns. Safe to share between threads; another process opens its own. Use it as a context
+    manager, or call ``close``.
 
     Raises StoreError for a file that is damaged, of another program or of a newer tilesmith.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, *, write: bool = True) -> None:
         self.path = cache_root() / "trials.sqlite" if path is None else path
         self._lock = threading.RLock()
-        self._obstacle = ""
+        self._obstacle = "" if write else "it was opened for reading only"
         self._closed = False
         self._database: sqlite3.Connection | None = None
         with self._explained("open"):
             try:
-                self._database = self._open_for_writing()
+                if write:
+                    self._database = self._open_for_writing()
             except (OSError, sqlite3.OperationalError) as error:
                 if not _is_obstacle(error):
                     raise
                 self._obstacle = _reason(error)
+            if self._obstacle:
                 self._database = self._open_for_reading()
 
     @property
@@ -159,12 +166,29 @@ class Store:
             cell=cell, shape=shape, gpu=gpu, fingerprint=fingerprint, schedule=schedule, status="measured"
         )
         found = self._read(
-            f"SELECT record FROM trials AS t WHERE {where} AND NOT EXISTS (SELECT 1 FROM trials AS later WHERE "
-            "later.source_hash = t.source_hash AND later.gpu = t.gpu AND later.shape = t.shape AND later.id > t.id "
-            f"AND later.status IN {_VERDICTS}) ORDER BY median_ms, id DESC LIMIT 1",
-            values,
+            f"SELECT record FROM trials AS t WHERE {where} AND {_STANDS} ORDER BY median_ms, id DESC LIMIT 1", values
         )
         return found[0] if found else None
+
+    def fastest(self, *, fingerprint: str, shape: Shape, gpu: str, schedules: Collection[str]) -> list[Trial]:
+        """The measured trials of a cell at the sizes of ``shape``, with any seq and save, by their time for a step.
+
+        Those that save what ``shape`` does come first; the others' times are of another kernel. A kernel counts with
+        its last verdict, as in best. Raises StoreError.
+        """
+        where, values = _conditions(fingerprint=fingerprint, gpu=gpu, status="measured")
+        sizes = f'[{shape.batch},%,{shape.heads},{shape.head_dim},"{shape.dtype}",%'
+        names = ", ".join("?" * len(schedules))
+        found = self._read(
+            f"SELECT record FROM trials AS t WHERE {where} AND shape LIKE ? AND schedule IN ({names}) AND {_STANDS}",
+            [*values, sizes, *schedules],
+        )
+
+        def order(trial: Trial) -> tuple[bool, float]:
+            assert trial.measurement is not None
+            return trial.shape.save != shape.save, trial.measurement.median_ms / trial.shape.seq
+
+        return sorted(found, key=order)
 
     def close(self) -> None:
         """Close the file. A closed store can be neither read nor written."""

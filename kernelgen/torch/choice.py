@@ -63,21 +63,21 @@ def candidates(cell: Cell, shape: Shape, profile: Profile, direction: Direction)
     """
     tilings = plan(cell, shape, profile, direction=direction)
     known = {_key(tiling.schedule, tiling.values): tiling for tiling in tilings}
-
-    def choose(tiling: Tiling, tuned: Path | None = None, trial: Trial | None = None) -> Choice:
-        return Choice(tiling, schedules.get(tiling.schedule).source(cell, shape, profile, tiling), tuned, trial)
-
-    choices: dict[_Key, Choice] = {}
+    measured = [trial for trial in _measured(cell, shape, profile, direction) if _key_of(trial) in known]
+    found: dict[_Key, tuple[Path | None, Trial | None]] = {}
     for path, config in _tuned(os.environ.get(SEARCH_PATH, "")):
         key = _key(config.schedule, config.tiling)
-        if _fits(config, cell, shape, profile) and key in known and key not in choices:
-            choices[key] = choose(known[key], tuned=path)
-    measured = [trial for trial in _measured(cell, shape, profile, direction) if _key_of(trial) in known]
+        if key in known and _fits(config, cell, shape, profile):
+            found.setdefault(key, (path, None))
     for trial in measured[:MEASURED]:
-        choices.setdefault(_key_of(trial), choose(known[_key_of(trial)], trial=trial))
+        found.setdefault(_key_of(trial), (None, trial))
     for tiling in spread(tilings)[:TRIED]:
-        choices.setdefault(_key(tiling.schedule, tiling.values), choose(tiling))
-    return list(choices.values())
+        found.setdefault(_key(tiling.schedule, tiling.values), (None, None))
+
+    def source(tiling: Tiling) -> Source:
+        return schedules.get(tiling.schedule).source(cell, shape, profile, tiling)
+
+    return [Choice(known[key], source(known[key]), *origin) for key, origin in found.items()]
 
 
 def compiled(cell: Cell, shape: Shape, profile: Profile, direction: Direction) -> tuple[Choice, Binary]:
