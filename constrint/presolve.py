@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from constrint.congruence import tighten
 from constrint.differences import contradiction
 from constrint.domains import Domain, divisors, listed, size
 from constrint.expr import Expr
@@ -133,7 +134,9 @@ def _shorten(program: Program, core: Any) -> int:
         program.codes[:] = [code for number, code in enumerate(program.codes) if not state.entailed[number]]
         program.domains[:] = domains
         if not again:
-            return 0
+            again, conflict = tighten(program.codes, program.domains, program.why)
+            if conflict or not again:
+                return conflict
 
 
 def _root(program: Program, core: Any) -> State | NativeRoot:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -106,7 +106,7 @@ class Program:
     room: int = 0
 
 
-def reasons(code: Code, why: Sequence[int]) -> int:
+def reasons(code: Code, why: Sequence[int] | Mapping[int, int]) -> int:
     """The constraint itself, and the reasons of the domains of its variables."""
     result = 1 << code.source
     for v in code.variables:
