@@ -1,0 +1,133 @@
+"""What the worker does with a candidate, on a GPU of host memory whose kernels the emulator runs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kernelgen import bench, gpu, launcher, measure
+from kernelgen.bench import Candidate, Outcome, _Cases
+from kernelgen.cases import Case
+from kernelgen.cells import load_cell
+from kernelgen.dtypes import numpy_dtype
+from kernelgen.emulator import emulate
+from kernelgen.errors import ValidationError
+from kernelgen.hardware import load_profile
+from kernelgen.plan import plan
+from kernelgen.schedules import get
+from kernelgen.schedules.base import Direction, Launch, Source
+from kernelgen.shape import Shape
+from kernelgen.trial import Measurement
+from kernelgen.validate import gpu_cases
+
+pytestmark = pytest.mark.emulated
+
+SHAPE = Shape(3, 4, 1, 16, "float16", "gates")
+PROFILE = load_profile("h200")
+
+
+class HostGpu:
+    """Buffers by address, and the kernel that is loaded; where idle is set, it ends without doing anything."""
+
+    def __init__(self) -> None:
+        self.buffers: dict[int, Any] = {}
+        self.source = Source("", "", "")
+        self.written: tuple[str, ...] = ()
+        self.launches = 0
+        self.idle = False
+
+    def buffer(self, size: int) -> Any:
+        memory = np.zeros(size, np.uint8)
+        made = SimpleNamespace(
+            pointer=int(memory.ctypes.data),
+            memory=memory,
+            fill=lambda byte: memory.fill(byte),
+            upload=lambda array: memory.__setitem__(slice(None), np.frombuffer(array.tobytes(), np.uint8)),
+            download=lambda array: array.view(np.uint8).reshape(-1).__setitem__(slice(None), memory),
+            close=lambda: self.buffers.pop(int(memory.ctypes.data)),
+        )
+        self.buffers[made.pointer] = made
+        return made
+
+    def start(self, stream: object, launch: Launch, *values: Any) -> None:
+        """Run the kernel as the driver would: by the order of its arguments."""
+        self.launches += 1
+        if self.idle:
+            return
+        arguments: dict[str, Any] = {}
+        for name, value in zip(self.source.arguments, values, strict=True):
+            if isinstance(value, np.int32):
+                arguments[name] = value
+            else:
+                memory = self.buffers[value].memory if value else None
+                arguments[name] = None if memory is None else memory.view(numpy_dtype(SHAPE.dtype))
+        outputs = [name for name in self.written if arguments[name] is not None]
+        emulate(self.source, launch, arguments, outputs=outputs)
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[HostGpu]:
+    """Put it in the place of GPU 0."""
+    made = HostGpu()
+    kernel = SimpleNamespace(prepare=lambda index: None, start=made.start)
+    monkeypatch.setattr(gpu, "DeviceBuffer", made.buffer)
+    monkeypatch.setattr(gpu, "current", lambda index: contextlib.nullcontext())
+    monkeypatch.setattr(launcher, "DeviceKernel", lambda *_: kernel)
+    monkeypatch.setattr(launcher, "launch_config", lambda launch: launch)
+    monkeypatch.setattr(launcher, "stream_of", lambda handle: handle)
+    monkeypatch.setattr(measure, "measure", lambda start, seconds: start(0) or Measurement(1.0, 1.0, 1.0, 1))
+    yield made
+    bench._State.cases = ()
+
+
+def kernel(host: HostGpu, name: str, direction: Direction, shape: Shape = SHAPE) -> tuple[tuple[Case, Case], Candidate]:
+    """A cell's kernel, loaded, with the cases that it is tried on."""
+    cell = load_cell(name)
+    tiling = plan(cell, shape, PROFILE, top=1, direction=direction)[0]
+    schedule = get(tiling.schedule)
+    host.source = schedule.source(cell, shape, PROFILE, tiling)
+    cases = gpu_cases(cell, shape, direction=direction)
+    host.written = tuple(argument.name for argument in cases[0].arguments.outputs)
+    return cases, Candidate.of(b"", host.source, [schedule.launch(case.shape, tiling) for case in cases])
+
+
+@pytest.mark.parametrize(
+    ("name", "direction", "outputs"),
+    [
+        ("lstm", "forward", {"h", "c", "last", "gates"}),
+        ("lstm", "backward", {"d_wx", "d_initial"}),
+        ("gru", "backward", {"d_wx", "d_rest", "d_initial"}),
+    ],
+)
+def test_a_right_kernel_is_proved_and_measured(
+    host: HostGpu, name: str, direction: Direction, outputs: set[str]
+) -> None:
+    cases, candidate = kernel(host, name, direction)
+    assert bench.run(_Cases(cases, 0)) is None
+    outcome = bench.run(candidate)
+    assert isinstance(outcome, Outcome)
+    assert set(outcome.errors) == outputs
+    assert 0 <= max(outcome.errors.values()) <= cases[0].tolerance
+    assert outcome.measurement == Measurement(1.0, 1.0, 1.0, 1)
+    assert host.launches == 3
+    assert bench.run(replace(candidate, measure_seconds=0)) == Outcome(outcome.errors, None)
+    bench.run(_Cases((), 0))
+    assert host.buffers == {}
+
+
+def test_a_wrong_backward_kernel_is_refused(host: HostGpu) -> None:
+    cases, candidate = kernel(host, "elman", "backward")
+    bench.run(_Cases(cases, 0))
+    host.idle = True
+    with pytest.raises(ValidationError, match="192 of 192 elements of d_wx were never written"):
+        bench.run(candidate)
+    host.idle = False
+    _, other = kernel(host, "elman_relu", "backward")  # takes the same arrays
+    with pytest.raises(ValidationError, match="d_wx differs from the reference"):
+        bench.run(other)

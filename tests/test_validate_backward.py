@@ -1,0 +1,190 @@
+"""Cases of backward kernels: their reference, how gradients compare, and validation in the emulator."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kernelgen import dtypes, reference
+from kernelgen.arguments import arguments_of
+from kernelgen.cases import Case, make_case
+from kernelgen.cells import load_cell
+from kernelgen.cells.language import Cell, Gate, tanh
+from kernelgen.errors import ValidationError
+from kernelgen.hardware import load_profile
+from kernelgen.plan import plan
+from kernelgen.schedules import get
+from kernelgen.shape import Shape
+from kernelgen.validate import emulate_source, validate_emulated
+
+pytestmark = pytest.mark.unit
+
+SHAPE = Shape(3, 5, 2, 8, "float16", "gates")
+BARE = Cell(
+    "bare",
+    "No input and no bias",
+    "none",
+    ("h",),
+    (Gate("a", input=False, bias=False),),
+    lambda gate, state: {"h": 0.5 * state.h + 0.5 * tanh(gate.a)},
+)
+
+
+@pytest.fixture(scope="module")
+def case() -> Case:
+    """A case with every kind of output: GRU has a gate without an input."""
+    return make_case(load_cell("gru"), SHAPE, 0, direction="backward")
+
+
+def _right(case: Case) -> dict[str, Any]:
+    dtype = dtypes.numpy_dtype(case.shape.dtype)
+    return {name: array.astype(dtype) for name, array in case.expected.items()}
+
+
+def _array(case: Case, name: str) -> Any:
+    array = case.inputs[name]
+    assert array is not None
+    return array
+
+
+def test_the_reference_reads_what_a_kernel_reads(case: Case) -> None:
+    """The gradients from the saved arrays alone, step by step, as the definition says."""
+    from kernelgen.emit.numpy import numpy_backward
+
+    cell, shape = load_cell("gru"), case.shape
+    dtype = np.float16
+    given = {name: _array(case, name).astype(np.float64) for name in case.inputs if case.inputs[name] is not None}
+    step, r = numpy_backward(cell), given["r"]
+    carried = given["d_last"]
+    d_gates = np.zeros((len(cell.gates), shape.batch, shape.seq, shape.heads, shape.head_dim))
+    for t in reversed(range(shape.seq)):
+        before = given["states"][:, :, t - 1] if t else given["initial"]
+        made, back = step(list(given["gates"][:, :, t]), list(before), list(carried + given["d_states"][:, :, t]))
+        d_gates[:, :, t] = np.stack(made).astype(dtype)
+        carried = np.stack(back)
+        for index, gate in enumerate(cell.recurrent_gates):
+            carried[0] += np.einsum("bhd,hdp->bhp", d_gates[gate, :, t], r[index])
+    inputs = list(cell.input_gates)
+    rest = [gate for gate in range(len(cell.gates)) if gate not in inputs]
+    np.testing.assert_allclose(case.expected["d_wx"], np.moveaxis(d_gates[inputs], 0, 2), rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(case.expected["d_rest"], d_gates[rest], rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(case.expected["d_initial"], carried, rtol=1e-3, atol=1e-6)
+
+
+def test_inputs_have_the_shapes_of_the_table_and_the_dtype(case: Case) -> None:
+    for argument in case.arguments.inputs:
+        if not argument.empty:
+            array = _array(case, argument.name)
+            assert (array.shape, array.dtype, array.flags.c_contiguous) == (argument.shape, np.float16, True)
+    bare = make_case(load_cell("gru"), SHAPE, 0, direction="backward", optional=False, batch=2, seq=3)
+    assert bare.inputs["initial"] is None
+    assert bare.inputs["d_last"] is None
+    assert _array(bare, "states").shape == (1, 2, 3, 2, 8)
+    hidden = make_case(load_cell("lstm"), replace(SHAPE, save="hidden"), 0, direction="backward")
+    assert (_array(hidden, "states").shape[0], _array(hidden, "d_states").shape[0]) == (2, 1)
+    again = make_case(load_cell("gru"), SHAPE, 0, direction="backward")
+    assert np.array_equal(_array(again, "d_states"), _array(case, "d_states"))
+
+
+def test_a_right_gradient_passes_and_every_output_is_poisoned(case: Case) -> None:
+    errors = case.compare(_right(case))
+    assert list(errors) == ["d_wx", "d_rest", "d_initial"]
+    assert all(0 <= error < 3e-4 for error in errors.values())
+    outputs = case.poisoned_outputs()
+    written = {argument.name: argument.shape for argument in case.arguments.outputs}
+    assert {name: array.shape for name, array in outputs.items() if array is not None} == written
+    for name in written:
+        with pytest.raises(ValidationError, match=f"elements of {name} were never written"):
+            case.compare(_right(case) | {name: outputs[name]})
+
+
+@pytest.mark.parametrize(
+    ("name", "index", "axes"),
+    [
+        ("d_wx", (2, 3, 1, 1, 7), "batch, step, gate, head, unit"),
+        ("d_rest", (0, 2, 4, 0, 1), "gate, batch, step, head, unit"),
+        ("d_initial", (0, 1, 1, 2), "state, batch, head, unit"),
+    ],
+)
+def test_one_wrong_element_is_found_and_named(case: Case, name: str, index: tuple[int, ...], axes: str) -> None:
+    outputs = _right(case)
+    outputs[name][index] += 1
+    with pytest.raises(ValidationError) as caught:
+        case.compare(outputs)
+    message = str(caught.value)
+    assert f"{name}[{', '.join(map(str, index))}] ({axes})" in message
+    assert ": 1 of" in message or "; 1 of" in message
+
+
+def test_the_first_difference_is_first_in_time(case: Case) -> None:
+    outputs = _right(case)
+    outputs["d_wx"][0, 4, 0, 0, 0] += 1
+    outputs["d_wx"][2, 1, 1, 1, 3] += 1
+    with pytest.raises(ValidationError, match=r"d_wx\[2, 1, 1, 1, 3\].*2 of 720"):
+        case.compare(outputs)
+
+
+def test_a_gradient_may_err_by_more_than_a_state_but_not_by_much() -> None:
+    for dtype in ("bfloat16", "float16"):
+        forward, backward = (dtypes.tolerance(dtype, 1024, direction) for direction in ("forward", "backward"))  # type: ignore[arg-type]
+        assert forward < backward < 3 * forward
+        assert backward < 5e-3
+
+
+def test_only_huge_gradients_may_have_an_element_on_the_other_side_of_a_kink() -> None:
+    assert dtypes.far_elements(1 << 30, "forward") == 0
+    assert dtypes.far_elements((1 << 20) - 1, "backward") == 0
+    assert dtypes.far_elements(5 << 20, "backward") == 5
+    shape = Shape(16, 1024, 1, 64, "float16")
+    arguments = arguments_of(load_cell("elman"), shape, "backward")
+    expected = {array.name: np.ones(array.shape, np.float32) for array in arguments.outputs if not array.empty}
+    large = Case(shape, "backward", 0, ("h",), arguments, {}, expected)
+    outputs = _right(large)
+    outputs["d_wx"][3, 500, 0, 0, 9] = 3
+    assert 0 < large.compare(outputs)["d_wx"] < large.tolerance
+    outputs["d_wx"][3, 500, 0, 0, 10] = 3
+    with pytest.raises(ValidationError, match=r"d_wx\[3, 500, 0, 0, 9\].*2 of 1,048,576"):
+        large.compare(outputs)
+
+
+# ---- in the emulator ----
+
+
+@pytest.mark.emulated
+@pytest.mark.parametrize("save", ["hidden", "gates"])
+@pytest.mark.parametrize("cell", [load_cell("lstm"), load_cell("gru"), BARE], ids=lambda cell: str(cell.name))
+def test_backward_kernels_are_right_in_the_emulator(cell: Cell, save: str) -> None:
+    shape, profile = Shape(3, 9, 1, 16, "bfloat16", save), load_profile("h200")
+    tiling = plan(cell, shape, profile, top=1, direction="backward")[0]
+    found = validate_emulated(cell, shape, tiling, profile, (0, 1))
+    assert (found.where, found.seeds, found.batch, found.seq) == ("emulator", 2, 3, 5)
+    assert found.tolerance == dtypes.tolerance("bfloat16", 5, "backward")
+    assert 0 <= found.worst <= found.tolerance
+    written = arguments_of(cell, shape, "backward").outputs
+    assert list(found.errors) == [argument.name for argument in written if not argument.empty]
+
+
+@pytest.mark.emulated
+def test_a_wrong_backward_source_is_found() -> None:
+    cell, profile = load_cell("elman"), load_profile("h200")
+    shape = Shape(2, 4, 1, 16, save="gates")
+    tiling = plan(cell, shape, profile, top=1, direction="backward")[0]
+    schedule = get(tiling.schedule)
+    source = schedule.source(load_cell("elman_relu"), shape, profile, tiling)
+    with pytest.raises(ValidationError, match=r"d_wx differs from the reference.*seed 0"):
+        emulate_source(cell, shape, source, lambda s: schedule.launch(s, tiling), (0,), direction="backward")
+
+
+def test_the_reference_of_a_cell_with_neither_input_nor_bias() -> None:
+    made = make_case(BARE, SHAPE, 0, direction="backward")
+    assert list(made.expected) == ["d_rest", "d_initial"]
+    forward = make_case(BARE, SHAPE, 0)
+    assert forward.inputs["wx"] is None
+    assert forward.inputs["b"] is None
+    result = reference.forward(
+        BARE, np.zeros((3, 5, 0, 2, 8)), _array(forward, "r"), np.zeros((0, 2, 8)), _array(forward, "initial")
+    )
+    assert np.abs(result.states - forward.expected["states"]).max() < 1e-2
