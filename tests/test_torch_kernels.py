@@ -259,7 +259,7 @@ def test_the_engine_of_cuda_tensors_hands_over_addresses_in_order(monkeypatch: p
     monkeypatch.setattr("kernelgen.launcher.stream_of", lambda handle: f"stream {handle}")
     monkeypatch.setattr("kernelgen.launcher.launch_config", lambda launch: launch)
     r, states = torch.zeros(1), torch.zeros(1)
-    arguments: dict[str, Tensor | int | None] = {"states": states, "r": r, "initial": None, "seq": 5, "batch": 2}
+    arguments: dict[str, Tensor | int | None] = {"initial": None, "states": states, "r": r, "seq": 5, "batch": 2}
     cell = load_cell("elman")
     engine.run(cell, Shape(2, 5, 1, 4), "forward", arguments)
     engine.run(cell, Shape(2, 9, 1, 4), "forward", arguments)

@@ -51,9 +51,7 @@ class DeviceEngine:
         from kernelgen import gpu
         from kernelgen.launcher import launch_config, stream_of
 
-        r = arguments["r"]
-        assert isinstance(r, torch.Tensor)
-        device = r.get_device()
+        device = next(value.get_device() for value in arguments.values() if isinstance(value, torch.Tensor))
         loaded = self._kernel(cell, shape, kind, device)
         values = [arguments[name] for name in loaded.arguments]
         plain = [_plain(value, np.int32) for value in values]
