@@ -13,11 +13,12 @@ import itertools
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from constrint import intervals
+from constrint.domains import size
 from constrint.engine import Answer
 from constrint.errors import ConstrintError, TimeLimit
 from constrint.native import SAFE, fits
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 
 TABLE_LIMIT = 1 << 16
 """A power is stated as a table of base, exponent and result; its domains may multiply to this many rows."""
-
+BATCH = 1024
+"""Solutions that are listed together, and sorted by preference."""
 
 TOO_LARGE = "CP-SAT cannot hold numbers beyond 2**61, which this problem may reach; use the native engine"
 
@@ -312,24 +314,31 @@ class CpSatQuestion:
         return Answer("feasible", solution, sign * value, False, bound)
 
     def solutions(self, order: Mapping[str, bool]) -> Iterator[Solution]:
-        """All of them are found before the first is given: CP-SAT enumerates in no order."""
+        """CP-SAT enumerates in no order. So where there are more than BATCH solutions, the domain of the most preferred
+        variable is halved, and the better half comes first."""
         program, _ = presolve(self.problem)
-        if program is None:
-            return
-        names = [program.names.index(name) for name in order]
-        found = self._all(program, None)
-        found.sort(
-            key=lambda row: tuple(-row[v] if large else row[v] for v, large in zip(names, order.values(), strict=True))
-        )
-        for row in found:
-            yield dict(zip(program.names, row, strict=True))
+        waiting = [] if program is None else [program]
+        while waiting:
+            part = waiting.pop()
+            found = self._all(part, None, BATCH)
+            places = [(part.names.index(name), large) for name, large in order.items()]
+            if len(found) > BATCH:
+                v, large = next((v, large) for v, large in places if part.domains[v][0] != part.domains[v][-1])
+                middle = size(part.domains[v]) // 2
+                halves = part.domains[v][:middle], part.domains[v][middle:]
+                # The last one is taken up first.
+                for half in halves if large else halves[::-1]:
+                    waiting.append(replace(part, domains=[*part.domains[:v], half, *part.domains[v + 1 :]]))
+                continue
+            for row in sorted(found, key=lambda row: [-row[v] if large else row[v] for v, large in places]):
+                yield dict(zip(part.names, row, strict=True))
 
     def count(self, time_limit: float | None) -> int:
         program, _ = presolve(self.problem)
         return 0 if program is None else len(self._all(program, _deadline(time_limit)))
 
-    def _all(self, program: Program, deadline: float | None) -> list[tuple[int, ...]]:
-        """Every solution, in no order."""
+    def _all(self, program: Program, deadline: float | None, most: int | None = None) -> set[tuple[int, ...]]:
+        """Every solution; where there are more than ``most``, so many and one more."""
         from ortools.sat.python import cp_model
 
         model = Model(program)
@@ -338,11 +347,13 @@ class CpSatQuestion:
         class Collect(cp_model.CpSolverSolutionCallback):  # type: ignore[misc]
             def on_solution_callback(self) -> None:
                 found.add(tuple(self.value(variable) for variable in model.variables))
+                if most is not None and len(found) > most:
+                    self.stop_search()
 
         status, _ = _solve(model, deadline, Collect())
-        if status == "unknown" or status == "feasible":
+        if status in ("unknown", "feasible") and not (most is not None and len(found) > most):
             raise TimeLimit("the time limit passed before every solution was found")
-        return list(found)
+        return found
 
 
 def _bound(reported: float, least: int) -> int:

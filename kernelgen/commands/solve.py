@@ -100,7 +100,11 @@ def _answer(
         return {"status": "feasible" if count else "infeasible", "count": count}
     if question == "explain":
         core = problem.explain(time_limit=seconds, engine=engine)
-        return {"status": "infeasible" if core else "feasible", "core": [constraint.label for constraint in core]}
+        return {
+            "status": "infeasible" if core else "feasible",
+            "core": [constraint.label for constraint in core],
+            "definitions": [constraint.label for constraint in core.definitions],
+        }
     if best is not None:
         return _best(problem, best, maximize, engine, seconds)
     result = problem.solve(time_limit=seconds, engine=engine)
@@ -148,6 +152,10 @@ def _print(answer: dict[str, Any]) -> None:
     if answer.get("core"):
         click.echo("infeasible: these constraints cannot hold together, and without any one of them the others can:")
         for label in answer["core"]:
+            click.echo(f"  {label}")
+        if answer["definitions"]:
+            click.echo("where, by definition:")
+        for label in answer["definitions"]:
             click.echo(f"  {label}")
         return
     click.echo(f"{status} ({seconds:.3f} s)")

@@ -7,11 +7,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import textwrap
 import time
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import pytest
+from random_problems import random_problem
 
 import constrint.engine
 from constrint import Problem, TimeLimit, divides, has_core
@@ -98,27 +98,45 @@ def test_an_anytime_answer_satisfies_and_its_bound_holds() -> None:
     assert result.objective <= result.bound
 
 
+ENDLESS = """
+import signal
+from constrint import Problem
+signal.signal(signal.SIGINT, signal.default_int_handler)
+p = Problem("endless")
+x = [p.variable(f"x{i}", range(2, 200)) for i in range(14)]
+p.add(sum(a * a * b for a, b in zip(x, x[1:])) % 1_000_003 == 5)
+p.add(sum(a * b * b for a, b in zip(x, x[2:])) % 1_000_033 == 77)
+print("ready", flush=True)
+try:
+    QUESTION
+except KeyboardInterrupt:
+    print("stopped", flush=True)
+"""
+
+
 @needs_core
-def test_ctrl_c_stops_the_core() -> None:
-    script = textwrap.dedent("""
-        import signal
-        from constrint import Problem
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        p = Problem("endless")
-        x = [p.variable(f"x{i}", range(1, 200)) for i in range(14)]
-        total = sum(a * a * b for a, b in zip(x, x[1:]))
-        p.add(total % 1000003 == 5)
-        print("ready", flush=True)
-        try:
-            p.count()
-        except KeyboardInterrupt:
-            print("stopped", flush=True)
-    """)
+@pytest.mark.parametrize(
+    "question",
+    [
+        "p.count()",
+        "p.solve()",
+        "p.explain()",
+        "p.best(minimize=x[0] * x[5] - x[3])",
+        "next(p.solutions())",
+        "p.solve(engine='python')",
+        "p.solve(engine='cp-sat')",
+    ],
+)
+def test_ctrl_c_stops_every_question(question: str) -> None:
+    script = ENDLESS.replace("QUESTION", question)
+    if "cp-sat" in question:
+        # Its import must not meet the signal.
+        script = "import ortools.sat.python.cp_model\n" + script
     child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     try:
         assert child.stdout is not None
         assert child.stdout.readline() == "ready\n"
-        time.sleep(0.3)
+        time.sleep(0.5)
         child.send_signal(signal.SIGINT)
         output, _ = child.communicate(timeout=20)
         assert output == "stopped\n"
@@ -170,3 +188,19 @@ def test_without_the_core_python_answers(monkeypatch: pytest.MonkeyPatch) -> Non
     p.add(divides(x, 36))
     assert not has_core()
     assert [s["x"] for s in p.solutions()] == [1, 2, 3, 4, 6, 9, 12, 18]
+
+
+def test_cp_sat_lists_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In order of preference, and without all of them at hand."""
+    large = Problem("large")
+    x, y = large.variable("x", range(10**6)), large.variable("y", range(10**6))
+    large.add(x + y >= 1000)
+    start = time.perf_counter()
+    first = list(islice(large.solutions(prefer=[("x", "max")], engine="cp-sat"), 3))
+    assert first == [{"x": 10**6 - 1, "y": y} for y in range(3)]
+    assert time.perf_counter() - start < 20
+    monkeypatch.setattr("constrint.cpsat.BATCH", 5)
+    for seed in range(8):
+        p = random_problem(300_000 + seed, 200)
+        prefer = [("x1", "max"), ("x0", "min")]
+        assert list(p.solutions(prefer=prefer, engine="cp-sat")) == list(p.solutions(prefer=prefer)), seed
