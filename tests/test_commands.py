@@ -6,59 +6,16 @@ import json
 import os
 import resource
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from command_line import LSTM, ROOT, fine, own_cell, process, refused, run
 
-from kernelgen import tune
-from kernelgen.commands import main
-from kernelgen.config import load_config
+from kernelgen.schedules import schedule_names
 
 pytestmark = pytest.mark.unit
-
-ROOT = Path(__file__).parent.parent
-LSTM = "lstm --gpu h200 --batch 16 --seq 1024 --heads 12 --head-dim 64 --dtype bfloat16"
-ELMAN = "elman --gpu h200 --batch 2 --seq 4 --heads 1 --head-dim 16"
-ERROR = "Error: "
-
-
-def run(arguments: str, *more: object) -> Result:
-    """Run a command in this process. Nothing but SystemExit may come out of it."""
-    result = CliRunner().invoke(main, [*arguments.split(), *map(str, more)], prog_name="tilesmith")
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
-
-
-def fine(arguments: str, *more: object) -> str:
-    """Run a command that must succeed; its stdout."""
-    result = run(arguments, *more)
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
-def refused(arguments: str, *more: object) -> str:
-    """Run a command that must be refused: status 2, nothing on stdout, one message on stderr; the message."""
-    result = run(arguments, *more)
-    assert result.exit_code == 2, result.output
-    assert result.stdout == ""
-    assert result.stderr.count(ERROR) == 1
-    assert "Traceback" not in result.stderr
-    return result.stderr.split(ERROR, 1)[1]
-
-
-def process(*arguments: object, module: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run a command in a process of its own."""
-    start = [sys.executable, "-m", "kernelgen.commands"] if module else [sys.executable, "cli.py"]
-    return subprocess.run(
-        [*start, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False, **options
-    )
-
 
 # ---- help and start-up ----
 
@@ -128,20 +85,10 @@ def test_cells_lists_and_shows_equations() -> None:
 
 
 def test_a_cell_of_ones_own_is_planned(tmp_path: Path) -> None:
-    file = _own_cell(tmp_path)
+    file = own_cell(tmp_path)
     assert "leaky" in fine("cells show", f"{file}:LEAKY")
     tilings = json.loads(fine("plan --gpu h200 --batch 2 --seq 4 --head-dim 16 --json", f"{file}:LEAKY"))
     assert tilings
-
-
-def _own_cell(folder: Path) -> Path:
-    file = folder / "mine.py"
-    file.write_text(
-        "from kernelgen.cells.language import Cell, Gate, tanh\n"
-        "LEAKY = Cell('leaky', 'Leaky', 'none', ('h',), (Gate('a'),), "
-        "lambda gate, state: {'h': 0.5 * state.h + 0.5 * tanh(gate.a)})\n"
-    )
-    return file
 
 
 def test_plan_prints_the_keys_it_promises_best_first() -> None:
@@ -152,6 +99,16 @@ def test_plan_prints_the_keys_it_promises_best_first() -> None:
     assert times == sorted(times)
     assert json.loads(fine(f"plan {LSTM} --json --top 2")) == tilings[:2]
     assert "resident" in fine(f"plan {LSTM} --top 3")
+
+
+def test_plan_ranks_backward_kernels_too() -> None:
+    tilings = json.loads(fine(f"plan {LSTM} --direction backward --json"))
+    assert {tiling["schedule"] for tiling in tilings} <= set(schedule_names("backward"))
+    hidden = json.loads(fine(f"plan {LSTM} --direction backward --save hidden --json"))
+    assert len(hidden) >= len(tilings)  # gradients of h alone need less
+    result = run(f"plan {LSTM} --direction backward --top 3")
+    assert result.exit_code == 0
+    assert "backward tilings of lstm" in result.stderr
 
 
 # ---- solve ----
@@ -264,6 +221,12 @@ def test_solve_refuses_two_questions_and_conditions_as_objectives(problem: Path)
         ("tune lstm --gpu h200 --batch 1 --seq 1 --head-dim 16 --budget -1", "--budget"),
         ("tune lstm --gpu h200 --batch 1 --seq 1 --head-dim 16 -o lstm.txt", ".yaml"),
         ("tune lstm --gpu h200 --batch 1 --seq 1 --head-dim 16 -o cli.py/lstm.yaml", "not a folder"),
+        (
+            "tune lstm --gpu h200 --batch 1 --seq 1 --head-dim 16 --direction both --save hidden",
+            "--save hidden does not",
+        ),
+        ("tune lstm --gpu h200 --batch 1 --seq 1 --head-dim 16 --direction back", "'forward', 'backward', 'both'"),
+        ("plan lstm --gpu h200 --batch 1 --seq 1 --head-dim 16 --direction both", "'forward', 'backward'"),
         ("validate nothing.yaml", "cannot read nothing.yaml"),
         ("validate nothing.yaml --seeds 0", "--seeds"),
         ("show nothing.yaml", "cannot read nothing.yaml"),
@@ -310,100 +273,3 @@ def test_a_foreign_yaml_and_another_schema_version_are_refused(tuned: Path, tmp_
         assert "schema version 99" in refused(command, newer)
     copy.with_suffix(".cu").write_text("another source")
     assert "tune again" in refused("show", copy).lower()
-
-
-# ---- tune, show and validate ----
-
-
-@pytest.mark.emulated
-def test_tune_show_and_validate_a_cell_of_ones_own(tmp_path: Path) -> None:
-    file, output = _own_cell(tmp_path), tmp_path / "out" / "leaky.yaml"
-    result = run("tune --gpu h200 --batch 2 --seq 4 --head-dim 16 --top 2 --seeds 1", f"{file}:LEAKY", "-o", output)
-    assert result.exit_code == 0, result.output
-    assert "first valid kernel after" in result.stderr
-    assert "validated in the emulator against float64" in result.stdout
-    assert "wrote" in result.stdout
-    assert sorted(path.name for path in output.parent.iterdir()) == ["leaky.cu", "leaky.cubin", "leaky.yaml"]
-    file.unlink()  # the YAML holds what it needs
-    shown = fine("show", output)
-    assert "resident" in shown
-    assert output.with_suffix(".cu").read_text().strip() in shown
-    checked = run("validate --emulate --seeds 2", output)
-    assert checked.exit_code == 0, checked.output
-    assert "valid in the emulator" in checked.stdout
-    assert "2 inputs" in checked.stdout
-
-
-@pytest.mark.emulated
-def test_validate_refuses_a_kernel_that_is_not_right(tuned: Path, tmp_path: Path) -> None:
-    import hashlib
-
-    copy = tmp_path / tuned.name
-    for suffix in (".yaml", ".cu", ".cubin"):
-        shutil.copy(tuned.with_suffix(suffix), copy.with_suffix(suffix))
-    source = copy.with_suffix(".cu").read_text()
-    wrong = source.replace("tanh(", "sigmoid(")
-    assert wrong != source
-    copy.with_suffix(".cu").write_text(wrong)
-    digest = load_config(tuned).files.source_sha256
-    copy.write_text(copy.read_text().replace(digest, hashlib.sha256(wrong.encode()).hexdigest()))
-    message = refused("validate --emulate --seeds 1", copy)
-    assert "differs from the reference" in message
-    assert "expected" in message
-
-
-def test_an_interrupted_tune_ends_with_130_after_saving(
-    tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from dataclasses import replace
-
-    real = tune.tune
-    monkeypatch.setattr("kernelgen.gpu.why_no_gpu", lambda: "this test wants none")
-
-    def interrupted(*arguments: Any, **options: Any) -> tune.TuneResult:
-        return replace(real(*arguments, **options | {"store": None}), interrupted=True)
-
-    monkeypatch.setattr(tune, "tune", interrupted)
-    output = tmp_path / "elman.yaml"
-    result = run(f"tune {ELMAN} --top 1 --seeds 1", "-o", output)
-    assert result.exit_code == 130
-    assert "best so far" in result.stderr
-    assert output.exists()
-
-    def at_once(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(tune, "tune", at_once)
-    result = run(f"tune {ELMAN}", "-o", tmp_path / "none.yaml")
-    assert result.exit_code == 130
-    assert not (tmp_path / "none.yaml").exists()
-
-
-def test_ctrl_c_in_a_process_of_its_own_is_130_without_a_traceback(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "kernelgen.commands", "tune", *ELMAN.split(), "--top", "400", "--again", "-o"]
-    started = subprocess.Popen(
-        [*command, str(tmp_path / "elman.yaml")],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "TILESMITH_CACHE": str(tmp_path / "cache"), "CUDA_VISIBLE_DEVICES": "-1"},
-    )
-    until = time.monotonic() + 60
-    while not (tmp_path / "cache" / "trials.sqlite").exists() and time.monotonic() < until:
-        time.sleep(0.02)
-    started.send_signal(signal.SIGINT)
-    _, errors = started.communicate(timeout=60)
-    assert started.returncode == 130, errors
-    assert "interrupted" in errors
-    assert "Traceback" not in errors
-
-
-def test_a_read_only_cache_costs_a_warning_not_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = tmp_path / "cache"
-    cache.write_text("a file, where a folder should be")
-    monkeypatch.setenv("TILESMITH_CACHE", str(cache))
-    monkeypatch.setattr("kernelgen.gpu.why_no_gpu", lambda: "this test wants none")
-    result = run(f"tune {ELMAN} --top 1 --seeds 1", "-o", tmp_path / "elman.yaml")
-    assert result.exit_code == 0, result.output
-    assert result.stderr.count("warning: cannot write to the store") == 1
-    assert (tmp_path / "elman.yaml").exists()

@@ -22,6 +22,7 @@ from kernelgen.attempt import objection
 from kernelgen.bench import Bench
 from kernelgen.cells import load_cell
 from kernelgen.compile import Report
+from kernelgen.dtypes import tolerance
 from kernelgen.errors import EmulationError, LaunchError, ProfileError, StoreError, ValidationError
 from kernelgen.hardware import load_profile
 from kernelgen.schedules.base import Resources
@@ -191,6 +192,26 @@ def test_auto_without_a_gpu_names_the_profiles(no_gpu: None) -> None:
     assert tune.resolve_gpu("a100")[1] is None
 
 
+@pytest.mark.emulated
+def test_a_backward_kernel_is_tuned_and_known_the_next_time(
+    no_gpu: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store(tmp_path / "trials.sqlite") as store:
+        events: list[Event] = []
+        result = _tune(store, events, direction="backward")
+        assert (result.direction, result.best.trial.status) == ("backward", "valid")
+        assert result.best.trial.validation is not None
+        assert set(result.best.trial.validation.errors) == {"d_wx", "d_initial"}
+        assert "backward tilings of elman fit h200" in events[0].message
+        assert all(trial.schedule.endswith("_backward") for trial in store.trials())
+        config = tune.save(result, tmp_path / "elman_backward.yaml", "elman")
+        assert (config.direction, config.entry) == ("backward", "tilesmith_backward")
+        monkeypatch.setattr(validate, "emulate_source", _never)
+        assert _tune(store, direction="backward").best.remembered
+        with pytest.raises(AssertionError, match="should not be called"):
+            _tune(store)  # forward is another kernel
+
+
 # ---- tuning with a GPU, played by runners.pretend ----
 
 
@@ -223,6 +244,23 @@ def test_the_fastest_valid_kernel_wins_whatever_else_happens(
     assert firsts[0].seconds <= result.seconds
     config = tune.save(result, tmp_path / "elman.yaml", "elman")
     assert config.measured == result.best.trial.measurement
+
+
+def test_backward_kernels_are_measured_like_forward_ones(
+    played: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write_script(monkeypatch, tmp_path, "wrong 0.5 0.3 0.4")
+    given: list[Any] = []
+    monkeypatch.setattr(Bench, "use", lambda self, cases: given.extend(cases) or setattr(self, "cases", tuple(cases)))
+    with Store(tmp_path / "trials.sqlite") as store:
+        result = _tune(store, top=4, direction="backward")
+        assert [trial.status for trial in result.trials] == ["failed", "measured", "measured", "measured"]
+        best = store.best(cell="elman", shape=SMALL, gpu="h200", schedule="resident_backward")
+    assert best is not None
+    assert (result.best.rank, best.tiling) == (3, result.best.tiling.values)
+    assert [(case.direction, list(case.expected)) for case in given] == [("backward", ["d_wx", "d_initial"])] * 2
+    assert result.best.trial.validation is not None
+    assert result.best.trial.validation.tolerance == tolerance("bfloat16", SMALL.seq, "backward")
 
 
 def test_measured_kernels_are_not_measured_again(played: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

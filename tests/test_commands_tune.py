@@ -1,0 +1,174 @@
+"""tilesmith tune, show and validate: what they write, print and refuse."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import ELMAN, ROOT, fine, own_cell, refused, run
+
+from kernelgen import tune
+from kernelgen.config import load_config
+from kernelgen.store import Store
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.mark.emulated
+def test_tune_show_and_validate_a_cell_of_ones_own(tmp_path: Path) -> None:
+    file, output = own_cell(tmp_path), tmp_path / "out" / "leaky.yaml"
+    result = run("tune --gpu h200 --batch 2 --seq 4 --head-dim 16 --top 2 --seeds 1", f"{file}:LEAKY", "-o", output)
+    assert result.exit_code == 0, result.output
+    assert "first valid kernel after" in result.stderr
+    assert "validated in the emulator against float64" in result.stdout
+    assert "wrote" in result.stdout
+    assert sorted(path.name for path in output.parent.iterdir()) == ["leaky.cu", "leaky.cubin", "leaky.yaml"]
+    file.unlink()  # the YAML holds what it needs
+    shown = fine("show", output)
+    assert "resident" in shown
+    assert output.with_suffix(".cu").read_text().strip() in shown
+    checked = run("validate --emulate --seeds 2", output)
+    assert checked.exit_code == 0, checked.output
+    assert "valid in the emulator" in checked.stdout
+    assert "2 inputs" in checked.stdout
+
+
+@pytest.mark.emulated
+def test_both_directions_of_a_cell_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kernelgen.gpu.why_no_gpu", lambda: "this test wants none")
+    monkeypatch.setenv("TILESMITH_CACHE", str(tmp_path / "cache"))
+    file, output = own_cell(tmp_path), tmp_path / "out" / "mine.yaml"
+    result = run(
+        "tune --gpu h200 --batch 2 --seq 4 --head-dim 16 --top 2 --seeds 1 --direction both",
+        f"{file}:LEAKY",
+        "-o",
+        output,
+    )
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("first valid kernel after") == 2
+    assert "relative error d_wx" in result.stdout
+    backward = output.with_name("mine_backward.yaml")
+    assert f"wrote {backward}, mine_backward.cu and mine_backward.cubin" in result.stdout
+    assert len(list(output.parent.iterdir())) == 6
+    file.unlink()  # the YAML holds what it needs
+    for path, direction in ((output, "forward"), (backward, "backward")):
+        config = load_config(path)
+        assert (config.direction, config.shape.save) == (direction, "gates")
+        shown = fine("show", path)
+        assert f"direction  {direction}" in shown
+        assert f"tilesmith_{direction}(" in shown
+        checked = run("validate --emulate --seeds 2", path)
+        assert checked.exit_code == 0, checked.output
+        assert f"valid in the emulator, {direction}: B=2 T=4, 2 inputs" in checked.stdout
+    with Store() as store:
+        directions = {schedule.endswith("_backward") for schedule in (trial.schedule for trial in store.trials())}
+        assert directions == {False, True}
+
+
+@pytest.mark.emulated
+def test_one_direction_is_written_where_one_would_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kernelgen.gpu.why_no_gpu", lambda: "this test wants none")
+    monkeypatch.chdir(tmp_path)
+    fine(f"tune {ELMAN} --top 1 --seeds 1 --direction backward")
+    config = load_config(tmp_path / "elman_backward.yaml")
+    assert (config.direction, config.shape.save) == ("backward", "gates")
+    fine(f"tune {ELMAN} --top 1 --seeds 1 --direction backward --save hidden -o named.yaml")
+    config = load_config(tmp_path / "named.yaml")
+    assert (config.direction, config.shape.save) == ("backward", "hidden")
+
+
+def test_ctrl_c_in_the_first_direction_ends_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    real = tune.tune
+    monkeypatch.setattr("kernelgen.gpu.why_no_gpu", lambda: "this test wants none")
+
+    def interrupted(*arguments: Any, **options: Any) -> tune.TuneResult:
+        return replace(real(*arguments, **options | {"store": None}), interrupted=True)
+
+    monkeypatch.setattr(tune, "tune", interrupted)
+    result = run(f"tune {ELMAN} --top 1 --seeds 1 --direction both", "-o", tmp_path / "elman.yaml")
+    assert result.exit_code == 130
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elman.cu", "elman.cubin", "elman.yaml"]
+
+
+@pytest.mark.emulated
+def test_validate_refuses_a_kernel_that_is_not_right(tuned: Path, tmp_path: Path) -> None:
+    import hashlib
+
+    copy = tmp_path / tuned.name
+    for suffix in (".yaml", ".cu", ".cubin"):
+        shutil.copy(tuned.with_suffix(suffix), copy.with_suffix(suffix))
+    source = copy.with_suffix(".cu").read_text()
+    wrong = source.replace("tanh(", "sigmoid(")
+    assert wrong != source
+    copy.with_suffix(".cu").write_text(wrong)
+    digest = load_config(tuned).files.source_sha256
+    copy.write_text(copy.read_text().replace(digest, hashlib.sha256(wrong.encode()).hexdigest()))
+    message = refused("validate --emulate --seeds 1", copy)
+    assert "differs from the reference" in message
+    assert "expected" in message
+
+
+def test_an_interrupted_tune_ends_with_130_after_saving(
+    tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    real = tune.tune
+    monkeypatch.setattr("kernelgen.gpu.why_no_gpu", lambda: "this test wants none")
+
+    def interrupted(*arguments: Any, **options: Any) -> tune.TuneResult:
+        return replace(real(*arguments, **options | {"store": None}), interrupted=True)
+
+    monkeypatch.setattr(tune, "tune", interrupted)
+    output = tmp_path / "elman.yaml"
+    result = run(f"tune {ELMAN} --top 1 --seeds 1", "-o", output)
+    assert result.exit_code == 130
+    assert "best so far" in result.stderr
+    assert output.exists()
+
+    def at_once(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tune, "tune", at_once)
+    result = run(f"tune {ELMAN}", "-o", tmp_path / "none.yaml")
+    assert result.exit_code == 130
+    assert not (tmp_path / "none.yaml").exists()
+
+
+def test_ctrl_c_in_a_process_of_its_own_is_130_without_a_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "kernelgen.commands", "tune", *ELMAN.split(), "--top", "400", "--again", "-o"]
+    started = subprocess.Popen(
+        [*command, str(tmp_path / "elman.yaml")],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TILESMITH_CACHE": str(tmp_path / "cache"), "CUDA_VISIBLE_DEVICES": "-1"},
+    )
+    until = time.monotonic() + 60
+    while not (tmp_path / "cache" / "trials.sqlite").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    started.send_signal(signal.SIGINT)
+    _, errors = started.communicate(timeout=60)
+    assert started.returncode == 130, errors
+    assert "interrupted" in errors
+    assert "Traceback" not in errors
+
+
+def test_a_read_only_cache_costs_a_warning_not_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path / "cache"
+    cache.write_text("a file, where a folder should be")
+    monkeypatch.setenv("TILESMITH_CACHE", str(cache))
+    monkeypatch.setattr("kernelgen.gpu.why_no_gpu", lambda: "this test wants none")
+    result = run(f"tune {ELMAN} --top 1 --seeds 1", "-o", tmp_path / "elman.yaml")
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("warning: cannot write to the store") == 1
+    assert (tmp_path / "elman.yaml").exists()
