@@ -15,9 +15,11 @@ from kernelgen.bench import Bench, Candidate
 from kernelgen.cases import Case, make_case
 from kernelgen.cells import load_cell
 from kernelgen.compile import compile_source
+from kernelgen.config import load_config, read_cubin, read_source
+from kernelgen.dtypes import tolerance
 from kernelgen.errors import LaunchError
 from kernelgen.hardware import Profile
-from kernelgen.schedules.base import FORWARD_ENTRY, Launch, Source
+from kernelgen.schedules.base import FORWARD_ENTRY, Direction, Launch, Source
 from kernelgen.shape import Shape
 from kernelgen.store import Store
 from kernelgen.tune import TuneResult, resolve_gpu, save, tune
@@ -41,6 +43,16 @@ def tuned_full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TuneResu
     """An LSTM at full size, tuned for this GPU with a few candidates."""
     path = tmp_path_factory.mktemp("full") / "lstm.yaml"
     result = tune(load_cell("lstm"), FULL, top=4, budget=60, store=None)
+    save(result, path, "lstm")
+    return path, result
+
+
+@pytest.fixture(scope="module")
+def tuned_backward(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TuneResult]:
+    """Its backward kernel, for gradients of both states."""
+    path = tmp_path_factory.mktemp("full") / "lstm_backward.yaml"
+    shape = replace(FULL, save="gates")
+    result = tune(load_cell("lstm"), shape, direction="backward", top=4, budget=60, store=None)
     save(result, path, "lstm")
     return path, result
 
@@ -74,23 +86,33 @@ def test_tuning_measures_and_proves_at_full_size(tuned_full: tuple[Path, TuneRes
     assert result.first_valid < 30
 
 
+def test_backward_kernels_are_measured_and_proved_at_full_size(tuned_backward: tuple[Path, TuneResult]) -> None:
+    _, result = tuned_backward
+    trial = result.best.trial
+    assert result.direction == "backward"
+    assert trial.status == "measured"
+    assert trial.measurement is not None
+    assert trial.validation is not None
+    assert 0.05 < trial.measurement.median_ms < 20
+    assert (trial.validation.where, trial.validation.seq) == ("gpu", FULL.seq)
+    assert set(trial.validation.errors) == {"d_wx", "d_initial"}
+    assert trial.validation.worst <= trial.validation.tolerance == tolerance("bfloat16", FULL.seq, "backward")
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
 @pytest.mark.parametrize("save_what", ["hidden", "states", "gates"])
 @pytest.mark.parametrize("cell", ["lstm", "gru", "elman", "elman_relu", "slstm"])
-def test_every_cell_tunes(cell: str, save_what: str, tmp_path: Path) -> None:
+def test_every_cell_tunes(cell: str, save_what: str, direction: Direction, tmp_path: Path) -> None:
     with Store(tmp_path / "trials.sqlite") as store:
-        result = tune(load_cell(cell), replace(SMALL, save=save_what), top=2, store=store)
+        result = tune(load_cell(cell), replace(SMALL, save=save_what), direction=direction, top=2, store=store)
     assert result.best.trial.status == "measured"
 
 
 def _candidate(body: str, profile: Profile) -> Candidate:
-    """A kernel with the forward signature and another body."""
-    text = (
-        f'extern "C" __global__ void {FORWARD_ENTRY}(const void* wx, const void* r, const void* b, '
-        f"const void* initial, unsigned* states, void* last, void* gates, int batch, int seq) {{ {body} }}\n"
-    )
-    source = Source(text, FORWARD_ENTRY, profile.arch)
-    launch = Launch((1, 1, 1), 32, 0)
-    return Candidate(compile_source(source, cache=None).cubin, FORWARD_ENTRY, profile.arch, (launch,))
+    """A kernel with another body than a forward one's."""
+    text = f'extern "C" __global__ void {FORWARD_ENTRY}(const void* wx, unsigned* states, int seq) {{ {body} }}\n'
+    source = Source(text, FORWARD_ENTRY, profile.arch, ("wx", "states", "seq"))
+    return Candidate.of(compile_source(source, cache=None).cubin, source, [Launch((1, 1, 1), 32, 0)])
 
 
 def test_faults_and_hangs_are_survived(profile: Profile) -> None:
@@ -133,10 +155,11 @@ def _numpy(tensor: Any, like: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return back.view(like.dtype)
 
 
-def _outputs(result: runtime.Forward, case: Case) -> dict[str, Any]:
-    like = case.inputs["wx"]
+def _outputs(result: runtime.Forward | runtime.Backward, case: Case) -> dict[str, Any]:
+    """What a kernel wrote, without what it does not write."""
+    like = case.inputs["r"]
     assert like is not None
-    return {name: _numpy(getattr(result, name), like) for name in ("states", "last")}
+    return {name: _numpy(tensor, like) for name, tensor in result._asdict().items() if tensor is not None}
 
 
 def test_a_loaded_kernel_on_pytorch(tuned_full: tuple[Path, TuneResult]) -> None:
@@ -160,6 +183,45 @@ def test_a_loaded_kernel_on_pytorch(tuned_full: tuple[Path, TuneResult]) -> None
         kernel(inputs["wx"].cpu(), inputs["r"], inputs["b"])
     with pytest.raises(LaunchError, match="float32"):
         kernel(inputs["wx"], inputs["r"].float(), inputs["b"])
+
+
+def test_a_loaded_backward_kernel_on_pytorch(tuned_backward: tuple[Path, TuneResult]) -> None:
+    torch = _module("torch")
+    kernel = runtime.load(tuned_backward[0])
+    assert isinstance(kernel, runtime.BackwardKernel)
+    for batch, seq, optional in ((16, 1024, True), (5, 33, False), (16, 1, True)):
+        case = make_case(
+            load_cell("lstm"), kernel.shape, 7, direction="backward", batch=batch, seq=seq, optional=optional
+        )
+        inputs = {name: _torch(case.inputs[name]) for name in ("r", "initial", "states", "gates", "d_states", "d_last")}
+        result = kernel(**inputs)
+        assert result.d_rest is None
+        assert case.compare(_outputs(result, case))["d_wx"] <= 1e-2
+        stream = torch.cuda.Stream()
+        out = (torch.full_like(result.d_wx, float("nan")), None, torch.full_like(result.d_initial, float("nan")))
+        torch.cuda.synchronize()
+        assert kernel(**inputs, out=out, stream=stream).d_wx is out[0]
+        stream.synchronize()
+        case.compare(_outputs(runtime.Backward(*out), case))
+    with pytest.raises(LaunchError, match="float32"):
+        kernel(**{**inputs, "gates": inputs["gates"].float()})
+
+
+def test_the_pair_of_kernels_gives_a_gradient(tmp_path: Path, tuned_backward: tuple[Path, TuneResult]) -> None:
+    """What the forward kernel saved is what the backward kernel reads."""
+    shape = replace(FULL, save="gates")
+    forward_path = tmp_path / "lstm.yaml"
+    save(tune(load_cell("lstm"), shape, top=1, store=None), forward_path, "lstm")
+    forward, backward = runtime.load(forward_path), runtime.load(tuned_backward[0])
+    case = make_case(load_cell("lstm"), shape, 11)
+    wanted = make_case(load_cell("lstm"), shape, 11, direction="backward")  # drawn from the same seed
+    inputs = {name: _torch(case.inputs[name]) for name in ("wx", "r", "b", "initial")}
+    states, _, gates = forward(**inputs)
+    given = [_torch(wanted.inputs[name]) for name in ("d_states", "d_last")]
+    made = _outputs(backward(inputs["r"], inputs["initial"], states, gates, *given), wanted)
+    for name, expected in wanted.expected.items():
+        error = np.linalg.norm(made[name].astype(np.float32) - expected) / np.linalg.norm(expected)
+        assert error <= 2 * wanted.tolerance, name  # the forward kernel errs too
 
 
 def test_a_loaded_kernel_on_cupy(tuned_full: tuple[Path, TuneResult]) -> None:
@@ -208,11 +270,12 @@ def test_a_call_costs_microseconds(tuned_full: tuple[Path, TuneResult]) -> None:
     assert best < 60e-6
 
 
-def test_validating_a_config_on_the_gpu(tuned_full: tuple[Path, TuneResult]) -> None:
-    path, result = tuned_full
+@pytest.mark.parametrize("tuned", ["tuned_full", "tuned_backward"])
+def test_validating_a_config_on_the_gpu(tuned: str, request: pytest.FixtureRequest) -> None:
+    path, result = request.getfixturevalue(tuned)
     best = result.best
-    assert best.binary is not None
-    found = validate_gpu(result.cell, result.shape, best.binary.cubin, best.source, best.launch, seeds=(3, 4))
+    source, cubin, direction = read_source(path), read_cubin(path), load_config(path).direction
+    assert direction == result.direction
+    found = validate_gpu(result.cell, result.shape, cubin, source, best.launch, seeds=(3, 4), direction=direction)
     assert found.seeds == 2
     assert found.worst <= found.tolerance
-    assert path.exists()
