@@ -83,6 +83,8 @@ struct ResidentBackward {
     Ring ring;
     PlaneWriter<shape, rows, threads, gates> writer;
     float carried[octets][column_tiles][columns][states];  // gradients that later steps send back
+    float outside[octets][column_tiles][columns][state_gradients];  // gradients from outside, of the next step to run
+    typename Cell::Ready ready[octets][column_tiles][columns];      // what the next step computes before it has them
 
     TILESMITH_DEVICE int unit(int octet) const { return warp * units + octet * 8 + g; }
     TILESMITH_DEVICE int row(int column_tile, int column) const { return sparse ? j : column_tile * 8 + 2 * j + column; }
@@ -130,7 +132,8 @@ struct ResidentBackward {
         });
     }
 
-    /// Zero what is read but never written: the padding of K and, of a padded head, of the ring.
+    /// Zero what is read but never written: the padding of K, and of the ring that of a padded head and, where there
+    /// are fewer steps than stages, the rest.
     TILESMITH_DEVICE void clear_padding() const {
         const int thread = static_cast<int>(thread_index());
         if constexpr (recurrent_gates * padded_units % 32 != 0)
@@ -139,7 +142,7 @@ struct ResidentBackward {
                 const int buffer = i / 2 % 2;
                 store_shared_128(shared + buffer * buffer_bytes + Layout::offset(octet, i / 4), uint4{0, 0, 0, 0});
             }
-        if constexpr (padded_units != D)
+        if (padded_units != D || in.steps < tiling.prefetch)
             for (int i = thread; i < tiling.prefetch * Ring::stage_bytes / chunk_bytes; i += threads)
                 store_shared_128(shared + ring_at + i * chunk_bytes, uint4{0, 0, 0, 0});
     }
@@ -237,24 +240,42 @@ struct ResidentBackward {
         store_shared_16(shared + buffer * buffer_bytes + (has(Cell::recurrent, gate) ? exchanged : staged), word);
     }
 
-    /// The pointwise step of one element: reads its inputs, stores the gates' gradients, carries the states'.
-    TILESMITH_DEVICE void step_element(const unsigned (&inputs)[Ring::words], int buffer, bool last, int octet,
-                                       int column_tile, int column) {
-        float(&carry)[states] = carried[octet][column_tile][column];
-        float gate[gates], previous[states], d_next[states], d_gate[gates];
+    /// The first half of a pointwise step, from the stage at `at`: what waits for no gradient of a later step.
+    TILESMITH_DEVICE void prepare(SharedAddress at) {
+        unsigned inputs[octets][column_tiles][Ring::words];
+        Ring::load(inputs, at, lane);
+        for_each_element([&](int octet, int column_tile, int column) {
+            const unsigned(&words)[Ring::words] = inputs[octet][column_tile];
+            float gate[gates], previous[states];
 #pragma unroll
-        for (int q = 0; q < gates; ++q)
-            gate[q] = has(Cell::backward_gates, q) ? Ring::value(inputs, rank_among(Cell::backward_gates, q), column) : 0.0f;
+            for (int q = 0; q < gates; ++q)
+                gate[q] = has(Cell::backward_gates, q) ? Ring::value(words, rank_among(Cell::backward_gates, q), column) : 0.0f;
 #pragma unroll
-        for (int s = 0; s < states; ++s) {
-            const int plane = read_gates + rank_among(Cell::backward_states, s);
-            previous[s] = has(Cell::backward_states, s) ? Ring::value(inputs, plane, column) : 0.0f;
-            d_next[s] = s == 0 && !last ? Cell::recurrent_gradient(carry[0]) : carry[s];
-            if (s < state_gradients) d_next[s] += Ring::value(inputs, read_gates + read_states + s, column);
-        }
-        Cell::backward(gate, previous, d_next, d_gate, carry);
+            for (int s = 0; s < states; ++s) {
+                const int plane = read_gates + rank_among(Cell::backward_states, s);
+                previous[s] = has(Cell::backward_states, s) ? Ring::value(words, plane, column) : 0.0f;
+            }
+            Cell::prepare(gate, previous, ready[octet][column_tile][column]);
 #pragma unroll
-        for (int q = 0; q < gates; ++q) store_gradient(buffer, q, octet, column_tile, column, d_gate[q]);
+            for (int s = 0; s < state_gradients; ++s)
+                outside[octet][column_tile][column][s] = Ring::value(words, read_gates + read_states + s, column);
+        });
+    }
+
+    /// The second half: stores the gates' gradients, carries the states'.
+    TILESMITH_DEVICE void finish(int buffer, bool last) {
+        for_each_element([&](int octet, int column_tile, int column) {
+            float(&carry)[states] = carried[octet][column_tile][column];
+            float d_next[states], d_gate[gates];
+#pragma unroll
+            for (int s = 0; s < states; ++s) {
+                d_next[s] = s == 0 && !last ? Cell::recurrent_gradient(carry[0]) : carry[s];
+                if (s < state_gradients) d_next[s] += outside[octet][column_tile][column][s];
+            }
+            Cell::backward(ready[octet][column_tile][column], d_next, d_gate, carry);
+#pragma unroll
+            for (int q = 0; q < gates; ++q) store_gradient(buffer, q, octet, column_tile, column, d_gate[q]);
+        });
     }
 
     TILESMITH_DEVICE void run() {
@@ -273,27 +294,26 @@ struct ResidentBackward {
 
         const SharedAddress read_exchange = shared + Layout::lane_offset(0, lane);
         const SharedAddress read_inputs = shared + ring_at + warp * octets * chunk_bytes;
+        prepare(read_inputs);
         int stage_offset = 0;
         auto step = [&](int n, int buffer) {
-            unsigned inputs[octets][column_tiles][Ring::words];
-            Ring::load(inputs, read_inputs + stage_offset, lane);
-            for_each_element([&](int octet, int column_tile, int column) {
-                step_element(inputs[octet][column_tile], buffer, in.first + in.steps - n == in.seq, octet, column_tile, column);
-            });
+            finish(buffer, in.first + in.steps - n == in.seq);
             cp_async_wait<tiling.prefetch - 2>();
-            sync_block();
-            if constexpr (!Cell::recurrent_cut) {
-                typename Matrix::Sums sums;
+            sync_block();  // the gates' gradients are there, and the inputs of the step after this one
+            typename Matrix::Sums sums;
+            if constexpr (!Cell::recurrent_cut)
                 weights.multiply(sums, read_exchange + buffer * buffer_bytes, [](int, int) { return 0.0f; });
+            const int next_offset = stage_offset == (tiling.prefetch - 1) * Ring::stage_bytes ? 0 : stage_offset + Ring::stage_bytes;
+            prepare(read_inputs + next_offset);  // beside the product; after the last step, of what lies there
+            if constexpr (!Cell::recurrent_cut)
                 for_each_element([&](int octet, int column_tile, int column) {
                     carried[octet][column_tile][column][0] += sums[0][column_tile][2 * octet + column];
                 });
-            }
             write_out(buffer);
             const int refill = in.first + in.steps - 1 - n - tiling.prefetch;
             if (refill >= in.first) begin_copy(stage_offset, refill);
             cp_async_commit();
-            stage_offset = stage_offset == (tiling.prefetch - 1) * Ring::stage_bytes ? 0 : stage_offset + Ring::stage_bytes;
+            stage_offset = next_offset;
         };
         int n = 0;
         for (; n + 1 < in.steps; n += 2) {

@@ -83,7 +83,9 @@ extern "C" void {name}_gradients(int count, const float* gates, const float* sta
             state[s] = {name}::backward_states >> s & 1 ? states[s * count + unit] : NAN;
             d_new[s] = d_next[s * count + unit];
         }}
-        {name}::backward(gate, state, d_new, d_gate, d_state);
+        {name}::Ready ready;
+        {name}::prepare(gate, state, ready);
+        {name}::backward(ready, d_new, d_gate, d_state);
         for (int g = 0; g < {name}::gates; ++g) d_gates[g * count + unit] = d_gate[g];
         for (int s = 0; s < {name}::states; ++s) d_states[s * count + unit] = d_state[s];
     }}
@@ -315,12 +317,12 @@ def test_the_cost_of_cells_counted_by_hand() -> None:
 @unit
 def test_the_cost_of_backward_steps_counted_by_hand() -> None:
     # elman: tanh, 1 - t^2, times d.
-    assert backward_cost(load_cell("elman")) == CellCost(1, 2, 0, 1, live=1)
+    assert backward_cost(load_cell("elman")) == CellCost(1, 2, 0, 1, live=2, ready=1)
     # bilinear: two products.
-    assert backward_cost(load_cell("bilinear")) == CellCost(0, 2, 0, 1, live=2)
+    assert backward_cost(load_cell("bilinear")) == CellCost(0, 2, 0, 1, live=2, ready=2)
     # lstm: four functions and tanh(c'); after d_h come the multiply-add of d_c and one multiply.
     lstm = backward_cost(load_cell("lstm"))
-    assert (lstm.special, lstm.chain_special, lstm.chain_arithmetic) == (5, 0, 2)
+    assert (lstm.special, lstm.chain_special, lstm.chain_arithmetic, lstm.ready) == (5, 0, 2, 6)
 
 
 STEP = """\
@@ -337,7 +339,9 @@ BACKWARD = """\
     for (int g = 0; g < Cell::gates; ++g) gate[g] = gates[g];
     for (int s = 0; s < Cell::states; ++s) state[s] = states[s];
     for (int s = 0; s < Cell::states; ++s) d_next[s] = states[Cell::states + s];
-    Cell::backward(gate, state, d_next, d_gate, d_state);
+    Cell::Ready ready;
+    Cell::prepare(gate, state, ready);
+    Cell::backward(ready, d_next, d_gate, d_state);
     for (int g = 0; g < Cell::gates; ++g) gates[g] = d_gate[g];
     for (int s = 0; s < Cell::states; ++s) states[s] = d_state[s];
 """

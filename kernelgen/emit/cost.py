@@ -9,7 +9,7 @@ and cost nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -19,6 +19,7 @@ from sympy.logic.boolalg import And, Not, Or
 
 from kernelgen.cells.language import Cell
 from kernelgen.derive import derive
+from kernelgen.emit.early import halves
 from kernelgen.emit.lower import is_condition, is_constant, lower
 from kernelgen.emit.printer import split_product
 
@@ -34,7 +35,8 @@ class CellCost:
 
     special, arithmetic: all of them. chain_special, chain_arithmetic: those on the longest dependent chain from a gate
     to the new h; of a backward step, from a gradient of the new states to one of a gate with a recurrent product.
-    live: estimate of the registers needed at the peak beyond those of gates and states (and given gradients).
+    live: estimate of the registers needed at the peak beyond those of gates and states (and given gradients). ready: of
+    a backward step, the registers that its first half hands to the second.
     """
 
     special: int
@@ -42,6 +44,7 @@ class CellCost:
     chain_special: int
     chain_arithmetic: int
     live: int
+    ready: int = 0
 
 
 @dataclass(frozen=True)
@@ -206,6 +209,8 @@ def cell_cost(cell: Cell) -> CellCost:
 @lru_cache(maxsize=64)
 def backward_cost(cell: Cell) -> CellCost:
     """Count the instructions of a cell's backward step as kernelgen.emit.cuda prints it."""
-    code = derive(cell)
-    ends = [code.d_gates[index] for index in cell.recurrent_gates]
-    return _count(code.temporaries, code.outputs, code.seeds, ends)
+    parts = halves(cell)
+    ends = [parts.outputs[index] for index in cell.recurrent_gates]
+    cost = _count((*parts.early, *parts.late), parts.outputs, derive(cell).seeds, ends)
+    conditions = {symbol for symbol, expression in parts.early if is_condition(expression)}
+    return replace(cost, ready=len([symbol for symbol in parts.ready if symbol not in conditions]))

@@ -10,6 +10,7 @@ import sympy
 from kernelgen.cells.language import Cell
 from kernelgen.derive import derive
 from kernelgen.emit.cost import CellCost, Depths, backward_cost, cell_cost
+from kernelgen.emit.early import halves
 from kernelgen.emit.lower import is_condition, lower
 from kernelgen.emit.printer import ATOM, CHOICE, OR, PRODUCT, Printer
 from kernelgen.emit.text import state_equations
@@ -122,12 +123,12 @@ def _step(cell: Cell) -> list[str]:
 
 def _backward(cell: Cell) -> list[str]:
     """The members that a backward kernel needs."""
-    code = derive(cell)
+    code, parts = derive(cell), halves(cell)
     gates, states = len(cell.gates), len(cell.states)
-    arrays = [("gate", code.gates), ("state", code.states), ("d_next", code.read_seeds)]
-    printer = CudaPrinter(cell, Depths(code.seeds, code.temporaries))
-    results = [(f"d_gate[{index}]", expression) for index, expression in enumerate(code.d_gates)]
-    results += [(f"d_state[{index}]", expression) for index, expression in enumerate(code.d_states)]
+    conditions = {symbol for symbol, expression in parts.early if is_condition(expression)}
+    printer = CudaPrinter(cell, Depths(cell.gate_symbols, parts.early))
+    places = [f"d_gate[{index}]" for index in range(gates)] + [f"d_state[{index}]" for index in range(states)]
+    waiting = CudaPrinter(cell, Depths(code.seeds, parts.late))
     clipped = "d_h"
     if cell.gradient.recurrent_clip is not None:
         bound = printer.number(cell.gradient.recurrent_clip)
@@ -142,16 +143,38 @@ def _backward(cell: Cell) -> list[str]:
         "/// Acts on the gradient of h that a later step sends back, before one from outside is added.",
         f"TILESMITH_DEVICE static float recurrent_gradient(float d_h) {{ return {clipped}; }}",
         "",
-        "/// The gradients of the gates and, through the step itself, of the old states, from those of the new states.",
-        f"TILESMITH_DEVICE static void backward(const float (&gate)[{gates}], const float (&state)[{states}], "
-        f"const float (&d_next)[{states}], float (&d_gate)[{gates}], float (&d_state)[{states}]) {{",
-        *(f"    (void){name};" for name, read in arrays if not read),
+        "/// The first half of the backward step: what waits for no gradient.",
+        "struct Ready {",
+        *(f"    {_kind(symbol in conditions)} {symbol.name};" for symbol in parts.ready),
+        "};",
+        f"TILESMITH_DEVICE static void prepare(const float (&gate)[{gates}], const float (&state)[{states}], "
+        "Ready& ready) {",
+        *(f"    (void){name};" for name, read in (("gate", code.gates), ("state", code.states)) if not read),
+        *([] if parts.ready else ["    (void)ready;"]),
         "    namespace math = tilesmith::math;",
         *_loads(cell, code.gates, code.states),
+        *_statements(printer, parts.early, [(f"ready.{symbol.name}", symbol) for symbol in parts.ready]),
+        "}",
+        "",
+        "/// The second: the gradients of the gates and, through the step itself, of the old states, from those of the",
+        "/// new states.",
+        f"TILESMITH_DEVICE static void backward(const Ready& ready, const float (&d_next)[{states}], "
+        f"float (&d_gate)[{gates}], float (&d_state)[{states}]) {{",
+        *([] if parts.ready else ["    (void)ready;"]),
+        *([] if code.read_seeds else ["    (void)d_next;"]),
+        "    namespace math = tilesmith::math;",
+        *(
+            f"    const {_kind(symbol in conditions)} {waiting.text(symbol)} = ready.{symbol.name};"
+            for symbol in parts.ready
+        ),
         *(f"    const float {code.seeds[index].name} = d_next[{index}];" for index in code.read_seeds),
-        *_statements(printer, code.temporaries, results),
+        *_statements(waiting, parts.late, list(zip(places, parts.outputs, strict=True))),
         "}",
     ]
+
+
+def _kind(condition: bool) -> str:
+    return "bool" if condition else "float"
 
 
 def _loads(cell: Cell, gates: Iterable[int], states: Iterable[int]) -> list[str]:
@@ -166,6 +189,5 @@ def _statements(
 ) -> list[str]:
     lines = []
     for symbol, expression in temporaries:
-        kind = "bool" if is_condition(expression) else "float"
-        lines.append(f"    const {kind} {symbol.name} = {printer.text(expression)};")
+        lines.append(f"    const {_kind(is_condition(expression))} {symbol.name} = {printer.text(expression)};")
     return lines + [f"    {place} = {printer.text(expression)};" for place, expression in results]
