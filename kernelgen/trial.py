@@ -39,7 +39,8 @@ class Validation:
 
     where: ran in the emulator or on a GPU. seeds: number of random inputs. batch, seq: B and T of those runs (in the
     emulator less than the tuned shape). tolerance: the largest relative error allowed. errors: the largest found,
-    ``||out - reference|| / ||reference||``, of each state's history (by the state's name), of "last" and of "gates".
+    ``||out - reference|| / ||reference||``: forward of each state's history (by the state's name), of "last" and of
+    "gates", backward of each gradient that the kernel writes.
     """
 
     where: Place
