@@ -10,7 +10,7 @@ and each learns how many solutions lie below it. The literature: multi-valued de
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,6 +93,20 @@ class Diagram:
                 return -1
         return index
 
+    def best(
+        self,
+        costs: Sequence[Sequence[int]],
+        order: Sequence[int],
+        descending: Sequence[bool],
+        deadline: float | None = None,
+    ) -> tuple[int, list[int]]:
+        """The least sum of costs[d][position] over a solution, and the values, by layer, of the first that has it.
+
+        That is the one with layer order[0] at its smallest value (descending[0]: its largest), of those the one with
+        order[1] so, and so on. No costs of a layer: all 0. There must be a solution; ``order`` must name every layer.
+        """
+        return _Paths(self, costs, deadline).best(order, descending)
+
     def fill(self, columns: Sequence[Any], deadline: float | None = None) -> None:
         """Write every solution, in order, into the first ``total`` places of one NumPy column a layer."""
         placed: dict[tuple[int, int], int] = {}
@@ -122,6 +136,75 @@ class Diagram:
         period = len(values) * inner
         column[:period].reshape(len(values), inner)[:] = values.reshape(-1, 1)
         column[period:].reshape(-1, period)[:] = column[:period]
+
+
+class _Paths:
+    """The least cost from the root to each node (reach), and from each node to the end (rest); None: no way."""
+
+    def __init__(self, diagram: Diagram, costs: Sequence[Sequence[int]], deadline: float | None) -> None:
+        self.diagram, self.costs, self.deadline = diagram, costs, deadline
+        # The positions that are left of each layer.
+        self.left = [(0, size(domain)) for domain in diagram.domains]
+        sizes = [*map(len, diagram.layers), 1]
+        self.reach, self.rest = [_nowhere(count) for count in sizes], [_nowhere(count) for count in sizes]
+        self.rest[-1][0] = 0
+        self.reach[0][diagram.root] = 0
+        self._renew(len(costs) - 1, 0)
+
+    def best(self, order: Sequence[int], descending: Sequence[bool]) -> tuple[int, list[int]]:
+        """See Diagram.best."""
+        optimum = self.rest[0][self.diagram.root]
+        assert optimum is not None
+        values = [0] * len(self.costs)
+        for d, last in zip(order, descending, strict=True):
+            known = [
+                position
+                for node, child, position, cost in self._edges(d, last)
+                if _sum(self.reach[d][node], cost, self.rest[d + 1][child]) == optimum
+            ]
+            position = (max if last else min)(known)
+            self.left[d] = position, position + 1
+            values[d] = self.diagram.domains[d][position]
+            self._renew(d, d)
+        return optimum, values
+
+    def _renew(self, lowest: int, highest: int) -> None:
+        """The rests of layers 0 to ``lowest``, and what is reached below layers ``highest`` and on."""
+        for d in range(lowest, -1, -1):
+            self.rest[d] = _nowhere(len(self.rest[d]))
+            for node, child, _, cost in self._edges(d):
+                self.rest[d][node] = _least(self.rest[d][node], _sum(self.rest[d + 1][child], cost))
+        for d in range(highest, len(self.costs)):
+            self.reach[d + 1] = _nowhere(len(self.reach[d + 1]))
+            for node, child, _, cost in self._edges(d):
+                self.reach[d + 1][child] = _least(self.reach[d + 1][child], _sum(self.reach[d][node], cost))
+
+    def _edges(self, d: int, last: bool = False) -> Iterator[tuple[int, int, int, int]]:
+        """Node, child, position and cost of each edge of a layer; one edge of each run where all cost 0."""
+        check_time(self.deadline)
+        first, end = self.left[d]
+        for node, runs in enumerate(self.diagram.layers[d]):
+            for start, stop, child in runs:
+                start, stop = max(start, first), min(stop, end)
+                if start >= stop:
+                    continue
+                if not self.costs[d]:
+                    yield node, child, stop - 1 if last else start, 0
+                    continue
+                for position in range(start, stop):
+                    yield node, child, position, self.costs[d][position]
+
+
+def _nowhere(count: int) -> list[int | None]:
+    return [None] * count
+
+
+def _sum(*parts: int | None) -> int | None:
+    return None if None in parts else sum(part for part in parts if part is not None)
+
+
+def _least(x: int | None, y: int | None) -> int | None:
+    return y if x is None else x if y is None else min(x, y)
 
 
 def build(

@@ -59,6 +59,14 @@ class Factor(Protocol):
 
     def index(self, values: Sequence[int]) -> int: ...
 
+    def best(
+        self,
+        costs: Sequence[Sequence[int]],
+        order: Sequence[int],
+        descending: Sequence[bool],
+        deadline: float | None = None,
+    ) -> tuple[int, list[int]]: ...
+
     def fill(self, columns: Sequence[Any], deadline: float | None = None) -> None: ...
 
     def spread(self, values: Any, inner: int, column: Any, deadline: float | None = None) -> None: ...
@@ -237,7 +245,7 @@ def solution_set(
     native = engine == "native" and has_core()
     limits = limits or (*QUICK, *PATIENT)
     program, _ = presolve(problem)
-    groups = None if program is None else _groups(program)
+    groups = None if program is None else independent(program)
     if program is None or groups is None:
         return SolutionSet(names, [(names, Diagram([], [], [[1]], -1, 0))])
     factors: list[tuple[list[str], Factor]] = []
@@ -245,7 +253,7 @@ def solution_set(
         if not terms:
             factors.append(([names[v] for v in variables], every_combination([program.domains[v] for v in variables])))
             continue
-        order, factor = _factor(problem.name, program, variables, codes, terms, native, deadline, limits)
+        order, factor = make_factor(problem.name, program, variables, codes, terms, native, deadline, limits)
         factors.append(([names[v] for v in order], factor))
         if not factor.total:
             return SolutionSet(names, factors)
@@ -275,7 +283,7 @@ def count(problem: Problem, engine: str, time_limit: float | None) -> int:
 _Group = tuple[list[int], list[Code], list[Term]]
 
 
-def _groups(program: Program) -> list[_Group] | None:
+def independent(program: Program) -> list[_Group] | None:
     """Variables joined by constraints, with those constraints; None where one of these can never hold."""
     root = list(range(len(program.names)))
 
@@ -311,7 +319,7 @@ def _groups(program: Program) -> list[_Group] | None:
     return list(groups.values())
 
 
-def _factor(
+def make_factor(
     name: str,
     program: Program,
     variables: list[int],

@@ -70,6 +70,21 @@ class NativeDiagram:
         found = self.diagram.index(values)
         return -1 if found is None else found[0] << 64 | found[1]
 
+    def best(
+        self,
+        costs: Sequence[Sequence[int]],
+        order: Sequence[int],
+        descending: Sequence[bool],
+        deadline: float | None = None,
+    ) -> tuple[int, list[int]]:
+        """See ``constrint.diagram.Diagram``; the costs must sum within 62 bits."""
+        large = [int(down) for down in descending]
+        try:
+            value, values = self.diagram.best(list(costs), list(order), large, _seconds(deadline))
+        except self.core.DiagramTimeLimit:
+            raise TimeLimit("the time limit passed before the answer was known") from None
+        return value, values
+
     def fill(self, columns: Sequence[Any], deadline: float | None = None) -> None:
         """Write every solution, in order, into the first ``total`` places of one column of int64 a layer."""
         try:

@@ -50,6 +50,25 @@ def residual(code: Code, domains: Sequence[Domain]) -> Term:
     return _Builder(code, domains).condition(len(code.ops) - 1)
 
 
+def numeric(code: Code, domains: Sequence[Domain]) -> Term:
+    """The tree of a number over these domains."""
+    return _Builder(code, domains).number(len(code.ops) - 1)
+
+
+def value_of(term: Term, x: int) -> Value:
+    """The value of a term where its one variable is x."""
+    if term.op == Op.VAR:
+        return x
+    values = [value_of(arg, x) for arg in term.args]
+    if term.op == Op.CONST or term.op in GATHERS:
+        total = term.start
+        scales = term.coefs or [1] * len(values)
+        for scale, value in zip(scales, values, strict=True):
+            total = combine(term.op, total, None if value is None else scale * value)
+        return total
+    return apply(term.op, values, term.rows)
+
+
 def fits(term: Term) -> bool:
     """Whether 64 bits hold every number that deciding the variables in any order may produce."""
     largest = _reach(term.span) if term.op < Op.TRUE else 1

@@ -87,6 +87,16 @@ void fill(const Diagram& diagram, const std::vector<py::buffer>& columns, double
     diagram.fill(places, watch);
 }
 
+std::tuple<int64_t, std::vector<int64_t>> best_of(const Diagram& diagram, const std::vector<std::vector<int64_t>>& costs,
+                                                  const std::vector<size_t>& order, const std::vector<int>& descending,
+                                                  double seconds) {
+    py::gil_scoped_release free;
+    Watch watch(seconds, check_signals);
+    std::vector<int64_t> values;
+    int64_t value = diagram.best(costs, order, descending, values, watch);
+    return {value, std::move(values)};
+}
+
 void spread_into(const py::buffer& values, uint64_t inner, const py::buffer& column, double seconds) {
     py::buffer_info from = view(values, false, 0);
     uint64_t count = static_cast<uint64_t>(from.size);
@@ -112,5 +122,6 @@ void bind_diagram(py::module_& m) {
         .def_property_readonly("size", &Diagram::size)
         .def("decode", &decode)
         .def("index", &index_of)
+        .def("best", &best_of)
         .def("fill", &fill);
 }

@@ -79,6 +79,11 @@ public:
     bool index(const std::vector<int64_t>& values, Total& result) const;
     // Write every solution into the first total() places of each column.
     void fill(const std::vector<int64_t*>& columns, Watch& watch) const;
+    // The least sum of costs[d][position] over a solution (no costs of a layer: all 0), and of the solutions that have
+    // it the first: layer order[i] at its first value, or descending, its last. There must be a solution, costs must
+    // sum within 62 bits, and order must name every layer.
+    int64_t best(const std::vector<std::vector<int64_t>>& costs, const std::vector<size_t>& order,
+                 const std::vector<int>& descending, std::vector<int64_t>& values, Watch& watch) const;
     size_t width() const { return domains_.size(); }
 
 private:

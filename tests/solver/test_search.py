@@ -106,21 +106,6 @@ def test_time_limits_of_solve_and_explain(engine: str) -> None:
     assert time.perf_counter() - start < 5
 
 
-@needs_core
-def test_the_bound_rises_with_time() -> None:
-    rng = random.Random(1)
-    p = Problem("knapsack")
-    x = [p.variable(f"x{i}", range(8)) for i in range(14)]
-    weights = [rng.randint(20, 99) for _ in x]
-    p.add(sum(w * v for w, v in zip(weights, x, strict=True)) <= 1500)
-    values = [w + rng.randint(-9, 9) for w in weights]
-    result = p.best(maximize=sum(c * v for c, v in zip(values, x, strict=True)), time_limit=0.6)
-    assert result.solution is not None
-    assert result.bound is not None
-    assert result.objective is not None
-    assert result.objective <= result.bound < 7 * sum(values)
-
-
 def test_the_python_prover_names_what_it_used() -> None:
     p = parse_constrint("A == [1 .. 9]; B == [1 .. 9]; C == [1 .. 9]; A * B == 35; A + B <= 11; C <= 4; B + C >= 3;")
     program, _ = presolve(p)

@@ -1,0 +1,253 @@
+"""The best solution by an objective: a shortest path where that is a sum over variables, else branch and bound.
+
+Where the objective adds up what each variable costs and the solutions factor (``constrint.factored``), the best is a
+shortest path through each diagram, and the first by preference of the best are found in the same diagrams. Building
+these and the search, which improves on what it has found, take turns. With a time limit, the search has most of it, and
+the rest raises the bound.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from constrint.domains import size
+from constrint.engine import Answer, SearchQuestion, bounds, deadline_in, named, split
+from constrint.errors import TimeLimit
+from constrint.factored import PATIENT, QUICK, DoesNotFactor, independent, make_factor
+from constrint.forward import forward, test
+from constrint.program import Code, Op, Program, Tree
+from constrint.residual import SAFE, Term, numeric, value_of
+from constrint.search import elimination_order
+
+if TYPE_CHECKING:
+    from constrint.expr import Expr
+
+SEARCHING = 0.6
+"""The share of a time limit in which better solutions are looked for; the rest raises the bound."""
+TURNS = (QUICK, *((limit,) for limit in PATIENT))
+"""Steps allowed to the diagrams in each of their turns (the Python engine stops after the first)."""
+MOST_VALUES = 20_000
+"""More values than this are not tabulated."""
+
+Costs = dict[int, list[int]]
+"""What each value of each variable adds to an objective."""
+
+
+def best(
+    question: SearchQuestion, objective: Expr, sign: int, order: Mapping[str, bool], time_limit: float | None
+) -> Answer:
+    """See ``Problem.best``. sign: 1 to minimise the objective, -1 to maximise it."""
+    deadline = deadline_in(time_limit)
+    prepared = question.prepare(objective if sign > 0 else -objective)
+    program, lowered = prepared.program, prepared.objective
+    if program is None or lowered is None:
+        return Answer("infeasible", proven=True)
+    low, high, undefined = forward(Code.of(lowered), *bounds(program))[-1]
+    if undefined == 2:
+        return Answer("infeasible", proven=True)
+    bounded = Code.of(Tree(Op.LE, (lowered, Tree(Op.CONST, value=high))), program.sources - 1)
+    every = split(Program(program.names, program.domains, [*program.codes, bounded], program.sources, program.why))
+    main = next(part for part in every if any(code is bounded for code in part.program.codes))
+    status, values = question.first_of([part for part in every if part is not main], order, deadline)
+    if values is None:
+        return Answer(status, proven=status == "infeasible")
+    quest = _Quest(question, main.program, sorted(main.variables), lowered, bounded, (low, high))
+    quest.run(order, time_limit, deadline)
+    value, found = quest.value, quest.found
+    if value is None or found is None:
+        return Answer("infeasible", proven=True) if quest.finished else Answer("unknown", bound=sign * quest.low)
+    if quest.finished and not quest.preferred:
+        # The optimum is known: now the first solution, by preference, that has it.
+        bounded.a[-2] = value
+        _, preferred = question.first_of([main], order, deadline)
+        found = preferred or found
+    for v in main.variables:
+        values[v] = found[v]
+    bound = value if quest.finished else quest.low
+    return Answer("feasible", named(program, values), sign * value, quest.finished, sign * bound)
+
+
+class _Quest:
+    """The search for the least objective over the variables that it depends on.
+
+    low: no solution is better. value, found: the best so far. finished: there is none better (or none at all).
+    preferred: ``found`` is the first by preference.
+    """
+
+    def __init__(
+        self,
+        question: SearchQuestion,
+        program: Program,
+        variables: list[int],
+        objective: Tree,
+        bounded: Code,
+        span: tuple[int, int],
+    ) -> None:
+        self.question, self.program, self.variables, self.bounded = question, program, variables, bounded
+        self.objective = objective
+        self.low, self.high = span
+        self.value: int | None = None
+        self.found: list[int] | None = None
+        self.finished = self.preferred = False
+        self.chain = elimination_order(program, variables)
+        self.descending = [_prefers_large(objective, program, v) for v in self.chain]
+
+    def run(self, order: Mapping[str, bool], time_limit: float | None, deadline: float | None) -> None:
+        """Look until the optimum is known or the time is up."""
+        start = time.perf_counter()
+        soon = None if time_limit is None else min(start + SEARCHING * time_limit, deadline or start)
+        table = costs(self.objective, self.program)
+        turns = TURNS if self.question.native else TURNS[:1]
+        for limits in turns if table is not None else ():
+            assert table is not None
+            if self._shortest(table, limits, order, soon) or (
+                limits[0] == PATIENT[0] and self._relax(table, order, soon)
+            ):
+                return
+            # The search has its turn, as long as the diagrams had.
+            now = time.perf_counter()
+            turn = now + max(0.1, now - start)
+            if self._search(turn if soon is None else min(turn, soon)) or (soon is not None and soon < turn):
+                break
+        else:
+            self._search(soon)
+        if not self.finished:
+            self._raise_bound(deadline)
+
+    def _search(self, deadline: float | None) -> bool:
+        """Branch and bound; whether it was finished."""
+        value, found, self.finished = self.question.search(self.program).best(
+            self.chain, self.descending, self.bounded, deadline
+        )
+        if value is not None:
+            self.value, self.found, self.bounded.a[-2] = value, found, value - 1
+        return self.finished
+
+    def _shortest(
+        self, table: tuple[int, Costs], limits: Sequence[int], order: Mapping[str, bool], deadline: float | None
+    ) -> bool:
+        """The shortest path; whether the diagrams could be built."""
+        try:
+            found = self._path([c for c in self.program.codes if c is not self.bounded], table, limits, order, deadline)
+        except (DoesNotFactor, TimeLimit):
+            return False
+        self.value, self.found = found or (None, None)
+        self.finished = self.preferred = True
+        return True
+
+    def _relax(self, table: tuple[int, Costs], order: Mapping[str, bool], deadline: float | None) -> bool:
+        """Raise the bound to the least objective under each constraint by itself; whether that is the optimum."""
+        codes = [code for code in self.program.codes if code is not self.bounded]
+        for code in codes:
+            try:
+                found = self._path([code], table, (*QUICK, PATIENT[0]), order, deadline)
+            except DoesNotFactor:
+                continue
+            except TimeLimit:
+                break
+            if found is None or all(test(other, found[1]) for other in codes):
+                # What is first by preference under one constraint and satisfies the others is so under all.
+                self.value, self.found = found or (None, None)
+                self.finished = self.preferred = True
+                break
+            self.low = max(self.low, found[0])
+        return self.finished
+
+    def _path(
+        self,
+        codes: list[Code],
+        table: tuple[int, Costs],
+        limits: Sequence[int],
+        order: Mapping[str, bool],
+        deadline: float | None,
+    ) -> tuple[int, list[int]] | None:
+        """The least objective under some constraints, and the first solution that has it; None where there is none.
+
+        Raises DoesNotFactor and TimeLimit.
+        """
+        program, (total, costs) = self.program, table
+        parted = independent(Program(program.names, program.domains, codes, program.sources, program.why))
+        found = [domain[0] for domain in program.domains]
+        rank = {program.names.index(name): (place, large) for place, (name, large) in enumerate(order.items())}
+        for variables, joined, terms in parted or ():
+            if variables[0] not in self.variables:
+                continue
+            name, native = self.question.problem.name, self.question.native
+            chosen, factor = make_factor(name, program, variables, joined, terms, native, deadline, limits)
+            if not factor.total:
+                return None
+            ranked = sorted((rank[v], d) for d, v in enumerate(chosen))
+            layers, descending = [d for _, d in ranked], [large for (_, large), _ in ranked]
+            least, values = factor.best([costs.get(v, []) for v in chosen], layers, descending, deadline)
+            total += least
+            for v, value in zip(chosen, values, strict=True):
+                found[v] = value
+        return None if parted is None else (total, found)
+
+    def _raise_bound(self, deadline: float | None) -> None:
+        """Refute objectives near the lower bound, in growing steps, until it meets the best value or time is up."""
+        high, step, growth = self.bounded.a[-2] if self.value is None else self.value - 1, 0, 2
+        while self.low <= high:
+            self.bounded.a[-2] = min(self.low + step, high)
+            now = time.perf_counter()
+            soon = None if deadline is None else now + max(0.0, deadline - now) / 4
+            try:
+                better = self.question.prover(self.program, self.chain, self.descending).any(soon)
+            except TimeLimit:
+                if deadline is None or deadline - now < 0.01 or not step:
+                    return
+                step, growth = step // 4, 1
+                continue
+            if better is None:
+                self.low, step = self.bounded.a[-2] + 1, growth * step + 1
+            else:
+                self.value, self.found = forward(self.bounded, better, better)[-3][0], better
+                high, step = self.value - 1, step // 4
+        self.finished = True
+
+
+def costs(objective: Tree, program: Program) -> tuple[int, Costs] | None:
+    """An objective as a constant and what each value of each variable adds to it, by position in its domain.
+
+    None where it is no sum of terms in one variable each, may be undefined, or these variables have too many values.
+    """
+    whole = numeric(Code.of(objective), program.domains)
+    if whole.start is None:
+        return None
+    if whole.op == Op.ADD:
+        constant, terms = whole.start, list(zip(whole.coefs, whole.args, strict=True))
+    else:
+        constant, terms = (whole.start, []) if whole.op == Op.CONST else (0, [(1, whole)])
+    by_variable: dict[int, list[tuple[int, Term]]] = {}
+    for coef, term in terms:
+        used = set(_variables(term))
+        if len(used) != 1 or term.span[2]:
+            return None
+        by_variable.setdefault(used.pop(), []).append((coef, term))
+    if sum(size(program.domains[v]) for v in by_variable) > MOST_VALUES:
+        return None
+    result: Costs = {}
+    for v, summed in by_variable.items():
+        result[v] = [sum(coef * (value_of(term, x) or 0) for coef, term in summed) for x in program.domains[v]]
+    largest = sum(max(map(abs, each)) for each in result.values())
+    return (constant, result) if largest <= SAFE else None
+
+
+def _variables(term: Term) -> Iterator[int]:
+    if term.op == Op.VAR:
+        yield term.start or 0
+    for arg in term.args:
+        yield from _variables(arg)
+
+
+def _prefers_large(objective: Tree, program: Program, v: int) -> bool:
+    """Whether the objective's lower bound is smaller at the largest value of ``v`` than at its smallest."""
+    code = Code.of(objective)
+    low, high = bounds(program)
+    ends = []
+    for end in (low[v], high[v]):
+        spans = forward(code, [*low[:v], end, *low[v + 1 :]], [*high[:v], end, *high[v + 1 :]])
+        ends.append(spans[-1][0])
+    return ends[1] < ends[0]
