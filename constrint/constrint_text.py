@@ -1,4 +1,4 @@
-"""The ConstrINT text format: parse and print.
+"""The ConstrINT text format, read; ``constrint.constrint_printing`` writes it.
 
     # a comment
     WARPS == [1, 2, 4, 8];                  a value list: the variable's domain
@@ -21,12 +21,11 @@ own; without one, 1 to 2**30, as in ConstrINT.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from constrint import expr as build
 from constrint.domains import Domain, size
-from constrint.errors import ConstrintError, ParseError
+from constrint.errors import ParseError
 from constrint.expr import COMPARISONS, Expr
 from constrint.model import Problem
 
@@ -226,9 +225,7 @@ class _Parser:
             member = _member(number, right.domain)
             return member if op == "==" else ~member
         other = self._number(right_token, right)
-        if op == "==" and number.op == "%" and other.op == "const" and other.value == 0:
-            return build.divides(number.args[1], number.args[0])
-        return Expr(op, (number, other))
+        return build.compare(op, number, other)
 
     def _modulo(self) -> _Operand:
         """Terms joined by %, which binds looser than + and *."""
@@ -352,78 +349,3 @@ def _member(number: Expr, domain: Domain) -> Expr:
         inside = (number >= domain[0]) & (number <= domain[-1])
         return inside if domain.step == 1 else inside & build.divides(domain.step, number - domain[0])
     return number.isin(domain)
-
-
-_LEVEL = {"implies": 0, "or": 0, "and": 1, "not": 2, "%": 4, "+": 5, "-": 5, "*": 6, "//": 6, "/": 6, "neg": 7, "**": 8}
-_LEVEL |= dict.fromkeys((*COMPARISONS, "divides", "table", "true", "false"), 3)
-
-
-def print_constrint(problem: Problem) -> str:
-    """The problem in ConstrINT text; ``parse_constrint`` reads it back. Labels are lost.
-
-    Raises ConstrintError for a variable whose name the format cannot hold.
-    """
-    lines = []
-    for name, domain in problem.domains.items():
-        if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
-            raise ConstrintError(f"ConstrINT text cannot hold the variable name {name!r}")
-        lines.append(f"{name} == [{_values(domain)}];")
-    lines += [f"{_print(constraint.condition, 0)};" for constraint in problem.constraints]
-    return "\n".join(lines) + "\n"
-
-
-def _values(domain: Domain | Sequence[int]) -> str:
-    if not isinstance(domain, range):
-        return ", ".join(map(str, domain))
-    return f"{domain[0]} .. {domain[-1]}" + (f" by {domain.step}" if domain.step > 1 else "")
-
-
-def _print(expr: Expr, level: int) -> str:
-    own = 7 if expr.op == "const" and expr.value < 0 else _LEVEL.get(expr.op, 9)
-    own = 0 if expr.op == "table" and (len(expr.args) > 1 or not expr.rows) else own
-    text = _text(expr, own)
-    return f"({text})" if own < level else text
-
-
-def _text(expr: Expr, own: int) -> str:
-    op, args = expr.op, expr.args
-    if op == "const":
-        return str(expr.value)
-    if op == "var":
-        return expr.name
-    if op in ("true", "false"):
-        return "0 == 0" if op == "true" else "0 == 1"
-    if op in ("min", "max", "abs", "cdiv"):
-        return f"{op}({', '.join(_numeric(arg, 0) for arg in args)})"
-    if op in ("or", "and"):
-        return f"{_print(args[0], own)} {'|' if op == 'or' else '&'} {_print(args[1], own + 1)}"
-    if op == "implies":
-        return f"~{_print(args[0], 3)} | {_print(args[1], 1)}"
-    if op == "not":
-        return f"~{_print(args[0], 3)}"
-    if op == "neg":
-        return f"-{_numeric(args[0], 8)}"
-    if op == "divides":
-        return f"{_numeric(args[1], 4)} % {_numeric(args[0], 5)} == 0"
-    if op == "table":
-        return _print_table(expr)
-    if op == "**":
-        return f"{_numeric(args[0], 9)} ^ {_numeric(args[1], 8)}"
-    left = own + 1 if own == 3 else own
-    return f"{_numeric(args[0], left)} {op} {_numeric(args[1], own + 1)}"
-
-
-def _numeric(expr: Expr, level: int) -> str:
-    if expr.is_condition:
-        raise ConstrintError(f"ConstrINT text cannot use the condition ({expr}) as a number")
-    return _print(expr, level)
-
-
-def _print_table(expr: Expr) -> str:
-    columns = [_numeric(arg, 4) for arg in expr.args]
-    if not expr.rows:
-        return "0 == 1"
-    if len(columns) == 1:
-        return f"{columns[0]} == [{_values([row[0] for row in expr.rows])}]"
-    rows = [" & ".join(f"{c} == {x}" for c, x in zip(columns, row, strict=True)) for row in expr.rows]
-    return " | ".join(rows)

@@ -213,6 +213,13 @@ def _logic(op: str, left: object, right: object) -> Expr:
     return Expr(op, (condition(left, symbol), condition(right, symbol)))
 
 
+def compare(op: str, left: Expr, right: Expr) -> Expr:
+    """A comparison as the text formats write it: ``number % divisor == 0`` is divisibility."""
+    if op == "==" and left.op == "%" and right.op == "const" and right.value == 0:
+        return divides(left.args[1], left.args[0])
+    return Expr(op, (left, right))
+
+
 def variable(name: str) -> Expr:
     """The variable ``name`` of whatever problem the expression is added to."""
     return Expr("var", name=name)

@@ -11,7 +11,8 @@ from fractions import Fraction
 
 from constrint import expr as build
 from constrint.errors import ConstrintError, ParseError
-from constrint.expr import Expr
+from constrint.expr import COMPARISONS, Expr
+from constrint.printing import Printer
 
 _BINARY: dict[type, str] = {
     ast.Add: "+",
@@ -179,7 +180,7 @@ class _Translator:
                 part = part if isinstance(op, ast.In) else Expr("not", (part,))
             elif type(op) in _COMPARE:
                 left, right = self.expression(left_node), self.expression(right_node)
-                part = _comparison(_COMPARE[type(op)], left, right)
+                part = build.compare(_COMPARE[type(op)], left, right)
             else:
                 raise self.refuse(node, "'is' compares objects; use == or !=")
             result = part if result is None else Expr("and", (result, part))
@@ -216,56 +217,26 @@ class _Translator:
         return Expr(function, tuple(self.expression(arg) for arg in node.args))
 
 
-def _comparison(op: str, left: Expr, right: Expr) -> Expr:
-    if op == "==" and left.op == "%" and right.op == "const" and right.value == 0:
-        return build.divides(left.args[1], left.args[0])
-    return Expr(op, (left, right))
+_LEVELS = {"or": 1, "implies": 1, "and": 2, "not": 3, "table": 4, "divides": 4, "+": 5, "-": 5}
+_LEVELS |= dict.fromkeys(COMPARISONS, 4) | dict.fromkeys(("*", "/", "//", "%"), 6)
+_LEVELS |= {"neg": 7, "cdiv": 7, "**": 8}
 
 
-_LEVEL = {"or": 1, "implies": 1, "and": 2, "not": 3, "table": 4, "divides": 4, "+": 5, "-": 5}
-_LEVEL |= dict.fromkeys(("==", "!=", "<", "<=", ">", ">="), 4) | dict.fromkeys(("*", "/", "//", "%"), 6)
-_LEVEL |= {"neg": 7, "cdiv": 7, "**": 8}
-_ATOM = 9
+class _Printer(Printer):
+    def special(self, expr: Expr, own: int) -> str | None:
+        op, args = expr.op, expr.args
+        if op in ("true", "false"):
+            return op.capitalize()
+        if op == "cdiv":
+            return f"-(-{self.text(args[0], self.levels['neg'])} // {self.text(args[1], self.levels['*'] + 1)})"
+        if op == "table":
+            single = len(args) == 1
+            columns = self.text(args[0], own + 1) if single else f"({', '.join(map(self.text, args))})"
+            rows = ", ".join(str(row[0]) if single else str(row) for row in expr.rows)
+            return f"{columns} in [{rows}]"
+        return None
 
 
 def print_expression(expr: Expr) -> str:
     """The expression as Python text; ``parse_restriction`` reads it back."""
-    return _print(expr, 0)
-
-
-def _print(expr: Expr, level: int) -> str:
-    own = 7 if expr.op == "const" and expr.value < 0 else _LEVEL.get(expr.op, _ATOM)
-    text = _text(expr, own)
-    return f"({text})" if own < level else text
-
-
-def _text(expr: Expr, own: int) -> str:
-    op, args = expr.op, expr.args
-    if op == "const":
-        return str(expr.value)
-    if op == "var":
-        return expr.name
-    if op in ("true", "false"):
-        return op.capitalize()
-    if op in ("min", "max", "abs"):
-        return f"{op}({', '.join(_print(arg, 0) for arg in args)})"
-    if op == "not":
-        return f"not {_print(args[0], own)}"
-    if op == "implies":
-        return f"not {_print(args[0], _LEVEL['not'])} or {_print(args[1], own + 1)}"
-    if op == "neg":
-        return f"-{_print(args[0], own)}"
-    if op == "cdiv":
-        return f"-(-{_print(args[0], _LEVEL['neg'])} // {_print(args[1], _LEVEL['*'] + 1)})"
-    if op == "divides":
-        return f"{_print(args[1], _LEVEL['*'])} % {_print(args[0], _LEVEL['*'] + 1)} == 0"
-    if op == "table":
-        single = len(args) == 1
-        columns = _print(args[0], own + 1) if single else f"({', '.join(_print(arg, 0) for arg in args)})"
-        rows = ", ".join(str(row[0]) if single else str(row) for row in expr.rows)
-        return f"{columns} in [{rows}]"
-    if op == "**":
-        return f"{_print(args[0], own + 1)} ** {_print(args[1], _LEVEL['neg'])}"
-    # Comparisons chain in Python, so neither side may be one; other operators group to the left.
-    left = own + 1 if own == _LEVEL["=="] else own
-    return f"{_print(args[0], left)} {op} {_print(args[1], own + 1)}"
+    return _Printer(_LEVELS, {"not": "not "}, ("min", "max", "abs")).text(expr)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from constrint.constrint_text import parse_constrint, print_constrint
+from constrint.constrint_printing import print_constrint
+from constrint.constrint_text import parse_constrint
 from constrint.domains import size
 from constrint.errors import ConstrintError
 from constrint.expr import exact_int

@@ -1,0 +1,64 @@
+"""The ConstrINT text format, written; ``constrint.constrint_text`` reads it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from constrint.domains import Domain
+from constrint.errors import ConstrintError
+from constrint.expr import COMPARISONS, Expr
+from constrint.model import Problem
+from constrint.printing import Printer
+
+_LEVELS = {"implies": 0, "or": 0, "and": 1, "not": 2, "%": 4, "+": 5, "-": 5, "*": 6, "//": 6, "/": 6}
+_LEVELS |= dict.fromkeys((*COMPARISONS, "divides", "table", "true", "false"), 3) | {"neg": 7, "**": 8}
+_WORDS = {"or": "|", "and": "&", "not": "~", "**": "^"}
+
+
+class _Printer(Printer):
+    def level(self, expr: Expr) -> int:
+        alternatives = expr.op == "table" and (len(expr.args) > 1 or not expr.rows)
+        return 0 if alternatives else super().level(expr)
+
+    def operand(self, expr: Expr, level: int) -> str:
+        if expr.is_condition:
+            raise ConstrintError(f"ConstrINT text cannot use the condition ({expr}) as a number")
+        return self.text(expr, level)
+
+    def special(self, expr: Expr, own: int) -> str | None:
+        if expr.op in ("true", "false"):
+            return "0 == 0" if expr.op == "true" else "0 == 1"
+        if expr.op == "**":
+            return f"{self.operand(expr.args[0], own + 1)} ^ {self.operand(expr.args[1], own)}"
+        return self._table(expr) if expr.op == "table" else None
+
+    def _table(self, expr: Expr) -> str:
+        columns = [self.operand(arg, self.levels["=="] + 1) for arg in expr.args]
+        if not expr.rows:
+            return "0 == 1"
+        if len(columns) == 1:
+            return f"{columns[0]} == [{_values([row[0] for row in expr.rows])}]"
+        rows = [" & ".join(f"{c} == {x}" for c, x in zip(columns, row, strict=True)) for row in expr.rows]
+        return " | ".join(rows)
+
+
+def print_constrint(problem: Problem) -> str:
+    """The problem in ConstrINT text; ``parse_constrint`` reads it back. Labels are lost.
+
+    Raises ConstrintError for a variable whose name the format cannot hold.
+    """
+    printer = _Printer(_LEVELS, _WORDS, ("cdiv", "min", "max", "abs"))
+    lines = []
+    for name, domain in problem.domains.items():
+        if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
+            raise ConstrintError(f"ConstrINT text cannot hold the variable name {name!r}")
+        lines.append(f"{name} == [{_values(domain)}];")
+    lines += [f"{printer.text(constraint.condition)};" for constraint in problem.constraints]
+    return "\n".join(lines) + "\n"
+
+
+def _values(domain: Domain | Sequence[int]) -> str:
+    if not isinstance(domain, range):
+        return ", ".join(map(str, domain))
+    return f"{domain[0]} .. {domain[-1]}" + (f" by {domain.step}" if domain.step > 1 else "")
