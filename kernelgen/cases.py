@@ -58,8 +58,17 @@ class Case:
         }
 
     def values(self, outputs: Mapping[str, Array | None], order: Sequence[str]) -> dict[str, Array | int | None]:
-        """Every argument that ``order`` names: arrays, None for a null pointer, and int."""
+        """Every argument that ``order`` names: arrays, None for a null pointer, and int.
+
+        Raises ValidationError for a name that a kernel of this direction does not have.
+        """
         known: dict[str, Array | int | None] = {**self.inputs, **outputs, **self.arguments.numbers}
+        foreign = [name for name in order if name not in known]
+        if foreign:
+            raise ValidationError(
+                f"the kernel takes {', '.join(foreign)}, which no {self.direction} kernel of this tilesmith does; it "
+                "is of another direction or another version. Tune it again."
+            )
         return {name: known[name] for name in order}
 
     def compare(self, outputs: Mapping[str, Array | None]) -> dict[str, float]:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from kernelgen.arguments import arguments_of
 from kernelgen.cells.language import Cell
 from kernelgen.dtypes import numpy_dtype
 from kernelgen.shape import Shape
@@ -53,13 +54,7 @@ def random_gradients(cell: Cell, shape: Shape, seed: int = 0) -> dict[str, npt.N
     """
     random = np.random.default_rng((seed, 1))  # not the stream that the inputs come from
     dtype = numpy_dtype(shape.dtype)
-    known = 1 if shape.save == "hidden" else len(cell.states)
-
-    def uniform(*size: int) -> npt.NDArray[Any]:
-        return (2 * random.random(size, dtype=np.float32) - 1).astype(dtype)
-
-    batch, seq, heads, dim = shape.batch, shape.seq, shape.heads, shape.head_dim
+    sizes = {argument.name: argument.shape for argument in arguments_of(cell, shape, "backward").inputs}
     return {
-        "d_states": uniform(known, batch, seq, heads, dim),
-        "d_last": uniform(len(cell.states), batch, heads, dim),
+        name: (2 * random.random(sizes[name], dtype=np.float32) - 1).astype(dtype) for name in ("d_states", "d_last")
     }

@@ -170,13 +170,15 @@ class Store:
         )
         return found[0] if found else None
 
-    def fastest(self, *, fingerprint: str, shape: Shape, gpu: str, schedules: Collection[str]) -> list[Trial]:
+    def fastest(
+        self, *, cell: str, fingerprint: str, shape: Shape, gpu: str, schedules: Collection[str]
+    ) -> list[Trial]:
         """The measured trials of a cell at the sizes of ``shape``, with any seq and save, by their time for a step.
 
         Those that save what ``shape`` does come first; the others' times are of another kernel. A kernel counts with
         its last verdict, as in best. Raises StoreError.
         """
-        where, values = _conditions(fingerprint=fingerprint, gpu=gpu, status="measured")
+        where, values = _conditions(cell=cell, fingerprint=fingerprint, gpu=gpu, status="measured")
         sizes = f'[{shape.batch},%,{shape.heads},{shape.head_dim},"{shape.dtype}",%'
         names = ", ".join("?" * len(schedules))
         found = self._read(

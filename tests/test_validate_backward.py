@@ -167,6 +167,13 @@ def test_backward_kernels_are_right_in_the_emulator(cell: Cell, save: str) -> No
     assert list(found.errors) == [argument.name for argument in written if not argument.empty]
 
 
+def test_a_kernel_of_the_other_direction_is_told_in_words(case: Case) -> None:
+    with pytest.raises(
+        ValidationError, match="the kernel takes wx, b, which no backward kernel of"
+    ):
+        case.values(case.poisoned_outputs(), ("wx", "r", "b", "states"))
+
+
 @pytest.mark.emulated
 def test_a_wrong_backward_source_is_found() -> None:
     cell, profile = load_cell("elman"), load_profile("h200")
