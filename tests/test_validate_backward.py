@@ -168,9 +168,7 @@ def test_backward_kernels_are_right_in_the_emulator(cell: Cell, save: str) -> No
 
 
 def test_a_kernel_of_the_other_direction_is_told_in_words(case: Case) -> None:
-    with pytest.raises(
-        ValidationError, match="the kernel takes wx, b, which no backward kernel of"
-    ):
+    with pytest.raises(ValidationError, match="the kernel takes wx, b, which no backward kernel of"):
         case.values(case.poisoned_outputs(), ("wx", "r", "b", "states"))
 
 
