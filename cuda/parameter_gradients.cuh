@@ -1,9 +1,9 @@
 // The gradients of R and b after the last step: for every head and gate the product of the gates' gradients with the
 // previous h over all steps of all sequences, and their sum. Both arrays are read once and as they lie.
 //
-// A block takes one head, a tile of the product (rows: gates' units, columns: previous units) and a part of the steps,
-// which travel through a ring of stages in shared memory. The sum is one more column, of a matrix of ones. The blocks
-// leave partial results, which are added in a fixed order afterwards: the same bits every time.
+// A block takes one head and a tile of the product (rows: gates' units, columns: previous units), and all steps, which
+// travel through a ring of stages in shared memory. The sum is one more column, of a matrix of ones. Warps may share a
+// tile, each with some of a stage's steps; their sums are added in a fixed order: the same bits every time.
 #pragma once
 
 #include "recurrence.cuh"
@@ -16,18 +16,19 @@ struct ParameterGradientArguments {
     const unsigned short* d_rest;   // [G - G_in, B, T, H, D], of the gates without an input, or null if there is none
     const unsigned short* hidden;   // [B, T, H, D]
     const unsigned short* initial;  // [B, H, D]: h before the first step, or null: zeros
-    float* r_parts;                 // [parts, G_rec, H, D, D]
-    float* b_parts;                 // [parts, G_bias, H, D], or null if no gate has a bias
+    unsigned short* d_r;            // [G_rec, H, D, D]
+    unsigned short* d_b;            // [G_bias, H, D], or null if no gate has a bias
     int batch;
     int seq;
-    int parts;
 };
 
 /// kernelgen/parameter_gradients.py chooses.
 struct ParameterGradientTiling {
-    int warps;
-    int warp_tiles;  // of 16 rows, per warp
-    int columns;     // a multiple of 16
+    int row_warps;
+    int warp_tiles;   // of 16 rows, per warp
+    int columns;      // a multiple of 16
+    int step_groups;  // warps that share a tile
+    int depth;        // steps of a stage
     int stages;
 };
 
@@ -42,44 +43,43 @@ struct ParameterGradients {
     static constexpr int recurrent_gates = count_bits(Cell::recurrent);
     static constexpr int bias_gates = count_bits(Cell::bias);
 
-    static constexpr int warps = tiling.warps;
-    static constexpr int threads = 32 * warps;
-    static constexpr int rows = 16 * warps * tiling.warp_tiles;  // of the product, per block
+    static constexpr int threads = 32 * tiling.row_warps * tiling.step_groups;
+    static constexpr int rows = 16 * tiling.row_warps * tiling.warp_tiles;  // of the product, per block
     static constexpr int columns = tiling.columns;
     static constexpr int column_tiles = columns / 8;
     static constexpr int row_blocks = ceil_div(count_bits(members) * padded, rows);
     static constexpr int column_blocks = ceil_div(padded, columns);
-    static constexpr int blocks = row_blocks * column_blocks;  // per head and part
+    static constexpr int blocks = row_blocks * column_blocks;  // per head
 
-    static constexpr int depth = 32;  // steps of a stage
+    static constexpr int depth = tiling.depth;
     static constexpr int gate_row_bytes = (rows / 8 | 1) * chunk_bytes;  // odd: no bank conflicts
     static constexpr int hidden_row_bytes = (columns / 8 | 1) * chunk_bytes;
     static constexpr int hidden_at = depth * gate_row_bytes;
     static constexpr int stage_bytes = hidden_at + depth * hidden_row_bytes;
-    static constexpr int shared_bytes = tiling.stages * stage_bytes;
+    static constexpr int warp_sums = tiling.warp_tiles * (column_tiles + 1);  // float4 a lane
+    static constexpr int exchange_bytes = (tiling.step_groups - 1) * tiling.row_warps * warp_sums * 32 * chunk_bytes;
+    static constexpr int shared_bytes = maximum(tiling.stages * stage_bytes, exchange_bytes);
 
     // Each thread copies the same columns of several steps.
     static constexpr int gate_pieces = rows / width;
     static constexpr int hidden_pieces = columns / width;
     static_assert(gate_pieces <= threads && hidden_pieces <= threads, "too few threads to copy a step");
     static_assert(columns % 16 == 0, "columns come in pairs of matrix tiles");
+    static_assert(depth % (16 * tiling.step_groups) == 0, "every warp takes as many steps of a stage");
 
     // ---- the thread's place ----
     const ParameterGradientArguments& in;
     const int thread = static_cast<int>(thread_index());
     const int lane = thread % 32;
-    const int warp = thread / 32;
+    const int row_warp = thread / 32 % tiling.row_warps;
+    const int step_group = thread / 32 / tiling.row_warps;
     const int head = static_cast<int>(block_x());
-    const int part = static_cast<int>(block_y()) / blocks;
-    const int first_row = static_cast<int>(block_y()) % blocks / column_blocks * rows;
+    const int first_row = static_cast<int>(block_y()) / column_blocks * rows;
     const int first_column = static_cast<int>(block_y()) % column_blocks * columns;
     const SharedAddress shared = shared_memory();
-    const int part_steps = ceil_div(ceil_div(in.batch * in.seq, in.parts), depth) * depth;
-    const int first_step = part * part_steps;
-    const int last_step = minimum(first_step + part_steps, in.batch * in.seq);
+    const int steps = in.batch * in.seq;
 
-    float sums[tiling.warp_tiles][column_tiles][4];
-    float bias[tiling.warp_tiles][4];
+    float sums[tiling.warp_tiles][column_tiles + 1][4];  // the last column tile is the sum
 
     // ---- from global to shared memory ----
 
@@ -117,7 +117,7 @@ struct ParameterGradients {
                 const int row = k + thread / gate_pieces;
                 if (depth % gate_steps != 0 && row >= depth) break;
                 const SharedAddress to = stage + row * gate_row_bytes + 2 * gate_column;
-                if (step + row < last_step)
+                if (step + row < steps)
                     copy(to, gate + (step + row) * stride);
                 else
                     clear(to);
@@ -132,7 +132,7 @@ struct ParameterGradients {
                 const SharedAddress to = stage + hidden_at + row * hidden_row_bytes + 2 * hidden_column;
                 const int at = step + row;
                 const bool begins = at % in.seq == 0;
-                if (at >= last_step || (begins && in.initial == nullptr))
+                if (at >= steps || (begins && in.initial == nullptr))
                     clear(to);
                 else if (begins)
                     copy(to, in.initial + (static_cast<long long>(at / in.seq) * shape.heads + head) * D + unit);
@@ -146,7 +146,8 @@ struct ParameterGradients {
     TILESMITH_DEVICE void multiply(SharedAddress stage) {
         const unsigned one = pack<Type>(1.0f, 1.0f);
 #pragma unroll
-        for (int k = 0; k < depth; k += 16) {
+        for (int slice = 0; slice < depth / 16; slice += tiling.step_groups) {
+            const int k = 16 * (slice + step_group);
             unsigned b[column_tiles][2];
 #pragma unroll
             for (int pair = 0; pair < column_tiles / 2; ++pair) {
@@ -158,13 +159,43 @@ struct ParameterGradients {
 #pragma unroll
             for (int tile = 0; tile < tiling.warp_tiles; ++tile) {
                 unsigned a[4];  // lanes 0-7, 8-15: 8 units and the next 8, from row k; 16 and on: from row k + 8
-                const int column = 2 * (warp * tiling.warp_tiles + tile) + lane / 8 % 2;
+                const int column = 2 * (row_warp * tiling.warp_tiles + tile) + lane / 8 % 2;
                 ldmatrix_x4_trans(a, stage + (k + lane % 8 + lane / 16 * 8) * gate_row_bytes + column * chunk_bytes);
 #pragma unroll
                 for (int n = 0; n < column_tiles; ++n) mma_m16n8k16<Type>(sums[tile][n], a, b[n][0], b[n][1], sums[tile][n]);
-                if (bias_gates > 0 && first_column == 0) mma_m16n8k16<Type>(bias[tile], a, one, one, bias[tile]);
+                if (bias_gates > 0) mma_m16n8k16<Type>(sums[tile][column_tiles], a, one, one, sums[tile][column_tiles]);
             }
         }
+    }
+
+    /// Where warps share a tile: add the sums of all to those of the first. Returns true in that one.
+    TILESMITH_DEVICE bool combine() {
+        if constexpr (tiling.step_groups == 1) return true;
+        sync_block();  // the stages are read
+        const SharedAddress mine = shared + (row_warp * warp_sums * 32 + lane) * chunk_bytes;
+        constexpr int group_bytes = tiling.row_warps * warp_sums * 32 * chunk_bytes;
+        for (int group = 1; group < tiling.step_groups; ++group)
+#pragma unroll
+            for (int tile = 0; tile < tiling.warp_tiles; ++tile)
+#pragma unroll
+                for (int n = 0; n <= column_tiles; ++n) {
+                    float(&sum)[4] = sums[tile][n];
+                    const SharedAddress at = mine + (group - 1) * group_bytes + (tile * (column_tiles + 1) + n) * 32 * chunk_bytes;
+                    if (group == step_group) store_shared_float4(at, float4{sum[0], sum[1], sum[2], sum[3]});
+                }
+        sync_block();
+        if (step_group > 0) return false;
+        for (int group = 1; group < tiling.step_groups; ++group)
+#pragma unroll
+            for (int tile = 0; tile < tiling.warp_tiles; ++tile)
+#pragma unroll
+                for (int n = 0; n <= column_tiles; ++n) {
+                    float(&sum)[4] = sums[tile][n];
+                    const SharedAddress at = mine + (group - 1) * group_bytes + (tile * (column_tiles + 1) + n) * 32 * chunk_bytes;
+                    const float4 other = load_shared_float4(at);
+                    sum[0] += other.x, sum[1] += other.y, sum[2] += other.z, sum[3] += other.w;
+                }
+        return true;
     }
 
     TILESMITH_DEVICE void write_out() const {
@@ -173,24 +204,24 @@ struct ParameterGradients {
         for (int tile = 0; tile < tiling.warp_tiles; ++tile)
 #pragma unroll
             for (int upper = 0; upper < 2; ++upper) {
-                const int row = first_row + 16 * (warp * tiling.warp_tiles + tile) + 8 * upper + g;
+                const int row = first_row + 16 * (row_warp * tiling.warp_tiles + tile) + 8 * upper + g;
                 const int index = row / padded, unit = row % padded;
                 if (index >= count_bits(members) || unit >= D) continue;
                 const int gate = nth_bit(members, index);
                 if (has(Cell::recurrent, gate)) {
-                    const int plane = part * recurrent_gates + rank_among(Cell::recurrent, gate);
-                    float* to = in.r_parts + ((static_cast<long long>(plane) * shape.heads + head) * D + unit) * D;
+                    const long long plane = rank_among(Cell::recurrent, gate) * shape.heads + head;
+                    unsigned short* to = in.d_r + (plane * D + unit) * D;
 #pragma unroll
                     for (int n = 0; n < column_tiles; ++n)
 #pragma unroll
                         for (int i = 0; i < 2; ++i) {
                             const int p = first_column + 8 * n + 2 * j + i;
-                            if (p < D) store_global_float(to + p, sums[tile][n][2 * upper + i]);
+                            if (p < D) store_global_16(to + p, to_16<Type>(sums[tile][n][2 * upper + i]));
                         }
                 }
                 if (has(Cell::bias, gate) && first_column == 0 && j == 0) {
-                    const int plane = part * bias_gates + rank_among(Cell::bias, gate);
-                    store_global_float(in.b_parts + (static_cast<long long>(plane) * shape.heads + head) * D + unit, bias[tile][2 * upper]);
+                    const int plane = rank_among(Cell::bias, gate) * shape.heads + head;
+                    store_global_16(in.d_b + plane * D + unit, to_16<Type>(sums[tile][column_tiles][2 * upper]));
                 }
             }
     }
@@ -201,17 +232,15 @@ struct ParameterGradients {
 #pragma unroll
         for (int tile = 0; tile < tiling.warp_tiles; ++tile)
 #pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                bias[tile][i] = 0.0f;
+            for (int n = 0; n <= column_tiles; ++n)
 #pragma unroll
-                for (int n = 0; n < column_tiles; ++n) sums[tile][n][i] = 0.0f;
-            }
+                for (int i = 0; i < 4; ++i) sums[tile][n][i] = 0.0f;
         long long stride = 0;
         const unsigned short* gate = gate_source(first_row + thread % gate_pieces * width, stride);
         sync_block();
-        const int stages = ceil_div(maximum(last_step - first_step, 0), depth);
+        const int stages = ceil_div(steps, depth);
         for (int stage = 0; stage < tiling.stages - 1; ++stage) {
-            if (stage < stages) begin_copy(shared + stage * stage_bytes, first_step + stage * depth, gate, stride);
+            if (stage < stages) begin_copy(shared + stage * stage_bytes, stage * depth, gate, stride);
             cp_async_commit();
         }
         int slot = 0;
@@ -220,12 +249,12 @@ struct ParameterGradients {
             sync_block();  // the stage is there, and the one before it is read
             const int next = stage + tiling.stages - 1;
             const int refilled = slot == 0 ? tiling.stages - 1 : slot - 1;
-            if (next < stages) begin_copy(shared + refilled * stage_bytes, first_step + next * depth, gate, stride);
+            if (next < stages) begin_copy(shared + refilled * stage_bytes, next * depth, gate, stride);
             cp_async_commit();
             multiply(shared + slot * stage_bytes);
             slot = slot == tiling.stages - 1 ? 0 : slot + 1;
         }
-        write_out();
+        if (combine()) write_out();
     }
 };
 

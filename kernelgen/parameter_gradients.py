@@ -1,80 +1,84 @@
 """The kernel that makes the gradients of R and b from those of the gates, for all steps at once.
 
-It is the template of cuda/parameter_gradients.cuh. No tiling is searched for: the kernel reads its arrays once and is
-bound by that, so one rule serves all (docs/lab/resident_backward.md).
+It is the template of cuda/parameter_gradients.cuh. No tiling is searched for: the kernel is bound by what its blocks
+read, so the tile of the product that makes them read least is taken (docs/lab/resident_backward.md).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import lru_cache
 
 from kernelgen.cells.language import Cell
 from kernelgen.dtypes import dtype_info
 from kernelgen.emit.cuda import cell_struct
+from kernelgen.hardware import Profile
 from kernelgen.schedules.base import Launch, Source
 from kernelgen.shape import Shape
 
 ENTRY = "tilesmith_parameter_gradients"
 
-ARGUMENTS = ("d_wx", "d_rest", "hidden", "initial", "r_parts", "b_parts", "batch", "seq", "parts")
+ARGUMENTS = ("d_wx", "d_rest", "hidden", "initial", "d_r", "d_b", "batch", "seq")
 """The kernel's arguments, in order: d_wx [B, T, G_in, H, D], d_rest [G - G_in, B, T, H, D] (null where every gate has
-an input), hidden [B, T, H, D] (h after every step), initial [B, H, D] (null for zeros), in the shape's dtype. Outputs,
-float32: r_parts [parts, G_rec, H, D, D] and b_parts [parts, G_bias, H, D] (null where there is none), whose sums over
-the parts are the gradients. batch, seq, parts: int32."""
+an input), hidden [B, T, H, D] (h after every step), initial [B, H, D] (null for zeros). Outputs: d_r [G_rec, H, D, D]
+and d_b [G_bias, H, D] (null where there is none). All in the shape's dtype, sums in float32. batch, seq: int32."""
 
-BLOCKS = 132
-"""How many blocks to run at least where there are steps enough: an H100's multiprocessors."""
+SUMS = 64
+"""Float32 sums that a thread keeps, at most."""
 
-DEPTH = 32
-"""Steps that a block works on at a time."""
+SHARED_MEMORY = 96 * 1024
+"""Bytes of shared memory for the stages: what every GPU since Ampere gives a block."""
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """The tile variables of cuda/parameter_gradients.cuh, and its sizes: blocks per head and part, bytes of shared
-    memory per block."""
+    """The tile variables of cuda/parameter_gradients.cuh."""
 
-    warps: int
+    row_warps: int
     warp_tiles: int
     columns: int
+    step_groups: int
+    depth: int
     stages: int
-    blocks: int
-    shared_memory: int
+
+    @property
+    def rows(self) -> int:
+        """Rows of the product that a block makes."""
+        return 16 * self.row_warps * self.warp_tiles
+
+    @property
+    def shared_memory(self) -> int:
+        """Bytes of shared memory of a block."""
+        exchange = (self.step_groups - 1) * self.row_warps * self.warp_tiles * (self.columns // 8 + 1) * 512
+        return max(self.stages * self.depth * _step_bytes(self.rows, self.columns), exchange)
 
 
-def tiling(cell: Cell, shape: Shape) -> Tiling:
-    """How the product of one head is cut: at most 64 float32 sums a thread, and no more warps than there are rows."""
-    padded = -(-shape.head_dim // 16) * 16
-    members = len({*cell.recurrent_gates, *cell.bias_gates})
-    tiles = members * padded // 16
-    columns = min(padded, 128)
-    warp_tiles = 2 if columns <= 64 and tiles > 8 else 1
-    warps = min(8, -(-tiles // warp_tiles))
-    stages = 4
-    rows = 16 * warps * warp_tiles
-    stage = DEPTH * 16 * ((rows // 8 | 1) + (columns // 8 | 1))
-    blocks = -(-members * padded // rows) * -(-padded // columns)
-    return Tiling(warps, warp_tiles, columns, stages, blocks, stages * stage)
+@dataclass(frozen=True)
+class ParameterGradients:
+    """The kernel for one cell, shape (whose batch and seq leave no trace in it) and GPU."""
 
+    cell: Cell
+    shape: Shape
+    profile: Profile
 
-def parts(cell: Cell, shape: Shape) -> int:
-    """Into how many parts the steps of all sequences are cut."""
-    wanted = max(1, BLOCKS // (shape.heads * tiling(cell, shape).blocks))
-    return min(wanted, -(-shape.batch * shape.seq // DEPTH))
+    @property
+    def tiling(self) -> Tiling:
+        """The tile with the least to read for the busiest multiprocessor."""
+        return _tiling(self._members * self._padded, self._padded, self.shape.heads, self.profile.multiprocessors)
 
+    def launch(self, shape: Shape) -> Launch:
+        """Grid, block and shared memory, the same for any batch and seq."""
+        chosen = self.tiling
+        threads = 32 * chosen.row_warps * chosen.step_groups
+        return Launch((shape.heads, self._blocks(chosen), 1), threads, chosen.shared_memory)
 
-def launch(cell: Cell, shape: Shape) -> Launch:
-    """Grid, block and shared memory."""
-    chosen = tiling(cell, shape)
-    return Launch((shape.heads, chosen.blocks * parts(cell, shape), 1), 32 * chosen.warps, chosen.shared_memory)
-
-
-def source(cell: Cell, shape: Shape, arch: str) -> Source:
-    """The kernel's text, for a target such as "sm_90a"; batch and seq leave no trace in it."""
-    chosen = tiling(cell, shape)
-    fields = ", ".join(f".{name} = {getattr(chosen, name)}" for name in ("warps", "warp_tiles", "columns", "stages"))
-    text = f"""\
-// {cell.title}, gradients of R and b: {shape.heads} heads of {shape.head_dim} units, {shape.dtype}, for {arch}.
+    def source(self) -> Source:
+        """The kernel's text."""
+        cell, shape, chosen = self.cell, self.shape, self.tiling
+        values = ", ".join(f".{field.name} = {getattr(chosen, field.name)}" for field in fields(Tiling))
+        text = f"""\
+// {cell.title}, gradients of R and b: {shape.heads} heads of {shape.head_dim} units, {shape.dtype}, for \
+{self.profile.arch}.
 // Generated by tilesmith. Do not edit: change the cell instead.
 #include "math.cuh"
 #include "parameter_gradients.cuh"
@@ -83,10 +87,10 @@ using namespace tilesmith;
 
 {cell_struct(cell)}
 constexpr FixedShape shape{{.heads = {shape.heads}, .head_dim = {shape.head_dim}}};
-constexpr ParameterGradientTiling tiling{{{fields}}};
+constexpr ParameterGradientTiling tiling{{{values}}};
 using Kernel = ParameterGradients<Cell, {dtype_info(shape.dtype).tag}, shape, tiling>;
 
-static_assert(Kernel::blocks == {chosen.blocks}, "another number of blocks is expected");
+static_assert(Kernel::blocks == {self._blocks(chosen)}, "another number of blocks is expected");
 static_assert(Kernel::shared_bytes == {chosen.shared_memory}, "other shared memory is expected");
 
 extern "C" __global__ void __launch_bounds__(Kernel::threads, 1) {ENTRY}(
@@ -94,13 +98,52 @@ extern "C" __global__ void __launch_bounds__(Kernel::threads, 1) {ENTRY}(
     const unsigned short* d_rest,
     const unsigned short* hidden,
     const unsigned short* initial,
-    float* r_parts,
-    float* b_parts,
+    unsigned short* d_r,
+    unsigned short* d_b,
     int batch,
-    int seq,
-    int parts) {{
+    int seq) {{
     const ParameterGradientArguments in{{{", ".join(ARGUMENTS)}}};
     Kernel{{in}}.run();
 }}
 """
-    return Source(text, ENTRY, arch, ARGUMENTS)
+        return Source(text, ENTRY, self.profile.arch, ARGUMENTS)
+
+    @property
+    def _padded(self) -> int:
+        return -(-self.shape.head_dim // 16) * 16
+
+    @property
+    def _members(self) -> int:
+        return len({*self.cell.recurrent_gates, *self.cell.bias_gates})
+
+    def _blocks(self, chosen: Tiling) -> int:
+        return -(-self._members * self._padded // chosen.rows) * -(-self._padded // chosen.columns)
+
+
+@lru_cache(maxsize=256)
+def _tiling(rows: int, columns: int, heads: int, multiprocessors: int) -> Tiling:
+    """The tile for a product of rows x columns per head."""
+    found: list[tuple[int, int, Tiling]] = []
+    for width in range(16, min(columns, 128) + 1, 16):
+        for warp_tiles in (1, 2):
+            if warp_tiles * width // 8 * 4 > SUMS:
+                continue
+            for row_warps in range(1, 9):
+                height = 16 * row_warps * warp_tiles
+                if height >= rows + 16 * warp_tiles:
+                    break
+                groups = max(g for g in (1, 2, 4) if g == 1 or g * row_warps <= 8)
+                depth = 64 if 4 * 64 * _step_bytes(height, width) <= SHARED_MEMORY else 32
+                stages = min(8, SHARED_MEMORY // (depth * _step_bytes(height, width)))
+                if depth < 16 * groups or stages < 3 or 32 * row_warps * groups < max(height, width):
+                    continue
+                blocks = heads * -(-rows // height) * -(-columns // width)
+                read = -(-blocks // multiprocessors) * (height + width)
+                tiling = Tiling(row_warps, warp_tiles, width, groups, depth, stages)
+                found.append((read, abs(height - width), tiling))
+    return min(found, key=lambda candidate: candidate[:2])[2]
+
+
+def _step_bytes(rows: int, columns: int) -> int:
+    """Bytes of one step in a stage: rows and columns, each an odd number of 16-byte chunks."""
+    return 16 * ((rows // 8 | 1) + (columns // 8 | 1))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +13,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernelgen import parameter_gradients
 from kernelgen import reference as numpy_reference
 from kernelgen.cells import load_cell
 from kernelgen.cells.language import Cell
@@ -23,6 +21,7 @@ from kernelgen.emulator import emulate
 from kernelgen.errors import InfeasibleError
 from kernelgen.hardware import load_profile
 from kernelgen.inputs import random_inputs
+from kernelgen.parameter_gradients import ParameterGradients
 from kernelgen.schedules.base import BACKWARD_ARGUMENTS, FORWARD_ARGUMENTS, Launch, Source
 from kernelgen.shape import Shape
 from kernelgen.torch import kernels, rnn
@@ -34,7 +33,7 @@ NAMES = ("wx", "r", "b", "initial")
 OUTPUTS = {
     "forward": ("states", "others", "last", "gates"),
     "backward": ("d_wx", "d_rest", "d_initial"),
-    "parameters": ("r_parts", "b_parts"),
+    "parameters": ("d_r", "d_b"),
 }
 
 
@@ -61,7 +60,8 @@ class Emulated:
 
     def _kernel(self, cell: Cell, shape: Shape, kind: kernels.Kind) -> tuple[Source, Launch]:
         if kind == "parameters":
-            return parameter_gradients.source(cell, shape, "sm_90a"), parameter_gradients.launch(cell, shape)
+            made = ParameterGradients(cell, shape, load_profile("h200"))
+            return made.source(), made.launch(shape)
         choice = candidates(cell, shape, load_profile("h200"), kind)[0]
         return choice.source, choice.launch(shape)
 
@@ -251,13 +251,12 @@ def test_the_engine_of_cuda_tensors_hands_over_addresses_in_order(monkeypatch: p
 
     def load(cell: Cell, shape: Shape, kind: kernels.Kind, device: int) -> Any:
         loads.append((shape.batch, kind))
-        return _Loaded(kernel, ("r", "initial", "states", "batch", "seq"), lambda shape: launch)  # type: ignore[arg-type]
+        return _Loaded(kernel, ("r", "initial", "states", "batch", "seq"), launch)  # type: ignore[arg-type]
 
     monkeypatch.setattr(engine, "_load", load)
+    monkeypatch.setattr("torch.cuda.current_device", lambda: -1)
     monkeypatch.setattr("torch.cuda.current_stream", lambda device: SimpleNamespace(cuda_stream=7))
-    monkeypatch.setattr("kernelgen.gpu.current", lambda index: nullcontext())
     monkeypatch.setattr("kernelgen.launcher.stream_of", lambda handle: f"stream {handle}")
-    monkeypatch.setattr("kernelgen.launcher.launch_config", lambda launch: launch)
     r, states = torch.zeros(1), torch.zeros(1)
     arguments: dict[str, Tensor | int | None] = {"initial": None, "states": states, "r": r, "seq": 5, "batch": 2}
     cell = load_cell("elman")

@@ -26,8 +26,8 @@ G_bias, G gates of the cell with an input, a recurrent product, a bias, at all; 
 wx [B, T, G_in, H, D], r [G_rec, H, D, D] with r[g, h, d, p] from previous unit p to unit d, b [G_bias, H, D]:
 inputs. initial [S, B, H, D]: states before the first step, or null for zeros. states [K, B, T, H, D]: output, K = 1
 (h) where the shape saves "hidden", else K = S; or h alone with the other states in others [S - 1, B, T, H, D], which
-else is null. last [S, B, H, D]: output, states after the last step. gates
-[G, B, T, H, D]: output where the shape saves "gates" (each gate's sum before the pointwise step), else null.
+else is null. last [S, B, H, D]: output, states after the last step. gates [G, B, T, H, D]: output where the shape saves
+"gates" (each gate's sum before the pointwise step), else null.
 batch, seq: int32. All arrays are C-contiguous and of the shape's dtype.
 """
 
@@ -53,10 +53,10 @@ BACKWARD_ARGUMENTS = (
 """The arguments of every backward kernel, in order; d_ marks the gradient of what follows it. r, initial as forward;
 states, others and gates as a forward kernel saved them. first, steps: the kernel runs the steps first ..
 first + steps - 1 of the seq steps; gates [G, B, steps, H, D] and d_last are those of these steps, d_initial is of the
-states before them, all other arrays are of the whole sequence. (A whole pass: first 0, steps seq.) d_states [K, B, T, H, D], K = 1 (h)
-where the shape saves "hidden", else S; d_last [S, B, H, D] or null for zeros. Outputs: d_wx [B, T, G_in, H, D], d_rest
-[G - G_in, B, T, H, D] of the gates without an input (null where there is none), d_initial [S, B, H, D].
-The gradients of R and b are one product and one sum over all steps of the gates' gradients.
+states before them, all other arrays are of the whole sequence. (A whole pass: first 0, steps seq.) d_states
+[K, B, T, H, D], K = 1 (h) where the shape saves "hidden", else S; d_last [S, B, H, D] or null for zeros. Outputs: d_wx
+[B, T, G_in, H, D], d_rest [G - G_in, B, T, H, D] of the gates without an input (null where there is none), d_initial
+[S, B, H, D]. The gradients of R and b are one product and one sum over all steps of the gates' gradients.
 """
 
 Direction = Literal["forward", "backward"]

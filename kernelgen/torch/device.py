@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kernelgen.errors import InfeasibleError
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A kernel on its GPU, and the order of its arguments."""
+    """A kernel on its GPU, the order of its arguments, and how it is launched, which does not depend on seq."""
 
     kernel: DeviceKernel
     arguments: tuple[str, ...]
-    launch: Callable[[Shape], Launch]
+    config: Any
 
 
 class DeviceEngine:
@@ -49,18 +49,18 @@ class DeviceEngine:
         import torch
 
         from kernelgen import gpu
-        from kernelgen.launcher import launch_config, stream_of
+        from kernelgen.launcher import stream_of
 
         device = next(value.get_device() for value in arguments.values() if isinstance(value, torch.Tensor))
         loaded = self._kernel(cell, shape, kind, device)
         values = [arguments[name] for name in loaded.arguments]
         plain = [_plain(value, np.int32) for value in values]
         stream = stream_of(int(torch.cuda.current_stream(device).cuda_stream))
-        with gpu.current(device):
-            loaded.kernel.start(stream, launch_config(loaded.launch(shape)), *plain)
+        with nullcontext() if torch.cuda.current_device() == device else gpu.current(device):
+            loaded.kernel.start(stream, loaded.config, *plain)
 
     def _kernel(self, cell: Cell, shape: Shape, kind: Kind, device: int) -> _Loaded:
-        key = (cell.fingerprint, replace(shape, seq=1), kind, device)
+        key = (cell.fingerprint, shape.batch, shape.heads, shape.head_dim, shape.dtype, shape.save, kind, device)
         found = self._loaded.get(key)
         if found is None:
             with self._lock:
@@ -76,25 +76,24 @@ class DeviceEngine:
         return found
 
     def _load(self, cell: Cell, shape: Shape, kind: Kind, device: int) -> _Loaded:
-        from kernelgen import gpu, parameter_gradients
+        from kernelgen import gpu
         from kernelgen.compile import compile_source
-        from kernelgen.launcher import DeviceKernel
+        from kernelgen.launcher import DeviceKernel, launch_config
+        from kernelgen.parameter_gradients import ParameterGradients
         from kernelgen.torch.choice import compiled
 
         profile = gpu.device(device).profile()
         launch: Callable[[Shape], Launch]
         if kind == "parameters":
-            source, launch = (
-                parameter_gradients.source(cell, shape, profile.arch),
-                partial(parameter_gradients.launch, cell),
-            )
+            parameters = ParameterGradients(cell, shape, profile)
+            source, launch = parameters.source(), parameters.launch
             binary = compile_source(source)
         else:
             choice, binary = compiled(cell, shape, profile, kind)
             source, launch = choice.source, choice.launch
         kernel = DeviceKernel(binary.cubin, binary.entry, binary.arch, launch(shape))
         kernel.prepare(device)
-        return _Loaded(kernel, source.arguments, launch)
+        return _Loaded(kernel, source.arguments, launch_config(launch(shape)))
 
 
 def _plain(value: Tensor | int | None, integer: Any) -> Any:

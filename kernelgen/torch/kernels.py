@@ -10,7 +10,6 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from kernelgen import parameter_gradients as parameter_kernel
 from kernelgen.cells.language import Cell
 from kernelgen.errors import InfeasibleError
 from kernelgen.schedules.base import Direction
@@ -146,23 +145,20 @@ def parameter_gradients(
         return None
     batch, seq, heads, dim = hidden.shape
     shape = Shape(batch, seq, heads, dim, dtype)
-    parts = parameter_kernel.parts(cell, shape)
-    biases, products = len(cell.bias_gates), len(cell.recurrent_gates)
-    r_parts = hidden.new_empty((parts, products, heads, dim, dim), dtype=torch.float32)
-    b_parts = hidden.new_empty((parts, biases, heads, dim), dtype=torch.float32)
+    d_r = hidden.new_empty((len(cell.recurrent_gates), heads, dim, dim))
+    d_b = hidden.new_empty((len(cell.bias_gates), heads, dim))
     arguments = {
         "d_wx": _ready(d_wx),
         "d_rest": _ready(d_rest),
         "hidden": _ready(hidden),
         "initial": None if initial is None else _ready(initial[0]),
-        "r_parts": r_parts,
-        "b_parts": b_parts if biases else None,
+        "d_r": d_r,
+        "d_b": d_b if cell.bias_gates else None,
         "batch": batch,
         "seq": seq,
-        "parts": parts,
     }
     engine.run(cell, shape, "parameters", arguments)
-    return r_parts.sum(0).to(hidden.dtype), b_parts.sum(0).to(hidden.dtype)
+    return d_r, d_b
 
 
 def _ready(tensor: Tensor | None) -> Tensor | None:
