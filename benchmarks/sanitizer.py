@@ -1,4 +1,4 @@
-"""Run NVIDIA's compute-sanitizer over the kernels of every cell. Needs a GPU and the CUDA toolkit's compute-sanitizer.
+"""Run NVIDIA's compute-sanitizer over the kernels of every cell, forward, backward and of dR and db. Needs a GPU and the CUDA toolkit's compute-sanitizer.
 
     python benchmarks/sanitizer.py                   # memcheck, racecheck, initcheck, synccheck
     python benchmarks/sanitizer.py --tool racecheck
@@ -46,33 +46,71 @@ def main(tools: tuple[str, ...], inside: bool) -> None:
 
 
 def _validate() -> int:
-    """Run one tiling of each kind for every cell in this process, and compare with the reference."""
+    """Run tilings of each kind for every cell, forward and backward, in this process, and compare with the reference."""
     from kernelgen import gpu
     from kernelgen.bench import Candidate, _Cases, run
     from kernelgen.cells import cell_names, load_cell
     from kernelgen.compile import compile_source
-    from kernelgen.hardware import Profile
     from kernelgen.plan import plan, spread
     from kernelgen.schedules import get
     from kernelgen.shape import Shape
     from kernelgen.validate import gpu_cases
 
-    profile: Profile = gpu.device(0).profile()
+    profile = gpu.device(0).profile()
     count = 0
     for cell in map(load_cell, cell_names()):
-        for shape in (Shape(5, 19, 2, 64, "bfloat16", "gates"), Shape(9, 6, 1, 33, "float16", "states")):
-            tilings = spread(plan(cell, shape, profile))
+        for direction, shape in (
+            ("forward", Shape(5, 19, 2, 64, "bfloat16", "gates")),
+            ("forward", Shape(9, 6, 1, 33, "float16", "states")),
+            ("backward", Shape(5, 19, 2, 64, "bfloat16", "gates")),
+            ("backward", Shape(9, 6, 1, 33, "float16", "hidden")),
+        ):
+            cases = gpu_cases(cell, shape, direction=direction)  # type: ignore[arg-type]
+            tilings = spread(plan(cell, shape, profile, direction=direction))  # type: ignore[arg-type]
             dense = next(t for t in tilings if t.values["batch_tile"] >= 8)
-            split = next(t for t in tilings if t.values["k_split"] > 1)
+            split = next((t for t in tilings if t.values.get("k_split", 1) > 1), dense)
             loading = next(t for t in tilings if t.values["register_groups"] == 0)
-            for tiling in (tilings[0], dense, split, loading):
+            chosen = {str(tiling): tiling for tiling in (tilings[0], dense, split, loading)}
+            run(_Cases(cases, 0))
+            for tiling in chosen.values():
                 schedule = get(tiling.schedule)
-                binary = compile_source(schedule.source(cell, shape, profile, tiling))
-                cases = gpu_cases(cell, shape)
-                run(_Cases(cases, 0))
-                launches = tuple(schedule.launch(case.shape, tiling) for case in cases)
-                run(Candidate(binary.cubin, binary.entry, binary.arch, launches, measure_seconds=0))
+                source = schedule.source(cell, shape, profile, tiling)
+                launches = [schedule.launch(case.shape, tiling) for case in cases]
+                run(Candidate.of(compile_source(source).cubin, source, launches, measure_seconds=0))
                 count += 1
+    return count + _train()
+
+
+def _train() -> int:
+    """Train every cell for a step through PyTorch, gates kept and computed again, where PyTorch has a GPU."""
+    try:
+        import torch
+    except ImportError:
+        return 0
+    if not torch.cuda.is_available():
+        return 0
+    from kernelgen.cells import cell_names, load_cell
+    from kernelgen.inputs import random_inputs
+    from kernelgen.shape import Shape
+    from kernelgen.torch import rnn
+
+    count = 0
+    for name in cell_names():
+        for shape in (Shape(3, 37, 2, 64), Shape(2, 5, 1, 33, "float16")):
+            inputs = random_inputs(load_cell(name), shape)
+            leaves = [
+                torch.from_numpy(inputs[key].astype("float32")).to("cuda", getattr(torch, shape.dtype)).requires_grad_()
+                for key in ("wx", "r", "b", "initial")
+            ]
+            gradients = []
+            for recompute in (False, True):
+                states, last = rnn(*leaves, cell=name, returns="hidden", recompute=recompute)
+                outputs = [states, last]
+                gradients.append(torch.autograd.grad(outputs, leaves, [torch.ones_like(out) for out in outputs]))
+                count += 3
+            for kept, again in zip(*gradients, strict=True):
+                difference = (kept.float() - again.float()).norm() / kept.float().norm().clamp(min=1e-6)
+                assert difference < 0.1, f"{name} {shape}: gradients differ by {difference:.1e}"
     return count
 
 
