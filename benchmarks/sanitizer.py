@@ -1,4 +1,5 @@
-"""Run NVIDIA's compute-sanitizer over the kernels of every cell, forward, backward and of dR and db. Needs a GPU and the CUDA toolkit's compute-sanitizer.
+"""Run NVIDIA's compute-sanitizer over the kernels of every cell: forward, backward, and those of dR and db. Needs a
+GPU and the CUDA toolkit's compute-sanitizer.
 
     python benchmarks/sanitizer.py                   # memcheck, racecheck, initcheck, synccheck
     python benchmarks/sanitizer.py --tool racecheck
@@ -46,7 +47,7 @@ def main(tools: tuple[str, ...], inside: bool) -> None:
 
 
 def _validate() -> int:
-    """Run tilings of each kind for every cell, forward and backward, in this process, and compare with the reference."""
+    """Run tilings of each kind for every cell, forward and backward, here, and compare with the reference."""
     from kernelgen import gpu
     from kernelgen.bench import Candidate, _Cases, run
     from kernelgen.cells import cell_names, load_cell
