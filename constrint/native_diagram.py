@@ -14,6 +14,8 @@ from constrint.residual import SAFE, Term
 from constrint.residual import fits as term_fits
 
 _MASK = (1 << 64) - 1
+_LIMIT = 1 << 62
+"""The core's bounds of larger numbers."""
 
 
 class Overflow(Exception):
@@ -112,8 +114,13 @@ def _nodes(root: Term, place: dict[int, int], undefined: int) -> list[tuple[obje
         args = [append(arg) for arg in term.args]
         start = place[term.start or 0] if term.op == Op.VAR else undefined if term.start is None else term.start
         rows = [x for row in term.rows for x in row]
-        nodes.append((int(term.op), args, start, term.coefs, rows, term.span))
+        low, high, rest = term.span
+        nodes.append((int(term.op), args, start, term.coefs, rows, (_clamp(low), _clamp(high), rest)))
         return len(nodes) - 1
 
     append(root)
     return nodes
+
+
+def _clamp(x: int) -> int:
+    return max(-_LIMIT, min(_LIMIT, x))

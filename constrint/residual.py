@@ -70,6 +70,29 @@ def value_of(term: Term, x: int) -> Value:
 
 
 def fits(term: Term) -> bool:
+    """Whether 64 bits hold every number that deciding the variables in any order may produce, or the core may let the
+    one product that is larger saturate."""
+    product = _compared_product(term)
+    return _holds(term) if product is None else all(_holds(factor) for factor in product.args)
+
+
+def _compared_product(term: Term) -> Term | None:
+    """The product of a constraint that compares it with a number, or has it divide one, its factors never negative.
+
+    However large such a product is, only that it is larger than the number matters.
+    """
+    product = number = None
+    if term.op in (Op.LE, Op.EQ, Op.NE) and term.args[0].op == Op.ADD and term.args[0].coefs in ((1,), (-1,)):
+        product, number = term.args[0].args[0], term.args[0].start
+    elif term.op in (Op.DIVIDES, Op.NOT_DIVIDES) and term.args[1].op == Op.CONST:
+        product, number = term.args[0], term.args[1].start
+    if product is None or product.op != Op.MUL or number is None or product.start is None:
+        return None
+    small = abs(number) <= SAFE and 0 <= product.start <= SAFE
+    return product if small and all(arg.span[0] >= 0 and not arg.span[2] for arg in product.args) else None
+
+
+def _holds(term: Term) -> bool:
     """Whether 64 bits hold every number that deciding the variables in any order may produce."""
     largest = _reach(term.span) if term.op < Op.TRUE else 1
     if term.op == Op.ADD:
@@ -85,7 +108,7 @@ def fits(term: Term) -> bool:
         largest = max(largest, abs(term.start or 0))
     elif term.op in (Op.TABLE, Op.NOT_TABLE):
         largest = max((abs(x) for row in term.rows for x in row), default=0)
-    return largest <= SAFE and all(fits(arg) for arg in term.args)
+    return largest <= SAFE and all(_holds(arg) for arg in term.args)
 
 
 def _reach(span: Interval) -> int:

@@ -21,7 +21,7 @@ int64_t combine(Op op, int64_t total, int64_t value) {
     if (total == UNDEFINED || value == UNDEFINED) return UNDEFINED;
     switch (op) {
         case ADD: return total + value;
-        case MUL: return total * value;
+        case MUL: return clamp(static_cast<__int128>(total) * value);  // see residual.py: fits
         case MIN: return std::min(total, value);
         default: return std::max(total, value);
     }
