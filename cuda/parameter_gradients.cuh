@@ -1,9 +1,9 @@
 // The gradients of R and b after the last step: for every head and gate the product of the gates' gradients with the
 // previous h over all steps of all sequences, and their sum. Both arrays are read once and as they lie.
 //
-// A block takes one head and a tile of the product (rows: gates' units, columns: previous units), and all steps, which
-// travel through a ring of stages in shared memory. The sum is one more column, of a matrix of ones. Warps may share a
-// tile, each with some of a stage's steps; their sums are added in a fixed order: the same bits every time.
+// A block takes one head, a tile of the product (rows: gates' units, columns: previous units) and all steps or a part of
+// them, which travel through a ring of stages in shared memory. The sum is one more column, of a matrix of ones. Warps
+// may share a tile, each with some of a stage's steps; their sums are added in a fixed order: the same bits every time.
 #pragma once
 
 #include "recurrence.cuh"
@@ -16,10 +16,11 @@ struct ParameterGradientArguments {
     const unsigned short* d_rest;   // [G - G_in, B, T, H, D], of the gates without an input, or null if there is none
     const unsigned short* hidden;   // [B, T, H, D]
     const unsigned short* initial;  // [B, H, D]: h before the first step, or null: zeros
-    unsigned short* d_r;            // [G_rec, H, D, D]
-    unsigned short* d_b;            // [G_bias, H, D], or null if no gate has a bias
+    void* d_r;                      // [G_rec, H, D, D]; of more than one part: floats [parts, G_rec, H, D, D]
+    void* d_b;                      // [G_bias, H, D] likewise, or null if no gate has a bias
     int batch;
     int seq;
+    int parts;  // of the steps
 };
 
 /// kernelgen/parameter_gradients.py chooses.
@@ -30,6 +31,7 @@ struct ParameterGradientTiling {
     int step_groups;  // warps that share a tile
     int depth;        // steps of a stage
     int stages;
+    bool split;       // there may be more than one part
 };
 
 template <class Cell, class Type, FixedShape shape, ParameterGradientTiling tiling>
@@ -74,10 +76,13 @@ struct ParameterGradients {
     const int row_warp = thread / 32 % tiling.row_warps;
     const int step_group = thread / 32 / tiling.row_warps;
     const int head = static_cast<int>(block_x());
-    const int first_row = static_cast<int>(block_y()) / column_blocks * rows;
+    const int part = static_cast<int>(block_y()) / blocks;
+    const int first_row = static_cast<int>(block_y()) % blocks / column_blocks * rows;
     const int first_column = static_cast<int>(block_y()) % column_blocks * columns;
     const SharedAddress shared = shared_memory();
-    const int steps = in.batch * in.seq;
+    const int part_steps = ceil_div(ceil_div(in.batch * in.seq, in.parts), depth) * depth;
+    const int first_step = part * part_steps;
+    const int steps = minimum(first_step + part_steps, in.batch * in.seq);  // the end of them
 
     float sums[tiling.warp_tiles][column_tiles + 1][4];  // the last column tile is the sum
 
@@ -198,7 +203,16 @@ struct ParameterGradients {
         return true;
     }
 
+    /// Write element `at` of one of the results, of `size` elements.
+    TILESMITH_DEVICE void write(void* results, long long size, long long at, float value) const {
+        if constexpr (tiling.split)
+            store_global_float(static_cast<float*>(results) + part * size + at, value);
+        else
+            store_global_16(static_cast<unsigned short*>(results) + at, to_16<Type>(value));
+    }
+
     TILESMITH_DEVICE void write_out() const {
+        constexpr long long units = static_cast<long long>(shape.heads) * D;
         const int g = lane / 4, j = lane % 4;
 #pragma unroll
         for (int tile = 0; tile < tiling.warp_tiles; ++tile)
@@ -210,18 +224,18 @@ struct ParameterGradients {
                 const int gate = nth_bit(members, index);
                 if (has(Cell::recurrent, gate)) {
                     const long long plane = rank_among(Cell::recurrent, gate) * shape.heads + head;
-                    unsigned short* to = in.d_r + (plane * D + unit) * D;
+                    const long long to = (plane * D + unit) * D;
 #pragma unroll
                     for (int n = 0; n < column_tiles; ++n)
 #pragma unroll
                         for (int i = 0; i < 2; ++i) {
                             const int p = first_column + 8 * n + 2 * j + i;
-                            if (p < D) store_global_16(to + p, to_16<Type>(sums[tile][n][2 * upper + i]));
+                            if (p < D) write(in.d_r, recurrent_gates * units * D, to + p, sums[tile][n][2 * upper + i]);
                         }
                 }
                 if (has(Cell::bias, gate) && first_column == 0 && j == 0) {
-                    const int plane = rank_among(Cell::bias, gate) * shape.heads + head;
-                    store_global_16(in.d_b + plane * D + unit, to_16<Type>(sums[tile][column_tiles][2 * upper]));
+                    const long long plane = rank_among(Cell::bias, gate) * shape.heads + head;
+                    write(in.d_b, bias_gates * units, plane * D + unit, sums[tile][column_tiles][2 * upper]);
                 }
             }
     }
@@ -238,9 +252,9 @@ struct ParameterGradients {
         long long stride = 0;
         const unsigned short* gate = gate_source(first_row + thread % gate_pieces * width, stride);
         sync_block();
-        const int stages = ceil_div(steps, depth);
+        const int stages = ceil_div(maximum(steps - first_step, 0), depth);
         for (int stage = 0; stage < tiling.stages - 1; ++stage) {
-            if (stage < stages) begin_copy(shared + stage * stage_bytes, stage * depth, gate, stride);
+            if (stage < stages) begin_copy(shared + stage * stage_bytes, first_step + stage * depth, gate, stride);
             cp_async_commit();
         }
         int slot = 0;
@@ -249,7 +263,7 @@ struct ParameterGradients {
             sync_block();  // the stage is there, and the one before it is read
             const int next = stage + tiling.stages - 1;
             const int refilled = slot == 0 ? tiling.stages - 1 : slot - 1;
-            if (next < stages) begin_copy(shared + refilled * stage_bytes, next * depth, gate, stride);
+            if (next < stages) begin_copy(shared + refilled * stage_bytes, first_step + next * depth, gate, stride);
             cp_async_commit();
             multiply(shared + slot * stage_bytes);
             slot = slot == tiling.stages - 1 ? 0 : slot + 1;

@@ -134,6 +134,9 @@ TILESMITH_DEVICE void store_global_16(void* address, unsigned short value) {
 TILESMITH_DEVICE void store_global_32(void* address, unsigned value) {
     asm volatile("st.global.u32 [%0], %1;" ::"l"(address), "r"(value) : "memory");
 }
+TILESMITH_DEVICE void store_global_float(void* address, float value) {
+    asm volatile("st.global.f32 [%0], %1;" ::"l"(address), "f"(value) : "memory");
+}
 TILESMITH_DEVICE void store_global_64(void* address, uint2 value) {
     asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(address), "r"(value.x), "r"(value.y) : "memory");
 }

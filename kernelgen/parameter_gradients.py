@@ -1,7 +1,8 @@
 """The kernel that makes the gradients of R and b from those of the gates, for all steps at once.
 
 It is the template of cuda/parameter_gradients.cuh. No tiling is searched for: the kernel is bound by what its blocks
-read, so the tile of the product that makes them read least is taken (docs/lab/resident_backward.md).
+read, so the tile of the product that makes them read least is taken (docs/lab/resident_backward.md). Where the steps
+are cut into parts, the partial results are float32 and are added afterwards; MEMORY limits how many there are.
 """
 
 from __future__ import annotations
@@ -18,13 +19,17 @@ from kernelgen.shape import Shape
 
 ENTRY = "tilesmith_parameter_gradients"
 
-ARGUMENTS = ("d_wx", "d_rest", "hidden", "initial", "d_r", "d_b", "batch", "seq")
+ARGUMENTS = ("d_wx", "d_rest", "hidden", "initial", "d_r", "d_b", "batch", "seq", "parts")
 """The kernel's arguments, in order: d_wx [B, T, G_in, H, D], d_rest [G - G_in, B, T, H, D] (null where every gate has
 an input), hidden [B, T, H, D] (h after every step), initial [B, H, D] (null for zeros). Outputs: d_r [G_rec, H, D, D]
-and d_b [G_bias, H, D] (null where there is none). All in the shape's dtype, sums in float32. batch, seq: int32."""
+and d_b [G_bias, H, D] (null where there is none). All in the shape's dtype, sums in float32; with more than one part
+d_r and d_b are float32 with an axis of the parts in front. batch, seq, parts: int32."""
 
 SUMS = 64
 """Float32 sums that a thread keeps, at most."""
+
+MEMORY = 0.01
+"""What partial results may take, as a share of the states and gates that a backward pass keeps."""
 
 SHARED_MEMORY = 96 * 1024
 """Bytes of shared memory for the stages: what every GPU since Ampere gives a block."""
@@ -40,6 +45,7 @@ class Tiling:
     step_groups: int
     depth: int
     stages: int
+    parts: int
 
     @property
     def rows(self) -> int:
@@ -55,7 +61,8 @@ class Tiling:
 
 @dataclass(frozen=True)
 class ParameterGradients:
-    """The kernel for one cell, shape (whose batch and seq leave no trace in it) and GPU."""
+    """The kernel for one cell, shape and GPU. Any batch and seq are right with the kernel and the parts of another; the
+    shape's are those that it is made for."""
 
     cell: Cell
     shape: Shape
@@ -64,18 +71,25 @@ class ParameterGradients:
     @property
     def tiling(self) -> Tiling:
         """The tile with the least to read for the busiest multiprocessor."""
-        return _tiling(self._members * self._padded, self._padded, self.shape.heads, self.profile.multiprocessors)
+        shape, cell = self.shape, self.cell
+        steps = shape.batch * shape.seq
+        kept = steps * shape.head_dim * (len(cell.states) + len(cell.gates)) * 2
+        return _tiling(
+            self._members * self._padded, self._padded, shape.heads, self.profile.multiprocessors, steps, kept
+        )
 
     def launch(self, shape: Shape) -> Launch:
         """Grid, block and shared memory, the same for any batch and seq."""
         chosen = self.tiling
         threads = 32 * chosen.row_warps * chosen.step_groups
-        return Launch((shape.heads, self._blocks(chosen), 1), threads, chosen.shared_memory)
+        return Launch((shape.heads, self._blocks(chosen) * chosen.parts, 1), threads, chosen.shared_memory)
 
     def source(self) -> Source:
         """The kernel's text."""
         cell, shape, chosen = self.cell, self.shape, self.tiling
-        values = ", ".join(f".{field.name} = {getattr(chosen, field.name)}" for field in fields(Tiling))
+        names = [field.name for field in fields(Tiling) if field.name != "parts"]
+        values = ", ".join(f".{name} = {getattr(chosen, name)}" for name in names)
+        values += f", .split = {str(chosen.parts > 1).lower()}"
         text = f"""\
 // {cell.title}, gradients of R and b: {shape.heads} heads of {shape.head_dim} units, {shape.dtype}, for \
 {self.profile.arch}.
@@ -98,10 +112,11 @@ extern "C" __global__ void __launch_bounds__(Kernel::threads, 1) {ENTRY}(
     const unsigned short* d_rest,
     const unsigned short* hidden,
     const unsigned short* initial,
-    unsigned short* d_r,
-    unsigned short* d_b,
+    void* d_r,
+    void* d_b,
     int batch,
-    int seq) {{
+    int seq,
+    int parts) {{
     const ParameterGradientArguments in{{{", ".join(ARGUMENTS)}}};
     Kernel{{in}}.run();
 }}
@@ -121,9 +136,9 @@ extern "C" __global__ void __launch_bounds__(Kernel::threads, 1) {ENTRY}(
 
 
 @lru_cache(maxsize=256)
-def _tiling(rows: int, columns: int, heads: int, multiprocessors: int) -> Tiling:
-    """The tile for a product of rows x columns per head."""
-    found: list[tuple[int, int, Tiling]] = []
+def _tiling(rows: int, columns: int, heads: int, multiprocessors: int, steps: int, kept: int) -> Tiling:
+    """The tile for a product of rows x columns per head over so many steps. kept: bytes of states and gates of a head."""
+    found: list[tuple[float, int, Tiling]] = []
     for width in range(16, min(columns, 128) + 1, 16):
         for warp_tiles in (1, 2):
             if warp_tiles * width // 8 * 4 > SUMS:
@@ -138,8 +153,10 @@ def _tiling(rows: int, columns: int, heads: int, multiprocessors: int) -> Tiling
                 if depth < 16 * groups or stages < 3 or 32 * row_warps * groups < max(height, width):
                     continue
                 blocks = heads * -(-rows // height) * -(-columns // width)
-                read = -(-blocks // multiprocessors) * (height + width)
-                tiling = Tiling(row_warps, warp_tiles, width, groups, depth, stages)
+                most = min(multiprocessors // blocks, int(MEMORY * kept / (rows * columns * 4)), steps // (4 * depth))
+                parts = most if most > 1 else 1
+                read = -(-blocks * parts // multiprocessors) * (height + width) / parts
+                tiling = Tiling(row_warps, warp_tiles, width, groups, depth, stages, parts)
                 found.append((read, abs(height - width), tiling))
     return min(found, key=lambda candidate: candidate[:2])[2]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ from kernelgen.shape import Shape
 
 
 @pytest.mark.emulated
+@pytest.mark.parametrize("parts", [1, 3])
 @pytest.mark.parametrize(
     ("name", "shape", "initial"),
     [
@@ -28,7 +31,9 @@ from kernelgen.shape import Shape
         pytest.param("elman", Shape(1, 70, 1, 144), True, id="two blocks of columns"),
     ],
 )
-def test_it_is_the_product_and_the_sum(name: str, shape: Shape, initial: bool) -> None:
+def test_it_is_the_product_and_the_sum(
+    name: str, shape: Shape, initial: bool, parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cell, kind, random = load_cell(name), numpy_dtype(shape.dtype), np.random.default_rng(0)
     batch, seq, heads, dim = shape.batch, shape.seq, shape.heads, shape.head_dim
     rest = [index for index in range(len(cell.gates)) if index not in cell.input_gates]
@@ -45,7 +50,10 @@ def test_it_is_the_product_and_the_sum(name: str, shape: Shape, initial: bool) -
     d_b = np.stack([each[index].sum((0, 1)) for index in cell.bias_gates])
 
     kernel = ParameterGradients(cell, shape, load_profile("h200"))
-    made_r, made_b = (np.zeros(like.shape, kind) for like in (d_r, d_b))
+    tiling = replace(kernel.tiling, parts=parts)
+    monkeypatch.setattr(ParameterGradients, "tiling", tiling)
+    sizes, made = (() if parts == 1 else (parts,)), kind if parts == 1 else np.float32
+    made_r, made_b = (np.zeros((*sizes, *like.shape), made) for like in (d_r, d_b))
     arguments = {
         "d_wx": d_wx,
         "d_rest": d_rest if rest else None,
@@ -55,12 +63,14 @@ def test_it_is_the_product_and_the_sum(name: str, shape: Shape, initial: bool) -
         "d_b": made_b,
         "batch": batch,
         "seq": seq,
+        "parts": parts,
     }
     for seed in range(2):
         emulate(kernel.source(), kernel.launch(shape), arguments, outputs=("d_r", "d_b"), seed=seed)
-        for made, wanted in ((made_r, d_r), (made_b, d_b)):
-            error = np.linalg.norm(made.astype(np.float64) - wanted) / np.linalg.norm(wanted)
-            assert error <= dtype_info(shape.dtype).unit_roundoff
+        for got, wanted in ((made_r, d_r), (made_b, d_b)):
+            total = got.astype(np.float64) if parts == 1 else got.astype(np.float64).sum(0)
+            error = np.linalg.norm(total - wanted) / np.linalg.norm(wanted)
+            assert error <= dtype_info(shape.dtype).unit_roundoff / (1 if parts == 1 else 100)
 
 
 @pytest.mark.unit
@@ -71,9 +81,21 @@ def test_tiles_fill_the_gpu_and_read_little() -> None:
         shape = Shape(16, 1024, heads, dim)
         return ParameterGradients(load_cell(cell), shape, profile).launch(shape).grid[1] * heads
 
-    assert [blocks("lstm", *sizes) for sizes in ((12, 64), (24, 32), (6, 128))] == [96, 96, 132]
-    assert blocks("elman", 1, 16) == 1
-    assert 60 <= blocks("lstm", 1, 64) <= 132
+    for heads, dim in ((24, 32), (12, 64), (6, 128), (1, 64)):
+        assert 60 <= blocks("lstm", heads, dim) <= 132
+
+
+@pytest.mark.unit
+def test_partial_results_take_little_memory() -> None:
+    profile, found = load_profile("h200"), []
+    for batch in (1, 16, 128):
+        shape = Shape(batch, 1024, 12, 64)
+        parts = ParameterGradients(load_cell("lstm"), shape, profile).tiling.parts
+        kept = 6 * batch * 1024 * 12 * 64 * 2
+        assert parts == 1 or parts * 4 * 12 * 64 * 64 * 4 <= 0.01 * kept
+        found.append(parts)
+    assert found[0] == 1
+    assert found[2] > 4
 
 
 @pytest.mark.compiled

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -57,6 +58,9 @@ class Emulated:
                 assert np.isnan(arrays[name][index].astype(np.float32)).all()
                 arrays[name][index] = earlier[name][index]
         self.ran.append((kind, shape.save))
+
+    def parts(self, cell: Cell, shape: Shape, like: Tensor) -> int:
+        return ParameterGradients(cell, shape, load_profile("h200")).tiling.parts
 
     def _kernel(self, cell: Cell, shape: Shape, kind: kernels.Kind) -> tuple[Source, Launch]:
         if kind == "parameters":
@@ -254,7 +258,7 @@ def test_the_engine_of_cuda_tensors_hands_over_addresses_in_order(monkeypatch: p
         return _Loaded(kernel, ("r", "initial", "states", "batch", "seq"), launch)  # type: ignore[arg-type]
 
     monkeypatch.setattr(engine, "_load", load)
-    monkeypatch.setattr("torch.cuda.current_device", lambda: -1)
+    monkeypatch.setattr("kernelgen.gpu.current", lambda index: nullcontext())
     monkeypatch.setattr("torch.cuda.current_stream", lambda device: SimpleNamespace(cuda_stream=7))
     monkeypatch.setattr("kernelgen.launcher.stream_of", lambda handle: f"stream {handle}")
     r, states = torch.zeros(1), torch.zeros(1)

@@ -109,6 +109,9 @@ inline void store_global_16(void* address, unsigned short value, Site site = Sit
 inline void store_global_32(void* address, unsigned value, Site site = Site::current()) {
     emulate::store_global(address, value, site);
 }
+inline void store_global_float(void* address, float value, Site site = Site::current()) {
+    emulate::store_global(address, value, site);
+}
 inline void store_global_64(void* address, uint2 value, Site site = Site::current()) {
     emulate::store_global(address, value, site);
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +26,7 @@ class _Loaded:
     kernel: DeviceKernel
     arguments: tuple[str, ...]
     config: Any
+    parts: int = 1
 
 
 class DeviceEngine:
@@ -56,11 +56,18 @@ class DeviceEngine:
         values = [arguments[name] for name in loaded.arguments]
         plain = [_plain(value, np.int32) for value in values]
         stream = stream_of(int(torch.cuda.current_stream(device).cuda_stream))
-        with nullcontext() if torch.cuda.current_device() == device else gpu.current(device):
+        with gpu.current(device):  # a thread of autograd's has no context of its own
             loaded.kernel.start(stream, loaded.config, *plain)
 
+    def parts(self, cell: Cell, shape: Shape, like: Tensor) -> int:
+        """How many partial results the kernel of the gradients of R and b leaves: see kernels.Engine."""
+        return self._kernel(cell, shape, "parameters", like.get_device()).parts
+
     def _kernel(self, cell: Cell, shape: Shape, kind: Kind, device: int) -> _Loaded:
-        key = (cell.fingerprint, shape.batch, shape.heads, shape.head_dim, shape.dtype, shape.save, kind, device)
+        # How the product for dR is cut depends on the number of steps, but not on every single one.
+        steps = shape.seq.bit_length() if kind == "parameters" else 0
+        sizes = (shape.batch, steps, shape.heads, shape.head_dim)
+        key = (cell.fingerprint, *sizes, shape.dtype, shape.save, kind, device)
         found = self._loaded.get(key)
         if found is None:
             with self._lock:
@@ -86,14 +93,14 @@ class DeviceEngine:
         launch: Callable[[Shape], Launch]
         if kind == "parameters":
             parameters = ParameterGradients(cell, shape, profile)
-            source, launch = parameters.source(), parameters.launch
+            source, launch, parts = parameters.source(), parameters.launch, parameters.tiling.parts
             binary = compile_source(source)
         else:
             choice, binary = compiled(cell, shape, profile, kind)
-            source, launch = choice.source, choice.launch
+            source, launch, parts = choice.source, choice.launch, 1
         kernel = DeviceKernel(binary.cubin, binary.entry, binary.arch, launch(shape))
         kernel.prepare(device)
-        return _Loaded(kernel, source.arguments, launch_config(launch(shape)))
+        return _Loaded(kernel, source.arguments, launch_config(launch(shape)), parts)
 
 
 def _plain(value: Tensor | int | None, integer: Any) -> Any:

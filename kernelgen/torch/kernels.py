@@ -31,6 +31,10 @@ class Engine(Protocol):
         """
         ...
 
+    def parts(self, cell: Cell, shape: Shape, like: Tensor) -> int:
+        """How many partial results the kernel of the gradients of R and b leaves on the device of ``like``."""
+        ...
+
 
 ENGINES: dict[str, Engine] = {"cuda": DeviceEngine()}
 """The engine of each type of device; on others the reference runs."""
@@ -145,8 +149,10 @@ def parameter_gradients(
         return None
     batch, seq, heads, dim = hidden.shape
     shape = Shape(batch, seq, heads, dim, dtype)
-    d_r = hidden.new_empty((len(cell.recurrent_gates), heads, dim, dim))
-    d_b = hidden.new_empty((len(cell.bias_gates), heads, dim))
+    parts = engine.parts(cell, shape, hidden)
+    kind, sizes = (hidden.dtype, ()) if parts == 1 else (torch.float32, (parts,))
+    d_r = hidden.new_empty((*sizes, len(cell.recurrent_gates), heads, dim, dim), dtype=kind)
+    d_b = hidden.new_empty((*sizes, len(cell.bias_gates), heads, dim), dtype=kind)
     arguments = {
         "d_wx": _ready(d_wx),
         "d_rest": _ready(d_rest),
@@ -156,9 +162,10 @@ def parameter_gradients(
         "d_b": d_b if cell.bias_gates else None,
         "batch": batch,
         "seq": seq,
+        "parts": parts,
     }
     engine.run(cell, shape, "parameters", arguments)
-    return d_r, d_b
+    return (d_r, d_b) if parts == 1 else (d_r.sum(0).to(hidden.dtype), d_b.sum(0).to(hidden.dtype))
 
 
 def _ready(tensor: Tensor | None) -> Tensor | None:
