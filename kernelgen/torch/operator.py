@@ -68,7 +68,8 @@ def rnn(
     learning = wx.requires_grad or r.requires_grad or b.requires_grad or (states is not None and states.requires_grad)
     keep = "nothing" if not (torch.is_grad_enabled() and learning) else "states" if recompute else "gates"
     key = cell if isinstance(cell, str) else register(cell)
-    every, last, _, _ = _forward(wx, r, b, states, key, returns == "hidden", keep, recurrent_cut, recurrent_clip)
+    run: Any = _Eager.apply if _plain(wx, r, b, states) else _forward
+    every, last, _, _ = run(wx, r, b, states, key, returns == "hidden", keep, recurrent_cut, recurrent_clip)
     return every, last
 
 
@@ -95,13 +96,13 @@ def _run_forward(
     [G, B, T, H, D], the last two with no elements if not kept."""
     definition = _checked(wx, r, b, initial, cell, recurrent_cut, recurrent_clip)
     known = 1 if hidden else len(definition.states)
-    with torch.autocast(wx.device.type, enabled=False):
-        result = kernels.forward(definition, wx, r, b, initial, known=known, keep=keep)
-        if result is None:
+    result = kernels.forward(definition, wx, r, b, initial, known=known, keep=keep)
+    if result is None:
+        with torch.autocast(wx.device.type, enabled=False):
             every, last, gates = reference.forward(definition, wx, r, b, initial, keep_gates=keep == "gates")
-            apart = known < len(definition.states)
-            others = every[known:].clone() if apart and keep != "nothing" else None
-            result = every[:known].clone() if apart else every, last, others, gates
+        apart = known < len(definition.states)
+        others = every[known:].clone() if apart and keep != "nothing" else None
+        result = every[:known].clone() if apart else every, last, others, gates
     states, last, *kept = result
     others, gates = (wx.new_empty((0,)) if tensor is None else tensor for tensor in kept)
     return states, last, others, gates
@@ -165,7 +166,9 @@ def _differentiate(
     if ctx.keep == "nothing":
         raise TilesmithError("tilesmith::rnn_forward kept nothing, so it has no gradient; call it through rnn()")
     saved = ctx.saved_tensors
-    d_wx, d_r, d_b, d_initial = _backward(*saved, d_states, d_last, *ctx.options)
+    # With gradients enabled somebody wants a second derivative, which the operator refuses.
+    run: Any = _run_backward if _plain(*saved) and not torch.is_grad_enabled() else _backward
+    d_wx, d_r, d_b, d_initial = run(*saved, d_states, d_last, *ctx.options)
     return d_wx, d_r, d_b, None if saved[1] is None else d_initial, None, None, None, None, None
 
 
@@ -262,6 +265,29 @@ def _fake_backward(
         torch.empty_like(r, memory_format=torch.contiguous_format),
         states.new_empty((len(definition.bias_gates), heads, dim)),
         states.new_empty((len(definition.states), batch, heads, dim)),
+    )
+
+
+class _Eager(torch.autograd.Function):  # type: ignore[misc]
+    """The forward operator without the dispatcher's part, which costs the host as much as all the rest."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """See _run_forward."""
+        output = _run_forward(*inputs)
+        _keep(ctx, inputs, output)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
+        """See _differentiate."""
+        return _differentiate(ctx, *gradients)
+
+
+def _plain(*tensors: Tensor | None) -> bool:
+    """Whether all are PyTorch's own tensors and nothing is being traced, so that the dispatcher has nothing to do."""
+    return not torch.compiler.is_compiling() and all(
+        tensor is None or type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors
     )
 
 
