@@ -1,8 +1,8 @@
 """Contradictions among differences, such as x < y < z < x.
 
-Bounds alone would creep towards each other over the whole of both domains. Here every constraint x + c <= y (and each
-side of x + c == y) is an edge of weight c from x to y; a cycle of positive weight says x < x. Bellman and Ford's
-algorithm finds one.
+Bounds alone would creep towards each other over the whole of both domains. Here every constraint g x + c <= g y (and
+each side of g x + c == g y) is an edge of weight c / g, rounded up, from x to y; a cycle of positive weight says x < x.
+Bellman and Ford's algorithm finds one.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from constrint.program import Code, Op
 
 Edge = tuple[int, int, int, int]
 """from, to, weight, and the number of the problem's constraint."""
+CONSTANT = -1
+"""Stands for the constant among the variables of a sum."""
 
 
 def contradiction(codes: Sequence[Code]) -> int:
@@ -45,23 +47,32 @@ def contradiction(codes: Sequence[Code]) -> int:
 
 
 def _edges(code: Code) -> Iterator[Edge]:
-    if code.ops[-1] not in (Op.LE, Op.EQ):
+    if code.ops[-1] not in (Op.LE, Op.EQ) or len(code.variables) != 2:
         return
-    left, right = _shifted(code, code.a[-1]), _shifted(code, code.b[-1])
-    if left is None or right is None:
+    total: dict[int, int] = {}
+    if not (_add(code, code.a[-1], 1, total) and _add(code, code.b[-1], -1, total)):
         return
-    yield left[0], right[0], left[1] - right[1], code.source
+    # g x - g y + constant <= 0, in which y is at least x + constant / g.
+    constant = total.pop(CONSTANT, 0)
+    x, y = sorted(code.variables, key=lambda v: total.get(v, 0), reverse=True)
+    factor = total.get(x, 0)
+    if factor <= 0 or total.get(y, 0) != -factor:
+        return
+    yield x, y, -(-constant // factor), code.source
     if code.ops[-1] == Op.EQ:
-        yield right[0], left[0], right[1] - left[1], code.source
+        yield y, x, -(constant // factor), code.source
 
 
-def _shifted(code: Code, node: int) -> tuple[int, int] | None:
-    """The variable and the constant of a node that reads variable, variable + constant or variable - constant."""
+def _add(code: Code, node: int, factor: int, total: dict[int, int]) -> bool:
+    """Add a node, times a factor, to a sum: coefficients by variable. False where the node is not linear."""
     op, a, b = code.ops[node], code.a[node], code.b[node]
-    if op == Op.VAR:
-        return a, 0
-    if op in (Op.ADD, Op.SUB) and code.ops[a] == Op.VAR and code.ops[b] == Op.CONST:
-        return code.a[a], code.a[b] if op == Op.ADD else -code.a[b]
-    if op == Op.ADD and code.ops[a] == Op.CONST and code.ops[b] == Op.VAR:
-        return code.a[b], code.a[a]
-    return None
+    if op in (Op.VAR, Op.CONST):
+        v = a if op == Op.VAR else CONSTANT
+        total[v] = total.get(v, 0) + (factor if op == Op.VAR else factor * a)
+        return True
+    if op in (Op.ADD, Op.SUB):
+        return _add(code, a, factor, total) and _add(code, b, factor if op == Op.ADD else -factor, total)
+    if op == Op.MUL and Op.CONST in (code.ops[a], code.ops[b]):
+        number, other = (a, b) if code.ops[a] == Op.CONST else (b, a)
+        return _add(code, other, factor * code.a[number], total)
+    return False

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from constrint.engine import Question
     from constrint.explain import Conflict
     from constrint.factored import SolutionSet
+    from constrint.protocols import Question
 
 Status = Literal["feasible", "infeasible", "unknown"]
 Neighbourhood = Literal["hamming", "adjacent"]

@@ -132,6 +132,8 @@ def test_differences_that_go_round_are_refuted_at_once(engine: str) -> None:
         ("X < Y; Y < X;", 2),
         ("A <= 5000; X < Y; Z + 3 == X; Y <= Z + 3; X <= A * 200000;", 3),
         ("X == Y + 1; Y == Z + 1; Z >= X - 1;", 3),
+        ("2 * X - 2 * Y >= 1; 2 * X - 2 * Y <= 1;", 2),
+        ("3 * X + 1 <= Y * 3; 6 * Y <= 5 + X * 6;", 2),
     ):
         p = parse_constrint(text)
         start = time.process_time()

@@ -1,0 +1,51 @@
+"""What every engine can be asked, for the type checker: nothing imports this at run time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+from constrint.engine import Answer
+from constrint.expr import Expr
+from constrint.model import Solution
+from constrint.program import Code
+
+
+class Question(Protocol):
+    """One problem as an engine sees it. order: every variable, and whether its largest value comes first."""
+
+    def first(self, order: Mapping[str, bool], time_limit: float | None) -> Answer: ...
+
+    def refute(self, chosen: Iterable[int], time_limit: float | None) -> Solution | frozenset[int]: ...
+
+    def best(self, objective: Expr, sign: int, order: Mapping[str, bool], time_limit: float | None) -> Answer: ...
+
+    def solutions(self, order: Mapping[str, bool]) -> Iterator[Solution]: ...
+
+    def count(self, time_limit: float | None) -> int: ...
+
+
+class Search(Protocol):
+    """The search over one program; see ``constrint.search.PythonSearch``."""
+
+    def solutions(
+        self, order: Sequence[int], descending: Sequence[bool], deadline: float | None = None
+    ) -> Iterator[list[int]]: ...
+
+    def count(self, order: Sequence[int], deadline: float | None = None) -> int: ...
+
+    def best(
+        self, order: Sequence[int], descending: Sequence[bool], bounded: Code, deadline: float | None = None
+    ) -> tuple[int | None, list[int] | None, bool]: ...
+
+
+class Prover(Protocol):
+    """The search for one solution of one program; see ``constrint.prove.PythonProver``."""
+
+    def any(self, deadline: float | None = None) -> list[int] | None: ...
+
+    def first(self, deadline: float | None = None) -> list[int] | None: ...
+
+    def conflict(self) -> int: ...
+
+    weight: list[float]
