@@ -40,6 +40,8 @@ def _core() -> Any:
         from constrint import _core_native
     except ImportError:
         return None
+    from constrint import native  # noqa: F401  (it is needed with the core, and loads with it)
+
     return _core_native
 
 

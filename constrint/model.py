@@ -75,6 +75,10 @@ class Problem:
     """
 
     def __init__(self, name: str = "problem") -> None:
+        from constrint.engine import has_core
+
+        # Importing constrint stays cheap, and the first question fast: what answers it loads with the first problem.
+        has_core()
         self.name = name
         self._domains: dict[str, Domain] = {}
         self._constraints: list[Constraint] = []
