@@ -57,12 +57,9 @@ def minimal_conflict(problem: Problem, time_limit: float | None, engine: str) ->
     background = frozenset(defined)
     needed = search.minimise(used - background, background)
     if needed:
-        spent = time.perf_counter() - started
-        needed = search.smaller(needed, everything - background, background, max(SHRINKING, spent))
-        relevant = _used_definitions(problem, needed, defined)
-        if search.refute(needed | relevant) is None:
-            # A definition that they do not name limits them all the same, by the values that its variable can take.
-            relevant = (search.refute(needed | background) or background) & background
+        seconds = max(SHRINKING, time.perf_counter() - started)
+        needed = search.smaller(needed, everything - background, background, seconds)
+        relevant = search.relevant(needed, _used_definitions(problem, needed, defined), background)
     else:
         # The definitions contradict each other.
         needed, relevant = search.minimise(used & background, frozenset()), frozenset()
@@ -128,11 +125,13 @@ class _Explainer:
         Whatever an assignment leaves unsatisfied holds a member of every conflict. So the fewest candidates that meet
         each of these sets are a conflict of least size, or there is an assignment that satisfies them: one more set.
         """
-        deadline = time.perf_counter() + seconds
+        now = time.perf_counter()
+        # Half of the time that is left, for what comes after.
+        deadline = now + (seconds if self.deadline is None else min(seconds, (self.deadline - now) / 2))
         failed: list[frozenset[int]] = []
         try:
             while True:
-                least = fewest(failed, len(needed))
+                least = fewest(failed, len(needed), deadline)
                 if least is None:
                     return needed
                 if self.refute(least | background, deadline) is not None:
@@ -140,6 +139,16 @@ class _Explainer:
                 failed.append(candidates - self._most(least, candidates, background, deadline))
         except TimeLimit:
             return needed
+
+    def relevant(self, needed: frozenset[int], named: frozenset[int], background: frozenset[int]) -> frozenset[int]:
+        """The definitions that a conflict rests on: those that it names where they suffice."""
+        try:
+            if self.refute(needed | named) is not None:
+                return named
+            # A definition that they do not name limits them all the same, by the values that its variable can take.
+            return (self.refute(needed | background) or background) & background
+        except TimeLimit:
+            return background
 
     def _most(
         self, chosen: frozenset[int], candidates: frozenset[int], background: frozenset[int], deadline: float
@@ -154,10 +163,15 @@ class _Explainer:
         return held
 
 
-def fewest(sets: Sequence[frozenset[int]], below: int) -> frozenset[int] | None:
-    """A smallest set that meets each of ``sets``; None where that takes ``below`` members or more."""
+def fewest(sets: Sequence[frozenset[int]], below: int, deadline: float | None = None) -> frozenset[int] | None:
+    """A smallest set that meets each of ``sets``; None where that takes ``below`` members or more.
+
+    Raises TimeLimit at ``deadline``, a time.perf_counter() value.
+    """
     if below <= 0:
         return None
+    if deadline is not None and time.perf_counter() > deadline:
+        raise TimeLimit("no smallest set was found in time")
     disjoint: list[frozenset[int]] = []
     for each in sorted(sets, key=len):
         if all(each.isdisjoint(other) for other in disjoint):
@@ -168,7 +182,7 @@ def fewest(sets: Sequence[frozenset[int]], below: int) -> frozenset[int] | None:
         return None
     best = None
     for member in sorted(disjoint[0]):
-        rest = fewest([each for each in sets if member not in each], below - 1)
+        rest = fewest([each for each in sets if member not in each], below - 1, deadline)
         if rest is not None:
             best, below = rest | {member}, len(rest) + 1
     return best

@@ -24,7 +24,7 @@ from constrint.search import branches, deep
 
 FEW = 8
 """So few better values are tried one by one rather than by halves."""
-FIRST_PATIENCE, GROWTH = 200.0, 1.5
+FIRST_PATIENCE, GROWTH = 1000.0, 1.5
 """Failures until the search starts afresh with what it learnt about the variables, and the growth of that number."""
 
 

@@ -8,7 +8,7 @@ namespace {
 // As in prove.py.
 constexpr uint64_t SPLIT_ABOVE = 64;
 constexpr int64_t FEW = 8;
-constexpr double FIRST_PATIENCE = 200, GROWTH = 1.5, GIVEN = 100;
+constexpr double FIRST_PATIENCE = 1000, GROWTH = 1.5, GIVEN = 100;
 
 bool has(const Reasons& reasons, size_t bit) { return reasons[bit / 64] >> (bit % 64) & 1; }
 }  // namespace

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import random
 import time
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import pytest
 from kernel_problems import kernels
 from random_problems import random_problem, solutions_of
 
-from constrint import Problem, has_core, parse_constrint
+from constrint import Problem, TimeLimit, has_core, parse_constrint
 from constrint.explain import definitions, fewest
 
 pytestmark = pytest.mark.unit
@@ -65,6 +65,30 @@ def test_fewest_members_that_meet_every_set() -> None:
         found = fewest(sets, below)
         assert (found is None) is (size >= below)
         assert found is None or (len(found) == size and all(each & found for each in sets))
+
+
+@pytest.mark.parametrize("engine", ["native", "python"])
+def test_large_conflicts_take_no_longer_to_shrink_than_to_find(engine: str) -> None:
+    """A chain that is one step too long, among constraints that have no part in it: every step is needed."""
+    p = Problem("chain")
+    x = [p.variable(f"x{i}", range(30)) for i in range(31)]
+    steps = [p.add(a < b) for a, b in pairwise(x)]
+    for i in range(0, 28, 2):
+        p.add((x[i] + x[i + 1]) % 29 != 28)
+        p.add(x[i] * x[i + 2] != 7)
+    start = time.thread_time()
+    core = p.explain(engine=engine)
+    assert time.thread_time() - start < 5
+    assert list(core) == steps
+
+
+def test_the_time_of_fewest_is_limited() -> None:
+    rng = random.Random(1)
+    sets = [frozenset(rng.sample(range(60), 9)) for _ in range(120)]
+    start = time.perf_counter()
+    with pytest.raises(TimeLimit):
+        fewest(sets, 40, start + 0.1)
+    assert time.perf_counter() - start < 1
 
 
 @pytest.mark.parametrize("engine", ["native", "python"])
