@@ -1,8 +1,10 @@
-"""Fit the register model of the resident schedule, and show how well it predicts.
+"""Fit a schedule's register model, and show how well it predicts.
 
     python benchmarks/registers.py sample --each 8 --out build/registers.jsonl   # compile a random sample of tilings
     python benchmarks/registers.py fit build/registers.jsonl                     # print coefficients for _registers.py
     python benchmarks/registers.py table                                         # predicted against compiled
+
+All three take --schedule, resident or resident_backward.
 
 No GPU is needed. `table` compiles the tilings that the model ranks best, which are the ones that tuning compiles.
 """
@@ -25,9 +27,9 @@ from kernelgen.compile import compile_source
 from kernelgen.hardware import load_profile
 from kernelgen.plan import plan, spread
 from kernelgen.schedules import get
-from kernelgen.schedules._registers import SCALE, ResidentCounts
+from kernelgen.schedules._batch_tiled import BatchTiled
+from kernelgen.schedules._registers import SCALE
 from kernelgen.schedules.base import Tiling
-from kernelgen.schedules.resident import Resident, sizes
 from kernelgen.shape import Shape
 
 CELLS = ("lstm", "gru", "elman", "slstm")
@@ -37,14 +39,30 @@ ODD_DIMENSIONS = (20, 33, 48, 100)
 HEADS = 12
 
 
+schedule_option = click.option(
+    "--schedule", type=click.Choice(["resident", "resident_backward"]), default="resident", show_default=True
+)
+
+
 @click.group(help=__doc__)
 def main() -> None:
     """The commands of this file."""
 
 
+def _schedule(name: str) -> BatchTiled:
+    schedule = get(name)
+    assert isinstance(schedule, BatchTiled)
+    return schedule
+
+
+def _tilings(schedule: str, cell: str, shape: Shape, gpu: str) -> list[Tiling]:
+    direction = get(schedule).direction
+    return plan(load_cell(cell), shape, load_profile(gpu), schedules=[schedule], direction=direction)
+
+
 def _compiled(cell: str, shape: Shape, gpu: str, tiling: Tiling) -> dict[str, object]:
     profile = load_profile(gpu)
-    source = get("resident").source(load_cell(cell), shape, profile, tiling)
+    source = get(tiling.schedule).source(load_cell(cell), shape, profile, tiling)
     report = compile_source(source).report
     return {
         "cell": cell,
@@ -64,7 +82,8 @@ def _compiled(cell: str, shape: Shape, gpu: str, tiling: Tiling) -> dict[str, ob
 @click.option("--seed", default=0)
 @click.option("--arch", "archs", type=click.Choice(list(GPUS)), multiple=True, default=list(GPUS))
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/registers.jsonl"))
-def sample(each: int, seed: int, archs: tuple[str, ...], out: Path) -> None:
+@schedule_option
+def sample(each: int, seed: int, archs: tuple[str, ...], out: Path, schedule: str) -> None:
     """Compile the model's best tilings, and random ones, three in four of these among its best hundred."""
     draw = random.Random(seed)
     jobs = []
@@ -73,7 +92,7 @@ def sample(each: int, seed: int, archs: tuple[str, ...], out: Path) -> None:
             for gpu in (GPUS[arch] for arch in archs):
                 for save in ("hidden", "gates"):
                     shape = Shape(draw.choice((1, 16, 128)), 1024, HEADS, head_dim, "bfloat16", save)
-                    tilings = plan(load_cell(name), shape, load_profile(gpu), schedules=["resident"])
+                    tilings = _tilings(schedule, name, shape, gpu)
                     count = each if head_dim in DIMENSIONS else max(1, each // 4)
                     for _ in range(max(1, count // 2)):
                         among = tilings[:100] if draw.random() < 0.75 else tilings
@@ -91,19 +110,23 @@ def sample(each: int, seed: int, archs: tuple[str, ...], out: Path) -> None:
 
 @main.command()
 @click.argument("samples", type=click.Path(path_type=Path, exists=True))
-def fit(samples: Path) -> None:
+@schedule_option
+def fit(samples: Path, schedule: str) -> None:
     """Least squares on relative errors, coefficients kept non-negative, one set for each architecture."""
     records = [json.loads(line) for line in samples.read_text().splitlines()]
     arch_of = {gpu: arch for arch, gpu in GPUS.items()}
-    names = ["constant", *(field.name for field in fields(ResidentCounts))]
+    names = ["constant"]
     rows, registers, archs = [], [], []
+    template = _schedule(schedule)
     for record in records:
         limit = min(255, 65536 // record["threads"] // 8 * 8)
         if record["spills"] or record["registers"] >= limit - 2:
             continue  # the compiler was squeezed: it shows the limit, not the need
         cell = load_cell(record["cell"])
         shape = Shape(16, 1024, HEADS, record["head_dim"], "bfloat16", record["save"])
-        counts = Resident().counts(cell, shape, record["values"], sizes(cell, shape, record["values"]))
+        values = record["values"]
+        counts = template.counts(cell, shape, values, template.sizes(cell, shape, values))
+        names[1:] = [field.name for field in fields(counts)]
         rows.append([1.0, *map(float, astuple(counts))])
         registers.append(float(record["registers"]))
         archs.append(arch_of[record["gpu"]])
@@ -141,7 +164,8 @@ def _non_negative(matrix: np.ndarray, target: np.ndarray) -> np.ndarray:
 @main.command()
 @click.option("--top", default=6, help="tilings per cell, head dimension and GPU")
 @click.option("--arch", "archs", type=click.Choice(list(GPUS)), multiple=True, default=list(GPUS))
-def table(top: int, archs: tuple[str, ...]) -> None:
+@schedule_option
+def table(top: int, archs: tuple[str, ...], schedule: str) -> None:
     """Predicted against compiled: registers within 15 %, shared memory exact, spills."""
     console = Console()
     shown = Table("cell", *(f"D={d}" for d in DIMENSIONS), title="within 15 % of the compiler / tilings (worst)")
@@ -151,7 +175,7 @@ def table(top: int, archs: tuple[str, ...]) -> None:
             cells = []
             for head_dim in DIMENSIONS:
                 shape = Shape(16, 1024, HEADS, head_dim)
-                tilings = spread(plan(load_cell(name), shape, load_profile(gpu), schedules=["resident"]))[:top]
+                tilings = spread(_tilings(schedule, name, shape, gpu))[:top]
                 with ThreadPoolExecutor(2) as pool:
                     records = list(pool.map(lambda t: _compiled(name, shape, gpu, t), tilings))  # noqa: B023
                 errors = [r["predicted"] / r["registers"] - 1 for r in records]  # type: ignore[operator]

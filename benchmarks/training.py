@@ -7,6 +7,7 @@ A step is the forward and backward pass of one recurrence, T = 1024, bfloat16, w
 
 - forward: `rnn` without gradients, h alone.
 - training: `rnn(returns="hidden")`, the gradient of h given; recompute: the same with recompute=True.
+- host: what a training step costs the host. Where that is more than the GPU needs, the GPU waits for it.
 - flashrnn: the step called as FlashRNN's users call it, `flashrnn(Wx, R, b, function=cell)`, the sum of h as the loss.
 - of --peers (a JSON file whose "rows" have system, cell, heads, head_dim, batch, dtype, forward_ms and
   forward_backward_ms): how many times as long FlashRNN's fused kernels take for that.
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,7 +61,7 @@ def main(rows: tuple[str, ...], peers: Path | None, seq: int, out: Path) -> None
     known = json.loads(peers.read_text())["rows"] if peers else []
     title = f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, T={seq}, {datetime.date.today()}"
     shown = Table("cell", "heads x D", "B", title=title)
-    for column in ("forward ms", "training ms", "recompute ms", "flashrnn ms", "FlashRNN ms", "times"):
+    for column in ("forward ms", "training ms", "host ms", "recompute ms", "flashrnn ms", "FlashRNN ms", "times"):
         shown.add_column(column, justify="right")
     for column in ("memory / states + gates", "recompute / states", "same bits"):
         shown.add_column(column, justify="right")
@@ -75,7 +77,8 @@ def main(rows: tuple[str, ...], peers: Path | None, seq: int, out: Path) -> None
             name,
             f"{heads} x {dim}",
             batch,
-            *(f"{row[key]:.3f}" for key in ("forward_ms", "training_ms", "recompute_ms", "flashrnn_ms")),
+            *(f"{row[key]:.3f}" for key in ("forward_ms", "training_ms", "host_ms", "recompute_ms")),
+            "" if row["flashrnn_ms"] is None else f"{row['flashrnn_ms']:.3f}",
             "" if peer is None else f"{peer:.2f}",
             "" if peer is None else f"{peer / row['training_ms']:.1f}",
             f"{row['memory']:.3f}",
@@ -115,15 +118,30 @@ def measure(name: str, batch: int, seq: int, heads: int, dim: int) -> dict[str, 
     row["recompute_memory"] = _peak(lambda: train(True), leaves) / (plane * len(cell.states))
     row["same_bits"] = _same(train, leaves)
     row["training_ms"] = do_bench(train, rep=150, grad_to_none=leaves, return_mode="median")
+    row["host_ms"] = _host(train, leaves)
     row["recompute_ms"] = do_bench(lambda: train(True), rep=150, grad_to_none=leaves, return_mode="median")
-    calls = name in ("lstm", "slstm", "elman")  # FlashRNN's gru has another order of gates
-    row["flashrnn_ms"] = do_bench(as_flashrnn, rep=150, grad_to_none=leaves, return_mode="median") if calls else -1.0
+    row["flashrnn_ms"] = None
+    if name in ("lstm", "slstm", "elman"):  # FlashRNN's gru has another order of gates
+        row["flashrnn_ms"] = do_bench(as_flashrnn, rep=150, grad_to_none=leaves, return_mode="median")
     return row
 
 
 def _clear(leaves: list[Tensor]) -> None:
     for leaf in leaves:
         leaf.grad = None
+
+
+def _host(step: Callable[[], None], leaves: list[Tensor], steps: int = 20) -> float:
+    """Milliseconds of the host's time for a step: the best of several rounds, each queued at once."""
+    best = float("inf")
+    for _ in range(10):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        for _ in range(steps):
+            _clear(leaves)
+            step()
+        best = min(best, (time.perf_counter() - start) / steps)
+    return 1000 * best
 
 
 def _peak(step: Callable[[], None], leaves: list[Tensor]) -> int:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from kernelgen.cells import load_cell
+from kernelgen.compile import Report
 from kernelgen.errors import StoreError
 from kernelgen.hardware import load_profile
 from kernelgen.plan import plan, spread
-from kernelgen.schedules.base import Direction, Tiling
+from kernelgen.schedules.base import Direction, Source, Tiling
 from kernelgen.shape import Shape
 from kernelgen.store import Store
-from kernelgen.torch.choice import MEASURED, TRIED, candidates
+from kernelgen.torch.choice import MEASURED, TRIED, candidates, compiled
 from kernelgen.trial import Measurement, Trial
 from kernelgen.tune import save, tune
 
@@ -154,3 +156,32 @@ def test_a_configuration_comes_before_the_store_and_counts_for_its_direction(
     assert (second.tuned, second.tiling) == (None, measured)
     assert all(choice.tiling != first.tiling for choice in rest)
     assert candidates(CELL, SHAPE, PROFILE, "forward")[0].tuned is None
+
+
+def test_a_kernel_of_which_fewer_blocks_run_together_than_expected_is_passed_over(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = Shape(128, 1024, 12, 64, save="hidden")
+    lstm, predicted = load_cell("lstm"), []
+
+    def compiler_says(registers: dict[int, int], spills: dict[int, int]) -> None:
+        """The compiler's registers, where not those predicted, and spills of the candidates by their place."""
+        made: list[Source] = []
+
+        def pretend(source: Source) -> Any:
+            at = len(made)
+            made.append(source)
+            used = registers.get(at, predicted[at].resources.registers)
+            return SimpleNamespace(report=Report(used, 0, spills.get(at, 0), 0, 0, 1))
+
+        monkeypatch.setattr("kernelgen.compile.compile_source", pretend)
+
+    predicted[:] = [choice.tiling for choice in candidates(lstm, shape, PROFILE, "backward")]
+    together = predicted[0].resources.blocks_per_sm
+    assert together > 1
+    squeezed = 65536 // (predicted[0].resources.threads * together) + 8
+    for registers, spills, chosen in (({}, {}, 0), ({0: squeezed}, {}, 1), ({0: squeezed}, {1: 4}, 2)):
+        compiler_says(registers, spills)
+        assert compiled(lstm, shape, PROFILE, "backward")[0].tiling == predicted[chosen]
+    compiler_says({}, dict.fromkeys(range(TRIED), 4))
+    assert compiled(lstm, shape, PROFILE, "backward")[0].tiling == predicted[0]

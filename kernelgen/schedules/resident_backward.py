@@ -119,6 +119,7 @@ class ResidentBackward(BatchTiled):
             hidden=4 * s.column_tiles * s.groups,
             states=s.elements * len(cell.states),
             inputs=2 * s.column_tiles * cdiv(s.planes, 3 - s.columns),
+            ready=s.elements * (backward_cost(cell).ready + _gradients(cell, shape)),
             elements=s.elements,
             live=minimum(s.elements, 4) * backward_cost(cell).live,
             padded=min(s.warps * UNITS - shape.head_dim, 1),

@@ -28,8 +28,7 @@ SEARCH_PATH = "TILESMITH_CONFIGS"
 """The environment variable with folders (or files) of tuned configurations, separated as in PATH."""
 
 TRIED = 8
-"""How many of the model's tilings are compiled to find one that does not spill."""
-
+"""How many of the model's tilings are compiled to find one that the compiler makes as the model expects."""
 
 MEASURED = 3
 """How many of the tilings that the store has measured are tried; most often the first is right."""
@@ -81,19 +80,22 @@ def candidates(cell: Cell, shape: Shape, profile: Profile, direction: Direction)
 
 
 def compiled(cell: Cell, shape: Shape, profile: Profile, direction: Direction) -> tuple[Choice, Binary]:
-    """The first candidate that does not spill, or the very first where all do, with its binary.
+    """The first candidate that does not spill and, of the model's, of which as many blocks run together as the model
+    counted on; where there is none, the first that does not spill, else the very first. With its binary.
 
     Raises InfeasibleError where no schedule has a tiling, CompileError where the compiler is missing or refuses one.
     """
+    from kernelgen.attempt import objection
     from kernelgen.compile import compile_source
 
     found = []
     for choice in candidates(cell, shape, profile, direction):
         binary = compile_source(choice.source)
-        if not binary.report.spills:
+        proved = choice.tuned is not None or choice.trial is not None
+        if not objection(choice.tiling.resources, binary.report, profile, strict=not proved):
             return choice, binary
         found.append((choice, binary))
-    return found[0]
+    return min(found, key=lambda pair: pair[1].report.spills > 0)
 
 
 _Key = tuple[object, ...]
