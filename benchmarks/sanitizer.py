@@ -2,7 +2,7 @@
 GPU and the CUDA toolkit's compute-sanitizer.
 
     python benchmarks/sanitizer.py                   # memcheck, racecheck, initcheck, synccheck
-    python benchmarks/sanitizer.py --tool racecheck
+    python benchmarks/sanitizer.py --tool racecheck --part backward
 
 Each tool runs this file once more with --inside; that run validates kernels at small shapes and exits with status 0
 if their results are right. The sanitizer turns any finding into its own exit status.
@@ -12,42 +12,58 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
+PARTS = ("forward", "backward", "training")
 FINDING = 86
 """The exit status the sanitizer is asked to give when it finds something."""
 
 
 @click.command(help=__doc__)
 @click.option("--tool", "tools", type=click.Choice(TOOLS), multiple=True, default=TOOLS)
+@click.option(
+    "--part", "parts", type=click.Choice(PARTS), multiple=True, default=PARTS, help="training: through PyTorch"
+)
 @click.option("--inside", is_flag=True, hidden=True)
-def main(tools: tuple[str, ...], inside: bool) -> None:
+def main(tools: tuple[str, ...], parts: tuple[str, ...], inside: bool) -> None:
     """Run the tools, or be run by one."""
     if inside:
-        print(_validate(), "kernels are right")
+        count = sum(_train() if part == "training" else _validate(part) for part in parts)
+        print(f"{count} kernels are right")
         return
     console, shown = Console(), Table("tool", "result", "said")
     failed = False
     for tool in tools:
         command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", str(FINDING)]
-        command += [sys.executable, __file__, "--inside"]
+        command += [sys.executable, __file__, "--inside", *(word for part in parts for word in ("--part", part))]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
-        lines = [line for line in (result.stdout + result.stderr).splitlines() if "SUMMARY" in line or "right" in line]
+        lines = [
+            line
+            for line in (result.stdout + result.stderr).splitlines()
+            if (line.startswith("=") and "SUMMARY" in line) or line.endswith("are right")
+        ]
         verdict = "clean" if result.returncode == 0 else "FOUND" if result.returncode == FINDING else "failed"
         failed |= result.returncode != 0
         shown.add_row(tool, verdict, " ".join(lines) or result.stderr[-800:])
         if result.returncode:
-            console.print(result.stdout[:3000])
+            console.print(result.stdout[:3000], result.stderr[-2000:], markup=False)
     console.print(shown)
     raise SystemExit(int(failed))
 
 
-def _validate() -> int:
-    """Run tilings of each kind for every cell, forward and backward, here, and compare with the reference."""
+SHAPES = {
+    "forward": (("bfloat16", "gates"), ("float16", "states")),
+    "backward": (("bfloat16", "gates"), ("float16", "hidden")),
+}
+
+
+def _validate(direction: Any) -> int:
+    """Run tilings of each kind for every cell here, and compare with the reference."""
     from kernelgen import gpu
     from kernelgen.bench import Candidate, _Cases, run
     from kernelgen.cells import cell_names, load_cell
@@ -60,18 +76,15 @@ def _validate() -> int:
     profile = gpu.device(0).profile()
     count = 0
     for cell in map(load_cell, cell_names()):
-        for direction, shape in (
-            ("forward", Shape(5, 19, 2, 64, "bfloat16", "gates")),
-            ("forward", Shape(9, 6, 1, 33, "float16", "states")),
-            ("backward", Shape(5, 19, 2, 64, "bfloat16", "gates")),
-            ("backward", Shape(9, 6, 1, 33, "float16", "hidden")),
-        ):
-            cases = gpu_cases(cell, shape, direction=direction)  # type: ignore[arg-type]
-            tilings = spread(plan(cell, shape, profile, direction=direction))  # type: ignore[arg-type]
-            dense = next(t for t in tilings if t.values["batch_tile"] >= 8)
-            split = next((t for t in tilings if t.values.get("k_split", 1) > 1), dense)
-            loading = next(t for t in tilings if t.values["register_groups"] == 0)
-            chosen = {str(tiling): tiling for tiling in (tilings[0], dense, split, loading)}
+        even, odd = SHAPES[direction]
+        for shape in (Shape(5, 19, 2, 64, *even), Shape(9, 6, 1, 33, *odd)):
+            cases = gpu_cases(cell, shape, direction=direction)
+            tilings = spread(plan(cell, shape, profile, direction=direction))
+            best = tilings[0]
+            dense = next((t for t in tilings if t.values["batch_tile"] >= 8), best)
+            split = next((t for t in tilings if t.values.get("k_split", 1) > 1), best)
+            loading = next((t for t in tilings if t.values["register_groups"] == 0), best)
+            chosen = {str(tiling): tiling for tiling in (best, dense, split, loading)}
             run(_Cases(cases, 0))
             for tiling in chosen.values():
                 schedule = get(tiling.schedule)
@@ -79,17 +92,13 @@ def _validate() -> int:
                 launches = [schedule.launch(case.shape, tiling) for case in cases]
                 run(Candidate.of(compile_source(source).cubin, source, launches, measure_seconds=0))
                 count += 1
-    return count + _train()
+    return count
 
 
 def _train() -> int:
-    """Train every cell for a step through PyTorch, gates kept and computed again, where PyTorch has a GPU."""
-    try:
-        import torch
-    except ImportError:
-        return 0
-    if not torch.cuda.is_available():
-        return 0
+    """Train every cell for a step through PyTorch, gates kept and computed again."""
+    import torch
+
     from kernelgen.cells import cell_names, load_cell
     from kernelgen.inputs import random_inputs
     from kernelgen.shape import Shape

@@ -8,6 +8,7 @@ A step is the forward and backward pass of one recurrence, T = 1024, bfloat16, w
 - forward: `rnn` without gradients, h alone.
 - training: `rnn(returns="hidden")`, the gradient of h given; recompute: the same with recompute=True.
 - host: what a training step costs the host. Where that is more than the GPU needs, the GPU waits for it.
+- graph: the training step captured in a CUDA graph and replayed, which costs the host next to nothing.
 - flashrnn: the step called as FlashRNN's users call it, `flashrnn(Wx, R, b, function=cell)`, the sum of h as the loss.
 - of --peers (a JSON file whose "rows" have system, cell, heads, head_dim, batch, dtype, forward_ms and
   forward_backward_ms): how many times as long FlashRNN's fused kernels take for that.
@@ -61,7 +62,16 @@ def main(rows: tuple[str, ...], peers: Path | None, seq: int, out: Path) -> None
     known = json.loads(peers.read_text())["rows"] if peers else []
     title = f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, T={seq}, {datetime.date.today()}"
     shown = Table("cell", "heads x D", "B", title=title)
-    for column in ("forward ms", "training ms", "host ms", "recompute ms", "flashrnn ms", "FlashRNN ms", "times"):
+    for column in (
+        "forward ms",
+        "training ms",
+        "host ms",
+        "graph ms",
+        "recompute ms",
+        "flashrnn ms",
+        "FlashRNN ms",
+        "times",
+    ):
         shown.add_column(column, justify="right")
     for column in ("memory / states + gates", "recompute / states", "same bits"):
         shown.add_column(column, justify="right")
@@ -77,7 +87,7 @@ def main(rows: tuple[str, ...], peers: Path | None, seq: int, out: Path) -> None
             name,
             f"{heads} x {dim}",
             batch,
-            *(f"{row[key]:.3f}" for key in ("forward_ms", "training_ms", "host_ms", "recompute_ms")),
+            *(f"{row[key]:.3f}" for key in ("forward_ms", "training_ms", "host_ms", "graph_ms", "recompute_ms")),
             "" if row["flashrnn_ms"] is None else f"{row['flashrnn_ms']:.3f}",
             "" if peer is None else f"{peer:.2f}",
             "" if peer is None else f"{peer / row['training_ms']:.1f}",
@@ -119,6 +129,8 @@ def measure(name: str, batch: int, seq: int, heads: int, dim: int) -> dict[str, 
     row["same_bits"] = _same(train, leaves)
     row["training_ms"] = do_bench(train, rep=150, grad_to_none=leaves, return_mode="median")
     row["host_ms"] = _host(train, leaves)
+    row["graph_ms"] = do_bench(_graph(train, leaves).replay, rep=150, return_mode="median")
+    _clear(leaves)
     row["recompute_ms"] = do_bench(lambda: train(True), rep=150, grad_to_none=leaves, return_mode="median")
     row["flashrnn_ms"] = None
     if name in ("lstm", "slstm", "elman"):  # FlashRNN's gru has another order of gates
@@ -142,6 +154,20 @@ def _host(step: Callable[[], None], leaves: list[Tensor], steps: int = 20) -> fl
             step()
         best = min(best, (time.perf_counter() - start) / steps)
     return 1000 * best
+
+
+def _graph(step: Callable[[], None], leaves: list[Tensor]) -> torch.cuda.CUDAGraph:
+    """The step as a CUDA graph, captured after a run on the stream that capturing needs."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        step()
+    torch.cuda.current_stream().wait_stream(stream)
+    _clear(leaves)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph
 
 
 def _peak(step: Callable[[], None], leaves: list[Tensor]) -> int:
