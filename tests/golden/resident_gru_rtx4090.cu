@@ -37,10 +37,11 @@ extern "C" __global__ void __launch_bounds__(Kernel::threads, 1) tilesmith_forwa
     const unsigned short* b,
     const unsigned short* initial,
     unsigned short* states,
+    unsigned short* others,
     unsigned short* last,
     unsigned short* gates,
     int batch,
     int seq) {
-    const ForwardArguments in{wx, r, b, initial, states, last, gates, batch, seq};
+    const ForwardArguments in{wx, r, b, initial, states, others, last, gates, batch, seq};
     Kernel{in}.run();
 }
