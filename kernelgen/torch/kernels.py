@@ -132,6 +132,7 @@ def backward(
             before = states.new_empty((len(cell.states), batch, heads, dim))
             piece = {"gates": _ready(saved.gates(first, end - first)), "first": first, "steps": end - first}
             engine.run(cell, shape, "backward", arguments | piece | {"d_last": carried, "d_initial": before})
+            del piece  # before the next one takes memory
             carried = before
     except InfeasibleError as error:
         _warn(cell, (heads, dim, dtype, "backward"), str(error))

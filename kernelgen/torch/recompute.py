@@ -7,7 +7,7 @@ from torch import Tensor
 
 from kernelgen.cells.language import Cell
 
-SHARE = 0.12
+SHARE = 0.13
 """Of the memory that the states take: what a piece may take."""
 
 
