@@ -18,7 +18,6 @@ from kernelgen.cells import cell_names, load_cell
 from kernelgen.cells.language import (
     Cell,
     Gate,
-    GradientOptions,
     exp,
     log,
     maximum,
