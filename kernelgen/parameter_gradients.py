@@ -137,7 +137,7 @@ extern "C" __global__ void __launch_bounds__(Kernel::threads, 1) {ENTRY}(
 
 @lru_cache(maxsize=256)
 def _tiling(rows: int, columns: int, heads: int, multiprocessors: int, steps: int, kept: int) -> Tiling:
-    """The tile for a product of rows x columns per head over so many steps. kept: bytes of a head's states and gates."""
+    """The tile for a product of rows x columns per head and so many steps. kept: bytes of a head's states and gates."""
     found: list[tuple[float, int, Tiling]] = []
     for width in range(16, min(columns, 128) + 1, 16):
         for warp_tiles in (1, 2):

@@ -62,6 +62,18 @@ def test_the_solver_example_prints_what_it_says(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out.strip() == expected.group(1)
 
 
+def test_the_pytorch_example_learns() -> None:
+    (example,) = [block for block in blocks("python") if "import rnn" in block]
+    done = subprocess.run(
+        [sys.executable, "-c", f"{example}\nprint(h.shape, r.grad.norm() > 0, b.grad.norm() > 0)"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "torch.Size([1, 8, 100, 2, 32]) tensor(True) tensor(True)\n"
+
+
 def test_the_links_lead_somewhere() -> None:
     for link in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / link).exists(), link
