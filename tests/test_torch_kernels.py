@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +28,7 @@ from kernelgen.schedules.base import BACKWARD_ARGUMENTS, FORWARD_ARGUMENTS, Laun
 from kernelgen.shape import Shape
 from kernelgen.torch import kernels, rnn
 from kernelgen.torch.choice import candidates, compiled
-from kernelgen.torch.device import DeviceEngine, _Loaded
+from kernelgen.torch.device import DeviceEngine, Loaded
 
 OWN = str(Path(__file__).parent.parent / "examples" / "own_cell.py") + ":FASTGRNN"
 NAMES = ("wx", "r", "b", "initial")
@@ -44,37 +45,47 @@ class Emulated:
     def __init__(self) -> None:
         self.ran: list[tuple[kernels.Kind, str]] = []
 
-    def run(self, cell: Cell, shape: Shape, kind: kernels.Kind, arguments: Mapping[str, Tensor | int | None]) -> None:
-        source, launch = self._kernel(cell, shape, kind)
-        arrays = {name: self._array(value, shape.dtype) for name, value in arguments.items()}
-        written = [name for name in OUTPUTS[kind] if arrays[name] is not None]
+    def kernel(self, cell: Cell, shape: Shape, kind: kernels.Kind, device: int) -> EmulatedKernel:
+        assert device == -1
+        profile = load_profile("h200")
+        if kind == "parameters":
+            made = ParameterGradients(cell, shape, profile)
+            return EmulatedKernel(self, shape, kind, made.source(), made.launch(shape), made.tiling.parts)
+        choice = candidates(cell, shape, profile, kind)[0]
+        return EmulatedKernel(self, shape, kind, choice.source, choice.launch(shape))
+
+
+@dataclass(frozen=True)
+class EmulatedKernel:
+    """One kernel of that engine."""
+
+    engine: Emulated
+    shape: Shape
+    kind: kernels.Kind
+    source: Source
+    launch: Launch
+    parts: int = 1
+
+    def run(self, arguments: Mapping[str, Tensor | int | None]) -> None:
+        arrays = {name: self._array(value) for name, value in arguments.items()}
+        written = [name for name in OUTPUTS[self.kind] if arrays[name] is not None]
         earlier = {name: arrays[name].copy() for name in written}
-        emulate(source, launch, arrays, outputs=written)
-        if kind == "backward":  # of the arrays of all steps a kernel writes those it is asked to run
-            ran = np.arange(shape.seq) - arrays["first"]
+        emulate(self.source, self.launch, arrays, outputs=written)
+        if self.kind == "backward":  # of the arrays of all steps a kernel writes those it is asked to run
+            ran = np.arange(self.shape.seq) - arrays["first"]
             outside = (ran < 0) | (ran >= arrays["steps"])
             for name in written[:-1]:
                 index = (slice(None),) * (1 if name == "d_wx" else 2) + (outside,)
                 assert np.isnan(arrays[name][index].astype(np.float32)).all()
                 arrays[name][index] = earlier[name][index]
-        self.ran.append((kind, shape.save))
+        self.engine.ran.append((self.kind, self.shape.save))
 
-    def parts(self, cell: Cell, shape: Shape, like: Tensor) -> int:
-        return ParameterGradients(cell, shape, load_profile("h200")).tiling.parts
-
-    def _kernel(self, cell: Cell, shape: Shape, kind: kernels.Kind) -> tuple[Source, Launch]:
-        if kind == "parameters":
-            made = ParameterGradients(cell, shape, load_profile("h200"))
-            return made.source(), made.launch(shape)
-        choice = candidates(cell, shape, load_profile("h200"), kind)[0]
-        return choice.source, choice.launch(shape)
-
-    def _array(self, value: Tensor | int | None, dtype: str) -> Any:
+    def _array(self, value: Tensor | int | None) -> Any:
         if not isinstance(value, Tensor):
             return value
         if value.dtype is torch.float32:
             return value.numpy()
-        return value.detach().view(torch.int16).numpy().view(numpy_dtype(dtype))
+        return value.detach().view(torch.int16).numpy().view(numpy_dtype(self.shape.dtype))
 
 
 @pytest.fixture
@@ -172,7 +183,7 @@ def test_strided_tensors_last_alone_and_no_gradients(emulated: Emulated) -> None
 class Nothing:
     """An engine without a kernel."""
 
-    def run(self, cell: Cell, shape: Shape, kind: kernels.Kind, arguments: Mapping[str, Any]) -> None:
+    def kernel(self, cell: Cell, shape: Shape, kind: kernels.Kind, device: int) -> Any:
         raise InfeasibleError("these limits clash")
 
 
@@ -255,7 +266,7 @@ def test_the_engine_of_cuda_tensors_hands_over_addresses_in_order(monkeypatch: p
 
     def load(cell: Cell, shape: Shape, kind: kernels.Kind, device: int) -> Any:
         loads.append((shape.batch, kind))
-        return _Loaded(kernel, ("r", "initial", "states", "batch", "seq"), launch)  # type: ignore[arg-type]
+        return Loaded(kernel, ("r", "initial", "states", "batch", "seq"), launch, device)  # type: ignore[arg-type]
 
     monkeypatch.setattr(engine, "_load", load)
     monkeypatch.setattr("kernelgen.gpu.current", lambda index: nullcontext())
@@ -264,9 +275,8 @@ def test_the_engine_of_cuda_tensors_hands_over_addresses_in_order(monkeypatch: p
     r, states = torch.zeros(1), torch.zeros(1)
     arguments: dict[str, Tensor | int | None] = {"initial": None, "states": states, "r": r, "seq": 5, "batch": 2}
     cell = load_cell("elman")
-    engine.run(cell, Shape(2, 5, 1, 4), "forward", arguments)
-    engine.run(cell, Shape(2, 9, 1, 4), "forward", arguments)
-    engine.run(cell, Shape(3, 9, 1, 4), "forward", arguments)
+    for shape in (Shape(2, 5, 1, 4), Shape(2, 9, 1, 4), Shape(3, 9, 1, 4)):
+        engine.kernel(cell, shape, "forward", 0).run(arguments)
     assert started[0] == ("stream 7", launch, (r.data_ptr(), 0, states.data_ptr(), 2, 5))
     assert isinstance(started[0][2][3], np.int32)
     assert loads == [(2, "forward"), (3, "forward")]
@@ -283,5 +293,5 @@ def test_that_there_is_no_kernel_is_found_out_once(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(engine, "_load", load)
     for seq in (5, 6):
         with pytest.raises(InfeasibleError, match="these limits clash"):
-            engine.run(load_cell("elman"), Shape(2, seq, 1, 4), "forward", {"r": torch.zeros(1)})
+            engine.kernel(load_cell("elman"), Shape(2, seq, 1, 4), "forward", 0)
     assert len(asked) == 1

@@ -20,50 +20,51 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class _Loaded:
-    """A kernel on its GPU, the order of its arguments, and how it is launched, which does not depend on seq."""
+class Loaded:
+    """A kernel on its GPU: see kernels.Kernel. arguments: their order. config: how it is launched, for any seq."""
 
     kernel: DeviceKernel
     arguments: tuple[str, ...]
     config: Any
+    device: int
     parts: int = 1
 
-
-class DeviceEngine:
-    """Runs kernels on GPUs through the driver. Nothing is touched before the first run.
-
-    A kernel is kept for each cell, GPU and shape apart from its seq; the first run of a new one takes about a second,
-    or what compiling takes where the cache has no binary. So is the answer that there is none.
-    """
-
-    def __init__(self) -> None:
-        self._loaded: dict[Any, _Loaded | InfeasibleError] = {}
-        self._lock = threading.Lock()
-
-    def run(self, cell: Cell, shape: Shape, kind: Kind, arguments: Mapping[str, Tensor | int | None]) -> None:
-        """Queue a kernel on the current stream of the tensors' GPU: see kernels.Engine.
-
-        Raises InfeasibleError where no schedule has a kernel for the shape, CompileError and LaunchError.
-        """
+    def run(self, arguments: Mapping[str, Tensor | int | None]) -> None:
+        """Queue the kernel on PyTorch's current stream. Raises LaunchError."""
         import numpy as np
         import torch
 
         from kernelgen import gpu
         from kernelgen.launcher import stream_of
 
-        device = next(value.get_device() for value in arguments.values() if isinstance(value, torch.Tensor))
-        loaded = self._kernel(cell, shape, kind, device)
-        values = [arguments[name] for name in loaded.arguments]
-        plain = [_plain(value, np.int32) for value in values]
-        stream = stream_of(int(torch.cuda.current_stream(device).cuda_stream))
-        with gpu.current(device):  # a thread of autograd's has no context of its own
-            loaded.kernel.start(stream, loaded.config, *plain)
+        plain: list[Any] = []
+        for name in self.arguments:
+            value = arguments[name]
+            if value is None:
+                plain.append(0)
+            else:
+                plain.append(np.int32(value) if isinstance(value, int) else value.data_ptr())
+        stream = stream_of(int(torch.cuda.current_stream(self.device).cuda_stream))
+        with gpu.current(self.device):  # a thread of autograd's has no context of its own
+            self.kernel.start(stream, self.config, *plain)
 
-    def parts(self, cell: Cell, shape: Shape, like: Tensor) -> int:
-        """How many partial results the kernel of the gradients of R and b leaves: see kernels.Engine."""
-        return self._kernel(cell, shape, "parameters", like.get_device()).parts
 
-    def _kernel(self, cell: Cell, shape: Shape, kind: Kind, device: int) -> _Loaded:
+class DeviceEngine:
+    """Runs kernels on GPUs through the driver. Nothing is touched before the first one.
+
+    A kernel is kept for each cell, GPU and shape apart from its seq; the first run of a new one takes about a second,
+    or what compiling takes where the cache has no binary. So is the answer that there is none.
+    """
+
+    def __init__(self) -> None:
+        self._loaded: dict[Any, Loaded | InfeasibleError] = {}
+        self._lock = threading.Lock()
+
+    def kernel(self, cell: Cell, shape: Shape, kind: Kind, device: int) -> Loaded:
+        """The kernel for a GPU: see kernels.Engine.
+
+        Raises InfeasibleError where no schedule has a kernel for the shape, CompileError and LaunchError.
+        """
         # How the product for dR is cut depends on the number of steps, but not on every single one.
         steps = shape.seq.bit_length() if kind == "parameters" else 0
         sizes = (shape.batch, steps, shape.heads, shape.head_dim)
@@ -82,7 +83,7 @@ class DeviceEngine:
             raise InfeasibleError(str(found))
         return found
 
-    def _load(self, cell: Cell, shape: Shape, kind: Kind, device: int) -> _Loaded:
+    def _load(self, cell: Cell, shape: Shape, kind: Kind, device: int) -> Loaded:
         from kernelgen import gpu
         from kernelgen.compile import compile_source
         from kernelgen.launcher import DeviceKernel, launch_config
@@ -100,11 +101,4 @@ class DeviceEngine:
             source, launch, parts = choice.source, choice.launch, 1
         kernel = DeviceKernel(binary.cubin, binary.entry, binary.arch, launch(shape))
         kernel.prepare(device)
-        return _Loaded(kernel, source.arguments, launch_config(launch(shape)), parts)
-
-
-def _plain(value: Tensor | int | None, integer: Any) -> Any:
-    """An argument as the driver takes it: an address (0 for null), or an int32."""
-    if value is None:
-        return 0
-    return integer(value) if isinstance(value, int) else int(value.data_ptr())
+        return Loaded(kernel, source.arguments, launch_config(launch(shape)), device, parts)

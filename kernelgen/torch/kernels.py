@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, Protocol
 
 import torch
@@ -20,19 +21,28 @@ Kind = Direction | Literal["parameters"]
 """A schedule's kernel of that direction, or the one that makes the gradients of R and b."""
 
 
-class Engine(Protocol):
-    """What runs a kernel on the tensors of one type of device."""
+class Kernel(Protocol):
+    """A kernel, ready to run."""
 
-    def run(self, cell: Cell, shape: Shape, kind: Kind, arguments: Mapping[str, Tensor | int | None]) -> None:
-        """Run a kernel; arguments by the names of FORWARD_ARGUMENTS and BACKWARD_ARGUMENTS of schedules.base, and
-        ARGUMENTS of parameter_gradients.
-
-        Outputs are written in place. Raises InfeasibleError where no schedule has a kernel for the shape.
-        """
+    @property
+    def parts(self) -> int:
+        """How many partial results the kernel of the gradients of R and b leaves; 1 of any other."""
         ...
 
-    def parts(self, cell: Cell, shape: Shape, like: Tensor) -> int:
-        """How many partial results the kernel of the gradients of R and b leaves on the device of ``like``."""
+    def run(self, arguments: Mapping[str, Tensor | int | None]) -> None:
+        """Run it; arguments by the names of FORWARD_ARGUMENTS and BACKWARD_ARGUMENTS of schedules.base, and ARGUMENTS
+        of parameter_gradients. Outputs are written in place."""
+        ...
+
+
+class Engine(Protocol):
+    """What runs kernels on the tensors of one type of device."""
+
+    def kernel(self, cell: Cell, shape: Shape, kind: Kind, device: int) -> Kernel:
+        """The kernel for a cell and a shape on a device, by its index (-1 for the CPU).
+
+        Raises InfeasibleError where no schedule has a kernel for the shape.
+        """
         ...
 
 
@@ -43,6 +53,7 @@ ALIGNMENT = 16
 """Bytes: kernels read and write vectors of up to that size."""
 
 _warned: set[tuple[Any, ...]] = set()
+_shape = lru_cache(maxsize=4096)(Shape)
 
 
 @dataclass(frozen=True)
@@ -89,7 +100,8 @@ def forward(
     arguments = {"wx": _ready(wx), "r": _ready(r), "b": _ready(b), "initial": _ready(initial)}
     outputs = {"states": states, "others": others, "last": last, "gates": gates, "batch": batch, "seq": seq}
     try:
-        engine.run(cell, Shape(batch, seq, heads, dim, dtype, save), "forward", arguments | outputs)
+        kernel = engine.kernel(cell, _shape(batch, seq, heads, dim, dtype, save), "forward", wx.get_device())
+        kernel.run(arguments | outputs)
     except InfeasibleError as error:
         _warn(cell, (heads, dim, dtype), str(error))
         return None
@@ -110,7 +122,7 @@ def backward(
     if engine is None or dtype not in DTYPES:  # the forward pass has warned of the dtype
         return None
     known, batch, seq, heads, dim = states.shape
-    shape = Shape(batch, seq, heads, dim, dtype, "gates" if known == len(cell.states) else "hidden")
+    shape = _shape(batch, seq, heads, dim, dtype, "gates" if known == len(cell.states) else "hidden")
     inputs, rest = len(cell.input_gates), len(cell.gates) - len(cell.input_gates)
     d_wx = states.new_empty((batch, seq, inputs, heads, dim))
     d_rest = states.new_empty((rest, batch, seq, heads, dim)) if rest else None
@@ -127,16 +139,17 @@ def backward(
     }
     carried = _ready(d_last)
     try:
-        for end in range(seq, 0, -saved.span):
-            first = max(0, end - saved.span)
-            before = states.new_empty((len(cell.states), batch, heads, dim))
-            piece = {"gates": _ready(saved.gates(first, end - first)), "first": first, "steps": end - first}
-            engine.run(cell, shape, "backward", arguments | piece | {"d_last": carried, "d_initial": before})
-            del piece  # before the next one takes memory
-            carried = before
+        kernel = engine.kernel(cell, shape, "backward", states.get_device())
     except InfeasibleError as error:
         _warn(cell, (heads, dim, dtype, "backward"), str(error))
         return None
+    for end in range(seq, 0, -saved.span):
+        first = max(0, end - saved.span)
+        before = states.new_empty((len(cell.states), batch, heads, dim))
+        piece = {"gates": _ready(saved.gates(first, end - first)), "first": first, "steps": end - first}
+        kernel.run(arguments | piece | {"d_last": carried, "d_initial": before})
+        del piece  # before the next one takes memory
+        carried = before
     assert carried is not None
     return d_wx, d_rest, carried
 
@@ -149,8 +162,8 @@ def parameter_gradients(
     if engine is None or dtype not in DTYPES:
         return None
     batch, seq, heads, dim = hidden.shape
-    shape = Shape(batch, seq, heads, dim, dtype)
-    parts = engine.parts(cell, shape, hidden)
+    kernel = engine.kernel(cell, _shape(batch, seq, heads, dim, dtype), "parameters", hidden.get_device())
+    parts = kernel.parts
     kind, sizes = (hidden.dtype, ()) if parts == 1 else (torch.float32, (parts,))
     d_r = hidden.new_empty((*sizes, len(cell.recurrent_gates), heads, dim, dim), dtype=kind)
     d_b = hidden.new_empty((*sizes, len(cell.bias_gates), heads, dim), dtype=kind)
@@ -165,7 +178,7 @@ def parameter_gradients(
         "seq": seq,
         "parts": parts,
     }
-    engine.run(cell, shape, "parameters", arguments)
+    kernel.run(arguments)
     return (d_r, d_b) if parts == 1 else (d_r.sum(0).to(hidden.dtype), d_b.sum(0).to(hidden.dtype))
 
 

@@ -7,6 +7,7 @@ run kernels where there are any for the tensors' device and dtype (kernels.py), 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -98,7 +99,7 @@ def _run_forward(
     known = 1 if hidden else len(definition.states)
     result = kernels.forward(definition, wx, r, b, initial, known=known, keep=keep)
     if result is None:
-        with torch.autocast(wx.device.type, enabled=False):
+        with _exactly(wx.device.type):
             every, last, gates = reference.forward(definition, wx, r, b, initial, keep_gates=keep == "gates")
         apart = known < len(definition.states)
         others = every[known:].clone() if apart and keep != "nothing" else None
@@ -189,7 +190,7 @@ def _run_backward(
     """The backward operator: the gradients of wx, r, b and the initial states. gates, or wx and b to compute them."""
     definition = differentiated(cell, recurrent_cut, recurrent_clip)
     hidden, rest = states[0], others if others.numel() else None
-    with torch.autocast(states.device.type, enabled=False):
+    with _exactly(states.device.type):
         sums, span = _gates(definition, r, initial, hidden, gates, wx, b)
         result = kernels.backward(definition, kernels.Saved(r, initial, states, rest, sums, span), d_states, d_last)
         if result is None:
@@ -198,6 +199,11 @@ def _run_backward(
         made = kernels.parameter_gradients(definition, d_wx, d_rest, initial, hidden)
         d_r, d_b = made or parameter_gradients(definition, d_wx, d_rest, initial, hidden)
     return d_wx, d_r, d_b, d_initial
+
+
+def _exactly(device: str) -> AbstractContextManager[Any]:
+    """Without autocast: the dtype of every product is that of its tensors."""
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def _gates(
