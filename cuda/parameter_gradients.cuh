@@ -173,33 +173,32 @@ struct ParameterGradients {
         }
     }
 
+    /// Calls function(sums of a tile, where step group `group` (1 and up) leaves them in shared memory).
+    template <class Function>
+    TILESMITH_DEVICE void for_each_sum(int group, Function function) {
+        const int first = ((group - 1) * tiling.row_warps + row_warp) * warp_sums;
+#pragma unroll
+        for (int tile = 0; tile < tiling.warp_tiles; ++tile)
+#pragma unroll
+            for (int n = 0; n <= column_tiles; ++n)
+                function(sums[tile][n], shared + ((first + tile * (column_tiles + 1) + n) * 32 + lane) * chunk_bytes);
+    }
+
     /// Where warps share a tile: add the sums of all to those of the first. Returns true in that one.
     TILESMITH_DEVICE bool combine() {
         if constexpr (tiling.step_groups == 1) return true;
         sync_block();  // the stages are read
-        const SharedAddress mine = shared + (row_warp * warp_sums * 32 + lane) * chunk_bytes;
-        constexpr int group_bytes = tiling.row_warps * warp_sums * 32 * chunk_bytes;
-        for (int group = 1; group < tiling.step_groups; ++group)
-#pragma unroll
-            for (int tile = 0; tile < tiling.warp_tiles; ++tile)
-#pragma unroll
-                for (int n = 0; n <= column_tiles; ++n) {
-                    float(&sum)[4] = sums[tile][n];
-                    const SharedAddress at = mine + (group - 1) * group_bytes + (tile * (column_tiles + 1) + n) * 32 * chunk_bytes;
-                    if (group == step_group) store_shared_float4(at, float4{sum[0], sum[1], sum[2], sum[3]});
-                }
+        if (step_group > 0)
+            for_each_sum(step_group, [](const float(&sum)[4], SharedAddress at) {
+                store_shared_float4(at, float4{sum[0], sum[1], sum[2], sum[3]});
+            });
         sync_block();
         if (step_group > 0) return false;
         for (int group = 1; group < tiling.step_groups; ++group)
-#pragma unroll
-            for (int tile = 0; tile < tiling.warp_tiles; ++tile)
-#pragma unroll
-                for (int n = 0; n <= column_tiles; ++n) {
-                    float(&sum)[4] = sums[tile][n];
-                    const SharedAddress at = mine + (group - 1) * group_bytes + (tile * (column_tiles + 1) + n) * 32 * chunk_bytes;
-                    const float4 other = load_shared_float4(at);
-                    sum[0] += other.x, sum[1] += other.y, sum[2] += other.z, sum[3] += other.w;
-                }
+            for_each_sum(group, [](float(&sum)[4], SharedAddress at) {
+                const float4 other = load_shared_float4(at);
+                sum[0] += other.x, sum[1] += other.y, sum[2] += other.z, sum[3] += other.w;
+            });
         return true;
     }
 

@@ -31,6 +31,9 @@ SUMS = 64
 MEMORY = 0.01
 """What partial results may take, as a share of the states and gates that a backward pass keeps."""
 
+DEPTHS = (128, 64, 32)
+"""Steps of a stage: fewer barriers with more, and three stages must fit."""
+
 SHARED_MEMORY = 96 * 1024
 """Bytes of shared memory for the stages: what every GPU since Ampere gives a block."""
 
@@ -148,8 +151,9 @@ def _tiling(rows: int, columns: int, heads: int, multiprocessors: int, steps: in
                 if height >= rows + 16 * warp_tiles:
                     break
                 groups = max(g for g in (1, 2, 4) if g == 1 or g * row_warps <= 8)
-                depth = 64 if 4 * 64 * _step_bytes(height, width) <= SHARED_MEMORY else 32
-                stages = min(8, SHARED_MEMORY // (depth * _step_bytes(height, width)))
+                step = _step_bytes(height, width)
+                depth = next((d for d in DEPTHS if 3 * d * step <= SHARED_MEMORY), DEPTHS[-1])
+                stages = min(8, SHARED_MEMORY // (depth * step))
                 if depth < 16 * groups or stages < 3 or 32 * row_warps * groups < max(height, width):
                     continue
                 blocks = heads * -(-rows // height) * -(-columns // width)
