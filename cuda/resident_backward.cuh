@@ -4,8 +4,9 @@
 // The pointwise step turns the gradients of the new states into those of the gates, in the lane that owns the unit.
 // They travel through shared memory, and the transposed R turns them on the tensor cores into the gradient of the
 // previous h, which ends in the lane that owns that unit: one barrier a step, as forward. What the step computes again
-// from the saved gates does not wait for that product, and runs beside it. dR and db are one product and one sum over
-// all steps afterwards, from the gates' gradients written here.
+// from the saved gates does not wait for that product, and runs beside the one of the step before. The gradients of R and
+// b follow from what is written here (parameter_gradients.cuh). A launch may run a part of the steps; the gradients that
+// it sends to the states before them are the next launch's d_last.
 //
 // A warp owns 16 units: lane (g, j) has units g and g + 8, sequences 2j and 2j + 1 (or j, with 4 sequences).
 #pragma once

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -195,6 +196,16 @@ def test_autocast_casts_everything() -> None:
     assert all(gradient.dtype is torch.float32 for gradient in made)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")(*leaves)[0]
     torch.testing.assert_close(compiled, states, rtol=0, atol=0)
+
+
+def test_vmap_runs_one_after_another() -> None:
+    wx, r, b, _ = (leaf.detach() for leaf in tensors("lstm"))
+    several = torch.stack([wx, 0.5 * wx])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of PyTorch: there is no batching rule
+        made = torch.func.vmap(lambda one: rnn(one, r, b)[0])(several)
+    for one, states in zip(several, made, strict=True):
+        torch.testing.assert_close(states, rnn(one, r, b)[0])
 
 
 def test_a_second_derivative_is_refused() -> None:

@@ -291,10 +291,11 @@ class _Eager(torch.autograd.Function):  # type: ignore[misc]
 
 
 def _plain(*tensors: Tensor | None) -> bool:
-    """Whether all are PyTorch's own tensors and nothing is being traced, so that the dispatcher has nothing to do."""
-    return not torch.compiler.is_compiling() and all(
-        tensor is None or type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors
-    )
+    """Whether all are PyTorch's own tensors and nothing is traced or transformed (torch.func), so that the dispatcher
+    has nothing to do."""
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return False
+    return all(tensor is None or type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors)
 
 
 def _refuse(ctx: Any, *_: Any) -> tuple[Any, ...]:
