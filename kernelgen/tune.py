@@ -208,7 +208,7 @@ class _Search:
 
     def _emulate(self, attempt: Attempt, seeds: Sequence[int]) -> bool:
         """Validate one attempt in the emulator; whether it is right."""
-        from kernelgen.validate import emulate_source
+        from kernelgen.validate import emulate_source, emulated_steps
 
         if attempt.trial.status in ("valid", "measured"):
             self._found(attempt)
@@ -221,6 +221,7 @@ class _Search:
                 attempt.launch,
                 seeds,
                 direction=self.direction,
+                seq=emulated_steps(attempt.tiling),
                 on_seed=lambda seed: self.tell(
                     Event("emulate", f"{attempt.tiling}, seed {seed}", seed - seeds[0], len(seeds))
                 ),

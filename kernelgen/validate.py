@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kernelgen.shape import Shape
 
 EMULATED_SEQ = 5
-"""Steps to emulate: enough for every buffer that alternates to be reused twice."""
+"""Steps to emulate at least: enough for every buffer that alternates to be reused twice."""
 
 EMULATED_BLOCKS = 24
 """Blocks to emulate, about; the batch is made smaller until no more are needed."""
@@ -49,6 +49,11 @@ def emulated_shape(shape: Shape, launch: Callable[[Shape], Launch], seq: int = E
     return replace(shape, batch=ragged, seq=min(seq, shape.seq))
 
 
+def emulated_steps(tiling: Tiling) -> int:
+    """Steps to emulate a tiling's kernel for: more than its ring of inputs has stages, so that they are reused."""
+    return max(EMULATED_SEQ, tiling.values.get("prefetch", 0) + 2)
+
+
 def validate_emulated(
     cell: Cell,
     shape: Shape,
@@ -56,13 +61,13 @@ def validate_emulated(
     profile: Profile,
     seeds: Sequence[int] = (0, 1),
     *,
-    seq: int = EMULATED_SEQ,
+    seq: int | None = None,
     on_seed: Callable[[int], None] | None = None,
 ) -> Validation:
     """Run a tiling's kernel in the emulator, once for each seed, and compare with the reference.
 
     A seed draws the inputs and the order of the threads; even seeds have random initial states (backward: and gradients
-    of the last states), odd ones none. seq: steps to run. on_seed: told each seed before it runs.
+    of the last states), odd ones none. seq: steps to run, by default emulated_steps'. on_seed: told each seed before it runs.
 
     Raises ValidationError where the results differ, EmulationError for a fault that the emulator caught.
     """
@@ -77,7 +82,7 @@ def validate_emulated(
         lambda other: schedule.launch(other, tiling),
         seeds,
         direction=schedule.direction,
-        seq=seq,
+        seq=seq or emulated_steps(tiling),
         on_seed=on_seed,
     )
 

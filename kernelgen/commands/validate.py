@@ -29,7 +29,7 @@ def command(file: str, emulate: bool, seeds: int) -> None:
     """
     from kernelgen import gpu, schedules
     from kernelgen.config import load_config, read_cubin, read_source
-    from kernelgen.validate import emulate_source, validate_gpu
+    from kernelgen.validate import emulate_source, emulated_steps, validate_gpu
 
     path = Path(file)
     config = load_config(path)
@@ -49,6 +49,7 @@ def command(file: str, emulate: bool, seeds: int) -> None:
                 lambda other: schedule.launch(other, tiling),
                 range(seeds),
                 direction=config.direction,
+                seq=emulated_steps(tiling),
                 on_seed=lambda seed: bar.show("emulating", seed, seeds),
             )
         else:
