@@ -67,7 +67,8 @@ def validate_emulated(
     """Run a tiling's kernel in the emulator, once for each seed, and compare with the reference.
 
     A seed draws the inputs and the order of the threads; even seeds have random initial states (backward: and gradients
-    of the last states), odd ones none. seq: steps to run, by default emulated_steps'. on_seed: told each seed before it runs.
+    of the last states), odd ones none. seq: steps to run; by default what emulated_steps says. on_seed: told each seed
+    before it runs.
 
     Raises ValidationError where the results differ, EmulationError for a fault that the emulator caught.
     """
