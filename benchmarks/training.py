@@ -111,11 +111,11 @@ def measure(name: str, batch: int, seq: int, heads: int, dim: int) -> dict[str, 
     wx = drawn(batch, seq, len(cell.input_gates), heads, dim).requires_grad_()
     r = drawn(len(cell.recurrent_gates), heads, dim, dim, scale=cell.gain * dim**-0.5).requires_grad_()
     b = drawn(len(cell.bias_gates), heads, dim).requires_grad_()
-    d_h = drawn(batch, seq, heads, dim)
+    d_h = drawn(1, batch, seq, heads, dim)
     leaves = [wx, r, b]
 
     def train(recompute: bool = False) -> None:
-        rnn(wx, r, b, cell=name, returns="hidden", recompute=recompute)[0].squeeze(0).backward(d_h)
+        rnn(wx, r, b, cell=name, returns="hidden", recompute=recompute)[0].backward(d_h)
 
     def as_flashrnn() -> None:
         flashrnn(wx, r, b, function=name)[0][0].sum().backward()
