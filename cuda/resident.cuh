@@ -14,6 +14,7 @@
 #pragma once
 
 #include "input_ring.cuh"
+#include "lane_elements.cuh"
 #include "plane_writer.cuh"
 #include "recurrence.cuh"
 #include "stationary_matrix.cuh"
@@ -41,7 +42,6 @@ struct Resident {
     static constexpr int width = vector_width(D);
 
     static constexpr int units = tiling.units_per_warp;
-    static constexpr int octets = units / 8;  // groups of 8 units a warp owns
     static constexpr int unit_warps = ceil_div(D, units);
     static constexpr int warps = unit_warps * tiling.k_split;
     static constexpr int threads = 32 * warps;
@@ -54,13 +54,13 @@ struct Resident {
 
     // A tile of 8 columns holds 8 sequences, or 4 in its even columns: then each lane has one element instead of
     // two, which halves the work of the special-function units at the price of idle tensor-core columns.
-    static constexpr bool sparse = tiling.batch_tile == 4;
     static constexpr int rows = tiling.batch_tile;
-    static constexpr int column_tiles = sparse ? 1 : rows / 8;
-    static constexpr int columns = sparse ? 1 : 2;  // elements per lane, unit and column tile
+    using Elements = LaneElements<shape, units, rows>;
+    static constexpr int octets = Elements::octets;  // groups of 8 units a warp owns
+    static constexpr int column_tiles = Elements::column_tiles;
+    static constexpr int columns = Elements::columns;  // elements per lane, unit and column tile
 
     static_assert(units == 8 || units == 16, "a warp owns 8 or 16 units");
-    static_assert(sparse || rows % 8 == 0, "a batch tile is 4 or a multiple of 8 sequences");
     static_assert(tiling.prefetch >= 2, "the ring needs a stage to read and a stage to fill");
     static_assert(threads <= 1024, "a block has at most 1024 threads");
     static_assert(Cell::recurrent != 0, "a recurrent cell needs a recurrent product");
@@ -99,25 +99,13 @@ struct Resident {
     const int part = tiling.k_split == 1 ? 0 : warp / unit_warps;
     const int head = static_cast<int>(block_x());
     const int first_row = static_cast<int>(block_y()) * rows;
+    const Elements own{.batch = in.batch, .warp = unit_warp, .head = head, .first_row = first_row, .g = g, .j = j};
     const SharedAddress shared = shared_memory();
 
     // ---- registers that live through the sequence ----
     Matrix weights;
     float bias[gates][octets];
     float state[octets][column_tiles][columns][states];
-
-    /// The unit, within the head, of this lane's octet.
-    TILESMITH_DEVICE int unit(int octet) const { return unit_warp * units + octet * 8 + g; }
-
-    /// The sequence, within the block, of this lane's column.
-    TILESMITH_DEVICE int row(int column_tile, int column) const {
-        return sparse ? j : column_tile * 8 + 2 * j + column;
-    }
-
-    /// True if this lane's element is real: neither padding of the head dimension nor past the end of the batch.
-    TILESMITH_DEVICE bool real(int octet, int column_tile, int column) const {
-        return (D % units == 0 || unit(octet) < D) && first_row + row(column_tile, column) < in.batch;
-    }
 
     /// Load this lane's part of R.
     TILESMITH_DEVICE void load_weights() {
@@ -138,9 +126,9 @@ struct Resident {
 #pragma unroll
             for (int octet = 0; octet < octets; ++octet) {
                 bias[gate][octet] = 0.0f;
-                if (has(Cell::bias, gate) && part == 0 && unit(octet) < D)
+                if (has(Cell::bias, gate) && part == 0 && own.unit(octet) < D)
                     bias[gate][octet] = to_float<Type>(
-                        load_global_16(in.b + (rank_among(Cell::bias, gate) * shape.heads + head) * D + unit(octet)));
+                        load_global_16(in.b + (rank_among(Cell::bias, gate) * shape.heads + head) * D + own.unit(octet)));
             }
     }
 
@@ -154,42 +142,27 @@ struct Resident {
             for (int i = static_cast<int>(thread_index()); i < tiling.prefetch * stage_bytes / chunk; i += threads)
                 store_shared_128(shared + ring_at + i * chunk, uint4{0, 0, 0, 0});
         sync_block();
-        for_each_element([&](int octet, int column_tile, int column) {
+        Elements::for_each([&](int octet, int column_tile, int column) {
 #pragma unroll
             for (int s = 0; s < states; ++s) {
                 unsigned short word = 0;
-                if (in.initial != nullptr && real(octet, column_tile, column))
-                    word = load_global_16(in.initial + state_index(s, octet, column_tile, column));
+                if (in.initial != nullptr && own.real(octet, column_tile, column))
+                    word = load_global_16(in.initial + own.state_index(s, octet, column_tile, column));
                 state[octet][column_tile][column][s] = to_float<Type>(word);
                 if (s == 0 && part == 0) store_hidden(0, octet, column_tile, column, word);
             }
         });
     }
 
-    /// Index of this lane's element in an array [states, B, H, D].
-    TILESMITH_DEVICE long long state_index(int s, int octet, int column_tile, int column) const {
-        return ((static_cast<long long>(s) * in.batch + first_row + row(column_tile, column)) * shape.heads + head) * D + unit(octet);
-    }
-
     TILESMITH_DEVICE void store_hidden(int buffer, int octet, int column_tile, int column, unsigned short word) const {
-        const int at = Layout::offset(unit_warp * octets + octet, row(column_tile, column)) + 2 * g;
+        const int at = Layout::offset(unit_warp * octets + octet, own.row(column_tile, column)) + 2 * g;
         store_shared_16(shared + buffer * buffer_bytes + at, word);
     }
 
     /// Stage a value of plane `plane` (1 and up) for writing out.
     TILESMITH_DEVICE void stage(int buffer, int plane, int octet, int column_tile, int column, float value) const {
-        const int at = hidden_bytes + (plane - 1) * plane_bytes + row(column_tile, column) * row_bytes + 2 * unit(octet);
+        const int at = hidden_bytes + (plane - 1) * plane_bytes + own.row(column_tile, column) * row_bytes + 2 * own.unit(octet);
         store_shared_16(shared + buffer * buffer_bytes + at, to_16<Type>(value));
-    }
-
-    template <class Function>
-    TILESMITH_DEVICE static void for_each_element(Function function) {
-#pragma unroll
-        for (int octet = 0; octet < octets; ++octet)
-#pragma unroll
-            for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
-#pragma unroll
-                for (int column = 0; column < columns; ++column) function(octet, column_tile, column);
     }
 
     // ---- Wx in, results out ----
@@ -314,7 +287,7 @@ struct Resident {
             stage_offset = stage_offset == (tiling.prefetch - 1) * stage_bytes ? 0 : stage_offset + stage_bytes;
 
             if (combine(sums))
-                for_each_element([&](int octet, int column_tile, int column) {
+                Elements::for_each([&](int octet, int column_tile, int column) {
                     float gate[gates];
                     gather_gates(gate, sums, wx, octet, column_tile, column);
                     float(&s)[states] = state[octet][column_tile][column];
@@ -322,7 +295,7 @@ struct Resident {
                     Cell::step(gate, s, next);
                     unsigned short word = to_16<Type>(next[0]);
                     if constexpr (D % units != 0)
-                        if (unit(octet) >= D) word = 0;  // padding must stay finite: it is multiplied by zeros
+                        if (own.unit(octet) >= D) word = 0;  // padding must stay finite: it is multiplied by zeros
                     store_hidden(buffer ^ 1, octet, column_tile, column, word);
                     s[0] = to_float<Type>(word);
 #pragma unroll
@@ -349,11 +322,11 @@ struct Resident {
         write_out(in.seq % 2);
 
         if (part == 0)
-            for_each_element([&](int octet, int column_tile, int column) {
-                if (!real(octet, column_tile, column)) return;
+            Elements::for_each([&](int octet, int column_tile, int column) {
+                if (!own.real(octet, column_tile, column)) return;
 #pragma unroll
                 for (int s = 0; s < states; ++s)
-                    store_global_16(in.last + state_index(s, octet, column_tile, column),
+                    store_global_16(in.last + own.state_index(s, octet, column_tile, column),
                                     to_16<Type>(state[octet][column_tile][column][s]));
             });
     }

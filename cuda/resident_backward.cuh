@@ -12,6 +12,7 @@
 #pragma once
 
 #include "input_ring.cuh"
+#include "lane_elements.cuh"
 #include "plane_writer.cuh"
 #include "recurrence.cuh"
 #include "stationary_matrix.cuh"
@@ -38,18 +39,17 @@ struct ResidentBackward {
     static constexpr int staged_gates = gates - recurrent_gates;  // not exchanged, but written out
 
     static constexpr int units = 16;
-    static constexpr int octets = 2;
     static constexpr int warps = ceil_div(D, units);
     static constexpr int threads = 32 * warps;
     static constexpr int padded_units = warps * units;
     static constexpr int groups = ceil_div(recurrent_gates * padded_units, 32);  // k = gate * padded_units + unit
 
-    static constexpr bool sparse = tiling.batch_tile == 4;
     static constexpr int rows = tiling.batch_tile;
-    static constexpr int column_tiles = sparse ? 1 : rows / 8;
-    static constexpr int columns = sparse ? 1 : 2;
+    using Elements = LaneElements<shape, units, rows>;
+    static constexpr int octets = Elements::octets;
+    static constexpr int column_tiles = Elements::column_tiles;
+    static constexpr int columns = Elements::columns;
 
-    static_assert(sparse || rows % 8 == 0, "a batch tile is 4 or a multiple of 8 sequences");
     static_assert(state_gradients == 1 || state_gradients == states, "gradients of h alone, or of every state");
     static_assert(tiling.prefetch >= 2, "the ring needs a stage to read and a stage to fill");
     static_assert(threads <= 1024, "a block has at most 1024 threads");
@@ -78,6 +78,7 @@ struct ResidentBackward {
     const int warp = static_cast<int>(thread_index()) / 32;
     const int head = static_cast<int>(block_x());
     const int first_row = static_cast<int>(block_y()) * rows;
+    const Elements own{.batch = in.batch, .warp = warp, .head = head, .first_row = first_row, .g = g, .j = j};
     const SharedAddress shared = shared_memory();
 
     Matrix weights;
@@ -86,26 +87,6 @@ struct ResidentBackward {
     float carried[octets][column_tiles][columns][states];  // gradients that later steps send back
     float outside[octets][column_tiles][columns][state_gradients];  // gradients from outside, of the next step to run
     typename Cell::Ready ready[octets][column_tiles][columns];      // what the next step computes before it has them
-
-    TILESMITH_DEVICE int unit(int octet) const { return warp * units + octet * 8 + g; }
-    TILESMITH_DEVICE int row(int column_tile, int column) const { return sparse ? j : column_tile * 8 + 2 * j + column; }
-    TILESMITH_DEVICE bool real(int octet, int column_tile, int column) const {
-        return (D % units == 0 || unit(octet) < D) && first_row + row(column_tile, column) < in.batch;
-    }
-    /// Index of this lane's element in an array [states, B, H, D].
-    TILESMITH_DEVICE long long state_index(int s, int octet, int column_tile, int column) const {
-        return ((static_cast<long long>(s) * in.batch + first_row + row(column_tile, column)) * shape.heads + head) * D + unit(octet);
-    }
-
-    template <class Function>
-    TILESMITH_DEVICE static void for_each_element(Function function) {
-#pragma unroll
-        for (int octet = 0; octet < octets; ++octet)
-#pragma unroll
-            for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
-#pragma unroll
-                for (int column = 0; column < columns; ++column) function(octet, column_tile, column);
-    }
 
     // ---- before the first step ----
 
@@ -149,12 +130,12 @@ struct ResidentBackward {
     }
 
     TILESMITH_DEVICE void load_last() {
-        for_each_element([&](int octet, int column_tile, int column) {
+        Elements::for_each([&](int octet, int column_tile, int column) {
 #pragma unroll
             for (int s = 0; s < states; ++s) {
                 unsigned short word = 0;
-                if (in.d_last != nullptr && real(octet, column_tile, column))
-                    word = load_global_16(in.d_last + state_index(s, octet, column_tile, column));
+                if (in.d_last != nullptr && own.real(octet, column_tile, column))
+                    word = load_global_16(in.d_last + own.state_index(s, octet, column_tile, column));
                 carried[octet][column_tile][column][s] = to_float<Type>(word);
             }
         });
@@ -234,10 +215,10 @@ struct ResidentBackward {
     TILESMITH_DEVICE void store_gradient(int buffer, int gate, int octet, int column_tile, int column, float value) const {
         unsigned short word = to_16<Type>(value);
         if constexpr (D % units != 0)
-            if (unit(octet) >= D) word = 0;  // padding must stay finite: it is multiplied by zeros
-        const int r = row(column_tile, column);
+            if (own.unit(octet) >= D) word = 0;  // padding must stay finite: it is multiplied by zeros
+        const int r = own.row(column_tile, column);
         const int exchanged = Layout::offset((rank_among(Cell::recurrent, gate) * padded_units + warp * units) / 8 + octet, r) + 2 * g;
-        const int staged = exchange_bytes + (rank_among(~Cell::recurrent, gate) * rows + r) * row_bytes + 2 * unit(octet);
+        const int staged = exchange_bytes + (rank_among(~Cell::recurrent, gate) * rows + r) * row_bytes + 2 * own.unit(octet);
         store_shared_16(shared + buffer * buffer_bytes + (has(Cell::recurrent, gate) ? exchanged : staged), word);
     }
 
@@ -245,7 +226,7 @@ struct ResidentBackward {
     TILESMITH_DEVICE void prepare(SharedAddress at) {
         unsigned inputs[octets][column_tiles][Ring::words];
         Ring::load(inputs, at, lane);
-        for_each_element([&](int octet, int column_tile, int column) {
+        Elements::for_each([&](int octet, int column_tile, int column) {
             const unsigned(&words)[Ring::words] = inputs[octet][column_tile];
             float gate[gates], previous[states];
 #pragma unroll
@@ -265,7 +246,7 @@ struct ResidentBackward {
 
     /// The second half: stores the gates' gradients, carries the states'.
     TILESMITH_DEVICE void finish(int buffer, bool last) {
-        for_each_element([&](int octet, int column_tile, int column) {
+        Elements::for_each([&](int octet, int column_tile, int column) {
             float(&carry)[states] = carried[octet][column_tile][column];
             float d_next[states], d_gate[gates];
 #pragma unroll
@@ -307,7 +288,7 @@ struct ResidentBackward {
             const int next_offset = stage_offset == (tiling.prefetch - 1) * Ring::stage_bytes ? 0 : stage_offset + Ring::stage_bytes;
             prepare(read_inputs + next_offset);  // beside the product; after the last step, of what lies there
             if constexpr (!Cell::recurrent_cut)
-                for_each_element([&](int octet, int column_tile, int column) {
+                Elements::for_each([&](int octet, int column_tile, int column) {
                     carried[octet][column_tile][column][0] += sums[0][column_tile][2 * octet + column];
                 });
             write_out(buffer);
@@ -323,11 +304,11 @@ struct ResidentBackward {
         }
         if (n < in.steps) step(n, 0);
 
-        for_each_element([&](int octet, int column_tile, int column) {
-            if (!real(octet, column_tile, column)) return;
+        Elements::for_each([&](int octet, int column_tile, int column) {
+            if (!own.real(octet, column_tile, column)) return;
 #pragma unroll
             for (int s = 0; s < states; ++s)
-                store_global_16(in.d_initial + state_index(s, octet, column_tile, column),
+                store_global_16(in.d_initial + own.state_index(s, octet, column_tile, column),
                                 to_16<Type>(carried[octet][column_tile][column][s]));
         });
     }

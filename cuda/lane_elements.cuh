@@ -1,0 +1,58 @@
+// Which elements of a block's tile a lane owns: the layout that the accumulators of m16n8k16 give, shared by the
+// schedules whose blocks each run a tile of the batch of one head.
+//
+// Lanes: g = lane / 4, j = lane % 4. Of every 8 units of its warp a lane has unit g, of every 8 sequences 2j and 2j + 1;
+// or, where the tile is 4 sequences, which take the even columns of a matrix tile, sequence j alone.
+#pragma once
+
+#include "recurrence.cuh"
+
+namespace tilesmith {
+
+/// The elements of one lane: [octet of units][column tile][column], for warps of `units` and blocks of `rows` sequences.
+template <FixedShape shape, int units, int rows>
+struct LaneElements {
+    static constexpr int D = shape.head_dim;
+    static constexpr bool sparse = rows == 4;
+    static constexpr int octets = units / 8;
+    static constexpr int column_tiles = sparse ? 1 : rows / 8;
+    static constexpr int columns = sparse ? 1 : 2;
+
+    static_assert(sparse || rows % 8 == 0, "a batch tile is 4 or a multiple of 8 sequences");
+
+    int batch;
+    int warp;  // among those that own units
+    int head;
+    int first_row;  // the block's first sequence
+    int g;
+    int j;
+
+    /// The unit, within the head, of this lane's octet.
+    TILESMITH_DEVICE int unit(int octet) const { return warp * units + octet * 8 + g; }
+
+    /// The sequence, within the block, of this lane's column.
+    TILESMITH_DEVICE int row(int column_tile, int column) const { return sparse ? j : column_tile * 8 + 2 * j + column; }
+
+    /// True if an element is real: neither padding of the head dimension nor past the end of the batch.
+    TILESMITH_DEVICE bool real(int octet, int column_tile, int column) const {
+        return (D % units == 0 || unit(octet) < D) && first_row + row(column_tile, column) < batch;
+    }
+
+    /// Index of an element in an array [states, B, H, D].
+    TILESMITH_DEVICE long long state_index(int s, int octet, int column_tile, int column) const {
+        return ((static_cast<long long>(s) * batch + first_row + row(column_tile, column)) * shape.heads + head) * D + unit(octet);
+    }
+
+    /// Calls function(octet, column_tile, column) for every element.
+    template <class Function>
+    TILESMITH_DEVICE static void for_each(Function function) {
+#pragma unroll
+        for (int octet = 0; octet < octets; ++octet)
+#pragma unroll
+            for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
+#pragma unroll
+                for (int column = 0; column < columns; ++column) function(octet, column_tile, column);
+    }
+};
+
+}  // namespace tilesmith
