@@ -142,6 +142,11 @@ def arguments_of(cell: Cell, shape: Shape, direction: Direction, order: Sequence
     )
 
 
+def known_states(cell: Cell, shape: Shape) -> int:
+    """K: how many states are known outside, written forward or with gradients backward; h alone, or all."""
+    return 1 if shape.save == "hidden" else len(cell.states)
+
+
 def _sizes(cell: Cell, shape: Shape) -> dict[str, int]:
     """The size of every axis."""
     gates, states = len(cell.gates), len(cell.states)
@@ -152,11 +157,11 @@ def _sizes(cell: Cell, shape: Shape) -> dict[str, int]:
         "D": shape.head_dim,
         "S": states,
         "S_apart": 0,  # here all states are in one array
-        "K": 1 if shape.save == "hidden" else states,
+        "K": known_states(cell, shape),
         "G": gates,
         "G_in": len(cell.input_gates),
         "G_rec": len(cell.recurrent_gates),
         "G_bias": len(cell.bias_gates),
-        "G_rest": gates - len(cell.input_gates),
+        "G_rest": len(cell.rest_gates),
         "G_saved": gates if shape.save == "gates" else 0,
     }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kernelgen import dtypes
-from kernelgen.arguments import arguments_of
+from kernelgen.arguments import arguments_of, known_states
 from kernelgen.errors import ValidationError
 
 if TYPE_CHECKING:
@@ -186,8 +186,7 @@ def _forward(cell: Cell, shape: Shape, seed: int, optional: bool) -> tuple[dict[
         drawn["initial"] = None
     dtype = dtypes.numpy_dtype(shape.dtype)
     result = reference.forward(cell, **drawn, round_h=dtype, keep_gates=shape.save == "gates")
-    saved = 1 if shape.save == "hidden" else len(cell.states)
-    made = {"states": result.states[:saved], "last": result.last}
+    made = {"states": result.states[: known_states(cell, shape)], "last": result.last}
     return drawn, made if result.gates is None else made | {"gates": result.gates}
 
 
@@ -206,5 +205,5 @@ def _backward(cell: Cell, shape: Shape, seed: int, optional: bool) -> tuple[dict
         cell, **drawn, **given, round_h=dtype, round_saved=dtype, round_d_gates=dtype, result=passed
     )
     saved = {"states": passed.states.astype(dtype), "gates": passed.gates.astype(dtype)}
-    rest = [index for index in range(len(cell.gates)) if index not in cell.input_gates]
-    return drawn | given | saved, {"d_wx": made.d_wx, "d_rest": made.d_gates[rest], "d_initial": made.d_initial}
+    d_rest = made.d_gates[list(cell.rest_gates)]
+    return drawn | given | saved, {"d_wx": made.d_wx, "d_rest": d_rest, "d_initial": made.d_initial}

@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kernelgen.cases import make_case
 from kernelgen.cells import cell_names, load_cell
-from kernelgen.dtypes import numpy_dtype, tolerance
+from kernelgen.dtypes import tolerance
 from kernelgen.emulator import emulate
 from kernelgen.hardware import load_profile
-from kernelgen.inputs import random_inputs
 from kernelgen.plan import plan
-from kernelgen.reference import backward, forward
 from kernelgen.schedules import get, schedule_names
 from kernelgen.schedules.base import Tiling
 from kernelgen.shape import Shape
@@ -25,58 +24,13 @@ GPU = "h200"
 
 def run(name: str, shape: Shape, tiling: Tiling, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Emulate a backward kernel on what a forward pass saved; its outputs, and the reference's."""
-    cell, schedule, dtype = load_cell(name), get(tiling.schedule), numpy_dtype(shape.dtype)
-    batch, seq, heads, dim = shape.batch, shape.seq, shape.heads, shape.head_dim
-    inputs = random_inputs(cell, shape, seed)
-    initial = inputs["initial"] if seed % 2 == 0 else None
-    passed = forward(cell, inputs["wx"], inputs["r"], inputs["b"], initial, round_h=dtype)
-    assert passed.gates is not None
-    draw = np.random.default_rng(seed)
-    known = 1 if shape.save == "hidden" else len(cell.states)
-    d_states = draw.uniform(-1, 1, (known, batch, seq, heads, dim)).astype(dtype)
-    d_last = draw.uniform(-1, 1, (len(cell.states), batch, heads, dim)).astype(dtype) if seed % 2 == 0 else None
-    expected = backward(
-        cell,
-        inputs["wx"],
-        inputs["r"],
-        inputs["b"],
-        initial,
-        d_states,
-        d_last,
-        round_h=dtype,
-        round_saved=dtype,
-        round_d_gates=dtype,
-        result=passed,
-    )
-    rest = [index for index in range(len(cell.gates)) if index not in cell.input_gates]
-
-    def empty(*sizes: int) -> Any:
-        return np.full(sizes, np.nan, dtype) if all(sizes) else None
-
-    outputs = {
-        "d_wx": empty(batch, seq, len(cell.input_gates), heads, dim),
-        "d_rest": empty(len(rest), batch, seq, heads, dim),
-        "d_initial": empty(len(cell.states), batch, heads, dim),
-    }
-    arguments = {
-        "r": inputs["r"],
-        "initial": initial,
-        "states": passed.states.astype(dtype),
-        "others": None,
-        "gates": passed.gates.astype(dtype),
-        "d_states": d_states,
-        "d_last": d_last,
-        **outputs,
-        "batch": batch,
-        "seq": seq,
-        "first": 0,
-        "steps": seq,
-    }
+    cell, schedule = load_cell(name), get(tiling.schedule)
+    case = make_case(cell, shape, seed, direction="backward", optional=seed % 2 == 0)
+    outputs = case.poisoned_outputs()
     source = schedule.source(cell, shape, load_profile(GPU), tiling)
-    written = [name for name, array in outputs.items() if array is not None]
-    emulate(source, schedule.launch(shape, tiling), arguments, outputs=written, seed=seed)
-    wanted = {"d_wx": expected.d_wx, "d_rest": expected.d_gates[rest], "d_initial": expected.d_initial}
-    return {name: outputs[name] for name in written}, {name: wanted[name] for name in written}
+    arguments = case.values(outputs, source.arguments)
+    emulate(source, schedule.launch(shape, tiling), arguments, outputs=list(case.expected), seed=seed)
+    return {name: outputs[name] for name in case.expected}, case.expected
 
 
 def check(name: str, shape: Shape, tiling: Tiling, seeds: range) -> None:

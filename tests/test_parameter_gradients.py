@@ -36,7 +36,7 @@ def test_it_is_the_product_and_the_sum(
 ) -> None:
     cell, kind, random = load_cell(name), numpy_dtype(shape.dtype), np.random.default_rng(0)
     batch, seq, heads, dim = shape.batch, shape.seq, shape.heads, shape.head_dim
-    rest = [index for index in range(len(cell.gates)) if index not in cell.input_gates]
+    rest = cell.rest_gates
     d_wx = random.uniform(-1, 1, (batch, seq, len(cell.input_gates), heads, dim)).astype(kind)
     d_rest = random.uniform(-1, 1, (len(rest), batch, seq, heads, dim)).astype(kind)
     hidden = random.uniform(-1, 1, (batch, seq, heads, dim)).astype(kind)

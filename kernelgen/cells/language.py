@@ -243,6 +243,11 @@ class Cell:
         return tuple(index for index, gate in enumerate(self.gates) if gate.input)
 
     @property
+    def rest_gates(self) -> tuple[int, ...]:
+        """Indices of the gates without an input, whose gradients are not Wx's: the gate axis of d_rest."""
+        return tuple(index for index, gate in enumerate(self.gates) if not gate.input)
+
+    @property
     def bias_gates(self) -> tuple[int, ...]:
         """Indices of the gates with a bias: the gate axis of b."""
         return tuple(index for index, gate in enumerate(self.gates) if gate.bias)

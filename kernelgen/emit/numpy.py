@@ -11,10 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from kernelgen.cells.language import Cell
-from kernelgen.derive import derive
-from kernelgen.emit.lower import lower
 from kernelgen.emit.printer import ATOM, UNARY, Printer
-from kernelgen.emit.straight_line import cell_symbols, compiled
+from kernelgen.emit.straight_line import backward_function, step_function
 
 Array = npt.NDArray[np.float64]
 Step = Callable[[Sequence[Array], Sequence[Array]], list[Array]]
@@ -68,15 +66,7 @@ def numpy_step(cell: Cell) -> Step:
 
     The same expressions as the kernel's, to within a few units in the last place of float64.
     """
-    code = lower(cell)
-    step = compiled(
-        NumpyPrinter(cell_symbols(cell)),
-        FUNCTIONS,
-        f"<step of {cell.name}>",
-        "gate, state",
-        code.temporaries,
-        code.next_states,
-    )
+    step = step_function(NumpyPrinter, FUNCTIONS, cell)
 
     def in_full(gates: Sequence[Array], states: Sequence[Array]) -> list[Array]:
         return _full(gates[0].shape, step, gates, states)
@@ -91,10 +81,7 @@ def numpy_backward(cell: Cell) -> BackwardStep:
     Lists of float64 arrays of one shape, in the cell's order: the gates' sums, the previous states and the gradients
     of the new states in; the gradients of the gates' sums and, through the step alone, of the previous states out.
     """
-    code = derive(cell)
-    symbols = cell_symbols(cell) | {seed.name: f"d_next[{index}]" for index, seed in enumerate(code.seeds)}
-    title = f"<backward step of {cell.name}>"
-    backward = compiled(NumpyPrinter(symbols), FUNCTIONS, title, "gate, state, d_next", code.temporaries, code.outputs)
+    backward = backward_function(NumpyPrinter, FUNCTIONS, cell)
 
     def in_full(
         gates: Sequence[Array], states: Sequence[Array], d_next: Sequence[Array]

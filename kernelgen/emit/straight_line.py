@@ -6,18 +6,43 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kernelgen.cells.language import Cell
+from kernelgen.derive import derive
+from kernelgen.emit.lower import lower
 from kernelgen.emit.printer import Printer
 
+Functions = Mapping[str, Callable[..., Any]]
+"""What the names of the language's functions mean."""
 
-def cell_symbols(cell: Cell) -> dict[str, str]:
+
+def step_function(
+    printer: Callable[[Mapping[str, str]], Printer], functions: Functions, cell: Cell
+) -> Callable[..., list[Any]]:
+    """The step as ``function(gate, state)``, which returns a list of the new states, each a number or an array.
+
+    printer: makes one from the names that symbols are printed as.
+    """
+    code, title = lower(cell), f"<step of {cell.name}>"
+    return _compiled(printer(_symbols(cell)), functions, title, "gate, state", code.temporaries, code.next_states)
+
+
+def backward_function(
+    printer: Callable[[Mapping[str, str]], Printer], functions: Functions, cell: Cell
+) -> Callable[..., list[Any]]:
+    """The backward step as ``function(gate, state, d_next)``, which returns derive.Backward's outputs likewise."""
+    code, title = derive(cell), f"<backward step of {cell.name}>"
+    symbols = _symbols(cell) | {seed.name: f"d_next[{index}]" for index, seed in enumerate(code.seeds)}
+    return _compiled(printer(symbols), functions, title, "gate, state, d_next", code.temporaries, code.outputs)
+
+
+def _symbols(cell: Cell) -> dict[str, str]:
     """A cell's gates and states as elements of the sequences ``gate`` and ``state``."""
     gates = {gate.name: f"gate[{index}]" for index, gate in enumerate(cell.gates)}
     return gates | {name: f"state[{index}]" for index, name in enumerate(cell.states)}
 
 
-def compiled(
+def _compiled(
     printer: Printer,
-    functions: Mapping[str, Callable[..., Any]],
+    functions: Functions,
     title: str,
     parameters: str,
     temporaries: Sequence[tuple[Any, Any]],

@@ -9,6 +9,7 @@ from typing import Any
 from constrint import Problem
 from kernelgen.cells.language import Cell
 from kernelgen.cost import StepWork, clocks_per_step
+from kernelgen.emit.kernel import kernel_source
 from kernelgen.hardware import Profile
 from kernelgen.schedules._limits import add_limits, place, require_instructions
 from kernelgen.schedules._registers import Coefficients, predicted_registers
@@ -52,10 +53,6 @@ class BatchTiled(ABC):
     def work(self, cell: Cell, shape: Shape, v: Mapping[str, int], s: Any) -> StepWork:
         """What a block does in one step, for the cost model."""
 
-    @abstractmethod
-    def source(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Source:
-        """Generate the kernel of a tiling."""
-
     def problem(self, cell: Cell, shape: Shape, profile: Profile) -> Problem:
         """Tile variables and constraints. Raises InfeasibleError for a GPU without the instructions it needs."""
         require_instructions(self.name, shape, profile)
@@ -78,6 +75,10 @@ class BatchTiled(ABC):
         resources, together, waves = place(profile, blocks, 32 * s.warps, registers, s.shared_memory)
         clocks = clocks_per_step(self.work(cell, shape, values, s), profile, together - 1, values["prefetch"])
         return Tiling(self.name, dict(values), resources, clocks * waves)
+
+    def source(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Source:
+        """The kernel of a tiling: an instantiation of the template in cuda/."""
+        return kernel_source(cell, shape, profile.arch, tiling, self.direction)
 
     def launch(self, shape: Shape, tiling: Tiling) -> Launch:
         """One block per head and tile of the batch."""

@@ -15,12 +15,10 @@ from constrint import Problem, cdiv, minimum
 from kernelgen.cells.language import Cell
 from kernelgen.cost import StepWork
 from kernelgen.emit.cost import cell_cost
-from kernelgen.emit.kernel import forward_source
-from kernelgen.hardware import Profile
 from kernelgen.schedules._batch_tiled import BATCH_TILES, PREFETCH, BatchTiled, Int
 from kernelgen.schedules._limits import CHUNK, vector_width
 from kernelgen.schedules._registers import FORWARD_COEFFICIENTS, ResidentCounts
-from kernelgen.schedules.base import Direction, Source, Tiling
+from kernelgen.schedules.base import Direction
 from kernelgen.shape import Shape
 
 
@@ -111,10 +109,6 @@ class Resident(BatchTiled):
         groups = -(-shape.head_dim // 32)
         problem.add((s.groups - 1) * v["k_split"] < groups, "every warp of a K split has a part of K")
         problem.add(v["chains"] <= 2 * s.groups, "no more accumulator chains than matrix instructions in a row")
-
-    def source(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Source:
-        """The kernel: an instantiation of cuda/resident.cuh."""
-        return forward_source("Resident", cell, shape, profile.arch, tiling.values, tiling.resources)
 
     def counts(self, cell: Cell, shape: Shape, v: Mapping[str, Int], s: Sizes) -> ResidentCounts:
         """What lives in a thread's registers, for the register model."""

@@ -12,16 +12,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from constrint import Problem, cdiv, maximum, minimum
+from kernelgen.arguments import known_states
 from kernelgen.cells.language import Cell
 from kernelgen.cost import StepWork
 from kernelgen.derive import derive
 from kernelgen.emit.cost import backward_cost
-from kernelgen.emit.kernel import backward_source
-from kernelgen.hardware import Profile
 from kernelgen.schedules._batch_tiled import BATCH_TILES, PREFETCH, BatchTiled, Int
 from kernelgen.schedules._limits import CHUNK, vector_width
 from kernelgen.schedules._registers import BACKWARD_COEFFICIENTS, BackwardCounts
-from kernelgen.schedules.base import Direction, Source, Tiling
+from kernelgen.schedules.base import Direction
 from kernelgen.shape import Shape
 
 UNITS = 16
@@ -51,7 +50,7 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Int]) -> Sizes:
     rows, warps = v["batch_tile"], -(-shape.head_dim // UNITS)
     padded = warps * UNITS
     groups = _groups(cell, shape)
-    planes = len(code.gates) + len(code.states) + _gradients(cell, shape)
+    planes = len(code.gates) + len(code.states) + known_states(cell, shape)
     row = (padded // CHUNK * 2 + 1) * CHUNK
     buffers = 2 * (4 * groups * rows * CHUNK + (gates - recurrent) * rows * row)
     ring = maximum(v["prefetch"] * planes * rows * row, warps * 32 * CHUNK)
@@ -75,10 +74,6 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Int]) -> Sizes:
 def _groups(cell: Cell, shape: Shape) -> int:
     """Groups of 32 rows of R, all gates of the padded units."""
     return -(-len(cell.recurrent_gates) * -(-shape.head_dim // UNITS) * UNITS // 32)
-
-
-def _gradients(cell: Cell, shape: Shape) -> int:
-    return 1 if shape.save == "hidden" else len(cell.states)
 
 
 class ResidentBackward(BatchTiled):
@@ -105,10 +100,6 @@ class ResidentBackward(BatchTiled):
     def rules(self, problem: Problem, v: Mapping[str, Int], s: Sizes, shape: Shape) -> None:
         """The domains say it all."""
 
-    def source(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Source:
-        """The kernel: an instantiation of cuda/resident_backward.cuh."""
-        return backward_source("ResidentBackward", cell, shape, profile.arch, tiling.values, tiling.resources)
-
     def counts(self, cell: Cell, shape: Shape, v: Mapping[str, Int], s: Sizes) -> BackwardCounts:
         """What lives in a thread's registers, for the register model."""
         return BackwardCounts(
@@ -119,7 +110,7 @@ class ResidentBackward(BatchTiled):
             hidden=4 * s.column_tiles * s.groups,
             states=s.elements * len(cell.states),
             inputs=2 * s.column_tiles * cdiv(s.planes, 3 - s.columns),
-            ready=s.elements * (backward_cost(cell).ready + _gradients(cell, shape)),
+            ready=s.elements * (backward_cost(cell).ready + known_states(cell, shape)),
             elements=s.elements,
             live=minimum(s.elements, 4) * backward_cost(cell).live,
             padded=min(s.warps * UNITS - shape.head_dim, 1),

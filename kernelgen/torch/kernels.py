@@ -123,7 +123,7 @@ def backward(
         return None
     known, batch, seq, heads, dim = states.shape
     shape = _shape(batch, seq, heads, dim, dtype, "gates" if known == len(cell.states) else "hidden")
-    inputs, rest = len(cell.input_gates), len(cell.gates) - len(cell.input_gates)
+    inputs, rest = len(cell.input_gates), len(cell.rest_gates)
     d_wx = states.new_empty((batch, seq, inputs, heads, dim))
     d_rest = states.new_empty((rest, batch, seq, heads, dim)) if rest else None
     arguments: dict[str, Tensor | int | None] = {

@@ -6,8 +6,8 @@ run kernels where there are any for the tensors' device and dtype (kernels.py), 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -90,12 +90,11 @@ def _run_forward(
     cell: str,
     hidden: bool,
     keep: str,
-    recurrent_cut: bool,
-    recurrent_clip: float | None,
+    *gradient: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The forward operator: states [K, B, T, H, D], last, the other states [S - K, B, T, H, D] and the gates
     [G, B, T, H, D], the last two with no elements if not kept."""
-    definition = _checked(wx, r, b, initial, cell, recurrent_cut, recurrent_clip)
+    definition = _checked(wx, r, b, initial, cell, *gradient)
     known = 1 if hidden else len(definition.states)
     result = kernels.forward(definition, wx, r, b, initial, known=known, keep=keep)
     if result is None:
@@ -117,11 +116,10 @@ def _fake_forward(
     cell: str,
     hidden: bool,
     keep: str,
-    recurrent_cut: bool,
-    recurrent_clip: float | None,
+    *gradient: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The forward operator's shapes alone."""
-    definition = _checked(wx, r, b, initial, cell, recurrent_cut, recurrent_clip)
+    definition = _checked(wx, r, b, initial, cell, *gradient)
     batch, seq, _, heads, dim = wx.shape
     states, gates = len(definition.states), len(definition.gates)
     known = 1 if hidden else states
@@ -133,17 +131,10 @@ def _fake_forward(
     )
 
 
-def _checked(
-    wx: Tensor,
-    r: Tensor,
-    b: Tensor,
-    initial: Tensor | None,
-    cell: str,
-    recurrent_cut: bool,
-    recurrent_clip: float | None,
-) -> Cell:
-    """The cell, after checking everything that belongs to it."""
-    definition = differentiated(cell, recurrent_cut, recurrent_clip)
+def _checked(wx: Tensor, r: Tensor, b: Tensor, initial: Tensor | None, cell: str, *gradient: Any) -> Cell:
+    """The cell, after checking everything that belongs to it. gradient: recurrent_cut and recurrent_clip, as the
+    operators take them last."""
+    definition = differentiated(cell, *gradient)
     reference.check(definition, wx, r, b, initial)
     return definition
 
@@ -184,20 +175,17 @@ def _run_backward(
     d_states: Tensor | None,
     d_last: Tensor | None,
     cell: str,
-    recurrent_cut: bool,
-    recurrent_clip: float | None,
+    *gradient: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The backward operator: the gradients of wx, r, b and the initial states. gates, or wx and b to compute them."""
-    definition = differentiated(cell, recurrent_cut, recurrent_clip)
-    hidden, rest = states[0], others if others.numel() else None
+    definition = differentiated(cell, *gradient)
     with _exactly(states.device.type):
-        sums, span = _gates(definition, r, initial, hidden, gates, wx, b)
-        result = kernels.backward(definition, kernels.Saved(r, initial, states, rest, sums, span), d_states, d_last)
-        if result is None:
-            result = _by_reference(definition, r, initial, states, rest, sums, d_states, d_last)
-        d_wx, d_rest, d_initial = result
-        made = kernels.parameter_gradients(definition, d_wx, d_rest, initial, hidden)
-        d_r, d_b = made or parameter_gradients(definition, d_wx, d_rest, initial, hidden)
+        saved = _saved(definition, r, initial, states, others, gates, wx, b)
+        d_wx, d_rest, d_initial = kernels.backward(definition, saved, d_states, d_last) or _by_reference(
+            definition, saved, d_states, d_last
+        )
+        made = (definition, d_wx, d_rest, initial, states[0])
+        d_r, d_b = kernels.parameter_gradients(*made) or parameter_gradients(*made)
     return d_wx, d_r, d_b, d_initial
 
 
@@ -206,50 +194,8 @@ def _exactly(device: str) -> AbstractContextManager[Any]:
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
-def _gates(
+def _saved(
     cell: Cell,
-    r: Tensor,
-    initial: Tensor | None,
-    hidden: Tensor,
-    gates: Tensor | None,
-    wx: Tensor | None,
-    b: Tensor | None,
-) -> tuple[Callable[[int, int], Tensor], int]:
-    """The gates' sums of any steps, and how many steps to ask for at a time."""
-    seq = hidden.shape[1]
-    if gates is not None:
-        kept = gates
-        return lambda first, steps: kept[:, :, first : first + steps], seq
-    assert wx is not None
-    assert b is not None
-    inputs, biases = wx, b
-    return (
-        lambda first, steps: recompute.gate_sums(cell, inputs, r, biases, initial, hidden, first, steps),
-        recompute.span(cell, seq),
-    )
-
-
-def _by_reference(
-    cell: Cell,
-    r: Tensor,
-    initial: Tensor | None,
-    states: Tensor,
-    others: Tensor | None,
-    gates: Callable[[int, int], Tensor],
-    d_states: Tensor | None,
-    d_last: Tensor | None,
-) -> tuple[Tensor, Tensor | None, Tensor]:
-    """What kernels.backward returns, by the PyTorch loop."""
-    every = states if others is None else torch.cat([states, others])
-    if d_states is not None and others is not None:
-        d_states = torch.cat([d_states, torch.zeros_like(others)])
-    d_gates, d_initial = reference.backward(cell, r, initial, every, gates(0, states.shape[2]), d_states, d_last)
-    rest = [index for index in range(len(cell.gates)) if index not in cell.input_gates]
-    d_wx = d_gates[list(cell.input_gates)].permute(1, 2, 0, 3, 4).contiguous()
-    return d_wx, d_gates[rest] if rest else None, d_initial
-
-
-def _fake_backward(
     r: Tensor,
     initial: Tensor | None,
     states: Tensor,
@@ -257,14 +203,35 @@ def _fake_backward(
     gates: Tensor | None,
     wx: Tensor | None,
     b: Tensor | None,
-    d_states: Tensor | None,
-    d_last: Tensor | None,
-    cell: str,
-    recurrent_cut: bool,
-    recurrent_clip: float | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The backward operator's shapes alone."""
-    definition = cell_of(cell)
+) -> kernels.Saved:
+    """What the forward operator left, with the gates' sums as they were kept or to be computed again."""
+    seq, rest = states.shape[2], others if others.numel() else None
+    if gates is not None:
+        kept = gates
+        return kernels.Saved(r, initial, states, rest, lambda first, steps: kept[:, :, first : first + steps], seq)
+    assert wx is not None
+    assert b is not None
+    again = partial(recompute.gate_sums, cell, wx, r, b, initial, states[0])
+    return kernels.Saved(r, initial, states, rest, again, recompute.span(cell, seq))
+
+
+def _by_reference(
+    cell: Cell, saved: kernels.Saved, d_states: Tensor | None, d_last: Tensor | None
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """What kernels.backward returns, by the PyTorch loop."""
+    every, others = saved.states, saved.others
+    if others is not None:
+        every = torch.cat([every, others])
+        d_states = None if d_states is None else torch.cat([d_states, torch.zeros_like(others)])
+    gates = saved.gates(0, every.shape[2])
+    d_gates, d_initial = reference.backward(cell, saved.r, saved.initial, every, gates, d_states, d_last)
+    d_wx = d_gates[list(cell.input_gates)].permute(1, 2, 0, 3, 4).contiguous()
+    return d_wx, d_gates[list(cell.rest_gates)] if cell.rest_gates else None, d_initial
+
+
+def _fake_backward(r: Tensor, _: Tensor | None, states: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The backward operator's shapes alone; arguments as _run_backward's."""
+    definition = cell_of(rest[-3])
     _, batch, seq, heads, dim = states.shape
     return (
         states.new_empty((batch, seq, len(definition.input_gates), heads, dim)),

@@ -17,10 +17,9 @@ def parameter_gradients(
     the gates' sums; initial [S, B, H, D] or None for zeros; hidden [B, T, H, D]: h after every step. dR_g = sum over
     b and t of dg(t) h(t-1)^T, db_g = sum of dg(t).
     """
-    rest = [index for index in range(len(cell.gates)) if index not in cell.input_gates]
     each = dict(zip(cell.input_gates, d_wx.unbind(2), strict=True))
     if d_rest is not None:
-        each |= dict(zip(rest, d_rest.unbind(), strict=True))
+        each |= dict(zip(cell.rest_gates, d_rest.unbind(), strict=True))
     first = torch.zeros_like(hidden[:, :1]) if initial is None else initial[0].unsqueeze(1)
     before = torch.cat([first, hidden[:, :-1]], dim=1)
     made = torch.stack([each[index] for index in cell.recurrent_gates], dim=2)

@@ -11,11 +11,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from kernelgen.cells.language import Cell
-from kernelgen.derive import derive
-from kernelgen.emit.lower import is_constant, lower
+from kernelgen.emit.lower import is_constant
 from kernelgen.emit.numpy import NumpyPrinter
 from kernelgen.emit.printer import ATOM
-from kernelgen.emit.straight_line import cell_symbols, compiled
+from kernelgen.emit.straight_line import backward_function, step_function
 
 Step = Callable[[Sequence[Tensor], Sequence[Tensor]], list[Tensor]]
 BackwardStep = Callable[[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]], tuple[list[Tensor], list[Tensor]]]
@@ -68,15 +67,7 @@ def torch_step(cell: Cell) -> Step:
 
     Autograd differentiates it; at a tie of two values, its maximum and minimum give half the gradient to each.
     """
-    code = lower(cell)
-    step = compiled(
-        TorchPrinter(cell_symbols(cell)),
-        FUNCTIONS,
-        f"<step of {cell.name}>",
-        "gate, state",
-        code.temporaries,
-        code.next_states,
-    )
+    step = step_function(TorchPrinter, FUNCTIONS, cell)
 
     def in_full(gates: Sequence[Tensor], states: Sequence[Tensor]) -> list[Tensor]:
         return _full(states[0], step(gates, states))
@@ -91,10 +82,7 @@ def torch_backward(cell: Cell) -> BackwardStep:
     Lists of tensors of one shape, in the cell's order: the gates' sums, the previous states and the gradients of the
     new states in; the gradients of the gates' sums and, through the step alone, of the previous states out.
     """
-    code = derive(cell)
-    symbols = cell_symbols(cell) | {seed.name: f"d_next[{index}]" for index, seed in enumerate(code.seeds)}
-    title = f"<backward step of {cell.name}>"
-    backward = compiled(TorchPrinter(symbols), FUNCTIONS, title, "gate, state, d_next", code.temporaries, code.outputs)
+    backward = backward_function(TorchPrinter, FUNCTIONS, cell)
 
     def in_full(
         gates: Sequence[Tensor], states: Sequence[Tensor], d_next: Sequence[Tensor]
