@@ -15,7 +15,7 @@ from kernelgen.cache import Cache
 from kernelgen.emulator import emulate
 from kernelgen.errors import CompileError, EmulationError
 from kernelgen.paths import cuda_headers
-from kernelgen.schedules.base import Launch
+from kernelgen.schedules.base import FORWARD_ARGUMENTS, Launch
 
 pytestmark = pytest.mark.emulated
 
@@ -276,3 +276,9 @@ def test_blocks_of_a_cluster_and_of_a_cooperative_grid_run_together() -> None:
         emulate(exchange(), launch, {"out": out}, outputs=("out",))
         assert np.array_equal(out[:64], (np.arange(64) + 33) % 64)
         assert np.array_equal(out[4 * 64 :], (np.arange(64) + 33) % 64 + 11000)
+
+
+def test_the_documented_call_gives_every_argument() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "emulator.md").read_text()
+    (call,) = re.findall(r"^emulate\((.*?)^\)", text, flags=re.DOTALL | re.MULTILINE)
+    assert re.findall(r'"(\w+)":', call) == list(FORWARD_ARGUMENTS)
