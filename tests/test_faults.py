@@ -35,7 +35,8 @@ FAULTS = {
     ),
     "a store out of bounds": (
         "store_global_16(in.last + own.state_index(s, octet, column_tile, column),",
-        "store_global_16(in.last + in.batch * shape.heads * D * states + own.state_index(s, octet, column_tile, column),",
+        "store_global_16(in.last + in.batch * shape.heads * D * states "
+        "+ own.state_index(s, octet, column_tile, column),",
         "last",
     ),
     "a missing wait on an asynchronous copy": (
