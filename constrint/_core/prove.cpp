@@ -2,11 +2,12 @@
 
 #include <cmath>
 
+#include "search.hpp"
+
 namespace constrint {
 
 namespace {
 // As in prove.py.
-constexpr uint64_t SPLIT_ABOVE = 64;
 constexpr int64_t FEW = 8;
 constexpr double FIRST_PATIENCE = 1000, GROWTH = 1.5, GIVEN = 100;
 
@@ -90,7 +91,7 @@ bool Prover::descend(int level) {
     int v = choose();
     size_t bit = state_.level_bit(level);
     Reasons all = state_.why(v);
-    for (Bounds branch : branches(v)) {
+    for (Bounds branch : branches(state_, v, descending_[v])) {
         clock_.tick();
         size_t mark = state_.mark();
         state_.decide(v, branch.low, branch.high, level);
@@ -134,18 +135,6 @@ void Prover::blame(int number) {
     for (int v : state_.codes[number].variables)
         weight[v] += 1;
     restart_ = ++failures_ > patience_;
-}
-
-std::vector<Bounds> Prover::branches(int v) const {
-    std::vector<Bounds> result;
-    if (!state_.domains[v].listed() && state_.size(v) > SPLIT_ABOVE) {
-        int64_t middle = state_.low[v] + (state_.high[v] - state_.low[v]) / 2;
-        result = {{state_.low[v], middle}, {middle + 1, state_.high[v]}};
-    } else {
-        for (int64_t x : state_.current(v)) result.push_back({x, x});
-    }
-    if (descending_[v]) std::reverse(result.begin(), result.end());
-    return result;
 }
 
 std::vector<int> Prover::conflict() const { return numbers(conflict_); }

@@ -40,7 +40,6 @@ private:
     int choose();
     void blame(int number);
     void settle(int v, int64_t low, int64_t high);
-    std::vector<Bounds> branches(int v) const;
     std::vector<int> numbers(const Reasons& reasons) const;
 
     State state_;

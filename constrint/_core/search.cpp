@@ -25,16 +25,15 @@ bool Search::key(size_t depth, bool fresh, Key& key) const {
     return true;
 }
 
-std::vector<Bounds> Search::branches(size_t depth) const {
-    int v = plan_.order[depth];
+std::vector<Bounds> branches(const State& state, int v, bool descending) {
     std::vector<Bounds> result;
-    if (!state_.domains[v].listed() && state_.size(v) > SPLIT_ABOVE) {
-        int64_t middle = state_.low[v] + (state_.high[v] - state_.low[v]) / 2;
-        result = {{state_.low[v], middle}, {middle + 1, state_.high[v]}};
+    if (!state.domains[v].listed() && state.size(v) > SPLIT_ABOVE) {
+        int64_t middle = state.low[v] + (state.high[v] - state.low[v]) / 2;
+        result = {{state.low[v], middle}, {middle + 1, state.high[v]}};
     } else {
-        for (int64_t x : state_.current(v)) result.push_back({x, x});
+        for (int64_t x : state.current(v)) result.push_back({x, x});
     }
-    if (plan_.descending[depth]) std::reverse(result.begin(), result.end());
+    if (descending) std::reverse(result.begin(), result.end());
     return result;
 }
 
@@ -60,7 +59,7 @@ bool Search::enumerate(size_t depth, bool fresh, bool resume) {
     int v = plan_.order[depth];
     bool any = resume;  // what was already listed lies below
     bool reached = !resume;
-    for (Bounds branch : branches(depth)) {
+    for (Bounds branch : branches(state_, plan_.order[depth], plan_.descending[depth])) {
         bool resume_below = false;
         if (!reached) {
             int64_t from = (*after_)[v];
@@ -100,7 +99,7 @@ Count Search::tally(size_t depth, bool fresh) {
     }
     int v = plan_.order[depth];
     total = 0;
-    for (Bounds branch : branches(depth)) {
+    for (Bounds branch : branches(state_, plan_.order[depth], plan_.descending[depth])) {
         clock_.tick();
         size_t mark = state_.mark();
         if (state_.restrict(v, branch.low, branch.high) && state_.propagate() &&
@@ -140,7 +139,7 @@ void Search::improve(size_t depth, bool fresh) {
     bool remember = key(depth, fresh, here);
     if (remember && dead_.count(here)) return;
     int v = plan_.order[depth];
-    for (Bounds branch : branches(depth)) {
+    for (Bounds branch : branches(state_, plan_.order[depth], plan_.descending[depth])) {
         clock_.tick();
         size_t mark = state_.mark();
         if (state_.restrict(v, branch.low, branch.high)) {

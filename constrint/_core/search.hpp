@@ -40,6 +40,9 @@ struct Plan {
     std::vector<std::optional<std::vector<int>>> frontier;
 };
 
+// The parts of a variable's domain to decide between, in order: each value, or the halves of a long range.
+std::vector<Bounds> branches(const State& state, int v, bool descending);
+
 class Search {
 public:
     // interrupt is called now and then; it throws to stop the search.
@@ -65,7 +68,6 @@ private:
 
     bool advance(size_t& depth, bool fresh);
     bool key(size_t depth, bool fresh, Key& key) const;
-    std::vector<Bounds> branches(size_t depth) const;
     bool enumerate(size_t depth, bool fresh, bool resume);
     Count tally(size_t depth, bool fresh);
     void improve(size_t depth, bool fresh);
