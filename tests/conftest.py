@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,12 @@ def tuned(session_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         result = tune(load_cell("elman"), Shape(2, 4, 1, 16), "h200", top=1, seeds=1, store=None)
         save(result, path, "elman")
     return path
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C through: a run in the background of a shell starts with it ignored, and so would its processes."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
