@@ -59,10 +59,9 @@ def main(tools: tuple[str, ...], parts: tuple[str, ...], inside: bool) -> None:
     _compile(parts)
     console, shown = Console(), Table("tool", "result", "said")
     failed = False
-    for tool in tools:
-        command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", str(FINDING)]
-        command += [sys.executable, __file__, "--inside", *(word for part in parts for word in ("--part", part))]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
+    with ThreadPoolExecutor(len(tools)) as pool:  # each mostly waits for its one thread on the host
+        results = list(pool.map(partial(_under, parts=parts), tools))
+    for tool, result in zip(tools, results, strict=True):
         lines = [
             line
             for line in (result.stdout + result.stderr).splitlines()
@@ -75,6 +74,13 @@ def main(tools: tuple[str, ...], parts: tuple[str, ...], inside: bool) -> None:
             console.print(result.stdout[:3000], result.stderr[-2000:], markup=False)
     console.print(shown)
     raise SystemExit(int(failed))
+
+
+def _under(tool: str, parts: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+    """Run this file under a tool."""
+    command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", str(FINDING)]
+    command += [sys.executable, __file__, "--inside", *(word for part in parts for word in ("--part", part))]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 SHAPES = {
