@@ -24,6 +24,7 @@ from rich.table import Table
 
 from kernelgen.cells import load_cell
 from kernelgen.compile import compile_source
+from kernelgen.errors import InfeasibleError
 from kernelgen.hardware import load_profile
 from kernelgen.plan import plan, spread
 from kernelgen.schedules import get
@@ -55,6 +56,12 @@ def _schedule(name: str) -> BatchTiled:
     return schedule
 
 
+def _variants(schedule: str) -> list[tuple[str, bool]]:
+    """What is saved, and whether the gates are computed again."""
+    recompute = (False, True) if get(schedule).direction == "backward" else (False,)
+    return [(save, again) for save in ("hidden", "gates") for again in recompute]
+
+
 def _tilings(schedule: str, cell: str, shape: Shape, gpu: str) -> list[Tiling]:
     direction = get(schedule).direction
     return plan(load_cell(cell), shape, load_profile(gpu), schedules=[schedule], direction=direction)
@@ -68,6 +75,7 @@ def _compiled(cell: str, shape: Shape, gpu: str, tiling: Tiling) -> dict[str, ob
         "cell": cell,
         "head_dim": shape.head_dim,
         "save": shape.save,
+        "recompute": shape.recompute,
         "gpu": gpu,
         "values": dict(tiling.values),
         "threads": tiling.resources.threads,
@@ -90,9 +98,12 @@ def sample(each: int, seed: int, archs: tuple[str, ...], out: Path, schedule: st
     for name in CELLS:
         for head_dim in DIMENSIONS + ODD_DIMENSIONS:
             for gpu in (GPUS[arch] for arch in archs):
-                for save in ("hidden", "gates"):
-                    shape = Shape(draw.choice((1, 16, 128)), 1024, HEADS, head_dim, "bfloat16", save)
-                    tilings = _tilings(schedule, name, shape, gpu)
+                for save, recompute in _variants(schedule):
+                    shape = Shape(draw.choice((1, 16, 128)), 1024, HEADS, head_dim, "bfloat16", save, recompute)
+                    try:
+                        tilings = _tilings(schedule, name, shape, gpu)
+                    except InfeasibleError:
+                        continue
                     count = each if head_dim in DIMENSIONS else max(1, each // 4)
                     for _ in range(max(1, count // 2)):
                         among = tilings[:100] if draw.random() < 0.75 else tilings
@@ -123,7 +134,7 @@ def fit(samples: Path, schedule: str) -> None:
         if record["spills"] or record["registers"] >= limit - 2:
             continue  # the compiler was squeezed: it shows the limit, not the need
         cell = load_cell(record["cell"])
-        shape = Shape(16, 1024, HEADS, record["head_dim"], "bfloat16", record["save"])
+        shape = Shape(16, 1024, HEADS, record["head_dim"], "bfloat16", record["save"], record["recompute"])
         values = record["values"]
         counts = template.counts(cell, shape, values, template.sizes(cell, shape, values))
         names[1:] = [field.name for field in fields(counts)]

@@ -41,21 +41,26 @@ struct InputRing {
     /// What this thread's i-th copy is of.
     TILESMITH_DEVICE static void locate(int i, int& plane, int& row, int& unit) {
         const int copy = minimum(static_cast<int>(thread_index()) + i * threads, stage_copies - 1);
-        plane = copy / (rows * row_copies);
+        plane = plane_of(i);
         row = copy / row_copies % rows;
         unit = copy % row_copies * width;
+    }
+
+    TILESMITH_DEVICE static int plane_of(int i) {
+        return minimum((static_cast<int>(thread_index()) + i * threads) / (rows * row_copies), planes - 1);
     }
 
     TILESMITH_DEVICE static bool copies_too(int i) {
         return stage_copies % threads == 0 || static_cast<int>(thread_index()) + i * threads < stage_copies;
     }
 
-    /// Begin copying one step into the stage at `stage_offset`, and move on by `step` elements.
-    TILESMITH_DEVICE void begin_copy(int stage_offset, int step) {
+    /// Begin copying one step into the stage at `stage_offset`, and move on by step(plane) elements.
+    template <class Step>
+    TILESMITH_DEVICE void begin_copy(int stage_offset, Step step) {
 #pragma unroll
         for (int i = 0; i < copies; ++i) {
             if (copies_too(i)) copy(to[i] + stage_offset, from[i]);
-            from[i] += step;
+            from[i] += step(plane_of(i));
         }
     }
 

@@ -11,6 +11,9 @@ inline constexpr int chunk_bytes = 16;  // 8 elements: the unit in which shared 
 /// What the forward pass writes for every step: h alone, every state, or every state and every gate.
 enum class Save { hidden, states, gates };
 
+/// Where a backward pass has the gates' sums from: read as a forward pass saved them, or computed again from Wx, b and h.
+enum class Gates { saved, computed };
+
 /// The sizes that are fixed when a kernel is generated; batch and sequence length come at launch.
 struct FixedShape {
     int heads;
@@ -34,20 +37,20 @@ struct ForwardArguments {
 
 /// The arrays of a backward pass, as in ForwardArguments; d_ marks the gradient of what follows it.
 struct BackwardArguments {
+    const unsigned short* wx;        // [B, T, G_in, H, D], where gates are computed again
     const unsigned short* r;         // [G_rec, H, D, D]
+    const unsigned short* b;         // [G_bias, H, D], where gates are computed again
     const unsigned short* initial;   // [S, B, H, D] or null: zeros
     const unsigned short* states;    // [S, B, T, H, D], as saved; h alone where `others` is given
     const unsigned short* others;    // [S - 1, B, T, H, D]: the states but h, or null
-    const unsigned short* gates;     // [G, B, steps, H, D], as saved, of the steps to run
+    const unsigned short* gates;     // [G, B, T, H, D], as saved, unless they are computed again
     const unsigned short* d_states;  // [1 or S, B, T, H, D]
     const unsigned short* d_last;    // [S, B, H, D] or null: zeros
     unsigned short* d_wx;            // [B, T, G_in, H, D]
     unsigned short* d_rest;          // [G - G_in, B, T, H, D], of the gates without an input, or null if there is none
-    unsigned short* d_initial;       // [S, B, H, D], of the states before step `first`
+    unsigned short* d_initial;       // [S, B, H, D]
     int batch;
     int seq;
-    int first;  // the steps to run are first .. first + steps - 1; d_last belongs to the last of them
-    int steps;
 };
 
 TILESMITH_DEVICE constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }

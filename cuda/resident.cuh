@@ -191,7 +191,9 @@ struct Resident {
         writer.prepare(in.batch - first_row, target, locate);
     }
 
-    TILESMITH_DEVICE void begin_copy(int stage_offset) { ring.begin_copy(stage_offset, input_gates * shape.heads * D); }
+    TILESMITH_DEVICE void begin_copy(int stage_offset) {
+        ring.begin_copy(stage_offset, [](int) { return input_gates * shape.heads * D; });
+    }
 
     TILESMITH_DEVICE void write_out(int buffer) {
         writer.write(buffer * buffer_bytes, [](int) { return shape.heads * D; });

@@ -4,13 +4,13 @@
 // The pointwise step turns the gradients of the new states into those of the gates, in the lane that owns the unit.
 // They travel through shared memory, and the transposed R turns them on the tensor cores into the gradient of the
 // previous h, which ends in the lane that owns that unit: one barrier a step, as forward. What the step computes again
-// from the saved gates does not wait for that product, and runs beside the one of the step before. The gradients of R and
-// b follow from what is written here (parameter_gradients.cuh). A launch may run a part of the steps; the gradients that
-// it sends to the states before them are the next launch's d_last.
+// from the gates does not wait for that product, and runs beside the one of the step before; so do the gates' sums, where
+// they were not saved. The gradients of R and b follow from what is written here (parameter_gradients.cuh).
 //
 // A warp owns 16 units: lane (g, j) has units g and g + 8, sequences 2j and 2j + 1 (or j, with 4 sequences).
 #pragma once
 
+#include "gate_sums.cuh"
 #include "input_ring.cuh"
 #include "lane_elements.cuh"
 #include "plane_writer.cuh"
@@ -25,10 +25,11 @@ struct ResidentBackwardTiling {
     int register_groups;  // groups of 32 rows of R that stay in registers
     int chains;           // independent accumulators
     int prefetch;         // stages of the ring that holds saved values and gradients
+    int gate_groups = 0;  // groups of 32 columns of R that stay in registers to compute the gates again
 };
 
 /// state_gradients: the number K of states whose gradients come from outside: 1 (h) or all.
-template <class Cell, class Type, FixedShape shape, ResidentBackwardTiling tiling, int state_gradients>
+template <class Cell, class Type, FixedShape shape, ResidentBackwardTiling tiling, int state_gradients, Gates source>
 struct ResidentBackward {
     // ---- sizes ----
     static constexpr int D = shape.head_dim;
@@ -54,21 +55,29 @@ struct ResidentBackward {
     static_assert(tiling.prefetch >= 2, "the ring needs a stage to read and a stage to fill");
     static_assert(threads <= 1024, "a block has at most 1024 threads");
 
+    // ---- what a step reads: planes of gates' sums or of inputs, of states before the step, of gradients ----
+    static constexpr bool again = source == Gates::computed;
+    using Sums = GateSums<Cell, Type, shape, rows, tiling.gate_groups>;
+    static constexpr unsigned gate_planes = again ? Cell::backward_gates & Cell::input : Cell::backward_gates;
+    static constexpr unsigned state_planes = Cell::backward_states | (again && Sums::products != 0 ? 1u : 0u);
+    static constexpr int read_gates = count_bits(gate_planes);
+    static constexpr int read_states = count_bits(state_planes);
+    static constexpr int planes = read_gates + read_states + state_gradients;
+    static constexpr int row_units = again ? maximum(padded_units, Sums::padded_k) : padded_units;
+
     // ---- shared memory ----
-    static constexpr int row_bytes = (padded_units / 8 | 1) * chunk_bytes;  // odd: no bank conflicts
+    static constexpr int row_bytes = (row_units / 8 | 1) * chunk_bytes;  // odd: no bank conflicts
     using Layout = MovingLayout<rows>;
     static constexpr int exchange_bytes = Layout::bytes(32 * groups);
     static constexpr int buffer_bytes = exchange_bytes + staged_gates * rows * row_bytes;
-    static constexpr int read_gates = count_bits(Cell::backward_gates);
-    static constexpr int read_states = count_bits(Cell::backward_states);
-    static constexpr int planes = read_gates + read_states + state_gradients;
     using Ring = InputRing<Type, shape, planes, rows, threads, row_bytes>;
     static constexpr int ring_at = 2 * buffer_bytes;
     using Matrix = StationaryMatrix<Type, 1, groups, tiling.register_groups, rows, tiling.chains>;
     static constexpr int scratch_bytes = 32 * chunk_bytes;  // of a warp, in the ring before it is filled
     static constexpr int ring_bytes = maximum(tiling.prefetch * Ring::stage_bytes, warps * scratch_bytes);
     static constexpr int weights_at = ring_at + ring_bytes;
-    static constexpr int shared_bytes = weights_at + warps * Matrix::shared_bytes;
+    static constexpr int sums_at = weights_at + warps * Matrix::shared_bytes;
+    static constexpr int shared_bytes = sums_at + (again ? warps * Sums::shared_bytes : 0);
 
     // ---- the thread's place ----
     const BackwardArguments& in;
@@ -82,6 +91,7 @@ struct ResidentBackward {
     const SharedAddress shared = shared_memory();
 
     Matrix weights;
+    Sums sums;  // unused where the gates were saved
     Ring ring;
     PlaneWriter<shape, rows, threads, gates> writer;
     float carried[octets][column_tiles][columns][states];  // gradients that later steps send back
@@ -124,7 +134,7 @@ struct ResidentBackward {
                 const int buffer = i / 2 % 2;
                 store_shared_128(shared + buffer * buffer_bytes + Layout::offset(octet, i / 4), uint4{0, 0, 0, 0});
             }
-        if (padded_units != D || in.steps < tiling.prefetch)
+        if (row_units != D || in.seq < tiling.prefetch)
             for (int i = thread; i < tiling.prefetch * Ring::stage_bytes / chunk_bytes; i += threads)
                 store_shared_128(shared + ring_at + i * chunk_bytes, uint4{0, 0, 0, 0});
     }
@@ -147,17 +157,18 @@ struct ResidentBackward {
 
     TILESMITH_DEVICE void prepare_transfers() {
         const long long plane_elements = static_cast<long long>(in.batch) * in.seq * shape.heads * D;
-        const int last = in.first + in.steps - 1;
         ring.prepare(shared + ring_at, [&](int plane, int row, int unit) {
             const long long sequence = minimum(first_row + row, in.batch - 1);  // past the batch: any row will do
-            const long long step = sequence * in.seq + last;
+            const long long step = sequence * in.seq + in.seq - 1;
             const long long at = (step * shape.heads + head) * D + unit;
             if (plane < read_gates) {
-                const long long row_of_gates = nth_bit(Cell::backward_gates, plane) * static_cast<long long>(in.batch) + sequence;
-                return in.gates + ((row_of_gates * in.steps + in.steps - 1) * shape.heads + head) * D + unit;
+                const int gate = nth_bit(gate_planes, plane);
+                if constexpr (again)
+                    return in.wx + ((step * input_gates + rank_among(Cell::input, gate)) * shape.heads + head) * D + unit;
+                return in.gates + gate * plane_elements + at;
             }
             if (is_state(plane)) {  // the states before the step
-                const int s = nth_bit(Cell::backward_states, plane - read_gates);
+                const int s = nth_bit(state_planes, plane - read_gates);
                 const unsigned short* base = in.states + s * plane_elements;
                 if (s > 0 && in.others != nullptr) base = in.others + (s - 1) * plane_elements;
                 return base + at - shape.heads * D;
@@ -165,7 +176,7 @@ struct ResidentBackward {
             return in.d_states + (plane - read_gates - read_states) * plane_elements + at;
         });
         const auto target = [&](int gate, int row, int unit) {
-            const long long step = static_cast<long long>(first_row + row) * in.seq + last;
+            const long long step = static_cast<long long>(first_row + row) * in.seq + in.seq - 1;
             if (has(Cell::input, gate))
                 return in.d_wx + ((step * input_gates + rank_among(Cell::input, gate)) * shape.heads + head) * D + unit;
             return in.d_rest + rank_among(~Cell::input, gate) * plane_elements + (step * shape.heads + head) * D + unit;
@@ -181,7 +192,9 @@ struct ResidentBackward {
     /// Begin copying what step t reads, and move on to step t - 1. Before step 0 lie the initial states.
     TILESMITH_DEVICE void begin_copy(int stage_offset, int t) {
         if (t > 0) {
-            ring.begin_copy(stage_offset, -shape.heads * D);
+            ring.begin_copy(stage_offset, [](int plane) {
+                return -(again && plane < read_gates ? input_gates * shape.heads * D : shape.heads * D);
+            });
             return;
         }
 #pragma unroll
@@ -193,7 +206,7 @@ struct ResidentBackward {
             if (!is_state(plane)) {
                 Ring::copy(to, ring.from[i]);
             } else if (in.initial != nullptr) {
-                const int s = nth_bit(Cell::backward_states, plane - read_gates);
+                const int s = nth_bit(state_planes, plane - read_gates);
                 const int sequence = minimum(first_row + row, in.batch - 1);
                 Ring::copy(to, in.initial + ((static_cast<long long>(s) * in.batch + sequence) * shape.heads + head) * D + unit);
             } else {
@@ -222,19 +235,24 @@ struct ResidentBackward {
         store_shared_16(shared + buffer * buffer_bytes + (has(Cell::recurrent, gate) ? exchanged : staged), word);
     }
 
-    /// The first half of a pointwise step, from the stage at `at`: what waits for no gradient of a later step.
-    TILESMITH_DEVICE void prepare(SharedAddress at) {
+    /// The first half of a pointwise step, from a stage of the ring: what waits for no gradient of a later step.
+    TILESMITH_DEVICE void prepare(int stage_offset) {
+        const SharedAddress stage = shared + ring_at + stage_offset;
+        typename Sums::Sums sum;
+        if constexpr (again) sums.template multiply<row_bytes>(sum, stage + read_gates * rows * row_bytes, lane);
         unsigned inputs[octets][column_tiles][Ring::words];
-        Ring::load(inputs, at, lane);
+        Ring::load(inputs, stage + warp * octets * chunk_bytes, lane);
         Elements::for_each([&](int octet, int column_tile, int column) {
             const unsigned(&words)[Ring::words] = inputs[octet][column_tile];
             float gate[gates], previous[states];
 #pragma unroll
-            for (int q = 0; q < gates; ++q)
-                gate[q] = has(Cell::backward_gates, q) ? Ring::value(words, rank_among(Cell::backward_gates, q), column) : 0.0f;
+            for (int q = 0; q < gates; ++q) {
+                gate[q] = again && has(Cell::backward_gates, q) ? sums.value(sum, q, octet, column_tile, column) : 0.0f;
+                if (has(gate_planes, q)) gate[q] += Ring::value(words, rank_among(gate_planes, q), column);
+            }
 #pragma unroll
             for (int s = 0; s < states; ++s) {
-                const int plane = read_gates + rank_among(Cell::backward_states, s);
+                const int plane = read_gates + rank_among(state_planes, s);
                 previous[s] = has(Cell::backward_states, s) ? Ring::value(words, plane, column) : 0.0f;
             }
             Cell::prepare(gate, previous, ready[octet][column_tile][column]);
@@ -262,47 +280,47 @@ struct ResidentBackward {
 
     TILESMITH_DEVICE void run() {
         load_weights();
+        if constexpr (again) sums.load(in, shared + sums_at + warp * Sums::shared_bytes, lane, own);
         load_last();
         sync_block();
         clear_padding();
         sync_block();
         prepare_transfers();
         for (int stage = 0; stage < tiling.prefetch; ++stage) {
-            if (stage < in.steps) begin_copy(stage * Ring::stage_bytes, in.first + in.steps - 1 - stage);
+            if (stage < in.seq) begin_copy(stage * Ring::stage_bytes, in.seq - 1 - stage);
             cp_async_commit();
         }
         cp_async_wait<tiling.prefetch - 1>();
         sync_block();
 
         const SharedAddress read_exchange = shared + Layout::lane_offset(0, lane);
-        const SharedAddress read_inputs = shared + ring_at + warp * octets * chunk_bytes;
-        prepare(read_inputs);
+        prepare(0);
         int stage_offset = 0;
         auto step = [&](int n, int buffer) {
-            finish(buffer, in.first + in.steps - n == in.seq);
+            finish(buffer, n == 0);
             cp_async_wait<tiling.prefetch - 2>();
             sync_block();  // the gates' gradients are there, and the inputs of the step after this one
-            typename Matrix::Sums sums;
+            typename Matrix::Sums d_hidden;
             if constexpr (!Cell::recurrent_cut)
-                weights.multiply(sums, read_exchange + buffer * buffer_bytes, [](int, int) { return 0.0f; });
+                weights.multiply(d_hidden, read_exchange + buffer * buffer_bytes, [](int, int) { return 0.0f; });
             const int next_offset = stage_offset == (tiling.prefetch - 1) * Ring::stage_bytes ? 0 : stage_offset + Ring::stage_bytes;
-            prepare(read_inputs + next_offset);  // beside the product; after the last step, of what lies there
+            prepare(next_offset);  // beside the product; after the last step, of what lies there
             if constexpr (!Cell::recurrent_cut)
                 Elements::for_each([&](int octet, int column_tile, int column) {
-                    carried[octet][column_tile][column][0] += sums[0][column_tile][2 * octet + column];
+                    carried[octet][column_tile][column][0] += d_hidden[0][column_tile][2 * octet + column];
                 });
             write_out(buffer);
-            const int refill = in.first + in.steps - 1 - n - tiling.prefetch;
-            if (refill >= in.first) begin_copy(stage_offset, refill);
+            const int refill = in.seq - 1 - n - tiling.prefetch;
+            if (refill >= 0) begin_copy(stage_offset, refill);
             cp_async_commit();
             stage_offset = next_offset;
         };
         int n = 0;
-        for (; n + 1 < in.steps; n += 2) {
+        for (; n + 1 < in.seq; n += 2) {
             step(n, 0);
             step(n + 1, 1);
         }
-        if (n < in.steps) step(n, 0);
+        if (n < in.seq) step(n, 0);
 
         Elements::for_each([&](int octet, int column_tile, int column) {
             if (!own.real(octet, column_tile, column)) return;

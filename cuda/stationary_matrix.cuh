@@ -28,6 +28,24 @@ struct MovingLayout {
     TILESMITH_DEVICE static int lane_offset(int first_octet, int lane) {
         return offset(first_octet + lane % 4, sparse ? lane / 8 : lane / 4);
     }
+
+    /// From there to a group of 32 k and a tile of 8 columns.
+    TILESMITH_DEVICE static constexpr int step(int group, int column_tile) {
+        return (4 * rows * group + 8 * column_tile) * chunk_bytes;
+    }
+};
+
+/// A moving matrix that lies as [sequence][k], in rows of `row_bytes`: what was copied from an array of states. Where
+/// there are more than 4 sequences, lanes meet in banks.
+template <int rows, int row_bytes>
+struct RowLayout {
+    TILESMITH_DEVICE static int lane_offset(int lane) {
+        return (rows == 4 ? lane / 8 : lane / 4) * row_bytes + lane % 4 * chunk_bytes;
+    }
+
+    TILESMITH_DEVICE static constexpr int step(int group, int column_tile) {
+        return 4 * group * chunk_bytes + 8 * column_tile * row_bytes;
+    }
 };
 
 /// A warp's part of the stationary matrix: `tiles` of 16 rows, `groups` of 32 k, of which `register_groups` stay in
@@ -71,9 +89,9 @@ struct StationaryMatrix {
         return ((group - register_groups) * tiles + tile) * 64 * chunk_bytes;
     }
 
-    /// sums = this matrix times the moving one. `moving`: this lane's start in it, see MovingLayout. start(tile, upper):
-    /// what the accumulators of row g or g + 8 begin with.
-    template <class Start>
+    /// sums = this matrix times the moving one. `moving`: this lane's start in it, see lane_offset of its Layout.
+    /// start(tile, upper): what the accumulators of row g or g + 8 begin with.
+    template <class Layout = MovingLayout<rows>, class Start>
     TILESMITH_DEVICE void multiply(Sums& sums, SharedAddress moving, Start start) const {
         float partial[chains][tiles][column_tiles][4];
 #pragma unroll
@@ -81,7 +99,7 @@ struct StationaryMatrix {
             uint4 b[column_tiles];
 #pragma unroll
             for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
-                b[column_tile] = load_shared_128(moving + (4 * rows * group + 8 * column_tile) * chunk_bytes);
+                b[column_tile] = load_shared_128(moving + Layout::step(group, column_tile));
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
                 const int index = 2 * group + half;

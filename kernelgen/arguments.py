@@ -46,11 +46,13 @@ _ARRAYS: Mapping[Direction, Mapping[str, _Entry]] = {
         "gates": _Entry("G_saved B T H D", written=True),
     },
     "backward": {
+        "wx": _Entry("B T G_in_again H D"),
         "r": _Entry("G_rec H D D"),
+        "b": _Entry("G_bias_again H D"),
         "initial": _Entry("S B H D", optional=True),
         "states": _Entry("S B T H D"),
         "others": _Entry("S_apart B T H D", optional=True),
-        "gates": _Entry("G B T H D"),
+        "gates": _Entry("G_kept B T H D"),
         "d_states": _Entry("K B T H D"),
         "d_last": _Entry("S B H D", optional=True),
         "d_wx": _Entry("B T G_in H D", written=True),
@@ -62,7 +64,7 @@ _ARRAYS: Mapping[Direction, Mapping[str, _Entry]] = {
 _NUMBERS: Mapping[str, Callable[[Shape], int]] = {
     "batch": lambda shape: shape.batch,
     "seq": lambda shape: shape.seq,
-    "first": lambda shape: 0,
+    "first": lambda shape: 0,  # this and the next: of kernels tuned by an older version, which ran pieces of time
     "steps": lambda shape: shape.seq,
 }
 """The int32 arguments, for a run of the whole sequence."""
@@ -158,10 +160,12 @@ def _sizes(cell: Cell, shape: Shape) -> dict[str, int]:
         "S": states,
         "S_apart": 0,  # here all states are in one array
         "K": known_states(cell, shape),
-        "G": gates,
         "G_in": len(cell.input_gates),
         "G_rec": len(cell.recurrent_gates),
         "G_bias": len(cell.bias_gates),
         "G_rest": len(cell.rest_gates),
+        "G_kept": 0 if shape.recompute else gates,
+        "G_in_again": len(cell.input_gates) if shape.recompute else 0,
+        "G_bias_again": len(cell.bias_gates) if shape.recompute else 0,
         "G_saved": gates if shape.save == "gates" else 0,
     }

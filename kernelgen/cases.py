@@ -164,7 +164,7 @@ def make_case(
 
     optional: draw the inputs that may be null too (initial states, gradients of the last states); else the kernel gets
     none and takes zeros. The reference rounds what a kernel rounds to the shape's dtype: h after every step and,
-    backward, the states and gates that were saved and the gates' gradients.
+    backward, the states that were saved, the gates if they were, and the gates' gradients.
     """
     shape = replace(shape, batch=batch or shape.batch, seq=seq or shape.seq)
     arguments = arguments_of(cell, shape, direction)
@@ -202,7 +202,14 @@ def _backward(cell: Cell, shape: Shape, seed: int, optional: bool) -> tuple[dict
     passed = reference.forward(cell, **drawn, round_h=dtype)
     assert passed.gates is not None
     made = reference.backward(
-        cell, **drawn, **given, round_h=dtype, round_saved=dtype, round_d_gates=dtype, result=passed
+        cell,
+        **drawn,
+        **given,
+        round_h=dtype,
+        round_saved=dtype,
+        gates_saved=not shape.recompute,
+        round_d_gates=dtype,
+        result=passed,
     )
     saved = {"states": passed.states.astype(dtype), "gates": passed.gates.astype(dtype)}
     d_rest = made.d_gates[list(cell.rest_gates)]

@@ -23,10 +23,10 @@ from kernelgen.trial import Measurement, Trial, Validation, installed_version, t
 if TYPE_CHECKING:
     from kernelgen.cells.language import Cell
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of the YAML's fields. Raise it whenever a field changes its name or meaning, or comes or goes."""
 
-ADDED = {1: {"direction": "forward"}}
+ADDED: dict[int, dict[str, str]] = {1: {"direction": "forward"}, 2: {}}
 """What a file of an older version means by the fields that it does not have."""
 
 FORMAT = "tilesmith-config"
@@ -128,7 +128,7 @@ class TunedConfig(_Record):
     """
 
     format: Literal["tilesmith-config"] = "tilesmith-config"
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     created: str
     cell: CellRecord
     shape: Shape

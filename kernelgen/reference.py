@@ -102,6 +102,7 @@ def backward(
     round_h: npt.DTypeLike | None = None,
     round_saved: npt.DTypeLike | None = None,
     round_d_gates: npt.DTypeLike | None = None,
+    gates_saved: bool = True,
     result: ForwardResult | None = None,
 ) -> BackwardResult:
     """Run the backward pass in float64, with the derived backward step.
@@ -110,10 +111,10 @@ def backward(
     every step, 1 <= K <= S, or None for zeros. d_last [S, B, H, D]: those of the states after the last step, which are
     added, or None. A rounding passes its gradient on unchanged.
 
-    round_saved: a NumPy dtype; the
-    gates' sums and the states are rounded to it before the backward step reads them, as where a kernel has saved them
-    so. round_d_gates: the gates' gradients are rounded to it before anything is made of them. result: what
-    ``forward`` returned for the same arguments, with its gates; computed here where it is not given.
+    round_saved: a NumPy dtype; the gates' sums and the states are rounded to it before the backward step reads them, as
+    where a kernel has saved them so; the states alone where not gates_saved. round_d_gates: the gates' gradients are
+    rounded to it before anything is made of them. result: what ``forward`` returned for the same arguments, with its
+    gates; computed here where it is not given.
 
     Raises ShapeError for an array of another shape, and where ``result`` has no gates.
     """
@@ -145,7 +146,7 @@ def backward(
             d_next = _inner(d_last)
         if d_states is not None:
             d_next[: len(d_states)] += _inner(d_states[:, :, t])
-        sums = _rounded(_inner(result.gates[:, :, t]), round_saved)
+        sums = _rounded(_inner(result.gates[:, :, t]), round_saved if gates_saved else None)
         previous = _rounded(_inner(result.states[:, :, t - 1] if t else start), round_saved)
         made, back = step(list(sums), list(previous), list(d_next))
         d_sums = _rounded(np.stack(made), round_d_gates)

@@ -97,7 +97,8 @@ class Kernel(ABC):
         self._kernel = DeviceKernel(cubin, entry, arch, launch(shape))
         self._driver = gpu.require_driver()
         self._calls: dict[Any, _Call] = {}
-        self._lead = next(array.name for array in arguments(shape).inputs if {"B", "T"} <= set(array.axes))
+        full = (array for array in arguments(shape).inputs if {"B", "T"} <= set(array.axes) and not array.empty)
+        self._lead = next(array.name for array in full)
 
     def __repr__(self) -> str:
         return f"<tilesmith {self.direction} kernel {self._kernel.entry} for {self.shape}, {self._kernel.arch}>"
@@ -220,7 +221,7 @@ class ForwardKernel(Kernel):
 
 class BackwardKernel(Kernel):
     """A tuned backward kernel, called as
-    ``kernel(r, initial, states, gates, d_states, d_last=None, *, out=None, stream=None)``."""
+    ``kernel(r, initial, states, gates, d_states, d_last=None, *, wx=None, b=None, out=None, stream=None)``."""
 
     direction: Direction = "backward"
     results = Backward._fields
@@ -234,13 +235,16 @@ class BackwardKernel(Kernel):
         d_states: Any,
         d_last: Any = None,
         *,
+        wx: Any = None,
+        b: Any = None,
         out: Any = None,
         stream: Any = None,
     ) -> Backward:
         """Run the gradients back over all steps; returns (d_wx, d_rest, d_initial) as soon as the kernel is queued.
 
         r [G_rec, H, D, D] and initial [S, B, H, D] (None for zeros) as the forward kernel took them; states
-        [S, B, T, H, D] and gates [G, B, T, H, D] as it saved them with save "gates". d_states [K, B, T, H, D]: the
+        [S, B, T, H, D] and gates [G, B, T, H, D] as it saved them with save "gates". A kernel whose shape says
+        recompute takes None for gates, but wx [B, T, G_in, H, D] and b [G_bias, H, D]. d_states [K, B, T, H, D]: the
         gradients of the states after every step, K = 1 (h) where the shape saves "hidden", else all S; d_last
         [S, B, H, D]: those of the states after the last step, None for zeros. C-contiguous arrays of the kernel's dtype
         on one GPU, all of one library. out: (d_wx, d_rest, d_initial) to write into, instead of new arrays of states'
@@ -251,7 +255,7 @@ class BackwardKernel(Kernel):
 
         Raises LaunchError for an array of another shape, dtype or place, and if the launch fails.
         """
-        saved = {"r": r, "initial": initial, "states": states, "gates": gates}
+        saved = {"wx": wx, "r": r, "b": b, "initial": initial, "states": states, "gates": gates}
         return Backward(*self._run({**saved, "d_states": d_states, "d_last": d_last}, out, stream))
 
 

@@ -17,7 +17,9 @@ class Shape:
     batch, seq, heads, head_dim: B sequences of T steps, H independent heads of D units each.
     dtype: of Wx, R, b, the states and h inside the kernel; accumulation and the other states are float32.
     save: what the forward pass writes for every step: ``"hidden"`` h alone, ``"states"`` every state,
-        ``"gates"`` every state and every gate (what a backward pass needs).
+        ``"gates"`` every state and every gate (what a backward pass needs). Backward, ``"hidden"`` means that
+        gradients come from outside for h alone, else for every state.
+    recompute: backward, the gates are computed again from Wx, R, b and the states instead of read.
 
     Raises ShapeError for a size below 1 or an unknown dtype or save.
     """
@@ -28,6 +30,7 @@ class Shape:
     head_dim: int
     dtype: str = "bfloat16"
     save: str = "hidden"
+    recompute: bool = False
 
     def __post_init__(self) -> None:
         for name in ("batch", "seq", "heads", "head_dim"):

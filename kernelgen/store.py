@@ -316,9 +316,8 @@ _MOVE = "Move it away; a new one will be made."
 
 def _shape_text(shape: Shape) -> str:
     """A shape as the text by which trials are found."""
-    return json.dumps(
-        [shape.batch, shape.seq, shape.heads, shape.head_dim, shape.dtype, shape.save], separators=(",", ":")
-    )
+    sizes = [shape.batch, shape.seq, shape.heads, shape.head_dim, shape.dtype, shape.save]
+    return json.dumps([*sizes, "recompute"] if shape.recompute else sizes, separators=(",", ":"))
 
 
 def _conditions(**wanted: Any) -> tuple[str, list[Any]]:

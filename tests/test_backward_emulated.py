@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -44,15 +45,17 @@ def check(name: str, shape: Shape, tiling: Tiling, seeds: range) -> None:
             assert error <= tolerance(shape.dtype, shape.seq), f"{output} with seed {seed}: relative error {error:.1e}"
 
 
+@pytest.mark.parametrize("recompute", [False, True], ids=["gates saved", "gates computed"])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("cell", cell_names())
 @pytest.mark.parametrize("schedule", schedule_names("backward"))
-def test_the_models_choice_is_right(schedule: str, cell: str, dtype: str) -> None:
-    shape = Shape(3, 7, 2, 32, dtype, "gates")
+def test_the_models_choice_is_right(schedule: str, cell: str, dtype: str, recompute: bool) -> None:
+    shape = Shape(3, 7, 2, 32, dtype, "gates", recompute)
     best = plan(load_cell(cell), shape, load_profile(GPU), top=1, schedules=[schedule])[0]
     check(cell, shape, best, range(3))
 
 
+AGAIN = Shape(5, 7, 1, 64, recompute=True)
 RESIDENT = {"batch_tile": 8, "register_groups": 1, "chains": 2, "prefetch": 3}
 
 
@@ -65,6 +68,10 @@ RESIDENT = {"batch_tile": 8, "register_groups": 1, "chains": 2, "prefetch": 3}
         pytest.param("elman", Shape(3, 5, 1, 33), {"batch_tile": 4}, id="odd head dimension"),
         pytest.param("gru", Shape(1, 1, 2, 7), {"batch_tile": 4}, id="one sequence of one step, 7 units"),
         pytest.param("lstm", Shape(2, 3, 1, 16), {"prefetch": 12, "chains": 4}, id="prefetch beyond the end"),
+        pytest.param("lstm", AGAIN, {"gate_groups": 1}, id="R for the gates in both memories"),
+        pytest.param("gru", replace(AGAIN, batch=18), {"batch_tile": 16, "gate_groups": 0}, id="gates of two tiles"),
+        pytest.param("slstm", replace(AGAIN, head_dim=48, batch=4), {"batch_tile": 4, "gate_groups": 2}, id="K padded"),
+        pytest.param("lstm", replace(AGAIN, head_dim=33), {"gate_groups": 2}, id="gates of an odd head dimension"),
     ],
 )
 def test_every_tile_variable_is_right(cell: str, shape: Shape, changed: dict[str, int]) -> None:

@@ -237,13 +237,17 @@ def test_another_schema_version(saved: Path) -> None:
     assert "Tune it again" in edited(saved, f"schema_version: {SCHEMA + 1}", "schema_version: 0")
 
 
-def test_a_file_of_the_first_schema_is_a_forward_kernel(saved: Path) -> None:
-    text = saved.read_text()
-    older = text.replace(f"schema_version: {SCHEMA}", "schema_version: 1").replace("direction: forward\n", "")
-    assert "direction" not in older
+@pytest.mark.parametrize(
+    ("version", "lacking"), [(1, ("direction: forward\n", "  recompute: false\n")), (2, ("  recompute: false\n",))]
+)
+def test_a_file_of_an_older_schema_is_read(saved: Path, version: int, lacking: tuple[str, ...]) -> None:
+    older = saved.read_text().replace(f"schema_version: {SCHEMA}", f"schema_version: {version}")
+    for field in lacking:
+        assert field in older
+        older = older.replace(field, "")
     saved.write_text(older)
     config = load_config(saved)
-    assert (config.schema_version, config.direction) == (SCHEMA, "forward")
+    assert (config.schema_version, config.direction, config.shape.recompute) == (SCHEMA, "forward", False)
     config.save(saved, SOURCE, BINARY)
     assert "direction: forward" in saved.read_text()
 

@@ -147,8 +147,9 @@ def _kernel(
     save: str = "hidden",
     direction: Direction = "forward",
     order: tuple[str, ...] | None = None,
+    recompute: bool = False,
 ) -> Kernel:
-    shape = Shape(4, 5, 2, 16, "float16", save)
+    shape = Shape(4, 5, 2, 16, "float16", save, recompute)
     definition = load_cell(cell) if isinstance(cell, str) else cell
     return runtime.KERNELS[direction](
         b"",
@@ -162,8 +163,8 @@ def _kernel(
 
 def _inputs(kernel: Kernel, batch: int = 4, seq: int = 5) -> list[Any]:
     """The inputs that may not be null, in order."""
-    arguments = kernel.arguments(replace(kernel.shape, batch=batch, seq=seq))
-    return [np.zeros(argument.shape, np.float16) for argument in arguments.inputs if not argument.optional]
+    inputs = kernel.arguments(replace(kernel.shape, batch=batch, seq=seq)).inputs
+    return [np.zeros(argument.shape, np.float16) for argument in inputs if not (argument.optional or argument.empty)]
 
 
 def test_a_call_hands_over_addresses_in_the_order_of_the_contract(launches: list[tuple[Any, ...]]) -> None:
@@ -294,19 +295,37 @@ def test_a_wrong_array_of_a_backward_call_is_named(
     assert not launches
 
 
+def test_a_kernel_that_computes_gates_again_takes_what_they_come_from(launches: list[tuple[Any, ...]]) -> None:
+    kernel = _kernel("gru", "states", "backward", recompute=True)
+    wx, r, b, states, d_states = _inputs(kernel)
+    kernel(r, None, states, None, d_states, wx=wx, b=b)
+    found = dict(zip(BACKWARD_ARGUMENTS, launches[0][2:], strict=True))
+    assert (found["wx"], found["b"], found["gates"]) == (wx.ctypes.data, b.ctypes.data, 0)
+    with pytest.raises(LaunchError, match=r"b is missing: it must be a float16 array \[4, 2, 16\]"):
+        kernel(r, None, states, None, d_states, wx=wx)
+    with pytest.raises(LaunchError, match=r"gates must be .*\[0, 4, 5, 2, 16\]"):
+        kernel(r, None, states, states, d_states, wx=wx, b=b)
+
+
 def test_a_kernel_of_older_arguments_gets_those(launches: list[tuple[Any, ...]]) -> None:
-    names = ("seq", "states", "r", "gates", "d_states", "d_wx", "d_rest", "d_initial")
+    names = ("seq", "states", "r", "gates", "d_states", "d_wx", "d_rest", "d_initial", "first", "steps")
     kernel = _kernel("lstm", "gates", "backward", names)
     arrays = dict(zip(("states", "r", "gates", "d_states"), _inputs(kernel), strict=True))
     result = kernel(arrays["r"], None, arrays["states"], arrays["gates"], arrays["d_states"])
     pointers = {name: array.ctypes.data for name, array in (arrays | result._asdict()).items() if array is not None}
-    assert list(launches[0][2:]) == [{"seq": 5, "d_rest": 0, **pointers}[name] for name in names]
+    assert list(launches[0][2:]) == [
+        {"seq": 5, "first": 0, "steps": 5, "d_rest": 0, **pointers}[name] for name in names
+    ]
 
 
 def test_a_kernel_says_what_it_takes() -> None:
     for kind, takes, gives in (
         (ForwardKernel, ["wx", "r", "b", "initial"], "(states, last, gates)"),
-        (BackwardKernel, ["r", "initial", "states", "gates", "d_states", "d_last"], "(d_wx, d_rest, d_initial)"),
+        (
+            BackwardKernel,
+            ["r", "initial", "states", "gates", "d_states", "d_last", "wx", "b"],
+            "(d_wx, d_rest, d_initial)",
+        ),
     ):
         assert list(inspect.signature(kind.__call__).parameters) == ["self", *takes, "out", "stream"]
         text = " ".join((kind.__call__.__doc__ or "").split())

@@ -44,6 +44,11 @@ def shape_options(command: Command) -> Command:
                 help="What every step writes: hidden (h, the default forward), states (all of them) or gates (those "
                 "too, the default otherwise). Backward, hidden: gradients come from outside for h alone.",
             ),
+            click.option(
+                "--recompute",
+                is_flag=True,
+                help="The backward kernel computes the gates again instead of reading what the forward kernel saved.",
+            ),
         )
     ):
         command = option(command)
@@ -74,14 +79,17 @@ def make_shape(options: dict[str, Any], direction: str = "forward") -> Shape:
     from kernelgen.errors import ShapeError
     from kernelgen.shape import Shape
 
-    save = options.pop("save")
-    if direction == "both" and save not in (None, "gates"):
+    save, recompute = options.pop("save"), options.pop("recompute")
+    if recompute and direction == "forward":
+        raise ShapeError("--recompute is about the backward kernel; it goes with --direction backward or both")
+    needed = "states" if recompute else "gates"
+    if direction == "both" and save not in (None, needed):
         raise ShapeError(
-            f"--direction both makes a forward kernel that saves gates, for the backward one reads them; --save {save} "
-            "does not go with it. Leave it out, or tune the directions one by one."
+            f"--direction both makes a forward kernel that saves {needed}, for the backward one reads them; --save "
+            f"{save} does not go with it. Leave it out, or tune the directions one by one."
         )
     sizes = {name: options.pop(name) for name in ("batch", "seq", "heads", "head_dim", "dtype")}
-    return Shape(**sizes, save=save or ("hidden" if direction == "forward" else "gates"))
+    return Shape(**sizes, save=save or ("hidden" if direction == "forward" else needed), recompute=recompute)
 
 
 def json_option(command: Command) -> Command:

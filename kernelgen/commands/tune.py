@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ best is validated in the emulator. Writes FILE.yaml with the source (.cu) and th
 trial is kept; a second run goes on where this one ended. Ctrl-C ends the search and writes the best so far.
 
 For training, --direction both tunes the forward kernel that saves gates, into FILE.yaml, and then the backward kernel
-that reads them, into FILE_backward.yaml, each with the whole budget.
+that reads them, into FILE_backward.yaml, each with the whole budget. With --recompute no gates are saved.
 
 \b
 Examples:
@@ -86,7 +87,7 @@ def command(
         with progress_bar() as bar:
             result = tune(
                 loaded,
-                shape,
+                replace(shape, recompute=shape.recompute and each == "backward"),
                 gpu,
                 direction=each,
                 budget=BUDGET_SECONDS if budget is None else budget,

@@ -25,7 +25,8 @@ def kernel_source(cell: Cell, shape: Shape, arch: str, tiling: Tiling, direction
     sizes = f"{shape.heads} heads of {shape.head_dim} units, {shape.dtype}"
     if backward:
         known = known_states(cell, shape)
-        mode, what = str(known), f"gradients of {known} of {len(cell.states)} states"
+        source = "computed" if shape.recompute else "saved"
+        mode, what = f"{known}, Gates::{source}", f"gradients of {known} of {len(cell.states)} states, gates {source}"
     else:
         mode, what = f"Save::{shape.save}", f"saves {shape.save}"
     arguments = arguments_of(cell, shape, direction)

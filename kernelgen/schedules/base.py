@@ -35,7 +35,9 @@ batch, seq: int32. All arrays are C-contiguous and of the shape's dtype.
 BACKWARD_ENTRY = "tilesmith_backward"
 
 BACKWARD_ARGUMENTS = (
+    "wx",
     "r",
+    "b",
     "initial",
     "states",
     "others",
@@ -47,16 +49,13 @@ BACKWARD_ARGUMENTS = (
     "d_initial",
     "batch",
     "seq",
-    "first",
-    "steps",
 )
 """The arguments of every backward kernel, in order; d_ marks the gradient of what follows it. r, initial as forward;
-states, others and gates as a forward kernel saved them. first, steps: the kernel runs the steps first ..
-first + steps - 1 of the seq steps; gates [G, B, steps, H, D] and d_last are those of these steps, d_initial is of the
-states before them, all other arrays are of the whole sequence. (A whole pass: first 0, steps seq.) d_states
-[K, B, T, H, D], K = 1 (h) where the shape saves "hidden", else S; d_last [S, B, H, D] or null for zeros. Outputs: d_wx
-[B, T, G_in, H, D], d_rest [G - G_in, B, T, H, D] of the gates without an input (null where there is none), d_initial
-[S, B, H, D]. The gradients of R and b are one product and one sum over all steps of the gates' gradients.
+states, others and gates as a forward kernel saved them; wx and b as forward where the shape says recompute, and then
+gates is null, else wx and b are. d_states [K, B, T, H, D], K = 1 (h) where the shape saves "hidden", else S; d_last
+[S, B, H, D] or null for zeros. Outputs: d_wx [B, T, G_in, H, D], d_rest [G - G_in, B, T, H, D] of the gates without an
+input (null where there is none), d_initial [S, B, H, D]. The gradients of R and b are one product and one sum over all
+steps of the gates' gradients.
 """
 
 Direction = Literal["forward", "backward"]

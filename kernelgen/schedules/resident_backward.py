@@ -29,11 +29,15 @@ UNITS = 16
 
 @dataclass(frozen=True)
 class Sizes:
-    """The sizes of cuda/resident_backward.cuh. groups, warps, planes: plain integers; the others follow the tile
-    variables."""
+    """The sizes of cuda/resident_backward.cuh. Plain integers down to planes; the others follow the tile variables.
+
+    groups: of R transposed. gates_again: how many gates have a product that is computed again. planes: of a stage of
+    the ring.
+    """
 
     warps: int
     groups: int
+    gates_again: int
     planes: int
     columns: Int
     column_tiles: Int
@@ -49,18 +53,24 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Int]) -> Sizes:
     gates, recurrent = len(cell.gates), len(cell.recurrent_gates)
     rows, warps = v["batch_tile"], -(-shape.head_dim // UNITS)
     padded = warps * UNITS
-    groups = _groups(cell, shape)
-    planes = len(code.gates) + len(code.states) + known_states(cell, shape)
-    row = (padded // CHUNK * 2 + 1) * CHUNK
+    groups, again = _groups(cell, shape), _gates_again(cell, shape)
+    gates_read = {*code.gates} & {*cell.input_gates} if shape.recompute else code.gates
+    states_read = {*code.states, 0} if again else code.states
+    planes = len(gates_read) + len(states_read) + known_states(cell, shape)
+    columns_again = 32 * _groups_again(cell, shape)
+    row = (max(padded, columns_again) // CHUNK * 2 + 1) * CHUNK
     buffers = 2 * (4 * groups * rows * CHUNK + (gates - recurrent) * rows * row)
     ring = maximum(v["prefetch"] * planes * rows * row, warps * 32 * CHUNK)
     weights = warps * (groups - v["register_groups"]) * 2 * 32 * CHUNK
+    if again:
+        weights = weights + warps * (columns_again // 32 - v["gate_groups"]) * again * 2 * 32 * CHUNK
     vectors = rows * (shape.head_dim // vector_width(shape.head_dim))
     columns = minimum(rows // 4, 2)
     column_tiles = cdiv(rows, 8)
     return Sizes(
         warps=warps,
         groups=groups,
+        gates_again=again,
         planes=planes,
         columns=columns,
         column_tiles=column_tiles,
@@ -76,6 +86,16 @@ def _groups(cell: Cell, shape: Shape) -> int:
     return -(-len(cell.recurrent_gates) * -(-shape.head_dim // UNITS) * UNITS // 32)
 
 
+def _gates_again(cell: Cell, shape: Shape) -> int:
+    """How many gates have a recurrent product that is computed again."""
+    return len({*derive(cell).gates} & {*cell.recurrent_gates}) if shape.recompute else 0
+
+
+def _groups_again(cell: Cell, shape: Shape) -> int:
+    """Groups of 32 columns of R, for the gates that are computed again."""
+    return -(-shape.head_dim // 32) if _gates_again(cell, shape) else 0
+
+
 class ResidentBackward(BatchTiled):
     """See the module."""
 
@@ -85,13 +105,16 @@ class ResidentBackward(BatchTiled):
 
     def variables(self, problem: Problem, cell: Cell, shape: Shape) -> Mapping[str, Int]:
         """Declare the tile variables, in the order of the template's fields."""
-        groups = _groups(cell, shape)
-        return {
+        groups, again = _groups(cell, shape), _groups_again(cell, shape)
+        variables = {
             "batch_tile": problem.variable("batch_tile", BATCH_TILES),
             "register_groups": problem.variable("register_groups", range(0, groups + 1)),
             "chains": problem.variable("chains", [chains for chains in (1, 2, 4, 8) if chains <= 2 * groups]),
             "prefetch": problem.variable("prefetch", PREFETCH),
         }
+        if again:
+            variables["gate_groups"] = problem.variable("gate_groups", range(0, again + 1))
+        return variables
 
     def sizes(self, cell: Cell, shape: Shape, v: Mapping[str, Int]) -> Sizes:
         """The sizes of cuda/resident_backward.cuh."""
@@ -102,12 +125,15 @@ class ResidentBackward(BatchTiled):
 
     def counts(self, cell: Cell, shape: Shape, v: Mapping[str, Int], s: Sizes) -> BackwardCounts:
         """What lives in a thread's registers, for the register model."""
+        groups_again, kept = _groups_again(cell, shape), v.get("gate_groups", 0)
         return BackwardCounts(
-            weights=v["register_groups"] * 8,
-            fragments=s.groups,
-            loading=minimum(s.groups - v["register_groups"], 1),
+            weights=(v["register_groups"] + kept * s.gates_again) * 8,
+            fragments=s.groups + groups_again * s.gates_again,
+            loading=minimum(s.groups - v["register_groups"], 1) + minimum(groups_again - kept, 1),
             more_chains=(v["chains"] - 1) * s.column_tiles * 4,
-            hidden=4 * s.column_tiles * s.groups,
+            hidden=4 * s.column_tiles * (s.groups + groups_again),
+            sums=4 * s.column_tiles * s.gates_again,
+            bias=2 * len({*derive(cell).gates} & {*cell.bias_gates}) if shape.recompute else 0,
             states=s.elements * len(cell.states),
             inputs=2 * s.column_tiles * cdiv(s.planes, 3 - s.columns),
             ready=s.elements * (backward_cost(cell).ready + known_states(cell, shape)),
@@ -121,12 +147,14 @@ class ResidentBackward(BatchTiled):
     def work(self, cell: Cell, shape: Shape, v: Mapping[str, int], s: Sizes) -> StepWork:
         """What a block does in one step, for the cost model."""
         cost = backward_cost(cell)
-        reading = s.groups * s.column_tiles * 512 // (3 - s.columns) + (s.groups - v["register_groups"]) * 1024
+        groups_again = _groups_again(cell, shape)
+        loaded = s.groups - v["register_groups"] + (groups_again - v.get("gate_groups", 0)) * s.gates_again
+        reading = (s.groups + groups_again) * s.column_tiles * 512 // (3 - s.columns) + loaded * 1024
         values = shape.batch * shape.heads * shape.head_dim * (s.planes + len(cell.gates))
         return StepWork(
             warps=s.warps,
             owners=s.warps,
-            matrix=s.column_tiles * 2 * s.groups,
+            matrix=s.column_tiles * 2 * (s.groups + groups_again * s.gates_again),
             matrix_chain=max(1.0, 2 * s.groups / v["chains"]),
             shared_bytes=s.warps * reading,
             special=s.elements * cost.special,

@@ -1,0 +1,68 @@
+// The gates' sums of a step that has long been run, computed again from the h before it: R times h on the tensor cores,
+// and the biases; the inputs are added by whoever reads them. Nothing of a backward pass has to be waited for, so that
+// this product runs beside the one on its critical path.
+#pragma once
+
+#include "lane_elements.cuh"
+#include "recurrence.cuh"
+#include "stationary_matrix.cuh"
+
+namespace tilesmith {
+
+/// A warp's part, of 16 units: the product has a tile of 16 rows for each gate that the backward step reads and that has
+/// a recurrent product, so that a gate's value ends in the lane that owns the unit. `register_groups`: groups of 32
+/// columns of R that stay in registers, the others lie in shared memory.
+template <class Cell, class Type, FixedShape shape, int rows, int register_groups>
+struct GateSums {
+    static constexpr int D = shape.head_dim;
+    static constexpr int units = 16;
+    static constexpr unsigned products = Cell::backward_gates & Cell::recurrent;
+    static constexpr int groups = products != 0 ? ceil_div(D, 32) : 0;
+    static constexpr int padded_k = 32 * groups;  // units of h that the product reads; those past D must be finite
+
+    using Elements = LaneElements<shape, units, rows>;
+    using Matrix = StationaryMatrix<Type, maximum(1, count_bits(products)), groups, register_groups, rows, 1>;
+    using Sums = typename Matrix::Sums;
+    static constexpr int shared_bytes = Matrix::shared_bytes;  // per warp
+
+    Matrix weights;
+    float bias[Cell::gates][Elements::octets];
+
+    /// Load R and the biases. `at`: this warp's shared memory.
+    TILESMITH_DEVICE void load(const BackwardArguments& in, SharedAddress at, int lane, const Elements& own) {
+        weights.load(at, lane, [&](int tile, int group, int upper) {
+            const int k = 32 * group + 8 * own.j;
+            const bool valid = own.unit(upper) < D;
+            const long long gate = rank_among(Cell::recurrent, nth_bit(products, tile));
+            const long long row = (gate * shape.heads + own.head) * D + (valid ? own.unit(upper) : 0);
+            return load_row_of_8<vector_width(D)>(in.r + row * D + (valid ? k : 0), valid ? D - k : 0);
+        });
+#pragma unroll
+        for (int gate = 0; gate < Cell::gates; ++gate)
+#pragma unroll
+            for (int octet = 0; octet < Elements::octets; ++octet) {
+                bias[gate][octet] = 0.0f;
+                if (has(Cell::backward_gates & Cell::bias, gate) && own.unit(octet) < D)
+                    bias[gate][octet] = to_float<Type>(
+                        load_global_16(in.b + (rank_among(Cell::bias, gate) * shape.heads + own.head) * D + own.unit(octet)));
+            }
+    }
+
+    /// Multiply by h, whose sequences are rows of `row_bytes` from `hidden` on.
+    template <int row_bytes>
+    TILESMITH_DEVICE void multiply(Sums& sums, SharedAddress hidden, int lane) const {
+        using Layout = RowLayout<rows, row_bytes>;
+        if constexpr (products != 0)
+            weights.template multiply<Layout>(sums, hidden + Layout::lane_offset(lane), [&](int tile, int upper) {
+                return bias[nth_bit(products, tile)][upper];
+            });
+    }
+
+    /// The sum of a gate without its input.
+    TILESMITH_DEVICE float value(const Sums& sums, int gate, int octet, int column_tile, int column) const {
+        if (!has(products, gate)) return bias[gate][octet];
+        return sums[has(products, gate) ? rank_among(products, gate) : 0][column_tile][2 * octet + column];
+    }
+};
+
+}  // namespace tilesmith
