@@ -53,9 +53,18 @@ struct GateSums {
     TILESMITH_DEVICE void multiply(Sums& sums, SharedAddress hidden, int lane) const {
         using Layout = RowLayout<rows, row_bytes>;
         if constexpr (products != 0)
-            weights.template multiply<Layout>(sums, hidden + Layout::lane_offset(lane), [&](int tile, int upper) {
-                return bias[nth_bit(products, tile)][upper];
-            });
+            weights.template multiply<Layout>(sums, hidden + Layout::lane_offset(lane),
+                                              [&](int tile, int upper) { return tile_bias(tile, upper); });
+    }
+
+    /// The bias of row g (upper = 0) or g + 8 (upper = 1) of a tile. Every index is a constant: the array must stay in
+    /// registers.
+    TILESMITH_DEVICE float tile_bias(int tile, int upper) const {
+        float value = 0.0f;
+#pragma unroll
+        for (int gate = 0; gate < Cell::gates; ++gate)
+            if (has(products, gate) && rank_among(products, gate) == tile) value = bias[gate][upper];
+        return value;
     }
 
     /// The sum of a gate without its input.

@@ -168,14 +168,16 @@ def microseconds_per_step(tiling: Tiling, profile: Profile) -> float:
 def objection(predicted: Resources, reported: Report, profile: Profile, *, strict: bool) -> str:
     """Why a compiled kernel should not be used, in words; empty where nothing speaks against it.
 
-    A kernel that spills is never used. strict: nor is one whose resources miss the prediction so that fewer blocks
-    run together than the model counted on (on a GPU the measurement decides that).
+    A kernel that spills, or keeps arrays in local memory, is never used. strict: nor is one whose resources miss the
+    prediction so that fewer blocks run together than the model counted on (on a GPU the measurement decides that).
     """
     if reported.spills:
         return (
             f"spills {reported.spill_stores} bytes (stores) and {reported.spill_loads} bytes (loads) of registers per "
             f"thread; {predicted.registers} registers were predicted"
         )
+    if reported.local_memory:
+        return f"keeps arrays of {reported.stack} bytes per thread in local memory instead of registers"
     if not strict:
         return ""
     if reported.static_shared_memory:

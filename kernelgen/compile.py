@@ -51,6 +51,11 @@ class Report:
         """Bytes per thread that did not fit in registers, stores and loads together."""
         return self.spill_stores + self.spill_loads
 
+    @property
+    def local_memory(self) -> int:
+        """Bytes per thread outside registers: what was spilled, and arrays that some index keeps from them."""
+        return max(self.stack, self.spills)
+
 
 @dataclass(frozen=True)
 class Binary:

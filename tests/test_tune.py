@@ -45,6 +45,7 @@ def test_spills_and_missed_predictions_are_objections() -> None:
     good = Report(registers=64, stack=0, spill_stores=0, spill_loads=0, static_shared_memory=0, barriers=1)
     assert objection(need, good, profile, strict=True) == ""
     assert "spills 8 bytes" in objection(need, replace(good, spill_stores=8), profile, strict=False)
+    assert "arrays of 64 bytes per thread" in objection(need, replace(good, stack=64), profile, strict=False)
     static = replace(good, static_shared_memory=512)
     assert "10,512 bytes of shared memory, not the predicted 10,000" in objection(need, static, profile, strict=True)
     assert objection(need, static, profile, strict=False) == ""

@@ -95,7 +95,7 @@ def compiled(cell: Cell, shape: Shape, profile: Profile, direction: Direction) -
         if not objection(choice.tiling.resources, binary.report, profile, strict=not proved):
             return choice, binary
         found.append((choice, binary))
-    return min(found, key=lambda pair: pair[1].report.spills > 0)
+    return min(found, key=lambda pair: pair[1].report.local_memory > 0)
 
 
 _Key = tuple[object, ...]
