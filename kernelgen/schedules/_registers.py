@@ -96,12 +96,12 @@ class BackwardCounts:
     writes: Int
 
 
-# Fitted in the same way, to 1,010 compiled tilings of four cells, half of which compute the gates again: nine in ten
+# Fitted in the same way, to 1,004 compiled tilings of four cells, half of which compute the gates again: nine in ten
 # within 15 %.
 BACKWARD_COEFFICIENTS: Coefficients = {
-    "sm_80": (161, (19, 0, 78, 8, 8, 4, 0, 0, 35, 2, 0, 21, 115, 77, 133)),
-    "sm_89": (155, (18, 16, 152, 3, 5, 2, 2, 0, 36, 0, 0, 21, 73, 82, 132)),
-    "sm_90a": (120, (19, 0, 132, 12, 6, 4, 3, 0, 31, 0, 0, 22, 21, 108, 145)),
-    "sm_100a": (275, (22, 0, 137, 7, 4, 0, 0, 0, 40, 0, 5, 14, 0, 75, 87)),
-    "sm_120": (312, (20, 0, 99, 6, 6, 0, 6, 0, 41, 4, 0, 11, 31, 51, 119)),
+    "sm_80": (185, (18, 0, 59, 8, 10, 2, 31, 0, 26, 4, 0, 22, 108, 68, 126)),
+    "sm_89": (160, (18, 0, 157, 3, 7, 1, 37, 0, 26, 5, 0, 24, 69, 71, 124)),
+    "sm_90a": (138, (17, 0, 128, 13, 7, 4, 38, 0, 22, 0, 0, 26, 54, 118, 111)),
+    "sm_100a": (267, (21, 0, 145, 8, 4, 0, 21, 0, 36, 0, 6, 16, 0, 73, 82)),
+    "sm_120": (342, (17, 0, 61, 8, 8, 0, 27, 0, 31, 5, 0, 16, 28, 43, 116)),
 }
