@@ -7,7 +7,7 @@ here touches the driver before a function is called.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -189,6 +189,23 @@ def current(index: int) -> Iterator[Any]:
         yield driver
     finally:
         driver.cuCtxPopCurrent()
+
+
+def selected(index: int) -> AbstractContextManager[Any]:
+    """Make GPU ``index`` current within the block, as ``current`` does, with little to do where it is already.
+
+    A thread that has no current GPU keeps this one, as it does from its first launch through CUDA's runtime.
+    """
+    driver, wanted = require_driver(), primary_context(index)
+    found = int(checked(driver.cuCtxGetCurrent(), "asking for the current GPU"))
+    if found and found != int(wanted):
+        return current(index)
+    if not found:
+        checked(driver.cuCtxSetCurrent(wanted), f"selecting GPU {index}")
+    return _SELECTED
+
+
+_SELECTED = nullcontext()
 
 
 class DeviceBuffer:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from kernelgen import gpu
 from kernelgen import reference as numpy_reference
 from kernelgen.cells import load_cell
 from kernelgen.cells.language import Cell
@@ -66,7 +67,7 @@ class EmulatedKernel:
     launch: Launch
     parts: int = 1
 
-    def run(self, arguments: Mapping[str, Tensor | int | None]) -> None:
+    def run(self, arguments: Mapping[str, Tensor | np.int32 | None]) -> None:
         arrays = {name: self._array(value) for name, value in arguments.items()}
         written = [name for name in OUTPUTS[self.kind] if arrays[name] is not None]
         earlier = {name: arrays[name].copy() for name in written}
@@ -80,9 +81,9 @@ class EmulatedKernel:
                 arrays[name][index] = earlier[name][index]
         self.engine.ran.append((self.kind, self.shape.save))
 
-    def _array(self, value: Tensor | int | None) -> Any:
+    def _array(self, value: Tensor | np.int32 | None) -> Any:
         if not isinstance(value, Tensor):
-            return value
+            return None if value is None else int(value)
         if value.dtype is torch.float32:
             return value.numpy()
         return value.detach().view(torch.int16).numpy().view(numpy_dtype(self.shape.dtype))
@@ -237,12 +238,12 @@ def test_a_tuned_configuration_comes_first(tuned: Path, tmp_path: Path, monkeypa
         found = candidates(cell, shape, profile, "forward")
     assert found[0].tuned == tuned
     assert found[1].tuned is None
-    for other, gpu, direction in [
+    for other, profile_name, direction in [
         (Shape(3, 64, 1, 16), "h200", "forward"),
         (Shape(2, 64, 1, 16), "a100-40gb", "forward"),
         (Shape(2, 64, 1, 16), "h200", "backward"),
     ]:
-        assert candidates(cell, other, load_profile(gpu), direction)[0].tuned is None
+        assert candidates(cell, other, load_profile(profile_name), direction)[0].tuned is None
 
 
 @pytest.mark.compiled
@@ -269,17 +270,49 @@ def test_the_engine_of_cuda_tensors_hands_over_addresses_in_order(monkeypatch: p
         return Loaded(kernel, ("r", "initial", "states", "batch", "seq"), launch, device)  # type: ignore[arg-type]
 
     monkeypatch.setattr(engine, "_load", load)
-    monkeypatch.setattr("kernelgen.gpu.current", lambda index: nullcontext())
-    monkeypatch.setattr("torch.cuda.current_stream", lambda device: SimpleNamespace(cuda_stream=7))
-    monkeypatch.setattr("kernelgen.launcher.stream_of", lambda handle: f"stream {handle}")
-    r, states = torch.zeros(1), torch.zeros(1)
-    arguments: dict[str, Tensor | int | None] = {"initial": None, "states": states, "r": r, "seq": 5, "batch": 2}
+    monkeypatch.setattr("kernelgen.gpu.selected", lambda index: nullcontext())
+    monkeypatch.setattr("torch._C._cuda_getCurrentRawStream", lambda device: 7, raising=False)
+    monkeypatch.setattr("kernelgen.torch.device.stream_of", lambda handle: f"stream {handle}")
+    r, states, batch, seq = torch.zeros(1), torch.zeros(1), np.int32(2), np.int32(5)
+    arguments: dict[str, Tensor | np.int32 | None] = {
+        "initial": None,
+        "states": states,
+        "r": r,
+        "seq": seq,
+        "batch": batch,
+    }
     cell = load_cell("elman")
     for shape in (Shape(2, 5, 1, 4), Shape(2, 9, 1, 4), Shape(3, 9, 1, 4)):
         engine.kernel(cell, shape, "forward", 0).run(arguments)
     assert started[0] == ("stream 7", launch, (r.data_ptr(), 0, states.data_ptr(), 2, 5))
     assert isinstance(started[0][2][3], np.int32)
     assert loads == [(2, "forward"), (3, "forward")]
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("before", "calls"),
+    [
+        (0, ["set 2"]),  # no GPU yet
+        (2, []),
+        (1, ["push 2", "pop"]),
+    ],
+)
+def test_a_gpu_is_selected_only_where_it_is_not_current(
+    monkeypatch: pytest.MonkeyPatch, before: int, calls: list[str]
+) -> None:
+    done, status = [], SimpleNamespace(value=0)
+    driver = SimpleNamespace(
+        cuCtxGetCurrent=lambda: (status, before),
+        cuCtxSetCurrent=lambda context: done.append(f"set {context}") or (status,),
+        cuCtxPushCurrent=lambda context: done.append(f"push {context}") or (status,),
+        cuCtxPopCurrent=lambda: done.append("pop"),
+    )
+    monkeypatch.setattr(gpu, "require_driver", lambda: driver)
+    monkeypatch.setattr(gpu, "primary_context", lambda index: index)
+    with gpu.selected(2):
+        assert "pop" not in done
+    assert done == calls
 
 
 @pytest.mark.unit

@@ -7,12 +7,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+
+from kernelgen import gpu
 from kernelgen.errors import InfeasibleError
+from kernelgen.launcher import stream_of
 from kernelgen.schedules.base import Launch
 from kernelgen.shape import Shape
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import numpy as np
 
     from kernelgen.cells.language import Cell
     from kernelgen.launcher import DeviceKernel
@@ -29,23 +34,14 @@ class Loaded:
     device: int
     parts: int = 1
 
-    def run(self, arguments: Mapping[str, Tensor | int | None]) -> None:
+    def run(self, arguments: Mapping[str, Tensor | np.int32 | None]) -> None:
         """Queue the kernel on PyTorch's current stream. Raises LaunchError."""
-        import numpy as np
-        import torch
-
-        from kernelgen import gpu
-        from kernelgen.launcher import stream_of
-
         plain: list[Any] = []
         for name in self.arguments:
             value = arguments[name]
-            if value is None:
-                plain.append(0)
-            else:
-                plain.append(np.int32(value) if isinstance(value, int) else value.data_ptr())
-        stream = stream_of(int(torch.cuda.current_stream(self.device).cuda_stream))
-        with gpu.current(self.device):  # a thread of autograd's has no context of its own
+            plain.append(value.data_ptr() if isinstance(value, Tensor) else 0 if value is None else value)
+        stream = stream_of(torch._C._cuda_getCurrentRawStream(self.device))
+        with gpu.selected(self.device):  # a thread of autograd's may have none
             self.kernel.start(stream, self.config, *plain)
 
 
@@ -84,7 +80,6 @@ class DeviceEngine:
         return found
 
     def _load(self, cell: Cell, shape: Shape, kind: Kind, device: int) -> Loaded:
-        from kernelgen import gpu
         from kernelgen.compile import compile_source
         from kernelgen.launcher import DeviceKernel, launch_config
         from kernelgen.parameter_gradients import ParameterGradients

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Hashable, Mapping
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +14,9 @@ from kernelgen.cells.language import Cell
 from kernelgen.errors import InfeasibleError
 from kernelgen.schedules.base import Direction
 from kernelgen.shape import DTYPES, Shape
+from kernelgen.torch import recompute
 from kernelgen.torch.device import DeviceEngine
+from kernelgen.torch.reference import Form
 
 Kind = Direction | Literal["parameters"]
 """A schedule's kernel of that direction, or the one that makes the gradients of R and b."""
@@ -29,13 +30,13 @@ class Kernel(Protocol):
         """How many partial results the kernel of the gradients of R and b leaves; 1 of any other."""
         ...
 
-    def run(self, arguments: Mapping[str, Tensor | int | None]) -> None:
+    def run(self, arguments: Mapping[str, Tensor | np.int32 | None]) -> None:
         """Run it; arguments by the names of FORWARD_ARGUMENTS and BACKWARD_ARGUMENTS of schedules.base, and ARGUMENTS
         of parameter_gradients. Outputs are written in place."""
         ...
 
 
-class Engine(Protocol):
+class Engine(Hashable, Protocol):
     """What runs kernels on the tensors of one type of device."""
 
     def kernel(self, cell: Cell, shape: Shape, kind: Kind, device: int) -> Kernel:
@@ -53,145 +54,189 @@ ALIGNMENT = 16
 """Bytes: kernels read and write vectors of up to that size."""
 
 _warned: set[tuple[Any, ...]] = set()
-_shape = lru_cache(maxsize=4096)(Shape)
 
 
-@dataclass(frozen=True)
-class Saved:
-    """What a forward pass left for the backward one.
+class Forward:
+    """A forward kernel, prepared for tensors of one form.
 
-    states [K, B, T, H, D]: h, or every state; others [S - K, B, T, H, D]: the rest, None where there is none.
-    gates(first, steps): every gate's sum [G, B, steps, H, D] of the steps first .. first + steps - 1. span: how many
-    steps to ask for at a time.
+    wx: the form of Wx. known: how many states to give out, 1 (h) or all. keep: "nothing", "states" (the others too) or
+    "gates" (the others and the gates' sums), for a backward pass. Raises InfeasibleError where there is no kernel.
     """
 
-    r: Tensor
-    initial: Tensor | None
-    states: Tensor
-    others: Tensor | None
-    gates: Callable[[int, int], Tensor]
-    span: int
+    def __init__(self, engine: Engine, cell: Cell, wx: Form, *, known: int, keep: str) -> None:
+        batch, seq, _, heads, dim = wx.shape
+        count, steps = len(cell.states), (batch, seq, heads, dim)
+        apart = known < count and keep != "nothing"
+        save = "gates" if keep == "gates" else "states" if apart or known == count else "hidden"
+        self._kernel = engine.kernel(cell, Shape(*steps, _name(wx), save), "forward", _index(wx))
+        self._states = (known, *steps)
+        self._last = (count, batch, heads, dim)
+        self._others = (count - known, *steps) if apart else None
+        self._gates = (len(cell.gates), *steps) if keep == "gates" else None
+        self._batch, self._seq = np.int32(batch), np.int32(seq)
+
+    def run(
+        self, wx: Tensor, r: Tensor, b: Tensor, initial: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Run it; wx, r, b, initial as of reference.forward.
+
+        Returns states [known, B, T, H, D], last [S, B, H, D], others [S - known, B, T, H, D] and gates
+        [G, B, T, H, D], the last two None where there is none to keep.
+        """
+        states = wx.new_empty(self._states)
+        last = wx.new_empty(self._last)
+        others = None if self._others is None else wx.new_empty(self._others)
+        gates = None if self._gates is None else wx.new_empty(self._gates)
+        self._kernel.run(
+            {
+                "wx": _ready(wx),
+                "r": _ready(r),
+                "b": _ready(b),
+                "initial": _ready(initial),
+                "states": states,
+                "others": others,
+                "last": last,
+                "gates": gates,
+                "batch": self._batch,
+                "seq": self._seq,
+            }
+        )
+        return states, last, others, gates
 
 
-def forward(
-    cell: Cell, wx: Tensor, r: Tensor, b: Tensor, initial: Tensor | None, *, known: int, keep: str
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None] | None:
-    """Run a forward kernel, or return None where there is none; then a warning says why.
+class Backward:
+    """A backward kernel, and that of the gradients of R and b, prepared for states of one form.
 
-    wx, r, b, initial as of reference.forward. known: how many states to give out, 1 (h) or all. keep: "nothing",
-    "states" (the others too) or "gates" (the others and the gates' sums), for a backward pass. Returns states
-    [known, B, T, H, D], last [S, B, H, D], others [S - known, B, T, H, D] and gates [G, B, T, H, D], the last two None
-    where there is none to keep.
+    Raises InfeasibleError where there is no kernel.
     """
-    engine, dtype = ENGINES.get(wx.device.type), _name(wx.dtype)
+
+    def __init__(self, engine: Engine, cell: Cell, states: Form) -> None:
+        known, batch, seq, heads, dim = states.shape
+        dtype, steps = _name(states), (batch, seq, heads, dim)
+        save = "gates" if known == len(cell.states) else "hidden"
+        self._cell = cell
+        self._kernel = engine.kernel(cell, Shape(*steps, dtype, save), "backward", _index(states))
+        self._d_wx = (batch, seq, len(cell.input_gates), heads, dim)
+        self._d_rest = (len(cell.rest_gates), *steps) if cell.rest_gates else None
+        self._d_initial = (len(cell.states), batch, heads, dim)
+        self._batch, self._seq, self._first = np.int32(batch), np.int32(seq), np.int32(0)
+
+        self._parameters = engine.kernel(cell, Shape(*steps, dtype), "parameters", _index(states))
+        self._parts = np.int32(self._parameters.parts)
+        parts = (self._parameters.parts,) if self._parts > 1 else ()
+        self._d_r = (*parts, len(cell.recurrent_gates), heads, dim, dim)
+        self._d_b = (*parts, len(cell.bias_gates), heads, dim)
+
+    def run(
+        self,
+        r: Tensor,
+        initial: Tensor | None,
+        states: Tensor,
+        others: Tensor | None,
+        gates: Tensor | None,
+        wx: Tensor | None,
+        b: Tensor | None,
+        d_states: Tensor | None,
+        d_last: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Run both; see passes.backward."""
+        d_wx = states.new_empty(self._d_wx)
+        d_rest = None if self._d_rest is None else states.new_empty(self._d_rest)
+        d_initial = states.new_empty(self._d_initial)
+        arguments: dict[str, Tensor | np.int32 | None] = {
+            "r": _ready(r),
+            "initial": _ready(initial),
+            "states": _ready(states),
+            "others": _ready(others),
+            "gates": _ready(gates),
+            "d_states": torch.zeros_like(states) if d_states is None else _ready(d_states),
+            "d_last": _ready(d_last),
+            "d_wx": _ready(d_wx),
+            "d_rest": d_rest,
+            "d_initial": d_initial,
+            "batch": self._batch,
+            "seq": self._seq,
+            "first": self._first,
+            "steps": self._seq,
+        }
+        if gates is None:
+            assert wx is not None
+            assert b is not None
+            d_initial = recompute.in_pieces(self._kernel.run, arguments, self._cell, wx, r, b, initial, states[0])
+        else:
+            self._kernel.run(arguments)
+        return d_wx, *self._parameter_gradients(states, d_wx, d_rest, initial), d_initial
+
+    def _parameter_gradients(
+        self, states: Tensor, d_wx: Tensor, d_rest: Tensor | None, initial: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The gradients of R and b: as of parameters.parameter_gradients."""
+        dtype = states.dtype if self._parts == 1 else torch.float32
+        d_r = states.new_empty(self._d_r, dtype=dtype)
+        d_b = states.new_empty(self._d_b, dtype=dtype)
+        self._parameters.run(
+            {
+                "d_wx": _ready(d_wx),
+                "d_rest": d_rest,
+                "hidden": _ready(states[0]),
+                "initial": None if initial is None else _ready(initial[0]),
+                "d_r": d_r,
+                "d_b": _ready(d_b),
+                "batch": self._batch,
+                "seq": self._seq,
+                "parts": self._parts,
+            }
+        )
+        return (d_r, d_b) if self._parts == 1 else (d_r.sum(0).to(states.dtype), d_b.sum(0).to(states.dtype))
+
+
+def forward(engine: Engine | None, cell: Cell, wx: Form, *, known: int, keep: str) -> Forward | None:
+    """A forward pass by a kernel (see Forward), or None where there is none; then a warning says why, but not where the
+    type of device has no engine."""
     if engine is None:
         return None
-    batch, seq, _, heads, dim = wx.shape
-    if dtype not in DTYPES:
-        _warn(cell, (heads, dim, dtype), f"kernels compute in {' or '.join(DTYPES)}, not in {dtype}.")
+    case = (*wx.shape[3:], _name(wx))
+    if _name(wx) not in DTYPES:
+        _warn(cell, case, f"kernels compute in {' or '.join(DTYPES)}, not in {_name(wx)}.")
         return None
-    count = len(cell.states)
-    apart = known < count and keep != "nothing"
-    save = "gates" if keep == "gates" else "states" if apart or known == count else "hidden"
-    states = wx.new_empty((known, batch, seq, heads, dim))
-    others = wx.new_empty((count - known, batch, seq, heads, dim)) if apart else None
-    last = wx.new_empty((count, batch, heads, dim))
-    gates = wx.new_empty((len(cell.gates), batch, seq, heads, dim)) if keep == "gates" else None
-    arguments = {"wx": _ready(wx), "r": _ready(r), "b": _ready(b), "initial": _ready(initial)}
-    outputs = {"states": states, "others": others, "last": last, "gates": gates, "batch": batch, "seq": seq}
     try:
-        kernel = engine.kernel(cell, _shape(batch, seq, heads, dim, dtype, save), "forward", wx.get_device())
-        kernel.run(arguments | outputs)
+        return Forward(engine, cell, wx, known=known, keep=keep)
     except InfeasibleError as error:
-        _warn(cell, (heads, dim, dtype), str(error))
+        _warn(cell, case, str(error))
         return None
-    return states, last, others, gates
 
 
-def backward(
-    cell: Cell, saved: Saved, d_states: Tensor | None, d_last: Tensor | None
-) -> tuple[Tensor, Tensor | None, Tensor] | None:
-    """Run a backward kernel, or return None where there is none; then a warning says why.
-
-    d_states [K, B, T, H, D], as many as saved.states, and d_last [S, B, H, D]: the gradients of states and last, None
-    for zeros. Returns the gradients of wx [B, T, G_in, H, D], of the sums of the gates without an input
-    [G - G_in, B, T, H, D] (None where every gate has one) and of the initial states [S, B, H, D].
-    """
-    states = saved.states
-    engine, dtype = ENGINES.get(states.device.type), _name(states.dtype)
-    if engine is None or dtype not in DTYPES:  # the forward pass has warned of the dtype
+def backward(engine: Engine | None, cell: Cell, states: Form) -> Backward | None:
+    """A backward pass by kernels (see Backward), or None where there is none; then a warning says why, but not of what
+    the forward pass has warned of."""
+    if engine is None or _name(states) not in DTYPES:
         return None
-    known, batch, seq, heads, dim = states.shape
-    shape = _shape(batch, seq, heads, dim, dtype, "gates" if known == len(cell.states) else "hidden")
-    inputs, rest = len(cell.input_gates), len(cell.rest_gates)
-    d_wx = states.new_empty((batch, seq, inputs, heads, dim))
-    d_rest = states.new_empty((rest, batch, seq, heads, dim)) if rest else None
-    arguments: dict[str, Tensor | int | None] = {
-        "r": _ready(saved.r),
-        "initial": _ready(saved.initial),
-        "states": _ready(states),
-        "others": _ready(saved.others),
-        "d_states": torch.zeros_like(states) if d_states is None else _ready(d_states),
-        "d_wx": d_wx if inputs else None,
-        "d_rest": d_rest,
-        "batch": batch,
-        "seq": seq,
-    }
-    carried = _ready(d_last)
     try:
-        kernel = engine.kernel(cell, shape, "backward", states.get_device())
+        return Backward(engine, cell, states)
     except InfeasibleError as error:
-        _warn(cell, (heads, dim, dtype, "backward"), str(error))
+        _warn(cell, (*states.shape[3:], _name(states), "backward"), str(error))
         return None
-    for end in range(seq, 0, -saved.span):
-        first = max(0, end - saved.span)
-        before = states.new_empty((len(cell.states), batch, heads, dim))
-        piece = {"gates": _ready(saved.gates(first, end - first)), "first": first, "steps": end - first}
-        kernel.run(arguments | piece | {"d_last": carried, "d_initial": before})
-        del piece  # before the next one takes memory
-        carried = before
-    assert carried is not None
-    return d_wx, d_rest, carried
-
-
-def parameter_gradients(
-    cell: Cell, d_wx: Tensor, d_rest: Tensor | None, initial: Tensor | None, hidden: Tensor
-) -> tuple[Tensor, Tensor] | None:
-    """The gradients of R and b by a kernel: as of parameters.parameter_gradients; None where there is none."""
-    engine, dtype = ENGINES.get(hidden.device.type), _name(hidden.dtype)
-    if engine is None or dtype not in DTYPES:
-        return None
-    batch, seq, heads, dim = hidden.shape
-    kernel = engine.kernel(cell, _shape(batch, seq, heads, dim, dtype), "parameters", hidden.get_device())
-    parts = kernel.parts
-    kind, sizes = (hidden.dtype, ()) if parts == 1 else (torch.float32, (parts,))
-    d_r = hidden.new_empty((*sizes, len(cell.recurrent_gates), heads, dim, dim), dtype=kind)
-    d_b = hidden.new_empty((*sizes, len(cell.bias_gates), heads, dim), dtype=kind)
-    arguments = {
-        "d_wx": _ready(d_wx),
-        "d_rest": _ready(d_rest),
-        "hidden": _ready(hidden),
-        "initial": None if initial is None else _ready(initial[0]),
-        "d_r": d_r,
-        "d_b": d_b if cell.bias_gates else None,
-        "batch": batch,
-        "seq": seq,
-        "parts": parts,
-    }
-    kernel.run(arguments)
-    return (d_r, d_b) if parts == 1 else (d_r.sum(0).to(hidden.dtype), d_b.sum(0).to(hidden.dtype))
 
 
 def _ready(tensor: Tensor | None) -> Tensor | None:
     """The tensor as a kernel can read it: in C order, from an address that vectors may start at; None if empty."""
-    if tensor is None or tensor.numel() == 0:
+    if tensor is None:
         return None
     tensor = tensor.contiguous()
-    return tensor.clone() if tensor.data_ptr() % ALIGNMENT else tensor
+    address = tensor.data_ptr()  # 0 where there are no elements
+    if not address:
+        return None
+    return tensor.clone() if address % ALIGNMENT else tensor
 
 
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+def _name(form: Form) -> str:
+    """The name of its dtype."""
+    return str(form.dtype).removeprefix("torch.")
+
+
+def _index(form: Form) -> int:
+    """The index of its device, -1 for the CPU."""
+    return -1 if form.device.index is None else form.device.index
 
 
 def _warn(cell: Cell, case: tuple[Any, ...], reason: str) -> None:

@@ -1,13 +1,12 @@
 """rnn: the recurrence of any cell as a PyTorch operator, with autograd, autocast and torch.compile.
 
 Two operators are registered when this module is imported, tilesmith::rnn_forward and tilesmith::rnn_backward. Both
-run kernels where there are any for the tensors' device and dtype (kernels.py), else the reference (reference.py).
+run what passes.py finds for their tensors: kernels, or the reference where there are none.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from types import NoneType
 from typing import Any, Literal
 
 import torch
@@ -15,8 +14,7 @@ from torch import Tensor
 
 from kernelgen.cells.language import Cell
 from kernelgen.errors import ConfigError, TilesmithError, near_names
-from kernelgen.torch import kernels, recompute, reference
-from kernelgen.torch.parameters import parameter_gradients
+from kernelgen.torch import passes, reference
 from kernelgen.torch.registry import cell_of, differentiated, register
 
 __all__ = ["DoubleBackwardError", "rnn", "step"]
@@ -70,7 +68,7 @@ def rnn(
     keep = "nothing" if not (torch.is_grad_enabled() and learning) else "states" if recompute else "gates"
     key = cell if isinstance(cell, str) else register(cell)
     run: Any = _Eager.apply if _plain(wx, r, b, states) else _forward
-    every, last, _, _ = run(wx, r, b, states, key, returns == "hidden", keep, recurrent_cut, recurrent_clip)
+    every, last, *_ = run(wx, r, b, states, key, returns == "hidden", keep, recurrent_cut, recurrent_clip)
     return every, last
 
 
@@ -83,27 +81,10 @@ def step(wx: Tensor, r: Tensor, b: Tensor, states: Tensor | None = None, cell: s
 
 
 def _run_forward(
-    wx: Tensor,
-    r: Tensor,
-    b: Tensor,
-    initial: Tensor | None,
-    cell: str,
-    hidden: bool,
-    keep: str,
-    *gradient: Any,
+    wx: Tensor, r: Tensor, b: Tensor, initial: Tensor | None, *options: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The forward operator: states [K, B, T, H, D], last, the other states [S - K, B, T, H, D] and the gates
-    [G, B, T, H, D], the last two with no elements if not kept."""
-    definition = _checked(wx, r, b, initial, cell, *gradient)
-    known = 1 if hidden else len(definition.states)
-    result = kernels.forward(definition, wx, r, b, initial, known=known, keep=keep)
-    if result is None:
-        with _exactly(wx.device.type):
-            every, last, gates = reference.forward(definition, wx, r, b, initial, keep_gates=keep == "gates")
-        apart = known < len(definition.states)
-        others = every[known:].clone() if apart and keep != "nothing" else None
-        result = every[:known].clone() if apart else every, last, others, gates
-    states, last, *kept = result
+    """The forward operator: as passes.forward, but what is not kept has no elements."""
+    states, last, *kept = passes.forward(wx, r, b, initial, *options)
     others, gates = (wx.new_empty((0,)) if tensor is None else tensor for tensor in kept)
     return states, last, others, gates
 
@@ -119,7 +100,8 @@ def _fake_forward(
     *gradient: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The forward operator's shapes alone."""
-    definition = _checked(wx, r, b, initial, cell, *gradient)
+    definition = differentiated(cell, *gradient)
+    reference.check_tensors(definition, wx, r, b, initial)
     batch, seq, _, heads, dim = wx.shape
     states, gates = len(definition.states), len(definition.gates)
     known = 1 if hidden else states
@@ -131,24 +113,21 @@ def _fake_forward(
     )
 
 
-def _checked(wx: Tensor, r: Tensor, b: Tensor, initial: Tensor | None, cell: str, *gradient: Any) -> Cell:
-    """The cell, after checking everything that belongs to it. gradient: recurrent_cut and recurrent_clip, as the
-    operators take them last."""
-    definition = differentiated(cell, *gradient)
-    reference.check(definition, wx, r, b, initial)
-    return definition
-
-
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
-    """What the forward operator leaves for the backward one: R, the states, and the gates or what they come from."""
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:
+    """What a forward pass leaves for the backward one: R, the states, and the gates or what they come from."""
     wx, r, b, initial, cell, _, keep, *gradient = inputs
     states, _, others, gates = output
     ctx.options = (cell, *gradient)
-    ctx.keep = keep
-    ctx.mark_non_differentiable(others, gates)
     ctx.set_materialize_grads(False)
     again = (None, wx, b) if keep == "states" else (gates, None, None)
     ctx.save_for_backward(r, initial, states, others, *again)
+
+
+def _set_up(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
+    """What the forward operator leaves for the backward one."""
+    ctx.keep = inputs[6]
+    ctx.mark_non_differentiable(*output[2:])
+    _keep(ctx, inputs, output)
 
 
 def _differentiate(
@@ -157,80 +136,11 @@ def _differentiate(
     """The forward operator's gradients: of wx, r, b and the initial states."""
     if ctx.keep == "nothing":
         raise TilesmithError("tilesmith::rnn_forward kept nothing, so it has no gradient; call it through rnn()")
-    saved = ctx.saved_tensors
-    # With gradients enabled somebody wants a second derivative, which the operator refuses.
-    run: Any = _run_backward if _plain(*saved) and not torch.is_grad_enabled() else _backward
-    d_wx, d_r, d_b, d_initial = run(*saved, d_states, d_last, *ctx.options)
-    return d_wx, d_r, d_b, None if saved[1] is None else d_initial, None, None, None, None, None
-
-
-def _run_backward(
-    r: Tensor,
-    initial: Tensor | None,
-    states: Tensor,
-    others: Tensor,
-    gates: Tensor | None,
-    wx: Tensor | None,
-    b: Tensor | None,
-    d_states: Tensor | None,
-    d_last: Tensor | None,
-    cell: str,
-    *gradient: Any,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The backward operator: the gradients of wx, r, b and the initial states. gates, or wx and b to compute them."""
-    definition = differentiated(cell, *gradient)
-    with _exactly(states.device.type):
-        saved = _saved(definition, r, initial, states, others, gates, wx, b)
-        d_wx, d_rest, d_initial = kernels.backward(definition, saved, d_states, d_last) or _by_reference(
-            definition, saved, d_states, d_last
-        )
-        made = (definition, d_wx, d_rest, initial, states[0])
-        d_r, d_b = kernels.parameter_gradients(*made) or parameter_gradients(*made)
-    return d_wx, d_r, d_b, d_initial
-
-
-def _exactly(device: str) -> AbstractContextManager[Any]:
-    """Without autocast: the dtype of every product is that of its tensors."""
-    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
-
-
-def _saved(
-    cell: Cell,
-    r: Tensor,
-    initial: Tensor | None,
-    states: Tensor,
-    others: Tensor,
-    gates: Tensor | None,
-    wx: Tensor | None,
-    b: Tensor | None,
-) -> kernels.Saved:
-    """What the forward operator left, with the gates' sums as they were kept or to be computed again."""
-    seq, rest = states.shape[2], others if others.numel() else None
-    if gates is not None:
-        kept = gates
-        return kernels.Saved(r, initial, states, rest, lambda first, steps: kept[:, :, first : first + steps], seq)
-    assert wx is not None
-    assert b is not None
-    again = partial(recompute.gate_sums, cell, wx, r, b, initial, states[0])
-    return kernels.Saved(r, initial, states, rest, again, recompute.span(cell, seq))
-
-
-def _by_reference(
-    cell: Cell, saved: kernels.Saved, d_states: Tensor | None, d_last: Tensor | None
-) -> tuple[Tensor, Tensor | None, Tensor]:
-    """What kernels.backward returns, by the PyTorch loop."""
-    every, others = saved.states, saved.others
-    if others is not None:
-        every = torch.cat([every, others])
-        d_states = None if d_states is None else torch.cat([d_states, torch.zeros_like(others)])
-    gates = saved.gates(0, every.shape[2])
-    d_gates, d_initial = reference.backward(cell, saved.r, saved.initial, every, gates, d_states, d_last)
-    d_wx = d_gates[list(cell.input_gates)].permute(1, 2, 0, 3, 4).contiguous()
-    return d_wx, d_gates[list(cell.rest_gates)] if cell.rest_gates else None, d_initial
+    return _Eager.backward(ctx, d_states, d_last)
 
 
 def _fake_backward(r: Tensor, _: Tensor | None, states: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The backward operator's shapes alone; arguments as _run_backward's."""
+    """The backward operator's shapes alone; arguments as passes.backward's."""
     definition = cell_of(rest[-3])
     _, batch, seq, heads, dim = states.shape
     return (
@@ -245,16 +155,23 @@ class _Eager(torch.autograd.Function):  # type: ignore[misc]
     """The forward operator without the dispatcher's part, which costs the host as much as all the rest."""
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """See _run_forward."""
-        output = _run_forward(*inputs)
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
+        """The first two outputs of passes.forward."""
+        output = passes.forward(*inputs)
         _keep(ctx, inputs, output)
-        return output
+        return output[:2]
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
-        """See _differentiate."""
-        return _differentiate(ctx, *gradients)
+    def backward(ctx: Any, d_states: Tensor | None, d_last: Tensor | None) -> tuple[Any, ...]:
+        """The gradients of wx, r, b and the initial states."""
+        saved = ctx.saved_tensors
+        # With gradients enabled somebody wants a second derivative, which the operator refuses.
+        run: Any = passes.backward if _plain(*saved) and not torch.is_grad_enabled() else _backward
+        d_wx, d_r, d_b, d_initial = run(*saved, d_states, d_last, *ctx.options)
+        return d_wx, d_r, d_b, None if saved[1] is None else d_initial, None, None, None, None, None
+
+
+_PLAIN = frozenset({Tensor, torch.nn.Parameter, NoneType})
 
 
 def _plain(*tensors: Tensor | None) -> bool:
@@ -262,7 +179,7 @@ def _plain(*tensors: Tensor | None) -> bool:
     has nothing to do."""
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return False
-    return all(tensor is None or type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors)
+    return _PLAIN.issuperset(map(type, tensors))
 
 
 def _refuse(ctx: Any, *_: Any) -> tuple[Any, ...]:
@@ -285,13 +202,13 @@ _forward = torch.library.custom_op(
 )
 _backward = torch.library.custom_op(
     "tilesmith::rnn_backward",
-    _run_backward,
+    passes.backward,
     mutates_args=(),
-    schema="(Tensor r, Tensor? initial, Tensor states, Tensor others, Tensor? gates, Tensor? wx, Tensor? b, "
+    schema="(Tensor r, Tensor? initial, Tensor states, Tensor? others, Tensor? gates, Tensor? wx, Tensor? b, "
     "Tensor? d_states, Tensor? d_last, "
     f"{_OPTIONS.format('')}) -> (Tensor, Tensor, Tensor, Tensor)",
 )
 _forward.register_fake(_fake_forward)
-_forward.register_autograd(_differentiate, setup_context=_keep)
+_forward.register_autograd(_differentiate, setup_context=_set_up)
 _backward.register_fake(_fake_backward)
 _backward.register_autograd(_refuse)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -9,6 +13,35 @@ from kernelgen.cells.language import Cell
 
 SHARE = 0.13
 """Of the memory that the states take: what a piece may take."""
+
+
+def in_pieces(
+    run: Callable[[dict[str, Any]], None],
+    arguments: dict[str, Any],
+    cell: Cell,
+    wx: Tensor,
+    r: Tensor,
+    b: Tensor,
+    initial: Tensor | None,
+    hidden: Tensor,
+) -> Tensor:
+    """Run a backward kernel piece by piece, from the last steps to the first, and return d_initial [S, B, H, D].
+
+    arguments: the kernel's, of which gates, first, steps, d_last and d_initial are replaced. The rest as for
+    ``gate_sums``.
+    """
+    seq = hidden.shape[1]
+    carried, steps = arguments["d_last"], span(cell, seq)
+    for end in range(seq, 0, -steps):
+        first = max(0, end - steps)
+        before = torch.empty_like(arguments["d_initial"])
+        with torch.autocast(wx.device.type, enabled=False):
+            gates = gate_sums(cell, wx, r, b, initial, hidden, first, end - first)
+        bounds = {"first": np.int32(first), "steps": np.int32(end - first)}
+        run(arguments | bounds | {"gates": gates, "d_last": carried, "d_initial": before})
+        del gates  # before the next one takes memory
+        carried = before
+    return carried
 
 
 def span(cell: Cell, seq: int) -> int:

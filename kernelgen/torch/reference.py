@@ -8,6 +8,7 @@ step, as kernels do.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,9 +21,22 @@ DTYPES = ("bfloat16", "float16", "float32", "float64")
 """What the reference takes; kernels take the first two."""
 
 
-def check(cell: Cell, wx: Tensor, r: Tensor, b: Tensor, initial: Tensor | None) -> None:
+class Form(NamedTuple):
+    """What a tensor is, apart from its values."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+    device: torch.device
+
+
+def form_of(tensor: Tensor) -> Form:
+    """The form of a tensor."""
+    return Form(tensor.shape, tensor.dtype, tensor.device)
+
+
+def check(cell: Cell, wx: Form, r: Form, b: Form, initial: Form | None) -> None:
     """Raise ShapeError for tensors that do not belong together: shape, dtype or device. See ``forward``."""
-    if wx.dim() != 5:
+    if len(wx.shape) != 5:
         raise ShapeError(f"Wx must have the five axes [B, T, G_in, H, D], not shape {list(wx.shape)}")
     batch, seq, _, heads, dim = wx.shape
     if batch == 0 or seq == 0 or heads == 0 or dim == 0:
@@ -36,16 +50,21 @@ def check(cell: Cell, wx: Tensor, r: Tensor, b: Tensor, initial: Tensor | None) 
         "b": (b, (len(cell.bias_gates), heads, dim), "[G_bias, H, D]"),
         "states": (initial, (len(cell.states), batch, heads, dim), "[S, B, H, D]"),
     }
-    for name, (tensor, shape, axes) in expected.items():
-        if tensor is None:
+    for name, (form, shape, axes) in expected.items():
+        if form is None:
             continue
-        if tensor.dim() != len(shape) or any(
-            found != wanted for found, wanted in zip(tensor.shape, shape, strict=True)
+        if len(form.shape) != len(shape) or any(
+            found != wanted for found, wanted in zip(form.shape, shape, strict=True)
         ):
-            raise ShapeError(f"{name} of {cell.name} must be {axes} = {list(shape)}, not {list(tensor.shape)}")
-        if tensor.dtype != wx.dtype or tensor.device != wx.device:
-            found = f"{tensor.dtype} on {tensor.device}"
+            raise ShapeError(f"{name} of {cell.name} must be {axes} = {list(shape)}, not {list(form.shape)}")
+        if form.dtype != wx.dtype or form.device != wx.device:
+            found = f"{form.dtype} on {form.device}"
             raise ShapeError(f"{name} is {found}, but Wx is {wx.dtype} on {wx.device}; convert one of them")
+
+
+def check_tensors(cell: Cell, wx: Tensor, r: Tensor, b: Tensor, initial: Tensor | None) -> None:
+    """As ``check``, for the tensors themselves."""
+    check(cell, form_of(wx), form_of(r), form_of(b), None if initial is None else form_of(initial))
 
 
 def forward(
@@ -60,7 +79,7 @@ def forward(
 
     Raises ShapeError for tensors that do not belong together.
     """
-    check(cell, wx, r, b, initial)
+    check_tensors(cell, wx, r, b, initial)
     batch, seq, _, heads, dim = wx.shape
     dtype, work = wx.dtype, _working(wx.dtype)
     step = torch_step(cell)

@@ -1,0 +1,124 @@
+"""What runs for given tensors: kernels where there are any, else the reference. Checked and found out once for each
+form of the tensors, since an eager step waits for the host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kernelgen.cells.language import Cell
+from kernelgen.torch import kernels, recompute, reference
+from kernelgen.torch.parameters import parameter_gradients
+from kernelgen.torch.reference import Form, form_of
+from kernelgen.torch.registry import differentiated
+
+FORMS = 4096
+"""How many forms are remembered."""
+
+
+def forward(
+    wx: Tensor, r: Tensor, b: Tensor, initial: Tensor | None, *options: Any
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """The states [K, B, T, H, D], last [S, B, H, D], the other states [S - K, B, T, H, D] and the gates
+    [G, B, T, H, D], the last two None if not kept.
+
+    wx, r, b, initial as of reference.forward. options: cell (a key), hidden (K is 1, not S), keep ("nothing", "states"
+    or "gates"), recurrent_cut and recurrent_clip. Raises ShapeError for tensors that do not belong together, CellError.
+    """
+    engine = kernels.ENGINES.get(wx.device.type)
+    start = None if initial is None else form_of(initial)
+    return _forward(engine, form_of(wx), form_of(r), form_of(b), start, *options)(wx, r, b, initial)
+
+
+def backward(
+    r: Tensor,
+    initial: Tensor | None,
+    states: Tensor,
+    others: Tensor | None,
+    gates: Tensor | None,
+    wx: Tensor | None,
+    b: Tensor | None,
+    d_states: Tensor | None,
+    d_last: Tensor | None,
+    *options: Any,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of wx, r, b and the initial states.
+
+    r and initial as of ``forward``; states and others (None or empty where there are none) as it returned them; the
+    gates, or wx and b to compute them. d_states and d_last: the gradients of states and last, None for zeros. options:
+    cell, recurrent_cut and recurrent_clip.
+    """
+    run = _backward(kernels.ENGINES.get(states.device.type), form_of(states), *options)
+    return run(r, initial, states, others, gates, wx, b, d_states, d_last)
+
+
+@lru_cache(maxsize=FORMS)
+def _forward(
+    engine: kernels.Engine | None,
+    wx: Form,
+    r: Form,
+    b: Form,
+    initial: Form | None,
+    cell: str,
+    hidden: bool,
+    keep: str,
+    *gradient: Any,
+) -> Callable[..., tuple[Tensor, Tensor, Tensor | None, Tensor | None]]:
+    """The forward pass of tensors of these forms. Raises ShapeError and CellError."""
+    definition = differentiated(cell, *gradient)
+    reference.check(definition, wx, r, b, initial)
+    known = 1 if hidden else len(definition.states)
+    found = kernels.forward(engine, definition, wx, known=known, keep=keep)
+    return found.run if found else partial(_forward_by_reference, definition, known, keep)
+
+
+@lru_cache(maxsize=FORMS)
+def _backward(
+    engine: kernels.Engine | None, states: Form, cell: str, *gradient: Any
+) -> Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """The backward pass for states of this form. Raises CellError."""
+    definition = differentiated(cell, *gradient)
+    found = kernels.backward(engine, definition, states)
+    return found.run if found else partial(_backward_by_reference, definition)
+
+
+def _forward_by_reference(
+    cell: Cell, known: int, keep: str, wx: Tensor, r: Tensor, b: Tensor, initial: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """See forward."""
+    with torch.autocast(wx.device.type, enabled=False):
+        every, last, gates = reference.forward(cell, wx, r, b, initial, keep_gates=keep == "gates")
+    if known == len(cell.states):
+        return every, last, None, gates
+    return every[:known].clone(), last, None if keep == "nothing" else every[known:].clone(), gates
+
+
+def _backward_by_reference(
+    cell: Cell,
+    r: Tensor,
+    initial: Tensor | None,
+    states: Tensor,
+    others: Tensor | None,
+    gates: Tensor | None,
+    wx: Tensor | None,
+    b: Tensor | None,
+    d_states: Tensor | None,
+    d_last: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """See backward."""
+    hidden = states[0]
+    if others is not None and others.numel():
+        states = torch.cat([states, others])
+        d_states = None if d_states is None else torch.cat([d_states, torch.zeros_like(others)])
+    with torch.autocast(states.device.type, enabled=False):
+        if gates is None:
+            gates = recompute.gate_sums(cell, wx, r, b, initial, hidden, 0, hidden.shape[1])
+        d_gates, d_initial = reference.backward(cell, r, initial, states, gates, d_states, d_last)
+        d_wx = d_gates[list(cell.input_gates)].permute(1, 2, 0, 3, 4).contiguous()
+        d_rest = d_gates[list(cell.rest_gates)] if cell.rest_gates else None
+        d_r, d_b = parameter_gradients(cell, d_wx, d_rest, initial, hidden)
+    return d_wx, d_r, d_b, d_initial
