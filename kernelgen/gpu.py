@@ -196,16 +196,23 @@ def selected(index: int) -> AbstractContextManager[Any]:
 
     A thread that has no current GPU keeps this one, as it does from its first launch through CUDA's runtime.
     """
-    driver, wanted = require_driver(), primary_context(index)
+    driver, context, wanted = _primary(index)
     found = int(checked(driver.cuCtxGetCurrent(), "asking for the current GPU"))
-    if found and found != int(wanted):
+    if found and found != wanted:
         return current(index)
     if not found:
-        checked(driver.cuCtxSetCurrent(wanted), f"selecting GPU {index}")
+        checked(driver.cuCtxSetCurrent(context), f"selecting GPU {index}")
     return _SELECTED
 
 
 _SELECTED = nullcontext()
+
+
+@cache
+def _primary(index: int) -> tuple[Any, Any, int]:
+    """The driver module, the primary context of a GPU, and its address."""
+    context = primary_context(index)
+    return require_driver(), context, int(context)
 
 
 class DeviceBuffer:

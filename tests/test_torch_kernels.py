@@ -21,7 +21,7 @@ from kernelgen.cells import load_cell
 from kernelgen.cells.language import Cell
 from kernelgen.dtypes import numpy_dtype, tolerance
 from kernelgen.emulator import emulate
-from kernelgen.errors import InfeasibleError
+from kernelgen.errors import InfeasibleError, ShapeError
 from kernelgen.hardware import load_profile
 from kernelgen.inputs import random_inputs
 from kernelgen.parameter_gradients import ParameterGradients
@@ -84,6 +84,8 @@ class EmulatedKernel:
     def _array(self, value: Tensor | np.int32 | None) -> Any:
         if not isinstance(value, Tensor):
             return None if value is None else int(value)
+        if not value.numel():
+            return None
         if value.dtype is torch.float32:
             return value.numpy()
         return value.detach().view(torch.int16).numpy().view(numpy_dtype(self.shape.dtype))
@@ -207,6 +209,40 @@ def test_where_no_kernel_fits_the_reference_runs_with_one_warning(
         rnn(*leaves)
 
 
+class Idle:
+    """An engine whose kernels do nothing; remembers which it was asked for."""
+
+    parts = 1
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[kernels.Kind, int]] = []
+
+    def kernel(self, cell: Cell, shape: Shape, kind: kernels.Kind, device: int) -> Idle:
+        self.asked.append((kind, shape.seq))
+        return self
+
+    def run(self, arguments: Mapping[str, Tensor | np.int32 | None]) -> None: ...
+
+
+@pytest.mark.unit
+def test_a_pass_is_prepared_once_for_each_form_and_every_call_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Idle()
+    monkeypatch.setitem(kernels.ENGINES, "cpu", engine)
+    wanted: list[tuple[kernels.Kind, int]] = []
+    for seq in (3, 5):
+        wx, r, b, initial = tensors("lstm", Shape(2, seq, 1, 16))
+        for _ in range(2):
+            rnn(wx, r, b, initial)[0].sum().backward()
+        wanted += [("forward", seq), ("backward", seq), ("parameters", seq)]
+        assert engine.asked == wanted
+        for _ in range(2):
+            with pytest.raises(ShapeError, match="R of lstm"):
+                rnn(wx, r[:3], b, initial)
+            with pytest.raises(ShapeError, match=r"b is torch\.float16"):
+                rnn(wx, r, b.half(), initial)
+    assert engine.asked == wanted
+
+
 @pytest.mark.emulated
 @pytest.mark.parametrize(("cut", "clip"), [(True, None), (False, 0.02), (True, 0.02)])
 def test_the_recurrent_gradient_is_cut_and_clipped_by_kernels(
@@ -310,6 +346,7 @@ def test_a_gpu_is_selected_only_where_it_is_not_current(
     )
     monkeypatch.setattr(gpu, "require_driver", lambda: driver)
     monkeypatch.setattr(gpu, "primary_context", lambda index: index)
+    monkeypatch.setattr(gpu, "_primary", lambda index: (driver, index, index))
     with gpu.selected(2):
         assert "pop" not in done
     assert done == calls

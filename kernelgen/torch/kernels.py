@@ -32,7 +32,7 @@ class Kernel(Protocol):
 
     def run(self, arguments: Mapping[str, Tensor | np.int32 | None]) -> None:
         """Run it; arguments by the names of FORWARD_ARGUMENTS and BACKWARD_ARGUMENTS of schedules.base, and ARGUMENTS
-        of parameter_gradients. Outputs are written in place."""
+        of parameter_gradients. An empty tensor is a null pointer, as None is. Outputs are written in place."""
         ...
 
 
@@ -64,11 +64,11 @@ class Forward:
     """
 
     def __init__(self, engine: Engine, cell: Cell, wx: Form, *, known: int, keep: str) -> None:
-        batch, seq, _, heads, dim = wx.shape
+        (batch, seq, _, heads, dim), dtype, device = wx
         count, steps = len(cell.states), (batch, seq, heads, dim)
         apart = known < count and keep != "nothing"
         save = "gates" if keep == "gates" else "states" if apart or known == count else "hidden"
-        self._kernel = engine.kernel(cell, Shape(*steps, _name(wx), save), "forward", _index(wx))
+        self._kernel = engine.kernel(cell, Shape(*steps, _name(dtype), save), "forward", _index(device))
         self._states = (known, *steps)
         self._last = (count, batch, heads, dim)
         self._others = (count - known, *steps) if apart else None
@@ -111,17 +111,17 @@ class Backward:
     """
 
     def __init__(self, engine: Engine, cell: Cell, states: Form) -> None:
-        known, batch, seq, heads, dim = states.shape
-        dtype, steps = _name(states), (batch, seq, heads, dim)
+        (known, batch, seq, heads, dim), dtype, device = states
+        steps = (batch, seq, heads, dim)
         save = "gates" if known == len(cell.states) else "hidden"
         self._cell = cell
-        self._kernel = engine.kernel(cell, Shape(*steps, dtype, save), "backward", _index(states))
+        self._kernel = engine.kernel(cell, Shape(*steps, _name(dtype), save), "backward", _index(device))
         self._d_wx = (batch, seq, len(cell.input_gates), heads, dim)
         self._d_rest = (len(cell.rest_gates), *steps) if cell.rest_gates else None
         self._d_initial = (len(cell.states), batch, heads, dim)
         self._batch, self._seq, self._first = np.int32(batch), np.int32(seq), np.int32(0)
 
-        self._parameters = engine.kernel(cell, Shape(*steps, dtype), "parameters", _index(states))
+        self._parameters = engine.kernel(cell, Shape(*steps, _name(dtype)), "parameters", _index(device))
         self._parts = np.int32(self._parameters.parts)
         parts = (self._parameters.parts,) if self._parts > 1 else ()
         self._d_r = (*parts, len(cell.recurrent_gates), heads, dim, dim)
@@ -151,7 +151,7 @@ class Backward:
             "gates": _ready(gates),
             "d_states": torch.zeros_like(states) if d_states is None else _ready(d_states),
             "d_last": _ready(d_last),
-            "d_wx": _ready(d_wx),
+            "d_wx": d_wx,
             "d_rest": d_rest,
             "d_initial": d_initial,
             "batch": self._batch,
@@ -176,12 +176,12 @@ class Backward:
         d_b = states.new_empty(self._d_b, dtype=dtype)
         self._parameters.run(
             {
-                "d_wx": _ready(d_wx),
+                "d_wx": d_wx,
                 "d_rest": d_rest,
                 "hidden": _ready(states[0]),
                 "initial": None if initial is None else _ready(initial[0]),
                 "d_r": d_r,
-                "d_b": _ready(d_b),
+                "d_b": d_b,
                 "batch": self._batch,
                 "seq": self._seq,
                 "parts": self._parts,
@@ -195,9 +195,11 @@ def forward(engine: Engine | None, cell: Cell, wx: Form, *, known: int, keep: st
     type of device has no engine."""
     if engine is None:
         return None
-    case = (*wx.shape[3:], _name(wx))
-    if _name(wx) not in DTYPES:
-        _warn(cell, case, f"kernels compute in {' or '.join(DTYPES)}, not in {_name(wx)}.")
+    (_, _, _, heads, dim), kind, _ = wx
+    dtype = _name(kind)
+    case = (heads, dim, dtype)
+    if dtype not in DTYPES:
+        _warn(cell, case, f"kernels compute in {' or '.join(DTYPES)}, not in {dtype}.")
         return None
     try:
         return Forward(engine, cell, wx, known=known, keep=keep)
@@ -209,34 +211,32 @@ def forward(engine: Engine | None, cell: Cell, wx: Form, *, known: int, keep: st
 def backward(engine: Engine | None, cell: Cell, states: Form) -> Backward | None:
     """A backward pass by kernels (see Backward), or None where there is none; then a warning says why, but not of what
     the forward pass has warned of."""
-    if engine is None or _name(states) not in DTYPES:
+    (_, _, _, heads, dim), kind, _ = states
+    dtype = _name(kind)
+    if engine is None or dtype not in DTYPES:
         return None
     try:
         return Backward(engine, cell, states)
     except InfeasibleError as error:
-        _warn(cell, (*states.shape[3:], _name(states), "backward"), str(error))
+        _warn(cell, (heads, dim, dtype, "backward"), str(error))
         return None
 
 
 def _ready(tensor: Tensor | None) -> Tensor | None:
-    """The tensor as a kernel can read it: in C order, from an address that vectors may start at; None if empty."""
+    """The tensor as a kernel can read it: in C order, from an address that vectors may start at."""
     if tensor is None:
         return None
     tensor = tensor.contiguous()
-    address = tensor.data_ptr()  # 0 where there are no elements
-    if not address:
-        return None
-    return tensor.clone() if address % ALIGNMENT else tensor
+    return tensor.clone() if tensor.data_ptr() % ALIGNMENT else tensor
 
 
-def _name(form: Form) -> str:
-    """The name of its dtype."""
-    return str(form.dtype).removeprefix("torch.")
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
-def _index(form: Form) -> int:
-    """The index of its device, -1 for the CPU."""
-    return -1 if form.device.index is None else form.device.index
+def _index(device: torch.device) -> int:
+    """The index of a device, -1 for the CPU."""
+    return -1 if device.index is None else device.index
 
 
 def _warn(cell: Cell, case: tuple[Any, ...], reason: str) -> None:

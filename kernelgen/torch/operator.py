@@ -130,13 +130,22 @@ def _set_up(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Ten
     _keep(ctx, inputs, output)
 
 
+def _gradients(ctx: Any, d_states: Tensor | None, d_last: Tensor | None) -> tuple[Any, ...]:
+    """Those of a forward pass's inputs: wx, r, b and the initial states."""
+    saved = ctx.saved_tensors
+    # With gradients enabled somebody wants a second derivative, which the operator refuses.
+    run: Any = passes.backward if _plain(*saved) and not torch.is_grad_enabled() else _backward
+    d_wx, d_r, d_b, d_initial = run(*saved, d_states, d_last, *ctx.options)
+    return d_wx, d_r, d_b, None if saved[1] is None else d_initial, None, None, None, None, None
+
+
 def _differentiate(
     ctx: Any, d_states: Tensor | None, d_last: Tensor | None, _: Tensor | None, __: Tensor | None
 ) -> tuple[Any, ...]:
-    """The forward operator's gradients: of wx, r, b and the initial states."""
+    """The forward operator's gradients."""
     if ctx.keep == "nothing":
         raise TilesmithError("tilesmith::rnn_forward kept nothing, so it has no gradient; call it through rnn()")
-    return _Eager.backward(ctx, d_states, d_last)
+    return _gradients(ctx, d_states, d_last)
 
 
 def _fake_backward(r: Tensor, _: Tensor | None, states: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -161,14 +170,7 @@ class _Eager(torch.autograd.Function):  # type: ignore[misc]
         _keep(ctx, inputs, output)
         return output[:2]
 
-    @staticmethod
-    def backward(ctx: Any, d_states: Tensor | None, d_last: Tensor | None) -> tuple[Any, ...]:
-        """The gradients of wx, r, b and the initial states."""
-        saved = ctx.saved_tensors
-        # With gradients enabled somebody wants a second derivative, which the operator refuses.
-        run: Any = passes.backward if _plain(*saved) and not torch.is_grad_enabled() else _backward
-        d_wx, d_r, d_b, d_initial = run(*saved, d_states, d_last, *ctx.options)
-        return d_wx, d_r, d_b, None if saved[1] is None else d_initial, None, None, None, None, None
+    backward = staticmethod(_gradients)
 
 
 _PLAIN = frozenset({Tensor, torch.nn.Parameter, NoneType})

@@ -7,8 +7,9 @@ step, as kernels do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -20,46 +21,37 @@ from kernelgen.torch.step import torch_backward, torch_step
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 """What the reference takes; kernels take the first two."""
 
+Form: TypeAlias = tuple[torch.Size, torch.dtype, torch.device]
+"""What a tensor is, apart from its values."""
 
-class Form(NamedTuple):
-    """What a tensor is, apart from its values."""
-
-    shape: torch.Size
-    dtype: torch.dtype
-    device: torch.device
-
-
-def form_of(tensor: Tensor) -> Form:
-    """The form of a tensor."""
-    return Form(tensor.shape, tensor.dtype, tensor.device)
+form_of: Callable[[Tensor], Form] = attrgetter("shape", "dtype", "device")
+"""The form of a tensor."""
 
 
 def check(cell: Cell, wx: Form, r: Form, b: Form, initial: Form | None) -> None:
     """Raise ShapeError for tensors that do not belong together: shape, dtype or device. See ``forward``."""
-    if len(wx.shape) != 5:
-        raise ShapeError(f"Wx must have the five axes [B, T, G_in, H, D], not shape {list(wx.shape)}")
-    batch, seq, _, heads, dim = wx.shape
+    sizes, dtype, device = wx
+    if len(sizes) != 5:
+        raise ShapeError(f"Wx must have the five axes [B, T, G_in, H, D], not shape {list(sizes)}")
+    batch, seq, _, heads, dim = sizes
     if batch == 0 or seq == 0 or heads == 0 or dim == 0:
-        raise ShapeError(f"Wx is empty: its shape is {list(wx.shape)}; B, T, H and D must be at least 1")
-    dtype = str(wx.dtype).removeprefix("torch.")
-    if dtype not in DTYPES:
-        raise ShapeError(f"Wx is {dtype}; {cell.name} takes {', '.join(DTYPES)}")
+        raise ShapeError(f"Wx is empty: its shape is {list(sizes)}; B, T, H and D must be at least 1")
+    if str(dtype).removeprefix("torch.") not in DTYPES:
+        raise ShapeError(f"Wx is {str(dtype).removeprefix('torch.')}; {cell.name} takes {', '.join(DTYPES)}")
     expected = {
         "Wx": (wx, (batch, seq, len(cell.input_gates), heads, dim), "[B, T, G_in, H, D]"),
         "R": (r, (len(cell.recurrent_gates), heads, dim, dim), "[G_rec, H, D, D]"),
         "b": (b, (len(cell.bias_gates), heads, dim), "[G_bias, H, D]"),
         "states": (initial, (len(cell.states), batch, heads, dim), "[S, B, H, D]"),
     }
-    for name, (form, shape, axes) in expected.items():
+    for name, (form, wanted, axes) in expected.items():
         if form is None:
             continue
-        if len(form.shape) != len(shape) or any(
-            found != wanted for found, wanted in zip(form.shape, shape, strict=True)
-        ):
-            raise ShapeError(f"{name} of {cell.name} must be {axes} = {list(shape)}, not {list(form.shape)}")
-        if form.dtype != wx.dtype or form.device != wx.device:
-            found = f"{form.dtype} on {form.device}"
-            raise ShapeError(f"{name} is {found}, but Wx is {wx.dtype} on {wx.device}; convert one of them")
+        found, kind, place = form
+        if len(found) != len(wanted) or any(size != other for size, other in zip(found, wanted, strict=True)):
+            raise ShapeError(f"{name} of {cell.name} must be {axes} = {list(wanted)}, not {list(found)}")
+        if (kind, place) != (dtype, device):
+            raise ShapeError(f"{name} is {kind} on {place}, but Wx is {dtype} on {device}; convert one of them")
 
 
 def check_tensors(cell: Cell, wx: Tensor, r: Tensor, b: Tensor, initial: Tensor | None) -> None:
