@@ -64,7 +64,7 @@ class DeviceEngine:
         # How the product for dR is cut depends on the number of steps, but not on every single one.
         steps = shape.seq.bit_length() if kind == "parameters" else 0
         sizes = (shape.batch, steps, shape.heads, shape.head_dim)
-        key = (cell.fingerprint, *sizes, shape.dtype, shape.save, kind, device)
+        key = (cell.fingerprint, *sizes, shape.dtype, shape.save, shape.recompute, kind, device)
         found = self._loaded.get(key)
         if found is None:
             with self._lock:

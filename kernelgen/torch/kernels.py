@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Hashable, Mapping
+from dataclasses import replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -14,8 +15,8 @@ from kernelgen.cells.language import Cell
 from kernelgen.errors import InfeasibleError
 from kernelgen.schedules.base import Direction
 from kernelgen.shape import DTYPES, Shape
-from kernelgen.torch import recompute
 from kernelgen.torch.device import DeviceEngine
+from kernelgen.torch.recompute import gate_sums
 from kernelgen.torch.reference import Form
 
 Kind = Direction | Literal["parameters"]
@@ -107,19 +108,27 @@ class Forward:
 class Backward:
     """A backward kernel, and that of the gradients of R and b, prepared for states of one form.
 
-    Raises InfeasibleError where there is no kernel.
+    recompute: the gates were not kept. Raises InfeasibleError where there is no kernel.
     """
 
-    def __init__(self, engine: Engine, cell: Cell, states: Form) -> None:
+    def __init__(self, engine: Engine, cell: Cell, states: Form, *, recompute: bool) -> None:
         (known, batch, seq, heads, dim), dtype, device = states
         steps = (batch, seq, heads, dim)
         save = "gates" if known == len(cell.states) else "hidden"
         self._cell = cell
-        self._kernel = engine.kernel(cell, Shape(*steps, _name(dtype), save), "backward", _index(device))
+        shape = Shape(*steps, _name(dtype), save, recompute)
+        self._gates_first = False  # whether the gates are computed before the kernel rather than by it
+        try:
+            self._kernel = engine.kernel(cell, shape, "backward", _index(device))
+        except InfeasibleError:
+            if not recompute:
+                raise
+            self._kernel = engine.kernel(cell, replace(shape, recompute=False), "backward", _index(device))
+            self._gates_first = True
         self._d_wx = (batch, seq, len(cell.input_gates), heads, dim)
         self._d_rest = (len(cell.rest_gates), *steps) if cell.rest_gates else None
         self._d_initial = (len(cell.states), batch, heads, dim)
-        self._batch, self._seq, self._first = np.int32(batch), np.int32(seq), np.int32(0)
+        self._batch, self._seq = np.int32(batch), np.int32(seq)
 
         self._parameters = engine.kernel(cell, Shape(*steps, _name(dtype)), "parameters", _index(device))
         self._parts = np.int32(self._parameters.parts)
@@ -140,31 +149,32 @@ class Backward:
         d_last: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Run both; see passes.backward."""
+        if self._gates_first:
+            assert wx is not None
+            assert b is not None
+            with torch.autocast(states.device.type, enabled=False):
+                gates, wx, b = gate_sums(self._cell, wx, r, b, initial, states[0]), None, None
         d_wx = states.new_empty(self._d_wx)
         d_rest = None if self._d_rest is None else states.new_empty(self._d_rest)
         d_initial = states.new_empty(self._d_initial)
-        arguments: dict[str, Tensor | np.int32 | None] = {
-            "r": _ready(r),
-            "initial": _ready(initial),
-            "states": _ready(states),
-            "others": _ready(others),
-            "gates": _ready(gates),
-            "d_states": torch.zeros_like(states) if d_states is None else _ready(d_states),
-            "d_last": _ready(d_last),
-            "d_wx": d_wx,
-            "d_rest": d_rest,
-            "d_initial": d_initial,
-            "batch": self._batch,
-            "seq": self._seq,
-            "first": self._first,
-            "steps": self._seq,
-        }
-        if gates is None:
-            assert wx is not None
-            assert b is not None
-            d_initial = recompute.in_pieces(self._kernel.run, arguments, self._cell, wx, r, b, initial, states[0])
-        else:
-            self._kernel.run(arguments)
+        self._kernel.run(
+            {
+                "wx": _ready(wx),
+                "r": _ready(r),
+                "b": _ready(b),
+                "initial": _ready(initial),
+                "states": _ready(states),
+                "others": _ready(others),
+                "gates": _ready(gates),
+                "d_states": torch.zeros_like(states) if d_states is None else _ready(d_states),
+                "d_last": _ready(d_last),
+                "d_wx": d_wx,
+                "d_rest": d_rest,
+                "d_initial": d_initial,
+                "batch": self._batch,
+                "seq": self._seq,
+            }
+        )
         return d_wx, *self._parameter_gradients(states, d_wx, d_rest, initial), d_initial
 
     def _parameter_gradients(
@@ -208,7 +218,7 @@ def forward(engine: Engine | None, cell: Cell, wx: Form, *, known: int, keep: st
         return None
 
 
-def backward(engine: Engine | None, cell: Cell, states: Form) -> Backward | None:
+def backward(engine: Engine | None, cell: Cell, states: Form, *, recompute: bool) -> Backward | None:
     """A backward pass by kernels (see Backward), or None where there is none; then a warning says why, but not of what
     the forward pass has warned of."""
     (_, _, _, heads, dim), kind, _ = states
@@ -216,7 +226,7 @@ def backward(engine: Engine | None, cell: Cell, states: Form) -> Backward | None
     if engine is None or dtype not in DTYPES:
         return None
     try:
-        return Backward(engine, cell, states)
+        return Backward(engine, cell, states, recompute=recompute)
     except InfeasibleError as error:
         _warn(cell, (heads, dim, dtype, "backward"), str(error))
         return None

@@ -48,7 +48,7 @@ def rnn(
 
     cell: a library name, ``"path/to/file.py:NAME"``, or a Cell (inside torch.compile: what ``register`` returned for
     it). returns: "states" for every state after every step, "hidden" for h alone, which takes less memory and time.
-    recompute: keep no gates for the backward pass, but compute them again from h, piece by piece: less memory, more
+    recompute: keep no gates for the backward pass, which computes them again from h: less memory, and about the same
     time. recurrent_cut, recurrent_clip: see Cell.with_gradient.
 
     Returns the states after every step [K, B, T, H, D] (K is S, or 1 for h alone; the first is h), and every state

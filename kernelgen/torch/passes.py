@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from kernelgen.cells.language import Cell
-from kernelgen.torch import kernels, recompute, reference
+from kernelgen.torch import kernels, reference
 from kernelgen.torch.parameters import parameter_gradients
+from kernelgen.torch.recompute import gate_sums
 from kernelgen.torch.reference import Form, form_of
 from kernelgen.torch.registry import differentiated
 
@@ -52,7 +53,7 @@ def backward(
     gates, or wx and b to compute them. d_states and d_last: the gradients of states and last, None for zeros. options:
     cell, recurrent_cut and recurrent_clip.
     """
-    run = _backward(kernels.ENGINES.get(states.device.type), form_of(states), *options)
+    run = _backward(kernels.ENGINES.get(states.device.type), form_of(states), gates is None, *options)
     return run(r, initial, states, others, gates, wx, b, d_states, d_last)
 
 
@@ -78,11 +79,11 @@ def _forward(
 
 @lru_cache(maxsize=FORMS)
 def _backward(
-    engine: kernels.Engine | None, states: Form, cell: str, *gradient: Any
+    engine: kernels.Engine | None, states: Form, recompute: bool, cell: str, *gradient: Any
 ) -> Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]:
     """The backward pass for states of this form. Raises CellError."""
     definition = differentiated(cell, *gradient)
-    found = kernels.backward(engine, definition, states)
+    found = kernels.backward(engine, definition, states, recompute=recompute)
     return found.run if found else partial(_backward_by_reference, definition)
 
 
@@ -116,7 +117,9 @@ def _backward_by_reference(
         d_states = None if d_states is None else torch.cat([d_states, torch.zeros_like(others)])
     with torch.autocast(states.device.type, enabled=False):
         if gates is None:
-            gates = recompute.gate_sums(cell, wx, r, b, initial, hidden, 0, hidden.shape[1])
+            assert wx is not None
+            assert b is not None
+            gates = gate_sums(cell, wx, r, b, initial, hidden)
         d_gates, d_initial = reference.backward(cell, r, initial, states, gates, d_states, d_last)
         d_wx = d_gates[list(cell.input_gates)].permute(1, 2, 0, 3, 4).contiguous()
         d_rest = d_gates[list(cell.rest_gates)] if cell.rest_gates else None
