@@ -54,7 +54,7 @@ struct GateSums {
         using Layout = RowLayout<rows, row_bytes>;
         if constexpr (products != 0)
             weights.template multiply<Layout>(sums, hidden + Layout::lane_offset(lane),
-                                              [&](int tile, int upper) { return tile_bias(tile, upper); });
+                                              [&](int tile, int, int i) { return tile_bias(tile, i / 2); });
     }
 
     /// The bias of row g (upper = 0) or g + 8 (upper = 1) of a tile. Every index is a constant: the array must stay in

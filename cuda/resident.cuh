@@ -278,7 +278,7 @@ struct Resident {
         auto step = [&](int t, int buffer) {
             typename Matrix::Sums sums;
             weights.multiply(sums, read_hidden + buffer * buffer_bytes,
-                             [&](int tile, int upper) { return tile_bias(tile, upper); });
+                             [&](int tile, int, int i) { return tile_bias(tile, i / 2); });
             unsigned wx[octets][column_tiles][Ring::words];
             if (part == 0) Ring::load(wx, read_inputs + stage_offset, lane);
             // The results of the step before lie in the buffer that this step reads; nobody waits for their writing.

@@ -247,8 +247,12 @@ struct ResidentBackward {
             float gate[gates], previous[states];
 #pragma unroll
             for (int q = 0; q < gates; ++q) {
-                gate[q] = again && has(Cell::backward_gates, q) ? sums.value(sum, q, octet, column_tile, column) : 0.0f;
-                if (has(gate_planes, q)) gate[q] += Ring::value(words, rank_among(gate_planes, q), column);
+                const bool read = has(gate_planes, q);
+                gate[q] = read ? Ring::value(words, rank_among(gate_planes, q), column) : 0.0f;
+                if (again && has(Cell::backward_gates, q)) {
+                    const float computed = sums.value(sum, q, octet, column_tile, column);
+                    gate[q] = read ? gate[q] + computed : computed;
+                }
             }
 #pragma unroll
             for (int s = 0; s < states; ++s) {
@@ -302,12 +306,14 @@ struct ResidentBackward {
             sync_block();  // the gates' gradients are there, and the inputs of the step after this one
             typename Matrix::Sums d_hidden;
             if constexpr (!Cell::recurrent_cut)
-                weights.multiply(d_hidden, read_exchange + buffer * buffer_bytes, [](int, int) { return 0.0f; });
+                weights.multiply(d_hidden, read_exchange + buffer * buffer_bytes, [&](int, int column_tile, int i) {
+                    return i % 2 < columns ? carried[i / 2][column_tile][i % 2 < columns ? i % 2 : 0][0] : 0.0f;
+                });
             const int next_offset = stage_offset == (tiling.prefetch - 1) * Ring::stage_bytes ? 0 : stage_offset + Ring::stage_bytes;
             prepare(next_offset);  // beside the product; after the last step, of what lies there
             if constexpr (!Cell::recurrent_cut)
                 Elements::for_each([&](int octet, int column_tile, int column) {
-                    carried[octet][column_tile][column][0] += d_hidden[0][column_tile][2 * octet + column];
+                    carried[octet][column_tile][column][0] = d_hidden[0][column_tile][2 * octet + column];
                 });
             write_out(buffer);
             const int refill = in.seq - 1 - n - tiling.prefetch;

@@ -90,7 +90,7 @@ struct StationaryMatrix {
     }
 
     /// sums = this matrix times the moving one. `moving`: this lane's start in it, see lane_offset of its Layout.
-    /// start(tile, upper): what the accumulators of row g or g + 8 begin with.
+    /// start(tile, column_tile, i): what the sums begin with.
     template <class Layout = MovingLayout<rows>, class Start>
     TILESMITH_DEVICE void multiply(Sums& sums, SharedAddress moving, Start start) const {
         float partial[chains][tiles][column_tiles][4];
@@ -113,9 +113,10 @@ struct StationaryMatrix {
                         const unsigned b0 = half == 0 ? b[column_tile].x : b[column_tile].z;
                         const unsigned b1 = half == 0 ? b[column_tile].y : b[column_tile].w;
                         if (index < chains) {
-                            const float low = index == 0 ? start(tile, 0) : 0.0f;
-                            const float high = index == 0 ? start(tile, 1) : 0.0f;
-                            const float first[4] = {low, low, high, high};
+                            float first[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+#pragma unroll
+                            for (int i = 0; i < 4; ++i)
+                                if (index == 0) first[i] = start(tile, column_tile, i);
                             mma_m16n8k16<Type>(d, a, b0, b1, first);
                         } else {
                             mma_m16n8k16<Type>(d, a, b0, b1, d);
