@@ -8,7 +8,7 @@ the same text states the constraint and predicts the number.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from constrint import Problem, cdiv, minimum
@@ -110,9 +110,9 @@ class Resident(BatchTiled):
         problem.add((s.groups - 1) * v["k_split"] < groups, "every warp of a K split has a part of K")
         problem.add(v["chains"] <= 2 * s.groups, "no more accumulator chains than matrix instructions in a row")
 
-    def counts(self, cell: Cell, shape: Shape, v: Mapping[str, Int], s: Sizes) -> ResidentCounts:
+    def counts(self, cell: Cell, shape: Shape, v: Mapping[str, Int], s: Sizes) -> Sequence[ResidentCounts]:
         """What lives in a thread's registers, for the register model."""
-        return ResidentCounts(
+        one = ResidentCounts(
             weights=s.tiles * v["register_groups"] * 8,
             fragments=s.tiles * s.groups,
             loading=minimum(s.groups - v["register_groups"], 1),
@@ -130,8 +130,9 @@ class Resident(BatchTiled):
             copies=s.copies,
             writes=s.writes,
         )
+        return (one,)
 
-    def work(self, cell: Cell, shape: Shape, v: Mapping[str, int], s: Sizes) -> StepWork:
+    def work(self, cell: Cell, shape: Shape, v: Mapping[str, int], s: Sizes) -> Sequence[StepWork]:
         """What a block does in one step, for the cost model."""
         cost = cell_cost(cell)
         owners = s.unit_warps
@@ -141,7 +142,7 @@ class Resident(BatchTiled):
         more_chains = (v["chains"] - 1) * s.tiles * s.column_tiles * 4
         planes = _planes(cell, shape)
         values = shape.batch * shape.heads * shape.head_dim * (len(cell.input_gates) + planes)
-        return StepWork(
+        one = StepWork(
             warps=s.warps,
             owners=owners,
             matrix=s.tiles * s.column_tiles * 2 * s.groups,
@@ -156,6 +157,7 @@ class Resident(BatchTiled):
             device_bytes=2 * values,
             exchanges=min(v["k_split"] - 1, 1),
         )
+        return (one,)
 
 
 SCHEDULE = Resident()
