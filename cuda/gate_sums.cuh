@@ -51,10 +51,9 @@ struct GateSums {
     /// Multiply by h, whose sequences are rows of `row_bytes` from `hidden` on.
     template <int row_bytes>
     TILESMITH_DEVICE void multiply(Sums& sums, SharedAddress hidden, int lane) const {
-        using Layout = RowLayout<rows, row_bytes>;
         if constexpr (products != 0)
-            weights.template multiply<Layout>(sums, hidden + Layout::lane_offset(lane),
-                                              [&](int tile, int, int i) { return tile_bias(tile, i / 2); });
+            weights.template multiply<RowLayout<rows, row_bytes>>(
+                sums, hidden, 0, lane, [&](int tile, int, int i) { return tile_bias(tile, i / 2); });
     }
 
     /// The bias of row g (upper = 0) or g + 8 (upper = 1) of a tile. Every index is a constant: the array must stay in

@@ -270,14 +270,13 @@ struct Resident {
         cp_async_wait<tiling.prefetch - 2>();
         sync_block();
 
-        const SharedAddress read_hidden = shared + Layout::lane_offset(part * groups * 4, lane);
         const SharedAddress read_inputs = shared + ring_at + unit_warp * octets * chunk;
         int stage_offset = 0;  // of the stage that this step reads
         int refill_offset = (tiling.prefetch - 1) * stage_bytes;
 
         auto step = [&](int t, int buffer) {
             typename Matrix::Sums sums;
-            weights.multiply(sums, read_hidden + buffer * buffer_bytes,
+            weights.multiply(sums, shared + buffer * buffer_bytes, part * groups * 4, lane,
                              [&](int tile, int, int i) { return tile_bias(tile, i / 2); });
             unsigned wx[octets][column_tiles][Ring::words];
             if (part == 0) Ring::load(wx, read_inputs + stage_offset, lane);

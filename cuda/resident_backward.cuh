@@ -298,8 +298,7 @@ struct ResidentBackward {
     TILESMITH_DEVICE void multiply(int buffer) {
         if constexpr (!Cell::recurrent_cut) {
             typename Matrix::Sums d_hidden;
-            const SharedAddress gradients = shared + Layout::lane_offset(0, lane) + buffer * buffer_bytes;
-            weights.multiply(d_hidden, gradients, [&](int, int column_tile, int i) {
+            weights.multiply(d_hidden, shared + buffer * buffer_bytes, 0, lane, [&](int, int column_tile, int i) {
                 return i % 2 < columns ? carried[i / 2][column_tile][i % 2 < columns ? i % 2 : 0][0] : 0.0f;
             });
             Elements::for_each([&](int octet, int column_tile, int column) {

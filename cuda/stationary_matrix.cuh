@@ -10,28 +10,20 @@
 
 namespace tilesmith {
 
-/// The moving matrix in shared memory: [k / 8][sequence, permuted][8] 16-bit words, for `rows` sequences. With 4
-/// sequences they take the even columns of a tile of 8.
+/// The moving matrix in shared memory: [k / 8][sequence, permuted][8] 16-bit words, for `rows` sequences.
 template <int rows>
 struct MovingLayout {
-    static constexpr bool sparse = rows == 4;
-
     TILESMITH_DEVICE static constexpr int bytes(int k) { return k / 8 * rows * chunk_bytes; }
 
-    /// Where words k = 8 * octet .. of a sequence lie.
+    /// Where words k = 8 * octet .. of a sequence lie. Eight octets of one sequence lie in different banks.
     TILESMITH_DEVICE static int offset(int octet, int row) {
-        const int permuted = sparse ? row ^ (octet % 4 / 2) : row ^ (2 * (octet % 4));
+        const int permuted = rows == 4 ? row ^ (octet / 2 % 4) : row ^ (2 * (octet % 4));
         return (octet * rows + permuted) * chunk_bytes;
     }
 
-    /// Where a lane begins to read, for a warp whose first k is 8 * first_octet, a multiple of 32.
-    TILESMITH_DEVICE static int lane_offset(int first_octet, int lane) {
-        return offset(first_octet + lane % 4, sparse ? lane / 8 : lane / 4);
-    }
-
-    /// From there to a group of 32 k and a tile of 8 columns.
-    TILESMITH_DEVICE static constexpr int step(int group, int column_tile) {
-        return (4 * rows * group + 8 * column_tile) * chunk_bytes;
+    /// From a group of 32 k to another an even number of groups away, and from the first tile of 8 columns to another.
+    TILESMITH_DEVICE static constexpr int step(int groups, int column_tile) {
+        return (4 * rows * groups + 8 * column_tile) * chunk_bytes;
     }
 };
 
@@ -39,12 +31,10 @@ struct MovingLayout {
 /// there are more than 4 sequences, lanes meet in banks.
 template <int rows, int row_bytes>
 struct RowLayout {
-    TILESMITH_DEVICE static int lane_offset(int lane) {
-        return (rows == 4 ? lane / 8 : lane / 4) * row_bytes + lane % 4 * chunk_bytes;
-    }
+    TILESMITH_DEVICE static int offset(int octet, int row) { return row * row_bytes + octet * chunk_bytes; }
 
-    TILESMITH_DEVICE static constexpr int step(int group, int column_tile) {
-        return 4 * group * chunk_bytes + 8 * column_tile * row_bytes;
+    TILESMITH_DEVICE static constexpr int step(int groups, int column_tile) {
+        return 4 * groups * chunk_bytes + 8 * column_tile * row_bytes;
     }
 };
 
@@ -59,6 +49,11 @@ struct StationaryMatrix {
     static_assert(register_groups >= 0 && register_groups <= groups, "more register groups than there are groups");
 
     using Sums = float[tiles][column_tiles][4];
+
+    // With 4 sequences only the even columns of a tile of 8 are wanted, and the lanes of odd columns may read another
+    // group of k instead of the same one again: half as many loads. The product with that group then stands in the odd
+    // columns, of accumulators of its own.
+    static constexpr bool paired = rows == 4 && groups >= 2 && chains >= 2;
 
     unsigned words[tiles][register_groups > 0 ? register_groups : 1][2][4];
     SharedAddress shared;
@@ -89,34 +84,52 @@ struct StationaryMatrix {
         return ((group - register_groups) * tiles + tile) * 64 * chunk_bytes;
     }
 
-    /// sums = this matrix times the moving one. `moving`: this lane's start in it, see lane_offset of its Layout.
-    /// start(tile, column_tile, i): what the sums begin with.
+    /// Which accumulators a group's half adds to: those of odd groups are apart where groups are read in pairs.
+    TILESMITH_DEVICE static constexpr int chain_of(int group, int half) {
+        return paired ? group % 2 + 2 * (turn(group, half) % (chains / 2)) : turn(group, half) % chains;
+    }
+
+    /// How many matrix instructions come before, of those of even or odd groups where groups are read in pairs.
+    TILESMITH_DEVICE static constexpr int turn(int group, int half) { return 2 * (paired ? group / 2 : group) + half; }
+
+    TILESMITH_DEVICE static constexpr bool begins_chain(int group, int half) {
+        return turn(group, half) < (paired ? chains / 2 : chains);
+    }
+
+    /// sums = this matrix times the moving one, whose part for this warp begins at octet `first_octet` of k, a multiple
+    /// of 4. start(tile, column_tile, i): what the sums begin with. With 4 sequences the sums of odd i mean nothing.
     template <class Layout = MovingLayout<rows>, class Start>
-    TILESMITH_DEVICE void multiply(Sums& sums, SharedAddress moving, Start start) const {
+    TILESMITH_DEVICE void multiply(Sums& sums, SharedAddress moving, int first_octet, int lane, Start start) const {
         float partial[chains][tiles][column_tiles][4];
+        uint4 b[column_tiles];
+        const auto begin = [&](int octet) { return moving + Layout::offset(first_octet + octet, rows == 4 ? lane / 8 : lane / 4); };
+        const SharedAddress even = begin(lane % 4 + (paired ? lane / 4 % 2 * 4 : 0));
+        const SharedAddress odd = begin(lane % 4 + 4);
+        const SharedAddress last = begin(lane % 4);  // of an odd number: it has no other to be read with
 #pragma unroll
         for (int group = 0; group < groups; ++group) {
-            uint4 b[column_tiles];
+            if (!paired || group % 2 == 0) {
+                const SharedAddress at = paired && group == groups - 1 ? last : group % 2 == 0 ? even : odd;
 #pragma unroll
-            for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
-                b[column_tile] = load_shared_128(moving + Layout::step(group, column_tile));
+                for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
+                    b[column_tile] = load_shared_128(at + Layout::step(group / 2 * 2, column_tile));
+            }
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
-                const int index = 2 * group + half;
 #pragma unroll
                 for (int tile = 0; tile < tiles; ++tile) {
                     unsigned a[4];
                     fetch(a, tile, group, half);
 #pragma unroll
                     for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
-                        float(&d)[4] = partial[index % chains][tile][column_tile];
+                        float(&d)[4] = partial[chain_of(group, half)][tile][column_tile];
                         const unsigned b0 = half == 0 ? b[column_tile].x : b[column_tile].z;
                         const unsigned b1 = half == 0 ? b[column_tile].y : b[column_tile].w;
-                        if (index < chains) {
+                        if (begins_chain(group, half)) {
                             float first[4] = {0.0f, 0.0f, 0.0f, 0.0f};
 #pragma unroll
                             for (int i = 0; i < 4; ++i)
-                                if (index == 0) first[i] = start(tile, column_tile, i);
+                                if (group == 0 && half == 0) first[i] = start(tile, column_tile, i);
                             mma_m16n8k16<Type>(d, a, b0, b1, first);
                         } else {
                             mma_m16n8k16<Type>(d, a, b0, b1, d);
@@ -134,7 +147,7 @@ struct StationaryMatrix {
                     float sum = partial[0][tile][column_tile][i];
 #pragma unroll
                     for (int chain = 1; chain < minimum(chains, 2 * groups); ++chain)
-                        sum += partial[chain][tile][column_tile][i];
+                        sum += partial[chain][tile][column_tile][paired && chain % 2 == 1 ? i ^ 1 : i];
                     sums[tile][column_tile][i] = sum;
                 }
     }
