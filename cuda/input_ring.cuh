@@ -10,8 +10,7 @@ namespace tilesmith {
 /// A ring of stages; a stage holds one step of `planes` arrays (Wx of each gate, say) for `rows` sequences:
 /// [plane][sequence][unit], rows of `row_bytes`, an odd number of 16-byte chunks so that 8 rows lie in 8 different
 /// groups of banks. With 4 sequences they take the even columns of a tile, and a matrix holds two planes instead of one.
-/// Copied by `threads` threads from `first_thread` on.
-template <class Type, FixedShape shape, int planes, int rows, int threads, int row_bytes, int first_thread = 0>
+template <class Type, FixedShape shape, int planes, int rows, int threads, int row_bytes>
 struct InputRing {
     static constexpr int D = shape.head_dim;
     static constexpr int width = vector_width(D);
@@ -39,22 +38,20 @@ struct InputRing {
         }
     }
 
-    TILESMITH_DEVICE static int index() { return static_cast<int>(thread_index()) - first_thread; }
-
     /// What this thread's i-th copy is of.
     TILESMITH_DEVICE static void locate(int i, int& plane, int& row, int& unit) {
-        const int copy = minimum(index() + i * threads, stage_copies - 1);
+        const int copy = minimum(static_cast<int>(thread_index()) + i * threads, stage_copies - 1);
         plane = plane_of(i);
         row = copy / row_copies % rows;
         unit = copy % row_copies * width;
     }
 
     TILESMITH_DEVICE static int plane_of(int i) {
-        return minimum((index() + i * threads) / (rows * row_copies), planes - 1);
+        return minimum((static_cast<int>(thread_index()) + i * threads) / (rows * row_copies), planes - 1);
     }
 
     TILESMITH_DEVICE static bool copies_too(int i) {
-        return stage_copies % threads == 0 || index() + i * threads < stage_copies;
+        return stage_copies % threads == 0 || static_cast<int>(thread_index()) + i * threads < stage_copies;
     }
 
     /// Begin copying one step into the stage at `stage_offset`, and move on by step(plane) elements.

@@ -6,9 +6,8 @@
 
 namespace tilesmith {
 
-/// Writes `planes` arrays of [sequence][unit], for `rows` sequences of one head, once a step, by `threads` threads from
-/// `first_thread` on.
-template <FixedShape shape, int rows, int threads, int planes, int first_thread = 0>
+/// Writes `planes` arrays of [sequence][unit], for `rows` sequences of one head, once a step.
+template <FixedShape shape, int rows, int threads, int planes>
 struct PlaneWriter {
     static constexpr int D = shape.head_dim;
     static constexpr int width = vector_width(D);
@@ -25,7 +24,7 @@ struct PlaneWriter {
     TILESMITH_DEVICE void prepare(int valid_rows, Target target, Locate locate) {
 #pragma unroll
         for (int i = 0; i < writes; ++i) {
-            const int write = index() + i * threads;
+            const int write = static_cast<int>(thread_index()) + i * threads;
             const int plane = plane_of(i);
             const int row = write / row_writes % rows;
             const int unit = write % row_writes * width;
@@ -36,10 +35,8 @@ struct PlaneWriter {
     }
 
     TILESMITH_DEVICE static int plane_of(int i) {
-        return minimum((index() + i * threads) / plane_writes, planes - 1);
+        return minimum((static_cast<int>(thread_index()) + i * threads) / plane_writes, planes - 1);
     }
-
-    TILESMITH_DEVICE static int index() { return static_cast<int>(thread_index()) - first_thread; }
 
     /// Write one step from the buffer at `buffer_offset`, and move on by step(plane) elements.
     template <class Step>

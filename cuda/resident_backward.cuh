@@ -5,8 +5,7 @@
 // They travel through shared memory, and the transposed R turns them on the tensor cores into the gradient of the
 // previous h, which ends in the lane that owns that unit: one barrier a step, as forward. What the step computes again
 // from the gates does not wait for that product, and runs beside the one of the step before; so do the gates' sums, where
-// they were not saved. It runs in the same warps, or in as many further ones, which then also bring and take away what
-// lies in global memory, and leave the others nothing but what waits for a gradient. The gradients of R and b follow from what is written here (parameter_gradients.cuh).
+// they were not saved. The gradients of R and b follow from what is written here (parameter_gradients.cuh).
 //
 // A warp owns 16 units: lane (g, j) has units g and g + 8, sequences 2j and 2j + 1 (or j, with 4 sequences).
 #pragma once
@@ -26,7 +25,6 @@ struct ResidentBackwardTiling {
     int register_groups;  // groups of 32 rows of R that stay in registers
     int chains;           // independent accumulators
     int prefetch;         // stages of the ring that holds saved values and gradients
-    int early_warps;      // 1: further warps do what waits for no gradient; 0: there are none
     int gate_groups = 0;  // groups of 32 columns of R that stay in registers to compute the gates again
 };
 
@@ -42,12 +40,9 @@ struct ResidentBackward {
     static constexpr int staged_gates = gates - recurrent_gates;  // not exchanged, but written out
 
     static constexpr int units = 16;
-    static constexpr int unit_warps = ceil_div(D, units);
-    static constexpr int padded_units = unit_warps * units;
-    static constexpr bool split = tiling.early_warps != 0;
-    static constexpr int role_threads = 32 * unit_warps;
-    static constexpr int first_early = split ? role_threads : 0;  // the first thread of those that move data
-    static constexpr int threads = first_early + role_threads;
+    static constexpr int warps = ceil_div(D, units);
+    static constexpr int threads = 32 * warps;
+    static constexpr int padded_units = warps * units;
     static constexpr int groups = ceil_div(recurrent_gates * padded_units, 32);  // k = gate * padded_units + unit
 
     static constexpr int rows = tiling.batch_tile;
@@ -75,28 +70,21 @@ struct ResidentBackward {
     using Layout = MovingLayout<rows>;
     static constexpr int exchange_bytes = Layout::bytes(32 * groups);
     static constexpr int buffer_bytes = exchange_bytes + staged_gates * rows * row_bytes;
-    using Ring = InputRing<Type, shape, planes, rows, role_threads, row_bytes, first_early>;
+    using Ring = InputRing<Type, shape, planes, rows, threads, row_bytes>;
     static constexpr int ring_at = 2 * buffer_bytes;
     using Matrix = StationaryMatrix<Type, 1, groups, tiling.register_groups, rows, tiling.chains>;
     static constexpr int scratch_bytes = 32 * chunk_bytes;  // of a warp, in the ring before it is filled
-    static constexpr int ring_bytes = maximum(tiling.prefetch * Ring::stage_bytes, unit_warps * scratch_bytes);
+    static constexpr int ring_bytes = maximum(tiling.prefetch * Ring::stage_bytes, warps * scratch_bytes);
     static constexpr int weights_at = ring_at + ring_bytes;
-    static constexpr int sums_at = weights_at + unit_warps * Matrix::shared_bytes;
-    // what early warps hand to late ones, in two buffers: [unit warp][chunk][lane]
-    static constexpr int ready_at = sums_at + (again ? unit_warps * Sums::shared_bytes : 0);
-    static constexpr int element_words = Cell::ready_words + state_gradients;
-    static constexpr int ready_chunks = ceil_div(octets * column_tiles * columns * element_words, 4);
-    static constexpr int ready_bytes = unit_warps * ready_chunks * 32 * chunk_bytes;
-    static constexpr int shared_bytes = ready_at + (split ? 2 * ready_bytes : 0);
+    static constexpr int sums_at = weights_at + warps * Matrix::shared_bytes;
+    static constexpr int shared_bytes = sums_at + (again ? warps * Sums::shared_bytes : 0);
 
     // ---- the thread's place ----
     const BackwardArguments& in;
     const int lane = static_cast<int>(thread_index()) % 32;
     const int g = lane / 4;
     const int j = lane % 4;
-    const int warp = static_cast<int>(thread_index()) / 32 % unit_warps;
-    const bool early = static_cast<int>(thread_index()) >= first_early;  // moves data and prepares
-    const bool late = static_cast<int>(thread_index()) < role_threads;   // multiplies and finishes
+    const int warp = static_cast<int>(thread_index()) / 32;
     const int head = static_cast<int>(block_x());
     const int first_row = static_cast<int>(block_y()) * rows;
     const Elements own{.batch = in.batch, .warp = warp, .head = head, .first_row = first_row, .g = g, .j = j};
@@ -105,7 +93,7 @@ struct ResidentBackward {
     Matrix weights;
     Sums sums;  // unused where the gates were saved
     Ring ring;
-    PlaneWriter<shape, rows, role_threads, gates, first_early> writer;
+    PlaneWriter<shape, rows, threads, gates> writer;
     float carried[octets][column_tiles][columns][states];  // gradients that later steps send back
     float outside[octets][column_tiles][columns][state_gradients];  // gradients from outside, of the next step to run
     typename Cell::Ready ready[octets][column_tiles][columns];      // what the next step computes before it has them
@@ -307,103 +295,26 @@ struct ResidentBackward {
         }
     }
 
-    // ---- from early warps to late ones ----
-
-    TILESMITH_DEVICE static constexpr int word_of(int octet, int column_tile, int column) {
-        return ((octet * column_tiles + column_tile) * columns + column) * element_words;
-    }
-
-    TILESMITH_DEVICE SharedAddress ready_chunk(int buffer, int chunk) const {
-        return shared + ready_at + buffer * ready_bytes + ((warp * ready_chunks + chunk) * 32 + lane) * chunk_bytes;
-    }
-
-    TILESMITH_DEVICE void send(int buffer) const {
-        float words[4 * ready_chunks] = {};
-        Elements::for_each([&](int octet, int column_tile, int column) {
-            const int at = word_of(octet, column_tile, column);
-            float packed[element_words];
-            Cell::pack(ready[octet][column_tile][column], packed);
-#pragma unroll
-            for (int s = 0; s < state_gradients; ++s) packed[Cell::ready_words + s] = outside[octet][column_tile][column][s];
-#pragma unroll
-            for (int i = 0; i < element_words; ++i) words[at + i] = packed[i];
-        });
-#pragma unroll
-        for (int c = 0; c < ready_chunks; ++c)
-            store_shared_float4(ready_chunk(buffer, c), float4{words[4 * c], words[4 * c + 1], words[4 * c + 2], words[4 * c + 3]});
-    }
-
-    TILESMITH_DEVICE void receive(int buffer) {
-        float words[4 * ready_chunks];
-#pragma unroll
-        for (int c = 0; c < ready_chunks; ++c) {
-            const float4 chunk = load_shared_float4(ready_chunk(buffer, c));
-            words[4 * c] = chunk.x, words[4 * c + 1] = chunk.y, words[4 * c + 2] = chunk.z, words[4 * c + 3] = chunk.w;
-        }
-        Elements::for_each([&](int octet, int column_tile, int column) {
-            const int at = word_of(octet, column_tile, column);
-            float packed[element_words];
-#pragma unroll
-            for (int i = 0; i < element_words; ++i) packed[i] = words[at + i];
-            Cell::unpack(packed, ready[octet][column_tile][column]);
-#pragma unroll
-            for (int s = 0; s < state_gradients; ++s) outside[octet][column_tile][column][s] = packed[Cell::ready_words + s];
-        });
-    }
-
     // ---- all steps ----
 
-    TILESMITH_DEVICE void run() {
-        if (late) {
-            load_weights();
-            load_last();
-        }
-        if constexpr (again)
-            if (early) sums.load(in, shared + sums_at + warp * Sums::shared_bytes, lane, own);
-        sync_block();
-        clear_padding();
-        sync_block();
-        if (early) begin_copies();
-        sync_block();
-        if constexpr (!split) {
-            run_together();
-        } else if (early) {
-            run_early();
-        } else {
-            run_late();
-        }
-        if (!late) return;
-        Elements::for_each([&](int octet, int column_tile, int column) {
-            if (!own.real(octet, column_tile, column)) return;
-#pragma unroll
-            for (int s = 0; s < states; ++s)
-                store_global_16(in.d_initial + own.state_index(s, octet, column_tile, column),
-                                to_16<Type>(carried[octet][column_tile][column][s]));
-        });
-    }
-
-    /// Fill the ring; the inputs of the first two steps have arrived.
+    /// Fill the ring; the inputs of the first step have arrived.
     TILESMITH_DEVICE void begin_copies() {
         prepare_transfers();
         for (int stage = 0; stage < tiling.prefetch; ++stage) {
             if (stage < in.seq) begin_copy(stage * Ring::stage_bytes, in.seq - 1 - stage);
             cp_async_commit();
         }
-        cp_async_wait<tiling.prefetch - 2>();
+        cp_async_wait<tiling.prefetch - 1>();
     }
 
-    /// After n steps: let the stage that the n-th read be filled again, and wait for the one of the step after next.
+    /// Copy what a later step reads into the stage that the n-th has read.
     TILESMITH_DEVICE void refill(int n, int stage_offset) {
         const int t = in.seq - 1 - n - tiling.prefetch;
         if (t >= 0) begin_copy(stage_offset, t);
         cp_async_commit();
     }
 
-    TILESMITH_DEVICE static int next_stage(int stage_offset) {
-        return stage_offset == (tiling.prefetch - 1) * Ring::stage_bytes ? 0 : stage_offset + Ring::stage_bytes;
-    }
-
-    /// step(n, buffer) for all steps, with the buffer of its number as a constant.
+    /// Every step, with the buffer of its number as a constant.
     template <class Step>
     TILESMITH_DEVICE void for_each_step(Step step) const {
         int n = 0;
@@ -414,8 +325,15 @@ struct ResidentBackward {
         if (n < in.seq) step(n, 0);
     }
 
-    /// All of it in the same warps.
-    TILESMITH_DEVICE void run_together() {
+    TILESMITH_DEVICE void run() {
+        load_weights();
+        if constexpr (again) sums.load(in, shared + sums_at + warp * Sums::shared_bytes, lane, own);
+        load_last();
+        sync_block();
+        clear_padding();
+        sync_block();
+        begin_copies();
+        sync_block();
         prepare(0);
         int stage_offset = 0;
         for_each_step([&](int n, int buffer) {
@@ -423,40 +341,18 @@ struct ResidentBackward {
             cp_async_wait<tiling.prefetch - 2>();
             sync_block();  // the gates' gradients are there, and the inputs of the step after this one
             multiply(buffer);
-            prepare(next_stage(stage_offset));  // beside the product; after the last step, of what lies there
+            const int next = stage_offset == (tiling.prefetch - 1) * Ring::stage_bytes ? 0 : stage_offset + Ring::stage_bytes;
+            prepare(next);  // beside the product; after the last step, of what lies there
             write_out(buffer);
             refill(n, stage_offset);
-            stage_offset = next_stage(stage_offset);
+            stage_offset = next;
         });
-    }
-
-    /// What waits for no gradient, a step ahead of the late warps, and the way to and from global memory.
-    TILESMITH_DEVICE void run_early() {
-        prepare(0);
-        send(0);
-        sync_block();
-        int stage_offset = 0;
-        for_each_step([&](int n, int buffer) {
-            if (n > 0) write_out(buffer ^ 1);  // of the step before
-            prepare(next_stage(stage_offset));
-            send(buffer ^ 1);
-            refill(n, stage_offset);
-            stage_offset = next_stage(stage_offset);
-            cp_async_wait<tiling.prefetch - 2>();
-            sync_block();
-        });
-        write_out((in.seq - 1) % 2);
-    }
-
-    /// What waits for gradients.
-    TILESMITH_DEVICE void run_late() {
-        sync_block();
-        receive(0);
-        for_each_step([&](int n, int buffer) {
-            finish(buffer, n == 0);
-            sync_block();
-            multiply(buffer);
-            receive(buffer ^ 1);
+        Elements::for_each([&](int octet, int column_tile, int column) {
+            if (!own.real(octet, column_tile, column)) return;
+#pragma unroll
+            for (int s = 0; s < states; ++s)
+                store_global_16(in.d_initial + own.state_index(s, octet, column_tile, column),
+                                to_16<Type>(carried[octet][column_tile][column][s]));
         });
     }
 };

@@ -8,7 +8,7 @@ with whatever the store has measured since.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from kernelgen.hardware import Profile
 
@@ -54,10 +54,9 @@ WEIGHTS = Weights()
 
 @dataclass(frozen=True)
 class StepWork:
-    """What one block, or one role of its warps, does in one step. Counts are per warp unless they say otherwise.
+    """What one block does in one step. Counts are per warp unless they say otherwise.
 
-    warps: those that do it; further_warps: of the block, with other work; owners: those that run the pointwise step.
-    matrix: m16n8k16 instructions; matrix_chain: the
+    warps: of the block; owners: those that run the pointwise step. matrix: m16n8k16 instructions; matrix_chain: the
     longest dependent run of them. shared_bytes: read from or exchanged through shared memory by the whole block.
     special, arithmetic: instructions of the pointwise step; chain_special, chain_arithmetic: those on its longest
     chain. staged: 16-bit stores to shared memory. transfers: instructions that move data between global and shared
@@ -78,12 +77,6 @@ class StepWork:
     transfers: float
     device_bytes: float
     exchanges: int = 0
-    further_warps: int = 0
-
-    def together(self, other: StepWork) -> StepWork:
-        """Both in the same warps; the chains and what the block moves are this one's."""
-        added = ("matrix", "shared_bytes", "special", "arithmetic", "staged", "transfers")
-        return replace(self, **{name: getattr(self, name) + getattr(other, name) for name in added})
 
 
 def clocks_per_step(
@@ -106,7 +99,7 @@ def clocks_per_step(
     transfers = work.warps * work.transfers
     alone = (
         w.fixed
-        + profile.latency("barrier", 32 * (work.warps + work.further_warps))
+        + profile.latency("barrier", 32 * work.warps)
         + profile.latency("shared_load")
         + w.matrix * matrix
         + w.reading * reading

@@ -56,7 +56,7 @@ def test_the_models_choice_is_right(schedule: str, cell: str, dtype: str, recomp
 
 
 AGAIN = Shape(5, 7, 1, 64, recompute=True)
-RESIDENT = {"batch_tile": 8, "register_groups": 1, "chains": 2, "prefetch": 3, "early_warps": 0}
+RESIDENT = {"batch_tile": 8, "register_groups": 1, "chains": 2, "prefetch": 3}
 
 
 @pytest.mark.parametrize(
@@ -72,14 +72,6 @@ RESIDENT = {"batch_tile": 8, "register_groups": 1, "chains": 2, "prefetch": 3, "
         pytest.param("gru", replace(AGAIN, batch=18), {"batch_tile": 16, "gate_groups": 0}, id="gates of two tiles"),
         pytest.param("slstm", replace(AGAIN, head_dim=48, batch=4), {"batch_tile": 4, "gate_groups": 2}, id="K padded"),
         pytest.param("lstm", replace(AGAIN, head_dim=33), {"gate_groups": 2}, id="gates of an odd head dimension"),
-        pytest.param("lstm", Shape(5, 8, 2, 64, save="states"), {"early_warps": 1}, id="early warps"),
-        pytest.param("slstm", Shape(3, 1, 1, 20), {"early_warps": 1, "prefetch": 2}, id="early warps, one step"),
-        pytest.param(
-            "elman_relu", Shape(3, 2, 1, 16), {"batch_tile": 4, "early_warps": 1}, id="conditions handed over"
-        ),
-        pytest.param(
-            "gru", replace(AGAIN, batch=18), {"batch_tile": 16, "early_warps": 1, "gate_groups": 1}, id="both"
-        ),
     ],
 )
 def test_every_tile_variable_is_right(cell: str, shape: Shape, changed: dict[str, int]) -> None:

@@ -36,8 +36,7 @@ class CellCost:
     special, arithmetic: all of them. chain_special, chain_arithmetic: those on the longest dependent chain from a gate
     to the new h; of a backward step, from a gradient of the new states to one of a gate with a recurrent product.
     live: estimate of the registers needed at the peak beyond those of gates and states (and given gradients). ready: of
-    a backward step, the registers that its first half hands to the second; late_special, late_arithmetic: the
-    instructions of the second alone.
+    a backward step, the registers that its first half hands to the second.
     """
 
     special: int
@@ -46,8 +45,6 @@ class CellCost:
     chain_arithmetic: int
     live: int
     ready: int = 0
-    late_special: int = 0
-    late_arithmetic: int = 0
 
 
 @dataclass(frozen=True)
@@ -216,10 +213,4 @@ def backward_cost(cell: Cell) -> CellCost:
     ends = [parts.outputs[index] for index in cell.recurrent_gates]
     cost = _count((*parts.early, *parts.late), parts.outputs, derive(cell).seeds, ends)
     conditions = {symbol for symbol, expression in parts.early if is_condition(expression)}
-    late = sum((_total(expression) for expression in [*(e for _, e in parts.late), *parts.outputs]), _Ops())
-    return replace(
-        cost,
-        ready=len([symbol for symbol in parts.ready if symbol not in conditions]),
-        late_special=late.special,
-        late_arithmetic=late.arithmetic,
-    )
+    return replace(cost, ready=len([symbol for symbol in parts.ready if symbol not in conditions]))

@@ -156,25 +156,6 @@ def _backward(cell: Cell) -> list[str]:
         *_statements(printer, parts.early, [(f"ready.{symbol.name}", symbol) for symbol in parts.ready]),
         "}",
         "",
-        "/// Ready as floats, to hand it from one warp to another.",
-        f"static constexpr int ready_words = {len(parts.ready)};",
-        "template <int size>",
-        "TILESMITH_DEVICE static void pack(const Ready& ready, float (&words)[size]) {",
-        *([] if parts.ready else ["    (void)ready, (void)words;"]),
-        *(
-            f"    words[{index}] = ready.{symbol.name}{' ? 1.0f : 0.0f' if symbol in conditions else ''};"
-            for index, symbol in enumerate(parts.ready)
-        ),
-        "}",
-        "template <int size>",
-        "TILESMITH_DEVICE static void unpack(const float (&words)[size], Ready& ready) {",
-        *([] if parts.ready else ["    (void)ready, (void)words;"]),
-        *(
-            f"    ready.{symbol.name} = words[{index}]{' != 0.0f' if symbol in conditions else ''};"
-            for index, symbol in enumerate(parts.ready)
-        ),
-        "}",
-        "",
         "/// The second: the gradients of the gates and, through the step itself, of the old states, from those of the",
         "/// new states.",
         f"TILESMITH_DEVICE static void backward(const Ready& ready, const float (&d_next)[{states}], "

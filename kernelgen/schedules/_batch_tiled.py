@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from constrint import Problem, maximum
+from constrint import Problem
 from kernelgen.cells.language import Cell
 from kernelgen.cost import StepWork, clocks_per_step
 from kernelgen.emit.kernel import kernel_source
@@ -24,6 +24,18 @@ BATCH_TILES = [4, 8, 16, 24, 32]
 
 PREFETCH = [2, 3, 4, 6, 8, 12]
 """Stages of the ring that holds a step's inputs."""
+
+
+def read_bytes(rows: int, groups: int, chains: int) -> int:
+    """What the shared memory is busy with while one warp reads the moving matrix of ``rows`` sequences and ``groups``
+    groups of 32 k (StationaryMatrix::multiply), in bytes at its full rate."""
+    paired = rows == 4 and groups >= 2 and chains >= 2
+    return groups * (256 if paired else 512 * -(-rows // 8))
+
+
+def chain_additions(rows: int, tiles: int, chains: int) -> int:
+    """Additions of a lane that make one sum of ``chains`` accumulators of each tile of 16 rows."""
+    return (chains - 1) * tiles * (2 if rows == 4 else 4 * (rows // 8))
 
 
 class BatchTiled(ABC):
@@ -46,12 +58,12 @@ class BatchTiled(ABC):
         """Add the constraints that come from the template rather than from the GPU."""
 
     @abstractmethod
-    def counts(self, cell: Cell, shape: Shape, v: Mapping[str, Int], s: Any) -> Sequence[Any]:
-        """What lives in a thread's registers, for the register model: of each role that warps have."""
+    def counts(self, cell: Cell, shape: Shape, v: Mapping[str, Int], s: Any) -> Any:
+        """What lives in a thread's registers, for the register model."""
 
     @abstractmethod
-    def work(self, cell: Cell, shape: Shape, v: Mapping[str, int], s: Any) -> Sequence[StepWork]:
-        """What a block does in one step, for the cost model: each role of its warps, which work side by side."""
+    def work(self, cell: Cell, shape: Shape, v: Mapping[str, int], s: Any) -> StepWork:
+        """What a block does in one step, for the cost model."""
 
     def problem(self, cell: Cell, shape: Shape, profile: Profile) -> Problem:
         """Tile variables and constraints. Raises InfeasibleError for a GPU without the instructions it needs."""
@@ -63,24 +75,18 @@ class BatchTiled(ABC):
         problem.add(
             (v["batch_tile"] <= 8) | (v["batch_tile"] < shape.batch + 8), "a batch tile that the batch can fill"
         )
-        registers = self._registers(cell, shape, profile, v, s)
+        registers = predicted_registers(self.counts(cell, shape, v, s), self.coefficients, profile.arch)
         add_limits(problem, profile, warps=s.warps, registers=registers, shared_memory=s.shared_memory)
         return problem
 
     def tiling(self, cell: Cell, shape: Shape, profile: Profile, values: Mapping[str, int]) -> Tiling:
         """Predicted resources and clocks of one solution."""
         s = self.sizes(cell, shape, values)
-        registers = self._registers(cell, shape, profile, values, s)
+        registers = predicted_registers(self.counts(cell, shape, values, s), self.coefficients, profile.arch)
         blocks = shape.heads * -(-shape.batch // values["batch_tile"])
         resources, together, waves = place(profile, blocks, 32 * s.warps, registers, s.shared_memory)
-        roles = self.work(cell, shape, values, s)
-        clocks = max(clocks_per_step(role, profile, together - 1, values["prefetch"]) for role in roles)
+        clocks = clocks_per_step(self.work(cell, shape, values, s), profile, together - 1, values["prefetch"])
         return Tiling(self.name, dict(values), resources, clocks * waves)
-
-    def _registers(self, cell: Cell, shape: Shape, profile: Profile, v: Mapping[str, Int], s: Any) -> Int:
-        """Registers per thread: every role gets what the neediest takes."""
-        roles = self.counts(cell, shape, v, s)
-        return maximum(*(predicted_registers(counts, self.coefficients, profile.arch) for counts in roles))
 
     def source(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Source:
         """The kernel of a tiling: an instantiation of the template in cuda/."""

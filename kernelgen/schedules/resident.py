@@ -8,14 +8,14 @@ the same text states the constraint and predicts the number.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from constrint import Problem, cdiv, minimum
 from kernelgen.cells.language import Cell
 from kernelgen.cost import StepWork
 from kernelgen.emit.cost import cell_cost
-from kernelgen.schedules._batch_tiled import BATCH_TILES, PREFETCH, BatchTiled, Int
+from kernelgen.schedules._batch_tiled import BATCH_TILES, PREFETCH, BatchTiled, Int, chain_additions, read_bytes
 from kernelgen.schedules._limits import CHUNK, vector_width
 from kernelgen.schedules._registers import FORWARD_COEFFICIENTS, ResidentCounts
 from kernelgen.schedules.base import Direction
@@ -110,9 +110,9 @@ class Resident(BatchTiled):
         problem.add((s.groups - 1) * v["k_split"] < groups, "every warp of a K split has a part of K")
         problem.add(v["chains"] <= 2 * s.groups, "no more accumulator chains than matrix instructions in a row")
 
-    def counts(self, cell: Cell, shape: Shape, v: Mapping[str, Int], s: Sizes) -> Sequence[ResidentCounts]:
+    def counts(self, cell: Cell, shape: Shape, v: Mapping[str, Int], s: Sizes) -> ResidentCounts:
         """What lives in a thread's registers, for the register model."""
-        one = ResidentCounts(
+        return ResidentCounts(
             weights=s.tiles * v["register_groups"] * 8,
             fragments=s.tiles * s.groups,
             loading=minimum(s.groups - v["register_groups"], 1),
@@ -130,19 +130,18 @@ class Resident(BatchTiled):
             copies=s.copies,
             writes=s.writes,
         )
-        return (one,)
 
-    def work(self, cell: Cell, shape: Shape, v: Mapping[str, int], s: Sizes) -> Sequence[StepWork]:
+    def work(self, cell: Cell, shape: Shape, v: Mapping[str, int], s: Sizes) -> StepWork:
         """What a block does in one step, for the cost model."""
         cost = cell_cost(cell)
         owners = s.unit_warps
-        hidden = s.groups * s.column_tiles * 512 // (3 - s.columns)
+        hidden = read_bytes(v["batch_tile"], s.groups, v["chains"])
         weights = (s.groups - v["register_groups"]) * s.tiles * 2 * 512
         partial = 2 * (v["k_split"] - 1) * s.tiles * s.column_tiles * 512 * owners
-        more_chains = (v["chains"] - 1) * s.tiles * s.column_tiles * 4
+        more_chains = chain_additions(v["batch_tile"], s.tiles, v["chains"])
         planes = _planes(cell, shape)
         values = shape.batch * shape.heads * shape.head_dim * (len(cell.input_gates) + planes)
-        one = StepWork(
+        return StepWork(
             warps=s.warps,
             owners=owners,
             matrix=s.tiles * s.column_tiles * 2 * s.groups,
@@ -157,7 +156,6 @@ class Resident(BatchTiled):
             device_bytes=2 * values,
             exchanges=min(v["k_split"] - 1, 1),
         )
-        return (one,)
 
 
 SCHEDULE = Resident()
