@@ -190,6 +190,23 @@ TILESMITH_DEVICE void ldmatrix_x4_trans(unsigned (&out)[4], SharedAddress row) {
                  : "memory");
 }
 
+/// The inverse of ldmatrix_x4_trans: lane (g, j) gives words [2j][g] and [2j+1][g] of each of four matrices, and every lane
+/// the address of one row. Needs sm_90.
+TILESMITH_DEVICE void stmatrix_x4_trans(SharedAddress row, const unsigned (&words)[4]) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row), "r"(words[0]),
+                 "r"(words[1]), "r"(words[2]), "r"(words[3])
+                 : "memory");
+}
+/// The same for two matrices: lanes 0 to 15 give the row addresses.
+TILESMITH_DEVICE void stmatrix_x2_trans(SharedAddress row, const unsigned (&words)[2]) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1, %2};" ::"r"(row), "r"(words[0]), "r"(words[1])
+                 : "memory");
+}
+/// The same for one matrix: lanes 0 to 7 give the row addresses.
+TILESMITH_DEVICE void stmatrix_x1_trans(SharedAddress row, unsigned words) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x1.trans.shared.b16 [%0], {%1};" ::"r"(row), "r"(words) : "memory");
+}
+
 /// Transpose an 8 x 8 matrix of 16-bit words held one pair a lane: in, lane (g, j) holds [g][2j], [g][2j+1];
 /// out, it holds [2j][g], [2j+1][g].
 TILESMITH_DEVICE unsigned movmatrix_trans(unsigned pair) {

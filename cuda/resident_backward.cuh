@@ -13,6 +13,7 @@
 #include "gate_sums.cuh"
 #include "input_ring.cuh"
 #include "lane_elements.cuh"
+#include "lane_stores.cuh"
 #include "plane_writer.cuh"
 #include "recurrence.cuh"
 #include "stationary_matrix.cuh"
@@ -29,7 +30,7 @@ struct ResidentBackwardTiling {
 };
 
 /// state_gradients: the number K of states whose gradients come from outside: 1 (h) or all.
-template <class Cell, class Type, FixedShape shape, ResidentBackwardTiling tiling, int state_gradients, Gates source>
+template <class Cell, class Type, FixedShape shape, ResidentBackwardTiling tiling, int state_gradients, Gates source, Stores how>
 struct ResidentBackward {
     // ---- sizes ----
     static constexpr int D = shape.head_dim;
@@ -93,6 +94,7 @@ struct ResidentBackward {
     Matrix weights;
     Sums sums;  // unused where the gates were saved
     Ring ring;
+    LaneStores<Type, shape, units, rows, gates, how> stores;
     PlaneWriter<shape, rows, threads, gates> writer;
     float carried[octets][column_tiles][columns][states];  // gradients that later steps send back
     float outside[octets][column_tiles][columns][state_gradients];  // gradients from outside, of the next step to run
@@ -181,11 +183,8 @@ struct ResidentBackward {
                 return in.d_wx + ((step * input_gates + rank_among(Cell::input, gate)) * shape.heads + head) * D + unit;
             return in.d_rest + rank_among(~Cell::input, gate) * plane_elements + (step * shape.heads + head) * D + unit;
         };
-        const auto locate = [&](int gate, int row, int unit) {
-            const int octet = (rank_among(Cell::recurrent, gate) * padded_units + unit) / 8;
-            const int staged = exchange_bytes + (rank_among(~Cell::recurrent, gate) * rows + row) * row_bytes + 2 * unit;
-            return shared + (has(Cell::recurrent, gate) ? Layout::offset(octet, row) + 2 * (unit % 8) : staged);
-        };
+        const auto locate = [&](int gate, int row, int unit) { return gradient_at(gate, row, unit); };
+        stores.prepare(own, lane, locate);
         writer.prepare(in.batch - first_row, target, locate);
     }
 
@@ -224,15 +223,11 @@ struct ResidentBackward {
 
     // ---- one step ----
 
-    /// Hand a gate's gradient on: to the exchange, or to be written out only.
-    TILESMITH_DEVICE void store_gradient(int buffer, int gate, int octet, int column_tile, int column, float value) const {
-        unsigned short word = to_16<Type>(value);
-        if constexpr (D % units != 0)
-            if (own.unit(octet) >= D) word = 0;  // padding must stay finite: it is multiplied by zeros
-        const int r = own.row(column_tile, column);
-        const int exchanged = Layout::offset((rank_among(Cell::recurrent, gate) * padded_units + warp * units) / 8 + octet, r) + 2 * g;
-        const int staged = exchange_bytes + (rank_among(~Cell::recurrent, gate) * rows + r) * row_bytes + 2 * own.unit(octet);
-        store_shared_16(shared + buffer * buffer_bytes + (has(Cell::recurrent, gate) ? exchanged : staged), word);
+    /// Where a gate's gradient goes in the first buffer: to the exchange, or where it is written out from only.
+    TILESMITH_DEVICE SharedAddress gradient_at(int gate, int row, int unit) const {
+        const int octet = (rank_among(Cell::recurrent, gate) * padded_units + unit) / 8;
+        const int staged = exchange_bytes + (rank_among(~Cell::recurrent, gate) * rows + row) * row_bytes + 2 * unit;
+        return shared + (has(Cell::recurrent, gate) ? Layout::offset(octet, row) + 2 * (unit % 8) : staged);
     }
 
     /// The first half of a pointwise step, from a stage of the ring: what waits for no gradient of a later step.
@@ -268,18 +263,24 @@ struct ResidentBackward {
 
     /// The second half: stores the gates' gradients, carries the states'.
     TILESMITH_DEVICE void finish(int buffer, bool last) {
+        float d_gates[octets][column_tiles][columns][gates];
         Elements::for_each([&](int octet, int column_tile, int column) {
             float(&carry)[states] = carried[octet][column_tile][column];
-            float d_next[states], d_gate[gates];
+            float(&d_gate)[gates] = d_gates[octet][column_tile][column];
+            float d_next[states];
 #pragma unroll
             for (int s = 0; s < states; ++s) {
                 d_next[s] = s == 0 && !last ? Cell::recurrent_gradient(carry[0]) : carry[s];
                 if (s < state_gradients) d_next[s] += outside[octet][column_tile][column][s];
             }
             Cell::backward(ready[octet][column_tile][column], d_next, d_gate, carry);
-#pragma unroll
-            for (int q = 0; q < gates; ++q) store_gradient(buffer, q, octet, column_tile, column, d_gate[q]);
         });
+        const auto value = [&](int gate, int octet, int column_tile, int column) {
+            if (D % units != 0 && own.unit(octet) >= D) return 0.0f;  // padding must stay finite: zeros multiply it
+            return d_gates[octet][column_tile][column][gate];
+        };
+        stores.store(own, buffer * buffer_bytes, value,
+                     [&](int gate, int row, int unit) { return gradient_at(gate, row, unit); });
     }
 
     /// The product: the gates' gradients in a buffer become that of h before the step.

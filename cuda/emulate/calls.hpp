@@ -48,6 +48,7 @@ struct Fragments {
 Accumulators multiply_16x8x16(const MatrixOperands& operands, float (*decode)(unsigned), const Site& site);
 /// ldmatrix.trans of 1, 2 or 4 matrices of 8 x 8.
 Fragments load_matrices_transposed(unsigned matrices, unsigned row_address, const Site& site);
+void store_matrices_transposed(unsigned matrices, unsigned row_address, Fragments fragments, const Site& site);
 /// movmatrix.trans of one matrix of 8 x 8.
 unsigned transpose_matrix(unsigned pair, const Site& site);
 

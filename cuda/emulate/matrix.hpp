@@ -59,6 +59,33 @@ Fragments load_matrices_transposed(unsigned matrices, unsigned row_address, cons
     return result;
 }
 
+/// A lane's part of a stmatrix: its row address and its words of each matrix.
+struct RowAndFragments {
+    unsigned row_address;
+    Fragments fragments;
+};
+
+/// stmatrix.trans of 1, 2 or 4 8 x 8 matrices. A row is written by the lane that gives its address.
+void store_matrices_transposed(unsigned matrices, unsigned row_address, Fragments fragments, const Site& site) {
+    const char* operation = matrices == 1   ? "stmatrix_x1_trans"
+                            : matrices == 2 ? "stmatrix_x2_trans"
+                                            : "stmatrix_x4_trans";
+    const RowAndFragments given{row_address, fragments};
+    char nothing = 0;
+    collective(operation, site, given, nothing, [matrices, &site](Warp& warp) {
+        for (unsigned lane = 0; lane < 8 * matrices; ++lane) {
+            const Thread& writer = warp.block->threads[warp.index * warp_size + lane];
+            const unsigned row = lane % 8;
+            unsigned short words[8];
+            for (unsigned g = 0; g < 8; ++g) {
+                const unsigned held = input<RowAndFragments>(warp, 4 * g + row / 2).fragments.words[lane / 8];
+                words[g] = static_cast<unsigned short>(held >> 16 * (row % 2));
+            }
+            warp.block->shared->write(writer, input<RowAndFragments>(warp, lane).row_address, words, 16, site);
+        }
+    });
+}
+
 /// movmatrix.trans of one 8 x 8 matrix.
 unsigned transpose_matrix(unsigned pair, const Site& site) {
     unsigned result = 0;

@@ -146,6 +146,15 @@ inline void ldmatrix_x4_trans(unsigned (&out)[4], SharedAddress row, Site site =
     const auto loaded = emulate::load_matrices_transposed(4, row, site);
     for (int i = 0; i < 4; ++i) out[i] = loaded.words[i];
 }
+inline void stmatrix_x1_trans(SharedAddress row, unsigned words, Site site = Site::current()) {
+    emulate::store_matrices_transposed(1, row, {{words}}, site);
+}
+inline void stmatrix_x2_trans(SharedAddress row, const unsigned (&words)[2], Site site = Site::current()) {
+    emulate::store_matrices_transposed(2, row, {{words[0], words[1]}}, site);
+}
+inline void stmatrix_x4_trans(SharedAddress row, const unsigned (&words)[4], Site site = Site::current()) {
+    emulate::store_matrices_transposed(4, row, {{words[0], words[1], words[2], words[3]}}, site);
+}
 inline unsigned movmatrix_trans(unsigned pair, Site site = Site::current()) {
     return emulate::transpose_matrix(pair, site);
 }

@@ -12,6 +12,11 @@ from kernelgen.shape import Shape
 _WORD = "unsigned short*"
 
 
+def _stores(arch: str) -> str:
+    """How lanes store results: stmatrix needs sm_90 (PTX ISA, "stmatrix")."""
+    return "matrices" if int("".join(filter(str.isdigit, arch))) >= 90 else "words"
+
+
 def kernel_source(cell: Cell, shape: Shape, arch: str, tiling: Tiling, direction: Direction) -> Source:
     """The kernel that runs ``cell`` in one direction with a tiling of a schedule, for a target such as "sm_90a".
 
@@ -26,7 +31,8 @@ def kernel_source(cell: Cell, shape: Shape, arch: str, tiling: Tiling, direction
     if backward:
         known = known_states(cell, shape)
         source = "computed" if shape.recompute else "saved"
-        mode, what = f"{known}, Gates::{source}", f"gradients of {known} of {len(cell.states)} states, gates {source}"
+        mode = f"{known}, Gates::{source}, Stores::{_stores(arch)}"
+        what = f"gradients of {known} of {len(cell.states)} states, gates {source}"
     else:
         mode, what = f"Save::{shape.save}", f"saves {shape.save}"
     arguments = arguments_of(cell, shape, direction)
