@@ -15,6 +15,7 @@
 
 #include "input_ring.cuh"
 #include "lane_elements.cuh"
+#include "lane_stores.cuh"
 #include "plane_writer.cuh"
 #include "recurrence.cuh"
 #include "stationary_matrix.cuh"
@@ -31,7 +32,7 @@ struct ResidentTiling {
     int prefetch;         // stages of the ring that holds Wx
 };
 
-template <class Cell, class Type, FixedShape shape, ResidentTiling tiling, Save save>
+template <class Cell, class Type, FixedShape shape, ResidentTiling tiling, Save save, Stores how>
 struct Resident {
     // ---- sizes ----
     static constexpr int D = shape.head_dim;
@@ -155,19 +156,21 @@ struct Resident {
     }
 
     TILESMITH_DEVICE void store_hidden(int buffer, int octet, int column_tile, int column, unsigned short word) const {
-        const int at = Layout::offset(unit_warp * octets + octet, own.row(column_tile, column)) + 2 * g;
-        store_shared_16(shared + buffer * buffer_bytes + at, word);
+        const SharedAddress at = result_at(0, own.row(column_tile, column), own.unit(octet));
+        store_shared_16(at + buffer * buffer_bytes, word);
     }
 
-    /// Stage a value of plane `plane` (1 and up) for writing out.
-    TILESMITH_DEVICE void stage(int buffer, int plane, int octet, int column_tile, int column, float value) const {
-        const int at = hidden_bytes + (plane - 1) * plane_bytes + own.row(column_tile, column) * row_bytes + 2 * own.unit(octet);
-        store_shared_16(shared + buffer * buffer_bytes + at, to_16<Type>(value));
+    /// Where a result goes in the first buffer: h (plane 0) to what the next step reads, others where they are written
+    /// out from.
+    TILESMITH_DEVICE SharedAddress result_at(int plane, int row, int unit) const {
+        const int staged = hidden_bytes + (plane - 1) * plane_bytes + row * row_bytes + 2 * unit;
+        return shared + (plane == 0 ? Layout::offset(unit / 8, row) + 2 * (unit % 8) : staged);
     }
 
     // ---- Wx in, results out ----
 
     Ring ring;
+    LaneStores<Type, shape, units, rows, planes, how> stores;
     PlaneWriter<shape, rows, threads, planes> writer;
 
     TILESMITH_DEVICE void prepare_transfers() {
@@ -184,10 +187,8 @@ struct Resident {
                 if (plane >= states) base = in.gates + (plane - states) * plane_elements;
             return base + (static_cast<long long>(first_row + row) * in.seq * shape.heads + head) * D + unit;
         };
-        const auto locate = [&](int plane, int row, int unit) {
-            const int staged = hidden_bytes + (plane - 1) * plane_bytes + row * row_bytes + 2 * unit;
-            return shared + (plane == 0 ? Layout::offset(unit / 8, row) + 2 * (unit % 8) : staged);
-        };
+        const auto locate = [&](int plane, int row, int unit) { return result_at(plane, row, unit); };
+        stores.prepare(own, lane, locate);
         writer.prepare(in.batch - first_row, target, locate);
     }
 
@@ -287,29 +288,34 @@ struct Resident {
             refill_offset = stage_offset;
             stage_offset = stage_offset == (tiling.prefetch - 1) * stage_bytes ? 0 : stage_offset + stage_bytes;
 
-            if (combine(sums))
+            if (combine(sums)) {
+                float results[octets][column_tiles][columns][planes];
                 Elements::for_each([&](int octet, int column_tile, int column) {
                     float gate[gates];
                     gather_gates(gate, sums, wx, octet, column_tile, column);
                     float(&s)[states] = state[octet][column_tile][column];
+                    float(&result)[planes] = results[octet][column_tile][column];
                     float next[states];
                     Cell::step(gate, s, next);
-                    unsigned short word = to_16<Type>(next[0]);
                     if constexpr (D % units != 0)
-                        if (own.unit(octet) >= D) word = 0;  // padding must stay finite: it is multiplied by zeros
-                    store_hidden(buffer ^ 1, octet, column_tile, column, word);
-                    s[0] = to_float<Type>(word);
+                        if (own.unit(octet) >= D) next[0] = 0.0f;  // padding must stay finite: zeros multiply it
+                    s[0] = to_float<Type>(to_16<Type>(next[0]));
+                    result[0] = next[0];
 #pragma unroll
                     for (int i = 1; i < states; ++i) {
                         s[i] = next[i];
-                        if constexpr (save != Save::hidden) stage(buffer ^ 1, i, octet, column_tile, column, s[i]);
+                        if constexpr (save != Save::hidden) result[i] = next[i];
                     }
                     if constexpr (save == Save::gates) {
 #pragma unroll
-                        for (int q = 0; q < gates; ++q)
-                            stage(buffer ^ 1, states + q, octet, column_tile, column, gate[q]);
+                        for (int q = 0; q < gates; ++q) result[states + q] = gate[q];
                     }
                 });
+                stores.store(
+                    own, (buffer ^ 1) * buffer_bytes,
+                    [&](int plane, int octet, int column_tile, int column) { return results[octet][column_tile][column][plane]; },
+                    [&](int plane, int row, int unit) { return result_at(plane, row, unit); });
+            }
             cp_async_wait<tiling.prefetch - 2>();
             sync_block();
         };

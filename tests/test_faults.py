@@ -29,8 +29,8 @@ FAULTS = {
         "race|written",
     ),
     "a swapped buffer index": (
-        "store_hidden(buffer ^ 1, octet, column_tile, column, word);",
-        "store_hidden(buffer, octet, column_tile, column, word);",
+        "own, (buffer ^ 1) * buffer_bytes,",
+        "own, buffer * buffer_bytes,",
         "race|differs|written",
     ),
     "a store out of bounds": (

@@ -14,13 +14,13 @@ from kernelgen.validate import validate_emulated
 
 pytestmark = pytest.mark.emulated
 
-GPU = "h200"
+GPU, WITHOUT_STMATRIX = "h200", "a100-80gb"
 SEQ = 7
 
 
-def emulate(cell: str, shape: Shape, tiling: Tiling, seeds: range = range(2)) -> None:
+def emulate(cell: str, shape: Shape, tiling: Tiling, seeds: range = range(2), gpu: str = GPU) -> None:
     """Emulate a tiling; raises where a fault is found or the result is off."""
-    validation = validate_emulated(load_cell(cell), shape, tiling, load_profile(GPU), seeds, seq=SEQ)
+    validation = validate_emulated(load_cell(cell), shape, tiling, load_profile(gpu), seeds, seq=SEQ)
     assert validation.errors
     assert all(error <= validation.tolerance for error in validation.errors.values())
 
@@ -45,6 +45,7 @@ RESIDENT = {
 
 
 WIDE = {"units_per_warp": 16, "chains": 4, "register_groups": 2}
+PAIRS = {"batch_tile": 4, "units_per_warp": 16, "chains": 2}
 
 
 @pytest.mark.parametrize(
@@ -61,8 +62,12 @@ WIDE = {"units_per_warp": 16, "chains": 4, "register_groups": 2}
         pytest.param("slstm", Shape(2, SEQ, 1, 33, save="gates"), {"units_per_warp": 16}, id="odd head dimension"),
         pytest.param("gru", Shape(1, 1, 2, 7), {"batch_tile": 4}, id="one sequence of one step, 7 units"),
         pytest.param("elman", Shape(3, 2, 1, 32), {"prefetch": 12}, id="prefetch beyond the end"),
+        pytest.param("lstm", Shape(3, SEQ, 1, 96, save="gates"), PAIRS, id="three groups of k, read in pairs"),
+        pytest.param("elman", Shape(2, SEQ, 1, 192), PAIRS | {"k_split": 2}, id="pairs of a part of K"),
+        pytest.param("gru", Shape(2, SEQ, 1, 64), PAIRS | {"chains": 4}, id="pairs, two accumulators each"),
     ],
 )
-def test_every_tile_variable_is_right(cell: str, shape: Shape, changed: dict[str, int]) -> None:
-    tiling = get("resident").tiling(load_cell(cell), shape, load_profile(GPU), RESIDENT | changed)
-    emulate(cell, shape, tiling)
+@pytest.mark.parametrize("gpu", [GPU, WITHOUT_STMATRIX])
+def test_every_tile_variable_is_right(cell: str, shape: Shape, changed: dict[str, int], gpu: str) -> None:
+    tiling = get("resident").tiling(load_cell(cell), shape, load_profile(gpu), RESIDENT | changed)
+    emulate(cell, shape, tiling, gpu=gpu)

@@ -31,7 +31,7 @@ def kernel_source(cell: Cell, shape: Shape, arch: str, tiling: Tiling, direction
     if backward:
         known = known_states(cell, shape)
         source = "computed" if shape.recompute else "saved"
-        mode = f"{known}, Gates::{source}, Stores::{_stores(arch)}"
+        mode = f"{known}, Gates::{source}"
         what = f"gradients of {known} of {len(cell.states)} states, gates {source}"
     else:
         mode, what = f"Save::{shape.save}", f"saves {shape.save}"
@@ -54,7 +54,7 @@ using namespace tilesmith;
 {cell_struct(cell, backward)}
 constexpr FixedShape shape{{.heads = {shape.heads}, .head_dim = {shape.head_dim}}};
 constexpr {template}Tiling tiling{{{fields}}};
-using Kernel = {template}<Cell, {dtype_info(shape.dtype).tag}, shape, tiling, {mode}>;
+using Kernel = {template}<Cell, {dtype_info(shape.dtype).tag}, shape, tiling, {mode}, Stores::{_stores(arch)}>;
 
 static_assert(Kernel::threads == {tiling.resources.threads}, "the schedule predicts another number of threads");
 static_assert(Kernel::shared_bytes == {tiling.resources.shared_memory}, "the schedule predicts other shared memory");

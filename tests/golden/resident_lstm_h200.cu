@@ -28,7 +28,7 @@ struct Cell {
 
 constexpr FixedShape shape{.heads = 12, .head_dim = 64};
 constexpr ResidentTiling tiling{.units_per_warp = 8, .batch_tile = 8, .k_split = 1, .register_groups = 2, .chains = 2, .prefetch = 6};
-using Kernel = Resident<Cell, bf16, shape, tiling, Save::hidden>;
+using Kernel = Resident<Cell, bf16, shape, tiling, Save::hidden, Stores::matrices>;
 
 static_assert(Kernel::threads == 256, "the schedule predicts another number of threads");
 static_assert(Kernel::shared_bytes == 29696, "the schedule predicts other shared memory");
