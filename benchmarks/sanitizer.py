@@ -85,7 +85,12 @@ def _under(tool: str, parts: tuple[str, ...]) -> subprocess.CompletedProcess[str
 
 SHAPES = {
     "forward": (Shape(5, 19, 2, 64, "bfloat16", "gates"), Shape(9, 6, 1, 33, "float16", "states")),
-    "backward": (Shape(5, 19, 2, 64, "bfloat16", "gates"), Shape(9, 6, 1, 33, "float16", "hidden")),
+    "backward": (
+        Shape(5, 19, 2, 64, "bfloat16", "gates"),
+        Shape(9, 6, 1, 33, "float16", "hidden"),
+        Shape(5, 19, 2, 64, "float16", "hidden", recompute=True),
+        Shape(9, 6, 1, 33, "bfloat16", "states", recompute=True),
+    ),
     "training": (Shape(3, 37, 2, 64), Shape(2, 5, 1, 33, "float16")),
 }
 
@@ -112,8 +117,12 @@ def _compile(parts: tuple[str, ...]) -> None:
         for part in parts:
             for shape in SHAPES[part]:
                 if part == "training":
-                    for direction, save in (("forward", "gates"), ("forward", "states"), ("backward", "hidden")):
-                        jobs.append(partial(compiled, cell, replace(shape, save=save), profile, direction))
+                    jobs += [
+                        partial(compiled, cell, replace(shape, save="gates"), profile, "forward"),
+                        partial(compiled, cell, replace(shape, save="states"), profile, "forward"),
+                        partial(compiled, cell, replace(shape, save="hidden"), profile, "backward"),
+                        partial(compiled, cell, replace(shape, save="hidden", recompute=True), profile, "backward"),
+                    ]
                     jobs.append(partial(compile_source, ParameterGradients(cell, shape, profile).source()))
                 else:
                     jobs += [partial(compile_source, source) for _, source in _sources(cell, shape, profile, part)]

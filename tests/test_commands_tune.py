@@ -41,12 +41,15 @@ def test_tune_show_and_validate_a_cell_of_ones_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.emulated
-def test_both_directions_of_a_cell_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("option", "saved"), [("", "gates"), ("--recompute", "states")])
+def test_both_directions_of_a_cell_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, saved: str
+) -> None:
     monkeypatch.setattr("kernelgen.gpu.why_no_gpu", lambda: "this test wants none")
     monkeypatch.setenv("TILESMITH_CACHE", str(tmp_path / "cache"))
     file, output = own_cell(tmp_path), tmp_path / "out" / "mine.yaml"
     result = run(
-        "tune --gpu h200 --batch 2 --seq 4 --head-dim 16 --top 2 --seeds 1 --direction both",
+        "tune --gpu h200 --batch 2 --seq 4 --head-dim 16 --top 2 --seeds 1 --direction both " + option,
         f"{file}:LEAKY",
         "-o",
         output,
@@ -60,7 +63,8 @@ def test_both_directions_of_a_cell_of_ones_own(tmp_path: Path, monkeypatch: pyte
     file.unlink()  # the YAML holds what it needs
     for path, direction in ((output, "forward"), (backward, "backward")):
         config = load_config(path)
-        assert (config.direction, config.shape.save) == (direction, "gates")
+        assert (config.direction, config.shape.save) == (direction, saved)
+        assert config.shape.recompute is (saved == "states" and direction == "backward")
         shown = fine("show", path)
         assert f"direction  {direction}" in shown
         assert f"tilesmith_{direction}(" in shown
@@ -70,6 +74,12 @@ def test_both_directions_of_a_cell_of_ones_own(tmp_path: Path, monkeypatch: pyte
     with Store() as store:
         directions = {schedule.endswith("_backward") for schedule in (trial.schedule for trial in store.trials())}
         assert directions == {False, True}
+
+
+def test_what_a_forward_kernel_has_to_save_follows_from_the_backward_one() -> None:
+    assert "it goes with --direction backward or both" in refused(f"tune {ELMAN} --recompute")
+    assert "saves gates" in refused(f"tune {ELMAN} --direction both --save states")
+    assert "saves states" in refused(f"tune {ELMAN} --direction both --recompute --save gates")
 
 
 @pytest.mark.emulated
