@@ -54,6 +54,7 @@ struct StationaryMatrix {
     // group of k instead of the same one again: half as many loads. The product with that group then stands in the odd
     // columns, of accumulators of its own.
     static constexpr bool paired = rows == 4 && groups >= 2 && chains >= 2;
+    static_assert(!paired || chains / 2 <= groups / 2 * 2, "an accumulator of odd groups would get no product");
 
     unsigned words[tiles][register_groups > 0 ? register_groups : 1][2][4];
     SharedAddress shared;
