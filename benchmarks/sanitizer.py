@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -28,12 +29,13 @@ from kernelgen.bench import Candidate, _Cases, run
 from kernelgen.cells import cell_names, load_cell
 from kernelgen.cells.language import Cell
 from kernelgen.compile import compile_source
+from kernelgen.errors import InfeasibleError
 from kernelgen.hardware import Profile
 from kernelgen.inputs import random_inputs
 from kernelgen.parameter_gradients import ParameterGradients
 from kernelgen.plan import plan, spread
 from kernelgen.schedules import get
-from kernelgen.schedules.base import Source, Tiling
+from kernelgen.schedules.base import Direction, Source, Tiling
 from kernelgen.shape import Shape
 from kernelgen.torch.choice import compiled
 from kernelgen.validate import gpu_cases
@@ -100,8 +102,12 @@ def _cells() -> list[Cell]:
 
 
 def _tilings(cell: Cell, shape: Shape, profile: Profile, direction: Any) -> list[Tiling]:
-    """The model's best, one with whole matrix tiles, one that splits K, and one without any of R in registers."""
-    tilings = spread(plan(cell, shape, profile, direction=direction))
+    """The model's best, one with whole matrix tiles, one that splits K, and one without any of R in registers; none
+    where no kernel fits, as where the gates of a large cell are computed again at an odd head dimension."""
+    try:
+        tilings = spread(plan(cell, shape, profile, direction=direction))
+    except InfeasibleError:
+        return []
     best = tilings[0]
     dense = next((t for t in tilings if t.values["batch_tile"] >= 8), best)
     split = next((t for t in tilings if t.values.get("k_split", 1) > 1), best)
@@ -118,10 +124,10 @@ def _compile(parts: tuple[str, ...]) -> None:
             for shape in SHAPES[part]:
                 if part == "training":
                     jobs += [
-                        partial(compiled, cell, replace(shape, save="gates"), profile, "forward"),
-                        partial(compiled, cell, replace(shape, save="states"), profile, "forward"),
-                        partial(compiled, cell, replace(shape, save="hidden"), profile, "backward"),
-                        partial(compiled, cell, replace(shape, save="hidden", recompute=True), profile, "backward"),
+                        partial(_choose, cell, replace(shape, save="gates"), profile, "forward"),
+                        partial(_choose, cell, replace(shape, save="states"), profile, "forward"),
+                        partial(_choose, cell, replace(shape, save="hidden"), profile, "backward"),
+                        partial(_choose, cell, replace(shape, save="hidden", recompute=True), profile, "backward"),
                     ]
                     jobs.append(partial(compile_source, ParameterGradients(cell, shape, profile).source()))
                 else:
@@ -129,6 +135,12 @@ def _compile(parts: tuple[str, ...]) -> None:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for done in [pool.submit(job) for job in jobs]:
             done.result()
+
+
+def _choose(cell: Cell, shape: Shape, profile: Profile, direction: Direction) -> None:
+    """Compile what PyTorch would choose; where there is nothing, it takes another way by itself."""
+    with suppress(InfeasibleError):
+        compiled(cell, shape, profile, direction)
 
 
 def _sources(cell: Cell, shape: Shape, profile: Profile, direction: Any) -> Iterator[tuple[Tiling, Source]]:
