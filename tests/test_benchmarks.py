@@ -1,0 +1,36 @@
+"""What the benchmarks that need a GPU decide before they touch one."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from kernelgen.cells import load_cell
+from kernelgen.hardware import load_profile
+
+pytestmark = pytest.mark.unit
+
+
+def load_benchmark(name: str) -> ModuleType:
+    """A script of benchmarks/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent.parent / "benchmarks" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "lstm_niaf"])
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_the_sanitizer_gets_kernels_of_every_kind(cell: str, direction: str) -> None:
+    sanitizer, profile = load_benchmark("sanitizer"), load_profile("h200")
+    found = {}
+    for shape in sanitizer.SHAPES[direction]:
+        sources = list(sanitizer._sources(load_cell(cell), shape, profile, direction))
+        found[shape] = [tiling.values["batch_tile"] for tiling, _ in sources]
+    assert all(tiles or (shape.recompute and shape.head_dim == 33) for shape, tiles in found.items()), found
+    assert any(4 in tiles and max(tiles) >= 8 for tiles in found.values())
