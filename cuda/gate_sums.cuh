@@ -37,15 +37,7 @@ struct GateSums {
             const long long row = (gate * shape.heads + own.head) * D + (valid ? own.unit(upper) : 0);
             return load_row_of_8<vector_width(D)>(in.r + row * D + (valid ? k : 0), valid ? D - k : 0);
         });
-#pragma unroll
-        for (int gate = 0; gate < Cell::gates; ++gate)
-#pragma unroll
-            for (int octet = 0; octet < Elements::octets; ++octet) {
-                bias[gate][octet] = 0.0f;
-                if (has(Cell::backward_gates & Cell::bias, gate) && own.unit(octet) < D)
-                    bias[gate][octet] = to_float<Type>(
-                        load_global_16(in.b + (rank_among(Cell::bias, gate) * shape.heads + own.head) * D + own.unit(octet)));
-            }
+        load_bias<Type, Cell>(bias, in.b, Cell::backward_gates, own);
     }
 
     /// Multiply by h, whose sequences are rows of `row_bytes` from `hidden` on.

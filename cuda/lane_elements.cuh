@@ -55,4 +55,20 @@ struct LaneElements {
     }
 };
 
+/// The biases b [G_bias, H, D] of a lane's units, for the gates that `wanted` marks; zero for the others.
+template <class Type, class Cell, FixedShape shape, int units, int rows>
+TILESMITH_DEVICE void load_bias(float (&bias)[Cell::gates][units / 8], const unsigned short* b, unsigned wanted,
+                                const LaneElements<shape, units, rows>& own) {
+    constexpr int D = shape.head_dim;
+#pragma unroll
+    for (int gate = 0; gate < Cell::gates; ++gate)
+#pragma unroll
+        for (int octet = 0; octet < units / 8; ++octet) {
+            bias[gate][octet] = 0.0f;
+            if (has(Cell::bias, gate) && has(wanted, gate) && own.unit(octet) < D)
+                bias[gate][octet] = to_float<Type>(
+                    load_global_16(b + (rank_among(Cell::bias, gate) * shape.heads + own.head) * D + own.unit(octet)));
+        }
+}
+
 }  // namespace tilesmith

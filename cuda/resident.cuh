@@ -121,18 +121,6 @@ struct Resident {
         });
     }
 
-    TILESMITH_DEVICE void load_bias() {
-#pragma unroll
-        for (int gate = 0; gate < gates; ++gate)
-#pragma unroll
-            for (int octet = 0; octet < octets; ++octet) {
-                bias[gate][octet] = 0.0f;
-                if (has(Cell::bias, gate) && part == 0 && own.unit(octet) < D)
-                    bias[gate][octet] = to_float<Type>(
-                        load_global_16(in.b + (rank_among(Cell::bias, gate) * shape.heads + head) * D + own.unit(octet)));
-            }
-    }
-
     /// Bring the initial states to the registers and the initial h to the first buffer; zero all padding of h.
     TILESMITH_DEVICE void load_states() {
 #pragma unroll
@@ -261,7 +249,7 @@ struct Resident {
 
     TILESMITH_DEVICE void run() {
         load_weights();
-        load_bias();
+        load_bias<Type, Cell>(bias, in.b, part == 0 ? ~0u : 0u, own);
         load_states();
         prepare_transfers();
         for (int stage = 0; stage < tiling.prefetch - 1; ++stage) {

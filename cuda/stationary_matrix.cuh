@@ -15,7 +15,8 @@ template <int rows>
 struct MovingLayout {
     TILESMITH_DEVICE static constexpr int bytes(int k) { return k / 8 * rows * chunk_bytes; }
 
-    /// Where words k = 8 * octet .. of a sequence lie. Eight octets of one sequence lie in different banks.
+    /// Where words k = 8 * octet .. of a sequence lie. The chunks that 8 lanes load at a time lie in different banks: of
+    /// four octets and two sequences, or of eight octets of one sequence where there are 4.
     TILESMITH_DEVICE static int offset(int octet, int row) {
         const int permuted = rows == 4 ? row ^ (octet / 2 % 4) : row ^ (2 * (octet % 4));
         return (octet * rows + permuted) * chunk_bytes;
@@ -42,7 +43,8 @@ struct RowLayout {
 /// registers and the others in shared memory. `chains` accumulators per tile work independently.
 template <class Type, int tiles, int groups, int register_groups, int rows, int chains>
 struct StationaryMatrix {
-    static constexpr int column_tiles = rows == 4 ? 1 : rows / 8;
+    static constexpr bool sparse = rows == 4;  // these take the even columns of a tile of 8
+    static constexpr int column_tiles = sparse ? 1 : rows / 8;
     static constexpr int shared_groups = groups - register_groups;
     static constexpr int shared_bytes = shared_groups * tiles * 2 * 32 * chunk_bytes;  // per warp
 
@@ -50,10 +52,9 @@ struct StationaryMatrix {
 
     using Sums = float[tiles][column_tiles][4];
 
-    // With 4 sequences only the even columns of a tile of 8 are wanted, and the lanes of odd columns may read another
-    // group of k instead of the same one again: half as many loads. The product with that group then stands in the odd
-    // columns, of accumulators of its own.
-    static constexpr bool paired = rows == 4 && groups >= 2 && chains >= 2;
+    // Where only the even columns are wanted, the lanes of odd columns may read another group of k instead of the same one
+    // again: half as many loads. The product with that group then stands in the odd columns, of accumulators of its own.
+    static constexpr bool paired = sparse && groups >= 2 && chains >= 2;
     static_assert(!paired || chains / 2 <= groups / 2 * 2, "an accumulator of odd groups would get no product");
 
     unsigned words[tiles][register_groups > 0 ? register_groups : 1][2][4];
@@ -103,7 +104,7 @@ struct StationaryMatrix {
     TILESMITH_DEVICE void multiply(Sums& sums, SharedAddress moving, int first_octet, int lane, Start start) const {
         float partial[chains][tiles][column_tiles][4];
         uint4 b[column_tiles];
-        const auto begin = [&](int octet) { return moving + Layout::offset(first_octet + octet, rows == 4 ? lane / 8 : lane / 4); };
+        const auto begin = [&](int octet) { return moving + Layout::offset(first_octet + octet, sparse ? lane / 8 : lane / 4); };
         const SharedAddress even = begin(lane % 4 + (paired ? lane / 4 % 2 * 4 : 0));
         const SharedAddress odd = begin(lane % 4 + 4);
         const SharedAddress last = begin(lane % 4);  // of an odd number: it has no other to be read with

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import click
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from scripts import load_benchmark
 
 pytestmark = pytest.mark.unit
 
@@ -21,18 +20,7 @@ SIZES = {"--steps": 5, "--batch": 3, "--seq": 12, "--hidden": 16, "--repetitions
 TINY = ["--device", "cpu", *(str(part) for pair in SIZES.items() for part in pair)]
 
 
-def load_benchmark() -> ModuleType:
-    path = Path(__file__).parent.parent / "benchmarks" / "character_model.py"
-    spec = importlib.util.spec_from_file_location("character_model", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["character_model"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-benchmark = load_benchmark()
+benchmark = load_benchmark("character_model")
 
 
 def run(*arguments: str | Path) -> Result:

@@ -31,13 +31,14 @@ UNITS = 16
 class Sizes:
     """The sizes of cuda/resident_backward.cuh. Plain integers down to planes; the others follow the tile variables.
 
-    groups: of R transposed. gates_again: how many gates have a product that is computed again. planes: of a stage of
-    the ring.
+    groups: of R transposed. gates_again: how many gates have a product that is computed again, groups_again: of R for
+    it. planes: of a stage of the ring.
     """
 
     warps: int
     groups: int
     gates_again: int
+    groups_again: int
     planes: int
     columns: Int
     column_tiles: Int
@@ -57,13 +58,13 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Int]) -> Sizes:
     gates_read = {*code.gates} & {*cell.input_gates} if shape.recompute else code.gates
     states_read = {*code.states, 0} if again else code.states
     planes = len(gates_read) + len(states_read) + known_states(cell, shape)
-    columns_again = 32 * _groups_again(cell, shape)
-    row = (max(padded, columns_again) // CHUNK * 2 + 1) * CHUNK
+    groups_again = _groups_again(cell, shape)
+    row = (max(padded, 32 * groups_again) // CHUNK * 2 + 1) * CHUNK
     buffers = 2 * (4 * groups * rows * CHUNK + (gates - recurrent) * rows * row)
     ring = maximum(v["prefetch"] * planes * rows * row, warps * 32 * CHUNK)
     weights = warps * (groups - v["register_groups"]) * 2 * 32 * CHUNK
     if again:
-        weights = weights + warps * (columns_again // 32 - v["gate_groups"]) * again * 2 * 32 * CHUNK
+        weights = weights + warps * (groups_again - v["gate_groups"]) * again * 2 * 32 * CHUNK
     vectors = rows * (shape.head_dim // vector_width(shape.head_dim))
     columns = minimum(rows // 4, 2)
     column_tiles = cdiv(rows, 8)
@@ -71,6 +72,7 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Int]) -> Sizes:
         warps=warps,
         groups=groups,
         gates_again=again,
+        groups_again=groups_again,
         planes=planes,
         columns=columns,
         column_tiles=column_tiles,
@@ -125,13 +127,13 @@ class ResidentBackward(BatchTiled):
 
     def counts(self, cell: Cell, shape: Shape, v: Mapping[str, Int], s: Sizes) -> BackwardCounts:
         """What lives in a thread's registers, for the register model."""
-        groups_again, kept = _groups_again(cell, shape), v.get("gate_groups", 0)
+        kept = v.get("gate_groups", 0)
         return BackwardCounts(
             weights=(v["register_groups"] + kept * s.gates_again) * 8,
-            fragments=s.groups + groups_again * s.gates_again,
-            loading=minimum(s.groups - v["register_groups"], 1) + minimum(groups_again - kept, 1),
+            fragments=s.groups + s.groups_again * s.gates_again,
+            loading=minimum(s.groups - v["register_groups"], 1) + minimum(s.groups_again - kept, 1),
             more_chains=(v["chains"] - 1) * s.column_tiles * 4,
-            hidden=4 * s.column_tiles * (s.groups + groups_again),
+            hidden=4 * s.column_tiles * (s.groups + s.groups_again),
             sums=4 * s.column_tiles * s.gates_again,
             bias=2 * len({*derive(cell).gates} & {*cell.bias_gates}) if shape.recompute else 0,
             states=s.elements * len(cell.states),
@@ -147,15 +149,14 @@ class ResidentBackward(BatchTiled):
     def work(self, cell: Cell, shape: Shape, v: Mapping[str, int], s: Sizes) -> StepWork:
         """What a block does in one step, for the cost model."""
         cost = backward_cost(cell)
-        groups_again = _groups_again(cell, shape)
-        loaded = s.groups - v["register_groups"] + (groups_again - v.get("gate_groups", 0)) * s.gates_again
+        loaded = s.groups - v["register_groups"] + (s.groups_again - v.get("gate_groups", 0)) * s.gates_again
         rows, chains = v["batch_tile"], v["chains"]
-        reading = read_bytes(rows, s.groups, chains) + read_bytes(rows, groups_again, 1) + loaded * 1024
+        reading = read_bytes(rows, s.groups, chains) + read_bytes(rows, s.groups_again, 1) + loaded * 1024
         values = shape.batch * shape.heads * shape.head_dim * (s.planes + len(cell.gates))
         return StepWork(
             warps=s.warps,
             owners=s.warps,
-            matrix=s.column_tiles * 2 * (s.groups + groups_again * s.gates_again),
+            matrix=s.column_tiles * 2 * (s.groups + s.groups_again * s.gates_again),
             matrix_chain=max(1.0, 2 * s.groups / v["chains"]),
             shared_bytes=s.warps * reading,
             special=s.elements * cost.special,
