@@ -103,6 +103,33 @@ TILESMITH_DEVICE void store_shared_float4(SharedAddress address, float4 value) {
                  : "memory");
 }
 
+// ---- clusters of blocks (sm_90 and newer) ----
+
+/// Rank of the block in its cluster; 0 where the launch has no clusters.
+TILESMITH_DEVICE unsigned cluster_rank() {
+    unsigned rank;
+    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    return rank;
+}
+
+/// All threads of all blocks of the cluster meet; what any of them wrote before is visible to all of them after.
+TILESMITH_DEVICE void sync_cluster() {
+    asm volatile("barrier.cluster.arrive.release.aligned;\n\tbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
+/// Load 16 bytes of the shared memory of block `rank` of the cluster, from the address they have there. That memory
+/// lives as long as its block does: a sync_cluster() must come between the last such load and the end of the kernel.
+TILESMITH_DEVICE float4 load_cluster_float4(SharedAddress address, unsigned rank) {
+    unsigned remote;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"(address), "r"(rank));
+    float4 value;
+    asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(value.x), "=f"(value.y), "=f"(value.z), "=f"(value.w)
+                 : "r"(remote)
+                 : "memory");
+    return value;
+}
+
 // ---- global memory ----
 
 /// Read-only loads; the memory must not change while the kernel runs.
@@ -126,6 +153,11 @@ TILESMITH_DEVICE uint4 load_global_128(const void* address) {
     asm volatile("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];"
                  : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
                  : "l"(address));
+    return value;
+}
+TILESMITH_DEVICE float load_global_float(const void* address) {
+    float value;
+    asm volatile("ld.global.nc.f32 %0, [%1];" : "=f"(value) : "l"(address));
     return value;
 }
 TILESMITH_DEVICE void store_global_16(void* address, unsigned short value) {
@@ -237,6 +269,23 @@ TILESMITH_DEVICE void mma_m16n8k16<fp16>(float (&d)[4], const unsigned (&a)[4], 
         "{%10, %11, %12, %13};"
         : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
+}
+
+/// The same for half as many k, 0 to 7: of a words k = 2j, 2j+1 of rows g and g+8, of b those of column g.
+template <class Type>
+TILESMITH_DEVICE void mma_m16n8k8(float (&d)[4], const unsigned (&a)[2], unsigned b, const float (&c)[4]);
+
+template <>
+TILESMITH_DEVICE void mma_m16n8k8<bf16>(float (&d)[4], const unsigned (&a)[2], unsigned b, const float (&c)[4]) {
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%7, %8, %9, %10};"
+        : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(b), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
+}
+template <>
+TILESMITH_DEVICE void mma_m16n8k8<fp16>(float (&d)[4], const unsigned (&a)[2], unsigned b, const float (&c)[4]) {
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%7, %8, %9, %10};"
+        : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(b), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
 }
 
 // ---- conversions: round to nearest even ----

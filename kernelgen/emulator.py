@@ -78,6 +78,7 @@ class _Launch(ctypes.Structure):
         ("block", ctypes.c_uint),
         ("shared_memory", ctypes.c_uint),
         ("together", ctypes.c_uint),
+        ("cluster", ctypes.c_uint),
         ("seed", ctypes.c_ulonglong),
         ("seconds", ctypes.c_double),
     )
@@ -134,7 +135,8 @@ def _launch_structure(launch: Launch, seed: int, seconds: float) -> _Launch:
         raise EmulationError(f"clusters of {launch.cluster} blocks do not divide a grid of {launch.grid[0]} along x")
     together = blocks if launch.cooperative else launch.cluster
     grid = (ctypes.c_uint * 3)(*launch.grid)
-    return _Launch(grid, launch.block, launch.shared_memory, together, seed & 0xFFFF_FFFF_FFFF_FFFF, seconds)
+    seed &= 0xFFFF_FFFF_FFFF_FFFF
+    return _Launch(grid, launch.block, launch.shared_memory, together, launch.cluster, seed, seconds)
 
 
 def _argument_structures(

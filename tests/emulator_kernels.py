@@ -37,9 +37,10 @@ def run(
     threads: int = 32,
     shared: int = 0,
     grid: tuple[int, int, int] = (1, 1, 1),
+    cluster: int = 1,
     seed: int = 0,
 ) -> None:
-    emulate(source, Launch(grid, threads, shared), arguments, outputs=("out",), seed=seed)
+    emulate(source, Launch(grid, threads, shared, cluster), arguments, outputs=("out",), seed=seed)
 
 
 def fault(source: Source, arguments: Mapping[str, NDArray[Any] | int | None], **launch: Any) -> str:

@@ -1,4 +1,4 @@
-// Barriers of a block: __syncthreads, and the named ones with their counts.
+// Barriers of a block, which are __syncthreads and the named ones with their counts, and the barrier of a cluster.
 //
 // Arriving releases what a thread has done, being let go acquires what all arrivals released.
 #pragma once
@@ -11,10 +11,14 @@ namespace tilesmith::emulate {
     throw Fault{what + "\n  " + describe_fully(*running) + " calls " + operation + " at " + describe(site)};
 }
 
+inline Barrier& barrier_of(const Thread& thread, unsigned id) {
+    return id == cluster_barrier ? thread.block->cluster->barrier : thread.block->barriers[id];
+}
+
 /// Count the running thread in; let the waiting threads go when all are there. Says whether that is so.
 inline bool arrive(unsigned id, unsigned expected, const char* operation, const Site& site) {
     Thread& thread = *running;
-    Barrier& barrier = thread.block->barriers[id];
+    Barrier& barrier = barrier_of(thread, id);
     if (barrier.arrived.empty()) {
         barrier.expected = expected;
         barrier.operation = operation;
@@ -46,7 +50,7 @@ inline bool arrive(unsigned id, unsigned expected, const char* operation, const 
 
 inline void arrive_and_wait(unsigned id, unsigned expected, const char* operation, const Site& site) {
     Thread& thread = *running;
-    Barrier& barrier = thread.block->barriers[id];
+    Barrier& barrier = barrier_of(thread, id);
     if (arrive(id, expected, operation, site)) {
         thread.team->clocks.acquire(thread.rank, barrier.published);
     } else {
@@ -64,16 +68,28 @@ inline void check_named(unsigned id, unsigned threads, const char* operation, co
                       operation, site);
 }
 
-/// __syncthreads: the lanes of a warp must come to it at the same place in the source.
-void sync_whole_block(const Site& site) {
-    Thread& thread = *running;
-    const Thread* lanes = &thread.block->threads[thread.warp->index * warp_size];
+/// The lanes of a warp must come to an aligned barrier at the same place in the source.
+inline void check_convergence(unsigned id, const char* operation, const Site& site) {
+    const Thread* lanes = &running->block->threads[running->warp->index * warp_size];
     for (unsigned lane = 0; lane < warp_size; ++lane)
-        if (lanes[lane].barriers & 1 && !same(lanes[lane].site, site))
-            barrier_fault("a warp has diverged: " + describe(lanes[lane]) + " waits in sync_block at " +
+        if (lanes[lane].barriers >> id & 1 && !same(lanes[lane].site, site))
+            barrier_fault("a warp has diverged: " + describe(lanes[lane]) + " waits in " + operation + " at " +
                               describe(lanes[lane].site),
-                          "sync_block", site);
-    arrive_and_wait(0, static_cast<unsigned>(thread.block->threads.size()), "sync_block", site);
+                          operation, site);
+}
+
+/// __syncthreads
+void sync_whole_block(const Site& site) {
+    check_convergence(0, "sync_block", site);
+    arrive_and_wait(0, static_cast<unsigned>(running->block->threads.size()), "sync_block", site);
+}
+
+/// barrier.cluster.arrive and .wait
+void sync_whole_cluster(const Site& site) {
+    const Block& block = *running->block;
+    check_convergence(cluster_barrier, "sync_cluster", site);
+    arrive_and_wait(cluster_barrier, block.cluster->size * static_cast<unsigned>(block.threads.size()), "sync_cluster",
+                    site);
 }
 
 void sync_named_barrier(unsigned id, unsigned threads, const Site& site) {

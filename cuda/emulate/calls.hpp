@@ -10,7 +10,7 @@ namespace tilesmith::emulate {
 using Site = std::source_location;
 
 struct Place {
-    unsigned thread, block_x, block_y;
+    unsigned thread, block_x, block_y, cluster_rank;
 };
 /// Of the running thread.
 Place place();
@@ -20,6 +20,8 @@ inline constexpr unsigned shared_base = 128 * 9;
 
 void read_shared(unsigned address, void* out, unsigned bytes, const Site& site);
 void write_shared(unsigned address, const void* in, unsigned bytes, const Site& site);
+/// Read the shared memory of block `rank` of the running thread's cluster.
+void read_cluster(unsigned rank, unsigned address, void* out, unsigned bytes, const Site& site);
 void read_global(const void* address, void* out, unsigned bytes, const Site& site);
 void write_global(void* address, const void* in, unsigned bytes, const Site& site);
 
@@ -29,6 +31,7 @@ void commit_copies();
 void wait_for_copies(unsigned pending);
 
 void sync_whole_block(const Site& site);
+void sync_whole_cluster(const Site& site);
 void sync_whole_warp(const Site& site);
 void sync_named_barrier(unsigned id, unsigned threads, const Site& site);
 void arrive_named_barrier(unsigned id, unsigned threads, const Site& site);

@@ -9,6 +9,7 @@
 
 #include "async.hpp"
 #include "barrier.hpp"
+#include "cluster.hpp"
 #include "matrix.hpp"
 #include "trap.hpp"
 
@@ -23,10 +24,10 @@ struct TilesmithArgument {
     unsigned long long bytes;
 };
 
-/// together: how many blocks run at the same time. seconds: when to give up.
+/// together: how many blocks run at the same time, one cluster of them or several. seconds: when to give up.
 struct TilesmithLaunch {
     unsigned grid[3];
-    unsigned block, shared_memory, together;
+    unsigned block, shared_memory, together, cluster;
     unsigned long long seed;
     double seconds;
 };
@@ -34,7 +35,10 @@ struct TilesmithLaunch {
 
 namespace tilesmith::emulate {
 
-Place place() { return {running->index, running->block->x, running->block->y}; }
+Place place() {
+    const Block& block = *running->block;
+    return {running->index, block.x, block.y, block.cluster_rank};
+}
 
 void read_shared(unsigned address, void* out, unsigned bytes, const Site& site) {
     scheduler->before_access(site);
@@ -54,9 +58,18 @@ void write_global(void* address, const void* in, unsigned bytes, const Site& sit
 }
 
 inline std::vector<Value> values;
-inline void run_thread() { start_kernel(values.data()); }
+inline void run_thread() {
+    start_kernel(values.data());
+    leave_block();
+}
 
 inline void fill_team(Team& team, const TilesmithLaunch& launch) {
+    team.blocks.resize(launch.together);
+    team.clusters.resize(launch.together / launch.cluster);
+    for (unsigned i = 0; i < team.clusters.size(); ++i) {
+        team.clusters[i].first = &team.blocks[i * launch.cluster];
+        team.clusters[i].size = launch.cluster;
+    }
     for (unsigned i = 0; i < launch.together; ++i) {
         Block& block = team.blocks[i];
         const unsigned number = team.number * launch.together + i;
@@ -64,7 +77,10 @@ inline void fill_team(Team& team, const TilesmithLaunch& launch) {
         block.y = number / launch.grid[0] % launch.grid[1];
         block.z = number / launch.grid[0] / launch.grid[1];
         block.first_rank = i * launch.block;
-        block.shared = std::make_unique<SharedMemory>(launch.shared_memory);
+        block.cluster = &team.clusters[i / launch.cluster];
+        block.cluster_rank = i % launch.cluster;
+        block.left = launch.block;
+        block.shared = std::make_unique<SharedMemory>(block, launch.shared_memory);
         block.warps.resize(launch.block / warp_size);
         block.threads.resize(launch.block);
         for (unsigned w = 0; w < block.warps.size(); ++w) {
@@ -123,7 +139,6 @@ inline void run_launch(const TilesmithLaunch& launch, const TilesmithArgument* a
     for (const unsigned number : order) {
         Team team(launch.together * launch.block);
         team.number = number;
-        team.blocks.resize(launch.together);
         fill_team(team, launch);
         run_team(team, traps);
     }

@@ -1,7 +1,9 @@
-// The machine as the kernel sees it: threads in warps in blocks, and teams of blocks that run at the same time.
+// The machine as the kernel sees it: threads in warps in blocks in clusters, and teams of blocks that run at the same
+// time.
 //
-// A team is one block, the blocks of one cluster, or the whole grid of a cooperative launch. Teams run one after
-// another, so that nothing orders one before another; clocks and ranks count the threads of one team.
+// Every block is in a cluster, if only one of its own. A team is one cluster, or the whole grid of a cooperative
+// launch. Teams run one after another, so that nothing orders one before another; clocks and ranks count the threads of
+// one team.
 #pragma once
 
 #include <array>
@@ -17,6 +19,7 @@ namespace tilesmith::emulate {
 
 constexpr unsigned warp_size = 32;
 constexpr unsigned named_barriers = 16;  // PTX ISA, barrier: "sixteen barriers per CTA"
+constexpr unsigned cluster_barrier = named_barriers;  // the number of the cluster's barrier, beside those of the block
 constexpr unsigned no_thread = ~0u;
 
 class SharedMemory;
@@ -60,7 +63,7 @@ struct Thread {
     unsigned lane() const { return index % warp_size; }
 };
 
-/// A barrier of a block between two completions.
+/// A barrier of a block or of a cluster between two completions.
 struct Barrier {
     unsigned expected = 0;
     std::vector<Thread*> arrived, waiting;
@@ -69,19 +72,37 @@ struct Barrier {
     Site site;  // of the first to arrive
 };
 
+/// Blocks that can read each other's shared memory; they follow one another in the team.
+struct Cluster {
+    Block* first = nullptr;
+    unsigned size = 1;
+    Barrier barrier;
+};
+
+/// The last read that one thread of a cluster made of a block's shared memory by its rank.
+struct ClusterRead {
+    Clock clock = 0;  // 0: none
+    Site site;
+};
+
 struct Block {
     unsigned x = 0, y = 0, z = 0;
     unsigned first_rank = 0;
+    Cluster* cluster = nullptr;
+    unsigned cluster_rank = 0;
+    unsigned left = 0;  // threads that have not finished
     std::vector<Thread> threads;
     std::vector<Warp> warps;
     std::array<Barrier, named_barriers> barriers;
     std::unique_ptr<SharedMemory> shared;
+    std::vector<ClusterRead> cluster_reads;  // of this block's memory, by the reader's rank; empty until the first
 };
 
 struct Team {
     unsigned number = 0;
     Clocks clocks;
     std::vector<Block> blocks;
+    std::vector<Cluster> clusters;
 
     explicit Team(unsigned threads) : clocks(threads) {}
     Thread& thread(unsigned rank) {
@@ -91,6 +112,13 @@ struct Team {
 };
 
 inline std::string describe(const Block& block) { return text("block (%u, %u, %u)", block.x, block.y, block.z); }
+
+/// "cluster of blocks (0, 0, 0) to (3, 0, 0)"
+inline std::string describe(const Cluster& cluster) {
+    const Block &first = cluster.first[0], &last = cluster.first[cluster.size - 1];
+    if (cluster.size == 1) return "cluster of " + describe(first);
+    return text("cluster of blocks (%u, %u, %u) to (%u, %u, %u)", first.x, first.y, first.z, last.x, last.y, last.z);
+}
 
 /// "thread 37 (warp 1, lane 5)"
 inline std::string describe(const Thread& thread) {

@@ -89,6 +89,16 @@ inline void store_shared_float4(SharedAddress address, float4 value, Site site =
     emulate::store_shared(address, value, site);
 }
 
+// ---- clusters of blocks ----
+
+inline unsigned cluster_rank() { return emulate::place().cluster_rank; }
+inline void sync_cluster(Site site = Site::current()) { emulate::sync_whole_cluster(site); }
+inline float4 load_cluster_float4(SharedAddress address, unsigned rank, Site site = Site::current()) {
+    float4 value;
+    emulate::read_cluster(rank, address, &value, sizeof value, site);
+    return value;
+}
+
 // ---- global memory ----
 
 inline unsigned short load_global_16(const void* address, Site site = Site::current()) {
@@ -102,6 +112,9 @@ inline uint2 load_global_64(const void* address, Site site = Site::current()) {
 }
 inline uint4 load_global_128(const void* address, Site site = Site::current()) {
     return emulate::load_global<uint4>(address, site);
+}
+inline float load_global_float(const void* address, Site site = Site::current()) {
+    return emulate::load_global<float>(address, site);
 }
 inline void store_global_16(void* address, unsigned short value, Site site = Site::current()) {
     emulate::store_global(address, value, site);
@@ -180,6 +193,12 @@ void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b
     const emulate::MatrixOperands operands{{a[0], a[1], a[2], a[3]}, {b0, b1}, {c[0], c[1], c[2], c[3]}};
     const auto result = emulate::multiply_16x8x16(operands, emulate::Format<Type>::decode, site);
     for (int i = 0; i < 4; ++i) d[i] = result.d[i];
+}
+
+template <class Type>
+void mma_m16n8k8(float (&d)[4], const unsigned (&a)[2], unsigned b, const float (&c)[4], Site site = Site::current()) {
+    const unsigned padded[4] = {a[0], a[1], 0, 0};
+    mma_m16n8k16<Type>(d, padded, b, 0, c, site);
 }
 
 // ---- conversions ----

@@ -18,7 +18,9 @@ inline std::string describe(const Access& access) {
 
 /// Which barrier would have ordered the two threads.
 inline const char* missing_barrier(const Thread& a, const Thread& b) {
-    if (a.block != b.block) return "nothing orders threads of different blocks here; let one thread alone touch it";
+    if (a.block->cluster != b.block->cluster)
+        return "nothing orders threads of different blocks here; let one thread alone touch it";
+    if (a.block != b.block) return "a sync_cluster() is missing between the two lines";
     if (a.warp == b.warp) return "a sync_warp() (or a wider barrier) is missing between the two lines";
     return "a sync_block() (or a named barrier that both warps take part in) is missing between the two lines";
 }

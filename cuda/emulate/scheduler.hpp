@@ -135,6 +135,10 @@ class Scheduler {
 /// Every barrier and collective that is waited at, by whom and where, and who has finished.
 inline std::string Scheduler::deadlock(Team& team) {
     std::string report = "deadlock: no thread can run";
+    for (const Cluster& cluster : team.clusters)
+        if (const Barrier& barrier = cluster.barrier; !barrier.arrived.empty())
+            report += text("\n  %s:\n    %s at %s: %zu of %u threads have arrived", describe(cluster).c_str(),
+                           barrier.operation, describe(barrier.site).c_str(), barrier.arrived.size(), barrier.expected);
     for (Block& block : team.blocks) {
         std::string lines;
         for (unsigned id = 0; id < named_barriers; ++id) {
@@ -163,7 +167,7 @@ inline std::string Scheduler::deadlock(Team& team) {
             else
                 places[std::string(thread.operation) + " at " + describe(thread.site)].push_back(thread.index);
         }
-        if (places.empty()) continue;
+        if (places.empty() && block.cluster->barrier.arrived.empty()) continue;
         for (const auto& [place, threads] : places)
             lines += "\n    " + threads_text(threads) + (threads.size() == 1 ? " waits in " : " wait in ") + place;
         if (!finished.empty())

@@ -2,10 +2,12 @@
 //
 // Two bytes are the smallest access that ptx.hpp has; accesses are aligned, so no access covers half a cell.
 // The check is FastTrack's (Flanagan and Freund, PLDI 2009): a cell keeps its last writer, and its readers since then,
-// one where they are ordered and one count for each thread where they are not.
+// one where they are ordered and, where they are not, one count for each thread of each block that reads.
 #pragma once
 
+#include <algorithm>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "race.hpp"
@@ -14,8 +16,10 @@ namespace tilesmith::emulate {
 
 class SharedMemory {
   public:
-    explicit SharedMemory(unsigned bytes) : bytes_(bytes, std::byte{0xff}), cells_((bytes + 1) / 2) {}
+    SharedMemory(const Block& owner, unsigned bytes)
+        : owner_(owner), bytes_(bytes, std::byte{0xff}), cells_((bytes + 1) / 2) {}
 
+    /// `thread` may be of another block of the cluster.
     void read(const Thread& thread, unsigned address, void* out, unsigned bytes, const Site& site) {
         const Access access{thread, "reads", site};
         const unsigned offset = locate(access, address, bytes);
@@ -61,28 +65,32 @@ class SharedMemory {
         Clock written = 0;  // 0: never
         Clock read = 0;     // 0: not since it was written
         unsigned writer = no_thread, reader = no_thread, copier = no_thread;
-        int readers = -1;  // a Readers, once two reads were not ordered
+        int readers = -1;  // the first Readers in a list, once two reads were not ordered
     };
     struct Readers {
+        const Block* block = nullptr;  // whose threads these are
+        int next = -1;                 // those of another block
         std::vector<Clock> clocks;
         std::vector<Site> sites;
     };
 
+    std::string name() const {
+        return owner_.cluster->size == 1 ? "shared memory" : "shared memory of " + describe(owner_);
+    }
     std::string place(unsigned offset, unsigned bytes) const {
-        return text("shared memory: %u bytes at offset %u of %zu", bytes, offset, bytes_.size());
+        return name() + text(": %u bytes at offset %u of %zu", bytes, offset, bytes_.size());
     }
 
     unsigned locate(const Access& access, unsigned address, unsigned bytes) const {
         const unsigned offset = address - shared_base;
         if (address < shared_base || offset > bytes_.size() || bytes > bytes_.size() - offset)
-            throw Fault{text("out of bounds of shared memory: %u bytes at offset %lld, but the launch gives the block "
-                             "%zu bytes\n  ",
-                             bytes, static_cast<long long>(address) - shared_base, bytes_.size()) +
+            throw Fault{"out of bounds of " + name() +
+                        text(": %u bytes at offset %lld, but the launch gives the block %zu bytes\n  ", bytes,
+                             static_cast<long long>(address) - shared_base, bytes_.size()) +
                         describe(access)};
         if (address % bytes != 0)
-            throw Fault{text("misaligned access to shared memory: %u bytes at offset %u, which is no multiple of "
-                             "%u\n  ",
-                             bytes, offset, bytes) +
+            throw Fault{"misaligned access to " + name() +
+                        text(": %u bytes at offset %u, which is no multiple of %u\n  ", bytes, offset, bytes) +
                         describe(access)};
         return offset;
     }
@@ -91,13 +99,14 @@ class SharedMemory {
         const Cell& cell = cells_[i];
         if (cell.copier == no_thread) return;
         const Thread& copier = access.thread.team->thread(cell.copier);
-        const bool own = &copier == &access.thread;
+        const char* missing =
+            &copier == &access.thread ? "a cp_async_wait that covers the copy is missing between the two lines"
+            : copier.block == access.thread.block
+                ? "a cp_async_wait by the first thread and then a barrier of both are missing between the two lines"
+                : "a cp_async_wait by the first thread and then a sync_cluster() are missing between the two lines";
         throw Fault{"race on " + place(2 * i, 2) + ": a cp_async to it may still be under way\n  first:  " +
                     describe(Access{copier, "starts a cp_async to it", cell.copied_at}) + "\n  second: " +
-                    describe(access) + "\n  " +
-                    (own ? "a cp_async_wait that covers the copy is missing between the two lines"
-                         : "a cp_async_wait by the first thread and then a barrier of both are missing between the "
-                           "two lines")};
+                    describe(access) + "\n  " + missing};
     }
 
     void check_read(const Access& access, unsigned i) {
@@ -107,24 +116,57 @@ class SharedMemory {
         check_copier(access, i);
         if (cell.written == 0)
             throw Fault{"read of " + place(2 * i, 2) + ", which nobody has written\n  " + describe(access) +
-                        "\n  if another thread is to write it, the two lack a barrier; if none is, it must be cleared"};
+                        (access.thread.block == &owner_
+                             ? "\n  if another thread is to write it, the two lack a barrier"
+                             : "\n  if that block is to write it, a sync_cluster() is missing before this line") +
+                        "; if none is, it must be cleared"};
         check_writer(access, i);
         if (cell.readers >= 0) {
-            Readers& readers = pool_[static_cast<std::size_t>(cell.readers)];
-            readers.clocks[self] = team.clocks.now(self);
-            readers.sites[self] = access.site;
+            Readers& readers = readers_of(cell, *access.thread.block);
+            readers.clocks[access.thread.index] = team.clocks.now(self);
+            readers.sites[access.thread.index] = access.site;
         } else if (cell.read == 0 || cell.reader == self || team.clocks.ordered(cell.reader, cell.read, self)) {
             cell.reader = self;
             cell.read = team.clocks.now(self);
             cell.read_at = access.site;
         } else {
-            cell.readers = allocate(team.clocks.threads());
-            Readers& readers = pool_[static_cast<std::size_t>(cell.readers)];
-            readers.clocks[cell.reader] = cell.read;
-            readers.sites[cell.reader] = cell.read_at;
-            readers.clocks[self] = team.clocks.now(self);
-            readers.sites[self] = access.site;
+            const Thread& other = access.thread.team->thread(cell.reader);
+            Readers& others = readers_of(cell, *other.block);
+            others.clocks[other.index] = cell.read;
+            others.sites[other.index] = cell.read_at;
+            check_read(access, i);  // now there is a list
         }
+    }
+
+    /// Where the cell's readers of one block are counted. Most cells are read by one block alone: that comes first.
+    Readers& readers_of(Cell& cell, const Block& block) {
+        if (cell.readers >= 0)
+            if (Readers& first = pool_[static_cast<std::size_t>(cell.readers)]; first.block == &block) [[likely]]
+                return first;
+        return find_readers(cell, block);
+    }
+
+    __attribute__((noinline)) Readers& find_readers(Cell& cell, const Block& block) {
+        for (int at = cell.readers; at >= 0; at = pool_[static_cast<std::size_t>(at)].next)
+            if (Readers& found = pool_[static_cast<std::size_t>(at)]; found.block == &block) return found;
+        return add_readers(cell, block);
+    }
+
+    Readers& add_readers(Cell& cell, const Block& block) {
+        int at = static_cast<int>(pool_.size());
+        if (free_.empty()) {
+            pool_.push_back({nullptr, -1, std::vector<Clock>(block.threads.size()),
+                             std::vector<Site>(block.threads.size())});
+        } else {
+            at = free_.back();
+            free_.pop_back();
+            Readers& old = pool_[static_cast<std::size_t>(at)];
+            std::fill(old.clocks.begin(), old.clocks.end(), 0);
+        }
+        Readers& added = pool_[static_cast<std::size_t>(at)];
+        added.block = &block;
+        added.next = std::exchange(cell.readers, at);
+        return added;
     }
 
     void check_writer(const Access& access, unsigned i) const {
@@ -141,14 +183,19 @@ class SharedMemory {
         check_copier(access, i);
         check_writer(access, i);
         if (cell.readers >= 0) {
-            const Readers& readers = pool_[static_cast<std::size_t>(cell.readers)];
-            const Clock* seen = team.clocks.seen_by(self);
-            for (unsigned other = 0; other < readers.clocks.size(); ++other)
-                if (readers.clocks[other] > seen[other] && other != self)
-                    report_race(place(2 * i, 2), {team.thread(other), "reads", readers.sites[other]}, access);
+            for (int at = cell.readers; at >= 0; at = pool_[static_cast<std::size_t>(at)].next)
+                check_readers(access, i, pool_[static_cast<std::size_t>(at)]);
         } else if (cell.read != 0 && !team.clocks.ordered(cell.reader, cell.read, self)) {
             report_race(place(2 * i, 2), {team.thread(cell.reader), "reads", cell.read_at}, access);
         }
+    }
+
+    void check_readers(const Access& access, unsigned i, const Readers& readers) const {
+        Team& team = *access.thread.team;
+        const Clock* seen = team.clocks.seen_by(access.thread.rank) + readers.block->first_rank;
+        for (unsigned t = 0; t < readers.clocks.size(); ++t)
+            if (readers.clocks[t] > seen[t])
+                report_race(place(2 * i, 2), {readers.block->threads[t], "reads", readers.sites[t]}, access);
     }
 
     void set_writer(const Access& access, unsigned i) {
@@ -157,22 +204,11 @@ class SharedMemory {
         cell.written = access.thread.team->clocks.now(access.thread.rank);
         cell.written_at = access.site;
         cell.read = 0;
-        if (cell.readers >= 0) free_.push_back(cell.readers);
+        for (int at = cell.readers; at >= 0; at = pool_[static_cast<std::size_t>(at)].next) free_.push_back(at);
         cell.readers = -1;
     }
 
-    int allocate(std::size_t threads) {
-        if (free_.empty()) {
-            pool_.push_back({std::vector<Clock>(threads), std::vector<Site>(threads)});
-            return static_cast<int>(pool_.size()) - 1;
-        }
-        const int index = free_.back();
-        free_.pop_back();
-        std::fill(pool_[static_cast<std::size_t>(index)].clocks.begin(),
-                  pool_[static_cast<std::size_t>(index)].clocks.end(), 0);
-        return index;
-    }
-
+    const Block& owner_;
     std::vector<std::byte> bytes_;
     std::vector<Cell> cells_;
     std::vector<Readers> pool_;
