@@ -1,26 +1,252 @@
-"""Compare the cost model with every trial that the store has measured on a GPU.
+"""Measure random tilings on a GPU, fit the cost model to them, and compare it with what was measured since.
 
-    tilesmith tune lstm --batch 16 --seq 1024 --heads 12 --head-dim 64 -o build/lstm.yaml   # on a GPU, some of these
-    python benchmarks/cost_model.py                                                        # then this
+    python benchmarks/cost_model.py sample --out build/cost.jsonl   # on a GPU: compile and time random tilings
+    python benchmarks/cost_model.py fit build/cost.jsonl            # weights for kernelgen/cost.py, and how good
+    python benchmarks/cost_model.py compare                         # today's model with every trial in the store
 
-For each cell, head dimension and batch: how many tilings were measured, how far the model is off (today's model, not
-the one that was in force when they were measured), and how much slower the model's favourite is than the fastest.
+`fit` and `compare` say, for each cell, shape and pass, how far the model is off and its regret: how much slower the
+model's favourite is than the fastest that was measured. Kernels run on random numbers, not validated: `tilesmith tune`
+does that.
 """
 
 from __future__ import annotations
 
+import json
+import math
+import os
+import random
+import sys
 from collections import defaultdict
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from sampling import drawn
 
+from kernelgen import gpu
+from kernelgen.arguments import arguments_of
 from kernelgen.cells import cell_names, load_cell
+from kernelgen.compile import Binary, compile_source
+from kernelgen.cost import Weights, clocks_per_step
+from kernelgen.errors import InfeasibleError, TilesmithError
 from kernelgen.hardware import load_profile
+from kernelgen.launcher import DeviceKernel, launch_config
+from kernelgen.measure import measure
+from kernelgen.plan import plan
 from kernelgen.schedules import get
+from kernelgen.schedules._batch_tiled import BatchTiled
+from kernelgen.schedules._limits import place
+from kernelgen.schedules.base import Direction, Source, Tiling
+from kernelgen.shape import Shape
 from kernelgen.store import Store
 from kernelgen.trial import Trial
+
+CELLS = ("lstm", "gru", "slstm", "elman")
+HEADS = {16: 48, 32: 24, 64: 12, 96: 8, 128: 6}
+BATCHES = (1, 16, 128)
+PASSES: tuple[tuple[Direction, str, bool], ...] = (
+    ("forward", "hidden", False),
+    ("forward", "gates", False),
+    ("backward", "hidden", False),
+    ("backward", "hidden", True),
+)
+"""Direction, what is saved, whether the gates are computed again."""
+SEQ = 1024
+RANDOM = 1 << 22
+"""Different random numbers of an array; longer ones repeat them."""
+
+
+@click.group(help=__doc__)
+def main() -> None:
+    """The commands of this file."""
+
+
+# ---- sample ----
+
+
+@main.command()
+@click.option("--each", default=4, help="tilings per cell, shape and pass")
+@click.option("--seconds", default=0.02, help="of measuring a tiling")
+@click.option("--cell", "cells", multiple=True, default=CELLS)
+@click.option("--seed", default=0)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("build/cost.jsonl"))
+def sample(each: int, seconds: float, cells: tuple[str, ...], seed: int, out: Path) -> None:
+    """Compile and time the tilings that the model ranks best, and random ones."""
+    device, draw = gpu.device(0), random.Random(seed)
+    profile = device.profile()
+    jobs: list[tuple[str, Direction, Shape, Tiling, Source]] = []
+    for name in cells:
+        for head_dim, heads in HEADS.items():
+            for batch in BATCHES:
+                for direction, save, recompute in PASSES:
+                    shape = Shape(batch, SEQ, heads, head_dim, "bfloat16", save, recompute)
+                    cell = load_cell(name)
+                    try:
+                        tilings = plan(cell, shape, profile, direction=direction)
+                    except InfeasibleError:
+                        continue
+                    for tiling in {str(tiling): tiling for tiling in drawn(tilings, each, draw)}.values():
+                        source = get(tiling.schedule).source(cell, shape, profile, tiling)
+                        jobs.append((name, direction, shape, tiling, source))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        out.open("a") as file,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        gpu.current(0),
+        click.progressbar(length=len(jobs)) as bar,
+    ):
+        arrays: dict[Any, dict[str, Any]] = {}
+        binaries = pool.map(lambda job: compile_source(job[-1]), jobs)
+        for (name, direction, shape, tiling, source), binary in zip(jobs, binaries, strict=True):
+            bar.update(1)
+            if (name, direction, shape) not in arrays:
+                arrays = {(name, direction, shape): {}}  # frees the last shape's
+            buffers = arrays[name, direction, shape]
+            try:
+                ms = _time(name, direction, shape, tiling, source, binary, buffers, seconds)
+            except TilesmithError as error:
+                click.echo(f"{name} {shape} {tiling}: {error}", err=True)
+                continue
+            record = {
+                "gpu": profile.name,
+                "cell": name,
+                "direction": direction,
+                "shape": asdict(shape),
+                "schedule": tiling.schedule,
+                "values": dict(tiling.values),
+                "registers": binary.report.registers,
+                "spills": binary.report.spills,
+                "ms": ms,
+            }
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+
+
+def _time(
+    name: str,
+    direction: Direction,
+    shape: Shape,
+    tiling: Tiling,
+    source: Source,
+    binary: Binary,
+    buffers: dict[str, Any],
+    seconds: float,
+) -> float:
+    """Milliseconds of a launch. buffers: arrays by name, made here where they are missing or too small."""
+    launch = get(tiling.schedule).launch(shape, tiling)
+    arguments = arguments_of(load_cell(name), shape, direction, partials=launch.partials)
+    for array in (*arguments.inputs, *arguments.outputs):
+        size = int(np.prod(array.shape)) * np.dtype("float32" if array.dtype == "float32" else "uint16").itemsize
+        if size and (array.name not in buffers or buffers[array.name].size < size):
+            buffers[array.name] = gpu.DeviceBuffer(size)
+            if not array.written:
+                buffers[array.name].upload(_numbers(size))
+    kernel = DeviceKernel(binary.cubin, binary.entry, binary.arch, launch)
+    kernel.prepare(0)
+    empty = {array.name for array in (*arguments.inputs, *arguments.outputs) if array.empty}
+    values = [
+        np.int32(arguments.numbers[key]) if key in arguments.numbers else 0 if key in empty else buffers[key].pointer
+        for key in arguments.order
+    ]
+    config = launch_config(launch)
+    return measure(lambda stream: kernel.start(stream, config, *values), seconds=seconds).median_ms
+
+
+def _numbers(size: int) -> Any:
+    """``size`` bytes of random bfloat16 in (-1, 1), repeated where they are many."""
+    floats = np.random.default_rng(0).uniform(-1, 1, RANDOM).astype(np.float32)
+    return np.resize((floats.view(np.uint32) >> 16).astype(np.uint16), size // 2)
+
+
+# ---- fit ----
+
+
+@main.command()
+@click.argument("samples", type=click.Path(path_type=Path, exists=True))
+@click.option("--schedule", "schedules", multiple=True, default=("resident", "resident_backward"), show_default=True)
+@click.option("--steps", default=4000, show_default=True, help="of the search; about a minute")
+def fit(samples: Path, schedules: tuple[str, ...], steps: int) -> None:
+    """Weights with the smallest relative errors, one set for each schedule."""
+    records = [json.loads(line) for line in samples.read_text().splitlines()]
+    for name in schedules:
+        chosen = [record for record in records if record["schedule"] == name and not record["spills"]]
+        works = [_work(record) for record in chosen]
+        measured = np.array([1000 * record["ms"] / record["shape"]["seq"] for record in chosen])
+        weights = _fitted(works, measured, _template(name).weights, steps)
+        print(f"{name}: {len(chosen)} samples")
+        print(",\n".join(f"    {field.name}={getattr(weights, field.name):.2f}" for field in fields(weights)))
+        for what, candidate in (("today", _template(name).weights), ("fitted", weights)):
+            predicted = np.array([_us(work, candidate) for work in works])
+            off = predicted / measured - 1
+            print(
+                f"{what}: half within {np.median(np.abs(off)):.1%}, nine in ten between "
+                f"{np.quantile(off, 0.05):+.0%} and {np.quantile(off, 0.95):+.0%}"
+            )
+            _show(zip(map(_group, chosen), predicted, measured, strict=True), what)
+
+
+def _template(name: str) -> BatchTiled:
+    """A schedule, whose counts of work are what is fitted."""
+    schedule = get(name)
+    assert isinstance(schedule, BatchTiled)
+    return schedule
+
+
+def _work(record: dict[str, Any]) -> tuple[Any, Any, int, int]:
+    """The work of a step, the GPU, the neighbours of a block, and how often a multiprocessor starts anew."""
+    cell, shape, profile = load_cell(record["cell"]), Shape(**record["shape"]), load_profile(record["gpu"])
+    template, values = _template(record["schedule"]), record["values"]
+    sizes = template.sizes(cell, shape, values)
+    blocks = shape.heads * -(-shape.batch // values["batch_tile"])
+    _, together, waves = place(profile, blocks, 32 * sizes.warps, record["registers"], sizes.shared_memory)
+    return template.work(cell, shape, values, sizes), profile, together - 1, waves
+
+
+def _us(work: tuple[Any, Any, int, int], weights: Weights) -> float:
+    """The model's microseconds a step."""
+    step, profile, neighbours, waves = work
+    return clocks_per_step(step, profile, neighbours, weights) * waves / profile.clock_mhz
+
+
+def _fitted(works: list[tuple[Any, Any, int, int]], measured: Any, start: Weights, steps: int) -> Weights:
+    """Weights by a random search from those of today: a step changes up to three by factors, and stays if it helps."""
+    draw, names = random.Random(0), [field.name for field in fields(start)]
+
+    def loss(weights: Weights) -> float:
+        off = np.log([_us(work, weights) for work in works] / measured)
+        return float(np.mean(np.abs(off)) + 0.3 * np.mean(off**2))
+
+    best, least = start, loss(start)
+    with click.progressbar(range(steps), label="fitting", file=sys.stderr) as bar:
+        for step in bar:
+            spread_now = 0.3 * 0.25 ** (step / steps)
+            changed = {
+                name: max(0.0, (getattr(best, name) + 0.01) * math.exp(draw.gauss(0, spread_now)) - 0.01)
+                for name in draw.sample(names, draw.choice((1, 1, 2, 3)))
+            }
+            candidate = replace(best, **changed)
+            if (found := loss(candidate)) < least:
+                best, least = candidate, found
+    return best
+
+
+# ---- compare ----
+
+
+Group = tuple[str, str, str, str, int]
+
+
+def _group(record: dict[str, Any]) -> Group:
+    """What a sample is compared within."""
+    shape = Shape(**record["shape"])
+    what = record["direction"] if record["direction"] == "forward" else "recompute" if shape.recompute else "backward"
+    return record["gpu"], record["cell"], f"{what} {shape.save}", f"{shape.heads} x {shape.head_dim}", shape.batch
 
 
 def model_us(trial: Trial) -> float:
@@ -30,39 +256,45 @@ def model_us(trial: Trial) -> float:
     return tiling.clocks_per_step / profile.clock_mhz
 
 
-@click.command(help=__doc__)
-def main() -> None:
-    """Read the store, compare, print."""
-    groups: dict[tuple[str, str, int, int, int], list[tuple[float, float]]] = defaultdict(list)
+@main.command()
+def compare() -> None:
+    """Today's model with every trial that the store has measured on a GPU."""
+    found: list[tuple[Group, float, float]] = []
     with Store() as store:
         for trial in store.trials(status="measured"):
             assert trial.measurement is not None
             if trial.cell not in cell_names():
                 continue  # a cell of somebody's own: its definition is not at hand
             measured = 1000 * trial.measurement.median_ms / trial.shape.seq
-            key = (trial.gpu, trial.cell, trial.shape.heads, trial.shape.head_dim, trial.shape.batch)
-            groups[key].append((model_us(trial), measured))
-    if not groups:
+            record = {
+                "gpu": trial.gpu,
+                "cell": trial.cell,
+                "direction": get(trial.schedule).direction,
+                "shape": asdict(trial.shape),
+            }
+            found.append((_group(record), model_us(trial), measured))
+    if not found:
         raise SystemExit("the store has no measured trial yet: run `tilesmith tune` on a machine with a GPU first")
-    shown = Table(
-        "GPU", "cell", "heads x D", "B", "tilings", "fastest us/step", "model off by (median, worst)", "regret"
-    )
-    for (gpu, cell, heads, head_dim, batch), pairs in sorted(groups.items()):
+    _show(found, "the store")
+
+
+def _show(found: Iterable[tuple[Group, float, float]], title: str) -> None:
+    """A row for each group of (group, the model's us, measured us)."""
+    groups: dict[Group, list[tuple[float, float]]] = defaultdict(list)
+    for group, model_us, measured_us in found:
+        groups[group].append((model_us, measured_us))
+    columns = ("GPU", "cell", "pass", "heads x D", "B", "tilings", "fastest us/step", "model off by", "worst", "regret")
+    shown, regrets = Table(*columns, title=title), []
+    for (gpu_name, cell, what, sizes, batch), pairs in sorted(groups.items()):
         model, measured = np.array(pairs).T
         off = model / measured - 1
-        worst = off[np.abs(off).argmax()]
-        regret = measured[model.argmin()] / measured.min() - 1
-        shown.add_row(
-            gpu,
-            cell,
-            f"{heads} x {head_dim}",
-            str(batch),
-            str(len(pairs)),
-            f"{measured.min():.3f}",
-            f"{np.median(off):+.0%}, {worst:+.0%}",
-            f"{regret:.0%}",
-        )
-    Console().print(shown)
+        regrets.append(measured[model.argmin()] / measured.min() - 1)
+        figures = (f"{np.median(off):+.0%}", f"{off[np.abs(off).argmax()]:+.0%}", f"{regrets[-1]:.0%}")
+        row = (gpu_name, cell, what, sizes, str(batch), str(len(pairs)), f"{measured.min():.3f}", *figures)
+        shown.add_row(*row)
+    console = Console(width=130)
+    console.print(shown)
+    console.print(f"regret: {np.mean(regrets):.1%} on average, {np.max(regrets):.0%} at most")
 
 
 if __name__ == "__main__":

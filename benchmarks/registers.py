@@ -21,6 +21,7 @@ import click
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from sampling import drawn, non_negative
 
 from kernelgen.cells import load_cell
 from kernelgen.compile import compile_source
@@ -33,7 +34,7 @@ from kernelgen.schedules._registers import SCALE
 from kernelgen.schedules.base import Tiling
 from kernelgen.shape import Shape
 
-CELLS = ("lstm", "gru", "elman", "slstm")
+CELLS = ("lstm", "gru", "elman", "slstm", "lstm_peephole")
 GPUS = {"sm_80": "a100-80gb", "sm_89": "l4", "sm_90a": "h200", "sm_100a": "b200", "sm_120": "rtx5090"}
 DIMENSIONS = (16, 32, 64, 96, 128)
 ODD_DIMENSIONS = (20, 33, 48, 100)
@@ -92,7 +93,7 @@ def _compiled(cell: str, shape: Shape, gpu: str, tiling: Tiling) -> dict[str, ob
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/registers.jsonl"))
 @schedule_option
 def sample(each: int, seed: int, archs: tuple[str, ...], out: Path, schedule: str) -> None:
-    """Compile the model's best tilings, and random ones, three in four of these among its best hundred."""
+    """Compile the tilings that the model ranks best, and random ones."""
     draw = random.Random(seed)
     jobs = []
     for name in CELLS:
@@ -105,11 +106,7 @@ def sample(each: int, seed: int, archs: tuple[str, ...], out: Path, schedule: st
                     except InfeasibleError:
                         continue
                     count = each if head_dim in DIMENSIONS else max(1, each // 4)
-                    for _ in range(max(1, count // 2)):
-                        among = tilings[:100] if draw.random() < 0.75 else tilings
-                        jobs.append((name, shape, gpu, draw.choice(among)))
-                    # What tuning compiles first must be predicted best.
-                    jobs += [(name, shape, gpu, tiling) for tiling in spread(tilings)[: count // 2]]
+                    jobs += [(name, shape, gpu, tiling) for tiling in drawn(tilings, count, draw)]
     draw.shuffle(jobs)
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open("a") as file, ThreadPoolExecutor(2) as pool, click.progressbar(length=len(jobs)) as bar:
@@ -142,7 +139,7 @@ def fit(samples: Path, schedule: str) -> None:
         registers.append(float(record["registers"]))
         archs.append(arch_of[record["gpu"]])
     matrix, target = np.array(rows), np.array(registers)
-    pooled = _non_negative(matrix / target[:, None], np.ones_like(target))
+    pooled = non_negative(matrix / target[:, None], np.ones_like(target))
     for arch in GPUS:
         chosen = np.array([a == arch for a in archs])
         if not chosen.any():
@@ -150,7 +147,7 @@ def fit(samples: Path, schedule: str) -> None:
         own, goal = matrix[chosen], target[chosen]
         # A pull towards the pooled fit, for counts that few samples of one architecture have.
         pull = np.diag(0.02 * np.abs(own / goal[:, None]).sum(axis=0) ** 0.5)
-        coefficients = _non_negative(
+        coefficients = non_negative(
             np.vstack([own / goal[:, None], pull]), np.concatenate([np.ones_like(goal), pull @ pooled])
         )
         rounded = np.rint(coefficients * SCALE).astype(int)
@@ -158,18 +155,6 @@ def fit(samples: Path, schedule: str) -> None:
         print(f'    "{arch}": ({rounded[0]}, {tuple(int(x) for x in rounded[1:])}),')
         print(f"    # {len(goal)} samples, within 15 %: {np.mean(np.abs(error) <= 0.15):.1%}, rms {error.std():.1%}")
     print("    #", names)
-
-
-def _non_negative(matrix: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Least squares with coefficients of at least 0: drop the most negative one until there is none."""
-    active = list(range(matrix.shape[1]))
-    while True:
-        solution = np.linalg.lstsq(matrix[:, active], target, rcond=None)[0]
-        if (solution >= 0).all():
-            result = np.zeros(matrix.shape[1])
-            result[active] = solution
-            return result
-        active.pop(int(solution.argmin()))
 
 
 @main.command()

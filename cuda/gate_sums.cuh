@@ -11,7 +11,8 @@ namespace tilesmith {
 
 /// A warp's part, of 16 units: the product has a tile of 16 rows for each gate that the backward step reads and that has
 /// a recurrent product, so that a gate's value ends in the lane that owns the unit. `register_groups`: groups of 32
-/// columns of R that stay in registers, the others lie in shared memory.
+/// columns of R that stay in registers, the others lie in shared memory. `bias`: of every gate that the backward step
+/// reads, kept by the caller.
 template <class Cell, class Type, FixedShape shape, int rows, int register_groups>
 struct GateSums {
     static constexpr int D = shape.head_dim;
@@ -25,10 +26,11 @@ struct GateSums {
     using Sums = typename Matrix::Sums;
     static constexpr int shared_bytes = Matrix::shared_bytes;  // per warp
 
-    Matrix weights;
-    float bias[Cell::gates][Elements::octets];
+    using Bias = float[Cell::gates][Elements::octets];
 
-    /// Load R and the biases. `at`: this warp's shared memory.
+    Matrix weights;
+
+    /// Load R. `at`: this warp's shared memory.
     TILESMITH_DEVICE void load(const BackwardArguments& in, SharedAddress at, int lane, const Elements& own) {
         weights.load(at, lane, [&](int tile, int group, int upper) {
             const int k = 32 * group + 8 * own.j;
@@ -37,20 +39,19 @@ struct GateSums {
             const long long row = (gate * shape.heads + own.head) * D + (valid ? own.unit(upper) : 0);
             return load_row_of_8<vector_width(D)>(in.r + row * D + (valid ? k : 0), valid ? D - k : 0);
         });
-        load_bias<Type, Cell>(bias, in.b, Cell::backward_gates, own);
     }
 
     /// Multiply by h, whose sequences are rows of `row_bytes` from `hidden` on.
     template <int row_bytes>
-    TILESMITH_DEVICE void multiply(Sums& sums, SharedAddress hidden, int lane) const {
+    TILESMITH_DEVICE void multiply(Sums& sums, SharedAddress hidden, int lane, const Bias& bias) const {
         if constexpr (products != 0)
             weights.template multiply<RowLayout<rows, row_bytes>>(
-                sums, hidden, 0, lane, [&](int tile, int, int i) { return tile_bias(tile, i / 2); });
+                sums, hidden, 0, lane, [&](int tile, int, int i) { return tile_bias(tile, i / 2, bias); });
     }
 
     /// The bias of row g (upper = 0) or g + 8 (upper = 1) of a tile. Every index is a constant: the array must stay in
     /// registers.
-    TILESMITH_DEVICE float tile_bias(int tile, int upper) const {
+    TILESMITH_DEVICE static float tile_bias(int tile, int upper, const Bias& bias) {
         float value = 0.0f;
 #pragma unroll
         for (int gate = 0; gate < Cell::gates; ++gate)
@@ -59,7 +60,7 @@ struct GateSums {
     }
 
     /// The sum of a gate without its input.
-    TILESMITH_DEVICE float value(const Sums& sums, int gate, int octet, int column_tile, int column) const {
+    TILESMITH_DEVICE static float value(const Sums& sums, int gate, int octet, int column_tile, int column, const Bias& bias) {
         if (!has(products, gate)) return bias[gate][octet];
         return sums[has(products, gate) ? rank_among(products, gate) : 0][column_tile][2 * octet + column];
     }

@@ -3,7 +3,10 @@
 //
 // A block takes one head, a tile of the product (rows: gates' units, columns: previous units) and all steps or a part of
 // them, which travel through a ring of stages in shared memory. The sum is one more column, of a matrix of ones. Warps
-// may share a tile, each with some of a stage's steps; their sums are added in a fixed order: the same bits every time.
+// may share a tile, each with some of a stage's steps, and so may the blocks of a cluster; sums are always added in the
+// same order: the same bits every time.
+//
+// Of the gates without an input a backward kernel has left partial sums (rest_gradients.cuh), which are added here.
 #pragma once
 
 #include "recurrence.cuh"
@@ -13,14 +16,15 @@ namespace tilesmith {
 /// The arrays of the product. Steps of all sequences are one axis: B T of them.
 struct ParameterGradientArguments {
     const unsigned short* d_wx;     // [B, T, G_in, H, D]
-    const unsigned short* d_rest;   // [G - G_in, B, T, H, D], of the gates without an input, or null if there is none
+    const float* d_r_rest;          // [P, G_rec without an input, H, D, D], or null if there is no such gate
+    const float* d_b_rest;          // [P, G_bias without an input, H, D] likewise
     const unsigned short* hidden;   // [B, T, H, D]
     const unsigned short* initial;  // [B, H, D]: h before the first step, or null: zeros
-    void* d_r;                      // [G_rec, H, D, D]; of more than one part: floats [parts, G_rec, H, D, D]
+    void* d_r;                      // [G_rec, H, D, D]; of parts that are apart: floats [parts, G_rec, H, D, D]
     void* d_b;                      // [G_bias, H, D] likewise, or null if no gate has a bias
     int batch;
     int seq;
-    int parts;  // of the steps
+    int partials;  // P
 };
 
 /// kernelgen/parameter_gradients.py chooses.
@@ -31,7 +35,8 @@ struct ParameterGradientTiling {
     int step_groups;  // warps that share a tile
     int depth;        // steps of a stage
     int stages;
-    bool split;       // there may be more than one part
+    int parts;        // of the steps
+    bool cluster;     // whether the parts are a cluster, which adds them, or leave a result each
 };
 
 template <class Cell, class Type, FixedShape shape, ParameterGradientTiling tiling>
@@ -40,7 +45,7 @@ struct ParameterGradients {
     static constexpr int D = shape.head_dim;
     static constexpr int padded = ceil_div(D, 16) * 16;
     static constexpr int width = vector_width(D);
-    static constexpr unsigned members = Cell::recurrent | Cell::bias;
+    static constexpr unsigned members = (Cell::recurrent | Cell::bias) & Cell::input;
     static constexpr int input_gates = count_bits(Cell::input);
     static constexpr int recurrent_gates = count_bits(Cell::recurrent);
     static constexpr int bias_gates = count_bits(Cell::bias);
@@ -49,7 +54,7 @@ struct ParameterGradients {
     static constexpr int rows = 16 * tiling.row_warps * tiling.warp_tiles;  // of the product, per block
     static constexpr int columns = tiling.columns;
     static constexpr int column_tiles = columns / 8;
-    static constexpr int row_blocks = ceil_div(count_bits(members) * padded, rows);
+    static constexpr int row_blocks = ceil_div(maximum(1, count_bits(members)) * padded, rows);
     static constexpr int column_blocks = ceil_div(padded, columns);
     static constexpr int blocks = row_blocks * column_blocks;  // per head
 
@@ -59,7 +64,10 @@ struct ParameterGradients {
     static constexpr int hidden_at = depth * gate_row_bytes;
     static constexpr int stage_bytes = hidden_at + depth * hidden_row_bytes;
     static constexpr int warp_sums = tiling.warp_tiles * (column_tiles + 1);  // float4 a lane
-    static constexpr int exchange_bytes = (tiling.step_groups - 1) * tiling.row_warps * warp_sums * 32 * chunk_bytes;
+    static constexpr bool apart = tiling.parts > 1 && !tiling.cluster;
+    static constexpr bool cluster = tiling.parts > 1 && tiling.cluster;
+    static constexpr int exchanging = maximum(tiling.step_groups - 1, cluster ? 1 : 0);  // step groups at a time
+    static constexpr int exchange_bytes = exchanging * tiling.row_warps * warp_sums * 32 * chunk_bytes;
     static constexpr int shared_bytes = maximum(tiling.stages * stage_bytes, exchange_bytes);
 
     // Each thread copies the same columns of several steps.
@@ -75,12 +83,12 @@ struct ParameterGradients {
     const int lane = thread % 32;
     const int row_warp = thread / 32 % tiling.row_warps;
     const int step_group = thread / 32 / tiling.row_warps;
-    const int head = static_cast<int>(block_x());
-    const int part = static_cast<int>(block_y()) / blocks;
-    const int first_row = static_cast<int>(block_y()) % blocks / column_blocks * rows;
+    const int head = static_cast<int>(block_x()) / tiling.parts;
+    const int part = cluster ? static_cast<int>(cluster_rank()) : static_cast<int>(block_x()) % tiling.parts;
+    const int first_row = static_cast<int>(block_y()) / column_blocks * rows;
     const int first_column = static_cast<int>(block_y()) % column_blocks * columns;
     const SharedAddress shared = shared_memory();
-    const int part_steps = ceil_div(ceil_div(in.batch * in.seq, in.parts), depth) * depth;
+    const int part_steps = ceil_div(ceil_div(in.batch * in.seq, tiling.parts), depth) * depth;
     const int first_step = part * part_steps;
     const int steps = minimum(first_step + part_steps, in.batch * in.seq);  // the end of them
 
@@ -103,13 +111,8 @@ struct ParameterGradients {
     TILESMITH_DEVICE const unsigned short* gate_source(int row, long long& stride) const {
         const int index = row / padded, unit = row % padded;
         if (index >= count_bits(members) || unit >= D) return nullptr;
-        const int gate = nth_bit(members, index);
-        const bool input = has(Cell::input, gate);
-        stride = static_cast<long long>(shape.heads) * D * (input ? input_gates : 1);
-        const unsigned short* base = in.d_wx + static_cast<long long>(rank_among(Cell::input, gate)) * shape.heads * D;
-        if (!input)
-            base = in.d_rest + static_cast<long long>(rank_among(~Cell::input, gate)) * in.batch * in.seq * shape.heads * D;
-        return base + head * D + unit;
+        stride = static_cast<long long>(shape.heads) * D * input_gates;
+        return in.d_wx + (rank_among(Cell::input, nth_bit(members, index)) * shape.heads + head) * D + unit;
     }
 
     /// Begin copying the stage of `depth` steps from `step` on; zeros beyond the last.
@@ -173,10 +176,10 @@ struct ParameterGradients {
         }
     }
 
-    /// Calls function(sums of a tile, where step group `group` (1 and up) leaves them in shared memory).
+    /// Calls function(sums of a tile, where the `place`-th step group leaves them in shared memory).
     template <class Function>
-    TILESMITH_DEVICE void for_each_sum(int group, Function function) {
-        const int first = ((group - 1) * tiling.row_warps + row_warp) * warp_sums;
+    TILESMITH_DEVICE void for_each_sum(int place, Function function) {
+        const int first = (place * tiling.row_warps + row_warp) * warp_sums;
 #pragma unroll
         for (int tile = 0; tile < tiling.warp_tiles; ++tile)
 #pragma unroll
@@ -184,59 +187,107 @@ struct ParameterGradients {
                 function(sums[tile][n], shared + ((first + tile * (column_tiles + 1) + n) * 32 + lane) * chunk_bytes);
     }
 
-    /// Where warps share a tile: add the sums of all to those of the first. Returns true in that one.
-    TILESMITH_DEVICE bool combine() {
-        if constexpr (tiling.step_groups == 1) return true;
-        sync_block();  // the stages are read
-        if (step_group > 0)
-            for_each_sum(step_group, [](const float(&sum)[4], SharedAddress at) {
-                store_shared_float4(at, float4{sum[0], sum[1], sum[2], sum[3]});
-            });
-        sync_block();
-        if (step_group > 0) return false;
-        for (int group = 1; group < tiling.step_groups; ++group)
-            for_each_sum(group, [](float(&sum)[4], SharedAddress at) {
-                const float4 other = load_shared_float4(at);
-                sum[0] += other.x, sum[1] += other.y, sum[2] += other.z, sum[3] += other.w;
-            });
-        return true;
+    /// Leave the sums of a step group in its place.
+    TILESMITH_DEVICE void leave(int place) {
+        for_each_sum(place, [](const float(&sum)[4], SharedAddress at) {
+            store_shared_float4(at, float4{sum[0], sum[1], sum[2], sum[3]});
+        });
+    }
+
+    /// Where warps share a tile: add the sums of all to those of the first.
+    TILESMITH_DEVICE void combine_warps() {
+        if constexpr (tiling.step_groups > 1) {
+            sync_block();  // the stages are read
+            if (step_group > 0) leave(step_group - 1);
+            sync_block();
+            if (step_group > 0) return;
+            for (int place = 0; place < tiling.step_groups - 1; ++place)
+                for_each_sum(place, [](float(&sum)[4], SharedAddress at) {
+                    const float4 other = load_shared_float4(at);
+                    sum[0] += other.x, sum[1] += other.y, sum[2] += other.z, sum[3] += other.w;
+                });
+        }
     }
 
     /// Write element `at` of one of the results, of `size` elements.
     TILESMITH_DEVICE void write(void* results, long long size, long long at, float value) const {
-        if constexpr (tiling.split)
+        if constexpr (apart)
             store_global_float(static_cast<float*>(results) + part * size + at, value);
         else
             store_global_16(static_cast<unsigned short*>(results) + at, to_16<Type>(value));
     }
 
-    TILESMITH_DEVICE void write_out() const {
-        constexpr long long units = static_cast<long long>(shape.heads) * D;
-        const int g = lane / 4, j = lane % 4;
+    /// Write the n-th four sums of a lane of a warp, in the order in which for_each_sum leaves them.
+    TILESMITH_DEVICE void write_sums(int of_warp, int n, int of_lane, const float4& four) const {
+        const int tile = n / (column_tiles + 1), column = 8 * (n % (column_tiles + 1));
+        const int g = of_lane / 4, j = of_lane % 4;
+#pragma unroll
+        for (int upper = 0; upper < 2; ++upper) {
+            const int row = first_row + 16 * (of_warp * tiling.warp_tiles + tile) + 8 * upper + g;
+            const int index = row / padded, unit = row % padded;
+            if (index >= count_bits(members) || unit >= D) continue;
+            const int gate = nth_bit(members, index);
+            const float first = upper == 0 ? four.x : four.z, second = upper == 0 ? four.y : four.w;
+            if (column < columns) {
+                const int p = first_column + column + 2 * j;
+                const long long plane = rank_among(Cell::recurrent, gate) * shape.heads + head;
+                const long long to = (plane * D + unit) * D + p;
+                if (has(Cell::recurrent, gate) && p < D) write(in.d_r, d_r_size, to, first);
+                if (has(Cell::recurrent, gate) && p + 1 < D) write(in.d_r, d_r_size, to + 1, second);
+            } else if (has(Cell::bias, gate) && first_column == 0 && j == 0) {
+                const long long plane = rank_among(Cell::bias, gate) * shape.heads + head;
+                write(in.d_b, d_b_size, plane * D + unit, first);
+            }
+        }
+    }
+
+    /// Write a block's own sums, from the first step group's registers.
+    TILESMITH_DEVICE void write_out() {
+        if (step_group > 0) return;
 #pragma unroll
         for (int tile = 0; tile < tiling.warp_tiles; ++tile)
 #pragma unroll
-            for (int upper = 0; upper < 2; ++upper) {
-                const int row = first_row + 16 * (row_warp * tiling.warp_tiles + tile) + 8 * upper + g;
-                const int index = row / padded, unit = row % padded;
-                if (index >= count_bits(members) || unit >= D) continue;
-                const int gate = nth_bit(members, index);
-                if (has(Cell::recurrent, gate)) {
-                    const long long plane = rank_among(Cell::recurrent, gate) * shape.heads + head;
-                    const long long to = (plane * D + unit) * D;
-#pragma unroll
-                    for (int n = 0; n < column_tiles; ++n)
-#pragma unroll
-                        for (int i = 0; i < 2; ++i) {
-                            const int p = first_column + 8 * n + 2 * j + i;
-                            if (p < D) write(in.d_r, recurrent_gates * units * D, to + p, sums[tile][n][2 * upper + i]);
-                        }
-                }
-                if (has(Cell::bias, gate) && first_column == 0 && j == 0) {
-                    const long long plane = rank_among(Cell::bias, gate) * shape.heads + head;
-                    write(in.d_b, bias_gates * units, plane * D + unit, sums[tile][column_tiles][2 * upper]);
-                }
+            for (int n = 0; n <= column_tiles; ++n) {
+                const float(&sum)[4] = sums[tile][n];
+                write_sums(row_warp, tile * (column_tiles + 1) + n, lane, float4{sum[0], sum[1], sum[2], sum[3]});
             }
+    }
+
+    /// Where blocks share a tile: each adds up a part of it from all, and writes that.
+    TILESMITH_DEVICE void combine_blocks() {
+        sync_block();  // the stages and the other warps' sums are read
+        if (step_group == 0) leave(0);
+        sync_cluster();
+        for (int at = part * threads + thread; at < tiling.row_warps * warp_sums * 32; at += tiling.parts * threads) {
+            float4 total = load_cluster_float4(shared + at * chunk_bytes, 0);
+#pragma unroll
+            for (int other = 1; other < tiling.parts; ++other) {
+                const float4 four = load_cluster_float4(shared + at * chunk_bytes, other);
+                total.x += four.x, total.y += four.y, total.z += four.z, total.w += four.w;
+            }
+            write_sums(at / (32 * warp_sums), at / 32 % warp_sums, at % 32, total);
+        }
+        sync_cluster();  // nobody leaves while its memory is read
+    }
+
+    // ---- the gates without an input ----
+
+    static constexpr long long d_b_size = static_cast<long long>(bias_gates) * shape.heads * D;
+    static constexpr long long d_r_size = static_cast<long long>(recurrent_gates) * shape.heads * D * D;
+
+    /// Add up the partial sums of the gates among `gates`, each of `plane` elements: all blocks share the work, or those of
+    /// a part where parts are apart, which then take some of the partial sums each.
+    TILESMITH_DEVICE void add_rest(const float* partial, void* results, unsigned gates, unsigned with_results, int plane) const {
+        const int rest = count_bits(gates) * plane;
+        const int sharing = apart ? 1 : tiling.parts;
+        const int block = (static_cast<int>(block_y()) * shape.heads + head) * sharing + (apart ? 0 : part);
+        for (int at = block * threads + thread; at < rest; at += blocks * shape.heads * sharing * threads) {
+            float total = 0.0f;
+            for (int i = apart ? part : 0; i < in.partials; i += apart ? tiling.parts : 1)
+                total += load_global_float(partial + static_cast<long long>(i) * rest + at);
+            const long long to = rank_among(with_results, nth_bit(gates, at / plane));
+            write(results, static_cast<long long>(count_bits(with_results)) * plane, to * plane + at % plane, total);
+        }
     }
 
     TILESMITH_DEVICE void run() {
@@ -267,7 +318,13 @@ struct ParameterGradients {
             multiply(shared + slot * stage_bytes);
             slot = slot == tiling.stages - 1 ? 0 : slot + 1;
         }
-        if (combine()) write_out();
+        combine_warps();
+        if constexpr (cluster)
+            combine_blocks();
+        else
+            write_out();
+        add_rest(in.d_r_rest, in.d_r, Cell::recurrent & ~Cell::input, Cell::recurrent, shape.heads * D * D);
+        add_rest(in.d_b_rest, in.d_b, Cell::bias & ~Cell::input, Cell::bias, shape.heads * D);
     }
 };
 

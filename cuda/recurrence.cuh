@@ -21,7 +21,8 @@ struct FixedShape {
 };
 
 /// The arrays of a forward pass, C-contiguous, elements of the kernel's 16-bit type. B batch, T seq, H heads, D head
-/// dimension; a cell has S states and G gates, of which G_in have an input, G_rec a recurrent product, G_bias a bias.
+/// dimension; a cell has S states and gates of which G_in have an input, G_rec a recurrent product, G_bias a bias, and
+/// G_saved sums that change from step to step and that a backward step reads.
 struct ForwardArguments {
     const unsigned short* wx;       // [B, T, G_in, H, D]
     const unsigned short* r;        // [G_rec, H, D, D]: from previous unit (last axis) to unit
@@ -30,7 +31,7 @@ struct ForwardArguments {
     unsigned short* states;         // [1 or S, B, T, H, D], see Save; h alone where `others` is given
     unsigned short* others;         // [S - 1, B, T, H, D]: the states but h, or null: they follow h in `states`
     unsigned short* last;           // [S, B, H, D]
-    unsigned short* gates;          // [G, B, T, H, D] or null, see Save
+    unsigned short* gates;          // [G_saved, B, T, H, D] or null, see Save
     int batch;
     int seq;
 };
@@ -39,15 +40,16 @@ struct ForwardArguments {
 struct BackwardArguments {
     const unsigned short* wx;        // [B, T, G_in, H, D], where gates are computed again
     const unsigned short* r;         // [G_rec, H, D, D]
-    const unsigned short* b;         // [G_bias, H, D], where gates are computed again
+    const unsigned short* b;         // [G_bias, H, D], where gates are computed again or are nothing but a bias
     const unsigned short* initial;   // [S, B, H, D] or null: zeros
     const unsigned short* states;    // [S, B, T, H, D], as saved; h alone where `others` is given
     const unsigned short* others;    // [S - 1, B, T, H, D]: the states but h, or null
-    const unsigned short* gates;     // [G, B, T, H, D], as saved, unless they are computed again
+    const unsigned short* gates;     // [G_saved, B, T, H, D], as saved, unless they are computed again
     const unsigned short* d_states;  // [1 or S, B, T, H, D]
     const unsigned short* d_last;    // [S, B, H, D] or null: zeros
     unsigned short* d_wx;            // [B, T, G_in, H, D]
-    unsigned short* d_rest;          // [G - G_in, B, T, H, D], of the gates without an input, or null if there is none
+    float* d_r_rest;                 // [P, G_rec without an input, H, D, D]: of those gates, P partial sums; or null
+    float* d_b_rest;                 // [P, G_bias without an input, H, D] likewise
     unsigned short* d_initial;       // [S, B, H, D]
     int batch;
     int seq;
@@ -57,19 +59,22 @@ TILESMITH_DEVICE constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; 
 TILESMITH_DEVICE constexpr int minimum(int a, int b) { return a < b ? a : b; }
 TILESMITH_DEVICE constexpr int maximum(int a, int b) { return a > b ? a : b; }
 
+// Of gates, one bit each. No loops whose length depends on the bits: what these give often is an index of an array that
+// must stay in registers, and a compiler unrolls such loops or does not.
+
 /// Number of bits set: how many gates have the property that the bits mark.
 TILESMITH_DEVICE constexpr int count_bits(unsigned bits) {
-    int count = 0;
-    for (; bits != 0; bits &= bits - 1) ++count;
-    return count;
+    bits -= bits >> 1 & 0x55555555u;
+    bits = (bits & 0x33333333u) + (bits >> 2 & 0x33333333u);
+    return static_cast<int>(((bits + (bits >> 4)) & 0x0f0f0f0fu) * 0x01010101u >> 24);
 }
 /// The position of gate `gate` among those that `bits` marks.
 TILESMITH_DEVICE constexpr int rank_among(unsigned bits, int gate) { return count_bits(bits & ((1u << gate) - 1)); }
-/// The position of the n-th bit set, counted from 0.
+/// The position of the n-th bit set, counted from 0: as many as have at most n bits set up to and with them.
 TILESMITH_DEVICE constexpr int nth_bit(unsigned bits, int n) {
-    for (; n > 0; --n) bits &= bits - 1;
     int position = 0;
-    while ((bits >> position & 1) == 0) ++position;
+#pragma unroll
+    for (int i = 0; i < 31; ++i) position += count_bits(bits & ((2u << i) - 1)) <= n ? 1 : 0;
     return position;
 }
 TILESMITH_DEVICE constexpr bool has(unsigned bits, int gate) { return (bits >> gate & 1) != 0; }

@@ -71,7 +71,7 @@ struct Resident {
     // A row of units of one sequence: an odd number of chunks, so that 8 rows lie in 8 different groups of banks.
     static constexpr int row_bytes = (padded_units / 8 | 1) * chunk;
     // What is written out for every step: planes of [sequence][unit]. The first is h, the others are staged.
-    static constexpr int planes = save == Save::hidden ? 1 : save == Save::states ? states : states + gates;
+    static constexpr int planes = save == Save::hidden ? 1 : save == Save::states ? states : states + count_bits(Cell::saved);
     // Two buffers of results, [h, staged planes]: one is read while the other is written.
     // h: [previous unit / 8][sequence, permuted][8]; staged: [plane][sequence][unit].
     using Layout = MovingLayout<rows>;
@@ -296,7 +296,8 @@ struct Resident {
                     }
                     if constexpr (save == Save::gates) {
 #pragma unroll
-                        for (int q = 0; q < gates; ++q) result[states + q] = gate[q];
+                        for (int q = 0; q < gates; ++q)
+                            if (has(Cell::saved, q)) result[has(Cell::saved, q) ? states + rank_among(Cell::saved, q) : 0] = gate[q];
                     }
                 });
                 stores.store(

@@ -5,7 +5,8 @@
 // They travel through shared memory, and the transposed R turns them on the tensor cores into the gradient of the
 // previous h, which ends in the lane that owns that unit: one barrier a step, as forward. What the step computes again
 // from the gates does not wait for that product, and runs beside the one of the step before; so do the gates' sums, where
-// they were not saved. The gradients of R and b follow from what is written here (parameter_gradients.cuh).
+// they were not saved. The gradients of R and b follow from what is written here (parameter_gradients.cuh), but for those
+// of the gates without an input, which are summed on the way (rest_gradients.cuh).
 //
 // A warp owns 16 units: lane (g, j) has units g and g + 8, sequences 2j and 2j + 1 (or j, with 4 sequences).
 #pragma once
@@ -16,6 +17,7 @@
 #include "lane_stores.cuh"
 #include "plane_writer.cuh"
 #include "recurrence.cuh"
+#include "rest_gradients.cuh"
 #include "stationary_matrix.cuh"
 
 namespace tilesmith {
@@ -38,7 +40,8 @@ struct ResidentBackward {
     static constexpr int gates = Cell::gates;
     static constexpr int recurrent_gates = count_bits(Cell::recurrent);
     static constexpr int input_gates = count_bits(Cell::input);
-    static constexpr int staged_gates = gates - recurrent_gates;  // not exchanged, but written out
+    static constexpr unsigned stored = Cell::recurrent | Cell::input;  // gates whose gradients go to shared memory
+    static constexpr unsigned staged = Cell::input & ~Cell::recurrent;  // not to be exchanged, but to be written out
 
     static constexpr int units = 16;
     static constexpr int warps = ceil_div(D, units);
@@ -53,14 +56,14 @@ struct ResidentBackward {
     static constexpr int columns = Elements::columns;
 
     static_assert(state_gradients == 1 || state_gradients == states, "gradients of h alone, or of every state");
-    static_assert(tiling.prefetch >= 2, "the ring needs a stage to read and a stage to fill");
     static_assert(threads <= 1024, "a block has at most 1024 threads");
 
     // ---- what a step reads: planes of gates' sums or of inputs, of states before the step, of gradients ----
     static constexpr bool again = source == Gates::computed;
     using Sums = GateSums<Cell, Type, shape, rows, tiling.gate_groups>;
-    static constexpr unsigned gate_planes = again ? Cell::backward_gates & Cell::input : Cell::backward_gates;
-    static constexpr unsigned state_planes = Cell::backward_states | (again && Sums::products != 0 ? 1u : 0u);
+    static constexpr unsigned gate_planes = again ? Cell::backward_gates & Cell::input : Cell::saved;
+    static constexpr unsigned state_planes =
+        Cell::backward_states | ((again && Sums::products != 0) || (Cell::recurrent & ~Cell::input) != 0 ? 1u : 0u);
     static constexpr int read_gates = count_bits(gate_planes);
     static constexpr int read_states = count_bits(state_planes);
     static constexpr int planes = read_gates + read_states + state_gradients;
@@ -68,13 +71,16 @@ struct ResidentBackward {
 
     // ---- shared memory ----
     static constexpr int row_bytes = (row_units / 8 | 1) * chunk_bytes;  // odd: no bank conflicts
+    using Rest = RestGradients<Cell, Type, shape, rows, row_bytes>;
     using Layout = MovingLayout<rows>;
     static constexpr int exchange_bytes = Layout::bytes(32 * groups);
-    static constexpr int buffer_bytes = exchange_bytes + staged_gates * rows * row_bytes;
+    static constexpr int buffer_bytes = exchange_bytes + count_bits(staged) * rows * row_bytes;
     using Ring = InputRing<Type, shape, planes, rows, threads, row_bytes>;
     static constexpr int ring_at = 2 * buffer_bytes;
     using Matrix = StationaryMatrix<Type, 1, groups, tiling.register_groups, rows, tiling.chains>;
-    static constexpr int scratch_bytes = 32 * chunk_bytes;  // of a warp, in the ring before it is filled
+    static constexpr int scratch_bytes = 32 * chunk_bytes;  // of a warp, in the ring before and after its use
+    static constexpr int held = Rest::products != 0 ? 1 : 0;  // stages that are read once more in the step after
+    static_assert(tiling.prefetch >= 2 + held, "the ring needs a stage to read and a stage to fill, and those held");
     static constexpr int ring_bytes = maximum(tiling.prefetch * Ring::stage_bytes, warps * scratch_bytes);
     static constexpr int weights_at = ring_at + ring_bytes;
     static constexpr int sums_at = weights_at + warps * Matrix::shared_bytes;
@@ -93,9 +99,11 @@ struct ResidentBackward {
 
     Matrix weights;
     Sums sums;  // unused where the gates were saved
+    Rest rest;
     Ring ring;
-    LaneStores<Type, shape, units, rows, gates, how> stores;
-    PlaneWriter<shape, rows, threads, gates> writer;
+    LaneStores<Type, shape, units, rows, count_bits(stored), how> stores;
+    PlaneWriter<shape, rows, threads, maximum(1, input_gates)> writer;
+    float bias[gates][octets];  // of the gates that are computed again or are nothing but a bias
     float carried[octets][column_tiles][columns][states];  // gradients that later steps send back
     float outside[octets][column_tiles][columns][state_gradients];  // gradients from outside, of the next step to run
     typename Cell::Ready ready[octets][column_tiles][columns];      // what the next step computes before it has them
@@ -164,10 +172,9 @@ struct ResidentBackward {
             const long long step = sequence * in.seq + in.seq - 1;
             const long long at = (step * shape.heads + head) * D + unit;
             if (plane < read_gates) {
-                const int gate = nth_bit(gate_planes, plane);
-                if constexpr (again)
-                    return in.wx + ((step * input_gates + rank_among(Cell::input, gate)) * shape.heads + head) * D + unit;
-                return in.gates + gate * plane_elements + at;
+                const long long input = rank_among(Cell::input, nth_bit(gate_planes, plane));
+                if constexpr (again) return in.wx + ((step * input_gates + input) * shape.heads + head) * D + unit;
+                return in.gates + plane * plane_elements + at;
             }
             if (is_state(plane)) {  // the states before the step
                 const int s = nth_bit(state_planes, plane - read_gates);
@@ -177,15 +184,14 @@ struct ResidentBackward {
             }
             return in.d_states + (plane - read_gates - read_states) * plane_elements + at;
         });
-        const auto target = [&](int gate, int row, int unit) {
+        const auto target = [&](int input, int row, int unit) {
             const long long step = static_cast<long long>(first_row + row) * in.seq + in.seq - 1;
-            if (has(Cell::input, gate))
-                return in.d_wx + ((step * input_gates + rank_among(Cell::input, gate)) * shape.heads + head) * D + unit;
-            return in.d_rest + rank_among(~Cell::input, gate) * plane_elements + (step * shape.heads + head) * D + unit;
+            return in.d_wx + ((step * input_gates + input) * shape.heads + head) * D + unit;
         };
-        const auto locate = [&](int gate, int row, int unit) { return gradient_at(gate, row, unit); };
-        stores.prepare(own, lane, locate);
-        writer.prepare(in.batch - first_row, target, locate);
+        stores.prepare(own, lane, [&](int i, int row, int unit) { return gradient_at(nth_bit(stored, i), row, unit); });
+        writer.prepare(input_gates == 0 ? 0 : in.batch - first_row, target, [&](int input, int row, int unit) {
+            return gradient_at(input_gates == 0 ? 0 : nth_bit(Cell::input, input), row, unit);
+        });
     }
 
     /// Begin copying what step t reads, and move on to step t - 1. Before step 0 lie the initial states.
@@ -216,9 +222,7 @@ struct ResidentBackward {
     }
 
     TILESMITH_DEVICE void write_out(int buffer) {
-        writer.write(buffer * buffer_bytes, [](int gate) {
-            return -(has(Cell::input, gate) ? input_gates * shape.heads * D : shape.heads * D);
-        });
+        writer.write(buffer * buffer_bytes, [](int) { return -input_gates * shape.heads * D; });
     }
 
     // ---- one step ----
@@ -226,15 +230,20 @@ struct ResidentBackward {
     /// Where a gate's gradient goes in the first buffer: to the exchange, or where it is written out from only.
     TILESMITH_DEVICE SharedAddress gradient_at(int gate, int row, int unit) const {
         const int octet = (rank_among(Cell::recurrent, gate) * padded_units + unit) / 8;
-        const int staged = exchange_bytes + (rank_among(~Cell::recurrent, gate) * rows + row) * row_bytes + 2 * unit;
-        return shared + (has(Cell::recurrent, gate) ? Layout::offset(octet, row) + 2 * (unit % 8) : staged);
+        const int apart = exchange_bytes + (rank_among(staged, gate) * rows + row) * row_bytes + 2 * unit;
+        return shared + (has(Cell::recurrent, gate) ? Layout::offset(octet, row) + 2 * (unit % 8) : apart);
     }
+
+    /// Where h before the step lies in a stage of the ring, if it is read: state 0 comes first.
+    static constexpr int hidden_at = read_gates * rows * row_bytes;
+    /// The gates of which a part is no saved sum and no input.
+    static constexpr unsigned computed_gates = again ? Cell::backward_gates : Cell::backward_gates & ~Cell::saved;
 
     /// The first half of a pointwise step, from a stage of the ring: what waits for no gradient of a later step.
     TILESMITH_DEVICE void prepare(int stage_offset) {
         const SharedAddress stage = shared + ring_at + stage_offset;
         typename Sums::Sums sum;
-        if constexpr (again) sums.template multiply<row_bytes>(sum, stage + read_gates * rows * row_bytes, lane);
+        if constexpr (again) sums.template multiply<row_bytes>(sum, stage + hidden_at, lane, bias);
         unsigned inputs[octets][column_tiles][Ring::words];
         Ring::load(inputs, stage + warp * octets * chunk_bytes, lane);
         Elements::for_each([&](int octet, int column_tile, int column) {
@@ -244,8 +253,8 @@ struct ResidentBackward {
             for (int q = 0; q < gates; ++q) {
                 const bool read = has(gate_planes, q);
                 gate[q] = read ? Ring::value(words, rank_among(gate_planes, q), column) : 0.0f;
-                if (again && has(Cell::backward_gates, q)) {
-                    const float computed = sums.value(sum, q, octet, column_tile, column);
+                if (has(computed_gates, q)) {
+                    const float computed = again ? sums.value(sum, q, octet, column_tile, column, bias) : bias[q][octet];
                     gate[q] = read ? gate[q] + computed : computed;
                 }
             }
@@ -279,8 +288,11 @@ struct ResidentBackward {
             if (D % units != 0 && own.unit(octet) >= D) return 0.0f;  // padding must stay finite: zeros multiply it
             return d_gates[octet][column_tile][column][gate];
         };
-        stores.store(own, buffer * buffer_bytes, value,
-                     [&](int gate, int row, int unit) { return gradient_at(gate, row, unit); });
+        stores.store(
+            own, buffer * buffer_bytes,
+            [&](int i, int octet, int column_tile, int column) { return value(nth_bit(stored, i), octet, column_tile, column); },
+            [&](int i, int row, int unit) { return gradient_at(nth_bit(stored, i), row, unit); });
+        rest.take(own, value);
     }
 
     /// The product: the gates' gradients in a buffer become that of h before the step.
@@ -301,16 +313,16 @@ struct ResidentBackward {
     /// Fill the ring; the inputs of the first step have arrived.
     TILESMITH_DEVICE void begin_copies() {
         prepare_transfers();
-        for (int stage = 0; stage < tiling.prefetch; ++stage) {
+        for (int stage = 0; stage < tiling.prefetch - held; ++stage) {
             if (stage < in.seq) begin_copy(stage * Ring::stage_bytes, in.seq - 1 - stage);
             cp_async_commit();
         }
-        cp_async_wait<tiling.prefetch - 1>();
+        cp_async_wait<tiling.prefetch - held - 1>();
     }
 
-    /// Copy what a later step reads into the stage that the n-th has read.
+    /// In the n-th step, copy what a later one reads into the stage that nobody reads any more.
     TILESMITH_DEVICE void refill(int n, int stage_offset) {
-        const int t = in.seq - 1 - n - tiling.prefetch;
+        const int t = in.seq - 1 - n - (tiling.prefetch - held);
         if (t >= 0) begin_copy(stage_offset, t);
         cp_async_commit();
     }
@@ -329,6 +341,8 @@ struct ResidentBackward {
     TILESMITH_DEVICE void run() {
         load_weights();
         if constexpr (again) sums.load(in, shared + sums_at + warp * Sums::shared_bytes, lane, own);
+        load_bias<Type, Cell>(bias, in.b, computed_gates, own);
+        rest.clear();
         load_last();
         sync_block();
         clear_padding();
@@ -336,18 +350,24 @@ struct ResidentBackward {
         begin_copies();
         sync_block();
         prepare(0);
+        constexpr int last_stage = (tiling.prefetch - 1) * Ring::stage_bytes;
         int stage_offset = 0;
         for_each_step([&](int n, int buffer) {
             finish(buffer, n == 0);
-            cp_async_wait<tiling.prefetch - 2>();
+            cp_async_wait<tiling.prefetch - 2 - held>();
             sync_block();  // the gates' gradients are there, and the inputs of the step after this one
             multiply(buffer);
-            const int next = stage_offset == (tiling.prefetch - 1) * Ring::stage_bytes ? 0 : stage_offset + Ring::stage_bytes;
+            rest.multiply(shared + ring_at + stage_offset + hidden_at, lane);
+            const int next = stage_offset == last_stage ? 0 : stage_offset + Ring::stage_bytes;
             prepare(next);  // beside the product; after the last step, of what lies there
             write_out(buffer);
-            refill(n, stage_offset);
+            refill(n, held == 0 ? stage_offset : stage_offset == 0 ? last_stage : stage_offset - Ring::stage_bytes);
             stage_offset = next;
         });
+        if constexpr (Rest::members != 0) {
+            sync_block();  // the ring is read
+            rest.write_out(in, own, static_cast<int>(block_y()), shared + ring_at + warp * scratch_bytes, lane);
+        }
         Elements::for_each([&](int octet, int column_tile, int column) {
             if (!own.real(octet, column_tile, column)) return;
 #pragma unroll

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from kernelgen.derive import derive
 from kernelgen.errors import ConfigError
 from kernelgen.schedules.base import BACKWARD_ARGUMENTS, FORWARD_ARGUMENTS
 
@@ -26,12 +27,14 @@ ORDER: Mapping[Direction, tuple[str, ...]] = {"forward": FORWARD_ARGUMENTS, "bac
 
 @dataclass(frozen=True)
 class _Entry:
-    """An array argument. axes: the names of their sizes (see _sizes). optional, apart: as ArrayArgument."""
+    """An array argument. axes: the names of their sizes (see _sizes). optional, apart: as ArrayArgument. dtype: where
+    it is not the shape's."""
 
     axes: str
     written: bool = False
     optional: bool = False
     apart: bool = False
+    dtype: str | None = None
 
 
 _ARRAYS: Mapping[Direction, Mapping[str, _Entry]] = {
@@ -56,7 +59,8 @@ _ARRAYS: Mapping[Direction, Mapping[str, _Entry]] = {
         "d_states": _Entry("K B T H D"),
         "d_last": _Entry("S B H D", optional=True),
         "d_wx": _Entry("B T G_in H D", written=True),
-        "d_rest": _Entry("G_rest B T H D", written=True),
+        "d_r_rest": _Entry("P G_rec_rest H D D", written=True, dtype="float32"),
+        "d_b_rest": _Entry("P G_bias_rest H D", written=True, dtype="float32"),
         "d_initial": _Entry("S B H D", written=True),
     },
 }
@@ -64,12 +68,11 @@ _ARRAYS: Mapping[Direction, Mapping[str, _Entry]] = {
 _NUMBERS: Mapping[str, Callable[[Shape], int]] = {
     "batch": lambda shape: shape.batch,
     "seq": lambda shape: shape.seq,
-    "first": lambda shape: 0,  # this and the next: of kernels tuned by an older version, which ran pieces of time
-    "steps": lambda shape: shape.seq,
 }
 """The int32 arguments, for a run of the whole sequence."""
 
-_WORDS = {"B": "batch", "T": "step", "H": "head", "D": "unit", "S": "state", "S_apart": "state", "K": "state"}
+_WORDS = {"B": "batch", "T": "step", "H": "head", "D": "unit", "P": "partial sum"}
+_WORDS |= dict.fromkeys(("S", "S_apart", "K"), "state")
 """Axes in words; every other is one of gates."""
 
 
@@ -78,17 +81,24 @@ class ArrayArgument:
     """An array that a kernel reads or writes.
 
     axes: the names of its axes: B batch, T steps, H heads, D units, S states, K the states that are saved (forward) or
-    have gradients (backward), G and what begins with it gates. shape: their sizes. written: an output. optional: an
-    input that may be null, which stands for zeros. apart: the states are of different sizes, so each is compared by
-    itself (a gradient is not: that of one state may vanish exactly, as that of sLSTM's m does).
+    have gradients (backward), P partial sums, G and what begins with it gates. shape: their sizes. dtype: of its
+    elements. written: an output. optional: an input that may be null, which stands for zeros. apart: the states are of
+    different sizes, so each is compared by itself (a gradient is not: that of one state may vanish exactly, as that of
+    sLSTM's m does).
     """
 
     name: str
     axes: tuple[str, ...]
     shape: tuple[int, ...]
+    dtype: str
     written: bool
     optional: bool
     apart: bool
+
+    @property
+    def partial(self) -> bool:
+        """Whether the first axis is one of partial sums, which are to be added."""
+        return self.axes[0] == "P"
 
     @property
     def empty(self) -> bool:
@@ -116,13 +126,15 @@ class Arguments:
         return [values[name] for name in self.order]
 
 
-def arguments_of(cell: Cell, shape: Shape, direction: Direction, order: Sequence[str] | None = None) -> Arguments:
+def arguments_of(
+    cell: Cell, shape: Shape, direction: Direction, order: Sequence[str] | None = None, partials: int = 1
+) -> Arguments:
     """What a kernel of ``cell`` takes at ``shape``.
 
     order: the names of its arguments as the kernel's Source has them, which may be fewer than those of a kernel
-    generated now. Raises ConfigError for a name that no kernel of that direction has.
+    generated now. partials: as of its Launch. Raises ConfigError for a name that no kernel of that direction has.
     """
-    sizes, entries = _sizes(cell, shape), _ARRAYS[direction]
+    sizes, entries = _sizes(cell, shape) | {"P": partials}, _ARRAYS[direction]
     arrays: list[ArrayArgument] = []
     numbers: dict[str, int] = {}
     for name in ORDER[direction] if order is None else order:
@@ -132,7 +144,8 @@ def arguments_of(cell: Cell, shape: Shape, direction: Direction, order: Sequence
             entry = entries[name]
             axes = tuple(entry.axes.split())
             extents = tuple(sizes[axis] for axis in axes)
-            arrays.append(ArrayArgument(name, axes, extents, entry.written, entry.optional, entry.apart))
+            dtype = entry.dtype or shape.dtype
+            arrays.append(ArrayArgument(name, axes, extents, dtype, entry.written, entry.optional, entry.apart))
         else:
             known = ", ".join((*entries, *_NUMBERS))
             raise ConfigError(f"no {direction} kernel takes an argument {name!r}; those known are {known}")
@@ -151,7 +164,9 @@ def known_states(cell: Cell, shape: Shape) -> int:
 
 def _sizes(cell: Cell, shape: Shape) -> dict[str, int]:
     """The size of every axis."""
-    gates, states = len(cell.gates), len(cell.states)
+    code, states = derive(cell), len(cell.states)
+    saved, rest = len(code.saved_gates), {*cell.rest_gates}
+    reads_biases = shape.recompute or {*code.gates} != {*code.saved_gates}
     return {
         "B": shape.batch,
         "T": shape.seq,
@@ -163,9 +178,10 @@ def _sizes(cell: Cell, shape: Shape) -> dict[str, int]:
         "G_in": len(cell.input_gates),
         "G_rec": len(cell.recurrent_gates),
         "G_bias": len(cell.bias_gates),
-        "G_rest": len(cell.rest_gates),
-        "G_kept": 0 if shape.recompute else gates,
+        "G_rec_rest": len(rest & {*cell.recurrent_gates}),
+        "G_bias_rest": len(rest & {*cell.bias_gates}),
+        "G_kept": 0 if shape.recompute else saved,
         "G_in_again": len(cell.input_gates) if shape.recompute else 0,
-        "G_bias_again": len(cell.bias_gates) if shape.recompute else 0,
-        "G_saved": gates if shape.save == "gates" else 0,
+        "G_bias_again": len(cell.bias_gates) if reads_biases else 0,
+        "G_saved": saved if shape.save == "gates" else 0,
     }

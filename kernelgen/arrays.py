@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from kernelgen.dtypes import numpy_dtype
 from kernelgen.errors import LaunchError
 
 _DLPACK_CPU = 1
@@ -35,6 +36,10 @@ class Library(Protocol):
     """An array library, for arrays of one dtype."""
 
     name: str
+
+    def of(self, dtype: str) -> Library:
+        """The same library, for arrays of another dtype."""
+        ...
 
     def describe(self, array: Any) -> Description:
         """Say what an array is."""
@@ -67,6 +72,10 @@ class TorchLibrary:
         self._dtype = getattr(torch, dtype)
         self._tensor = torch.Tensor
         self._devices: dict[int, Any] = {}
+
+    def of(self, dtype: str) -> TorchLibrary:
+        """PyTorch, for tensors of another dtype."""
+        return TorchLibrary(self._torch, dtype)
 
     def describe(self, array: Any) -> Description:
         """Say what a tensor is."""
@@ -109,6 +118,10 @@ class CupyLibrary:
         self._dtype = dtype
         self._array = cupy.ndarray
 
+    def of(self, dtype: str) -> CupyLibrary:
+        """CuPy, for arrays of another dtype."""
+        return CupyLibrary(self._cupy, numpy_dtype(dtype))
+
     def describe(self, array: Any) -> Description:
         """Say what an array is."""
         return Description(tuple(array.shape), str(array.dtype), int(array.device.id), bool(array.flags.c_contiguous))
@@ -144,6 +157,10 @@ class ForeignLibrary:
 
     def __init__(self, dtype: Any) -> None:
         self._dtype = dtype
+
+    def of(self, dtype: str) -> ForeignLibrary:
+        """The same, for arrays of another dtype."""
+        return ForeignLibrary(numpy_dtype(dtype))
 
     def describe(self, array: Any) -> Description:
         """Say what an array is."""
@@ -196,8 +213,6 @@ def library_of(array: Any, dtype: str) -> Library:
 def _numpy_dtype(own: Any, dtype: str) -> Any:
     """uint16 where the array is of uint16, else the NumPy dtype of ``dtype``."""
     import numpy as np
-
-    from kernelgen.dtypes import numpy_dtype
 
     return own if own == np.dtype("uint16") else numpy_dtype(dtype)
 

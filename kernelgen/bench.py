@@ -136,13 +136,21 @@ class _Resident:
             for name, value in values.items()
         ]
 
-    def poison(self) -> None:
-        """Poison the outputs."""
-        from kernelgen.cases import POISON
+    def poison(self, partials: int) -> None:
+        """Poison the outputs. partials: as of the Launch, which says how large those of partial sums are."""
+        from kernelgen import gpu
+        from kernelgen.cases import POISON, poisoned
 
-        for name, array in self.host.items():
-            if array is not None:
-                self.buffers[name].fill(POISON)
+        for argument in self.case.arguments.outputs:
+            name = argument.name
+            if argument.empty:
+                continue
+            if argument.partial:
+                array = self.host[name] = poisoned(argument, partials)
+                if array.nbytes != self.buffers[name].size:
+                    self.buffers[name].close()
+                    self.buffers[name] = gpu.DeviceBuffer(array.nbytes)
+            self.buffers[name].fill(POISON)
 
     def compare(self) -> dict[str, float]:
         """Wait for the kernel, fetch its outputs and compare them."""
@@ -191,7 +199,7 @@ def _try(candidate: Candidate) -> Outcome:
     kernel.prepare(_State.device)
     errors: dict[str, float] = {}
     for resident, launch in zip(_State.cases, candidate.launches, strict=True):
-        resident.poison()
+        resident.poison(launch.partials)
         kernel.start(stream_of(0), launch_config(launch), *resident.arguments(candidate.arguments))
         for name, error in resident.compare().items():
             errors[name] = max(error, errors.get(name, 0.0))

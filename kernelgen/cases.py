@@ -10,6 +10,7 @@ import numpy as np
 
 from kernelgen import dtypes
 from kernelgen.arguments import arguments_of, known_states
+from kernelgen.derive import derive
 from kernelgen.errors import ValidationError
 
 if TYPE_CHECKING:
@@ -21,9 +22,14 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 
 POISON = 0xFF
-"""Outputs start filled with this byte: a NaN in either 16-bit type, and a pattern that no arithmetic produces."""
+"""Outputs start filled with this byte: a NaN in every type, and a pattern that no arithmetic produces."""
 
-_POISON_16 = np.uint16(0xFFFF)
+
+def poisoned(argument: ArrayArgument, partials: int) -> Array:
+    """A new array for an output, every byte poisoned. partials: as of the Launch."""
+    sizes = (partials, *argument.shape[1:]) if argument.partial else argument.shape
+    kind = dtypes.numpy_dtype(argument.dtype)
+    return np.full((*sizes[:-1], sizes[-1] * kind.itemsize), POISON, np.uint8).view(kind)
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class Case:
     shape: the sizes of this case. states: the names of the cell's states. arguments: what the kernel takes. inputs: its
     arrays by name, in the shape's dtype, None for zeros and for those without elements. expected: its outputs by name,
     but for those without elements; computed in float64, kept in float32, whose rounding (2^-24) is far below any
-    tolerance.
+    tolerance. Of partial sums it has one, their sum.
     """
 
     shape: Shape
@@ -49,11 +55,10 @@ class Case:
         """The largest relative error allowed of an output."""
         return dtypes.tolerance(self.shape.dtype, self.shape.seq, self.direction)
 
-    def poisoned_outputs(self) -> dict[str, Array | None]:
-        """New output arrays, every byte poisoned; None for those without elements."""
-        dtype = dtypes.numpy_dtype(self.shape.dtype)
+    def poisoned_outputs(self, partials: int = 1) -> dict[str, Array | None]:
+        """New output arrays, every byte poisoned; None for those without elements. partials: as of the Launch."""
         return {
-            argument.name: None if argument.empty else np.full(argument.shape, _POISON_16).view(dtype)
+            argument.name: None if argument.empty else poisoned(argument, partials)
             for argument in self.arguments.outputs
         }
 
@@ -89,6 +94,8 @@ class Case:
 
     def _compare_output(self, argument: ArrayArgument, out: Array, expected: Array) -> dict[str, float]:
         self._require_numbers(argument, out)
+        if argument.partial:
+            out = out.sum(0, dtype=np.float64, keepdims=True)
         if not argument.apart:
             return {argument.name: self._error(argument, (), out, expected)}
         found = {
@@ -141,7 +148,9 @@ class Case:
 
     def _require_numbers(self, argument: ArrayArgument, out: Array) -> None:
         """Raise ValidationError where an element still has the poison, or is NaN."""
-        for bad, what in ((out.view(np.uint16) == _POISON_16, "were never written"), (np.isnan(out), "are NaN")):
+        bits = np.dtype(f"u{out.itemsize}")
+        poison = np.iinfo(bits).max
+        for bad, what in ((out.view(bits) == poison, "were never written"), (np.isnan(out), "are NaN")):
             if bad.any():
                 name, index = argument.name, ", ".join(map(str, np.argwhere(bad)[0]))
                 raise ValidationError(
@@ -187,7 +196,7 @@ def _forward(cell: Cell, shape: Shape, seed: int, optional: bool) -> tuple[dict[
     dtype = dtypes.numpy_dtype(shape.dtype)
     result = reference.forward(cell, **drawn, round_h=dtype, keep_gates=shape.save == "gates")
     made = {"states": result.states[: known_states(cell, shape)], "last": result.last}
-    return drawn, made if result.gates is None else made | {"gates": result.gates}
+    return drawn, made if result.gates is None else made | {"gates": result.gates[list(derive(cell).saved_gates)]}
 
 
 def _backward(cell: Cell, shape: Shape, seed: int, optional: bool) -> tuple[dict[str, Array | None], dict[str, Array]]:
@@ -211,6 +220,10 @@ def _backward(cell: Cell, shape: Shape, seed: int, optional: bool) -> tuple[dict
         round_d_gates=dtype,
         result=passed,
     )
-    saved = {"states": passed.states.astype(dtype), "gates": passed.gates.astype(dtype)}
-    d_rest = made.d_gates[list(cell.rest_gates)]
-    return drawn | given | saved, {"d_wx": made.d_wx, "d_rest": d_rest, "d_initial": made.d_initial}
+    kept = passed.gates[list(derive(cell).saved_gates)]
+    saved = {"states": passed.states.astype(dtype), "gates": kept.astype(dtype)}
+    rest = {*cell.rest_gates}
+    d_r_rest = made.d_r[[rank for rank, gate in enumerate(cell.recurrent_gates) if gate in rest]]
+    d_b_rest = made.d_b[[rank for rank, gate in enumerate(cell.bias_gates) if gate in rest]]
+    sums = {"d_r_rest": d_r_rest[None], "d_b_rest": d_b_rest[None]}
+    return drawn | given | saved, {"d_wx": made.d_wx, **sums, "d_initial": made.d_initial}

@@ -8,7 +8,7 @@ import os
 import platform
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pydantic
 
@@ -23,11 +23,14 @@ from kernelgen.trial import Measurement, Trial, Validation, installed_version, t
 if TYPE_CHECKING:
     from kernelgen.cells.language import Cell
 
-SCHEMA = 3
+SCHEMA = 4
 """Version of the YAML's fields. Raise it whenever a field changes its name or meaning, or comes or goes."""
 
-ADDED: dict[int, dict[str, str]] = {1: {"direction": "forward"}, 2: {}}
+ADDED: dict[int, dict[str, str]] = {1: {"direction": "forward"}, 2: {}, 3: {}}
 """What a file of an older version means by the fields that it does not have."""
+
+TRAINING = 4
+"""The version since which kernels for training, backward ones and those that save gates, have today's arguments."""
 
 FORMAT = "tilesmith-config"
 
@@ -128,7 +131,7 @@ class TunedConfig(_Record):
     """
 
     format: Literal["tilesmith-config"] = "tilesmith-config"
-    schema_version: Literal[3] = 3
+    schema_version: Literal[4] = 4
     created: str
     cell: CellRecord
     shape: Shape
@@ -297,7 +300,7 @@ def _parse(path: Path) -> TunedConfig:
         raise ConfigError(
             f"{path} is YAML, but no tuned configuration (which says 'format: {FORMAT}'). Make one: tilesmith tune"
         )
-    version = fields.get("schema_version")
+    version: Any = fields.get("schema_version")
     if type(version) is int and version in ADDED:
         fields = fields | ADDED[version] | {"schema_version": SCHEMA}
     elif isinstance(version, int) and version != SCHEMA:
@@ -306,11 +309,17 @@ def _parse(path: Path) -> TunedConfig:
             f"{path} has schema version {version}; this tilesmith reads versions 1 to {SCHEMA}. {advice}."
         )
     try:
-        return TunedConfig.model_validate_json(json.dumps(fields, default=str))
+        config = TunedConfig.model_validate_json(json.dumps(fields, default=str))
     except pydantic.ValidationError as error:
         raise ConfigError(f"{path} is no valid configuration:\n" + "\n".join(explain(error))) from error
     except (ShapeError, TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is no valid configuration: {error}") from error
+    if version < TRAINING and (config.direction == "backward" or config.shape.save == "gates"):
+        raise ConfigError(
+            f"{path} has schema version {version}: before version {TRAINING} kernels for training (backward, or saving "
+            "gates) had other arguments. Tune it again with this tilesmith."
+        )
+    return config
 
 
 def _read_beside(path: Path, name: str, digest: str) -> bytes:

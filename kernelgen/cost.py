@@ -1,9 +1,9 @@
 """The analytical model: how many clocks one step of a recurrence takes, from what a block does in it.
 
 Counts come from the schedule, latencies and rates from the Profile. How far the phases of a step overlap is learnt:
-each phase has a weight between 0 (hidden behind the others) and about 1 (fully exposed), fitted by least squares to 424
-random tilings of four cells measured on an H200 (docs/lab/resident.md). ``benchmarks/cost_model.py`` compares the model
-with whatever the store has measured since.
+each has a weight between 0 (hidden behind the others) and about 1 (fully exposed), fitted for each schedule to random
+tilings measured on an H200 (docs/lab/cost_model.md). ``benchmarks/cost_model.py`` measures and fits them anew, and
+compares the model with whatever the store has measured since.
 """
 
 from __future__ import annotations
@@ -22,34 +22,76 @@ SHARED_BYTES_PER_CLOCK = 128.0
 """Shared-memory bandwidth of a multiprocessor: 32 banks of 4 bytes (CUDA C++ Programming Guide)."""
 
 
+SHARPNESS = 4.0
+"""A step waits for its own work, for its inputs and for device memory at once, each of which varies: the three are
+added as the norm of this order, which is near the largest where one stands out."""
+
+ASKING = 0.3
+"""Part of a step that lies between asking for inputs and the time from which their lead counts."""
+
+
 @dataclass(frozen=True)
 class Weights:
     """How much of each phase is exposed. fixed: clocks of a step with nothing in it, beyond barrier and first load.
-    matrix, reading, chain, special, arithmetic: of the phases' clocks. staged, transfer: clocks for each warp-wide
+    matrix: of the time to issue the matrix instructions, matrix_chain: of their longest dependent run; the larger
+    counts. reading, chain, special, arithmetic: of the phases' clocks. staged, transfer: clocks for each warp-wide
     16-bit store to shared memory, each transfer between shared and global memory. exchange: clocks of a pass of
-    partial sums, beyond its reading. neighbour_*: what each further block on a multiprocessor adds.
-    bandwidth: of the time that device memory needs at its full rate, where several blocks share a multiprocessor.
-    fill: steps of the prefetch that asking and waiting take. arrival: margin on the latency of device memory, whose
-    spread is wide: a ring that is too short costs more than one that is too long.
+    partial sums, beyond its reading. neighbour: clocks that each further block on a multiprocessor adds, and
+    neighbour_reading of the time that shared memory takes for it. device: of the time that device memory needs at its
+    full rate. arrival: of the latency of device memory, and load: how much more where its rate is reached.
     """
 
-    fixed: float = 140.0
-    matrix: float = 0.68
-    reading: float = 0.76
-    chain: float = 0.57
-    special: float = 0.60
-    arithmetic: float = 1.11
-    staged: float = 2.1
-    transfer: float = 1.25
-    exchange: float = 86.0
-    neighbour_reading: float = 0.55
-    neighbour_transfer: float = 3.3
-    bandwidth: float = 0.65
-    fill: float = 1.3
-    arrival: float = 1.25
+    fixed: float
+    matrix: float
+    matrix_chain: float
+    reading: float
+    chain: float
+    special: float
+    arithmetic: float
+    staged: float
+    transfer: float
+    exchange: float
+    neighbour: float
+    neighbour_reading: float
+    device: float
+    arrival: float
+    load: float
 
 
-WEIGHTS = Weights()
+FORWARD_WEIGHTS = Weights(
+    fixed=154.9,
+    matrix=0.66,
+    matrix_chain=0.81,
+    reading=0.59,
+    chain=0.34,
+    special=0.59,
+    arithmetic=1.26,
+    staged=0.41,
+    transfer=1.92,
+    exchange=229.0,
+    neighbour=32.7,
+    neighbour_reading=0.58,
+    device=1.77,
+    arrival=0.29,
+    load=4.17,
+)
+BACKWARD_WEIGHTS = Weights(
+    fixed=143.7,
+    matrix=0.90,
+    matrix_chain=0.08,
+    reading=0.84,
+    chain=0.22,
+    special=0.06,
+    arithmetic=1.31,
+    staged=0.0,
+    transfer=2.60,
+    exchange=0.0,
+    neighbour=79.7,
+    neighbour_reading=1.38,
+    device=1.34,
+    arrival=0.60,
+    load=1.84,
+)
 
 
 @dataclass(frozen=True)
@@ -61,7 +103,7 @@ class StepWork:
     special, arithmetic: instructions of the pointwise step; chain_special, chain_arithmetic: those on its longest
     chain. staged: 16-bit stores to shared memory. transfers: instructions that move data between global and shared
     memory. exchanges: passes of partial sums through shared memory. device_bytes: moved between device memory and
-    all blocks.
+    all blocks. lead: how many steps before it reads them a step's inputs are asked for.
     """
 
     warps: int
@@ -76,42 +118,36 @@ class StepWork:
     staged: float
     transfers: float
     device_bytes: float
+    lead: int
     exchanges: int = 0
 
 
-def clocks_per_step(
-    work: StepWork, profile: Profile, neighbours: int, prefetch: int, weights: Weights = WEIGHTS
-) -> float:
-    """Clocks of one step on the busiest multiprocessor.
-
-    neighbours: blocks that run there beside this one. prefetch: stages of the ring that holds the inputs: what is
-    asked for in one step must arrive that many steps later, less the part of a step that asking and waiting take.
-    """
+def clocks_per_step(work: StepWork, profile: Profile, neighbours: int, weights: Weights) -> float:
+    """Clocks of one step on the busiest multiprocessor. neighbours: blocks that run there beside this one."""
     w = weights
     quarter = max(1.0, work.warps / QUARTERS)
     owners = max(1.0, work.owners / QUARTERS)
-    matrix = max(quarter * work.matrix * profile.latency("mma_interval"), work.matrix_chain * profile.latency("mma"))
+    issue = quarter * work.matrix * profile.latency("mma_interval")
     reading = work.shared_bytes / SHARED_BYTES_PER_CLOCK
     chain = work.chain_special * profile.latency("special_function") + work.chain_arithmetic * ARITHMETIC_LATENCY
     special = owners * work.special * 32 * QUARTERS / profile.special_function_lanes
-    arithmetic = owners * (work.arithmetic + work.special)
     staged = work.owners * work.staged
-    transfers = work.warps * work.transfers
-    alone = (
+    own = (
         w.fixed
         + profile.latency("barrier", 32 * work.warps)
         + profile.latency("shared_load")
-        + w.matrix * matrix
+        + max(w.matrix * issue, w.matrix_chain * work.matrix_chain * profile.latency("mma"))
         + w.reading * reading
         + w.chain * chain
         + w.special * special
-        + w.arithmetic * arithmetic
+        + w.arithmetic * owners * (work.arithmetic + work.special)
         + w.staged * staged
-        + w.transfer * transfers
+        + w.transfer * work.warps * work.transfers
         + w.exchange * work.exchanges
+        + neighbours * (w.neighbour + w.neighbour_reading * (reading + staged))
     )
-    shared = neighbours * (w.neighbour_reading * (reading + staged) + w.neighbour_transfer * transfers)
     device = work.device_bytes / profile.memory_bandwidth * profile.clock_mhz * 1e6
-    contended = w.bandwidth * device if neighbours else 0.0
-    arrival = w.arrival * profile.latency("global_load") / max(prefetch - w.fill, 0.5)
-    return max(alone + shared + contended, arrival, device)
+    latency = profile.latency("global_load") * w.arrival * (1 + w.load * min(device / own, 1.0))
+    arrival = latency / max(work.lead - ASKING, 0.5)
+    waits = own**SHARPNESS + arrival**SHARPNESS + (w.device * device) ** SHARPNESS
+    return float(max(waits ** (1 / SHARPNESS), device))

@@ -1,8 +1,9 @@
 """The kernel that makes the gradients of R and b from those of the gates, for all steps at once.
 
 It is the template of cuda/parameter_gradients.cuh. No tiling is searched for: the kernel is bound by what its blocks
-read, so the tile of the product that makes them read least is taken (docs/lab/resident_backward.md). Where the steps
-are cut into parts, the partial results are float32 and are added afterwards; MEMORY limits how many there are.
+read, so the tile of the product that makes them read least is taken (docs/lab/resident_backward.md). Steps are cut into
+parts: where a GPU has clusters, the blocks of one add theirs; elsewhere the results of the parts are float32, to be
+added afterwards, and MEMORY limits how many there are.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 
 from kernelgen.cells.language import Cell
+from kernelgen.derive import derive
 from kernelgen.dtypes import dtype_info
 from kernelgen.emit.cuda import cell_struct
 from kernelgen.hardware import Profile
@@ -19,17 +21,18 @@ from kernelgen.shape import Shape
 
 ENTRY = "tilesmith_parameter_gradients"
 
-ARGUMENTS = ("d_wx", "d_rest", "hidden", "initial", "d_r", "d_b", "batch", "seq", "parts")
-"""The kernel's arguments, in order: d_wx [B, T, G_in, H, D], d_rest [G - G_in, B, T, H, D] (null where every gate has
-an input), hidden [B, T, H, D] (h after every step), initial [B, H, D] (null for zeros). Outputs: d_r [G_rec, H, D, D]
-and d_b [G_bias, H, D] (null where there is none). All in the shape's dtype, sums in float32; with more than one part
-d_r and d_b are float32 with an axis of the parts in front. batch, seq, parts: int32."""
+ARGUMENTS = ("d_wx", "d_r_rest", "d_b_rest", "hidden", "initial", "d_r", "d_b", "batch", "seq", "partials")
+"""The kernel's arguments, in order: d_wx, d_r_rest and d_b_rest as a backward kernel wrote them (BACKWARD_ARGUMENTS of
+schedules.base; partials: their P), hidden [B, T, H, D] (h after every step), initial [B, H, D] (null for zeros).
+Outputs: d_r [G_rec, H, D, D] and d_b [G_bias, H, D] (null where there is none), in the shape's dtype; or, where
+``results`` is more than one, float32 with an axis of the results in front, which are to be added. batch, seq, partials:
+int32."""
 
 SUMS = 64
 """Float32 sums that a thread keeps, at most."""
 
 MEMORY = 0.01
-"""What partial results may take, as a share of the states and gates that a backward pass keeps."""
+"""What the results of parts may take where they are apart, as a share of what a backward pass keeps."""
 
 DEPTHS = (128, 64, 32)
 """Steps of a stage: fewer barriers with more, and three stages must fit."""
@@ -49,6 +52,7 @@ class Tiling:
     depth: int
     stages: int
     parts: int
+    cluster: bool
 
     @property
     def rows(self) -> int:
@@ -58,14 +62,14 @@ class Tiling:
     @property
     def shared_memory(self) -> int:
         """Bytes of shared memory of a block."""
-        exchange = (self.step_groups - 1) * self.row_warps * self.warp_tiles * (self.columns // 8 + 1) * 512
+        exchanging = max(self.step_groups - 1, int(self.cluster and self.parts > 1))
+        exchange = exchanging * self.row_warps * self.warp_tiles * (self.columns // 8 + 1) * 512
         return max(self.stages * self.depth * _step_bytes(self.rows, self.columns), exchange)
 
 
 @dataclass(frozen=True)
 class ParameterGradients:
-    """The kernel for one cell, shape and GPU. Any batch and seq are right with the kernel and the parts of another; the
-    shape's are those that it is made for."""
+    """The kernel for one cell, shape and GPU. It is right for any batch and seq, and made for those of the shape."""
 
     cell: Cell
     shape: Shape
@@ -76,23 +80,27 @@ class ParameterGradients:
         """The tile with the least to read for the busiest multiprocessor."""
         shape, cell = self.shape, self.cell
         steps = shape.batch * shape.seq
-        kept = steps * shape.head_dim * (len(cell.states) + len(cell.gates)) * 2
-        return _tiling(
-            self._members * self._padded, self._padded, shape.heads, self.profile.multiprocessors, steps, kept
-        )
+        kept = steps * shape.head_dim * (len(cell.states) + len(derive(cell).saved_gates)) * 2
+        rows = max(1, self._members) * self._padded
+        most = self.profile.portable_cluster
+        return _tiling(rows, self._padded, shape.heads, self.profile.multiprocessors, steps, kept, most)
+
+    @property
+    def results(self) -> int:
+        """How many results of d_r and d_b the kernel writes, to be added where they are several."""
+        return 1 if self.tiling.cluster else self.tiling.parts
 
     def launch(self, shape: Shape) -> Launch:
         """Grid, block and shared memory, the same for any batch and seq."""
         chosen = self.tiling
         threads = 32 * chosen.row_warps * chosen.step_groups
-        return Launch((shape.heads, self._blocks(chosen) * chosen.parts, 1), threads, chosen.shared_memory)
+        grid = (shape.heads * chosen.parts, self._blocks(chosen), 1)
+        return Launch(grid, threads, chosen.shared_memory, chosen.parts if chosen.cluster else 1)
 
     def source(self) -> Source:
         """The kernel's text."""
         cell, shape, chosen = self.cell, self.shape, self.tiling
-        names = [field.name for field in fields(Tiling) if field.name != "parts"]
-        values = ", ".join(f".{name} = {getattr(chosen, name)}" for name in names)
-        values += f", .split = {str(chosen.parts > 1).lower()}"
+        values = ", ".join(f".{field.name} = {getattr(chosen, field.name):d}" for field in fields(Tiling))
         text = f"""\
 // {cell.title}, gradients of R and b: {shape.heads} heads of {shape.head_dim} units, {shape.dtype}, for \
 {self.profile.arch}.
@@ -112,14 +120,15 @@ static_assert(Kernel::shared_bytes == {chosen.shared_memory}, "other shared memo
 
 extern "C" __global__ void __launch_bounds__(Kernel::threads, 1) {ENTRY}(
     const unsigned short* d_wx,
-    const unsigned short* d_rest,
+    const float* d_r_rest,
+    const float* d_b_rest,
     const unsigned short* hidden,
     const unsigned short* initial,
     void* d_r,
     void* d_b,
     int batch,
     int seq,
-    int parts) {{
+    int partials) {{
     const ParameterGradientArguments in{{{", ".join(ARGUMENTS)}}};
     Kernel{{in}}.run();
 }}
@@ -132,15 +141,16 @@ extern "C" __global__ void __launch_bounds__(Kernel::threads, 1) {ENTRY}(
 
     @property
     def _members(self) -> int:
-        return len({*self.cell.recurrent_gates, *self.cell.bias_gates})
+        return len({*self.cell.recurrent_gates, *self.cell.bias_gates} & {*self.cell.input_gates})
 
     def _blocks(self, chosen: Tiling) -> int:
-        return -(-self._members * self._padded // chosen.rows) * -(-self._padded // chosen.columns)
+        return -(-max(1, self._members) * self._padded // chosen.rows) * -(-self._padded // chosen.columns)
 
 
 @lru_cache(maxsize=256)
-def _tiling(rows: int, columns: int, heads: int, multiprocessors: int, steps: int, kept: int) -> Tiling:
-    """The tile for a product of rows x columns per head and so many steps. kept: bytes of a head's states and gates."""
+def _tiling(rows: int, columns: int, heads: int, multiprocessors: int, steps: int, kept: int, cluster: int) -> Tiling:
+    """The tile for a product of rows x columns per head and so many steps. kept: bytes of a head's states and gates.
+    cluster: the largest, 1 where there are none."""
     found: list[tuple[float, int, Tiling]] = []
     for width in range(16, min(columns, 128) + 1, 16):
         for warp_tiles in (1, 2):
@@ -157,10 +167,11 @@ def _tiling(rows: int, columns: int, heads: int, multiprocessors: int, steps: in
                 if depth < 16 * groups or stages < 3 or 32 * row_warps * groups < max(height, width):
                     continue
                 blocks = heads * -(-rows // height) * -(-columns // width)
-                most = min(multiprocessors // blocks, int(MEMORY * kept / (rows * columns * 4)), steps // (4 * depth))
-                parts = most if most > 1 else 1
+                apart = int(MEMORY * kept / (rows * columns * 4))
+                most = min(multiprocessors // blocks, cluster if cluster > 1 else apart, steps // (4 * depth))
+                parts = max(1, most)
                 read = -(-blocks * parts // multiprocessors) * (height + width) / parts
-                tiling = Tiling(row_warps, warp_tiles, width, groups, depth, stages, parts)
+                tiling = Tiling(row_warps, warp_tiles, width, groups, depth, stages, parts, cluster > 1)
                 found.append((read, abs(height - width), tiling))
     return min(found, key=lambda candidate: candidate[:2])[2]
 

@@ -54,15 +54,24 @@ def plan(
     return tilings if top is None else tilings[:top]
 
 
+ALIKE = 1.01
+"""The model cannot tell tilings apart whose clocks differ by less than this factor."""
+
+
 def spread(tilings: Iterable[Tiling]) -> list[Tiling]:
-    """The same tilings in an order worth trying: of those that the model cannot tell apart the first comes in its
-    place, and the others, such as longer prefetches than needed, after all else."""
-    seen: set[float] = set()
+    """The same tilings, fastest first, in an order worth trying: of those that differ in one variable and that the
+    model cannot tell apart the first comes in its place, and the others, such as longer prefetches, after all else."""
+    slowest: dict[tuple[object, ...], float] = {}
     first: list[Tiling] = []
     later: list[Tiling] = []
     for tiling in tilings:
-        (later if tiling.clocks_per_step in seen else first).append(tiling)
-        seen.add(tiling.clocks_per_step)
+        values = tuple(tiling.values.items())
+        keys = [(tiling.schedule, *values[:i], *values[i + 1 :]) for i in range(len(values))]
+        if any(tiling.clocks_per_step < ALIKE * slowest.get(key, 0.0) for key in keys):
+            later.append(tiling)
+            continue
+        first.append(tiling)
+        slowest |= dict.fromkeys(keys, tiling.clocks_per_step)
     return first + later
 
 

@@ -4,7 +4,7 @@
     states, last, gates = kernel(wx, r, b)
 
     kernel = kernelgen.load("lstm_backward.yaml")
-    d_wx, d_rest, d_initial = kernel(r, None, states, gates, d_states)
+    d_wx, d_r_rest, d_b_rest, d_initial = kernel(r, None, states, gates, d_states)
 
 Everything that can be worked out once is: a call checks its arrays, allocates the outputs and launches.
 """
@@ -35,7 +35,8 @@ REMEMBERED_CALLS = 1024
 
 class Forward(NamedTuple):
     """What a forward kernel writes: states [K, B, T, H, D] with K = 1 (h) where the shape saves "hidden", else all
-    S states; last [S, B, H, D]; gates [G, B, T, H, D] where the shape saves "gates", else None."""
+    S states; last [S, B, H, D]; gates [G_saved, B, T, H, D], the sums that a backward pass needs, where the shape saves
+    "gates", else None."""
 
     states: Any
     last: Any
@@ -43,11 +44,14 @@ class Forward(NamedTuple):
 
 
 class Backward(NamedTuple):
-    """What a backward kernel writes: d_wx [B, T, G_in, H, D], the gradients of the gates with an input; d_rest
-    [G - G_in, B, T, H, D], those of the other gates' sums; d_initial [S, B, H, D]. None where there is no such gate."""
+    """What a backward kernel writes: d_wx [B, T, G_in, H, D], the gradients of the gates with an input; of the other
+    gates the gradients of R and b, in float32 and as partial sums, to be added along the first axis: d_r_rest
+    [P, G_rec without an input, H, D, D] and d_b_rest [P, G_bias without an input, H, D]; d_initial [S, B, H, D]. None
+    where there is no such gate."""
 
     d_wx: Any
-    d_rest: Any
+    d_r_rest: Any
+    d_b_rest: Any
     d_initial: Any
 
 
@@ -55,10 +59,12 @@ class Backward(NamedTuple):
 class _Call:
     """All of a call that depends on the leading array's shape, dtype and place alone.
 
-    defaults: every argument in the kernel's order, the numbers as they are and null pointers for the arrays.
+    libraries: for arrays of the dtype of each output. defaults: every argument in the kernel's order, the numbers as
+    they are and null pointers for the arrays.
     """
 
     library: Library
+    libraries: tuple[Library, ...]
     device: int
     context: int
     config: Any
@@ -122,13 +128,14 @@ class Kernel(ABC):
             array = given.get(argument.name)
             if array is None:
                 if not (argument.optional or argument.empty):
-                    raise LaunchError(_missing(argument, self.shape))
+                    raise LaunchError(_missing(argument))
                 continue
             if array is not lead and not library.fits(array, argument.shape, device):
-                raise LaunchError(_misfit(argument, array, call, self.shape))
+                raise LaunchError(_misfit(argument, array, call))
             values[argument.name] = pointer(array)
         if out is None:
-            made = [None if argument.empty else library.empty(argument.shape, device) for argument in call.outputs]
+            pairs = zip(call.outputs, call.libraries, strict=True)
+            made = [None if argument.empty else of.empty(argument.shape, device) for argument, of in pairs]
         else:
             made = self._given(out, call)
         for argument, array in zip(call.outputs, made, strict=True):
@@ -150,14 +157,14 @@ class Kernel(ABC):
         """Check the outputs to write into."""
         if not isinstance(out, tuple | list) or len(out) != len(call.outputs):
             raise LaunchError(f"out must be ({', '.join(self.results)}), with None for what this kernel does not write")
-        for argument, array in zip(call.outputs, out, strict=True):
+        for argument, array, library in zip(call.outputs, out, call.libraries, strict=True):
             if argument.empty:
                 if array is not None:
                     raise LaunchError(f"{argument.name} must be None: this kernel writes none")
             elif array is None:
-                raise LaunchError(_missing(argument, self.shape))
-            elif not call.library.fits(array, argument.shape, call.device):
-                raise LaunchError(_misfit(argument, array, call, self.shape))
+                raise LaunchError(_missing(argument))
+            elif not library.fits(array, argument.shape, call.device):
+                raise LaunchError(_misfit(argument, array, call))
         return list(out)
 
     def _prepare(self, lead: Any) -> _Call:
@@ -182,15 +189,17 @@ class Kernel(ABC):
             raise LaunchError(f"{wanted.name} must be {needed}, not {found}")
         self._kernel.prepare(found.device)
         numbers = {name: np.int32(value) for name, value in arguments.numbers.items()}
-        outputs = {array.name: array for array in arguments.outputs}
+        named = {array.name: array for array in arguments.outputs}
+        outputs = tuple(named[name] for name in self.results)
         return _Call(
             library=library,
+            libraries=tuple(library if out.dtype == self.shape.dtype else library.of(out.dtype) for out in outputs),
             device=found.device,
             context=int(gpu.primary_context(found.device)),
             config=launch_config(self._launch(shape)),
             lead=wanted,
             inputs=arguments.inputs,
-            outputs=tuple(outputs[name] for name in self.results),
+            outputs=outputs,
             defaults={name: numbers.get(name, 0) for name in arguments.order},
         )
 
@@ -240,18 +249,20 @@ class BackwardKernel(Kernel):
         out: Any = None,
         stream: Any = None,
     ) -> Backward:
-        """Run the gradients back over all steps; returns (d_wx, d_rest, d_initial) as soon as the kernel is queued.
+        """Run the gradients back over all steps; returns (d_wx, d_r_rest, d_b_rest, d_initial) as soon as the kernel is
+        queued.
 
         r [G_rec, H, D, D] and initial [S, B, H, D] (None for zeros) as the forward kernel took them; states
-        [S, B, T, H, D] and gates [G, B, T, H, D] as it saved them with save "gates". A kernel whose shape says
-        recompute takes None for gates, but wx [B, T, G_in, H, D] and b [G_bias, H, D]. d_states [K, B, T, H, D]: the
-        gradients of the states after every step, K = 1 (h) where the shape saves "hidden", else all S; d_last
-        [S, B, H, D]: those of the states after the last step, None for zeros. C-contiguous arrays of the kernel's dtype
-        on one GPU, all of one library. out: (d_wx, d_rest, d_initial) to write into, instead of new arrays of states'
-        library. stream: as of a forward kernel.
+        [S, B, T, H, D] and gates [G_saved, B, T, H, D] as it saved them with save "gates". A kernel whose shape says
+        recompute takes None for gates, but wx [B, T, G_in, H, D] and b [G_bias, H, D]; b alone is needed where a gate
+        is nothing but its bias. d_states [K, B, T, H, D]: the gradients of the states after every step, K = 1 (h) where
+        the shape saves "hidden", else all S; d_last [S, B, H, D]: those of the states after the last step, None for
+        zeros. C-contiguous arrays of the kernel's dtype on one GPU, all of one library. out: (d_wx, d_r_rest, d_b_rest,
+        d_initial) to write into, instead of new arrays of states' library. stream: as of a forward kernel.
 
-        The gradients of R and b are not the kernel's: with d_g the gradient of gate g's sum, from d_wx or d_rest, they
-        are d_r[g] = sum over b, t of d_g[b, t] h[b, t - 1]^T (for each head) and d_b[g] = sum over b, t of d_g[b, t].
+        The gradients of R and b follow. For a gate g with an input, d_g being its part of d_wx, d_r[g] = sum over b, t
+        of d_g[b, t] h[b, t - 1]^T (for each head) and d_b[g] = sum over b, t of d_g[b, t]; for those without, they are
+        the sums of d_r_rest and d_b_rest along the first axis.
 
         Raises LaunchError for an array of another shape, dtype or place, and if the launch fails.
         """
@@ -279,13 +290,17 @@ def load(path: str | Path) -> Kernel:
     config = load_config(path)
     gpu.require_driver()
     cell, schedule, tiling = config.load_cell(), schedules.get(config.schedule), config.to_tiling()
+
+    def launch(shape: Shape) -> Launch:
+        return schedule.launch(shape, tiling)
+
     kernel = KERNELS[config.direction](
         read_cubin(path),
         config.entry,
         config.arch,
         config.shape,
-        lambda shape: arguments_of(cell, shape, config.direction, config.arguments),
-        lambda shape: schedule.launch(shape, tiling),
+        lambda shape: arguments_of(cell, shape, config.direction, config.arguments, launch(shape).partials),
+        launch,
     )
     kernel.config = config
     return kernel
@@ -306,14 +321,14 @@ def raw_stream(stream: Any) -> int:
     return int(version_and_handle[1])
 
 
-def _missing(argument: ArrayArgument, shape: Shape) -> str:
-    return f"{argument.name} is missing: it must be a {shape.dtype} array {list(argument.shape)}"
+def _missing(argument: ArrayArgument) -> str:
+    return f"{argument.name} is missing: it must be a {argument.dtype} array {list(argument.shape)}"
 
 
-def _misfit(argument: ArrayArgument, array: Any, call: _Call, shape: Shape) -> str:
+def _misfit(argument: ArrayArgument, array: Any, call: _Call) -> str:
     """Say what is wrong with an array: name, what is needed, what came."""
     library = call.library
-    needed = f"a C-contiguous {shape.dtype} array {list(argument.shape)} on GPU {call.device}"
+    needed = f"a C-contiguous {argument.dtype} array {list(argument.shape)} on GPU {call.device}"
     try:
         found = str(library.describe(array))
     except (AttributeError, TypeError, LaunchError):

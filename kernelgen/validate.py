@@ -111,10 +111,11 @@ def emulate_source(
         if on_seed is not None:
             on_seed(seed)
         case = make_case(cell, small, seed, direction=direction, optional=seed % 2 == 0)
-        outputs = case.poisoned_outputs()
+        start = launch(small)
+        outputs = case.poisoned_outputs(start.partials)
         arguments = case.values(outputs, source.arguments)
         with _named(f"seed {seed}"):
-            emulate(source, launch(small), arguments, outputs=list(case.expected), seed=seed)
+            emulate(source, start, arguments, outputs=list(case.expected), seed=seed)
         _worse(errors, case.compare(outputs))
         tolerance = case.tolerance
     return Validation("emulator", len(seeds), small.batch, small.seq, tolerance, errors)

@@ -27,11 +27,12 @@ def run(name: str, shape: Shape, tiling: Tiling, seed: int, gpu: str) -> tuple[d
     """Emulate a backward kernel on what a forward pass saved; its outputs, and the reference's."""
     cell, schedule = load_cell(name), get(tiling.schedule)
     case = make_case(cell, shape, seed, direction="backward", optional=seed % 2 == 0)
-    outputs = case.poisoned_outputs()
-    source = schedule.source(cell, shape, load_profile(gpu), tiling)
-    arguments = case.values(outputs, source.arguments)
-    emulate(source, schedule.launch(shape, tiling), arguments, outputs=list(case.expected), seed=seed)
-    return {name: outputs[name] for name in case.expected}, case.expected
+    source, launch = schedule.source(cell, shape, load_profile(gpu), tiling), schedule.launch(shape, tiling)
+    outputs = case.poisoned_outputs(launch.partials)
+    emulate(source, launch, case.values(outputs, source.arguments), outputs=list(case.expected), seed=seed)
+    partial = {argument.name for argument in case.arguments.outputs if argument.partial}
+    made: dict[str, Any] = {name: outputs[name] for name in case.expected}
+    return {name: got.sum(0, keepdims=True) if name in partial else got for name, got in made.items()}, case.expected
 
 
 def check(name: str, shape: Shape, tiling: Tiling, seeds: range, gpu: str = GPU) -> None:
@@ -63,7 +64,10 @@ RESIDENT = {"batch_tile": 8, "register_groups": 1, "chains": 2, "prefetch": 3}
     ("cell", "shape", "changed"),
     [
         pytest.param("lstm", Shape(5, 7, 1, 64), {"register_groups": 0}, id="R in shared memory"),
-        pytest.param("gru", Shape(18, 6, 1, 32), {"batch_tile": 16, "prefetch": 2}, id="two column tiles"),
+        pytest.param("slstm", Shape(18, 6, 1, 32), {"batch_tile": 16, "prefetch": 2}, id="two column tiles"),
+        pytest.param("gru", Shape(17, 6, 1, 32), {"batch_tile": 16}, id="products of two tiles of sequences"),
+        pytest.param("mgu", Shape(21, 6, 1, 33), {"batch_tile": 24}, id="products of three, odd head dimension"),
+        pytest.param("bilinear", Shape(11, 7, 1, 48), {}, id="products of three blocks of the batch"),
         pytest.param("slstm", Shape(3, 6, 1, 20, save="states"), {}, id="head dimension of 4s"),
         pytest.param("elman", Shape(3, 5, 1, 33), {"batch_tile": 4}, id="odd head dimension"),
         pytest.param("gru", Shape(1, 1, 2, 7), {"batch_tile": 4}, id="one sequence of one step, 7 units"),

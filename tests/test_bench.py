@@ -46,6 +46,7 @@ class HostGpu:
         memory = np.zeros(size, np.uint8)
         made = SimpleNamespace(
             pointer=int(memory.ctypes.data),
+            size=size,
             memory=memory,
             fill=lambda byte: memory.fill(byte),
             upload=lambda array: memory.__setitem__(slice(None), np.frombuffer(array.tobytes(), np.uint8)),
@@ -66,7 +67,8 @@ class HostGpu:
                 arguments[name] = value
             else:
                 memory = self.buffers[value].memory if value else None
-                arguments[name] = None if memory is None else memory.view(numpy_dtype(SHAPE.dtype))
+                kind = "float32" if name.endswith("_rest") else SHAPE.dtype
+                arguments[name] = None if memory is None else memory.view(numpy_dtype(kind))
         outputs = [name for name in self.written if arguments[name] is not None]
         emulate(self.source, launch, arguments, outputs=outputs)
 
@@ -98,17 +100,18 @@ def kernel(host: HostGpu, name: str, direction: Direction, shape: Shape = SHAPE)
 
 
 @pytest.mark.parametrize(
-    ("name", "direction", "outputs"),
+    ("name", "direction", "batch", "outputs"),
     [
-        ("lstm", "forward", {"h", "c", "last", "gates"}),
-        ("lstm", "backward", {"d_wx", "d_initial"}),
-        ("gru", "backward", {"d_wx", "d_rest", "d_initial"}),
+        ("lstm", "forward", 3, {"h", "c", "last", "gates"}),
+        ("lstm", "backward", 3, {"d_wx", "d_initial"}),
+        ("gru", "backward", 9, {"d_wx", "d_r_rest", "d_b_rest", "d_initial"}),  # partial sums of several blocks
     ],
 )
 def test_a_right_kernel_is_proved_and_measured(
-    host: HostGpu, name: str, direction: Direction, outputs: set[str]
+    host: HostGpu, name: str, direction: Direction, batch: int, outputs: set[str]
 ) -> None:
-    cases, candidate = kernel(host, name, direction)
+    cases, candidate = kernel(host, name, direction, replace(SHAPE, batch=batch))
+    assert candidate.launches[0].partials == (3 if batch == 9 else 1)
     assert bench.run(_Cases(cases, 0)) is None
     outcome = bench.run(candidate)
     assert isinstance(outcome, Outcome)

@@ -252,6 +252,15 @@ def test_a_file_of_an_older_schema_is_read(saved: Path, version: int, lacking: t
     assert "direction: forward" in saved.read_text()
 
 
+@pytest.mark.parametrize("change", [("direction: forward", "direction: backward"), ("save: hidden", "save: gates")])
+def test_an_older_kernel_for_training_is_to_be_tuned_again(saved: Path, change: tuple[str, str]) -> None:
+    text = saved.read_text()
+    assert change[0] in text
+    saved.write_text(text.replace(*change).replace(f"schema_version: {SCHEMA}", "schema_version: 3"))
+    with pytest.raises(ConfigError, match=r"schema version 3: before version 4 kernels for training .* Tune it again"):
+        load_config(saved)
+
+
 def test_a_backward_configuration_says_so(tmp_path: Path) -> None:
     path = tmp_path / "lstm_backward.yaml"
     trial, tiling = TRIAL.replace(schedule="resident_backward"), replace(TILING, schedule="resident_backward")

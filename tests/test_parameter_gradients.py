@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from kernelgen.cells import load_cell
+from kernelgen.cells.language import Cell, Gate, tanh
 from kernelgen.dtypes import dtype_info, numpy_dtype
 from kernelgen.emulator import emulate
 from kernelgen.hardware import load_profile
 from kernelgen.parameter_gradients import ParameterGradients
 from kernelgen.shape import Shape
 
+BARE = Cell(
+    "bare",
+    "An input without a bias, a product without an input",
+    "none",
+    ("h",),
+    (Gate("x", recurrent=False, bias=False), Gate("a", input=False)),
+    lambda gate, state: {"h": tanh(gate.a + gate.x)},
+)
+
 
 @pytest.mark.emulated
-@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize(("parts", "cluster"), [(1, False), (3, False), (3, True)])
 @pytest.mark.parametrize(
     ("name", "shape", "initial"),
     [
         pytest.param("lstm", Shape(3, 50, 2, 64), True, id="four gates of 64 units"),
         pytest.param("lstm", Shape(2, 33, 1, 64, "float16"), False, id="from zeros"),
         pytest.param("gru", Shape(3, 20, 2, 32), True, id="gates without an input or a product"),
+        pytest.param("lstm_cifg", Shape(2, 20, 1, 16), True, id="gates with a bias alone"),
+        pytest.param(BARE, Shape(2, 20, 2, 16), True, id="nothing to be made of the gates with an input"),
         pytest.param("elman", Shape(5, 7, 1, 33), True, id="odd head dimension"),
         pytest.param("elman", Shape(1, 1, 1, 7), True, id="one step"),
         pytest.param("mgu", Shape(2, 40, 1, 20, "float16"), False, id="head dimension of 4s"),
@@ -32,45 +45,53 @@ from kernelgen.shape import Shape
     ],
 )
 def test_it_is_the_product_and_the_sum(
-    name: str, shape: Shape, initial: bool, parts: int, monkeypatch: pytest.MonkeyPatch
+    name: str | Cell, shape: Shape, initial: bool, parts: int, cluster: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cell, kind, random = load_cell(name), numpy_dtype(shape.dtype), np.random.default_rng(0)
+    cell = load_cell(name) if isinstance(name, str) else name
+    kind, random = numpy_dtype(shape.dtype), np.random.default_rng(0)
     batch, seq, heads, dim = shape.batch, shape.seq, shape.heads, shape.head_dim
-    rest = cell.rest_gates
+    inputs, partials = cell.input_gates, 5
     d_wx = random.uniform(-1, 1, (batch, seq, len(cell.input_gates), heads, dim)).astype(kind)
-    d_rest = random.uniform(-1, 1, (len(rest), batch, seq, heads, dim)).astype(kind)
+    rest_r = [rank for rank, gate in enumerate(cell.recurrent_gates) if gate not in inputs]
+    rest_b = [rank for rank, gate in enumerate(cell.bias_gates) if gate not in inputs]
+    d_r_rest = random.uniform(-1, 1, (partials, len(rest_r), heads, dim, dim)).astype(np.float32)
+    d_b_rest = random.uniform(-1, 1, (partials, len(rest_b), heads, dim)).astype(np.float32)
     hidden = random.uniform(-1, 1, (batch, seq, heads, dim)).astype(kind)
     start = random.uniform(-1, 1, (batch, heads, dim)).astype(kind) if initial else None
 
-    each = dict(zip(cell.input_gates, np.moveaxis(d_wx, 2, 0), strict=True)) | dict(zip(rest, d_rest, strict=True))
-    each = {index: value.astype(np.float64) for index, value in each.items()}
+    each = np.zeros((len(cell.gates), batch, seq, heads, dim))
+    each[list(inputs)] = np.moveaxis(d_wx, 2, 0)
     first = np.zeros((batch, 1, heads, dim)) if start is None else start[:, None].astype(np.float64)
     before = np.concatenate([first, hidden[:, :-1].astype(np.float64)], axis=1)
     d_r = np.stack([np.einsum("bthd,bthp->hdp", each[index], before) for index in cell.recurrent_gates])
     d_b = np.stack([each[index].sum((0, 1)) for index in cell.bias_gates])
+    d_r[rest_r], d_b[rest_b] = d_r_rest.sum(0, dtype=np.float64), d_b_rest.sum(0, dtype=np.float64)
 
     kernel = ParameterGradients(cell, shape, load_profile("h200"))
-    tiling = replace(kernel.tiling, parts=parts)
+    tiling = replace(kernel.tiling, parts=parts, cluster=cluster)
     monkeypatch.setattr(ParameterGradients, "tiling", tiling)
-    sizes, made = (() if parts == 1 else (parts,)), kind if parts == 1 else np.float32
+    apart = parts > 1 and not cluster
+    assert (kernel.results, kernel.launch(shape).cluster) == (parts if apart else 1, parts if cluster else 1)
+    sizes, made = ((parts,), np.float32) if apart else ((), kind)
     made_r, made_b = (np.zeros((*sizes, *like.shape), made) for like in (d_r, d_b))
     arguments = {
         "d_wx": d_wx,
-        "d_rest": d_rest if rest else None,
+        "d_r_rest": d_r_rest if rest_r else None,
+        "d_b_rest": d_b_rest if rest_b else None,
         "hidden": hidden,
         "initial": start,
         "d_r": made_r,
         "d_b": made_b,
         "batch": batch,
         "seq": seq,
-        "parts": parts,
+        "partials": partials,
     }
     for seed in range(2):
         emulate(kernel.source(), kernel.launch(shape), arguments, outputs=("d_r", "d_b"), seed=seed)
         for got, wanted in ((made_r, d_r), (made_b, d_b)):
-            total = got.astype(np.float64) if parts == 1 else got.astype(np.float64).sum(0)
+            total = got.astype(np.float64).sum(0) if apart else got.astype(np.float64)
             error = np.linalg.norm(total - wanted) / np.linalg.norm(wanted)
-            assert error <= dtype_info(shape.dtype).unit_roundoff / (1 if parts == 1 else 100)
+            assert error <= dtype_info(shape.dtype).unit_roundoff / (100 if apart else 1)
 
 
 @pytest.mark.unit
@@ -79,18 +100,28 @@ def test_tiles_fill_the_gpu_and_read_little() -> None:
 
     def blocks(cell: str, heads: int, dim: int) -> int:
         shape = Shape(16, 1024, heads, dim)
-        return ParameterGradients(load_cell(cell), shape, profile).launch(shape).grid[1] * heads
+        return math.prod(ParameterGradients(load_cell(cell), shape, profile).launch(shape).grid)
 
-    for heads, dim in ((24, 32), (12, 64), (6, 128), (1, 64)):
+    for heads, dim in ((24, 32), (12, 64), (6, 128)):
         assert 60 <= blocks("lstm", heads, dim) <= 132
 
 
 @pytest.mark.unit
-def test_partial_results_take_little_memory() -> None:
-    profile, found = load_profile("h200"), []
+def test_the_blocks_of_a_cluster_leave_one_result() -> None:
+    for gpu in ("h200", "b200", "rtx5090"):
+        kernel = ParameterGradients(load_cell("lstm"), Shape(16, 1024, 12, 64), load_profile(gpu))
+        launch = kernel.launch(kernel.shape)
+        assert kernel.results == 1
+        assert 1 < launch.cluster <= 8
+        assert launch.grid[0] == 12 * launch.cluster
+
+
+@pytest.mark.unit
+def test_results_of_parts_take_little_memory() -> None:
+    profile, found = load_profile("a100-80gb"), []
     for batch in (1, 16, 128):
         shape = Shape(batch, 1024, 12, 64)
-        parts = ParameterGradients(load_cell("lstm"), shape, profile).tiling.parts
+        parts = ParameterGradients(load_cell("lstm"), shape, profile).results
         kept = 6 * batch * 1024 * 12 * 64 * 2
         assert parts == 1 or parts * 4 * 12 * 64 * 64 * 4 <= 0.01 * kept
         found.append(parts)

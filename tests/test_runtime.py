@@ -101,14 +101,17 @@ class _NumpyLibrary(ForeignLibrary):
         found = super().describe(array)
         return Description(found.shape, found.dtype, 0, found.contiguous)
 
+    def of(self, dtype: str) -> _NumpyLibrary:
+        return _NumpyLibrary(np.dtype(dtype))
+
     def fits(self, array: Any, shape: tuple[int, ...], device: int) -> bool:
-        return bool(array.shape == shape and array.dtype == np.float16 and array.flags.c_contiguous and device == 0)
+        return bool(array.shape == shape and array.dtype == self._dtype and array.flags.c_contiguous and device == 0)
 
     def pointer(self, array: Any) -> int:
         return int(array.ctypes.data)
 
     def empty(self, shape: tuple[int, ...], device: int) -> Any:
-        return np.empty(shape, np.float16)
+        return np.empty(shape, self._dtype)
 
 
 class _Driver:
@@ -156,7 +159,7 @@ def _kernel(
         f"tilesmith_{direction}",
         "sm_90a",
         shape,
-        lambda shape: arguments_of(definition, shape, direction, order),
+        lambda shape: arguments_of(definition, shape, direction, order, shape.batch),
         lambda shape: Launch((2, shape.batch, 1), 64, 0),
     )
 
@@ -247,8 +250,9 @@ def test_a_backward_call_hands_over_addresses_by_name(launches: list[tuple[Any, 
         r, states, gates, d_states = _inputs(kernel, batch, seq)
         initial = d_last = np.zeros((1, batch, 2, 16), np.float16)
         result = kernel(r, initial, states, gates, d_states, d_last, stream=3)
-        shapes = [(batch, seq, 3, 2, 16), (1, batch, seq, 2, 16), (1, batch, 2, 16)]
+        shapes = [(batch, seq, 3, 2, 16), (batch, 1, 2, 16, 16), (batch, 1, 2, 16), (1, batch, 2, 16)]
         assert [array.shape for array in result] == shapes
+        assert [array.dtype for array in result] == ["float16", "float32", "float32", "float16"]
         given = {"r": r, "initial": initial, "states": states, "gates": gates, "d_states": d_states, "d_last": d_last}
         given |= result._asdict()
         wanted = {name: array.ctypes.data for name, array in given.items()} | {"batch": batch, "seq": seq}
@@ -263,15 +267,38 @@ def test_what_a_cell_does_not_have_is_none(launches: list[tuple[Any, ...]]) -> N
     r, states, gates, d_states = inputs = _inputs(kernel)
     assert d_states.shape == (1, 4, 5, 2, 16)
     result = kernel(r, None, states, gates, d_states)
-    assert result.d_rest is None
+    assert result.d_r_rest is None
+    assert result.d_b_rest is None
     found = dict(zip(BACKWARD_ARGUMENTS, launches[0][2:], strict=True))
-    assert (found["initial"], found["d_last"], found["d_rest"]) == (0, 0, 0)
+    assert {found[name] for name in ("initial", "d_last", "d_r_rest", "d_b_rest")} == {0}
     out = [np.zeros(array.shape, np.float16) for array in (result.d_wx, result.d_initial)]
-    assert kernel(inputs[0], None, *inputs[1:], out=(out[0], None, out[1])).d_initial is out[1]
-    with pytest.raises(LaunchError, match=r"out must be \(d_wx, d_rest, d_initial\)"):
+    assert kernel(inputs[0], None, *inputs[1:], out=(out[0], None, None, out[1])).d_initial is out[1]
+    with pytest.raises(LaunchError, match=r"out must be \(d_wx, d_r_rest, d_b_rest, d_initial\)"):
         kernel(r, None, states, gates, d_states, out=out)
-    with pytest.raises(LaunchError, match="d_rest must be None: this kernel writes none"):
-        kernel(r, None, states, gates, d_states, out=(out[0], out[0], out[1]))
+    with pytest.raises(LaunchError, match="d_r_rest must be None: this kernel writes none"):
+        kernel(r, None, states, gates, d_states, out=(out[0], out[0], None, out[1]))
+
+
+def test_sums_that_are_given_must_be_float32(launches: list[tuple[Any, ...]]) -> None:
+    kernel = _kernel("gru", "gates", "backward")
+    r, *inputs = _inputs(kernel)
+    out = list(kernel(r, None, *inputs))
+    assert kernel(r, None, *inputs, out=out).d_r_rest is out[1]
+    out[1] = np.zeros(out[1].shape, np.float16)
+    with pytest.raises(
+        LaunchError, match=r"d_r_rest must be a C-contiguous float32 array \[4, 1, 2, 16, 16\].*float16"
+    ):
+        kernel(r, None, *inputs, out=out)
+
+
+def test_a_gate_that_is_a_bias_alone_needs_the_bias(launches: list[tuple[Any, ...]]) -> None:
+    kernel = _kernel("lstm_peephole", "gates", "backward")
+    r, b, states, gates, d_states = _inputs(kernel)
+    assert gates.shape[0] == 4
+    kernel(r, None, states, gates, d_states, b=b)
+    assert dict(zip(BACKWARD_ARGUMENTS, launches[0][2:], strict=True))["b"] == b.ctypes.data
+    with pytest.raises(LaunchError, match=r"b is missing: it must be a float16 array \[7, 2, 16\]"):
+        kernel(r, None, states, gates, d_states)
 
 
 @pytest.mark.parametrize(
@@ -308,14 +335,12 @@ def test_a_kernel_that_computes_gates_again_takes_what_they_come_from(launches: 
 
 
 def test_a_kernel_of_older_arguments_gets_those(launches: list[tuple[Any, ...]]) -> None:
-    names = ("seq", "states", "r", "gates", "d_states", "d_wx", "d_rest", "d_initial", "first", "steps")
+    names = ("seq", "states", "r", "gates", "d_states", "d_wx", "d_r_rest", "d_b_rest", "d_initial")
     kernel = _kernel("lstm", "gates", "backward", names)
     arrays = dict(zip(("states", "r", "gates", "d_states"), _inputs(kernel), strict=True))
     result = kernel(arrays["r"], None, arrays["states"], arrays["gates"], arrays["d_states"])
     pointers = {name: array.ctypes.data for name, array in (arrays | result._asdict()).items() if array is not None}
-    assert list(launches[0][2:]) == [
-        {"seq": 5, "first": 0, "steps": 5, "d_rest": 0, **pointers}[name] for name in names
-    ]
+    assert list(launches[0][2:]) == [{"seq": 5, "d_r_rest": 0, "d_b_rest": 0, **pointers}[name] for name in names]
 
 
 def test_a_kernel_says_what_it_takes() -> None:
@@ -324,7 +349,7 @@ def test_a_kernel_says_what_it_takes() -> None:
         (
             BackwardKernel,
             ["r", "initial", "states", "gates", "d_states", "d_last", "wx", "b"],
-            "(d_wx, d_rest, d_initial)",
+            "(d_wx, d_r_rest, d_b_rest, d_initial)",
         ),
     ):
         assert list(inspect.signature(kind.__call__).parameters) == ["self", *takes, "out", "stream"]

@@ -156,8 +156,8 @@ def test_opcheck(cell: str, initial: bool) -> None:
     for hidden in (False, True):
         made = operators._forward(*leaves[:3], start, cell, hidden, "gates", False, None)
         states, last, others, gates = (tensor.detach() for tensor in made)
-        saved = (plain[1], plain[3] if initial else None, states, others)
-        for source in ((gates, None, None), (None, plain[0], plain[2])):
+        saved = (plain[1], plain[2], plain[3] if initial else None, states, others)
+        for source in ((gates, None), (None, plain[0])):
             given = (*saved, *source)
             torch.library.opcheck(operators._backward, (*given, torch.ones_like(states), None, cell, False, None))
             torch.library.opcheck(operators._backward, (*given, None, torch.ones_like(last), cell, False, 0.5))

@@ -169,8 +169,8 @@ def test_opcheck() -> None:
             torch.library.opcheck(operators._forward, given, atol=1e-2, rtol=1e-2)
     plain = [leaf.detach() for leaf in leaves]
     states, last, others, gates = operators._forward(*plain, "lstm", True, "gates", False, None)
-    saved = (plain[1], plain[3], states, others)
-    for source in ((gates, None, None), (None, plain[0], plain[2])):
+    saved = (plain[1], plain[2], plain[3], states, others)
+    for source in ((gates, None), (None, plain[0])):
         for outside in ((torch.ones_like(states), None), (None, torch.ones_like(last))):
             torch.library.opcheck(operators._backward, (*saved, *source, *outside, "lstm", False, None))
 

@@ -35,7 +35,7 @@ OWN = str(Path(__file__).parent.parent / "examples" / "own_cell.py") + ":FASTGRN
 NAMES = ("wx", "r", "b", "initial")
 OUTPUTS = {
     "forward": ("states", "others", "last", "gates"),
-    "backward": ("d_wx", "d_rest", "d_initial"),
+    "backward": ("d_wx", "d_r_rest", "d_b_rest", "d_initial"),
     "parameters": ("d_r", "d_b"),
 }
 
@@ -52,11 +52,12 @@ class Emulated:
         profile = load_profile("h200")
         if kind == "parameters":
             made = ParameterGradients(cell, shape, profile)
-            return EmulatedKernel(self, shape, kind, made.source(), made.launch(shape), made.tiling.parts)
+            return EmulatedKernel(self, shape, kind, made.source(), made.launch(shape), made.results)
         if shape.recompute and not self.computes_gates:
             raise InfeasibleError("this engine computes no gates")
         choice = candidates(cell, shape, profile, kind)[0]
-        return EmulatedKernel(self, shape, kind, choice.source, choice.launch(shape))
+        launch = choice.launch(shape)
+        return EmulatedKernel(self, shape, kind, choice.source, launch, launch.partials)
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class EmulatedKernel:
     kind: kernels.Kind
     source: Source
     launch: Launch
-    parts: int = 1
+    partials: int
 
     def run(self, arguments: Mapping[str, Tensor | np.int32 | None]) -> None:
         arrays = {name: self._array(value) for name, value in arguments.items()}
@@ -209,7 +210,7 @@ def test_where_no_kernel_fits_the_reference_runs_with_one_warning(
 class Idle:
     """An engine whose kernels do nothing; remembers which it was asked for."""
 
-    parts = 1
+    partials = 1
 
     def __init__(self) -> None:
         self.asked: list[tuple[kernels.Kind, int]] = []

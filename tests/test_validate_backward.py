@@ -40,8 +40,8 @@ def case() -> Case:
 
 
 def _right(case: Case) -> dict[str, Any]:
-    dtype = dtypes.numpy_dtype(case.shape.dtype)
-    return {name: array.astype(dtype) for name, array in case.expected.items()}
+    kinds = {argument.name: dtypes.numpy_dtype(argument.dtype) for argument in case.arguments.outputs}
+    return {name: array.astype(kinds[name]) for name, array in case.expected.items()}
 
 
 def _array(case: Case, name: str) -> Any:
@@ -67,10 +67,12 @@ def test_the_reference_reads_what_a_kernel_reads(case: Case) -> None:
         carried = np.stack(back)
         for index, gate in enumerate(cell.recurrent_gates):
             carried[0] += np.einsum("bhd,hdp->bhp", d_gates[gate, :, t], r[index])
-    inputs = list(cell.input_gates)
-    rest = [gate for gate in range(len(cell.gates)) if gate not in inputs]
+    inputs, rest = list(cell.input_gates), cell.rest_gates[0]
+    before = np.concatenate([given["initial"][0][:, None], given["states"][0][:, :-1]], axis=1)
     np.testing.assert_allclose(case.expected["d_wx"], np.moveaxis(d_gates[inputs], 0, 2), rtol=1e-3, atol=1e-6)
-    np.testing.assert_allclose(case.expected["d_rest"], d_gates[rest], rtol=1e-3, atol=1e-6)
+    d_r = np.einsum("bthd,bthp->hdp", d_gates[rest], before)
+    np.testing.assert_allclose(case.expected["d_r_rest"][0, 0], d_r, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(case.expected["d_b_rest"][0, 0], d_gates[rest].sum((0, 1)), rtol=1e-3, atol=1e-6)
     np.testing.assert_allclose(case.expected["d_initial"], carried, rtol=1e-3, atol=1e-6)
 
 
@@ -91,7 +93,7 @@ def test_inputs_have_the_shapes_of_the_table_and_the_dtype(case: Case) -> None:
 
 def test_a_right_gradient_passes_and_every_output_is_poisoned(case: Case) -> None:
     errors = case.compare(_right(case))
-    assert list(errors) == ["d_wx", "d_rest", "d_initial"]
+    assert list(errors) == ["d_wx", "d_r_rest", "d_b_rest", "d_initial"]
     assert all(0 <= error < 3e-4 for error in errors.values())
     outputs = case.poisoned_outputs()
     written = {argument.name: argument.shape for argument in case.arguments.outputs}
@@ -101,11 +103,26 @@ def test_a_right_gradient_passes_and_every_output_is_poisoned(case: Case) -> Non
             case.compare(_right(case) | {name: outputs[name]})
 
 
+def test_partial_sums_are_added(case: Case) -> None:
+    right = _right(case)
+    parts = np.random.default_rng(0).uniform(-1, 1, (3, *right["d_r_rest"].shape[1:])).astype(np.float32)
+    parts[2] = right["d_r_rest"][0] - parts[0] - parts[1]
+    assert case.compare(right | {"d_r_rest": parts})["d_r_rest"] < 1e-5
+    assert [array.shape[0] for array in case.poisoned_outputs(3).values() if array is not None] == [3, 3, 3, 1]
+    with pytest.raises(ValidationError, match="d_r_rest differs from the reference"):
+        case.compare(right | {"d_r_rest": parts[:2]})
+    parts[1, 0, 0, 5, 2] = case.poisoned_outputs()["d_r_rest"][0, 0, 0, 0, 0]  # type: ignore[index]
+    with pytest.raises(
+        ValidationError, match=r"1 of 384 elements of d_r_rest were never written, first d_r_rest\[1, 0"
+    ):
+        case.compare(right | {"d_r_rest": parts})
+
+
 @pytest.mark.parametrize(
     ("name", "index", "axes"),
     [
         ("d_wx", (2, 3, 1, 1, 7), "batch, step, gate, head, unit"),
-        ("d_rest", (0, 2, 4, 0, 1), "gate, batch, step, head, unit"),
+        ("d_r_rest", (0, 0, 1, 0, 7), "partial sum, gate, head, unit, unit"),
         ("d_initial", (0, 1, 1, 2), "state, batch, head, unit"),
     ],
 )
@@ -187,7 +204,7 @@ def test_a_wrong_backward_source_is_found() -> None:
 
 def test_the_reference_of_a_cell_with_neither_input_nor_bias() -> None:
     made = make_case(BARE, SHAPE, 0, direction="backward")
-    assert list(made.expected) == ["d_rest", "d_initial"]
+    assert list(made.expected) == ["d_r_rest", "d_initial"]
     forward = make_case(BARE, SHAPE, 0)
     assert forward.inputs["wx"] is None
     assert forward.inputs["b"] is None

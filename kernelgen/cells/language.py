@@ -244,7 +244,7 @@ class Cell:
 
     @property
     def rest_gates(self) -> tuple[int, ...]:
-        """Indices of the gates without an input, whose gradients are not Wx's: the gate axis of d_rest."""
+        """Indices of the gates without an input, whose gradients are not Wx's."""
         return tuple(index for index, gate in enumerate(self.gates) if not gate.input)
 
     @property

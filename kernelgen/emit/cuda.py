@@ -93,6 +93,8 @@ def cell_struct(cell: Cell, backward: bool = False) -> str:
         "    // Bit g: gate g has a recurrent product, an input, a bias.",
         f"    static constexpr unsigned recurrent = {_mask(cell.recurrent_gates)}, input = {_mask(cell.input_gates)}, "
         f"bias = {_mask(cell.bias_gates)};",
+        "    // Bit g: gate g's sum is saved for training.",
+        f"    static constexpr unsigned saved = {_mask(derive(cell).saved_gates)};",
         "",
         *(f"    {line}" for line in _step(cell)),
         *(f"    {line}" if line else "" for line in (_backward(cell) if backward else [])),

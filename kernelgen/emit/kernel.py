@@ -38,7 +38,8 @@ def kernel_source(cell: Cell, shape: Shape, arch: str, tiling: Tiling, direction
     arguments = arguments_of(cell, shape, direction)
     entry = BACKWARD_ENTRY if backward else FORWARD_ENTRY
     kinds = {array.name: f"const {_WORD}" for array in arguments.inputs}
-    kinds |= {array.name: _WORD for array in arguments.outputs} | dict.fromkeys(arguments.numbers, "int")
+    kinds |= {array.name: "float*" if array.dtype == "float32" else _WORD for array in arguments.outputs}
+    kinds |= dict.fromkeys(arguments.numbers, "int")
     parameters = ",\n    ".join(f"{kinds[name]} {name}" for name in arguments.order)
     header = tiling.schedule
     template = "".join(word.capitalize() for word in header.split("_"))

@@ -8,7 +8,7 @@ from typing import Any
 
 from constrint import Problem
 from kernelgen.cells.language import Cell
-from kernelgen.cost import StepWork, clocks_per_step
+from kernelgen.cost import StepWork, Weights, clocks_per_step
 from kernelgen.emit.kernel import kernel_source
 from kernelgen.hardware import Profile
 from kernelgen.schedules._limits import add_limits, place, require_instructions
@@ -44,6 +44,7 @@ class BatchTiled(ABC):
     name: str
     direction: Direction
     coefficients: Coefficients
+    weights: Weights
 
     @abstractmethod
     def variables(self, problem: Problem, cell: Cell, shape: Shape) -> Mapping[str, Int]:
@@ -85,7 +86,7 @@ class BatchTiled(ABC):
         registers = predicted_registers(self.counts(cell, shape, values, s), self.coefficients, profile.arch)
         blocks = shape.heads * -(-shape.batch // values["batch_tile"])
         resources, together, waves = place(profile, blocks, 32 * s.warps, registers, s.shared_memory)
-        clocks = clocks_per_step(self.work(cell, shape, values, s), profile, together - 1, values["prefetch"])
+        clocks = clocks_per_step(self.work(cell, shape, values, s), profile, together - 1, self.weights)
         return Tiling(self.name, dict(values), resources, clocks * waves)
 
     def source(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Source:

@@ -21,13 +21,14 @@ FORWARD_ENTRY = "tilesmith_forward"
 
 FORWARD_ARGUMENTS = ("wx", "r", "b", "initial", "states", "others", "last", "gates", "batch", "seq")
 """The arguments of every forward kernel, in order. Sizes: B batch, T seq, H heads, D head dimension; G_in, G_rec,
-G_bias, G gates of the cell with an input, a recurrent product, a bias, at all; S states of the cell.
+G_bias gates of the cell with an input, a recurrent product, a bias; G_saved those whose sum a backward pass reads and
+that is not a bias alone (derive.Backward.saved_gates); S states of the cell.
 
 wx [B, T, G_in, H, D], r [G_rec, H, D, D] with r[g, h, d, p] from previous unit p to unit d, b [G_bias, H, D]:
 inputs. initial [S, B, H, D]: states before the first step, or null for zeros. states [K, B, T, H, D]: output, K = 1
 (h) where the shape saves "hidden", else K = S; or h alone with the other states in others [S - 1, B, T, H, D], which
-else is null. last [S, B, H, D]: output, states after the last step. gates [G, B, T, H, D]: output where the shape saves
-"gates" (each gate's sum before the pointwise step), else null.
+else is null. last [S, B, H, D]: output, states after the last step. gates [G_saved, B, T, H, D]: output where the
+shape saves "gates" (the gates' sums before the pointwise step), else null.
 batch, seq: int32. All arrays are C-contiguous and of the shape's dtype.
 """
 
@@ -45,17 +46,20 @@ BACKWARD_ARGUMENTS = (
     "d_states",
     "d_last",
     "d_wx",
-    "d_rest",
+    "d_r_rest",
+    "d_b_rest",
     "d_initial",
     "batch",
     "seq",
 )
 """The arguments of every backward kernel, in order; d_ marks the gradient of what follows it. r, initial as forward;
 states, others and gates as a forward kernel saved them; wx and b as forward where the shape says recompute, and then
-gates is null, else wx and b are. d_states [K, B, T, H, D], K = 1 (h) where the shape saves "hidden", else S; d_last
-[S, B, H, D] or null for zeros. Outputs: d_wx [B, T, G_in, H, D], d_rest [G - G_in, B, T, H, D] of the gates without an
-input (null where there is none), d_initial [S, B, H, D]. The gradients of R and b are one product and one sum over all
-steps of the gates' gradients.
+gates is null, else wx is, and b too unless a gate that the step reads is nothing but its bias. d_states
+[K, B, T, H, D], K = 1 (h) where the shape saves "hidden", else S; d_last [S, B, H, D] or null for zeros. Outputs: d_wx
+[B, T, G_in, H, D] and d_initial [S, B, H, D]; and, of the gates without an input, the gradients of R and b in float32,
+d_r_rest [P, G_rec_rest, H, D, D] and d_b_rest [P, G_bias_rest, H, D] (null where there is no such gate): P partial
+sums, one for each block along y (Launch.partials). The gradients of R and b for the other gates are one product and
+one sum over all steps of d_wx.
 """
 
 Direction = Literal["forward", "backward"]
@@ -102,6 +106,11 @@ class Launch:
     shared_memory: int
     cluster: int = 1
     cooperative: bool = False
+
+    @property
+    def partials(self) -> int:
+        """P: partial sums that a backward kernel leaves of what is summed over the batch, one a block along y."""
+        return self.grid[1]
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from constrint import Problem, cdiv, minimum
+from kernelgen.arguments import known_states
 from kernelgen.cells.language import Cell
-from kernelgen.cost import StepWork
+from kernelgen.cost import FORWARD_WEIGHTS, StepWork
+from kernelgen.derive import derive
 from kernelgen.emit.cost import cell_cost
 from kernelgen.schedules._batch_tiled import BATCH_TILES, PREFETCH, BatchTiled, Int, chain_additions, read_bytes
 from kernelgen.schedules._limits import CHUNK, vector_width
@@ -76,8 +78,7 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Int]) -> Sizes:
 
 def _planes(cell: Cell, shape: Shape) -> int:
     """How many arrays of [sequence, unit] are written out for every step."""
-    states = len(cell.states)
-    return {"hidden": 1, "states": states, "gates": states + len(cell.gates)}[shape.save]
+    return len(cell.states) + len(derive(cell).saved_gates) if shape.save == "gates" else known_states(cell, shape)
 
 
 class Resident(BatchTiled):
@@ -86,6 +87,7 @@ class Resident(BatchTiled):
     name = "resident"
     direction: Direction = "forward"
     coefficients = FORWARD_COEFFICIENTS
+    weights = FORWARD_WEIGHTS
 
     def variables(self, problem: Problem, cell: Cell, shape: Shape) -> Mapping[str, Int]:
         """Declare the tile variables, in the order of the template's fields."""
@@ -123,7 +125,7 @@ class Resident(BatchTiled):
             states=s.elements * (len(cell.states) - 1),
             inputs=s.octets * s.column_tiles * s.matrices,
             elements=s.elements,
-            saved_gates=s.elements * len(cell.gates) * (shape.save == "gates"),
+            saved_gates=s.elements * (_planes(cell, shape) - known_states(cell, shape)),
             live=minimum(s.elements, 4) * cell_cost(cell).live,
             split=minimum(v["k_split"] - 1, 1),
             padded=minimum(s.unit_warps * v["units_per_warp"] - shape.head_dim, 1),
@@ -154,6 +156,7 @@ class Resident(BatchTiled):
             staged=s.elements * planes,
             transfers=s.copies + 2 * s.writes,
             device_bytes=2 * values,
+            lead=v["prefetch"] - 1,
             exchanges=min(v["k_split"] - 1, 1),
         )
 

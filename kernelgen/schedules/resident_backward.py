@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from constrint import Problem, cdiv, maximum, minimum
 from kernelgen.arguments import known_states
 from kernelgen.cells.language import Cell
-from kernelgen.cost import StepWork
+from kernelgen.cost import BACKWARD_WEIGHTS, StepWork
 from kernelgen.derive import derive
 from kernelgen.emit.cost import backward_cost
 from kernelgen.schedules._batch_tiled import BATCH_TILES, PREFETCH, BatchTiled, Int, chain_additions, read_bytes
@@ -29,10 +29,11 @@ UNITS = 16
 
 @dataclass(frozen=True)
 class Sizes:
-    """The sizes of cuda/resident_backward.cuh. Plain integers down to planes; the others follow the tile variables.
+    """The sizes of cuda/resident_backward.cuh. Plain integers down to stored; the others follow the tile variables.
 
     groups: of R transposed. gates_again: how many gates have a product that is computed again, groups_again: of R for
-    it. planes: of a stage of the ring.
+    it. planes: of a stage of the ring. stored: gates whose gradients go to shared memory. rest_products: gates without
+    an input, of which the kernel sums the products for the gradient of R; rest_tiles: tiles of sums of each.
     """
 
     warps: int
@@ -40,6 +41,9 @@ class Sizes:
     gates_again: int
     groups_again: int
     planes: int
+    stored: int
+    rest_products: int
+    rest_tiles: int
     columns: Int
     column_tiles: Int
     elements: Int
@@ -51,16 +55,16 @@ class Sizes:
 def sizes(cell: Cell, shape: Shape, v: Mapping[str, Int]) -> Sizes:
     """Compute the sizes for tile variables ``v``."""
     code = derive(cell)
-    gates, recurrent = len(cell.gates), len(cell.recurrent_gates)
+    recurrent, inputs = {*cell.recurrent_gates}, {*cell.input_gates}
     rows, warps = v["batch_tile"], -(-shape.head_dim // UNITS)
     padded = warps * UNITS
-    groups, again = _groups(cell, shape), _gates_again(cell, shape)
-    gates_read = {*code.gates} & {*cell.input_gates} if shape.recompute else code.gates
-    states_read = {*code.states, 0} if again else code.states
+    groups, again, rest = _groups(cell, shape), _gates_again(cell, shape), len(recurrent - inputs)
+    gates_read = {*code.gates} & inputs if shape.recompute else code.saved_gates
+    states_read = {*code.states, 0} if again or rest else code.states
     planes = len(gates_read) + len(states_read) + known_states(cell, shape)
     groups_again = _groups_again(cell, shape)
     row = (max(padded, 32 * groups_again) // CHUNK * 2 + 1) * CHUNK
-    buffers = 2 * (4 * groups * rows * CHUNK + (gates - recurrent) * rows * row)
+    buffers = 2 * (4 * groups * rows * CHUNK + len(inputs - recurrent) * rows * row)
     ring = maximum(v["prefetch"] * planes * rows * row, warps * 32 * CHUNK)
     weights = warps * (groups - v["register_groups"]) * 2 * 32 * CHUNK
     if again:
@@ -74,11 +78,14 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Int]) -> Sizes:
         gates_again=again,
         groups_again=groups_again,
         planes=planes,
+        stored=len(recurrent | inputs),
+        rest_products=rest,
+        rest_tiles=-(-shape.head_dim // 8),
         columns=columns,
         column_tiles=column_tiles,
         elements=2 * column_tiles * columns,
         copies=cdiv(planes * vectors, warps * 32),
-        writes=cdiv(gates * vectors, warps * 32),
+        writes=cdiv(max(1, len(inputs)) * vectors, warps * 32),
         shared_memory=buffers + ring + weights,
     )
 
@@ -104,6 +111,7 @@ class ResidentBackward(BatchTiled):
     name = "resident_backward"
     direction: Direction = "backward"
     coefficients = BACKWARD_COEFFICIENTS
+    weights = BACKWARD_WEIGHTS
 
     def variables(self, problem: Problem, cell: Cell, shape: Shape) -> Mapping[str, Int]:
         """Declare the tile variables, in the order of the template's fields."""
@@ -123,7 +131,9 @@ class ResidentBackward(BatchTiled):
         return sizes(cell, shape, v)
 
     def rules(self, problem: Problem, v: Mapping[str, Int], s: Sizes, shape: Shape) -> None:
-        """The domains say it all."""
+        """A constraint of the template."""
+        if s.rest_products:
+            problem.add(v["prefetch"] >= 3, "a stage of the ring is held for the products of gates without an input")
 
     def counts(self, cell: Cell, shape: Shape, v: Mapping[str, Int], s: Sizes) -> BackwardCounts:
         """What lives in a thread's registers, for the register model."""
@@ -135,7 +145,9 @@ class ResidentBackward(BatchTiled):
             more_chains=(v["chains"] - 1) * s.column_tiles * 4,
             hidden=4 * s.column_tiles * (s.groups + s.groups_again),
             sums=4 * s.column_tiles * s.gates_again,
-            bias=2 * len({*derive(cell).gates} & {*cell.bias_gates}) if shape.recompute else 0,
+            bias=2 * len({*derive(cell).gates} - ({*derive(cell).saved_gates} if not shape.recompute else set())),
+            rest=s.rest_products * (4 * s.rest_tiles + 2 * s.column_tiles)
+            + 2 * len({*cell.rest_gates} & {*cell.bias_gates}),
             states=s.elements * len(cell.states),
             inputs=2 * s.column_tiles * cdiv(s.planes, 3 - s.columns),
             ready=s.elements * (backward_cost(cell).ready + known_states(cell, shape)),
@@ -152,20 +164,23 @@ class ResidentBackward(BatchTiled):
         loaded = s.groups - v["register_groups"] + (s.groups_again - v.get("gate_groups", 0)) * s.gates_again
         rows, chains = v["batch_tile"], v["chains"]
         reading = read_bytes(rows, s.groups, chains) + read_bytes(rows, s.groups_again, 1) + loaded * 1024
-        values = shape.batch * shape.heads * shape.head_dim * (s.planes + len(cell.gates))
+        reading += min(s.rest_products, 1) * s.rest_tiles * s.column_tiles * 128
+        rest = s.rest_products * s.rest_tiles * s.column_tiles / 2
+        values = shape.batch * shape.heads * shape.head_dim * (s.planes + len(cell.input_gates))
         return StepWork(
             warps=s.warps,
             owners=s.warps,
-            matrix=s.column_tiles * 2 * (s.groups + s.groups_again * s.gates_again),
+            matrix=s.column_tiles * 2 * (s.groups + s.groups_again * s.gates_again) + rest,
             matrix_chain=max(1.0, 2 * s.groups / v["chains"]),
             shared_bytes=s.warps * reading,
             special=s.elements * cost.special,
             arithmetic=s.elements * (cost.arithmetic + 2 * s.planes) + chain_additions(rows, 1, chains),
             chain_special=cost.chain_special,
             chain_arithmetic=cost.chain_arithmetic + 1 + v["chains"] // 2,
-            staged=s.elements * len(cell.gates),
+            staged=s.elements * s.stored,
             transfers=s.copies + 2 * s.writes,
             device_bytes=2 * values,
+            lead=v["prefetch"] - 1 - min(s.rest_products, 1),
         )
 
 

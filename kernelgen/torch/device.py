@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,6 @@ from torch import Tensor
 from kernelgen import gpu
 from kernelgen.errors import InfeasibleError
 from kernelgen.launcher import stream_of
-from kernelgen.schedules.base import Launch
 from kernelgen.shape import Shape
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ class Loaded:
     arguments: tuple[str, ...]
     config: Any
     device: int
-    parts: int = 1
+    partials: int = 1
 
     def run(self, arguments: Mapping[str, Tensor | np.int32 | None]) -> None:
         """Queue the kernel on PyTorch's current stream. Raises LaunchError."""
@@ -86,14 +85,14 @@ class DeviceEngine:
         from kernelgen.torch.choice import compiled
 
         profile = gpu.device(device).profile()
-        launch: Callable[[Shape], Launch]
         if kind == "parameters":
             parameters = ParameterGradients(cell, shape, profile)
-            source, launch, parts = parameters.source(), parameters.launch, parameters.tiling.parts
+            source, start, partials = parameters.source(), parameters.launch(shape), parameters.results
             binary = compile_source(source)
         else:
             choice, binary = compiled(cell, shape, profile, kind)
-            source, launch, parts = choice.source, choice.launch, 1
-        kernel = DeviceKernel(binary.cubin, binary.entry, binary.arch, launch(shape))
+            source, start = choice.source, choice.launch(shape)
+            partials = start.partials
+        kernel = DeviceKernel(binary.cubin, binary.entry, binary.arch, start)
         kernel.prepare(device)
-        return Loaded(kernel, source.arguments, launch_config(launch(shape)), device, parts)
+        return Loaded(kernel, source.arguments, launch_config(start), device, partials)

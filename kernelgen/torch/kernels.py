@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from kernelgen.cells.language import Cell
+from kernelgen.derive import derive
 from kernelgen.errors import InfeasibleError
 from kernelgen.schedules.base import Direction
 from kernelgen.shape import DTYPES, Shape
@@ -27,8 +28,9 @@ class Kernel(Protocol):
     """A kernel, ready to run."""
 
     @property
-    def parts(self) -> int:
-        """How many partial results the kernel of the gradients of R and b leaves; 1 of any other."""
+    def partials(self) -> int:
+        """How many partial results, to be added, it leaves: a backward kernel of the gates without an input, the
+        kernel of the gradients of R and b of all its outputs."""
         ...
 
     def run(self, arguments: Mapping[str, Tensor | np.int32 | None]) -> None:
@@ -73,7 +75,7 @@ class Forward:
         self._states = (known, *steps)
         self._last = (count, batch, heads, dim)
         self._others = (count - known, *steps) if apart else None
-        self._gates = (len(cell.gates), *steps) if keep == "gates" else None
+        self._gates = (len(derive(cell).saved_gates), *steps) if keep == "gates" else None
         self._batch, self._seq = np.int32(batch), np.int32(seq)
 
     def run(
@@ -82,7 +84,7 @@ class Forward:
         """Run it; wx, r, b, initial as of reference.forward.
 
         Returns states [known, B, T, H, D], last [S, B, H, D], others [S - known, B, T, H, D] and gates
-        [G, B, T, H, D], the last two None where there is none to keep.
+        [G_saved, B, T, H, D], the last two None where there is none to keep.
         """
         states = wx.new_empty(self._states)
         last = wx.new_empty(self._last)
@@ -126,36 +128,39 @@ class Backward:
             self._kernel = engine.kernel(cell, replace(shape, recompute=False), "backward", _index(device))
             self._gates_first = True
         self._d_wx = (batch, seq, len(cell.input_gates), heads, dim)
-        self._d_rest = (len(cell.rest_gates), *steps) if cell.rest_gates else None
         self._d_initial = (len(cell.states), batch, heads, dim)
+        partials, rest = self._kernel.partials, {*cell.rest_gates}
+        self._partials = np.int32(partials)
+        self._d_r_rest = (partials, len(rest & {*cell.recurrent_gates}), heads, dim, dim)
+        self._d_b_rest = (partials, len(rest & {*cell.bias_gates}), heads, dim)
         self._batch, self._seq = np.int32(batch), np.int32(seq)
 
         self._parameters = engine.kernel(cell, Shape(*steps, _name(dtype)), "parameters", _index(device))
-        self._parts = np.int32(self._parameters.parts)
-        parts = (self._parameters.parts,) if self._parts > 1 else ()
-        self._d_r = (*parts, len(cell.recurrent_gates), heads, dim, dim)
-        self._d_b = (*parts, len(cell.bias_gates), heads, dim)
+        self._apart = self._parameters.partials > 1
+        results = (self._parameters.partials,) if self._apart else ()
+        self._d_r = (*results, len(cell.recurrent_gates), heads, dim, dim)
+        self._d_b = (*results, len(cell.bias_gates), heads, dim)
 
     def run(
         self,
         r: Tensor,
+        b: Tensor,
         initial: Tensor | None,
         states: Tensor,
         others: Tensor | None,
         gates: Tensor | None,
         wx: Tensor | None,
-        b: Tensor | None,
         d_states: Tensor | None,
         d_last: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Run both; see passes.backward."""
         if self._gates_first:
             assert wx is not None
-            assert b is not None
             with torch.autocast(states.device.type, enabled=False):
-                gates, wx, b = gate_sums(self._cell, wx, r, b, initial, states[0]), None, None
+                gates, wx = gate_sums(self._cell, wx, r, b, initial, states[0]), None
         d_wx = states.new_empty(self._d_wx)
-        d_rest = None if self._d_rest is None else states.new_empty(self._d_rest)
+        d_r_rest = states.new_empty(self._d_r_rest, dtype=torch.float32)
+        d_b_rest = states.new_empty(self._d_b_rest, dtype=torch.float32)
         d_initial = states.new_empty(self._d_initial)
         self._kernel.run(
             {
@@ -169,35 +174,38 @@ class Backward:
                 "d_states": torch.zeros_like(states) if d_states is None else _ready(d_states),
                 "d_last": _ready(d_last),
                 "d_wx": d_wx,
-                "d_rest": d_rest,
+                "d_r_rest": d_r_rest,
+                "d_b_rest": d_b_rest,
                 "d_initial": d_initial,
                 "batch": self._batch,
                 "seq": self._seq,
             }
         )
-        return d_wx, *self._parameter_gradients(states, d_wx, d_rest, initial), d_initial
+        d_r, d_b = self._parameter_gradients(states, d_wx, d_r_rest, d_b_rest, initial)
+        return d_wx, d_r, d_b, d_initial
 
     def _parameter_gradients(
-        self, states: Tensor, d_wx: Tensor, d_rest: Tensor | None, initial: Tensor | None
+        self, states: Tensor, d_wx: Tensor, d_r_rest: Tensor, d_b_rest: Tensor, initial: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """The gradients of R and b: as of parameters.parameter_gradients."""
-        dtype = states.dtype if self._parts == 1 else torch.float32
+        """The gradients of R and b, from what the backward kernel wrote."""
+        dtype = torch.float32 if self._apart else states.dtype
         d_r = states.new_empty(self._d_r, dtype=dtype)
         d_b = states.new_empty(self._d_b, dtype=dtype)
         self._parameters.run(
             {
                 "d_wx": d_wx,
-                "d_rest": d_rest,
+                "d_r_rest": d_r_rest,
+                "d_b_rest": d_b_rest,
                 "hidden": _ready(states[0]),
                 "initial": None if initial is None else _ready(initial[0]),
                 "d_r": d_r,
                 "d_b": d_b,
                 "batch": self._batch,
                 "seq": self._seq,
-                "parts": self._parts,
+                "partials": self._partials,
             }
         )
-        return (d_r, d_b) if self._parts == 1 else (d_r.sum(0).to(states.dtype), d_b.sum(0).to(states.dtype))
+        return (d_r.sum(0).to(states.dtype), d_b.sum(0).to(states.dtype)) if self._apart else (d_r, d_b)
 
 
 def forward(engine: Engine | None, cell: Cell, wx: Form, *, known: int, keep: str) -> Forward | None:

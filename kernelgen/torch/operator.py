@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from kernelgen.cells.language import Cell
+from kernelgen.derive import derive
 from kernelgen.errors import ConfigError, TilesmithError, near_names
 from kernelgen.torch import passes, reference
 from kernelgen.torch.registry import cell_of, differentiated, register
@@ -103,7 +104,7 @@ def _fake_forward(
     definition = differentiated(cell, *gradient)
     reference.check_tensors(definition, wx, r, b, initial)
     batch, seq, _, heads, dim = wx.shape
-    states, gates = len(definition.states), len(definition.gates)
+    states, gates = len(definition.states), len(derive(definition).saved_gates)
     known = 1 if hidden else states
     return (
         wx.new_empty((known, batch, seq, heads, dim)),
@@ -114,13 +115,13 @@ def _fake_forward(
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:
-    """What a forward pass leaves for the backward one: R, the states, and the gates or what they come from."""
+    """What a forward pass leaves for the backward one: R, b, the states, and the gates or what they come from."""
     wx, r, b, initial, cell, _, keep, *gradient = inputs
     states, _, others, gates = output
     ctx.options = (cell, *gradient)
     ctx.set_materialize_grads(False)
-    again = (None, wx, b) if keep == "states" else (gates, None, None)
-    ctx.save_for_backward(r, initial, states, others, *again)
+    again = (None, wx) if keep == "states" else (gates, None)
+    ctx.save_for_backward(r, b, initial, states, others, *again)
 
 
 def _set_up(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
@@ -136,7 +137,7 @@ def _gradients(ctx: Any, d_states: Tensor | None, d_last: Tensor | None) -> tupl
     # With gradients enabled somebody wants a second derivative, which the operator refuses.
     run: Any = passes.backward if _plain(*saved) and not torch.is_grad_enabled() else _backward
     d_wx, d_r, d_b, d_initial = run(*saved, d_states, d_last, *ctx.options)
-    return d_wx, d_r, d_b, None if saved[1] is None else d_initial, None, None, None, None, None
+    return d_wx, d_r, d_b, None if saved[2] is None else d_initial, None, None, None, None, None
 
 
 def _differentiate(
@@ -148,14 +149,16 @@ def _differentiate(
     return _gradients(ctx, d_states, d_last)
 
 
-def _fake_backward(r: Tensor, _: Tensor | None, states: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _fake_backward(
+    r: Tensor, b: Tensor, _: Tensor | None, states: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The backward operator's shapes alone; arguments as passes.backward's."""
     definition = cell_of(rest[-3])
     _, batch, seq, heads, dim = states.shape
     return (
         states.new_empty((batch, seq, len(definition.input_gates), heads, dim)),
         torch.empty_like(r, memory_format=torch.contiguous_format),
-        states.new_empty((len(definition.bias_gates), heads, dim)),
+        torch.empty_like(b, memory_format=torch.contiguous_format),
         states.new_empty((len(definition.states), batch, heads, dim)),
     )
 
@@ -206,7 +209,7 @@ _backward = torch.library.custom_op(
     "tilesmith::rnn_backward",
     passes.backward,
     mutates_args=(),
-    schema="(Tensor r, Tensor? initial, Tensor states, Tensor? others, Tensor? gates, Tensor? wx, Tensor? b, "
+    schema="(Tensor r, Tensor b, Tensor? initial, Tensor states, Tensor? others, Tensor? gates, Tensor? wx, "
     "Tensor? d_states, Tensor? d_last, "
     f"{_OPTIONS.format('')}) -> (Tensor, Tensor, Tensor, Tensor)",
 )

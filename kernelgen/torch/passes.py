@@ -25,7 +25,7 @@ def forward(
     wx: Tensor, r: Tensor, b: Tensor, initial: Tensor | None, *options: Any
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """The states [K, B, T, H, D], last [S, B, H, D], the other states [S - K, B, T, H, D] and the gates
-    [G, B, T, H, D], the last two None if not kept.
+    [G_saved, B, T, H, D], the last two None if not kept.
 
     wx, r, b, initial as of reference.forward. options: cell (a key), hidden (K is 1, not S), keep ("nothing", "states"
     or "gates"), recurrent_cut and recurrent_clip. Raises ShapeError for tensors that do not belong together, CellError.
@@ -37,24 +37,24 @@ def forward(
 
 def backward(
     r: Tensor,
+    b: Tensor,
     initial: Tensor | None,
     states: Tensor,
     others: Tensor | None,
     gates: Tensor | None,
     wx: Tensor | None,
-    b: Tensor | None,
     d_states: Tensor | None,
     d_last: Tensor | None,
     *options: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The gradients of wx, r, b and the initial states.
 
-    r and initial as of ``forward``; states and others (None or empty where there are none) as it returned them; the
-    gates, or wx and b to compute them. d_states and d_last: the gradients of states and last, None for zeros. options:
-    cell, recurrent_cut and recurrent_clip.
+    r, b and initial as of ``forward``; states and others (None or empty where there are none) as it returned them; the
+    gates, or wx to compute them. d_states and d_last: the gradients of states and last, None for zeros. options: cell,
+    recurrent_cut and recurrent_clip.
     """
     run = _backward(kernels.ENGINES.get(states.device.type), form_of(states), gates is None, *options)
-    return run(r, initial, states, others, gates, wx, b, d_states, d_last)
+    return run(r, b, initial, states, others, gates, wx, d_states, d_last)
 
 
 @lru_cache(maxsize=FORMS)
@@ -101,12 +101,12 @@ def _forward_by_reference(
 def _backward_by_reference(
     cell: Cell,
     r: Tensor,
+    b: Tensor,
     initial: Tensor | None,
     states: Tensor,
     others: Tensor | None,
     gates: Tensor | None,
     wx: Tensor | None,
-    b: Tensor | None,
     d_states: Tensor | None,
     d_last: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -118,9 +118,8 @@ def _backward_by_reference(
     with torch.autocast(states.device.type, enabled=False):
         if gates is None:
             assert wx is not None
-            assert b is not None
             gates = gate_sums(cell, wx, r, b, initial, hidden)
-        d_gates, d_initial = reference.backward(cell, r, initial, states, gates, d_states, d_last)
+        d_gates, d_initial = reference.backward(cell, r, b, initial, states, gates, d_states, d_last)
         d_wx = d_gates[list(cell.input_gates)].permute(1, 2, 0, 3, 4).contiguous()
         d_rest = d_gates[list(cell.rest_gates)] if cell.rest_gates else None
         d_r, d_b = parameter_gradients(cell, d_wx, d_rest, initial, hidden)

@@ -1,4 +1,4 @@
-"""The gates' sums, computed again from h by one large product: what runs where no kernel computes them in its steps."""
+"""Gates' sums, computed again from h by one large product: what runs where no kernel computes them in its steps."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from kernelgen.cells.language import Cell
+from kernelgen.derive import derive
 
 
 def gate_sums(cell: Cell, wx: Tensor, r: Tensor, b: Tensor, initial: Tensor | None, hidden: Tensor) -> Tensor:
-    """Every gate's sum [G, B, T, H, D].
+    """The sums [G_saved, B, T, H, D] of the gates that a backward pass reads (derive.Backward.saved_gates).
 
     wx [B, T, G_in, H, D], r [G_rec, H, D, D], b [G_bias, H, D], initial [S, B, H, D] or None for zeros, hidden
     [B, T, H, D]: h after every step. The products add to Wx + b, which is rounded to the tensors' dtype once more than
@@ -19,10 +20,14 @@ def gate_sums(cell: Cell, wx: Tensor, r: Tensor, b: Tensor, initial: Tensor | No
     start = torch.zeros_like(hidden[:, :1]) if initial is None else initial[0].unsqueeze(1)
     before = torch.cat([start, hidden[:, :-1]], dim=1)
     rows = before.permute(2, 0, 1, 3).reshape(heads, batch * seq, dim)
-    sums = wx.new_zeros((len(cell.gates), batch, seq, heads, dim))
+    saved = derive(cell).saved_gates
+    sums = wx.new_zeros((len(saved), batch, seq, heads, dim))
+    of_gate = dict(zip(saved, sums, strict=True))
     for gates, parts in ((cell.input_gates, wx.movedim(2, 0)), (cell.bias_gates, b[:, None, None])):
         for index, part in zip(gates, parts, strict=True):
-            sums[index] += part
+            if index in of_gate:
+                of_gate[index] += part
     for index, weights in zip(cell.recurrent_gates, r, strict=True):
-        sums[index].view(batch * seq, heads, dim).transpose(0, 1).baddbmm_(rows, weights.transpose(1, 2))
+        if index in of_gate:
+            of_gate[index].view(batch * seq, heads, dim).transpose(0, 1).baddbmm_(rows, weights.transpose(1, 2))
     return sums

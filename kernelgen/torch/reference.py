@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from kernelgen.cells.language import Cell
+from kernelgen.derive import derive
 from kernelgen.errors import ShapeError
 from kernelgen.torch.step import torch_backward, torch_step
 
@@ -66,8 +67,8 @@ def forward(
 
     wx [B, T, G_in, H, D], r [G_rec, H, D, D] with r[g, h, d, p] from previous unit p to unit d, b [G_bias, H, D],
     initial [S, B, H, D] or None for zeros; of one dtype of ``DTYPES``, on one device. Returns states [S, B, T, H, D],
-    last [S, B, H, D] and, where they are to be kept, gates [G, B, T, H, D] (each gate's sum), else None, all of wx's
-    dtype.
+    last [S, B, H, D] and, where they are to be kept, the gates' sums [G_saved, B, T, H, D] that a backward pass needs
+    (derive.Backward.saved_gates), else None, all of wx's dtype.
 
     Raises ShapeError for tensors that do not belong together.
     """
@@ -81,6 +82,7 @@ def forward(
     state = _start(cell, initial, batch, heads, dim, wx, work)
     states: list[Tensor] = []
     gates: list[Tensor] = []
+    saved = derive(cell).saved_gates
     with torch.autocast(wx.device.type, enabled=False):
         for t in range(seq):
             inputs = wx[:, t].to(work).permute(1, 2, 0, 3).unbind()
@@ -95,7 +97,8 @@ def forward(
             state[0] = state[0].to(dtype).to(work)
             states.append(torch.stack([value.to(dtype) for value in state]))
             if keep_gates:
-                gates.append(torch.stack([value.to(dtype) for value in sums]))
+                kept = [sums[index].to(dtype) for index in saved]
+                gates.append(torch.stack(kept) if kept else wx.new_empty((0, heads, batch, dim)))
     last = states[-1].transpose(1, 2).contiguous()
     return _outer(states), last, _outer(gates) if keep_gates else None
 
@@ -103,6 +106,7 @@ def forward(
 def backward(
     cell: Cell,
     r: Tensor,
+    b: Tensor,
     initial: Tensor | None,
     states: Tensor,
     gates: Tensor,
@@ -112,16 +116,20 @@ def backward(
     """The gradients of every gate's sum, [G, B, T, H, D], and of the initial states, [S, B, H, D], by the derived
     backward step.
 
-    r and initial as for ``forward``; states [S, B, T, H, D] and gates [G, B, T, H, D] as it returned them. d_states
-    [S, B, T, H, D] and d_last [S, B, H, D]: the gradients of states and last, None for zeros.
+    r, b and initial as for ``forward``; states [S, B, T, H, D] and gates [G_saved, B, T, H, D] as it returned them.
+    d_states [S, B, T, H, D] and d_last [S, B, H, D]: the gradients of states and last, None for zeros.
     """
     _, batch, seq, heads, dim = states.shape
     dtype, work = states.dtype, _working(states.dtype)
-    step, clip = torch_backward(cell), cell.gradient.recurrent_clip
+    step, clip, saved = torch_backward(cell), cell.gradient.recurrent_clip, derive(cell).saved_gates
     recurrent = list(cell.recurrent_gates)
     # [H, G_rec D, D]: one batched product sends all gates' gradients of all heads back to h.
     weights = r.to(work).transpose(0, 1).reshape(heads, -1, dim)
     start = _start(cell, initial, batch, heads, dim, states, work)
+    # What of the sums is not kept is a bias, or is not read.
+    zero = states.new_zeros((heads, 1, dim), dtype=work)
+    biases = dict(zip(cell.bias_gates, b.to(work).unsqueeze(2).unbind(), strict=True))
+    sums = [biases.get(index, zero).expand(heads, batch, dim) for index in range(len(cell.gates))]
     carried = [torch.zeros_like(start[0])] * len(cell.states)
     made: list[Tensor] = []
     with torch.autocast(states.device.type, enabled=False):
@@ -133,7 +141,9 @@ def backward(
             if d_states is not None:
                 carried = [a + b for a, b in zip(carried, _inner(d_states[:, :, t], work), strict=True)]
             previous = list(_inner(states[:, :, t - 1], work)) if t else start
-            d_gates, carried = step(_inner(gates[:, :, t], work), previous, carried)
+            for index, value in zip(saved, _inner(gates[:, :, t], work), strict=True):
+                sums[index] = value
+            d_gates, carried = step(sums, previous, carried)
             d_gates = [value.to(dtype) for value in d_gates]
             if not cell.gradient.recurrent_cut:
                 sent = torch.cat([d_gates[index] for index in recurrent], dim=2).to(work)

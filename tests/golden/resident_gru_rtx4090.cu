@@ -10,6 +10,8 @@ struct Cell {
     static constexpr int gates = 4, states = 1;
     // Bit g: gate g has a recurrent product, an input, a bias.
     static constexpr unsigned recurrent = 0xbu, input = 0x7u, bias = 0xfu;
+    // Bit g: gate g's sum is saved for training.
+    static constexpr unsigned saved = 0xfu;
 
     /// h' = h · σ(z) + (1 - σ(z)) · tanh(n + g · σ(r))
     TILESMITH_DEVICE static void step(const float (&gate)[4], const float (&state)[1], float (&next)[1]) {

@@ -10,6 +10,8 @@ struct Cell {
     static constexpr int gates = 4, states = 2;
     // Bit g: gate g has a recurrent product, an input, a bias.
     static constexpr unsigned recurrent = 0xfu, input = 0xfu, bias = 0xfu;
+    // Bit g: gate g's sum is saved for training.
+    static constexpr unsigned saved = 0xfu;
 
     /// c' = c · σ(f) + σ(i) · tanh(g)
     /// h' = σ(o) · tanh(c')

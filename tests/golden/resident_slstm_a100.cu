@@ -10,6 +10,8 @@ struct Cell {
     static constexpr int gates = 4, states = 4;
     // Bit g: gate g has a recurrent product, an input, a bias.
     static constexpr unsigned recurrent = 0xfu, input = 0xfu, bias = 0xfu;
+    // Bit g: gate g's sum is saved for training.
+    static constexpr unsigned saved = 0xfu;
 
     /// a = -1e+30 if n = 0 else m + log σ(f)
     /// gap = i - a

@@ -1,0 +1,143 @@
+// The gradients of R and b for the gates without an input, summed while a backward kernel runs. Those of the others follow
+// afterwards from d_wx, which is an output anyway (parameter_gradients.cuh); an array of these for every step would be as
+// large as a state, for nothing but that sum.
+//
+// A product of gradients and previous h, both as they lie: a lane's gradients are its part of the matrix whose rows are
+// units and whose columns are sequences, h lies in the ring of inputs. It waits for nothing and nothing waits for it.
+#pragma once
+
+#include "lane_elements.cuh"
+#include "recurrence.cuh"
+
+namespace tilesmith {
+
+/// A warp's part, of 16 units. Sums are float and one block's: of its sequences and all steps.
+template <class Cell, class Type, FixedShape shape, int rows, int row_bytes>
+struct RestGradients {
+    static constexpr int D = shape.head_dim;
+    static constexpr int units = 16;
+    static constexpr unsigned products = Cell::recurrent & ~Cell::input;
+    static constexpr unsigned biases = Cell::bias & ~Cell::input;
+    static constexpr unsigned members = products | biases;
+
+    using Elements = LaneElements<shape, units, rows>;
+    static constexpr int octets = Elements::octets;
+    static constexpr int column_tiles = Elements::column_tiles;
+    static constexpr int columns = Elements::columns;
+    static constexpr int sequence_tiles = column_tiles;                    // of 8 k each, two to an instruction
+    static constexpr int unit_tiles = ceil_div(D, 8);                      // of previous units
+
+    float product[maximum(1, count_bits(products))][products != 0 ? unit_tiles : 1][4];
+    float sum[maximum(1, count_bits(biases))][octets];
+    unsigned words[maximum(1, count_bits(products))][sequence_tiles][octets];  // gradients of the step that is done
+
+    TILESMITH_DEVICE void clear() {
+#pragma unroll
+        for (int q = 0; q < count_bits(products); ++q)
+#pragma unroll
+            for (int tile = 0; tile < unit_tiles; ++tile)
+#pragma unroll
+                for (int i = 0; i < 4; ++i) product[q][tile][i] = 0.0f;
+#pragma unroll
+        for (int q = 0; q < count_bits(biases); ++q)
+#pragma unroll
+            for (int octet = 0; octet < octets; ++octet) sum[q][octet] = 0.0f;
+    }
+
+    /// Take a step's gradients: value(gate, octet, column_tile, column), which must be zero for padding.
+    template <class Value>
+    TILESMITH_DEVICE void take(const Elements& own, Value value) {
+        const auto real = [&](int gate, int octet, int column_tile, int column) {
+            return own.first_row + own.row(column_tile, column) < own.batch ? value(gate, octet, column_tile, column) : 0.0f;
+        };
+#pragma unroll
+        for (int gate = 0; gate < Cell::gates; ++gate) {
+            if (!has(members, gate)) continue;
+#pragma unroll
+            for (int octet = 0; octet < octets; ++octet)
+#pragma unroll
+                for (int tile = 0; tile < column_tiles; ++tile) {
+                    const float first = real(gate, octet, tile, 0);
+                    const float second = columns == 2 ? real(gate, octet, tile, columns - 1) : 0.0f;
+                    if (has(biases, gate)) sum[has(biases, gate) ? rank_among(biases, gate) : 0][octet] += first + second;
+                    if (has(products, gate))
+                        words[has(products, gate) ? rank_among(products, gate) : 0][tile][octet] = pack<Type>(first, second);
+                }
+        }
+    }
+
+    /// Multiply what was taken with the previous h of that step, whose sequences are rows from `hidden` on. With 4
+    /// sequences every second k counts: the others' gradients are zero, and their rows those of their neighbours.
+    TILESMITH_DEVICE void multiply(SharedAddress hidden, int lane) {
+        if constexpr (products != 0) {
+#pragma unroll
+            for (int tile = 0; tile < sequence_tiles; tile += 2) {
+                if (tile + 1 < sequence_tiles)  // at compile time, as everything here
+                    multiply_tiles<2>(hidden, tile, lane);
+                else
+                    multiply_tiles<1>(hidden, tile, lane);
+            }
+        }
+    }
+
+    /// The part of one or two tiles of sequences, from `first` on.
+    template <int halves>
+    TILESMITH_DEVICE void multiply_tiles(SharedAddress hidden, int first, int lane) {
+        const int row = Elements::sparse ? lane % 8 / 2 : 8 * (first + (halves == 2 ? lane / 8 % 2 : 0)) + lane % 8;
+        const SharedAddress at = hidden + row * row_bytes;
+        constexpr int at_once = 4 / halves;  // unit tiles of a load
+#pragma unroll
+        for (int begin = 0; begin < unit_tiles; begin += at_once) {
+            const int tile = minimum(begin + lane / (8 * halves), unit_tiles - 1);
+            unsigned h[4];
+            ldmatrix_x4_trans(h, at + tile * chunk_bytes);
+#pragma unroll
+            for (int i = 0; i < at_once; ++i) {
+                if (begin + i >= unit_tiles) continue;
+#pragma unroll
+                for (int q = 0; q < count_bits(products); ++q) {
+                    float(&d)[4] = product[q][begin + i < unit_tiles ? begin + i : 0];
+                    if constexpr (halves == 2) {
+                        const unsigned(&low)[octets] = words[q][first], (&high)[octets] = words[q][first + 1];
+                        const unsigned a[4] = {low[0], low[1], high[0], high[1]};
+                        mma_m16n8k16<Type>(d, a, h[2 * i], h[2 * i + 1], d);
+                    } else {
+                        mma_m16n8k8<Type>(d, words[q][first], h[i], d);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Write the sums of block `part` of the batch. `exchange`: 32 chunks of this warp's shared memory, free by now.
+    TILESMITH_DEVICE void write_out(const BackwardArguments& in, const Elements& own, int part, SharedAddress exchange, int lane) {
+#pragma unroll
+        for (int q = 0; q < count_bits(products); ++q) {
+            const long long plane = (static_cast<long long>(part) * count_bits(products) + q) * shape.heads + own.head;
+#pragma unroll
+            for (int tile = 0; tile < unit_tiles; ++tile)
+#pragma unroll
+                for (int i = 0; i < 4; ++i) {
+                    const int unit = own.unit(i / 2), previous = 8 * tile + 2 * own.j + i % 2;
+                    if (unit < D && previous < D) store_global_float(in.d_r_rest + (plane * D + unit) * D + previous, product[q][tile][i]);
+                }
+        }
+#pragma unroll
+        for (int q = 0; q < count_bits(biases); ++q) {
+            const long long plane = (static_cast<long long>(part) * count_bits(biases) + q) * shape.heads + own.head;
+            sync_warp();
+            store_shared_float4(exchange + lane * chunk_bytes, float4{sum[q][0], sum[q][1], 0.0f, 0.0f});
+            sync_warp();
+            float total[octets] = {};
+            for (int other = 0; other < 4; ++other) {  // the lanes that have the same units
+                const float4 part_sum = load_shared_float4(exchange + (lane / 4 * 4 + other) * chunk_bytes);
+                total[0] += part_sum.x, total[1] += part_sum.y;
+            }
+#pragma unroll
+            for (int octet = 0; octet < octets; ++octet)
+                if (own.j == 0 && own.unit(octet) < D) store_global_float(in.d_b_rest + plane * D + own.unit(octet), total[octet]);
+        }
+    }
+};
+
+}  // namespace tilesmith
