@@ -74,15 +74,17 @@ def main() -> None:
 @click.option("--each", default=4, help="tilings per cell, shape and pass")
 @click.option("--seconds", default=0.02, help="of measuring a tiling")
 @click.option("--cell", "cells", multiple=True, default=CELLS)
+@click.option("--head-dim", "head_dims", type=int, multiple=True, default=tuple(HEADS))
 @click.option("--seed", default=0)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/cost.jsonl"))
-def sample(each: int, seconds: float, cells: tuple[str, ...], seed: int, out: Path) -> None:
+def sample(each: int, seconds: float, cells: tuple[str, ...], head_dims: tuple[int, ...], seed: int, out: Path) -> None:
     """Compile and time the tilings that the model ranks best, and random ones."""
     device, draw = gpu.device(0), random.Random(seed)
     profile = device.profile()
     jobs: list[tuple[str, Direction, Shape, Tiling, Source]] = []
     for name in cells:
-        for head_dim, heads in HEADS.items():
+        for head_dim in head_dims:
+            heads = HEADS.get(head_dim, 768 // head_dim or 1)
             for batch in BATCHES:
                 for direction, save, recompute in PASSES:
                     shape = Shape(batch, SEQ, heads, head_dim, "bfloat16", save, recompute)

@@ -93,7 +93,7 @@ SHAPES = {
         Shape(5, 19, 2, 64, "float16", "hidden", recompute=True),
         Shape(9, 6, 1, 33, "bfloat16", "states", recompute=True),
     ),
-    "training": (Shape(3, 37, 2, 64), Shape(2, 5, 1, 33, "float16")),
+    "training": (Shape(17, 37, 1, 64), Shape(2, 5, 1, 33, "float16")),  # the first: several parts of the steps
 }
 
 

@@ -13,7 +13,8 @@ A step is the forward and backward pass of one recurrence, T = 1024, bfloat16, w
 - of --peers (a JSON file whose "rows" have system, cell, heads, head_dim, batch, dtype, forward_ms and
   forward_backward_ms): how many times as long FlashRNN's fused kernels take for that.
 - memory: the most that a training step allocates beyond Wx, R, b and the gradients of these and of h, over the states
-  and gates that a backward pass needs (FlashRNN's formula), and with recompute over the states alone.
+  and gates after every step (FlashRNN's formula; not the gates that are nothing but a bias), and with recompute over
+  the states alone.
 
 Times are medians of triton.testing.do_bench, which empties the L2 cache before each run. Writes --out (JSON) too.
 """
@@ -44,7 +45,9 @@ ROWS = (
     "lstm:6x128:16",
     "slstm:12x64:16",
     "gru:12x64:16",
+    "gru:6x128:16",
     "elman:12x64:16",
+    "lstm_peephole:12x64:16",
 )
 SEQ = 1024
 FUSED = "FlashRNN cuda_fused"
@@ -122,9 +125,9 @@ def measure(name: str, batch: int, seq: int, heads: int, dim: int) -> dict[str, 
 
     with torch.no_grad():
         forward_ms = do_bench(lambda: rnn(wx, r, b, cell=name, returns="hidden"), rep=150, return_mode="median")
-    plane = batch * seq * heads * dim * 2
+    plane, gates = batch * seq * heads * dim * 2, len({*cell.recurrent_gates, *cell.input_gates})
     row: dict[str, Any] = {"cell": name, "heads": heads, "head_dim": dim, "batch": batch, "forward_ms": forward_ms}
-    row["memory"] = _peak(train, leaves) / (plane * (len(cell.states) + len(cell.gates)))
+    row["memory"] = _peak(train, leaves) / (plane * (len(cell.states) + gates))
     row["recompute_memory"] = _peak(lambda: train(True), leaves) / (plane * len(cell.states))
     row["same_bits"] = _same(train, leaves)
     row["training_ms"] = do_bench(train, rep=150, grad_to_none=leaves, return_mode="median")

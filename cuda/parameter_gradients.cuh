@@ -70,7 +70,9 @@ struct ParameterGradients {
     static constexpr int exchange_bytes = exchanging * tiling.row_warps * warp_sums * 32 * chunk_bytes;
     static constexpr int shared_bytes = maximum(tiling.stages * stage_bytes, exchange_bytes);
 
-    // Each thread copies the same columns of several steps.
+    // Each thread copies the same columns of several steps. Values that are too narrow for asynchronous copies take a
+    // register each on their way.
+    static constexpr int copies_at_once = width == 1 ? 8 : depth;
     static constexpr int gate_pieces = rows / width;
     static constexpr int hidden_pieces = columns / width;
     static_assert(gate_pieces <= threads && hidden_pieces <= threads, "too few threads to copy a step");
@@ -120,7 +122,7 @@ struct ParameterGradients {
         constexpr int gate_steps = threads / gate_pieces, hidden_steps = threads / hidden_pieces;
         const int gate_column = thread % gate_pieces * width;
         if (gate != nullptr && thread < gate_steps * gate_pieces)
-#pragma unroll
+#pragma unroll copies_at_once
             for (int k = 0; k < depth; k += gate_steps) {
                 const int row = k + thread / gate_pieces;
                 if (depth % gate_steps != 0 && row >= depth) break;
@@ -133,7 +135,7 @@ struct ParameterGradients {
         const int hidden_column = thread % hidden_pieces * width;
         const int unit = first_column + hidden_column;
         if (unit < D && thread < hidden_steps * hidden_pieces)
-#pragma unroll
+#pragma unroll copies_at_once
             for (int k = 0; k < depth; k += hidden_steps) {
                 const int row = k + thread / hidden_pieces;
                 if (depth % hidden_steps != 0 && row >= depth) break;

@@ -1,15 +1,14 @@
 """The kernel that makes the gradients of R and b from those of the gates, for all steps at once.
 
 It is the template of cuda/parameter_gradients.cuh. No tiling is searched for: the kernel is bound by what its blocks
-read, so the tile of the product that makes them read least is taken (docs/lab/resident_backward.md). Steps are cut into
-parts: where a GPU has clusters, the blocks of one add theirs; elsewhere the results of the parts are float32, to be
-added afterwards, and MEMORY limits how many there are.
+read, and one shape of tile was best or near it in all of 700 measured cases (docs/lab/resident_backward.md, 12). Steps
+are cut into parts: where a GPU has clusters, the blocks of one add theirs; elsewhere the results of the parts are
+float32, to be added afterwards, and MEMORY limits how many there are.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from functools import lru_cache
 
 from kernelgen.cells.language import Cell
 from kernelgen.derive import derive
@@ -28,17 +27,23 @@ Outputs: d_r [G_rec, H, D, D] and d_b [G_bias, H, D] (null where there is none),
 ``results`` is more than one, float32 with an axis of the results in front, which are to be added. batch, seq, partials:
 int32."""
 
-SUMS = 64
-"""Float32 sums that a thread keeps, at most."""
+WIDEST = 64
+"""Columns of a tile of the product at most: a thread keeps 64 float32 sums then."""
 
-MEMORY = 0.01
+WARPS = 4
+"""Of a block: those that a tile does not need share its steps."""
+
+DEPTH, STAGES = 64, 3
+"""Steps of a stage, and stages: two blocks fit on a multiprocessor, each with two stages on their way."""
+
+BLOCKS = 1.5
+"""Blocks a multiprocessor that cutting the steps into parts aims at."""
+
+SHORTEST = 4
+"""Stages that a part has at least."""
+
+MEMORY = 0.03
 """What the results of parts may take where they are apart, as a share of what a backward pass keeps."""
-
-DEPTHS = (128, 64, 32)
-"""Steps of a stage: fewer barriers with more, and three stages must fit."""
-
-SHARED_MEMORY = 96 * 1024
-"""Bytes of shared memory for the stages: what every GPU since Ampere gives a block."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +82,17 @@ class ParameterGradients:
 
     @property
     def tiling(self) -> Tiling:
-        """The tile with the least to read for the busiest multiprocessor."""
-        shape, cell = self.shape, self.cell
-        steps = shape.batch * shape.seq
-        kept = steps * shape.head_dim * (len(cell.states) + len(derive(cell).saved_gates)) * 2
-        rows = max(1, self._members) * self._padded
-        most = self.profile.portable_cluster
-        return _tiling(rows, self._padded, shape.heads, self.profile.multiprocessors, steps, kept, most)
+        """A tile twice as high as wide, and as many parts of the steps as fill the GPU with its blocks."""
+        rows, columns = self._rows, self._padded
+        width = 16 * -(-columns // (16 * -(-columns // WIDEST)))
+        row_warps = -(-min(2 * width, rows) // 32)
+        blocks = self.shape.heads * -(-rows // (32 * row_warps)) * -(-columns // width)
+        wanted = int(min(BLOCKS * self.profile.multiprocessors / blocks, self._steps / (SHORTEST * DEPTH)))
+        cluster = self.profile.portable_cluster > 1
+        parts = max(1, min(wanted, self.profile.portable_cluster if cluster else self._affordable))
+        if cluster:  # others than powers of two leave multiprocessors idle
+            parts = 1 << (parts.bit_length() - 1)
+        return Tiling(row_warps, 2, width, max(1, WARPS // row_warps), DEPTH, STAGES, parts, cluster)
 
     @property
     def results(self) -> int:
@@ -143,37 +152,23 @@ extern "C" __global__ void __launch_bounds__(Kernel::threads, 1) {ENTRY}(
     def _members(self) -> int:
         return len({*self.cell.recurrent_gates, *self.cell.bias_gates} & {*self.cell.input_gates})
 
+    @property
+    def _rows(self) -> int:
+        """Of the product, per head; where there is nothing to be made, those of one gate all the same."""
+        return max(1, self._members) * self._padded
+
+    @property
+    def _steps(self) -> int:
+        return self.shape.batch * self.shape.seq
+
+    @property
+    def _affordable(self) -> int:
+        """How many results apart MEMORY allows."""
+        kept = self._steps * self.shape.head_dim * (len(self.cell.states) + len(derive(self.cell).saved_gates)) * 2
+        return int(MEMORY * kept / (self._rows * self._padded * 4))
+
     def _blocks(self, chosen: Tiling) -> int:
-        return -(-max(1, self._members) * self._padded // chosen.rows) * -(-self._padded // chosen.columns)
-
-
-@lru_cache(maxsize=256)
-def _tiling(rows: int, columns: int, heads: int, multiprocessors: int, steps: int, kept: int, cluster: int) -> Tiling:
-    """The tile for a product of rows x columns per head and so many steps. kept: bytes of a head's states and gates.
-    cluster: the largest, 1 where there are none."""
-    found: list[tuple[float, int, Tiling]] = []
-    for width in range(16, min(columns, 128) + 1, 16):
-        for warp_tiles in (1, 2):
-            if warp_tiles * width // 8 * 4 > SUMS:
-                continue
-            for row_warps in range(1, 9):
-                height = 16 * row_warps * warp_tiles
-                if height >= rows + 16 * warp_tiles:
-                    break
-                groups = max(g for g in (1, 2, 4) if g == 1 or g * row_warps <= 8)
-                step = _step_bytes(height, width)
-                depth = next((d for d in DEPTHS if 3 * d * step <= SHARED_MEMORY), DEPTHS[-1])
-                stages = min(8, SHARED_MEMORY // (depth * step))
-                if depth < 16 * groups or stages < 3 or 32 * row_warps * groups < max(height, width):
-                    continue
-                blocks = heads * -(-rows // height) * -(-columns // width)
-                apart = int(MEMORY * kept / (rows * columns * 4))
-                most = min(multiprocessors // blocks, cluster if cluster > 1 else apart, steps // (4 * depth))
-                parts = max(1, most)
-                read = -(-blocks * parts // multiprocessors) * (height + width) / parts
-                tiling = Tiling(row_warps, warp_tiles, width, groups, depth, stages, parts, cluster > 1)
-                found.append((read, abs(height - width), tiling))
-    return min(found, key=lambda candidate: candidate[:2])[2]
+        return -(-self._rows // chosen.rows) * -(-self._padded // chosen.columns)
 
 
 def _step_bytes(rows: int, columns: int) -> int:

@@ -13,7 +13,7 @@ from kernelgen.cells.language import Cell, Gate, tanh
 from kernelgen.dtypes import dtype_info, numpy_dtype
 from kernelgen.emulator import emulate
 from kernelgen.hardware import load_profile
-from kernelgen.parameter_gradients import ParameterGradients
+from kernelgen.parameter_gradients import MEMORY, ParameterGradients
 from kernelgen.shape import Shape
 
 BARE = Cell(
@@ -103,7 +103,7 @@ def test_tiles_fill_the_gpu_and_read_little() -> None:
         return math.prod(ParameterGradients(load_cell(cell), shape, profile).launch(shape).grid)
 
     for heads, dim in ((24, 32), (12, 64), (6, 128)):
-        assert 60 <= blocks("lstm", heads, dim) <= 132
+        assert 132 <= blocks("lstm", heads, dim) <= 264
 
 
 @pytest.mark.unit
@@ -123,7 +123,7 @@ def test_results_of_parts_take_little_memory() -> None:
         shape = Shape(batch, 1024, 12, 64)
         parts = ParameterGradients(load_cell("lstm"), shape, profile).results
         kept = 6 * batch * 1024 * 12 * 64 * 2
-        assert parts == 1 or parts * 4 * 12 * 64 * 64 * 4 <= 0.01 * kept
+        assert parts == 1 or parts * 4 * 12 * 64 * 64 * 4 <= MEMORY * kept
         found.append(parts)
     assert found[0] == 1
     assert found[2] > 4

@@ -131,8 +131,9 @@ class Backward:
         self._d_initial = (len(cell.states), batch, heads, dim)
         partials, rest = self._kernel.partials, {*cell.rest_gates}
         self._partials = np.int32(partials)
-        self._d_r_rest = (partials, len(rest & {*cell.recurrent_gates}), heads, dim, dim)
-        self._d_b_rest = (partials, len(rest & {*cell.bias_gates}), heads, dim)
+        products, biases = len(rest & {*cell.recurrent_gates}), len(rest & {*cell.bias_gates})
+        self._d_r_rest = (partials, products, heads, dim, dim) if products else None
+        self._d_b_rest = (partials, biases, heads, dim) if biases else None
         self._batch, self._seq = np.int32(batch), np.int32(seq)
 
         self._parameters = engine.kernel(cell, Shape(*steps, _name(dtype)), "parameters", _index(device))
@@ -159,8 +160,8 @@ class Backward:
             with torch.autocast(states.device.type, enabled=False):
                 gates, wx = gate_sums(self._cell, wx, r, b, initial, states[0]), None
         d_wx = states.new_empty(self._d_wx)
-        d_r_rest = states.new_empty(self._d_r_rest, dtype=torch.float32)
-        d_b_rest = states.new_empty(self._d_b_rest, dtype=torch.float32)
+        d_r_rest = None if self._d_r_rest is None else states.new_empty(self._d_r_rest, dtype=torch.float32)
+        d_b_rest = None if self._d_b_rest is None else states.new_empty(self._d_b_rest, dtype=torch.float32)
         d_initial = states.new_empty(self._d_initial)
         self._kernel.run(
             {
@@ -185,7 +186,7 @@ class Backward:
         return d_wx, d_r, d_b, d_initial
 
     def _parameter_gradients(
-        self, states: Tensor, d_wx: Tensor, d_r_rest: Tensor, d_b_rest: Tensor, initial: Tensor | None
+        self, states: Tensor, d_wx: Tensor, d_r_rest: Tensor | None, d_b_rest: Tensor | None, initial: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """The gradients of R and b, from what the backward kernel wrote."""
         dtype = torch.float32 if self._apart else states.dtype
