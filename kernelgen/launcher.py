@@ -87,7 +87,8 @@ class DeviceKernel:
 
 @lru_cache(maxsize=4096)
 def launch_config(launch: Launch) -> Any:
-    """A Launch as cuda-core's LaunchConfig, whose grid counts clusters where there are any."""
+    """A Launch as cuda-core's LaunchConfig, whose grid counts clusters where there are any; a GPU must be current then,
+    which is asked whether it has them."""
     x, y, z = launch.grid
     options: dict[str, Any] = {"block": launch.block, "shmem_size": launch.shared_memory}
     if launch.cluster > 1:

@@ -95,4 +95,6 @@ class DeviceEngine:
             partials = start.partials
         kernel = DeviceKernel(binary.cubin, binary.entry, binary.arch, start)
         kernel.prepare(device)
-        return Loaded(kernel, source.arguments, launch_config(start), device, partials)
+        with gpu.selected(device):  # a thread of autograd's may have none
+            config = launch_config(start)
+        return Loaded(kernel, source.arguments, config, device, partials)
