@@ -59,38 +59,38 @@ class Weights:
 
 
 FORWARD_WEIGHTS = Weights(
-    fixed=154.9,
-    matrix=0.66,
-    matrix_chain=0.81,
-    reading=0.59,
-    chain=0.34,
+    fixed=151.4,
+    matrix=0.54,
+    matrix_chain=0.71,
+    reading=0.67,
+    chain=0.44,
     special=0.59,
     arithmetic=1.26,
-    staged=0.41,
-    transfer=1.92,
-    exchange=229.0,
-    neighbour=32.7,
-    neighbour_reading=0.58,
-    device=1.77,
-    arrival=0.29,
-    load=4.17,
+    staged=0.37,
+    transfer=1.62,
+    exchange=211.0,
+    neighbour=30.5,
+    neighbour_reading=0.63,
+    device=1.67,
+    arrival=0.35,
+    load=3.33,
 )
 BACKWARD_WEIGHTS = Weights(
-    fixed=143.7,
-    matrix=0.90,
-    matrix_chain=0.08,
-    reading=0.84,
-    chain=0.22,
-    special=0.06,
-    arithmetic=1.31,
+    fixed=158.4,
+    matrix=0.84,
+    matrix_chain=0.60,
+    reading=0.83,
+    chain=0.48,
+    special=0.0,
+    arithmetic=1.26,
     staged=0.0,
-    transfer=2.60,
+    transfer=1.33,
     exchange=0.0,
-    neighbour=79.7,
-    neighbour_reading=1.38,
-    device=1.34,
-    arrival=0.60,
-    load=1.84,
+    neighbour=56.1,
+    neighbour_reading=1.44,
+    device=1.55,
+    arrival=0.44,
+    load=3.07,
 )
 
 
@@ -125,8 +125,7 @@ class StepWork:
 def clocks_per_step(work: StepWork, profile: Profile, neighbours: int, weights: Weights) -> float:
     """Clocks of one step on the busiest multiprocessor. neighbours: blocks that run there beside this one."""
     w = weights
-    quarter = max(1.0, work.warps / QUARTERS)
-    owners = max(1.0, work.owners / QUARTERS)
+    quarter, owners = -(-work.warps // QUARTERS), -(-work.owners // QUARTERS)  # warps of the busiest quarter
     issue = quarter * work.matrix * profile.latency("mma_interval")
     reading = work.shared_bytes / SHARED_BYTES_PER_CLOCK
     chain = work.chain_special * profile.latency("special_function") + work.chain_arithmetic * ARITHMETIC_LATENCY

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from kernelgen.cells import load_cell
 from kernelgen.cells.language import Cell, Gate, tanh
 from kernelgen.dtypes import dtype_info, numpy_dtype
 from kernelgen.emulator import emulate
+from kernelgen.errors import EmulationError
 from kernelgen.hardware import load_profile
 from kernelgen.parameter_gradients import MEMORY, ParameterGradients
+from kernelgen.paths import cuda_headers
 from kernelgen.shape import Shape
 
 BARE = Cell(
@@ -92,6 +95,46 @@ def test_it_is_the_product_and_the_sum(
             total = got.astype(np.float64).sum(0) if apart else got.astype(np.float64)
             error = np.linalg.norm(total - wanted) / np.linalg.norm(wanted)
             assert error <= dtype_info(shape.dtype).unit_roundoff / (100 if apart else 1)
+
+
+FAULTS = {
+    "blocks that leave while their memory is read": (
+        "        sync_cluster();  // nobody leaves while its memory is read\n",
+        "",
+        "end of the kernel",
+    ),
+    "sums read before they are there": (
+        "        sync_cluster();\n        for (int at",
+        "        for (int at",
+        "sync_cluster",
+    ),
+    "sums left where others still read": (
+        "        sync_block();  // the stages and the other warps' sums are read\n",
+        "",
+        "race",
+    ),
+}
+
+
+@pytest.mark.emulated
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_planted_where_blocks_add_their_parts_are_caught(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, after, words = FAULTS[fault]
+    cell, shape, kind = load_cell("elman"), Shape(2, 70, 1, 32), numpy_dtype("bfloat16")
+    kernel = ParameterGradients(cell, shape, load_profile("h200"))
+    monkeypatch.setattr(ParameterGradients, "tiling", replace(kernel.tiling, step_groups=1, parts=2, cluster=True))
+    header = (cuda_headers() / "parameter_gradients.cuh").read_text().replace("#pragma once", "")
+    assert header.count(before) == 1, f"the kernel has changed; plant the fault anew: {before!r}"
+    source, arrays = kernel.source(), {"d_wx": (2, 70, 1, 1, 32), "hidden": (2, 70, 1, 32)}
+    source = replace(
+        source, text=source.text.replace('#include "parameter_gradients.cuh"', header.replace(before, after))
+    )
+    arguments: dict[str, Any] = dict.fromkeys(source.arguments) | {"batch": 2, "seq": 70, "partials": 1}
+    arguments |= {name: np.ones(size, kind) for name, size in arrays.items()}
+    arguments |= {"d_r": np.zeros((1, 1, 32, 32), kind), "d_b": np.zeros((1, 1, 32), kind)}
+    for seed in range(3):
+        with pytest.raises(EmulationError, match=words):
+            emulate(source, kernel.launch(shape), arguments, outputs=("d_r", "d_b"), seed=seed)
 
 
 @pytest.mark.unit
