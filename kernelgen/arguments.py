@@ -165,7 +165,7 @@ def known_states(cell: Cell, shape: Shape) -> int:
 def _sizes(cell: Cell, shape: Shape) -> dict[str, int]:
     """The size of every axis."""
     code, states = derive(cell), len(cell.states)
-    saved, rest = len(code.saved_gates), {*cell.rest_gates}
+    saved = len(code.saved_gates)
     reads_biases = shape.recompute or {*code.gates} != {*code.saved_gates}
     return {
         "B": shape.batch,
@@ -178,8 +178,8 @@ def _sizes(cell: Cell, shape: Shape) -> dict[str, int]:
         "G_in": len(cell.input_gates),
         "G_rec": len(cell.recurrent_gates),
         "G_bias": len(cell.bias_gates),
-        "G_rec_rest": len(rest & {*cell.recurrent_gates}),
-        "G_bias_rest": len(rest & {*cell.bias_gates}),
+        "G_rec_rest": len(cell.rest_products),
+        "G_bias_rest": len(cell.rest_biases),
         "G_kept": 0 if shape.recompute else saved,
         "G_in_again": len(cell.input_gates) if shape.recompute else 0,
         "G_bias_again": len(cell.bias_gates) if reads_biases else 0,

@@ -222,8 +222,7 @@ def _backward(cell: Cell, shape: Shape, seed: int, optional: bool) -> tuple[dict
     )
     kept = passed.gates[list(derive(cell).saved_gates)]
     saved = {"states": passed.states.astype(dtype), "gates": kept.astype(dtype)}
-    rest = {*cell.rest_gates}
-    d_r_rest = made.d_r[[rank for rank, gate in enumerate(cell.recurrent_gates) if gate in rest]]
-    d_b_rest = made.d_b[[rank for rank, gate in enumerate(cell.bias_gates) if gate in rest]]
+    d_r_rest = made.d_r[[cell.recurrent_gates.index(gate) for gate in cell.rest_products]]
+    d_b_rest = made.d_b[[cell.bias_gates.index(gate) for gate in cell.rest_biases]]
     sums = {"d_r_rest": d_r_rest[None], "d_b_rest": d_b_rest[None]}
     return drawn | given | saved, {"d_wx": made.d_wx, **sums, "d_initial": made.d_initial}

@@ -92,7 +92,16 @@ class ParameterGradients:
         parts = max(1, min(wanted, self.profile.portable_cluster if cluster else self._affordable))
         if cluster:  # others than powers of two leave multiprocessors idle
             parts = 1 << (parts.bit_length() - 1)
-        return Tiling(row_warps, 2, width, max(1, WARPS // row_warps), DEPTH, STAGES, parts, cluster)
+        return Tiling(
+            row_warps=row_warps,
+            warp_tiles=2,  # half the loads of h for a product that one would take
+            columns=width,
+            step_groups=max(1, WARPS // row_warps),
+            depth=DEPTH,
+            stages=STAGES,
+            parts=parts,
+            cluster=cluster,
+        )
 
     @property
     def results(self) -> int:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import re
+from dataclasses import asdict, replace
+from pathlib import Path
+
 import pytest
+from click.testing import CliRunner
 from scripts import load_benchmark
 
 from kernelgen.cells import load_cell
+from kernelgen.cost import FORWARD_WEIGHTS
 from kernelgen.hardware import load_profile
+from kernelgen.parameter_gradients import ParameterGradients
+from kernelgen.plan import plan
+from kernelgen.shape import Shape
 
 pytestmark = pytest.mark.unit
 
@@ -21,3 +31,30 @@ def test_the_sanitizer_gets_kernels_of_every_kind(cell: str, direction: str) -> 
         found[shape] = [tiling.values["batch_tile"] for tiling, _ in sources]
     assert all(tiles or (shape.recompute and shape.head_dim == 33) for shape, tiles in found.items()), found
     assert any(4 in tiles and max(tiles) >= 8 for tiles in found.values())
+
+
+def test_the_sanitizer_sees_blocks_add_their_parts() -> None:
+    sanitizer, profile = load_benchmark("sanitizer"), load_profile("h200")
+    kernels = [ParameterGradients(load_cell("gru"), shape, profile) for shape in sanitizer.SHAPES["training"]]
+    assert max(kernel.launch(kernel.shape).cluster for kernel in kernels) > 1
+
+
+def test_the_cost_model_is_fitted_to_what_was_measured(tmp_path: Path) -> None:
+    """On a GPU that is slower in one phase than the model knows, the fit finds that."""
+    benchmark, profile, cell = load_benchmark("cost_model"), load_profile("h200"), load_cell("lstm")
+    slower = replace(FORWARD_WEIGHTS, fixed=2 * FORWARD_WEIGHTS.fixed)
+    path = tmp_path / "samples.jsonl"
+    with path.open("w") as file:
+        for shape in (Shape(16, 512, 24, 32), Shape(16, 512, 12, 64), Shape(128, 512, 6, 128)):
+            for tiling in plan(cell, shape, profile)[::25]:
+                record = {"gpu": profile.name, "cell": "lstm", "direction": "forward", "shape": asdict(shape)}
+                record |= {"schedule": "resident", "values": dict(tiling.values), "spills": 0}
+                record |= {"registers": tiling.resources.registers}
+                us = benchmark._us(benchmark._work(record), slower)
+                file.write(json.dumps(record | {"ms": us * shape.seq / 1000}) + "\n")
+    result = CliRunner().invoke(benchmark.main, ["fit", str(path), "--schedule", "resident", "--steps", "200"])
+    assert result.exit_code == 0, result.output
+    errors = [float(found) for found in re.findall(r"half within ([\d.]+)%", result.output)]
+    fixed = float(re.findall(r"fixed=([\d.]+)", result.output)[0])
+    assert errors[1] < errors[0] / 2
+    assert fixed > 1.3 * FORWARD_WEIGHTS.fixed

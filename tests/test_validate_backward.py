@@ -67,7 +67,7 @@ def test_the_reference_reads_what_a_kernel_reads(case: Case) -> None:
         carried = np.stack(back)
         for index, gate in enumerate(cell.recurrent_gates):
             carried[0] += np.einsum("bhd,hdp->bhp", d_gates[gate, :, t], r[index])
-    inputs, rest = list(cell.input_gates), cell.rest_gates[0]
+    inputs, rest = list(cell.input_gates), cell.rest_products[0]
     before = np.concatenate([given["initial"][0][:, None], given["states"][0][:, :-1]], axis=1)
     np.testing.assert_allclose(case.expected["d_wx"], np.moveaxis(d_gates[inputs], 0, 2), rtol=1e-3, atol=1e-6)
     d_r = np.einsum("bthd,bthp->hdp", d_gates[rest], before)

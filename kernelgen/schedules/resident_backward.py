@@ -58,7 +58,7 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Int]) -> Sizes:
     recurrent, inputs = {*cell.recurrent_gates}, {*cell.input_gates}
     rows, warps = v["batch_tile"], -(-shape.head_dim // UNITS)
     padded = warps * UNITS
-    groups, again, rest = _groups(cell, shape), _gates_again(cell, shape), len(recurrent - inputs)
+    groups, again, rest = _groups(cell, shape), _gates_again(cell, shape), len(cell.rest_products)
     gates_read = {*code.gates} & inputs if shape.recompute else code.saved_gates
     states_read = {*code.states, 0} if again or rest else code.states
     planes = len(gates_read) + len(states_read) + known_states(cell, shape)
@@ -146,8 +146,7 @@ class ResidentBackward(BatchTiled):
             hidden=4 * s.column_tiles * (s.groups + s.groups_again),
             sums=4 * s.column_tiles * s.gates_again,
             bias=2 * len({*derive(cell).gates} - ({*derive(cell).saved_gates} if not shape.recompute else set())),
-            rest=s.rest_products * (4 * s.rest_tiles + 2 * s.column_tiles)
-            + 2 * len({*cell.rest_gates} & {*cell.bias_gates}),
+            rest=s.rest_products * (4 * s.rest_tiles + 2 * s.column_tiles) + 2 * len(cell.rest_biases),
             states=s.elements * len(cell.states),
             inputs=2 * s.column_tiles * cdiv(s.planes, 3 - s.columns),
             ready=s.elements * (backward_cost(cell).ready + known_states(cell, shape)),

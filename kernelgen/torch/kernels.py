@@ -129,9 +129,8 @@ class Backward:
             self._gates_first = True
         self._d_wx = (batch, seq, len(cell.input_gates), heads, dim)
         self._d_initial = (len(cell.states), batch, heads, dim)
-        partials, rest = self._kernel.partials, {*cell.rest_gates}
+        partials, products, biases = self._kernel.partials, len(cell.rest_products), len(cell.rest_biases)
         self._partials = np.int32(partials)
-        products, biases = len(rest & {*cell.recurrent_gates}), len(rest & {*cell.bias_gates})
         self._d_r_rest = (partials, products, heads, dim, dim) if products else None
         self._d_b_rest = (partials, biases, heads, dim) if biases else None
         self._batch, self._seq = np.int32(batch), np.int32(seq)

@@ -121,6 +121,5 @@ def _backward_by_reference(
             gates = gate_sums(cell, wx, r, b, initial, hidden)
         d_gates, d_initial = reference.backward(cell, r, b, initial, states, gates, d_states, d_last)
         d_wx = d_gates[list(cell.input_gates)].permute(1, 2, 0, 3, 4).contiguous()
-        d_rest = d_gates[list(cell.rest_gates)] if cell.rest_gates else None
-        d_r, d_b = parameter_gradients(cell, d_wx, d_rest, initial, hidden)
+        d_r, d_b = parameter_gradients(cell, d_gates, initial, hidden)
     return d_wx, d_r, d_b, d_initial
