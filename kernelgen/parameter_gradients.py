@@ -8,7 +8,7 @@ float32, to be added afterwards, and MEMORY limits how many there are.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from kernelgen.cells.language import Cell
 from kernelgen.derive import derive
@@ -37,7 +37,10 @@ DEPTH, STAGES = 64, 3
 """Steps of a stage, and stages: two blocks fit on a multiprocessor, each with two stages on their way."""
 
 BLOCKS = 1.5
-"""Blocks a multiprocessor that cutting the steps into parts aims at."""
+"""Blocks a multiprocessor that cutting the steps into parts aims at, where two fit."""
+
+REGISTERS = 176
+"""Of a thread, at most."""
 
 SHORTEST = 4
 """Stages that a part has at least."""
@@ -65,6 +68,11 @@ class Tiling:
         return 16 * self.row_warps * self.warp_tiles
 
     @property
+    def threads(self) -> int:
+        """Of a block."""
+        return 32 * self.row_warps * self.step_groups
+
+    @property
     def shared_memory(self) -> int:
         """Bytes of shared memory of a block."""
         exchanging = max(self.step_groups - 1, int(self.cluster and self.parts > 1))
@@ -86,22 +94,23 @@ class ParameterGradients:
         rows, columns = self._rows, self._padded
         width = 16 * -(-columns // (16 * -(-columns // WIDEST)))
         row_warps = -(-min(2 * width, rows) // 32)
-        blocks = self.shape.heads * -(-rows // (32 * row_warps)) * -(-columns // width)
-        wanted = int(min(BLOCKS * self.profile.multiprocessors / blocks, self._steps / (SHORTEST * DEPTH)))
-        cluster = self.profile.portable_cluster > 1
-        parts = max(1, min(wanted, self.profile.portable_cluster if cluster else self._affordable))
-        if cluster:  # others than powers of two leave multiprocessors idle
-            parts = 1 << (parts.bit_length() - 1)
-        return Tiling(
+        whole = Tiling(
             row_warps=row_warps,
             warp_tiles=2,  # half the loads of h for a product that one would take
             columns=width,
             step_groups=max(1, WARPS // row_warps),
             depth=DEPTH,
             stages=STAGES,
-            parts=parts,
-            cluster=cluster,
+            parts=1,
+            cluster=self.profile.portable_cluster > 1,
         )
+        fit = self.profile.occupancy(whole.threads, REGISTERS, whole.shared_memory)
+        blocks = self.shape.heads * self._blocks(whole)
+        wanted = min(min(BLOCKS, fit) * self.profile.multiprocessors / blocks, self._steps / (SHORTEST * DEPTH))
+        parts = max(1, min(int(wanted), self.profile.portable_cluster if whole.cluster else self._affordable))
+        if whole.cluster:  # others than powers of two leave multiprocessors idle
+            parts = 1 << (parts.bit_length() - 1)
+        return replace(whole, parts=parts)
 
     @property
     def results(self) -> int:
@@ -111,9 +120,8 @@ class ParameterGradients:
     def launch(self, shape: Shape) -> Launch:
         """Grid, block and shared memory, the same for any batch and seq."""
         chosen = self.tiling
-        threads = 32 * chosen.row_warps * chosen.step_groups
         grid = (shape.heads * chosen.parts, self._blocks(chosen), 1)
-        return Launch(grid, threads, chosen.shared_memory, chosen.parts if chosen.cluster else 1)
+        return Launch(grid, chosen.threads, chosen.shared_memory, chosen.parts if chosen.cluster else 1)
 
     def source(self) -> Source:
         """The kernel's text."""
