@@ -33,6 +33,17 @@ BARE = Cell(
 )
 
 
+LINEAR = Cell(
+    "linear",
+    "No sum to be saved, and a bias that is read",
+    "none",
+    ("h",),
+    (Gate("a"), Gate("g", input=False), Gate("p", recurrent=False, input=False)),
+    lambda gate, state: {"h": 0.5 * gate.a + 0.25 * gate.g + 0.1 * gate.p * state.h},
+    gain=0.5,
+)
+
+
 @pytest.fixture(scope="module")
 def case() -> Case:
     """A case with every kind of output: GRU has a gate without an input."""
@@ -172,7 +183,7 @@ def test_only_huge_gradients_may_have_an_element_on_the_other_side_of_a_kink() -
 
 @pytest.mark.emulated
 @pytest.mark.parametrize(("save", "recompute"), [("hidden", False), ("gates", False), ("states", True)])
-@pytest.mark.parametrize("cell", [load_cell("lstm"), load_cell("gru"), BARE], ids=lambda cell: str(cell.name))
+@pytest.mark.parametrize("cell", [load_cell("lstm"), load_cell("gru"), BARE, LINEAR], ids=lambda cell: str(cell.name))
 def test_backward_kernels_are_right_in_the_emulator(cell: Cell, save: str, recompute: bool) -> None:
     shape, profile = Shape(3, 14, 1, 16, "bfloat16", save, recompute), load_profile("h200")
     tiling = plan(cell, shape, profile, top=1, direction="backward")[0]
