@@ -174,7 +174,7 @@ def _numbers(size: int) -> Any:
 @main.command()
 @click.argument("samples", type=click.Path(path_type=Path, exists=True))
 @click.option("--schedule", "schedules", multiple=True, default=("resident", "resident_backward"), show_default=True)
-@click.option("--steps", default=4000, show_default=True, help="of the search; about a minute")
+@click.option("--steps", default=4000, show_default=True, help="of the search")
 def fit(samples: Path, schedules: tuple[str, ...], steps: int) -> None:
     """Weights with the smallest relative errors, one set for each schedule."""
     records = [json.loads(line) for line in samples.read_text().splitlines()]

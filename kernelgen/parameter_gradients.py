@@ -1,9 +1,9 @@
 """The kernel that makes the gradients of R and b from those of the gates, for all steps at once.
 
 It is the template of cuda/parameter_gradients.cuh. No tiling is searched for: the kernel is bound by what its blocks
-read, and one shape of tile was best or near it in all of 700 measured cases (docs/lab/resident_backward.md, 12). Steps
-are cut into parts: where a GPU has clusters, the blocks of one add theirs; elsewhere the results of the parts are
-float32, to be added afterwards, and MEMORY limits how many there are.
+read, and one shape of tile came within 13 % of the best for LSTM and GRU with several heads, within 44 % elsewhere
+(docs/lab/resident_backward.md, 12). Steps are cut into parts: where a GPU has clusters, the blocks of one add theirs;
+elsewhere the results of the parts are float32, to be added afterwards, and MEMORY limits how many there are.
 """
 
 from __future__ import annotations

@@ -76,9 +76,9 @@ def predicted_registers(counts: Any, coefficients: Coefficients, arch: str) -> I
 @dataclass(frozen=True)
 class BackwardCounts:
     """As ResidentCounts, for the backward schedule. hidden: words of both moving matrices that all groups load. sums:
-    accumulators of the gates computed again, bias: their biases. rest: sums over all steps, and what is to be added to
-    them. states: gradients carried; inputs: words of all planes
-    read; ready: what the early half of the pointwise step hands to the late one, gradients from outside included."""
+    accumulators of the gates computed again, bias: of gates computed again or nothing but a bias. rest: sums over all
+    steps, and what is to be added to them. states: gradients carried; inputs: words of all planes read; ready: what the
+    early half of the pointwise step hands to the late one, gradients from outside included."""
 
     weights: Int
     fragments: Int

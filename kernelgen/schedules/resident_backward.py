@@ -137,6 +137,8 @@ class ResidentBackward(BatchTiled):
 
     def counts(self, cell: Cell, shape: Shape, v: Mapping[str, Int], s: Sizes) -> BackwardCounts:
         """What lives in a thread's registers, for the register model."""
+        code = derive(cell)
+        biased = {*code.gates} if shape.recompute else {*code.gates} - {*code.saved_gates}
         kept = v.get("gate_groups", 0)
         return BackwardCounts(
             weights=(v["register_groups"] + kept * s.gates_again) * 8,
@@ -145,7 +147,7 @@ class ResidentBackward(BatchTiled):
             more_chains=(v["chains"] - 1) * s.column_tiles * 4,
             hidden=4 * s.column_tiles * (s.groups + s.groups_again),
             sums=4 * s.column_tiles * s.gates_again,
-            bias=2 * len({*derive(cell).gates} - ({*derive(cell).saved_gates} if not shape.recompute else set())),
+            bias=2 * len(biased & {*cell.bias_gates}),
             rest=s.rest_products * (4 * s.rest_tiles + 2 * s.column_tiles) + 2 * len(cell.rest_biases),
             states=s.elements * len(cell.states),
             inputs=2 * s.column_tiles * cdiv(s.planes, 3 - s.columns),
