@@ -1,7 +1,7 @@
 """Measure random tilings on a GPU, fit the cost model to them, and compare it with what was measured since.
 
     python benchmarks/cost_model.py sample --out build/cost.jsonl   # on a GPU: compile and time random tilings
-    python benchmarks/cost_model.py fit build/cost.jsonl            # weights for kernelgen/cost.py, and how good
+    python benchmarks/cost_model.py fit build/cost.jsonl            # weights for schedules/shared/cost.py, and how good
     python benchmarks/cost_model.py compare                         # today's model with every trial in the store
 
 `fit` and `compare` say, for each cell, shape and pass, how far the model is off and its regret: how much slower the
@@ -29,23 +29,25 @@ from rich.console import Console
 from rich.table import Table
 from sampling import drawn
 
-from kernelgen import gpu
-from kernelgen.arguments import arguments_of
+from kernelgen.build.compile import Binary, compile_source
 from kernelgen.cells import cell_names, load_cell
-from kernelgen.compile import Binary, compile_source
-from kernelgen.cost import Weights, clocks_per_step
+from kernelgen.device import gpu
+from kernelgen.device.launcher import DeviceKernel, launch_config
+from kernelgen.device.measure import measure
 from kernelgen.errors import InfeasibleError, TilesmithError
-from kernelgen.hardware import load_profile
-from kernelgen.launcher import DeviceKernel, launch_config
-from kernelgen.measure import measure
-from kernelgen.plan import plan
+from kernelgen.hardware.profile import load_profile
+from kernelgen.program.arguments import arguments_of
+from kernelgen.program.shape import Shape
+from kernelgen.program.source import Source
+from kernelgen.program.task import Direction
+from kernelgen.program.tiling import Tiling
+from kernelgen.records.store import Store
+from kernelgen.records.trial import Trial
 from kernelgen.schedules import get
-from kernelgen.schedules._batch_tiled import BatchTiled
-from kernelgen.schedules._limits import place
-from kernelgen.schedules.base import Direction, Source, Tiling
-from kernelgen.shape import Shape
-from kernelgen.store import Store
-from kernelgen.trial import Trial
+from kernelgen.schedules.shared.batch_tiled import BatchTiled
+from kernelgen.schedules.shared.cost import Weights, clocks_per_step
+from kernelgen.schedules.shared.limits import place
+from kernelgen.tuning.plan import plan
 
 CELLS = ("lstm", "gru", "slstm", "elman")
 HEADS = {16: 48, 32: 24, 64: 12, 96: 8, 128: 6}

@@ -20,11 +20,11 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from kernelgen import gpu
 from kernelgen.cells import load_cell
+from kernelgen.device import gpu
 from kernelgen.errors import TilesmithError
-from kernelgen.shape import Shape
-from kernelgen.tune import tune
+from kernelgen.program.shape import Shape
+from kernelgen.tuning.tune import tune
 
 HEADS = {32: 24, 64: 12, 128: 6}
 MODULES = {"lstm": "LSTM", "gru": "GRU", "elman": "RNN"}

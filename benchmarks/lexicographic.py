@@ -179,9 +179,9 @@ def fused_kernel(heads: int, head_dim: int, batch: int = 16, gates: int = 4, gpu
 def infeasible_shapes() -> list[Problem]:
     """Twenty kernels that no tiling fits: fourteen of this file's, six of tilesmith's resident schedule."""
     from kernelgen.cells import load_cell
-    from kernelgen.hardware import load_profile
+    from kernelgen.hardware.profile import load_profile
+    from kernelgen.program.shape import Shape
     from kernelgen.schedules.resident import SCHEDULE
-    from kernelgen.shape import Shape
 
     fused = [
         fused_kernel(1, 3072),

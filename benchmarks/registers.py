@@ -23,16 +23,16 @@ from rich.console import Console
 from rich.table import Table
 from sampling import drawn, non_negative
 
+from kernelgen.build.compile import compile_source
 from kernelgen.cells import load_cell
-from kernelgen.compile import compile_source
 from kernelgen.errors import InfeasibleError
-from kernelgen.hardware import load_profile
-from kernelgen.plan import plan, spread
+from kernelgen.hardware.profile import load_profile
+from kernelgen.program.shape import Shape
+from kernelgen.program.tiling import Tiling
 from kernelgen.schedules import get
-from kernelgen.schedules._batch_tiled import BatchTiled
-from kernelgen.schedules._registers import SCALE
-from kernelgen.schedules.base import Tiling
-from kernelgen.shape import Shape
+from kernelgen.schedules.shared.batch_tiled import BatchTiled
+from kernelgen.schedules.shared.registers import SCALE
+from kernelgen.tuning.plan import plan, spread
 
 CELLS = ("lstm", "gru", "elman", "slstm", "lstm_peephole")
 GPUS = {"sm_80": "a100-80gb", "sm_89": "l4", "sm_90a": "h200", "sm_100a": "b200", "sm_120": "rtx5090"}

@@ -7,8 +7,8 @@ import random
 import numpy as np
 import numpy.typing as npt
 
-from kernelgen.plan import spread
-from kernelgen.schedules.base import Tiling
+from kernelgen.program.tiling import Tiling
+from kernelgen.tuning.plan import spread
 
 Array = npt.NDArray[np.float64]
 

@@ -24,21 +24,23 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from kernelgen import gpu
-from kernelgen.bench import Candidate, _Cases, run
+from kernelgen.build.compile import compile_source
 from kernelgen.cells import cell_names, load_cell
 from kernelgen.cells.language import Cell
-from kernelgen.compile import compile_source
+from kernelgen.device import gpu
 from kernelgen.errors import InfeasibleError
-from kernelgen.hardware import Profile
-from kernelgen.inputs import random_inputs
-from kernelgen.parameter_gradients import ParameterGradients
-from kernelgen.plan import plan, spread
+from kernelgen.hardware.profile import Profile
+from kernelgen.program.shape import Shape
+from kernelgen.program.source import Source
+from kernelgen.program.task import Direction
+from kernelgen.program.tiling import Tiling
 from kernelgen.schedules import get
-from kernelgen.schedules.base import Direction, Source, Tiling
-from kernelgen.shape import Shape
-from kernelgen.torch.choice import compiled
-from kernelgen.validate import gpu_cases
+from kernelgen.schedules.shared.parameter_gradients import ParameterGradients
+from kernelgen.tuning.plan import plan, spread
+from kernelgen.tuning.selection import compiled
+from kernelgen.verify.bench import Candidate, _Cases, run
+from kernelgen.verify.inputs import random_inputs
+from kernelgen.verify.validate import gpu_cases
 
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 PARTS = ("forward", "backward", "training")

@@ -1,7 +1,7 @@
 // The functions of the cell language in float, from the approximate instructions of the multi-function unit.
 //
 // Each saturates where the true function does (infinities included) and hands a NaN on. Errors come from the
-// instruction behind each, as ptx.cuh gives them. kernelgen/emit/cost.py counts the instructions written here.
+// instruction behind each, as ptx.cuh gives them. kernelgen/symbolic/instructions.py counts the instructions written here.
 #pragma once
 
 #include "ptx.cuh"

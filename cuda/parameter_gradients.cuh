@@ -27,7 +27,7 @@ struct ParameterGradientArguments {
     int partials;  // P
 };
 
-/// kernelgen/parameter_gradients.py chooses.
+/// kernelgen/schedules/shared/parameter_gradients.py chooses.
 struct ParameterGradientTiling {
     int row_warps;
     int warp_tiles;   // of 16 rows, per warp

@@ -4,7 +4,7 @@
     states, last, gates = kernel(wx, r, b)
 
 Importing this costs nothing: each name below is imported when it is first used. Planning and tuning are
-``kernelgen.plan.plan`` and ``kernelgen.tune.tune``.
+``kernelgen.tuning.plan.plan`` and ``kernelgen.tuning.tune.tune``.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kernelgen.cells import load_cell
-    from kernelgen.config import TunedConfig, load_config
+    from kernelgen.device.runtime import Kernel, load
     from kernelgen.errors import TilesmithError
-    from kernelgen.hardware import Profile, load_profile
-    from kernelgen.runtime import Kernel, load
-    from kernelgen.shape import Shape
+    from kernelgen.hardware.profile import Profile, load_profile
+    from kernelgen.program.shape import Shape
+    from kernelgen.records.config import TunedConfig, load_config
 
 _LAZY = {
-    "Kernel": "kernelgen.runtime",
-    "Profile": "kernelgen.hardware",
-    "Shape": "kernelgen.shape",
+    "Kernel": "kernelgen.device.runtime",
+    "Profile": "kernelgen.hardware.profile",
+    "Shape": "kernelgen.program.shape",
     "TilesmithError": "kernelgen.errors",
-    "TunedConfig": "kernelgen.config",
-    "load": "kernelgen.runtime",
+    "TunedConfig": "kernelgen.records.config",
+    "load": "kernelgen.device.runtime",
     "load_cell": "kernelgen.cells",
-    "load_config": "kernelgen.config",
-    "load_profile": "kernelgen.hardware",
+    "load_config": "kernelgen.records.config",
+    "load_profile": "kernelgen.hardware.profile",
 }
 
 __all__ = [

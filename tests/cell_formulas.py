@@ -134,7 +134,7 @@ def run(
     *,
     step: Callable[..., Sequence[Tensor]] | None = None,
 ) -> Tensor:
-    """All states of a sequence, [S, B, T, H, D]; arguments as for kernelgen.reference.forward."""
+    """All states of a sequence, [S, B, T, H, D]; arguments as for kernelgen.verify.reference.forward."""
     step = step or STEPS[cell.name]
     state = list(initial)
     history = []

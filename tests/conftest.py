@@ -31,13 +31,13 @@ def _runners(monkeypatch: pytest.MonkeyPatch) -> None:
 def tuned(session_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A YAML file of a small Elman network tuned for an H200 in the emulator, with its source and binary."""
     from kernelgen.cells import load_cell
-    from kernelgen.shape import Shape
-    from kernelgen.tune import save, tune
+    from kernelgen.program.shape import Shape
+    from kernelgen.tuning.tune import save, tune
 
     path = tmp_path_factory.mktemp("tuned") / "elman.yaml"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TILESMITH_CACHE", str(session_cache))
-        patch.setattr("kernelgen.gpu.why_no_gpu", lambda: "this test wants none")
+        patch.setattr("kernelgen.device.gpu.why_no_gpu", lambda: "this test wants none")
         result = tune(load_cell("elman"), Shape(2, 4, 1, 16), "h200", top=1, seeds=1, store=None)
         save(result, path, "elman")
     return path

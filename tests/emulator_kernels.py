@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kernelgen.emulator import emulate
 from kernelgen.errors import EmulationError
-from kernelgen.schedules.base import Launch, Source
+from kernelgen.program.launch import Launch
+from kernelgen.program.source import Source
+from kernelgen.verify.emulator import emulate
 
 HEAD = '#include "ptx.cuh"\nusing namespace tilesmith;\n'
 

@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kernelgen.bench import Candidate, Outcome
 from kernelgen.errors import ValidationError
-from kernelgen.trial import Measurement
+from kernelgen.records.trial import Measurement
+from kernelgen.verify.bench import Candidate, Outcome
 
 if TYPE_CHECKING:
     import pytest

@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from kernelgen.arguments import ORDER, arguments_of
 from kernelgen.cells import load_cell
 from kernelgen.cells.language import Cell, Gate, tanh
 from kernelgen.errors import ConfigError
-from kernelgen.hardware import load_profile
-from kernelgen.plan import plan
+from kernelgen.hardware.profile import load_profile
+from kernelgen.program.arguments import ORDER, arguments_of
+from kernelgen.program.shape import Shape
+from kernelgen.program.task import Direction
 from kernelgen.schedules import get
-from kernelgen.schedules.base import Direction
-from kernelgen.shape import Shape
+from kernelgen.tuning.plan import plan
 
 pytestmark = pytest.mark.unit
 

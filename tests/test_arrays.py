@@ -8,9 +8,9 @@ import types
 import numpy as np
 import pytest
 
-from kernelgen.arrays import Description, ForeignLibrary, library_of
+from kernelgen.device.arrays import Description, ForeignLibrary, library_of
+from kernelgen.device.runtime import raw_stream
 from kernelgen.errors import LaunchError
-from kernelgen.runtime import raw_stream
 
 pytestmark = pytest.mark.unit
 

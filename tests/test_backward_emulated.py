@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kernelgen.cases import make_case
 from kernelgen.cells import cell_names, load_cell
-from kernelgen.dtypes import tolerance
-from kernelgen.emulator import emulate
-from kernelgen.hardware import load_profile
-from kernelgen.plan import plan
+from kernelgen.hardware.profile import load_profile
+from kernelgen.program.dtypes import tolerance
+from kernelgen.program.shape import Shape
+from kernelgen.program.tiling import Tiling
 from kernelgen.schedules import get, schedule_names
-from kernelgen.schedules.base import Tiling
-from kernelgen.shape import Shape
+from kernelgen.tuning.plan import plan
+from kernelgen.verify.cases import make_case
+from kernelgen.verify.emulator import emulate
 
 pytestmark = pytest.mark.emulated
 

@@ -11,20 +11,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kernelgen import bench, gpu, launcher, measure
-from kernelgen.bench import Candidate, Outcome, _Cases
-from kernelgen.cases import Case
 from kernelgen.cells import load_cell
-from kernelgen.dtypes import numpy_dtype
-from kernelgen.emulator import emulate
+from kernelgen.device import gpu, launcher, measure
 from kernelgen.errors import ValidationError
-from kernelgen.hardware import load_profile
-from kernelgen.plan import plan
+from kernelgen.hardware.profile import load_profile
+from kernelgen.program.dtypes import numpy_dtype
+from kernelgen.program.launch import Launch
+from kernelgen.program.shape import Shape
+from kernelgen.program.source import Source
+from kernelgen.program.task import Direction
+from kernelgen.records.trial import Measurement
 from kernelgen.schedules import get
-from kernelgen.schedules.base import Direction, Launch, Source
-from kernelgen.shape import Shape
-from kernelgen.trial import Measurement
-from kernelgen.validate import gpu_cases
+from kernelgen.tuning.plan import plan
+from kernelgen.verify import bench
+from kernelgen.verify.bench import Candidate, Outcome, _Cases
+from kernelgen.verify.cases import Case
+from kernelgen.verify.emulator import emulate
+from kernelgen.verify.validate import gpu_cases
 
 pytestmark = pytest.mark.emulated
 

@@ -12,11 +12,11 @@ from click.testing import CliRunner
 from scripts import load_benchmark
 
 from kernelgen.cells import load_cell
-from kernelgen.cost import FORWARD_WEIGHTS
-from kernelgen.hardware import load_profile
-from kernelgen.parameter_gradients import ParameterGradients
-from kernelgen.plan import plan
-from kernelgen.shape import Shape
+from kernelgen.hardware.profile import load_profile
+from kernelgen.program.shape import Shape
+from kernelgen.schedules.shared.cost import FORWARD_WEIGHTS
+from kernelgen.schedules.shared.parameter_gradients import ParameterGradients
+from kernelgen.tuning.plan import plan
 
 pytestmark = pytest.mark.unit
 

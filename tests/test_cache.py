@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from processes import drop_privileges, start, unprivileged_folder
 
-from kernelgen import cache as caching
-from kernelgen.cache import Cache, binary_key, headers_digest, source_hash, write_together
-from kernelgen.schedules.base import Source
+from kernelgen.build import cache as caching
+from kernelgen.build.cache import Cache, binary_key, headers_digest, source_hash, write_together
+from kernelgen.program.source import Source
 
 pytestmark = pytest.mark.unit
 
@@ -176,7 +176,7 @@ def test_a_file_where_the_folder_should_be_is_harmless(tmp_path: Path, caplog: p
 FULL = """
 import resource, sys
 from pathlib import Path
-from kernelgen.cache import Cache
+from kernelgen.build.cache import Cache
 cache = Cache(Path(sys.argv[1]))
 assert cache.save("ab" * 32, {}, b"small")
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
@@ -197,7 +197,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from kernelgen.cache import Cache
+from kernelgen.build.cache import Cache
 cache = Cache(Path(sys.argv[1]))
 print("ready", flush=True)
 for turn in range(int(sys.argv[2])):

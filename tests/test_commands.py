@@ -249,7 +249,7 @@ def test_an_infeasible_shape_names_the_limits_with_numbers_and_writes_nothing(tm
 
 
 def test_auto_without_a_gpu_says_which_profiles_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kernelgen.gpu.why_no_gpu", lambda: "there is no NVIDIA driver on this machine")
+    monkeypatch.setattr("kernelgen.device.gpu.why_no_gpu", lambda: "there is no NVIDIA driver on this machine")
     message = refused("plan lstm --batch 1 --seq 1 --head-dim 16")
     assert "h200" in message
     assert "no NVIDIA driver" in message

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from command_line import ELMAN, ROOT, fine, own_cell, refused, run
 
-from kernelgen import tune
-from kernelgen.config import load_config
-from kernelgen.store import Store
+from kernelgen.records.config import load_config
+from kernelgen.records.store import Store
+from kernelgen.tuning import tune
 
 pytestmark = pytest.mark.unit
 
@@ -45,7 +45,7 @@ def test_tune_show_and_validate_a_cell_of_ones_own(tmp_path: Path) -> None:
 def test_both_directions_of_a_cell_of_ones_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, saved: str
 ) -> None:
-    monkeypatch.setattr("kernelgen.gpu.why_no_gpu", lambda: "this test wants none")
+    monkeypatch.setattr("kernelgen.device.gpu.why_no_gpu", lambda: "this test wants none")
     monkeypatch.setenv("TILESMITH_CACHE", str(tmp_path / "cache"))
     file, output = own_cell(tmp_path), tmp_path / "out" / "mine.yaml"
     result = run(
@@ -84,7 +84,7 @@ def test_what_a_forward_kernel_has_to_save_follows_from_the_backward_one() -> No
 
 @pytest.mark.emulated
 def test_one_direction_is_written_where_one_would_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kernelgen.gpu.why_no_gpu", lambda: "this test wants none")
+    monkeypatch.setattr("kernelgen.device.gpu.why_no_gpu", lambda: "this test wants none")
     monkeypatch.chdir(tmp_path)
     fine(f"tune {ELMAN} --top 1 --seeds 1 --direction backward")
     config = load_config(tmp_path / "elman_backward.yaml")
@@ -98,7 +98,7 @@ def test_ctrl_c_in_the_first_direction_ends_both(tmp_path: Path, monkeypatch: py
     from dataclasses import replace
 
     real = tune.tune
-    monkeypatch.setattr("kernelgen.gpu.why_no_gpu", lambda: "this test wants none")
+    monkeypatch.setattr("kernelgen.device.gpu.why_no_gpu", lambda: "this test wants none")
 
     def interrupted(*arguments: Any, **options: Any) -> tune.TuneResult:
         return replace(real(*arguments, **options | {"store": None}), interrupted=True)
@@ -133,7 +133,7 @@ def test_an_interrupted_tune_ends_with_130_after_saving(
     from dataclasses import replace
 
     real = tune.tune
-    monkeypatch.setattr("kernelgen.gpu.why_no_gpu", lambda: "this test wants none")
+    monkeypatch.setattr("kernelgen.device.gpu.why_no_gpu", lambda: "this test wants none")
 
     def interrupted(*arguments: Any, **options: Any) -> tune.TuneResult:
         return replace(real(*arguments, **options | {"store": None}), interrupted=True)
@@ -177,7 +177,7 @@ def test_a_read_only_cache_costs_a_warning_not_the_result(tmp_path: Path, monkey
     cache = tmp_path / "cache"
     cache.write_text("a file, where a folder should be")
     monkeypatch.setenv("TILESMITH_CACHE", str(cache))
-    monkeypatch.setattr("kernelgen.gpu.why_no_gpu", lambda: "this test wants none")
+    monkeypatch.setattr("kernelgen.device.gpu.why_no_gpu", lambda: "this test wants none")
     result = run(f"tune {ELMAN} --top 1 --seeds 1", "-o", tmp_path / "elman.yaml")
     assert result.exit_code == 0, result.output
     assert result.stderr.count("warning: cannot write to the store") == 1

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from kernelgen import compile as compiling
-from kernelgen.cache import Cache
-from kernelgen.compile import Report, compile_source, compiler_version, parse_report
+from kernelgen.build import compile as compiling
+from kernelgen.build.cache import Cache
+from kernelgen.build.compile import Report, compile_source, compiler_version, parse_report
 from kernelgen.errors import CompileError
-from kernelgen.schedules.base import Source
+from kernelgen.program.source import Source
 
 pytestmark = pytest.mark.compiled
 
@@ -188,9 +188,8 @@ def test_without_the_compiler_it_says_what_to_install(monkeypatch: pytest.Monkey
 
 
 def test_importing_it_loads_no_compiler() -> None:
-    code = (
-        "import sys, kernelgen.compile; print([m for m in sys.modules if m.startswith(('cuda', 'numpy', 'pydantic'))])"
-    )
+    heavy = ("cuda", "numpy", "pydantic")
+    code = f"import sys, kernelgen.build.compile; print([m for m in sys.modules if m.startswith({heavy})])"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
 

@@ -10,9 +10,15 @@ import pytest
 import yaml
 from processes import drop_privileges, start, unprivileged_folder
 
+from kernelgen.build.compile import Binary, Report
 from kernelgen.cells import load_cell
-from kernelgen.compile import Binary, Report
-from kernelgen.config import (
+from kernelgen.errors import ConfigError
+from kernelgen.program.arguments import BACKWARD_ARGUMENTS
+from kernelgen.program.launch import Launch
+from kernelgen.program.shape import Shape
+from kernelgen.program.source import Source
+from kernelgen.program.tiling import Resources, Tiling
+from kernelgen.records.config import (
     SCHEMA,
     CellRecord,
     TunedConfig,
@@ -21,10 +27,7 @@ from kernelgen.config import (
     read_cubin,
     read_source,
 )
-from kernelgen.errors import ConfigError
-from kernelgen.schedules.base import BACKWARD_ARGUMENTS, Launch, Resources, Source, Tiling
-from kernelgen.shape import Shape
-from kernelgen.trial import Measurement, Trial, Validation
+from kernelgen.records.trial import Measurement, Trial, Validation
 
 pytestmark = pytest.mark.unit
 

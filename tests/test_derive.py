@@ -13,7 +13,6 @@ import torch
 from cell_formulas import STEPS, run
 from expressions import random_expression
 
-from kernelgen import reference
 from kernelgen.cells import cell_names, load_cell
 from kernelgen.cells.language import (
     Cell,
@@ -30,12 +29,13 @@ from kernelgen.cells.language import (
     where,
 )
 from kernelgen.cells.language import abs as absolute
-from kernelgen.derive import derive
 from kernelgen.emit.numpy import FUNCTIONS, NumpyPrinter, numpy_backward, numpy_step
 from kernelgen.emit.text import backward_equations
 from kernelgen.errors import CellError, ShapeError
-from kernelgen.inputs import random_inputs
-from kernelgen.shape import Shape
+from kernelgen.program.shape import Shape
+from kernelgen.symbolic.derive import derive
+from kernelgen.verify import reference
+from kernelgen.verify.inputs import random_inputs
 
 pytestmark = pytest.mark.unit
 

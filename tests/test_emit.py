@@ -16,6 +16,7 @@ import pytest
 import sympy
 from expressions import random_expression
 
+from kernelgen.build.compile import compile_source
 from kernelgen.cells import cell_names, load_cell
 from kernelgen.cells.language import (
     Cell,
@@ -35,11 +36,10 @@ from kernelgen.cells.language import (
     where,
 )  # fmt: skip
 from kernelgen.cells.language import abs as absolute
-from kernelgen.compile import compile_source
 from kernelgen.emit.cuda import CellCost, backward_cost, cell_cost, cell_struct
 from kernelgen.emit.numpy import FUNCTIONS, NumpyPrinter, numpy_backward, numpy_step
 from kernelgen.paths import cuda_headers
-from kernelgen.schedules.base import Source
+from kernelgen.program.source import Source
 
 unit = pytest.mark.unit
 compiled = pytest.mark.compiled

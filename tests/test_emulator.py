@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from emulator_kernels import EXCHANGE, exchange, fault, kernel, line, run, words
 
-from kernelgen.cache import Cache
-from kernelgen.emulator import emulate
+from kernelgen.build.cache import Cache
 from kernelgen.errors import CompileError, EmulationError
 from kernelgen.paths import cuda_headers
-from kernelgen.schedules.base import FORWARD_ARGUMENTS, Launch
+from kernelgen.program.arguments import FORWARD_ARGUMENTS
+from kernelgen.program.launch import Launch
+from kernelgen.verify.emulator import emulate
 
 pytestmark = pytest.mark.emulated
 
@@ -206,12 +207,12 @@ def test_the_cache_saves_compiling_and_damage_is_a_miss(session_cache: Path, mon
     run(source, {"out": out})
     entries = [path for path in (session_cache / "emulator").rglob("*") if path.is_file()]
     assert entries
-    monkeypatch.setattr("kernelgen.emulator._libraries", {})
-    monkeypatch.setattr("kernelgen.emulator._compile", None)
+    monkeypatch.setattr("kernelgen.verify.emulator._libraries", {})
+    monkeypatch.setattr("kernelgen.verify.emulator._compile", None)
     run(source, {"out": out})
     monkeypatch.undo()
     monkeypatch.setenv("TILESMITH_CACHE", str(session_cache))
-    monkeypatch.setattr("kernelgen.emulator._libraries", {})
+    monkeypatch.setattr("kernelgen.verify.emulator._libraries", {})
     newest = max(entries, key=lambda path: path.stat().st_mtime)
     newest.write_bytes(newest.read_bytes()[:-1000])
     assert Cache(session_cache / "emulator").load(newest.name) is None

@@ -12,10 +12,11 @@ import pytest
 from emulator_kernels import fault, kernel, line, run, words
 from numpy.typing import NDArray
 
-from kernelgen.compile import compile_source
-from kernelgen.emulator import emulate
+from kernelgen.build.compile import compile_source
 from kernelgen.errors import CompileError, EmulationError
-from kernelgen.schedules.base import Launch, Source
+from kernelgen.program.launch import Launch
+from kernelgen.program.source import Source
+from kernelgen.verify.emulator import emulate
 
 RING = """
     const unsigned t = thread_index();

@@ -13,9 +13,9 @@ import pytest
 from emulator_kernels import EXCHANGE, exchange, fault, kernel, line, run, words
 from numpy.typing import NDArray
 
-from kernelgen.emulator import emulate
 from kernelgen.errors import EmulationError
-from kernelgen.schedules.base import Launch
+from kernelgen.program.launch import Launch
+from kernelgen.verify.emulator import emulate
 
 pytestmark = pytest.mark.emulated
 
@@ -336,8 +336,8 @@ def test_an_interrupt_stops_the_run_and_reaches_python() -> None:
     script = f"""
 import numpy, os, signal, threading
 from emulator_kernels import kernel
-from kernelgen.emulator import emulate
-from kernelgen.schedules.base import Launch
+from kernelgen.verify.emulator import emulate
+from kernelgen.program.launch import Launch
 from kernelgen.errors import EmulationError
 source = kernel({ENDLESS!r}, "const unsigned short* in")
 def run(seconds):

@@ -8,12 +8,13 @@ import pytest
 
 from kernelgen.cells import load_cell
 from kernelgen.errors import EmulationError, ValidationError
-from kernelgen.hardware import load_profile
+from kernelgen.hardware.profile import load_profile
 from kernelgen.paths import cuda_headers
+from kernelgen.program.launch import Launch
+from kernelgen.program.shape import Shape
+from kernelgen.program.source import Source
 from kernelgen.schedules import get
-from kernelgen.schedules.base import Launch, Source
-from kernelgen.shape import Shape
-from kernelgen.validate import emulate_source
+from kernelgen.verify.validate import emulate_source
 
 pytestmark = pytest.mark.emulated
 

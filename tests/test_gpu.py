@@ -10,21 +10,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kernelgen import gpu, runtime
-from kernelgen.bench import Bench, Candidate
-from kernelgen.cases import Case, make_case
+from kernelgen.build.compile import compile_source
 from kernelgen.cells import load_cell
-from kernelgen.compile import compile_source
-from kernelgen.config import load_config, read_cubin, read_source
-from kernelgen.dtypes import tolerance
+from kernelgen.device import gpu, runtime
+from kernelgen.device.worker import JobFailed
 from kernelgen.errors import LaunchError
-from kernelgen.hardware import Profile
-from kernelgen.schedules.base import FORWARD_ENTRY, Direction, Launch, Source
-from kernelgen.shape import Shape
-from kernelgen.store import Store
-from kernelgen.tune import TuneResult, resolve_gpu, save, tune
-from kernelgen.validate import validate_gpu
-from kernelgen.worker import JobFailed
+from kernelgen.hardware.profile import Profile
+from kernelgen.program.dtypes import tolerance
+from kernelgen.program.launch import Launch
+from kernelgen.program.shape import Shape
+from kernelgen.program.source import FORWARD_ENTRY, Source
+from kernelgen.program.task import Direction
+from kernelgen.records.config import load_config, read_cubin, read_source
+from kernelgen.records.store import Store
+from kernelgen.tuning.tune import TuneResult, resolve_gpu, save, tune
+from kernelgen.verify.bench import Bench, Candidate
+from kernelgen.verify.cases import Case, make_case
+from kernelgen.verify.validate import validate_gpu
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(gpu.why_no_gpu() is not None, reason="needs a GPU")]
 

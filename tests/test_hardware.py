@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from kernelgen import paths
 from kernelgen.errors import ProfileError
-from kernelgen.hardware import (
+from kernelgen.hardware.profile import (
     LATENCIES,
     Profile,
     load_profile,
@@ -403,7 +403,7 @@ def test_a_device_that_says_too_little_or_is_too_old() -> None:
 
 def test_loading_a_profile_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from kernelgen.hardware import load_profile; load_profile('h200');"
+        "import sys; from kernelgen.hardware.profile import load_profile; load_profile('h200');"
         "print(sorted({'cuda', 'numpy', 'ortools', 'sympy', 'torch'} & sys.modules.keys()))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -11,13 +11,13 @@ import pytest
 
 from kernelgen.cells import load_cell
 from kernelgen.cells.language import Cell, Gate, tanh
-from kernelgen.dtypes import dtype_info, numpy_dtype
-from kernelgen.emulator import emulate
 from kernelgen.errors import EmulationError
-from kernelgen.hardware import load_profile
-from kernelgen.parameter_gradients import MEMORY, ParameterGradients
+from kernelgen.hardware.profile import load_profile
 from kernelgen.paths import cuda_headers
-from kernelgen.shape import Shape
+from kernelgen.program.dtypes import dtype_info, numpy_dtype
+from kernelgen.program.shape import Shape
+from kernelgen.schedules.shared.parameter_gradients import MEMORY, ParameterGradients
+from kernelgen.verify.emulator import emulate
 
 BARE = Cell(
     "bare",
@@ -175,7 +175,7 @@ def test_results_of_parts_take_little_memory() -> None:
 @pytest.mark.compiled
 @pytest.mark.parametrize("gpu", ["a100-80gb", "h200", "rtx5090"])
 def test_it_compiles_without_spills(gpu: str) -> None:
-    from kernelgen.compile import compile_source
+    from kernelgen.build.compile import compile_source
 
     for cell in map(load_cell, ("lstm", "gru")):
         for dim in (16, 33, 64, 128):

@@ -6,11 +6,11 @@ import pytest
 
 from kernelgen.cells import cell_names, load_cell
 from kernelgen.errors import InfeasibleError
-from kernelgen.hardware import load_profile
-from kernelgen.plan import plan, spread
+from kernelgen.hardware.profile import load_profile
+from kernelgen.program.shape import Shape
+from kernelgen.program.tiling import Tiling
 from kernelgen.schedules import get
-from kernelgen.schedules.base import Tiling
-from kernelgen.shape import Shape
+from kernelgen.tuning.plan import plan, spread
 
 pytestmark = pytest.mark.unit
 

@@ -11,12 +11,13 @@ import pytest
 import torch
 from cell_formulas import run
 
-from kernelgen import dtypes, reference
 from kernelgen.cells import cell_names, load_cell
 from kernelgen.emit.numpy import numpy_step
 from kernelgen.errors import ShapeError
-from kernelgen.inputs import random_inputs
-from kernelgen.shape import Shape
+from kernelgen.program import dtypes
+from kernelgen.program.shape import Shape
+from kernelgen.verify import reference
+from kernelgen.verify.inputs import random_inputs
 
 pytestmark = pytest.mark.unit
 

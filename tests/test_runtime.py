@@ -13,17 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kernelgen import arrays, gpu, launcher, runtime
-from kernelgen.arguments import arguments_of
-from kernelgen.arrays import Description, ForeignLibrary
 from kernelgen.cells import load_cell
 from kernelgen.cells.language import Cell
+from kernelgen.device import arrays, gpu, launcher, runtime
+from kernelgen.device.arrays import Description, ForeignLibrary
+from kernelgen.device.measure import summarise
+from kernelgen.device.runtime import BackwardKernel, ForwardKernel, Kernel, load
 from kernelgen.errors import LaunchError
-from kernelgen.measure import summarise
-from kernelgen.runtime import BackwardKernel, ForwardKernel, Kernel, load
-from kernelgen.schedules.base import BACKWARD_ARGUMENTS, FORWARD_ARGUMENTS, Direction, Launch
-from kernelgen.shape import Shape
-from kernelgen.tune import save, tune
+from kernelgen.program.arguments import BACKWARD_ARGUMENTS, FORWARD_ARGUMENTS, arguments_of
+from kernelgen.program.launch import Launch
+from kernelgen.program.shape import Shape
+from kernelgen.program.task import Direction
+from kernelgen.tuning.tune import save, tune
 
 pytestmark = pytest.mark.unit
 
@@ -399,6 +400,6 @@ def test_the_public_face_is_lazy_and_complete() -> None:
 
 
 def test_nothing_of_this_imports_an_array_library() -> None:
-    code = f"import sys, {arrays.__name__}, kernelgen.runtime; print({{'torch', 'cupy'}} & set(sys.modules))"
+    code = f"import sys, {arrays.__name__}, kernelgen.device.runtime; print({{'torch', 'cupy'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from kernelgen.build.compile import compile_source
 from kernelgen.cells import cell_names, load_cell
-from kernelgen.compile import compile_source
-from kernelgen.hardware import load_profile
-from kernelgen.plan import plan, spread
+from kernelgen.hardware.profile import load_profile
+from kernelgen.program.shape import Shape
 from kernelgen.schedules import get, schedule_names
-from kernelgen.shape import Shape
+from kernelgen.tuning.plan import plan, spread
 
 pytestmark = pytest.mark.compiled
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from kernelgen.cells import cell_names, load_cell
-from kernelgen.hardware import load_profile
-from kernelgen.plan import plan
+from kernelgen.hardware.profile import load_profile
+from kernelgen.program.shape import Shape
+from kernelgen.program.tiling import Tiling
 from kernelgen.schedules import get, schedule_names
-from kernelgen.schedules.base import Tiling
-from kernelgen.shape import Shape
-from kernelgen.validate import validate_emulated
+from kernelgen.tuning.plan import plan
+from kernelgen.verify.validate import validate_emulated
 
 pytestmark = pytest.mark.emulated
 

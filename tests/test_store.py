@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from processes import drop_privileges, start, unprivileged_folder
 
-from kernelgen.compile import Report
+from kernelgen.build.compile import Report
 from kernelgen.errors import StoreError
-from kernelgen.schedules.base import Resources
-from kernelgen.shape import Shape
-from kernelgen.store import APPLICATION_ID, SCHEMA, Store
-from kernelgen.trial import Measurement, Trial, Validation
+from kernelgen.program.shape import Shape
+from kernelgen.program.tiling import Resources
+from kernelgen.records.store import APPLICATION_ID, SCHEMA, Store
+from kernelgen.records.trial import Measurement, Trial, Validation
 
 pytestmark = pytest.mark.unit
 
@@ -298,7 +298,7 @@ def test_an_interrupt_leaves_no_lock_behind(store: Store) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from kernelgen.store import Store
+from kernelgen.records.store import Store
 sys.path.insert(0, "tests")
 from test_store import FULL
 with Store(Path(sys.argv[1])) as store:
@@ -345,7 +345,7 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 from kernelgen.errors import StoreError
-from kernelgen.store import Store
+from kernelgen.records.store import Store
 sys.path.insert(0, "tests")
 from test_store import FULL
 store = Store(Path(sys.argv[1]))

@@ -13,15 +13,15 @@ import torch
 from cell_formulas import run as by_hand
 from torch import Tensor, sigmoid, tanh
 
-from kernelgen import reference as numpy_reference
 from kernelgen.cells import cell_names, load_cell
 from kernelgen.cells.language import Cell, Gate, where
-from kernelgen.dtypes import numpy_dtype, tolerance
 from kernelgen.errors import CellError, ConfigError, ShapeError
-from kernelgen.inputs import random_inputs
-from kernelgen.shape import Shape
+from kernelgen.program.dtypes import numpy_dtype, tolerance
+from kernelgen.program.shape import Shape
 from kernelgen.torch import DoubleBackwardError, flashrnn, reference, register, rnn, step
 from kernelgen.torch import operator as operators
+from kernelgen.verify import reference as numpy_reference
+from kernelgen.verify.inputs import random_inputs
 
 pytestmark = pytest.mark.unit
 

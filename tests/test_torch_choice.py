@@ -10,17 +10,19 @@ from typing import Any
 
 import pytest
 
+from kernelgen.build.compile import Report
 from kernelgen.cells import load_cell
-from kernelgen.compile import Report
 from kernelgen.errors import StoreError
-from kernelgen.hardware import load_profile
-from kernelgen.plan import plan, spread
-from kernelgen.schedules.base import Direction, Source, Tiling
-from kernelgen.shape import Shape
-from kernelgen.store import Store
-from kernelgen.torch.choice import MEASURED, TRIED, candidates, compiled
-from kernelgen.trial import Measurement, Trial
-from kernelgen.tune import save, tune
+from kernelgen.hardware.profile import load_profile
+from kernelgen.program.shape import Shape
+from kernelgen.program.source import Source
+from kernelgen.program.task import Direction
+from kernelgen.program.tiling import Tiling
+from kernelgen.records.store import Store
+from kernelgen.records.trial import Measurement, Trial
+from kernelgen.tuning.plan import plan, spread
+from kernelgen.tuning.selection import MEASURED, TRIED, candidates, compiled
+from kernelgen.tuning.tune import save, tune
 
 pytestmark = pytest.mark.unit
 
@@ -144,7 +146,7 @@ def test_choosing_makes_no_store_and_waits_for_none(tmp_path: Path, monkeypatch:
 def test_a_configuration_comes_before_the_store_and_counts_for_its_direction(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kernelgen.gpu.why_no_gpu", lambda: "this test wants none")
+    monkeypatch.setattr("kernelgen.device.gpu.why_no_gpu", lambda: "this test wants none")
     path = tmp_path / "configs" / "elman_backward.yaml"
     result = tune(CELL, SHAPE, PROFILE, direction="backward", top=1, seeds=1, store=None)
     save(result, path, "elman")
@@ -174,7 +176,7 @@ def test_a_kernel_of_which_fewer_blocks_run_together_than_expected_is_passed_ove
             used = registers.get(at, predicted[at].resources.registers)
             return SimpleNamespace(report=Report(used, 0, spills.get(at, 0), 0, 0, 1))
 
-        monkeypatch.setattr("kernelgen.compile.compile_source", pretend)
+        monkeypatch.setattr("kernelgen.build.compile.compile_source", pretend)
 
     predicted[:] = [choice.tiling for choice in candidates(lstm, shape, PROFILE, "backward")]
     together = predicted[0].resources.blocks_per_sm

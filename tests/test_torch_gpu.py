@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernelgen import gpu
-from kernelgen import reference as numpy_reference
 from kernelgen.cells import cell_names, load_cell
-from kernelgen.dtypes import numpy_dtype, tolerance
-from kernelgen.inputs import random_inputs
-from kernelgen.shape import Shape
+from kernelgen.device import gpu
+from kernelgen.program.dtypes import numpy_dtype, tolerance
+from kernelgen.program.shape import Shape
 from kernelgen.torch import GRU, LSTM, flashrnn, kernels, reference, rnn
 from kernelgen.torch import operator as operators
+from kernelgen.verify import reference as numpy_reference
+from kernelgen.verify.inputs import random_inputs
 
 pytestmark = [
     pytest.mark.gpu,

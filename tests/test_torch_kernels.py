@@ -15,21 +15,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernelgen import gpu
-from kernelgen import reference as numpy_reference
 from kernelgen.cells import load_cell
 from kernelgen.cells.language import Cell
-from kernelgen.dtypes import numpy_dtype, tolerance
-from kernelgen.emulator import emulate
+from kernelgen.device import gpu
 from kernelgen.errors import InfeasibleError, ShapeError
-from kernelgen.hardware import load_profile
-from kernelgen.inputs import random_inputs
-from kernelgen.parameter_gradients import ParameterGradients
-from kernelgen.schedules.base import BACKWARD_ARGUMENTS, FORWARD_ARGUMENTS, Launch, Source
-from kernelgen.shape import Shape
+from kernelgen.hardware.profile import load_profile
+from kernelgen.program.arguments import BACKWARD_ARGUMENTS, FORWARD_ARGUMENTS
+from kernelgen.program.dtypes import numpy_dtype, tolerance
+from kernelgen.program.launch import Launch
+from kernelgen.program.shape import Shape
+from kernelgen.program.source import Source
+from kernelgen.schedules.shared.parameter_gradients import ParameterGradients
 from kernelgen.torch import kernels, passes, rnn
-from kernelgen.torch.choice import candidates, compiled
 from kernelgen.torch.device import DeviceEngine, Loaded
+from kernelgen.tuning.selection import candidates, compiled
+from kernelgen.verify import reference as numpy_reference
+from kernelgen.verify.emulator import emulate
+from kernelgen.verify.inputs import random_inputs
 
 OWN = str(Path(__file__).parent.parent / "examples" / "own_cell.py") + ":FASTGRNN"
 NAMES = ("wx", "r", "b", "initial")
@@ -304,7 +306,7 @@ def test_the_engine_of_cuda_tensors_hands_over_addresses_in_order(monkeypatch: p
         return Loaded(kernel, ("r", "initial", "states", "batch", "seq"), launch, device)  # type: ignore[arg-type]
 
     monkeypatch.setattr(engine, "_load", load)
-    monkeypatch.setattr("kernelgen.gpu.selected", lambda index: nullcontext())
+    monkeypatch.setattr("kernelgen.device.gpu.selected", lambda index: nullcontext())
     monkeypatch.setattr("torch._C._cuda_getCurrentRawStream", lambda device: 7, raising=False)
     monkeypatch.setattr("kernelgen.torch.device.stream_of", lambda handle: f"stream {handle}")
     r, states, batch, seq = torch.zeros(1), torch.zeros(1), np.int32(2), np.int32(5)

@@ -17,18 +17,19 @@ from typing import Any
 import pytest
 from runners import write_script
 
-from kernelgen import bench, tune, validate
-from kernelgen.attempt import objection
-from kernelgen.bench import Bench
+from kernelgen.build.compile import Report
 from kernelgen.cells import load_cell
-from kernelgen.compile import Report
-from kernelgen.dtypes import tolerance
 from kernelgen.errors import EmulationError, LaunchError, ProfileError, StoreError, ValidationError
-from kernelgen.hardware import load_profile
-from kernelgen.schedules.base import Resources
-from kernelgen.shape import Shape
-from kernelgen.store import Store
-from kernelgen.tune import Event
+from kernelgen.hardware.profile import load_profile
+from kernelgen.program.dtypes import tolerance
+from kernelgen.program.shape import Shape
+from kernelgen.program.tiling import Resources
+from kernelgen.records.store import Store
+from kernelgen.tuning import tune
+from kernelgen.tuning.attempt import objection
+from kernelgen.tuning.tune import Event
+from kernelgen.verify import bench, validate
+from kernelgen.verify.bench import Bench
 
 pytestmark = pytest.mark.unit
 
@@ -60,7 +61,7 @@ def test_spills_and_missed_predictions_are_objections() -> None:
 @pytest.fixture
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """No GPU, whatever this machine has."""
-    monkeypatch.setattr("kernelgen.gpu.why_no_gpu", lambda: "there is no NVIDIA driver on this machine")
+    monkeypatch.setattr("kernelgen.device.gpu.why_no_gpu", lambda: "there is no NVIDIA driver on this machine")
 
 
 def _tune(store: Store | None = None, events: list[Event] | None = None, **options: Any) -> tune.TuneResult:
@@ -133,7 +134,7 @@ def test_when_everything_is_wrong_the_search_stops_and_says_so(no_gpu: None, mon
 
 
 def _valid() -> Any:
-    from kernelgen.trial import Validation
+    from kernelgen.records.trial import Validation
 
     return Validation("emulator", 1, 2, 4, 1e-2, {"h": 1e-4})
 

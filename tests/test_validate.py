@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kernelgen import validate
-from kernelgen.cases import Case, make_case
 from kernelgen.cells import load_cell
 from kernelgen.errors import ValidationError
-from kernelgen.hardware import load_profile
-from kernelgen.plan import plan
-from kernelgen.schedules.base import Launch
-from kernelgen.shape import Shape
+from kernelgen.hardware.profile import load_profile
+from kernelgen.program.launch import Launch
+from kernelgen.program.shape import Shape
+from kernelgen.tuning.plan import plan
+from kernelgen.verify import validate
+from kernelgen.verify.cases import Case, make_case
 
 pytestmark = pytest.mark.unit
 

@@ -8,17 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kernelgen import dtypes, reference
-from kernelgen.arguments import arguments_of
-from kernelgen.cases import Case, make_case
 from kernelgen.cells import load_cell
 from kernelgen.cells.language import Cell, Gate, tanh
 from kernelgen.errors import ValidationError
-from kernelgen.hardware import load_profile
-from kernelgen.plan import plan
+from kernelgen.hardware.profile import load_profile
+from kernelgen.program import dtypes
+from kernelgen.program.arguments import arguments_of
+from kernelgen.program.shape import Shape
 from kernelgen.schedules import get
-from kernelgen.shape import Shape
-from kernelgen.validate import emulate_source, emulated_steps, validate_emulated
+from kernelgen.tuning.plan import plan
+from kernelgen.verify import reference
+from kernelgen.verify.cases import Case, make_case
+from kernelgen.verify.validate import emulate_source, emulated_steps, validate_emulated
 
 pytestmark = pytest.mark.unit
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from runners import write_script
 
-from kernelgen.bench import Bench, Candidate
+from kernelgen.device.worker import JobFailed, Worker
 from kernelgen.errors import LaunchError
-from kernelgen.shape import Shape
-from kernelgen.worker import JobFailed, Worker
+from kernelgen.program.shape import Shape
+from kernelgen.verify.bench import Bench, Candidate
 
 pytestmark = pytest.mark.unit
 
@@ -92,7 +92,7 @@ def test_a_closed_worker_leaves_no_process_behind() -> None:
 
 def test_a_hanging_worker_does_not_outlive_its_parent(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from kernelgen.worker import Worker; w = Worker('runners:obey'); "
+        "import sys; from pathlib import Path; from kernelgen.device.worker import Worker; w = Worker('runners:obey'); "
         "Path(sys.argv[1]).write_text(str(w.run(('pid', None), 60))); w.run(('hang', None), 600)"
     )
     note = tmp_path / "pid"

@@ -1,4 +1,4 @@
-"""The library of cells: every module of this folder that defines ``CELL``, and users' own files.
+"""Cells by name: every module of library/, and users' own files.
 
 Importing this package costs nothing; sympy is imported when a cell is loaded.
 """
@@ -22,8 +22,9 @@ __all__ = ["cell_names", "load_cell"]
 
 def cell_names() -> list[str]:
     """The names of the library's cells, sorted."""
-    modules = (module.name for module in pkgutil.iter_modules(__path__))
-    return sorted(name for name in modules if not name.startswith("_") and name != "language")
+    from kernelgen.cells import library
+
+    return sorted(module.name for module in pkgutil.iter_modules(library.__path__))
 
 
 def load_cell(spec: str) -> Cell:
@@ -42,7 +43,7 @@ def load_cell(spec: str) -> Cell:
         raise CellError(
             f"unknown cell {spec!r}; {near_names(spec, names)} (a cell of your own is given as path/to/file.py:NAME)"
         )
-    cell: Cell = importlib.import_module(f"{__name__}.{spec}").CELL
+    cell: Cell = importlib.import_module(f"{__name__}.library.{spec}").CELL
     return cell
 
 

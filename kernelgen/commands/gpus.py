@@ -10,7 +10,7 @@ from kernelgen.commands.console import print_fields, print_json, print_table
 from kernelgen.commands.options import json_option
 
 if TYPE_CHECKING:
-    from kernelgen.hardware import Profile
+    from kernelgen.hardware.profile import Profile
 
 
 @click.group(invoke_without_command=True)
@@ -29,7 +29,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
-    from kernelgen.hardware import load_profile, profile_names
+    from kernelgen.hardware.profile import load_profile, profile_names
 
     profiles = sorted(map(load_profile, profile_names()), key=lambda p: (p.compute_capability, p.name))
     if as_json:
@@ -66,7 +66,7 @@ def show(name: str, as_json: bool) -> None:
       tilesmith gpus show a100
       tilesmith gpus show path/to/mine.yaml
     """
-    from kernelgen.hardware import load_profile
+    from kernelgen.hardware.profile import load_profile
 
     profile = load_profile(name)
     if as_json:

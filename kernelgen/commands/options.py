@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 
 if TYPE_CHECKING:
-    from kernelgen.schedules.base import Direction
-    from kernelgen.shape import Shape
+    from kernelgen.program.shape import Shape
+    from kernelgen.program.task import Direction
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -77,7 +77,7 @@ def make_shape(options: dict[str, Any], direction: str = "forward") -> Shape:
     Raises ShapeError for one that makes no sense.
     """
     from kernelgen.errors import ShapeError
-    from kernelgen.shape import Shape
+    from kernelgen.program.shape import Shape
 
     save, recompute = options.pop("save"), options.pop("recompute")
     if recompute and direction == "forward":

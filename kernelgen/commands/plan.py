@@ -30,10 +30,10 @@ Examples:
 def command(cell: str, gpu: str, direction: str, top: int | None, as_json: bool, **options: Any) -> None:
     """Rank the tilings of a cell."""
     shape = make_shape(options, direction)
-    from kernelgen.attempt import microseconds_per_step
     from kernelgen.cells import load_cell
-    from kernelgen.plan import plan
-    from kernelgen.tune import resolve_gpu
+    from kernelgen.tuning.attempt import microseconds_per_step
+    from kernelgen.tuning.plan import plan
+    from kernelgen.tuning.tune import resolve_gpu
 
     loaded = load_cell(cell)
     profile, _ = resolve_gpu(gpu)

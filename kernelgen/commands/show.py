@@ -11,7 +11,7 @@ import click
 from kernelgen.commands.console import console, print_fields
 
 if TYPE_CHECKING:
-    from kernelgen.config import TunedConfig
+    from kernelgen.records.config import TunedConfig
 
 
 @click.command()
@@ -24,7 +24,7 @@ def command(file: str) -> None:
       tilesmith show lstm.yaml
       tilesmith show lstm.yaml | less
     """
-    from kernelgen.config import load_config, read_source
+    from kernelgen.records.config import load_config, read_source
 
     path = Path(file)
     config = load_config(path)

@@ -14,9 +14,9 @@ from kernelgen.commands.console import Bar, print_table, progress_bar, remark
 from kernelgen.commands.options import CELL_HELP, direction_option, directions, make_shape, shape_options
 
 if TYPE_CHECKING:
-    from kernelgen.attempt import Attempt
-    from kernelgen.schedules.base import Direction
-    from kernelgen.tune import Event, TuneResult
+    from kernelgen.program.task import Direction
+    from kernelgen.tuning.attempt import Attempt
+    from kernelgen.tuning.tune import Event, TuneResult
 
 
 @click.command(
@@ -75,8 +75,8 @@ def command(
     shape = make_shape(options, direction)
     from kernelgen.cells import load_cell
     from kernelgen.commands import INTERRUPTED, STARTED
-    from kernelgen.config import check_output
-    from kernelgen.tune import BUDGET_SECONDS, save, tune
+    from kernelgen.records.config import check_output
+    from kernelgen.tuning.tune import BUDGET_SECONDS, save, tune
 
     loaded = load_cell(cell)
     paths = {each: _path(output, loaded.name, each, direction) for each in directions(direction)}

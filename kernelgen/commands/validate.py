@@ -27,9 +27,10 @@ def command(file: str, emulate: bool, seeds: int) -> None:
       tilesmith validate lstm.yaml
       tilesmith validate lstm.yaml --emulate --seeds 20
     """
-    from kernelgen import gpu, schedules
-    from kernelgen.config import load_config, read_cubin, read_source
-    from kernelgen.validate import emulate_source, emulated_steps, validate_gpu
+    from kernelgen import schedules
+    from kernelgen.device import gpu
+    from kernelgen.records.config import load_config, read_cubin, read_source
+    from kernelgen.verify.validate import emulate_source, emulated_steps, validate_gpu
 
     path = Path(file)
     config = load_config(path)
@@ -76,7 +77,7 @@ def command(file: str, emulate: bool, seeds: int) -> None:
 
 def _gpu_for(arch: str) -> int | None:
     """The first GPU that runs a binary for ``arch``."""
-    from kernelgen import gpu
+    from kernelgen.device import gpu
 
     if gpu.why_no_gpu():
         return None

@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 import sympy
 
 from kernelgen.cells.language import Cell
-from kernelgen.derive import derive
-from kernelgen.emit.cost import CellCost, Depths, backward_cost, cell_cost
-from kernelgen.emit.early import halves
-from kernelgen.emit.lower import is_condition, lower
 from kernelgen.emit.printer import ATOM, CHOICE, OR, PRODUCT, Printer
 from kernelgen.emit.text import state_equations
+from kernelgen.symbolic.derive import derive
+from kernelgen.symbolic.hoist import halves
+from kernelgen.symbolic.instructions import CellCost, Depths, backward_cost, cell_cost
+from kernelgen.symbolic.lower import is_condition, lower
 
 __all__ = ["CellCost", "backward_cost", "cell_cost", "cell_struct"]
 

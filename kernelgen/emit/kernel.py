@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from kernelgen.arguments import arguments_of, known_states
 from kernelgen.cells.language import Cell
-from kernelgen.dtypes import dtype_info
 from kernelgen.emit.cuda import cell_struct
-from kernelgen.schedules.base import BACKWARD_ENTRY, FORWARD_ENTRY, Direction, Source, Tiling
-from kernelgen.shape import Shape
+from kernelgen.program.arguments import arguments_of, known_states
+from kernelgen.program.dtypes import dtype_info
+from kernelgen.program.shape import Shape
+from kernelgen.program.source import BACKWARD_ENTRY, FORWARD_ENTRY, Source
+from kernelgen.program.task import Direction
+from kernelgen.program.tiling import Tiling
 
 _WORD = "unsigned short*"
 

@@ -12,26 +12,12 @@ import sympy
 from sympy.core.relational import Relational
 from sympy.logic.boolalg import And, Not, Or
 
-from kernelgen.emit.lower import is_constant
 from kernelgen.errors import CellError
+from kernelgen.symbolic.lower import is_constant
+from kernelgen.symbolic.products import split_product
 
 CHOICE, OR, AND, RELATION, SUM, PRODUCT, UNARY, ATOM = range(8)
 """How tightly a piece of text binds, loosest first."""
-
-
-def split_product(expression: Any) -> tuple[bool, list[Any], list[Any]]:
-    """A product as (negative, factors, divisors): -a/b is (True, [a], [b]). Other expressions are a single factor."""
-    negative = False
-    factors: list[Any] = []
-    divisors: list[Any] = []
-    for argument in sympy.Mul.make_args(expression):
-        if argument.is_Number and argument.is_negative:
-            negative, argument = not negative, -argument
-        if argument.is_Pow and argument.exp.is_Integer and argument.exp.is_negative:
-            divisors.append(argument.base ** (-argument.exp))
-        elif argument != 1:
-            factors.append(argument)
-    return negative, factors, divisors
 
 
 class Printer:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kernelgen.cells.language import Cell
-from kernelgen.derive import derive
-from kernelgen.emit.lower import lower
 from kernelgen.emit.printer import Printer
+from kernelgen.symbolic.derive import derive
+from kernelgen.symbolic.lower import lower
 
 Functions = Mapping[str, Callable[..., Any]]
 """What the names of the language's functions mean."""

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import sympy
 
 from kernelgen.cells.language import Cell
-from kernelgen.derive import derive
-from kernelgen.emit.lower import lower
 from kernelgen.emit.printer import ATOM, CHOICE, OR, PRODUCT, UNARY, Printer
+from kernelgen.symbolic.derive import derive
+from kernelgen.symbolic.lower import lower
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 

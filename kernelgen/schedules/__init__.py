@@ -7,7 +7,8 @@ import pkgutil
 from functools import lru_cache
 
 from kernelgen.errors import ConfigError, near_names
-from kernelgen.schedules.base import Direction, Schedule
+from kernelgen.program.task import Direction
+from kernelgen.schedules.base import Schedule
 
 
 def schedule_names(direction: Direction = "forward") -> list[str]:

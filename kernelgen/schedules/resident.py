@@ -12,16 +12,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from constrint import Problem, cdiv, minimum
-from kernelgen.arguments import known_states
 from kernelgen.cells.language import Cell
-from kernelgen.cost import FORWARD_WEIGHTS, StepWork
-from kernelgen.derive import derive
-from kernelgen.emit.cost import cell_cost
-from kernelgen.schedules._batch_tiled import BATCH_TILES, PREFETCH, BatchTiled, Int, chain_additions, read_bytes
-from kernelgen.schedules._limits import CHUNK, vector_width
-from kernelgen.schedules._registers import FORWARD_COEFFICIENTS, ResidentCounts
-from kernelgen.schedules.base import Direction
-from kernelgen.shape import Shape
+from kernelgen.program.arguments import known_states
+from kernelgen.program.shape import Shape
+from kernelgen.program.task import Direction
+from kernelgen.schedules.shared.batch_tiled import BATCH_TILES, PREFETCH, BatchTiled, Int, chain_additions, read_bytes
+from kernelgen.schedules.shared.cost import FORWARD_WEIGHTS, StepWork
+from kernelgen.schedules.shared.limits import CHUNK, vector_width
+from kernelgen.schedules.shared.registers import FORWARD_COEFFICIENTS, ResidentCounts
+from kernelgen.symbolic.derive import derive
+from kernelgen.symbolic.instructions import cell_cost
 
 
 @dataclass(frozen=True)

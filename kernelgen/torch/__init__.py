@@ -6,9 +6,9 @@ needed for that.
 
 from __future__ import annotations
 
+from kernelgen.cells.registry import register
 from kernelgen.torch.flash import flashrnn
 from kernelgen.torch.modules import GRU, LSTM
 from kernelgen.torch.operator import DoubleBackwardError, rnn, step
-from kernelgen.torch.registry import register
 
 __all__ = ["GRU", "LSTM", "DoubleBackwardError", "flashrnn", "register", "rnn", "step"]

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from kernelgen import gpu
+from kernelgen.device import gpu
+from kernelgen.device.launcher import stream_of
 from kernelgen.errors import InfeasibleError
-from kernelgen.launcher import stream_of
-from kernelgen.shape import Shape
+from kernelgen.program.shape import Shape
 
 if TYPE_CHECKING:
     import numpy as np
 
     from kernelgen.cells.language import Cell
-    from kernelgen.launcher import DeviceKernel
+    from kernelgen.device.launcher import DeviceKernel
     from kernelgen.torch.kernels import Kind
 
 
@@ -79,10 +79,10 @@ class DeviceEngine:
         return found
 
     def _load(self, cell: Cell, shape: Shape, kind: Kind, device: int) -> Loaded:
-        from kernelgen.compile import compile_source
-        from kernelgen.launcher import DeviceKernel, launch_config
-        from kernelgen.parameter_gradients import ParameterGradients
-        from kernelgen.torch.choice import compiled
+        from kernelgen.build.compile import compile_source
+        from kernelgen.device.launcher import DeviceKernel, launch_config
+        from kernelgen.schedules.shared.parameter_gradients import ParameterGradients
+        from kernelgen.tuning.selection import compiled
 
         profile = gpu.device(device).profile()
         if kind == "parameters":

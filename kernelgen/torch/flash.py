@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from kernelgen.cells import load_cell
+from kernelgen.cells.registry import cell_of, register
 from kernelgen.errors import ConfigError, ShapeError, near_names
 from kernelgen.torch import reference
 from kernelgen.torch.operator import rnn
-from kernelgen.torch.registry import cell_of, register
 
 FUNCTIONS = ("elman", "gru", "lstm", "slstm")
 BACKENDS = ("cuda", "cuda_fused", "triton_fused", "vanilla", "vanilla_fwbw")

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from kernelgen.cells.language import Cell
-from kernelgen.derive import derive
 from kernelgen.errors import InfeasibleError
-from kernelgen.schedules.base import Direction
-from kernelgen.shape import DTYPES, Shape
+from kernelgen.program.shape import DTYPES, Shape
+from kernelgen.program.task import Direction
+from kernelgen.symbolic.derive import derive
 from kernelgen.torch.device import DeviceEngine
 from kernelgen.torch.recompute import gate_sums
 from kernelgen.torch.reference import Form

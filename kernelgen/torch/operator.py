@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from kernelgen.cells.language import Cell
-from kernelgen.derive import derive
+from kernelgen.cells.registry import cell_of, differentiated, register
 from kernelgen.errors import ConfigError, TilesmithError, near_names
+from kernelgen.symbolic.derive import derive
 from kernelgen.torch import passes, reference
-from kernelgen.torch.registry import cell_of, differentiated, register
 
 __all__ = ["DoubleBackwardError", "rnn", "step"]
 

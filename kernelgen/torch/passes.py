@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from kernelgen.cells.language import Cell
+from kernelgen.cells.registry import differentiated
 from kernelgen.torch import kernels, reference
 from kernelgen.torch.parameters import parameter_gradients
 from kernelgen.torch.recompute import gate_sums
 from kernelgen.torch.reference import Form, form_of
-from kernelgen.torch.registry import differentiated
 
 FORMS = 4096
 """How many forms are remembered."""

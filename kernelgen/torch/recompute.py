@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from kernelgen.cells.language import Cell
-from kernelgen.derive import derive
+from kernelgen.symbolic.derive import derive
 
 
 def gate_sums(cell: Cell, wx: Tensor, r: Tensor, b: Tensor, initial: Tensor | None, hidden: Tensor) -> Tensor:

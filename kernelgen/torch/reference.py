@@ -1,6 +1,6 @@
 """The recurrence of any cell in PyTorch, forward and backward: what runs where no kernel does.
 
-Written from the cell's definition, as kernelgen/reference.py is, with one difference: everything is computed in
+Written from the cell's definition, as kernelgen/verify/reference.py is, with one difference: everything is computed in
 float32 where the tensors are of 16 bits, else in their own dtype, and h is rounded to the tensors' dtype after every
 step, as kernels do.
 """
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from kernelgen.cells.language import Cell
-from kernelgen.derive import derive
 from kernelgen.errors import ShapeError
+from kernelgen.symbolic.derive import derive
 from kernelgen.torch.step import torch_backward, torch_step
 
 DTYPES = ("bfloat16", "float16", "float32", "float64")

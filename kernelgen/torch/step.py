@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from kernelgen.cells.language import Cell
-from kernelgen.emit.lower import is_constant
 from kernelgen.emit.numpy import NumpyPrinter
 from kernelgen.emit.printer import ATOM
 from kernelgen.emit.straight_line import backward_function, step_function
+from kernelgen.symbolic.lower import is_constant
 
 Step = Callable[[Sequence[Tensor], Sequence[Tensor]], list[Tensor]]
 BackwardStep = Callable[[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]], tuple[list[Tensor], list[Tensor]]]

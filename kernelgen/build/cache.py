@@ -1,0 +1,188 @@
+"""The on-disk cache of compiled kernels, and the hashes that name a source and its binary.
+
+A cache may be lost, read-only, full or damaged at any moment without any harm but time: what cannot be read is a
+miss, what cannot be written is compiled again next time, and the first such failure is logged once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import threading
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kernelgen.paths import cache_root, cuda_headers
+
+if TYPE_CHECKING:
+    from kernelgen.program.source import Source
+
+CACHE_SCHEMA = 1
+"""Raise it whenever an entry's contents or the meaning of a key changes."""
+
+_log = logging.getLogger(__name__)
+_MAGIC = b"tilesmith-cache"
+_INCLUDE = re.compile(r"^[ \t]*#[ \t]*include[ \t]+(?:([\"<])([^\">\n]+)[\">]|(\w+))", re.MULTILINE)
+_STALE_SECONDS = 3600.0
+
+
+def write_together(files: Sequence[tuple[Path, bytes]]) -> None:
+    """Write files that are each either whole or not there: temporaries beside them, fsync, then renames in order.
+
+    No file is replaced before all the bytes are on the disk, so a full disk leaves every file as it was; a kill
+    between two renames leaves the first ones new. Whoever reads meanwhile sees old or new contents, never parts.
+    Raises OSError; no temporary is left then.
+    """
+    staged: list[tuple[Path, Path]] = []
+    try:
+        for path, data in files:
+            temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+            staged.append((temporary, path))
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        for temporary, path in staged:
+            temporary.replace(path)
+    except BaseException:
+        for temporary, _ in staged:
+            temporary.unlink(missing_ok=True)
+        raise
+    for folder in {path.parent for path, _ in files}:
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def headers_digest(text: str, root: Path) -> str:
+    """Hash every header that ``text`` may include, directly or through another header (sha256, hexadecimal).
+
+    root: the include path. A header is looked for beside the file that includes it, then in ``root``; branches that
+    the preprocessor would skip count too. Names outside ``root`` (the compiler's own headers) come with the compiler
+    and are covered by its version. An include of a macro cannot be followed, so it takes in every file of ``root``.
+    """
+    found: dict[str, str] = {}
+
+    def visit(contents: str, folder: Path) -> None:
+        for match in _INCLUDE.finditer(contents):
+            quote, name, macro = match.groups()
+            if macro:
+                candidates = sorted(file for file in root.rglob("*") if file.is_file())
+            else:
+                places = [folder / name, root / name] if quote == '"' else [root / name]
+                candidates = [place for place in places if place.is_file()][:1]
+            for file in candidates:
+                label = os.path.relpath(file, root)
+                if label not in found:
+                    data = file.read_bytes()
+                    found[label] = hashlib.sha256(data).hexdigest()
+                    visit(data.decode("utf-8", errors="replace"), file.parent)
+
+    visit(text, root)
+    return _digest(sorted(found.items()))
+
+
+def source_hash(source: Source) -> str:
+    """Name a source by all that the compiler reads: text, headers, entry, architecture (sha256, hexadecimal).
+
+    It does not depend on the machine, the folder of the headers or the compiler.
+    """
+    return _digest([source.text, headers_digest(source.text, cuda_headers()), source.entry, source.arch])
+
+
+def binary_key(source: Source, flags: Sequence[str], compiler: str) -> str:
+    """Name the binary that ``compiler``, started with ``flags``, makes of ``source`` (sha256, hexadecimal)."""
+    return _digest([CACHE_SCHEMA, source_hash(source), list(flags), compiler])
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+class Cache:
+    """A folder of entries, one file for each key, safe to share between threads and processes.
+
+    root: the folder; by default ``cubin`` in the user's cache. Nothing is created before the first write, and no
+    method raises when the folder cannot be used.
+    """
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = cache_root() / "cubin" if root is None else root
+        self._lock = threading.Lock()
+        self._warned = False
+        self._swept = False
+
+    def path(self, key: str) -> Path:
+        """The file that holds the entry of ``key``, whether or not it exists."""
+        return self.root / key[:2] / key
+
+    def load(self, key: str) -> tuple[dict[str, Any], bytes] | None:
+        """Return the record and the bytes saved under ``key``; None where there are none or they are damaged."""
+        try:
+            contents = self.path(key).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            self._warn("read", error)
+            return None
+        head, _, body = contents.partition(b"\n")
+        if head != _head(key, body):
+            _log.info("cache entry %s is damaged or of another version; it will be replaced", self.path(key))
+            return None
+        record, _, payload = body.partition(b"\n")
+        return json.loads(record), payload
+
+    def save(self, key: str, record: Mapping[str, Any], payload: bytes) -> bool:
+        """Keep ``record`` (JSON values) and ``payload`` under ``key``, replacing what is there.
+
+        Returns whether it was kept; a failure is logged once for this cache and otherwise harmless.
+        """
+        body = json.dumps(dict(record)).encode() + b"\n" + payload
+        path = self.path(key)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._sweep()
+            write_together([(path, _head(key, body) + b"\n" + body)])
+        except OSError as error:
+            self._warn("write to", error)
+            return False
+        return True
+
+    def _sweep(self) -> None:
+        """Remove temporaries that a killed process left behind, once."""
+        with self._lock:
+            if self._swept:
+                return
+            self._swept = True
+        for file in self.root.glob("*/.*.tmp"):
+            try:
+                if time.time() - file.stat().st_mtime > _STALE_SECONDS:
+                    file.unlink()
+            except OSError:
+                continue  # another process was faster, or it is not ours to remove
+
+    def _warn(self, what: str, error: OSError) -> None:
+        with self._lock:
+            if self._warned:
+                return
+            self._warned = True
+        _log.warning(
+            "cannot %s the compile cache %s (%s); going on without it. Free space, make it writable, or set "
+            "TILESMITH_CACHE to another folder.",
+            what,
+            self.root,
+            error.strerror or error,
+        )
+
+
+def _head(key: str, body: bytes) -> bytes:
+    """The first line of an entry: the key keeps a file that was copied to another name from being believed."""
+    return b"%s %d %s %s" % (_MAGIC, CACHE_SCHEMA, key.encode(), hashlib.sha256(body).hexdigest().encode())

@@ -1,0 +1,1 @@
+"""The library of cells: one short file each that defines ``CELL``."""

@@ -1,0 +1,337 @@
+"""Kernel: a tuned kernel as a callable on GPU arrays of any library.
+
+    kernel = kernelgen.load("lstm.yaml")
+    states, last, gates = kernel(wx, r, b)
+
+    kernel = kernelgen.load("lstm_backward.yaml")
+    d_wx, d_r_rest, d_b_rest, d_initial = kernel(r, None, states, gates, d_states)
+
+Everything that can be worked out once is: a call checks its arrays, allocates the outputs and launches.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kernelgen.device import gpu
+from kernelgen.device.arrays import Library, library_of
+from kernelgen.device.launcher import DeviceKernel, launch_config, stream_of
+from kernelgen.errors import LaunchError
+from kernelgen.program.arguments import Arguments, ArrayArgument, arguments_of
+from kernelgen.program.launch import Launch
+from kernelgen.program.shape import Shape
+from kernelgen.program.task import Direction
+
+if TYPE_CHECKING:
+    from kernelgen.records.config import TunedConfig
+
+
+REMEMBERED_CALLS = 1024
+"""How many shapes of its leading array a kernel keeps prepared."""
+
+
+class Forward(NamedTuple):
+    """What a forward kernel writes: states [K, B, T, H, D] with K = 1 (h) where the shape saves "hidden", else all
+    S states; last [S, B, H, D]; gates [G_saved, B, T, H, D], the sums that a backward pass needs, where the shape saves
+    "gates", else None."""
+
+    states: Any
+    last: Any
+    gates: Any
+
+
+class Backward(NamedTuple):
+    """What a backward kernel writes: d_wx [B, T, G_in, H, D], the gradients of the gates with an input; of the other
+    gates the gradients of R and b, in float32 and as partial sums, to be added along the first axis: d_r_rest
+    [P, G_rec without an input, H, D, D] and d_b_rest [P, G_bias without an input, H, D]; d_initial [S, B, H, D]. None
+    where there is no such gate."""
+
+    d_wx: Any
+    d_r_rest: Any
+    d_b_rest: Any
+    d_initial: Any
+
+
+@dataclass(frozen=True)
+class _Call:
+    """All of a call that depends on the leading array's shape, dtype and place alone.
+
+    libraries: for arrays of the dtype of each output. defaults: every argument in the kernel's order, the numbers as
+    they are and null pointers for the arrays.
+    """
+
+    library: Library
+    libraries: tuple[Library, ...]
+    device: int
+    context: int
+    config: Any
+    lead: ArrayArgument
+    inputs: tuple[ArrayArgument, ...]
+    outputs: tuple[ArrayArgument, ...]
+    defaults: dict[str, Any]
+
+
+class Kernel(ABC):
+    """A tuned kernel; ``load`` makes a ForwardKernel or a BackwardKernel, whose __call__ says what it takes.
+
+    The heads, the head dimension and the dtype are those it was tuned for; batch and sequence length may be any. It
+    knows nothing of autograd.
+
+    shape: what it was tuned for. arguments: gives what the kernel takes at another batch and seq.
+    """
+
+    direction: Direction
+    results: tuple[str, ...]
+    """The names of the outputs, in the order in which they are returned."""
+
+    def __init__(
+        self,
+        cubin: bytes,
+        entry: str,
+        arch: str,
+        shape: Shape,
+        arguments: Callable[[Shape], Arguments],
+        launch: Callable[[Shape], Launch],
+    ) -> None:
+        self.shape = shape
+        self.arguments = arguments
+        self.config: TunedConfig | None = None
+        self._launch = launch
+        self._kernel = DeviceKernel(cubin, entry, arch, launch(shape))
+        self._driver = gpu.require_driver()
+        self._calls: dict[Any, _Call] = {}
+        full = (array for array in arguments(shape).inputs if {"B", "T"} <= set(array.axes) and not array.empty)
+        self._lead = next(array.name for array in full)
+
+    def __repr__(self) -> str:
+        return f"<tilesmith {self.direction} kernel {self._kernel.entry} for {self.shape}, {self._kernel.arch}>"
+
+    @abstractmethod
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """Run the recurrence over all steps; returns as soon as the kernel is queued."""
+
+    def _run(self, given: Mapping[str, Any], out: Any, stream: Any) -> list[Any]:
+        """Check the inputs, given by name, allocate the outputs unless they are given too, and launch; the outputs."""
+        lead = given[self._lead]
+        key = (type(lead), getattr(lead, "shape", None))
+        call = self._calls.get(key)
+        if call is None or not call.library.fits(lead, call.lead.shape, call.device):
+            if len(self._calls) >= REMEMBERED_CALLS:
+                self._calls.clear()
+            call = self._calls[key] = self._prepare(lead)
+        library, device, pointer = call.library, call.device, call.library.pointer
+        values = call.defaults.copy()
+        for argument in call.inputs:
+            array = given.get(argument.name)
+            if array is None:
+                if not (argument.optional or argument.empty):
+                    raise LaunchError(_missing(argument))
+                continue
+            if array is not lead and not library.fits(array, argument.shape, device):
+                raise LaunchError(_misfit(argument, array, call))
+            values[argument.name] = pointer(array)
+        if out is None:
+            pairs = zip(call.outputs, call.libraries, strict=True)
+            made = [None if argument.empty else of.empty(argument.shape, device) for argument, of in pairs]
+        else:
+            made = self._given(out, call)
+        for argument, array in zip(call.outputs, made, strict=True):
+            if array is not None:
+                values[argument.name] = pointer(array)
+        handle = library.stream(device) if stream is None else raw_stream(stream)
+        driver = self._driver
+        foreign = int(driver.cuCtxGetCurrent()[1]) != call.context
+        if foreign:
+            gpu.checked(driver.cuCtxPushCurrent(gpu.primary_context(device)), f"selecting GPU {device}")
+        try:
+            self._kernel.start(stream_of(handle), call.config, *values.values())
+        finally:
+            if foreign:
+                driver.cuCtxPopCurrent()
+        return made
+
+    def _given(self, out: Any, call: _Call) -> list[Any]:
+        """Check the outputs to write into."""
+        if not isinstance(out, tuple | list) or len(out) != len(call.outputs):
+            raise LaunchError(f"out must be ({', '.join(self.results)}), with None for what this kernel does not write")
+        for argument, array, library in zip(call.outputs, out, call.libraries, strict=True):
+            if argument.empty:
+                if array is not None:
+                    raise LaunchError(f"{argument.name} must be None: this kernel writes none")
+            elif array is None:
+                raise LaunchError(_missing(argument))
+            elif not library.fits(array, argument.shape, call.device):
+                raise LaunchError(_misfit(argument, array, call))
+        return list(out)
+
+    def _prepare(self, lead: Any) -> _Call:
+        """Check the leading array, whose sizes say the batch and the number of steps, and work out what follows."""
+        import numpy as np
+
+        library = library_of(lead, self.shape.dtype)
+        found = library.describe(lead)
+        wanted = self._leading(self.arguments(self.shape))
+        batch_axis, step_axis = wanted.axes.index("B"), wanted.axes.index("T")
+        if len(found.shape) != len(wanted.axes) or 0 in (found.shape[batch_axis], found.shape[step_axis]):
+            free = ("B", "T", "H", "D")
+            sizes = [axis if axis in free else str(size) for axis, size in zip(wanted.axes, wanted.shape, strict=True)]
+            raise LaunchError(f"{wanted.name} must be [{', '.join(sizes)}] with B and T of at least 1, not {found}")
+        shape = replace(self.shape, batch=int(found.shape[batch_axis]), seq=int(found.shape[step_axis]))
+        arguments = self.arguments(shape)
+        wanted = self._leading(arguments)
+        if found.device is None:
+            raise LaunchError(f"{wanted.name} must be on a GPU, but it is {found}")
+        if not library.fits(lead, wanted.shape, found.device):
+            needed = f"a C-contiguous {self.shape.dtype} array {list(wanted.shape)}"
+            raise LaunchError(f"{wanted.name} must be {needed}, not {found}")
+        self._kernel.prepare(found.device)
+        numbers = {name: np.int32(value) for name, value in arguments.numbers.items()}
+        named = {array.name: array for array in arguments.outputs}
+        outputs = tuple(named[name] for name in self.results)
+        return _Call(
+            library=library,
+            libraries=tuple(library if out.dtype == self.shape.dtype else library.of(out.dtype) for out in outputs),
+            device=found.device,
+            context=int(gpu.primary_context(found.device)),
+            config=launch_config(self._launch(shape)),
+            lead=wanted,
+            inputs=arguments.inputs,
+            outputs=outputs,
+            defaults={name: numbers.get(name, 0) for name in arguments.order},
+        )
+
+    def _leading(self, arguments: Arguments) -> ArrayArgument:
+        """The leading array among the inputs."""
+        return next(array for array in arguments.inputs if array.name == self._lead)
+
+
+class ForwardKernel(Kernel):
+    """A tuned forward kernel, called as ``kernel(wx, r, b, initial=None, *, out=None, stream=None)``."""
+
+    direction: Direction = "forward"
+    results = Forward._fields
+
+    def __call__(self, wx: Any, r: Any, b: Any, initial: Any = None, *, out: Any = None, stream: Any = None) -> Forward:
+        """Run the recurrence over all steps; returns (states, last, gates) as soon as the kernel is queued.
+
+        wx [B, T, G_in, H, D], r [G_rec, H, D, D] (r[g, h, d, p] from previous unit p to unit d), b [G_bias, H, D],
+        initial [S, B, H, D] or None for zeros: C-contiguous arrays of the kernel's dtype on one GPU, all of one
+        library. out: (states, last, gates) to write into, instead of new arrays of wx's library (which owns them).
+        stream: a stream of any library or its raw handle; by default the current stream of wx's library. The
+        caller keeps arrays alive while work on a stream of its own runs.
+
+        Raises LaunchError for an array of another shape, dtype or place, and if the launch fails.
+        """
+        return Forward(*self._run({"wx": wx, "r": r, "b": b, "initial": initial}, out, stream))
+
+
+class BackwardKernel(Kernel):
+    """A tuned backward kernel, called as
+    ``kernel(r, initial, states, gates, d_states, d_last=None, *, wx=None, b=None, out=None, stream=None)``."""
+
+    direction: Direction = "backward"
+    results = Backward._fields
+
+    def __call__(
+        self,
+        r: Any,
+        initial: Any,
+        states: Any,
+        gates: Any,
+        d_states: Any,
+        d_last: Any = None,
+        *,
+        wx: Any = None,
+        b: Any = None,
+        out: Any = None,
+        stream: Any = None,
+    ) -> Backward:
+        """Run the gradients back over all steps; returns (d_wx, d_r_rest, d_b_rest, d_initial) as soon as the kernel is
+        queued.
+
+        r [G_rec, H, D, D] and initial [S, B, H, D] (None for zeros) as the forward kernel took them; states
+        [S, B, T, H, D] and gates [G_saved, B, T, H, D] as it saved them with save "gates". A kernel whose shape says
+        recompute takes None for gates, but wx [B, T, G_in, H, D] and b [G_bias, H, D]; b alone is needed where a gate
+        is nothing but its bias. d_states [K, B, T, H, D]: the gradients of the states after every step, K = 1 (h) where
+        the shape saves "hidden", else all S; d_last [S, B, H, D]: those of the states after the last step, None for
+        zeros. C-contiguous arrays of the kernel's dtype on one GPU, all of one library. out: (d_wx, d_r_rest, d_b_rest,
+        d_initial) to write into, instead of new arrays of states' library. stream: as of a forward kernel.
+
+        The gradients of R and b follow. For a gate g with an input, d_g being its part of d_wx, d_r[g] = sum over b, t
+        of d_g[b, t] h[b, t - 1]^T (for each head) and d_b[g] = sum over b, t of d_g[b, t]; for those without, they are
+        the sums of d_r_rest and d_b_rest along the first axis.
+
+        Raises LaunchError for an array of another shape, dtype or place, and if the launch fails.
+        """
+        saved = {"wx": wx, "r": r, "b": b, "initial": initial, "states": states, "gates": gates}
+        return Backward(*self._run({**saved, "d_states": d_states, "d_last": d_last}, out, stream))
+
+
+KERNELS: Mapping[Direction, type[ForwardKernel] | type[BackwardKernel]] = {
+    "forward": ForwardKernel,
+    "backward": BackwardKernel,
+}
+"""The class of a configuration's kernel."""
+
+
+def load(path: str | Path) -> Kernel:
+    """Load a tuned kernel from its YAML file; the ``.cubin`` lies beside it.
+
+    Returns a ForwardKernel or a BackwardKernel, as the configuration's direction says. Raises ConfigError for a file
+    that cannot be used, LaunchError where there is no GPU or the driver refuses it.
+    """
+    from kernelgen import schedules
+    from kernelgen.records.config import load_config, read_cubin
+
+    path = Path(path)
+    config = load_config(path)
+    gpu.require_driver()
+    cell, schedule, tiling = config.load_cell(), schedules.get(config.schedule), config.to_tiling()
+
+    def launch(shape: Shape) -> Launch:
+        return schedule.launch(shape, tiling)
+
+    kernel = KERNELS[config.direction](
+        read_cubin(path),
+        config.entry,
+        config.arch,
+        config.shape,
+        lambda shape: arguments_of(cell, shape, config.direction, config.arguments, launch(shape).partials),
+        launch,
+    )
+    kernel.config = config
+    return kernel
+
+
+def raw_stream(stream: Any) -> int:
+    """The handle of a stream of any library: an int, or an object with cuda_stream, ptr or __cuda_stream__."""
+    if isinstance(stream, int):
+        return stream
+    for name in ("cuda_stream", "ptr"):  # PyTorch, CuPy
+        value = getattr(stream, name, None)
+        if isinstance(value, int):
+            return value
+    protocol = getattr(stream, "__cuda_stream__", None)
+    if protocol is None:
+        raise LaunchError(f"stream must be a CUDA stream or its handle, not {type(stream).__name__}")
+    version_and_handle = protocol() if callable(protocol) else protocol
+    return int(version_and_handle[1])
+
+
+def _missing(argument: ArrayArgument) -> str:
+    return f"{argument.name} is missing: it must be a {argument.dtype} array {list(argument.shape)}"
+
+
+def _misfit(argument: ArrayArgument, array: Any, call: _Call) -> str:
+    """Say what is wrong with an array: name, what is needed, what came."""
+    library = call.library
+    needed = f"a C-contiguous {argument.dtype} array {list(argument.shape)} on GPU {call.device}"
+    try:
+        found = str(library.describe(array))
+    except (AttributeError, TypeError, LaunchError):
+        found = f"a {type(array).__module__}.{type(array).__name__}"
+    return f"{argument.name} must be {needed}, of {library.name} as {call.lead.name} is, not {found}"

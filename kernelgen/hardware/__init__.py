@@ -1,0 +1,1 @@
+"""GPUs as numbers: profiles, and reading the files of profiles/."""

@@ -1,0 +1,217 @@
+"""The YAML form of a GPU profile: its records, and reading them with errors that name file, line and field.
+
+docs/profiles.md describes the form; kernelgen.hardware.profile makes a Profile of what is read here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraints, ValidationError, model_validator
+
+from kernelgen.errors import ProfileError, near_names
+
+LATENCIES: Mapping[str, tuple[str, ...]] = {
+    "shared_load": (),
+    "barrier": ("threads",),
+    "mma": (),
+    "mma_interval": (),
+    "special_function": (),
+    "global_load": (),
+    "remote_shared_load": ("cluster",),
+    "cluster_barrier": ("cluster", "threads"),
+    "exchange_st_async": ("cluster", "slice_bytes"),
+    "exchange_bulk": ("cluster", "slice_bytes"),
+    "exchange_multicast": ("cluster", "slice_bytes"),
+    "exchange_stores": ("cluster", "slice_bytes"),
+    "l2_one_way_near": (),
+    "l2_one_way_far": (),
+    "grid_barrier_cooperative": ("threads",),
+    "grid_barrier_atomic": ("blocks",),
+}
+"""Every latency a profile may hold, in clocks of the multiprocessor, and what it depends on.
+
+shared_load: a dependent load from shared memory. barrier: __syncthreads. mma: m16n8k16 with float32 accumulators,
+each waiting for the one before. mma_interval: between two independent m16n8k16 (or as much work in smaller ones) on
+one quarter of a multiprocessor. special_function: tanh.approx or ex2.approx. global_load: device memory. The cluster
+ones: a load from another block's shared memory, a barrier, and one all-to-all exchange in which each block sends a
+slice to every block (st.async, bulk copies, multicast bulk loads from global memory, plain remote stores with a
+barrier). l2_one_way: from a store to the poll on another multiprocessor that sees it. grid_barrier: all blocks of
+the grid, by cooperative groups or by one atomic counter and a spin.
+"""
+
+Clocks = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_ByOne = Annotated[dict[PositiveInt, Clocks], Field(min_length=1)]
+_ByTwo = Annotated[dict[PositiveInt, _ByOne], Field(min_length=1)]
+Table = Clocks | _ByOne | _ByTwo
+"""A latency in clocks, or clocks by one or two of the axes that LATENCIES names."""
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+Arch = Annotated[str, StringConstraints(pattern=r"^sm_\d{2,3}[af]?$")]
+
+
+class Record(BaseModel):
+    """Base of everything read from a profile: frozen, no unknown fields, no silent conversions."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Number(Record):
+    """A count, a size or a rate, and where it comes from: a key of the file's sources, or the source itself."""
+
+    value: Annotated[int, Field(ge=0)]
+    source: Text
+
+
+class Latency(Record):
+    """Clocks, and where they come from."""
+
+    value: Table
+    source: Text
+
+
+class ClusterCounts(Record):
+    """How many clusters of each size run at a time with all shared memory taken, and where that comes from."""
+
+    value: dict[PositiveInt, PositiveInt]
+    source: Text
+
+
+class ProfileFile(Record):
+    """One GPU's file: only what is known of this GPU; the architecture's section supplies the rest."""
+
+    name: Text
+    title: Text
+    aliases: list[Text] = []
+    devices: list[Text] = []
+    arch: Arch
+    sources: dict[Text, Text] = {}
+    numbers: dict[Text, Number] = {}
+    clusters_that_fit: ClusterCounts | None = None
+    latencies: dict[Text, Latency] = {}
+
+
+class Architecture(Record):
+    """What all GPUs of one compute capability share. closest: the architecture whose latencies stand in."""
+
+    title: Text
+    closest: Arch | None = None
+    matrix_instructions: dict[Text, list[Text]]
+    features: list[Text]
+    numbers: dict[Text, Number]
+    latencies: dict[Text, Latency] = {}
+
+
+class ArchitectureFile(Record):
+    """profiles/architectures.yaml. common: what every supported architecture shares."""
+
+    sources: dict[Text, Text]
+    common: dict[Text, Number]
+    architectures: dict[Arch, Architecture]
+
+    @model_validator(mode="after")
+    def _closest_exists(self) -> ArchitectureFile:
+        for name, architecture in self.architectures.items():
+            if architecture.closest is not None and architecture.closest not in self.architectures:
+                raise ValueError(f"{name} is closest to {architecture.closest}, which has no section")
+        return self
+
+
+# libyaml's parser where PyYAML was built with it: ten times faster, and the same documents.
+_Loader: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+Form = TypeVar("Form", bound=Record)
+Place = tuple[Hashable, ...]
+"""Where a field stands: the keys from the top of the document down to it."""
+
+
+def read(path: Path, form: type[Form], fields: Sequence[str]) -> Form:
+    """Read a file of the given form; ``fields`` are the names that its ``numbers`` may have.
+
+    Raises ProfileError with the line and the field that are wrong, or the reason why the file cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise ProfileError(f"cannot read the GPU profile {path}: {reason}") from error
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if not isinstance(node, yaml.MappingNode):
+            raise ProfileError(f"{path} is no GPU profile (docs/profiles.md describes the form)")
+        lines = _lines(node, path)
+        record = form.model_validate(loader.construct_document(node))
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ProfileError(f"{path}{line}: not YAML: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise ProfileError(f"{path}: not YAML: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        given = first["input"]
+        shown = (
+            f", not {given!r}" if isinstance(given, str | int | float) and "not permitted" not in first["msg"] else ""
+        )
+        raise _wrong(path, lines, tuple(first["loc"]), first["msg"] + shown) from error
+    for place, known in _names(record, fields):
+        if place[-1] not in known:
+            raise _wrong(path, lines, place, f"unknown name; {near_names(str(place[-1]), known)}")
+    return record
+
+
+def _names(record: Record, fields: Sequence[str]) -> list[tuple[Place, Sequence[str]]]:
+    """The place of every freely written name, with the names it may be."""
+    places: list[tuple[Place, Sequence[str]]] = []
+    if isinstance(record, ArchitectureFile):
+        places += [(("common", name), fields) for name in record.common]
+        for arch, section in record.architectures.items():
+            places += [(("architectures", arch, *place), known) for place, known in _names(section, fields)]
+    elif isinstance(record, ProfileFile | Architecture):
+        places += [(("numbers", name), fields) for name in record.numbers]
+        places += [(("latencies", name), tuple(LATENCIES)) for name in record.latencies]
+    return places
+
+
+def _lines(node: yaml.Node | None, path: Path) -> dict[Place, int]:
+    """The line (from 1) of every field of a document; a key written twice is an error."""
+    lines: dict[Place, int] = {}
+    seen: set[int] = set()
+
+    def walk(node: yaml.Node | None, place: Place) -> None:
+        if id(node) in seen:  # a YAML alias, possibly to a node that holds it
+            return
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                inner = (*place, str(key.value))
+                line = key.start_mark.line + 1
+                if inner in lines:
+                    raise ProfileError(f"{path}, line {line}: {_field(inner)} is already on line {lines[inner]}")
+                lines[inner] = line
+                walk(value, inner)
+        elif isinstance(node, yaml.SequenceNode):
+            for index, value in enumerate(node.value):
+                lines[(*place, str(index))] = value.start_mark.line + 1
+                walk(value, (*place, str(index)))
+
+    walk(node, ())
+    return lines
+
+
+def _wrong(path: Path, lines: Mapping[Place, int], place: Place, what: str) -> ProfileError:
+    """The error for a field: pydantic's place ends in its own notes, so the longest known part gives the line."""
+    known = tuple(str(part) for part in place)
+    missing = what == "Field required"
+    while known and known not in lines:
+        known = known[:-1]
+    line = f", line {lines[known]}" if known else ""
+    field = _field(place if missing else known or place)
+    return ProfileError(f"{path}{line}: {field + ': ' if field else ''}{what} (docs/profiles.md describes the form)")
+
+
+def _field(place: Sequence[Hashable]) -> str:
+    return ".".join(map(str, place))

@@ -1,0 +1,1 @@
+"""The nouns: shapes, dtypes, tilings, what a kernel's arguments are and how it is launched."""

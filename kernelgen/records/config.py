@@ -1,0 +1,342 @@
+"""TunedConfig: a tuned kernel as three files that belong together, lstm.yaml, lstm.cu and lstm.cubin."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import pydantic
+
+from kernelgen.build.cache import write_together
+from kernelgen.build.compile import Binary, Report
+from kernelgen.errors import CellError, ConfigError, ShapeError
+from kernelgen.program.launch import Launch
+from kernelgen.program.shape import Shape
+from kernelgen.program.source import Source
+from kernelgen.program.task import Direction
+from kernelgen.program.tiling import Resources, Tiling
+from kernelgen.records.config_text import dump, explain, parse, reason
+from kernelgen.records.trial import Measurement, Trial, Validation, installed_version, timestamp
+
+if TYPE_CHECKING:
+    from kernelgen.cells.language import Cell
+
+SCHEMA = 4
+"""Version of the YAML's fields. Raise it whenever a field changes its name or meaning, or comes or goes."""
+
+ADDED: dict[int, dict[str, str]] = {1: {"direction": "forward"}, 2: {}, 3: {}}
+"""What a file of an older version means by the fields that it does not have."""
+
+TRAINING = 4
+"""The version since which kernels for training, backward ones and those that save gates, have today's arguments."""
+
+FORMAT = "tilesmith-config"
+
+_HEADER = """\
+# A {direction} kernel tuned by tilesmith: {cell} at {shape} on {gpu}.
+# Use it from Python:    kernelgen.load("{name}.yaml")
+# Look at it, check it:  tilesmith show {name}.yaml; tilesmith validate {name}.yaml
+# {name}.cu (its source) and {name}.cubin (the compiled kernel) belong to it and lie beside it.
+"""
+
+Digest = Annotated[str, pydantic.StringConstraints(pattern="^[0-9a-f]{64}$")]
+FileName = Annotated[str, pydantic.StringConstraints(pattern=r"^[^/\\\x00]+\.(cu|cubin)$")]
+
+
+class _Record(pydantic.BaseModel):
+    """Fields as they are written, no more, no fewer, never converted."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class CellRecord(_Record):
+    """Which cell: its name and fingerprint and, for a cell from a user's file, how to build it again.
+
+    path: where the file was. attribute: the Cell's name in it, if one was given. definition: the file's text.
+    """
+
+    name: str
+    fingerprint: str
+    path: str | None = None
+    attribute: str | None = None
+    definition: str | None = None
+
+    @classmethod
+    def of(cls, cell: Cell, spec: str | None = None) -> CellRecord:
+        """Describe ``cell``; spec: what it was loaded from, ``"lstm"`` or ``"path/to/file.py:NAME"``.
+
+        Raises ConfigError when the file has become unreadable.
+        """
+        path, _, attribute = (spec or "").partition(".py")
+        if not spec or not (attribute.startswith(":") or spec.endswith(".py")):
+            return cls(name=cell.name, fingerprint=cell.fingerprint)
+        file = Path(path + ".py")
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read the cell file {file} again: {reason(error)}") from error
+        return cls(
+            name=cell.name,
+            fingerprint=cell.fingerprint,
+            path=str(file),
+            attribute=attribute.removeprefix(":") or None,
+            definition=text,
+        )
+
+
+class ModelTime(_Record):
+    """The cost model's time: GPU clocks and microseconds for one step, milliseconds for the whole sequence."""
+
+    clocks_per_step: float
+    us_per_step: float
+    total_ms: float
+
+
+class Versions(_Record):
+    """What made the kernel, and proved it."""
+
+    tilesmith: str
+    compiler: str
+    python: str
+    numpy: str
+
+
+class Files(_Record):
+    """The files beside the YAML, by name, and the sha256 of their contents."""
+
+    source: FileName
+    source_sha256: Digest
+    cubin: FileName
+    cubin_sha256: Digest
+
+    @classmethod
+    def of(cls, stem: str, source: Source, binary: Binary) -> Files:
+        """The files of a configuration that is called ``stem``.yaml."""
+        return cls(
+            source=f"{stem}.cu",
+            source_sha256=_sha256(source.text.encode()),
+            cubin=f"{stem}.cubin",
+            cubin_sha256=_sha256(binary.cubin),
+        )
+
+
+class TunedConfig(_Record):
+    """Everything about a tuned kernel; the fields are the YAML's, in its order.
+
+    gpu: the profile's name. direction: of the pass. launch: at the tuned shape. arguments: the entry's, in order.
+    predicted, reported: what the schedule expected and the compiler said. measured: absent where no GPU was at hand.
+    source_hash: as Trial's.
+    """
+
+    format: Literal["tilesmith-config"] = "tilesmith-config"
+    schema_version: Literal[4] = 4
+    created: str
+    cell: CellRecord
+    shape: Shape
+    gpu: str
+    arch: str
+    direction: Direction
+    schedule: str
+    tiling: dict[str, int]
+    launch: Launch
+    entry: str
+    arguments: tuple[str, ...]
+    predicted: Resources
+    reported: Report
+    model: ModelTime
+    measured: Measurement | None = None
+    validation: Validation
+    versions: Versions
+    source_hash: Digest
+    files: Files
+
+    @classmethod
+    def of(
+        cls, trial: Trial, *, cell: CellRecord, tiling: Tiling, launch: Launch, source: Source, binary: Binary
+    ) -> TunedConfig:
+        """Put together what is known of a trial that was proved right.
+
+        Raises ConfigError for a trial without a validation: a kernel nobody checked is not tuned.
+        """
+        from kernelgen import schedules
+
+        if trial.validation is None:
+            raise ConfigError(f"the trial of {tiling} was not validated, so there is no tuned kernel to write down")
+        return cls(
+            created=timestamp(),
+            cell=cell,
+            shape=trial.shape,
+            gpu=trial.gpu,
+            arch=source.arch,
+            direction=schedules.get(tiling.schedule).direction,
+            schedule=tiling.schedule,
+            tiling=dict(tiling.values),
+            launch=launch,
+            entry=source.entry,
+            arguments=source.arguments,
+            predicted=tiling.resources,
+            reported=binary.report,
+            model=ModelTime(
+                clocks_per_step=tiling.clocks_per_step,
+                us_per_step=trial.model_us_per_step,
+                total_ms=trial.model_us_per_step * trial.shape.seq / 1000,
+            ),
+            measured=trial.measurement,
+            validation=trial.validation,
+            versions=Versions(
+                tilesmith=installed_version(),
+                compiler=binary.compiler,
+                python=platform.python_version(),
+                numpy=installed_version("numpy"),
+            ),
+            source_hash=binary.source_hash,
+            files=Files.of(cell.name, source, binary),
+        )
+
+    def to_tiling(self) -> Tiling:
+        """The tiling, as its schedule made it."""
+        return Tiling(self.schedule, dict(self.tiling), self.predicted, self.model.clocks_per_step)
+
+    def load_cell(self) -> Cell:
+        """The cell, from the library or from the definition kept here, which is then run as Python.
+
+        Raises ConfigError when it cannot be built or is no longer the cell that was tuned.
+        """
+        from kernelgen.cells import load_cell
+
+        try:
+            if self.cell.definition is None:
+                cell = load_cell(self.cell.name)
+            else:
+                with tempfile.TemporaryDirectory() as folder:
+                    file = Path(folder) / Path(self.cell.path or "cell.py").name
+                    file.write_text(self.cell.definition, encoding="utf-8")
+                    cell = load_cell(f"{file}:{self.cell.attribute}" if self.cell.attribute else str(file))
+        except CellError as error:
+            raise ConfigError(f"the cell {self.cell.name!r} of this configuration cannot be built: {error}") from error
+        if cell.fingerprint != self.cell.fingerprint:
+            raise ConfigError(
+                f"the cell {self.cell.name!r} is not the one this kernel was made for: its definition has changed "
+                f"since (fingerprint {cell.fingerprint[:12]}, then {self.cell.fingerprint[:12]}). Tune it again."
+            )
+        return cell
+
+    def save(self, path: Path, source: Source, binary: Binary) -> TunedConfig:
+        """Write FILE.yaml with FILE.cu and FILE.cubin beside it; each is whole or not there, the YAML comes last.
+
+        Folders are made as needed, files of these names replaced. Returns the configuration as written. Raises
+        ConfigError when the path does not end in .yaml or .yml or cannot be written; no half-written file is left.
+        """
+        check_output(path)
+        files = Files.of(path.stem, source, binary)
+        written = self.model_copy(update={"files": files})
+        contents = {files.source: source.text.encode(), files.cubin: binary.cubin}
+        contents[path.name] = written.to_yaml(path.stem).encode()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_together([(path.parent / name, data) for name, data in contents.items()])
+        except OSError as error:
+            raise ConfigError(f"cannot write {path}: {reason(error)}") from error
+        return written
+
+    def to_yaml(self, name: str) -> str:
+        """The YAML's text; name: the file's, without its suffix."""
+        header = _HEADER.format(
+            direction=self.direction, cell=self.cell.name, shape=self.shape, gpu=self.gpu, name=name
+        )
+        fields = self.model_dump(mode="json")
+        fields["cell"] = {key: value for key, value in fields["cell"].items() if value is not None}
+        return header + dump(fields)
+
+
+def check_output(path: Path) -> None:
+    """Raise ConfigError if a configuration could not be saved at ``path``; nothing is created.
+
+    For use before a long tuning run: the suffix, and whether the nearest existing folder can be written.
+    """
+    if path.suffix not in (".yaml", ".yml"):
+        raise ConfigError(f"a configuration is a .yaml file; {path} is not named so")
+    if path.is_dir():
+        raise ConfigError(f"cannot write {path}: it is a folder")
+    folder = path.absolute().parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise ConfigError(f"cannot write {path}: {folder} is not a folder")
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise ConfigError(f"cannot write {path}: no permission to write in {folder}")
+
+
+def load_config(path: Path) -> TunedConfig:
+    """Read FILE.yaml and check that the files beside it are the ones it was written with.
+
+    Raises ConfigError: unreadable, not YAML, not a configuration, of another schema version, fields that are missing,
+    unknown or wrong (one line each), .cu or .cubin missing or changed.
+    """
+    config = _parse(path)
+    _read_beside(path, config.files.source, config.files.source_sha256)
+    _read_beside(path, config.files.cubin, config.files.cubin_sha256)
+    return config
+
+
+def read_source(path: Path) -> Source:
+    """The source of the kernel that FILE.yaml describes. Raises ConfigError."""
+    config = _parse(path)
+    text = _read_beside(path, config.files.source, config.files.source_sha256).decode()
+    return Source(text, config.entry, config.arch, config.arguments)
+
+
+def read_cubin(path: Path) -> bytes:
+    """The compiled kernel that FILE.yaml describes. Raises ConfigError."""
+    config = _parse(path)
+    return _read_beside(path, config.files.cubin, config.files.cubin_sha256)
+
+
+def _parse(path: Path) -> TunedConfig:
+    fields = parse(path)
+    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+        raise ConfigError(
+            f"{path} is YAML, but no tuned configuration (which says 'format: {FORMAT}'). Make one: tilesmith tune"
+        )
+    version: Any = fields.get("schema_version")
+    if type(version) is int and version in ADDED:
+        fields = fields | ADDED[version] | {"schema_version": SCHEMA}
+    elif isinstance(version, int) and version != SCHEMA:
+        advice = "Update tilesmith" if version > SCHEMA else "Tune it again with this tilesmith"
+        raise ConfigError(
+            f"{path} has schema version {version}; this tilesmith reads versions 1 to {SCHEMA}. {advice}."
+        )
+    try:
+        config = TunedConfig.model_validate_json(json.dumps(fields, default=str))
+    except pydantic.ValidationError as error:
+        raise ConfigError(f"{path} is no valid configuration:\n" + "\n".join(explain(error))) from error
+    except (ShapeError, TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is no valid configuration: {error}") from error
+    if version < TRAINING and (config.direction == "backward" or config.shape.save == "gates"):
+        raise ConfigError(
+            f"{path} has schema version {version}: before version {TRAINING} kernels for training (backward, or saving "
+            "gates) had other arguments. Tune it again with this tilesmith."
+        )
+    return config
+
+
+def _read_beside(path: Path, name: str, digest: str) -> bytes:
+    file = path.parent / name
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"{path} needs {name} beside it, which cannot be read ({reason(error)}). Copy it there, or tune again."
+        ) from error
+    if _sha256(data) != digest:
+        raise ConfigError(f"{file} is not the file that {path.name} was written with (its sha256 differs). Tune again.")
+    return data
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

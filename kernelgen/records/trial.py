@@ -1,0 +1,122 @@
+"""Trial: everything known about one candidate kernel, as it is kept in the store."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from kernelgen.build.compile import Report
+from kernelgen.program.shape import Shape
+from kernelgen.program.tiling import Resources
+
+Status = Literal["rejected", "compiled", "valid", "measured", "failed"]
+Place = Literal["emulator", "gpu"]
+
+
+def timestamp() -> str:
+    """Now, in UTC, as ISO 8601 to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@functools.cache
+def installed_version(package: str = "tilesmith") -> str:
+    """A package's installed version; "unknown" where it runs from a checkout that was never installed."""
+    from importlib import metadata
+
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+@dataclass(frozen=True)
+class Validation:
+    """How a kernel compared with the float64 reference.
+
+    where: ran in the emulator or on a GPU. seeds: number of random inputs. batch, seq: B and T of those runs (in the
+    emulator less than the tuned shape). tolerance: the largest relative error allowed. errors: the largest found,
+    ``||out - reference|| / ||reference||``: forward of each state's history (by the state's name), of "last" and of
+    "gates", backward of each gradient that the kernel writes.
+    """
+
+    where: Place
+    seeds: int
+    batch: int
+    seq: int
+    tolerance: float
+    errors: dict[str, float]
+
+    @property
+    def worst(self) -> float:
+        """The largest of the errors."""
+        return max(self.errors.values())
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Time of one launch at the tuned shape, in milliseconds: median, 10th and 90th percentile of ``runs`` runs."""
+
+    median_ms: float
+    p10_ms: float
+    p90_ms: float
+    runs: int
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The record of one candidate.
+
+    cell, fingerprint: the cell's name and the hash of its definition. gpu: the profile's name. arch: the target, such
+    as "sm_90a". schedule, tiling: which kernel. predicted: what the schedule expected it to need, and
+    model_us_per_step: how long the model expects one step to take. source_hash: as compile.Binary has it; empty where
+    no source was made.
+
+    status says how far it came: "rejected" before it ran, for ``reason``; "compiled"; "valid" (proved right, not
+    measured); "measured" (proved right and measured); "failed" to compile, to run or to be right, for ``reason``.
+
+    reported, compile_seconds, compiler: from the compiler. validation, measurement: once there are any.
+    created: UTC, ISO 8601. tilesmith: the version that made it.
+    """
+
+    cell: str
+    fingerprint: str
+    shape: Shape
+    gpu: str
+    arch: str
+    schedule: str
+    tiling: dict[str, int]
+    predicted: Resources
+    model_us_per_step: float
+    status: Status
+    source_hash: str = ""
+    reason: str = ""
+    reported: Report | None = None
+    compile_seconds: float | None = None
+    compiler: str = ""
+    validation: Validation | None = None
+    measurement: Measurement | None = None
+    created: str = field(default_factory=timestamp)
+    tilesmith: str = field(default_factory=installed_version)
+
+    def replace(self, **changes: Any) -> Trial:
+        """The same candidate a stage further: a copy with some fields changed and a new time of creation."""
+        return dataclasses.replace(self, **{"created": timestamp(), **changes})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Trial:
+        """Read what to_dict wrote. Raises KeyError, TypeError or ShapeError for anything else."""
+        values = dict(record)
+        values["shape"] = Shape(**values["shape"])
+        values["predicted"] = Resources(**values["predicted"])
+        for name, kind in (("reported", Report), ("validation", Validation), ("measurement", Measurement)):
+            if values.get(name) is not None:
+                values[name] = kind(**values[name])
+        return cls(**values)

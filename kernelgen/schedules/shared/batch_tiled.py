@@ -1,0 +1,102 @@
+"""What the schedules share whose blocks each run a tile of the batch of one head through all steps."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from constrint import Problem
+from kernelgen.cells.language import Cell
+from kernelgen.emit.kernel import kernel_source
+from kernelgen.hardware.profile import Profile
+from kernelgen.program.launch import Launch
+from kernelgen.program.shape import Shape
+from kernelgen.program.source import Source
+from kernelgen.program.task import Direction
+from kernelgen.program.tiling import Tiling
+from kernelgen.schedules.shared.cost import StepWork, Weights, clocks_per_step
+from kernelgen.schedules.shared.limits import add_limits, place, require_instructions
+from kernelgen.schedules.shared.registers import Coefficients, predicted_registers
+
+Int = Any
+"""An int, or an expression over a Problem's variables."""
+
+BATCH_TILES = [4, 8, 16, 24, 32]
+"""Sequences per block: 4 in the even columns of a matrix tile, or whole tiles of 8."""
+
+PREFETCH = [2, 3, 4, 6, 8, 12]
+"""Stages of the ring that holds a step's inputs."""
+
+
+def read_bytes(rows: int, groups: int, chains: int) -> int:
+    """What the shared memory is busy with while one warp reads the moving matrix of ``rows`` sequences and ``groups``
+    groups of 32 k (StationaryMatrix::multiply), in bytes at its full rate."""
+    paired = rows == 4 and groups >= 2 and chains >= 2
+    return groups * (256 if paired else 512 * -(-rows // 8))
+
+
+def chain_additions(rows: int, tiles: int, chains: int) -> int:
+    """Additions of a lane that make one sum of ``chains`` accumulators of each tile of 16 rows."""
+    return (chains - 1) * tiles * (2 if rows == 4 else 4 * (rows // 8))
+
+
+class BatchTiled(ABC):
+    """Tile variables include ``batch_tile`` and ``prefetch``; a subclass states the others, its sizes and its work."""
+
+    name: str
+    direction: Direction
+    coefficients: Coefficients
+    weights: Weights
+
+    @abstractmethod
+    def variables(self, problem: Problem, cell: Cell, shape: Shape) -> Mapping[str, Int]:
+        """Declare the tile variables, in the order of the template's fields."""
+
+    @abstractmethod
+    def sizes(self, cell: Cell, shape: Shape, v: Mapping[str, Int]) -> Any:
+        """The template's sizes, with ``warps`` and ``shared_memory`` among them."""
+
+    @abstractmethod
+    def rules(self, problem: Problem, v: Mapping[str, Int], s: Any, shape: Shape) -> None:
+        """Add the constraints that come from the template rather than from the GPU."""
+
+    @abstractmethod
+    def counts(self, cell: Cell, shape: Shape, v: Mapping[str, Int], s: Any) -> Any:
+        """What lives in a thread's registers, for the register model."""
+
+    @abstractmethod
+    def work(self, cell: Cell, shape: Shape, v: Mapping[str, int], s: Any) -> StepWork:
+        """What a block does in one step, for the cost model."""
+
+    def problem(self, cell: Cell, shape: Shape, profile: Profile) -> Problem:
+        """Tile variables and constraints. Raises InfeasibleError for a GPU without the instructions it needs."""
+        require_instructions(self.name, shape, profile)
+        problem = Problem(f"{self.name} schedule of {cell.name}, {shape}, on {profile.name}")
+        v = self.variables(problem, cell, shape)
+        s = self.sizes(cell, shape, v)
+        self.rules(problem, v, s, shape)
+        problem.add(
+            (v["batch_tile"] <= 8) | (v["batch_tile"] < shape.batch + 8), "a batch tile that the batch can fill"
+        )
+        registers = predicted_registers(self.counts(cell, shape, v, s), self.coefficients, profile.arch)
+        add_limits(problem, profile, warps=s.warps, registers=registers, shared_memory=s.shared_memory)
+        return problem
+
+    def tiling(self, cell: Cell, shape: Shape, profile: Profile, values: Mapping[str, int]) -> Tiling:
+        """Predicted resources and clocks of one solution."""
+        s = self.sizes(cell, shape, values)
+        registers = predicted_registers(self.counts(cell, shape, values, s), self.coefficients, profile.arch)
+        blocks = shape.heads * -(-shape.batch // values["batch_tile"])
+        resources, together, waves = place(profile, blocks, 32 * s.warps, registers, s.shared_memory)
+        clocks = clocks_per_step(self.work(cell, shape, values, s), profile, together - 1, self.weights)
+        return Tiling(self.name, dict(values), resources, clocks * waves)
+
+    def source(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Source:
+        """The kernel of a tiling: an instantiation of the template in cuda/."""
+        return kernel_source(cell, shape, profile.arch, tiling, self.direction)
+
+    def launch(self, shape: Shape, tiling: Tiling) -> Launch:
+        """One block per head and tile of the batch."""
+        grid = (shape.heads, -(-shape.batch // tiling.values["batch_tile"]), 1)
+        return Launch(grid, tiling.resources.threads, tiling.resources.shared_memory)

@@ -1,0 +1,152 @@
+"""The analytical model: how many clocks one step of a recurrence takes, from what a block does in it.
+
+Counts come from the schedule, latencies and rates from the Profile. How far the phases of a step overlap is learnt:
+each has a weight between 0 (hidden behind the others) and about 1 (fully exposed), fitted for each schedule to random
+tilings measured on an H200 (docs/lab/cost_model.md). ``benchmarks/cost_model.py`` measures and fits them anew, and
+compares the model with whatever the store has measured since.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kernelgen.hardware.profile import Profile
+
+QUARTERS = 4
+"""Each multiprocessor has four schedulers, each with its own registers, tensor core and special-function lanes."""
+
+ARITHMETIC_LATENCY = 4.0
+"""Clocks of a dependent float instruction, Volta and newer (Jia et al. 2018, arXiv:1804.06826)."""
+
+SHARED_BYTES_PER_CLOCK = 128.0
+"""Shared-memory bandwidth of a multiprocessor: 32 banks of 4 bytes (CUDA C++ Programming Guide)."""
+
+
+SHARPNESS = 4.0
+"""A step waits for its own work, for its inputs and for device memory at once, each of which varies: the three are
+added as the norm of this order, which is near the largest where one stands out."""
+
+ASKING = 0.3
+"""Part of a step that lies between asking for inputs and the time from which their lead counts."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How much of each phase is exposed. fixed: clocks of a step with nothing in it, beyond barrier and first load.
+    matrix: of the time to issue the matrix instructions, matrix_chain: of their longest dependent run; the larger
+    counts. reading, chain, special, arithmetic: of the phases' clocks. staged, transfer: clocks for each warp-wide
+    16-bit store to shared memory, each transfer between shared and global memory. exchange: clocks of a pass of
+    partial sums, beyond its reading. neighbour: clocks that each further block on a multiprocessor adds, and
+    neighbour_reading of the time that shared memory takes for it. device: of the time that device memory needs at its
+    full rate. arrival: of the latency of device memory, and load: how much more where its rate is reached.
+    """
+
+    fixed: float
+    matrix: float
+    matrix_chain: float
+    reading: float
+    chain: float
+    special: float
+    arithmetic: float
+    staged: float
+    transfer: float
+    exchange: float
+    neighbour: float
+    neighbour_reading: float
+    device: float
+    arrival: float
+    load: float
+
+
+FORWARD_WEIGHTS = Weights(
+    fixed=151.4,
+    matrix=0.54,
+    matrix_chain=0.71,
+    reading=0.67,
+    chain=0.44,
+    special=0.59,
+    arithmetic=1.26,
+    staged=0.37,
+    transfer=1.62,
+    exchange=211.0,
+    neighbour=30.5,
+    neighbour_reading=0.63,
+    device=1.67,
+    arrival=0.35,
+    load=3.33,
+)
+BACKWARD_WEIGHTS = Weights(
+    fixed=158.4,
+    matrix=0.84,
+    matrix_chain=0.60,
+    reading=0.83,
+    chain=0.48,
+    special=0.0,
+    arithmetic=1.26,
+    staged=0.0,
+    transfer=1.33,
+    exchange=0.0,
+    neighbour=56.1,
+    neighbour_reading=1.44,
+    device=1.55,
+    arrival=0.44,
+    load=3.07,
+)
+
+
+@dataclass(frozen=True)
+class StepWork:
+    """What one block does in one step. Counts are per warp unless they say otherwise.
+
+    warps: of the block; owners: those that run the pointwise step. matrix: m16n8k16 instructions; matrix_chain: the
+    longest dependent run of them. shared_bytes: read from or exchanged through shared memory by the whole block.
+    special, arithmetic: instructions of the pointwise step; chain_special, chain_arithmetic: those on its longest
+    chain. staged: 16-bit stores to shared memory. transfers: instructions that move data between global and shared
+    memory. exchanges: passes of partial sums through shared memory. device_bytes: moved between device memory and
+    all blocks. lead: how many steps before it reads them a step's inputs are asked for.
+    """
+
+    warps: int
+    owners: int
+    matrix: float
+    matrix_chain: float
+    shared_bytes: float
+    special: float
+    arithmetic: float
+    chain_special: float
+    chain_arithmetic: float
+    staged: float
+    transfers: float
+    device_bytes: float
+    lead: int
+    exchanges: int = 0
+
+
+def clocks_per_step(work: StepWork, profile: Profile, neighbours: int, weights: Weights) -> float:
+    """Clocks of one step on the busiest multiprocessor. neighbours: blocks that run there beside this one."""
+    w = weights
+    quarter, owners = -(-work.warps // QUARTERS), -(-work.owners // QUARTERS)  # warps of the busiest quarter
+    issue = quarter * work.matrix * profile.latency("mma_interval")
+    reading = work.shared_bytes / SHARED_BYTES_PER_CLOCK
+    chain = work.chain_special * profile.latency("special_function") + work.chain_arithmetic * ARITHMETIC_LATENCY
+    special = owners * work.special * 32 * QUARTERS / profile.special_function_lanes
+    staged = work.owners * work.staged
+    own = (
+        w.fixed
+        + profile.latency("barrier", 32 * work.warps)
+        + profile.latency("shared_load")
+        + max(w.matrix * issue, w.matrix_chain * work.matrix_chain * profile.latency("mma"))
+        + w.reading * reading
+        + w.chain * chain
+        + w.special * special
+        + w.arithmetic * owners * (work.arithmetic + work.special)
+        + w.staged * staged
+        + w.transfer * work.warps * work.transfers
+        + w.exchange * work.exchanges
+        + neighbours * (w.neighbour + w.neighbour_reading * (reading + staged))
+    )
+    device = work.device_bytes / profile.memory_bandwidth * profile.clock_mhz * 1e6
+    latency = profile.latency("global_load") * w.arrival * (1 + w.load * min(device / own, 1.0))
+    arrival = latency / max(work.lead - ASKING, 0.5)
+    waits = own**SHARPNESS + arrival**SHARPNESS + (w.device * device) ** SHARPNESS
+    return float(max(waits ** (1 / SHARPNESS), device))

@@ -1,0 +1,70 @@
+"""What every schedule shares: the limits of a GPU as constraints in words, and how blocks share a multiprocessor."""
+
+from __future__ import annotations
+
+from constrint import Expr, Problem, cdiv
+from kernelgen.errors import InfeasibleError
+from kernelgen.hardware.profile import Profile
+from kernelgen.program.shape import Shape
+from kernelgen.program.tiling import Resources
+
+WARP = 32
+
+
+def add_limits(problem: Problem, profile: Profile, *, warps: Expr | int, registers: Expr, shared_memory: Expr) -> None:
+    """Require that one block fits on a multiprocessor of ``profile``.
+
+    warps: per block. registers: per thread. shared_memory: bytes per block, static and dynamic.
+    """
+    problem.add(
+        warps * WARP <= profile.threads_per_block,
+        f"threads per block: at most {profile.threads_per_block:,} on {profile.name}",
+    )
+    problem.add(
+        registers <= profile.registers_per_thread,
+        f"registers per thread: at most {profile.registers_per_thread:,} on {profile.name}",
+    )
+    # Registers are allocated per warp, in units, and each quarter of the multiprocessor holds its share of the warps.
+    unit, quarters = profile.register_allocation_unit, profile.warp_allocation_granularity
+    problem.add(
+        cdiv(registers * WARP, unit) * unit * cdiv(warps, quarters) * quarters <= profile.registers_per_sm,
+        f"registers per block: at most {profile.registers_per_sm:,} on {profile.name}",
+    )
+    problem.add(
+        shared_memory <= profile.shared_memory_per_block,
+        f"shared memory per block: at most {profile.shared_memory_per_block:,} bytes on {profile.name}",
+    )
+
+
+CHUNK = 16
+"""Bytes of the unit in which kernels lay out shared memory: 8 elements of 16 bits."""
+
+_FEATURES = {"ldmatrix": "ldmatrix", "cp_async": "asynchronous copies"}
+
+
+def vector_width(head_dim: int) -> int:
+    """The widest vector, in elements of 2 bytes, that divides every row: at most 8 (cuda/recurrence.cuh)."""
+    return next(width for width in (8, 4, 2, 1) if head_dim % width == 0)
+
+
+def require_instructions(schedule: str, shape: Shape, profile: Profile) -> None:
+    """Raise InfeasibleError, saying what lacks, for a GPU without m16n8k16, ldmatrix or asynchronous copies."""
+    missing = [words for feature, words in _FEATURES.items() if feature not in profile.features]
+    if not profile.supports("m16n8k16", shape.dtype):
+        missing.insert(0, f"the matrix instruction m16n8k16 for {shape.dtype}")
+    if missing:
+        raise InfeasibleError(
+            f"the {schedule} schedule needs {' and '.join(missing)}, which {profile.name} ({profile.arch}) lacks; "
+            "it runs on sm_80 and newer."
+        )
+
+
+def place(
+    profile: Profile, blocks: int, threads: int, registers: int, shared_memory: int
+) -> tuple[Resources, int, int]:
+    """Predicted resources; how many blocks the busiest multiprocessor runs together; and how often it starts anew,
+    since a block that does not fit waits for a whole sequence."""
+    fit = profile.occupancy(threads, registers, shared_memory)
+    share = -(-blocks // profile.multiprocessors)
+    together = min(share, max(fit, 1))
+    return Resources(registers, shared_memory, threads, blocks, fit), together, -(-share // together)

@@ -1,0 +1,194 @@
+"""The kernel that makes the gradients of R and b from those of the gates, for all steps at once.
+
+It is the template of cuda/parameter_gradients.cuh. No tiling is searched for: the kernel is bound by what its blocks
+read, and one shape of tile came within 13 % of the best for LSTM and GRU with several heads, within 44 % elsewhere
+(docs/lab/resident_backward.md, 12). Steps are cut into parts: where a GPU has clusters, the blocks of one add theirs;
+elsewhere the results of the parts are float32, to be added afterwards, and MEMORY limits how many there are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+from kernelgen.cells.language import Cell
+from kernelgen.emit.cuda import cell_struct
+from kernelgen.hardware.profile import Profile
+from kernelgen.program.dtypes import dtype_info
+from kernelgen.program.launch import Launch
+from kernelgen.program.shape import Shape
+from kernelgen.program.source import Source
+from kernelgen.symbolic.derive import derive
+
+ENTRY = "tilesmith_parameter_gradients"
+
+ARGUMENTS = ("d_wx", "d_r_rest", "d_b_rest", "hidden", "initial", "d_r", "d_b", "batch", "seq", "partials")
+"""The kernel's arguments, in order: d_wx, d_r_rest and d_b_rest as a backward kernel wrote them (BACKWARD_ARGUMENTS of
+schedules.base; partials: their P), hidden [B, T, H, D] (h after every step), initial [B, H, D] (null for zeros).
+Outputs: d_r [G_rec, H, D, D] and d_b [G_bias, H, D] (null where there is none), in the shape's dtype; or, where
+``results`` is more than one, float32 with an axis of the results in front, which are to be added. batch, seq, partials:
+int32."""
+
+WIDEST = 64
+"""Columns of a tile of the product at most: a thread keeps 64 float32 sums then."""
+
+WARPS = 4
+"""Of a block: those that a tile does not need share its steps."""
+
+DEPTH, STAGES = 64, 3
+"""Steps of a stage, and stages: two blocks fit on a multiprocessor, each with two stages on their way."""
+
+BLOCKS = 1.5
+"""Blocks a multiprocessor that cutting the steps into parts aims at, where two fit."""
+
+REGISTERS = 176
+"""Of a thread, at most."""
+
+SHORTEST = 4
+"""Stages that a part has at least."""
+
+MEMORY = 0.03
+"""What the results of parts may take where they are apart, as a share of what a backward pass keeps."""
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """The tile variables of cuda/parameter_gradients.cuh."""
+
+    row_warps: int
+    warp_tiles: int
+    columns: int
+    step_groups: int
+    depth: int
+    stages: int
+    parts: int
+    cluster: bool
+
+    @property
+    def rows(self) -> int:
+        """Rows of the product that a block makes."""
+        return 16 * self.row_warps * self.warp_tiles
+
+    @property
+    def threads(self) -> int:
+        """Of a block."""
+        return 32 * self.row_warps * self.step_groups
+
+    @property
+    def shared_memory(self) -> int:
+        """Bytes of shared memory of a block."""
+        exchanging = max(self.step_groups - 1, int(self.cluster and self.parts > 1))
+        exchange = exchanging * self.row_warps * self.warp_tiles * (self.columns // 8 + 1) * 512
+        return max(self.stages * self.depth * _step_bytes(self.rows, self.columns), exchange)
+
+
+@dataclass(frozen=True)
+class ParameterGradients:
+    """The kernel for one cell, shape and GPU. It is right for any batch and seq, and made for those of the shape."""
+
+    cell: Cell
+    shape: Shape
+    profile: Profile
+
+    @property
+    def tiling(self) -> Tiling:
+        """A tile twice as high as wide, and as many parts of the steps as fill the GPU with its blocks."""
+        rows, columns = self._rows, self._padded
+        width = 16 * -(-columns // (16 * -(-columns // WIDEST)))
+        row_warps = -(-min(2 * width, rows) // 32)
+        whole = Tiling(
+            row_warps=row_warps,
+            warp_tiles=2,  # half the loads of h for a product that one would take
+            columns=width,
+            step_groups=max(1, WARPS // row_warps),
+            depth=DEPTH,
+            stages=STAGES,
+            parts=1,
+            cluster=self.profile.portable_cluster > 1,
+        )
+        fit = self.profile.occupancy(whole.threads, REGISTERS, whole.shared_memory)
+        blocks = self.shape.heads * self._blocks(whole)
+        wanted = min(min(BLOCKS, fit) * self.profile.multiprocessors / blocks, self._steps / (SHORTEST * DEPTH))
+        parts = max(1, min(int(wanted), self.profile.portable_cluster if whole.cluster else self._affordable))
+        if whole.cluster:  # others than powers of two leave multiprocessors idle
+            parts = 1 << (parts.bit_length() - 1)
+        return replace(whole, parts=parts)
+
+    @property
+    def results(self) -> int:
+        """How many results of d_r and d_b the kernel writes, to be added where they are several."""
+        return 1 if self.tiling.cluster else self.tiling.parts
+
+    def launch(self, shape: Shape) -> Launch:
+        """Grid, block and shared memory, the same for any batch and seq."""
+        chosen = self.tiling
+        grid = (shape.heads * chosen.parts, self._blocks(chosen), 1)
+        return Launch(grid, chosen.threads, chosen.shared_memory, chosen.parts if chosen.cluster else 1)
+
+    def source(self) -> Source:
+        """The kernel's text."""
+        cell, shape, chosen = self.cell, self.shape, self.tiling
+        values = ", ".join(f".{field.name} = {getattr(chosen, field.name):d}" for field in fields(Tiling))
+        text = f"""\
+// {cell.title}, gradients of R and b: {shape.heads} heads of {shape.head_dim} units, {shape.dtype}, for \
+{self.profile.arch}.
+// Generated by tilesmith. Do not edit: change the cell instead.
+#include "math.cuh"
+#include "parameter_gradients.cuh"
+
+using namespace tilesmith;
+
+{cell_struct(cell)}
+constexpr FixedShape shape{{.heads = {shape.heads}, .head_dim = {shape.head_dim}}};
+constexpr ParameterGradientTiling tiling{{{values}}};
+using Kernel = ParameterGradients<Cell, {dtype_info(shape.dtype).tag}, shape, tiling>;
+
+static_assert(Kernel::blocks == {self._blocks(chosen)}, "another number of blocks is expected");
+static_assert(Kernel::shared_bytes == {chosen.shared_memory}, "other shared memory is expected");
+
+extern "C" __global__ void __launch_bounds__(Kernel::threads, 1) {ENTRY}(
+    const unsigned short* d_wx,
+    const float* d_r_rest,
+    const float* d_b_rest,
+    const unsigned short* hidden,
+    const unsigned short* initial,
+    void* d_r,
+    void* d_b,
+    int batch,
+    int seq,
+    int partials) {{
+    const ParameterGradientArguments in{{{", ".join(ARGUMENTS)}}};
+    Kernel{{in}}.run();
+}}
+"""
+        return Source(text, ENTRY, self.profile.arch, ARGUMENTS)
+
+    @property
+    def _padded(self) -> int:
+        return -(-self.shape.head_dim // 16) * 16
+
+    @property
+    def _members(self) -> int:
+        return len({*self.cell.recurrent_gates, *self.cell.bias_gates} & {*self.cell.input_gates})
+
+    @property
+    def _rows(self) -> int:
+        """Of the product, per head; where there is nothing to be made, those of one gate all the same."""
+        return max(1, self._members) * self._padded
+
+    @property
+    def _steps(self) -> int:
+        return self.shape.batch * self.shape.seq
+
+    @property
+    def _affordable(self) -> int:
+        """How many results apart MEMORY allows."""
+        kept = self._steps * self.shape.head_dim * (len(self.cell.states) + len(derive(self.cell).saved_gates)) * 2
+        return int(MEMORY * kept / (self._rows * self._padded * 4))
+
+    def _blocks(self, chosen: Tiling) -> int:
+        return -(-self._rows // chosen.rows) * -(-self._padded // chosen.columns)
+
+
+def _step_bytes(rows: int, columns: int) -> int:
+    """Bytes of one step in a stage: rows and columns, each an odd number of 16-byte chunks."""
+    return 16 * ((rows // 8 | 1) + (columns // 8 | 1))

@@ -1,0 +1,93 @@
+"""Plan: every feasible tiling of a cell at a shape on a GPU, ranked by the model."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from kernelgen.errors import InfeasibleError
+from kernelgen.schedules import all_schedules, get
+
+if TYPE_CHECKING:
+    from constrint import Constraint, Problem
+    from kernelgen.cells.language import Cell
+    from kernelgen.hardware.profile import Profile
+    from kernelgen.program.shape import Shape
+    from kernelgen.program.task import Direction
+    from kernelgen.program.tiling import Tiling
+
+
+def plan(
+    cell: Cell,
+    shape: Shape,
+    profile: Profile,
+    *,
+    top: int | None = None,
+    schedules: Iterable[str] | None = None,
+    direction: Direction = "forward",
+) -> list[Tiling]:
+    """The tilings that fit, fastest first by the model; ties in the order of their variables.
+
+    top: how many to return; all where it is None. schedules: names to consider; all of the direction where it is None.
+    Raises InfeasibleError where no schedule has a tiling: it names, for each, the limits that clash, with numbers.
+    """
+    considered = all_schedules(direction) if schedules is None else tuple(get(name) for name in schedules)
+    tilings: list[Tiling] = []
+    reasons: list[str] = []
+    for schedule in considered:
+        try:
+            problem = schedule.problem(cell, shape, profile)
+        except InfeasibleError as error:
+            reasons.append(str(error))
+            continue
+        found = [schedule.tiling(cell, shape, profile, values) for values in problem.solutions()]
+        tilings += found
+        if not found:
+            reasons.append(f"{schedule.name} schedule: {clash(problem)}")
+    if not tilings:
+        raise InfeasibleError(
+            f"no tiling of {cell.name} at {shape} fits {profile.name}. "
+            + " ".join(reasons)
+            + " Try a smaller head dimension or a larger GPU (`tilesmith gpus`)."
+        )
+    # Of equals, the one that needs less: fewer registers, less shared memory.
+    tilings.sort(key=lambda t: (t.clocks_per_step, t.resources.registers, t.resources.shared_memory))
+    return tilings if top is None else tilings[:top]
+
+
+ALIKE = 1.05
+"""Of tilings that differ in one variable, and in the model's clocks by less than this factor, one tells much of the
+other: as far off as the model may be, it is so for both."""
+
+
+def spread(tilings: Iterable[Tiling]) -> list[Tiling]:
+    """The same tilings, given fastest first, in an order worth trying: for each that is alike and comes before it, a
+    tiling counts as slower by twice that much, so that longer rings than needed do not keep other ideas back."""
+    seen: dict[tuple[object, ...], list[float]] = defaultdict(list)
+    ranks: list[tuple[float, Tiling]] = []
+    for tiling in tilings:
+        values, clocks = tuple(tiling.values.items()), tiling.clocks_per_step
+        keys = [(tiling.schedule, *values[:i], *values[i + 1 :]) for i in range(len(values))]
+        alike = sum(clocks < ALIKE * other for key in keys for other in seen[key])
+        ranks.append((clocks * ALIKE ** (2 * alike), tiling))
+        for key in keys:
+            seen[key].append(clocks)
+    return [tiling for _, tiling in sorted(ranks, key=lambda pair: pair[0])]
+
+
+def clash(problem: Problem) -> str:
+    """Why a problem has no solution: its minimal conflict, each limit with the least that the others leave it."""
+    core = problem.explain()
+    described = [_shortfall(problem, core, constraint) for constraint in core]
+    return "these limits clash: " + "; ".join(described) + "."
+
+
+def _shortfall(problem: Problem, core: list[Constraint], limit: Constraint) -> str:
+    """A limit in words and, where it is `expression <= number`, the least its expression can be under the others."""
+    condition = limit.condition
+    if condition.op != "<=" or condition.args[1].op != "const":
+        return limit.label
+    others = problem.subproblem(c for c in core if c is not limit)
+    least = others.best(minimize=condition.args[0]).objective
+    return limit.label if least is None else f"{limit.label} (the others leave at least {least:,})"

@@ -1,0 +1,385 @@
+"""Tuning: from a cell, a shape and a GPU to the fastest kernel that is proved right.
+
+Without a GPU the model ranks, the compiler's report decides what is usable, and the best is validated in the
+emulator. With one, candidates are validated at full size and measured in a worker process, the model's best first,
+so that a first valid kernel is there within seconds. Whatever happens (a hang, a crash, Ctrl-C, a full disk), what
+was found so far is kept.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from kernelgen.errors import EmulationError, LaunchError, ProfileError, ValidationError
+from kernelgen.tuning.attempt import Attempt, Notebook, Preparer
+
+if TYPE_CHECKING:
+    from kernelgen.cells.language import Cell
+    from kernelgen.hardware.profile import Profile
+    from kernelgen.program.shape import Shape
+    from kernelgen.program.task import Direction
+    from kernelgen.program.tiling import Tiling
+    from kernelgen.records.config import TunedConfig
+    from kernelgen.records.store import Store
+    from kernelgen.records.trial import Trial
+    from kernelgen.verify.bench import Bench
+    from kernelgen.verify.cases import Case
+
+TOP = 12
+"""Candidates to compile without a GPU."""
+
+TOP_ON_GPU = 48
+"""Candidates to measure on a GPU, if the budget allows."""
+
+BUDGET_SECONDS = 120.0
+"""How long to go on by default. At least one kernel is brought to its end, however long that takes."""
+
+CANDIDATE_SECONDS = 30.0
+"""What one candidate may take on the GPU before it counts as hung."""
+
+MOST_WRONG = 4
+"""Candidates in a row that may fail in the emulator. When all do, it is no tiling's fault, and the rest would too."""
+
+Stage = Literal["plan", "compile", "emulate", "gpu", "first", "warning"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something to tell the person who waits.
+
+    stage: "plan" (tilings found), "compile", "emulate", "gpu" (one candidate more went through), "first" (the first
+    valid kernel is there), "warning". done, total: of that stage, where they are known.
+    """
+
+    stage: Stage
+    message: str
+    done: int = 0
+    total: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class TuneResult:
+    """What tuning found.
+
+    direction: of the pass. best: the chosen attempt, with its source and binary. attempts: all that were tried, in the
+    order of the model. feasible: how many tilings fit. first_valid: seconds from the start to the first valid kernel.
+    seconds: of the whole run. interrupted: whether Ctrl-C ended it.
+    """
+
+    cell: Cell
+    shape: Shape
+    direction: Direction
+    profile: Profile
+    best: Attempt
+    attempts: tuple[Attempt, ...]
+    feasible: int
+    on_gpu: bool
+    first_valid: float
+    seconds: float
+    interrupted: bool
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """The trials of all attempts."""
+        return tuple(attempt.trial for attempt in self.attempts)
+
+
+def resolve_gpu(gpu: str | Profile = "auto") -> tuple[Profile, int | None]:
+    """The profile to tune for, and the index of the GPU in this machine that has it, None where there is none.
+
+    gpu: a Profile, a name, a file, or "auto" for the first GPU of this machine. Raises ProfileError for an unknown
+    name, and for "auto" where there is no GPU.
+    """
+    from kernelgen.device import gpu as driver
+    from kernelgen.hardware.profile import load_profile, profile_names
+
+    reason = driver.why_no_gpu()
+    if gpu == "auto":
+        if reason:
+            raise ProfileError(
+                f"--gpu auto found no GPU: {reason}. Name the one to tune for, such as --gpu h200; "
+                f"there are profiles of {', '.join(profile_names())}"
+            )
+        return driver.device(0).profile(), 0
+    profile = load_profile(gpu) if isinstance(gpu, str) else gpu
+    if reason is None:
+        for index in range(driver.device_count()):
+            if driver.device(index).profile().name == profile.name:
+                return profile, index
+    return profile, None
+
+
+def tune(
+    cell: Cell,
+    shape: Shape,
+    gpu: str | Profile = "auto",
+    *,
+    direction: Direction = "forward",
+    budget: float = BUDGET_SECONDS,
+    top: int | None = None,
+    seeds: int = 2,
+    store: Store | Literal["default"] | None = "default",
+    again: bool = False,
+    on_event: Callable[[Event], None] | None = None,
+    started: float | None = None,
+) -> TuneResult:
+    """Find the fastest valid kernel of ``cell`` at ``shape``.
+
+    gpu: see resolve_gpu. direction: of the pass; backward, a shape that saves "hidden" means that gradients come from
+    outside for h alone, else for every state. budget: seconds after which no new candidate is begun. top: how many of
+    the model's best to try. seeds: random inputs that the emulator validates with. store: where trials are kept and
+    known ones looked up; None for nowhere. again: try what the store knows once more. on_event: told of progress.
+    started: time.monotonic() from which to count the time to the first valid kernel.
+
+    Raises InfeasibleError where nothing fits, ValidationError where no candidate is right, and KeyboardInterrupt
+    only while nothing valid has been found.
+    """
+    began = time.monotonic() if started is None else started
+    tell = on_event or (lambda event: None)
+    profile, index = resolve_gpu(gpu)
+    if index is None:
+        _require_host_compiler()
+    from kernelgen.tuning.plan import plan, spread
+
+    tilings = spread(plan(cell, shape, profile, direction=direction))
+    found = f"{len(tilings):,} {direction} tilings of {cell.name} fit {profile.name}"
+    tell(Event("plan", found, len(tilings), len(tilings)))
+    notebook = Notebook(store, lambda message: tell(Event("warning", message)))
+    search = _Search(cell, shape, direction, profile, tilings, notebook, tell, began, budget, again)
+    best = search.emulated(top or TOP, range(seeds)) if index is None else search.measured(top or TOP_ON_GPU, index)
+    return TuneResult(
+        cell=cell,
+        shape=shape,
+        direction=direction,
+        profile=profile,
+        best=best,
+        attempts=tuple(sorted(search.attempts, key=lambda attempt: attempt.rank)),
+        feasible=len(tilings),
+        on_gpu=index is not None,
+        first_valid=search.first_valid,
+        seconds=time.monotonic() - began,
+        interrupted=search.interrupted,
+    )
+
+
+@dataclass
+class _Search:
+    """The state of one tuning run."""
+
+    cell: Cell
+    shape: Shape
+    direction: Direction
+    profile: Profile
+    tilings: Sequence[Tiling]
+    notebook: Notebook
+    tell: Callable[[Event], None]
+    began: float
+    budget: float
+    again: bool
+    attempts: list[Attempt] = field(default_factory=list)
+    first_valid: float = 0.0
+    interrupted: bool = False
+
+    def emulated(self, top: int, seeds: Sequence[int]) -> Attempt:
+        """Compile the model's best, then validate in the emulator until one is right."""
+        position = wrong = 0
+        while position < len(self.tilings):
+            batch = range(position, min(position + top, len(self.tilings)))
+            position = batch.stop
+            for count, attempt in enumerate(self._prepared(batch, on_gpu=False), 1):
+                self.attempts.append(attempt)
+                self.tell(Event("compile", _line(attempt), count, len(batch)))
+            for attempt in [a for a in self.attempts if a.alive and a.rank > batch.start]:
+                if self._emulate(attempt, seeds):
+                    return attempt
+                wrong += 1
+                if wrong == MOST_WRONG:
+                    raise self._nothing("validated in the emulator")
+            if self._spent():
+                break
+        raise self._nothing("validated in the emulator")
+
+    def _emulate(self, attempt: Attempt, seeds: Sequence[int]) -> bool:
+        """Validate one attempt in the emulator; whether it is right."""
+        from kernelgen.verify.validate import emulate_source, emulated_steps
+
+        if attempt.trial.status in ("valid", "measured"):
+            self._found(attempt)
+            return True
+        try:
+            validation = emulate_source(
+                self.cell,
+                self.shape,
+                attempt.source,
+                attempt.launch,
+                seeds,
+                direction=self.direction,
+                seq=emulated_steps(attempt.tiling),
+                on_seed=lambda seed: self.tell(
+                    Event("emulate", f"{attempt.tiling}, seed {seed}", seed - seeds[0], len(seeds))
+                ),
+            )
+        except (EmulationError, ValidationError) as error:
+            attempt.trial = attempt.trial.replace(status="failed", reason=f"in the emulator: {error}")
+            self.notebook.keep(attempt.trial)
+            self.tell(Event("warning", f"{attempt.tiling} is not right: {error}"))
+            return False
+        attempt.trial = attempt.trial.replace(status="valid", validation=validation)
+        self.notebook.keep(attempt.trial)
+        self._found(attempt)
+        self.tell(Event("emulate", f"{attempt.tiling} is right", len(seeds), len(seeds)))
+        return True
+
+    def measured(self, top: int, index: int) -> Attempt:
+        """Validate and measure the model's best on the GPU, best first, until the budget is spent."""
+        from kernelgen.verify.bench import Bench
+
+        wanted = range(min(top, len(self.tilings)))
+        with Bench(index) as bench, ThreadPoolExecutor(1) as background:
+            bench.start()  # it opens the GPU while the reference is computed and the first kernels compile
+            cases = background.submit(self._cases)
+            try:
+                for count, attempt in enumerate(self._prepared(wanted, on_gpu=True), 1):
+                    self.attempts.append(attempt)
+                    if attempt.alive and not (attempt.remembered and attempt.trial.status == "measured"):
+                        self._measure(attempt, bench, cases)
+                    if attempt.trial.status == "measured":
+                        self._found(attempt)
+                    self.tell(Event("gpu", _line(attempt), count, len(wanted)))
+                    if self._spent() and self._best() is not None:
+                        break
+            except KeyboardInterrupt:
+                self.interrupted = True
+                if self._best() is None:
+                    raise
+            except LaunchError as error:  # no worker starts any more
+                if self._best() is None:
+                    raise
+                self.tell(Event("warning", f"stopped early: {error}"))
+        best = self._best()
+        if best is None:
+            raise self._nothing("validated and measured")
+        return best
+
+    def _cases(self) -> tuple[Case, ...]:
+        from kernelgen.verify.validate import gpu_cases
+
+        return gpu_cases(self.cell, self.shape, direction=self.direction)
+
+    def _measure(self, attempt: Attempt, bench: Bench, cases: Future[tuple[Case, ...]]) -> None:
+        """Validate and measure one attempt; whatever goes wrong is its trial's."""
+        from kernelgen.device.worker import JobFailed
+        from kernelgen.records.trial import Validation
+        from kernelgen.verify.bench import Candidate
+
+        tried = cases.result()
+        if not bench.cases:
+            bench.use(tried)
+        assert attempt.binary is not None
+        launches = [attempt.launch(case.shape) for case in tried]
+        candidate = Candidate.of(attempt.binary.cubin, attempt.source, launches)
+        try:
+            outcome = bench.run(candidate, CANDIDATE_SECONDS)
+        except JobFailed as error:
+            attempt.trial = attempt.trial.replace(status="failed", reason=f"on the GPU: {error}")
+            self.notebook.keep(attempt.trial)
+            return
+        tolerance = max(case.tolerance for case in tried)
+        attempt.trial = attempt.trial.replace(
+            status="measured",
+            measurement=outcome.measurement,
+            validation=Validation("gpu", len(tried), self.shape.batch, self.shape.seq, tolerance, outcome.errors),
+        )
+        self.notebook.keep(attempt.trial)
+
+    def _prepared(self, positions: range, *, on_gpu: bool) -> Iterator[Attempt]:
+        """Compile tilings in parallel, and yield them in the order of the model as they are ready."""
+        prepare = Preparer(self.cell, self.shape, self.profile, self.notebook, on_gpu, self.again)
+        pool = ThreadPoolExecutor(max_workers=max(1, min(8, os.cpu_count() or 1)))
+        try:
+            for future in [pool.submit(prepare, position + 1, self.tilings[position]) for position in positions]:
+                yield future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _best(self) -> Attempt | None:
+        """The fastest measured attempt whose binary is at hand."""
+        measured = [a for a in self.attempts if a.binary is not None and a.trial.measurement is not None]
+        return min(measured, key=_milliseconds, default=None)
+
+    def _found(self, attempt: Attempt) -> None:
+        if not self.first_valid:
+            self.first_valid = time.monotonic() - self.began
+            known = " (known from an earlier run)" if attempt.remembered else ""
+            self.tell(
+                Event("first", f"first valid kernel after {self.first_valid:.1f} s{known}", seconds=self.first_valid)
+            )
+
+    def _spent(self) -> bool:
+        return time.monotonic() - self.began > self.budget
+
+    def _nothing(self, what: str) -> ValidationError:
+        """Say why no candidate was good enough: how many failed in which way, and the first reason."""
+        bad = [attempt for attempt in self.attempts if attempt.trial.reason]
+        first = f" The model's best, {bad[0].tiling}: {bad[0].trial.reason}" if bad else ""
+        return ValidationError(
+            f"none of the {len(self.attempts)} candidates tried for {self.cell.name}, {self.direction}, at "
+            f"{self.shape} on {self.profile.name} could be {what}.{first} Give it more time with "
+            "--budget, or more candidates with --top."
+        )
+
+
+def _milliseconds(attempt: Attempt) -> float:
+    """The measured median, which _best has made sure of."""
+    assert attempt.trial.measurement is not None
+    return attempt.trial.measurement.median_ms
+
+
+def _line(attempt: Attempt) -> str:
+    """One attempt in a line."""
+    trial = attempt.trial
+    if trial.measurement is not None:
+        return f"{attempt.tiling}: {trial.measurement.median_ms:.4f} ms"
+    return f"{attempt.tiling}: {trial.status}" + (f", {trial.reason}" if trial.reason else "")
+
+
+def _require_host_compiler() -> None:
+    """Refuse to start what cannot be validated: the emulator needs a C++ compiler.
+
+    Raises LaunchError where there is none.
+    """
+    asked = os.environ.get("CXX", "").split()[:1] or ["g++", "c++", "clang++"]
+    if not any(shutil.which(name) for name in asked):
+        raise LaunchError(
+            f"there is neither a GPU nor a C++ compiler ({', '.join(asked)}) to validate a kernel with; install g++, "
+            "or set CXX to a C++20 compiler"
+        )
+
+
+def save(result: TuneResult, path: Path, spec: str | None = None) -> TunedConfig:
+    """Write the chosen kernel: ``path`` (.yaml), with its source and its binary beside it.
+
+    spec: what the cell was loaded from, as load_cell takes it; needed to find a cell from a user's file again.
+    Raises ConfigError where it cannot be written.
+    """
+    from kernelgen.records.config import CellRecord, TunedConfig
+
+    best = result.best
+    assert best.binary is not None
+    config = TunedConfig.of(
+        best.trial,
+        cell=CellRecord.of(result.cell, spec),
+        tiling=best.tiling,
+        launch=best.launch(result.shape),
+        source=best.source,
+        binary=best.binary,
+    )
+    return config.save(path, best.source, best.binary)

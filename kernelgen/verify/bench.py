@@ -1,0 +1,211 @@
+"""The GPU's part of a trial: prove a kernel right at full size, then measure it, in a worker process.
+
+The parent makes a Bench and gives it cases and kernels; ``run`` is what the worker calls. The worker keeps the
+cases on the GPU from one kernel to the next and gets nothing else than cubins, launches and numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from kernelgen.device.worker import Worker
+from kernelgen.errors import LaunchError
+from kernelgen.program.arguments import FORWARD_ARGUMENTS
+from kernelgen.program.launch import Launch
+from kernelgen.records.trial import Measurement
+
+if TYPE_CHECKING:
+    from kernelgen.program.source import Source
+    from kernelgen.verify.cases import Case
+
+RUNNER = "kernelgen.verify.bench:run"
+
+CASE_SECONDS = 300.0
+"""How long handing the cases to the worker may take."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A compiled kernel to try.
+
+    launches: one for each case, in order. measure_seconds: time to spend on measuring it with the first case; 0 to
+    validate only. arguments: the names of the entry's, in order.
+    """
+
+    cubin: bytes
+    entry: str
+    arch: str
+    launches: tuple[Launch, ...]
+    measure_seconds: float = 0.3
+    arguments: tuple[str, ...] = FORWARD_ARGUMENTS
+
+    @classmethod
+    def of(cls, cubin: bytes, source: Source, launches: Sequence[Launch], measure_seconds: float = 0.3) -> Self:
+        """The binary that was compiled from a source."""
+        return cls(cubin, source.entry, source.arch, tuple(launches), measure_seconds, source.arguments)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A candidate that is right: its largest relative error by output over all cases, and its time if measured."""
+
+    errors: dict[str, float]
+    measurement: Measurement | None
+
+
+@dataclass(frozen=True)
+class _Cases:
+    """The message that replaces the worker's cases. device: index of the GPU."""
+
+    cases: tuple[Case, ...]
+    device: int
+
+
+class Bench:
+    """A GPU to try candidates on. Use as a context manager, or call close().
+
+    cases: what every candidate is tried on; set with use(). runner: what the worker calls; another one serves for
+    tests without a GPU.
+    """
+
+    def __init__(self, device: int = 0, runner: str = RUNNER) -> None:
+        self._worker = Worker(runner)
+        self._device = device
+        self.cases: tuple[Case, ...] = ()
+        self._given_to = -1
+
+    def start(self) -> None:
+        """Start the worker now, while the parent has other work."""
+        self._worker.start()
+
+    def use(self, cases: Sequence[Case]) -> None:
+        """Set the cases that every candidate is tried on."""
+        self.cases = tuple(cases)
+        self._given_to = -1
+
+    def run(self, candidate: Candidate, seconds: float) -> Outcome:
+        """Validate the candidate on every case and measure it on the first.
+
+        Raises JobFailed (worker.py) when it is wrong, faults, crashes or outlasts ``seconds``.
+        """
+        self._worker.start()
+        if self._given_to != self._worker.started:
+            self._worker.run(_Cases(self.cases, self._device), CASE_SECONDS)
+            self._given_to = self._worker.started
+        outcome: Outcome = self._worker.run(candidate, seconds)
+        return outcome
+
+    def close(self) -> None:
+        """End the worker."""
+        self._worker.close()
+
+    def __enter__(self) -> Self:
+        """Return the bench itself."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """End the worker."""
+        self.close()
+
+
+class _Resident:
+    """A case with its arrays on the GPU."""
+
+    def __init__(self, case: Case) -> None:
+        from kernelgen.device import gpu
+
+        self.case = case
+        self.host = case.poisoned_outputs()
+        self.buffers: dict[str, Any] = {}
+        for name, array in (case.inputs | self.host).items():
+            if array is not None:
+                self.buffers[name] = gpu.DeviceBuffer(array.nbytes)
+        for name, array in case.inputs.items():
+            if array is not None:
+                self.buffers[name].upload(array)
+
+    def arguments(self, order: Sequence[str]) -> list[Any]:
+        """The kernel's arguments: addresses, 0 for null, and int32, in the order of their names."""
+        import numpy as np
+
+        values = self.case.values(self.host, order)
+        return [
+            np.int32(value) if isinstance(value, int) else 0 if value is None else self.buffers[name].pointer
+            for name, value in values.items()
+        ]
+
+    def poison(self, partials: int) -> None:
+        """Poison the outputs. partials: as of the Launch, which says how large those of partial sums are."""
+        from kernelgen.device import gpu
+        from kernelgen.verify.cases import POISON, poisoned
+
+        for argument in self.case.arguments.outputs:
+            name = argument.name
+            if argument.empty:
+                continue
+            if argument.partial:
+                array = self.host[name] = poisoned(argument, partials)
+                if array.nbytes != self.buffers[name].size:
+                    self.buffers[name].close()
+                    self.buffers[name] = gpu.DeviceBuffer(array.nbytes)
+            self.buffers[name].fill(POISON)
+
+    def compare(self) -> dict[str, float]:
+        """Wait for the kernel, fetch its outputs and compare them."""
+        for name, array in self.host.items():
+            if array is not None:
+                self.buffers[name].download(array)
+        return self.case.compare(self.host)
+
+    def close(self) -> None:
+        """Free the GPU's memory."""
+        for buffer in self.buffers.values():
+            buffer.close()
+
+
+class _State:
+    """What the worker keeps between jobs."""
+
+    device = 0
+    cases: tuple[_Resident, ...] = ()
+
+
+def run(job: _Cases | Candidate) -> Outcome | None:
+    """Do one job in the worker: take over cases, or try a candidate on them."""
+    from kernelgen.device import gpu
+
+    if isinstance(job, _Cases):
+        for old in _State.cases:
+            old.close()
+        _State.device = job.device
+        with gpu.current(job.device):
+            _State.cases = tuple(_Resident(case) for case in job.cases)
+        return None
+    with gpu.current(_State.device):
+        try:
+            return _try(job)
+        except LaunchError as error:  # the context may be lost: have a fresh process for the next candidate
+            raise gpu.DeviceFault(str(error)) from error
+
+
+def _try(candidate: Candidate) -> Outcome:
+    """Validate on every case, then measure on the first. Raises ValidationError or LaunchError."""
+    from kernelgen.device.launcher import DeviceKernel, launch_config, stream_of
+    from kernelgen.device.measure import measure
+
+    kernel = DeviceKernel(candidate.cubin, candidate.entry, candidate.arch, candidate.launches[0])
+    kernel.prepare(_State.device)
+    errors: dict[str, float] = {}
+    for resident, launch in zip(_State.cases, candidate.launches, strict=True):
+        resident.poison(launch.partials)
+        kernel.start(stream_of(0), launch_config(launch), *resident.arguments(candidate.arguments))
+        for name, error in resident.compare().items():
+            errors[name] = max(error, errors.get(name, 0.0))
+    if not candidate.measure_seconds:
+        return Outcome(errors, None)
+    config, arguments = launch_config(candidate.launches[0]), _State.cases[0].arguments(candidate.arguments)
+    measurement = measure(lambda stream: kernel.start(stream, config, *arguments), seconds=candidate.measure_seconds)
+    return Outcome(errors, measurement)

@@ -1,0 +1,228 @@
+"""Case: random inputs, what the float64 reference makes of them, and how a kernel's outputs compare."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kernelgen.errors import ValidationError
+from kernelgen.program import dtypes
+from kernelgen.program.arguments import arguments_of, known_states
+from kernelgen.symbolic.derive import derive
+
+if TYPE_CHECKING:
+    from kernelgen.cells.language import Cell
+    from kernelgen.program.arguments import Arguments, ArrayArgument
+    from kernelgen.program.shape import Shape
+    from kernelgen.program.task import Direction
+
+Array = np.ndarray[Any, Any]
+
+POISON = 0xFF
+"""Outputs start filled with this byte: a NaN in every type, and a pattern that no arithmetic produces."""
+
+
+def poisoned(argument: ArrayArgument, partials: int) -> Array:
+    """A new array for an output, every byte poisoned. partials: as of the Launch."""
+    sizes = (partials, *argument.shape[1:]) if argument.partial else argument.shape
+    kind = dtypes.numpy_dtype(argument.dtype)
+    return np.full((*sizes[:-1], sizes[-1] * kind.itemsize), POISON, np.uint8).view(kind)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One set of inputs for a kernel and the expected outputs.
+
+    shape: the sizes of this case. states: the names of the cell's states. arguments: what the kernel takes. inputs: its
+    arrays by name, in the shape's dtype, None for zeros and for those without elements. expected: its outputs by name,
+    but for those without elements; computed in float64, kept in float32, whose rounding (2^-24) is far below any
+    tolerance. Of partial sums it has one, their sum.
+    """
+
+    shape: Shape
+    direction: Direction
+    seed: int
+    states: tuple[str, ...]
+    arguments: Arguments
+    inputs: dict[str, Array | None]
+    expected: dict[str, Array]
+
+    @property
+    def tolerance(self) -> float:
+        """The largest relative error allowed of an output."""
+        return dtypes.tolerance(self.shape.dtype, self.shape.seq, self.direction)
+
+    def poisoned_outputs(self, partials: int = 1) -> dict[str, Array | None]:
+        """New output arrays, every byte poisoned; None for those without elements. partials: as of the Launch."""
+        return {
+            argument.name: None if argument.empty else poisoned(argument, partials)
+            for argument in self.arguments.outputs
+        }
+
+    def values(self, outputs: Mapping[str, Array | None], order: Sequence[str]) -> dict[str, Array | int | None]:
+        """Every argument that ``order`` names: arrays, None for a null pointer, and int.
+
+        Raises ValidationError for a name that a kernel of this direction does not have.
+        """
+        known: dict[str, Array | int | None] = {**self.inputs, **outputs, **self.arguments.numbers}
+        foreign = [name for name in order if name not in known]
+        if foreign:
+            raise ValidationError(
+                f"the kernel takes {', '.join(foreign)}, which no {self.direction} kernel of this tilesmith does; it "
+                "is of another direction or another version. Tune it again."
+            )
+        return {name: known[name] for name in order}
+
+    def compare(self, outputs: Mapping[str, Array | None]) -> dict[str, float]:
+        """Relative errors ``||out - expected|| / ||expected||`` of every output, by its name.
+
+        What a forward kernel gives of each state is compared by itself: the history has an error for every state, by
+        the state's name, and "last" the worst of them. Raises ValidationError for an element that was not written or is
+        NaN, and for an error above the tolerance (dtypes.tolerance in the norm, element_tolerance of single elements),
+        with the first element that differs.
+        """
+        errors: dict[str, float] = {}
+        for argument in self.arguments.outputs:
+            if argument.name in self.expected:
+                out = outputs[argument.name]
+                assert out is not None
+                errors |= self._compare_output(argument, out, self.expected[argument.name])
+        return errors
+
+    def _compare_output(self, argument: ArrayArgument, out: Array, expected: Array) -> dict[str, float]:
+        self._require_numbers(argument, out)
+        if argument.partial:
+            out = out.sum(0, dtype=np.float64, keepdims=True)
+        if not argument.apart:
+            return {argument.name: self._error(argument, (), out, expected)}
+        found = {
+            state: self._error(argument, (index,), out[index], expected[index])
+            for index, state in enumerate(self.states[: len(expected)])
+        }
+        return found if "T" in argument.axes else {argument.name: max(found.values())}
+
+    def _error(self, argument: ArrayArgument, prefix: tuple[int, ...], out: Array, expected: Array) -> float:
+        """The relative error of one array. Raises ValidationError where it is above the tolerance or NaN."""
+        largest = max((float(np.max(np.abs(want), initial=0.0)) for want in expected), default=0.0)
+        bound = dtypes.element_tolerance(self.shape.dtype) * (largest or 1.0)
+        square = norm = 0.0
+        far = 0
+        for got, want in zip(out, expected, strict=True):  # by slices: float copies of a full-size output are large
+            difference = got.astype(np.float32) - want
+            square += float(np.sum(np.square(difference), dtype=np.float64))
+            norm += float(np.sum(np.square(want), dtype=np.float64))
+            far += int(np.count_nonzero(~(np.abs(difference) <= bound)))  # NaN is not
+        error = float(np.sqrt(square / norm)) if norm else float(np.sqrt(square))
+        if not error <= self.tolerance or far > dtypes.far_elements(out.size, self.direction):
+            raise ValidationError(self._difference(argument, prefix, out, expected, error, bound))
+        return error
+
+    def _difference(
+        self,
+        argument: ArrayArgument,
+        prefix: tuple[int, ...],
+        out: Array,
+        expected: Array,
+        error: float,
+        bound: float,
+    ) -> str:
+        """Say where an array first differs, in the order of time."""
+        difference = np.abs(out.astype(np.float32) - expected)
+        wrong = ~(difference <= bound)
+        if not wrong.any():  # small everywhere, too large together
+            wrong = difference == difference.max()
+        axes, name = argument.axes[len(prefix) :], argument.name
+        time_axis = axes.index("T") if "T" in axes else 0
+        first = np.argwhere(np.moveaxis(wrong, time_axis, 0))[0]
+        index = tuple(int(i) for i in np.insert(first[1:], time_axis, first[0]))
+        place = ", ".join(map(str, (*prefix, *index)))
+        return (
+            f"{name} differs from the reference: relative error {error:.3g} (at most {self.tolerance:.3g} is "
+            f"allowed); first at {name}[{place}] ({argument.in_words}): got {float(out[index]):.6g}, expected "
+            f"{float(expected[index]):.6g}; {int(wrong.sum()):,} of {wrong.size:,} elements are far off "
+            f"(seed {self.seed}, {self.shape})"
+        )
+
+    def _require_numbers(self, argument: ArrayArgument, out: Array) -> None:
+        """Raise ValidationError where an element still has the poison, or is NaN."""
+        bits = np.dtype(f"u{out.itemsize}")
+        poison = np.iinfo(bits).max
+        for bad, what in ((out.view(bits) == poison, "were never written"), (np.isnan(out), "are NaN")):
+            if bad.any():
+                name, index = argument.name, ", ".join(map(str, np.argwhere(bad)[0]))
+                raise ValidationError(
+                    f"{int(bad.sum()):,} of {bad.size:,} elements of {name} {what}, first {name}[{index}] "
+                    f"({argument.in_words}; seed {self.seed}, {self.shape})"
+                )
+
+
+def make_case(
+    cell: Cell,
+    shape: Shape,
+    seed: int,
+    *,
+    direction: Direction = "forward",
+    batch: int | None = None,
+    seq: int | None = None,
+    optional: bool = True,
+) -> Case:
+    """Draw inputs for ``cell`` at ``shape`` (with another batch or seq if given) and compute the reference.
+
+    optional: draw the inputs that may be null too (initial states, gradients of the last states); else the kernel gets
+    none and takes zeros. The reference rounds what a kernel rounds to the shape's dtype: h after every step and,
+    backward, the states that were saved, the gates if they were, and the gates' gradients.
+    """
+    shape = replace(shape, batch=batch or shape.batch, seq=seq or shape.seq)
+    arguments = arguments_of(cell, shape, direction)
+    make = _forward if direction == "forward" else _backward
+    found, outputs = make(cell, shape, seed, optional)
+    inputs = {argument.name: None if argument.empty else found[argument.name] for argument in arguments.inputs}
+    expected = {
+        argument.name: outputs[argument.name].astype(np.float32) for argument in arguments.outputs if not argument.empty
+    }
+    return Case(shape, direction, seed, tuple(cell.states), arguments, inputs, expected)
+
+
+def _forward(cell: Cell, shape: Shape, seed: int, optional: bool) -> tuple[dict[str, Array | None], dict[str, Array]]:
+    """The arrays that a forward kernel reads, and those that it should write."""
+    from kernelgen.verify import inputs, reference
+
+    drawn: dict[str, Any] = dict(inputs.random_inputs(cell, shape, seed))
+    if not optional:
+        drawn["initial"] = None
+    dtype = dtypes.numpy_dtype(shape.dtype)
+    result = reference.forward(cell, **drawn, round_h=dtype, keep_gates=shape.save == "gates")
+    made = {"states": result.states[: known_states(cell, shape)], "last": result.last}
+    return drawn, made if result.gates is None else made | {"gates": result.gates[list(derive(cell).saved_gates)]}
+
+
+def _backward(cell: Cell, shape: Shape, seed: int, optional: bool) -> tuple[dict[str, Array | None], dict[str, Array]]:
+    """The arrays that a backward kernel reads, and those that it should write."""
+    from kernelgen.verify import inputs, reference
+
+    dtype = dtypes.numpy_dtype(shape.dtype)
+    drawn: dict[str, Any] = dict(inputs.random_inputs(cell, shape, seed))
+    given: dict[str, Any] = dict(inputs.random_gradients(cell, shape, seed))
+    if not optional:
+        drawn["initial"] = given["d_last"] = None
+    passed = reference.forward(cell, **drawn, round_h=dtype)
+    assert passed.gates is not None
+    made = reference.backward(
+        cell,
+        **drawn,
+        **given,
+        round_h=dtype,
+        round_saved=dtype,
+        gates_saved=not shape.recompute,
+        round_d_gates=dtype,
+        result=passed,
+    )
+    kept = passed.gates[list(derive(cell).saved_gates)]
+    saved = {"states": passed.states.astype(dtype), "gates": kept.astype(dtype)}
+    d_r_rest = made.d_r[[cell.recurrent_gates.index(gate) for gate in cell.rest_products]]
+    d_b_rest = made.d_b[[cell.bias_gates.index(gate) for gate in cell.rest_biases]]
+    sums = {"d_r_rest": d_r_rest[None], "d_b_rest": d_b_rest[None]}
+    return drawn | given | saved, {"d_wx": made.d_wx, **sums, "d_initial": made.d_initial}

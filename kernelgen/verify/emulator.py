@@ -1,0 +1,286 @@
+"""Run a generated kernel on the CPU: the same CUDA C++, compiled by g++ against cuda/emulate/.
+
+Every CUDA thread becomes a fiber, memory is checked, and a missing barrier, a race, a deadlock or an access out of
+bounds is a report that names the line and the threads. docs/emulator.md says what is checked and what is not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import functools
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kernelgen.build.cache import Cache, binary_key
+from kernelgen.errors import CompileError, EmulationError
+from kernelgen.paths import cache_root, cuda_headers
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from kernelgen.program.launch import Launch
+    from kernelgen.program.source import Source
+
+    Argument = NDArray[Any] | int | np.integer[Any] | None
+
+FLAGS = (
+    "-std=c++20",
+    "-O1",
+    "-fPIC",
+    "-ffp-contract=off",  # a product and a sum round twice unless fma_rn is asked for, on every host alike
+    "-fno-strict-aliasing",
+    "-fvisibility=hidden",  # kernels loaded into one process must not share the emulator's variables
+    "-Wno-unknown-pragmas",  # of a host compiler: #pragma unroll
+    "-DTILESMITH_EMULATE",
+)
+"""What the host compiler is told besides the include path. -O1, because a validation run is shorter than what -O2 takes
+to compile a kernel."""
+
+_CORE_FLAGS = (*FLAGS, "-O2", "-c")
+_CORE = '#include "emulate/core.hpp"\n'
+
+_REPORT_BYTES = 1 << 16
+_COMPILE_SECONDS = 300.0
+_WARP = 32
+
+_libraries: dict[str, ctypes.CDLL] = {}
+_lock = threading.Lock()
+
+
+class _Argument(ctypes.Structure):
+    """TilesmithArgument of cuda/emulate/core.hpp."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("kind", ctypes.c_int),
+        ("integer", ctypes.c_int),
+        ("data", ctypes.c_void_p),
+        ("bytes", ctypes.c_ulonglong),
+    )
+
+
+class _Launch(ctypes.Structure):
+    """TilesmithLaunch of cuda/emulate/core.hpp."""
+
+    _fields_ = (
+        ("grid", ctypes.c_uint * 3),
+        ("block", ctypes.c_uint),
+        ("shared_memory", ctypes.c_uint),
+        ("together", ctypes.c_uint),
+        ("cluster", ctypes.c_uint),
+        ("seed", ctypes.c_ulonglong),
+        ("seconds", ctypes.c_double),
+    )
+
+
+_NULL, _INPUT, _OUTPUT, _INTEGER = range(4)
+
+
+def emulate(
+    source: Source,
+    launch: Launch,
+    arguments: Mapping[str, Argument],
+    *,
+    outputs: Collection[str] = ("states", "last", "gates"),
+    seed: int = 0,
+    seconds: float = 600.0,
+) -> None:
+    """Run a kernel on the CPU, fault by fault as strict as a GPU's sanitizers together.
+
+    arguments: one for each name in ``source.arguments``: a C-contiguous NumPy array (ml_dtypes for bfloat16), an int
+    (an int32 parameter) or None (a null pointer). outputs: names of the arrays the kernel writes; those that the
+    kernel does not have are ignored. The arrays are copied to emulated memory, in which an output starts as NaN, and
+    outputs are copied back when the kernel has ended without a fault; after a fault they are as they were.
+    seed: draws the order in which blocks and threads run; the same seed gives the same order. seconds: a kernel that
+    runs longer is stopped.
+
+    Raises EmulationError with a report of the first fault, or when the launch or an argument makes no sense, or when
+    there is no host compiler; CompileError when that compiler refuses the source. One emulation runs at a time in a
+    process; the others wait.
+    """
+    structure = _launch_structure(launch, seed, seconds)
+    structures = _argument_structures(source, arguments, frozenset(outputs))
+    text = _complete_text(source, [argument.kind == _INTEGER for argument in structures])
+    with _lock:
+        library = _library(dataclasses.replace(source, text=text))
+        report = ctypes.create_string_buffer(_REPORT_BYTES)
+        failed = library.tilesmith_emulate(
+            ctypes.byref(structure), structures, len(structures), report, ctypes.c_ulonglong(_REPORT_BYTES)
+        )
+    if failed:
+        message = report.value.decode("utf-8", errors="replace")
+        raise EmulationError(f"the emulator stopped {source.entry} (seed {seed}): {message}")
+
+
+def _launch_structure(launch: Launch, seed: int, seconds: float) -> _Launch:
+    blocks = launch.grid[0] * launch.grid[1] * launch.grid[2]
+    if min(launch.grid) < 1:
+        raise EmulationError(f"the grid {launch.grid} is empty: every extent must be at least 1")
+    if launch.block < 1 or launch.block > 1024 or launch.block % _WARP:
+        raise EmulationError(f"a block of {launch.block} threads cannot be emulated: whole warps of 32, at most 1024")
+    if launch.shared_memory < 0:
+        raise EmulationError(f"a block cannot have {launch.shared_memory} bytes of shared memory")
+    if launch.cluster < 1 or launch.grid[0] % launch.cluster:
+        raise EmulationError(f"clusters of {launch.cluster} blocks do not divide a grid of {launch.grid[0]} along x")
+    together = blocks if launch.cooperative else launch.cluster
+    grid = (ctypes.c_uint * 3)(*launch.grid)
+    seed &= 0xFFFF_FFFF_FFFF_FFFF
+    return _Launch(grid, launch.block, launch.shared_memory, together, launch.cluster, seed, seconds)
+
+
+def _argument_structures(
+    source: Source, arguments: Mapping[str, Argument], outputs: frozenset[str]
+) -> ctypes.Array[_Argument]:
+    import numpy as np
+
+    missing = [name for name in source.arguments if name not in arguments]
+    extra = [name for name in arguments if name not in source.arguments]
+    if missing or extra:
+        raise EmulationError(
+            f"{source.entry} takes ({', '.join(source.arguments)}); missing: {', '.join(missing) or 'none'}, "
+            f"not asked for: {', '.join(extra) or 'none'}"
+        )
+    structures = (_Argument * len(source.arguments))()
+    for structure, name in zip(structures, source.arguments, strict=True):
+        value = arguments[name]
+        structure.name = name.encode()
+        if value is None:
+            structure.kind = _NULL
+        elif isinstance(value, int | np.integer):
+            if not -(2**31) <= value < 2**31:
+                raise EmulationError(f"argument {name!r} = {value} does not fit in an int32")
+            structure.kind = _INTEGER
+            structure.integer = int(value)
+        elif not isinstance(value, np.ndarray):
+            raise EmulationError(f"argument {name!r} must be a NumPy array, an int or None, not {type(value).__name__}")
+        else:
+            if not value.flags.c_contiguous:
+                raise EmulationError(f"argument {name!r} must be C-contiguous; numpy.ascontiguousarray makes it so")
+            if name in outputs and not value.flags.writeable:
+                raise EmulationError(f"output {name!r} is a read-only array")
+            structure.kind = _OUTPUT if name in outputs else _INPUT
+            structure.data = value.ctypes.data
+            structure.bytes = value.nbytes
+    _check_overlap({name: a for name, a in arguments.items() if isinstance(a, np.ndarray)}, outputs)
+    return structures
+
+
+def _check_overlap(arrays: Mapping[str, NDArray[Any]], outputs: frozenset[str]) -> None:
+    import numpy as np
+
+    for name, array in arrays.items():
+        for other, another in arrays.items():
+            if name in outputs and name != other and np.may_share_memory(array, another):
+                raise EmulationError(f"output {name!r} shares memory with {other!r}; give each array its own")
+
+
+def _complete_text(source: Source, integers: list[bool]) -> str:
+    """The kernel between the emulator's entry and the function that calls the kernel with its arguments."""
+    values = ", ".join(f"values[{i}].{'integer' if flag else 'pointer'}()" for i, flag in enumerate(integers))
+    return (
+        '#include "emulate/calls.hpp"\n'
+        f'#line 1 "{source.entry}.cu"\n'
+        f"{source.text}\n"
+        '#line 1 "start_kernel"\n'
+        f"void tilesmith::emulate::start_kernel([[maybe_unused]] const Value* values) {{ {source.entry}({values}); }}\n"
+    )
+
+
+def _library(source: Source) -> ctypes.CDLL:
+    """Compile and load ``source``, or take it from this process or the cache. The caller holds the lock."""
+    command = _compiler()
+    compiler = f"{shlex.join(command)}\n{_compiler_version(command)}"
+    core = dataclasses.replace(source, text=_CORE, entry="tilesmith_emulate", arch="host")
+    core_key = binary_key(core, _CORE_FLAGS, compiler)
+    key = binary_key(source, FLAGS, f"{compiler}\n{core_key}")
+    if key not in _libraries:
+        try:
+            with tempfile.TemporaryDirectory(prefix="tilesmith-emulator-") as folder:
+                _libraries[key] = _load(Path(folder), command, (core, core_key), (source, key))
+        except OSError as error:
+            raise EmulationError(
+                f"the kernel {source.entry} cannot be compiled for the CPU and loaded in {tempfile.gettempdir()}: "
+                f"{error}. Free space there, or set TMPDIR to a folder that may hold programs."
+            ) from None
+    return _libraries[key]
+
+
+def _load(folder: Path, command: tuple[str, ...], core: tuple[Source, str], kernel: tuple[Source, str]) -> ctypes.CDLL:
+    """Load a kernel, made or from the cache, by way of ``folder``, which may go afterwards. Each source comes with its
+    key. Raises OSError for a folder that cannot be used."""
+    cache = Cache(cache_root() / "emulator")
+    library, core_object = folder / "kernel.so", folder / "core.o"
+    if (entry := cache.load(kernel[1])) is not None:
+        library.write_bytes(entry[1])
+        with contextlib.suppress(OSError):  # made on another kind of machine: make it again
+            return ctypes.CDLL(str(library))
+        library.unlink()
+    if (entry := cache.load(core[1])) is not None:
+        core_object.write_bytes(entry[1])
+    else:
+        _compile(command, core[0], core_object, *_CORE_FLAGS)
+        cache.save(core[1], {"entry": core[0].entry}, core_object.read_bytes())
+    _compile(command, kernel[0], library, *FLAGS, "-shared", str(core_object))
+    cache.save(kernel[1], {"entry": kernel[0].entry}, library.read_bytes())
+    return ctypes.CDLL(str(library))
+
+
+def _compiler() -> tuple[str, ...]:
+    """The host C++ compiler's command: $CXX, else g++, c++ or clang++ from PATH. Raises EmulationError if none."""
+    wanted = shlex.split(os.environ.get("CXX", ""))
+    for words in [wanted] if wanted else [["g++"], ["c++"], ["clang++"]]:
+        if found := shutil.which(words[0]):
+            return (found, *words[1:])
+    asked = (
+        f"$CXX is {shlex.join(wanted)!r}, which is not there" if wanted else "there is no g++, c++ or clang++ in PATH"
+    )
+    raise EmulationError(
+        f"the emulator needs a C++20 compiler: {asked}. Install g++ (apt install g++), or set CXX to a compiler."
+    )
+
+
+@functools.cache
+def _compiler_version(command: tuple[str, ...]) -> str:
+    try:
+        done = subprocess.run([*command, "-v"], capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise EmulationError(
+            f"the C++ compiler {shlex.join(command)} does not run: {error}. Set CXX to another."
+        ) from None
+    return done.stderr
+
+
+def _compile(command: tuple[str, ...], source: Source, path: Path, *options: str) -> None:
+    text = path.with_suffix(".cpp")
+    text.write_text(source.text, encoding="utf-8")
+    try:
+        done = subprocess.run(
+            [*command, "-I", str(cuda_headers()), str(text), *options, "-o", str(path)],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_COMPILE_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise CompileError(f"{command[0]} did not finish {source.entry} within {_COMPILE_SECONDS:.0f} s") from None
+    if done.returncode != 0:
+        first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr[:500])
+        if source.text == _CORE:
+            what, hint = "the emulator itself", "It needs C++20 with <source_location>: g++ 11 or clang 16, or newer."
+        else:
+            what = f"{source.entry} for the emulator"
+            hint = "A kernel may use only C++20 and the functions of cuda/ptx.cuh."
+        raise CompileError(f"{command[0]} refused {what}: {first}. {hint}", done.stderr)

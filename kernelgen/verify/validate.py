@@ -1,0 +1,206 @@
+"""Proving kernels right: their outputs against the float64 reference, in the emulator or on a GPU.
+
+Outputs are poisoned beforehand, so that an element nobody writes is found; NaN never passes. See cases.py for how
+outputs compare.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from kernelgen.errors import TilesmithError, ValidationError
+from kernelgen.records.trial import Validation
+
+if TYPE_CHECKING:
+    from kernelgen.cells.language import Cell
+    from kernelgen.hardware.profile import Profile
+    from kernelgen.program.launch import Launch
+    from kernelgen.program.shape import Shape
+    from kernelgen.program.source import Source
+    from kernelgen.program.task import Direction
+    from kernelgen.program.tiling import Tiling
+    from kernelgen.verify.bench import Candidate, Outcome
+    from kernelgen.verify.cases import Case
+
+EMULATED_SEQ = 5
+"""Steps to emulate at least: enough for every buffer that alternates to be reused twice."""
+
+EMULATED_BLOCKS = 24
+"""Blocks to emulate, about; the batch is made smaller until no more are needed."""
+
+RAGGED_SEQ = 3
+"""Steps of the second case on a GPU, whose batch fills no tile."""
+
+GPU_SECONDS = 60.0
+"""What validating one kernel on a GPU may take before it counts as hung: reading back the outputs included."""
+
+
+def emulated_shape(shape: Shape, launch: Callable[[Shape], Launch], seq: int = EMULATED_SEQ) -> Shape:
+    """``shape`` made small enough to emulate: ``seq`` steps, and of the batch what some EMULATED_BLOCKS blocks need.
+
+    Heads and head dimension are compiled into a kernel and stay.
+    """
+    batch = shape.batch
+    while batch > 1 and math.prod(launch(replace(shape, batch=batch)).grid) > EMULATED_BLOCKS:
+        batch = batch // 2
+    # A batch that fills its last tile proves nothing about the edge; tiles are even.
+    ragged = batch - 1 if batch > 2 and batch % 2 == 0 else batch
+    return replace(shape, batch=ragged, seq=min(seq, shape.seq))
+
+
+def emulated_steps(tiling: Tiling) -> int:
+    """Steps to emulate a tiling's kernel for: more than its ring of inputs has stages, so that they are reused."""
+    return max(EMULATED_SEQ, tiling.values.get("prefetch", 0) + 2)
+
+
+def validate_emulated(
+    cell: Cell,
+    shape: Shape,
+    tiling: Tiling,
+    profile: Profile,
+    seeds: Sequence[int] = (0, 1),
+    *,
+    seq: int | None = None,
+    on_seed: Callable[[int], None] | None = None,
+) -> Validation:
+    """Run a tiling's kernel in the emulator, once for each seed, and compare with the reference.
+
+    A seed draws the inputs and the order of the threads; even seeds have random initial states (backward: and gradients
+    of the last states), odd ones none. seq: steps to run; by default what emulated_steps says. on_seed: told each seed
+    before it runs.
+
+    Raises ValidationError where the results differ, EmulationError for a fault that the emulator caught.
+    """
+    from kernelgen import schedules
+
+    schedule = schedules.get(tiling.schedule)
+    source = schedule.source(cell, shape, profile, tiling)
+    return emulate_source(
+        cell,
+        shape,
+        source,
+        lambda other: schedule.launch(other, tiling),
+        seeds,
+        direction=schedule.direction,
+        seq=seq or emulated_steps(tiling),
+        on_seed=on_seed,
+    )
+
+
+def emulate_source(
+    cell: Cell,
+    shape: Shape,
+    source: Source,
+    launch: Callable[[Shape], Launch],
+    seeds: Sequence[int],
+    *,
+    direction: Direction = "forward",
+    seq: int = EMULATED_SEQ,
+    on_seed: Callable[[int], None] | None = None,
+) -> Validation:
+    """As validate_emulated, for a kernel that is given as its source and its launches."""
+    from kernelgen.verify.cases import make_case
+    from kernelgen.verify.emulator import emulate
+
+    _some(seeds)
+    small = emulated_shape(shape, launch, seq)
+    errors: dict[str, float] = {}
+    tolerance = 0.0
+    for seed in seeds:
+        if on_seed is not None:
+            on_seed(seed)
+        case = make_case(cell, small, seed, direction=direction, optional=seed % 2 == 0)
+        start = launch(small)
+        outputs = case.poisoned_outputs(start.partials)
+        arguments = case.values(outputs, source.arguments)
+        with _named(f"seed {seed}"):
+            emulate(source, start, arguments, outputs=list(case.expected), seed=seed)
+        _worse(errors, case.compare(outputs))
+        tolerance = case.tolerance
+    return Validation("emulator", len(seeds), small.batch, small.seq, tolerance, errors)
+
+
+def gpu_cases(cell: Cell, shape: Shape, seed: int = 0, direction: Direction = "forward") -> tuple[Case, Case]:
+    """What a kernel is tried on: the full shape with all inputs, and a short one with a ragged batch and null for the
+    inputs that may be."""
+    from kernelgen.verify.cases import make_case
+
+    ragged = max(1, min(shape.batch - 1, 3))
+    steps = min(RAGGED_SEQ, shape.seq)
+    small = make_case(cell, shape, seed + 1, direction=direction, batch=ragged, seq=steps, optional=False)
+    return make_case(cell, shape, seed, direction=direction), small
+
+
+def validate_gpu(
+    cell: Cell,
+    shape: Shape,
+    cubin: bytes,
+    source: Source,
+    launch: Callable[[Shape], Launch],
+    seeds: Sequence[int] = (0,),
+    *,
+    direction: Direction = "forward",
+    device: int = 0,
+    seconds: float = GPU_SECONDS,
+    on_seed: Callable[[int], None] | None = None,
+) -> Validation:
+    """Run a compiled kernel on a GPU at full size, once for each seed, and compare with the reference.
+
+    cubin: compiled from ``source``, which says its entry, its target and its arguments. It runs in a worker process for
+    at most ``seconds`` a seed. Raises LaunchError where there is no GPU, ValidationError where the results differ or
+    the kernel hangs, crashes or faults.
+    """
+    from kernelgen.device import gpu
+    from kernelgen.verify.bench import Bench, Candidate
+
+    _some(seeds)
+    gpu.require_driver()
+    errors: dict[str, float] = {}
+    tolerance = 0.0
+    with Bench(device) as bench:
+        bench.start()
+        for seed in seeds:
+            if on_seed is not None:
+                on_seed(seed)
+            cases = gpu_cases(cell, shape, seed, direction)
+            bench.use(cases)
+            candidate = Candidate.of(cubin, source, [launch(case.shape) for case in cases], measure_seconds=0)
+            _worse(errors, _outcome(bench.run, candidate, seconds).errors)
+            tolerance = max(case.tolerance for case in cases)
+    return Validation("gpu", len(seeds), shape.batch, shape.seq, tolerance, errors)
+
+
+def _outcome(run: Callable[[Candidate, float], Outcome], candidate: Candidate, seconds: float) -> Outcome:
+    """Run a candidate; what the worker tells becomes a ValidationError."""
+    from kernelgen.device.worker import JobFailed
+
+    try:
+        return run(candidate, seconds)
+    except JobFailed as error:
+        raise ValidationError(f"the kernel is not right on this GPU: {error}") from error
+
+
+def _worse(errors: dict[str, float], more: dict[str, float]) -> None:
+    """Keep the larger error of each output."""
+    for name, error in more.items():
+        errors[name] = max(error, errors.get(name, 0.0))
+
+
+def _some(seeds: Sequence[int]) -> None:
+    if not seeds:
+        raise ValidationError("validating needs at least one seed")
+
+
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Say in an error for what it happened."""
+    try:
+        yield
+    except TilesmithError as error:
+        if what in str(error):
+            raise
+        raise type(error)(f"{what}: {error}") from error
