@@ -33,7 +33,7 @@ ParallelCompile("TILESMITH_BUILD_JOBS", default=2).install()
 setup(
     packages=[*find_packages(include=["constrint*", "kernelgen*"]), *DATA],
     package_dir=DATA,
-    package_data={"": ["py.typed"], **{name: ["*.cuh", "*.hpp", "*.yaml"] for name in DATA}},
+    package_data={"": ["py.typed", "model.yaml"], **{name: ["*.cuh", "*.hpp", "*.yaml"] for name in DATA}},
     include_package_data=False,
     ext_modules=[Pybind11Extension("constrint._core_native", CORE, cxx_std=17)] if CORE else [],
     cmdclass={"build_ext": OptionalBuild},

@@ -1,7 +1,7 @@
 """Measure random tilings on a GPU, fit the cost model to them, and compare it with what was measured since.
 
     python benchmarks/cost_model.py sample --out build/cost.jsonl   # on a GPU: compile and time random tilings
-    python benchmarks/cost_model.py fit build/cost.jsonl            # weights for schedules/shared/cost.py, and how good
+    python benchmarks/cost_model.py fit build/cost.jsonl            # weights for a schedule's model.yaml, and how good
     python benchmarks/cost_model.py compare                         # today's model with every trial in the store
 
 `fit` and `compare` say, for each cell, shape and pass, how far the model is off and its regret: how much slower the
@@ -47,6 +47,7 @@ from kernelgen.schedules import get
 from kernelgen.schedules.shared.batch_tiled import BatchTiled
 from kernelgen.schedules.shared.cost import Weights, clocks_per_step
 from kernelgen.schedules.shared.limits import place
+from kernelgen.schedules.shared.model import load_model
 from kernelgen.tuning.plan import plan
 
 CELLS = ("lstm", "gru", "slstm", "elman")
@@ -185,10 +186,10 @@ def fit(samples: Path, schedules: tuple[str, ...], steps: int) -> None:
         works = [_work(record) for record in chosen]
         measured = np.array([1000 * record["ms"] / record["shape"]["seq"] for record in chosen])
         groups = list(map(_group, chosen))
-        weights = _fitted(works, measured, groups, _template(name).weights, steps)
+        weights = _fitted(works, measured, groups, _weights(name), steps)
         print(f"{name}: {len(chosen)} samples")
-        print(",\n".join(f"    {field.name}={getattr(weights, field.name):.2f}" for field in fields(weights)))
-        for what, candidate in (("today", _template(name).weights), ("fitted", weights)):
+        print("\n".join(f"    {field.name}: {getattr(weights, field.name):.2f}" for field in fields(weights)))
+        for what, candidate in (("today", _weights(name)), ("fitted", weights)):
             predicted = np.array([_us(work, candidate) for work in works])
             off = predicted / measured - 1
             print(
@@ -205,14 +206,20 @@ def _template(name: str) -> BatchTiled:
     return schedule
 
 
+def _weights(name: str) -> Weights:
+    """Those of a schedule's model.yaml."""
+    schedule = _template(name)
+    return load_model(schedule.package, schedule.direction).clocks
+
+
 def _work(record: dict[str, Any]) -> tuple[Any, Any, int, int]:
     """The work of a step, the GPU, the neighbours of a block, and how often a multiprocessor starts anew."""
     cell, shape, profile = load_cell(record["cell"]), Shape(**record["shape"]), load_profile(record["gpu"])
     template, values = _template(record["schedule"]), record["values"]
-    sizes = template.sizes(cell, shape, values)
+    needs = template.needs(cell, shape, values)
     blocks = shape.heads * -(-shape.batch // values["batch_tile"])
-    _, together, waves = place(profile, blocks, 32 * sizes.warps, record["registers"], sizes.shared_memory)
-    return template.work(cell, shape, values, sizes), profile, together - 1, waves
+    _, together, waves = place(profile, blocks, 32 * needs.warps, record["registers"], needs.shared_memory)
+    return template.work(cell, shape, values), profile, together - 1, waves
 
 
 def _us(work: tuple[Any, Any, int, int], weights: Weights) -> float:

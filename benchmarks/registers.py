@@ -1,7 +1,7 @@
 """Fit a schedule's register model, and show how well it predicts.
 
     python benchmarks/registers.py sample --each 8 --out build/registers.jsonl   # compile a random sample of tilings
-    python benchmarks/registers.py fit build/registers.jsonl                     # print coefficients for _registers.py
+    python benchmarks/registers.py fit build/registers.jsonl                     # print coefficients for a model.yaml
     python benchmarks/registers.py table                                         # predicted against compiled
 
 All three take --schedule, resident or resident_backward.
@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import random
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, fields
 from pathlib import Path
 
 import click
@@ -31,7 +30,8 @@ from kernelgen.program.shape import Shape
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules import get
 from kernelgen.schedules.shared.batch_tiled import BatchTiled
-from kernelgen.schedules.shared.registers import SCALE
+from kernelgen.schedules.shared.numbers import as_int
+from kernelgen.schedules.shared.registers import CONSTANT, SCALE
 from kernelgen.tuning.plan import plan, spread
 
 CELLS = ("lstm", "gru", "elman", "slstm", "lstm_peephole")
@@ -123,7 +123,7 @@ def fit(samples: Path, schedule: str) -> None:
     """Least squares on relative errors, coefficients kept non-negative, one set for each architecture."""
     records = [json.loads(line) for line in samples.read_text().splitlines()]
     arch_of = {gpu: arch for arch, gpu in GPUS.items()}
-    names = ["constant"]
+    names = [CONSTANT]
     rows, registers, archs = [], [], []
     template = _schedule(schedule)
     for record in records:
@@ -133,9 +133,9 @@ def fit(samples: Path, schedule: str) -> None:
         cell = load_cell(record["cell"])
         shape = Shape(16, 1024, HEADS, record["head_dim"], "bfloat16", record["save"], record["recompute"])
         values = record["values"]
-        counts = template.counts(cell, shape, values, template.sizes(cell, shape, values))
-        names[1:] = [field.name for field in fields(counts)]
-        rows.append([1.0, *map(float, astuple(counts))])
+        counts = template.needs(cell, shape, values).counts
+        names[1:] = counts
+        rows.append([1.0, *(float(as_int(count)) for count in counts.values())])
         registers.append(float(record["registers"]))
         archs.append(arch_of[record["gpu"]])
     matrix, target = np.array(rows), np.array(registers)
@@ -152,9 +152,8 @@ def fit(samples: Path, schedule: str) -> None:
         )
         rounded = np.rint(coefficients * SCALE).astype(int)
         error = np.ceil(own @ rounded / SCALE) / goal - 1
-        print(f'    "{arch}": ({rounded[0]}, {tuple(int(x) for x in rounded[1:])}),')
+        print(f"    {arch}: {{{', '.join(f'{name}: {value}' for name, value in zip(names, rounded, strict=True))}}}")
         print(f"    # {len(goal)} samples, within 15 %: {np.mean(np.abs(error) <= 0.15):.1%}, rms {error.std():.1%}")
-    print("    #", names)
 
 
 @main.command()

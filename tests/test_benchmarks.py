@@ -14,7 +14,7 @@ from scripts import load_benchmark
 from kernelgen.cells import load_cell
 from kernelgen.hardware.profile import load_profile
 from kernelgen.program.shape import Shape
-from kernelgen.schedules.shared.cost import FORWARD_WEIGHTS
+from kernelgen.schedules.shared.model import load_model
 from kernelgen.schedules.shared.parameter_gradients import ParameterGradients
 from kernelgen.tuning.plan import plan
 
@@ -42,7 +42,8 @@ def test_the_sanitizer_sees_blocks_add_their_parts() -> None:
 def test_the_cost_model_is_fitted_to_what_was_measured(tmp_path: Path) -> None:
     """On a GPU that is slower in one phase than the model knows, the fit finds that."""
     benchmark, profile, cell = load_benchmark("cost_model"), load_profile("h200"), load_cell("lstm")
-    slower = replace(FORWARD_WEIGHTS, fixed=2 * FORWARD_WEIGHTS.fixed)
+    today = load_model("kernelgen.schedules.resident", "forward").clocks
+    slower = replace(today, fixed=2 * today.fixed)
     path = tmp_path / "samples.jsonl"
     with path.open("w") as file:
         for shape in (Shape(16, 512, 24, 32), Shape(16, 512, 12, 64), Shape(128, 512, 6, 128)):
@@ -55,6 +56,6 @@ def test_the_cost_model_is_fitted_to_what_was_measured(tmp_path: Path) -> None:
     result = CliRunner().invoke(benchmark.main, ["fit", str(path), "--schedule", "resident", "--steps", "200"])
     assert result.exit_code == 0, result.output
     errors = [float(found) for found in re.findall(r"half within ([\d.]+)%", result.output)]
-    fixed = float(re.findall(r"fixed=([\d.]+)", result.output)[0])
+    fixed = float(re.findall(r"fixed: ([\d.]+)", result.output)[0])
     assert errors[1] < errors[0] / 2
-    assert fixed > 1.3 * FORWARD_WEIGHTS.fixed
+    assert fixed > 1.3 * today.fixed

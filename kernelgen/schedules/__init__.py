@@ -1,35 +1,42 @@
-"""Schedules: one module of this folder each, found by listing it. See base.py for what a schedule states."""
+"""Schedules: a folder each, found by listing this one. See base.py for what a schedule states."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from kernelgen.errors import ConfigError, near_names
-from kernelgen.program.task import Direction
-from kernelgen.schedules.base import Schedule
+
+if TYPE_CHECKING:
+    from kernelgen.program.task import Direction
+    from kernelgen.schedules.base import Schedule
+
+_SHARED = "shared"
+"""The folder of what schedules have in common."""
 
 
 def schedule_names(direction: Direction = "forward") -> list[str]:
-    """The names of the schedules of a direction, sorted. A schedule's name is its module's, and a backward one's ends
-    in ``_backward``; helpers start with an underscore."""
-    backward = direction == "backward"
-    return [name for name in _modules() if name.endswith("_backward") == backward]
+    """The names of the schedules of a direction, sorted."""
+    return sorted(name for name, schedule in _schedules().items() if schedule.direction == direction)
 
 
 @lru_cache(maxsize=1)
-def _modules() -> tuple[str, ...]:
-    names = (module.name for module in pkgutil.iter_modules(__path__))
-    return tuple(sorted(name for name in names if not name.startswith("_") and name != "base"))
+def _schedules() -> Mapping[str, Schedule]:
+    """Every schedule by its name: those that the packages of this folder list as SCHEDULES."""
+    folders = [module.name for module in pkgutil.iter_modules(__path__) if module.ispkg and module.name != _SHARED]
+    packages = [importlib.import_module(f"{__name__}.{name}") for name in folders]
+    return {schedule.name: schedule for package in packages for schedule in package.SCHEDULES}
 
 
 def get(name: str) -> Schedule:
     """The schedule of that name. Raises ConfigError, with the near names, for an unknown one."""
-    if name not in _modules():
-        raise ConfigError(f"unknown schedule {name!r}; {near_names(name, _modules())}")
-    schedule: Schedule = importlib.import_module(f"{__name__}.{name}").SCHEDULE
-    return schedule
+    known = _schedules()
+    if name not in known:
+        raise ConfigError(f"unknown schedule {name!r}; {near_names(name, known)}")
+    return known[name]
 
 
 def all_schedules(direction: Direction = "forward") -> tuple[Schedule, ...]:

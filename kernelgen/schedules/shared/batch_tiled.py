@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Generic
 
-from constrint import Problem
+from constrint import Expr, Problem
 from kernelgen.cells.language import Cell
 from kernelgen.emit.kernel import kernel_source
 from kernelgen.hardware.profile import Profile
@@ -15,12 +16,10 @@ from kernelgen.program.shape import Shape
 from kernelgen.program.source import Source
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
-from kernelgen.schedules.shared.cost import StepWork, Weights, clocks_per_step
+from kernelgen.schedules.shared.cost import StepWork, clocks_per_step
 from kernelgen.schedules.shared.limits import add_limits, place, require_instructions
-from kernelgen.schedules.shared.registers import Coefficients, predicted_registers
-
-Int = Any
-"""An int, or an expression over a Problem's variables."""
+from kernelgen.schedules.shared.model import Model, load_model
+from kernelgen.schedules.shared.numbers import Int, Number, as_int
 
 BATCH_TILES = [4, 8, 16, 24, 32]
 """Sequences per block: 4 in the even columns of a matrix tile, or whole tiles of 8."""
@@ -41,32 +40,38 @@ def chain_additions(rows: int, tiles: int, chains: int) -> int:
     return (chains - 1) * tiles * (2 if rows == 4 else 4 * (rows // 8))
 
 
+@dataclass(frozen=True)
+class Needs(Generic[Number]):
+    """What a block needs. warps; shared_memory: bytes. counts: what lives in a thread's registers, by the names of the
+    register model's coefficients."""
+
+    warps: Number | int
+    shared_memory: Number
+    counts: Mapping[str, Int]
+
+
 class BatchTiled(ABC):
-    """Tile variables include ``batch_tile`` and ``prefetch``; a subclass states the others, its sizes and its work."""
+    """Tile variables include ``batch_tile`` and ``prefetch``; a subclass states the others, its needs and its work."""
 
     name: str
     direction: Direction
-    coefficients: Coefficients
-    weights: Weights
+    package: str
+    """The schedule's, where its model.yaml lies."""
 
     @abstractmethod
-    def variables(self, problem: Problem, cell: Cell, shape: Shape) -> Mapping[str, Int]:
+    def variables(self, problem: Problem, cell: Cell, shape: Shape) -> Mapping[str, Expr]:
         """Declare the tile variables, in the order of the template's fields."""
 
     @abstractmethod
-    def sizes(self, cell: Cell, shape: Shape, v: Mapping[str, Int]) -> Any:
-        """The template's sizes, with ``warps`` and ``shared_memory`` among them."""
-
-    @abstractmethod
-    def rules(self, problem: Problem, v: Mapping[str, Int], s: Any, shape: Shape) -> None:
+    def rules(self, problem: Problem, cell: Cell, shape: Shape, v: Mapping[str, Expr]) -> None:
         """Add the constraints that come from the template rather than from the GPU."""
 
     @abstractmethod
-    def counts(self, cell: Cell, shape: Shape, v: Mapping[str, Int], s: Any) -> Any:
-        """What lives in a thread's registers, for the register model."""
+    def needs(self, cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Needs[Number]:
+        """What a block needs, for tile variables ``v``."""
 
     @abstractmethod
-    def work(self, cell: Cell, shape: Shape, v: Mapping[str, int], s: Any) -> StepWork:
+    def work(self, cell: Cell, shape: Shape, v: Mapping[str, int]) -> StepWork:
         """What a block does in one step, for the cost model."""
 
     def problem(self, cell: Cell, shape: Shape, profile: Profile) -> Problem:
@@ -74,22 +79,22 @@ class BatchTiled(ABC):
         require_instructions(self.name, shape, profile)
         problem = Problem(f"{self.name} schedule of {cell.name}, {shape}, on {profile.name}")
         v = self.variables(problem, cell, shape)
-        s = self.sizes(cell, shape, v)
-        self.rules(problem, v, s, shape)
+        needs = self.needs(cell, shape, v)
+        self.rules(problem, cell, shape, v)
         problem.add(
             (v["batch_tile"] <= 8) | (v["batch_tile"] < shape.batch + 8), "a batch tile that the batch can fill"
         )
-        registers = predicted_registers(self.counts(cell, shape, v, s), self.coefficients, profile.arch)
-        add_limits(problem, profile, warps=s.warps, registers=registers, shared_memory=s.shared_memory)
+        registers = self._model.registers.predict(needs.counts, profile.arch)
+        add_limits(problem, profile, warps=needs.warps, registers=registers, shared_memory=needs.shared_memory)
         return problem
 
     def tiling(self, cell: Cell, shape: Shape, profile: Profile, values: Mapping[str, int]) -> Tiling:
         """Predicted resources and clocks of one solution."""
-        s = self.sizes(cell, shape, values)
-        registers = predicted_registers(self.counts(cell, shape, values, s), self.coefficients, profile.arch)
+        needs, model = self.needs(cell, shape, values), self._model
+        registers = as_int(model.registers.predict(needs.counts, profile.arch))
         blocks = shape.heads * -(-shape.batch // values["batch_tile"])
-        resources, together, waves = place(profile, blocks, 32 * s.warps, registers, s.shared_memory)
-        clocks = clocks_per_step(self.work(cell, shape, values, s), profile, together - 1, self.weights)
+        resources, together, waves = place(profile, blocks, 32 * needs.warps, registers, needs.shared_memory)
+        clocks = clocks_per_step(self.work(cell, shape, values), profile, together - 1, model.clocks)
         return Tiling(self.name, dict(values), resources, clocks * waves)
 
     def source(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Source:
@@ -100,3 +105,7 @@ class BatchTiled(ABC):
         """One block per head and tile of the batch."""
         grid = (shape.heads, -(-shape.batch // tiling.values["batch_tile"]), 1)
         return Launch(grid, tiling.resources.threads, tiling.resources.shared_memory)
+
+    @property
+    def _model(self) -> Model:
+        return load_model(self.package, self.direction)

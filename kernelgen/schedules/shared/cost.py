@@ -2,8 +2,8 @@
 
 Counts come from the schedule, latencies and rates from the Profile. How far the phases of a step overlap is learnt:
 each has a weight between 0 (hidden behind the others) and about 1 (fully exposed), fitted for each schedule to random
-tilings measured on an H200 (docs/lab/cost_model.md). ``benchmarks/cost_model.py`` measures and fits them anew, and
-compares the model with whatever the store has measured since.
+tilings measured on an H200 (its model.yaml; docs/lab/cost_model.md). ``benchmarks/cost_model.py`` measures and fits
+them anew, and compares the model with whatever the store has measured since.
 """
 
 from __future__ import annotations
@@ -56,42 +56,6 @@ class Weights:
     device: float
     arrival: float
     load: float
-
-
-FORWARD_WEIGHTS = Weights(
-    fixed=151.4,
-    matrix=0.54,
-    matrix_chain=0.71,
-    reading=0.67,
-    chain=0.44,
-    special=0.59,
-    arithmetic=1.26,
-    staged=0.37,
-    transfer=1.62,
-    exchange=211.0,
-    neighbour=30.5,
-    neighbour_reading=0.63,
-    device=1.67,
-    arrival=0.35,
-    load=3.33,
-)
-BACKWARD_WEIGHTS = Weights(
-    fixed=158.4,
-    matrix=0.84,
-    matrix_chain=0.60,
-    reading=0.83,
-    chain=0.48,
-    special=0.0,
-    arithmetic=1.26,
-    staged=0.0,
-    transfer=1.33,
-    exchange=0.0,
-    neighbour=56.1,
-    neighbour_reading=1.44,
-    device=1.55,
-    arrival=0.44,
-    load=3.07,
-)
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from constrint import Expr, Problem, cdiv
+from constrint import Problem, cdiv
 from kernelgen.errors import InfeasibleError
 from kernelgen.hardware.profile import Profile
 from kernelgen.program.shape import Shape
 from kernelgen.program.tiling import Resources
+from kernelgen.schedules.shared.numbers import Int
 
 WARP = 32
 
 
-def add_limits(problem: Problem, profile: Profile, *, warps: Expr | int, registers: Expr, shared_memory: Expr) -> None:
+def add_limits(problem: Problem, profile: Profile, *, warps: Int, registers: Int, shared_memory: Int) -> None:
     """Require that one block fits on a multiprocessor of ``profile``.
 
     warps: per block. registers: per thread. shared_memory: bytes per block, static and dynamic.

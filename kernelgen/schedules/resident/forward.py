@@ -1,4 +1,4 @@
-"""The resident schedule: one block holds the recurrent matrix of one head and runs a tile of the batch through time.
+"""The resident schedule, forward: a block runs a tile of the batch from the first step to the last.
 
 R lies in registers and shared memory for the whole sequence, h travels through shared memory, and one barrier a step
 is all the synchronisation. The kernel is the template of cuda/resident.cuh; the formulas here are its sizes, and the
@@ -10,39 +10,40 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Generic
 
-from constrint import Problem, cdiv, minimum
+from constrint import Expr, Problem, cdiv, minimum
 from kernelgen.cells.language import Cell
 from kernelgen.program.arguments import known_states
 from kernelgen.program.shape import Shape
 from kernelgen.program.task import Direction
-from kernelgen.schedules.shared.batch_tiled import BATCH_TILES, PREFETCH, BatchTiled, Int, chain_additions, read_bytes
-from kernelgen.schedules.shared.cost import FORWARD_WEIGHTS, StepWork
+from kernelgen.schedules.shared.batch_tiled import BATCH_TILES, PREFETCH, BatchTiled, Needs, chain_additions, read_bytes
+from kernelgen.schedules.shared.cost import StepWork
 from kernelgen.schedules.shared.limits import CHUNK, vector_width
-from kernelgen.schedules.shared.registers import FORWARD_COEFFICIENTS, ResidentCounts
+from kernelgen.schedules.shared.numbers import Int, Number
 from kernelgen.symbolic.derive import derive
 from kernelgen.symbolic.instructions import cell_cost
 
 
 @dataclass(frozen=True)
-class Sizes:
+class Sizes(Generic[Number]):
     """The sizes of cuda/resident.cuh, from a cell, a shape and the tile variables (ints or expressions)."""
 
-    warps: Int
-    unit_warps: Int
-    octets: Int
-    tiles: Int
-    groups: Int
-    columns: Int
-    column_tiles: Int
-    elements: Int
-    copies: Int
-    writes: Int
-    matrices: Int
-    shared_memory: Int
+    warps: Number
+    unit_warps: Number
+    octets: Number
+    tiles: Number
+    groups: Number
+    columns: Number
+    column_tiles: Number
+    elements: Number
+    copies: Number
+    writes: Number
+    matrices: Number
+    shared_memory: Number
 
 
-def sizes(cell: Cell, shape: Shape, v: Mapping[str, Int]) -> Sizes:
+def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     """Compute the sizes for tile variables ``v``."""
     d = shape.head_dim
     recurrent, inputs = len(cell.recurrent_gates), len(cell.input_gates)
@@ -86,10 +87,9 @@ class Resident(BatchTiled):
 
     name = "resident"
     direction: Direction = "forward"
-    coefficients = FORWARD_COEFFICIENTS
-    weights = FORWARD_WEIGHTS
+    package = __package__
 
-    def variables(self, problem: Problem, cell: Cell, shape: Shape) -> Mapping[str, Int]:
+    def variables(self, problem: Problem, cell: Cell, shape: Shape) -> Mapping[str, Expr]:
         """Declare the tile variables, in the order of the template's fields."""
         groups = -(-shape.head_dim // 32)
         return {
@@ -101,40 +101,40 @@ class Resident(BatchTiled):
             "prefetch": problem.variable("prefetch", PREFETCH),
         }
 
-    def sizes(self, cell: Cell, shape: Shape, v: Mapping[str, Int]) -> Sizes:
-        """The sizes of cuda/resident.cuh."""
-        return sizes(cell, shape, v)
-
-    def rules(self, problem: Problem, v: Mapping[str, Int], s: Sizes, shape: Shape) -> None:
+    def rules(self, problem: Problem, cell: Cell, shape: Shape, v: Mapping[str, Expr]) -> None:
         """Constraints of the template."""
+        s = sizes(cell, shape, v)
         problem.add(v["register_groups"] <= s.groups, "no more groups of R in registers than a warp has")
         groups = -(-shape.head_dim // 32)
         problem.add((s.groups - 1) * v["k_split"] < groups, "every warp of a K split has a part of K")
         problem.add(v["chains"] <= 2 * s.groups, "no more accumulator chains than matrix instructions in a row")
 
-    def counts(self, cell: Cell, shape: Shape, v: Mapping[str, Int], s: Sizes) -> ResidentCounts:
-        """What lives in a thread's registers, for the register model."""
-        return ResidentCounts(
-            weights=s.tiles * v["register_groups"] * 8,
-            fragments=s.tiles * s.groups,
-            loading=minimum(s.groups - v["register_groups"], 1),
-            accumulators=s.tiles * s.column_tiles * 4,
-            more_chains=(v["chains"] - 1) * s.tiles * s.column_tiles * 4,
-            hidden=4 * s.column_tiles * s.groups,
-            bias=s.tiles * 2 + s.octets * (len(cell.gates) - len(cell.recurrent_gates)),
-            states=s.elements * (len(cell.states) - 1),
-            inputs=s.octets * s.column_tiles * s.matrices,
-            elements=s.elements,
-            saved_gates=s.elements * (_planes(cell, shape) - known_states(cell, shape)),
-            live=minimum(s.elements, 4) * cell_cost(cell).live,
-            split=minimum(v["k_split"] - 1, 1),
-            padded=minimum(s.unit_warps * v["units_per_warp"] - shape.head_dim, 1),
-            copies=s.copies,
-            writes=s.writes,
-        )
+    def needs(self, cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Needs[Number]:
+        """Warps, shared memory and what lives in a thread's registers."""
+        s = sizes(cell, shape, v)
+        counts: dict[str, Int] = {
+            "weights": s.tiles * v["register_groups"] * 8,
+            "fragments": s.tiles * s.groups,
+            "loading": minimum(s.groups - v["register_groups"], 1),
+            "accumulators": s.tiles * s.column_tiles * 4,
+            "more_chains": (v["chains"] - 1) * s.tiles * s.column_tiles * 4,
+            "hidden": 4 * s.column_tiles * s.groups,
+            "bias": s.tiles * 2 + s.octets * (len(cell.gates) - len(cell.recurrent_gates)),
+            "states": s.elements * (len(cell.states) - 1),
+            "inputs": s.octets * s.column_tiles * s.matrices,
+            "elements": s.elements,
+            "saved_gates": s.elements * (_planes(cell, shape) - known_states(cell, shape)),
+            "live": minimum(s.elements, 4) * cell_cost(cell).live,
+            "split": minimum(v["k_split"] - 1, 1),
+            "padded": minimum(s.unit_warps * v["units_per_warp"] - shape.head_dim, 1),
+            "copies": s.copies,
+            "writes": s.writes,
+        }
+        return Needs(s.warps, s.shared_memory, counts)
 
-    def work(self, cell: Cell, shape: Shape, v: Mapping[str, int], s: Sizes) -> StepWork:
+    def work(self, cell: Cell, shape: Shape, v: Mapping[str, int]) -> StepWork:
         """What a block does in one step, for the cost model."""
+        s = sizes(cell, shape, v)
         cost = cell_cost(cell)
         owners = s.unit_warps
         hidden = read_bytes(v["batch_tile"], s.groups, v["chains"])

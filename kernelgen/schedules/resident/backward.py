@@ -1,5 +1,4 @@
-"""The resident schedule, backward: one block holds the recurrent matrix of one head and runs a tile of the batch from
-the last step to the first.
+"""The resident schedule, backward: a block runs a tile of the batch from the last step to the first.
 
 The kernel is the template of cuda/resident_backward.cuh; the formulas here are its sizes, for integers and for a
 Problem's variables alike, and the generated source asserts that they agree. A shape that saves "hidden" means that
@@ -10,17 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Generic
 
-from constrint import Problem, cdiv, maximum, minimum
+from constrint import Expr, Problem, cdiv, maximum, minimum
 from kernelgen.cells.language import Cell
 from kernelgen.program.arguments import known_states
 from kernelgen.program.shape import Shape
 from kernelgen.program.task import Direction
-from kernelgen.schedules.shared.batch_tiled import BATCH_TILES, PREFETCH, BatchTiled, Int, chain_additions, read_bytes
-from kernelgen.schedules.shared.cost import BACKWARD_WEIGHTS, StepWork
+from kernelgen.schedules.shared.batch_tiled import BATCH_TILES, PREFETCH, BatchTiled, Needs, chain_additions, read_bytes
+from kernelgen.schedules.shared.cost import StepWork
 from kernelgen.schedules.shared.limits import CHUNK, vector_width
-from kernelgen.schedules.shared.registers import BACKWARD_COEFFICIENTS, BackwardCounts
-from kernelgen.symbolic.derive import derive
+from kernelgen.schedules.shared.numbers import Int, Number
+from kernelgen.symbolic.derive import Backward, derive
 from kernelgen.symbolic.instructions import backward_cost
 
 UNITS = 16
@@ -28,7 +28,7 @@ UNITS = 16
 
 
 @dataclass(frozen=True)
-class Sizes:
+class Sizes(Generic[Number]):
     """The sizes of cuda/resident_backward.cuh. Plain integers down to stored; the others follow the tile variables.
 
     groups: of R transposed. gates_again: how many gates have a product that is computed again, groups_again: of R for
@@ -44,17 +44,17 @@ class Sizes:
     stored: int
     rest_products: int
     rest_tiles: int
-    columns: Int
-    column_tiles: Int
-    elements: Int
-    copies: Int
-    writes: Int
-    shared_memory: Int
+    columns: Number
+    column_tiles: Number
+    elements: Number
+    copies: Number
+    writes: Number
+    shared_memory: Number
 
 
-def sizes(cell: Cell, shape: Shape, v: Mapping[str, Int]) -> Sizes:
+def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     """Compute the sizes for tile variables ``v``."""
-    code = derive(cell)
+    code: Backward = derive(cell)
     recurrent, inputs = {*cell.recurrent_gates}, {*cell.input_gates}
     rows, warps = v["batch_tile"], -(-shape.head_dim // UNITS)
     padded = warps * UNITS
@@ -110,10 +110,9 @@ class ResidentBackward(BatchTiled):
 
     name = "resident_backward"
     direction: Direction = "backward"
-    coefficients = BACKWARD_COEFFICIENTS
-    weights = BACKWARD_WEIGHTS
+    package = __package__
 
-    def variables(self, problem: Problem, cell: Cell, shape: Shape) -> Mapping[str, Int]:
+    def variables(self, problem: Problem, cell: Cell, shape: Shape) -> Mapping[str, Expr]:
         """Declare the tile variables, in the order of the template's fields."""
         groups, again = _groups(cell, shape), _groups_again(cell, shape)
         variables = {
@@ -126,41 +125,41 @@ class ResidentBackward(BatchTiled):
             variables["gate_groups"] = problem.variable("gate_groups", range(0, again + 1))
         return variables
 
-    def sizes(self, cell: Cell, shape: Shape, v: Mapping[str, Int]) -> Sizes:
-        """The sizes of cuda/resident_backward.cuh."""
-        return sizes(cell, shape, v)
-
-    def rules(self, problem: Problem, v: Mapping[str, Int], s: Sizes, shape: Shape) -> None:
+    def rules(self, problem: Problem, cell: Cell, shape: Shape, v: Mapping[str, Expr]) -> None:
         """A constraint of the template."""
+        s = sizes(cell, shape, v)
         if s.rest_products:
             problem.add(v["prefetch"] >= 3, "a stage of the ring is held for the products of gates without an input")
 
-    def counts(self, cell: Cell, shape: Shape, v: Mapping[str, Int], s: Sizes) -> BackwardCounts:
-        """What lives in a thread's registers, for the register model."""
-        code = derive(cell)
+    def needs(self, cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Needs[Number]:
+        """Warps, shared memory and what lives in a thread's registers."""
+        s = sizes(cell, shape, v)
+        code: Backward = derive(cell)
         biased = {*code.gates} if shape.recompute else {*code.gates} - {*code.saved_gates}
         kept = v.get("gate_groups", 0)
-        return BackwardCounts(
-            weights=(v["register_groups"] + kept * s.gates_again) * 8,
-            fragments=s.groups + s.groups_again * s.gates_again,
-            loading=minimum(s.groups - v["register_groups"], 1) + minimum(s.groups_again - kept, 1),
-            more_chains=(v["chains"] - 1) * s.column_tiles * 4,
-            hidden=4 * s.column_tiles * (s.groups + s.groups_again),
-            sums=4 * s.column_tiles * s.gates_again,
-            bias=2 * len(biased & {*cell.bias_gates}),
-            rest=s.rest_products * (4 * s.rest_tiles + 2 * s.column_tiles) + 2 * len(cell.rest_biases),
-            states=s.elements * len(cell.states),
-            inputs=2 * s.column_tiles * cdiv(s.planes, 3 - s.columns),
-            ready=s.elements * (backward_cost(cell).ready + known_states(cell, shape)),
-            elements=s.elements,
-            live=minimum(s.elements, 4) * backward_cost(cell).live,
-            padded=min(s.warps * UNITS - shape.head_dim, 1),
-            copies=s.copies,
-            writes=s.writes,
-        )
+        counts: dict[str, Int] = {
+            "weights": (v["register_groups"] + kept * s.gates_again) * 8,
+            "fragments": s.groups + s.groups_again * s.gates_again,
+            "loading": minimum(s.groups - v["register_groups"], 1) + minimum(s.groups_again - kept, 1),
+            "more_chains": (v["chains"] - 1) * s.column_tiles * 4,
+            "hidden": 4 * s.column_tiles * (s.groups + s.groups_again),
+            "sums": 4 * s.column_tiles * s.gates_again,
+            "bias": 2 * len(biased & {*cell.bias_gates}),
+            "rest": s.rest_products * (4 * s.rest_tiles + 2 * s.column_tiles) + 2 * len(cell.rest_biases),
+            "states": s.elements * len(cell.states),
+            "inputs": 2 * s.column_tiles * cdiv(s.planes, 3 - s.columns),
+            "ready": s.elements * (backward_cost(cell).ready + known_states(cell, shape)),
+            "elements": s.elements,
+            "live": minimum(s.elements, 4) * backward_cost(cell).live,
+            "padded": min(s.warps * UNITS - shape.head_dim, 1),
+            "copies": s.copies,
+            "writes": s.writes,
+        }
+        return Needs(s.warps, s.shared_memory, counts)
 
-    def work(self, cell: Cell, shape: Shape, v: Mapping[str, int], s: Sizes) -> StepWork:
+    def work(self, cell: Cell, shape: Shape, v: Mapping[str, int]) -> StepWork:
         """What a block does in one step, for the cost model."""
+        s = sizes(cell, shape, v)
         cost = backward_cost(cell)
         loaded = s.groups - v["register_groups"] + (s.groups_again - v.get("gate_groups", 0)) * s.gates_again
         rows, chains = v["batch_tile"], v["chains"]

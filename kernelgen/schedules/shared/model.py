@@ -1,0 +1,57 @@
+"""What a schedule's models have learnt, from the file model.yaml in its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from kernelgen.errors import TilesmithError
+from kernelgen.program.task import Direction
+from kernelgen.schedules.shared.cost import Weights
+from kernelgen.schedules.shared.registers import RegisterModel
+
+
+class _Pass(BaseModel):
+    """The part of a file for one direction."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    clocks: Weights
+    registers: Mapping[str, Mapping[str, int]]
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    forward: _Pass | None = None
+    backward: _Pass | None = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """clocks: how much of each phase of a step is exposed. registers: of a thread, from what must live in them."""
+
+    clocks: Weights
+    registers: RegisterModel
+
+
+@lru_cache(maxsize=64)
+def load_model(package: str, direction: Direction) -> Model:
+    """The model of a pass of the schedule whose package is given, such as "kernelgen.schedules.resident".
+
+    Raises TilesmithError for a file that is missing, or not as it should be.
+    """
+    place = resources.files(package) / "model.yaml"
+    try:
+        file = _File.model_validate(yaml.safe_load(place.read_text(encoding="utf-8")))
+    except (OSError, yaml.YAMLError, ValidationError) as error:
+        raise TilesmithError(f"{place} cannot be read as a schedule's model: {error}") from error
+    found = file.forward if direction == "forward" else file.backward
+    if found is None:
+        raise TilesmithError(f"{place} has no {direction} part")
+    return Model(found.clocks, RegisterModel(found.registers))
