@@ -28,6 +28,7 @@ from kernelgen.program.source import Source
 from kernelgen.schedules.shared.parameter_gradients import ParameterGradients
 from kernelgen.torch import kernels, passes, rnn
 from kernelgen.torch.device import DeviceEngine, Loaded
+from kernelgen.torch.engine import Kind
 from kernelgen.tuning.selection import candidates, compiled
 from kernelgen.verify import reference as numpy_reference
 from kernelgen.verify.emulator import emulate
@@ -46,10 +47,10 @@ class Emulated:
     """The engine of CUDA tensors with the emulator in the place of the GPU; remembers what it ran."""
 
     def __init__(self) -> None:
-        self.ran: list[tuple[kernels.Kind, str]] = []
+        self.ran: list[tuple[Kind, str]] = []
         self.computes_gates = True
 
-    def kernel(self, cell: Cell, shape: Shape, kind: kernels.Kind, device: int) -> EmulatedKernel:
+    def kernel(self, cell: Cell, shape: Shape, kind: Kind, device: int) -> EmulatedKernel:
         assert device == -1
         profile = load_profile("h200")
         if kind == "parameters":
@@ -68,7 +69,7 @@ class EmulatedKernel:
 
     engine: Emulated
     shape: Shape
-    kind: kernels.Kind
+    kind: Kind
     source: Source
     launch: Launch
     partials: int
@@ -93,7 +94,7 @@ class EmulatedKernel:
 def emulated(monkeypatch: pytest.MonkeyPatch) -> Emulated:
     """CPU tensors take the path of CUDA tensors."""
     engine = Emulated()
-    monkeypatch.setitem(kernels.ENGINES, "cpu", engine)
+    monkeypatch.setitem(passes.ENGINES, "cpu", engine)
     monkeypatch.setattr(kernels, "_warned", set())
     return engine
 
@@ -186,7 +187,7 @@ def test_strided_tensors_last_alone_and_no_gradients(emulated: Emulated) -> None
 class Nothing:
     """An engine without a kernel."""
 
-    def kernel(self, cell: Cell, shape: Shape, kind: kernels.Kind, device: int) -> Any:
+    def kernel(self, cell: Cell, shape: Shape, kind: Kind, device: int) -> Any:
         raise InfeasibleError("these limits clash")
 
 
@@ -199,7 +200,7 @@ def test_where_no_kernel_fits_the_reference_runs_with_one_warning(
 ) -> None:
     leaves = [leaf.detach().to(getattr(torch, dtype)).requires_grad_() for leaf in tensors("lstm", Shape(2, 3, 1, 4))]
     expected, _ = rnn(*leaves)
-    monkeypatch.setitem(kernels.ENGINES, "cpu", Nothing())
+    monkeypatch.setitem(passes.ENGINES, "cpu", Nothing())
     monkeypatch.setattr(kernels, "_warned", set())
     with pytest.warns(RuntimeWarning, match=message):
         states, _ = rnn(*leaves)
@@ -215,9 +216,9 @@ class Idle:
     partials = 1
 
     def __init__(self) -> None:
-        self.asked: list[tuple[kernels.Kind, int]] = []
+        self.asked: list[tuple[Kind, int]] = []
 
-    def kernel(self, cell: Cell, shape: Shape, kind: kernels.Kind, device: int) -> Idle:
+    def kernel(self, cell: Cell, shape: Shape, kind: Kind, device: int) -> Idle:
         self.asked.append((kind, shape.seq))
         return self
 
@@ -227,8 +228,8 @@ class Idle:
 @pytest.mark.unit
 def test_a_pass_is_prepared_once_for_each_form_and_every_call_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Idle()
-    monkeypatch.setitem(kernels.ENGINES, "cpu", engine)
-    wanted: list[tuple[kernels.Kind, int]] = []
+    monkeypatch.setitem(passes.ENGINES, "cpu", engine)
+    wanted: list[tuple[Kind, int]] = []
     for seq in (3, 5):
         wx, r, b, initial = tensors("lstm", Shape(2, seq, 1, 16))
         for _ in range(2):
@@ -301,7 +302,7 @@ def test_the_engine_of_cuda_tensors_hands_over_addresses_in_order(monkeypatch: p
     engine = DeviceEngine()
     loads = []
 
-    def load(cell: Cell, shape: Shape, kind: kernels.Kind, device: int) -> Any:
+    def load(cell: Cell, shape: Shape, kind: Kind, device: int) -> Any:
         loads.append((shape.batch, kind))
         return Loaded(kernel, ("r", "initial", "states", "batch", "seq"), launch, device)  # type: ignore[arg-type]
 
@@ -356,7 +357,7 @@ def test_a_gpu_is_selected_only_where_it_is_not_current(
 def test_that_there_is_no_kernel_is_found_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
     engine, asked = DeviceEngine(), []
 
-    def load(cell: Cell, shape: Shape, kind: kernels.Kind, device: int) -> Any:
+    def load(cell: Cell, shape: Shape, kind: Kind, device: int) -> Any:
         asked.append(shape)
         raise InfeasibleError("these limits clash")
 

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
     from kernelgen.cells.language import Cell
     from kernelgen.device.launcher import DeviceKernel
-    from kernelgen.torch.kernels import Kind
+    from kernelgen.torch.engine import Kind
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A kernel on its GPU: see kernels.Kernel. arguments: their order. config: how it is launched, for any seq."""
+    """A kernel on its GPU: see engine.Kernel. arguments: their order. config: how it is launched, for any seq."""
 
     kernel: DeviceKernel
     arguments: tuple[str, ...]
@@ -56,7 +56,7 @@ class DeviceEngine:
         self._lock = threading.Lock()
 
     def kernel(self, cell: Cell, shape: Shape, kind: Kind, device: int) -> Loaded:
-        """The kernel for a GPU: see kernels.Engine.
+        """The kernel for a GPU: see engine.Engine.
 
         Raises InfeasibleError where no schedule has a kernel for the shape, CompileError and LaunchError.
         """

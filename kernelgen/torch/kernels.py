@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Mapping
 from dataclasses import replace
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,44 +13,10 @@ from torch import Tensor
 from kernelgen.cells.language import Cell
 from kernelgen.errors import InfeasibleError
 from kernelgen.program.shape import DTYPES, Shape
-from kernelgen.program.task import Direction
 from kernelgen.symbolic.derive import derive
-from kernelgen.torch.device import DeviceEngine
+from kernelgen.torch.engine import Engine
 from kernelgen.torch.recompute import gate_sums
 from kernelgen.torch.reference import Form
-
-Kind = Direction | Literal["parameters"]
-"""A schedule's kernel of that direction, or the one that makes the gradients of R and b."""
-
-
-class Kernel(Protocol):
-    """A kernel, ready to run."""
-
-    @property
-    def partials(self) -> int:
-        """How many partial results, to be added, it leaves: a backward kernel of the gates without an input, the
-        kernel of the gradients of R and b of all its outputs."""
-        ...
-
-    def run(self, arguments: Mapping[str, Tensor | np.int32 | None]) -> None:
-        """Run it; arguments by the names of FORWARD_ARGUMENTS and BACKWARD_ARGUMENTS of schedules.base, and ARGUMENTS
-        of parameter_gradients. An empty tensor is a null pointer, as None is. Outputs are written in place."""
-        ...
-
-
-class Engine(Hashable, Protocol):
-    """What runs kernels on the tensors of one type of device."""
-
-    def kernel(self, cell: Cell, shape: Shape, kind: Kind, device: int) -> Kernel:
-        """The kernel for a cell and a shape on a device, by its index (-1 for the CPU).
-
-        Raises InfeasibleError where no schedule has a kernel for the shape.
-        """
-        ...
-
-
-ENGINES: dict[str, Engine] = {"cuda": DeviceEngine()}
-"""The engine of each type of device; on others the reference runs."""
 
 ALIGNMENT = 16
 """Bytes: kernels read and write vectors of up to that size."""

@@ -13,12 +13,25 @@ from torch import Tensor
 from kernelgen.cells.language import Cell
 from kernelgen.cells.registry import differentiated
 from kernelgen.torch import kernels, reference
+from kernelgen.torch.device import DeviceEngine
+from kernelgen.torch.engine import Engine
 from kernelgen.torch.parameters import parameter_gradients
 from kernelgen.torch.recompute import gate_sums
 from kernelgen.torch.reference import Form, form_of
 
 FORMS = 4096
 """How many forms are remembered."""
+
+ENGINES: dict[str, Engine] = {}
+"""The engine of each type of device on which kernels have been asked for; on others the reference runs."""
+
+
+def engine_of(device: str) -> Engine | None:
+    """The engine of a type of device, made when it is first asked for."""
+    found = ENGINES.get(device)
+    if found is None and device == "cuda":
+        found = ENGINES[device] = DeviceEngine()
+    return found
 
 
 def forward(
@@ -30,7 +43,7 @@ def forward(
     wx, r, b, initial as of reference.forward. options: cell (a key), hidden (K is 1, not S), keep ("nothing", "states"
     or "gates"), recurrent_cut and recurrent_clip. Raises ShapeError for tensors that do not belong together, CellError.
     """
-    engine = kernels.ENGINES.get(wx.device.type)
+    engine = engine_of(wx.device.type)
     start = None if initial is None else form_of(initial)
     return _forward(engine, form_of(wx), form_of(r), form_of(b), start, *options)(wx, r, b, initial)
 
@@ -53,13 +66,13 @@ def backward(
     gates, or wx to compute them. d_states and d_last: the gradients of states and last, None for zeros. options: cell,
     recurrent_cut and recurrent_clip.
     """
-    run = _backward(kernels.ENGINES.get(states.device.type), form_of(states), gates is None, *options)
+    run = _backward(engine_of(states.device.type), form_of(states), gates is None, *options)
     return run(r, b, initial, states, others, gates, wx, d_states, d_last)
 
 
 @lru_cache(maxsize=FORMS)
 def _forward(
-    engine: kernels.Engine | None,
+    engine: Engine | None,
     wx: Form,
     r: Form,
     b: Form,
@@ -79,7 +92,7 @@ def _forward(
 
 @lru_cache(maxsize=FORMS)
 def _backward(
-    engine: kernels.Engine | None, states: Form, recompute: bool, cell: str, *gradient: Any
+    engine: Engine | None, states: Form, recompute: bool, cell: str, *gradient: Any
 ) -> Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]:
     """The backward pass for states of this form. Raises CellError."""
     definition = differentiated(cell, *gradient)
