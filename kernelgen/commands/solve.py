@@ -66,9 +66,11 @@ def command(
         raise click.UsageError("--limit is for --all")
     if seconds is not None and question == "all":
         raise click.UsageError("--seconds does not go with --all; use --limit")
-    from constrint import TimeLimit, read_problem
+    from constrint import TimeLimit, has_core, read_problem
 
     problem = read_problem(file)
+    if engine == "native" and not has_core():
+        remark("note: the C++ core is missing, so the Python engine answers (`tilesmith doctor` says why)")
     start = time.perf_counter()
     try:
         with working(f"solving {file}"):

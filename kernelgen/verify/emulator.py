@@ -251,6 +251,12 @@ def _compiler() -> tuple[str, ...]:
     )
 
 
+def host_compiler() -> tuple[str, str]:
+    """The host C++ compiler's command, and what it prints of itself. Raises EmulationError where none runs."""
+    command = _compiler()
+    return shlex.join(command), _compiler_version(command)
+
+
 @functools.cache
 def _compiler_version(command: tuple[str, ...]) -> str:
     try:
