@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import math
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,6 +20,13 @@ if TYPE_CHECKING:
 
 SHOWN = 100
 """Solutions that --all lists in a table unless --limit says otherwise."""
+
+
+def _finite(_: click.Context, __: click.Parameter, seconds: float | None) -> float | None:
+    """A number of seconds above 0; nan and inf are none."""
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise click.BadParameter(f"{seconds} is no number of seconds above 0")
+    return seconds
 
 
 @click.command()
@@ -32,8 +43,8 @@ SHOWN = 100
     type=click.Choice(["native", "python", "cp-sat"]),
     help="native: this solver; python: the same without its C++ core; cp-sat: OR-tools.",
 )
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="With --all: list at most N solutions.")
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Give up after S seconds.")
+@click.option("--limit", type=click.IntRange(1, sys.maxsize), metavar="N", help="With --all: list at most N solutions.")
+@click.option("--seconds", type=float, callback=_finite, metavar="S", help="Give up after S seconds.")
 @json_option
 def command(
     file: str,
@@ -79,10 +90,22 @@ def command(
         remark(str(error))
         answer = {"status": "unknown"}
     answer["seconds"] = round(time.perf_counter() - start, 6)
-    if as_json:
-        print_json(answer)
-    else:
-        _print(answer)
+    with _any_digits():
+        if as_json:
+            print_json(answer)
+        else:
+            _print(answer)
+
+
+@contextmanager
+def _any_digits() -> Iterator[None]:
+    """Let numbers be printed however long they are: thousands of variables have counts of thousands of digits."""
+    before = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(0)
+    try:
+        yield
+    finally:
+        sys.set_int_max_str_digits(before)
 
 
 def _answer(
