@@ -8,6 +8,7 @@ from typing import Any
 
 from constrint.constrint_printing import print_constrint
 from constrint.constrint_text import parse_constrint
+from constrint.documents import load_yaml, read_text
 from constrint.domains import size
 from constrint.errors import ConstrintError
 from constrint.integers import shown, whole_number
@@ -33,6 +34,9 @@ FORMATS = ("constrint", "space", "t1")
 """ConstrINT text; tune_params and restrictions; Kernel Tuner's T1."""
 LARGEST_FILE = 64 << 20
 """Bytes of a file that are read."""
+
+MOST_BYTES = 1 << 26
+"""Larger files are refused: a million values take eight million bytes."""
 
 
 def load_space(space: Mapping[str, Any], name: str = "") -> Problem:
@@ -84,8 +88,16 @@ def read_problem(path: str | Path) -> Problem:
     Raises ConstrintError for a file that cannot be read, is longer than LARGEST_FILE or is neither; a syntax error
     says line and column.
     """
+<<<<<<< house
     path = _path(path)
     text = _read(path)
+=======
+    path = Path(path)
+    try:
+        text = read_text(path, MOST_BYTES, "utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise ConstrintError(f"cannot read {path}: {error}") from None
+>>>>>>> 3955c7e4f5a6faed5fd26b5b166d9f7b49258e62
     suffix = path.suffix.lower()
     if suffix == ".json" or (suffix not in (".yaml", ".yml") and text.lstrip().startswith("{")):
         return _load(_json(text, path), str(path))
@@ -181,4 +193,26 @@ def _json(text: str, path: Path) -> Any:
         source = text.split("\n")[error.lineno - 1]
         raise ParseError(f"not JSON: {error.msg}", source, error.lineno, error.colno, str(path)) from None
     except (RecursionError, ValueError) as error:
+<<<<<<< house
         raise ConstrintError(f"cannot read {_short(path)}: {_reason(error)}") from None
+=======
+        raise ConstrintError(f"cannot read {path}: {error}") from None
+
+
+def _yaml(text: str, path: Path) -> Any:
+    import yaml
+
+    from constrint.errors import ParseError
+
+    try:
+        return load_yaml(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        if mark is None:
+            raise ConstrintError(f"{path} is not YAML: {error}") from None
+        source = (text.split("\n")[mark.line : mark.line + 1] or [""])[0]
+        reason = f"not YAML: {error.problem or error.context}"
+        raise ParseError(reason, source, mark.line + 1, mark.column + 1, str(path)) from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ConstrintError(f"{path} is not YAML: {error}") from None
+>>>>>>> 3955c7e4f5a6faed5fd26b5b166d9f7b49258e62

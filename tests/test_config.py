@@ -212,7 +212,7 @@ def test_a_file_that_is_missing_or_unreadable(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("contents", "what"),
     [
-        (b"a: [1, 2", "is not YAML: line 1"),
+        (b"a: [1, 2", "is not YAML: line 2, column 1"),
         (b"a: b: c", "is not YAML: line 1, column 5"),
         (b"\xff\xfe\x00\x01binary", "is not YAML"),
         (b"a: !!python/object:os.system {}", "is not YAML"),
@@ -221,7 +221,10 @@ def test_a_file_that_is_missing_or_unreadable(tmp_path: Path) -> None:
         (b"- 1\n- 2\n", "no tuned configuration"),
         (b"schema_version: 1\nname: something else\n", "no tuned configuration"),
         (b"#" * (1 << 20) + b"\n", "no tuned configuration"),
-        (b"format: tilesmith-config\na: &a [*a]\n", "no valid configuration"),
+        (
+            b"format: tilesmith-config\na: &a [*a]\n",
+            "is not YAML: line 2, column 4: what this anchor names holds itself",
+        ),
         (b"? [1, 2]\n: 3\n", "is not YAML: line 1, column 3"),
     ],
 )

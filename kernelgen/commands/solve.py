@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kernelgen.commands.console import print_fields, print_json, print_table, remark, working
-from kernelgen.commands.options import json_option
+from kernelgen.commands.options import Seconds, Whole, json_option
 
 if TYPE_CHECKING:
     from constrint import Problem
@@ -43,8 +43,13 @@ def _finite(_: click.Context, __: click.Parameter, seconds: float | None) -> flo
     type=click.Choice(["native", "python", "cp-sat"]),
     help="native: this solver; python: the same without its C++ core; cp-sat: OR-tools.",
 )
+<<<<<<< house
 @click.option("--limit", type=click.IntRange(1, sys.maxsize), metavar="N", help="With --all: list at most N solutions.")
 @click.option("--seconds", type=float, callback=_finite, metavar="S", help="Give up after S seconds.")
+=======
+@click.option("--limit", type=Whole(min=1), metavar="N", help="With --all: list at most N solutions.")
+@click.option("--seconds", type=Seconds(min=0, min_open=True), metavar="S", help="Give up after S seconds.")
+>>>>>>> 3955c7e4f5a6faed5fd26b5b166d9f7b49258e62
 @json_option
 def command(
     file: str,

@@ -6,17 +6,20 @@ from pathlib import Path
 
 import click
 
-from kernelgen.commands.console import print_table, progress_bar
+from kernelgen.commands.console import print_table, progress_bar, remark
+from kernelgen.commands.options import Whole
 
 
 @click.command()
 @click.argument("file", metavar="FILE.yaml")
+@click.option("--gpu", metavar="FILE", help="The profile it was tuned for, where that is a file of your own.")
 @click.option("--emulate", is_flag=True, help="In the emulator, even if the GPU is there.")
-@click.option(
-    "--seeds", type=click.IntRange(min=1), default=3, show_default=True, metavar="N", help="How many random inputs."
-)
-def command(file: str, emulate: bool, seeds: int) -> None:
-    """Run a tuned kernel on random inputs and compare with a float64 reference.
+@click.option("--seeds", type=Whole(min=1), default=3, show_default=True, metavar="N", help="How many random inputs.")
+def command(file: str, gpu: str | None, emulate: bool, seeds: int) -> None:
+    """Check a tuned kernel's configuration, run it on random inputs and compare with a float64 reference.
+
+    Every number of the configuration must be what its cell, schedule and tiling imply; the source is generated anew
+    and the binary compiled anew. What could not be compared is said.
 
     On a GPU that can run it, the binary at its full size; else its source in the emulator, with few steps and as much
     of the batch as takes a moment. A kernel that is not right ends the command with status 2 and a message that says
@@ -28,19 +31,23 @@ def command(file: str, emulate: bool, seeds: int) -> None:
       tilesmith validate lstm.yaml --emulate --seeds 20
     """
     from kernelgen import schedules
-    from kernelgen.device import gpu
+    from kernelgen.config_check import check_config, find_profile
+    from kernelgen.device import gpu as driver
     from kernelgen.records.config import load_config, read_cubin, read_source
     from kernelgen.verify.validate import emulate_source, emulated_steps, validate_gpu
 
     path = Path(file)
     config = load_config(path)
-    source = read_source(path)
-    cell, shape, tiling = config.load_cell(), config.shape, config.to_tiling()
+    source, cubin = read_source(path), read_cubin(path)
+    checked = check_config(config, source, cubin, find_profile(config, gpu))
+    for words in checked.remarks:
+        remark(words)
+    cell, shape, tiling = checked.cell, config.shape, checked.tiling
     schedule = schedules.get(config.schedule)
     index = None if emulate else _gpu_for(config.arch)
     with progress_bar() as bar:
         if index is None:
-            reason = "" if emulate else gpu.why_no_gpu() or f"no GPU here runs {config.arch}"
+            reason = "" if emulate else driver.why_no_gpu() or f"no GPU here runs {config.arch}"
             if reason:
                 bar.remark(f"in the emulator: {reason}")
             result = emulate_source(
@@ -57,7 +64,7 @@ def command(file: str, emulate: bool, seeds: int) -> None:
             result = validate_gpu(
                 cell,
                 shape,
-                read_cubin(path),
+                cubin,
                 source,
                 lambda other: schedule.launch(other, tiling),
                 range(seeds),

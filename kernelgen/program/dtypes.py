@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kernelgen.errors import ShapeError, near_names
+from kernelgen.program.shape import unknown_dtype
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,7 +41,7 @@ _DTYPES = {
 def dtype_info(name: str) -> Dtype:
     """What is known of a dtype. Raises ShapeError for an unknown name."""
     if name not in _DTYPES:
-        raise ShapeError(f"unknown dtype {name!r}; {near_names(name, _DTYPES)}")
+        raise unknown_dtype(name)
     return _DTYPES[name]
 
 

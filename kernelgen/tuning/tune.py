@@ -9,7 +9,6 @@ was found so far is kept.
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -356,12 +355,12 @@ def _require_host_compiler() -> None:
 
     Raises LaunchError where there is none.
     """
-    asked = os.environ.get("CXX", "").split()[:1] or ["g++", "c++", "clang++"]
-    if not any(shutil.which(name) for name in asked):
-        raise LaunchError(
-            f"there is neither a GPU nor a C++ compiler ({', '.join(asked)}) to validate a kernel with; install g++, "
-            "or set CXX to a C++20 compiler"
-        )
+    from kernelgen.verify.emulator import host_compiler
+
+    try:
+        host_compiler()
+    except EmulationError as error:
+        raise LaunchError(f"there is neither a GPU nor a C++ compiler to validate a kernel with: {error}") from error
 
 
 def save(result: TuneResult, path: Path, spec: str | None = None) -> TunedConfig:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from kernelgen.build.cache import Cache, binary_key
 from kernelgen.errors import CompileError, EmulationError
 from kernelgen.paths import cache_root, cuda_headers
+from kernelgen.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from typing import Any
@@ -200,15 +201,15 @@ def _complete_text(source: Source, integers: list[bool]) -> str:
 
 def _library(source: Source) -> ctypes.CDLL:
     """Compile and load ``source``, or take it from this process or the cache. The caller holds the lock."""
-    command = _compiler()
+    command = host_compiler()
     compiler = f"{shlex.join(command)}\n{_compiler_version(command)}"
     core = dataclasses.replace(source, text=_CORE, entry="tilesmith_emulate", arch="host")
     core_key = binary_key(core, _CORE_FLAGS, compiler)
     key = binary_key(source, FLAGS, f"{compiler}\n{core_key}")
     if key not in _libraries:
         try:
-            with tempfile.TemporaryDirectory(prefix="tilesmith-emulator-") as folder:
-                _libraries[key] = _load(Path(folder), command, (core, core_key), (source, key))
+            with temporary_folder("emulator") as folder:
+                _libraries[key] = _load(folder, command, (core, core_key), (source, key))
         except OSError as error:
             raise EmulationError(
                 f"the kernel {source.entry} cannot be compiled for the CPU and loaded in {tempfile.gettempdir()}: "
@@ -237,9 +238,13 @@ def _load(folder: Path, command: tuple[str, ...], core: tuple[Source, str], kern
     return ctypes.CDLL(str(library))
 
 
-def _compiler() -> tuple[str, ...]:
+def host_compiler() -> tuple[str, ...]:
     """The host C++ compiler's command: $CXX, else g++, c++ or clang++ from PATH. Raises EmulationError if none."""
-    wanted = shlex.split(os.environ.get("CXX", ""))
+    asked = os.environ.get("CXX", "")
+    try:
+        wanted = shlex.split(asked)
+    except ValueError as error:
+        raise EmulationError(f"$CXX is no command: {asked!r} ({error}). Set it to a C++20 compiler.") from None
     for words in [wanted] if wanted else [["g++"], ["c++"], ["clang++"]]:
         if found := shutil.which(words[0]):
             return (found, *words[1:])
