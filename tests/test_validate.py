@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kernelgen import emulated_runs
 from kernelgen.cells import load_cell
 from kernelgen.errors import ValidationError
 from kernelgen.hardware.profile import load_profile
@@ -91,10 +92,10 @@ def test_the_emulated_shape_is_small_and_leaves_a_ragged_batch() -> None:
     def launch(shape: Shape) -> Launch:
         return Launch((shape.heads, -(-shape.batch // 8), 1), 32, 0)
 
-    small = validate.emulated_shape(Shape(128, 1024, 12, 64), launch)
-    assert (small.batch, small.seq, small.heads) == (15, validate.EMULATED_SEQ, 12)
-    assert validate.emulated_shape(Shape(5, 1024, 12, 64), launch).batch == 5
-    assert validate.emulated_shape(Shape(1, 2, 64, 64), launch) == Shape(1, 2, 64, 64)
+    small = emulated_runs.emulated_shape(Shape(128, 1024, 12, 64), launch)
+    assert (small.batch, small.seq, small.heads) == (15, emulated_runs.EMULATED_SEQ, 12)
+    assert emulated_runs.emulated_shape(Shape(5, 1024, 12, 64), launch).batch == 5
+    assert emulated_runs.emulated_shape(Shape(1, 2, 64, 64), launch) == Shape(1, 2, 64, 64)
 
 
 @pytest.mark.emulated

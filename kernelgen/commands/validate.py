@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from kernelgen.commands.console import print_table, progress_bar, remark
 from kernelgen.commands.options import Whole
+
+if TYPE_CHECKING:
+    from kernelgen.commands.console import Bar
+    from kernelgen.records.config import TunedConfig
+    from kernelgen.records.trial import Validation
 
 
 @click.command()
@@ -23,7 +29,8 @@ def command(file: str, gpu: str | None, emulate: bool, seeds: int) -> None:
 
     On a GPU that can run it, the binary at its full size; else its source in the emulator, with few steps and as much
     of the batch as takes a moment. A kernel that is not right ends the command with status 2 and a message that says
-    where it first differs.
+    where it first differs. For a backward pass the kernel that makes the gradients of R and b from this one's outputs
+    is proved too, in the emulator.
 
     \b
     Examples:
@@ -31,10 +38,15 @@ def command(file: str, gpu: str | None, emulate: bool, seeds: int) -> None:
       tilesmith validate lstm.yaml --emulate --seeds 20
     """
     from kernelgen import schedules
+<<<<<<< house
     from kernelgen.config_check import check_config, find_profile
     from kernelgen.device import gpu as driver
+=======
+    from kernelgen.device import gpu
+    from kernelgen.emulated_runs import emulated_steps
+>>>>>>> 25c78a099df046176c7cc0b7dbaece0676813367
     from kernelgen.records.config import load_config, read_cubin, read_source
-    from kernelgen.verify.validate import emulate_source, emulated_steps, validate_gpu
+    from kernelgen.verify.validate import emulate_source, validate_gpu
 
     path = Path(file)
     config = load_config(path)
@@ -72,14 +84,43 @@ def command(file: str, gpu: str | None, emulate: bool, seeds: int) -> None:
                 device=index,
                 on_seed=lambda seed: bar.show("validating", seed, seeds),
             )
+        parameters = _parameters(config, seeds, bar) if config.direction == "backward" else None
+    proved = [result] if parameters is None else [result, parameters]
     print_table(
         ("output", "relative error", "allowed"),
-        [(name, f"{error:.2e}", f"{result.tolerance:.2e}") for name, error in result.errors.items()],
+        [(name, f"{error:.2e}", f"{each.tolerance:.2e}") for each in proved for name, error in each.errors.items()],
         right=("relative error", "allowed"),
     )
     where = "on the GPU" if result.where == "gpu" else "in the emulator"
     size = f"B={result.batch} T={result.seq}, {result.seeds} inputs"
     click.echo(f"valid {where}, {config.direction}: {size}, every element written")
+    if parameters is not None:
+        click.echo(f"valid in the emulator, the kernel of dR and db for {config.gpu}: {parameters.seeds} inputs")
+
+
+def _parameters(config: TunedConfig, seeds: int, bar: Bar) -> Validation | None:
+    """Prove the kernel of dR and db that goes with a backward one; none where its GPU is not known here, or where a GPU
+    serves and there is no compiler to emulate with."""
+    from kernelgen.device import gpu
+    from kernelgen.errors import EmulationError, ProfileError
+    from kernelgen.hardware.profile import load_profile
+    from kernelgen.validate_parameters import emulate_parameters
+    from kernelgen.verify.emulator import require_compiler
+
+    try:
+        profile = load_profile(config.gpu)
+        if gpu.why_no_gpu() is None:
+            require_compiler()
+    except (ProfileError, EmulationError) as error:
+        bar.remark(f"the kernel of dR and db is not validated: {error}")
+        return None
+    return emulate_parameters(
+        config.load_cell(),
+        config.shape,
+        profile,
+        range(seeds),
+        on_seed=lambda seed: bar.show("emulating dR and db", seed, seeds),
+    )
 
 
 def _gpu_for(arch: str) -> int | None:

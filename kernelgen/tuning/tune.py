@@ -208,7 +208,8 @@ class _Search:
 
     def _emulate(self, attempt: Attempt, seeds: Sequence[int]) -> bool:
         """Validate one attempt in the emulator; whether it is right."""
-        from kernelgen.verify.validate import emulate_source, emulated_steps
+        from kernelgen.emulated_runs import emulated_steps
+        from kernelgen.verify.validate import emulate_source
 
         if attempt.trial.status in ("valid", "measured"):
             self._found(attempt)
