@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-MOST_SHOWN = 10_000
-"""Characters of a source line that a message shows, around the column that it speaks of."""
-
 
 class ConstrintError(Exception):
     """Base of every error constrint raises on purpose."""
@@ -30,18 +27,8 @@ class ParseError(ConstrintError):
     def __init__(self, reason: str, source: str, line: int, column: int, name: str = "") -> None:
         self.reason, self.source, self.line, self.column = reason, source, line, column
         where = f"{name}, line {line}" if name else f"line {line}"
-<<<<<<< house
         first = max(0, column - 1 - self.SHOWN // 2) if len(source) > self.SHOWN else 0
         part = "".join(c if c.isprintable() or c == "\t" else "?" for c in source[first : first + self.SHOWN])
         # Tabs are kept in the padding so that the caret stays under its character.
         padding = "".join(character if character == "\t" else " " for character in part[: column - 1 - first])
         super().__init__(f"{where}, column {column}: {reason}\n  {part}\n  {padding}^")
-=======
-        start = 0
-        if len(source) > MOST_SHOWN:  # a line of a file that is no text, or was written by a program
-            start = max(0, column - MOST_SHOWN // 2)
-            source = source[start : start + MOST_SHOWN]
-        # Tabs are kept in the padding so that the caret stays under its character.
-        padding = "".join(character if character == "\t" else " " for character in source[: column - start - 1])
-        super().__init__(f"{where}, column {column}: {reason}\n  {source}\n  {padding}^")
->>>>>>> 3955c7e4f5a6faed5fd26b5b166d9f7b49258e62

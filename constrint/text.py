@@ -8,7 +8,7 @@ from typing import Any
 
 from constrint.constrint_printing import print_constrint
 from constrint.constrint_text import parse_constrint
-from constrint.documents import load_yaml, read_text
+from constrint.documents import TooLarge, read_text
 from constrint.domains import size
 from constrint.errors import ConstrintError
 from constrint.integers import shown, whole_number
@@ -34,9 +34,6 @@ FORMATS = ("constrint", "space", "t1")
 """ConstrINT text; tune_params and restrictions; Kernel Tuner's T1."""
 LARGEST_FILE = 64 << 20
 """Bytes of a file that are read."""
-
-MOST_BYTES = 1 << 26
-"""Larger files are refused: a million values take eight million bytes."""
 
 
 def load_space(space: Mapping[str, Any], name: str = "") -> Problem:
@@ -88,16 +85,8 @@ def read_problem(path: str | Path) -> Problem:
     Raises ConstrintError for a file that cannot be read, is longer than LARGEST_FILE or is neither; a syntax error
     says line and column.
     """
-<<<<<<< house
     path = _path(path)
     text = _read(path)
-=======
-    path = Path(path)
-    try:
-        text = read_text(path, MOST_BYTES, "utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise ConstrintError(f"cannot read {path}: {error}") from None
->>>>>>> 3955c7e4f5a6faed5fd26b5b166d9f7b49258e62
     suffix = path.suffix.lower()
     if suffix == ".json" or (suffix not in (".yaml", ".yml") and text.lstrip().startswith("{")):
         return _load(_json(text, path), str(path))
@@ -142,16 +131,14 @@ def _path(path: object) -> Path:
 def _read(path: Path) -> str:
     """The text of a file, or of a pipe or device, which may never end. Raises ConstrintError."""
     try:
-        with path.open("rb") as file:
-            data = file.read(LARGEST_FILE + 1)
-        if len(data) <= LARGEST_FILE:
-            return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        return read_text(path, LARGEST_FILE, "utf-8-sig")
+    except TooLarge:
+        raise ConstrintError(
+            f"{_short(path)} holds more than {LARGEST_FILE >> 20} MiB, the most that is read of a problem; "
+            "state long lists of values as ranges, or build the problem in Python"
+        ) from None
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise ConstrintError(f"cannot read {_short(path)}: {_reason(error)}") from None
-    raise ConstrintError(
-        f"{path} holds more than {LARGEST_FILE >> 20} MiB, the most that is read of a problem; "
-        "state long lists of values as ranges, or build the problem in Python"
-    )
 
 
 def _short(path: Path) -> str:
@@ -193,26 +180,4 @@ def _json(text: str, path: Path) -> Any:
         source = text.split("\n")[error.lineno - 1]
         raise ParseError(f"not JSON: {error.msg}", source, error.lineno, error.colno, str(path)) from None
     except (RecursionError, ValueError) as error:
-<<<<<<< house
         raise ConstrintError(f"cannot read {_short(path)}: {_reason(error)}") from None
-=======
-        raise ConstrintError(f"cannot read {path}: {error}") from None
-
-
-def _yaml(text: str, path: Path) -> Any:
-    import yaml
-
-    from constrint.errors import ParseError
-
-    try:
-        return load_yaml(text)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        if mark is None:
-            raise ConstrintError(f"{path} is not YAML: {error}") from None
-        source = (text.split("\n")[mark.line : mark.line + 1] or [""])[0]
-        reason = f"not YAML: {error.problem or error.context}"
-        raise ParseError(reason, source, mark.line + 1, mark.column + 1, str(path)) from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ConstrintError(f"{path} is not YAML: {error}") from None
->>>>>>> 3955c7e4f5a6faed5fd26b5b166d9f7b49258e62

@@ -10,7 +10,6 @@ import pytest
 
 from kernelgen.cells import load_cell
 from kernelgen.cells.language import Cell, Gate, tanh
-from kernelgen.emulated_runs import emulated_steps
 from kernelgen.errors import ValidationError
 from kernelgen.hardware.profile import load_profile
 from kernelgen.program import dtypes
@@ -20,6 +19,7 @@ from kernelgen.schedules import get
 from kernelgen.tuning.plan import plan
 from kernelgen.verify import reference
 from kernelgen.verify.cases import Case, make_case
+from kernelgen.verify.emulated_runs import emulated_steps
 from kernelgen.verify.validate import emulate_source, validate_emulated
 
 pytestmark = pytest.mark.unit

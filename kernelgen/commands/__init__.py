@@ -21,22 +21,8 @@ STARTED = time.monotonic()
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it: 128 + SIGINT."""
 
-<<<<<<< house
-_COMMANDS = {
-    "gpus": "List the GPUs tilesmith knows, or show one with the source of every number.",
-    "cells": "List the cells of the library, or show one's equations.",
-    "solve": "Solve an integer-constraint problem from a file.",
-    "plan": "Rank the tilings of a cell that fit a GPU, by the model.",
-    "tune": "Find the fastest valid kernel of a cell and write it down.",
-    "validate": "Prove a tuned kernel right once more.",
-    "show": "Show a tuned kernel: its configuration and its source.",
-    "doctor": "Say what this machine has, and what is missing for what.",
-}
-"""Every command with its short help: `tilesmith --help` imports none of them."""
-=======
 REFUSED = 2
 """Exit status where something cannot be done."""
->>>>>>> 3955c7e4f5a6faed5fd26b5b166d9f7b49258e62
 
 _quick_end = False
 
@@ -90,45 +76,10 @@ class Interruptible:
             signal.signal(signal.SIGINT, getattr(signal, handler))
 
 
-<<<<<<< house
-def _version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
-    """Print the version, and which engine of the solver's runs, and end."""
-    if asked and not ctx.resilient_parsing:
-        from importlib import metadata
-
-        try:
-            version = metadata.version("tilesmith")
-        except metadata.PackageNotFoundError:
-            version = "(a checkout that is not installed)"
-        from kernelgen.commands.machine import engine_in_words
-
-        click.echo(f"tilesmith {version}; constrint runs {engine_in_words()}")
-        ctx.exit()
-
-
-@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version."
-)
-def main() -> None:
-    """Tuned, validated GPU kernels for recurrent cells.
-
-    tilesmith takes a cell, a shape and a GPU, and gives back the fastest kernel it can prove right: as CUDA source,
-    as a binary, and as a YAML file that `kernelgen.load` turns into a Python function. Nothing here needs a GPU:
-    without one, kernels are ranked by a model and validated in an emulator.
-
-    \b
-    A first walk:
-      tilesmith cells show lstm
-      tilesmith plan lstm --gpu h200 --batch 16 --seq 1024 --heads 12 --head-dim 64
-      tilesmith tune lstm --gpu h200 --batch 16 --seq 1024 --heads 12 --head-dim 64 -o lstm.yaml
-      tilesmith show lstm.yaml
-=======
 def _open_streams() -> None:
     """Make sure that files 0 to 2 are open, so that no other file takes their numbers, and can take any letter.
 
     Writing to a stdout that was closed then fails as it should; what goes to a closed stderr is lost.
->>>>>>> 3955c7e4f5a6faed5fd26b5b166d9f7b49258e62
     """
     for number, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         try:

@@ -19,6 +19,7 @@ _COMMANDS = {
     "tune": "Find the fastest valid kernel of a cell and write it down.",
     "validate": "Prove a tuned kernel right once more.",
     "show": "Show a tuned kernel: its configuration and its source.",
+    "doctor": "Say what this machine has, and what is missing for what.",
 }
 """Every command with its short help: `tilesmith --help` imports none of them."""
 
@@ -96,7 +97,7 @@ def _name(file: object) -> str:
 
 
 def _version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
-    """Print the version and end."""
+    """Print the version, and which engine of the solver's runs, and end."""
     if asked and not ctx.resilient_parsing:
         from importlib import metadata
 
@@ -104,7 +105,9 @@ def _version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
             version = metadata.version("tilesmith")
         except metadata.PackageNotFoundError:
             version = "(a checkout that is not installed)"
-        click.echo(f"tilesmith {version}")
+        from kernelgen.commands.machine import engine_in_words
+
+        click.echo(f"tilesmith {version}; constrint runs {engine_in_words()}")
         ctx.exit()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import sys
 import time
 from collections.abc import Iterator
@@ -22,13 +21,6 @@ SHOWN = 100
 """Solutions that --all lists in a table unless --limit says otherwise."""
 
 
-def _finite(_: click.Context, __: click.Parameter, seconds: float | None) -> float | None:
-    """A number of seconds above 0; nan and inf are none."""
-    if seconds is not None and not 0 < seconds < math.inf:
-        raise click.BadParameter(f"{seconds} is no number of seconds above 0")
-    return seconds
-
-
 @click.command()
 @click.argument("file", type=click.Path())
 @click.option("--count", "question", flag_value="count", help="Count the solutions.")
@@ -43,13 +35,8 @@ def _finite(_: click.Context, __: click.Parameter, seconds: float | None) -> flo
     type=click.Choice(["native", "python", "cp-sat"]),
     help="native: this solver; python: the same without its C++ core; cp-sat: OR-tools.",
 )
-<<<<<<< house
-@click.option("--limit", type=click.IntRange(1, sys.maxsize), metavar="N", help="With --all: list at most N solutions.")
-@click.option("--seconds", type=float, callback=_finite, metavar="S", help="Give up after S seconds.")
-=======
 @click.option("--limit", type=Whole(min=1), metavar="N", help="With --all: list at most N solutions.")
 @click.option("--seconds", type=Seconds(min=0, min_open=True), metavar="S", help="Give up after S seconds.")
->>>>>>> 3955c7e4f5a6faed5fd26b5b166d9f7b49258e62
 @json_option
 def command(
     file: str,

@@ -38,14 +38,10 @@ def command(file: str, gpu: str | None, emulate: bool, seeds: int) -> None:
       tilesmith validate lstm.yaml --emulate --seeds 20
     """
     from kernelgen import schedules
-<<<<<<< house
-    from kernelgen.config_check import check_config, find_profile
     from kernelgen.device import gpu as driver
-=======
-    from kernelgen.device import gpu
-    from kernelgen.emulated_runs import emulated_steps
->>>>>>> 25c78a099df046176c7cc0b7dbaece0676813367
     from kernelgen.records.config import load_config, read_cubin, read_source
+    from kernelgen.verify.config_check import check_config, find_profile
+    from kernelgen.verify.emulated_runs import emulated_steps
     from kernelgen.verify.validate import emulate_source, validate_gpu
 
     path = Path(file)
@@ -104,8 +100,8 @@ def _parameters(config: TunedConfig, seeds: int, bar: Bar) -> Validation | None:
     from kernelgen.device import gpu
     from kernelgen.errors import EmulationError, ProfileError
     from kernelgen.hardware.profile import load_profile
-    from kernelgen.validate_parameters import emulate_parameters
     from kernelgen.verify.emulator import require_compiler
+    from kernelgen.verify.validate_parameters import emulate_parameters
 
     try:
         profile = load_profile(config.gpu)

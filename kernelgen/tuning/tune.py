@@ -208,7 +208,7 @@ class _Search:
 
     def _emulate(self, attempt: Attempt, seeds: Sequence[int]) -> bool:
         """Validate one attempt in the emulator; whether it is right."""
-        from kernelgen.emulated_runs import emulated_steps
+        from kernelgen.verify.emulated_runs import emulated_steps
         from kernelgen.verify.validate import emulate_source
 
         if attempt.trial.status in ("valid", "measured"):
@@ -356,10 +356,10 @@ def _require_host_compiler() -> None:
 
     Raises LaunchError where there is none.
     """
-    from kernelgen.verify.emulator import host_compiler
+    from kernelgen.verify.emulator import require_compiler
 
     try:
-        host_compiler()
+        require_compiler()
     except EmulationError as error:
         raise LaunchError(f"there is neither a GPU nor a C++ compiler to validate a kernel with: {error}") from error
 

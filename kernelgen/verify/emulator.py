@@ -250,7 +250,7 @@ def _complete_text(source: Source, integers: list[bool]) -> str:
 
 def _library(source: Source) -> ctypes.CDLL:
     """Compile and load ``source``, or take it from this process or the cache. The caller holds the lock."""
-    command = host_compiler()
+    command = _compiler()
     compiler = f"{shlex.join(command)}\n{_compiler_version(command)}"
     core = dataclasses.replace(source, text=_CORE, entry="tilesmith_emulate", arch="host")
     core_key = binary_key(core, _CORE_FLAGS, compiler)
@@ -258,13 +258,8 @@ def _library(source: Source) -> ctypes.CDLL:
     key = binary_key(source, flags, f"{compiler}\n{core_key}")
     if key not in _libraries:
         try:
-<<<<<<< house
             with temporary_folder("emulator") as folder:
-                _libraries[key] = _load(folder, command, (core, core_key), (source, key))
-=======
-            with tempfile.TemporaryDirectory(prefix="tilesmith-emulator-") as folder:
-                _libraries[key] = _load(Path(folder), command, flags, (core, core_key), (source, key))
->>>>>>> 25c78a099df046176c7cc0b7dbaece0676813367
+                _libraries[key] = _load(folder, command, flags, (core, core_key), (source, key))
         except OSError as error:
             raise EmulationError(
                 f"the kernel {source.entry} cannot be compiled for the CPU and loaded in {tempfile.gettempdir()}: "
@@ -295,16 +290,12 @@ def _load(
     return ctypes.CDLL(str(library))
 
 
-<<<<<<< house
-def host_compiler() -> tuple[str, ...]:
-=======
 def require_compiler() -> None:
     """Raise EmulationError, with what to do about it, where there is no compiler to emulate with."""
     _compiler()
 
 
 def _compiler() -> tuple[str, ...]:
->>>>>>> 25c78a099df046176c7cc0b7dbaece0676813367
     """The host C++ compiler's command: $CXX, else g++, c++ or clang++ from PATH. Raises EmulationError if none."""
     asked = os.environ.get("CXX", "")
     try:

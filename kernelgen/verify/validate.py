@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from kernelgen.emulated_runs import EMULATED_SEQ, Run, emulated_shape, emulated_steps, lone_run, whole_run
 from kernelgen.errors import NotFiniteError, TilesmithError, ValidationError
 from kernelgen.records.trial import Validation
+from kernelgen.verify.emulated_runs import EMULATED_SEQ, Run, emulated_shape, emulated_steps, lone_run, whole_run
 
 if TYPE_CHECKING:
     from kernelgen.cells.language import Cell

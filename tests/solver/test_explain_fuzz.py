@@ -41,7 +41,8 @@ def check_conflict(problem: Problem, core: Sequence[Constraint], definitions: Se
     for left_out in core:
         rest = problem.subproblem([c for c in (*core, *definitions) if c is not left_out])
         witness = rest.solve(time_limit=20).solution
-        assert witness is not None and rest.contains(witness), f"{left_out} in {context}"
+        assert witness is not None, f"{left_out} in {context}"
+        assert rest.contains(witness), f"{left_out} in {context}"
 
 
 @pytest.mark.parametrize("engine", ["native", "python"])

@@ -7,11 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic
 
-<<<<<<< house
-from constrint import Expr, Problem
-=======
-from constrint import Problem, cdiv
->>>>>>> 3955c7e4f5a6faed5fd26b5b166d9f7b49258e62
+from constrint import Expr, Problem, cdiv
 from kernelgen.cells.language import Cell
 from kernelgen.emit.kernel import kernel_source
 from kernelgen.errors import ConfigError, LaunchError
@@ -92,17 +88,12 @@ class BatchTiled(ABC):
         problem.add(
             (v["batch_tile"] <= 8) | (v["batch_tile"] < shape.batch + 8), "a batch tile that the batch can fill"
         )
-<<<<<<< house
-        registers = self._model.registers.predict(needs.counts, profile.arch)
-        add_limits(problem, profile, warps=needs.warps, registers=registers, shared_memory=needs.shared_memory)
-=======
         problem.add(
             cdiv(shape.batch, v["batch_tile"]) <= MOST_BLOCKS_Y,
             f"tiles of the batch: at most {MOST_BLOCKS_Y:,}, as many as a grid has blocks along y",
         )
-        registers = predicted_registers(self.counts(cell, shape, v, s), self.coefficients, profile.arch)
-        add_limits(problem, profile, warps=s.warps, registers=registers, shared_memory=s.shared_memory)
->>>>>>> 3955c7e4f5a6faed5fd26b5b166d9f7b49258e62
+        registers = self._model.registers.predict(needs.counts, profile.arch)
+        add_limits(problem, profile, warps=needs.warps, registers=registers, shared_memory=needs.shared_memory)
         return problem
 
     def tiling(self, cell: Cell, shape: Shape, profile: Profile, values: Mapping[str, int]) -> Tiling:
