@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard constrint/_core/*)
 
-.PHONY: help tune test lint bench wheels clean
+.PHONY: help tune test fuzz lint bench wheels clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -15,6 +15,9 @@ tune: $(VENV)/installed ## a tuned, validated LSTM kernel for an H200 in build/,
 
 test: $(VENV)/installed ## every test that runs without a GPU
 	$(BIN)/python -m pytest -n 2
+
+fuzz: $(VENV)/installed ## 2,000 calls of the command line with bad input, some minutes
+	$(BIN)/python -m pytest -m fuzz
 
 lint: $(VENV)/installed ## ruff and mypy --strict
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

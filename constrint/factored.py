@@ -91,7 +91,8 @@ class SolutionSet:
         self.count = prod(factor.total for _, factor in factors)
         self.nodes = sum(factor.size for _, factor in factors)
         # A solution is decoded as one tuple in ``order``; this is where each declared variable stands in it.
-        self._places = [self.order.index(name) for name in self.names] if self.count else []
+        places = {name: place for place, name in enumerate(self.order)}
+        self._places = [places[name] for name in self.names] if self.count else []
 
     def __repr__(self) -> str:
         return (

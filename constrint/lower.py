@@ -120,6 +120,8 @@ class Lowering:
             return b if a == ONE else a
         if op in (Op.ADD, Op.SUB) and b == ZERO:
             return a
+        if op == Op.SUB and a.op == b.op == Op.VAR and a.value == b.value:
+            return ZERO
         if a.op == b.op == Op.CONST:
             low, high, undefined = ARITHMETIC[op]((a.value, a.value, 0), (b.value, b.value, 0))
             if not undefined and low == high:

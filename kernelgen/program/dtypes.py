@@ -112,7 +112,8 @@ def far_elements(size: int, direction: Direction) -> int:
 EXACT = 2.0**-17
 """What an output that follows a kernel's own roundings may differ by in the norm, where functions are as exact as the C
 library's. Float32 arithmetic makes errors of at most 1e-8 of 16-bit outputs for every cell of the library, and of 3e-7
-of sums over all steps; a gate or a state that loses bits to a 16-bit number makes ten times what is allowed."""
+of sums over all steps; a gate or a state that loses bits to a 16-bit number makes at least five times what is
+allowed."""
 
 EXACT_ELEMENT = 2.0**-13
 """And a single element, as a fraction of the largest: every cell of the library stays below 2^-22."""
@@ -126,6 +127,6 @@ def half_spacing(values: NDArray[Any], dtype: str) -> NDArray[Any]:
     import numpy as np
 
     info = dtype_info(dtype)
-    _, exponent = np.frexp(values)
+    exponent = np.where(values == 0, info.smallest_exponent, np.frexp(values)[1])
     half: NDArray[Any] = np.ldexp(np.float32(info.unit_roundoff), np.maximum(exponent, info.smallest_exponent) - 1)
     return half

@@ -247,7 +247,7 @@ def _require_finite(cell: Cell, shape: Shape, seed: int, argument: ArrayArgument
     first = order[order[:, 0] == (order[:, 0].max() if backward and "T" in argument.axes else order[0, 0])][0]
     index = tuple(int(i) for i in np.insert(first[1:], time_axis, first[0]))
     value = values[index]
-    what = "NaN" if np.isnan(value) else "infinite" if np.isinf(value) else f"{value:.3g}, too large for {shape.dtype}"
+    what = "NaN" if np.isnan(value) else f"too large for {shape.dtype} ({value:.3g})"
     state = f"state {cell.states[index[0]]} in " if argument.axes[0] in ("S", "K") else ""
     step = f" at step {first[0]} of {shape.seq}" if "T" in argument.axes else ""
     raise NotFiniteError(

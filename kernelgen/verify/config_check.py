@@ -144,12 +144,12 @@ def _check_binary(wrong: dict[str, str], config: TunedConfig, source: Source, cu
     if current:
         wrong[f"files.cubin ({config.files.cubin})"] = f"is not what {here} makes of the source"
         return []
-    return [f"{unseen}: tilesmith's headers are not those that it was compiled with"]
+    return [f"{unseen}: the source, or tilesmith's headers, have changed since it was compiled"]
 
 
 def _hash_remark(current: bool) -> list[str]:
     """What to say of a source_hash that could not be checked against the binary."""
-    return [] if current else ["source_hash is not that of the source and today's headers: these have changed since"]
+    return [] if current else ["source_hash is not that of the source and today's headers: one has changed since"]
 
 
 def _compare(wrong: dict[str, str], field: str, given: object, implied: object) -> None:

@@ -45,9 +45,9 @@ def validate_emulated(
 ) -> Validation:
     """Run a tiling's kernel in the emulator, once for each seed, and compare with the reference.
 
-    A seed draws the inputs and the order of the threads, and which inputs are null; see whole_run and, with the first
-    seed, lone_run. seq: steps to run at most; by default what emulated_steps says. on_seed: told each seed before it
-    runs.
+    A seed draws the inputs and the order of the threads, the steps and which inputs are null; see whole_run and, with
+    the first seed, lone_run. seq: steps that whole_run runs at most; by default what emulated_steps says. on_seed: told
+    each seed before it runs.
 
     Raises ValidationError where the results differ, EmulationError for a fault that the emulator caught, and
     NotFiniteError where the reference is NaN or infinite.
