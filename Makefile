@@ -1,26 +1,43 @@
-# make tune   a tuned, validated LSTM kernel for an H200 in build/, no GPU needed
-# make test   every test that runs without a GPU
-# make docs   the documentation as HTML, in build/docs
-# All set everything up themselves: a virtual environment in .venv and an editable install.
+# Every target that needs it sets up a virtual environment in .venv with an editable install.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard constrint/_core/*)
 
-.PHONY: tune test lint docs clean
+.PHONY: help tune test fuzz lint docs bench wheels clean
 
-tune: $(VENV)/installed
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+tune: $(VENV)/installed ## a tuned, validated LSTM kernel for an H200 in build/, no GPU needed
 	$(BIN)/tilesmith tune lstm --gpu h200 --batch 16 --seq 1024 --heads 12 --head-dim 64 --dtype bfloat16 -o build/lstm.yaml
 
-test: $(VENV)/installed
+test: $(VENV)/installed ## every test that runs without a GPU
 	$(BIN)/python -m pytest -n 2
 
-lint: $(VENV)/installed
+fuzz: $(VENV)/installed ## 2,000 calls of the command line with bad input, some minutes
+	$(BIN)/python -m pytest -m fuzz
+
+lint: $(VENV)/installed ## ruff and mypy --strict
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-docs: $(VENV)/docs
+docs: $(VENV)/docs ## the documentation as HTML, in build/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+bench: $(VENV)/installed ## the solver measured on the CPU; SPACES=FOLDER: on tuning spaces too, beside other solvers
+	$(BIN)/python benchmarks/lexicographic.py
+	$(if $(SPACES),$(BIN)/python -m pip install --quiet --editable ".[bench]")
+	$(if $(SPACES),$(BIN)/python benchmarks/solver.py --spaces "$(SPACES)")
+
+wheels: $(VENV)/installed ## an sdist, and wheels for Python 3.11 to 3.14, in dist/; needs docker or podman
+	rm -rf dist
+	$(BIN)/python -m pip install --quiet "cibuildwheel>=3.2"
+	$(BIN)/python -m build --sdist
+	$(BIN)/cibuildwheel --platform linux --output-dir dist dist/*.tar.gz
+
+clean: ## remove what was built, but not .venv
+	rm -rf build dist *.egg-info
 
 $(VENV)/docs: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --editable ".[docs]"
@@ -30,7 +47,5 @@ $(VENV)/installed: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	$(BIN)/tilesmith --version
 	touch $@
-
-clean:
-	rm -rf build dist *.egg-info

@@ -1,8 +1,10 @@
 """Build tilesmith: the Python packages, the device headers and profiles as data, and the solver's C++ core.
 
-Without a C++ compiler the core is left out and constrint runs its pure-Python twin.
+Without a C++ compiler the core is left out and constrint runs its pure-Python twin. pip hides what a build
+that succeeds prints, but for the wheel's name: that says so then, as do `tilesmith --version`, `doctor` and `solve`.
 """
 
+import sys
 from pathlib import Path
 
 from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
@@ -16,12 +18,22 @@ class OptionalBuild(build_ext):
     """Build the core if it can be built; say so if it cannot."""
 
     def build_extension(self, ext):  # type: ignore[no-untyped-def]
-        """Build one extension; a failure is a warning, since a pure-Python twin exists."""
+        """Build one extension; a failure is a warning (pip -v shows it), since a pure-Python twin exists."""
         try:
             super().build_extension(ext)
         except Exception as error:
             self.warn(f"{ext.name} was not built ({error}); constrint will use its pure-Python engine")
+            # A name that pip shows: "Created wheel for tilesmith: filename=tilesmith-0.1.0-0.without_cpp_core-..."
+            self.distribution.get_command_obj("bdist_wheel").build_number = "0.without_cpp_core"
 
+
+core = Pybind11Extension(
+    "constrint._core_native",
+    CORE,
+    cxx_std=17,
+    extra_link_args=["-s"] if sys.platform.startswith("linux") else [],  # stripped; pybind11 compiles with -g0
+    optional=True,  # an editable install does not miss it either
+)
 
 # cuda/ and profiles/ lie at the root of the repository and ship inside the package kernelgen.
 DATA = {"kernelgen.cuda": "cuda", "kernelgen.profiles": "profiles"}
@@ -35,6 +47,6 @@ setup(
     package_dir=DATA,
     package_data={"": ["py.typed", "model.yaml"], **{name: ["*.cuh", "*.hpp", "*.yaml"] for name in DATA}},
     include_package_data=False,
-    ext_modules=[Pybind11Extension("constrint._core_native", CORE, cxx_std=17)] if CORE else [],
+    ext_modules=[core],
     cmdclass={"build_ext": OptionalBuild},
 )

@@ -181,7 +181,9 @@ def infeasible_shapes() -> list[Problem]:
     from kernelgen.cells import load_cell
     from kernelgen.hardware.profile import load_profile
     from kernelgen.program.shape import Shape
-    from kernelgen.schedules.resident import SCHEDULE
+    from kernelgen.schedules import get
+
+    schedule = get("resident")
 
     fused = [
         fused_kernel(1, 3072),
@@ -200,7 +202,7 @@ def infeasible_shapes() -> list[Problem]:
         fused_kernel(1, 2048, batch=128),
     ]
     resident = [
-        SCHEDULE.problem(load_cell(cell), Shape(16, 1024, 1, head_dim), load_profile(gpu))
+        schedule.problem(load_cell(cell), Shape(16, 1024, 1, head_dim), load_profile(gpu))
         for cell, head_dim, gpu in (
             ("lstm", 256, "h200"),
             ("lstm", 512, "h200"),

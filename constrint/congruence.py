@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from math import gcd, lcm
 
 from constrint.domains import Domain
+from constrint.limits import check_time
 from constrint.program import Code, Op, reasons
 
 Congruence = tuple[int, int]
@@ -23,12 +24,14 @@ ROUNDS = 8
 LARGEST_POWER = 64
 
 
-def tighten(codes: Sequence[Code], domains: list[Domain], why: list[int]) -> tuple[bool, int]:
+def tighten(
+    codes: Sequence[Code], domains: list[Domain], why: list[int], deadline: float | None = None
+) -> tuple[bool, int]:
     """Shorten ``domains`` to what the remainders allow and add the reasons to ``why``, both by variable.
 
     What an equation gives outright, as in ``3 v = 6 x + 12 y``, keeps its domain: it is decided last, by its equation.
     Returns whether anything changed, and where a contradiction shows, constraints that cannot hold together as a sum of
-    1 << number (else 0).
+    1 << number (else 0). Raises TimeLimit at ``deadline``.
     """
     equations = [code for code in codes if code.ops[-1] in (Op.EQ, Op.DIVIDES)]
     known = {v: _of_domain(domains[v]) for v in {v for code in equations for v in code.variables}}
@@ -41,6 +44,7 @@ def tighten(codes: Sequence[Code], domains: list[Domain], why: list[int]) -> tup
         for number, code in enumerate(equations):
             if asked[number] >= max(learnt[v] for v in code.variables):
                 continue
+            check_time(deadline)
             total, terms = _equation(code, known)
             step = gcd(*(a * congruence[0] for _, a, congruence in terms))
             total += sum(a * congruence[1] for _, a, congruence in terms)

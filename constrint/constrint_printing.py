@@ -17,10 +17,6 @@ _WORDS = {"or": "|", "and": "&", "not": "~", "**": "^"}
 
 
 class _Printer(Printer):
-    def level(self, expr: Expr) -> int:
-        alternatives = expr.op == "table" and (len(expr.args) > 1 or not expr.rows)
-        return 0 if alternatives else super().level(expr)
-
     def operand(self, expr: Expr, level: int) -> str:
         if expr.is_condition:
             raise ConstrintError(f"ConstrINT text cannot use the condition ({expr}) as a number")
@@ -34,13 +30,12 @@ class _Printer(Printer):
         return self._table(expr) if expr.op == "table" else None
 
     def _table(self, expr: Expr) -> str:
-        columns = [self.operand(arg, self.levels["=="] + 1) for arg in expr.args]
-        if not expr.rows:
-            return "0 == 1"
-        if len(columns) == 1:
-            return f"{columns[0]} == [{_values([row[0] for row in expr.rows])}]"
-        rows = [" & ".join(f"{c} == {x}" for c, x in zip(columns, row, strict=True)) for row in expr.rows]
-        return " | ".join(rows)
+        if len(expr.args) == 1:
+            column = self.operand(expr.args[0], self.levels["=="] + 1)
+            return f"{column} == [{_values([row[0] for row in expr.rows])}]"
+        columns = ", ".join(self.operand(arg, 0) for arg in expr.args)
+        rows = ", ".join(f"({', '.join(map(str, row))})" for row in expr.rows)
+        return f"({columns}) == [{rows}]"
 
 
 def print_constrint(problem: Problem) -> str:
@@ -51,7 +46,7 @@ def print_constrint(problem: Problem) -> str:
     printer = _Printer(_LEVELS, _WORDS, ("cdiv", "min", "max", "abs"))
     lines = []
     for name, domain in problem.domains.items():
-        if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
+        if not re.fullmatch(r"[A-Za-z_]\w*", name):
             raise ConstrintError(f"ConstrINT text cannot hold the variable name {name!r}")
         lines.append(f"{name} == [{_values(domain)}];")
     lines += [f"{printer.text(constraint.condition)};" for constraint in problem.constraints]

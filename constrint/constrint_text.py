@@ -11,7 +11,8 @@
 
 The format is that of FlashRNN's ConstrINT (Poeppel, Beck, Hochreiter, arXiv:2412.07752) with these extensions:
 parentheses group, ``!= < > >=``, ``& ~``, ``- // /``, ``cdiv min max abs``, a range ``[1 .. 64]`` or
-``[8 .. 64 by 8]`` in a value list, and a value list after any expression, not only a variable. Strongest to weakest:
+``[8 .. 64 by 8]`` in a value list, a value list after any expression, not only a variable, and a table of rows,
+``(A, B) == [(1, 2), (2, 4)]``. Strongest to weakest:
 ``^``, unary ``-``, ``* // /``, ``+ -``, ``%``, comparisons, ``~``, ``&``, ``|``. A chain ``1 <= A <= 4`` means both.
 
 A variable is declared where it first appears. Its domain is the first list it is equated with, in a statement of its
@@ -21,12 +22,14 @@ own; without one, 1 to 2**30, as in ConstrINT.
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 
 from constrint import expr as build
 from constrint.domains import Domain, size
-from constrint.errors import ParseError
+from constrint.errors import ConstrintError, ParseError
 from constrint.expr import COMPARISONS, Expr
+from constrint.integers import shown
 from constrint.model import Problem
 
 DEFAULT_DOMAIN = range(1, 2**30 + 1)
@@ -48,13 +51,29 @@ class _Token:
 
 @dataclass(frozen=True)
 class _Values:
-    """A value list, and where it stands."""
+    """A value list, and where it stands. No values: the domain is an empty tuple."""
 
     domain: Domain
     token: _Token
 
 
-_Operand = Expr | _Values
+@dataclass(frozen=True)
+class _Rows:
+    """A list of rows, and where it stands."""
+
+    rows: list[tuple[int, ...]]
+    token: _Token
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """The columns of a table, and where they stand."""
+
+    columns: list[Expr]
+    token: _Token
+
+
+_Operand = Expr | _Values | _Rows | _Columns
 
 
 def parse_constrint(text: str, name: str = "problem") -> Problem:
@@ -62,20 +81,20 @@ def parse_constrint(text: str, name: str = "problem") -> Problem:
 
     Raises ParseError with line and column for text that does not follow the grammar.
     """
+    if not isinstance(text, str):
+        raise ConstrintError(f"ConstrINT text must be a string, not {shown(text)} ({type(text).__name__})")
     parser = _Parser(text, name)
     try:
         return parser.problem()
     except RecursionError:
-        raise parser.error(
-            "nested too deeply", parser.tokens[min(parser.position, len(parser.tokens) - 1)].start
-        ) from None
+        raise parser.error("nested too deeply", parser.tokens[-1].start if parser.tokens else 0) from None
 
 
 class _Parser:
     def __init__(self, text: str, name: str) -> None:
         self.text, self.name = text, name
-        self.tokens = self._tokenize()
-        self.position = self.depth = 0
+        self.tokens: list[_Token] = []
+        self.place = self.position = self.depth = 0
         self.order: dict[str, None] = {}
         self.domains: dict[str, Domain] = {}
         self.constraints: list[tuple[Expr, str]] = []
@@ -90,16 +109,20 @@ class _Parser:
             problem.add(condition, label)
         return problem
 
-    def _tokenize(self) -> list[_Token]:
-        tokens, place = [], 0
-        while place < len(self.text):
-            match = _TOKEN.match(self.text, place)
+    def _token(self, number: int) -> _Token:
+        """The token of that number (beyond the last, the end). The text is read no further than the parser looks."""
+        while len(self.tokens) <= number:
+            if self.place >= len(self.text):
+                return _Token("end", "", len(self.text.rstrip()))
+            match = _TOKEN.match(self.text, self.place)
             if match is None:
-                raise self.error(f"unexpected character {self.text[place]!r}", place)
+                raise self.error(f"unexpected character {self.text[self.place]!r}", self.place)
+            if match.lastgroup == "name" and unicodedata.normalize("NFKC", match.group()) != match.group():
+                raise self.error(f"the name {match.group()!r} is not in Unicode's normal form", self.place)
             if match.lastgroup not in ("space", "newline"):
-                tokens.append(_Token(match.lastgroup or "", match.group(), place))
-            place = match.end()
-        return [*tokens, _Token("end", "", len(self.text.rstrip()))]
+                self.tokens.append(_Token(match.lastgroup or "", match.group(), self.place))
+            self.place = match.end()
+        return self.tokens[number]
 
     def error(self, reason: str, start: int) -> ParseError:
         """An error at a place in the text, in characters from 0."""
@@ -109,7 +132,7 @@ class _Parser:
         return ParseError(reason, source, line, start - first + 1, self.name)
 
     def _peek(self) -> _Token:
-        return self.tokens[self.position]
+        return self._token(self.position)
 
     def _take(self, *symbols: str) -> str | None:
         """Consume one of ``symbols`` if it comes next."""
@@ -143,13 +166,13 @@ class _Parser:
 
     def _domain(self) -> bool:
         """A statement NAME == [values]; that declares a variable, if that is what comes next."""
-        name, equals, bracket = (*self.tokens[self.position : self.position + 3], *[self._peek()] * 3)[:3]
+        name, equals, bracket = (self._token(self.position + ahead) for ahead in range(3))
         if name.kind != "name" or equals.text != "==" or bracket.text != "[" or name.text in self.domains:
             return False
         start = self.position
         self.position += 2
         values = self._list()
-        if self._take(";") is None:
+        if isinstance(values, _Rows) or not values.domain or self._take(";") is None:
             self.position = start
             return False
         self.order[name.text] = None
@@ -157,15 +180,15 @@ class _Parser:
         return True
 
     def _condition(self, token: _Token, value: _Operand) -> Expr:
-        if isinstance(value, _Values):
-            raise self.error("a value list stands on one side of == or !=", value.token.start)
+        if not isinstance(value, Expr):
+            raise self.error(f"{_words(value)} on one side of == or !=", value.token.start)
         if not value.is_condition:
             raise self.error("expected a condition, such as A <= B; this is a number", token.start)
         return value
 
     def _number(self, token: _Token, value: _Operand) -> Expr:
-        if isinstance(value, _Values):
-            raise self.error("a value list stands alone on one side of == or !=", value.token.start)
+        if not isinstance(value, Expr):
+            raise self.error(f"{_words(value)} alone on one side of == or !=", value.token.start)
         if value.is_condition:
             raise self.error("expected a number; this is a condition", token.start)
         return value
@@ -214,18 +237,32 @@ class _Parser:
         return left if result is None else result
 
     def _compare(self, op: str, token: _Token, left: _Operand, right_token: _Token, right: _Operand) -> Expr:
-        if isinstance(left, _Values) and not isinstance(right, _Values):
+        lists = _Values | _Rows
+        if isinstance(left, lists) and not isinstance(right, lists):
             token, left, right_token, right = right_token, right, token, left
-            if op not in ("==", "!="):
-                raise self.error("a value list can only be compared with == or !=", right_token.start)
+        if isinstance(right, lists) and op not in ("==", "!="):
+            raise self.error("a value list can only be compared with == or !=", right.token.start)
+        if isinstance(left, _Columns):
+            member = self._table(left, right_token, right)
+            return member if op == "==" else ~member
         number = self._number(token, left)
         if isinstance(right, _Values):
-            if op not in ("==", "!="):
-                raise self.error("a value list can only be compared with == or !=", right.token.start)
-            member = _member(number, right.domain)
+            member = number.isin(right.domain)
             return member if op == "==" else ~member
         other = self._number(right_token, right)
         return build.compare(op, number, other)
+
+    def _table(self, left: _Columns, right_token: _Token, right: _Operand) -> Expr:
+        rows: list[tuple[int, ...]] = []
+        if isinstance(right, _Rows):
+            rows = right.rows
+        elif not isinstance(right, _Values) or right.domain:
+            raise self.error("columns in parentheses are compared with a list of rows, [(1, 2)]", right_token.start)
+        for row in rows:
+            if len(row) != len(left.columns):
+                words = f"{len(left.columns)} columns, but a row of {len(row)} values"
+                raise self.error(words, right_token.start)
+        return build.table(left.columns, rows)
 
     def _modulo(self) -> _Operand:
         """Terms joined by %, which binds looser than + and *."""
@@ -285,7 +322,15 @@ class _Parser:
         if token.text == "[":
             return self._list()
         if self._take("("):
+            inner = self._peek()
             value = self._any()
+            if self._peek().text == ",":
+                columns = [self._number(inner, value)]
+                while self._take(","):
+                    inner = self._peek()
+                    columns.append(self._number(inner, self._any()))
+                self._expect(")", "to close the columns")
+                return _Columns(columns, token)
             self._expect(")", "to close the parenthesis")
             return value
         raise self._unexpected("expected a number, a variable, a value list or '('")
@@ -310,9 +355,13 @@ class _Parser:
             raise self.error(f"{function.text} takes {wanted} numbers, not {len(args)}", function.start)
         return args[0] if function.text in ("min", "max") and len(args) == 1 else Expr(function.text, tuple(args))
 
-    def _list(self) -> _Values:
+    def _list(self) -> _Values | _Rows:
         bracket = self._peek()
         self._expect("[", "to open a value list")
+        if self._take("]"):
+            return _Values((), bracket)
+        if self._peek().text == "(":
+            return self._rows(bracket)
         items: list[range] = []
         while True:
             low = self._signed()
@@ -335,6 +384,20 @@ class _Parser:
             raise self.error(f"the value list has {total:,} values; at most 1,000,000", bracket.start)
         return _Values(tuple(sorted({value for item in items for value in item})), bracket)
 
+    def _rows(self, bracket: _Token) -> _Rows:
+        rows = []
+        while True:
+            self._expect("(", "to open a row")
+            row = [self._signed()]
+            while self._take(","):
+                row.append(self._signed())
+            self._expect(")", "to close the row")
+            rows.append(tuple(row))
+            if not self._take(","):
+                break
+        self._expect("]", "to close the list of rows")
+        return _Rows(rows, bracket)
+
     def _signed(self) -> int:
         negative = self._take("-") is not None
         token = self._peek()
@@ -344,8 +407,5 @@ class _Parser:
         return -self._integer(token) if negative else self._integer(token)
 
 
-def _member(number: Expr, domain: Domain) -> Expr:
-    if isinstance(domain, range) and size(domain) > 1000:
-        inside = (number >= domain[0]) & (number <= domain[-1])
-        return inside if domain.step == 1 else inside & build.divides(domain.step, number - domain[0])
-    return number.isin(domain)
+def _words(value: _Values | _Rows | _Columns) -> str:
+    return "the columns of a table stand" if isinstance(value, _Columns) else "a value list stands"

@@ -21,6 +21,7 @@ from constrint import intervals
 from constrint.domains import size
 from constrint.engine import Answer
 from constrint.errors import ConstrintError, TimeLimit
+from constrint.limits import deadline_in
 from constrint.native import SAFE, fits
 from constrint.presolve import prepare, presolve
 from constrint.program import Code, Op, Program, Tree
@@ -247,18 +248,22 @@ class CpSatQuestion:
         self.problem = problem
 
     def first(self, order: Mapping[str, bool], time_limit: float | None) -> Answer:
-        deadline = _deadline(time_limit)
-        program, _ = presolve(self.problem)
+        deadline = deadline_in(time_limit)
+        try:
+            program, _ = presolve(self.problem, deadline=deadline)
+        except TimeLimit:
+            return Answer("unknown")
         return Answer("infeasible") if program is None else self._first(Model(program), order, deadline)
 
     def refute(self, chosen: Iterable[int], time_limit: float | None) -> Solution | frozenset[int]:
         """Any solution under the constraints chosen, by number, or else all their numbers. Raises TimeLimit."""
         everything = frozenset(chosen)
-        program = prepare(self.problem, chosen=sorted(everything)).program
+        deadline = deadline_in(time_limit)
+        program = prepare(self.problem, chosen=sorted(everything), deadline=deadline).program
         if program is None:
             return everything
         model = Model(program)
-        status, solver = _solve(model, _deadline(time_limit))
+        status, solver = _solve(model, deadline)
         if status == "unknown":
             raise TimeLimit("the time limit passed before the answer was known")
         if status == "infeasible":
@@ -293,8 +298,11 @@ class CpSatQuestion:
         return Answer("feasible", dict(zip(names, solution, strict=True)))
 
     def best(self, objective: Expr, sign: int, order: Mapping[str, bool], time_limit: float | None) -> Answer:
-        deadline = _deadline(time_limit)
-        program, lowered = presolve(self.problem, objective if sign > 0 else -objective)
+        deadline = deadline_in(time_limit)
+        try:
+            program, lowered = presolve(self.problem, objective if sign > 0 else -objective, deadline)
+        except TimeLimit:
+            return Answer("unknown")
         if program is None or lowered is None:
             return Answer("infeasible", proven=True)
         model = Model(program, lowered)
@@ -334,8 +342,9 @@ class CpSatQuestion:
                 yield dict(zip(part.names, row, strict=True))
 
     def count(self, time_limit: float | None) -> int:
-        program, _ = presolve(self.problem)
-        return 0 if program is None else len(self._all(program, _deadline(time_limit)))
+        deadline = deadline_in(time_limit)
+        program, _ = presolve(self.problem, deadline=deadline)
+        return 0 if program is None else len(self._all(program, deadline))
 
     def _all(self, program: Program, deadline: float | None, most: int | None = None) -> set[tuple[int, ...]]:
         """Every solution; where there are more than ``most``, so many and one more."""
@@ -359,10 +368,6 @@ class CpSatQuestion:
 def _bound(reported: float, least: int) -> int:
     """The solver's bound, a double, where that is exact; else the objective's least value."""
     return max(least, ceil(reported)) if abs(reported) < 2**52 else least
-
-
-def _deadline(time_limit: float | None) -> float | None:
-    return None if time_limit is None else time.perf_counter() + time_limit
 
 
 def _solve(model: Model, deadline: float | None, collect: Any = None) -> tuple[str, Any]:

@@ -9,16 +9,16 @@ and each learns how many solutions lie below it. The literature: multi-valued de
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from constrint.domains import Domain, size
-from constrint.errors import TimeLimit
+from constrint.domains import Domain, place_of, size
 from constrint.intervals import TRUE
 from constrint.layers import Layers, Slots
+from constrint.limits import check_time
 from constrint.residual import Term
+from constrint.search import deep
 
 SPLIT_ABOVE = 64
 """More values than this are halved, as long as no half is decided by bounds, rather than tried one by one."""
@@ -78,9 +78,8 @@ class Diagram:
         if node < 0:
             return -1
         for d, (domain, value) in enumerate(zip(self.domains, values, strict=True)):
-            try:
-                position = domain.index(value)
-            except ValueError:
+            position = place_of(domain, value)
+            if position < 0:
                 return -1
             for start, stop, child in self.layers[d][node]:
                 below = self.counts[d + 1][child]
@@ -128,7 +127,8 @@ class Diagram:
                     row += below
 
         if self.root >= 0:
-            write(0, self.root, 0)
+            with deep(self.domains):
+                write(0, self.root, 0)
 
     def spread(self, values: Any, inner: int, column: Any, deadline: float | None = None) -> None:
         """Fill a NumPy column with each value ``inner`` times, over and over."""
@@ -215,7 +215,8 @@ def build(
     limit: steps, each one value (or one range) tried in one node. Raises TooLarge beyond it, and TimeLimit where
     time.perf_counter() passes ``deadline``.
     """
-    return _Builder(terms, order, domains, limit, deadline).build()
+    with deep([domains[v] for v in order]):
+        return _Builder(terms, order, domains, limit, deadline).build()
 
 
 class _Builder:
@@ -251,7 +252,15 @@ class _Builder:
                 constraint.load(d, key[number] if d > constraint.depths[0] else ())  # type: ignore[arg-type]
                 self.alive.append(number)
         self.runs: list[Run] = []
-        self._range(d, 0, size(self.domains[d]), following)
+        supports = [values for number in self.alive if (values := self.constraints[number].support(d)) is not None]
+        if supports:
+            domain = self.domains[d]
+            for value in min(supports, key=len):
+                place = place_of(domain, value)
+                if place >= 0:
+                    self._single(d, place, following)
+        else:
+            self._range(d, 0, size(self.domains[d]), following)
         return self.runs
 
     def _range(self, d: int, start: int, stop: int, following: dict[_Key, int]) -> None:
@@ -275,15 +284,18 @@ class _Builder:
             self._range(d, middle, stop, following)
             return
         for position in range(start, stop):
-            self._count_step()
-            key = list(self.parent)
-            for number in self.alive:
-                slots = self.constraints[number].step(d, domain[position])
-                if slots is False:
-                    break
-                key[number] = slots
-            else:
-                self._append(position, position + 1, tuple(key), following)
+            self._single(d, position, following)
+
+    def _single(self, d: int, position: int, following: dict[_Key, int]) -> None:
+        """One value of the variable of depth d."""
+        self._count_step()
+        key = list(self.parent)
+        for number in self.alive:
+            slots = self.constraints[number].step(d, self.domains[d][position])
+            if slots is False:
+                return
+            key[number] = slots
+        self._append(position, position + 1, tuple(key), following)
 
     def _append(self, start: int, stop: int, key: _Key, following: dict[_Key, int]) -> None:
         child = following.setdefault(key, len(following))
@@ -345,7 +357,7 @@ def from_rows(rows: Sequence[tuple[int, ...]], domains: Sequence[Domain]) -> Dia
         for i in range(first + 1, last + 1):
             if i < last and ordered[i][d] == ordered[start][d]:
                 continue
-            place, child = domains[d].index(ordered[start][d]), node(d + 1, start, i)
+            place, child = place_of(domains[d], ordered[start][d]), node(d + 1, start, i)
             joined = bool(runs) and runs[-1][1:] == (place, child)
             runs.append((runs.pop()[0] if joined else place, place + 1, child))
             start = i
@@ -355,11 +367,6 @@ def from_rows(rows: Sequence[tuple[int, ...]], domains: Sequence[Domain]) -> Dia
         return number
 
     ordered = sorted(set(rows))
-    root = node(0, 0, len(ordered)) if ordered else -1
+    with deep(domains):
+        root = node(0, 0, len(ordered)) if ordered else -1
     return Diagram(list(domains), [list(layer) for layer in layers], [*counts, [1]], root, 0)
-
-
-def check_time(deadline: float | None) -> None:
-    """Raise TimeLimit where time.perf_counter() has passed ``deadline``."""
-    if deadline is not None and time.perf_counter() > deadline:
-        raise TimeLimit("the time limit passed before the answer was known")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from constrint.limits import check_time
 from constrint.program import Code, Op
 
 Edge = tuple[int, int, int, int]
@@ -17,14 +18,17 @@ CONSTANT = -1
 """Stands for the constant among the variables of a sum."""
 
 
-def contradiction(codes: Sequence[Code]) -> int:
-    """The constraints of a cycle of differences that cannot hold, as a sum of 1 << number; 0 where there is none."""
+def contradiction(codes: Sequence[Code], deadline: float | None = None) -> int:
+    """The constraints of a cycle of differences that cannot hold, as a sum of 1 << number; 0 where there is none.
+
+    Raises TimeLimit at ``deadline``."""
     edges = [edge for code in codes for edge in _edges(code)]
     height: dict[int, int] = {v: 0 for edge in edges for v in edge[:2]}
     into: dict[int, Edge] = {}
     raised = None
     for _ in height:
         raised = None
+        check_time(deadline)
         for edge in edges:
             start, end, weight, _ = edge
             if height[start] + weight > height[end]:

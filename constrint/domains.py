@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from functools import lru_cache
 
 from constrint.errors import ConstrintError
-from constrint.expr import exact_int
+from constrint.integers import exact_int, shown
 
 LIST_LIMIT = 4096
 """Ranges of at most this many values are kept as lists, whose single values propagation can strike out."""
+
+MOST_DIVISORS = 200_000
+"""More divisors are not listed; no number of 64 bits has as many."""
 
 Domain = tuple[int, ...] | range
 
@@ -24,7 +28,7 @@ def make_domain(name: str, values: object) -> Domain:
     elif isinstance(values, Iterable) and not isinstance(values, str | bytes):
         domain = tuple(sorted({exact_int(value, f"a value of {name!r}") for value in values}))
     else:
-        raise ConstrintError(f"the values of {name!r} must be a range or a list of integers, not {values!r}")
+        raise ConstrintError(f"the values of {name!r} must be a range or a list of integers, not {shown(values)}")
     if not domain:
         raise ConstrintError(f"the variable {name!r} has no values to choose from")
     return listed(domain)
@@ -35,6 +39,14 @@ def size(domain: Domain) -> int:
     return (domain[-1] - domain[0]) // domain.step + 1 if isinstance(domain, range) else len(domain)
 
 
+def place_of(domain: Domain, value: int) -> int:
+    """The position of a value in a domain, -1 where it is none of its values."""
+    if isinstance(domain, range):
+        return domain.index(value) if value in domain else -1
+    place = bisect_left(domain, value)
+    return place if place < len(domain) and domain[place] == value else -1
+
+
 def listed(domain: Domain) -> Domain:
     """The domain as a list of values if it is short enough, else as it is."""
     return tuple(domain) if isinstance(domain, range) and size(domain) <= LIST_LIMIT else domain
@@ -42,7 +54,8 @@ def listed(domain: Domain) -> Domain:
 
 @lru_cache(maxsize=4096)
 def divisors(number: int) -> tuple[int, ...] | None:
-    """The positive divisors of a positive number, ascending; None where it is too large to factor quickly."""
+    """The positive divisors of a positive number, ascending; None where it is too large to factor quickly, or they are
+    too many to list."""
     result = [1]
     rest, prime = number, 2
     while prime * prime <= rest:
@@ -53,6 +66,8 @@ def divisors(number: int) -> tuple[int, ...] | None:
             rest //= prime
             powers.append(powers[-1] * prime)
         if len(powers) > 1:
+            if len(result) * len(powers) > MOST_DIVISORS:
+                return None
             result = [divisor * factor for divisor in result for factor in powers]
         prime += 1 if prime == 2 else 2
     if rest > 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from constrint.domains import size
 from constrint.errors import ConstrintError, TimeLimit
+from constrint.integers import shown
+from constrint.limits import deadline_in
 from constrint.presolve import Prepared, prepare
 from constrint.program import Code, Program
 
@@ -57,7 +58,7 @@ def question(problem: Problem, engine: str) -> Question:
 
         return CpSatQuestion(problem)
     if engine not in ENGINES:
-        raise ConstrintError(f"unknown engine {engine!r}; known: {', '.join(ENGINES)}")
+        raise ConstrintError(f"unknown engine {shown(engine)}; known: {', '.join(ENGINES)}")
     return SearchQuestion(problem, engine == "native" and has_core())
 
 
@@ -67,38 +68,39 @@ class SearchQuestion:
     def __init__(self, problem: Problem, native: bool) -> None:
         self.problem, self.native = problem, native
         # What one refutation learns serves the next.
-        self.lowered: dict[int, list[Code]] = {}
         self.weight = [1.0] * len(problem.domains)
 
     def first(self, order: Mapping[str, bool], time_limit: float | None) -> Answer:
         deadline = deadline_in(time_limit)
-        program = self.prepare().program
+        try:
+            program = self.prepare(deadline=deadline).program
+        except TimeLimit:
+            return Answer("unknown")
         if program is None:
             return Answer("infeasible")
-        status, values = self.first_of(split(program), order, deadline)
+        status, values = self.first_of(program, split(program), order, deadline)
         return Answer(status, None if values is None else named(program, values))
 
     def refute(self, chosen: Iterable[int], time_limit: float | None) -> Solution | frozenset[int]:
         """Any solution under the constraints chosen, by number, or else the numbers of some that cannot hold together
         (perhaps more than needed). Raises TimeLimit."""
         deadline = deadline_in(time_limit)
-        prepared = prepare(self.problem, None, _core() if self.native else None, chosen, self.lowered)
+        prepared = prepare(self.problem, None, _core() if self.native else None, chosen, deadline)
         program = prepared.program
         if program is None:
             return bits(prepared.conflict)
         values = [domain[0] for domain in program.domains]
         for part in split(program):
-            if not part.program.codes:
-                continue
-            chain = sorted(part.variables)
-            prover = self.prover(part.program, chain, [False] * len(chain))
-            prover.weight = self.weight
+            local = part.local(program)
+            prover = self.prover(local, range(len(part.variables)), [False] * len(part.variables))
+            prover.weight = [self.weight[v] for v in part.variables]
             found = prover.any(deadline)
-            self.weight = prover.weight
+            for v, weight in zip(part.variables, prover.weight, strict=True):
+                self.weight[v] = weight
             if found is None:
                 return bits(prover.conflict())
-            for v in chain:
-                values[v] = found[v]
+            for v, value in zip(part.variables, found, strict=True):
+                values[v] = value
         return named(program, values)
 
     def best(self, objective: Expr, sign: int, order: Mapping[str, bool], time_limit: float | None) -> Answer:
@@ -111,7 +113,7 @@ class SearchQuestion:
         if program is None:
             return
         parts = split(program)
-        if len(parts) > 1 and self.first_of(parts, order, None)[0] == "infeasible":
+        if len(parts) > 1 and self.first_of(program, parts, order, None)[0] == "infeasible":
             return
         positions = [program.names.index(name) for name in order]
         for values in self.search(program).solutions(positions, list(order.values())):
@@ -121,45 +123,44 @@ class SearchQuestion:
         from constrint.search import elimination_order
 
         deadline = deadline_in(time_limit)
-        program = self.prepare().program
-        total = 0 if program is None else 1
-        for part in [] if program is None else split(program):
-            if part.program.codes:
-                chain = elimination_order(part.program, sorted(part.variables))
-                total *= self.search(part.program).count(chain, deadline)
-            else:
-                total *= prod(size(part.program.domains[v]) for v in part.variables)
+        program = self.prepare(deadline=deadline).program
+        if program is None:
+            return 0
+        parts = split(program)
+        joined = {v for part in parts for v in part.variables}
+        total = prod(size(domain) for v, domain in enumerate(program.domains) if v not in joined)
+        for part in parts:
+            local = part.local(program)
+            total *= self.search(local).count(elimination_order(local, range(len(part.variables)), deadline), deadline)
             if not total:
                 break
         return total
 
     def first_of(
-        self, parts: Sequence[Part], order: Mapping[str, bool], deadline: float | None
+        self, program: Program, parts: Sequence[Part], order: Mapping[str, bool], deadline: float | None
     ) -> tuple[Literal["feasible", "infeasible", "unknown"], list[int] | None]:
-        """The first solution over the variables of ``parts``, by position. The parts are independent, so it is made
-        of the first of each."""
-        values: list[int] = []
+        """The first solution under the constraints of ``parts``, by position of the program's variables. The parts are
+        independent, so it is made of the first of each."""
+        position = {name: v for v, name in enumerate(program.names)}
+        rank = {position[name]: place for place, name in enumerate(order)}
+        large = {position[name]: large for name, large in order.items()}
+        values = [domain[-1 if large[v] else 0] for v, domain in enumerate(program.domains)]
         for part in parts:
-            program = part.program
-            values = values or [0] * len(program.names)
-            ordered = [v for v in map(program.names.index, order) if v in part.variables]
-            descending = [order[program.names[v]] for v in ordered]
-            if not program.codes:
-                for v, large in zip(ordered, descending, strict=True):
-                    values[v] = program.domains[v][-1 if large else 0]
-                continue
+            local = part.local(program)
+            ordered = sorted(range(len(part.variables)), key=lambda i: rank[part.variables[i]])
+            descending = [large[part.variables[i]] for i in ordered]
             try:
-                found = self.prover(program, ordered, descending).first(deadline)
+                found = self.prover(local, ordered, descending).first(deadline)
             except TimeLimit:
                 return "unknown", None
             if found is None:
                 return "infeasible", None
-            for v in ordered:
-                values[v] = found[v]
-        return "feasible", values or [0] * len(self.problem.domains)
+            for v, value in zip(part.variables, found, strict=True):
+                values[v] = value
+        return "feasible", values
 
-    def prepare(self, objective: Expr | None = None) -> Prepared:
-        return prepare(self.problem, objective, _core() if self.native else None)
+    def prepare(self, objective: Expr | None = None, deadline: float | None = None) -> Prepared:
+        return prepare(self.problem, objective, _core() if self.native else None, deadline=deadline)
 
     def prover(self, program: Program, order: Sequence[int], descending: Sequence[bool]) -> Prover:
         if self.native:
@@ -182,10 +183,6 @@ class SearchQuestion:
         return PythonSearch(program)
 
 
-def deadline_in(time_limit: float | None) -> float | None:
-    return None if time_limit is None else time.perf_counter() + time_limit
-
-
 def bits(number: int) -> frozenset[int]:
     """The places of the bits that are set."""
     return frozenset(place for place in range(number.bit_length()) if number >> place & 1)
@@ -201,14 +198,31 @@ def named(program: Program, values: Sequence[int]) -> Solution:
 
 @dataclass(frozen=True)
 class Part:
-    """Some variables of a program, by position, and every constraint on them."""
+    """Constraints of a program that share undecided variables with each other, and with no other constraint.
 
-    program: Program
-    variables: frozenset[int]
+    variables: every variable that they name, by position, ascending.
+    """
+
+    codes: list[Code]
+    variables: list[int]
+
+    def local(self, program: Program) -> Program:
+        """The part as a program of its own, over its variables alone, in their order."""
+        if len(self.variables) == len(program.names):
+            return Program(program.names, program.domains, self.codes, program.sources, program.why, program.room)
+        place = {v: i for i, v in enumerate(self.variables)}
+        return Program(
+            [program.names[v] for v in self.variables],
+            [program.domains[v] for v in self.variables],
+            [code.renumbered(place) for code in self.codes],
+            program.sources,
+            [program.why[v] for v in self.variables] if program.why else [],
+            program.room,
+        )
 
 
 def split(program: Program) -> list[Part]:
-    """Split a program into parts that share no undecided variable."""
+    """The constraints of a program in parts that share no undecided variable."""
     parent = list(range(len(program.names)))
 
     def find(v: int) -> int:
@@ -217,21 +231,11 @@ def split(program: Program) -> list[Part]:
         return v
 
     undecided = [domain[0] != domain[-1] for domain in program.domains]
-    for code in program.codes:
-        scope = [v for v in code.variables if undecided[v]]
+    scopes = [[v for v in code.variables if undecided[v]] for code in program.codes]
+    for scope in scopes:
         for v in scope[1:]:
             parent[find(v)] = find(scope[0])
-    groups: dict[int, set[int]] = {}
-    for v in range(len(program.names)):
-        groups.setdefault(find(v), set()).add(v)
-    codes: dict[int, list[Code]] = {root: [] for root in groups}
-    for code in program.codes:
-        scope = [v for v in code.variables if undecided[v]]
-        codes[find(scope[0]) if scope else next(iter(groups))].append(code)
-    return [
-        Part(
-            Program(program.names, program.domains, codes[root], program.sources, program.why, program.room),
-            frozenset(group),
-        )
-        for root, group in groups.items()
-    ]
+    groups: dict[int, list[Code]] = {}
+    for code, scope in zip(program.codes, scopes, strict=True):
+        groups.setdefault(find(scope[0]) if scope else -1, []).append(code)
+    return [Part(codes, sorted({v for code in codes for v in code.variables})) for codes in groups.values()]

@@ -4,14 +4,15 @@ Definitions are background. In ``SHARED == ROWS * WIDTH; SHARED <= 49152`` peopl
 SHARED means. A definition is an equation ``v == expression`` (or ``expression == v``, or a known number times v), the
 first for v, where v is a free quantity rather than a choice (declared as a range of more than 4096 values) and does not
 enter the expression, directly or through other definitions. What is reported cannot hold together with the definitions,
-and without any one of its members the rest can. Where the definitions contradict each other by themselves, a minimal
-set of them is reported.
+and without any one of its members the rest can. Where the definitions contradict each other by themselves there is no
+background: a minimal conflict of any constraints is reported, definitions among them.
 
 The engine's refutation names the constraints that it used. Each of these is left out in turn: if the rest still
 conflicts, the new refutation says what is still needed; if not, the solution found shows that the constraint is
 needed, and serves as a witness for every later question about constraints that it satisfies. From there, a conflict of
 fewer constraints is looked for by implicit hitting sets (Ignatiev et al., CP 2015), for a short time; mostly that ends
-with a proof that there is none.
+with a proof that there is none. What the engine says it used is a hint; what is reported was itself refuted, and of
+each member there is a witness that the rest can hold.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ from constrint.domains import LIST_LIMIT, size
 from constrint.engine import question
 from constrint.errors import TimeLimit
 from constrint.evaluate import holds
+from constrint.limits import deadline_in, seconds_left
 
 if TYPE_CHECKING:
     from constrint.expr import Expr
-    from constrint.model import Constraint, Problem
+    from constrint.model import Constraint, Problem, Solution
 
 
 SHRINKING = 0.2
@@ -48,21 +50,14 @@ def minimal_conflict(problem: Problem, time_limit: float | None, engine: str) ->
     The domains are taken for granted. Raises TimeLimit after ``time_limit`` seconds.
     """
     search = _Explainer(problem, time_limit, engine)
-    everything = frozenset(range(len(problem.constraints)))
-    started = time.perf_counter()
-    used = search.refute(everything)
-    if used is None:
+    if search.refute(search.everything) is None:
         return Conflict([])
-    defined = definitions(problem)
-    background = frozenset(defined)
-    needed = search.minimise(used - background, background)
-    if needed:
-        seconds = max(SHRINKING, time.perf_counter() - started)
-        needed = search.smaller(needed, everything - background, background, seconds)
-        relevant = search.relevant(needed, _used_definitions(problem, needed, defined), background)
-    else:
-        # The definitions contradict each other.
-        needed, relevant = search.minimise(used & background, frozenset()), frozenset()
+    needed, relevant = search.conflict()
+    if not search.refuted(needed | relevant):
+        # What the engine said it used did not suffice: without that hint every constraint is doubted.
+        search.trusting = False
+        search.conflicts.clear()
+        needed, relevant = search.conflict()
     listed = problem.constraints
     return Conflict([listed[i] for i in sorted(needed)], [listed[i] for i in sorted(relevant)])
 
@@ -71,9 +66,31 @@ class _Explainer:
     def __init__(self, problem: Problem, time_limit: float | None, engine: str) -> None:
         self.problem, self.limit = problem, time_limit
         self.question = question(problem, engine)
-        self.deadline = None if time_limit is None else time.perf_counter() + time_limit
+        self.deadline = deadline_in(time_limit)
+        self.everything = frozenset(range(len(problem.constraints)))
         self.satisfied: list[frozenset[int]] = []
         self.conflicts: list[frozenset[int]] = []
+        self.trusting = True
+
+    def conflict(self) -> tuple[frozenset[int], frozenset[int]]:
+        """A minimal conflict of the problem, which has no solution, and the definitions that it rests on."""
+        started = time.perf_counter()
+        used = self.refute(self.everything) or self.everything
+        defined = definitions(self.problem)
+        background = frozenset(defined)
+        needed = self.minimise(used - background, background)
+        if not needed:
+            # The definitions contradict each other.
+            background = frozenset()
+            needed = self.minimise(used, background)
+        seconds = max(SHRINKING, time.perf_counter() - started)
+        needed = self.smaller(needed, self.everything - background, background, seconds)
+        named = _used_definitions(self.problem, needed, defined) & background
+        return needed, self.relevant(needed, named, background)
+
+    def refuted(self, chosen: frozenset[int]) -> bool:
+        """Whether the engine itself finds that the chosen constraints cannot hold together. Raises TimeLimit."""
+        return not isinstance(self._ask(chosen, self.deadline), Mapping)
 
     def refute(self, chosen: frozenset[int], deadline: float | None = None) -> frozenset[int] | None:
         """None where the chosen constraints can hold together, else those of them that a refutation used.
@@ -85,20 +102,22 @@ class _Explainer:
         for conflict in self.conflicts:
             if conflict <= chosen:
                 return conflict
-        soonest = min((d for d in (deadline, self.deadline) if d is not None), default=None)
-        rest = None if soonest is None else max(0.0, soonest - time.perf_counter())
+        answer = self._ask(chosen, min((d for d in (deadline, self.deadline) if d is not None), default=None))
+        if isinstance(answer, frozenset):
+            used = answer if self.trusting else chosen
+            self.conflicts.append(used)
+            return used
+        listed = self.problem.constraints
+        self.satisfied.append(frozenset(i for i, c in enumerate(listed) if holds(c.condition, answer)))
+        return None
+
+    def _ask(self, chosen: frozenset[int], deadline: float | None) -> Solution | frozenset[int]:
         try:
-            answer = self.question.refute(sorted(chosen), rest)
+            return self.question.refute(sorted(chosen), seconds_left(deadline))
         except TimeLimit:
             raise TimeLimit(
                 f"the constraints of {self.problem.name!r} that clash were not found within {self.limit} s"
             ) from None
-        if isinstance(answer, frozenset):
-            self.conflicts.append(answer)
-            return answer
-        listed = self.problem.constraints
-        self.satisfied.append(frozenset(i for i, c in enumerate(listed) if holds(c.condition, answer)))
-        return None
 
     def _known(self, chosen: frozenset[int]) -> frozenset[int] | None:
         """The most constraints that an assignment met before satisfies, the chosen ones among them."""

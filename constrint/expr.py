@@ -6,11 +6,11 @@ a Problem's variables and plain numbers alike.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Sequence
-from typing import NoReturn, SupportsIndex, overload
+from typing import NoReturn, overload
 
 from constrint.errors import ConstrintError
+from constrint.integers import as_index, exact_int, is_truth, shown
 
 NUMERIC = frozenset({"const", "var", "+", "-", "*", "//", "cdiv", "/", "%", "**", "min", "max", "abs", "neg"})
 COMPARISONS = frozenset({"==", "!=", "<", "<=", ">", ">="})
@@ -22,6 +22,8 @@ Row = tuple[int, ...]
 
 MAX_DEPTH = 250
 """How deep an expression may be; the engines walk it recursively."""
+LISTED = 1000
+"""Membership in a range of more values than this is stated by bounds and divisibility."""
 
 
 class Expr:
@@ -31,8 +33,8 @@ class Expr:
     name: of a "var". rows: of a "table", sorted, no repeats.
 
     ``== != < <= > >=`` build conditions, ``& | ~`` join them; a condition used as a number is 0 or 1. ``/`` is exact
-    (a rational number); ``//`` and ``%`` floor as Python's do. Where a divisor is 0 or an exponent negative the
-    expression is undefined: see ``constrint.evaluate``.
+    (a rational number); ``//`` and ``%`` floor as Python's do. Where a divisor is 0 the expression is undefined:
+    see ``constrint.evaluate``.
     """
 
     __slots__ = ("args", "name", "op", "rows", "value")
@@ -69,7 +71,9 @@ class Expr:
 
     def isin(self, values: Iterable[int]) -> Expr:
         """The condition that this expression takes one of ``values``."""
-        rows = tuple(sorted({(exact_int(value, "a value of isin"),) for value in values}))
+        if isinstance(values, range) and len_of(values) > LISTED:
+            return _within(self, values if values.step > 0 else values[::-1])
+        rows = tuple(sorted({(exact_int(value, "a value of isin"),) for value in _listed(values, "isin")}))
         return Expr("table", (self,), rows=rows)
 
     def __str__(self) -> str:
@@ -86,7 +90,12 @@ class Expr:
             "instead of and, or, not, and write a chain a <= b <= c as (a <= b) & (b <= c)"
         )
 
-    __hash__ = object.__hash__
+    def __hash__(self) -> NoReturn:
+        # A hash of its own would make ``x in {1, 2}`` false, silently. Inside, whoever needs a key takes id().
+        raise ConstrintError(
+            f"({self}) cannot be looked up in a set or a dictionary, for its value is not known before it is solved; "
+            "write isin(x, values) for membership, table([x, y], rows) for what a dictionary says"
+        )
 
     def __add__(self, other: Operand) -> Expr:
         return _binary("+", self, other)
@@ -176,24 +185,22 @@ class Expr:
 Operand = Expr | int
 
 
-def exact_int(value: object, what: str) -> int:
-    """``value`` as a Python int; raise ConstrintError for a bool, a float or anything else that is no integer."""
-    if type(value) is int:
-        return value
-    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
-        raise ConstrintError(f"{what} must be an integer, not {value!r} ({type(value).__name__})")
-    return operator.index(value)
-
-
 def as_expr(value: object) -> Expr:
     """``value`` as an expression: an Expr, an integer, or a bool (which is a condition)."""
     if isinstance(value, Expr):
         return value
-    if isinstance(value, bool):
+    if is_truth(value):
         return Expr("true" if value else "false")
-    if isinstance(value, SupportsIndex):
-        return Expr("const", value=operator.index(value))
-    raise ConstrintError(f"cannot use {value!r} ({type(value).__name__}) in an expression; only integers and variables")
+    number = as_index(value)
+    if number is None:
+        words = f"cannot use {shown(value)} ({type(value).__name__}) in an expression; only integers and variables"
+        raise ConstrintError(words)
+    return Expr("const", value=number)
+
+
+def _plain(value: object, what: str) -> int:
+    """A plain operand of a function: NumPy's integers would wrap."""
+    return int(bool(value)) if is_truth(value) else exact_int(value, what)
 
 
 def condition(value: object, what: str) -> Expr:
@@ -235,7 +242,7 @@ def cdiv(a: Operand, b: Operand) -> Expr | int:
     """Division rounded up, -(-a // b). Plain integers give a plain integer (and ZeroDivisionError where b is 0)."""
     if isinstance(a, Expr) or isinstance(b, Expr):
         return _binary("cdiv", a, b)
-    return -(-a // b)
+    return -(-_plain(a, "an operand of cdiv") // _plain(b, "an operand of cdiv"))
 
 
 @overload
@@ -259,8 +266,8 @@ def maximum(*values: Operand) -> Expr | int:
 def _extreme(op: str, values: Sequence[Operand]) -> Expr | int:
     if not values:
         raise ConstrintError(f"{op}imum needs at least one value")
-    plain = [value for value in values if not isinstance(value, Expr)]
-    if len(plain) == len(values):
+    if not any(isinstance(value, Expr) for value in values):
+        plain = [_plain(value, f"a value of {op}imum") for value in values]
         return min(plain) if op == "min" else max(plain)
     return Expr(op, tuple(as_expr(value) for value in values)) if len(values) > 1 else as_expr(values[0])
 
@@ -275,7 +282,8 @@ def divides(divisor: Operand, number: Operand) -> Expr | bool:
     """Whether ``divisor`` divides ``number``: number % divisor == 0. 0 divides nothing."""
     if isinstance(divisor, Expr) or isinstance(number, Expr):
         return _binary("divides", divisor, number)
-    return divisor != 0 and number % divisor == 0
+    by, of = _plain(divisor, "an operand of divides"), _plain(number, "an operand of divides")
+    return by != 0 and of % by == 0
 
 
 @overload
@@ -297,7 +305,36 @@ def isin(x: int, values: Iterable[int]) -> bool: ...
 def isin(x: Expr, values: Iterable[int]) -> Expr: ...
 def isin(x: Operand, values: Iterable[int]) -> Expr | bool:
     """Whether ``x`` is one of ``values``."""
-    return x.isin(values) if isinstance(x, Expr) else x in set(values)
+    if isinstance(x, Expr):
+        return x.isin(values)
+    if isinstance(values, range):
+        return _plain(x, "x of isin") in values
+    return _plain(x, "x of isin") in {exact_int(value, "a value of isin") for value in _listed(values, "isin")}
+
+
+def len_of(values: range) -> int:
+    """The number of values of a range (len() itself refuses more than 2**63)."""
+    return max(0, (values.stop - values.start + values.step - (1 if values.step > 0 else -1)) // values.step)
+
+
+def _within(number: Expr, values: range) -> Expr:
+    """That a number is one of the values, ascending, of a range."""
+    inside = (number >= values[0]) & (number <= values[-1])
+    if values.step == 1 and not _may_be_fraction(number):
+        return inside
+    return inside & divides(values.step, number - values[0])
+
+
+def _may_be_fraction(number: Expr) -> bool:
+    """Whether a number may be other than whole."""
+    waiting = [number]
+    while waiting:
+        node = waiting.pop()
+        if node.op in ("/", "**"):
+            return True
+        if not node.is_condition:
+            waiting += node.args
+    return False
 
 
 def table(columns: Sequence[Operand], rows: Iterable[Sequence[int]]) -> Expr:
@@ -305,13 +342,22 @@ def table(columns: Sequence[Operand], rows: Iterable[Sequence[int]]) -> Expr:
 
     Raises ConstrintError for no columns, or a row of another length than ``columns``.
     """
-    if not columns:
+    operands = [as_expr(column) for column in _listed(columns, "the columns of a table")]
+    if not operands:
         raise ConstrintError("a table needs at least one column")
     kept = set()
-    for row in rows:
-        if len(row) != len(columns):
+    for row in _listed(rows, "the rows of a table"):
+        values = [exact_int(value, "a value of a table") for value in _listed(row, "a row of a table")]
+        if len(values) != len(operands):
             raise ConstrintError(
-                f"the table has {len(columns)} columns, but the row {tuple(row)} has {len(row)} values"
+                f"the table has {len(operands)} columns, but the row {shown(tuple(values))} has {len(values)} values"
             )
-        kept.add(tuple(exact_int(value, "a value of a table") for value in row))
-    return Expr("table", tuple(as_expr(column) for column in columns), rows=tuple(sorted(kept)))
+        kept.add(tuple(values))
+    return Expr("table", tuple(operands), rows=tuple(sorted(kept)))
+
+
+def _listed(values: object, what: str) -> Iterable[object]:
+    """``values`` where they can be listed; raise ConstrintError in words where they cannot."""
+    if isinstance(values, Iterable) and not isinstance(values, str | bytes):
+        return values
+    raise ConstrintError(f"{what} must be listed, not {shown(values)} ({type(values).__name__})")

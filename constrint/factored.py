@@ -15,11 +15,13 @@ from itertools import chain, product
 from math import prod
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
-from constrint.diagram import Diagram, TooLarge, build, check_time, from_rows
+from constrint.diagram import Diagram, TooLarge, build, from_rows
 from constrint.diagram import product as every_combination
 from constrint.domains import Domain, size
 from constrint.engine import ENGINES, _core, has_core, question
 from constrint.errors import ConstrintError, TimeLimit
+from constrint.integers import exact_int, grouped, shown, whole
+from constrint.limits import check_time, deadline_in, seconds_left
 from constrint.order import improved, proposals
 from constrint.presolve import presolve
 from constrint.program import Code, Op, Program
@@ -89,14 +91,17 @@ class SolutionSet:
         self.count = prod(factor.total for _, factor in factors)
         self.nodes = sum(factor.size for _, factor in factors)
         # A solution is decoded as one tuple in ``order``; this is where each declared variable stands in it.
-        self._places = [self.order.index(name) for name in self.names] if self.count else []
+        places = {name: place for place, name in enumerate(self.order)}
+        self._places = [places[name] for name in self.names] if self.count else []
 
     def __repr__(self) -> str:
-        return f"<SolutionSet of {self.count:,} solutions over {len(self.names)} variables, {self.nodes:,} nodes>"
+        return (
+            f"<SolutionSet of {grouped(self.count)} solutions over {len(self.names)} variables, {self.nodes:,} nodes>"
+        )
 
     def __len__(self) -> int:
         if self.count > sys.maxsize:
-            raise OverflowError(f"the set holds {self.count:,} solutions, more than len() can say; use .count")
+            raise OverflowError(f"the set holds {grouped(self.count)} solutions, more than len() can say; use .count")
         return self.count
 
     def __bool__(self) -> bool:
@@ -112,7 +117,7 @@ class SolutionSet:
             return self._decode(range(*which.indices(self.count)))
         index = operator.index(which)
         if not -self.count <= index < self.count:
-            raise IndexError(f"no solution {index:,}; the set holds {self.count:,}")
+            raise IndexError(f"no solution {grouped(index)}; the set holds {grouped(self.count)}")
         return self._decode([index % self.count])[0]
 
     def __iter__(self) -> Iterator[Solution]:
@@ -147,9 +152,9 @@ class SolutionSet:
 
     def index(self, solution: Mapping[str, int]) -> int:
         """The index of a solution; raises ValueError for anything else."""
-        found = self._find(solution)
+        found = self._find(solution) if isinstance(solution, Mapping) else -1
         if found < 0:
-            raise ValueError(f"{dict(solution)} is not in the set")
+            raise ValueError(f"{shown(solution)} is not in the set")
         return found
 
     def sample(self, n: int, seed: int | None = None, replace: bool = False) -> list[Solution]:
@@ -158,9 +163,11 @@ class SolutionSet:
         The same seed gives the same sample, whichever of the native and Python engines made the set. Raises
         ConstrintError where there are fewer than ``n`` solutions (or none).
         """
+        n = exact_int(n, "the number of solutions to draw")
         if n < 0 or (n > self.count and not (replace and self.count)):
             raise ConstrintError(
-                f"cannot draw {n:,} solutions from {self.count:,}" + ("" if replace else " without repeats")
+                f"cannot draw {grouped(n)} solutions from {grouped(self.count)}"
+                + ("" if replace else " without repeats")
             )
         rng = random.Random(seed)
         if replace:
@@ -181,18 +188,17 @@ class SolutionSet:
         """
         from constrint.listing import to_numpy
 
-        deadline = None if time_limit is None else time.perf_counter() + time_limit
-        return to_numpy(self.names, self._factors, self.count, deadline)
+        return to_numpy(self.names, self._factors, self.count, deadline_in(time_limit))
 
     def _find(self, solution: Mapping[Any, Any]) -> int:
         if set(solution) != set(self.names) or not self.count:
             return -1
         index = 0
         for group, factor in self._factors:
-            values = [solution[name] for name in group]
-            if not all(isinstance(value, int) or hasattr(value, "__index__") for value in values):
+            values = [whole(solution[name]) for name in group]
+            if None in values:
                 return -1
-            place = factor.index([operator.index(value) for value in values])
+            place = factor.index([value for value in values if value is not None])
             if place < 0:
                 return -1
             index = index * factor.total + place
@@ -241,11 +247,11 @@ def solution_set(
             rows.append(tuple(solution[name] for name in names))
         return SolutionSet(names, [(names, from_rows(rows, [problem.domains[name] for name in names]))])
     if engine not in ENGINES:
-        raise ConstrintError(f"unknown engine {engine!r}; known: {', '.join(ENGINES)}")
+        raise ConstrintError(f"unknown engine {shown(engine)}; known: {', '.join(ENGINES)}")
     native = engine == "native" and has_core()
     limits = limits or (*QUICK, *PATIENT)
-    program, _ = presolve(problem)
-    groups = None if program is None else independent(program)
+    program, _ = presolve(problem, deadline=deadline)
+    groups = None if program is None else independent(program, deadline)
     if program is None or groups is None:
         return SolutionSet(names, [(names, Diagram([], [], [[1]], -1, 0))])
     factors: list[tuple[list[str], Factor]] = []
@@ -264,26 +270,26 @@ def count(problem: Problem, engine: str, time_limit: float | None) -> int:
     """The number of solutions. Diagrams and search take turns, each as long as the other: some problems that do not
     factor have few solutions, which a search finds."""
     start = time.perf_counter()
-    deadline = None if time_limit is None else start + time_limit
+    deadline = deadline_in(time_limit)
     if engine != "cp-sat":
         for limits in (QUICK, *((limit,) for limit in PATIENT)):
             try:
                 return solution_set(problem, engine, deadline, limits).count
             except DoesNotFactor:
                 now = time.perf_counter()
-                turn = now + max(0.1, now - start)
+                turn = max(0.1, now - start)
+            rest = seconds_left(deadline)
             try:
-                return question(problem, engine).count((turn if deadline is None else min(turn, deadline)) - now)
+                return question(problem, engine).count(turn if rest is None else min(turn, rest))
             except TimeLimit:
                 check_time(deadline)
-    rest = None if deadline is None else max(0.0, deadline - time.perf_counter())
-    return question(problem, engine).count(rest)
+    return question(problem, engine).count(seconds_left(deadline))
 
 
 _Group = tuple[list[int], list[Code], list[Term]]
 
 
-def independent(program: Program) -> list[_Group] | None:
+def independent(program: Program, deadline: float | None = None) -> list[_Group] | None:
     """Variables joined by constraints, with those constraints; None where one of these can never hold."""
     root = list(range(len(program.names)))
 
@@ -295,6 +301,7 @@ def independent(program: Program) -> list[_Group] | None:
     domains = program.domains
     kept: list[tuple[int, Code, Term]] = []
     for code in program.codes:
+        check_time(deadline)
         term = residual(code, domains)
         if term.op == Op.CONST:
             if term.start != 1:
@@ -333,10 +340,10 @@ def make_factor(
     if prod(size(program.domains[v]) for v in variables) <= SMALL:
         orders = [variables]
     else:
-        orders = proposals(program, codes, terms, variables)
+        orders = proposals(program, codes, terms, variables, deadline)
     for number, limit in enumerate(limits):
         if limit in PATIENT and (number == 0 or limits[number - 1] in QUICK) and len(variables) > 2:
-            better = improved(terms, orders[0], program.domains)
+            better = improved(terms, orders[0], program.domains, deadline)
             orders = [better, *(order for order in orders if order != better)]
         for order in orders:
             try:

@@ -8,6 +8,7 @@ from constrint import intervals
 from constrint.evaluate import power
 from constrint.intervals import ARITHMETIC, FALSE, NEVER, TRUE, UNDEFINED, Interval
 from constrint.program import Code, Op
+from constrint.rows import some_row
 
 _FORWARD = {int(op): function for op, function in ARITHMETIC.items()}
 LAST = 2
@@ -59,8 +60,7 @@ def _bits(code: Code, op: int, a: int, b: int, spans: list[Interval]) -> int:
         if all(column[0] == column[1] for column in columns):
             bits |= TRUE if tuple(column[0] for column in columns) in code.row_sets[a] else FALSE
         else:
-            possible = any(all(c[0] <= x <= c[1] for c, x in zip(columns, row, strict=True)) for row in rows)
-            bits |= FALSE | (TRUE if possible else 0)
+            bits |= FALSE | (TRUE if some_row(columns, rows) else 0)
         return bits if op == Op.TABLE else intervals.negate(bits)
     return TRUE if op == Op.TRUE else FALSE
 
@@ -122,6 +122,6 @@ def _combine(op: int, x: int | None, y: int | None) -> int | bool | None:
         case Op.INDICATOR:
             return int(x)
         case Op.POW:
-            result = power(x, y)
+            result = power(x, y) if y >= 0 else None
             return None if result is None else int(result)
     raise AssertionError(f"no operator {op}")

@@ -4,12 +4,15 @@ The variables are decided in a fixed order. Before depth d the first d of them a
 only its *slots* are kept: the value of every largest decided subterm, with decided terms of one sum (factors of one
 product, ...) gathered into one number. Two partial assignments with the same slots have the same future. The slots
 are made as alike as is free of loss: ``p x + s <= 0`` is divided by p, a dividend is kept modulo its divisor. The
-C++ core holds the same machine in _core/layers.cpp.
+columns of a table come in the order in which they are decided (``arranged``), so that the rows that are still possible
+lie together. The C++ core holds the same machine in _core/layers.cpp.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import gcd
 
 from constrint import intervals
@@ -31,6 +34,7 @@ class Layers:
     """
 
     def __init__(self, root: Term, place: Mapping[int, int]) -> None:
+        root = arranged(root, place)
         self.nodes: list[Term] = []
         self.args: list[tuple[int, ...]] = []
         self._append(root)
@@ -100,6 +104,27 @@ class Layers:
         if not bits & TRUE or not self._normalise(d + 1):
             return False
         return tuple(value[n] for n in self.slots[d + 1])
+
+    def support(self, d: int) -> list[int] | None:
+        """Where the constraint is a table whose next column is the variable of depth d, the values that its rows leave
+        it, ascending; None: any may be possible."""
+        args, term = self.args[-1], self.nodes[-1]
+        if term.op != Op.TABLE:
+            return None
+        decided = [self.base[arg] for arg in args if self.last[arg] < d]
+        at = len(decided)
+        if at == len(args) or self.nodes[args[at]].op != Op.VAR or self.last[args[at]] != d:
+            return None
+        prefix = tuple(value for value in decided if value is not None)
+        if len(prefix) < at:
+            return []
+        found: list[int] = []
+        place = bisect_left(term.rows, prefix)
+        while place < len(term.rows) and term.rows[place][:at] == prefix:
+            x = term.rows[place][at]
+            found.append(x)
+            place = bisect_left(term.rows, (*prefix, x + 1), place)
+        return found
 
     def over(self, d: int, low: int, high: int) -> int:
         """The bits of the constraint where the variable of depth d is anywhere in low .. high."""
@@ -187,6 +212,32 @@ class Layers:
             elif self.nodes[dividend].op == Op.ADD:
                 value[dividend] = of % abs(by)
         return True
+
+
+def arranged(term: Term, place: Mapping[int, int]) -> Term:
+    """A term where the columns of each table come in the order in which they are decided, known numbers first."""
+    if not _holds_table(term):
+        return term
+    args = tuple(arranged(arg, place) for arg in term.args)
+    if term.op not in (Op.TABLE, Op.NOT_TABLE):
+        return replace(term, args=args)
+    decided = [_last(arg, place) for arg in args]
+    order = sorted(range(len(args)), key=decided.__getitem__)
+    if order == list(range(len(args))):
+        return replace(term, args=args)
+    rows = tuple(sorted(tuple(row[column] for column in order) for row in term.rows))
+    return replace(term, args=tuple(args[column] for column in order), rows=rows)
+
+
+def _holds_table(term: Term) -> bool:
+    return term.op in (Op.TABLE, Op.NOT_TABLE) or any(_holds_table(arg) for arg in term.args)
+
+
+def _last(term: Term, place: Mapping[int, int]) -> int:
+    """The depth at which a term is decided; -1 for a known number."""
+    if term.op == Op.VAR:
+        return place[term.start or 0]
+    return max((_last(arg, place) for arg in term.args), default=-1)
 
 
 def _exact(value: Value, condition: bool) -> Interval:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from constrint.errors import ConstrintError
+from constrint.integers import grouped
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,8 +25,8 @@ def to_numpy(
     needed = count * len(names) * 8
     if needed > _memory():
         raise ConstrintError(
-            f"listing {count:,} solutions of {len(names)} variables takes {needed / 1e9:,.1f} GB, and this machine has "
-            f"{_memory() / 1e9:,.1f} GB; iterate over the set, take slices of it, or sample it"
+            f"listing {grouped(count)} solutions of {len(names)} variables takes {grouped(needed // 10**9)} GB, and "
+            f"this machine has {_memory() / 1e9:,.1f} GB; iterate over the set, take slices of it, or sample it"
         )
     array = np.empty((count, len(names)), dtype=np.int64, order="F")
     if not count:

@@ -65,7 +65,8 @@ class Lowering:
         numerator, denominator = self.number(expr)
         if denominator is not None:
             raise ConstrintError(
-                f"{what} must be an integer expression, but ({expr}) divides with /; use // or multiply out"
+                f"{what} must be an integer expression, but ({expr}) divides with / or has an exponent that may be "
+                "negative; use // or multiply out, maximum(exponent, 0)"
             )
         return numerator
 
@@ -119,6 +120,8 @@ class Lowering:
             return b if a == ONE else a
         if op in (Op.ADD, Op.SUB) and b == ZERO:
             return a
+        if op == Op.SUB and a.op == b.op == Op.VAR and a.value == b.value:
+            return ZERO
         if a.op == b.op == Op.CONST:
             low, high, undefined = ARITHMETIC[op]((a.value, a.value, 0), (b.value, b.value, 0))
             if not undefined and low == high:
@@ -150,9 +153,20 @@ class Lowering:
     def _power(self, base: Expr, exponent: Expr) -> Rational:
         count = self.integer(exponent, "an exponent")
         numerator, denominator = self.number(base)
-        powered = self._make(Op.POW, numerator, count)
+        if self.interval(count)[0] < 0:
+            # b ** e is b ** max(e, 0) / b ** max(-e, 0), one of which is 1.
+            up, down = (Tree(Op.MAX, (x, ZERO)) for x in (count, self._make(Op.SUB, ZERO, count)))
+            over, under = self._raised(numerator, up), self._raised(numerator, down)
+            if denominator is not None:
+                over = self._make(Op.MUL, over, self._raised(denominator, down))
+                under = self._make(Op.MUL, under, self._raised(denominator, up))
+            return self._divide((over, None), (under, None))
+        return self._raised(numerator, count), None if denominator is None else self._raised(denominator, count)
+
+    def _raised(self, base: Tree, count: Tree) -> Tree:
+        powered = self._make(Op.POW, base, count)
         self.interval(powered)
-        return powered, None if denominator is None else self._make(Op.POW, denominator, count)
+        return powered
 
     def _divides(self, divisor: Rational, number: Rational, positive: bool) -> Tree:
         return Tree(Op.DIVIDES if positive else Op.NOT_DIVIDES, _cross(divisor, number))
@@ -160,13 +174,30 @@ class Lowering:
     def _table(self, expr: Expr, positive: bool) -> Tree:
         columns = [self.number(arg) for arg in expr.args]
         if all(denominator is None for _, denominator in columns):
-            trees = tuple(numerator for numerator, _ in columns)
-            return Tree(Op.TABLE if positive else Op.NOT_TABLE, trees, rows=expr.rows)
-        if len(columns) > 1:
-            raise ConstrintError(f"the columns of a table must be integers, but in ({expr}) one divides with /")
-        op, join = (Op.EQ, Op.OR) if positive else (Op.NE, Op.AND)
-        tests = [Tree(op, _cross(columns[0], (Tree(Op.CONST, value=row[0]), None))) for row in expr.rows]
-        return reduce(lambda x, y: Tree(join, (x, y)), tests) if tests else Tree(Op.FALSE if positive else Op.TRUE)
+            numbers = tuple(numerator for numerator, _ in columns)
+            return Tree(Op.TABLE if positive else Op.NOT_TABLE, numbers, rows=expr.rows)
+        # Rational columns: one of the rows, each a conjunction of equations; undefined where a column is.
+        equal, join, each = (Op.EQ, Op.OR, Op.AND) if positive else (Op.NE, Op.AND, Op.OR)
+        tests = [
+            _joined(each, [Tree(equal, _cross(column, _whole(x))) for column, x in zip(columns, row, strict=True)])
+            for row in expr.rows
+        ]
+        differ = Op.NE if positive else Op.EQ
+        trees = (tree for column in columns for tree in column if tree is not None)
+        tests += [Tree(differ, (tree, tree)) for tree in trees if self.interval(tree)[2]]
+        return _joined(join, tests) if tests else Tree(Op.FALSE if positive else Op.TRUE)
+
+
+def _whole(value: int) -> Rational:
+    return Tree(Op.CONST, value=value), None
+
+
+def _joined(op: Op, trees: list[Tree]) -> Tree:
+    """Trees joined by an operator, in halves: however many they are, the result is not deep."""
+    if len(trees) == 1:
+        return trees[0]
+    middle = len(trees) // 2
+    return Tree(op, (_joined(op, trees[:middle]), _joined(op, trees[middle:])))
 
 
 def _cross(left: Rational, right: Rational) -> tuple[Tree, Tree]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -12,6 +13,8 @@ from constrint.domains import Domain, make_domain
 from constrint.errors import ConstrintError, Infeasible
 from constrint.evaluate import holds
 from constrint.expr import Expr, Operand
+from constrint.integers import shown, whole_number
+from constrint.limits import deadline_in, seconds_left
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
     from constrint.explain import Conflict
     from constrint.factored import SolutionSet
+    from constrint.program import Code
     from constrint.protocols import Question
 
 Status = Literal["feasible", "infeasible", "unknown"]
@@ -82,6 +86,8 @@ class Problem:
         self.name = name
         self._domains: dict[str, Domain] = {}
         self._constraints: list[Constraint] = []
+        self.lowered: dict[int, list[Code]] = {}
+        """What the engines made of the constraints, by number; ``constrint.presolve`` keeps it."""
 
     @property
     def domains(self) -> Mapping[str, Domain]:
@@ -98,10 +104,9 @@ class Problem:
 
         Raises ConstrintError for a name declared before or a domain that is empty or holds anything but integers.
         """
+        check_name(name)
         if name in self._domains:
             raise ConstrintError(f"the variable {name!r} is already declared in {self.name!r}")
-        if not name.isidentifier():
-            raise ConstrintError(f"a variable's name must be an identifier, not {name!r}")
         self._domains[name] = make_domain(name, values)
         return build.variable(name)
 
@@ -116,6 +121,8 @@ class Problem:
             raise ConstrintError(
                 f"a constraint must be a condition, but ({expr}) is a number; compare it with something"
             )
+        if label is not None and not isinstance(label, str):
+            raise ConstrintError(f"a label is text, not {shown(label)}")
         constraint = Constraint(expr, label if label is not None else str(expr))
         self._constraints.append(constraint)
         return constraint
@@ -186,8 +193,7 @@ class Problem:
         """
         from constrint.factored import solution_set
 
-        deadline = None if time_limit is None else time.perf_counter() + time_limit
-        return solution_set(self, engine, deadline)
+        return solution_set(self, engine, deadline_in(time_limit))
 
     def sample(
         self,
@@ -208,12 +214,14 @@ class Problem:
 
         The rows come in the order of ``solution_set()``. See ``SolutionSet.to_numpy`` for what is raised.
         """
-        start = time.perf_counter()
-        found = self.solution_set(time_limit, engine)
-        return found.to_numpy(None if time_limit is None else max(0.0, time_limit - time.perf_counter() + start))
+        deadline = deadline_in(time_limit)
+        return self.solution_set(time_limit, engine).to_numpy(seconds_left(deadline))
 
     def contains(self, assignment: Mapping[str, int]) -> bool:
-        """Whether an assignment of every variable is a solution. Raises ConstrintError as ``check`` does."""
+        """Whether an assignment of every variable is a solution. Raises ConstrintError as ``check`` does.
+
+        Values are whole numbers of any kind: 2, ``numpy.int64(2)`` and 2.0 are the same.
+        """
         return not self.check(assignment)
 
     def neighbours(self, assignment: Mapping[str, int], kind: Neighbourhood = "hamming") -> Iterator[Solution]:
@@ -231,11 +239,14 @@ class Problem:
 
         The assignment may leave variables out; then whatever agrees with it on those it names is excluded.
         """
-        if not assignment:
+        values = self._values(assignment)
+        for name in values:
+            if name not in self._domains:
+                raise ConstrintError(f"exclude names {shown(name)}, which {self.name!r} does not declare")
+        if not values:
             raise ConstrintError("exclude needs a value for at least one variable")
-        values = [build.exact_int(value, f"the value of {name!r}") for name, value in assignment.items()]
-        same = build.table([build.variable(name) for name in assignment], [values])
-        words = ", ".join(f"{name} = {value}" for name, value in zip(assignment, values, strict=True))
+        same = build.table([build.variable(name) for name in values], [list(values.values())])
+        words = ", ".join(f"{name} = {shown(value)}" for name, value in values.items())
         return self.add(~same, label if label is not None else f"not ({words})")
 
     def explain(self, time_limit: float | None = None, engine: str = "native") -> Conflict:
@@ -252,21 +263,39 @@ class Problem:
     def check(self, assignment: Mapping[str, int]) -> list[Constraint]:
         """The constraints that an assignment of every variable violates, values outside a domain included.
 
-        Raises ConstrintError for a missing or unknown variable.
+        Raises ConstrintError for a missing or unknown variable, and for a value that is no whole number.
         """
-        for name in [*(name for name in self._domains if name not in assignment), *assignment]:
-            if name not in self._domains or name not in assignment:
-                missing = "no value for" if name in self._domains else f"{self.name!r} has no variable"
-                raise ConstrintError(f"{missing} {name!r}")
-        outside = [name for name, domain in self._domains.items() if assignment[name] not in domain]
-        violated = [constraint for constraint in self._constraints if not holds(constraint.condition, assignment)]
+        values = self.complete(assignment)
+        outside = [name for name, domain in self._domains.items() if values[name] not in domain]
+        violated = [constraint for constraint in self._constraints if not holds(constraint.condition, values)]
         return [self._domain_constraint(name) for name in outside] + violated
+
+    def complete(self, assignment: Mapping[str, int]) -> Solution:
+        """An assignment of every variable as Python ints, in order of declaration, whatever numbers it came with.
+
+        Raises ConstrintError as ``check`` does.
+        """
+        values = self._values(assignment)
+        for name in values:
+            if name not in self._domains:
+                raise ConstrintError(f"{self.name!r} has no variable {shown(name)}")
+        for name in self._domains:
+            if name not in values:
+                raise ConstrintError(f"no value for {name!r}")
+        return {name: values[name] for name in self._domains}
+
+    def _values(self, assignment: Mapping[str, int]) -> Solution:
+        if not isinstance(assignment, Mapping):
+            raise ConstrintError(f"an assignment maps names to values; {shown(assignment)} does not")
+        return {name: whole_number(value, f"the value of {name!r}") for name, value in assignment.items()}
 
     def subproblem(self, constraints: Iterable[Constraint]) -> Problem:
         """The same variables under other constraints."""
         other = Problem(self.name)
         other._domains = dict(self._domains)
-        other._constraints = list(constraints)
+        other._constraints = list(constraints) if isinstance(constraints, Iterable) else [constraints]
+        if not all(isinstance(constraint, Constraint) for constraint in other._constraints):
+            raise ConstrintError("a subproblem takes constraints, as add() returns and .constraints lists them")
         return other
 
     def _domain_constraint(self, name: str) -> Constraint:
@@ -292,12 +321,12 @@ class Problem:
     def _order(self, prefer: Iterable[Preference]) -> dict[str, bool]:
         """Every variable in order of preference, and whether its largest value comes first."""
         order: dict[str, bool] = {}
-        for which, direction in prefer:
-            name = which if isinstance(which, str) else which.name
-            if name not in self._domains:
-                raise ConstrintError(f"prefer names {str(which)!r}, which is no variable of {self.name!r}")
+        for which, direction in _pairs(prefer):
+            name = which.name if isinstance(which, Expr) else which
+            if not isinstance(name, str) or name not in self._domains:
+                raise ConstrintError(f"prefer names {shown(which)}, which is no variable of {self.name!r}")
             if direction not in ("min", "max"):
-                raise ConstrintError(f"the preference for {name!r} must be 'min' or 'max', not {direction!r}")
+                raise ConstrintError(f"the preference for {name!r} must be 'min' or 'max', not {shown(direction)}")
             if name in order:
                 raise ConstrintError(f"prefer names {name!r} twice")
             order[name] = direction == "max"
@@ -307,3 +336,22 @@ class Problem:
         from constrint.engine import question
 
         return question(self, engine)
+
+
+def check_name(name: object) -> None:
+    """Raise ConstrintError unless a variable may be called so: an identifier, as Python would spell it."""
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ConstrintError(f"a variable's name must be an identifier, not {shown(name)}")
+    normal = unicodedata.normalize("NFKC", name)
+    if normal != name:
+        # Python reads the one where the other is written.
+        raise ConstrintError(f"a variable's name must be spelt as Python normalises it: {normal!r}, not {name!r}")
+
+
+def _pairs(prefer: Iterable[Preference]) -> list[Preference]:
+    """The preferences as a list; raise ConstrintError for what are no pairs."""
+    listed = list(prefer) if isinstance(prefer, Iterable) and not isinstance(prefer, str) else [prefer]
+    for pair in listed:
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise ConstrintError(f"prefer lists pairs such as ('tile', 'max'), not {shown(pair)}")
+    return [(which, direction) for which, direction in listed]

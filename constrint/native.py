@@ -10,6 +10,7 @@ from constrint.domains import Domain
 from constrint.errors import TimeLimit
 from constrint.forward import forward
 from constrint.intervals import Interval
+from constrint.limits import PASSED
 from constrint.program import Code, Op, Program
 
 if TYPE_CHECKING:
@@ -43,9 +44,10 @@ def room(program: Program) -> int:
         return 0
     found = NARROW
     for code in program.codes:
-        rows = [row for _, rows in code.tables for row in rows]
-        if any(abs(x) > SAFE for x in code.a) or any(abs(x) > SAFE for row in rows for x in row):
+        if any(abs(x) > SAFE for x in code.a) or any(reach > SAFE for reach in code.reaches):
             return 0
+        if all(op == Op.VAR for op in code.ops[:-1]):
+            continue
         spans = forward(code, low, high)
         large = {i for i, (least, most, _) in enumerate(spans) if abs(least) > SAFE or abs(most) > SAFE}
         if large and not _saturates(code, spans, large):
@@ -91,7 +93,7 @@ class NativeSearch:
             try:
                 batch = search.solutions(last, limit, _seconds(deadline))
             except self.core.CoreTimeLimit:
-                raise TimeLimit("the time limit passed before the answer was known") from None
+                raise TimeLimit(PASSED) from None
             yield from batch
             if len(batch) < limit:
                 return
@@ -102,7 +104,7 @@ class NativeSearch:
         try:
             high, low = self._make(order, [False] * len(order)).count(_seconds(deadline))
         except self.core.CoreTimeLimit:
-            raise TimeLimit("the time limit passed before the answer was known") from None
+            raise TimeLimit(PASSED) from None
         except self.core.CoreCountOverflow:
             from constrint.search import PythonSearch
 
@@ -155,7 +157,7 @@ class NativeProver:
             found: list[int] | None = getattr(self.prover, what)(_seconds(deadline))
             return found
         except self.core.CoreTimeLimit:
-            raise TimeLimit("the time limit passed before the answer was known") from None
+            raise TimeLimit(PASSED) from None
         except self.core.CoreTooWide:
             from constrint.prove import PythonProver
 
@@ -166,14 +168,17 @@ class NativeProver:
 class NativeRoot:
     """Propagation at the root by the core; what ``presolve`` reads from a ``State``, by the same names."""
 
-    def __init__(self, program: Program, core: Any) -> None:
-        self.program = program
+    def __init__(self, program: Program, core: Any, deadline: float | None = None) -> None:
+        self.program, self.core, self.deadline = program, core, deadline
         self.prover = make_prover(program, (), (), core)
 
     def propagate(self) -> bool:
-        """Propagate everything; False where there is no solution."""
-        if not self.prover.fixpoint():
-            return False
+        """Propagate everything; False where there is no solution. Raises TimeLimit."""
+        try:
+            if not self.prover.fixpoint(_seconds(self.deadline)):
+                return False
+        except self.core.CoreTimeLimit:
+            raise TimeLimit(PASSED) from None
         found = self.prover.root()
         self.values, self.low, self.high = ([row[column] for row in found] for column in range(3))
         self.why = [_bits(row[3]) for row in found]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
+from array import array
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
-from constrint.diagram import TooLarge
+from constrint.diagram import Diagram, TooLarge
 from constrint.domains import Domain, size
 from constrint.errors import TimeLimit
+from constrint.layers import arranged
+from constrint.limits import PASSED
 from constrint.program import Op
 from constrint.residual import SAFE, Term
 from constrint.residual import fits as term_fits
@@ -42,23 +46,26 @@ class NativeDiagram:
     ) -> None:
         place = {v: d for d, v in enumerate(order)}
         self.core, self.domains = core, [domains[v] for v in order]
-        choices = [
-            ([], domain[0], domain.step, size(domain)) if isinstance(domain, range) else (domain, 0, 0, len(domain))
-            for domain in self.domains
-        ]
-        constraints = [_nodes(term, place, core.UNDEFINED) for term in terms]
+        constraints = [_nodes(arranged(term, place), place, core.UNDEFINED) for term in terms]
         try:
-            self.diagram = core.Diagram(constraints, choices, limit, _seconds(deadline))
+            self.diagram = core.Diagram(constraints, _choices(self.domains), limit, _seconds(deadline))
         except core.DiagramTooLarge:
             raise TooLarge from None
         except core.DiagramOverflow:
             raise Overflow from None
         except core.DiagramTimeLimit:
-            raise TimeLimit("the time limit passed before the answer was known") from None
+            raise TimeLimit(PASSED) from None
+        self._measure()
+
+    def _measure(self) -> None:
         high, low = self.diagram.total
         self.total: int = high << 64 | low
         self.size: int = self.diagram.size
         self.steps: int = self.diagram.steps
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        layers = [(array("Q", begin), array("q", runs)) for begin, runs in self.diagram.layers()]
+        return restored, (self.domains, layers, self.diagram.root, self.steps)
 
     def decode(self, indices: Sequence[int]) -> list[tuple[int, ...]]:
         """The solutions of these indices, each within 0 .. total - 1."""
@@ -84,7 +91,7 @@ class NativeDiagram:
         try:
             value, values = self.diagram.best(list(costs), list(order), large, _seconds(deadline))
         except self.core.DiagramTimeLimit:
-            raise TimeLimit("the time limit passed before the answer was known") from None
+            raise TimeLimit(PASSED) from None
         return value, values
 
     def fill(self, columns: Sequence[Any], deadline: float | None = None) -> None:
@@ -100,6 +107,35 @@ class NativeDiagram:
             self.core.spread(values, inner, column, _seconds(deadline))
         except self.core.DiagramTimeLimit:
             raise TimeLimit("the time limit passed before the table was filled") from None
+
+
+def restored(domains: list[Domain], layers: list[tuple[Any, Any]], root: int, steps: int) -> Diagram | NativeDiagram:
+    """A diagram that was pickled, for the core or, where it was not built, for its Python twin."""
+    from constrint.engine import _core
+
+    core = _core()
+    if core is not None:
+        diagram = NativeDiagram.__new__(NativeDiagram)
+        diagram.core, diagram.domains = core, domains
+        diagram.diagram = core.Diagram(_choices(domains), layers, root, steps)
+        diagram._measure()
+        return diagram
+    runs = [
+        [tuple(zip(*[iter(flat[3 * first : 3 * last])] * 3, strict=True)) for first, last in pairwise(begin)]
+        for begin, flat in layers
+    ]
+    counts = [[1]]
+    for nodes in reversed(runs):
+        counts.append([sum((stop - start) * counts[-1][child] for start, stop, child in node) for node in nodes])
+    return Diagram(domains, runs, counts[::-1], root, steps)
+
+
+def _choices(domains: Sequence[Domain]) -> list[tuple[object, ...]]:
+    """The domains as the core takes them."""
+    return [
+        ([], domain[0], domain.step, size(domain)) if isinstance(domain, range) else (domain, 0, 0, len(domain))
+        for domain in domains
+    ]
 
 
 def _seconds(deadline: float | None) -> float:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from constrint.domains import Domain, size
 from constrint.errors import ConstrintError
 from constrint.evaluate import holds
+from constrint.integers import shown
 
 if TYPE_CHECKING:
     from constrint.model import Constraint, Problem, Solution
@@ -20,13 +21,13 @@ LISTED = 4096
 def neighbours(problem: Problem, assignment: Mapping[str, int], kind: str) -> Iterator[Solution]:
     """See ``Problem.neighbours``."""
     if kind not in KINDS:
-        raise ConstrintError(f"unknown kind of neighbours {kind!r}; known: {', '.join(KINDS)}")
-    problem.check(assignment)
+        raise ConstrintError(f"unknown kind of neighbours {shown(kind)}; known: {', '.join(KINDS)}")
+    assignment = problem.complete(assignment)
     scopes = [(constraint, frozenset(constraint.condition.variables())) for constraint in problem.constraints]
     # A step in one variable can only mend what names that variable.
     broken = [scope for constraint, scope in scopes if not holds(constraint.condition, assignment)]
     broken += [frozenset((name,)) for name, domain in problem.domains.items() if assignment[name] not in domain]
-    return _steps(problem, dict(assignment), kind, scopes, broken)
+    return _steps(problem, assignment, kind, scopes, broken)
 
 
 def _steps(

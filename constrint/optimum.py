@@ -13,10 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from constrint.domains import size
-from constrint.engine import Answer, SearchQuestion, bounds, deadline_in, named, split
+from constrint.engine import Answer, SearchQuestion, bounds, named, split
 from constrint.errors import TimeLimit
 from constrint.factored import PATIENT, QUICK, DoesNotFactor, independent, make_factor
 from constrint.forward import forward, test
+from constrint.limits import deadline_in, passed
 from constrint.program import Code, Op, Program, Tree
 from constrint.residual import SAFE, Term, numeric, value_of
 from constrint.search import elimination_order
@@ -40,7 +41,10 @@ def best(
 ) -> Answer:
     """See ``Problem.best``. sign: 1 to minimise the objective, -1 to maximise it."""
     deadline = deadline_in(time_limit)
-    prepared = question.prepare(objective if sign > 0 else -objective)
+    try:
+        prepared = question.prepare(objective if sign > 0 else -objective, deadline)
+    except TimeLimit:
+        return Answer("unknown")
     program, lowered = prepared.program, prepared.objective
     if program is None or lowered is None:
         return Answer("infeasible", proven=True)
@@ -49,19 +53,23 @@ def best(
         return Answer("infeasible", proven=True)
     bounded = Code.of(Tree(Op.LE, (lowered, Tree(Op.CONST, value=high))), program.sources - 1)
     every = split(Program(program.names, program.domains, [*program.codes, bounded], program.sources, program.why))
-    main = next(part for part in every if any(code is bounded for code in part.program.codes))
-    status, values = question.first_of([part for part in every if part is not main], order, deadline)
+    main = next(part for part in every if any(code is bounded for code in part.codes))
+    status, values = question.first_of(program, [part for part in every if part is not main], order, deadline)
     if values is None:
-        return Answer(status, proven=status == "infeasible")
-    quest = _Quest(question, main.program, sorted(main.variables), lowered, bounded, (low, high))
-    quest.run(order, time_limit, deadline)
+        return Answer(status, proven=status == "infeasible", bound=sign * low if status == "unknown" else None)
+    alone = Program(program.names, program.domains, main.codes, program.sources, program.why)
+    try:
+        quest = _Quest(question, alone, main.variables, lowered, bounded, (low, high), deadline)
+    except TimeLimit:
+        return Answer("unknown", bound=sign * low)
+    quest.run(order)
     value, found = quest.value, quest.found
     if value is None or found is None:
         return Answer("infeasible", proven=True) if quest.finished else Answer("unknown", bound=sign * quest.low)
     if quest.finished and not quest.preferred:
         # The optimum is known: now the first solution, by preference, that has it.
         bounded.a[-2] = value
-        _, preferred = question.first_of([main], order, deadline)
+        _, preferred = question.first_of(program, [main], order, deadline)
         found = preferred or found
     for v in main.variables:
         values[v] = found[v]
@@ -84,20 +92,25 @@ class _Quest:
         objective: Tree,
         bounded: Code,
         span: tuple[int, int],
+        deadline: float | None,
     ) -> None:
+        self.deadline = deadline
         self.question, self.program, self.variables, self.bounded = question, program, variables, bounded
         self.objective = objective
         self.low, self.high = span
         self.value: int | None = None
         self.found: list[int] | None = None
         self.finished = self.preferred = False
-        self.chain = elimination_order(program, variables)
-        self.descending = [_prefers_large(objective, program, v) for v in self.chain]
+        self.weight = [1.0] * len(program.domains)
+        self.chain = elimination_order(program, variables, deadline)
+        large = prefer_large(objective, program)
+        self.descending = [v in large for v in self.chain]
 
-    def run(self, order: Mapping[str, bool], time_limit: float | None, deadline: float | None) -> None:
+    def run(self, order: Mapping[str, bool]) -> None:
         """Look until the optimum is known or the time is up."""
         start = time.perf_counter()
-        soon = None if time_limit is None else min(start + SEARCHING * time_limit, deadline or start)
+        deadline = self.deadline
+        soon = None if deadline is None else start + SEARCHING * (deadline - start)
         table = costs(self.objective, self.program)
         turns = TURNS if self.question.native else TURNS[:1]
         for limits in turns if table is not None else ():
@@ -114,7 +127,7 @@ class _Quest:
         else:
             self._search(soon)
         if not self.finished:
-            self._raise_bound(deadline)
+            self._raise_bound()
 
     def _search(self, deadline: float | None) -> bool:
         """Branch and bound; whether it was finished."""
@@ -168,7 +181,7 @@ class _Quest:
         Raises DoesNotFactor and TimeLimit.
         """
         program, (total, costs) = self.program, table
-        parted = independent(Program(program.names, program.domains, codes, program.sources, program.why))
+        parted = independent(Program(program.names, program.domains, codes, program.sources, program.why), deadline)
         found = [domain[0] for domain in program.domains]
         rank = {program.names.index(name): (place, large) for place, (name, large) in enumerate(order.items())}
         for variables, joined, terms in parted or ():
@@ -186,22 +199,30 @@ class _Quest:
                 found[v] = value
         return None if parted is None else (total, found)
 
-    def _raise_bound(self, deadline: float | None) -> None:
-        """Refute objectives near the lower bound, in growing steps, until it meets the best value or time is up."""
+    def _raise_bound(self) -> None:
+        """Refute objectives near the lower bound, in growing steps, until it meets the best value or time is up. Where
+        that does not come forward, the rest of the time goes to solutions that are better than the best."""
         high, step, growth = self.bounded.a[-2] if self.value is None else self.value - 1, 0, 2
         while self.low <= high:
-            self.bounded.a[-2] = min(self.low + step, high)
             now = time.perf_counter()
-            soon = None if deadline is None else now + max(0.0, deadline - now) / 4
+            hurry = self.deadline is not None and not growth
+            rest = None if self.deadline is None else now + max(0.0, self.deadline - now) / (1 if hurry else 4)
+            asked = high if hurry else min(self.low + step, high)
+            self.bounded.a[-2] = asked
+            prover = self.question.prover(self.program, self.chain, self.descending)
+            prover.weight = self.weight
             try:
-                better = self.question.prover(self.program, self.chain, self.descending).any(soon)
+                better = prover.any(rest)
             except TimeLimit:
-                if deadline is None or deadline - now < 0.01 or not step:
+                self.weight = prover.weight
+                if passed(self.deadline):
                     return
-                step, growth = step // 4, 1
+                # growth 2: the steps still grow; 1: they have become too long; 0: even the shortest was.
+                step, growth = step // 4, 1 if step else 0
                 continue
+            self.weight = prover.weight
             if better is None:
-                self.low, step = self.bounded.a[-2] + 1, growth * step + 1
+                self.low, step = asked + 1, growth * step + 1
             else:
                 self.value, self.found = forward(self.bounded, better, better)[-3][0], better
                 high, step = self.value - 1, step // 4
@@ -242,12 +263,17 @@ def _variables(term: Term) -> Iterator[int]:
         yield from _variables(arg)
 
 
-def _prefers_large(objective: Tree, program: Program, v: int) -> bool:
-    """Whether the objective's lower bound is smaller at the largest value of ``v`` than at its smallest."""
+def prefer_large(objective: Tree, program: Program) -> set[int]:
+    """The variables at whose largest value the objective's lower bound is smaller than at their smallest."""
     code = Code.of(objective)
     low, high = bounds(program)
-    ends = []
-    for end in (low[v], high[v]):
-        spans = forward(code, [*low[:v], end, *low[v + 1 :]], [*high[:v], end, *high[v + 1 :]])
-        ends.append(spans[-1][0])
-    return ends[1] < ends[0]
+    found = set()
+    for v in code.variables:
+        ends, before = [], (low[v], high[v])
+        for end in before:
+            low[v] = high[v] = end
+            ends.append(forward(code, low, high)[-1][0])
+        low[v], high[v] = before
+        if ends[1] < ends[0]:
+            found.add(v)
+    return found

@@ -12,6 +12,7 @@ from dataclasses import replace
 from math import exp, log
 
 from constrint.domains import Domain, size
+from constrint.limits import check_time
 from constrint.program import Code, Op, Program
 from constrint.residual import GATHERS, Term
 from constrint.search import elimination_order
@@ -20,18 +21,27 @@ MOST_MOVES = 1500
 
 
 def proposals(
-    program: Program, codes: Sequence[Code], terms: Sequence[Term], variables: Sequence[int]
+    program: Program,
+    codes: Sequence[Code],
+    terms: Sequence[Term],
+    variables: Sequence[int],
+    deadline: float | None = None,
 ) -> list[list[int]]:
-    """Orders of ``variables``, the most promising first, without repeats. codes, terms: the constraints on them."""
+    """Orders of ``variables``, the most promising first, without repeats. codes, terms: the constraints on them.
+
+    Raises TimeLimit at ``deadline``.
+    """
     part = replace(program, codes=list(codes))
-    orders = [elimination_order(part, variables), expression_order(terms, variables), sorted(variables)]
+    orders = [elimination_order(part, variables, deadline), expression_order(terms, variables), sorted(variables)]
     orders = [order for i, order in enumerate(orders) if order not in orders[:i]]
-    return sorted(orders, key=Estimate(terms, variables, program.domains).of) if len(orders) > 1 else orders
+    return sorted(orders, key=Estimate(terms, variables, program.domains, deadline).of) if len(orders) > 1 else orders
 
 
-def improved(terms: Sequence[Term], order: Sequence[int], domains: Sequence[Domain]) -> list[int]:
-    """The order with single variables moved while that lowers the estimate."""
-    return Estimate(terms, sorted(order), domains).improve(order)
+def improved(
+    terms: Sequence[Term], order: Sequence[int], domains: Sequence[Domain], deadline: float | None = None
+) -> list[int]:
+    """The order with single variables moved while that lowers the estimate. Raises TimeLimit at ``deadline``."""
+    return Estimate(terms, sorted(order), domains, deadline).improve(order)
 
 
 def expression_order(terms: Sequence[Term], variables: Sequence[int]) -> list[int]:
@@ -49,7 +59,14 @@ class Estimate:
     Sets of variables are bit masks.
     """
 
-    def __init__(self, terms: Sequence[Term], variables: Sequence[int], domains: Sequence[Domain]) -> None:
+    def __init__(
+        self,
+        terms: Sequence[Term],
+        variables: Sequence[int],
+        domains: Sequence[Domain],
+        deadline: float | None = None,
+    ) -> None:
+        self.deadline = deadline
         self.bit = {v: 1 << i for i, v in enumerate(variables)}
         self.weight = {self.bit[v]: log(size(domains[v])) for v in variables}
         self.scope: dict[int, int] = {}
@@ -70,6 +87,7 @@ class Estimate:
         """The logarithm of the estimated number of steps."""
         decided, states, total = 0, 0.0, 0.0
         for v in order:
+            check_time(self.deadline)
             total += exp(min(states + self.weight[self.bit[v]], 300.0))
             decided |= self.bit[v]
             states = self._states(decided)

@@ -12,6 +12,7 @@ from constrint.domains import Domain, divisors, listed, size
 from constrint.expr import Expr
 from constrint.forward import forward
 from constrint.intervals import PowerTooLarge
+from constrint.limits import check_time
 from constrint.lower import Lowering
 from constrint.program import Code, Op, Program, Tree, reasons
 
@@ -38,9 +39,11 @@ class Prepared:
     conflict: int = 0
 
 
-def presolve(problem: Problem, objective: Expr | None = None) -> tuple[Program | None, Tree | None]:
+def presolve(
+    problem: Problem, objective: Expr | None = None, deadline: float | None = None
+) -> tuple[Program | None, Tree | None]:
     """The program and the objective of ``prepare``."""
-    prepared = prepare(problem, objective)
+    prepared = prepare(problem, objective, deadline=deadline)
     return prepared.program, prepared.objective
 
 
@@ -49,14 +52,13 @@ def prepare(
     objective: Expr | None = None,
     core: Any = None,
     chosen: Iterable[int] | None = None,
-    lowered: dict[int, list[Code]] | None = None,
+    deadline: float | None = None,
 ) -> Prepared:
     """Lower a problem and propagate at the root, in the C++ core if it is given and can.
 
-    chosen: the numbers of the constraints that count; all by default. lowered: the code of those whose code does not
-    depend on what is chosen; looked up and added to.
+    chosen: the numbers of the constraints that count; all by default.
 
-    Raises ConstrintError for what cannot be lowered, such as a power too large to compute.
+    Raises ConstrintError for what cannot be lowered, such as a power too large to compute; TimeLimit.
     """
     names = list(problem.domains)
     domains = list(problem.domains.values())
@@ -69,7 +71,8 @@ def prepare(
         return program.domains[v][0], program.domains[v][-1]
 
     lowering = Lowering({name: v for v, name in enumerate(names)}, bounds)
-    lowered = {} if lowered is None else lowered
+    # The code of a constraint that does not depend on the domains serves every question.
+    lowered = problem.lowered
     constraints = problem.constraints
     waiting = list(range(len(constraints)) if chosen is None else chosen)
     while True:
@@ -78,6 +81,7 @@ def prepare(
         trouble = None
         for number in waiting:
             depends = False
+            check_time(deadline)
             try:
                 codes = lowered.get(number) or [
                     Code.of(tree, number) for tree in _conjuncts(lowering.condition(constraints[number].condition))
@@ -89,8 +93,10 @@ def prepare(
             program.codes += codes
             if not depends:
                 lowered[number] = codes
+        if chosen is None:
+            program.codes = _join_exclusions(program.codes)
         program.room = 0
-        conflict = contradiction(program.codes) or _shorten(program, core)
+        conflict = contradiction(program.codes, deadline) or _shorten(program, core, deadline)
         if conflict:
             return Prepared(None, None, conflict)
         if not postponed:
@@ -101,6 +107,24 @@ def prepare(
     return Prepared(program, None if objective is None else lowering.integer(objective, "the objective"))
 
 
+def _join_exclusions(codes: list[Code]) -> list[Code]:
+    """The codes with those that exclude rows of the same variables joined to one: a search excludes thousands."""
+    groups: dict[tuple[int, ...], list[Code]] = {}
+    for code in codes:
+        if code.ops[-1] == Op.NOT_TABLE and all(op == Op.VAR for op in code.ops[:-1]):
+            groups.setdefault(tuple(code.a[:-1]), []).append(code)
+    joined = {id(code): group for group in groups.values() if len(group) > 1 for code in group}
+    if not joined:
+        return codes
+    kept = [code for code in codes if id(code) not in joined]
+    for group in {id(group): group for group in joined.values()}.values():
+        first = group[0]
+        rows = tuple(sorted({row for code in group for row in code.tables[0][1]}))
+        tables, sets = [(first.tables[0][0], rows)], [frozenset(rows)]
+        kept.append(Code(first.ops, first.a, first.b, tables, sets, first.variables, first.source))
+    return kept
+
+
 def _conjuncts(tree: Tree) -> Iterator[Tree]:
     if tree.op == Op.AND:
         for arg in tree.args:
@@ -109,10 +133,10 @@ def _conjuncts(tree: Tree) -> Iterator[Tree]:
         yield tree
 
 
-def _shorten(program: Program, core: Any) -> int:
+def _shorten(program: Program, core: Any, deadline: float | None) -> int:
     """Propagate and list domains until neither changes anything; 0, or the reasons where a constraint cannot hold."""
     while True:
-        state = _root(program, core)
+        state = _root(program, core, deadline)
         if not state.propagate():
             return state.failure()
         domains = [listed(state.domain(v)) for v in range(len(program.domains))]
@@ -124,6 +148,7 @@ def _shorten(program: Program, core: Any) -> int:
         for number, code in enumerate(program.codes):
             if state.entailed[number]:
                 continue
+            check_time(deadline)
             for v, values in _factors(code, domains, low, high):
                 if not values:
                     return reasons(code, state.why)
@@ -134,21 +159,21 @@ def _shorten(program: Program, core: Any) -> int:
         program.codes[:] = [code for number, code in enumerate(program.codes) if not state.entailed[number]]
         program.domains[:] = domains
         if not again:
-            again, conflict = tighten(program.codes, program.domains, program.why)
+            again, conflict = tighten(program.codes, program.domains, program.why, deadline)
             if conflict or not again:
                 return conflict
 
 
-def _root(program: Program, core: Any) -> State | NativeRoot:
+def _root(program: Program, core: Any, deadline: float | None) -> State | NativeRoot:
     """The program with every constraint to be revised."""
     if core is not None:
         from constrint.native import NativeRoot, fits
 
         if fits(program, wide=True):
-            return NativeRoot(program, core)
+            return NativeRoot(program, core, deadline)
     from constrint.propagate import State
 
-    state = State(program)
+    state = State(program, deadline=deadline)
     for number in range(len(program.codes)):
         state.schedule(number)
     return state
@@ -177,7 +202,11 @@ def _factors(
             continue
         if (isinstance(values, range) and size(values) > 1) or len(values) > FEW_MULTIPLES or 0 in values:
             continue
-        found = [divisors(abs(value)) for value in values]
+        found = []
+        for value in values:
+            found.append(divisors(abs(value)))
+            if found[-1] is None:
+                break
         if None in found:
             continue
         known = {divisor for each in found if each is not None for divisor in each}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from constrint.errors import ConstrintError
 from constrint.expr import Expr
 
 ATOM = 100
@@ -45,7 +46,12 @@ class Printer:
         if special is not None:
             return special
         if op == "const":
-            return str(expr.value)
+            try:
+                return str(expr.value)
+            except ValueError:  # more digits than Python prints
+                raise ConstrintError(
+                    f"a number of {expr.value.bit_length():,} bits is too long to be written"
+                ) from None
         if op == "var":
             return expr.name
         word = self.words.get(op, op)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import cached_property
 
 from constrint.domains import Domain
 from constrint.expr import Row
@@ -66,6 +67,11 @@ class Code:
     variables: tuple[int, ...] = ()
     source: int = 0
 
+    @cached_property
+    def reaches(self) -> list[int]:
+        """The largest size of a number in each table."""
+        return [max((abs(x) for row in rows for x in row), default=0) for _, rows in self.tables]
+
     @staticmethod
     def of(tree: Tree, source: int = 0) -> Code:
         """Flatten a tree."""
@@ -73,6 +79,12 @@ class Code:
         code._append(tree)
         code.variables = tuple(sorted({a for op, a in zip(code.ops, code.a, strict=True) if op == Op.VAR}))
         return code
+
+    def renumbered(self, place: Mapping[int, int]) -> Code:
+        """The same constraint where each variable has another position."""
+        a = [place[a] if op == Op.VAR else a for op, a in zip(self.ops, self.a, strict=True)]
+        variables = tuple(sorted(place[v] for v in self.variables))
+        return Code(self.ops, a, self.b, self.tables, self.row_sets, variables, self.source)
 
     def _append(self, tree: Tree) -> int:
         operands = tuple(self._append(arg) for arg in tree.args)

@@ -12,6 +12,7 @@ from constrint import project
 from constrint.domains import Domain
 from constrint.forward import forward, test
 from constrint.intervals import TRUE, Interval
+from constrint.limits import check_time
 from constrint.program import Code, Op, Program, reasons
 
 LAST = 2
@@ -24,15 +25,15 @@ class State:
 
     A listed variable has a bit mask over its values; a range has its bounds alone. Constraints known to hold whatever
     happens below are marked entailed and skipped. permanent: the constraint that may never be, since the bound in it
-    moves (-1: none).
+    moves (-1: none). deadline: when ``propagate`` gives up.
 
     Each domain comes with its reasons, a sum of bits: 1 << number for a constraint of the problem that shaped it,
     and a higher bit for each level of decision (see ``constrint.prove``). A revision's changes have the reasons of
     all it looked at.
     """
 
-    def __init__(self, program: Program, permanent: int = -1) -> None:
-        self.codes, self.permanent = program.codes, permanent
+    def __init__(self, program: Program, permanent: int = -1, deadline: float | None = None) -> None:
+        self.codes, self.permanent, self.deadline = program.codes, permanent, deadline
         self.values: list[tuple[int, ...] | None] = []
         self.steps: list[int] = []
         self.low: list[int] = []
@@ -150,7 +151,7 @@ class State:
             self.queue.append(number)
 
     def propagate(self) -> bool:
-        """Revise what is scheduled until nothing changes; False where some constraint cannot hold."""
+        """Revise what is scheduled until nothing changes; False where some constraint cannot hold. Raises TimeLimit."""
         budget = REVISIONS_PER_CONSTRAINT * (len(self.codes) + 1)
         position = 0
         while position < len(self.queue):
@@ -159,6 +160,7 @@ class State:
             self.queued[number] = False
             if self.entailed[number]:
                 continue
+            check_time(self.deadline)
             if not self._revise(number):
                 return False
             budget -= 1

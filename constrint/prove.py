@@ -13,11 +13,10 @@ until the best is known. What the last solution already has at its best needs no
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from math import log2
 
-from constrint.errors import TimeLimit
+from constrint.limits import check_time
 from constrint.program import Op, Program
 from constrint.propagate import State
 from constrint.search import branches, deep
@@ -81,7 +80,7 @@ class PythonProver:
             if code.ops[side] == Op.VAR and isinstance(self.program.domains[code.a[side]], range)
         }
         self.witness: list[int] = []
-        self.state = State(self.program)
+        self.state = State(self.program, deadline=deadline)
         for number in range(len(self.program.codes)):
             self.state.schedule(number)
         if self.state.propagate():
@@ -100,7 +99,7 @@ class PythonProver:
             self.failures = 0
             self.restart = False
             mark = len(self.state.trail)
-            with deep(self.program):
+            with deep(self.program.domains):
                 found = self._descend(0)
             self.state.undo(mark)
             if found or not self.restart:
@@ -119,8 +118,7 @@ class PythonProver:
         bit = 1 << self.program.sources + level
         reasons = state.why[v]
         for low, high in branches(state, v, self.descending.get(v, False)):
-            if self.deadline is not None and time.perf_counter() > self.deadline:
-                raise TimeLimit("the time limit passed before the answer was known")
+            check_time(self.deadline)
             mark = len(state.trail)
             state.decide(v, low, high, bit)
             if not state.propagate():

@@ -6,12 +6,14 @@ The text is parsed with the ``ast`` module and translated node by node; nothing 
 from __future__ import annotations
 
 import ast
+import keyword
 from collections.abc import Collection
 from fractions import Fraction
 
 from constrint import expr as build
 from constrint.errors import ConstrintError, ParseError
 from constrint.expr import COMPARISONS, Expr
+from constrint.integers import shown
 from constrint.printing import Printer
 
 _BINARY: dict[type, str] = {
@@ -46,6 +48,19 @@ _REFUSED: dict[type, str] = {
     ast.Tuple: "a tuple outside of 'in'",
 }
 MAX_LENGTH = 100_000
+CONSTANTS = ("True", "False", "None")
+"""Python's constants: a variable may be called so, and is then meant wherever the name stands."""
+
+
+def check_python_name(name: object, where: str) -> None:
+    """Raise ConstrintError for a name that no restriction could mention: no identifier, or a keyword."""
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ConstrintError(f"the parameter name {shown(name)} in {where} is no identifier")
+    if keyword.iskeyword(name) and name not in CONSTANTS:
+        raise ConstrintError(
+            f"the parameter name {name!r} in {where} is a keyword of Python, which no restriction can use as a name; "
+            "rename it"
+        )
 
 
 def parse_restriction(text: str, variables: Collection[str], name: str = "") -> Expr:
@@ -58,7 +73,7 @@ def parse_restriction(text: str, variables: Collection[str], name: str = "") -> 
     Raises ParseError for anything that is more than arithmetic, an unknown name or a syntax error.
     """
     if not isinstance(text, str):
-        raise ConstrintError(f"a restriction must be a string, not {text!r}")
+        raise ConstrintError(f"a restriction must be a string, not {shown(text)}")
     if len(text) > MAX_LENGTH:
         raise ConstrintError(f"the restriction has {len(text):,} characters; at most {MAX_LENGTH:,} are read")
     translator = _Translator(text, variables, name)
@@ -72,6 +87,10 @@ def parse_restriction(text: str, variables: Collection[str], name: str = "") -> 
     except (ValueError, RecursionError, MemoryError) as error:
         raise ParseError(f"not a Python expression: {error}", text[:80].split("\n")[0], 1, 1, name) from None
     body = tree.body
+    if isinstance(body, ast.Tuple) and not body.elts and "(" not in text:
+        raise ParseError(
+            "the restriction is empty; it must be a condition, such as x <= 4", text.split("\n")[0], 1, 1, name
+        )
     if body.lineno == 1 and body.col_offset == 0 and not isinstance(body, ast.Tuple | ast.GeneratorExp):
         # The expression begins at our own parenthesis, so the text closed it.
         raise translator.error(1, 1, "not a Python expression: unbalanced parentheses")
@@ -140,6 +159,8 @@ class _Translator:
 
     def _constant(self, node: ast.Constant) -> Expr:
         value = node.value
+        if str(value) in CONSTANTS and str(value) in self.variables:
+            return build.variable(str(value))
         if isinstance(value, bool | int):
             return build.as_expr(value)
         if isinstance(value, float) and value == value and abs(value) != float("inf"):
@@ -223,10 +244,14 @@ _LEVELS |= {"neg": 7, "cdiv": 7, "**": 8}
 
 
 class _Printer(Printer):
+    taken: Collection[str] = ()
+    """The names of variables."""
+
     def special(self, expr: Expr, own: int) -> str | None:
         op, args = expr.op, expr.args
         if op in ("true", "false"):
-            return op.capitalize()
+            word = op.capitalize()
+            return f"({int(op == 'true')} == 1)" if word in self.taken else word
         if op == "cdiv":
             return f"-(-{self.text(args[0], self.levels['neg'])} // {self.text(args[1], self.levels['*'] + 1)})"
         if op == "table":
@@ -237,6 +262,11 @@ class _Printer(Printer):
         return None
 
 
-def print_expression(expr: Expr) -> str:
-    """The expression as Python text; ``parse_restriction`` reads it back."""
-    return _Printer(_LEVELS, {"not": "not "}, ("min", "max", "abs")).text(expr)
+def print_expression(expr: Expr, variables: Collection[str] = ()) -> str:
+    """The expression as Python text; ``parse_restriction`` reads it back.
+
+    variables: the names that it is read back with, lest the constant True be taken for a variable of that name.
+    """
+    printer = _Printer(_LEVELS, {"not": "not "}, ("min", "max", "abs"))
+    printer.taken = variables
+    return printer.text(expr)

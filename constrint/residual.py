@@ -18,6 +18,7 @@ from constrint.expr import Row
 from constrint.intervals import ARITHMETIC, FALSE, TRUE, UNDEFINED, Interval
 from constrint.program import Code, Op
 from constrint.project import ceil_divide
+from constrint.rows import some_row
 
 SAFE = 1 << 61
 """Numbers up to this size leave room to add two of them in 64 bits."""
@@ -309,7 +310,7 @@ def apply(op: int, values: Sequence[Value], rows: Sequence[Row] | frozenset[Row]
             return x or None
         case Op.INDICATOR:
             return x
-    result = power(x, y)
+    result = power(x, y) if y >= 0 else None
     return None if result is None else int(result)
 
 
@@ -334,7 +335,7 @@ def _table_bits(spans: Sequence[Interval], rows: Sequence[Row]) -> int:
     if any(span[2] == 2 for span in spans):
         return UNDEFINED
     bits = UNDEFINED if any(span[2] for span in spans) else 0
-    found = any(all(low <= x <= high for (low, high, _), x in zip(spans, row, strict=True)) for row in rows)
+    found = some_row(spans, rows)
     if all(low == high for low, high, _ in spans):
         return bits | (TRUE if found else FALSE)
     return bits | FALSE | (TRUE if found else 0)

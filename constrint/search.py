@@ -7,14 +7,15 @@ What lies below a node depends only on the values of the earlier variables that 
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from heapq import heapify, heappop, heappush
 from math import log
 
-from constrint.domains import size
+from constrint.domains import Domain, size
 from constrint.errors import TimeLimit
 from constrint.forward import forward
+from constrint.limits import check_time
 from constrint.program import Code, Program
 from constrint.propagate import State
 
@@ -32,47 +33,104 @@ def frontiers(program: Program, order: Sequence[int], always: Sequence[int] = ()
     None where that is every earlier variable (remembering could never pay). Variables with one value are left out.
     """
     place = {v: depth for depth, v in enumerate(order)}
-    last = dict.fromkeys(order, -1)
+    last = dict.fromkeys(order, -1) | dict.fromkeys((v for v in always if v in place), len(order))
     for code in program.codes:
         reach = max((place[v] for v in code.variables if v in place), default=-1)
         for v in code.variables:
             if v in place:
                 last[v] = max(last[v], reach)
     result: list[tuple[int, ...] | None] = []
-    for depth in range(len(order)):
-        earlier = [v for v in order[:depth] if size(program.domains[v]) > 1]
-        frontier = tuple(v for v in earlier if last[v] >= depth or v in always)
-        result.append(frontier if len(frontier) < len(earlier) else None)
+    frontier: list[int] = []
+    earlier = 0
+    for depth, v in enumerate(order):
+        frontier = [u for u in frontier if last[u] >= depth]
+        result.append(tuple(frontier) if len(frontier) < earlier else None)
+        if size(program.domains[v]) > 1:
+            frontier.append(v)
+            earlier += 1
     return result
 
 
-def elimination_order(program: Program, variables: Sequence[int]) -> list[int]:
-    """An order of the variables with small frontiers: greedily, the next adds least to the frontier's volume."""
-    scopes = [set(code.variables) & set(variables) for code in program.codes]
-    weight = {v: log(size(program.domains[v])) for v in variables}
-    order: list[int] = []
-    chosen: set[int] = set()
-    rest = list(variables)
-    while rest:
+def elimination_order(program: Program, variables: Sequence[int], deadline: float | None = None) -> list[int]:
+    """An order of the variables with small frontiers: greedily, the next adds least to the frontier's volume.
 
-        def cost(v: int) -> tuple[float, int, float]:
-            after = chosen | {v}
-            touched = [scope for scope in scopes if scope & after and not scope <= after]
-            frontier = set().union(*touched) & after if touched else set()
-            joined = sum(1 for scope in scopes if v in scope and scope & chosen)
-            return sum(weight[u] for u in frontier), -joined, weight[v]
+    Raises TimeLimit at ``deadline``.
+    """
+    return _Elimination(program, variables, deadline).order()
 
-        best = min(rest, key=cost)
-        rest.remove(best)
-        chosen.add(best)
-        order.append(best)
-    return order
+
+class _Elimination:
+    """A constraint is open while some of its variables are chosen and some are not; the frontier is what is chosen of
+    the open ones. Costs are renewed only where a choice can have changed them."""
+
+    def __init__(self, program: Program, variables: Sequence[int], deadline: float | None) -> None:
+        self.deadline = deadline
+        self.place = {v: i for i, v in enumerate(variables)}
+        self.weight = {v: log(size(program.domains[v])) for v in variables}
+        self.scopes = [[v for v in code.variables if v in self.place] for code in program.codes]
+        self.of: dict[int, list[int]] = {v: [] for v in variables}
+        for number, scope in enumerate(self.scopes):
+            for v in scope:
+                self.of[v].append(number)
+        # Of each constraint, the variables not chosen; of each chosen variable, its constraints that are still open.
+        self.left = [len(scope) for scope in self.scopes]
+        self.open: dict[int, int] = {}
+
+    def order(self) -> list[int]:
+        costs = {v: self.cost(v) for v in self.place}
+        waiting = [(cost, v) for v, cost in costs.items()]
+        heapify(waiting)
+        order: list[int] = []
+        while waiting:
+            cost, v = heappop(waiting)
+            if costs.get(v) != cost:
+                continue
+            check_time(self.deadline)
+            del costs[v]
+            order.append(v)
+            for u in self.choose(v):
+                renewed = self.cost(u) if u in costs else None
+                if renewed is not None and renewed != costs[u]:
+                    costs[u] = renewed
+                    heappush(waiting, (renewed, u))
+        return order
+
+    def cost(self, v: int) -> tuple[float, int, float, int]:
+        """What choosing v adds to the frontier; how few of its constraints are open; its weight; its place."""
+        closing: dict[int, int] = {}
+        joined = remaining = 0
+        for number in self.of[v]:
+            scope = self.scopes[number]
+            joined += self.left[number] < len(scope)
+            if self.left[number] > 1:
+                remaining += 1
+                continue
+            for u in scope:
+                closing[u] = closing.get(u, 0) + 1
+        gone = sum(self.weight[u] for u, count in closing.items() if u != v and self.open[u] == count)
+        return round((self.weight[v] if remaining else 0.0) - gone, 9), -joined, self.weight[v], self.place[v]
+
+    def choose(self, v: int) -> set[int]:
+        """Choose v; returns the variables whose cost that may have changed."""
+        touched = {u for number in self.of[v] for u in self.scopes[number]}
+        closed = False
+        self.open[v] = len(self.of[v])
+        for number in self.of[v]:
+            self.left[number] -= 1
+            if not self.left[number]:
+                closed = True
+                for u in self.scopes[number]:
+                    self.open[u] -= 1
+        if closed:
+            near = {number for u in touched if u in self.open for number in self.of[u]}
+            touched |= {u for number in near if self.left[number] == 1 for u in self.scopes[number]}
+        return touched
 
 
 @contextmanager
-def deep(program: Program) -> Iterator[None]:
-    """Room on the stack for a search that halves every range of the program."""
-    levels = sum(1 if not isinstance(domain, range) else size(domain).bit_length() for domain in program.domains)
+def deep(domains: Sequence[Domain]) -> Iterator[None]:
+    """Room on the stack for a search that goes down a level a variable, and halves every range."""
+    levels = sum(1 if not isinstance(domain, range) else size(domain).bit_length() for domain in domains)
     before = sys.getrecursionlimit()
     sys.setrecursionlimit(max(before, 3 * levels + 1000))
     try:
@@ -102,7 +160,7 @@ class PythonSearch:
         # What may still improve below a node depends on every variable of the objective, decided or not.
         always = self.program.codes[permanent].variables if permanent >= 0 else ()
         self.frontier = frontiers(self.program, order, always)
-        self.state = State(self.program, permanent)
+        self.state = State(self.program, permanent, deadline)
         for number in range(len(self.program.codes)):
             self.state.schedule(number)
         return self.state if self.state.propagate() else None
@@ -116,8 +174,7 @@ class PythonSearch:
 
     def _try(self, v: int, low: int, high: int) -> bool:
         """Restrict a variable and propagate; False where nothing is left."""
-        if self.deadline is not None and time.perf_counter() > self.deadline:
-            raise TimeLimit("the time limit passed before the answer was known")
+        check_time(self.deadline)
         return self.state.restrict(v, low, high) and self.state.propagate()
 
     def _key(self, depth: int, fresh: bool) -> Key | None:
@@ -132,7 +189,7 @@ class PythonSearch:
         if self._start(order, deadline) is not None:
             found = self._solutions(0, True, descending, set())
             while True:
-                with deep(self.program):
+                with deep(self.program.domains):
                     solution = next(found, None)
                 if solution is None:
                     return
@@ -161,7 +218,7 @@ class PythonSearch:
 
     def count(self, order: Sequence[int], deadline: float | None = None) -> int:
         """The number of solutions over the variables of ``order``."""
-        with deep(self.program):
+        with deep(self.program.domains):
             return 0 if self._start(order, deadline) is None else self._count(0, True, {})
 
     def _count(self, depth: int, fresh: bool, known: dict[Key, int]) -> int:
@@ -199,7 +256,7 @@ class PythonSearch:
         finished = True
         try:
             if self._start(order, deadline, len(self.program.codes) - 1) is not None:
-                with deep(self.program):
+                with deep(self.program.domains):
                     self._improve(0, True, descending, bounded, set())
         except TimeLimit:
             finished = False

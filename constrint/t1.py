@@ -13,8 +13,9 @@ from typing import Any
 
 from constrint.domains import size
 from constrint.errors import ConstrintError
+from constrint.integers import shown, whole
 from constrint.model import Problem
-from constrint.python_text import parse_restriction, print_expression
+from constrint.python_text import check_python_name, parse_restriction, print_expression
 
 MOST_VALUES = 1_000_000
 
@@ -22,10 +23,10 @@ MOST_VALUES = 1_000_000
 def load_t1(document: Mapping[str, Any], name: str = "") -> Problem:
     """The problem of a T1 document. name: what messages call it.
 
-    A "bool" parameter becomes 0 and 1. Raises ConstrintError for a missing or wrong entry, and for a parameter whose
-    values are no integers; ParseError for a condition.
+    A parameter of Type "bool" becomes 0 and 1; no other may hold true or false. Raises ConstrintError for a missing or
+    wrong entry, and for a parameter whose values are no integers; ParseError for a condition.
     """
-    space = document.get("ConfigurationSpace")
+    space = document.get("ConfigurationSpace") if isinstance(document, Mapping) else None
     if not isinstance(space, Mapping) or not isinstance(space.get("TuningParameters"), list):
         raise ConstrintError(f"{name or 'the T1 document'} needs ConfigurationSpace with a list of TuningParameters")
     general = document.get("General")
@@ -33,15 +34,16 @@ def load_t1(document: Mapping[str, Any], name: str = "") -> Problem:
     problem = Problem(str(title or name or "space"))
     for entry in space["TuningParameters"]:
         if not isinstance(entry, Mapping) or not isinstance(entry.get("Name"), str) or "Values" not in entry:
-            raise ConstrintError(f"a tuning parameter in {problem.name} needs Name and Values, not {entry!r}")
-        problem.variable(entry["Name"], _values(entry["Values"], entry["Name"]))
+            raise ConstrintError(f"a tuning parameter in {problem.name} needs Name and Values, not {shown(entry)}")
+        check_python_name(entry["Name"], problem.name)
+        problem.variable(entry["Name"], _values(entry["Values"], entry["Name"], entry.get("Type") == "bool"))
     conditions = space.get("Conditions") or []
     if not isinstance(conditions, list):
-        raise ConstrintError(f"Conditions in {problem.name} must be a list, not {conditions!r}")
+        raise ConstrintError(f"Conditions in {problem.name} must be a list, not {shown(conditions)}")
     for number, condition in enumerate(conditions, 1):
         text = condition.get("Expression") if isinstance(condition, Mapping) else condition
         if not isinstance(text, str):
-            raise ConstrintError(f"condition {number} in {problem.name} needs an Expression, not {condition!r}")
+            raise ConstrintError(f"condition {number} in {problem.name} needs an Expression, not {shown(condition)}")
         problem.add(parse_restriction(text, problem.domains, f"condition {number}"), text.strip())
     return problem
 
@@ -54,12 +56,13 @@ def print_t1(problem: Problem) -> dict[str, Any]:
     """
     parameters = []
     for name, domain in problem.domains.items():
+        check_python_name(name, problem.name)
         if size(domain) > MOST_VALUES:
             raise ConstrintError(f"T1 lists every value, and {name!r} has {size(domain):,}; write ConstrINT text")
         parameters.append({"Name": name, "Type": "int", "Values": str(list(domain)), "Default": domain[0]})
     conditions = [
         {
-            "Expression": print_expression(constraint.condition),
+            "Expression": print_expression(constraint.condition, problem.domains),
             "Parameters": constraint.condition.variables(),
         }
         for constraint in problem.constraints
@@ -70,24 +73,25 @@ def print_t1(problem: Problem) -> dict[str, Any]:
     }
 
 
-def _values(values: object, name: str) -> list[int]:
-    """The values of a parameter: a list, or one in a string, "[1, 2]", "range(1, 9)" or "list(range(1, 9))"."""
+def _values(values: object, name: str, truth: bool) -> list[int]:
+    """The values of a parameter: a list, or one in a string, "[1, 2]", "range(1, 9)" or "list(range(1, 9))".
+    truth: whether they may be true and false."""
     if isinstance(values, str):
         try:
             values = _literal(ast.parse(values.strip(), mode="eval").body)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
-            raise ConstrintError(f"the values of {name!r} must be a list of integers, not {values!r}") from None
+            raise ConstrintError(f"the values of {name!r} must be a list of integers, not {shown(values)}") from None
     if not isinstance(values, list | tuple | range) or (isinstance(values, range) and size(values) > MOST_VALUES):
-        raise ConstrintError(f"the values of {name!r} must be a list of integers, not {values!r}")
+        raise ConstrintError(f"the values of {name!r} must be a list of integers, not {shown(values)}")
     found = []
     for value in values:
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        if not isinstance(value, int):
+        number = whole(value, truth)
+        if number is None:
             raise ConstrintError(
-                f"{name!r} may be {value!r}, which is no integer; number its values and let the integers stand for them"
+                f"{name!r} may be {shown(value)}, which is no integer; number its values and let the integers stand "
+                "for them"
             )
-        found.append(int(value))
+        found.append(number)
     return found
 
 

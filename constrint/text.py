@@ -8,12 +8,14 @@ from typing import Any
 
 from constrint.constrint_printing import print_constrint
 from constrint.constrint_text import parse_constrint
+from constrint.documents import TooLarge, read_text
 from constrint.domains import size
 from constrint.errors import ConstrintError
-from constrint.expr import exact_int
+from constrint.integers import shown, whole_number
 from constrint.model import Problem
-from constrint.python_text import parse_restriction, print_expression
+from constrint.python_text import check_python_name, parse_restriction, print_expression
 from constrint.t1 import load_t1, print_t1
+from constrint.yaml_text import load_yaml
 
 __all__ = [
     "FORMATS",
@@ -30,26 +32,30 @@ __all__ = [
 
 FORMATS = ("constrint", "space", "t1")
 """ConstrINT text; tune_params and restrictions; Kernel Tuner's T1."""
+LARGEST_FILE = 64 << 20
+"""Bytes of a file that are read."""
 
 
 def load_space(space: Mapping[str, Any], name: str = "") -> Problem:
     """The problem of a tuning space: {"tune_params": {name: [values]}, "restrictions": ["Python expression"]}.
 
-    "name" is optional and so is "restrictions"; other keys are ignored. name: what messages call it where the space
+    A value may be written as a whole number of any kind: 2 or 2.0, but not true: write 1. "name" is optional and so is
+    "restrictions"; other keys are ignored. name: what messages call it where the space
     does not say. Raises ConstrintError for a missing or wrong entry, ParseError for a restriction.
     """
     if not isinstance(space, Mapping) or not isinstance(space.get("tune_params"), Mapping):
         raise ConstrintError(f"{name or 'the space'} needs an entry tune_params that maps names to lists of values")
     problem = Problem(str(space.get("name") or name or "space"))
     for parameter, values in space["tune_params"].items():
-        if not isinstance(parameter, str) or not parameter.isidentifier():
-            raise ConstrintError(f"the parameter name {parameter!r} in {problem.name} is no identifier")
+        check_python_name(parameter, problem.name)
         if not isinstance(values, list | tuple | range):
-            raise ConstrintError(f"the values of the parameter {parameter!r} must be a list, not {values!r}")
-        problem.variable(parameter, [exact_int(value, f"a value of the parameter {parameter!r}") for value in values])
+            raise ConstrintError(f"the values of the parameter {parameter!r} must be a list, not {shown(values)}")
+        what = f"a value of the parameter {parameter!r}"
+        whole = values if isinstance(values, range) else [whole_number(value, what, truth=False) for value in values]
+        problem.variable(parameter, whole)
     restrictions = space.get("restrictions") or []
     if not isinstance(restrictions, list | tuple):
-        raise ConstrintError(f"restrictions in {problem.name} must be a list of strings, not {restrictions!r}")
+        raise ConstrintError(f"restrictions in {problem.name} must be a list of strings, not {shown(restrictions)}")
     for number, restriction in enumerate(restrictions, 1):
         condition = parse_restriction(restriction, problem.domains, f"restriction {number}")
         problem.add(condition, restriction.strip())
@@ -62,12 +68,13 @@ def print_space(problem: Problem) -> dict[str, Any]:
     Raises ConstrintError for a domain of more than 1,000,000 values, which a space would have to list.
     """
     for name, domain in problem.domains.items():
+        check_python_name(name, problem.name)
         if size(domain) > 1_000_000:
             raise ConstrintError(f"a space lists every value, and {name!r} has {size(domain):,}; write ConstrINT text")
     return {
         "name": problem.name,
         "tune_params": {name: list(domain) for name, domain in problem.domains.items()},
-        "restrictions": [print_expression(constraint.condition) for constraint in problem.constraints],
+        "restrictions": [print_expression(constraint.condition, problem.domains) for constraint in problem.constraints],
     }
 
 
@@ -75,18 +82,16 @@ def read_problem(path: str | Path) -> Problem:
     """The problem in a file: a tuning space or a T1 document in .json, .yaml or .yml (or any file whose text starts
     with "{"), else ConstrINT text. T1 is what has an entry "ConfigurationSpace".
 
-    Raises ConstrintError for a file that cannot be read or is neither; a syntax error says line and column.
+    Raises ConstrintError for a file that cannot be read, is longer than LARGEST_FILE or is neither; a syntax error
+    says line and column.
     """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConstrintError(f"cannot read {path}: {error}") from None
+    path = _path(path)
+    text = _read(path)
     suffix = path.suffix.lower()
     if suffix == ".json" or (suffix not in (".yaml", ".yml") and text.lstrip().startswith("{")):
         return _load(_json(text, path), str(path))
     if suffix in (".yaml", ".yml"):
-        return _load(_yaml(text, path), str(path))
+        return _load(load_yaml(text, str(path)), str(path))
     return parse_constrint(text, str(path))
 
 
@@ -96,13 +101,13 @@ def write_problem(problem: Problem, path: str | Path, format: str | None = None)
     format: one of FORMATS; by default "t1" where the name ends in .t1.json, "space" for other .json, .yaml and .yml,
     else "constrint". Raises ConstrintError for what the format cannot hold, or a file that cannot be written.
     """
-    path = Path(path)
+    path = _path(path)
     suffix = path.suffix.lower()
     if format is None:
         t1 = path.name.lower().endswith(".t1.json")
         format = "t1" if t1 else "space" if suffix in (".json", ".yaml", ".yml") else "constrint"
     if format not in FORMATS:
-        raise ConstrintError(f"unknown format {format!r}; known: {', '.join(FORMATS)}")
+        raise ConstrintError(f"unknown format {shown(format)}; known: {', '.join(FORMATS)}")
     if format == "constrint":
         if suffix in (".json", ".yaml", ".yml"):
             raise ConstrintError(f"{path} would be read as {suffix[1:]}, not as ConstrINT text; choose another suffix")
@@ -113,7 +118,37 @@ def write_problem(problem: Problem, path: str | Path, format: str | None = None)
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise ConstrintError(f"cannot write {path}: {error}") from None
+        raise ConstrintError(f"cannot write {_short(path)}: {_reason(error)}") from None
+
+
+def _path(path: object) -> Path:
+    try:
+        return Path(path)  # type: ignore[arg-type]
+    except TypeError:
+        raise ConstrintError(f"a file is named by a path, not {shown(path)} ({type(path).__name__})") from None
+
+
+def _read(path: Path) -> str:
+    """The text of a file, or of a pipe or device, which may never end. Raises ConstrintError."""
+    try:
+        return read_text(path, LARGEST_FILE, "utf-8-sig")
+    except TooLarge:
+        raise ConstrintError(
+            f"{_short(path)} holds more than {LARGEST_FILE >> 20} MiB, the most that is read of a problem; "
+            "state long lists of values as ranges, or build the problem in Python"
+        ) from None
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise ConstrintError(f"cannot read {_short(path)}: {_reason(error)}") from None
+
+
+def _short(path: Path) -> str:
+    text = str(path)
+    return text if len(text) <= 300 else f"{text[:300]}..."
+
+
+def _reason(error: Exception) -> str:
+    """Why a file cannot be read, without its name once more."""
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
 
 
 def _load(document: Any, name: str) -> Problem:
@@ -145,22 +180,4 @@ def _json(text: str, path: Path) -> Any:
         source = text.split("\n")[error.lineno - 1]
         raise ParseError(f"not JSON: {error.msg}", source, error.lineno, error.colno, str(path)) from None
     except (RecursionError, ValueError) as error:
-        raise ConstrintError(f"cannot read {path}: {error}") from None
-
-
-def _yaml(text: str, path: Path) -> Any:
-    import yaml
-
-    from constrint.errors import ParseError
-
-    try:
-        return yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        if mark is None:
-            raise ConstrintError(f"{path} is not YAML: {error}") from None
-        source = (text.split("\n")[mark.line : mark.line + 1] or [""])[0]
-        reason = f"not YAML: {error.problem or error.context}"
-        raise ParseError(reason, source, mark.line + 1, mark.column + 1, str(path)) from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ConstrintError(f"{path} is not YAML: {error}") from None
+        raise ConstrintError(f"cannot read {_short(path)}: {_reason(error)}") from None

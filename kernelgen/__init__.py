@@ -9,9 +9,10 @@ Importing this costs nothing: each name below is imported when it is first used.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # instead of importing typing: the command line takes Ctrl-C in hand as soon as it can
 if TYPE_CHECKING:
+    from typing import Any
+
     from kernelgen.cells import load_cell
     from kernelgen.device.runtime import Kernel, load
     from kernelgen.errors import TilesmithError

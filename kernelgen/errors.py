@@ -21,6 +21,10 @@ class CellError(TilesmithError):
     """A cell that cannot be found, loaded or expressed in the cell language."""
 
 
+class NotFiniteError(CellError):
+    """A cell whose float64 reference is NaN or infinite for random inputs: nothing a kernel could be compared with."""
+
+
 class ProfileError(TilesmithError):
     """A GPU profile that cannot be found or read."""
 

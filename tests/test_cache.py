@@ -258,3 +258,21 @@ def test_files_are_written_together_or_not_at_all(tmp_path: Path) -> None:
         write_together([(first, b"new"), (tmp_path / "absent" / "second", b"new")])
     assert first.read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["first"]
+
+
+def test_folders_are_private_and_what_another_may_have_written_is_not_believed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = Cache(tmp_path / "new" / "cache")
+    cache.save(KEY, RECORD, PAYLOAD)
+    for folder in (tmp_path / "new", cache.root, cache.path(KEY).parent):
+        assert folder.stat().st_mode & 0o777 == 0o700
+    cache.path(KEY).chmod(0o666)
+    assert cache.load(KEY) is None
+    (record,) = caplog.records
+    assert "anybody may write to it" in record.getMessage()
+    cache.save(KEY, RECORD, PAYLOAD)
+    assert cache.load(KEY) == (RECORD, PAYLOAD)
+    if os.geteuid() == 0:
+        os.chown(cache.path(KEY), 12345, 12345)
+        assert cache.load(KEY) is None

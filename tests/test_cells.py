@@ -31,7 +31,8 @@ from kernelgen.cells.language import (
     where,
 )
 from kernelgen.cells.language import abs as absolute
-from kernelgen.emit.numpy import FUNCTIONS, NumpyPrinter
+from kernelgen.emit.cuda import cell_struct
+from kernelgen.emit.numpy import FUNCTIONS, NumpyPrinter, numpy_backward, numpy_step
 from kernelgen.emit.text import backward_equations, equations
 from kernelgen.errors import CellError
 
@@ -270,3 +271,32 @@ def test_the_documentation_shows_the_library_and_the_example_as_they_are() -> No
         assert f"    {line}\n" in text
     example = (ROOT / "examples" / "own_cell.py").read_text()
     assert example[example.index("from kernelgen") :] in text
+
+
+def test_words_of_python_and_cpp_are_names_like_others() -> None:
+    """Steps that reach them by getattr: every generated text puts something before a name."""
+    names = ("lambda", "True", "int", "float", "gate", "t0")
+
+    def step(gate: Any, state: Any) -> dict[str, Any]:
+        total = sum(tanh(getattr(gate, name)) for name in names)
+        return {"class": 0.5 * getattr(state, "class") + 0.125 * total}
+
+    strange = Cell("strange", "Strange", "none", ("class",), tuple(Gate(name) for name in names), step)
+    plain_names = tuple("abcdef")
+    plain = Cell(
+        "plain",
+        "Plain",
+        "none",
+        ("h",),
+        tuple(Gate(name) for name in plain_names),
+        lambda gate, state: {"h": 0.5 * state.h + 0.125 * sum(tanh(getattr(gate, name)) for name in plain_names)},
+    )
+    gates = [np.array([0.1 * index]) for index in range(1, 7)]
+    state = [np.array([0.7])]
+    np.testing.assert_allclose(numpy_step(strange)(gates, state), numpy_step(plain)(gates, state))
+    np.testing.assert_allclose(
+        numpy_backward(strange)(gates, state, state)[0], numpy_backward(plain)(gates, state, state)[0]
+    )
+    text = cell_struct(strange, backward=True)
+    for name in names:
+        assert f"const float gate_{name} = gate[{names.index(name)}];" in text

@@ -22,12 +22,13 @@ pytestmark = pytest.mark.unit
 
 def test_help_lists_every_command_with_examples() -> None:
     text = fine("--help")
-    for command in ("gpus", "cells", "solve", "plan", "tune", "validate", "show"):
+    for command in ("gpus", "cells", "solve", "plan", "tune", "validate", "show", "doctor"):
         assert f"\n  {command} " in text
         own = fine(f"{command} --help")
         assert "Example" in own
         assert f"tilesmith {command}" in own
     assert fine("--version").startswith("tilesmith ")
+    assert fine("--version").endswith("; constrint runs the C++ core\n")
 
 
 def test_a_checkout_runs_as_the_command_does() -> None:

@@ -212,7 +212,7 @@ def test_a_file_that_is_missing_or_unreadable(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("contents", "what"),
     [
-        (b"a: [1, 2", "is not YAML: line 1"),
+        (b"a: [1, 2", "is not YAML: line 2, column 1"),
         (b"a: b: c", "is not YAML: line 1, column 5"),
         (b"\xff\xfe\x00\x01binary", "is not YAML"),
         (b"a: !!python/object:os.system {}", "is not YAML"),
@@ -221,7 +221,10 @@ def test_a_file_that_is_missing_or_unreadable(tmp_path: Path) -> None:
         (b"- 1\n- 2\n", "no tuned configuration"),
         (b"schema_version: 1\nname: something else\n", "no tuned configuration"),
         (b"#" * (1 << 20) + b"\n", "no tuned configuration"),
-        (b"format: tilesmith-config\na: &a [*a]\n", "no valid configuration"),
+        (
+            b"format: tilesmith-config\na: &a [*a]\n",
+            "is not YAML: line 2, column 4: what this anchor names holds itself",
+        ),
         (b"? [1, 2]\n: 3\n", "is not YAML: line 1, column 3"),
     ],
 )
@@ -373,3 +376,34 @@ def test_a_full_disk_leaves_the_old_configuration(saved: Path) -> None:
     assert output.startswith(f"cannot write {saved}: ")
     assert {file.name: file.read_bytes() for file in saved.parent.iterdir()} == before
     assert load_config(saved).gpu == "h200"
+
+
+def test_no_file_of_another_configuration_is_overwritten(saved: Path) -> None:
+    moved = saved.with_name("first.yaml")
+    saved.rename(moved)
+    source, binary = replace(SOURCE, text=SOURCE.text + "// other\n"), replace(BINARY, cubin=BINARY.cubin + b"1")
+    make().save(saved, source, binary)
+    assert (read_source(moved), read_cubin(moved)) == (SOURCE, BINARY.cubin)
+    assert (read_source(saved), read_cubin(saved)) == (source, binary.cubin)
+    assert load_config(saved).files.source in saved.read_text().splitlines()[3]
+    copied = saved.with_name("copied.yaml")
+    copied.write_text(saved.read_text())
+    third = replace(SOURCE, text=SOURCE.text + "// third\n")
+    make().save(saved, third, BINARY)
+    assert [read_source(path) for path in (moved, copied, saved)] == [SOURCE, source, third]
+
+
+def test_a_foreign_source_stays_and_a_foreign_yaml_is_refused_beforehand(tmp_path: Path) -> None:
+    foreign = tmp_path / "lstm.cu"
+    foreign.write_text("// mine\n")
+    path = tmp_path / "lstm.yaml"
+    make().save(path, SOURCE, BINARY)
+    assert foreign.read_text() == "// mine\n"
+    assert read_source(path) == SOURCE
+    make().save(path, SOURCE, BINARY)
+    assert len(list(tmp_path.iterdir())) == 4
+    path.write_text("lstm: is mine\n")
+    for attempt in (check_output, lambda path: make().save(path, SOURCE, BINARY)):
+        with pytest.raises(ConfigError, match="is no tuned configuration, so it is not replaced"):
+            attempt(path)
+    assert path.read_text() == "lstm: is mine\n"

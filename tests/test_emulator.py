@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from kernelgen.errors import CompileError, EmulationError
 from kernelgen.paths import cuda_headers
 from kernelgen.program.arguments import FORWARD_ARGUMENTS
 from kernelgen.program.launch import Launch
-from kernelgen.verify.emulator import emulate
+from kernelgen.program.source import Source
+from kernelgen.verify.emulator import OPTIONAL_FLAGS, Excerpt, _compiler, _knows, emulate
 
 pytestmark = pytest.mark.emulated
 
@@ -283,3 +285,67 @@ def test_the_documented_call_gives_every_argument() -> None:
     text = (Path(__file__).parent.parent / "docs" / "emulator.md").read_text()
     (call,) = re.findall(r"^emulate\((.*?)^\)", text, flags=re.DOTALL | re.MULTILINE)
     assert re.findall(r'"(\w+)":', call) == list(FORWARD_ARGUMENTS)
+
+
+# ---- parts of launches and of arrays ----
+
+FAR = kernel(
+    """
+    const long long at = (static_cast<long long>(block_y()) * rows + thread_index() / 8) * 8 + thread_index() % 8;
+    store_global_32(out + at, load_global_32(in + at)); // store
+    """,
+    "const unsigned* in, unsigned* out, int rows",
+)
+
+
+def run_far(source: Source, plane: int = 1, blocks: tuple[int, ...] = (2**30 - 1,)) -> np.ndarray[Any, Any]:
+    """The last block of 2^30, of 4 rows of 8: the last of an array of 2^35 elements."""
+    given, out = np.arange(32 * plane, dtype=np.uint32).reshape(plane, 4, 8), words(32 * plane).reshape(plane, 4, 8)
+    rows = 2**32
+    arguments = {
+        "in": Excerpt(given, 1, rows - 4, rows),
+        "out": Excerpt(out, 1, rows - 4, rows),
+        "rows": 4,
+    }
+    emulate(source, Launch((1, 2**30, 1), 32, 0), arguments, outputs=("out",), blocks=blocks)
+    return out
+
+
+def test_one_block_of_a_huge_launch_runs_on_its_part_of_huge_arrays() -> None:
+    assert np.array_equal(run_far(FAR).ravel(), np.arange(32))
+    again = run_far(replace(FAR, text=FAR.text.replace("in + at", "in + at + (1ll << 35)")), 2)
+    assert np.array_equal(again[0].ravel(), np.arange(32, 64))
+    assert (again[1].view(np.uint32) == 2**32 - 1).all()  # nobody wrote it
+
+
+def test_an_index_that_wraps_leaves_the_part_that_exists() -> None:
+    wrong = replace(FAR, text=FAR.text.replace("out + at", "out + static_cast<unsigned>(at)"))
+    with pytest.raises(
+        EmulationError, match=r"part of 'out' that is not these blocks': 4 bytes at offset 171798"
+    ) as caught:
+        run_far(wrong)
+    assert line(FAR, "store") in str(caught.value)
+    with pytest.raises(EmulationError, match="part of 'in' that is not these blocks'"):
+        run_far(FAR, blocks=(2**30 - 2,))
+
+
+def test_blocks_and_excerpts_that_make_no_sense_are_told() -> None:
+    for blocks in ((2**30,), (-1,)):
+        with pytest.raises(EmulationError, match="the blocks to run must be of the 1,073,741,824 of the grid"):
+            run_far(FAR, blocks=blocks)
+    arguments = {"in": words(32), "out": Excerpt(words(32), 0, 8, 32), "rows": 4}
+    with pytest.raises(EmulationError, match="argument 'out' cannot be elements 8 to 40 of 32"):
+        emulate(FAR, Launch((1, 1, 1), 32, 0), arguments, outputs=("out",))
+
+
+def test_a_variable_that_nobody_initialised_shows() -> None:
+    source = kernel(
+        "float sum[2]; for (int i = 0; i < 2; ++i) sum[i] += 1; "
+        "store_global_32(out + thread_index(), __float_as_uint(sum[1]));",
+        "unsigned* out",
+    )
+    out = words(32)
+    run(source, {"out": out})
+    if _knows(_compiler(), OPTIONAL_FLAGS[0]):
+        assert not (np.abs(out.view(np.float32)) < 1e30).any()  # NaN, or larger than anything sound
+    assert not _knows(_compiler(), "-fno-such-option-exists")

@@ -12,6 +12,7 @@ import pytest
 
 from kernelgen.build.compile import compile_source
 from kernelgen.cells import load_cell
+from kernelgen.commands.machine import examine
 from kernelgen.device import gpu, runtime
 from kernelgen.device.worker import JobFailed
 from kernelgen.errors import LaunchError
@@ -57,6 +58,14 @@ def tuned_backward(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Tune
     result = tune(load_cell("lstm"), shape, direction="backward", top=4, budget=60, store=None)
     save(result, path, "lstm")
     return path, result
+
+
+def test_the_doctor_finds_the_driver_and_every_gpu(profile: Profile) -> None:
+    found = {check.name: check for check in examine()}
+    assert found["driver"].status == "ok"
+    assert [name for name in found if name.startswith("GPU")] == [f"GPU {i}" for i in range(gpu.device_count())]
+    assert found["GPU 0"].status == "ok"
+    assert found["GPU 0"].found.endswith(f"profile {profile.name}")
 
 
 def test_memory_goes_there_and_back() -> None:

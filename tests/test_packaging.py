@@ -1,26 +1,39 @@
-"""The wheel: built, installed into an empty environment elsewhere, and used there."""
+"""The sdist and the wheel: what they hold, and that they install and run elsewhere; the Makefile."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
-import sysconfig
+import tarfile
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
 
+import click
+import pybind11
 import pytest
+import setuptools
 
 pytestmark = pytest.mark.unit
 
 ROOT = Path(__file__).parent.parent
 
 
-def run(*command: str | Path, cwd: Path) -> str:
-    """Run a command; its output, or a failure that shows it."""
-    result = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True, check=False)
+def run(*command: str | Path, cwd: Path, **environment: str) -> str:
+    """Run a command, with more in its environment; its output, or a failure that shows it."""
+    result = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert result.returncode == 0, f"{command} failed:\n{result.stdout}\n{result.stderr}"
     return result.stdout
 
@@ -31,31 +44,103 @@ def plan(cell: str, gpu: str) -> list[str]:
     return ["plan", cell, "--gpu", gpu, *(str(part) for pair in sizes.items() for part in pair), "--json"]
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel of a copy of the source tree, so that nothing built before can slip in."""
-    tree = tmp_path_factory.mktemp("tree")
-    for name in ("constrint", "kernelgen", "cuda", "profiles"):
-        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, tree)
-    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tree / "dist", cwd=tree)
-    (built,) = (tree / "dist").glob("*.whl")
+IGNORED = shutil.ignore_patterns("__pycache__", "*.py[cod]", "*.so", "*.tmp")
+FOLDERS = (".ci", "benchmarks", "constrint", "cuda", "docs", "examples", "kernelgen", "profiles", "tests")
+FILES = (
+    ".gitignore",
+    ".pre-commit-config.yaml",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "LICENSE",
+    "MANIFEST.in",
+    "Makefile",
+    "README.md",
+    "cli.py",
+    "pyproject.toml",
+    "setup.py",
+)
+NO_COMPILER = {"CC": "/no/compiler", "CXX": "/no/compiler"}
+WITHOUT_CORE = "; constrint runs the Python engine, without the C++ core\n"
+
+
+def files_below(root: Path) -> set[str]:
+    """Every file below a folder, relative to it."""
+    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+
+
+def build(tree: Path, what: str, to: Path) -> Path:
+    """Build the sdist or the wheel of a tree with what is installed here; the file."""
+    run(sys.executable, "-m", "build", f"--{what}", "--no-isolation", "--outdir", to, cwd=tree)
+    (built,) = to.iterdir()
     return built
 
 
-def test_the_wheel_holds_headers_profiles_and_the_core(wheel: Path) -> None:
-    names = set(zipfile.ZipFile(wheel).namelist())
-    for name in (
-        "kernelgen/cuda/resident.cuh",
-        "kernelgen/cuda/emulate/ptx.hpp",
-        "kernelgen/profiles/h200.yaml",
-        "kernelgen/py.typed",
-        "constrint/py.typed",
-    ):
-        assert name in names
-    if shutil.which("g++") or shutil.which("c++"):
-        assert any(name.startswith("constrint/_core_native.") for name in names), "the C++ core was not built"
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the source tree, so that nothing built before can slip in."""
+    tree = tmp_path_factory.mktemp("copy")
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, tree / name, ignore=IGNORED)
+    for name in FILES:
+        shutil.copy(ROOT / name, tree)
+    return tree
+
+
+@pytest.fixture(scope="module")
+def unpacked(copy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sdist, unpacked: all that follows is made from it."""
+    folder = tmp_path_factory.mktemp("sdist")
+    with tarfile.open(build(copy, "sdist", tmp_path_factory.mktemp("built"))) as archive:
+        archive.extractall(folder, filter="data")
+    (tree,) = folder.iterdir()
+    return tree
+
+
+@pytest.fixture(scope="module")
+def wheel(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of the sdist."""
+    return build(unpacked, "wheel", tmp_path_factory.mktemp("wheel"))
+
+
+def environment_in(folder: Path) -> Path:
+    """A new environment with pip, and with the dependencies of the environment that runs the tests; its python.
+
+    They are borrowed through a path file, which does not bring the editable install along.
+    """
+    venv.create(folder, with_pip=True)
+    python = folder / "bin" / "python"
+    site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).strip())
+    borrowed = dict.fromkeys(str(Path(module.__file__).parent.parent) for module in (setuptools, pybind11, click))
+    (site / "borrowed.pth").write_text("\n".join(borrowed))
+    run(python, "-m", "pip", "uninstall", "--yes", "--quiet", "setuptools", cwd=folder)  # an old one, in Python 3.11
+    return python
+
+
+def test_the_sdist_holds_the_whole_tree(copy: Path, unpacked: Path) -> None:
+    expected, found = files_below(copy) | {"PKG-INFO", "setup.cfg"}, files_below(unpacked)
+    assert {n for n in found ^ expected if not n.startswith(("build/", "tilesmith.egg-info/"))} == set()
+    assert any(name.startswith("tests/golden/") for name in found)
+
+
+def test_the_wheel_holds_exactly_what_it_should(unpacked: Path, wheel: Path) -> None:
+    names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    expected = {
+        f"kernelgen/{folder}/{name}" for folder in ("cuda", "profiles") for name in files_below(unpacked / folder)
+    }
+    for package in ("kernelgen", "constrint"):
+        found = files_below(unpacked / package)
+        expected |= {f"{package}/{name}" for name in found if name.endswith((".py", "py.typed"))}
+    assert {name for name in names if "_core_native." not in name} == expected
+
+
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("c++")), reason="no C++ compiler")
+def test_the_core_is_built_and_stripped(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    (core,) = [name for name in archive.namelist() if name.startswith("constrint/_core_native.")]
+    binary = archive.read(core)
+    for section in (b".symtab", b".debug_info", b".debug_line"):
+        assert section not in binary
+    assert b".dynsym" in binary
 
 
 def test_the_wheel_installs_no_generic_module(wheel: Path) -> None:
@@ -64,14 +149,9 @@ def test_the_wheel_installs_no_generic_module(wheel: Path) -> None:
 
 
 def test_an_installed_wheel_plans(wheel: Path, tmp_path: Path) -> None:
-    environment = tmp_path / "environment"
-    venv.create(environment, with_pip=True)
-    python = environment / "bin" / "python"
+    python = environment_in(tmp_path / "environment")
+    environment = python.parent.parent
     run(python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel, cwd=tmp_path)
-    # The dependencies are borrowed from the environment that runs the tests; a path file does not bring its
-    # editable install along.
-    site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path).strip())
-    (site / "borrowed.pth").write_text(f"{sysconfig.get_path('purelib')}\n{sysconfig.get_path('platlib')}\n")
     code = "import kernelgen, constrint; print(kernelgen.__file__, constrint.__file__)"
     where = run(python, "-c", code, cwd=tmp_path)
     assert all(str(environment) in path for path in where.split())
@@ -80,9 +160,62 @@ def test_an_installed_wheel_plans(wheel: Path, tmp_path: Path) -> None:
     assert set(tilings[0]) == {"schedule", "tiling", "registers", "shared_memory", "model_us_per_step"}
 
 
+def test_without_a_compiler_pip_installs_and_shows_it(unpacked: Path, tmp_path: Path) -> None:
+    """In the wheel's name, which is all that pip shows of a build; an editable install works as well."""
+    python = environment_in(tmp_path / "environment")
+    pip = [python, "-m", "pip", "--disable-pip-version-check"]
+    shared = ["--no-build-isolation", "--no-deps", "--no-index"]
+    tree = tmp_path / "tree"
+    shutil.copytree(unpacked, tree, ignore=shutil.ignore_patterns("build"))
+    shown = run(*pip, "install", *shared, tree, cwd=tmp_path, **NO_COMPILER)
+    assert "-0.without_cpp_core-" in shown
+    tilesmith = python.parent / "tilesmith"
+    assert run(tilesmith, "--version", cwd=tmp_path).endswith(WITHOUT_CORE)
+    assert json.loads(run(tilesmith, *plan("lstm", "h200"), cwd=tmp_path))
+    (check,) = [
+        each for each in json.loads(run(tilesmith, "doctor", "--json", cwd=tmp_path)) if each["name"] == "constrint"
+    ]
+    assert check["status"] == "warning"
+    assert "Install a C++ compiler" in check["advice"]
+    run(*pip, "install", *shared, "--editable", tree, cwd=tmp_path, **NO_COMPILER)
+    assert run(tilesmith, "--version", cwd=tmp_path).endswith(WITHOUT_CORE)
+    (tree / "constrint" / "_core_native.so").write_text("no library")
+    assert "this Python cannot load it" in run(tilesmith, "doctor", cwd=tmp_path)
+
+
+def test_wheels_are_configured_for_every_python_that_is_promised() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    prefix = "Programming Language :: Python :: 3."
+    promised = [text.removeprefix(prefix) for text in project["project"]["classifiers"] if text.startswith(prefix)]
+    assert project["project"]["requires-python"] == f">=3.{promised[0]}"
+    assert project["tool"]["cibuildwheel"]["build"].split() == [f"cp3{minor}-*" for minor in promised]
+
+
+def test_make_alone_lists_its_targets() -> None:
+    listed = run("make", cwd=ROOT)
+    makefile = (ROOT / "Makefile").read_text()
+    for phony in re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE):
+        for target in phony.split():
+            assert re.search(rf"^make {target} +\S", listed, re.MULTILINE), target
+            run("make", "--dry-run", target, cwd=ROOT)
+
+
 def test_a_bare_checkout_plans(tmp_path: Path) -> None:
     assert json.loads(run(sys.executable, ROOT / "cli.py", *plan("gru", "a100"), cwd=tmp_path))
 
 
 def test_no_package_shadows_the_cuda_namespace() -> None:
     assert not (ROOT / "cuda" / "__init__.py").exists()
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "CHANGELOG.md"])
+def test_the_links_lead_somewhere(page: str) -> None:
+    for link in re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text()):
+        assert (ROOT / link).exists(), link
+
+
+def test_contributing_knows_every_marker() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    markers = [text.partition(":")[0] for text in project["tool"]["pytest"]["ini_options"]["markers"]]
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    assert [marker for marker in markers if f"| `{marker}` |" not in page] == []

@@ -11,13 +11,15 @@ import pytest
 
 from kernelgen.cells import load_cell
 from kernelgen.cells.language import Cell, Gate, tanh
-from kernelgen.errors import EmulationError
+from kernelgen.errors import EmulationError, ValidationError
 from kernelgen.hardware.profile import load_profile
 from kernelgen.paths import cuda_headers
-from kernelgen.program.dtypes import dtype_info, numpy_dtype
+from kernelgen.program.dtypes import EXACT, dtype_info, numpy_dtype
 from kernelgen.program.shape import Shape
+from kernelgen.program.source import Source
 from kernelgen.schedules.shared.parameter_gradients import MEMORY, ParameterGradients
 from kernelgen.verify.emulator import emulate
+from kernelgen.verify.validate_parameters import SIZES, emulate_parameters
 
 BARE = Cell(
     "bare",
@@ -135,6 +137,58 @@ def test_faults_planted_where_blocks_add_their_parts_are_caught(fault: str, monk
     for seed in range(3):
         with pytest.raises(EmulationError, match=words):
             emulate(source, kernel.launch(shape), arguments, outputs=("d_r", "d_b"), seed=seed)
+
+
+@pytest.mark.emulated
+@pytest.mark.parametrize(
+    ("cell", "shape", "gpu"),
+    [
+        (load_cell("gru"), Shape(16, 1024, 3, 32), "h200"),
+        (load_cell("lstm_cifg"), Shape(128, 1024, 12, 16, "float16"), "a100-80gb"),
+        (BARE, Shape(2, 20, 2, 16), "h200"),
+    ],
+    ids=["parts that a cluster adds", "parts that are apart", "nothing of the gates with an input"],
+)
+def test_the_kernel_is_proved_in_the_emulator(cell: Cell, shape: Shape, gpu: str) -> None:
+    seen: list[int] = []
+    found = emulate_parameters(cell, shape, load_profile(gpu), range(4), on_seed=seen.append)
+    assert (found.where, found.seeds, seen) == ("emulator", 4, [0, 1, 2, 3])
+    assert (found.batch, found.seq) == SIZES[0]
+    assert found.tolerance == EXACT
+    assert 0 <= found.worst < EXACT / 10
+    assert [*found.errors] == ["d_r", "d_b"]
+    with pytest.raises(ValidationError, match="at least one seed"):
+        emulate_parameters(cell, shape, load_profile(gpu), ())
+
+
+@pytest.mark.emulated
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        (
+            "copy(to, in.hidden + (static_cast<long long>(at - 1)",
+            "copy(to, in.hidden + (static_cast<long long>(at)",
+            "d_r",
+        ),
+        ("clear(to);\n                else if", "copy(to, in.hidden + unit);\n                else if", "d_r differs"),
+        ("total += load_global_float(partial", "total = load_global_float(partial", "d_[rb] differs"),
+        ("total.x += four.x, ", "", "d_[rb] differs"),
+    ],
+    ids=["h of the step itself", "no zeros before the first step", "one partial sum of several", "a part not added"],
+)
+def test_a_wrong_kernel_is_found(before: str, after: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    header = (cuda_headers() / "parameter_gradients.cuh").read_text().replace("#pragma once", "")
+    assert header.count(before) == 1, f"the kernel has changed; plant the fault anew: {before!r}"
+    sound = ParameterGradients.source
+
+    def wrong(self: ParameterGradients) -> Source:
+        source = sound(self)
+        text = source.text.replace('#include "parameter_gradients.cuh"', header.replace(before, after))
+        return replace(source, text=text)
+
+    monkeypatch.setattr(ParameterGradients, "source", wrong)
+    with pytest.raises((ValidationError, EmulationError), match=f"the kernel of dR and db: .*{words}"):
+        emulate_parameters(load_cell("gru"), Shape(16, 1024, 2, 32), load_profile("h200"), range(4))
 
 
 @pytest.mark.unit

@@ -76,3 +76,20 @@ def test_spreading_keeps_every_tiling_and_puts_look_alikes_later() -> None:
     assert kinds(order[:8]) > kinds(tilings[:8]) + 1
     alone = [tiling for tiling in order if tiling.values["prefetch"] == 12]
     assert kinds(spread(alone)[:8]) == 8
+
+
+def test_advice_is_only_what_was_tried_and_helps() -> None:
+    cell, h200 = load_cell("lstm"), load_profile("h200")
+
+    def said(shape: Shape, gpu: str = "h200") -> str:
+        with pytest.raises(InfeasibleError) as caught:
+            plan(cell, shape, load_profile(gpu))
+        return str(caught.value)
+
+    assert said(Shape(16, 4, 1, 129)).endswith(" It fits with a head dimension of 130 or 128.")
+    for dim in (130, 128):
+        assert plan(cell, Shape(16, 4, 1, dim), h200, top=1)
+    on_a_t4 = said(Shape(1, 4, 1, 16), "t4")
+    assert "head dimension" not in on_a_t4
+    assert " It fits on a10, a100-40gb, " in on_a_t4
+    assert said(Shape(3_000_000, 4, 1, 16)).endswith("It fits in batches of 1,048,576.")

@@ -238,6 +238,29 @@ def test_modules_agree_with_torch_nn(ours: Any, theirs: Any) -> None:
         assert error(parameter.grad, other.grad) < 0.06, name
 
 
+@pytest.mark.parametrize("name", ["lstm", "gru", "slstm"])
+def test_forward_mode_and_torch_func_agree_with_kernels(name: str) -> None:
+    leaves = tensors(name, Shape(3, 12, 2, 32))
+    results = rnn(*leaves, cell=name, returns="hidden")
+    weights, tangents = seeds(*results), seeds(*leaves)
+    weights[1][1:] = 0
+    gradients = torch.autograd.grad(results, leaves, weights)
+    wanted = sum((a.double() * b.double()).sum() for a, b in zip(gradients, tangents, strict=True))
+    plain = tuple(leaf.detach() for leaf in leaves)
+
+    def run(*inputs: Tensor) -> Any:
+        return rnn(*inputs, cell=name, returns="hidden")
+
+    with pytest.warns(RuntimeWarning, match="kernels know nothing of forward mode"):
+        made = torch.func.jvp(run, plain, tuple(tangents))[1]
+    found = sum((a.double() * b.double()).sum() for a, b in zip(made, weights, strict=True))
+    scale = sum((a.double() * b.double()).abs().sum() for a, b in zip(gradients, tangents, strict=True))
+    assert abs(float(found - wanted)) < 0.02 * float(scale)
+    slope = torch.func.grad(lambda w: run(w, *plain[1:])[0].float().square().sum())(plain[0])
+    (by_kernels,) = torch.autograd.grad(rnn(*leaves, cell=name)[0][0].float().square().sum(), leaves[0])
+    assert error(slope, by_kernels) < 0.03
+
+
 def test_flashrnn_runs_kernels() -> None:
     wx, r, b, initial = tensors("gru", Shape(4, 16, 2, 64), torch.float32)
     states, _ = flashrnn(wx, r[[1, 2, 0]], b[[1, 2, 3, 0]] * 0, initial.unsqueeze(2), function="gru")

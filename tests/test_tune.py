@@ -19,7 +19,8 @@ from runners import write_script
 
 from kernelgen.build.compile import Report
 from kernelgen.cells import load_cell
-from kernelgen.errors import EmulationError, LaunchError, ProfileError, StoreError, ValidationError
+from kernelgen.cells.language import Cell, Gate
+from kernelgen.errors import EmulationError, LaunchError, NotFiniteError, ProfileError, StoreError, ValidationError
 from kernelgen.hardware.profile import load_profile
 from kernelgen.program.dtypes import tolerance
 from kernelgen.program.shape import Shape
@@ -131,6 +132,16 @@ def test_when_everything_is_wrong_the_search_stops_and_says_so(no_gpu: None, mon
     with pytest.raises(ValidationError, match=r"none of the \d+ candidates.*validated in the emulator.*a race"):
         _tune()
     assert len(answers) == 50 - tune.MOST_WRONG
+
+
+@pytest.mark.emulated
+def test_a_cell_without_a_reference_stops_the_search_at_once(no_gpu: None) -> None:
+    cell = Cell("odd", "Odd", "none", ("h",), (Gate("a"),), lambda gate, state: {"h": gate.a**0.5})
+    events: list[Event] = []
+    with pytest.raises(NotFiniteError, match=r"reference of odd itself is NaN at step 0 of 4.*gain=.*ranges="):
+        tune.tune(cell, SMALL, "h200", top=2, store=None, on_event=events.append)
+    assert sum(event.stage == "emulate" for event in events) == 1
+    assert not [event for event in events if event.stage == "warning"]
 
 
 def _valid() -> Any:

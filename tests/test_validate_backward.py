@@ -19,7 +19,8 @@ from kernelgen.schedules import get
 from kernelgen.tuning.plan import plan
 from kernelgen.verify import reference
 from kernelgen.verify.cases import Case, make_case
-from kernelgen.verify.validate import emulate_source, emulated_steps, validate_emulated
+from kernelgen.verify.emulated_runs import emulated_steps
+from kernelgen.verify.validate import emulate_source, validate_emulated
 
 pytestmark = pytest.mark.unit
 
@@ -192,8 +193,11 @@ def test_backward_kernels_are_right_in_the_emulator(cell: Cell, save: str, recom
     steps = emulated_steps(tiling)
     assert tiling.values["prefetch"] < steps <= shape.seq
     assert (found.where, found.seeds, found.batch, found.seq) == ("emulator", 2, 3, steps)
-    assert found.tolerance == dtypes.tolerance("bfloat16", steps, "backward")
-    assert 0 <= found.worst <= found.tolerance
+    if cell.rest_products:  # an exact tie of a gradient that nobody writes is no fault of the kernel's
+        assert dtypes.EXACT <= found.tolerance < 1e-2
+    else:
+        assert found.tolerance == dtypes.EXACT
+    assert 0 <= found.worst <= min(found.tolerance, dtypes.EXACT)
     written = arguments_of(cell, shape, "backward").outputs
     assert list(found.errors) == [argument.name for argument in written if not argument.empty]
 

@@ -42,6 +42,36 @@ std::unique_ptr<Diagram> make(const std::vector<std::vector<TermTuple>>& constra
     return std::make_unique<Diagram>(std::move(layers), std::move(choices), limit, watch);
 }
 
+// Of each layer, where the runs of its nodes begin, and start, stop and child of every run.
+using LayerTuple = std::tuple<std::vector<uint64_t>, std::vector<int64_t>>;
+
+std::vector<LayerTuple> layers_of(const Diagram& diagram) {
+    std::vector<LayerTuple> result;
+    for (const Layer& layer : diagram.layers()) {
+        std::vector<int64_t> runs;
+        for (const Run& run : layer.runs) runs.insert(runs.end(), {run.start, run.stop, run.child});
+        result.emplace_back(std::vector<uint64_t>(layer.begin.begin(), layer.begin.end()), std::move(runs));
+    }
+    return result;
+}
+
+std::unique_ptr<Diagram> restore(const std::vector<ChoicesTuple>& domains, const std::vector<LayerTuple>& given,
+                                 int32_t root, uint64_t steps) {
+    std::vector<Choices> choices;
+    for (const auto& [values, low, step, count] : domains) choices.push_back({values, low, step, count});
+    std::vector<Layer> layers;
+    for (const auto& [begin, runs] : given) {
+        if (begin.empty() || runs.size() % 3) throw py::value_error("these are not the layers of a diagram");
+        Layer layer;
+        layer.begin.assign(begin.begin(), begin.end());
+        for (size_t i = 0; i < runs.size(); i += 3)
+            layer.runs.push_back({static_cast<uint32_t>(runs[i]), static_cast<uint32_t>(runs[i + 1]),
+                                  static_cast<int32_t>(runs[i + 2])});
+        layers.push_back(std::move(layer));
+    }
+    return std::make_unique<Diagram>(std::move(choices), std::move(layers), root, steps);
+}
+
 std::tuple<uint64_t, uint64_t> halves(Total total) {
     return {static_cast<uint64_t>(total >> 64), static_cast<uint64_t>(total)};
 }
@@ -117,6 +147,9 @@ void bind_diagram(py::module_& m) {
     m.def("spread", &spread_into);
     py::class_<Diagram>(m, "Diagram")
         .def(py::init(&make))
+        .def(py::init(&restore))
+        .def("layers", &layers_of)
+        .def_property_readonly("root", &Diagram::root)
         .def_property_readonly("total", [](const Diagram& diagram) { return halves(diagram.total()); })
         .def_property_readonly("steps", &Diagram::steps)
         .def_property_readonly("size", &Diagram::size)

@@ -115,6 +115,30 @@ Diagram::Diagram(std::vector<Layers> constraints, std::vector<Choices> domains, 
     reduce(raw, watch);
 }
 
+Diagram::Diagram(std::vector<Choices> domains, std::vector<Layer> layers, int32_t root, uint64_t steps)
+    : domains_(std::move(domains)), layers_(std::move(layers)), root_(root), steps_(steps) {
+    bool valid = layers_.size() == domains_.size();
+    for (size_t d = layers_.size(); valid && d-- > 0;) {
+        Layer& layer = layers_[d];
+        size_t below_count = d + 1 < layers_.size() ? layers_[d + 1].size() : 1;
+        valid = layer.begin.front() == 0 && layer.begin.back() == layer.runs.size() &&
+                std::is_sorted(layer.begin.begin(), layer.begin.end());
+        layer.counts.clear();
+        for (size_t n = 0; valid && n < layer.size(); ++n) {
+            Total count = 0;
+            for (size_t i = layer.begin[n]; i < layer.begin[n + 1]; ++i) {
+                const Run& run = layer.runs[i];
+                valid = valid && run.start < run.stop && run.stop <= domains_[d].count && run.child >= 0 &&
+                        static_cast<size_t>(run.child) < below_count;
+                if (valid) count = plus(count, times(run.stop - run.start, below(d + 1, run.child)));
+            }
+            layer.counts.push_back(count);
+        }
+    }
+    if (!valid || (root_ >= 0 && !layers_.empty() && static_cast<size_t>(root_) >= layers_.front().size()))
+        throw std::invalid_argument("these are not the layers of a diagram");
+}
+
 void Diagram::expand(size_t d, const int64_t* slots, States& next, Watch& watch) {
     parent_ = slots;
     first_run_ = runs_->size();
@@ -137,7 +161,17 @@ void Diagram::expand(size_t d, const int64_t* slots, States& next, Watch& watch)
                 std::copy(own, own + width, target);
         }
     }
-    range(d, 0, domains_[d].count, next, watch);
+    bool supported = false;
+    for (int number : alive_)
+        if (constraints_[number].support(depth, scratch_) && (!supported || scratch_.size() < values_.size())) {
+            supported = true;
+            values_.swap(scratch_);
+        }
+    if (!supported) return range(d, 0, domains_[d].count, next, watch);
+    for (int64_t value : values_) {
+        uint32_t position = domains_[d].find(value);
+        if (position < domains_[d].count) single(d, position, next, watch);
+    }
 }
 
 // Positions start .. stop - 1 of the variable of depth d.
@@ -160,21 +194,21 @@ void Diagram::range(size_t d, uint32_t start, uint32_t stop, States& next, Watch
         range(d, middle, stop, next, watch);
         return;
     }
-    for (uint32_t position = start; position < stop; ++position) {
-        step(watch);
-        key_ = inherited_;
-        bool possible = true;
-        for (int number : alive_) {
-            int64_t* own = key_.data() + offset_[d + 1][number];
-            Layers::Outcome outcome = constraints_[number].step(depth, domain[position], own);
-            if (outcome == Layers::HOLDS && constraints_[number].width(depth + 1)) *own = HELD;
-            if (outcome == Layers::FAILS) {
-                possible = false;
-                break;
-            }
-        }
-        if (possible) reach(d, position, position + 1, next);
+    for (uint32_t position = start; position < stop; ++position) single(d, position, next, watch);
+}
+
+// One value of the variable of depth d.
+void Diagram::single(size_t d, uint32_t position, States& next, Watch& watch) {
+    int depth = static_cast<int>(d);
+    step(watch);
+    key_ = inherited_;
+    for (int number : alive_) {
+        int64_t* own = key_.data() + offset_[d + 1][number];
+        Layers::Outcome outcome = constraints_[number].step(depth, domains_[d][position], own);
+        if (outcome == Layers::HOLDS && constraints_[number].width(depth + 1)) *own = HELD;
+        if (outcome == Layers::FAILS) return;
     }
+    reach(d, position, position + 1, next);
 }
 
 void Diagram::reach(size_t, uint32_t start, uint32_t stop, States& next) {

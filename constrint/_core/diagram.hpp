@@ -70,6 +70,11 @@ public:
     // limit: steps; TooLarge beyond it.
     Diagram(std::vector<Layers> constraints, std::vector<Choices> domains, uint64_t limit, Watch& watch);
 
+    // As layers() and root() of another gave it; std::invalid_argument for what no diagram gives.
+    Diagram(std::vector<Choices> domains, std::vector<Layer> layers, int32_t root, uint64_t steps);
+
+    const std::vector<Layer>& layers() const { return layers_; }
+    int32_t root() const { return root_; }
     Total total() const { return root_ < 0 ? 0 : layers_.front().counts[root_]; }
     uint64_t steps() const { return steps_; }
     size_t size() const;
@@ -90,6 +95,7 @@ private:
     struct States;
     void expand(size_t d, const int64_t* slots, States& next, Watch& watch);
     void range(size_t d, uint32_t start, uint32_t stop, States& next, Watch& watch);
+    void single(size_t d, uint32_t position, States& next, Watch& watch);
     void reach(size_t d, uint32_t start, uint32_t stop, States& next);
     void step(Watch& watch);
     void reduce(std::vector<Layer>& raw, Watch& watch);
@@ -99,7 +105,7 @@ private:
     std::vector<Choices> domains_;
     std::vector<Layer> layers_;
     int32_t root_ = -1;
-    uint64_t steps_ = 0, limit_;
+    uint64_t steps_ = 0, limit_ = 0;
 
     // Of the state being expanded: constraints that its variable may still break; slots of the next state; its runs.
     std::vector<int> alive_;
@@ -107,6 +113,7 @@ private:
     std::vector<size_t> width_;
     const int64_t* parent_ = nullptr;
     std::vector<int64_t> inherited_, key_;
+    std::vector<int64_t> values_, scratch_;  // that a table leaves the variable
     std::vector<Run>* runs_ = nullptr;
     size_t first_run_ = 0;
 };

@@ -27,6 +27,21 @@ int64_t combine(Op op, int64_t total, int64_t value) {
     }
 }
 
+// The first of these sorted rows whose first ``prefix`` columns are not less than those numbers.
+template <class Number>
+size_t first_row(const std::vector<int64_t>& rows, size_t width, size_t prefix, Number number) {
+    size_t low = 0, high = rows.size() / width;
+    while (low < high) {
+        size_t middle = (low + high) / 2, i = 0;
+        while (i < prefix && rows[middle * width + i] == number(i)) ++i;
+        if (i < prefix && rows[middle * width + i] < number(i))
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 }  // namespace
 
 Layers::Layers(std::vector<Term> nodes) : nodes_(std::move(nodes)) {
@@ -98,6 +113,23 @@ Layers::Outcome Layers::step(int d, int64_t x, int64_t* slots) {
     if (!(possible & T) || !normalise(d + 1)) return FAILS;
     for (int n : slots_[d + 1]) *slots++ = value_[n];
     return OPEN;
+}
+
+bool Layers::support(int d, std::vector<int64_t>& values) const {
+    const Term& term = nodes_.back();
+    if (term.op != TABLE) return false;
+    size_t at = 0, width = term.args.size();
+    while (at < width && last_[term.args[at]] < d) ++at;
+    if (at == width || nodes_[term.args[at]].op != VAR || last_[term.args[at]] != d) return false;
+    values.clear();
+    // No row holds UNDEFINED, so an undefined column leaves nothing.
+    size_t row = first_row(term.rows, width, at, [&](size_t i) { return base_[term.args[i]]; }) * width;
+    for (; row < term.rows.size(); row += width) {
+        for (size_t i = 0; i < at; ++i)
+            if (term.rows[row + i] != base_[term.args[i]]) return true;
+        if (values.empty() || values.back() != term.rows[row + at]) values.push_back(term.rows[row + at]);
+    }
+    return true;
 }
 
 int Layers::over(int d, int64_t low, int64_t high) {
@@ -179,8 +211,18 @@ int Layers::table_bits(const Term& term) const {
         if (span.undefined) result = U;
         decided = decided && span.low == span.high;
     }
-    size_t width = term.args.size();
-    for (size_t row = 0; row < term.rows.size() && !found; row += width) {
+    // Where the first columns are known numbers, only the rows that begin with these are looked at.
+    size_t width = term.args.size(), known = 0;
+    while (known < width && spans_[term.args[known]].low == spans_[term.args[known]].high) ++known;
+    size_t prefix = std::min(known + 1, width);
+    size_t row = first_row(term.rows, width, prefix, [&](size_t i) { return spans_[term.args[i]].low; }) * width;
+    for (; row < term.rows.size() && !found; row += width) {
+        bool beyond = false;
+        for (size_t i = 0; i < prefix && !beyond; ++i) {
+            if (term.rows[row + i] < spans_[term.args[i]].high) break;
+            beyond = term.rows[row + i] > spans_[term.args[i]].high;
+        }
+        if (beyond) break;
         found = true;
         for (size_t i = 0; i < width && found; ++i) {
             const Span& span = spans_[term.args[i]];

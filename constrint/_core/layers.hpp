@@ -17,7 +17,7 @@ struct Term {
     std::vector<int> args;
     int64_t start;  // of a VAR, the depth at which it is decided
     std::vector<int64_t> coefs;
-    std::vector<int64_t> rows;  // sorted, flattened
+    std::vector<int64_t> rows;  // sorted, flattened; the columns in the order in which they are decided
     Span span;
 
     bool gathers() const { return op == ADD || op == MUL || op == MIN || op == MAX || op == AND || op == OR; }
@@ -39,6 +39,9 @@ public:
     void load(int d, const int64_t* slots);
     // Decide the variable of depth d; OPEN writes the slots before the next depth.
     Outcome step(int d, int64_t x, int64_t* slots);
+    // Where the constraint is a table whose next column is the variable of depth d: the values that its rows leave it,
+    // ascending; false: any may be possible.
+    bool support(int d, std::vector<int64_t>& values) const;
     // The bits of the constraint where the variable of depth d is anywhere in low .. high.
     int over(int d, int64_t low, int64_t high);
 

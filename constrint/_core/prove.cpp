@@ -26,22 +26,22 @@ Prover::Prover(State state, std::vector<int> order, const std::vector<int>& desc
                 given_[code.a[side]] = 1;
 }
 
-bool Prover::fixpoint() {
+bool Prover::fixpoint(double seconds) {
+    clock_.begin(seconds);
+    state_.heed(&clock_);
     if (state_.start(-1)) return true;
     conflict_ = state_.failure();
     return false;
 }
 
 std::optional<std::vector<int64_t>> Prover::any(double seconds) {
-    clock_.begin(seconds);
-    if (!fixpoint() || !prove()) return std::nullopt;
+    if (!fixpoint(seconds) || !prove()) return std::nullopt;
     return witness_;
 }
 
 // Each variable in turn: while something better than the witness may exist, look for it.
 std::optional<std::vector<int64_t>> Prover::first(double seconds) {
-    clock_.begin(seconds);
-    if (!fixpoint() || !prove()) return std::nullopt;
+    if (!fixpoint(seconds) || !prove()) return std::nullopt;
     for (int v : order_) {
         bool down = descending_[v];
         while (!state_.decided(v)) {

@@ -19,7 +19,7 @@ public:
     // seconds: the time limit of one call, or a negative number for none. Each throws TimeLimit when it passes, and TooWide.
 
     // Propagate at the root and keep what changes; false where that alone proves that there is no solution.
-    bool fixpoint();
+    bool fixpoint(double seconds);
     // One solution, all variables by position, or nothing.
     std::optional<std::vector<int64_t>> any(double seconds);
     // The first solution in order of preference.

@@ -39,6 +39,7 @@ std::vector<Bounds> branches(const State& state, int v, bool descending) {
 
 std::vector<Values> Search::solutions(const std::optional<Values>& after, size_t limit, double seconds) {
     clock_.begin(seconds);
+    state_.heed(&clock_);
     after_ = after;
     limit_ = limit;
     found_.clear();
@@ -78,6 +79,7 @@ bool Search::enumerate(size_t depth, bool fresh, bool resume) {
 
 Count Search::count(double seconds) {
     clock_.begin(seconds);
+    state_.heed(&clock_);
     known_.clear();
     return state_.start(-1) ? tally(0, true) : 0;
 }
@@ -113,6 +115,7 @@ Count Search::tally(size_t depth, bool fresh) {
 
 Search::Best Search::best(double seconds) {
     clock_.begin(seconds);
+    state_.heed(&clock_);
     dead_.clear();
     best_ = {};
     best_.finished = true;

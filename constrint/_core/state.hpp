@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <vector>
 
+#include "clock.hpp"
 #include "intervals.hpp"
 
 namespace constrint {
@@ -55,7 +56,10 @@ public:
     // Schedule and propagate everything; false where a constraint cannot hold. permanent: the number of the constraint
     // that is never marked entailed, since the bound in it moves (-1: none). Undoes to an earlier root first.
     bool start(int permanent);
+    // Throws TimeLimit when the clock says so.
     bool propagate();
+    // The clock that ends long propagations; it must live as long as it is used (nullptr: none).
+    void heed(Clock* clock) { clock_ = clock; }
     bool restrict(int v, int64_t low, int64_t high);
     void schedule(int number);
 
@@ -121,6 +125,7 @@ private:
     std::vector<int64_t> multiple_;  // a number other than 0 that each node divides; 0: none known
     std::vector<char> undefined_;
     int permanent_ = -1;
+    Clock* clock_ = nullptr;
 
     size_t width_ = 0, sources_ = 0;  // words of a set of reasons, 0 while they are not kept
     std::vector<int> source_;

@@ -5,7 +5,6 @@
 #pragma once
 
 #include <algorithm>
-#include <numeric>
 
 #include "async.hpp"
 #include "barrier.hpp"
@@ -15,19 +14,23 @@
 
 extern "C" {
 
-/// Kinds of argument: 0 a null pointer, 1 an array the kernel reads, 2 an array it writes, 3 an integer.
+/// Kinds of argument: 0 a null pointer, 1 an array the kernel reads, 2 an array it writes, 3 an integer. An array: what
+/// exists of it, in the order and meaning of tilesmith::emulate::Windows; `data` holds that, one window after another.
 struct TilesmithArgument {
     const char* name;
     int kind;
     int integer;
     void* data;
-    unsigned long long bytes;
+    unsigned long long extent, first, window, stride;
 };
 
-/// together: how many blocks run at the same time, one cluster of them or several. seconds: when to give up.
+/// together: how many blocks run at the same time, one cluster of them or several. teams: which of the groups of so many
+/// blocks run at all, team_count of them. seconds: when to give up.
 struct TilesmithLaunch {
     unsigned grid[3];
     unsigned block, shared_memory, together, cluster;
+    const unsigned* teams;
+    unsigned team_count;
     unsigned long long seed;
     double seconds;
 };
@@ -120,9 +123,9 @@ inline void run_launch(const TilesmithLaunch& launch, const TilesmithArgument* a
         const TilesmithArgument& argument = arguments[i];
         if (argument.kind == 0) memory.add_null(argument.name);
         if (argument.kind == 1 || argument.kind == 2)
-            memory.add(argument.name, argument.data, argument.bytes, argument.kind == 2);
+            memory.add(argument.name, argument.data,
+                       {argument.extent, argument.first, argument.window, argument.stride}, argument.kind == 2);
     }
-    memory.place();
     values.clear();
     for (int i = 0; i < count; ++i) values.push_back({memory.address(arguments[i].name), arguments[i].integer});
     Scheduler dispatcher(launch.seed, launch.seconds, std::size_t{launch.together} * launch.block, &run_thread);
@@ -131,9 +134,7 @@ inline void run_launch(const TilesmithLaunch& launch, const TilesmithArgument* a
     scheduler = &dispatcher;
     Traps traps;
 
-    const unsigned blocks = launch.grid[0] * launch.grid[1] * launch.grid[2];
-    std::vector<unsigned> order(blocks / launch.together);
-    std::iota(order.begin(), order.end(), 0u);
+    std::vector<unsigned> order(launch.teams, launch.teams + launch.team_count);
     for (std::size_t i = order.size(); i > 1; --i)
         std::swap(order[i - 1], order[dispatcher.random.below(static_cast<unsigned>(i))]);
     for (const unsigned number : order) {

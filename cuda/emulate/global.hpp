@@ -1,95 +1,93 @@
-// Global memory: a copy of each array argument, far from the next, and who wrote each part of the outputs.
+// Global memory: each array argument, far from the next, and who wrote each part of the outputs.
+//
+// Addresses are numbers that no memory lies behind: every access comes through here, and a pointer used directly traps.
+// An array may be larger than what exists of it, so that a kernel's arithmetic meets offsets beyond 32 bits; then
+// every access must fall into the parts that exist.
 //
 // An input may be read and not written. An output starts as 0xFF bytes (a NaN in bfloat16, float16 and float32) and may
 // be written; ptx.hpp's loads go through the read-only path, so that reading what the kernel writes is a fault.
 #pragma once
 
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
-#include <new>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "race.hpp"
 
 namespace tilesmith::emulate {
 
+/// What exists of an array of `extent` bytes: in every `stride` bytes of it `window` bytes, from `first` on. They lie one
+/// after another in the host's memory.
+struct Windows {
+    std::uint64_t extent, first, window, stride;
+
+    std::uint64_t bytes() const { return stride == 0 ? 0 : extent / stride * window; }
+    bool contain(std::uint64_t offset, unsigned bytes) const {
+        return offset % stride >= first && offset % stride + bytes <= first + window;
+    }
+    /// Where an offset that exists lies in the host's memory.
+    std::uint64_t place(std::uint64_t offset) const { return offset / stride * window + offset % stride - first; }
+};
+
 class GlobalMemory {
   public:
     GlobalMemory() = default;
-    ~GlobalMemory() {
-        if (arena_ != nullptr) munmap(arena_, arena_size_);
-    }
     GlobalMemory(const GlobalMemory&) = delete;
     GlobalMemory& operator=(const GlobalMemory&) = delete;
 
-    void add(const char* name, void* host, std::size_t bytes, bool output) {
-        arrays_.push_back({name, host, nullptr, bytes, output, {}});
+    void add(const char* name, void* host, const Windows& windows, bool output) {
+        Array array{name, static_cast<std::byte*>(host), nullptr, next_, windows, output, {}, {}};
+        next_ += (windows.extent + gap - 1) / gap * gap + gap;
+        if (output) {
+            array.written.assign(windows.bytes(), std::byte{0xff});
+            array.cells.resize((windows.bytes() + 1) / 2);
+        }
+        arrays_.push_back(std::move(array));
+        arrays_.back().content = output ? arrays_.back().written.data() : arrays_.back().host;
     }
     void add_null(const char* name) { nulls_ += (nulls_.empty() ? "" : ", ") + std::string(name); }
 
-    /// Give every array its place and its content. Between arrays lies memory that cannot be touched.
-    void place() {
-        const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
-        const auto whole = [page](std::size_t bytes) { return (bytes + page - 1) / page * page; };
-        arena_size_ = gap;
-        for (const Array& array : arrays_) arena_size_ += whole(array.bytes) + gap;
-        void* memory = mmap(nullptr, arena_size_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (memory == MAP_FAILED) throw std::bad_alloc();
-        arena_ = static_cast<std::byte*>(memory);
-        std::byte* next = arena_ + gap;
-        for (Array& array : arrays_) {
-            array.base = next;
-            next += whole(array.bytes) + gap;
-            if (array.bytes == 0) continue;
-            if (mprotect(array.base, whole(array.bytes), PROT_READ | PROT_WRITE) != 0) throw std::bad_alloc();
-            if (array.output) {
-                std::memset(array.base, 0xff, array.bytes);
-                array.cells.resize((array.bytes + 1) / 2);
-            } else {
-                std::memcpy(array.base, array.host, array.bytes);
-            }
-        }
-    }
     void* address(const std::string& name) const {
         for (const Array& array : arrays_)
-            if (array.name == name) return array.base;
+            if (array.name == name) return reinterpret_cast<void*>(array.base);
         return nullptr;
     }
     void copy_outputs_back() const {
         for (const Array& array : arrays_)
-            if (array.output && array.bytes != 0) std::memcpy(array.host, array.base, array.bytes);
+            if (array.output && !array.written.empty()) std::memcpy(array.host, array.content, array.written.size());
     }
 
     void read(const Thread& thread, const void* address, void* out, unsigned bytes, const Site& site,
               const char* verb = "reads") {
         const Access access{thread, verb, site};
         const Array& array = locate(access, address, bytes);
-        if (array.output) report_output_read(access, array, address, bytes);
-        std::memcpy(out, address, bytes);
+        const std::uint64_t offset = offset_in(array, address);
+        if (array.output) report_output_read(access, array, offset, bytes);
+        std::memcpy(out, array.content + array.windows.place(offset), bytes);
     }
 
     void write(const Thread& thread, void* address, const void* in, unsigned bytes, const Site& site) {
         const Access access{thread, "writes", site};
         Array& array = locate(access, address, bytes);
-        const auto offset = static_cast<std::size_t>(static_cast<std::byte*>(address) - array.base);
+        const std::uint64_t offset = offset_in(array, address), place = array.windows.place(offset);
         if (!array.output)
             throw Fault{text("write to '%s', which is an input: %u bytes at offset %zu of %zu\n  ", array.name.c_str(),
-                             bytes, offset, array.bytes) +
+                             bytes, std::size_t{offset}, std::size_t{array.windows.extent}) +
                         describe(access)};
-        for (std::size_t i = offset / 2; i < (offset + bytes) / 2; ++i) {
-            Cell& cell = array.cells[i];
-            check_writer(access, array, cell, 2 * i);
+        for (unsigned i = 0; i < bytes / 2; ++i) {
+            Cell& cell = array.cells[place / 2 + i];
+            check_writer(access, array, cell, offset + 2 * i);
             cell = {thread.team->number, thread.rank, thread.team->clocks.now(thread.rank), site};
         }
-        std::memcpy(address, in, bytes);
+        std::memcpy(array.content + place, in, bytes);
     }
 
   private:
-    static constexpr std::size_t gap = 16u << 20;
+    static constexpr std::uint64_t gap = 16u << 20;
+    static constexpr std::uint64_t lowest = std::uint64_t{1} << 44;  // no process has anything there
 
     struct Cell {
         unsigned team = 0, writer = no_thread;
@@ -98,26 +96,37 @@ class GlobalMemory {
     };
     struct Array {
         std::string name;
-        void* host;
-        std::byte* base;
-        std::size_t bytes;
+        std::byte* host;
+        std::byte* content;
+        std::uint64_t base;
+        Windows windows;
         bool output;
+        std::vector<std::byte> written;
         std::vector<Cell> cells;
     };
 
+    static std::uint64_t offset_in(const Array& array, const void* address) {
+        return reinterpret_cast<std::uint64_t>(address) - array.base;
+    }
+
     Array& locate(const Access& access, const void* address, unsigned bytes) {
-        const auto* at = static_cast<const std::byte*>(address);
+        const auto at = reinterpret_cast<std::uint64_t>(address);
         for (Array& array : arrays_) {
-            if (at + bytes <= array.base - gap / 2 || at >= array.base + array.bytes + gap / 2) continue;
+            const std::uint64_t size = array.windows.extent;
+            if (at + bytes <= array.base - gap / 2 || at >= array.base + size + gap / 2) continue;
             const auto offset = static_cast<long long>(at - array.base);
-            const auto size = static_cast<long long>(array.bytes);
-            if (offset < 0 || offset + bytes > size)
+            if (offset < 0 || offset + bytes > static_cast<long long>(size))
                 throw Fault{text("out of bounds of '%s': %u bytes at offset %lld, but it has %lld bytes\n  ",
-                                 array.name.c_str(), bytes, offset, size) +
+                                 array.name.c_str(), bytes, offset, static_cast<long long>(size)) +
                             describe(access)};
             if (offset % bytes != 0)
                 throw Fault{text("misaligned access to '%s': %u bytes at offset %lld, which is no multiple of %u\n  ",
                                  array.name.c_str(), bytes, offset, bytes) +
+                            describe(access)};
+            if (!array.windows.contain(at - array.base, bytes))
+                throw Fault{text("access to a part of '%s' that is not these blocks': %u bytes at offset %lld of %lld; "
+                                 "an index that wrapped, or an element of another block\n  ",
+                                 array.name.c_str(), bytes, offset, static_cast<long long>(size)) +
                             describe(access)};
             return array;
         }
@@ -128,23 +137,23 @@ class GlobalMemory {
         throw Fault{text("access to %p, which is in none of the arrays\n  ", address) + describe(access)};
     }
 
-    [[noreturn]] static void report_output_read(const Access& access, const Array& array, const void* address,
+    [[noreturn]] static void report_output_read(const Access& access, const Array& array, std::uint64_t offset,
                                                 unsigned bytes) {
-        const auto offset = static_cast<std::size_t>(static_cast<const std::byte*>(address) - array.base);
-        const Cell& cell = array.cells[offset / 2];
-        throw Fault{text("read of output '%s': %u bytes at offset %zu of %zu, ", array.name.c_str(), bytes, offset,
-                         array.bytes) +
+        const Cell& cell = array.cells[array.windows.place(offset) / 2];
+        throw Fault{text("read of output '%s': %u bytes at offset %zu of %zu, ", array.name.c_str(), bytes,
+                         std::size_t{offset}, std::size_t{array.windows.extent}) +
                     (cell.written == 0 ? std::string("which nobody has written")
                                        : "written at " + describe(cell.written_at) +
                                              "; this load needs memory that does not change while the kernel runs") +
                     "\n  " + describe(access)};
     }
 
-    static void check_writer(const Access& access, const Array& array, const Cell& cell, std::size_t offset) {
+    static void check_writer(const Access& access, const Array& array, const Cell& cell, std::uint64_t offset) {
         if (cell.written == 0) return;
         Team& team = *access.thread.team;
         if (cell.team == team.number && team.clocks.ordered(cell.writer, cell.written, access.thread.rank)) return;
-        const std::string place = text("'%s': 2 bytes at offset %zu of %zu", array.name.c_str(), offset, array.bytes);
+        const std::string place = text("'%s': 2 bytes at offset %zu of %zu", array.name.c_str(), std::size_t{offset},
+                                       std::size_t{array.windows.extent});
         if (cell.team == team.number)
             report_race(place, {team.thread(cell.writer), "writes", cell.written_at}, access);
         throw Fault{"race on " + place + "\n  first:  another block writes at " + describe(cell.written_at) +
@@ -154,8 +163,7 @@ class GlobalMemory {
 
     std::vector<Array> arrays_;
     std::string nulls_;
-    std::byte* arena_ = nullptr;
-    std::size_t arena_size_ = 0;
+    std::uint64_t next_ = lowest;
 };
 
 inline GlobalMemory* global_memory = nullptr;

@@ -6,11 +6,13 @@ miss, what cannot be written is compiled again next time, and the first such fai
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
 import os
 import re
+import stat
 import threading
 import time
 import uuid
@@ -18,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kernelgen.paths import cache_root, cuda_headers
+from kernelgen.paths import cache_root, cuda_headers, private_folder
 
 if TYPE_CHECKING:
     from kernelgen.program.source import Source
@@ -127,7 +129,9 @@ class Cache:
     def load(self, key: str) -> tuple[dict[str, Any], bytes] | None:
         """Return the record and the bytes saved under ``key``; None where there are none or they are damaged."""
         try:
-            contents = self.path(key).read_bytes()
+            with self.path(key).open("rb") as file:
+                _check_owner(file.fileno())
+                contents = file.read()
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -148,7 +152,7 @@ class Cache:
         body = json.dumps(dict(record)).encode() + b"\n" + payload
         path = self.path(key)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(path.parent)
             self._sweep()
             write_together([(path, _head(key, body) + b"\n" + body)])
         except OSError as error:
@@ -181,6 +185,13 @@ class Cache:
             self.root,
             error.strerror or error,
         )
+
+
+def _check_owner(file: int) -> None:
+    """Raise PermissionError for an open file that somebody else may have written: what it holds would be run."""
+    status = os.fstat(file)
+    if status.st_uid not in (os.geteuid(), 0) or status.st_mode & stat.S_IWOTH:
+        raise PermissionError(errno.EPERM, "an entry is another user's, or anybody may write to it")
 
 
 def _head(key: str, body: bytes) -> bytes:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["cell_names", "load_cell"]
 
+MOST_BYTES = 1 << 20
+"""Larger files are refused: a cell is some lines."""
+
 
 def cell_names() -> list[str]:
     """The names of the library's cells, sorted."""
@@ -68,9 +71,13 @@ def _from_file(path: Path, name: str | None) -> Cell:
 def _run(path: Path) -> ModuleType:
     """Run a user's file in a module of its own. It is not imported: nothing is written beside it."""
     try:
-        source = path.read_bytes()
-    except OSError as error:
-        raise CellError(f"cannot read the cell file {path}: {error.strerror or error}") from error
+        with path.open("rb") as file:
+            source = file.read(MOST_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CellError(f"cannot read the cell file {path}: {reason}") from error
+    if len(source) > MOST_BYTES:
+        raise CellError(f"{path} is no cell file: it has more than {MOST_BYTES:,} bytes")
     module = ModuleType(path.stem)
     module.__file__ = str(path)
     try:

@@ -1,13 +1,19 @@
-"""The command line: ``tilesmith``. One module of this package for each command, imported when it is called."""
+"""The command line: ``tilesmith``. One module of this package for each command, imported when it is called.
+
+Here is only what must hold from the first moment on: Ctrl-C, closed or full output streams, and an encoding that lacks
+some letters all end in a message or a status, never in a traceback. Little is imported here, since Ctrl-C is in the
+interpreter's hands until ``entry`` runs. ``main`` is the group of all commands.
+"""
 
 from __future__ import annotations
 
-import importlib
+import os
 import sys
 import time
-from typing import Any
 
-import click
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 STARTED = time.monotonic()
 """When the command began, near enough: what `tune` counts its time to the first kernel from."""
@@ -15,104 +21,107 @@ STARTED = time.monotonic()
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it: 128 + SIGINT."""
 
-_COMMANDS = {
-    "gpus": "List the GPUs tilesmith knows, or show one with the source of every number.",
-    "cells": "List the cells of the library, or show one's equations.",
-    "solve": "Solve an integer-constraint problem from a file.",
-    "plan": "Rank the tilings of a cell that fit a GPU, by the model.",
-    "tune": "Find the fastest valid kernel of a cell and write it down.",
-    "validate": "Prove a tuned kernel right once more.",
-    "show": "Show a tuned kernel: its configuration and its source.",
-}
-"""Every command with its short help: `tilesmith --help` imports none of them."""
+REFUSED = 2
+"""Exit status where something cannot be done."""
+
+_quick_end = False
 
 
-class _Failure(click.ClickException):
-    """Something asked for that cannot be done: the message goes to stderr, the exit status is 2."""
+def __getattr__(name: str) -> Any:
+    """Import the group of commands, with the library that parses options, when it is first asked for."""
+    if name != "main":
+        raise AttributeError(f"module 'kernelgen.commands' has no attribute {name!r}")
+    from kernelgen.commands.group import main
 
-    exit_code = 2
-
-
-class _Commands(click.Group):
-    """Commands imported on demand; every error made for people ends in one message and exit status 2."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands in the order in which a newcomer meets them."""
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command."""
-        if cmd_name not in _COMMANDS:
-            return None
-        command: click.Command = importlib.import_module(f"{__name__}.{cmd_name}").command
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; an unknown one gets the near names."""
-        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
-            from kernelgen.errors import near_names
-
-            raise click.UsageError(f"no such command {args[0]!r}; {near_names(args[0], _COMMANDS)}", ctx)
-        return super().resolve_command(ctx, args)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(_COMMANDS.items()))
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; turn errors into a message."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            click.echo("\ninterrupted", err=True)
-            ctx.exit(INTERRUPTED)
-        except BrokenPipeError:
-            raise
-        except Exception as error:
-            if not _for_people(error):
-                raise
-            raise _Failure(str(error)) from error
+    return main
 
 
-def _for_people(error: Exception) -> bool:
-    """Whether an error's message is meant for whoever typed the command."""
-    from kernelgen.errors import TilesmithError
+def entry() -> NoReturn:
+    """Run ``tilesmith`` as a process of its own, and end it."""
+    global _quick_end
+    import signal
 
-    constrint = sys.modules.get("constrint.errors")  # only a module that was imported can have raised
-    return isinstance(error, TilesmithError) or (constrint is not None and isinstance(error, constrint.ConstrintError))
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # Until a command runs, and after it, there is nothing to save: Ctrl-C just ends the process.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        _quick_end = True
+    _open_streams()
+    from kernelgen.commands.group import main
+
+    status: Any
+    try:
+        main(prog_name="tilesmith")
+        status = 0
+    except SystemExit as ended:
+        status = ended.code
+    except OSError as error:  # of the help, or of an error's message
+        _tell(error)
+        status = REFUSED
+    sys.exit(_flush(REFUSED if isinstance(status, str) else status))
 
 
-def _version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
-    """Print the version and end."""
-    if asked and not ctx.resilient_parsing:
-        from importlib import metadata
+class Interruptible:
+    """Lets Ctrl-C raise KeyboardInterrupt inside a ``with`` block, where somebody catches it."""
 
-        try:
-            version = metadata.version("tilesmith")
-        except metadata.PackageNotFoundError:
-            version = "(a checkout that is not installed)"
-        click.echo(f"tilesmith {version}")
-        ctx.exit()
+    def __enter__(self) -> None:
+        self._switch("default_int_handler")
+
+    def __exit__(self, *_: object) -> None:
+        self._switch("SIG_DFL")
+
+    def _switch(self, handler: str) -> None:
+        if _quick_end:
+            import signal
+
+            signal.signal(signal.SIGINT, getattr(signal, handler))
 
 
-@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version."
-)
-def main() -> None:
-    """Tuned, validated GPU kernels for recurrent cells.
+def _open_streams() -> None:
+    """Make sure that files 0 to 2 are open, so that no other file takes their numbers, and can take any letter.
 
-    tilesmith takes a cell, a shape and a GPU, and gives back the fastest kernel it can prove right: as CUDA source,
-    as a binary, and as a YAML file that `kernelgen.load` turns into a Python function. Nothing here needs a GPU:
-    without one, kernels are ranked by a model and validated in an emulator.
-
-    \b
-    A first walk:
-      tilesmith cells show lstm
-      tilesmith plan lstm --gpu h200 --batch 16 --seq 1024 --heads 12 --head-dim 64
-      tilesmith tune lstm --gpu h200 --batch 16 --seq 1024 --heads 12 --head-dim 64 -o lstm.yaml
-      tilesmith show lstm.yaml
+    Writing to a stdout that was closed then fails as it should; what goes to a closed stderr is lost.
     """
+    for number, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, flags)  # takes the lowest number that is free
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")
+
+
+def _flush(status: Any) -> Any:
+    """Write out what waits in the streams; the status to end with."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        _drop(1)
+        if not isinstance(error, BrokenPipeError) and status in (0, None):
+            _tell(error)
+            status = REFUSED
+    try:
+        sys.stderr.flush()
+    except OSError:
+        _drop(2)
+        status = status or REFUSED
+    return status
+
+
+def _tell(error: OSError) -> None:
+    """Say that the output cannot be written, unless stderr is what cannot."""
+    import contextlib
+
+    with contextlib.suppress(OSError):
+        print(f"Error: cannot write the output: {error.strerror}", file=sys.stderr, flush=True)
+
+
+def _drop(number: int) -> None:
+    """Lose what a stream still holds, which the interpreter would try to write once more at its end."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, number)
+    os.close(null)

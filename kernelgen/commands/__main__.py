@@ -1,6 +1,6 @@
 """``python -m kernelgen.commands`` is the ``tilesmith`` command."""
 
-from kernelgen.commands import main
+from kernelgen.commands import entry
 
 if __name__ == "__main__":
-    main(prog_name="tilesmith")
+    entry()

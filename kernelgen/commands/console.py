@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -30,7 +30,8 @@ def console(*, stderr: bool = False) -> Console:
 
 def print_json(value: Any) -> None:
     """Print a value as JSON on stdout."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    readable = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
+    click.echo(json.dumps(value, indent=2, ensure_ascii=not readable))
 
 
 def print_table(
@@ -95,8 +96,9 @@ def print_fields(fields: Iterable[tuple[str, str]]) -> None:
 
 
 def remark(message: str) -> None:
-    """Say something that is not the answer, on stderr."""
-    click.echo(message, err=True)
+    """Say something that is not the answer, on stderr; where that cannot be written, it is lost."""
+    with suppress(OSError):
+        click.echo(message, err=True)
 
 
 class Bar:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -12,6 +13,51 @@ if TYPE_CHECKING:
     from kernelgen.program.task import Direction
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+LARGEST = 2**31 - 1
+"""Of any count: kernels take 32-bit integers."""
+
+
+class Whole(click.IntRange):
+    """A whole number of at least ``min``, such as fits 32 bits; refused in a few words, however long it is."""
+
+    def __init__(self, min: int | None = None) -> None:
+        super().__init__(min, LARGEST)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """An int. Fails for text that is none, or too large."""
+        if isinstance(value, str) and len(value) > _MOST_DIGITS:
+            self.fail(
+                f"{value[:_MOST_DIGITS]}... ({len(value)} characters) is no number that could be meant", param, ctx
+            )
+        return super().convert(value, param, ctx)
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds; "nan", which is neither less nor more than anything, is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A float. Fails for text that is none."""
+        if isinstance(value, str) and len(value) > _MOST_DIGITS:
+            self.fail(
+                f"{value[:_MOST_DIGITS]}... ({len(value)} characters) is no number that could be meant", param, ctx
+            )
+        seconds = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail("nan is no number of seconds", param, ctx)
+        return seconds
+
+
+_MOST_DIGITS = 40
+
+
+def _refuse_long(
+    kind: click.IntRange | click.FloatRange, value: Any, param: click.Parameter | None, ctx: click.Context | None
+) -> None:
+    """Fail for text of more digits than any number that could be meant has."""
+    if isinstance(value, str) and len(value) > _MOST_DIGITS:
+        kind.fail(f"{value[:_MOST_DIGITS]}... ({len(value)} characters) is no number that could be meant", param, ctx)
+
 
 CELL_HELP = "CELL is a cell of the library (`tilesmith cells`) or path/to/file.py:NAME."
 
@@ -27,10 +73,10 @@ def shape_options(command: Command) -> Command:
                 metavar="NAME",
                 help="A GPU's name (`tilesmith gpus`), a profile file, or auto: the one in this machine.",
             ),
-            click.option("--batch", "-b", type=int, required=True, metavar="B", help="Sequences in a batch."),
-            click.option("--seq", "-t", type=int, required=True, metavar="T", help="Steps in a sequence."),
-            click.option("--heads", type=int, default=1, show_default=True, metavar="H", help="Independent heads."),
-            click.option("--head-dim", "-d", type=int, required=True, metavar="D", help="Units of one head."),
+            click.option("--batch", "-b", type=Whole(), required=True, metavar="B", help="Sequences in a batch."),
+            click.option("--seq", "-t", type=Whole(), required=True, metavar="T", help="Steps in a sequence."),
+            click.option("--heads", type=Whole(), default=1, show_default=True, metavar="H", help="Independent heads."),
+            click.option("--head-dim", "-d", type=Whole(), required=True, metavar="D", help="Units of one head."),
             click.option(
                 "--dtype",
                 default="bfloat16",

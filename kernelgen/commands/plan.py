@@ -7,7 +7,15 @@ from typing import Any
 import click
 
 from kernelgen.commands.console import print_json, print_table, remark, working
-from kernelgen.commands.options import CELL_HELP, direction_option, directions, json_option, make_shape, shape_options
+from kernelgen.commands.options import (
+    CELL_HELP,
+    Whole,
+    direction_option,
+    directions,
+    json_option,
+    make_shape,
+    shape_options,
+)
 
 
 @click.command(
@@ -25,7 +33,7 @@ Examples:
 @click.argument("cell", metavar="CELL")
 @shape_options
 @direction_option("forward", "backward")
-@click.option("--top", type=click.IntRange(min=1), metavar="N", help="Show only the N best (a table: 10; JSON: all).")
+@click.option("--top", type=Whole(min=1), metavar="N", help="Show only the N best (a table: 10; JSON: all).")
 @json_option
 def command(cell: str, gpu: str, direction: str, top: int | None, as_json: bool, **options: Any) -> None:
     """Rank the tilings of a cell."""

@@ -8,35 +8,81 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kernelgen.commands.console import console, print_fields
+from kernelgen.commands.console import console, print_fields, remark
 
 if TYPE_CHECKING:
+    from kernelgen.program.source import Source
     from kernelgen.records.config import TunedConfig
 
 
 @click.command()
 @click.argument("file", metavar="FILE.yaml")
-def command(file: str) -> None:
+@click.option("--standalone", "alone", is_flag=True, help="The source alone, with tilesmith's headers written into it.")
+@click.option("--output", "-o", metavar="FILE.cu", help="With --standalone: write it there instead of printing it.")
+def command(file: str, alone: bool, output: str | None) -> None:
     """Show a tuned kernel: its configuration as a table, then its source.
+
+    With --standalone only the source, as one file that nvcc and NVRTC compile without tilesmith: to ship with another
+    library, or to look at in a profiler. Its first comment says how to compile and launch it.
 
     \b
     Examples:
       tilesmith show lstm.yaml
       tilesmith show lstm.yaml | less
+      tilesmith show lstm.yaml --standalone -o lstm_alone.cu
     """
     from kernelgen.records.config import load_config, read_source
 
+    if output is not None and not alone:
+        raise click.UsageError("-o goes with --standalone; without it, what is shown is for reading")
     path = Path(file)
     config = load_config(path)
     source = read_source(path)
-    print_fields(_fields(config))
-    click.echo()
+    if alone:
+        source = _standalone(config, source)
+        if output is not None:
+            _write(Path(output), source.text)
+            return
+    else:
+        print_fields(_fields(config))
+        click.echo()
     if sys.stdout.isatty():
         from rich.syntax import Syntax
 
         console().print(Syntax(source.text, "cuda", theme="ansi_dark", word_wrap=True))
     else:
-        click.echo(source.text)
+        click.echo(source.text, nl=not source.text.endswith("\n"))
+
+
+def _standalone(config: TunedConfig, source: Source) -> Source:
+    """The source with its headers; a remark where they are no longer those that it was tuned with."""
+    from kernelgen.build.cache import source_hash
+    from kernelgen.emit.standalone import standalone
+
+    if source_hash(source) != config.source_hash:
+        remark(
+            "warning: tilesmith's headers have changed since this kernel was tuned, so the text is not quite what was "
+            "validated; tune it again before you ship it"
+        )
+    return standalone(source, config.launch)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write the text; a file that is not of this kind stays. Raises ConfigError."""
+    from kernelgen.build.cache import write_together
+    from kernelgen.emit.standalone import MARK
+    from kernelgen.errors import ConfigError
+    from kernelgen.records.config_text import reason
+
+    if path.suffix not in (".cu", ".cuh"):
+        raise ConfigError(f"CUDA source is a .cu file; {path} is not named so")
+    try:
+        if path.exists() and not (path.is_file() and path.read_bytes().startswith(MARK.encode())):
+            raise ConfigError(f"{path} is there already and no standalone kernel; remove it or choose another name")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_together([(path, text.encode())])
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {reason(error)}") from error
 
 
 def _fields(config: TunedConfig) -> list[tuple[str, str]]:

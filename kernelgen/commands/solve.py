@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from kernelgen.commands.console import print_fields, print_json, print_table, remark, working
-from kernelgen.commands.options import json_option
+from kernelgen.commands.options import Seconds, Whole, json_option
 
 if TYPE_CHECKING:
     from constrint import Problem
@@ -32,8 +35,8 @@ SHOWN = 100
     type=click.Choice(["native", "python", "cp-sat"]),
     help="native: this solver; python: the same without its C++ core; cp-sat: OR-tools.",
 )
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="With --all: list at most N solutions.")
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Give up after S seconds.")
+@click.option("--limit", type=Whole(min=1), metavar="N", help="With --all: list at most N solutions.")
+@click.option("--seconds", type=Seconds(min=0, min_open=True), metavar="S", help="Give up after S seconds.")
 @json_option
 def command(
     file: str,
@@ -66,9 +69,11 @@ def command(
         raise click.UsageError("--limit is for --all")
     if seconds is not None and question == "all":
         raise click.UsageError("--seconds does not go with --all; use --limit")
-    from constrint import TimeLimit, read_problem
+    from constrint import TimeLimit, has_core, read_problem
 
     problem = read_problem(file)
+    if engine == "native" and not has_core():
+        remark("note: the C++ core is missing, so the Python engine answers (`tilesmith doctor` says why)")
     start = time.perf_counter()
     try:
         with working(f"solving {file}"):
@@ -77,10 +82,22 @@ def command(
         remark(str(error))
         answer = {"status": "unknown"}
     answer["seconds"] = round(time.perf_counter() - start, 6)
-    if as_json:
-        print_json(answer)
-    else:
-        _print(answer)
+    with _any_digits():
+        if as_json:
+            print_json(answer)
+        else:
+            _print(answer)
+
+
+@contextmanager
+def _any_digits() -> Iterator[None]:
+    """Let numbers be printed however long they are: thousands of variables have counts of thousands of digits."""
+    before = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(0)
+    try:
+        yield
+    finally:
+        sys.set_int_max_str_digits(before)
 
 
 def _answer(

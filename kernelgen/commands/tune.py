@@ -11,10 +11,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kernelgen.commands.console import Bar, print_table, progress_bar, remark
-from kernelgen.commands.options import CELL_HELP, direction_option, directions, make_shape, shape_options
+from kernelgen.commands.options import (
+    CELL_HELP,
+    Seconds,
+    Whole,
+    direction_option,
+    directions,
+    make_shape,
+    shape_options,
+)
 
 if TYPE_CHECKING:
     from kernelgen.program.task import Direction
+    from kernelgen.records.config import Files
     from kernelgen.tuning.attempt import Attempt
     from kernelgen.tuning.tune import Event, TuneResult
 
@@ -45,14 +54,12 @@ Examples:
 @direction_option("forward", "backward", "both")
 @click.option(
     "--budget",
-    type=click.FloatRange(min=0),
+    type=Seconds(min=0),
     metavar="SECONDS",
     help="Begin no new candidate after that many seconds (default: 120).",
 )
-@click.option("--top", type=click.IntRange(min=1), metavar="K", help="Try the model's K best (default: 12; GPU: 48).")
-@click.option(
-    "--seeds", type=click.IntRange(min=1), default=2, show_default=True, metavar="N", help="Random inputs to emulate."
-)
+@click.option("--top", type=Whole(min=1), metavar="K", help="Try the model's K best (default: 12; GPU: 48).")
+@click.option("--seeds", type=Whole(min=1), default=2, show_default=True, metavar="N", help="Random inputs to emulate.")
 @click.option("--again", is_flag=True, help="Measure again what the store of trials knows already.")
 @click.option(
     "--output", "-o", metavar="FILE.yaml", help="Where to write (default: CELL.yaml or CELL_backward.yaml here)."
@@ -97,9 +104,9 @@ def command(
                 on_event=partial(_show, bar),
                 started=started,
             )
-            save(result, path, spec=cell)
+            written = save(result, path, spec=cell)
         _table(result)
-        _summary(result, path)
+        _summary(result, path, written.files)
         if result.interrupted:
             remark("interrupted: this is the best so far; the same command goes on from here")
             ctx.exit(INTERRUPTED)
@@ -155,7 +162,7 @@ def _table(result: TuneResult) -> None:
     print_table(columns, rows, right=("#", *variables, *numbers), together=variables)
 
 
-def _summary(result: TuneResult, path: Path) -> None:
+def _summary(result: TuneResult, path: Path, files: Files) -> None:
     """Say what was chosen, how right and how fast it is, and what to do with it."""
     best = result.best.trial
     assert best.validation is not None
@@ -174,7 +181,7 @@ def _summary(result: TuneResult, path: Path) -> None:
         click.echo(f"measured {time.median_ms:.4f} ms ({spread}); the model said {model_ms:.3f} ms")
     else:
         click.echo(f"not measured, for want of that GPU; the model says {model_ms:.3f} ms")
-    click.echo(f"wrote {path}, {path.with_suffix('.cu').name} and {path.with_suffix('.cubin').name}")
+    click.echo(f"wrote {path}, {files.source} and {files.cubin}")
 
 
 def _measured_ms(attempt: Attempt) -> float | None:

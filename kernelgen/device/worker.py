@@ -114,7 +114,8 @@ class Worker:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         try:
             process = subprocess.Popen(
-                [sys.executable, "-m", "kernelgen.device.worker", self.runner],
+                # -P: no module of the current folder, such as a queue.py, takes the place of the library's
+                [sys.executable, "-P", "-m", "kernelgen.device.worker", self.runner],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraints, ValidationError, model_validator
 
+from constrint.documents import compose_yaml, read_text
 from kernelgen.errors import ProfileError, near_names
 
 LATENCIES: Mapping[str, tuple[str, ...]] = {
@@ -120,8 +121,8 @@ class ArchitectureFile(Record):
         return self
 
 
-# libyaml's parser where PyYAML was built with it: ten times faster, and the same documents.
-_Loader: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+MOST_BYTES = 1 << 20
+"""Larger files are refused: a profile has a few thousand bytes."""
 
 Form = TypeVar("Form", bound=Record)
 Place = tuple[Hashable, ...]
@@ -134,13 +135,14 @@ def read(path: Path, form: type[Form], fields: Sequence[str]) -> Form:
     Raises ProfileError with the line and the field that are wrong, or the reason why the file cannot be read.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, MOST_BYTES)
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        reason = str(error.strerror if isinstance(error, OSError) else error)
+        if isinstance(error, UnicodeDecodeError):
+            reason = "it is no UTF-8 text"
         raise ProfileError(f"cannot read the GPU profile {path}: {reason}") from error
     try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
+        loader, node = compose_yaml(text)
         if not isinstance(node, yaml.MappingNode):
             raise ProfileError(f"{path} is no GPU profile (docs/profiles.md describes the form)")
         lines = _lines(node, path)
@@ -157,6 +159,8 @@ def read(path: Path, form: type[Form], fields: Sequence[str]) -> Form:
             f", not {given!r}" if isinstance(given, str | int | float) and "not permitted" not in first["msg"] else ""
         )
         raise _wrong(path, lines, tuple(first["loc"]), first["msg"] + shown) from error
+    except (ValueError, TypeError, RecursionError) as error:  # a date or a number that is none, a list for a key
+        raise ProfileError(f"{path}: not YAML: {error}") from error
     for place, known in _names(record, fields):
         if place[-1] not in known:
             raise _wrong(path, lines, place, f"unknown name; {near_names(str(place[-1]), known)}")

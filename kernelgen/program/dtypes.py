@@ -9,10 +9,11 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kernelgen.errors import ShapeError, near_names
+from kernelgen.program.shape import unknown_dtype
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
 
     from kernelgen.program.task import Direction
 
@@ -22,26 +23,27 @@ class Dtype:
     """name: as in a Shape. tag: the C++ type in namespace tilesmith. itemsize: bytes.
 
     unit_roundoff: the largest relative error of rounding to nearest, 2^-p for p bits of significand. largest: the
-    largest finite value.
+    largest finite value. smallest_exponent: of the smallest normal number, 2^(it - 1).
     """
 
     name: str
     tag: str
     unit_roundoff: float
     largest: float
+    smallest_exponent: int
     itemsize: int = 2
 
 
 _DTYPES = {
-    "bfloat16": Dtype("bfloat16", "bf16", 2.0**-8, (2 - 2.0**-7) * 2.0**127),
-    "float16": Dtype("float16", "fp16", 2.0**-11, 65504.0),
+    "bfloat16": Dtype("bfloat16", "bf16", 2.0**-8, (2 - 2.0**-7) * 2.0**127, -125),
+    "float16": Dtype("float16", "fp16", 2.0**-11, 65504.0, -13),
 }
 
 
 def dtype_info(name: str) -> Dtype:
     """What is known of a dtype. Raises ShapeError for an unknown name."""
     if name not in _DTYPES:
-        raise ShapeError(f"unknown dtype {name!r}; {near_names(name, _DTYPES)}")
+        raise unknown_dtype(name)
     return _DTYPES[name]
 
 
@@ -105,3 +107,26 @@ def far_elements(size: int, direction: Direction) -> int:
     random pairs are as close as float32 errs, and a few gradients follow each.)
     """
     return size >> 20 if direction == "backward" else 0
+
+
+EXACT = 2.0**-17
+"""What an output that follows a kernel's own roundings may differ by in the norm, where functions are as exact as the C
+library's. Float32 arithmetic makes errors of at most 1e-8 of 16-bit outputs for every cell of the library, and of 3e-7
+of sums over all steps; a gate or a state that loses bits to a 16-bit number makes at least five times what is
+allowed."""
+
+EXACT_ELEMENT = 2.0**-13
+"""And a single element, as a fraction of the largest: every cell of the library stays below 2^-22."""
+
+
+def half_spacing(values: NDArray[Any], dtype: str) -> NDArray[Any]:
+    """Half the distance to the next 16-bit number, of numbers that are such: what rounding to nearest errs by at most.
+
+    values: float32, as the result. Infinity and NaN have none that means anything.
+    """
+    import numpy as np
+
+    info = dtype_info(dtype)
+    exponent = np.where(values == 0, info.smallest_exponent, np.frexp(values)[1])
+    half: NDArray[Any] = np.ldexp(np.float32(info.unit_roundoff), np.maximum(exponent, info.smallest_exponent) - 1)
+    return half

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 
 from kernelgen.errors import ShapeError, near_names
 
 DTYPES = ("bfloat16", "float16")
 SAVES = ("hidden", "states", "gates")
+
+MOST_STEPS = 2**31 - 64
+"""Of batch times seq: kernels count the steps of all sequences, and a few beyond the last, in int32."""
+
+MOST_UNITS = 2**31 - 64
+"""Of heads times head_dim, likewise."""
+
+LARGEST_HEAD = 1 << 16
+"""Units of a head: far more than any GPU holds the weights of."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +31,7 @@ class Shape:
         gradients come from outside for h alone, else for every state.
     recompute: backward, the gates are computed again from Wx, R, b and the states instead of read.
 
-    Raises ShapeError for a size below 1 or an unknown dtype or save.
+    Raises ShapeError for a size below 1, sizes beyond what kernels can count, or an unknown dtype or save.
     """
 
     batch: int
@@ -36,11 +46,44 @@ class Shape:
         for name in ("batch", "seq", "heads", "head_dim"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ShapeError(f"{name.replace('_', '-')} must be an integer of at least 1, not {value!r}")
+                raise ShapeError(f"{name.replace('_', '-')} must be an integer of at least 1, not {_short(value)}")
+        self._check_bounds()
         if self.dtype not in DTYPES:
-            raise ShapeError(f"unknown dtype {self.dtype!r}; {near_names(self.dtype, DTYPES)}")
+            raise unknown_dtype(self.dtype)
         if self.save not in SAVES:
             raise ShapeError(f"unknown save {self.save!r}; {near_names(self.save, SAVES)}")
 
+    def _check_bounds(self) -> None:
+        for what, value, most in (
+            ("batch times seq", self.batch * self.seq, MOST_STEPS),
+            ("heads times head-dim", self.heads * self.head_dim, MOST_UNITS),
+            ("head-dim", self.head_dim, LARGEST_HEAD),
+        ):
+            if value > most:
+                raise ShapeError(f"{what} must be at most {most:,}, not {_short(value)}; kernels count in 32 bits")
+
     def __str__(self) -> str:
         return f"B={self.batch} T={self.seq} {self.heads}x{self.head_dim} {self.dtype}"
+
+
+def unknown_dtype(asked: object) -> ShapeError:
+    """The error for a dtype that kernels do not have: it says which there are, and what was perhaps meant."""
+    advice = ""
+    if isinstance(asked, str) and asked.lower() in _WIDER:
+        advice = f", none for {asked}: tensor cores multiply 16 bits, and sums are float32. Choose one of the two"
+    elif isinstance(asked, str):
+        names = difflib.get_close_matches(_ALIASES.get(asked.lower(), asked.lower()), DTYPES, n=1, cutoff=0.5)
+        advice = f"; did you mean {names[0]}?" if names else ""
+    return ShapeError(f"unknown dtype {_short(asked)}: kernels exist for {' and '.join(DTYPES)}{advice}")
+
+
+_WIDER = ("float32", "float", "fp32", "f32", "tf32", "float64", "double", "fp64")
+_ALIASES = {"bf16": "bfloat16", "fp16": "float16", "f16": "float16", "half": "float16"}
+
+
+def _short(value: object) -> str:
+    """A wrong value, as far as it fits on a line."""
+    if isinstance(value, int) and abs(value) >= 10**40:
+        return "a number of more than 40 digits"
+    text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) and value > 9999 else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

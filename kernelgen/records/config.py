@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+import math
 import os
 import platform
-import tempfile
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pydantic
 
+from constrint.documents import TooLarge, read_bounded, read_text
 from kernelgen.build.cache import write_together
 from kernelgen.build.compile import Binary, Report
 from kernelgen.errors import CellError, ConfigError, ShapeError
@@ -20,8 +23,9 @@ from kernelgen.program.shape import Shape
 from kernelgen.program.source import Source
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Resources, Tiling
-from kernelgen.records.config_text import dump, explain, parse, reason
+from kernelgen.records.config_text import MOST_BYTES, dump, explain, parse, reason
 from kernelgen.records.trial import Measurement, Trial, Validation, installed_version, timestamp
+from kernelgen.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from kernelgen.cells.language import Cell
@@ -37,11 +41,14 @@ TRAINING = 4
 
 FORMAT = "tilesmith-config"
 
+MOST_BESIDE = 1 << 26
+"""Bytes of a source or a binary; larger ones are refused."""
+
 _HEADER = """\
 # A {direction} kernel tuned by tilesmith: {cell} at {shape} on {gpu}.
 # Use it from Python:    kernelgen.load("{name}.yaml")
 # Look at it, check it:  tilesmith show {name}.yaml; tilesmith validate {name}.yaml
-# {name}.cu (its source) and {name}.cubin (the compiled kernel) belong to it and lie beside it.
+# {source} (its source) and {cubin} (the compiled kernel) belong to it and lie beside it.
 """
 
 Digest = Annotated[str, pydantic.StringConstraints(pattern="^[0-9a-f]{64}$")]
@@ -115,14 +122,9 @@ class Files(_Record):
     cubin_sha256: Digest
 
     @classmethod
-    def of(cls, stem: str, source: Source, binary: Binary) -> Files:
-        """The files of a configuration that is called ``stem``.yaml."""
-        return cls(
-            source=f"{stem}.cu",
-            source_sha256=_sha256(source.text.encode()),
-            cubin=f"{stem}.cubin",
-            cubin_sha256=_sha256(binary.cubin),
-        )
+    def of(cls, source: str, text: bytes, cubin: str, binary: bytes) -> Files:
+        """The files of these names and contents."""
+        return cls(source=source, source_sha256=_sha256(text), cubin=cubin, cubin_sha256=_sha256(binary))
 
 
 class TunedConfig(_Record):
@@ -195,7 +197,7 @@ class TunedConfig(_Record):
                 numpy=installed_version("numpy"),
             ),
             source_hash=binary.source_hash,
-            files=Files.of(cell.name, source, binary),
+            files=Files.of(f"{cell.name}.cu", source.text.encode(), f"{cell.name}.cubin", binary.cubin),
         )
 
     def to_tiling(self) -> Tiling:
@@ -213,8 +215,8 @@ class TunedConfig(_Record):
             if self.cell.definition is None:
                 cell = load_cell(self.cell.name)
             else:
-                with tempfile.TemporaryDirectory() as folder:
-                    file = Path(folder) / Path(self.cell.path or "cell.py").name
+                with temporary_folder("cell") as folder:
+                    file = folder / "cell.py"
                     file.write_text(self.cell.definition, encoding="utf-8")
                     cell = load_cell(f"{file}:{self.cell.attribute}" if self.cell.attribute else str(file))
         except CellError as error:
@@ -229,14 +231,18 @@ class TunedConfig(_Record):
     def save(self, path: Path, source: Source, binary: Binary) -> TunedConfig:
         """Write FILE.yaml with FILE.cu and FILE.cubin beside it; each is whole or not there, the YAML comes last.
 
-        Folders are made as needed, files of these names replaced. Returns the configuration as written. Raises
-        ConfigError when the path does not end in .yaml or .yml or cannot be written; no half-written file is left.
+        Folders are made as needed, and a configuration of this name is replaced with its files. A FILE.cu or
+        FILE.cubin that is another's stays: then part of the new one's sha256 stands in its name. Returns the
+        configuration as written. Raises ConfigError when the path does not end in .yaml or .yml, is a file of another
+        kind, or cannot be written; no half-written file is left.
         """
         check_output(path)
-        files = Files.of(path.stem, source, binary)
+        text, cubin = source.text.encode(), binary.cubin
+        own = _owned(path)
+        names = [_free_name(path, own, suffix, data) for suffix, data in ((".cu", text), (".cubin", cubin))]
+        files = Files.of(names[0], text, names[1], cubin)
         written = self.model_copy(update={"files": files})
-        contents = {files.source: source.text.encode(), files.cubin: binary.cubin}
-        contents[path.name] = written.to_yaml(path.stem).encode()
+        contents = {files.source: text, files.cubin: cubin, path.name: written.to_yaml(path.stem).encode()}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_together([(path.parent / name, data) for name, data in contents.items()])
@@ -247,7 +253,13 @@ class TunedConfig(_Record):
     def to_yaml(self, name: str) -> str:
         """The YAML's text; name: the file's, without its suffix."""
         header = _HEADER.format(
-            direction=self.direction, cell=self.cell.name, shape=self.shape, gpu=self.gpu, name=name
+            direction=self.direction,
+            cell=self.cell.name,
+            shape=self.shape,
+            gpu=self.gpu,
+            name=name,
+            source=self.files.source,
+            cubin=self.files.cubin,
         )
         fields = self.model_dump(mode="json")
         fields["cell"] = {key: value for key, value in fields["cell"].items() if value is not None}
@@ -257,19 +269,79 @@ class TunedConfig(_Record):
 def check_output(path: Path) -> None:
     """Raise ConfigError if a configuration could not be saved at ``path``; nothing is created.
 
-    For use before a long tuning run: the suffix, and whether the nearest existing folder can be written.
+    For use before a long tuning run: the name, whether the nearest existing folder can be written, and whether what is
+    there now is a configuration, which may be replaced.
     """
     if path.suffix not in (".yaml", ".yml"):
-        raise ConfigError(f"a configuration is a .yaml file; {path} is not named so")
-    if path.is_dir():
-        raise ConfigError(f"cannot write {path}: it is a folder")
-    folder = path.absolute().parent
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    if not folder.is_dir():
-        raise ConfigError(f"cannot write {path}: {folder} is not a folder")
+        raise ConfigError(f"a configuration is a .yaml file; {_shown(path)} is not named so")
+    try:
+        if path.is_dir():
+            raise ConfigError(f"cannot write {path}: it is a folder")
+        folder = path.absolute().parent
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        if not folder.is_dir():
+            raise ConfigError(f"cannot write {path}: {folder} is not a folder")
+        longest = os.pathconf(folder, "PC_NAME_MAX") - _ADDED_TO_NAMES
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot write {_shown(path)}: {reason(error)}") from error
+    if len(os.fsencode(path.name)) > longest:
+        raise ConfigError(f"cannot write {_shown(path)}: a name may have at most {longest} bytes there")
     if not os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
         raise ConfigError(f"cannot write {path}: no permission to write in {folder}")
+    if path.exists() and _owned(path) is None:
+        raise ConfigError(
+            f"{path} is there and is no tuned configuration, so it is not replaced; move it away, or choose another "
+            "name with --output"
+        )
+
+
+_ADDED_TO_NAMES = 64
+"""Bytes by which the names of other files are longer: a part of a hash, and those of a temporary."""
+
+
+def _shown(path: Path) -> str:
+    """A path in a message, as far as it fits on a line."""
+    text = str(path)
+    return text if len(text) <= 120 else f"{text[:57]}...{text[-57:]}"
+
+
+def _owned(path: Path) -> dict[str, str] | None:
+    """The sha256 of each file that the configuration at ``path`` has beside it, by name.
+
+    None where there is no configuration. It may be of any version, or damaged beyond the lines that say so.
+    """
+    try:
+        text = read_text(path, MOST_BYTES)
+    except (OSError, ValueError):
+        return None
+    if not re.search(rf"^format: {FORMAT}$", text, re.MULTILINE):
+        return None
+    found = (re.search(rf"^  {kind}: (.+)\n  {kind}_sha256: (.+)$", text, re.MULTILINE) for kind in ("source", "cubin"))
+    return {match[1].strip("'\""): match[2].strip("'\"") for match in found if match}
+
+
+def _free_name(path: Path, own: dict[str, str] | None, suffix: str, data: bytes) -> str:
+    """A name for a file beside ``path`` that takes nothing from anybody: FILE.suffix, else with some of its sha256.
+
+    own: the files of the configuration that ``path`` replaces, which are free unless another one has them too.
+    """
+    digest = _sha256(data)
+    names = [f"{path.stem}{suffix}", f"{path.stem}-{digest[:12]}{suffix}", f"{path.stem}-{digest}{suffix}"]
+    others = [file for file in (*path.parent.glob("*.yaml"), *path.parent.glob("*.yml")) if file.name != path.name]
+    taken = {name for file in others for name in _owned(file) or ()}
+    for name in names[:2]:
+        try:
+            there = _sha256((path.parent / name).read_bytes())
+        except FileNotFoundError:
+            if name not in taken:
+                return name
+            continue
+        except OSError:
+            continue
+        if there == digest or (name not in taken and (own or {}).get(name) == there):
+            return name
+    return names[2]
 
 
 def load_config(path: Path) -> TunedConfig:
@@ -317,6 +389,9 @@ def _parse(path: Path) -> TunedConfig:
         raise ConfigError(f"{path} is no valid configuration:\n" + "\n".join(explain(error))) from error
     except (ShapeError, TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is no valid configuration: {error}") from error
+    absurd = absurdities(config)
+    if absurd:
+        raise ConfigError(f"{path} is no valid configuration:\n" + "\n".join(absurd))
     if version < TRAINING and (config.direction == "backward" or config.shape.save == "gates"):
         raise ConfigError(
             f"{path} has schema version {version}: before version {TRAINING} kernels for training (backward, or saving "
@@ -325,11 +400,42 @@ def _parse(path: Path) -> TunedConfig:
     return config
 
 
+def absurdities(config: TunedConfig) -> list[str]:
+    """One line for each field whose value no kernel has, whatever the others are."""
+    launch, checked, model, time = config.launch, config.validation, config.model, config.measured
+    lines = [] if config.tiling else ["  tiling: has no variables"]
+    lines += [f"  tiling.{name}: must not be {value}" for name, value in config.tiling.items() if value < 0]
+    counts = {f"launch.grid.{axis}": blocks for axis, blocks in zip("xyz", launch.grid, strict=True)}
+    counts |= {"launch.block": launch.block, "launch.cluster": launch.cluster}
+    counts |= {f"validation.{name}": getattr(checked, name) for name in ("seeds", "batch", "seq")}
+    counts |= {f"predicted.{name}": getattr(config.predicted, name) for name in ("registers", "threads", "blocks")}
+    counts |= {"reported.registers": config.reported.registers} | ({"measured.runs": time.runs} if time else {})
+    lines += [f"  {name}: must be at least 1, not {value}" for name, value in counts.items() if value < 1]
+    amounts = {f"reported.{name}": value for name, value in dataclasses.asdict(config.reported).items()}
+    amounts |= {"launch.shared_memory": launch.shared_memory, "predicted.shared_memory": config.predicted.shared_memory}
+    lines += [f"  {name}: must not be {value}" for name, value in amounts.items() if value < 0]
+    numbers = {f"model.{name}": getattr(model, name) for name in ("clocks_per_step", "us_per_step", "total_ms")}
+    numbers |= {"validation.tolerance": checked.tolerance}
+    if time:
+        numbers |= {f"measured.{name}": getattr(time, name) for name in ("median_ms", "p10_ms", "p90_ms")}
+    lines += [f"  {name}: must be positive, not {value}" for name, value in numbers.items() if not 0 < value < math.inf]
+    for name, error in checked.errors.items():
+        if not 0 <= error <= checked.tolerance:
+            lines.append(f"  validation.errors.{name}: {error} is not within the tolerance, {checked.tolerance}")
+    if not checked.errors:
+        lines.append("  validation.errors: is empty, so nothing was compared")
+    if time and not time.p10_ms <= time.median_ms <= time.p90_ms:
+        lines.append("  measured: the median must lie between the 10th and the 90th percentile")
+    if not math.isclose(model.total_ms, model.us_per_step * config.shape.seq / 1000, rel_tol=1e-6):
+        lines.append(f"  model.total_ms: {model.total_ms} is not us_per_step for each of {config.shape.seq} steps")
+    return lines
+
+
 def _read_beside(path: Path, name: str, digest: str) -> bytes:
     file = path.parent / name
     try:
-        data = file.read_bytes()
-    except OSError as error:
+        data = read_bounded(file, MOST_BESIDE)
+    except (OSError, TooLarge) as error:
         raise ConfigError(
             f"{path} needs {name} beside it, which cannot be read ({reason(error)}). Copy it there, or tune again."
         ) from error

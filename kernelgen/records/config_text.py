@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from constrint.documents import TooLarge, load_yaml, read_text
 from kernelgen.errors import ConfigError
 
 if TYPE_CHECKING:
     import pydantic
 
 MOST_BYTES = 1 << 20
-"""Larger files are refused unread: a configuration has a few thousand bytes, plus the text of a user's cell."""
+"""Larger files are refused: a configuration has a few thousand bytes, plus the text of a user's cell."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -43,9 +44,9 @@ def dump(fields: dict[str, Any]) -> str:
 def parse(path: Path) -> Any:
     """Read a YAML file. Raises ConfigError: unreadable, too large, or not YAML (with line and column)."""
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise ConfigError(f"{path} is no tuned configuration: it has more than {MOST_BYTES:,} bytes")
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return load_yaml(read_text(path, MOST_BYTES))
+    except TooLarge as error:
+        raise ConfigError(f"{path} is no tuned configuration: {error}") from error
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {reason(error)}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import logging
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kernelgen.errors import ShapeError, StoreError
-from kernelgen.paths import cache_root
+from kernelgen.paths import cache_root, private_folder
 from kernelgen.records.trial import Trial
 
 if TYPE_CHECKING:
@@ -37,7 +38,13 @@ _TABLES = (
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {SCHEMA}",
 )
-_BUSY_SECONDS = 30.0
+BUSY_SECONDS = 30.0
+"""How long to wait for a file that another process has locked."""
+
+_QUIET_SECONDS = 0.3
+"""A wait longer than this is told."""
+
+_log = logging.getLogger(__name__)
 _VERDICTS = "('measured', 'failed', 'rejected')"
 _STANDS = (
     "NOT EXISTS (SELECT 1 FROM trials AS later WHERE later.source_hash = t.source_hash AND later.gpu = t.gpu AND "
@@ -105,13 +112,13 @@ class Store:
         with self._explained("write to"), self._lock:
             database = self._connection()
             try:
-                database.execute("BEGIN IMMEDIATE")
+                _patiently(database, "BEGIN IMMEDIATE")
                 database.execute(
                     "INSERT INTO trials (cell, fingerprint, shape, gpu, schedule, status, source_hash, compiler, "
                     "median_ms, record) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     row,
                 )
-                database.execute("COMMIT")
+                _patiently(database, "COMMIT")
             except BaseException:
                 if database.in_transaction:
                     with contextlib.suppress(sqlite3.Error):
@@ -215,12 +222,12 @@ class Store:
         if self._database is None and not self._closed:
             return []  # no file, and none can be made
         with self._explained("read"), self._lock:
-            records = self._connection().execute(query, values).fetchall()
+            records = _patiently(self._connection(), query, values)
             return [Trial.from_dict(json.loads(record)) for (record,) in records]
 
     def _open_for_writing(self) -> sqlite3.Connection:
         """Open or create. Raises OSError or sqlite3.OperationalError where it cannot be written."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(self.path.parent)
         database = self._connect("rwc")
         try:
             if self._check(database) == 0:
@@ -229,7 +236,7 @@ class Store:
                 if self._check(database) == 0:  # another process may have been faster
                     for statement in _TABLES:
                         database.execute(statement)
-                database.execute("COMMIT")
+                _patiently(database, "COMMIT")
             database.execute("PRAGMA synchronous = FULL")
             # Takes the lock that a write needs and gives it back: a read-only file shows here and not hours later.
             _patiently(database, "BEGIN IMMEDIATE")
@@ -269,16 +276,16 @@ class Store:
         return sqlite3.connect(
             f"{self.path.absolute().as_uri()}?mode={mode}",
             uri=True,
-            timeout=_BUSY_SECONDS,
+            timeout=0,  # _patiently waits, and says so
             isolation_level=None,
             check_same_thread=False,
         )
 
     def _check(self, database: sqlite3.Connection) -> int:
         """Return the schema version, 0 for a new file. Raises StoreError for a file that is not ours to use."""
-        (version,) = database.execute("PRAGMA user_version").fetchone()
-        (application,) = database.execute("PRAGMA application_id").fetchone()
-        (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        (version,) = _patiently(database, "PRAGMA user_version")[0]
+        (application,) = _patiently(database, "PRAGMA application_id")[0]
+        (tables,) = _patiently(database, "SELECT count(*) FROM sqlite_master")[0]
         if application != APPLICATION_ID and (tables or version or application):
             raise StoreError(
                 f"{self.path} is a database of another program, not a store of trials; nothing was changed. "
@@ -328,16 +335,23 @@ def _conditions(**wanted: Any) -> tuple[str, list[Any]]:
     return " AND ".join(f"{name} = ?" for name in given) or "1", list(given.values())
 
 
-def _patiently(database: sqlite3.Connection, statement: str) -> None:
-    """Execute what SQLite may refuse at once when another process starts up too, without its usual waiting."""
-    until = time.monotonic() + _BUSY_SECONDS
+def _patiently(database: sqlite3.Connection, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+    """Execute a statement, and wait where another process has locked the file; a wait that one notices is told."""
+    start, told = time.monotonic(), False
     while True:
         try:
-            database.execute(statement).fetchall()
-            return
+            return database.execute(statement, values).fetchall()
         except sqlite3.OperationalError as error:
-            if _code(error) not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) or time.monotonic() > until:
+            waited = time.monotonic() - start
+            if _code(error) not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) or waited > BUSY_SECONDS:
                 raise
+            if waited > _QUIET_SECONDS and not told:
+                told = True
+                _log.warning(
+                    "another process has locked the store of trials; waiting for it, at most %.0f seconds. Ctrl-C "
+                    "ends this, and TILESMITH_CACHE names another folder.",
+                    BUSY_SECONDS,
+                )
             time.sleep(0.02)
 
 
@@ -361,7 +375,7 @@ def _reason(error: Exception) -> str:
         sqlite3.SQLITE_CANTOPEN: "the file or its folder is not accessible",
         sqlite3.SQLITE_NOTADB: "it is not an SQLite database",
         sqlite3.SQLITE_CORRUPT: "it is damaged",
-        sqlite3.SQLITE_BUSY: f"another process has kept it locked for {_BUSY_SECONDS:.0f} seconds",
+        sqlite3.SQLITE_BUSY: f"another process has kept it locked for {BUSY_SECONDS:.0f} seconds",
     }.get(_code(error), str(error))
 
 

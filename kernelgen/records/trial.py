@@ -38,9 +38,10 @@ class Validation:
     """How a kernel compared with the float64 reference.
 
     where: ran in the emulator or on a GPU. seeds: number of random inputs. batch, seq: B and T of those runs (in the
-    emulator less than the tuned shape). tolerance: the largest relative error allowed. errors: the largest found,
-    ``||out - reference|| / ||reference||``: forward of each state's history (by the state's name), of "last" and of
-    "gates", backward of each gradient that the kernel writes.
+    emulator of the largest that runs a whole launch, less than the tuned shape). tolerance: the largest relative error
+    allowed. errors: the largest found, ``||out - reference|| / ||reference||`` (in the emulator beyond what rounding to
+    16 bits explains): forward of each state's history (by the state's name), of "last" and of "gates", backward of each
+    gradient that the kernel writes.
     """
 
     where: Place

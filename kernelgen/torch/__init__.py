@@ -7,8 +7,9 @@ needed for that.
 from __future__ import annotations
 
 from kernelgen.cells.registry import register
+from kernelgen.torch.errors import DifferentiationError, DoubleBackwardError
 from kernelgen.torch.flash import flashrnn
 from kernelgen.torch.modules import GRU, LSTM
-from kernelgen.torch.operator import DoubleBackwardError, rnn, step
+from kernelgen.torch.operator import rnn, step
 
-__all__ = ["GRU", "LSTM", "DoubleBackwardError", "flashrnn", "register", "rnn", "step"]
+__all__ = ["GRU", "LSTM", "DifferentiationError", "DoubleBackwardError", "flashrnn", "register", "rnn", "step"]

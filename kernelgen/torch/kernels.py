@@ -182,12 +182,12 @@ def forward(engine: Engine | None, cell: Cell, wx: Form, *, known: int, keep: st
     dtype = _name(kind)
     case = (heads, dim, dtype)
     if dtype not in DTYPES:
-        _warn(cell, case, f"kernels compute in {' or '.join(DTYPES)}, not in {dtype}.")
+        warn(cell, case, f"kernels compute in {' or '.join(DTYPES)}, not in {dtype}.")
         return None
     try:
         return Forward(engine, cell, wx, known=known, keep=keep)
     except InfeasibleError as error:
-        _warn(cell, case, str(error))
+        warn(cell, case, str(error))
         return None
 
 
@@ -201,7 +201,7 @@ def backward(engine: Engine | None, cell: Cell, states: Form, *, recompute: bool
     try:
         return Backward(engine, cell, states, recompute=recompute)
     except InfeasibleError as error:
-        _warn(cell, (heads, dim, dtype, "backward"), str(error))
+        warn(cell, (heads, dim, dtype, "backward"), str(error))
         return None
 
 
@@ -222,7 +222,7 @@ def _index(device: torch.device) -> int:
     return -1 if device.index is None else device.index
 
 
-def _warn(cell: Cell, case: tuple[Any, ...], reason: str) -> None:
+def warn(cell: Cell, case: tuple[Any, ...], reason: str) -> None:
     """Say, once for each case, that the reference runs instead of a kernel."""
     if (cell.fingerprint, *case) in _warned:
         return

@@ -16,13 +16,10 @@ from kernelgen.cells.language import Cell
 from kernelgen.cells.registry import cell_of, differentiated, register
 from kernelgen.errors import ConfigError, TilesmithError, near_names
 from kernelgen.symbolic.derive import derive
-from kernelgen.torch import passes, reference
+from kernelgen.torch import passes, reference, transforms
+from kernelgen.torch.errors import ArgumentTypeError, DifferentiationError, DoubleBackwardError
 
 __all__ = ["DoubleBackwardError", "rnn", "step"]
-
-
-class DoubleBackwardError(TilesmithError):
-    """The gradient of a gradient was asked for."""
 
 
 RETURNS = ("states", "hidden")
@@ -60,17 +57,32 @@ def rnn(
     """
     if returns not in RETURNS:
         raise ConfigError(f"rnn cannot return {returns!r}; {near_names(returns, RETURNS)}")
+    _check_types(wx=wx, r=r, b=b, states=states)
+    key = cell if isinstance(cell, str) else register(cell)
     kind = wx.device.type
     if torch.is_autocast_enabled(kind):
         dtype = torch.get_autocast_dtype(kind)
         wx, r, b = wx.to(dtype), r.to(dtype), b.to(dtype)
         states = None if states is None else states.to(dtype)
-    learning = wx.requires_grad or r.requires_grad or b.requires_grad or (states is not None and states.requires_grad)
+    if transforms.differentiating():
+        return transforms.forward(wx, r, b, states, key, recurrent_cut, recurrent_clip, hidden=returns == "hidden")
+    # A tensor that torch.func.vmap wraps does not tell whether it requires a gradient.
+    learning = transforms.active() or any(part is not None and part.requires_grad for part in (wx, r, b, states))
     keep = "nothing" if not (torch.is_grad_enabled() and learning) else "states" if recompute else "gates"
-    key = cell if isinstance(cell, str) else register(cell)
     run: Any = _Eager.apply if _plain(wx, r, b, states) else _forward
     every, last, *_ = run(wx, r, b, states, key, returns == "hidden", keep, recurrent_cut, recurrent_clip)
     return every, last
+
+
+def _check_types(**arguments: Any) -> None:
+    """Raise ArgumentTypeError for what is no tensor."""
+    for name, value in arguments.items():
+        if isinstance(value, Tensor) or (value is None and name == "states"):
+            continue
+        hint = "torch.from_numpy(...) makes one of an array" if value is not None else "it cannot be left out"
+        if name == "b" and value is None:
+            hint = "for no bias give zeros, torch.zeros(G_bias, H, D)"
+        raise ArgumentTypeError(f"{name} must be a torch.Tensor, not {type(value).__name__}; {hint}")
 
 
 def step(wx: Tensor, r: Tensor, b: Tensor, states: Tensor | None = None, cell: str | Cell = "lstm") -> Tensor:
@@ -85,6 +97,7 @@ def _run_forward(
     wx: Tensor, r: Tensor, b: Tensor, initial: Tensor | None, *options: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The forward operator: as passes.forward, but what is not kept has no elements."""
+    transforms.refuse_forward_mode()
     states, last, *kept = passes.forward(wx, r, b, initial, *options)
     others, gates = (wx.new_empty((0,)) if tensor is None else tensor for tensor in kept)
     return states, last, others, gates
@@ -134,6 +147,11 @@ def _set_up(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Ten
 def _gradients(ctx: Any, d_states: Tensor | None, d_last: Tensor | None) -> tuple[Any, ...]:
     """Those of a forward pass's inputs: wx, r, b and the initial states."""
     saved = ctx.saved_tensors
+    if any(d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in (d_states, d_last)):
+        raise DifferentiationError(
+            "rnn() takes one gradient at a time: it has no rule for is_grads_batched=True and for torch.autograd's "
+            "jacobian and hessian with vectorize=True; leave that out, or use torch.func.jacrev"
+        )
     # With gradients enabled somebody wants a second derivative, which the operator refuses.
     run: Any = passes.backward if _plain(*saved) and not torch.is_grad_enabled() else _backward
     d_wx, d_r, d_b, d_initial = run(*saved, d_states, d_last, *ctx.options)
@@ -182,9 +200,7 @@ _PLAIN = frozenset({Tensor, torch.nn.Parameter, NoneType})
 def _plain(*tensors: Tensor | None) -> bool:
     """Whether all are PyTorch's own tensors and nothing is traced or transformed (torch.func), so that the dispatcher
     has nothing to do."""
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        return False
-    return _PLAIN.issuperset(map(type, tensors))
+    return not torch.compiler.is_compiling() and not transforms.active() and _PLAIN.issuperset(map(type, tensors))
 
 
 def _refuse(ctx: Any, *_: Any) -> tuple[Any, ...]:

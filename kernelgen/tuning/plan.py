@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from kernelgen.errors import InfeasibleError
 from kernelgen.schedules import all_schedules, get
+from kernelgen.tuning.advice import advice
 
 if TYPE_CHECKING:
     from constrint import Constraint, Problem
@@ -49,7 +50,7 @@ def plan(
         raise InfeasibleError(
             f"no tiling of {cell.name} at {shape} fits {profile.name}. "
             + " ".join(reasons)
-            + " Try a smaller head dimension or a larger GPU (`tilesmith gpus`)."
+            + advice(cell, shape, profile, considered)
         )
     # Of equals, the one that needs less: fewer registers, less shared memory.
     tilings.sort(key=lambda t: (t.clocks_per_step, t.resources.registers, t.resources.shared_memory))

@@ -9,7 +9,6 @@ was found so far is kept.
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -209,7 +208,8 @@ class _Search:
 
     def _emulate(self, attempt: Attempt, seeds: Sequence[int]) -> bool:
         """Validate one attempt in the emulator; whether it is right."""
-        from kernelgen.verify.validate import emulate_source, emulated_steps
+        from kernelgen.verify.emulated_runs import emulated_steps
+        from kernelgen.verify.validate import emulate_source
 
         if attempt.trial.status in ("valid", "measured"):
             self._found(attempt)
@@ -356,12 +356,12 @@ def _require_host_compiler() -> None:
 
     Raises LaunchError where there is none.
     """
-    asked = os.environ.get("CXX", "").split()[:1] or ["g++", "c++", "clang++"]
-    if not any(shutil.which(name) for name in asked):
-        raise LaunchError(
-            f"there is neither a GPU nor a C++ compiler ({', '.join(asked)}) to validate a kernel with; install g++, "
-            "or set CXX to a C++20 compiler"
-        )
+    from kernelgen.verify.emulator import require_compiler
+
+    try:
+        require_compiler()
+    except EmulationError as error:
+        raise LaunchError(f"there is neither a GPU nor a C++ compiler to validate a kernel with: {error}") from error
 
 
 def save(result: TuneResult, path: Path, spec: str | None = None) -> TunedConfig:

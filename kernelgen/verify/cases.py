@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kernelgen.errors import ValidationError
+from kernelgen.errors import NotFiniteError, ValidationError
 from kernelgen.program import dtypes
 from kernelgen.program.arguments import arguments_of, known_states
 from kernelgen.symbolic.derive import derive
@@ -39,7 +40,9 @@ class Case:
     shape: the sizes of this case. states: the names of the cell's states. arguments: what the kernel takes. inputs: its
     arrays by name, in the shape's dtype, None for zeros and for those without elements. expected: its outputs by name,
     but for those without elements; computed in float64, kept in float32, whose rounding (2^-24) is far below any
-    tolerance. Of partial sums it has one, their sum.
+    tolerance. Of partial sums it has one, their sum. exact: the expected outputs follow a kernel's own roundings (see
+    make_case), so that errors count only beyond them, and may be no larger than float32 arithmetic makes them; doubt:
+    what roundings that no output shows may add to that, in the norm and of an element, as the tolerances.
     """
 
     shape: Shape
@@ -49,11 +52,22 @@ class Case:
     arguments: Arguments
     inputs: dict[str, Array | None]
     expected: dict[str, Array]
+    exact: bool = False
+    doubt: tuple[float, float] = (0.0, 0.0)
 
     @property
     def tolerance(self) -> float:
         """The largest relative error allowed of an output."""
+        if self.exact:
+            return dtypes.EXACT + self.doubt[0]
         return dtypes.tolerance(self.shape.dtype, self.shape.seq, self.direction)
+
+    @property
+    def element_tolerance(self) -> float:
+        """What a single element may be off by, as a fraction of the largest magnitude in its output."""
+        if self.exact:
+            return dtypes.EXACT_ELEMENT + self.doubt[1]
+        return dtypes.element_tolerance(self.shape.dtype)
 
     def poisoned_outputs(self, partials: int = 1) -> dict[str, Array | None]:
         """New output arrays, every byte poisoned; None for those without elements. partials: as of the Launch."""
@@ -84,6 +98,7 @@ class Case:
         NaN, and for an error above the tolerance (dtypes.tolerance in the norm, element_tolerance of single elements),
         with the first element that differs.
         """
+        self.require_numbers(outputs)
         errors: dict[str, float] = {}
         for argument in self.arguments.outputs:
             if argument.name in self.expected:
@@ -92,8 +107,15 @@ class Case:
                 errors |= self._compare_output(argument, out, self.expected[argument.name])
         return errors
 
+    def require_numbers(self, outputs: Mapping[str, Array | None]) -> None:
+        """Raise ValidationError where an element of an output was not written, or is NaN."""
+        for argument in self.arguments.outputs:
+            if argument.name in self.expected:
+                out = outputs[argument.name]
+                assert out is not None
+                self._require_numbers(argument, out)
+
     def _compare_output(self, argument: ArrayArgument, out: Array, expected: Array) -> dict[str, float]:
-        self._require_numbers(argument, out)
         if argument.partial:
             out = out.sum(0, dtype=np.float64, keepdims=True)
         if not argument.apart:
@@ -107,18 +129,25 @@ class Case:
     def _error(self, argument: ArrayArgument, prefix: tuple[int, ...], out: Array, expected: Array) -> float:
         """The relative error of one array. Raises ValidationError where it is above the tolerance or NaN."""
         largest = max((float(np.max(np.abs(want), initial=0.0)) for want in expected), default=0.0)
-        bound = dtypes.element_tolerance(self.shape.dtype) * (largest or 1.0)
+        bound = self.element_tolerance * (largest or 1.0)
         square = norm = 0.0
         far = 0
         for got, want in zip(out, expected, strict=True):  # by slices: float copies of a full-size output are large
-            difference = got.astype(np.float32) - want
+            difference = self._distance(got, want)
             square += float(np.sum(np.square(difference), dtype=np.float64))
             norm += float(np.sum(np.square(want), dtype=np.float64))
-            far += int(np.count_nonzero(~(np.abs(difference) <= bound)))  # NaN is not
+            far += int(np.count_nonzero(~(difference <= bound)))  # NaN is not
         error = float(np.sqrt(square / norm)) if norm else float(np.sqrt(square))
         if not error <= self.tolerance or far > dtypes.far_elements(out.size, self.direction):
             raise ValidationError(self._difference(argument, prefix, out, expected, error, bound))
         return error
+
+    def _distance(self, out: Array, expected: Array) -> Array:
+        """How far apart elements are; exactly, beyond what rounding to the type of ``out`` explains."""
+        distance = np.abs(out.astype(np.float32) - expected)
+        if self.exact and out.itemsize == 2:
+            distance = np.maximum(distance - dtypes.half_spacing(out.astype(np.float32), self.shape.dtype), 0)
+        return distance
 
     def _difference(
         self,
@@ -130,7 +159,7 @@ class Case:
         bound: float,
     ) -> str:
         """Say where an array first differs, in the order of time."""
-        difference = np.abs(out.astype(np.float32) - expected)
+        difference = self._distance(out, expected)
         wrong = ~(difference <= bound)
         if not wrong.any():  # small everywhere, too large together
             wrong = difference == difference.max()
@@ -167,49 +196,106 @@ def make_case(
     direction: Direction = "forward",
     batch: int | None = None,
     seq: int | None = None,
-    optional: bool = True,
+    optional: bool | Collection[str] = True,
+    follow: Mapping[str, Array | None] | None = None,
 ) -> Case:
     """Draw inputs for ``cell`` at ``shape`` (with another batch or seq if given) and compute the reference.
 
-    optional: draw the inputs that may be null too (initial states, gradients of the last states); else the kernel gets
-    none and takes zeros. The reference rounds what a kernel rounds to the shape's dtype: h after every step and,
-    backward, the states that were saved, the gates if they were, and the gates' gradients.
+    optional: draw the inputs that may be null too (initial states, gradients of the last states), all, none or those
+    named; the kernel gets null for the others and takes zeros. The reference rounds what a kernel rounds to the shape's
+    dtype: h after every step and, backward, the states that were saved, the gates if they were, and the gates'
+    gradients.
+
+    follow: what a kernel made of this case without it. Where a value lies close to the middle between two 16-bit
+    numbers, the kernel may round it to another than the reference would, and all later steps differ. The expected
+    outputs are then what the reference makes of each step from the rounded h, or gates' gradients, that the kernel
+    itself went on from, and are not rounded, and the case is exact.
+
+    Raises NotFiniteError where the reference itself is NaN, infinite or too large for the dtype: no kernel can be right
+    then, and it is the cell or its random inputs that are to be changed.
     """
     shape = replace(shape, batch=batch or shape.batch, seq=seq or shape.seq)
     arguments = arguments_of(cell, shape, direction)
     make = _forward if direction == "forward" else _backward
-    found, outputs = make(cell, shape, seed, optional)
+    names = {argument.name for argument in arguments.inputs if argument.optional}
+    absent = names - set(optional) if not isinstance(optional, bool) else set() if optional else names
+    with np.errstate(all="ignore"):
+        found, outputs, doubt = make(cell, shape, seed, absent, follow)
+        if follow is None:
+            made_all = found | outputs
+            for argument in (*arguments.inputs, *arguments.outputs):
+                _require_finite(cell, shape, seed, argument, None if argument.empty else made_all[argument.name])
     inputs = {argument.name: None if argument.empty else found[argument.name] for argument in arguments.inputs}
     expected = {
         argument.name: outputs[argument.name].astype(np.float32) for argument in arguments.outputs if not argument.empty
     }
-    return Case(shape, direction, seed, tuple(cell.states), arguments, inputs, expected)
+    return Case(shape, direction, seed, tuple(cell.states), arguments, inputs, expected, follow is not None, doubt)
 
 
-def _forward(cell: Cell, shape: Shape, seed: int, optional: bool) -> tuple[dict[str, Array | None], dict[str, Array]]:
-    """The arrays that a forward kernel reads, and those that it should write."""
+def _require_finite(cell: Cell, shape: Shape, seed: int, argument: ArrayArgument, values: Array | None) -> None:
+    """Raise NotFiniteError, with the first element in time, where the reference has no number that a kernel could."""
+    if values is None:
+        return
+    largest = dtypes.dtype_info(shape.dtype).largest if argument.dtype == shape.dtype else np.inf
+    values = values.astype(np.float64)
+    bad = ~(np.abs(values) <= largest) | np.isinf(values)
+    if not bad.any():
+        return
+    time_axis = argument.axes.index("T") if "T" in argument.axes else 0
+    backward = argument.name.startswith("d_")
+    order = np.argwhere(np.moveaxis(bad, time_axis, 0))
+    first = order[order[:, 0] == (order[:, 0].max() if backward and "T" in argument.axes else order[0, 0])][0]
+    index = tuple(int(i) for i in np.insert(first[1:], time_axis, first[0]))
+    value = values[index]
+    what = "NaN" if np.isnan(value) else f"too large for {shape.dtype} ({value:.3g})"
+    state = f"state {cell.states[index[0]]} in " if argument.axes[0] in ("S", "K") else ""
+    step = f" at step {first[0]} of {shape.seq}" if "T" in argument.axes else ""
+    raise NotFiniteError(
+        f"the float64 reference of {cell.name} itself is {what}{step}: {state}{argument.name}"
+        f"[{', '.join(map(str, index))}] ({argument.in_words}; seed {seed}, {shape}). No kernel can be right there. "
+        f"Let the random inputs suit the cell: a gain= of the Cell below {cell.gain:g}, which it is now, makes random "
+        'R smaller, and ranges={"name": (low, high)} says where random initial states and biases may lie; or keep the '
+        "equations away from overflow and from powers, logarithms and roots of negative numbers (docs/cells.md)."
+    )
+
+
+def _forward(
+    cell: Cell, shape: Shape, seed: int, absent: Collection[str], follow: Mapping[str, Array | None] | None
+) -> tuple[dict[str, Array | None], dict[str, Array], tuple[float, float]]:
+    """The arrays that a forward kernel reads, those that it should write, and Case.doubt."""
     from kernelgen.verify import inputs, reference
 
     drawn: dict[str, Any] = dict(inputs.random_inputs(cell, shape, seed))
-    if not optional:
-        drawn["initial"] = None
-    dtype = dtypes.numpy_dtype(shape.dtype)
-    result = reference.forward(cell, **drawn, round_h=dtype, keep_gates=shape.save == "gates")
+    drawn |= dict.fromkeys({*drawn} & {*absent})
+    if follow is None:
+        rounding: dict[str, Any] = {"round_h": dtypes.numpy_dtype(shape.dtype)}
+    else:
+        states = follow["states"]
+        assert states is not None
+        rounding = {"follow": states[0]}
+    result = reference.forward(cell, **drawn, **rounding, keep_gates=shape.save == "gates")
     made = {"states": result.states[: known_states(cell, shape)], "last": result.last}
-    return drawn, made if result.gates is None else made | {"gates": result.gates[list(derive(cell).saved_gates)]}
+    if result.gates is not None:
+        made["gates"] = result.gates[list(derive(cell).saved_gates)]
+    return drawn, made, (0.0, 0.0)
 
 
-def _backward(cell: Cell, shape: Shape, seed: int, optional: bool) -> tuple[dict[str, Array | None], dict[str, Array]]:
-    """The arrays that a backward kernel reads, and those that it should write."""
+def _backward(
+    cell: Cell, shape: Shape, seed: int, absent: Collection[str], follow: Mapping[str, Array | None] | None
+) -> tuple[dict[str, Array | None], dict[str, Array], tuple[float, float]]:
+    """The arrays that a backward kernel reads, those that it should write, and Case.doubt."""
     from kernelgen.verify import inputs, reference
 
     dtype = dtypes.numpy_dtype(shape.dtype)
     drawn: dict[str, Any] = dict(inputs.random_inputs(cell, shape, seed))
     given: dict[str, Any] = dict(inputs.random_gradients(cell, shape, seed))
-    if not optional:
-        drawn["initial"] = given["d_last"] = None
+    drawn |= dict.fromkeys({*drawn} & {*absent})
+    given |= dict.fromkeys({*given} & {*absent})
     passed = reference.forward(cell, **drawn, round_h=dtype)
     assert passed.gates is not None
+    d_wx = None if follow is None else follow["d_wx"]
+    if follow is not None and d_wx is None:  # no gate has an input
+        d_wx = np.zeros((shape.batch, shape.seq, 0, shape.heads, shape.head_dim), dtype)
     made = reference.backward(
         cell,
         **drawn,
@@ -219,10 +305,32 @@ def _backward(cell: Cell, shape: Shape, seed: int, optional: bool) -> tuple[dict
         gates_saved=not shape.recompute,
         round_d_gates=dtype,
         result=passed,
+        follow=d_wx,
     )
     kept = passed.gates[list(derive(cell).saved_gates)]
     saved = {"states": passed.states.astype(dtype), "gates": kept.astype(dtype)}
     d_r_rest = made.d_r[[cell.recurrent_gates.index(gate) for gate in cell.rest_products]]
     d_b_rest = made.d_b[[cell.bias_gates.index(gate) for gate in cell.rest_biases]]
     sums = {"d_r_rest": d_r_rest[None], "d_b_rest": d_b_rest[None]}
-    return drawn | given | saved, {"d_wx": made.d_wx, **sums, "d_initial": made.d_initial}
+    doubt = (0.0, 0.0) if follow is None else _doubt(made.d_gates[list(cell.rest_products)], shape)
+    return drawn | given | saved, {"d_wx": made.d_wx, **sums, "d_initial": made.d_initial}, doubt
+
+
+UNSURE = 2.0**-20
+"""How close to the middle between two 16-bit numbers float32 may come to lie on the other side of it, as a fraction of
+the largest value."""
+
+
+def _doubt(values: Array, shape: Shape) -> tuple[float, float]:
+    """Case.doubt, from the gradients [G, B, T, H, D] of gates that have a product and no input.
+
+    A kernel feeds them back rounded and writes none. Where either neighbour is right, it may have taken the one that
+    the reference did not, and all that follows is off by about that much: twice the distance is allowed against what
+    one step has in the norm, four times against the largest element.
+    """
+    rounded = values.astype(dtypes.numpy_dtype(shape.dtype)).astype(np.float32)
+    half, largest = dtypes.half_spacing(rounded, shape.dtype), float(np.max(np.abs(values), initial=0.0))
+    either = half - np.abs(values - rounded) <= UNSURE * largest
+    off = 2 * float(np.linalg.norm(half[either]))
+    step = float(np.linalg.norm(values)) / math.sqrt(shape.seq)
+    return (2 * off / step, 4 * off / largest) if largest else (0.0, 0.0)

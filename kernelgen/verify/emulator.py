@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import dataclasses
 import functools
+import math
 import os
 import shlex
 import shutil
@@ -23,9 +24,10 @@ from typing import TYPE_CHECKING
 from kernelgen.build.cache import Cache, binary_key
 from kernelgen.errors import CompileError, EmulationError
 from kernelgen.paths import cache_root, cuda_headers
+from kernelgen.temporary import temporary_folder
 
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, TypeAlias
 
     import numpy as np
     from numpy.typing import NDArray
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from kernelgen.program.launch import Launch
     from kernelgen.program.source import Source
 
-    Argument = NDArray[Any] | int | np.integer[Any] | None
+    Argument: TypeAlias = "NDArray[Any] | Excerpt | int | np.integer[Any] | None"
 
 FLAGS = (
     "-std=c++20",
@@ -48,6 +50,10 @@ FLAGS = (
 """What the host compiler is told besides the include path. -O1, because a validation run is shorter than what -O2 takes
 to compile a kernel."""
 
+OPTIONAL_FLAGS = ("-ftrivial-auto-var-init=pattern",)
+"""Those of them that the compiler knows are added for kernels: a variable that was never initialised starts as a number
+that no sound result survives (g++ 12, clang 16, or newer)."""
+
 _CORE_FLAGS = (*FLAGS, "-O2", "-c")
 _CORE = '#include "emulate/core.hpp"\n'
 
@@ -59,6 +65,17 @@ _libraries: dict[str, ctypes.CDLL] = {}
 _lock = threading.Lock()
 
 
+@dataclasses.dataclass(frozen=True)
+class Excerpt:
+    """A part of an array so large that nothing else of it exists: ``extent`` elements along ``axis``, of which
+    ``array`` has those from ``first`` on. An access to the rest is a fault."""
+
+    array: NDArray[Any]
+    axis: int
+    first: int
+    extent: int
+
+
 class _Argument(ctypes.Structure):
     """TilesmithArgument of cuda/emulate/core.hpp."""
 
@@ -67,7 +84,10 @@ class _Argument(ctypes.Structure):
         ("kind", ctypes.c_int),
         ("integer", ctypes.c_int),
         ("data", ctypes.c_void_p),
-        ("bytes", ctypes.c_ulonglong),
+        ("extent", ctypes.c_ulonglong),
+        ("first", ctypes.c_ulonglong),
+        ("window", ctypes.c_ulonglong),
+        ("stride", ctypes.c_ulonglong),
     )
 
 
@@ -80,6 +100,8 @@ class _Launch(ctypes.Structure):
         ("shared_memory", ctypes.c_uint),
         ("together", ctypes.c_uint),
         ("cluster", ctypes.c_uint),
+        ("teams", ctypes.POINTER(ctypes.c_uint)),
+        ("team_count", ctypes.c_uint),
         ("seed", ctypes.c_ulonglong),
         ("seconds", ctypes.c_double),
     )
@@ -94,15 +116,17 @@ def emulate(
     arguments: Mapping[str, Argument],
     *,
     outputs: Collection[str] = ("states", "last", "gates"),
+    blocks: Collection[int] | None = None,
     seed: int = 0,
     seconds: float = 600.0,
 ) -> None:
     """Run a kernel on the CPU, fault by fault as strict as a GPU's sanitizers together.
 
     arguments: one for each name in ``source.arguments``: a C-contiguous NumPy array (ml_dtypes for bfloat16), an int
-    (an int32 parameter) or None (a null pointer). outputs: names of the arrays the kernel writes; those that the
-    kernel does not have are ignored. The arrays are copied to emulated memory, in which an output starts as NaN, and
-    outputs are copied back when the kernel has ended without a fault; after a fault they are as they were.
+    (an int32 parameter), None (a null pointer), or an Excerpt of an array. outputs: names of the arrays the kernel
+    writes; those that the kernel does not have are ignored. An output starts as NaN in emulated memory, and is copied
+    back when the kernel has ended without a fault; after a fault it is as it was.
+    blocks: the numbers of those that run, counted along x first; all unless given, and whole clusters.
     seed: draws the order in which blocks and threads run; the same seed gives the same order. seconds: a kernel that
     runs longer is stopped.
 
@@ -110,7 +134,7 @@ def emulate(
     there is no host compiler; CompileError when that compiler refuses the source. One emulation runs at a time in a
     process; the others wait.
     """
-    structure = _launch_structure(launch, seed, seconds)
+    structure = _launch_structure(launch, blocks, seed, seconds)
     structures = _argument_structures(source, arguments, frozenset(outputs))
     text = _complete_text(source, [argument.kind == _INTEGER for argument in structures])
     with _lock:
@@ -124,7 +148,7 @@ def emulate(
         raise EmulationError(f"the emulator stopped {source.entry} (seed {seed}): {message}")
 
 
-def _launch_structure(launch: Launch, seed: int, seconds: float) -> _Launch:
+def _launch_structure(launch: Launch, chosen: Collection[int] | None, seed: int, seconds: float) -> _Launch:
     blocks = launch.grid[0] * launch.grid[1] * launch.grid[2]
     if min(launch.grid) < 1:
         raise EmulationError(f"the grid {launch.grid} is empty: every extent must be at least 1")
@@ -135,9 +159,18 @@ def _launch_structure(launch: Launch, seed: int, seconds: float) -> _Launch:
     if launch.cluster < 1 or launch.grid[0] % launch.cluster:
         raise EmulationError(f"clusters of {launch.cluster} blocks do not divide a grid of {launch.grid[0]} along x")
     together = blocks if launch.cooperative else launch.cluster
+    if blocks >= 2**32:
+        raise EmulationError(f"a grid of {blocks:,} blocks is too large: at most 2^32 - 1 can be counted")
+    teams = range(blocks // together) if chosen is None else sorted({block // together for block in chosen})
+    wrong = [] if chosen is None else [block for block in chosen if not 0 <= block < blocks]
+    if wrong or (chosen is not None and len({*chosen}) != len(teams) * together):
+        raise EmulationError(f"the blocks to run must be of the {blocks:,} of the grid, and whole groups of {together}")
     grid = (ctypes.c_uint * 3)(*launch.grid)
+    numbers = (ctypes.c_uint * len(teams))(*teams)
     seed &= 0xFFFF_FFFF_FFFF_FFFF
-    return _Launch(grid, launch.block, launch.shared_memory, together, launch.cluster, seed, seconds)
+    return _Launch(
+        grid, launch.block, launch.shared_memory, together, launch.cluster, numbers, len(teams), seed, seconds
+    )
 
 
 def _argument_structures(
@@ -153,6 +186,7 @@ def _argument_structures(
             f"not asked for: {', '.join(extra) or 'none'}"
         )
     structures = (_Argument * len(source.arguments))()
+    arrays: dict[str, NDArray[Any]] = {}
     for structure, name in zip(structures, source.arguments, strict=True):
         value = arguments[name]
         structure.name = name.encode()
@@ -163,18 +197,34 @@ def _argument_structures(
                 raise EmulationError(f"argument {name!r} = {value} does not fit in an int32")
             structure.kind = _INTEGER
             structure.integer = int(value)
-        elif not isinstance(value, np.ndarray):
+        elif not isinstance(value, np.ndarray | Excerpt):
             raise EmulationError(f"argument {name!r} must be a NumPy array, an int or None, not {type(value).__name__}")
         else:
-            if not value.flags.c_contiguous:
+            array = arrays[name] = value.array if isinstance(value, Excerpt) else value
+            if not array.flags.c_contiguous:
                 raise EmulationError(f"argument {name!r} must be C-contiguous; numpy.ascontiguousarray makes it so")
-            if name in outputs and not value.flags.writeable:
+            if name in outputs and not array.flags.writeable:
                 raise EmulationError(f"output {name!r} is a read-only array")
             structure.kind = _OUTPUT if name in outputs else _INPUT
-            structure.data = value.ctypes.data
-            structure.bytes = value.nbytes
-    _check_overlap({name: a for name, a in arguments.items() if isinstance(a, np.ndarray)}, outputs)
+            structure.data = array.ctypes.data
+            _set_windows(structure, name, array, value)
+    _check_overlap(arrays, outputs)
     return structures
+
+
+def _set_windows(structure: _Argument, name: str, array: NDArray[Any], value: NDArray[Any] | Excerpt) -> None:
+    """Say what exists of an array: see Windows of cuda/emulate/global.hpp."""
+    structure.window = structure.stride = structure.extent = array.nbytes
+    if isinstance(value, Excerpt):
+        count = array.shape[value.axis]
+        if not 0 <= value.first <= value.extent - count:
+            raise EmulationError(
+                f"argument {name!r} cannot be elements {value.first} to {value.first + count} of {value.extent}"
+            )
+        element = math.prod(array.shape[value.axis + 1 :]) * array.itemsize
+        structure.window, structure.first = count * element, value.first * element
+        structure.stride = value.extent * element
+        structure.extent = math.prod(array.shape[: value.axis]) * structure.stride
 
 
 def _check_overlap(arrays: Mapping[str, NDArray[Any]], outputs: frozenset[str]) -> None:
@@ -204,11 +254,12 @@ def _library(source: Source) -> ctypes.CDLL:
     compiler = f"{shlex.join(command)}\n{_compiler_version(command)}"
     core = dataclasses.replace(source, text=_CORE, entry="tilesmith_emulate", arch="host")
     core_key = binary_key(core, _CORE_FLAGS, compiler)
-    key = binary_key(source, FLAGS, f"{compiler}\n{core_key}")
+    flags = (*FLAGS, *(flag for flag in OPTIONAL_FLAGS if _knows(command, flag)))
+    key = binary_key(source, flags, f"{compiler}\n{core_key}")
     if key not in _libraries:
         try:
-            with tempfile.TemporaryDirectory(prefix="tilesmith-emulator-") as folder:
-                _libraries[key] = _load(Path(folder), command, (core, core_key), (source, key))
+            with temporary_folder("emulator") as folder:
+                _libraries[key] = _load(folder, command, flags, (core, core_key), (source, key))
         except OSError as error:
             raise EmulationError(
                 f"the kernel {source.entry} cannot be compiled for the CPU and loaded in {tempfile.gettempdir()}: "
@@ -217,9 +268,11 @@ def _library(source: Source) -> ctypes.CDLL:
     return _libraries[key]
 
 
-def _load(folder: Path, command: tuple[str, ...], core: tuple[Source, str], kernel: tuple[Source, str]) -> ctypes.CDLL:
-    """Load a kernel, made or from the cache, by way of ``folder``, which may go afterwards. Each source comes with its
-    key. Raises OSError for a folder that cannot be used."""
+def _load(
+    folder: Path, command: tuple[str, ...], flags: tuple[str, ...], core: tuple[Source, str], kernel: tuple[Source, str]
+) -> ctypes.CDLL:
+    """Load a kernel, made with ``flags`` or from the cache, by way of ``folder``, which may go afterwards. Each source
+    comes with its key. Raises OSError for a folder that cannot be used."""
     cache = Cache(cache_root() / "emulator")
     library, core_object = folder / "kernel.so", folder / "core.o"
     if (entry := cache.load(kernel[1])) is not None:
@@ -232,14 +285,23 @@ def _load(folder: Path, command: tuple[str, ...], core: tuple[Source, str], kern
     else:
         _compile(command, core[0], core_object, *_CORE_FLAGS)
         cache.save(core[1], {"entry": core[0].entry}, core_object.read_bytes())
-    _compile(command, kernel[0], library, *FLAGS, "-shared", str(core_object))
+    _compile(command, kernel[0], library, *flags, "-shared", str(core_object))
     cache.save(kernel[1], {"entry": kernel[0].entry}, library.read_bytes())
     return ctypes.CDLL(str(library))
 
 
+def require_compiler() -> None:
+    """Raise EmulationError, with what to do about it, where there is no compiler to emulate with."""
+    _compiler()
+
+
 def _compiler() -> tuple[str, ...]:
     """The host C++ compiler's command: $CXX, else g++, c++ or clang++ from PATH. Raises EmulationError if none."""
-    wanted = shlex.split(os.environ.get("CXX", ""))
+    asked = os.environ.get("CXX", "")
+    try:
+        wanted = shlex.split(asked)
+    except ValueError as error:
+        raise EmulationError(f"$CXX is no command: {asked!r} ({error}). Set it to a C++20 compiler.") from None
     for words in [wanted] if wanted else [["g++"], ["c++"], ["clang++"]]:
         if found := shutil.which(words[0]):
             return (found, *words[1:])
@@ -251,6 +313,12 @@ def _compiler() -> tuple[str, ...]:
     )
 
 
+def host_compiler() -> tuple[str, str]:
+    """The host C++ compiler's command, and what it prints of itself. Raises EmulationError where none runs."""
+    command = _compiler()
+    return shlex.join(command), _compiler_version(command)
+
+
 @functools.cache
 def _compiler_version(command: tuple[str, ...]) -> str:
     try:
@@ -260,6 +328,21 @@ def _compiler_version(command: tuple[str, ...]) -> str:
             f"the C++ compiler {shlex.join(command)} does not run: {error}. Set CXX to another."
         ) from None
     return done.stderr
+
+
+@functools.cache
+def _knows(command: tuple[str, ...], flag: str) -> bool:
+    """Whether a compiler takes an option."""
+    try:
+        done = subprocess.run(
+            [*command, "-x", "c++", "-fsyntax-only", flag, os.devnull],
+            capture_output=True,
+            timeout=_COMPILE_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return done.returncode == 0
 
 
 def _compile(command: tuple[str, ...], source: Source, path: Path, *options: str) -> None:

@@ -46,6 +46,7 @@ def forward(
     *,
     round_h: npt.DTypeLike | None = None,
     keep_gates: bool = True,
+    follow: npt.NDArray[Any] | None = None,
 ) -> ForwardResult:
     """Run the recurrence in float64.
 
@@ -57,10 +58,15 @@ def forward(
     because that is what a kernel feeds back: R multiplies the rounded value, and the step reads it too. Other states
     are never rounded.
 
+    follow [B, T, H, D]: h after every step as somebody else has it. What is returned of a step is the reference's own,
+    but the next step begins with this h, so that a difference shows in the step that made it and in no other.
+
     Raises ShapeError for an array of another shape.
     """
     _check_inputs(cell, wx, r, b, initial)
     batch, seq, _, heads, dim = wx.shape
+    if follow is not None:
+        _check("follow", follow, (batch, seq, heads, dim))
     recurrent, inputs, biases = cell.recurrent_gates, cell.input_gates, cell.bias_gates
     gates, states = len(cell.gates), len(cell.states)
     step = numpy_step(cell)
@@ -86,8 +92,9 @@ def forward(
             all_states[index, :, t] = value.transpose(1, 0, 2)
         if all_gates is not None:
             all_gates[:, :, t] = sums.transpose(0, 2, 1, 3)
-    last = np.stack([value.transpose(1, 0, 2) for value in state])
-    return ForwardResult(all_states, last, all_gates)
+        if follow is not None:
+            state[0] = follow[:, t].astype(np.float64).transpose(1, 0, 2)
+    return ForwardResult(all_states, all_states[:, :, -1].copy(), all_gates)
 
 
 def backward(
@@ -104,6 +111,7 @@ def backward(
     round_d_gates: npt.DTypeLike | None = None,
     gates_saved: bool = True,
     result: ForwardResult | None = None,
+    follow: npt.NDArray[Any] | None = None,
 ) -> BackwardResult:
     """Run the backward pass in float64, with the derived backward step.
 
@@ -116,6 +124,9 @@ def backward(
     rounded to it before anything is made of them. result: what ``forward`` returned for the same arguments, with its
     gates; computed here where it is not given.
 
+    follow [B, T, G_in, H, D]: d_wx as somebody else has it, already rounded. What is returned of a step's gates is the
+    reference's own, and so is the sum of it, d_b; but d_r and the step before are made from these gradients.
+
     Raises ShapeError for an array of another shape, and where ``result`` has no gates.
     """
     _check_inputs(cell, wx, r, b, initial)
@@ -127,6 +138,8 @@ def backward(
         _check("d_states", d_states, (known, batch, seq, heads, dim))
     if d_last is not None:
         _check("d_last", d_last, (states, batch, heads, dim))
+    if follow is not None:
+        _check("follow", follow, (batch, seq, len(inputs), heads, dim))
     result = result or forward(cell, wx, r, b, initial, round_h=round_h)
     if result.gates is None:
         raise ShapeError("the backward reference needs the gates of the forward result; run it with keep_gates=True")
@@ -138,6 +151,7 @@ def backward(
     start[0] = _rounded(start[0], round_h)
     carried = np.zeros((states, heads, batch, dim))  # what step t + 1 sends back
     d_gates = np.empty((gates, batch, seq, heads, dim))
+    sent = d_gates if follow is None else np.empty_like(d_gates)  # what d_r and the step before are made from
     for t in reversed(range(seq)):
         d_next = carried
         if t < seq - 1:
@@ -150,16 +164,19 @@ def backward(
         previous = _rounded(_inner(result.states[:, :, t - 1] if t else start), round_saved)
         made, back = step(list(sums), list(previous), list(d_next))
         d_sums = _rounded(np.stack(made), round_d_gates)
+        if follow is not None:
+            d_gates[:, :, t] = np.stack(made).transpose(0, 2, 1, 3)
+            d_sums[inputs] = _inner(np.moveaxis(follow[:, t], 1, 0))
         carried = np.stack(back)
         if not cell.gradient.recurrent_cut:
             carried[0] += np.matmul(_per_head(d_sums[recurrent]), weights)
-        d_gates[:, :, t] = d_sums.transpose(0, 2, 1, 3)
+        sent[:, :, t] = d_sums.transpose(0, 2, 1, 3)
 
     before = np.concatenate([start[0][:, None], result.states[0, :, :-1]], axis=1)  # h(t-1): [B, T, H, D]
     before = before.transpose(2, 0, 1, 3).reshape(heads, batch * seq, dim)
     d_r = np.empty((len(recurrent), heads, dim, dim))
     for index, gate in enumerate(recurrent):
-        d_sum = d_gates[gate].transpose(2, 3, 0, 1).reshape(heads, dim, batch * seq)
+        d_sum = sent[gate].transpose(2, 3, 0, 1).reshape(heads, dim, batch * seq)
         np.matmul(d_sum, before, out=d_r[index])
     d_b = d_gates.sum(axis=(1, 2))[biases]
     d_wx = np.moveaxis(d_gates[inputs], 0, 2)

@@ -1,19 +1,18 @@
 """Proving kernels right: their outputs against the float64 reference, in the emulator or on a GPU.
 
 Outputs are poisoned beforehand, so that an element nobody writes is found; NaN never passes. See cases.py for how
-outputs compare.
+outputs compare, and emulated_runs.py for what is emulated.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from kernelgen.errors import TilesmithError, ValidationError
+from kernelgen.errors import NotFiniteError, TilesmithError, ValidationError
 from kernelgen.records.trial import Validation
+from kernelgen.verify.emulated_runs import EMULATED_SEQ, Run, emulated_shape, emulated_steps, lone_run, whole_run
 
 if TYPE_CHECKING:
     from kernelgen.cells.language import Cell
@@ -25,36 +24,13 @@ if TYPE_CHECKING:
     from kernelgen.program.tiling import Tiling
     from kernelgen.verify.bench import Candidate, Outcome
     from kernelgen.verify.cases import Case
-
-EMULATED_SEQ = 5
-"""Steps to emulate at least: enough for every buffer that alternates to be reused twice."""
-
-EMULATED_BLOCKS = 24
-"""Blocks to emulate, about; the batch is made smaller until no more are needed."""
+    from kernelgen.verify.emulator import Argument
 
 RAGGED_SEQ = 3
 """Steps of the second case on a GPU, whose batch fills no tile."""
 
 GPU_SECONDS = 60.0
 """What validating one kernel on a GPU may take before it counts as hung: reading back the outputs included."""
-
-
-def emulated_shape(shape: Shape, launch: Callable[[Shape], Launch], seq: int = EMULATED_SEQ) -> Shape:
-    """``shape`` made small enough to emulate: ``seq`` steps, and of the batch what some EMULATED_BLOCKS blocks need.
-
-    Heads and head dimension are compiled into a kernel and stay.
-    """
-    batch = shape.batch
-    while batch > 1 and math.prod(launch(replace(shape, batch=batch)).grid) > EMULATED_BLOCKS:
-        batch = batch // 2
-    # A batch that fills its last tile proves nothing about the edge; tiles are even.
-    ragged = batch - 1 if batch > 2 and batch % 2 == 0 else batch
-    return replace(shape, batch=ragged, seq=min(seq, shape.seq))
-
-
-def emulated_steps(tiling: Tiling) -> int:
-    """Steps to emulate a tiling's kernel for: more than its ring of inputs has stages, so that they are reused."""
-    return max(EMULATED_SEQ, tiling.values.get("prefetch", 0) + 2)
 
 
 def validate_emulated(
@@ -69,11 +45,12 @@ def validate_emulated(
 ) -> Validation:
     """Run a tiling's kernel in the emulator, once for each seed, and compare with the reference.
 
-    A seed draws the inputs and the order of the threads; even seeds have random initial states (backward: and gradients
-    of the last states), odd ones none. seq: steps to run; by default what emulated_steps says. on_seed: told each seed
-    before it runs.
+    A seed draws the inputs and the order of the threads, the steps and which inputs are null; see whole_run and, with
+    the first seed, lone_run. seq: steps that whole_run runs at most; by default what emulated_steps says. on_seed: told
+    each seed before it runs.
 
-    Raises ValidationError where the results differ, EmulationError for a fault that the emulator caught.
+    Raises ValidationError where the results differ, EmulationError for a fault that the emulator caught, and
+    NotFiniteError where the reference is NaN or infinite.
     """
     from kernelgen import schedules
 
@@ -103,25 +80,62 @@ def emulate_source(
     on_seed: Callable[[int], None] | None = None,
 ) -> Validation:
     """As validate_emulated, for a kernel that is given as its source and its launches."""
-    from kernelgen.verify.cases import make_case
-    from kernelgen.verify.emulator import emulate
-
     _some(seeds)
-    small = emulated_shape(shape, launch, seq)
     errors: dict[str, float] = {}
     tolerance = 0.0
+    largest = emulated_shape(shape, launch, seq)
     for seed in seeds:
         if on_seed is not None:
             on_seed(seed)
-        case = make_case(cell, small, seed, direction=direction, optional=seed % 2 == 0)
-        start = launch(small)
-        outputs = case.poisoned_outputs(start.partials)
-        arguments = case.values(outputs, source.arguments)
-        with _named(f"seed {seed}"):
-            emulate(source, start, arguments, outputs=list(case.expected), seed=seed)
-        _worse(errors, case.compare(outputs))
-        tolerance = case.tolerance
-    return Validation("emulator", len(seeds), small.batch, small.seq, tolerance, errors)
+        runs = [whole_run(shape, launch, seq, seed)]
+        if seed == seeds[0] and (lone := lone_run(shape, launch, seed)) is not None:
+            runs.append(lone)
+        for run in runs:
+            try:
+                with _named(f"seed {seed}{run}"):
+                    case = _emulate(cell, source, launch(run.launched), run, seed, direction, errors)
+            except NotFiniteError:
+                if run.launched.seq <= shape.seq:
+                    raise
+                continue  # a cell that grows, and more steps than were asked for
+            tolerance = max(tolerance, case.tolerance)
+    return Validation("emulator", len(seeds), largest.batch, largest.seq, tolerance, errors)
+
+
+def _emulate(
+    cell: Cell,
+    source: Source,
+    launch: Launch,
+    run: Run,
+    seed: int,
+    direction: Direction,
+    errors: dict[str, float],
+) -> Case:
+    """Emulate one run and compare; keeps the larger errors."""
+    from kernelgen.verify.cases import make_case
+    from kernelgen.verify.emulator import emulate
+
+    case = make_case(cell, run.shape, seed, direction=direction, optional=run.given)
+    outputs = case.poisoned_outputs(launch.partials if run.blocks is None else 1)
+    table = {argument.name: argument for argument in (*case.arguments.inputs, *case.arguments.outputs)}
+    arrays = {
+        name: run.among_heads(table[name], array)
+        for name, array in (case.inputs | outputs).items()
+        if array is not None
+    }
+    arguments: dict[str, Argument] = dict(case.values(outputs, source.arguments))
+    arguments |= {"batch": run.launched.batch, "seq": run.launched.seq}
+    for name, array in arrays.items():
+        if name in arguments:
+            arguments[name] = run.argument(table[name], array, launch.partials)
+    emulate(source, launch, arguments, outputs=list(case.expected), blocks=run.blocks, seed=seed)
+    made = {
+        name: run.of_head(table[name], arrays[name]) if array is not None else None for name, array in outputs.items()
+    }
+    case.require_numbers(made)
+    case = make_case(cell, run.shape, seed, direction=direction, optional=run.given, follow=made)
+    _worse(errors, case.compare(made))
+    return case
 
 
 def gpu_cases(cell: Cell, shape: Shape, seed: int = 0, direction: Direction = "forward") -> tuple[Case, Case]:

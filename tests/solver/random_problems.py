@@ -79,7 +79,10 @@ def random_number(rng: random.Random, variables: list[Expr], depth: int, rationa
         case "neg":
             return -x
         case "**":
-            return x ** (rng.randint(0, 3) if rng.random() < 0.8 else minimum(rng.choice(variables), 3))
+            if rng.random() < 0.8:
+                return x ** rng.randint(0, 3)
+            # A negative exponent gives a fraction.
+            return x ** maximum(minimum(rng.choice(variables), 3), -2 if rationals else 0)
         case "bool":
             return _condition(rng, variables, 0, rationals) + b
     return x / b if rationals else x

@@ -96,7 +96,11 @@ def test_division_by_zero_is_not_true(engine: str) -> None:
         (lambda x: (12 / x > 5) | (x <= 0), [-2, -1, 0, 1, 2]),
         (lambda x: 1 / x <= 0, [-2, -1]),
         (lambda x: 0 * (5 // x) == 0, [-2, -1, 1, 2, 3, 4]),
-        (lambda x: 2**x <= 4, [0, 1, 2]),
+        (lambda x: 2**x <= 4, [-2, -1, 0, 1, 2]),
+        (lambda x: 2**x >= 0, [-2, -1, 0, 1, 2, 3, 4]),
+        (lambda x: (0 * x) ** x <= 4, [0, 1, 2, 3, 4]),
+        (lambda x: x**-1 == x, [-1, 1]),
+        (lambda x: (x / 2) ** -2 == 4, [-1, 1]),
     ]
     for make, expected in cases:
         p = Problem("zero")

@@ -1,4 +1,4 @@
-"""`tilesmith solve --explain`: what it says of a conflict."""
+"""`tilesmith solve`: what it says of a conflict, and of sizes, limits and files that no problem should have."""
 
 from __future__ import annotations
 
@@ -34,3 +34,64 @@ def test_without_definitions_none_are_announced(tmp_path: Path) -> None:
     file.write_text("x == [1, 2, 4];\ny == [1, 2, 3];\nx * y == 12;\nx % y == 0;\n")
     assert len(explain(file).splitlines()) == 3
     assert json.loads(explain(file, "--json"))["definitions"] == []
+
+
+def refused(*words: str) -> str:
+    result = CliRunner().invoke(main, ["solve", *words], prog_name="tilesmith")
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+    return result.stderr
+
+
+def test_a_problem_whose_definitions_clash_is_not_called_feasible(tmp_path: Path) -> None:
+    file = tmp_path / "clash.txt"
+    file.write_text("A == [1, 2];\n5 <= A;\nS == 0 * A;\n")
+    assert json.loads(explain(file, "--json"))["status"] == "infeasible"
+    assert explain(file).startswith("infeasible")
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "0", "1e999"])
+def test_seconds_are_a_number(tmp_path: Path, seconds: str) -> None:
+    file = tmp_path / "clash.txt"
+    file.write_text(CLASH)
+    assert "no number of seconds" in refused(str(file), f"--seconds={seconds}")
+
+
+def test_limits_fit_the_machine(tmp_path: Path) -> None:
+    file = tmp_path / "clash.txt"
+    file.write_text(CLASH)
+    assert "--limit" in refused(str(file), "--all", "--limit", "1" + 40 * "0")
+
+
+def test_files_that_are_no_problem(tmp_path: Path) -> None:
+    assert "more than 64 MiB" in refused("/dev/zero")
+    file = tmp_path / "space.json"
+    file.write_text('{"tune_params": {"x": [1, 2]}, "restrictions": [""]}')
+    assert "the restriction is empty" in refused(str(file))
+    file.write_text("[" * 100_000)
+    assert "cannot read" in refused(str(file))
+    file = tmp_path / "zeros.txt"
+    file.write_bytes(bytes(100_000))
+    assert len(refused(str(file))) < 10_000
+
+
+@pytest.mark.parametrize("question", [["--count"], ["--explain"], ["--best", "x"], ["--all", "--limit", "3"], []])
+def test_numbers_of_300_digits(tmp_path: Path, question: list[str]) -> None:
+    large = "9" * 300
+    file = tmp_path / "large.txt"
+    file.write_text(f"x == [1, {large}];\ny == [1 .. {large}];\nx * y <= {large};\n")
+    result = CliRunner().invoke(main, ["solve", str(file), *question], prog_name="tilesmith")
+    assert result.exit_code == 0, result.output
+    if "--all" in question:
+        return
+    file.write_text(f"x == [1 .. {large}];\ny == [1 .. {large}];\nx * y == {large};\nx + y >= 4;\n")
+    result = CliRunner().invoke(main, ["solve", str(file), *question, "--seconds", "0.1"], prog_name="tilesmith")
+    assert result.exit_code == 0, result.output
+
+
+def test_counts_of_thousands_of_digits_are_printed(tmp_path: Path) -> None:
+    file = tmp_path / "many.txt"
+    file.write_text("".join(f"x{i} == [1 .. {10**9}];\n" for i in range(500)))
+    result = CliRunner().invoke(main, ["solve", str(file), "--count", "--json"], prog_name="tilesmith")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("0") > 4500

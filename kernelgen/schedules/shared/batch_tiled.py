@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic
 
-from constrint import Expr, Problem
+from constrint import Expr, Problem, cdiv
 from kernelgen.cells.language import Cell
 from kernelgen.emit.kernel import kernel_source
+from kernelgen.errors import ConfigError, LaunchError
 from kernelgen.hardware.profile import Profile
 from kernelgen.program.launch import Launch
 from kernelgen.program.shape import Shape
@@ -23,6 +24,9 @@ from kernelgen.schedules.shared.numbers import Int, Number, as_int
 
 BATCH_TILES = [4, 8, 16, 24, 32]
 """Sequences per block: 4 in the even columns of a matrix tile, or whole tiles of 8."""
+
+MOST_BLOCKS_Y = 65_535
+"""Blocks of a grid along y (CUDA C++ Programming Guide, compute capabilities)."""
 
 PREFETCH = [2, 3, 4, 6, 8, 12]
 """Stages of the ring that holds a step's inputs."""
@@ -84,6 +88,10 @@ class BatchTiled(ABC):
         problem.add(
             (v["batch_tile"] <= 8) | (v["batch_tile"] < shape.batch + 8), "a batch tile that the batch can fill"
         )
+        problem.add(
+            cdiv(shape.batch, v["batch_tile"]) <= MOST_BLOCKS_Y,
+            f"tiles of the batch: at most {MOST_BLOCKS_Y:,}, as many as a grid has blocks along y",
+        )
         registers = self._model.registers.predict(needs.counts, profile.arch)
         add_limits(problem, profile, warps=needs.warps, registers=registers, shared_memory=needs.shared_memory)
         return problem
@@ -102,8 +110,17 @@ class BatchTiled(ABC):
         return kernel_source(cell, shape, profile.arch, tiling, self.direction)
 
     def launch(self, shape: Shape, tiling: Tiling) -> Launch:
-        """One block per head and tile of the batch."""
-        grid = (shape.heads, -(-shape.batch // tiling.values["batch_tile"]), 1)
+        """One block per head and tile of the batch. Raises LaunchError for a batch of more tiles than a grid has, and
+        ConfigError for a tiling without a batch tile."""
+        rows = tiling.values.get("batch_tile", 0)
+        if rows < 1:
+            raise ConfigError(f"{tiling} is no tiling of the {self.name} schedule: batch_tile must be at least 1")
+        grid = (shape.heads, -(-shape.batch // rows), 1)
+        if grid[1] > MOST_BLOCKS_Y:
+            raise LaunchError(
+                f"a batch of {shape.batch:,} is {grid[1]:,} tiles of {rows}, and a grid has at "
+                f"most {MOST_BLOCKS_Y:,} blocks along y; cut the batch into several"
+            )
         return Launch(grid, tiling.resources.threads, tiling.resources.shared_memory)
 
     @property

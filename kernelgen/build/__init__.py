@@ -1,0 +1,1 @@
+"""From source to binary, and the cache on the disk."""

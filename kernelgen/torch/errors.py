@@ -1,0 +1,25 @@
+"""What is wrong with tensors and arguments, in the exception types that torch.nn raises for the same mistake."""
+
+from __future__ import annotations
+
+from kernelgen.errors import ShapeError, TilesmithError
+
+
+class ArgumentTypeError(TilesmithError, TypeError):
+    """An argument of the wrong type, such as None or a NumPy array for a tensor."""
+
+
+class ArgumentError(ShapeError, ValueError):
+    """A size that makes no sense, or an input of the wrong rank or dtype."""
+
+
+class TensorShapeError(ShapeError, RuntimeError):
+    """A tensor of the wrong shape."""
+
+
+class DifferentiationError(TilesmithError, RuntimeError):
+    """A derivative that there is none of; the message says which."""
+
+
+class DoubleBackwardError(DifferentiationError):
+    """The gradient of a gradient was asked for."""

@@ -1,0 +1,95 @@
+"""What to do where nothing fits: the nearest sizes and the GPUs with which something does, each of them tried."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from kernelgen.errors import InfeasibleError, ProfileError
+
+if TYPE_CHECKING:
+    from constrint import Problem
+    from kernelgen.cells.language import Cell
+    from kernelgen.hardware.profile import Profile
+    from kernelgen.program.shape import Shape
+    from kernelgen.schedules.base import Schedule
+
+SECONDS = 1.0
+"""What looking for one solution may take; what is not found until then is not advised."""
+
+SHOWN = 4
+"""GPUs to name."""
+
+
+def advice(cell: Cell, shape: Shape, profile: Profile, schedules: Sequence[Schedule]) -> str:
+    """A sentence that says with which head dimension, batch or GPU the cell has a tiling; empty where none helps."""
+    ways = []
+    if _stated(cell, shape, profile, schedules):
+        dims = [*_padded(cell, shape, profile, schedules), *_smaller(cell, shape, profile, schedules)]
+        if dims:
+            ways.append(f"with a head dimension of {' or '.join(map(str, dims))}")
+        batch = _batch(cell, shape, profile, schedules)
+        if batch:
+            ways.append(f"in batches of {batch:,}")
+    gpus = _gpus(cell, shape, schedules)
+    if gpus:
+        more = ", ..." if len(gpus) > SHOWN else ""
+        ways.append(f"on {', '.join(gpus[:SHOWN])}{more}")
+    return f" It fits {', or '.join(ways)}." if ways else ""
+
+
+def _fits(cell: Cell, shape: Shape, profile: Profile, schedules: Iterable[Schedule]) -> bool:
+    """Whether any of the schedules has a tiling."""
+    return any(
+        problem.solve(time_limit=SECONDS).status == "feasible" for problem in _stated(cell, shape, profile, schedules)
+    )
+
+
+def _stated(cell: Cell, shape: Shape, profile: Profile, schedules: Iterable[Schedule]) -> list[Problem]:
+    """The problems of the schedules that the GPU has the instructions for."""
+    problems = []
+    for schedule in schedules:
+        try:
+            problems.append(schedule.problem(cell, shape, profile))
+        except InfeasibleError:
+            continue
+    return problems
+
+
+def _padded(cell: Cell, shape: Shape, profile: Profile, schedules: Sequence[Schedule]) -> list[int]:
+    """The next head dimension with which something fits because its rows can be read in wider vectors."""
+    larger = dict.fromkeys(-(-shape.head_dim // width) * width for width in (2, 4, 8) if shape.head_dim % width)
+    return [dim for dim in larger if _fits(cell, replace(shape, head_dim=dim), profile, schedules)][:1]
+
+
+def _smaller(cell: Cell, shape: Shape, profile: Profile, schedules: Sequence[Schedule]) -> list[int]:
+    """The largest smaller head dimension, of the multiples of 8, with which something fits."""
+    low, high = 0, -(-shape.head_dim // 8)  # in eights: low fits, or is 0; high does not
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _fits(cell, replace(shape, head_dim=8 * middle), profile, schedules):
+            low = middle
+        else:
+            high = middle
+    return [8 * low] if low else []
+
+
+def _batch(cell: Cell, shape: Shape, profile: Profile, schedules: Sequence[Schedule]) -> int:
+    """A smaller batch, a power of two, with which something fits; 0 where there is none."""
+    batch = 1 << (shape.batch.bit_length() - 1)
+    while batch > 1 << 16:
+        if batch < shape.batch and _fits(cell, replace(shape, batch=batch), profile, schedules):
+            return batch
+        batch //= 2
+    return 0
+
+
+def _gpus(cell: Cell, shape: Shape, schedules: Sequence[Schedule]) -> list[str]:
+    """The names of the GPUs that tilesmith knows on which something fits."""
+    from kernelgen.hardware.profile import load_profile, profile_names
+
+    try:
+        return [name for name in profile_names() if _fits(cell, shape, load_profile(name), schedules)]
+    except ProfileError:
+        return []

@@ -1,0 +1,170 @@
+"""Whether a configuration's numbers are what its cell, schedule and tiling imply; no GPU is needed.
+
+What a file says of itself is believed nowhere: the source is generated anew and compared, the binary compiled anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from kernelgen import schedules
+from kernelgen.build.cache import source_hash
+from kernelgen.build.compile import Binary, compile_source, compiler_version
+from kernelgen.errors import CompileError, ConfigError, InfeasibleError, near_names
+from kernelgen.program.source import Source
+from kernelgen.program.tiling import Tiling
+
+if TYPE_CHECKING:
+    from kernelgen.cells.language import Cell
+    from kernelgen.hardware.profile import Profile
+    from kernelgen.records.config import TunedConfig
+
+_ELF = b"\x7fELF"
+_CUDA = 190
+"""ELF's number of the machine (e_machine, EM_CUDA)."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """cell, tiling: built anew from the configuration; the tiling has today's predictions where today's generator
+    writes the same source. remarks: what could not be compared, and why, in words."""
+
+    cell: Cell
+    tiling: Tiling
+    remarks: tuple[str, ...]
+
+
+def find_profile(config: TunedConfig, gpu: str | None = None) -> Profile:
+    """The profile that a configuration names: among those that come with tilesmith, of a GPU in this machine, or in
+    the file ``gpu``. Raises ConfigError where it is none of these, and for an ``arch`` that is not the profile's."""
+    from kernelgen.device import gpu as driver
+    from kernelgen.hardware.profile import load_profile, profile_names
+
+    profile: Profile | None = None
+    if gpu is not None:
+        profile = load_profile(gpu)
+        if profile.name != config.gpu:
+            raise ConfigError(f"gpu: {config.gpu!r}, but --gpu {gpu} is the profile of {profile.name!r}")
+    elif config.gpu in profile_names():
+        profile = load_profile(config.gpu)
+    elif driver.why_no_gpu() is None:
+        here = (driver.device(index).profile() for index in range(driver.device_count()))
+        profile = next((each for each in here if each.name == config.gpu), None)
+    if profile is None:
+        raise ConfigError(
+            f"gpu: there is no profile called {config.gpu!r}; {near_names(config.gpu, profile_names())}. If it is of "
+            "your own, give its file with --gpu"
+        )
+    if profile.arch != config.arch:
+        raise ConfigError(f"arch: {config.arch}, but {profile.name} is {profile.arch}")
+    return profile
+
+
+def check_config(config: TunedConfig, source: Source, cubin: bytes, profile: Profile) -> Checked:
+    """Check a configuration and the files beside it.
+
+    Raises ConfigError that names every field which contradicts the others, one a line.
+    """
+    cell, schedule = config.load_cell(), schedules.get(config.schedule)
+    wrong: dict[str, str] = {}
+    remarks: list[str] = []
+    if schedule.direction != config.direction:
+        wrong["direction"] = f"{config.direction}, but the schedule {config.schedule} runs {schedule.direction}"
+        raise _error(wrong)
+    _check_tiling(config, cell, profile)
+    fresh = schedule.tiling(cell, config.shape, profile, config.tiling)
+    today = schedule.source(cell, config.shape, profile, fresh)
+    same = today.text == source.text
+    if not same:
+        remarks.append(
+            "the source is not what this tilesmith generates for this tiling: an older or a newer one wrote it, or "
+            "somebody changed it. What follows is about the source as it is"
+        )
+    tiling = fresh if same else config.to_tiling()
+    _compare(wrong, "entry", config.entry, today.entry)
+    if same:
+        _compare(wrong, "arguments", list(config.arguments), list(today.arguments))
+    for name, value in asdict(schedule.launch(config.shape, tiling)).items():
+        _compare(wrong, f"launch.{name}", getattr(config.launch, name), value)
+    for name in ("threads", "blocks", *(("shared_memory",) if same else ())):
+        _compare(wrong, f"predicted.{name}", getattr(config.predicted, name), getattr(fresh.resources, name))
+    for name in ("registers", "blocks_per_sm"):
+        was, now = getattr(config.predicted, name), getattr(fresh.resources, name)
+        if was != now:
+            remarks.append(f"predicted.{name} is {was:,}; the model of this tilesmith says {now:,}")
+    if abs(config.model.us_per_step - fresh.clocks_per_step / profile.clock_mhz) > 1e-6 * config.model.us_per_step:
+        remarks.append(
+            f"model.us_per_step is {config.model.us_per_step:.4g}; the model of this tilesmith says "
+            f"{fresh.clocks_per_step / profile.clock_mhz:.4g}"
+        )
+    remarks += _check_binary(wrong, config, source, cubin)
+    if wrong:
+        raise _error(wrong)
+    return Checked(cell, tiling, tuple(remarks))
+
+
+def _check_tiling(config: TunedConfig, cell: Cell, profile: Profile) -> None:
+    """Raise ConfigError unless the tiling is a solution of its schedule's own Problem."""
+    schedule = schedules.get(config.schedule)
+    try:
+        problem = schedule.problem(cell, config.shape, profile)
+    except InfeasibleError as error:
+        raise ConfigError(f"schedule: {error}") from error
+    names = ", ".join(problem.domains)
+    if set(config.tiling) != set(problem.domains):
+        given = ", ".join(config.tiling) or "none"
+        raise _error({"tiling": f"has the variables {given}; those of the schedule {config.schedule} are {names}"})
+    broken = problem.check(config.tiling)
+    if broken:
+        labels = "; ".join(constraint.label for constraint in broken)
+        raise _error({"tiling": f"{_row(config.tiling)} is none of the schedule {config.schedule}: {labels}"})
+
+
+def _check_binary(wrong: dict[str, str], config: TunedConfig, source: Source, cubin: bytes) -> list[str]:
+    """Compare the binary and what was reported of it with what the source compiles to; what could not be compared."""
+    if cubin[:4] != _ELF or int.from_bytes(cubin[18:20], "little") != _CUDA or config.entry.encode() not in cubin:
+        wrong[f"files.cubin ({config.files.cubin})"] = f"is no compiled CUDA kernel with an entry {config.entry}"
+        return []
+    current = source_hash(source) == config.source_hash
+    unseen = "the binary was not compared"
+    try:
+        here = compiler_version()
+        if here != config.versions.compiler:
+            return [f"{unseen}: it is {config.versions.compiler}'s, and here is {here}", *_hash_remark(current)]
+        binary: Binary = compile_source(source)
+    except CompileError as error:
+        return [f"{unseen}, since its source cannot be compiled here: {error}", *_hash_remark(current)]
+    if binary.cubin == cubin:
+        _compare(wrong, "source_hash", config.source_hash, binary.source_hash)
+        for name, value in asdict(binary.report).items():
+            _compare(wrong, f"reported.{name}", getattr(config.reported, name), value)
+        return []
+    if current:
+        wrong[f"files.cubin ({config.files.cubin})"] = f"is not what {here} makes of the source"
+        return []
+    return [f"{unseen}: the source, or tilesmith's headers, have changed since it was compiled"]
+
+
+def _hash_remark(current: bool) -> list[str]:
+    """What to say of a source_hash that could not be checked against the binary."""
+    return [] if current else ["source_hash is not that of the source and today's headers: one has changed since"]
+
+
+def _compare(wrong: dict[str, str], field: str, given: object, implied: object) -> None:
+    if given != implied:
+        wrong[field] = f"is {_words(given)}, where the cell, the schedule and the tiling imply {_words(implied)}"
+
+
+def _words(value: object) -> str:
+    return str(list(value)) if isinstance(value, tuple) else str(value)
+
+
+def _row(values: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} = {value}" for name, value in values.items())
+
+
+def _error(wrong: Mapping[str, str]) -> ConfigError:
+    lines = [f"  {field}: {what}" for field, what in wrong.items()]
+    return ConfigError("the configuration contradicts itself:\n" + "\n".join(lines))

@@ -1,0 +1,54 @@
+"""The bounds of a shape, in words."""
+
+from __future__ import annotations
+
+import pytest
+
+from kernelgen.errors import LaunchError, ShapeError
+from kernelgen.program.shape import MOST_STEPS, Shape
+from kernelgen.program.tiling import Resources, Tiling
+from kernelgen.schedules import get
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        (
+            (3_000_000_000, 99_999_999_999, 1, 16),
+            "batch times seq must be at most 2,147,483,584, not 299,999,9",
+        ),
+        ((10**60, 1, 1, 16), "batch times seq must be at most .* not a number of more than 40 digits"),
+        ((1, 1, 2**31, 16), "heads times head-dim must be at most"),
+        ((1, 1, 1, 2**17), "head-dim must be at most 65,536, not 131,072"),
+        ((-(10**60), 1, 1, 16), "batch must be an integer of at least 1, not a number of more than 40 digits"),
+    ],
+)
+def test_sizes_that_kernels_cannot_count_are_refused(sizes: tuple[int, int, int, int], message: str) -> None:
+    with pytest.raises(ShapeError, match=message):
+        Shape(*sizes)
+    assert Shape(1, MOST_STEPS, 1, 16).seq == MOST_STEPS
+
+
+@pytest.mark.parametrize("direction", ["", "_backward"])
+def test_a_batch_of_more_tiles_than_a_grid_has_is_refused(direction: str) -> None:
+    schedule = get(f"resident{direction}")
+    tiling = Tiling(schedule.name, {"batch_tile": 4}, Resources(32, 0, 64, 1, 1), 1.0)
+    assert schedule.launch(Shape(4 * 65_535, 1, 1, 16), tiling).grid == (1, 65_535, 1)
+    with pytest.raises(LaunchError, match=r"a batch of 262,141 is 65,536 tiles of 4, .* cut the batch"):
+        schedule.launch(Shape(4 * 65_535 + 1, 1, 1, 16), tiling)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "message"),
+    [
+        ("float32", r"unknown dtype 'float32': kernels exist for bfloat16 and float16, none for float32"),
+        ("bfloat", r"bfloat16 and float16; did you mean bfloat16\?$"),
+        ("fp16", r"; did you mean float16\?$"),
+        ("int8", r"kernels exist for bfloat16 and float16$"),
+    ],
+)
+def test_an_unknown_dtype_says_what_there_is(dtype: str, message: str) -> None:
+    with pytest.raises(ShapeError, match=message):
+        Shape(1, 1, 1, 16, dtype)
