@@ -70,6 +70,8 @@ class _Explainer:
         self.everything = frozenset(range(len(problem.constraints)))
         self.satisfied: list[frozenset[int]] = []
         self.conflicts: list[frozenset[int]] = []
+        self.asked: list[frozenset[int]] = []
+        """What the engine refuted, whole: no hint."""
         self.trusting = True
 
     def conflict(self) -> tuple[frozenset[int], frozenset[int]]:
@@ -90,6 +92,8 @@ class _Explainer:
 
     def refuted(self, chosen: frozenset[int]) -> bool:
         """Whether the engine itself finds that the chosen constraints cannot hold together. Raises TimeLimit."""
+        if any(asked <= chosen for asked in self.asked):
+            return True
         return not isinstance(self._ask(chosen, self.deadline), Mapping)
 
     def refute(self, chosen: frozenset[int], deadline: float | None = None) -> frozenset[int] | None:
@@ -104,6 +108,7 @@ class _Explainer:
                 return conflict
         answer = self._ask(chosen, min((d for d in (deadline, self.deadline) if d is not None), default=None))
         if isinstance(answer, frozenset):
+            self.asked.append(chosen)
             used = answer if self.trusting else chosen
             self.conflicts.append(used)
             return used

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 import sympy
+import torch
 
+import kernelgen.cells
+from kernelgen import schedules
+from kernelgen.build.compile import compile_source
 from kernelgen.cells import cell_names, language, load_cell
 from kernelgen.cells.language import (
     Cell,
@@ -35,6 +41,12 @@ from kernelgen.emit.cuda import cell_struct
 from kernelgen.emit.numpy import FUNCTIONS, NumpyPrinter, numpy_backward, numpy_step
 from kernelgen.emit.text import backward_equations, equations
 from kernelgen.errors import CellError
+from kernelgen.hardware.profile import load_profile
+from kernelgen.program.shape import Shape
+from kernelgen.torch import rnn
+from kernelgen.tuning.plan import plan
+from kernelgen.verify import reference
+from kernelgen.verify.inputs import random_inputs
 
 pytestmark = pytest.mark.unit
 
@@ -50,6 +62,11 @@ def make(step: Callable[[Any, Any], Any], **changes: Any) -> Cell:
 
 def good(gate: Any, state: Any) -> dict[str, Any]:
     return {"h": tanh(gate.a), "c": gate.b + state.c}
+
+
+def by_numpy(x: Any) -> Any:
+    """A function that a step calls."""
+    return np.tanh(x)
 
 
 def test_the_library_has_its_cells_in_the_gate_orders_of_pytorch() -> None:
@@ -114,6 +131,39 @@ def test_the_library_has_its_cells_in_the_gate_orders_of_pytorch() -> None:
         (lambda g, s: good(g, s) | {"c": g.b - s.c.mean()}, {}, "sums over units for a normalisation"),
         (lambda g, s: good(g, s) | {"c": sympy.Matrix([[g.b, s.c]])}, {}, "cannot have vectors or matrices"),
         (lambda g, s: good(g, s) | {"c": sympy.IndexedBase("c")[0] + g.b}, {}, "index over units"),
+        (
+            lambda g, s: good(g, s) | {"c": tanh(g)},
+            {},
+            "with the gates or the states as a whole; name one, as in gate.i",
+        ),
+        (lambda g, s: good(g, s) | {"c": g.b + s}, {}, "with the gates or the states as a whole"),
+        (good, {"gates": ("a", "b")}, "every gate must be a Gate, not 'a'; write Gate(\"a\")"),
+        (good, {"gates": (Gate("a"))}, 'gates must be a tuple such as (Gate("a"),), with its comma, not Gate('),
+        (good, {"gates": None}, "gates must be a tuple"),
+        (good, {"gates": (Gate("a", "input"), Gate("b"))}, "recurrent, input and bias must be True or False"),
+        (good, {"gates": (Gate("µ"), Gate("b"))}, "'µ' is no name; use ASCII letters"),
+        (good, {"states": "hc"}, "states must be a tuple such as (\"h\",), with its comma, not 'hc'"),
+        (good, {"states": "h"}, "states must be a tuple such as (\"h\",), with its comma, not 'h'"),
+        (good, {"states": ("h", "µ")}, "'µ' is no name; use ASCII letters"),
+        (lambda g, s: (good(g, s), {"µ": g.b}), {}, "'µ' cannot name an intermediate value"),
+        (None, {}, "the step must be a function of gate and state, not None"),
+        (good, {"ranges": {"c": 1}}, "the range of 'c' must be a pair of numbers"),
+        (good, {"gain": "0.5"}, "must be a number in (0, 1], not '0.5'"),
+        (lambda g, s: good(g, s) | {"c": np.tanh(g.b)}, {}, "use kernelgen.cells.tanh instead"),
+        (lambda g, s: good(g, s) | {"c": np.sqrt(exp(g.b))}, {}, "use kernelgen.cells.sqrt instead"),
+        (lambda g, s: good(g, s) | {"c": np.maximum(g.b, 0)}, {}, "use where(condition, a, b), maximum or minimum"),
+        (lambda g, s: good(g, s) | {"c": np.where(g.b > 0, g.b, 0)}, {}, "use where(condition, a, b)"),
+        (lambda g, s: good(g, s) | {"c": math.tanh(g.b)}, {}, "use kernelgen.cells.tanh instead"),
+        (lambda g, s: good(g, s) | {"c": math.exp(g.b)}, {}, "use kernelgen.cells.exp instead"),
+        (lambda g, s: good(g, s) | {"c": math.fabs(g.b)}, {}, "use kernelgen.cells.abs instead"),
+        (lambda g, s: good(g, s) | {"c": math.cos(g.b)}, {}, "use the functions of kernelgen.cells instead. They are"),
+        (lambda g, s: good(g, s) | {"c": float(g.b)}, {}, "a function of numbers, arrays or tensors on a symbol"),
+        (lambda g, s: good(g, s) | {"c": torch.tanh(g.b)}, {}, "use kernelgen.cells.tanh instead"),
+        (lambda g, s: good(g, s) | {"c": torch.sigmoid(g.b)}, {}, "use kernelgen.cells.sigmoid instead"),
+        (lambda g, s: good(g, s) | {"c": torch.nn.functional.relu(g.b)}, {}, "use kernelgen.cells.relu instead"),
+        (lambda g, s: good(g, s) | {"c": torch.where(g.b > 0, g.b, 0)}, {}, "use kernelgen.cells.where instead"),
+        (lambda g, s: good(g, s) | {"c": g.b.tanh()}, {}, "use kernelgen.cells.tanh instead"),
+        (lambda g, s: good(g, s) | {"c": by_numpy(g.b)}, {}, "use kernelgen.cells.tanh instead"),
     ],
 )
 def test_a_definition_that_makes_no_sense_is_refused_with_its_reason(
@@ -122,6 +172,73 @@ def test_a_definition_that_makes_no_sense_is_refused_with_its_reason(
     with pytest.raises(CellError) as caught:
         make(step, **changes)
     assert message in str(caught.value)
+
+
+def test_title_and_paper_may_be_left_out() -> None:
+    cell = Cell("mine", states=("h", "c"), gates=[Gate("a"), Gate("b")], step=good)  # type: ignore[arg-type]
+    assert (cell.title, cell.paper) == ("mine", "")
+    assert cell == make(good, name="mine")
+    assert equations(cell).startswith("mine: mine\n\nstates  h")
+    assert cell_struct(cell).startswith("/// mine\nstruct")
+    with pytest.raises(CellError, match="there is no state"):
+        Cell("mine")
+    with pytest.raises(CellError, match="there is no step"):
+        Cell("mine", states=("h",), gates=(Gate("a"),))
+
+
+def test_the_language_is_at_hand_beside_the_library() -> None:
+    assert all(getattr(kernelgen.cells, name) is getattr(language, name) for name in language.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'sinh'"):
+        _ = kernelgen.cells.sinh
+
+
+def test_what_is_legal_and_seldom_meant_is_warned_of() -> None:
+    with pytest.warns(UserWarning, match="cell 'lstm' has the name of another cell of the library"):
+        mine = make(good, name="lstm")
+    with pytest.warns(UserWarning, match="R multiplies the first state, which is c; put h first"):
+        make(good, states=("c", "h"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mine.with_gradient(recurrent_cut=True)  # once is enough
+        assert mine.with_gradient() is mine
+        lstm = load_cell("lstm")
+        Cell("lstm", "A copy", "", lstm.states, lstm.gates, lambda gate, state: lstm.step(gate, state))
+
+
+AWKWARD = ("lambda", "in", "True", "None", "class", "new", "int", "float", "template", "I", "E", "exp", "gate", "state")
+
+
+@pytest.mark.compiled
+def test_names_that_are_words_of_python_and_of_cpp_are_honoured_everywhere() -> None:
+    first, *gates = AWKWARD
+
+    def step(gate: Any, state: Any) -> Any:
+        a, new = sum(getattr(gate, name) for name in gates), getattr(state, first)
+        return {first: tanh(a) * sigmoid(new), "h": sigmoid(a) + state.h}, {"return": sigmoid(a), "for": tanh(a)}
+
+    def plain(gate: Any, state: Any) -> Any:
+        a = sum(getattr(gate, f"g{index}") for index in range(len(gates)))
+        return {"s": tanh(a) * sigmoid(state.s), "h": sigmoid(a) + state.h}
+
+    with pytest.warns(UserWarning, match="R multiplies the first state, which is lambda"):
+        cell = Cell("union", "", "", (first, "h"), tuple(Gate(name) for name in gates), step)
+    with pytest.warns(UserWarning, match="R multiplies the first state"):
+        same = Cell("plain", "", "", ("s", "h"), tuple(Gate(f"g{index}") for index in range(len(gates))), plain)
+    shape = Shape(2, 3, 1, 16)
+    inputs = random_inputs(same, shape)
+    arrays = [inputs[name].astype(np.float64) for name in ("wx", "r", "b", "initial")]
+    expected, made = reference.forward(same, *arrays), reference.forward(cell, *arrays)
+    np.testing.assert_allclose(made.states, expected.states, rtol=1e-12)
+    outside = np.ones_like(expected.states), np.ones_like(expected.last)
+    wanted, found = reference.backward(same, *arrays, *outside), reference.backward(cell, *arrays, *outside)
+    np.testing.assert_allclose(found.d_r, wanted.d_r, rtol=1e-10)
+    states, _ = rnn(*map(torch.from_numpy, arrays), cell=cell)
+    np.testing.assert_allclose(states, expected.states, rtol=1e-12)
+    profile = load_profile("h200")
+    for direction in ("forward", "backward"):
+        tiling = plan(cell, shape, profile, direction=direction)[0]
+        source = schedules.get(tiling.schedule).source(cell, shape, profile, tiling)
+        assert compile_source(source).report.local_memory == 0
 
 
 def test_a_fingerprint_follows_the_definition_and_nothing_else() -> None:

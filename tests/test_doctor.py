@@ -15,7 +15,7 @@ import pytest
 from command_line import ROOT, fine, run
 
 import constrint.engine
-from kernelgen import doctor
+from kernelgen.commands import machine as doctor
 from kernelgen.commands.machine import Check, examine
 from kernelgen.device.worker import JobFailed
 

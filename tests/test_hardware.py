@@ -331,7 +331,7 @@ def test_the_example_of_the_documentation_loads(tmp_path: Path) -> None:
         ("{64: 20, 128: 30}", "{64: -1}", r"line 10: latencies.barrier.value"),
         ("{64: 20, 128: 30}", "{64: 20", r"line 11: not YAML"),
         ("  clock_mhz: {value: 2000, source: its data sheet}\n", "", r"clock_mhz: Field required"),
-        ("numbers:", "numbers: &n\n  again: *n", r"numbers.again"),
+        ("numbers:", "numbers: &n\n  again: *n", r"line 4: not YAML: what this anchor names holds itself"),
         (MINE, "", r"is no GPU profile"),
         (MINE, "- a\n- list\n", r"is no GPU profile"),
         (MINE, "schema: 1\ncell: lstm\n", r"name: Field required"),

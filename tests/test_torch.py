@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +17,7 @@ from torch import Tensor, sigmoid, tanh
 
 from kernelgen.cells import cell_names, load_cell
 from kernelgen.cells.language import Cell, Gate, where
-from kernelgen.errors import CellError, ConfigError, ShapeError
+from kernelgen.errors import CellError, ConfigError, ShapeError, TilesmithError
 from kernelgen.program.dtypes import numpy_dtype, tolerance
 from kernelgen.program.shape import Shape
 from kernelgen.torch import DoubleBackwardError, flashrnn, reference, register, rnn, step
@@ -282,6 +284,32 @@ def test_mistakes_are_told() -> None:
         rnn(wx, r, b, recurrent_clip=-1.0)
 
 
+def test_what_is_no_tensor_is_told() -> None:
+    wx, r, b, initial = (leaf.detach() for leaf in tensors("lstm"))
+    given: dict[str, Any] = {"wx": wx, "r": r, "b": b, "states": initial}
+    for name, value, message in [
+        ("b", None, "b must be a torch.Tensor, not NoneType; for no bias give zeros, torch.zeros"),
+        ("r", None, "r must be a torch.Tensor, not NoneType; it cannot be left out"),
+        ("wx", wx.numpy(), "wx must be a torch.Tensor, not ndarray; torch.as_tensor"),
+        ("states", [initial], "states must be a torch.Tensor, not list"),
+    ]:
+        with pytest.raises(TilesmithError, match=message) as caught:
+            rnn(**{**given, name: value})
+        assert isinstance(caught.value, TypeError)
+    with pytest.raises(TypeError, match="wx must be a torch"):
+        step(None, r, b)  # type: ignore[arg-type]
+    with pytest.raises(ShapeError, match=r"a step must have the four axes \[B, G_in, H, D\]"):
+        step(wx, r, b)
+
+
+def test_without_pytorch_the_extra_is_named() -> None:
+    code = "import sys; sys.modules['torch'] = None; import kernelgen.torch"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "ModuleNotFoundError: kernelgen.torch needs PyTorch" in done.stderr
+    assert 'pip install "tilesmith[torch]"' in done.stderr
+
+
 # ---- FlashRNN's function ----
 
 
@@ -332,6 +360,60 @@ def test_flashrnn_casts_to_its_dtype_and_reads_the_options_of_a_config() -> None
         torch.testing.assert_close(made, wanted)
 
 
+def default_config(**changes: Any) -> SimpleNamespace:
+    """The public attributes of FlashRNN's own config for an LSTM, as it is made without arguments."""
+    fields: dict[str, Any] = {
+        "backend": "cuda_fused", "function": "lstm", "gradient_recurrent_cut": False, "forward_clipval": None,
+        "gradient_recurrent_clipval": None, "constants": {}, "simple_agg": True, "hidden_dim": -1, "num_heads": 1,
+        "head_dim": -1, "num_states": 2, "num_gates_r": 4, "num_gates_w": 4, "num_gates_i": 4, "num_gates_t": 4,
+        "batch_size": 8, "input_shape": "BTGHD", "output_shape": "SBTHD", "recurrent_shape": "GHDP",
+        "bias_shape": "GHD", "dtype": "bfloat16", "dtype_acc": "float32", "dtype_a": "bfloat16", "dtype_b": "bfloat16",
+        "dtype_g": "bfloat16", "dtype_r": "bfloat16", "dtype_s": "bfloat16", "dtype_w": "bfloat16",
+        "enable_automatic_mixed_precision": True, "trainable_r": True, "trainable_b": True, "initial_val": 0.0,
+        "_internal_input_shape": "TBHDG",
+    }  # fmt: skip
+    return SimpleNamespace(**{**fields, **changes})
+
+
+def test_flashrnn_does_what_a_config_says() -> None:
+    wx, r, b, initial = (leaf.detach() for leaf in tensors("lstm", torch.float32))
+    assert torch.equal(flashrnn(wx, r, b, config=default_config())[0], flashrnn(wx, r, b)[0])
+    for function in ("lstm", "slstm"):  # of one shape
+        expected = flashrnn(wx, r, b, function=function, dtype="float32")[0]
+        for config in (
+            SimpleNamespace(function=function),
+            SimpleNamespace(function=function, dtype="float32", num_heads=2, head_dim=4, hidden_dim=8, backend="cuda"),
+            SimpleNamespace(function=function, trainable_r=[True] * 4, initial_val=[0.0, 0.0], backend="vanilla"),
+        ):
+            states, _ = flashrnn(wx, r, b, config=config, dtype="float32")
+            torch.testing.assert_close(states, expected)
+    assert flashrnn(wx, r, b, config=SimpleNamespace(dtype="float16"))[0].dtype is torch.float16
+    given = initial.unsqueeze(2)
+    begun = flashrnn(wx, r, b, given, config=SimpleNamespace(initial_val=3.0))[0]  # it is not asked for
+    assert torch.equal(begun, flashrnn(wx, r, b, given)[0])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("input_shape", "TBGHD"), ("output_shape", "STBHD"), ("recurrent_shape", "HGDP"), ("bias_shape", "HGD"),
+        ("dtype_acc", "float16"), ("dtype_a", "float16"), ("dtype_b", "float32"), ("dtype_g", "float32"),
+        ("dtype_r", "float32"), ("dtype_s", "float32"), ("dtype_w", "float32"), ("initial_val", 0.5),
+        ("initial_val", [0.0, 1.0]), ("num_heads", 2), ("head_dim", 8), ("hidden_dim", 4), ("num_states", 4),
+        ("num_gates_r", 3), ("num_gates_w", 3), ("num_gates_i", 3), ("num_gates_t", 5), ("simple_agg", False),
+        ("constants", {"a": 1.0}), ("enable_automatic_mixed_precision", False), ("trainable_r", False),
+        ("trainable_b", [True, False]),
+    ],
+)  # fmt: skip
+def test_flashrnn_refuses_by_name_what_it_does_not_do(field: str, value: Any) -> None:
+    # T = B and H = G: no shape gives a wrong layout away.
+    wx, r, b = torch.zeros(2, 2, 4, 4, 4), torch.zeros(4, 4, 4, 4), torch.zeros(4, 4, 4)
+    sizes = {"num_heads": 4, "head_dim": 4, "hidden_dim": 16}
+    for config in (SimpleNamespace(**{field: value}), default_config(**{**sizes, field: value})):
+        with pytest.raises(ConfigError, match=rf"config\.{field} is .*does not do"):
+            flashrnn(wx, r, b, config=config)
+
+
 def test_flashrnn_refuses_what_it_does_not_know() -> None:
     wx, r, b, initial = tensors("lstm")
     for options, message in [
@@ -339,9 +421,18 @@ def test_flashrnn_refuses_what_it_does_not_know() -> None:
         ({"backend": "cudnn"}, "unknown backend 'cudnn'"),
         ({"dtype": "float8"}, "unknown dtype 'float8'"),
         ({"backend": "vanilla", "config": SimpleNamespace(gradient_recurrent_cut=True)}, "neither cuts nor clips"),
+        ({"config": SimpleNamespace(function="lstn")}, "unknown function 'lstn'; did you mean"),
+        ({"config": SimpleNamespace(functions="gru")}, "config.functions is no attribute .* did you mean function"),
+        ({"function": "lstm", "config": SimpleNamespace(function="gru")}, "is 'lstm', but config.function is 'gru'"),
+        ({"dtype": "float32", "config": default_config()}, "dtype is 'float32', but config.dtype is 'bfloat16'"),
+        ({"backend": "cuda", "config": SimpleNamespace(backend="vanilla")}, "backend is 'cuda', but config.backend"),
     ]:
         with pytest.raises(ConfigError, match=message):
             flashrnn(wx, r, b, **options)
+    with pytest.raises(TypeError, match="config must be an object"):
+        flashrnn(wx, r, b, config={"function": "gru"})
+    with pytest.raises(TypeError, match=r"b must be a torch.Tensor, not NoneType; for no bias give zeros"):
+        flashrnn(wx, r, None)  # type: ignore[arg-type]
     with pytest.raises(ShapeError, match=r"\[S, B, 1, H, D\]"):
         flashrnn(wx, r, b, initial)
     with pytest.raises(ShapeError, match="R of gru"):

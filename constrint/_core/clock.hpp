@@ -21,7 +21,7 @@ public:
     // seconds: from now, or a negative number for no limit.
     void begin(double seconds) {
         limited_ = seconds >= 0;
-        ticks_ = 0;
+        ticks_ = work_ = 0;
         if (limited_)
             deadline_ = std::chrono::steady_clock::now() +
                         std::chrono::microseconds(static_cast<int64_t>(std::min(seconds, 1e9) * 1e6));
@@ -34,9 +34,16 @@ public:
         if (ticks_ % 4096 == 0) interrupt_();
     }
 
+    // Called within a node, for each constraint that is revised: as tick, but looks more seldom.
+    void work() {
+        ++work_;
+        if (work_ % 64 == 1 && limited_ && std::chrono::steady_clock::now() > deadline_) throw TimeLimit{};
+        if (work_ % (1 << 20) == 0) interrupt_();
+    }
+
 private:
     std::function<void()> interrupt_;
-    uint64_t ticks_ = 0;
+    uint64_t ticks_ = 0, work_ = 0;
     bool limited_ = false;
     std::chrono::steady_clock::time_point deadline_;
 };

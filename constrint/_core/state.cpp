@@ -216,7 +216,7 @@ bool State::propagate() {
         int number = queue_[position];
         queued_[number] = 0;
         if (entailed_[number]) continue;
-        if (clock_) clock_->tick();
+        if (clock_) clock_->work();
         if (!revise(number)) return false;
         if (--budget < 0) {
             // Only constraints with something left to decide may be put off: a decided one must be tested.

@@ -1,6 +1,7 @@
 """Cells by name: every module of library/, and users' own files.
 
-Importing this package costs nothing; sympy is imported when a cell is loaded.
+Importing this package costs nothing; sympy is imported when a cell is loaded, or a name of the cell language (such as
+``kernelgen.cells.tanh``) is used.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import pkgutil
 import traceback
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kernelgen.errors import CellError, near_names
 
@@ -21,6 +22,15 @@ __all__ = ["cell_names", "load_cell"]
 
 MOST_BYTES = 1 << 20
 """Larger files are refused: a cell is some lines."""
+
+
+def __getattr__(name: str) -> Any:
+    """The names of the cell language (Cell, Gate, tanh and the other functions), which import sympy only when used."""
+    if not name.startswith("_"):
+        language = importlib.import_module(f"{__name__}.language")
+        if name in language.__all__:
+            return getattr(language, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def cell_names() -> list[str]:

@@ -10,17 +10,21 @@ kernels, the reference and the printed equations all come from that definition. 
 
 from __future__ import annotations
 
+import dis
 import hashlib
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from numbers import Real
 from typing import Any
 
 import sympy
 from sympy.core.relational import Relational
 from sympy.logic.boolalg import And, Boolean, Not, Or
 
+from kernelgen.cells import cell_names, load_cell
 from kernelgen.cells._functions import (
     abs,
     equal,
@@ -75,6 +79,10 @@ _FUNCTION_NAMES = (
 )
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 @dataclass(frozen=True)
 class Gate:
     """One gate: a sum of up to three parts. recurrent: it receives R h; input: it receives Wx; bias: it receives b."""
@@ -92,6 +100,9 @@ class _Namespace:
         self._kind = kind
         self._symbols = {name: sympy.Symbol(name, real=True) for name in names}
 
+    def _sympy_(self) -> Any:
+        raise CellError(_WHOLE)
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
@@ -104,8 +115,14 @@ class _Namespace:
 
 _UNITS = "a step acts on each unit by itself, so it cannot "
 _NO_MATRIX = "multiply by a matrix; a gate with a recurrent product is R h already, and there is no second"
+_WHOLE = "the step computes with the gates or the states as a whole; name one, as in gate.i or state.c"
 _LIMITS = (
-    ("truth value", "the step decides with if, max or min on a symbol; use where(condition, a, b), maximum or minimum"),
+    ("_Namespace", _WHOLE),
+    (
+        "truth value",
+        "the step decides with if, max or min on a symbol, or with a function of NumPy's; "
+        "use where(condition, a, b), maximum or minimum",
+    ),
     (
         "not callable",
         _UNITS + "make a second recurrent product, as a GRU does that resets h before it; act on a gate's sum, R h, "
@@ -119,17 +136,68 @@ _LIMITS = (
 )
 """What the form cannot express, by the words with which Python refuses it."""
 
+_OF_NUMBERS = (
+    "does not support argument",  # NumPy
+    "Cannot convert expression to float",  # math, through sympy
+    "Cannot convert symbols to int",
+    "Cannot round symbolic expression",
+    "must be Tensor, not",  # PyTorch
+    "received an invalid combination of arguments",
+)
+"""The words with which functions of numbers, arrays and tensors refuse a symbol."""
+
+_SAME = {"abs": ("fabs", "absolute"), "maximum": ("fmax", "max"), "minimum": ("fmin", "min"), "equal": ("eq",)}
+"""What functions of the language are called elsewhere too."""
+
+
+def _foreign(step: Any, error: BaseException) -> str | None:
+    """What to write in the place of a function of NumPy, math or PyTorch that refused a symbol, or of a method of that
+    name; None where that is not the error."""
+    method = re.search(r"has no attribute '(\w+)'", str(error))
+    if not method and not any(words in str(error) for words in _OF_NUMBERS):
+        return None
+    ours = {other: name for name in _FUNCTION_NAMES.split(", ") for other in (name, *_SAME.get(name, ()))}
+    # What the step, or a function of the same file that it calls, named last before the call that failed.
+    found = [method[1]] if method else []
+    file = getattr(getattr(step, "__code__", None), "co_filename", None)
+    trace = None if method else error.__traceback__
+    while trace is not None:
+        frame = trace.tb_frame
+        if frame.f_code.co_filename == file:
+            before = [one for one in dis.get_instructions(frame.f_code) if one.offset <= trace.tb_lasti]
+            names = [
+                one.argval
+                for one in before
+                if one.opname in ("LOAD_ATTR", "LOAD_METHOD")
+                or (one.opname == "LOAD_GLOBAL" and frame.f_globals.get(one.argval) not in (*_FUNCTIONS, sqrt, equal))
+            ]
+            found = [name for name in names if name in ours][-1:]
+        trace = trace.tb_next
+    named = [ours[name] for name in found if name in ours]
+    if method and not named:
+        return None
+    write = "".join(f"kernelgen.cells.{name}" for name in named)
+    return (
+        "the step calls a function of numbers, arrays or tensors on a symbol; "
+        f"use {write or 'the functions of kernelgen.cells'} instead. They are {_FUNCTION_NAMES}"
+    )
+
 
 Step = Callable[[Any, Any], Mapping[str, Any] | tuple[Mapping[str, Any], Mapping[str, Any]]]
+
+
+def _no_step(gate: Any, state: Any) -> Mapping[str, Any]:
+    raise CellError("there is no step; give step=, a function of gate and state")
 
 
 @dataclass(frozen=True, eq=False)
 class Cell:
     """A recurrent cell.
 
-    name: an identifier. title, paper: for people. states: their names; the first is h, the one R multiplies, and the
-    one that kernels keep in the shape's 16-bit type (all others are float32). gates: in the order in which Wx, R and b
-    hold them. step: ``step(gate, state)`` gets namespaces of real sympy symbols (``gate.i``, ``state.c``) and returns
+    name: an identifier. title (the name where there is none), paper: for people. states: their names; the first is h,
+    the one R multiplies, and the one that kernels keep in the shape's 16-bit type (all others are float32). gates: in
+    the order in which Wx, R and b hold them. step: ``step(gate, state)`` gets namespaces of real sympy symbols
+    (``gate.i``, ``state.c``) and returns
     a dict from each state to its expression; to name intermediate values in the generated code and the printed
     equations, it returns a pair of that dict and one from names to expressions.
 
@@ -139,26 +207,31 @@ class Cell:
 
     gradient: what its backward pass does with the gradient that one step sends back to the one before.
 
-    Raises CellError for a definition that makes no sense or that the language cannot express. Two cells are equal
+    Raises CellError for a definition that makes no sense or that the language cannot express. Warns of a cell of one's
+    own that has the name of another of the library, and of one whose h is not the first state. Two cells are equal
     if their definitions are: see ``fingerprint``.
     """
 
     name: str
-    title: str
-    paper: str
-    states: tuple[str, ...]
-    gates: tuple[Gate, ...]
-    step: Step
+    title: str = ""
+    paper: str = ""
+    states: tuple[str, ...] = ()
+    gates: tuple[Gate, ...] = ()
+    step: Step = _no_step
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     gain: float = 1.0
     gradient: GradientOptions = EXACT
 
     def __post_init__(self) -> None:
+        self._check_types()
         object.__setattr__(self, "states", tuple(self.states))
         object.__setattr__(self, "gates", tuple(self.gates))
+        if not self.title:
+            object.__setattr__(self, "title", self.name)
         self._check_names()
         self._check_parts()
         _ = self._traced
+        self._warn()
 
     @property
     def next_states(self) -> tuple[Any, ...]:
@@ -201,6 +274,9 @@ class Cell:
         except CellError as error:
             raise self._error(str(error)) from error
         except (TypeError, AttributeError, ValueError) as error:
+            foreign = _foreign(self.step, error)
+            if foreign:
+                raise self._error(f"{foreign} ({str(error).splitlines()[0]})") from error
             for words, message in _LIMITS:
                 if words in str(error):
                     raise self._error(f"{message} ({error})") from error
@@ -280,10 +356,55 @@ class Cell:
 
     def with_gradient(self, *, recurrent_cut: bool = False, recurrent_clip: float | None = None) -> Cell:
         """The same cell with another backward pass: see GradientOptions, whose errors it raises."""
-        return replace(self, gradient=GradientOptions(recurrent_cut, recurrent_clip))
+        options = GradientOptions(recurrent_cut, recurrent_clip)
+        return self if options == self.gradient else replace(self, gradient=options)
 
     def _error(self, message: str) -> CellError:
         return CellError(f"cell {self.name!r}: {message}")
+
+    def _check_types(self) -> None:
+        """That states, gates and step are what they should be, so that nothing is taken letter by letter."""
+        for what, value, kind, example in (
+            ("states", self.states, str, '("h",)'),
+            ("gates", self.gates, Gate, '(Gate("a"),)'),
+        ):
+            if not isinstance(value, (tuple, list)):
+                hint = "with its comma" if isinstance(value, kind) else "or a list"
+                raise self._error(f"{what} must be a tuple such as {example}, {hint}, not {value!r}")
+            for part in value if kind is Gate else ():
+                if not isinstance(part, Gate):
+                    hint = f'write Gate("{part}")' if isinstance(part, str) else f"as in {example}"
+                    raise self._error(f"every gate must be a Gate, not {part!r}; {hint}")
+                if not all(isinstance(flag, bool) for flag in (part.recurrent, part.input, part.bias)):
+                    raise self._error(f"recurrent, input and bias must be True or False in {part!r}")
+        if not callable(self.step):
+            raise self._error(f"the step must be a function of gate and state, not {self.step!r}")
+        if not isinstance(self.ranges, Mapping):
+            raise self._error(f"ranges must be a dict from names to pairs, not {self.ranges!r}")
+        for name, pair in self.ranges.items():
+            if not (isinstance(pair, (tuple, list)) and len(pair) == 2 and all(map(_is_number, pair))):
+                raise self._error(f"the range of {name!r} must be a pair of numbers, from and to, not {pair!r}")
+        if not _is_number(self.gain):
+            raise self._error(f"the gain of random recurrent weights must be a number in (0, 1], not {self.gain!r}")
+
+    def _warn(self) -> None:
+        """Of what is legal, and seldom meant; not of the same cell with another backward pass again."""
+        if self.gradient != EXACT:
+            return
+        first, *others = self.states
+        if "h" in others:
+            warnings.warn(
+                f"cell {self.name!r}: R multiplies the first state, which is {first}; "
+                "put h first if it should multiply h",
+                stacklevel=4,
+            )
+        of_library = str(getattr(self.step, "__module__", "")).startswith(f"{__package__}.")
+        if not of_library and self.name in cell_names() and load_cell(self.name) != self:
+            warnings.warn(
+                f"cell {self.name!r} has the name of another cell of the library, and its files would have "
+                "the same names; rename it",
+                stacklevel=4,
+            )
 
     def _check_names(self) -> None:
         names = [*self.states, *(gate.name for gate in self.gates)]

@@ -87,7 +87,7 @@ def cell_struct(cell: Cell, backward: bool = False) -> str:
     becomes of the gradient that comes back from the later step.
     """
     lines = [
-        f"/// {cell.title}: {cell.paper}",
+        f"/// {cell.title}: {cell.paper}" if cell.paper else f"/// {cell.title}",
         "struct Cell {",
         f"    static constexpr int gates = {len(cell.gates)}, states = {len(cell.states)};",
         "    // Bit g: gate g has a recurrent product, an input, a bias.",

@@ -125,7 +125,7 @@ def _temporaries(cell: Cell, printer: TextPrinter, temporaries: Sequence[tuple[A
 
 def equations(cell: Cell) -> str:
     """Everything about a cell: title, paper, states, what each gate receives, the step. Ends without a newline."""
-    lines = [f"{cell.name}: {cell.title}", cell.paper, ""]
+    lines = [f"{cell.name}: {cell.title}", *([cell.paper] if cell.paper else []), ""]
     others = f"; {', '.join(cell.states[1:])} in float32" if len(cell.states) > 1 else ""
     lines += [f"states  {cell.states[0]}, multiplied by R{others}"]
     for heading, part in (("gates", gate_equations(cell)), ("step", state_equations(cell))):

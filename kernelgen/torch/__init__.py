@@ -6,6 +6,16 @@ needed for that.
 
 from __future__ import annotations
 
+try:
+    import torch as _torch  # noqa: F401  asked for first, so that its absence is told in words
+except ModuleNotFoundError as error:
+    if error.name != "torch":
+        raise
+    raise ModuleNotFoundError(
+        'kernelgen.torch needs PyTorch, which is not installed; pip install "tilesmith[torch]" brings it',
+        name="torch",
+    ) from error
+
 from kernelgen.cells.registry import register
 from kernelgen.torch.errors import DifferentiationError, DoubleBackwardError
 from kernelgen.torch.flash import flashrnn

@@ -17,7 +17,8 @@ from kernelgen.cells.registry import cell_of, differentiated, register
 from kernelgen.errors import ConfigError, TilesmithError, near_names
 from kernelgen.symbolic.derive import derive
 from kernelgen.torch import passes, reference, transforms
-from kernelgen.torch.errors import ArgumentTypeError, DifferentiationError, DoubleBackwardError
+from kernelgen.torch.arguments import require_tensors
+from kernelgen.torch.errors import DifferentiationError, DoubleBackwardError, TensorShapeError
 
 __all__ = ["DoubleBackwardError", "rnn", "step"]
 
@@ -52,12 +53,14 @@ def rnn(
     Returns the states after every step [K, B, T, H, D] (K is S, or 1 for h alone; the first is h), and every state
     after the last step [S, B, H, D].
 
-    Raises ShapeError for tensors that do not belong together, CellError for an unknown cell or a bound that is not
-    positive, ConfigError for an unknown ``returns``, DoubleBackwardError in a backward pass through the backward pass.
+    Raises ArgumentTypeError for what is no tensor, ShapeError for tensors that do not belong together, CellError for an
+    unknown cell or a bound that is not positive, ConfigError for an unknown ``returns``, DoubleBackwardError in a
+    backward pass through the backward pass. Under forward-mode differentiation and torch.func's gradients the reference
+    runs; DifferentiationError where it cannot: inside torch.compile, and for a gradient that is cut or clipped.
     """
     if returns not in RETURNS:
         raise ConfigError(f"rnn cannot return {returns!r}; {near_names(returns, RETURNS)}")
-    _check_types(wx=wx, r=r, b=b, states=states)
+    require_tensors("states", wx=wx, r=r, b=b, states=states)
     key = cell if isinstance(cell, str) else register(cell)
     kind = wx.device.type
     if torch.is_autocast_enabled(kind):
@@ -74,22 +77,14 @@ def rnn(
     return every, last
 
 
-def _check_types(**arguments: Any) -> None:
-    """Raise ArgumentTypeError for what is no tensor."""
-    for name, value in arguments.items():
-        if isinstance(value, Tensor) or (value is None and name == "states"):
-            continue
-        hint = "torch.from_numpy(...) makes one of an array" if value is not None else "it cannot be left out"
-        if name == "b" and value is None:
-            hint = "for no bias give zeros, torch.zeros(G_bias, H, D)"
-        raise ArgumentTypeError(f"{name} must be a torch.Tensor, not {type(value).__name__}; {hint}")
-
-
 def step(wx: Tensor, r: Tensor, b: Tensor, states: Tensor | None = None, cell: str | Cell = "lstm") -> Tensor:
     """Run one step, as for one new token: wx [B, G_in, H, D], r, b and states as for ``rnn``.
 
     Returns the new states [S, B, H, D], to be given to the next step. Raises what ``rnn`` raises.
     """
+    require_tensors(wx=wx)
+    if wx.dim() != 4:
+        raise TensorShapeError(f"Wx of a step must have the four axes [B, G_in, H, D], not shape {list(wx.shape)}")
     return rnn(wx.unsqueeze(1), r, b, states, cell, returns="hidden")[1]
 
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from kernelgen.cells.language import Cell
-from kernelgen.errors import ShapeError
 from kernelgen.symbolic.derive import derive
+from kernelgen.torch.errors import TensorShapeError
 from kernelgen.torch.step import torch_backward, torch_step
 
 DTYPES = ("bfloat16", "float16", "float32", "float64")
@@ -33,12 +33,12 @@ def check(cell: Cell, wx: Form, r: Form, b: Form, initial: Form | None) -> None:
     """Raise ShapeError for tensors that do not belong together: shape, dtype or device. See ``forward``."""
     sizes, dtype, device = wx
     if len(sizes) != 5:
-        raise ShapeError(f"Wx must have the five axes [B, T, G_in, H, D], not shape {list(sizes)}")
+        raise TensorShapeError(f"Wx must have the five axes [B, T, G_in, H, D], not shape {list(sizes)}")
     batch, seq, _, heads, dim = sizes
     if batch == 0 or seq == 0 or heads == 0 or dim == 0:
-        raise ShapeError(f"Wx is empty: its shape is {list(sizes)}; B, T, H and D must be at least 1")
+        raise TensorShapeError(f"Wx is empty: its shape is {list(sizes)}; B, T, H and D must be at least 1")
     if str(dtype).removeprefix("torch.") not in DTYPES:
-        raise ShapeError(f"Wx is {str(dtype).removeprefix('torch.')}; {cell.name} takes {', '.join(DTYPES)}")
+        raise TensorShapeError(f"Wx is {str(dtype).removeprefix('torch.')}; {cell.name} takes {', '.join(DTYPES)}")
     expected = {
         "Wx": (wx, (batch, seq, len(cell.input_gates), heads, dim), "[B, T, G_in, H, D]"),
         "R": (r, (len(cell.recurrent_gates), heads, dim, dim), "[G_rec, H, D, D]"),
@@ -50,9 +50,9 @@ def check(cell: Cell, wx: Form, r: Form, b: Form, initial: Form | None) -> None:
             continue
         found, kind, place = form
         if len(found) != len(wanted) or any(size != other for size, other in zip(found, wanted, strict=True)):
-            raise ShapeError(f"{name} of {cell.name} must be {axes} = {list(wanted)}, not {list(found)}")
+            raise TensorShapeError(f"{name} of {cell.name} must be {axes} = {list(wanted)}, not {list(found)}")
         if (kind, place) != (dtype, device):
-            raise ShapeError(f"{name} is {kind} on {place}, but Wx is {dtype} on {device}; convert one of them")
+            raise TensorShapeError(f"{name} is {kind} on {place}, but Wx is {dtype} on {device}; convert one of them")
 
 
 def check_tensors(cell: Cell, wx: Tensor, r: Tensor, b: Tensor, initial: Tensor | None) -> None:

@@ -56,15 +56,25 @@ def emulated_steps(tiling: Tiling) -> int:
 
 
 @dataclass(frozen=True)
+class Extent:
+    """Sizes of a launch, which may be larger than any that a GPU starts: what is emulated is its arithmetic."""
+
+    batch: int
+    seq: int
+    heads: int
+
+
+@dataclass(frozen=True)
 class Run:
     """What one emulation runs of a launch: all of it, or the last sequences of a large batch.
 
-    launched: the launch's shape. shape: of the part that runs, its last sequences, and either all heads or the one that
-    is ``head``; nothing else of the arrays exists. blocks: as of emulate. given: the names of the inputs that may be
+    launch, launched: the launch and its sizes. shape: of the part that runs, its last sequences, and either all heads
+    or the one that is ``head``; nothing else of the arrays exists. blocks: as of emulate. given: the names of the inputs that may be
     null and are not.
     """
 
-    launched: Shape
+    launch: Launch
+    launched: Extent
     shape: Shape
     given: tuple[str, ...]
     head: int | None = None
@@ -110,7 +120,8 @@ def whole_run(shape: Shape, launch: Callable[[Shape], Launch], steps: int, seed:
     null are given in turn all, none and some."""
     seq = steps if seed % 2 == 0 else 1 + seed // 2 % max(1, steps - 1)
     small = emulated_shape(shape, launch, seq)
-    return Run(small, small, _given(seed // 2 + 2 * (seed % 2)))
+    extent = Extent(small.batch, small.seq, small.heads)
+    return Run(launch(small), extent, small, _given(seed // 2 + 2 * (seed % 2)))
 
 
 def lone_run(shape: Shape, launch: Callable[[Shape], Launch], seed: int) -> Run | None:
@@ -122,11 +133,13 @@ def lone_run(shape: Shape, launch: Callable[[Shape], Launch], seed: int) -> Run 
     seq = LONG_SEQ + seed % 4
     rows = 1 + seed % max(1, tile - 1)  # the last tile is never full
     tiles = min(HUGE // (shape.heads * shape.head_dim), LARGEST_BATCH) // tile
-    launched = replace(shape, batch=tiles * tile + rows, seq=seq)
+    start = launch(shape)
+    start = replace(start, grid=(start.grid[0], tiles + 1, start.grid[2]))
     head = shape.heads - 1 - seed % shape.heads
     part = replace(shape, batch=rows, seq=seq, heads=1)
     given = _given(3 - (seed // 2 + 2 * (seed % 2)) % 4)
-    return Run(launched, part, given, head, (tiles * shape.heads + head,))
+    extent = Extent(tiles * tile + rows, seq, shape.heads)
+    return Run(start, extent, part, given, head, (tiles * shape.heads + head,))
 
 
 def _given(number: int) -> tuple[str, ...]:
@@ -136,6 +149,7 @@ def _given(number: int) -> tuple[str, ...]:
 
 def _batch_tile(shape: Shape, launch: Callable[[Shape], Launch]) -> int | None:
     """How many sequences a block takes; None where blocks along y are something else."""
+    shape = replace(shape, seq=1)
     for batch in range(1, 257):
         if launch(replace(shape, batch=batch + 1)).grid[1:] != (1, 1):
             return batch if launch(replace(shape, batch=2 * batch + 1)).grid[1:] == (3, 1) else None

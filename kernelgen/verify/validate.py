@@ -93,7 +93,7 @@ def emulate_source(
         for run in runs:
             try:
                 with _named(f"seed {seed}{run}"):
-                    case = _emulate(cell, source, launch(run.launched), run, seed, direction, errors)
+                    case = _emulate(cell, source, run, seed, direction, errors)
             except NotFiniteError:
                 if run.launched.seq <= shape.seq:
                     raise
@@ -105,7 +105,6 @@ def emulate_source(
 def _emulate(
     cell: Cell,
     source: Source,
-    launch: Launch,
     run: Run,
     seed: int,
     direction: Direction,
@@ -115,6 +114,7 @@ def _emulate(
     from kernelgen.verify.cases import make_case
     from kernelgen.verify.emulator import emulate
 
+    launch = run.launch
     case = make_case(cell, run.shape, seed, direction=direction, optional=run.given)
     outputs = case.poisoned_outputs(launch.partials if run.blocks is None else 1)
     table = {argument.name: argument for argument in (*case.arguments.inputs, *case.arguments.outputs)}

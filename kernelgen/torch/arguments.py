@@ -1,0 +1,23 @@
+"""That what should be a tensor is one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from kernelgen.torch.errors import ArgumentTypeError
+
+
+def require_tensors(optional: str = "", **arguments: Any) -> None:
+    """Raise ArgumentTypeError for what is no tensor. optional: the name of the argument that may be None."""
+    for name, value in arguments.items():
+        if isinstance(value, Tensor) or (value is None and name == optional):
+            continue
+        if value is not None:
+            hint = "torch.as_tensor(...) makes one of an array or of numbers"
+        elif name == "b":
+            hint = "for no bias give zeros, torch.zeros(G_bias, H, D)"
+        else:
+            hint = "it cannot be left out"
+        raise ArgumentTypeError(f"{name} must be a torch.Tensor, not {type(value).__name__}; {hint}")
