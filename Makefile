@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard constrint/_core/*)
 
-.PHONY: help tune test fuzz lint bench wheels clean
+.PHONY: help tune test fuzz lint docs bench wheels clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -22,6 +22,9 @@ fuzz: $(VENV)/installed ## 2,000 calls of the command line with bad input, some 
 lint: $(VENV)/installed ## ruff and mypy --strict
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
+docs: $(VENV)/docs ## the documentation as HTML, in build/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 bench: $(VENV)/installed ## the solver measured on the CPU; SPACES=FOLDER: on tuning spaces too, beside other solvers
 	$(BIN)/python benchmarks/lexicographic.py
 	$(if $(SPACES),$(BIN)/python -m pip install --quiet --editable ".[bench]")
@@ -35,6 +38,10 @@ wheels: $(VENV)/installed ## an sdist, and wheels for Python 3.11 to 3.14, in di
 
 clean: ## remove what was built, but not .venv
 	rm -rf build dist *.egg-info
+
+$(VENV)/docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	touch $@
 
 $(VENV)/installed: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

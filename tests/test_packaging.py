@@ -56,6 +56,7 @@ FILES = (
     "Makefile",
     "README.md",
     "cli.py",
+    "mkdocs.yml",
     "pyproject.toml",
     "setup.py",
 )

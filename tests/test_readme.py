@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from pages import blocks, commands
 
 pytestmark = pytest.mark.emulated
 
@@ -16,20 +17,9 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    """The fenced blocks of one language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
-
-
-def commands() -> list[list[str]]:
-    """Every command of the shell blocks, without comments."""
-    lines = [line for block in blocks("sh") for line in block.splitlines()]
-    return [words for line in lines if (words := shlex.split(line, comments=True))]
-
-
 def test_the_tour_runs_from_start_to_end(tmp_path: Path) -> None:
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    tour = [words for words in commands() if words[0] == "tilesmith"]
+    tour = [words for words in commands(README) if words[0] == "tilesmith"]
     assert len(tour) >= 6
     for words in tour:
         done = subprocess.run(
@@ -44,18 +34,39 @@ def test_the_tour_runs_from_start_to_end(tmp_path: Path) -> None:
 
 
 def test_the_make_targets_exist() -> None:
-    targets = [words[1] for words in commands() if words[0] == "make"]
+    targets = [words[1] for words in commands(README) if words[0] == "make"]
     assert targets == ["tune", "test"]
     for target in targets:
         subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
 
 
 def test_every_command_is_known() -> None:
-    assert {words[0] for words in commands()} <= {"make", "tilesmith"}
+    assert {words[0] for words in commands(README)} <= {"make", "tilesmith", "pip"}
+
+
+def test_what_is_to_be_installed_is_there() -> None:
+    """pip works out what it would install, but does not; an extra that is not there would be a warning."""
+    asked = [words for words in commands(README) if words[0] == "pip"]
+    assert [words[1] for words in asked] == ["install"] * 3
+    for words in asked:
+        done = subprocess.run(
+            [sys.executable, "-m", *words, "--dry-run", "--no-deps", "--no-build-isolation"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "Would install tilesmith" in done.stdout
+        assert "does not provide the extra" not in done.stdout + done.stderr
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    pages = "".join(page.read_text() for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+    assert {*re.findall(r"pip install \"?\.\[(\w+)\]", pages)} <= extras.keys()
+    assert "pip install tilesmith" not in pages, "it is on no registry"
 
 
 def test_the_solver_example_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
-    (example,) = [block for block in blocks("python") if "constrint" in block]
+    (example,) = [block.text for block in blocks(README, "python") if "constrint" in block.text]
     exec(compile(example, "README.md", "exec"), {})
     expected = re.search(r"print\(.*\)\s+# (.*)", example)
     assert expected is not None
@@ -63,7 +74,7 @@ def test_the_solver_example_prints_what_it_says(capsys: pytest.CaptureFixture[st
 
 
 def test_the_pytorch_example_learns() -> None:
-    (example,) = [block for block in blocks("python") if "import rnn" in block]
+    (example,) = [block.text for block in blocks(README, "python") if "import rnn" in block.text]
     done = subprocess.run(
         [sys.executable, "-c", f"{example}\nprint(h.shape, r.grad.norm() > 0, b.grad.norm() > 0)"],
         capture_output=True,
@@ -72,8 +83,3 @@ def test_the_pytorch_example_learns() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "torch.Size([1, 8, 100, 2, 32]) tensor(True) tensor(True)\n"
-
-
-def test_the_links_lead_somewhere() -> None:
-    for link in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / link).exists(), link

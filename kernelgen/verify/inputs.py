@@ -22,7 +22,7 @@ def random_inputs(
     """Draw the arguments of a forward kernel, in the shape's dtype and C-contiguous; the same for the same seed.
 
     Returns wx [B, T, G_in, H, D], r [G_rec, H, D, D], b [G_bias, H, D], initial [S, B, H, D], as
-    schedules.base.FORWARD_ARGUMENTS says. Random initial states and biases are uniform in the cell's ranges where it
+    program.arguments.FORWARD_ARGUMENTS says. Random initial states and biases are uniform in the cell's ranges where it
     gives any, and R is scaled by its gain.
     """
     random = np.random.default_rng(seed)

@@ -23,7 +23,7 @@ ENTRY = "tilesmith_parameter_gradients"
 
 ARGUMENTS = ("d_wx", "d_r_rest", "d_b_rest", "hidden", "initial", "d_r", "d_b", "batch", "seq", "partials")
 """The kernel's arguments, in order: d_wx, d_r_rest and d_b_rest as a backward kernel wrote them (BACKWARD_ARGUMENTS of
-schedules.base; partials: their P), hidden [B, T, H, D] (h after every step), initial [B, H, D] (null for zeros).
+program.arguments; partials: their P), hidden [B, T, H, D] (h after every step), initial [B, H, D] (null for zeros).
 Outputs: d_r [G_rec, H, D, D] and d_b [G_bias, H, D] (null where there is none), in the shape's dtype; or, where
 ``results`` is more than one, float32 with an axis of the results in front, which are to be added. batch, seq, partials:
 int32."""
