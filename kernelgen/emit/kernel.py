@@ -1,71 +1,81 @@
-"""A whole kernel as CUDA C++: a cell's struct, one instantiation of a schedule's template, one extern "C" entry."""
+"""A whole kernel as CUDA C++: a cell's struct, one instantiation of a template of cuda/, one extern "C" entry."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
 from kernelgen.cells.language import Cell
 from kernelgen.emit.cuda import cell_struct
-from kernelgen.program.arguments import arguments_of, known_states
 from kernelgen.program.dtypes import dtype_info
 from kernelgen.program.shape import Shape
-from kernelgen.program.source import BACKWARD_ENTRY, FORWARD_ENTRY, Source
-from kernelgen.program.task import Direction
-from kernelgen.program.tiling import Tiling
-
-_WORD = "unsigned short*"
+from kernelgen.program.source import Source
 
 
-def _stores(arch: str) -> str:
-    """How lanes store results: stmatrix needs sm_90 (PTX ISA, "stmatrix")."""
-    return "matrices" if int("".join(filter(str.isdigit, arch))) >= 90 else "words"
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of the entry. kind: its C++ type. name: as program/arguments.py has it. field: of the struct of
+    arguments, where it is another."""
+
+    kind: str
+    name: str
+    field: str = ""
 
 
-def kernel_source(cell: Cell, shape: Shape, arch: str, tiling: Tiling, direction: Direction) -> Source:
-    """The kernel that runs ``cell`` in one direction with a tiling of a schedule, for a target such as "sm_90a".
+@dataclass(frozen=True)
+class Template:
+    """What instantiates a template of cuda/ for a cell and a shape.
 
-    The schedule's template is the class of cuda/ that is called as the schedule, in capitals ("resident_backward":
-    ResidentBackward, in resident_backward.cuh); its tile variables are the fields of the struct ``<template>Tiling``,
-    in the order of ``tiling.values``. Batch and sequence length are arguments of the kernel and leave no trace in the
-    text. The text asserts the predicted threads and shared memory, so a model that differs from the template does not
-    compile.
+    header: the file, without ".cuh". name: the class template. arguments, tiling_struct: the structs of its arrays and
+    of its tile variables. tiling: the tile variables by the names of the struct's fields, in order. options: the
+    template's arguments after the tiling. asserted: what must hold, the template's constants by name.
     """
-    backward = direction == "backward"
-    sizes = f"{shape.heads} heads of {shape.head_dim} units, {shape.dtype}"
-    if backward:
-        known = known_states(cell, shape)
-        source = "computed" if shape.recompute else "saved"
-        mode = f"{known}, Gates::{source}"
-        what = f"gradients of {known} of {len(cell.states)} states, gates {source}"
-    else:
-        mode, what = f"Save::{shape.save}", f"saves {shape.save}"
-    arguments = arguments_of(cell, shape, direction)
-    entry = BACKWARD_ENTRY if backward else FORWARD_ENTRY
-    kinds = {array.name: f"const {_WORD}" for array in arguments.inputs}
-    kinds |= {array.name: "float*" if array.dtype == "float32" else _WORD for array in arguments.outputs}
-    kinds |= dict.fromkeys(arguments.numbers, "int")
-    parameters = ",\n    ".join(f"{kinds[name]} {name}" for name in arguments.order)
-    header = tiling.schedule
-    template = "".join(word.capitalize() for word in header.split("_"))
-    fields = ", ".join(f".{name} = {value}" for name, value in tiling.values.items())
+
+    header: str
+    name: str
+    arguments: str
+    entry: str
+    title: str
+    parameters: Sequence[Parameter]
+    tiling_struct: str
+    tiling: Mapping[str, int]
+    asserted: Mapping[str, int]
+    options: Sequence[str] = ()
+
+
+def kernel_source(cell: Cell, shape: Shape, arch: str, template: Template, *, backward: bool = False) -> Source:
+    """The kernel of a template for a target such as "sm_90a". backward: whether it runs the cell's backward step.
+
+    Batch and sequence length are arguments of the kernel and leave no trace in the text. The text asserts what the
+    schedule predicts, so a model that differs from the template does not compile.
+    """
+    parameters = ",\n    ".join(f"{each.kind} {each.name}" for each in template.parameters)
+    fields = ", ".join(f".{name} = {value}" for name, value in template.tiling.items())
+    given = ", ".join(f".{each.field or each.name} = {each.name}" for each in template.parameters)
+    arguments = ", ".join(["Cell", dtype_info(shape.dtype).tag, "shape", "tiling", *template.options])
+    asserted = "\n".join(
+        f'static_assert(Kernel::{name} == {value}, "the schedule predicts {value} for {name}");'
+        for name, value in template.asserted.items()
+    )
     text = f"""\
-// {cell.title}, {direction}: {sizes}, {what}; schedule {header} for {arch}.
+// {cell.title}, {template.title}; {shape.heads} heads of {shape.head_dim} units, {shape.dtype}, for {arch}.
 // Generated by tilesmith. Do not edit: change the cell or the tiling instead.
 #include "math.cuh"
-#include "{header}.cuh"
+#include "{template.header}.cuh"
 
 using namespace tilesmith;
 
 {cell_struct(cell, backward)}
 constexpr FixedShape shape{{.heads = {shape.heads}, .head_dim = {shape.head_dim}}};
-constexpr {template}Tiling tiling{{{fields}}};
-using Kernel = {template}<Cell, {dtype_info(shape.dtype).tag}, shape, tiling, {mode}, Stores::{_stores(arch)}>;
+constexpr {template.tiling_struct} tiling{{{fields}}};
+using Kernel = {template.name}<{arguments}>;
 
-static_assert(Kernel::threads == {tiling.resources.threads}, "the schedule predicts another number of threads");
-static_assert(Kernel::shared_bytes == {tiling.resources.shared_memory}, "the schedule predicts other shared memory");
+{asserted}
 
-extern "C" __global__ void __launch_bounds__(Kernel::threads, 1) {entry}(
+extern "C" __global__ void __launch_bounds__(Kernel::threads, 1) {template.entry}(
     {parameters}) {{
-    const {"Backward" if backward else "Forward"}Arguments in{{{", ".join(arguments.order)}}};
+    const {template.arguments} in{{{given}}};
     Kernel{{in}}.run();
 }}
 """
-    return Source(text=text, entry=entry, arch=arch, arguments=arguments.order)
+    return Source(text, template.entry, arch, tuple(each.name for each in template.parameters))

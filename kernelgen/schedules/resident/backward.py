@@ -13,11 +13,16 @@ from typing import Generic
 
 from constrint import Expr, Problem, cdiv, maximum, minimum
 from kernelgen.cells.language import Cell
+from kernelgen.emit.kernel import Template
+from kernelgen.hardware.profile import Profile
 from kernelgen.program.arguments import known_states
 from kernelgen.program.shape import Shape
+from kernelgen.program.source import BACKWARD_ENTRY
 from kernelgen.program.task import Direction
+from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.shared.batch_tiled import BATCH_TILES, PREFETCH, BatchTiled, Needs, chain_additions, read_bytes
 from kernelgen.schedules.shared.cost import StepWork
+from kernelgen.schedules.shared.entries import asserted, parameters_of, stores
 from kernelgen.schedules.shared.limits import CHUNK, vector_width
 from kernelgen.schedules.shared.numbers import Int, Number
 from kernelgen.symbolic.derive import Backward, derive
@@ -181,6 +186,22 @@ class ResidentBackward(BatchTiled):
             transfers=s.copies + 2 * s.writes,
             device_bytes=2 * values,
             lead=v["prefetch"] - 1 - min(s.rest_products, 1),
+        )
+
+    def template(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Template:
+        """What instantiates cuda/resident_backward.cuh."""
+        known, gates = known_states(cell, shape), "computed" if shape.recompute else "saved"
+        return Template(
+            header="resident_backward",
+            name="ResidentBackward",
+            arguments="BackwardArguments",
+            entry=BACKWARD_ENTRY,
+            title=f"backward, gradients of {known} of {len(cell.states)} states, gates {gates}, schedule {self.name}",
+            parameters=parameters_of(cell, shape, "backward"),
+            tiling_struct="ResidentBackwardTiling",
+            tiling=tiling.values,
+            asserted=asserted(tiling),
+            options=(str(known), f"Gates::{gates}", stores(profile)),
         )
 
 

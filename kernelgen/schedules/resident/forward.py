@@ -14,11 +14,16 @@ from typing import Generic
 
 from constrint import Expr, Problem, cdiv, minimum
 from kernelgen.cells.language import Cell
+from kernelgen.emit.kernel import Template
+from kernelgen.hardware.profile import Profile
 from kernelgen.program.arguments import known_states
 from kernelgen.program.shape import Shape
+from kernelgen.program.source import FORWARD_ENTRY
 from kernelgen.program.task import Direction
+from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.shared.batch_tiled import BATCH_TILES, PREFETCH, BatchTiled, Needs, chain_additions, read_bytes
 from kernelgen.schedules.shared.cost import StepWork
+from kernelgen.schedules.shared.entries import asserted, parameters_of, stores
 from kernelgen.schedules.shared.limits import CHUNK, vector_width
 from kernelgen.schedules.shared.numbers import Int, Number
 from kernelgen.symbolic.derive import derive
@@ -158,6 +163,21 @@ class Resident(BatchTiled):
             device_bytes=2 * values,
             lead=v["prefetch"] - 1,
             exchanges=min(v["k_split"] - 1, 1),
+        )
+
+    def template(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Template:
+        """What instantiates cuda/resident.cuh."""
+        return Template(
+            header="resident",
+            name="Resident",
+            arguments="ForwardArguments",
+            entry=FORWARD_ENTRY,
+            title=f"forward, saves {shape.save}, schedule {self.name}",
+            parameters=parameters_of(cell, shape, "forward"),
+            tiling_struct="ResidentTiling",
+            tiling=tiling.values,
+            asserted=asserted(tiling),
+            options=(f"Save::{shape.save}", stores(profile)),
         )
 
 

@@ -9,7 +9,7 @@ from typing import Generic
 
 from constrint import Expr, Problem, cdiv
 from kernelgen.cells.language import Cell
-from kernelgen.emit.kernel import kernel_source
+from kernelgen.emit.kernel import Template, kernel_source
 from kernelgen.errors import ConfigError, LaunchError
 from kernelgen.hardware.profile import Profile
 from kernelgen.program.launch import Launch
@@ -78,6 +78,10 @@ class BatchTiled(ABC):
     def work(self, cell: Cell, shape: Shape, v: Mapping[str, int]) -> StepWork:
         """What a block does in one step, for the cost model."""
 
+    @abstractmethod
+    def template(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Template:
+        """What instantiates the template of cuda/."""
+
     def problem(self, cell: Cell, shape: Shape, profile: Profile) -> Problem:
         """Tile variables and constraints. Raises InfeasibleError for a GPU without the instructions it needs."""
         require_instructions(self.name, shape, profile)
@@ -107,7 +111,8 @@ class BatchTiled(ABC):
 
     def source(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Source:
         """The kernel of a tiling: an instantiation of the template in cuda/."""
-        return kernel_source(cell, shape, profile.arch, tiling, self.direction)
+        template = self.template(cell, shape, profile, tiling)
+        return kernel_source(cell, shape, profile.arch, template, backward=self.direction == "backward")
 
     def launch(self, shape: Shape, tiling: Tiling) -> Launch:
         """One block per head and tile of the batch. Raises LaunchError for a batch of more tiles than a grid has, and
