@@ -69,8 +69,8 @@ class Run:
     """What one emulation runs of a launch: all of it, or the last sequences of a large batch.
 
     launch, launched: the launch and its sizes. shape: of the part that runs, its last sequences, and either all heads
-    or the one that is ``head``; nothing else of the arrays exists. blocks: as of emulate. given: the names of the inputs
-    that may be null and are not.
+    or the one that is ``head``; nothing else of the arrays exists. blocks: as of emulate. given: the names of the
+    inputs that may be null and are not.
     """
 
     launch: Launch
