@@ -178,7 +178,7 @@ def test_dtypes_say_what_numpy_says() -> None:
         assert info.unit_roundoff == float(known.eps) / 2
         assert info.largest == float(known.max)
         assert info.itemsize == dtypes.numpy_dtype(name).itemsize
-    with pytest.raises(ShapeError, match=r"unknown dtype 'bf16'; .*bfloat16"):
+    with pytest.raises(ShapeError, match=r"unknown dtype 'bf16': .*bfloat16"):
         dtypes.dtype_info("bf16")
 
 

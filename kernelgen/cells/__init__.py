@@ -35,8 +35,7 @@ def __getattr__(name: str) -> Any:
 
 def cell_names() -> list[str]:
     """The names of the library's cells, sorted."""
-    from kernelgen.cells import library
-
+    library = importlib.import_module(f"{__name__}.library")
     return sorted(module.name for module in pkgutil.iter_modules(library.__path__))
 
 

@@ -34,7 +34,7 @@ class Whole(click.IntRange):
 
 
 class Seconds(click.FloatRange):
-    """A number of seconds; "nan", which is neither less nor more than anything, is none."""
+    """A number of seconds; "nan", which is neither less nor more than anything, is none, and "inf" is no limit."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """A float. Fails for text that is none."""
@@ -43,8 +43,8 @@ class Seconds(click.FloatRange):
                 f"{value[:_MOST_DIGITS]}... ({len(value)} characters) is no number that could be meant", param, ctx
             )
         seconds = super().convert(value, param, ctx)
-        if math.isnan(seconds):
-            self.fail("nan is no number of seconds", param, ctx)
+        if not math.isfinite(seconds):
+            self.fail(f"{value} is no number of seconds", param, ctx)
         return seconds
 
 

@@ -54,7 +54,7 @@ def test_a_problem_whose_definitions_clash_is_not_called_feasible(tmp_path: Path
 def test_seconds_are_a_number(tmp_path: Path, seconds: str) -> None:
     file = tmp_path / "clash.txt"
     file.write_text(CLASH)
-    assert "no number of seconds" in refused(str(file), f"--seconds={seconds}")
+    assert "Invalid value for '--seconds'" in refused(str(file), f"--seconds={seconds}")
 
 
 def test_limits_fit_the_machine(tmp_path: Path) -> None:
