@@ -22,7 +22,7 @@
 
 namespace tilesmith {
 
-/// The tile variables of the schedule; kernelgen/schedules/resident.py states their constraints.
+/// The tile variables of the schedule; kernelgen/schedules/resident/forward.py states their constraints.
 struct ResidentTiling {
     int units_per_warp;   // 8: a 16-row tile holds two gates of 8 units; 16: one gate of 16 units
     int batch_tile;       // sequences per block: 4, or a multiple of 8

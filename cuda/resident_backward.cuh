@@ -22,7 +22,7 @@
 
 namespace tilesmith {
 
-/// The tile variables; kernelgen/schedules/resident_backward.py states their constraints.
+/// The tile variables; kernelgen/schedules/resident/backward.py states their constraints.
 struct ResidentBackwardTiling {
     int batch_tile;       // sequences per block: 4, or a multiple of 8
     int register_groups;  // groups of 32 rows of R that stay in registers
