@@ -6,7 +6,7 @@ What a file says of itself is believed nowhere: the source is generated anew and
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from kernelgen import schedules
@@ -82,7 +82,7 @@ def check_config(config: TunedConfig, source: Source, cubin: bytes, profile: Pro
             "the source is not what this tilesmith generates for this tiling: an older or a newer one wrote it, or "
             "somebody changed it. What follows is about the source as it is"
         )
-    tiling = fresh if same else config.to_tiling()
+    tiling = fresh if same else replace(config.to_tiling(), num_stages=fresh.num_stages)
     _compare(wrong, "entry", config.entry, today.entry)
     if same:
         _compare(wrong, "arguments", list(config.arguments), list(today.arguments))

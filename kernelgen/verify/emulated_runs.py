@@ -51,8 +51,8 @@ def emulated_shape(shape: Shape, launch: Callable[[Shape], Launch], seq: int = E
 
 
 def emulated_steps(tiling: Tiling) -> int:
-    """Steps to emulate a tiling's kernel for: more than its ring of inputs has stages, so that they are reused."""
-    return max(EMULATED_SEQ, tiling.values.get("prefetch", 0) + 2)
+    """Steps to emulate a tiling's kernel for: more than are under way at once, so that every buffer is reused."""
+    return max(EMULATED_SEQ, tiling.num_stages + 2)
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ class BatchTiled(ABC):
         blocks = shape.heads * -(-shape.batch // values["batch_tile"])
         resources, together, waves = place(profile, blocks, 32 * needs.warps, registers, needs.shared_memory)
         clocks = clocks_per_step(self.work(cell, shape, values), profile, together - 1, model.clocks)
-        return Tiling(self.name, dict(values), resources, clocks * waves)
+        return Tiling(self.name, dict(values), resources, clocks * waves, num_stages=values["prefetch"])
 
     def source(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Source:
         """The kernel of a tiling: an instantiation of the template in cuda/."""

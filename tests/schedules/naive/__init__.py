@@ -1,0 +1,86 @@
+"""The naive schedule: a block for each head and a few sequences, a thread for each unit (docs/add_a_schedule.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from constrint import Expr, Problem
+from kernelgen.cells.language import Cell
+from kernelgen.emit.kernel import Template, kernel_source
+from kernelgen.hardware.profile import Profile
+from kernelgen.program.arguments import known_states
+from kernelgen.program.launch import Launch
+from kernelgen.program.shape import Shape
+from kernelgen.program.source import Source
+from kernelgen.program.task import Direction
+from kernelgen.program.tiling import Tiling
+from kernelgen.schedules.shared.entries import asserted, parameters_of
+from kernelgen.schedules.shared.limits import CHUNK, WARP, add_limits, place
+
+REGISTERS = 64
+"""Of a thread, at most: a guess, for nothing depends on it."""
+
+
+class Naive:
+    """See the module. The block has a warp for every 32 units, and shared memory for h and the gates' gradients."""
+
+    def __init__(self, name: str, direction: Direction) -> None:
+        self.name = name
+        self.direction: Direction = direction
+
+    def problem(self, cell: Cell, shape: Shape, profile: Profile) -> Problem:
+        """One tile variable: how many sequences a block runs one after another."""
+        problem = Problem(f"{self.name} schedule of {cell.name}, {shape}, on {profile.name}")
+        sequences: Expr = problem.variable("sequences", [1, 2, 4])
+        problem.add(sequences <= shape.batch, "no more sequences than there are")
+        add_limits(
+            problem, profile, warps=_warps(shape), registers=REGISTERS, shared_memory=self._shared_memory(cell, shape)
+        )
+        return problem
+
+    def tiling(self, cell: Cell, shape: Shape, profile: Profile, values: Mapping[str, int]) -> Tiling:
+        """Every multiplication waits for two loads of some 30 clocks each, and every sequence for the one before."""
+        blocks = shape.heads * -(-shape.batch // values["sequences"])
+        memory = self._shared_memory(cell, shape)
+        resources, _, waves = place(profile, blocks, WARP * _warps(shape), REGISTERS, memory)
+        clocks = 60.0 * len(cell.recurrent_gates) * shape.head_dim * values["sequences"]
+        return Tiling(self.name, dict(values), resources, clocks * waves)
+
+    def source(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Source:
+        """The kernel: an instantiation of a template of naive.cuh."""
+        backward = self.direction == "backward"
+        if backward:
+            options = (str(known_states(cell, shape)), f"Gates::{'computed' if shape.recompute else 'saved'}")
+        else:
+            options = (f"Save::{shape.save}",)
+        template = Template(
+            header="naive",
+            name="NaiveBackward" if backward else "Naive",
+            arguments="BackwardArguments" if backward else "ForwardArguments",
+            entry=f"tilesmith_{self.name}",
+            title=f"{self.direction}, schedule {self.name}",
+            parameters=parameters_of(cell, shape, self.direction),
+            tiling_struct="NaiveTiling",
+            tiling=tiling.values,
+            asserted=asserted(tiling),
+            options=options,
+        )
+        return kernel_source(cell, shape, profile.arch, template, backward=backward)
+
+    def launch(self, shape: Shape, tiling: Tiling) -> Launch:
+        """A block for each head and group of sequences."""
+        groups = -(-shape.batch // tiling.values["sequences"])
+        return Launch((shape.heads, groups, 1), tiling.resources.threads, tiling.resources.shared_memory)
+
+    def _shared_memory(self, cell: Cell, shape: Shape) -> int:
+        """Rows of 16-bit values, of h and, backward, of every gate's gradients; and the sums of gates without input."""
+        backward, dim = self.direction == "backward", shape.head_dim
+        rows = -(-2 * (1 + backward * len(cell.gates)) * dim // CHUNK) * CHUNK
+        return rows + backward * 4 * len(cell.rest_products) * dim * dim
+
+
+def _warps(shape: Shape) -> int:
+    return -(-shape.head_dim // WARP)
+
+
+SCHEDULES = (Naive("naive", "forward"), Naive("naive_backward", "backward"))

@@ -1,0 +1,220 @@
+// The naive schedule: one block for each head and a few sequences, one thread for each unit, R read from memory in every
+// step. Slow, short and right; see docs/add_a_schedule.md.
+#pragma once
+
+#include "recurrence.cuh"
+
+namespace tilesmith {
+
+struct NaiveTiling {
+    int sequences;  // that a block runs, one after another
+};
+
+/// What both directions share.
+template <class Cell, class Type, FixedShape shape, NaiveTiling tiling>
+struct NaiveBlock {
+    static constexpr int D = shape.head_dim;
+    static constexpr int gates = Cell::gates, states = Cell::states;
+    static constexpr int threads = ceil_div(D, 32) * 32;
+
+    const int unit = static_cast<int>(thread_index());
+    const int head = static_cast<int>(block_x());
+    const int group = static_cast<int>(block_y());
+    const bool real = unit < D;
+    const SharedAddress shared = shared_memory();
+
+    /// Where [plane, b, t, head, unit] lies in an array of `seq` steps.
+    TILESMITH_DEVICE long long at(long long plane, long long batch, int b, long long seq, int t) const {
+        return (((plane * batch + b) * seq + t) * shape.heads + head) * D + unit;
+    }
+    /// Where [b, t, plane, head, unit] lies in an array of `planes`.
+    TILESMITH_DEVICE long long input_at(int planes, int plane, int b, long long seq, int t) const {
+        return (((b * seq + t) * planes + plane) * shape.heads + head) * D + unit;
+    }
+    TILESMITH_DEVICE float load(const unsigned short* array, long long index) const {
+        return real ? unpack_low<Type>(load_global_16(array + index)) : 0.0f;
+    }
+    TILESMITH_DEVICE void store(unsigned short* array, long long index, float value) const {
+        if (real) store_global_16(array + index, to_16<Type>(value));
+    }
+    TILESMITH_DEVICE static float rounded(float value) { return unpack_low<Type>(to_16<Type>(value)); }
+
+    /// A row of 16-bit values in shared memory, one from each unit.
+    TILESMITH_DEVICE void share(int row, float value) const {
+        if (real) store_shared_16(shared + 2 * (row * D + unit), to_16<Type>(value));
+    }
+    TILESMITH_DEVICE float shared_value(int row, int other) const {
+        return unpack_low<Type>(load_shared_16(shared + 2 * (row * D + other)));
+    }
+    /// An element of R: from unit `from` to unit `to`, of the gate whose rank among those with a product is given.
+    TILESMITH_DEVICE float weight(const unsigned short* r, int rank, int to, int from) const {
+        return unpack_low<Type>(load_global_16(r + ((static_cast<long long>(rank) * shape.heads + head) * D + to) * D + from));
+    }
+
+    /// A gate's sum, from h in the first shared row.
+    TILESMITH_DEVICE float sum(int gate, const unsigned short* wx, const unsigned short* r, const unsigned short* bias, int b, long long seq, int t) const {
+        float total = 0.0f;
+        if (has(Cell::bias, gate)) total += load(bias, at(rank_among(Cell::bias, gate), 1, 0, 1, 0));
+        if (has(Cell::input, gate)) total += load(wx, input_at(count_bits(Cell::input), rank_among(Cell::input, gate), b, seq, t));
+        if (has(Cell::recurrent, gate) && real)
+            for (int other = 0; other < D; ++other)
+                total += weight(r, rank_among(Cell::recurrent, gate), unit, other) * shared_value(0, other);
+        return total;
+    }
+};
+
+template <class Cell, class Type, FixedShape shape, NaiveTiling tiling, Save save>
+struct Naive : NaiveBlock<Cell, Type, shape, tiling> {
+    using Block = NaiveBlock<Cell, Type, shape, tiling>;
+    using Block::gates, Block::states, Block::D;
+    static constexpr int shared_bytes = ceil_div(2 * D, chunk_bytes) * chunk_bytes;  // h
+    const ForwardArguments& in;
+
+    TILESMITH_DEVICE explicit Naive(const ForwardArguments& arguments) : in(arguments) {}
+
+    TILESMITH_DEVICE void write_states(int b, int t, const float (&state)[states]) const {
+#pragma unroll
+        for (int s = 0; s < states; ++s) {
+            if (s > 0 && save == Save::hidden) break;
+            unsigned short* array = s > 0 && in.others != nullptr ? in.others : in.states;
+            this->store(array, this->at(array == in.states ? s : s - 1, in.batch, b, in.seq, t), state[s]);
+        }
+    }
+
+    TILESMITH_DEVICE void run_sequence(int b) {
+        float state[states], gate[gates], next[states];
+#pragma unroll
+        for (int s = 0; s < states; ++s)
+            state[s] = in.initial == nullptr ? 0.0f : this->load(in.initial, this->at(s, in.batch, b, 1, 0));
+        for (int t = 0; t < in.seq; ++t) {
+            this->share(0, state[0]);
+            sync_block();  // h is there
+#pragma unroll
+            for (int g = 0; g < gates; ++g) {
+                gate[g] = this->sum(g, in.wx, in.r, in.b, b, in.seq, t);
+                if (save == Save::gates && has(Cell::saved, g))
+                    this->store(in.gates, this->at(rank_among(Cell::saved, g), in.batch, b, in.seq, t), gate[g]);
+            }
+            sync_block();  // h is read
+            Cell::step(gate, state, next);
+#pragma unroll
+            for (int s = 0; s < states; ++s) state[s] = s == 0 ? this->rounded(next[0]) : next[s];
+            write_states(b, t, state);
+        }
+#pragma unroll
+        for (int s = 0; s < states; ++s) this->store(in.last, this->at(s, in.batch, b, 1, 0), state[s]);
+    }
+
+    TILESMITH_DEVICE void run() {
+        const int first = this->group * tiling.sequences;
+        for (int b = first; b < minimum(first + tiling.sequences, in.batch); ++b) run_sequence(b);
+    }
+};
+
+template <class Cell, class Type, FixedShape shape, NaiveTiling tiling, int known, Gates source>
+struct NaiveBackward : NaiveBlock<Cell, Type, shape, tiling> {
+    using Block = NaiveBlock<Cell, Type, shape, tiling>;
+    using Block::gates, Block::states, Block::D;
+    static constexpr unsigned rest_products = Cell::recurrent & ~Cell::input, rest_biases = Cell::bias & ~Cell::input;
+    static constexpr bool again = source == Gates::computed;
+    static constexpr int row_bytes = ceil_div(2 * (1 + gates) * D, chunk_bytes) * chunk_bytes;  // h, gradients
+    static constexpr int shared_bytes = row_bytes + 4 * count_bits(rest_products) * D * D;
+    const BackwardArguments& in;
+    float bias[gates];  // of the gates without an input: sums of their gradients
+
+    TILESMITH_DEVICE explicit NaiveBackward(const BackwardArguments& arguments) : in(arguments) {}
+
+    /// State s before step t.
+    TILESMITH_DEVICE float previous(int s, int b, int t) const {
+        if (t == 0) return in.initial == nullptr ? 0.0f : this->load(in.initial, this->at(s, in.batch, b, 1, 0));
+        const bool apart = s > 0 && in.others != nullptr;
+        return this->load(apart ? in.others : in.states, this->at(apart ? s - 1 : s, in.batch, b, in.seq, t - 1));
+    }
+
+    /// A gate's sum: saved, or computed again, or nothing but its bias.
+    TILESMITH_DEVICE float gate_sum(int gate, int b, int t) const {
+        if (!has(Cell::backward_gates, gate)) return 0.0f;
+        if (again) return this->sum(gate, in.wx, in.r, in.b, b, in.seq, t);
+        if (has(Cell::saved, gate)) return this->load(in.gates, this->at(rank_among(Cell::saved, gate), in.batch, b, in.seq, t));
+        return this->load(in.b, this->at(rank_among(Cell::bias, gate), 1, 0, 1, 0));
+    }
+
+    /// Where this thread, and no other, keeps the sum of a gate without an input and of a previous unit.
+    TILESMITH_DEVICE SharedAddress product_at(int gate, int other) const {
+        return this->shared + row_bytes + 4 * ((rank_among(rest_products, gate) * D + this->unit) * D + other);
+    }
+
+    TILESMITH_DEVICE void clear() {
+        for (int g = 0; g < gates; ++g) {
+            bias[g] = 0.0f;
+            for (int other = 0; this->real && has(rest_products, g) && other < D; ++other) store_shared_32(product_at(g, other), 0);
+        }
+    }
+
+    /// Add a step's gradient of a gate without an input to its sums; products are of 16-bit numbers.
+    TILESMITH_DEVICE void add(int gate, float d_gate) {
+        bias[gate] += d_gate;
+        for (int other = 0; this->real && has(rest_products, gate) && other < D; ++other) {
+            const SharedAddress at = product_at(gate, other);
+            const float sum = __uint_as_float(load_shared_32(at)) + this->rounded(d_gate) * this->shared_value(0, other);
+            store_shared_32(at, __float_as_uint(sum));
+        }
+    }
+
+    TILESMITH_DEVICE void write_sums() const {
+        for (int g = 0; g < gates && this->real; ++g) {
+            const long long group = this->group;
+            const long long product = ((group * count_bits(rest_products) + rank_among(rest_products, g)) * shape.heads + this->head) * D;
+            for (int other = 0; has(rest_products, g) && other < D; ++other)
+                store_global_float(in.d_r_rest + (product + this->unit) * D + other, __uint_as_float(load_shared_32(product_at(g, other))));
+            const long long plane = (group * count_bits(rest_biases) + rank_among(rest_biases, g)) * shape.heads + this->head;
+            if (has(rest_biases, g)) store_global_float(in.d_b_rest + plane * D + this->unit, bias[g]);
+        }
+    }
+
+    TILESMITH_DEVICE void run_sequence(int b) {
+        float carry[states], gate[gates], state[states], d_next[states], d_gate[gates];
+        typename Cell::Ready ready;
+#pragma unroll
+        for (int s = 0; s < states; ++s)
+            carry[s] = in.d_last == nullptr ? 0.0f : this->load(in.d_last, this->at(s, in.batch, b, 1, 0));
+        for (int t = in.seq - 1; t >= 0; --t) {
+#pragma unroll
+            for (int s = 0; s < states; ++s) {
+                state[s] = s == 0 || has(Cell::backward_states, s) ? previous(s, b, t) : 0.0f;
+                d_next[s] = s == 0 && t < in.seq - 1 ? Cell::recurrent_gradient(carry[0]) : carry[s];
+                if (s < known) d_next[s] += this->load(in.d_states, this->at(s, in.batch, b, in.seq, t));
+            }
+            this->share(0, state[0]);
+            sync_block();  // h is there
+#pragma unroll
+            for (int g = 0; g < gates; ++g) gate[g] = gate_sum(g, b, t);
+            Cell::prepare(gate, state, ready);
+            Cell::backward(ready, d_next, d_gate, carry);
+#pragma unroll
+            for (int g = 0; g < gates; ++g) {
+                if (has(~Cell::input, g)) add(g, d_gate[g]);
+                this->share(1 + g, d_gate[g]);
+                if (has(Cell::input, g))
+                    this->store(in.d_wx, this->input_at(count_bits(Cell::input), rank_among(Cell::input, g), b, in.seq, t), d_gate[g]);
+            }
+            sync_block();  // the gates' gradients are there
+            if (!Cell::recurrent_cut && this->real)
+                for (int g = 0; g < gates; ++g)
+                    for (int other = 0; has(Cell::recurrent, g) && other < D; ++other)
+                        carry[0] += this->weight(in.r, rank_among(Cell::recurrent, g), other, this->unit) * this->shared_value(1 + g, other);
+            sync_block();  // and read
+        }
+#pragma unroll
+        for (int s = 0; s < states; ++s) this->store(in.d_initial, this->at(s, in.batch, b, 1, 0), carry[s]);
+    }
+
+    TILESMITH_DEVICE void run() {
+        clear();
+        const int first = this->group * tiling.sequences;
+        for (int b = first; b < minimum(first + tiling.sequences, in.batch); ++b) run_sequence(b);
+        write_sums();
+    }
+};
+
+}  // namespace tilesmith
