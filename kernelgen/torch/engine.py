@@ -27,7 +27,8 @@ class Kernel(Protocol):
 
     def run(self, arguments: Mapping[str, Tensor | np.int32 | None]) -> None:
         """Run it; arguments by the names of FORWARD_ARGUMENTS and BACKWARD_ARGUMENTS of program.arguments, and
-        ARGUMENTS of parameter_gradients. An empty tensor is a null pointer, as None is. Outputs are written in place."""
+        ARGUMENTS of parameter_gradients. An empty tensor is a null pointer, as None is. Outputs are written in place.
+        """
         ...
 
 
