@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from constrint.errors import ConstrintError, Infeasible, ParseError, TimeLimit
 from constrint.expr import Expr, cdiv, divides, implies, isin, maximum, minimum, table
-from constrint.model import Constraint, Problem, Result
+from constrint.model import Problem
+from constrint.result import Result
+from constrint.statement import Constraint
 
 if TYPE_CHECKING:
-    from constrint.engine import ENGINES, has_core
+    from constrint.core import has_core
+    from constrint.engine import ENGINES
     from constrint.factored import SolutionSet
     from constrint.text import (
         load_space,
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "ENGINES": "constrint.engine",
     "SolutionSet": "constrint.factored",
-    "has_core": "constrint.engine",
+    "has_core": "constrint.core",
     "load_space": "constrint.text",
     "load_t1": "constrint.text",
     "parse_constrint": "constrint.text",

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from constrint.domains import Domain
 from constrint.errors import ConstrintError
-from constrint.expr import COMPARISONS, Expr
+from constrint.expr import COMPARISONS
 from constrint.model import Problem
-from constrint.printing import Printer
+from constrint.printing import Node, Printer
 
 _LEVELS = {"implies": 0, "or": 0, "and": 1, "not": 2, "%": 4, "+": 5, "-": 5, "*": 6, "//": 6, "/": 6}
 _LEVELS |= dict.fromkeys((*COMPARISONS, "divides", "table", "true", "false"), 3) | {"neg": 7, "**": 8}
@@ -17,19 +17,19 @@ _WORDS = {"or": "|", "and": "&", "not": "~", "**": "^"}
 
 
 class _Printer(Printer):
-    def operand(self, expr: Expr, level: int) -> str:
+    def operand(self, expr: Node, level: int) -> str:
         if expr.is_condition:
             raise ConstrintError(f"ConstrINT text cannot use the condition ({expr}) as a number")
         return self.text(expr, level)
 
-    def special(self, expr: Expr, own: int) -> str | None:
+    def special(self, expr: Node, own: int) -> str | None:
         if expr.op in ("true", "false"):
             return "0 == 0" if expr.op == "true" else "0 == 1"
         if expr.op == "**":
             return f"{self.operand(expr.args[0], own + 1)} ^ {self.operand(expr.args[1], own)}"
         return self._table(expr) if expr.op == "table" else None
 
-    def _table(self, expr: Expr) -> str:
+    def _table(self, expr: Node) -> str:
         if len(expr.args) == 1:
             column = self.operand(expr.args[0], self.levels["=="] + 1)
             return f"{column} == [{_values([row[0] for row in expr.rows])}]"

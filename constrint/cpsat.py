@@ -15,20 +15,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from constrint import intervals
 from constrint.domains import size
-from constrint.engine import Answer
 from constrint.errors import ConstrintError, TimeLimit
+from constrint.expr import Expr
 from constrint.limits import deadline_in
 from constrint.native import SAFE, fits
 from constrint.presolve import prepare, presolve
 from constrint.program import Code, Op, Program, Tree
-
-if TYPE_CHECKING:
-    from constrint.expr import Expr
-    from constrint.model import Problem, Solution
+from constrint.result import Answer
+from constrint.statement import Solution, Statement
 
 TABLE_LIMIT = 1 << 16
 """A power is stated as a table of base, exponent and result; its domains may multiply to this many rows."""
@@ -244,7 +242,7 @@ class Model:
 class CpSatQuestion:
     """One problem as CP-SAT sees it; one worker, so that answers repeat."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Statement) -> None:
         self.problem = problem
 
     def first(self, order: Mapping[str, bool], time_limit: float | None) -> Answer:

@@ -19,24 +19,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from constrint.domains import LIST_LIMIT, size
 from constrint.engine import question
 from constrint.errors import TimeLimit
 from constrint.evaluate import holds
+from constrint.expr import Expr
 from constrint.limits import deadline_in, seconds_left
-
-if TYPE_CHECKING:
-    from constrint.expr import Expr
-    from constrint.model import Constraint, Problem, Solution
-
+from constrint.statement import Constraint, Solution, Statement
 
 SHRINKING = 0.2
 """Seconds in which a smaller conflict is looked for; or as long as the first took to find, if that is longer."""
 
 
-class Conflict(list["Constraint"]):
+class Conflict(list[Constraint]):
     """Constraints that cannot hold together, in the order they were added. definitions: those it rests on."""
 
     def __init__(self, constraints: Iterable[Constraint], definitions: Iterable[Constraint] = ()) -> None:
@@ -44,7 +40,7 @@ class Conflict(list["Constraint"]):
         self.definitions = list(definitions)
 
 
-def minimal_conflict(problem: Problem, time_limit: float | None, engine: str) -> Conflict:
+def minimal_conflict(problem: Statement, time_limit: float | None, engine: str) -> Conflict:
     """A minimal conflict (see the module), empty where the problem has a solution.
 
     The domains are taken for granted. Raises TimeLimit after ``time_limit`` seconds.
@@ -63,7 +59,7 @@ def minimal_conflict(problem: Problem, time_limit: float | None, engine: str) ->
 
 
 class _Explainer:
-    def __init__(self, problem: Problem, time_limit: float | None, engine: str) -> None:
+    def __init__(self, problem: Statement, time_limit: float | None, engine: str) -> None:
         self.problem, self.limit = problem, time_limit
         self.question = question(problem, engine)
         self.deadline = deadline_in(time_limit)
@@ -212,7 +208,7 @@ def fewest(sets: Sequence[frozenset[int]], below: int, deadline: float | None = 
     return best
 
 
-def definitions(problem: Problem) -> dict[int, str]:
+def definitions(problem: Statement) -> dict[int, str]:
     """The numbers of the constraints that are definitions (see the module), and the variable that each defines."""
     meaning: dict[str, Expr] = {}
     found: dict[int, str] = {}
@@ -229,7 +225,7 @@ def definitions(problem: Problem) -> dict[int, str]:
     return found
 
 
-def _defined(problem: Problem, side: Expr, meaning: Mapping[str, Expr]) -> str | None:
+def _defined(problem: Statement, side: Expr, meaning: Mapping[str, Expr]) -> str | None:
     """The free quantity that an equation with this side can define: a variable, or known numbers times a variable."""
     if side.op == "var":
         return side.name if _is_free(problem, side.name) else None
@@ -249,7 +245,7 @@ def _is_known(expression: Expr, meaning: Mapping[str, Expr]) -> bool:
     return expression.op == "*" and all(_is_known(arg, meaning) for arg in expression.args)
 
 
-def _is_free(problem: Problem, name: str) -> bool:
+def _is_free(problem: Statement, name: str) -> bool:
     domain = problem.domains[name]
     return isinstance(domain, range) and size(domain) > LIST_LIMIT
 
@@ -268,7 +264,7 @@ def _reaches(meaning: dict[str, Expr], expression: Expr, name: str) -> bool:
     return False
 
 
-def _used_definitions(problem: Problem, needed: frozenset[int], defined: Mapping[int, str]) -> frozenset[int]:
+def _used_definitions(problem: Statement, needed: frozenset[int], defined: Mapping[int, str]) -> frozenset[int]:
     """The definitions of what ``needed`` or, in turn, one of these definitions names."""
     constraints = problem.constraints
     reached = {name for i in needed for name in constraints[i].condition.variables()}

@@ -11,6 +11,7 @@ from typing import NoReturn, overload
 
 from constrint.errors import ConstrintError
 from constrint.integers import as_index, exact_int, is_truth, shown
+from constrint.python_printing import print_expression
 
 NUMERIC = frozenset({"const", "var", "+", "-", "*", "//", "cdiv", "/", "%", "**", "min", "max", "abs", "neg"})
 COMPARISONS = frozenset({"==", "!=", "<", "<=", ">", ">="})
@@ -77,8 +78,6 @@ class Expr:
         return Expr("table", (self,), rows=rows)
 
     def __str__(self) -> str:
-        from constrint.python_text import print_expression
-
         return print_expression(self)
 
     def __repr__(self) -> str:

@@ -13,65 +13,27 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, product
 from math import prod
-from typing import TYPE_CHECKING, Any, Protocol, overload
+from typing import TYPE_CHECKING, Any, overload
 
-from constrint.diagram import Diagram, TooLarge, build, from_rows
+from constrint.core import has_core
+from constrint.diagram import Diagram, from_rows
 from constrint.diagram import product as every_combination
-from constrint.domains import Domain, size
-from constrint.engine import ENGINES, _core, has_core, question
+from constrint.engine import ENGINES, question
 from constrint.errors import ConstrintError, TimeLimit
+from constrint.factor import PATIENT, QUICK, DoesNotFactor, Factor, Values, independent, make_factor
 from constrint.integers import exact_int, grouped, shown, whole
 from constrint.limits import check_time, deadline_in, seconds_left
-from constrint.order import improved, proposals
 from constrint.presolve import presolve
-from constrint.program import Code, Op, Program
-from constrint.residual import Term, residual
+from constrint.statement import Solution, Statement
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from constrint.model import Problem, Solution
-
-QUICK = (4_000, 40_000)
-"""Steps allowed to the proposed orders before one is improved."""
-PATIENT = (400_000, 4_000_000, 20_000_000)
-"""Steps allowed after that; more than the last would take over a gigabyte."""
-SMALL = 1_500
-"""Groups of at most this many combinations need no choice of order: any is done in fewer steps than QUICK allows."""
 BATCH = 2048
 """Solutions decoded at a time while iterating."""
 KEPT = 1 << 16
 """So many combinations of the last factors are decoded once and kept while iterating."""
-
-
-_Values = tuple[int, ...]
-
-
-class Factor(Protocol):
-    """The solutions over one group of variables; see ``constrint.diagram.Diagram``."""
-
-    @property
-    def total(self) -> int: ...
-
-    @property
-    def size(self) -> int: ...
-
-    def decode(self, indices: Sequence[int]) -> list[_Values]: ...
-
-    def index(self, values: Sequence[int]) -> int: ...
-
-    def best(
-        self,
-        costs: Sequence[Sequence[int]],
-        order: Sequence[int],
-        descending: Sequence[bool],
-        deadline: float | None = None,
-    ) -> tuple[int, list[int]]: ...
-
-    def fill(self, columns: Sequence[Any], deadline: float | None = None) -> None: ...
-
-    def spread(self, values: Any, inner: int, column: Any, deadline: float | None = None) -> None: ...
 
 
 class SolutionSet:
@@ -131,7 +93,7 @@ class SolutionSet:
             ]
             yield from self._named(self._rows(0, split, last))
 
-    def _rows(self, k: int, split: int, last: list[_Values]) -> Iterator[_Values]:
+    def _rows(self, k: int, split: int, last: list[Values]) -> Iterator[Values]:
         """Every combination of the solutions of the factors from number k on; from ``split`` on they are ``last``."""
         if k == split:
             yield from last
@@ -140,7 +102,7 @@ class SolutionSet:
             for rest in last if k + 1 == split else self._rows(k + 1, split, last):
                 yield values + rest
 
-    def _named(self, rows: Iterable[_Values]) -> Iterator[Solution]:
+    def _named(self, rows: Iterable[Values]) -> Iterator[Solution]:
         """Solutions by name from values in ``order``."""
         if len(self.names) < 2:
             return (dict(zip(self.names, row, strict=True)) for row in rows)
@@ -220,18 +182,14 @@ class SolutionSet:
         return list(self._named(tuple(chain.from_iterable(parts)) for parts in zip(*columns, strict=True)))
 
 
-def _each(factor: Factor) -> Iterator[_Values]:
+def _each(factor: Factor) -> Iterator[Values]:
     """The solutions of one factor, in order."""
     for start in range(0, factor.total, BATCH):
         yield from factor.decode(range(start, min(start + BATCH, factor.total)))
 
 
-class DoesNotFactor(ConstrintError):
-    """No order of the variables keeps the diagram of a group small enough to build."""
-
-
 def solution_set(
-    problem: Problem, engine: str = "native", deadline: float | None = None, limits: Sequence[int] | None = None
+    problem: Statement, engine: str = "native", deadline: float | None = None, limits: Sequence[int] | None = None
 ) -> SolutionSet:
     """The problem's solutions in factored form. "cp-sat" lists them all first.
 
@@ -266,7 +224,7 @@ def solution_set(
     return SolutionSet(names, factors)
 
 
-def count(problem: Problem, engine: str, time_limit: float | None) -> int:
+def count(problem: Statement, engine: str, time_limit: float | None) -> int:
     """The number of solutions. Diagrams and search take turns, each as long as the other: some problems that do not
     factor have few solutions, which a search finds."""
     start = time.perf_counter()
@@ -284,92 +242,3 @@ def count(problem: Problem, engine: str, time_limit: float | None) -> int:
             except TimeLimit:
                 check_time(deadline)
     return question(problem, engine).count(seconds_left(deadline))
-
-
-_Group = tuple[list[int], list[Code], list[Term]]
-
-
-def independent(program: Program, deadline: float | None = None) -> list[_Group] | None:
-    """Variables joined by constraints, with those constraints; None where one of these can never hold."""
-    root = list(range(len(program.names)))
-
-    def find(v: int) -> int:
-        while root[v] != v:
-            root[v] = v = root[root[v]]
-        return v
-
-    domains = program.domains
-    kept: list[tuple[int, Code, Term]] = []
-    for code in program.codes:
-        check_time(deadline)
-        term = residual(code, domains)
-        if term.op == Op.CONST:
-            if term.start != 1:
-                return None
-            continue
-        scope = [v for v in code.variables if domains[v][0] != domains[v][-1]]
-        kept.append((scope[0], code, term))
-        for v in scope[1:]:
-            # The smaller position is the root, so that groups come in order of declaration.
-            a, b = sorted((find(v), find(scope[0])))
-            root[b] = a
-    # Variables with one value make one group: there is nothing to choose in it.
-    decided = [v for v in range(len(root)) if domains[v][0] == domains[v][-1]]
-    for v in decided:
-        root[v] = decided[0]
-    groups: dict[int, _Group] = {find(v): ([], [], []) for v in range(len(root))}
-    for v in range(len(root)):
-        groups[find(v)][0].append(v)
-    for v, code, term in kept:
-        groups[find(v)][1].append(code)
-        groups[find(v)][2].append(term)
-    return list(groups.values())
-
-
-def make_factor(
-    name: str,
-    program: Program,
-    variables: list[int],
-    codes: list[Code],
-    terms: list[Term],
-    native: bool,
-    deadline: float | None,
-    limits: Sequence[int],
-) -> tuple[list[int], Factor]:
-    """The order and the diagram of one group: the proposed orders race with growing allowances."""
-    if prod(size(program.domains[v]) for v in variables) <= SMALL:
-        orders = [variables]
-    else:
-        orders = proposals(program, codes, terms, variables, deadline)
-    for number, limit in enumerate(limits):
-        if limit in PATIENT and (number == 0 or limits[number - 1] in QUICK) and len(variables) > 2:
-            better = improved(terms, orders[0], program.domains, deadline)
-            orders = [better, *(order for order in orders if order != better)]
-        for order in orders:
-            try:
-                return order, _build(terms, order, program.domains, limit, native, deadline)
-            except TooLarge:
-                continue
-    raise DoesNotFactor(
-        f"the solutions of {name!r} over {', '.join(program.names[v] for v in variables)} do not factor: no order of "
-        f"these variables was done in {limits[-1]:,} steps; iterate over solutions(), or narrow the domains"
-    )
-
-
-def _build(
-    terms: Sequence[Term],
-    order: Sequence[int],
-    domains: Sequence[Domain],
-    limit: int,
-    native: bool,
-    deadline: float | None,
-) -> Factor:
-    if native:
-        from constrint.native_diagram import NativeDiagram, Overflow, fits
-
-        if fits(terms, [domains[v] for v in order]):
-            try:
-                return NativeDiagram(_core(), terms, order, domains, limit, deadline)
-            except Overflow:
-                return build(terms, order, domains, limit, deadline)
-    return build(terms, order, domains, limit, deadline)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from constrint.factored import Factor
+    from constrint.factor import Factor
 
 
 def to_numpy(

@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from constrint import expr as build
-from constrint.domains import Domain, make_domain
-from constrint.errors import ConstrintError, Infeasible
+from constrint.domains import make_domain
+from constrint.errors import ConstrintError
 from constrint.evaluate import holds
 from constrint.expr import Expr, Operand
-from constrint.integers import shown, whole_number
+from constrint.integers import shown
 from constrint.limits import deadline_in, seconds_left
+from constrint.result import Result
+from constrint.statement import Constraint, Solution, Statement
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,53 +23,13 @@ if TYPE_CHECKING:
 
     from constrint.explain import Conflict
     from constrint.factored import SolutionSet
-    from constrint.program import Code
     from constrint.protocols import Question
 
-Status = Literal["feasible", "infeasible", "unknown"]
 Neighbourhood = Literal["hamming", "adjacent"]
 Preference = tuple[str | Expr, str]
-Solution = dict[str, int]
 
 
-@dataclass(frozen=True, eq=False)
-class Constraint:
-    """One condition that a solution must satisfy, and the words it is known by."""
-
-    condition: Expr
-    label: str
-
-    def __str__(self) -> str:
-        return self.label
-
-
-@dataclass(frozen=True)
-class Result:
-    """The answer to ``solve`` or ``best``.
-
-    status: "feasible" with a solution, "infeasible" (a proof), "unknown" where the time limit passed first.
-    solution: the value of every variable. objective: its value, of ``best``. proven: nothing better exists (of
-    ``solve``: nothing earlier in the preference order), or there is no solution at all. bound: no solution has an
-    objective beyond it; equals ``objective`` where proven. seconds: wall-clock time.
-    """
-
-    status: Status
-    solution: Solution | None = None
-    objective: int | None = None
-    proven: bool = False
-    bound: int | None = None
-    seconds: float = 0.0
-    problem: str = field(default="", repr=False)
-
-    def require(self) -> Solution:
-        """The solution; raise Infeasible where there is none or none was found."""
-        if self.solution is None:
-            reason = "has no solution" if self.status == "infeasible" else "was not solved within the time limit"
-            raise Infeasible(f"the problem {self.problem!r} {reason}; explain() names the constraints that clash")
-        return self.solution
-
-
-class Problem:
+class Problem(Statement):
     """Integer variables over finite domains, and the constraints between them.
 
     name: what messages call it. Whatever it answers is exact: a solution satisfies every constraint in unbounded
@@ -79,25 +40,12 @@ class Problem:
     """
 
     def __init__(self, name: str = "problem") -> None:
-        from constrint.engine import has_core
+        from constrint import engine  # noqa: F401
+        from constrint.core import has_core
 
         # Importing constrint stays cheap, and the first question fast: what answers it loads with the first problem.
         has_core()
-        self.name = name
-        self._domains: dict[str, Domain] = {}
-        self._constraints: list[Constraint] = []
-        self.lowered: dict[int, list[Code]] = {}
-        """What the engines made of the constraints, by number; ``constrint.presolve`` keeps it."""
-
-    @property
-    def domains(self) -> Mapping[str, Domain]:
-        """The declared values of each variable, in order of declaration: a sorted tuple, or a range."""
-        return self._domains
-
-    @property
-    def constraints(self) -> Sequence[Constraint]:
-        """The constraints, in the order they were added."""
-        return tuple(self._constraints)
+        super().__init__(name)
 
     def variable(self, name: str, values: Iterable[int]) -> Expr:
         """Declare a variable that takes one of ``values`` (a range, or any iterable of integers).
@@ -269,25 +217,6 @@ class Problem:
         outside = [name for name, domain in self._domains.items() if values[name] not in domain]
         violated = [constraint for constraint in self._constraints if not holds(constraint.condition, values)]
         return [self._domain_constraint(name) for name in outside] + violated
-
-    def complete(self, assignment: Mapping[str, int]) -> Solution:
-        """An assignment of every variable as Python ints, in order of declaration, whatever numbers it came with.
-
-        Raises ConstrintError as ``check`` does.
-        """
-        values = self._values(assignment)
-        for name in values:
-            if name not in self._domains:
-                raise ConstrintError(f"{self.name!r} has no variable {shown(name)}")
-        for name in self._domains:
-            if name not in values:
-                raise ConstrintError(f"no value for {name!r}")
-        return {name: values[name] for name in self._domains}
-
-    def _values(self, assignment: Mapping[str, int]) -> Solution:
-        if not isinstance(assignment, Mapping):
-            raise ConstrintError(f"an assignment maps names to values; {shown(assignment)} does not")
-        return {name: whole_number(value, f"the value of {name!r}") for name, value in assignment.items()}
 
     def subproblem(self, constraints: Iterable[Constraint]) -> Problem:
         """The same variables under other constraints."""

@@ -111,9 +111,9 @@ class NativeDiagram:
 
 def restored(domains: list[Domain], layers: list[tuple[Any, Any]], root: int, steps: int) -> Diagram | NativeDiagram:
     """A diagram that was pickled, for the core or, where it was not built, for its Python twin."""
-    from constrint.engine import _core
+    from constrint.core import load_core
 
-    core = _core()
+    core = load_core()
     if core is not None:
         diagram = NativeDiagram.__new__(NativeDiagram)
         diagram.core, diagram.domains = core, domains

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
 
 from constrint.domains import Domain, size
+from constrint.engine import question
 from constrint.errors import ConstrintError
 from constrint.evaluate import holds
 from constrint.integers import shown
-
-if TYPE_CHECKING:
-    from constrint.model import Constraint, Problem, Solution
+from constrint.statement import Constraint, Solution, Statement
 
 KINDS = ("hamming", "adjacent")
 LISTED = 4096
 """Values of one variable that are tried one by one; beyond that, they are solved for."""
 
 
-def neighbours(problem: Problem, assignment: Mapping[str, int], kind: str) -> Iterator[Solution]:
+def neighbours(problem: Statement, assignment: Mapping[str, int], kind: str) -> Iterator[Solution]:
     """See ``Problem.neighbours``."""
     if kind not in KINDS:
         raise ConstrintError(f"unknown kind of neighbours {shown(kind)}; known: {', '.join(KINDS)}")
@@ -31,7 +29,7 @@ def neighbours(problem: Problem, assignment: Mapping[str, int], kind: str) -> It
 
 
 def _steps(
-    problem: Problem,
+    problem: Statement,
     assignment: Solution,
     kind: str,
     scopes: list[tuple[Constraint, frozenset[str]]],
@@ -60,12 +58,10 @@ def _adjacent(domain: Domain, value: int) -> Iterable[int]:
     return [domain[place] for place in (low - 1, above) if 0 <= place < size(domain)]
 
 
-def _solved(problem: Problem, assignment: Solution, name: str, touched: list[Constraint]) -> Iterator[Solution]:
-    fixed = type(problem)(problem.name)
-    for other, value in assignment.items():
-        fixed.variable(other, problem.domains[other] if other == name else [value])
-    for constraint in touched:
-        fixed.add(constraint.condition, constraint.label)
-    for solution in fixed.solutions(prefer=[(name, "min")]):
+def _solved(problem: Statement, assignment: Solution, name: str, touched: list[Constraint]) -> Iterator[Solution]:
+    domains = {other: (value,) for other, value in assignment.items()} | {name: problem.domains[name]}
+    fixed = Statement(problem.name, domains, touched)
+    order = {name: False} | dict.fromkeys(assignment, False)
+    for solution in question(fixed, "native").solutions(order):
         if solution[name] != assignment[name]:
             yield {**assignment, name: solution[name]}

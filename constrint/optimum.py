@@ -10,20 +10,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from constrint.domains import size
-from constrint.engine import Answer, SearchQuestion, bounds, named, split
 from constrint.errors import TimeLimit
-from constrint.factored import PATIENT, QUICK, DoesNotFactor, independent, make_factor
+from constrint.expr import Expr
+from constrint.factor import PATIENT, QUICK, DoesNotFactor, independent, make_factor
 from constrint.forward import forward, test
 from constrint.limits import deadline_in, passed
+from constrint.parts import bounds, named, split
 from constrint.program import Code, Op, Program, Tree
 from constrint.residual import SAFE, Term, numeric, value_of
+from constrint.result import Answer
 from constrint.search import elimination_order
-
-if TYPE_CHECKING:
-    from constrint.expr import Expr
+from constrint.searcher import Searcher
 
 SEARCHING = 0.6
 """The share of a time limit in which better solutions are looked for; the rest raises the bound."""
@@ -36,9 +35,7 @@ Costs = dict[int, list[int]]
 """What each value of each variable adds to an objective."""
 
 
-def best(
-    question: SearchQuestion, objective: Expr, sign: int, order: Mapping[str, bool], time_limit: float | None
-) -> Answer:
+def best(question: Searcher, objective: Expr, sign: int, order: Mapping[str, bool], time_limit: float | None) -> Answer:
     """See ``Problem.best``. sign: 1 to minimise the objective, -1 to maximise it."""
     deadline = deadline_in(time_limit)
     try:
@@ -86,7 +83,7 @@ class _Quest:
 
     def __init__(
         self,
-        question: SearchQuestion,
+        question: Searcher,
         program: Program,
         variables: list[int],
         objective: Tree,

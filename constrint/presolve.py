@@ -15,9 +15,9 @@ from constrint.intervals import PowerTooLarge
 from constrint.limits import check_time
 from constrint.lower import Lowering
 from constrint.program import Code, Op, Program, Tree, reasons
+from constrint.statement import Statement
 
 if TYPE_CHECKING:
-    from constrint.model import Problem
     from constrint.native import NativeRoot
     from constrint.propagate import State
 
@@ -40,7 +40,7 @@ class Prepared:
 
 
 def presolve(
-    problem: Problem, objective: Expr | None = None, deadline: float | None = None
+    problem: Statement, objective: Expr | None = None, deadline: float | None = None
 ) -> tuple[Program | None, Tree | None]:
     """The program and the objective of ``prepare``."""
     prepared = prepare(problem, objective, deadline=deadline)
@@ -48,7 +48,7 @@ def presolve(
 
 
 def prepare(
-    problem: Problem,
+    problem: Statement,
     objective: Expr | None = None,
     core: Any = None,
     chosen: Iterable[int] | None = None,

@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
 
 from constrint.errors import ConstrintError
-from constrint.expr import Expr
 
 ATOM = 100
 """Binds stronger than any operator."""
+
+
+class Node(Protocol):
+    """What is printed: ``constrint.Expr``, which itself prints by this module and so lies above it."""
+
+    @property
+    def op(self) -> str: ...
+
+    @property
+    def args(self) -> Sequence[Node]: ...
+
+    @property
+    def value(self) -> int: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def rows(self) -> Sequence[Sequence[int]]: ...
+
+    @property
+    def is_condition(self) -> bool: ...
 
 
 class Printer:
@@ -21,26 +43,26 @@ class Printer:
     def __init__(self, levels: Mapping[str, int], words: Mapping[str, str], functions: Collection[str]) -> None:
         self.levels, self.words, self.functions = levels, words, functions
 
-    def text(self, expr: Expr, level: int = 0) -> str:
+    def text(self, expr: Node, level: int = 0) -> str:
         """The expression, in parentheses where it binds weaker than ``level``."""
         own = self.level(expr)
         written = self._written(expr, own)
         return f"({written})" if own < level else written
 
-    def level(self, expr: Expr) -> int:
+    def level(self, expr: Node) -> int:
         """How strongly an expression binds."""
         # A negative number is written with a minus.
         return self.levels["neg"] if expr.op == "const" and expr.value < 0 else self.levels.get(expr.op, ATOM)
 
-    def operand(self, expr: Expr, level: int) -> str:
+    def operand(self, expr: Node, level: int) -> str:
         """A number that an operator is applied to."""
         return self.text(expr, level)
 
-    def special(self, expr: Expr, own: int) -> str | None:
+    def special(self, expr: Node, own: int) -> str | None:
         """What this format writes in its own way, else None. own: the level of the expression."""
         raise NotImplementedError
 
-    def _written(self, expr: Expr, own: int) -> str:
+    def _written(self, expr: Node, own: int) -> str:
         op, args = expr.op, expr.args
         special = self.special(expr, own)
         if special is not None:

@@ -1,14 +1,14 @@
-"""What every engine can be asked, for the type checker: nothing imports this at run time."""
+"""What every engine can be asked, for the type checker."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
-from constrint.engine import Answer
 from constrint.expr import Expr
-from constrint.model import Solution
 from constrint.program import Code
+from constrint.result import Answer
+from constrint.statement import Solution
 
 
 class Question(Protocol):

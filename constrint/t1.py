@@ -15,7 +15,8 @@ from constrint.domains import size
 from constrint.errors import ConstrintError
 from constrint.integers import shown, whole
 from constrint.model import Problem
-from constrint.python_text import check_python_name, parse_restriction, print_expression
+from constrint.python_printing import print_expression
+from constrint.python_text import check_python_name, parse_restriction
 
 MOST_VALUES = 1_000_000
 

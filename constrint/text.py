@@ -13,7 +13,8 @@ from constrint.domains import size
 from constrint.errors import ConstrintError
 from constrint.integers import shown, whole_number
 from constrint.model import Problem
-from constrint.python_text import check_python_name, parse_restriction, print_expression
+from constrint.python_printing import print_expression
+from constrint.python_text import check_python_name, parse_restriction
 from constrint.t1 import load_t1, print_t1
 from constrint.yaml_text import load_yaml
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from drawn import drawn_tiling
 
 from kernelgen.cells import cell_names, load_cell
 from kernelgen.hardware.profile import load_profile
@@ -27,13 +28,20 @@ def check(name: str, shape: Shape, tiling: Tiling, seeds: range, gpu: str = GPU)
 
 
 @pytest.mark.parametrize("recompute", [False, True], ids=["gates saved", "gates computed"])
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("cell", cell_names())
 @pytest.mark.parametrize("schedule", schedule_names("backward"))
-def test_the_models_choice_is_right(schedule: str, cell: str, dtype: str, recompute: bool) -> None:
-    shape = Shape(3, 7, 2, 32, dtype, "gates", recompute)
+def test_the_models_choice_is_right(schedule: str, cell: str, recompute: bool) -> None:
+    shape = Shape(3, 7, 2, 32, "bfloat16", "gates", recompute)
     best = plan(load_cell(cell), shape, load_profile(GPU), top=1, schedules=[schedule])[0]
     check(cell, shape, best, range(3))
+
+
+@pytest.mark.parametrize("recompute", [False, True], ids=["gates saved", "gates computed"])
+@pytest.mark.parametrize("cell", cell_names())
+@pytest.mark.parametrize("schedule", schedule_names("backward"))
+def test_a_tiling_drawn_from_the_problem_is_right(schedule: str, cell: str, recompute: bool) -> None:
+    shape = Shape(3, 7, 2, 32, "float16", "gates", recompute)
+    check(cell, shape, drawn_tiling(schedule, cell, shape, GPU), range(3))
 
 
 AGAIN = Shape(5, 7, 1, 64, recompute=True)

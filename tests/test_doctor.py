@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from command_line import ROOT, fine, run
 
-import constrint.engine
+import constrint.core
 from kernelgen.commands import machine as doctor
 from kernelgen.commands.machine import Check, examine
 from kernelgen.device.worker import JobFailed
@@ -183,7 +183,7 @@ def test_the_cache_and_the_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 @pytest.mark.usefixtures("answer")
 def test_without_the_core_everybody_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(constrint.engine, "_core", lambda: None)
+    monkeypatch.setattr(constrint.core, "load_core", lambda: None)
     assert fine("--version").endswith("; constrint runs the Python engine, without the C++ core\n")
     check = named("constrint")
     assert (check.status, check.found) == ("warning", "the Python engine, without the C++ core")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from drawn import drawn_tiling
 
 from kernelgen.cells import cell_names, load_cell
 from kernelgen.hardware.profile import load_profile
@@ -25,13 +26,19 @@ def emulate(cell: str, shape: Shape, tiling: Tiling, seeds: range = range(2), gp
     assert all(error <= validation.tolerance for error in validation.errors.values())
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("cell", cell_names())
 @pytest.mark.parametrize("schedule", schedule_names())
-def test_the_models_choice_is_right(schedule: str, cell: str, dtype: str) -> None:
-    shape = Shape(3, SEQ, 2, 32, dtype, "gates")
+def test_the_models_choice_is_right(schedule: str, cell: str) -> None:
+    shape = Shape(3, SEQ, 2, 32, "bfloat16", "gates")
     best = plan(load_cell(cell), shape, load_profile(GPU), top=1, schedules=[schedule])[0]
     emulate(cell, shape, best, range(3))
+
+
+@pytest.mark.parametrize("cell", cell_names())
+@pytest.mark.parametrize("schedule", schedule_names())
+def test_a_tiling_drawn_from_the_problem_is_right(schedule: str, cell: str) -> None:
+    shape = Shape(3, SEQ, 2, 32, "float16", "gates")
+    emulate(cell, shape, drawn_tiling(schedule, cell, shape, GPU), range(3))
 
 
 RESIDENT = {

@@ -13,7 +13,7 @@ from itertools import islice, pairwise
 import pytest
 from random_problems import random_problem
 
-import constrint.engine
+import constrint.core
 from constrint import Problem, TimeLimit, divides, has_core
 from constrint.expr import variable
 from constrint.native import SAFE, fits
@@ -182,7 +182,7 @@ def test_products_near_the_limit_are_exact() -> None:
 
 
 def test_without_the_core_python_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constrint.engine, "_core", lambda: None)
+    monkeypatch.setattr(constrint.core, "load_core", lambda: None)
     p = Problem("twin")
     x = p.variable("x", range(1, 20))
     p.add(divides(x, 36))

@@ -8,7 +8,8 @@ from random_problems import random_problem, solutions_of
 
 from constrint import has_core
 from constrint.evaluate import holds
-from constrint.python_text import parse_restriction, print_expression
+from constrint.python_printing import print_expression
+from constrint.python_text import parse_restriction
 
 pytestmark = pytest.mark.unit
 

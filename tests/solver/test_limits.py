@@ -8,9 +8,11 @@ import time
 import pytest
 
 from constrint import Problem, TimeLimit, has_core
+from constrint.core import load_core
 from constrint.diagram import Diagram
-from constrint.engine import SearchQuestion, _core, split
+from constrint.engine import SearchQuestion
 from constrint.order import Estimate, improved, proposals
+from constrint.parts import split
 from constrint.presolve import prepare
 from constrint.residual import residual
 from constrint.search import elimination_order, frontiers
@@ -81,7 +83,7 @@ def test_every_stage_heeds_the_deadline() -> None:
     order = elimination_order(program, variables)
     stages = [
         lambda: prepare(problem, deadline=PAST),
-        lambda: prepare(problem, core=_core(), deadline=PAST),
+        lambda: prepare(problem, core=load_core(), deadline=PAST),
         lambda: elimination_order(program, variables, PAST),
         lambda: proposals(program, program.codes, terms, variables, PAST),
         lambda: improved(terms, order, program.domains, PAST),

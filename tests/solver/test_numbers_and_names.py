@@ -269,7 +269,7 @@ def test_a_solution_set_pickles(monkeypatch: pytest.MonkeyPatch) -> None:
         assert again.index(found[5]) == 5
         assert (again.to_numpy() == found.to_numpy()).all()
     data = pickle.dumps(problem.solution_set())
-    monkeypatch.setattr("constrint.engine._core", lambda: None)
+    monkeypatch.setattr("constrint.core.load_core", lambda: None)
     elsewhere = pickle.loads(data)  # where the core was not built
     assert all(isinstance(factor, Diagram) for _, factor in elsewhere._factors)
     assert list(elsewhere) == list(problem.solution_set(engine="python"))

@@ -10,7 +10,7 @@ from random_problems import random_problem, solutions_of
 
 from constrint import Expr, Problem, has_core
 from constrint.expr import variable
-from constrint.factored import _build, independent
+from constrint.factor import _build, independent
 from constrint.presolve import presolve
 
 pytestmark = pytest.mark.unit

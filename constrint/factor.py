@@ -1,0 +1,145 @@
+"""One factor of a solution set: which variables constraints join, and the diagram over such a group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any, Protocol
+
+from constrint.core import load_core
+from constrint.diagram import TooLarge, build
+from constrint.domains import Domain, size
+from constrint.errors import ConstrintError
+from constrint.limits import check_time
+from constrint.order import improved, proposals
+from constrint.program import Code, Op, Program
+from constrint.residual import Term, residual
+
+QUICK = (4_000, 40_000)
+"""Steps allowed to the proposed orders before one is improved."""
+PATIENT = (400_000, 4_000_000, 20_000_000)
+"""Steps allowed after that; more than the last would take over a gigabyte."""
+SMALL = 1_500
+"""Groups of at most this many combinations need no choice of order: any is done in fewer steps than QUICK allows."""
+
+Values = tuple[int, ...]
+"""The values of a group's variables, in the factor's order."""
+
+
+class Factor(Protocol):
+    """The solutions over one group of variables; see ``constrint.diagram.Diagram``."""
+
+    @property
+    def total(self) -> int: ...
+
+    @property
+    def size(self) -> int: ...
+
+    def decode(self, indices: Sequence[int]) -> list[Values]: ...
+
+    def index(self, values: Sequence[int]) -> int: ...
+
+    def best(
+        self,
+        costs: Sequence[Sequence[int]],
+        order: Sequence[int],
+        descending: Sequence[bool],
+        deadline: float | None = None,
+    ) -> tuple[int, list[int]]: ...
+
+    def fill(self, columns: Sequence[Any], deadline: float | None = None) -> None: ...
+
+    def spread(self, values: Any, inner: int, column: Any, deadline: float | None = None) -> None: ...
+
+
+class DoesNotFactor(ConstrintError):
+    """No order of the variables keeps the diagram of a group small enough to build."""
+
+
+_Group = tuple[list[int], list[Code], list[Term]]
+
+
+def independent(program: Program, deadline: float | None = None) -> list[_Group] | None:
+    """Variables joined by constraints, with those constraints; None where one of these can never hold."""
+    root = list(range(len(program.names)))
+
+    def find(v: int) -> int:
+        while root[v] != v:
+            root[v] = v = root[root[v]]
+        return v
+
+    domains = program.domains
+    kept: list[tuple[int, Code, Term]] = []
+    for code in program.codes:
+        check_time(deadline)
+        term = residual(code, domains)
+        if term.op == Op.CONST:
+            if term.start != 1:
+                return None
+            continue
+        scope = [v for v in code.variables if domains[v][0] != domains[v][-1]]
+        kept.append((scope[0], code, term))
+        for v in scope[1:]:
+            # The smaller position is the root, so that groups come in order of declaration.
+            a, b = sorted((find(v), find(scope[0])))
+            root[b] = a
+    # Variables with one value make one group: there is nothing to choose in it.
+    decided = [v for v in range(len(root)) if domains[v][0] == domains[v][-1]]
+    for v in decided:
+        root[v] = decided[0]
+    groups: dict[int, _Group] = {find(v): ([], [], []) for v in range(len(root))}
+    for v in range(len(root)):
+        groups[find(v)][0].append(v)
+    for v, code, term in kept:
+        groups[find(v)][1].append(code)
+        groups[find(v)][2].append(term)
+    return list(groups.values())
+
+
+def make_factor(
+    name: str,
+    program: Program,
+    variables: list[int],
+    codes: list[Code],
+    terms: list[Term],
+    native: bool,
+    deadline: float | None,
+    limits: Sequence[int],
+) -> tuple[list[int], Factor]:
+    """The order and the diagram of one group: the proposed orders race with growing allowances."""
+    if prod(size(program.domains[v]) for v in variables) <= SMALL:
+        orders = [variables]
+    else:
+        orders = proposals(program, codes, terms, variables, deadline)
+    for number, limit in enumerate(limits):
+        if limit in PATIENT and (number == 0 or limits[number - 1] in QUICK) and len(variables) > 2:
+            better = improved(terms, orders[0], program.domains, deadline)
+            orders = [better, *(order for order in orders if order != better)]
+        for order in orders:
+            try:
+                return order, _build(terms, order, program.domains, limit, native, deadline)
+            except TooLarge:
+                continue
+    raise DoesNotFactor(
+        f"the solutions of {name!r} over {', '.join(program.names[v] for v in variables)} do not factor: no order of "
+        f"these variables was done in {limits[-1]:,} steps; iterate over solutions(), or narrow the domains"
+    )
+
+
+def _build(
+    terms: Sequence[Term],
+    order: Sequence[int],
+    domains: Sequence[Domain],
+    limit: int,
+    native: bool,
+    deadline: float | None,
+) -> Factor:
+    if native:
+        from constrint.native_diagram import NativeDiagram, Overflow, fits
+
+        if fits(terms, [domains[v] for v in order]):
+            try:
+                return NativeDiagram(load_core(), terms, order, domains, limit, deadline)
+            except Overflow:
+                return build(terms, order, domains, limit, deadline)
+    return build(terms, order, domains, limit, deadline)

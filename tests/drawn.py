@@ -1,0 +1,19 @@
+"""Tilings drawn from a schedule's own Problem, so that no test knows a schedule's variables."""
+
+from __future__ import annotations
+
+import zlib
+
+from kernelgen.cells import load_cell
+from kernelgen.hardware.profile import load_profile
+from kernelgen.program.shape import Shape
+from kernelgen.program.tiling import Tiling
+from kernelgen.schedules import get
+
+
+def drawn_tiling(schedule: str, cell: str, shape: Shape, gpu: str) -> Tiling:
+    """A random solution of the schedule's Problem, the same in every run."""
+    chosen, definition, profile = get(schedule), load_cell(cell), load_profile(gpu)
+    seed = zlib.crc32(f"{schedule} {cell} {shape}".encode())
+    (values,) = chosen.problem(definition, shape, profile).solution_set().sample(1, seed=seed)
+    return chosen.tiling(definition, shape, profile, values)
