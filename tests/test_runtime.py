@@ -379,6 +379,31 @@ def test_load_makes_the_kernel_that_the_file_says(
     assert len(launches[0]) == 2 + len(BACKWARD_ARGUMENTS)
 
 
+def test_a_further_call_works_nothing_out_again(
+    launches: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every call costs the host time: none but the first prepares, and the others do no more than they must."""
+    kernel = _kernel("elman")
+    arrays = _inputs(kernel)
+    kernel(*arrays)
+    monkeypatch.setattr(kernel, "_prepare", None)
+    monkeypatch.setattr(kernel, "arguments", None)
+    monkeypatch.setattr(kernel, "_launch", None)
+    entered: list[str] = []
+
+    def note(frame: types.FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_filename.startswith(str(Path(runtime.__file__).parent)):
+            entered.append(frame.f_code.co_name)
+
+    sys.setprofile(note)
+    try:
+        kernel(*arrays)
+    finally:
+        sys.setprofile(None)
+    assert len(entered) <= 6, entered
+    assert len(launches) == 2
+
+
 def test_prepared_calls_do_not_pile_up(launches: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "REMEMBERED_CALLS", 3)
     kernel = _kernel("elman")

@@ -8,9 +8,11 @@ import pytest
 
 from kernelgen.build.compile import compile_source
 from kernelgen.cells import cell_names, load_cell
-from kernelgen.hardware.profile import load_profile
+from kernelgen.cells.language import Cell
+from kernelgen.hardware.profile import Profile, load_profile
 from kernelgen.program.shape import Shape
 from kernelgen.schedules import get, schedule_names
+from kernelgen.schedules.shared.parameter_gradients import ParameterGradients
 from kernelgen.tuning.plan import plan, spread
 
 pytestmark = pytest.mark.compiled
@@ -64,21 +66,39 @@ def assert_in_registers(schedule: str, name: str, shape: Shape) -> None:
     assert compile_source(get(schedule).source(cell, shape, profile, tiling)).report.local_memory == 0
 
 
-@pytest.mark.parametrize(
-    ("name", "cell", "shape", "gpu"),
-    [
-        ("resident_lstm_h200", "lstm", Shape(16, 1024, 12, 64), "h200"),
-        ("resident_gru_rtx4090", "gru", Shape(16, 1024, 6, 96, "float16", "gates"), "rtx4090"),
-        ("resident_slstm_a100", "slstm", Shape(16, 1024, 4, 33, "bfloat16", "states"), "a100-80gb"),
-    ],
-)
-def test_golden_sources(name: str, cell: str, shape: Shape, gpu: str, renew_golden: bool) -> None:
+KERNELS = {
+    "resident_lstm_h200": ("lstm", Shape(16, 1024, 12, 64), "h200"),
+    "resident_gru_rtx4090": ("gru", Shape(16, 1024, 6, 96, "float16", "gates"), "rtx4090"),
+    "resident_slstm_a100": ("slstm", Shape(16, 1024, 4, 33, "bfloat16", "states"), "a100-80gb"),
+    "resident_backward_gru_h200": ("gru", Shape(16, 1024, 12, 64, save="gates"), "h200"),
+    "parameter_gradients_lstm_h200": ("lstm", Shape(16, 1024, 12, 64), "h200"),
+    "parameter_gradients_lstm_a100": ("lstm", Shape(16, 1024, 12, 64), "a100-80gb"),
+}
+"""The kernels whose text is kept, by the names of their files: of each, the cell, the shape and the GPU."""
+
+VALUES = {
+    "resident": {
+        "units_per_warp": 8, "batch_tile": 8, "k_split": 1, "register_groups": 2, "chains": 2, "prefetch": 6,
+    },
+    "resident_backward": {"batch_tile": 8, "register_groups": 2, "chains": 2, "prefetch": 6},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_golden_sources(name: str, renew_golden: bool) -> None:
     """The text of a few kernels, so that a change of the generator shows as a diff. `pytest --renew-golden` renews."""
-    values = {"units_per_warp": 8, "batch_tile": 8, "k_split": 1, "register_groups": 2, "chains": 2, "prefetch": 6}
-    loaded, profile, schedule = load_cell(cell), load_profile(gpu), get("resident")
-    text = schedule.source(loaded, shape, profile, schedule.tiling(loaded, shape, profile, values)).text
+    cell, shape, gpu = KERNELS[name]
+    text = kernel_text(name.split(f"_{cell}_")[0], load_cell(cell), shape, load_profile(gpu))
     path = GOLDEN / f"{name}.cu"
     if renew_golden:
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
     assert path.read_text() == text, f"{path.name} differs; if the change is meant, run pytest --renew-golden"
+
+
+def kernel_text(kernel: str, cell: Cell, shape: Shape, profile: Profile) -> str:
+    """The source of a schedule's kernel with the tiling of ``VALUES``, or of the kernel of dR and db."""
+    if kernel == "parameter_gradients":
+        return ParameterGradients(cell, shape, profile).source().text
+    schedule = get(kernel)
+    return schedule.source(cell, shape, profile, schedule.tiling(cell, shape, profile, VALUES[kernel])).text

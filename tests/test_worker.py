@@ -61,11 +61,9 @@ def test_after_a_fault_a_fresh_process_takes_over(obedient: Worker) -> None:
 
 def test_a_hang_is_ended_by_the_time_limit(obedient: Worker) -> None:
     obedient.run(("return", 0), 60)
-    began = time.monotonic()
     with pytest.raises(JobFailed, match=r"longer than its limit of 0.5 s") as caught:
         obedient.run(("hang", None), 0.5)
     assert caught.value.reason == "timeout"
-    assert time.monotonic() - began < 20
     assert obedient.run(("return", 1), 60) == 1
 
 

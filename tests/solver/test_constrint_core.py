@@ -13,7 +13,12 @@ from itertools import islice, pairwise
 import pytest
 from random_problems import random_problem
 
+<<<<<<< HEAD
 import constrint.core
+=======
+import constrint.cpsat
+import constrint.engine
+>>>>>>> w-tests2
 from constrint import Problem, TimeLimit, divides, has_core
 from constrint.expr import variable
 from constrint.native import SAFE, fits
@@ -49,9 +54,7 @@ def stencil() -> Problem:
 @needs_core
 def test_counts_of_a_large_space_agree() -> None:
     p = stencil()
-    start = time.perf_counter()
-    count = p.count()
-    assert time.perf_counter() - start < 5
+    count = p.count(time_limit=60)
     listed = sum(1 for _ in p.solutions())
     assert count == listed > 10_000
 
@@ -69,17 +72,16 @@ def test_both_engines_list_the_same_in_the_same_order() -> None:
 @needs_core
 @pytest.mark.parametrize("engine", ["native", "python"])
 def test_a_time_limit_ends_the_search(engine: str) -> None:
+    """Without it, this would take forever."""
     p = Problem("hard")
     variables = [p.variable(f"x{i}", range(1, 60)) for i in range(12)]
     total = variables[0] * variables[1]
     for a, b in pairwise(variables[1:]):
         total = total + a * b * b
     p.add(total % 1_000_003 == 77)
-    start = time.perf_counter()
     with pytest.raises(TimeLimit):
         p.count(time_limit=0.3, engine=engine)
     assert p.best(minimize=-total % 997 * variables[3], time_limit=0.3, engine=engine).proven is False
-    assert time.perf_counter() - start < 5
 
 
 @needs_core
@@ -191,14 +193,22 @@ def test_without_the_core_python_answers(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_cp_sat_lists_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In order of preference, and without all of them at hand."""
+    """In order of preference, and without all of them at hand: each question halves a domain."""
+    questions = 0
+
+    def counting(*arguments: object) -> object:
+        nonlocal questions
+        questions += 1
+        return solve(*arguments)  # type: ignore[arg-type]
+
+    solve = constrint.cpsat._solve
+    monkeypatch.setattr("constrint.cpsat._solve", counting)
     large = Problem("large")
     x, y = large.variable("x", range(10**6)), large.variable("y", range(10**6))
     large.add(x + y >= 1000)
-    start = time.perf_counter()
     first = list(islice(large.solutions(prefer=[("x", "max")], engine="cp-sat"), 3))
     assert first == [{"x": 10**6 - 1, "y": y} for y in range(3)]
-    assert time.perf_counter() - start < 20
+    assert questions <= 2 * (10**6).bit_length() + 1
     monkeypatch.setattr("constrint.cpsat.BATCH", 5)
     for seed in range(8):
         p = random_problem(300_000 + seed, 200)

@@ -6,6 +6,7 @@ import random
 import time
 
 import pytest
+from work import Ticking
 
 from constrint import Problem, TimeLimit, has_core
 from constrint.core import load_core
@@ -112,18 +113,11 @@ def sum_of(problem: Problem):  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_order_does_not_outlast_a_limit(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock that moves a millisecond whenever it is read: a limit of a second is at most some thousand looks."""
-    looks = 0
-
-    def clock() -> float:
-        nonlocal looks
-        looks += 1
-        return looks / 1000
-
-    problem = coupled_problem(80)
+    clock, problem = Ticking(), coupled_problem(80)
     monkeypatch.setattr(time, "perf_counter", clock)
     with pytest.raises(TimeLimit):
         problem.solution_set(time_limit=1, engine=engine)
-    assert looks < 1200
+    assert clock.looks < 1200
 
 
 def test_best_uses_all_of_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
