@@ -13,12 +13,9 @@ from itertools import islice, pairwise
 import pytest
 from random_problems import random_problem
 
-<<<<<<< HEAD
 import constrint.core
-=======
 import constrint.cpsat
 import constrint.engine
->>>>>>> w-tests2
 from constrint import Problem, TimeLimit, divides, has_core
 from constrint.expr import variable
 from constrint.native import SAFE, fits
