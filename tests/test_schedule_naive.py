@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pages import blocks
 
 from kernelgen import paths, schedules
 from kernelgen.build.compile import compile_source
@@ -45,6 +46,18 @@ def test_it_is_found_and_ranked_with_the_others() -> None:
     only = plan(cell, Shape(16, 64, 1, 700), profile)
     assert {tiling.schedule for tiling in only} == {"naive"}
     assert [tiling.values["sequences"] for tiling in plan(cell, Shape(2, 64, 1, 700), profile)] == [1, 2]
+
+
+@pytest.mark.unit
+def test_the_tutorial_shows_its_code() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "tutorials" / "add_a_schedule.md").read_text()
+    files = {"python": FOLDER / "naive" / "__init__.py", "cuda": FOLDER / "naive" / "naive.cuh"}
+    shown = blocks(page, *files)
+    assert len(shown) == 6
+    for block in shown:
+        lines = [line.strip() for line in block.text.splitlines()]
+        there = [line.strip() for line in files[block.language].read_text().splitlines()]
+        assert any(there[i : i + len(lines)] == lines for i in range(len(there))), block.text
 
 
 @pytest.mark.emulated

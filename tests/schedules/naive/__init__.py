@@ -1,4 +1,4 @@
-"""The naive schedule: a block for each head and a few sequences, a thread for each unit (docs/add_a_schedule.md)."""
+"""The naive schedule (docs/tutorials/add_a_schedule.md): a block for each head and a few sequences, a thread a unit."""
 
 from __future__ import annotations
 

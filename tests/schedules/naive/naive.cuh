@@ -1,5 +1,5 @@
 // The naive schedule: one block for each head and a few sequences, one thread for each unit, R read from memory in every
-// step. Slow, short and right; see docs/add_a_schedule.md.
+// step. Slow, short and right; see docs/tutorials/add_a_schedule.md.
 #pragma once
 
 #include "recurrence.cuh"
