@@ -40,11 +40,11 @@ class Problem(Statement):
     """
 
     def __init__(self, name: str = "problem") -> None:
-        from constrint import engine  # noqa: F401
-        from constrint.core import has_core
-
         # Importing constrint stays cheap, and the first question fast: what answers it loads with the first problem.
-        has_core()
+        from constrint import engine  # noqa: F401
+        from constrint.core import load_core
+
+        load_core()
         super().__init__(name)
 
     def variable(self, name: str, values: Iterable[int]) -> Expr:

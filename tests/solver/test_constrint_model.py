@@ -19,7 +19,11 @@ from constrint import (
     minimum,
     parse_constrint,
 )
+from constrint.engine import question
+from constrint.explain import minimal_conflict
 from constrint.expr import Operand
+from constrint.factored import solution_set
+from constrint.statement import Statement
 
 pytestmark = pytest.mark.unit
 ENGINES = ["native", "python", "cp-sat"]
@@ -207,3 +211,20 @@ def test_importing_loads_nothing_heavy() -> None:
     )
     output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert output == "[]\n"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_engines_take_the_statement_of_a_problem(engine: str) -> None:
+    """Data alone: no Problem, and nothing of one but its constraints."""
+    problem = Problem("p")
+    x, y = problem.variable("x", range(1, 10)), problem.variable("y", [2, 3, 5])
+    constraints = [problem.add(x * y == 15), problem.add(x > 3)]
+    order = {"x": True, "y": False}
+    asked = question(Statement("alone", problem.domains, constraints), engine)
+    assert asked.first(order, None).solution == {"x": 5, "y": 3}
+    assert list(asked.solutions(order)) == [{"x": 5, "y": 3}]
+    assert asked.count(None) == 1
+    assert asked.best(x + y, 1, order, None).objective == 8
+    narrow = Statement("alone", {**problem.domains, "y": (2, 5)}, constraints)
+    assert [str(each) for each in minimal_conflict(narrow, None, engine)] == ["x * y == 15", "x > 3"]
+    assert solution_set(narrow, engine).count == 0

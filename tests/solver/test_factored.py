@@ -255,8 +255,9 @@ def test_what_does_not_factor_is_still_counted(engine: str, monkeypatch: pytest.
     x, y, z = (problem.variable(name, range(1, 25)) for name in "xyz")
     problem.add((x * x + y * z) % 7 == 3)
     expected = problem.count(engine=engine)
-    monkeypatch.setattr("constrint.factored.QUICK", (10,))
-    monkeypatch.setattr("constrint.factored.PATIENT", (20,))
+    for module in ("factor", "factored"):
+        monkeypatch.setattr(f"constrint.{module}.QUICK", (10,))
+        monkeypatch.setattr(f"constrint.{module}.PATIENT", (20,))
     with pytest.raises(ConstrintError, match="do not factor"):
         problem.solution_set(engine=engine)
     assert problem.count(engine=engine) == expected
