@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Iterator
 from fractions import Fraction
 
 from constrint import Expr, Problem, cdiv, divides, implies, isin, maximum, minimum, table
@@ -111,14 +112,33 @@ def _condition(rng: random.Random, variables: list[Expr], depth: int, rationals:
 
 def solutions_of(problem: Problem) -> list[dict[str, int]]:
     """Every solution, in the order of declaration."""
+    return list(_each_solution(problem))
+
+
+def has_solution(problem: Problem) -> bool:
+    """Whether there is any; looks no further than the first."""
+    return any(True for _ in _each_solution(problem))
+
+
+def _each_solution(problem: Problem) -> Iterator[dict[str, int]]:
     names = list(problem.domains)
-    conditions = [constraint.condition for constraint in problem.constraints]
-    found = []
+    # Each condition is evaluated once for the values of its own variables.
+    conditions = []
+    for constraint in problem.constraints:
+        used = set(constraint.condition.variables())
+        known: dict[tuple[int, ...], bool] = {}
+        conditions.append((constraint.condition, [place for place, name in enumerate(names) if name in used], known))
     for values in itertools.product(*problem.domains.values()):
         assignment = dict(zip(names, values, strict=True))
-        if all(holds(condition, assignment) for condition in conditions):
-            found.append(assignment)
-    return found
+        for condition, places, known in conditions:
+            own = tuple([values[place] for place in places])
+            held = known.get(own)
+            if held is None:
+                held = known[own] = holds(condition, assignment)
+            if not held:
+                break
+        else:
+            yield assignment
 
 
 def objective_values(objective: Expr, solutions: list[dict[str, int]]) -> list[tuple[int, dict[str, int]]]:
