@@ -211,3 +211,14 @@ def test_cp_sat_lists_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
         p = random_problem(300_000 + seed, 200)
         prefer = [("x1", "max"), ("x0", "min")]
         assert list(p.solutions(prefer=prefer, engine="cp-sat")) == list(p.solutions(prefer=prefer)), seed
+
+
+def test_a_core_of_other_sources_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    native = pytest.importorskip("constrint._core_native")
+    monkeypatch.setattr(native, "LAST_OP", native.LAST_OP - 1)
+    constrint.core.load_core.cache_clear()
+    try:
+        with pytest.warns(RuntimeWarning, match="other sources"):
+            assert constrint.core.load_core() is None
+    finally:
+        constrint.core.load_core.cache_clear()
