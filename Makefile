@@ -14,7 +14,7 @@ tune: $(VENV)/installed ## a tuned, validated LSTM kernel for an H200 in build/,
 	$(BIN)/tilesmith tune lstm --gpu h200 --batch 16 --seq 1024 --heads 12 --head-dim 64 --dtype bfloat16 -o build/lstm.yaml
 
 test: $(VENV)/installed ## every test that runs without a GPU
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 fuzz: $(VENV)/installed ## 2,000 calls of the command line with bad input, some minutes
 	$(BIN)/python -m pytest -m fuzz

@@ -33,7 +33,7 @@ def check(name: str, shape: Shape, tiling: Tiling, seeds: range, gpu: str = GPU)
 def test_the_models_choice_is_right(schedule: str, cell: str, recompute: bool) -> None:
     shape = Shape(3, 7, 2, 32, "bfloat16", "gates", recompute)
     best = plan(load_cell(cell), shape, load_profile(GPU), top=1, schedules=[schedule])[0]
-    check(cell, shape, best, range(3))
+    check(cell, shape, best, range(2))
 
 
 @pytest.mark.parametrize("recompute", [False, True], ids=["gates saved", "gates computed"])
@@ -41,7 +41,7 @@ def test_the_models_choice_is_right(schedule: str, cell: str, recompute: bool) -
 @pytest.mark.parametrize("schedule", schedule_names("backward"))
 def test_a_tiling_drawn_from_the_problem_is_right(schedule: str, cell: str, recompute: bool) -> None:
     shape = Shape(3, 7, 2, 32, "float16", "gates", recompute)
-    check(cell, shape, drawn_tiling(schedule, cell, shape, GPU), range(3))
+    check(cell, shape, drawn_tiling(schedule, cell, shape, GPU), range(2))
 
 
 AGAIN = Shape(5, 7, 1, 64, recompute=True)

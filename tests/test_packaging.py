@@ -19,7 +19,7 @@ import pybind11
 import pytest
 import setuptools
 
-pytestmark = pytest.mark.unit
+pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("packaging")]  # one worker builds, once
 
 ROOT = Path(__file__).parent.parent
 
@@ -69,9 +69,9 @@ def files_below(root: Path) -> set[str]:
     return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
 
 
-def build(tree: Path, what: str, to: Path) -> Path:
+def build(tree: Path, what: str, to: Path, **environment: str) -> Path:
     """Build the sdist or the wheel of a tree with what is installed here; the file."""
-    run(sys.executable, "-m", "build", f"--{what}", "--no-isolation", "--outdir", to, cwd=tree)
+    run(sys.executable, "-m", "build", f"--{what}", "--no-isolation", "--outdir", to, cwd=tree, **environment)
     (built,) = to.iterdir()
     return built
 
@@ -100,7 +100,7 @@ def unpacked(copy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def wheel(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of the sdist."""
-    return build(unpacked, "wheel", tmp_path_factory.mktemp("wheel"))
+    return build(unpacked, "wheel", tmp_path_factory.mktemp("wheel"), CFLAGS="-O0")  # it only has to load
 
 
 def environment_in(folder: Path) -> Path:
@@ -113,6 +113,9 @@ def environment_in(folder: Path) -> Path:
     site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).strip())
     borrowed = dict.fromkeys(str(Path(module.__file__).parent.parent) for module in (setuptools, pybind11, click))
     (site / "borrowed.pth").write_text("\n".join(borrowed))
+    for libraries in (Path(place) / "nvidia" for place in borrowed):
+        if libraries.is_dir():  # those are looked for in the environment's own folder alone
+            (site / "nvidia").symlink_to(libraries)
     run(python, "-m", "pip", "uninstall", "--yes", "--quiet", "setuptools", cwd=folder)  # an old one, in Python 3.11
     return python
 
