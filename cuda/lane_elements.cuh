@@ -17,6 +17,7 @@ struct LaneElements {
     static constexpr int octets = units / 8;
     static constexpr int column_tiles = sparse ? 1 : rows / 8;
     static constexpr int columns = sparse ? 1 : 2;
+    static constexpr bool padded = D % units != 0;
 
     static_assert(sparse || rows % 8 == 0, "a batch tile is 4 or a multiple of 8 sequences");
 
@@ -35,7 +36,7 @@ struct LaneElements {
 
     /// True if an element is real: neither padding of the head dimension nor past the end of the batch.
     TILESMITH_DEVICE bool real(int octet, int column_tile, int column) const {
-        return (D % units == 0 || unit(octet) < D) && first_row + row(column_tile, column) < batch;
+        return (!padded || unit(octet) < D) && first_row + row(column_tile, column) < batch;
     }
 
     /// Index of an element in an array [states, B, H, D].

@@ -98,24 +98,53 @@ struct StationaryMatrix {
         return turn(group, half) < (paired ? chains / 2 : chains);
     }
 
-    /// sums = this matrix times the moving one, whose part for this warp begins at octet `first_octet` of k, a multiple
-    /// of 4. start(tile, column_tile, i): what the sums begin with. With 4 sequences the sums of odd i mean nothing.
+    /// Where a lane finds its words of the moving matrix, whose part for this warp begins at octet `first_octet` of k, a
+    /// multiple of 4.
+    template <class Layout>
+    struct Places {
+        SharedAddress even, odd;
+        SharedAddress last;  // of an odd number of groups: it has no other to be read with
+
+        TILESMITH_DEVICE Places(SharedAddress moving, int first_octet, int lane) {
+            const auto begin = [&](int octet) {
+                return moving + Layout::offset(first_octet + octet, sparse ? lane / 8 : lane / 4);
+            };
+            even = begin(lane % 4 + (paired ? lane / 4 % 2 * 4 : 0));
+            odd = begin(lane % 4 + 4);
+            last = begin(lane % 4);
+        }
+
+        /// 16 bytes for a group that is read, of a tile of 8 columns.
+        TILESMITH_DEVICE SharedAddress at(int group, int column_tile) const {
+            const SharedAddress first = paired && group == groups - 1 ? last : group % 2 == 0 ? even : odd;
+            return first + Layout::step(group / 2 * 2, column_tile);
+        }
+    };
+
+    static constexpr int groups_per_read = paired ? 2 : 1;
+    static constexpr int reads = ceil_div(groups, groups_per_read);
+
+    /// sums = this matrix times the moving one in shared memory. start(tile, column_tile, i): what the sums begin with.
+    /// With 4 sequences the sums of odd i mean nothing.
     template <class Layout = MovingLayout<rows>, class Start>
     TILESMITH_DEVICE void multiply(Sums& sums, SharedAddress moving, int first_octet, int lane, Start start) const {
+        const Places<Layout> places(moving, first_octet, lane);
+        const auto read = [&](int group, uint4(&b)[column_tiles]) {
+#pragma unroll
+            for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
+                b[column_tile] = load_shared_128(places.at(group, column_tile));
+        };
+        product(sums, read, start);
+    }
+
+    /// The same where the moving matrix comes from read(group, words), which is called for each group that is read.
+    template <class Read, class Start>
+    TILESMITH_DEVICE void product(Sums& sums, Read read, Start start) const {
         float partial[chains][tiles][column_tiles][4];
         uint4 b[column_tiles];
-        const auto begin = [&](int octet) { return moving + Layout::offset(first_octet + octet, sparse ? lane / 8 : lane / 4); };
-        const SharedAddress even = begin(lane % 4 + (paired ? lane / 4 % 2 * 4 : 0));
-        const SharedAddress odd = begin(lane % 4 + 4);
-        const SharedAddress last = begin(lane % 4);  // of an odd number: it has no other to be read with
 #pragma unroll
         for (int group = 0; group < groups; ++group) {
-            if (!paired || group % 2 == 0) {
-                const SharedAddress at = paired && group == groups - 1 ? last : group % 2 == 0 ? even : odd;
-#pragma unroll
-                for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
-                    b[column_tile] = load_shared_128(at + Layout::step(group / 2 * 2, column_tile));
-            }
+            if (group % groups_per_read == 0) read(group, b);
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
 #pragma unroll
