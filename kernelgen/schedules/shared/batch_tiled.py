@@ -70,12 +70,19 @@ class BatchTiled(ABC):
     def rules(self, problem: Problem, cell: Cell, shape: Shape, v: Mapping[str, Expr]) -> None:
         """Add the constraints that come from the template rather than from the GPU."""
 
+    def blocks_per_head(self, v: Mapping[str, int]) -> int:
+        """How many blocks share a head and a tile of the batch, as a cluster."""
+        return 1
+
+    def gpu_rules(self, problem: Problem, profile: Profile, v: Mapping[str, Expr]) -> None:
+        """Add what the GPU demands beyond the limits of every block. Raises InfeasibleError for what it lacks."""
+
     @abstractmethod
     def needs(self, cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Needs[Number]:
         """What a block needs, for tile variables ``v``."""
 
     @abstractmethod
-    def work(self, cell: Cell, shape: Shape, v: Mapping[str, int]) -> StepWork:
+    def work(self, cell: Cell, shape: Shape, profile: Profile, v: Mapping[str, int]) -> StepWork:
         """What a block does in one step, for the cost model."""
 
     @abstractmethod
@@ -89,6 +96,7 @@ class BatchTiled(ABC):
         v = self.variables(problem, cell, shape)
         needs = self.needs(cell, shape, v)
         self.rules(problem, cell, shape, v)
+        self.gpu_rules(problem, profile, v)
         problem.add(
             (v["batch_tile"] <= 8) | (v["batch_tile"] < shape.batch + 8), "a batch tile that the batch can fill"
         )
@@ -104,9 +112,10 @@ class BatchTiled(ABC):
         """Predicted resources and clocks of one solution."""
         needs, model = self.needs(cell, shape, values), self._model
         registers = as_int(model.registers.predict(needs.counts, profile.arch))
-        blocks = shape.heads * -(-shape.batch // values["batch_tile"])
-        resources, together, waves = place(profile, blocks, 32 * needs.warps, registers, needs.shared_memory)
-        clocks = clocks_per_step(self.work(cell, shape, values), profile, together - 1, model.clocks)
+        cluster = self.blocks_per_head(values)
+        blocks = shape.heads * -(-shape.batch // values["batch_tile"]) * cluster
+        resources, together, waves = place(profile, blocks, 32 * needs.warps, registers, needs.shared_memory, cluster)
+        clocks = clocks_per_step(self.work(cell, shape, profile, values), profile, together - 1, model.clocks)
         return Tiling(self.name, dict(values), resources, clocks * waves, num_stages=values["prefetch"])
 
     def source(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Source:
@@ -115,18 +124,19 @@ class BatchTiled(ABC):
         return kernel_source(cell, shape, profile.arch, template, backward=self.direction == "backward")
 
     def launch(self, shape: Shape, tiling: Tiling) -> Launch:
-        """One block per head and tile of the batch. Raises LaunchError for a batch of more tiles than a grid has, and
+        """One block, or cluster of blocks, per head and tile of the batch. Raises LaunchError for a batch of more tiles than a grid has, and
         ConfigError for a tiling without a batch tile."""
         rows = tiling.values.get("batch_tile", 0)
         if rows < 1:
             raise ConfigError(f"{tiling} is no tiling of the {self.name} schedule: batch_tile must be at least 1")
-        grid = (shape.heads, -(-shape.batch // rows), 1)
+        cluster = self.blocks_per_head(tiling.values)
+        grid = (shape.heads * cluster, -(-shape.batch // rows), 1)
         if grid[1] > MOST_BLOCKS_Y:
             raise LaunchError(
                 f"a batch of {shape.batch:,} is {grid[1]:,} tiles of {rows}, and a grid has at "
                 f"most {MOST_BLOCKS_Y:,} blocks along y; cut the batch into several"
             )
-        return Launch(grid, tiling.resources.threads, tiling.resources.shared_memory)
+        return Launch(grid, tiling.resources.threads, tiling.resources.shared_memory, cluster)
 
     @property
     def _model(self) -> Model:
