@@ -127,7 +127,8 @@ class ClusterForward(BatchTiled):
         """Constraints of the template."""
         s = sizes(cell, shape, v)
         problem.add(
-            (v["cluster"] - 1) * s.unit_warps * v["units_per_warp"] < shape.head_dim, "every block of a cluster has units"
+            (v["cluster"] - 1) * s.unit_warps * v["units_per_warp"] < shape.head_dim,
+            "every block of a cluster has units",
         )
         problem.add(v["register_groups"] <= s.groups, "no more groups of R in registers than a warp has")
         problem.add((s.groups - 1) * v["k_split"] < cdiv(s.sent_units, 32), "every warp of a K split has a part of K")
@@ -192,7 +193,8 @@ class ClusterForward(BatchTiled):
             matrix_chain=max(1.0, 2 * s.groups / chains),
             shared_bytes=s.warps * (hidden + weights) + partial,
             special=s.elements * cost.special,
-            arithmetic=s.elements * (cost.arithmetic + 2 * len(cell.input_gates)) + chain_additions(rows, s.tiles, chains),
+            arithmetic=s.elements * (cost.arithmetic + 2 * len(cell.input_gates))
+            + chain_additions(rows, s.tiles, chains),
             chain_special=cost.chain_special,
             chain_arithmetic=cost.chain_arithmetic + 1 + chains // 2,
             staged=s.elements * planes,

@@ -76,6 +76,7 @@ class BatchTiled(ABC):
 
     def gpu_rules(self, problem: Problem, profile: Profile, v: Mapping[str, Expr]) -> None:
         """Add what the GPU demands beyond the limits of every block. Raises InfeasibleError for what it lacks."""
+        return
 
     @abstractmethod
     def needs(self, cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Needs[Number]:
@@ -124,8 +125,8 @@ class BatchTiled(ABC):
         return kernel_source(cell, shape, profile.arch, template, backward=self.direction == "backward")
 
     def launch(self, shape: Shape, tiling: Tiling) -> Launch:
-        """One block, or cluster of blocks, per head and tile of the batch. Raises LaunchError for a batch of more tiles than a grid has, and
-        ConfigError for a tiling without a batch tile."""
+        """One block or cluster per head and tile of the batch. Raises LaunchError for a batch of more tiles than a grid
+        has, and ConfigError for a tiling without a batch tile."""
         rows = tiling.values.get("batch_tile", 0)
         if rows < 1:
             raise ConfigError(f"{tiling} is no tiling of the {self.name} schedule: batch_tile must be at least 1")
