@@ -20,7 +20,7 @@ from kernelgen.program.shape import Shape
 from kernelgen.program.source import FORWARD_ENTRY
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
-from kernelgen.schedules.shared.batch_tiled import BATCH_TILES, BatchTiled, Needs, chain_additions, read_bytes
+from kernelgen.schedules.shared.batch_tiled import BatchTiled, Needs, chain_additions, read_bytes
 from kernelgen.schedules.shared.cost import StepWork
 from kernelgen.schedules.shared.entries import asserted, parameters_of
 from kernelgen.schedules.shared.limits import CHUNK, require_clusters, vector_width
@@ -34,8 +34,14 @@ CLUSTERS = [1, 2, 4, 8, 16]
 NAMED_BARRIERS = 15
 """Of a block, beside that of all its threads (PTX ISA, "barrier")."""
 
-PREFETCH = [3, 4, 6, 8]
+TILES = [4, 8, 16, 32]
+"""Sequences per cluster."""
+
+PREFETCH = [4, 8]
 """Stages of a warp's ring of inputs: a step takes long enough for few to do."""
+
+LEAST_UNITS = 16
+"""Of a block that shares a head: fewer make more messages than they save work."""
 
 MOST_REGISTER_GROUPS = 8
 """Of more groups of R than these, every second number is tried."""
@@ -115,7 +121,7 @@ class ClusterForward(BatchTiled):
         return {
             "cluster": problem.variable("cluster", CLUSTERS),
             "units_per_warp": problem.variable("units_per_warp", [8, 16]),
-            "batch_tile": problem.variable("batch_tile", BATCH_TILES),
+            "batch_tile": problem.variable("batch_tile", TILES),
             "k_split": problem.variable("k_split", [1, 2, 4, 8]),
             "register_groups": problem.variable("register_groups", range(0, groups + 1, step)),
             "chains": problem.variable("chains", [1, 2, 4]),
@@ -130,6 +136,10 @@ class ClusterForward(BatchTiled):
             (v["cluster"] - 1) * s.unit_warps * v["units_per_warp"] < shape.head_dim,
             "every block of a cluster has units",
         )
+        problem.add(
+            (v["cluster"] == 1) | (s.unit_warps * v["units_per_warp"] >= LEAST_UNITS),
+            f"a block that shares a head has at least {LEAST_UNITS} of its units",
+        )
         problem.add(v["register_groups"] <= s.groups, "no more groups of R in registers than a warp has")
         problem.add((s.groups - 1) * v["k_split"] < cdiv(s.sent_units, 32), "every warp of a K split has a part of K")
         problem.add(
@@ -137,6 +147,10 @@ class ClusterForward(BatchTiled):
             f"warps that own units: at most {NAMED_BARRIERS} where K is split, as many as a block has named barriers",
         )
         problem.add(v["chains"] <= 2 * s.groups, "no more accumulator chains than matrix instructions in a row")
+        problem.add(
+            (v["batch_tile"] > 4) | (v["chains"] >= 2) | (s.groups == 1),
+            "of 4 sequences two groups of h are read at a time, each with accumulators of its own",
+        )
         problem.add(v["polls"] <= cdiv(s.groups, 2), "no more portions of h than a warp reads it in")
 
     def gpu_rules(self, problem: Problem, profile: Profile, v: Mapping[str, Expr]) -> None:
