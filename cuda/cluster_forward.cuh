@@ -271,7 +271,7 @@ struct ClusterForward {
             // h(t) has come, so everybody has read h(t - 1). Where K is split, by the warps that have nothing else to do.
             constexpr int poisoners = tiling.k_split == 1 ? threads : threads - 32 * unit_warps;
             if (tiling.k_split == 1 || !owner)
-                mail.poison(Mail::slot_of(t + 3), static_cast<int>(thread_index()) - (threads - poisoners), poisoners);
+                mail.poison(Mail::slot_of(t + Mail::slots - 1), static_cast<int>(thread_index()) - (threads - poisoners), poisoners);
         }
         sync_cluster();  // the last messages have come: a block's memory may go
         if (part == 0) store_last<Type>(in.last, own, state);

@@ -40,7 +40,8 @@ struct HiddenMail {
     ClusterAddress to[destinations];
     int word_offset[words];
 
-    TILESMITH_DEVICE static int slot_of(int t) { return (t & slots - 1) * slot_bytes; }
+    /// Where h(t) goes, after the beginning of the slots.
+    TILESMITH_DEVICE static int slot_of(int t) { return static_cast<int>(static_cast<unsigned>(t) % slots) * slot_bytes; }
 
     /// `shared`: where the slots begin.
     TILESMITH_DEVICE void prepare(SharedAddress shared, const Elements& own, int rank) {
