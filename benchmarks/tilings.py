@@ -1,7 +1,7 @@
 """Time many different tilings of one schedule, each validated at full size against float64.
 
     python benchmarks/tilings.py --schedule cluster --size 3x256 --size 1x512
-    python benchmarks/tilings.py --schedule cluster --size 4x192 --with cluster=4 --with batch_tile=4 --by polls
+    python benchmarks/tilings.py --schedule cluster --size 4x192 --with cluster=4 --with batch_tile=4 --by prefetch
 
 Of the tilings that differ in the variables of --by one each is tried, the model's best; --with keeps those with a
 value.
@@ -31,7 +31,7 @@ from kernelgen.tuning.plan import plan
 from kernelgen.verify.bench import Bench, Candidate
 from kernelgen.verify.cases import make_case
 
-BY = ("cluster", "units_per_warp", "batch_tile", "k_split", "polls")
+BY = ("cluster", "units_per_warp", "batch_tile", "k_split")
 
 
 @click.command(help=__doc__)

@@ -31,7 +31,6 @@ struct ClusterTiling {
     int k_split;          // warps that share a group of units, each with a part of the previous units
     int register_groups;  // of a warp's groups of 32 previous units, how many keep their part of R in registers
     int chains;           // independent accumulators per tile, so that matrix instructions overlap
-    int polls;            // in how many portions a warp waits for its h: it multiplies one while it waits for the next
     int prefetch;         // stages of the ring that holds Wx
 };
 
@@ -86,9 +85,6 @@ struct ClusterForward {
     static constexpr int partial_at = weights_at + warps * Matrix::shared_bytes;
     using Partial = PartialSums<Matrix, tiles, unit_warps, tiling.k_split>;
     static constexpr int shared_bytes = partial_at + 2 * Partial::bytes;
-
-    static constexpr int portion = ceil_div(Matrix::reads, tiling.polls);  // what is waited for together
-    static_assert(tiling.polls <= Matrix::reads, "no more portions than there are groups to read");
 
     // ---- the thread's place ----
     const ForwardArguments& in;
@@ -173,35 +169,29 @@ struct ClusterForward {
         return has(Cell::input, gate) ? Ring::value(wx[octet][column_tile], rank_among(Cell::input, gate), column) : 0.0f;
     }
 
-    /// sums = R h of this warp's units and part of K, and in part 0 what the gates have besides. Each portion of h is waited
-    /// for when its turn comes.
+    /// sums = R h of this warp's units and part of K, and in part 0 what the gates have besides. Waits until all of that h
+    /// has come.
     TILESMITH_DEVICE void multiply(typename Matrix::Sums& sums, const Inputs& wx, SharedAddress hidden) const {
         const typename Matrix::template Places<typename Mail::Layout> places(hidden, part * groups * 4, lane);
-        uint4 words[portion][column_tiles];
-        const auto wait = [&](int first) {
-            unsigned rounds = 0;
-            for (;;) {
-                unsigned newest = 0;
+        uint4 words[Matrix::reads][column_tiles];
+        for (unsigned rounds = 0;;) {
+            unsigned newest = 0;
 #pragma unroll
-                for (int i = 0; i < portion; ++i)
+            for (int read = 0; read < Matrix::reads; ++read)
 #pragma unroll
-                    for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
-                        if (first + i < Matrix::reads) {
-                            words[i][column_tile] = poll_128(places.at((first + i) * Matrix::groups_per_read, column_tile));
-                            newest = max(newest, Mail::newest(words[i][column_tile]));
-                        }
-                if (!any_lane(newest == poison)) break;
-                poll_again(rounds);
-            }
-        };
+                for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
+                    words[read][column_tile] = poll_128(places.at(read * Matrix::groups_per_read, column_tile));
+                    newest = max(newest, Mail::newest(words[read][column_tile]));
+                }
+            if (!any_lane(newest == poison)) break;
+            poll_again(rounds);
+        }
         weights.product(
             sums,
             [&](int group, uint4(&b)[column_tiles]) {
-                const int read = group / Matrix::groups_per_read;
-                if (read % portion == 0) wait(read);
 #pragma unroll
                 for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
-                    b[column_tile] = words[read % portion][column_tile];
+                    b[column_tile] = words[group / Matrix::groups_per_read][column_tile];
             },
             [&](int tile, int column_tile, int i) {
                 if (columns == 1 && i % 2 == 1) return 0.0f;

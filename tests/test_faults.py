@@ -60,12 +60,15 @@ CLUSTER = Sound(
     Shape(6, 9, 1, 64, save="gates"),
     {
         "cluster": 4, "units_per_warp": 8, "batch_tile": 4, "k_split": 1,
-        "register_groups": 1, "chains": 2, "polls": 1, "prefetch": 3,
+        "register_groups": 1, "chains": 2, "prefetch": 3,
     },
 )  # fmt: skip
 SPLIT = replace(CLUSTER, values=CLUSTER.values | {"k_split": 2, "chains": 1})
 
 WAIT = "            cp_async_wait<tiling.prefetch - 2>();\n"
+SLOT_BYTES = (
+    "    static constexpr int slot_bytes = Layout::bytes(padded_k);\n    static constexpr int bytes = "  # of HiddenMail
+)
 ROUNDED = "to_float<Type>(to_16<Type>(value))"
 ROUNDED_GATES = (
     "float rough[Cell::gates]; for (int q = 0; q < Cell::gates; ++q) rough[q] = to_float<Type>(to_16<Type>(gate[q])); "
@@ -93,8 +96,8 @@ FAULTS = {
     ),
     "a slot too few": (
         CLUSTER,
-        "int slots = 4;\n    static constexpr int slot_bytes = Layout::bytes(padded_k);\n    static constexpr int bytes = slots",
-        "int slots = 3;\n    static constexpr int slot_bytes = Layout::bytes(padded_k);\n    static constexpr int bytes = 4",
+        f"int slots = 4;\n{SLOT_BYTES}slots",
+        f"int slots = 3;\n{SLOT_BYTES}4",
         "poisoned only after the message|before the first has been poisoned|deadlock",
     ),
     "a lost message": (

@@ -125,7 +125,6 @@ class ClusterForward(BatchTiled):
             "k_split": problem.variable("k_split", [1, 2, 4, 8]),
             "register_groups": problem.variable("register_groups", range(0, groups + 1, step)),
             "chains": problem.variable("chains", [1, 2, 4]),
-            "polls": problem.variable("polls", [1, 2]),
             "prefetch": problem.variable("prefetch", PREFETCH),
         }
 
@@ -151,7 +150,6 @@ class ClusterForward(BatchTiled):
             (v["batch_tile"] > 4) | (v["chains"] >= 2) | (s.groups == 1),
             "of 4 sequences two groups of h are read at a time, each with accumulators of its own",
         )
-        problem.add(v["polls"] <= cdiv(s.groups, 2), "no more portions of h than a warp reads it in")
 
     def gpu_rules(self, problem: Problem, profile: Profile, v: Mapping[str, Expr]) -> None:
         """Clusters, and how large."""
@@ -168,8 +166,8 @@ class ClusterForward(BatchTiled):
     def needs(self, cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Needs[Number]:
         """Warps, shared memory and what lives in a thread's registers."""
         s = sizes(cell, shape, v)
-        # Words of h that are there at a time; with 4 sequences each load has two groups'.
-        polled = 4 * s.column_tiles * cdiv(s.groups, v["polls"] * (3 - s.columns))
+        # All words of a warp's h; with 4 sequences each load has two groups'.
+        polled = 4 * s.column_tiles * cdiv(s.groups, 3 - s.columns)
         counts: dict[str, Int] = {
             "weights": s.tiles * v["register_groups"] * 8,
             "fragments": s.tiles * s.groups,
