@@ -28,8 +28,8 @@ from kernelgen.program.source import Source
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules import get
 from kernelgen.tuning.plan import plan
-from kernelgen.verify.bench import Bench, Candidate
 from kernelgen.verify.cases import make_case
+from kernelgen.verify.gpu_worker import GpuJob, GpuWorker
 
 BY = ("cluster", "units_per_warp", "batch_tile", "k_split")
 
@@ -65,7 +65,7 @@ def main(
     cell, profile, chosen = load_cell(name), gpu.device(0).profile(), get(schedule)
     keep = {key: int(value) for key, value in (text.split("=") for text in wanted)}
     out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("a") as file, Bench() as bench, ThreadPoolExecutor(8) as pool:
+    with out.open("a") as file, GpuWorker() as bench, ThreadPoolExecutor(8) as pool:
         bench.start()
         for size in sizes:
             heads, head_dim = map(int, size.split("x"))
@@ -113,14 +113,14 @@ def different(tilings: Sequence[Tiling], by: Sequence[str], keep: dict[str, int]
 
 
 def tried(
-    bench: Bench, shape: Shape, tiling: Tiling, source: Source, binary: Binary, seconds: float
+    bench: GpuWorker, shape: Shape, tiling: Tiling, source: Source, binary: Binary, seconds: float
 ) -> tuple[float, float] | str:
     """Milliseconds of a launch and the largest relative error of h; or what went wrong."""
     if binary.report.local_memory:
         return f"needs {binary.report.local_memory} bytes of local memory"
     launch = get(tiling.schedule).launch(shape, tiling)
     try:
-        outcome = bench.run(Candidate.of(binary.cubin, source, [launch], seconds), 60.0)
+        outcome = bench.run(GpuJob.of(binary.cubin, source, [launch], seconds), 60.0)
     except (JobFailed, TilesmithError) as error:
         return str(error)
     assert outcome.measurement is not None

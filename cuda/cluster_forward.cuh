@@ -17,7 +17,7 @@
 #include "lane_elements.cuh"
 #include "lane_stores.cuh"
 #include "partial_sums.cuh"
-#include "plane_writer.cuh"
+#include "array_writer.cuh"
 #include "recurrence.cuh"
 #include "stationary_matrix.cuh"
 
@@ -29,9 +29,9 @@ struct ClusterTiling {
     int units_per_warp;   // 8: a 16-row tile holds two gates of 8 units; 16: one gate of 16 units
     int batch_tile;       // sequences per cluster: 4, or a multiple of 8
     int k_split;          // warps that share a group of units, each with a part of the previous units
-    int register_groups;  // of a warp's groups of 32 previous units, how many keep their part of R in registers
-    int chains;           // independent accumulators per tile, so that matrix instructions overlap
-    int prefetch;         // stages of the ring that holds Wx
+    int k_tiles_in_registers;  // of a warp's groups of 32 previous units, how many keep their part of R in registers
+    int accumulators;           // independent accumulators per tile, so that matrix instructions overlap
+    int num_stages;         // stages of the ring that holds Wx
 };
 
 template <class Cell, class Type, FixedShape shape, ClusterTiling tiling, Save save>
@@ -49,19 +49,19 @@ struct ClusterForward {
     static constexpr int threads = 32 * warps;
     static constexpr int sent_units = cluster * unit_warps * units;
 
-    static constexpr int groups = ceil_div(ceil_div(sent_units, 32), tiling.k_split);  // of 32 previous units, per warp
-    static constexpr int padded_k = 32 * groups * tiling.k_split;
+    static constexpr int k_tiles = ceil_div(ceil_div(sent_units, 32), tiling.k_split);  // of 32 previous units, per warp
+    static constexpr int padded_k = 32 * k_tiles * tiling.k_split;
 
     using Rows = GateRows<Cell, units>;
     static constexpr int tiles = Rows::tiles;  // of 16 rows, per warp
 
     static constexpr int rows = tiling.batch_tile;
     using Elements = LaneElements<shape, units, rows>;
-    static constexpr int octets = Elements::octets;  // groups of 8 units a warp owns
+    static constexpr int unit_groups = Elements::unit_groups;  // groups of 8 units a warp owns
     static constexpr int column_tiles = Elements::column_tiles;
     static constexpr int columns = Elements::columns;  // elements per lane, unit and column tile
 
-    static_assert(tiling.prefetch >= 2, "the ring needs a stage to read and a stage to fill");
+    static_assert(tiling.num_stages >= 2, "the ring needs a stage to read and a stage to fill");
     static_assert(threads <= 1024, "a block has at most 1024 threads");
     static_assert(tiling.k_split == 1 || unit_warps <= 15, "each group of units has a named barrier, of which there are 15");
     static_assert((cluster - 1) * unit_warps * units < D, "every block owns units");
@@ -69,19 +69,19 @@ struct ClusterForward {
     // ---- shared memory ----
     using Mail = HiddenMail<Type, shape, units, rows, cluster, sent_units, padded_k>;
     // A row of units of one sequence: an odd number of chunks, so that 8 rows lie in 8 different groups of banks.
-    static constexpr int row_bytes = (octets | 1) * chunk_bytes;
-    // What is written out for every step, of a warp's units: [plane][sequence][unit].
-    static constexpr int planes = result_planes<Cell, save>;
-    static constexpr int plane_bytes = rows * row_bytes;
+    static constexpr int row_bytes = (unit_groups | 1) * chunk_bytes;
+    // What is written out for every step, of a warp's units: [array][sequence][unit].
+    static constexpr int arrays = result_arrays<Cell, save>;
+    static constexpr int array_bytes = rows * row_bytes;
     static constexpr int staged_at = Mail::bytes;
-    static constexpr int staged_bytes = planes * plane_bytes;  // per unit warp
+    static constexpr int staged_bytes = arrays * array_bytes;  // per unit warp
     using Ring = InputRing<Type, shape, input_gates, rows, 32, row_bytes, units, OneWarp>;
     static constexpr int stage_bytes = Ring::stage_bytes;
     static constexpr int ring_at = staged_at + unit_warps * staged_bytes;
-    static constexpr int ring_bytes = tiling.prefetch * stage_bytes;  // per unit warp
+    static constexpr int ring_bytes = tiling.num_stages * stage_bytes;  // per unit warp
     // the part of R that is not in registers: [warp][group][tile][half][lane]
     static constexpr int weights_at = ring_at + unit_warps * ring_bytes;
-    using Matrix = StationaryMatrix<Type, tiles, groups, tiling.register_groups, rows, tiling.chains>;
+    using Matrix = StationaryMatrix<Type, tiles, k_tiles, tiling.k_tiles_in_registers, rows, tiling.accumulators>;
     static constexpr int partial_at = weights_at + warps * Matrix::shared_bytes;
     using Partial = PartialSums<Matrix, tiles, unit_warps, tiling.k_split>;
     static constexpr int shared_bytes = partial_at + 2 * Partial::bytes;
@@ -104,27 +104,27 @@ struct ClusterForward {
 
     // ---- registers that live through the sequence ----
     Matrix weights;
-    float bias[gates][octets];
-    float state[octets][column_tiles][columns][states];
+    float bias[gates][unit_groups];
+    float state[unit_groups][column_tiles][columns][states];
     Mail mail;
 
     /// Load this lane's part of R.
     TILESMITH_DEVICE void load_weights() {
-        weights.load(shared + weights_at + warp * Matrix::shared_bytes, lane, [&](int tile, int group, int upper) {
-            const int k = (part * groups + group) * 32 + j * 8;
+        weights.load(shared + weights_at + warp * Matrix::shared_bytes, lane, [&](int tile, int k_tile, int upper) {
+            const int k = (part * k_tiles + k_tile) * 32 + j * 8;
             return Rows::template load<shape>(in.r, head, first_unit, tile * 16 + upper * 8 + g, k);
         });
     }
 
     /// Bring the initial states to the registers of the lanes that own them.
     TILESMITH_DEVICE void load_states() {
-        Elements::for_each([&](int octet, int column_tile, int column) {
+        Elements::for_each([&](int unit_group, int column_tile, int column) {
 #pragma unroll
             for (int s = 0; s < states; ++s) {
                 unsigned short word = 0;
-                if (in.initial != nullptr && own.real(octet, column_tile, column))
-                    word = load_global_16(in.initial + own.state_index(s, octet, column_tile, column));
-                state[octet][column_tile][column][s] = to_float<Type>(word);
+                if (in.initial != nullptr && own.real(unit_group, column_tile, column))
+                    word = load_global_16(in.initial + own.state_index(s, unit_group, column_tile, column));
+                state[unit_group][column_tile][column][s] = to_float<Type>(word);
             }
         });
     }
@@ -132,11 +132,11 @@ struct ClusterForward {
     // ---- Wx in, results out ----
 
     Ring ring;
-    LaneStores<Type, shape, units, rows, planes, Stores::matrices> stores;
-    PlaneWriter<shape, rows, 32, planes, units, OneWarp> writer;
+    LaneStores<Type, shape, units, rows, arrays, Stores::matrices> stores;
+    ArrayWriter<shape, rows, 32, arrays, units, OneWarp> writer;
 
-    TILESMITH_DEVICE SharedAddress result_at(int plane, int row, int unit) const {
-        return shared + staged_at + unit_warp * staged_bytes + plane * plane_bytes + row * row_bytes + 2 * unit;
+    TILESMITH_DEVICE SharedAddress result_at(int array, int row, int unit) const {
+        return shared + staged_at + unit_warp * staged_bytes + array * array_bytes + row * row_bytes + 2 * unit;
     }
 
     TILESMITH_DEVICE void prepare_transfers() {
@@ -146,15 +146,15 @@ struct ClusterForward {
             const int real_unit = D % units == 0 ? first_unit + unit : minimum(first_unit + unit, D - Ring::width);
             return in.wx + (step * shape.heads + head) * D + real_unit;
         });
-        const long long plane_elements = static_cast<long long>(in.batch) * in.seq * shape.heads * D;
-        stores.prepare(own, lane, [&](int plane, int row, int unit) { return result_at(plane, row, unit - first_unit); });
+        const long long array_elements = static_cast<long long>(in.batch) * in.seq * shape.heads * D;
+        stores.prepare(own, lane, [&](int array, int row, int unit) { return result_at(array, row, unit - first_unit); });
         writer.prepare(
             in.batch - first_row, D - first_unit,
-            [&](int plane, int row, int unit) {
-                return result_array<Cell, save>(in, plane, plane_elements) +
+            [&](int array, int row, int unit) {
+                return result_array<Cell, save>(in, array, array_elements) +
                        (static_cast<long long>(first_row + row) * in.seq * shape.heads + head) * D + first_unit + unit;
             },
-            [&](int plane, int row, int unit) { return result_at(plane, row, unit); });
+            [&](int array, int row, int unit) { return result_at(array, row, unit); });
     }
 
     TILESMITH_DEVICE void begin_copy(int stage_offset) {
@@ -163,16 +163,16 @@ struct ClusterForward {
 
     // ---- one step ----
 
-    using Inputs = unsigned[octets][column_tiles][Ring::words];
+    using Inputs = unsigned[unit_groups][column_tiles][Ring::words];
 
-    TILESMITH_DEVICE static float input(const Inputs& wx, int gate, int octet, int column_tile, int column) {
-        return has(Cell::input, gate) ? Ring::value(wx[octet][column_tile], rank_among(Cell::input, gate), column) : 0.0f;
+    TILESMITH_DEVICE static float input(const Inputs& wx, int gate, int unit_group, int column_tile, int column) {
+        return has(Cell::input, gate) ? Ring::value(wx[unit_group][column_tile], rank_among(Cell::input, gate), column) : 0.0f;
     }
 
     /// sums = R h of this warp's units and part of K, and in part 0 what the gates have besides. Waits until all of that h
     /// has come.
     TILESMITH_DEVICE void multiply(typename Matrix::Sums& sums, const Inputs& wx, SharedAddress hidden) const {
-        const typename Matrix::template Places<typename Mail::Layout> places(hidden, part * groups * 4, lane);
+        const typename Matrix::template Places<typename Mail::Layout> places(hidden, part * k_tiles * 4, lane);
         uint4 words[Matrix::reads][column_tiles];
         for (unsigned rounds = 0;;) {
             unsigned newest = 0;
@@ -180,7 +180,7 @@ struct ClusterForward {
             for (int read = 0; read < Matrix::reads; ++read)
 #pragma unroll
                 for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
-                    words[read][column_tile] = poll_128(places.at(read * Matrix::groups_per_read, column_tile));
+                    words[read][column_tile] = poll_128(places.at(read * Matrix::k_tiles_per_read, column_tile));
                     newest = max(newest, Mail::newest(words[read][column_tile]));
                 }
             if (!any_lane(newest == poison)) break;
@@ -188,15 +188,15 @@ struct ClusterForward {
         }
         weights.product(
             sums,
-            [&](int group, uint4(&b)[column_tiles]) {
+            [&](int k_tile, uint4(&b)[column_tiles]) {
 #pragma unroll
                 for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
-                    b[column_tile] = words[group / Matrix::groups_per_read][column_tile];
+                    b[column_tile] = words[k_tile / Matrix::k_tiles_per_read][column_tile];
             },
             [&](int tile, int column_tile, int i) {
                 if (columns == 1 && i % 2 == 1) return 0.0f;
-                return Rows::of_row(tile, i / 2, [&](int gate, int octet) {
-                    return bias[gate][octet] + input(wx, gate, octet, column_tile, i % 2);
+                return Rows::of_row(tile, i / 2, [&](int gate, int unit_group) {
+                    return bias[gate][unit_group] + input(wx, gate, unit_group, column_tile, i % 2);
                 });
             });
     }
@@ -209,7 +209,7 @@ struct ClusterForward {
         mail.prepare(shared, own, rank);
         mail.begin(in.initial, in.batch, head, first_row, threads);
         if (part == 0)
-            for (int stage = 0; stage < tiling.prefetch - 1; ++stage) {
+            for (int stage = 0; stage < tiling.num_stages - 1; ++stage) {
                 if (stage < in.seq) begin_copy(stage * stage_bytes);
                 cp_async_commit();
             }
@@ -217,12 +217,12 @@ struct ClusterForward {
 
         const SharedAddress read_inputs = shared + ring_at + unit_warp * ring_bytes;
         int stage_offset = 0;  // of the stage that this step reads
-        int refill_offset = (tiling.prefetch - 1) * stage_bytes;
+        int refill_offset = (tiling.num_stages - 1) * stage_bytes;
 
         for (int t = 0; t < in.seq; ++t) {
             Inputs wx{};
             if (part == 0) {
-                cp_async_wait<tiling.prefetch - 2>();
+                cp_async_wait<tiling.num_stages - 2>();
                 sync_warp();  // all lanes' copies are there; the results of the step before have left
                 Ring::load(wx, read_inputs + stage_offset, lane);
             }
@@ -232,31 +232,31 @@ struct ClusterForward {
             const bool owner = Partial::combine(sums, partial, unit_warp, part, lane,
                                                 [&] { sync_named(1 + unit_warp, 32 * tiling.k_split); });
             if (owner) {
-                float results[octets][column_tiles][columns][planes];
-                Elements::for_each([&](int octet, int column_tile, int column) {
+                float results[unit_groups][column_tiles][columns][arrays];
+                Elements::for_each([&](int unit_group, int column_tile, int column) {
                     float gate[gates];
 #pragma unroll
                     for (int q = 0; q < gates; ++q)
                         gate[q] = has(Cell::recurrent, q)
-                                      ? Rows::product(sums, q, octet, column_tile, column)
-                                      : bias[q][octet] + input(wx, q, octet, column_tile, column);
-                    step_element<Cell, Type, save>(gate, state[octet][column_tile][column],
-                                                   results[octet][column_tile][column], own, octet);
+                                      ? Rows::product(sums, q, unit_group, column_tile, column)
+                                      : bias[q][unit_group] + input(wx, q, unit_group, column_tile, column);
+                    step_element<Cell, Type, save>(gate, state[unit_group][column_tile][column],
+                                                   results[unit_group][column_tile][column], own, unit_group);
                 });
                 // First what the others wait for.
-                mail.send(Mail::slot_of(t + 1), [&](int octet, int column_tile, int column) {
-                    return results[octet][column_tile][column][0];
+                mail.send(Mail::slot_of(t + 1), [&](int unit_group, int column_tile, int column) {
+                    return results[unit_group][column_tile][column][0];
                 });
                 stores.store(
                     own, 0,
-                    [&](int plane, int octet, int column_tile, int column) { return results[octet][column_tile][column][plane]; },
-                    [&](int plane, int row, int unit) { return result_at(plane, row, unit - first_unit); });
+                    [&](int array, int unit_group, int column_tile, int column) { return results[unit_group][column_tile][column][array]; },
+                    [&](int array, int row, int unit) { return result_at(array, row, unit - first_unit); });
                 sync_warp();
                 writer.write(0, [](int) { return shape.heads * D; });
-                if (t + tiling.prefetch - 1 < in.seq) begin_copy(refill_offset);
+                if (t + tiling.num_stages - 1 < in.seq) begin_copy(refill_offset);
                 cp_async_commit();
                 refill_offset = stage_offset;
-                stage_offset = stage_offset == (tiling.prefetch - 1) * stage_bytes ? 0 : stage_offset + stage_bytes;
+                stage_offset = stage_offset == (tiling.num_stages - 1) * stage_bytes ? 0 : stage_offset + stage_bytes;
             }
             // h(t) has come, so everybody has read h(t - 1). Where K is split, by the warps that have nothing else to do.
             constexpr int poisoners = tiling.k_split == 1 ? threads : threads - 32 * unit_warps;

@@ -17,7 +17,7 @@ struct GateRows {
     static constexpr int gates = Cell::gates;
     static constexpr int recurrent_gates = count_bits(Cell::recurrent);
     static constexpr int tiles = ceil_div(recurrent_gates * units, 16);
-    static constexpr int octets = units / 8;
+    static constexpr int unit_groups = units / 8;
 
     /// Eight words of R [G_rec, H, D, D] from previous unit k on, of row `tile_row` of the warp whose units begin at
     /// `first_unit`; zeros beyond what there is.
@@ -31,7 +31,7 @@ struct GateRows {
         return load_row_of_8<vector_width(D)>(r + row * D + (valid ? k : 0), valid ? D - k : 0);
     }
 
-    /// value(gate, octet) of the gate whose row g (upper = 0) or g + 8 (upper = 1) of a tile this is; 0 where there is
+    /// value(gate, unit_group) of the gate whose row g (upper = 0) or g + 8 (upper = 1) of a tile this is; 0 where there is
     /// none. Every index is a constant: arrays must stay in registers.
     template <class Value>
     TILESMITH_DEVICE static float of_row(int tile, int upper, Value value) {
@@ -46,28 +46,28 @@ struct GateRows {
 
     /// The product of a gate that has one.
     template <class Sums>
-    TILESMITH_DEVICE static float product(const Sums& sums, int gate, int octet, int column_tile, int column) {
+    TILESMITH_DEVICE static float product(const Sums& sums, int gate, int unit_group, int column_tile, int column) {
         const int rank = rank_among(Cell::recurrent, gate);
         const int tile = units == 8 ? rank / 2 : rank;
-        const int upper = units == 8 ? rank % 2 : octet;
+        const int upper = units == 8 ? rank % 2 : unit_group;
         return sums[has(Cell::recurrent, gate) ? tile : 0][column_tile][2 * upper + column];
     }
 };
 
 /// What is written out for every step: h, then the other states, then the gates that are saved.
 template <class Cell, Save save>
-inline constexpr int result_planes =
+inline constexpr int result_arrays =
     save == Save::hidden ? 1 : save == Save::states ? Cell::states : Cell::states + count_bits(Cell::saved);
 
 /// The step of one element of `own`, from its gates' sums: new states, of which h is rounded, and results.
 template <class Cell, class Type, Save save, class Elements>
 TILESMITH_DEVICE void step_element(const float (&gate)[Cell::gates], float (&state)[Cell::states],
-                                   float (&result)[result_planes<Cell, save>], const Elements& own, int octet) {
+                                   float (&result)[result_arrays<Cell, save>], const Elements& own, int unit_group) {
     constexpr int states = Cell::states;
     float next[states];
     Cell::step(gate, state, next);
     if constexpr (Elements::padded)
-        if (own.unit(octet) >= Elements::D) next[0] = 0.0f;  // padding must stay finite: zeros multiply it
+        if (own.unit(unit_group) >= Elements::D) next[0] = 0.0f;  // padding must stay finite: zeros multiply it
     state[0] = to_float<Type>(to_16<Type>(next[0]));
     result[0] = next[0];
 #pragma unroll
@@ -82,25 +82,25 @@ TILESMITH_DEVICE void step_element(const float (&gate)[Cell::gates], float (&sta
     }
 }
 
-/// Where an array of results begins; planes as in result_planes, of `plane_elements` each.
+/// Where an array of results begins; arrays as in result_arrays, of `array_elements` each.
 template <class Cell, Save save>
-TILESMITH_DEVICE unsigned short* result_array(const ForwardArguments& in, int plane, long long plane_elements) {
-    unsigned short* base = in.states + plane * plane_elements;
-    if (plane > 0 && in.others != nullptr) base = in.others + (plane - 1) * plane_elements;
+TILESMITH_DEVICE unsigned short* result_array(const ForwardArguments& in, int array, long long array_elements) {
+    unsigned short* base = in.states + array * array_elements;
+    if (array > 0 && in.others != nullptr) base = in.others + (array - 1) * array_elements;
     if constexpr (save == Save::gates)
-        if (plane >= Cell::states) base = in.gates + (plane - Cell::states) * plane_elements;
+        if (array >= Cell::states) base = in.gates + (array - Cell::states) * array_elements;
     return base;
 }
 
 /// Write a lane's states after the last step.
 template <class Type, class Elements, class States>
 TILESMITH_DEVICE void store_last(unsigned short* last, const Elements& own, const States& state) {
-    Elements::for_each([&](int octet, int column_tile, int column) {
-        if (!own.real(octet, column_tile, column)) return;
-        const auto& of_element = state[octet][column_tile][column];
+    Elements::for_each([&](int unit_group, int column_tile, int column) {
+        if (!own.real(unit_group, column_tile, column)) return;
+        const auto& of_element = state[unit_group][column_tile][column];
 #pragma unroll
         for (int s = 0; s < static_cast<int>(sizeof of_element / sizeof of_element[0]); ++s)
-            store_global_16(last + own.state_index(s, octet, column_tile, column), to_16<Type>(of_element[s]));
+            store_global_16(last + own.state_index(s, unit_group, column_tile, column), to_16<Type>(of_element[s]));
     });
 }
 

@@ -29,7 +29,7 @@ struct HiddenMail {
 
     // A word is two neighbouring units of one sequence, which two lanes have (g even and odd). Of two of its elements
     // a lane sends the words of one to all blocks, its neighbour those of the other; of a single one, to half of the blocks.
-    static constexpr int elements = Elements::octets * Elements::column_tiles * Elements::columns;
+    static constexpr int elements = Elements::unit_groups * Elements::column_tiles * Elements::columns;
     static constexpr bool shared_out = elements % 2 == 0;
     static constexpr int words = shared_out ? elements / 2 : 1;
     static constexpr int destinations = shared_out ? cluster : ceil_div(cluster, 2);
@@ -59,23 +59,23 @@ struct HiddenMail {
         }
     }
 
-    /// Where the word of a lane's element lies in a slot. Elements count columns first, octets last.
+    /// Where the word of a lane's element lies in a slot. Elements count columns first, unit groups last.
     TILESMITH_DEVICE static int offset_of(const Elements& own, int element) {
-        const int octet = element / (Elements::column_tiles * Elements::columns);
+        const int unit_group = element / (Elements::column_tiles * Elements::columns);
         const int row = own.row(element / Elements::columns % Elements::column_tiles, element % Elements::columns);
-        return Layout::offset(own.unit(octet) / 8, row) + own.g / 2 * 4;
+        return Layout::offset(own.unit(unit_group) / 8, row) + own.g / 2 * 4;
     }
 
     /// Fill the first slot with h before the first step and poison the others: by all threads, `threads` of them; to be
     /// followed by sync_cluster. initial: [B, H, D] or null.
     TILESMITH_DEVICE void begin(const unsigned short* initial, int batch, int head, int first_row, int threads) const {
         for (int i = static_cast<int>(thread_index()); i < slot_bytes / chunk_bytes; i += threads) {
-            const int octet = i / rows, row = i % rows;
+            const int unit_group = i / rows, row = i % rows;
             uint4 h{0, 0, 0, 0};
-            if (initial != nullptr && 8 * octet < D && first_row + row < batch)
+            if (initial != nullptr && 8 * unit_group < D && first_row + row < batch)
                 h = load_row_of_8<vector_width(D)>(
-                    initial + (static_cast<long long>(first_row + row) * shape.heads + head) * D + 8 * octet, D - 8 * octet);
-            const SharedAddress to_first = at + Layout::offset(octet, row);
+                    initial + (static_cast<long long>(first_row + row) * shape.heads + head) * D + 8 * unit_group, D - 8 * unit_group);
+            const SharedAddress to_first = at + Layout::offset(unit_group, row);
             store_shared_128(to_first, uint4{no_poison(h.x), no_poison(h.y), no_poison(h.z), no_poison(h.w)});
 #pragma unroll
             for (int slot = 1; slot < slots; ++slot)
@@ -92,7 +92,7 @@ struct HiddenMail {
         return word >> 16 == 0xffffu ? word & 0x7fffffffu : word;
     }
 
-    /// Send h of the warp's elements, value(octet, column_tile, column), to the slot at `slot_offset` of every block.
+    /// Send h of the warp's elements, value(unit_group, column_tile, column), to the slot at `slot_offset` of every block.
     template <class Value>
     TILESMITH_DEVICE void send(int slot_offset, Value value) const {
 #pragma unroll

@@ -20,7 +20,7 @@ from kernelgen.program.shape import Shape
 from kernelgen.program.source import FORWARD_ENTRY
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
-from kernelgen.schedules.shared.batch_tiled import BatchTiled, Needs, chain_additions, read_bytes
+from kernelgen.schedules.shared.batch_tiled import BatchTiled, Needs, accumulator_additions, read_bytes
 from kernelgen.schedules.shared.cost import StepWork
 from kernelgen.schedules.shared.entries import asserted, parameters_of
 from kernelgen.schedules.shared.limits import CHUNK, require_clusters, vector_width
@@ -37,13 +37,13 @@ NAMED_BARRIERS = 15
 TILES = [4, 8, 16, 32]
 """Sequences per cluster."""
 
-PREFETCH = [4, 8]
+NUM_STAGES = [4, 8]
 """Stages of a warp's ring of inputs: a step takes long enough for few to do."""
 
 LEAST_UNITS = 16
 """Of a block that shares a head: fewer make more messages than they save work."""
 
-MOST_REGISTER_GROUPS = 8
+MOST_K_TILES_IN_REGISTERS = 8
 """Of more groups of R than these, every second number is tried."""
 
 
@@ -53,10 +53,10 @@ class Sizes(Generic[Number]):
 
     warps: Number
     unit_warps: Number
-    octets: Number
+    unit_groups: Number
     sent_units: Number
     tiles: Number
-    groups: Number
+    k_tiles: Number
     columns: Number
     column_tiles: Number
     elements: Number
@@ -69,40 +69,40 @@ class Sizes(Generic[Number]):
 def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     """Compute the sizes for tile variables ``v``."""
     d = shape.head_dim
-    recurrent, inputs, planes = len(cell.recurrent_gates), len(cell.input_gates), _planes(cell, shape)
+    recurrent, inputs, arrays = len(cell.recurrent_gates), len(cell.input_gates), _arrays(cell, shape)
     units, rows, k_split = v["units_per_warp"], v["batch_tile"], v["k_split"]
-    octets = units // 8
+    unit_groups = units // 8
     unit_warps = cdiv(cdiv(d, units), v["cluster"])
     warps = unit_warps * k_split
     sent_units = v["cluster"] * unit_warps * units
-    groups = cdiv(cdiv(sent_units, 32), k_split)
+    k_tiles = cdiv(cdiv(sent_units, 32), k_split)
     tiles = cdiv(recurrent * units, 16)
     columns = minimum(rows // 4, 2)
     column_tiles = cdiv(rows, 8)
-    row = (octets // 2 * 2 + 1) * CHUNK
-    hidden = 4 * 4 * groups * k_split * rows * CHUNK
-    own = (planes + v["prefetch"] * inputs) * rows * row
-    weights = warps * (groups - v["register_groups"]) * tiles * 2 * 32 * CHUNK
+    row = (unit_groups // 2 * 2 + 1) * CHUNK
+    hidden = 4 * 4 * k_tiles * k_split * rows * CHUNK
+    own = (arrays + v["num_stages"] * inputs) * rows * row
+    weights = warps * (k_tiles - v["k_tiles_in_registers"]) * tiles * 2 * 32 * CHUNK
     partial = 2 * (k_split - 1) * unit_warps * tiles * column_tiles * 32 * CHUNK
     vectors = rows * units // vector_width(d)
     return Sizes(
         warps=warps,
         unit_warps=unit_warps,
-        octets=octets,
+        unit_groups=unit_groups,
         sent_units=sent_units,
         tiles=tiles,
-        groups=groups,
+        k_tiles=k_tiles,
         columns=columns,
         column_tiles=column_tiles,
-        elements=octets * column_tiles * columns,
+        elements=unit_groups * column_tiles * columns,
         copies=cdiv(inputs * vectors, 32),
-        writes=cdiv(planes * vectors, 32),
+        writes=cdiv(arrays * vectors, 32),
         matrices=cdiv(inputs, 3 - columns),
         shared_memory=hidden + unit_warps * own + weights + partial,
     )
 
 
-def _planes(cell: Cell, shape: Shape) -> int:
+def _arrays(cell: Cell, shape: Shape) -> int:
     """How many arrays of [sequence, unit] are written out for every step."""
     return len(cell.states) + len(derive(cell).saved_gates) if shape.save == "gates" else known_states(cell, shape)
 
@@ -116,16 +116,16 @@ class ClusterForward(BatchTiled):
 
     def variables(self, problem: Problem, cell: Cell, shape: Shape) -> Mapping[str, Expr]:
         """Declare the tile variables, in the order of the template's fields."""
-        groups = -(-shape.head_dim // 32)
-        step = 1 if groups <= MOST_REGISTER_GROUPS else 2
+        k_tiles = -(-shape.head_dim // 32)
+        step = 1 if k_tiles <= MOST_K_TILES_IN_REGISTERS else 2
         return {
             "cluster": problem.variable("cluster", CLUSTERS),
             "units_per_warp": problem.variable("units_per_warp", [8, 16]),
             "batch_tile": problem.variable("batch_tile", TILES),
             "k_split": problem.variable("k_split", [1, 2, 4, 8]),
-            "register_groups": problem.variable("register_groups", range(0, groups + 1, step)),
-            "chains": problem.variable("chains", [1, 2, 4]),
-            "prefetch": problem.variable("prefetch", PREFETCH),
+            "k_tiles_in_registers": problem.variable("k_tiles_in_registers", range(0, k_tiles + 1, step)),
+            "accumulators": problem.variable("accumulators", [1, 2, 4]),
+            "num_stages": problem.variable("num_stages", NUM_STAGES),
         }
 
     def rules(self, problem: Problem, cell: Cell, shape: Shape, v: Mapping[str, Expr]) -> None:
@@ -139,15 +139,15 @@ class ClusterForward(BatchTiled):
             (v["cluster"] == 1) | (s.unit_warps * v["units_per_warp"] >= LEAST_UNITS),
             f"a block that shares a head has at least {LEAST_UNITS} of its units",
         )
-        problem.add(v["register_groups"] <= s.groups, "no more groups of R in registers than a warp has")
-        problem.add((s.groups - 1) * v["k_split"] < cdiv(s.sent_units, 32), "every warp of a K split has a part of K")
+        problem.add(v["k_tiles_in_registers"] <= s.k_tiles, "no more groups of R in registers than a warp has")
+        problem.add((s.k_tiles - 1) * v["k_split"] < cdiv(s.sent_units, 32), "every warp of a K split has a part of K")
         problem.add(
             (v["k_split"] == 1) | (s.unit_warps <= NAMED_BARRIERS),
             f"warps that own units: at most {NAMED_BARRIERS} where K is split, as many as a block has named barriers",
         )
-        problem.add(v["chains"] <= 2 * s.groups, "no more accumulator chains than matrix instructions in a row")
+        problem.add(v["accumulators"] <= 2 * s.k_tiles, "no more accumulator chains than matrix instructions in a row")
         problem.add(
-            (v["batch_tile"] > 4) | (v["chains"] >= 2) | (s.groups == 1),
+            (v["batch_tile"] > 4) | (v["accumulators"] >= 2) | (s.k_tiles == 1),
             "of 4 sequences two groups of h are read at a time, each with accumulators of its own",
         )
 
@@ -167,19 +167,19 @@ class ClusterForward(BatchTiled):
         """Warps, shared memory and what lives in a thread's registers."""
         s = sizes(cell, shape, v)
         # All words of a warp's h; with 4 sequences each load has two groups'.
-        polled = 4 * s.column_tiles * cdiv(s.groups, 3 - s.columns)
+        polled = 4 * s.column_tiles * cdiv(s.k_tiles, 3 - s.columns)
         counts: dict[str, Int] = {
-            "weights": s.tiles * v["register_groups"] * 8,
-            "fragments": s.tiles * s.groups,
-            "loading": minimum(s.groups - v["register_groups"], 1),
+            "weights": s.tiles * v["k_tiles_in_registers"] * 8,
+            "fragments": s.tiles * s.k_tiles,
+            "loading": minimum(s.k_tiles - v["k_tiles_in_registers"], 1),
             "accumulators": s.tiles * s.column_tiles * 4,
-            "more_chains": (v["chains"] - 1) * s.tiles * s.column_tiles * 4,
+            "more_accumulators": (v["accumulators"] - 1) * s.tiles * s.column_tiles * 4,
             "polled": polled,
-            "bias": s.tiles * 2 + s.octets * (len(cell.gates) - len(cell.recurrent_gates)),
+            "bias": s.tiles * 2 + s.unit_groups * (len(cell.gates) - len(cell.recurrent_gates)),
             "states": s.elements * (len(cell.states) - 1),
-            "inputs": s.octets * s.column_tiles * s.matrices,
+            "inputs": s.unit_groups * s.column_tiles * s.matrices,
             "elements": s.elements,
-            "saved_gates": s.elements * (_planes(cell, shape) - known_states(cell, shape)),
+            "saved_gates": s.elements * (_arrays(cell, shape) - known_states(cell, shape)),
             "live": minimum(s.elements, 4) * cell_cost(cell).live,
             "split": minimum(v["k_split"] - 1, 1),
             "destinations": cdiv(v["cluster"], cdiv(2, s.elements)),
@@ -192,27 +192,27 @@ class ClusterForward(BatchTiled):
         """What a block does in one step, for the cost model."""
         s = sizes(cell, shape, v)
         cost = cell_cost(cell)
-        rows, chains = v["batch_tile"], v["chains"]
-        hidden = read_bytes(rows, s.groups, chains)
-        weights = (s.groups - v["register_groups"]) * s.tiles * 2 * 512
+        rows, accumulators = v["batch_tile"], v["accumulators"]
+        hidden = read_bytes(rows, s.k_tiles, accumulators)
+        weights = (s.k_tiles - v["k_tiles_in_registers"]) * s.tiles * 2 * 512
         partial = 2 * (v["k_split"] - 1) * s.tiles * s.column_tiles * 512 * s.unit_warps
-        planes = _planes(cell, shape)
-        values = shape.batch * shape.heads * shape.head_dim * (len(cell.input_gates) + planes)
+        arrays = _arrays(cell, shape)
+        values = shape.batch * shape.heads * shape.head_dim * (len(cell.input_gates) + arrays)
         return StepWork(
             warps=s.warps,
-            owners=s.unit_warps,
-            matrix=s.tiles * s.column_tiles * 2 * s.groups,
-            matrix_chain=max(1.0, 2 * s.groups / chains),
+            epilogue_warps=s.unit_warps,
+            matrix=s.tiles * s.column_tiles * 2 * s.k_tiles,
+            matrix_chain=max(1.0, 2 * s.k_tiles / accumulators),
             shared_bytes=s.warps * (hidden + weights) + partial,
             special=s.elements * cost.special,
             arithmetic=s.elements * (cost.arithmetic + 2 * len(cell.input_gates))
-            + chain_additions(rows, s.tiles, chains),
+            + accumulator_additions(rows, s.tiles, accumulators),
             chain_special=cost.chain_special,
-            chain_arithmetic=cost.chain_arithmetic + 1 + chains // 2,
-            staged=s.elements * planes,
+            chain_arithmetic=cost.chain_arithmetic + 1 + accumulators // 2,
+            staged=s.elements * arrays,
             transfers=s.copies + 2 * s.writes,
             device_bytes=2 * values,
-            lead=v["prefetch"] - 1,
+            lead=v["num_stages"] - 1,
             exchanges=min(v["k_split"] - 1, 1),
             meeting=profile.latency("exchange_messages", v["cluster"], 2 * rows * s.sent_units),
         )
