@@ -147,7 +147,7 @@ def _time(
 ) -> float:
     """Milliseconds of a launch. buffers: arrays by name, made here where they are missing or too small."""
     launch = get(tiling.schedule).launch(shape, tiling)
-    arguments = arguments_of(load_cell(name), shape, direction, partials=launch.partials)
+    arguments = arguments_of(load_cell(name), shape, direction, num_partials=launch.num_partials)
     for array in (*arguments.inputs, *arguments.outputs):
         size = int(np.prod(array.shape)) * np.dtype("float32" if array.dtype == "float32" else "uint16").itemsize
         if size and (array.name not in buffers or buffers[array.name].size < size):

@@ -46,7 +46,7 @@ def test_shapes_and_numbers_of_a_gru() -> None:
     """GRU: 4 gates, of which one has no recurrent product and one no input; one state."""
     cell = load_cell("gru")
     inputs = len(cell.input_gates)
-    forward, backward = arguments_of(cell, SHAPE, "forward"), arguments_of(cell, SHAPE, "backward", partials=6)
+    forward, backward = arguments_of(cell, SHAPE, "forward"), arguments_of(cell, SHAPE, "backward", num_partials=6)
     shapes = {array.name: array.shape for array in (*forward.inputs, *forward.outputs)}
     assert shapes["wx"] == (3, 5, inputs, 2, 16)
     assert shapes["r"] == (len(cell.recurrent_gates), 2, 16, 16)
@@ -55,14 +55,14 @@ def test_shapes_and_numbers_of_a_gru() -> None:
     assert (forward.numbers["batch"], forward.numbers["seq"]) == (3, 5)
     shapes = {array.name: array.shape for array in (*backward.inputs, *backward.outputs)}
     assert shapes["d_wx"] == (3, 5, inputs, 2, 16)
-    assert (shapes["d_r_rest"], shapes["d_b_rest"]) == ((6, 1, 2, 16, 16), (6, 1, 2, 16))
+    assert (shapes["d_r_partial"], shapes["d_b_partial"]) == ((6, 1, 2, 16, 16), (6, 1, 2, 16))
     assert {array.name for array in backward.inputs if array.optional and not array.empty} == {"initial", "d_last"}
     assert {array.name: array.dtype for array in backward.outputs if array.partial} == {
-        "d_r_rest": "float32",
-        "d_b_rest": "float32",
+        "d_r_partial": "float32",
+        "d_b_partial": "float32",
     }
     words = {array.name: array.in_words for array in backward.outputs}
-    assert words["d_r_rest"] == "partial sum, gate, head, unit, unit"
+    assert words["d_r_partial"] == "partial sum, gate, head, unit, unit"
 
 
 def test_gates_with_a_bias_alone_are_not_saved() -> None:
@@ -74,7 +74,7 @@ def test_gates_with_a_bias_alone_are_not_saved() -> None:
         backward = arguments_of(cell, replace(SHAPE, recompute=recompute), "backward")
         shapes = {array.name: array.shape for array in (*backward.inputs, *backward.outputs)}
         assert (shapes["gates"][0], shapes["b"][0]) == (0 if recompute else 4, 7)
-        assert (shapes["d_r_rest"], shapes["d_b_rest"]) == ((1, 0, 2, 16, 16), (1, 3, 2, 16))
+        assert (shapes["d_r_partial"], shapes["d_b_partial"]) == ((1, 0, 2, 16, 16), (1, 3, 2, 16))
     assert next(a for a in arguments_of(load_cell("lstm"), SHAPE, "backward").inputs if a.name == "b").empty
 
 
@@ -92,7 +92,7 @@ def test_what_is_saved_decides_how_many_states_there_are() -> None:
 def test_arrays_without_elements_are_null() -> None:
     forward, backward = arguments_of(BARE, SHAPE, "forward"), arguments_of(BARE, SHAPE, "backward")
     assert {"wx", "b"} <= {array.name for array in forward.inputs if array.empty}
-    assert [array.name for array in backward.outputs if array.empty] == ["d_wx", "d_b_rest"]
+    assert [array.name for array in backward.outputs if array.empty] == ["d_wx", "d_b_partial"]
 
 
 def test_the_order_is_the_kernels_own() -> None:

@@ -70,7 +70,7 @@ def test_what_tune_wrote_holds(copy: Path) -> None:
         (r"^  batch_tile: .*$", "  batch_tile: 0", "batch_tile"),
         (r"^  batch_tile: .*$", "  batch_tile: 5", "batch_tile"),
         (r"^  batch_tile: .*$", "  batch_tile: -4", "tiling.batch_tile: must not be -4"),
-        (r"^  prefetch: .*$", "  stages: 2", "tiling: has the variables .* those of the schedule resident are"),
+        (r"^  num_stages: .*$", "  stages: 2", "tiling: has the variables .* those of the schedule resident are"),
         (r"^tiling:\n(  .*\n)+", "tiling: {}\n", "tiling: has no variables"),
         (r"^schedule: .*$", "schedule: nosuch", "unknown schedule 'nosuch'"),
         (r"^schedule: .*$", "schedule: resident_backward", "direction: forward, but the schedule"),

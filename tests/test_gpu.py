@@ -25,8 +25,8 @@ from kernelgen.program.task import Direction
 from kernelgen.records.config import load_config, read_cubin, read_source
 from kernelgen.records.store import Store
 from kernelgen.tuning.tune import TuneResult, resolve_gpu, save, tune
-from kernelgen.verify.bench import Bench, Candidate
-from kernelgen.verify.cases import Case, make_case
+from kernelgen.verify.cases import ValidationCase, make_case
+from kernelgen.verify.gpu_worker import GpuJob, GpuWorker
 from kernelgen.verify.validate import validate_gpu
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(gpu.why_no_gpu() is not None, reason="needs a GPU")]
@@ -119,11 +119,11 @@ def test_every_cell_tunes(cell: str, save_what: str, direction: Direction, tmp_p
     assert result.best.trial.status == "measured"
 
 
-def _candidate(body: str, profile: Profile) -> Candidate:
+def _job(body: str, profile: Profile) -> GpuJob:
     """A kernel with another body than a forward one's."""
     text = f'extern "C" __global__ void {FORWARD_ENTRY}(const void* wx, unsigned* states, int seq) {{ {body} }}\n'
     source = Source(text, FORWARD_ENTRY, profile.arch, ("wx", "states", "seq"))
-    return Candidate.of(compile_source(source, cache=None).cubin, source, [Launch((1, 1, 1), 32, 0)])
+    return GpuJob.of(compile_source(source, cache=None).cubin, source, [Launch((1, 1, 1), 32, 0)])
 
 
 def test_faults_and_hangs_are_survived(profile: Profile) -> None:
@@ -134,11 +134,11 @@ def test_faults_and_hangs_are_survived(profile: Profile) -> None:
         'asm volatile("trap;");': (60, "launch failure|illegal|fail"),
         "": (60, "were never written"),
     }
-    with Bench() as bench:
-        bench.use([case])
+    with GpuWorker() as worker:
+        worker.use([case])
         for body, (seconds, message) in faults.items():
             with pytest.raises(JobFailed, match=message):
-                bench.run(_candidate(body, profile), seconds)
+                worker.run(_job(body, profile), seconds)
 
 
 def test_a_binary_for_another_gpu_is_refused_in_words(profile: Profile) -> None:
@@ -166,7 +166,7 @@ def _numpy(tensor: Any, like: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return back.view(like.dtype)
 
 
-def _outputs(result: runtime.Forward | runtime.Backward, case: Case) -> dict[str, Any]:
+def _outputs(result: runtime.Forward | runtime.Backward, case: ValidationCase) -> dict[str, Any]:
     """What a kernel wrote, without what it does not write."""
     like = case.inputs["r"]
     assert like is not None
@@ -206,7 +206,7 @@ def test_a_loaded_backward_kernel_on_pytorch(tuned_backward: tuple[Path, TuneRes
         )
         inputs = {name: _torch(case.inputs[name]) for name in ("r", "initial", "states", "gates", "d_states", "d_last")}
         result = kernel(**inputs)
-        assert result.d_r_rest is None
+        assert result.d_r_partial is None
         assert case.compare(_outputs(result, case))["d_wx"] <= 1e-2
         stream = torch.cuda.Stream()
         out = (torch.full_like(result.d_wx, float("nan")), None, None, torch.full_like(result.d_initial, float("nan")))

@@ -268,15 +268,15 @@ def test_what_a_cell_does_not_have_is_none(launches: list[tuple[Any, ...]]) -> N
     r, states, gates, d_states = inputs = _inputs(kernel)
     assert d_states.shape == (1, 4, 5, 2, 16)
     result = kernel(r, None, states, gates, d_states)
-    assert result.d_r_rest is None
-    assert result.d_b_rest is None
+    assert result.d_r_partial is None
+    assert result.d_b_partial is None
     found = dict(zip(BACKWARD_ARGUMENTS, launches[0][2:], strict=True))
-    assert {found[name] for name in ("initial", "d_last", "d_r_rest", "d_b_rest")} == {0}
+    assert {found[name] for name in ("initial", "d_last", "d_r_partial", "d_b_partial")} == {0}
     out = [np.zeros(array.shape, np.float16) for array in (result.d_wx, result.d_initial)]
     assert kernel(inputs[0], None, *inputs[1:], out=(out[0], None, None, out[1])).d_initial is out[1]
-    with pytest.raises(LaunchError, match=r"out must be \(d_wx, d_r_rest, d_b_rest, d_initial\)"):
+    with pytest.raises(LaunchError, match=r"out must be \(d_wx, d_r_partial, d_b_partial, d_initial\)"):
         kernel(r, None, states, gates, d_states, out=out)
-    with pytest.raises(LaunchError, match="d_r_rest must be None: this kernel writes none"):
+    with pytest.raises(LaunchError, match="d_r_partial must be None: this kernel writes none"):
         kernel(r, None, states, gates, d_states, out=(out[0], out[0], None, out[1]))
 
 
@@ -284,10 +284,10 @@ def test_sums_that_are_given_must_be_float32(launches: list[tuple[Any, ...]]) ->
     kernel = _kernel("gru", "gates", "backward")
     r, *inputs = _inputs(kernel)
     out = list(kernel(r, None, *inputs))
-    assert kernel(r, None, *inputs, out=out).d_r_rest is out[1]
+    assert kernel(r, None, *inputs, out=out).d_r_partial is out[1]
     out[1] = np.zeros(out[1].shape, np.float16)
     with pytest.raises(
-        LaunchError, match=r"d_r_rest must be a C-contiguous float32 array \[4, 1, 2, 16, 16\].*float16"
+        LaunchError, match=r"d_r_partial must be a C-contiguous float32 array \[4, 1, 2, 16, 16\].*float16"
     ):
         kernel(r, None, *inputs, out=out)
 
@@ -336,12 +336,12 @@ def test_a_kernel_that_computes_gates_again_takes_what_they_come_from(launches: 
 
 
 def test_a_kernel_of_older_arguments_gets_those(launches: list[tuple[Any, ...]]) -> None:
-    names = ("seq", "states", "r", "gates", "d_states", "d_wx", "d_r_rest", "d_b_rest", "d_initial")
+    names = ("seq", "states", "r", "gates", "d_states", "d_wx", "d_r_partial", "d_b_partial", "d_initial")
     kernel = _kernel("lstm", "gates", "backward", names)
     arrays = dict(zip(("states", "r", "gates", "d_states"), _inputs(kernel), strict=True))
     result = kernel(arrays["r"], None, arrays["states"], arrays["gates"], arrays["d_states"])
     pointers = {name: array.ctypes.data for name, array in (arrays | result._asdict()).items() if array is not None}
-    assert list(launches[0][2:]) == [{"seq": 5, "d_r_rest": 0, "d_b_rest": 0, **pointers}[name] for name in names]
+    assert list(launches[0][2:]) == [{"seq": 5, "d_r_partial": 0, "d_b_partial": 0, **pointers}[name] for name in names]
 
 
 def test_a_kernel_says_what_it_takes() -> None:
@@ -350,7 +350,7 @@ def test_a_kernel_says_what_it_takes() -> None:
         (
             BackwardKernel,
             ["r", "initial", "states", "gates", "d_states", "d_last", "wx", "b"],
-            "(d_wx, d_r_rest, d_b_rest, d_initial)",
+            "(d_wx, d_r_partial, d_b_partial, d_initial)",
         ),
     ):
         assert list(inspect.signature(kind.__call__).parameters) == ["self", *takes, "out", "stream"]

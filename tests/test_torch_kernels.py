@@ -38,7 +38,7 @@ OWN = str(Path(__file__).parent.parent / "examples" / "own_cell.py") + ":FASTGRN
 NAMES = ("wx", "r", "b", "initial")
 OUTPUTS = {
     "forward": ("states", "others", "last", "gates"),
-    "backward": ("d_wx", "d_r_rest", "d_b_rest", "d_initial"),
+    "backward": ("d_wx", "d_r_partial", "d_b_partial", "d_initial"),
     "parameters": ("d_r", "d_b"),
 }
 
@@ -58,9 +58,9 @@ class Emulated:
             return EmulatedKernel(self, shape, kind, made.source(), made.launch(shape), made.results)
         if shape.recompute and not self.computes_gates:
             raise InfeasibleError("this engine computes no gates")
-        choice = candidates(cell, shape, profile, kind)[0]
-        launch = choice.launch(shape)
-        return EmulatedKernel(self, shape, kind, choice.source, launch, launch.partials)
+        selection = candidates(cell, shape, profile, kind)[0]
+        launch = selection.launch(shape)
+        return EmulatedKernel(self, shape, kind, selection.source, launch, launch.num_partials)
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,13 @@ class EmulatedKernel:
     kind: Kind
     source: Source
     launch: Launch
-    partials: int
+    num_partials: int
 
     def run(self, arguments: Mapping[str, Tensor | np.int32 | None]) -> None:
         arrays = {name: self._array(value) for name, value in arguments.items()}
         written = [name for name in OUTPUTS[self.kind] if arrays[name] is not None]
         emulate(self.source, self.launch, arrays, outputs=written)
-        self.engine.ran.append((self.kind, "gates computed" if self.shape.recompute else self.shape.save))
+        self.engine.ran.append((self.kind, "gates recomputed" if self.shape.recompute else self.shape.save))
 
     def _array(self, value: Tensor | np.int32 | None) -> Any:
         if not isinstance(value, Tensor):
@@ -159,7 +159,7 @@ def test_h_alone_and_gates_computed_again(emulated: Emulated, name: str, initial
         assert emulated.ran == [("forward", "states" if recompute else "gates")]
         gradients = torch.autograd.grad((made[0], end), leaves, outside)
         kept = "hidden" if len(load_cell(name).states) > 1 else "gates"
-        how = "gates computed" if recompute and emulated.computes_gates else kept
+        how = "gates recomputed" if recompute and emulated.computes_gates else kept
         assert emulated.ran[1:] == [("backward", how), ("parameters", "hidden")]
         for gradient, other in zip(gradients, wanted, strict=True):
             close(gradient, other.double().numpy(), 0.03 if recompute else 1e-30)
@@ -213,7 +213,7 @@ def test_where_no_kernel_fits_the_reference_runs_with_one_warning(
 class Idle:
     """An engine whose kernels do nothing; remembers which it was asked for."""
 
-    partials = 1
+    num_partials = 1
 
     def __init__(self) -> None:
         self.asked: list[tuple[Kind, int]] = []
@@ -288,8 +288,8 @@ def test_the_kernels_of_an_unseen_shape_compile_without_spills() -> None:
     cell, profile = load_cell("lstm"), load_profile("h200")
     shape = Shape(16, 1024, 12, 64, save="gates")
     for direction, order in (("forward", FORWARD_ARGUMENTS), ("backward", BACKWARD_ARGUMENTS)):
-        choice, binary = compiled(cell, shape, profile, direction)
-        assert choice.source.arguments == order
+        selection, binary = compiled(cell, shape, profile, direction)
+        assert selection.source.arguments == order
         assert binary.entry == f"tilesmith_{direction}"
         assert binary.report.spills == 0
 

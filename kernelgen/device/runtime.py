@@ -4,7 +4,7 @@
     states, last, gates = kernel(wx, r, b)
 
     kernel = kernelgen.load("lstm_backward.yaml")
-    d_wx, d_r_rest, d_b_rest, d_initial = kernel(r, None, states, gates, d_states)
+    d_wx, d_r_partial, d_b_partial, d_initial = kernel(r, None, states, gates, d_states)
 
 Everything that can be worked out once is: a call checks its arrays, allocates the outputs and launches.
 """
@@ -46,13 +46,13 @@ class Forward(NamedTuple):
 
 class Backward(NamedTuple):
     """What a backward kernel writes: d_wx [B, T, G_in, H, D], the gradients of the gates with an input; of the other
-    gates the gradients of R and b, in float32 and as partial sums, to be added along the first axis: d_r_rest
-    [P, G_rec without an input, H, D, D] and d_b_rest [P, G_bias without an input, H, D]; d_initial [S, B, H, D]. None
+    gates the gradients of R and b, in float32 and as partial sums, to be added along the first axis: d_r_partial
+    [P, G_rec without an input, H, D, D] and d_b_partial [P, G_bias without an input, H, D]; d_initial [S, B, H, D]. None
     where there is no such gate."""
 
     d_wx: Any
-    d_r_rest: Any
-    d_b_rest: Any
+    d_r_partial: Any
+    d_b_partial: Any
     d_initial: Any
 
 
@@ -250,7 +250,7 @@ class BackwardKernel(Kernel):
         out: Any = None,
         stream: Any = None,
     ) -> Backward:
-        """Run the gradients back over all steps; returns (d_wx, d_r_rest, d_b_rest, d_initial) as soon as the kernel is
+        """Run the gradients back over all steps; returns (d_wx, d_r_partial, d_b_partial, d_initial) as soon as the kernel is
         queued.
 
         r [G_rec, H, D, D] and initial [S, B, H, D] (None for zeros) as the forward kernel took them; states
@@ -258,12 +258,12 @@ class BackwardKernel(Kernel):
         recompute takes None for gates, but wx [B, T, G_in, H, D] and b [G_bias, H, D]; b alone is needed where a gate
         is nothing but its bias. d_states [K, B, T, H, D]: the gradients of the states after every step, K = 1 (h) where
         the shape saves "hidden", else all S; d_last [S, B, H, D]: those of the states after the last step, None for
-        zeros. C-contiguous arrays of the kernel's dtype on one GPU, all of one library. out: (d_wx, d_r_rest, d_b_rest,
+        zeros. C-contiguous arrays of the kernel's dtype on one GPU, all of one library. out: (d_wx, d_r_partial, d_b_partial,
         d_initial) to write into, instead of new arrays of states' library. stream: as of a forward kernel.
 
         The gradients of R and b follow. For a gate g with an input, d_g being its part of d_wx, d_r[g] = sum over b, t
         of d_g[b, t] h[b, t - 1]^T (for each head) and d_b[g] = sum over b, t of d_g[b, t]; for those without, they are
-        the sums of d_r_rest and d_b_rest along the first axis.
+        the sums of d_r_partial and d_b_partial along the first axis.
 
         Raises LaunchError for an array of another shape, dtype or place, and if the launch fails.
         """
@@ -300,7 +300,7 @@ def load(path: str | Path) -> Kernel:
         config.entry,
         config.arch,
         config.shape,
-        lambda shape: arguments_of(cell, shape, config.direction, config.arguments, launch(shape).partials),
+        lambda shape: arguments_of(cell, shape, config.direction, config.arguments, launch(shape).num_partials),
         launch,
     )
     kernel.config = config

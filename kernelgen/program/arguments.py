@@ -45,8 +45,8 @@ BACKWARD_ARGUMENTS = (
     "d_states",
     "d_last",
     "d_wx",
-    "d_r_rest",
-    "d_b_rest",
+    "d_r_partial",
+    "d_b_partial",
     "d_initial",
     "batch",
     "seq",
@@ -56,8 +56,8 @@ states, others and gates as a forward kernel saved them; wx and b as forward whe
 gates is null, else wx is, and b too unless a gate that the step reads is nothing but its bias. d_states
 [K, B, T, H, D], K = 1 (h) where the shape saves "hidden", else S; d_last [S, B, H, D] or null for zeros. Outputs: d_wx
 [B, T, G_in, H, D] and d_initial [S, B, H, D]; and, of the gates without an input, the gradients of R and b in float32,
-d_r_rest [P, G_rec_rest, H, D, D] and d_b_rest [P, G_bias_rest, H, D] (null where there is no such gate): P partial
-sums, one for each block along y (Launch.partials). The gradients of R and b for the other gates are one product and
+d_r_partial [P, G_rec_inputless, H, D, D] and d_b_partial [P, G_bias_inputless, H, D] (null where there is no such gate): P partial
+sums, one for each block along y (Launch.num_partials). The gradients of R and b for the other gates are one product and
 one sum over all steps of d_wx.
 """
 
@@ -89,9 +89,9 @@ _ARRAYS: Mapping[Direction, Mapping[str, _Entry]] = {
         "gates": _Entry("G_saved B T H D", written=True),
     },
     "backward": {
-        "wx": _Entry("B T G_in_again H D"),
+        "wx": _Entry("B T G_in_recompute H D"),
         "r": _Entry("G_rec H D D"),
-        "b": _Entry("G_bias_again H D"),
+        "b": _Entry("G_bias_recompute H D"),
         "initial": _Entry("S B H D", optional=True),
         "states": _Entry("S B T H D"),
         "others": _Entry("S_apart B T H D", optional=True),
@@ -99,8 +99,8 @@ _ARRAYS: Mapping[Direction, Mapping[str, _Entry]] = {
         "d_states": _Entry("K B T H D"),
         "d_last": _Entry("S B H D", optional=True),
         "d_wx": _Entry("B T G_in H D", written=True),
-        "d_r_rest": _Entry("P G_rec_rest H D D", written=True, dtype="float32"),
-        "d_b_rest": _Entry("P G_bias_rest H D", written=True, dtype="float32"),
+        "d_r_partial": _Entry("P G_rec_inputless H D D", written=True, dtype="float32"),
+        "d_b_partial": _Entry("P G_bias_inputless H D", written=True, dtype="float32"),
         "d_initial": _Entry("S B H D", written=True),
     },
 }
@@ -167,14 +167,14 @@ class Arguments:
 
 
 def arguments_of(
-    cell: Cell, shape: Shape, direction: Direction, order: Sequence[str] | None = None, partials: int = 1
+    cell: Cell, shape: Shape, direction: Direction, order: Sequence[str] | None = None, num_partials: int = 1
 ) -> Arguments:
     """What a kernel of ``cell`` takes at ``shape``.
 
     order: the names of its arguments as the kernel's Source has them, which may be fewer than those of a kernel
-    generated now. partials: as of its Launch. Raises ConfigError for a name that no kernel of that direction has.
+    generated now. num_partials: as of its Launch. Raises ConfigError for a name that no kernel of that direction has.
     """
-    sizes, entries = _sizes(cell, shape) | {"P": partials}, _ARRAYS[direction]
+    sizes, entries = _sizes(cell, shape) | {"P": num_partials}, _ARRAYS[direction]
     arrays: list[ArrayArgument] = []
     numbers: dict[str, int] = {}
     for name in ORDER[direction] if order is None else order:
@@ -218,10 +218,10 @@ def _sizes(cell: Cell, shape: Shape) -> dict[str, int]:
         "G_in": len(cell.input_gates),
         "G_rec": len(cell.recurrent_gates),
         "G_bias": len(cell.bias_gates),
-        "G_rec_rest": len(cell.rest_products),
-        "G_bias_rest": len(cell.rest_biases),
+        "G_rec_inputless": len(cell.inputless_products),
+        "G_bias_inputless": len(cell.inputless_biases),
         "G_kept": 0 if shape.recompute else saved,
-        "G_in_again": len(cell.input_gates) if shape.recompute else 0,
-        "G_bias_again": len(cell.bias_gates) if reads_biases else 0,
+        "G_in_recompute": len(cell.input_gates) if shape.recompute else 0,
+        "G_bias_recompute": len(cell.bias_gates) if reads_biases else 0,
         "G_saved": saved if shape.save == "gates" else 0,
     }

@@ -17,6 +17,6 @@ class Launch:
     cooperative: bool = False
 
     @property
-    def partials(self) -> int:
+    def num_partials(self) -> int:
         """P: partial sums that a backward kernel leaves of what is summed over the batch, one a block along y."""
         return self.grid[1]

@@ -31,7 +31,7 @@ class Loaded:
     arguments: tuple[str, ...]
     config: Any
     device: int
-    partials: int = 1
+    num_partials: int = 1
 
     def run(self, arguments: Mapping[str, Tensor | np.int32 | None]) -> None:
         """Queue the kernel on PyTorch's current stream. Raises LaunchError."""
@@ -87,14 +87,14 @@ class DeviceEngine:
         profile = gpu.device(device).profile()
         if kind == "parameters":
             parameters = ParameterGradients(cell, shape, profile)
-            source, start, partials = parameters.source(), parameters.launch(shape), parameters.results
+            source, start, num_partials = parameters.source(), parameters.launch(shape), parameters.results
             binary = compile_source(source)
         else:
-            choice, binary = compiled(cell, shape, profile, kind)
-            source, start = choice.source, choice.launch(shape)
-            partials = start.partials
+            selection, binary = compiled(cell, shape, profile, kind)
+            source, start = selection.source, selection.launch(shape)
+            num_partials = start.num_partials
         kernel = DeviceKernel(binary.cubin, binary.entry, binary.arch, start)
         kernel.prepare(device)
         with gpu.selected(device):  # a thread of autograd's may have none
             config = launch_config(start)
-        return Loaded(kernel, source.arguments, config, device, partials)
+        return Loaded(kernel, source.arguments, config, device, num_partials)

@@ -20,7 +20,7 @@ class Kernel(Protocol):
     """A kernel, ready to run."""
 
     @property
-    def partials(self) -> int:
+    def num_partials(self) -> int:
         """How many partial results, to be added, it leaves: a backward kernel of the gates without an input, the
         kernel of the gradients of R and b of all its outputs."""
         ...

@@ -15,7 +15,7 @@ from kernelgen.errors import InfeasibleError
 from kernelgen.program.shape import DTYPES, Shape
 from kernelgen.symbolic.derive import derive
 from kernelgen.torch.engine import Engine
-from kernelgen.torch.recompute import gate_sums
+from kernelgen.torch.recompute import recompute_gates
 from kernelgen.torch.reference import Form
 
 ALIGNMENT = 16
@@ -84,25 +84,29 @@ class Backward:
         save = "gates" if known == len(cell.states) else "hidden"
         self._cell = cell
         shape = Shape(*steps, _name(dtype), save, recompute)
-        self._gates_first = False  # whether the gates are computed before the kernel rather than by it
+        self._recompute_before = False  # whether the gates are computed before the kernel rather than by it
         try:
             self._kernel = engine.kernel(cell, shape, "backward", _index(device))
         except InfeasibleError:
             if not recompute:
                 raise
             self._kernel = engine.kernel(cell, replace(shape, recompute=False), "backward", _index(device))
-            self._gates_first = True
+            self._recompute_before = True
         self._d_wx = (batch, seq, len(cell.input_gates), heads, dim)
         self._d_initial = (len(cell.states), batch, heads, dim)
-        partials, products, biases = self._kernel.partials, len(cell.rest_products), len(cell.rest_biases)
-        self._partials = np.int32(partials)
-        self._d_r_rest = (partials, products, heads, dim, dim) if products else None
-        self._d_b_rest = (partials, biases, heads, dim) if biases else None
+        num_partials, products, biases = (
+            self._kernel.num_partials,
+            len(cell.inputless_products),
+            len(cell.inputless_biases),
+        )
+        self._num_partials = np.int32(num_partials)
+        self._d_r_partial = (num_partials, products, heads, dim, dim) if products else None
+        self._d_b_partial = (num_partials, biases, heads, dim) if biases else None
         self._batch, self._seq = np.int32(batch), np.int32(seq)
 
         self._parameters = engine.kernel(cell, Shape(*steps, _name(dtype)), "parameters", _index(device))
-        self._apart = self._parameters.partials > 1
-        results = (self._parameters.partials,) if self._apart else ()
+        self._apart = self._parameters.num_partials > 1
+        results = (self._parameters.num_partials,) if self._apart else ()
         self._d_r = (*results, len(cell.recurrent_gates), heads, dim, dim)
         self._d_b = (*results, len(cell.bias_gates), heads, dim)
 
@@ -119,13 +123,13 @@ class Backward:
         d_last: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Run both; see passes.backward."""
-        if self._gates_first:
+        if self._recompute_before:
             assert wx is not None
             with torch.autocast(states.device.type, enabled=False):
-                gates, wx = gate_sums(self._cell, wx, r, b, initial, states[0]), None
+                gates, wx = recompute_gates(self._cell, wx, r, b, initial, states[0]), None
         d_wx = states.new_empty(self._d_wx)
-        d_r_rest = None if self._d_r_rest is None else states.new_empty(self._d_r_rest, dtype=torch.float32)
-        d_b_rest = None if self._d_b_rest is None else states.new_empty(self._d_b_rest, dtype=torch.float32)
+        d_r_partial = None if self._d_r_partial is None else states.new_empty(self._d_r_partial, dtype=torch.float32)
+        d_b_partial = None if self._d_b_partial is None else states.new_empty(self._d_b_partial, dtype=torch.float32)
         d_initial = states.new_empty(self._d_initial)
         self._kernel.run(
             {
@@ -139,18 +143,23 @@ class Backward:
                 "d_states": torch.zeros_like(states) if d_states is None else _ready(d_states),
                 "d_last": _ready(d_last),
                 "d_wx": d_wx,
-                "d_r_rest": d_r_rest,
-                "d_b_rest": d_b_rest,
+                "d_r_partial": d_r_partial,
+                "d_b_partial": d_b_partial,
                 "d_initial": d_initial,
                 "batch": self._batch,
                 "seq": self._seq,
             }
         )
-        d_r, d_b = self._parameter_gradients(states, d_wx, d_r_rest, d_b_rest, initial)
+        d_r, d_b = self._parameter_gradients(states, d_wx, d_r_partial, d_b_partial, initial)
         return d_wx, d_r, d_b, d_initial
 
     def _parameter_gradients(
-        self, states: Tensor, d_wx: Tensor, d_r_rest: Tensor | None, d_b_rest: Tensor | None, initial: Tensor | None
+        self,
+        states: Tensor,
+        d_wx: Tensor,
+        d_r_partial: Tensor | None,
+        d_b_partial: Tensor | None,
+        initial: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """The gradients of R and b, from what the backward kernel wrote."""
         dtype = torch.float32 if self._apart else states.dtype
@@ -159,15 +168,15 @@ class Backward:
         self._parameters.run(
             {
                 "d_wx": d_wx,
-                "d_r_rest": d_r_rest,
-                "d_b_rest": d_b_rest,
+                "d_r_partial": d_r_partial,
+                "d_b_partial": d_b_partial,
                 "hidden": _ready(states[0]),
                 "initial": None if initial is None else _ready(initial[0]),
                 "d_r": d_r,
                 "d_b": d_b,
                 "batch": self._batch,
                 "seq": self._seq,
-                "partials": self._partials,
+                "num_partials": self._num_partials,
             }
         )
         return (d_r.sum(0).to(states.dtype), d_b.sum(0).to(states.dtype)) if self._apart else (d_r, d_b)

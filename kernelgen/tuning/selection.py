@@ -38,7 +38,7 @@ MEASURED = 3
 
 
 @dataclass(frozen=True)
-class Choice:
+class Selection:
     """A tiling of a schedule and its kernel's source.
 
     tuned: the configuration it comes from; trial: the measurement in the store that it comes from; both None for the
@@ -55,7 +55,7 @@ class Choice:
         return schedules.get(self.tiling.schedule).launch(shape, self.tiling)
 
 
-def candidates(cell: Cell, shape: Shape, profile: Profile, direction: Direction) -> list[Choice]:
+def candidates(cell: Cell, shape: Shape, profile: Profile, direction: Direction) -> list[Selection]:
     """The kernels worth trying, best first.
 
     First come tuned configurations, then what the store of trials has measured, fastest first, then the model's. The
@@ -79,25 +79,25 @@ def candidates(cell: Cell, shape: Shape, profile: Profile, direction: Direction)
     def source(tiling: Tiling) -> Source:
         return schedules.get(tiling.schedule).source(cell, shape, profile, tiling)
 
-    return [Choice(known[key], source(known[key]), *origin) for key, origin in found.items()]
+    return [Selection(known[key], source(known[key]), *origin) for key, origin in found.items()]
 
 
-def compiled(cell: Cell, shape: Shape, profile: Profile, direction: Direction) -> tuple[Choice, Binary]:
+def compiled(cell: Cell, shape: Shape, profile: Profile, direction: Direction) -> tuple[Selection, Binary]:
     """The first candidate that does not spill and, of the model's, of which as many blocks run together as the model
     counted on; where there is none, the first that does not spill, else the very first. With its binary.
 
     Raises InfeasibleError where no schedule has a tiling, CompileError where the compiler is missing or refuses one.
     """
     from kernelgen.build.compile import compile_source
-    from kernelgen.tuning.attempt import objection
+    from kernelgen.tuning.prepare import objection
 
     found = []
-    for choice in candidates(cell, shape, profile, direction):
-        binary = compile_source(choice.source)
-        proved = choice.tuned is not None or choice.trial is not None
-        if not objection(choice.tiling.resources, binary.report, profile, strict=not proved):
-            return choice, binary
-        found.append((choice, binary))
+    for selection in candidates(cell, shape, profile, direction):
+        binary = compile_source(selection.source)
+        proved = selection.tuned is not None or selection.trial is not None
+        if not objection(selection.tiling.resources, binary.report, profile, strict=not proved):
+            return selection, binary
+        found.append((selection, binary))
     return min(found, key=lambda pair: pair[1].report.local_memory > 0)
 
 

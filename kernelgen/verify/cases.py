@@ -1,4 +1,4 @@
-"""Case: random inputs, what the float64 reference makes of them, and how a kernel's outputs compare."""
+"""ValidationCase: random inputs, what the float64 reference makes of them, and how a kernel's outputs compare."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ POISON = 0xFF
 """Outputs start filled with this byte: a NaN in every type, and a pattern that no arithmetic produces."""
 
 
-def poisoned(argument: ArrayArgument, partials: int) -> Array:
-    """A new array for an output, every byte poisoned. partials: as of the Launch."""
-    sizes = (partials, *argument.shape[1:]) if argument.partial else argument.shape
+def poisoned(argument: ArrayArgument, num_partials: int) -> Array:
+    """A new array for an output, every byte poisoned. num_partials: as of the Launch."""
+    sizes = (num_partials, *argument.shape[1:]) if argument.partial else argument.shape
     kind = dtypes.numpy_dtype(argument.dtype)
     return np.full((*sizes[:-1], sizes[-1] * kind.itemsize), POISON, np.uint8).view(kind)
 
 
 @dataclass(frozen=True)
-class Case:
+class ValidationCase:
     """One set of inputs for a kernel and the expected outputs.
 
     shape: the sizes of this case. states: the names of the cell's states. arguments: what the kernel takes. inputs: its
@@ -69,10 +69,10 @@ class Case:
             return dtypes.EXACT_ELEMENT + self.doubt[1]
         return dtypes.element_tolerance(self.shape.dtype)
 
-    def poisoned_outputs(self, partials: int = 1) -> dict[str, Array | None]:
-        """New output arrays, every byte poisoned; None for those without elements. partials: as of the Launch."""
+    def poisoned_outputs(self, num_partials: int = 1) -> dict[str, Array | None]:
+        """New output arrays, every byte poisoned; None for those without elements. num_partials: as of the Launch."""
         return {
-            argument.name: None if argument.empty else poisoned(argument, partials)
+            argument.name: None if argument.empty else poisoned(argument, num_partials)
             for argument in self.arguments.outputs
         }
 
@@ -198,7 +198,7 @@ def make_case(
     seq: int | None = None,
     optional: bool | Collection[str] = True,
     follow: Mapping[str, Array | None] | None = None,
-) -> Case:
+) -> ValidationCase:
     """Draw inputs for ``cell`` at ``shape`` (with another batch or seq if given) and compute the reference.
 
     optional: draw the inputs that may be null too (initial states, gradients of the last states), all, none or those
@@ -229,7 +229,9 @@ def make_case(
     expected = {
         argument.name: outputs[argument.name].astype(np.float32) for argument in arguments.outputs if not argument.empty
     }
-    return Case(shape, direction, seed, tuple(cell.states), arguments, inputs, expected, follow is not None, doubt)
+    return ValidationCase(
+        shape, direction, seed, tuple(cell.states), arguments, inputs, expected, follow is not None, doubt
+    )
 
 
 def _require_finite(cell: Cell, shape: Shape, seed: int, argument: ArrayArgument, values: Array | None) -> None:
@@ -262,7 +264,7 @@ def _require_finite(cell: Cell, shape: Shape, seed: int, argument: ArrayArgument
 def _forward(
     cell: Cell, shape: Shape, seed: int, absent: Collection[str], follow: Mapping[str, Array | None] | None
 ) -> tuple[dict[str, Array | None], dict[str, Array], tuple[float, float]]:
-    """The arrays that a forward kernel reads, those that it should write, and Case.doubt."""
+    """The arrays that a forward kernel reads, those that it should write, and ValidationCase.doubt."""
     from kernelgen.verify import inputs, reference
 
     drawn: dict[str, Any] = dict(inputs.random_inputs(cell, shape, seed))
@@ -283,7 +285,7 @@ def _forward(
 def _backward(
     cell: Cell, shape: Shape, seed: int, absent: Collection[str], follow: Mapping[str, Array | None] | None
 ) -> tuple[dict[str, Array | None], dict[str, Array], tuple[float, float]]:
-    """The arrays that a backward kernel reads, those that it should write, and Case.doubt."""
+    """The arrays that a backward kernel reads, those that it should write, and ValidationCase.doubt."""
     from kernelgen.verify import inputs, reference
 
     dtype = dtypes.numpy_dtype(shape.dtype)
@@ -309,10 +311,10 @@ def _backward(
     )
     kept = passed.gates[list(derive(cell).saved_gates)]
     saved = {"states": passed.states.astype(dtype), "gates": kept.astype(dtype)}
-    d_r_rest = made.d_r[[cell.recurrent_gates.index(gate) for gate in cell.rest_products]]
-    d_b_rest = made.d_b[[cell.bias_gates.index(gate) for gate in cell.rest_biases]]
-    sums = {"d_r_rest": d_r_rest[None], "d_b_rest": d_b_rest[None]}
-    doubt = (0.0, 0.0) if follow is None else _doubt(made.d_gates[list(cell.rest_products)], shape)
+    d_r_partial = made.d_r[[cell.recurrent_gates.index(gate) for gate in cell.inputless_products]]
+    d_b_partial = made.d_b[[cell.bias_gates.index(gate) for gate in cell.inputless_biases]]
+    sums = {"d_r_partial": d_r_partial[None], "d_b_partial": d_b_partial[None]}
+    doubt = (0.0, 0.0) if follow is None else _doubt(made.d_gates[list(cell.inputless_products)], shape)
     return drawn | given | saved, {"d_wx": made.d_wx, **sums, "d_initial": made.d_initial}, doubt
 
 
@@ -322,7 +324,7 @@ the largest value."""
 
 
 def _doubt(values: Array, shape: Shape) -> tuple[float, float]:
-    """Case.doubt, from the gradients [G, B, T, H, D] of gates that have a product and no input.
+    """ValidationCase.doubt, from the gradients [G, B, T, H, D] of gates that have a product and no input.
 
     A kernel feeds them back rounded and writes none. Where either neighbour is right, it may have taken the one that
     the reference did not, and all that follows is off by about that much: twice the distance is allowed against what

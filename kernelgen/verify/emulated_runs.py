@@ -87,11 +87,11 @@ class Run:
         rows, batch = self.shape.batch, self.launched.batch
         return f", the last {rows} of {batch:,} sequences, head {self.head} of {self.launched.heads} alone"
 
-    def argument(self, argument: ArrayArgument, array: Array, partials: int) -> Argument:
-        """What the kernel gets of an array of the part. partials: as of the Launch."""
+    def argument(self, argument: ArrayArgument, array: Array, num_partials: int) -> Argument:
+        """What the kernel gets of an array of the part. num_partials: as of the Launch."""
         if self.blocks is None:
             return array
-        for axis, extent in (("B", self.launched.batch), ("P", partials)):
+        for axis, extent in (("B", self.launched.batch), ("P", num_partials)):
             if axis in argument.axes:
                 place = argument.axes.index(axis)
                 return Excerpt(array, place, extent - array.shape[place], extent)

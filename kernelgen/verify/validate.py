@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from kernelgen.program.source import Source
     from kernelgen.program.task import Direction
     from kernelgen.program.tiling import Tiling
-    from kernelgen.verify.bench import Candidate, Outcome
-    from kernelgen.verify.cases import Case
+    from kernelgen.verify.cases import ValidationCase
     from kernelgen.verify.emulator import Argument
+    from kernelgen.verify.gpu_worker import GpuJob, Outcome
 
 RAGGED_SEQ = 3
 """Steps of the second case on a GPU, whose batch fills no tile."""
@@ -109,14 +109,14 @@ def _emulate(
     seed: int,
     direction: Direction,
     errors: dict[str, float],
-) -> Case:
+) -> ValidationCase:
     """Emulate one run and compare; keeps the larger errors."""
     from kernelgen.verify.cases import make_case
     from kernelgen.verify.emulator import emulate
 
     launch = run.launch
     case = make_case(cell, run.shape, seed, direction=direction, optional=run.given)
-    outputs = case.poisoned_outputs(launch.partials if run.blocks is None else 1)
+    outputs = case.poisoned_outputs(launch.num_partials if run.blocks is None else 1)
     table = {argument.name: argument for argument in (*case.arguments.inputs, *case.arguments.outputs)}
     arrays = {
         name: run.among_heads(table[name], array)
@@ -127,7 +127,7 @@ def _emulate(
     arguments |= {"batch": run.launched.batch, "seq": run.launched.seq}
     for name, array in arrays.items():
         if name in arguments:
-            arguments[name] = run.argument(table[name], array, launch.partials)
+            arguments[name] = run.argument(table[name], array, launch.num_partials)
     emulate(source, launch, arguments, outputs=list(case.expected), blocks=run.blocks, seed=seed)
     made = {
         name: run.of_head(table[name], arrays[name]) if array is not None else None for name, array in outputs.items()
@@ -138,7 +138,9 @@ def _emulate(
     return case
 
 
-def gpu_cases(cell: Cell, shape: Shape, seed: int = 0, direction: Direction = "forward") -> tuple[Case, Case]:
+def gpu_cases(
+    cell: Cell, shape: Shape, seed: int = 0, direction: Direction = "forward"
+) -> tuple[ValidationCase, ValidationCase]:
     """What a kernel is tried on: the full shape with all inputs, and a short one with a ragged batch and null for the
     inputs that may be."""
     from kernelgen.verify.cases import make_case
@@ -169,31 +171,31 @@ def validate_gpu(
     the kernel hangs, crashes or faults.
     """
     from kernelgen.device import gpu
-    from kernelgen.verify.bench import Bench, Candidate
+    from kernelgen.verify.gpu_worker import GpuJob, GpuWorker
 
     _some(seeds)
     gpu.require_driver()
     errors: dict[str, float] = {}
     tolerance = 0.0
-    with Bench(device) as bench:
-        bench.start()
+    with GpuWorker(device) as worker:
+        worker.start()
         for seed in seeds:
             if on_seed is not None:
                 on_seed(seed)
             cases = gpu_cases(cell, shape, seed, direction)
-            bench.use(cases)
-            candidate = Candidate.of(cubin, source, [launch(case.shape) for case in cases], measure_seconds=0)
-            _worse(errors, _outcome(bench.run, candidate, seconds).errors)
+            worker.use(cases)
+            job = GpuJob.of(cubin, source, [launch(case.shape) for case in cases], measure_seconds=0)
+            _worse(errors, _outcome(worker.run, job, seconds).errors)
             tolerance = max(case.tolerance for case in cases)
     return Validation("gpu", len(seeds), shape.batch, shape.seq, tolerance, errors)
 
 
-def _outcome(run: Callable[[Candidate, float], Outcome], candidate: Candidate, seconds: float) -> Outcome:
+def _outcome(run: Callable[[GpuJob, float], Outcome], job: GpuJob, seconds: float) -> Outcome:
     """Run a candidate; what the worker tells becomes a ValidationError."""
     from kernelgen.device.worker import JobFailed
 
     try:
-        return run(candidate, seconds)
+        return run(job, seconds)
     except JobFailed as error:
         raise ValidationError(f"the kernel is not right on this GPU: {error}") from error
 

@@ -13,7 +13,7 @@ from kernelgen.program.arguments import Arguments, ArrayArgument
 from kernelgen.program.dtypes import numpy_dtype
 from kernelgen.records.trial import Validation
 from kernelgen.schedules.shared.parameter_gradients import ARGUMENTS, ParameterGradients, Tiling
-from kernelgen.verify.cases import Array, Case
+from kernelgen.verify.cases import Array, ValidationCase
 
 if TYPE_CHECKING:
     from kernelgen.cells.language import Cell
@@ -26,7 +26,7 @@ SIZES = ((3, 67), (1, 1), (2, 33), (70, 1))
 HEADS = 2
 """Heads to emulate at most: those of a large shape differ by an offset, and take as long each."""
 
-PARTIALS = 3
+NUM_PARTIALS = 3
 """Partial sums of gates without an input."""
 
 
@@ -84,12 +84,12 @@ def emulate_parameters(
     return Validation("emulator", len(seeds), *largest, tolerance, errors)
 
 
-def parameter_case(kernel: ParameterGradients, batch: int, seq: int, seed: int) -> Case:
+def parameter_case(kernel: ParameterGradients, batch: int, seq: int, seed: int) -> ValidationCase:
     """Random inputs for the kernel, and what it should make of them. Initial states for even seeds only."""
     cell, shape = kernel.cell, replace(kernel.shape, batch=batch, seq=seq)
-    sizes = {"B": batch, "T": seq, "H": shape.heads, "D": shape.head_dim, "P": PARTIALS}
+    sizes = {"B": batch, "T": seq, "H": shape.heads, "D": shape.head_dim, "P": NUM_PARTIALS}
     sizes |= {"G_in": len(cell.input_gates), "G_rec": len(cell.recurrent_gates), "G_bias": len(cell.bias_gates)}
-    sizes |= {"G_rec_rest": len(cell.rest_products), "G_bias_rest": len(cell.rest_biases)}
+    sizes |= {"G_rec_inputless": len(cell.inputless_products), "G_bias_inputless": len(cell.inputless_biases)}
 
     def argument(name: str, axes: str, dtype: str, *, written: bool = False) -> ArrayArgument:
         names = tuple(axes.split())
@@ -97,8 +97,8 @@ def parameter_case(kernel: ParameterGradients, batch: int, seq: int, seed: int) 
 
     inputs = (
         argument("d_wx", "B T G_in H D", shape.dtype),
-        argument("d_r_rest", "P G_rec_rest H D D", "float32"),
-        argument("d_b_rest", "P G_bias_rest H D", "float32"),
+        argument("d_r_partial", "P G_rec_inputless H D D", "float32"),
+        argument("d_b_partial", "P G_bias_inputless H D", "float32"),
         argument("hidden", "B T H D", shape.dtype),
         argument("initial", "B H D", shape.dtype),
     )
@@ -119,9 +119,9 @@ def parameter_case(kernel: ParameterGradients, batch: int, seq: int, seed: int) 
         for each, value in zip(outputs, _expected(cell, shape, drawn), strict=True)
         if not each.empty
     }
-    numbers = {"batch": batch, "seq": seq, "partials": PARTIALS}
+    numbers = {"batch": batch, "seq": seq, "num_partials": NUM_PARTIALS}
     table = Arguments(ARGUMENTS, inputs, outputs, numbers)
-    return Case(shape, "backward", seed, tuple(cell.states), table, drawn, expected, exact=True)
+    return ValidationCase(shape, "backward", seed, tuple(cell.states), table, drawn, expected, exact=True)
 
 
 def _expected(cell: Cell, shape: Shape, given: dict[str, Array | None]) -> tuple[Array, Array]:
@@ -137,10 +137,10 @@ def _expected(cell: Cell, shape: Shape, given: dict[str, Array | None]) -> tuple
     for rank, gate in enumerate(cell.recurrent_gates):
         d_r[rank] = np.einsum("bthd,bthp->hdp", each[gate], before, optimize=True)
     d_b = each[list(cell.bias_gates)].sum((1, 2))
-    for made, rest, gates, members in (
-        (d_r, read["d_r_rest"], cell.recurrent_gates, cell.rest_products),
-        (d_b, read["d_b_rest"], cell.bias_gates, cell.rest_biases),
+    for made, partial, gates, members in (
+        (d_r, read["d_r_partial"], cell.recurrent_gates, cell.inputless_products),
+        (d_b, read["d_b_partial"], cell.bias_gates, cell.inputless_biases),
     ):
         if members:
-            made[[gates.index(gate) for gate in members]] = rest.sum(0)
+            made[[gates.index(gate) for gate in members]] = partial.sum(0)
     return d_r.astype(np.float32), d_b.astype(np.float32)

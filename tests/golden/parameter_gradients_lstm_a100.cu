@@ -29,7 +29,7 @@ struct Cell {
 };
 
 constexpr FixedShape shape{.heads = 12, .head_dim = 64};
-constexpr ParameterGradientTiling tiling{.row_warps = 4, .warp_tiles = 2, .columns = 64, .step_groups = 1, .depth = 64, .stages = 3, .parts = 5, .cluster = 0};
+constexpr ParameterGradientTiling tiling{.row_warps = 4, .warp_tiles = 2, .columns = 64, .step_groups = 1, .depth = 64, .num_stages = 3, .parts = 5, .cluster = 0};
 using Kernel = ParameterGradients<Cell, bf16, shape, tiling>;
 
 static_assert(Kernel::blocks == 2, "the schedule predicts 2 for blocks");
@@ -38,15 +38,15 @@ static_assert(Kernel::shared_bytes == 79872, "the schedule predicts 79872 for sh
 
 extern "C" __global__ void __launch_bounds__(Kernel::threads, 1) tilesmith_parameter_gradients(
     const unsigned short* d_wx,
-    const float* d_r_rest,
-    const float* d_b_rest,
+    const float* d_r_partial,
+    const float* d_b_partial,
     const unsigned short* hidden,
     const unsigned short* initial,
     void* d_r,
     void* d_b,
     int batch,
     int seq,
-    int partials) {
-    const ParameterGradientArguments in{.d_wx = d_wx, .d_r_rest = d_r_rest, .d_b_rest = d_b_rest, .hidden = hidden, .initial = initial, .d_r = d_r, .d_b = d_b, .batch = batch, .seq = seq, .partials = partials};
+    int num_partials) {
+    const ParameterGradientArguments in{.d_wx = d_wx, .d_r_partial = d_r_partial, .d_b_partial = d_b_partial, .hidden = hidden, .initial = initial, .d_r = d_r, .d_b = d_b, .batch = batch, .seq = seq, .num_partials = num_partials};
     Kernel{in}.run();
 }

@@ -28,20 +28,20 @@ BATCH_TILES = [4, 8, 16, 24, 32]
 MOST_BLOCKS_Y = 65_535
 """Blocks of a grid along y (CUDA C++ Programming Guide, compute capabilities)."""
 
-PREFETCH = [2, 3, 4, 6, 8, 12]
+NUM_STAGES = [2, 3, 4, 6, 8, 12]
 """Stages of the ring that holds a step's inputs."""
 
 
-def read_bytes(rows: int, groups: int, chains: int) -> int:
+def read_bytes(rows: int, k_tiles: int, accumulators: int) -> int:
     """What the shared memory is busy with while one warp reads the moving matrix of ``rows`` sequences and ``groups``
     groups of 32 k (StationaryMatrix::multiply), in bytes at its full rate."""
-    paired = rows == 4 and groups >= 2 and chains >= 2
-    return groups * (256 if paired else 512 * -(-rows // 8))
+    paired = rows == 4 and k_tiles >= 2 and accumulators >= 2
+    return k_tiles * (256 if paired else 512 * -(-rows // 8))
 
 
-def chain_additions(rows: int, tiles: int, chains: int) -> int:
-    """Additions of a lane that make one sum of ``chains`` accumulators of each tile of 16 rows."""
-    return (chains - 1) * tiles * (2 if rows == 4 else 4 * (rows // 8))
+def accumulator_additions(rows: int, tiles: int, accumulators: int) -> int:
+    """Additions of a lane that make one sum of ``accumulators`` accumulators of each tile of 16 rows."""
+    return (accumulators - 1) * tiles * (2 if rows == 4 else 4 * (rows // 8))
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Needs(Generic[Number]):
 
 
 class BatchTiled(ABC):
-    """Tile variables include ``batch_tile`` and ``prefetch``; a subclass states the others, its needs and its work."""
+    """Tile variables include ``batch_tile`` and ``num_stages``; a subclass states the others, its needs and its work."""
 
     name: str
     direction: Direction
@@ -107,7 +107,7 @@ class BatchTiled(ABC):
         blocks = shape.heads * -(-shape.batch // values["batch_tile"])
         resources, together, waves = place(profile, blocks, 32 * needs.warps, registers, needs.shared_memory)
         clocks = clocks_per_step(self.work(cell, shape, values), profile, together - 1, model.clocks)
-        return Tiling(self.name, dict(values), resources, clocks * waves, num_stages=values["prefetch"])
+        return Tiling(self.name, dict(values), resources, clocks * waves, num_stages=values["num_stages"])
 
     def source(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Source:
         """The kernel of a tiling: an instantiation of the template in cuda/."""

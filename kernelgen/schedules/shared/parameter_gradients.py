@@ -20,16 +20,16 @@ from kernelgen.symbolic.derive import derive
 
 ENTRY = "tilesmith_parameter_gradients"
 
-ARGUMENTS = ("d_wx", "d_r_rest", "d_b_rest", "hidden", "initial", "d_r", "d_b", "batch", "seq", "partials")
-"""The kernel's arguments, in order: d_wx, d_r_rest and d_b_rest as a backward kernel wrote them (BACKWARD_ARGUMENTS of
-program.arguments; partials: their P), hidden [B, T, H, D] (h after every step), initial [B, H, D] (null for zeros).
+ARGUMENTS = ("d_wx", "d_r_partial", "d_b_partial", "hidden", "initial", "d_r", "d_b", "batch", "seq", "num_partials")
+"""The kernel's arguments, in order: d_wx, d_r_partial and d_b_partial as a backward kernel wrote them (BACKWARD_ARGUMENTS of
+program.arguments; num_partials: their P), hidden [B, T, H, D] (h after every step), initial [B, H, D] (null for zeros).
 Outputs: d_r [G_rec, H, D, D] and d_b [G_bias, H, D] (null where there is none), in the shape's dtype; or, where
-``results`` is more than one, float32 with an axis of the results in front, which are to be added. batch, seq, partials:
+``results`` is more than one, float32 with an axis of the results in front, which are to be added. batch, seq, num_partials:
 int32."""
 
 _KINDS = {
     **dict.fromkeys(("d_wx", "hidden", "initial"), "const unsigned short*"),
-    **dict.fromkeys(("d_r_rest", "d_b_rest"), "const float*"),
+    **dict.fromkeys(("d_r_partial", "d_b_partial"), "const float*"),
     **dict.fromkeys(("d_r", "d_b"), "void*"),
 }
 """The C++ types of the arrays."""
@@ -40,7 +40,7 @@ WIDEST = 64
 WARPS = 4
 """Of a block: those that a tile does not need share its steps."""
 
-DEPTH, STAGES = 64, 3
+DEPTH, NUM_STAGES = 64, 3
 """Steps of a stage, and stages: two blocks fit on a multiprocessor, each with two stages on their way."""
 
 BLOCKS = 1.5
@@ -65,7 +65,7 @@ class Tiling:
     columns: int
     step_groups: int
     depth: int
-    stages: int
+    num_stages: int
     parts: int
     cluster: bool
 
@@ -84,7 +84,7 @@ class Tiling:
         """Bytes of shared memory of a block."""
         exchanging = max(self.step_groups - 1, int(self.cluster and self.parts > 1))
         exchange = exchanging * self.row_warps * self.warp_tiles * (self.columns // 8 + 1) * 512
-        return max(self.stages * self.depth * _step_bytes(self.rows, self.columns), exchange)
+        return max(self.num_stages * self.depth * _step_bytes(self.rows, self.columns), exchange)
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class ParameterGradients:
             columns=width,
             step_groups=max(1, WARPS // row_warps),
             depth=DEPTH,
-            stages=STAGES,
+            num_stages=NUM_STAGES,
             parts=1,
             cluster=self.profile.portable_cluster > 1,
         )

@@ -50,7 +50,7 @@ class Naive:
         """The kernel: an instantiation of a template of naive.cuh."""
         backward = self.direction == "backward"
         if backward:
-            options = (str(known_states(cell, shape)), f"Gates::{'computed' if shape.recompute else 'saved'}")
+            options = (str(known_states(cell, shape)), f"Gates::{'recomputed' if shape.recompute else 'saved'}")
         else:
             options = (f"Save::{shape.save}",)
         template = Template(
@@ -76,7 +76,7 @@ class Naive:
         """Rows of 16-bit values, of h and, backward, of every gate's gradients; and the sums of gates without input."""
         backward, dim = self.direction == "backward", shape.head_dim
         rows = -(-2 * (1 + backward * len(cell.gates)) * dim // CHUNK) * CHUNK
-        return rows + backward * 4 * len(cell.rest_products) * dim * dim
+        return rows + backward * 4 * len(cell.inputless_products) * dim * dim
 
 
 def _warps(shape: Shape) -> int:

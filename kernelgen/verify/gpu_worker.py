@@ -1,6 +1,6 @@
 """The GPU's part of a trial: prove a kernel right at full size, then measure it, in a worker process.
 
-The parent makes a Bench and gives it cases and kernels; ``run`` is what the worker calls. The worker keeps the
+The parent makes a GpuWorker and gives it cases and kernels; ``run`` is what the worker calls. The worker keeps the
 cases on the GPU from one kernel to the next and gets nothing else than cubins, launches and numbers.
 """
 
@@ -19,16 +19,16 @@ from kernelgen.records.trial import Measurement
 
 if TYPE_CHECKING:
     from kernelgen.program.source import Source
-    from kernelgen.verify.cases import Case
+    from kernelgen.verify.cases import ValidationCase
 
-RUNNER = "kernelgen.verify.bench:run"
+RUNNER = "kernelgen.verify.gpu_worker:run"
 
 CASE_SECONDS = 300.0
 """How long handing the cases to the worker may take."""
 
 
 @dataclass(frozen=True)
-class Candidate:
+class GpuJob:
     """A compiled kernel to try.
 
     launches: one for each case, in order. measure_seconds: time to spend on measuring it with the first case; 0 to
@@ -57,14 +57,14 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class _Cases:
+class _UseCases:
     """The message that replaces the worker's cases. device: index of the GPU."""
 
-    cases: tuple[Case, ...]
+    cases: tuple[ValidationCase, ...]
     device: int
 
 
-class Bench:
+class GpuWorker:
     """A GPU to try candidates on. Use as a context manager, or call close().
 
     cases: what every candidate is tried on; set with use(). runner: what the worker calls; another one serves for
@@ -74,28 +74,28 @@ class Bench:
     def __init__(self, device: int = 0, runner: str = RUNNER) -> None:
         self._worker = Worker(runner)
         self._device = device
-        self.cases: tuple[Case, ...] = ()
+        self.cases: tuple[ValidationCase, ...] = ()
         self._given_to = -1
 
     def start(self) -> None:
         """Start the worker now, while the parent has other work."""
         self._worker.start()
 
-    def use(self, cases: Sequence[Case]) -> None:
+    def use(self, cases: Sequence[ValidationCase]) -> None:
         """Set the cases that every candidate is tried on."""
         self.cases = tuple(cases)
         self._given_to = -1
 
-    def run(self, candidate: Candidate, seconds: float) -> Outcome:
+    def run(self, job: GpuJob, seconds: float) -> Outcome:
         """Validate the candidate on every case and measure it on the first.
 
         Raises JobFailed (worker.py) when it is wrong, faults, crashes or outlasts ``seconds``.
         """
         self._worker.start()
         if self._given_to != self._worker.started:
-            self._worker.run(_Cases(self.cases, self._device), CASE_SECONDS)
+            self._worker.run(_UseCases(self.cases, self._device), CASE_SECONDS)
             self._given_to = self._worker.started
-        outcome: Outcome = self._worker.run(candidate, seconds)
+        outcome: Outcome = self._worker.run(job, seconds)
         return outcome
 
     def close(self) -> None:
@@ -114,7 +114,7 @@ class Bench:
 class _Resident:
     """A case with its arrays on the GPU."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: ValidationCase) -> None:
         from kernelgen.device import gpu
 
         self.case = case
@@ -137,8 +137,8 @@ class _Resident:
             for name, value in values.items()
         ]
 
-    def poison(self, partials: int) -> None:
-        """Poison the outputs. partials: as of the Launch, which says how large those of partial sums are."""
+    def poison(self, num_partials: int) -> None:
+        """Poison the outputs. num_partials: as of the Launch, which says how large those of partial sums are."""
         from kernelgen.device import gpu
         from kernelgen.verify.cases import POISON, poisoned
 
@@ -147,7 +147,7 @@ class _Resident:
             if argument.empty:
                 continue
             if argument.partial:
-                array = self.host[name] = poisoned(argument, partials)
+                array = self.host[name] = poisoned(argument, num_partials)
                 if array.nbytes != self.buffers[name].size:
                     self.buffers[name].close()
                     self.buffers[name] = gpu.DeviceBuffer(array.nbytes)
@@ -173,11 +173,11 @@ class _State:
     cases: tuple[_Resident, ...] = ()
 
 
-def run(job: _Cases | Candidate) -> Outcome | None:
+def run(job: _UseCases | GpuJob) -> Outcome | None:
     """Do one job in the worker: take over cases, or try a candidate on them."""
     from kernelgen.device import gpu
 
-    if isinstance(job, _Cases):
+    if isinstance(job, _UseCases):
         for old in _State.cases:
             old.close()
         _State.device = job.device
@@ -191,21 +191,21 @@ def run(job: _Cases | Candidate) -> Outcome | None:
             raise gpu.DeviceFault(str(error)) from error
 
 
-def _try(candidate: Candidate) -> Outcome:
+def _try(job: GpuJob) -> Outcome:
     """Validate on every case, then measure on the first. Raises ValidationError or LaunchError."""
     from kernelgen.device.launcher import DeviceKernel, launch_config, stream_of
     from kernelgen.device.measure import measure
 
-    kernel = DeviceKernel(candidate.cubin, candidate.entry, candidate.arch, candidate.launches[0])
+    kernel = DeviceKernel(job.cubin, job.entry, job.arch, job.launches[0])
     kernel.prepare(_State.device)
     errors: dict[str, float] = {}
-    for resident, launch in zip(_State.cases, candidate.launches, strict=True):
-        resident.poison(launch.partials)
-        kernel.start(stream_of(0), launch_config(launch), *resident.arguments(candidate.arguments))
+    for resident, launch in zip(_State.cases, job.launches, strict=True):
+        resident.poison(launch.num_partials)
+        kernel.start(stream_of(0), launch_config(launch), *resident.arguments(job.arguments))
         for name, error in resident.compare().items():
             errors[name] = max(error, errors.get(name, 0.0))
-    if not candidate.measure_seconds:
+    if not job.measure_seconds:
         return Outcome(errors, None)
-    config, arguments = launch_config(candidate.launches[0]), _State.cases[0].arguments(candidate.arguments)
-    measurement = measure(lambda stream: kernel.start(stream, config, *arguments), seconds=candidate.measure_seconds)
+    config, arguments = launch_config(job.launches[0]), _State.cases[0].arguments(job.arguments)
+    measurement = measure(lambda stream: kernel.start(stream, config, *arguments), seconds=job.measure_seconds)
     return Outcome(errors, measurement)
