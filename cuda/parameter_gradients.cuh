@@ -16,8 +16,8 @@ namespace tilesmith {
 /// The arrays of the product. Steps of all sequences are one axis: B T of them.
 struct ParameterGradientArguments {
     const unsigned short* d_wx;     // [B, T, G_in, H, D]
-    const float* d_r_rest;          // [P, G_rec without an input, H, D, D], or null if there is no such gate
-    const float* d_b_rest;          // [P, G_bias without an input, H, D] likewise
+    const float* d_r_partial;          // [P, G_rec without an input, H, D, D], or null if there is no such gate
+    const float* d_b_partial;          // [P, G_bias without an input, H, D] likewise
     const unsigned short* hidden;   // [B, T, H, D]
     const unsigned short* initial;  // [B, H, D]: h before the first step, or null: zeros
     void* d_r;                      // [G_rec, H, D, D]; of parts that are apart: floats [parts, G_rec, H, D, D]
@@ -325,8 +325,8 @@ struct ParameterGradients {
             combine_blocks();
         else
             write_out();
-        add_rest(in.d_r_rest, in.d_r, Cell::recurrent & ~Cell::input, Cell::recurrent, shape.heads * D * D);
-        add_rest(in.d_b_rest, in.d_b, Cell::bias & ~Cell::input, Cell::bias, shape.heads * D);
+        add_rest(in.d_r_partial, in.d_r, Cell::recurrent & ~Cell::input, Cell::recurrent, shape.heads * D * D);
+        add_rest(in.d_b_partial, in.d_b, Cell::bias & ~Cell::input, Cell::bias, shape.heads * D);
     }
 };
 

@@ -48,8 +48,8 @@ struct BackwardArguments {
     const unsigned short* d_states;  // [1 or S, B, T, H, D]
     const unsigned short* d_last;    // [S, B, H, D] or null: zeros
     unsigned short* d_wx;            // [B, T, G_in, H, D]
-    float* d_r_rest;                 // [P, G_rec without an input, H, D, D]: of those gates, P partial sums; or null
-    float* d_b_rest;                 // [P, G_bias without an input, H, D] likewise
+    float* d_r_partial;                 // [P, G_rec without an input, H, D, D]: of those gates, P partial sums; or null
+    float* d_b_partial;                 // [P, G_bias without an input, H, D] likewise
     unsigned short* d_initial;       // [S, B, H, D]
     int batch;
     int seq;

@@ -119,7 +119,7 @@ struct RestGradients {
 #pragma unroll
                 for (int i = 0; i < 4; ++i) {
                     const int unit = own.unit(i / 2), previous = 8 * tile + 2 * own.j + i % 2;
-                    if (unit < D && previous < D) store_global_float(in.d_r_rest + (plane * D + unit) * D + previous, product[q][tile][i]);
+                    if (unit < D && previous < D) store_global_float(in.d_r_partial + (plane * D + unit) * D + previous, product[q][tile][i]);
                 }
         }
 #pragma unroll
@@ -135,7 +135,7 @@ struct RestGradients {
             }
 #pragma unroll
             for (int octet = 0; octet < octets; ++octet)
-                if (own.j == 0 && own.unit(octet) < D) store_global_float(in.d_b_rest + plane * D + own.unit(octet), total[octet]);
+                if (own.j == 0 && own.unit(octet) < D) store_global_float(in.d_b_partial + plane * D + own.unit(octet), total[octet]);
         }
     }
 };

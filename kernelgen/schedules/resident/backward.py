@@ -22,7 +22,7 @@ from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.shared.batch_tiled import BATCH_TILES, PREFETCH, BatchTiled, Needs, chain_additions, read_bytes
 from kernelgen.schedules.shared.cost import StepWork
-from kernelgen.schedules.shared.entries import asserted, parameters_of, stores
+from kernelgen.schedules.shared.entries import BACKWARD_PARAMETERS, asserted, stores
 from kernelgen.schedules.shared.limits import CHUNK, vector_width
 from kernelgen.schedules.shared.numbers import Int, Number
 from kernelgen.symbolic.derive import Backward, derive
@@ -195,9 +195,9 @@ class ResidentBackward(BatchTiled):
             header="resident_backward",
             name="ResidentBackward",
             arguments="BackwardArguments",
-            entry=BACKWARD_ENTRY,
+            entry="tilesmith_backward",
             title=f"backward, gradients of {known} of {len(cell.states)} states, gates {gates}, schedule {self.name}",
-            parameters=parameters_of(cell, shape, "backward"),
+            parameters=BACKWARD_PARAMETERS,
             tiling_struct="ResidentBackwardTiling",
             tiling=tiling.values,
             asserted=asserted(tiling),

@@ -23,7 +23,7 @@ from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.shared.batch_tiled import BATCH_TILES, PREFETCH, BatchTiled, Needs, chain_additions, read_bytes
 from kernelgen.schedules.shared.cost import StepWork
-from kernelgen.schedules.shared.entries import asserted, parameters_of, stores
+from kernelgen.schedules.shared.entries import FORWARD_PARAMETERS, asserted, stores
 from kernelgen.schedules.shared.limits import CHUNK, vector_width
 from kernelgen.schedules.shared.numbers import Int, Number
 from kernelgen.symbolic.derive import derive
@@ -171,9 +171,9 @@ class Resident(BatchTiled):
             header="resident",
             name="Resident",
             arguments="ForwardArguments",
-            entry=FORWARD_ENTRY,
+            entry="tilesmith_forward",
             title=f"forward, saves {shape.save}, schedule {self.name}",
-            parameters=parameters_of(cell, shape, "forward"),
+            parameters=FORWARD_PARAMETERS,
             tiling_struct="ResidentTiling",
             tiling=tiling.values,
             asserted=asserted(tiling),

@@ -10,17 +10,18 @@ from typing import Generic
 from constrint import Expr, Problem, cdiv
 from kernelgen.cells.language import Cell
 from kernelgen.emit.kernel import Template, kernel_source
-from kernelgen.errors import ConfigError, LaunchError
+from kernelgen.errors import ConfigError
 from kernelgen.hardware.profile import Profile
-from kernelgen.program.launch import Launch
+from kernelgen.program.launch import LaunchRule
+from kernelgen.program.program import KernelCall, Program
 from kernelgen.program.shape import Shape
-from kernelgen.program.source import Source
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.shared.cost import StepWork, clocks_per_step
 from kernelgen.schedules.shared.limits import add_limits, place, require_instructions
 from kernelgen.schedules.shared.model import Model, load_model
 from kernelgen.schedules.shared.numbers import Int, Number, as_int
+from kernelgen.schedules.shared.parameter_gradients import with_parameter_gradients
 
 BATCH_TILES = [4, 8, 16, 24, 32]
 """Sequences per block: 4 in the even columns of a matrix tile, or whole tiles of 8."""
@@ -109,24 +110,21 @@ class BatchTiled(ABC):
         clocks = clocks_per_step(self.work(cell, shape, values), profile, together - 1, model.clocks)
         return Tiling(self.name, dict(values), resources, clocks * waves, num_stages=values["prefetch"])
 
-    def source(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Source:
-        """The kernel of a tiling: an instantiation of the template in cuda/."""
-        template = self.template(cell, shape, profile, tiling)
-        return kernel_source(cell, shape, profile.arch, template, backward=self.direction == "backward")
-
-    def launch(self, shape: Shape, tiling: Tiling) -> Launch:
-        """One block per head and tile of the batch. Raises LaunchError for a batch of more tiles than a grid has, and
+    def program(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Program:
+        """The kernel of a tiling, an instantiation of the template in cuda/; backward with what follows it. Raises
         ConfigError for a tiling without a batch tile."""
-        rows = tiling.values.get("batch_tile", 0)
-        if rows < 1:
+        batch_tile = tiling.values.get("batch_tile", 0)
+        if batch_tile < 1:
             raise ConfigError(f"{tiling} is no tiling of the {self.name} schedule: batch_tile must be at least 1")
-        grid = (shape.heads, -(-shape.batch // rows), 1)
-        if grid[1] > MOST_BLOCKS_Y:
-            raise LaunchError(
-                f"a batch of {shape.batch:,} is {grid[1]:,} tiles of {rows}, and a grid has at "
-                f"most {MOST_BLOCKS_Y:,} blocks along y; cut the batch into several"
-            )
-        return Launch(grid, tiling.resources.threads, tiling.resources.shared_memory)
+        resources, backward = tiling.resources, self.direction == "backward"
+        tiles = f"cdiv(batch, {batch_tile})"
+        rule = LaunchRule(("heads", tiles, "1"), resources.threads, resources.shared_memory)
+        text = kernel_source(cell, shape, profile.arch, self.template(cell, shape, profile, tiling), backward=backward)
+        main = KernelCall(text, rule)
+        steps = tiling.values["prefetch"]
+        if not backward:
+            return Program(self.direction, main, steps_in_flight=steps)
+        return with_parameter_gradients(main, cell, shape, profile, partials=tiles, steps_in_flight=steps)
 
     @property
     def _model(self) -> Model:
