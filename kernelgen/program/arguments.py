@@ -83,7 +83,7 @@ added on the way.
 All arrays are C-contiguous and, but for the workspaces, of the shape's dtype.
 """
 
-_NUMBERS: Mapping[str, str] = {"batch": "B", "seq": "T", "partials": "P"}
+NUMBERS: Mapping[str, str] = {"batch": "B", "seq": "T", "partials": "P"}
 """The int32 arguments, by the axis whose size they are."""
 
 _WORDS = {"B": "batch", "T": "step", "H": "head", "D": "unit"}
@@ -144,17 +144,19 @@ def arguments_of(
 ) -> Arguments:
     """What a program of ``cell`` takes at ``shape``.
 
-    names: of the arguments, those of all its calls together; where they are None, every array whose size is known. axes: the sizes of those axes that the program decides, such as P. Raises ConfigError for a name that no
-    program of that direction has, and for an axis whose size nobody says.
+    names: of the arguments, those of all its calls together; where they are None, every array whose size is known.
+    axes: the sizes of those axes that the program decides, such as P. Raises ConfigError for a name that no program of
+    that direction has, and for an axis whose size nobody says.
     """
     entries = _ARRAYS[direction]
     sizes = _sizes(cell, shape) | dict(axes or {})
     if names is None:
-        names = [name for name, entry in entries.items() if sizes.keys() >= set(entry.axes.split())]
+        axes_of = {name: entry.axes for name, entry in entries.items()} | dict(NUMBERS)
+        names = [name for name, needed in axes_of.items() if sizes.keys() >= set(needed.split())]
     wanted = {*names}
-    foreign = wanted - {*entries} - {*_NUMBERS}
+    foreign = wanted - {*entries} - {*NUMBERS}
     if foreign:
-        known = ", ".join((*entries, *_NUMBERS))
+        known = ", ".join((*entries, *NUMBERS))
         raise ConfigError(f"no {direction} kernel takes an argument {min(foreign)!r}; those known are {known}")
 
     def sized(axis: str) -> int:
@@ -180,7 +182,7 @@ def arguments_of(
         inputs=tuple(array for array in arrays if array.role in ("input", "optional")),
         outputs=tuple(array for array in arrays if array.role == "output"),
         workspaces=tuple(array for array in arrays if array.role == "workspace"),
-        numbers={name: sized(axis) for name, axis in _NUMBERS.items() if name in wanted},
+        numbers={name: sized(axis) for name, axis in NUMBERS.items() if name in wanted},
     )
 
 

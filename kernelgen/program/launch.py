@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kernelgen.errors import LaunchError
-from kernelgen.program.rules import evaluate
-from kernelgen.program.shape import Shape
+from kernelgen.program.rules import Sized, evaluate, sizes_of
 
 MOST_BLOCKS_X = 2**31 - 1
 MOST_BLOCKS = 65535
@@ -35,10 +34,10 @@ class LaunchRule:
     cluster: int = 1
     cooperative: bool = False
 
-    def at(self, shape: Shape) -> Launch:
+    def at(self, shape: Sized) -> Launch:
         """The launch at a shape. Raises ConfigError for a rule that cannot be evaluated, LaunchError for a grid that no
         GPU has."""
-        sizes = {"batch": shape.batch, "heads": shape.heads, "seq": shape.seq}
+        sizes = sizes_of(shape)
         x, y, z = (evaluate(rule, sizes) for rule in self.grid)
         for blocks, most, along in ((x, MOST_BLOCKS_X, "x"), (y, MOST_BLOCKS, "y"), (z, MOST_BLOCKS, "z")):
             if blocks > most:

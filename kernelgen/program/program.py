@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from kernelgen.program.arguments import Arguments, arguments_of
 from kernelgen.program.launch import LaunchRule
-from kernelgen.program.rules import evaluate
+from kernelgen.program.rules import Sized, evaluate, sizes_of
 from kernelgen.program.source import Source
 from kernelgen.program.task import Direction
 
@@ -45,9 +45,9 @@ class Program:
         """All calls, in order."""
         return (self.main, *self.then)
 
-    def extents(self, shape: Shape) -> dict[str, int]:
+    def extents(self, shape: Sized) -> dict[str, int]:
         """The sizes of the axes that the calls decide."""
-        sizes = {"batch": shape.batch, "heads": shape.heads, "seq": shape.seq}
+        sizes = sizes_of(shape)
         return {axis: evaluate(rule, sizes) for axis, rule in self.axes.items()}
 
     @property

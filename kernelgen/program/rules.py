@@ -6,11 +6,32 @@ import ast
 import operator
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from typing import Protocol
 
 from kernelgen.errors import ConfigError
 
 Sizes = Mapping[str, int]
 """The values of the names in a rule."""
+
+
+class Sized(Protocol):
+    """What has the sizes that a rule may name: a Shape."""
+
+    @property
+    def batch(self) -> int:
+        """Sequences."""
+        ...
+
+    @property
+    def heads(self) -> int:
+        """Heads."""
+        ...
+
+    @property
+    def seq(self) -> int:
+        """Steps."""
+        ...
+
 
 _Evaluate = Callable[[Sizes], int]
 
@@ -25,6 +46,11 @@ _FUNCTIONS: Mapping[str, Callable[[int, int], int]] = {"cdiv": lambda a, b: -(-a
 
 LONGEST = 200
 """Characters of a rule at most."""
+
+
+def sizes_of(shape: Sized) -> dict[str, int]:
+    """The names that a rule may use, with their values."""
+    return {"batch": shape.batch, "heads": shape.heads, "seq": shape.seq}
 
 
 def evaluate(rule: str, sizes: Sizes) -> int:

@@ -208,21 +208,18 @@ class _Search:
 
     def _emulate(self, attempt: Attempt, seeds: Sequence[int]) -> bool:
         """Validate one attempt in the emulator; whether it is right."""
-        from kernelgen.verify.emulated_runs import emulated_steps
-        from kernelgen.verify.validate import emulate_source
+        from kernelgen.verify.validate import emulate_program
 
         if attempt.trial.status in ("valid", "measured"):
             self._found(attempt)
             return True
         try:
-            validation = emulate_source(
+            validation = emulate_program(
                 self.cell,
                 self.shape,
-                attempt.source,
-                attempt.launch,
+                self.profile,
+                attempt.program,
                 seeds,
-                direction=self.direction,
-                seq=emulated_steps(attempt.tiling),
                 on_seed=lambda seed: self.tell(
                     Event("emulate", f"{attempt.tiling}, seed {seed}", seed - seeds[0], len(seeds))
                 ),
@@ -283,9 +280,7 @@ class _Search:
         tried = cases.result()
         if not bench.cases:
             bench.use(tried)
-        assert attempt.binary is not None
-        launches = [attempt.launch(case.shape) for case in tried]
-        candidate = Candidate.of(attempt.binary.cubin, attempt.source, launches)
+        candidate = Candidate(attempt.program, tuple(binary.cubin for binary in attempt.binaries))
         try:
             outcome = bench.run(candidate, CANDIDATE_SECONDS)
         except JobFailed as error:
@@ -312,7 +307,7 @@ class _Search:
 
     def _best(self) -> Attempt | None:
         """The fastest measured attempt whose binary is at hand."""
-        measured = [a for a in self.attempts if a.binary is not None and a.trial.measurement is not None]
+        measured = [a for a in self.attempts if a.binaries and a.trial.measurement is not None]
         return min(measured, key=_milliseconds, default=None)
 
     def _found(self, attempt: Attempt) -> None:
@@ -373,13 +368,11 @@ def save(result: TuneResult, path: Path, spec: str | None = None) -> TunedConfig
     from kernelgen.records.config import CellRecord, TunedConfig
 
     best = result.best
-    assert best.binary is not None
     config = TunedConfig.of(
         best.trial,
         cell=CellRecord.of(result.cell, spec),
         tiling=best.tiling,
-        launch=best.launch(result.shape),
-        source=best.source,
-        binary=best.binary,
+        program=best.program,
+        binaries=best.binaries,
     )
-    return config.save(path, best.source, best.binary)
+    return config.save(path, best.program, best.binaries)

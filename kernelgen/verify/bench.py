@@ -123,7 +123,6 @@ class _Resident:
         from kernelgen.verify.cases import POISON
 
         extents = program.extents(self.case.shape)
-        numbers = self.case.arguments.numbers | {"partials": extents.get("P", 1)}
         written = [name for call in program.calls for name in call.source.writes]
         self.host = self.case.poisoned(dict.fromkeys(written), extents)
         for name, array in self.host.items():
@@ -134,7 +133,7 @@ class _Resident:
                     self.buffers[name].close()
                 self.buffers[name] = gpu.DeviceBuffer(array.nbytes)
             self.buffers[name].fill(POISON)
-        given = self.case.values({**self.host, **numbers}, program.names)
+        given = self.case.values(self.host, program.names, extents)
         return {
             name: np.int32(value) if isinstance(value, int) else 0 if value is None else self.buffers[name].pointer
             for name, value in given.items()

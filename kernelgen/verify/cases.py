@@ -11,7 +11,7 @@ import numpy as np
 
 from kernelgen.errors import NotFiniteError, ValidationError
 from kernelgen.program import dtypes
-from kernelgen.program.arguments import arguments_of, known_states
+from kernelgen.program.arguments import NUMBERS, arguments_of, known_states
 from kernelgen.symbolic.derive import derive
 
 if TYPE_CHECKING:
@@ -87,12 +87,15 @@ class Case:
         table = self.table
         return {name: None if table[name].empty else poisoned(table[name], extents) for name in names}
 
-    def values(self, outputs: Mapping[str, Array | None], order: Sequence[str]) -> dict[str, Array | int | None]:
-        """Every argument that ``order`` names: arrays, None for a null pointer, and int.
+    def values(
+        self, outputs: Mapping[str, Array | None], order: Sequence[str], extents: Mapping[str, int] | None = None
+    ) -> dict[str, Array | int | None]:
+        """Every argument that ``order`` names: arrays, None for a null pointer, and int. extents: as of the Program.
 
         Raises ValidationError for a name that a kernel of this direction does not have.
         """
         known: dict[str, Array | int | None] = {**self.inputs, **outputs, **self.arguments.numbers}
+        known |= {name: extents[axis] for name, axis in NUMBERS.items() if extents and axis in extents}
         foreign = [name for name in order if name not in known]
         if foreign:
             raise ValidationError(

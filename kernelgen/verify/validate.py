@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kernelgen.errors import NotFiniteError, TilesmithError, ValidationError
@@ -55,6 +56,29 @@ def validate_emulated(
 
     program = schedules.get(tiling.schedule).program(cell, shape, profile, tiling)
     return emulate_main(cell, shape, program, seeds, seq=seq, on_seed=on_seed)
+
+
+def emulate_program(
+    cell: Cell,
+    shape: Shape,
+    profile: Profile,
+    program: Program,
+    seeds: Sequence[int] = (0, 1),
+    *,
+    on_seed: Callable[[int], None] | None = None,
+) -> Validation:
+    """Run all of a program in the emulator: the recurrence as validate_emulated does, then, backward, what makes the
+    gradients of R and b for ``profile`` from its outputs (see validate_parameters.py).
+
+    Raises what validate_emulated does. Batch and seq of the result are those of the recurrence.
+    """
+    from kernelgen.verify.validate_parameters import emulate_parameters
+
+    main = emulate_main(cell, shape, program, seeds, on_seed=on_seed)
+    if program.direction == "forward":
+        return main
+    follow = emulate_parameters(cell, shape, profile, seeds)
+    return replace(main, tolerance=max(main.tolerance, follow.tolerance), errors=main.errors | follow.errors)
 
 
 def emulate_main(

@@ -108,7 +108,7 @@ class BatchTiled(ABC):
         blocks = shape.heads * -(-shape.batch // values["batch_tile"])
         resources, together, waves = place(profile, blocks, 32 * needs.warps, registers, needs.shared_memory)
         clocks = clocks_per_step(self.work(cell, shape, values), profile, together - 1, model.clocks)
-        return Tiling(self.name, dict(values), resources, clocks * waves, num_stages=values["prefetch"])
+        return Tiling(self.name, dict(values), resources, clocks * waves)
 
     def program(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Program:
         """The kernel of a tiling, an instantiation of the template in cuda/; backward with what follows it. Raises
