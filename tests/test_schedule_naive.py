@@ -85,4 +85,4 @@ def test_it_compiles_without_spills(schedule: str, gpu: str) -> None:
     cell, shape, profile = load_cell("gru"), Shape(16, 64, 2, 100, save="gates"), load_profile(gpu)
     chosen = schedules.get(schedule)
     tiling = plan(cell, shape, profile, schedules=[schedule], direction=chosen.direction)[0]
-    assert compile_source(chosen.source(cell, shape, profile, tiling)).report.spills == 0
+    assert compile_source(chosen.program(cell, shape, profile, tiling).main.source).report.spills == 0

@@ -233,9 +233,8 @@ def test_a_kernel_is_right_in_the_emulator_and_a_wrong_source_is_not() -> None:
     assert 0 <= found.worst <= found.tolerance
     from kernelgen import schedules
 
-    schedule = schedules.get(tiling.schedule)
-    source = schedule.source(load_cell("elman_relu"), SMALL, profile, tiling)
+    program = schedules.get(tiling.schedule).program(load_cell("elman_relu"), SMALL, profile, tiling)
     with pytest.raises(ValidationError, match=r"states differs from the reference.*seed 0"):
-        validate.emulate_source(cell, SMALL, source, lambda shape: schedule.launch(shape, tiling), (0,))
+        validate.emulate_main(cell, SMALL, program, (0,))
     with pytest.raises(ValidationError, match="at least one seed"):
         validate.validate_emulated(cell, SMALL, tiling, profile, ())

@@ -20,7 +20,7 @@ from kernelgen.tuning.plan import plan
 from kernelgen.verify import reference
 from kernelgen.verify.cases import Case, make_case
 from kernelgen.verify.emulated_runs import emulated_steps
-from kernelgen.verify.validate import emulate_source, validate_emulated
+from kernelgen.verify.validate import emulate_main, validate_emulated
 
 pytestmark = pytest.mark.unit
 
@@ -213,9 +213,9 @@ def test_a_wrong_backward_source_is_found() -> None:
     shape = Shape(2, 4, 1, 16, save="gates")
     tiling = plan(cell, shape, profile, top=1, direction="backward")[0]
     schedule = get(tiling.schedule)
-    source = schedule.source(load_cell("elman_relu"), shape, profile, tiling)
+    program = schedule.program(load_cell("elman_relu"), shape, profile, tiling)
     with pytest.raises(ValidationError, match=r"d_wx differs from the reference.*seed 0"):
-        emulate_source(cell, shape, source, lambda s: schedule.launch(s, tiling), (0,), direction="backward")
+        emulate_main(cell, shape, program, (0,))
 
 
 def test_the_reference_of_a_cell_with_neither_input_nor_bias() -> None:

@@ -161,7 +161,7 @@ class TunedConfig(_Record):
     direction: Direction
     schedule: str
     tiling: dict[str, int]
-    calls: Annotated[tuple[CallRecord, ...], pydantic.Field(min_length=1, max_length=MOST_CALLS)]
+    calls: tuple[CallRecord, ...]
     axes: dict[str, str]
     steps_in_flight: int
     predicted: Resources
@@ -452,6 +452,8 @@ def absurdities(config: TunedConfig) -> list[str]:
     checked, model, time = config.validation, config.model, config.measured
     lines = [] if config.tiling else ["  tiling: has no variables"]
     lines += [f"  tiling.{name}: must not be {value}" for name, value in config.tiling.items() if value < 0]
+    if not 1 <= len(config.calls) <= MOST_CALLS:
+        lines.append(f"  calls: must be 1 to {MOST_CALLS}, not {len(config.calls)}")
     counts = {"steps_in_flight": config.steps_in_flight}
     amounts: dict[str, float] = {}
     for place, call in enumerate(config.calls):
