@@ -22,7 +22,7 @@ from kernelgen.hardware.profile import load_profile
 from kernelgen.program.shape import Shape
 from kernelgen.program.source import Source
 from kernelgen.program.task import Direction
-from kernelgen.records.config import load_config, read_source
+from kernelgen.records.config import load_config, read_program
 from kernelgen.schedules import get
 from kernelgen.schedules.shared.parameter_gradients import ParameterGradients
 from kernelgen.tuning.plan import plan
@@ -30,11 +30,11 @@ from kernelgen.tuning.plan import plan
 pytestmark = pytest.mark.compiled
 
 
-def kernel(name: str, gpu: str, direction: Direction, shape: Shape) -> Source:
-    """The model's best kernel."""
+def kernel(name: str, gpu: str, direction: Direction, shape: Shape) -> Program:
+    """The model's best program."""
     cell, profile = load_cell(name), load_profile(gpu)
     tiling = plan(cell, shape, profile, top=1, direction=direction)[0]
-    return get(tiling.schedule).source(cell, shape, profile, tiling)
+    return get(tiling.schedule).program(cell, shape, profile, tiling)
 
 
 SOURCES = ("forward sm_90a", "forward sm_80", "backward sm_90a", "backward sm_89", "dR and db")

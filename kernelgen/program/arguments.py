@@ -87,7 +87,7 @@ NUMBERS: Mapping[str, str] = {"batch": "B", "seq": "T", "partials": "P"}
 """The int32 arguments, by the axis whose size they are."""
 
 _WORDS = {"B": "batch", "T": "step", "H": "head", "D": "unit"}
-_WORDS |= dict.fromkeys(("S", "S_apart", "K"), "state")
+_WORDS |= dict.fromkeys(("S", "S_apart", "K"), "state") | dict.fromkeys(("P", "Q"), "partial sum")
 """Axes in words; every other is one of gates."""
 
 
