@@ -70,7 +70,7 @@ def _tilings(schedule: str, cell: str, shape: Shape, gpu: str) -> list[Tiling]:
 
 def _compiled(cell: str, shape: Shape, gpu: str, tiling: Tiling) -> dict[str, object]:
     profile = load_profile(gpu)
-    source = get(tiling.schedule).source(load_cell(cell), shape, profile, tiling)
+    source = get(tiling.schedule).program(load_cell(cell), shape, profile, tiling).main.source
     report = compile_source(source).report
     return {
         "cell": cell,

@@ -113,5 +113,7 @@ def test_a_program_has_the_arguments_of_its_calls() -> None:
     assert arguments.numbers == {"batch": 3, "seq": 5}
     with pytest.raises(ConfigError, match=r"no forward kernel takes an argument 'd_wx'; those known are wx, r,"):
         arguments_of(cell, SHAPE, "forward", ("r", "d_wx"))
-    with pytest.raises(ConfigError, match=r"a backward program must say the size of its axis P; it says those of \['Q'"):
+    with pytest.raises(
+        ConfigError, match=r"a backward program must say the size of its axis P; it says those of \['Q'"
+    ):
         arguments_of(cell, SHAPE, "backward", ("r", "partials"), {"Q": 1})

@@ -108,7 +108,12 @@ def kernel(host: HostGpu, name: str, direction: Direction, shape: Shape = SHAPE)
     [
         ("lstm", "forward", 3, {"h", "c", "last", "gates"}),
         ("lstm", "backward", 3, {"d_wx", "d_r", "d_b", "d_initial"}),
-        ("gru", "backward", 9, {"d_wx", "d_r", "d_b", "d_r_partial", "d_b_partial", "d_initial"}),  # partial sums of several blocks
+        (
+            "gru",
+            "backward",
+            9,
+            {"d_wx", "d_r", "d_b", "d_r_partial", "d_b_partial", "d_initial"},
+        ),  # partial sums of several blocks
     ],
 )
 def test_a_right_kernel_is_proved_and_measured(

@@ -123,7 +123,7 @@ def test_validate_refuses_a_kernel_that_is_not_right(tuned: Path, tmp_path: Path
     wrong = source.replace("tanh(", "sigmoid(")
     assert wrong != source
     copy.with_suffix(".cu").write_text(wrong)
-    digest = load_config(tuned).files.source_sha256
+    digest = load_config(tuned).main.files.source_sha256
     copy.write_text(copy.read_text().replace(digest, hashlib.sha256(wrong.encode()).hexdigest()))
     message = refused("validate --emulate --seeds 1", copy)
     assert "differs from the reference" in message

@@ -31,7 +31,9 @@ from kernelgen.records.trial import Measurement, Trial, Validation
 
 pytestmark = pytest.mark.unit
 
-SOURCE = Source('// "µ"\nextern "C" __global__ void kernel(float* a) { a[0] = 1; }\n', "kernel", "sm_90a", ("a",), ("a",))
+SOURCE = Source(
+    '// "µ"\nextern "C" __global__ void kernel(float* a) { a[0] = 1; }\n', "kernel", "sm_90a", ("a",), ("a",)
+)
 LAUNCH = LaunchRule(("heads", "cdiv(batch, 8)", "1"), 256, 4096)
 PROGRAM = Program("forward", KernelCall(SOURCE, LAUNCH), steps_in_flight=6)
 BINARY = Binary(

@@ -60,7 +60,11 @@ def test_what_tune_wrote_holds(copy: Path) -> None:
         (r"^gpu: .*$", "gpu: nosuch", "no profile called 'nosuch'"),
         (r"^arch: .*$", "arch: sm_99", "arch: sm_99, but h200 is sm_90a"),
         (r"^    grid: .*$", "    grid: ['0', '1', '1']", r"calls.0.launch.grid.x: must be at least 1, not 0"),
-        (r"^    grid: .*$", "    grid: ['2', '1', '1']", r"launch.grid: is \['2', '1', '1'\], where .* imply \['heads', "),
+        (
+            r"^    grid: .*$",
+            "    grid: ['2', '1', '1']",
+            r"launch.grid: is \['2', '1', '1'\], where .* imply \['heads', ",
+        ),
         (r"^    block: .*$", "    block: 64", r"calls.0.launch.block: is 64, where"),
         (r"^    cluster: .*$", "    cluster: 2", r"launch.cluster: is 2, where"),
         (r"^    cooperative: .*$", "    cooperative: true", r"launch.cooperative: is True, where"),
@@ -126,7 +130,8 @@ def test_a_source_that_was_changed_after_compiling_is_no_proof_of_the_binary(cop
     assert "not what this tilesmith generates" in generated
     assert hashed.startswith("source_hash is not that of the sources")
     assert (
-        compared == "the binary of tilesmith_forward was not compared: the source, or tilesmith's headers, have changed "
+        compared
+        == "the binary of tilesmith_forward was not compared: the source, or tilesmith's headers, have changed "
         "since it was compiled"
     )
 

@@ -15,9 +15,9 @@ from emulator_kernels import EXCHANGE, exchange, fault, kernel, line, run, words
 from kernelgen.build.cache import Cache
 from kernelgen.errors import CompileError, EmulationError
 from kernelgen.paths import cuda_headers
-from kernelgen.program.arguments import FORWARD_ARGUMENTS
 from kernelgen.program.launch import Launch
 from kernelgen.program.source import Source
+from kernelgen.schedules.shared.entries import FORWARD_PARAMETERS
 from kernelgen.verify.emulator import OPTIONAL_FLAGS, Excerpt, _compiler, _knows, emulate
 
 pytestmark = pytest.mark.emulated
@@ -284,7 +284,7 @@ def test_blocks_of_a_cluster_and_of_a_cooperative_grid_run_together() -> None:
 def test_the_documented_call_gives_every_argument() -> None:
     text = (Path(__file__).parent.parent / "docs" / "emulator.md").read_text()
     (call,) = re.findall(r"^emulate\((.*?)^\)", text, flags=re.DOTALL | re.MULTILINE)
-    assert re.findall(r'"(\w+)":', call) == list(FORWARD_ARGUMENTS)
+    assert re.findall(r'"(\w+)":', call) == [parameter.name for parameter in FORWARD_PARAMETERS]
 
 
 # ---- parts of launches and of arrays ----

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import pytest
@@ -116,7 +115,7 @@ FAULTS = {
         BACKWARD,
         "rest.take(own, value);",
         "Elements all = own; all.batch = 1 << 30; rest.take(all, value);",
-        "d_r_rest differs|d_b_rest differs",
+        "d_r_partial differs|d_b_partial differs",
     ),
     "an accumulator that nobody initialised": (
         BACKWARD,
@@ -223,8 +222,8 @@ FAULTS = {
     ),
     "an index of 32 bits: partial sums": (
         BACKWARD,
-        "store_global_float(in.d_r_rest + (plane * D + unit) * D + previous,",
-        "store_global_float(in.d_r_rest + static_cast<unsigned>((plane * D + unit) * D + previous),",
+        "store_global_float(in.d_r_partial + (plane * D + unit) * D + previous,",
+        "store_global_float(in.d_r_partial + static_cast<unsigned>((plane * D + unit) * D + previous),",
         "bounds|not these blocks'|none of the arrays",
     ),
     "gradients of the last states that count with initial states alone": (

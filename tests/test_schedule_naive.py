@@ -53,7 +53,7 @@ def test_the_tutorial_shows_its_code() -> None:
     page = (Path(__file__).parent.parent / "docs" / "tutorials" / "add_a_schedule.md").read_text()
     files = {"python": FOLDER / "naive" / "__init__.py", "cuda": FOLDER / "naive" / "naive.cuh"}
     shown = blocks(page, *files)
-    assert len(shown) == 6
+    assert len(shown) == 5
     for block in shown:
         lines = [line.strip() for line in block.text.splitlines()]
         there = [line.strip() for line in files[block.language].read_text().splitlines()]

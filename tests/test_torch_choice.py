@@ -112,7 +112,7 @@ def test_only_the_first_few_measured_are_tried(store: Store) -> None:
     found = candidates(CELL, SHAPE, PROFILE, "forward")
     fastest = [order[place] for place in range(2 * MEASURED - 1, MEASURED - 1, -1)]
     assert [choice.tiling for choice in found[:MEASURED]] == fastest
-    assert len({choice.source.text for choice in found}) == len(found)
+    assert len({choice.program.main.source.text for choice in found}) == len(found)
 
 
 def test_a_store_that_cannot_be_read_costs_one_warning(store: Store) -> None:
@@ -170,7 +170,7 @@ def test_a_kernel_of_which_fewer_blocks_run_together_than_expected_is_passed_ove
         """The compiler's registers, where not those predicted, and spills of the candidates by their place."""
         made: list[Source] = []
 
-        def pretend(source: Source) -> Any:
+        def pretend(source: Source, **_: Any) -> Any:
             at = len(made)
             made.append(source)
             used = registers.get(at, predicted[at].resources.registers)
@@ -178,12 +178,13 @@ def test_a_kernel_of_which_fewer_blocks_run_together_than_expected_is_passed_ove
 
         monkeypatch.setattr("kernelgen.build.compile.compile_source", pretend)
 
-    predicted[:] = [choice.tiling for choice in candidates(lstm, shape, PROFILE, "backward")]
+    choices = candidates(lstm, shape, PROFILE, "backward")
+    predicted[:], programs = [choice.tiling for choice in choices], [choice.program for choice in choices]
     together = predicted[0].resources.blocks_per_sm
     assert together > 1
     squeezed = 65536 // (predicted[0].resources.threads * together) + 8
     for registers, spills, chosen in (({}, {}, 0), ({0: squeezed}, {}, 1), ({0: squeezed}, {1: 4}, 2)):
         compiler_says(registers, spills)
-        assert compiled(lstm, shape, PROFILE, "backward")[0].tiling == predicted[chosen]
+        assert compiled(lstm, shape, PROFILE, "backward")[0] == programs[chosen]
     compiler_says({}, dict.fromkeys(range(TRIED), 4))
-    assert compiled(lstm, shape, PROFILE, "backward")[0].tiling == predicted[0]
+    assert compiled(lstm, shape, PROFILE, "backward")[0] == programs[0]

@@ -94,7 +94,7 @@ def test_a_second_run_continues_from_the_store(no_gpu: None, tmp_path: Path, mon
     with Store(tmp_path / "trials.sqlite") as store:
         first = _tune(store)
         known = len(store.trials())
-        monkeypatch.setattr(validate, "emulate_program", _never)
+        monkeypatch.setattr(validate, "validate_program", _never)
         events: list[Event] = []
         second = _tune(store, events)
         assert second.best.tiling == first.best.tiling
@@ -114,7 +114,7 @@ def test_a_wrong_kernel_is_a_failed_trial_and_the_next_is_tried(
     no_gpu: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers: list[Any] = [EmulationError("a race"), ValidationError("h differs"), _valid()]
-    monkeypatch.setattr(validate, "emulate_program", _answering(answers))
+    monkeypatch.setattr(validate, "validate_program", _answering(answers))
     with Store(tmp_path / "trials.sqlite") as store:
         result = _tune(store)
         assert [trial.status for trial in result.trials] == ["failed", "failed", "valid"]
@@ -128,7 +128,7 @@ def test_a_wrong_kernel_is_a_failed_trial_and_the_next_is_tried(
 
 def test_when_everything_is_wrong_the_search_stops_and_says_so(no_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
     answers: list[Any] = [EmulationError("a race")] * 50
-    monkeypatch.setattr(validate, "emulate_program", _answering(answers))
+    monkeypatch.setattr(validate, "validate_program", _answering(answers))
     with pytest.raises(ValidationError, match=r"none of the \d+ candidates.*validated in the emulator.*a race"):
         _tune()
     assert len(answers) == 50 - tune.MOST_WRONG
@@ -151,7 +151,7 @@ def _valid() -> Any:
 
 
 def _answering(answers: list[Any]) -> Callable[..., Any]:
-    """A stand-in for emulate_program that gives these answers in turn."""
+    """A stand-in for validate_program that gives these answers in turn."""
 
     def answer(*_: Any, **__: Any) -> Any:
         found = answers.pop(0)
@@ -165,7 +165,7 @@ def _answering(answers: list[Any]) -> Callable[..., Any]:
 def test_a_store_that_cannot_be_written_costs_one_warning(
     no_gpu: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(validate, "emulate_program", lambda *_, **__: _valid())
+    monkeypatch.setattr(validate, "validate_program", lambda *_, **__: _valid())
     with Store(tmp_path / "trials.sqlite") as store:
         monkeypatch.setattr(store, "add", _full)
         events: list[Event] = []
@@ -181,7 +181,7 @@ def _full(*_: Any) -> None:
 def test_a_store_that_cannot_be_opened_costs_one_warning(
     no_gpu: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(validate, "emulate_program", lambda *_, **__: _valid())
+    monkeypatch.setattr(validate, "validate_program", lambda *_, **__: _valid())
     monkeypatch.setenv("TILESMITH_CACHE", str(tmp_path))
     (tmp_path / "trials.sqlite").write_bytes(b"this is no database, but long enough to look at" * 50)
     events: list[Event] = []
@@ -219,7 +219,7 @@ def test_a_backward_kernel_is_tuned_and_known_the_next_time(
         assert all(trial.schedule.endswith("_backward") for trial in store.trials())
         config = tune.save(result, tmp_path / "elman_backward.yaml", "elman")
         assert (config.direction, config.main.entry) == ("backward", "tilesmith_backward")
-        monkeypatch.setattr(validate, "emulate_program", _never)
+        monkeypatch.setattr(validate, "validate_program", _never)
         assert _tune(store, direction="backward").best.remembered
         with pytest.raises(AssertionError, match="should not be called"):
             _tune(store)  # forward is another kernel
@@ -271,7 +271,9 @@ def test_backward_kernels_are_measured_like_forward_ones(
         best = store.best(cell="elman", shape=SMALL, gpu="h200", schedule="resident_backward")
     assert best is not None
     assert (result.best.rank, best.tiling) == (3, result.best.tiling.values)
-    assert [(case.direction, list(case.expected)) for case in given] == [("backward", ["d_wx", "d_initial"])] * 2
+    assert [(case.direction, list(case.expected)) for case in given] == [
+        ("backward", ["d_wx", "d_r", "d_b", "d_initial"])
+    ] * 2
     assert result.best.trial.validation is not None
     assert result.best.trial.validation.tolerance == tolerance("bfloat16", SMALL.seq, "backward")
 

@@ -33,7 +33,7 @@ def command(file: str, gpu: str | None, emulate: bool, seeds: int) -> None:
     from kernelgen.device import gpu as driver
     from kernelgen.records.config import load_config, read_cubins, read_program
     from kernelgen.verify.config_check import check_config, find_profile
-    from kernelgen.verify.validate import emulate_program, validate_gpu
+    from kernelgen.verify.validate import validate_gpu, validate_program
 
     path = Path(file)
     config = load_config(path)
@@ -48,7 +48,7 @@ def command(file: str, gpu: str | None, emulate: bool, seeds: int) -> None:
             reason = "" if emulate else driver.why_no_gpu() or f"no GPU here runs {config.arch}"
             if reason:
                 bar.remark(f"in the emulator: {reason}")
-            result = emulate_program(
+            result = validate_program(
                 cell,
                 shape,
                 profile,

@@ -21,9 +21,9 @@ _EMULATED = "TILESMITH_EMULATE"
 
 
 def standalone(program: Program, shape: Shape | None = None) -> str:
-    """The kernels of ``program`` with their headers in it, in the order in which a compiler would read them; the same
-    machine code.
+    """The kernels of ``program`` with their headers in it, in the order in which a compiler would read them.
 
+    Of one kernel it is the same machine code; where there are several, the compiler may allot registers differently.
     Its first comment says how to compile it and, where ``shape`` is given, how to launch it there. What the headers
     hold for the emulator alone is left out. Raises CompileError for a header that cuda/ does not have.
     """

@@ -16,5 +16,5 @@ class Source:
     text: str
     entry: str
     arch: str
-    arguments: tuple[str, ...]
+    arguments: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()

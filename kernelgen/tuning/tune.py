@@ -208,13 +208,13 @@ class _Search:
 
     def _emulate(self, attempt: Attempt, seeds: Sequence[int]) -> bool:
         """Validate one attempt in the emulator; whether it is right."""
-        from kernelgen.verify.validate import emulate_program
+        from kernelgen.verify.validate import validate_program
 
         if attempt.trial.status in ("valid", "measured"):
             self._found(attempt)
             return True
         try:
-            validation = emulate_program(
+            validation = validate_program(
                 self.cell,
                 self.shape,
                 self.profile,

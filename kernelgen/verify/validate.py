@@ -58,7 +58,7 @@ def validate_emulated(
     return emulate_main(cell, shape, program, seeds, seq=seq, on_seed=on_seed)
 
 
-def emulate_program(
+def validate_program(
     cell: Cell,
     shape: Shape,
     profile: Profile,

@@ -38,15 +38,15 @@ static_assert(Kernel::shared_bytes == 79872, "the schedule predicts 79872 for sh
 
 extern "C" __global__ void __launch_bounds__(Kernel::threads, 1) tilesmith_parameter_gradients(
     const unsigned short* d_wx,
-    const float* d_r_rest,
-    const float* d_b_rest,
-    const unsigned short* hidden,
+    const float* d_r_partial,
+    const float* d_b_partial,
+    const unsigned short* states,
     const unsigned short* initial,
     void* d_r,
     void* d_b,
     int batch,
     int seq,
     int partials) {
-    const ParameterGradientArguments in{.d_wx = d_wx, .d_r_rest = d_r_rest, .d_b_rest = d_b_rest, .hidden = hidden, .initial = initial, .d_r = d_r, .d_b = d_b, .batch = batch, .seq = seq, .partials = partials};
+    const ParameterGradientArguments in{.d_wx = d_wx, .d_r_partial = d_r_partial, .d_b_partial = d_b_partial, .hidden = states, .initial = initial, .d_r = d_r, .d_b = d_b, .batch = batch, .seq = seq, .partials = partials};
     Kernel{in}.run();
 }

@@ -99,11 +99,11 @@ extern "C" __global__ void __launch_bounds__(Kernel::threads, 1) tilesmith_backw
     const unsigned short* d_states,
     const unsigned short* d_last,
     unsigned short* d_wx,
-    float* d_r_rest,
-    float* d_b_rest,
+    float* d_r_partial,
+    float* d_b_partial,
     unsigned short* d_initial,
     int batch,
     int seq) {
-    const BackwardArguments in{.wx = wx, .r = r, .b = b, .initial = initial, .states = states, .others = others, .gates = gates, .d_states = d_states, .d_last = d_last, .d_wx = d_wx, .d_r_rest = d_r_rest, .d_b_rest = d_b_rest, .d_initial = d_initial, .batch = batch, .seq = seq};
+    const BackwardArguments in{.wx = wx, .r = r, .b = b, .initial = initial, .states = states, .others = others, .gates = gates, .d_states = d_states, .d_last = d_last, .d_wx = d_wx, .d_r_partial = d_r_partial, .d_b_partial = d_b_partial, .d_initial = d_initial, .batch = batch, .seq = seq};
     Kernel{in}.run();
 }

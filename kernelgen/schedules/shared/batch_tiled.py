@@ -10,7 +10,6 @@ from typing import Generic
 from constrint import Expr, Problem, cdiv
 from kernelgen.cells.language import Cell
 from kernelgen.emit.kernel import Template, kernel_source
-from kernelgen.errors import ConfigError
 from kernelgen.hardware.profile import Profile
 from kernelgen.program.launch import LaunchRule
 from kernelgen.program.program import KernelCall, Program
@@ -111,11 +110,8 @@ class BatchTiled(ABC):
         return Tiling(self.name, dict(values), resources, clocks * waves)
 
     def program(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Program:
-        """The kernel of a tiling, an instantiation of the template in cuda/; backward with what follows it. Raises
-        ConfigError for a tiling without a batch tile."""
-        batch_tile = tiling.values.get("batch_tile", 0)
-        if batch_tile < 1:
-            raise ConfigError(f"{tiling} is no tiling of the {self.name} schedule: batch_tile must be at least 1")
+        """The kernel of a tiling, an instantiation of the template in cuda/; backward with what follows it."""
+        batch_tile = tiling.values["batch_tile"]
         resources, backward = tiling.resources, self.direction == "backward"
         tiles = f"cdiv(batch, {batch_tile})"
         rule = LaunchRule(("heads", tiles, "1"), resources.threads, resources.shared_memory)

@@ -166,9 +166,9 @@ struct NaiveBackward : NaiveBlock<Cell, Type, shape, tiling> {
             const long long group = this->group;
             const long long product = ((group * count_bits(rest_products) + rank_among(rest_products, g)) * shape.heads + this->head) * D;
             for (int other = 0; has(rest_products, g) && other < D; ++other)
-                store_global_float(in.d_r_rest + (product + this->unit) * D + other, __uint_as_float(load_shared_32(product_at(g, other))));
+                store_global_float(in.d_r_partial + (product + this->unit) * D + other, __uint_as_float(load_shared_32(product_at(g, other))));
             const long long plane = (group * count_bits(rest_biases) + rank_among(rest_biases, g)) * shape.heads + this->head;
-            if (has(rest_biases, g)) store_global_float(in.d_b_rest + plane * D + this->unit, bias[g]);
+            if (has(rest_biases, g)) store_global_float(in.d_b_partial + plane * D + this->unit, bias[g]);
         }
     }
 
