@@ -86,7 +86,7 @@ def sample(each: int, seconds: float, cells: tuple[str, ...], head_dims: tuple[i
     """Compile and time the tilings that the model ranks best, and random ones."""
     device, draw = gpu.device(0), random.Random(seed)
     profile = device.profile()
-    jobs: list[tuple[str, Direction, Shape, Tiling, Source]] = []
+    jobs: list[tuple[str, Direction, Shape, Tiling, Program]] = []
     for name in cells:
         for head_dim in head_dims:
             heads = HEADS.get(head_dim, 768 // head_dim or 1)

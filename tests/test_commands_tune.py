@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -58,15 +59,15 @@ def test_both_directions_of_a_cell_of_ones_own(
     assert result.stderr.count("first valid kernel after") == 2
     assert "relative error d_wx" in result.stdout
     backward = output.with_name("mine_backward.yaml")
-    assert f"wrote {backward}, mine_backward.cu and mine_backward.cubin" in result.stdout
-    assert len(list(output.parent.iterdir())) == 6
+    assert f"wrote {backward}, mine_backward.cu, mine_backward.cubin, mine_backward_parameter" in result.stdout
+    assert len(list(output.parent.iterdir())) == 8
     file.unlink()  # the YAML holds what it needs
     for path, direction in ((output, "forward"), (backward, "backward")):
         config = load_config(path)
         assert (config.direction, config.shape.save) == (direction, saved)
         assert config.shape.recompute is (saved == "states" and direction == "backward")
         shown = fine("show", path)
-        assert f"direction  {direction}" in shown
+        assert re.search(rf"^direction +{direction}$", shown, re.MULTILINE)
         assert f"tilesmith_{direction}(" in shown
         checked = run("validate --emulate --seeds 2", path)
         assert checked.exit_code == 0, checked.output

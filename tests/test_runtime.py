@@ -368,7 +368,7 @@ def test_a_kernel_that_computes_gates_again_takes_what_they_come_from(launches: 
 def test_a_kernel_of_other_arguments_gets_those(launches: list[tuple[Any, ...]]) -> None:
     names = ("seq", "states", "r", "gates", "d_states", "d_wx", "d_r_partial", "d_b_partial", "d_initial")
     kernel = _kernel("lstm", "gates", "backward", names)
-    arrays = dict(zip(("states", "r", "gates", "d_states"), _inputs(kernel), strict=True))
+    arrays = dict(zip(("r", "states", "gates", "d_states"), _inputs(kernel), strict=True))
     result = kernel(arrays["r"], None, arrays["states"], arrays["gates"], arrays["d_states"])
     pointers = {name: array.ctypes.data for name, array in (arrays | result._asdict()).items() if array is not None}
     absent = {"seq": 5, "d_r_partial": 0, "d_b_partial": 0}
