@@ -110,7 +110,7 @@ def test_backward_kernels_are_measured_and_proved_at_full_size(tuned_backward: t
     assert trial.validation is not None
     assert 0.05 < trial.measurement.median_ms < 20
     assert (trial.validation.where, trial.validation.seq) == ("gpu", FULL.seq)
-    assert set(trial.validation.errors) == {"d_wx", "d_initial"}
+    assert set(trial.validation.errors) == {"d_wx", "d_r", "d_b", "d_initial"}
     assert trial.validation.worst <= trial.validation.tolerance == tolerance("bfloat16", FULL.seq, "backward")
 
 
