@@ -17,7 +17,8 @@ from kernelgen.build.compile import Report
 from kernelgen.errors import StoreError
 from kernelgen.program.shape import Shape
 from kernelgen.program.tiling import Resources
-from kernelgen.records.store import APPLICATION_ID, SCHEMA, Store
+from kernelgen.records.store import Store
+from kernelgen.records.store_schema import APPLICATION_ID, SCHEMA
 from kernelgen.records.trial import Measurement, Trial, Validation
 
 pytestmark = pytest.mark.unit

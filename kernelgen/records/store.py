@@ -10,34 +10,20 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kernelgen.errors import ShapeError, StoreError
 from kernelgen.paths import cache_root, private_folder
+from kernelgen.records.store_schema import APPLICATION_ID, INSERT, SCHEMA, SHAPE_COLUMNS, create, migrate, row
 from kernelgen.records.trial import Trial
 
 if TYPE_CHECKING:
     from kernelgen.program.shape import Shape
+    from kernelgen.program.task import Direction
     from kernelgen.records.trial import Status
 
-SCHEMA = 1
-"""Version of the tables, kept in the file's user_version."""
-
-APPLICATION_ID = 0x544C534D
-"""Says in the file's header (application_id) that it is tilesmith's: "TLSM"."""
-
-_TABLES = (
-    """CREATE TABLE trials (
-        id INTEGER PRIMARY KEY, cell TEXT NOT NULL, fingerprint TEXT NOT NULL, shape TEXT NOT NULL, gpu TEXT NOT NULL,
-        schedule TEXT NOT NULL, status TEXT NOT NULL, source_hash TEXT NOT NULL, compiler TEXT NOT NULL,
-        median_ms REAL, record TEXT NOT NULL)""",
-    "CREATE INDEX by_source ON trials (source_hash, gpu, shape)",
-    "CREATE INDEX by_problem ON trials (cell, gpu, shape)",
-    f"PRAGMA application_id = {APPLICATION_ID}",
-    f"PRAGMA user_version = {SCHEMA}",
-)
 BUSY_SECONDS = 30.0
 """How long to wait for a file that another process has locked."""
 
@@ -48,7 +34,8 @@ _log = logging.getLogger(__name__)
 _VERDICTS = "('measured', 'failed', 'rejected')"
 _STANDS = (
     "NOT EXISTS (SELECT 1 FROM trials AS later WHERE later.source_hash = t.source_hash AND later.gpu = t.gpu AND "
-    f"later.shape = t.shape AND later.id > t.id AND later.status IN {_VERDICTS})"
+    + " AND ".join(f"later.{name} = t.{name}" for name in SHAPE_COLUMNS)
+    + f" AND later.id > t.id AND later.status IN {_VERDICTS})"
 )
 
 
@@ -58,8 +45,9 @@ class Store:
     path: the SQLite file; by default ``trials.sqlite`` in the user's cache. It and its folder are made when needed,
     unless write is false: then the store is only read, and waits for nobody who writes. A file or folder that cannot be
     written can still be read (``read_only`` tells), and a missing one in such a place is an empty store. A trial is on
-    the disk when ``add`` returns. Safe to share between threads; another process opens its own. Use it as a context
-    manager, or call ``close``.
+    the disk when ``add`` returns. Opening a store of an older tilesmith gives it today's tables, all or nothing; where
+    it is only read, it stays as it is. Safe to share between threads; another process opens its own. Use it as a
+    context manager, or call ``close``.
 
     Raises StoreError for a file that is damaged, of another program or of a newer tilesmith.
     """
@@ -97,27 +85,12 @@ class Store:
                 f"cannot write to the store {self.path}: {self._obstacle}. Results stay in memory only; make it "
                 "writable, or set TILESMITH_CACHE to another folder."
             )
-        row = (
-            trial.cell,
-            trial.fingerprint,
-            _shape_text(trial.shape),
-            trial.gpu,
-            trial.schedule,
-            trial.status,
-            trial.source_hash,
-            trial.compiler,
-            trial.measurement.median_ms if trial.measurement else None,
-            json.dumps(trial.to_dict()),
-        )
+        values = row(trial)
         with self._explained("write to"), self._lock:
             database = self._connection()
             try:
                 _patiently(database, "BEGIN IMMEDIATE")
-                database.execute(
-                    "INSERT INTO trials (cell, fingerprint, shape, gpu, schedule, status, source_hash, compiler, "
-                    "median_ms, record) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    row,
-                )
+                database.execute(INSERT, values)
                 _patiently(database, "COMMIT")
             except BaseException:
                 if database.in_transaction:
@@ -133,6 +106,7 @@ class Store:
         shape: Shape | None = None,
         gpu: str | None = None,
         schedule: str | None = None,
+        direction: Direction | None = None,
         status: Status | None = None,
         source_hash: str | None = None,
         compiler: str | None = None,
@@ -144,6 +118,7 @@ class Store:
             shape=shape,
             gpu=gpu,
             schedule=schedule,
+            direction=direction,
             status=status,
             source_hash=source_hash,
             compiler=compiler,
@@ -177,27 +152,20 @@ class Store:
         )
         return found[0] if found else None
 
-    def fastest(
-        self, *, cell: str, fingerprint: str, shape: Shape, gpu: str, schedules: Collection[str]
-    ) -> list[Trial]:
+    def fastest(self, *, cell: str, fingerprint: str, shape: Shape, gpu: str, direction: Direction) -> list[Trial]:
         """The measured trials of a cell at the sizes of ``shape``, with any seq and save, by their time for a step.
 
         Those that save what ``shape`` does come first; the others' times are of another kernel. A kernel counts with
         its last verdict, as in best. Raises StoreError.
         """
-        where, values = _conditions(cell=cell, fingerprint=fingerprint, gpu=gpu, status="measured")
-        sizes = f'[{shape.batch},%,{shape.heads},{shape.head_dim},"{shape.dtype}",%'
-        names = ", ".join("?" * len(schedules))
-        found = self._read(
-            f"SELECT record FROM trials AS t WHERE {where} AND shape LIKE ? AND schedule IN ({names}) AND {_STANDS}",
-            [*values, sizes, *schedules],
+        sizes = {name: getattr(shape, name) for name in ("batch", "heads", "head_dim", "dtype")}
+        where, values = _conditions(
+            cell=cell, fingerprint=fingerprint, gpu=gpu, direction=direction, status="measured", **sizes
         )
-
-        def order(trial: Trial) -> tuple[bool, float]:
-            assert trial.measurement is not None
-            return trial.shape.save != shape.save, trial.measurement.median_ms / trial.shape.seq
-
-        return sorted(found, key=order)
+        order = "save <> ?, median_ms / seq, id"
+        return self._read(
+            f"SELECT record FROM trials AS t WHERE {where} AND {_STANDS} ORDER BY {order}", [*values, shape.save]
+        )
 
     def close(self) -> None:
         """Close the file. A closed store can be neither read nor written."""
@@ -230,12 +198,12 @@ class Store:
         private_folder(self.path.parent)
         database = self._connect("rwc")
         try:
-            if self._check(database) == 0:
+            if self._check(database) != SCHEMA:
                 _patiently(database, "PRAGMA journal_mode = WAL")
                 _patiently(database, "BEGIN IMMEDIATE")
-                if self._check(database) == 0:  # another process may have been faster
-                    for statement in _TABLES:
-                        database.execute(statement)
+                version = self._check(database)  # another process may have been faster
+                if version != SCHEMA:
+                    (create if version == 0 else migrate)(database)
                 _patiently(database, "COMMIT")
             database.execute("PRAGMA synchronous = FULL")
             # Takes the lock that a write needs and gives it back: a read-only file shows here and not hours later.
@@ -261,8 +229,9 @@ class Store:
         for mode in modes:
             database = self._connect(mode)
             try:
-                if self._check(database):
-                    return database
+                version = self._check(database)
+                if version:
+                    return database if version == SCHEMA else _migrated_copy(database)
             except sqlite3.OperationalError:
                 if mode == modes[-1]:
                     raise
@@ -321,17 +290,24 @@ _OBSTACLES = (
 _MOVE = "Move it away; a new one will be made."
 
 
-def _shape_text(shape: Shape) -> str:
-    """A shape as the text by which trials are found."""
-    sizes = [shape.batch, shape.seq, shape.heads, shape.head_dim, shape.dtype, shape.save]
-    return json.dumps([*sizes, "recompute"] if shape.recompute else sizes, separators=(",", ":"))
+def _migrated_copy(database: sqlite3.Connection) -> sqlite3.Connection:
+    """A store of an older schema that is only read: in memory, as one of today's. Closes the file."""
+    copy = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    with contextlib.closing(database):
+        database.backup(copy)
+    if copy.execute("PRAGMA user_version").fetchone() != (SCHEMA,):  # nobody has migrated the file meanwhile
+        copy.execute("BEGIN")
+        migrate(copy)
+        copy.execute("COMMIT")
+    return copy
 
 
 def _conditions(**wanted: Any) -> tuple[str, list[Any]]:
-    """SQL for "every given column has this value"; the names are this file's own."""
-    given = {
-        name: _shape_text(value) if name == "shape" else value for name, value in wanted.items() if value is not None
-    }
+    """SQL for "every given column has this value"; the names are this file's own. A shape is several columns."""
+    shape = wanted.pop("shape", None)
+    if shape is not None:
+        wanted |= {name: getattr(shape, name) for name in SHAPE_COLUMNS}
+    given = {name: value for name, value in wanted.items() if value is not None}
     return " AND ".join(f"{name} = ?" for name in given) or "1", list(given.values())
 
 

@@ -115,9 +115,8 @@ def _measured(cell: Cell, shape: Shape, profile: Profile, direction: Direction) 
 
     try:
         with Store(write=False) as store:
-            names = schedules.schedule_names(direction)
             return store.fastest(
-                cell=cell.name, fingerprint=cell.fingerprint, shape=shape, gpu=profile.name, schedules=names
+                cell=cell.name, fingerprint=cell.fingerprint, shape=shape, gpu=profile.name, direction=direction
             )
     except StoreError as error:
         warnings.warn(f"no measurement is used to choose a kernel: {error}", RuntimeWarning, stacklevel=2)
