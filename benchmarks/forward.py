@@ -82,7 +82,7 @@ def main(
                     "model_us": tiling.clocks_per_step / result.profile.clock_mhz,
                     "tiling": dict(tiling.values),
                     "first_valid_s": result.first_valid,
-                    "tried": len(result.attempts),
+                    "tried": len(result.prepared_trials),
                     "cudnn_ms": _cudnn(name, head_dim, batch, seq),
                 }
                 rows.append(row)

@@ -38,7 +38,7 @@ from kernelgen.schedules import get
 from kernelgen.schedules.shared.parameter_gradients import ParameterGradients
 from kernelgen.tuning.plan import plan, spread
 from kernelgen.tuning.selection import compiled
-from kernelgen.verify.bench import Candidate, _Cases, run
+from kernelgen.verify.gpu_worker import GpuJob, _UseCases, run
 from kernelgen.verify.inputs import random_inputs
 from kernelgen.verify.validate import gpu_cases
 
@@ -113,7 +113,7 @@ def _tilings(cell: Cell, shape: Shape, profile: Profile, direction: Any) -> list
     best = tilings[0]
     dense = next((t for t in tilings if t.values["batch_tile"] >= 8), best)
     split = next((t for t in tilings if t.values.get("k_split", 1) > 1), best)
-    loading = next((t for t in tilings if t.values["register_groups"] == 0), best)
+    loading = next((t for t in tilings if t.values["k_tiles_in_registers"] == 0), best)
     return list({str(tiling): tiling for tiling in (best, dense, split, loading)}.values())
 
 
@@ -157,10 +157,10 @@ def _validate(direction: Any) -> int:
     for cell in _cells():
         for shape in SHAPES[direction]:
             cases = gpu_cases(cell, shape, direction=direction)
-            run(_Cases(cases, 0))
+            run(_UseCases(cases, 0))
             for _, program in _programs(cell, shape, profile, direction):
                 cubins = tuple(binary.cubin for binary in compile_program(program))
-                run(Candidate(program, cubins, measure_seconds=0))
+                run(GpuJob(program, cubins, measure_seconds=0))
                 count += len(cubins)
     return count
 

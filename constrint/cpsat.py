@@ -239,7 +239,7 @@ class Model:
         return Node(columns[2], self._both(defined, self._reify(q >= 0, q < 0)), low, high)
 
 
-class CpSatQuestion:
+class CpSatCall:
     """One problem as CP-SAT sees it; one worker, so that answers repeat."""
 
     def __init__(self, problem: Statement) -> None:
@@ -253,7 +253,7 @@ class CpSatQuestion:
             return Answer("unknown")
         return Answer("infeasible") if program is None else self._first(Model(program), order, deadline)
 
-    def refute(self, chosen: Iterable[int], time_limit: float | None) -> Solution | frozenset[int]:
+    def find_conflict(self, chosen: Iterable[int], time_limit: float | None) -> Solution | frozenset[int]:
         """Any solution under the constraints chosen, by number, or else all their numbers. Raises TimeLimit."""
         everything = frozenset(chosen)
         deadline = deadline_in(time_limit)

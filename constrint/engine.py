@@ -13,7 +13,7 @@ from constrint.integers import shown
 from constrint.limits import deadline_in
 from constrint.parts import named, split
 from constrint.presolve import prepare
-from constrint.protocols import Question
+from constrint.protocols import EngineCall
 from constrint.result import Answer
 from constrint.searcher import Searcher
 from constrint.statement import Solution, Statement
@@ -21,7 +21,7 @@ from constrint.statement import Solution, Statement
 ENGINES = ("native", "python", "cp-sat")
 
 
-class SearchQuestion(Searcher):
+class SearchCall(Searcher):
     """Presolved once per question, then searched by the core or its Python twin."""
 
     def __init__(self, problem: Statement, native: bool) -> None:
@@ -40,7 +40,7 @@ class SearchQuestion(Searcher):
         status, values = self.first_of(program, split(program), order, deadline)
         return Answer(status, None if values is None else named(program, values))
 
-    def refute(self, chosen: Iterable[int], time_limit: float | None) -> Solution | frozenset[int]:
+    def find_conflict(self, chosen: Iterable[int], time_limit: float | None) -> Solution | frozenset[int]:
         """Any solution under the constraints chosen, by number, or else the numbers of some that cannot hold together
         (perhaps more than needed). Raises TimeLimit."""
         deadline = deadline_in(time_limit)
@@ -96,15 +96,15 @@ class SearchQuestion(Searcher):
         return total
 
 
-def question(problem: Statement, engine: str) -> Question:
+def engine_call(problem: Statement, engine: str) -> EngineCall:
     """The problem as the engine named sees it. Raises ConstrintError for an unknown engine."""
     if engine == "cp-sat":
-        from constrint.cpsat import CpSatQuestion
+        from constrint.cpsat import CpSatCall
 
-        return CpSatQuestion(problem)
+        return CpSatCall(problem)
     if engine not in ENGINES:
         raise ConstrintError(f"unknown engine {shown(engine)}; known: {', '.join(ENGINES)}")
-    return SearchQuestion(problem, engine == "native" and has_core())
+    return SearchCall(problem, engine == "native" and has_core())
 
 
 def bits(number: int) -> frozenset[int]:

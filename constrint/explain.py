@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 
 from constrint.domains import LIST_LIMIT, size
-from constrint.engine import question
+from constrint.engine import engine_call
 from constrint.errors import TimeLimit
 from constrint.evaluate import holds
 from constrint.expr import Expr
@@ -46,10 +46,10 @@ def minimal_conflict(problem: Statement, time_limit: float | None, engine: str) 
     The domains are taken for granted. Raises TimeLimit after ``time_limit`` seconds.
     """
     search = _Explainer(problem, time_limit, engine)
-    if search.refute(search.everything) is None:
+    if search.find_conflict(search.everything) is None:
         return Conflict([])
     needed, relevant = search.conflict()
-    if not search.refuted(needed | relevant):
+    if not search.has_conflict(needed | relevant):
         # What the engine said it used did not suffice: without that hint every constraint is doubted.
         search.trusting = False
         search.conflicts.clear()
@@ -61,7 +61,7 @@ def minimal_conflict(problem: Statement, time_limit: float | None, engine: str) 
 class _Explainer:
     def __init__(self, problem: Statement, time_limit: float | None, engine: str) -> None:
         self.problem, self.limit = problem, time_limit
-        self.question = question(problem, engine)
+        self.call = engine_call(problem, engine)
         self.deadline = deadline_in(time_limit)
         self.everything = frozenset(range(len(problem.constraints)))
         self.satisfied: list[frozenset[int]] = []
@@ -73,7 +73,7 @@ class _Explainer:
     def conflict(self) -> tuple[frozenset[int], frozenset[int]]:
         """A minimal conflict of the problem, which has no solution, and the definitions that it rests on."""
         started = time.perf_counter()
-        used = self.refute(self.everything) or self.everything
+        used = self.find_conflict(self.everything) or self.everything
         defined = definitions(self.problem)
         background = frozenset(defined)
         needed = self.minimise(used - background, background)
@@ -86,13 +86,13 @@ class _Explainer:
         named = _used_definitions(self.problem, needed, defined) & background
         return needed, self.relevant(needed, named, background)
 
-    def refuted(self, chosen: frozenset[int]) -> bool:
+    def has_conflict(self, chosen: frozenset[int]) -> bool:
         """Whether the engine itself finds that the chosen constraints cannot hold together. Raises TimeLimit."""
         if any(asked <= chosen for asked in self.asked):
             return True
         return not isinstance(self._ask(chosen, self.deadline), Mapping)
 
-    def refute(self, chosen: frozenset[int], deadline: float | None = None) -> frozenset[int] | None:
+    def find_conflict(self, chosen: frozenset[int], deadline: float | None = None) -> frozenset[int] | None:
         """None where the chosen constraints can hold together, else those of them that a refutation used.
 
         deadline: an earlier one than the explanation's. Raises TimeLimit.
@@ -114,7 +114,7 @@ class _Explainer:
 
     def _ask(self, chosen: frozenset[int], deadline: float | None) -> Solution | frozenset[int]:
         try:
-            return self.question.refute(sorted(chosen), seconds_left(deadline))
+            return self.call.find_conflict(sorted(chosen), seconds_left(deadline))
         except TimeLimit:
             raise TimeLimit(
                 f"the constraints of {self.problem.name!r} that clash were not found within {self.limit} s"
@@ -132,7 +132,7 @@ class _Explainer:
         needed = candidates
         for i in doubted:
             if i in needed:
-                used = self.refute(needed - {i} | background)
+                used = self.find_conflict(needed - {i} | background)
                 if used is not None:
                     needed = needed & used - {i}
         return needed
@@ -154,7 +154,7 @@ class _Explainer:
                 least = fewest(failed, len(needed), deadline)
                 if least is None:
                     return needed
-                if self.refute(least | background, deadline) is not None:
+                if self.find_conflict(least | background, deadline) is not None:
                     return least
                 failed.append(candidates - self._most(least, candidates, background, deadline))
         except TimeLimit:
@@ -163,10 +163,10 @@ class _Explainer:
     def relevant(self, needed: frozenset[int], named: frozenset[int], background: frozenset[int]) -> frozenset[int]:
         """The definitions that a conflict rests on: those that it names where they suffice."""
         try:
-            if self.refute(needed | named) is not None:
+            if self.find_conflict(needed | named) is not None:
                 return named
             # A definition that they do not name limits them all the same, by the values that its variable can take.
-            return (self.refute(needed | background) or background) & background
+            return (self.find_conflict(needed | background) or background) & background
         except TimeLimit:
             return background
 
@@ -178,7 +178,7 @@ class _Explainer:
         for i in sorted(candidates):
             known = self._known(held | background)
             held |= candidates & known if known is not None else held
-            if i not in held and self.refute(held | {i} | background, deadline) is None:
+            if i not in held and self.find_conflict(held | {i} | background, deadline) is None:
                 held |= {i}
         return held
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, overload
 from constrint.core import has_core
 from constrint.diagram import Diagram, from_rows
 from constrint.diagram import product as every_combination
-from constrint.engine import ENGINES, question
+from constrint.engine import ENGINES, engine_call
 from constrint.errors import ConstrintError, TimeLimit
 from constrint.factor import PATIENT, QUICK, DoesNotFactor, Factor, Values, independent, make_factor
 from constrint.integers import exact_int, grouped, shown, whole
@@ -200,7 +200,7 @@ def solution_set(
     names = list(problem.domains)
     if engine == "cp-sat":
         rows = []
-        for solution in question(problem, engine).solutions(dict.fromkeys(names, False)):
+        for solution in engine_call(problem, engine).solutions(dict.fromkeys(names, False)):
             check_time(deadline)
             rows.append(tuple(solution[name] for name in names))
         return SolutionSet(names, [(names, from_rows(rows, [problem.domains[name] for name in names]))])
@@ -238,7 +238,7 @@ def count(problem: Statement, engine: str, time_limit: float | None) -> int:
                 turn = max(0.1, now - start)
             rest = seconds_left(deadline)
             try:
-                return question(problem, engine).count(turn if rest is None else min(turn, rest))
+                return engine_call(problem, engine).count(turn if rest is None else min(turn, rest))
             except TimeLimit:
                 check_time(deadline)
-    return question(problem, engine).count(seconds_left(deadline))
+    return engine_call(problem, engine).count(seconds_left(deadline))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from constrint.explain import Conflict
     from constrint.factored import SolutionSet
-    from constrint.protocols import Question
+    from constrint.protocols import EngineCall
 
 Neighbourhood = Literal["hamming", "adjacent"]
 Preference = tuple[str | Expr, str]
@@ -261,10 +261,10 @@ class Problem(Statement):
             order[name] = direction == "max"
         return order | {name: False for name in self._domains if name not in order}
 
-    def _ask(self, engine: str) -> Question:
-        from constrint.engine import question
+    def _ask(self, engine: str) -> EngineCall:
+        from constrint.engine import engine_call
 
-        return question(self, engine)
+        return engine_call(self, engine)
 
 
 def check_name(name: object) -> None:

@@ -20,7 +20,7 @@ SAFE = 1 << 61
 """Numbers up to this size leave the core room to add two of them in 64 bits."""
 LARGEST_BATCH = 4096
 WIDE, NARROW = 1, 2
-"""What ``room`` says of a program's numbers."""
+"""What ``bit_width`` says of a program's numbers."""
 
 
 def fits(program: Program, wide: bool = False) -> bool:
@@ -31,12 +31,12 @@ def fits(program: Program, wide: bool = False) -> bool:
     and compared.
     """
     needed = WIDE if wide else NARROW
-    if program.room < needed:
-        program.room = room(program)
-    return program.room >= needed
+    if program.bit_width < needed:
+        program.bit_width = bit_width(program)
+    return program.bit_width >= needed
 
 
-def room(program: Program) -> int:
+def bit_width(program: Program) -> int:
     """NARROW where every number stays within +-2**61, WIDE where those that do not may saturate, else 0."""
     low = [domain[0] for domain in program.domains]
     high = [domain[-1] for domain in program.domains]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from constrint.domains import Domain, size
-from constrint.engine import question
+from constrint.engine import engine_call
 from constrint.errors import ConstrintError
 from constrint.evaluate import holds
 from constrint.integers import shown
@@ -62,6 +62,6 @@ def _solved(problem: Statement, assignment: Solution, name: str, touched: list[C
     domains = {other: (value,) for other, value in assignment.items()} | {name: problem.domains[name]}
     fixed = Statement(problem.name, domains, touched)
     order = {name: False} | dict.fromkeys(assignment, False)
-    for solution in question(fixed, "native").solutions(order):
+    for solution in engine_call(fixed, "native").solutions(order):
         if solution[name] != assignment[name]:
             yield {**assignment, name: solution[name]}

@@ -35,11 +35,11 @@ Costs = dict[int, list[int]]
 """What each value of each variable adds to an objective."""
 
 
-def best(question: Searcher, objective: Expr, sign: int, order: Mapping[str, bool], time_limit: float | None) -> Answer:
+def best(searcher: Searcher, objective: Expr, sign: int, order: Mapping[str, bool], time_limit: float | None) -> Answer:
     """See ``Problem.best``. sign: 1 to minimise the objective, -1 to maximise it."""
     deadline = deadline_in(time_limit)
     try:
-        prepared = question.prepare(objective if sign > 0 else -objective, deadline)
+        prepared = searcher.prepare(objective if sign > 0 else -objective, deadline)
     except TimeLimit:
         return Answer("unknown")
     program, lowered = prepared.program, prepared.objective
@@ -51,12 +51,12 @@ def best(question: Searcher, objective: Expr, sign: int, order: Mapping[str, boo
     bounded = Code.of(Tree(Op.LE, (lowered, Tree(Op.CONST, value=high))), program.sources - 1)
     every = split(Program(program.names, program.domains, [*program.codes, bounded], program.sources, program.why))
     main = next(part for part in every if any(code is bounded for code in part.codes))
-    status, values = question.first_of(program, [part for part in every if part is not main], order, deadline)
+    status, values = searcher.first_of(program, [part for part in every if part is not main], order, deadline)
     if values is None:
         return Answer(status, proven=status == "infeasible", bound=sign * low if status == "unknown" else None)
     alone = Program(program.names, program.domains, main.codes, program.sources, program.why)
     try:
-        quest = _Quest(question, alone, main.variables, lowered, bounded, (low, high), deadline)
+        quest = _Quest(searcher, alone, main.variables, lowered, bounded, (low, high), deadline)
     except TimeLimit:
         return Answer("unknown", bound=sign * low)
     quest.run(order)
@@ -66,7 +66,7 @@ def best(question: Searcher, objective: Expr, sign: int, order: Mapping[str, boo
     if quest.finished and not quest.preferred:
         # The optimum is known: now the first solution, by preference, that has it.
         bounded.a[-2] = value
-        _, preferred = question.first_of(program, [main], order, deadline)
+        _, preferred = searcher.first_of(program, [main], order, deadline)
         found = preferred or found
     for v in main.variables:
         values[v] = found[v]
@@ -83,7 +83,7 @@ class _Quest:
 
     def __init__(
         self,
-        question: Searcher,
+        searcher: Searcher,
         program: Program,
         variables: list[int],
         objective: Tree,
@@ -92,7 +92,7 @@ class _Quest:
         deadline: float | None,
     ) -> None:
         self.deadline = deadline
-        self.question, self.program, self.variables, self.bounded = question, program, variables, bounded
+        self.searcher, self.program, self.variables, self.bounded = searcher, program, variables, bounded
         self.objective = objective
         self.low, self.high = span
         self.value: int | None = None
@@ -109,7 +109,7 @@ class _Quest:
         deadline = self.deadline
         soon = None if deadline is None else start + SEARCHING * (deadline - start)
         table = costs(self.objective, self.program)
-        turns = TURNS if self.question.native else TURNS[:1]
+        turns = TURNS if self.searcher.native else TURNS[:1]
         for limits in turns if table is not None else ():
             assert table is not None
             if self._shortest(table, limits, order, soon) or (
@@ -128,7 +128,7 @@ class _Quest:
 
     def _search(self, deadline: float | None) -> bool:
         """Branch and bound; whether it was finished."""
-        value, found, self.finished = self.question.search(self.program).best(
+        value, found, self.finished = self.searcher.search(self.program).best(
             self.chain, self.descending, self.bounded, deadline
         )
         if value is not None:
@@ -184,7 +184,7 @@ class _Quest:
         for variables, joined, terms in parted or ():
             if variables[0] not in self.variables:
                 continue
-            name, native = self.question.problem.name, self.question.native
+            name, native = self.searcher.problem.name, self.searcher.native
             chosen, factor = make_factor(name, program, variables, joined, terms, native, deadline, limits)
             if not factor.total:
                 return None
@@ -206,7 +206,7 @@ class _Quest:
             rest = None if self.deadline is None else now + max(0.0, self.deadline - now) / (1 if hurry else 4)
             asked = high if hurry else min(self.low + step, high)
             self.bounded.a[-2] = asked
-            prover = self.question.prover(self.program, self.chain, self.descending)
+            prover = self.searcher.prover(self.program, self.chain, self.descending)
             prover.weight = self.weight
             try:
                 better = prover.any(rest)

@@ -30,7 +30,7 @@ class Part:
     def local(self, program: Program) -> Program:
         """The part as a program of its own, over its variables alone, in their order."""
         if len(self.variables) == len(program.names):
-            return Program(program.names, program.domains, self.codes, program.sources, program.why, program.room)
+            return Program(program.names, program.domains, self.codes, program.sources, program.why, program.bit_width)
         place = {v: i for i, v in enumerate(self.variables)}
         return Program(
             [program.names[v] for v in self.variables],
@@ -38,7 +38,7 @@ class Part:
             [code.renumbered(place) for code in self.codes],
             program.sources,
             [program.why[v] for v in self.variables] if program.why else [],
-            program.room,
+            program.bit_width,
         )
 
 

@@ -95,7 +95,7 @@ def prepare(
                 lowered[number] = codes
         if chosen is None:
             program.codes = _join_exclusions(program.codes)
-        program.room = 0
+        program.bit_width = 0
         conflict = contradiction(program.codes, deadline) or _shorten(program, core, deadline)
         if conflict:
             return Prepared(None, None, conflict)

@@ -106,8 +106,8 @@ class Program:
     """A problem ready for an engine: domains by position, and the constraints' code.
 
     sources: how many constraints the problem has, one for the bound of an objective included. why: for each variable,
-    the constraints that shaped its domain, as a sum of 1 << number (empty: none did). room: what is known of the size
-    of its numbers (see ``constrint.native.room``), which smaller domains and fewer codes cannot change for the worse.
+    the constraints that shaped its domain, as a sum of 1 << number (empty: none did). bit_width: what is known of the size
+    of its numbers (see ``constrint.native.bit_width``), which smaller domains and fewer codes cannot change for the worse.
     """
 
     names: list[str]
@@ -115,7 +115,7 @@ class Program:
     codes: list[Code]
     sources: int = 1
     why: list[int] = field(default_factory=list)
-    room: int = 0
+    bit_width: int = 0
 
 
 def reasons(code: Code, why: Sequence[int] | Mapping[int, int]) -> int:

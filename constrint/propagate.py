@@ -258,7 +258,7 @@ class State:
                     if op == Op.DIVIDES and y[0] == y[1]:
                         multiple[a] = y[0]
                     if possible and op == Op.NE:
-                        possible = self._strike(code, a, b, spans) and self._strike(code, b, a, spans)
+                        possible = self._remove_value(code, a, b, spans) and self._remove_value(code, b, a, spans)
                 elif op == Op.AND:
                     required[a] = required[b] = possible = True
                 elif op == Op.OR:
@@ -275,7 +275,7 @@ class State:
                     return False
         return True
 
-    def _strike(self, code: Code, node: int, other: int, spans: list[Interval]) -> bool:
+    def _remove_value(self, code: Code, node: int, other: int, spans: list[Interval]) -> bool:
         """Remove the value of a decided number from a listed variable that must differ from it."""
         low, high, _ = spans[other]
         v = code.a[node]

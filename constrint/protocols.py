@@ -11,12 +11,12 @@ from constrint.result import Answer
 from constrint.statement import Solution
 
 
-class Question(Protocol):
+class EngineCall(Protocol):
     """One problem as an engine sees it. order: every variable, and whether its largest value comes first."""
 
     def first(self, order: Mapping[str, bool], time_limit: float | None) -> Answer: ...
 
-    def refute(self, chosen: Iterable[int], time_limit: float | None) -> Solution | frozenset[int]: ...
+    def find_conflict(self, chosen: Iterable[int], time_limit: float | None) -> Solution | frozenset[int]: ...
 
     def best(self, objective: Expr, sign: int, order: Mapping[str, bool], time_limit: float | None) -> Answer: ...
 

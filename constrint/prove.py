@@ -50,7 +50,7 @@ class PythonProver:
             while state.low[v] != state.high[v]:
                 best, known = (state.high if down else state.low)[v], self.witness[v]
                 if known == best:
-                    self._settle(v, best, best)
+                    self._fix_bound(v, best, best)
                     break
                 gap = abs(best - known)
                 reach = gap // 2 if gap > FEW else 0
@@ -62,7 +62,7 @@ class PythonProver:
                     low, high = (self.witness[v], state.high[v]) if down else (state.low[v], self.witness[v])
                 else:
                     low, high = (state.low[v], low - 1) if down else (high + 1, state.high[v])
-                self._settle(v, low, high)
+                self._fix_bound(v, low, high)
         return self.witness
 
     def conflict(self) -> int:
@@ -88,7 +88,7 @@ class PythonProver:
         self._conflict = self.state.failure()
         return False
 
-    def _settle(self, v: int, low: int, high: int) -> None:
+    def _fix_bound(self, v: int, low: int, high: int) -> None:
         """Narrow a variable for good, to bounds that the witness is within."""
         self.state.decide(v, low, high, 0)
         self.state.propagate()
@@ -123,7 +123,7 @@ class PythonProver:
             state.decide(v, low, high, bit)
             if not state.propagate():
                 self._conflict = state.failure()
-                self._blame(state.reviser)
+                self._bump_weight(state.reviser)
             elif self._descend(level + 1):
                 return True
             state.undo(mark)
@@ -146,7 +146,7 @@ class PythonProver:
         }
         return min(loose, key=lambda v: (v in self.given, log2(state.size(v)) / self.weight[v], v))
 
-    def _blame(self, number: int) -> None:
+    def _bump_weight(self, number: int) -> None:
         for v in self.state.codes[number].variables:
             self.weight[v] += 1
         self.failures += 1

@@ -7,60 +7,60 @@
 
 namespace tilesmith {
 
-/// A ring of stages; a stage holds one step of `planes` arrays (Wx of each gate, say) for `rows` sequences:
-/// [plane][sequence][unit], rows of `row_bytes`, an odd number of 16-byte chunks so that 8 rows lie in 8 different
-/// groups of banks. With 4 sequences they take the even columns of a tile, and a matrix holds two planes instead of one.
-template <class Type, FixedShape shape, int planes, int rows, int threads, int row_bytes>
+/// A ring of stages; a stage holds one step of `arrays` arrays (Wx of each gate, say) for `rows` sequences:
+/// [array][sequence][unit], rows of `row_bytes`, an odd number of 16-byte chunks so that 8 rows lie in 8 different
+/// groups of banks. With 4 sequences they take the even columns of a tile, and a matrix holds two arrays instead of one.
+template <class Type, FixedShape shape, int arrays, int rows, int threads, int row_bytes>
 struct InputRing {
     static constexpr int D = shape.head_dim;
     static constexpr int width = vector_width(D);
-    static constexpr bool sparse = rows == 4;
-    static constexpr int stage_bytes = planes * rows * row_bytes;
+    static constexpr bool half_filled = rows == 4;
+    static constexpr int stage_bytes = arrays * rows * row_bytes;
 
     // ---- copying ----
 
-    static constexpr int row_copies = D / width;                   // per plane and sequence
-    static constexpr int stage_copies = planes * rows * row_copies;  // per step
+    static constexpr int row_copies = D / width;                   // per array and sequence
+    static constexpr int stage_copies = arrays * rows * row_copies;  // per step
     static constexpr int copies = ceil_div(stage_copies, threads);  // per thread and step
     const unsigned short* from[copies];
     SharedAddress to[copies];
 
-    /// Point at the first step to copy, and at the ring. source(plane, row, unit): where the elements of a sequence of
+    /// Point at the first step to copy, and at the ring. source(array, row, unit): where the elements of a sequence of
     /// the block begin in global memory; a row past the end of the batch may give any other.
     template <class Source>
     TILESMITH_DEVICE void prepare(SharedAddress ring, Source source) {
 #pragma unroll
         for (int i = 0; i < copies; ++i) {
-            int plane, row, unit;
-            locate(i, plane, row, unit);
-            from[i] = source(plane, row, unit);
-            to[i] = ring + (plane * rows + row) * row_bytes + 2 * unit;
+            int array, row, unit;
+            locate(i, array, row, unit);
+            from[i] = source(array, row, unit);
+            to[i] = ring + (array * rows + row) * row_bytes + 2 * unit;
         }
     }
 
     /// What this thread's i-th copy is of.
-    TILESMITH_DEVICE static void locate(int i, int& plane, int& row, int& unit) {
+    TILESMITH_DEVICE static void locate(int i, int& array, int& row, int& unit) {
         const int copy = minimum(static_cast<int>(thread_index()) + i * threads, stage_copies - 1);
-        plane = plane_of(i);
+        array = array_of(i);
         row = copy / row_copies % rows;
         unit = copy % row_copies * width;
     }
 
-    TILESMITH_DEVICE static int plane_of(int i) {
-        return minimum((static_cast<int>(thread_index()) + i * threads) / (rows * row_copies), planes - 1);
+    TILESMITH_DEVICE static int array_of(int i) {
+        return minimum((static_cast<int>(thread_index()) + i * threads) / (rows * row_copies), arrays - 1);
     }
 
     TILESMITH_DEVICE static bool copies_too(int i) {
         return stage_copies % threads == 0 || static_cast<int>(thread_index()) + i * threads < stage_copies;
     }
 
-    /// Begin copying one step into the stage at `stage_offset`, and move on by step(plane) elements.
+    /// Begin copying one step into the stage at `stage_offset`, and move on by step(array) elements.
     template <class Step>
     TILESMITH_DEVICE void begin_copy(int stage_offset, Step step) {
 #pragma unroll
         for (int i = 0; i < copies; ++i) {
             if (copies_too(i)) copy(to[i] + stage_offset, from[i]);
-            from[i] += step(plane_of(i));
+            from[i] += step(array_of(i));
         }
     }
 
@@ -73,32 +73,32 @@ struct InputRing {
 
     // ---- reading ----
 
-    static constexpr int planes_per_matrix = sparse ? 2 : 1;
-    static constexpr int matrices = ceil_div(planes, planes_per_matrix);  // per octet and column tile
+    static constexpr int arrays_per_matrix = half_filled ? 2 : 1;
+    static constexpr int matrices = ceil_div(arrays, arrays_per_matrix);  // per unit group and column tile
     static constexpr int loads = ceil_div(matrices, 4);
     static constexpr int words = 4 * loads;
 
-    /// The row that a lane points the i-th ldmatrix at, within a stage and for the first octet of units. Lanes whose
-    /// plane does not exist point at the last one.
+    /// The row that a lane points the i-th ldmatrix at, within a stage and for the first unit group. Lanes whose
+    /// array does not exist point at the last one.
     TILESMITH_DEVICE static int row_offset(int lane, int i) {
         const int matrix = 4 * i + lane / 8, matrix_row = lane % 8;
-        const int plane = sparse ? 2 * matrix + matrix_row % 2 : matrix;
-        const int row = sparse ? matrix_row / 2 : matrix_row;
-        return (minimum(plane, planes - 1) * rows + row) * row_bytes;
+        const int array = half_filled ? 2 * matrix + matrix_row % 2 : matrix;
+        const int row = half_filled ? matrix_row / 2 : matrix_row;
+        return (minimum(array, arrays - 1) * rows + row) * row_bytes;
     }
 
-    /// Load the inputs of a lane's elements; `at` is the stage, at the warp's first octet of units.
-    /// Each word holds columns 2j, 2j + 1 of one plane, or (with 4 sequences) the lane's column of two planes.
-    template <int octets, int column_tiles>
-    TILESMITH_DEVICE static void load(unsigned (&out)[octets][column_tiles][words], SharedAddress at, int lane) {
+    /// Load the inputs of a lane's elements; `at` is the stage, at the warp's first unit group.
+    /// Each word holds columns 2j, 2j + 1 of one array, or (with 4 sequences) the lane's column of two arrays.
+    template <int unit_groups, int column_tiles>
+    TILESMITH_DEVICE static void load(unsigned (&out)[unit_groups][column_tiles][words], SharedAddress at, int lane) {
 #pragma unroll
-        for (int octet = 0; octet < octets; ++octet)
+        for (int unit_group = 0; unit_group < unit_groups; ++unit_group)
 #pragma unroll
             for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
 #pragma unroll
                 for (int i = 0; i < loads; ++i)
-                    load_matrices(out[octet][column_tile], i,
-                                  at + row_offset(lane, i) + chunk_bytes * octet + 8 * column_tile * row_bytes);
+                    load_matrices(out[unit_group][column_tile], i,
+                                  at + row_offset(lane, i) + chunk_bytes * unit_group + 8 * column_tile * row_bytes);
     }
 
     TILESMITH_DEVICE static void load_matrices(unsigned (&out)[words], int i, SharedAddress at) {
@@ -117,10 +117,10 @@ struct InputRing {
         }
     }
 
-    /// One plane's value of a lane's element in column 2j + `column`.
-    TILESMITH_DEVICE static float value(const unsigned (&in)[words], int plane, int column) {
-        const unsigned word = in[plane / planes_per_matrix];
-        const int half = sparse ? plane % 2 : column;
+    /// One array's value of a lane's element in column 2j + `column`.
+    TILESMITH_DEVICE static float value(const unsigned (&in)[words], int array, int column) {
+        const unsigned word = in[array / arrays_per_matrix];
+        const int half = half_filled ? array % 2 : column;
         return half == 0 ? unpack_low<Type>(word) : unpack_high<Type>(word);
     }
 };

@@ -9,16 +9,16 @@
 
 namespace tilesmith {
 
-/// The elements of one lane: [octet of units][column tile][column], for warps of `units` and blocks of `rows` sequences.
+/// The elements of one lane: [unit group][column tile][column], for warps of `units` and blocks of `rows` sequences.
 template <FixedShape shape, int units, int rows>
 struct LaneElements {
     static constexpr int D = shape.head_dim;
-    static constexpr bool sparse = rows == 4;
-    static constexpr int octets = units / 8;
-    static constexpr int column_tiles = sparse ? 1 : rows / 8;
-    static constexpr int columns = sparse ? 1 : 2;
+    static constexpr bool half_filled = rows == 4;
+    static constexpr int unit_groups = units / 8;
+    static constexpr int column_tiles = half_filled ? 1 : rows / 8;
+    static constexpr int columns = half_filled ? 1 : 2;
 
-    static_assert(sparse || rows % 8 == 0, "a batch tile is 4 or a multiple of 8 sequences");
+    static_assert(half_filled || rows % 8 == 0, "a batch tile is 4 or a multiple of 8 sequences");
 
     int batch;
     int warp;  // among those that own units
@@ -27,31 +27,31 @@ struct LaneElements {
     int g;
     int j;
 
-    /// The unit, within the head, of this lane's octet.
-    TILESMITH_DEVICE int unit(int octet) const { return warp * units + octet * 8 + g; }
+    /// The unit, within the head, of this lane's unit group.
+    TILESMITH_DEVICE int unit(int unit_group) const { return warp * units + unit_group * 8 + g; }
 
     /// The sequence, within the block, of this lane's column.
-    TILESMITH_DEVICE int row(int column_tile, int column) const { return sparse ? j : column_tile * 8 + 2 * j + column; }
+    TILESMITH_DEVICE int row(int column_tile, int column) const { return half_filled ? j : column_tile * 8 + 2 * j + column; }
 
     /// True if an element is real: neither padding of the head dimension nor past the end of the batch.
-    TILESMITH_DEVICE bool real(int octet, int column_tile, int column) const {
-        return (D % units == 0 || unit(octet) < D) && first_row + row(column_tile, column) < batch;
+    TILESMITH_DEVICE bool real(int unit_group, int column_tile, int column) const {
+        return (D % units == 0 || unit(unit_group) < D) && first_row + row(column_tile, column) < batch;
     }
 
     /// Index of an element in an array [states, B, H, D].
-    TILESMITH_DEVICE long long state_index(int s, int octet, int column_tile, int column) const {
-        return ((static_cast<long long>(s) * batch + first_row + row(column_tile, column)) * shape.heads + head) * D + unit(octet);
+    TILESMITH_DEVICE long long state_index(int s, int unit_group, int column_tile, int column) const {
+        return ((static_cast<long long>(s) * batch + first_row + row(column_tile, column)) * shape.heads + head) * D + unit(unit_group);
     }
 
-    /// Calls function(octet, column_tile, column) for every element.
+    /// Calls function(unit_group, column_tile, column) for every element.
     template <class Function>
     TILESMITH_DEVICE static void for_each(Function function) {
 #pragma unroll
-        for (int octet = 0; octet < octets; ++octet)
+        for (int unit_group = 0; unit_group < unit_groups; ++unit_group)
 #pragma unroll
             for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
 #pragma unroll
-                for (int column = 0; column < columns; ++column) function(octet, column_tile, column);
+                for (int column = 0; column < columns; ++column) function(unit_group, column_tile, column);
     }
 };
 
@@ -63,11 +63,11 @@ TILESMITH_DEVICE void load_bias(float (&bias)[Cell::gates][units / 8], const uns
 #pragma unroll
     for (int gate = 0; gate < Cell::gates; ++gate)
 #pragma unroll
-        for (int octet = 0; octet < units / 8; ++octet) {
-            bias[gate][octet] = 0.0f;
-            if (has(Cell::bias, gate) && has(wanted, gate) && own.unit(octet) < D)
-                bias[gate][octet] = to_float<Type>(
-                    load_global_16(b + (rank_among(Cell::bias, gate) * shape.heads + own.head) * D + own.unit(octet)));
+        for (int unit_group = 0; unit_group < units / 8; ++unit_group) {
+            bias[gate][unit_group] = 0.0f;
+            if (has(Cell::bias, gate) && has(wanted, gate) && own.unit(unit_group) < D)
+                bias[gate][unit_group] = to_float<Type>(
+                    load_global_16(b + (rank_among(Cell::bias, gate) * shape.heads + own.head) * D + own.unit(unit_group)));
         }
 }
 

@@ -6,7 +6,7 @@
 // may share a tile, each with some of a stage's steps, and so may the blocks of a cluster; sums are always added in the
 // same order: the same bits every time.
 //
-// Of the gates without an input a backward kernel has left partial sums (rest_gradients.cuh), which are added here.
+// Of the gates without an input a backward kernel has left partial sums (partial_gradients.cuh), which are added here.
 #pragma once
 
 #include "recurrence.cuh"
@@ -24,7 +24,7 @@ struct ParameterGradientArguments {
     void* d_b;                      // [G_bias, H, D] likewise, or null if no gate has a bias
     int batch;
     int seq;
-    int partials;  // P
+    int num_partials;  // P
 };
 
 /// kernelgen/schedules/shared/parameter_gradients.py chooses.
@@ -34,7 +34,7 @@ struct ParameterGradientTiling {
     int columns;      // a multiple of 16
     int step_groups;  // warps that share a tile
     int depth;        // steps of a stage
-    int stages;
+    int num_stages;
     int parts;        // of the steps
     bool cluster;     // whether the parts are a cluster, which adds them, or leave a result each
 };
@@ -68,7 +68,7 @@ struct ParameterGradients {
     static constexpr bool cluster = tiling.parts > 1 && tiling.cluster;
     static constexpr int exchanging = maximum(tiling.step_groups - 1, cluster ? 1 : 0);  // step groups at a time
     static constexpr int exchange_bytes = exchanging * tiling.row_warps * warp_sums * 32 * chunk_bytes;
-    static constexpr int shared_bytes = maximum(tiling.stages * stage_bytes, exchange_bytes);
+    static constexpr int shared_bytes = maximum(tiling.num_stages * stage_bytes, exchange_bytes);
 
     // Each thread copies the same columns of several steps. Values that are too narrow for asynchronous copies take a
     // register each on their way.
@@ -232,13 +232,13 @@ struct ParameterGradients {
             const float first = upper == 0 ? four.x : four.z, second = upper == 0 ? four.y : four.w;
             if (column < columns) {
                 const int p = first_column + column + 2 * j;
-                const long long plane = rank_among(Cell::recurrent, gate) * shape.heads + head;
-                const long long to = (plane * D + unit) * D + p;
+                const long long slice = rank_among(Cell::recurrent, gate) * shape.heads + head;
+                const long long to = (slice * D + unit) * D + p;
                 if (has(Cell::recurrent, gate) && p < D) write(in.d_r, d_r_size, to, first);
                 if (has(Cell::recurrent, gate) && p + 1 < D) write(in.d_r, d_r_size, to + 1, second);
             } else if (has(Cell::bias, gate) && first_column == 0 && j == 0) {
-                const long long plane = rank_among(Cell::bias, gate) * shape.heads + head;
-                write(in.d_b, d_b_size, plane * D + unit, first);
+                const long long slice = rank_among(Cell::bias, gate) * shape.heads + head;
+                write(in.d_b, d_b_size, slice * D + unit, first);
             }
         }
     }
@@ -277,18 +277,18 @@ struct ParameterGradients {
     static constexpr long long d_b_size = static_cast<long long>(bias_gates) * shape.heads * D;
     static constexpr long long d_r_size = static_cast<long long>(recurrent_gates) * shape.heads * D * D;
 
-    /// Add up the partial sums of the gates among `gates`, each of `plane` elements: all blocks share the work, or those of
+    /// Add up the partial sums of the gates among `gates`, each of `slice` elements: all blocks share the work, or those of
     /// a part where parts are apart, which then take some of the partial sums each.
-    TILESMITH_DEVICE void add_rest(const float* partial, void* results, unsigned gates, unsigned with_results, int plane) const {
-        const int rest = count_bits(gates) * plane;
+    TILESMITH_DEVICE void add_partials(const float* partial, void* results, unsigned gates, unsigned with_results, int slice) const {
+        const int size = count_bits(gates) * slice;
         const int sharing = apart ? 1 : tiling.parts;
         const int block = (static_cast<int>(block_y()) * shape.heads + head) * sharing + (apart ? 0 : part);
-        for (int at = block * threads + thread; at < rest; at += blocks * shape.heads * sharing * threads) {
+        for (int at = block * threads + thread; at < size; at += blocks * shape.heads * sharing * threads) {
             float total = 0.0f;
-            for (int i = apart ? part : 0; i < in.partials; i += apart ? tiling.parts : 1)
-                total += load_global_float(partial + static_cast<long long>(i) * rest + at);
-            const long long to = rank_among(with_results, nth_bit(gates, at / plane));
-            write(results, static_cast<long long>(count_bits(with_results)) * plane, to * plane + at % plane, total);
+            for (int i = apart ? part : 0; i < in.num_partials; i += apart ? tiling.parts : 1)
+                total += load_global_float(partial + static_cast<long long>(i) * size + at);
+            const long long to = rank_among(with_results, nth_bit(gates, at / slice));
+            write(results, static_cast<long long>(count_bits(with_results)) * slice, to * slice + at % slice, total);
         }
     }
 
@@ -305,28 +305,28 @@ struct ParameterGradients {
         const unsigned short* gate = gate_source(first_row + thread % gate_pieces * width, stride);
         sync_block();
         const int stages = ceil_div(maximum(steps - first_step, 0), depth);
-        for (int stage = 0; stage < tiling.stages - 1; ++stage) {
+        for (int stage = 0; stage < tiling.num_stages - 1; ++stage) {
             if (stage < stages) begin_copy(shared + stage * stage_bytes, first_step + stage * depth, gate, stride);
             cp_async_commit();
         }
         int slot = 0;
         for (int stage = 0; stage < stages; ++stage) {
-            cp_async_wait<tiling.stages - 2>();
+            cp_async_wait<tiling.num_stages - 2>();
             sync_block();  // the stage is there, and the one before it is read
-            const int next = stage + tiling.stages - 1;
-            const int refilled = slot == 0 ? tiling.stages - 1 : slot - 1;
+            const int next = stage + tiling.num_stages - 1;
+            const int refilled = slot == 0 ? tiling.num_stages - 1 : slot - 1;
             if (next < stages) begin_copy(shared + refilled * stage_bytes, first_step + next * depth, gate, stride);
             cp_async_commit();
             multiply(shared + slot * stage_bytes);
-            slot = slot == tiling.stages - 1 ? 0 : slot + 1;
+            slot = slot == tiling.num_stages - 1 ? 0 : slot + 1;
         }
         combine_warps();
         if constexpr (cluster)
             combine_blocks();
         else
             write_out();
-        add_rest(in.d_r_partial, in.d_r, Cell::recurrent & ~Cell::input, Cell::recurrent, shape.heads * D * D);
-        add_rest(in.d_b_partial, in.d_b, Cell::bias & ~Cell::input, Cell::bias, shape.heads * D);
+        add_partials(in.d_r_partial, in.d_r, Cell::recurrent & ~Cell::input, Cell::recurrent, shape.heads * D * D);
+        add_partials(in.d_b_partial, in.d_b, Cell::bias & ~Cell::input, Cell::bias, shape.heads * D);
     }
 };
 

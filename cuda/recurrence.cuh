@@ -12,7 +12,7 @@ inline constexpr int chunk_bytes = 16;  // 8 elements: the unit in which shared 
 enum class Save { hidden, states, gates };
 
 /// Where a backward pass has the gates' sums from: read as a forward pass saved them, or computed again from Wx, b and h.
-enum class Gates { saved, computed };
+enum class Gates { saved, recomputed };
 
 /// The sizes that are fixed when a kernel is generated; batch and sequence length come at launch.
 struct FixedShape {

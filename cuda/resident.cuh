@@ -8,7 +8,7 @@
 // barrier a step is all the synchronisation there is (two where K is split).
 //
 // Wx arrives through a ring in shared memory (input_ring.cuh), and results leave through buffers there
-// (plane_writer.cuh).
+// (array_writer.cuh).
 //
 // Lanes: g = lane / 4, j = lane % 4. An accumulator tile gives lane (g, j) rows g and g + 8, columns 2j and 2j + 1.
 #pragma once
@@ -16,7 +16,7 @@
 #include "input_ring.cuh"
 #include "lane_elements.cuh"
 #include "lane_stores.cuh"
-#include "plane_writer.cuh"
+#include "array_writer.cuh"
 #include "recurrence.cuh"
 #include "stationary_matrix.cuh"
 
@@ -27,9 +27,9 @@ struct ResidentTiling {
     int units_per_warp;   // 8: a 16-row tile holds two gates of 8 units; 16: one gate of 16 units
     int batch_tile;       // sequences per block: 4, or a multiple of 8
     int k_split;          // warps that share a group of units, each with a part of the previous units
-    int register_groups;  // of a warp's groups of 32 previous units, how many keep their part of R in registers
-    int chains;           // independent accumulators per tile, so that matrix instructions overlap
-    int prefetch;         // stages of the ring that holds Wx
+    int k_tiles_in_registers;  // of a warp's groups of 32 previous units, how many keep their part of R in registers
+    int accumulators;           // independent accumulators per tile, so that matrix instructions overlap
+    int num_stages;         // stages of the ring that holds Wx
 };
 
 template <class Cell, class Type, FixedShape shape, ResidentTiling tiling, Save save, Stores how>
@@ -48,8 +48,8 @@ struct Resident {
     static constexpr int threads = 32 * warps;
     static constexpr int padded_units = unit_warps * units;
 
-    static constexpr int groups = ceil_div(ceil_div(D, 32), tiling.k_split);  // of 32 previous units, per warp
-    static constexpr int padded_k = 32 * groups * tiling.k_split;
+    static constexpr int k_tiles = ceil_div(ceil_div(D, 32), tiling.k_split);  // of 32 previous units, per warp
+    static constexpr int padded_k = 32 * k_tiles * tiling.k_split;
 
     static constexpr int tiles = ceil_div(recurrent_gates * units, 16);  // of 16 rows, per warp
 
@@ -57,12 +57,12 @@ struct Resident {
     // two, which halves the work of the special-function units at the price of idle tensor-core columns.
     static constexpr int rows = tiling.batch_tile;
     using Elements = LaneElements<shape, units, rows>;
-    static constexpr int octets = Elements::octets;  // groups of 8 units a warp owns
+    static constexpr int unit_groups = Elements::unit_groups;  // groups of 8 units a warp owns
     static constexpr int column_tiles = Elements::column_tiles;
     static constexpr int columns = Elements::columns;  // elements per lane, unit and column tile
 
     static_assert(units == 8 || units == 16, "a warp owns 8 or 16 units");
-    static_assert(tiling.prefetch >= 2, "the ring needs a stage to read and a stage to fill");
+    static_assert(tiling.num_stages >= 2, "the ring needs a stage to read and a stage to fill");
     static_assert(threads <= 1024, "a block has at most 1024 threads");
     static_assert(Cell::recurrent != 0, "a recurrent cell needs a recurrent product");
 
@@ -70,20 +70,20 @@ struct Resident {
     static constexpr int chunk = chunk_bytes;
     // A row of units of one sequence: an odd number of chunks, so that 8 rows lie in 8 different groups of banks.
     static constexpr int row_bytes = (padded_units / 8 | 1) * chunk;
-    // What is written out for every step: planes of [sequence][unit]. The first is h, the others are staged.
-    static constexpr int planes = save == Save::hidden ? 1 : save == Save::states ? states : states + count_bits(Cell::saved);
-    // Two buffers of results, [h, staged planes]: one is read while the other is written.
-    // h: [previous unit / 8][sequence, permuted][8]; staged: [plane][sequence][unit].
+    // What is written out for every step: arrays of [sequence][unit]. The first is h, the others are staged.
+    static constexpr int arrays = save == Save::hidden ? 1 : save == Save::states ? states : states + count_bits(Cell::saved);
+    // Two buffers of results, [h, staged arrays]: one is read while the other is written.
+    // h: [previous unit / 8][sequence, permuted][8]; staged: [array][sequence][unit].
     using Layout = MovingLayout<rows>;
     static constexpr int hidden_bytes = Layout::bytes(padded_k);
-    static constexpr int plane_bytes = rows * row_bytes;
-    static constexpr int buffer_bytes = hidden_bytes + (planes - 1) * plane_bytes;
+    static constexpr int array_bytes = rows * row_bytes;
+    static constexpr int buffer_bytes = hidden_bytes + (arrays - 1) * array_bytes;
     using Ring = InputRing<Type, shape, input_gates, rows, threads, row_bytes>;
     static constexpr int stage_bytes = Ring::stage_bytes;
     static constexpr int ring_at = 2 * buffer_bytes;
     // the part of R that is not in registers: [warp][group][tile][half][lane]
-    static constexpr int weights_at = ring_at + tiling.prefetch * stage_bytes;
-    using Matrix = StationaryMatrix<Type, tiles, groups, tiling.register_groups, rows, tiling.chains>;
+    static constexpr int weights_at = ring_at + tiling.num_stages * stage_bytes;
+    using Matrix = StationaryMatrix<Type, tiles, k_tiles, tiling.k_tiles_in_registers, rows, tiling.accumulators>;
     static constexpr int weights_bytes = warps * Matrix::shared_bytes;
     // partial sums where K is split: [part - 1][unit warp][tile][column tile][lane]
     static constexpr int partial_at = weights_at + weights_bytes;
@@ -105,13 +105,13 @@ struct Resident {
 
     // ---- registers that live through the sequence ----
     Matrix weights;
-    float bias[gates][octets];
-    float state[octets][column_tiles][columns][states];
+    float bias[gates][unit_groups];
+    float state[unit_groups][column_tiles][columns][states];
 
     /// Load this lane's part of R.
     TILESMITH_DEVICE void load_weights() {
-        weights.load(shared + weights_at + warp * Matrix::shared_bytes, lane, [&](int tile, int group, int upper) {
-            const int k = (part * groups + group) * 32 + j * 8;
+        weights.load(shared + weights_at + warp * Matrix::shared_bytes, lane, [&](int tile, int k_tile, int upper) {
+            const int k = (part * k_tiles + k_tile) * 32 + j * 8;
             const int tile_row = tile * 16 + upper * 8 + g;
             const int gate = tile_row / units;
             const int u = unit_warp * units + tile_row % units;
@@ -128,38 +128,38 @@ struct Resident {
             for (int i = static_cast<int>(thread_index()); i < hidden_bytes / chunk; i += threads)
                 store_shared_128(shared + buffer * buffer_bytes + i * chunk, uint4{0, 0, 0, 0});
         if constexpr (padded_units != D)
-            for (int i = static_cast<int>(thread_index()); i < tiling.prefetch * stage_bytes / chunk; i += threads)
+            for (int i = static_cast<int>(thread_index()); i < tiling.num_stages * stage_bytes / chunk; i += threads)
                 store_shared_128(shared + ring_at + i * chunk, uint4{0, 0, 0, 0});
         sync_block();
-        Elements::for_each([&](int octet, int column_tile, int column) {
+        Elements::for_each([&](int unit_group, int column_tile, int column) {
 #pragma unroll
             for (int s = 0; s < states; ++s) {
                 unsigned short word = 0;
-                if (in.initial != nullptr && own.real(octet, column_tile, column))
-                    word = load_global_16(in.initial + own.state_index(s, octet, column_tile, column));
-                state[octet][column_tile][column][s] = to_float<Type>(word);
-                if (s == 0 && part == 0) store_hidden(0, octet, column_tile, column, word);
+                if (in.initial != nullptr && own.real(unit_group, column_tile, column))
+                    word = load_global_16(in.initial + own.state_index(s, unit_group, column_tile, column));
+                state[unit_group][column_tile][column][s] = to_float<Type>(word);
+                if (s == 0 && part == 0) store_hidden(0, unit_group, column_tile, column, word);
             }
         });
     }
 
-    TILESMITH_DEVICE void store_hidden(int buffer, int octet, int column_tile, int column, unsigned short word) const {
-        const SharedAddress at = result_at(0, own.row(column_tile, column), own.unit(octet));
+    TILESMITH_DEVICE void store_hidden(int buffer, int unit_group, int column_tile, int column, unsigned short word) const {
+        const SharedAddress at = result_at(0, own.row(column_tile, column), own.unit(unit_group));
         store_shared_16(at + buffer * buffer_bytes, word);
     }
 
-    /// Where a result goes in the first buffer: h (plane 0) to what the next step reads, others where they are written
+    /// Where a result goes in the first buffer: h (array 0) to what the next step reads, others where they are written
     /// out from.
-    TILESMITH_DEVICE SharedAddress result_at(int plane, int row, int unit) const {
-        const int staged = hidden_bytes + (plane - 1) * plane_bytes + row * row_bytes + 2 * unit;
-        return shared + (plane == 0 ? Layout::offset(unit / 8, row) + 2 * (unit % 8) : staged);
+    TILESMITH_DEVICE SharedAddress result_at(int array, int row, int unit) const {
+        const int staged = hidden_bytes + (array - 1) * array_bytes + row * row_bytes + 2 * unit;
+        return shared + (array == 0 ? Layout::offset(unit / 8, row) + 2 * (unit % 8) : staged);
     }
 
     // ---- Wx in, results out ----
 
     Ring ring;
-    LaneStores<Type, shape, units, rows, planes, how> stores;
-    PlaneWriter<shape, rows, threads, planes> writer;
+    LaneStores<Type, shape, units, rows, arrays, how> stores;
+    ArrayWriter<shape, rows, threads, arrays> writer;
 
     TILESMITH_DEVICE void prepare_transfers() {
         ring.prepare(shared + ring_at, [&](int gate, int row, int unit) {
@@ -167,15 +167,15 @@ struct Resident {
             const long long step = static_cast<long long>(sequence) * in.seq * input_gates + gate;
             return in.wx + (step * shape.heads + head) * D + unit;
         });
-        const long long plane_elements = static_cast<long long>(in.batch) * in.seq * shape.heads * D;
-        const auto target = [&](int plane, int row, int unit) {
-            unsigned short* base = in.states + plane * plane_elements;
-            if (plane > 0 && in.others != nullptr) base = in.others + (plane - 1) * plane_elements;
+        const long long array_elements = static_cast<long long>(in.batch) * in.seq * shape.heads * D;
+        const auto target = [&](int array, int row, int unit) {
+            unsigned short* base = in.states + array * array_elements;
+            if (array > 0 && in.others != nullptr) base = in.others + (array - 1) * array_elements;
             if constexpr (save == Save::gates)
-                if (plane >= states) base = in.gates + (plane - states) * plane_elements;
+                if (array >= states) base = in.gates + (array - states) * array_elements;
             return base + (static_cast<long long>(first_row + row) * in.seq * shape.heads + head) * D + unit;
         };
-        const auto locate = [&](int plane, int row, int unit) { return result_at(plane, row, unit); };
+        const auto locate = [&](int array, int row, int unit) { return result_at(array, row, unit); };
         stores.prepare(own, lane, locate);
         writer.prepare(in.batch - first_row, target, locate);
     }
@@ -233,16 +233,16 @@ struct Resident {
 
     /// The sums of one element's gates: recurrent product, input and bias, of what each gate has.
     TILESMITH_DEVICE void gather_gates(float (&gate)[gates], const typename Matrix::Sums& sums,
-                                       const unsigned (&wx)[octets][column_tiles][Ring::words], int octet, int column_tile,
+                                       const unsigned (&wx)[unit_groups][column_tiles][Ring::words], int unit_group, int column_tile,
                                        int column) const {
 #pragma unroll
         for (int q = 0; q < gates; ++q) {
             const int rank = rank_among(Cell::recurrent, q);
             const int tile = units == 8 ? rank / 2 : rank;
-            const int upper = units == 8 ? rank % 2 : octet;
+            const int upper = units == 8 ? rank % 2 : unit_group;
             float sum = has(Cell::recurrent, q) ? sums[has(Cell::recurrent, q) ? tile : 0][column_tile][2 * upper + column]
-                                                : bias[q][octet];
-            if (has(Cell::input, q)) sum += Ring::value(wx[octet][column_tile], rank_among(Cell::input, q), column);
+                                                : bias[q][unit_group];
+            if (has(Cell::input, q)) sum += Ring::value(wx[unit_group][column_tile], rank_among(Cell::input, q), column);
             gate[q] = sum;
         }
     }
@@ -252,41 +252,41 @@ struct Resident {
         load_bias<Type, Cell>(bias, in.b, part == 0 ? ~0u : 0u, own);
         load_states();
         prepare_transfers();
-        for (int stage = 0; stage < tiling.prefetch - 1; ++stage) {
+        for (int stage = 0; stage < tiling.num_stages - 1; ++stage) {
             if (stage < in.seq) begin_copy(stage * stage_bytes);
             cp_async_commit();
         }
-        cp_async_wait<tiling.prefetch - 2>();
+        cp_async_wait<tiling.num_stages - 2>();
         sync_block();
 
-        const SharedAddress read_inputs = shared + ring_at + unit_warp * octets * chunk;
+        const SharedAddress read_inputs = shared + ring_at + unit_warp * unit_groups * chunk;
         int stage_offset = 0;  // of the stage that this step reads
-        int refill_offset = (tiling.prefetch - 1) * stage_bytes;
+        int refill_offset = (tiling.num_stages - 1) * stage_bytes;
 
         auto step = [&](int t, int buffer) {
             typename Matrix::Sums sums;
-            weights.multiply(sums, shared + buffer * buffer_bytes, part * groups * 4, lane,
+            weights.multiply(sums, shared + buffer * buffer_bytes, part * k_tiles * 4, lane,
                              [&](int tile, int, int i) { return tile_bias(tile, i / 2); });
-            unsigned wx[octets][column_tiles][Ring::words];
+            unsigned wx[unit_groups][column_tiles][Ring::words];
             if (part == 0) Ring::load(wx, read_inputs + stage_offset, lane);
             // The results of the step before lie in the buffer that this step reads; nobody waits for their writing.
             if (t > 0) write_out(buffer);
-            if (t + tiling.prefetch - 1 < in.seq) begin_copy(refill_offset);
+            if (t + tiling.num_stages - 1 < in.seq) begin_copy(refill_offset);
             cp_async_commit();
             refill_offset = stage_offset;
-            stage_offset = stage_offset == (tiling.prefetch - 1) * stage_bytes ? 0 : stage_offset + stage_bytes;
+            stage_offset = stage_offset == (tiling.num_stages - 1) * stage_bytes ? 0 : stage_offset + stage_bytes;
 
             if (combine(sums)) {
-                float results[octets][column_tiles][columns][planes];
-                Elements::for_each([&](int octet, int column_tile, int column) {
+                float results[unit_groups][column_tiles][columns][arrays];
+                Elements::for_each([&](int unit_group, int column_tile, int column) {
                     float gate[gates];
-                    gather_gates(gate, sums, wx, octet, column_tile, column);
-                    float(&s)[states] = state[octet][column_tile][column];
-                    float(&result)[planes] = results[octet][column_tile][column];
+                    gather_gates(gate, sums, wx, unit_group, column_tile, column);
+                    float(&s)[states] = state[unit_group][column_tile][column];
+                    float(&result)[arrays] = results[unit_group][column_tile][column];
                     float next[states];
                     Cell::step(gate, s, next);
                     if constexpr (D % units != 0)
-                        if (own.unit(octet) >= D) next[0] = 0.0f;  // padding must stay finite: zeros multiply it
+                        if (own.unit(unit_group) >= D) next[0] = 0.0f;  // padding must stay finite: zeros multiply it
                     s[0] = to_float<Type>(to_16<Type>(next[0]));
                     result[0] = next[0];
 #pragma unroll
@@ -302,10 +302,10 @@ struct Resident {
                 });
                 stores.store(
                     own, (buffer ^ 1) * buffer_bytes,
-                    [&](int plane, int octet, int column_tile, int column) { return results[octet][column_tile][column][plane]; },
-                    [&](int plane, int row, int unit) { return result_at(plane, row, unit); });
+                    [&](int array, int unit_group, int column_tile, int column) { return results[unit_group][column_tile][column][array]; },
+                    [&](int array, int row, int unit) { return result_at(array, row, unit); });
             }
-            cp_async_wait<tiling.prefetch - 2>();
+            cp_async_wait<tiling.num_stages - 2>();
             sync_block();
         };
 
@@ -318,12 +318,12 @@ struct Resident {
         write_out(in.seq % 2);
 
         if (part == 0)
-            Elements::for_each([&](int octet, int column_tile, int column) {
-                if (!own.real(octet, column_tile, column)) return;
+            Elements::for_each([&](int unit_group, int column_tile, int column) {
+                if (!own.real(unit_group, column_tile, column)) return;
 #pragma unroll
                 for (int s = 0; s < states; ++s)
-                    store_global_16(in.last + own.state_index(s, octet, column_tile, column),
-                                    to_16<Type>(state[octet][column_tile][column][s]));
+                    store_global_16(in.last + own.state_index(s, unit_group, column_tile, column),
+                                    to_16<Type>(state[unit_group][column_tile][column][s]));
             });
     }
 };

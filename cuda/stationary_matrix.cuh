@@ -15,16 +15,16 @@ template <int rows>
 struct MovingLayout {
     TILESMITH_DEVICE static constexpr int bytes(int k) { return k / 8 * rows * chunk_bytes; }
 
-    /// Where words k = 8 * octet .. of a sequence lie. The chunks that 8 lanes load at a time lie in different banks: of
-    /// four octets and two sequences, or of eight octets of one sequence where there are 4.
-    TILESMITH_DEVICE static int offset(int octet, int row) {
-        const int permuted = rows == 4 ? row ^ (octet / 2 % 4) : row ^ (2 * (octet % 4));
-        return (octet * rows + permuted) * chunk_bytes;
+    /// Where words k = 8 * k_chunk .. of a sequence lie. The chunks that 8 lanes load at a time lie in different banks: of
+    /// four k_chunks and two sequences, or of eight k_chunks of one sequence where there are 4.
+    TILESMITH_DEVICE static int offset(int k_chunk, int row) {
+        const int permuted = rows == 4 ? row ^ (k_chunk / 2 % 4) : row ^ (2 * (k_chunk % 4));
+        return (k_chunk * rows + permuted) * chunk_bytes;
     }
 
     /// From a group of 32 k to another an even number of groups away, and from the first tile of 8 columns to another.
-    TILESMITH_DEVICE static constexpr int step(int groups, int column_tile) {
-        return (4 * rows * groups + 8 * column_tile) * chunk_bytes;
+    TILESMITH_DEVICE static constexpr int step(int k_tiles, int column_tile) {
+        return (4 * rows * k_tiles + 8 * column_tile) * chunk_bytes;
     }
 };
 
@@ -32,32 +32,32 @@ struct MovingLayout {
 /// there are more than 4 sequences, lanes meet in banks.
 template <int rows, int row_bytes>
 struct RowLayout {
-    TILESMITH_DEVICE static int offset(int octet, int row) { return row * row_bytes + octet * chunk_bytes; }
+    TILESMITH_DEVICE static int offset(int k_chunk, int row) { return row * row_bytes + k_chunk * chunk_bytes; }
 
-    TILESMITH_DEVICE static constexpr int step(int groups, int column_tile) {
-        return 4 * groups * chunk_bytes + 8 * column_tile * row_bytes;
+    TILESMITH_DEVICE static constexpr int step(int k_tiles, int column_tile) {
+        return 4 * k_tiles * chunk_bytes + 8 * column_tile * row_bytes;
     }
 };
 
-/// A warp's part of the stationary matrix: `tiles` of 16 rows, `groups` of 32 k, of which `register_groups` stay in
-/// registers and the others in shared memory. `chains` accumulators per tile work independently.
-template <class Type, int tiles, int groups, int register_groups, int rows, int chains>
+/// A warp's part of the stationary matrix: `tiles` of 16 rows, `groups` of 32 k, of which `k_tiles_in_registers` stay in
+/// registers and the others in shared memory. `accumulators` accumulators per tile work independently.
+template <class Type, int tiles, int k_tiles, int k_tiles_in_registers, int rows, int accumulators>
 struct StationaryMatrix {
-    static constexpr bool sparse = rows == 4;  // these take the even columns of a tile of 8
-    static constexpr int column_tiles = sparse ? 1 : rows / 8;
-    static constexpr int shared_groups = groups - register_groups;
-    static constexpr int shared_bytes = shared_groups * tiles * 2 * 32 * chunk_bytes;  // per warp
+    static constexpr bool half_filled = rows == 4;  // these take the even columns of a tile of 8
+    static constexpr int column_tiles = half_filled ? 1 : rows / 8;
+    static constexpr int shared_k_tiles = k_tiles - k_tiles_in_registers;
+    static constexpr int shared_bytes = shared_k_tiles * tiles * 2 * 32 * chunk_bytes;  // per warp
 
-    static_assert(register_groups >= 0 && register_groups <= groups, "more register groups than there are groups");
+    static_assert(k_tiles_in_registers >= 0 && k_tiles_in_registers <= k_tiles, "more register k_tiles than there are k_tiles");
 
     using Sums = float[tiles][column_tiles][4];
 
     // Where only the even columns are wanted, the lanes of odd columns may read another group of k instead of the same one
     // again: half as many loads. The product with that group then stands in the odd columns, of accumulators of its own.
-    static constexpr bool paired = sparse && groups >= 2 && chains >= 2;
-    static_assert(!paired || chains / 2 <= groups / 2 * 2, "an accumulator of odd groups would get no product");
+    static constexpr bool paired = half_filled && k_tiles >= 2 && accumulators >= 2;
+    static_assert(!paired || accumulators / 2 <= k_tiles / 2 * 2, "an accumulator of odd k_tiles would get no product");
 
-    unsigned words[tiles][register_groups > 0 ? register_groups : 1][2][4];
+    unsigned words[tiles][k_tiles_in_registers > 0 ? k_tiles_in_registers : 1][2][4];
     SharedAddress shared;
 
     /// Load the matrix. `at`: this warp's shared memory. row(tile, group, upper): 8 words of row g (upper = 0) or
@@ -68,70 +68,70 @@ struct StationaryMatrix {
 #pragma unroll
         for (int tile = 0; tile < tiles; ++tile)
 #pragma unroll
-            for (int group = 0; group < groups; ++group) {
-                const uint4 low = row(tile, group, 0), high = row(tile, group, 1);
-                if (group < register_groups) {
-                    unsigned(&w)[2][4] = words[tile][group < register_groups ? group : 0];
+            for (int k_tile = 0; k_tile < k_tiles; ++k_tile) {
+                const uint4 low = row(tile, k_tile, 0), high = row(tile, k_tile, 1);
+                if (k_tile < k_tiles_in_registers) {
+                    unsigned(&w)[2][4] = words[tile][k_tile < k_tiles_in_registers ? k_tile : 0];
                     w[0][0] = low.x, w[0][1] = high.x, w[0][2] = low.y, w[0][3] = high.y;
                     w[1][0] = low.z, w[1][1] = high.z, w[1][2] = low.w, w[1][3] = high.w;
                 } else {
-                    const SharedAddress to = shared + shared_offset(tile, group);
+                    const SharedAddress to = shared + shared_offset(tile, k_tile);
                     store_shared_128(to, uint4{low.x, high.x, low.y, high.y});
                     store_shared_128(to + 32 * chunk_bytes, uint4{low.z, high.z, low.w, high.w});
                 }
             }
     }
 
-    TILESMITH_DEVICE static constexpr int shared_offset(int tile, int group) {
-        return ((group - register_groups) * tiles + tile) * 64 * chunk_bytes;
+    TILESMITH_DEVICE static constexpr int shared_offset(int tile, int k_tile) {
+        return ((k_tile - k_tiles_in_registers) * tiles + tile) * 64 * chunk_bytes;
     }
 
     /// Which accumulators a group's half adds to: those of odd groups are apart where groups are read in pairs.
-    TILESMITH_DEVICE static constexpr int chain_of(int group, int half) {
-        return paired ? group % 2 + 2 * (turn(group, half) % (chains / 2)) : turn(group, half) % chains;
+    TILESMITH_DEVICE static constexpr int accumulator_of(int k_tile, int half) {
+        return paired ? k_tile % 2 + 2 * (turn(k_tile, half) % (accumulators / 2)) : turn(k_tile, half) % accumulators;
     }
 
     /// How many matrix instructions come before, of those of even or odd groups where groups are read in pairs.
-    TILESMITH_DEVICE static constexpr int turn(int group, int half) { return 2 * (paired ? group / 2 : group) + half; }
+    TILESMITH_DEVICE static constexpr int turn(int k_tile, int half) { return 2 * (paired ? k_tile / 2 : k_tile) + half; }
 
-    TILESMITH_DEVICE static constexpr bool begins_chain(int group, int half) {
-        return turn(group, half) < (paired ? chains / 2 : chains);
+    TILESMITH_DEVICE static constexpr bool begins_accumulator(int k_tile, int half) {
+        return turn(k_tile, half) < (paired ? accumulators / 2 : accumulators);
     }
 
-    /// sums = this matrix times the moving one, whose part for this warp begins at octet `first_octet` of k, a multiple
+    /// sums = this matrix times the moving one, whose part for this warp begins at k_chunk `first_k_chunk` of k, a multiple
     /// of 4. start(tile, column_tile, i): what the sums begin with. With 4 sequences the sums of odd i mean nothing.
     template <class Layout = MovingLayout<rows>, class Start>
-    TILESMITH_DEVICE void multiply(Sums& sums, SharedAddress moving, int first_octet, int lane, Start start) const {
-        float partial[chains][tiles][column_tiles][4];
+    TILESMITH_DEVICE void multiply(Sums& sums, SharedAddress moving, int first_k_chunk, int lane, Start start) const {
+        float partial[accumulators][tiles][column_tiles][4];
         uint4 b[column_tiles];
-        const auto begin = [&](int octet) { return moving + Layout::offset(first_octet + octet, sparse ? lane / 8 : lane / 4); };
+        const auto begin = [&](int k_chunk) { return moving + Layout::offset(first_k_chunk + k_chunk, half_filled ? lane / 8 : lane / 4); };
         const SharedAddress even = begin(lane % 4 + (paired ? lane / 4 % 2 * 4 : 0));
         const SharedAddress odd = begin(lane % 4 + 4);
         const SharedAddress last = begin(lane % 4);  // of an odd number: it has no other to be read with
 #pragma unroll
-        for (int group = 0; group < groups; ++group) {
-            if (!paired || group % 2 == 0) {
-                const SharedAddress at = paired && group == groups - 1 ? last : group % 2 == 0 ? even : odd;
+        for (int k_tile = 0; k_tile < k_tiles; ++k_tile) {
+            if (!paired || k_tile % 2 == 0) {
+                const SharedAddress at = paired && k_tile == k_tiles - 1 ? last : k_tile % 2 == 0 ? even : odd;
 #pragma unroll
                 for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
-                    b[column_tile] = load_shared_128(at + Layout::step(group / 2 * 2, column_tile));
+                    b[column_tile] = load_shared_128(at + Layout::step(k_tile / 2 * 2, column_tile));
             }
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
 #pragma unroll
                 for (int tile = 0; tile < tiles; ++tile) {
                     unsigned a[4];
-                    fetch(a, tile, group, half);
+                    fetch(a, tile, k_tile, half);
 #pragma unroll
                     for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
-                        float(&d)[4] = partial[chain_of(group, half)][tile][column_tile];
+                        float(&d)[4] = partial[accumulator_of(k_tile, half)][tile][column_tile];
                         const unsigned b0 = half == 0 ? b[column_tile].x : b[column_tile].z;
                         const unsigned b1 = half == 0 ? b[column_tile].y : b[column_tile].w;
-                        if (begins_chain(group, half)) {
+                        if (begins_accumulator(k_tile, half)) {
                             float first[4] = {0.0f, 0.0f, 0.0f, 0.0f};
 #pragma unroll
                             for (int i = 0; i < 4; ++i)
-                                if (group == 0 && half == 0) first[i] = start(tile, column_tile, i);
+                                if (k_tile == 0 && half == 0) first[i] = start(tile, column_tile, i);
                             mma_m16n8k16<Type>(d, a, b0, b1, first);
                         } else {
                             mma_m16n8k16<Type>(d, a, b0, b1, d);
@@ -148,18 +148,18 @@ struct StationaryMatrix {
                 for (int i = 0; i < 4; ++i) {
                     float sum = partial[0][tile][column_tile][i];
 #pragma unroll
-                    for (int chain = 1; chain < minimum(chains, 2 * groups); ++chain)
-                        sum += partial[chain][tile][column_tile][paired && chain % 2 == 1 ? i ^ 1 : i];
+                    for (int accumulator = 1; accumulator < minimum(accumulators, 2 * k_tiles); ++accumulator)
+                        sum += partial[accumulator][tile][column_tile][paired && accumulator % 2 == 1 ? i ^ 1 : i];
                     sums[tile][column_tile][i] = sum;
                 }
     }
 
-    TILESMITH_DEVICE void fetch(unsigned (&a)[4], int tile, int group, int half) const {
-        if (group < register_groups) {
+    TILESMITH_DEVICE void fetch(unsigned (&a)[4], int tile, int k_tile, int half) const {
+        if (k_tile < k_tiles_in_registers) {
 #pragma unroll
-            for (int i = 0; i < 4; ++i) a[i] = words[tile][group < register_groups ? group : 0][half][i];
+            for (int i = 0; i < 4; ++i) a[i] = words[tile][k_tile < k_tiles_in_registers ? k_tile : 0][half][i];
         } else {
-            const uint4 w = load_shared_128(shared + shared_offset(tile, group) + half * 32 * chunk_bytes);
+            const uint4 w = load_shared_128(shared + shared_offset(tile, k_tile) + half * 32 * chunk_bytes);
             a[0] = w.x, a[1] = w.y, a[2] = w.z, a[3] = w.w;
         }
     }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from kernelgen.errors import ValidationError
 from kernelgen.records.trial import Measurement
-from kernelgen.verify.bench import Candidate, Outcome
+from kernelgen.verify.gpu_worker import GpuJob, Outcome
 
 if TYPE_CHECKING:
     import pytest
@@ -57,7 +57,7 @@ def pretend(job: object) -> Outcome | None:
     """
     script = Path(os.environ["SCRIPT"])
     counter = script.with_suffix(".count")
-    if not isinstance(job, Candidate):
+    if not isinstance(job, GpuJob):
         script.with_suffix(".cases").open("a").write("cases\n")
         return None
     tried = int(counter.read_text()) if counter.exists() else 0

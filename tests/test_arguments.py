@@ -64,7 +64,7 @@ def test_shapes_and_numbers_of_a_gru() -> None:
     assert shapes["d_r"] == (len(cell.recurrent_gates), 2, 16, 16)
     assert shapes["d_b"] == (len(cell.bias_gates), 2, 16)
     assert (shapes["d_r_partial"], shapes["d_b_partial"]) == ((6, 1, 2, 16, 16), (6, 1, 2, 16))
-    assert backward.numbers == {"batch": 3, "seq": 5, "partials": 6}
+    assert backward.numbers == {"batch": 3, "seq": 5, "num_partials": 6}
     assert {array.name for array in backward.inputs if array.optional and not array.empty} == {"initial", "d_last"}
     assert {array.name: array.dtype for array in backward.workspaces} == {
         "d_r_partial": "float32",
@@ -116,4 +116,4 @@ def test_a_program_has_the_arguments_of_its_calls() -> None:
     with pytest.raises(
         ConfigError, match=r"a backward program must say the size of its axis P; it says those of \['Q'"
     ):
-        arguments_of(cell, SHAPE, "backward", ("r", "partials"), {"Q": 1})
+        arguments_of(cell, SHAPE, "backward", ("r", "num_partials"), {"Q": 1})

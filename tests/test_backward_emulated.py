@@ -27,7 +27,7 @@ def check(name: str, shape: Shape, tiling: Tiling, seeds: range, gpu: str = GPU)
     assert all(error <= validation.tolerance for error in validation.errors.values())
 
 
-@pytest.mark.parametrize("recompute", [False, True], ids=["gates saved", "gates computed"])
+@pytest.mark.parametrize("recompute", [False, True], ids=["gates saved", "gates recomputed"])
 @pytest.mark.parametrize("cell", cell_names())
 @pytest.mark.parametrize("schedule", schedule_names("backward"))
 def test_the_models_choice_is_right(schedule: str, cell: str, recompute: bool) -> None:
@@ -36,7 +36,7 @@ def test_the_models_choice_is_right(schedule: str, cell: str, recompute: bool) -
     check(cell, shape, best, range(2))
 
 
-@pytest.mark.parametrize("recompute", [False, True], ids=["gates saved", "gates computed"])
+@pytest.mark.parametrize("recompute", [False, True], ids=["gates saved", "gates recomputed"])
 @pytest.mark.parametrize("cell", cell_names())
 @pytest.mark.parametrize("schedule", schedule_names("backward"))
 def test_a_tiling_drawn_from_the_problem_is_right(schedule: str, cell: str, recompute: bool) -> None:
@@ -45,26 +45,41 @@ def test_a_tiling_drawn_from_the_problem_is_right(schedule: str, cell: str, reco
 
 
 AGAIN = Shape(5, 7, 1, 64, recompute=True)
-RESIDENT = {"batch_tile": 8, "register_groups": 1, "chains": 2, "prefetch": 3}
+RESIDENT = {"batch_tile": 8, "k_tiles_in_registers": 1, "accumulators": 2, "num_stages": 3}
 
 
 @pytest.mark.parametrize(
     ("cell", "shape", "changed"),
     [
-        pytest.param("lstm", Shape(5, 7, 1, 64), {"register_groups": 0}, id="R in shared memory"),
-        pytest.param("slstm", Shape(18, 6, 1, 32), {"batch_tile": 16, "prefetch": 2}, id="two column tiles"),
+        pytest.param("lstm", Shape(5, 7, 1, 64), {"k_tiles_in_registers": 0}, id="R in shared memory"),
+        pytest.param("slstm", Shape(18, 6, 1, 32), {"batch_tile": 16, "num_stages": 2}, id="two column tiles"),
         pytest.param("gru", Shape(17, 6, 1, 32), {"batch_tile": 16}, id="products of two tiles of sequences"),
         pytest.param("mgu", Shape(21, 6, 1, 33), {"batch_tile": 24}, id="products of three, odd head dimension"),
         pytest.param("bilinear", Shape(11, 7, 1, 48), {}, id="products of three blocks of the batch"),
         pytest.param("slstm", Shape(3, 6, 1, 20, save="states"), {}, id="head dimension of 4s"),
         pytest.param("elman", Shape(3, 5, 1, 33), {"batch_tile": 4}, id="odd head dimension"),
         pytest.param("gru", Shape(1, 1, 2, 7), {"batch_tile": 4}, id="one sequence of one step, 7 units"),
-        pytest.param("lstm", Shape(2, 3, 1, 16), {"prefetch": 12, "chains": 4}, id="prefetch beyond the end"),
+        pytest.param("lstm", Shape(2, 3, 1, 16), {"num_stages": 12, "accumulators": 4}, id="more stages than steps"),
         pytest.param("gru", Shape(3, 4, 1, 32), {"batch_tile": 4}, id="three groups of k, read in pairs"),
-        pytest.param("lstm", AGAIN, {"gate_groups": 1}, id="R for the gates in both memories"),
-        pytest.param("gru", replace(AGAIN, batch=18), {"batch_tile": 16, "gate_groups": 0}, id="gates of two tiles"),
-        pytest.param("slstm", replace(AGAIN, head_dim=48, batch=4), {"batch_tile": 4, "gate_groups": 2}, id="K padded"),
-        pytest.param("lstm", replace(AGAIN, head_dim=33), {"gate_groups": 2}, id="gates of an odd head dimension"),
+        pytest.param("lstm", AGAIN, {"recompute_k_tiles_in_registers": 1}, id="R for the gates in both memories"),
+        pytest.param(
+            "gru",
+            replace(AGAIN, batch=18),
+            {"batch_tile": 16, "recompute_k_tiles_in_registers": 0},
+            id="gates of two tiles",
+        ),
+        pytest.param(
+            "slstm",
+            replace(AGAIN, head_dim=48, batch=4),
+            {"batch_tile": 4, "recompute_k_tiles_in_registers": 2},
+            id="K padded",
+        ),
+        pytest.param(
+            "lstm",
+            replace(AGAIN, head_dim=33),
+            {"recompute_k_tiles_in_registers": 2},
+            id="gates of an odd head dimension",
+        ),
     ],
 )
 @pytest.mark.parametrize("gpu", [GPU, WITHOUT_STMATRIX])

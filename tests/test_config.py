@@ -35,7 +35,7 @@ SOURCE = Source(
     '// "µ"\nextern "C" __global__ void kernel(float* a) { a[0] = 1; }\n', "kernel", "sm_90a", ("a",), ("a",)
 )
 LAUNCH = LaunchRule(("heads", "cdiv(batch, 8)", "1"), 256, 4096)
-PROGRAM = Program("forward", KernelCall(SOURCE, LAUNCH), steps_in_flight=6)
+PROGRAM = Program("forward", KernelCall(SOURCE, LAUNCH), num_stages=6)
 BINARY = Binary(
     cubin=b"\x7fELF" + bytes(range(256)),
     entry="kernel",
@@ -300,7 +300,7 @@ def test_a_file_of_an_older_schema_is_read(saved: Path, version: int, changes: d
     program = read_program(saved)
     assert program.main.launch == LAUNCH
     assert program.main.source.writes == ("states", "others", "last", "gates")
-    assert program.steps_in_flight == 6
+    assert program.num_stages == 6
     assert read_cubins(saved) == (BINARY.cubin,)
     config.save(saved, program, [BINARY])
     assert load_config(saved).calls == config.calls
@@ -374,7 +374,7 @@ def test_a_backward_configuration_has_its_calls_one_after_another(tmp_path: Path
         ("axes: {}", "axes: {P: 1 //}", "axes.P: '1 //' is no rule"),
         ("writes: [a]", "writes: [a, b]", "calls.0.writes: 'b' is none of its arguments"),
         ("arguments: [a]", "arguments: [a, a]", "calls.0.arguments: 'a' comes twice"),
-        ("steps_in_flight: 6", "steps_in_flight: 0", "steps_in_flight: must be at least 1, not 0"),
+        ("num_stages: 6", "num_stages: 0", "num_stages: must be at least 1, not 0"),
         ("where: gpu", "where: moon", "validation.where: should be 'emulator' or 'gpu', not 'moon'"),
         ("median_ms: 0.37", "median_ms: fast", "measured.median_ms: should be a valid number, not 'fast'"),
         ("source: lstm.cu", "source: ../lstm.cu", "calls.0.files.source: is not well formed: '../lstm.cu'"),

@@ -35,13 +35,13 @@ FORWARD = Sound(
     "resident",
     "lstm",
     Shape(6, 9, 2, 32, save="gates"),
-    {"units_per_warp": 8, "batch_tile": 8, "k_split": 1, "register_groups": 1, "chains": 1, "prefetch": 3},
+    {"units_per_warp": 8, "batch_tile": 8, "k_split": 1, "k_tiles_in_registers": 1, "accumulators": 1, "num_stages": 3},
 )
 BACKWARD = Sound(
     "resident_backward",
     "gru",
     Shape(6, 9, 2, 32),
-    {"batch_tile": 8, "register_groups": 3, "chains": 2, "prefetch": 3},
+    {"batch_tile": 8, "k_tiles_in_registers": 3, "accumulators": 2, "num_stages": 3},
 )
 
 HALF = replace(FORWARD, shape=replace(FORWARD.shape, dtype="float16"))
@@ -49,10 +49,16 @@ AGAIN = Sound(
     "resident_backward",
     "lstm",
     Shape(6, 9, 2, 32, "float16", recompute=True),
-    {"batch_tile": 8, "register_groups": 4, "chains": 2, "prefetch": 3, "gate_groups": 1},
+    {
+        "batch_tile": 8,
+        "k_tiles_in_registers": 4,
+        "accumulators": 2,
+        "num_stages": 3,
+        "recompute_k_tiles_in_registers": 1,
+    },
 )
 
-WAIT = "            cp_async_wait<tiling.prefetch - 2>();\n"
+WAIT = "            cp_async_wait<tiling.num_stages - 2>();\n"
 ROUNDED = "to_float<Type>(to_16<Type>(value))"
 
 FAULTS = {
@@ -82,9 +88,9 @@ FAULTS = {
     ),
     "a store out of bounds": (
         FORWARD,
-        "store_global_16(in.last + own.state_index(s, octet, column_tile, column),",
+        "store_global_16(in.last + own.state_index(s, unit_group, column_tile, column),",
         "store_global_16(in.last + in.batch * shape.heads * D * states "
-        "+ own.state_index(s, octet, column_tile, column),",
+        "+ own.state_index(s, unit_group, column_tile, column),",
         "last",
     ),
     "a missing wait on an asynchronous copy": (
@@ -95,13 +101,13 @@ FAULTS = {
     ),
     "a stage that is refilled while it is held": (
         BACKWARD,
-        "static constexpr int held = Rest::products != 0 ? 1 : 0;",
+        "static constexpr int held = Inputless::products != 0 ? 1 : 0;",
         "static constexpr int held = 0;",
         "race|copy",
     ),
     "a ring that is not cleared where steps are fewer than stages": (
         BACKWARD,
-        "if (row_units != D || in.seq < tiling.prefetch)",
+        "if (row_units != D || in.seq < tiling.num_stages)",
         "if (row_units != D)",
         "written",
     ),
@@ -113,8 +119,8 @@ FAULTS = {
     ),
     "sequences past the batch in the sums": (
         BACKWARD,
-        "rest.take(own, value);",
-        "Elements all = own; all.batch = 1 << 30; rest.take(all, value);",
+        "inputless.take(own, value);",
+        "Elements all = own; all.batch = 1 << 30; inputless.take(all, value);",
         "d_r_partial differs|d_b_partial differs",
     ),
     "an accumulator that nobody initialised": (
@@ -198,8 +204,8 @@ FAULTS = {
     ),
     "an index of 32 bits: the size of an array": (
         FORWARD,
-        "const long long plane_elements = static_cast<long long>(in.batch) * in.seq * shape.heads * D;",
-        "const unsigned plane_elements = static_cast<unsigned>(in.batch) * in.seq * shape.heads * D;",
+        "const long long array_elements = static_cast<long long>(in.batch) * in.seq * shape.heads * D;",
+        "const unsigned array_elements = static_cast<unsigned>(in.batch) * in.seq * shape.heads * D;",
         "bounds|not these blocks'|none of the arrays",
     ),
     "an index of 32 bits: d_wx": (
@@ -222,8 +228,8 @@ FAULTS = {
     ),
     "an index of 32 bits: partial sums": (
         BACKWARD,
-        "store_global_float(in.d_r_partial + (plane * D + unit) * D + previous,",
-        "store_global_float(in.d_r_partial + static_cast<unsigned>((plane * D + unit) * D + previous),",
+        "store_global_float(in.d_r_partial + (slice * D + unit) * D + previous,",
+        "store_global_float(in.d_r_partial + static_cast<unsigned>((slice * D + unit) * D + previous),",
         "bounds|not these blocks'|none of the arrays",
     ),
     "gradients of the last states that count with initial states alone": (

@@ -27,8 +27,8 @@ from kernelgen.program.task import Direction
 from kernelgen.records.config import read_cubins, read_program
 from kernelgen.records.store import Store
 from kernelgen.tuning.tune import TuneResult, resolve_gpu, save, tune
-from kernelgen.verify.bench import Bench, Candidate
-from kernelgen.verify.cases import Case, make_case
+from kernelgen.verify.cases import ValidationCase, make_case
+from kernelgen.verify.gpu_worker import GpuJob, GpuWorker
 from kernelgen.verify.validate import validate_gpu
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(gpu.why_no_gpu() is not None, reason="needs a GPU")]
@@ -123,12 +123,12 @@ def test_every_cell_tunes(cell: str, save_what: str, direction: Direction, tmp_p
     assert result.best.trial.status == "measured"
 
 
-def _candidate(body: str, profile: Profile) -> Candidate:
+def _job(body: str, profile: Profile) -> GpuJob:
     """A kernel with another body than a forward one's."""
     text = f'extern "C" __global__ void {FORWARD_ENTRY}(const void* wx, unsigned* states, int seq) {{ {body} }}\n'
     source = Source(text, FORWARD_ENTRY, profile.arch, ("wx", "states", "seq"))
     program = Program("forward", KernelCall(replace(source, writes=("states",)), ONE_WARP))
-    return Candidate(program, (compile_source(source, cache=None).cubin,))
+    return GpuJob(program, (compile_source(source, cache=None).cubin,))
 
 
 def test_faults_and_hangs_are_survived(profile: Profile) -> None:
@@ -139,11 +139,11 @@ def test_faults_and_hangs_are_survived(profile: Profile) -> None:
         'asm volatile("trap;");': (60, "launch failure|illegal|fail"),
         "": (60, "were never written"),
     }
-    with Bench() as bench:
-        bench.use([case])
+    with GpuWorker() as worker:
+        worker.use([case])
         for body, (seconds, message) in faults.items():
             with pytest.raises(JobFailed, match=message):
-                bench.run(_candidate(body, profile), seconds)
+                worker.run(_job(body, profile), seconds)
 
 
 def test_a_binary_for_another_gpu_is_refused_in_words(profile: Profile) -> None:
@@ -171,7 +171,7 @@ def _numpy(tensor: Any, like: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return back.view(like.dtype)
 
 
-def _outputs(result: runtime.Forward | runtime.Backward, case: Case) -> dict[str, Any]:
+def _outputs(result: runtime.Forward | runtime.Backward, case: ValidationCase) -> dict[str, Any]:
     """What a kernel wrote, without what it does not write."""
     like = case.inputs["r"]
     assert like is not None

@@ -55,12 +55,12 @@ def test_it_is_the_product_and_the_sum(
     cell = load_cell(name) if isinstance(name, str) else name
     kind, random = numpy_dtype(shape.dtype), np.random.default_rng(0)
     batch, seq, heads, dim = shape.batch, shape.seq, shape.heads, shape.head_dim
-    inputs, partials = cell.input_gates, 5
+    inputs, num_partials = cell.input_gates, 5
     d_wx = random.uniform(-1, 1, (batch, seq, len(cell.input_gates), heads, dim)).astype(kind)
-    rest_r = [rank for rank, gate in enumerate(cell.recurrent_gates) if gate not in inputs]
-    rest_b = [rank for rank, gate in enumerate(cell.bias_gates) if gate not in inputs]
-    d_r_partial = random.uniform(-1, 1, (partials, len(rest_r), heads, dim, dim)).astype(np.float32)
-    d_b_partial = random.uniform(-1, 1, (partials, len(rest_b), heads, dim)).astype(np.float32)
+    partial_r = [rank for rank, gate in enumerate(cell.recurrent_gates) if gate not in inputs]
+    partial_b = [rank for rank, gate in enumerate(cell.bias_gates) if gate not in inputs]
+    d_r_partial = random.uniform(-1, 1, (num_partials, len(partial_r), heads, dim, dim)).astype(np.float32)
+    d_b_partial = random.uniform(-1, 1, (num_partials, len(partial_b), heads, dim)).astype(np.float32)
     hidden = random.uniform(-1, 1, (batch, seq, heads, dim)).astype(kind)
     start = random.uniform(-1, 1, (batch, heads, dim)).astype(kind) if initial else None
 
@@ -70,7 +70,7 @@ def test_it_is_the_product_and_the_sum(
     before = np.concatenate([first, hidden[:, :-1].astype(np.float64)], axis=1)
     d_r = np.stack([np.einsum("bthd,bthp->hdp", each[index], before) for index in cell.recurrent_gates])
     d_b = np.stack([each[index].sum((0, 1)) for index in cell.bias_gates])
-    d_r[rest_r], d_b[rest_b] = d_r_partial.sum(0, dtype=np.float64), d_b_partial.sum(0, dtype=np.float64)
+    d_r[partial_r], d_b[partial_b] = d_r_partial.sum(0, dtype=np.float64), d_b_partial.sum(0, dtype=np.float64)
 
     kernel = ParameterGradients(cell, shape, load_profile("h200"))
     tiling = replace(kernel.tiling, parts=parts, cluster=cluster)
@@ -82,8 +82,8 @@ def test_it_is_the_product_and_the_sum(
     made_r, made_b = (np.zeros(like.shape, kind) for like in (d_r, d_b))
     arguments = {
         "d_wx": d_wx,
-        "d_r_partial": d_r_partial if rest_r else None,
-        "d_b_partial": d_b_partial if rest_b else None,
+        "d_r_partial": d_r_partial if partial_r else None,
+        "d_b_partial": d_b_partial if partial_b else None,
         "states": hidden,
         "initial": start,
         "d_r": made_r,
@@ -92,7 +92,7 @@ def test_it_is_the_product_and_the_sum(
         "d_b_parts": np.zeros((parts, *d_b.shape), np.float32),
         "batch": batch,
         "seq": seq,
-        "partials": partials,
+        "num_partials": num_partials,
     }
     for seed in range(2):
         for call in calls:
@@ -136,7 +136,7 @@ def test_faults_planted_where_blocks_add_their_parts_are_caught(fault: str, monk
     source = replace(
         source, text=source.text.replace('#include "parameter_gradients.cuh"', header.replace(before, after))
     )
-    arguments: dict[str, Any] = dict.fromkeys(source.arguments) | {"batch": 2, "seq": 70, "partials": 1}
+    arguments: dict[str, Any] = dict.fromkeys(source.arguments) | {"batch": 2, "seq": 70, "num_partials": 1}
     arguments |= {name: np.ones(size, kind) for name, size in arrays.items()}
     arguments |= {"d_r": np.zeros((1, 1, 32, 32), kind), "d_b": np.zeros((1, 1, 32), kind)}
     for seed in range(3):

@@ -163,7 +163,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
 FORWARD_NAMES = tuple(parameter.name for parameter in FORWARD_PARAMETERS)
 BACKWARD_NAMES = tuple(parameter.name for parameter in BACKWARD_PARAMETERS)
-SUM_NAMES = ("d_wx", "d_r_partial", "d_b_partial", "states", "initial", "d_r", "d_b", "batch", "seq", "partials")
+SUM_NAMES = ("d_wx", "d_r_partial", "d_b_partial", "states", "initial", "d_r", "d_b", "batch", "seq", "num_partials")
 
 
 def _call(entry: str, names: tuple[str, ...]) -> KernelCall:
@@ -287,7 +287,7 @@ def test_a_backward_call_hands_over_addresses_by_name(launches: list[tuple[Any, 
             assert found.keys() & now.keys() == {name for name in found if name in now and found[name] == now[name]}
             found |= now
         assert {name: found[name] for name in wanted} == wanted
-        assert found["partials"] == batch
+        assert found["num_partials"] == batch
 
 
 def test_what_lies_between_the_calls_is_memory_of_the_stream(launches: list[tuple[Any, ...]]) -> None:

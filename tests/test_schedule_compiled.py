@@ -78,9 +78,9 @@ KERNELS = {
 
 VALUES = {
     "resident": {
-        "units_per_warp": 8, "batch_tile": 8, "k_split": 1, "register_groups": 2, "chains": 2, "prefetch": 6,
+        "units_per_warp": 8, "batch_tile": 8, "k_split": 1, "k_tiles_in_registers": 2, "accumulators": 2, "num_stages": 6,
     },
-    "resident_backward": {"batch_tile": 8, "register_groups": 2, "chains": 2, "prefetch": 6},
+    "resident_backward": {"batch_tile": 8, "k_tiles_in_registers": 2, "accumulators": 2, "num_stages": 6},
 }  # fmt: skip
 
 

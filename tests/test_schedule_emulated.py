@@ -45,33 +45,33 @@ RESIDENT = {
     "units_per_warp": 8,
     "batch_tile": 8,
     "k_split": 1,
-    "register_groups": 1,
-    "chains": 1,
-    "prefetch": 3,
+    "k_tiles_in_registers": 1,
+    "accumulators": 1,
+    "num_stages": 3,
 }
 
 
-WIDE = {"units_per_warp": 16, "chains": 4, "register_groups": 2}
-PAIRS = {"batch_tile": 4, "units_per_warp": 16, "chains": 2}
+WIDE = {"units_per_warp": 16, "accumulators": 4, "k_tiles_in_registers": 2}
+PAIRS = {"batch_tile": 4, "units_per_warp": 16, "accumulators": 2}
 
 
 @pytest.mark.parametrize(
     ("cell", "shape", "changed"),
     [
         pytest.param("lstm", Shape(5, SEQ, 1, 64), {"k_split": 2}, id="K split"),
-        pytest.param("slstm", Shape(4, SEQ, 1, 96), {"k_split": 2, "chains": 2}, id="K split unevenly"),
-        pytest.param("lstm", Shape(5, SEQ, 1, 64), {"register_groups": 0}, id="R in shared memory"),
+        pytest.param("slstm", Shape(4, SEQ, 1, 96), {"k_split": 2, "accumulators": 2}, id="K split unevenly"),
+        pytest.param("lstm", Shape(5, SEQ, 1, 64), {"k_tiles_in_registers": 0}, id="R in shared memory"),
         pytest.param("gru", Shape(5, SEQ, 1, 64), WIDE, id="16 units"),
-        pytest.param("gru", Shape(18, SEQ, 1, 32), {"batch_tile": 16, "prefetch": 2}, id="two column tiles"),
+        pytest.param("gru", Shape(18, SEQ, 1, 32), {"batch_tile": 16, "num_stages": 2}, id="two column tiles"),
         pytest.param("lstm", Shape(25, SEQ, 1, 16), {"batch_tile": 24, "units_per_warp": 16}, id="three column tiles"),
         pytest.param("elman", Shape(9, SEQ, 1, 20, save="states"), {}, id="head dimension of 4s"),
         pytest.param("lstm", Shape(9, SEQ, 1, 34, save="gates"), {"batch_tile": 4}, id="head dimension of 2s"),
         pytest.param("slstm", Shape(2, SEQ, 1, 33, save="gates"), {"units_per_warp": 16}, id="odd head dimension"),
         pytest.param("gru", Shape(1, 1, 2, 7), {"batch_tile": 4}, id="one sequence of one step, 7 units"),
-        pytest.param("elman", Shape(3, 2, 1, 32), {"prefetch": 12}, id="prefetch beyond the end"),
+        pytest.param("elman", Shape(3, 2, 1, 32), {"num_stages": 12}, id="more stages than steps"),
         pytest.param("lstm", Shape(3, SEQ, 1, 96, save="gates"), PAIRS, id="three groups of k, read in pairs"),
         pytest.param("elman", Shape(2, SEQ, 1, 192), PAIRS | {"k_split": 2}, id="pairs of a part of K"),
-        pytest.param("gru", Shape(2, SEQ, 1, 64), PAIRS | {"chains": 4}, id="pairs, two accumulators each"),
+        pytest.param("gru", Shape(2, SEQ, 1, 64), PAIRS | {"accumulators": 4}, id="pairs, two accumulators each"),
     ],
 )
 @pytest.mark.parametrize("gpu", [GPU, WITHOUT_STMATRIX])

@@ -1,4 +1,4 @@
-"""ruff, mypy, and the arrows between the rooms that must not be."""
+"""ruff, mypy, and the arrows between the packages that must not be."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The PyTorch room on the CPU: the operator, its gradients, compiling, autocast, FlashRNN's function."""
+"""The PyTorch package on the CPU: the operator, its gradients, compiling, autocast, FlashRNN's function."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The PyTorch room on a GPU: kernels against the references, PyTorch's own checks, streams. Skipped without one."""
+"""The PyTorch package on a GPU: kernels against the references, PyTorch's own checks, streams. Skipped without one."""
 
 from __future__ import annotations
 

@@ -70,7 +70,9 @@ class EmulatedKernel:
     def run(self, arguments: Mapping[str, Tensor | None]) -> None:
         arrays = {name: self._array(value) for name, value in arguments.items()}
         emulate_program(self.program, self.shape, {**arrays, **self.arguments.numbers})
-        self.engine.ran.append((self.program.direction, "gates computed" if self.shape.recompute else self.shape.save))
+        self.engine.ran.append(
+            (self.program.direction, "gates recomputed" if self.shape.recompute else self.shape.save)
+        )
 
     def _array(self, value: Tensor | None) -> Any:
         if value is None or not value.numel():
@@ -149,7 +151,7 @@ def test_h_alone_and_gates_computed_again(emulated: Emulated, name: str, initial
         assert emulated.ran == [("forward", "states" if recompute else "gates")]
         gradients = torch.autograd.grad((made[0], end), leaves, outside)
         kept = "hidden" if len(load_cell(name).states) > 1 else "gates"
-        how = "gates computed" if recompute and emulated.computes_gates else kept
+        how = "gates recomputed" if recompute and emulated.computes_gates else kept
         assert emulated.ran[1:] == [("backward", how)]
         for gradient, other in zip(gradients, wanted, strict=True):
             close(gradient, other.double().numpy(), 0.03 if recompute else 1e-30)

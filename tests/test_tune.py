@@ -27,10 +27,10 @@ from kernelgen.program.shape import Shape
 from kernelgen.program.tiling import Resources
 from kernelgen.records.store import Store
 from kernelgen.tuning import tune
-from kernelgen.tuning.attempt import objection
+from kernelgen.tuning.prepare import objection
 from kernelgen.tuning.tune import Event
-from kernelgen.verify import bench, validate
-from kernelgen.verify.bench import Bench
+from kernelgen.verify import gpu_worker, validate
+from kernelgen.verify.gpu_worker import GpuWorker
 
 pytestmark = pytest.mark.unit
 
@@ -232,7 +232,7 @@ def test_a_backward_kernel_is_tuned_and_known_the_next_time(
 def played(monkeypatch: pytest.MonkeyPatch) -> None:
     """An H200 that runners.pretend plays."""
     monkeypatch.setattr(tune, "resolve_gpu", lambda gpu: (load_profile("h200"), 0))
-    monkeypatch.setattr(bench, "Bench", functools.partial(Bench, runner="runners:pretend"))
+    monkeypatch.setattr(gpu_worker, "GpuWorker", functools.partial(GpuWorker, runner="runners:pretend"))
 
 
 def test_the_fastest_valid_kernel_wins_whatever_else_happens(
@@ -264,7 +264,9 @@ def test_backward_kernels_are_measured_like_forward_ones(
 ) -> None:
     write_script(monkeypatch, tmp_path, "wrong 0.5 0.3 0.4")
     given: list[Any] = []
-    monkeypatch.setattr(Bench, "use", lambda self, cases: given.extend(cases) or setattr(self, "cases", tuple(cases)))
+    monkeypatch.setattr(
+        GpuWorker, "use", lambda self, cases: given.extend(cases) or setattr(self, "cases", tuple(cases))
+    )
     with Store(tmp_path / "trials.sqlite") as store:
         result = _tune(store, top=4, direction="backward")
         assert [trial.status for trial in result.trials] == ["failed", "measured", "measured", "measured"]
@@ -286,7 +288,7 @@ def test_measured_kernels_are_not_measured_again(played: None, monkeypatch: pyte
         assert counter.read_text() == "2"
         result = _tune(store, top=3)  # one candidate more than before
         assert counter.read_text() == "3"
-        assert [attempt.remembered for attempt in result.attempts] == [True, True, False]
+        assert [prepared.remembered for prepared in result.prepared_trials] == [True, True, False]
         assert result.best.rank == 2
         _tune(store, top=3, again=True)
         assert counter.read_text() == "6"
@@ -319,7 +321,7 @@ def test_ctrl_c_before_anything_is_measured_goes_through(
 
 
 def test_when_no_worker_starts_the_error_says_so(played: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "Bench", functools.partial(Bench, runner="runners:nobody"))
+    monkeypatch.setattr(gpu_worker, "GpuWorker", functools.partial(GpuWorker, runner="runners:nobody"))
     with pytest.raises(LaunchError, match="did not start"):
         _tune(top=2)
 

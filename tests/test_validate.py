@@ -17,7 +17,7 @@ from kernelgen.program.launch import Launch
 from kernelgen.program.shape import Shape
 from kernelgen.tuning.plan import plan
 from kernelgen.verify import emulated_runs, reference, validate
-from kernelgen.verify.cases import Case, make_case
+from kernelgen.verify.cases import ValidationCase, make_case
 
 pytestmark = pytest.mark.unit
 
@@ -34,17 +34,17 @@ NEGATIVE = cell_of(lambda a, h: a**0.5)
 
 
 @pytest.fixture(scope="module")
-def case() -> Case:
+def case() -> ValidationCase:
     """A case with every kind of output."""
     return make_case(load_cell("lstm"), Shape(3, 5, 2, 8, "float16", "gates"), 0)
 
 
-def _right(case: Case) -> dict[str, Any]:
+def _right(case: ValidationCase) -> dict[str, Any]:
     outputs = case.poisoned(case.table.keys() - case.inputs.keys())
     return {name: case.expected[name].astype(array.dtype) for name, array in outputs.items() if array is not None}
 
 
-def test_a_right_result_passes_with_an_error_for_every_output(case: Case) -> None:
+def test_a_right_result_passes_with_an_error_for_every_output(case: ValidationCase) -> None:
     errors = case.compare(_right(case))
     assert list(errors) == ["h", "c", "last", "gates"]
     assert errors["h"] == 0
@@ -54,7 +54,7 @@ def test_a_right_result_passes_with_an_error_for_every_output(case: Case) -> Non
 @pytest.mark.parametrize(
     ("name", "index"), [("states", (1, 2, 3, 1, 7)), ("last", (0, 1, 0, 4)), ("gates", (3, 0, 4, 1, 0))]
 )
-def test_one_wrong_element_is_found_and_named(case: Case, name: str, index: tuple[int, ...]) -> None:
+def test_one_wrong_element_is_found_and_named(case: ValidationCase, name: str, index: tuple[int, ...]) -> None:
     outputs = _right(case)
     outputs[name][index] += 1
     with pytest.raises(ValidationError) as caught:
@@ -66,7 +66,7 @@ def test_one_wrong_element_is_found_and_named(case: Case, name: str, index: tupl
     assert "expected" in message
 
 
-def test_the_first_difference_is_first_in_time(case: Case) -> None:
+def test_the_first_difference_is_first_in_time(case: ValidationCase) -> None:
     outputs = _right(case)
     outputs["states"][0, 0, 4, 0, 0] += 1
     outputs["states"][0, 2, 1, 1, 3] += 1
@@ -74,14 +74,14 @@ def test_the_first_difference_is_first_in_time(case: Case) -> None:
         case.compare(outputs)
 
 
-def test_many_small_errors_fail_too(case: Case) -> None:
+def test_many_small_errors_fail_too(case: ValidationCase) -> None:
     outputs = _right(case)
     outputs["states"][0] *= np.float16(1.02)
     with pytest.raises(ValidationError, match=r"relative error 0\.0[12]"):
         case.compare(outputs)
 
 
-def test_nan_and_what_nobody_wrote_never_pass(case: Case) -> None:
+def test_nan_and_what_nobody_wrote_never_pass(case: ValidationCase) -> None:
     outputs = _right(case)
     outputs["last"][1, 2, 1, 5] = np.nan
     with pytest.raises(ValidationError, match=r"1 of 96 elements of last are NaN, first last\[1, 2, 1, 5\]"):

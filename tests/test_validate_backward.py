@@ -18,7 +18,7 @@ from kernelgen.program.shape import Shape
 from kernelgen.schedules import get
 from kernelgen.tuning.plan import plan
 from kernelgen.verify import reference
-from kernelgen.verify.cases import Case, make_case
+from kernelgen.verify.cases import ValidationCase, make_case
 from kernelgen.verify.emulated_runs import emulated_steps
 from kernelgen.verify.validate import emulate_main, validate_emulated
 
@@ -47,23 +47,23 @@ LINEAR = Cell(
 
 
 @pytest.fixture(scope="module")
-def case() -> Case:
+def case() -> ValidationCase:
     """A case with every kind of output: GRU has a gate without an input."""
     return make_case(load_cell("gru"), SHAPE, 0, direction="backward")
 
 
-def _right(case: Case) -> dict[str, Any]:
+def _right(case: ValidationCase) -> dict[str, Any]:
     kinds = {argument.name: dtypes.numpy_dtype(argument.dtype) for argument in case.table.values()}
     return {name: array.astype(kinds[name]) for name, array in case.expected.items()}
 
 
-def _array(case: Case, name: str) -> Any:
+def _array(case: ValidationCase, name: str) -> Any:
     array = case.inputs[name]
     assert array is not None
     return array
 
 
-def test_the_reference_reads_what_a_kernel_reads(case: Case) -> None:
+def test_the_reference_reads_what_a_kernel_reads(case: ValidationCase) -> None:
     """The gradients from the saved arrays alone, step by step, as the definition says."""
     from kernelgen.emit.numpy import numpy_backward
 
@@ -80,16 +80,16 @@ def test_the_reference_reads_what_a_kernel_reads(case: Case) -> None:
         carried = np.stack(back)
         for index, gate in enumerate(cell.recurrent_gates):
             carried[0] += np.einsum("bhd,hdp->bhp", d_gates[gate, :, t], r[index])
-    inputs, rest = list(cell.input_gates), cell.rest_products[0]
+    inputs, inputless = list(cell.input_gates), cell.inputless_products[0]
     before = np.concatenate([given["initial"][0][:, None], given["states"][0][:, :-1]], axis=1)
     np.testing.assert_allclose(case.expected["d_wx"], np.moveaxis(d_gates[inputs], 0, 2), rtol=1e-3, atol=1e-6)
-    d_r = np.einsum("bthd,bthp->hdp", d_gates[rest], before)
+    d_r = np.einsum("bthd,bthp->hdp", d_gates[inputless], before)
     np.testing.assert_allclose(case.expected["d_r_partial"][0, 0], d_r, rtol=1e-3, atol=1e-6)
-    np.testing.assert_allclose(case.expected["d_b_partial"][0, 0], d_gates[rest].sum((0, 1)), rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(case.expected["d_b_partial"][0, 0], d_gates[inputless].sum((0, 1)), rtol=1e-3, atol=1e-6)
     np.testing.assert_allclose(case.expected["d_initial"], carried, rtol=1e-3, atol=1e-6)
 
 
-def test_inputs_have_the_shapes_of_the_table_and_the_dtype(case: Case) -> None:
+def test_inputs_have_the_shapes_of_the_table_and_the_dtype(case: ValidationCase) -> None:
     for argument in case.arguments.inputs:
         if not argument.empty:
             array = _array(case, argument.name)
@@ -104,7 +104,7 @@ def test_inputs_have_the_shapes_of_the_table_and_the_dtype(case: Case) -> None:
     assert np.array_equal(_array(again, "d_states"), _array(case, "d_states"))
 
 
-def test_a_right_gradient_passes_and_every_output_is_poisoned(case: Case) -> None:
+def test_a_right_gradient_passes_and_every_output_is_poisoned(case: ValidationCase) -> None:
     errors = case.compare(_right(case))
     assert list(errors) == ["d_wx", "d_r", "d_b", "d_initial", "d_r_partial", "d_b_partial"]
     assert all(0 <= error < 3e-4 for error in errors.values())
@@ -116,7 +116,7 @@ def test_a_right_gradient_passes_and_every_output_is_poisoned(case: Case) -> Non
             case.compare(_right(case) | {name: outputs[name]})
 
 
-def test_partial_sums_are_added(case: Case) -> None:
+def test_partial_sums_are_added(case: ValidationCase) -> None:
     right = _right(case)
     parts = np.random.default_rng(0).uniform(-1, 1, (3, *right["d_r_partial"].shape[1:])).astype(np.float32)
     parts[2] = right["d_r_partial"][0] - parts[0] - parts[1]
@@ -140,7 +140,9 @@ def test_partial_sums_are_added(case: Case) -> None:
         ("d_initial", (0, 1, 1, 2), "state, batch, head, unit"),
     ],
 )
-def test_one_wrong_element_is_found_and_named(case: Case, name: str, index: tuple[int, ...], axes: str) -> None:
+def test_one_wrong_element_is_found_and_named(
+    case: ValidationCase, name: str, index: tuple[int, ...], axes: str
+) -> None:
     outputs = _right(case)
     outputs[name][index] += 1
     with pytest.raises(ValidationError) as caught:
@@ -150,7 +152,7 @@ def test_one_wrong_element_is_found_and_named(case: Case, name: str, index: tupl
     assert ": 1 of" in message or "; 1 of" in message
 
 
-def test_the_first_difference_is_first_in_time(case: Case) -> None:
+def test_the_first_difference_is_first_in_time(case: ValidationCase) -> None:
     outputs = _right(case)
     outputs["d_wx"][0, 4, 0, 0, 0] += 1
     outputs["d_wx"][2, 1, 1, 1, 3] += 1
@@ -172,7 +174,7 @@ def test_only_huge_gradients_may_have_an_element_on_the_other_side_of_a_kink() -
     shape = Shape(16, 1024, 1, 64, "float16")
     arguments = arguments_of(load_cell("elman"), shape, "backward")
     expected = {array.name: np.ones(array.shape, np.float32) for array in arguments.outputs if not array.empty}
-    large = Case(shape, "backward", 0, ("h",), arguments, {}, expected)
+    large = ValidationCase(shape, "backward", 0, ("h",), arguments, {}, expected)
     outputs = _right(large)
     outputs["d_wx"][3, 500, 0, 0, 9] = 3
     assert 0 < large.compare(outputs)["d_wx"] < large.tolerance
@@ -193,9 +195,9 @@ def test_backward_kernels_are_right_in_the_emulator(cell: Cell, save: str, recom
     found = validate_emulated(cell, shape, tiling, profile, (0, 1))
     program = get(tiling.schedule).program(cell, shape, profile, tiling)
     steps = emulated_steps(program)
-    assert tiling.values["prefetch"] < steps <= shape.seq
+    assert tiling.values["num_stages"] < steps <= shape.seq
     assert (found.where, found.seeds, found.batch, found.seq) == ("emulator", 2, 3, steps)
-    if cell.rest_products:  # an exact tie of a gradient that nobody writes is no fault of the kernel's
+    if cell.inputless_products:  # an exact tie of a gradient that nobody writes is no fault of the kernel's
         assert dtypes.EXACT <= found.tolerance < 1e-2
     else:
         assert found.tolerance == dtypes.EXACT
@@ -205,7 +207,7 @@ def test_backward_kernels_are_right_in_the_emulator(cell: Cell, save: str, recom
     assert list(found.errors) == [each.name for each in written if each.name in program.main.source.writes]
 
 
-def test_a_kernel_of_the_other_direction_is_told_in_words(case: Case) -> None:
+def test_a_kernel_of_the_other_direction_is_told_in_words(case: ValidationCase) -> None:
     with pytest.raises(ValidationError, match="the kernel takes last, which no backward kernel of"):
         case.values({}, ("wx", "r", "last", "states"))
 

@@ -19,7 +19,7 @@ from kernelgen.program.launch import LaunchRule
 from kernelgen.program.program import KernelCall, Program
 from kernelgen.program.shape import Shape
 from kernelgen.program.source import Source
-from kernelgen.verify.bench import Bench, Candidate
+from kernelgen.verify.gpu_worker import GpuJob, GpuWorker
 
 pytestmark = pytest.mark.unit
 
@@ -123,11 +123,11 @@ def _runs(pid: int) -> bool:
 
 def test_the_bench_gives_its_cases_to_every_new_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     script = write_script(monkeypatch, tmp_path, "crash 0.5 0.4")
-    candidate = Candidate(PROGRAM, (b"",))
-    with Bench(runner="runners:pretend") as made:
+    job = GpuJob(PROGRAM, (b"",))
+    with GpuWorker(runner="runners:pretend") as made:
         made.use(())
         with pytest.raises(JobFailed, match="status 9"):
-            made.run(candidate, 60)
-        times = [made.run(candidate, 60).measurement for _ in range(2)]
+            made.run(job, 60)
+        times = [made.run(job, 60).measurement for _ in range(2)]
     assert [time.median_ms for time in times if time] == [0.5, 0.4]
     assert script.with_suffix(".cases").read_text().count("cases") == 2

@@ -31,7 +31,7 @@ public:
     int64_t optimum() const { return rest_[0][root_]; }
 
     // The first (or last) position of layer d on a path of least cost; from now on the only one.
-    uint32_t settle(size_t d, bool last) {
+    uint32_t fix_position(size_t d, bool last) {
         uint32_t best = 0;
         bool any = false;
         each(d, [&](size_t node, const Run& run, uint32_t position, int64_t cost) {
@@ -97,7 +97,7 @@ int64_t Diagram::best(const std::vector<std::vector<int64_t>>& costs, const std:
     Paths paths(layers_, root_, costs, watch);
     values.assign(domains_.size(), 0);
     for (size_t i = 0; i < order.size(); ++i)
-        values[order[i]] = domains_[order[i]][paths.settle(order[i], descending[i])];
+        values[order[i]] = domains_[order[i]][paths.fix_position(order[i], descending[i])];
     return paths.optimum();
 }
 

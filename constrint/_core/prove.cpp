@@ -47,7 +47,7 @@ std::optional<std::vector<int64_t>> Prover::first(double seconds) {
         while (!state_.decided(v)) {
             int64_t best = down ? state_.high[v] : state_.low[v], known = witness_[v];
             if (known == best) {
-                settle(v, best, best);
+                fix_bound(v, best, best);
                 break;
             }
             int64_t gap = down ? best - known : known - best, reach = gap > FEW ? gap / 2 : 0;
@@ -56,16 +56,16 @@ std::optional<std::vector<int64_t>> Prover::first(double seconds) {
             bool found = state_.decide(v, better.low, better.high, -1) && state_.propagate() && prove();
             state_.undo(mark);
             if (found)
-                down ? settle(v, witness_[v], state_.high[v]) : settle(v, state_.low[v], witness_[v]);
+                down ? fix_bound(v, witness_[v], state_.high[v]) : fix_bound(v, state_.low[v], witness_[v]);
             else
-                down ? settle(v, state_.low[v], better.low - 1) : settle(v, better.high + 1, state_.high[v]);
+                down ? fix_bound(v, state_.low[v], better.low - 1) : fix_bound(v, better.high + 1, state_.high[v]);
         }
     }
     return witness_;
 }
 
 // Narrow a variable for good, to bounds that the witness is within.
-void Prover::settle(int v, int64_t low, int64_t high) {
+void Prover::fix_bound(int v, int64_t low, int64_t high) {
     state_.decide(v, low, high, -1);
     state_.propagate();
 }
@@ -97,7 +97,7 @@ bool Prover::descend(int level) {
         state_.decide(v, branch.low, branch.high, level);
         if (!state_.propagate()) {
             conflict_ = state_.failure();
-            blame(state_.failed());
+            bump_weight(state_.failed());
         } else if (descend(level + 1)) {
             return true;
         }
@@ -131,7 +131,7 @@ int Prover::choose() {
     return best;
 }
 
-void Prover::blame(int number) {
+void Prover::bump_weight(int number) {
     for (int v : state_.codes[number].variables)
         weight[v] += 1;
     restart_ = ++failures_ > patience_;

@@ -38,8 +38,8 @@ private:
     bool prove();
     bool descend(int level);
     int choose();
-    void blame(int number);
-    void settle(int v, int64_t low, int64_t high);
+    void bump_weight(int number);
+    void fix_bound(int v, int64_t low, int64_t high);
     std::vector<int> numbers(const Reasons& reasons) const;
 
     State state_;

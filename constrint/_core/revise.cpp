@@ -95,7 +95,7 @@ bool State::project(int number) {
                 break;
             case NE:
                 backward::unequal(x, y);
-                possible = want(left, x) && want(b, y) && strike(code, left, b) && strike(code, b, left);
+                possible = want(left, x) && want(b, y) && remove_value(code, left, b) && remove_value(code, b, left);
                 break;
             case DIVIDES:
                 if (y.low == y.high && y.low < LIMIT) multiple_[left] = y.low;
@@ -115,7 +115,7 @@ bool State::project(int number) {
 }
 
 // Remove the value of a decided number from a listed variable that must differ from it.
-bool State::strike(const Code& code, int node, int other) {
+bool State::remove_value(const Code& code, int node, int other) {
     if (code.ops[node] != VAR || spans_[other].low != spans_[other].high) return true;
     int v = static_cast<int>(code.a[node]);
     const Domain& domain = domains[v];

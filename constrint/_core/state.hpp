@@ -100,7 +100,7 @@ private:
     bool filter(int number, int v);
     bool project(int number);
     bool rows(const Code& code, const Table& table);
-    bool strike(const Code& code, int node, int other);
+    bool remove_value(const Code& code, int node, int other);
     bool keep_divisors(int v, int64_t number);
     bool keep(int v, const std::vector<uint64_t>& mask);
     bool all_decided(int number) const;

@@ -10,8 +10,8 @@ from svg import Picture
 from kernelgen.hardware.profile import Profile
 from kernelgen.schedules.shared.cost import (
     ARITHMETIC_LATENCY,
-    QUARTERS,
     SHARED_BYTES_PER_CLOCK,
+    SUB_PARTITIONS,
     StepWork,
     Weights,
     clocks_per_step,
@@ -23,16 +23,16 @@ WIDTH, LEFT, ROW = 900, 210, 30
 def phases(work: StepWork, weights: Weights, profile: Profile) -> list[tuple[str, str, float, float]]:
     """Name, colour, exposed clocks and clocks in full of each phase, in the order of the kernel; the exposed add up to
     a step's own work as cost.py has it (which `draw` checks)."""
-    w, quarter, owners = weights, -(-work.warps // QUARTERS), -(-work.owners // QUARTERS)
+    w, busiest, epilogue = weights, -(-work.warps // SUB_PARTITIONS), -(-work.epilogue_warps // SUB_PARTITIONS)
     load, barrier = profile.latency("shared_load"), profile.latency("barrier", 32 * work.warps)
     reading = work.shared_bytes / SHARED_BYTES_PER_CLOCK
-    issue = quarter * work.matrix * profile.latency("mma_interval")
+    issue = busiest * work.matrix * profile.latency("mma_interval")
     run = work.matrix_chain * profile.latency("mma")
     exposed, full = max((w.matrix * issue, issue), (w.matrix_chain * run, run))
     chain = work.chain_special * profile.latency("special_function") + work.chain_arithmetic * ARITHMETIC_LATENCY
-    special = owners * work.special * 32 * QUARTERS / profile.special_function_lanes
-    arithmetic = owners * (work.arithmetic + work.special)
-    staged, transfers = work.owners * work.staged, work.warps * work.transfers
+    special = epilogue * work.special * 32 * SUB_PARTITIONS / profile.special_function_lanes
+    arithmetic = epilogue * (work.arithmetic + work.special)
+    staged, transfers = work.epilogue_warps * work.staged, work.warps * work.transfers
     return [
         ("first load of h", "a", load, load),
         ("reading h and R", "a", w.reading * reading, reading),

@@ -319,12 +319,12 @@ class Cell:
         return tuple(index for index, gate in enumerate(self.gates) if gate.input)
 
     @property
-    def rest_products(self) -> tuple[int, ...]:
+    def inputless_products(self) -> tuple[int, ...]:
         """Indices of the gates with a recurrent product and no input: their part of R's gradient is not Wx's too."""
         return tuple(index for index in self.recurrent_gates if not self.gates[index].input)
 
     @property
-    def rest_biases(self) -> tuple[int, ...]:
+    def inputless_biases(self) -> tuple[int, ...]:
         """Indices of the gates with a bias and no input, likewise."""
         return tuple(index for index in self.bias_gates if not self.gates[index].input)
 

@@ -39,8 +39,8 @@ def command(cell: str, gpu: str, direction: str, top: int | None, as_json: bool,
     """Rank the tilings of a cell."""
     shape = make_shape(options, direction)
     from kernelgen.cells import load_cell
-    from kernelgen.tuning.attempt import microseconds_per_step
     from kernelgen.tuning.plan import plan
+    from kernelgen.tuning.prepare import microseconds_per_step
     from kernelgen.tuning.tune import resolve_gpu
 
     loaded = load_cell(cell)

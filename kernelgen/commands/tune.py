@@ -24,7 +24,7 @@ from kernelgen.commands.options import (
 
 if TYPE_CHECKING:
     from kernelgen.program.task import Direction
-    from kernelgen.tuning.attempt import Attempt
+    from kernelgen.tuning.prepare import PreparedTrial
     from kernelgen.tuning.tune import Event, TuneResult
 
 
@@ -135,19 +135,21 @@ def _show(bar: Bar, event: Event) -> None:
 
 def _table(result: TuneResult) -> None:
     """Print the candidates: the measured ones by their time, then the others by the model."""
-    attempts = sorted(result.attempts, key=lambda a: (_measured_ms(a) is None, _measured_ms(a) or 0.0, a.rank))
-    variables = list(dict.fromkeys(name for attempt in attempts for name in attempt.tiling.values))
+    prepared_trials = sorted(
+        result.prepared_trials, key=lambda a: (_measured_ms(a) is None, _measured_ms(a) or 0.0, a.rank)
+    )
+    variables = list(dict.fromkeys(name for prepared in prepared_trials for name in prepared.tiling.values))
     numbers = ("registers", "predicted", "shared memory", "spills", "us/step", "error", "measured ms")
     rows = []
-    for attempt in attempts:
-        trial = attempt.trial
+    for prepared in prepared_trials:
+        trial = prepared.trial
         report, validation, time = trial.reported, trial.validation, trial.measurement
         rows.append(
             (
-                "->" if attempt is result.best else "",
-                str(attempt.rank),
-                attempt.tiling.schedule,
-                *(str(attempt.tiling.values.get(name, "")) for name in variables),
+                "->" if prepared is result.best else "",
+                str(prepared.rank),
+                prepared.tiling.schedule,
+                *(str(prepared.tiling.values.get(name, "")) for name in variables),
                 str(report.registers) if report else "",
                 str(trial.predicted.registers),
                 f"{trial.predicted.shared_memory + (report.static_shared_memory if report else 0):,}",
@@ -167,7 +169,7 @@ def _summary(result: TuneResult, path: Path, beside: Sequence[str]) -> None:
     best = result.best.trial
     assert best.validation is not None
     errors = ", ".join(f"{name} {error:.1e}" for name, error in best.validation.errors.items())
-    tried = f"{len(result.attempts)} of {result.feasible:,} tilings tried in {result.seconds:.1f} s"
+    tried = f"{len(result.prepared_trials)} of {result.feasible:,} tilings tried in {result.seconds:.1f} s"
     click.echo(f"{result.best.tiling} on {result.profile.name}, {result.direction}, {result.shape}; {tried}")
     where = "on the GPU" if best.validation.where == "gpu" else "in the emulator"
     size = f"B={best.validation.batch} T={best.validation.seq}, {best.validation.seeds} inputs"
@@ -185,8 +187,8 @@ def _summary(result: TuneResult, path: Path, beside: Sequence[str]) -> None:
     click.echo(f"wrote {path}, {', '.join(beside)}")
 
 
-def _measured_ms(attempt: Attempt) -> float | None:
-    return attempt.trial.measurement.median_ms if attempt.trial.measurement else None
+def _measured_ms(prepared: PreparedTrial) -> float | None:
+    return prepared.trial.measurement.median_ms if prepared.trial.measurement else None
 
 
 def _short(reason: str) -> str:

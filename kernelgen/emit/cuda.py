@@ -11,7 +11,7 @@ from kernelgen.cells.language import Cell
 from kernelgen.emit.printer import ATOM, CHOICE, OR, PRODUCT, Printer
 from kernelgen.emit.text import state_equations
 from kernelgen.symbolic.derive import derive
-from kernelgen.symbolic.hoist import halves
+from kernelgen.symbolic.hoist import split_step
 from kernelgen.symbolic.instructions import CellCost, Depths, backward_cost, cell_cost
 from kernelgen.symbolic.lower import is_condition, lower
 
@@ -125,12 +125,12 @@ def _step(cell: Cell) -> list[str]:
 
 def _backward(cell: Cell) -> list[str]:
     """The members that a backward kernel needs."""
-    code, parts = derive(cell), halves(cell)
+    code, parts = derive(cell), split_step(cell)
     gates, states = len(cell.gates), len(cell.states)
-    conditions = {symbol for symbol, expression in parts.early if is_condition(expression)}
-    printer = CudaPrinter(cell, Depths(cell.gate_symbols, parts.early))
+    conditions = {symbol for symbol, expression in parts.hoisted if is_condition(expression)}
+    printer = CudaPrinter(cell, Depths(cell.gate_symbols, parts.hoisted))
     places = [f"d_gate[{index}]" for index in range(gates)] + [f"d_state[{index}]" for index in range(states)]
-    waiting = CudaPrinter(cell, Depths(code.seeds, parts.late))
+    waiting = CudaPrinter(cell, Depths(code.seeds, parts.critical))
     clipped = "d_h"
     if cell.gradient.recurrent_clip is not None:
         bound = printer.number(cell.gradient.recurrent_clip)
@@ -145,7 +145,7 @@ def _backward(cell: Cell) -> list[str]:
         "/// Acts on the gradient of h that a later step sends back, before one from outside is added.",
         f"TILESMITH_DEVICE static float recurrent_gradient(float d_h) {{ return {clipped}; }}",
         "",
-        "/// The first half of the backward step: what waits for no gradient.",
+        "/// The hoisted part of the backward step: what waits for no gradient.",
         "struct Ready {",
         *(f"    {_kind(symbol in conditions)} {symbol.name};" for symbol in parts.ready),
         "};",
@@ -155,10 +155,10 @@ def _backward(cell: Cell) -> list[str]:
         *([] if parts.ready else ["    (void)ready;"]),
         "    namespace math = tilesmith::math;",
         *_loads(cell, code.gates, code.states),
-        *_statements(printer, parts.early, [(f"ready.{symbol.name}", symbol) for symbol in parts.ready]),
+        *_statements(printer, parts.hoisted, [(f"ready.{symbol.name}", symbol) for symbol in parts.ready]),
         "}",
         "",
-        "/// The second: the gradients of the gates and, through the step itself, of the old states, from those of the",
+        "/// Its critical path: the gradients of the gates and, through the step itself, of the old states, from those of the",
         "/// new states.",
         f"TILESMITH_DEVICE static void backward(const Ready& ready, const float (&d_next)[{states}], "
         f"float (&d_gate)[{gates}], float (&d_state)[{states}]) {{",
@@ -170,7 +170,7 @@ def _backward(cell: Cell) -> list[str]:
             for symbol in parts.ready
         ),
         *(f"    const float {code.seeds[index].name} = d_next[{index}];" for index in code.read_seeds),
-        *_statements(waiting, parts.late, list(zip(places, parts.outputs, strict=True))),
+        *_statements(waiting, parts.critical, list(zip(places, parts.outputs, strict=True))),
         "}",
     ]
 

@@ -28,7 +28,7 @@ class Profile(Record):
     multiprocessors, clock_mhz (boost), memory_bytes, memory_bandwidth (bytes per second).
     l2_bytes: of L2 cache, None where it is not known.
     registers_per_sm, registers_per_thread: 32-bit registers. register_allocation_unit: the step in which a warp's
-    registers are allocated. warp_allocation_granularity: the step in which warps are (one per quarter).
+    registers are allocated. warp_allocation_granularity: the step in which warps are (one per sub-partition).
     shared_memory_per_sm. shared_memory_per_block: the opt-in maximum a kernel may ask for.
     shared_memory_reserved: what the driver adds to each block. shared_memory_allocation_unit.
     threads_per_block, threads_per_sm, warps_per_sm, blocks_per_sm: the most that fit.
@@ -116,7 +116,7 @@ class Profile(Record):
 
         threads: per block. registers: per thread. shared_memory: bytes per block, static and dynamic, without the
         driver's part. The rules are those of NVIDIA's occupancy calculator: registers are allocated per warp, in
-        units, from one file per quarter; shared memory per block, in units, the driver's part included.
+        units, from one file per sub-partition; shared memory per block, in units, the driver's part included.
         Raises ValueError for less than 1 thread or negative amounts.
         """
         if threads < 1 or registers < 0 or shared_memory < 0:

@@ -45,9 +45,9 @@ _ARRAYS: Mapping[Direction, Mapping[str, _Entry]] = {
         "gates": _Entry("G_saved B T H D", "output"),
     },
     "backward": {
-        "wx": _Entry("B T G_in_again H D"),
+        "wx": _Entry("B T G_in_recompute H D"),
         "r": _Entry("G_rec H D D"),
-        "b": _Entry("G_bias_again H D"),
+        "b": _Entry("G_bias_recompute H D"),
         "initial": _Entry("S B H D", "optional"),
         "states": _Entry("S B T H D"),
         "others": _Entry("S_apart B T H D", "optional"),
@@ -58,8 +58,8 @@ _ARRAYS: Mapping[Direction, Mapping[str, _Entry]] = {
         "d_r": _Entry("G_rec H D D", "output"),
         "d_b": _Entry("G_bias H D", "output"),
         "d_initial": _Entry("S B H D", "output"),
-        "d_r_partial": _Entry("P G_rec_rest H D D", "workspace", dtype="float32"),
-        "d_b_partial": _Entry("P G_bias_rest H D", "workspace", dtype="float32"),
+        "d_r_partial": _Entry("P G_rec_inputless H D D", "workspace", dtype="float32"),
+        "d_b_partial": _Entry("P G_bias_inputless H D", "workspace", dtype="float32"),
         "d_r_parts": _Entry("Q G_rec H D D", "workspace", dtype="float32"),
         "d_b_parts": _Entry("Q G_bias H D", "workspace", dtype="float32"),
     },
@@ -83,7 +83,7 @@ added on the way.
 All arrays are C-contiguous and, but for the workspaces, of the shape's dtype.
 """
 
-NUMBERS: Mapping[str, str] = {"batch": "B", "seq": "T", "partials": "P"}
+NUMBERS: Mapping[str, str] = {"batch": "B", "seq": "T", "num_partials": "P"}
 """The int32 arguments, by the axis whose size they are."""
 
 _WORDS = {"B": "batch", "T": "step", "H": "head", "D": "unit"}
@@ -207,10 +207,10 @@ def _sizes(cell: Cell, shape: Shape) -> dict[str, int]:
         "G_in": len(cell.input_gates),
         "G_rec": len(cell.recurrent_gates),
         "G_bias": len(cell.bias_gates),
-        "G_rec_rest": len(cell.rest_products),
-        "G_bias_rest": len(cell.rest_biases),
+        "G_rec_inputless": len(cell.inputless_products),
+        "G_bias_inputless": len(cell.inputless_biases),
         "G_kept": 0 if shape.recompute else saved,
-        "G_in_again": len(cell.input_gates) if shape.recompute else 0,
-        "G_bias_again": len(cell.bias_gates) if reads_biases else 0,
+        "G_in_recompute": len(cell.input_gates) if shape.recompute else 0,
+        "G_bias_recompute": len(cell.bias_gates) if reads_biases else 0,
         "G_saved": saved if shape.save == "gates" else 0,
     }

@@ -30,7 +30,7 @@ class Program:
     """The calls of one pass, each after the one before has ended.
 
     main: the recurrence itself, whose needs a tiling predicts; then: what follows it, such as the gradients of R and b.
-    axes: the sizes of those axes of workspaces that the calls decide, as rules (see rules.evaluate). steps_in_flight:
+    axes: the sizes of those axes of workspaces that the calls decide, as rules (see rules.evaluate). num_stages:
     how many steps of the recurrence are under way at once, such as the stages of a ring of inputs.
     """
 
@@ -38,7 +38,7 @@ class Program:
     main: KernelCall
     then: tuple[KernelCall, ...] = ()
     axes: Mapping[str, str] = field(default_factory=dict)
-    steps_in_flight: int = 1
+    num_stages: int = 1
 
     @property
     def calls(self) -> tuple[KernelCall, ...]:

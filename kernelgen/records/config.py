@@ -147,7 +147,7 @@ class TunedConfig(_Record):
     """Everything about a tuned kernel; the fields are the YAML's, in its order.
 
     gpu: the profile's name. direction: of the pass. calls: the kernels that run one after another, the recurrence
-    first. axes, steps_in_flight: as of the Program. predicted: what the schedule expected of the first. measured:
+    first. axes, num_stages: as of the Program. predicted: what the schedule expected of the first. measured:
     absent where no GPU was at hand. source_hash: as Trial's.
     """
 
@@ -163,7 +163,7 @@ class TunedConfig(_Record):
     tiling: dict[str, int]
     calls: tuple[CallRecord, ...]
     axes: dict[str, str]
-    steps_in_flight: int
+    num_stages: int
     predicted: Resources
     model: ModelTime
     measured: Measurement | None = None
@@ -203,7 +203,7 @@ class TunedConfig(_Record):
                 for place, (call, binary) in enumerate(zip(program.calls, binaries, strict=True))
             ),
             axes=dict(program.axes),
-            steps_in_flight=program.steps_in_flight,
+            num_stages=program.num_stages,
             predicted=tiling.resources,
             model=ModelTime(
                 clocks_per_step=tiling.clocks_per_step,
@@ -412,7 +412,7 @@ def read_program(path: Path) -> Program:
         return KernelCall(source, record.launch)
 
     main, *then = map(call, config.calls)
-    return Program(config.direction, main, tuple(then), dict(config.axes), config.steps_in_flight)
+    return Program(config.direction, main, tuple(then), dict(config.axes), config.num_stages)
 
 
 def read_cubins(path: Path) -> tuple[bytes, ...]:
@@ -454,7 +454,7 @@ def absurdities(config: TunedConfig) -> list[str]:
     lines += [f"  tiling.{name}: must not be {value}" for name, value in config.tiling.items() if value < 0]
     if not 1 <= len(config.calls) <= MOST_CALLS:
         lines.append(f"  calls: must be 1 to {MOST_CALLS}, not {len(config.calls)}")
-    counts = {"steps_in_flight": config.steps_in_flight}
+    counts = {"num_stages": config.num_stages}
     amounts: dict[str, float] = {}
     for place, call in enumerate(config.calls):
         called = f"calls.{place}"

@@ -55,7 +55,7 @@ def upgraded(fields: Fields, version: int, path: Path) -> Fields:
         "direction": direction,
         "calls": [{name: value for name, value in call.items() if value is not None}],
         "axes": {},
-        "steps_in_flight": _tile(fields, "prefetch"),
+        "num_stages": _tile(fields, "num_stages"),
     }
 
 

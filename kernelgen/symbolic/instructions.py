@@ -19,7 +19,7 @@ from sympy.logic.boolalg import And, Not, Or
 
 from kernelgen.cells.language import Cell
 from kernelgen.symbolic.derive import derive
-from kernelgen.symbolic.hoist import halves
+from kernelgen.symbolic.hoist import split_step
 from kernelgen.symbolic.lower import is_condition, is_constant, lower
 from kernelgen.symbolic.products import split_product
 
@@ -209,8 +209,8 @@ def cell_cost(cell: Cell) -> CellCost:
 @lru_cache(maxsize=64)
 def backward_cost(cell: Cell) -> CellCost:
     """Count the instructions of a cell's backward step as kernelgen.emit.cuda prints it."""
-    parts = halves(cell)
+    parts = split_step(cell)
     ends = [parts.outputs[index] for index in cell.recurrent_gates]
-    cost = _count((*parts.early, *parts.late), parts.outputs, derive(cell).seeds, ends)
-    conditions = {symbol for symbol, expression in parts.early if is_condition(expression)}
+    cost = _count((*parts.hoisted, *parts.critical), parts.outputs, derive(cell).seeds, ends)
+    conditions = {symbol for symbol, expression in parts.hoisted if is_condition(expression)}
     return replace(cost, ready=len([symbol for symbol in parts.ready if symbol not in conditions]))

@@ -14,7 +14,7 @@ from kernelgen.errors import InfeasibleError
 from kernelgen.program.shape import DTYPES, Shape
 from kernelgen.symbolic.derive import derive
 from kernelgen.torch.engine import Engine
-from kernelgen.torch.recompute import gate_sums
+from kernelgen.torch.recompute import recompute_gates
 from kernelgen.torch.reference import Form
 
 ALIGNMENT = 16
@@ -80,14 +80,14 @@ class Backward:
         save = "gates" if known == len(cell.states) else "hidden"
         self._cell = cell
         shape = Shape(*steps, _name(dtype), save, recompute)
-        self._gates_first = False  # whether the gates are computed before the kernel rather than by it
+        self._recompute_before = False  # whether the gates are computed before the kernel rather than by it
         try:
             self._kernel = engine.kernel(cell, shape, "backward", _index(device))
         except InfeasibleError:
             if not recompute:
                 raise
             self._kernel = engine.kernel(cell, replace(shape, recompute=False), "backward", _index(device))
-            self._gates_first = True
+            self._recompute_before = True
         self._d_wx = (batch, seq, len(cell.input_gates), heads, dim)
         self._d_r = (len(cell.recurrent_gates), heads, dim, dim)
         self._d_b = (len(cell.bias_gates), heads, dim)
@@ -107,10 +107,10 @@ class Backward:
         d_last: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Run it; see passes.backward."""
-        if self._gates_first:
+        if self._recompute_before:
             assert wx is not None
             with torch.autocast(states.device.type, enabled=False):
-                gates, wx = gate_sums(self._cell, wx, r, b, initial, states[0]), None
+                gates, wx = recompute_gates(self._cell, wx, r, b, initial, states[0]), None
         d_wx = states.new_empty(self._d_wx)
         d_r = states.new_empty(self._d_r)
         d_b = states.new_empty(self._d_b)

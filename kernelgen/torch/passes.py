@@ -16,7 +16,7 @@ from kernelgen.torch import kernels, reference
 from kernelgen.torch.device import DeviceEngine
 from kernelgen.torch.engine import Engine
 from kernelgen.torch.parameters import parameter_gradients
-from kernelgen.torch.recompute import gate_sums
+from kernelgen.torch.recompute import recompute_gates
 from kernelgen.torch.reference import Form, form_of
 
 FORMS = 4096
@@ -131,7 +131,7 @@ def _backward_by_reference(
     with torch.autocast(states.device.type, enabled=False):
         if gates is None:
             assert wx is not None
-            gates = gate_sums(cell, wx, r, b, initial, hidden)
+            gates = recompute_gates(cell, wx, r, b, initial, hidden)
         d_gates, d_initial = reference.backward(cell, r, b, initial, states, gates, d_states, d_last)
         d_wx = d_gates[list(cell.input_gates)].permute(1, 2, 0, 3, 4).contiguous()
         d_r, d_b = parameter_gradients(cell, d_gates, initial, hidden)

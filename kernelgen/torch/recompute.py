@@ -9,7 +9,7 @@ from kernelgen.cells.language import Cell
 from kernelgen.symbolic.derive import derive
 
 
-def gate_sums(cell: Cell, wx: Tensor, r: Tensor, b: Tensor, initial: Tensor | None, hidden: Tensor) -> Tensor:
+def recompute_gates(cell: Cell, wx: Tensor, r: Tensor, b: Tensor, initial: Tensor | None, hidden: Tensor) -> Tensor:
     """The sums [G_saved, B, T, H, D] of the gates that a backward pass reads (derive.Backward.saved_gates).
 
     wx [B, T, G_in, H, D], r [G_rec, H, D, D], b [G_bias, H, D], initial [S, B, H, D] or None for zeros, hidden

@@ -37,7 +37,7 @@ MEASURED = 3
 
 
 @dataclass(frozen=True)
-class Choice:
+class Selection:
     """A tiling of a schedule and its program.
 
     tuned: the configuration it comes from; trial: the measurement in the store that it comes from; both None for the
@@ -50,7 +50,7 @@ class Choice:
     trial: Trial | None = None
 
 
-def candidates(cell: Cell, shape: Shape, profile: Profile, direction: Direction) -> list[Choice]:
+def candidates(cell: Cell, shape: Shape, profile: Profile, direction: Direction) -> list[Selection]:
     """The kernels worth trying, best first.
 
     First come tuned configurations, then what the store of trials has measured, fastest first, then the model's. The
@@ -74,7 +74,7 @@ def candidates(cell: Cell, shape: Shape, profile: Profile, direction: Direction)
     def program(tiling: Tiling) -> Program:
         return schedules.get(tiling.schedule).program(cell, shape, profile, tiling)
 
-    return [Choice(known[key], program(known[key]), *origin) for key, origin in found.items()]
+    return [Selection(known[key], program(known[key]), *origin) for key, origin in found.items()]
 
 
 def compiled(cell: Cell, shape: Shape, profile: Profile, direction: Direction) -> tuple[Program, tuple[Binary, ...]]:
@@ -84,15 +84,15 @@ def compiled(cell: Cell, shape: Shape, profile: Profile, direction: Direction) -
     Raises InfeasibleError where no schedule has a tiling, CompileError where the compiler is missing or refuses one.
     """
     from kernelgen.build.compile import compile_program, compile_source
-    from kernelgen.tuning.attempt import objection
+    from kernelgen.tuning.prepare import objection
 
     found = []
-    for choice in candidates(cell, shape, profile, direction):
-        report = compile_source(choice.program.main.source).report
-        proved = choice.tuned is not None or choice.trial is not None
-        if not objection(choice.tiling.resources, report, profile, strict=not proved):
-            return choice.program, compile_program(choice.program)
-        found.append((choice.program, report))
+    for selection in candidates(cell, shape, profile, direction):
+        report = compile_source(selection.program.main.source).report
+        proved = selection.tuned is not None or selection.trial is not None
+        if not objection(selection.tiling.resources, report, profile, strict=not proved):
+            return selection.program, compile_program(selection.program)
+        found.append((selection.program, report))
     program, _ = min(found, key=lambda pair: pair[1].local_memory > 0)
     return program, compile_program(program)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from kernelgen.errors import EmulationError, LaunchError, ProfileError, ValidationError
-from kernelgen.tuning.attempt import Attempt, Notebook, Preparer
+from kernelgen.tuning.prepare import PreparedTrial, Preparer, TrialLog
 
 if TYPE_CHECKING:
     from kernelgen.cells.language import Cell
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from kernelgen.records.config import TunedConfig
     from kernelgen.records.store import Store
     from kernelgen.records.trial import Trial
-    from kernelgen.verify.bench import Bench
-    from kernelgen.verify.cases import Case
+    from kernelgen.verify.cases import ValidationCase
+    from kernelgen.verify.gpu_worker import GpuWorker
 
 TOP = 12
 """Candidates to compile without a GPU."""
@@ -40,7 +40,7 @@ TOP_ON_GPU = 48
 BUDGET_SECONDS = 120.0
 """How long to go on by default. At least one kernel is brought to its end, however long that takes."""
 
-CANDIDATE_SECONDS = 30.0
+JOB_SECONDS = 30.0
 """What one candidate may take on the GPU before it counts as hung."""
 
 MOST_WRONG = 4
@@ -77,8 +77,8 @@ class TuneResult:
     shape: Shape
     direction: Direction
     profile: Profile
-    best: Attempt
-    attempts: tuple[Attempt, ...]
+    best: PreparedTrial
+    prepared_trials: tuple[PreparedTrial, ...]
     feasible: int
     on_gpu: bool
     first_valid: float
@@ -88,7 +88,7 @@ class TuneResult:
     @property
     def trials(self) -> tuple[Trial, ...]:
         """The trials of all attempts."""
-        return tuple(attempt.trial for attempt in self.attempts)
+        return tuple(prepared.trial for prepared in self.prepared_trials)
 
 
 def resolve_gpu(gpu: str | Profile = "auto") -> tuple[Profile, int | None]:
@@ -151,8 +151,8 @@ def tune(
     tilings = spread(plan(cell, shape, profile, direction=direction))
     found = f"{len(tilings):,} {direction} tilings of {cell.name} fit {profile.name}"
     tell(Event("plan", found, len(tilings), len(tilings)))
-    notebook = Notebook(store, lambda message: tell(Event("warning", message)))
-    search = _Search(cell, shape, direction, profile, tilings, notebook, tell, began, budget, again)
+    trial_log = TrialLog(store, lambda message: tell(Event("warning", message)))
+    search = _Search(cell, shape, direction, profile, tilings, trial_log, tell, began, budget, again)
     best = search.emulated(top or TOP, range(seeds)) if index is None else search.measured(top or TOP_ON_GPU, index)
     return TuneResult(
         cell=cell,
@@ -160,7 +160,7 @@ def tune(
         direction=direction,
         profile=profile,
         best=best,
-        attempts=tuple(sorted(search.attempts, key=lambda attempt: attempt.rank)),
+        prepared_trials=tuple(sorted(search.prepared_trials, key=lambda prepared: prepared.rank)),
         feasible=len(tilings),
         on_gpu=index is not None,
         first_valid=search.first_valid,
@@ -178,27 +178,27 @@ class _Search:
     direction: Direction
     profile: Profile
     tilings: Sequence[Tiling]
-    notebook: Notebook
+    trial_log: TrialLog
     tell: Callable[[Event], None]
     began: float
     budget: float
     again: bool
-    attempts: list[Attempt] = field(default_factory=list)
+    prepared_trials: list[PreparedTrial] = field(default_factory=list)
     first_valid: float = 0.0
     interrupted: bool = False
 
-    def emulated(self, top: int, seeds: Sequence[int]) -> Attempt:
+    def emulated(self, top: int, seeds: Sequence[int]) -> PreparedTrial:
         """Compile the model's best, then validate in the emulator until one is right."""
         position = wrong = 0
         while position < len(self.tilings):
             batch = range(position, min(position + top, len(self.tilings)))
             position = batch.stop
-            for count, attempt in enumerate(self._prepared(batch, on_gpu=False), 1):
-                self.attempts.append(attempt)
-                self.tell(Event("compile", _line(attempt), count, len(batch)))
-            for attempt in [a for a in self.attempts if a.alive and a.rank > batch.start]:
-                if self._emulate(attempt, seeds):
-                    return attempt
+            for count, prepared in enumerate(self._prepared(batch, on_gpu=False), 1):
+                self.prepared_trials.append(prepared)
+                self.tell(Event("compile", _line(prepared), count, len(batch)))
+            for prepared in [a for a in self.prepared_trials if a.alive and a.rank > batch.start]:
+                if self._emulate(prepared, seeds):
+                    return prepared
                 wrong += 1
                 if wrong == MOST_WRONG:
                     raise self._nothing("validated in the emulator")
@@ -206,51 +206,51 @@ class _Search:
                 break
         raise self._nothing("validated in the emulator")
 
-    def _emulate(self, attempt: Attempt, seeds: Sequence[int]) -> bool:
+    def _emulate(self, prepared: PreparedTrial, seeds: Sequence[int]) -> bool:
         """Validate one attempt in the emulator; whether it is right."""
         from kernelgen.verify.validate import validate_program
 
-        if attempt.trial.status in ("valid", "measured"):
-            self._found(attempt)
+        if prepared.trial.status in ("valid", "measured"):
+            self._found(prepared)
             return True
         try:
             validation = validate_program(
                 self.cell,
                 self.shape,
                 self.profile,
-                attempt.program,
+                prepared.program,
                 seeds,
                 on_seed=lambda seed: self.tell(
-                    Event("emulate", f"{attempt.tiling}, seed {seed}", seed - seeds[0], len(seeds))
+                    Event("emulate", f"{prepared.tiling}, seed {seed}", seed - seeds[0], len(seeds))
                 ),
             )
         except (EmulationError, ValidationError) as error:
-            attempt.trial = attempt.trial.replace(status="failed", reason=f"in the emulator: {error}")
-            self.notebook.keep(attempt.trial)
-            self.tell(Event("warning", f"{attempt.tiling} is not right: {error}"))
+            prepared.trial = prepared.trial.replace(status="failed", reason=f"in the emulator: {error}")
+            self.trial_log.keep(prepared.trial)
+            self.tell(Event("warning", f"{prepared.tiling} is not right: {error}"))
             return False
-        attempt.trial = attempt.trial.replace(status="valid", validation=validation)
-        self.notebook.keep(attempt.trial)
-        self._found(attempt)
-        self.tell(Event("emulate", f"{attempt.tiling} is right", len(seeds), len(seeds)))
+        prepared.trial = prepared.trial.replace(status="valid", validation=validation)
+        self.trial_log.keep(prepared.trial)
+        self._found(prepared)
+        self.tell(Event("emulate", f"{prepared.tiling} is right", len(seeds), len(seeds)))
         return True
 
-    def measured(self, top: int, index: int) -> Attempt:
+    def measured(self, top: int, index: int) -> PreparedTrial:
         """Validate and measure the model's best on the GPU, best first, until the budget is spent."""
-        from kernelgen.verify.bench import Bench
+        from kernelgen.verify.gpu_worker import GpuWorker
 
         wanted = range(min(top, len(self.tilings)))
-        with Bench(index) as bench, ThreadPoolExecutor(1) as background:
-            bench.start()  # it opens the GPU while the reference is computed and the first kernels compile
+        with GpuWorker(index) as worker, ThreadPoolExecutor(1) as background:
+            worker.start()  # it opens the GPU while the reference is computed and the first kernels compile
             cases = background.submit(self._cases)
             try:
-                for count, attempt in enumerate(self._prepared(wanted, on_gpu=True), 1):
-                    self.attempts.append(attempt)
-                    if attempt.alive and not (attempt.remembered and attempt.trial.status == "measured"):
-                        self._measure(attempt, bench, cases)
-                    if attempt.trial.status == "measured":
-                        self._found(attempt)
-                    self.tell(Event("gpu", _line(attempt), count, len(wanted)))
+                for count, prepared in enumerate(self._prepared(wanted, on_gpu=True), 1):
+                    self.prepared_trials.append(prepared)
+                    if prepared.alive and not (prepared.remembered and prepared.trial.status == "measured"):
+                        self._measure(prepared, worker, cases)
+                    if prepared.trial.status == "measured":
+                        self._found(prepared)
+                    self.tell(Event("gpu", _line(prepared), count, len(wanted)))
                     if self._spent() and self._best() is not None:
                         break
             except KeyboardInterrupt:
@@ -266,38 +266,38 @@ class _Search:
             raise self._nothing("validated and measured")
         return best
 
-    def _cases(self) -> tuple[Case, ...]:
+    def _cases(self) -> tuple[ValidationCase, ...]:
         from kernelgen.verify.validate import gpu_cases
 
         return gpu_cases(self.cell, self.shape, direction=self.direction)
 
-    def _measure(self, attempt: Attempt, bench: Bench, cases: Future[tuple[Case, ...]]) -> None:
+    def _measure(self, prepared: PreparedTrial, worker: GpuWorker, cases: Future[tuple[ValidationCase, ...]]) -> None:
         """Validate and measure one attempt; whatever goes wrong is its trial's."""
         from kernelgen.device.worker import JobFailed
         from kernelgen.records.trial import Validation
-        from kernelgen.verify.bench import Candidate
+        from kernelgen.verify.gpu_worker import GpuJob
 
         tried = cases.result()
-        if not bench.cases:
-            bench.use(tried)
-        candidate = Candidate(attempt.program, tuple(binary.cubin for binary in attempt.binaries))
+        if not worker.cases:
+            worker.use(tried)
+        job = GpuJob(prepared.program, tuple(binary.cubin for binary in prepared.binaries))
         try:
-            outcome = bench.run(candidate, CANDIDATE_SECONDS)
+            outcome = worker.run(job, JOB_SECONDS)
         except JobFailed as error:
-            attempt.trial = attempt.trial.replace(status="failed", reason=f"on the GPU: {error}")
-            self.notebook.keep(attempt.trial)
+            prepared.trial = prepared.trial.replace(status="failed", reason=f"on the GPU: {error}")
+            self.trial_log.keep(prepared.trial)
             return
         tolerance = max(case.tolerance for case in tried)
-        attempt.trial = attempt.trial.replace(
+        prepared.trial = prepared.trial.replace(
             status="measured",
             measurement=outcome.measurement,
             validation=Validation("gpu", len(tried), self.shape.batch, self.shape.seq, tolerance, outcome.errors),
         )
-        self.notebook.keep(attempt.trial)
+        self.trial_log.keep(prepared.trial)
 
-    def _prepared(self, positions: range, *, on_gpu: bool) -> Iterator[Attempt]:
+    def _prepared(self, positions: range, *, on_gpu: bool) -> Iterator[PreparedTrial]:
         """Compile tilings in parallel, and yield them in the order of the model as they are ready."""
-        prepare = Preparer(self.cell, self.shape, self.profile, self.notebook, on_gpu, self.again)
+        prepare = Preparer(self.cell, self.shape, self.profile, self.trial_log, on_gpu, self.again)
         pool = ThreadPoolExecutor(max_workers=max(1, min(8, os.cpu_count() or 1)))
         try:
             for future in [pool.submit(prepare, position + 1, self.tilings[position]) for position in positions]:
@@ -305,15 +305,15 @@ class _Search:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _best(self) -> Attempt | None:
+    def _best(self) -> PreparedTrial | None:
         """The fastest measured attempt whose binary is at hand."""
-        measured = [a for a in self.attempts if a.binaries and a.trial.measurement is not None]
+        measured = [a for a in self.prepared_trials if a.binaries and a.trial.measurement is not None]
         return min(measured, key=_milliseconds, default=None)
 
-    def _found(self, attempt: Attempt) -> None:
+    def _found(self, prepared: PreparedTrial) -> None:
         if not self.first_valid:
             self.first_valid = time.monotonic() - self.began
-            known = " (known from an earlier run)" if attempt.remembered else ""
+            known = " (known from an earlier run)" if prepared.remembered else ""
             self.tell(
                 Event("first", f"first valid kernel after {self.first_valid:.1f} s{known}", seconds=self.first_valid)
             )
@@ -323,27 +323,27 @@ class _Search:
 
     def _nothing(self, what: str) -> ValidationError:
         """Say why no candidate was good enough: how many failed in which way, and the first reason."""
-        bad = [attempt for attempt in self.attempts if attempt.trial.reason]
+        bad = [prepared for prepared in self.prepared_trials if prepared.trial.reason]
         first = f" The model's best, {bad[0].tiling}: {bad[0].trial.reason}" if bad else ""
         return ValidationError(
-            f"none of the {len(self.attempts)} candidates tried for {self.cell.name}, {self.direction}, at "
+            f"none of the {len(self.prepared_trials)} candidates tried for {self.cell.name}, {self.direction}, at "
             f"{self.shape} on {self.profile.name} could be {what}.{first} Give it more time with "
             "--budget, or more candidates with --top."
         )
 
 
-def _milliseconds(attempt: Attempt) -> float:
+def _milliseconds(prepared: PreparedTrial) -> float:
     """The measured median, which _best has made sure of."""
-    assert attempt.trial.measurement is not None
-    return attempt.trial.measurement.median_ms
+    assert prepared.trial.measurement is not None
+    return prepared.trial.measurement.median_ms
 
 
-def _line(attempt: Attempt) -> str:
+def _line(prepared: PreparedTrial) -> str:
     """One attempt in a line."""
-    trial = attempt.trial
+    trial = prepared.trial
     if trial.measurement is not None:
-        return f"{attempt.tiling}: {trial.measurement.median_ms:.4f} ms"
-    return f"{attempt.tiling}: {trial.status}" + (f", {trial.reason}" if trial.reason else "")
+        return f"{prepared.tiling}: {trial.measurement.median_ms:.4f} ms"
+    return f"{prepared.tiling}: {trial.status}" + (f", {trial.reason}" if trial.reason else "")
 
 
 def _require_host_compiler() -> None:

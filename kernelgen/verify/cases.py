@@ -1,4 +1,4 @@
-"""Case: random inputs, what the float64 reference makes of them, and how a kernel's outputs compare."""
+"""ValidationCase: random inputs, what the float64 reference makes of them, and how a kernel's outputs compare."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def poisoned(argument: ArrayArgument, extents: Mapping[str, int] | None = None) 
 
 
 @dataclass(frozen=True)
-class Case:
+class ValidationCase:
     """One set of inputs for a kernel and the expected outputs.
 
     shape: the sizes of this case. states: the names of the cell's states. arguments: what the kernel takes. inputs: its
@@ -213,7 +213,7 @@ def make_case(
     seq: int | None = None,
     optional: bool | Collection[str] = True,
     follow: Mapping[str, Array | None] | None = None,
-) -> Case:
+) -> ValidationCase:
     """Draw inputs for ``cell`` at ``shape`` (with another batch or seq if given) and compute the reference.
 
     optional: draw the inputs that may be null too (initial states, gradients of the last states), all, none or those
@@ -247,7 +247,9 @@ def make_case(
         for argument in written
         if not argument.empty and argument.name in outputs
     }
-    return Case(shape, direction, seed, tuple(cell.states), arguments, inputs, expected, follow is not None, doubt)
+    return ValidationCase(
+        shape, direction, seed, tuple(cell.states), arguments, inputs, expected, follow is not None, doubt
+    )
 
 
 def _require_finite(cell: Cell, shape: Shape, seed: int, argument: ArrayArgument, values: Array | None) -> None:
@@ -280,7 +282,7 @@ def _require_finite(cell: Cell, shape: Shape, seed: int, argument: ArrayArgument
 def _forward(
     cell: Cell, shape: Shape, seed: int, absent: Collection[str], follow: Mapping[str, Array | None] | None
 ) -> tuple[dict[str, Array | None], dict[str, Array], tuple[float, float]]:
-    """The arrays that a forward kernel reads, those that it should write, and Case.doubt."""
+    """The arrays that a forward kernel reads, those that it should write, and ValidationCase.doubt."""
     from kernelgen.verify import inputs, reference
 
     drawn: dict[str, Any] = dict(inputs.random_inputs(cell, shape, seed))
@@ -301,7 +303,7 @@ def _forward(
 def _backward(
     cell: Cell, shape: Shape, seed: int, absent: Collection[str], follow: Mapping[str, Array | None] | None
 ) -> tuple[dict[str, Array | None], dict[str, Array], tuple[float, float]]:
-    """The arrays that a backward kernel reads, those that it should write, and Case.doubt."""
+    """The arrays that a backward kernel reads, those that it should write, and ValidationCase.doubt."""
     from kernelgen.verify import inputs, reference
 
     dtype = dtypes.numpy_dtype(shape.dtype)
@@ -327,10 +329,10 @@ def _backward(
     )
     kept = passed.gates[list(derive(cell).saved_gates)]
     saved = {"states": passed.states.astype(dtype), "gates": kept.astype(dtype)}
-    d_r_partial = made.d_r[[cell.recurrent_gates.index(gate) for gate in cell.rest_products]]
-    d_b_partial = made.d_b[[cell.bias_gates.index(gate) for gate in cell.rest_biases]]
+    d_r_partial = made.d_r[[cell.recurrent_gates.index(gate) for gate in cell.inputless_products]]
+    d_b_partial = made.d_b[[cell.bias_gates.index(gate) for gate in cell.inputless_biases]]
     sums = {"d_r_partial": d_r_partial[None], "d_b_partial": d_b_partial[None], "d_r": made.d_r, "d_b": made.d_b}
-    doubt = (0.0, 0.0) if follow is None else _doubt(made.d_gates[list(cell.rest_products)], shape)
+    doubt = (0.0, 0.0) if follow is None else _doubt(made.d_gates[list(cell.inputless_products)], shape)
     return drawn | given | saved, {"d_wx": made.d_wx, **sums, "d_initial": made.d_initial}, doubt
 
 
@@ -340,7 +342,7 @@ the largest value."""
 
 
 def _doubt(values: Array, shape: Shape) -> tuple[float, float]:
-    """Case.doubt, from the gradients [G, B, T, H, D] of gates that have a product and no input.
+    """ValidationCase.doubt, from the gradients [G, B, T, H, D] of gates that have a product and no input.
 
     A kernel feeds them back rounded and writes none. Where either neighbour is right, it may have taken the one that
     the reference did not, and all that follows is off by about that much: twice the distance is allowed against what

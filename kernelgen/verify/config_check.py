@@ -117,7 +117,7 @@ def _compare_programs(wrong: dict[str, str], program: Program, today: Program, s
         for name, value in asdict(implied.launch).items():
             _compare(wrong, f"{called}.launch.{name}", getattr(given.launch, name), value)
     if same:
-        _compare(wrong, "steps_in_flight", program.steps_in_flight, today.steps_in_flight)
+        _compare(wrong, "num_stages", program.num_stages, today.num_stages)
 
 
 def _check_tiling(config: TunedConfig, cell: Cell, profile: Profile) -> None:

@@ -52,7 +52,7 @@ def emulated_shape(shape: Shape, launch: Callable[[Shape], Launch], seq: int = E
 
 def emulated_steps(program: Program) -> int:
     """Steps to emulate a program for: more than are under way at once, so that every buffer is reused."""
-    return max(EMULATED_SEQ, program.steps_in_flight + 2)
+    return max(EMULATED_SEQ, program.num_stages + 2)
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from kernelgen.program.shape import Shape
     from kernelgen.program.task import Direction
     from kernelgen.program.tiling import Tiling
-    from kernelgen.verify.bench import Candidate, Outcome
-    from kernelgen.verify.cases import Case
+    from kernelgen.verify.cases import ValidationCase
     from kernelgen.verify.emulator import Argument
+    from kernelgen.verify.gpu_worker import GpuJob, Outcome
 
 RAGGED_SEQ = 3
 """Steps of the second case on a GPU, whose batch fills no tile."""
@@ -114,7 +114,7 @@ def emulate_main(
     return Validation("emulator", len(seeds), largest.batch, largest.seq, tolerance, errors)
 
 
-def _emulate(cell: Cell, program: Program, run: Run, seed: int, errors: dict[str, float]) -> Case:
+def _emulate(cell: Cell, program: Program, run: Run, seed: int, errors: dict[str, float]) -> ValidationCase:
     """Emulate one run of the recurrence and compare; keeps the larger errors."""
     from kernelgen.verify.cases import make_case
     from kernelgen.verify.emulator import emulate
@@ -145,7 +145,9 @@ def _emulate(cell: Cell, program: Program, run: Run, seed: int, errors: dict[str
     return case
 
 
-def gpu_cases(cell: Cell, shape: Shape, seed: int = 0, direction: Direction = "forward") -> tuple[Case, Case]:
+def gpu_cases(
+    cell: Cell, shape: Shape, seed: int = 0, direction: Direction = "forward"
+) -> tuple[ValidationCase, ValidationCase]:
     """What a kernel is tried on: the full shape with all inputs, and a short one with a ragged batch and null for the
     inputs that may be."""
     from kernelgen.verify.cases import make_case
@@ -173,31 +175,31 @@ def validate_gpu(
     LaunchError where there is no GPU, ValidationError where the results differ or a kernel hangs, crashes or faults.
     """
     from kernelgen.device import gpu
-    from kernelgen.verify.bench import Bench, Candidate
+    from kernelgen.verify.gpu_worker import GpuJob, GpuWorker
 
     _some(seeds)
     gpu.require_driver()
     errors: dict[str, float] = {}
     tolerance = 0.0
-    with Bench(device) as bench:
-        bench.start()
+    with GpuWorker(device) as worker:
+        worker.start()
         for seed in seeds:
             if on_seed is not None:
                 on_seed(seed)
             cases = gpu_cases(cell, shape, seed, program.direction)
-            bench.use(cases)
-            candidate = Candidate(program, tuple(cubins), measure_seconds=0)
-            _worse(errors, _outcome(bench.run, candidate, seconds).errors)
+            worker.use(cases)
+            job = GpuJob(program, tuple(cubins), measure_seconds=0)
+            _worse(errors, _outcome(worker.run, job, seconds).errors)
             tolerance = max(case.tolerance for case in cases)
     return Validation("gpu", len(seeds), shape.batch, shape.seq, tolerance, errors)
 
 
-def _outcome(run: Callable[[Candidate, float], Outcome], candidate: Candidate, seconds: float) -> Outcome:
+def _outcome(run: Callable[[GpuJob, float], Outcome], job: GpuJob, seconds: float) -> Outcome:
     """Run a candidate; what the worker tells becomes a ValidationError."""
     from kernelgen.device.worker import JobFailed
 
     try:
-        return run(candidate, seconds)
+        return run(job, seconds)
     except JobFailed as error:
         raise ValidationError(f"the kernel is not right on this GPU: {error}") from error
 

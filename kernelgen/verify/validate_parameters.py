@@ -13,7 +13,7 @@ from kernelgen.program.arguments import arguments_of
 from kernelgen.program.dtypes import numpy_dtype
 from kernelgen.records.trial import Validation
 from kernelgen.schedules.shared.parameter_gradients import ParameterGradients, Tiling
-from kernelgen.verify.cases import Array, Case
+from kernelgen.verify.cases import Array, ValidationCase
 
 if TYPE_CHECKING:
     from kernelgen.cells.language import Cell
@@ -27,7 +27,7 @@ SIZES = ((3, 67), (1, 1), (2, 33), (70, 1))
 HEADS = 2
 """Heads to emulate at most: those of a large shape differ by an offset, and take as long each."""
 
-PARTIALS = 3
+NUM_PARTIALS = 3
 """Partial sums of gates without an input."""
 
 
@@ -81,7 +81,7 @@ def emulate_parameters(
     return Validation("emulator", len(seeds), *largest, tolerance, errors)
 
 
-def emulate_calls(calls: Sequence[KernelCall], case: Case, seed: int = 0) -> dict[str, Array | None]:
+def emulate_calls(calls: Sequence[KernelCall], case: ValidationCase, seed: int = 0) -> dict[str, Array | None]:
     """What the calls, one after another, write for a case of parameter_case."""
     from kernelgen.verify.emulator import emulate
 
@@ -93,13 +93,15 @@ def emulate_calls(calls: Sequence[KernelCall], case: Case, seed: int = 0) -> dic
     return written
 
 
-def parameter_case(kernels: ParameterGradients, calls: Sequence[KernelCall], batch: int, seq: int, seed: int) -> Case:
+def parameter_case(
+    kernels: ParameterGradients, calls: Sequence[KernelCall], batch: int, seq: int, seed: int
+) -> ValidationCase:
     """Random inputs for the calls, and what they should make of them. Initial states for even seeds only; of all but
     the first state NaN, since nobody reads them."""
     cell, shape = kernels.cell, replace(kernels.shape, batch=batch, seq=seq)
     written = {name for call in calls for name in call.source.writes}
     names = dict.fromkeys(name for call in calls for name in call.source.arguments)
-    table = arguments_of(cell, shape, "backward", names, {"P": PARTIALS, "Q": kernels.results})
+    table = arguments_of(cell, shape, "backward", names, {"P": NUM_PARTIALS, "Q": kernels.results})
     arrays = (*table.inputs, *table.outputs, *table.workspaces)
     table = replace(
         table,
@@ -119,7 +121,7 @@ def parameter_case(kernels: ParameterGradients, calls: Sequence[KernelCall], bat
         for each, value in zip(table.outputs, _expected(cell, shape, drawn), strict=True)
         if not each.empty
     }
-    return Case(shape, "backward", seed, tuple(cell.states), table, drawn, expected, exact=True)
+    return ValidationCase(shape, "backward", seed, tuple(cell.states), table, drawn, expected, exact=True)
 
 
 def _expected(cell: Cell, shape: Shape, given: dict[str, Array | None]) -> tuple[Array, Array]:
@@ -135,10 +137,10 @@ def _expected(cell: Cell, shape: Shape, given: dict[str, Array | None]) -> tuple
     for rank, gate in enumerate(cell.recurrent_gates):
         d_r[rank] = np.einsum("bthd,bthp->hdp", each[gate], before, optimize=True)
     d_b = each[list(cell.bias_gates)].sum((1, 2))
-    for made, rest, gates, members in (
-        (d_r, read["d_r_partial"], cell.recurrent_gates, cell.rest_products),
-        (d_b, read["d_b_partial"], cell.bias_gates, cell.rest_biases),
+    for made, partial, gates, members in (
+        (d_r, read["d_r_partial"], cell.recurrent_gates, cell.inputless_products),
+        (d_b, read["d_b_partial"], cell.bias_gates, cell.inputless_biases),
     ):
         if members:
-            made[[gates.index(gate) for gate in members]] = rest.sum(0)
+            made[[gates.index(gate) for gate in members]] = partial.sum(0)
     return d_r.astype(np.float32), d_b.astype(np.float32)

@@ -29,7 +29,7 @@ struct Cell {
 };
 
 constexpr FixedShape shape{.heads = 12, .head_dim = 64};
-constexpr ParameterGradientTiling tiling{.row_warps = 4, .warp_tiles = 2, .columns = 64, .step_groups = 1, .depth = 64, .stages = 3, .parts = 8, .cluster = 1};
+constexpr ParameterGradientTiling tiling{.row_warps = 4, .warp_tiles = 2, .columns = 64, .step_groups = 1, .depth = 64, .num_stages = 3, .parts = 8, .cluster = 1};
 using Kernel = ParameterGradients<Cell, bf16, shape, tiling>;
 
 static_assert(Kernel::blocks == 2, "the schedule predicts 2 for blocks");
@@ -46,7 +46,7 @@ extern "C" __global__ void __launch_bounds__(Kernel::threads, 1) tilesmith_param
     void* d_b,
     int batch,
     int seq,
-    int partials) {
-    const ParameterGradientArguments in{.d_wx = d_wx, .d_r_partial = d_r_partial, .d_b_partial = d_b_partial, .hidden = states, .initial = initial, .d_r = d_r, .d_b = d_b, .batch = batch, .seq = seq, .partials = partials};
+    int num_partials) {
+    const ParameterGradientArguments in{.d_wx = d_wx, .d_r_partial = d_r_partial, .d_b_partial = d_b_partial, .hidden = states, .initial = initial, .d_r = d_r, .d_b = d_b, .batch = batch, .seq = seq, .num_partials = num_partials};
     Kernel{in}.run();
 }

@@ -33,7 +33,7 @@ struct Cell {
     /// Acts on the gradient of h that a later step sends back, before one from outside is added.
     TILESMITH_DEVICE static float recurrent_gradient(float d_h) { return d_h; }
 
-    /// The first half of the backward step: what waits for no gradient.
+    /// The hoisted part of the backward step: what waits for no gradient.
     struct Ready {
         float sigmoid_z;
         float sigmoid_r;
@@ -62,7 +62,7 @@ struct Cell {
         ready.t5 = t5;
     }
 
-    /// The second: the gradients of the gates and, through the step itself, of the old states, from those of the
+    /// Its critical path: the gradients of the gates and, through the step itself, of the old states, from those of the
     /// new states.
     TILESMITH_DEVICE static void backward(const Ready& ready, const float (&d_next)[1], float (&d_gate)[4], float (&d_state)[1]) {
         namespace math = tilesmith::math;
@@ -82,7 +82,7 @@ struct Cell {
 };
 
 constexpr FixedShape shape{.heads = 12, .head_dim = 64};
-constexpr ResidentBackwardTiling tiling{.batch_tile = 8, .register_groups = 2, .chains = 2, .prefetch = 6};
+constexpr ResidentBackwardTiling tiling{.batch_tile = 8, .k_tiles_in_registers = 2, .accumulators = 2, .num_stages = 6};
 using Kernel = ResidentBackward<Cell, bf16, shape, tiling, 1, Gates::saved, Stores::matrices>;
 
 static_assert(Kernel::threads == 128, "the schedule predicts 128 for threads");

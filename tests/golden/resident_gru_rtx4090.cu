@@ -27,7 +27,7 @@ struct Cell {
 };
 
 constexpr FixedShape shape{.heads = 6, .head_dim = 96};
-constexpr ResidentTiling tiling{.units_per_warp = 8, .batch_tile = 8, .k_split = 1, .register_groups = 2, .chains = 2, .prefetch = 6};
+constexpr ResidentTiling tiling{.units_per_warp = 8, .batch_tile = 8, .k_split = 1, .k_tiles_in_registers = 2, .accumulators = 2, .num_stages = 6};
 using Kernel = Resident<Cell, fp16, shape, tiling, Save::gates, Stores::words>;
 
 static_assert(Kernel::threads == 384, "the schedule predicts 384 for threads");

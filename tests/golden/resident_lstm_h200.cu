@@ -29,7 +29,7 @@ struct Cell {
 };
 
 constexpr FixedShape shape{.heads = 12, .head_dim = 64};
-constexpr ResidentTiling tiling{.units_per_warp = 8, .batch_tile = 8, .k_split = 1, .register_groups = 2, .chains = 2, .prefetch = 6};
+constexpr ResidentTiling tiling{.units_per_warp = 8, .batch_tile = 8, .k_split = 1, .k_tiles_in_registers = 2, .accumulators = 2, .num_stages = 6};
 using Kernel = Resident<Cell, bf16, shape, tiling, Save::hidden, Stores::matrices>;
 
 static_assert(Kernel::threads == 256, "the schedule predicts 256 for threads");

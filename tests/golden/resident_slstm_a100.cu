@@ -48,7 +48,7 @@ struct Cell {
 };
 
 constexpr FixedShape shape{.heads = 4, .head_dim = 33};
-constexpr ResidentTiling tiling{.units_per_warp = 8, .batch_tile = 8, .k_split = 1, .register_groups = 2, .chains = 2, .prefetch = 6};
+constexpr ResidentTiling tiling{.units_per_warp = 8, .batch_tile = 8, .k_split = 1, .k_tiles_in_registers = 2, .accumulators = 2, .num_stages = 6};
 using Kernel = Resident<Cell, bf16, shape, tiling, Save::states, Stores::words>;
 
 static_assert(Kernel::threads == 160, "the schedule predicts 160 for threads");

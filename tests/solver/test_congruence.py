@@ -44,7 +44,7 @@ def test_contradictions_show_at_once_over_long_ranges(engine: str, texts: list[s
     with counted() as work:
         core = p.explain(engine=engine, time_limit=60)
     assert len(core) == size
-    assert work.refutations <= 2 * len(texts)
+    assert work.engine_calls <= 2 * len(texts)
     assert work.revisions < 1500
     assert work.nodes < 200
     assert p.solve(engine=engine, time_limit=60).status == "infeasible"

@@ -19,7 +19,7 @@ from constrint import (
     minimum,
     parse_constrint,
 )
-from constrint.engine import question
+from constrint.engine import engine_call
 from constrint.explain import minimal_conflict
 from constrint.expr import Operand
 from constrint.factored import solution_set
@@ -220,7 +220,7 @@ def test_engines_take_the_statement_of_a_problem(engine: str) -> None:
     x, y = problem.variable("x", range(1, 10)), problem.variable("y", [2, 3, 5])
     constraints = [problem.add(x * y == 15), problem.add(x > 3)]
     order = {"x": True, "y": False}
-    asked = question(Statement("alone", problem.domains, constraints), engine)
+    asked = engine_call(Statement("alone", problem.domains, constraints), engine)
     assert asked.first(order, None).solution == {"x": 5, "y": 3}
     assert list(asked.solutions(order)) == [{"x": 5, "y": 3}]
     assert asked.count(None) == 1

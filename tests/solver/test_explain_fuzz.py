@@ -87,15 +87,15 @@ def test_definitions_that_conflict_by_themselves(engine: str) -> None:
 
 def test_what_the_engine_says_it_used_is_only_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that names too few of the constraints it used does not lead to a conflict that is none."""
-    from constrint.engine import SearchQuestion
+    from constrint.engine import SearchCall
 
-    honest = SearchQuestion.refute
+    honest = SearchCall.find_conflict
 
     def names_too_few(self, chosen, time_limit):  # type: ignore[no-untyped-def]
         answer = honest(self, chosen, time_limit)
         return frozenset(sorted(answer)[:1]) if isinstance(answer, frozenset) else answer
 
-    monkeypatch.setattr(SearchQuestion, "refute", names_too_few)
+    monkeypatch.setattr(SearchCall, "find_conflict", names_too_few)
     problem = Problem("hints")
     x, y, z = (problem.variable(name, range(5)) for name in "xyz")
     for condition in (x < y, y < z, z < x, x + y + z >= 1):

@@ -11,7 +11,7 @@ from work import Ticking
 from constrint import Problem, TimeLimit, has_core
 from constrint.core import load_core
 from constrint.diagram import Diagram
-from constrint.engine import SearchQuestion
+from constrint.engine import SearchCall
 from constrint.order import Estimate, improved, proposals
 from constrint.parts import split
 from constrint.presolve import prepare
@@ -48,7 +48,7 @@ def test_unconstrained_variables_are_not_searched(engine: str, monkeypatch: pyte
     def never(*_: object) -> None:
         raise AssertionError("there is nothing to search for")
 
-    monkeypatch.setattr(SearchQuestion, "prover", never)
+    monkeypatch.setattr(SearchCall, "prover", never)
     result = problem.solve(prefer=[("x7", "max")], time_limit=2, engine=engine)
     assert result.solution == {f"x{i}": int(i == 7) for i in range(2000)}
     assert problem.count(time_limit=2, engine=engine) == 2**2000
@@ -141,8 +141,8 @@ def test_best_uses_all_of_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
             return None, None, False
 
     problem = coupled_problem(12)
-    monkeypatch.setattr(SearchQuestion, "prover", lambda self, program, *_: Slow(len(program.names)))
-    monkeypatch.setattr(SearchQuestion, "search", lambda *_: NoSearch())
+    monkeypatch.setattr(SearchCall, "prover", lambda self, program, *_: Slow(len(program.names)))
+    monkeypatch.setattr(SearchCall, "search", lambda *_: NoSearch())
     monkeypatch.setattr("constrint.optimum.costs", lambda *_: None)
     problem.best(maximize=sum_of(problem) * sum_of(problem), time_limit=20)
     assert 1020 <= now < 1021

@@ -138,7 +138,7 @@ def test_differences_that_go_round_are_refuted_at_once(engine: str) -> None:
         assert prepare(p).program is None, "there is something left to search"
         with counted() as work:
             core = p.explain(engine=engine, time_limit=60)
-        assert work.refutations <= 4, text
+        assert work.engine_calls <= 4, text
         assert work.revisions < 500, text
         assert work.nodes < 150, text
         assert len(core) + len(core.definitions) == size, text

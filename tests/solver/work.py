@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from constrint.engine import SearchQuestion
+from constrint.engine import SearchCall
 from constrint.propagate import State
 from constrint.prove import PythonProver
 
 
 @dataclass
 class Work:
-    """refutations: questions that an explanation asked the engine. Of those parts that Python does (presolve's share
+    """engine_calls: questions that an explanation asked the engine. Of those parts that Python does (presolve's share
     with either engine, everything with the Python engine): revisions of a constraint, and nodes of the prover."""
 
-    refutations: int = 0
+    engine_calls: int = 0
     revisions: int = 0
     nodes: int = 0
 
@@ -29,7 +29,7 @@ def counted() -> Iterator[Work]:
     """Counts what is done within."""
     work = Work()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SearchQuestion, "refute", _counting(work, "refutations", SearchQuestion.refute))
+        patch.setattr(SearchCall, "find_conflict", _counting(work, "engine_calls", SearchCall.find_conflict))
         patch.setattr(State, "_revise", _counting(work, "revisions", State._revise))
         patch.setattr(PythonProver, "_descend", _counting(work, "nodes", PythonProver._descend))
         yield work

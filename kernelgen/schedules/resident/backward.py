@@ -19,7 +19,14 @@ from kernelgen.program.arguments import known_states
 from kernelgen.program.shape import Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
-from kernelgen.schedules.shared.batch_tiled import BATCH_TILES, PREFETCH, BatchTiled, Needs, chain_additions, read_bytes
+from kernelgen.schedules.shared.batch_tiled import (
+    BATCH_TILES,
+    NUM_STAGES,
+    BatchTiled,
+    Needs,
+    accumulator_additions,
+    read_bytes,
+)
 from kernelgen.schedules.shared.cost import StepWork
 from kernelgen.schedules.shared.entries import BACKWARD_PARAMETERS, asserted, stores
 from kernelgen.schedules.shared.limits import CHUNK, vector_width
@@ -36,18 +43,18 @@ class Sizes(Generic[Number]):
     """The sizes of cuda/resident_backward.cuh. Plain integers down to stored; the others follow the tile variables.
 
     groups: of R transposed. gates_again: how many gates have a product that is computed again, groups_again: of R for
-    it. planes: of a stage of the ring. stored: gates whose gradients go to shared memory. rest_products: gates without
-    an input, of which the kernel sums the products for the gradient of R; rest_tiles: tiles of sums of each.
+    it. arrays: of a stage of the ring. stored: gates whose gradients go to shared memory. inputless_products: gates without
+    an input, of which the kernel sums the products for the gradient of R; partial_tiles: tiles of sums of each.
     """
 
     warps: int
-    groups: int
-    gates_again: int
-    groups_again: int
-    planes: int
+    k_tiles: int
+    recomputed_gates: int
+    recompute_k_tiles: int
+    arrays: int
     stored: int
-    rest_products: int
-    rest_tiles: int
+    inputless_products: int
+    partial_tiles: int
     columns: Number
     column_tiles: Number
     elements: Number
@@ -62,51 +69,53 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     recurrent, inputs = {*cell.recurrent_gates}, {*cell.input_gates}
     rows, warps = v["batch_tile"], -(-shape.head_dim // UNITS)
     padded = warps * UNITS
-    groups, again, rest = _groups(cell, shape), _gates_again(cell, shape), len(cell.rest_products)
+    k_tiles, recomputed, inputless = _k_tiles(cell, shape), _recomputed_gates(cell, shape), len(cell.inputless_products)
     gates_read = {*code.gates} & inputs if shape.recompute else code.saved_gates
-    states_read = {*code.states, 0} if again or rest else code.states
-    planes = len(gates_read) + len(states_read) + known_states(cell, shape)
-    groups_again = _groups_again(cell, shape)
-    row = (max(padded, 32 * groups_again) // CHUNK * 2 + 1) * CHUNK
-    buffers = 2 * (4 * groups * rows * CHUNK + len(inputs - recurrent) * rows * row)
-    ring = maximum(v["prefetch"] * planes * rows * row, warps * 32 * CHUNK)
-    weights = warps * (groups - v["register_groups"]) * 2 * 32 * CHUNK
-    if again:
-        weights = weights + warps * (groups_again - v["gate_groups"]) * again * 2 * 32 * CHUNK
+    states_read = {*code.states, 0} if recomputed or inputless else code.states
+    arrays = len(gates_read) + len(states_read) + known_states(cell, shape)
+    recompute_k_tiles = _recompute_k_tiles(cell, shape)
+    row = (max(padded, 32 * recompute_k_tiles) // CHUNK * 2 + 1) * CHUNK
+    buffers = 2 * (4 * k_tiles * rows * CHUNK + len(inputs - recurrent) * rows * row)
+    ring = maximum(v["num_stages"] * arrays * rows * row, warps * 32 * CHUNK)
+    weights = warps * (k_tiles - v["k_tiles_in_registers"]) * 2 * 32 * CHUNK
+    if recomputed:
+        weights = (
+            weights + warps * (recompute_k_tiles - v["recompute_k_tiles_in_registers"]) * recomputed * 2 * 32 * CHUNK
+        )
     vectors = rows * (shape.head_dim // vector_width(shape.head_dim))
     columns = minimum(rows // 4, 2)
     column_tiles = cdiv(rows, 8)
     return Sizes(
         warps=warps,
-        groups=groups,
-        gates_again=again,
-        groups_again=groups_again,
-        planes=planes,
+        k_tiles=k_tiles,
+        recomputed_gates=recomputed,
+        recompute_k_tiles=recompute_k_tiles,
+        arrays=arrays,
         stored=len(recurrent | inputs),
-        rest_products=rest,
-        rest_tiles=-(-shape.head_dim // 8),
+        inputless_products=inputless,
+        partial_tiles=-(-shape.head_dim // 8),
         columns=columns,
         column_tiles=column_tiles,
         elements=2 * column_tiles * columns,
-        copies=cdiv(planes * vectors, warps * 32),
+        copies=cdiv(arrays * vectors, warps * 32),
         writes=cdiv(max(1, len(inputs)) * vectors, warps * 32),
         shared_memory=buffers + ring + weights,
     )
 
 
-def _groups(cell: Cell, shape: Shape) -> int:
+def _k_tiles(cell: Cell, shape: Shape) -> int:
     """Groups of 32 rows of R, all gates of the padded units."""
     return -(-len(cell.recurrent_gates) * -(-shape.head_dim // UNITS) * UNITS // 32)
 
 
-def _gates_again(cell: Cell, shape: Shape) -> int:
+def _recomputed_gates(cell: Cell, shape: Shape) -> int:
     """How many gates have a recurrent product that is computed again."""
     return len({*derive(cell).gates} & {*cell.recurrent_gates}) if shape.recompute else 0
 
 
-def _groups_again(cell: Cell, shape: Shape) -> int:
+def _recompute_k_tiles(cell: Cell, shape: Shape) -> int:
     """Groups of 32 columns of R, for the gates that are computed again."""
-    return -(-shape.head_dim // 32) if _gates_again(cell, shape) else 0
+    return -(-shape.head_dim // 32) if _recomputed_gates(cell, shape) else 0
 
 
 class ResidentBackward(BatchTiled):
@@ -118,40 +127,45 @@ class ResidentBackward(BatchTiled):
 
     def variables(self, problem: Problem, cell: Cell, shape: Shape) -> Mapping[str, Expr]:
         """Declare the tile variables, in the order of the template's fields."""
-        groups, again = _groups(cell, shape), _groups_again(cell, shape)
+        k_tiles, recomputed = _k_tiles(cell, shape), _recompute_k_tiles(cell, shape)
         variables = {
             "batch_tile": problem.variable("batch_tile", BATCH_TILES),
-            "register_groups": problem.variable("register_groups", range(0, groups + 1)),
-            "chains": problem.variable("chains", [chains for chains in (1, 2, 4, 8) if chains <= 2 * groups]),
-            "prefetch": problem.variable("prefetch", PREFETCH),
+            "k_tiles_in_registers": problem.variable("k_tiles_in_registers", range(0, k_tiles + 1)),
+            "accumulators": problem.variable(
+                "accumulators", [accumulators for accumulators in (1, 2, 4, 8) if accumulators <= 2 * k_tiles]
+            ),
+            "num_stages": problem.variable("num_stages", NUM_STAGES),
         }
-        if again:
-            variables["gate_groups"] = problem.variable("gate_groups", range(0, again + 1))
+        if recomputed:
+            variables["recompute_k_tiles_in_registers"] = problem.variable(
+                "recompute_k_tiles_in_registers", range(0, recomputed + 1)
+            )
         return variables
 
     def rules(self, problem: Problem, cell: Cell, shape: Shape, v: Mapping[str, Expr]) -> None:
         """A constraint of the template."""
         s = sizes(cell, shape, v)
-        if s.rest_products:
-            problem.add(v["prefetch"] >= 3, "a stage of the ring is held for the products of gates without an input")
+        if s.inputless_products:
+            problem.add(v["num_stages"] >= 3, "a stage of the ring is held for the products of gates without an input")
 
     def needs(self, cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Needs[Number]:
         """Warps, shared memory and what lives in a thread's registers."""
         s = sizes(cell, shape, v)
         code: Backward = derive(cell)
         biased = {*code.gates} if shape.recompute else {*code.gates} - {*code.saved_gates}
-        kept = v.get("gate_groups", 0)
+        kept = v.get("recompute_k_tiles_in_registers", 0)
         counts: dict[str, Int] = {
-            "weights": (v["register_groups"] + kept * s.gates_again) * 8,
-            "fragments": s.groups + s.groups_again * s.gates_again,
-            "loading": minimum(s.groups - v["register_groups"], 1) + minimum(s.groups_again - kept, 1),
-            "more_chains": (v["chains"] - 1) * s.column_tiles * 4,
-            "hidden": 4 * s.column_tiles * (s.groups + s.groups_again),
-            "sums": 4 * s.column_tiles * s.gates_again,
+            "weights": (v["k_tiles_in_registers"] + kept * s.recomputed_gates) * 8,
+            "fragments": s.k_tiles + s.recompute_k_tiles * s.recomputed_gates,
+            "loading": minimum(s.k_tiles - v["k_tiles_in_registers"], 1) + minimum(s.recompute_k_tiles - kept, 1),
+            "more_accumulators": (v["accumulators"] - 1) * s.column_tiles * 4,
+            "hidden": 4 * s.column_tiles * (s.k_tiles + s.recompute_k_tiles),
+            "sums": 4 * s.column_tiles * s.recomputed_gates,
             "bias": 2 * len(biased & {*cell.bias_gates}),
-            "rest": s.rest_products * (4 * s.rest_tiles + 2 * s.column_tiles) + 2 * len(cell.rest_biases),
+            "partial_sums": s.inputless_products * (4 * s.partial_tiles + 2 * s.column_tiles)
+            + 2 * len(cell.inputless_biases),
             "states": s.elements * len(cell.states),
-            "inputs": 2 * s.column_tiles * cdiv(s.planes, 3 - s.columns),
+            "inputs": 2 * s.column_tiles * cdiv(s.arrays, 3 - s.columns),
             "ready": s.elements * (backward_cost(cell).ready + known_states(cell, shape)),
             "elements": s.elements,
             "live": minimum(s.elements, 4) * backward_cost(cell).live,
@@ -165,31 +179,35 @@ class ResidentBackward(BatchTiled):
         """What a block does in one step, for the cost model."""
         s = sizes(cell, shape, v)
         cost = backward_cost(cell)
-        loaded = s.groups - v["register_groups"] + (s.groups_again - v.get("gate_groups", 0)) * s.gates_again
-        rows, chains = v["batch_tile"], v["chains"]
-        reading = read_bytes(rows, s.groups, chains) + read_bytes(rows, s.groups_again, 1) + loaded * 1024
-        reading += min(s.rest_products, 1) * s.rest_tiles * s.column_tiles * 128
-        rest = s.rest_products * s.rest_tiles * s.column_tiles / 2
-        values = shape.batch * shape.heads * shape.head_dim * (s.planes + len(cell.input_gates))
+        loaded = (
+            s.k_tiles
+            - v["k_tiles_in_registers"]
+            + (s.recompute_k_tiles - v.get("recompute_k_tiles_in_registers", 0)) * s.recomputed_gates
+        )
+        rows, accumulators = v["batch_tile"], v["accumulators"]
+        reading = read_bytes(rows, s.k_tiles, accumulators) + read_bytes(rows, s.recompute_k_tiles, 1) + loaded * 1024
+        reading += min(s.inputless_products, 1) * s.partial_tiles * s.column_tiles * 128
+        inputless = s.inputless_products * s.partial_tiles * s.column_tiles / 2
+        values = shape.batch * shape.heads * shape.head_dim * (s.arrays + len(cell.input_gates))
         return StepWork(
             warps=s.warps,
-            owners=s.warps,
-            matrix=s.column_tiles * 2 * (s.groups + s.groups_again * s.gates_again) + rest,
-            matrix_chain=max(1.0, 2 * s.groups / v["chains"]),
+            epilogue_warps=s.warps,
+            matrix=s.column_tiles * 2 * (s.k_tiles + s.recompute_k_tiles * s.recomputed_gates) + inputless,
+            matrix_chain=max(1.0, 2 * s.k_tiles / v["accumulators"]),
             shared_bytes=s.warps * reading,
             special=s.elements * cost.special,
-            arithmetic=s.elements * (cost.arithmetic + 2 * s.planes) + chain_additions(rows, 1, chains),
+            arithmetic=s.elements * (cost.arithmetic + 2 * s.arrays) + accumulator_additions(rows, 1, accumulators),
             chain_special=cost.chain_special,
-            chain_arithmetic=cost.chain_arithmetic + 1 + v["chains"] // 2,
+            chain_arithmetic=cost.chain_arithmetic + 1 + v["accumulators"] // 2,
             staged=s.elements * s.stored,
             transfers=s.copies + 2 * s.writes,
             device_bytes=2 * values,
-            lead=v["prefetch"] - 1 - min(s.rest_products, 1),
+            lead=v["num_stages"] - 1 - min(s.inputless_products, 1),
         )
 
     def template(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Template:
         """What instantiates cuda/resident_backward.cuh."""
-        known, gates = known_states(cell, shape), "computed" if shape.recompute else "saved"
+        known, gates = known_states(cell, shape), "recomputed" if shape.recompute else "saved"
         return Template(
             header="resident_backward",
             name="ResidentBackward",

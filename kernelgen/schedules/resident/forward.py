@@ -20,7 +20,14 @@ from kernelgen.program.arguments import known_states
 from kernelgen.program.shape import Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
-from kernelgen.schedules.shared.batch_tiled import BATCH_TILES, PREFETCH, BatchTiled, Needs, chain_additions, read_bytes
+from kernelgen.schedules.shared.batch_tiled import (
+    BATCH_TILES,
+    NUM_STAGES,
+    BatchTiled,
+    Needs,
+    accumulator_additions,
+    read_bytes,
+)
 from kernelgen.schedules.shared.cost import StepWork
 from kernelgen.schedules.shared.entries import FORWARD_PARAMETERS, asserted, stores
 from kernelgen.schedules.shared.limits import CHUNK, vector_width
@@ -35,9 +42,9 @@ class Sizes(Generic[Number]):
 
     warps: Number
     unit_warps: Number
-    octets: Number
+    unit_groups: Number
     tiles: Number
-    groups: Number
+    k_tiles: Number
     columns: Number
     column_tiles: Number
     elements: Number
@@ -52,36 +59,36 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     d = shape.head_dim
     recurrent, inputs = len(cell.recurrent_gates), len(cell.input_gates)
     units, rows, k_split = v["units_per_warp"], v["batch_tile"], v["k_split"]
-    octets = units // 8
+    unit_groups = units // 8
     unit_warps = cdiv(d, units)
     warps = unit_warps * k_split
-    groups = cdiv(cdiv(d, 32), k_split)
+    k_tiles = cdiv(cdiv(d, 32), k_split)
     tiles = cdiv(recurrent * units, 16)
     columns = minimum(rows // 4, 2)
     column_tiles = cdiv(rows, 8)
-    row = (unit_warps * octets // 2 * 2 + 1) * CHUNK
-    hidden = 4 * groups * k_split * rows * CHUNK
-    staged = (_planes(cell, shape) - 1) * rows * row
-    ring = v["prefetch"] * inputs * rows * row
-    weights = warps * (groups - v["register_groups"]) * tiles * 2 * 32 * CHUNK
+    row = (unit_warps * unit_groups // 2 * 2 + 1) * CHUNK
+    hidden = 4 * k_tiles * k_split * rows * CHUNK
+    staged = (_arrays(cell, shape) - 1) * rows * row
+    ring = v["num_stages"] * inputs * rows * row
+    weights = warps * (k_tiles - v["k_tiles_in_registers"]) * tiles * 2 * 32 * CHUNK
     partial = (k_split - 1) * unit_warps * tiles * column_tiles * 32 * CHUNK
     return Sizes(
         warps=warps,
         unit_warps=unit_warps,
-        octets=octets,
+        unit_groups=unit_groups,
         tiles=tiles,
-        groups=groups,
+        k_tiles=k_tiles,
         columns=columns,
         column_tiles=column_tiles,
-        elements=octets * column_tiles * columns,
+        elements=unit_groups * column_tiles * columns,
         copies=cdiv(inputs * rows * (d // vector_width(d)), warps * 32),
-        writes=cdiv(_planes(cell, shape) * rows * (d // vector_width(d)), warps * 32),
+        writes=cdiv(_arrays(cell, shape) * rows * (d // vector_width(d)), warps * 32),
         matrices=cdiv(inputs, 3 - columns),
         shared_memory=2 * (hidden + staged) + ring + weights + partial,
     )
 
 
-def _planes(cell: Cell, shape: Shape) -> int:
+def _arrays(cell: Cell, shape: Shape) -> int:
     """How many arrays of [sequence, unit] are written out for every step."""
     return len(cell.states) + len(derive(cell).saved_gates) if shape.save == "gates" else known_states(cell, shape)
 
@@ -95,39 +102,39 @@ class Resident(BatchTiled):
 
     def variables(self, problem: Problem, cell: Cell, shape: Shape) -> Mapping[str, Expr]:
         """Declare the tile variables, in the order of the template's fields."""
-        groups = -(-shape.head_dim // 32)
+        k_tiles = -(-shape.head_dim // 32)
         return {
             "units_per_warp": problem.variable("units_per_warp", [8, 16]),
             "batch_tile": problem.variable("batch_tile", BATCH_TILES),
-            "k_split": problem.variable("k_split", range(1, min(4, groups) + 1)),
-            "register_groups": problem.variable("register_groups", range(0, groups + 1)),
-            "chains": problem.variable("chains", [1, 2, 4]),
-            "prefetch": problem.variable("prefetch", PREFETCH),
+            "k_split": problem.variable("k_split", range(1, min(4, k_tiles) + 1)),
+            "k_tiles_in_registers": problem.variable("k_tiles_in_registers", range(0, k_tiles + 1)),
+            "accumulators": problem.variable("accumulators", [1, 2, 4]),
+            "num_stages": problem.variable("num_stages", NUM_STAGES),
         }
 
     def rules(self, problem: Problem, cell: Cell, shape: Shape, v: Mapping[str, Expr]) -> None:
         """Constraints of the template."""
         s = sizes(cell, shape, v)
-        problem.add(v["register_groups"] <= s.groups, "no more groups of R in registers than a warp has")
-        groups = -(-shape.head_dim // 32)
-        problem.add((s.groups - 1) * v["k_split"] < groups, "every warp of a K split has a part of K")
-        problem.add(v["chains"] <= 2 * s.groups, "no more accumulator chains than matrix instructions in a row")
+        problem.add(v["k_tiles_in_registers"] <= s.k_tiles, "no more groups of R in registers than a warp has")
+        k_tiles = -(-shape.head_dim // 32)
+        problem.add((s.k_tiles - 1) * v["k_split"] < k_tiles, "every warp of a K split has a part of K")
+        problem.add(v["accumulators"] <= 2 * s.k_tiles, "no more accumulator chains than matrix instructions in a row")
 
     def needs(self, cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Needs[Number]:
         """Warps, shared memory and what lives in a thread's registers."""
         s = sizes(cell, shape, v)
         counts: dict[str, Int] = {
-            "weights": s.tiles * v["register_groups"] * 8,
-            "fragments": s.tiles * s.groups,
-            "loading": minimum(s.groups - v["register_groups"], 1),
+            "weights": s.tiles * v["k_tiles_in_registers"] * 8,
+            "fragments": s.tiles * s.k_tiles,
+            "loading": minimum(s.k_tiles - v["k_tiles_in_registers"], 1),
             "accumulators": s.tiles * s.column_tiles * 4,
-            "more_chains": (v["chains"] - 1) * s.tiles * s.column_tiles * 4,
-            "hidden": 4 * s.column_tiles * s.groups,
-            "bias": s.tiles * 2 + s.octets * (len(cell.gates) - len(cell.recurrent_gates)),
+            "more_accumulators": (v["accumulators"] - 1) * s.tiles * s.column_tiles * 4,
+            "hidden": 4 * s.column_tiles * s.k_tiles,
+            "bias": s.tiles * 2 + s.unit_groups * (len(cell.gates) - len(cell.recurrent_gates)),
             "states": s.elements * (len(cell.states) - 1),
-            "inputs": s.octets * s.column_tiles * s.matrices,
+            "inputs": s.unit_groups * s.column_tiles * s.matrices,
             "elements": s.elements,
-            "saved_gates": s.elements * (_planes(cell, shape) - known_states(cell, shape)),
+            "saved_gates": s.elements * (_arrays(cell, shape) - known_states(cell, shape)),
             "live": minimum(s.elements, 4) * cell_cost(cell).live,
             "split": minimum(v["k_split"] - 1, 1),
             "padded": minimum(s.unit_warps * v["units_per_warp"] - shape.head_dim, 1),
@@ -140,27 +147,27 @@ class Resident(BatchTiled):
         """What a block does in one step, for the cost model."""
         s = sizes(cell, shape, v)
         cost = cell_cost(cell)
-        owners = s.unit_warps
-        hidden = read_bytes(v["batch_tile"], s.groups, v["chains"])
-        weights = (s.groups - v["register_groups"]) * s.tiles * 2 * 512
-        partial = 2 * (v["k_split"] - 1) * s.tiles * s.column_tiles * 512 * owners
-        more_chains = chain_additions(v["batch_tile"], s.tiles, v["chains"])
-        planes = _planes(cell, shape)
-        values = shape.batch * shape.heads * shape.head_dim * (len(cell.input_gates) + planes)
+        epilogue_warps = s.unit_warps
+        hidden = read_bytes(v["batch_tile"], s.k_tiles, v["accumulators"])
+        weights = (s.k_tiles - v["k_tiles_in_registers"]) * s.tiles * 2 * 512
+        partial = 2 * (v["k_split"] - 1) * s.tiles * s.column_tiles * 512 * epilogue_warps
+        more_accumulators = accumulator_additions(v["batch_tile"], s.tiles, v["accumulators"])
+        arrays = _arrays(cell, shape)
+        values = shape.batch * shape.heads * shape.head_dim * (len(cell.input_gates) + arrays)
         return StepWork(
             warps=s.warps,
-            owners=owners,
-            matrix=s.tiles * s.column_tiles * 2 * s.groups,
-            matrix_chain=max(1.0, 2 * s.groups / v["chains"]),
+            epilogue_warps=epilogue_warps,
+            matrix=s.tiles * s.column_tiles * 2 * s.k_tiles,
+            matrix_chain=max(1.0, 2 * s.k_tiles / v["accumulators"]),
             shared_bytes=s.warps * (hidden + weights) + partial,
             special=s.elements * cost.special,
-            arithmetic=s.elements * (cost.arithmetic + 2 * len(cell.input_gates)) + more_chains,
+            arithmetic=s.elements * (cost.arithmetic + 2 * len(cell.input_gates)) + more_accumulators,
             chain_special=cost.chain_special,
-            chain_arithmetic=cost.chain_arithmetic + 1 + v["chains"] // 2,
-            staged=s.elements * planes,
+            chain_arithmetic=cost.chain_arithmetic + 1 + v["accumulators"] // 2,
+            staged=s.elements * arrays,
             transfers=s.copies + 2 * s.writes,
             device_bytes=2 * values,
-            lead=v["prefetch"] - 1,
+            lead=v["num_stages"] - 1,
             exchanges=min(v["k_split"] - 1, 1),
         )
 

@@ -28,20 +28,20 @@ BATCH_TILES = [4, 8, 16, 24, 32]
 MOST_BLOCKS_Y = 65_535
 """Blocks of a grid along y (CUDA C++ Programming Guide, compute capabilities)."""
 
-PREFETCH = [2, 3, 4, 6, 8, 12]
+NUM_STAGES = [2, 3, 4, 6, 8, 12]
 """Stages of the ring that holds a step's inputs."""
 
 
-def read_bytes(rows: int, groups: int, chains: int) -> int:
+def read_bytes(rows: int, k_tiles: int, accumulators: int) -> int:
     """What the shared memory is busy with while one warp reads the moving matrix of ``rows`` sequences and ``groups``
     groups of 32 k (StationaryMatrix::multiply), in bytes at its full rate."""
-    paired = rows == 4 and groups >= 2 and chains >= 2
-    return groups * (256 if paired else 512 * -(-rows // 8))
+    paired = rows == 4 and k_tiles >= 2 and accumulators >= 2
+    return k_tiles * (256 if paired else 512 * -(-rows // 8))
 
 
-def chain_additions(rows: int, tiles: int, chains: int) -> int:
-    """Additions of a lane that make one sum of ``chains`` accumulators of each tile of 16 rows."""
-    return (chains - 1) * tiles * (2 if rows == 4 else 4 * (rows // 8))
+def accumulator_additions(rows: int, tiles: int, accumulators: int) -> int:
+    """Additions of a lane that make one sum of ``accumulators`` accumulators of each tile of 16 rows."""
+    return (accumulators - 1) * tiles * (2 if rows == 4 else 4 * (rows // 8))
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Needs(Generic[Number]):
 
 
 class BatchTiled(ABC):
-    """Tile variables include ``batch_tile`` and ``prefetch``; a subclass states the others, its needs and its work."""
+    """Tile variables include ``batch_tile`` and ``num_stages``; a subclass states the others, its needs and its work."""
 
     name: str
     direction: Direction
@@ -117,10 +117,10 @@ class BatchTiled(ABC):
         rule = LaunchRule(("heads", tiles, "1"), resources.threads, resources.shared_memory)
         text = kernel_source(cell, shape, profile.arch, self.template(cell, shape, profile, tiling), backward=backward)
         main = KernelCall(text, rule)
-        steps = tiling.values["prefetch"]
+        steps = tiling.values["num_stages"]
         if not backward:
-            return Program(self.direction, main, steps_in_flight=steps)
-        return with_parameter_gradients(main, cell, shape, profile, partials=tiles, steps_in_flight=steps)
+            return Program(self.direction, main, num_stages=steps)
+        return with_parameter_gradients(main, cell, shape, profile, num_partials=tiles, num_stages=steps)
 
     @property
     def _model(self) -> Model:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from kernelgen.hardware.profile import Profile
 
-QUARTERS = 4
+SUB_PARTITIONS = 4
 """Each multiprocessor has four schedulers, each with its own registers, tensor core and special-function lanes."""
 
 ARITHMETIC_LATENCY = 4.0
@@ -62,7 +62,7 @@ class Weights:
 class StepWork:
     """What one block does in one step. Counts are per warp unless they say otherwise.
 
-    warps: of the block; owners: those that run the pointwise step. matrix: m16n8k16 instructions; matrix_chain: the
+    warps: of the block; epilogue_warps: those that run the pointwise step. matrix: m16n8k16 instructions; matrix_chain: the
     longest dependent run of them. shared_bytes: read from or exchanged through shared memory by the whole block.
     special, arithmetic: instructions of the pointwise step; chain_special, chain_arithmetic: those on its longest
     chain. staged: 16-bit stores to shared memory. transfers: instructions that move data between global and shared
@@ -71,7 +71,7 @@ class StepWork:
     """
 
     warps: int
-    owners: int
+    epilogue_warps: int
     matrix: float
     matrix_chain: float
     shared_bytes: float
@@ -89,12 +89,15 @@ class StepWork:
 def clocks_per_step(work: StepWork, profile: Profile, neighbours: int, weights: Weights) -> float:
     """Clocks of one step on the busiest multiprocessor. neighbours: blocks that run there beside this one."""
     w = weights
-    quarter, owners = -(-work.warps // QUARTERS), -(-work.owners // QUARTERS)  # warps of the busiest quarter
-    issue = quarter * work.matrix * profile.latency("mma_interval")
+    busiest, epilogue = (
+        -(-work.warps // SUB_PARTITIONS),
+        -(-work.epilogue_warps // SUB_PARTITIONS),
+    )  # warps of the busiest sub-partition
+    issue = busiest * work.matrix * profile.latency("mma_interval")
     reading = work.shared_bytes / SHARED_BYTES_PER_CLOCK
     chain = work.chain_special * profile.latency("special_function") + work.chain_arithmetic * ARITHMETIC_LATENCY
-    special = owners * work.special * 32 * QUARTERS / profile.special_function_lanes
-    staged = work.owners * work.staged
+    special = epilogue * work.special * 32 * SUB_PARTITIONS / profile.special_function_lanes
+    staged = work.epilogue_warps * work.staged
     own = (
         w.fixed
         + profile.latency("barrier", 32 * work.warps)
@@ -103,7 +106,7 @@ def clocks_per_step(work: StepWork, profile: Profile, neighbours: int, weights: 
         + w.reading * reading
         + w.chain * chain
         + w.special * special
-        + w.arithmetic * owners * (work.arithmetic + work.special)
+        + w.arithmetic * epilogue * (work.arithmetic + work.special)
         + w.staged * staged
         + w.transfer * work.warps * work.transfers
         + w.exchange * work.exchanges

@@ -25,10 +25,10 @@ def add_limits(problem: Problem, profile: Profile, *, warps: Int, registers: Int
         registers <= profile.registers_per_thread,
         f"registers per thread: at most {profile.registers_per_thread:,} on {profile.name}",
     )
-    # Registers are allocated per warp, in units, and each quarter of the multiprocessor holds its share of the warps.
-    unit, quarters = profile.register_allocation_unit, profile.warp_allocation_granularity
+    # Registers are allocated per warp, in units, and each sub-partition of the multiprocessor holds its share of the warps.
+    unit, sub_partitions = profile.register_allocation_unit, profile.warp_allocation_granularity
     problem.add(
-        cdiv(registers * WARP, unit) * unit * cdiv(warps, quarters) * quarters <= profile.registers_per_sm,
+        cdiv(registers * WARP, unit) * unit * cdiv(warps, sub_partitions) * sub_partitions <= profile.registers_per_sm,
         f"registers per block: at most {profile.registers_per_sm:,} on {profile.name}",
     )
     problem.add(

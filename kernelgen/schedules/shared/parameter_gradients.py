@@ -26,7 +26,7 @@ WIDEST = 64
 WARPS = 4
 """Of a block: those that a tile does not need share its steps."""
 
-DEPTH, STAGES = 64, 3
+DEPTH, NUM_STAGES = 64, 3
 """Steps of a stage, and stages: two blocks fit on a multiprocessor, each with two stages on their way."""
 
 BLOCKS = 1.5
@@ -54,7 +54,7 @@ class Tiling:
     columns: int
     step_groups: int
     depth: int
-    stages: int
+    num_stages: int
     parts: int
     cluster: bool
 
@@ -73,7 +73,7 @@ class Tiling:
         """Bytes of shared memory of a block."""
         exchanging = max(self.step_groups - 1, int(self.cluster and self.parts > 1))
         exchange = exchanging * self.row_warps * self.warp_tiles * (self.columns // 8 + 1) * 512
-        return max(self.stages * self.depth * _step_bytes(self.rows, self.columns), exchange)
+        return max(self.num_stages * self.depth * _step_bytes(self.rows, self.columns), exchange)
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class ParameterGradients:
             columns=width,
             step_groups=max(1, WARPS // row_warps),
             depth=DEPTH,
-            stages=STAGES,
+            num_stages=NUM_STAGES,
             parts=1,
             cluster=self.profile.portable_cluster > 1,
         )
@@ -133,7 +133,7 @@ class ParameterGradients:
                 Parameter("const unsigned short*", "initial"),
                 Parameter("void*", f"d_r{suffix}", "d_r"),
                 Parameter("void*", f"d_b{suffix}", "d_b"),
-                *(Parameter("int", name) for name in ("batch", "seq", "partials")),
+                *(Parameter("int", name) for name in ("batch", "seq", "num_partials")),
             ),
             tiling_struct="ParameterGradientTiling",
             tiling={field.name: int(getattr(chosen, field.name)) for field in fields(Tiling)},
@@ -198,13 +198,13 @@ def _step_bytes(rows: int, columns: int) -> int:
 
 
 def with_parameter_gradients(
-    main: KernelCall, cell: Cell, shape: Shape, profile: Profile, *, partials: str, steps_in_flight: int = 1
+    main: KernelCall, cell: Cell, shape: Shape, profile: Profile, *, num_partials: str, num_stages: int = 1
 ) -> Program:
     """A backward pass: the recurrence, then the gradients of R and b.
 
-    partials: how many partial sums the recurrence leaves of the gradients of gates without an input, as a rule. The
-    second kernel is made for the number of steps of ``shape``, and right for any. steps_in_flight: of the recurrence.
+    num_partials: how many partial sums the recurrence leaves of the gradients of gates without an input, as a rule. The
+    second kernel is made for the number of steps of ``shape``, and right for any. num_stages: of the recurrence.
     """
     parameters = ParameterGradients(cell, shape, profile)
-    axes = {"P": partials, "Q": str(parameters.results)}
-    return Program("backward", main, parameters.calls(), axes, steps_in_flight)
+    axes = {"P": num_partials, "Q": str(parameters.results)}
+    return Program("backward", main, parameters.calls(), axes, num_stages)

@@ -51,7 +51,7 @@ class Naive:
         """The kernel: an instantiation of a template of naive.cuh, and a block for each head and group of sequences."""
         backward = self.direction == "backward"
         if backward:
-            options = (str(known_states(cell, shape)), f"Gates::{'computed' if shape.recompute else 'saved'}")
+            options = (str(known_states(cell, shape)), f"Gates::{'recomputed' if shape.recompute else 'saved'}")
         else:
             options = (f"Save::{shape.save}",)
         template = Template(
@@ -71,13 +71,13 @@ class Naive:
         main = KernelCall(kernel_source(cell, shape, profile.arch, template, backward=backward), launch)
         if not backward:
             return Program("forward", main)
-        return with_parameter_gradients(main, cell, shape, profile, partials=groups)
+        return with_parameter_gradients(main, cell, shape, profile, num_partials=groups)
 
     def _shared_memory(self, cell: Cell, shape: Shape) -> int:
         """Rows of 16-bit values, of h and, backward, of every gate's gradients; and the sums of gates without input."""
         backward, dim = self.direction == "backward", shape.head_dim
         rows = -(-2 * (1 + backward * len(cell.gates)) * dim // CHUNK) * CHUNK
-        return rows + backward * 4 * len(cell.rest_products) * dim * dim
+        return rows + backward * 4 * len(cell.inputless_products) * dim * dim
 
 
 def _warps(shape: Shape) -> int:

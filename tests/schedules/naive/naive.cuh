@@ -23,13 +23,13 @@ struct NaiveBlock {
     const bool real = unit < D;
     const SharedAddress shared = shared_memory();
 
-    /// Where [plane, b, t, head, unit] lies in an array of `seq` steps.
-    TILESMITH_DEVICE long long at(long long plane, long long batch, int b, long long seq, int t) const {
-        return (((plane * batch + b) * seq + t) * shape.heads + head) * D + unit;
+    /// Where [slice, b, t, head, unit] lies in an array of `seq` steps.
+    TILESMITH_DEVICE long long at(long long slice, long long batch, int b, long long seq, int t) const {
+        return (((slice * batch + b) * seq + t) * shape.heads + head) * D + unit;
     }
-    /// Where [b, t, plane, head, unit] lies in an array of `planes`.
-    TILESMITH_DEVICE long long input_at(int planes, int plane, int b, long long seq, int t) const {
-        return (((b * seq + t) * planes + plane) * shape.heads + head) * D + unit;
+    /// Where [b, t, slice, head, unit] lies in an array of `slices`.
+    TILESMITH_DEVICE long long input_at(int slices, int slice, int b, long long seq, int t) const {
+        return (((b * seq + t) * slices + slice) * shape.heads + head) * D + unit;
     }
     TILESMITH_DEVICE float load(const unsigned short* array, long long index) const {
         return real ? unpack_low<Type>(load_global_16(array + index)) : 0.0f;
@@ -115,10 +115,10 @@ template <class Cell, class Type, FixedShape shape, NaiveTiling tiling, int know
 struct NaiveBackward : NaiveBlock<Cell, Type, shape, tiling> {
     using Block = NaiveBlock<Cell, Type, shape, tiling>;
     using Block::gates, Block::states, Block::D;
-    static constexpr unsigned rest_products = Cell::recurrent & ~Cell::input, rest_biases = Cell::bias & ~Cell::input;
-    static constexpr bool again = source == Gates::computed;
+    static constexpr unsigned inputless_products = Cell::recurrent & ~Cell::input, inputless_biases = Cell::bias & ~Cell::input;
+    static constexpr bool recompute = source == Gates::recomputed;
     static constexpr int row_bytes = ceil_div(2 * (1 + gates) * D, chunk_bytes) * chunk_bytes;  // h, gradients
-    static constexpr int shared_bytes = row_bytes + 4 * count_bits(rest_products) * D * D;
+    static constexpr int shared_bytes = row_bytes + 4 * count_bits(inputless_products) * D * D;
     const BackwardArguments& in;
     float bias[gates];  // of the gates without an input: sums of their gradients
 
@@ -134,27 +134,27 @@ struct NaiveBackward : NaiveBlock<Cell, Type, shape, tiling> {
     /// A gate's sum: saved, or computed again, or nothing but its bias.
     TILESMITH_DEVICE float gate_sum(int gate, int b, int t) const {
         if (!has(Cell::backward_gates, gate)) return 0.0f;
-        if (again) return this->sum(gate, in.wx, in.r, in.b, b, in.seq, t);
+        if (recompute) return this->sum(gate, in.wx, in.r, in.b, b, in.seq, t);
         if (has(Cell::saved, gate)) return this->load(in.gates, this->at(rank_among(Cell::saved, gate), in.batch, b, in.seq, t));
         return this->load(in.b, this->at(rank_among(Cell::bias, gate), 1, 0, 1, 0));
     }
 
     /// Where this thread, and no other, keeps the sum of a gate without an input and of a previous unit.
     TILESMITH_DEVICE SharedAddress product_at(int gate, int other) const {
-        return this->shared + row_bytes + 4 * ((rank_among(rest_products, gate) * D + this->unit) * D + other);
+        return this->shared + row_bytes + 4 * ((rank_among(inputless_products, gate) * D + this->unit) * D + other);
     }
 
     TILESMITH_DEVICE void clear() {
         for (int g = 0; g < gates; ++g) {
             bias[g] = 0.0f;
-            for (int other = 0; this->real && has(rest_products, g) && other < D; ++other) store_shared_32(product_at(g, other), 0);
+            for (int other = 0; this->real && has(inputless_products, g) && other < D; ++other) store_shared_32(product_at(g, other), 0);
         }
     }
 
     /// Add a step's gradient of a gate without an input to its sums; products are of 16-bit numbers.
     TILESMITH_DEVICE void add(int gate, float d_gate) {
         bias[gate] += d_gate;
-        for (int other = 0; this->real && has(rest_products, gate) && other < D; ++other) {
+        for (int other = 0; this->real && has(inputless_products, gate) && other < D; ++other) {
             const SharedAddress at = product_at(gate, other);
             const float sum = __uint_as_float(load_shared_32(at)) + this->rounded(d_gate) * this->shared_value(0, other);
             store_shared_32(at, __float_as_uint(sum));
@@ -164,11 +164,11 @@ struct NaiveBackward : NaiveBlock<Cell, Type, shape, tiling> {
     TILESMITH_DEVICE void write_sums() const {
         for (int g = 0; g < gates && this->real; ++g) {
             const long long group = this->group;
-            const long long product = ((group * count_bits(rest_products) + rank_among(rest_products, g)) * shape.heads + this->head) * D;
-            for (int other = 0; has(rest_products, g) && other < D; ++other)
+            const long long product = ((group * count_bits(inputless_products) + rank_among(inputless_products, g)) * shape.heads + this->head) * D;
+            for (int other = 0; has(inputless_products, g) && other < D; ++other)
                 store_global_float(in.d_r_partial + (product + this->unit) * D + other, __uint_as_float(load_shared_32(product_at(g, other))));
-            const long long plane = (group * count_bits(rest_biases) + rank_among(rest_biases, g)) * shape.heads + this->head;
-            if (has(rest_biases, g)) store_global_float(in.d_b_partial + plane * D + this->unit, bias[g]);
+            const long long slice = (group * count_bits(inputless_biases) + rank_among(inputless_biases, g)) * shape.heads + this->head;
+            if (has(inputless_biases, g)) store_global_float(in.d_b_partial + slice * D + this->unit, bias[g]);
         }
     }
 

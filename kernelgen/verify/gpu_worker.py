@@ -1,6 +1,6 @@
 """The GPU's part of a trial: prove a kernel right at full size, then measure it, in a worker process.
 
-The parent makes a Bench and gives it cases and kernels; ``run`` is what the worker calls. The worker keeps the
+The parent makes a GpuWorker and gives it cases and kernels; ``run`` is what the worker calls. The worker keeps the
 cases on the GPU from one kernel to the next and gets nothing else than programs, their cubins and numbers.
 """
 
@@ -17,16 +17,16 @@ from kernelgen.records.trial import Measurement
 
 if TYPE_CHECKING:
     from kernelgen.program.program import Program
-    from kernelgen.verify.cases import Case
+    from kernelgen.verify.cases import ValidationCase
 
-RUNNER = "kernelgen.verify.bench:run"
+RUNNER = "kernelgen.verify.gpu_worker:run"
 
 CASE_SECONDS = 300.0
 """How long handing the cases to the worker may take."""
 
 
 @dataclass(frozen=True)
-class Candidate:
+class GpuJob:
     """A compiled program to try.
 
     cubins: of its calls, in order. measure_seconds: time to spend on measuring it with the first case; 0 to validate
@@ -47,14 +47,14 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class _Cases:
+class _UseCases:
     """The message that replaces the worker's cases. device: index of the GPU."""
 
-    cases: tuple[Case, ...]
+    cases: tuple[ValidationCase, ...]
     device: int
 
 
-class Bench:
+class GpuWorker:
     """A GPU to try candidates on. Use as a context manager, or call close().
 
     cases: what every candidate is tried on; set with use(). runner: what the worker calls; another one serves for
@@ -64,28 +64,28 @@ class Bench:
     def __init__(self, device: int = 0, runner: str = RUNNER) -> None:
         self._worker = Worker(runner)
         self._device = device
-        self.cases: tuple[Case, ...] = ()
+        self.cases: tuple[ValidationCase, ...] = ()
         self._given_to = -1
 
     def start(self) -> None:
         """Start the worker now, while the parent has other work."""
         self._worker.start()
 
-    def use(self, cases: Sequence[Case]) -> None:
+    def use(self, cases: Sequence[ValidationCase]) -> None:
         """Set the cases that every candidate is tried on."""
         self.cases = tuple(cases)
         self._given_to = -1
 
-    def run(self, candidate: Candidate, seconds: float) -> Outcome:
+    def run(self, job: GpuJob, seconds: float) -> Outcome:
         """Validate the candidate on every case and measure it on the first.
 
         Raises JobFailed (worker.py) when it is wrong, faults, crashes or outlasts ``seconds``.
         """
         self._worker.start()
         if self._given_to != self._worker.started:
-            self._worker.run(_Cases(self.cases, self._device), CASE_SECONDS)
+            self._worker.run(_UseCases(self.cases, self._device), CASE_SECONDS)
             self._given_to = self._worker.started
-        outcome: Outcome = self._worker.run(candidate, seconds)
+        outcome: Outcome = self._worker.run(job, seconds)
         return outcome
 
     def close(self) -> None:
@@ -104,7 +104,7 @@ class Bench:
 class _Resident:
     """A case with its arrays on the GPU."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: ValidationCase) -> None:
         from kernelgen.device import gpu
 
         self.case = case
@@ -159,11 +159,11 @@ class _State:
     cases: tuple[_Resident, ...] = ()
 
 
-def run(job: _Cases | Candidate) -> Outcome | None:
+def run(job: _UseCases | GpuJob) -> Outcome | None:
     """Do one job in the worker: take over cases, or try a candidate on them."""
     from kernelgen.device import gpu
 
-    if isinstance(job, _Cases):
+    if isinstance(job, _UseCases):
         for old in _State.cases:
             old.close()
         _State.device = job.device
@@ -177,14 +177,14 @@ def run(job: _Cases | Candidate) -> Outcome | None:
             raise gpu.DeviceFault(str(error)) from error
 
 
-def _try(candidate: Candidate) -> Outcome:
+def _try(job: GpuJob) -> Outcome:
     """Validate on every case, then measure on the first. Raises ValidationError or LaunchError."""
     from kernelgen.device.executor import Executable
     from kernelgen.device.launcher import stream_of
     from kernelgen.device.measure import measure
 
-    program = candidate.program
-    executable = Executable(program, candidate.cubins)
+    program = job.program
+    executable = Executable(program, job.cubins)
     executable.prepare(_State.device)
     errors: dict[str, float] = {}
     for resident in _State.cases:
@@ -192,8 +192,8 @@ def _try(candidate: Candidate) -> Outcome:
         executable.at(resident.case.shape).run(stream_of(0), arguments)
         for name, error in resident.compare().items():
             errors[name] = max(error, errors.get(name, 0.0))
-    if not candidate.measure_seconds:
+    if not job.measure_seconds:
         return Outcome(errors, None)
     first = _State.cases[0]
     launches, arguments = executable.at(first.case.shape), first.arguments(program)
-    return Outcome(errors, measure(lambda stream: launches.run(stream, arguments), seconds=candidate.measure_seconds))
+    return Outcome(errors, measure(lambda stream: launches.run(stream, arguments), seconds=job.measure_seconds))

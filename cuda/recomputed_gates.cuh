@@ -10,30 +10,30 @@
 namespace tilesmith {
 
 /// A warp's part, of 16 units: the product has a tile of 16 rows for each gate that the backward step reads and that has
-/// a recurrent product, so that a gate's value ends in the lane that owns the unit. `register_groups`: groups of 32
+/// a recurrent product, so that a gate's value ends in the lane that owns the unit. `k_tiles_in_registers`: groups of 32
 /// columns of R that stay in registers, the others lie in shared memory. `bias`: of every gate that the backward step
 /// reads, kept by the caller.
-template <class Cell, class Type, FixedShape shape, int rows, int register_groups>
-struct GateSums {
+template <class Cell, class Type, FixedShape shape, int rows, int k_tiles_in_registers>
+struct RecomputedGates {
     static constexpr int D = shape.head_dim;
     static constexpr int units = 16;
     static constexpr unsigned products = Cell::backward_gates & Cell::recurrent;
-    static constexpr int groups = products != 0 ? ceil_div(D, 32) : 0;
-    static constexpr int padded_k = 32 * groups;  // units of h that the product reads; those past D must be finite
+    static constexpr int k_tiles = products != 0 ? ceil_div(D, 32) : 0;
+    static constexpr int padded_k = 32 * k_tiles;  // units of h that the product reads; those past D must be finite
 
     using Elements = LaneElements<shape, units, rows>;
-    using Matrix = StationaryMatrix<Type, maximum(1, count_bits(products)), groups, register_groups, rows, 1>;
+    using Matrix = StationaryMatrix<Type, maximum(1, count_bits(products)), k_tiles, k_tiles_in_registers, rows, 1>;
     using Sums = typename Matrix::Sums;
     static constexpr int shared_bytes = Matrix::shared_bytes;  // per warp
 
-    using Bias = float[Cell::gates][Elements::octets];
+    using Bias = float[Cell::gates][Elements::unit_groups];
 
     Matrix weights;
 
     /// Load R. `at`: this warp's shared memory.
     TILESMITH_DEVICE void load(const BackwardArguments& in, SharedAddress at, int lane, const Elements& own) {
-        weights.load(at, lane, [&](int tile, int group, int upper) {
-            const int k = 32 * group + 8 * own.j;
+        weights.load(at, lane, [&](int tile, int k_tile, int upper) {
+            const int k = 32 * k_tile + 8 * own.j;
             const bool valid = own.unit(upper) < D;
             const long long gate = rank_among(Cell::recurrent, nth_bit(products, tile));
             const long long row = (gate * shape.heads + own.head) * D + (valid ? own.unit(upper) : 0);
@@ -60,9 +60,9 @@ struct GateSums {
     }
 
     /// The sum of a gate without its input.
-    TILESMITH_DEVICE static float value(const Sums& sums, int gate, int octet, int column_tile, int column, const Bias& bias) {
-        if (!has(products, gate)) return bias[gate][octet];
-        return sums[has(products, gate) ? rank_among(products, gate) : 0][column_tile][2 * octet + column];
+    TILESMITH_DEVICE static float value(const Sums& sums, int gate, int unit_group, int column_tile, int column, const Bias& bias) {
+        if (!has(products, gate)) return bias[gate][unit_group];
+        return sums[has(products, gate) ? rank_among(products, gate) : 0][column_tile][2 * unit_group + column];
     }
 };
 

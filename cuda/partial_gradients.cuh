@@ -13,7 +13,7 @@ namespace tilesmith {
 
 /// A warp's part, of 16 units. Sums are float and one block's: of its sequences and all steps.
 template <class Cell, class Type, FixedShape shape, int rows, int row_bytes>
-struct RestGradients {
+struct PartialGradients {
     static constexpr int D = shape.head_dim;
     static constexpr int units = 16;
     static constexpr unsigned products = Cell::recurrent & ~Cell::input;
@@ -21,15 +21,15 @@ struct RestGradients {
     static constexpr unsigned members = products | biases;
 
     using Elements = LaneElements<shape, units, rows>;
-    static constexpr int octets = Elements::octets;
+    static constexpr int unit_groups = Elements::unit_groups;
     static constexpr int column_tiles = Elements::column_tiles;
     static constexpr int columns = Elements::columns;
     static constexpr int sequence_tiles = column_tiles;                    // of 8 k each, two to an instruction
     static constexpr int unit_tiles = ceil_div(D, 8);                      // of previous units
 
     float product[maximum(1, count_bits(products))][products != 0 ? unit_tiles : 1][4];
-    float sum[maximum(1, count_bits(biases))][octets];
-    unsigned words[maximum(1, count_bits(products))][sequence_tiles][octets];  // gradients of the step that is done
+    float sum[maximum(1, count_bits(biases))][unit_groups];
+    unsigned words[maximum(1, count_bits(products))][sequence_tiles][unit_groups];  // gradients of the step that is done
 
     TILESMITH_DEVICE void clear() {
 #pragma unroll
@@ -41,27 +41,27 @@ struct RestGradients {
 #pragma unroll
         for (int q = 0; q < count_bits(biases); ++q)
 #pragma unroll
-            for (int octet = 0; octet < octets; ++octet) sum[q][octet] = 0.0f;
+            for (int unit_group = 0; unit_group < unit_groups; ++unit_group) sum[q][unit_group] = 0.0f;
     }
 
-    /// Take a step's gradients: value(gate, octet, column_tile, column), which must be zero for padding.
+    /// Take a step's gradients: value(gate, unit_group, column_tile, column), which must be zero for padding.
     template <class Value>
     TILESMITH_DEVICE void take(const Elements& own, Value value) {
-        const auto real = [&](int gate, int octet, int column_tile, int column) {
-            return own.first_row + own.row(column_tile, column) < own.batch ? value(gate, octet, column_tile, column) : 0.0f;
+        const auto real = [&](int gate, int unit_group, int column_tile, int column) {
+            return own.first_row + own.row(column_tile, column) < own.batch ? value(gate, unit_group, column_tile, column) : 0.0f;
         };
 #pragma unroll
         for (int gate = 0; gate < Cell::gates; ++gate) {
             if (!has(members, gate)) continue;
 #pragma unroll
-            for (int octet = 0; octet < octets; ++octet)
+            for (int unit_group = 0; unit_group < unit_groups; ++unit_group)
 #pragma unroll
                 for (int tile = 0; tile < column_tiles; ++tile) {
-                    const float first = real(gate, octet, tile, 0);
-                    const float second = columns == 2 ? real(gate, octet, tile, columns - 1) : 0.0f;
-                    if (has(biases, gate)) sum[has(biases, gate) ? rank_among(biases, gate) : 0][octet] += first + second;
+                    const float first = real(gate, unit_group, tile, 0);
+                    const float second = columns == 2 ? real(gate, unit_group, tile, columns - 1) : 0.0f;
+                    if (has(biases, gate)) sum[has(biases, gate) ? rank_among(biases, gate) : 0][unit_group] += first + second;
                     if (has(products, gate))
-                        words[has(products, gate) ? rank_among(products, gate) : 0][tile][octet] = pack<Type>(first, second);
+                        words[has(products, gate) ? rank_among(products, gate) : 0][tile][unit_group] = pack<Type>(first, second);
                 }
         }
     }
@@ -83,7 +83,7 @@ struct RestGradients {
     /// The part of one or two tiles of sequences, from `first` on.
     template <int halves>
     TILESMITH_DEVICE void multiply_tiles(SharedAddress hidden, int first, int lane) {
-        const int row = Elements::sparse ? lane % 8 / 2 : 8 * (first + (halves == 2 ? lane / 8 % 2 : 0)) + lane % 8;
+        const int row = Elements::half_filled ? lane % 8 / 2 : 8 * (first + (halves == 2 ? lane / 8 % 2 : 0)) + lane % 8;
         const SharedAddress at = hidden + row * row_bytes;
         constexpr int at_once = 4 / halves;  // unit tiles of a load
 #pragma unroll
@@ -98,7 +98,7 @@ struct RestGradients {
                 for (int q = 0; q < count_bits(products); ++q) {
                     float(&d)[4] = product[q][begin + i < unit_tiles ? begin + i : 0];
                     if constexpr (halves == 2) {
-                        const unsigned(&low)[octets] = words[q][first], (&high)[octets] = words[q][first + 1];
+                        const unsigned(&low)[unit_groups] = words[q][first], (&high)[unit_groups] = words[q][first + 1];
                         const unsigned a[4] = {low[0], low[1], high[0], high[1]};
                         mma_m16n8k16<Type>(d, a, h[2 * i], h[2 * i + 1], d);
                     } else {
@@ -113,29 +113,29 @@ struct RestGradients {
     TILESMITH_DEVICE void write_out(const BackwardArguments& in, const Elements& own, int part, SharedAddress exchange, int lane) {
 #pragma unroll
         for (int q = 0; q < count_bits(products); ++q) {
-            const long long plane = (static_cast<long long>(part) * count_bits(products) + q) * shape.heads + own.head;
+            const long long slice = (static_cast<long long>(part) * count_bits(products) + q) * shape.heads + own.head;
 #pragma unroll
             for (int tile = 0; tile < unit_tiles; ++tile)
 #pragma unroll
                 for (int i = 0; i < 4; ++i) {
                     const int unit = own.unit(i / 2), previous = 8 * tile + 2 * own.j + i % 2;
-                    if (unit < D && previous < D) store_global_float(in.d_r_partial + (plane * D + unit) * D + previous, product[q][tile][i]);
+                    if (unit < D && previous < D) store_global_float(in.d_r_partial + (slice * D + unit) * D + previous, product[q][tile][i]);
                 }
         }
 #pragma unroll
         for (int q = 0; q < count_bits(biases); ++q) {
-            const long long plane = (static_cast<long long>(part) * count_bits(biases) + q) * shape.heads + own.head;
+            const long long slice = (static_cast<long long>(part) * count_bits(biases) + q) * shape.heads + own.head;
             sync_warp();
             store_shared_float4(exchange + lane * chunk_bytes, float4{sum[q][0], sum[q][1], 0.0f, 0.0f});
             sync_warp();
-            float total[octets] = {};
+            float total[unit_groups] = {};
             for (int other = 0; other < 4; ++other) {  // the lanes that have the same units
                 const float4 part_sum = load_shared_float4(exchange + (lane / 4 * 4 + other) * chunk_bytes);
                 total[0] += part_sum.x, total[1] += part_sum.y;
             }
 #pragma unroll
-            for (int octet = 0; octet < octets; ++octet)
-                if (own.j == 0 && own.unit(octet) < D) store_global_float(in.d_b_partial + plane * D + own.unit(octet), total[octet]);
+            for (int unit_group = 0; unit_group < unit_groups; ++unit_group)
+                if (own.j == 0 && own.unit(unit_group) < D) store_global_float(in.d_b_partial + slice * D + own.unit(unit_group), total[unit_group]);
         }
     }
 };

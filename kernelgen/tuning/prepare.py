@@ -1,4 +1,4 @@
-"""Attempt: one tiling on its way from source to verdict, and the notebook that keeps every trial."""
+"""PreparedTrial: one tiling on its way from source to verdict, and the notebook that keeps every trial."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Attempt:
+class PreparedTrial:
     """A tiling being tried. rank: its place by the model, from 1. trial: how far it came.
 
     binaries: of the program's calls, none until it is compiled. remembered: whether the trial is an earlier run's.
@@ -42,7 +42,7 @@ class Attempt:
         return bool(self.binaries) and self.trial.status in ("compiled", "valid", "measured")
 
 
-class Notebook:
+class TrialLog:
     """Every trial of one tuning run: in memory, and in the store for as long as it can be written.
 
     store: None for memory alone. warn: told once when the store cannot be used; the run goes on.
@@ -99,11 +99,11 @@ class Preparer:
     cell: Cell
     shape: Shape
     profile: Profile
-    notebook: Notebook
+    trial_log: TrialLog
     on_gpu: bool
     again: bool = False
 
-    def __call__(self, rank: int, tiling: Tiling) -> Attempt:
+    def __call__(self, rank: int, tiling: Tiling) -> PreparedTrial:
         """Generate and compile one tiling. A refusal by the compiler is a failed trial, not an error."""
         from kernelgen import schedules
         from kernelgen.build.cache import program_hash
@@ -124,30 +124,30 @@ class Preparer:
             status="compiled",
             source_hash=program_hash(program),
         )
-        attempt = Attempt(rank, tiling, schedule, self.shape, program, trial)
-        earlier = self.notebook.known(trial.source_hash, self.profile.name, self.shape, compiler_version())
+        prepared = PreparedTrial(rank, tiling, schedule, self.shape, program, trial)
+        earlier = self.trial_log.known(trial.source_hash, self.profile.name, self.shape, compiler_version())
         known = None if self.again or earlier is None else self._standing(earlier)
         try:
-            attempt.binaries = compile_program(program)
-            binary = attempt.binaries[0]
+            prepared.binaries = compile_program(program)
+            binary = prepared.binaries[0]
         except CompileError as error:
-            attempt.trial = trial.replace(status="failed", reason=f"the compiler refused it: {error}")
-            self.notebook.keep(attempt.trial)
-            return attempt
+            prepared.trial = trial.replace(status="failed", reason=f"the compiler refused it: {error}")
+            self.trial_log.keep(prepared.trial)
+            return prepared
         reason = objection(tiling.resources, binary.report, self.profile, strict=not self.on_gpu)
         if known is not None and not reason:
             # What the model says may have changed since; what was found out has not.
-            attempt.trial = replace(
+            prepared.trial = replace(
                 known, predicted=trial.predicted, model_us_per_step=trial.model_us_per_step, reported=binary.report
             )
-            attempt.remembered = True
-            return attempt
-        attempt.trial = trial.replace(reported=binary.report, compile_seconds=binary.seconds, compiler=binary.compiler)
+            prepared.remembered = True
+            return prepared
+        prepared.trial = trial.replace(reported=binary.report, compile_seconds=binary.seconds, compiler=binary.compiler)
         if reason:
-            attempt.trial = attempt.trial.replace(status="rejected", reason=reason)
-        if earlier is None or earlier.status != attempt.trial.status:  # nothing new otherwise
-            self.notebook.keep(attempt.trial)
-        return attempt
+            prepared.trial = prepared.trial.replace(status="rejected", reason=reason)
+        if earlier is None or earlier.status != prepared.trial.status:  # nothing new otherwise
+            self.trial_log.keep(prepared.trial)
+        return prepared
 
     def _standing(self, earlier: Trial) -> Trial | None:
         """An earlier trial if its verdict stands for this run too.

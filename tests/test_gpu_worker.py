@@ -24,10 +24,10 @@ from kernelgen.program.task import Direction
 from kernelgen.records.trial import Measurement
 from kernelgen.schedules import get
 from kernelgen.tuning.plan import plan
-from kernelgen.verify import bench
-from kernelgen.verify.bench import Candidate, Outcome, _Cases
-from kernelgen.verify.cases import Case
+from kernelgen.verify import gpu_worker
+from kernelgen.verify.cases import ValidationCase
 from kernelgen.verify.emulator import emulate
+from kernelgen.verify.gpu_worker import GpuJob, Outcome, _UseCases
 from kernelgen.verify.validate import gpu_cases
 
 pytestmark = pytest.mark.emulated
@@ -91,16 +91,18 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[HostGpu]:
     monkeypatch.setattr(launcher, "stream_of", lambda handle: handle)
     monkeypatch.setattr(measure, "measure", lambda start, seconds: start(0) or Measurement(1.0, 1.0, 1.0, 1))
     yield made
-    bench._State.cases = ()
+    gpu_worker._State.cases = ()
 
 
-def kernel(host: HostGpu, name: str, direction: Direction, shape: Shape = SHAPE) -> tuple[tuple[Case, Case], Candidate]:
+def kernel(
+    host: HostGpu, name: str, direction: Direction, shape: Shape = SHAPE
+) -> tuple[tuple[ValidationCase, ValidationCase], GpuJob]:
     """A cell's program, loaded, with the cases that it is tried on."""
     cell = load_cell(name)
     tiling = plan(cell, shape, PROFILE, top=1, direction=direction)[0]
     program = get(tiling.schedule).program(cell, shape, PROFILE, tiling)
     host.sources = {call.source.entry: call.source for call in program.calls}
-    return gpu_cases(cell, shape, direction=direction), Candidate(program, tuple(b"" for _ in program.calls))
+    return gpu_cases(cell, shape, direction=direction), GpuJob(program, tuple(b"" for _ in program.calls))
 
 
 @pytest.mark.parametrize(
@@ -119,28 +121,28 @@ def kernel(host: HostGpu, name: str, direction: Direction, shape: Shape = SHAPE)
 def test_a_right_kernel_is_proved_and_measured(
     host: HostGpu, name: str, direction: Direction, batch: int, outputs: set[str]
 ) -> None:
-    cases, candidate = kernel(host, name, direction, replace(SHAPE, batch=batch))
+    cases, job = kernel(host, name, direction, replace(SHAPE, batch=batch))
     if direction == "backward":
-        assert candidate.program.extents(cases[0].shape) == {"P": 3 if batch == 9 else 1, "Q": 1}
-    assert bench.run(_Cases(cases, 0)) is None
-    outcome = bench.run(candidate)
+        assert job.program.extents(cases[0].shape) == {"P": 3 if batch == 9 else 1, "Q": 1}
+    assert gpu_worker.run(_UseCases(cases, 0)) is None
+    outcome = gpu_worker.run(job)
     assert isinstance(outcome, Outcome)
     assert set(outcome.errors) == outputs
     assert 0 <= max(outcome.errors.values()) <= cases[0].tolerance
     assert outcome.measurement == Measurement(1.0, 1.0, 1.0, 1)
-    assert host.launches == 3 * len(candidate.program.calls)
-    assert bench.run(replace(candidate, measure_seconds=0)) == Outcome(outcome.errors, None)
-    bench.run(_Cases((), 0))
+    assert host.launches == 3 * len(job.program.calls)
+    assert gpu_worker.run(replace(job, measure_seconds=0)) == Outcome(outcome.errors, None)
+    gpu_worker.run(_UseCases((), 0))
     assert host.buffers == {}
 
 
 def test_a_wrong_backward_kernel_is_refused(host: HostGpu) -> None:
-    cases, candidate = kernel(host, "elman", "backward")
-    bench.run(_Cases(cases, 0))
+    cases, job = kernel(host, "elman", "backward")
+    gpu_worker.run(_UseCases(cases, 0))
     host.idle = True
     with pytest.raises(ValidationError, match="192 of 192 elements of d_wx were never written"):
-        bench.run(candidate)
+        gpu_worker.run(job)
     host.idle = False
     _, other = kernel(host, "elman_relu", "backward")  # takes the same arrays
     with pytest.raises(ValidationError, match="d_wx differs from the reference"):
-        bench.run(other)
+        gpu_worker.run(other)

@@ -70,8 +70,8 @@ def test_the_fastest_measured_comes_before_the_models_best(store: Store, directi
     for made in (trial(slow, 0.4), trial(fast, 0.3), trial(other, 0.1)):
         store.add(made)
     found = candidates(CELL, SHAPE, PROFILE, direction)
-    assert [choice.tiling for choice in found] == [fast, slow, *order[:TRIED]]
-    assert [choice.trial is not None for choice in found] == [True, True] + [False] * TRIED
+    assert [selection.tiling for selection in found] == [fast, slow, *order[:TRIED]]
+    assert [selection.trial is not None for selection in found] == [True, True] + [False] * TRIED
     assert found[0].trial is not None
     assert found[0].trial.measurement == Measurement(0.3, 0.3, 0.3, 10)
 
@@ -84,7 +84,7 @@ def test_times_count_by_the_step_and_the_same_save_comes_first(store: Store) -> 
     for made in (shorter, longer, cheaper):
         store.add(made)
     found = candidates(CELL, replace(SHAPE, seq=7), PROFILE, "forward")
-    assert [choice.tiling for choice in found[:3]] == [order[3], order[4], order[5]]
+    assert [selection.tiling for selection in found[:3]] == [order[3], order[4], order[5]]
     hidden = candidates(CELL, replace(SHAPE, save="hidden"), PROFILE, "forward")
     assert hidden[0].trial is not None
     assert hidden[0].tiling.values == order[5].values
@@ -101,7 +101,7 @@ def test_measurements_of_something_else_do_not_count(store: Store) -> None:
     failed = trial(other, 0.1, source_hash="failed since")
     store.add(failed)
     store.add(replace(failed, status="failed", measurement=None, reason="a race"))
-    assert [choice.trial for choice in candidates(CELL, SHAPE, PROFILE, "forward")] == [None] * TRIED
+    assert [selection.trial for selection in candidates(CELL, SHAPE, PROFILE, "forward")] == [None] * TRIED
     assert candidates(CELL, SHAPE, PROFILE, "forward")[0].tiling == best
 
 
@@ -111,8 +111,8 @@ def test_only_the_first_few_measured_are_tried(store: Store) -> None:
         store.add(trial(order[place], 1.0 - place / 10))
     found = candidates(CELL, SHAPE, PROFILE, "forward")
     fastest = [order[place] for place in range(2 * MEASURED - 1, MEASURED - 1, -1)]
-    assert [choice.tiling for choice in found[:MEASURED]] == fastest
-    assert len({choice.program.main.source.text for choice in found}) == len(found)
+    assert [selection.tiling for selection in found[:MEASURED]] == fastest
+    assert len({selection.program.main.source.text for selection in found}) == len(found)
 
 
 def test_a_store_that_cannot_be_read_costs_one_warning(store: Store) -> None:
@@ -156,7 +156,7 @@ def test_a_configuration_comes_before_the_store_and_counts_for_its_direction(
     first, second, *rest = candidates(CELL, replace(SHAPE, seq=9), PROFILE, "backward")
     assert (first.tuned, first.tiling.values) == (path, result.best.tiling.values)
     assert (second.tuned, second.tiling) == (None, measured)
-    assert all(choice.tiling != first.tiling for choice in rest)
+    assert all(selection.tiling != first.tiling for selection in rest)
     assert candidates(CELL, SHAPE, PROFILE, "forward")[0].tuned is None
 
 
@@ -181,7 +181,7 @@ def test_a_kernel_of_which_fewer_blocks_run_together_than_expected_is_passed_ove
         monkeypatch.setattr("kernelgen.build.compile.compile_source", pretend)
 
     choices = candidates(lstm, shape, PROFILE, "backward")
-    predicted[:], programs = [choice.tiling for choice in choices], [choice.program for choice in choices]
+    predicted[:], programs = [selection.tiling for selection in choices], [selection.program for selection in choices]
     together = predicted[0].resources.blocks_per_sm
     assert together > 1
     squeezed = 65536 // (predicted[0].resources.threads * together) + 8

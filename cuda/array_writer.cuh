@@ -6,45 +6,45 @@
 
 namespace tilesmith {
 
-/// Writes `planes` arrays of [sequence][unit], for `rows` sequences of one head, once a step.
-template <FixedShape shape, int rows, int threads, int planes>
-struct PlaneWriter {
+/// Writes `arrays` arrays of [sequence][unit], for `rows` sequences of one head, once a step.
+template <FixedShape shape, int rows, int threads, int arrays>
+struct ArrayWriter {
     static constexpr int D = shape.head_dim;
     static constexpr int width = vector_width(D);
     static constexpr int row_writes = D / width;
-    static constexpr int plane_writes = rows * row_writes;
-    static constexpr int writes = ceil_div(planes * plane_writes, threads);  // per thread and step
+    static constexpr int array_writes = rows * row_writes;
+    static constexpr int writes = ceil_div(arrays * array_writes, threads);  // per thread and step
     unsigned short* to[writes];
     SharedAddress from[writes];
     bool real[writes];
 
-    /// Point at the first step. target(plane, row, unit): where the elements of a sequence of the block go in global
-    /// memory; locate(plane, row, unit): where they lie in shared memory. valid_rows: how many sequences are real.
+    /// Point at the first step. target(array, row, unit): where the elements of a sequence of the block go in global
+    /// memory; locate(array, row, unit): where they lie in shared memory. valid_rows: how many sequences are real.
     template <class Target, class Locate>
     TILESMITH_DEVICE void prepare(int valid_rows, Target target, Locate locate) {
 #pragma unroll
         for (int i = 0; i < writes; ++i) {
             const int write = static_cast<int>(thread_index()) + i * threads;
-            const int plane = plane_of(i);
+            const int array = array_of(i);
             const int row = write / row_writes % rows;
             const int unit = write % row_writes * width;
-            real[i] = write < planes * plane_writes && row < valid_rows;
-            to[i] = target(plane, row, unit);
-            from[i] = locate(plane, row, unit);
+            real[i] = write < arrays * array_writes && row < valid_rows;
+            to[i] = target(array, row, unit);
+            from[i] = locate(array, row, unit);
         }
     }
 
-    TILESMITH_DEVICE static int plane_of(int i) {
-        return minimum((static_cast<int>(thread_index()) + i * threads) / plane_writes, planes - 1);
+    TILESMITH_DEVICE static int array_of(int i) {
+        return minimum((static_cast<int>(thread_index()) + i * threads) / array_writes, arrays - 1);
     }
 
-    /// Write one step from the buffer at `buffer_offset`, and move on by step(plane) elements.
+    /// Write one step from the buffer at `buffer_offset`, and move on by step(array) elements.
     template <class Step>
     TILESMITH_DEVICE void write(int buffer_offset, Step step) {
 #pragma unroll
         for (int i = 0; i < writes; ++i) {
             if (real[i]) copy_to_global<2 * width>(to[i], from[i] + buffer_offset);
-            to[i] += step(plane_of(i));
+            to[i] += step(array_of(i));
         }
     }
 };
