@@ -47,8 +47,8 @@ class Forward(NamedTuple):
 class Backward(NamedTuple):
     """What a backward kernel writes: d_wx [B, T, G_in, H, D], the gradients of the gates with an input; of the other
     gates the gradients of R and b, in float32 and as partial sums, to be added along the first axis: d_r_partial
-    [P, G_rec without an input, H, D, D] and d_b_partial [P, G_bias without an input, H, D]; d_initial [S, B, H, D]. None
-    where there is no such gate."""
+    [P, G_rec without an input, H, D, D] and d_b_partial [P, G_bias without an input, H, D]; d_initial [S, B, H, D].
+    None where there is no such gate."""
 
     d_wx: Any
     d_r_partial: Any
@@ -250,16 +250,16 @@ class BackwardKernel(Kernel):
         out: Any = None,
         stream: Any = None,
     ) -> Backward:
-        """Run the gradients back over all steps; returns (d_wx, d_r_partial, d_b_partial, d_initial) as soon as the kernel is
-        queued.
+        """Run the gradients back over all steps; returns (d_wx, d_r_partial, d_b_partial, d_initial) as soon as the
+        kernel is queued.
 
         r [G_rec, H, D, D] and initial [S, B, H, D] (None for zeros) as the forward kernel took them; states
         [S, B, T, H, D] and gates [G_saved, B, T, H, D] as it saved them with save "gates". A kernel whose shape says
         recompute takes None for gates, but wx [B, T, G_in, H, D] and b [G_bias, H, D]; b alone is needed where a gate
         is nothing but its bias. d_states [K, B, T, H, D]: the gradients of the states after every step, K = 1 (h) where
         the shape saves "hidden", else all S; d_last [S, B, H, D]: those of the states after the last step, None for
-        zeros. C-contiguous arrays of the kernel's dtype on one GPU, all of one library. out: (d_wx, d_r_partial, d_b_partial,
-        d_initial) to write into, instead of new arrays of states' library. stream: as of a forward kernel.
+        zeros. C-contiguous arrays of the kernel's dtype on one GPU, all of one library. out: (d_wx, d_r_partial,
+        d_b_partial, d_initial) to write into, instead of new arrays of states' library. stream: as of a forward kernel.
 
         The gradients of R and b follow. For a gate g with an input, d_g being its part of d_wx, d_r[g] = sum over b, t
         of d_g[b, t] h[b, t - 1]^T (for each head) and d_b[g] = sum over b, t of d_g[b, t]; for those without, they are

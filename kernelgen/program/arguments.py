@@ -1,7 +1,7 @@
 """The arguments of every kernel: one table from a cell, a shape and a direction to what each argument is.
 
-Test cases, the bench, the runtime and the poisoning of outputs read it; none of them knows an argument by name. What
-the arrays mean is said below.
+Validation cases, the GPU's worker, the runtime and the poisoning of outputs read it; none of them knows an argument by
+name. What the arrays mean is said below.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ states, others and gates as a forward kernel saved them; wx and b as forward whe
 gates is null, else wx is, and b too unless a gate that the step reads is nothing but its bias. d_states
 [K, B, T, H, D], K = 1 (h) where the shape saves "hidden", else S; d_last [S, B, H, D] or null for zeros. Outputs: d_wx
 [B, T, G_in, H, D] and d_initial [S, B, H, D]; and, of the gates without an input, the gradients of R and b in float32,
-d_r_partial [P, G_rec_inputless, H, D, D] and d_b_partial [P, G_bias_inputless, H, D] (null where there is no such gate): P partial
-sums, one for each block along y (Launch.num_partials). The gradients of R and b for the other gates are one product and
-one sum over all steps of d_wx.
+d_r_partial [P, G_rec_inputless, H, D, D] and d_b_partial [P, G_bias_inputless, H, D] (null where there is no such
+gate): P partial sums, one for each block along y (Launch.num_partials). The gradients of R and b for the other gates
+are one product and one sum over all steps of d_wx.
 """
 
 ORDER: Mapping[Direction, tuple[str, ...]] = {"forward": FORWARD_ARGUMENTS, "backward": BACKWARD_ARGUMENTS}

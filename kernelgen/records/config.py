@@ -24,6 +24,7 @@ from kernelgen.program.source import Source
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Resources, Tiling
 from kernelgen.records.config_text import MOST_BYTES, dump, explain, parse, reason
+from kernelgen.records.renames import source_of_today, with_names_of_today
 from kernelgen.records.trial import Measurement, Trial, Validation, installed_version, timestamp
 from kernelgen.temporary import temporary_folder
 
@@ -357,10 +358,10 @@ def load_config(path: Path) -> TunedConfig:
 
 
 def read_source(path: Path) -> Source:
-    """The source of the kernel that FILE.yaml describes. Raises ConfigError."""
+    """The source of the kernel that FILE.yaml describes, by the names of today's headers. Raises ConfigError."""
     config = _parse(path)
     text = _read_beside(path, config.files.source, config.files.source_sha256).decode()
-    return Source(text, config.entry, config.arch, config.arguments)
+    return Source(source_of_today(text), config.entry, config.arch, config.arguments)
 
 
 def read_cubin(path: Path) -> bytes:
@@ -376,6 +377,7 @@ def _parse(path: Path) -> TunedConfig:
             f"{path} is YAML, but no tuned configuration (which says 'format: {FORMAT}'). Make one: tilesmith tune"
         )
     version: Any = fields.get("schema_version")
+    fields = with_names_of_today(fields)
     if type(version) is int and version in ADDED:
         fields = fields | ADDED[version] | {"schema_version": SCHEMA}
     elif isinstance(version, int) and version != SCHEMA:

@@ -21,11 +21,11 @@ from kernelgen.symbolic.derive import derive
 ENTRY = "tilesmith_parameter_gradients"
 
 ARGUMENTS = ("d_wx", "d_r_partial", "d_b_partial", "hidden", "initial", "d_r", "d_b", "batch", "seq", "num_partials")
-"""The kernel's arguments, in order: d_wx, d_r_partial and d_b_partial as a backward kernel wrote them (BACKWARD_ARGUMENTS of
-program.arguments; num_partials: their P), hidden [B, T, H, D] (h after every step), initial [B, H, D] (null for zeros).
-Outputs: d_r [G_rec, H, D, D] and d_b [G_bias, H, D] (null where there is none), in the shape's dtype; or, where
-``results`` is more than one, float32 with an axis of the results in front, which are to be added. batch, seq, num_partials:
-int32."""
+"""The kernel's arguments, in order: d_wx, d_r_partial and d_b_partial as a backward kernel wrote them
+(BACKWARD_ARGUMENTS of program.arguments; num_partials: their P), hidden [B, T, H, D] (h after every step), initial
+[B, H, D] (null for zeros). Outputs: d_r [G_rec, H, D, D] and d_b [G_bias, H, D] (null where there is none), in the
+shape's dtype; or, where ``results`` is more than one, float32 with an axis of the results in front, which are to be
+added. batch, seq, num_partials: int32."""
 
 _KINDS = {
     **dict.fromkeys(("d_wx", "hidden", "initial"), "const unsigned short*"),
