@@ -59,7 +59,7 @@ PASSES: tuple[tuple[Direction, str, bool], ...] = (
     ("backward", "hidden", False),
     ("backward", "hidden", True),
 )
-"""Direction, what is saved, whether the gates are computed again."""
+"""Direction, what is saved, whether the gates are recomputed."""
 SEQ = 1024
 Group = tuple[str, str, str, str, int]
 """GPU, cell, pass, heads x D and batch: what is compared with each other."""

@@ -58,7 +58,7 @@ def _schedule(name: str) -> BatchTiled:
 
 
 def _variants(schedule: str) -> list[tuple[str, bool]]:
-    """What is saved, and whether the gates are computed again."""
+    """What is saved, and whether the gates are recomputed."""
     recompute = (False, True) if get(schedule).direction == "backward" else (False,)
     return [(save, again) for save in ("hidden", "gates") for again in recompute]
 

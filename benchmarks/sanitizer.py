@@ -105,7 +105,7 @@ def _cells() -> list[Cell]:
 
 def _tilings(cell: Cell, shape: Shape, profile: Profile, direction: Any) -> list[Tiling]:
     """The model's best, one with whole matrix tiles, one that splits K, and one without any of R in registers; none
-    where no kernel fits, as where the gates of a large cell are computed again at an odd head dimension."""
+    where no kernel fits, as where the gates of a large cell are recomputed at an odd head dimension."""
     try:
         tilings = spread(plan(cell, shape, profile, direction=direction))
     except InfeasibleError:
@@ -166,7 +166,7 @@ def _validate(direction: Any) -> int:
 
 
 def _train() -> int:
-    """Train every cell for a step through PyTorch, gates kept and computed again."""
+    """Train every cell for a step through PyTorch, gates kept and recomputed."""
     import torch
 
     from kernelgen.torch import rnn

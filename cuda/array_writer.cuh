@@ -6,7 +6,7 @@
 
 namespace tilesmith {
 
-/// Writes `arrays` arrays of [sequence][unit], for `rows` sequences of one head, once a step.
+/// Writes arrays of [sequence][unit], as many as `arrays` says, for `rows` sequences of one head, once a step.
 template <FixedShape shape, int rows, int threads, int arrays>
 struct ArrayWriter {
     static constexpr int D = shape.head_dim;

@@ -78,10 +78,15 @@ KERNELS = {
 
 VALUES = {
     "resident": {
-        "units_per_warp": 8, "batch_tile": 8, "k_split": 1, "k_tiles_in_registers": 2, "accumulators": 2, "num_stages": 6,
+        "units_per_warp": 8,
+        "batch_tile": 8,
+        "k_split": 1,
+        "k_tiles_in_registers": 2,
+        "accumulators": 2,
+        "num_stages": 6,
     },
     "resident_backward": {"batch_tile": 8, "k_tiles_in_registers": 2, "accumulators": 2, "num_stages": 6},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", KERNELS)

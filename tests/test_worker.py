@@ -1,4 +1,4 @@
-"""Worker processes and the bench: errors, hangs, crashes, orphans. runners.py plays what a GPU may do."""
+"""Worker processes, the GPU's among them: errors, hangs, crashes, orphans. runners.py plays what a GPU may do."""
 
 from __future__ import annotations
 

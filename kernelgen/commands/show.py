@@ -95,7 +95,7 @@ def _fields(config: TunedConfig) -> list[tuple[str, str]]:
     fields = [
         ("cell", cell),
         ("direction", config.direction),
-        ("shape", f"{shape}, saves {shape.save}" + (", computes the gates again" if shape.recompute else "")),
+        ("shape", f"{shape}, saves {shape.save}" + (", recomputes the gates" if shape.recompute else "")),
         ("GPU", f"{config.gpu} ({config.arch})"),
         ("tiling", f"{config.schedule}: " + ", ".join(f"{name} {value}" for name, value in config.tiling.items())),
         *(field for call in config.calls for field in _call_fields(call, config)),

@@ -29,6 +29,7 @@ from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Resources, Tiling
 from kernelgen.records.config_text import MOST_BYTES, dump, explain, parse, reason
 from kernelgen.records.older import FIRST, upgraded
+from kernelgen.records.renames import source_of_today, with_names_of_today
 from kernelgen.records.trial import Measurement, Trial, Validation, installed_version, timestamp
 from kernelgen.temporary import temporary_folder
 
@@ -400,13 +401,14 @@ def load_config(path: Path) -> TunedConfig:
 
 
 def read_program(path: Path) -> Program:
-    """The program that FILE.yaml describes, with the sources beside it. Raises ConfigError."""
+    """The program that FILE.yaml describes, with the sources beside it by the names of today's headers. Raises
+    ConfigError."""
     config = _parse(path)
 
     def call(record: CallRecord) -> KernelCall:
         text = _read_beside(path, record.files.source, record.files.source_sha256)
         try:
-            source = Source(text.decode(), record.entry, config.arch, record.arguments, record.writes)
+            source = Source(source_of_today(text.decode()), record.entry, config.arch, record.arguments, record.writes)
         except UnicodeDecodeError as error:
             raise ConfigError(f"{path.parent / record.files.source} is no text: {error}") from error
         return KernelCall(source, record.launch)
@@ -429,7 +431,7 @@ def _parse(path: Path) -> TunedConfig:
         )
     version: Any = fields.get("schema_version")
     if type(version) is int and FIRST <= version < SCHEMA:
-        fields = upgraded(fields, version, path)
+        fields = upgraded(with_names_of_today(fields), version, path)
     elif type(version) is int and version != SCHEMA:
         advice = "Update tilesmith" if version > SCHEMA else "Tune it again with this tilesmith"
         raise ConfigError(

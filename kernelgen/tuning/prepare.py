@@ -1,4 +1,4 @@
-"""PreparedTrial: one tiling on its way from source to verdict, and the notebook that keeps every trial."""
+"""PreparedTrial: one tiling on its way from source to verdict, and the log that keeps every trial."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class TrialLog:
 
 @dataclass
 class Preparer:
-    """Makes attempts of tilings: source, binary, and the compiler's report against the prediction. Thread-safe.
+    """Prepares trials of tilings: source, binary, and the compiler's report against the prediction. Thread-safe.
 
     again: whether to try what the store already knows once more. on_gpu: whether the kernels will run on one; then
     only what was measured counts as known, and a missed prediction is no objection.

@@ -68,7 +68,7 @@ class Event:
 class TuneResult:
     """What tuning found.
 
-    direction: of the pass. best: the chosen attempt, with its source and binary. attempts: all that were tried, in the
+    direction: of the pass. best: the chosen, with its source and binary. prepared_trials: all that were tried, in the
     order of the model. feasible: how many tilings fit. first_valid: seconds from the start to the first valid kernel.
     seconds: of the whole run. interrupted: whether Ctrl-C ended it.
     """
@@ -87,7 +87,7 @@ class TuneResult:
 
     @property
     def trials(self) -> tuple[Trial, ...]:
-        """The trials of all attempts."""
+        """The trials of all that were tried."""
         return tuple(prepared.trial for prepared in self.prepared_trials)
 
 
@@ -272,7 +272,7 @@ class _Search:
         return gpu_cases(self.cell, self.shape, direction=self.direction)
 
     def _measure(self, prepared: PreparedTrial, worker: GpuWorker, cases: Future[tuple[ValidationCase, ...]]) -> None:
-        """Validate and measure one attempt; whatever goes wrong is its trial's."""
+        """Validate and measure one trial; whatever goes wrong is recorded in it."""
         from kernelgen.device.worker import JobFailed
         from kernelgen.records.trial import Validation
         from kernelgen.verify.gpu_worker import GpuJob
@@ -339,7 +339,7 @@ def _milliseconds(prepared: PreparedTrial) -> float:
 
 
 def _line(prepared: PreparedTrial) -> str:
-    """One attempt in a line."""
+    """One trial in a line."""
     trial = prepared.trial
     if trial.measurement is not None:
         return f"{prepared.tiling}: {trial.measurement.median_ms:.4f} ms"

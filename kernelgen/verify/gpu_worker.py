@@ -93,7 +93,7 @@ class GpuWorker:
         self._worker.close()
 
     def __enter__(self) -> Self:
-        """Return the bench itself."""
+        """Return the worker itself."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -101,7 +101,7 @@ class GpuWorker:
         self.close()
 
 
-class _Resident:
+class _CaseOnGpu:
     """A case with its arrays on the GPU."""
 
     def __init__(self, case: ValidationCase) -> None:
@@ -156,7 +156,7 @@ class _State:
     """What the worker keeps between jobs."""
 
     device = 0
-    cases: tuple[_Resident, ...] = ()
+    cases: tuple[_CaseOnGpu, ...] = ()
 
 
 def run(job: _UseCases | GpuJob) -> Outcome | None:
@@ -168,7 +168,7 @@ def run(job: _UseCases | GpuJob) -> Outcome | None:
             old.close()
         _State.device = job.device
         with gpu.current(job.device):
-            _State.cases = tuple(_Resident(case) for case in job.cases)
+            _State.cases = tuple(_CaseOnGpu(case) for case in job.cases)
         return None
     with gpu.current(_State.device):
         try:

@@ -23,7 +23,7 @@ from kernelgen.schedules.shared.numbers import Int, Number, as_int
 from kernelgen.schedules.shared.parameter_gradients import with_parameter_gradients
 
 BATCH_TILES = [4, 8, 16, 24, 32]
-"""Sequences per block: 4 in the even columns of a matrix tile, or whole tiles of 8."""
+"""Sequences per block: 4, which half fill a matrix tile (its even columns), or whole tiles of 8."""
 
 MOST_BLOCKS_Y = 65_535
 """Blocks of a grid along y (CUDA C++ Programming Guide, compute capabilities)."""
@@ -33,14 +33,14 @@ NUM_STAGES = [2, 3, 4, 6, 8, 12]
 
 
 def read_bytes(rows: int, k_tiles: int, accumulators: int) -> int:
-    """What the shared memory is busy with while one warp reads the moving matrix of ``rows`` sequences and ``groups``
-    groups of 32 k (StationaryMatrix::multiply), in bytes at its full rate."""
+    """What the shared memory is busy with while one warp reads the moving matrix of ``rows`` sequences and ``k_tiles``
+    tiles of 32 k (StationaryMatrix::multiply), in bytes at its full rate."""
     paired = rows == 4 and k_tiles >= 2 and accumulators >= 2
     return k_tiles * (256 if paired else 512 * -(-rows // 8))
 
 
 def accumulator_additions(rows: int, tiles: int, accumulators: int) -> int:
-    """Additions of a lane that make one sum of ``accumulators`` accumulators of each tile of 16 rows."""
+    """Additions of a lane that make one sum of the ``accumulators`` of each tile of 16 rows."""
     return (accumulators - 1) * tiles * (2 if rows == 4 else 4 * (rows // 8))
 
 
@@ -55,7 +55,7 @@ class Needs(Generic[Number]):
 
 
 class BatchTiled(ABC):
-    """Tile variables include ``batch_tile`` and ``num_stages``; a subclass states the others, its needs and its work."""
+    """Tile variables include ``batch_tile`` and ``num_stages``; a subclass states the others, its needs, its work."""
 
     name: str
     direction: Direction
