@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_config import BINARY, SOURCE, TILING, TRIAL, complaint, make
+from test_config import BINARY, PROGRAM, TILING, complaint, make, older
 from test_store import FULL
 from test_store_migration import contents, make_old
 
@@ -14,17 +14,9 @@ from kernelgen import schedules
 from kernelgen.cells import load_cell
 from kernelgen.hardware.profile import load_profile
 from kernelgen.program.shape import Shape
-from kernelgen.program.source import Source
 from kernelgen.program.tiling import Tiling
-from kernelgen.records.config import SCHEMA, load_config, read_source
-from kernelgen.records.renames import (
-    ARGUMENTS,
-    LAST_SCHEMA,
-    TILE_VARIABLES,
-    renamed,
-    source_of_today,
-    with_names_of_today,
-)
+from kernelgen.records.config import load_config, read_program
+from kernelgen.records.renames import LAST_SCHEMA, TILE_VARIABLES, renamed, source_of_today
 from kernelgen.records.store import Store
 
 pytestmark = pytest.mark.unit
@@ -64,69 +56,44 @@ def test_the_names_of_today_are_those_of_the_schedules(name: str, recompute: boo
     assert not {*TILE_VARIABLES[name]} & {*problem.domains}
 
 
-def saved(tmp_path: Path, schedule: str, values: dict[str, int], source: Source = SOURCE) -> Path:
+@pytest.mark.parametrize("version", range(1, LAST_SCHEMA + 1))
+def test_a_configuration_of_then(tmp_path: Path, version: int) -> None:
     path = tmp_path / "lstm.yaml"
-    tiling = replace(TILING, schedule=schedule, values=values)
-    make(TRIAL.replace(schedule=schedule, tiling=values), tiling=tiling, source=source).save(path, source, BINARY)
-    return path
-
-
-@pytest.mark.parametrize("version", [1, 2, 3, 4])
-def test_a_forward_configuration_of_then(tmp_path: Path, version: int) -> None:
-    path = saved(tmp_path, "resident", FORWARD_THEN)
-    path.write_text(path.read_text().replace(f"schema_version: {SCHEMA}", f"schema_version: {version}"))
+    make().save(path, PROGRAM, [BINARY])
+    older(path, version, tiling=str(FORWARD_THEN))
     config = load_config(path)
     assert list(config.tiling.items()) == list(FORWARD_NOW.items())
-    assert config.to_tiling().values == FORWARD_NOW
+    assert read_program(path).num_stages == FORWARD_NOW["num_stages"]
 
 
-def test_a_backward_configuration_of_then(tmp_path: Path) -> None:
-    source = replace(SOURCE, arguments=("r", "d_wx", "d_r_rest", "d_b_rest", "seq"))
-    path = saved(tmp_path, "resident_backward", BACKWARD_THEN, source)
-    path.write_text(path.read_text().replace(f"schema_version: {SCHEMA}", f"schema_version: {LAST_SCHEMA}"))
-    config = load_config(path)
-    assert list(config.tiling.items()) == list(BACKWARD_NOW.items())
-    assert config.arguments == ("r", "d_wx", "d_r_partial", "d_b_partial", "seq")
+def test_a_newer_schema_has_the_names_that_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "lstm.yaml"
+    make(tiling=replace(TILING, values=FORWARD_THEN)).save(path, PROGRAM, [BINARY])
+    assert load_config(path).tiling == FORWARD_THEN
 
 
-def test_a_newer_schema_has_the_names_that_it_has() -> None:
-    fields = {
-        "schema_version": LAST_SCHEMA + 1,
-        "schedule": "resident",
-        "tiling": FORWARD_THEN,
-        "arguments": ["d_r_rest"],
-    }
-    assert with_names_of_today(fields) == fields
+@pytest.mark.parametrize("tiling", ["3", "[1]", "{prefetch: six}"])
+def test_a_tiling_of_another_kind_is_said_to_be_wrong(tmp_path: Path, tiling: str) -> None:
+    path = tmp_path / "lstm.yaml"
+    make().save(path, PROGRAM, [BINARY])
+    older(path, LAST_SCHEMA, tiling=tiling)
+    assert "tiling" in complaint(path)
 
 
-@pytest.mark.parametrize(("old", "new"), [("tiling:\n", "tiling: 3\nother:\n"), ("arguments: [", "arguments: [[1], ")])
-def test_fields_of_another_kind_are_said_to_be_wrong(tmp_path: Path, old: str, new: str) -> None:
-    path = saved(tmp_path, "resident", FORWARD_THEN)
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
-    assert old.split(":")[0] in complaint(path)
-
-
-@pytest.mark.parametrize(
-    ("schedule", "values", "shape"),
-    [
-        ("resident", FORWARD_NOW, Shape(16, 64, 2, 64)),
-        ("resident_backward", BACKWARD_NOW, Shape(16, 64, 2, 64, save="states", recompute=True)),
-    ],
-)
-def test_a_source_of_then_is_one_of_today(tmp_path: Path, schedule: str, values: dict[str, int], shape: Shape) -> None:
-    cell, profile = load_cell("gru"), load_profile("h200")
-    today = schedules.get(schedule).source(cell, shape, profile, Tiling(schedule, values, TILING.resources, 1.0))
-    names = {new: old for old, new in (*TILE_VARIABLES[schedule].items(), *ARGUMENTS.items())}
-    text = today.text.replace("Gates::recomputed", "Gates::computed")
-    for new in sorted(names, key=len, reverse=True):  # one is part of another
-        text = text.replace(new, names[new])
+def test_a_source_of_then_is_one_of_today(tmp_path: Path) -> None:
+    cell, shape, profile = load_cell("gru"), Shape(16, 64, 2, 64), load_profile("h200")
+    tiling = Tiling("resident", FORWARD_NOW, TILING.resources, 1.0)
+    program = schedules.get("resident").program(cell, shape, profile, tiling)
+    today, text = program.main.source, program.main.source.text
+    for old, new in TILE_VARIABLES["resident"].items():
+        text = text.replace(f".{new} =", f".{old} =")
     assert text != today.text
     assert source_of_today(text) == today.text
     assert source_of_today(today.text) == today.text
-    path = saved(tmp_path, schedule, values, replace(today, text=text))
-    assert read_source(path).text == today.text
+    then = replace(program, main=replace(program.main, source=replace(today, text=text)))
+    path = tmp_path / "lstm.yaml"
+    make(program=then).save(path, then, [BINARY])
+    assert read_program(path) == program
     assert path.with_suffix(".cu").read_text() == text  # the file itself stays as its sha256 says
 
 

@@ -238,7 +238,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_fastest_valid_kernel_wins_whatever_else_happens(
     played: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(tune, "CANDIDATE_SECONDS", 3.0)
+    monkeypatch.setattr(tune, "JOB_SECONDS", 3.0)
     write_script(monkeypatch, tmp_path, "hang crash fault wrong 0.5 0.3 0.4")
     events: list[Event] = []
     with Store(tmp_path / "trials.sqlite") as store:

@@ -24,9 +24,6 @@ TILE_VARIABLES: Mapping[str, Mapping[str, str]] = {
 }
 """Of each schedule, the tile variables' names of then and of today."""
 
-ARGUMENTS: Mapping[str, str] = {"d_r_rest": "d_r_partial", "d_b_rest": "d_b_partial"}
-"""Of kernels, the arguments' names of then and of today."""
-
 
 def renamed(schedule: object, tiling: Mapping[str, int]) -> dict[str, int]:
     """A tiling of then, in its order, by the names of today.
@@ -39,25 +36,21 @@ def renamed(schedule: object, tiling: Mapping[str, int]) -> dict[str, int]:
 
 
 def with_names_of_today(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a configuration as they were read, checked by nobody yet; those of a newer schema unchanged."""
-    given = dict(fields)
-    version, tiling, arguments = (given.get(name) for name in ("schema_version", "tiling", "arguments"))
-    if not isinstance(version, int) or version > LAST_SCHEMA:
-        return given
-    if isinstance(tiling, dict):
-        given["tiling"] = renamed(given.get("schedule"), tiling)
-    if isinstance(arguments, list):
-        given["arguments"] = [ARGUMENTS.get(name, name) if isinstance(name, str) else name for name in arguments]
-    return given
+    """The fields of a configuration of schema LAST_SCHEMA or older as they were read, checked by nobody yet."""
+    tiling = fields.get("tiling")
+    if not isinstance(tiling, dict):
+        return dict(fields)
+    return {**fields, "tiling": renamed(fields.get("schedule"), tiling)}
 
 
 def source_of_today(text: str) -> str:
-    """The source beside a configuration by the names of today's headers; one that has them already, unchanged."""
+    """The source beside a configuration by the names of today's headers; one that has them already, unchanged.
+
+    Backward kernels of then are not read any more.
+    """
+    names = {f".{old} =": f".{new} =" for old, new in TILE_VARIABLES["resident"].items()}
 
     def tiling(line: re.Match[str]) -> str:
-        names = {f".{old} =": f".{new} =" for table in TILE_VARIABLES.values() for old, new in table.items()}
         return re.sub(r"\.\w+ =", lambda member: names.get(member[0], member[0]), line[0])
 
-    text = re.sub(r"^constexpr Resident(Backward)?Tiling tiling\{.*$", tiling, text, flags=re.MULTILINE)
-    text = re.sub(r"(?<=, Gates::)computed(?=, )", "recomputed", text)
-    return re.sub(r"\bd_[rb]_rest\b", lambda name: ARGUMENTS[name[0]], text)
+    return re.sub(r"^constexpr ResidentTiling tiling\{.*$", tiling, text, flags=re.MULTILINE)
