@@ -44,10 +44,9 @@ def test_tune_show_and_validate_a_cell_of_ones_own(tmp_path: Path) -> None:
 @pytest.mark.emulated
 @pytest.mark.parametrize(("option", "saved"), [("", "gates"), ("--recompute", "states")])
 def test_both_directions_of_a_cell_of_ones_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, saved: str
+    fresh_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, saved: str
 ) -> None:
     monkeypatch.setattr("kernelgen.device.gpu.why_no_gpu", lambda: "this test wants none")
-    monkeypatch.setenv("TILESMITH_CACHE", str(tmp_path / "cache"))
     file, output = own_cell(tmp_path), tmp_path / "out" / "mine.yaml"
     result = run(
         "tune --gpu h200 --batch 2 --seq 4 --head-dim 16 --top 2 --seeds 1 --direction both " + option,
@@ -158,17 +157,17 @@ def test_an_interrupted_tune_ends_with_130_after_saving(
     assert not (tmp_path / "none.yaml").exists()
 
 
-def test_ctrl_c_in_a_process_of_its_own_is_130_without_a_traceback(tmp_path: Path) -> None:
+def test_ctrl_c_in_a_process_of_its_own_is_130_without_a_traceback(fresh_cache: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "kernelgen.commands", "tune", *ELMAN.split(), "--top", "400", "--again", "-o"]
     started = subprocess.Popen(
         [*command, str(tmp_path / "elman.yaml")],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "TILESMITH_CACHE": str(tmp_path / "cache"), "CUDA_VISIBLE_DEVICES": "-1"},
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
     )
     until = time.monotonic() + 60
-    while not (tmp_path / "cache" / "trials.sqlite").exists() and time.monotonic() < until:
+    while not (fresh_cache / "trials.sqlite").exists() and time.monotonic() < until:
         time.sleep(0.02)
     started.send_signal(signal.SIGINT)
     _, errors = started.communicate(timeout=60)

@@ -32,9 +32,8 @@ SHAPE = Shape(2, 64, 1, 16, save="gates")
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+def store(fresh_cache: Path) -> Store:
     """The user's store, empty."""
-    monkeypatch.setenv("TILESMITH_CACHE", str(tmp_path / "cache"))
     return Store()
 
 

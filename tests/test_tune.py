@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -343,10 +342,8 @@ def _start(output: Path, cache: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.emulated
-def test_two_processes_tune_at_once_and_one_is_killed(tmp_path: Path, session_cache: Path) -> None:
-    cache = tmp_path / "cache"
-    if (session_cache / "emulator").exists():  # g++ takes longest, and is not what this is about
-        shutil.copytree(session_cache / "emulator", cache / "emulator")
+def test_two_processes_tune_at_once_and_one_is_killed(tmp_path: Path, fresh_cache: Path) -> None:
+    cache = fresh_cache
     victim = _start(tmp_path / "victim.yaml", cache)
     others = [_start(tmp_path / f"{name}.yaml", cache) for name in ("a", "b")]
     until = time.monotonic() + 60
