@@ -4,6 +4,7 @@ Without a C++ compiler the core is left out and constrint runs its pure-Python t
 that succeeds prints, but for the wheel's name: that says so then, as do `tilesmith --version`, `doctor` and `solve`.
 """
 
+import runpy
 import sys
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
-CORE = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "constrint" / "_core").glob("*.cpp"))
+CORE = ROOT / "constrint" / "_core"
+SOURCES, HEADERS = (sorted(str(path.relative_to(ROOT)) for path in CORE.glob(f"*.{kind}")) for kind in ("cpp", "hpp"))
+DIGEST = runpy.run_path(str(ROOT / "constrint" / "core.py"))["sources_digest"](CORE)  # core.py imports nothing of ours
 
 
 class OptionalBuild(build_ext):
@@ -29,8 +32,10 @@ class OptionalBuild(build_ext):
 
 core = Pybind11Extension(
     "constrint._core_native",
-    CORE,
+    SOURCES,
+    depends=HEADERS,
     cxx_std=17,
+    define_macros=[("CONSTRINT_SOURCES", f'"{DIGEST}"')],
     extra_link_args=["-s"] if sys.platform.startswith("linux") else [],  # stripped; pybind11 compiles with -g0
     optional=True,  # an editable install does not miss it either
 )

@@ -31,14 +31,14 @@ from sampling import drawn
 
 from kernelgen.build.compile import Binary, compile_source
 from kernelgen.cells import cell_names, load_cell
+from kernelgen.cells.language import Cell
 from kernelgen.device import gpu
 from kernelgen.device.launcher import DeviceKernel, launch_config
 from kernelgen.device.measure import measure
 from kernelgen.errors import InfeasibleError, TilesmithError
 from kernelgen.hardware.profile import load_profile
-from kernelgen.program.arguments import arguments_of
+from kernelgen.program.program import Program
 from kernelgen.program.shape import Shape
-from kernelgen.program.source import Source
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
 from kernelgen.records.store import Store
@@ -59,7 +59,7 @@ PASSES: tuple[tuple[Direction, str, bool], ...] = (
     ("backward", "hidden", False),
     ("backward", "hidden", True),
 )
-"""Direction, what is saved, whether the gates are computed again."""
+"""Direction, what is saved, whether the gates are recomputed."""
 SEQ = 1024
 Group = tuple[str, str, str, str, int]
 """GPU, cell, pass, heads x D and batch: what is compared with each other."""
@@ -86,7 +86,7 @@ def sample(each: int, seconds: float, cells: tuple[str, ...], head_dims: tuple[i
     """Compile and time the tilings that the model ranks best, and random ones."""
     device, draw = gpu.device(0), random.Random(seed)
     profile = device.profile()
-    jobs: list[tuple[str, Direction, Shape, Tiling, Source]] = []
+    jobs: list[tuple[str, Direction, Shape, Tiling, Program]] = []
     for name in cells:
         for head_dim in head_dims:
             heads = HEADS.get(head_dim, 768 // head_dim or 1)
@@ -99,8 +99,8 @@ def sample(each: int, seconds: float, cells: tuple[str, ...], head_dims: tuple[i
                     except InfeasibleError:
                         continue
                     for tiling in {str(tiling): tiling for tiling in drawn(tilings, each, draw)}.values():
-                        source = get(tiling.schedule).source(cell, shape, profile, tiling)
-                        jobs.append((name, direction, shape, tiling, source))
+                        program = get(tiling.schedule).program(cell, shape, profile, tiling)
+                        jobs.append((name, direction, shape, tiling, program))
     out.parent.mkdir(parents=True, exist_ok=True)
     with (
         out.open("a") as file,
@@ -109,14 +109,14 @@ def sample(each: int, seconds: float, cells: tuple[str, ...], head_dims: tuple[i
         click.progressbar(length=len(jobs)) as bar,
     ):
         arrays: dict[Any, dict[str, Any]] = {}
-        binaries = pool.map(lambda job: compile_source(job[-1]), jobs)
-        for (name, direction, shape, tiling, source), binary in zip(jobs, binaries, strict=True):
+        binaries = pool.map(lambda job: compile_source(job[-1].main.source), jobs)
+        for (name, direction, shape, tiling, program), binary in zip(jobs, binaries, strict=True):
             bar.update(1)
             if (name, direction, shape) not in arrays:
                 arrays = {(name, direction, shape): {}}  # frees the last shape's
             buffers = arrays[name, direction, shape]
             try:
-                ms = _time(name, direction, shape, tiling, source, binary, buffers, seconds)
+                ms = _time(program, load_cell(name), shape, binary, buffers, seconds)
             except TilesmithError as error:
                 click.echo(f"{name} {shape} {tiling}: {error}", err=True)
                 continue
@@ -135,33 +135,25 @@ def sample(each: int, seconds: float, cells: tuple[str, ...], head_dims: tuple[i
             file.flush()
 
 
-def _time(
-    name: str,
-    direction: Direction,
-    shape: Shape,
-    tiling: Tiling,
-    source: Source,
-    binary: Binary,
-    buffers: dict[str, Any],
-    seconds: float,
-) -> float:
-    """Milliseconds of a launch. buffers: arrays by name, made here where they are missing or too small."""
-    launch = get(tiling.schedule).launch(shape, tiling)
-    arguments = arguments_of(load_cell(name), shape, direction, num_partials=launch.num_partials)
-    for array in (*arguments.inputs, *arguments.outputs):
+def _time(program: Program, cell: Cell, shape: Shape, binary: Binary, buffers: dict[str, Any], seconds: float) -> float:
+    """Milliseconds of the recurrence alone. buffers: arrays by name, made here where they are missing or too small."""
+    call, arguments = program.main, program.arguments(cell, shape)
+    arrays = {array.name: array for array in (*arguments.inputs, *arguments.outputs, *arguments.workspaces)}
+    values: list[Any] = []
+    for name in call.source.arguments:
+        if name in arguments.numbers:
+            values.append(np.int32(arguments.numbers[name]))
+            continue
+        array = arrays[name]
         size = int(np.prod(array.shape)) * np.dtype("float32" if array.dtype == "float32" else "uint16").itemsize
-        if size and (array.name not in buffers or buffers[array.name].size < size):
-            buffers[array.name] = gpu.DeviceBuffer(size)
-            if not array.written:
-                buffers[array.name].upload(_numbers(size))
-    kernel = DeviceKernel(binary.cubin, binary.entry, binary.arch, launch)
+        if size and (name not in buffers or buffers[name].size < size):
+            buffers[name] = gpu.DeviceBuffer(size)
+            if name not in call.source.writes:
+                buffers[name].upload(_numbers(size))
+        values.append(buffers[name].pointer if size else 0)
+    kernel = DeviceKernel(binary.cubin, binary.entry, binary.arch, call.launch)
     kernel.prepare(0)
-    empty = {array.name for array in (*arguments.inputs, *arguments.outputs) if array.empty}
-    values = [
-        np.int32(arguments.numbers[key]) if key in arguments.numbers else 0 if key in empty else buffers[key].pointer
-        for key in arguments.order
-    ]
-    config = launch_config(launch)
+    config = launch_config(call.launch.at(shape))
     return measure(lambda stream: kernel.start(stream, config, *values), seconds=seconds).median_ms
 
 

@@ -68,7 +68,7 @@ def _dimensions(schedule: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def _variants(schedule: str) -> list[tuple[str, bool]]:
-    """What is saved, and whether the gates are computed again."""
+    """What is saved, and whether the gates are recomputed."""
     recompute = (False, True) if get(schedule).direction == "backward" else (False,)
     return [(save, again) for save in ("hidden", "gates") for again in recompute]
 
@@ -80,7 +80,7 @@ def _tilings(schedule: str, cell: str, shape: Shape, gpu: str) -> list[Tiling]:
 
 def _compiled(cell: str, shape: Shape, gpu: str, tiling: Tiling) -> dict[str, object]:
     profile = load_profile(gpu)
-    source = get(tiling.schedule).source(load_cell(cell), shape, profile, tiling)
+    source = get(tiling.schedule).program(load_cell(cell), shape, profile, tiling).main.source
     report = compile_source(source).report
     return {
         "cell": cell,

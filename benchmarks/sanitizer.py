@@ -24,14 +24,14 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from kernelgen.build.compile import compile_source
+from kernelgen.build.compile import compile_program, compile_source
 from kernelgen.cells import cell_names, load_cell
 from kernelgen.cells.language import Cell
 from kernelgen.device import gpu
 from kernelgen.errors import InfeasibleError
 from kernelgen.hardware.profile import Profile
+from kernelgen.program.program import Program
 from kernelgen.program.shape import Shape
-from kernelgen.program.source import Source
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules import get
@@ -105,7 +105,7 @@ def _cells() -> list[Cell]:
 
 def _tilings(cell: Cell, shape: Shape, profile: Profile, direction: Any) -> list[Tiling]:
     """The model's best, one with whole matrix tiles, one that splits K, and one without any of R in registers; none
-    where no kernel fits, as where the gates of a large cell are computed again at an odd head dimension."""
+    where no kernel fits, as where the gates of a large cell are recomputed at an odd head dimension."""
     try:
         tilings = spread(plan(cell, shape, profile, direction=direction))
     except InfeasibleError:
@@ -131,9 +131,10 @@ def _compile(parts: tuple[str, ...]) -> None:
                         partial(_choose, cell, replace(shape, save="hidden"), profile, "backward"),
                         partial(_choose, cell, replace(shape, save="hidden", recompute=True), profile, "backward"),
                     ]
-                    jobs.append(partial(compile_source, ParameterGradients(cell, shape, profile).source()))
+                    calls = ParameterGradients(cell, shape, profile).calls()
+                    jobs += [partial(compile_source, call.source) for call in calls]
                 else:
-                    jobs += [partial(compile_source, source) for _, source in _sources(cell, shape, profile, part)]
+                    jobs += [partial(compile_program, each) for _, each in _programs(cell, shape, profile, part)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for done in [pool.submit(job) for job in jobs]:
             done.result()
@@ -145,9 +146,9 @@ def _choose(cell: Cell, shape: Shape, profile: Profile, direction: Direction) ->
         compiled(cell, shape, profile, direction)
 
 
-def _sources(cell: Cell, shape: Shape, profile: Profile, direction: Any) -> Iterator[tuple[Tiling, Source]]:
+def _programs(cell: Cell, shape: Shape, profile: Profile, direction: Any) -> Iterator[tuple[Tiling, Program]]:
     for tiling in _tilings(cell, shape, profile, direction):
-        yield tiling, get(tiling.schedule).source(cell, shape, profile, tiling)
+        yield tiling, get(tiling.schedule).program(cell, shape, profile, tiling)
 
 
 def _validate(direction: Any) -> int:
@@ -157,15 +158,15 @@ def _validate(direction: Any) -> int:
         for shape in SHAPES[direction]:
             cases = gpu_cases(cell, shape, direction=direction)
             run(_UseCases(cases, 0))
-            for tiling, source in _sources(cell, shape, profile, direction):
-                launches = [get(tiling.schedule).launch(case.shape, tiling) for case in cases]
-                run(GpuJob.of(compile_source(source).cubin, source, launches, measure_seconds=0))
-                count += 1
+            for _, program in _programs(cell, shape, profile, direction):
+                cubins = tuple(binary.cubin for binary in compile_program(program))
+                run(GpuJob(program, cubins, measure_seconds=0))
+                count += len(cubins)
     return count
 
 
 def _train() -> int:
-    """Train every cell for a step through PyTorch, gates kept and computed again."""
+    """Train every cell for a step through PyTorch, gates kept and recomputed."""
     import torch
 
     from kernelgen.torch import rnn

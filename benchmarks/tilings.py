@@ -21,10 +21,9 @@ import click
 from kernelgen.build.compile import Binary, compile_source
 from kernelgen.cells import load_cell
 from kernelgen.device import gpu
-from kernelgen.device.worker import JobFailed
 from kernelgen.errors import TilesmithError
+from kernelgen.program.program import Program
 from kernelgen.program.shape import Shape
-from kernelgen.program.source import Source
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules import get
 from kernelgen.tuning.plan import plan
@@ -65,8 +64,8 @@ def main(
     cell, profile, chosen = load_cell(name), gpu.device(0).profile(), get(schedule)
     keep = {key: int(value) for key, value in (text.split("=") for text in wanted)}
     out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("a") as file, GpuWorker() as bench, ThreadPoolExecutor(8) as pool:
-        bench.start()
+    with out.open("a") as file, GpuWorker() as worker, ThreadPoolExecutor(8) as pool:
+        worker.start()
         for size in sizes:
             heads, head_dim = map(int, size.split("x"))
             shape = Shape(batch, seq, heads, head_dim, dtype, save)
@@ -75,12 +74,12 @@ def main(
             except TilesmithError as error:
                 click.echo(f"{size}: {error}", err=True)
                 continue
-            sources = [chosen.source(cell, shape, profile, tiling) for tiling in tilings]
-            binaries = pool.map(compile_source, sources)
-            bench.use([make_case(cell, shape, 0)])
+            programs = [chosen.program(cell, shape, profile, tiling) for tiling in tilings]
+            binaries = pool.map(compile_source, [program.main.source for program in programs])
+            worker.use([make_case(cell, shape, 0)])
             click.echo(f"{cell.name} {shape}, saves {save}: {', '.join(tilings[0].values)} | model, measured us a step")
-            for tiling, source, binary in zip(tilings, sources, binaries, strict=True):
-                outcome = tried(bench, shape, tiling, source, binary, seconds)
+            for tiling, program, binary in zip(tilings, programs, binaries, strict=True):
+                outcome = tried(worker, program, binary, seconds)
                 record = {
                     "gpu": profile.name,
                     "cell": name,
@@ -112,16 +111,13 @@ def different(tilings: Sequence[Tiling], by: Sequence[str], keep: dict[str, int]
     return list(found.values())
 
 
-def tried(
-    bench: GpuWorker, shape: Shape, tiling: Tiling, source: Source, binary: Binary, seconds: float
-) -> tuple[float, float] | str:
+def tried(worker: GpuWorker, program: Program, binary: Binary, seconds: float) -> tuple[float, float] | str:
     """Milliseconds of a launch and the largest relative error of h; or what went wrong."""
     if binary.report.local_memory:
         return f"needs {binary.report.local_memory} bytes of local memory"
-    launch = get(tiling.schedule).launch(shape, tiling)
     try:
-        outcome = bench.run(GpuJob.of(binary.cubin, source, [launch], seconds), 60.0)
-    except (JobFailed, TilesmithError) as error:
+        outcome = worker.run(GpuJob(program, (binary.cubin,), seconds), 60.0)
+    except TilesmithError as error:
         return str(error)
     assert outcome.measurement is not None
     return outcome.measurement.median_ms, max(outcome.errors.values())

@@ -1,4 +1,4 @@
-"""The same questions answered by OR-tools CP-SAT: a second engine, and a check of the first.
+"""The same calls answered by OR-tools CP-SAT: a second engine, and a check of the first.
 
 A problem is presolved and lowered as for the search, then every node becomes a CP-SAT variable or literal. A node
 that may be undefined carries a literal that says whether it is defined, so that Kleene's logic (see
@@ -240,7 +240,7 @@ class Model:
 
 
 class CpSatCall:
-    """One problem as CP-SAT sees it; one worker, so that answers repeat."""
+    """The calls of CP-SAT for one problem; one worker, so that answers repeat."""
 
     def __init__(self, problem: Statement) -> None:
         self.problem = problem

@@ -10,7 +10,7 @@ from constrint.errors import ConstrintError
 from constrint.integers import exact_int, shown
 
 LIST_LIMIT = 4096
-"""Ranges of at most this many values are kept as lists, whose single values propagation can strike out."""
+"""Ranges of at most this many values are kept as lists, whose single values propagation can remove."""
 
 MOST_DIVISORS = 200_000
 """More divisors are not listed; no number of 64 bits has as many."""

@@ -22,11 +22,11 @@ ENGINES = ("native", "python", "cp-sat")
 
 
 class SearchCall(Searcher):
-    """Presolved once per question, then searched by the core or its Python twin."""
+    """Presolved once per call, then searched by the core or its Python twin."""
 
     def __init__(self, problem: Statement, native: bool) -> None:
         super().__init__(problem, native)
-        # What one refutation learns serves the next.
+        # What finding one conflict teaches serves the next.
         self.weight = [1.0] * len(problem.domains)
 
     def first(self, order: Mapping[str, bool], time_limit: float | None) -> Answer:
@@ -97,7 +97,7 @@ class SearchCall(Searcher):
 
 
 def engine_call(problem: Statement, engine: str) -> EngineCall:
-    """The problem as the engine named sees it. Raises ConstrintError for an unknown engine."""
+    """The calls of the engine named, for a problem. Raises ConstrintError for an unknown engine."""
     if engine == "cp-sat":
         from constrint.cpsat import CpSatCall
 

@@ -7,11 +7,11 @@ enter the expression, directly or through other definitions. What is reported ca
 and without any one of its members the rest can. Where the definitions contradict each other by themselves there is no
 background: a minimal conflict of any constraints is reported, definitions among them.
 
-The engine's refutation names the constraints that it used. Each of these is left out in turn: if the rest still
-conflicts, the new refutation says what is still needed; if not, the solution found shows that the constraint is
-needed, and serves as a witness for every later question about constraints that it satisfies. From there, a conflict of
+The engine's conflict names the constraints that it used. Each of these is left out in turn: if the rest still
+conflicts, the new conflict says what is still needed; if not, the solution found shows that the constraint is
+needed, and serves as a witness for every later call about constraints that it satisfies. From there, a conflict of
 fewer constraints is looked for by implicit hitting sets (Ignatiev et al., CP 2015), for a short time; mostly that ends
-with a proof that there is none. What the engine says it used is a hint; what is reported was itself refuted, and of
+with a proof that there is none. What the engine says it used is a hint; what is reported was proved in itself, and of
 each member there is a witness that the rest can hold.
 """
 
@@ -67,7 +67,7 @@ class _Explainer:
         self.satisfied: list[frozenset[int]] = []
         self.conflicts: list[frozenset[int]] = []
         self.asked: list[frozenset[int]] = []
-        """What the engine refuted, whole: no hint."""
+        """What the engine found in conflict, whole: no hint."""
         self.trusting = True
 
     def conflict(self) -> tuple[frozenset[int], frozenset[int]]:
@@ -93,7 +93,7 @@ class _Explainer:
         return not isinstance(self._ask(chosen, self.deadline), Mapping)
 
     def find_conflict(self, chosen: frozenset[int], deadline: float | None = None) -> frozenset[int] | None:
-        """None where the chosen constraints can hold together, else those of them that a refutation used.
+        """None where the chosen constraints can hold together, else those of them that the engine's conflict names.
 
         deadline: an earlier one than the explanation's. Raises TimeLimit.
         """
@@ -127,7 +127,7 @@ class _Explainer:
     def minimise(self, candidates: frozenset[int], background: frozenset[int]) -> frozenset[int]:
         """The candidates needed for a conflict with the background, where all of them conflict with it."""
         conditions = [constraint.condition for constraint in self.problem.constraints]
-        # Those on one variable are doubted last: they keep the domains, and so each question, small.
+        # Those on one variable are doubted last: they keep the domains, and so each call, small.
         doubted = sorted(candidates, key=lambda i: (len(conditions[i].variables()) == 1, -i))
         needed = candidates
         for i in doubted:

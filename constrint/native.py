@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from constrint.prove import PythonProver
 
 SAFE = 1 << 61
-"""Numbers up to this size leave the core room to add two of them in 64 bits."""
+"""The core can add two numbers of up to this size in 64 bits."""
 LARGEST_BATCH = 4096
 WIDE, NARROW = 1, 2
 """What ``bit_width`` says of a program's numbers."""

@@ -71,7 +71,7 @@ def prepare(
         return program.domains[v][0], program.domains[v][-1]
 
     lowering = Lowering({name: v for v, name in enumerate(names)}, bounds)
-    # The code of a constraint that does not depend on the domains serves every question.
+    # The code of a constraint that does not depend on the domains serves every call.
     lowered = problem.lowered
     constraints = problem.constraints
     waiting = list(range(len(constraints)) if chosen is None else chosen)

@@ -106,8 +106,9 @@ class Program:
     """A problem ready for an engine: domains by position, and the constraints' code.
 
     sources: how many constraints the problem has, one for the bound of an objective included. why: for each variable,
-    the constraints that shaped its domain, as a sum of 1 << number (empty: none did). bit_width: what is known of the size
-    of its numbers (see ``constrint.native.bit_width``), which smaller domains and fewer codes cannot change for the worse.
+    the constraints that shaped its domain, as a sum of 1 << number (empty: none did). bit_width: what is known of the
+    size of its numbers (see ``constrint.native.bit_width``), which smaller domains and fewer codes cannot change for
+    the worse.
     """
 
     names: list[str]

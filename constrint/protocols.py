@@ -1,4 +1,4 @@
-"""What every engine can be asked, for the type checker."""
+"""What every engine can be asked, and what the parts of ours offer each other, for the type checker."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from constrint.statement import Solution
 
 
 class EngineCall(Protocol):
-    """One problem as an engine sees it. order: every variable, and whether its largest value comes first."""
+    """The calls of one engine for one problem. order: every variable, and whether its largest value comes first."""
 
     def first(self, order: Mapping[str, bool], time_limit: float | None) -> Answer: ...
 

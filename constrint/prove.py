@@ -34,7 +34,7 @@ class PythonProver:
         self.program, self.order = program, order
         self.descending = dict(zip(order, descending, strict=True))
         self.weight = [1.0] * len(program.domains)
-        """How often each variable was part of a failure: what an earlier question learnt may be put here."""
+        """How often each variable was part of a failure: what an earlier call learnt may be put here."""
 
     def any(self, deadline: float | None = None) -> list[int] | None:
         """A solution, as values by position, or None. Raises TimeLimit at ``deadline`` (time.perf_counter())."""

@@ -21,7 +21,7 @@ from constrint.project import ceil_divide
 from constrint.rows import some_row
 
 SAFE = 1 << 61
-"""Numbers up to this size leave room to add two of them in 64 bits."""
+"""Two numbers of up to this size can be added in 64 bits."""
 GATHERS = frozenset({Op.ADD, Op.MUL, Op.MIN, Op.MAX, Op.AND, Op.OR})
 """Operators of any number of operands, whose decided operands are gathered into one number."""
 

@@ -1,4 +1,4 @@
-"""One problem for the search, in the C++ core or its Python twin: what every question about it needs."""
+"""One problem for the search, in the C++ core or its Python twin: what every call about it needs."""
 
 from __future__ import annotations
 

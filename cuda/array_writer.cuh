@@ -6,8 +6,8 @@
 
 namespace tilesmith {
 
-/// Writes `arrays` arrays of [sequence][unit], for `rows` sequences and `units` units of one head, once a step. `threads`
-/// of `Who` share the work.
+/// Writes arrays of [sequence][unit], as many as `arrays` says, for `rows` sequences and `units` units of one head, once a
+/// step. `threads` of `Who` share the work.
 template <FixedShape shape, int rows, int threads, int arrays, int units = shape.head_dim, class Who = WholeBlock>
 struct ArrayWriter {
     static constexpr int width = vector_width(shape.head_dim);

@@ -7,7 +7,7 @@
 
 namespace tilesmith {
 
-/// A ring of stages; a stage holds one step of `arrays` arrays (Wx of each gate, say) for `rows` sequences:
+/// A ring of stages; a stage holds one step of several arrays (Wx of each gate, say) for `rows` sequences:
 /// [array][sequence][unit], rows of `row_bytes`, an odd number of 16-byte chunks so that 8 rows lie in 8 different
 /// groups of banks. With 4 sequences they take the even columns of a tile, and a matrix holds two arrays instead of one.
 /// `threads` of `Who` share the copies, of `units` from each row.
@@ -20,9 +20,9 @@ struct InputRing {
 
     // ---- copying ----
 
-    static constexpr int row_copies = units / width;                   // per array and sequence
+    static constexpr int row_copies = units / width;                 // per array and sequence
     static constexpr int stage_copies = arrays * rows * row_copies;  // per step
-    static constexpr int copies = ceil_div(stage_copies, threads);  // per thread and step
+    static constexpr int copies = ceil_div(stage_copies, threads);   // per thread and step
     const unsigned short* from[copies];
     SharedAddress to[copies];
 

@@ -2,7 +2,7 @@
 // schedules whose blocks each run a tile of the batch of one head.
 //
 // Lanes: g = lane / 4, j = lane % 4. Of every 8 units of its warp a lane has unit g, of every 8 sequences 2j and 2j + 1;
-// or, where the tile is 4 sequences, which take the even columns of a matrix tile, sequence j alone.
+// or, where the tile is 4 sequences, which half fill a matrix tile (its even columns), sequence j alone.
 #pragma once
 
 #include "recurrence.cuh"
@@ -32,7 +32,9 @@ struct LaneElements {
     TILESMITH_DEVICE int unit(int unit_group) const { return warp * units + unit_group * 8 + g; }
 
     /// The sequence, within the block, of this lane's column.
-    TILESMITH_DEVICE int row(int column_tile, int column) const { return half_filled ? j : column_tile * 8 + 2 * j + column; }
+    TILESMITH_DEVICE int row(int column_tile, int column) const {
+        return half_filled ? j : column_tile * 8 + 2 * j + column;
+    }
 
     /// True if an element is real: neither padding of the head dimension nor past the end of the batch.
     TILESMITH_DEVICE bool real(int unit_group, int column_tile, int column) const {
@@ -41,7 +43,8 @@ struct LaneElements {
 
     /// Index of an element in an array [states, B, H, D].
     TILESMITH_DEVICE long long state_index(int s, int unit_group, int column_tile, int column) const {
-        return ((static_cast<long long>(s) * batch + first_row + row(column_tile, column)) * shape.heads + head) * D + unit(unit_group);
+        const long long sequence = static_cast<long long>(s) * batch + first_row + row(column_tile, column);
+        return (sequence * shape.heads + head) * D + unit(unit_group);
     }
 
     /// Calls function(unit_group, column_tile, column) for every element.

@@ -10,8 +10,8 @@ namespace tilesmith {
 /// How lanes store: stmatrix needs sm_90.
 enum class Stores { words, matrices };
 
-/// Stores `arrays` values of every element. A matrix holds 8 units of 8 sequences; or, with 4 sequences, which have a lane
-/// of their own each, of those the values of two unit groups or arrays, in even and odd rows.
+/// Stores a value of every element for each of several arrays. A matrix holds 8 units of 8 sequences; or, with 4
+/// sequences, which have a lane of their own each, of those the values of two unit groups or arrays, in even and odd rows.
 template <class Type, FixedShape shape, int units, int rows, int arrays, Stores how>
 struct LaneStores {
     using Elements = LaneElements<shape, units, rows>;

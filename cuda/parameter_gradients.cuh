@@ -16,8 +16,8 @@ namespace tilesmith {
 /// The arrays of the product. Steps of all sequences are one axis: B T of them.
 struct ParameterGradientArguments {
     const unsigned short* d_wx;     // [B, T, G_in, H, D]
-    const float* d_r_partial;          // [P, G_rec without an input, H, D, D], or null if there is no such gate
-    const float* d_b_partial;          // [P, G_bias without an input, H, D] likewise
+    const float* d_r_partial;       // [P, G_rec without an input, H, D, D], or null if there is no such gate
+    const float* d_b_partial;       // [P, G_bias without an input, H, D] likewise
     const unsigned short* hidden;   // [B, T, H, D]
     const unsigned short* initial;  // [B, H, D]: h before the first step, or null: zeros
     void* d_r;                      // [G_rec, H, D, D]; of parts that are apart: floats [parts, G_rec, H, D, D]
@@ -277,9 +277,10 @@ struct ParameterGradients {
     static constexpr long long d_b_size = static_cast<long long>(bias_gates) * shape.heads * D;
     static constexpr long long d_r_size = static_cast<long long>(recurrent_gates) * shape.heads * D * D;
 
-    /// Add up the partial sums of the gates among `gates`, each of `slice` elements: all blocks share the work, or those of
-    /// a part where parts are apart, which then take some of the partial sums each.
-    TILESMITH_DEVICE void add_partials(const float* partial, void* results, unsigned gates, unsigned with_results, int slice) const {
+    /// Add up the partial sums of the gates among `gates`, of `slice` elements a gate: all blocks share the work, or those
+    /// of a part where parts are apart, which then take some of the partial sums each.
+    TILESMITH_DEVICE void add_partials(const float* partial, void* results, unsigned gates, unsigned with_results,
+                                       int slice) const {
         const int size = count_bits(gates) * slice;
         const int sharing = apart ? 1 : tiling.parts;
         const int block = (static_cast<int>(block_y()) * shape.heads + head) * sharing + (apart ? 0 : part);

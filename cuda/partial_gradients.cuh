@@ -24,8 +24,8 @@ struct PartialGradients {
     static constexpr int unit_groups = Elements::unit_groups;
     static constexpr int column_tiles = Elements::column_tiles;
     static constexpr int columns = Elements::columns;
-    static constexpr int sequence_tiles = column_tiles;                    // of 8 k each, two to an instruction
-    static constexpr int unit_tiles = ceil_div(D, 8);                      // of previous units
+    static constexpr int sequence_tiles = column_tiles;  // of 8 k each, two to an instruction
+    static constexpr int unit_tiles = ceil_div(D, 8);    // of previous units
 
     float product[maximum(1, count_bits(products))][products != 0 ? unit_tiles : 1][4];
     float sum[maximum(1, count_bits(biases))][unit_groups];
@@ -48,7 +48,8 @@ struct PartialGradients {
     template <class Value>
     TILESMITH_DEVICE void take(const Elements& own, Value value) {
         const auto real = [&](int gate, int unit_group, int column_tile, int column) {
-            return own.first_row + own.row(column_tile, column) < own.batch ? value(gate, unit_group, column_tile, column) : 0.0f;
+            const bool within = own.first_row + own.row(column_tile, column) < own.batch;
+            return within ? value(gate, unit_group, column_tile, column) : 0.0f;
         };
 #pragma unroll
         for (int gate = 0; gate < Cell::gates; ++gate) {
@@ -61,7 +62,8 @@ struct PartialGradients {
                     const float second = columns == 2 ? real(gate, unit_group, tile, columns - 1) : 0.0f;
                     if (has(biases, gate)) sum[has(biases, gate) ? rank_among(biases, gate) : 0][unit_group] += first + second;
                     if (has(products, gate))
-                        words[has(products, gate) ? rank_among(products, gate) : 0][tile][unit_group] = pack<Type>(first, second);
+                        words[has(products, gate) ? rank_among(products, gate) : 0][tile][unit_group] =
+                            pack<Type>(first, second);
                 }
         }
     }
@@ -119,7 +121,8 @@ struct PartialGradients {
 #pragma unroll
                 for (int i = 0; i < 4; ++i) {
                     const int unit = own.unit(i / 2), previous = 8 * tile + 2 * own.j + i % 2;
-                    if (unit < D && previous < D) store_global_float(in.d_r_partial + (slice * D + unit) * D + previous, product[q][tile][i]);
+                    if (unit >= D || previous >= D) continue;
+                    store_global_float(in.d_r_partial + (slice * D + unit) * D + previous, product[q][tile][i]);
                 }
         }
 #pragma unroll
@@ -135,7 +138,8 @@ struct PartialGradients {
             }
 #pragma unroll
             for (int unit_group = 0; unit_group < unit_groups; ++unit_group)
-                if (own.j == 0 && own.unit(unit_group) < D) store_global_float(in.d_b_partial + slice * D + own.unit(unit_group), total[unit_group]);
+                if (own.j == 0 && own.unit(unit_group) < D)
+                    store_global_float(in.d_b_partial + slice * D + own.unit(unit_group), total[unit_group]);
         }
     }
 };

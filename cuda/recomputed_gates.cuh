@@ -1,4 +1,4 @@
-// The gates' sums of a step that has long been run, computed again from the h before it: R times h on the tensor cores,
+// The gates' sums of a step that has long been run, recomputed from the h before it: R times h on the tensor cores,
 // and the biases; the inputs are added by whoever reads them. Nothing of a backward pass has to be waited for, so that
 // this product runs beside the one on its critical path.
 #pragma once
@@ -10,9 +10,9 @@
 namespace tilesmith {
 
 /// A warp's part, of 16 units: the product has a tile of 16 rows for each gate that the backward step reads and that has
-/// a recurrent product, so that a gate's value ends in the lane that owns the unit. `k_tiles_in_registers`: groups of 32
-/// columns of R that stay in registers, the others lie in shared memory. `bias`: of every gate that the backward step
-/// reads, kept by the caller.
+/// a recurrent product, so that a gate's value ends in the lane that owns the unit. `k_tiles_in_registers`: of 32
+/// columns of R each, those that stay in registers; the others lie in shared memory. `bias`: of every gate that the
+/// backward step reads, kept by the caller.
 template <class Cell, class Type, FixedShape shape, int rows, int k_tiles_in_registers>
 struct RecomputedGates {
     static constexpr int D = shape.head_dim;
@@ -60,7 +60,8 @@ struct RecomputedGates {
     }
 
     /// The sum of a gate without its input.
-    TILESMITH_DEVICE static float value(const Sums& sums, int gate, int unit_group, int column_tile, int column, const Bias& bias) {
+    TILESMITH_DEVICE static float value(const Sums& sums, int gate, int unit_group, int column_tile, int column,
+                                        const Bias& bias) {
         if (!has(products, gate)) return bias[gate][unit_group];
         return sums[has(products, gate) ? rank_among(products, gate) : 0][column_tile][2 * unit_group + column];
     }

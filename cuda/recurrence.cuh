@@ -11,7 +11,7 @@ inline constexpr int chunk_bytes = 16;  // 8 elements: the unit in which shared 
 /// What the forward pass writes for every step: h alone, every state, or every state and every gate.
 enum class Save { hidden, states, gates };
 
-/// Where a backward pass has the gates' sums from: read as a forward pass saved them, or computed again from Wx, b and h.
+/// Where a backward pass has the gates' sums from: read as a forward pass saved them, or recomputed from Wx, b and h.
 enum class Gates { saved, recomputed };
 
 /// The sizes that are fixed when a kernel is generated; batch and sequence length come at launch.
@@ -38,18 +38,18 @@ struct ForwardArguments {
 
 /// The arrays of a backward pass, as in ForwardArguments; d_ marks the gradient of what follows it.
 struct BackwardArguments {
-    const unsigned short* wx;        // [B, T, G_in, H, D], where gates are computed again
+    const unsigned short* wx;        // [B, T, G_in, H, D], where gates are recomputed
     const unsigned short* r;         // [G_rec, H, D, D]
-    const unsigned short* b;         // [G_bias, H, D], where gates are computed again or are nothing but a bias
+    const unsigned short* b;         // [G_bias, H, D], where gates are recomputed or are nothing but a bias
     const unsigned short* initial;   // [S, B, H, D] or null: zeros
     const unsigned short* states;    // [S, B, T, H, D], as saved; h alone where `others` is given
     const unsigned short* others;    // [S - 1, B, T, H, D]: the states but h, or null
-    const unsigned short* gates;     // [G_saved, B, T, H, D], as saved, unless they are computed again
+    const unsigned short* gates;     // [G_saved, B, T, H, D], as saved, unless they are recomputed
     const unsigned short* d_states;  // [1 or S, B, T, H, D]
     const unsigned short* d_last;    // [S, B, H, D] or null: zeros
     unsigned short* d_wx;            // [B, T, G_in, H, D]
-    float* d_r_partial;                 // [P, G_rec without an input, H, D, D]: of those gates, P partial sums; or null
-    float* d_b_partial;                 // [P, G_bias without an input, H, D] likewise
+    float* d_r_partial;              // [P, G_rec without an input, H, D, D]: of those gates, P partial sums; or null
+    float* d_b_partial;              // [P, G_bias without an input, H, D] likewise
     unsigned short* d_initial;       // [S, B, H, D]
     int batch;
     int seq;

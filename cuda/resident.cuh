@@ -25,12 +25,12 @@ namespace tilesmith {
 
 /// The tile variables of the schedule; kernelgen/schedules/resident/forward.py states their constraints.
 struct ResidentTiling {
-    int units_per_warp;   // 8: a 16-row tile holds two gates of 8 units; 16: one gate of 16 units
-    int batch_tile;       // sequences per block: 4, or a multiple of 8
-    int k_split;          // warps that share a group of units, each with a part of the previous units
-    int k_tiles_in_registers;  // of a warp's groups of 32 previous units, how many keep their part of R in registers
-    int accumulators;           // independent accumulators per tile, so that matrix instructions overlap
-    int num_stages;         // stages of the ring that holds Wx
+    int units_per_warp;        // 8: a 16-row tile holds two gates of 8 units; 16: one gate of 16 units
+    int batch_tile;            // sequences per block: 4, or a multiple of 8
+    int k_split;               // warps that share the same units, each with a part of the previous units
+    int k_tiles_in_registers;  // of a warp's k-tiles, of 32 previous units each, those whose part of R stays in registers
+    int accumulators;          // independent ones per tile, so that matrix instructions overlap
+    int num_stages;            // stages of the ring that holds Wx
 };
 
 template <class Cell, class Type, FixedShape shape, ResidentTiling tiling, Save save, Stores how>
@@ -57,7 +57,7 @@ struct Resident {
     // two, which halves the work of the special-function units at the price of idle tensor-core columns.
     static constexpr int rows = tiling.batch_tile;
     using Elements = LaneElements<shape, units, rows>;
-    static constexpr int unit_groups = Elements::unit_groups;  // groups of 8 units a warp owns
+    static constexpr int unit_groups = Elements::unit_groups;  // of 8 units each, that a warp owns
     static constexpr int column_tiles = Elements::column_tiles;
     static constexpr int columns = Elements::columns;  // elements per lane, unit and column tile
 
@@ -79,7 +79,7 @@ struct Resident {
     using Ring = InputRing<Type, shape, input_gates, rows, threads, row_bytes>;
     static constexpr int stage_bytes = Ring::stage_bytes;
     static constexpr int ring_at = 2 * buffer_bytes;
-    // the part of R that is not in registers: [warp][group][tile][half][lane]
+    // the part of R that is not in registers: [warp][k-tile][tile][half][lane]
     static constexpr int weights_at = ring_at + tiling.num_stages * stage_bytes;
     using Matrix = StationaryMatrix<Type, tiles, k_tiles, tiling.k_tiles_in_registers, rows, tiling.accumulators>;
     static constexpr int weights_bytes = warps * Matrix::shared_bytes;
@@ -213,8 +213,8 @@ struct Resident {
 
     /// The sums of one element's gates: recurrent product, input and bias, of what each gate has.
     TILESMITH_DEVICE void gather_gates(float (&gate)[gates], const typename Matrix::Sums& sums,
-                                       const unsigned (&wx)[unit_groups][column_tiles][Ring::words], int unit_group, int column_tile,
-                                       int column) const {
+                                       const unsigned (&wx)[unit_groups][column_tiles][Ring::words], int unit_group,
+                                       int column_tile, int column) const {
 #pragma unroll
         for (int q = 0; q < gates; ++q) {
             float sum = has(Cell::recurrent, q) ? Rows::product(sums, q, unit_group, column_tile, column) : bias[q][unit_group];
@@ -264,7 +264,9 @@ struct Resident {
                 });
                 stores.store(
                     own, (buffer ^ 1) * buffer_bytes,
-                    [&](int array, int unit_group, int column_tile, int column) { return results[unit_group][column_tile][column][array]; },
+                    [&](int array, int unit_group, int column_tile, int column) {
+                        return results[unit_group][column_tile][column][array];
+                    },
                     [&](int array, int row, int unit) { return result_at(array, row, unit); });
             }
             cp_async_wait<tiling.num_stages - 2>();

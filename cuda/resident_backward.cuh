@@ -3,9 +3,9 @@
 //
 // The pointwise step turns the gradients of the new states into those of the gates, in the lane that owns the unit.
 // They travel through shared memory, and the transposed R turns them on the tensor cores into the gradient of the
-// previous h, which ends in the lane that owns that unit: one barrier a step, as forward. What the step computes again
-// from the gates does not wait for that product, and runs beside the one of the step before; so do the gates' sums, where
-// they were not saved. The gradients of R and b follow from what is written here (parameter_gradients.cuh), but for those
+// previous h, which ends in the lane that owns that unit: one barrier a step, as forward. What the step makes of the gates
+// alone does not wait for that product: it is hoisted, and runs beside the one of the step before; so do the gates' sums,
+// where they are recomputed. The gradients of R and b follow from what is written here (parameter_gradients.cuh), but for those
 // of the gates without an input, which are summed on the way (partial_gradients.cuh).
 //
 // A warp owns 16 units: lane (g, j) has units g and g + 8, sequences 2j and 2j + 1 (or j, with 4 sequences).
@@ -24,11 +24,11 @@ namespace tilesmith {
 
 /// The tile variables; kernelgen/schedules/resident/backward.py states their constraints.
 struct ResidentBackwardTiling {
-    int batch_tile;       // sequences per block: 4, or a multiple of 8
-    int k_tiles_in_registers;  // groups of 32 rows of R that stay in registers
-    int accumulators;           // independent accumulators
-    int num_stages;         // stages of the ring that holds saved values and gradients
-    int recompute_k_tiles_in_registers = 0;  // groups of 32 columns of R that stay in registers to compute the gates again
+    int batch_tile;                          // sequences per block: 4, or a multiple of 8
+    int k_tiles_in_registers;                // of 32 rows of R each, those that stay in registers
+    int accumulators;                        // independent ones
+    int num_stages;                          // of the ring that holds saved values and gradients
+    int recompute_k_tiles_in_registers = 0;  // of 32 columns of R each, those that stay in registers to recompute gates
 };
 
 /// state_gradients: the number K of states whose gradients come from outside: 1 (h) or all.
@@ -103,8 +103,8 @@ struct ResidentBackward {
     Ring ring;
     LaneStores<Type, shape, units, rows, count_bits(stored), how> stores;
     ArrayWriter<shape, rows, threads, maximum(1, input_gates)> writer;
-    float bias[gates][unit_groups];  // of the gates that are computed again or are nothing but a bias
-    float carried[unit_groups][column_tiles][columns][states];  // gradients that later steps send back
+    float bias[gates][unit_groups];                                      // of gates that are recomputed, or a bias alone
+    float carried[unit_groups][column_tiles][columns][states];           // gradients that later steps send back
     float outside[unit_groups][column_tiles][columns][state_gradients];  // gradients from outside, of the next step to run
     typename Cell::Ready ready[unit_groups][column_tiles][columns];      // what the next step computes before it has them
 
@@ -236,10 +236,10 @@ struct ResidentBackward {
 
     /// Where h before the step lies in a stage of the ring, if it is read: state 0 comes first.
     static constexpr int hidden_at = read_gates * rows * row_bytes;
-    /// The gates of which a part is no saved sum and no input.
+    /// The gates of which a part is neither a saved sum nor an input.
     static constexpr unsigned recomputed_gates = recompute ? Cell::backward_gates : Cell::backward_gates & ~Cell::saved;
 
-    /// The first half of a pointwise step, from a stage of the ring: what waits for no gradient of a later step.
+    /// The hoisted part of a pointwise step, from a stage of the ring: what waits for no gradient of a later step.
     TILESMITH_DEVICE void prepare(int stage_offset) {
         const SharedAddress stage = shared + ring_at + stage_offset;
         typename Sums::Sums sum;
@@ -254,7 +254,8 @@ struct ResidentBackward {
                 const bool read = has(gate_arrays, q);
                 gate[q] = read ? Ring::value(words, rank_among(gate_arrays, q), column) : 0.0f;
                 if (has(recomputed_gates, q)) {
-                    const float recomputed = recompute ? sums.value(sum, q, unit_group, column_tile, column, bias) : bias[q][unit_group];
+                    const float recomputed =
+                        recompute ? sums.value(sum, q, unit_group, column_tile, column, bias) : bias[q][unit_group];
                     gate[q] = read ? gate[q] + recomputed : recomputed;
                 }
             }
@@ -270,7 +271,7 @@ struct ResidentBackward {
         });
     }
 
-    /// The second half: stores the gates' gradients, carries the states'.
+    /// The critical path: stores the gates' gradients, carries the states'.
     TILESMITH_DEVICE void finish(int buffer, bool last) {
         float d_gates[unit_groups][column_tiles][columns][gates];
         Elements::for_each([&](int unit_group, int column_tile, int column) {
@@ -290,7 +291,9 @@ struct ResidentBackward {
         };
         stores.store(
             own, buffer * buffer_bytes,
-            [&](int i, int unit_group, int column_tile, int column) { return value(nth_bit(stored, i), unit_group, column_tile, column); },
+            [&](int i, int unit_group, int column_tile, int column) {
+                return value(nth_bit(stored, i), unit_group, column_tile, column);
+            },
             [&](int i, int row, int unit) { return gradient_at(nth_bit(stored, i), row, unit); });
         inputless.take(own, value);
     }

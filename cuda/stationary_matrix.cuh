@@ -16,13 +16,13 @@ struct MovingLayout {
     TILESMITH_DEVICE static constexpr int bytes(int k) { return k / 8 * rows * chunk_bytes; }
 
     /// Where words k = 8 * k_chunk .. of a sequence lie. The chunks that 8 lanes load at a time lie in different banks: of
-    /// four k_chunks and two sequences, or of eight k_chunks of one sequence where there are 4.
+    /// four k-chunks and two sequences, or of eight k-chunks of one sequence where there are 4.
     TILESMITH_DEVICE static int offset(int k_chunk, int row) {
         const int permuted = rows == 4 ? row ^ (k_chunk / 2 % 4) : row ^ (2 * (k_chunk % 4));
         return (k_chunk * rows + permuted) * chunk_bytes;
     }
 
-    /// From a group of 32 k to another an even number of groups away, and from the first tile of 8 columns to another.
+    /// From a k-tile (32 k) to another an even number of k-tiles away, and from the first tile of 8 columns to another.
     TILESMITH_DEVICE static constexpr int step(int k_tiles, int column_tile) {
         return (4 * rows * k_tiles + 8 * column_tile) * chunk_bytes;
     }
@@ -39,8 +39,8 @@ struct RowLayout {
     }
 };
 
-/// A warp's part of the stationary matrix: `tiles` of 16 rows, `groups` of 32 k, of which `k_tiles_in_registers` stay in
-/// registers and the others in shared memory. `accumulators` accumulators per tile work independently.
+/// A warp's part of the stationary matrix: `tiles` of 16 rows, `k_tiles` of 32 k, of which `k_tiles_in_registers` stay in
+/// registers and the others in shared memory. `accumulators`: per tile, which work independently.
 template <class Type, int tiles, int k_tiles, int k_tiles_in_registers, int rows, int accumulators>
 struct StationaryMatrix {
     static constexpr bool half_filled = rows == 4;  // these take the even columns of a tile of 8
@@ -48,20 +48,20 @@ struct StationaryMatrix {
     static constexpr int shared_k_tiles = k_tiles - k_tiles_in_registers;
     static constexpr int shared_bytes = shared_k_tiles * tiles * 2 * 32 * chunk_bytes;  // per warp
 
-    static_assert(k_tiles_in_registers >= 0 && k_tiles_in_registers <= k_tiles, "more register k_tiles than there are k_tiles");
+    static_assert(k_tiles_in_registers >= 0 && k_tiles_in_registers <= k_tiles, "more k-tiles in registers than there are");
 
     using Sums = float[tiles][column_tiles][4];
 
-    // Where only the even columns are wanted, the lanes of odd columns may read another group of k instead of the same one
-    // again: half as many loads. The product with that group then stands in the odd columns, of accumulators of its own.
+    // Where only the even columns are wanted, the lanes of odd columns may read another k-tile instead of the same one
+    // again: half as many loads. The product with that k-tile then stands in the odd columns, of accumulators of its own.
     static constexpr bool paired = half_filled && k_tiles >= 2 && accumulators >= 2;
-    static_assert(!paired || accumulators / 2 <= k_tiles / 2 * 2, "an accumulator of odd k_tiles would get no product");
+    static_assert(!paired || accumulators / 2 <= k_tiles / 2 * 2, "an accumulator of odd k-tiles would get no product");
 
     unsigned words[tiles][k_tiles_in_registers > 0 ? k_tiles_in_registers : 1][2][4];
     SharedAddress shared;
 
-    /// Load the matrix. `at`: this warp's shared memory. row(tile, group, upper): 8 words of row g (upper = 0) or
-    /// g + 8 (upper = 1) of a tile, from k = 32 * group + 8 * j on.
+    /// Load the matrix. `at`: this warp's shared memory. row(tile, k_tile, upper): 8 words of row g (upper = 0) or
+    /// g + 8 (upper = 1) of a tile, from k = 32 * k_tile + 8 * j on.
     template <class Row>
     TILESMITH_DEVICE void load(SharedAddress at, int lane, Row row) {
         shared = at + lane * chunk_bytes;
@@ -86,12 +86,12 @@ struct StationaryMatrix {
         return ((k_tile - k_tiles_in_registers) * tiles + tile) * 64 * chunk_bytes;
     }
 
-    /// Which accumulators a group's half adds to: those of odd groups are apart where groups are read in pairs.
+    /// Which accumulators a k-tile's half adds to: those of odd k-tiles are apart where k-tiles are read in pairs.
     TILESMITH_DEVICE static constexpr int accumulator_of(int k_tile, int half) {
         return paired ? k_tile % 2 + 2 * (turn(k_tile, half) % (accumulators / 2)) : turn(k_tile, half) % accumulators;
     }
 
-    /// How many matrix instructions come before, of those of even or odd groups where groups are read in pairs.
+    /// How many matrix instructions come before, of those of even or odd k-tiles where k-tiles are read in pairs.
     TILESMITH_DEVICE static constexpr int turn(int k_tile, int half) { return 2 * (paired ? k_tile / 2 : k_tile) + half; }
 
     TILESMITH_DEVICE static constexpr bool begins_accumulator(int k_tile, int half) {

@@ -60,7 +60,7 @@ RESIDENT = {"batch_tile": 8, "k_tiles_in_registers": 1, "accumulators": 2, "num_
         pytest.param("elman", Shape(3, 5, 1, 33), {"batch_tile": 4}, id="odd head dimension"),
         pytest.param("gru", Shape(1, 1, 2, 7), {"batch_tile": 4}, id="one sequence of one step, 7 units"),
         pytest.param("lstm", Shape(2, 3, 1, 16), {"num_stages": 12, "accumulators": 4}, id="more stages than steps"),
-        pytest.param("gru", Shape(3, 4, 1, 32), {"batch_tile": 4}, id="three groups of k, read in pairs"),
+        pytest.param("gru", Shape(3, 4, 1, 32), {"batch_tile": 4}, id="three k-tiles, read in pairs"),
         pytest.param("lstm", AGAIN, {"recompute_k_tiles_in_registers": 1}, id="R for the gates in both memories"),
         pytest.param(
             "gru",

@@ -27,7 +27,7 @@ def test_the_sanitizer_gets_kernels_of_every_kind(cell: str, direction: str) -> 
     sanitizer, profile = load_benchmark("sanitizer"), load_profile("h200")
     found = {}
     for shape in sanitizer.SHAPES[direction]:
-        sources = list(sanitizer._sources(load_cell(cell), shape, profile, direction))
+        sources = list(sanitizer._programs(load_cell(cell), shape, profile, direction))
         found[shape] = [tiling.values["batch_tile"] for tiling, _ in sources]
     assert all(tiles or (shape.recompute and shape.head_dim == 33) for shape, tiles in found.items()), found
     assert any(4 in tiles and max(tiles) >= 8 for tiles in found.values())
@@ -36,7 +36,7 @@ def test_the_sanitizer_gets_kernels_of_every_kind(cell: str, direction: str) -> 
 def test_the_sanitizer_sees_blocks_add_their_parts() -> None:
     sanitizer, profile = load_benchmark("sanitizer"), load_profile("h200")
     kernels = [ParameterGradients(load_cell("gru"), shape, profile) for shape in sanitizer.SHAPES["training"]]
-    assert max(kernel.launch(kernel.shape).cluster for kernel in kernels) > 1
+    assert max(kernel.calls()[0].launch.cluster for kernel in kernels) > 1
 
 
 def test_the_cost_model_is_fitted_to_what_was_measured(tmp_path: Path) -> None:

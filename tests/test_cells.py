@@ -237,8 +237,8 @@ def test_names_that_are_words_of_python_and_of_cpp_are_honoured_everywhere() -> 
     profile = load_profile("h200")
     for direction in ("forward", "backward"):
         tiling = plan(cell, shape, profile, direction=direction)[0]
-        source = schedules.get(tiling.schedule).source(cell, shape, profile, tiling)
-        assert compile_source(source).report.local_memory == 0
+        program = schedules.get(tiling.schedule).program(cell, shape, profile, tiling)
+        assert compile_source(program.main.source).report.local_memory == 0
 
 
 def test_a_fingerprint_follows_the_definition_and_nothing_else() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from command_line import LSTM, ROOT, fine, own_cell, process, refused, run
 
+from kernelgen.records.config import SCHEMA
 from kernelgen.schedules import schedule_names
 
 pytestmark = pytest.mark.unit
@@ -266,7 +267,7 @@ def test_a_foreign_yaml_and_another_schema_version_are_refused(tuned: Path, tmp_
         shutil.copy(tuned.with_suffix(suffix), copy.with_suffix(suffix))
     text = copy.read_text()
     newer = tmp_path / "newer.yaml"
-    newer.write_text(text.replace("schema_version: 4", "schema_version: 99"))
+    newer.write_text(text.replace(f"schema_version: {SCHEMA}", "schema_version: 99"))
     assert newer.read_text() != text
     for command in ("show", "validate --emulate"):
         assert "no tuned configuration" in refused(command, foreign)

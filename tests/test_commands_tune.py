@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -43,10 +44,9 @@ def test_tune_show_and_validate_a_cell_of_ones_own(tmp_path: Path) -> None:
 @pytest.mark.emulated
 @pytest.mark.parametrize(("option", "saved"), [("", "gates"), ("--recompute", "states")])
 def test_both_directions_of_a_cell_of_ones_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, saved: str
+    fresh_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, saved: str
 ) -> None:
     monkeypatch.setattr("kernelgen.device.gpu.why_no_gpu", lambda: "this test wants none")
-    monkeypatch.setenv("TILESMITH_CACHE", str(tmp_path / "cache"))
     file, output = own_cell(tmp_path), tmp_path / "out" / "mine.yaml"
     result = run(
         "tune --gpu h200 --batch 2 --seq 4 --head-dim 16 --top 2 --seeds 1 --direction both " + option,
@@ -58,15 +58,15 @@ def test_both_directions_of_a_cell_of_ones_own(
     assert result.stderr.count("first valid kernel after") == 2
     assert "relative error d_wx" in result.stdout
     backward = output.with_name("mine_backward.yaml")
-    assert f"wrote {backward}, mine_backward.cu and mine_backward.cubin" in result.stdout
-    assert len(list(output.parent.iterdir())) == 6
+    assert f"wrote {backward}, mine_backward.cu, mine_backward.cubin, mine_backward_parameter" in result.stdout
+    assert len(list(output.parent.iterdir())) == 8
     file.unlink()  # the YAML holds what it needs
     for path, direction in ((output, "forward"), (backward, "backward")):
         config = load_config(path)
         assert (config.direction, config.shape.save) == (direction, saved)
         assert config.shape.recompute is (saved == "states" and direction == "backward")
         shown = fine("show", path)
-        assert f"direction  {direction}" in shown
+        assert re.search(rf"^direction +{direction}$", shown, re.MULTILINE)
         assert f"tilesmith_{direction}(" in shown
         checked = run("validate --emulate --seeds 2", path)
         assert checked.exit_code == 0, checked.output
@@ -123,7 +123,7 @@ def test_validate_refuses_a_kernel_that_is_not_right(tuned: Path, tmp_path: Path
     wrong = source.replace("tanh(", "sigmoid(")
     assert wrong != source
     copy.with_suffix(".cu").write_text(wrong)
-    digest = load_config(tuned).files.source_sha256
+    digest = load_config(tuned).main.files.source_sha256
     copy.write_text(copy.read_text().replace(digest, hashlib.sha256(wrong.encode()).hexdigest()))
     message = refused("validate --emulate --seeds 1", copy)
     assert "differs from the reference" in message
@@ -157,17 +157,17 @@ def test_an_interrupted_tune_ends_with_130_after_saving(
     assert not (tmp_path / "none.yaml").exists()
 
 
-def test_ctrl_c_in_a_process_of_its_own_is_130_without_a_traceback(tmp_path: Path) -> None:
+def test_ctrl_c_in_a_process_of_its_own_is_130_without_a_traceback(fresh_cache: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "kernelgen.commands", "tune", *ELMAN.split(), "--top", "400", "--again", "-o"]
     started = subprocess.Popen(
         [*command, str(tmp_path / "elman.yaml")],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "TILESMITH_CACHE": str(tmp_path / "cache"), "CUDA_VISIBLE_DEVICES": "-1"},
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
     )
     until = time.monotonic() + 60
-    while not (tmp_path / "cache" / "trials.sqlite").exists() and time.monotonic() < until:
+    while not (fresh_cache / "trials.sqlite").exists() and time.monotonic() < until:
         time.sleep(0.02)
     started.send_signal(signal.SIGINT)
     _, errors = started.communicate(timeout=60)

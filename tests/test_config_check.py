@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from command_line import refused, run
 
-from kernelgen.build.cache import source_hash
+from kernelgen.build.cache import program_hash
 from kernelgen.errors import ConfigError
-from kernelgen.records.config import load_config, read_cubin, read_source
+from kernelgen.records.config import load_config, read_cubins, read_program
 from kernelgen.verify.config_check import check_config, find_profile
 
 pytestmark = pytest.mark.unit
@@ -46,7 +46,7 @@ def rewrite(path: Path, suffix: str, change: Callable[[bytes], bytes]) -> None:
 
 def remarks(path: Path) -> tuple[str, ...]:
     config = load_config(path)
-    return check_config(config, read_source(path), read_cubin(path), find_profile(config)).remarks
+    return check_config(config, read_program(path), read_cubins(path), find_profile(config)).remarks
 
 
 def test_what_tune_wrote_holds(copy: Path) -> None:
@@ -56,17 +56,24 @@ def test_what_tune_wrote_holds(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("pattern", "new", "message"),
     [
-        (r"^source_hash: .*$", "source_hash: " + "f" * 64, r"source_hash: is f{64}, where .* imply"),
+        (r"^  source_hash: .*$", "  source_hash: " + "f" * 64, r"calls.0.source_hash: is f{64}, where .* imply"),
         (r"^gpu: .*$", "gpu: nosuch", "no profile called 'nosuch'"),
         (r"^arch: .*$", "arch: sm_99", "arch: sm_99, but h200 is sm_90a"),
-        (r"^  grid: .*$", "  grid: [0, 0, 0]", r"launch.grid.x: must be at least 1, not 0"),
-        (r"^  grid: .*$", "  grid: [2, 1, 1]", r"launch.grid: is \[2, 1, 1\], where .* imply \[1, 1, 1\]"),
-        (r"^  block: .*$", "  block: 64", r"launch.block: is 64, where"),
-        (r"^  cluster: .*$", "  cluster: 2", r"launch.cluster: is 2, where"),
-        (r"^  cooperative: .*$", "  cooperative: true", r"launch.cooperative: is True, where"),
+        (r"^    grid: .*$", "    grid: ['0', '1', '1']", r"calls.0.launch.grid.x: must be at least 1, not 0"),
+        (
+            r"^    grid: .*$",
+            "    grid: ['2', '1', '1']",
+            r"launch.grid: is \['2', '1', '1'\], where .* imply \['heads', ",
+        ),
+        (r"^    block: .*$", "    block: 64", r"calls.0.launch.block: is 64, where"),
+        (r"^    cluster: .*$", "    cluster: 2", r"launch.cluster: is 2, where"),
+        (r"^    cooperative: .*$", "    cooperative: true", r"launch.cooperative: is True, where"),
+        (r"^axes: .*$", "axes: {P: '1'}", r"axes: is {'P': '1'}, where"),
+        (r"^num_stages: .*$", "num_stages: 99", r"num_stages: is 99, where"),
+        (r"^  writes: .*$", "  writes: [states]", r"calls.0.writes: is \['states'\], where"),
         (r"^  batch: 2\n  seq: 4\n  heads", f"  batch: {10**30}\n  seq: 4\n  heads", "batch times seq must be at most"),
-        (r"^entry: .*$", "entry: main", "entry: is main, where"),
-        (r"^arguments: \[wx, r", "arguments: [r, wx", "arguments: is"),
+        (r"^  entry: .*$", "  entry: main", "calls.0.entry: is main, where"),
+        (r"^  arguments: \[wx, r", "  arguments: [r, wx", "calls.0.arguments: is"),
         (r"^  batch_tile: .*$", "  batch_tile: 0", "batch_tile"),
         (r"^  batch_tile: .*$", "  batch_tile: 5", "batch_tile"),
         (r"^  batch_tile: .*$", "  batch_tile: -4", "tiling.batch_tile: must not be -4"),
@@ -76,7 +83,7 @@ def test_what_tune_wrote_holds(copy: Path) -> None:
         (r"^schedule: .*$", "schedule: resident_backward", "direction: forward, but the schedule"),
         (r"^  threads: .*$", "  threads: 999", "predicted.threads: is 999, where"),
         (r"^  blocks: .*$", "  blocks: 999", "predicted.blocks: is 999, where"),
-        (r"^  barriers: .*$", "  barriers: 9", "reported.barriers: is 9, where"),
+        (r"^    barriers: .*$", "    barriers: 9", "reported.barriers: is 9, where"),
         (r"^  tolerance: .*$", "  tolerance: .nan", "validation.tolerance: must be positive"),
         (r"^  us_per_step: .*$", "  us_per_step: .inf", "model.us_per_step: must be positive, not inf"),
         (r"^  total_ms: .*$", "  total_ms: 7.5", "model.total_ms: 7.5 is not us_per_step"),
@@ -95,7 +102,7 @@ def test_a_binary_that_the_source_does_not_compile_to_is_refused(copy: Path) -> 
 
 def test_a_binary_that_is_none_is_refused_even_where_it_cannot_be_compared(copy: Path) -> None:
     rewrite(copy, ".cubin", lambda _: bytes(range(250)) * 20)
-    edit(copy, r"^source_hash: .*$", "source_hash: " + "f" * 64)
+    edit(copy, r"^  source_hash: .*$", "  source_hash: " + "f" * 64)
     edit(copy, r"^  compiler: .*$", "  compiler: NVRTC 99.0")
     assert "is no compiled CUDA kernel with an entry tilesmith_forward" in refused("validate --seeds 1", copy)
 
@@ -103,13 +110,14 @@ def test_a_binary_that_is_none_is_refused_even_where_it_cannot_be_compared(copy:
 def test_another_compiler_s_binary_is_said_not_to_have_been_compared(copy: Path) -> None:
     edit(copy, r"^  compiler: .*$", "  compiler: NVRTC 99.0")
     (remark,) = remarks(copy)
-    assert remark.startswith("the binary was not compared: it is NVRTC 99.0's, and here is NVRTC")
+    assert remark.startswith("the binary of tilesmith_forward was not compared: it is NVRTC 99.0's, and here is NVRTC")
 
 
 @pytest.mark.emulated
 def test_an_older_generator_s_kernel_is_said_to_be_one_and_may_be_right(copy: Path) -> None:
     rewrite(copy, ".cu", lambda text: text.replace(b"// Generated by tilesmith.", b"// Made by tilesmith."))
-    edit(copy, r"^source_hash: .*$", f"source_hash: {source_hash(read_source(copy))}")
+    for margin in ("", "  "):  # of the program, and of its only call
+        edit(copy, rf"^{margin}source_hash: .*$", f"{margin}source_hash: {program_hash(read_program(copy))}")
     result = run("validate --seeds 1", copy)
     assert result.exit_code == 0, result.output
     assert "the source is not what this tilesmith generates for this tiling" in result.stderr
@@ -118,11 +126,13 @@ def test_an_older_generator_s_kernel_is_said_to_be_one_and_may_be_right(copy: Pa
 
 def test_a_source_that_was_changed_after_compiling_is_no_proof_of_the_binary(copy: Path) -> None:
     rewrite(copy, ".cu", lambda text: text.replace(b"__launch_bounds__(Kernel::threads, 1)", b""))
-    generated, compared = remarks(copy)
+    generated, hashed, compared = remarks(copy)
     assert "not what this tilesmith generates" in generated
+    assert hashed.startswith("source_hash is not that of the sources")
     assert (
         compared
-        == "the binary was not compared: the source, or tilesmith's headers, have changed since it was compiled"
+        == "the binary of tilesmith_forward was not compared: the source, or tilesmith's headers, have changed "
+        "since it was compiled"
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import pytest
@@ -12,11 +11,10 @@ from kernelgen.cells import load_cell
 from kernelgen.errors import EmulationError, ValidationError
 from kernelgen.hardware.profile import load_profile
 from kernelgen.paths import cuda_headers
-from kernelgen.program.launch import Launch
+from kernelgen.program.program import Program
 from kernelgen.program.shape import Shape
-from kernelgen.program.source import Source
 from kernelgen.schedules import get
-from kernelgen.verify.validate import emulate_source
+from kernelgen.verify.validate import emulate_main
 
 pytestmark = pytest.mark.emulated
 
@@ -375,45 +373,44 @@ def flattened(text: str, seen: set[str]) -> str:
     return re.sub(r'^#include "([a-z_]+\.cuh)"$', paste, text, flags=re.MULTILINE)
 
 
-def kernel(sound: Sound, planted: tuple[str, str] | None = None) -> tuple[Source, Callable[[Shape], Launch]]:
-    """The kernel with its headers pasted in, where a fault can be planted, and its launches."""
+def kernel(sound: Sound, planted: tuple[str, str] | None = None) -> Program:
+    """The kernel with its headers pasted in, where a fault can be planted."""
     cell, profile, schedule = load_cell(sound.cell), load_profile("h200"), get(sound.schedule)
     tiling = schedule.tiling(cell, sound.shape, profile, sound.values)
-    source = schedule.source(cell, sound.shape, profile, tiling)
+    program = schedule.program(cell, sound.shape, profile, tiling)
+    source = program.main.source
     text = flattened(source.text, set())
     if planted is not None:
         before, after = planted
         assert text.count(before) == 1, f"the kernel has changed; plant the fault anew: {before!r}"
         text = text.replace(before, after)
-    return replace(source, text=text), lambda shape: schedule.launch(shape, tiling)
+    return replace(program, main=replace(program.main, source=replace(source, text=text)))
 
 
-def run(sound: Sound, source: Source, launch: Callable[[Shape], Launch], seed: int) -> None:
+def run(sound: Sound, program: Program, seed: int) -> None:
     """Emulate and compare with the reference."""
-    direction = get(sound.schedule).direction
-    cell, shape = load_cell(sound.cell), sound.shape
-    emulate_source(cell, shape, source, launch, [seed], direction=direction, seq=shape.seq)
+    emulate_main(load_cell(sound.cell), sound.shape, program, [seed], seq=sound.shape.seq)
 
 
 @pytest.mark.parametrize(
     "sound", [FORWARD, BACKWARD, CLUSTER, SPLIT], ids=["forward", "backward", "cluster", "K split"]
 )
 def test_the_sound_kernel_passes(sound: Sound) -> None:
-    source, launch = kernel(sound)
+    program = kernel(sound)
     for seed in range(4):
-        run(sound, source, launch, seed)
+        run(sound, program, seed)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_planted_faults_are_caught(fault: str) -> None:
     sound, before, after, words = FAULTS[fault]
-    source, launch = kernel(sound, (before, after))
+    program = kernel(sound, (before, after))
     for seed in range(SEEDS):
         try:
-            run(sound, source, launch, seed)
+            run(sound, program, seed)
         except (EmulationError, ValidationError) as error:
             print(f"{fault}: caught with seed {seed}: {error}")
             with pytest.raises((EmulationError, ValidationError), match=f"(?is){words}"):
-                run(sound, source, launch, seed)
+                run(sound, program, seed)
             return
     pytest.fail(f"{fault} was not caught in {SEEDS} seeds")

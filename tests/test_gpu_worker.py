@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from dataclasses import replace
 from types import SimpleNamespace
@@ -12,11 +13,11 @@ import numpy as np
 import pytest
 
 from kernelgen.cells import load_cell
-from kernelgen.device import gpu, launcher, measure
+from kernelgen.device import executor, gpu, launcher, measure
 from kernelgen.errors import ValidationError
 from kernelgen.hardware.profile import load_profile
 from kernelgen.program.dtypes import numpy_dtype
-from kernelgen.program.launch import Launch
+from kernelgen.program.launch import Launch, LaunchRule
 from kernelgen.program.shape import Shape
 from kernelgen.program.source import Source
 from kernelgen.program.task import Direction
@@ -36,12 +37,11 @@ PROFILE = load_profile("h200")
 
 
 class HostGpu:
-    """Buffers by address, and the kernel that is loaded; where idle is set, it ends without doing anything."""
+    """Buffers by address, and the program that is loaded; where idle is set, it ends without doing anything."""
 
     def __init__(self) -> None:
         self.buffers: dict[int, Any] = {}
-        self.source = Source("", "", "")
-        self.written: tuple[str, ...] = ()
+        self.sources: dict[str, Source] = {}
         self.launches = 0
         self.idle = False
 
@@ -59,32 +59,35 @@ class HostGpu:
         self.buffers[made.pointer] = made
         return made
 
-    def start(self, stream: object, launch: Launch, *values: Any) -> None:
+    def kernel(self, cubin: bytes, entry: str, arch: str, rule: LaunchRule) -> Any:
+        """In the place of DeviceKernel."""
+        return SimpleNamespace(prepare=lambda index: None, start=functools.partial(self.start, self.sources[entry]))
+
+    def start(self, source: Source, stream: object, launch: Launch, *values: Any) -> None:
         """Run the kernel as the driver would: by the order of its arguments."""
         self.launches += 1
         if self.idle:
             return
         arguments: dict[str, Any] = {}
-        for name, value in zip(self.source.arguments, values, strict=True):
+        for name, value in zip(source.arguments, values, strict=True):
             if isinstance(value, np.int32):
                 arguments[name] = value
             else:
                 memory = self.buffers[value].memory if value else None
-                kind = "float32" if name.endswith("_rest") else SHAPE.dtype
+                kind = "float32" if name.endswith("_partial") else SHAPE.dtype
                 arguments[name] = None if memory is None else memory.view(numpy_dtype(kind))
-        outputs = [name for name in self.written if arguments[name] is not None]
-        emulate(self.source, launch, arguments, outputs=outputs)
+        outputs = [name for name in source.writes if arguments[name] is not None]
+        emulate(source, launch, arguments, outputs=outputs)
 
 
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[HostGpu]:
     """Put it in the place of GPU 0."""
     made = HostGpu()
-    kernel = SimpleNamespace(prepare=lambda index: None, start=made.start)
     monkeypatch.setattr(gpu, "DeviceBuffer", made.buffer)
     monkeypatch.setattr(gpu, "current", lambda index: contextlib.nullcontext())
-    monkeypatch.setattr(launcher, "DeviceKernel", lambda *_: kernel)
-    monkeypatch.setattr(launcher, "launch_config", lambda launch: launch)
+    monkeypatch.setattr(executor, "DeviceKernel", made.kernel)
+    monkeypatch.setattr(executor, "launch_config", lambda launch: launch)
     monkeypatch.setattr(launcher, "stream_of", lambda handle: handle)
     monkeypatch.setattr(measure, "measure", lambda start, seconds: start(0) or Measurement(1.0, 1.0, 1.0, 1))
     yield made
@@ -94,36 +97,40 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[HostGpu]:
 def kernel(
     host: HostGpu, name: str, direction: Direction, shape: Shape = SHAPE
 ) -> tuple[tuple[ValidationCase, ValidationCase], GpuJob]:
-    """A cell's kernel, loaded, with the cases that it is tried on."""
+    """A cell's program, loaded, with the cases that it is tried on."""
     cell = load_cell(name)
     tiling = plan(cell, shape, PROFILE, top=1, direction=direction)[0]
-    schedule = get(tiling.schedule)
-    host.source = schedule.source(cell, shape, PROFILE, tiling)
-    cases = gpu_cases(cell, shape, direction=direction)
-    host.written = tuple(argument.name for argument in cases[0].arguments.outputs)
-    return cases, GpuJob.of(b"", host.source, [schedule.launch(case.shape, tiling) for case in cases])
+    program = get(tiling.schedule).program(cell, shape, PROFILE, tiling)
+    host.sources = {call.source.entry: call.source for call in program.calls}
+    return gpu_cases(cell, shape, direction=direction), GpuJob(program, tuple(b"" for _ in program.calls))
 
 
 @pytest.mark.parametrize(
     ("name", "direction", "batch", "outputs"),
     [
         ("lstm", "forward", 3, {"h", "c", "last", "gates"}),
-        ("lstm", "backward", 3, {"d_wx", "d_initial"}),
-        ("gru", "backward", 9, {"d_wx", "d_r_partial", "d_b_partial", "d_initial"}),  # partial sums of several blocks
+        ("lstm", "backward", 3, {"d_wx", "d_r", "d_b", "d_initial"}),
+        (
+            "gru",
+            "backward",
+            9,
+            {"d_wx", "d_r", "d_b", "d_r_partial", "d_b_partial", "d_initial"},
+        ),  # partial sums of several blocks
     ],
 )
 def test_a_right_kernel_is_proved_and_measured(
     host: HostGpu, name: str, direction: Direction, batch: int, outputs: set[str]
 ) -> None:
     cases, job = kernel(host, name, direction, replace(SHAPE, batch=batch))
-    assert job.launches[0].num_partials == (3 if batch == 9 else 1)
+    if direction == "backward":
+        assert job.program.extents(cases[0].shape) == {"P": 3 if batch == 9 else 1, "Q": 1}
     assert gpu_worker.run(_UseCases(cases, 0)) is None
     outcome = gpu_worker.run(job)
     assert isinstance(outcome, Outcome)
     assert set(outcome.errors) == outputs
     assert 0 <= max(outcome.errors.values()) <= cases[0].tolerance
     assert outcome.measurement == Measurement(1.0, 1.0, 1.0, 1)
-    assert host.launches == 3
+    assert host.launches == 3 * len(job.program.calls)
     assert gpu_worker.run(replace(job, measure_seconds=0)) == Outcome(outcome.errors, None)
     gpu_worker.run(_UseCases((), 0))
     assert host.buffers == {}

@@ -246,7 +246,7 @@ def test_occupancy_keeps_every_limit_and_wastes_none(name: str, threads: int, re
 
     def resident(count: int) -> bool:
         warps = count * -(-threads // 32)
-        rows = -(-warps // 4)  # warps on the fullest quarter, which holds a quarter of the registers
+        rows = -(-warps // 4)  # warps on the fullest sub-partition, with a quarter of the registers
         unit = gpu.shared_memory_allocation_unit
         return (
             count <= gpu.blocks_per_sm

@@ -12,6 +12,7 @@ import tarfile
 import tomllib
 import venv
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -103,11 +104,13 @@ def wheel(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(unpacked, "wheel", tmp_path_factory.mktemp("wheel"), CFLAGS="-O0")  # it only has to load
 
 
-def environment_in(folder: Path) -> Path:
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A new environment with pip, and with the dependencies of the environment that runs the tests; its python.
 
     They are borrowed through a path file, which does not bring the editable install along.
     """
+    folder = tmp_path_factory.mktemp("environment")
     venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"
     site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).strip())
@@ -118,6 +121,13 @@ def environment_in(folder: Path) -> Path:
             (site / "nvidia").symlink_to(libraries)
     run(python, "-m", "pip", "uninstall", "--yes", "--quiet", "setuptools", cwd=folder)  # an old one, in Python 3.11
     return python
+
+
+@pytest.fixture
+def python(bare: Path, tmp_path: Path) -> Iterator[Path]:
+    """The python of that environment, without tilesmith before and after."""
+    yield bare
+    run(bare, "-m", "pip", "uninstall", "--yes", "--quiet", "tilesmith", cwd=tmp_path)
 
 
 def test_the_sdist_holds_the_whole_tree(copy: Path, unpacked: Path) -> None:
@@ -152,8 +162,7 @@ def test_the_wheel_installs_no_generic_module(wheel: Path) -> None:
     assert {name for name in top if not name.endswith(".dist-info")} == {"constrint", "kernelgen"}
 
 
-def test_an_installed_wheel_plans(wheel: Path, tmp_path: Path) -> None:
-    python = environment_in(tmp_path / "environment")
+def test_an_installed_wheel_plans(wheel: Path, python: Path, tmp_path: Path) -> None:
     environment = python.parent.parent
     run(python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel, cwd=tmp_path)
     code = "import kernelgen, constrint; print(kernelgen.__file__, constrint.__file__)"
@@ -164,9 +173,8 @@ def test_an_installed_wheel_plans(wheel: Path, tmp_path: Path) -> None:
     assert set(tilings[0]) == {"schedule", "tiling", "registers", "shared_memory", "model_us_per_step"}
 
 
-def test_without_a_compiler_pip_installs_and_shows_it(unpacked: Path, tmp_path: Path) -> None:
+def test_without_a_compiler_pip_installs_and_shows_it(unpacked: Path, python: Path, tmp_path: Path) -> None:
     """In the wheel's name, which is all that pip shows of a build; an editable install works as well."""
-    python = environment_in(tmp_path / "environment")
     pip = [python, "-m", "pip", "--disable-pip-version-check"]
     shared = ["--no-build-isolation", "--no-deps", "--no-index"]
     tree = tmp_path / "tree"

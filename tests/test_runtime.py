@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import subprocess
 import sys
@@ -14,19 +15,25 @@ import numpy as np
 import pytest
 
 from kernelgen.cells import load_cell
-from kernelgen.cells.language import Cell
-from kernelgen.device import arrays, gpu, launcher, runtime
+from kernelgen.cells.language import Cell, Gate, tanh
+from kernelgen.device import arrays, executor, gpu, launcher, runtime
 from kernelgen.device.arrays import Description, ForeignLibrary
 from kernelgen.device.measure import summarise
 from kernelgen.device.runtime import BackwardKernel, ForwardKernel, Kernel, load
 from kernelgen.errors import LaunchError
-from kernelgen.program.arguments import BACKWARD_ARGUMENTS, FORWARD_ARGUMENTS, arguments_of
-from kernelgen.program.launch import Launch
+from kernelgen.program.launch import Launch, LaunchRule
+from kernelgen.program.program import KernelCall, Program
 from kernelgen.program.shape import Shape
+from kernelgen.program.source import Source
 from kernelgen.program.task import Direction
+from kernelgen.schedules.shared.entries import BACKWARD_PARAMETERS, FORWARD_PARAMETERS
 from kernelgen.tuning.tune import save, tune
 
 pytestmark = pytest.mark.unit
+
+BARE = Cell("bare", "No input and no bias", "none", ("h",), (Gate("a", input=False, bias=False),), lambda g, s: {
+    "h": tanh(g.a + s.h)
+})  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -115,6 +122,15 @@ class _NumpyLibrary(ForeignLibrary):
         return np.empty(shape, self._dtype)
 
 
+class _Buffer:
+    """Memory of a GPU, which nobody touches."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.pointer = size, 1 << 20
+
+    def close(self) -> None: ...
+
+
 class _Driver:
     """A driver with one context."""
 
@@ -128,9 +144,6 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     seen: list[tuple[Any, ...]] = []
 
     class Recorder:
-        entry = "tilesmith_forward"
-        arch = "sm_90a"
-
         def __init__(self, *_: Any) -> None: ...
 
         def prepare(self, index: int) -> None: ...
@@ -138,7 +151,9 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         def start(self, *arguments: Any) -> None:
             seen.append(arguments)
 
-    monkeypatch.setattr(runtime, "DeviceKernel", Recorder)
+    monkeypatch.setattr(executor, "DeviceKernel", Recorder)
+    monkeypatch.setattr(gpu, "DeviceBuffer", _Buffer)
+    monkeypatch.setattr(gpu, "current", lambda index: contextlib.nullcontext())
     monkeypatch.setattr(runtime, "stream_of", lambda handle: handle)
     monkeypatch.setattr(runtime, "library_of", lambda array, dtype: _NumpyLibrary(np.dtype(np.float16)))
     monkeypatch.setattr(gpu, "require_driver", _Driver)
@@ -146,23 +161,31 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     return seen
 
 
+FORWARD_NAMES = tuple(parameter.name for parameter in FORWARD_PARAMETERS)
+BACKWARD_NAMES = tuple(parameter.name for parameter in BACKWARD_PARAMETERS)
+SUM_NAMES = ("d_wx", "d_r_partial", "d_b_partial", "states", "initial", "d_r", "d_b", "batch", "seq", "num_partials")
+
+
+def _call(entry: str, names: tuple[str, ...]) -> KernelCall:
+    return KernelCall(Source("", entry, "sm_90a", names), LaunchRule(("heads", "batch", "1"), 64, 0))
+
+
 def _kernel(
     cell: str | Cell = "lstm",
     save: str = "hidden",
     direction: Direction = "forward",
-    order: tuple[str, ...] | None = None,
+    names: tuple[str, ...] | None = None,
     recompute: bool = False,
 ) -> Kernel:
+    """A kernel of a block for each sequence. names: of the arguments of the first call, where they are others."""
     shape = Shape(4, 5, 2, 16, "float16", save, recompute)
     definition = load_cell(cell) if isinstance(cell, str) else cell
-    return runtime.KERNELS[direction](
-        b"",
-        f"tilesmith_{direction}",
-        "sm_90a",
-        shape,
-        lambda shape: arguments_of(definition, shape, direction, order, shape.batch),
-        lambda shape: Launch((2, shape.batch, 1), 64, 0),
-    )
+    if direction == "forward":
+        program = Program("forward", _call("tilesmith_forward", names or FORWARD_NAMES))
+    else:
+        calls = _call("tilesmith_backward", names or BACKWARD_NAMES), _call("tilesmith_sums", SUM_NAMES)
+        program = Program("backward", calls[0], calls[1:], {"P": "batch"})
+    return runtime.KERNELS[direction](program, [b""] * len(program.calls), definition, shape)
 
 
 def _inputs(kernel: Kernel, batch: int = 4, seq: int = 5) -> list[Any]:
@@ -181,8 +204,8 @@ def test_a_call_hands_over_addresses_in_the_order_of_the_contract(launches: list
     assert tuple(config.grid) == (2, 4, 1)
     given = {"wx": wx, "r": r, "b": b, "initial": initial, **result._asdict()}
     wanted = {name: array.ctypes.data for name, array in given.items()} | {"batch": 4, "seq": 5}
-    found = dict(zip(FORWARD_ARGUMENTS, arguments, strict=True))
-    assert found == dict.fromkeys(FORWARD_ARGUMENTS, 0) | wanted
+    found = dict(zip(FORWARD_NAMES, arguments, strict=True))
+    assert found == dict.fromkeys(FORWARD_NAMES, 0) | wanted
     assert all(isinstance(found[name], np.int32) for name in ("batch", "seq"))
     assert [array.shape for array in result] == [(2, 4, 5, 2, 16), (2, 4, 2, 16), (4, 4, 5, 2, 16)]
 
@@ -194,7 +217,7 @@ def test_batch_and_seq_may_change_from_call_to_call(launches: list[tuple[Any, ..
         assert result.states.shape == (1, batch, seq, 2, 16)
         assert result.gates is None
         _, config, *arguments = launches[-1]
-        found = dict(zip(FORWARD_ARGUMENTS, arguments, strict=True))
+        found = dict(zip(FORWARD_NAMES, arguments, strict=True))
         assert (found["batch"], found["seq"], found["initial"], found["gates"]) == (batch, seq, 0, 0)
         assert tuple(config.grid) == (2, batch, 1)
 
@@ -205,7 +228,7 @@ def test_outputs_may_be_given(launches: list[tuple[Any, ...]]) -> None:
     out = (np.zeros((1, 4, 5, 2, 16), np.float16), np.zeros((2, 4, 2, 16), np.float16), None)
     result = kernel(*inputs, out=out)
     assert result.states is out[0]
-    found = dict(zip(FORWARD_ARGUMENTS, launches[0][2:], strict=True))
+    found = dict(zip(FORWARD_NAMES, launches[0][2:], strict=True))
     assert [found[name] for name in result._fields] == [out[0].ctypes.data, out[1].ctypes.data, 0]
     with pytest.raises(LaunchError, match=r"out must be \(states, last, gates\)"):
         kernel(*inputs, out=out[0])
@@ -251,45 +274,52 @@ def test_a_backward_call_hands_over_addresses_by_name(launches: list[tuple[Any, 
         r, states, gates, d_states = _inputs(kernel, batch, seq)
         initial = d_last = np.zeros((1, batch, 2, 16), np.float16)
         result = kernel(r, initial, states, gates, d_states, d_last, stream=3)
-        shapes = [(batch, seq, 3, 2, 16), (batch, 1, 2, 16, 16), (batch, 1, 2, 16), (1, batch, 2, 16)]
+        shapes = [(batch, seq, 3, 2, 16), (3, 2, 16, 16), (4, 2, 16), (1, batch, 2, 16)]
         assert [array.shape for array in result] == shapes
-        assert [array.dtype for array in result] == ["float16", "float32", "float32", "float16"]
+        assert {array.dtype.name for array in result} == {"float16"}
         given = {"r": r, "initial": initial, "states": states, "gates": gates, "d_states": d_states, "d_last": d_last}
         given |= result._asdict()
         wanted = {name: array.ctypes.data for name, array in given.items()} | {"batch": batch, "seq": seq}
-        stream, config, *arguments = launches[-1]
-        found = dict(zip(BACKWARD_ARGUMENTS, arguments, strict=True))
+        found: dict[str, Any] = {}
+        for (stream, config, *arguments), names in zip(launches[-2:], (BACKWARD_NAMES, SUM_NAMES), strict=True):
+            assert (stream, tuple(config.grid)) == (3, (2, batch, 1))
+            now = dict(zip(names, arguments, strict=True))
+            assert found.keys() & now.keys() == {name for name in found if name in now and found[name] == now[name]}
+            found |= now
         assert {name: found[name] for name in wanted} == wanted
-        assert (stream, tuple(config.grid)) == (3, (2, batch, 1))
+        assert found["num_partials"] == batch
+
+
+def test_what_lies_between_the_calls_is_memory_of_the_stream(launches: list[tuple[Any, ...]]) -> None:
+    kernel = _kernel("gru", "gates", "backward")
+    r, *inputs = _inputs(kernel)
+    for stream in (3, 3, 4):
+        kernel(r, None, *inputs, stream=stream)
+    found = [dict(zip(BACKWARD_NAMES, launch[2:], strict=True)) for launch in launches[::2]]
+    sums_of_r = 4 * 4 * 1 * 2 * 16 * 16  # float32, of 4 blocks, a gate, 2 heads
+    assert all(each["d_b_partial"] - each["d_r_partial"] == sums_of_r for each in found)
+    assert sorted(kernel._workspace._buffers) == [(0, 3), (0, 4)]
+    (first, _) = kernel._workspace._buffers.values()
+    kernel(r, None, *_inputs(kernel, 9)[1:], stream=3)
+    assert kernel._workspace._buffers[0, 3].size > first.size
 
 
 def test_what_a_cell_does_not_have_is_none(launches: list[tuple[Any, ...]]) -> None:
-    kernel = _kernel("lstm", "hidden", "backward")
-    r, states, gates, d_states = inputs = _inputs(kernel)
+    kernel = _kernel(BARE, "hidden", "backward")
+    r, states, gates, d_states = _inputs(kernel)
     assert d_states.shape == (1, 4, 5, 2, 16)
     result = kernel(r, None, states, gates, d_states)
-    assert result.d_r_partial is None
-    assert result.d_b_partial is None
-    found = dict(zip(BACKWARD_ARGUMENTS, launches[0][2:], strict=True))
-    assert {found[name] for name in ("initial", "d_last", "d_r_partial", "d_b_partial")} == {0}
-    out = [np.zeros(array.shape, np.float16) for array in (result.d_wx, result.d_initial)]
-    assert kernel(inputs[0], None, *inputs[1:], out=(out[0], None, None, out[1])).d_initial is out[1]
-    with pytest.raises(LaunchError, match=r"out must be \(d_wx, d_r_partial, d_b_partial, d_initial\)"):
-        kernel(r, None, states, gates, d_states, out=out)
-    with pytest.raises(LaunchError, match="d_r_partial must be None: this kernel writes none"):
-        kernel(r, None, states, gates, d_states, out=(out[0], out[0], None, out[1]))
-
-
-def test_sums_that_are_given_must_be_float32(launches: list[tuple[Any, ...]]) -> None:
-    kernel = _kernel("gru", "gates", "backward")
-    r, *inputs = _inputs(kernel)
-    out = list(kernel(r, None, *inputs))
-    assert kernel(r, None, *inputs, out=out).d_r_partial is out[1]
-    out[1] = np.zeros(out[1].shape, np.float16)
-    with pytest.raises(
-        LaunchError, match=r"d_r_partial must be a C-contiguous float32 array \[4, 1, 2, 16, 16\].*float16"
-    ):
-        kernel(r, None, *inputs, out=out)
+    assert (result.d_wx, result.d_b) == (None, None)
+    found = dict(zip(BACKWARD_NAMES, launches[0][2:], strict=True))
+    assert {found[name] for name in ("initial", "d_last", "d_wx", "d_b_partial")} == {0}
+    out = (None, result.d_r, None, result.d_initial)
+    assert kernel(r, None, states, gates, d_states, out=out).d_initial is result.d_initial
+    with pytest.raises(LaunchError, match=r"out must be \(d_wx, d_r, d_b, d_initial\)"):
+        kernel(r, None, states, gates, d_states, out=out[1:])
+    with pytest.raises(LaunchError, match="d_b must be None: this kernel writes none"):
+        kernel(r, None, states, gates, d_states, out=(None, result.d_r, result.d_r, result.d_initial))
+    with pytest.raises(LaunchError, match=r"d_r must be a C-contiguous float16 array \[1, 2, 16, 16\].*float32"):
+        kernel(r, None, states, gates, d_states, out=(None, result.d_r.astype(np.float32), None, result.d_initial))
 
 
 def test_a_gate_that_is_a_bias_alone_needs_the_bias(launches: list[tuple[Any, ...]]) -> None:
@@ -297,7 +327,7 @@ def test_a_gate_that_is_a_bias_alone_needs_the_bias(launches: list[tuple[Any, ..
     r, b, states, gates, d_states = _inputs(kernel)
     assert gates.shape[0] == 4
     kernel(r, None, states, gates, d_states, b=b)
-    assert dict(zip(BACKWARD_ARGUMENTS, launches[0][2:], strict=True))["b"] == b.ctypes.data
+    assert dict(zip(BACKWARD_NAMES, launches[0][2:], strict=True))["b"] == b.ctypes.data
     with pytest.raises(LaunchError, match=r"b is missing: it must be a float16 array \[7, 2, 16\]"):
         kernel(r, None, states, gates, d_states)
 
@@ -327,7 +357,7 @@ def test_a_kernel_that_computes_gates_again_takes_what_they_come_from(launches: 
     kernel = _kernel("gru", "states", "backward", recompute=True)
     wx, r, b, states, d_states = _inputs(kernel)
     kernel(r, None, states, None, d_states, wx=wx, b=b)
-    found = dict(zip(BACKWARD_ARGUMENTS, launches[0][2:], strict=True))
+    found = dict(zip(BACKWARD_NAMES, launches[0][2:], strict=True))
     assert (found["wx"], found["b"], found["gates"]) == (wx.ctypes.data, b.ctypes.data, 0)
     with pytest.raises(LaunchError, match=r"b is missing: it must be a float16 array \[4, 2, 16\]"):
         kernel(r, None, states, None, d_states, wx=wx)
@@ -335,13 +365,14 @@ def test_a_kernel_that_computes_gates_again_takes_what_they_come_from(launches: 
         kernel(r, None, states, states, d_states, wx=wx, b=b)
 
 
-def test_a_kernel_of_older_arguments_gets_those(launches: list[tuple[Any, ...]]) -> None:
+def test_a_kernel_of_other_arguments_gets_those(launches: list[tuple[Any, ...]]) -> None:
     names = ("seq", "states", "r", "gates", "d_states", "d_wx", "d_r_partial", "d_b_partial", "d_initial")
     kernel = _kernel("lstm", "gates", "backward", names)
-    arrays = dict(zip(("states", "r", "gates", "d_states"), _inputs(kernel), strict=True))
+    arrays = dict(zip(("r", "states", "gates", "d_states"), _inputs(kernel), strict=True))
     result = kernel(arrays["r"], None, arrays["states"], arrays["gates"], arrays["d_states"])
     pointers = {name: array.ctypes.data for name, array in (arrays | result._asdict()).items() if array is not None}
-    assert list(launches[0][2:]) == [{"seq": 5, "d_r_partial": 0, "d_b_partial": 0, **pointers}[name] for name in names]
+    absent = {"seq": 5, "d_r_partial": 0, "d_b_partial": 0}
+    assert list(launches[0][2:]) == [{**absent, **pointers}[name] for name in names]
 
 
 def test_a_kernel_says_what_it_takes() -> None:
@@ -350,7 +381,7 @@ def test_a_kernel_says_what_it_takes() -> None:
         (
             BackwardKernel,
             ["r", "initial", "states", "gates", "d_states", "d_last", "wx", "b"],
-            "(d_wx, d_r_partial, d_b_partial, d_initial)",
+            "(d_wx, d_r, d_b, d_initial)",
         ),
     ):
         assert list(inspect.signature(kind.__call__).parameters) == ["self", *takes, "out", "stream"]
@@ -376,7 +407,7 @@ def test_load_makes_the_kernel_that_the_file_says(
     r, states, gates, d_states = _inputs(backward, 3, 7)
     made = backward(r, None, states, gates, d_states)
     assert made.d_wx.shape == (3, 7, 1, 1, 16)
-    assert len(launches[0]) == 2 + len(BACKWARD_ARGUMENTS)
+    assert len(launches[0]) == 2 + len(BACKWARD_NAMES)
 
 
 def test_a_further_call_works_nothing_out_again(
@@ -388,7 +419,6 @@ def test_a_further_call_works_nothing_out_again(
     kernel(*arrays)
     monkeypatch.setattr(kernel, "_prepare", None)
     monkeypatch.setattr(kernel, "arguments", None)
-    monkeypatch.setattr(kernel, "_launch", None)
     entered: list[str] = []
 
     def note(frame: types.FrameType, event: str, _: object) -> None:

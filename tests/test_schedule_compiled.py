@@ -33,7 +33,7 @@ def test_the_models_choices_compile_as_predicted(schedule: str, gpu: str) -> Non
         for head_dim in (32, 96):
             shape = Shape(16, 1024, 12, head_dim)
             for tiling in spread(plan(cell, shape, profile, schedules=[schedule]))[:3]:
-                report = compile_source(get(schedule).source(cell, shape, profile, tiling)).report
+                report = compile_source(get(schedule).program(cell, shape, profile, tiling).main.source).report
                 assert report.local_memory == 0, f"{cell.name} {shape}: {tiling} needs local memory"
                 assert report.static_shared_memory == 0
                 errors.append(abs(tiling.resources.registers / report.registers - 1))
@@ -63,7 +63,7 @@ def assert_in_registers(schedule: str, name: str, shape: Shape) -> None:
     """The model's best tiling leaves nothing in local memory."""
     profile, cell = load_profile("h200"), load_cell(name)
     tiling = plan(cell, shape, profile, top=1, schedules=[schedule])[0]
-    assert compile_source(get(schedule).source(cell, shape, profile, tiling)).report.local_memory == 0
+    assert compile_source(get(schedule).program(cell, shape, profile, tiling).main.source).report.local_memory == 0
 
 
 KERNELS = {
@@ -78,10 +78,15 @@ KERNELS = {
 
 VALUES = {
     "resident": {
-        "units_per_warp": 8, "batch_tile": 8, "k_split": 1, "k_tiles_in_registers": 2, "accumulators": 2, "num_stages": 6,
+        "units_per_warp": 8,
+        "batch_tile": 8,
+        "k_split": 1,
+        "k_tiles_in_registers": 2,
+        "accumulators": 2,
+        "num_stages": 6,
     },
     "resident_backward": {"batch_tile": 8, "k_tiles_in_registers": 2, "accumulators": 2, "num_stages": 6},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -99,6 +104,7 @@ def test_golden_sources(name: str, renew_golden: bool) -> None:
 def kernel_text(kernel: str, cell: Cell, shape: Shape, profile: Profile) -> str:
     """The source of a schedule's kernel with the tiling of ``VALUES``, or of the kernel of dR and db."""
     if kernel == "parameter_gradients":
-        return ParameterGradients(cell, shape, profile).source().text
+        return ParameterGradients(cell, shape, profile).calls()[0].source.text
     schedule = get(kernel)
-    return schedule.source(cell, shape, profile, schedule.tiling(cell, shape, profile, VALUES[kernel])).text
+    tiling = schedule.tiling(cell, shape, profile, VALUES[kernel])
+    return schedule.program(cell, shape, profile, tiling).main.source.text

@@ -69,7 +69,7 @@ PAIRS = {"batch_tile": 4, "units_per_warp": 16, "accumulators": 2}
         pytest.param("slstm", Shape(2, SEQ, 1, 33, save="gates"), {"units_per_warp": 16}, id="odd head dimension"),
         pytest.param("gru", Shape(1, 1, 2, 7), {"batch_tile": 4}, id="one sequence of one step, 7 units"),
         pytest.param("elman", Shape(3, 2, 1, 32), {"num_stages": 12}, id="more stages than steps"),
-        pytest.param("lstm", Shape(3, SEQ, 1, 96, save="gates"), PAIRS, id="three groups of k, read in pairs"),
+        pytest.param("lstm", Shape(3, SEQ, 1, 96, save="gates"), PAIRS, id="three k-tiles, read in pairs"),
         pytest.param("elman", Shape(2, SEQ, 1, 192), PAIRS | {"k_split": 2}, id="pairs of a part of K"),
         pytest.param("gru", Shape(2, SEQ, 1, 64), PAIRS | {"accumulators": 4}, id="pairs, two accumulators each"),
     ],

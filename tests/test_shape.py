@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from kernelgen.cells import load_cell
 from kernelgen.errors import LaunchError, ShapeError
+from kernelgen.hardware.profile import load_profile
 from kernelgen.program.shape import MOST_STEPS, Shape
-from kernelgen.program.tiling import Resources, Tiling
 from kernelgen.schedules import get
 
 pytestmark = pytest.mark.unit
@@ -34,10 +35,13 @@ def test_sizes_that_kernels_cannot_count_are_refused(sizes: tuple[int, int, int,
 @pytest.mark.parametrize("direction", ["", "_backward"])
 def test_a_batch_of_more_tiles_than_a_grid_has_is_refused(direction: str) -> None:
     schedule = get(f"resident{direction}")
-    tiling = Tiling(schedule.name, {"batch_tile": 4}, Resources(32, 0, 64, 1, 1), 1.0)
-    assert schedule.launch(Shape(4 * 65_535, 1, 1, 16), tiling).grid == (1, 65_535, 1)
-    with pytest.raises(LaunchError, match=r"a batch of 262,141 is 65,536 tiles of 4, .* cut the batch"):
-        schedule.launch(Shape(4 * 65_535 + 1, 1, 1, 16), tiling)
+    cell, shape, profile = load_cell("elman"), Shape(4, 1, 1, 16), load_profile("h200")
+    problem = schedule.problem(cell, shape, profile)
+    values = next(values for values in problem.solutions() if values["batch_tile"] == 4)
+    launch = schedule.program(cell, shape, profile, schedule.tiling(cell, shape, profile, values)).main.launch
+    assert launch.at(Shape(4 * 65_535, 1, 1, 16)).grid == (1, 65_535, 1)
+    with pytest.raises(LaunchError, match=r"B=262141 .*would be 65,536 blocks along y, .* cut the batch"):
+        launch.at(Shape(4 * 65_535 + 1, 1, 1, 16))
 
 
 @pytest.mark.parametrize(

@@ -18,72 +18,64 @@ from torch import Tensor
 from kernelgen.cells import load_cell
 from kernelgen.cells.language import Cell
 from kernelgen.device import gpu
+from kernelgen.device.executor import Launches
 from kernelgen.errors import InfeasibleError, ShapeError
 from kernelgen.hardware.profile import load_profile
-from kernelgen.program.arguments import BACKWARD_ARGUMENTS, FORWARD_ARGUMENTS
+from kernelgen.program.arguments import Arguments, ArrayArgument
 from kernelgen.program.dtypes import numpy_dtype, tolerance
-from kernelgen.program.launch import Launch
+from kernelgen.program.launch import LaunchRule
+from kernelgen.program.program import KernelCall, Program
 from kernelgen.program.shape import Shape
 from kernelgen.program.source import Source
-from kernelgen.schedules.shared.parameter_gradients import ParameterGradients
+from kernelgen.program.task import Direction
 from kernelgen.torch import kernels, passes, rnn
-from kernelgen.torch.device import DeviceEngine, Loaded
-from kernelgen.torch.engine import Kind
+from kernelgen.torch.device import DeviceEngine
 from kernelgen.tuning.selection import candidates, compiled
 from kernelgen.verify import reference as numpy_reference
-from kernelgen.verify.emulator import emulate
+from kernelgen.verify.emulator import emulate_program
 from kernelgen.verify.inputs import random_inputs
 
 OWN = str(Path(__file__).parent.parent / "examples" / "own_cell.py") + ":FASTGRNN"
 NAMES = ("wx", "r", "b", "initial")
-OUTPUTS = {
-    "forward": ("states", "others", "last", "gates"),
-    "backward": ("d_wx", "d_r_partial", "d_b_partial", "d_initial"),
-    "parameters": ("d_r", "d_b"),
-}
 
 
 class Emulated:
     """The engine of CUDA tensors with the emulator in the place of the GPU; remembers what it ran."""
 
     def __init__(self) -> None:
-        self.ran: list[tuple[Kind, str]] = []
+        self.ran: list[tuple[Direction, str]] = []
         self.computes_gates = True
 
-    def kernel(self, cell: Cell, shape: Shape, kind: Kind, device: int) -> EmulatedKernel:
+    def kernel(self, cell: Cell, shape: Shape, direction: Direction, device: int) -> EmulatedKernel:
         assert device == -1
-        profile = load_profile("h200")
-        if kind == "parameters":
-            made = ParameterGradients(cell, shape, profile)
-            return EmulatedKernel(self, shape, kind, made.source(), made.launch(shape), made.results)
         if shape.recompute and not self.computes_gates:
             raise InfeasibleError("this engine computes no gates")
-        selection = candidates(cell, shape, profile, kind)[0]
-        launch = selection.launch(shape)
-        return EmulatedKernel(self, shape, kind, selection.source, launch, launch.num_partials)
+        program = candidates(cell, shape, load_profile("h200"), direction)[0].program
+        return EmulatedKernel(self, shape, program, program.arguments(cell, shape))
 
 
 @dataclass(frozen=True)
 class EmulatedKernel:
-    """One kernel of that engine."""
+    """One program of that engine."""
 
     engine: Emulated
     shape: Shape
-    kind: Kind
-    source: Source
-    launch: Launch
-    num_partials: int
+    program: Program
+    arguments: Arguments
 
-    def run(self, arguments: Mapping[str, Tensor | np.int32 | None]) -> None:
+    @property
+    def workspaces(self) -> tuple[ArrayArgument, ...]:
+        return self.arguments.workspaces
+
+    def run(self, arguments: Mapping[str, Tensor | None]) -> None:
         arrays = {name: self._array(value) for name, value in arguments.items()}
-        written = [name for name in OUTPUTS[self.kind] if arrays[name] is not None]
-        emulate(self.source, self.launch, arrays, outputs=written)
-        self.engine.ran.append((self.kind, "gates recomputed" if self.shape.recompute else self.shape.save))
+        emulate_program(self.program, self.shape, {**arrays, **self.arguments.numbers})
+        self.engine.ran.append(
+            (self.program.direction, "gates recomputed" if self.shape.recompute else self.shape.save)
+        )
 
-    def _array(self, value: Tensor | np.int32 | None) -> Any:
-        if not isinstance(value, Tensor):
-            return None if value is None else int(value)
-        if not value.numel():
+    def _array(self, value: Tensor | None) -> Any:
+        if value is None or not value.numel():
             return None
         if value.dtype is torch.float32:
             return value.numpy()
@@ -126,7 +118,7 @@ def test_the_path_of_cuda_tensors_gives_the_references_gradients(
     d_states, d_last = (draw.uniform(-1, 1, value.shape).astype(numpy_dtype(dtype)) for value in (states, last))
     given = [torch.from_numpy(array.astype(np.float64)).to(states.dtype) for array in (d_states, d_last)]
     made = torch.autograd.grad((states, last), leaves, given)
-    assert emulated.ran == [("forward", "gates"), ("backward", "gates"), ("parameters", "hidden")]
+    assert emulated.ran == [("forward", "gates"), ("backward", "gates")]
 
     arrays = [leaf.detach().double().numpy() for leaf in leaves] + ([] if initial else [None])
     kind = numpy_dtype(dtype)
@@ -160,7 +152,7 @@ def test_h_alone_and_gates_computed_again(emulated: Emulated, name: str, initial
         gradients = torch.autograd.grad((made[0], end), leaves, outside)
         kept = "hidden" if len(load_cell(name).states) > 1 else "gates"
         how = "gates recomputed" if recompute and emulated.computes_gates else kept
-        assert emulated.ran[1:] == [("backward", how), ("parameters", "hidden")]
+        assert emulated.ran[1:] == [("backward", how)]
         for gradient, other in zip(gradients, wanted, strict=True):
             close(gradient, other.double().numpy(), 0.03 if recompute else 1e-30)
     with torch.no_grad():
@@ -187,7 +179,7 @@ def test_strided_tensors_last_alone_and_no_gradients(emulated: Emulated) -> None
 class Nothing:
     """An engine without a kernel."""
 
-    def kernel(self, cell: Cell, shape: Shape, kind: Kind, device: int) -> Any:
+    def kernel(self, cell: Cell, shape: Shape, direction: Direction, device: int) -> Any:
         raise InfeasibleError("these limits clash")
 
 
@@ -213,28 +205,28 @@ def test_where_no_kernel_fits_the_reference_runs_with_one_warning(
 class Idle:
     """An engine whose kernels do nothing; remembers which it was asked for."""
 
-    num_partials = 1
+    workspaces = ()
 
     def __init__(self) -> None:
-        self.asked: list[tuple[Kind, int]] = []
+        self.asked: list[tuple[Direction, int]] = []
 
-    def kernel(self, cell: Cell, shape: Shape, kind: Kind, device: int) -> Idle:
-        self.asked.append((kind, shape.seq))
+    def kernel(self, cell: Cell, shape: Shape, direction: Direction, device: int) -> Idle:
+        self.asked.append((direction, shape.seq))
         return self
 
-    def run(self, arguments: Mapping[str, Tensor | np.int32 | None]) -> None: ...
+    def run(self, arguments: Mapping[str, Tensor | None]) -> None: ...
 
 
 @pytest.mark.unit
 def test_a_pass_is_prepared_once_for_each_form_and_every_call_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Idle()
     monkeypatch.setitem(passes.ENGINES, "cpu", engine)
-    wanted: list[tuple[Kind, int]] = []
+    wanted: list[tuple[Direction, int]] = []
     for seq in (3, 5):
         wx, r, b, initial = tensors("lstm", Shape(2, seq, 1, 16))
         for _ in range(2):
             rnn(wx, r, b, initial)[0].sum().backward()
-        wanted += [("forward", seq), ("backward", seq), ("parameters", seq)]
+        wanted += [("forward", seq), ("backward", seq)]
         assert engine.asked == wanted
         for _ in range(2):
             with pytest.raises(ShapeError, match="R of lstm"):
@@ -254,7 +246,7 @@ def test_the_recurrent_gradient_is_cut_and_clipped_by_kernels(
     states, last = rnn(*leaves, cell="gru", recurrent_cut=cut, recurrent_clip=clip)
     outside = [torch.ones_like(states), torch.full_like(last, 0.5)]
     made = torch.autograd.grad((states, last), leaves, outside)
-    assert [kind for kind, _ in emulated.ran] == ["forward", "backward", "parameters"]
+    assert [kind for kind, _ in emulated.ran] == ["forward", "backward"]
     arrays = [value.detach().double().numpy() for value in (*leaves, *outside)]
     rounded = {"round_h": kind, "round_saved": kind, "round_d_gates": kind}
     passed = numpy_reference.backward(cell.with_gradient(recurrent_cut=cut, recurrent_clip=clip), *arrays, **rounded)
@@ -287,41 +279,39 @@ def test_a_tuned_configuration_comes_first(tuned: Path, tmp_path: Path, monkeypa
 def test_the_kernels_of_an_unseen_shape_compile_without_spills() -> None:
     cell, profile = load_cell("lstm"), load_profile("h200")
     shape = Shape(16, 1024, 12, 64, save="gates")
-    for direction, order in (("forward", FORWARD_ARGUMENTS), ("backward", BACKWARD_ARGUMENTS)):
-        selection, binary = compiled(cell, shape, profile, direction)
-        assert selection.source.arguments == order
-        assert binary.entry == f"tilesmith_{direction}"
-        assert binary.report.spills == 0
+    for direction, entries in (
+        ("forward", ["tilesmith_forward"]),
+        ("backward", ["tilesmith_backward", "tilesmith_parameter_gradients"]),
+    ):
+        program, binaries = compiled(cell, shape, profile, direction)
+        assert [binary.entry for binary in binaries] == entries == [call.source.entry for call in program.calls]
+        assert all(binary.report.spills == 0 for binary in binaries)
 
 
 @pytest.mark.unit
 def test_the_engine_of_cuda_tensors_hands_over_addresses_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     started = []
     kernel = SimpleNamespace(start=lambda stream, config, *arguments: started.append((stream, config, arguments)))
-    launch = Launch((1, 1, 1), 32, 0)
     engine = DeviceEngine()
     loads = []
 
-    def load(cell: Cell, shape: Shape, kind: Kind, device: int) -> Any:
-        loads.append((shape.batch, kind))
-        return Loaded(kernel, ("r", "initial", "states", "batch", "seq"), launch, device)  # type: ignore[arg-type]
+    def load(cell: Cell, shape: Shape, direction: Direction, device: int) -> Any:
+        loads.append((shape.batch, direction))
+        source = Source("", "k", "sm_80", ("r", "initial", "states", "batch", "seq"))
+        program = Program(direction, KernelCall(source, LaunchRule(("batch", "1", "1"), 32, 0)))
+        launches = Launches(((kernel, "how", source.arguments),))  # type: ignore[arg-type]
+        return SimpleNamespace(program=program, at=lambda shape: launches)
 
     monkeypatch.setattr(engine, "_load", load)
     monkeypatch.setattr("kernelgen.device.gpu.selected", lambda index: nullcontext())
     monkeypatch.setattr("torch._C._cuda_getCurrentRawStream", lambda device: 7, raising=False)
     monkeypatch.setattr("kernelgen.torch.device.stream_of", lambda handle: f"stream {handle}")
-    r, states, batch, seq = torch.zeros(1), torch.zeros(1), np.int32(2), np.int32(5)
-    arguments: dict[str, Tensor | np.int32 | None] = {
-        "initial": None,
-        "states": states,
-        "r": r,
-        "seq": seq,
-        "batch": batch,
-    }
+    r, states = torch.zeros(1), torch.zeros(1)
     cell = load_cell("elman")
     for shape in (Shape(2, 5, 1, 4), Shape(2, 9, 1, 4), Shape(3, 9, 1, 4)):
-        engine.kernel(cell, shape, "forward", 0).run(arguments)
-    assert started[0] == ("stream 7", launch, (r.data_ptr(), 0, states.data_ptr(), 2, 5))
+        engine.kernel(cell, shape, "forward", 0).run({"initial": None, "states": states, "r": r})
+    assert started[0] == ("stream 7", "how", (r.data_ptr(), 0, states.data_ptr(), 2, 5))
+    assert started[1][2][-1] == 9
     assert isinstance(started[0][2][3], np.int32)
     assert loads == [(2, "forward"), (3, "forward")]
 
@@ -357,7 +347,7 @@ def test_a_gpu_is_selected_only_where_it_is_not_current(
 def test_that_there_is_no_kernel_is_found_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
     engine, asked = DeviceEngine(), []
 
-    def load(cell: Cell, shape: Shape, kind: Kind, device: int) -> Any:
+    def load(cell: Cell, shape: Shape, direction: Direction, device: int) -> Any:
         asked.append(shape)
         raise InfeasibleError("these limits clash")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -94,7 +93,7 @@ def test_a_second_run_continues_from_the_store(no_gpu: None, tmp_path: Path, mon
     with Store(tmp_path / "trials.sqlite") as store:
         first = _tune(store)
         known = len(store.trials())
-        monkeypatch.setattr(validate, "emulate_source", _never)
+        monkeypatch.setattr(validate, "validate_program", _never)
         events: list[Event] = []
         second = _tune(store, events)
         assert second.best.tiling == first.best.tiling
@@ -114,7 +113,7 @@ def test_a_wrong_kernel_is_a_failed_trial_and_the_next_is_tried(
     no_gpu: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers: list[Any] = [EmulationError("a race"), ValidationError("h differs"), _valid()]
-    monkeypatch.setattr(validate, "emulate_source", _answering(answers))
+    monkeypatch.setattr(validate, "validate_program", _answering(answers))
     with Store(tmp_path / "trials.sqlite") as store:
         result = _tune(store)
         assert [trial.status for trial in result.trials] == ["failed", "failed", "valid"]
@@ -128,7 +127,7 @@ def test_a_wrong_kernel_is_a_failed_trial_and_the_next_is_tried(
 
 def test_when_everything_is_wrong_the_search_stops_and_says_so(no_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
     answers: list[Any] = [EmulationError("a race")] * 50
-    monkeypatch.setattr(validate, "emulate_source", _answering(answers))
+    monkeypatch.setattr(validate, "validate_program", _answering(answers))
     with pytest.raises(ValidationError, match=r"none of the \d+ candidates.*validated in the emulator.*a race"):
         _tune()
     assert len(answers) == 50 - tune.MOST_WRONG
@@ -151,7 +150,7 @@ def _valid() -> Any:
 
 
 def _answering(answers: list[Any]) -> Callable[..., Any]:
-    """A stand-in for emulate_source that gives these answers in turn."""
+    """A stand-in for validate_program that gives these answers in turn."""
 
     def answer(*_: Any, **__: Any) -> Any:
         found = answers.pop(0)
@@ -165,7 +164,7 @@ def _answering(answers: list[Any]) -> Callable[..., Any]:
 def test_a_store_that_cannot_be_written_costs_one_warning(
     no_gpu: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(validate, "emulate_source", lambda *_, **__: _valid())
+    monkeypatch.setattr(validate, "validate_program", lambda *_, **__: _valid())
     with Store(tmp_path / "trials.sqlite") as store:
         monkeypatch.setattr(store, "add", _full)
         events: list[Event] = []
@@ -181,7 +180,7 @@ def _full(*_: Any) -> None:
 def test_a_store_that_cannot_be_opened_costs_one_warning(
     no_gpu: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(validate, "emulate_source", lambda *_, **__: _valid())
+    monkeypatch.setattr(validate, "validate_program", lambda *_, **__: _valid())
     monkeypatch.setenv("TILESMITH_CACHE", str(tmp_path))
     (tmp_path / "trials.sqlite").write_bytes(b"this is no database, but long enough to look at" * 50)
     events: list[Event] = []
@@ -214,12 +213,12 @@ def test_a_backward_kernel_is_tuned_and_known_the_next_time(
         result = _tune(store, events, direction="backward")
         assert (result.direction, result.best.trial.status) == ("backward", "valid")
         assert result.best.trial.validation is not None
-        assert set(result.best.trial.validation.errors) == {"d_wx", "d_initial"}
+        assert set(result.best.trial.validation.errors) == {"d_wx", "d_r", "d_b", "d_initial"}
         assert "backward tilings of elman fit h200" in events[0].message
         assert all(trial.schedule.endswith("_backward") for trial in store.trials())
         config = tune.save(result, tmp_path / "elman_backward.yaml", "elman")
-        assert (config.direction, config.entry) == ("backward", "tilesmith_backward")
-        monkeypatch.setattr(validate, "emulate_source", _never)
+        assert (config.direction, config.main.entry) == ("backward", "tilesmith_backward")
+        monkeypatch.setattr(validate, "validate_program", _never)
         assert _tune(store, direction="backward").best.remembered
         with pytest.raises(AssertionError, match="should not be called"):
             _tune(store)  # forward is another kernel
@@ -238,7 +237,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_fastest_valid_kernel_wins_whatever_else_happens(
     played: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(tune, "CANDIDATE_SECONDS", 3.0)
+    monkeypatch.setattr(tune, "JOB_SECONDS", 3.0)
     write_script(monkeypatch, tmp_path, "hang crash fault wrong 0.5 0.3 0.4")
     events: list[Event] = []
     with Store(tmp_path / "trials.sqlite") as store:
@@ -273,7 +272,9 @@ def test_backward_kernels_are_measured_like_forward_ones(
         best = store.best(cell="elman", shape=SMALL, gpu="h200", schedule="resident_backward")
     assert best is not None
     assert (result.best.rank, best.tiling) == (3, result.best.tiling.values)
-    assert [(case.direction, list(case.expected)) for case in given] == [("backward", ["d_wx", "d_initial"])] * 2
+    assert [(case.direction, list(case.expected)) for case in given] == [
+        ("backward", ["d_wx", "d_r", "d_b", "d_initial"])
+    ] * 2
     assert result.best.trial.validation is not None
     assert result.best.trial.validation.tolerance == tolerance("bfloat16", SMALL.seq, "backward")
 
@@ -341,10 +342,8 @@ def _start(output: Path, cache: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.emulated
-def test_two_processes_tune_at_once_and_one_is_killed(tmp_path: Path, session_cache: Path) -> None:
-    cache = tmp_path / "cache"
-    if (session_cache / "emulator").exists():  # g++ takes longest, and is not what this is about
-        shutil.copytree(session_cache / "emulator", cache / "emulator")
+def test_two_processes_tune_at_once_and_one_is_killed(tmp_path: Path, fresh_cache: Path) -> None:
+    cache = fresh_cache
     victim = _start(tmp_path / "victim.yaml", cache)
     others = [_start(tmp_path / f"{name}.yaml", cache) for name in ("a", "b")]
     until = time.monotonic() + 60

@@ -40,7 +40,7 @@ def case() -> ValidationCase:
 
 
 def _right(case: ValidationCase) -> dict[str, Any]:
-    outputs = case.poisoned_outputs()
+    outputs = case.poisoned(case.table.keys() - case.inputs.keys())
     return {name: case.expected[name].astype(array.dtype) for name, array in outputs.items() if array is not None}
 
 
@@ -87,7 +87,7 @@ def test_nan_and_what_nobody_wrote_never_pass(case: ValidationCase) -> None:
     with pytest.raises(ValidationError, match=r"1 of 96 elements of last are NaN, first last\[1, 2, 1, 5\]"):
         case.compare(outputs)
     untouched = _right(case)
-    untouched["states"][:, 2:] = case.poisoned_outputs()["states"][:, 2:]  # type: ignore[index]
+    untouched["states"][:, 2:] = case.poisoned(["states"])["states"][:, 2:]  # type: ignore[index]
     with pytest.raises(
         ValidationError, match=r"160 of 480 elements of states were never written, first states\[0, 2, 0"
     ):
@@ -233,9 +233,8 @@ def test_a_kernel_is_right_in_the_emulator_and_a_wrong_source_is_not() -> None:
     assert 0 <= found.worst <= found.tolerance
     from kernelgen import schedules
 
-    schedule = schedules.get(tiling.schedule)
-    source = schedule.source(load_cell("elman_relu"), SMALL, profile, tiling)
+    program = schedules.get(tiling.schedule).program(load_cell("elman_relu"), SMALL, profile, tiling)
     with pytest.raises(ValidationError, match=r"states differs from the reference.*seed 0"):
-        validate.emulate_source(cell, SMALL, source, lambda shape: schedule.launch(shape, tiling), (0,))
+        validate.emulate_main(cell, SMALL, program, (0,))
     with pytest.raises(ValidationError, match="at least one seed"):
         validate.validate_emulated(cell, SMALL, tiling, profile, ())

@@ -20,7 +20,7 @@ from kernelgen.tuning.plan import plan
 from kernelgen.verify import reference
 from kernelgen.verify.cases import ValidationCase, make_case
 from kernelgen.verify.emulated_runs import emulated_steps
-from kernelgen.verify.validate import emulate_source, validate_emulated
+from kernelgen.verify.validate import emulate_main, validate_emulated
 
 pytestmark = pytest.mark.unit
 
@@ -53,7 +53,7 @@ def case() -> ValidationCase:
 
 
 def _right(case: ValidationCase) -> dict[str, Any]:
-    kinds = {argument.name: dtypes.numpy_dtype(argument.dtype) for argument in case.arguments.outputs}
+    kinds = {argument.name: dtypes.numpy_dtype(argument.dtype) for argument in case.table.values()}
     return {name: array.astype(kinds[name]) for name, array in case.expected.items()}
 
 
@@ -106,10 +106,10 @@ def test_inputs_have_the_shapes_of_the_table_and_the_dtype(case: ValidationCase)
 
 def test_a_right_gradient_passes_and_every_output_is_poisoned(case: ValidationCase) -> None:
     errors = case.compare(_right(case))
-    assert list(errors) == ["d_wx", "d_r_partial", "d_b_partial", "d_initial"]
+    assert list(errors) == ["d_wx", "d_r", "d_b", "d_initial", "d_r_partial", "d_b_partial"]
     assert all(0 <= error < 3e-4 for error in errors.values())
-    outputs = case.poisoned_outputs()
-    written = {argument.name: argument.shape for argument in case.arguments.outputs}
+    written = {name: case.table[name].shape for name in case.expected}
+    outputs = case.poisoned(written)
     assert {name: array.shape for name, array in outputs.items() if array is not None} == written
     for name in written:
         with pytest.raises(ValidationError, match=f"elements of {name} were never written"):
@@ -121,10 +121,11 @@ def test_partial_sums_are_added(case: ValidationCase) -> None:
     parts = np.random.default_rng(0).uniform(-1, 1, (3, *right["d_r_partial"].shape[1:])).astype(np.float32)
     parts[2] = right["d_r_partial"][0] - parts[0] - parts[1]
     assert case.compare(right | {"d_r_partial": parts})["d_r_partial"] < 1e-5
-    assert [array.shape[0] for array in case.poisoned_outputs(3).values() if array is not None] == [3, 3, 3, 1]
+    several = case.poisoned(("d_wx", "d_r_partial", "d_b_partial", "d_initial"), {"P": 3})
+    assert [array.shape[0] for array in several.values() if array is not None] == [3, 3, 3, 1]
     with pytest.raises(ValidationError, match="d_r_partial differs from the reference"):
         case.compare(right | {"d_r_partial": parts[:2]})
-    parts[1, 0, 0, 5, 2] = case.poisoned_outputs()["d_r_partial"][0, 0, 0, 0, 0]  # type: ignore[index]
+    parts[1, 0, 0, 5, 2] = several["d_r_partial"][0, 0, 0, 0, 0]  # type: ignore[index]
     with pytest.raises(
         ValidationError, match=r"1 of 384 elements of d_r_partial were never written, first d_r_partial\[1, 0"
     ):
@@ -192,7 +193,8 @@ def test_backward_kernels_are_right_in_the_emulator(cell: Cell, save: str, recom
     shape, profile = Shape(3, 14, 1, 16, "bfloat16", save, recompute), load_profile("h200")
     tiling = plan(cell, shape, profile, top=1, direction="backward")[0]
     found = validate_emulated(cell, shape, tiling, profile, (0, 1))
-    steps = emulated_steps(tiling)
+    program = get(tiling.schedule).program(cell, shape, profile, tiling)
+    steps = emulated_steps(program)
     assert tiling.values["num_stages"] < steps <= shape.seq
     assert (found.where, found.seeds, found.batch, found.seq) == ("emulator", 2, 3, steps)
     if cell.inputless_products:  # an exact tie of a gradient that nobody writes is no fault of the kernel's
@@ -200,13 +202,14 @@ def test_backward_kernels_are_right_in_the_emulator(cell: Cell, save: str, recom
     else:
         assert found.tolerance == dtypes.EXACT
     assert 0 <= found.worst <= min(found.tolerance, dtypes.EXACT)
-    written = arguments_of(cell, shape, "backward").outputs
-    assert list(found.errors) == [argument.name for argument in written if not argument.empty]
+    arguments = program.arguments(cell, shape)
+    written = [each for each in (*arguments.outputs, *arguments.workspaces) if not each.empty]
+    assert list(found.errors) == [each.name for each in written if each.name in program.main.source.writes]
 
 
 def test_a_kernel_of_the_other_direction_is_told_in_words(case: ValidationCase) -> None:
     with pytest.raises(ValidationError, match="the kernel takes last, which no backward kernel of"):
-        case.values(case.poisoned_outputs(), ("wx", "r", "last", "states"))
+        case.values({}, ("wx", "r", "last", "states"))
 
 
 @pytest.mark.emulated
@@ -215,14 +218,14 @@ def test_a_wrong_backward_source_is_found() -> None:
     shape = Shape(2, 4, 1, 16, save="gates")
     tiling = plan(cell, shape, profile, top=1, direction="backward")[0]
     schedule = get(tiling.schedule)
-    source = schedule.source(load_cell("elman_relu"), shape, profile, tiling)
+    program = schedule.program(load_cell("elman_relu"), shape, profile, tiling)
     with pytest.raises(ValidationError, match=r"d_wx differs from the reference.*seed 0"):
-        emulate_source(cell, shape, source, lambda s: schedule.launch(s, tiling), (0,), direction="backward")
+        emulate_main(cell, shape, program, (0,))
 
 
 def test_the_reference_of_a_cell_with_neither_input_nor_bias() -> None:
     made = make_case(BARE, SHAPE, 0, direction="backward")
-    assert list(made.expected) == ["d_r_partial", "d_initial"]
+    assert list(made.expected) == ["d_r", "d_initial", "d_r_partial"]
     forward = make_case(BARE, SHAPE, 0)
     assert forward.inputs["wx"] is None
     assert forward.inputs["b"] is None

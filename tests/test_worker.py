@@ -1,4 +1,4 @@
-"""Worker processes and the bench: errors, hangs, crashes, orphans. runners.py plays what a GPU may do."""
+"""Worker processes, the GPU's among them: errors, hangs, crashes, orphans. runners.py plays what a GPU may do."""
 
 from __future__ import annotations
 
@@ -15,13 +15,19 @@ from runners import write_script
 
 from kernelgen.device.worker import JobFailed, Worker
 from kernelgen.errors import LaunchError
+from kernelgen.program.launch import LaunchRule
+from kernelgen.program.program import KernelCall, Program
 from kernelgen.program.shape import Shape
+from kernelgen.program.source import Source
 from kernelgen.verify.gpu_worker import GpuJob, GpuWorker
 
 pytestmark = pytest.mark.unit
 
 TESTS = Path(__file__).parent
 SMALL = Shape(2, 4, 1, 16)
+
+
+PROGRAM = Program("forward", KernelCall(Source("", "entry", "sm_90a"), LaunchRule(("1", "1", "1"), 32, 0)))
 
 
 @pytest.fixture
@@ -117,7 +123,7 @@ def _runs(pid: int) -> bool:
 
 def test_the_bench_gives_its_cases_to_every_new_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     script = write_script(monkeypatch, tmp_path, "crash 0.5 0.4")
-    job = GpuJob(b"", "entry", "sm_90a", ())
+    job = GpuJob(PROGRAM, (b"",))
     with GpuWorker(runner="runners:pretend") as made:
         made.use(())
         with pytest.raises(JobFailed, match="status 9"):

@@ -1,4 +1,5 @@
-// What every binding of constrint._core_native shares.
+// What every binding of constrint._core_native shares. The bindings are headers that module.cpp alone includes: pybind11
+// takes long to compile, however little is bound.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -23,7 +24,5 @@ State make_state(const std::vector<DomainTuple>& domains, const std::vector<Code
 
 // Let Ctrl-C through: KeyboardInterrupt leaves the search as an exception.
 void check_signals();
-
-void bind_prover(pybind11::module_& m);
 
 }  // namespace constrint

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "bind_diagram.hpp"
+#include "bind_prove.hpp"
 #include "search.hpp"
 
 namespace py = pybind11;
@@ -43,9 +44,10 @@ std::unique_ptr<Search> make_search(const std::vector<DomainTuple>& domains, con
 
 PYBIND11_MODULE(_core_native, m) {
     m.doc() = "The search of constrint in C++; see constrint/native.py.";
+    m.attr("SOURCES") = CONSTRINT_SOURCES;  // the digest of what this is built from; see core.py
     // Where the last operator lies: Python and C++ must number them alike.
-    bind_diagram(m);
     m.attr("LAST_OP") = static_cast<int>(NOT_TABLE);
+    bind_diagram(m);
     py::register_exception<TimeLimit>(m, "CoreTimeLimit");
     py::register_exception<CountOverflow>(m, "CoreCountOverflow");
     bind_prover(m);

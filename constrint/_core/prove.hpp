@@ -31,7 +31,7 @@ public:
     std::vector<int> why(int v) const { return numbers(state_.why(v)); }
     const State& state() const { return state_; }
 
-    // Of each variable, how often it was part of a failure; what an earlier question learnt may be put here.
+    // Of each variable, how often it was part of a failure; what an earlier call learnt may be put here.
     std::vector<double> weight;
 
 private:

@@ -250,14 +250,14 @@ float unpack_high(unsigned pair) {
 
 // ---- special functions ----
 
-inline float tanh_approx(float x) { return std::tanh(x); }
-inline float ex2_approx(float x) { return emulate::flush(std::exp2(emulate::flush(x))); }
-inline float lg2_approx(float x) { return std::log2(emulate::flush(x)); }
+inline float tanh_approx(float x) { return __builtin_tanhf(x); }
+inline float ex2_approx(float x) { return emulate::flush(__builtin_exp2f(emulate::flush(x))); }
+inline float lg2_approx(float x) { return __builtin_log2f(emulate::flush(x)); }
 inline float rcp_approx(float x) { return emulate::flush(1.0f / emulate::flush(x)); }
-inline float sqrt_approx(float x) { return std::sqrt(emulate::flush(x)); }
-inline float fma_rn(float a, float b, float c) { return std::fma(a, b, c); }
-inline float max_rn(float a, float b) { return std::fmax(a, b); }
-inline float min_rn(float a, float b) { return std::fmin(a, b); }
-inline float abs_rn(float a) { return std::fabs(a); }
+inline float sqrt_approx(float x) { return __builtin_sqrtf(emulate::flush(x)); }
+inline float fma_rn(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+inline float max_rn(float a, float b) { return __builtin_fmaxf(a, b); }
+inline float min_rn(float a, float b) { return __builtin_fminf(a, b); }
+inline float abs_rn(float a) { return __builtin_fabsf(a); }
 
 }  // namespace tilesmith

@@ -1,11 +1,6 @@
 // The words and small types of CUDA C++ that a host compiler does not know.
 #pragma once
 
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-
 #define __global__
 #define __device__
 #define __host__
@@ -41,12 +36,12 @@ inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z,
 
 inline float __uint_as_float(unsigned bits) {
     float value;
-    std::memcpy(&value, &bits, sizeof value);
+    __builtin_memcpy(&value, &bits, sizeof value);
     return value;
 }
 inline unsigned __float_as_uint(float value) {
     unsigned bits;
-    std::memcpy(&bits, &value, sizeof bits);
+    __builtin_memcpy(&bits, &value, sizeof bits);
     return bits;
 }
 

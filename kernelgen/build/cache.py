@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from kernelgen.paths import cache_root, cuda_headers, private_folder
 
 if TYPE_CHECKING:
+    from kernelgen.program.program import Program
     from kernelgen.program.source import Source
 
 CACHE_SCHEMA = 1
@@ -98,6 +99,12 @@ def source_hash(source: Source) -> str:
     It does not depend on the machine, the folder of the headers or the compiler.
     """
     return _digest([source.text, headers_digest(source.text, cuda_headers()), source.entry, source.arch])
+
+
+def program_hash(program: Program) -> str:
+    """Name a program by the sources of its calls: of one call, that source's hash."""
+    hashes = [source_hash(call.source) for call in program.calls]
+    return hashes[0] if len(hashes) == 1 else _digest(hashes)
 
 
 def binary_key(source: Source, flags: Sequence[str], compiler: str) -> str:

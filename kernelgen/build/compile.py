@@ -20,6 +20,7 @@ from kernelgen.errors import CompileError
 from kernelgen.paths import cache_root, cuda_headers
 
 if TYPE_CHECKING:
+    from kernelgen.program.program import Program
     from kernelgen.program.source import Source
 
 OPTIONS = ("--std=c++20", "--no-source-include", "--no-cache", "--ptxas-options=-v")
@@ -104,6 +105,11 @@ def compile_source(source: Source, *, cache: Cache | Literal["default"] | None =
         record = {f.name: getattr(binary, f.name) for f in dataclasses.fields(binary) if f.name not in _NOT_KEPT}
         cache.save(key, record | {"report": dataclasses.asdict(report)}, cubin)
     return binary
+
+
+def compile_program(program: Program, *, cache: Cache | Literal["default"] | None = "default") -> tuple[Binary, ...]:
+    """Compile every call of a program, in order: see compile_source."""
+    return tuple(compile_source(call.source, cache=cache) for call in program.calls)
 
 
 def compiler_version() -> str:

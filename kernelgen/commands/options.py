@@ -93,7 +93,7 @@ def shape_options(command: Command) -> Command:
             click.option(
                 "--recompute",
                 is_flag=True,
-                help="The backward kernel computes the gates again instead of reading what the forward kernel saved.",
+                help="The backward kernel recomputes the gates instead of reading what the forward kernel saved.",
             ),
         )
     ):

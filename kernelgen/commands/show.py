@@ -11,8 +11,8 @@ import click
 from kernelgen.commands.console import console, print_fields, remark
 
 if TYPE_CHECKING:
-    from kernelgen.program.source import Source
-    from kernelgen.records.config import TunedConfig
+    from kernelgen.program.program import Program
+    from kernelgen.records.config import CallRecord, TunedConfig
 
 
 @click.command()
@@ -31,40 +31,41 @@ def command(file: str, alone: bool, output: str | None) -> None:
       tilesmith show lstm.yaml | less
       tilesmith show lstm.yaml --standalone -o lstm_alone.cu
     """
-    from kernelgen.records.config import load_config, read_source
+    from kernelgen.records.config import load_config, read_program
 
     if output is not None and not alone:
         raise click.UsageError("-o goes with --standalone; without it, what is shown is for reading")
     path = Path(file)
     config = load_config(path)
-    source = read_source(path)
+    program = read_program(path)
     if alone:
-        source = _standalone(config, source)
+        text = _standalone(config, program)
         if output is not None:
-            _write(Path(output), source.text)
+            _write(Path(output), text)
             return
     else:
         print_fields(_fields(config))
         click.echo()
+        text = "\n".join(call.source.text for call in program.calls)
     if sys.stdout.isatty():
         from rich.syntax import Syntax
 
-        console().print(Syntax(source.text, "cuda", theme="ansi_dark", word_wrap=True))
+        console().print(Syntax(text, "cuda", theme="ansi_dark", word_wrap=True))
     else:
-        click.echo(source.text, nl=not source.text.endswith("\n"))
+        click.echo(text, nl=not text.endswith("\n"))
 
 
-def _standalone(config: TunedConfig, source: Source) -> Source:
-    """The source with its headers; a remark where they are no longer those that it was tuned with."""
-    from kernelgen.build.cache import source_hash
+def _standalone(config: TunedConfig, program: Program) -> str:
+    """The sources with their headers; a remark where they are no longer those that it was tuned with."""
+    from kernelgen.build.cache import program_hash
     from kernelgen.emit.standalone import standalone
 
-    if source_hash(source) != config.source_hash:
+    if program_hash(program) != config.source_hash:
         remark(
             "warning: tilesmith's headers have changed since this kernel was tuned, so the text is not quite what was "
             "validated; tune it again before you ship it"
         )
-    return standalone(source, config.launch)
+    return standalone(program, config.shape)
 
 
 def _write(path: Path, text: str) -> None:
@@ -87,26 +88,17 @@ def _write(path: Path, text: str) -> None:
 
 def _fields(config: TunedConfig) -> list[tuple[str, str]]:
     """The configuration, in the order in which one would ask."""
-    shape, launch, model, checked = config.shape, config.launch, config.model, config.validation
+    shape, model, checked = config.shape, config.model, config.validation
     cell = config.cell.name + (f" from {config.cell.path}" if config.cell.path else "")
-    blocks = " x ".join(map(str, launch.grid))
-    extras = (f", clusters of {launch.cluster}" if launch.cluster > 1 else "") + (
-        ", cooperative" if launch.cooperative else ""
-    )
-    registers = f"{config.reported.registers} (predicted {config.predicted.registers})"
     errors = ", ".join(f"{name} {error:.1e}" for name, error in checked.errors.items())
     where = "on the GPU" if checked.where == "gpu" else "in the emulator"
     fields = [
         ("cell", cell),
         ("direction", config.direction),
-        ("shape", f"{shape}, saves {shape.save}" + (", computes the gates again" if shape.recompute else "")),
+        ("shape", f"{shape}, saves {shape.save}" + (", recomputes the gates" if shape.recompute else "")),
         ("GPU", f"{config.gpu} ({config.arch})"),
         ("tiling", f"{config.schedule}: " + ", ".join(f"{name} {value}" for name, value in config.tiling.items())),
-        (
-            "launch",
-            f"{blocks} blocks of {launch.block} threads, {launch.shared_memory:,} bytes of shared memory{extras}",
-        ),
-        ("registers", f"{registers}, {config.reported.spills} bytes spilled"),
+        *(field for call in config.calls for field in _call_fields(call, config)),
         ("model", f"{model.us_per_step:.3f} us a step, {model.total_ms:.3f} ms"),
     ]
     if config.measured is not None:
@@ -126,3 +118,21 @@ def _fields(config: TunedConfig) -> list[tuple[str, str]]:
         ("source", config.source_hash),
     ]
     return fields
+
+
+def _call_fields(call: CallRecord, config: TunedConfig) -> list[tuple[str, str]]:
+    """One kernel: how it is launched at the tuned shape, and what the compiler said."""
+    launch, reported = call.launch.at(config.shape), call.reported
+    blocks = " x ".join(map(str, launch.grid))
+    extras = (f", clusters of {launch.cluster}" if launch.cluster > 1 else "") + (
+        ", cooperative" if launch.cooperative else ""
+    )
+    predicted = f" (predicted {config.predicted.registers})" if call is config.main else ""
+    return [
+        ("kernel", call.entry),
+        (
+            "  launch",
+            f"{blocks} blocks of {launch.block} threads, {launch.shared_memory:,} bytes of shared memory{extras}",
+        ),
+        ("  registers", f"{reported.registers}{predicted}, {reported.spills} bytes spilled"),
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,6 @@ from kernelgen.commands.options import (
 
 if TYPE_CHECKING:
     from kernelgen.program.task import Direction
-    from kernelgen.records.config import Files
     from kernelgen.tuning.prepare import PreparedTrial
     from kernelgen.tuning.tune import Event, TuneResult
 
@@ -106,7 +106,7 @@ def command(
             )
             written = save(result, path, spec=cell)
         _table(result)
-        _summary(result, path, written.files)
+        _summary(result, path, written.beside)
         if result.interrupted:
             remark("interrupted: this is the best so far; the same command goes on from here")
             ctx.exit(INTERRUPTED)
@@ -164,7 +164,7 @@ def _table(result: TuneResult) -> None:
     print_table(columns, rows, right=("#", *variables, *numbers), together=variables)
 
 
-def _summary(result: TuneResult, path: Path, files: Files) -> None:
+def _summary(result: TuneResult, path: Path, beside: Sequence[str]) -> None:
     """Say what was chosen, how right and how fast it is, and what to do with it."""
     best = result.best.trial
     assert best.validation is not None
@@ -180,10 +180,11 @@ def _summary(result: TuneResult, path: Path, files: Files) -> None:
     if best.measurement is not None:
         time = best.measurement
         spread = f"10 % to 90 %: {time.p10_ms:.4f} to {time.p90_ms:.4f}, {time.runs} runs"
-        click.echo(f"measured {time.median_ms:.4f} ms ({spread}); the model said {model_ms:.3f} ms")
+        whole = " of the recurrence alone" if result.direction == "backward" else ""
+        click.echo(f"measured {time.median_ms:.4f} ms ({spread}); the model said {model_ms:.3f} ms{whole}")
     else:
         click.echo(f"not measured, for want of that GPU; the model says {model_ms:.3f} ms")
-    click.echo(f"wrote {path}, {files.source} and {files.cubin}")
+    click.echo(f"wrote {path}, {', '.join(beside)}")
 
 
 def _measured_ms(prepared: PreparedTrial) -> float | None:

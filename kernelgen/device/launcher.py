@@ -7,7 +7,7 @@ from typing import Any
 
 from kernelgen.device import gpu
 from kernelgen.errors import LaunchError
-from kernelgen.program.launch import Launch
+from kernelgen.program.launch import Launch, LaunchRule
 
 DEFAULT_DYNAMIC_SHARED_MEMORY = 48 * 1024
 """Bytes of dynamic shared memory that a kernel may use without asking (CUDA C++ Programming Guide)."""
@@ -23,7 +23,7 @@ class DeviceKernel:
     driver.
     """
 
-    def __init__(self, cubin: bytes, entry: str, arch: str, launch: Launch) -> None:
+    def __init__(self, cubin: bytes, entry: str, arch: str, launch: Launch | LaunchRule) -> None:
         gpu.require_driver()
         self.arch = arch
         self.entry = entry

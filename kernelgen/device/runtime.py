@@ -4,7 +4,7 @@
     states, last, gates = kernel(wx, r, b)
 
     kernel = kernelgen.load("lstm_backward.yaml")
-    d_wx, d_r_partial, d_b_partial, d_initial = kernel(r, None, states, gates, d_states)
+    d_wx, d_r, d_b, d_initial = kernel(r, None, states, gates, d_states)
 
 Everything that can be worked out once is: a call checks its arrays, allocates the outputs and launches.
 """
@@ -12,21 +12,23 @@ Everything that can be worked out once is: a call checks its arrays, allocates t
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kernelgen.device import gpu
 from kernelgen.device.arrays import Library, library_of
-from kernelgen.device.launcher import DeviceKernel, launch_config, stream_of
+from kernelgen.device.executor import Executable, Launches, Workspace
+from kernelgen.device.launcher import stream_of
 from kernelgen.errors import LaunchError
-from kernelgen.program.arguments import Arguments, ArrayArgument, arguments_of
-from kernelgen.program.launch import Launch
+from kernelgen.program.arguments import Arguments, ArrayArgument
+from kernelgen.program.program import Program
 from kernelgen.program.shape import Shape
 from kernelgen.program.task import Direction
 
 if TYPE_CHECKING:
+    from kernelgen.cells.language import Cell
     from kernelgen.records.config import TunedConfig
 
 
@@ -45,14 +47,12 @@ class Forward(NamedTuple):
 
 
 class Backward(NamedTuple):
-    """What a backward kernel writes: d_wx [B, T, G_in, H, D], the gradients of the gates with an input; of the other
-    gates the gradients of R and b, in float32 and as partial sums, to be added along the first axis: d_r_partial
-    [P, G_rec without an input, H, D, D] and d_b_partial [P, G_bias without an input, H, D]; d_initial [S, B, H, D]. None
-    where there is no such gate."""
+    """What a backward program writes: the gradients d_wx [B, T, G_in, H, D], d_r [G_rec, H, D, D], d_b [G_bias, H, D]
+    and d_initial [S, B, H, D]. None where there is no such gate."""
 
     d_wx: Any
-    d_r_partial: Any
-    d_b_partial: Any
+    d_r: Any
+    d_b: Any
     d_initial: Any
 
 
@@ -60,18 +60,17 @@ class Backward(NamedTuple):
 class _Call:
     """All of a call that depends on the leading array's shape, dtype and place alone.
 
-    libraries: for arrays of the dtype of each output. defaults: every argument in the kernel's order, the numbers as
-    they are and null pointers for the arrays.
+    defaults: every argument by name, the numbers as they are and null pointers for the arrays.
     """
 
     library: Library
-    libraries: tuple[Library, ...]
     device: int
     context: int
-    config: Any
+    launches: Launches
     lead: ArrayArgument
     inputs: tuple[ArrayArgument, ...]
     outputs: tuple[ArrayArgument, ...]
+    workspaces: tuple[ArrayArgument, ...]
     defaults: dict[str, Any]
 
 
@@ -81,34 +80,32 @@ class Kernel(ABC):
     The heads, the head dimension and the dtype are those it was tuned for; batch and sequence length may be any. It
     knows nothing of autograd.
 
-    shape: what it was tuned for. arguments: gives what the kernel takes at another batch and seq.
+    shape: what it was tuned for. config: the configuration it was loaded from, if any.
     """
 
     direction: Direction
     results: tuple[str, ...]
     """The names of the outputs, in the order in which they are returned."""
 
-    def __init__(
-        self,
-        cubin: bytes,
-        entry: str,
-        arch: str,
-        shape: Shape,
-        arguments: Callable[[Shape], Arguments],
-        launch: Callable[[Shape], Launch],
-    ) -> None:
+    def __init__(self, program: Program, cubins: Sequence[bytes], cell: Cell, shape: Shape) -> None:
         self.shape = shape
-        self.arguments = arguments
         self.config: TunedConfig | None = None
-        self._launch = launch
-        self._kernel = DeviceKernel(cubin, entry, arch, launch(shape))
+        self._cell = cell
+        self._program = program
+        self._executable = Executable(program, cubins)
+        self._workspace = Workspace()
         self._driver = gpu.require_driver()
         self._calls: dict[Any, _Call] = {}
-        full = (array for array in arguments(shape).inputs if {"B", "T"} <= set(array.axes) and not array.empty)
-        self._lead = next(array.name for array in full)
+        inputs = self.arguments(shape).inputs
+        self._lead = next(array.name for array in inputs if {"B", "T"} <= set(array.axes) and not array.empty)
+
+    def arguments(self, shape: Shape) -> Arguments:
+        """What it takes at another batch and seq."""
+        return self._program.arguments(self._cell, shape)
 
     def __repr__(self) -> str:
-        return f"<tilesmith {self.direction} kernel {self._kernel.entry} for {self.shape}, {self._kernel.arch}>"
+        arch = self._program.main.source.arch
+        return f"<tilesmith {self.direction} kernel of {self._cell.name} for {self.shape}, {arch}>"
 
     @abstractmethod
     def __call__(self, *arguments: Any, **options: Any) -> Any:
@@ -135,8 +132,7 @@ class Kernel(ABC):
                 raise LaunchError(_misfit(argument, array, call))
             values[argument.name] = pointer(array)
         if out is None:
-            pairs = zip(call.outputs, call.libraries, strict=True)
-            made = [None if argument.empty else of.empty(argument.shape, device) for argument, of in pairs]
+            made = [None if argument.empty else library.empty(argument.shape, device) for argument in call.outputs]
         else:
             made = self._given(out, call)
         for argument, array in zip(call.outputs, made, strict=True):
@@ -148,7 +144,9 @@ class Kernel(ABC):
         if foreign:
             gpu.checked(driver.cuCtxPushCurrent(gpu.primary_context(device)), f"selecting GPU {device}")
         try:
-            self._kernel.start(stream_of(handle), call.config, *values.values())
+            if call.workspaces:
+                values |= self._workspace.place(call.workspaces, device, handle)
+            call.launches.run(stream_of(handle), values)
         finally:
             if foreign:
                 driver.cuCtxPopCurrent()
@@ -158,7 +156,8 @@ class Kernel(ABC):
         """Check the outputs to write into."""
         if not isinstance(out, tuple | list) or len(out) != len(call.outputs):
             raise LaunchError(f"out must be ({', '.join(self.results)}), with None for what this kernel does not write")
-        for argument, array, library in zip(call.outputs, out, call.libraries, strict=True):
+        library = call.library
+        for argument, array in zip(call.outputs, out, strict=True):
             if argument.empty:
                 if array is not None:
                     raise LaunchError(f"{argument.name} must be None: this kernel writes none")
@@ -188,20 +187,22 @@ class Kernel(ABC):
         if not library.fits(lead, wanted.shape, found.device):
             needed = f"a C-contiguous {self.shape.dtype} array {list(wanted.shape)}"
             raise LaunchError(f"{wanted.name} must be {needed}, not {found}")
-        self._kernel.prepare(found.device)
-        numbers = {name: np.int32(value) for name, value in arguments.numbers.items()}
+        self._executable.prepare(found.device)
+        with gpu.current(found.device):
+            launches = self._executable.at(shape)
         named = {array.name: array for array in arguments.outputs}
-        outputs = tuple(named[name] for name in self.results)
+        arrays = (*arguments.inputs, *arguments.outputs, *arguments.workspaces)
+        numbers = {name: np.int32(value) for name, value in arguments.numbers.items()}
         return _Call(
             library=library,
-            libraries=tuple(library if out.dtype == self.shape.dtype else library.of(out.dtype) for out in outputs),
             device=found.device,
             context=int(gpu.primary_context(found.device)),
-            config=launch_config(self._launch(shape)),
+            launches=launches,
             lead=wanted,
             inputs=arguments.inputs,
-            outputs=outputs,
-            defaults={name: numbers.get(name, 0) for name in arguments.order},
+            outputs=tuple(named[name] for name in self.results),
+            workspaces=tuple(array for array in arguments.workspaces if not array.empty),
+            defaults=dict.fromkeys((array.name for array in arrays), 0) | numbers,
         )
 
     def _leading(self, arguments: Arguments) -> ArrayArgument:
@@ -250,7 +251,7 @@ class BackwardKernel(Kernel):
         out: Any = None,
         stream: Any = None,
     ) -> Backward:
-        """Run the gradients back over all steps; returns (d_wx, d_r_partial, d_b_partial, d_initial) as soon as the kernel is
+        """Run the gradients back over all steps; returns (d_wx, d_r, d_b, d_initial) as soon as the kernels are
         queued.
 
         r [G_rec, H, D, D] and initial [S, B, H, D] (None for zeros) as the forward kernel took them; states
@@ -258,12 +259,8 @@ class BackwardKernel(Kernel):
         recompute takes None for gates, but wx [B, T, G_in, H, D] and b [G_bias, H, D]; b alone is needed where a gate
         is nothing but its bias. d_states [K, B, T, H, D]: the gradients of the states after every step, K = 1 (h) where
         the shape saves "hidden", else all S; d_last [S, B, H, D]: those of the states after the last step, None for
-        zeros. C-contiguous arrays of the kernel's dtype on one GPU, all of one library. out: (d_wx, d_r_partial, d_b_partial,
+        zeros. C-contiguous arrays of the kernel's dtype on one GPU, all of one library. out: (d_wx, d_r, d_b,
         d_initial) to write into, instead of new arrays of states' library. stream: as of a forward kernel.
-
-        The gradients of R and b follow. For a gate g with an input, d_g being its part of d_wx, d_r[g] = sum over b, t
-        of d_g[b, t] h[b, t - 1]^T (for each head) and d_b[g] = sum over b, t of d_g[b, t]; for those without, they are
-        the sums of d_r_partial and d_b_partial along the first axis.
 
         Raises LaunchError for an array of another shape, dtype or place, and if the launch fails.
         """
@@ -284,25 +281,12 @@ def load(path: str | Path) -> Kernel:
     Returns a ForwardKernel or a BackwardKernel, as the configuration's direction says. Raises ConfigError for a file
     that cannot be used, LaunchError where there is no GPU or the driver refuses it.
     """
-    from kernelgen import schedules
-    from kernelgen.records.config import load_config, read_cubin
+    from kernelgen.records.config import load_config, read_cubins, read_program
 
     path = Path(path)
     config = load_config(path)
     gpu.require_driver()
-    cell, schedule, tiling = config.load_cell(), schedules.get(config.schedule), config.to_tiling()
-
-    def launch(shape: Shape) -> Launch:
-        return schedule.launch(shape, tiling)
-
-    kernel = KERNELS[config.direction](
-        read_cubin(path),
-        config.entry,
-        config.arch,
-        config.shape,
-        lambda shape: arguments_of(cell, shape, config.direction, config.arguments, launch(shape).num_partials),
-        launch,
-    )
+    kernel = KERNELS[config.direction](read_program(path), read_cubins(path), config.load_cell(), config.shape)
     kernel.config = config
     return kernel
 

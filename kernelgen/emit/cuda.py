@@ -158,8 +158,8 @@ def _backward(cell: Cell) -> list[str]:
         *_statements(printer, parts.hoisted, [(f"ready.{symbol.name}", symbol) for symbol in parts.ready]),
         "}",
         "",
-        "/// Its critical path: the gradients of the gates and, through the step itself, of the old states, from those of the",
-        "/// new states.",
+        "/// Its critical path: the gradients of the gates and, through the step itself, of the old states, from those",
+        "/// of the new states.",
         f"TILESMITH_DEVICE static void backward(const Ready& ready, const float (&d_next)[{states}], "
         f"float (&d_gate)[{gates}], float (&d_state)[{states}]) {{",
         *([] if parts.ready else ["    (void)ready;"]),

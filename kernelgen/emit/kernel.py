@@ -21,6 +21,11 @@ class Parameter:
     name: str
     field: str = ""
 
+    @property
+    def written(self) -> bool:
+        """Whether it is an array that the kernel writes."""
+        return self.kind.endswith("*") and not self.kind.startswith("const")
+
 
 @dataclass(frozen=True)
 class Template:
@@ -78,4 +83,5 @@ extern "C" __global__ void __launch_bounds__(Kernel::threads, 1) {template.entry
     Kernel{{in}}.run();
 }}
 """
-    return Source(text, template.entry, arch, tuple(each.name for each in template.parameters))
+    names = tuple(each.name for each in template.parameters)
+    return Source(text, template.entry, arch, names, tuple(each.name for each in template.parameters if each.written))

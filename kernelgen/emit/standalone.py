@@ -1,18 +1,17 @@
-"""A kernel's source as one file: with the headers of cuda/ that it includes written into it, each once."""
+"""A program's sources as one file: with the headers of cuda/ that it includes written into it, each once."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kernelgen.errors import CompileError
 from kernelgen.paths import cuda_headers
 
 if TYPE_CHECKING:
-    from kernelgen.program.launch import Launch
-    from kernelgen.program.source import Source
+    from kernelgen.program.program import Program
+    from kernelgen.program.shape import Shape
 
 MARK = "// A kernel by tilesmith that needs no other file"
 """How the text begins."""
@@ -21,31 +20,49 @@ _DIRECTIVE = re.compile(r"[ \t]*#[ \t]*(\w+)[ \t]*(.*)")
 _EMULATED = "TILESMITH_EMULATE"
 
 
-def standalone(source: Source, launch: Launch | None = None) -> Source:
-    """``source`` with its headers in it, in the order in which a compiler would read them; the same machine code.
+def standalone(program: Program, shape: Shape | None = None) -> str:
+    """The kernels of ``program`` with their headers in it, in the order in which a compiler would read them.
 
-    Its first comment says how to compile it and, where ``launch`` is given, how to launch it at the shape that is for.
-    What the headers hold for the emulator alone is left out. Raises CompileError for a header that cuda/ does not have.
+    Of one kernel it is the same machine code; where there are several, the compiler may allot registers differently.
+    Its first comment says how to compile it and, where ``shape`` is given, how to launch it there. What the headers
+    hold for the emulator alone is left out. Raises CompileError for a header that cuda/ does not have.
     """
-    lines = [*_how_to(source, launch), *_lines(source.text, source.entry, set())]
-    return replace(source, text="\n".join(lines) + "\n")
+    lines, done = _how_to(program, shape), set[str]()
+    for place, call in enumerate(program.calls):
+        body: list[str] = []
+        for line in call.source.text.splitlines():
+            included = list(_lines(line, call.source.entry, done))
+            (body if included == [line] else lines).extend(included)
+        apart = len(program.calls) > 1  # names such as Kernel are every source's own
+        lines += [f"namespace call_{place} {{", *body, "}"] if apart else body
+    return "\n".join(lines) + "\n"
 
 
-def _how_to(source: Source, launch: Launch | None) -> list[str]:
+def _how_to(program: Program, shape: Shape | None) -> list[str]:
+    arch, entries = program.main.source.arch, [call.source.entry for call in program.calls]
+    what = (
+        "The kernel in the cubin is" if len(entries) == 1 else "The kernels in the cubin, which run in this order, are"
+    )
     lines = [
         f"{MARK} (Apache-2.0). Compile it with one of:",
-        f"//   nvcc -std=c++20 -arch={source.arch} -cubin -o {source.entry}.cubin FILE.cu",
-        f"//   NVRTC, options --std=c++20 --gpu-architecture={source.arch}",
-        f"// The kernel in the cubin is {source.entry}; its parameters stand at the end of this file.",
+        f"//   nvcc -std=c++20 -arch={arch} -cubin -o {entries[0]}.cubin FILE.cu",
+        f"//   NVRTC, options --std=c++20 --gpu-architecture={arch}",
+        f"// {what} {', '.join(entries)}; the parameters stand at their definitions below.",
     ]
-    if launch is not None:
+    if shape is None:
+        return lines
+    lines.append(f"// At the shape it was tuned for ({shape}):")
+    for call in program.calls:
+        launch = call.launch.at(shape)
         grid = ", ".join(map(str, launch.grid))
         cluster = f", clusters of {launch.cluster} blocks along x" if launch.cluster > 1 else ""
         cooperative = ", a cooperative launch" if launch.cooperative else ""
-        lines += [
-            f"// At the shape it was tuned for: grid ({grid}), {launch.block} threads a block, {launch.shared_memory}",
-            f"// bytes of dynamic shared memory{cluster}{cooperative}.",
-        ]
+        lines.append(
+            f"//   {call.source.entry}: grid ({grid}), {launch.block} threads a block, {launch.shared_memory} bytes of "
+            f"dynamic shared memory{cluster}{cooperative}"
+        )
+    extents = program.extents(shape)
+    lines += [f"//   {axis} of the workspaces: {program.axes[axis]}, here {size}" for axis, size in extents.items()]
     return lines
 
 

@@ -29,7 +29,7 @@ class Shape:
     save: what the forward pass writes for every step: ``"hidden"`` h alone, ``"states"`` every state,
         ``"gates"`` every state and every gate (what a backward pass needs). Backward, ``"hidden"`` means that
         gradients come from outside for h alone, else for every state.
-    recompute: backward, the gates are computed again from Wx, R, b and the states instead of read.
+    recompute: backward, the gates are recomputed from Wx, R, b and the states instead of read.
 
     Raises ShapeError for a size below 1, sizes beyond what kernels can count, or an unknown dtype or save.
     """

@@ -25,15 +25,13 @@ class Resources:
 class Tiling:
     """One solution of a schedule's Problem: the tile variables' values, what they need, what the model expects.
 
-    clocks_per_step: the cost model's GPU clocks for one step of the recurrence. num_stages: how many steps are under
-    way at once, such as the stages of a ring of inputs.
+    clocks_per_step: the cost model's GPU clocks for one step of the recurrence.
     """
 
     schedule: str
     values: Mapping[str, int]
     resources: Resources
     clocks_per_step: float
-    num_stages: int = 1
 
     def __str__(self) -> str:
         return self.schedule + "(" + ", ".join(f"{name}={value}" for name, value in self.values.items()) + ")"

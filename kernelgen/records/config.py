@@ -9,37 +9,40 @@ import math
 import os
 import platform
 import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pydantic
 
 from constrint.documents import TooLarge, read_bounded, read_text
-from kernelgen.build.cache import write_together
+from kernelgen.build.cache import program_hash, write_together
 from kernelgen.build.compile import Binary, Report
 from kernelgen.errors import CellError, ConfigError, ShapeError
-from kernelgen.program.launch import Launch
+from kernelgen.program.launch import LaunchRule
+from kernelgen.program.program import KernelCall, Program
+from kernelgen.program.rules import evaluate, sizes_of
 from kernelgen.program.shape import Shape
 from kernelgen.program.source import Source
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Resources, Tiling
 from kernelgen.records.config_text import MOST_BYTES, dump, explain, parse, reason
+from kernelgen.records.older import FIRST, upgraded
+from kernelgen.records.renames import source_of_today, with_names_of_today
 from kernelgen.records.trial import Measurement, Trial, Validation, installed_version, timestamp
 from kernelgen.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from kernelgen.cells.language import Cell
 
-SCHEMA = 4
+SCHEMA = 5
 """Version of the YAML's fields. Raise it whenever a field changes its name or meaning, or comes or goes."""
 
-ADDED: dict[int, dict[str, str]] = {1: {"direction": "forward"}, 2: {}, 3: {}}
-"""What a file of an older version means by the fields that it does not have."""
-
-TRAINING = 4
-"""The version since which kernels for training, backward ones and those that save gates, have today's arguments."""
-
 FORMAT = "tilesmith-config"
+
+MOST_CALLS = 8
+"""Kernels of a program at most."""
 
 MOST_BESIDE = 1 << 26
 """Bytes of a source or a binary; larger ones are refused."""
@@ -48,7 +51,7 @@ _HEADER = """\
 # A {direction} kernel tuned by tilesmith: {cell} at {shape} on {gpu}.
 # Use it from Python:    kernelgen.load("{name}.yaml")
 # Look at it, check it:  tilesmith show {name}.yaml; tilesmith validate {name}.yaml
-# {source} (its source) and {cubin} (the compiled kernel) belong to it and lie beside it.
+# It belongs to it, and lies beside it: {files}.
 """
 
 Digest = Annotated[str, pydantic.StringConstraints(pattern="^[0-9a-f]{64}$")]
@@ -127,16 +130,30 @@ class Files(_Record):
         return cls(source=source, source_sha256=_sha256(text), cubin=cubin, cubin_sha256=_sha256(binary))
 
 
+class CallRecord(_Record):
+    """One kernel of the program. source_hash: as Trial's, of this kernel alone. entry: its name in the binary.
+    arguments: the entry's, in order; writes: those of them that it writes. launch: see program/launch.py. reported: by
+    the compiler."""
+
+    files: Files
+    source_hash: Digest
+    entry: str
+    arguments: tuple[str, ...]
+    writes: tuple[str, ...]
+    launch: LaunchRule
+    reported: Report
+
+
 class TunedConfig(_Record):
     """Everything about a tuned kernel; the fields are the YAML's, in its order.
 
-    gpu: the profile's name. direction: of the pass. launch: at the tuned shape. arguments: the entry's, in order.
-    predicted, reported: what the schedule expected and the compiler said. measured: absent where no GPU was at hand.
-    source_hash: as Trial's.
+    gpu: the profile's name. direction: of the pass. calls: the kernels that run one after another, the recurrence
+    first. axes, num_stages: as of the Program. predicted: what the schedule expected of the first. measured:
+    absent where no GPU was at hand. source_hash: as Trial's.
     """
 
     format: Literal["tilesmith-config"] = "tilesmith-config"
-    schema_version: Literal[4] = 4
+    schema_version: Literal[5] = 5
     created: str
     cell: CellRecord
     shape: Shape
@@ -145,28 +162,24 @@ class TunedConfig(_Record):
     direction: Direction
     schedule: str
     tiling: dict[str, int]
-    launch: Launch
-    entry: str
-    arguments: tuple[str, ...]
+    calls: tuple[CallRecord, ...]
+    axes: dict[str, str]
+    num_stages: int
     predicted: Resources
-    reported: Report
     model: ModelTime
     measured: Measurement | None = None
     validation: Validation
     versions: Versions
     source_hash: Digest
-    files: Files
 
     @classmethod
     def of(
-        cls, trial: Trial, *, cell: CellRecord, tiling: Tiling, launch: Launch, source: Source, binary: Binary
+        cls, trial: Trial, *, cell: CellRecord, tiling: Tiling, program: Program, binaries: Sequence[Binary]
     ) -> TunedConfig:
-        """Put together what is known of a trial that was proved right.
+        """Put together what is known of a trial that was proved right. binaries: of the program's calls.
 
         Raises ConfigError for a trial without a validation: a kernel nobody checked is not tuned.
         """
-        from kernelgen import schedules
-
         if trial.validation is None:
             raise ConfigError(f"the trial of {tiling} was not validated, so there is no tuned kernel to write down")
         return cls(
@@ -174,15 +187,25 @@ class TunedConfig(_Record):
             cell=cell,
             shape=trial.shape,
             gpu=trial.gpu,
-            arch=source.arch,
-            direction=schedules.get(tiling.schedule).direction,
+            arch=program.main.source.arch,
+            direction=program.direction,
             schedule=tiling.schedule,
             tiling=dict(tiling.values),
-            launch=launch,
-            entry=source.entry,
-            arguments=source.arguments,
+            calls=tuple(
+                CallRecord(
+                    files=Files.of(*_contents(cell.name, place, call, binary)),
+                    source_hash=binary.source_hash,
+                    entry=call.source.entry,
+                    arguments=call.source.arguments,
+                    writes=call.source.writes,
+                    launch=call.launch,
+                    reported=binary.report,
+                )
+                for place, (call, binary) in enumerate(zip(program.calls, binaries, strict=True))
+            ),
+            axes=dict(program.axes),
+            num_stages=program.num_stages,
             predicted=tiling.resources,
-            reported=binary.report,
             model=ModelTime(
                 clocks_per_step=tiling.clocks_per_step,
                 us_per_step=trial.model_us_per_step,
@@ -192,13 +215,22 @@ class TunedConfig(_Record):
             validation=trial.validation,
             versions=Versions(
                 tilesmith=installed_version(),
-                compiler=binary.compiler,
+                compiler=binaries[0].compiler,
                 python=platform.python_version(),
                 numpy=installed_version("numpy"),
             ),
-            source_hash=binary.source_hash,
-            files=Files.of(f"{cell.name}.cu", source.text.encode(), f"{cell.name}.cubin", binary.cubin),
+            source_hash=program_hash(program),
         )
+
+    @property
+    def main(self) -> CallRecord:
+        """The recurrence itself."""
+        return self.calls[0]
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """The names of the files that lie beside the YAML."""
+        return tuple(name for call in self.calls for name in (call.files.source, call.files.cubin))
 
     def to_tiling(self) -> Tiling:
         """The tiling, as its schedule made it."""
@@ -228,21 +260,26 @@ class TunedConfig(_Record):
             )
         return cell
 
-    def save(self, path: Path, source: Source, binary: Binary) -> TunedConfig:
-        """Write FILE.yaml with FILE.cu and FILE.cubin beside it; each is whole or not there, the YAML comes last.
+    def save(self, path: Path, program: Program, binaries: Sequence[Binary]) -> TunedConfig:
+        """Write FILE.yaml with FILE.cu and FILE.cubin beside it, and those of further calls as FILE_CALL.cu and so on;
+        each is whole or not there, the YAML comes last.
 
-        Folders are made as needed, and a configuration of this name is replaced with its files. A FILE.cu or
-        FILE.cubin that is another's stays: then part of the new one's sha256 stands in its name. Returns the
-        configuration as written. Raises ConfigError when the path does not end in .yaml or .yml, is a file of another
-        kind, or cannot be written; no half-written file is left.
+        Folders are made as needed, and a configuration of this name is replaced with its files. A file that is
+        another's stays: then part of the new one's sha256 stands in its name. Returns the configuration as written.
+        Raises ConfigError when the path does not end in .yaml or .yml, is a file of another kind, or cannot be written;
+        no half-written file is left.
         """
         check_output(path)
-        text, cubin = source.text.encode(), binary.cubin
         own = _owned(path)
-        names = [_free_name(path, own, suffix, data) for suffix, data in ((".cu", text), (".cubin", cubin))]
-        files = Files.of(names[0], text, names[1], cubin)
-        written = self.model_copy(update={"files": files})
-        contents = {files.source: text, files.cubin: cubin, path.name: written.to_yaml(path.stem).encode()}
+        contents: dict[str, bytes] = {}
+        calls = []
+        for place, (record, call, binary) in enumerate(zip(self.calls, program.calls, binaries, strict=True)):
+            source, text, cubin, data = _contents(path.stem, place, call, binary)
+            source, cubin = _free_name(path, own, Path(source), text), _free_name(path, own, Path(cubin), data)
+            contents |= {source: text, cubin: data}
+            calls.append(record.model_copy(update={"files": Files.of(source, text, cubin, data)}))
+        written = self.model_copy(update={"calls": tuple(calls)})
+        contents[path.name] = written.to_yaml(path.stem).encode()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_together([(path.parent / name, data) for name, data in contents.items()])
@@ -258,12 +295,17 @@ class TunedConfig(_Record):
             shape=self.shape,
             gpu=self.gpu,
             name=name,
-            source=self.files.source,
-            cubin=self.files.cubin,
+            files=", ".join(self.beside),
         )
         fields = self.model_dump(mode="json")
         fields["cell"] = {key: value for key, value in fields["cell"].items() if value is not None}
         return header + dump(fields)
+
+
+def _contents(stem: str, place: int, call: KernelCall, binary: Binary) -> tuple[str, bytes, str, bytes]:
+    """The files of a call: name and text of its source, name and bytes of its binary."""
+    name = f"{stem}_{call.source.entry.removeprefix('tilesmith_')}" if place else stem
+    return f"{name}.cu", call.source.text.encode(), f"{name}.cubin", binary.cubin
 
 
 def check_output(path: Path) -> None:
@@ -317,17 +359,18 @@ def _owned(path: Path) -> dict[str, str] | None:
         return None
     if not re.search(rf"^format: {FORMAT}$", text, re.MULTILINE):
         return None
-    found = (re.search(rf"^  {kind}: (.+)\n  {kind}_sha256: (.+)$", text, re.MULTILINE) for kind in ("source", "cubin"))
-    return {match[1].strip("'\""): match[2].strip("'\"") for match in found if match}
+    found = re.finditer(r"^ +(source|cubin): (.+)\n +\1_sha256: (.+)$", text, re.MULTILINE)
+    return {match[2].strip("'\""): match[3].strip("'\"") for match in found}
 
 
-def _free_name(path: Path, own: dict[str, str] | None, suffix: str, data: bytes) -> str:
-    """A name for a file beside ``path`` that takes nothing from anybody: FILE.suffix, else with some of its sha256.
+def _free_name(path: Path, own: dict[str, str] | None, wanted: Path, data: bytes) -> str:
+    """A name for a file beside ``path`` that takes nothing from anybody: as wanted, else with some of its sha256.
 
     own: the files of the configuration that ``path`` replaces, which are free unless another one has them too.
     """
     digest = _sha256(data)
-    names = [f"{path.stem}{suffix}", f"{path.stem}-{digest[:12]}{suffix}", f"{path.stem}-{digest}{suffix}"]
+    stem, suffix = wanted.stem, wanted.suffix
+    names = [f"{stem}{suffix}", f"{stem}-{digest[:12]}{suffix}", f"{stem}-{digest}{suffix}"]
     others = [file for file in (*path.parent.glob("*.yaml"), *path.parent.glob("*.yml")) if file.name != path.name]
     taken = {name for file in others for name in _owned(file) or ()}
     for name in names[:2]:
@@ -348,25 +391,36 @@ def load_config(path: Path) -> TunedConfig:
     """Read FILE.yaml and check that the files beside it are the ones it was written with.
 
     Raises ConfigError: unreadable, not YAML, not a configuration, of another schema version, fields that are missing,
-    unknown or wrong (one line each), .cu or .cubin missing or changed.
+    unknown or wrong (one line each), a .cu or .cubin missing or changed.
     """
     config = _parse(path)
-    _read_beside(path, config.files.source, config.files.source_sha256)
-    _read_beside(path, config.files.cubin, config.files.cubin_sha256)
+    for call in config.calls:
+        _read_beside(path, call.files.source, call.files.source_sha256)
+        _read_beside(path, call.files.cubin, call.files.cubin_sha256)
     return config
 
 
-def read_source(path: Path) -> Source:
-    """The source of the kernel that FILE.yaml describes. Raises ConfigError."""
+def read_program(path: Path) -> Program:
+    """The program that FILE.yaml describes, with the sources beside it by the names of today's headers. Raises
+    ConfigError."""
     config = _parse(path)
-    text = _read_beside(path, config.files.source, config.files.source_sha256).decode()
-    return Source(text, config.entry, config.arch, config.arguments)
+
+    def call(record: CallRecord) -> KernelCall:
+        text = _read_beside(path, record.files.source, record.files.source_sha256)
+        try:
+            source = Source(source_of_today(text.decode()), record.entry, config.arch, record.arguments, record.writes)
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path.parent / record.files.source} is no text: {error}") from error
+        return KernelCall(source, record.launch)
+
+    main, *then = map(call, config.calls)
+    return Program(config.direction, main, tuple(then), dict(config.axes), config.num_stages)
 
 
-def read_cubin(path: Path) -> bytes:
-    """The compiled kernel that FILE.yaml describes. Raises ConfigError."""
-    config = _parse(path)
-    return _read_beside(path, config.files.cubin, config.files.cubin_sha256)
+def read_cubins(path: Path) -> tuple[bytes, ...]:
+    """The compiled kernels that FILE.yaml describes, in the order of its calls. Raises ConfigError."""
+    files = [call.files for call in _parse(path).calls]
+    return tuple(_read_beside(path, each.cubin, each.cubin_sha256) for each in files)
 
 
 def _parse(path: Path) -> TunedConfig:
@@ -376,12 +430,12 @@ def _parse(path: Path) -> TunedConfig:
             f"{path} is YAML, but no tuned configuration (which says 'format: {FORMAT}'). Make one: tilesmith tune"
         )
     version: Any = fields.get("schema_version")
-    if type(version) is int and version in ADDED:
-        fields = fields | ADDED[version] | {"schema_version": SCHEMA}
-    elif isinstance(version, int) and version != SCHEMA:
+    if type(version) is int and FIRST <= version < SCHEMA:
+        fields = upgraded(with_names_of_today(fields), version, path)
+    elif type(version) is int and version != SCHEMA:
         advice = "Update tilesmith" if version > SCHEMA else "Tune it again with this tilesmith"
         raise ConfigError(
-            f"{path} has schema version {version}; this tilesmith reads versions 1 to {SCHEMA}. {advice}."
+            f"{path} has schema version {version}; this tilesmith reads versions {FIRST} to {SCHEMA}. {advice}."
         )
     try:
         config = TunedConfig.model_validate_json(json.dumps(fields, default=str))
@@ -392,27 +446,31 @@ def _parse(path: Path) -> TunedConfig:
     absurd = absurdities(config)
     if absurd:
         raise ConfigError(f"{path} is no valid configuration:\n" + "\n".join(absurd))
-    if version < TRAINING and (config.direction == "backward" or config.shape.save == "gates"):
-        raise ConfigError(
-            f"{path} has schema version {version}: before version {TRAINING} kernels for training (backward, or saving "
-            "gates) had other arguments. Tune it again with this tilesmith."
-        )
     return config
 
 
 def absurdities(config: TunedConfig) -> list[str]:
     """One line for each field whose value no kernel has, whatever the others are."""
-    launch, checked, model, time = config.launch, config.validation, config.model, config.measured
+    checked, model, time = config.validation, config.model, config.measured
     lines = [] if config.tiling else ["  tiling: has no variables"]
     lines += [f"  tiling.{name}: must not be {value}" for name, value in config.tiling.items() if value < 0]
-    counts = {f"launch.grid.{axis}": blocks for axis, blocks in zip("xyz", launch.grid, strict=True)}
-    counts |= {"launch.block": launch.block, "launch.cluster": launch.cluster}
+    if not 1 <= len(config.calls) <= MOST_CALLS:
+        lines.append(f"  calls: must be 1 to {MOST_CALLS}, not {len(config.calls)}")
+    counts = {"num_stages": config.num_stages}
+    amounts: dict[str, float] = {}
+    for place, call in enumerate(config.calls):
+        called = f"calls.{place}"
+        lines += _absurd_names(called, call)
+        counts |= {f"{called}.launch.block": call.launch.block, f"{called}.launch.cluster": call.launch.cluster}
+        counts[f"{called}.reported.registers"] = call.reported.registers
+        amounts[f"{called}.launch.shared_memory"] = call.launch.shared_memory
+        amounts |= {f"{called}.reported.{name}": value for name, value in dataclasses.asdict(call.reported).items()}
+    lines += _absurd_rules(config, counts)
     counts |= {f"validation.{name}": getattr(checked, name) for name in ("seeds", "batch", "seq")}
     counts |= {f"predicted.{name}": getattr(config.predicted, name) for name in ("registers", "threads", "blocks")}
-    counts |= {"reported.registers": config.reported.registers} | ({"measured.runs": time.runs} if time else {})
+    counts |= {"measured.runs": time.runs} if time else {}
     lines += [f"  {name}: must be at least 1, not {value}" for name, value in counts.items() if value < 1]
-    amounts = {f"reported.{name}": value for name, value in dataclasses.asdict(config.reported).items()}
-    amounts |= {"launch.shared_memory": launch.shared_memory, "predicted.shared_memory": config.predicted.shared_memory}
+    amounts["predicted.shared_memory"] = config.predicted.shared_memory
     lines += [f"  {name}: must not be {value}" for name, value in amounts.items() if value < 0]
     numbers = {f"model.{name}": getattr(model, name) for name in ("clocks_per_step", "us_per_step", "total_ms")}
     numbers |= {"validation.tolerance": checked.tolerance}
@@ -428,6 +486,30 @@ def absurdities(config: TunedConfig) -> list[str]:
         lines.append("  measured: the median must lie between the 10th and the 90th percentile")
     if not math.isclose(model.total_ms, model.us_per_step * config.shape.seq / 1000, rel_tol=1e-6):
         lines.append(f"  model.total_ms: {model.total_ms} is not us_per_step for each of {config.shape.seq} steps")
+    return lines
+
+
+def _absurd_names(called: str, call: CallRecord) -> list[str]:
+    """One line for each name of a call's arguments that cannot be right."""
+    lines = [
+        f"  {called}.arguments: {name!r} comes twice" for name, count in Counter(call.arguments).items() if count > 1
+    ]
+    foreign = [name for name in call.writes if name not in call.arguments]
+    return lines + [f"  {called}.writes: {name!r} is none of its arguments" for name in foreign]
+
+
+def _absurd_rules(config: TunedConfig, counts: dict[str, int]) -> list[str]:
+    """One line for each rule that has no value; the values of the others join ``counts``."""
+    sizes = sizes_of(config.shape)
+    rules = {f"axes.{axis}": rule for axis, rule in config.axes.items()}
+    for place, call in enumerate(config.calls):
+        rules |= {f"calls.{place}.launch.grid.{axis}": rule for axis, rule in zip("xyz", call.launch.grid, strict=True)}
+    lines = []
+    for field, rule in rules.items():
+        try:
+            counts[field] = evaluate(rule, sizes)
+        except ConfigError as error:
+            lines.append(f"  {field}: {error}")
     return lines
 
 

@@ -18,7 +18,7 @@ MOST_BYTES = 1 << 20
 
 
 class _Dumper(yaml.SafeDumper):
-    """Text of several lines as a block, lists on one line, nothing by reference."""
+    """Text of several lines as a block, lists of values on one line, nothing by reference."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -29,7 +29,8 @@ def _text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
 
 
 def _row(dumper: yaml.SafeDumper, value: list[Any]) -> yaml.Node:
-    return dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=True)
+    flow = not any(isinstance(each, dict) for each in value)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=flow)
 
 
 _Dumper.add_representer(str, _text)

@@ -14,9 +14,8 @@ if TYPE_CHECKING:
     from constrint import Problem
     from kernelgen.cells.language import Cell
     from kernelgen.hardware.profile import Profile
-    from kernelgen.program.launch import Launch
+    from kernelgen.program.program import Program
     from kernelgen.program.shape import Shape
-    from kernelgen.program.source import Source
     from kernelgen.program.task import Direction
     from kernelgen.program.tiling import Tiling
 
@@ -35,10 +34,6 @@ class Schedule(Protocol):
         """Attach predicted resources and model cost to one solution of the problem."""
         ...
 
-    def source(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Source:
-        """Generate the kernel of a tiling."""
-        ...
-
-    def launch(self, shape: Shape, tiling: Tiling) -> Launch:
-        """Grid, block and shared memory for the kernel of a tiling at ``shape`` (any batch and seq)."""
+    def program(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Program:
+        """What runs for a tiling: its calls are right at any batch and seq."""
         ...

@@ -1,7 +1,7 @@
-"""A backward step in two halves: what waits for no gradient, which a kernel computes early, and the rest.
+"""A backward step in two parts: what waits for no gradient, and is hoisted, and the critical path.
 
-Every subexpression without a gradient in it moves to the first half, so that the second, which later steps wait for,
-is as short as it can be: for an LSTM two multiply-adds.
+Every subexpression without a gradient in it is hoisted, so that the critical path, which later steps wait for, is as
+short as it can be: for an LSTM two multiply-adds.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from kernelgen.symbolic.lower import is_constant, temporary_name
 
 @dataclass(frozen=True)
 class SplitStep:
-    """hoisted, critical: (symbol, expression) in order of use; the late ones may use early symbols, gates and previous
-    states, and the gradients of the new states. outputs: the gates' gradients, then the previous states'. ready: what
-    the late half reads of the early one: symbols of early temporaries, gates and states."""
+    """hoisted, critical: (symbol, expression) in order of use; the critical ones may use hoisted symbols, gates and
+    previous states, and the gradients of the new states. outputs: the gates' gradients, then the previous states'.
+    ready: what the critical path reads of the hoisted part: symbols of its temporaries, gates and states."""
 
     hoisted: tuple[tuple[Any, Any], ...]
     critical: tuple[tuple[Any, Any], ...]
@@ -46,7 +46,7 @@ def split_step(cell: Cell) -> SplitStep:
 
 
 class _Split:
-    """The two halves while they grow. waiting: the symbols that depend on a gradient."""
+    """The two parts while they grow. waiting: the symbols that depend on a gradient."""
 
     def __init__(self, known: set[Any], seeds: set[Any]) -> None:
         self.hoisted: list[tuple[Any, Any]] = []
@@ -56,7 +56,7 @@ class _Split:
         self._named: dict[Any, Any] = {}
 
     def add(self, symbol: Any, expression: Any) -> None:
-        """Put a temporary into the half it belongs to."""
+        """Put a temporary into the part it belongs to."""
         if self._waits(expression):
             self._waiting.add(symbol)
             self.critical.append((symbol, self.hoist(expression)))
@@ -80,7 +80,7 @@ class _Split:
         return not self._waiting.isdisjoint(expression.free_symbols)
 
     def _name(self, expression: Any) -> Any:
-        """A symbol for an early expression; what costs nothing stays as it is."""
+        """A symbol for a hoisted expression; what costs nothing stays as it is."""
         negative = expression.is_Mul and len(expression.args) == 2 and expression.args[0] == -1
         if expression.is_Atom or is_constant(expression) or (negative and expression.args[1].is_Symbol):
             return expression

@@ -36,7 +36,7 @@ class CellCost:
     special, arithmetic: all of them. chain_special, chain_arithmetic: those on the longest dependent chain from a gate
     to the new h; of a backward step, from a gradient of the new states to one of a gate with a recurrent product.
     live: estimate of the registers needed at the peak beyond those of gates and states (and given gradients). ready: of
-    a backward step, the registers that its first half hands to the second.
+    a backward step, the registers that its hoisted part hands to the critical path.
     """
 
     special: int

@@ -6,7 +6,6 @@ import warnings
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,7 +40,6 @@ class Forward:
         self._last = (count, batch, heads, dim)
         self._others = (count - known, *steps) if apart else None
         self._gates = (len(derive(cell).saved_gates), *steps) if keep == "gates" else None
-        self._batch, self._seq = np.int32(batch), np.int32(seq)
 
     def run(
         self, wx: Tensor, r: Tensor, b: Tensor, initial: Tensor | None
@@ -65,15 +63,13 @@ class Forward:
                 "others": others,
                 "last": last,
                 "gates": gates,
-                "batch": self._batch,
-                "seq": self._seq,
             }
         )
         return states, last, others, gates
 
 
 class Backward:
-    """A backward kernel, and that of the gradients of R and b, prepared for states of one form.
+    """A backward program, prepared for states of one form.
 
     recompute: the gates were not kept. Raises InfeasibleError where there is no kernel.
     """
@@ -93,22 +89,10 @@ class Backward:
             self._kernel = engine.kernel(cell, replace(shape, recompute=False), "backward", _index(device))
             self._recompute_before = True
         self._d_wx = (batch, seq, len(cell.input_gates), heads, dim)
+        self._d_r = (len(cell.recurrent_gates), heads, dim, dim)
+        self._d_b = (len(cell.bias_gates), heads, dim)
         self._d_initial = (len(cell.states), batch, heads, dim)
-        num_partials, products, biases = (
-            self._kernel.num_partials,
-            len(cell.inputless_products),
-            len(cell.inputless_biases),
-        )
-        self._num_partials = np.int32(num_partials)
-        self._d_r_partial = (num_partials, products, heads, dim, dim) if products else None
-        self._d_b_partial = (num_partials, biases, heads, dim) if biases else None
-        self._batch, self._seq = np.int32(batch), np.int32(seq)
-
-        self._parameters = engine.kernel(cell, Shape(*steps, _name(dtype)), "parameters", _index(device))
-        self._apart = self._parameters.num_partials > 1
-        results = (self._parameters.num_partials,) if self._apart else ()
-        self._d_r = (*results, len(cell.recurrent_gates), heads, dim, dim)
-        self._d_b = (*results, len(cell.bias_gates), heads, dim)
+        self._workspaces = [(array.name, array.shape, getattr(torch, array.dtype)) for array in self._kernel.workspaces]
 
     def run(
         self,
@@ -122,64 +106,34 @@ class Backward:
         d_states: Tensor | None,
         d_last: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Run both; see passes.backward."""
+        """Run it; see passes.backward."""
         if self._recompute_before:
             assert wx is not None
             with torch.autocast(states.device.type, enabled=False):
                 gates, wx = recompute_gates(self._cell, wx, r, b, initial, states[0]), None
         d_wx = states.new_empty(self._d_wx)
-        d_r_partial = None if self._d_r_partial is None else states.new_empty(self._d_r_partial, dtype=torch.float32)
-        d_b_partial = None if self._d_b_partial is None else states.new_empty(self._d_b_partial, dtype=torch.float32)
+        d_r = states.new_empty(self._d_r)
+        d_b = states.new_empty(self._d_b)
         d_initial = states.new_empty(self._d_initial)
-        self._kernel.run(
-            {
-                "wx": _ready(wx),
-                "r": _ready(r),
-                "b": _ready(b),
-                "initial": _ready(initial),
-                "states": _ready(states),
-                "others": _ready(others),
-                "gates": _ready(gates),
-                "d_states": torch.zeros_like(states) if d_states is None else _ready(d_states),
-                "d_last": _ready(d_last),
-                "d_wx": d_wx,
-                "d_r_partial": d_r_partial,
-                "d_b_partial": d_b_partial,
-                "d_initial": d_initial,
-                "batch": self._batch,
-                "seq": self._seq,
-            }
-        )
-        d_r, d_b = self._parameter_gradients(states, d_wx, d_r_partial, d_b_partial, initial)
+        arguments: dict[str, Tensor | None] = {
+            "wx": _ready(wx),
+            "r": _ready(r),
+            "b": _ready(b),
+            "initial": _ready(initial),
+            "states": _ready(states),
+            "others": _ready(others),
+            "gates": _ready(gates),
+            "d_states": torch.zeros_like(states) if d_states is None else _ready(d_states),
+            "d_last": _ready(d_last),
+            "d_wx": d_wx,
+            "d_r": d_r,
+            "d_b": d_b,
+            "d_initial": d_initial,
+        }
+        for name, sizes, dtype in self._workspaces:
+            arguments[name] = states.new_empty(sizes, dtype=dtype)
+        self._kernel.run(arguments)
         return d_wx, d_r, d_b, d_initial
-
-    def _parameter_gradients(
-        self,
-        states: Tensor,
-        d_wx: Tensor,
-        d_r_partial: Tensor | None,
-        d_b_partial: Tensor | None,
-        initial: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        """The gradients of R and b, from what the backward kernel wrote."""
-        dtype = torch.float32 if self._apart else states.dtype
-        d_r = states.new_empty(self._d_r, dtype=dtype)
-        d_b = states.new_empty(self._d_b, dtype=dtype)
-        self._parameters.run(
-            {
-                "d_wx": d_wx,
-                "d_r_partial": d_r_partial,
-                "d_b_partial": d_b_partial,
-                "hidden": _ready(states[0]),
-                "initial": None if initial is None else _ready(initial[0]),
-                "d_r": d_r,
-                "d_b": d_b,
-                "batch": self._batch,
-                "seq": self._seq,
-                "num_partials": self._num_partials,
-            }
-        )
-        return (d_r.sum(0).to(states.dtype), d_b.sum(0).to(states.dtype)) if self._apart else (d_r, d_b)
 
 
 def forward(engine: Engine | None, cell: Cell, wx: Form, *, known: int, keep: str) -> Forward | None:

@@ -1,4 +1,4 @@
-"""Gates' sums, computed again from h by one large product: what runs where no kernel computes them in its steps."""
+"""Gates' sums, recomputed from h by one large product: what runs where no kernel computes them in its steps."""
 
 from __future__ import annotations
 

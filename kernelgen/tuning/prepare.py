@@ -1,4 +1,4 @@
-"""PreparedTrial: one tiling on its way from source to verdict, and the notebook that keeps every trial."""
+"""PreparedTrial: one tiling on its way from source to verdict, and the log that keeps every trial."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ if TYPE_CHECKING:
     from kernelgen.build.compile import Binary, Report
     from kernelgen.cells.language import Cell
     from kernelgen.hardware.profile import Profile
-    from kernelgen.program.launch import Launch
+    from kernelgen.program.program import Program
     from kernelgen.program.shape import Shape
-    from kernelgen.program.source import Source
     from kernelgen.program.tiling import Resources, Tiling
     from kernelgen.records.store import Store
     from kernelgen.schedules.base import Schedule
@@ -25,26 +24,22 @@ if TYPE_CHECKING:
 class PreparedTrial:
     """A tiling being tried. rank: its place by the model, from 1. trial: how far it came.
 
-    binary: None until it is compiled. remembered: whether the trial is an earlier run's.
+    binaries: of the program's calls, none until it is compiled. remembered: whether the trial is an earlier run's.
     """
 
     rank: int
     tiling: Tiling
     schedule: Schedule
     shape: Shape
-    source: Source
+    program: Program
     trial: Trial
-    binary: Binary | None = None
+    binaries: tuple[Binary, ...] = ()
     remembered: bool = False
-
-    def launch(self, shape: Shape) -> Launch:
-        """The launch at another batch and seq."""
-        return self.schedule.launch(shape, self.tiling)
 
     @property
     def alive(self) -> bool:
         """Whether nothing speaks against it so far."""
-        return self.binary is not None and self.trial.status in ("compiled", "valid", "measured")
+        return bool(self.binaries) and self.trial.status in ("compiled", "valid", "measured")
 
 
 class TrialLog:
@@ -95,7 +90,7 @@ class TrialLog:
 
 @dataclass
 class Preparer:
-    """Makes attempts of tilings: source, binary, and the compiler's report against the prediction. Thread-safe.
+    """Prepares trials of tilings: source, binary, and the compiler's report against the prediction. Thread-safe.
 
     again: whether to try what the store already knows once more. on_gpu: whether the kernels will run on one; then
     only what was measured counts as known, and a missed prediction is no objection.
@@ -111,29 +106,30 @@ class Preparer:
     def __call__(self, rank: int, tiling: Tiling) -> PreparedTrial:
         """Generate and compile one tiling. A refusal by the compiler is a failed trial, not an error."""
         from kernelgen import schedules
-        from kernelgen.build.cache import source_hash
-        from kernelgen.build.compile import compile_source, compiler_version
+        from kernelgen.build.cache import program_hash
+        from kernelgen.build.compile import compile_program, compiler_version
 
         schedule = schedules.get(tiling.schedule)
-        source = schedule.source(self.cell, self.shape, self.profile, tiling)
+        program = schedule.program(self.cell, self.shape, self.profile, tiling)
         trial = Trial(
             cell=self.cell.name,
             fingerprint=self.cell.fingerprint,
             shape=self.shape,
             gpu=self.profile.name,
-            arch=source.arch,
+            arch=program.main.source.arch,
             schedule=tiling.schedule,
             tiling=dict(tiling.values),
             predicted=tiling.resources,
             model_us_per_step=microseconds_per_step(tiling, self.profile),
             status="compiled",
-            source_hash=source_hash(source),
+            source_hash=program_hash(program),
         )
-        prepared = PreparedTrial(rank, tiling, schedule, self.shape, source, trial)
+        prepared = PreparedTrial(rank, tiling, schedule, self.shape, program, trial)
         earlier = self.trial_log.known(trial.source_hash, self.profile.name, self.shape, compiler_version())
         known = None if self.again or earlier is None else self._standing(earlier)
         try:
-            prepared.binary = binary = compile_source(source)
+            prepared.binaries = compile_program(program)
+            binary = prepared.binaries[0]
         except CompileError as error:
             prepared.trial = trial.replace(status="failed", reason=f"the compiler refused it: {error}")
             self.trial_log.keep(prepared.trial)

@@ -15,9 +15,8 @@ from kernelgen import schedules
 from kernelgen.cells.language import Cell
 from kernelgen.errors import ConfigError, StoreError
 from kernelgen.hardware.profile import Profile
-from kernelgen.program.launch import Launch
+from kernelgen.program.program import Program
 from kernelgen.program.shape import Shape
-from kernelgen.program.source import Source
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
 from kernelgen.tuning.plan import plan, spread
@@ -39,20 +38,16 @@ MEASURED = 3
 
 @dataclass(frozen=True)
 class Selection:
-    """A tiling of a schedule and its kernel's source.
+    """A tiling of a schedule and its program.
 
     tuned: the configuration it comes from; trial: the measurement in the store that it comes from; both None for the
     model's.
     """
 
     tiling: Tiling
-    source: Source
+    program: Program
     tuned: Path | None = None
     trial: Trial | None = None
-
-    def launch(self, shape: Shape) -> Launch:
-        """How to start the kernel for any batch and seq."""
-        return schedules.get(self.tiling.schedule).launch(shape, self.tiling)
 
 
 def candidates(cell: Cell, shape: Shape, profile: Profile, direction: Direction) -> list[Selection]:
@@ -76,29 +71,30 @@ def candidates(cell: Cell, shape: Shape, profile: Profile, direction: Direction)
     for tiling in spread(tilings)[:TRIED]:
         found.setdefault(_key(tiling.schedule, tiling.values), (None, None))
 
-    def source(tiling: Tiling) -> Source:
-        return schedules.get(tiling.schedule).source(cell, shape, profile, tiling)
+    def program(tiling: Tiling) -> Program:
+        return schedules.get(tiling.schedule).program(cell, shape, profile, tiling)
 
-    return [Selection(known[key], source(known[key]), *origin) for key, origin in found.items()]
+    return [Selection(known[key], program(known[key]), *origin) for key, origin in found.items()]
 
 
-def compiled(cell: Cell, shape: Shape, profile: Profile, direction: Direction) -> tuple[Selection, Binary]:
+def compiled(cell: Cell, shape: Shape, profile: Profile, direction: Direction) -> tuple[Program, tuple[Binary, ...]]:
     """The first candidate that does not spill and, of the model's, of which as many blocks run together as the model
-    counted on; where there is none, the first that does not spill, else the very first. With its binary.
+    counted on; where there is none, the first that does not spill, else the very first. With the binaries of its calls.
 
     Raises InfeasibleError where no schedule has a tiling, CompileError where the compiler is missing or refuses one.
     """
-    from kernelgen.build.compile import compile_source
+    from kernelgen.build.compile import compile_program, compile_source
     from kernelgen.tuning.prepare import objection
 
     found = []
     for selection in candidates(cell, shape, profile, direction):
-        binary = compile_source(selection.source)
+        report = compile_source(selection.program.main.source).report
         proved = selection.tuned is not None or selection.trial is not None
-        if not objection(selection.tiling.resources, binary.report, profile, strict=not proved):
-            return selection, binary
-        found.append((selection, binary))
-    return min(found, key=lambda pair: pair[1].report.local_memory > 0)
+        if not objection(selection.tiling.resources, report, profile, strict=not proved):
+            return selection.program, compile_program(selection.program)
+        found.append((selection.program, report))
+    program, _ = min(found, key=lambda pair: pair[1].local_memory > 0)
+    return program, compile_program(program)
 
 
 _Key = tuple[object, ...]

@@ -68,7 +68,7 @@ class Event:
 class TuneResult:
     """What tuning found.
 
-    direction: of the pass. best: the chosen attempt, with its source and binary. attempts: all that were tried, in the
+    direction: of the pass. best: the chosen, with its source and binary. prepared_trials: all that were tried, in the
     order of the model. feasible: how many tilings fit. first_valid: seconds from the start to the first valid kernel.
     seconds: of the whole run. interrupted: whether Ctrl-C ended it.
     """
@@ -87,7 +87,7 @@ class TuneResult:
 
     @property
     def trials(self) -> tuple[Trial, ...]:
-        """The trials of all attempts."""
+        """The trials of all that were tried."""
         return tuple(prepared.trial for prepared in self.prepared_trials)
 
 
@@ -208,21 +208,18 @@ class _Search:
 
     def _emulate(self, prepared: PreparedTrial, seeds: Sequence[int]) -> bool:
         """Validate one attempt in the emulator; whether it is right."""
-        from kernelgen.verify.emulated_runs import emulated_steps
-        from kernelgen.verify.validate import emulate_source
+        from kernelgen.verify.validate import validate_program
 
         if prepared.trial.status in ("valid", "measured"):
             self._found(prepared)
             return True
         try:
-            validation = emulate_source(
+            validation = validate_program(
                 self.cell,
                 self.shape,
-                prepared.source,
-                prepared.launch,
+                self.profile,
+                prepared.program,
                 seeds,
-                direction=self.direction,
-                seq=emulated_steps(prepared.tiling),
                 on_seed=lambda seed: self.tell(
                     Event("emulate", f"{prepared.tiling}, seed {seed}", seed - seeds[0], len(seeds))
                 ),
@@ -275,7 +272,7 @@ class _Search:
         return gpu_cases(self.cell, self.shape, direction=self.direction)
 
     def _measure(self, prepared: PreparedTrial, worker: GpuWorker, cases: Future[tuple[ValidationCase, ...]]) -> None:
-        """Validate and measure one attempt; whatever goes wrong is its trial's."""
+        """Validate and measure one trial; whatever goes wrong is recorded in it."""
         from kernelgen.device.worker import JobFailed
         from kernelgen.records.trial import Validation
         from kernelgen.verify.gpu_worker import GpuJob
@@ -283,9 +280,7 @@ class _Search:
         tried = cases.result()
         if not worker.cases:
             worker.use(tried)
-        assert prepared.binary is not None
-        launches = [prepared.launch(case.shape) for case in tried]
-        job = GpuJob.of(prepared.binary.cubin, prepared.source, launches)
+        job = GpuJob(prepared.program, tuple(binary.cubin for binary in prepared.binaries))
         try:
             outcome = worker.run(job, JOB_SECONDS)
         except JobFailed as error:
@@ -312,7 +307,7 @@ class _Search:
 
     def _best(self) -> PreparedTrial | None:
         """The fastest measured attempt whose binary is at hand."""
-        measured = [a for a in self.prepared_trials if a.binary is not None and a.trial.measurement is not None]
+        measured = [a for a in self.prepared_trials if a.binaries and a.trial.measurement is not None]
         return min(measured, key=_milliseconds, default=None)
 
     def _found(self, prepared: PreparedTrial) -> None:
@@ -344,7 +339,7 @@ def _milliseconds(prepared: PreparedTrial) -> float:
 
 
 def _line(prepared: PreparedTrial) -> str:
-    """One attempt in a line."""
+    """One trial in a line."""
     trial = prepared.trial
     if trial.measurement is not None:
         return f"{prepared.tiling}: {trial.measurement.median_ms:.4f} ms"
@@ -373,13 +368,11 @@ def save(result: TuneResult, path: Path, spec: str | None = None) -> TunedConfig
     from kernelgen.records.config import CellRecord, TunedConfig
 
     best = result.best
-    assert best.binary is not None
     config = TunedConfig.of(
         best.trial,
         cell=CellRecord.of(result.cell, spec),
         tiling=best.tiling,
-        launch=best.launch(result.shape),
-        source=best.source,
-        binary=best.binary,
+        program=best.program,
+        binaries=best.binaries,
     )
-    return config.save(path, best.source, best.binary)
+    return config.save(path, best.program, best.binaries)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from kernelgen.errors import NotFiniteError, ValidationError
 from kernelgen.program import dtypes
-from kernelgen.program.arguments import arguments_of, known_states
+from kernelgen.program.arguments import NUMBERS, arguments_of, known_states
 from kernelgen.symbolic.derive import derive
 
 if TYPE_CHECKING:
@@ -26,9 +26,15 @@ POISON = 0xFF
 """Outputs start filled with this byte: a NaN in every type, and a pattern that no arithmetic produces."""
 
 
-def poisoned(argument: ArrayArgument, num_partials: int) -> Array:
-    """A new array for an output, every byte poisoned. num_partials: as of the Launch."""
-    sizes = (num_partials, *argument.shape[1:]) if argument.partial else argument.shape
+AXES = {"P": 1, "Q": 1}
+"""A case expects the sum of partial sums."""
+
+
+def poisoned(argument: ArrayArgument, extents: Mapping[str, int] | None = None) -> Array:
+    """A new array for an output or a workspace, every byte poisoned. extents: as of the Program, the sizes of axes that
+    it decides."""
+    own = extents or {}
+    sizes = [own.get(axis, size) for axis, size in zip(argument.axes, argument.shape, strict=True)]
     kind = dtypes.numpy_dtype(argument.dtype)
     return np.full((*sizes[:-1], sizes[-1] * kind.itemsize), POISON, np.uint8).view(kind)
 
@@ -69,19 +75,27 @@ class ValidationCase:
             return dtypes.EXACT_ELEMENT + self.doubt[1]
         return dtypes.element_tolerance(self.shape.dtype)
 
-    def poisoned_outputs(self, num_partials: int = 1) -> dict[str, Array | None]:
-        """New output arrays, every byte poisoned; None for those without elements. num_partials: as of the Launch."""
-        return {
-            argument.name: None if argument.empty else poisoned(argument, num_partials)
-            for argument in self.arguments.outputs
-        }
+    @property
+    def table(self) -> Mapping[str, ArrayArgument]:
+        """Every array by its name; of partial sums there is one."""
+        every = (*self.arguments.inputs, *self.arguments.outputs, *self.arguments.workspaces)
+        return {argument.name: argument for argument in every}
 
-    def values(self, outputs: Mapping[str, Array | None], order: Sequence[str]) -> dict[str, Array | int | None]:
-        """Every argument that ``order`` names: arrays, None for a null pointer, and int.
+    def poisoned(self, names: Iterable[str], extents: Mapping[str, int] | None = None) -> dict[str, Array | None]:
+        """New arrays for what a kernel writes, every byte poisoned; None for those without elements. extents: as of the
+        Program."""
+        table = self.table
+        return {name: None if table[name].empty else poisoned(table[name], extents) for name in names}
+
+    def values(
+        self, outputs: Mapping[str, Array | None], order: Sequence[str], extents: Mapping[str, int] | None = None
+    ) -> dict[str, Array | int | None]:
+        """Every argument that ``order`` names: arrays, None for a null pointer, and int. extents: as of the Program.
 
         Raises ValidationError for a name that a kernel of this direction does not have.
         """
         known: dict[str, Array | int | None] = {**self.inputs, **outputs, **self.arguments.numbers}
+        known |= {name: extents[axis] for name, axis in NUMBERS.items() if extents and axis in extents}
         foreign = [name for name in order if name not in known]
         if foreign:
             raise ValidationError(
@@ -91,7 +105,7 @@ class ValidationCase:
         return {name: known[name] for name in order}
 
     def compare(self, outputs: Mapping[str, Array | None]) -> dict[str, float]:
-        """Relative errors ``||out - expected|| / ||expected||`` of every output, by its name.
+        """Relative errors ``||out - expected|| / ||expected||`` of every given array that a kernel wrote, by its name.
 
         What a forward kernel gives of each state is compared by itself: the history has an error for every state, by
         the state's name, and "last" the worst of them. Raises ValidationError for an element that was not written or is
@@ -100,23 +114,24 @@ class ValidationCase:
         """
         self.require_numbers(outputs)
         errors: dict[str, float] = {}
-        for argument in self.arguments.outputs:
-            if argument.name in self.expected:
-                out = outputs[argument.name]
-                assert out is not None
-                errors |= self._compare_output(argument, out, self.expected[argument.name])
+        for argument, out in self._written(outputs):
+            errors |= self._compare_output(argument, out, self.expected[argument.name])
         return errors
 
     def require_numbers(self, outputs: Mapping[str, Array | None]) -> None:
         """Raise ValidationError where an element of an output was not written, or is NaN."""
-        for argument in self.arguments.outputs:
-            if argument.name in self.expected:
-                out = outputs[argument.name]
-                assert out is not None
-                self._require_numbers(argument, out)
+        for argument, out in self._written(outputs):
+            self._require_numbers(argument, out)
+
+    def _written(self, outputs: Mapping[str, Array | None]) -> Iterator[tuple[ArrayArgument, Array]]:
+        """Those of the given arrays of which the case knows what to expect."""
+        for name, argument in self.table.items():
+            out = outputs.get(name)
+            if name in self.expected and out is not None:
+                yield argument, out
 
     def _compare_output(self, argument: ArrayArgument, out: Array, expected: Array) -> dict[str, float]:
-        if argument.partial:
+        if argument.role == "workspace":
             out = out.sum(0, dtype=np.float64, keepdims=True)
         if not argument.apart:
             return {argument.name: self._error(argument, (), out, expected)}
@@ -215,7 +230,7 @@ def make_case(
     then, and it is the cell or its random inputs that are to be changed.
     """
     shape = replace(shape, batch=batch or shape.batch, seq=seq or shape.seq)
-    arguments = arguments_of(cell, shape, direction)
+    arguments = arguments_of(cell, shape, direction, axes=AXES)
     make = _forward if direction == "forward" else _backward
     names = {argument.name for argument in arguments.inputs if argument.optional}
     absent = names - set(optional) if not isinstance(optional, bool) else set() if optional else names
@@ -223,11 +238,14 @@ def make_case(
         found, outputs, doubt = make(cell, shape, seed, absent, follow)
         if follow is None:
             made_all = found | outputs
-            for argument in (*arguments.inputs, *arguments.outputs):
+            for argument in (*arguments.inputs, *(each for each in arguments.outputs if "B" in each.axes)):
                 _require_finite(cell, shape, seed, argument, None if argument.empty else made_all[argument.name])
     inputs = {argument.name: None if argument.empty else found[argument.name] for argument in arguments.inputs}
+    written = (*arguments.outputs, *arguments.workspaces)
     expected = {
-        argument.name: outputs[argument.name].astype(np.float32) for argument in arguments.outputs if not argument.empty
+        argument.name: outputs[argument.name].astype(np.float32)
+        for argument in written
+        if not argument.empty and argument.name in outputs
     }
     return ValidationCase(
         shape, direction, seed, tuple(cell.states), arguments, inputs, expected, follow is not None, doubt
@@ -313,7 +331,7 @@ def _backward(
     saved = {"states": passed.states.astype(dtype), "gates": kept.astype(dtype)}
     d_r_partial = made.d_r[[cell.recurrent_gates.index(gate) for gate in cell.inputless_products]]
     d_b_partial = made.d_b[[cell.bias_gates.index(gate) for gate in cell.inputless_biases]]
-    sums = {"d_r_partial": d_r_partial[None], "d_b_partial": d_b_partial[None]}
+    sums = {"d_r_partial": d_r_partial[None], "d_b_partial": d_b_partial[None], "d_r": made.d_r, "d_b": made.d_b}
     doubt = (0.0, 0.0) if follow is None else _doubt(made.d_gates[list(cell.inputless_products)], shape)
     return drawn | given | saved, {"d_wx": made.d_wx, **sums, "d_initial": made.d_initial}, doubt
 

@@ -5,12 +5,12 @@ What a file says of itself is believed nowhere: the source is generated anew and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from kernelgen import schedules
-from kernelgen.build.cache import source_hash
+from kernelgen.build.cache import program_hash, source_hash
 from kernelgen.build.compile import Binary, compile_source, compiler_version
 from kernelgen.errors import CompileError, ConfigError, InfeasibleError, near_names
 from kernelgen.program.source import Source
@@ -19,6 +19,7 @@ from kernelgen.program.tiling import Tiling
 if TYPE_CHECKING:
     from kernelgen.cells.language import Cell
     from kernelgen.hardware.profile import Profile
+    from kernelgen.program.program import Program
     from kernelgen.records.config import TunedConfig
 
 _ELF = b"\x7fELF"
@@ -28,8 +29,8 @@ _CUDA = 190
 
 @dataclass(frozen=True)
 class Checked:
-    """cell, tiling: built anew from the configuration; the tiling has today's predictions where today's generator
-    writes the same source. remarks: what could not be compared, and why, in words."""
+    """cell, tiling: built anew from the configuration, with today's predictions. remarks: what could
+    not be compared, and why, in words."""
 
     cell: Cell
     tiling: Tiling
@@ -62,8 +63,8 @@ def find_profile(config: TunedConfig, gpu: str | None = None) -> Profile:
     return profile
 
 
-def check_config(config: TunedConfig, source: Source, cubin: bytes, profile: Profile) -> Checked:
-    """Check a configuration and the files beside it.
+def check_config(config: TunedConfig, program: Program, cubins: Sequence[bytes], profile: Profile) -> Checked:
+    """Check a configuration and the files beside it, which are ``program`` and its ``cubins``.
 
     Raises ConfigError that names every field which contradicts the others, one a line.
     """
@@ -75,19 +76,14 @@ def check_config(config: TunedConfig, source: Source, cubin: bytes, profile: Pro
         raise _error(wrong)
     _check_tiling(config, cell, profile)
     fresh = schedule.tiling(cell, config.shape, profile, config.tiling)
-    today = schedule.source(cell, config.shape, profile, fresh)
-    same = today.text == source.text
+    today = schedule.program(cell, config.shape, profile, fresh)
+    same = [call.source.text for call in program.calls] == [call.source.text for call in today.calls]
     if not same:
         remarks.append(
             "the source is not what this tilesmith generates for this tiling: an older or a newer one wrote it, or "
             "somebody changed it. What follows is about the source as it is"
         )
-    tiling = fresh if same else replace(config.to_tiling(), num_stages=fresh.num_stages)
-    _compare(wrong, "entry", config.entry, today.entry)
-    if same:
-        _compare(wrong, "arguments", list(config.arguments), list(today.arguments))
-    for name, value in asdict(schedule.launch(config.shape, tiling)).items():
-        _compare(wrong, f"launch.{name}", getattr(config.launch, name), value)
+    _compare_programs(wrong, program, today, same)
     for name in ("threads", "blocks", *(("shared_memory",) if same else ())):
         _compare(wrong, f"predicted.{name}", getattr(config.predicted, name), getattr(fresh.resources, name))
     for name in ("registers", "blocks_per_sm"):
@@ -99,10 +95,29 @@ def check_config(config: TunedConfig, source: Source, cubin: bytes, profile: Pro
             f"model.us_per_step is {config.model.us_per_step:.4g}; the model of this tilesmith says "
             f"{fresh.clocks_per_step / profile.clock_mhz:.4g}"
         )
-    remarks += _check_binary(wrong, config, source, cubin)
+    if program_hash(program) != config.source_hash:
+        remarks.append("source_hash is not that of the sources and today's headers: one has changed since")
+    for place, (call, cubin) in enumerate(zip(program.calls, cubins, strict=True)):
+        remarks += _check_binary(wrong, config, place, call.source, cubin)
     if wrong:
         raise _error(wrong)
-    return Checked(cell, tiling, tuple(remarks))
+    return Checked(cell, fresh, tuple(dict.fromkeys(remarks)))
+
+
+def _compare_programs(wrong: dict[str, str], program: Program, today: Program, same: bool) -> None:
+    """Compare how the calls are started; and, of the same sources, what they take."""
+    _compare(wrong, "axes", dict(program.axes), dict(today.axes))
+    _compare(wrong, "calls", len(program.calls), len(today.calls))
+    for place, (given, implied) in enumerate(zip(program.calls, today.calls, strict=False)):
+        called = f"calls.{place}"
+        _compare(wrong, f"{called}.entry", given.source.entry, implied.source.entry)
+        if same:
+            _compare(wrong, f"{called}.arguments", given.source.arguments, implied.source.arguments)
+            _compare(wrong, f"{called}.writes", given.source.writes, implied.source.writes)
+        for name, value in asdict(implied.launch).items():
+            _compare(wrong, f"{called}.launch.{name}", getattr(given.launch, name), value)
+    if same:
+        _compare(wrong, "num_stages", program.num_stages, today.num_stages)
 
 
 def _check_tiling(config: TunedConfig, cell: Cell, profile: Profile) -> None:
@@ -122,34 +137,32 @@ def _check_tiling(config: TunedConfig, cell: Cell, profile: Profile) -> None:
         raise _error({"tiling": f"{_row(config.tiling)} is none of the schedule {config.schedule}: {labels}"})
 
 
-def _check_binary(wrong: dict[str, str], config: TunedConfig, source: Source, cubin: bytes) -> list[str]:
-    """Compare the binary and what was reported of it with what the source compiles to; what could not be compared."""
-    if cubin[:4] != _ELF or int.from_bytes(cubin[18:20], "little") != _CUDA or config.entry.encode() not in cubin:
-        wrong[f"files.cubin ({config.files.cubin})"] = f"is no compiled CUDA kernel with an entry {config.entry}"
+def _check_binary(wrong: dict[str, str], config: TunedConfig, place: int, source: Source, cubin: bytes) -> list[str]:
+    """Compare a call's binary and what was reported of it with what the source compiles to; what could not be
+    compared."""
+    call, called = config.calls[place], f"calls.{place}"
+    file = f"{called}.files.cubin ({call.files.cubin})"
+    if cubin[:4] != _ELF or int.from_bytes(cubin[18:20], "little") != _CUDA or call.entry.encode() not in cubin:
+        wrong[file] = f"is no compiled CUDA kernel with an entry {call.entry}"
         return []
-    current = source_hash(source) == config.source_hash
-    unseen = "the binary was not compared"
+    current = source_hash(source) == call.source_hash
+    unseen = f"the binary of {call.entry} was not compared"
     try:
         here = compiler_version()
         if here != config.versions.compiler:
-            return [f"{unseen}: it is {config.versions.compiler}'s, and here is {here}", *_hash_remark(current)]
+            return [f"{unseen}: it is {config.versions.compiler}'s, and here is {here}"]
         binary: Binary = compile_source(source)
     except CompileError as error:
-        return [f"{unseen}, since its source cannot be compiled here: {error}", *_hash_remark(current)]
+        return [f"{unseen}, since its source cannot be compiled here: {error}"]
     if binary.cubin == cubin:
-        _compare(wrong, "source_hash", config.source_hash, binary.source_hash)
+        _compare(wrong, f"{called}.source_hash", call.source_hash, binary.source_hash)
         for name, value in asdict(binary.report).items():
-            _compare(wrong, f"reported.{name}", getattr(config.reported, name), value)
+            _compare(wrong, f"{called}.reported.{name}", getattr(call.reported, name), value)
         return []
     if current:
-        wrong[f"files.cubin ({config.files.cubin})"] = f"is not what {here} makes of the source"
+        wrong[file] = f"is not what {here} makes of the source"
         return []
     return [f"{unseen}: the source, or tilesmith's headers, have changed since it was compiled"]
-
-
-def _hash_remark(current: bool) -> list[str]:
-    """What to say of a source_hash that could not be checked against the binary."""
-    return [] if current else ["source_hash is not that of the source and today's headers: one has changed since"]
 
 
 def _compare(wrong: dict[str, str], field: str, given: object, implied: object) -> None:

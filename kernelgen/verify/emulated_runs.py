@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -15,8 +15,8 @@ from kernelgen.verify.emulator import Excerpt
 if TYPE_CHECKING:
     from kernelgen.program.arguments import ArrayArgument
     from kernelgen.program.launch import Launch
+    from kernelgen.program.program import Program
     from kernelgen.program.shape import Shape
-    from kernelgen.program.tiling import Tiling
     from kernelgen.verify.cases import Array
     from kernelgen.verify.emulator import Argument
 
@@ -50,9 +50,9 @@ def emulated_shape(shape: Shape, launch: Callable[[Shape], Launch], seq: int = E
     return replace(shape, batch=ragged, seq=min(seq, shape.seq))
 
 
-def emulated_steps(tiling: Tiling) -> int:
-    """Steps to emulate a tiling's kernel for: more than are under way at once, so that every buffer is reused."""
-    return max(EMULATED_SEQ, tiling.num_stages + 2)
+def emulated_steps(program: Program) -> int:
+    """Steps to emulate a program for: more than are under way at once, so that every buffer is reused."""
+    return max(EMULATED_SEQ, program.num_stages + 2)
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,11 @@ class Run:
         rows, batch = self.shape.batch, self.launched.batch
         return f", the last {rows} of {batch:,} sequences, head {self.head} of {self.launched.heads} alone"
 
-    def argument(self, argument: ArrayArgument, array: Array, num_partials: int) -> Argument:
-        """What the kernel gets of an array of the part. num_partials: as of the Launch."""
+    def argument(self, argument: ArrayArgument, array: Array, extents: Mapping[str, int]) -> Argument:
+        """What the kernel gets of an array of the part. extents: as of the Program, at the launch's shape."""
         if self.blocks is None:
             return array
-        for axis, extent in (("B", self.launched.batch), ("P", num_partials)):
+        for axis, extent in {"B": self.launched.batch, **extents}.items():
             if axis in argument.axes:
                 place = argument.axes.index(axis)
                 return Excerpt(array, place, extent - array.shape[place], extent)

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kernelgen.program.launch import Launch
+    from kernelgen.program.program import Program
+    from kernelgen.program.shape import Shape
     from kernelgen.program.source import Source
 
     Argument: TypeAlias = "NDArray[Any] | Excerpt | int | np.integer[Any] | None"
@@ -146,6 +148,15 @@ def emulate(
     if failed:
         message = report.value.decode("utf-8", errors="replace")
         raise EmulationError(f"the emulator stopped {source.entry} (seed {seed}): {message}")
+
+
+def emulate_program(
+    program: Program, shape: Shape, arguments: Mapping[str, Argument], *, seed: int = 0, seconds: float = 600.0
+) -> None:
+    """Run the calls of a program one after another: see emulate. arguments: one for each name that any call takes."""
+    for call in program.calls:
+        given = {name: arguments[name] for name in call.source.arguments}
+        emulate(call.source, call.launch.at(shape), given, outputs=call.source.writes, seed=seed, seconds=seconds)
 
 
 def _launch_structure(launch: Launch, chosen: Collection[int] | None, seed: int, seconds: float) -> _Launch:

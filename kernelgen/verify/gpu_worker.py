@@ -1,7 +1,7 @@
 """The GPU's part of a trial: prove a kernel right at full size, then measure it, in a worker process.
 
 The parent makes a GpuWorker and gives it cases and kernels; ``run`` is what the worker calls. The worker keeps the
-cases on the GPU from one kernel to the next and gets nothing else than cubins, launches and numbers.
+cases on the GPU from one kernel to the next and gets nothing else than programs, their cubins and numbers.
 """
 
 from __future__ import annotations
@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from kernelgen.device.worker import Worker
 from kernelgen.errors import LaunchError
-from kernelgen.program.arguments import FORWARD_ARGUMENTS
-from kernelgen.program.launch import Launch
 from kernelgen.records.trial import Measurement
 
 if TYPE_CHECKING:
-    from kernelgen.program.source import Source
+    from kernelgen.program.program import Program
     from kernelgen.verify.cases import ValidationCase
 
 RUNNER = "kernelgen.verify.gpu_worker:run"
@@ -29,23 +27,15 @@ CASE_SECONDS = 300.0
 
 @dataclass(frozen=True)
 class GpuJob:
-    """A compiled kernel to try.
+    """A compiled program to try.
 
-    launches: one for each case, in order. measure_seconds: time to spend on measuring it with the first case; 0 to
-    validate only. arguments: the names of the entry's, in order.
+    cubins: of its calls, in order. measure_seconds: time to spend on measuring it with the first case; 0 to validate
+    only.
     """
 
-    cubin: bytes
-    entry: str
-    arch: str
-    launches: tuple[Launch, ...]
+    program: Program
+    cubins: tuple[bytes, ...]
     measure_seconds: float = 0.3
-    arguments: tuple[str, ...] = FORWARD_ARGUMENTS
-
-    @classmethod
-    def of(cls, cubin: bytes, source: Source, launches: Sequence[Launch], measure_seconds: float = 0.3) -> Self:
-        """The binary that was compiled from a source."""
-        return cls(cubin, source.entry, source.arch, tuple(launches), measure_seconds, source.arguments)
 
 
 @dataclass(frozen=True)
@@ -103,7 +93,7 @@ class GpuWorker:
         self._worker.close()
 
     def __enter__(self) -> Self:
-        """Return the bench itself."""
+        """Return the worker itself."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -111,50 +101,46 @@ class GpuWorker:
         self.close()
 
 
-class _Resident:
+class _CaseOnGpu:
     """A case with its arrays on the GPU."""
 
     def __init__(self, case: ValidationCase) -> None:
         from kernelgen.device import gpu
 
         self.case = case
-        self.host = case.poisoned_outputs()
+        self.host: dict[str, Any] = {}
         self.buffers: dict[str, Any] = {}
-        for name, array in (case.inputs | self.host).items():
-            if array is not None:
-                self.buffers[name] = gpu.DeviceBuffer(array.nbytes)
         for name, array in case.inputs.items():
             if array is not None:
+                self.buffers[name] = gpu.DeviceBuffer(array.nbytes)
                 self.buffers[name].upload(array)
 
-    def arguments(self, order: Sequence[str]) -> list[Any]:
-        """The kernel's arguments: addresses, 0 for null, and int32, in the order of their names."""
+    def arguments(self, program: Program) -> dict[str, Any]:
+        """Every argument of a program by name: addresses, 0 for null, and int32; what it writes is poisoned."""
         import numpy as np
 
-        values = self.case.values(self.host, order)
-        return [
-            np.int32(value) if isinstance(value, int) else 0 if value is None else self.buffers[name].pointer
-            for name, value in values.items()
-        ]
-
-    def poison(self, num_partials: int) -> None:
-        """Poison the outputs. num_partials: as of the Launch, which says how large those of partial sums are."""
         from kernelgen.device import gpu
-        from kernelgen.verify.cases import POISON, poisoned
+        from kernelgen.verify.cases import POISON
 
-        for argument in self.case.arguments.outputs:
-            name = argument.name
-            if argument.empty:
+        extents = program.extents(self.case.shape)
+        written = [name for call in program.calls for name in call.source.writes]
+        self.host = self.case.poisoned(dict.fromkeys(written), extents)
+        for name, array in self.host.items():
+            if array is None:
                 continue
-            if argument.partial:
-                array = self.host[name] = poisoned(argument, num_partials)
-                if array.nbytes != self.buffers[name].size:
+            if name not in self.buffers or self.buffers[name].size != array.nbytes:
+                if name in self.buffers:
                     self.buffers[name].close()
-                    self.buffers[name] = gpu.DeviceBuffer(array.nbytes)
+                self.buffers[name] = gpu.DeviceBuffer(array.nbytes)
             self.buffers[name].fill(POISON)
+        given = self.case.values(self.host, program.names, extents)
+        return {
+            name: np.int32(value) if isinstance(value, int) else 0 if value is None else self.buffers[name].pointer
+            for name, value in given.items()
+        }
 
     def compare(self) -> dict[str, float]:
-        """Wait for the kernel, fetch its outputs and compare them."""
+        """Wait for the program, fetch what it wrote and compare it."""
         for name, array in self.host.items():
             if array is not None:
                 self.buffers[name].download(array)
@@ -170,7 +156,7 @@ class _State:
     """What the worker keeps between jobs."""
 
     device = 0
-    cases: tuple[_Resident, ...] = ()
+    cases: tuple[_CaseOnGpu, ...] = ()
 
 
 def run(job: _UseCases | GpuJob) -> Outcome | None:
@@ -182,7 +168,7 @@ def run(job: _UseCases | GpuJob) -> Outcome | None:
             old.close()
         _State.device = job.device
         with gpu.current(job.device):
-            _State.cases = tuple(_Resident(case) for case in job.cases)
+            _State.cases = tuple(_CaseOnGpu(case) for case in job.cases)
         return None
     with gpu.current(_State.device):
         try:
@@ -193,19 +179,21 @@ def run(job: _UseCases | GpuJob) -> Outcome | None:
 
 def _try(job: GpuJob) -> Outcome:
     """Validate on every case, then measure on the first. Raises ValidationError or LaunchError."""
-    from kernelgen.device.launcher import DeviceKernel, launch_config, stream_of
+    from kernelgen.device.executor import Executable
+    from kernelgen.device.launcher import stream_of
     from kernelgen.device.measure import measure
 
-    kernel = DeviceKernel(job.cubin, job.entry, job.arch, job.launches[0])
-    kernel.prepare(_State.device)
+    program = job.program
+    executable = Executable(program, job.cubins)
+    executable.prepare(_State.device)
     errors: dict[str, float] = {}
-    for resident, launch in zip(_State.cases, job.launches, strict=True):
-        resident.poison(launch.num_partials)
-        kernel.start(stream_of(0), launch_config(launch), *resident.arguments(job.arguments))
+    for resident in _State.cases:
+        arguments = resident.arguments(program)
+        executable.at(resident.case.shape).run(stream_of(0), arguments)
         for name, error in resident.compare().items():
             errors[name] = max(error, errors.get(name, 0.0))
     if not job.measure_seconds:
         return Outcome(errors, None)
-    config, arguments = launch_config(job.launches[0]), _State.cases[0].arguments(job.arguments)
-    measurement = measure(lambda stream: kernel.start(stream, config, *arguments), seconds=job.measure_seconds)
-    return Outcome(errors, measurement)
+    first = _State.cases[0]
+    launches, arguments = executable.at(first.case.shape), first.arguments(program)
+    return Outcome(errors, measure(lambda stream: launches.run(stream, arguments), seconds=job.measure_seconds))

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kernelgen.errors import NotFiniteError, TilesmithError, ValidationError
 from kernelgen.records.trial import Validation
-from kernelgen.verify.emulated_runs import EMULATED_SEQ, Run, emulated_shape, emulated_steps, lone_run, whole_run
+from kernelgen.verify.emulated_runs import Run, emulated_shape, emulated_steps, lone_run, whole_run
 
 if TYPE_CHECKING:
     from kernelgen.cells.language import Cell
     from kernelgen.hardware.profile import Profile
-    from kernelgen.program.launch import Launch
+    from kernelgen.program.program import Program
     from kernelgen.program.shape import Shape
-    from kernelgen.program.source import Source
     from kernelgen.program.task import Direction
     from kernelgen.program.tiling import Tiling
     from kernelgen.verify.cases import ValidationCase
@@ -54,46 +54,58 @@ def validate_emulated(
     """
     from kernelgen import schedules
 
-    schedule = schedules.get(tiling.schedule)
-    source = schedule.source(cell, shape, profile, tiling)
-    return emulate_source(
-        cell,
-        shape,
-        source,
-        lambda other: schedule.launch(other, tiling),
-        seeds,
-        direction=schedule.direction,
-        seq=seq or emulated_steps(tiling),
-        on_seed=on_seed,
-    )
+    program = schedules.get(tiling.schedule).program(cell, shape, profile, tiling)
+    return emulate_main(cell, shape, program, seeds, seq=seq, on_seed=on_seed)
 
 
-def emulate_source(
+def validate_program(
     cell: Cell,
     shape: Shape,
-    source: Source,
-    launch: Callable[[Shape], Launch],
-    seeds: Sequence[int],
+    profile: Profile,
+    program: Program,
+    seeds: Sequence[int] = (0, 1),
     *,
-    direction: Direction = "forward",
-    seq: int = EMULATED_SEQ,
     on_seed: Callable[[int], None] | None = None,
 ) -> Validation:
-    """As validate_emulated, for a kernel that is given as its source and its launches."""
+    """Run all of a program in the emulator: the recurrence as validate_emulated does, then, backward, what makes the
+    gradients of R and b for ``profile`` from its outputs (see validate_parameters.py).
+
+    Raises what validate_emulated does. Batch and seq of the result are those of the recurrence.
+    """
+    from kernelgen.verify.validate_parameters import emulate_parameters
+
+    main = emulate_main(cell, shape, program, seeds, on_seed=on_seed)
+    if program.direction == "forward":
+        return main
+    follow = emulate_parameters(cell, shape, profile, seeds)
+    return replace(main, tolerance=max(main.tolerance, follow.tolerance), errors=main.errors | follow.errors)
+
+
+def emulate_main(
+    cell: Cell,
+    shape: Shape,
+    program: Program,
+    seeds: Sequence[int],
+    *,
+    seq: int | None = None,
+    on_seed: Callable[[int], None] | None = None,
+) -> Validation:
+    """As validate_emulated, for a program's first call, the recurrence; validate_parameters.py proves what follows."""
     _some(seeds)
     errors: dict[str, float] = {}
     tolerance = 0.0
-    largest = emulated_shape(shape, launch, seq)
+    launch, steps = program.main.launch.at, seq or emulated_steps(program)
+    largest = emulated_shape(shape, launch, steps)
     for seed in seeds:
         if on_seed is not None:
             on_seed(seed)
-        runs = [whole_run(shape, launch, seq, seed)]
+        runs = [whole_run(shape, launch, steps, seed)]
         if seed == seeds[0] and (lone := lone_run(shape, launch, seed)) is not None:
             runs.append(lone)
         for run in runs:
             try:
                 with _named(f"seed {seed}{run}"):
-                    case = _emulate(cell, source, run, seed, direction, errors)
+                    case = _emulate(cell, program, run, seed, errors)
             except NotFiniteError:
                 if run.launched.seq <= shape.seq:
                     raise
@@ -102,22 +114,16 @@ def emulate_source(
     return Validation("emulator", len(seeds), largest.batch, largest.seq, tolerance, errors)
 
 
-def _emulate(
-    cell: Cell,
-    source: Source,
-    run: Run,
-    seed: int,
-    direction: Direction,
-    errors: dict[str, float],
-) -> ValidationCase:
-    """Emulate one run and compare; keeps the larger errors."""
+def _emulate(cell: Cell, program: Program, run: Run, seed: int, errors: dict[str, float]) -> ValidationCase:
+    """Emulate one run of the recurrence and compare; keeps the larger errors."""
     from kernelgen.verify.cases import make_case
     from kernelgen.verify.emulator import emulate
 
-    launch = run.launch
-    case = make_case(cell, run.shape, seed, direction=direction, optional=run.given)
-    outputs = case.poisoned_outputs(launch.num_partials if run.blocks is None else 1)
-    table = {argument.name: argument for argument in (*case.arguments.inputs, *case.arguments.outputs)}
+    source, launch = program.main.source, run.launch
+    extents = program.extents(run.launched)
+    case = make_case(cell, run.shape, seed, direction=program.direction, optional=run.given)
+    outputs = case.poisoned(source.writes, extents if run.blocks is None else None)
+    table = case.table
     arrays = {
         name: run.among_heads(table[name], array)
         for name, array in (case.inputs | outputs).items()
@@ -127,13 +133,14 @@ def _emulate(
     arguments |= {"batch": run.launched.batch, "seq": run.launched.seq}
     for name, array in arrays.items():
         if name in arguments:
-            arguments[name] = run.argument(table[name], array, launch.num_partials)
-    emulate(source, launch, arguments, outputs=list(case.expected), blocks=run.blocks, seed=seed)
+            arguments[name] = run.argument(table[name], array, extents)
+    written = [name for name, array in outputs.items() if array is not None]
+    emulate(source, launch, arguments, outputs=written, blocks=run.blocks, seed=seed)
     made = {
         name: run.of_head(table[name], arrays[name]) if array is not None else None for name, array in outputs.items()
     }
     case.require_numbers(made)
-    case = make_case(cell, run.shape, seed, direction=direction, optional=run.given, follow=made)
+    case = make_case(cell, run.shape, seed, direction=program.direction, optional=run.given, follow=made)
     _worse(errors, case.compare(made))
     return case
 
@@ -154,21 +161,18 @@ def gpu_cases(
 def validate_gpu(
     cell: Cell,
     shape: Shape,
-    cubin: bytes,
-    source: Source,
-    launch: Callable[[Shape], Launch],
+    program: Program,
+    cubins: Sequence[bytes],
     seeds: Sequence[int] = (0,),
     *,
-    direction: Direction = "forward",
     device: int = 0,
     seconds: float = GPU_SECONDS,
     on_seed: Callable[[int], None] | None = None,
 ) -> Validation:
-    """Run a compiled kernel on a GPU at full size, once for each seed, and compare with the reference.
+    """Run a compiled program on a GPU at full size, once for each seed, and compare with the reference.
 
-    cubin: compiled from ``source``, which says its entry, its target and its arguments. It runs in a worker process for
-    at most ``seconds`` a seed. Raises LaunchError where there is no GPU, ValidationError where the results differ or
-    the kernel hangs, crashes or faults.
+    cubins: of the program's calls, in order. It runs in a worker process for at most ``seconds`` a seed. Raises
+    LaunchError where there is no GPU, ValidationError where the results differ or a kernel hangs, crashes or faults.
     """
     from kernelgen.device import gpu
     from kernelgen.verify.gpu_worker import GpuJob, GpuWorker
@@ -182,9 +186,9 @@ def validate_gpu(
         for seed in seeds:
             if on_seed is not None:
                 on_seed(seed)
-            cases = gpu_cases(cell, shape, seed, direction)
+            cases = gpu_cases(cell, shape, seed, program.direction)
             worker.use(cases)
-            job = GpuJob.of(cubin, source, [launch(case.shape) for case in cases], measure_seconds=0)
+            job = GpuJob(program, tuple(cubins), measure_seconds=0)
             _worse(errors, _outcome(worker.run, job, seconds).errors)
             tolerance = max(case.tolerance for case in cases)
     return Validation("gpu", len(seeds), shape.batch, shape.seq, tolerance, errors)

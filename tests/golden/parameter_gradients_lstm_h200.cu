@@ -40,13 +40,13 @@ extern "C" __global__ void __launch_bounds__(Kernel::threads, 1) tilesmith_param
     const unsigned short* d_wx,
     const float* d_r_partial,
     const float* d_b_partial,
-    const unsigned short* hidden,
+    const unsigned short* states,
     const unsigned short* initial,
     void* d_r,
     void* d_b,
     int batch,
     int seq,
     int num_partials) {
-    const ParameterGradientArguments in{.d_wx = d_wx, .d_r_partial = d_r_partial, .d_b_partial = d_b_partial, .hidden = hidden, .initial = initial, .d_r = d_r, .d_b = d_b, .batch = batch, .seq = seq, .num_partials = num_partials};
+    const ParameterGradientArguments in{.d_wx = d_wx, .d_r_partial = d_r_partial, .d_b_partial = d_b_partial, .hidden = states, .initial = initial, .d_r = d_r, .d_b = d_b, .batch = batch, .seq = seq, .num_partials = num_partials};
     Kernel{in}.run();
 }

@@ -62,8 +62,8 @@ struct Cell {
         ready.t5 = t5;
     }
 
-    /// Its critical path: the gradients of the gates and, through the step itself, of the old states, from those of the
-    /// new states.
+    /// Its critical path: the gradients of the gates and, through the step itself, of the old states, from those
+    /// of the new states.
     TILESMITH_DEVICE static void backward(const Ready& ready, const float (&d_next)[1], float (&d_gate)[4], float (&d_state)[1]) {
         namespace math = tilesmith::math;
         const float sigmoid_z = ready.sigmoid_z;

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from itertools import islice, pairwise
+from pathlib import Path
 
 import pytest
 from random_problems import random_problem
@@ -213,12 +214,23 @@ def test_cp_sat_lists_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
         assert list(p.solutions(prefer=prefer, engine="cp-sat")) == list(p.solutions(prefer=prefer)), seed
 
 
-def test_a_core_of_other_sources_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "value"), [("LAST_OP", -1), ("SOURCES", "of other sources")])
+def test_a_core_of_other_sources_is_not_used(name: str, value: object, monkeypatch: pytest.MonkeyPatch) -> None:
     native = pytest.importorskip("constrint._core_native")
-    monkeypatch.setattr(native, "LAST_OP", native.LAST_OP - 1)
+    monkeypatch.setattr(native, name, value)
     constrint.core.load_core.cache_clear()
     try:
         with pytest.warns(RuntimeWarning, match="other sources"):
             assert constrint.core.load_core() is None
     finally:
         constrint.core.load_core.cache_clear()
+
+
+def test_the_digest_of_sources_knows_their_names_and_contents(tmp_path: Path) -> None:
+    digests = []
+    for name, text in (("a.cpp", "int a;"), ("a.hpp", "int b;"), ("a.hpp", "int c;"), ("b.hpp", "int c;")):
+        (tmp_path / name).write_text(text)
+        digests.append(constrint.core.sources_digest(tmp_path))
+    (tmp_path / "notes.txt").write_text("no source")
+    assert constrint.core.sources_digest(tmp_path) == digests[-1]
+    assert len({*digests}) == 4

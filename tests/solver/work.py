@@ -16,7 +16,7 @@ from constrint.prove import PythonProver
 
 @dataclass
 class Work:
-    """engine_calls: questions that an explanation asked the engine. Of those parts that Python does (presolve's share
+    """engine_calls: those of an explanation, for conflicts. Of those parts that Python does (presolve's share
     with either engine, everything with the Python engine): revisions of a constraint, and nodes of the prover."""
 
     engine_calls: int = 0

@@ -17,12 +17,11 @@ from kernelgen.emit.kernel import Template
 from kernelgen.hardware.profile import Profile
 from kernelgen.program.arguments import known_states
 from kernelgen.program.shape import Shape
-from kernelgen.program.source import FORWARD_ENTRY
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.shared.batch_tiled import BatchTiled, Needs, accumulator_additions, read_bytes
 from kernelgen.schedules.shared.cost import StepWork
-from kernelgen.schedules.shared.entries import asserted, parameters_of
+from kernelgen.schedules.shared.entries import FORWARD_PARAMETERS, asserted
 from kernelgen.schedules.shared.limits import CHUNK, require_clusters, vector_width
 from kernelgen.schedules.shared.numbers import Int, Number
 from kernelgen.symbolic.derive import derive
@@ -223,9 +222,9 @@ class ClusterForward(BatchTiled):
             header="cluster_forward",
             name="ClusterForward",
             arguments="ForwardArguments",
-            entry=FORWARD_ENTRY,
+            entry="tilesmith_forward",
             title=f"forward, saves {shape.save}, schedule {self.name}",
-            parameters=parameters_of(cell, shape, "forward"),
+            parameters=FORWARD_PARAMETERS,
             tiling_struct="ClusterTiling",
             tiling=tiling.values,
             asserted=asserted(tiling),

@@ -17,7 +17,6 @@ from kernelgen.emit.kernel import Template
 from kernelgen.hardware.profile import Profile
 from kernelgen.program.arguments import known_states
 from kernelgen.program.shape import Shape
-from kernelgen.program.source import BACKWARD_ENTRY
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.shared.batch_tiled import (
@@ -29,7 +28,7 @@ from kernelgen.schedules.shared.batch_tiled import (
     read_bytes,
 )
 from kernelgen.schedules.shared.cost import StepWork
-from kernelgen.schedules.shared.entries import asserted, parameters_of, stores
+from kernelgen.schedules.shared.entries import BACKWARD_PARAMETERS, asserted, stores
 from kernelgen.schedules.shared.limits import CHUNK, vector_width
 from kernelgen.schedules.shared.numbers import Int, Number
 from kernelgen.symbolic.derive import Backward, derive
@@ -43,9 +42,9 @@ UNITS = 16
 class Sizes(Generic[Number]):
     """The sizes of cuda/resident_backward.cuh. Plain integers down to stored; the others follow the tile variables.
 
-    groups: of R transposed. gates_again: how many gates have a product that is computed again, groups_again: of R for
-    it. arrays: of a stage of the ring. stored: gates whose gradients go to shared memory. inputless_products: gates without
-    an input, of which the kernel sums the products for the gradient of R; partial_tiles: tiles of sums of each.
+    k_tiles: of R transposed. recomputed_gates: how many gates have a product that is recomputed, recompute_k_tiles: of
+    R for it. arrays: in a ring's stage. stored: gates whose gradients go to shared memory. inputless_products: gates
+    without an input, of which the kernel sums the products for the gradient of R; partial_tiles: tiles of sums of each.
     """
 
     warps: int
@@ -105,17 +104,17 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
 
 
 def _k_tiles(cell: Cell, shape: Shape) -> int:
-    """Groups of 32 rows of R, all gates of the padded units."""
+    """K-tiles, of 32 rows of R, all gates of the padded units."""
     return -(-len(cell.recurrent_gates) * -(-shape.head_dim // UNITS) * UNITS // 32)
 
 
 def _recomputed_gates(cell: Cell, shape: Shape) -> int:
-    """How many gates have a recurrent product that is computed again."""
+    """How many gates have a recurrent product that is recomputed."""
     return len({*derive(cell).gates} & {*cell.recurrent_gates}) if shape.recompute else 0
 
 
 def _recompute_k_tiles(cell: Cell, shape: Shape) -> int:
-    """Groups of 32 columns of R, for the gates that are computed again."""
+    """K-tiles, of 32 columns of R, for the gates that are recomputed."""
     return -(-shape.head_dim // 32) if _recomputed_gates(cell, shape) else 0
 
 
@@ -128,19 +127,16 @@ class ResidentBackward(BatchTiled):
 
     def variables(self, problem: Problem, cell: Cell, shape: Shape) -> Mapping[str, Expr]:
         """Declare the tile variables, in the order of the template's fields."""
-        k_tiles, recomputed = _k_tiles(cell, shape), _recompute_k_tiles(cell, shape)
+        k_tiles, recompute_k_tiles = _k_tiles(cell, shape), _recompute_k_tiles(cell, shape)
         variables = {
             "batch_tile": problem.variable("batch_tile", BATCH_TILES),
             "k_tiles_in_registers": problem.variable("k_tiles_in_registers", range(0, k_tiles + 1)),
-            "accumulators": problem.variable(
-                "accumulators", [accumulators for accumulators in (1, 2, 4, 8) if accumulators <= 2 * k_tiles]
-            ),
+            "accumulators": problem.variable("accumulators", [n for n in (1, 2, 4, 8) if n <= 2 * k_tiles]),
             "num_stages": problem.variable("num_stages", NUM_STAGES),
         }
-        if recomputed:
-            variables["recompute_k_tiles_in_registers"] = problem.variable(
-                "recompute_k_tiles_in_registers", range(0, recomputed + 1)
-            )
+        if recompute_k_tiles:
+            name = "recompute_k_tiles_in_registers"
+            variables[name] = problem.variable(name, range(0, recompute_k_tiles + 1))
         return variables
 
     def rules(self, problem: Problem, cell: Cell, shape: Shape, v: Mapping[str, Expr]) -> None:
@@ -180,11 +176,8 @@ class ResidentBackward(BatchTiled):
         """What a block does in one step, for the cost model."""
         s = sizes(cell, shape, v)
         cost = backward_cost(cell)
-        loaded = (
-            s.k_tiles
-            - v["k_tiles_in_registers"]
-            + (s.recompute_k_tiles - v.get("recompute_k_tiles_in_registers", 0)) * s.recomputed_gates
-        )
+        recompute_loaded = s.recompute_k_tiles - v.get("recompute_k_tiles_in_registers", 0)
+        loaded = s.k_tiles - v["k_tiles_in_registers"] + recompute_loaded * s.recomputed_gates
         rows, accumulators = v["batch_tile"], v["accumulators"]
         reading = read_bytes(rows, s.k_tiles, accumulators) + read_bytes(rows, s.recompute_k_tiles, 1) + loaded * 1024
         reading += min(s.inputless_products, 1) * s.partial_tiles * s.column_tiles * 128
@@ -213,9 +206,9 @@ class ResidentBackward(BatchTiled):
             header="resident_backward",
             name="ResidentBackward",
             arguments="BackwardArguments",
-            entry=BACKWARD_ENTRY,
+            entry="tilesmith_backward",
             title=f"backward, gradients of {known} of {len(cell.states)} states, gates {gates}, schedule {self.name}",
-            parameters=parameters_of(cell, shape, "backward"),
+            parameters=BACKWARD_PARAMETERS,
             tiling_struct="ResidentBackwardTiling",
             tiling=tiling.values,
             asserted=asserted(tiling),

@@ -18,7 +18,6 @@ from kernelgen.emit.kernel import Template
 from kernelgen.hardware.profile import Profile
 from kernelgen.program.arguments import known_states
 from kernelgen.program.shape import Shape
-from kernelgen.program.source import FORWARD_ENTRY
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.shared.batch_tiled import (
@@ -30,7 +29,7 @@ from kernelgen.schedules.shared.batch_tiled import (
     read_bytes,
 )
 from kernelgen.schedules.shared.cost import StepWork
-from kernelgen.schedules.shared.entries import asserted, parameters_of, stores
+from kernelgen.schedules.shared.entries import FORWARD_PARAMETERS, asserted, stores
 from kernelgen.schedules.shared.limits import CHUNK, vector_width
 from kernelgen.schedules.shared.numbers import Int, Number
 from kernelgen.symbolic.derive import derive
@@ -116,10 +115,10 @@ class Resident(BatchTiled):
     def rules(self, problem: Problem, cell: Cell, shape: Shape, v: Mapping[str, Expr]) -> None:
         """Constraints of the template."""
         s = sizes(cell, shape, v)
-        problem.add(v["k_tiles_in_registers"] <= s.k_tiles, "no more groups of R in registers than a warp has")
+        problem.add(v["k_tiles_in_registers"] <= s.k_tiles, "no more k-tiles of R in registers than a warp has")
         k_tiles = -(-shape.head_dim // 32)
         problem.add((s.k_tiles - 1) * v["k_split"] < k_tiles, "every warp of a K split has a part of K")
-        problem.add(v["accumulators"] <= 2 * s.k_tiles, "no more accumulator chains than matrix instructions in a row")
+        problem.add(v["accumulators"] <= 2 * s.k_tiles, "no more accumulators than matrix instructions in a row")
 
     def needs(self, cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Needs[Number]:
         """Warps, shared memory and what lives in a thread's registers."""
@@ -178,9 +177,9 @@ class Resident(BatchTiled):
             header="resident",
             name="Resident",
             arguments="ForwardArguments",
-            entry=FORWARD_ENTRY,
+            entry="tilesmith_forward",
             title=f"forward, saves {shape.save}, schedule {self.name}",
-            parameters=parameters_of(cell, shape, "forward"),
+            parameters=FORWARD_PARAMETERS,
             tiling_struct="ResidentTiling",
             tiling=tiling.values,
             asserted=asserted(tiling),

@@ -10,20 +10,20 @@ from typing import Generic
 from constrint import Expr, Problem, cdiv
 from kernelgen.cells.language import Cell
 from kernelgen.emit.kernel import Template, kernel_source
-from kernelgen.errors import ConfigError, LaunchError
 from kernelgen.hardware.profile import Profile
-from kernelgen.program.launch import Launch
+from kernelgen.program.launch import LaunchRule
+from kernelgen.program.program import KernelCall, Program
 from kernelgen.program.shape import Shape
-from kernelgen.program.source import Source
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.shared.cost import StepWork, clocks_per_step
 from kernelgen.schedules.shared.limits import add_limits, place, require_instructions
 from kernelgen.schedules.shared.model import Model, load_model
 from kernelgen.schedules.shared.numbers import Int, Number, as_int
+from kernelgen.schedules.shared.parameter_gradients import with_parameter_gradients
 
 BATCH_TILES = [4, 8, 16, 24, 32]
-"""Sequences per block: 4 in the even columns of a matrix tile, or whole tiles of 8."""
+"""Sequences per block: 4, which half fill a matrix tile (its even columns), or whole tiles of 8."""
 
 MOST_BLOCKS_Y = 65_535
 """Blocks of a grid along y (CUDA C++ Programming Guide, compute capabilities)."""
@@ -33,14 +33,14 @@ NUM_STAGES = [2, 3, 4, 6, 8, 12]
 
 
 def read_bytes(rows: int, k_tiles: int, accumulators: int) -> int:
-    """What the shared memory is busy with while one warp reads the moving matrix of ``rows`` sequences and ``groups``
-    groups of 32 k (StationaryMatrix::multiply), in bytes at its full rate."""
+    """What the shared memory is busy with while one warp reads the moving matrix of ``rows`` sequences and ``k_tiles``
+    tiles of 32 k (StationaryMatrix::multiply), in bytes at its full rate."""
     paired = rows == 4 and k_tiles >= 2 and accumulators >= 2
     return k_tiles * (256 if paired else 512 * -(-rows // 8))
 
 
 def accumulator_additions(rows: int, tiles: int, accumulators: int) -> int:
-    """Additions of a lane that make one sum of ``accumulators`` accumulators of each tile of 16 rows."""
+    """Additions of a lane that make one sum of the ``accumulators`` of each tile of 16 rows."""
     return (accumulators - 1) * tiles * (2 if rows == 4 else 4 * (rows // 8))
 
 
@@ -55,7 +55,7 @@ class Needs(Generic[Number]):
 
 
 class BatchTiled(ABC):
-    """Tile variables include ``batch_tile`` and ``num_stages``; a subclass states the others, its needs and its work."""
+    """Tile variables include ``batch_tile`` and ``num_stages``; a subclass states the others, its needs, its work."""
 
     name: str
     direction: Direction
@@ -117,27 +117,21 @@ class BatchTiled(ABC):
         blocks = shape.heads * -(-shape.batch // values["batch_tile"]) * cluster
         resources, together, waves = place(profile, blocks, 32 * needs.warps, registers, needs.shared_memory, cluster)
         clocks = clocks_per_step(self.work(cell, shape, profile, values), profile, together - 1, model.clocks)
-        return Tiling(self.name, dict(values), resources, clocks * waves, num_stages=values["num_stages"])
+        return Tiling(self.name, dict(values), resources, clocks * waves)
 
-    def source(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Source:
-        """The kernel of a tiling: an instantiation of the template in cuda/."""
-        template = self.template(cell, shape, profile, tiling)
-        return kernel_source(cell, shape, profile.arch, template, backward=self.direction == "backward")
-
-    def launch(self, shape: Shape, tiling: Tiling) -> Launch:
-        """One block or cluster per head and tile of the batch. Raises LaunchError for a batch of more tiles than a grid
-        has, and ConfigError for a tiling without a batch tile."""
-        rows = tiling.values.get("batch_tile", 0)
-        if rows < 1:
-            raise ConfigError(f"{tiling} is no tiling of the {self.name} schedule: batch_tile must be at least 1")
-        cluster = self.blocks_per_head(tiling.values)
-        grid = (shape.heads * cluster, -(-shape.batch // rows), 1)
-        if grid[1] > MOST_BLOCKS_Y:
-            raise LaunchError(
-                f"a batch of {shape.batch:,} is {grid[1]:,} tiles of {rows}, and a grid has at "
-                f"most {MOST_BLOCKS_Y:,} blocks along y; cut the batch into several"
-            )
-        return Launch(grid, tiling.resources.threads, tiling.resources.shared_memory, cluster)
+    def program(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Program:
+        """The kernel of a tiling, an instantiation of the template in cuda/; backward with what follows it."""
+        batch_tile, cluster = tiling.values["batch_tile"], self.blocks_per_head(tiling.values)
+        resources, backward = tiling.resources, self.direction == "backward"
+        tiles = f"cdiv(batch, {batch_tile})"
+        blocks = "heads" if cluster == 1 else f"heads * {cluster}"
+        rule = LaunchRule((blocks, tiles, "1"), resources.threads, resources.shared_memory, cluster)
+        text = kernel_source(cell, shape, profile.arch, self.template(cell, shape, profile, tiling), backward=backward)
+        main = KernelCall(text, rule)
+        steps = tiling.values["num_stages"]
+        if not backward:
+            return Program(self.direction, main, num_stages=steps)
+        return with_parameter_gradients(main, cell, shape, profile, num_partials=tiles, num_stages=steps)
 
     @property
     def _model(self) -> Model:

@@ -62,8 +62,8 @@ class Weights:
 class StepWork:
     """What one block does in one step. Counts are per warp unless they say otherwise.
 
-    warps: of the block; epilogue_warps: those that run the pointwise step. matrix: m16n8k16 instructions; matrix_chain: the
-    longest dependent run of them. shared_bytes: read from or exchanged through shared memory by the whole block.
+    warps: of the block; epilogue_warps: those that run the pointwise step. matrix: m16n8k16 instructions; matrix_chain:
+    the longest dependent run of them. shared_bytes: read from or exchanged through shared memory by the whole block.
     special, arithmetic: instructions of the pointwise step; chain_special, chain_arithmetic: those on its longest
     chain. staged: 16-bit stores to shared memory. transfers: instructions that move data between global and shared
     memory. exchanges: passes of partial sums through shared memory. device_bytes: moved between device memory and
@@ -91,10 +91,8 @@ class StepWork:
 def clocks_per_step(work: StepWork, profile: Profile, neighbours: int, weights: Weights) -> float:
     """Clocks of one step on the busiest multiprocessor. neighbours: blocks that run there beside this one."""
     w = weights
-    busiest, epilogue = (
-        -(-work.warps // SUB_PARTITIONS),
-        -(-work.epilogue_warps // SUB_PARTITIONS),
-    )  # warps of the busiest sub-partition
+    # Warps of the busiest sub-partition:
+    busiest, epilogue = -(-work.warps // SUB_PARTITIONS), -(-work.epilogue_warps // SUB_PARTITIONS)
     issue = busiest * work.matrix * profile.latency("mma_interval")
     reading = work.shared_bytes / SHARED_BYTES_PER_CLOCK
     chain = work.chain_special * profile.latency("special_function") + work.chain_arithmetic * ARITHMETIC_LATENCY

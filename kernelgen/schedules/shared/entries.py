@@ -1,27 +1,31 @@
-"""What the entries of kernels have in common: the parameters of a pass, and what a tiling's prediction asserts."""
+"""What the entries of kernels have in common: the parameters of a pass, as cuda/recurrence.cuh has them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kernelgen.cells.language import Cell
 from kernelgen.emit.kernel import Parameter
 from kernelgen.hardware.profile import Profile
-from kernelgen.program.arguments import arguments_of
-from kernelgen.program.shape import Shape
-from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
 
-_WORD = "unsigned short*"
+_IN, _OUT, _SUMS = "const unsigned short*", "unsigned short*", "float*"
+_SIZES = (Parameter("int", "batch"), Parameter("int", "seq"))
 
+FORWARD_PARAMETERS = (
+    *(Parameter(_IN, name) for name in ("wx", "r", "b", "initial")),
+    *(Parameter(_OUT, name) for name in ("states", "others", "last", "gates")),
+    *_SIZES,
+)
+"""Of an entry that fills the struct ForwardArguments."""
 
-def parameters_of(cell: Cell, shape: Shape, direction: Direction) -> tuple[Parameter, ...]:
-    """Of an entry that fills the struct ForwardArguments or BackwardArguments of cuda/recurrence.cuh."""
-    arguments = arguments_of(cell, shape, direction)
-    kinds = {array.name: f"const {_WORD}" for array in arguments.inputs}
-    kinds |= {array.name: "float*" if array.dtype == "float32" else _WORD for array in arguments.outputs}
-    kinds |= dict.fromkeys(arguments.numbers, "int")
-    return tuple(Parameter(kinds[name], name) for name in arguments.order)
+BACKWARD_PARAMETERS = (
+    *(Parameter(_IN, name) for name in ("wx", "r", "b", "initial", "states", "others", "gates", "d_states", "d_last")),
+    Parameter(_OUT, "d_wx"),
+    *(Parameter(_SUMS, name) for name in ("d_r_partial", "d_b_partial")),
+    Parameter(_OUT, "d_initial"),
+    *_SIZES,
+)
+"""Of an entry that fills the struct BackwardArguments."""
 
 
 def asserted(tiling: Tiling) -> Mapping[str, int]:

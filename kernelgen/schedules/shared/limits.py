@@ -25,7 +25,7 @@ def add_limits(problem: Problem, profile: Profile, *, warps: Int, registers: Int
         registers <= profile.registers_per_thread,
         f"registers per thread: at most {profile.registers_per_thread:,} on {profile.name}",
     )
-    # Registers are allocated per warp, in units, and each sub-partition of the multiprocessor holds its share of the warps.
+    # Registers are allocated per warp, in units, and each sub-partition of an SM holds its share of the warps.
     unit, sub_partitions = profile.register_allocation_unit, profile.warp_allocation_granularity
     problem.add(
         cdiv(registers * WARP, unit) * unit * cdiv(warps, sub_partitions) * sub_partitions <= profile.registers_per_sm,

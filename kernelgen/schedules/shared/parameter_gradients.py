@@ -13,26 +13,12 @@ from dataclasses import dataclass, fields, replace
 from kernelgen.cells.language import Cell
 from kernelgen.emit.kernel import Parameter, Template, kernel_source
 from kernelgen.hardware.profile import Profile
-from kernelgen.program.launch import Launch
+from kernelgen.program.launch import LaunchRule
+from kernelgen.program.program import KernelCall, Program
 from kernelgen.program.shape import Shape
-from kernelgen.program.source import Source
 from kernelgen.symbolic.derive import derive
 
 ENTRY = "tilesmith_parameter_gradients"
-
-ARGUMENTS = ("d_wx", "d_r_partial", "d_b_partial", "hidden", "initial", "d_r", "d_b", "batch", "seq", "num_partials")
-"""The kernel's arguments, in order: d_wx, d_r_partial and d_b_partial as a backward kernel wrote them (BACKWARD_ARGUMENTS of
-program.arguments; num_partials: their P), hidden [B, T, H, D] (h after every step), initial [B, H, D] (null for zeros).
-Outputs: d_r [G_rec, H, D, D] and d_b [G_bias, H, D] (null where there is none), in the shape's dtype; or, where
-``results`` is more than one, float32 with an axis of the results in front, which are to be added. batch, seq, num_partials:
-int32."""
-
-_KINDS = {
-    **dict.fromkeys(("d_wx", "hidden", "initial"), "const unsigned short*"),
-    **dict.fromkeys(("d_r_partial", "d_b_partial"), "const float*"),
-    **dict.fromkeys(("d_r", "d_b"), "void*"),
-}
-"""The C++ types of the arrays."""
 
 WIDEST = 64
 """Columns of a tile of the product at most: a thread keeps 64 float32 sums then."""
@@ -45,6 +31,9 @@ DEPTH, NUM_STAGES = 64, 3
 
 BLOCKS = 1.5
 """Blocks a multiprocessor that cutting the steps into parts aims at, where two fit."""
+
+SUM_THREADS = 256
+"""Of a block that adds the results of parts."""
 
 REGISTERS = 176
 """Of a thread, at most."""
@@ -124,27 +113,57 @@ class ParameterGradients:
         """How many results of d_r and d_b the kernel writes, to be added where they are several."""
         return 1 if self.tiling.cluster else self.tiling.parts
 
-    def launch(self, shape: Shape) -> Launch:
-        """Grid, block and shared memory, the same for any batch and seq."""
-        chosen = self.tiling
-        grid = (shape.heads * chosen.parts, self._blocks(chosen), 1)
-        return Launch(grid, chosen.threads, chosen.shared_memory, chosen.parts if chosen.cluster else 1)
-
-    def source(self) -> Source:
-        """The kernel's text."""
-        chosen = self.tiling
+    def calls(self) -> tuple[KernelCall, ...]:
+        """The kernel; where it leaves several results, one that adds them."""
+        chosen, apart = self.tiling, self.results > 1
+        grid = (f"heads * {chosen.parts}", str(self._blocks(chosen)), "1")
+        rule = LaunchRule(grid, chosen.threads, chosen.shared_memory, chosen.parts if chosen.cluster else 1)
+        suffix = "_parts" if apart else ""
         template = Template(
             header="parameter_gradients",
             name="ParameterGradients",
             arguments="ParameterGradientArguments",
             entry=ENTRY,
             title="gradients of R and b",
-            parameters=tuple(Parameter(_KINDS.get(name, "int"), name) for name in ARGUMENTS),
+            parameters=(
+                Parameter("const unsigned short*", "d_wx"),
+                Parameter("const float*", "d_r_partial"),
+                Parameter("const float*", "d_b_partial"),
+                Parameter("const unsigned short*", "states", "hidden"),
+                Parameter("const unsigned short*", "initial"),
+                Parameter("void*", f"d_r{suffix}", "d_r"),
+                Parameter("void*", f"d_b{suffix}", "d_b"),
+                *(Parameter("int", name) for name in ("batch", "seq", "num_partials")),
+            ),
             tiling_struct="ParameterGradientTiling",
             tiling={field.name: int(getattr(chosen, field.name)) for field in fields(Tiling)},
             asserted={"blocks": self._blocks(chosen), "threads": chosen.threads, "shared_bytes": chosen.shared_memory},
         )
-        return kernel_source(self.cell, self.shape, self.profile.arch, template)
+        made = KernelCall(kernel_source(self.cell, self.shape, self.profile.arch, template), rule)
+        return (made, self._sum()) if apart else (made,)
+
+    def _sum(self) -> KernelCall:
+        """The kernel that adds the results of parts that are apart."""
+        elements = self.shape.heads * self.shape.head_dim
+        elements *= len(self.cell.recurrent_gates) * self.shape.head_dim + len(self.cell.bias_gates)
+        rule = LaunchRule((str(-(-elements // SUM_THREADS)), "1", "1"), SUM_THREADS, 0)
+        template = Template(
+            header="sum_of_parts",
+            name="SumOfParts",
+            arguments="SumOfPartsArguments",
+            entry="tilesmith_sum_of_parts",
+            title="the gradients of R and b from those of parts of the steps",
+            parameters=(
+                Parameter("const float*", "d_r_parts"),
+                Parameter("const float*", "d_b_parts"),
+                Parameter("unsigned short*", "d_r"),
+                Parameter("unsigned short*", "d_b"),
+            ),
+            tiling_struct="SumOfPartsTiling",
+            tiling={"parts": self.results},
+            asserted={"elements": elements, "threads": SUM_THREADS},
+        )
+        return KernelCall(kernel_source(self.cell, self.shape, self.profile.arch, template), rule)
 
     @property
     def _padded(self) -> int:
@@ -176,3 +195,16 @@ class ParameterGradients:
 def _step_bytes(rows: int, columns: int) -> int:
     """Bytes of one step in a stage: rows and columns, each an odd number of 16-byte chunks."""
     return 16 * ((rows // 8 | 1) + (columns // 8 | 1))
+
+
+def with_parameter_gradients(
+    main: KernelCall, cell: Cell, shape: Shape, profile: Profile, *, num_partials: str, num_stages: int = 1
+) -> Program:
+    """A backward pass: the recurrence, then the gradients of R and b.
+
+    num_partials: how many partial sums the recurrence leaves of the gradients of gates without an input, as a rule. The
+    second kernel is made for the number of steps of ``shape``, and right for any. num_stages: of the recurrence.
+    """
+    parameters = ParameterGradients(cell, shape, profile)
+    axes = {"P": num_partials, "Q": str(parameters.results)}
+    return Program("backward", main, parameters.calls(), axes, num_stages)

@@ -9,13 +9,14 @@ from kernelgen.cells.language import Cell
 from kernelgen.emit.kernel import Template, kernel_source
 from kernelgen.hardware.profile import Profile
 from kernelgen.program.arguments import known_states
-from kernelgen.program.launch import Launch
+from kernelgen.program.launch import LaunchRule
+from kernelgen.program.program import KernelCall, Program
 from kernelgen.program.shape import Shape
-from kernelgen.program.source import Source
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
-from kernelgen.schedules.shared.entries import asserted, parameters_of
+from kernelgen.schedules.shared.entries import BACKWARD_PARAMETERS, FORWARD_PARAMETERS, asserted
 from kernelgen.schedules.shared.limits import CHUNK, WARP, add_limits, place
+from kernelgen.schedules.shared.parameter_gradients import with_parameter_gradients
 
 REGISTERS = 64
 """Of a thread, at most: a guess, for nothing depends on it."""
@@ -46,8 +47,8 @@ class Naive:
         clocks = 60.0 * len(cell.recurrent_gates) * shape.head_dim * values["sequences"]
         return Tiling(self.name, dict(values), resources, clocks * waves)
 
-    def source(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Source:
-        """The kernel: an instantiation of a template of naive.cuh."""
+    def program(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Program:
+        """The kernel: an instantiation of a template of naive.cuh, and a block for each head and group of sequences."""
         backward = self.direction == "backward"
         if backward:
             options = (str(known_states(cell, shape)), f"Gates::{'recomputed' if shape.recompute else 'saved'}")
@@ -59,18 +60,18 @@ class Naive:
             arguments="BackwardArguments" if backward else "ForwardArguments",
             entry=f"tilesmith_{self.name}",
             title=f"{self.direction}, schedule {self.name}",
-            parameters=parameters_of(cell, shape, self.direction),
+            parameters=BACKWARD_PARAMETERS if backward else FORWARD_PARAMETERS,
             tiling_struct="NaiveTiling",
             tiling=tiling.values,
             asserted=asserted(tiling),
             options=options,
         )
-        return kernel_source(cell, shape, profile.arch, template, backward=backward)
-
-    def launch(self, shape: Shape, tiling: Tiling) -> Launch:
-        """A block for each head and group of sequences."""
-        groups = -(-shape.batch // tiling.values["sequences"])
-        return Launch((shape.heads, groups, 1), tiling.resources.threads, tiling.resources.shared_memory)
+        groups = f"cdiv(batch, {tiling.values['sequences']})"
+        launch = LaunchRule(("heads", groups, "1"), tiling.resources.threads, tiling.resources.shared_memory)
+        main = KernelCall(kernel_source(cell, shape, profile.arch, template, backward=backward), launch)
+        if not backward:
+            return Program("forward", main)
+        return with_parameter_gradients(main, cell, shape, profile, num_partials=groups)
 
     def _shared_memory(self, cell: Cell, shape: Shape) -> int:
         """Rows of 16-bit values, of h and, backward, of every gate's gradients; and the sums of gates without input."""

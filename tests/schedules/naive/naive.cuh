@@ -131,7 +131,7 @@ struct NaiveBackward : NaiveBlock<Cell, Type, shape, tiling> {
         return this->load(apart ? in.others : in.states, this->at(apart ? s - 1 : s, in.batch, b, in.seq, t - 1));
     }
 
-    /// A gate's sum: saved, or computed again, or nothing but its bias.
+    /// A gate's sum: saved, or recomputed, or nothing but its bias.
     TILESMITH_DEVICE float gate_sum(int gate, int b, int t) const {
         if (!has(Cell::backward_gates, gate)) return 0.0f;
         if (recompute) return this->sum(gate, in.wx, in.r, in.b, b, in.seq, t);

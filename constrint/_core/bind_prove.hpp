@@ -1,4 +1,6 @@
 // Python bindings of the prover.
+#pragma once
+
 #include "bind.hpp"
 #include "prove.hpp"
 
@@ -6,7 +8,7 @@ namespace constrint {
 
 namespace py = pybind11;
 
-void bind_prover(py::module_& m) {
+inline void bind_prover(py::module_& m) {
     py::register_exception<TooWide>(m, "CoreTooWide");
     py::class_<Prover>(m, "Prover")
         .def(py::init([](const std::vector<DomainTuple>& domains, const std::vector<CodeTuple>& codes, size_t sources,

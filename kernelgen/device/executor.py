@@ -1,0 +1,91 @@
+"""Executable: a program's binaries, loaded and started in order. What every caller's arrays end in: addresses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kernelgen.device import gpu
+from kernelgen.device.launcher import DeviceKernel, launch_config
+from kernelgen.errors import LaunchError
+from kernelgen.program.arguments import ArrayArgument
+from kernelgen.program.program import Program
+from kernelgen.program.shape import Shape
+
+ALIGNMENT = 256
+"""Bytes: where arrays of a workspace begin, as cudaMalloc's do (CUDA C++ Programming Guide)."""
+
+
+@dataclass(frozen=True)
+class Launches:
+    """A program's calls at one shape, on a GPU that is prepared: (kernel, cuda-core's configuration, arguments)."""
+
+    steps: tuple[tuple[DeviceKernel, Any, tuple[str, ...]], ...]
+
+    def run(self, stream: Any, values: Mapping[str, Any]) -> None:
+        """Queue the calls on a cuda-core stream of the GPU, which must be current.
+
+        values: addresses as int (0 for null) and NumPy int32, by the arguments' names. Raises LaunchError.
+        """
+        for kernel, config, names in self.steps:
+            kernel.start(stream, config, *[values[name] for name in names])
+
+
+class Executable:
+    """A program and the cubins of its calls, in order. Loaded when a GPU is prepared.
+
+    Raises LaunchError where there is no driver.
+    """
+
+    def __init__(self, program: Program, cubins: Sequence[bytes]) -> None:
+        if len(cubins) != len(program.calls):
+            raise LaunchError(f"a program of {len(program.calls)} calls needs as many binaries, not {len(cubins)}")
+        self.program = program
+        self._kernels = tuple(
+            DeviceKernel(cubin, call.source.entry, call.source.arch, call.launch)
+            for cubin, call in zip(cubins, program.calls, strict=True)
+        )
+
+    def prepare(self, index: int) -> None:
+        """Make the program launchable on GPU ``index``. Raises LaunchError, see DeviceKernel.prepare."""
+        for kernel in self._kernels:
+            kernel.prepare(index)
+
+    def at(self, shape: Shape) -> Launches:
+        """The calls at a shape. A prepared GPU must be current: it is asked whether it has clusters."""
+        pairs = zip(self._kernels, self.program.calls, strict=True)
+        return Launches(
+            tuple((kernel, launch_config(call.launch.at(shape)), call.source.arguments) for kernel, call in pairs)
+        )
+
+
+class Workspace:
+    """Memory for what lies between the calls of a program: a buffer for each GPU and stream, which only grows.
+
+    What runs on one stream runs in order, so the buffer of a stream can serve every run on it.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: dict[tuple[int, int], gpu.DeviceBuffer] = {}
+
+    def place(self, arrays: Sequence[ArrayArgument], device: int, stream: int) -> dict[str, int]:
+        """The address of each array by name, for runs on a stream of a GPU that is current."""
+        offsets: dict[str, int] = {}
+        size = 0
+        for array in arrays:
+            offsets[array.name] = size
+            size += -(-math.prod(array.shape) * ITEMSIZE[array.dtype] // ALIGNMENT) * ALIGNMENT
+        if not size:
+            return dict.fromkeys(offsets, 0)
+        buffer = self._buffers.get((device, stream))
+        if buffer is None or buffer.size < size:
+            if buffer is not None:
+                buffer.close()  # waits for whatever still uses it
+            buffer = self._buffers[device, stream] = gpu.DeviceBuffer(size)
+        return {name: buffer.pointer + offset for name, offset in offsets.items()}
+
+
+ITEMSIZE: Mapping[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
+"""Bytes of an element."""
