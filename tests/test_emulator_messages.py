@@ -121,7 +121,7 @@ FAULTS = {
     "poison too late": ({POISONED: "(n + 1) % 4"}, "a message under way to it|that nobody has read|poisoned only"),
     "two slots": (
         {"(n % 4)": "(n % 2)", POISONED: "(n + 1) % 2"},
-        "poisoned only after|may not have been|first has been",
+        "under way|poisoned only|may not|first has been",
     ),
     "no meeting at the beginning": (
         {"sync_cluster(); // begin": "sync_warp();"},
