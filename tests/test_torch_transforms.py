@@ -192,7 +192,7 @@ def test_where_kernels_would_run_a_warning_says_that_they_do_not(monkeypatch: py
     run, wx, tangent = zero_lstm()
     with pytest.warns(RuntimeWarning, match="kernels know nothing of forward mode") as told:
         func.jacfwd(run)(wx)
-    assert len(told) == 1
+    assert sum(warning.category is RuntimeWarning for warning in told) == 1  # PyTorch has others of its own
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", RuntimeWarning)
         func.jvp(run, (wx,), (tangent,))  # once is enough
