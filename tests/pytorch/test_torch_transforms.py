@@ -21,7 +21,7 @@ from kernelgen.verify.inputs import random_inputs
 
 pytestmark = pytest.mark.unit
 
-OWN = str(Path(__file__).parent.parent / "examples" / "own_cell.py") + ":FASTGRNN"
+OWN = str(Path(__file__).parents[2] / "examples" / "own_cell.py") + ":FASTGRNN"
 SHAPE = Shape(2, 3, 1, 2)
 
 

@@ -13,7 +13,7 @@ from pages import blocks, commands
 
 pytestmark = pytest.mark.emulated
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
 
