@@ -72,7 +72,9 @@ def pytest_configure() -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """One flag renews the golden files."""
-    parser.addoption("--renew-golden", action="store_true", help="rewrite tests/golden from what is generated now")
+    parser.addoption(
+        "--renew-golden", action="store_true", help="rewrite tests/schedules/golden from what is generated now"
+    )
 
 
 @pytest.fixture

@@ -39,12 +39,16 @@ def command(cell: str, gpu: str, direction: str, top: int | None, as_json: bool,
     """Rank the tilings of a cell."""
     shape = make_shape(options, direction)
     from kernelgen.cells import load_cell
-    from kernelgen.tuning.plan import plan
-    from kernelgen.tuning.prepare import microseconds_per_step
-    from kernelgen.tuning.tune import resolve_gpu
+    from kernelgen.hardware.profile import load_profile
+    from kernelgen.tuning.plan import microseconds_per_step, plan
 
     loaded = load_cell(cell)
-    profile, _ = resolve_gpu(gpu)
+    if gpu == "auto":
+        from kernelgen.tuning.tune import resolve_gpu  # the driver, which takes long to import, is asked then alone
+
+        profile, _ = resolve_gpu(gpu)
+    else:
+        profile = load_profile(gpu)
     with working(f"planning {loaded.name} at {shape}"):
         tilings = plan(loaded, shape, profile, direction=directions(direction)[0])
     if as_json:

@@ -57,6 +57,11 @@ def plan(
     return tilings if top is None else tilings[:top]
 
 
+def microseconds_per_step(tiling: Tiling, profile: Profile) -> float:
+    """The model's time for one step, at the GPU's boost clock."""
+    return tiling.clocks_per_step / profile.clock_mhz
+
+
 ALIKE = 1.05
 """Of tilings that differ in one variable, and in the model's clocks by less than this factor, one tells much of the
 other: as far off as the model may be, it is so for both."""

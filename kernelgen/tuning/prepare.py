@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from kernelgen.errors import CompileError, StoreError
 from kernelgen.records.trial import Trial
+from kernelgen.tuning.plan import microseconds_per_step
 
 if TYPE_CHECKING:
     from kernelgen.build.compile import Binary, Report
@@ -157,11 +158,6 @@ class Preparer:
         """
         verdicts = ("measured",) if self.on_gpu else ("measured", "valid")
         return earlier if earlier.status in verdicts else None
-
-
-def microseconds_per_step(tiling: Tiling, profile: Profile) -> float:
-    """The model's time for one step, at the GPU's boost clock."""
-    return tiling.clocks_per_step / profile.clock_mhz
 
 
 def objection(predicted: Resources, reported: Report, profile: Profile, *, strict: bool) -> str:

@@ -8,8 +8,9 @@ from functools import lru_cache
 from importlib import resources
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
+from constrint.documents import load_yaml
 from kernelgen.errors import TilesmithError
 from kernelgen.program.task import Direction
 from kernelgen.schedules.shared.cost import Weights
@@ -48,8 +49,8 @@ def load_model(package: str, direction: Direction) -> Model:
     """
     place = resources.files(package) / "model.yaml"
     try:
-        file = _File.model_validate(yaml.safe_load(place.read_text(encoding="utf-8")))
-    except (OSError, yaml.YAMLError, ValidationError) as error:
+        file = _File.model_validate(load_yaml(place.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise TilesmithError(f"{place} cannot be read as a schedule's model: {error}") from error
     found = file.forward if direction == "forward" else file.backward
     if found is None:

@@ -59,6 +59,16 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_planning_for_a_named_gpu_imports_neither_driver_nor_what_tuning_needs() -> None:
+    code = (
+        f"import sys; from kernelgen.commands import main; main('plan {LSTM}'.split(), standalone_mode=False); "
+        "print([m for m in ('cuda', 'numpy', 'ortools', 'sqlite3', 'kernelgen.records', 'kernelgen.tuning.tune') "
+        "if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 # ---- the small commands ----
 
 

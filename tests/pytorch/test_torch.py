@@ -27,7 +27,7 @@ from kernelgen.verify.inputs import random_inputs
 
 pytestmark = pytest.mark.unit
 
-OWN = str(Path(__file__).parent.parent / "examples" / "own_cell.py") + ":FASTGRNN"
+OWN = str(Path(__file__).parents[2] / "examples" / "own_cell.py") + ":FASTGRNN"
 SHAPE = Shape(3, 5, 2, 4)
 NAMES = ("wx", "r", "b", "initial")
 

@@ -35,7 +35,7 @@ from kernelgen.verify import reference as numpy_reference
 from kernelgen.verify.emulator import emulate_program
 from kernelgen.verify.inputs import random_inputs
 
-OWN = str(Path(__file__).parent.parent / "examples" / "own_cell.py") + ":FASTGRNN"
+OWN = str(Path(__file__).parents[2] / "examples" / "own_cell.py") + ":FASTGRNN"
 NAMES = ("wx", "r", "b", "initial")
 
 

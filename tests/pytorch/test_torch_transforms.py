@@ -21,7 +21,7 @@ from kernelgen.verify.inputs import random_inputs
 
 pytestmark = pytest.mark.unit
 
-OWN = str(Path(__file__).parent.parent / "examples" / "own_cell.py") + ":FASTGRNN"
+OWN = str(Path(__file__).parents[2] / "examples" / "own_cell.py") + ":FASTGRNN"
 SHAPE = Shape(2, 3, 1, 2)
 
 
@@ -192,7 +192,7 @@ def test_where_kernels_would_run_a_warning_says_that_they_do_not(monkeypatch: py
     run, wx, tangent = zero_lstm()
     with pytest.warns(RuntimeWarning, match="kernels know nothing of forward mode") as told:
         func.jacfwd(run)(wx)
-    assert len(told) == 1
+    assert sum(warning.category is RuntimeWarning for warning in told) == 1  # PyTorch has others of its own
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", RuntimeWarning)
         func.jvp(run, (wx,), (tangent,))  # once is enough

@@ -33,7 +33,7 @@ from kernelgen.verify.gpu_worker import GpuWorker
 
 pytestmark = pytest.mark.unit
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 SMALL = Shape(2, 4, 1, 16)
 
 

@@ -304,7 +304,7 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
 
 
 def test_the_example_of_the_documentation_loads(tmp_path: Path) -> None:
-    document = (Path(__file__).parent.parent / "docs" / "profiles.md").read_text()
+    document = (Path(__file__).parents[2] / "docs" / "profiles.md").read_text()
     path = tmp_path / "rtx4070.yaml"
     path.write_text(document.split("```yaml\n")[1].split("```")[0])
     assert load_profile(path).latency("barrier", 192) == 25

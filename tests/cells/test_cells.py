@@ -50,7 +50,7 @@ from kernelgen.verify.inputs import random_inputs
 
 pytestmark = pytest.mark.unit
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def make(step: Callable[[Any, Any], Any], **changes: Any) -> Cell:

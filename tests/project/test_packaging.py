@@ -22,7 +22,7 @@ import setuptools
 
 pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("packaging")]  # one worker builds, once
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def run(*command: str | Path, cwd: Path, **environment: str) -> str:
@@ -133,7 +133,7 @@ def python(bare: Path, tmp_path: Path) -> Iterator[Path]:
 def test_the_sdist_holds_the_whole_tree(copy: Path, unpacked: Path) -> None:
     expected, found = files_below(copy) | {"PKG-INFO", "setup.cfg"}, files_below(unpacked)
     assert {n for n in found ^ expected if not n.startswith(("build/", "tilesmith.egg-info/"))} == set()
-    assert any(name.startswith("tests/golden/") for name in found)
+    assert any(name.startswith("tests/schedules/golden/") for name in found)
 
 
 def test_the_wheel_holds_exactly_what_it_should(unpacked: Path, wheel: Path) -> None:

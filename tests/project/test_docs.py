@@ -21,7 +21,7 @@ import command_line
 import pytest
 from pages import Block, apply_diffs, blocks
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 NAIVE = DOCS / "tutorials" / "add_a_schedule.md"

@@ -13,7 +13,7 @@ import pytest
 
 pytestmark = pytest.mark.unit
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 HEAVY = {"numpy", "sympy", "ortools", "pydantic", "cuda", "cupy", "torch", "rich", "yaml", "ml_dtypes"}
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 BASELINE = 1 / 6
 """The adding problem's mean squared error of always answering 1."""
 

@@ -66,7 +66,7 @@ def test_both_directions_of_a_cell_of_ones_own(
         assert (config.direction, config.shape.save) == (direction, saved)
         assert config.shape.recompute is (saved == "states" and direction == "backward")
         shown = fine("show", path)
-        assert re.search(rf"^direction +{direction}$", shown, re.MULTILINE)
+        assert re.search(rf"^direction +{direction} *$", shown, re.MULTILINE)
         assert f"tilesmith_{direction}(" in shown
         checked = run("validate --emulate --seeds 2", path)
         assert checked.exit_code == 0, checked.output

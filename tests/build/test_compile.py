@@ -17,7 +17,7 @@ from kernelgen.program.source import Source
 
 pytestmark = pytest.mark.compiled
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 ARCHITECTURES = ("sm_80", "sm_90a", "sm_120")
 
 REVERSE = """#include "ptx.cuh"

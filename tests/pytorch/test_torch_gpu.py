@@ -28,7 +28,7 @@ pytestmark = [
     ),
 ]
 
-OWN = str(Path(__file__).parent.parent / "examples" / "own_cell.py") + ":FASTGRNN"
+OWN = str(Path(__file__).parents[2] / "examples" / "own_cell.py") + ":FASTGRNN"
 NAMES = ("wx", "r", "b", "initial")
 
 

@@ -291,7 +291,7 @@ def test_blocks_of_a_cluster_and_of_a_cooperative_grid_run_together() -> None:
 
 
 def test_the_documented_call_gives_every_argument() -> None:
-    text = (Path(__file__).parent.parent / "docs" / "emulator.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "emulator.md").read_text()
     (call,) = re.findall(r"^emulate\((.*?)^\)", text, flags=re.DOTALL | re.MULTILINE)
     assert re.findall(r'"(\w+)":', call) == [parameter.name for parameter in FORWARD_PARAMETERS]
 

@@ -17,7 +17,7 @@ from kernelgen.program.shape import Shape
 from kernelgen.tuning.plan import plan
 from kernelgen.verify.validate import validate_emulated
 
-FOLDER = Path(__file__).parent / "schedules"
+FOLDER = Path(__file__).parent
 GPU = "h200"
 
 
@@ -50,7 +50,7 @@ def test_it_is_found_and_ranked_with_the_others() -> None:
 
 @pytest.mark.unit
 def test_the_tutorial_shows_its_code() -> None:
-    page = (Path(__file__).parent.parent / "docs" / "tutorials" / "add_a_schedule.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "tutorials" / "add_a_schedule.md").read_text()
     files = {"python": FOLDER / "naive" / "__init__.py", "cuda": FOLDER / "naive" / "naive.cuh"}
     shown = blocks(page, *files)
     assert len(shown) == 5
