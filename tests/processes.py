@@ -16,7 +16,7 @@ NOBODY = 65534
 
 
 def start(code: str, *arguments: object) -> subprocess.Popen[str]:
-    """Start another Python that runs ``code`` and finds every module that this one does; its output is piped as text."""
+    """Start another Python that runs ``code`` and finds all modules that this one does; its output is piped as text."""
     command = [sys.executable, "-c", code, *(str(argument) for argument in arguments)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
