@@ -209,9 +209,10 @@ def _work(record: dict[str, Any]) -> tuple[Any, Any, int, int]:
     cell, shape, profile = load_cell(record["cell"]), Shape(**record["shape"]), load_profile(record["gpu"])
     template, values = _template(record["schedule"]), record["values"]
     needs = template.needs(cell, shape, values)
-    blocks = shape.heads * -(-shape.batch // values["batch_tile"])
-    _, together, waves = place(profile, blocks, 32 * needs.warps, record["registers"], needs.shared_memory)
-    return template.work(cell, shape, values), profile, together - 1, waves
+    cluster = template.blocks_per_head(values)
+    blocks = shape.heads * -(-shape.batch // values["batch_tile"]) * cluster
+    _, together, waves = place(profile, blocks, 32 * needs.warps, record["registers"], needs.shared_memory, cluster)
+    return template.work(cell, shape, profile, values), profile, together - 1, waves
 
 
 def _us(work: tuple[Any, Any, int, int], weights: Weights) -> float:

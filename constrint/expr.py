@@ -199,6 +199,8 @@ def as_expr(value: object) -> Expr:
 
 def _plain(value: object, what: str) -> int:
     """A plain operand of a function: NumPy's integers would wrap."""
+    if type(value) is int:
+        return value
     return int(bool(value)) if is_truth(value) else exact_int(value, what)
 
 

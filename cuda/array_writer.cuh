@@ -6,12 +6,12 @@
 
 namespace tilesmith {
 
-/// Writes arrays of [sequence][unit], as many as `arrays` says, for `rows` sequences of one head, once a step.
-template <FixedShape shape, int rows, int threads, int arrays>
+/// Writes arrays of [sequence][unit], as many as `arrays` says, for `rows` sequences and `units` units of one head, once a
+/// step. `threads` of `Who` share the work.
+template <FixedShape shape, int rows, int threads, int arrays, int units = shape.head_dim, class Who = WholeBlock>
 struct ArrayWriter {
-    static constexpr int D = shape.head_dim;
-    static constexpr int width = vector_width(D);
-    static constexpr int row_writes = D / width;
+    static constexpr int width = vector_width(shape.head_dim);
+    static constexpr int row_writes = units / width;
     static constexpr int array_writes = rows * row_writes;
     static constexpr int writes = ceil_div(arrays * array_writes, threads);  // per thread and step
     unsigned short* to[writes];
@@ -19,23 +19,23 @@ struct ArrayWriter {
     bool real[writes];
 
     /// Point at the first step. target(array, row, unit): where the elements of a sequence of the block go in global
-    /// memory; locate(array, row, unit): where they lie in shared memory. valid_rows: how many sequences are real.
+    /// memory; locate(array, row, unit): where they lie in shared memory. valid_rows, valid_units: how many are real.
     template <class Target, class Locate>
-    TILESMITH_DEVICE void prepare(int valid_rows, Target target, Locate locate) {
+    TILESMITH_DEVICE void prepare(int valid_rows, int valid_units, Target target, Locate locate) {
 #pragma unroll
         for (int i = 0; i < writes; ++i) {
-            const int write = static_cast<int>(thread_index()) + i * threads;
+            const int write = Who::thread() + i * threads;
             const int array = array_of(i);
             const int row = write / row_writes % rows;
             const int unit = write % row_writes * width;
-            real[i] = write < arrays * array_writes && row < valid_rows;
+            real[i] = write < arrays * array_writes && row < valid_rows && (shape.head_dim % units == 0 || unit < valid_units);
             to[i] = target(array, row, unit);
             from[i] = locate(array, row, unit);
         }
     }
 
     TILESMITH_DEVICE static int array_of(int i) {
-        return minimum((static_cast<int>(thread_index()) + i * threads) / array_writes, arrays - 1);
+        return minimum((Who::thread() + i * threads) / array_writes, arrays - 1);
     }
 
     /// Write one step from the buffer at `buffer_offset`, and move on by step(array) elements.

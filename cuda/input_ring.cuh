@@ -10,16 +10,17 @@ namespace tilesmith {
 /// A ring of stages; a stage holds one step of several arrays (Wx of each gate, say) for `rows` sequences:
 /// [array][sequence][unit], rows of `row_bytes`, an odd number of 16-byte chunks so that 8 rows lie in 8 different
 /// groups of banks. With 4 sequences they take the even columns of a tile, and a matrix holds two arrays instead of one.
-template <class Type, FixedShape shape, int arrays, int rows, int threads, int row_bytes>
+/// `threads` of `Who` share the copies, of `units` from each row.
+template <class Type, FixedShape shape, int arrays, int rows, int threads, int row_bytes, int units = shape.head_dim,
+          class Who = WholeBlock>
 struct InputRing {
-    static constexpr int D = shape.head_dim;
-    static constexpr int width = vector_width(D);
+    static constexpr int width = vector_width(shape.head_dim);
     static constexpr bool half_filled = rows == 4;
     static constexpr int stage_bytes = arrays * rows * row_bytes;
 
     // ---- copying ----
 
-    static constexpr int row_copies = D / width;                     // per array and sequence
+    static constexpr int row_copies = units / width;                 // per array and sequence
     static constexpr int stage_copies = arrays * rows * row_copies;  // per step
     static constexpr int copies = ceil_div(stage_copies, threads);   // per thread and step
     const unsigned short* from[copies];
@@ -40,18 +41,18 @@ struct InputRing {
 
     /// What this thread's i-th copy is of.
     TILESMITH_DEVICE static void locate(int i, int& array, int& row, int& unit) {
-        const int copy = minimum(static_cast<int>(thread_index()) + i * threads, stage_copies - 1);
+        const int copy = minimum(Who::thread() + i * threads, stage_copies - 1);
         array = array_of(i);
         row = copy / row_copies % rows;
         unit = copy % row_copies * width;
     }
 
     TILESMITH_DEVICE static int array_of(int i) {
-        return minimum((static_cast<int>(thread_index()) + i * threads) / (rows * row_copies), arrays - 1);
+        return minimum((Who::thread() + i * threads) / (rows * row_copies), arrays - 1);
     }
 
     TILESMITH_DEVICE static bool copies_too(int i) {
-        return stage_copies % threads == 0 || static_cast<int>(thread_index()) + i * threads < stage_copies;
+        return stage_copies % threads == 0 || Who::thread() + i * threads < stage_copies;
     }
 
     /// Begin copying one step into the stage at `stage_offset`, and move on by step(array) elements.

@@ -17,6 +17,7 @@ struct LaneElements {
     static constexpr int unit_groups = units / 8;
     static constexpr int column_tiles = half_filled ? 1 : rows / 8;
     static constexpr int columns = half_filled ? 1 : 2;
+    static constexpr bool padded = D % units != 0;
 
     static_assert(half_filled || rows % 8 == 0, "a batch tile is 4 or a multiple of 8 sequences");
 
@@ -37,7 +38,7 @@ struct LaneElements {
 
     /// True if an element is real: neither padding of the head dimension nor past the end of the batch.
     TILESMITH_DEVICE bool real(int unit_group, int column_tile, int column) const {
-        return (D % units == 0 || unit(unit_group) < D) && first_row + row(column_tile, column) < batch;
+        return (!padded || unit(unit_group) < D) && first_row + row(column_tile, column) < batch;
     }
 
     /// Index of an element in an array [states, B, H, D].

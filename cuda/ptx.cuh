@@ -47,6 +47,12 @@ TILESMITH_DEVICE void arrive_named(unsigned id, unsigned threads) {
 /// The 32 threads of the warp meet.
 TILESMITH_DEVICE void sync_warp() { __syncwarp(); }
 
+/// Whether `value` holds in any lane of the warp; all 32 ask.
+TILESMITH_DEVICE bool any_lane(bool value) { return __any_sync(0xffffffffu, value) != 0; }
+
+/// The value of the lane whose number differs in the bits of `lanes`; all 32 exchange.
+TILESMITH_DEVICE float shuffle_xor(float value, int lanes) { return __shfl_xor_sync(0xffffffffu, value, lanes); }
+
 // ---- shared memory ----
 
 /// Start of the block's dynamic shared memory.
@@ -128,6 +134,51 @@ TILESMITH_DEVICE float4 load_cluster_float4(SharedAddress address, unsigned rank
                  : "r"(remote)
                  : "memory");
     return value;
+}
+
+// ---- messages: words that say by themselves that they are there (sm_90 and newer) ----
+//
+// The receiver fills a place in its shared memory with poison; one thread of the cluster stores a word there that is no
+// poison; who waits for it polls until it is. Words of 32 bits arrive whole, and in any order. Nothing else is ordered
+// by them: other data needs a barrier. A block must outlive the stores to its memory (sync_cluster).
+
+/// Shared memory of any block of the cluster; offsets may be added.
+using ClusterAddress = unsigned;
+
+/// What no word that is sent may be: two NaN of a pattern that no conversion makes.
+constexpr unsigned poison = 0xffffffffu;
+
+/// The place in block `rank` of the cluster that has this address there.
+TILESMITH_DEVICE ClusterAddress cluster_address(SharedAddress address, unsigned rank) {
+    ClusterAddress remote;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"(address), "r"(rank));
+    return remote;
+}
+
+/// Store a word into a block's shared memory, one's own included; it lands when the hardware finds the time.
+TILESMITH_DEVICE void send_32(ClusterAddress to, unsigned word) {
+    asm volatile("st.relaxed.cluster.shared::cluster.u32 [%0], %1;" ::"r"(to), "r"(word) : "memory");
+}
+
+/// Load 16 bytes of the block's own shared memory, words of which may still be poison.
+TILESMITH_DEVICE uint4 poll_128(SharedAddress address) {
+    uint4 value;
+    asm volatile("ld.volatile.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+                 : "r"(address)
+                 : "memory");
+    return value;
+}
+
+/// To be called before polling again; `rounds` starts at 0. After some seconds without success the kernel is stopped
+/// with an error rather than left hanging.
+TILESMITH_DEVICE void poll_again(unsigned& rounds) {
+    if (++rounds >= 1u << 26) asm volatile("trap;");
+}
+
+/// Poison 16 bytes of the block's own shared memory: the words there have been read by all who were to.
+TILESMITH_DEVICE void poison_128(SharedAddress address) {
+    asm volatile("st.volatile.shared.v4.u32 [%0], {%1, %1, %1, %1};" ::"r"(address), "r"(poison) : "memory");
 }
 
 // ---- global memory ----

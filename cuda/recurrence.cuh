@@ -55,6 +55,14 @@ struct BackwardArguments {
     int seq;
 };
 
+/// Who share a piece of work: all threads of a block, or those of a warp.
+struct WholeBlock {
+    TILESMITH_DEVICE static int thread() { return static_cast<int>(thread_index()); }
+};
+struct OneWarp {
+    TILESMITH_DEVICE static int thread() { return static_cast<int>(thread_index()) % 32; }
+};
+
 TILESMITH_DEVICE constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 TILESMITH_DEVICE constexpr int minimum(int a, int b) { return a < b ? a : b; }
 TILESMITH_DEVICE constexpr int maximum(int a, int b) { return a > b ? a : b; }

@@ -13,6 +13,7 @@
 // Lanes: g = lane / 4, j = lane % 4. An accumulator tile gives lane (g, j) rows g and g + 8, columns 2j and 2j + 1.
 #pragma once
 
+#include "forward_step.cuh"
 #include "input_ring.cuh"
 #include "lane_elements.cuh"
 #include "lane_stores.cuh"
@@ -38,9 +39,7 @@ struct Resident {
     static constexpr int D = shape.head_dim;
     static constexpr int states = Cell::states;
     static constexpr int gates = Cell::gates;
-    static constexpr int recurrent_gates = count_bits(Cell::recurrent);
     static constexpr int input_gates = count_bits(Cell::input);
-    static constexpr int width = vector_width(D);
 
     static constexpr int units = tiling.units_per_warp;
     static constexpr int unit_warps = ceil_div(D, units);
@@ -51,7 +50,8 @@ struct Resident {
     static constexpr int k_tiles = ceil_div(ceil_div(D, 32), tiling.k_split);  // of 32 previous units, per warp
     static constexpr int padded_k = 32 * k_tiles * tiling.k_split;
 
-    static constexpr int tiles = ceil_div(recurrent_gates * units, 16);  // of 16 rows, per warp
+    using Rows = GateRows<Cell, units>;
+    static constexpr int tiles = Rows::tiles;  // of 16 rows, per warp
 
     // A tile of 8 columns holds 8 sequences, or 4 in its even columns: then each lane has one element instead of
     // two, which halves the work of the special-function units at the price of idle tensor-core columns.
@@ -61,17 +61,15 @@ struct Resident {
     static constexpr int column_tiles = Elements::column_tiles;
     static constexpr int columns = Elements::columns;  // elements per lane, unit and column tile
 
-    static_assert(units == 8 || units == 16, "a warp owns 8 or 16 units");
     static_assert(tiling.num_stages >= 2, "the ring needs a stage to read and a stage to fill");
     static_assert(threads <= 1024, "a block has at most 1024 threads");
-    static_assert(Cell::recurrent != 0, "a recurrent cell needs a recurrent product");
 
     // ---- shared memory ----
     static constexpr int chunk = chunk_bytes;
     // A row of units of one sequence: an odd number of chunks, so that 8 rows lie in 8 different groups of banks.
     static constexpr int row_bytes = (padded_units / 8 | 1) * chunk;
     // What is written out for every step: arrays of [sequence][unit]. The first is h, the others are staged.
-    static constexpr int arrays = save == Save::hidden ? 1 : save == Save::states ? states : states + count_bits(Cell::saved);
+    static constexpr int arrays = result_arrays<Cell, save>;
     // Two buffers of results, [h, staged arrays]: one is read while the other is written.
     // h: [previous unit / 8][sequence, permuted][8]; staged: [array][sequence][unit].
     using Layout = MovingLayout<rows>;
@@ -112,12 +110,7 @@ struct Resident {
     TILESMITH_DEVICE void load_weights() {
         weights.load(shared + weights_at + warp * Matrix::shared_bytes, lane, [&](int tile, int k_tile, int upper) {
             const int k = (part * k_tiles + k_tile) * 32 + j * 8;
-            const int tile_row = tile * 16 + upper * 8 + g;
-            const int gate = tile_row / units;
-            const int u = unit_warp * units + tile_row % units;
-            const bool valid = gate < recurrent_gates && u < D;
-            const long long row = (static_cast<long long>(valid ? gate : 0) * shape.heads + head) * D + (valid ? u : 0);
-            return load_row_of_8<width>(in.r + row * D + (valid ? k : 0), valid ? D - k : 0);
+            return Rows::template load<shape>(in.r, head, unit_warp * units, tile * 16 + upper * 8 + g, k);
         });
     }
 
@@ -169,15 +162,12 @@ struct Resident {
         });
         const long long array_elements = static_cast<long long>(in.batch) * in.seq * shape.heads * D;
         const auto target = [&](int array, int row, int unit) {
-            unsigned short* base = in.states + array * array_elements;
-            if (array > 0 && in.others != nullptr) base = in.others + (array - 1) * array_elements;
-            if constexpr (save == Save::gates)
-                if (array >= states) base = in.gates + (array - states) * array_elements;
-            return base + (static_cast<long long>(first_row + row) * in.seq * shape.heads + head) * D + unit;
+            return result_array<Cell, save>(in, array, array_elements) +
+                   (static_cast<long long>(first_row + row) * in.seq * shape.heads + head) * D + unit;
         };
         const auto locate = [&](int array, int row, int unit) { return result_at(array, row, unit); };
         stores.prepare(own, lane, locate);
-        writer.prepare(in.batch - first_row, target, locate);
+        writer.prepare(in.batch - first_row, D, target, locate);
     }
 
     TILESMITH_DEVICE void begin_copy(int stage_offset) {
@@ -189,16 +179,6 @@ struct Resident {
     }
 
     // ---- one step ----
-
-    /// The bias of row g (upper = 0) or g + 8 (upper = 1) of a tile.
-    TILESMITH_DEVICE float tile_bias(int tile, int upper) const {
-        const int rank = units == 8 ? 2 * tile + upper : tile;
-        float value = 0.0f;
-#pragma unroll
-        for (int gate = 0; gate < gates; ++gate)
-            if (has(Cell::recurrent, gate) && rank_among(Cell::recurrent, gate) == rank) value = bias[gate][units == 8 ? 0 : upper];
-        return value;
-    }
 
     /// Where K is split: add the other warps' partial sums to those of part 0, in a fixed order.
     /// Returns true in the warp that goes on with the sums.
@@ -237,11 +217,7 @@ struct Resident {
                                        int column_tile, int column) const {
 #pragma unroll
         for (int q = 0; q < gates; ++q) {
-            const int rank = rank_among(Cell::recurrent, q);
-            const int tile = units == 8 ? rank / 2 : rank;
-            const int upper = units == 8 ? rank % 2 : unit_group;
-            float sum = has(Cell::recurrent, q) ? sums[has(Cell::recurrent, q) ? tile : 0][column_tile][2 * upper + column]
-                                                : bias[q][unit_group];
+            float sum = has(Cell::recurrent, q) ? Rows::product(sums, q, unit_group, column_tile, column) : bias[q][unit_group];
             if (has(Cell::input, q)) sum += Ring::value(wx[unit_group][column_tile], rank_among(Cell::input, q), column);
             gate[q] = sum;
         }
@@ -266,7 +242,9 @@ struct Resident {
         auto step = [&](int t, int buffer) {
             typename Matrix::Sums sums;
             weights.multiply(sums, shared + buffer * buffer_bytes, part * k_tiles * 4, lane,
-                             [&](int tile, int, int i) { return tile_bias(tile, i / 2); });
+                             [&](int tile, int, int i) {
+                                 return Rows::of_row(tile, i / 2, [&](int gate, int unit_group) { return bias[gate][unit_group]; });
+                             });
             unsigned wx[unit_groups][column_tiles][Ring::words];
             if (part == 0) Ring::load(wx, read_inputs + stage_offset, lane);
             // The results of the step before lie in the buffer that this step reads; nobody waits for their writing.
@@ -281,24 +259,8 @@ struct Resident {
                 Elements::for_each([&](int unit_group, int column_tile, int column) {
                     float gate[gates];
                     gather_gates(gate, sums, wx, unit_group, column_tile, column);
-                    float(&s)[states] = state[unit_group][column_tile][column];
-                    float(&result)[arrays] = results[unit_group][column_tile][column];
-                    float next[states];
-                    Cell::step(gate, s, next);
-                    if constexpr (D % units != 0)
-                        if (own.unit(unit_group) >= D) next[0] = 0.0f;  // padding must stay finite: zeros multiply it
-                    s[0] = to_float<Type>(to_16<Type>(next[0]));
-                    result[0] = next[0];
-#pragma unroll
-                    for (int i = 1; i < states; ++i) {
-                        s[i] = next[i];
-                        if constexpr (save != Save::hidden) result[i] = next[i];
-                    }
-                    if constexpr (save == Save::gates) {
-#pragma unroll
-                        for (int q = 0; q < gates; ++q)
-                            if (has(Cell::saved, q)) result[has(Cell::saved, q) ? states + rank_among(Cell::saved, q) : 0] = gate[q];
-                    }
+                    step_element<Cell, Type, save>(gate, state[unit_group][column_tile][column],
+                                                   results[unit_group][column_tile][column], own, unit_group);
                 });
                 stores.store(
                     own, (buffer ^ 1) * buffer_bytes,
@@ -319,14 +281,7 @@ struct Resident {
         if (t < in.seq) step(t, 0);
         write_out(in.seq % 2);
 
-        if (part == 0)
-            Elements::for_each([&](int unit_group, int column_tile, int column) {
-                if (!own.real(unit_group, column_tile, column)) return;
-#pragma unroll
-                for (int s = 0; s < states; ++s)
-                    store_global_16(in.last + own.state_index(s, unit_group, column_tile, column),
-                                    to_16<Type>(state[unit_group][column_tile][column][s]));
-            });
+        if (part == 0) store_last<Type>(in.last, own, state);
     }
 };
 

@@ -189,7 +189,7 @@ struct ResidentBackward {
             return in.d_wx + ((step * input_gates + input) * shape.heads + head) * D + unit;
         };
         stores.prepare(own, lane, [&](int i, int row, int unit) { return gradient_at(nth_bit(stored, i), row, unit); });
-        writer.prepare(input_gates == 0 ? 0 : in.batch - first_row, target, [&](int input, int row, int unit) {
+        writer.prepare(input_gates == 0 ? 0 : in.batch - first_row, D, target, [&](int input, int row, int unit) {
             return gradient_at(input_gates == 0 ? 0 : nth_bit(Cell::input, input), row, unit);
         });
     }

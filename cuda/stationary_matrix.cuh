@@ -98,26 +98,53 @@ struct StationaryMatrix {
         return turn(k_tile, half) < (paired ? accumulators / 2 : accumulators);
     }
 
-    /// sums = this matrix times the moving one, whose part for this warp begins at k-chunk `first_k_chunk`, a
-    /// multiple of 4. start(tile, column_tile, i): what the sums begin with. With 4 sequences the sums of odd i mean nothing.
+    /// Where a lane finds its words of the moving matrix, whose part for this warp begins at k_chunk `first_k_chunk` of k, a
+    /// multiple of 4.
+    template <class Layout>
+    struct Places {
+        SharedAddress even, odd;
+        SharedAddress last;  // of an odd number of groups: it has no other to be read with
+
+        TILESMITH_DEVICE Places(SharedAddress moving, int first_k_chunk, int lane) {
+            const auto begin = [&](int k_chunk) {
+                return moving + Layout::offset(first_k_chunk + k_chunk, half_filled ? lane / 8 : lane / 4);
+            };
+            even = begin(lane % 4 + (paired ? lane / 4 % 2 * 4 : 0));
+            odd = begin(lane % 4 + 4);
+            last = begin(lane % 4);
+        }
+
+        /// 16 bytes for a group that is read, of a tile of 8 columns.
+        TILESMITH_DEVICE SharedAddress at(int k_tile, int column_tile) const {
+            const SharedAddress first = paired && k_tile == k_tiles - 1 ? last : k_tile % 2 == 0 ? even : odd;
+            return first + Layout::step(k_tile / 2 * 2, column_tile);
+        }
+    };
+
+    static constexpr int k_tiles_per_read = paired ? 2 : 1;
+    static constexpr int reads = ceil_div(k_tiles, k_tiles_per_read);
+
+    /// sums = this matrix times the moving one in shared memory. start(tile, column_tile, i): what the sums begin with.
+    /// With 4 sequences the sums of odd i mean nothing.
     template <class Layout = MovingLayout<rows>, class Start>
     TILESMITH_DEVICE void multiply(Sums& sums, SharedAddress moving, int first_k_chunk, int lane, Start start) const {
+        const Places<Layout> places(moving, first_k_chunk, lane);
+        const auto read = [&](int k_tile, uint4(&b)[column_tiles]) {
+#pragma unroll
+            for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
+                b[column_tile] = load_shared_128(places.at(k_tile, column_tile));
+        };
+        product(sums, read, start);
+    }
+
+    /// The same where the moving matrix comes from read(group, words), which is called for each group that is read.
+    template <class Read, class Start>
+    TILESMITH_DEVICE void product(Sums& sums, Read read, Start start) const {
         float partial[accumulators][tiles][column_tiles][4];
         uint4 b[column_tiles];
-        const auto begin = [&](int k_chunk) {
-            return moving + Layout::offset(first_k_chunk + k_chunk, half_filled ? lane / 8 : lane / 4);
-        };
-        const SharedAddress even = begin(lane % 4 + (paired ? lane / 4 % 2 * 4 : 0));
-        const SharedAddress odd = begin(lane % 4 + 4);
-        const SharedAddress last = begin(lane % 4);  // of an odd number: it has no other to be read with
 #pragma unroll
         for (int k_tile = 0; k_tile < k_tiles; ++k_tile) {
-            if (!paired || k_tile % 2 == 0) {
-                const SharedAddress at = paired && k_tile == k_tiles - 1 ? last : k_tile % 2 == 0 ? even : odd;
-#pragma unroll
-                for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
-                    b[column_tile] = load_shared_128(at + Layout::step(k_tile / 2 * 2, column_tile));
-            }
+            if (k_tile % k_tiles_per_read == 0) read(k_tile, b);
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
 #pragma unroll

@@ -3,7 +3,7 @@
 // Arriving releases what a thread has done, being let go acquires what all arrivals released.
 #pragma once
 
-#include "scheduler.hpp"
+#include "message.hpp"
 
 namespace tilesmith::emulate {
 
@@ -15,6 +15,13 @@ inline Barrier& barrier_of(const Thread& thread, unsigned id) {
     return id == cluster_barrier ? thread.block->cluster->barrier : thread.block->barriers[id];
 }
 
+/// A thread is let go: it learns what all that have arrived knew.
+inline void learn(Thread& thread, const Barrier& barrier) {
+    thread.team->clocks.acquire(thread.rank, barrier.published);
+    thread.team->message_clocks.acquire(thread.warp->rank, barrier.published_messages);
+    thread.warp->snapshot = nullptr;
+}
+
 /// Count the running thread in; let the waiting threads go when all are there. Says whether that is so.
 inline bool arrive(unsigned id, unsigned expected, const char* operation, const Site& site) {
     Thread& thread = *running;
@@ -24,6 +31,7 @@ inline bool arrive(unsigned id, unsigned expected, const char* operation, const 
         barrier.operation = operation;
         barrier.site = site;
         barrier.published.assign(thread.team->clocks.threads(), 0);
+        barrier.published_messages.assign(thread.team->message_clocks.threads(), 0);
     } else if (barrier.expected != expected) {
         barrier_fault(text("barrier %u is met with two thread counts: %u, and %u by ", id, expected, barrier.expected) +
                           describe(*barrier.arrived.front()) + " in " + barrier.operation + " at " +
@@ -37,10 +45,12 @@ inline bool arrive(unsigned id, unsigned expected, const char* operation, const 
     barrier.arrived.push_back(&thread);
     thread.barriers |= 1u << id;
     thread.team->clocks.release(thread.rank, barrier.published);
+    share_heard(*thread.warp);
+    thread.team->message_clocks.release(thread.warp->rank, barrier.published_messages);
     if (barrier.arrived.size() < expected) return false;
     for (Thread* other : barrier.arrived) other->barriers &= ~(1u << id);
     for (Thread* other : barrier.waiting) {
-        thread.team->clocks.acquire(other->rank, barrier.published);
+        learn(*other, barrier);
         scheduler->wake(*other);
     }
     barrier.waiting.clear();
@@ -52,7 +62,7 @@ inline void arrive_and_wait(unsigned id, unsigned expected, const char* operatio
     Thread& thread = *running;
     Barrier& barrier = barrier_of(thread, id);
     if (arrive(id, expected, operation, site)) {
-        thread.team->clocks.acquire(thread.rank, barrier.published);
+        learn(thread, barrier);
     } else {
         barrier.waiting.push_back(&thread);
         scheduler->wait(operation, site);
@@ -88,8 +98,9 @@ void sync_whole_block(const Site& site) {
 void sync_whole_cluster(const Site& site) {
     const Block& block = *running->block;
     check_convergence(cluster_barrier, "sync_cluster", site);
-    arrive_and_wait(cluster_barrier, block.cluster->size * static_cast<unsigned>(block.threads.size()), "sync_cluster",
-                    site);
+    const unsigned all = block.cluster->size * static_cast<unsigned>(block.threads.size());
+    if (block.cluster->barrier.arrived.size() + 1 == all) deliver_all(*block.cluster);
+    arrive_and_wait(cluster_barrier, all, "sync_cluster", site);
 }
 
 void sync_named_barrier(unsigned id, unsigned threads, const Site& site) {

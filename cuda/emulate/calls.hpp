@@ -22,6 +22,18 @@ void read_shared(unsigned address, void* out, unsigned bytes, const Site& site);
 void write_shared(unsigned address, const void* in, unsigned bytes, const Site& site);
 /// Read the shared memory of block `rank` of the running thread's cluster.
 void read_cluster(unsigned rank, unsigned address, void* out, unsigned bytes, const Site& site);
+
+/// What a word holds that waits for a message.
+inline constexpr unsigned poison = 0xffffffffu;
+/// An address of the shared memory of block `rank` of the running thread's cluster, which send_word takes.
+unsigned map_to_cluster(unsigned address, unsigned rank, const Site& site);
+void send_word(unsigned cluster_address, unsigned word, const Site& site);
+/// Read the block's own shared memory, words of which may wait for messages.
+void poll_shared(unsigned address, void* out, unsigned bytes, const Site& site);
+/// Let the others run until the first word has come that the thread found poisoned since it was here last.
+void wait_for_message(const Site& site);
+void poison_shared(unsigned address, unsigned bytes, const Site& site);
+
 void read_global(const void* address, void* out, unsigned bytes, const Site& site);
 void write_global(void* address, const void* in, unsigned bytes, const Site& site);
 
@@ -33,6 +45,8 @@ void wait_for_copies(unsigned pending);
 void sync_whole_block(const Site& site);
 void sync_whole_cluster(const Site& site);
 void sync_whole_warp(const Site& site);
+bool vote_any(bool value, const Site& site);
+unsigned exchange_lanes(unsigned value, unsigned lanes, const Site& site);
 void sync_named_barrier(unsigned id, unsigned threads, const Site& site);
 void arrive_named_barrier(unsigned id, unsigned threads, const Site& site);
 

@@ -39,6 +39,8 @@ class Clocks {
         for (std::size_t i = 0; i < threads_; ++i) into[i] = std::max(into[i], own[i]);
         ++row(thread)[thread];
     }
+    /// What `thread` does next comes after what it did.
+    void advance(std::size_t thread) { ++row(thread)[thread]; }
     /// Learn all that was published into `from`.
     void acquire(std::size_t thread, const std::vector<Clock>& from) {
         Clock* own = row(thread);

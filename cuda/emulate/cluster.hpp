@@ -1,4 +1,4 @@
-// Reads of another block's shared memory, and whether that block lives until they are made.
+// Reads of another block's shared memory, and whether that block lives until they are made and its messages have come.
 //
 // A block's memory is gone when its last thread has ended. That a read happened to come before the end says nothing:
 // some thread of the block must know of the read when it ends, as it does after a barrier of the cluster.
@@ -6,8 +6,7 @@
 
 #include <algorithm>
 
-#include "scheduler.hpp"
-#include "shared.hpp"
+#include "message.hpp"
 
 namespace tilesmith::emulate {
 
@@ -45,6 +44,12 @@ inline void leave_block() {
         if (read.clock != 0 && std::none_of(block.threads.begin(), block.threads.end(), knows))
             report_ended(block, {team.thread(reader), "reads", read.site});
     }
+    if (block.unheard.empty()) return;
+    const auto& [offset, sending] = *block.unheard.begin();
+    throw Fault{text("a message to offset %u of the shared memory of ", offset) + describe(block) +
+                ", which may have ended before it comes, and its memory with it\n  " +
+                describe(Access{*sending.thread, "sends", sending.site}) +
+                "\n  a sync_cluster() is missing between this line and the end of the kernel"};
 }
 
 }  // namespace tilesmith::emulate

@@ -89,6 +89,7 @@ inline void fill_team(Team& team, const TilesmithLaunch& launch) {
         for (unsigned w = 0; w < block.warps.size(); ++w) {
             block.warps[w].block = &block;
             block.warps[w].index = w;
+            block.warps[w].rank = block.first_rank / warp_size + w;
         }
         for (unsigned t = 0; t < launch.block; ++t) {
             Thread& thread = block.threads[t];

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <array>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -21,6 +22,7 @@ constexpr unsigned warp_size = 32;
 constexpr unsigned named_barriers = 16;  // PTX ISA, barrier: "sixteen barriers per CTA"
 constexpr unsigned cluster_barrier = named_barriers;  // the number of the cluster's barrier, beside those of the block
 constexpr unsigned no_thread = ~0u;
+constexpr unsigned no_word = ~0u;
 
 class SharedMemory;
 struct Block;
@@ -42,6 +44,12 @@ struct Warp {
     unsigned arrived = 0;  // one bit a lane
     std::array<const void*, warp_size> input{};
     std::array<void*, warp_size> output{};
+
+    // Of messages (mailbox.hpp).
+    unsigned rank = 0;         // in the team
+    std::vector<Clock> heard;  // what its lanes have polled since they met
+    const void* last_heard = nullptr;
+    std::shared_ptr<const std::vector<Clock>> snapshot;  // what a message carries that is sent now
 };
 
 struct Thread {
@@ -59,6 +67,8 @@ struct Thread {
     unsigned barriers = 0;  // one bit for each barrier that this thread has arrived at and that is not complete
     unsigned groups = 0;    // groups of copies committed
     std::vector<Copy> copies;
+    unsigned awaited = no_word;  // the offset of the first word that it found poisoned since it last waited
+    unsigned polled = no_word;   // the offset of the word whose message it waits for
 
     unsigned lane() const { return index % warp_size; }
 };
@@ -67,7 +77,7 @@ struct Thread {
 struct Barrier {
     unsigned expected = 0;
     std::vector<Thread*> arrived, waiting;
-    std::vector<Clock> published;
+    std::vector<Clock> published, published_messages;
     const char* operation = nullptr;
     Site site;  // of the first to arrive
 };
@@ -77,6 +87,18 @@ struct Cluster {
     Block* first = nullptr;
     unsigned size = 1;
     Barrier barrier;
+};
+
+/// A word on its way to a block's shared memory.
+struct Message {
+    Block* to;
+    unsigned offset, word;
+};
+
+/// Who sent a message, and where.
+struct Sending {
+    const Thread* thread;
+    Site site;
 };
 
 /// The last read that one thread of a cluster made of a block's shared memory by its rank.
@@ -96,6 +118,7 @@ struct Block {
     std::array<Barrier, named_barriers> barriers;
     std::unique_ptr<SharedMemory> shared;
     std::vector<ClusterRead> cluster_reads;  // of this block's memory, by the reader's rank; empty until the first
+    std::map<unsigned, Sending> unheard;     // messages to this block, by offset, of which nothing says that they have come
 };
 
 struct Team {
@@ -103,8 +126,10 @@ struct Team {
     Clocks clocks;
     std::vector<Block> blocks;
     std::vector<Cluster> clusters;
+    Clocks message_clocks;  // of warps
+    std::vector<Message> under_way;
 
-    explicit Team(unsigned threads) : clocks(threads) {}
+    explicit Team(unsigned threads) : clocks(threads), message_clocks(threads / warp_size) {}
     Thread& thread(unsigned rank) {
         const auto size = static_cast<unsigned>(blocks.front().threads.size());
         return blocks[rank / size].threads[rank % size];

@@ -33,6 +33,10 @@ inline void arrive_named(unsigned id, unsigned threads, Site site = Site::curren
     emulate::arrive_named_barrier(id, threads, site);
 }
 inline void sync_warp(Site site = Site::current()) { emulate::sync_whole_warp(site); }
+inline bool any_lane(bool value, Site site = Site::current()) { return emulate::vote_any(value, site); }
+inline float shuffle_xor(float value, int lanes, Site site = Site::current()) {
+    return __uint_as_float(emulate::exchange_lanes(__float_as_uint(value), static_cast<unsigned>(lanes), site));
+}
 
 // ---- shared memory ----
 
@@ -97,6 +101,30 @@ inline float4 load_cluster_float4(SharedAddress address, unsigned rank, Site sit
     float4 value;
     emulate::read_cluster(rank, address, &value, sizeof value, site);
     return value;
+}
+
+// ---- messages ----
+
+using ClusterAddress = unsigned;
+constexpr unsigned poison = emulate::poison;
+
+inline ClusterAddress cluster_address(SharedAddress address, unsigned rank, Site site = Site::current()) {
+    return emulate::map_to_cluster(address, rank, site);
+}
+inline void send_32(ClusterAddress to, unsigned word, Site site = Site::current()) {
+    emulate::send_word(to, word, site);
+}
+inline uint4 poll_128(SharedAddress address, Site site = Site::current()) {
+    uint4 value;
+    emulate::poll_shared(address, &value, sizeof value, site);
+    return value;
+}
+inline void poll_again(unsigned& rounds, Site site = Site::current()) {
+    ++rounds;
+    emulate::wait_for_message(site);
+}
+inline void poison_128(SharedAddress address, Site site = Site::current()) {
+    emulate::poison_shared(address, 16, site);
 }
 
 // ---- global memory ----

@@ -31,6 +31,9 @@ class Random {
     std::uint64_t state_;
 };
 
+/// A message that is under way lands (message.hpp).
+inline void deliver(Team& team, unsigned index);
+
 class Scheduler;
 inline Scheduler* scheduler = nullptr;
 inline Thread* running = nullptr;
@@ -42,7 +45,7 @@ class Scheduler {
   public:
     /// `body` is what every thread runs; `seconds` are for all teams together.
     Scheduler(std::uint64_t seed, double seconds, std::size_t stacks, void (*body)())
-        : random(seed), seconds_(seconds), end_(Time::now() + std::chrono::duration<double>(seconds)), stacks_(stacks),
+        : random(seed), pace_(2u << 2 * (seed % 3)), seconds_(seconds), end_(Time::now() + std::chrono::duration<double>(seconds)), stacks_(stacks),
           body_(body) {}
 
     Random random;
@@ -59,7 +62,13 @@ class Scheduler {
                 ready_.push_back(&thread);
                 ++left;
             }
-        while (!ready_.empty()) {
+        for (;;) {
+            // Messages come late: the fewer, the more of them are under way together.
+            if (const auto count = static_cast<unsigned>(team.under_way.size());
+                count != 0 && (ready_.empty() || random.below(pace_) == 0))
+                deliver(team, random.below(count));
+            if (ready_.empty() && team.under_way.empty()) break;
+            if (ready_.empty()) continue;
             const unsigned pick = random.below(static_cast<unsigned>(ready_.size()));
             Thread* thread = std::exchange(ready_[pick], ready_.back());
             ready_.pop_back();
@@ -123,6 +132,7 @@ class Scheduler {
     }
     static std::string deadlock(Team& team);
 
+    unsigned pace_;  // switches between two messages that land, on average
     double seconds_;
     std::chrono::time_point<Time, std::chrono::duration<double>> end_;
     unsigned switches_ = 0;
@@ -160,13 +170,19 @@ inline std::string Scheduler::deadlock(Team& team) {
                           ranges(missing).c_str());
         }
         std::map<std::string, std::vector<unsigned>> places;
-        std::vector<unsigned> finished;
+        std::vector<unsigned> finished, offsets;
         for (const Thread& thread : block.threads) {
+            if (thread.polled != no_word) offsets.push_back(thread.polled);
             if (thread.state == Thread::State::finished)
                 finished.push_back(thread.index);
             else
                 places[std::string(thread.operation) + " at " + describe(thread.site)].push_back(thread.index);
         }
+        std::sort(offsets.begin(), offsets.end());
+        offsets.erase(std::unique(offsets.begin(), offsets.end()), offsets.end());
+        if (!offsets.empty())
+            lines += text("\n    %zu words are polled for to which nobody sends a message any more, the first at offset %u",
+                          offsets.size(), offsets.front());
         if (places.empty() && block.cluster->barrier.arrived.empty()) continue;
         for (const auto& [place, threads] : places)
             lines += "\n    " + threads_text(threads) + (threads.size() == 1 ? " waits in " : " wait in ") + place;

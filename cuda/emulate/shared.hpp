@@ -7,14 +7,22 @@
 
 #include <algorithm>
 #include <cstring>
+#include <deque>
 #include <utility>
 #include <vector>
 
-#include "race.hpp"
+#include "mailbox.hpp"
 
 namespace tilesmith::emulate {
 
 class SharedMemory {
+    /// Names a word, if it comes to that.
+    struct Where {
+        const SharedMemory& memory;
+        unsigned offset;
+        std::string operator()() const { return "a word of " + memory.place(offset / 4 * 4, 4); }
+    };
+
   public:
     SharedMemory(const Block& owner, unsigned bytes)
         : owner_(owner), bytes_(bytes, std::byte{0xff}), cells_((bytes + 1) / 2) {}
@@ -23,7 +31,11 @@ class SharedMemory {
     void read(const Thread& thread, unsigned address, void* out, unsigned bytes, const Site& site) {
         const Access access{thread, "reads", site};
         const unsigned offset = locate(access, address, bytes);
-        for (unsigned i = offset / 2; i < (offset + bytes) / 2; ++i) check_read(access, i);
+        for (unsigned i = offset / 2; i < (offset + bytes) / 2; ++i)
+            if (Mailbox* box = find(i)) [[unlikely]]
+                read_mail(access, *box, i);
+            else
+                check_read(access, i);
         std::memcpy(out, bytes_.data() + offset, bytes);
     }
 
@@ -31,10 +43,73 @@ class SharedMemory {
         const Access access{thread, "writes", site};
         const unsigned offset = locate(access, address, bytes);
         for (unsigned i = offset / 2; i < (offset + bytes) / 2; ++i) {
-            check_write(access, i);
+            if (Mailbox* box = find(i)) [[unlikely]]
+                set_mail(access, *box, i, Mailbox::State::plain);
+            else
+                check_write(access, i);
             set_writer(access, i);
         }
         std::memcpy(bytes_.data() + offset, in, bytes);
+    }
+
+    /// Read words that may wait for messages. Returns the offset of the first that does, or no_word.
+    unsigned poll(const Thread& thread, unsigned address, void* out, unsigned bytes, const Site& site) {
+        const Access access{thread, "polls", site};
+        const unsigned offset = locate(access, address, bytes);
+        unsigned missing = no_word;
+        end_sending(thread);
+        for (unsigned at = offset; at < offset + bytes; at += 4) {
+            Mailbox& box = open(access, at, &SharedMemory::check_read);
+            if (box.state == Mailbox::State::plain)
+                for (unsigned i = at / 2; i < at / 2 + 2; ++i) check_writer(access, i);
+            if (!MailRules<Where>(box, access, Where{*this, at}).poll() && missing == no_word) missing = at;
+        }
+        std::memcpy(out, bytes_.data() + offset, bytes);
+        return missing;
+    }
+
+    /// Make words wait for messages.
+    void poison(const Thread& thread, unsigned address, unsigned bytes, const Site& site) {
+        const Access access{thread, "poisons", site};
+        const unsigned offset = locate(access, address, bytes);
+        for (unsigned at = offset; at < offset + bytes; at += 4) {
+            set_mail(access, open(access, at, &SharedMemory::check_write), at / 2, Mailbox::State::poisoned);
+            for (unsigned i = at / 2; i < at / 2 + 2; ++i) set_writer(access, i);
+        }
+        std::memset(bytes_.data() + offset, 0xff, bytes);
+    }
+
+    /// A thread of the cluster sends a word to this block: from here to deliver() it is under way. Returns its offset.
+    unsigned expect_message(const Thread& thread, unsigned address, unsigned word, const Site& site) {
+        const Access access{thread, "sends", site};
+        const unsigned offset = locate(access, address, 4);
+        Mailbox* box = find(offset / 2);
+        Mailbox none;
+        MailRules<Where>(box ? *box : none, access, Where{*this, offset}).send(word);
+        box->state = Mailbox::State::under_way;
+        box->sent = Deed(access);
+        box->carried = knowledge(thread);
+        return offset;
+    }
+
+    /// The message has come. Returns who waits for it.
+    std::vector<Thread*> deliver(unsigned offset, unsigned word) {
+        Mailbox& box = *find(offset / 2);
+        box.state = Mailbox::State::arrived;
+        box.written = box.sent;
+        box.readers.clear();
+        std::memcpy(bytes_.data() + offset, &word, sizeof word);
+        return std::exchange(box.waiting, {});
+    }
+
+    bool arrived(unsigned offset) { return find(offset / 2)->state == Mailbox::State::arrived; }
+
+    /// Queue a thread for the message that a word waits for. False if it has come.
+    bool queue(Thread& thread, unsigned offset) {
+        Mailbox& box = *find(offset / 2);
+        if (box.state != Mailbox::State::poisoned && box.state != Mailbox::State::under_way) return false;
+        box.waiting.push_back(&thread);
+        return true;
     }
 
     /// A copy is issued: from here to land() nobody may touch the destination.
@@ -42,6 +117,8 @@ class SharedMemory {
         const Access access{thread, "starts a cp_async to it", site};
         const unsigned offset = locate(access, address, bytes);
         for (unsigned i = offset / 2; i < (offset + bytes) / 2; ++i) {
+            if (find(i))
+                throw Fault{Where{*this, 2 * i}() + " waits for messages, and is no place for a copy\n  " + describe(access)};
             check_write(access, i);
             cells_[i].copier = thread.rank;
             cells_[i].copied_at = site;
@@ -73,6 +150,39 @@ class SharedMemory {
         std::vector<Clock> clocks;
         std::vector<Site> sites;
     };
+
+    using Check = void (SharedMemory::*)(const Access&, unsigned);
+
+    /// The mailbox that a cell belongs to, if it is one.
+    Mailbox* find(unsigned cell) {
+        if (boxes_.empty()) [[likely]]
+            return nullptr;
+        const int box = box_of_[cell / 2];
+        return box < 0 ? nullptr : &boxes_[static_cast<std::size_t>(box)];
+    }
+
+    /// The mailbox of a word; ordinary memory, once `check` allows the access, becomes one.
+    Mailbox& open(const Access& access, unsigned offset, Check check) {
+        if (Mailbox* box = find(offset / 2)) return *box;
+        for (unsigned i = offset / 2; i < offset / 2 + 2; ++i) (this->*check)(access, i);
+        box_of_.resize(cells_.size() / 2 + 1, -1);
+        box_of_[offset / 4] = static_cast<int>(boxes_.size());
+        return boxes_.emplace_back();
+    }
+
+    void read_mail(const Access& access, Mailbox& box, unsigned i) {
+        end_sending(access.thread);
+        if (box.state == Mailbox::State::plain) check_writer(access, i);
+        MailRules<Where>(box, access, Where{*this, 2 * i}).read();
+    }
+
+    void set_mail(const Access& access, Mailbox& box, unsigned i, Mailbox::State state) {
+        end_sending(access.thread);
+        MailRules<Where>(box, access, Where{*this, 2 * i}).overwrite();
+        box.state = state;
+        box.written = Deed(access);
+        box.readers.clear();
+    }
 
     std::string name() const {
         return owner_.cluster->size == 1 ? "shared memory" : "shared memory of " + describe(owner_);
@@ -176,7 +286,7 @@ class SharedMemory {
         report_race(place(2 * i, 2), {team.thread(cell.writer), "writes", cell.written_at}, access);
     }
 
-    void check_write(const Access& access, unsigned i) const {
+    void check_write(const Access& access, unsigned i) {
         const Cell& cell = cells_[i];
         Team& team = *access.thread.team;
         const unsigned self = access.thread.rank;
@@ -213,6 +323,8 @@ class SharedMemory {
     std::vector<Cell> cells_;
     std::vector<Readers> pool_;
     std::vector<int> free_;
+    std::vector<int> box_of_;  // of each word, empty until there is a mailbox
+    std::deque<Mailbox> boxes_;
 };
 
 }  // namespace tilesmith::emulate

@@ -1,6 +1,7 @@
 // Operations that the 32 lanes of a warp make together.
 #pragma once
 
+#include "mailbox.hpp"
 #include "scheduler.hpp"
 
 namespace tilesmith::emulate {
@@ -46,6 +47,10 @@ Out& output(const Warp& warp, unsigned lane) {
     return *static_cast<Out*>(warp.output[lane]);
 }
 
+struct Shuffle {
+    unsigned value, lanes;
+};
+
 /// __syncwarp: the one collective that orders memory (CUDA C++ Programming Guide, Synchronization Functions).
 void sync_whole_warp(const Site& site) {
     char nothing = 0;
@@ -55,7 +60,34 @@ void sync_whole_warp(const Site& site) {
         std::vector<Clock> published;
         for (unsigned lane = 0; lane < warp_size; ++lane) clocks.release(first + lane, published);
         for (unsigned lane = 0; lane < warp_size; ++lane) clocks.acquire(first + lane, published);
+        share_heard(warp);
     });
+}
+
+/// __any_sync. Orders no ordinary memory, but what a lane has polled all know.
+bool vote_any(bool value, const Site& site) {
+    bool result = false;
+    collective("any_lane", site, value, result, [](Warp& warp) {
+        bool any = false;
+        for (unsigned lane = 0; lane < warp_size; ++lane) any |= input<bool>(warp, lane);
+        for (unsigned lane = 0; lane < warp_size; ++lane) output<bool>(warp, lane) = any;
+        share_heard(warp);
+    });
+    return result;
+}
+
+/// __shfl_xor_sync
+unsigned exchange_lanes(unsigned value, unsigned lanes, const Site& site) {
+    if (lanes >= warp_size)
+        throw Fault{text("shuffle_xor with %u: lanes are 0 to 31\n  ", lanes) + describe_fully(*running) + " at " +
+                    describe(site)};
+    unsigned result = 0;
+    const Shuffle in{value, lanes};
+    collective("shuffle_xor", site, in, result, [](Warp& warp) {
+        for (unsigned lane = 0; lane < warp_size; ++lane)
+            output<unsigned>(warp, lane) = input<Shuffle>(warp, lane ^ input<Shuffle>(warp, lane).lanes).value;
+    });
+    return result;
 }
 
 }  // namespace tilesmith::emulate

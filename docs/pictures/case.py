@@ -22,5 +22,5 @@ def model(tiling: Tiling) -> tuple[StepWork, Weights]:
     from kernelgen.schedules.resident.forward import SCHEDULE
     from kernelgen.schedules.shared.model import load_model
 
-    work = SCHEDULE.work(load_cell("lstm"), SHAPE, tiling.values)
+    work = SCHEDULE.work(load_cell("lstm"), SHAPE, load_profile("h200"), tiling.values)
     return work, load_model(SCHEDULE.package, "forward").clocks

@@ -28,6 +28,7 @@ LATENCIES: Mapping[str, tuple[str, ...]] = {
     "exchange_bulk": ("cluster", "slice_bytes"),
     "exchange_multicast": ("cluster", "slice_bytes"),
     "exchange_stores": ("cluster", "slice_bytes"),
+    "exchange_messages": ("cluster", "gathered_bytes"),
     "l2_one_way_near": (),
     "l2_one_way_far": (),
     "grid_barrier_cooperative": ("threads",),
@@ -40,8 +41,9 @@ each waiting for the one before. mma_interval: between two independent m16n8k16 
 one sub-partition of a multiprocessor. special_function: tanh.approx or ex2.approx. global_load: device memory. The
 cluster ones: a load from another block's shared memory, a barrier, and one all-to-all exchange in which each block
 sends a slice to every block (st.async, bulk copies, multicast bulk loads from global memory, plain remote stores with a
-barrier). l2_one_way: from a store to the poll on another multiprocessor that sees it. grid_barrier: all blocks of
-the grid, by cooperative groups or by one atomic counter and a spin.
+barrier); messages: plain remote stores that the receiver polls for, by the bytes that each block has in the end,
+read by as many warps as makes it fastest. l2_one_way: from a store to the poll on another multiprocessor that sees
+it. grid_barrier: all blocks of the grid, by cooperative groups or by one atomic counter and a spin.
 """
 
 Clocks = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -125,10 +125,11 @@ def whole_run(shape: Shape, launch: Callable[[Shape], Launch], steps: int, seed:
 
 
 def lone_run(shape: Shape, launch: Callable[[Shape], Launch], seed: int) -> Run | None:
-    """The last block of a launch so large that indices need 64 bits, for many steps; what whole_run of this seed gives
-    is null and the other way round. None for a schedule whose blocks are not each a tile of the batch of one head."""
-    tile = _batch_tile(shape, launch)
-    if tile is None or launch(shape).grid[0] != shape.heads or launch(shape).cluster != 1:
+    """The last block, or cluster of blocks, of a launch so large that indices need 64 bits, for many steps; what
+    whole_run of this seed gives is null and the other way round. None for a schedule whose blocks, or clusters, are not
+    each a tile of the batch of one head."""
+    tile, cluster = _batch_tile(shape, launch), launch(shape).cluster
+    if tile is None or launch(shape).grid[0] != shape.heads * cluster:
         return None
     seq = LONG_SEQ + seed % 4
     rows = 1 + seed % max(1, tile - 1)  # the last tile is never full
@@ -139,7 +140,8 @@ def lone_run(shape: Shape, launch: Callable[[Shape], Launch], seed: int) -> Run 
     part = replace(shape, batch=rows, seq=seq, heads=1)
     given = _given(3 - (seed // 2 + 2 * (seed % 2)) % 4)
     extent = Extent(tiles * tile + rows, seq, shape.heads)
-    return Run(start, extent, part, given, head, (tiles * shape.heads + head,))
+    first = (tiles * shape.heads + head) * cluster
+    return Run(start, extent, part, given, head, tuple(range(first, first + cluster)))
 
 
 def _given(number: int) -> tuple[str, ...]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from drawn import drawn_tiling
 
 from kernelgen.cells import cell_names, load_cell
 from kernelgen.hardware.profile import load_profile
+from kernelgen.program.dtypes import numpy_dtype
 from kernelgen.program.shape import Shape
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules import get, schedule_names
 from kernelgen.tuning.plan import plan
+from kernelgen.verify.emulator import emulate as emulate_kernel
+from kernelgen.verify.inputs import random_inputs
 from kernelgen.verify.validate import validate_emulated
 
 pytestmark = pytest.mark.emulated
@@ -78,3 +82,66 @@ PAIRS = {"batch_tile": 4, "units_per_warp": 16, "accumulators": 2}
 def test_every_tile_variable_is_right(cell: str, shape: Shape, changed: dict[str, int], gpu: str) -> None:
     tiling = get("resident").tiling(load_cell(cell), shape, load_profile(gpu), RESIDENT | changed)
     emulate(cell, shape, tiling, gpu=gpu)
+
+
+CLUSTER = {
+    "cluster": 4,
+    "units_per_warp": 8,
+    "batch_tile": 4,
+    "k_split": 1,
+    "k_tiles_in_registers": 1,
+    "accumulators": 2,
+    "num_stages": 3,
+}
+
+HALVES = {"cluster": 2, "units_per_warp": 16, "accumulators": 1}
+
+
+@pytest.mark.parametrize(
+    ("cell", "shape", "changed"),
+    [
+        pytest.param("lstm", Shape(3, SEQ, 1, 128, save="gates"), {"cluster": 8}, id="cluster of 8"),
+        pytest.param("elman", Shape(3, SEQ, 1, 256), {"cluster": 16, "k_split": 2}, id="cluster of 16"),
+        pytest.param("gru", Shape(3, SEQ, 2, 32, save="gates"), {"cluster": 1}, id="a block alone"),
+        pytest.param("slstm", Shape(3, SEQ, 1, 96, "float16"), {"k_split": 2}, id="K split unevenly"),
+        pytest.param("elman", Shape(3, SEQ, 1, 128), {"k_split": 4, "accumulators": 1}, id="K split in 4"),
+        pytest.param("lstm", Shape(5, SEQ, 1, 64), {"k_tiles_in_registers": 0}, id="R in shared memory"),
+        pytest.param("gru", Shape(9, SEQ, 1, 64, save="gates"), HALVES | {"batch_tile": 8}, id="16 units, 8 sequences"),
+        pytest.param(
+            "lstm", Shape(3, SEQ, 1, 64, save="states"), HALVES | {"accumulators": 2}, id="16 units, 4 sequences"
+        ),
+        pytest.param(
+            "lstm", Shape(18, SEQ, 1, 32), {"cluster": 2, "batch_tile": 16, "k_split": 2}, id="two column tiles"
+        ),
+        pytest.param("elman", Shape(34, 5, 1, 32), HALVES | {"batch_tile": 32}, id="four column tiles"),
+        pytest.param("elman", Shape(9, SEQ, 1, 52, save="states"), {"cluster": 2}, id="head dimension of 4s"),
+        pytest.param("lstm", Shape(9, SEQ, 1, 50, save="gates"), {"cluster": 2, "batch_tile": 8}, id="of 2s"),
+        pytest.param("slstm", Shape(2, SEQ, 2, 33, save="gates"), {"cluster": 2}, id="odd head dimension"),
+        pytest.param("gru", Shape(1, 1, 2, 30), {"cluster": 2, "num_stages": 8}, id="one sequence of one step"),
+    ],
+)
+def test_every_tile_variable_of_a_cluster_is_right(cell: str, shape: Shape, changed: dict[str, int]) -> None:
+    values = CLUSTER | changed
+    if -(-shape.head_dim // 32) == 1 and values["batch_tile"] == 4:
+        values["accumulators"] = 1
+    tiling = get("cluster").tiling(load_cell(cell), shape, load_profile(GPU), values)
+    emulate(cell, shape, tiling, range(3))
+
+
+def test_a_nan_that_looks_like_poison_does_not_stop_a_cluster() -> None:
+    """A NaN of any bits in the initial h: its sequence is NaN, the others are right, and nobody waits for ever."""
+    cell, profile, shape = load_cell("gru"), load_profile(GPU), Shape(4, SEQ, 1, 64)
+    tiling = get("cluster").tiling(cell, shape, profile, CLUSTER)
+    program = get("cluster").program(cell, shape, profile, tiling)
+    inputs = random_inputs(cell, shape)
+    found = []
+    for poisoned in (False, True):
+        if poisoned:
+            inputs["initial"].view(np.uint16)[0, 1] = 0xFFFF
+        states, last = np.zeros((1, 4, SEQ, 1, 64), np.uint16), np.zeros((1, 4, 1, 64), np.uint16)
+        arguments = inputs | {"states": states, "last": last, "others": None, "gates": None, "batch": 4, "seq": SEQ}
+        emulate_kernel(program.main.source, program.main.launch.at(shape), arguments, seed=1)
+        found.append(states.view(numpy_dtype("bfloat16")).astype(np.float32))
+    right, with_nan = found
+    assert np.isnan(with_nan[0, 1]).all()
+    assert np.array_equal(with_nan[0, [0, 2, 3]], right[0, [0, 2, 3]])

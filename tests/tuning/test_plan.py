@@ -7,6 +7,7 @@ import pytest
 from kernelgen.cells import cell_names, load_cell
 from kernelgen.errors import InfeasibleError
 from kernelgen.hardware.profile import load_profile
+from kernelgen.program.launch import Launch
 from kernelgen.program.shape import Shape
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules import get
@@ -45,10 +46,41 @@ def test_a_problem_has_exactly_the_tilings_of_its_solutions() -> None:
 
 
 def test_what_does_not_fit_says_why_with_numbers() -> None:
+    with pytest.raises(
+        InfeasibleError, match=r"cluster schedule: .*resident schedule: .*at most 1,024 .*at least 4,096"
+    ):
+        plan(load_cell("lstm"), Shape(16, 1024, 1, 2048), load_profile("h200"))
     with pytest.raises(InfeasibleError, match=r"at most 1,024 on h200 .*at least 1,536"):
-        plan(load_cell("lstm"), Shape(16, 1024, 1, 768), load_profile("h200"))
+        plan(load_cell("lstm"), Shape(16, 1024, 1, 768), load_profile("h200"), schedules=["resident"])
     with pytest.raises(InfeasibleError, match=r"registers|shared memory"):
-        plan(load_cell("lstm"), Shape(16, 1024, 1, 256), load_profile("h200"))
+        plan(load_cell("lstm"), Shape(16, 1024, 1, 256), load_profile("h200"), schedules=["resident"])
+
+
+def test_large_heads_are_shared_by_a_cluster_where_there_are_any() -> None:
+    cell = load_cell("lstm")
+    for head_dim in (192, 200, 250, 256, 320, 332, 384, 512):
+        for dtype in ("bfloat16", "float16"):
+            shape = Shape(16, 1024, 1, head_dim, dtype)
+            for gpu in ("h200", "b200"):
+                best = plan(cell, shape, load_profile(gpu), top=1)[0]
+                assert best.schedule == "cluster"
+                assert best.values["cluster"] > 1
+            with pytest.raises(InfeasibleError, match=r"needs thread block clusters, which a100-80gb \(sm_80\) lacks"):
+                plan(cell, shape, load_profile("a100"))
+    largest = plan(cell, Shape(16, 1024, 1, 256), load_profile("rtx5090"))
+    assert {tiling.values["cluster"] for tiling in largest} == {4, 8}
+
+
+def test_a_cluster_needs_as_many_multiprocessors_as_it_has_blocks() -> None:
+    """Sixteen clusters of 8 do not all fit an H200 with a block on each multiprocessor: two share one, and it costs."""
+    schedule, cell, h200 = get("cluster"), load_cell("lstm"), load_profile("h200")
+    values = {"cluster": 8, "units_per_warp": 8, "batch_tile": 4, "k_split": 1}
+    values |= {"k_tiles_in_registers": 8, "accumulators": 2, "num_stages": 4}
+    three, four = (schedule.tiling(cell, Shape(16, 1024, heads, 256), h200, values) for heads in (3, 4))
+    assert (three.resources.blocks, four.resources.blocks) == (96, 128)
+    assert four.clocks_per_step > 1.05 * three.clocks_per_step
+    launch = schedule.program(cell, Shape(16, 1024, 3, 256), h200, three).main.launch
+    assert launch.at(Shape(9, 5, 3, 256)) == Launch((24, 3, 1), 128, three.resources.shared_memory, 8)
 
 
 def test_a_gpu_without_the_instructions_says_which() -> None:
@@ -86,9 +118,11 @@ def test_advice_is_only_what_was_tried_and_helps() -> None:
             plan(cell, shape, load_profile(gpu))
         return str(caught.value)
 
-    assert said(Shape(16, 4, 1, 129)).endswith(" It fits with a head dimension of 130 or 128.")
-    for dim in (130, 128):
-        assert plan(cell, Shape(16, 4, 1, dim), h200, top=1)
+    odd = said(Shape(16, 4, 1, 129), "a100")
+    assert " It fits with a head dimension of 136 or 128, or on b200, gh200, h100-pcie, h100-sxm" in odd
+    for dim in (136, 128):
+        assert plan(cell, Shape(16, 4, 1, dim), load_profile("a100"), top=1)
+    assert plan(cell, Shape(16, 4, 1, 129), h200, top=1)
     on_a_t4 = said(Shape(1, 4, 1, 16), "t4")
     assert "head dimension" not in on_a_t4
     assert " It fits on a10, a100-40gb, " in on_a_t4

@@ -143,7 +143,7 @@ class Resident(BatchTiled):
         }
         return Needs(s.warps, s.shared_memory, counts)
 
-    def work(self, cell: Cell, shape: Shape, v: Mapping[str, int]) -> StepWork:
+    def work(self, cell: Cell, shape: Shape, profile: Profile, v: Mapping[str, int]) -> StepWork:
         """What a block does in one step, for the cost model."""
         s = sizes(cell, shape, v)
         cost = cell_cost(cell)

@@ -70,12 +70,20 @@ class BatchTiled(ABC):
     def rules(self, problem: Problem, cell: Cell, shape: Shape, v: Mapping[str, Expr]) -> None:
         """Add the constraints that come from the template rather than from the GPU."""
 
+    def blocks_per_head(self, v: Mapping[str, int]) -> int:
+        """How many blocks share a head and a tile of the batch, as a cluster."""
+        return 1
+
+    def gpu_rules(self, problem: Problem, profile: Profile, v: Mapping[str, Expr]) -> None:
+        """Add what the GPU demands beyond the limits of every block. Raises InfeasibleError for what it lacks."""
+        return
+
     @abstractmethod
     def needs(self, cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Needs[Number]:
         """What a block needs, for tile variables ``v``."""
 
     @abstractmethod
-    def work(self, cell: Cell, shape: Shape, v: Mapping[str, int]) -> StepWork:
+    def work(self, cell: Cell, shape: Shape, profile: Profile, v: Mapping[str, int]) -> StepWork:
         """What a block does in one step, for the cost model."""
 
     @abstractmethod
@@ -89,6 +97,7 @@ class BatchTiled(ABC):
         v = self.variables(problem, cell, shape)
         needs = self.needs(cell, shape, v)
         self.rules(problem, cell, shape, v)
+        self.gpu_rules(problem, profile, v)
         problem.add(
             (v["batch_tile"] <= 8) | (v["batch_tile"] < shape.batch + 8), "a batch tile that the batch can fill"
         )
@@ -104,17 +113,19 @@ class BatchTiled(ABC):
         """Predicted resources and clocks of one solution."""
         needs, model = self.needs(cell, shape, values), self._model
         registers = as_int(model.registers.predict(needs.counts, profile.arch))
-        blocks = shape.heads * -(-shape.batch // values["batch_tile"])
-        resources, together, waves = place(profile, blocks, 32 * needs.warps, registers, needs.shared_memory)
-        clocks = clocks_per_step(self.work(cell, shape, values), profile, together - 1, model.clocks)
+        cluster = self.blocks_per_head(values)
+        blocks = shape.heads * -(-shape.batch // values["batch_tile"]) * cluster
+        resources, together, waves = place(profile, blocks, 32 * needs.warps, registers, needs.shared_memory, cluster)
+        clocks = clocks_per_step(self.work(cell, shape, profile, values), profile, together - 1, model.clocks)
         return Tiling(self.name, dict(values), resources, clocks * waves)
 
     def program(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Program:
         """The kernel of a tiling, an instantiation of the template in cuda/; backward with what follows it."""
-        batch_tile = tiling.values["batch_tile"]
+        batch_tile, cluster = tiling.values["batch_tile"], self.blocks_per_head(tiling.values)
         resources, backward = tiling.resources, self.direction == "backward"
         tiles = f"cdiv(batch, {batch_tile})"
-        rule = LaunchRule(("heads", tiles, "1"), resources.threads, resources.shared_memory)
+        blocks = "heads" if cluster == 1 else f"heads * {cluster}"
+        rule = LaunchRule((blocks, tiles, "1"), resources.threads, resources.shared_memory, cluster)
         text = kernel_source(cell, shape, profile.arch, self.template(cell, shape, profile, tiling), backward=backward)
         main = KernelCall(text, rule)
         steps = tiling.values["num_stages"]

@@ -67,7 +67,8 @@ class StepWork:
     special, arithmetic: instructions of the pointwise step; chain_special, chain_arithmetic: those on its longest
     chain. staged: 16-bit stores to shared memory. transfers: instructions that move data between global and shared
     memory. exchanges: passes of partial sums through shared memory. device_bytes: moved between device memory and
-    all blocks. lead: how many steps before it reads them a step's inputs are asked for.
+    all blocks. lead: how many steps before it reads them a step's inputs are asked for. meeting: clocks from h being
+    made to its being there for the next step; where it is None that takes a barrier of the block and a load.
     """
 
     warps: int
@@ -84,6 +85,7 @@ class StepWork:
     device_bytes: float
     lead: int
     exchanges: int = 0
+    meeting: float | None = None
 
 
 def clocks_per_step(work: StepWork, profile: Profile, neighbours: int, weights: Weights) -> float:
@@ -96,10 +98,12 @@ def clocks_per_step(work: StepWork, profile: Profile, neighbours: int, weights: 
     chain = work.chain_special * profile.latency("special_function") + work.chain_arithmetic * ARITHMETIC_LATENCY
     special = epilogue * work.special * 32 * SUB_PARTITIONS / profile.special_function_lanes
     staged = work.epilogue_warps * work.staged
+    meeting = work.meeting
+    if meeting is None:
+        meeting = profile.latency("barrier", 32 * work.warps) + profile.latency("shared_load")
     own = (
         w.fixed
-        + profile.latency("barrier", 32 * work.warps)
-        + profile.latency("shared_load")
+        + meeting
         + max(w.matrix * issue, w.matrix_chain * work.matrix_chain * profile.latency("mma"))
         + w.reading * reading
         + w.chain * chain

@@ -60,12 +60,23 @@ def require_instructions(schedule: str, shape: Shape, profile: Profile) -> None:
         )
 
 
+def require_clusters(schedule: str, profile: Profile) -> None:
+    """Raise InfeasibleError for a GPU without thread block clusters."""
+    if "clusters" not in profile.features:
+        raise InfeasibleError(
+            f"the {schedule} schedule needs thread block clusters, which {profile.name} ({profile.arch}) lacks; "
+            "it runs on sm_90 and newer."
+        )
+
+
 def place(
-    profile: Profile, blocks: int, threads: int, registers: int, shared_memory: int
+    profile: Profile, blocks: int, threads: int, registers: int, shared_memory: int, cluster: int = 1
 ) -> tuple[Resources, int, int]:
     """Predicted resources; how many blocks the busiest multiprocessor runs together; and how often it starts anew,
-    since a block that does not fit waits for a whole sequence."""
+    since a block that does not fit waits for a whole sequence. cluster: blocks that must run together, each on a
+    multiprocessor of its own."""
     fit = profile.occupancy(threads, registers, shared_memory)
-    share = -(-blocks // profile.multiprocessors)
+    room = profile.clusters_that_fit.get(cluster, profile.multiprocessors // cluster)
+    share = -(-blocks // (cluster * max(room, 1)))
     together = min(share, max(fit, 1))
     return Resources(registers, shared_memory, threads, blocks, fit), together, -(-share // together)

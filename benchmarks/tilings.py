@@ -1,0 +1,127 @@
+"""Time many different tilings of one schedule, each validated at full size against float64.
+
+    python benchmarks/tilings.py --schedule cluster --size 3x256 --size 1x512
+    python benchmarks/tilings.py --schedule cluster --size 4x192 --with cluster=4 --with batch_tile=4 --by prefetch
+
+Of the tilings that differ in the variables of --by one each is tried, the model's best; --with keeps those with a
+value.
+Rows go to --out as they come (JSON lines, as `cost_model.py sample` writes them and `fit` reads them).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from kernelgen.build.compile import Binary, compile_source
+from kernelgen.cells import load_cell
+from kernelgen.device import gpu
+from kernelgen.errors import TilesmithError
+from kernelgen.program.program import Program
+from kernelgen.program.shape import Shape
+from kernelgen.program.tiling import Tiling
+from kernelgen.schedules import get
+from kernelgen.tuning.plan import plan
+from kernelgen.verify.cases import make_case
+from kernelgen.verify.gpu_worker import GpuJob, GpuWorker
+
+BY = ("cluster", "units_per_warp", "batch_tile", "k_split")
+
+
+@click.command(help=__doc__)
+@click.option("--schedule", required=True)
+@click.option("--cell", "name", default="lstm")
+@click.option("--size", "sizes", multiple=True, required=True, help="heads x units, such as 3x256")
+@click.option("--batch", default=16)
+@click.option("--seq", default=1024)
+@click.option("--dtype", default="bfloat16")
+@click.option("--save", default="hidden")
+@click.option("--with", "wanted", multiple=True, help="variable=value")
+@click.option("--by", "by", multiple=True, default=BY, show_default=True)
+@click.option("--top", default=20, help="tilings a size")
+@click.option("--seconds", default=0.1, help="of measuring a tiling")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("build/tilings.jsonl"))
+def main(
+    schedule: str,
+    name: str,
+    sizes: Sequence[str],
+    batch: int,
+    seq: int,
+    dtype: str,
+    save: str,
+    wanted: Sequence[str],
+    by: Sequence[str],
+    top: int,
+    seconds: float,
+    out: Path,
+) -> None:
+    """Compile, validate, measure, print and write."""
+    cell, profile, chosen = load_cell(name), gpu.device(0).profile(), get(schedule)
+    keep = {key: int(value) for key, value in (text.split("=") for text in wanted)}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("a") as file, GpuWorker() as worker, ThreadPoolExecutor(8) as pool:
+        worker.start()
+        for size in sizes:
+            heads, head_dim = map(int, size.split("x"))
+            shape = Shape(batch, seq, heads, head_dim, dtype, save)
+            try:
+                tilings = different(plan(cell, shape, profile, schedules=[schedule]), by, keep)[:top]
+            except TilesmithError as error:
+                click.echo(f"{size}: {error}", err=True)
+                continue
+            programs = [chosen.program(cell, shape, profile, tiling) for tiling in tilings]
+            binaries = pool.map(compile_source, [program.main.source for program in programs])
+            worker.use([make_case(cell, shape, 0)])
+            click.echo(f"{cell.name} {shape}, saves {save}: {', '.join(tilings[0].values)} | model, measured us a step")
+            for tiling, program, binary in zip(tilings, programs, binaries, strict=True):
+                outcome = tried(worker, program, binary, seconds)
+                record = {
+                    "gpu": profile.name,
+                    "cell": name,
+                    "direction": chosen.direction,
+                    "shape": asdict(shape),
+                    "schedule": schedule,
+                    "values": dict(tiling.values),
+                    "registers": binary.report.registers,
+                    "spills": binary.report.spills,
+                    "model_us": tiling.clocks_per_step / profile.clock_mhz,
+                }
+                values = "/".join(map(str, tiling.values.values()))
+                line = f"{values:28} {binary.report.registers:3} registers | {record['model_us']:.3f}"
+                if isinstance(outcome, str):
+                    click.echo(f"{line} {outcome}")
+                    continue
+                ms, error = outcome
+                click.echo(f"{line} {1000 * ms / seq:.3f}  {ms:.3f} ms, error {error:.1e}")
+                file.write(json.dumps(record | {"ms": ms, "error": error}) + "\n")
+                file.flush()
+
+
+def different(tilings: Sequence[Tiling], by: Sequence[str], keep: dict[str, int]) -> list[Tiling]:
+    """The first of those that are alike in all variables of ``by``, of the tilings with the values of ``keep``."""
+    found: dict[tuple[int, ...], Tiling] = {}
+    for tiling in tilings:
+        if all(tiling.values[key] == value for key, value in keep.items()):
+            found.setdefault(tuple(tiling.values[key] for key in by), tiling)
+    return list(found.values())
+
+
+def tried(worker: GpuWorker, program: Program, binary: Binary, seconds: float) -> tuple[float, float] | str:
+    """Milliseconds of a launch and the largest relative error of h; or what went wrong."""
+    if binary.report.local_memory:
+        return f"needs {binary.report.local_memory} bytes of local memory"
+    try:
+        outcome = worker.run(GpuJob(program, (binary.cubin,), seconds), 60.0)
+    except TilesmithError as error:
+        return str(error)
+    assert outcome.measurement is not None
+    return outcome.measurement.median_ms, max(outcome.errors.values())
+
+
+if __name__ == "__main__":
+    main()

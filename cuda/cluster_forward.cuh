@@ -1,0 +1,271 @@
+// The cluster schedule, forward: the blocks of a cluster share the recurrent matrix R of one head, each with all gates of
+// its part of the units, and run a tile of the batch through all time steps.
+//
+// A warp owns `units_per_warp` units with all their gates, or a part of K for them, as in the resident schedule; all of h is
+// in every block. h comes as messages that carry their own readiness (hidden_mail.cuh): a step begins with a warp polling
+// for the h it multiplies, by the very loads that feed the tensor cores, and there is no barrier of a block or cluster in it.
+// What else a warp needs or makes it keeps to itself: its inputs come through a ring of its own, its results leave through
+// shared memory of its own. Warps that share units and have a part of K each meet once a step, to add their sums; that
+// meeting also tells each of them that all of h has come, where it has seen but its part.
+//
+// Lanes: g = lane / 4, j = lane % 4. An accumulator tile gives lane (g, j) rows g and g + 8, columns 2j and 2j + 1.
+#pragma once
+
+#include "forward_step.cuh"
+#include "hidden_mail.cuh"
+#include "input_ring.cuh"
+#include "lane_elements.cuh"
+#include "lane_stores.cuh"
+#include "partial_sums.cuh"
+#include "array_writer.cuh"
+#include "recurrence.cuh"
+#include "stationary_matrix.cuh"
+
+namespace tilesmith {
+
+/// The tile variables of the schedule; kernelgen/schedules/cluster/forward.py states their constraints.
+struct ClusterTiling {
+    int cluster;          // blocks that share a head
+    int units_per_warp;   // 8: a 16-row tile holds two gates of 8 units; 16: one gate of 16 units
+    int batch_tile;       // sequences per cluster: 4, or a multiple of 8
+    int k_split;          // warps that share a group of units, each with a part of the previous units
+    int k_tiles_in_registers;  // of a warp's groups of 32 previous units, how many keep their part of R in registers
+    int accumulators;           // independent accumulators per tile, so that matrix instructions overlap
+    int num_stages;         // stages of the ring that holds Wx
+};
+
+template <class Cell, class Type, FixedShape shape, ClusterTiling tiling, Save save>
+struct ClusterForward {
+    // ---- sizes ----
+    static constexpr int D = shape.head_dim;
+    static constexpr int states = Cell::states;
+    static constexpr int gates = Cell::gates;
+    static constexpr int input_gates = count_bits(Cell::input);
+
+    static constexpr int cluster = tiling.cluster;
+    static constexpr int units = tiling.units_per_warp;
+    static constexpr int unit_warps = ceil_div(ceil_div(D, units), cluster);  // of a block
+    static constexpr int warps = unit_warps * tiling.k_split;
+    static constexpr int threads = 32 * warps;
+    static constexpr int sent_units = cluster * unit_warps * units;
+
+    static constexpr int k_tiles = ceil_div(ceil_div(sent_units, 32), tiling.k_split);  // of 32 previous units, per warp
+    static constexpr int padded_k = 32 * k_tiles * tiling.k_split;
+
+    using Rows = GateRows<Cell, units>;
+    static constexpr int tiles = Rows::tiles;  // of 16 rows, per warp
+
+    static constexpr int rows = tiling.batch_tile;
+    using Elements = LaneElements<shape, units, rows>;
+    static constexpr int unit_groups = Elements::unit_groups;  // groups of 8 units a warp owns
+    static constexpr int column_tiles = Elements::column_tiles;
+    static constexpr int columns = Elements::columns;  // elements per lane, unit and column tile
+
+    static_assert(tiling.num_stages >= 2, "the ring needs a stage to read and a stage to fill");
+    static_assert(threads <= 1024, "a block has at most 1024 threads");
+    static_assert(tiling.k_split == 1 || unit_warps <= 15, "each group of units has a named barrier, of which there are 15");
+    static_assert((cluster - 1) * unit_warps * units < D, "every block owns units");
+
+    // ---- shared memory ----
+    using Mail = HiddenMail<Type, shape, units, rows, cluster, sent_units, padded_k>;
+    // A row of units of one sequence: an odd number of chunks, so that 8 rows lie in 8 different groups of banks.
+    static constexpr int row_bytes = (unit_groups | 1) * chunk_bytes;
+    // What is written out for every step, of a warp's units: [array][sequence][unit].
+    static constexpr int arrays = result_arrays<Cell, save>;
+    static constexpr int array_bytes = rows * row_bytes;
+    static constexpr int staged_at = Mail::bytes;
+    static constexpr int staged_bytes = arrays * array_bytes;  // per unit warp
+    using Ring = InputRing<Type, shape, input_gates, rows, 32, row_bytes, units, OneWarp>;
+    static constexpr int stage_bytes = Ring::stage_bytes;
+    static constexpr int ring_at = staged_at + unit_warps * staged_bytes;
+    static constexpr int ring_bytes = tiling.num_stages * stage_bytes;  // per unit warp
+    // the part of R that is not in registers: [warp][group][tile][half][lane]
+    static constexpr int weights_at = ring_at + unit_warps * ring_bytes;
+    using Matrix = StationaryMatrix<Type, tiles, k_tiles, tiling.k_tiles_in_registers, rows, tiling.accumulators>;
+    static constexpr int partial_at = weights_at + warps * Matrix::shared_bytes;
+    using Partial = PartialSums<Matrix, tiles, unit_warps, tiling.k_split>;
+    static constexpr int shared_bytes = partial_at + 2 * Partial::bytes;
+
+    // ---- the thread's place ----
+    const ForwardArguments& in;
+    const int lane = static_cast<int>(thread_index()) % 32;
+    const int g = lane / 4;
+    const int j = lane % 4;
+    const int warp = static_cast<int>(thread_index()) / 32;
+    const int unit_warp = tiling.k_split == 1 ? warp : warp % unit_warps;
+    const int part = tiling.k_split == 1 ? 0 : warp / unit_warps;
+    const int rank = static_cast<int>(cluster_rank());
+    const int head = static_cast<int>(block_x()) / cluster;
+    const int first_row = static_cast<int>(block_y()) * rows;
+    const int first_unit = (rank * unit_warps + unit_warp) * units;
+    const Elements own{
+        .batch = in.batch, .warp = rank * unit_warps + unit_warp, .head = head, .first_row = first_row, .g = g, .j = j};
+    const SharedAddress shared = shared_memory();
+
+    // ---- registers that live through the sequence ----
+    Matrix weights;
+    float bias[gates][unit_groups];
+    float state[unit_groups][column_tiles][columns][states];
+    Mail mail;
+
+    /// Load this lane's part of R.
+    TILESMITH_DEVICE void load_weights() {
+        weights.load(shared + weights_at + warp * Matrix::shared_bytes, lane, [&](int tile, int k_tile, int upper) {
+            const int k = (part * k_tiles + k_tile) * 32 + j * 8;
+            return Rows::template load<shape>(in.r, head, first_unit, tile * 16 + upper * 8 + g, k);
+        });
+    }
+
+    /// Bring the initial states to the registers of the lanes that own them.
+    TILESMITH_DEVICE void load_states() {
+        Elements::for_each([&](int unit_group, int column_tile, int column) {
+#pragma unroll
+            for (int s = 0; s < states; ++s) {
+                unsigned short word = 0;
+                if (in.initial != nullptr && own.real(unit_group, column_tile, column))
+                    word = load_global_16(in.initial + own.state_index(s, unit_group, column_tile, column));
+                state[unit_group][column_tile][column][s] = to_float<Type>(word);
+            }
+        });
+    }
+
+    // ---- Wx in, results out ----
+
+    Ring ring;
+    LaneStores<Type, shape, units, rows, arrays, Stores::matrices> stores;
+    ArrayWriter<shape, rows, 32, arrays, units, OneWarp> writer;
+
+    TILESMITH_DEVICE SharedAddress result_at(int array, int row, int unit) const {
+        return shared + staged_at + unit_warp * staged_bytes + array * array_bytes + row * row_bytes + 2 * unit;
+    }
+
+    TILESMITH_DEVICE void prepare_transfers() {
+        ring.prepare(shared + ring_at + unit_warp * ring_bytes, [&](int gate, int row, int unit) {
+            const int sequence = minimum(first_row + row, in.batch - 1);  // past the batch: any row will do
+            const long long step = static_cast<long long>(sequence) * in.seq * input_gates + gate;
+            const int real_unit = D % units == 0 ? first_unit + unit : minimum(first_unit + unit, D - Ring::width);
+            return in.wx + (step * shape.heads + head) * D + real_unit;
+        });
+        const long long array_elements = static_cast<long long>(in.batch) * in.seq * shape.heads * D;
+        stores.prepare(own, lane, [&](int array, int row, int unit) { return result_at(array, row, unit - first_unit); });
+        writer.prepare(
+            in.batch - first_row, D - first_unit,
+            [&](int array, int row, int unit) {
+                return result_array<Cell, save>(in, array, array_elements) +
+                       (static_cast<long long>(first_row + row) * in.seq * shape.heads + head) * D + first_unit + unit;
+            },
+            [&](int array, int row, int unit) { return result_at(array, row, unit); });
+    }
+
+    TILESMITH_DEVICE void begin_copy(int stage_offset) {
+        ring.begin_copy(stage_offset, [](int) { return input_gates * shape.heads * D; });
+    }
+
+    // ---- one step ----
+
+    using Inputs = unsigned[unit_groups][column_tiles][Ring::words];
+
+    TILESMITH_DEVICE static float input(const Inputs& wx, int gate, int unit_group, int column_tile, int column) {
+        return has(Cell::input, gate) ? Ring::value(wx[unit_group][column_tile], rank_among(Cell::input, gate), column) : 0.0f;
+    }
+
+    /// sums = R h of this warp's units and part of K, and in part 0 what the gates have besides. Waits until all of that h
+    /// has come.
+    TILESMITH_DEVICE void multiply(typename Matrix::Sums& sums, const Inputs& wx, SharedAddress hidden) const {
+        const typename Matrix::template Places<typename Mail::Layout> places(hidden, part * k_tiles * 4, lane);
+        uint4 words[Matrix::reads][column_tiles];
+        for (unsigned rounds = 0;;) {
+            unsigned newest = 0;
+#pragma unroll
+            for (int read = 0; read < Matrix::reads; ++read)
+#pragma unroll
+                for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
+                    words[read][column_tile] = poll_128(places.at(read * Matrix::k_tiles_per_read, column_tile));
+                    newest = max(newest, Mail::newest(words[read][column_tile]));
+                }
+            if (!any_lane(newest == poison)) break;
+            poll_again(rounds);
+        }
+        weights.product(
+            sums,
+            [&](int k_tile, uint4(&b)[column_tiles]) {
+#pragma unroll
+                for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
+                    b[column_tile] = words[k_tile / Matrix::k_tiles_per_read][column_tile];
+            },
+            [&](int tile, int column_tile, int i) {
+                if (columns == 1 && i % 2 == 1) return 0.0f;
+                return Rows::of_row(tile, i / 2, [&](int gate, int unit_group) {
+                    return bias[gate][unit_group] + input(wx, gate, unit_group, column_tile, i % 2);
+                });
+            });
+    }
+
+    TILESMITH_DEVICE void run() {
+        load_weights();
+        load_bias<Type, Cell>(bias, in.b, part == 0 ? ~0u : 0u, own);
+        load_states();
+        prepare_transfers();
+        mail.prepare(shared, own, rank);
+        mail.begin(in.initial, in.batch, head, first_row, threads);
+        if (part == 0)
+            for (int stage = 0; stage < tiling.num_stages - 1; ++stage) {
+                if (stage < in.seq) begin_copy(stage * stage_bytes);
+                cp_async_commit();
+            }
+        sync_cluster();  // every block has its first h, and poison where it waits for the next
+
+        const SharedAddress read_inputs = shared + ring_at + unit_warp * ring_bytes;
+        int stage_offset = 0;  // of the stage that this step reads
+        int refill_offset = (tiling.num_stages - 1) * stage_bytes;
+
+        for (int t = 0; t < in.seq; ++t) {
+            Inputs wx{};
+            if (part == 0) {
+                cp_async_wait<tiling.num_stages - 2>();
+                sync_warp();  // all lanes' copies are there; the results of the step before have left
+                Ring::load(wx, read_inputs + stage_offset, lane);
+            }
+            typename Matrix::Sums sums;
+            multiply(sums, wx, shared + Mail::slot_of(t));
+            const SharedAddress partial = shared + partial_at + (t & 1) * Partial::bytes;
+            const bool owner = Partial::combine(sums, partial, unit_warp, part, lane,
+                                                [&] { sync_named(1 + unit_warp, 32 * tiling.k_split); });
+            if (owner) {
+                float results[unit_groups][column_tiles][columns][arrays];
+                Elements::for_each([&](int unit_group, int column_tile, int column) {
+                    float gate[gates];
+#pragma unroll
+                    for (int q = 0; q < gates; ++q)
+                        gate[q] = has(Cell::recurrent, q)
+                                      ? Rows::product(sums, q, unit_group, column_tile, column)
+                                      : bias[q][unit_group] + input(wx, q, unit_group, column_tile, column);
+                    step_element<Cell, Type, save>(gate, state[unit_group][column_tile][column],
+                                                   results[unit_group][column_tile][column], own, unit_group);
+                });
+                // First what the others wait for.
+                mail.send(Mail::slot_of(t + 1), [&](int unit_group, int column_tile, int column) {
+                    return results[unit_group][column_tile][column][0];
+                });
+                stores.store(
+                    own, 0,
+                    [&](int array, int unit_group, int column_tile, int column) { return results[unit_group][column_tile][column][array]; },
+                    [&](int array, int row, int unit) { return result_at(array, row, unit - first_unit); });
+                sync_warp();
+                writer.write(0, [](int) { return shape.heads * D; });
+                if (t + tiling.num_stages - 1 < in.seq) begin_copy(refill_offset);
+                cp_async_commit();
+                refill_offset = stage_offset;
+                stage_offset = stage_offset == (tiling.num_stages - 1) * stage_bytes ? 0 : stage_offset + stage_bytes;
+            }
+            // h(t) has come, so everybody has read h(t - 1). Where K is split, by the warps that have nothing else to do.
+            constexpr int poisoners = tiling.k_split == 1 ? threads : threads - 32 * unit_warps;
+            if (tiling.k_split == 1 || !owner)
+                mail.poison(Mail::slot_of(t + Mail::slots - 1), static_cast<int>(thread_index()) - (threads - poisoners), poisoners);
+        }
+        sync_cluster();  // the last messages have come: a block's memory may go
+        if (part == 0) store_last<Type>(in.last, own, state);
+    }
+};
+
+}  // namespace tilesmith

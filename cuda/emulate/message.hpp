@@ -1,0 +1,81 @@
+// Messages: words on their way to the shared memory of a block of the cluster. They land at a time and in an order that
+// the seed draws, but for sync_cluster, which waits for all of them.
+#pragma once
+
+#include "scheduler.hpp"
+#include "shared.hpp"
+
+namespace tilesmith::emulate {
+
+// A cluster address is a block's own with the rank above it.
+constexpr unsigned rank_shift = 24;
+
+unsigned map_to_cluster(unsigned address, unsigned rank, const Site& site) {
+    const unsigned size = running->block->cluster->size;
+    if (rank >= size)
+        throw Fault{text("address of the shared memory of rank %u of a cluster with ranks 0 to %u\n  ", rank, size - 1) +
+                    describe(Access{*running, "asks for it", site})};
+    return (rank + 1) << rank_shift | address;
+}
+
+void send_word(unsigned cluster_address, unsigned word, const Site& site) {
+    scheduler->before_access(site);
+    const Thread& thread = *running;
+    const unsigned rank = (cluster_address >> rank_shift) - 1;
+    if (rank >= thread.block->cluster->size)
+        throw Fault{text("a message to %#x, which is no address of the cluster\n  ", cluster_address) +
+                    describe(Access{thread, "sends", site})};
+    Block& to = thread.block->cluster->first[rank];
+    if (to.left == 0)
+        throw Fault{"a message to " + describe(to) + ", which has ended, and its memory with it\n  " +
+                    describe(Access{thread, "sends", site}) +
+                    "\n  a sync_cluster() is missing between this line and the end of the kernel"};
+    const unsigned offset =
+        to.shared->expect_message(thread, cluster_address & ((1u << rank_shift) - 1), word, site);
+    to.unheard.insert_or_assign(offset, Sending{&thread, site});
+    thread.team->under_way.push_back({&to, offset, word});
+}
+
+inline void deliver(Team& team, unsigned index) {
+    const Message message = std::exchange(team.under_way[index], team.under_way.back());
+    team.under_way.pop_back();
+    for (Thread* waiting : message.to->shared->deliver(message.offset, message.word)) scheduler->wake(*waiting);
+}
+
+/// All threads of a cluster have met: what they sent has come.
+inline void deliver_all(const Cluster& cluster) {
+    Team& team = *running->team;
+    for (unsigned i = 0; i < team.under_way.size();)
+        if (team.under_way[i].to->cluster == &cluster)
+            deliver(team, i);
+        else
+            ++i;
+    for (unsigned rank = 0; rank < cluster.size; ++rank) cluster.first[rank].unheard.clear();
+}
+
+void poll_shared(unsigned address, void* out, unsigned bytes, const Site& site) {
+    scheduler->before_access(site);
+    Thread& thread = *running;
+    const unsigned missing = thread.block->shared->poll(thread, address, out, bytes, site);
+    if (thread.awaited == no_word) thread.awaited = missing;
+    auto& unheard = thread.block->unheard;
+    const unsigned offset = address - shared_base;
+    for (auto it = unheard.lower_bound(offset); it != unheard.end() && it->first < offset + bytes;)
+        it = thread.block->shared->arrived(it->first) ? unheard.erase(it) : std::next(it);
+}
+
+void wait_for_message(const Site& site) {
+    Thread& thread = *running;
+    const unsigned awaited = std::exchange(thread.awaited, no_word);
+    if (awaited == no_word || !thread.block->shared->queue(thread, awaited)) return;
+    thread.polled = awaited;
+    scheduler->wait("poll_again", site);
+    thread.polled = no_word;
+}
+
+void poison_shared(unsigned address, unsigned bytes, const Site& site) {
+    scheduler->before_access(site);
+    running->block->shared->poison(*running, address, bytes, site);
+}
+
+}  // namespace tilesmith::emulate
