@@ -65,7 +65,11 @@ def tuned(session_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def pytest_configure() -> None:
-    """Let Ctrl-C through: a run in the background of a shell starts with it ignored, and so would its processes."""
+    """Let Ctrl-C through: a run in the background of a shell starts with it ignored, and so would its processes.
+
+    PyTorch gets one thread: each worker has a core, and threads that wait for tiny tensors spin.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -16,9 +16,10 @@ NOBODY = 65534
 
 
 def start(code: str, *arguments: object) -> subprocess.Popen[str]:
-    """Start another Python that runs ``code``; its output is text in a pipe."""
+    """Start another Python that runs ``code`` and finds all modules that this one does; its output is piped as text."""
     command = [sys.executable, "-c", code, *(str(argument) for argument in arguments)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
 
 
 @contextlib.contextmanager

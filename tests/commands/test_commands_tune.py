@@ -71,8 +71,6 @@ def test_both_directions_of_a_cell_of_ones_own(
         checked = run("validate --emulate --seeds 2", path)
         assert checked.exit_code == 0, checked.output
         assert f"valid in the emulator, {direction}: B=2 T=4, 2 inputs" in checked.stdout
-        proved = "valid in the emulator, the kernel of dR and db for h200: 2 inputs"
-        assert (proved in checked.stdout) is (direction == "backward")
         assert ("d_r " in checked.stdout) is (direction == "backward")
     with Store() as store:
         directions = {schedule.endswith("_backward") for schedule in (trial.schedule for trial in store.trials())}

@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner, Result
 from scripts import load_benchmark
 
-pytestmark = pytest.mark.unit
+pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("character_model")]  # one worker measures, once
 
 SIZES = {"--steps": 5, "--batch": 3, "--seq": 12, "--hidden": 16, "--repetitions": 2, "--window": 2}
 TINY = ["--device", "cpu", *(str(part) for pair in SIZES.items() for part in pair)]

@@ -452,7 +452,6 @@ def test_a_read_only_folder_is_noticed_before_and_after() -> None:
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
-sys.path[:0] = ["tests", "tests/records"]
 from test_config import *
 program = other("//" + "x" * 5000)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))

@@ -300,7 +300,6 @@ WRITER = """
 import sys
 from pathlib import Path
 from kernelgen.records.store import Store
-sys.path.insert(0, "tests")
 from test_store import FULL
 with Store(Path(sys.argv[1])) as store:
     for number in range(int(sys.argv[2])):
@@ -347,7 +346,6 @@ import resource, sys
 from pathlib import Path
 from kernelgen.errors import StoreError
 from kernelgen.records.store import Store
-sys.path.insert(0, "tests")
 from test_store import FULL
 store = Store(Path(sys.argv[1]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))

@@ -197,7 +197,6 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from kernelgen.records.store import Store
-sys.path.insert(0, "tests")
 from test_store_migration import Stopped
 connect = Store._connect
 kill = lambda: os.kill(os.getpid(), signal.SIGKILL)
@@ -264,7 +263,6 @@ OPENER = """
 import sys
 from pathlib import Path
 from kernelgen.records.store import Store
-sys.path.insert(0, "tests")
 from test_store import PLAIN
 with Store(Path(sys.argv[1])) as store:
     store.add(PLAIN.replace(source_hash=sys.argv[2]))
