@@ -169,6 +169,10 @@ struct ClusterForward {
         return has(Cell::input, gate) ? Ring::value(wx[unit_group][column_tile], rank_among(Cell::input, gate), column) : 0.0f;
     }
 
+    // A tile of 8 columns keeps the words that it has polled; wider ones load them again, a k-tile at a time, for want of
+    // registers.
+    static constexpr bool kept = column_tiles == 1;
+
     /// sums = R h of this warp's units and part of K, and in part 0 what the gates have besides. Waits until all of that h
     /// has come.
     TILESMITH_DEVICE void multiply(typename Matrix::Sums& sums, const Inputs& wx, SharedAddress hidden) const {
@@ -191,7 +195,8 @@ struct ClusterForward {
             [&](int k_tile, uint4(&b)[column_tiles]) {
 #pragma unroll
                 for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
-                    b[column_tile] = words[k_tile / Matrix::k_tiles_per_read][column_tile];
+                    b[column_tile] = kept ? words[k_tile / Matrix::k_tiles_per_read][column_tile]
+                                          : load_shared_128(places.at(k_tile, column_tile));
             },
             [&](int tile, int column_tile, int i) {
                 if (columns == 1 && i % 2 == 1) return 0.0f;

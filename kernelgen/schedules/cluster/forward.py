@@ -165,8 +165,10 @@ class ClusterForward(BatchTiled):
     def needs(self, cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Needs[Number]:
         """Warps, shared memory and what lives in a thread's registers."""
         s = sizes(cell, shape, v)
-        # All words of a warp's h; with 4 sequences each load has two groups'.
-        polled = 4 * s.column_tiles * cdiv(s.k_tiles, 3 - s.columns)
+        # Of a tile of 8 columns all words of a warp's h, where with 4 sequences each load has two k-tiles'; of wider
+        # ones a single k-tile's.
+        wide = minimum(s.column_tiles - 1, 1)
+        polled = 4 * s.column_tiles * (wide + (1 - wide) * cdiv(s.k_tiles, 3 - s.columns))
         counts: dict[str, Int] = {
             "weights": s.tiles * v["k_tiles_in_registers"] * 8,
             "fragments": s.tiles * s.k_tiles,
@@ -192,7 +194,7 @@ class ClusterForward(BatchTiled):
         s = sizes(cell, shape, v)
         cost = cell_cost(cell)
         rows, accumulators = v["batch_tile"], v["accumulators"]
-        hidden = read_bytes(rows, s.k_tiles, accumulators)
+        hidden = read_bytes(rows, s.k_tiles, accumulators) * min(s.column_tiles, 2)  # wider tiles read it twice
         weights = (s.k_tiles - v["k_tiles_in_registers"]) * s.tiles * 2 * 512
         partial = 2 * (v["k_split"] - 1) * s.tiles * s.column_tiles * 512 * s.unit_warps
         arrays = _arrays(cell, shape)
