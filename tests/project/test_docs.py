@@ -225,14 +225,16 @@ def test_the_walks_through_the_source_can_be_walked() -> None:
 
 
 @pytest.mark.unit
-def test_the_resident_page_names_every_tile_variable() -> None:
+@pytest.mark.parametrize("schedule", ["resident", "cluster"])
+def test_a_schedules_page_names_every_tile_variable(schedule: str) -> None:
     from constrint import Problem
     from kernelgen import Shape, load_cell
-    from kernelgen.schedules.resident.forward import SCHEDULE
+    from kernelgen.schedules import get
+    from kernelgen.schedules.shared.batch_tiled import BatchTiled
 
-    page = (DOCS / "resident.md").read_text()
-    variables = SCHEDULE.variables(Problem(), load_cell("lstm"), Shape(16, 8, 12, 64))
-    for name in variables:
+    page, template = (DOCS / f"{schedule}.md").read_text(), get(schedule)
+    assert isinstance(template, BatchTiled)
+    for name in template.variables(Problem(), load_cell("lstm"), Shape(16, 8, 12, 64)):
         assert f"`{name}`" in page
 
 
