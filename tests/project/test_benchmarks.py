@@ -59,3 +59,14 @@ def test_the_cost_model_is_fitted_to_what_was_measured(tmp_path: Path) -> None:
     fixed = float(re.findall(r"fixed: ([\d.]+)", result.output)[0])
     assert errors[1] < errors[0] / 2
     assert fixed > 1.3 * today.fixed
+
+
+def test_of_tilings_that_are_alike_the_best_is_timed() -> None:
+    tilings = plan(load_cell("lstm"), Shape(16, 1024, 3, 256), load_profile("h200"), schedules=["cluster"])
+    chosen = load_benchmark("tilings").different(tilings, ("cluster", "k_split"), {"batch_tile": 4})
+    kinds = [(tiling.values["cluster"], tiling.values["k_split"]) for tiling in chosen]
+    assert len(set(kinds)) == len(kinds) > 4
+    assert {tiling.values["batch_tile"] for tiling in chosen} == {4}
+    clocks = [tiling.clocks_per_step for tiling in chosen]
+    assert clocks == sorted(clocks)
+    assert chosen[0] == next(tiling for tiling in tilings if tiling.values["batch_tile"] == 4)
