@@ -134,6 +134,11 @@ class ClusterForward(BatchTiled):
             (v["cluster"] - 1) * s.unit_warps * v["units_per_warp"] < shape.head_dim,
             "every block of a cluster has units",
         )
+        if shape.head_dim % 16 == 0:  # then nobody asks whether a unit is there
+            problem.add(
+                (v["cluster"] * s.unit_warps - 1) * v["units_per_warp"] < shape.head_dim,
+                "every warp has units of its own",
+            )
         problem.add(
             (v["cluster"] == 1) | (s.unit_warps * v["units_per_warp"] >= LEAST_UNITS),
             f"a block that shares a head has at least {LEAST_UNITS} of its units",
