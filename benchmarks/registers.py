@@ -4,7 +4,7 @@
     python benchmarks/registers.py fit build/registers.jsonl                     # print coefficients for a model.yaml
     python benchmarks/registers.py table                                         # predicted against compiled
 
-All three take --schedule: resident, resident_backward or cluster.
+All three take --schedule: resident, resident_backward, cluster or cluster_backward.
 
 No GPU is needed. `table` compiles the tilings that the model ranks best, which are the ones that tuning compiles.
 """
@@ -47,7 +47,10 @@ SPILLED = 8
 
 
 schedule_option = click.option(
-    "--schedule", type=click.Choice(["resident", "resident_backward", "cluster"]), default="resident", show_default=True
+    "--schedule",
+    type=click.Choice(["resident", "resident_backward", "cluster", "cluster_backward"]),
+    default="resident",
+    show_default=True,
 )
 
 
@@ -64,12 +67,12 @@ def _schedule(name: str) -> BatchTiled:
 
 def _dimensions(schedule: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Units of a head that a schedule is sampled at, and odd ones."""
-    return (LARGE_DIMENSIONS, ODD_LARGE_DIMENSIONS) if schedule == "cluster" else (DIMENSIONS, ODD_DIMENSIONS)
+    return (LARGE_DIMENSIONS, ODD_LARGE_DIMENSIONS) if schedule.startswith("cluster") else (DIMENSIONS, ODD_DIMENSIONS)
 
 
 def _variants(schedule: str) -> list[tuple[str, bool]]:
     """What is saved, and whether the gates are recomputed."""
-    recompute = (False, True) if get(schedule).direction == "backward" else (False,)
+    recompute = (False, True) if schedule == "resident_backward" else (False,)
     return [(save, again) for save in ("hidden", "gates") for again in recompute]
 
 

@@ -2,9 +2,10 @@
 
     python benchmarks/tilings.py --schedule cluster --size 3x256 --size 1x512
     python benchmarks/tilings.py --schedule cluster --size 4x192 --with cluster=4 --with batch_tile=4 --by prefetch
+    python benchmarks/tilings.py --schedule cluster_backward --save gates --size 3x256
 
-Of the tilings that differ in the variables of --by one each is tried, the model's best; --with keeps those with a
-value.
+Of the tilings that differ in the variables of --by that the schedule has, one each is tried, the model's best; --with
+keeps those with a value.
 Rows go to --out as they come (JSON lines, as `cost_model.py sample` writes them and `fit` reads them).
 """
 
@@ -30,7 +31,7 @@ from kernelgen.tuning.plan import plan
 from kernelgen.verify.cases import make_case
 from kernelgen.verify.gpu_worker import GpuJob, GpuWorker
 
-BY = ("cluster", "units_per_warp", "batch_tile", "k_split")
+BY = ("cluster", "units_per_warp", "tiles_per_warp", "batch_tile", "k_split")
 
 
 @click.command(help=__doc__)
@@ -70,13 +71,15 @@ def main(
             heads, head_dim = map(int, size.split("x"))
             shape = Shape(batch, seq, heads, head_dim, dtype, save)
             try:
-                tilings = different(plan(cell, shape, profile, schedules=[schedule]), by, keep)[:top]
+                tilings = different(
+                    plan(cell, shape, profile, schedules=[schedule], direction=chosen.direction), by, keep
+                )[:top]
             except TilesmithError as error:
                 click.echo(f"{size}: {error}", err=True)
                 continue
             programs = [chosen.program(cell, shape, profile, tiling) for tiling in tilings]
             binaries = pool.map(compile_source, [program.main.source for program in programs])
-            worker.use([make_case(cell, shape, 0)])
+            worker.use([make_case(cell, shape, 0, direction=chosen.direction)])
             click.echo(f"{cell.name} {shape}, saves {save}: {', '.join(tilings[0].values)} | model, measured us a step")
             for tiling, program, binary in zip(tilings, programs, binaries, strict=True):
                 outcome = tried(worker, program, binary, seconds)
@@ -107,12 +110,12 @@ def different(tilings: Sequence[Tiling], by: Sequence[str], keep: dict[str, int]
     found: dict[tuple[int, ...], Tiling] = {}
     for tiling in tilings:
         if all(tiling.values[key] == value for key, value in keep.items()):
-            found.setdefault(tuple(tiling.values[key] for key in by), tiling)
+            found.setdefault(tuple(tiling.values.get(key, 0) for key in by), tiling)
     return list(found.values())
 
 
 def tried(worker: GpuWorker, program: Program, binary: Binary, seconds: float) -> tuple[float, float] | str:
-    """Milliseconds of a launch and the largest relative error of h; or what went wrong."""
+    """Milliseconds of a launch and the largest relative error of an output; or what went wrong."""
     if binary.report.local_memory:
         return f"needs {binary.report.local_memory} bytes of local memory"
     try:

@@ -10,14 +10,15 @@
 namespace tilesmith {
 
 /// The elements of one lane: [unit group][column tile][column], for warps of `units` and blocks of `rows` sequences.
-template <FixedShape shape, int units, int rows>
+/// owned: the units of all warps of a head, padding included.
+template <FixedShape shape, int units, int rows, int owned = ceil_div(shape.head_dim, units) * units>
 struct LaneElements {
     static constexpr int D = shape.head_dim;
     static constexpr bool half_filled = rows == 4;
     static constexpr int unit_groups = units / 8;
     static constexpr int column_tiles = half_filled ? 1 : rows / 8;
     static constexpr int columns = half_filled ? 1 : 2;
-    static constexpr bool padded = D % units != 0;
+    static constexpr bool padded = owned != D;
 
     static_assert(half_filled || rows % 8 == 0, "a batch tile is 4 or a multiple of 8 sequences");
 
@@ -60,9 +61,9 @@ struct LaneElements {
 };
 
 /// The biases b [G_bias, H, D] of a lane's units, for the gates that `wanted` marks; zero for the others.
-template <class Type, class Cell, FixedShape shape, int units, int rows>
+template <class Type, class Cell, FixedShape shape, int units, int rows, int owned>
 TILESMITH_DEVICE void load_bias(float (&bias)[Cell::gates][units / 8], const unsigned short* b, unsigned wanted,
-                                const LaneElements<shape, units, rows>& own) {
+                                const LaneElements<shape, units, rows, owned>& own) {
     constexpr int D = shape.head_dim;
 #pragma unroll
     for (int gate = 0; gate < Cell::gates; ++gate)

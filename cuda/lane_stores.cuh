@@ -34,8 +34,8 @@ struct LaneStores {
     }
 
     /// locate(array, row, unit): where a value goes in shared memory; 8 units are 16 bytes in a row.
-    template <class Locate>
-    TILESMITH_DEVICE void prepare(const Elements& own, int lane, Locate locate) {
+    template <class Own, class Locate>
+    TILESMITH_DEVICE void prepare(const Own& own, int lane, Locate locate) {
 #pragma unroll
         for (int i = 0; i < instructions; ++i) {
             const int matrix = minimum(first_matrix(i) + lane / 8, matrices - 1);
@@ -46,8 +46,8 @@ struct LaneStores {
     }
 
     /// Store value(array, unit_group, column_tile, column) of all, `offset` bytes from where `locate` says.
-    template <class Value, class Locate>
-    TILESMITH_DEVICE void store(const Elements& own, int offset, Value value, Locate locate) const {
+    template <class Own, class Value, class Locate>
+    TILESMITH_DEVICE void store(const Own& own, int offset, Value value, Locate locate) const {
         const auto packed = [&](int matrix) {
             const int slot = per_matrix * matrix, next = per_matrix == 2 ? slot + 1 : slot;
             return pack<Type>(value(array_of(slot), unit_group_of(slot), column_tile_of(slot), 0),

@@ -45,8 +45,8 @@ struct PartialGradients {
     }
 
     /// Take a step's gradients: value(gate, unit_group, column_tile, column), which must be zero for padding.
-    template <class Value>
-    TILESMITH_DEVICE void take(const Elements& own, Value value) {
+    template <class Own, class Value>
+    TILESMITH_DEVICE void take(const Own& own, Value value) {
         const auto real = [&](int gate, int unit_group, int column_tile, int column) {
             const bool within = own.first_row + own.row(column_tile, column) < own.batch;
             return within ? value(gate, unit_group, column_tile, column) : 0.0f;
@@ -112,7 +112,8 @@ struct PartialGradients {
     }
 
     /// Write the sums of block `part` of the batch. `exchange`: 32 chunks of this warp's shared memory, free by now.
-    TILESMITH_DEVICE void write_out(const BackwardArguments& in, const Elements& own, int part, SharedAddress exchange, int lane) {
+    template <class Own>
+    TILESMITH_DEVICE void write_out(const BackwardArguments& in, const Own& own, int part, SharedAddress exchange, int lane) {
 #pragma unroll
         for (int q = 0; q < count_bits(products); ++q) {
             const long long slice = (static_cast<long long>(part) * count_bits(products) + q) * shape.heads + own.head;

@@ -160,7 +160,22 @@ TILESMITH_DEVICE void send_32(ClusterAddress to, unsigned word) {
     asm volatile("st.relaxed.cluster.shared::cluster.u32 [%0], %1;" ::"r"(to), "r"(word) : "memory");
 }
 
-/// Load 16 bytes of the block's own shared memory, words of which may still be poison.
+/// The same for two words, 8 bytes in a row, and for four: each arrives whole, and not with the others.
+TILESMITH_DEVICE void send_64(ClusterAddress to, uint2 words) {
+    asm volatile("st.relaxed.cluster.shared::cluster.v2.u32 [%0], {%1, %2};" ::"r"(to), "r"(words.x), "r"(words.y) : "memory");
+}
+TILESMITH_DEVICE void send_128(ClusterAddress to, uint4 words) {
+    asm volatile("st.relaxed.cluster.shared::cluster.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(words.x), "r"(words.y),
+                 "r"(words.z), "r"(words.w)
+                 : "memory");
+}
+
+/// Load 8 or 16 bytes of the block's own shared memory, words of which may still be poison.
+TILESMITH_DEVICE uint2 poll_64(SharedAddress address) {
+    uint2 value;
+    asm volatile("ld.volatile.shared.v2.u32 {%0, %1}, [%2];" : "=r"(value.x), "=r"(value.y) : "r"(address) : "memory");
+    return value;
+}
 TILESMITH_DEVICE uint4 poll_128(SharedAddress address) {
     uint4 value;
     asm volatile("ld.volatile.shared.v4.u32 {%0, %1, %2, %3}, [%4];"

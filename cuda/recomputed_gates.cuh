@@ -31,7 +31,8 @@ struct RecomputedGates {
     Matrix weights;
 
     /// Load R. `at`: this warp's shared memory.
-    TILESMITH_DEVICE void load(const BackwardArguments& in, SharedAddress at, int lane, const Elements& own) {
+    template <class Own>
+    TILESMITH_DEVICE void load(const BackwardArguments& in, SharedAddress at, int lane, const Own& own) {
         weights.load(at, lane, [&](int tile, int k_tile, int upper) {
             const int k = 32 * k_tile + 8 * own.j;
             const bool valid = own.unit(upper) < D;

@@ -114,6 +114,19 @@ inline ClusterAddress cluster_address(SharedAddress address, unsigned rank, Site
 inline void send_32(ClusterAddress to, unsigned word, Site site = Site::current()) {
     emulate::send_word(to, word, site);
 }
+inline void send_64(ClusterAddress to, uint2 words, Site site = Site::current()) {
+    emulate::send_word(to, words.x, site);
+    emulate::send_word(to + 4, words.y, site);
+}
+inline void send_128(ClusterAddress to, uint4 words, Site site = Site::current()) {
+    send_64(to, uint2{words.x, words.y}, site);
+    send_64(to + 8, uint2{words.z, words.w}, site);
+}
+inline uint2 poll_64(SharedAddress address, Site site = Site::current()) {
+    uint2 value;
+    emulate::poll_shared(address, &value, sizeof value, site);
+    return value;
+}
 inline uint4 poll_128(SharedAddress address, Site site = Site::current()) {
     uint4 value;
     emulate::poll_shared(address, &value, sizeof value, site);

@@ -1,0 +1,363 @@
+// What the backward kernels share: the units that a block owns, for a tile of the batch, from the last step to the first.
+//
+// The pointwise step turns the gradients of the new states into those of the gates, in the lane that owns the unit, and
+// leaves them in shared memory, for the product with the transposed R and to be written out. What it computes again from
+// the gates waits for no gradient (prepare), and neither do the gates' sums where they were not saved; the rest is short
+// (finish). What a step reads comes through a ring.
+//
+// A warp that owns units owns 16: lane (g, j) has units g and g + 8, sequences 2j and 2j + 1 (or j, with 4 sequences).
+#pragma once
+
+#include "recomputed_gates.cuh"
+#include "input_ring.cuh"
+#include "lane_elements.cuh"
+#include "lane_stores.cuh"
+#include "array_writer.cuh"
+#include "recurrence.cuh"
+#include "partial_gradients.cuh"
+#include "stationary_matrix.cuh"
+
+namespace tilesmith {
+
+/// A block of a backward kernel. Where several share a head as a cluster, each owns a part of its units.
+struct BackwardBlock {
+    int cluster;          // blocks that share a head
+    int threads;          // of a block, the first warps of which own units
+    int rows;             // sequences: 4, or a multiple of 8
+    int tiles;            // of 16 previous units, whose part of the product a warp has
+    int k_tiles_in_registers;  // groups of 32 rows of R that stay in registers
+    int accumulators;           // independent accumulators of a tile
+    int num_stages;         // stages of the ring that holds saved values and gradients
+    int recompute_k_tiles_in_registers;      // groups of 32 columns of R that stay in registers to compute the gates again
+};
+
+/// state_gradients: the number K of states whose gradients come from outside: 1 (h) or all.
+template <class Cell, class Type, FixedShape shape, BackwardBlock block, int state_gradients, Gates source, Stores how>
+struct BackwardStep {
+    // ---- sizes ----
+    static constexpr int D = shape.head_dim;
+    static constexpr int states = Cell::states;
+    static constexpr int gates = Cell::gates;
+    static constexpr int recurrent_gates = count_bits(Cell::recurrent);
+    static constexpr int input_gates = count_bits(Cell::input);
+    static constexpr unsigned stored = Cell::recurrent | Cell::input;  // gates whose gradients go to shared memory
+    static constexpr unsigned staged = Cell::input & ~Cell::recurrent;  // not to be exchanged, but to be written out
+
+    static constexpr int cluster = block.cluster;
+    static constexpr int threads = block.threads;
+    static constexpr int units = 16;
+    static constexpr int unit_warps = ceil_div(ceil_div(D, units), cluster);  // of a block
+    static constexpr int padded_units = unit_warps * units;
+    static constexpr int real_units = cluster == 1 ? D : padded_units;  // of a row in the ring
+    static constexpr int k_tiles = ceil_div(recurrent_gates * padded_units, 32);  // k = gate * padded_units + unit
+
+    static constexpr int rows = block.rows;
+    using Elements = LaneElements<shape, units, rows, cluster * padded_units>;
+    static constexpr int unit_groups = Elements::unit_groups;
+    static constexpr int column_tiles = Elements::column_tiles;
+    static constexpr int columns = Elements::columns;
+
+    static_assert(state_gradients == 1 || state_gradients == states, "gradients of h alone, or of every state");
+    static_assert(threads <= 1024, "a block has at most 1024 threads");
+    static_assert((cluster - 1) * padded_units < D, "every block owns units");
+
+    // ---- what a step reads: arrays of gates' sums or of inputs, of states before the step, of gradients ----
+    static constexpr bool recompute = source == Gates::recomputed;
+    using Sums = RecomputedGates<Cell, Type, shape, rows, block.recompute_k_tiles_in_registers>;
+    static constexpr unsigned gate_arrays = recompute ? Cell::backward_gates & Cell::input : Cell::saved;
+    static constexpr unsigned state_arrays =
+        Cell::backward_states | ((recompute && Sums::products != 0) || (Cell::recurrent & ~Cell::input) != 0 ? 1u : 0u);
+    static constexpr int read_gates = count_bits(gate_arrays);
+    static constexpr int read_states = count_bits(state_arrays);
+    static constexpr int arrays = read_gates + read_states + state_gradients;
+    static constexpr int row_units = recompute ? maximum(padded_units, Sums::padded_k) : padded_units;
+
+    // ---- shared memory: two buffers for the gates' gradients, the ring ----
+    static constexpr int row_bytes = (row_units / 8 | 1) * chunk_bytes;  // odd: no bank conflicts
+    using Inputless = PartialGradients<Cell, Type, shape, rows, row_bytes>;
+    using Layout = MovingLayout<rows>;
+    static constexpr int exchange_bytes = Layout::bytes(32 * k_tiles);
+    static constexpr int buffer_bytes = exchange_bytes + count_bits(staged) * rows * row_bytes;
+    using Ring = InputRing<Type, shape, arrays, rows, threads, row_bytes, real_units>;
+    static constexpr int ring_at = 2 * buffer_bytes;
+    using Matrix = StationaryMatrix<Type, block.tiles, k_tiles, block.k_tiles_in_registers, rows, block.accumulators>;
+    static constexpr int scratch_bytes = 32 * chunk_bytes;  // of a warp, in the ring before and after its use
+    static constexpr int held = Inputless::products != 0 ? 1 : 0;  // stages that are read once more in the step after
+    static_assert(block.num_stages >= 2 + held, "the ring needs a stage to read and a stage to fill, and those held");
+    static constexpr int ring_bytes = maximum(block.num_stages * Ring::stage_bytes, threads / 32 * scratch_bytes);
+    static constexpr int weights_at = ring_at + ring_bytes;
+    static constexpr int weights_end = weights_at + threads / 32 * Matrix::shared_bytes;
+    static constexpr int last_stage = (block.num_stages - 1) * Ring::stage_bytes;
+
+    static_assert(cluster == 1 || (!recompute && Inputless::products == 0), "those read all of h, which only a whole head has");
+
+    // ---- the thread's place ----
+
+    /// Which of the cluster's blocks this is: a constant where it is alone, and so is its first unit.
+    TILESMITH_DEVICE static int rank() {
+        if constexpr (cluster == 1)
+            return 0;
+        else
+            return static_cast<int>(cluster_rank());
+    }
+    TILESMITH_DEVICE static int first_unit() { return rank() * padded_units; }
+
+    const BackwardArguments& in;
+    const int lane = static_cast<int>(thread_index()) % 32;
+    const int g = lane / 4;
+    const int j = lane % 4;
+    const int warp = static_cast<int>(thread_index()) / 32;
+    const int head = static_cast<int>(block_x()) / cluster;
+    const int first_row = static_cast<int>(block_y()) * rows;
+    const Elements own{
+        .batch = in.batch, .warp = rank() * unit_warps + warp, .head = head, .first_row = first_row, .g = g, .j = j};
+    const SharedAddress shared = shared_memory();
+
+    Matrix weights;
+    Sums sums;  // unused where the gates were saved
+    Inputless inputless;
+    Ring ring;
+    LaneStores<Type, shape, units, rows, count_bits(stored), how> stores;
+    ArrayWriter<shape, rows, threads, maximum(1, input_gates), real_units> writer;
+    float bias[gates][unit_groups];  // of the gates that are computed again or are nothing but a bias
+    float carried[unit_groups][column_tiles][columns][states];  // gradients that later steps send back
+    float outside[unit_groups][column_tiles][columns][state_gradients];  // gradients from outside, of the next step to run
+    typename Cell::Ready ready[unit_groups][column_tiles][columns];      // what the next step computes before it has them
+
+    // ---- before the first step ----
+
+    /// This lane's rows of R transposed: row p is a previous unit, k a gate of a unit of this block. R is read along its
+    /// rows, 8 previous units a lane, and turned in the warp's part of the ring, which holds nothing yet. first(tile): the
+    /// first previous unit of a tile.
+    template <class First>
+    TILESMITH_DEVICE void load_weights(First first) {
+        const SharedAddress scratch = shared + ring_at + warp * scratch_bytes;
+        weights.load(shared + weights_at + warp * Matrix::shared_bytes, lane, [&](int tile, int k_tile, int upper) {
+            const int k = 32 * k_tile + lane;
+            const int gate = k / padded_units, u = first_unit() + k % padded_units;
+            const int p = first(tile) + 8 * upper;
+            const bool valid = gate < recurrent_gates && u < D && p < D;
+            const long long row = (static_cast<long long>(valid ? gate : 0) * shape.heads + head) * D + (valid ? u : 0);
+            const uint4 along = load_row_of_8<vector_width(D)>(in.r + row * D + (valid ? p : 0), valid ? D - p : 0);
+            sync_warp();  // the turn before is read
+            store_shared_128(scratch + lane * chunk_bytes, along);
+            sync_warp();
+            unsigned words[4];
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                const SharedAddress from = scratch + (8 * j + 2 * i) * chunk_bytes + 2 * g;
+                words[i] = load_shared_16(from) | static_cast<unsigned>(load_shared_16(from + chunk_bytes)) << 16;
+            }
+            return uint4{words[0], words[1], words[2], words[3]};
+        });
+    }
+
+    /// Zero what is read but never written: the padding of K, and of the ring that of a padded head and, where there
+    /// are fewer steps than stages, the rest.
+    TILESMITH_DEVICE void clear_padding() const {
+        const int thread = static_cast<int>(thread_index());
+        if constexpr (recurrent_gates * padded_units % 32 != 0)
+            for (int i = thread; i < 2 * 2 * rows; i += threads) {
+                const int unit_group = recurrent_gates * padded_units / 8 + i % 2;
+                const int buffer = i / 2 % 2;
+                store_shared_128(shared + buffer * buffer_bytes + Layout::offset(unit_group, i / 4), uint4{0, 0, 0, 0});
+            }
+        if (row_units != real_units || in.seq < block.num_stages)
+            for (int i = thread; i < block.num_stages * Ring::stage_bytes / chunk_bytes; i += threads)
+                store_shared_128(shared + ring_at + i * chunk_bytes, uint4{0, 0, 0, 0});
+    }
+
+    TILESMITH_DEVICE void load_last() {
+        Elements::for_each([&](int unit_group, int column_tile, int column) {
+#pragma unroll
+            for (int s = 0; s < states; ++s) {
+                unsigned short word = 0;
+                if (in.d_last != nullptr && own.real(unit_group, column_tile, column))
+                    word = load_global_16(in.d_last + own.state_index(s, unit_group, column_tile, column));
+                carried[unit_group][column_tile][column][s] = to_float<Type>(word);
+            }
+        });
+    }
+
+    // ---- saved values and gradients in, the gates' gradients out ----
+
+    /// A unit of the head, from one of the block: padding takes another's.
+    TILESMITH_DEVICE int real_unit(int unit) const {
+        return cluster * padded_units == D || cluster == 1 ? first_unit() + unit : minimum(first_unit() + unit, D - Ring::width);
+    }
+
+    TILESMITH_DEVICE static bool is_state(int array) { return array >= read_gates && array < read_gates + read_states; }
+
+    TILESMITH_DEVICE void prepare_transfers() {
+        const long long array_elements = static_cast<long long>(in.batch) * in.seq * shape.heads * D;
+        ring.prepare(shared + ring_at, [&](int array, int row, int unit) {
+            const long long sequence = minimum(first_row + row, in.batch - 1);  // past the batch: any row will do
+            const long long step = sequence * in.seq + in.seq - 1;
+            const long long at = (step * shape.heads + head) * D + real_unit(unit);
+            if (array < read_gates) {
+                const long long input = rank_among(Cell::input, nth_bit(gate_arrays, array));
+                if constexpr (recompute) return in.wx + ((step * input_gates + input) * shape.heads + head) * D + real_unit(unit);
+                return in.gates + array * array_elements + at;
+            }
+            if (is_state(array)) {  // the states before the step
+                const int s = nth_bit(state_arrays, array - read_gates);
+                const unsigned short* base = in.states + s * array_elements;
+                if (s > 0 && in.others != nullptr) base = in.others + (s - 1) * array_elements;
+                return base + at - shape.heads * D;
+            }
+            return in.d_states + (array - read_gates - read_states) * array_elements + at;
+        });
+        const auto target = [&](int input, int row, int unit) {
+            const long long step = static_cast<long long>(first_row + row) * in.seq + in.seq - 1;
+            return in.d_wx + ((step * input_gates + input) * shape.heads + head) * D + first_unit() + unit;
+        };
+        stores.prepare(own, lane, [&](int i, int row, int unit) { return gradient_at(nth_bit(stored, i), row, unit - first_unit()); });
+        writer.prepare(input_gates == 0 ? 0 : in.batch - first_row, D - first_unit(), target, [&](int input, int row, int unit) {
+            return gradient_at(input_gates == 0 ? 0 : nth_bit(Cell::input, input), row, unit);
+        });
+    }
+
+    /// Begin copying what step t reads, and move on to step t - 1. Before step 0 lie the initial states.
+    TILESMITH_DEVICE void begin_copy(int stage_offset, int t) {
+        if (t > 0) {
+            ring.begin_copy(stage_offset, [](int array) {
+                return -(recompute && array < read_gates ? input_gates * shape.heads * D : shape.heads * D);
+            });
+            return;
+        }
+#pragma unroll
+        for (int i = 0; i < Ring::copies; ++i) {
+            if (!Ring::copies_too(i)) continue;
+            int array, row, unit;
+            Ring::locate(i, array, row, unit);
+            const SharedAddress to = ring.to[i] + stage_offset;
+            if (!is_state(array)) {
+                Ring::copy(to, ring.from[i]);
+            } else if (in.initial != nullptr) {
+                const int s = nth_bit(state_arrays, array - read_gates);
+                const int sequence = minimum(first_row + row, in.batch - 1);
+                Ring::copy(to, in.initial + ((static_cast<long long>(s) * in.batch + sequence) * shape.heads + head) * D + real_unit(unit));
+            } else {
+#pragma unroll
+                for (int word = 0; word < Ring::width; ++word) store_shared_16(to + 2 * word, 0);
+            }
+        }
+    }
+
+    TILESMITH_DEVICE void write_out(int buffer) {
+        writer.write(buffer * buffer_bytes, [](int) { return -input_gates * shape.heads * D; });
+    }
+
+    // ---- one step ----
+
+    /// Where a gate's gradient goes in the first buffer, of a unit of the block: to the exchange, or where it is written out from only.
+    TILESMITH_DEVICE SharedAddress gradient_at(int gate, int row, int unit) const {
+        const int unit_group = (rank_among(Cell::recurrent, gate) * padded_units + unit) / 8;
+        const int apart = exchange_bytes + (rank_among(staged, gate) * rows + row) * row_bytes + 2 * unit;
+        return shared + (has(Cell::recurrent, gate) ? Layout::offset(unit_group, row) + 2 * (unit % 8) : apart);
+    }
+
+    /// Where h before the step lies in a stage of the ring, if it is read: state 0 comes first.
+    static constexpr int hidden_at = read_gates * rows * row_bytes;
+    /// The gates of which a part is no saved sum and no input.
+    static constexpr unsigned recomputed_gates = recompute ? Cell::backward_gates : Cell::backward_gates & ~Cell::saved;
+
+    /// The first half of a pointwise step, from a stage of the ring: what waits for no gradient of a later step.
+    TILESMITH_DEVICE void prepare(int stage_offset) {
+        const SharedAddress stage = shared + ring_at + stage_offset;
+        typename Sums::Sums sum;
+        if constexpr (recompute) sums.template multiply<row_bytes>(sum, stage + hidden_at, lane, bias);
+        unsigned inputs[unit_groups][column_tiles][Ring::words];
+        Ring::load(inputs, stage + warp * unit_groups * chunk_bytes, lane);
+        Elements::for_each([&](int unit_group, int column_tile, int column) {
+            const unsigned(&words)[Ring::words] = inputs[unit_group][column_tile];
+            float gate[gates], previous[states];
+#pragma unroll
+            for (int q = 0; q < gates; ++q) {
+                const bool read = has(gate_arrays, q);
+                gate[q] = read ? Ring::value(words, rank_among(gate_arrays, q), column) : 0.0f;
+                if (has(recomputed_gates, q)) {
+                    const float recomputed = recompute ? sums.value(sum, q, unit_group, column_tile, column, bias) : bias[q][unit_group];
+                    gate[q] = read ? gate[q] + recomputed : recomputed;
+                }
+            }
+#pragma unroll
+            for (int s = 0; s < states; ++s) {
+                const int array = read_gates + rank_among(state_arrays, s);
+                previous[s] = has(Cell::backward_states, s) ? Ring::value(words, array, column) : 0.0f;
+            }
+            Cell::prepare(gate, previous, ready[unit_group][column_tile][column]);
+#pragma unroll
+            for (int s = 0; s < state_gradients; ++s)
+                outside[unit_group][column_tile][column][s] = Ring::value(words, read_gates + read_states + s, column);
+        });
+    }
+
+    /// The second half: stores the gates' gradients, carries the states'.
+    TILESMITH_DEVICE void finish(int buffer, bool last) {
+        float d_gates[unit_groups][column_tiles][columns][gates];
+        Elements::for_each([&](int unit_group, int column_tile, int column) {
+            float(&carry)[states] = carried[unit_group][column_tile][column];
+            float(&d_gate)[gates] = d_gates[unit_group][column_tile][column];
+            float d_next[states];
+#pragma unroll
+            for (int s = 0; s < states; ++s) {
+                d_next[s] = s == 0 && !last ? Cell::recurrent_gradient(carry[0]) : carry[s];
+                if (s < state_gradients) d_next[s] += outside[unit_group][column_tile][column][s];
+            }
+            Cell::backward(ready[unit_group][column_tile][column], d_next, d_gate, carry);
+        });
+        const auto value = [&](int gate, int unit_group, int column_tile, int column) {
+            if (Elements::padded && own.unit(unit_group) >= D) return 0.0f;  // padding must stay finite: zeros multiply it
+            return d_gates[unit_group][column_tile][column][gate];
+        };
+        stores.store(
+            own, buffer * buffer_bytes,
+            [&](int i, int unit_group, int column_tile, int column) { return value(nth_bit(stored, i), unit_group, column_tile, column); },
+            [&](int i, int row, int unit) { return gradient_at(nth_bit(stored, i), row, unit - first_unit()); });
+        inputless.take(own, value);
+    }
+
+    // ---- all steps ----
+
+    /// Fill the ring; the inputs of the first step have arrived.
+    TILESMITH_DEVICE void begin_copies() {
+        prepare_transfers();
+        for (int stage = 0; stage < block.num_stages - held; ++stage) {
+            if (stage < in.seq) begin_copy(stage * Ring::stage_bytes, in.seq - 1 - stage);
+            cp_async_commit();
+        }
+        cp_async_wait<block.num_stages - held - 1>();
+    }
+
+    /// In the n-th step, copy what a later one reads into the stage that nobody reads any more.
+    TILESMITH_DEVICE void refill(int n, int stage_offset) {
+        const int t = in.seq - 1 - n - (block.num_stages - held);
+        if (t >= 0) begin_copy(stage_offset, t);
+        cp_async_commit();
+    }
+
+    /// Every step, with the buffer of its number as a constant.
+    template <class Step>
+    TILESMITH_DEVICE void for_each_step(Step step) const {
+        int n = 0;
+        for (; n + 1 < in.seq; n += 2) {
+            step(n, 0);
+            step(n + 1, 1);
+        }
+        if (n < in.seq) step(n, 0);
+    }
+
+    /// Write the gradients of the initial states.
+    TILESMITH_DEVICE void store_initial() const {
+        Elements::for_each([&](int unit_group, int column_tile, int column) {
+            if (!own.real(unit_group, column_tile, column)) return;
+#pragma unroll
+            for (int s = 0; s < states; ++s)
+                store_global_16(in.d_initial + own.state_index(s, unit_group, column_tile, column),
+                                to_16<Type>(carried[unit_group][column_tile][column][s]));
+        });
+    }
+};
+
+}  // namespace tilesmith

@@ -1,0 +1,112 @@
+// The gradient of h on its way between the blocks of a cluster: every block has a partial sum for all units, over the gates
+// of its own, and sends each to the block that owns the unit, which adds the partial sums of all. They are floats that say
+// by themselves that they are there (ptx.cuh, messages). Nothing else tells a block that the others have made theirs.
+//
+// A tile of 16 units is sent as it lies in the accumulators of the warp that made it, and received by the lanes that own
+// its elements, the same in the warp that owns its units: 8 or 16 bytes a lane, in a row.
+//
+// Three slots, of which each holds one step's. In every step a block receives, meets (sync_block), multiplies and sends;
+// after that, before it meets again, it poisons the slot of the step before, which it has received. That slot takes what
+// is sent three steps after, by blocks that have received what was sent two steps after, and this was sent after the
+// poisoner's block had met again: after the poison. With two slots it would take what is sent on the word of messages from
+// before the poison.
+#pragma once
+
+#include "recurrence.cuh"
+
+namespace tilesmith {
+
+/// Partial sums for `rows` sequences from each of `cluster` blocks, for the `unit_warps` warps of a block that own 16 units.
+template <int rows, int cluster, int unit_warps>
+struct GradientMail {
+    static constexpr bool half_filled = rows == 4;  // these take the even columns of a tile of 8
+    static constexpr int column_tiles = half_filled ? 1 : rows / 8;
+    static constexpr int words = half_filled ? 2 : 4;  // of a lane and column tile
+    static constexpr int lane_bytes = 4 * words;
+    static constexpr int tile_bytes = column_tiles * 32 * lane_bytes;  // what a block sends for 16 units
+    static constexpr int slots = 3;
+    static constexpr int slot_bytes = unit_warps * cluster * tile_bytes;  // [unit warp][source][column tile][lane]
+    static constexpr int bytes = slots * slot_bytes;
+
+    static constexpr int at_once = minimum(cluster, half_filled ? 16 : 8);  // sources that are waited for together
+    static_assert((cluster & (cluster - 1)) == 0, "partial sums are added in pairs");
+
+    /// What a warp has of 16 units: of a lane's element (unit_group, column tile, column) the sum [column tile][2 unit group + column].
+    using Sums = float[column_tiles][4];
+
+    /// The slot after the one at `offset`.
+    TILESMITH_DEVICE static constexpr int after(int offset) { return offset == (slots - 1) * slot_bytes ? 0 : offset + slot_bytes; }
+
+    /// Where block `source` sends for a warp's units, after the beginning of a slot.
+    TILESMITH_DEVICE static constexpr int place(int unit_warp, int source, int lane) {
+        return (unit_warp * cluster + source) * tile_bytes + lane * lane_bytes;
+    }
+
+    TILESMITH_DEVICE static unsigned as_word(float sum) {
+        const unsigned word = __float_as_uint(sum);
+        return word == poison ? poison - 1 : word;  // a NaN stays one
+    }
+
+    /// Send the sums of 16 units. `to`: the place in the block that owns them.
+    TILESMITH_DEVICE static void send(ClusterAddress to, const Sums& sums) {
+#pragma unroll
+        for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
+            const float(&sum)[4] = sums[column_tile];
+            if constexpr (half_filled)
+                send_64(to, uint2{as_word(sum[0]), as_word(sum[2])});
+            else
+                send_128(to + column_tile * 32 * lane_bytes,
+                         uint4{as_word(sum[0]), as_word(sum[1]), as_word(sum[2]), as_word(sum[3])});
+        }
+    }
+
+    /// Wait for the sums of all blocks for a warp's 16 units, and add them, always in the same order. `at`: of the first block.
+    TILESMITH_DEVICE static void receive(Sums& sums, SharedAddress at) {
+#pragma unroll
+        for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
+#pragma unroll
+            for (int first = 0; first < cluster; first += at_once) {
+                float parts[at_once][4];
+                wait(parts, at + column_tile * 32 * lane_bytes + first * tile_bytes);
+#pragma unroll
+                for (int distance = 1; distance < at_once; distance *= 2)
+#pragma unroll
+                    for (int i = 0; i < at_once; i += 2 * distance)
+#pragma unroll
+                        for (int word = 0; word < 4; ++word) parts[i][word] += parts[i + distance < at_once ? i + distance : i][word];
+#pragma unroll
+                for (int word = 0; word < 4; ++word)
+                    sums[column_tile][word] = first == 0 ? parts[0][word] : sums[column_tile][word] + parts[0][word];
+            }
+    }
+
+    /// Poison a slot: a thread's part, of `threads`.
+    TILESMITH_DEVICE static void poison_slot(SharedAddress slot, int thread, int threads) {
+        for (int i = thread; i < slot_bytes / chunk_bytes; i += threads) poison_128(slot + i * chunk_bytes);
+    }
+
+  private:
+    TILESMITH_DEVICE static void wait(float (&parts)[at_once][4], SharedAddress at) {
+        unsigned rounds = 0;
+        for (;;) {
+            bool missing = false;
+#pragma unroll
+            for (int i = 0; i < at_once; ++i) {
+                uint4 part{0, 0, 0, 0};
+                if constexpr (half_filled) {
+                    const uint2 two = poll_64(at + i * tile_bytes);
+                    part.x = two.x, part.z = two.y;
+                } else {
+                    part = poll_128(at + i * tile_bytes);
+                }
+                missing |= max(max(part.x, part.y), max(part.z, part.w)) == poison;
+                parts[i][0] = __uint_as_float(part.x), parts[i][1] = __uint_as_float(part.y);
+                parts[i][2] = __uint_as_float(part.z), parts[i][3] = __uint_as_float(part.w);
+            }
+            if (!any_lane(missing)) return;
+            poll_again(rounds);
+        }
+    }
+};
+
+}  // namespace tilesmith

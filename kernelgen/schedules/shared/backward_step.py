@@ -1,0 +1,25 @@
+"""What the schedules share whose kernels are built on cuda/backward_step.cuh."""
+
+from __future__ import annotations
+
+from kernelgen.cells.language import Cell
+from kernelgen.program.arguments import known_states
+from kernelgen.program.shape import Shape
+from kernelgen.symbolic.derive import Backward, derive
+
+UNITS = 16
+"""Units of a warp that owns some."""
+
+
+def gates_again(cell: Cell, shape: Shape) -> int:
+    """How many gates have a recurrent product that is computed again."""
+    return len({*derive(cell).gates} & {*cell.recurrent_gates}) if shape.recompute else 0
+
+
+def planes_read(cell: Cell, shape: Shape) -> int:
+    """Arrays of [sequence, unit] that a step reads: gates' sums or inputs, states before it, gradients from outside."""
+    code: Backward = derive(cell)
+    gates = {*code.gates} & {*cell.input_gates} if shape.recompute else code.saved_gates
+    hidden = gates_again(cell, shape) or cell.inputless_products
+    states = {*code.states, 0} if hidden else code.states
+    return len(gates) + len(states) + known_states(cell, shape)
