@@ -28,7 +28,7 @@ struct ArrayWriter {
             const int array = array_of(i);
             const int row = write / row_writes % rows;
             const int unit = write % row_writes * width;
-            real[i] = write < arrays * array_writes && row < valid_rows && (shape.head_dim % units == 0 || unit < valid_units);
+            real[i] = write < arrays * array_writes && row < valid_rows && (units == shape.head_dim || unit < valid_units);
             to[i] = target(array, row, unit);
             from[i] = locate(array, row, unit);
         }

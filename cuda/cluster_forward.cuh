@@ -56,7 +56,7 @@ struct ClusterForward {
     static constexpr int tiles = Rows::tiles;  // of 16 rows, per warp
 
     static constexpr int rows = tiling.batch_tile;
-    using Elements = LaneElements<shape, units, rows>;
+    using Elements = LaneElements<shape, units, rows, sent_units>;
     static constexpr int unit_groups = Elements::unit_groups;  // groups of 8 units a warp owns
     static constexpr int column_tiles = Elements::column_tiles;
     static constexpr int columns = Elements::columns;  // elements per lane, unit and column tile
@@ -143,7 +143,7 @@ struct ClusterForward {
         ring.prepare(shared + ring_at + unit_warp * ring_bytes, [&](int gate, int row, int unit) {
             const int sequence = minimum(first_row + row, in.batch - 1);  // past the batch: any row will do
             const long long step = static_cast<long long>(sequence) * in.seq * input_gates + gate;
-            const int real_unit = D % units == 0 ? first_unit + unit : minimum(first_unit + unit, D - Ring::width);
+            const int real_unit = sent_units == D ? first_unit + unit : minimum(first_unit + unit, D - Ring::width);
             return in.wx + (step * shape.heads + head) * D + real_unit;
         });
         const long long array_elements = static_cast<long long>(in.batch) * in.seq * shape.heads * D;

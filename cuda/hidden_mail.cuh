@@ -18,7 +18,7 @@ namespace tilesmith {
 template <class Type, FixedShape shape, int units, int rows, int cluster, int sent_units, int padded_k>
 struct HiddenMail {
     static constexpr int D = shape.head_dim;
-    using Elements = LaneElements<shape, units, rows>;
+    using Elements = LaneElements<shape, units, rows, sent_units>;
     using Layout = MovingLayout<rows>;
     static constexpr int slots = 4;
     static constexpr int slot_bytes = Layout::bytes(padded_k);

@@ -11,6 +11,11 @@ from kernelgen.program.tiling import Tiling
 from kernelgen.schedules import get
 
 
+def refusal(schedule: str, cell: str, shape: Shape, gpu: str) -> str:
+    """Why a schedule does not run this, at any tiling; empty where it may."""
+    return get(schedule).refuses(load_cell(cell), shape, load_profile(gpu))
+
+
 def drawn_tiling(schedule: str, cell: str, shape: Shape, gpu: str) -> Tiling:
     """A random solution of the schedule's Problem, the same in every run."""
     chosen, definition, profile = get(schedule), load_cell(cell), load_profile(gpu)

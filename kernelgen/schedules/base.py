@@ -26,8 +26,15 @@ class Schedule(Protocol):
     name: str
     direction: Direction
 
+    def refuses(self, cell: Cell, shape: Shape, profile: Profile) -> str:
+        """Why it does not run this at all, whatever the tiling, as a sentence; empty where it may."""
+        ...
+
     def problem(self, cell: Cell, shape: Shape, profile: Profile) -> Problem:
-        """State the tile variables and the constraints of running ``cell`` at ``shape`` on ``profile``."""
+        """State the tile variables and the constraints of running ``cell`` at ``shape`` on ``profile``.
+
+        Raises InfeasibleError, with the words of ``refuses``, where it does not.
+        """
         ...
 
     def tiling(self, cell: Cell, shape: Shape, profile: Profile, values: Mapping[str, int]) -> Tiling:

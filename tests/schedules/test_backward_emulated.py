@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
-from drawn import drawn_tiling
+from drawn import drawn_tiling, refusal
 
 from kernelgen.cells import cell_names, load_cell
+from kernelgen.errors import InfeasibleError
 from kernelgen.hardware.profile import load_profile
 from kernelgen.program.shape import Shape
 from kernelgen.program.tiling import Tiling
@@ -32,6 +34,10 @@ def check(name: str, shape: Shape, tiling: Tiling, seeds: range, gpu: str = GPU)
 @pytest.mark.parametrize("schedule", schedule_names("backward"))
 def test_the_models_choice_is_right(schedule: str, cell: str, recompute: bool) -> None:
     shape = Shape(3, 7, 2, 32, "bfloat16", "gates", recompute)
+    if reason := refusal(schedule, cell, shape, GPU):
+        with pytest.raises(InfeasibleError, match=re.escape(reason)):
+            plan(load_cell(cell), shape, load_profile(GPU), schedules=[schedule])
+        return
     best = plan(load_cell(cell), shape, load_profile(GPU), top=1, schedules=[schedule])[0]
     check(cell, shape, best, range(2))
 
@@ -41,6 +47,8 @@ def test_the_models_choice_is_right(schedule: str, cell: str, recompute: bool) -
 @pytest.mark.parametrize("schedule", schedule_names("backward"))
 def test_a_tiling_drawn_from_the_problem_is_right(schedule: str, cell: str, recompute: bool) -> None:
     shape = Shape(3, 7, 2, 32, "float16", "gates", recompute)
+    if reason := refusal(schedule, cell, shape, GPU):
+        pytest.skip(reason)
     check(cell, shape, drawn_tiling(schedule, cell, shape, GPU), range(2))
 
 
@@ -86,3 +94,32 @@ RESIDENT = {"batch_tile": 8, "k_tiles_in_registers": 1, "accumulators": 2, "num_
 def test_every_tile_variable_is_right(cell: str, shape: Shape, changed: dict[str, int], gpu: str) -> None:
     tiling = get("resident_backward").tiling(load_cell(cell), shape, load_profile(gpu), RESIDENT | changed)
     check(cell, shape, tiling, range(2), gpu)
+
+
+CLUSTER = {
+    "cluster": 2,
+    "batch_tile": 4,
+    "tiles_per_warp": 1,
+    "k_tiles_in_registers": 1,
+    "accumulators": 2,
+    "num_stages": 4,
+}
+WIDE = {"cluster": 8, "tiles_per_warp": 2, "k_tiles_in_registers": 4}
+SHARED = {"batch_tile": 8, "accumulators": 1, "k_tiles_in_registers": 0}
+TWO_TILES = {"batch_tile": 16, "cluster": 4, "tiles_per_warp": 4}
+
+
+@pytest.mark.parametrize(
+    ("cell", "shape", "changed"),
+    [
+        pytest.param("lstm", Shape(3, 7, 1, 256), WIDE, id="256 units"),
+        pytest.param("slstm", Shape(5, 6, 1, 80, "float16", "states"), {}, id="a warp with nothing but padding"),
+        pytest.param("lstm", Shape(6, 6, 2, 50), SHARED, id="8 sequences, R in shared memory"),
+        pytest.param("lstm", Shape(18, 6, 1, 64), TWO_TILES, id="two column tiles"),
+        pytest.param("elman", Shape(3, 5, 1, 33), {}, id="odd head dimension"),
+        pytest.param("lstm_peephole", Shape(3, 7, 1, 64), {"num_stages": 8, "accumulators": 4}, id="biases alone"),
+    ],
+)
+def test_every_tile_variable_of_a_cluster_is_right(cell: str, shape: Shape, changed: dict[str, int]) -> None:
+    tiling = get("cluster_backward").tiling(load_cell(cell), shape, load_profile(GPU), CLUSTER | changed)
+    check(cell, shape, tiling, range(2))

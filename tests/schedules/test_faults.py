@@ -67,8 +67,22 @@ CLUSTER = Sound(
         "k_tiles_in_registers": 1, "accumulators": 2, "num_stages": 3,
     },
 )  # fmt: skip
+CLUSTER_BACKWARD = Sound(
+    "cluster_backward",
+    "lstm",
+    Shape(6, 9, 1, 64),
+    {
+        "cluster": 4, "batch_tile": 4, "tiles_per_warp": 1,
+        "k_tiles_in_registers": 1, "accumulators": 2, "num_stages": 4,
+    },
+)  # fmt: skip
 SPLIT = replace(CLUSTER, values=CLUSTER.values | {"k_split": 2, "accumulators": 1})
 
+GRADIENT_SLOTS = (
+    "    static constexpr int slot_bytes = unit_warps * cluster * tile_bytes;"
+    "  // [unit warp][source][column tile][lane]\n"
+    "    static constexpr int bytes = "  # of GradientMail
+)
 WAIT = "            cp_async_wait<tiling.num_stages - 2>();\n"
 SLOT_BYTES = (
     "    static constexpr int slot_bytes = Layout::bytes(padded_k);\n    static constexpr int bytes = "  # of HiddenMail
@@ -80,6 +94,67 @@ ROUNDED_GATES = (
 )
 
 FAULTS = {
+    "poison a step early, backward": (
+        CLUSTER_BACKWARD,
+        "Mail::poison_slot(mail + received,",
+        "Mail::poison_slot(mail + slot,",
+        "may not have been read|message under way|nobody has read|does not know|deadlock",
+    ),
+    "poison left out, backward": (
+        CLUSTER_BACKWARD,
+        "Mail::poison_slot(mail + received,",
+        "if (n > 100) Mail::poison_slot(mail + received,",
+        "before the first has been poisoned",
+    ),
+    "a slot too few, backward": (
+        CLUSTER_BACKWARD,
+        f"int slots = 3;\n{GRADIENT_SLOTS}slots",
+        f"int slots = 2;\n{GRADIENT_SLOTS}3",
+        "poisoned only after the message|before the first has been poisoned|nobody has read|deadlock",
+    ),
+    "a lost message, backward": (
+        CLUSTER_BACKWARD,
+        "send_64(to, uint2{as_word(sum[0]), as_word(sum[2])});",
+        "{ if (thread_index() != 5) send_64(to, uint2{as_word(sum[0]), as_word(sum[2])}); }",
+        "deadlock.*nobody sends a message",
+    ),
+    "a message to the wrong rank, backward": (
+        CLUSTER_BACKWARD,
+        "this->lane), unit_warp / unit_warps);",
+        "this->lane), (unit_warp / unit_warps + (unit_warp == 2 ? 1 : 0)) % cluster);",
+        "is sent two messages|second message|deadlock",
+    ),
+    "a part that is not added": (
+        CLUSTER_BACKWARD,
+        "parts[i][word] += parts[i + distance < at_once ? i + distance : i][word];",
+        "if (i != 2) parts[i][word] += parts[i + distance < at_once ? i + distance : i][word];",
+        "differs",
+    ),
+    "parts of another's units": (
+        CLUSTER_BACKWARD,
+        "sums[column_tile][2 * octet + column];\n            });",
+        "sums[column_tile][2 * (octet ^ 1) + column];\n            });",
+        "differs",
+    ),
+    "gradients that are made while the step before is still read": (
+        CLUSTER_BACKWARD,
+        "buffer_bytes, 0, this->lane,",
+        "buffer_bytes * 0, 0, this->lane,",
+        "race|differs|written",
+    ),
+    "sums sent before there is poison for them": (
+        CLUSTER_BACKWARD,
+        "sync_cluster();  // every block has poison",
+        "sync_block();  // every block has poison",
+        "has not been poisoned|poisoned only after",
+    ),
+    "a block that ends while sums are sent to it": (
+        CLUSTER_BACKWARD,
+        "sync_cluster();  // the last messages have come: a block's memory may go\n        if (owner) {\n"
+        "            receive(received);",
+        "if (owner) {",
+        "ended|differs",
+    ),
     "poison a step early": (
         CLUSTER,
         "mail.poison(Mail::slot_of(t + Mail::slots - 1),",
@@ -214,8 +289,8 @@ FAULTS = {
     ),
     "a ring that is not cleared where steps are fewer than stages": (
         BACKWARD,
-        "if (row_units != D || in.seq < tiling.num_stages)",
-        "if (row_units != D)",
+        "if (row_units != real_units || in.seq < block.num_stages)",
+        "if (row_units != real_units)",
         "written",
     ),
     "sums left where others still read": (
@@ -317,13 +392,13 @@ FAULTS = {
     ),
     "an index of 32 bits: d_wx": (
         BACKWARD,
-        "return in.d_wx + ((step * input_gates + input) * shape.heads + head) * D + unit;",
+        "return in.d_wx + ((step * input_gates + input) * shape.heads + head) * D + first_unit() + unit;",
         "return in.d_wx + static_cast<unsigned>(((step * input_gates + input) * shape.heads + head) * D + unit);",
         "bounds|not these blocks'|none of the arrays",
     ),
     "an index of 32 bits: states before a step": (
         BACKWARD,
-        "((static_cast<long long>(s) * in.batch + sequence) * shape.heads + head) * D + unit);",
+        "((static_cast<long long>(s) * in.batch + sequence) * shape.heads + head) * D + real_unit(unit));",
         "static_cast<unsigned>(((static_cast<long long>(s) * in.batch + sequence) * shape.heads + head) * D + unit));",
         "bounds|not these blocks'|none of the arrays",
     ),
@@ -393,7 +468,9 @@ def run(sound: Sound, program: Program, seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "sound", [FORWARD, BACKWARD, CLUSTER, SPLIT], ids=["forward", "backward", "cluster", "K split"]
+    "sound",
+    [FORWARD, BACKWARD, CLUSTER, SPLIT, CLUSTER_BACKWARD],
+    ids=["forward", "backward", "cluster", "K split", "cluster backward"],
 )
 def test_the_sound_kernel_passes(sound: Sound) -> None:
     program = kernel(sound)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from drawn import refusal
 
 from kernelgen.build.compile import compile_source
 from kernelgen.cells import cell_names, load_cell
 from kernelgen.cells.language import Cell
-from kernelgen.errors import InfeasibleError
 from kernelgen.hardware.profile import Profile, load_profile
 from kernelgen.program.shape import Shape
 from kernelgen.schedules import get, schedule_names
@@ -30,28 +30,19 @@ GOLDEN = Path(__file__).parent / "golden"
 def test_the_models_choices_compile_as_predicted(schedule: str, gpu: str) -> None:
     profile = load_profile(gpu)
     errors = []
-    if reason := refusal(schedule, profile):
+    if reason := refusal(schedule, "lstm", Shape(16, 1024, 12, 32), gpu):
         assert f"the {schedule} schedule needs " in reason
         assert f"which {profile.name} ({profile.arch}) lacks" in reason
         return
     for cell in map(load_cell, CELLS):
         for head_dim in (32, 96):
             shape = Shape(16, 1024, 12, head_dim)
-            for tiling in spread(plan(cell, shape, profile, schedules=[schedule]))[:3]:
+            for tiling in spread(plan(cell, shape, profile, schedules=[schedule]))[:2]:
                 report = compile_source(get(schedule).program(cell, shape, profile, tiling).main.source).report
                 assert report.local_memory == 0, f"{cell.name} {shape}: {tiling} needs local memory"
                 assert report.static_shared_memory == 0
                 errors.append(abs(tiling.resources.registers / report.registers - 1))
     assert sum(error <= 0.15 for error in errors) >= 0.9 * len(errors), sorted(errors)
-
-
-def refusal(schedule: str, profile: Profile) -> str:
-    """Why a schedule takes a GPU not at all; empty where it does."""
-    try:
-        get(schedule).problem(load_cell("lstm"), Shape(16, 1024, 12, 32), profile)
-    except InfeasibleError as error:
-        return str(error)
-    return ""
 
 
 @pytest.mark.parametrize("cell", sorted(set(cell_names()) - set(CELLS)))
@@ -70,11 +61,13 @@ def test_the_backward_choices_compile_into_registers(schedule: str, cell: str) -
 @pytest.mark.parametrize("cell", cell_names())
 @pytest.mark.parametrize("schedule", schedule_names("backward"))
 def test_gates_are_computed_again_in_registers(schedule: str, cell: str) -> None:
-    assert_in_registers(schedule, cell, Shape(16, 1024, 12, 64, save="hidden", recompute=True))
+    assert_in_registers(schedule, cell, Shape(16, 1024, 12, 32, save="hidden", recompute=True))
 
 
 def assert_in_registers(schedule: str, name: str, shape: Shape) -> None:
     """The model's best tiling leaves nothing in local memory."""
+    if reason := refusal(schedule, name, shape, "h200"):
+        pytest.skip(reason)
     profile, cell = load_profile("h200"), load_cell(name)
     tiling = plan(cell, shape, profile, top=1, schedules=[schedule])[0]
     assert compile_source(get(schedule).program(cell, shape, profile, tiling).main.source).report.local_memory == 0

@@ -115,6 +115,7 @@ HALVES = {"cluster": 2, "units_per_warp": 16, "accumulators": 1}
         ),
         pytest.param("elman", Shape(34, 5, 1, 32), HALVES | {"batch_tile": 32}, id="four column tiles"),
         pytest.param("elman", Shape(9, SEQ, 1, 52, save="states"), {"cluster": 2}, id="head dimension of 4s"),
+        pytest.param("slstm", Shape(3, SEQ, 1, 80, save="gates"), HALVES, id="a warp with nothing but padding"),
         pytest.param("lstm", Shape(9, SEQ, 1, 50, save="gates"), {"cluster": 2, "batch_tile": 8}, id="of 2s"),
         pytest.param("slstm", Shape(2, SEQ, 2, 33, save="gates"), {"cluster": 2}, id="odd head dimension"),
         pytest.param("gru", Shape(1, 1, 2, 30), {"cluster": 2, "num_stages": 8}, id="one sequence of one step"),

@@ -38,7 +38,7 @@ def naive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.mark.unit
 def test_it_is_found_and_ranked_with_the_others() -> None:
-    assert schedules.schedule_names("backward") == ["naive_backward", "resident_backward"]
+    assert schedules.schedule_names("backward") == ["cluster_backward", "naive_backward", "resident_backward"]
     cell, profile = load_cell("lstm"), load_profile(GPU)
     ranked = plan(cell, Shape(16, 64, 4, 64), profile)
     assert {tiling.schedule for tiling in ranked} == {"cluster", "naive", "resident"}

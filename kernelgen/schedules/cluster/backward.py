@@ -15,7 +15,6 @@ from typing import Generic
 from constrint import Expr, Problem, cdiv, maximum, minimum
 from kernelgen.cells.language import Cell
 from kernelgen.emit.kernel import Template
-from kernelgen.errors import InfeasibleError
 from kernelgen.hardware.profile import Profile
 from kernelgen.program.arguments import known_states
 from kernelgen.program.shape import Shape
@@ -25,7 +24,7 @@ from kernelgen.schedules.shared.backward_step import UNITS, planes_read
 from kernelgen.schedules.shared.batch_tiled import BatchTiled, Needs, accumulator_additions, read_bytes
 from kernelgen.schedules.shared.cost import StepWork
 from kernelgen.schedules.shared.entries import BACKWARD_PARAMETERS, asserted
-from kernelgen.schedules.shared.limits import CHUNK, require_clusters, vector_width
+from kernelgen.schedules.shared.limits import CHUNK, lacks_clusters, vector_width
 from kernelgen.schedules.shared.numbers import Int, Number
 from kernelgen.symbolic.derive import Backward, derive
 from kernelgen.symbolic.instructions import backward_cost
@@ -112,20 +111,22 @@ class ClusterBackward(BatchTiled):
     direction: Direction = "backward"
     package = __package__
 
-    def problem(self, cell: Cell, shape: Shape, profile: Profile) -> Problem:
-        """Tile variables and constraints. Raises InfeasibleError for what it does not do."""
+    def refuses(self, cell: Cell, shape: Shape, profile: Profile) -> str:
+        """Why it does not run this."""
+        if reason := super().refuses(cell, shape, profile) or lacks_clusters(self.name, profile):
+            return reason
         if shape.recompute:
-            raise InfeasibleError(
-                f"the {self.name} schedule does not recompute gates: a block has R of its own units alone, and those "
-                "gates need the others'. Save the gates in the forward pass."
+            return (
+                f"the {self.name} schedule does not recompute gates: a block reads the states of its own units alone, "
+                "and a gate's sum needs those of all. Save the gates in the forward pass."
             )
         if cell.inputless_products:
             names = ", ".join(cell.gates[gate].name for gate in cell.inputless_products)
-            raise InfeasibleError(
+            return (
                 f"the {self.name} schedule does not sum the gradient of R for gates without an input, and {cell.name} "
                 f"has some: {names}. Give them an input, or keep heads small enough for the resident schedule."
             )
-        return super().problem(cell, shape, profile)
+        return ""
 
     def variables(self, problem: Problem, cell: Cell, shape: Shape) -> Mapping[str, Expr]:
         """Declare the tile variables, in the order of the template's fields."""
@@ -157,8 +158,7 @@ class ClusterBackward(BatchTiled):
         )
 
     def gpu_rules(self, problem: Problem, profile: Profile, v: Mapping[str, Expr]) -> None:
-        """Clusters, and how large."""
-        require_clusters(self.name, profile)
+        """How large clusters may be."""
         problem.add(
             v["cluster"] <= profile.largest_cluster,
             f"blocks of a cluster: at most {profile.largest_cluster} on {profile.name}",

@@ -22,7 +22,7 @@ from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.shared.batch_tiled import BatchTiled, Needs, accumulator_additions, read_bytes
 from kernelgen.schedules.shared.cost import StepWork
 from kernelgen.schedules.shared.entries import FORWARD_PARAMETERS, asserted
-from kernelgen.schedules.shared.limits import CHUNK, require_clusters, vector_width
+from kernelgen.schedules.shared.limits import CHUNK, lacks_clusters, vector_width
 from kernelgen.schedules.shared.numbers import Int, Number
 from kernelgen.symbolic.derive import derive
 from kernelgen.symbolic.instructions import cell_cost
@@ -113,6 +113,10 @@ class ClusterForward(BatchTiled):
     direction: Direction = "forward"
     package = __package__
 
+    def refuses(self, cell: Cell, shape: Shape, profile: Profile) -> str:
+        """Why it does not run this."""
+        return super().refuses(cell, shape, profile) or lacks_clusters(self.name, profile)
+
     def variables(self, problem: Problem, cell: Cell, shape: Shape) -> Mapping[str, Expr]:
         """Declare the tile variables, in the order of the template's fields."""
         k_tiles = -(-shape.head_dim // 32)
@@ -134,11 +138,6 @@ class ClusterForward(BatchTiled):
             (v["cluster"] - 1) * s.unit_warps * v["units_per_warp"] < shape.head_dim,
             "every block of a cluster has units",
         )
-        if shape.head_dim % 16 == 0:  # then nobody asks whether a unit is there
-            problem.add(
-                (v["cluster"] * s.unit_warps - 1) * v["units_per_warp"] < shape.head_dim,
-                "every warp has units of its own",
-            )
         problem.add(
             (v["cluster"] == 1) | (s.unit_warps * v["units_per_warp"] >= LEAST_UNITS),
             f"a block that shares a head has at least {LEAST_UNITS} of its units",
@@ -156,8 +155,7 @@ class ClusterForward(BatchTiled):
         )
 
     def gpu_rules(self, problem: Problem, profile: Profile, v: Mapping[str, Expr]) -> None:
-        """Clusters, and how large."""
-        require_clusters(self.name, profile)
+        """How large clusters may be."""
         problem.add(
             v["cluster"] <= profile.largest_cluster,
             f"blocks of a cluster: at most {profile.largest_cluster} on {profile.name}",

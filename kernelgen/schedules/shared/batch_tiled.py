@@ -10,6 +10,7 @@ from typing import Generic
 from constrint import Expr, Problem, cdiv
 from kernelgen.cells.language import Cell
 from kernelgen.emit.kernel import Template, kernel_source
+from kernelgen.errors import InfeasibleError
 from kernelgen.hardware.profile import Profile
 from kernelgen.program.launch import LaunchRule
 from kernelgen.program.program import KernelCall, Program
@@ -17,7 +18,7 @@ from kernelgen.program.shape import Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.shared.cost import StepWork, clocks_per_step
-from kernelgen.schedules.shared.limits import add_limits, place, require_instructions
+from kernelgen.schedules.shared.limits import add_limits, lacks_instructions, place
 from kernelgen.schedules.shared.model import Model, load_model
 from kernelgen.schedules.shared.numbers import Int, Number, as_int
 from kernelgen.schedules.shared.parameter_gradients import with_parameter_gradients
@@ -75,7 +76,7 @@ class BatchTiled(ABC):
         return 1
 
     def gpu_rules(self, problem: Problem, profile: Profile, v: Mapping[str, Expr]) -> None:
-        """Add what the GPU demands beyond the limits of every block. Raises InfeasibleError for what it lacks."""
+        """Add what the GPU demands beyond the limits of every block."""
         return
 
     @abstractmethod
@@ -90,9 +91,14 @@ class BatchTiled(ABC):
     def template(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Template:
         """What instantiates the template of cuda/."""
 
+    def refuses(self, cell: Cell, shape: Shape, profile: Profile) -> str:
+        """Why it does not run this; a subclass adds its own reasons."""
+        return lacks_instructions(self.name, shape, profile)
+
     def problem(self, cell: Cell, shape: Shape, profile: Profile) -> Problem:
-        """Tile variables and constraints. Raises InfeasibleError for a GPU without the instructions it needs."""
-        require_instructions(self.name, shape, profile)
+        """Tile variables and constraints. Raises InfeasibleError for what it refuses."""
+        if reason := self.refuses(cell, shape, profile):
+            raise InfeasibleError(reason)
         problem = Problem(f"{self.name} schedule of {cell.name}, {shape}, on {profile.name}")
         v = self.variables(problem, cell, shape)
         needs = self.needs(cell, shape, v)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from constrint import Problem, cdiv
-from kernelgen.errors import InfeasibleError
 from kernelgen.hardware.profile import Profile
 from kernelgen.program.shape import Shape
 from kernelgen.program.tiling import Resources
@@ -48,25 +47,27 @@ def vector_width(head_dim: int) -> int:
     return next(width for width in (8, 4, 2, 1) if head_dim % width == 0)
 
 
-def require_instructions(schedule: str, shape: Shape, profile: Profile) -> None:
-    """Raise InfeasibleError, saying what lacks, for a GPU without m16n8k16, ldmatrix or asynchronous copies."""
+def lacks_instructions(schedule: str, shape: Shape, profile: Profile) -> str:
+    """What lacks, as a sentence, on a GPU without m16n8k16, ldmatrix or asynchronous copies; else empty."""
     missing = [words for feature, words in _FEATURES.items() if feature not in profile.features]
     if not profile.supports("m16n8k16", shape.dtype):
         missing.insert(0, f"the matrix instruction m16n8k16 for {shape.dtype}")
-    if missing:
-        raise InfeasibleError(
-            f"the {schedule} schedule needs {' and '.join(missing)}, which {profile.name} ({profile.arch}) lacks; "
-            "it runs on sm_80 and newer."
-        )
+    if not missing:
+        return ""
+    return (
+        f"the {schedule} schedule needs {' and '.join(missing)}, which {profile.name} ({profile.arch}) lacks; "
+        "it runs on sm_80 and newer."
+    )
 
 
-def require_clusters(schedule: str, profile: Profile) -> None:
-    """Raise InfeasibleError for a GPU without thread block clusters."""
-    if "clusters" not in profile.features:
-        raise InfeasibleError(
-            f"the {schedule} schedule needs thread block clusters, which {profile.name} ({profile.arch}) lacks; "
-            "it runs on sm_90 and newer."
-        )
+def lacks_clusters(schedule: str, profile: Profile) -> str:
+    """That clusters lack, as a sentence, on a GPU without them; else empty."""
+    if "clusters" in profile.features:
+        return ""
+    return (
+        f"the {schedule} schedule needs thread block clusters, which {profile.name} ({profile.arch}) lacks; "
+        "it runs on sm_90 and newer."
+    )
 
 
 def place(
