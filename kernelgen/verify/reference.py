@@ -14,6 +14,9 @@ from kernelgen.errors import ShapeError
 
 Array = npt.NDArray[np.float64]
 
+AHEAD = 64
+"""Steps whose products are made at once where what they are of is known: one large product for many small ones."""
+
 
 @dataclass(frozen=True)
 class ForwardResult:
@@ -80,12 +83,19 @@ def forward(
 
     all_states = np.empty((states, batch, seq, heads, dim))
     all_gates = np.empty((gates, batch, seq, heads, dim)) if keep_gates else None
+    ahead = np.empty(0)
     for t in range(seq):
+        if follow is None:
+            products = np.matmul(state[0], weights)
+        else:
+            if t % AHEAD == 0:
+                known = follow[:, t : min(t + AHEAD, seq) - 1].astype(np.float64).transpose(2, 1, 0, 3)
+                ahead = _products_ahead(np.concatenate([state[0][:, None], known], axis=1), weights)
+            products = ahead[:, t % AHEAD]
         sums = np.broadcast_to(bias, (gates, *shape)).copy()
         if inputs:
             sums[list(inputs)] += _inner(wx[:, t].transpose(1, 0, 2, 3))
-        products = np.matmul(state[0], weights).reshape(heads, batch, len(recurrent), dim)
-        sums[list(recurrent)] += products.transpose(2, 0, 1, 3)
+        sums[list(recurrent)] += products.reshape(heads, batch, len(recurrent), dim).transpose(2, 0, 1, 3)
         state = step(list(sums), state)
         state[0] = _rounded(state[0], round_h)
         for index, value in enumerate(state):
@@ -152,6 +162,10 @@ def backward(
     carried = np.zeros((states, heads, batch, dim))  # what step t + 1 sends back
     d_gates = np.empty((gates, batch, seq, heads, dim))
     sent = d_gates if follow is None else np.empty_like(d_gates)  # what d_r and the step before are made from
+    foreseen = None  # [B, T, G_rec, H, D]: what R takes back, where all of it is known
+    if follow is not None and {*recurrent} <= {*inputs}:
+        foreseen = follow[:, :, [inputs.index(gate) for gate in recurrent]]
+    ahead = np.empty(0)
     for t in reversed(range(seq)):
         d_next = carried
         if t < seq - 1:
@@ -169,7 +183,14 @@ def backward(
             d_sums[inputs] = _inner(np.moveaxis(follow[:, t], 1, 0))
         carried = np.stack(back)
         if not cell.gradient.recurrent_cut:
-            carried[0] += np.matmul(_per_head(d_sums[recurrent]), weights)
+            if foreseen is None:
+                product = np.matmul(_per_head(d_sums[recurrent]), weights)
+            else:
+                if t % AHEAD == AHEAD - 1 or t == seq - 1:
+                    known = foreseen[:, t - t % AHEAD : t + 1].astype(np.float64).transpose(3, 1, 0, 2, 4)
+                    ahead = _products_ahead(known.reshape(heads, -1, batch, len(recurrent) * dim), weights)
+                product = ahead[:, t % AHEAD]
+            carried[0] += product
         sent[:, :, t] = d_sums.transpose(0, 2, 1, 3)
 
     before = np.concatenate([start[0][:, None], result.states[0, :, :-1]], axis=1)  # h(t-1): [B, T, H, D]
@@ -181,6 +202,13 @@ def backward(
     d_b = d_gates.sum(axis=(1, 2))[biases]
     d_wx = np.moveaxis(d_gates[inputs], 0, 2)
     return BackwardResult(d_wx, d_r, d_b, carried.transpose(0, 2, 1, 3), d_gates)
+
+
+def _products_ahead(rows: Array, weights: Array) -> Array:
+    """[H, N, B, K] by [H, K, M], for N steps at once: [H, N, B, M]."""
+    heads, steps, batch, inner = rows.shape
+    products: Array = np.matmul(rows.reshape(heads, steps * batch, inner), weights)
+    return products.reshape(heads, steps, batch, weights.shape[-1])
 
 
 def _per_head(array: Array) -> Array:

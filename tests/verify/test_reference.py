@@ -223,3 +223,19 @@ def test_the_tolerance_sees_a_missing_bias_and_a_single_lost_element() -> None:
     # Losing an element (a zero in its place) is seen, wherever the element was not about zero anyway.
     seen = np.abs(expected) > dtypes.element_tolerance("bfloat16") * np.abs(expected).max()
     assert seen.mean() > 0.85
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru", "slstm"])
+def test_what_follows_its_own_steps_is_what_runs_by_itself(name: str) -> None:
+    cell, shape = load_cell(name), Shape(3, reference.AHEAD + 7, 2, 5, "float16")
+    given = random_inputs(cell, shape, seed=2)
+    itself = reference.forward(cell, **given, round_h=np.float16)
+    following = reference.forward(cell, **given, round_h=np.float16, follow=itself.states[0].astype(np.float16))
+    np.testing.assert_allclose(following.states, itself.states, rtol=1e-12, atol=1e-14)
+    given["d_last"] = itself.last / 8
+    back = reference.backward(cell, **given, round_d_gates=np.float16, result=itself)
+    sent = back.d_wx.astype(np.float16)
+    again = reference.backward(cell, **given, round_d_gates=np.float16, result=itself, follow=sent)
+    np.testing.assert_array_equal(again.d_wx.astype(np.float16), sent)  # its own, before they are rounded
+    np.testing.assert_allclose(again.d_r, back.d_r, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(again.d_initial, back.d_initial, rtol=1e-9, atol=1e-12)
