@@ -42,8 +42,12 @@ struct BackwardStep {
     static constexpr int input_gates = count_bits(Cell::input);
     static constexpr unsigned stored = Cell::recurrent | Cell::input;  // gates whose gradients go to shared memory
     static constexpr unsigned staged = Cell::input & ~Cell::recurrent;  // not to be exchanged, but to be written out
+    static constexpr unsigned inputless_products = Cell::recurrent & ~Cell::input;
 
     static constexpr int cluster = block.cluster;
+    /// Gates without an input whose gradients are written out, because no block has all of the h they multiply.
+    static constexpr unsigned written_too = cluster > 1 ? inputless_products : 0;
+    static constexpr int writes = input_gates + count_bits(written_too);
     static constexpr int threads = block.threads;
     static constexpr int units = 16;
     static constexpr int unit_warps = ceil_div(ceil_div(D, units), cluster);  // of a block
@@ -66,7 +70,7 @@ struct BackwardStep {
     using Sums = RecomputedGates<Cell, Type, shape, rows, block.recompute_k_tiles_in_registers>;
     static constexpr unsigned gate_arrays = recompute ? Cell::backward_gates & Cell::input : Cell::saved;
     static constexpr unsigned state_arrays =
-        Cell::backward_states | ((recompute && Sums::products != 0) || (Cell::recurrent & ~Cell::input) != 0 ? 1u : 0u);
+        Cell::backward_states | ((recompute && Sums::products != 0) || (inputless_products & ~written_too) != 0 ? 1u : 0u);
     static constexpr int read_gates = count_bits(gate_arrays);
     static constexpr int read_states = count_bits(state_arrays);
     static constexpr int arrays = read_gates + read_states + state_gradients;
@@ -74,7 +78,7 @@ struct BackwardStep {
 
     // ---- shared memory: two buffers for the gates' gradients, the ring ----
     static constexpr int row_bytes = (row_units / 8 | 1) * chunk_bytes;  // odd: no bank conflicts
-    using Inputless = PartialGradients<Cell, Type, shape, rows, row_bytes>;
+    using Inputless = PartialGradients<Cell, Type, shape, rows, row_bytes, inputless_products & ~written_too>;
     using Layout = MovingLayout<rows>;
     static constexpr int exchange_bytes = Layout::bytes(32 * k_tiles);
     static constexpr int buffer_bytes = exchange_bytes + count_bits(staged) * rows * row_bytes;
@@ -89,7 +93,7 @@ struct BackwardStep {
     static constexpr int weights_end = weights_at + threads / 32 * Matrix::shared_bytes;
     static constexpr int last_stage = (block.num_stages - 1) * Ring::stage_bytes;
 
-    static_assert(cluster == 1 || (!recompute && Inputless::products == 0), "those read all of h, which only a whole head has");
+    static_assert(cluster == 1 || !recompute, "that reads all of h, which only a whole head has");
 
     // ---- the thread's place ----
 
@@ -118,7 +122,7 @@ struct BackwardStep {
     Inputless inputless;
     Ring ring;
     LaneStores<Type, shape, units, rows, count_bits(stored), how> stores;
-    ArrayWriter<shape, rows, threads, maximum(1, input_gates), real_units> writer;
+    ArrayWriter<shape, rows, threads, maximum(1, writes), real_units> writer;
     float bias[gates][unit_groups];  // of the gates that are computed again or are nothing but a bias
     float carried[unit_groups][column_tiles][columns][states];  // gradients that later steps send back
     float outside[unit_groups][column_tiles][columns][state_gradients];  // gradients from outside, of the next step to run
@@ -207,13 +211,16 @@ struct BackwardStep {
             }
             return in.d_states + (array - read_gates - read_states) * array_elements + at;
         });
-        const auto target = [&](int input, int row, int unit) {
+        const auto target = [&](int i, int row, int unit) {
             const long long step = static_cast<long long>(first_row + row) * in.seq + in.seq - 1;
-            return in.d_wx + ((step * input_gates + input) * shape.heads + head) * D + first_unit() + unit;
+            const bool input = i < input_gates || written_too == 0;
+            const long long gate = input ? step * input_gates + i : step * count_bits(written_too) + i - input_gates;
+            return (input ? in.d_wx : in.d_inputless) + (gate * shape.heads + head) * D + first_unit() + unit;
         };
         stores.prepare(own, lane, [&](int i, int row, int unit) { return gradient_at(nth_bit(stored, i), row, unit - first_unit()); });
-        writer.prepare(input_gates == 0 ? 0 : in.batch - first_row, D - first_unit(), target, [&](int input, int row, int unit) {
-            return gradient_at(input_gates == 0 ? 0 : nth_bit(Cell::input, input), row, unit);
+        writer.prepare(writes == 0 ? 0 : in.batch - first_row, D - first_unit(), target, [&](int i, int row, int unit) {
+            return gradient_at(writes == 0 ? 0 : i < input_gates ? nth_bit(Cell::input, i) : nth_bit(written_too, i - input_gates),
+                               row, unit);
         });
     }
 
@@ -245,7 +252,9 @@ struct BackwardStep {
     }
 
     TILESMITH_DEVICE void write_out(int buffer) {
-        writer.write(buffer * buffer_bytes, [](int) { return -input_gates * shape.heads * D; });
+        writer.write(buffer * buffer_bytes, [](int i) {
+            return -(i < input_gates || written_too == 0 ? input_gates : count_bits(written_too)) * shape.heads * D;
+        });
     }
 
     // ---- one step ----

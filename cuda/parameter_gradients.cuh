@@ -6,7 +6,8 @@
 // may share a tile, each with some of a stage's steps, and so may the blocks of a cluster; sums are always added in the
 // same order: the same bits every time.
 //
-// Of the gates without an input a backward kernel has left partial sums (partial_gradients.cuh), which are added here.
+// Of the gates without an input a backward kernel has left their gradients too, in an array of their own, or partial sums of
+// what is made of them (partial_gradients.cuh), which are added here.
 #pragma once
 
 #include "recurrence.cuh"
@@ -16,7 +17,8 @@ namespace tilesmith {
 /// The arrays of the product. Steps of all sequences are one axis: B T of them.
 struct ParameterGradientArguments {
     const unsigned short* d_wx;     // [B, T, G_in, H, D]
-    const float* d_r_partial;       // [P, G_rec without an input, H, D, D], or null if there is no such gate
+    const unsigned short* d_inputless;  // [B, T, G_rec without an input, H, D], where tiling.inputless
+    const float* d_r_partial;       // else [P, G_rec without an input, H, D, D], or null if there is no such gate
     const float* d_b_partial;       // [P, G_bias without an input, H, D] likewise
     const unsigned short* hidden;   // [B, T, H, D]
     const unsigned short* initial;  // [B, H, D]: h before the first step, or null: zeros
@@ -36,6 +38,7 @@ struct ParameterGradientTiling {
     int depth;        // steps of a stage
     int num_stages;
     int parts;        // of the steps
+    bool inputless;   // whether there are the gradients of gates without an input, instead of partial sums of products
     bool cluster;     // whether the parts are a cluster, which adds them, or leave a result each
 };
 
@@ -45,7 +48,8 @@ struct ParameterGradients {
     static constexpr int D = shape.head_dim;
     static constexpr int padded = ceil_div(D, 16) * 16;
     static constexpr int width = vector_width(D);
-    static constexpr unsigned members = (Cell::recurrent | Cell::bias) & Cell::input;
+    static constexpr unsigned inputless = tiling.inputless ? Cell::recurrent & ~Cell::input : 0;
+    static constexpr unsigned members = ((Cell::recurrent | Cell::bias) & Cell::input) | inputless;
     static constexpr int input_gates = count_bits(Cell::input);
     static constexpr int recurrent_gates = count_bits(Cell::recurrent);
     static constexpr int bias_gates = count_bits(Cell::bias);
@@ -113,8 +117,11 @@ struct ParameterGradients {
     TILESMITH_DEVICE const unsigned short* gate_source(int row, long long& stride) const {
         const int index = row / padded, unit = row % padded;
         if (index >= count_bits(members) || unit >= D) return nullptr;
-        stride = static_cast<long long>(shape.heads) * D * input_gates;
-        return in.d_wx + (rank_among(Cell::input, nth_bit(members, index)) * shape.heads + head) * D + unit;
+        const int gate = nth_bit(members, index);
+        const bool input = has(Cell::input, gate);
+        stride = static_cast<long long>(shape.heads) * D * (input ? input_gates : count_bits(inputless));
+        const int rank = input ? rank_among(Cell::input, gate) : rank_among(inputless, gate);
+        return (input ? in.d_wx : in.d_inputless) + (rank * shape.heads + head) * D + unit;
     }
 
     /// Begin copying the stage of `depth` steps from `step` on; zeros beyond the last.
@@ -236,7 +243,7 @@ struct ParameterGradients {
                 const long long to = (slice * D + unit) * D + p;
                 if (has(Cell::recurrent, gate) && p < D) write(in.d_r, d_r_size, to, first);
                 if (has(Cell::recurrent, gate) && p + 1 < D) write(in.d_r, d_r_size, to + 1, second);
-            } else if (has(Cell::bias, gate) && first_column == 0 && j == 0) {
+            } else if (has(Cell::bias & Cell::input, gate) && first_column == 0 && j == 0) {
                 const long long slice = rank_among(Cell::bias, gate) * shape.heads + head;
                 write(in.d_b, d_b_size, slice * D + unit, first);
             }
@@ -326,7 +333,7 @@ struct ParameterGradients {
             combine_blocks();
         else
             write_out();
-        add_partials(in.d_r_partial, in.d_r, Cell::recurrent & ~Cell::input, Cell::recurrent, shape.heads * D * D);
+        add_partials(in.d_r_partial, in.d_r, Cell::recurrent & ~(Cell::input | inputless), Cell::recurrent, shape.heads * D * D);
         add_partials(in.d_b_partial, in.d_b, Cell::bias & ~Cell::input, Cell::bias, shape.heads * D);
     }
 };

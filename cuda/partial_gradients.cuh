@@ -1,6 +1,6 @@
 // The gradients of R and b for the gates without an input, summed while a backward kernel runs. Those of the others follow
-// afterwards from d_wx, which is an output anyway (parameter_gradients.cuh); an array of these for every step would be as
-// large as a state, for nothing but that sum.
+// afterwards from d_wx, which is an output anyway (parameter_gradients.cuh); an array of these for every step is as
+// large as a state, for nothing but that sum. Blocks that have h of a part of a head only write it all the same.
 //
 // A product of gradients and previous h, both as they lie: a lane's gradients are its part of the matrix whose rows are
 // units and whose columns are sequences, h lies in the ring of inputs. It waits for nothing and nothing waits for it.
@@ -11,12 +11,12 @@
 
 namespace tilesmith {
 
-/// A warp's part, of 16 units. Sums are float and one block's: of its sequences and all steps.
-template <class Cell, class Type, FixedShape shape, int rows, int row_bytes>
+/// A warp's part, of 16 units. summed: the gates among them whose gradient of R is summed. Sums are float and one block's: of its sequences and all steps.
+template <class Cell, class Type, FixedShape shape, int rows, int row_bytes, unsigned summed>
 struct PartialGradients {
     static constexpr int D = shape.head_dim;
     static constexpr int units = 16;
-    static constexpr unsigned products = Cell::recurrent & ~Cell::input;
+    static constexpr unsigned products = summed;
     static constexpr unsigned biases = Cell::bias & ~Cell::input;
     static constexpr unsigned members = products | biases;
 

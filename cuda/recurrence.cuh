@@ -48,7 +48,8 @@ struct BackwardArguments {
     const unsigned short* d_states;  // [1 or S, B, T, H, D]
     const unsigned short* d_last;    // [S, B, H, D] or null: zeros
     unsigned short* d_wx;            // [B, T, G_in, H, D]
-    float* d_r_partial;              // [P, G_rec without an input, H, D, D]: of those gates, P partial sums; or null
+    unsigned short* d_inputless;     // [B, T, G_rec without an input, H, D]: their gradients, where a kernel leaves them
+    float* d_r_partial;              // [P, G_rec without an input, H, D, D]: where it leaves P partial sums instead; or null
     float* d_b_partial;              // [P, G_bias without an input, H, D] likewise
     unsigned short* d_initial;       // [S, B, H, D]
     int batch;

@@ -131,7 +131,7 @@ class ValidationCase:
                 yield argument, out
 
     def _compare_output(self, argument: ArrayArgument, out: Array, expected: Array) -> dict[str, float]:
-        if argument.role == "workspace":
+        if argument.axes[0] in AXES:
             out = out.sum(0, dtype=np.float64, keepdims=True)
         if not argument.apart:
             return {argument.name: self._error(argument, (), out, expected)}
@@ -331,9 +331,17 @@ def _backward(
     saved = {"states": passed.states.astype(dtype), "gates": kept.astype(dtype)}
     d_r_partial = made.d_r[[cell.recurrent_gates.index(gate) for gate in cell.inputless_products]]
     d_b_partial = made.d_b[[cell.bias_gates.index(gate) for gate in cell.inputless_biases]]
-    sums = {"d_r_partial": d_r_partial[None], "d_b_partial": d_b_partial[None], "d_r": made.d_r, "d_b": made.d_b}
+    expected = {
+        "d_wx": made.d_wx,
+        "d_r": made.d_r,
+        "d_b": made.d_b,
+        "d_initial": made.d_initial,
+        "d_inputless": np.moveaxis(made.d_gates[list(cell.inputless_products)], 0, 2),
+        "d_r_partial": d_r_partial[None],
+        "d_b_partial": d_b_partial[None],
+    }
     doubt = (0.0, 0.0) if follow is None else _doubt(made.d_gates[list(cell.inputless_products)], shape)
-    return drawn | given | saved, {"d_wx": made.d_wx, **sums, "d_initial": made.d_initial}, doubt
+    return drawn | given | saved, expected, doubt
 
 
 UNSURE = 2.0**-20

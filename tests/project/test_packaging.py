@@ -100,8 +100,8 @@ def unpacked(copy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def wheel(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of the sdist."""
-    return build(unpacked, "wheel", tmp_path_factory.mktemp("wheel"), CFLAGS="-O0")  # it only has to load
+    """The wheel of the sdist, whose core only has to load."""
+    return build(unpacked, "wheel", tmp_path_factory.mktemp("wheel"), CFLAGS="-O0", CXXFLAGS="-O0")
 
 
 @pytest.fixture(scope="module")

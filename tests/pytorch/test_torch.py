@@ -145,8 +145,7 @@ def test_h_alone_and_gates_computed_again_give_the_same_gradients(name: str) -> 
 # ---- PyTorch's own checks ----
 
 
-@pytest.mark.parametrize("initial", [True, False])
-@pytest.mark.parametrize("cell", ["gru", "lstm"])
+@pytest.mark.parametrize(("cell", "initial"), [("gru", True), ("lstm", False)])
 def test_opcheck(cell: str, initial: bool) -> None:
     leaves = tensors(cell, shape=Shape(2, 2, 1, 2))
     start = leaves[3] if initial else None

@@ -146,17 +146,25 @@ def test_faults_planted_where_blocks_add_their_parts_are_caught(fault: str, monk
 
 @pytest.mark.emulated
 @pytest.mark.parametrize(
-    ("cell", "shape", "gpu"),
+    ("cell", "shape", "gpu", "inputless"),
     [
-        (load_cell("gru"), Shape(16, 1024, 3, 32), "h200"),
-        (load_cell("lstm_cifg"), Shape(128, 1024, 12, 16, "float16"), "a100-80gb"),
-        (BARE, Shape(2, 20, 2, 16), "h200"),
+        (load_cell("gru"), Shape(16, 1024, 3, 32), "h200", False),
+        (load_cell("gru"), Shape(16, 1024, 1, 48), "h200", True),
+        (load_cell("lstm_cifg"), Shape(128, 1024, 12, 16, "float16"), "a100-80gb", False),
+        (BARE, Shape(2, 20, 2, 16), "h200", False),
+        (BARE, Shape(2, 20, 2, 16), "h200", True),
     ],
-    ids=["parts that a cluster adds", "parts that are apart", "nothing of the gates with an input"],
+    ids=[
+        "parts that a cluster adds",
+        "gradients of gates without an input",
+        "parts that are apart",
+        "nothing of the gates with an input",
+        "nothing but gates without an input",
+    ],
 )
-def test_the_kernel_is_proved_in_the_emulator(cell: Cell, shape: Shape, gpu: str) -> None:
+def test_the_kernel_is_proved_in_the_emulator(cell: Cell, shape: Shape, gpu: str, inputless: bool) -> None:
     seen: list[int] = []
-    found = emulate_parameters(cell, shape, load_profile(gpu), range(4), on_seed=seen.append)
+    found = emulate_parameters(cell, shape, load_profile(gpu), range(4), on_seed=seen.append, inputless=inputless)
     assert (found.where, found.seeds, seen) == ("emulator", 4, [0, 1, 2, 3])
     assert (found.batch, found.seq) == SIZES[0]
     assert found.tolerance == EXACT
@@ -237,7 +245,6 @@ def test_results_of_parts_take_little_memory() -> None:
 def test_it_compiles_without_spills(gpu: str) -> None:
     from kernelgen.build.compile import compile_source
 
-    for cell in map(load_cell, ("lstm", "gru")):
-        for dim in (16, 33, 64, 128):
-            for call in ParameterGradients(cell, Shape(16, 64, 2, dim), load_profile(gpu)).calls():
-                assert compile_source(call.source).report.spills == 0, (cell.name, dim)
+    for name, dim in (("gru", 16), ("lstm", 33), ("lstm", 64), ("gru", 128)):
+        for call in ParameterGradients(load_cell(name), Shape(16, 64, 2, dim), load_profile(gpu)).calls():
+            assert compile_source(call.source).report.spills == 0, (name, dim)

@@ -19,8 +19,8 @@ from kernelgen.tuning.plan import plan, spread
 pytestmark = pytest.mark.compiled
 
 GPUS = {"sm_80": "a100-80gb", "sm_89": "l4", "sm_90a": "h200", "sm_100a": "b200", "sm_120": "rtx5090"}
-CELLS = ("lstm", "gru", "elman", "slstm")
-"""Compiled for every architecture; the others for one."""
+CELLS = {"lstm": 96, "gru": 32, "elman": 96, "slstm": 32}
+"""Compiled for every architecture, with the head dimension; the others for one."""
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -34,18 +34,17 @@ def test_the_models_choices_compile_as_predicted(schedule: str, gpu: str) -> Non
         assert f"the {schedule} schedule needs " in reason
         assert f"which {profile.name} ({profile.arch}) lacks" in reason
         return
-    for cell in map(load_cell, CELLS):
-        for head_dim in (32, 96):
-            shape = Shape(16, 1024, 12, head_dim)
-            for tiling in spread(plan(cell, shape, profile, schedules=[schedule]))[:2]:
-                report = compile_source(get(schedule).program(cell, shape, profile, tiling).main.source).report
-                assert report.local_memory == 0, f"{cell.name} {shape}: {tiling} needs local memory"
-                assert report.static_shared_memory == 0
-                errors.append(abs(tiling.resources.registers / report.registers - 1))
+    for name, head_dim in CELLS.items():
+        cell, shape = load_cell(name), Shape(16, 1024, 12, head_dim)
+        for tiling in spread(plan(cell, shape, profile, schedules=[schedule]))[:3]:
+            report = compile_source(get(schedule).program(cell, shape, profile, tiling).main.source).report
+            assert report.local_memory == 0, f"{cell.name} {shape}: {tiling} needs local memory"
+            assert report.static_shared_memory == 0
+            errors.append(abs(tiling.resources.registers / report.registers - 1))
     assert sum(error <= 0.15 for error in errors) >= 0.9 * len(errors), sorted(errors)
 
 
-@pytest.mark.parametrize("cell", sorted(set(cell_names()) - set(CELLS)))
+@pytest.mark.parametrize("cell", sorted(set(cell_names()) - CELLS.keys()))
 @pytest.mark.parametrize("schedule", schedule_names())
 def test_every_other_cell_compiles_into_registers(schedule: str, cell: str) -> None:
     assert_in_registers(schedule, cell, Shape(16, 1024, 12, 64, save="gates"))
@@ -73,8 +72,7 @@ def assert_in_registers(schedule: str, name: str, shape: Shape) -> None:
     assert compile_source(get(schedule).program(cell, shape, profile, tiling).main.source).report.local_memory == 0
 
 
-@pytest.mark.parametrize("gpu", ["h200", "b200"])
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize(("dtype", "gpu"), [("bfloat16", "h200"), ("float16", "b200")])
 @pytest.mark.parametrize(("heads", "head_dim"), [(4, 192), (3, 256), (4, 256), (1, 512)])
 def test_large_heads_compile_into_registers(heads: int, head_dim: int, dtype: str, gpu: str) -> None:
     profile, cell, shape = load_profile(gpu), load_cell("lstm"), Shape(16, 1024, heads, head_dim, dtype)

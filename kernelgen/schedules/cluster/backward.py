@@ -23,7 +23,7 @@ from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.shared.backward_step import UNITS, planes_read
 from kernelgen.schedules.shared.batch_tiled import BatchTiled, Needs, accumulator_additions, read_bytes
 from kernelgen.schedules.shared.cost import StepWork
-from kernelgen.schedules.shared.entries import BACKWARD_PARAMETERS, asserted
+from kernelgen.schedules.shared.entries import GRADIENTS, asserted, backward_parameters
 from kernelgen.schedules.shared.limits import CHUNK, lacks_clusters, vector_width
 from kernelgen.schedules.shared.numbers import Int, Number
 from kernelgen.symbolic.derive import Backward, derive
@@ -78,7 +78,7 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     padded = unit_warps * UNITS
     warps = cluster * unit_warps // tiles
     k_tiles = cdiv(len(recurrent) * padded, 32)
-    arrays = planes_read(cell, shape)
+    arrays = planes_read(cell, shape, written=True)
     row = (padded // CHUNK * 2 + 1) * CHUNK
     buffers = 2 * (4 * k_tiles * rows * CHUNK + len(inputs - recurrent) * rows * row)
     ring = maximum(v["num_stages"] * arrays * rows * row, warps * 32 * CHUNK)
@@ -98,7 +98,7 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
         column_tiles=column_tiles,
         elements=2 * column_tiles * columns,
         copies=cdiv(arrays * vectors, warps * 32),
-        writes=cdiv(max(1, len(inputs)) * vectors, warps * 32),
+        writes=cdiv(max(1, len(inputs | recurrent)) * vectors, warps * 32),
         sent=sent,
         shared_memory=buffers + ring + weights + SLOTS * sent,
     )
@@ -119,12 +119,6 @@ class ClusterBackward(BatchTiled):
             return (
                 f"the {self.name} schedule does not recompute gates: a block reads the states of its own units alone, "
                 "and a gate's sum needs those of all. Save the gates in the forward pass."
-            )
-        if cell.inputless_products:
-            names = ", ".join(cell.gates[gate].name for gate in cell.inputless_products)
-            return (
-                f"the {self.name} schedule does not sum the gradient of R for gates without an input, and {cell.name} "
-                f"has some: {names}. Give them an input, or keep heads small enough for the resident schedule."
             )
         return ""
 
@@ -200,7 +194,7 @@ class ClusterBackward(BatchTiled):
         cost = backward_cost(cell)
         tiles, rows, accumulators = v["tiles_per_warp"], v["batch_tile"], v["accumulators"]
         reading = read_bytes(rows, s.k_tiles, accumulators) + (s.k_tiles - v["k_tiles_in_registers"]) * tiles * 1024
-        values = shape.batch * shape.heads * shape.head_dim * (s.arrays + len(cell.input_gates))
+        values = shape.batch * shape.heads * shape.head_dim * (s.arrays + s.stored)
         return StepWork(
             warps=s.warps,
             epilogue_warps=s.unit_warps,
@@ -227,7 +221,7 @@ class ClusterBackward(BatchTiled):
             arguments="BackwardArguments",
             entry="tilesmith_backward",
             title=f"backward, gradients of {known} of {len(cell.states)} states, gates saved, schedule {self.name}",
-            parameters=BACKWARD_PARAMETERS,
+            parameters=backward_parameters(GRADIENTS),
             tiling_struct="ClusterBackwardTiling",
             tiling=tiling.values,
             asserted=asserted(tiling),

@@ -28,7 +28,7 @@ from kernelgen.schedules.shared.batch_tiled import (
     read_bytes,
 )
 from kernelgen.schedules.shared.cost import StepWork
-from kernelgen.schedules.shared.entries import BACKWARD_PARAMETERS, asserted, stores
+from kernelgen.schedules.shared.entries import PARTIAL_SUMS, asserted, backward_parameters, stores
 from kernelgen.schedules.shared.limits import CHUNK, vector_width
 from kernelgen.schedules.shared.numbers import Int, Number
 from kernelgen.symbolic.derive import Backward, derive
@@ -208,7 +208,7 @@ class ResidentBackward(BatchTiled):
             arguments="BackwardArguments",
             entry="tilesmith_backward",
             title=f"backward, gradients of {known} of {len(cell.states)} states, gates {gates}, schedule {self.name}",
-            parameters=BACKWARD_PARAMETERS,
+            parameters=backward_parameters(PARTIAL_SUMS),
             tiling_struct="ResidentBackwardTiling",
             tiling=tiling.values,
             asserted=asserted(tiling),

@@ -18,14 +18,21 @@ FORWARD_PARAMETERS = (
 )
 """Of an entry that fills the struct ForwardArguments."""
 
-BACKWARD_PARAMETERS = (
-    *(Parameter(_IN, name) for name in ("wx", "r", "b", "initial", "states", "others", "gates", "d_states", "d_last")),
-    Parameter(_OUT, "d_wx"),
-    *(Parameter(_SUMS, name) for name in ("d_r_partial", "d_b_partial")),
-    Parameter(_OUT, "d_initial"),
-    *_SIZES,
-)
-"""Of an entry that fills the struct BackwardArguments."""
+_READ = ("wx", "r", "b", "initial", "states", "others", "gates", "d_states", "d_last")
+
+
+def backward_parameters(inputless: Parameter) -> tuple[Parameter, ...]:
+    """Of an entry that fills the struct BackwardArguments. inputless: what it leaves of gates without an input."""
+    read = (Parameter(_IN, name) for name in _READ)
+    sums = Parameter(_SUMS, "d_b_partial")
+    return (*read, Parameter(_OUT, "d_wx"), inputless, sums, Parameter(_OUT, "d_initial"), *_SIZES)
+
+
+PARTIAL_SUMS = Parameter(_SUMS, "d_r_partial")
+"""A backward kernel sums their gradient of R as it runs, each block a part."""
+
+GRADIENTS = Parameter(_OUT, "d_inputless")
+"""A backward kernel leaves their gradients, for the kernel of dR to read beside d_wx."""
 
 
 def asserted(tiling: Tiling) -> Mapping[str, int]:

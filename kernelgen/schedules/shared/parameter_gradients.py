@@ -56,6 +56,7 @@ class Tiling:
     depth: int
     num_stages: int
     parts: int
+    inputless: bool
     cluster: bool
 
     @property
@@ -78,11 +79,15 @@ class Tiling:
 
 @dataclass(frozen=True)
 class ParameterGradients:
-    """The kernel for one cell, shape and GPU. It is right for any batch and seq, and made for those of the shape."""
+    """The kernel for one cell, shape and GPU. It is right for any batch and seq, and made for those of the shape.
+
+    inputless: whether the recurrence has left the gradients of gates without an input, rather than partial sums.
+    """
 
     cell: Cell
     shape: Shape
     profile: Profile
+    inputless: bool = False
 
     @property
     def tiling(self) -> Tiling:
@@ -98,6 +103,7 @@ class ParameterGradients:
             depth=DEPTH,
             num_stages=NUM_STAGES,
             parts=1,
+            inputless=self.inputless,
             cluster=self.profile.portable_cluster > 1,
         )
         fit = self.profile.occupancy(whole.threads, REGISTERS, whole.shared_memory)
@@ -127,7 +133,8 @@ class ParameterGradients:
             title="gradients of R and b",
             parameters=(
                 Parameter("const unsigned short*", "d_wx"),
-                Parameter("const float*", "d_r_partial"),
+                *((Parameter("const unsigned short*", "d_inputless"),) if self.inputless else ()),
+                *(() if self.inputless else (Parameter("const float*", "d_r_partial"),)),
                 Parameter("const float*", "d_b_partial"),
                 Parameter("const unsigned short*", "states", "hidden"),
                 Parameter("const unsigned short*", "initial"),
@@ -171,7 +178,8 @@ class ParameterGradients:
 
     @property
     def _members(self) -> int:
-        return len({*self.cell.recurrent_gates, *self.cell.bias_gates} & {*self.cell.input_gates})
+        gates = {*self.cell.recurrent_gates, *self.cell.bias_gates} & {*self.cell.input_gates}
+        return len(gates | {*self.cell.inputless_products} if self.inputless else gates)
 
     @property
     def _rows(self) -> int:
@@ -200,11 +208,11 @@ def _step_bytes(rows: int, columns: int) -> int:
 def with_parameter_gradients(
     main: KernelCall, cell: Cell, shape: Shape, profile: Profile, *, num_partials: str, num_stages: int = 1
 ) -> Program:
-    """A backward pass: the recurrence, then the gradients of R and b.
+    """A backward pass: the recurrence, then the gradients of R and b from what it leaves.
 
     num_partials: how many partial sums the recurrence leaves of the gradients of gates without an input, as a rule. The
     second kernel is made for the number of steps of ``shape``, and right for any. num_stages: of the recurrence.
     """
-    parameters = ParameterGradients(cell, shape, profile)
+    parameters = ParameterGradients(cell, shape, profile, inputless="d_inputless" in main.source.arguments)
     axes = {"P": num_partials, "Q": str(parameters.results)}
     return Program("backward", main, parameters.calls(), axes, num_stages)

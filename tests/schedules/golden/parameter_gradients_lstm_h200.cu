@@ -29,7 +29,7 @@ struct Cell {
 };
 
 constexpr FixedShape shape{.heads = 12, .head_dim = 64};
-constexpr ParameterGradientTiling tiling{.row_warps = 4, .warp_tiles = 2, .columns = 64, .step_groups = 1, .depth = 64, .num_stages = 3, .parts = 8, .cluster = 1};
+constexpr ParameterGradientTiling tiling{.row_warps = 4, .warp_tiles = 2, .columns = 64, .step_groups = 1, .depth = 64, .num_stages = 3, .parts = 8, .inputless = 0, .cluster = 1};
 using Kernel = ParameterGradients<Cell, bf16, shape, tiling>;
 
 static_assert(Kernel::blocks == 2, "the schedule predicts 2 for blocks");

@@ -14,7 +14,7 @@ from kernelgen.program.program import KernelCall, Program
 from kernelgen.program.shape import Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
-from kernelgen.schedules.shared.entries import BACKWARD_PARAMETERS, FORWARD_PARAMETERS, asserted
+from kernelgen.schedules.shared.entries import FORWARD_PARAMETERS, PARTIAL_SUMS, asserted, backward_parameters
 from kernelgen.schedules.shared.limits import CHUNK, WARP, add_limits, place
 from kernelgen.schedules.shared.parameter_gradients import with_parameter_gradients
 
@@ -28,6 +28,10 @@ class Naive:
     def __init__(self, name: str, direction: Direction) -> None:
         self.name = name
         self.direction: Direction = direction
+
+    def refuses(self, cell: Cell, shape: Shape, profile: Profile) -> str:
+        """Nothing: what does not fit is infeasible."""
+        return ""
 
     def problem(self, cell: Cell, shape: Shape, profile: Profile) -> Problem:
         """One tile variable: how many sequences a block runs one after another."""
@@ -60,7 +64,7 @@ class Naive:
             arguments="BackwardArguments" if backward else "ForwardArguments",
             entry=f"tilesmith_{self.name}",
             title=f"{self.direction}, schedule {self.name}",
-            parameters=BACKWARD_PARAMETERS if backward else FORWARD_PARAMETERS,
+            parameters=backward_parameters(PARTIAL_SUMS) if backward else FORWARD_PARAMETERS,
             tiling_struct="NaiveTiling",
             tiling=tiling.values,
             asserted=asserted(tiling),
