@@ -66,7 +66,9 @@ def test_shapes_and_numbers_of_a_gru() -> None:
     assert (shapes["d_r_partial"], shapes["d_b_partial"]) == ((6, 1, 2, 16, 16), (6, 1, 2, 16))
     assert backward.numbers == {"batch": 3, "seq": 5, "num_partials": 6}
     assert {array.name for array in backward.inputs if array.optional and not array.empty} == {"initial", "d_last"}
+    assert shapes["d_inputless"] == (3, 5, 1, 2, 16)
     assert {array.name: array.dtype for array in backward.workspaces} == {
+        "d_inputless": "bfloat16",
         "d_r_partial": "float32",
         "d_b_partial": "float32",
     }

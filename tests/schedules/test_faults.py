@@ -132,8 +132,8 @@ FAULTS = {
     ),
     "parts of another's units": (
         CLUSTER_BACKWARD,
-        "sums[column_tile][2 * octet + column];\n            });",
-        "sums[column_tile][2 * (octet ^ 1) + column];\n            });",
+        "sums[column_tile][2 * unit_group + column];\n            });",
+        "sums[column_tile][2 * (unit_group ^ 1) + column];\n            });",
         "differs",
     ),
     "gradients that are made while the step before is still read": (
@@ -392,8 +392,8 @@ FAULTS = {
     ),
     "an index of 32 bits: d_wx": (
         BACKWARD,
-        "return in.d_wx + ((step * input_gates + input) * shape.heads + head) * D + first_unit() + unit;",
-        "return in.d_wx + static_cast<unsigned>(((step * input_gates + input) * shape.heads + head) * D + unit);",
+        "return (input ? in.d_wx : in.d_inputless) + (gate * shape.heads + head) * D + first_unit() + unit;",
+        "return in.d_wx + static_cast<unsigned>((gate * shape.heads + head) * D + unit);",
         "bounds|not these blocks'|none of the arrays",
     ),
     "an index of 32 bits: states before a step": (

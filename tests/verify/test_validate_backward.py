@@ -106,7 +106,7 @@ def test_inputs_have_the_shapes_of_the_table_and_the_dtype(case: ValidationCase)
 
 def test_a_right_gradient_passes_and_every_output_is_poisoned(case: ValidationCase) -> None:
     errors = case.compare(_right(case))
-    assert list(errors) == ["d_wx", "d_r", "d_b", "d_initial", "d_r_partial", "d_b_partial"]
+    assert list(errors) == ["d_wx", "d_r", "d_b", "d_initial", "d_inputless", "d_r_partial", "d_b_partial"]
     assert all(0 <= error < 3e-4 for error in errors.values())
     written = {name: case.table[name].shape for name in case.expected}
     outputs = case.poisoned(written)
@@ -225,7 +225,7 @@ def test_a_wrong_backward_source_is_found() -> None:
 
 def test_the_reference_of_a_cell_with_neither_input_nor_bias() -> None:
     made = make_case(BARE, SHAPE, 0, direction="backward")
-    assert list(made.expected) == ["d_r", "d_initial", "d_r_partial"]
+    assert list(made.expected) == ["d_r", "d_initial", "d_inputless", "d_r_partial"]
     forward = make_case(BARE, SHAPE, 0)
     assert forward.inputs["wx"] is None
     assert forward.inputs["b"] is None
