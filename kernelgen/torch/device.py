@@ -52,7 +52,7 @@ class DeviceEngine:
     """
 
     def __init__(self) -> None:
-        self._loaded: dict[Any, Executable | InfeasibleError] = {}
+        self._loaded: dict[Any, Executable | str] = {}  # or why there is none: an error would hold its callers' tensors
         self._lock = threading.Lock()
 
     def kernel(self, cell: Cell, shape: Shape, direction: Direction, device: int) -> Loaded:
@@ -71,10 +71,10 @@ class DeviceEngine:
                     try:
                         found = self._load(cell, shape, direction, device)
                     except InfeasibleError as error:
-                        found = error
+                        found = str(error)
                     self._loaded[key] = found
-        if isinstance(found, InfeasibleError):
-            raise InfeasibleError(str(found))
+        if isinstance(found, str):
+            raise InfeasibleError(found)
         arguments = found.program.arguments(cell, shape)
         with gpu.selected(device):
             launches = found.at(shape)

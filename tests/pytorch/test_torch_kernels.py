@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
+import weakref
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -351,8 +353,14 @@ def test_that_there_is_no_kernel_is_found_out_once(monkeypatch: pytest.MonkeyPat
         asked.append(shape)
         raise InfeasibleError("these limits clash")
 
-    monkeypatch.setattr(engine, "_load", load)
-    for seq in (5, 6):
+    def ask(seq: int) -> weakref.ref[Tensor]:
+        tensor = torch.zeros(1)
         with pytest.raises(InfeasibleError, match="these limits clash"):
             engine.kernel(load_cell("elman"), Shape(2, seq, 1, 4), "forward", 0)
+        return weakref.ref(tensor)
+
+    monkeypatch.setattr(engine, "_load", load)
+    callers = [ask(5), ask(6)]
+    gc.collect()
+    assert [caller() for caller in callers] == [None, None]  # an error that is kept would hold its callers' tensors
     assert len(asked) == 1
