@@ -2,7 +2,7 @@
 GPU and the CUDA toolkit's compute-sanitizer.
 
     python benchmarks/sanitizer.py                   # memcheck, racecheck, initcheck, synccheck
-    python benchmarks/sanitizer.py --tool racecheck --part backward
+    python benchmarks/sanitizer.py --tool memcheck --part cluster_backward
 
 Each tool runs this file once more with --inside; that run validates kernels at small shapes and exits with status 0
 if their results are right. The sanitizer turns any finding into its own exit status.
@@ -34,7 +34,7 @@ from kernelgen.program.program import Program
 from kernelgen.program.shape import Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
-from kernelgen.schedules import get
+from kernelgen.schedules import get, schedule_names
 from kernelgen.schedules.shared.parameter_gradients import ParameterGradients
 from kernelgen.tuning.plan import plan, spread
 from kernelgen.tuning.selection import compiled
@@ -51,7 +51,12 @@ FINDING = 86
 @click.command(help=__doc__)
 @click.option("--tool", "tools", type=click.Choice(TOOLS), multiple=True, default=TOOLS)
 @click.option(
-    "--part", "parts", type=click.Choice(PARTS), multiple=True, default=PARTS, help="training: through PyTorch"
+    "--part",
+    "parts",
+    type=click.Choice([*PARTS, *schedule_names("forward"), *schedule_names("backward")]),
+    multiple=True,
+    default=PARTS,
+    help="forward, backward: the tilings that the model would choose of all schedules; training: through PyTorch",
 )
 @click.option("--inside", is_flag=True, hidden=True)
 def main(tools: tuple[str, ...], parts: tuple[str, ...], inside: bool) -> None:
@@ -103,11 +108,17 @@ def _cells() -> list[Cell]:
     return [load_cell(name) for name in cell_names()]
 
 
-def _tilings(cell: Cell, shape: Shape, profile: Profile, direction: Any) -> list[Tiling]:
+def _direction(part: str) -> Any:
+    """The pass that a part is of."""
+    return part if part in PARTS else get(part).direction
+
+
+def _tilings(cell: Cell, shape: Shape, profile: Profile, part: str) -> list[Tiling]:
     """The model's best, one with whole matrix tiles, one that splits K, and one without any of R in registers; none
     where no kernel fits, as where the gates of a large cell are recomputed at an odd head dimension."""
     try:
-        tilings = spread(plan(cell, shape, profile, direction=direction))
+        schedules = None if part in PARTS else [part]
+        tilings = spread(plan(cell, shape, profile, schedules=schedules, direction=_direction(part)))
     except InfeasibleError:
         return []
     best = tilings[0]
@@ -123,7 +134,7 @@ def _compile(parts: tuple[str, ...]) -> None:
     jobs: list[Callable[[], object]] = []
     for cell in _cells():
         for part in parts:
-            for shape in SHAPES[part]:
+            for shape in SHAPES["training" if part == "training" else _direction(part)]:
                 if part == "training":
                     jobs += [
                         partial(_choose, cell, replace(shape, save="gates"), profile, "forward"),
@@ -146,19 +157,19 @@ def _choose(cell: Cell, shape: Shape, profile: Profile, direction: Direction) ->
         compiled(cell, shape, profile, direction)
 
 
-def _programs(cell: Cell, shape: Shape, profile: Profile, direction: Any) -> Iterator[tuple[Tiling, Program]]:
-    for tiling in _tilings(cell, shape, profile, direction):
+def _programs(cell: Cell, shape: Shape, profile: Profile, part: str) -> Iterator[tuple[Tiling, Program]]:
+    for tiling in _tilings(cell, shape, profile, part):
         yield tiling, get(tiling.schedule).program(cell, shape, profile, tiling)
 
 
-def _validate(direction: Any) -> int:
+def _validate(part: str) -> int:
     """Run tilings of each kind for every cell here, and compare with the reference."""
     profile, count = gpu.device(0).profile(), 0
     for cell in _cells():
-        for shape in SHAPES[direction]:
-            cases = gpu_cases(cell, shape, direction=direction)
+        for shape in SHAPES[_direction(part)]:
+            cases = gpu_cases(cell, shape, direction=_direction(part))
             run(_UseCases(cases, 0))
-            for _, program in _programs(cell, shape, profile, direction):
+            for _, program in _programs(cell, shape, profile, part):
                 cubins = tuple(binary.cubin for binary in compile_program(program))
                 run(GpuJob(program, cubins, measure_seconds=0))
                 count += len(cubins)
