@@ -2,12 +2,14 @@
 
 It is the template of cuda/parameter_gradients.cuh. No tiling is searched for: the kernel is bound by what its blocks
 read, and one shape of tile came within 13 % of the best for LSTM and GRU with several heads, within 44 % elsewhere
-(docs/lab/resident_backward.md, 12). Steps are cut into parts: where a GPU has clusters, the blocks of one add theirs;
-elsewhere the results of the parts are float32, to be added afterwards, and MEMORY limits how many there are.
+(docs/lab/resident_backward.md, 12; of large heads docs/lab/cluster_backward.md, 3). Steps are cut into parts: where a
+GPU has clusters, the blocks of one add theirs; elsewhere the results of the parts are float32, to be added afterwards,
+and MEMORY limits how many there are.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 
 from kernelgen.cells.language import Cell
@@ -20,8 +22,15 @@ from kernelgen.symbolic.derive import derive
 
 ENTRY = "tilesmith_parameter_gradients"
 
-WIDEST = 64
+COLUMNS = 64
 """Columns of a tile of the product at most: a thread keeps 64 float32 sums then."""
+
+WIDE, WIDE_UP_TO = 128, 256
+"""Where as many columns cut the product evenly, and blocks may share the steps, a tile has these: it reads half as
+much. Larger products have tiles enough without."""
+
+ROWS = 128
+"""Rows of a tile at most."""
 
 WARPS = 4
 """Of a block: those that a tile does not need share its steps."""
@@ -29,14 +38,14 @@ WARPS = 4
 DEPTH, NUM_STAGES = 64, 3
 """Steps of a stage, and stages: two blocks fit on a multiprocessor, each with two stages on their way."""
 
-BLOCKS = 1.5
-"""Blocks a multiprocessor that cutting the steps into parts aims at, where two fit."""
+BLOCKS = 2
+"""Blocks a multiprocessor that cutting the steps into parts aims at, where they fit."""
 
 SUM_THREADS = 256
 """Of a block that adds the results of parts."""
 
-REGISTERS = 176
-"""Of a thread, at most."""
+REGISTERS, WIDE_REGISTERS = 176, 232
+"""Of a thread, at most, in tiles of COLUMNS and of WIDE columns."""
 
 SHORTEST = 4
 """Stages that a part has at least."""
@@ -91,10 +100,12 @@ class ParameterGradients:
 
     @property
     def tiling(self) -> Tiling:
-        """A tile twice as high as wide, and as many parts of the steps as fill the GPU with its blocks."""
+        """A tile twice as high as wide, up to ROWS, and as many parts of the steps as fill the GPU with its blocks."""
         rows, columns = self._rows, self._padded
-        width = 16 * -(-columns // (16 * -(-columns // WIDEST)))
-        row_warps = -(-min(2 * width, rows) // 32)
+        cluster = self.profile.portable_cluster > 1
+        wide = cluster and columns % WIDE == 0 and columns <= WIDE_UP_TO
+        width = WIDE if wide else 16 * -(-columns // (16 * -(-columns // COLUMNS)))
+        row_warps = -(-min(2 * width, rows, ROWS) // 32)
         whole = Tiling(
             row_warps=row_warps,
             warp_tiles=2,  # half the loads of h for a product that one would take
@@ -104,15 +115,15 @@ class ParameterGradients:
             num_stages=NUM_STAGES,
             parts=1,
             inputless=self.inputless,
-            cluster=self.profile.portable_cluster > 1,
+            cluster=cluster,
         )
-        fit = self.profile.occupancy(whole.threads, REGISTERS, whole.shared_memory)
+        fit = self.profile.occupancy(whole.threads, WIDE_REGISTERS if wide else REGISTERS, whole.shared_memory)
         blocks = self.shape.heads * self._blocks(whole)
         wanted = min(min(BLOCKS, fit) * self.profile.multiprocessors / blocks, self._steps / (SHORTEST * DEPTH))
-        parts = max(1, min(int(wanted), self.profile.portable_cluster if whole.cluster else self._affordable))
-        if whole.cluster:  # others than powers of two leave multiprocessors idle
-            parts = 1 << (parts.bit_length() - 1)
-        return replace(whole, parts=parts)
+        if not whole.cluster:
+            return replace(whole, parts=max(1, min(int(wanted), self._affordable)))
+        parts = 1 << max(0, round(math.log2(wanted)))  # others than powers of two leave multiprocessors idle
+        return replace(whole, parts=min(parts, self.profile.portable_cluster))
 
     @property
     def results(self) -> int:
