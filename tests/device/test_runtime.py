@@ -26,7 +26,7 @@ from kernelgen.program.program import KernelCall, Program
 from kernelgen.program.shape import Shape
 from kernelgen.program.source import Source
 from kernelgen.program.task import Direction
-from kernelgen.schedules.shared.entries import BACKWARD_PARAMETERS, FORWARD_PARAMETERS
+from kernelgen.schedules.shared.entries import FORWARD_PARAMETERS, PARTIAL_SUMS, backward_parameters
 from kernelgen.tuning.tune import save, tune
 
 pytestmark = pytest.mark.unit
@@ -162,7 +162,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
 
 FORWARD_NAMES = tuple(parameter.name for parameter in FORWARD_PARAMETERS)
-BACKWARD_NAMES = tuple(parameter.name for parameter in BACKWARD_PARAMETERS)
+BACKWARD_NAMES = tuple(parameter.name for parameter in backward_parameters(PARTIAL_SUMS))
 SUM_NAMES = ("d_wx", "d_r_partial", "d_b_partial", "states", "initial", "d_r", "d_b", "batch", "seq", "num_partials")
 
 

@@ -26,8 +26,8 @@ COLUMNS = 64
 """Columns of a tile of the product at most: a thread keeps 64 float32 sums then."""
 
 WIDE, WIDE_UP_TO = 128, 256
-"""Where as many columns cut the product evenly, and blocks may share the steps, a tile has these: it reads half as
-much. Larger products have tiles enough without."""
+"""Where as many columns cut the product evenly, BLOCKS of such tiles fit a multiprocessor and blocks may share the
+steps, a tile has these: it reads half as much. Larger products have tiles enough without."""
 
 ROWS = 128
 """Rows of a tile at most."""
@@ -101,29 +101,35 @@ class ParameterGradients:
     @property
     def tiling(self) -> Tiling:
         """A tile twice as high as wide, up to ROWS, and as many parts of the steps as fill the GPU with its blocks."""
-        rows, columns = self._rows, self._padded
-        cluster = self.profile.portable_cluster > 1
-        wide = cluster and columns % WIDE == 0 and columns <= WIDE_UP_TO
-        width = WIDE if wide else 16 * -(-columns // (16 * -(-columns // COLUMNS)))
-        row_warps = -(-min(2 * width, rows, ROWS) // 32)
-        whole = Tiling(
+        columns, cluster = self._padded, self.profile.portable_cluster > 1
+        whole = self._tile(16 * -(-columns // (16 * -(-columns // COLUMNS))))
+        fit = self.profile.occupancy(whole.threads, REGISTERS, whole.shared_memory)
+        if cluster and columns % WIDE == 0 and columns <= WIDE_UP_TO:
+            wide = self._tile(WIDE)
+            wide_fit = self.profile.occupancy(wide.threads, WIDE_REGISTERS, wide.shared_memory)
+            if wide_fit >= BLOCKS:
+                whole, fit = wide, wide_fit
+        blocks = self.shape.heads * self._blocks(whole)
+        wanted = min(max(1, min(BLOCKS, fit)) * self.profile.multiprocessors / blocks, self._steps / (SHORTEST * DEPTH))
+        if not cluster:
+            return replace(whole, parts=max(1, min(int(wanted), self._affordable)))
+        parts = 1 << max(0, round(math.log2(wanted)))  # others than powers of two leave multiprocessors idle
+        return replace(whole, parts=min(parts, self.profile.portable_cluster), cluster=True)
+
+    def _tile(self, columns: int) -> Tiling:
+        """A tile of that many columns, of all steps."""
+        row_warps = -(-min(2 * columns, self._rows, ROWS) // 32)
+        return Tiling(
             row_warps=row_warps,
             warp_tiles=2,  # half the loads of h for a product that one would take
-            columns=width,
+            columns=columns,
             step_groups=max(1, WARPS // row_warps),
             depth=DEPTH,
             num_stages=NUM_STAGES,
             parts=1,
             inputless=self.inputless,
-            cluster=cluster,
+            cluster=False,
         )
-        fit = self.profile.occupancy(whole.threads, WIDE_REGISTERS if wide else REGISTERS, whole.shared_memory)
-        blocks = self.shape.heads * self._blocks(whole)
-        wanted = min(min(BLOCKS, fit) * self.profile.multiprocessors / blocks, self._steps / (SHORTEST * DEPTH))
-        if not whole.cluster:
-            return replace(whole, parts=max(1, min(int(wanted), self._affordable)))
-        parts = 1 << max(0, round(math.log2(wanted)))  # others than powers of two leave multiprocessors idle
-        return replace(whole, parts=min(parts, self.profile.portable_cluster))
 
     @property
     def results(self) -> int:
