@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from kernelgen.build.cache import Cache, binary_key
 from kernelgen.errors import CompileError, EmulationError
 from kernelgen.paths import cache_root, cuda_headers
+from kernelgen.program.arguments import POISONED
 from kernelgen.temporary import temporary_folder
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class _Launch(ctypes.Structure):
     )
 
 
-_NULL, _INPUT, _OUTPUT, _INTEGER = range(4)
+_NULL, _INPUT, _OUTPUT, _INTEGER, _MAIL = range(5)
 
 
 def emulate(
@@ -127,7 +128,8 @@ def emulate(
     arguments: one for each name in ``source.arguments``: a C-contiguous NumPy array (ml_dtypes for bfloat16), an int
     (an int32 parameter), None (a null pointer), or an Excerpt of an array. outputs: names of the arrays the kernel
     writes; those that the kernel does not have are ignored. An output starts as NaN in emulated memory, and is copied
-    back when the kernel has ended without a fault; after a fault it is as it was.
+    back when the kernel has ended without a fault; after a fault it is as it was. An array that is POISONED by its name is
+    for messages: it starts as poison.
     blocks: the numbers of those that run, counted along x first; all unless given, and whole clusters.
     seed: draws the order in which blocks and threads run; the same seed gives the same order. seconds: a kernel that
     runs longer is stopped.
@@ -216,7 +218,7 @@ def _argument_structures(
                 raise EmulationError(f"argument {name!r} must be C-contiguous; numpy.ascontiguousarray makes it so")
             if name in outputs and not array.flags.writeable:
                 raise EmulationError(f"output {name!r} is a read-only array")
-            structure.kind = _OUTPUT if name in outputs else _INPUT
+            structure.kind = _MAIL if name in POISONED else _OUTPUT if name in outputs else _INPUT
             structure.data = array.ctypes.data
             _set_windows(structure, name, array, value)
     _check_overlap(arrays, outputs)

@@ -62,6 +62,8 @@ class BatchTiled(ABC):
     direction: Direction
     package: str
     """The schedule's, where its model.yaml lies."""
+    cooperative: bool = False
+    """Whether all blocks of a launch run at the same time, wherever; else those that share a head are a cluster."""
 
     @abstractmethod
     def variables(self, problem: Problem, cell: Cell, shape: Shape) -> Mapping[str, Expr]:
@@ -72,12 +74,16 @@ class BatchTiled(ABC):
         """Add the constraints that come from the template rather than from the GPU."""
 
     def blocks_per_head(self, v: Mapping[str, int]) -> int:
-        """How many blocks share a head and a tile of the batch, as a cluster."""
+        """How many blocks share a head and a tile of the batch."""
         return 1
 
-    def gpu_rules(self, problem: Problem, profile: Profile, v: Mapping[str, Expr]) -> None:
+    def gpu_rules(self, problem: Problem, shape: Shape, profile: Profile, v: Mapping[str, Expr]) -> None:
         """Add what the GPU demands beyond the limits of every block."""
         return
+
+    def axes(self, cell: Cell, shape: Shape, v: Mapping[str, int]) -> Mapping[str, str]:
+        """The sizes of the axes of a workspace that the recurrence needs, as rules: see Program."""
+        return {}
 
     @abstractmethod
     def needs(self, cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Needs[Number]:
@@ -103,7 +109,7 @@ class BatchTiled(ABC):
         v = self.variables(problem, cell, shape)
         needs = self.needs(cell, shape, v)
         self.rules(problem, cell, shape, v)
-        self.gpu_rules(problem, profile, v)
+        self.gpu_rules(problem, shape, profile, v)
         problem.add(
             (v["batch_tile"] <= 8) | (v["batch_tile"] < shape.batch + 8), "a batch tile that the batch can fill"
         )
@@ -119,24 +125,26 @@ class BatchTiled(ABC):
         """Predicted resources and clocks of one solution."""
         needs, model = self.needs(cell, shape, values), self._model
         registers = as_int(model.registers.predict(needs.counts, profile.arch))
-        cluster = self.blocks_per_head(values)
-        blocks = shape.heads * -(-shape.batch // values["batch_tile"]) * cluster
+        share = self.blocks_per_head(values)
+        cluster = 1 if self.cooperative else share
+        blocks = shape.heads * -(-shape.batch // values["batch_tile"]) * share
         resources, together, waves = place(profile, blocks, 32 * needs.warps, registers, needs.shared_memory, cluster)
         clocks = clocks_per_step(self.work(cell, shape, profile, values), profile, together - 1, model.clocks)
         return Tiling(self.name, dict(values), resources, clocks * waves)
 
     def program(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Program:
         """The kernel of a tiling, an instantiation of the template in cuda/; backward with what follows it."""
-        batch_tile, cluster = tiling.values["batch_tile"], self.blocks_per_head(tiling.values)
+        batch_tile, share = tiling.values["batch_tile"], self.blocks_per_head(tiling.values)
         resources, backward = tiling.resources, self.direction == "backward"
         tiles = f"cdiv(batch, {batch_tile})"
-        blocks = "heads" if cluster == 1 else f"heads * {cluster}"
-        rule = LaunchRule((blocks, tiles, "1"), resources.threads, resources.shared_memory, cluster)
+        blocks = "heads" if share == 1 else f"heads * {share}"
+        cluster = 1 if self.cooperative else share
+        rule = LaunchRule((blocks, tiles, "1"), resources.threads, resources.shared_memory, cluster, self.cooperative)
         text = kernel_source(cell, shape, profile.arch, self.template(cell, shape, profile, tiling), backward=backward)
         main = KernelCall(text, rule)
         steps = tiling.values["num_stages"]
         if not backward:
-            return Program(self.direction, main, num_stages=steps)
+            return Program(self.direction, main, axes=self.axes(cell, shape, tiling.values), num_stages=steps)
         return with_parameter_gradients(main, cell, shape, profile, num_partials=tiles, num_stages=steps)
 
     @property
