@@ -123,6 +123,7 @@ struct GridForward {
         const int first = (rank * unit_warps + unit_warp) * units;
         weights.load(shared + weights_at + warp * Matrix::shared_bytes, lane, [&](int tile, int k_tile, int upper) {
             const int k = (part * k_tiles + k_tile) * 32 + j * 8;
+            if (upper == 0 && k_tile % 4 == 0) sync_warp();  // no more loads at once than there are registers for
             return Rows::template load<shape>(in.r, head, first, tile * 16 + upper * 8 + g, k);
         });
     }
