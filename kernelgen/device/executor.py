@@ -69,7 +69,8 @@ class Executable:
         steps = []
         for kernel, call in zip(self._kernels, self.program.calls, strict=True):
             launch = call.launch.at(shape)
-            kernel.require_room(launch, shape)
+            if launch.cooperative:
+                kernel.require_room(launch, shape)
             steps.append((kernel, launch_config(launch), call.source.arguments))
         return Launches(tuple(steps), self.program.poisoned(shape))
 

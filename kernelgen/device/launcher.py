@@ -78,9 +78,7 @@ class DeviceKernel:
 
     def require_room(self, launch: Launch, shape: Sized) -> None:
         """Raise LaunchError unless the current GPU, which must be prepared, can run all blocks of a cooperative launch at
-        the same time; any other launch may wait for room."""
-        if not launch.cooperative:
-            return
+        the same time."""
         driver = gpu.require_driver()
         function = gpu.checked(
             driver.cuKernelGetFunction(driver.CUkernel(int(self._kernel.handle))), f"asking for {self.entry}"
