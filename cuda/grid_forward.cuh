@@ -121,9 +121,10 @@ struct GridForward {
     /// Load this lane's part of R.
     TILESMITH_DEVICE void load_weights() {
         const int first = (rank * unit_warps + unit_warp) * units;
+        constexpr int at_once = vector_width(D) == 8 ? 4 : 1;
         weights.load(shared + weights_at + warp * Matrix::shared_bytes, lane, [&](int tile, int k_tile, int upper) {
             const int k = (part * k_tiles + k_tile) * 32 + j * 8;
-            if (upper == 0 && k_tile % 4 == 0) sync_warp();  // no more loads at once than there are registers for
+            if (upper == 0 && k_tile % at_once == 0) sync_warp();  // no more loads under way than there are registers for
             return Rows::template load<shape>(in.r, head, first, tile * 16 + upper * 8 + g, k);
         });
     }

@@ -45,6 +45,9 @@ NUM_STAGES = [4, 8]
 MOST_K_TILES_IN_REGISTERS = 4
 """Of more groups of R than these, every second number is tried."""
 
+SPARE, SPARE_OF_WIDE = 55, 40
+"""Registers that a thread needs besides what it multiplies, and how many of them a tile of 16 sequences does not."""
+
 L2_BYTES_PER_CLOCK = 2_300
 """What L2 gives to all multiprocessors together: 4.5 TB/s on an H200, whose clock is 1.98 GHz (measured 2026-11-26)."""
 
@@ -209,7 +212,12 @@ class GridForward(BatchTiled):
             "copies": s.copies,
             "writes": s.writes,
         }
-        return Needs(s.warps, s.shared_memory, counts)
+        # What is multiplied must live at once. Beyond that the compiler likes to have R from shared memory long before it is
+        # needed, and does without: with tiles of 16 sequences and more well, with smaller ones where there is enough else.
+        wide = minimum(s.column_tiles - 1, 1)
+        live = ("weights", "accumulators", "more_accumulators", "polled")
+        least = sum((counts[name] for name in live), 4 * s.tiles * counts["loading"] + SPARE - wide * SPARE_OF_WIDE)
+        return Needs(s.warps, s.shared_memory, counts, least)
 
     def work(self, cell: Cell, shape: Shape, profile: Profile, v: Mapping[str, int]) -> StepWork:
         """What a block does in one step, for the cost model."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic
 
-from constrint import Expr, Problem, cdiv
+from constrint import Expr, Problem, cdiv, maximum, minimum
 from kernelgen.cells.language import Cell
 from kernelgen.emit.kernel import Template, kernel_source
 from kernelgen.errors import InfeasibleError
@@ -18,7 +18,7 @@ from kernelgen.program.shape import Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.shared.cost import StepWork, clocks_per_step
-from kernelgen.schedules.shared.limits import add_limits, lacks_instructions, place
+from kernelgen.schedules.shared.limits import add_limits, lacks_instructions, place, registers_of_block
 from kernelgen.schedules.shared.model import Model, load_model
 from kernelgen.schedules.shared.numbers import Int, Number, as_int
 from kernelgen.schedules.shared.parameter_gradients import with_parameter_gradients
@@ -48,11 +48,13 @@ def accumulator_additions(rows: int, tiles: int, accumulators: int) -> int:
 @dataclass(frozen=True)
 class Needs(Generic[Number]):
     """What a block needs. warps; shared_memory: bytes. counts: what lives in a thread's registers, by the names of the
-    register model's coefficients."""
+    register model's coefficients. least: registers of a thread below which the compiler cannot go, where it is known to
+    do with what a block of that many warps may have rather than take what it would like; else None."""
 
     warps: Number | int
     shared_memory: Number
     counts: Mapping[str, Int]
+    least: Int | None = None
 
 
 class BatchTiled(ABC):
@@ -117,14 +119,14 @@ class BatchTiled(ABC):
             cdiv(shape.batch, v["batch_tile"]) <= MOST_BLOCKS_Y,
             f"tiles of the batch: at most {MOST_BLOCKS_Y:,}, as many as a grid has blocks along y",
         )
-        registers = self._model.registers.predict(needs.counts, profile.arch)
+        registers = self._registers(profile, needs)
         add_limits(problem, profile, warps=needs.warps, registers=registers, shared_memory=needs.shared_memory)
         return problem
 
     def tiling(self, cell: Cell, shape: Shape, profile: Profile, values: Mapping[str, int]) -> Tiling:
         """Predicted resources and clocks of one solution."""
         needs, model = self.needs(cell, shape, values), self._model
-        registers = as_int(model.registers.predict(needs.counts, profile.arch))
+        registers = as_int(self._registers(profile, needs))
         share = self.blocks_per_head(values)
         cluster = 1 if self.cooperative else share
         blocks = shape.heads * -(-shape.batch // values["batch_tile"]) * share
@@ -146,6 +148,13 @@ class BatchTiled(ABC):
         if not backward:
             return Program(self.direction, main, axes=self.axes(cell, shape, tiling.values), num_stages=steps)
         return with_parameter_gradients(main, cell, shape, profile, num_partials=tiles, num_stages=steps)
+
+    def _registers(self, profile: Profile, needs: Needs[Number]) -> Int:
+        """Registers per thread, as the compiler will report them."""
+        liked = self._model.registers.predict(needs.counts, profile.arch)
+        if needs.least is None:
+            return liked
+        return minimum(liked, maximum(needs.least, registers_of_block(profile, needs.warps)))
 
     @property
     def _model(self) -> Model:
