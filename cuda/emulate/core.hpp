@@ -141,7 +141,7 @@ inline void run_launch(const TilesmithLaunch& launch, const TilesmithArgument* a
     for (std::size_t i = order.size(); i > 1; --i)
         std::swap(order[i - 1], order[dispatcher.random.below(static_cast<unsigned>(i))]);
     for (const unsigned number : order) {
-        Team team(launch.together * launch.block);
+        Team team(launch.together * launch.block, launch.cluster * launch.block);
         team.number = number;
         fill_team(team, launch);
         run_team(team, traps);

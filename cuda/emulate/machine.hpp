@@ -141,7 +141,9 @@ struct Team {
     Clocks message_clocks;  // of warps
     std::vector<Message> under_way;
 
-    explicit Team(unsigned threads) : clocks(threads), message_clocks(threads / warp_size) {}
+    /// `cluster`: threads of a cluster, which nothing but messages orders after those of another.
+    Team(unsigned threads, unsigned cluster)
+        : clocks(threads, cluster), message_clocks(threads / warp_size, threads / warp_size) {}
     Thread& thread(unsigned rank) {
         const auto size = static_cast<unsigned>(blocks.front().threads.size());
         return blocks[rank / size].threads[rank % size];

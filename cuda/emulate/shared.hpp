@@ -282,7 +282,7 @@ class SharedMemory {
 
     void check_readers(const Access& access, unsigned i, const Readers& readers) const {
         Team& team = *access.thread.team;
-        const Clock* seen = team.clocks.seen_by(access.thread.rank) + readers.block->first_rank;
+        const Clock* seen = team.clocks.seen_by(access.thread.rank) + readers.block->first_rank % team.clocks.group();
         for (unsigned t = 0; t < readers.clocks.size(); ++t)
             if (readers.clocks[t] > seen[t])
                 report_race(place(2 * i, 2), {readers.block->threads[t], "reads", readers.sites[t]}, access);

@@ -61,6 +61,10 @@ _CORE_FLAGS = (*FLAGS, "-O2", "-c")
 _CORE = '#include "emulate/core.hpp"\n'
 
 _REPORT_BYTES = 1 << 16
+
+MOST_THREADS = 30_000
+"""Threads that run at the same time at most: each has a stack between guards, and Linux allows a process 65,530 mappings."""
+
 _COMPILE_SECONDS = 300.0
 _WARP = 32
 
@@ -172,6 +176,11 @@ def _launch_structure(launch: Launch, chosen: Collection[int] | None, seed: int,
     if launch.cluster < 1 or launch.grid[0] % launch.cluster:
         raise EmulationError(f"clusters of {launch.cluster} blocks do not divide a grid of {launch.grid[0]} along x")
     together = blocks if launch.cooperative else launch.cluster
+    if together * launch.block > MOST_THREADS:
+        raise EmulationError(
+            f"{together:,} blocks of {launch.block} threads that all run at the same time are {together * launch.block:,} "
+            f"threads, and the emulator runs at most {MOST_THREADS:,}: take a smaller batch or head, or a GPU"
+        )
     if blocks >= 2**32:
         raise EmulationError(f"a grid of {blocks:,} blocks is too large: at most 2^32 - 1 can be counted")
     teams = range(blocks // together) if chosen is None else sorted({block // together for block in chosen})
