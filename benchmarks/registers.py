@@ -123,7 +123,9 @@ def sample(each: int, seed: int, archs: tuple[str, ...], out: Path, schedule: st
         for head_dim in even + odd:
             for gpu in (GPUS[arch] for arch in archs):
                 for save, recompute in _variants(schedule):
-                    shape = Shape(draw.choice((1, 16, 128)), 1024, _heads(schedule), head_dim, "bfloat16", save, recompute)
+                    shape = Shape(
+                        draw.choice((1, 16, 128)), 1024, _heads(schedule), head_dim, "bfloat16", save, recompute
+                    )
                     try:
                         tilings = _tilings(schedule, name, shape, gpu)
                     except InfeasibleError:

@@ -77,8 +77,8 @@ class DeviceKernel:
             raise LaunchError(f"the driver cannot load the kernel {self.entry} for {self.arch}: {error}") from error
 
     def require_room(self, launch: Launch, shape: Sized) -> None:
-        """Raise LaunchError unless the current GPU, which must be prepared, can run all blocks of a cooperative launch at
-        the same time."""
+        """Raise LaunchError unless the current GPU, which must be prepared, can run all blocks of a cooperative launch
+        at the same time."""
         driver = gpu.require_driver()
         function = gpu.checked(
             driver.cuKernelGetFunction(driver.CUkernel(int(self._kernel.handle))), f"asking for {self.entry}"
@@ -93,8 +93,8 @@ class DeviceKernel:
         blocks, room = math.prod(launch.grid), int(fit) * int(multiprocessors)
         if blocks > room:
             raise LaunchError(
-                f"{self.entry} at {shape} is {blocks:,} blocks, all of which must run at the same time, and this GPU has "
-                f"room for {room:,} ({int(fit)} on each of {int(multiprocessors)} multiprocessors); cut the batch into "
+                f"{self.entry} at {shape} is {blocks:,} blocks, all of which must run at the same time, and this GPU "
+                f"has room for {room:,} ({int(fit)} on each of {int(multiprocessors)} multiprocessors); cut the batch into "
                 "several, or have a kernel tuned for this one"
             )
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from kernelgen.program.task import Direction
 
 Role = Literal["input", "optional", "output", "workspace"]
-"""What an array is to the caller. optional: an input that may be null, which stands for zeros. workspace: within a program
-only; it need hold nothing before, but for POISONED ones, and holds nothing of use afterwards."""
+"""What an array is to the caller. optional: an input that may be null, which stands for zeros. workspace: within a
+program only; it need hold nothing before, but for POISONED ones, and holds nothing of use afterwards."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,8 @@ class ArrayArgument:
     """An array that a kernel reads or writes.
 
     axes: the names of its axes: B batch, T steps, H heads, D units, S states, K the states that are saved (forward) or
-    have gradients (backward), P and Q sums that are to be added, W words, G and what begins with it gates. shape: their sizes.
-    dtype: of its elements. apart: the states are of different sizes, so each is compared by itself (a gradient is not:
+    have gradients (backward), P and Q sums that are to be added, W words, G and what begins with it gates. shape: their
+    sizes. dtype: of its elements. apart: the states are of different sizes, so each is compared by itself (a gradient is not:
     that of one state may vanish exactly, as that of sLSTM's m does).
     """
 

@@ -63,7 +63,8 @@ _CORE = '#include "emulate/core.hpp"\n'
 _REPORT_BYTES = 1 << 16
 
 MOST_THREADS = 30_000
-"""Threads that run at the same time at most: each has a stack between guards, and Linux allows a process 65,530 mappings."""
+"""Threads that run at the same time at most: each has a stack between guards, and Linux gives a process 65,530
+mappings."""
 
 _COMPILE_SECONDS = 300.0
 _WARP = 32
@@ -132,8 +133,8 @@ def emulate(
     arguments: one for each name in ``source.arguments``: a C-contiguous NumPy array (ml_dtypes for bfloat16), an int
     (an int32 parameter), None (a null pointer), or an Excerpt of an array. outputs: names of the arrays the kernel
     writes; those that the kernel does not have are ignored. An output starts as NaN in emulated memory, and is copied
-    back when the kernel has ended without a fault; after a fault it is as it was. An array that is POISONED by its name is
-    for messages: it starts as poison.
+    back when the kernel has ended without a fault; after a fault it is as it was. An array that is POISONED by its name
+    is for messages: it starts as poison.
     blocks: the numbers of those that run, counted along x first; all unless given, and whole clusters.
     seed: draws the order in which blocks and threads run; the same seed gives the same order. seconds: a kernel that
     runs longer is stopped.
@@ -178,7 +179,7 @@ def _launch_structure(launch: Launch, chosen: Collection[int] | None, seed: int,
     together = blocks if launch.cooperative else launch.cluster
     if together * launch.block > MOST_THREADS:
         raise EmulationError(
-            f"{together:,} blocks of {launch.block} threads that all run at the same time are {together * launch.block:,} "
+            f"{together:,} blocks of {launch.block} threads, all at the same time, are {together * launch.block:,} "
             f"threads, and the emulator runs at most {MOST_THREADS:,}: take a smaller batch or head, or a GPU"
         )
     if blocks >= 2**32:

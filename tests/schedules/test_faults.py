@@ -85,13 +85,16 @@ GRID = Sound(
         "k_tiles_in_registers": 1, "accumulators": 2, "num_stages": 3,
     },
 )  # fmt: skip
-GRID_ALONE = replace(GRID, values=GRID.values | {"units_per_warp": 8, "batch_tile": 4, "epilogue_rows": 4, "k_split": 1})
+GRID_ALONE = replace(
+    GRID, values=GRID.values | {"units_per_warp": 8, "batch_tile": 4, "epilogue_rows": 4, "k_split": 1}
+)
 GRID_SPLIT = replace(GRID_ALONE, values=GRID_ALONE.values | {"blocks": 8, "k_split": 2, "accumulators": 1})
 GRID_PADDED = replace(GRID, shape=replace(GRID.shape, head_dim=72), values=GRID.values | {"blocks": 5})
 SPLIT = replace(CLUSTER, values=CLUSTER.values | {"k_split": 2, "accumulators": 1})
 
 GRID_SLOT_BYTES = (
-    "    static constexpr int slot_bytes = padded_k / 8 * rows * chunk_bytes;\n    static constexpr int bytes = "  # of GridMail
+    "    static constexpr int slot_bytes = padded_k / 8 * rows * chunk_bytes;\n"
+    "    static constexpr int bytes = "  # of GridMail
 )
 GRADIENT_SLOTS = (
     "    static constexpr int slot_bytes = unit_warps * cluster * tile_bytes;"
@@ -589,8 +592,15 @@ def run(sound: Sound, program: Program, seed: int) -> None:
     "sound",
     [FORWARD, BACKWARD, CLUSTER, SPLIT, CLUSTER_BACKWARD, GRID, GRID_ALONE, GRID_SPLIT, GRID_PADDED],
     ids=[
-        "forward", "backward", "cluster", "K split", "cluster backward",
-        "grid", "grid, a warp alone", "grid, K split", "grid, padded",
+        "forward",
+        "backward",
+        "cluster",
+        "K split",
+        "cluster backward",
+        "grid",
+        "grid, a warp alone",
+        "grid, K split",
+        "grid, padded",
     ],
 )
 def test_the_sound_kernel_passes(sound: Sound) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 import pytest
 
 from kernelgen.cells import load_cell
@@ -43,7 +45,7 @@ def test_blocks_are_any_number_of_which_the_last_has_units_too() -> None:
     assert block_counts(9) == [2]
     for head_dim in (300, 768, 2047):
         for blocks in block_counts(head_dim):
-            shares = [-(-(-(-head_dim // units)) // blocks) * units for units in (8, 16)]
+            shares = [units * ceil(ceil(head_dim / units) / blocks) for units in (8, 16)]
             assert any((blocks - 1) * share < head_dim for share in shares)
 
 
@@ -54,8 +56,8 @@ def test_blocks_are_any_number_of_which_the_last_has_units_too() -> None:
         (
             "h200",
             Shape(256, 1024, 1, 1024),
-            "grid schedule: .*blocks of all heads and tiles of the batch: at most 132 on h200, one on each multiprocessor, "
-            "since all must run at the same time",
+            "grid schedule: .*blocks of all heads and tiles of the batch: at most 132 on h200, one on each "
+            "multiprocessor, since all must run at the same time",
         ),
         ("h200", Shape(16, 1024, 1, 8), "a head of 8 has nothing to share"),
         ("t4", Shape(16, 1024, 1, 512, "float16"), "the grid schedule needs the matrix instruction m16n8k16"),

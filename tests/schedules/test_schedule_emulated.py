@@ -167,7 +167,10 @@ ALONE = {"k_split": 1, "accumulators": 2}
         ),
         pytest.param("elman", Shape(9, SEQ, 1, 52, save="states"), {"blocks": 3}, id="head dimension of 4s"),
         pytest.param(
-            "slstm", Shape(3, SEQ, 1, 80, save="gates"), OF_16 | {"blocks": 2, "k_split": 3}, id="units of nothing but padding"
+            "slstm",
+            Shape(3, SEQ, 1, 80, save="gates"),
+            OF_16 | {"blocks": 2, "k_split": 3},
+            id="units of nothing but padding",
         ),
         pytest.param("lstm", Shape(9, SEQ, 1, 50, save="gates"), {"blocks": 7}, id="of 2s"),
         pytest.param("slstm", Shape(2, SEQ, 2, 33, save="gates"), {"blocks": 5} | ALONE, id="odd head dimension"),

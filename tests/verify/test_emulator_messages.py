@@ -1,4 +1,4 @@
-"""Messages on small hand-written kernels: words that blocks of a cluster, or of a grid, send each other and poll for."""
+"""Messages on small hand-written kernels: words that blocks of a cluster, or of a grid, send and poll for."""
 
 from __future__ import annotations
 
@@ -228,7 +228,10 @@ def test_a_word_of_global_memory_that_nobody_sends_is_a_deadlock(seed: int) -> N
 
 
 GRID_FAULTS = {
-    "no poison": ({"poison_global_32(mail": "if (n > 9) poison_global_32(mail"}, "a second message before the first has"),
+    "no poison": (
+        {"poison_global_32(mail": "if (n > 9) poison_global_32(mail"},
+        "a second message before the first has",
+    ),
     "poison too late": (
         {"((n + 3) % 4)": "((n + 1) % 4)"},
         "message under way|that nobody has read|may not have been read|only after it has been polled|deadlock",
@@ -239,14 +242,26 @@ GRID_FAULTS = {
         "only after it has been polled|may not have been read|nobody has read",
     ),
     "no fence": ({"fence_global(); // fence": ""}, "only after it has been polled"),
-    "two senders": ({"slot + 512 * rank + 4 * i, ": "slot + 512 * (n == 3 ? 0 : rank) + 4 * i, "}, "two mess|second mess"),
+    "two senders": (
+        {"slot + 512 * rank + 4 * i, ": "slot + 512 * (n == 3 ? 0 : rank) + 4 * i, "},
+        "two mess|second mess",
+    ),
     "a message like poison": (
         {"1000 * n + 4 * t + i + rank)": "poison)"},
         "a message that looks like poison is sent to the word of 'mail' at offset",
     ),
-    "an ordinary load": ({"sum += got.x": "sum += load_global_32(slot) + got.x"}, "'mail' at offset .* is for messages"),
-    "an ordinary store": ({"sum += got.x": "store_global_32(slot, 1); sum += got.x"}, "'mail' at offset .* is for mess"),
-    "a place that is none": ({"poll_global_128(slot + 512 * (1 - rank))": "poll_global_128(out)"}, "'out' is no place for"),
+    "an ordinary load": (
+        {"sum += got.x": "sum += load_global_32(slot) + got.x"},
+        "'mail' at offset .* is for messages",
+    ),
+    "an ordinary store": (
+        {"sum += got.x": "store_global_32(slot, 1); sum += got.x"},
+        "'mail' at offset .* is for mess",
+    ),
+    "a place that is none": (
+        {"poll_global_128(slot + 512 * (1 - rank))": "poll_global_128(out)"},
+        "'out' is no place for",
+    ),
     "lanes apart": (
         {ANY: ANY.removeprefix("any_lane")},
         "only after it has been polled|may not have been read|does not know",
@@ -267,7 +282,9 @@ def test_what_breaks_the_rules_in_global_memory_is_reported(name: str) -> None:
 @pytest.mark.emulated
 def test_blocks_that_do_not_run_together_cannot_send_each_other_messages() -> None:
     assert "deadlock" in fault(grid_rounds(), mail(), grid=(2, 1, 1))
-    source = kernel("send_global_32(mail, 7); store_global_32(out + block_x(), 0);", "unsigned* out, unsigned char* mail")
+    source = kernel(
+        "send_global_32(mail, 7); store_global_32(out + block_x(), 0);", "unsigned* out, unsigned char* mail"
+    )
     message = fault(source, mail(), threads=32, grid=(2, 1, 1))
     assert re.search("two messages|second message|do not run at the same time", message), message
     source = kernel(
