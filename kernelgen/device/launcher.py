@@ -94,8 +94,8 @@ class DeviceKernel:
         if blocks > room:
             raise LaunchError(
                 f"{self.entry} at {shape} is {blocks:,} blocks, all of which must run at the same time, and this GPU "
-                f"has room for {room:,} ({int(fit)} on each of {int(multiprocessors)} multiprocessors); cut the batch into "
-                "several, or have a kernel tuned for this one"
+                f"has room for {room:,} ({int(fit)} on each of {int(multiprocessors)} multiprocessors); cut the batch "
+                "into several, or have a kernel tuned for this one"
             )
 
     def start(self, stream: Any, config: Any, *arguments: Any) -> None:

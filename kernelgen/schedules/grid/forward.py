@@ -114,8 +114,8 @@ def _arrays(cell: Cell, shape: Shape) -> int:
 
 
 def block_counts(head_dim: int) -> list[int]:
-    """Into how many blocks the units of a head may be cut: each has up to MOST_UNIT_WARPS groups of 8 or 16 units, and the
-    last has some too."""
+    """Into how many blocks the units of a head may be cut: each has up to MOST_UNIT_WARPS groups of 8 or 16 units, and
+    the last has some too."""
     groups = {-(-head_dim // units) for units in (8, 16)}
     return sorted({-(-count // share) for count in groups for share in range(1, MOST_UNIT_WARPS + 1)} - {1})
 
@@ -212,8 +212,8 @@ class GridForward(BatchTiled):
             "copies": s.copies,
             "writes": s.writes,
         }
-        # What is multiplied must live at once. Beyond that the compiler likes to have R from shared memory long before it
-        # is needed, and does without: with tiles of 16 sequences and more well, with smaller ones where there is room.
+        # What is multiplied must live at once. Beyond that the compiler likes to have R from shared memory long before
+        # it is needed, and does without: with tiles of 16 sequences and more well, with smaller ones where there is room.
         wide = minimum(s.column_tiles - 1, 1)
         live = ("weights", "accumulators", "more_accumulators", "polled")
         least = sum((counts[name] for name in live), 4 * s.tiles * counts["loading"] + SPARE - wide * SPARE_OF_WIDE)
