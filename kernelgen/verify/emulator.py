@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING
 from kernelgen.build.cache import Cache, binary_key
 from kernelgen.errors import CompileError, EmulationError
 from kernelgen.paths import cache_root, cuda_headers
-from kernelgen.program.arguments import POISONED
 from kernelgen.temporary import temporary_folder
 
 if TYPE_CHECKING:
@@ -200,6 +199,8 @@ def _argument_structures(
     source: Source, arguments: Mapping[str, Argument], outputs: frozenset[str]
 ) -> ctypes.Array[_Argument]:
     import numpy as np
+
+    from kernelgen.program.arguments import POISONED  # which takes SymPy
 
     missing = [name for name in source.arguments if name not in arguments]
     extra = [name for name in arguments if name not in source.arguments]

@@ -213,7 +213,7 @@ class GridForward(BatchTiled):
             "writes": s.writes,
         }
         # What is multiplied must live at once. Beyond that the compiler likes to have R from shared memory long before
-        # it is needed, and does without: with tiles of 16 sequences and more well, with smaller ones where there is room.
+        # it is needed, and does without: with tiles of 16 sequences and more well, with smaller where there is room.
         wide = minimum(s.column_tiles - 1, 1)
         live = ("weights", "accumulators", "more_accumulators", "polled")
         least = sum((counts[name] for name in live), 4 * s.tiles * counts["loading"] + SPARE - wide * SPARE_OF_WIDE)
