@@ -79,6 +79,10 @@ class BatchTiled(ABC):
         """How many blocks share a head and a tile of the batch."""
         return 1
 
+    def cluster_of(self, v: Mapping[str, int]) -> int:
+        """How many blocks are a cluster."""
+        return 1 if self.cooperative else self.blocks_per_head(v)
+
     def gpu_rules(self, problem: Problem, shape: Shape, profile: Profile, v: Mapping[str, Expr]) -> None:
         """Add what the GPU demands beyond the limits of every block."""
         return
@@ -128,7 +132,7 @@ class BatchTiled(ABC):
         needs, model = self.needs(cell, shape, values), self._model
         registers = as_int(self._registers(profile, needs))
         share = self.blocks_per_head(values)
-        cluster = 1 if self.cooperative else share
+        cluster = self.cluster_of(values)
         blocks = shape.heads * -(-shape.batch // values["batch_tile"]) * share
         resources, together, waves = place(profile, blocks, 32 * needs.warps, registers, needs.shared_memory, cluster)
         clocks = clocks_per_step(self.work(cell, shape, profile, values), profile, together - 1, model.clocks)
@@ -140,7 +144,7 @@ class BatchTiled(ABC):
         resources, backward = tiling.resources, self.direction == "backward"
         tiles = f"cdiv(batch, {batch_tile})"
         blocks = "heads" if share == 1 else f"heads * {share}"
-        cluster = 1 if self.cooperative else share
+        cluster = self.cluster_of(tiling.values)
         rule = LaunchRule((blocks, tiles, "1"), resources.threads, resources.shared_memory, cluster, self.cooperative)
         text = kernel_source(cell, shape, profile.arch, self.template(cell, shape, profile, tiling), backward=backward)
         main = KernelCall(text, rule)
