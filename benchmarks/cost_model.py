@@ -33,10 +33,12 @@ from kernelgen.build.compile import Binary, compile_source
 from kernelgen.cells import cell_names, load_cell
 from kernelgen.cells.language import Cell
 from kernelgen.device import gpu
+from kernelgen.device.executor import Launches
 from kernelgen.device.launcher import DeviceKernel, launch_config
 from kernelgen.device.measure import measure
 from kernelgen.errors import InfeasibleError, TilesmithError
 from kernelgen.hardware.profile import load_profile
+from kernelgen.program.arguments import ITEMSIZE
 from kernelgen.program.program import Program
 from kernelgen.program.shape import Shape
 from kernelgen.program.task import Direction
@@ -139,22 +141,23 @@ def _time(program: Program, cell: Cell, shape: Shape, binary: Binary, buffers: d
     """Milliseconds of the recurrence alone. buffers: arrays by name, made here where they are missing or too small."""
     call, arguments = program.main, program.arguments(cell, shape)
     arrays = {array.name: array for array in (*arguments.inputs, *arguments.outputs, *arguments.workspaces)}
-    values: list[Any] = []
+    values: dict[str, Any] = {}
     for name in call.source.arguments:
         if name in arguments.numbers:
-            values.append(np.int32(arguments.numbers[name]))
+            values[name] = np.int32(arguments.numbers[name])
             continue
         array = arrays[name]
-        size = int(np.prod(array.shape)) * np.dtype("float32" if array.dtype == "float32" else "uint16").itemsize
+        size = int(np.prod(array.shape)) * ITEMSIZE[array.dtype]
         if size and (name not in buffers or buffers[name].size < size):
             buffers[name] = gpu.DeviceBuffer(size)
             if name not in call.source.writes:
                 buffers[name].upload(_numbers(size))
-        values.append(buffers[name].pointer if size else 0)
+        values[name] = buffers[name].pointer if size else 0
     kernel = DeviceKernel(binary.cubin, binary.entry, binary.arch, call.launch)
     kernel.prepare(0)
-    config = launch_config(call.launch.at(shape))
-    return measure(lambda stream: kernel.start(stream, config, *values), seconds=seconds).median_ms
+    step = (kernel, launch_config(call.launch.at(shape)), call.source.arguments)
+    launches = Launches((step,), program.poisoned(shape))
+    return measure(lambda stream: launches.run(stream, values), seconds=seconds).median_ms
 
 
 def _numbers(size: int) -> Any:
@@ -209,8 +212,8 @@ def _work(record: dict[str, Any]) -> tuple[Any, Any, int, int]:
     cell, shape, profile = load_cell(record["cell"]), Shape(**record["shape"]), load_profile(record["gpu"])
     template, values = _template(record["schedule"]), record["values"]
     needs = template.needs(cell, shape, values)
-    cluster = template.blocks_per_head(values)
-    blocks = shape.heads * -(-shape.batch // values["batch_tile"]) * cluster
+    cluster = template.cluster_of(values)
+    blocks = shape.heads * -(-shape.batch // values["batch_tile"]) * template.blocks_per_head(values)
     _, together, waves = place(profile, blocks, 32 * needs.warps, record["registers"], needs.shared_memory, cluster)
     return template.work(cell, shape, profile, values), profile, together - 1, waves
 

@@ -4,7 +4,7 @@
     python benchmarks/registers.py fit build/registers.jsonl                     # print coefficients for a model.yaml
     python benchmarks/registers.py table                                         # predicted against compiled
 
-All three take --schedule: resident, resident_backward, cluster or cluster_backward.
+All three take --schedule: resident, resident_backward, cluster, cluster_backward or grid.
 
 No GPU is needed. `table` compiles the tilings that the model ranks best, which are the ones that tuning compiles.
 """
@@ -40,6 +40,8 @@ DIMENSIONS = (16, 32, 64, 96, 128)
 ODD_DIMENSIONS = (20, 33, 48, 100)
 LARGE_DIMENSIONS = (32, 64, 128, 192, 256, 384, 512)
 ODD_LARGE_DIMENSIONS = (50, 129, 200, 330)
+GRID_DIMENSIONS = (32, 96, 256, 512, 768, 1024, 1536, 2048)
+ODD_GRID_DIMENSIONS = (50, 129, 700)
 HEADS = 12
 
 SPILLED = 8
@@ -48,7 +50,7 @@ SPILLED = 8
 
 schedule_option = click.option(
     "--schedule",
-    type=click.Choice(["resident", "resident_backward", "cluster", "cluster_backward"]),
+    type=click.Choice(["resident", "resident_backward", "cluster", "cluster_backward", "grid"]),
     default="resident",
     show_default=True,
 )
@@ -67,7 +69,14 @@ def _schedule(name: str) -> BatchTiled:
 
 def _dimensions(schedule: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Units of a head that a schedule is sampled at, and odd ones."""
+    if schedule == "grid":
+        return GRID_DIMENSIONS, ODD_GRID_DIMENSIONS
     return (LARGE_DIMENSIONS, ODD_LARGE_DIMENSIONS) if schedule.startswith("cluster") else (DIMENSIONS, ODD_DIMENSIONS)
+
+
+def _heads(schedule: str) -> int:
+    """Heads of the shapes: all blocks of a grid must fit on the GPU together."""
+    return 1 if schedule == "grid" else HEADS
 
 
 def _variants(schedule: str) -> list[tuple[str, bool]]:
@@ -114,7 +123,9 @@ def sample(each: int, seed: int, archs: tuple[str, ...], out: Path, schedule: st
         for head_dim in even + odd:
             for gpu in (GPUS[arch] for arch in archs):
                 for save, recompute in _variants(schedule):
-                    shape = Shape(draw.choice((1, 16, 128)), 1024, HEADS, head_dim, "bfloat16", save, recompute)
+                    shape = Shape(
+                        draw.choice((1, 16, 128)), 1024, _heads(schedule), head_dim, "bfloat16", save, recompute
+                    )
                     try:
                         tilings = _tilings(schedule, name, shape, gpu)
                     except InfeasibleError:
@@ -145,7 +156,7 @@ def fit(samples: Path, schedule: str) -> None:
         if not record["spills"] and record["registers"] >= limit - 2:
             continue  # the compiler was squeezed: it shows the limit, not the need
         cell = load_cell(record["cell"])
-        shape = Shape(16, 1024, HEADS, record["head_dim"], "bfloat16", record["save"], record["recompute"])
+        shape = Shape(16, 1024, _heads(schedule), record["head_dim"], "bfloat16", record["save"], record["recompute"])
         values = record["values"]
         counts = template.needs(cell, shape, values).counts
         names[1:] = counts
@@ -184,7 +195,7 @@ def table(top: int, archs: tuple[str, ...], schedule: str) -> None:
         for name in CELLS:
             cells = []
             for head_dim in dimensions:
-                shape = Shape(16, 1024, HEADS, head_dim)
+                shape = Shape(16, 1024, _heads(schedule), head_dim)
                 tilings = spread(_tilings(schedule, name, shape, gpu))[:top]
                 with ThreadPoolExecutor(2) as pool:
                     records = list(pool.map(lambda t: _compiled(name, shape, gpu, t), tilings))  # noqa: B023

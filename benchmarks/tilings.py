@@ -3,6 +3,7 @@
     python benchmarks/tilings.py --schedule cluster --size 3x256 --size 1x512
     python benchmarks/tilings.py --schedule cluster --size 4x192 --with cluster=4 --with batch_tile=4 --by prefetch
     python benchmarks/tilings.py --schedule cluster_backward --save gates --size 3x256
+    python benchmarks/tilings.py --schedule grid --size 1x768 --with blocks=48 --by k_split --by k_tiles_in_registers
 
 Of the tilings that differ in the variables of --by that the schedule has, one each is tried, the model's best; --with
 keeps those with a value.
@@ -31,7 +32,7 @@ from kernelgen.tuning.plan import plan
 from kernelgen.verify.cases import make_case
 from kernelgen.verify.gpu_worker import GpuJob, GpuWorker
 
-BY = ("cluster", "units_per_warp", "tiles_per_warp", "batch_tile", "k_split")
+BY = ("cluster", "blocks", "units_per_warp", "tiles_per_warp", "batch_tile", "k_split")
 
 
 @click.command(help=__doc__)

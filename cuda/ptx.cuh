@@ -244,6 +244,34 @@ TILESMITH_DEVICE void store_global_128(void* address, uint4 value) {
                  : "memory");
 }
 
+// ---- messages through global memory (sm_70 and newer) ----
+//
+// The same words in a place that all blocks of the launch reach, through L2. Neither order nor arrival is any different. A
+// load that may be cached, or that the compiler may leave out, is no poll.
+
+/// Store a word for who polls for it, on any multiprocessor.
+TILESMITH_DEVICE void send_global_32(void* to, unsigned word) {
+    asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(to), "r"(word) : "memory");
+}
+
+/// Load 16 bytes, words of which may still be poison.
+TILESMITH_DEVICE uint4 poll_global_128(const void* address) {
+    uint4 value;
+    asm volatile("ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+                 : "l"(address)
+                 : "memory");
+    return value;
+}
+
+/// Poison a word again: it has been read by all who were to.
+TILESMITH_DEVICE void poison_global_32(void* address) {
+    asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(address), "r"(poison) : "memory");
+}
+
+/// What the calling thread has stored so far, all see before what it stores from now on.
+TILESMITH_DEVICE void fence_global() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
+
 // ---- asynchronous copies, global to shared (sm_80 and newer) ----
 
 /// Copy `Bytes` (4, 8 or 16) when the hardware finds the time; see cp_async_wait.

@@ -32,6 +32,7 @@ struct ForwardArguments {
     unsigned short* others;         // [S - 1, B, T, H, D]: the states but h, or null: they follow h in `states`
     unsigned short* last;           // [S, B, H, D]
     unsigned short* gates;          // [G_saved, B, T, H, D] or null, see Save
+    unsigned* mail;                 // where blocks of a grid send each other h, all poison; null for other schedules
     int batch;
     int seq;
 };

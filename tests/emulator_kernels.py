@@ -39,9 +39,10 @@ def run(
     shared: int = 0,
     grid: tuple[int, int, int] = (1, 1, 1),
     cluster: int = 1,
+    cooperative: bool = False,
     seed: int = 0,
 ) -> None:
-    emulate(source, Launch(grid, threads, shared, cluster), arguments, outputs=("out",), seed=seed)
+    emulate(source, Launch(grid, threads, shared, cluster, cooperative), arguments, outputs=("out",), seed=seed)
 
 
 def fault(source: Source, arguments: Mapping[str, NDArray[Any] | int | None], **launch: Any) -> str:

@@ -37,6 +37,13 @@ void poison_shared(unsigned address, unsigned bytes, const Site& site);
 void read_global(const void* address, void* out, unsigned bytes, const Site& site);
 void write_global(void* address, const void* in, unsigned bytes, const Site& site);
 
+/// The same three for words of global memory.
+void send_global_word(void* address, unsigned word, const Site& site);
+void poll_global(const void* address, void* out, unsigned bytes, const Site& site);
+void poison_global(void* address, unsigned bytes, const Site& site);
+/// What the running thread has poisoned so far, all know of who hear of what it does next.
+void fence(const Site& site);
+
 void issue_copy(unsigned destination, const void* source, unsigned bytes, const Site& site);
 void commit_copies();
 /// Land the copies of all groups but the `pending` newest.

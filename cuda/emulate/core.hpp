@@ -14,7 +14,7 @@
 
 extern "C" {
 
-/// Kinds of argument: 0 a null pointer, 1 an array the kernel reads, 2 an array it writes, 3 an integer. An array: what
+/// Kinds of argument: 0 a null pointer, 1 an array the kernel reads, 2 one it writes, 3 an integer, 4 one of mail. An array: what
 /// exists of it, in the order and meaning of tilesmith::emulate::Windows; `data` holds that, one window after another.
 struct TilesmithArgument {
     const char* name;
@@ -123,9 +123,11 @@ inline void run_launch(const TilesmithLaunch& launch, const TilesmithArgument* a
     for (int i = 0; i < count; ++i) {
         const TilesmithArgument& argument = arguments[i];
         if (argument.kind == 0) memory.add_null(argument.name);
-        if (argument.kind == 1 || argument.kind == 2)
-            memory.add(argument.name, argument.data,
-                       {argument.extent, argument.first, argument.window, argument.stride}, argument.kind == 2);
+        if (argument.kind == 0 || argument.kind == 3) continue;
+        const auto kind = argument.kind == 1   ? GlobalMemory::Kind::input
+                          : argument.kind == 2 ? GlobalMemory::Kind::output
+                                               : GlobalMemory::Kind::mail;
+        memory.add(argument.name, argument.data, {argument.extent, argument.first, argument.window, argument.stride}, kind);
     }
     values.clear();
     for (int i = 0; i < count; ++i) values.push_back({memory.address(arguments[i].name), arguments[i].integer});
@@ -139,7 +141,7 @@ inline void run_launch(const TilesmithLaunch& launch, const TilesmithArgument* a
     for (std::size_t i = order.size(); i > 1; --i)
         std::swap(order[i - 1], order[dispatcher.random.below(static_cast<unsigned>(i))]);
     for (const unsigned number : order) {
-        Team team(launch.together * launch.block);
+        Team team(launch.together * launch.block, launch.cluster * launch.block);
         team.number = number;
         fill_team(team, launch);
         run_team(team, traps);

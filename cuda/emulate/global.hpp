@@ -6,6 +6,8 @@
 //
 // An input may be read and not written. An output starts as 0xFF bytes (a NaN in bfloat16, float16 and float32) and may
 // be written; ptx.hpp's loads go through the read-only path, so that reading what the kernel writes is a fault.
+//
+// An array of mail starts as poison and is for messages alone (mailbox.hpp), between blocks that run at the same time.
 #pragma once
 
 #include <algorithm>
@@ -15,7 +17,7 @@
 #include <utility>
 #include <vector>
 
-#include "race.hpp"
+#include "mailbox.hpp"
 
 namespace tilesmith::emulate {
 
@@ -33,13 +35,27 @@ struct Windows {
 };
 
 class GlobalMemory {
+    /// Names a word, if it comes to that.
+    struct Where {
+        const std::string& array;
+        std::uint64_t offset;
+        std::string operator()() const { return text("the word of '%s' at offset %zu", array.c_str(), std::size_t{offset}); }
+    };
+
   public:
+    enum class Kind { input, output, mail };
+
     GlobalMemory() = default;
     GlobalMemory(const GlobalMemory&) = delete;
     GlobalMemory& operator=(const GlobalMemory&) = delete;
 
-    void add(const char* name, void* host, const Windows& windows, bool output) {
-        Array array{name, static_cast<std::byte*>(host), nullptr, next_, windows, output, {}, {}};
+    void add(const char* name, void* host, const Windows& windows, Kind kind) {
+        const bool output = kind != Kind::input;
+        Array array{name, static_cast<std::byte*>(host), nullptr, next_, windows, output, {}, {}, {}};
+        if (kind == Kind::mail) {
+            array.boxes.resize((windows.bytes() + 3) / 4);
+            for (Mailbox& box : array.boxes) box.state = Mailbox::State::poisoned;
+        }
         next_ += (windows.extent + gap - 1) / gap * gap + gap;
         if (output) {
             array.written.assign(windows.bytes(), std::byte{0xff});
@@ -65,6 +81,7 @@ class GlobalMemory {
         const Access access{thread, verb, site};
         const Array& array = locate(access, address, bytes);
         const std::uint64_t offset = offset_in(array, address);
+        refuse_mail(access, array, offset);
         if (array.output) report_output_read(access, array, offset, bytes);
         std::memcpy(out, array.content + array.windows.place(offset), bytes);
     }
@@ -77,12 +94,55 @@ class GlobalMemory {
             throw Fault{text("write to '%s', which is an input: %u bytes at offset %zu of %zu\n  ", array.name.c_str(),
                              bytes, std::size_t{offset}, std::size_t{array.windows.extent}) +
                         describe(access)};
+        refuse_mail(access, array, offset);
         for (unsigned i = 0; i < bytes / 2; ++i) {
             Cell& cell = array.cells[place / 2 + i];
             check_writer(access, array, cell, offset + 2 * i);
             cell = {thread.team->number, thread.rank, thread.team->clocks.now(thread.rank), site};
         }
         std::memcpy(array.content + place, in, bytes);
+    }
+
+    /// A thread sends a word: it is under way from here on.
+    Message expect_message(const Thread& thread, void* address, unsigned word, const Site& site) {
+        const Access access{thread, "sends", site};
+        Array& array = locate_mail(access, address, 4);
+        const std::uint64_t offset = offset_in(array, address);
+        Mailbox& box = open(access, array, offset);
+        rules(box, access, array, offset).send(word);
+        box.expect(access);
+        return {nullptr, &box, array.content + offset, word};
+    }
+
+    /// Read words that may wait for messages. Returns the first that does, if any.
+    Awaited poll(const Thread& thread, const void* address, void* out, unsigned bytes, const Site& site) {
+        const Access access{thread, "polls", site};
+        Array& array = locate_mail(access, address, bytes);
+        const std::uint64_t offset = offset_in(array, address);
+        Awaited missing;
+        end_sending(thread);
+        for (std::uint64_t at = offset; at < offset + bytes; at += 4) {
+            Mailbox& box = open(access, array, at);
+            if (!rules(box, access, array, at).poll() && missing.box == nullptr) missing = {&box, at, &array.name};
+        }
+        std::memcpy(out, array.content + offset, bytes);
+        return missing;
+    }
+
+    /// Make words wait for messages; who else may know of that, the thread's next fence says.
+    void poison(Thread& thread, void* address, unsigned bytes, const Site& site) {
+        const Access access{thread, "poisons", site};
+        Array& array = locate_mail(access, address, bytes);
+        const std::uint64_t offset = offset_in(array, address);
+        end_sending(thread);
+        for (std::uint64_t at = offset; at < offset + bytes; at += 4) {
+            Mailbox& box = open(access, array, at);
+            rules(box, access, array, at).overwrite();
+            box.overwrite(access, Mailbox::State::poisoned);
+            box.poisoned.unfence();
+            thread.unfenced.push_back(&box);
+        }
+        std::memset(array.content + offset, 0xff, bytes);
     }
 
   private:
@@ -103,7 +163,35 @@ class GlobalMemory {
         bool output;
         std::vector<std::byte> written;
         std::vector<Cell> cells;
+        std::vector<Mailbox> boxes;  // of each word, where it is for mail
     };
+
+    static MailRules<Where> rules(Mailbox& box, const Access& access, const Array& array, std::uint64_t offset) {
+        return {box, access, Where{array.name, offset}};
+    }
+
+    Array& locate_mail(const Access& access, const void* address, unsigned bytes) {
+        Array& array = locate(access, address, bytes);
+        if (array.boxes.empty())
+            throw Fault{"'" + array.name + "' is no place for messages: it does not start as poison\n  " + describe(access)};
+        return array;
+    }
+
+    static Mailbox& open(const Access& access, Array& array, std::uint64_t offset) {
+        Mailbox& box = array.boxes[offset / 4];
+        const unsigned team = access.thread.team->number;
+        if (std::exchange(box.team, team) != team && box.touched)
+            throw Fault{Where{array.name, offset}() + " is that of blocks which do not run at the same time\n  " +
+                        describe(access) + "\n  the launch must be cooperative, or the places apart"};
+        box.touched = true;
+        return box;
+    }
+
+    static void refuse_mail(const Access& access, const Array& array, std::uint64_t offset) {
+        if (!array.boxes.empty())
+            throw Fault{Where{array.name, offset}() + " is for messages: it may be polled, sent to and poisoned\n  " +
+                        describe(access)};
+    }
 
     static std::uint64_t offset_in(const Array& array, const void* address) {
         return reinterpret_cast<std::uint64_t>(address) - array.base;

@@ -7,6 +7,8 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <string>
@@ -22,9 +24,9 @@ constexpr unsigned warp_size = 32;
 constexpr unsigned named_barriers = 16;  // PTX ISA, barrier: "sixteen barriers per CTA"
 constexpr unsigned cluster_barrier = named_barriers;  // the number of the cluster's barrier, beside those of the block
 constexpr unsigned no_thread = ~0u;
-constexpr unsigned no_word = ~0u;
 
 class SharedMemory;
+struct Mailbox;
 struct Block;
 struct Team;
 
@@ -52,6 +54,13 @@ struct Warp {
     std::shared_ptr<const std::vector<Clock>> snapshot;  // what a message carries that is sent now
 };
 
+/// A word that somebody polls for, and where it lies: in an array, or in the shared memory of its own block.
+struct Awaited {
+    Mailbox* box = nullptr;
+    std::uint64_t offset = 0;
+    const std::string* array = nullptr;
+};
+
 struct Thread {
     enum class State { ready, waiting, finished };
 
@@ -67,8 +76,9 @@ struct Thread {
     unsigned barriers = 0;  // one bit for each barrier that this thread has arrived at and that is not complete
     unsigned groups = 0;    // groups of copies committed
     std::vector<Copy> copies;
-    unsigned awaited = no_word;  // the offset of the first word that it found poisoned since it last waited
-    unsigned polled = no_word;   // the offset of the word whose message it waits for
+    Awaited awaited;  // the first word that it found poisoned since it last waited
+    Awaited polled;   // the word whose message it waits for
+    std::vector<Mailbox*> unfenced;  // words of global memory that it has poisoned since its last fence
 
     unsigned lane() const { return index % warp_size; }
 };
@@ -89,10 +99,12 @@ struct Cluster {
     Barrier barrier;
 };
 
-/// A word on its way to a block's shared memory.
+/// A word on its way to a place, of a block's shared memory or (to: null) of global memory.
 struct Message {
     Block* to;
-    unsigned offset, word;
+    Mailbox* box;
+    std::byte* place;
+    unsigned word;
 };
 
 /// Who sent a message, and where.
@@ -129,7 +141,9 @@ struct Team {
     Clocks message_clocks;  // of warps
     std::vector<Message> under_way;
 
-    explicit Team(unsigned threads) : clocks(threads), message_clocks(threads / warp_size) {}
+    /// `cluster`: threads of a cluster, which nothing but messages orders after those of another.
+    Team(unsigned threads, unsigned cluster)
+        : clocks(threads, cluster), message_clocks(threads / warp_size, threads / warp_size) {}
     Thread& thread(unsigned rank) {
         const auto size = static_cast<unsigned>(blocks.front().threads.size());
         return blocks[rank / size].threads[rank % size];

@@ -1,11 +1,14 @@
-// Words of shared memory that say by themselves whether they are there: poison until a message has come.
+// Words of memory that say by themselves whether they are there: poison until a message has come.
 //
 // Who may touch such a word when is known through messages alone, so warps have clocks of their own for it, which barriers
 // carry too: a message brings what its sender knew when it was sent, to the whole warp once its lanes have met. These
 // clocks order words of mailboxes and nothing else, as a relaxed store orders nothing else.
 #pragma once
 
+#include <cstring>
+#include <limits>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "race.hpp"
@@ -52,6 +55,13 @@ struct Deed {
         : thread(&access.thread), clock(access.thread.team->message_clocks.now(access.thread.warp->rank)),
           site(access.site) {}
 
+    /// It counts for others only from the thread's next fence on.
+    void unfence() { clock = std::numeric_limits<Clock>::max(); }
+    /// A fence of `fencer` at its warp's count `now`.
+    void fenced(const Thread& fencer, Clock now) {
+        if (thread == &fencer) clock = now;
+    }
+
     /// Whether it comes before what `other` does now.
     bool known_to(const Thread& other) const {
         if (thread == nullptr || thread == &other) return true;
@@ -66,11 +76,14 @@ struct Mailbox {
     enum class State { plain, poisoned, under_way, arrived };
 
     State state = State::plain;
-    Deed written;  // who poisoned it, or sent what has come
+    Deed written;   // who poisoned it, or sent what has come
+    Deed poisoned;  // who did so last
     Deed sent;     // the message that is under way
     std::shared_ptr<const std::vector<Clock>> carried;
     std::vector<Deed> readers;  // since it was written, one of each warp
     std::vector<Thread*> waiting;
+    unsigned team = 0;     // in global memory: who used it last,
+    bool touched = false;  // if anybody has
 
     void add_reader(const Access& access) {
         const Deed reading(access);
@@ -80,6 +93,29 @@ struct Mailbox {
                 return;
             }
         readers.push_back(reading);
+    }
+
+    bool waits() const { return state == State::poisoned || state == State::under_way; }
+
+    void overwrite(const Access& access, State now) {
+        state = now;
+        written = poisoned = Deed(access);
+        readers.clear();
+    }
+
+    void expect(const Access& access) {
+        state = State::under_way;
+        sent = Deed(access);
+        carried = knowledge(access.thread);
+    }
+
+    /// The message has come to `place`. Returns who waits for it.
+    std::vector<Thread*> arrive(std::byte* place, unsigned word) {
+        state = State::arrived;
+        written = sent;
+        readers.clear();
+        std::memcpy(place, &word, sizeof word);
+        return std::exchange(waiting, {});
     }
 };
 
@@ -93,7 +129,11 @@ class MailRules {
 
     /// A poll looks. Says whether there is something.
     bool poll() const {
-        if (box_.state == Mailbox::State::poisoned || box_.state == Mailbox::State::under_way) return false;
+        if (!box_.poisoned.known_to(access_.thread))
+            fail("may be poisoned only after it has been polled", "poisoned", box_.poisoned,
+                 "what was there before may be taken for the message: the reader must have heard of a message, or met a "
+                 "barrier, that comes after the poison (and, in global memory, after a fence)");
+        if (box_.waits()) return false;
         if (box_.state == Mailbox::State::arrived) hear();
         box_.add_reader(access_);
         return true;
@@ -101,7 +141,7 @@ class MailRules {
 
     /// An ordinary load: the message must be known to have come.
     void read() const {
-        if (box_.state == Mailbox::State::poisoned || box_.state == Mailbox::State::under_way)
+        if (box_.waits())
             fail("is poison, for a message that has not come", "poisoned", box_.written,
                  "it must be polled for before it is read");
         if (box_.state == Mailbox::State::arrived && !box_.written.known_to(access_.thread))

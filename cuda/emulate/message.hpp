@@ -1,7 +1,8 @@
-// Messages: words on their way to the shared memory of a block of the cluster. They land at a time and in an order that
-// the seed draws, but for sync_cluster, which waits for all of them.
+// Messages: words on their way to the shared memory of a block of the cluster, or to global memory. They land at a time and
+// in an order that the seed draws, but for sync_cluster, which waits for all of them that go to the cluster.
 #pragma once
 
+#include "global.hpp"
 #include "scheduler.hpp"
 #include "shared.hpp"
 
@@ -30,23 +31,23 @@ void send_word(unsigned cluster_address, unsigned word, const Site& site) {
         throw Fault{"a message to " + describe(to) + ", which has ended, and its memory with it\n  " +
                     describe(Access{thread, "sends", site}) +
                     "\n  a sync_cluster() is missing between this line and the end of the kernel"};
-    const unsigned offset =
+    const auto [box, offset] =
         to.shared->expect_message(thread, cluster_address & ((1u << rank_shift) - 1), word, site);
     to.unheard.insert_or_assign(offset, Sending{&thread, site});
-    thread.team->under_way.push_back({&to, offset, word});
+    thread.team->under_way.push_back({&to, box, to.shared->place_of(offset), word});
 }
 
 inline void deliver(Team& team, unsigned index) {
     const Message message = std::exchange(team.under_way[index], team.under_way.back());
     team.under_way.pop_back();
-    for (Thread* waiting : message.to->shared->deliver(message.offset, message.word)) scheduler->wake(*waiting);
+    for (Thread* waiting : message.box->arrive(message.place, message.word)) scheduler->wake(*waiting);
 }
 
 /// All threads of a cluster have met: what they sent has come.
 inline void deliver_all(const Cluster& cluster) {
     Team& team = *running->team;
     for (unsigned i = 0; i < team.under_way.size();)
-        if (team.under_way[i].to->cluster == &cluster)
+        if (const Block* to = team.under_way[i].to; to != nullptr && to->cluster == &cluster)
             deliver(team, i);
         else
             ++i;
@@ -56,8 +57,8 @@ inline void deliver_all(const Cluster& cluster) {
 void poll_shared(unsigned address, void* out, unsigned bytes, const Site& site) {
     scheduler->before_access(site);
     Thread& thread = *running;
-    const unsigned missing = thread.block->shared->poll(thread, address, out, bytes, site);
-    if (thread.awaited == no_word) thread.awaited = missing;
+    const Awaited missing = thread.block->shared->poll(thread, address, out, bytes, site);
+    if (thread.awaited.box == nullptr) thread.awaited = missing;
     auto& unheard = thread.block->unheard;
     const unsigned offset = address - shared_base;
     for (auto it = unheard.lower_bound(offset); it != unheard.end() && it->first < offset + bytes;)
@@ -66,16 +67,42 @@ void poll_shared(unsigned address, void* out, unsigned bytes, const Site& site) 
 
 void wait_for_message(const Site& site) {
     Thread& thread = *running;
-    const unsigned awaited = std::exchange(thread.awaited, no_word);
-    if (awaited == no_word || !thread.block->shared->queue(thread, awaited)) return;
+    const Awaited awaited = std::exchange(thread.awaited, {});
+    if (awaited.box == nullptr || !awaited.box->waits()) return;
+    awaited.box->waiting.push_back(&thread);
     thread.polled = awaited;
     scheduler->wait("poll_again", site);
-    thread.polled = no_word;
+    thread.polled = {};
 }
 
 void poison_shared(unsigned address, unsigned bytes, const Site& site) {
     scheduler->before_access(site);
     running->block->shared->poison(*running, address, bytes, site);
+}
+
+void send_global_word(void* address, unsigned word, const Site& site) {
+    scheduler->before_access(site);
+    running->team->under_way.push_back(global_memory->expect_message(*running, address, word, site));
+}
+
+void poll_global(const void* address, void* out, unsigned bytes, const Site& site) {
+    scheduler->before_access(site);
+    const Awaited missing = global_memory->poll(*running, address, out, bytes, site);
+    if (running->awaited.box == nullptr) running->awaited = missing;
+}
+
+void poison_global(void* address, unsigned bytes, const Site& site) {
+    scheduler->before_access(site);
+    global_memory->poison(*running, address, bytes, site);
+}
+
+void fence(const Site& site) {
+    scheduler->before_access(site);
+    Thread& thread = *running;
+    end_sending(thread);
+    const Clock now = thread.team->message_clocks.now(thread.warp->rank);
+    for (Mailbox* box : std::exchange(thread.unfenced, {})) box->poisoned.fenced(thread, now);
+    thread.team->message_clocks.advance(thread.warp->rank);
 }
 
 }  // namespace tilesmith::emulate

@@ -173,6 +173,21 @@ inline void store_global_128(void* address, uint4 value, Site site = Site::curre
     emulate::store_global(address, value, site);
 }
 
+// ---- messages through global memory ----
+
+inline void send_global_32(void* to, unsigned word, Site site = Site::current()) {
+    emulate::send_global_word(to, word, site);
+}
+inline uint4 poll_global_128(const void* address, Site site = Site::current()) {
+    uint4 value;
+    emulate::poll_global(address, &value, sizeof value, site);
+    return value;
+}
+inline void poison_global_32(void* address, Site site = Site::current()) {
+    emulate::poison_global(address, 4, site);
+}
+inline void fence_global(Site site = Site::current()) { emulate::fence(site); }
+
 // ---- asynchronous copies ----
 
 template <int Bytes>

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <exception>
 #include <map>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -170,19 +171,19 @@ inline std::string Scheduler::deadlock(Team& team) {
                           ranges(missing).c_str());
         }
         std::map<std::string, std::vector<unsigned>> places;
-        std::vector<unsigned> finished, offsets;
+        std::vector<unsigned> finished;
+        std::map<std::string, std::set<std::uint64_t>> awaited;  // offsets, by the array
         for (const Thread& thread : block.threads) {
-            if (thread.polled != no_word) offsets.push_back(thread.polled);
+            if (const Awaited& word = thread.polled; word.box != nullptr)
+                awaited[word.array ? text(" of '%s'", word.array->c_str()) : ""].insert(word.offset);
             if (thread.state == Thread::State::finished)
                 finished.push_back(thread.index);
             else
                 places[std::string(thread.operation) + " at " + describe(thread.site)].push_back(thread.index);
         }
-        std::sort(offsets.begin(), offsets.end());
-        offsets.erase(std::unique(offsets.begin(), offsets.end()), offsets.end());
-        if (!offsets.empty())
-            lines += text("\n    %zu words are polled for to which nobody sends a message any more, the first at offset %u",
-                          offsets.size(), offsets.front());
+        for (const auto& [array, offsets] : awaited)
+            lines += text("\n    %zu words%s are polled for to which nobody sends a message any more, the first at offset %zu",
+                          offsets.size(), array.c_str(), std::size_t{*offsets.begin()});
         if (places.empty() && block.cluster->barrier.arrived.empty()) continue;
         for (const auto& [place, threads] : places)
             lines += "\n    " + threads_text(threads) + (threads.size() == 1 ? " waits in " : " wait in ") + place;

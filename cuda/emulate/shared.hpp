@@ -52,17 +52,17 @@ class SharedMemory {
         std::memcpy(bytes_.data() + offset, in, bytes);
     }
 
-    /// Read words that may wait for messages. Returns the offset of the first that does, or no_word.
-    unsigned poll(const Thread& thread, unsigned address, void* out, unsigned bytes, const Site& site) {
+    /// Read words that may wait for messages. Returns the first that does, if any.
+    Awaited poll(const Thread& thread, unsigned address, void* out, unsigned bytes, const Site& site) {
         const Access access{thread, "polls", site};
         const unsigned offset = locate(access, address, bytes);
-        unsigned missing = no_word;
+        Awaited missing;
         end_sending(thread);
         for (unsigned at = offset; at < offset + bytes; at += 4) {
             Mailbox& box = open(access, at, &SharedMemory::check_read);
             if (box.state == Mailbox::State::plain)
                 for (unsigned i = at / 2; i < at / 2 + 2; ++i) check_writer(access, i);
-            if (!MailRules<Where>(box, access, Where{*this, at}).poll() && missing == no_word) missing = at;
+            if (!MailRules<Where>(box, access, Where{*this, at}).poll() && missing.box == nullptr) missing = {&box, at};
         }
         std::memcpy(out, bytes_.data() + offset, bytes);
         return missing;
@@ -79,38 +79,20 @@ class SharedMemory {
         std::memset(bytes_.data() + offset, 0xff, bytes);
     }
 
-    /// A thread of the cluster sends a word to this block: from here to deliver() it is under way. Returns its offset.
-    unsigned expect_message(const Thread& thread, unsigned address, unsigned word, const Site& site) {
+    /// A thread of the cluster sends a word to this block: it is under way from here on. Returns its mailbox and its offset.
+    std::pair<Mailbox*, unsigned> expect_message(const Thread& thread, unsigned address, unsigned word, const Site& site) {
         const Access access{thread, "sends", site};
         const unsigned offset = locate(access, address, 4);
         Mailbox* box = find(offset / 2);
         Mailbox none;
         MailRules<Where>(box ? *box : none, access, Where{*this, offset}).send(word);
-        box->state = Mailbox::State::under_way;
-        box->sent = Deed(access);
-        box->carried = knowledge(thread);
-        return offset;
+        box->expect(access);
+        return {box, offset};
     }
 
-    /// The message has come. Returns who waits for it.
-    std::vector<Thread*> deliver(unsigned offset, unsigned word) {
-        Mailbox& box = *find(offset / 2);
-        box.state = Mailbox::State::arrived;
-        box.written = box.sent;
-        box.readers.clear();
-        std::memcpy(bytes_.data() + offset, &word, sizeof word);
-        return std::exchange(box.waiting, {});
-    }
+    std::byte* place_of(unsigned offset) { return bytes_.data() + offset; }
 
     bool arrived(unsigned offset) { return find(offset / 2)->state == Mailbox::State::arrived; }
-
-    /// Queue a thread for the message that a word waits for. False if it has come.
-    bool queue(Thread& thread, unsigned offset) {
-        Mailbox& box = *find(offset / 2);
-        if (box.state != Mailbox::State::poisoned && box.state != Mailbox::State::under_way) return false;
-        box.waiting.push_back(&thread);
-        return true;
-    }
 
     /// A copy is issued: from here to land() nobody may touch the destination.
     void expect_copy(const Thread& thread, unsigned address, unsigned bytes, const Site& site) {
@@ -179,9 +161,7 @@ class SharedMemory {
     void set_mail(const Access& access, Mailbox& box, unsigned i, Mailbox::State state) {
         end_sending(access.thread);
         MailRules<Where>(box, access, Where{*this, 2 * i}).overwrite();
-        box.state = state;
-        box.written = Deed(access);
-        box.readers.clear();
+        box.overwrite(access, state);
     }
 
     std::string name() const {
@@ -302,7 +282,7 @@ class SharedMemory {
 
     void check_readers(const Access& access, unsigned i, const Readers& readers) const {
         Team& team = *access.thread.team;
-        const Clock* seen = team.clocks.seen_by(access.thread.rank) + readers.block->first_rank;
+        const Clock* seen = team.clocks.seen_by(access.thread.rank) + readers.block->first_rank % team.clocks.group();
         for (unsigned t = 0; t < readers.clocks.size(); ++t)
             if (readers.clocks[t] > seen[t])
                 report_race(place(2 * i, 2), {readers.block->threads[t], "reads", readers.sites[t]}, access);

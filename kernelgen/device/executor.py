@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kernelgen.device import gpu
 from kernelgen.device.launcher import DeviceKernel, launch_config
 from kernelgen.errors import LaunchError
-from kernelgen.program.arguments import ArrayArgument
+from kernelgen.program.arguments import ITEMSIZE, ArrayArgument
 from kernelgen.program.program import Program
 from kernelgen.program.shape import Shape
+
+POISON_BYTE = 0xFF
+"""What workspaces that must start poisoned are filled with (cuda/ptx.cuh, messages)."""
 
 ALIGNMENT = 256
 """Bytes: where arrays of a workspace begin, as cudaMalloc's do (CUDA C++ Programming Guide)."""
@@ -20,15 +23,22 @@ ALIGNMENT = 256
 
 @dataclass(frozen=True)
 class Launches:
-    """A program's calls at one shape, on a GPU that is prepared: (kernel, cuda-core's configuration, arguments)."""
+    """A program's calls at one shape, on a GPU that is prepared: (kernel, cuda-core's configuration, arguments).
+
+    poisoned: the bytes of the workspaces that must be all 0xFF, which every run fills anew, for a run leaves anything
+    there: runs in a row, or of a CUDA graph that has recorded one, each find them so.
+    """
 
     steps: tuple[tuple[DeviceKernel, Any, tuple[str, ...]], ...]
+    poisoned: Mapping[str, int] = field(default_factory=dict)
 
     def run(self, stream: Any, values: Mapping[str, Any]) -> None:
         """Queue the calls on a cuda-core stream of the GPU, which must be current.
 
         values: addresses as int (0 for null) and NumPy int32, by the arguments' names. Raises LaunchError.
         """
+        for name, size in self.poisoned.items():
+            gpu.fill(values[name], POISON_BYTE, size, stream)
         for kernel, config, names in self.steps:
             kernel.start(stream, config, *[values[name] for name in names])
 
@@ -54,11 +64,15 @@ class Executable:
             kernel.prepare(index)
 
     def at(self, shape: Shape) -> Launches:
-        """The calls at a shape. A prepared GPU must be current: it is asked whether it has clusters."""
-        pairs = zip(self._kernels, self.program.calls, strict=True)
-        return Launches(
-            tuple((kernel, launch_config(call.launch.at(shape)), call.source.arguments) for kernel, call in pairs)
-        )
+        """The calls at a shape. A prepared GPU must be current: it is asked whether it has clusters, and room for the
+        blocks of a cooperative launch. Raises LaunchError where it does not."""
+        steps = []
+        for kernel, call in zip(self._kernels, self.program.calls, strict=True):
+            launch = call.launch.at(shape)
+            if launch.cooperative:
+                kernel.require_room(launch, shape)
+            steps.append((kernel, launch_config(launch), call.source.arguments))
+        return Launches(tuple(steps), self.program.poisoned(shape))
 
 
 class Workspace:
@@ -85,7 +99,3 @@ class Workspace:
                 buffer.close()  # waits for whatever still uses it
             buffer = self._buffers[device, stream] = gpu.DeviceBuffer(size)
         return {name: buffer.pointer + offset for name, offset in offsets.items()}
-
-
-ITEMSIZE: Mapping[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
-"""Bytes of an element."""

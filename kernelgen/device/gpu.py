@@ -215,6 +215,12 @@ def _primary(index: int) -> tuple[Any, Any, int]:
     return require_driver(), context, int(context)
 
 
+def fill(pointer: int, byte: int, size: int, stream: Any) -> None:
+    """Queue filling ``size`` bytes of the current GPU's memory with ``byte`` on a cuda-core stream."""
+    driver = require_driver()
+    checked(driver.cuMemsetD8Async(pointer, byte, size, int(stream.handle)), "filling GPU memory")
+
+
 class DeviceBuffer:
     """``size`` bytes of GPU memory on the current GPU, freed by close() or with the object."""
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any
 
 from kernelgen.device import gpu
 from kernelgen.errors import LaunchError
 from kernelgen.program.launch import Launch, LaunchRule
+from kernelgen.program.rules import Sized
 
 DEFAULT_DYNAMIC_SHARED_MEMORY = 48 * 1024
 """Bytes of dynamic shared memory that a kernel may use without asking (CUDA C++ Programming Guide)."""
@@ -73,6 +75,28 @@ class DeviceKernel:
             self._kernel = self._code.get_kernel(self.entry)
         except Exception as error:
             raise LaunchError(f"the driver cannot load the kernel {self.entry} for {self.arch}: {error}") from error
+
+    def require_room(self, launch: Launch, shape: Sized) -> None:
+        """Raise LaunchError unless the current GPU, which must be prepared, can run all blocks of a cooperative launch
+        at the same time."""
+        driver = gpu.require_driver()
+        function = gpu.checked(
+            driver.cuKernelGetFunction(driver.CUkernel(int(self._kernel.handle))), f"asking for {self.entry}"
+        )
+        fit = gpu.checked(
+            driver.cuOccupancyMaxActiveBlocksPerMultiprocessor(function, launch.block, launch.shared_memory),
+            "asking how many blocks a multiprocessor runs",
+        )
+        attribute = driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
+        device = gpu.checked(driver.cuCtxGetDevice(), "asking for the current GPU")
+        multiprocessors = gpu.checked(driver.cuDeviceGetAttribute(attribute, device), "asking for multiprocessors")
+        blocks, room = math.prod(launch.grid), int(fit) * int(multiprocessors)
+        if blocks > room:
+            raise LaunchError(
+                f"{self.entry} at {shape} is {blocks:,} blocks, all of which must run at the same time, and this GPU "
+                f"has room for {room:,} ({int(fit)} on each of {int(multiprocessors)} multiprocessors); cut the batch "
+                "into several, or have a kernel tuned for this one"
+            )
 
     def start(self, stream: Any, config: Any, *arguments: Any) -> None:
         """Launch on a cuda-core stream of a prepared GPU that is current; returns before the kernel has run.

@@ -63,6 +63,10 @@ def _how_to(program: Program, shape: Shape | None) -> list[str]:
         )
     extents = program.extents(shape)
     lines += [f"//   {axis} of the workspaces: {program.axes[axis]}, here {size}" for axis, size in extents.items()]
+    lines += [
+        f"//   {name}: {size} bytes, which must all be 0xFF before every launch"
+        for name, size in program.poisoned(shape).items()
+    ]
     return lines
 
 

@@ -30,6 +30,7 @@ LATENCIES: Mapping[str, tuple[str, ...]] = {
     "exchange_stores": ("cluster", "slice_bytes"),
     "exchange_messages": ("cluster", "gathered_bytes"),
     "exchange_sums": ("cluster", "received_bytes"),
+    "exchange_grid": ("blocks",),
     "l2_one_way_near": (),
     "l2_one_way_far": (),
     "grid_barrier_cooperative": ("threads",),
@@ -44,7 +45,8 @@ cluster ones: a load from another block's shared memory, a barrier, and one all-
 sends a slice to every block (st.async, bulk copies, multicast bulk loads from global memory, plain remote stores with a
 barrier); messages: plain remote stores that the receiver polls for, by the bytes that each block has in the end,
 read by as many warps as makes it fastest; sums: the same where each block adds up what it receives from all and its
-threads then meet, by the bytes that each receives. l2_one_way: from a store to the poll on another multiprocessor that
+threads then meet, by the bytes that each receives; grid: blocks all over the GPU, stores to global memory that the
+receivers poll for in L2. l2_one_way: from a store to the poll on another multiprocessor that
 sees it. grid_barrier: all blocks of the grid, by cooperative groups or by one atomic counter and a spin.
 """
 

@@ -5,6 +5,7 @@ Test cases, the executor, callers' kernels and the poisoning of outputs read it;
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -18,19 +19,20 @@ if TYPE_CHECKING:
     from kernelgen.program.task import Direction
 
 Role = Literal["input", "optional", "output", "workspace"]
-"""What an array is to the caller. optional: an input that may be null, which stands for zeros. workspace: between the
-calls of a program only; it need hold nothing before and holds nothing of use afterwards."""
+"""What an array is to the caller. optional: an input that may be null, which stands for zeros. workspace: within a
+program only; it need hold nothing before, but for POISONED ones, and holds nothing of use afterwards."""
 
 
 @dataclass(frozen=True)
 class _Entry:
     """An array argument. axes: the names of their sizes (see _sizes). role, apart: as ArrayArgument. dtype: where it is
-    not the shape's."""
+    not the shape's. poisoned: see POISONED."""
 
     axes: str
     role: Role = "input"
     apart: bool = False
     dtype: str | None = None
+    poisoned: bool = False
 
 
 _ARRAYS: Mapping[Direction, Mapping[str, _Entry]] = {
@@ -43,6 +45,7 @@ _ARRAYS: Mapping[Direction, Mapping[str, _Entry]] = {
         "others": _Entry("S_apart B T H D", "output", apart=True),
         "last": _Entry("S B H D", "output", apart=True),
         "gates": _Entry("G_saved B T H D", "output"),
+        "mail": _Entry("W", "workspace", dtype="int32", poisoned=True),
     },
     "backward": {
         "wx": _Entry("B T G_in_recompute H D"),
@@ -72,7 +75,7 @@ pass reads and that is not a bias alone (derive.Backward.saved_gates); S states 
 Forward. wx, r (r[g, h, d, p] from previous unit p to unit d), b, initial (the states before the first step): inputs.
 states: K = 1 (h) where the shape saves "hidden", else K = S; or h alone with the other states in others, which else is
 null. last: states after the last step. gates: where the shape saves "gates" (the gates' sums before the pointwise
-step), else null.
+step), else null. mail: W words in which blocks of a grid send each other h.
 
 Backward; d_ marks the gradient of what follows it. r, initial as forward; states, others and gates as a forward program
 saved them; wx and b as forward where the shape says recompute, and then gates is null, else wx is, and b too unless a
@@ -84,10 +87,17 @@ d_r_parts and d_b_parts, where the steps are cut into Q parts that are not added
 All arrays are C-contiguous and, but for the workspaces, of the shape's dtype.
 """
 
+POISONED = frozenset(name for entries in _ARRAYS.values() for name, entry in entries.items() if entry.poisoned)
+"""The workspaces of which every byte must be 0xFF before every run of a program: the executor sees to it. They are for
+messages between blocks (cuda/ptx.cuh), and their sizes are the program's own."""
+
+ITEMSIZE: Mapping[str, int] = {"float32": 4, "int32": 4, "bfloat16": 2, "float16": 2}
+"""Bytes of an element."""
+
 NUMBERS: Mapping[str, str] = {"batch": "B", "seq": "T", "num_partials": "P"}
 """The int32 arguments, by the axis whose size they are."""
 
-_WORDS = {"B": "batch", "T": "step", "H": "head", "D": "unit"}
+_WORDS = {"B": "batch", "T": "step", "H": "head", "D": "unit", "W": "word"}
 _WORDS |= dict.fromkeys(("S", "S_apart", "K"), "state") | dict.fromkeys(("P", "Q"), "partial sum")
 """Axes in words; every other is one of gates."""
 
@@ -97,9 +107,9 @@ class ArrayArgument:
     """An array that a kernel reads or writes.
 
     axes: the names of its axes: B batch, T steps, H heads, D units, S states, K the states that are saved (forward) or
-    have gradients (backward), P and Q sums that are to be added, G and what begins with it gates. shape: their sizes.
-    dtype: of its elements. apart: the states are of different sizes, so each is compared by itself (a gradient is not:
-    that of one state may vanish exactly, as that of sLSTM's m does).
+    have gradients (backward), P and Q sums that are to be added, W words, G and what begins with it gates. shape: their
+    sizes. dtype: of its elements. apart: the states are of different sizes, so each is compared by itself (a gradient
+    is not: that of one state may vanish exactly, as that of sLSTM's m does).
     """
 
     name: str
@@ -185,6 +195,15 @@ def arguments_of(
         workspaces=tuple(array for array in arrays if array.role == "workspace"),
         numbers={name: sized(axis) for name, axis in NUMBERS.items() if name in wanted},
     )
+
+
+def poisoned_bytes(direction: Direction, names: Iterable[str], axes: Mapping[str, int]) -> dict[str, int]:
+    """The bytes of those of the named arrays that are POISONED. axes: as of arguments_of."""
+    entries = {name: _ARRAYS[direction][name] for name in names if name in POISONED}
+    return {
+        name: math.prod(axes[axis] for axis in entry.axes.split()) * ITEMSIZE[entry.dtype or ""]
+        for name, entry in entries.items()
+    }
 
 
 def known_states(cell: Cell, shape: Shape) -> int:

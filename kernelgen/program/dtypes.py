@@ -48,12 +48,12 @@ def dtype_info(name: str) -> Dtype:
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:
-    """The NumPy dtype of one of these or of "float32", which sums come in; bfloat16 is that of ml_dtypes. Raises
-    ShapeError for an unknown name."""
+    """The NumPy dtype of one of these, of "float32", which sums come in, or of "int32", which messages do; bfloat16 is
+    that of ml_dtypes. Raises ShapeError for an unknown name."""
     import numpy as np
 
-    if name == "float32":
-        return np.dtype(np.float32)
+    if name in ("float32", "int32"):
+        return np.dtype(name)
     if dtype_info(name).name == "bfloat16":
         import ml_dtypes
 

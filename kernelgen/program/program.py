@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from kernelgen.program.arguments import Arguments, arguments_of
+from kernelgen.program.arguments import Arguments, arguments_of, poisoned_bytes
 from kernelgen.program.launch import LaunchRule
 from kernelgen.program.rules import Sized, evaluate, sizes_of
 from kernelgen.program.source import Source
@@ -54,6 +54,10 @@ class Program:
     def names(self) -> tuple[str, ...]:
         """The names of all arguments, in the order in which the calls take them first."""
         return tuple(dict.fromkeys(name for call in self.calls for name in call.source.arguments))
+
+    def poisoned(self, shape: Sized) -> dict[str, int]:
+        """The workspaces that must be all 0xFF before every run, and their bytes."""
+        return poisoned_bytes(self.direction, self.names, self.extents(shape))
 
     def arguments(self, cell: Cell, shape: Shape) -> Arguments:
         """What the calls take together at ``shape``: heads, head dimension and dtype must be the program's."""

@@ -13,7 +13,7 @@ from kernelgen.cells.language import Cell
 from kernelgen.errors import InfeasibleError
 from kernelgen.program.shape import DTYPES, Shape
 from kernelgen.symbolic.derive import derive
-from kernelgen.torch.engine import Engine
+from kernelgen.torch.engine import Engine, Kernel
 from kernelgen.torch.recompute import recompute_gates
 from kernelgen.torch.reference import Form
 
@@ -40,6 +40,7 @@ class Forward:
         self._last = (count, batch, heads, dim)
         self._others = (count - known, *steps) if apart else None
         self._gates = (len(derive(cell).saved_gates), *steps) if keep == "gates" else None
+        self._workspaces = _workspaces(self._kernel)
 
     def run(
         self, wx: Tensor, r: Tensor, b: Tensor, initial: Tensor | None
@@ -53,18 +54,19 @@ class Forward:
         last = wx.new_empty(self._last)
         others = None if self._others is None else wx.new_empty(self._others)
         gates = None if self._gates is None else wx.new_empty(self._gates)
-        self._kernel.run(
-            {
-                "wx": _ready(wx),
-                "r": _ready(r),
-                "b": _ready(b),
-                "initial": _ready(initial),
-                "states": states,
-                "others": others,
-                "last": last,
-                "gates": gates,
-            }
-        )
+        arguments: dict[str, Tensor | None] = {
+            "wx": _ready(wx),
+            "r": _ready(r),
+            "b": _ready(b),
+            "initial": _ready(initial),
+            "states": states,
+            "others": others,
+            "last": last,
+            "gates": gates,
+        }
+        for name, sizes, dtype in self._workspaces:
+            arguments[name] = wx.new_empty(sizes, dtype=dtype)
+        self._kernel.run(arguments)
         return states, last, others, gates
 
 
@@ -92,7 +94,7 @@ class Backward:
         self._d_r = (len(cell.recurrent_gates), heads, dim, dim)
         self._d_b = (len(cell.bias_gates), heads, dim)
         self._d_initial = (len(cell.states), batch, heads, dim)
-        self._workspaces = [(array.name, array.shape, getattr(torch, array.dtype)) for array in self._kernel.workspaces]
+        self._workspaces = _workspaces(self._kernel)
 
     def run(
         self,
@@ -166,6 +168,11 @@ def backward(engine: Engine | None, cell: Cell, states: Form, *, recompute: bool
     except InfeasibleError as error:
         warn(cell, (heads, dim, dtype, "backward"), str(error))
         return None
+
+
+def _workspaces(kernel: Kernel) -> list[tuple[str, tuple[int, ...], torch.dtype]]:
+    """Name, sizes and dtype of what a kernel's calls need besides; it need hold nothing."""
+    return [(array.name, array.shape, getattr(torch, array.dtype)) for array in kernel.workspaces]
 
 
 def _ready(tensor: Tensor | None) -> Tensor | None:

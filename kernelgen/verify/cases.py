@@ -26,8 +26,8 @@ POISON = 0xFF
 """Outputs start filled with this byte: a NaN in every type, and a pattern that no arithmetic produces."""
 
 
-AXES = {"P": 1, "Q": 1}
-"""A case expects the sum of partial sums."""
+AXES = {"P": 1, "Q": 1, "W": 1}
+"""A case expects the sum of partial sums, and nothing of messages."""
 
 
 def poisoned(argument: ArrayArgument, extents: Mapping[str, int] | None = None) -> Array:

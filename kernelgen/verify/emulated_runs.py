@@ -127,7 +127,9 @@ def whole_run(shape: Shape, launch: Callable[[Shape], Launch], steps: int, seed:
 def lone_run(shape: Shape, launch: Callable[[Shape], Launch], seed: int) -> Run | None:
     """The last block, or cluster of blocks, of a launch so large that indices need 64 bits, for many steps; what
     whole_run of this seed gives is null and the other way round. None for a schedule whose blocks, or clusters, are not
-    each a tile of the batch of one head."""
+    each a tile of the batch of one head, and where all blocks of a launch run together."""
+    if launch(shape).cooperative:
+        return None
     tile, cluster = _batch_tile(shape, launch), launch(shape).cluster
     if tile is None or launch(shape).grid[0] != shape.heads * cluster:
         return None

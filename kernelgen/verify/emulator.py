@@ -60,6 +60,11 @@ _CORE_FLAGS = (*FLAGS, "-O2", "-c")
 _CORE = '#include "emulate/core.hpp"\n'
 
 _REPORT_BYTES = 1 << 16
+
+MOST_THREADS = 30_000
+"""Threads that run at the same time at most: each has a stack between guards, and Linux gives a process 65,530
+mappings."""
+
 _COMPILE_SECONDS = 300.0
 _WARP = 32
 
@@ -109,7 +114,7 @@ class _Launch(ctypes.Structure):
     )
 
 
-_NULL, _INPUT, _OUTPUT, _INTEGER = range(4)
+_NULL, _INPUT, _OUTPUT, _INTEGER, _MAIL = range(5)
 
 
 def emulate(
@@ -127,7 +132,8 @@ def emulate(
     arguments: one for each name in ``source.arguments``: a C-contiguous NumPy array (ml_dtypes for bfloat16), an int
     (an int32 parameter), None (a null pointer), or an Excerpt of an array. outputs: names of the arrays the kernel
     writes; those that the kernel does not have are ignored. An output starts as NaN in emulated memory, and is copied
-    back when the kernel has ended without a fault; after a fault it is as it was.
+    back when the kernel has ended without a fault; after a fault it is as it was. An array that is POISONED by its name
+    is for messages: it starts as poison.
     blocks: the numbers of those that run, counted along x first; all unless given, and whole clusters.
     seed: draws the order in which blocks and threads run; the same seed gives the same order. seconds: a kernel that
     runs longer is stopped.
@@ -170,6 +176,11 @@ def _launch_structure(launch: Launch, chosen: Collection[int] | None, seed: int,
     if launch.cluster < 1 or launch.grid[0] % launch.cluster:
         raise EmulationError(f"clusters of {launch.cluster} blocks do not divide a grid of {launch.grid[0]} along x")
     together = blocks if launch.cooperative else launch.cluster
+    if together * launch.block > MOST_THREADS:
+        raise EmulationError(
+            f"{together:,} blocks of {launch.block} threads, all at the same time, are {together * launch.block:,} "
+            f"threads, and the emulator runs at most {MOST_THREADS:,}: take a smaller batch or head, or a GPU"
+        )
     if blocks >= 2**32:
         raise EmulationError(f"a grid of {blocks:,} blocks is too large: at most 2^32 - 1 can be counted")
     teams = range(blocks // together) if chosen is None else sorted({block // together for block in chosen})
@@ -188,6 +199,8 @@ def _argument_structures(
     source: Source, arguments: Mapping[str, Argument], outputs: frozenset[str]
 ) -> ctypes.Array[_Argument]:
     import numpy as np
+
+    from kernelgen.program.arguments import POISONED  # which takes SymPy
 
     missing = [name for name in source.arguments if name not in arguments]
     extra = [name for name in arguments if name not in source.arguments]
@@ -216,7 +229,7 @@ def _argument_structures(
                 raise EmulationError(f"argument {name!r} must be C-contiguous; numpy.ascontiguousarray makes it so")
             if name in outputs and not array.flags.writeable:
                 raise EmulationError(f"output {name!r} is a read-only array")
-            structure.kind = _OUTPUT if name in outputs else _INPUT
+            structure.kind = _MAIL if name in POISONED else _OUTPUT if name in outputs else _INPUT
             structure.data = array.ctypes.data
             _set_windows(structure, name, array, value)
     _check_overlap(arrays, outputs)

@@ -148,6 +148,9 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
         def prepare(self, index: int) -> None: ...
 
+        def require_room(self, launch: Launch, shape: Shape) -> None:
+            seen.append(("room", launch.cooperative, shape.batch))
+
         def start(self, *arguments: Any) -> None:
             seen.append(arguments)
 
@@ -302,6 +305,46 @@ def test_what_lies_between_the_calls_is_memory_of_the_stream(launches: list[tupl
     (first, _) = kernel._workspace._buffers.values()
     kernel(r, None, *_inputs(kernel, 9)[1:], stream=3)
     assert kernel._workspace._buffers[0, 3].size > first.size
+
+
+def test_what_must_start_poisoned_is_filled_before_every_run(
+    launches: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor, "launch_config", lambda launch: launch)
+    monkeypatch.setattr(gpu, "fill", lambda *given: launches.append(("fill", *given)))
+    names = (*FORWARD_NAMES[:-2], "mail", *FORWARD_NAMES[-2:])
+    call = KernelCall(
+        Source("", "k", "sm_90a", names), LaunchRule(("heads * 3", "batch", "1"), 64, 0, cooperative=True)
+    )
+    shape = Shape(4, 5, 2, 16, "float16")
+    kernel = ForwardKernel(Program("forward", call, axes={"W": "batch * 100"}), [b""], load_cell("lstm"), shape)
+    for _ in range(2):
+        kernel(*_inputs(kernel), stream=3)
+    kernel(*_inputs(kernel, 2), stream=3)
+    rooms = [each for each in launches if each[0] == "room"]
+    assert rooms == [("room", True, 4), ("room", True, 2)]
+    runs = [each for each in launches if each[0] != "room"]
+    for fill, start, batch in zip(runs[::2], runs[1::2], (4, 4, 2), strict=True):
+        address = dict(zip(names, start[2:], strict=True))["mail"]
+        assert fill == ("fill", address, 0xFF, batch * 400, 3)
+
+
+@pytest.mark.parametrize(("fit", "message"), [(1, None), (0, "is 264 blocks.*at the same time.*room for 0 ")])
+def test_a_launch_whose_blocks_do_not_fit_together_is_refused(
+    monkeypatch: pytest.MonkeyPatch, fit: int, message: str | None
+) -> None:
+    from cuda.bindings import driver
+
+    done = driver.CUresult.CUDA_SUCCESS
+    monkeypatch.setattr(driver, "cuKernelGetFunction", lambda kernel: (done, 1))
+    monkeypatch.setattr(driver, "cuOccupancyMaxActiveBlocksPerMultiprocessor", lambda *given: (done, 2 * fit))
+    monkeypatch.setattr(driver, "cuCtxGetDevice", lambda: (done, 0))
+    monkeypatch.setattr(driver, "cuDeviceGetAttribute", lambda *given: (done, 132))
+    monkeypatch.setattr(gpu, "require_driver", lambda: driver)
+    kernel: Any = types.SimpleNamespace(_kernel=types.SimpleNamespace(handle=0), entry="k")
+    launch, shape = Launch((132, 2, 1), 256, 1000, cooperative=True), Shape(16, 8, 1, 1024)
+    with pytest.raises(LaunchError, match=message) if message else contextlib.nullcontext():
+        launcher.DeviceKernel.require_room(kernel, launch, shape)
 
 
 def test_what_a_cell_does_not_have_is_none(launches: list[tuple[Any, ...]]) -> None:

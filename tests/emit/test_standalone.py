@@ -150,6 +150,16 @@ def test_show_prints_what_nvrtc_compiles_to_the_tuned_binary(
     assert machine_code(binary.cubin) == machine_code(tuned.with_suffix(".cubin").read_bytes())
 
 
+def test_memory_that_must_start_poisoned_is_named() -> None:
+    cell, shape, profile = load_cell("elman"), Shape(5, 4, 2, 32), load_profile("h200")
+    tiling = plan(cell, shape, profile, top=1, schedules=["grid"])[0]
+    program = get("grid").program(cell, shape, profile, tiling)
+    text = standalone(program, shape)
+    assert "a cooperative launch" in text
+    assert f"//   W of the workspaces: {program.axes['W']}, here {program.extents(shape)['W']}" in text
+    assert f"//   mail: {program.poisoned(shape)['mail']} bytes, which must all be 0xFF before every launch" in text
+
+
 def test_show_writes_it_but_over_no_other_file(tuned: Path, tmp_path: Path) -> None:
     output = tmp_path / "new" / "alone.cu"
     for _ in range(2):  # its own may be replaced

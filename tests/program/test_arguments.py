@@ -25,10 +25,10 @@ BARE = Cell("bare", "No input and no bias", "none", ("h",), (Gate("a", input=Fal
 })  # fmt: skip
 
 
-@pytest.mark.parametrize("direction", ["forward", "backward"])
-def test_the_table_agrees_with_the_generated_kernel(direction: Direction) -> None:
+@pytest.mark.parametrize(("direction", "schedules"), [("forward", None), ("forward", ["grid"]), ("backward", None)])
+def test_the_table_agrees_with_the_generated_kernel(direction: Direction, schedules: list[str] | None) -> None:
     cell, profile = load_cell("gru"), load_profile("h200")
-    tiling = plan(cell, SHAPE, profile, top=1, direction=direction)[0]
+    tiling = plan(cell, SHAPE, profile, top=1, direction=direction, schedules=schedules)[0]
     program = get(tiling.schedule).program(cell, SHAPE, profile, tiling)
     arguments = program.arguments(cell, SHAPE)
     arrays = {array.name: array for array in (*arguments.inputs, *arguments.outputs, *arguments.workspaces)}

@@ -30,8 +30,10 @@ from kernelgen.program.program import KernelCall, Program
 from kernelgen.program.shape import Shape
 from kernelgen.program.source import Source
 from kernelgen.program.task import Direction
+from kernelgen.schedules import get
 from kernelgen.torch import kernels, passes, rnn
 from kernelgen.torch.device import DeviceEngine
+from kernelgen.tuning.plan import plan
 from kernelgen.tuning.selection import candidates, compiled
 from kernelgen.verify import reference as numpy_reference
 from kernelgen.verify.emulator import emulate_program
@@ -47,12 +49,17 @@ class Emulated:
     def __init__(self) -> None:
         self.ran: list[tuple[Direction, str]] = []
         self.computes_gates = True
+        self.forward_schedule = ""
 
     def kernel(self, cell: Cell, shape: Shape, direction: Direction, device: int) -> EmulatedKernel:
         assert device == -1
         if shape.recompute and not self.computes_gates:
             raise InfeasibleError("this engine computes no gates")
         program = candidates(cell, shape, load_profile("h200"), direction)[0].program
+        if self.forward_schedule and direction == "forward":
+            profile, schedule = load_profile("h200"), get(self.forward_schedule)
+            tiling = plan(cell, shape, profile, top=1, schedules=[schedule.name])[0]
+            program = schedule.program(cell, shape, profile, tiling)
         return EmulatedKernel(self, shape, program, program.arguments(cell, shape))
 
 
@@ -79,7 +86,7 @@ class EmulatedKernel:
     def _array(self, value: Tensor | None) -> Any:
         if value is None or not value.numel():
             return None
-        if value.dtype is torch.float32:
+        if value.dtype in (torch.float32, torch.int32):
             return value.numpy()
         return value.detach().view(torch.int16).numpy().view(numpy_dtype(self.shape.dtype))
 
@@ -176,6 +183,17 @@ def test_strided_tensors_last_alone_and_no_gradients(emulated: Emulated) -> None
     with torch.no_grad():
         rnn(wx, r, b, initial)
     assert emulated.ran[-1] == ("forward", "states")
+
+
+@pytest.mark.emulated
+def test_a_forward_kernel_with_memory_of_its_own(emulated: Emulated) -> None:
+    leaves = tensors("gru", Shape(3, 4, 1, 32))
+    wanted = torch.autograd.grad(rnn(*leaves, cell="gru")[0].float().sum(), leaves)
+    emulated.forward_schedule = "grid"
+    passes._forward.cache_clear()
+    made = torch.autograd.grad(rnn(*leaves, cell="gru")[0].float().sum(), leaves)
+    for gradient, other in zip(made, wanted, strict=True):
+        close(gradient, other.double().numpy(), 0.02)
 
 
 class Nothing:

@@ -76,8 +76,26 @@ CLUSTER_BACKWARD = Sound(
         "k_tiles_in_registers": 1, "accumulators": 2, "num_stages": 4,
     },
 )  # fmt: skip
+GRID = Sound(
+    "grid",
+    "lstm",
+    Shape(6, 9, 1, 64, save="gates"),
+    {
+        "blocks": 4, "units_per_warp": 16, "batch_tile": 8, "epilogue_rows": 8, "k_split": 2,
+        "k_tiles_in_registers": 1, "accumulators": 2, "num_stages": 3,
+    },
+)  # fmt: skip
+GRID_ALONE = replace(
+    GRID, values=GRID.values | {"units_per_warp": 8, "batch_tile": 4, "epilogue_rows": 4, "k_split": 1}
+)
+GRID_SPLIT = replace(GRID_ALONE, values=GRID_ALONE.values | {"blocks": 8, "k_split": 2, "accumulators": 1})
+GRID_PADDED = replace(GRID, shape=replace(GRID.shape, head_dim=72), values=GRID.values | {"blocks": 5})
 SPLIT = replace(CLUSTER, values=CLUSTER.values | {"k_split": 2, "accumulators": 1})
 
+GRID_SLOT_BYTES = (
+    "    static constexpr int slot_bytes = padded_k / 8 * rows * chunk_bytes;\n"
+    "    static constexpr int bytes = "  # of GridMail
+)
 GRADIENT_SLOTS = (
     "    static constexpr int slot_bytes = unit_warps * cluster * tile_bytes;"
     "  // [unit warp][source][column tile][lane]\n"
@@ -154,6 +172,109 @@ FAULTS = {
         "            receive(received);",
         "if (owner) {",
         "ended|differs",
+    ),
+    "poison a step early, grid": (
+        GRID,
+        "mail.poison_sent(Mail::slot_of(t + Mail::slots - 1));",
+        "mail.poison_sent(Mail::slot_of(t));",
+        "may not have been read|deadlock",
+    ),
+    "poison left out, grid": (
+        GRID,
+        "mail.poison_sent(Mail::slot_of(t + Mail::slots - 1));",
+        "",
+        "before the first has been poisoned",
+    ),
+    "poison left out from step 7 on, grid": (
+        GRID,
+        "mail.poison_sent(Mail::slot_of(t + Mail::slots - 1));",
+        "if (t < 4) mail.poison_sent(Mail::slot_of(t + Mail::slots - 1));",
+        "before the first has been poisoned",
+    ),
+    "a slot too few, grid": (
+        GRID,
+        f"int slots = 4;\n{GRID_SLOT_BYTES}slots",
+        f"int slots = 3;\n{GRID_SLOT_BYTES}4",
+        "only after it has been polled|deadlock",
+    ),
+    "a fence too few": (
+        GRID,
+        "        fence_global();\n",
+        "",
+        "only after it has been polled",
+    ),
+    "a lost message, grid": (
+        GRID,
+        "if (sends) send_global_32(at + slot_offset + word_offset[word], packed);",
+        "if (sends && (thread_index() != 5 || slot_offset != 2 * slot_bytes)) "
+        "send_global_32(at + slot_offset + word_offset[word], packed);",
+        "deadlock.*'mail' are polled for to which nobody sends a message",
+    ),
+    "messages in the place of another block's": (
+        GRID,
+        "(own.unit(0) / 8 * rows + sequence) * chunk_bytes",
+        "((own.unit(0) / 8 ^ (own.unit(0) < 16 ? 2 : 0)) * rows + sequence) * chunk_bytes",
+        "is sent two messages|second message|deadlock",
+    ),
+    "messages in the place of another sequence": (
+        GRID_ALONE,
+        "const int sequence = first + own.row(",
+        "const int sequence = own.unit(0) < 8 ? 3 - own.row(0, 0) : first + own.row(",
+        "differs",
+    ),
+    "the mail of another tile of the batch": (
+        GRID_ALONE,
+        "in.mail + tile * mail_words",
+        "in.mail + (tile ^ 1) * mail_words * (rank == 0 ? 1 : 0) + (rank == 0 ? 0 : tile * mail_words)",
+        "differs|second message|two messages|deadlock",
+    ),
+    "a part of K that runs ahead, grid": (
+        GRID_SPLIT,
+        "sync_block();  // all of h(t) has come",
+        "if (owner) sync_named(1, threads); else arrive_named(1, threads);  // all of h(t) has come",
+        "race|arrives twice|may not have been read",
+    ),
+    "no meeting before the sums are read": (
+        GRID,
+        "sync_block();  // all of h(t) has come",
+        "// all of h(t) has come",
+        "race|written|may not have been read",
+    ),
+    "one buffer of sums": (
+        GRID,
+        "sums_at + (t & 1) * BlockSums::bytes",
+        "sums_at",
+        "race",
+    ),
+    "sums of another part of the sequences": (
+        GRID,
+        "* (BlockSums::planes / row_groups) + column_tile * columns + column;",
+        "* (BlockSums::planes / row_groups) + column_tile * columns + (column ^ 1);",
+        "differs",
+    ),
+    "a part of K that is not added": (
+        GRID,
+        "for (int distance = 1; distance < k_split; distance *= 2)",
+        "for (int distance = 2; distance < k_split; distance *= 2)",
+        "differs",
+    ),
+    "padding that nobody fills": (
+        GRID_PADDED,
+        "if (padded_k != sent_units && rank == 0) mail.fill",
+        "if (padded_k != sent_units && rank == 99) mail.fill",
+        "deadlock.*'mail' are polled for",
+    ),
+    "results that are written out before they are there, grid": (
+        GRID_ALONE,
+        "            sync_warp();\n            writer.write",
+        "            writer.write",
+        "race|written",
+    ),
+    "results that are overwritten before they are out, grid": (
+        GRID_ALONE,
+        "sync_warp();  // all lanes' copies are there",
+        "// all lanes' copies are there",
+        "race",
     ),
     "poison a step early": (
         CLUSTER,
@@ -469,8 +590,18 @@ def run(sound: Sound, program: Program, seed: int) -> None:
 
 @pytest.mark.parametrize(
     "sound",
-    [FORWARD, BACKWARD, CLUSTER, SPLIT, CLUSTER_BACKWARD],
-    ids=["forward", "backward", "cluster", "K split", "cluster backward"],
+    [FORWARD, BACKWARD, CLUSTER, SPLIT, CLUSTER_BACKWARD, GRID, GRID_ALONE, GRID_SPLIT, GRID_PADDED],
+    ids=[
+        "forward",
+        "backward",
+        "cluster",
+        "K split",
+        "cluster backward",
+        "grid",
+        "grid, a warp alone",
+        "grid, K split",
+        "grid, padded",
+    ],
 )
 def test_the_sound_kernel_passes(sound: Sound) -> None:
     program = kernel(sound)

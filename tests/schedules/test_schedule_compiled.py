@@ -85,6 +85,7 @@ def test_large_heads_compile_into_registers(heads: int, head_dim: int, dtype: st
 
 KERNELS = {
     "cluster_lstm_h200": ("lstm", Shape(16, 1024, 3, 256), "h200"),
+    "grid_lstm_h200": ("lstm", Shape(16, 1024, 1, 768), "h200"),
     "resident_lstm_h200": ("lstm", Shape(16, 1024, 12, 64), "h200"),
     "resident_gru_rtx4090": ("gru", Shape(16, 1024, 6, 96, "float16", "gates"), "rtx4090"),
     "resident_slstm_a100": ("slstm", Shape(16, 1024, 4, 33, "bfloat16", "states"), "a100-80gb"),
@@ -102,6 +103,16 @@ VALUES = {
         "k_split": 1,
         "k_tiles_in_registers": 8,
         "accumulators": 2,
+        "num_stages": 8,
+    },
+    "grid": {
+        "blocks": 48,
+        "units_per_warp": 16,
+        "batch_tile": 8,
+        "epilogue_rows": 4,
+        "k_split": 8,
+        "k_tiles_in_registers": 3,
+        "accumulators": 1,
         "num_stages": 8,
     },
     "resident": {

@@ -132,11 +132,69 @@ def test_every_tile_variable_of_a_cluster_is_right(cell: str, shape: Shape, chan
     emulate(cell, shape, tiling, range(3))
 
 
-def test_a_nan_that_looks_like_poison_does_not_stop_a_cluster() -> None:
+GRID = {
+    "blocks": 4,
+    "units_per_warp": 8,
+    "batch_tile": 4,
+    "epilogue_rows": 4,
+    "k_split": 2,
+    "k_tiles_in_registers": 1,
+    "accumulators": 1,
+    "num_stages": 4,
+}
+
+OF_16 = {"units_per_warp": 16, "batch_tile": 8, "epilogue_rows": 8}
+ALONE = {"k_split": 1, "accumulators": 2}
+
+
+GRID_CASES = [
+    pytest.param("lstm", Shape(3, SEQ, 1, 80, save="gates"), {"blocks": 5}, id="an odd number of blocks"),
+    pytest.param("elman", Shape(3, SEQ, 1, 136), {"blocks": 17, "k_split": 4}, id="17 blocks of 8 units"),
+    pytest.param("gru", Shape(5, SEQ, 2, 64, save="gates"), {}, id="two heads, two tiles of the batch"),
+    pytest.param("lstm", Shape(3, SEQ, 1, 32), {"blocks": 2} | ALONE | {"accumulators": 1}, id="K not split"),
+    pytest.param("slstm", Shape(3, SEQ, 1, 96, "float16"), {"k_split": 3}, id="K split in 3"),
+    pytest.param("elman", Shape(3, SEQ, 1, 160), {"blocks": 20, "accumulators": 2}, id="K split unevenly"),
+    pytest.param("lstm", Shape(5, SEQ, 1, 64), {"k_tiles_in_registers": 0}, id="R in shared memory"),
+    pytest.param("gru", Shape(9, SEQ, 1, 64, save="gates"), OF_16, id="16 units, 8 sequences, 2 elements a lane"),
+    pytest.param(
+        "lstm", Shape(7, SEQ, 1, 128, save="states"), OF_16 | {"k_split": 4, "epilogue_rows": 4}, id="and 1 element"
+    ),
+    pytest.param("lstm", Shape(18, SEQ, 1, 64), OF_16 | {"batch_tile": 16, "epilogue_rows": 16}, id="16 sequences"),
+    pytest.param(
+        "gru", Shape(13, SEQ, 1, 128), {"blocks": 8, "batch_tile": 16, "k_split": 4}, id="and 1 element of these"
+    ),
+    pytest.param("elman", Shape(34, 5, 1, 64), {"blocks": 3, "batch_tile": 32, "epilogue_rows": 16}, id="32 sequences"),
+    pytest.param("elman", Shape(9, SEQ, 1, 52, save="states"), {"blocks": 3}, id="head dimension of 4s"),
+    pytest.param(
+        "slstm",
+        Shape(3, SEQ, 1, 80, save="gates"),
+        OF_16 | {"blocks": 2, "k_split": 3},
+        id="units of nothing but padding",
+    ),
+    pytest.param("lstm", Shape(9, SEQ, 1, 50, save="gates"), {"blocks": 7}, id="of 2s"),
+    pytest.param("slstm", Shape(2, SEQ, 2, 33, save="gates"), {"blocks": 5} | ALONE, id="odd head dimension"),
+    pytest.param("gru", Shape(1, 1, 2, 64), {"num_stages": 8}, id="one sequence of one step"),
+]
+
+
+@pytest.mark.parametrize(("cell", "shape", "changed"), GRID_CASES)
+def test_every_tile_variable_of_a_grid_is_right(cell: str, shape: Shape, changed: dict[str, int]) -> None:
+    tiling = get("grid").tiling(load_cell(cell), shape, load_profile(GPU), GRID | changed)
+    emulate(cell, shape, tiling, range(2))
+
+
+@pytest.mark.parametrize(("cell", "shape", "changed"), GRID_CASES[::4])
+def test_a_grid_is_right_without_stmatrix(cell: str, shape: Shape, changed: dict[str, int]) -> None:
+    tiling = get("grid").tiling(load_cell(cell), shape, load_profile(WITHOUT_STMATRIX), GRID | changed)
+    emulate(cell, shape, tiling, range(1), WITHOUT_STMATRIX)
+
+
+@pytest.mark.parametrize(("schedule", "values"), [("cluster", CLUSTER), ("grid", GRID)])
+def test_a_nan_that_looks_like_poison_stops_nobody(schedule: str, values: dict[str, int]) -> None:
     """A NaN of any bits in the initial h: its sequence is NaN, the others are right, and nobody waits for ever."""
     cell, profile, shape = load_cell("gru"), load_profile(GPU), Shape(4, SEQ, 1, 64)
-    tiling = get("cluster").tiling(cell, shape, profile, CLUSTER)
-    program = get("cluster").program(cell, shape, profile, tiling)
+    tiling = get(schedule).tiling(cell, shape, profile, values)
+    program = get(schedule).program(cell, shape, profile, tiling)
     inputs = random_inputs(cell, shape)
     found = []
     for poisoned in (False, True):
@@ -144,6 +202,7 @@ def test_a_nan_that_looks_like_poison_does_not_stop_a_cluster() -> None:
             inputs["initial"].view(np.uint16)[0, 1] = 0xFFFF
         states, last = np.zeros((1, 4, SEQ, 1, 64), np.uint16), np.zeros((1, 4, 1, 64), np.uint16)
         arguments = inputs | {"states": states, "last": last, "others": None, "gates": None, "batch": 4, "seq": SEQ}
+        arguments |= {name: np.zeros(size // 4, np.int32) for name, size in program.poisoned(shape).items()}
         emulate_kernel(program.main.source, program.main.launch.at(shape), arguments, seed=1)
         found.append(states.view(numpy_dtype("bfloat16")).astype(np.float32))
     right, with_nan = found

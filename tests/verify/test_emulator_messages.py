@@ -1,4 +1,4 @@
-"""Messages on small hand-written kernels: words that blocks of a cluster send each other and poll for."""
+"""Messages on small hand-written kernels: words that blocks of a cluster, or of a grid, send and poll for."""
 
 from __future__ import annotations
 
@@ -163,6 +163,137 @@ def test_a_message_orders_no_other_memory() -> None:
     assert re.search(r"race on shared memory of block|which nobody has written", message)
 
 
+GRID_ROUNDS = """
+    const unsigned t = thread_index(), rank = block_x();
+    unsigned sum = 0;
+    for (unsigned n = 0; n < 9; ++n) {
+        unsigned char* const slot = mail + 1024 * (n % 4) + 16 * t;
+        for (unsigned i = 0; i < 4; ++i)
+            send_global_32(slot + 512 * rank + 4 * i, 1000 * n + 4 * t + i + rank); // send
+        unsigned rounds = 0;
+        uint4 got;
+        for (;;) {
+            got = poll_global_128(slot + 512 * (1 - rank)); // poll
+            if (!any_lane(max(max(got.x, got.y), max(got.z, got.w)) == poison)) break;
+            poll_again(rounds); // again
+        }
+        sum += got.x + got.y + got.z + got.w;
+        for (unsigned i = 0; i < 4; ++i)
+            poison_global_32(mail + 1024 * ((n + 3) % 4) + 16 * t + 512 * rank + 4 * i); // poison
+        fence_global(); // fence
+    }
+    store_global_32(out + rank * 32 + t, sum);
+"""
+"""Two blocks of a warp each put a slot of words into global memory in every round, and poison what they put there."""
+
+GRID: dict[str, Any] = {"grid": (2, 1, 1), "cooperative": True}
+
+
+def mail() -> dict[str, Any]:
+    """Arguments of GRID_ROUNDS."""
+    return {"out": words(64), "mail": words(1024)}
+
+
+def grid_rounds(changes: Mapping[str, str] | None = None) -> Source:
+    """GRID_ROUNDS with some of its text replaced."""
+    body = GRID_ROUNDS
+    for old, new in (changes or {}).items():
+        assert body.count(old) == 1, old
+        body = body.replace(old, new)
+    return kernel(body, "unsigned* out, unsigned char* mail")
+
+
+@pytest.mark.emulated
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("pause", ["", DAWDLE])
+def test_words_arrive_through_global_memory(pause: str, seed: int) -> None:
+    arguments = mail()
+    source = grid_rounds({"unsigned char* const slot =": f"if (rank == 1) {{ {pause} }} unsigned char* const slot ="})
+    run(source, arguments, **GRID, seed=seed)
+    of_block = 4 * 1000 * 36 + 9 * (16 * np.arange(32) + 6)
+    assert np.array_equal(arguments["out"].reshape(2, 32), [of_block + 36, of_block])
+
+
+@pytest.mark.emulated
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_word_of_global_memory_that_nobody_sends_is_a_deadlock(seed: int) -> None:
+    source = grid_rounds({"send_global_32(": "if (n != 5 || t != 7 || i != 2 || rank != 1) send_global_32("})
+    message = fault(source, mail(), **GRID, seed=seed)
+    assert "deadlock: no thread can run" in message
+    place = 1024 + 512 + 16 * 7 + 8
+    assert (
+        f"1 words of 'mail' are polled for to which nobody sends a message any more, the first at offset {place}"
+        in message
+    )
+
+
+GRID_FAULTS = {
+    "no poison": (
+        {"poison_global_32(mail": "if (n > 9) poison_global_32(mail"},
+        "a second message before the first has",
+    ),
+    "poison too late": (
+        {"((n + 3) % 4)": "((n + 1) % 4)"},
+        "message under way|that nobody has read|may not have been read|only after it has been polled|deadlock",
+    ),
+    "poison too early": ({"((n + 3) % 4)": "(n % 4)"}, "may not have been read|nobody has read|under way"),
+    "two slots": (
+        {"(n % 4) + 16": "(n % 2) + 16", "((n + 3) % 4)": "((n + 1) % 2)"},
+        "only after it has been polled|may not have been read|nobody has read",
+    ),
+    "no fence": ({"fence_global(); // fence": ""}, "only after it has been polled"),
+    "two senders": (
+        {"slot + 512 * rank + 4 * i, ": "slot + 512 * (n == 3 ? 0 : rank) + 4 * i, "},
+        "two mess|second mess",
+    ),
+    "a message like poison": (
+        {"1000 * n + 4 * t + i + rank)": "poison)"},
+        "a message that looks like poison is sent to the word of 'mail' at offset",
+    ),
+    "an ordinary load": (
+        {"sum += got.x": "sum += load_global_32(slot) + got.x"},
+        "'mail' at offset .* is for messages",
+    ),
+    "an ordinary store": (
+        {"sum += got.x": "store_global_32(slot, 1); sum += got.x"},
+        "'mail' at offset .* is for mess",
+    ),
+    "a place that is none": (
+        {"poll_global_128(slot + 512 * (1 - rank))": "poll_global_128(out)"},
+        "'out' is no place for",
+    ),
+    "lanes apart": (
+        {ANY: ANY.removeprefix("any_lane")},
+        "only after it has been polled|may not have been read|does not know",
+    ),
+    "out of bounds": ({"slot + 512 * (1 - rank)": "slot + 4096 * (1 - rank)"}, "out of bounds of 'mail'|deadlock"),
+}
+
+
+@pytest.mark.emulated
+@pytest.mark.parametrize("name", GRID_FAULTS)
+def test_what_breaks_the_rules_in_global_memory_is_reported(name: str) -> None:
+    changes, words_of_report = GRID_FAULTS[name]
+    for seed in range(10):
+        message = fault(grid_rounds(changes), mail(), **GRID, seed=seed)
+        assert re.search(words_of_report, message), message
+
+
+@pytest.mark.emulated
+def test_blocks_that_do_not_run_together_cannot_send_each_other_messages() -> None:
+    assert "deadlock" in fault(grid_rounds(), mail(), grid=(2, 1, 1))
+    source = kernel(
+        "send_global_32(mail, 7); store_global_32(out + block_x(), 0);", "unsigned* out, unsigned char* mail"
+    )
+    message = fault(source, mail(), threads=32, grid=(2, 1, 1))
+    assert re.search("two messages|second message|do not run at the same time", message), message
+    source = kernel(
+        "if (thread_index() == 0) send_global_32(mail, 7); store_global_32(out + 32 * block_x() + thread_index(), 0);",
+        "unsigned* out, unsigned char* mail",
+    )
+    assert "blocks which do not run at the same time" in fault(source, mail(), grid=(2, 1, 1))
+
+
 @pytest.mark.emulated
 def test_shuffles_and_votes() -> None:
     source = kernel(
@@ -188,3 +319,11 @@ def test_the_functions_compile_where_there_are_clusters(arch: str) -> None:
     assert compile_source(source, cache=None).report.spills == 0
     with pytest.raises(CompileError, match="sm_90"):
         compile_source(dataclasses.replace(rounds(), arch="sm_80"), cache=None)
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("arch", ["sm_80", "sm_89", "sm_90a", "sm_100a", "sm_120"])
+def test_those_of_global_memory_compile_everywhere(arch: str) -> None:
+    source = grid_rounds()
+    source = dataclasses.replace(source, arch=arch, text=source.text.replace("__launch_bounds__(1024)", ""))
+    assert compile_source(source, cache=None).report.spills == 0

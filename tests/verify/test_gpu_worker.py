@@ -43,6 +43,7 @@ class HostGpu:
         self.buffers: dict[int, Any] = {}
         self.sources: dict[str, Source] = {}
         self.launches = 0
+        self.fills = 0
         self.idle = False
 
     def buffer(self, size: int) -> Any:
@@ -61,7 +62,16 @@ class HostGpu:
 
     def kernel(self, cubin: bytes, entry: str, arch: str, rule: LaunchRule) -> Any:
         """In the place of DeviceKernel."""
-        return SimpleNamespace(prepare=lambda index: None, start=functools.partial(self.start, self.sources[entry]))
+        return SimpleNamespace(
+            prepare=lambda index: None,
+            require_room=lambda launch, shape: None,
+            start=functools.partial(self.start, self.sources[entry]),
+        )
+
+    def fill(self, pointer: int, byte: int, size: int, stream: object) -> None:
+        """In the place of gpu.fill."""
+        assert size == self.buffers[pointer].size
+        self.fills += 1
 
     def start(self, source: Source, stream: object, launch: Launch, *values: Any) -> None:
         """Run the kernel as the driver would: by the order of its arguments."""
@@ -74,7 +84,7 @@ class HostGpu:
                 arguments[name] = value
             else:
                 memory = self.buffers[value].memory if value else None
-                kind = "float32" if name.endswith("_partial") else SHAPE.dtype
+                kind = "float32" if name.endswith("_partial") else "int32" if name == "mail" else SHAPE.dtype
                 arguments[name] = None if memory is None else memory.view(numpy_dtype(kind))
         outputs = [name for name in source.writes if arguments[name] is not None]
         emulate(source, launch, arguments, outputs=outputs)
@@ -85,6 +95,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[HostGpu]:
     """Put it in the place of GPU 0."""
     made = HostGpu()
     monkeypatch.setattr(gpu, "DeviceBuffer", made.buffer)
+    monkeypatch.setattr(gpu, "fill", made.fill)
     monkeypatch.setattr(gpu, "current", lambda index: contextlib.nullcontext())
     monkeypatch.setattr(executor, "DeviceKernel", made.kernel)
     monkeypatch.setattr(executor, "launch_config", lambda launch: launch)
@@ -95,11 +106,12 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[HostGpu]:
 
 
 def kernel(
-    host: HostGpu, name: str, direction: Direction, shape: Shape = SHAPE
+    host: HostGpu, name: str, direction: Direction, shape: Shape = SHAPE, schedule: str = ""
 ) -> tuple[tuple[ValidationCase, ValidationCase], GpuJob]:
     """A cell's program, loaded, with the cases that it is tried on."""
     cell = load_cell(name)
-    tiling = plan(cell, shape, PROFILE, top=1, direction=direction)[0]
+    schedules = [schedule] if schedule else None
+    tiling = plan(cell, shape, PROFILE, top=1, direction=direction, schedules=schedules)[0]
     program = get(tiling.schedule).program(cell, shape, PROFILE, tiling)
     host.sources = {call.source.entry: call.source for call in program.calls}
     return gpu_cases(cell, shape, direction=direction), GpuJob(program, tuple(b"" for _ in program.calls))
@@ -134,6 +146,15 @@ def test_a_right_kernel_is_proved_and_measured(
     assert gpu_worker.run(replace(job, measure_seconds=0)) == Outcome(outcome.errors, None)
     gpu_worker.run(_UseCases((), 0))
     assert host.buffers == {}
+
+
+def test_a_kernel_finds_its_mail_poisoned_in_every_run(host: HostGpu) -> None:
+    cases, job = kernel(host, "elman", "forward", schedule="grid")
+    gpu_worker.run(_UseCases(cases, 0))
+    outcome = gpu_worker.run(job)
+    assert outcome is not None
+    assert max(outcome.errors.values()) <= cases[0].tolerance
+    assert (host.launches, host.fills) == (3, 3)
 
 
 def test_a_wrong_backward_kernel_is_refused(host: HostGpu) -> None:

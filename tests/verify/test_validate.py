@@ -40,7 +40,7 @@ def case() -> ValidationCase:
 
 
 def _right(case: ValidationCase) -> dict[str, Any]:
-    outputs = case.poisoned(case.table.keys() - case.inputs.keys())
+    outputs = case.poisoned(case.expected)
     return {name: case.expected[name].astype(array.dtype) for name, array in outputs.items() if array is not None}
 
 

@@ -151,7 +151,7 @@ class ClusterBackward(BatchTiled):
             "of 4 sequences two groups of gradients are read at a time, each with accumulators of its own",
         )
 
-    def gpu_rules(self, problem: Problem, profile: Profile, v: Mapping[str, Expr]) -> None:
+    def gpu_rules(self, problem: Problem, shape: Shape, profile: Profile, v: Mapping[str, Expr]) -> None:
         """How large clusters may be."""
         problem.add(
             v["cluster"] <= profile.largest_cluster,

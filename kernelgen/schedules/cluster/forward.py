@@ -154,7 +154,7 @@ class ClusterForward(BatchTiled):
             "of 4 sequences two groups of h are read at a time, each with accumulators of its own",
         )
 
-    def gpu_rules(self, problem: Problem, profile: Profile, v: Mapping[str, Expr]) -> None:
+    def gpu_rules(self, problem: Problem, shape: Shape, profile: Profile, v: Mapping[str, Expr]) -> None:
         """How large clusters may be."""
         problem.add(
             v["cluster"] <= profile.largest_cluster,

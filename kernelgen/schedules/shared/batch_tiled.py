@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic
 
-from constrint import Expr, Problem, cdiv
+from constrint import Expr, Problem, cdiv, maximum, minimum
 from kernelgen.cells.language import Cell
 from kernelgen.emit.kernel import Template, kernel_source
 from kernelgen.errors import InfeasibleError
@@ -18,7 +18,7 @@ from kernelgen.program.shape import Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.shared.cost import StepWork, clocks_per_step
-from kernelgen.schedules.shared.limits import add_limits, lacks_instructions, place
+from kernelgen.schedules.shared.limits import add_limits, lacks_instructions, place, registers_of_block
 from kernelgen.schedules.shared.model import Model, load_model
 from kernelgen.schedules.shared.numbers import Int, Number, as_int
 from kernelgen.schedules.shared.parameter_gradients import with_parameter_gradients
@@ -48,11 +48,13 @@ def accumulator_additions(rows: int, tiles: int, accumulators: int) -> int:
 @dataclass(frozen=True)
 class Needs(Generic[Number]):
     """What a block needs. warps; shared_memory: bytes. counts: what lives in a thread's registers, by the names of the
-    register model's coefficients."""
+    register model's coefficients. least: registers of a thread below which the compiler cannot go, where it is known to
+    do with what a block of that many warps may have rather than take what it would like; else None."""
 
     warps: Number | int
     shared_memory: Number
     counts: Mapping[str, Int]
+    least: Int | None = None
 
 
 class BatchTiled(ABC):
@@ -62,6 +64,8 @@ class BatchTiled(ABC):
     direction: Direction
     package: str
     """The schedule's, where its model.yaml lies."""
+    cooperative: bool = False
+    """Whether all blocks of a launch run at the same time, wherever; else those that share a head are a cluster."""
 
     @abstractmethod
     def variables(self, problem: Problem, cell: Cell, shape: Shape) -> Mapping[str, Expr]:
@@ -72,12 +76,20 @@ class BatchTiled(ABC):
         """Add the constraints that come from the template rather than from the GPU."""
 
     def blocks_per_head(self, v: Mapping[str, int]) -> int:
-        """How many blocks share a head and a tile of the batch, as a cluster."""
+        """How many blocks share a head and a tile of the batch."""
         return 1
 
-    def gpu_rules(self, problem: Problem, profile: Profile, v: Mapping[str, Expr]) -> None:
+    def cluster_of(self, v: Mapping[str, int]) -> int:
+        """How many blocks are a cluster."""
+        return 1 if self.cooperative else self.blocks_per_head(v)
+
+    def gpu_rules(self, problem: Problem, shape: Shape, profile: Profile, v: Mapping[str, Expr]) -> None:
         """Add what the GPU demands beyond the limits of every block."""
         return
+
+    def axes(self, cell: Cell, shape: Shape, v: Mapping[str, int]) -> Mapping[str, str]:
+        """The sizes of the axes of a workspace that the recurrence needs, as rules: see Program."""
+        return {}
 
     @abstractmethod
     def needs(self, cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Needs[Number]:
@@ -103,7 +115,7 @@ class BatchTiled(ABC):
         v = self.variables(problem, cell, shape)
         needs = self.needs(cell, shape, v)
         self.rules(problem, cell, shape, v)
-        self.gpu_rules(problem, profile, v)
+        self.gpu_rules(problem, shape, profile, v)
         problem.add(
             (v["batch_tile"] <= 8) | (v["batch_tile"] < shape.batch + 8), "a batch tile that the batch can fill"
         )
@@ -111,33 +123,42 @@ class BatchTiled(ABC):
             cdiv(shape.batch, v["batch_tile"]) <= MOST_BLOCKS_Y,
             f"tiles of the batch: at most {MOST_BLOCKS_Y:,}, as many as a grid has blocks along y",
         )
-        registers = self._model.registers.predict(needs.counts, profile.arch)
+        registers = self._registers(profile, needs)
         add_limits(problem, profile, warps=needs.warps, registers=registers, shared_memory=needs.shared_memory)
         return problem
 
     def tiling(self, cell: Cell, shape: Shape, profile: Profile, values: Mapping[str, int]) -> Tiling:
         """Predicted resources and clocks of one solution."""
         needs, model = self.needs(cell, shape, values), self._model
-        registers = as_int(model.registers.predict(needs.counts, profile.arch))
-        cluster = self.blocks_per_head(values)
-        blocks = shape.heads * -(-shape.batch // values["batch_tile"]) * cluster
+        registers = as_int(self._registers(profile, needs))
+        share = self.blocks_per_head(values)
+        cluster = self.cluster_of(values)
+        blocks = shape.heads * -(-shape.batch // values["batch_tile"]) * share
         resources, together, waves = place(profile, blocks, 32 * needs.warps, registers, needs.shared_memory, cluster)
         clocks = clocks_per_step(self.work(cell, shape, profile, values), profile, together - 1, model.clocks)
         return Tiling(self.name, dict(values), resources, clocks * waves)
 
     def program(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Program:
         """The kernel of a tiling, an instantiation of the template in cuda/; backward with what follows it."""
-        batch_tile, cluster = tiling.values["batch_tile"], self.blocks_per_head(tiling.values)
+        batch_tile, share = tiling.values["batch_tile"], self.blocks_per_head(tiling.values)
         resources, backward = tiling.resources, self.direction == "backward"
         tiles = f"cdiv(batch, {batch_tile})"
-        blocks = "heads" if cluster == 1 else f"heads * {cluster}"
-        rule = LaunchRule((blocks, tiles, "1"), resources.threads, resources.shared_memory, cluster)
+        blocks = "heads" if share == 1 else f"heads * {share}"
+        cluster = self.cluster_of(tiling.values)
+        rule = LaunchRule((blocks, tiles, "1"), resources.threads, resources.shared_memory, cluster, self.cooperative)
         text = kernel_source(cell, shape, profile.arch, self.template(cell, shape, profile, tiling), backward=backward)
         main = KernelCall(text, rule)
         steps = tiling.values["num_stages"]
         if not backward:
-            return Program(self.direction, main, num_stages=steps)
+            return Program(self.direction, main, axes=self.axes(cell, shape, tiling.values), num_stages=steps)
         return with_parameter_gradients(main, cell, shape, profile, num_partials=tiles, num_stages=steps)
+
+    def _registers(self, profile: Profile, needs: Needs[Number]) -> Int:
+        """Registers per thread, as the compiler will report them."""
+        liked = self._model.registers.predict(needs.counts, profile.arch)
+        if needs.least is None:
+            return liked
+        return minimum(liked, maximum(needs.least, registers_of_block(profile, needs.warps)))
 
     @property
     def _model(self) -> Model:

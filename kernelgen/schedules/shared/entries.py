@@ -16,7 +16,10 @@ FORWARD_PARAMETERS = (
     *(Parameter(_OUT, name) for name in ("states", "others", "last", "gates")),
     *_SIZES,
 )
-"""Of an entry that fills the struct ForwardArguments."""
+"""Of an entry that fills the struct ForwardArguments, but for the mail."""
+
+FORWARD_MAIL_PARAMETERS = (*FORWARD_PARAMETERS[: -len(_SIZES)], Parameter("unsigned*", "mail"), *_SIZES)
+"""The same with the mail."""
 
 _READ = ("wx", "r", "b", "initial", "states", "others", "gates", "d_states", "d_last")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from constrint import Problem, cdiv
+from constrint import Problem, cdiv, minimum
 from kernelgen.hardware.profile import Profile
 from kernelgen.program.shape import Shape
 from kernelgen.program.tiling import Resources
@@ -34,6 +34,13 @@ def add_limits(problem: Problem, profile: Profile, *, warps: Int, registers: Int
         shared_memory <= profile.shared_memory_per_block,
         f"shared memory per block: at most {profile.shared_memory_per_block:,} bytes on {profile.name}",
     )
+
+
+def registers_of_block(profile: Profile, warps: Int) -> Int:
+    """Registers that each thread of a block may have: what a compiler keeps to that is told the block's threads."""
+    sub_partitions, step = profile.warp_allocation_granularity, profile.register_allocation_unit // WARP
+    threads = cdiv(warps, sub_partitions) * sub_partitions * WARP
+    return minimum(profile.registers_per_thread, profile.registers_per_sm // threads // step * step)
 
 
 CHUNK = 16

@@ -1,0 +1,286 @@
+// The grid schedule, forward: blocks all over the GPU share the recurrent matrix R of one head, each with all gates of its
+// part of the units, and run a tile of the batch through all time steps. All blocks of the launch run at the same time.
+//
+// A warp multiplies for `units_per_warp` units with all their gates and a part of K. It polls the part of h that it
+// multiplies, straight from global memory into the registers that the tensor cores take it from (grid_mail.cuh), so that each
+// word of h is loaded once by a block for each group of units. Then the warps of the block meet, the only barrier of a step,
+// and the first of them add the parts' sums: each owns 8 units of some sequences, their states, their inputs, which come
+// through a ring of its own, and their results. The meeting also tells them that all of h has come, where a warp has seen but
+// its part.
+//
+// Lanes: g = lane / 4, j = lane % 4. An accumulator tile gives lane (g, j) rows g and g + 8, columns 2j and 2j + 1.
+#pragma once
+
+#include "array_writer.cuh"
+#include "block_sums.cuh"
+#include "forward_step.cuh"
+#include "grid_mail.cuh"
+#include "input_ring.cuh"
+#include "lane_elements.cuh"
+#include "lane_stores.cuh"
+#include "recurrence.cuh"
+#include "stationary_matrix.cuh"
+
+namespace tilesmith {
+
+/// The tile variables of the schedule; kernelgen/schedules/grid/forward.py states their constraints.
+struct GridTiling {
+    int blocks;           // that share a head
+    int units_per_warp;   // 8: a 16-row tile holds two gates of 8 units; 16: one gate of 16 units
+    int batch_tile;       // sequences that these blocks run: 4, or a multiple of 8
+    int epilogue_rows;    // sequences of a warp that runs the step of 8 units: all of the tile, or a part
+    int k_split;          // warps that share a group of units, each with a part of the previous units
+    int k_tiles_in_registers;  // of a warp's groups of 32 previous units, how many keep their part of R in registers
+    int accumulators;           // independent accumulators per tile, so that matrix instructions overlap
+    int num_stages;         // stages of the ring that holds Wx
+};
+
+template <class Cell, class Type, FixedShape shape, GridTiling tiling, Save save, Stores how>
+struct GridForward {
+    // ---- sizes ----
+    static constexpr int D = shape.head_dim;
+    static constexpr int states = Cell::states;
+    static constexpr int gates = Cell::gates;
+    static constexpr int input_gates = count_bits(Cell::input);
+
+    static constexpr int blocks = tiling.blocks;
+    static constexpr int units = tiling.units_per_warp;
+    static constexpr int unit_warps = ceil_div(ceil_div(D, units), blocks);  // of a block
+    static constexpr int warps = unit_warps * tiling.k_split;
+    static constexpr int threads = 32 * warps;
+    static constexpr int sent_units = blocks * unit_warps * units;
+
+    static constexpr int k_tiles = ceil_div(ceil_div(sent_units, 32), tiling.k_split);  // of 32 previous units, per warp
+    static constexpr int padded_k = 32 * k_tiles * tiling.k_split;
+
+    using Rows = GateRows<Cell, units>;
+    static constexpr int tiles = Rows::tiles;  // of 16 rows, per warp
+    static constexpr int rows = tiling.batch_tile;
+
+    // Those that run the step.
+    static constexpr int epilogue_rows = tiling.epilogue_rows;
+    static constexpr int row_groups = rows / epilogue_rows;
+    static constexpr int unit_groups = units / 8;  // of a warp that multiplies; one that runs the step has one
+    static constexpr int epilogue_warps = unit_warps * unit_groups * row_groups;
+    using Elements = LaneElements<shape, 8, epilogue_rows, sent_units>;
+    static constexpr int column_tiles = Elements::column_tiles;
+    static constexpr int columns = Elements::columns;  // elements per lane and column tile
+
+    static_assert(tiling.num_stages >= 2, "the ring needs a stage to read and a stage to fill");
+    static_assert(threads <= 1024, "a block has at most 1024 threads");
+    static_assert(rows % epilogue_rows == 0 && epilogue_warps <= warps, "each warp runs the step of one group at most");
+    static_assert((blocks - 1) * unit_warps * units < D, "every block owns units");
+
+    // ---- shared memory ----
+    using Mail = GridMail<Type, shape, rows, epilogue_rows, sent_units, padded_k>;
+    static constexpr int mail_words = Mail::bytes / 4;  // of a head and tile
+    static constexpr int row_bytes = chunk_bytes;       // 8 units of one sequence
+    // What is written out for every step, of a warp's units: [array][sequence][unit].
+    static constexpr int arrays = result_arrays<Cell, save>;
+    static constexpr int array_bytes = epilogue_rows * row_bytes;
+    static constexpr int staged_bytes = arrays * array_bytes;  // per epilogue warp
+    using Ring = InputRing<Type, shape, input_gates, epilogue_rows, 32, row_bytes, 8, OneWarp>;
+    static constexpr int stage_bytes = Ring::stage_bytes;
+    static constexpr int ring_at = epilogue_warps * staged_bytes;
+    static constexpr int ring_bytes = tiling.num_stages * stage_bytes;  // per epilogue warp
+    // the part of R that is not in registers: [warp][group][tile][half][lane]
+    static constexpr int weights_at = ring_at + epilogue_warps * ring_bytes;
+    using Matrix = StationaryMatrix<Type, tiles, k_tiles, tiling.k_tiles_in_registers, rows, tiling.accumulators>;
+    static constexpr int sums_at = weights_at + warps * Matrix::shared_bytes;
+    using BlockSums = tilesmith::BlockSums<Matrix, tiles, unit_warps, tiling.k_split>;
+    static constexpr int shared_bytes = sums_at + 2 * BlockSums::bytes;
+
+    // ---- the thread's place ----
+    const ForwardArguments& in;
+    const int lane = static_cast<int>(thread_index()) % 32;
+    const int g = lane / 4;
+    const int j = lane % 4;
+    const int warp = static_cast<int>(thread_index()) / 32;
+    const int rank = static_cast<int>(block_x()) % blocks;
+    const int head = static_cast<int>(block_x()) / blocks;
+    const SharedAddress shared = shared_memory();
+
+    // ... in the product
+    const int unit_warp = warp % unit_warps;
+    const int part = warp / unit_warps;
+
+    // ... in the step
+    const bool owner = warp < epilogue_warps;
+    const int row_group = warp % row_groups;
+    const int unit_group = warp / row_groups;  // of the block
+    const int first_unit = (rank * unit_warps * unit_groups + unit_group) * 8;
+    const int first_row = static_cast<int>(block_y()) * rows + row_group * epilogue_rows;
+    const Elements own{.batch = in.batch, .warp = first_unit / 8, .head = head, .first_row = first_row, .g = g, .j = j};
+
+    // ---- registers that live through the sequence ----
+    Matrix weights;
+    float bias[gates][1];
+    float state[1][column_tiles][columns][states];
+    Mail mail;
+
+    /// Load this lane's part of R.
+    TILESMITH_DEVICE void load_weights() {
+        const int first = (rank * unit_warps + unit_warp) * units;
+        constexpr int at_once = vector_width(D) == 8 ? 4 : 1;
+        weights.load(shared + weights_at + warp * Matrix::shared_bytes, lane, [&](int tile, int k_tile, int upper) {
+            const int k = (part * k_tiles + k_tile) * 32 + j * 8;
+            if (upper == 0 && k_tile % at_once == 0) sync_warp();  // no more loads under way than there are registers for
+            return Rows::template load<shape>(in.r, head, first, tile * 16 + upper * 8 + g, k);
+        });
+    }
+
+    /// Bring the initial states to the registers of the lanes that own them.
+    TILESMITH_DEVICE void load_states() {
+        Elements::for_each([&](int group, int column_tile, int column) {
+#pragma unroll
+            for (int s = 0; s < states; ++s) {
+                unsigned short word = 0;
+                if (owner && in.initial != nullptr && own.real(group, column_tile, column))
+                    word = load_global_16(in.initial + own.state_index(s, group, column_tile, column));
+                state[group][column_tile][column][s] = to_float<Type>(word);
+            }
+        });
+    }
+
+    // ---- Wx in, results out ----
+
+    Ring ring;
+    LaneStores<Type, shape, 8, epilogue_rows, arrays, how> stores;
+    ArrayWriter<shape, epilogue_rows, 32, arrays, 8, OneWarp> writer;
+
+    TILESMITH_DEVICE SharedAddress result_at(int array, int row, int unit) const {
+        return shared + warp * staged_bytes + array * array_bytes + row * row_bytes + 2 * unit;
+    }
+
+    TILESMITH_DEVICE void prepare_transfers() {
+        ring.prepare(shared + ring_at + warp * ring_bytes, [&](int gate, int row, int unit) {
+            const int sequence = minimum(first_row + row, in.batch - 1);  // past the batch: any row will do
+            const long long step = static_cast<long long>(sequence) * in.seq * input_gates + gate;
+            const int real_unit = sent_units == D ? first_unit + unit : minimum(first_unit + unit, D - Ring::width);
+            return in.wx + (step * shape.heads + head) * D + real_unit;
+        });
+        const long long array_elements = static_cast<long long>(in.batch) * in.seq * shape.heads * D;
+        stores.prepare(own, lane, [&](int array, int row, int unit) { return result_at(array, row, unit - first_unit); });
+        writer.prepare(
+            in.batch - first_row, D - first_unit,
+            [&](int array, int row, int unit) {
+                return result_array<Cell, save>(in, array, array_elements) +
+                       (static_cast<long long>(first_row + row) * in.seq * shape.heads + head) * D + first_unit + unit;
+            },
+            [&](int array, int row, int unit) { return result_at(array, row, unit); });
+    }
+
+    TILESMITH_DEVICE void prepare_mail() {
+        const int tiles_of_batch = ceil_div(in.batch, rows);
+        const long long tile = static_cast<long long>(head) * tiles_of_batch + block_y();
+        mail.prepare(in.mail + tile * mail_words, own, row_group * epilogue_rows);
+    }
+
+    TILESMITH_DEVICE void begin_copy(int stage_offset) {
+        ring.begin_copy(stage_offset, [](int) { return input_gates * shape.heads * D; });
+    }
+
+    // ---- one step ----
+
+    using Inputs = unsigned[1][column_tiles][Ring::words];
+
+    /// sums = R h of this warp's units and part of K. Waits until all of that h has come.
+    TILESMITH_DEVICE void multiply(typename Matrix::Sums& sums, const unsigned char* hidden) const {
+        const typename Matrix::template Places<typename Mail::Layout> places(0, part * k_tiles * 4, lane);
+        uint4 words[Matrix::reads][Matrix::column_tiles];
+        for (unsigned rounds = 0;;) {
+            unsigned newest = 0;
+#pragma unroll
+            for (int read = 0; read < Matrix::reads; ++read)
+#pragma unroll
+                for (int column_tile = 0; column_tile < Matrix::column_tiles; ++column_tile)
+                    words[read][column_tile] = poll_global_128(hidden + places.at(read * Matrix::k_tiles_per_read, column_tile));
+#pragma unroll
+            for (int read = 0; read < Matrix::reads; ++read)
+#pragma unroll
+                for (int column_tile = 0; column_tile < Matrix::column_tiles; ++column_tile)
+                    newest = max(newest, Mail::newest(words[read][column_tile]));
+            if (!any_lane(newest == poison)) break;
+            poll_again(rounds);
+        }
+        weights.product(
+            sums,
+            [&](int k_tile, uint4(&b)[Matrix::column_tiles]) {
+#pragma unroll
+                for (int column_tile = 0; column_tile < Matrix::column_tiles; ++column_tile)
+                    b[column_tile] = words[k_tile / Matrix::k_tiles_per_read][column_tile];
+            },
+            [](int, int, int) { return 0.0f; });
+    }
+
+    /// What a gate has before the step: its bias, its input and its product, whose parts lie at `sums`.
+    TILESMITH_DEVICE float gate_sum(int gate, const Inputs& wx, SharedAddress sums, int column_tile, int column) const {
+        float sum = bias[gate][0];
+        if (has(Cell::input, gate)) sum += Ring::value(wx[0][column_tile], rank_among(Cell::input, gate), column);
+        if (!has(Cell::recurrent, gate)) return sum;
+        const int rank_of_gate = rank_among(Cell::recurrent, gate);
+        const int tile = units == 8 ? rank_of_gate / 2 : rank_of_gate;
+        const int upper = units == 8 ? rank_of_gate % 2 : unit_group % unit_groups;
+        const int plane = row_group * (BlockSums::planes / row_groups) + column_tile * columns + column;
+        return sum + BlockSums::sum(sums, unit_group / unit_groups, tile, upper, plane, lane);
+    }
+
+    TILESMITH_DEVICE void run() {
+        load_weights();
+        load_bias<Type, Cell>(bias, in.b, owner ? ~0u : 0u, own);
+        load_states();
+        prepare_transfers();
+        prepare_mail();
+        if (owner) {
+            for (int stage = 0; stage < tiling.num_stages - 1; ++stage) {
+                if (stage < in.seq) begin_copy(stage * stage_bytes);
+                cp_async_commit();
+            }
+            mail.send(Mail::slot_of(0), [&](int column_tile, int column) { return state[0][column_tile][column][0]; });
+        }
+        if (padded_k != sent_units && rank == 0) mail.fill(static_cast<int>(thread_index()), threads);
+
+        const SharedAddress read_inputs = shared + ring_at + warp * ring_bytes;
+        int stage_offset = 0;  // of the stage that this step reads
+        int refill_offset = (tiling.num_stages - 1) * stage_bytes;
+
+        for (int t = 0; t < in.seq; ++t) {
+            Inputs wx{};
+            if (owner) {
+                cp_async_wait<tiling.num_stages - 2>();
+                sync_warp();  // all lanes' copies are there; the results of the step before have left
+                Ring::load(wx, read_inputs + stage_offset, lane);
+            }
+            typename Matrix::Sums sums;
+            multiply(sums, mail.at + Mail::slot_of(t));
+            const SharedAddress buffer = shared + sums_at + (t & 1) * BlockSums::bytes;
+            BlockSums::store(sums, buffer, unit_warp, part, lane);
+            sync_block();  // all of h(t) has come, and its products are there
+            if (!owner) continue;
+            float results[1][column_tiles][columns][arrays];
+            Elements::for_each([&](int group, int column_tile, int column) {
+                float gate[gates];
+#pragma unroll
+                for (int q = 0; q < gates; ++q) gate[q] = gate_sum(q, wx, buffer, column_tile, column);
+                step_element<Cell, Type, save>(gate, state[group][column_tile][column], results[group][column_tile][column], own, group);
+            });
+            // First what the others wait for.
+            if (t + 1 < in.seq)
+                mail.send(Mail::slot_of(t + 1), [&](int column_tile, int column) { return results[0][column_tile][column][0]; });
+            stores.store(
+                own, 0,
+                [&](int array, int group, int column_tile, int column) { return results[group][column_tile][column][array]; },
+                [&](int array, int row, int unit) { return result_at(array, row, unit - first_unit); });
+            sync_warp();
+            writer.write(0, [](int) { return shape.heads * D; });
+            if (t + tiling.num_stages - 1 < in.seq) begin_copy(refill_offset);
+            cp_async_commit();
+            refill_offset = stage_offset;
+            stage_offset = stage_offset == (tiling.num_stages - 1) * stage_bytes ? 0 : stage_offset + stage_bytes;
+            mail.poison_sent(Mail::slot_of(t + Mail::slots - 1));  // h(t) has come, so everybody has read h(t - 1)
+        }
+        if (owner) store_last<Type>(in.last, own, state);
+    }
+};
+
+}  // namespace tilesmith

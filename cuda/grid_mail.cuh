@@ -1,0 +1,106 @@
+// h on its way between the blocks that share a head, through global memory, which is to say through L2: one place for all,
+// where the warps that make h of a unit store it, and from where every warp that multiplies it loads it, as words that say by
+// themselves that they are there (ptx.cuh, messages). Nothing else tells a block that a step is over.
+//
+// All of it is poison when the kernel begins; the executor sees to that before every launch.
+//
+// Four slots, of which each holds one step's h. Who has sent h(t + 1), and so has seen that all of h(t) has come, poisons its
+// own words of h(t - 1): h(t) comes from warps that have all read h(t - 1). The slot takes h(t + 3), which the same thread
+// sends: after the poison. A reader that waits for h(t + 3) has seen h(t + 2), which that thread sent after the poison, and
+// with a fence between the two: so it cannot find h(t - 1) there any more. With three slots it would have seen but h(t + 1),
+// which was sent before.
+#pragma once
+
+#include "lane_elements.cuh"
+#include "recurrence.cuh"
+
+namespace tilesmith {
+
+/// h of `rows` sequences of one head: `sent_units` come from the blocks and the rest, up to padded_k, is zero. A warp that
+/// sends owns 8 units of `sent_rows` sequences.
+template <class Type, FixedShape shape, int rows, int sent_rows, int sent_units, int padded_k>
+struct GridMail {
+    using Elements = LaneElements<shape, 8, sent_rows, sent_units>;
+    static constexpr int slots = 4;
+    static constexpr int slot_bytes = padded_k / 8 * rows * chunk_bytes;
+    static constexpr int bytes = slots * slot_bytes;  // of a head and a tile of the batch
+
+    static_assert(sent_units % 8 == 0 && sent_units >= shape.head_dim && sent_units <= padded_k,
+                  "whole chunks of h come from the blocks");
+
+    /// A slot: [k / 8][sequence][8] 16-bit words. Which column of the matrix tiles a sequence has is such that the columns 2j,
+    /// or 2j + 1, are those of one warp that sends.
+    struct Layout {
+        TILESMITH_DEVICE static constexpr int offset(int k_chunk, int column) {
+            const int sequence = rows > 4 && sent_rows == 4 ? column % 2 * 4 + column / 2 : column;
+            return (k_chunk * rows + sequence) * chunk_bytes;
+        }
+        TILESMITH_DEVICE static constexpr int step(int k_tiles, int column_tile) {
+            return (4 * rows * k_tiles + 8 * column_tile) * chunk_bytes;
+        }
+    };
+
+    // A word is two neighbouring units of one sequence, which two lanes have (g even and odd). Of two of its elements a lane
+    // sends the word of one, its neighbour that of the other; a single one is sent by the even lane.
+    static constexpr int elements = Elements::column_tiles * Elements::columns;
+    static constexpr bool shared_out = elements % 2 == 0;
+    static constexpr int words = shared_out ? elements / 2 : 1;
+    static_assert(shared_out || elements == 1, "an odd number of elements is one");
+
+    unsigned char* at;  // the slots of the head and tile
+    bool odd, sends;
+    int word_offset[words];
+
+    /// Where h(t) goes, after the beginning of the slots.
+    TILESMITH_DEVICE static int slot_of(int t) { return static_cast<int>(static_cast<unsigned>(t) % slots) * slot_bytes; }
+
+    /// first: of the sequences of the block, the first that the warp owns.
+    TILESMITH_DEVICE void prepare(void* slots_of_tile, const Elements& own, int first) {
+        at = static_cast<unsigned char*>(slots_of_tile);
+        odd = own.g % 2 != 0;
+        sends = shared_out || !odd;
+#pragma unroll
+        for (int word = 0; word < words; ++word) {
+            const int element = shared_out ? 2 * word + (odd ? 1 : 0) : 0;
+            const int sequence = first + own.row(element / Elements::columns, element % Elements::columns);
+            word_offset[word] = (own.unit(0) / 8 * rows + sequence) * chunk_bytes + own.g / 2 * 4;
+        }
+    }
+
+    /// Send zeros for what lies beyond the units, once for all steps; by a thread, of `threads`.
+    TILESMITH_DEVICE void fill(int thread, int threads) const {
+        constexpr int first = sent_units / 8 * rows * chunk_bytes / 4, count = slot_bytes / 4 - first;
+        for (int i = thread; i < slots * count; i += threads) send_global_32(at + i / count * slot_bytes + (first + i % count) * 4, 0);
+    }
+
+    /// Send h of the warp's elements, value(column_tile, column), to the slot at `slot_offset`.
+    template <class Value>
+    TILESMITH_DEVICE void send(int slot_offset, Value value) const {
+#pragma unroll
+        for (int word = 0; word < words; ++word) {
+            const float first = of_element(value, shared_out ? 2 * word : 0), second = of_element(value, shared_out ? 2 * word + 1 : 0);
+            const float own = odd ? second : first;
+            const float neighbours = shuffle_xor(odd ? first : second, 4);
+            const unsigned packed = pack<Type>(odd ? neighbours : own, odd ? own : neighbours);  // makes no NaN but 0x7fff
+            if (sends) send_global_32(at + slot_offset + word_offset[word], packed);
+        }
+    }
+
+    template <class Value>
+    TILESMITH_DEVICE static float of_element(Value value, int element) {
+        return value(element / Elements::columns, element % Elements::columns);
+    }
+
+    /// Poison what this lane has sent to the slot at `slot_offset`, before all that it sends from now on.
+    TILESMITH_DEVICE void poison_sent(int slot_offset) const {
+        if (sends)
+#pragma unroll
+            for (int word = 0; word < words; ++word) poison_global_32(at + slot_offset + word_offset[word]);
+        fence_global();
+    }
+
+    /// Whether words of a chunk are still to come.
+    TILESMITH_DEVICE static unsigned newest(uint4 chunk) { return max(max(chunk.x, chunk.y), max(chunk.z, chunk.w)); }
+};
+
+}  // namespace tilesmith

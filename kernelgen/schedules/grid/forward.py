@@ -1,0 +1,270 @@
+"""The grid schedule, forward: blocks all over the GPU run a tile of the batch from the first step to the last.
+
+Each block has R of its part of the head's units, and polls for all of h, which comes as messages through global memory.
+The kernel is the template of cuda/grid_forward.cuh; the formulas here are its sizes, for integers and for a Problem's
+variables alike, and the generated source asserts that they agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Generic
+
+from constrint import Expr, Problem, cdiv, minimum
+from kernelgen.cells.language import Cell
+from kernelgen.emit.kernel import Template
+from kernelgen.hardware.profile import Profile
+from kernelgen.program.arguments import known_states
+from kernelgen.program.shape import Shape
+from kernelgen.program.task import Direction
+from kernelgen.program.tiling import Tiling
+from kernelgen.schedules.shared.batch_tiled import BatchTiled, Needs, accumulator_additions
+from kernelgen.schedules.shared.cost import StepWork
+from kernelgen.schedules.shared.entries import FORWARD_MAIL_PARAMETERS, asserted, stores
+from kernelgen.schedules.shared.limits import CHUNK, vector_width
+from kernelgen.schedules.shared.numbers import Int, Number
+from kernelgen.symbolic.derive import derive
+from kernelgen.symbolic.instructions import cell_cost
+
+SLOTS = 4
+"""Steps whose h has a place (cuda/grid_mail.cuh says why)."""
+
+MOST_UNIT_WARPS = 4
+"""Groups of units of a block: each loads all of h, and L2 has so much to give."""
+
+K_SPLITS = [1, 2, 3, 4, 6, 8, 12, 16]
+"""Warps that share a group of units."""
+
+TILES = [4, 8, 16, 32]
+"""Sequences of a tile of the batch."""
+
+NUM_STAGES = [4, 8]
+"""Stages of a warp's ring of inputs: a step takes long enough for few to do."""
+
+MOST_K_TILES_IN_REGISTERS = 4
+"""Of more groups of R than these, every second number is tried."""
+
+SPARE, SPARE_OF_WIDE = 55, 40
+"""Registers that a thread needs besides what it multiplies, and how many of them a tile of 16 sequences does not."""
+
+L2_BYTES_PER_CLOCK = 2_300
+"""What L2 gives to all multiprocessors together: 4.5 TB/s on an H200, whose clock is 1.98 GHz (measured 2026-11-26)."""
+
+L2_BYTES_OF_AN_EXCHANGE = 48 * 12 * 1024
+"""What all blocks together load in the exchange whose latency the profile has."""
+
+
+@dataclass(frozen=True)
+class Sizes(Generic[Number]):
+    """The sizes of cuda/grid_forward.cuh, from a cell, a shape and the tile variables (ints or expressions)."""
+
+    warps: Number
+    unit_warps: Number
+    epilogue_warps: Number
+    sent_units: Number
+    tiles: Number
+    k_tiles: Number
+    padded_k: Number
+    column_tiles: Number
+    elements: Number
+    copies: Number
+    writes: Number
+    matrices: Number
+    sums: Number
+    shared_memory: Number
+
+
+def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
+    """Compute the sizes for tile variables ``v``."""
+    d = shape.head_dim
+    recurrent, inputs, arrays = len(cell.recurrent_gates), len(cell.input_gates), _arrays(cell, shape)
+    units, rows, epilogue_rows, k_split = v["units_per_warp"], v["batch_tile"], v["epilogue_rows"], v["k_split"]
+    unit_warps = cdiv(cdiv(d, units), v["blocks"])
+    warps = unit_warps * k_split
+    sent_units = v["blocks"] * unit_warps * units
+    k_tiles = cdiv(cdiv(sent_units, 32), k_split)
+    tiles = cdiv(recurrent * units, 16)
+    columns = minimum(epilogue_rows // 4, 2)
+    own = unit_warps * units // 8 * rows * CHUNK * (arrays + v["num_stages"] * inputs)
+    weights = warps * (k_tiles - v["k_tiles_in_registers"]) * tiles * 2 * 32 * CHUNK
+    sums = k_split * unit_warps * 2 * tiles * (rows // 4) * 32 * 4
+    vectors = epilogue_rows * 8 // vector_width(d)
+    return Sizes(
+        warps=warps,
+        unit_warps=unit_warps,
+        epilogue_warps=unit_warps * units // 8 * rows // epilogue_rows,
+        sent_units=sent_units,
+        tiles=tiles,
+        k_tiles=k_tiles,
+        padded_k=32 * k_tiles * k_split,
+        column_tiles=cdiv(rows, 8),
+        elements=epilogue_rows // 4,
+        copies=cdiv(inputs * vectors, 32),
+        writes=cdiv(arrays * vectors, 32),
+        matrices=cdiv(epilogue_rows, 8) * cdiv(inputs, 3 - columns),
+        sums=sums,
+        shared_memory=own + weights + 2 * sums,
+    )
+
+
+def _arrays(cell: Cell, shape: Shape) -> int:
+    """How many arrays of [sequence, unit] are written out for every step."""
+    return len(cell.states) + len(derive(cell).saved_gates) if shape.save == "gates" else known_states(cell, shape)
+
+
+def block_counts(head_dim: int) -> list[int]:
+    """Into how many blocks the units of a head may be cut: each has up to MOST_UNIT_WARPS groups of 8 or 16 units, and
+    the last has some too."""
+    groups = {-(-head_dim // units) for units in (8, 16)}
+    return sorted({-(-count // share) for count in groups for share in range(1, MOST_UNIT_WARPS + 1)} - {1})
+
+
+class GridForward(BatchTiled):
+    """See the module."""
+
+    name = "grid"
+    direction: Direction = "forward"
+    package = __package__
+    cooperative = True
+
+    def refuses(self, cell: Cell, shape: Shape, profile: Profile) -> str:
+        """Why it does not run this."""
+        if shape.head_dim <= 8:
+            return (
+                f"the {self.name} schedule shares the units of a head out to blocks, 8 at a time; a head of "
+                f"{shape.head_dim} has nothing to share"
+            )
+        return super().refuses(cell, shape, profile)
+
+    def variables(self, problem: Problem, cell: Cell, shape: Shape) -> Mapping[str, Expr]:
+        """Declare the tile variables, in the order of the template's fields."""
+        k_tiles = -(-shape.head_dim // 32)
+        step = 1 if k_tiles <= MOST_K_TILES_IN_REGISTERS else 2
+        in_registers = sorted({*range(0, min(k_tiles, 8) + 1), *range(0, k_tiles + 1, step)})
+        return {
+            "blocks": problem.variable("blocks", block_counts(shape.head_dim)),
+            "units_per_warp": problem.variable("units_per_warp", [8, 16]),
+            "batch_tile": problem.variable("batch_tile", TILES),
+            "epilogue_rows": problem.variable("epilogue_rows", TILES),
+            "k_split": problem.variable("k_split", K_SPLITS),
+            "k_tiles_in_registers": problem.variable("k_tiles_in_registers", in_registers),
+            "accumulators": problem.variable("accumulators", [1, 2]),
+            "num_stages": problem.variable("num_stages", NUM_STAGES),
+        }
+
+    def rules(self, problem: Problem, cell: Cell, shape: Shape, v: Mapping[str, Expr]) -> None:
+        """Constraints of the template."""
+        s = sizes(cell, shape, v)
+        rows, epilogue_rows, groups = v["batch_tile"], v["epilogue_rows"], v["units_per_warp"] // 8
+        problem.add(
+            (v["blocks"] - 1) * s.unit_warps * v["units_per_warp"] < shape.head_dim, "every block of a head has units"
+        )
+        problem.add(s.unit_warps <= MOST_UNIT_WARPS, f"groups of units of a block: at most {MOST_UNIT_WARPS}")
+        problem.add(epilogue_rows <= rows, "a warp steps no more sequences than a tile has")
+        problem.add(groups * rows <= v["k_split"] * epilogue_rows, "no more warps that step than warps")
+        problem.add(
+            (epilogue_rows == 4) | (2 * groups * rows > v["k_split"] * epilogue_rows),
+            "a warp steps no more sequences than it must",
+        )
+        problem.add(v["k_tiles_in_registers"] <= s.k_tiles, "no more groups of R in registers than a warp has")
+        problem.add((s.k_tiles - 1) * v["k_split"] < cdiv(s.sent_units, 32), "every warp of a K split has a part of K")
+        problem.add(v["accumulators"] <= 2 * s.k_tiles, "no more accumulator chains than matrix instructions in a row")
+        problem.add(
+            (rows > 4) | (v["accumulators"] >= 2) | (s.k_tiles == 1),
+            "of 4 sequences two groups of h are read at a time, each with accumulators of its own",
+        )
+
+    def gpu_rules(self, problem: Problem, shape: Shape, profile: Profile, v: Mapping[str, Expr]) -> None:
+        """All blocks run at the same time."""
+        problem.add(
+            shape.heads * cdiv(shape.batch, v["batch_tile"]) * v["blocks"] <= profile.multiprocessors,
+            f"blocks of all heads and tiles of the batch: at most {profile.multiprocessors} on {profile.name}, one on "
+            "each multiprocessor, since all must run at the same time",
+        )
+
+    def blocks_per_head(self, v: Mapping[str, int]) -> int:
+        """How many share a head. 1 where a tiling lacks it."""
+        return v.get("blocks", 1)
+
+    def axes(self, cell: Cell, shape: Shape, v: Mapping[str, int]) -> Mapping[str, str]:
+        """The words of the mail."""
+        words = SLOTS * sizes(cell, shape, v).padded_k * v["batch_tile"] // 2
+        return {"W": f"heads * cdiv(batch, {v['batch_tile']}) * {words}"}
+
+    def needs(self, cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Needs[Number]:
+        """Warps, shared memory and what lives in a thread's registers."""
+        s = sizes(cell, shape, v)
+        paired = cdiv(8 - minimum(v["batch_tile"], 8), 4)  # 1 where there are 4 sequences
+        counts: dict[str, Int] = {
+            "weights": s.tiles * v["k_tiles_in_registers"] * 8,
+            "fragments": s.tiles * s.k_tiles,
+            "loading": minimum(s.k_tiles - v["k_tiles_in_registers"], 1),
+            "accumulators": s.tiles * s.column_tiles * 4,
+            "more_accumulators": (v["accumulators"] - 1) * s.tiles * s.column_tiles * 4,
+            "polled": 4 * s.column_tiles * cdiv(s.k_tiles, 1 + paired),
+            "parts": v["k_split"],
+            "states": s.elements * (len(cell.states) - 1),
+            "inputs": s.matrices,
+            "elements": s.elements,
+            "saved_gates": s.elements * (_arrays(cell, shape) - known_states(cell, shape)),
+            "live": minimum(s.elements, 4) * cell_cost(cell).live,
+            "copies": s.copies,
+            "writes": s.writes,
+        }
+        # What is multiplied must live at once. Beyond that the compiler likes to have R from shared memory long before
+        # it is needed, and does without: with tiles of 16 sequences and more well, with smaller where there is room.
+        wide = minimum(s.column_tiles - 1, 1)
+        live = ("weights", "accumulators", "more_accumulators", "polled")
+        least = sum((counts[name] for name in live), 4 * s.tiles * counts["loading"] + SPARE - wide * SPARE_OF_WIDE)
+        return Needs(s.warps, s.shared_memory, counts, least)
+
+    def work(self, cell: Cell, shape: Shape, profile: Profile, v: Mapping[str, int]) -> StepWork:
+        """What a block does in one step, for the cost model."""
+        s = sizes(cell, shape, v)
+        cost = cell_cost(cell)
+        rows, accumulators = v["batch_tile"], v["accumulators"]
+        weights = (s.k_tiles - v["k_tiles_in_registers"]) * s.tiles * 2 * 512 * s.warps
+        arrays = _arrays(cell, shape)
+        values = shape.batch * shape.heads * shape.head_dim * (len(cell.input_gates) + arrays)
+        blocks = shape.heads * -(-shape.batch // rows) * v["blocks"]
+        loaded = blocks * s.unit_warps * s.padded_k * rows * 2
+        beyond = max(0, loaded - L2_BYTES_OF_AN_EXCHANGE) / L2_BYTES_PER_CLOCK
+        return StepWork(
+            warps=s.warps,
+            epilogue_warps=s.epilogue_warps,
+            matrix=s.tiles * s.column_tiles * 2 * s.k_tiles,
+            matrix_chain=max(1.0, 2 * s.k_tiles / accumulators),
+            shared_bytes=weights + 2 * s.sums,
+            special=s.elements * cost.special,
+            arithmetic=s.elements * (cost.arithmetic + (2 + v["k_split"]) * len(cell.input_gates))
+            + accumulator_additions(rows, s.tiles, accumulators),
+            chain_special=cost.chain_special,
+            chain_arithmetic=cost.chain_arithmetic + 1 + accumulators // 2 + v["k_split"].bit_length(),
+            staged=s.elements * arrays,
+            transfers=s.copies + 2 * s.writes,
+            device_bytes=2 * values,
+            lead=v["num_stages"] - 1,
+            exchanges=1,
+            meeting=profile.latency("exchange_grid", v["blocks"]) + beyond + profile.latency("barrier", 32 * s.warps),
+        )
+
+    def template(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Template:
+        """What instantiates cuda/grid_forward.cuh."""
+        words = SLOTS * sizes(cell, shape, tiling.values).padded_k * tiling.values["batch_tile"] // 2
+        return Template(
+            header="grid_forward",
+            name="GridForward",
+            arguments="ForwardArguments",
+            entry="tilesmith_forward",
+            title=f"forward, saves {shape.save}, schedule {self.name}",
+            parameters=FORWARD_MAIL_PARAMETERS,
+            tiling_struct="GridTiling",
+            tiling=tiling.values,
+            asserted={**asserted(tiling), "mail_words": words},
+            options=(f"Save::{shape.save}", stores(profile)),
+        )
+
+
+SCHEDULE = GridForward()
+"""The grid schedule: blocks all over the GPU share the recurrent matrix of one head."""
