@@ -2,6 +2,7 @@
 
     python benchmarks/repeats.py                                   # the rows of ROWS, 1,000 training steps each
     python benchmarks/repeats.py --row lstm:1x512:16 --runs 10000
+    python benchmarks/repeats.py --row lstm:1x768:16 --forward     # forward alone
 
 A step is forward and backward through PyTorch. beside "nothing"; "a stream" of this process, on which matrices are
 multiplied all the while; "a process" that does the same, with which the GPU's time is shared. A kernel that hangs stops
@@ -42,15 +43,17 @@ while True:
 @click.option("--row", "rows", multiple=True, default=ROWS, help="CELL:HEADSxDIM:BATCH")
 @click.option("--runs", default=1000, show_default=True, help="of each row and company")
 @click.option("--seq", default=64, show_default=True)
+@click.option("--forward", is_flag=True, help="forward passes alone")
 @click.option("--beside", type=click.Choice(BESIDE), multiple=True, default=BESIDE)
-def main(rows: tuple[str, ...], runs: int, seq: int, beside: tuple[str, ...]) -> None:
+def main(rows: tuple[str, ...], runs: int, seq: int, forward: bool, beside: tuple[str, ...]) -> None:
     """Run, compare, print; status 1 where a bit differed."""
+    console = Console()
     table = Table("row", "beside", "runs", "differing", "ms a run", title=torch.cuda.get_device_name())
     wrong = 0
     for row in rows:
         name, size, batch = row.split(":")
         heads, dim = map(int, size.split("x"))
-        step = _Step(name, int(batch), seq, heads, dim)
+        step = _Step(name, int(batch), seq, heads, dim, forward=forward)
         for company in beside:
             with _beside(company):
                 start = time.perf_counter()
@@ -58,21 +61,22 @@ def main(rows: tuple[str, ...], runs: int, seq: int, beside: tuple[str, ...]) ->
                 taken = time.perf_counter() - start
             wrong += differing
             table.add_row(row, company, f"{runs:,}", str(differing), f"{1000 * taken / runs:.2f}")
-    Console().print(table)
+            console.print(f"{row} beside {company}: {differing} of {runs:,} differ")
+    console.print(table)
     raise SystemExit(1 if wrong else 0)
 
 
 class _Step:
     """A training step of one shape, and what its first run gave."""
 
-    def __init__(self, name: str, batch: int, seq: int, heads: int, dim: int) -> None:
+    def __init__(self, name: str, batch: int, seq: int, heads: int, dim: int, *, forward: bool) -> None:
         cell = load_cell(name)
         generator = torch.Generator("cuda").manual_seed(0)
 
         def drawn(*sizes: int, scale: float = 1.0) -> Tensor:
             return (scale * torch.randn(sizes, generator=generator, device="cuda")).to(torch.bfloat16)
 
-        self._name = name
+        self._name, self._forward = name, forward
         self._leaves = [
             drawn(batch, seq, len(cell.input_gates), heads, dim).requires_grad_(),
             drawn(len(cell.recurrent_gates), heads, dim, dim, scale=cell.gain * dim**-0.5).requires_grad_(),
@@ -89,6 +93,9 @@ class _Step:
 
     def _run(self) -> list[Tensor]:
         wx, r, b = self._leaves
+        if self._forward:
+            with torch.no_grad():
+                return list(rnn(wx, r, b, cell=self._name))
         states, _ = rnn(wx, r, b, cell=self._name, returns="hidden")
         return [states.detach(), *torch.autograd.grad(states, self._leaves, self._d_h)]
 
