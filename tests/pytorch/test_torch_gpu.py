@@ -269,7 +269,7 @@ def test_flashrnn_runs_kernels() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "dtype"), [(Shape(2, 6, 1, 1024), torch.bfloat16), (Shape(2, 6, 1, 32), torch.float32)]
+    ("shape", "dtype"), [(Shape(2, 6, 1, 4096), torch.bfloat16), (Shape(2, 6, 1, 32), torch.float32)]
 )
 def test_where_no_kernel_fits_the_reference_runs_with_one_warning(shape: Shape, dtype: torch.dtype) -> None:
     leaves = tensors("lstm", shape, dtype)
