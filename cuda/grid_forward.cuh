@@ -256,6 +256,7 @@ struct GridForward {
             const SharedAddress buffer = shared + sums_at + (t & 1) * BlockSums::bytes;
             BlockSums::store(sums, buffer, unit_warp, part, lane);
             sync_block();  // all of h(t) has come, and its products are there
+            if (warp == threads / 32 - 1) fence_global();  // for what the block has poisoned; it has the time, if it does not step
             if (!owner) continue;
             float results[1][column_tiles][columns][arrays];
             Elements::for_each([&](int group, int column_tile, int column) {

@@ -129,7 +129,7 @@ class GlobalMemory {
         return missing;
     }
 
-    /// Make words wait for messages; who else may know of that, the thread's next fence says.
+    /// Make words wait for messages; who else may know of that, a fence says.
     void poison(Thread& thread, void* address, unsigned bytes, const Site& site) {
         const Access access{thread, "poisons", site};
         Array& array = locate_mail(access, address, bytes);
@@ -140,7 +140,7 @@ class GlobalMemory {
             rules(box, access, array, at).overwrite();
             box.overwrite(access, Mailbox::State::poisoned);
             box.poisoned.unfence();
-            thread.unfenced.push_back(&box);
+            thread.block->unfenced.push_back(&box);
         }
         std::memset(array.content + offset, 0xff, bytes);
     }

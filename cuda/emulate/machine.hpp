@@ -78,7 +78,6 @@ struct Thread {
     std::vector<Copy> copies;
     Awaited awaited;  // the first word that it found poisoned since it last waited
     Awaited polled;   // the word whose message it waits for
-    std::vector<Mailbox*> unfenced;  // words of global memory that it has poisoned since its last fence
 
     unsigned lane() const { return index % warp_size; }
 };
@@ -129,6 +128,7 @@ struct Block {
     std::vector<Warp> warps;
     std::array<Barrier, named_barriers> barriers;
     std::unique_ptr<SharedMemory> shared;
+    std::vector<Mailbox*> unfenced;  // words of global memory that its threads have poisoned, and no fence since
     std::vector<ClusterRead> cluster_reads;  // of this block's memory, by the reader's rank; empty until the first
     std::map<unsigned, Sending> unheard;     // messages to this block, by offset, of which nothing says that they have come
 };

@@ -48,6 +48,7 @@ inline const std::shared_ptr<const std::vector<Clock>>& knowledge(const Thread& 
 struct Deed {
     const Thread* thread = nullptr;
     Clock clock = 0;
+    Clock made = 0;  // its own clock, where it counts for others only from a fence on
     Site site;
 
     Deed() = default;
@@ -55,11 +56,18 @@ struct Deed {
         : thread(&access.thread), clock(access.thread.team->message_clocks.now(access.thread.warp->rank)),
           site(access.site) {}
 
-    /// It counts for others only from the thread's next fence on.
-    void unfence() { clock = std::numeric_limits<Clock>::max(); }
-    /// A fence of `fencer` at its warp's count `now`.
-    void fenced(const Thread& fencer, Clock now) {
-        if (thread == &fencer) clock = now;
+    static constexpr Clock never = std::numeric_limits<Clock>::max();
+    /// It counts for others only from a fence on, of its thread or of one of the block that knows of it.
+    void unfence() { made = std::exchange(clock, never); }
+    bool unfenced() const { return clock == never; }
+    /// A fence of `fencer` at its warp's count `now`, if it knows of this. Says whether it does.
+    bool fenced(const Thread& fencer, Clock now) {
+        if (thread != &fencer) {
+            const Clocks& clocks = fencer.team->message_clocks;
+            if (thread->warp == fencer.warp || !clocks.ordered(thread->warp->rank, made, fencer.warp->rank)) return false;
+        }
+        thread = &fencer, clock = now;
+        return true;
     }
 
     /// Whether it comes before what `other` does now.

@@ -101,7 +101,8 @@ void fence(const Site& site) {
     Thread& thread = *running;
     end_sending(thread);
     const Clock now = thread.team->message_clocks.now(thread.warp->rank);
-    for (Mailbox* box : std::exchange(thread.unfenced, {})) box->poisoned.fenced(thread, now);
+    std::erase_if(thread.block->unfenced,
+                  [&](Mailbox* box) { return !box->poisoned.unfenced() || box->poisoned.fenced(thread, now); });
     thread.team->message_clocks.advance(thread.warp->rank);
 }
 

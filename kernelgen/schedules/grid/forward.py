@@ -27,7 +27,7 @@ from kernelgen.schedules.shared.numbers import Int, Number
 from kernelgen.symbolic.derive import derive
 from kernelgen.symbolic.instructions import cell_cost
 
-SLOTS = 4
+SLOTS = 5
 """Steps whose h has a place (cuda/grid_mail.cuh says why)."""
 
 MOST_UNIT_WARPS = 4
