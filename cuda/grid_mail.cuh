@@ -4,11 +4,12 @@
 //
 // All of it is poison when the kernel begins; the executor sees to that before every launch.
 //
-// Five slots, of which each holds one step's h. Who has sent h(t + 1), and so has seen that all of h(t) has come, poisons its
-// own words of h(t - 1): h(t) comes from warps that have all read h(t - 1). Then the block meets, one of its warps fences for
-// all of it, and it meets again before anybody sends h(t + 3). The slot takes h(t + 4). A reader that waits for h(t + 4) has
-// seen h(t + 3), which was sent after the fence: so it cannot find h(t - 1) there any more. With four slots it would have seen
-// but h(t + 2), which is sent while the fence is under way.
+// Eight slots, of which each holds one step's h; five would do, and a power of two takes fewer registers. Who has sent h(t + 1),
+// and so has seen that all of h(t) has come, poisons its own words of h(t - 1): h(t) comes from warps that have all read
+// h(t - 1). Then the block meets, one of its warps fences for all of it, and it meets again before anybody sends h(t + 3).
+// With five slots that slot takes h(t + 4). A reader that waits for h(t + 4) has seen h(t + 3), which was sent after the fence:
+// so it cannot find h(t - 1) there any more. With four slots it would have seen but h(t + 2), which is sent while the fence is
+// under way.
 #pragma once
 
 #include "lane_elements.cuh"
@@ -21,7 +22,7 @@ namespace tilesmith {
 template <class Type, FixedShape shape, int rows, int sent_rows, int sent_units, int padded_k>
 struct GridMail {
     using Elements = LaneElements<shape, 8, sent_rows, sent_units>;
-    static constexpr int slots = 5;
+    static constexpr int slots = 8;
     static constexpr int slot_bytes = padded_k / 8 * rows * chunk_bytes;
     static constexpr int bytes = slots * slot_bytes;  // of a head and a tile of the batch
 

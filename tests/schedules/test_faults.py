@@ -193,8 +193,8 @@ FAULTS = {
     ),
     "a slot too few, grid": (
         GRID_SPLIT,  # where the warp that fences sends nothing that tells of it
-        f"int slots = 5;\n{GRID_SLOT_BYTES}slots",
-        f"int slots = 4;\n{GRID_SLOT_BYTES}5",
+        f"int slots = 8;\n{GRID_SLOT_BYTES}slots",
+        f"int slots = 4;\n{GRID_SLOT_BYTES}8",
         "only after it has been polled|deadlock",
     ),
     "a fence too few": (

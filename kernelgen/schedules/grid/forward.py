@@ -27,7 +27,7 @@ from kernelgen.schedules.shared.numbers import Int, Number
 from kernelgen.symbolic.derive import derive
 from kernelgen.symbolic.instructions import cell_cost
 
-SLOTS = 5
+SLOTS = 8
 """Steps whose h has a place (cuda/grid_mail.cuh says why)."""
 
 MOST_UNIT_WARPS = 4
@@ -245,7 +245,7 @@ class GridForward(BatchTiled):
             transfers=s.copies + 2 * s.writes,
             device_bytes=2 * values,
             lead=v["num_stages"] - 1,
-            exchanges=1,
+            exchanges=1 if s.epilogue_warps < s.warps else 2,  # of the sums; who steps and fences makes all wait
             meeting=profile.latency("exchange_grid", v["blocks"]) + beyond + profile.latency("barrier", 32 * s.warps),
         )
 

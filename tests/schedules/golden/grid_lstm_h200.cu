@@ -34,7 +34,7 @@ using Kernel = GridForward<Cell, bf16, shape, tiling, Save::hidden, Stores::matr
 
 static_assert(Kernel::threads == 256, "the schedule predicts 256 for threads");
 static_assert(Kernel::shared_bytes == 41216, "the schedule predicts 41216 for shared_bytes");
-static_assert(Kernel::mail_words == 15360, "the schedule predicts 15360 for mail_words");
+static_assert(Kernel::mail_words == 24576, "the schedule predicts 24576 for mail_words");
 
 extern "C" __global__ void __launch_bounds__(Kernel::threads, 1) tilesmith_forward(
     const unsigned short* wx,
