@@ -62,6 +62,8 @@ struct GridForward {
     static constexpr int row_groups = rows / epilogue_rows;
     static constexpr int unit_groups = units / 8;  // of a warp that multiplies; one that runs the step has one
     static constexpr int epilogue_warps = unit_warps * unit_groups * row_groups;
+    /// Whether a warp that does not step fences for its block, while the others step; else each thread for itself.
+    static constexpr bool fenced_apart = epilogue_warps < warps;
     using Elements = LaneElements<shape, 8, epilogue_rows, sent_units>;
     static constexpr int column_tiles = Elements::column_tiles;
     static constexpr int columns = Elements::columns;  // elements per lane and column tile
@@ -256,7 +258,7 @@ struct GridForward {
             const SharedAddress buffer = shared + sums_at + (t & 1) * BlockSums::bytes;
             BlockSums::store(sums, buffer, unit_warp, part, lane);
             sync_block();  // all of h(t) has come, and its products are there
-            if (warp == threads / 32 - 1) fence_global();  // for what the block has poisoned; it has the time, if it does not step
+            if (fenced_apart && warp == warps - 1) fence_global();  // for what the block has poisoned
             if (!owner) continue;
             float results[1][column_tiles][columns][arrays];
             Elements::for_each([&](int group, int column_tile, int column) {
@@ -279,6 +281,7 @@ struct GridForward {
             refill_offset = stage_offset;
             stage_offset = stage_offset == (tiling.num_stages - 1) * stage_bytes ? 0 : stage_offset + stage_bytes;
             mail.poison_sent(Mail::slot_of(t + Mail::slots - 1));  // h(t) has come, so everybody has read h(t - 1)
+            if (!fenced_apart) fence_global();
         }
         if (owner) store_last<Type>(in.last, own, state);
     }

@@ -92,7 +92,8 @@ struct GridMail {
         return value(element / Elements::columns, element % Elements::columns);
     }
 
-    /// Poison what this lane has sent to the slot at `slot_offset`; to be followed by a meeting, a fence and a meeting.
+    /// Poison what this lane has sent to the slot at `slot_offset`; to be followed by a fence, of this thread or, between two
+    /// meetings, of one of the block.
     TILESMITH_DEVICE void poison_sent(int slot_offset) const {
         if (sends)
 #pragma unroll

@@ -197,9 +197,15 @@ FAULTS = {
         f"int slots = 4;\n{GRID_SLOT_BYTES}8",
         "only after it has been polled|deadlock",
     ),
-    "a fence too few": (
+    "no fence of the block": (
+        GRID_SPLIT,
+        "if (fenced_apart && warp == warps - 1) fence_global();",
+        "",
+        "only after it has been polled",
+    ),
+    "no fence of a thread": (
         GRID,
-        "if (warp == threads / 32 - 1) fence_global();",
+        "if (!fenced_apart) fence_global();",
         "",
         "only after it has been polled",
     ),

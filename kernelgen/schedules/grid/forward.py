@@ -245,7 +245,7 @@ class GridForward(BatchTiled):
             transfers=s.copies + 2 * s.writes,
             device_bytes=2 * values,
             lead=v["num_stages"] - 1,
-            exchanges=1 if s.epilogue_warps < s.warps else 2,  # of the sums; who steps and fences makes all wait
+            exchanges=1 if s.epilogue_warps < s.warps else 2,  # of the sums; warps that step fence for themselves then
             meeting=profile.latency("exchange_grid", v["blocks"]) + beyond + profile.latency("barrier", 32 * s.warps),
         )
 
