@@ -185,8 +185,8 @@ FAULTS = {
         "",
         "before the first has been poisoned",
     ),
-    "poison left out from step 7 on, grid": (
-        GRID,
+    "poison left out from the fourth step on, grid": (
+        replace(GRID, shape=replace(GRID.shape, seq=15)),
         "mail.poison_sent(Mail::slot_of(t + Mail::slots - 1));",
         "if (t < 4) mail.poison_sent(Mail::slot_of(t + Mail::slots - 1));",
         "before the first has been poisoned",
