@@ -12,7 +12,7 @@ from kernelgen.hardware.profile import load_profile
 from kernelgen.program.launch import Launch
 from kernelgen.program.shape import Shape
 from kernelgen.schedules import get
-from kernelgen.schedules.grid.forward import block_counts
+from kernelgen.schedules.grid.forward import SLOTS, block_counts
 from kernelgen.tuning.plan import plan
 from kernelgen.tuning.selection import compiled
 
@@ -84,7 +84,7 @@ def test_its_launch_and_its_mail_grow_with_the_batch() -> None:
     grid = get("grid")
     program = grid.program(LSTM, shape, profile, grid.tiling(LSTM, shape, profile, values))
     assert program.main.launch.at(shape) == Launch((44, 2, 1), 192, program.main.launch.shared_memory, 1, True)
-    tile = 4 * 8 * 576 * 2  # slots, sequences, 528 units in two parts of 9 k-tiles, 2 bytes
+    tile = SLOTS * 8 * 576 * 2  # sequences, 528 units in two parts of 9 k-tiles, 2 bytes
     assert program.poisoned(shape) == {"mail": 2 * 2 * tile}
     assert program.poisoned(Shape(17, 3, 2, 512)) == {"mail": 2 * 3 * tile}
     (mail,) = program.arguments(LSTM, shape).workspaces
