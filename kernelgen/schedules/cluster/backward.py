@@ -20,7 +20,7 @@ from kernelgen.program.arguments import known_states
 from kernelgen.program.shape import Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
-from kernelgen.schedules.shared.backward_step import UNITS, planes_read
+from kernelgen.schedules.shared.backward_step import UNITS, arrays_read
 from kernelgen.schedules.shared.batch_tiled import BatchTiled, Needs, accumulator_additions, read_bytes
 from kernelgen.schedules.shared.cost import StepWork
 from kernelgen.schedules.shared.entries import GRADIENTS, asserted, backward_parameters
@@ -78,7 +78,7 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     padded = unit_warps * UNITS
     warps = cluster * unit_warps // tiles
     k_tiles = cdiv(len(recurrent) * padded, 32)
-    arrays = planes_read(cell, shape, written=True)
+    arrays = arrays_read(cell, shape, written=True)
     row = (padded // CHUNK * 2 + 1) * CHUNK
     buffers = 2 * (4 * k_tiles * rows * CHUNK + len(inputs - recurrent) * rows * row)
     ring = maximum(v["num_stages"] * arrays * rows * row, warps * 32 * CHUNK)

@@ -22,9 +22,9 @@ from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.shared.batch_tiled import BatchTiled, Needs, accumulator_additions, read_bytes
 from kernelgen.schedules.shared.cost import StepWork
 from kernelgen.schedules.shared.entries import FORWARD_PARAMETERS, asserted
+from kernelgen.schedules.shared.forward_step import arrays_written
 from kernelgen.schedules.shared.limits import CHUNK, lacks_clusters, vector_width
 from kernelgen.schedules.shared.numbers import Int, Number
-from kernelgen.symbolic.derive import derive
 from kernelgen.symbolic.instructions import cell_cost
 
 CLUSTERS = [1, 2, 4, 8, 16]
@@ -68,7 +68,7 @@ class Sizes(Generic[Number]):
 def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     """Compute the sizes for tile variables ``v``."""
     d = shape.head_dim
-    recurrent, inputs, arrays = len(cell.recurrent_gates), len(cell.input_gates), _arrays(cell, shape)
+    recurrent, inputs, arrays = len(cell.recurrent_gates), len(cell.input_gates), arrays_written(cell, shape)
     units, rows, k_split = v["units_per_warp"], v["batch_tile"], v["k_split"]
     unit_groups = units // 8
     unit_warps = cdiv(cdiv(d, units), v["cluster"])
@@ -99,11 +99,6 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
         matrices=cdiv(inputs, 3 - columns),
         shared_memory=hidden + unit_warps * own + weights + partial,
     )
-
-
-def _arrays(cell: Cell, shape: Shape) -> int:
-    """How many arrays of [sequence, unit] are written out for every step."""
-    return len(cell.states) + len(derive(cell).saved_gates) if shape.save == "gates" else known_states(cell, shape)
 
 
 class ClusterForward(BatchTiled):
@@ -183,7 +178,7 @@ class ClusterForward(BatchTiled):
             "states": s.elements * (len(cell.states) - 1),
             "inputs": s.unit_groups * s.column_tiles * s.matrices,
             "elements": s.elements,
-            "saved_gates": s.elements * (_arrays(cell, shape) - known_states(cell, shape)),
+            "saved_gates": s.elements * (arrays_written(cell, shape) - known_states(cell, shape)),
             "live": minimum(s.elements, 4) * cell_cost(cell).live,
             "split": minimum(v["k_split"] - 1, 1),
             "destinations": cdiv(v["cluster"], cdiv(2, s.elements)),
@@ -200,7 +195,7 @@ class ClusterForward(BatchTiled):
         hidden = read_bytes(rows, s.k_tiles, accumulators) * min(s.column_tiles, 2)  # wider tiles read it twice
         weights = (s.k_tiles - v["k_tiles_in_registers"]) * s.tiles * 2 * 512
         partial = 2 * (v["k_split"] - 1) * s.tiles * s.column_tiles * 512 * s.unit_warps
-        arrays = _arrays(cell, shape)
+        arrays = arrays_written(cell, shape)
         values = shape.batch * shape.heads * shape.head_dim * (len(cell.input_gates) + arrays)
         return StepWork(
             warps=s.warps,

@@ -22,9 +22,9 @@ from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.shared.batch_tiled import BatchTiled, Needs, accumulator_additions
 from kernelgen.schedules.shared.cost import StepWork
 from kernelgen.schedules.shared.entries import FORWARD_MAIL_PARAMETERS, asserted, stores
+from kernelgen.schedules.shared.forward_step import arrays_written
 from kernelgen.schedules.shared.limits import CHUNK, vector_width
 from kernelgen.schedules.shared.numbers import Int, Number
-from kernelgen.symbolic.derive import derive
 from kernelgen.symbolic.instructions import cell_cost
 
 SLOTS = 8
@@ -78,7 +78,7 @@ class Sizes(Generic[Number]):
 def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     """Compute the sizes for tile variables ``v``."""
     d = shape.head_dim
-    recurrent, inputs, arrays = len(cell.recurrent_gates), len(cell.input_gates), _arrays(cell, shape)
+    recurrent, inputs, arrays = len(cell.recurrent_gates), len(cell.input_gates), arrays_written(cell, shape)
     units, rows, epilogue_rows, k_split = v["units_per_warp"], v["batch_tile"], v["epilogue_rows"], v["k_split"]
     unit_warps = cdiv(cdiv(d, units), v["blocks"])
     warps = unit_warps * k_split
@@ -106,11 +106,6 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
         sums=sums,
         shared_memory=own + weights + 2 * sums,
     )
-
-
-def _arrays(cell: Cell, shape: Shape) -> int:
-    """How many arrays of [sequence, unit] are written out for every step."""
-    return len(cell.states) + len(derive(cell).saved_gates) if shape.save == "gates" else known_states(cell, shape)
 
 
 def block_counts(head_dim: int) -> list[int]:
@@ -207,7 +202,7 @@ class GridForward(BatchTiled):
             "states": s.elements * (len(cell.states) - 1),
             "inputs": s.matrices,
             "elements": s.elements,
-            "saved_gates": s.elements * (_arrays(cell, shape) - known_states(cell, shape)),
+            "saved_gates": s.elements * (arrays_written(cell, shape) - known_states(cell, shape)),
             "live": minimum(s.elements, 4) * cell_cost(cell).live,
             "copies": s.copies,
             "writes": s.writes,
@@ -225,7 +220,7 @@ class GridForward(BatchTiled):
         cost = cell_cost(cell)
         rows, accumulators = v["batch_tile"], v["accumulators"]
         weights = (s.k_tiles - v["k_tiles_in_registers"]) * s.tiles * 2 * 512 * s.warps
-        arrays = _arrays(cell, shape)
+        arrays = arrays_written(cell, shape)
         values = shape.batch * shape.heads * shape.head_dim * (len(cell.input_gates) + arrays)
         blocks = shape.heads * -(-shape.batch // rows) * v["blocks"]
         loaded = blocks * s.unit_warps * s.padded_k * rows * 2

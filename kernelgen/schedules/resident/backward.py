@@ -19,6 +19,7 @@ from kernelgen.program.arguments import known_states
 from kernelgen.program.shape import Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
+from kernelgen.schedules.shared.backward_step import UNITS, arrays_read, recomputed_gates
 from kernelgen.schedules.shared.batch_tiled import (
     BATCH_TILES,
     NUM_STAGES,
@@ -33,9 +34,6 @@ from kernelgen.schedules.shared.limits import CHUNK, vector_width
 from kernelgen.schedules.shared.numbers import Int, Number
 from kernelgen.symbolic.derive import Backward, derive
 from kernelgen.symbolic.instructions import backward_cost
-
-UNITS = 16
-"""Units a warp owns."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +63,11 @@ class Sizes(Generic[Number]):
 
 def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     """Compute the sizes for tile variables ``v``."""
-    code: Backward = derive(cell)
     recurrent, inputs = {*cell.recurrent_gates}, {*cell.input_gates}
     rows, warps = v["batch_tile"], -(-shape.head_dim // UNITS)
     padded = warps * UNITS
-    k_tiles, recomputed, inputless = _k_tiles(cell, shape), _recomputed_gates(cell, shape), len(cell.inputless_products)
-    gates_read = {*code.gates} & inputs if shape.recompute else code.saved_gates
-    states_read = {*code.states, 0} if recomputed or inputless else code.states
-    arrays = len(gates_read) + len(states_read) + known_states(cell, shape)
+    k_tiles, recomputed, inputless = _k_tiles(cell, shape), recomputed_gates(cell, shape), len(cell.inputless_products)
+    arrays = arrays_read(cell, shape)
     recompute_k_tiles = _recompute_k_tiles(cell, shape)
     row = (max(padded, 32 * recompute_k_tiles) // CHUNK * 2 + 1) * CHUNK
     buffers = 2 * (4 * k_tiles * rows * CHUNK + len(inputs - recurrent) * rows * row)
@@ -108,14 +103,9 @@ def _k_tiles(cell: Cell, shape: Shape) -> int:
     return -(-len(cell.recurrent_gates) * -(-shape.head_dim // UNITS) * UNITS // 32)
 
 
-def _recomputed_gates(cell: Cell, shape: Shape) -> int:
-    """How many gates have a recurrent product that is recomputed."""
-    return len({*derive(cell).gates} & {*cell.recurrent_gates}) if shape.recompute else 0
-
-
 def _recompute_k_tiles(cell: Cell, shape: Shape) -> int:
     """K-tiles, of 32 columns of R, for the gates that are recomputed."""
-    return -(-shape.head_dim // 32) if _recomputed_gates(cell, shape) else 0
+    return -(-shape.head_dim // 32) if recomputed_gates(cell, shape) else 0
 
 
 class ResidentBackward(BatchTiled):

@@ -30,9 +30,9 @@ from kernelgen.schedules.shared.batch_tiled import (
 )
 from kernelgen.schedules.shared.cost import StepWork
 from kernelgen.schedules.shared.entries import FORWARD_PARAMETERS, asserted, stores
+from kernelgen.schedules.shared.forward_step import arrays_written
 from kernelgen.schedules.shared.limits import CHUNK, vector_width
 from kernelgen.schedules.shared.numbers import Int, Number
-from kernelgen.symbolic.derive import derive
 from kernelgen.symbolic.instructions import cell_cost
 
 
@@ -68,7 +68,7 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     column_tiles = cdiv(rows, 8)
     row = (unit_warps * unit_groups // 2 * 2 + 1) * CHUNK
     hidden = 4 * k_tiles * k_split * rows * CHUNK
-    staged = (_arrays(cell, shape) - 1) * rows * row
+    staged = (arrays_written(cell, shape) - 1) * rows * row
     ring = v["num_stages"] * inputs * rows * row
     weights = warps * (k_tiles - v["k_tiles_in_registers"]) * tiles * 2 * 32 * CHUNK
     partial = (k_split - 1) * unit_warps * tiles * column_tiles * 32 * CHUNK
@@ -82,15 +82,10 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
         column_tiles=column_tiles,
         elements=unit_groups * column_tiles * columns,
         copies=cdiv(inputs * rows * (d // vector_width(d)), warps * 32),
-        writes=cdiv(_arrays(cell, shape) * rows * (d // vector_width(d)), warps * 32),
+        writes=cdiv(arrays_written(cell, shape) * rows * (d // vector_width(d)), warps * 32),
         matrices=cdiv(inputs, 3 - columns),
         shared_memory=2 * (hidden + staged) + ring + weights + partial,
     )
-
-
-def _arrays(cell: Cell, shape: Shape) -> int:
-    """How many arrays of [sequence, unit] are written out for every step."""
-    return len(cell.states) + len(derive(cell).saved_gates) if shape.save == "gates" else known_states(cell, shape)
 
 
 class Resident(BatchTiled):
@@ -134,7 +129,7 @@ class Resident(BatchTiled):
             "states": s.elements * (len(cell.states) - 1),
             "inputs": s.unit_groups * s.column_tiles * s.matrices,
             "elements": s.elements,
-            "saved_gates": s.elements * (_arrays(cell, shape) - known_states(cell, shape)),
+            "saved_gates": s.elements * (arrays_written(cell, shape) - known_states(cell, shape)),
             "live": minimum(s.elements, 4) * cell_cost(cell).live,
             "split": minimum(v["k_split"] - 1, 1),
             "padded": minimum(s.unit_warps * v["units_per_warp"] - shape.head_dim, 1),
@@ -152,7 +147,7 @@ class Resident(BatchTiled):
         weights = (s.k_tiles - v["k_tiles_in_registers"]) * s.tiles * 2 * 512
         partial = 2 * (v["k_split"] - 1) * s.tiles * s.column_tiles * 512 * epilogue_warps
         more_accumulators = accumulator_additions(v["batch_tile"], s.tiles, v["accumulators"])
-        arrays = _arrays(cell, shape)
+        arrays = arrays_written(cell, shape)
         values = shape.batch * shape.heads * shape.head_dim * (len(cell.input_gates) + arrays)
         return StepWork(
             warps=s.warps,

@@ -11,18 +11,18 @@ UNITS = 16
 """Units of a warp that owns some."""
 
 
-def gates_again(cell: Cell, shape: Shape) -> int:
-    """How many gates have a recurrent product that is computed again."""
+def recomputed_gates(cell: Cell, shape: Shape) -> int:
+    """How many gates have a recurrent product that is recomputed."""
     return len({*derive(cell).gates} & {*cell.recurrent_gates}) if shape.recompute else 0
 
 
-def planes_read(cell: Cell, shape: Shape, *, written: bool = False) -> int:
+def arrays_read(cell: Cell, shape: Shape, *, written: bool = False) -> int:
     """Arrays of [sequence, unit] that a step reads: gates' sums or inputs, states before it, gradients from outside.
 
     written: whether the gradients of gates without an input are written out, so that h is not read for them.
     """
     code: Backward = derive(cell)
     gates = {*code.gates} & {*cell.input_gates} if shape.recompute else code.saved_gates
-    hidden = gates_again(cell, shape) or (cell.inputless_products and not written)
+    hidden = recomputed_gates(cell, shape) or (cell.inputless_products and not written)
     states = {*code.states, 0} if hidden else code.states
     return len(gates) + len(states) + known_states(cell, shape)
