@@ -32,7 +32,7 @@ from kernelgen.tuning.plan import plan
 from kernelgen.verify.cases import make_case
 from kernelgen.verify.gpu_worker import GpuJob, GpuWorker
 
-BY = ("cluster", "blocks", "units_per_warp", "tiles_per_warp", "batch_tile", "k_split")
+BY = ("cluster", "clusters", "blocks", "units_per_warp", "tiles_per_warp", "batch_tile", "k_split")
 
 
 @click.command(help=__doc__)

@@ -15,20 +15,27 @@
 #include "array_writer.cuh"
 #include "recurrence.cuh"
 #include "partial_gradients.cuh"
-#include "stationary_matrix.cuh"
+#include "transposed_weights.cuh"
 
 namespace tilesmith {
 
-/// A block of a backward kernel. Where several share a head as a cluster, each owns a part of its units.
+/// Who share a head, and how.
+enum class Sharing {
+    nobody,   // a block has all of it
+    cluster,  // the blocks of a cluster have a part of the units each
+    grid      // so have any blocks that follow each other; a warp that owns units keeps all it reads and writes to itself
+};
+
+/// A block of a backward kernel.
 struct BackwardBlock {
-    int cluster;          // blocks that share a head
-    int threads;          // of a block, the first warps of which own units
-    int rows;             // sequences: 4, or a multiple of 8
-    int tiles;            // of 16 previous units, whose part of the product a warp has
-    int k_tiles_in_registers;  // groups of 32 rows of R that stay in registers
-    int accumulators;           // independent accumulators of a tile
-    int num_stages;         // stages of the ring that holds saved values and gradients
-    int recompute_k_tiles_in_registers;      // groups of 32 columns of R that stay in registers to compute the gates again
+    Sharing sharing;
+    int blocks;      // that share a head
+    int threads;     // of a block, the first warps of which own units
+    int rows;        // sequences of a warp that owns units: 4, or a multiple of 8
+    int num_stages;  // stages of the ring that holds saved values and gradients
+    int unit_groups = 0;  // of 8 units that a block of a grid owns
+    int row_groups = 1;   // warps that own the same units, each for `rows` sequences of its own
+    int recompute_k_tiles_in_registers = 0;  // groups of 32 columns of R that stay in registers to compute the gates again
 };
 
 /// state_gradients: the number K of states whose gradients come from outside: 1 (h) or all.
@@ -40,30 +47,38 @@ struct BackwardStep {
     static constexpr int gates = Cell::gates;
     static constexpr int recurrent_gates = count_bits(Cell::recurrent);
     static constexpr int input_gates = count_bits(Cell::input);
-    static constexpr unsigned stored = Cell::recurrent | Cell::input;  // gates whose gradients go to shared memory
-    static constexpr unsigned staged = Cell::input & ~Cell::recurrent;  // not to be exchanged, but to be written out
     static constexpr unsigned inputless_products = Cell::recurrent & ~Cell::input;
 
-    static constexpr int cluster = block.cluster;
+    static constexpr bool shared_out = block.sharing != Sharing::nobody;
+    static constexpr bool alone = block.sharing == Sharing::grid;  // a warp that owns units
+    using Who = typename Either<alone, OneWarp, WholeBlock>::Type;
+    static constexpr int blocks = block.blocks;
     /// Gates without an input whose gradients are written out, because no block has all of the h they multiply.
-    static constexpr unsigned written_too = cluster > 1 ? inputless_products : 0;
+    static constexpr unsigned written_too = shared_out ? inputless_products : 0;
     static constexpr int writes = input_gates + count_bits(written_too);
     static constexpr int threads = block.threads;
-    static constexpr int units = 16;
-    static constexpr int unit_warps = ceil_div(ceil_div(D, units), cluster);  // of a block
-    static constexpr int padded_units = unit_warps * units;
-    static constexpr int real_units = cluster == 1 ? D : padded_units;  // of a row in the ring
+    static constexpr int units = alone ? 8 : 16;  // of a warp that owns any
+    static constexpr int unit_warps = alone ? block.unit_groups : ceil_div(ceil_div(D, units), blocks);  // of a block, for a row group
+    static constexpr int row_groups = block.row_groups;
+    static constexpr int padded_units = (alone ? 1 : unit_warps) * units;  // that are stored together
+    static constexpr int real_units = shared_out ? padded_units : D;       // of a row in the ring
     static constexpr int k_tiles = ceil_div(recurrent_gates * padded_units, 32);  // k = gate * padded_units + unit
 
+    // Gates whose gradients go to shared memory, of those the ones that the block multiplies from there, and the others.
+    static constexpr unsigned stored = (alone ? written_too : Cell::recurrent) | Cell::input;
+    static constexpr unsigned multiplied = alone ? 0 : Cell::recurrent;
+    static constexpr unsigned staged = stored & ~multiplied;
+
     static constexpr int rows = block.rows;
-    using Elements = LaneElements<shape, units, rows, cluster * padded_units>;
+    using Elements = LaneElements<shape, units, rows, blocks * unit_warps * units>;
     static constexpr int unit_groups = Elements::unit_groups;
     static constexpr int column_tiles = Elements::column_tiles;
     static constexpr int columns = Elements::columns;
 
     static_assert(state_gradients == 1 || state_gradients == states, "gradients of h alone, or of every state");
     static_assert(threads <= 1024, "a block has at most 1024 threads");
-    static_assert((cluster - 1) * padded_units < D, "every block owns units");
+    static_assert(alone || (blocks - 1) * padded_units < D, "every block owns units");
+    static_assert(alone || row_groups == 1, "warps of a block that share a ring own all of its sequences");
 
     // ---- what a step reads: arrays of gates' sums or of inputs, of states before the step, of gradients ----
     static constexpr bool recompute = source == Gates::recomputed;
@@ -76,53 +91,60 @@ struct BackwardStep {
     static constexpr int arrays = read_gates + read_states + state_gradients;
     static constexpr int row_units = recompute ? maximum(padded_units, Sums::padded_k) : padded_units;
 
-    // ---- shared memory: two buffers for the gates' gradients, the ring ----
+    // ---- shared memory, of a block or of a warp that keeps to itself: two buffers for the gates' gradients, the ring ----
     static constexpr int row_bytes = (row_units / 8 | 1) * chunk_bytes;  // odd: no bank conflicts
-    using Inputless = PartialGradients<Cell, Type, shape, rows, row_bytes, inputless_products & ~written_too>;
+    using Inputless = PartialGradients<Cell, Type, shape, units, rows, row_bytes, inputless_products & ~written_too>;
     using Layout = MovingLayout<rows>;
-    static constexpr int exchange_bytes = Layout::bytes(32 * k_tiles);
+    static constexpr int exchange_bytes = multiplied == 0 ? 0 : Layout::bytes(32 * k_tiles);
     static constexpr int buffer_bytes = exchange_bytes + count_bits(staged) * rows * row_bytes;
-    using Ring = InputRing<Type, shape, arrays, rows, threads, row_bytes, real_units>;
+    static constexpr int sharers = alone ? 32 : threads;
+    using Ring = InputRing<Type, shape, arrays, rows, sharers, row_bytes, real_units, Who>;
     static constexpr int ring_at = 2 * buffer_bytes;
-    using Matrix = StationaryMatrix<Type, block.tiles, k_tiles, block.k_tiles_in_registers, rows, block.accumulators>;
-    static constexpr int scratch_bytes = 32 * chunk_bytes;  // of a warp, in the ring before and after its use
+    static constexpr int scratch_bytes = transposed_scratch_bytes;  // of a warp, in the ring before and after its use
     static constexpr int held = Inputless::products != 0 ? 1 : 0;  // stages that are read once more in the step after
     static_assert(block.num_stages >= 2 + held, "the ring needs a stage to read and a stage to fill, and those held");
-    static constexpr int ring_bytes = maximum(block.num_stages * Ring::stage_bytes, threads / 32 * scratch_bytes);
-    static constexpr int weights_at = ring_at + ring_bytes;
-    static constexpr int weights_end = weights_at + threads / 32 * Matrix::shared_bytes;
+    static constexpr int ring_bytes =
+        alone ? block.num_stages * Ring::stage_bytes : maximum(block.num_stages * Ring::stage_bytes, threads / 32 * scratch_bytes);
+    static constexpr int step_bytes = ring_at + ring_bytes;
+    static constexpr int step_end = (alone ? unit_warps * row_groups : 1) * step_bytes;
     static constexpr int last_stage = (block.num_stages - 1) * Ring::stage_bytes;
 
-    static_assert(cluster == 1 || !recompute, "that reads all of h, which only a whole head has");
+    static_assert(!shared_out || !recompute, "that reads all of h, which only a whole head has");
 
     // ---- the thread's place ----
 
-    /// Which of the cluster's blocks this is: a constant where it is alone, and so is its first unit.
+    /// Which of the blocks that share the head this is: a constant where it has all of it, and so is its first unit.
     TILESMITH_DEVICE static int rank() {
-        if constexpr (cluster == 1)
+        if constexpr (!shared_out)
             return 0;
+        else if constexpr (alone)
+            return static_cast<int>(block_x()) % blocks;
         else
             return static_cast<int>(cluster_rank());
     }
-    TILESMITH_DEVICE static int first_unit() { return rank() * padded_units; }
+    TILESMITH_DEVICE static int warp_of_block() { return static_cast<int>(thread_index()) / 32; }
+    TILESMITH_DEVICE static int first_unit() {
+        return alone ? (rank() * unit_warps + warp_of_block() / row_groups) * units : rank() * padded_units;
+    }
+    /// The sequence, within the block, with which this warp's begin.
+    TILESMITH_DEVICE static int first_of_block() { return alone ? warp_of_block() % row_groups * rows : 0; }
 
     const BackwardArguments& in;
     const int lane = static_cast<int>(thread_index()) % 32;
     const int g = lane / 4;
     const int j = lane % 4;
-    const int warp = static_cast<int>(thread_index()) / 32;
-    const int head = static_cast<int>(block_x()) / cluster;
-    const int first_row = static_cast<int>(block_y()) * rows;
+    const int warp = alone ? 0 : warp_of_block();  // among those that store together
+    const int head = static_cast<int>(block_x()) / blocks;
+    const int first_row = static_cast<int>(block_y()) * rows * row_groups + first_of_block();
     const Elements own{
-        .batch = in.batch, .warp = rank() * unit_warps + warp, .head = head, .first_row = first_row, .g = g, .j = j};
-    const SharedAddress shared = shared_memory();
+        .batch = in.batch, .warp = first_unit() / units + warp, .head = head, .first_row = first_row, .g = g, .j = j};
+    const SharedAddress shared = shared_memory() + (alone ? warp_of_block() * step_bytes : 0);
 
-    Matrix weights;
     Sums sums;  // unused where the gates were saved
     Inputless inputless;
     Ring ring;
     LaneStores<Type, shape, units, rows, count_bits(stored), how> stores;
-    ArrayWriter<shape, rows, threads, maximum(1, writes), real_units> writer;
+    ArrayWriter<shape, rows, sharers, maximum(1, writes), real_units, Who> writer;
     float bias[gates][unit_groups];  // of the gates that are computed again or are nothing but a bias
     float carried[unit_groups][column_tiles][columns][states];  // gradients that later steps send back
     float outside[unit_groups][column_tiles][columns][state_gradients];  // gradients from outside, of the next step to run
@@ -130,44 +152,29 @@ struct BackwardStep {
 
     // ---- before the first step ----
 
-    /// This lane's rows of R transposed: row p is a previous unit, k a gate of a unit of this block. R is read along its
-    /// rows, 8 previous units a lane, and turned in the warp's part of the ring, which holds nothing yet. first(tile): the
-    /// first previous unit of a tile.
-    template <class First>
-    TILESMITH_DEVICE void load_weights(First first) {
-        const SharedAddress scratch = shared + ring_at + warp * scratch_bytes;
-        weights.load(shared + weights_at + warp * Matrix::shared_bytes, lane, [&](int tile, int k_tile, int upper) {
-            const int k = 32 * k_tile + lane;
-            const int gate = k / padded_units, u = first_unit() + k % padded_units;
-            const int p = first(tile) + 8 * upper;
-            const bool valid = gate < recurrent_gates && u < D && p < D;
-            const long long row = (static_cast<long long>(valid ? gate : 0) * shape.heads + head) * D + (valid ? u : 0);
-            const uint4 along = load_row_of_8<vector_width(D)>(in.r + row * D + (valid ? p : 0), valid ? D - p : 0);
-            sync_warp();  // the turn before is read
-            store_shared_128(scratch + lane * chunk_bytes, along);
-            sync_warp();
-            unsigned words[4];
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                const SharedAddress from = scratch + (8 * j + 2 * i) * chunk_bytes + 2 * g;
-                words[i] = load_shared_16(from) | static_cast<unsigned>(load_shared_16(from + chunk_bytes)) << 16;
-            }
-            return uint4{words[0], words[1], words[2], words[3]};
-        });
+    /// This lane's rows of R transposed, of gates of this block's units, turned in the ring, which holds nothing yet.
+    /// first(tile): the first previous unit of a tile.
+    template <class Matrix, class First>
+    TILESMITH_DEVICE void load_weights(Matrix& weights, SharedAddress at, First first) const {
+        load_transposed<shape, recurrent_gates>(weights, in.r, head, at, shared + ring_at + warp * scratch_bytes, lane, first,
+                                                [](int k, int& gate, int& unit) {
+                                                    gate = k / padded_units;
+                                                    unit = first_unit() + k % padded_units;
+                                                });
     }
 
     /// Zero what is read but never written: the padding of K, and of the ring that of a padded head and, where there
     /// are fewer steps than stages, the rest.
     TILESMITH_DEVICE void clear_padding() const {
-        const int thread = static_cast<int>(thread_index());
-        if constexpr (recurrent_gates * padded_units % 32 != 0)
-            for (int i = thread; i < 2 * 2 * rows; i += threads) {
+        const int thread = Who::thread();
+        if constexpr (multiplied != 0 && recurrent_gates * padded_units % 32 != 0)
+            for (int i = thread; i < 2 * 2 * rows; i += sharers) {
                 const int unit_group = recurrent_gates * padded_units / 8 + i % 2;
                 const int buffer = i / 2 % 2;
                 store_shared_128(shared + buffer * buffer_bytes + Layout::offset(unit_group, i / 4), uint4{0, 0, 0, 0});
             }
         if (row_units != real_units || in.seq < block.num_stages)
-            for (int i = thread; i < block.num_stages * Ring::stage_bytes / chunk_bytes; i += threads)
+            for (int i = thread; i < block.num_stages * Ring::stage_bytes / chunk_bytes; i += sharers)
                 store_shared_128(shared + ring_at + i * chunk_bytes, uint4{0, 0, 0, 0});
     }
 
@@ -187,7 +194,7 @@ struct BackwardStep {
 
     /// A unit of the head, from one of the block: padding takes another's.
     TILESMITH_DEVICE int real_unit(int unit) const {
-        return cluster * padded_units == D || cluster == 1 ? first_unit() + unit : minimum(first_unit() + unit, D - Ring::width);
+        return !shared_out || !Elements::padded ? first_unit() + unit : minimum(first_unit() + unit, D - Ring::width);
     }
 
     TILESMITH_DEVICE static bool is_state(int array) { return array >= read_gates && array < read_gates + read_states; }
@@ -263,7 +270,7 @@ struct BackwardStep {
     TILESMITH_DEVICE SharedAddress gradient_at(int gate, int row, int unit) const {
         const int unit_group = (rank_among(Cell::recurrent, gate) * padded_units + unit) / 8;
         const int apart = exchange_bytes + (rank_among(staged, gate) * rows + row) * row_bytes + 2 * unit;
-        return shared + (has(Cell::recurrent, gate) ? Layout::offset(unit_group, row) + 2 * (unit % 8) : apart);
+        return shared + (has(multiplied, gate) ? Layout::offset(unit_group, row) + 2 * (unit % 8) : apart);
     }
 
     /// Where h before the step lies in a stage of the ring, if it is read: state 0 comes first.
@@ -286,7 +293,8 @@ struct BackwardStep {
                 const bool read = has(gate_arrays, q);
                 gate[q] = read ? Ring::value(words, rank_among(gate_arrays, q), column) : 0.0f;
                 if (has(recomputed_gates, q)) {
-                    const float recomputed = recompute ? sums.value(sum, q, unit_group, column_tile, column, bias) : bias[q][unit_group];
+                    float recomputed = bias[q][unit_group];
+                    if constexpr (recompute) recomputed = sums.value(sum, q, unit_group, column_tile, column, bias);
                     gate[q] = read ? gate[q] + recomputed : recomputed;
                 }
             }
@@ -302,8 +310,10 @@ struct BackwardStep {
         });
     }
 
-    /// The second half: stores the gates' gradients, carries the states'.
-    TILESMITH_DEVICE void finish(int buffer, bool last) {
+    /// The second half: stores the gates' gradients, carries the states'. first(value): what is to happen before that with the
+    /// gradients, value(gate, unit_group, column_tile, column).
+    template <class First>
+    TILESMITH_DEVICE void finish(int buffer, bool last, First first) {
         float d_gates[unit_groups][column_tiles][columns][gates];
         Elements::for_each([&](int unit_group, int column_tile, int column) {
             float(&carry)[states] = carried[unit_group][column_tile][column];
@@ -320,11 +330,16 @@ struct BackwardStep {
             if (Elements::padded && own.unit(unit_group) >= D) return 0.0f;  // padding must stay finite: zeros multiply it
             return d_gates[unit_group][column_tile][column][gate];
         };
+        first(value);
         stores.store(
             own, buffer * buffer_bytes,
             [&](int i, int unit_group, int column_tile, int column) { return value(nth_bit(stored, i), unit_group, column_tile, column); },
             [&](int i, int row, int unit) { return gradient_at(nth_bit(stored, i), row, unit - first_unit()); });
         inputless.take(own, value);
+    }
+
+    TILESMITH_DEVICE void finish(int buffer, bool last) {
+        finish(buffer, last, [](const auto&) {});
     }
 
     // ---- all steps ----

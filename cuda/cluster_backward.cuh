@@ -29,21 +29,17 @@ struct ClusterBackwardTiling {
 /// What a block of the schedule is to BackwardStep.
 template <FixedShape shape, ClusterBackwardTiling tiling>
 inline constexpr BackwardBlock cluster_backward_block{
-    .cluster = tiling.cluster,
+    .sharing = Sharing::cluster,
+    .blocks = tiling.cluster,
     .threads = 32 * tiling.cluster * ceil_div(ceil_div(shape.head_dim, 16), tiling.cluster) / tiling.tiles_per_warp,
     .rows = tiling.batch_tile,
-    .tiles = tiling.tiles_per_warp,
-    .k_tiles_in_registers = tiling.k_tiles_in_registers,
-    .accumulators = tiling.accumulators,
-    .num_stages = tiling.num_stages,
-    .recompute_k_tiles_in_registers = 0};
+    .num_stages = tiling.num_stages};
 
 /// state_gradients: the number K of states whose gradients come from outside: 1 (h) or all.
 template <class Cell, class Type, FixedShape shape, ClusterBackwardTiling tiling, int state_gradients, Gates source>
 struct ClusterBackward : BackwardStep<Cell, Type, shape, cluster_backward_block<shape, tiling>, state_gradients, source, Stores::matrices> {
     using Step = BackwardStep<Cell, Type, shape, cluster_backward_block<shape, tiling>, state_gradients, source, Stores::matrices>;
     using typename Step::Elements;
-    using typename Step::Matrix;
     static constexpr int cluster = tiling.cluster;
     static constexpr int threads = Step::threads;
     static constexpr int unit_warps = Step::unit_warps;
@@ -52,12 +48,15 @@ struct ClusterBackward : BackwardStep<Cell, Type, shape, cluster_backward_block<
     static_assert(tiles <= cluster, "every warp that owns units has a part of the product");
 
     // ---- shared memory ----
+    using Matrix = StationaryMatrix<Type, tiles, Step::k_tiles, tiling.k_tiles_in_registers, Step::rows, tiling.accumulators>;
+    static constexpr int weights_at = Step::step_end;
     using Mail = GradientMail<Step::rows, cluster, unit_warps>;
-    static constexpr int mail_at = Step::weights_end;
+    static constexpr int mail_at = weights_at + threads / 32 * Matrix::shared_bytes;
     static constexpr int shared_bytes = mail_at + Mail::bytes;
 
     const bool owner = this->warp < unit_warps;
     const SharedAddress mail = this->shared + mail_at;
+    Matrix weights;
     ClusterAddress to[tiles];  // where the owner of a tile waits for this block's sums
 
     /// Which 16 units a tile of this warp's is of, counted over all warps that own units. A block begins with its
@@ -81,7 +80,7 @@ struct ClusterBackward : BackwardStep<Cell, Type, shape, cluster_backward_block<
     TILESMITH_DEVICE void multiply(int buffer, int slot) const {
         if constexpr (!Cell::recurrent_cut) {
             typename Matrix::Sums sums;
-            this->weights.multiply(sums, this->shared + buffer * Step::buffer_bytes, 0, this->lane,
+            weights.multiply(sums, this->shared + buffer * Step::buffer_bytes, 0, this->lane,
                                    [](int, int, int) { return 0.0f; });
 #pragma unroll
             for (int tile = 0; tile < tiles; ++tile) Mail::send(to[tile] + slot, sums[tile]);
@@ -101,7 +100,8 @@ struct ClusterBackward : BackwardStep<Cell, Type, shape, cluster_backward_block<
 
     TILESMITH_DEVICE void run() {
         constexpr int last_stage = Step::last_stage, stage_bytes = Step::Ring::stage_bytes;
-        this->load_weights([&](int tile) { return units_of(tile) * Step::units; });
+        this->load_weights(weights, this->shared + weights_at + this->warp * Matrix::shared_bytes,
+                           [&](int tile) { return units_of(tile) * Step::units; });
         load_bias<Type, Cell>(this->bias, this->in.b, owner ? Step::recomputed_gates : 0u, this->own);
         this->inputless.clear();
         if (owner) this->load_last();
@@ -135,9 +135,7 @@ struct ClusterBackward : BackwardStep<Cell, Type, shape, cluster_backward_block<
         if (owner) {
             receive(received);
             this->store_initial();
-            if constexpr (Step::Inputless::members != 0)
-                this->inputless.write_out(this->in, this->own, static_cast<int>(block_y()),
-                                     this->shared + Step::ring_at + this->warp * Step::scratch_bytes, this->lane);
+            if constexpr (Step::Inputless::members != 0) this->inputless.write_out(this->in, this->own, static_cast<int>(block_y()));
         }
     }
 };

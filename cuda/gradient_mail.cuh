@@ -3,7 +3,7 @@
 // by themselves that they are there (ptx.cuh, messages). Nothing else tells a block that the others have made theirs.
 //
 // A tile of 16 units is sent as it lies in the accumulators of the warp that made it, and received by the lanes that own
-// its elements, the same in the warp that owns its units: 8 or 16 bytes a lane, in a row.
+// its elements, the same in the warp that owns its units: 8 or 16 bytes a lane, in a row. A group of 8 units is half of that.
 //
 // Three slots, of which each holds one step's. In every step a block receives, meets (sync_block), multiplies and sends;
 // after that, before it meets again, it poisons the slot of the step before, which it has received. That slot takes what
@@ -16,12 +16,14 @@
 
 namespace tilesmith {
 
-/// Partial sums for `rows` sequences from each of `cluster` blocks, for the `unit_warps` warps of a block that own 16 units.
-template <int rows, int cluster, int unit_warps>
+/// Partial sums for `rows` sequences from each of `cluster` blocks, for the `unit_warps` warps of a block that own 16 units,
+/// or 8.
+template <int rows, int cluster, int unit_warps, int units = 16>
 struct GradientMail {
     static constexpr bool half_filled = rows == 4;  // these take the even columns of a tile of 8
     static constexpr int column_tiles = half_filled ? 1 : rows / 8;
-    static constexpr int words = half_filled ? 2 : 4;  // of a lane and column tile
+    static constexpr int columns = half_filled ? 1 : 2;
+    static constexpr int words = units / 8 * columns;  // of a lane and column tile
     static constexpr int lane_bytes = 4 * words;
     static constexpr int tile_bytes = column_tiles * 32 * lane_bytes;  // what a block sends for 16 units
     static constexpr int slots = 3;
@@ -52,8 +54,10 @@ struct GradientMail {
 #pragma unroll
         for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
             const float(&sum)[4] = sums[column_tile];
-            if constexpr (half_filled)
-                send_64(to, uint2{as_word(sum[0]), as_word(sum[2])});
+            if constexpr (words == 1)
+                send_32(to, as_word(sum[0]));
+            else if constexpr (words == 2)
+                send_64(to + column_tile * 32 * lane_bytes, uint2{as_word(sum[0]), as_word(sum[half_filled ? 2 : 1])});
             else
                 send_128(to + column_tile * 32 * lane_bytes,
                          uint4{as_word(sum[0]), as_word(sum[1]), as_word(sum[2]), as_word(sum[3])});
@@ -85,6 +89,16 @@ struct GradientMail {
         for (int i = thread; i < slot_bytes / chunk_bytes; i += threads) poison_128(slot + i * chunk_bytes);
     }
 
+    /// Poison what a warp has received: its part of a slot, by its lanes.
+    TILESMITH_DEVICE static void poison_received(SharedAddress slot, int unit_warp, int lane) {
+        constexpr int bytes_of_warp = cluster * tile_bytes;
+        const SharedAddress at = slot + unit_warp * bytes_of_warp;
+#pragma unroll
+        for (int i = 0; i < ceil_div(bytes_of_warp, 32 * chunk_bytes); ++i)
+            if ((i + 1) * 32 * chunk_bytes <= bytes_of_warp || (i * 32 + lane) * chunk_bytes < bytes_of_warp)
+                poison_128(at + (i * 32 + lane) * chunk_bytes);
+    }
+
   private:
     TILESMITH_DEVICE static void wait(float (&parts)[at_once][4], SharedAddress at) {
         unsigned rounds = 0;
@@ -93,9 +107,12 @@ struct GradientMail {
 #pragma unroll
             for (int i = 0; i < at_once; ++i) {
                 uint4 part{0, 0, 0, 0};
-                if constexpr (half_filled) {
+                if constexpr (words == 1) {
+                    part.x = poll_32(at + i * tile_bytes);
+                } else if constexpr (words == 2) {
                     const uint2 two = poll_64(at + i * tile_bytes);
-                    part.x = two.x, part.z = two.y;
+                    part.x = two.x;
+                    (half_filled ? part.z : part.y) = two.y;
                 } else {
                     part = poll_128(at + i * tile_bytes);
                 }

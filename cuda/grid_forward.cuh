@@ -190,21 +190,7 @@ struct GridForward {
     TILESMITH_DEVICE void multiply(typename Matrix::Sums& sums, const unsigned char* hidden) const {
         const typename Matrix::template Places<typename Mail::Layout> places(0, part * k_tiles * 4, lane);
         uint4 words[Matrix::reads][Matrix::column_tiles];
-        for (unsigned rounds = 0;;) {
-            unsigned newest = 0;
-#pragma unroll
-            for (int read = 0; read < Matrix::reads; ++read)
-#pragma unroll
-                for (int column_tile = 0; column_tile < Matrix::column_tiles; ++column_tile)
-                    words[read][column_tile] = poll_global_128(hidden + places.at(read * Matrix::k_tiles_per_read, column_tile));
-#pragma unroll
-            for (int read = 0; read < Matrix::reads; ++read)
-#pragma unroll
-                for (int column_tile = 0; column_tile < Matrix::column_tiles; ++column_tile)
-                    newest = max(newest, Mail::newest(words[read][column_tile]));
-            if (!any_lane(newest == poison)) break;
-            poll_again(rounds);
-        }
+        Mail::template wait<Matrix>(words, hidden, places);
         weights.product(
             sums,
             [&](int k_tile, uint4(&b)[Matrix::column_tiles]) {
@@ -238,7 +224,7 @@ struct GridForward {
                 if (stage < in.seq) begin_copy(stage * stage_bytes);
                 cp_async_commit();
             }
-            mail.send(Mail::slot_of(0), [&](int column_tile, int column) { return state[0][column_tile][column][0]; });
+            mail.send(Mail::slot_of(0), [&](int, int column_tile, int column) { return state[0][column_tile][column][0]; });
         }
         if (padded_k != sent_units && rank == 0) mail.fill(static_cast<int>(thread_index()), threads);
 
@@ -269,7 +255,7 @@ struct GridForward {
             });
             // First what the others wait for.
             if (t + 1 < in.seq)
-                mail.send(Mail::slot_of(t + 1), [&](int column_tile, int column) { return results[0][column_tile][column][0]; });
+                mail.send(Mail::slot_of(t + 1), [&](int, int column_tile, int column) { return results[0][column_tile][column][0]; });
             stores.store(
                 own, 0,
                 [&](int array, int group, int column_tile, int column) { return results[group][column_tile][column][array]; },

@@ -1,6 +1,7 @@
-// h on its way between the blocks that share a head, through global memory, which is to say through L2: one place for all,
-// where the warps that make h of a unit store it, and from where every warp that multiplies it loads it, as words that say by
-// themselves that they are there (ptx.cuh, messages). Nothing else tells a block that a step is over.
+// h, or backward the gates' gradients, on its way between the blocks that share a head, through global memory, which is to say
+// through L2: one place for all, where the warps that make h of a unit store it, and from where every warp that multiplies it
+// loads it, as words that say by themselves that they are there (ptx.cuh, messages). Nothing else tells a block that a step is
+// over.
 //
 // All of it is poison when the kernel begins; the executor sees to that before every launch.
 //
@@ -18,15 +19,16 @@
 namespace tilesmith {
 
 /// h of `rows` sequences of one head: `sent_units` come from the blocks and the rest, up to padded_k, is zero. A warp that
-/// sends owns 8 units of `sent_rows` sequences.
-template <class Type, FixedShape shape, int rows, int sent_rows, int sent_units, int padded_k>
+/// sends owns 8 units of `sent_rows` sequences. Of several arrays, such as the gates' gradients, one follows the other.
+template <class Type, FixedShape shape, int rows, int sent_rows, int sent_units, int padded_k, int arrays = 1>
 struct GridMail {
     using Elements = LaneElements<shape, 8, sent_rows, sent_units>;
     static constexpr int slots = 8;
+    static constexpr int array_bytes = sent_units / 8 * rows * chunk_bytes;
     static constexpr int slot_bytes = padded_k / 8 * rows * chunk_bytes;
     static constexpr int bytes = slots * slot_bytes;  // of a head and a tile of the batch
 
-    static_assert(sent_units % 8 == 0 && sent_units >= shape.head_dim && sent_units <= padded_k,
+    static_assert(sent_units % 8 == 0 && sent_units >= shape.head_dim && arrays * sent_units <= padded_k,
                   "whole chunks of h come from the blocks");
 
     /// A slot: [k / 8][sequence][8] 16-bit words. Which column of the matrix tiles a sequence has is such that the columns 2j,
@@ -70,26 +72,29 @@ struct GridMail {
 
     /// Send zeros for what lies beyond the units, once for all steps; by a thread, of `threads`.
     TILESMITH_DEVICE void fill(int thread, int threads) const {
-        constexpr int first = sent_units / 8 * rows * chunk_bytes / 4, count = slot_bytes / 4 - first;
+        constexpr int first = arrays * array_bytes / 4, count = slot_bytes / 4 - first;
         for (int i = thread; i < slots * count; i += threads) send_global_32(at + i / count * slot_bytes + (first + i % count) * 4, 0);
     }
 
-    /// Send h of the warp's elements, value(column_tile, column), to the slot at `slot_offset`.
+    /// Send the warp's elements, value(array, column_tile, column), to the slot at `slot_offset`.
     template <class Value>
     TILESMITH_DEVICE void send(int slot_offset, Value value) const {
 #pragma unroll
-        for (int word = 0; word < words; ++word) {
-            const float first = of_element(value, shared_out ? 2 * word : 0), second = of_element(value, shared_out ? 2 * word + 1 : 0);
-            const float own = odd ? second : first;
-            const float neighbours = shuffle_xor(odd ? first : second, 4);
-            const unsigned packed = pack<Type>(odd ? neighbours : own, odd ? own : neighbours);  // makes no NaN but 0x7fff
-            if (sends) send_global_32(at + slot_offset + word_offset[word], packed);
-        }
+        for (int array = 0; array < arrays; ++array)
+#pragma unroll
+            for (int word = 0; word < words; ++word) {
+                const float first = of_element(value, array, shared_out ? 2 * word : 0);
+                const float second = of_element(value, array, shared_out ? 2 * word + 1 : 0);
+                const float own = odd ? second : first;
+                const float neighbours = shuffle_xor(odd ? first : second, 4);
+                const unsigned packed = pack<Type>(odd ? neighbours : own, odd ? own : neighbours);  // makes no NaN but 0x7fff
+                if (sends) send_global_32(at + slot_offset + array * array_bytes + word_offset[word], packed);
+            }
     }
 
     template <class Value>
-    TILESMITH_DEVICE static float of_element(Value value, int element) {
-        return value(element / Elements::columns, element % Elements::columns);
+    TILESMITH_DEVICE static float of_element(Value value, int array, int element) {
+        return value(array, element / Elements::columns, element % Elements::columns);
     }
 
     /// Poison what this lane has sent to the slot at `slot_offset`; to be followed by a fence, of this thread or, between two
@@ -97,10 +102,34 @@ struct GridMail {
     TILESMITH_DEVICE void poison_sent(int slot_offset) const {
         if (sends)
 #pragma unroll
-            for (int word = 0; word < words; ++word) poison_global_32(at + slot_offset + word_offset[word]);
+            for (int array = 0; array < arrays; ++array)
+#pragma unroll
+                for (int word = 0; word < words; ++word)
+                    poison_global_32(at + slot_offset + array * array_bytes + word_offset[word]);
     }
 
-    /// Whether words of a chunk are still to come.
+    /// Load a lane's words of the slot at `slot`, as Matrix reads them, and wait until all that the warp loads have come.
+    template <class Matrix>
+    TILESMITH_DEVICE static void wait(uint4 (&chunks)[Matrix::reads][Matrix::column_tiles], const unsigned char* slot,
+                                      const typename Matrix::template Places<Layout>& places) {
+        for (unsigned rounds = 0;;) {
+            unsigned last = 0;
+#pragma unroll
+            for (int read = 0; read < Matrix::reads; ++read)
+#pragma unroll
+                for (int column_tile = 0; column_tile < Matrix::column_tiles; ++column_tile)
+                    chunks[read][column_tile] = poll_global_128(slot + places.at(read * Matrix::k_tiles_per_read, column_tile));
+#pragma unroll
+            for (int read = 0; read < Matrix::reads; ++read)
+#pragma unroll
+                for (int column_tile = 0; column_tile < Matrix::column_tiles; ++column_tile)
+                    last = max(last, newest(chunks[read][column_tile]));
+            if (!any_lane(last == poison)) return;
+            poll_again(rounds);
+        }
+    }
+
+    /// Poison where words of a chunk are still to come.
     TILESMITH_DEVICE static unsigned newest(uint4 chunk) { return max(max(chunk.x, chunk.y), max(chunk.z, chunk.w)); }
 };
 

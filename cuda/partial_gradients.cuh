@@ -11,11 +11,11 @@
 
 namespace tilesmith {
 
-/// A warp's part, of 16 units. summed: the gates among them whose gradient of R is summed. Sums are float and one block's: of its sequences and all steps.
-template <class Cell, class Type, FixedShape shape, int rows, int row_bytes, unsigned summed>
+/// A warp's part, of 16 units, or 8 where it is of biases alone. summed: the gates among them whose gradient of R is summed.
+/// Sums are float, and of the warp's sequences and all steps.
+template <class Cell, class Type, FixedShape shape, int units, int rows, int row_bytes, unsigned summed>
 struct PartialGradients {
     static constexpr int D = shape.head_dim;
-    static constexpr int units = 16;
     static constexpr unsigned products = summed;
     static constexpr unsigned biases = Cell::bias & ~Cell::input;
     static constexpr unsigned members = products | biases;
@@ -26,6 +26,7 @@ struct PartialGradients {
     static constexpr int columns = Elements::columns;
     static constexpr int sequence_tiles = column_tiles;  // of 8 k each, two to an instruction
     static constexpr int unit_tiles = ceil_div(D, 8);    // of previous units
+    static_assert(products == 0 || units == 16, "a matrix tile is of 16 units");
 
     float product[maximum(1, count_bits(products))][products != 0 ? unit_tiles : 1][4];
     float sum[maximum(1, count_bits(biases))][unit_groups];
@@ -111,9 +112,9 @@ struct PartialGradients {
         }
     }
 
-    /// Write the sums of block `part` of the batch. `exchange`: 32 chunks of this warp's shared memory, free by now.
+    /// Write the sums of part `part` of the batch.
     template <class Own>
-    TILESMITH_DEVICE void write_out(const BackwardArguments& in, const Own& own, int part, SharedAddress exchange, int lane) {
+    TILESMITH_DEVICE void write_out(const BackwardArguments& in, const Own& own, int part) const {
 #pragma unroll
         for (int q = 0; q < count_bits(products); ++q) {
             const long long slice = (static_cast<long long>(part) * count_bits(products) + q) * shape.heads + own.head;
@@ -129,18 +130,14 @@ struct PartialGradients {
 #pragma unroll
         for (int q = 0; q < count_bits(biases); ++q) {
             const long long slice = (static_cast<long long>(part) * count_bits(biases) + q) * shape.heads + own.head;
-            sync_warp();
-            store_shared_float4(exchange + lane * chunk_bytes, float4{sum[q][0], sum[q][1], 0.0f, 0.0f});
-            sync_warp();
-            float total[unit_groups] = {};
-            for (int other = 0; other < 4; ++other) {  // the lanes that have the same units
-                const float4 part_sum = load_shared_float4(exchange + (lane / 4 * 4 + other) * chunk_bytes);
-                total[0] += part_sum.x, total[1] += part_sum.y;
-            }
 #pragma unroll
-            for (int unit_group = 0; unit_group < unit_groups; ++unit_group)
+            for (int unit_group = 0; unit_group < unit_groups; ++unit_group) {
+                float total = sum[q][unit_group];  // of four lanes that have the same unit
+                total += shuffle_xor(total, 1);
+                total += shuffle_xor(total, 2);
                 if (own.j == 0 && own.unit(unit_group) < D)
-                    store_global_float(in.d_b_partial + slice * D + own.unit(unit_group), total[unit_group]);
+                    store_global_float(in.d_b_partial + slice * D + own.unit(unit_group), total);
+            }
         }
     }
 };

@@ -170,7 +170,12 @@ TILESMITH_DEVICE void send_128(ClusterAddress to, uint4 words) {
                  : "memory");
 }
 
-/// Load 8 or 16 bytes of the block's own shared memory, words of which may still be poison.
+/// Load 4, 8 or 16 bytes of the block's own shared memory, words of which may still be poison.
+TILESMITH_DEVICE unsigned poll_32(SharedAddress address) {
+    unsigned value;
+    asm volatile("ld.volatile.shared.u32 %0, [%1];" : "=r"(value) : "r"(address) : "memory");
+    return value;
+}
 TILESMITH_DEVICE uint2 poll_64(SharedAddress address) {
     uint2 value;
     asm volatile("ld.volatile.shared.v2.u32 {%0, %1}, [%2];" : "=r"(value.x), "=r"(value.y) : "r"(address) : "memory");

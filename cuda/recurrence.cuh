@@ -53,6 +53,7 @@ struct BackwardArguments {
     float* d_r_partial;              // [P, G_rec without an input, H, D, D]: where it leaves P partial sums instead; or null
     float* d_b_partial;              // [P, G_bias without an input, H, D] likewise
     unsigned short* d_initial;       // [S, B, H, D]
+    unsigned* mail;                  // where blocks of a grid send each other the gates' gradients, all poison; or null
     int batch;
     int seq;
 };
@@ -63,6 +64,16 @@ struct WholeBlock {
 };
 struct OneWarp {
     TILESMITH_DEVICE static int thread() { return static_cast<int>(thread_index()) % 32; }
+};
+
+/// One of two types.
+template <bool first, class A, class B>
+struct Either {
+    using Type = A;
+};
+template <class A, class B>
+struct Either<false, A, B> {
+    using Type = B;
 };
 
 TILESMITH_DEVICE constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }

@@ -26,12 +26,10 @@ struct ResidentBackwardTiling {
 
 /// What a block of the schedule is to BackwardStep.
 template <FixedShape shape, ResidentBackwardTiling tiling>
-inline constexpr BackwardBlock resident_backward_block{.cluster = 1,
+inline constexpr BackwardBlock resident_backward_block{.sharing = Sharing::nobody,
+                                                       .blocks = 1,
                                                        .threads = 32 * ceil_div(shape.head_dim, 16),
                                                        .rows = tiling.batch_tile,
-                                                       .tiles = 1,
-                                                       .k_tiles_in_registers = tiling.k_tiles_in_registers,
-                                                       .accumulators = tiling.accumulators,
                                                        .num_stages = tiling.num_stages,
                                                        .recompute_k_tiles_in_registers = tiling.recompute_k_tiles_in_registers};
 
@@ -43,9 +41,12 @@ struct ResidentBackward
     using typename Step::Elements;
     using typename Step::Inputless;
     using typename Step::Sums;
-    using typename Step::Matrix;
-    static constexpr int sums_at = Step::weights_end;
+    using Matrix = StationaryMatrix<Type, 1, Step::k_tiles, tiling.k_tiles_in_registers, Step::rows, tiling.accumulators>;
+    static constexpr int weights_at = Step::step_end;
+    static constexpr int sums_at = weights_at + Step::unit_warps * Matrix::shared_bytes;
     static constexpr int shared_bytes = sums_at + (Step::recompute ? Step::unit_warps * Sums::shared_bytes : 0);
+
+    Matrix weights;
 
     /// The product: the gates' gradients in a buffer become that of h before the step.
     TILESMITH_DEVICE void multiply(int buffer) {
@@ -53,7 +54,7 @@ struct ResidentBackward
         if constexpr (!Cell::recurrent_cut) {
             auto& carried = this->carried;
             typename Matrix::Sums d_hidden;
-            this->weights.multiply(d_hidden, this->shared + buffer * Step::buffer_bytes, 0, this->lane, [&](int, int column_tile, int i) {
+            weights.multiply(d_hidden, this->shared + buffer * Step::buffer_bytes, 0, this->lane, [&](int, int column_tile, int i) {
                 return i % 2 < columns ? carried[i / 2][column_tile][i % 2 < columns ? i % 2 : 0][0] : 0.0f;
             });
             Elements::for_each([&](int unit_group, int column_tile, int column) {
@@ -64,7 +65,8 @@ struct ResidentBackward
 
     TILESMITH_DEVICE void run() {
         constexpr int held = Step::held, last_stage = Step::last_stage, stage_bytes = Step::Ring::stage_bytes;
-        this->load_weights([&](int) { return this->warp * Step::units; });
+        this->load_weights(weights, this->shared + weights_at + this->warp * Matrix::shared_bytes,
+                           [&](int) { return this->warp * Step::units; });
         if constexpr (Step::recompute)
             this->sums.load(this->in, this->shared + sums_at + this->warp * Sums::shared_bytes, this->lane, this->own);
         load_bias<Type, Cell>(this->bias, this->in.b, Step::recomputed_gates, this->own);
@@ -89,11 +91,7 @@ struct ResidentBackward
             this->refill(n, held == 0 ? stage_offset : stage_offset == 0 ? last_stage : stage_offset - stage_bytes);
             stage_offset = next;
         });
-        if constexpr (Inputless::members != 0) {
-            sync_block();  // the ring is read
-            this->inputless.write_out(this->in, this->own, static_cast<int>(block_y()),
-                                 this->shared + Step::ring_at + this->warp * Step::scratch_bytes, this->lane);
-        }
+        if constexpr (Inputless::members != 0) this->inputless.write_out(this->in, this->own, static_cast<int>(block_y()));
         this->store_initial();
     }
 };

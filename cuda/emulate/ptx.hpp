@@ -122,6 +122,11 @@ inline void send_128(ClusterAddress to, uint4 words, Site site = Site::current()
     send_64(to, uint2{words.x, words.y}, site);
     send_64(to + 8, uint2{words.z, words.w}, site);
 }
+inline unsigned poll_32(SharedAddress address, Site site = Site::current()) {
+    unsigned value;
+    emulate::poll_shared(address, &value, sizeof value, site);
+    return value;
+}
 inline uint2 poll_64(SharedAddress address, Site site = Site::current()) {
     uint2 value;
     emulate::poll_shared(address, &value, sizeof value, site);

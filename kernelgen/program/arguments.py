@@ -61,6 +61,7 @@ _ARRAYS: Mapping[Direction, Mapping[str, _Entry]] = {
         "d_r": _Entry("G_rec H D D", "output"),
         "d_b": _Entry("G_bias H D", "output"),
         "d_initial": _Entry("S B H D", "output"),
+        "mail": _Entry("W", "workspace", dtype="int32", poisoned=True),
         "d_inputless": _Entry("B T G_rec_inputless H D", "workspace"),
         "d_r_partial": _Entry("P G_rec_inputless H D D", "workspace", dtype="float32"),
         "d_b_partial": _Entry("P G_bias_inputless H D", "workspace", dtype="float32"),
@@ -75,7 +76,7 @@ pass reads and that is not a bias alone (derive.Backward.saved_gates); S states 
 Forward. wx, r (r[g, h, d, p] from previous unit p to unit d), b, initial (the states before the first step): inputs.
 states: K = 1 (h) where the shape saves "hidden", else K = S; or h alone with the other states in others, which else is
 null. last: states after the last step. gates: where the shape saves "gates" (the gates' sums before the pointwise
-step), else null. mail: W words in which blocks of a grid send each other h.
+step), else null.
 
 Backward; d_ marks the gradient of what follows it. r, initial as forward; states, others and gates as a forward program
 saved them; wx and b as forward where the shape says recompute, and then gates is null, else wx is, and b too unless a
@@ -83,6 +84,8 @@ gate that the step reads is nothing but its bias. d_states: K = 1 (h) where the 
 Workspaces, which one call writes and a later one reads: of the gates without an input, d_inputless, the gradients of
 those with a recurrent product, or d_r_partial, P partial sums of their gradients of R; d_b_partial, likewise of b;
 d_r_parts and d_b_parts, where the steps are cut into Q parts that are not added on the way.
+
+mail: W words in which blocks of a grid send each other h, backward the gates' gradients.
 
 All arrays are C-contiguous and, but for the workspaces, of the shape's dtype.
 """

@@ -20,7 +20,7 @@ from kernelgen.program.arguments import known_states
 from kernelgen.program.shape import Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
-from kernelgen.schedules.shared.backward_step import UNITS, arrays_read
+from kernelgen.schedules.shared.backward_step import UNITS, arrays_read, refuses_recomputing
 from kernelgen.schedules.shared.batch_tiled import BatchTiled, Needs, accumulator_additions, read_bytes
 from kernelgen.schedules.shared.cost import StepWork
 from kernelgen.schedules.shared.entries import GRADIENTS, asserted, backward_parameters
@@ -115,12 +115,7 @@ class ClusterBackward(BatchTiled):
         """Why it does not run this."""
         if reason := super().refuses(cell, shape, profile) or lacks_clusters(self.name, profile):
             return reason
-        if shape.recompute:
-            return (
-                f"the {self.name} schedule does not recompute gates: a block reads the states of its own units alone, "
-                "and a gate's sum needs those of all. Save the gates in the forward pass."
-            )
-        return ""
+        return refuses_recomputing(self.name, shape)
 
     def variables(self, problem: Problem, cell: Cell, shape: Shape) -> Mapping[str, Expr]:
         """Declare the tile variables, in the order of the template's fields."""

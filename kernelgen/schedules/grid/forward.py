@@ -19,6 +19,7 @@ from kernelgen.program.arguments import known_states
 from kernelgen.program.shape import Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
+from kernelgen.schedules.grid.traffic import beyond_an_exchange
 from kernelgen.schedules.shared.batch_tiled import BatchTiled, Needs, accumulator_additions
 from kernelgen.schedules.shared.cost import StepWork
 from kernelgen.schedules.shared.entries import FORWARD_MAIL_PARAMETERS, asserted, stores
@@ -47,12 +48,6 @@ MOST_K_TILES_IN_REGISTERS = 4
 
 SPARE, SPARE_OF_WIDE = 55, 40
 """Registers that a thread needs besides what it multiplies, and how many of them a tile of 16 sequences does not."""
-
-L2_BYTES_PER_CLOCK = 2_300
-"""What L2 gives to all multiprocessors together: 4.5 TB/s on an H200, whose clock is 1.98 GHz (measured 2026-11-26)."""
-
-L2_BYTES_OF_AN_EXCHANGE = 48 * 12 * 1024
-"""What all blocks together load in the exchange whose latency the profile has."""
 
 
 @dataclass(frozen=True)
@@ -224,7 +219,6 @@ class GridForward(BatchTiled):
         values = shape.batch * shape.heads * shape.head_dim * (len(cell.input_gates) + arrays)
         blocks = shape.heads * -(-shape.batch // rows) * v["blocks"]
         loaded = blocks * s.unit_warps * s.padded_k * rows * 2
-        beyond = max(0, loaded - L2_BYTES_OF_AN_EXCHANGE) / L2_BYTES_PER_CLOCK
         return StepWork(
             warps=s.warps,
             epilogue_warps=s.epilogue_warps,
@@ -241,7 +235,9 @@ class GridForward(BatchTiled):
             device_bytes=2 * values,
             lead=v["num_stages"] - 1,
             exchanges=1 if s.epilogue_warps < s.warps else 2,  # of the sums; warps that step fence for themselves then
-            meeting=profile.latency("exchange_grid", v["blocks"]) + beyond + profile.latency("barrier", 32 * s.warps),
+            meeting=profile.latency("exchange_grid", v["blocks"])
+            + beyond_an_exchange(loaded)
+            + profile.latency("barrier", 32 * s.warps),
         )
 
     def template(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Template:

@@ -26,3 +26,13 @@ def arrays_read(cell: Cell, shape: Shape, *, written: bool = False) -> int:
     hidden = recomputed_gates(cell, shape) or (cell.inputless_products and not written)
     states = {*code.states, 0} if hidden else code.states
     return len(gates) + len(states) + known_states(cell, shape)
+
+
+def refuses_recomputing(schedule: str, shape: Shape) -> str:
+    """Why a schedule whose blocks share a head does not run this, as a sentence: gates are recomputed. Else empty."""
+    if not shape.recompute:
+        return ""
+    return (
+        f"the {schedule} schedule does not recompute gates: a block reads the states of its own units alone, "
+        "and a gate's sum needs those of all. Save the gates in the forward pass."
+    )

@@ -83,6 +83,10 @@ class BatchTiled(ABC):
         """How many blocks are a cluster."""
         return 1 if self.cooperative else self.blocks_per_head(v)
 
+    def num_partials(self, v: Mapping[str, int]) -> str:
+        """Backward, how many partial sums it leaves of the gradients of gates without an input, as a rule."""
+        return f"cdiv(batch, {v['batch_tile']})"
+
     def gpu_rules(self, problem: Problem, shape: Shape, profile: Profile, v: Mapping[str, Expr]) -> None:
         """Add what the GPU demands beyond the limits of every block."""
         return
@@ -148,10 +152,15 @@ class BatchTiled(ABC):
         rule = LaunchRule((blocks, tiles, "1"), resources.threads, resources.shared_memory, cluster, self.cooperative)
         text = kernel_source(cell, shape, profile.arch, self.template(cell, shape, profile, tiling), backward=backward)
         main = KernelCall(text, rule)
-        steps = tiling.values["num_stages"]
+        recurrence = Program(
+            self.direction,
+            main,
+            axes=self.axes(cell, shape, tiling.values),
+            num_stages=tiling.values["num_stages"],
+        )
         if not backward:
-            return Program(self.direction, main, axes=self.axes(cell, shape, tiling.values), num_stages=steps)
-        return with_parameter_gradients(main, cell, shape, profile, num_partials=tiles, num_stages=steps)
+            return recurrence
+        return with_parameter_gradients(recurrence, cell, shape, profile, self.num_partials(tiling.values))
 
     def _registers(self, profile: Profile, needs: Needs[Number]) -> Int:
         """Registers per thread, as the compiler will report them."""

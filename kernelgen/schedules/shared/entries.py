@@ -18,17 +18,20 @@ FORWARD_PARAMETERS = (
 )
 """Of an entry that fills the struct ForwardArguments, but for the mail."""
 
-FORWARD_MAIL_PARAMETERS = (*FORWARD_PARAMETERS[: -len(_SIZES)], Parameter("unsigned*", "mail"), *_SIZES)
+_MAIL = Parameter("unsigned*", "mail")
+
+FORWARD_MAIL_PARAMETERS = (*FORWARD_PARAMETERS[: -len(_SIZES)], _MAIL, *_SIZES)
 """The same with the mail."""
 
 _READ = ("wx", "r", "b", "initial", "states", "others", "gates", "d_states", "d_last")
 
 
-def backward_parameters(inputless: Parameter) -> tuple[Parameter, ...]:
-    """Of an entry that fills the struct BackwardArguments. inputless: what it leaves of gates without an input."""
+def backward_parameters(inputless: Parameter, *, mail: bool = False) -> tuple[Parameter, ...]:
+    """Of an entry that fills the struct BackwardArguments. inputless: what it leaves of gates without an input. mail:
+    whether blocks of a grid talk to each other."""
     read = (Parameter(_IN, name) for name in _READ)
-    sums = Parameter(_SUMS, "d_b_partial")
-    return (*read, Parameter(_OUT, "d_wx"), inputless, sums, Parameter(_OUT, "d_initial"), *_SIZES)
+    written = (Parameter(_OUT, "d_wx"), inputless, Parameter(_SUMS, "d_b_partial"), Parameter(_OUT, "d_initial"))
+    return (*read, *written, *((_MAIL,) if mail else ()), *_SIZES)
 
 
 PARTIAL_SUMS = Parameter(_SUMS, "d_r_partial")

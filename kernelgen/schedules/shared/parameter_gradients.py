@@ -223,13 +223,14 @@ def _step_bytes(rows: int, columns: int) -> int:
 
 
 def with_parameter_gradients(
-    main: KernelCall, cell: Cell, shape: Shape, profile: Profile, *, num_partials: str, num_stages: int = 1
+    recurrence: Program, cell: Cell, shape: Shape, profile: Profile, num_partials: str
 ) -> Program:
     """A backward pass: the recurrence, then the gradients of R and b from what it leaves.
 
     num_partials: how many partial sums the recurrence leaves of the gradients of gates without an input, as a rule. The
-    second kernel is made for the number of steps of ``shape``, and right for any. num_stages: of the recurrence.
+    second kernel is made for the number of steps of ``shape``, and right for any.
     """
-    parameters = ParameterGradients(cell, shape, profile, inputless="d_inputless" in main.source.arguments)
-    axes = {"P": num_partials, "Q": str(parameters.results)}
-    return Program("backward", main, parameters.calls(), axes, num_stages)
+    inputless = "d_inputless" in recurrence.main.source.arguments
+    parameters = ParameterGradients(cell, shape, profile, inputless=inputless)
+    axes = {**recurrence.axes, "P": num_partials, "Q": str(parameters.results)}
+    return replace(recurrence, then=parameters.calls(), axes=axes)

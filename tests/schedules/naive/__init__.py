@@ -75,7 +75,7 @@ class Naive:
         main = KernelCall(kernel_source(cell, shape, profile.arch, template, backward=backward), launch)
         if not backward:
             return Program("forward", main)
-        return with_parameter_gradients(main, cell, shape, profile, num_partials=groups)
+        return with_parameter_gradients(Program("backward", main), cell, shape, profile, groups)
 
     def _shared_memory(self, cell: Cell, shape: Shape) -> int:
         """Rows of 16-bit values, of h and, backward, of every gate's gradients; and the sums of gates without input."""

@@ -1,0 +1,268 @@
+// The grid schedule, backward: blocks all over the GPU share the recurrent matrix R of one head, and run a tile of the batch
+// from the last step to the first. All blocks of the launch run at the same time.
+//
+// Blocks that follow each other are a cluster, on GPUs that have them, of one block on others. A cluster has the rows of R
+// transposed that make the gradient of the previous h of its units, and each of its blocks a part of K, which is to say of the
+// gates of all units. A warp polls the gates' gradients of its own part of that, straight from global memory into the registers
+// that the tensor cores take them from (grid_mail.cuh). The parts' sums are added twice: those of a block's warps through its
+// shared memory (block_sums.cuh), at the only barrier of a step, and those of the cluster's blocks by the warps that own the
+// units, which get them as messages (gradient_mail.cuh). These run the pointwise step of 8 units for some sequences
+// (backward_step.cuh), with a ring and results of their own, and send the gates' gradients to all.
+//
+// So a step takes two exchanges, one in the cluster and one through L2; but L2 hands out each gradient once a cluster, not once
+// a block, and that is what takes long where there are many.
+#pragma once
+
+#include "backward_step.cuh"
+#include "block_sums.cuh"
+#include "gradient_mail.cuh"
+#include "grid_mail.cuh"
+
+namespace tilesmith {
+
+/// The tile variables; kernelgen/schedules/grid/backward.py states their constraints.
+struct GridBackwardTiling {
+    int clusters;         // that share a head
+    int cluster;          // blocks of a cluster
+    int batch_tile;       // sequences that these blocks run: 4, or a multiple of 8
+    int epilogue_rows;    // sequences of a warp that runs the step of 8 units: all of the tile, or a part
+    int tiles_per_warp;   // of 16 previous units, whose part of the product a warp has
+    int k_split;          // warps of a block that have the same tiles, each with a part of K
+    int k_tiles_in_registers;  // of a warp's groups of 32 k, how many keep their part of R in registers
+    int accumulators;           // independent accumulators per tile
+    int num_stages;         // stages of the ring that holds saved values and gradients
+};
+
+/// Warps of a block that have different tiles of the product.
+template <FixedShape shape, GridBackwardTiling tiling>
+inline constexpr int grid_backward_tile_warps =
+    ceil_div(ceil_div(ceil_div(shape.head_dim, 16), tiling.clusters), tiling.tiles_per_warp);
+
+/// What a block of the schedule is to BackwardStep.
+template <FixedShape shape, GridBackwardTiling tiling>
+inline constexpr BackwardBlock grid_backward_block{
+    .sharing = Sharing::grid,
+    .blocks = tiling.clusters * tiling.cluster,
+    .threads = 32 * grid_backward_tile_warps<shape, tiling> * tiling.k_split,
+    .rows = tiling.epilogue_rows,
+    .num_stages = tiling.num_stages,
+    .unit_groups = 2 * grid_backward_tile_warps<shape, tiling> * tiling.tiles_per_warp / tiling.cluster,
+    .row_groups = tiling.batch_tile / tiling.epilogue_rows};
+
+/// state_gradients: the number K of states whose gradients come from outside: 1 (h) or all.
+template <class Cell, class Type, FixedShape shape, GridBackwardTiling tiling, int state_gradients, Gates source, Stores how>
+struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape, tiling>, state_gradients, source, how> {
+    using Step = BackwardStep<Cell, Type, shape, grid_backward_block<shape, tiling>, state_gradients, source, how>;
+    using typename Step::Elements;
+
+    // ---- sizes ----
+    static constexpr int cluster = tiling.cluster;
+    static constexpr int threads = Step::threads;
+    static constexpr int warps = threads / 32;
+    static constexpr int rows = tiling.batch_tile;
+    static constexpr int row_groups = Step::row_groups;
+    static constexpr int column_tiles = Elements::column_tiles;  // of a warp that owns units
+    static constexpr int columns = Elements::columns;
+    static constexpr int unit_groups = Step::unit_warps;  // of 8, of a block
+    static constexpr int owners = unit_groups * row_groups;
+    static constexpr int tile_warps = grid_backward_tile_warps<shape, tiling>;
+    static constexpr int tiles = tiling.tiles_per_warp;
+    static constexpr int cluster_units = 16 * tiles * tile_warps;
+    static constexpr int sent_units = tiling.clusters * cluster_units;
+    static constexpr int products = Step::recurrent_gates;
+    static constexpr int all_k_tiles = ceil_div(products * sent_units, 32);  // k = gate * sent_units + unit
+    static constexpr int k_tiles = ceil_div(all_k_tiles, cluster * tiling.k_split);  // of a warp
+    static constexpr int padded_k = 32 * k_tiles * cluster * tiling.k_split;
+    /// Whether a warp that owns nothing fences for its block, while the others step; else each thread for itself.
+    static constexpr bool fenced_apart = owners < warps;
+
+    static_assert(8 * unit_groups * cluster == cluster_units, "the blocks of a cluster own as many units");
+    static_assert(rows % Step::rows == 0 && owners <= warps, "each warp runs the step of one group at most");
+    static_assert((tiling.clusters - 1) * cluster_units < shape.head_dim, "every cluster has units");
+    static_assert(k_tiles * tiling.k_split * (cluster - 1) < all_k_tiles, "every block has a part of K");
+
+    // ---- shared memory ----
+    using Matrix = StationaryMatrix<Type, tiles, k_tiles, tiling.k_tiles_in_registers, rows, tiling.accumulators>;
+    static constexpr int weights_at = Step::step_end;
+    using BlockSums = tilesmith::BlockSums<Matrix, tiles, tile_warps, tiling.k_split>;
+    static constexpr int sums_at = weights_at + warps * Matrix::shared_bytes;
+    using SumsMail = GradientMail<Step::rows, cluster, owners, 8>;
+    static constexpr int sums_mail_at = sums_at + 2 * BlockSums::bytes;
+    static constexpr int shared_bytes = sums_mail_at + (cluster > 1 ? SumsMail::bytes : 0);
+    static_assert(2 * BlockSums::bytes >= warps * transposed_scratch_bytes, "R is turned where the sums will be");
+
+    // ---- messages ----
+    using Mail = GridMail<Type, shape, rows, Step::rows, sent_units, padded_k, products>;
+    static constexpr int mail_words = Mail::bytes / 4;  // of a head and tile
+
+    // What a warp sends to the blocks of its cluster: of the groups that warps own there, every `warps`-th.
+    static constexpr int groups_to_send = ceil_div(cluster * owners, warps);
+
+    const int block_warp = Step::warp_of_block();
+    const bool owner = block_warp < owners;
+    const int tile_warp = block_warp % tile_warps;
+    const int part = block_warp / tile_warps;
+    const int rank_of_cluster = Step::rank() % cluster;
+    const int first_of_cluster = Step::rank() / cluster * cluster_units;  // unit
+    const SharedAddress block_shared = shared_memory();
+    Matrix weights;
+    Mail mail;
+    ClusterAddress to[groups_to_send];
+
+    /// A group of elements that a warp of the cluster owns, counted over all of them: a block begins with its neighbour's.
+    TILESMITH_DEVICE static int group_to_send(int i) { return Step::warp_of_block() + i * warps; }
+    TILESMITH_DEVICE int block_of(int group) const { return (rank_of_cluster + 1 + group / owners) % cluster; }
+
+    TILESMITH_DEVICE void load_all() {
+        load_transposed<shape, products>(
+            weights, this->in.r, this->head, block_shared + weights_at + block_warp * Matrix::shared_bytes,
+            block_shared + sums_at + block_warp * transposed_scratch_bytes, this->lane,
+            [&](int tile) { return first_of_cluster + (tile_warp * tiles + tile) * 16; },
+            [&](int k, int& gate, int& unit) {
+                const int of_all = (rank_of_cluster * tiling.k_split + part) * k_tiles * 32 + k;
+                gate = of_all / sent_units;
+                unit = of_all % sent_units;
+            });
+        load_bias<Type, Cell>(this->bias, this->in.b, owner ? Step::recomputed_gates : 0u, this->own);
+        this->inputless.clear();
+        if (owner) this->load_last();
+    }
+
+    TILESMITH_DEVICE void prepare_mail() {
+        const int tiles_of_batch = ceil_div(this->in.batch, rows);
+        const long long tile = static_cast<long long>(this->head) * tiles_of_batch + block_y();
+        mail.prepare(this->in.mail + tile * mail_words, this->own, Step::first_of_block());
+        if constexpr (cluster > 1) {
+            const SharedAddress sums_mail = block_shared + sums_mail_at;
+#pragma unroll
+            for (int i = 0; i < groups_to_send; ++i) {
+                const int group = minimum(group_to_send(i), cluster * owners - 1);
+                to[i] = cluster_address(sums_mail + SumsMail::place(group % owners, rank_of_cluster, this->lane), block_of(group));
+            }
+            for (int slot = 0; slot < SumsMail::slots; ++slot)
+                SumsMail::poison_slot(sums_mail + slot * SumsMail::slot_bytes, static_cast<int>(thread_index()), threads);
+        }
+    }
+
+    /// The sums of a block's warps, for a warp that owns units in a block of the cluster.
+    TILESMITH_DEVICE void add_parts(typename SumsMail::Sums& sums, SharedAddress buffer, int block, int owner_warp) const {
+        const int unit_group = block * unit_groups + owner_warp / row_groups;
+        const int tile = unit_group / 2;
+#pragma unroll
+        for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
+#pragma unroll
+            for (int column = 0; column < columns; ++column) {
+                const int plane = owner_warp % row_groups * (BlockSums::planes / row_groups) + column_tile * columns + column;
+                sums[column_tile][column] = BlockSums::sum(buffer, tile / tiles, tile % tiles, unit_group % 2, plane, this->lane);
+            }
+    }
+
+    /// This warp's part of the product. Waits until all of its gates' gradients have come.
+    TILESMITH_DEVICE void multiply(typename Matrix::Sums& sums, const unsigned char* gradients) const {
+        const typename Matrix::template Places<typename Mail::Layout> places(
+            0, (rank_of_cluster * tiling.k_split + part) * k_tiles * 4, this->lane);
+        uint4 words[Matrix::reads][Matrix::column_tiles];
+        Mail::template wait<Matrix>(words, gradients, places);
+        weights.product(
+            sums,
+            [&](int k_tile, uint4(&b)[Matrix::column_tiles]) {
+#pragma unroll
+                for (int column_tile = 0; column_tile < Matrix::column_tiles; ++column_tile)
+                    b[column_tile] = words[k_tile / Matrix::k_tiles_per_read][column_tile];
+            },
+            [](int, int, int) { return 0.0f; });
+    }
+
+    /// Send the sums of this block's warps to those that own the units, or take them where a block is alone.
+    TILESMITH_DEVICE void send_sums(SharedAddress buffer, int slot) {
+        typename SumsMail::Sums sums;
+        if constexpr (cluster > 1) {
+#pragma unroll
+            for (int i = 0; i < groups_to_send; ++i) {
+                const int group = group_to_send(i);
+                if (group >= cluster * owners) continue;
+                add_parts(sums, buffer, block_of(group), group % owners);
+                SumsMail::send(to[i] + slot, sums);
+            }
+        } else if (owner) {
+            add_parts(sums, buffer, 0, block_warp);
+            take(sums);
+        }
+    }
+
+    TILESMITH_DEVICE void take(const typename SumsMail::Sums& sums) {
+        Elements::for_each([&](int unit_group, int column_tile, int column) {
+            this->carried[unit_group][column_tile][column][0] += sums[column_tile][column];
+        });
+    }
+
+    /// The n-th step's product, from the gates' gradients that all blocks send to the gradients of h that this one owns.
+    TILESMITH_DEVICE void exchange(int n, int slot) {
+        typename Matrix::Sums sums;
+        multiply(sums, mail.at + Mail::slot_of(n));
+        const SharedAddress buffer = block_shared + sums_at + (n & 1) * BlockSums::bytes;
+        BlockSums::store(sums, buffer, tile_warp, part, this->lane);
+        sync_block();
+        send_sums(buffer, slot);
+        if (fenced_apart && block_warp == warps - 1) fence_global();  // for what the block has poisoned
+        if constexpr (cluster > 1)
+            if (owner) {
+                typename SumsMail::Sums received;
+                SumsMail::receive(received, block_shared + sums_mail_at + slot + SumsMail::place(block_warp, 0, this->lane));
+                take(received);
+            }
+    }
+
+    /// The n-th step of the units that this warp owns. received: the slot of the sums that it has taken before, if any.
+    TILESMITH_DEVICE void step(int n, int buffer, int& stage_offset, int received) {
+        this->finish(buffer, n == 0, [&](const auto& value) {  // first what the others wait for
+            if constexpr (!Cell::recurrent_cut)
+                mail.send(Mail::slot_of(n), [&](int array, int column_tile, int column) {
+                    return value(nth_bit(Cell::recurrent, array), 0, column_tile, column);
+                });
+        });
+        cp_async_wait<tiling.num_stages - 2>();
+        sync_warp();  // all lanes' copies are there, and what is written out
+        const int next = stage_offset == Step::last_stage ? 0 : stage_offset + Step::Ring::stage_bytes;
+        this->prepare(next);  // while messages travel; after the last step, of what lies there
+        this->write_out(buffer);
+        sync_warp();
+        this->refill(n, stage_offset);
+        stage_offset = next;
+        if constexpr (!Cell::recurrent_cut) {
+            if constexpr (cluster > 1)
+                if (n > 0) SumsMail::poison_received(block_shared + sums_mail_at + received, block_warp, this->lane);
+            if (n >= 2) mail.poison_sent(Mail::slot_of(n - 2));
+            if (!fenced_apart) fence_global();
+        }
+    }
+
+    TILESMITH_DEVICE void run() {
+        load_all();
+        prepare_mail();
+        if (owner) this->clear_padding();
+        sync_warp();
+        if (owner) this->begin_copies();
+        if (padded_k != products * sent_units && Step::rank() == 0) mail.fill(static_cast<int>(thread_index()), threads);
+        if constexpr (cluster > 1)
+            sync_cluster();  // every block has poison where it waits for messages
+        else
+            sync_block();  // R has been turned where the sums will be
+        sync_warp();
+        if (owner) this->prepare(0);
+        int stage_offset = 0, slot = 0, received = 0;
+        this->for_each_step([&](int n, int buffer) {
+            if (owner) step(n, buffer, stage_offset, received);
+            if constexpr (!Cell::recurrent_cut) exchange(n, slot);
+            received = slot;
+            slot = SumsMail::after(slot);
+        });
+        if constexpr (cluster > 1) sync_cluster();  // the last messages have come: a block's memory may go
+        if (!owner) return;
+        this->store_initial();
+        if constexpr (Step::Inputless::members != 0)
+            this->inputless.write_out(this->in, this->own, static_cast<int>(block_y()) * row_groups + block_warp % row_groups);
+    }
+};
+
+}  // namespace tilesmith
