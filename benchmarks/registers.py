@@ -4,7 +4,7 @@
     python benchmarks/registers.py fit build/registers.jsonl                     # print coefficients for a model.yaml
     python benchmarks/registers.py table                                         # predicted against compiled
 
-All three take --schedule: resident, resident_backward, cluster, cluster_backward or grid.
+All three take --schedule, one of the schedules whose kernels these are.
 
 No GPU is needed. `table` compiles the tilings that the model ranks best, which are the ones that tuning compiles.
 """
@@ -50,7 +50,7 @@ SPILLED = 8
 
 schedule_option = click.option(
     "--schedule",
-    type=click.Choice(["resident", "resident_backward", "cluster", "cluster_backward", "grid"]),
+    type=click.Choice(["resident", "resident_backward", "cluster", "cluster_backward", "grid", "grid_backward"]),
     default="resident",
     show_default=True,
 )
@@ -69,14 +69,14 @@ def _schedule(name: str) -> BatchTiled:
 
 def _dimensions(schedule: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Units of a head that a schedule is sampled at, and odd ones."""
-    if schedule == "grid":
+    if schedule.startswith("grid"):
         return GRID_DIMENSIONS, ODD_GRID_DIMENSIONS
     return (LARGE_DIMENSIONS, ODD_LARGE_DIMENSIONS) if schedule.startswith("cluster") else (DIMENSIONS, ODD_DIMENSIONS)
 
 
 def _heads(schedule: str) -> int:
     """Heads of the shapes: all blocks of a grid must fit on the GPU together."""
-    return 1 if schedule == "grid" else HEADS
+    return 1 if schedule.startswith("grid") else HEADS
 
 
 def _variants(schedule: str) -> list[tuple[str, bool]]:

@@ -310,36 +310,45 @@ struct BackwardStep {
         });
     }
 
-    /// The second half: stores the gates' gradients, carries the states'. first(value): what is to happen before that with the
-    /// gradients, value(gate, unit_group, column_tile, column).
-    template <class First>
-    TILESMITH_DEVICE void finish(int buffer, bool last, First first) {
-        float d_gates[unit_groups][column_tiles][columns][gates];
+    using Gradients = float[unit_groups][column_tiles][columns][gates];
+
+    /// The second half: the gates' gradients; carries the states'.
+    TILESMITH_DEVICE void differentiate(Gradients& d_gates, bool last) {
         Elements::for_each([&](int unit_group, int column_tile, int column) {
             float(&carry)[states] = carried[unit_group][column_tile][column];
-            float(&d_gate)[gates] = d_gates[unit_group][column_tile][column];
             float d_next[states];
 #pragma unroll
             for (int s = 0; s < states; ++s) {
                 d_next[s] = s == 0 && !last ? Cell::recurrent_gradient(carry[0]) : carry[s];
                 if (s < state_gradients) d_next[s] += outside[unit_group][column_tile][column][s];
             }
-            Cell::backward(ready[unit_group][column_tile][column], d_next, d_gate, carry);
+            Cell::backward(ready[unit_group][column_tile][column], d_next, d_gates[unit_group][column_tile][column], carry);
         });
-        const auto value = [&](int gate, int unit_group, int column_tile, int column) {
-            if (Elements::padded && own.unit(unit_group) >= D) return 0.0f;  // padding must stay finite: zeros multiply it
-            return d_gates[unit_group][column_tile][column][gate];
-        };
-        first(value);
+    }
+
+    /// One of them, which for padding must stay finite: zeros multiply it.
+    TILESMITH_DEVICE float gradient(const Gradients& d_gates, int gate, int unit_group, int column_tile, int column) const {
+        if (Elements::padded && own.unit(unit_group) >= D) return 0.0f;
+        return d_gates[unit_group][column_tile][column][gate];
+    }
+
+    /// Store those that are multiplied or written out, in a buffer, and add up the others.
+    TILESMITH_DEVICE void keep(int buffer, const Gradients& d_gates) {
         stores.store(
             own, buffer * buffer_bytes,
-            [&](int i, int unit_group, int column_tile, int column) { return value(nth_bit(stored, i), unit_group, column_tile, column); },
+            [&](int i, int unit_group, int column_tile, int column) {
+                return gradient(d_gates, nth_bit(stored, i), unit_group, column_tile, column);
+            },
             [&](int i, int row, int unit) { return gradient_at(nth_bit(stored, i), row, unit - first_unit()); });
-        inputless.take(own, value);
+        inputless.take(own, [&](int gate, int unit_group, int column_tile, int column) {
+            return gradient(d_gates, gate, unit_group, column_tile, column);
+        });
     }
 
     TILESMITH_DEVICE void finish(int buffer, bool last) {
-        finish(buffer, last, [](const auto&) {});
+        Gradients d_gates;
+        differentiate(d_gates, last);
+        keep(buffer, d_gates);
     }
 
     // ---- all steps ----

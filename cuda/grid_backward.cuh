@@ -215,12 +215,13 @@ struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape,
 
     /// The n-th step of the units that this warp owns. received: the slot of the sums that it has taken before, if any.
     TILESMITH_DEVICE void step(int n, int buffer, int& stage_offset, int received) {
-        this->finish(buffer, n == 0, [&](const auto& value) {  // first what the others wait for
-            if constexpr (!Cell::recurrent_cut)
-                mail.send(Mail::slot_of(n), [&](int array, int column_tile, int column) {
-                    return value(nth_bit(Cell::recurrent, array), 0, column_tile, column);
-                });
-        });
+        typename Step::Gradients d_gates;
+        this->differentiate(d_gates, n == 0);
+        if constexpr (!Cell::recurrent_cut)  // first what the others wait for
+            mail.send(Mail::slot_of(n), [&](int array, int column_tile, int column) {
+                return this->gradient(d_gates, nth_bit(Cell::recurrent, array), 0, column_tile, column);
+            });
+        this->keep(buffer, d_gates);
         cp_async_wait<tiling.num_stages - 2>();
         sync_warp();  // all lanes' copies are there, and what is written out
         const int next = stage_offset == Step::last_stage ? 0 : stage_offset + Step::Ring::stage_bytes;
