@@ -50,7 +50,8 @@ struct ClusterBackward : BackwardStep<Cell, Type, shape, cluster_backward_block<
     // ---- shared memory ----
     using Matrix = StationaryMatrix<Type, tiles, Step::k_tiles, tiling.k_tiles_in_registers, Step::rows, tiling.accumulators>;
     static constexpr int weights_at = Step::step_end;
-    using Mail = GradientMail<Step::rows, cluster, unit_warps>;
+    static constexpr int slots = 3;
+    using Mail = GradientMail<Step::rows, cluster, unit_warps, 16, slots>;
     static constexpr int mail_at = weights_at + threads / 32 * Matrix::shared_bytes;
     static constexpr int shared_bytes = mail_at + Mail::bytes;
 
@@ -72,7 +73,7 @@ struct ClusterBackward : BackwardStep<Cell, Type, shape, cluster_backward_block<
             const int unit_warp = units_of(tile);
             to[tile] = cluster_address(mail + Mail::place(unit_warp % unit_warps, this->rank(), this->lane), unit_warp / unit_warps);
         }
-        for (int slot = 0; slot < Mail::slots; ++slot)
+        for (int slot = 0; slot < slots; ++slot)
             Mail::poison_slot(mail + slot * Mail::slot_bytes, static_cast<int>(thread_index()), threads);
     }
 
@@ -113,7 +114,7 @@ struct ClusterBackward : BackwardStep<Cell, Type, shape, cluster_backward_block<
         sync_cluster();  // every block has poison where it waits for messages; the inputs of the first step are there
         if (owner) this->prepare(0);
         int stage_offset = 0;
-        int slot = 0, received = (Mail::slots - 1) * Mail::slot_bytes;  // of this step's messages, and of those before
+        int slot = 0, received = (slots - 1) * Mail::slot_bytes;  // of this step's messages, and of those before
         this->for_each_step([&](int n, int buffer) {
             if (owner) {
                 if (n > 0) receive(received);

@@ -10,6 +10,10 @@
 // is sent three steps after, by blocks that have received what was sent two steps after, and this was sent after the
 // poisoner's block had met again: after the poison. With two slots it would take what is sent on the word of messages from
 // before the poison.
+//
+// Two slots suffice where the warps that receive poison what they have received, before their block meets again, and where
+// they receive before their block meets and sends the next (grid_backward.cuh): a slot takes what is sent two steps after, by
+// a block that has met since it received what was sent one step after, and this was sent after the poison.
 #pragma once
 
 #include "recurrence.cuh"
@@ -17,8 +21,8 @@
 namespace tilesmith {
 
 /// Partial sums for `rows` sequences from each of `cluster` blocks, for the `unit_warps` warps of a block that own 16 units,
-/// or 8.
-template <int rows, int cluster, int unit_warps, int units = 16>
+/// or 8. slots: as many steps have a place.
+template <int rows, int cluster, int unit_warps, int units, int slots>
 struct GradientMail {
     static constexpr bool half_filled = rows == 4;  // these take the even columns of a tile of 8
     static constexpr int column_tiles = half_filled ? 1 : rows / 8;
@@ -26,7 +30,6 @@ struct GradientMail {
     static constexpr int words = units / 8 * columns;  // of a lane and column tile
     static constexpr int lane_bytes = 4 * words;
     static constexpr int tile_bytes = column_tiles * 32 * lane_bytes;  // what a block sends for 16 units
-    static constexpr int slots = 3;
     static constexpr int slot_bytes = unit_warps * cluster * tile_bytes;  // [unit warp][source][column tile][lane]
     static constexpr int bytes = slots * slot_bytes;
 

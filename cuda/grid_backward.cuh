@@ -86,7 +86,8 @@ struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape,
     static constexpr int weights_at = Step::step_end;
     using BlockSums = tilesmith::BlockSums<Matrix, tiles, tile_warps, tiling.k_split>;
     static constexpr int sums_at = weights_at + warps * Matrix::shared_bytes;
-    using SumsMail = GradientMail<Step::rows, cluster, owners, 8>;
+    static constexpr int sums_slots = 2;
+    using SumsMail = GradientMail<Step::rows, cluster, owners, 8, sums_slots>;
     static constexpr int sums_mail_at = sums_at + 2 * BlockSums::bytes;
     static constexpr int shared_bytes = sums_mail_at + (cluster > 1 ? SumsMail::bytes : 0);
     static_assert(2 * BlockSums::bytes >= warps * transposed_scratch_bytes, "R is turned where the sums will be");
@@ -139,7 +140,7 @@ struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape,
                 const int group = minimum(group_to_send(i), cluster * owners - 1);
                 to[i] = cluster_address(sums_mail + SumsMail::place(group % owners, rank_of_cluster, this->lane), block_of(group));
             }
-            for (int slot = 0; slot < SumsMail::slots; ++slot)
+            for (int slot = 0; slot < sums_slots; ++slot)
                 SumsMail::poison_slot(sums_mail + slot * SumsMail::slot_bytes, static_cast<int>(thread_index()), threads);
         }
     }

@@ -90,16 +90,28 @@ GRID_ALONE = replace(
 )
 GRID_SPLIT = replace(GRID_ALONE, values=GRID_ALONE.values | {"blocks": 8, "k_split": 2, "accumulators": 1})
 GRID_PADDED = replace(GRID, shape=replace(GRID.shape, head_dim=72), values=GRID.values | {"blocks": 5})
+GRID_BACKWARD = Sound(
+    "grid_backward",
+    "lstm",
+    Shape(6, 11, 1, 64),
+    {
+        "clusters": 2, "cluster": 2, "batch_tile": 4, "epilogue_rows": 4, "tiles_per_warp": 1, "k_split": 2,
+        "k_tiles_in_registers": 1, "accumulators": 2, "num_stages": 4,
+    },
+)  # fmt: skip
+GRID_BACKWARD_APART = Sound(  # a block multiplies with gates of another cluster's units alone
+    "grid_backward",
+    "elman",
+    Shape(4, 11, 1, 128),
+    GRID_BACKWARD.values | {"clusters": 4, "accumulators": 1},
+)
+GRID_BACKWARD_ALONE = replace(GRID_BACKWARD, values=GRID_BACKWARD.values | {"clusters": 4, "cluster": 1})
 SPLIT = replace(CLUSTER, values=CLUSTER.values | {"k_split": 2, "accumulators": 1})
 
 GRID_SLOT_BYTES = (
+    "    static constexpr int array_bytes = sent_units / 8 * rows * chunk_bytes;\n"
     "    static constexpr int slot_bytes = padded_k / 8 * rows * chunk_bytes;\n"
     "    static constexpr int bytes = "  # of GridMail
-)
-GRADIENT_SLOTS = (
-    "    static constexpr int slot_bytes = unit_warps * cluster * tile_bytes;"
-    "  // [unit warp][source][column tile][lane]\n"
-    "    static constexpr int bytes = "  # of GradientMail
 )
 WAIT = "            cp_async_wait<tiling.num_stages - 2>();\n"
 SLOT_BYTES = (
@@ -126,14 +138,14 @@ FAULTS = {
     ),
     "a slot too few, backward": (
         CLUSTER_BACKWARD,
-        f"int slots = 3;\n{GRADIENT_SLOTS}slots",
-        f"int slots = 2;\n{GRADIENT_SLOTS}3",
+        "return offset == (slots - 1) * slot_bytes ? 0",
+        "return offset == (slots - 2) * slot_bytes ? 0",
         "poisoned only after the message|before the first has been poisoned|nobody has read|deadlock",
     ),
     "a lost message, backward": (
         CLUSTER_BACKWARD,
-        "send_64(to, uint2{as_word(sum[0]), as_word(sum[2])});",
-        "{ if (thread_index() != 5) send_64(to, uint2{as_word(sum[0]), as_word(sum[2])}); }",
+        "send_64(to + column_tile",
+        "for (bool sent = thread_index() == 5; !sent; sent = true) send_64(to + column_tile",
         "deadlock.*nobody sends a message",
     ),
     "a message to the wrong rank, backward": (
@@ -211,9 +223,8 @@ FAULTS = {
     ),
     "a lost message, grid": (
         GRID,
-        "if (sends) send_global_32(at + slot_offset + word_offset[word], packed);",
-        "if (sends && (thread_index() != 5 || slot_offset != 2 * slot_bytes)) "
-        "send_global_32(at + slot_offset + word_offset[word], packed);",
+        "if (sends) send_global_32(at",
+        "if (sends && (thread_index() != 5 || slot_offset != 2 * slot_bytes)) send_global_32(at",
         "deadlock.*'mail' are polled for to which nobody sends a message",
     ),
     "messages in the place of another block's": (
@@ -281,6 +292,84 @@ FAULTS = {
         "sync_warp();  // all lanes' copies are there",
         "// all lanes' copies are there",
         "race",
+    ),
+    "poison a step early, grid backward": (
+        GRID_BACKWARD,
+        "if (n >= 2) mail.poison_sent(Mail::slot_of(n - 2));",
+        "if (n >= 2) mail.poison_sent(Mail::slot_of(n - 1));",
+        "may not have been read|deadlock",
+    ),
+    "poison left out, grid backward": (
+        GRID_BACKWARD,
+        "if (n >= 2) mail.poison_sent(Mail::slot_of(n - 2));",
+        "",
+        "before the first has been poisoned",
+    ),
+    "no fence of the block, grid backward": (
+        GRID_BACKWARD,
+        "if (fenced_apart && block_warp == warps - 1) fence_global();",
+        "",
+        "only after it has been polled",
+    ),
+    "no fence of a thread, grid backward": (
+        GRID_BACKWARD_ALONE,
+        "if (!fenced_apart) fence_global();",
+        "",
+        "only after it has been polled",
+    ),
+    "a lost message, grid backward": (
+        GRID_BACKWARD,
+        "if (sends) send_global_32(at",
+        "if (sends && (thread_index() != 8 || array != 3)) send_global_32(at",
+        "deadlock.*'mail' are polled for to which nobody sends a message",
+    ),
+    "sums poisoned a step early": (
+        GRID_BACKWARD,
+        "SumsMail::poison_received(block_shared + sums_mail_at + received,",
+        "SumsMail::poison_received(block_shared + sums_mail_at + SumsMail::after(received),",
+        "may not have been read|deadlock|second message|poison",
+    ),
+    "sums that are not poisoned": (
+        GRID_BACKWARD,
+        "if (n > 0) SumsMail::poison_received(",
+        "if (n > 99) SumsMail::poison_received(",
+        "before the first has been poisoned",
+    ),
+    "one slot of sums": (
+        GRID_BACKWARD,
+        "return offset == (slots - 1) * slot_bytes ? 0",
+        "return offset == (slots - 2) * slot_bytes ? 0",
+        "shared|poison|deadlock|may not have been read|differs",
+    ),
+    "sums of another block's units": (
+        GRID_BACKWARD,
+        "const int unit_group = block * unit_groups + owner_warp / row_groups;",
+        "const int unit_group = (block ^ 1) * unit_groups + owner_warp / row_groups;",
+        "differs",
+    ),
+    "another block's part of K": (
+        GRID_BACKWARD,
+        "0, (rank_of_cluster * tiling.k_split + part) * k_tiles * 4, this->lane);",
+        "0, part * k_tiles * 4, this->lane);",
+        "differs|deadlock|may not have been read",
+    ),
+    "no meeting before the sums are sent": (
+        GRID_BACKWARD,
+        "        sync_block();\n        send_sums(",
+        "        send_sums(",
+        "race|written",
+    ),
+    "a cluster that does not meet before the first messages": (
+        GRID_BACKWARD_APART,
+        "sync_cluster();  // every block has poison where it waits for messages",
+        "sync_block();",
+        "poison|deadlock|race",
+    ),
+    "gradients that are written out before they are there": (
+        GRID_BACKWARD,
+        "sync_warp();  // all lanes' copies are there, and what is written out",
+        "",
+        "race|written",
     ),
     "poison a step early": (
         CLUSTER,
@@ -420,16 +509,10 @@ FAULTS = {
         "if (row_units != real_units)",
         "written",
     ),
-    "sums left where others still read": (
-        BACKWARD,
-        "            sync_block();  // the ring is read\n",
-        "",
-        "race",
-    ),
     "sequences past the batch in the sums": (
         BACKWARD,
-        "inputless.take(own, value);",
-        "Elements all = own; all.batch = 1 << 30; inputless.take(all, value);",
+        "inputless.take(own, [&]",
+        "Elements all = own; all.batch = 1 << 30; inputless.take(all, [&]",
         "d_r_partial differs|d_b_partial differs",
     ),
     "an accumulator that nobody initialised": (
@@ -596,7 +679,20 @@ def run(sound: Sound, program: Program, seed: int) -> None:
 
 @pytest.mark.parametrize(
     "sound",
-    [FORWARD, BACKWARD, CLUSTER, SPLIT, CLUSTER_BACKWARD, GRID, GRID_ALONE, GRID_SPLIT, GRID_PADDED],
+    [
+        FORWARD,
+        BACKWARD,
+        CLUSTER,
+        SPLIT,
+        CLUSTER_BACKWARD,
+        GRID,
+        GRID_ALONE,
+        GRID_SPLIT,
+        GRID_PADDED,
+        GRID_BACKWARD,
+        GRID_BACKWARD_APART,
+        GRID_BACKWARD_ALONE,
+    ],
     ids=[
         "forward",
         "backward",
@@ -607,6 +703,9 @@ def run(sound: Sound, program: Program, seed: int) -> None:
         "grid, a warp alone",
         "grid, K split",
         "grid, padded",
+        "grid, backward",
+        "grid, backward, another cluster's gates",
+        "grid, backward, a block alone",
     ],
 )
 def test_the_sound_kernel_passes(sound: Sound) -> None:

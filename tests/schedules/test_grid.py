@@ -11,6 +11,7 @@ from kernelgen.errors import InfeasibleError
 from kernelgen.hardware.profile import load_profile
 from kernelgen.program.launch import Launch
 from kernelgen.program.shape import Shape
+from kernelgen.program.task import Direction
 from kernelgen.schedules import get
 from kernelgen.schedules.grid.forward import SLOTS, block_counts
 from kernelgen.tuning.plan import plan
@@ -34,9 +35,34 @@ def test_large_heads_run_on_a_grid_and_in_registers(gpu: str, head_dim: int) -> 
     assert binary.report.local_memory == 0
 
 
+@pytest.mark.compiled
+@pytest.mark.parametrize(("gpu", "head_dim"), [("h200", 768), ("h200", 1024), ("a100", 512)])
+def test_large_heads_are_trained_on_a_grid_and_in_registers(gpu: str, head_dim: int) -> None:
+    profile, shape = load_profile(gpu), Shape(16, 1024, 1, head_dim, save="gates")
+    best = plan(LSTM, shape, profile, top=1, direction="backward")[0]
+    assert best.schedule == "grid_backward"
+    program, (binary, *_) = compiled(LSTM, shape, profile, "backward")
+    assert program.main.launch.cooperative
+    assert program.main.launch.cluster == best.values["cluster"]
+    assert binary.report.local_memory == 0
+
+
 @pytest.mark.unit
-def test_there_are_not_too_many_tilings() -> None:
-    assert 100 < len(plan(LSTM, Shape(16, 1024, 1, 1024), load_profile("h200"), schedules=["grid"])) < 4_000
+@pytest.mark.parametrize(("schedule", "direction"), [("grid", "forward"), ("grid_backward", "backward")])
+def test_there_are_not_too_many_tilings(schedule: str, direction: Direction) -> None:
+    shape, profile = Shape(16, 1024, 1, 1024), load_profile("h200")
+    assert 100 < len(plan(LSTM, shape, profile, schedules=[schedule], direction=direction)) < 4_000
+
+
+@pytest.mark.unit
+def test_clusters_of_a_grid_are_as_many_as_fit() -> None:
+    profile = load_profile("h200")
+    tilings = plan(LSTM, Shape(16, 1024, 1, 768), profile, schedules=["grid_backward"], direction="backward")
+    assert {tiling.values["cluster"] for tiling in tilings} == {1, 2, 4, 8}
+    for tiling in tilings:
+        size = tiling.values["cluster"]
+        clusters = tiling.resources.blocks // size
+        assert clusters <= profile.clusters_that_fit.get(size, profile.multiprocessors // size)
 
 
 @pytest.mark.unit

@@ -48,14 +48,14 @@ MOST_TILE_WARPS = 4
 K_SPLITS = [2, 4, 6, 8, 12, 16]
 """Warps that have the same tiles."""
 
-NUM_STAGES = [4, 8]
+NUM_STAGES = [4]
 """Stages of a warp's ring of saved values: a step takes long enough for few to do."""
 
-SLOTS, SUMS_SLOTS = 8, 3
+SLOTS, SUMS_SLOTS = 8, 2
 """Steps whose gates' gradients, and whose sums, have a place (cuda/grid_mail.cuh and gradient_mail.cuh say why)."""
 
-SPARE = 60
-"""Registers that a thread needs besides what it multiplies."""
+SPARE, SPARE_OF_WIDE = 95, 31
+"""Registers that a thread needs besides what it multiplies, and how many of them a tile of 16 sequences does not."""
 
 
 @dataclass(frozen=True)
@@ -250,7 +250,8 @@ class GridBackward(BatchTiled):
         }
         # What is multiplied must live at once; R from shared memory and the rest make do with what there is.
         live = ("weights", "accumulators", "more_accumulators", "polled")
-        least = sum((counts[name] for name in live), 4 * tiles * counts["loading"] + SPARE)
+        wide = minimum(s.column_tiles - 1, 1)
+        least = sum((counts[name] for name in live), 4 * tiles * counts["loading"] + SPARE - wide * SPARE_OF_WIDE)
         return Needs(s.warps, s.shared_memory, counts, least)
 
     def work(self, cell: Cell, shape: Shape, profile: Profile, v: Mapping[str, int]) -> StepWork:
