@@ -86,6 +86,7 @@ def test_large_heads_compile_into_registers(heads: int, head_dim: int, dtype: st
 KERNELS = {
     "cluster_lstm_h200": ("lstm", Shape(16, 1024, 3, 256), "h200"),
     "grid_lstm_h200": ("lstm", Shape(16, 1024, 1, 768), "h200"),
+    "grid_backward_gru_h200": ("gru", Shape(16, 1024, 1, 768, save="gates"), "h200"),
     "resident_lstm_h200": ("lstm", Shape(16, 1024, 12, 64), "h200"),
     "resident_gru_rtx4090": ("gru", Shape(16, 1024, 6, 96, "float16", "gates"), "rtx4090"),
     "resident_slstm_a100": ("slstm", Shape(16, 1024, 4, 33, "bfloat16", "states"), "a100-80gb"),
@@ -114,6 +115,17 @@ VALUES = {
         "k_tiles_in_registers": 3,
         "accumulators": 1,
         "num_stages": 8,
+    },
+    "grid_backward": {
+        "clusters": 12,
+        "cluster": 4,
+        "batch_tile": 8,
+        "epilogue_rows": 4,
+        "tiles_per_warp": 4,
+        "k_split": 6,
+        "k_tiles_in_registers": 4,
+        "accumulators": 1,
+        "num_stages": 4,
     },
     "resident": {
         "units_per_warp": 8,
