@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import datetime
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -175,15 +176,13 @@ def _progress(console: Console) -> Progress:
 def _about(name: str) -> dict[str, Any]:
     import torch
 
-    import kernelgen
-
     return {
         "gpu": name,
         "driver": _driver(),
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),
         "torch": torch.__version__,
-        "tilesmith": kernelgen.__version__,
+        "tilesmith": version("tilesmith"),
         "date": datetime.date.today().isoformat(),
     }
 

@@ -34,7 +34,7 @@ class Worker:
                 return job.refused(f"not done after {seconds:.0f} s")
             answer = self._connection.recv()
         except (EOFError, OSError):
-            code = self._process.exitcode if self._process is not None else None
+            code = self._status()
             self.close()
             return job.refused(f"the process that measures ended (status {code}); see {self._log}")
         if isinstance(answer, str):  # the GPU is at fault, and with it the process
@@ -51,6 +51,13 @@ class Worker:
         if self._connection is not None:
             self._connection.close()
         self._process = self._connection = None
+
+    def _status(self) -> int | None:
+        """How the process ended."""
+        if self._process is None:
+            return None
+        self._process.join(10)
+        return self._process.exitcode
 
     def _start(self) -> None:
         spawned = multiprocessing.get_context("spawn")
