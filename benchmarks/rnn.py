@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import datetime
 import time
-from importlib.metadata import version
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -182,9 +182,16 @@ def _about(name: str) -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),
         "torch": torch.__version__,
-        "tilesmith": version("tilesmith"),
+        "tilesmith": _version(),
         "date": datetime.date.today().isoformat(),
     }
+
+
+def _version() -> str:
+    try:
+        return metadata.version("tilesmith")
+    except metadata.PackageNotFoundError:
+        return "of a checkout"
 
 
 def _driver() -> str:
