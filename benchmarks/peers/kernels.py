@@ -46,6 +46,8 @@ def of_row(row: Row, dtype: str, what: str) -> list[Task]:
             asked.append(Task(what, cell, shape, direction))
             raise InfeasibleError("it is only to say what it would run")
 
+        def expect(self, cell: Cell, shape: Shape, direction: Direction, device: int) -> None: ...
+
     kind, place = getattr(torch, dtype), torch.device("cuda", 0)
     wx = torch.Size((row.batch, row.seq, len(cell.input_gates), row.heads, row.head_dim))
     states = torch.Size((1, row.batch, row.seq, row.heads, row.head_dim))
