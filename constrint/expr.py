@@ -241,6 +241,8 @@ def cdiv(a: Expr, b: Operand) -> Expr: ...
 def cdiv(a: int, b: Expr) -> Expr: ...
 def cdiv(a: Operand, b: Operand) -> Expr | int:
     """Division rounded up, -(-a // b). Plain integers give a plain integer (and ZeroDivisionError where b is 0)."""
+    if type(a) is int and type(b) is int:  # formulas are asked thousands of times with these
+        return -(-a // b)
     if isinstance(a, Expr) or isinstance(b, Expr):
         return _binary("cdiv", a, b)
     return -(-_plain(a, "an operand of cdiv") // _plain(b, "an operand of cdiv"))
@@ -267,6 +269,9 @@ def maximum(*values: Operand) -> Expr | int:
 def _extreme(op: str, values: Sequence[Operand]) -> Expr | int:
     if not values:
         raise ConstrintError(f"{op}imum needs at least one value")
+    numbers = [value for value in values if type(value) is int]
+    if len(numbers) == len(values):
+        return min(numbers) if op == "min" else max(numbers)
     if not any(isinstance(value, Expr) for value in values):
         plain = [_plain(value, f"a value of {op}imum") for value in values]
         return min(plain) if op == "min" else max(plain)

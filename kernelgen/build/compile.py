@@ -11,6 +11,7 @@ import functools
 import os
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -108,8 +109,13 @@ def compile_source(source: Source, *, cache: Cache | Literal["default"] | None =
 
 
 def compile_program(program: Program, *, cache: Cache | Literal["default"] | None = "default") -> tuple[Binary, ...]:
-    """Compile every call of a program, in order: see compile_source."""
-    return tuple(compile_source(call.source, cache=cache) for call in program.calls)
+    """Compile every call of a program, all at the same time: see compile_source. The binaries are in the calls' order.
+
+    Where several calls fail it raises the first one's error.
+    """
+    sources = [call.source for call in program.calls]
+    with ThreadPoolExecutor(len(sources)) as pool:
+        return tuple(pool.map(lambda source: compile_source(source, cache=cache), sources))
 
 
 def compiler_version() -> str:

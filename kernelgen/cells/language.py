@@ -298,37 +298,37 @@ class Cell:
     def __hash__(self) -> int:
         return hash(self.fingerprint)
 
-    @property
+    @cached_property
     def gate_symbols(self) -> tuple[Any, ...]:
         """The symbols of the gates, in order."""
         return tuple(sympy.Symbol(gate.name, real=True) for gate in self.gates)
 
-    @property
+    @cached_property
     def state_symbols(self) -> tuple[Any, ...]:
         """The symbols of the states before the step, in order."""
         return tuple(sympy.Symbol(name, real=True) for name in self.states)
 
-    @property
+    @cached_property
     def recurrent_gates(self) -> tuple[int, ...]:
         """Indices of the gates with a recurrent product: the gate axis of R."""
         return tuple(index for index, gate in enumerate(self.gates) if gate.recurrent)
 
-    @property
+    @cached_property
     def input_gates(self) -> tuple[int, ...]:
         """Indices of the gates with an input: the gate axis of Wx."""
         return tuple(index for index, gate in enumerate(self.gates) if gate.input)
 
-    @property
+    @cached_property
     def inputless_products(self) -> tuple[int, ...]:
         """Indices of the gates with a recurrent product and no input: their part of R's gradient is not Wx's too."""
         return tuple(index for index in self.recurrent_gates if not self.gates[index].input)
 
-    @property
+    @cached_property
     def inputless_biases(self) -> tuple[int, ...]:
         """Indices of the gates with a bias and no input, likewise."""
         return tuple(index for index in self.bias_gates if not self.gates[index].input)
 
-    @property
+    @cached_property
     def bias_gates(self) -> tuple[int, ...]:
         """Indices of the gates with a bias: the gate axis of b."""
         return tuple(index for index, gate in enumerate(self.gates) if gate.bias)

@@ -6,6 +6,7 @@ Importing this module costs pydantic and PyYAML (about 0.2 s); the command line 
 from __future__ import annotations
 
 import functools
+from bisect import bisect_left
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -378,12 +379,16 @@ def _interpolate(table: Table, at: tuple[float, ...]) -> float:
         return float(table)
     keys = sorted(table)
     first, *rest = at
-    known = {key: _interpolate(table[key], tuple(rest)) for key in keys}
+
+    def known(key: int) -> float:
+        return _interpolate(table[key], tuple(rest))
+
     if first <= keys[0] or len(keys) == 1:
-        return known[keys[0]]
-    upper = next((i for i, key in enumerate(keys) if key >= first), len(keys) - 1)
+        return known(keys[0])
+    upper = min(bisect_left(keys, first), len(keys) - 1)
     low, high = keys[upper - 1], keys[upper]
-    return known[low] + (known[high] - known[low]) * (first - low) / (high - low)
+    below = known(low)
+    return below + (known(high) - below) * (first - low) / (high - low)
 
 
 def _round_up(value: int, unit: int) -> int:

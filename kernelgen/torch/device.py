@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +21,9 @@ from kernelgen.program.arguments import ArrayArgument
 from kernelgen.program.shape import Shape
 
 if TYPE_CHECKING:
+    from kernelgen.build.compile import Binary
     from kernelgen.cells.language import Cell
+    from kernelgen.program.program import Program
     from kernelgen.program.task import Direction
 
 
@@ -48,11 +52,12 @@ class DeviceEngine:
 
     A program is kept for each cell, GPU and shape; those that differ in seq alone share what is loaded. The first run
     of a new one takes about a second, or what compiling takes where the cache has no binary. So is the answer kept
-    that there is none.
+    that there is none. What is expected compiles in a thread of its own, beside what is asked for first.
     """
 
     def __init__(self) -> None:
         self._loaded: dict[Any, Executable | str] = {}  # or why there is none: an error would hold its callers' tensors
+        self._expected: dict[Any, Future[tuple[Program, tuple[Binary, ...]]]] = {}
         self._lock = threading.Lock()
 
     def kernel(self, cell: Cell, shape: Shape, direction: Direction, device: int) -> Loaded:
@@ -60,9 +65,7 @@ class DeviceEngine:
 
         Raises InfeasibleError where no schedule has a kernel for the shape, CompileError and LaunchError.
         """
-        # How the product for dR is cut depends on the number of steps, but not on every single one.
-        steps = shape.seq.bit_length() if direction == "backward" else 0
-        key = (cell.fingerprint, replace(shape, seq=steps or 1), direction, device)
+        key = _key(cell, shape, direction, device)
         found = self._loaded.get(key)
         if found is None:
             with self._lock:
@@ -81,10 +84,40 @@ class DeviceEngine:
         numbers = {name: np.int32(value) for name, value in arguments.numbers.items()}
         return Loaded(launches, arguments.workspaces, numbers, device)
 
+    def expect(self, cell: Cell, shape: Shape, direction: Direction, device: int) -> None:
+        """Compile in the background what will soon be asked for; nothing is done on the GPU there, which may be
+        capturing a graph. What goes wrong is raised by ``kernel``."""
+        from kernelgen.tuning.selection import compiled
+
+        key = _key(cell, shape, direction, device)
+        if key in self._loaded or key in self._expected:
+            return
+        profile = gpu.device(device).profile()
+        with self._lock:
+            if key not in self._loaded and key not in self._expected:
+                self._expected[key] = _background().submit(compiled, cell, shape, profile, direction)
+
     def _load(self, cell: Cell, shape: Shape, direction: Direction, device: int) -> Executable:
         from kernelgen.tuning.selection import compiled
 
-        program, binaries = compiled(cell, shape, gpu.device(device).profile(), direction)
+        expected = self._expected.pop(_key(cell, shape, direction, device), None)
+        if expected is not None:
+            program, binaries = expected.result()
+        else:
+            program, binaries = compiled(cell, shape, gpu.device(device).profile(), direction)
         executable = Executable(program, [binary.cubin for binary in binaries])
         executable.prepare(device)
         return executable
+
+
+def _key(cell: Cell, shape: Shape, direction: Direction, device: int) -> Any:
+    """What programs are told apart by. How the product for dR is cut depends on the number of steps, but not on every
+    single one."""
+    steps = shape.seq.bit_length() if direction == "backward" else 0
+    return (cell.fingerprint, replace(shape, seq=steps or 1), direction, device)
+
+
+@cache
+def _background() -> ThreadPoolExecutor:
+    """A thread for what is expected: the compiler runs without the interpreter's lock."""
+    return ThreadPoolExecutor(1, thread_name_prefix="tilesmith-compile")

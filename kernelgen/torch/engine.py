@@ -36,3 +36,8 @@ class Engine(Hashable, Protocol):
         Raises InfeasibleError where no schedule has one for the shape.
         """
         ...
+
+    def expect(self, cell: Cell, shape: Shape, direction: Direction, device: int) -> None:
+        """Be told that ``kernel`` will soon be asked for the same: what it needs may be made meanwhile. Raises nothing
+        that ``kernel`` would not."""
+        ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -35,6 +36,9 @@ class Forward:
         count, steps = len(cell.states), (batch, seq, heads, dim)
         apart = known < count and keep != "nothing"
         save = "gates" if keep == "gates" else "states" if apart or known == count else "hidden"
+        if keep != "nothing":
+            backward = _backward_shape(cell, ((known, *steps), dtype, device), recompute=keep == "states")
+            engine.expect(cell, backward, "backward", _index(device))
         self._kernel = engine.kernel(cell, Shape(*steps, _name(dtype), save), "forward", _index(device))
         self._states = (known, *steps)
         self._last = (count, batch, heads, dim)
@@ -77,11 +81,9 @@ class Backward:
     """
 
     def __init__(self, engine: Engine, cell: Cell, states: Form, *, recompute: bool) -> None:
-        (known, batch, seq, heads, dim), dtype, device = states
-        steps = (batch, seq, heads, dim)
-        save = "gates" if known == len(cell.states) else "hidden"
+        (_, batch, seq, heads, dim), _, device = states
         self._cell = cell
-        shape = Shape(*steps, _name(dtype), save, recompute)
+        shape = _backward_shape(cell, states, recompute=recompute)
         self._recompute_before = False  # whether the gates are computed before the kernel rather than by it
         try:
             self._kernel = engine.kernel(cell, shape, "backward", _index(device))
@@ -168,6 +170,14 @@ def backward(engine: Engine | None, cell: Cell, states: Form, *, recompute: bool
     except InfeasibleError as error:
         warn(cell, (heads, dim, dtype, "backward"), str(error))
         return None
+
+
+def _backward_shape(cell: Cell, states: tuple[Sequence[int], torch.dtype, torch.device], *, recompute: bool) -> Shape:
+    """What a backward pass asks an engine for: see Backward."""
+    (known, *steps), dtype, _ = states
+    batch, seq, heads, dim = steps
+    save = "gates" if known == len(cell.states) else "hidden"
+    return Shape(batch, seq, heads, dim, _name(dtype), save, recompute)
 
 
 def _workspaces(kernel: Kernel) -> list[tuple[str, tuple[int, ...], torch.dtype]]:

@@ -83,18 +83,18 @@ def compiled(cell: Cell, shape: Shape, profile: Profile, direction: Direction) -
 
     Raises InfeasibleError where no schedule has a tiling, CompileError where the compiler is missing or refuses one.
     """
-    from kernelgen.build.compile import compile_program, compile_source
+    from kernelgen.build.compile import compile_program
     from kernelgen.tuning.prepare import objection
 
     found = []
     for selection in candidates(cell, shape, profile, direction):
-        report = compile_source(selection.program.main.source).report
+        binaries = compile_program(selection.program)
+        report = binaries[0].report
         proved = selection.tuned is not None or selection.trial is not None
         if not objection(selection.tiling.resources, report, profile, strict=not proved):
-            return selection.program, compile_program(selection.program)
-        found.append((selection.program, report))
-    program, _ = min(found, key=lambda pair: pair[1].local_memory > 0)
-    return program, compile_program(program)
+            return selection.program, binaries
+        found.append((selection.program, binaries))
+    return min(found, key=lambda pair: pair[1][0].report.local_memory > 0)
 
 
 _Key = tuple[object, ...]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,8 @@ from kernelgen.build import compile as compiling
 from kernelgen.build.cache import Cache
 from kernelgen.build.compile import Report, compile_source, compiler_version, parse_report
 from kernelgen.errors import CompileError
+from kernelgen.program.launch import LaunchRule
+from kernelgen.program.program import KernelCall, Program
 from kernelgen.program.source import Source
 
 pytestmark = pytest.mark.compiled
@@ -218,3 +222,16 @@ def test_the_log_of_several_functions_is_read() -> None:
         parse_report(LOG, "third")
     with pytest.raises(CompileError, match="none"):
         parse_report("", "first")
+
+
+def test_the_calls_of_a_program_compile_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(3, timeout=60)
+
+    def pretend(source: Source, **_: Any) -> None:
+        together.wait()
+        raise CompileError(f"{source.entry} is refused")
+
+    monkeypatch.setattr(compiling, "compile_source", pretend)
+    calls = [KernelCall(Source("", entry, "sm_90a"), LaunchRule(("1", "1", "1"), 32, 0)) for entry in "abc"]
+    with pytest.raises(CompileError, match="a is refused"):
+        compiling.compile_program(Program("forward", calls[0], tuple(calls[1:])))

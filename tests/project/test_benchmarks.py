@@ -70,3 +70,16 @@ def test_of_tilings_that_are_alike_the_best_is_timed() -> None:
     clocks = [tiling.clocks_per_step for tiling in chosen]
     assert clocks == sorted(clocks)
     assert chosen[0] == next(tiling for tiling in tilings if tiling.values["batch_tile"] == 4)
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize(("what", "kernels"), [("forward", 1), ("training", 3)])
+def test_a_first_pass_compiles_each_kernel_once_and_no_other(
+    monkeypatch: pytest.MonkeyPatch, fresh_cache: Path, what: str, kernels: int
+) -> None:
+    monkeypatch.setenv("TILESMITH_CACHE", str(fresh_cache))  # put back afterwards
+    for _ in ("cold", "warm"):
+        found = load_benchmark("first_kernel").measured("elman:1x16:2:8", "h200", what)
+        assert (found["kernels"], found["reason"]) == (kernels, "")
+        assert found["longest"] <= found["compile"]
+        assert found["total"] >= found["longest"]

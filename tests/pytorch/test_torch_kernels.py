@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gc
+import threading
 import warnings
 import weakref
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -61,6 +62,8 @@ class Emulated:
             tiling = plan(cell, shape, profile, top=1, schedules=[schedule.name])[0]
             program = schedule.program(cell, shape, profile, tiling)
         return EmulatedKernel(self, shape, program, program.arguments(cell, shape))
+
+    def expect(self, cell: Cell, shape: Shape, direction: Direction, device: int) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -202,6 +205,8 @@ class Nothing:
     def kernel(self, cell: Cell, shape: Shape, direction: Direction, device: int) -> Any:
         raise InfeasibleError("these limits clash")
 
+    def expect(self, cell: Cell, shape: Shape, direction: Direction, device: int) -> None: ...
+
 
 @pytest.mark.unit
 @pytest.mark.parametrize(
@@ -229,10 +234,16 @@ class Idle:
 
     def __init__(self) -> None:
         self.asked: list[tuple[Direction, int]] = []
+        self.expected: list[tuple[Shape, Direction]] = []
+        self.found: list[tuple[Shape, Direction]] = []
 
     def kernel(self, cell: Cell, shape: Shape, direction: Direction, device: int) -> Idle:
         self.asked.append((direction, shape.seq))
+        self.found.append((shape, direction))
         return self
+
+    def expect(self, cell: Cell, shape: Shape, direction: Direction, device: int) -> None:
+        self.expected.append((shape, direction))
 
     def run(self, arguments: Mapping[str, Tensor | None]) -> None: ...
 
@@ -254,6 +265,65 @@ def test_a_pass_is_prepared_once_for_each_form_and_every_call_is_checked(monkeyp
             with pytest.raises(ShapeError, match=r"b is torch\.float16"):
                 rnn(wx, r, b.half(), initial)
     assert engine.asked == wanted
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+@pytest.mark.parametrize("returns", ["states", "hidden"])
+@pytest.mark.parametrize("recompute", [False, True])
+def test_what_a_backward_pass_asks_for_is_expected_before_the_forward_pass_asks(
+    monkeypatch: pytest.MonkeyPatch, name: str, returns: Any, recompute: bool
+) -> None:
+    engine = Idle()
+    monkeypatch.setitem(passes.ENGINES, "cpu", engine)
+    leaves = tensors(name, Shape(2, 7, 1, 24))
+    with torch.no_grad():
+        rnn(*leaves, cell=name, returns=returns, recompute=recompute)
+    assert not engine.expected
+    states, _ = rnn(*leaves, cell=name, returns=returns, recompute=recompute)
+    assert engine.found[-1] not in engine.expected
+    states.sum().backward()
+    assert engine.expected == [engine.found[-1]]
+
+
+@pytest.mark.unit
+def test_what_is_expected_compiles_once_and_beside_what_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The forward pass is asked for while the backward one compiles: that goes on when the forward pass has come."""
+    forward_is_there, made = threading.Event(), []
+
+    def pretend(cell: Cell, shape: Shape, profile: Any, direction: Direction) -> Any:
+        made.append(direction)
+        if direction == "backward":
+            assert forward_is_there.wait(60)
+            if shape.head_dim == 8:
+                raise InfeasibleError("these limits clash")
+        return SimpleNamespace(arguments=lambda *_: SimpleNamespace(numbers={}, workspaces=())), ()
+
+    loaded = SimpleNamespace(prepare=lambda device: None, at=lambda shape: None)
+    monkeypatch.setattr("kernelgen.tuning.selection.compiled", pretend)
+    monkeypatch.setattr(gpu, "device", lambda index: SimpleNamespace(profile=lambda: None))
+    monkeypatch.setattr(gpu, "selected", lambda index: nullcontext())
+    monkeypatch.setattr(
+        "kernelgen.torch.device.Executable",
+        lambda program, cubins: SimpleNamespace(program=program, **vars(loaded)),
+    )
+    engine, cell = DeviceEngine(), load_cell("elman")
+    for dim in (4, 8):
+        forward_is_there.clear()
+        shape = Shape(2, 5, 1, dim)
+        for _ in range(2):
+            engine.expect(cell, shape, "backward", 0)
+        engine.kernel(cell, shape, "forward", 0)
+        forward_is_there.set()
+        for seq in (5, 6):  # served by the same kernels
+            if dim == 8:
+                with pytest.raises(InfeasibleError, match="these limits clash"):
+                    engine.kernel(cell, replace(shape, seq=seq), "backward", 0)
+            else:
+                engine.kernel(cell, replace(shape, seq=seq), "backward", 0)
+        engine.expect(cell, shape, "backward", 0)  # known by now
+        assert sorted(made) == ["backward", "forward"]
+        made.clear()
 
 
 @pytest.mark.emulated

@@ -1,0 +1,107 @@
+"""The kernels that a row's passes run through kernelgen.torch, all compiled before anything is timed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from peers.rows import Row
+
+if TYPE_CHECKING:
+    from kernelgen.cells.language import Cell
+    from kernelgen.hardware.profile import Profile
+    from kernelgen.program.shape import Shape
+    from kernelgen.program.task import Direction
+
+MOST_PROCESSES = 16
+
+
+@dataclass(frozen=True)
+class Task:
+    """A kernel to find. what: the pass that runs it, "forward" (without gradients) or "training"."""
+
+    what: str
+    cell: Cell
+    shape: Shape
+    direction: Direction
+
+
+def of_row(row: Row, dtype: str, what: str) -> list[Task]:
+    """What rnn(returns="hidden") asks for in a pass of a row: the operator itself says it, to an engine that has
+    nothing."""
+    import torch
+
+    from kernelgen.cells import load_cell
+    from kernelgen.errors import InfeasibleError
+    from kernelgen.torch import kernels
+
+    cell, asked = load_cell(row.cell), []
+
+    class Asked:
+        def kernel(self, cell: Cell, shape: Shape, direction: Direction, device: int) -> Any:
+            asked.append(Task(what, cell, shape, direction))
+            raise InfeasibleError("it is only to say what it would run")
+
+        def expect(self, cell: Cell, shape: Shape, direction: Direction, device: int) -> None: ...
+
+    kind, place = getattr(torch, dtype), torch.device("cuda", 0)
+    wx = torch.Size((row.batch, row.seq, len(cell.input_gates), row.heads, row.head_dim))
+    states = torch.Size((1, row.batch, row.seq, row.heads, row.head_dim))
+    passes: list[Any] = [
+        lambda: kernels.Forward(
+            Asked(), cell, (wx, kind, place), known=1, keep="nothing" if what == "forward" else "gates"
+        )
+    ]
+    if what == "training":
+        passes.append(lambda: kernels.Backward(Asked(), cell, (states, kind, place), recompute=False))
+    for make in passes:
+        try:
+            make()
+        except InfeasibleError:
+            continue
+    return asked
+
+
+def prepare(rows: Sequence[Row], dtype: str, profile: Profile, passes: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Compile the kernels of all rows, in as many processes as there are processors: the binaries stay in the cache on
+    disk. Yields how many of how many are done; what fails does so again, and is told, when it is asked for."""
+    tasks = [(row, dtype, what) for row in rows for what in passes]
+    spawned = multiprocessing.get_context("spawn")
+    workers = min(MOST_PROCESSES, os.cpu_count() or 1, len(tasks)) or 1
+    with ProcessPoolExecutor(workers, mp_context=spawned) as pool:
+        futures = [pool.submit(_prepare, *task, profile) for task in tasks]
+        for done, _ in enumerate(as_completed(futures), 1):
+            yield done, len(tasks)
+
+
+def _prepare(row: Row, dtype: str, what: str, profile: Profile) -> None:
+    from kernelgen.errors import TilesmithError
+    from kernelgen.tuning.selection import compiled
+
+    for task in of_row(row, dtype, what):
+        try:
+            compiled(task.cell, task.shape, profile, task.direction)
+        except TilesmithError:
+            continue
+
+
+def ready(row: Row, dtype: str, what: str) -> None:
+    """Load the kernels of a pass, on the first GPU. Raises InfeasibleError for one that would run as a PyTorch loop."""
+    from kernelgen.torch.passes import engine_of
+
+    engine = engine_of("cuda")
+    assert engine is not None
+    for task in of_row(row, dtype, what):
+        engine.kernel(task.cell, task.shape, task.direction, 0)
+
+
+def tune(row: Row, dtype: str, seconds: float) -> None:
+    """Tune the kernels of a row, so many seconds each; the store keeps what was measured. Raises TilesmithError."""
+    from kernelgen.tuning.tune import tune as search
+
+    for task in [*of_row(row, dtype, "forward"), *of_row(row, dtype, "training")]:
+        search(task.cell, task.shape, "auto", direction=task.direction, budget=seconds)
