@@ -171,6 +171,21 @@ def load_profile(name_or_path: str | Path) -> Profile:
     raise ProfileError(f"unknown GPU {text!r}; {near_names(text, known)} (or give the path of a profile file)")
 
 
+def profile_file(profile: Profile) -> ProfileFile:
+    """What the file of a GPU's profile holds: the one that comes with tilesmith, else its numbers in a new one.
+
+    A new one has those that a GPU's file gives as a rule, and no latencies: they are its architecture's.
+    """
+    if profile.name in profile_names():
+        return read(paths.profiles() / f"{profile.name}.yaml", ProfileFile, _NUMBERS)
+    own = ("multiprocessors", "clock_mhz", "memory_bytes", "memory_bandwidth", "l2_bytes")
+    values = {name: getattr(profile, name) for name in own}
+    numbers = {name: Number(value=value, source=profile.sources[name]) for name, value in values.items() if value}
+    return ProfileFile(
+        name=profile.name, title=profile.title, devices=list(profile.devices), arch=profile.arch, numbers=numbers
+    )
+
+
 def match_device(
     device: str,
     compute_capability: tuple[int, int],
