@@ -20,6 +20,7 @@ struct SharedLoad {
         for (int round = 0; round < in.rounds; ++round)
 #pragma unroll
             for (int i = 0; i < operations; ++i) at = load_shared_32(at);
+        use(at);
         timer.end(in);
     }
 };

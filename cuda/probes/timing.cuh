@@ -38,6 +38,7 @@ struct Timer {
 };
 
 /// What a chain of instructions has come to is used, before what follows: it is neither left out nor moved behind that.
-TILESMITH_DEVICE void use(float value) { store_shared_32(shared_memory() + 4 * thread_index(), __float_as_uint(value)); }
+TILESMITH_DEVICE void use(unsigned value) { store_shared_32(shared_memory() + 4 * thread_index(), value); }
+TILESMITH_DEVICE void use(float value) { use(__float_as_uint(value)); }
 
 }  // namespace tilesmith::probes
