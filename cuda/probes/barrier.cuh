@@ -5,10 +5,11 @@
 
 namespace tilesmith::probes {
 
-template <int block_threads>
+/// shared: bytes that the block takes besides, for nothing.
+template <int block_threads, int shared = 0>
 struct Barrier {
     static constexpr int threads = block_threads;
-    static constexpr int shared_bytes = 0;
+    static constexpr int shared_bytes = shared;
     static constexpr int operations = unrolled;
 
     TILESMITH_DEVICE static void run(const Arguments& in) {

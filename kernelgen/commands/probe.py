@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from kernelgen.hardware.files import ProfileFile
     from kernelgen.hardware.profile import Profile
     from kernelgen.probing.probe import Measured
+
+NO_GPU_ADVICE = "Run this where the GPU is, or write a profile by hand (docs/tutorials/add_a_gpu.md)."
 
 
 @click.command()
@@ -47,13 +50,18 @@ def command(ctx: click.Context, output: str | None, name: str | None, only: Sequ
     """
     from kernelgen.commands import INTERRUPTED
     from kernelgen.device import gpu
+    from kernelgen.errors import LaunchError
     from kernelgen.hardware.profile import profile_file
     from kernelgen.probing.probe import check_names, measure
     from kernelgen.probing.write import check_output, merge, write
 
     wanted = check_names(only)
+    if name is not None and not name.strip():
+        raise click.UsageError("--name is empty")
     if output is not None:
         check_output(Path(output))
+    if reason := gpu.why_no_gpu():
+        raise LaunchError(f"no GPU to measure: {reason}. {NO_GPU_ADVICE}")
     device = gpu.device()
     profile = device.profile()
     base = profile_file(profile)
@@ -71,17 +79,17 @@ def command(ctx: click.Context, output: str | None, name: str | None, only: Sequ
     for failure in measured.failures:
         remark(f"warning: {failure}")
     file = merge(base, _numbers(device), measured, _sources(device))
-    if measured.names:
+    if measured.points:
         write(path, file)
     if as_json:
         print_json(_for_programs(profile, file, measured, path))
     else:
         _table(profile, file, measured)
-        click.echo(f"wrote {path}" if measured.names else "nothing was measured, so nothing is written")
+        click.echo(f"wrote {path}" if measured.points else "nothing was measured, so nothing is written")
     if measured.interrupted:
         remark("interrupted: what was not measured stays as it was")
         ctx.exit(INTERRUPTED)
-    if not measured.names:
+    if not measured.points:
         ctx.exit(2)
 
 
@@ -110,39 +118,32 @@ def _sources(device: Device) -> dict[str, str]:
 
 def _rows(profile: Profile, measured: Measured) -> list[dict[str, Any]]:
     """Every point that was measured, beside what the profile has had for it."""
-    from kernelgen.errors import ProfileError
-    from kernelgen.probing.catalogue import COUNTED
-
     rows: list[dict[str, Any]] = []
     for name, points in measured.points.items():
         for at, variants in points.items():
-            try:
-                known = profile.latency(name, *at)
-            except ProfileError:
-                known = None
-            best = variants[0]
-            rows.append(
-                {
-                    "name": name,
-                    "at": list(at),
-                    "clocks": best.clocks,
-                    "least": best.least,
-                    "most": best.most,
-                    "known": known,
-                    "assumed": name in profile.assumed,
-                    "variants": [{"variant": each.variant, "clocks": each.clocks} for each in variants],
-                }
-            )
-    for cluster, count in measured.clusters.items():
-        known = profile.clusters_that_fit.get(cluster)
-        rows.append({"name": COUNTED, "at": [cluster], "count": count, "known": known, "assumed": False})
+            row = dataclasses.asdict(variants[0]) | {"name": name, "at": list(at), "known": _known(profile, name, at)}
+            row["assumed"] = name in profile.assumed
+            rows.append(row | {"variants": {each.variant: each.value for each in variants if each.variant}})
     return rows
+
+
+def _known(profile: Profile, name: str, at: tuple[int, ...]) -> float | None:
+    """What the profile has for a point; None where it has nothing."""
+    from kernelgen.errors import ProfileError
+    from kernelgen.probing.catalogue import COUNTED
+
+    if name == COUNTED:
+        return profile.clusters_that_fit.get(at[0])
+    try:
+        return profile.latency(name, *at)
+    except ProfileError:
+        return None
 
 
 def _for_programs(profile: Profile, file: ProfileFile, measured: Measured, path: Path) -> dict[str, Any]:
     return {
         "name": file.name,
-        "file": str(path) if measured.names else None,
+        "file": str(path) if measured.points else None,
         "compared_with": profile.name,
         "numbers": {name: number.value for name, number in file.numbers.items()},
         "sources": file.sources,
@@ -155,7 +156,7 @@ def _for_programs(profile: Profile, file: ProfileFile, measured: Measured, path:
 
 def _table(profile: Profile, file: ProfileFile, measured: Measured) -> None:
     """Print what was measured beside what was known."""
-    from kernelgen.hardware.files import LATENCIES
+    from kernelgen.probing.probe import axes_of
 
     rows = []
     for name, number in file.numbers.items():
@@ -164,11 +165,10 @@ def _table(profile: Profile, file: ProfileFile, measured: Measured) -> None:
             (name, "", f"{number.value:,}", "", "" if old is None else f"{old:,}", _difference(number.value, old))
         )
     for row in _rows(profile, measured):
-        axes = LATENCIES.get(row["name"], ("cluster",))
-        value, known = row.get("clocks", row.get("count")), row["known"]
-        spread = f"{row['least']:.4g} to {row['most']:.4g}" if "least" in row else ""
+        value, known = row["value"], row["known"]
+        spread = f"{row['least']:.4g} to {row['most']:.4g}" if row["runs"] > 1 else ""
         assumed = " (assumed)" if row["assumed"] and known is not None else ""
-        at = ", ".join(f"{axis} {place}" for axis, place in zip(axes, row["at"], strict=True))
+        at = ", ".join(f"{axis} {place}" for axis, place in zip(axes_of(row["name"]), row["at"], strict=True))
         shown = "" if known is None else f"{known:.4g}{assumed}"
         rows.append((row["name"], at, f"{value:.4g}", spread, shown, _difference(value, known)))
     columns = ("name", "at", "measured", "spread", profile.name, "difference")

@@ -127,7 +127,7 @@ _FATAL = frozenset(
 
 
 def versions() -> tuple[str, tuple[int, int]]:
-    """The driver's version, such as "580.82.07", empty where nothing says it; and the newest CUDA version that it knows.
+    """The driver's version, such as "580.82.07" (empty where nothing says it), and the newest CUDA that it knows.
 
     Raises LaunchError where there is no driver.
     """

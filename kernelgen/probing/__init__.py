@@ -1,1 +1,1 @@
-"""Measuring a GPU's profile: microbenchmarks of cuda/probes/, run in a worker process, and written as a profile's file."""
+"""Measuring a GPU's profile: microbenchmarks of cuda/probes/, run in a worker process, written as its file."""

@@ -1,7 +1,7 @@
 """Which microbenchmarks there are: the points of every latency, and what each runs with.
 
-The numbers given to the structs of cuda/probes/ are here, and so are the sizes that follow from them, which every source
-asserts. docs/probe.md says what each is meant to stand for.
+The numbers given to the structs of cuda/probes/ are here, and so are the sizes that follow from them, which every
+source asserts. docs/probe.md says what each is meant to stand for.
 """
 
 from __future__ import annotations
@@ -75,10 +75,13 @@ COUNTED = "clusters_that_fit"
 _OF_CLUSTERS = frozenset({"exchange_messages", "exchange_sums", COUNTED})
 
 
-def cluster_launch(profile: Profile, cluster: int) -> tuple[Microbenchmark, Launch]:
-    """Any kernel, and its launch as a cluster whose blocks each take all the shared memory that they may."""
-    (kernel,) = (each for each in _barrier(profile) if each.at == (256,))
-    return kernel, Launch((cluster, 1, 1), 256, profile.shared_memory_per_block, cluster)
+def cluster_launch(profile: Profile, cluster: int) -> Microbenchmark:
+    """A kernel as a cluster whose blocks each take all the shared memory that they may: to be counted, not run."""
+    shared = profile.shared_memory_per_block
+    launch = Launch((cluster, 1, 1), 256, shared, cluster)
+    return Microbenchmark(
+        COUNTED, (cluster,), "barrier", f"Barrier<256, {shared}>", launch, UNROLLED, ROUNDS_OF_ONE, {}
+    )
 
 
 def _one_block(

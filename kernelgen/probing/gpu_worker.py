@@ -9,8 +9,7 @@ import time
 from dataclasses import dataclass
 
 from kernelgen.errors import LaunchError
-from kernelgen.probing.microbenchmark import POISONED, Microbenchmark
-from kernelgen.program.launch import Launch
+from kernelgen.probing.microbenchmark import ENTRY, POISONED, Microbenchmark
 
 RUNNER = "kernelgen.probing.gpu_worker:run"
 
@@ -24,46 +23,40 @@ POISON_BYTE = 0xFF
 
 
 @dataclass(frozen=True)
-class TimeJob:
-    """A compiled microbenchmark to run on GPU ``device``."""
+class Job:
+    """A compiled microbenchmark for GPU ``device``: to run, or to count, of its clusters, those that run at a time."""
 
     microbenchmark: Microbenchmark
     cubin: bytes
     arch: str
     device: int = 0
+    count: bool = False
 
 
-@dataclass(frozen=True)
-class CountJob:
-    """A compiled kernel, and a launch of it as one cluster: how many of these run at the same time is asked."""
-
-    launch: Launch
-    cubin: bytes
-    entry: str
-    arch: str
-    device: int = 0
-
-
-def run(job: TimeJob | CountJob) -> list[float] | int:
-    """Do one job in the worker: clocks of an operation, a figure for each run; or a number of clusters."""
+def run(job: Job) -> list[float]:
+    """Do one job in the worker: clocks of an operation, a figure for each run; or a number of clusters alone."""
     from kernelgen.device import gpu
 
     with gpu.current(job.device):
         try:
-            return _count(job) if isinstance(job, CountJob) else _time(job)
+            return _count(job) if job.count else _time(job)
         except LaunchError as error:  # the context may be lost: have a fresh process for what comes next
             raise gpu.DeviceFault(str(error)) from error
 
 
-def _count(job: CountJob) -> int:
+def _count(job: Job) -> list[float]:
     from kernelgen.device.launcher import DeviceKernel
 
-    kernel = DeviceKernel(job.cubin, job.entry, job.arch, job.launch)
+    launch = job.microbenchmark.launch
+    kernel = DeviceKernel(job.cubin, ENTRY, job.arch, launch)
     kernel.prepare(job.device)
-    return kernel.clusters_that_fit(job.launch)
+    fit = kernel.clusters_that_fit(launch)
+    if fit < 1:
+        raise LaunchError(f"no cluster of {launch.cluster} blocks with {launch.shared_memory:,} bytes each fits")
+    return [float(fit)]
 
 
-def _time(job: TimeJob) -> list[float]:
+def _time(job: Job) -> list[float]:
     import numpy as np
 
     from kernelgen.device import gpu
@@ -77,7 +70,7 @@ def _time(job: TimeJob) -> list[float]:
     elapsed = np.zeros(bench.blocks, np.uint64)
     clocks = gpu.DeviceBuffer(elapsed.nbytes)
     buffers = {name: gpu.DeviceBuffer(bench.bytes_of(name, bench.rounds)) for name in bench.buffers}
-    for name, buffer in buffers.items():
+    for buffer in buffers.values():
         buffer.fill(0)
     values = {"clocks": clocks.pointer, "rounds": np.int32(bench.rounds)}
     values |= {name: buffer.pointer for name, buffer in buffers.items()}

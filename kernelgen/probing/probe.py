@@ -1,12 +1,10 @@
-"""Measure the GPU at hand: every microbenchmark compiled and run, the fastest of its variants kept, the rest said in words."""
+"""Measure the GPU at hand: every microbenchmark compiled and run, the fastest of its variants first."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from typing import TypeVar
 
 from kernelgen.build.compile import compile_source
 from kernelgen.device.worker import Worker
@@ -14,7 +12,7 @@ from kernelgen.errors import ProfileError, TilesmithError, near_names
 from kernelgen.hardware.files import LATENCIES
 from kernelgen.hardware.profile import Profile
 from kernelgen.probing.catalogue import COUNTED, cluster_launch, clusters, lacking, microbenchmarks
-from kernelgen.probing.gpu_worker import RUNNER, CountJob, TimeJob
+from kernelgen.probing.gpu_worker import RUNNER, Job
 from kernelgen.probing.microbenchmark import Microbenchmark
 
 NAMES = (*LATENCIES, COUNTED)
@@ -24,14 +22,13 @@ JOB_SECONDS = 60.0
 """How long a microbenchmark may take: it takes well under a second where nothing hangs."""
 
 At = tuple[int, ...]
-Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
 class Point:
-    """What a microbenchmark gave: the median clocks of an operation, and the least and most of its runs."""
+    """What a microbenchmark gave: median clocks of an operation, or a count; and the least and most of its runs."""
 
-    clocks: float
+    value: float
     least: float
     most: float
     runs: int
@@ -40,21 +37,15 @@ class Point:
 
 @dataclass
 class Measured:
-    """What was measured: the points of each latency, all variants of them, the fastest first; clusters by size.
+    """What was measured: of each name the points, of each point all its variants, the fastest first.
 
-    incomplete: the names of which some points are missing. failures: why, in words.
+    incomplete: the names of which points are missing. failures: why, in words. interrupted: by Ctrl-C.
     """
 
     points: dict[str, dict[At, list[Point]]] = field(default_factory=dict)
-    clusters: dict[int, int] = field(default_factory=dict)
     incomplete: set[str] = field(default_factory=set)
     failures: list[str] = field(default_factory=list)
     interrupted: bool = False
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """What has a figure, in order."""
-        return tuple(name for name in NAMES if self.points.get(name) or (name == COUNTED and self.clusters))
 
 
 OnEvent = Callable[[str, int, int], None]
@@ -76,84 +67,65 @@ def measure(
 
     Ctrl-C ends it with what there is. A microbenchmark that fails is written down, and the next one runs in a new
     process. runner: what the worker calls; another one serves for tests without a GPU.
-    Raises LaunchError where no worker can be started.
     """
-    result = Measured()
-    for name in only:
-        if why := lacking(profile, name):
-            on_event(f"{name} is left out: {why}", 0, 0)
+    tasks = {name: _tasks(profile, name) for name in only}
+    result = Measured(incomplete={name for name, some in tasks.items() if some})
+    total, done = sum(map(len, tasks.values())), 0
     try:
         with Worker(runner) as worker:
-            worker.start()
-            _measure(profile, only, on_event, result, _Lane(worker, profile.arch, device))
+            for name, some in tasks.items():
+                if why := lacking(profile, name):
+                    on_event(f"{name} is left out: {why}", 0, 0)
+                for task in some:
+                    on_event("measuring", done, total)
+                    _do(result, name, task, lambda job: worker.run(job, JOB_SECONDS), profile.arch, device)
+                    done += 1
+                if {task.at for task in some} == result.points.get(name, {}).keys():
+                    result.incomplete.discard(name)
     except KeyboardInterrupt:
         result.interrupted = True
-    for name, places in _wanted(profile, only).items():
-        if len(result.points.get(name, {})) < len(places):
-            result.incomplete.add(name)
     return result
 
 
 @dataclass(frozen=True)
-class _Lane:
-    """Where jobs go."""
+class _Task:
+    """A point to measure, one way. cluster: count how many of that size run at a time, rather than time anything."""
 
-    worker: Worker
-    arch: str
-    device: int
-
-    def time(self, bench: Microbenchmark) -> Point:
-        """Compile and run a microbenchmark."""
-        cubin = compile_source(bench.source(self.arch)).cubin
-        runs: list[float] = self.worker.run(TimeJob(bench, cubin, self.arch, self.device), JOB_SECONDS)
-        return Point(statistics.median(runs), min(runs), max(runs), len(runs), bench.variant)
-
-    def count(self, profile: Profile, cluster: int) -> int:
-        """How many clusters run at a time whose blocks take all shared memory."""
-        bench, launch = cluster_launch(profile, cluster)
-        source = bench.source(self.arch)
-        cubin = compile_source(source).cubin
-        return int(self.worker.run(CountJob(launch, cubin, source.entry, self.arch, self.device), JOB_SECONDS))
+    at: At
+    microbenchmark: Microbenchmark
+    cluster: int = 0
 
 
-def _wanted(profile: Profile, only: Collection[str]) -> dict[str, set[At]]:
-    """The points of each latency."""
-    wanted: dict[str, set[At]] = {}
-    for bench in microbenchmarks(profile, only):
-        wanted.setdefault(bench.latency, set()).add(bench.at)
-    return wanted
+def _tasks(profile: Profile, name: str) -> tuple[_Task, ...]:
+    if name == COUNTED:
+        return tuple(_Task((size,), cluster_launch(profile, size), size) for size in clusters(profile))
+    return tuple(_Task(bench.at, bench) for bench in microbenchmarks(profile, [name]))
 
 
-def _measure(profile: Profile, only: Collection[str], on_event: OnEvent, result: Measured, lane: _Lane) -> None:
-    benches = microbenchmarks(profile, only)
-    sizes = clusters(profile) if COUNTED in only else ()
-    total = len(sizes) + len(benches)
-    for done, cluster in enumerate(sizes):
-        on_event("measuring", done, total)
-        fit = _try(result, f"{COUNTED}, clusters of {cluster}", partial(lane.count, profile, cluster))
-        if fit:
-            result.clusters[cluster] = fit
-    for done, bench in enumerate(benches, start=len(sizes)):
-        on_event("measuring", done, total)
-        point = _try(result, in_words(bench.latency, bench.at), partial(lane.time, bench))
-        if point is not None:
-            points = result.points.setdefault(bench.latency, {}).setdefault(bench.at, [])
-            points.append(point)
-            points.sort(key=lambda each: each.clocks)
-    on_event("measuring", total, total)
-
-
-def _try(result: Measured, what: str, work: Callable[[], Found]) -> Found | None:
-    """What the work gives; None where it fails, and a word about that."""
+def _do(result: Measured, name: str, task: _Task, run: Callable[[Job], list[float]], arch: str, device: int) -> None:
+    """Compile and run; a failure is a word about it."""
+    bench = task.microbenchmark
     try:
-        return work()
+        cubin = compile_source(bench.source(arch)).cubin
+        runs = run(Job(bench, cubin, arch, device, count=task.cluster > 0))
     except TilesmithError as error:
-        result.failures.append(f"{what}: {error}")
-        return None
+        result.failures.append(f"{in_words(name, task.at)}: {error}")
+        return
+    points = result.points.setdefault(name, {}).setdefault(task.at, [])
+    points.append(Point(statistics.median(runs), min(runs), max(runs), len(runs), bench.variant))
+    points.sort(key=lambda point: point.value)
+
+
+_IN_WORDS: Mapping[str, str] = {"cluster": "a cluster of {}", "threads": "{} threads", "blocks": "{} blocks"}
+
+
+def axes_of(name: str) -> tuple[str, ...]:
+    """What the points of a name depend on."""
+    return LATENCIES.get(name, ("cluster",))
 
 
 def in_words(name: str, at: At) -> str:
     """A point: "barrier, 128 threads"."""
-    axes: Mapping[str, str] = {"cluster": "a cluster of {}", "threads": "{} threads", "blocks": "{} blocks"}
-    words = [axes.get(axis, "{} bytes").format(value) for axis, value in zip(LATENCIES[name], at, strict=True)]
-    return ", ".join([name, *words])
+    return ", ".join(
+        [name, *(_IN_WORDS.get(axis, "{} bytes").format(n) for axis, n in zip(axes_of(name), at, strict=True))]
+    )

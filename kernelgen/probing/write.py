@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from kernelgen.build.cache import write_together
 from kernelgen.errors import ProfileError
-from kernelgen.hardware.files import LATENCIES, ClusterCounts, Latency, Number, ProfileFile, Table
+from kernelgen.hardware.files import LATENCIES, ClusterCounts, Latency, Number, ProfileFile, Sourced, Table
+from kernelgen.hardware.profile import load_profile
 from kernelgen.probing.catalogue import COUNTED
 from kernelgen.probing.probe import At, Measured, Point
 
@@ -22,26 +24,30 @@ OF_THE_DEVICE = ("multiprocessors", "clock_mhz", "memory_bytes", "l2_bytes")
 def merge(base: ProfileFile, numbers: Mapping[str, int], measured: Measured, about: Mapping[str, str]) -> ProfileFile:
     """The profile's file after a probe.
 
-    base: what is known of the GPU. numbers: of the device, see OF_THE_DEVICE. about: the texts of the sources DEVICE and
-    PROBE. What was not measured, or not all of it, stays as it is in ``base``, with its source; sources that nothing
-    comes from any more go.
+    base: what is known of the GPU. numbers: of the device, see OF_THE_DEVICE. about: the texts of the sources DEVICE
+    and PROBE. What was not measured, or not all of it, stays as it is in ``base``, with its source; sources that
+    nothing comes from any more go.
     """
     latencies = dict(base.latencies)
-    for name, points in measured.points.items():
-        if name not in measured.incomplete or name not in latencies:
-            latencies[name] = Latency(value=_table(points), source=PROBE)
     counted = base.clusters_that_fit
-    if measured.clusters and (COUNTED not in measured.incomplete or counted is None):
-        counted = ClusterCounts(value=measured.clusters, source=PROBE)
+    for name, points in measured.points.items():
+        if name == COUNTED:
+            if counted is None or name not in measured.incomplete:
+                counted = ClusterCounts(
+                    value={at[0]: int(found[0].value) for at, found in points.items()}, source=PROBE
+                )
+        elif name not in latencies or name not in measured.incomplete:
+            latencies[name] = Latency(value=_table(points), source=PROBE)
     known = {**base.numbers, **{name: Number(value=value, source=DEVICE) for name, value in numbers.items()}}
-    used = [*known.values(), *latencies.values(), *([counted] if counted else [])]
+    every: list[Sourced] = [*known.values(), *latencies.values(), *([counted] if counted else [])]
+    used = {each.source for each in every}
     sources = {**base.sources, **about}
     return base.model_copy(
         update={
             "numbers": known,
             "latencies": {name: latencies[name] for name in LATENCIES if name in latencies},
             "clusters_that_fit": counted,
-            "sources": {key: text for key, text in sources.items() if any(each.source == key for each in used)},
+            "sources": {key: text for key, text in sources.items() if key in used},
         }
     )
 
@@ -55,7 +61,7 @@ def _table(points: Mapping[At, list[Point]]) -> Table:
     by_one: dict[int, float] = {}
     by_two: dict[int, dict[int, float]] = {}
     for at, found in sorted(points.items()):
-        clocks = rounded(found[0].clocks)
+        clocks = rounded(found[0].value)
         if not at:
             return clocks
         if len(at) == 1:
@@ -124,12 +130,25 @@ def _string(text: str) -> str:
 
 
 def check_output(path: Path) -> None:
-    """Raise ProfileError if a profile could not be written at ``path``; nothing is created."""
+    """Raise ProfileError if a profile could not be written at ``path``; nothing is created.
+
+    What is there now may be replaced if it is a profile.
+    """
     if path.suffix not in (".yaml", ".yml"):
         raise ProfileError(f"a profile is a .yaml file; {path} is not named so")
     folder = path.absolute().parent
     if path.is_dir() or not folder.is_dir():
         raise ProfileError(f"cannot write {path}: {'it is' if path.is_dir() else f'{folder} is not'} a folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ProfileError(f"cannot write {path}: no permission to write in {folder}")
+    if path.exists():
+        try:
+            load_profile(path)
+        except ProfileError as error:
+            raise ProfileError(
+                f"{path} is there and is no GPU profile, so it is not replaced; move it away, or choose another name "
+                f"with --output ({error})"
+            ) from error
 
 
 def write(path: Path, file: ProfileFile) -> None:
