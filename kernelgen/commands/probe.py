@@ -95,11 +95,11 @@ def command(ctx: click.Context, output: str | None, name: str | None, only: Sequ
 
 def _numbers(device: Device) -> dict[str, int]:
     """What the driver says of the GPU, by the names that a profile gives."""
-    from kernelgen.hardware.profile import profile_from_device
+    from kernelgen.hardware.profile import numbers_of_device
     from kernelgen.probing.write import OF_THE_DEVICE
 
-    reported = profile_from_device({**device.attributes, "total_memory": device.memory_bytes}, device.name)
-    return {name: value for name in OF_THE_DEVICE if (value := getattr(reported, name))}
+    said = numbers_of_device({**device.attributes, "total_memory": device.memory_bytes})
+    return {name: said[name] for name in OF_THE_DEVICE if said.get(name)}
 
 
 def _sources(device: Device) -> dict[str, str]:

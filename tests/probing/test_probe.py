@@ -95,7 +95,7 @@ def test_a_profile_is_measured_and_planned_with(machine: None, tmp_path: Path) -
     )
     assert set(yaml.safe_load((tmp_path / "h200.yaml").read_text())["sources"]) == {"datasheet", "device", "probe"}
     planned = fine("plan lstm --gpu ./h200.yaml --batch 16 --seq 64 --heads 4 --head-dim 64 --top 1 --json")
-    assert json.loads(planned)[0]["schedule"] == "resident"
+    assert json.loads(planned)[0]["model_us_per_step"] > 0
 
 
 def test_only_what_is_asked_for(machine: None, tmp_path: Path) -> None:
@@ -210,6 +210,15 @@ def test_a_profile_made_of_a_device_has_its_numbers() -> None:
     file = profile_file(made)
     assert (file.name, file.latencies, file.devices) == ("nvidia-h300", {}, ["NVIDIA H300"])
     assert file.numbers["memory_bandwidth"].source == "reported by the device"
+
+
+def test_a_driver_that_says_too_little_leaves_what_is_known(
+    machine: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    become(monkeypatch, "NVIDIA H200", H200 | {"clock_rate": 0, "memory_clock_rate": 0, "l2_cache_size": 0})
+    assert run("probe --only mma").exit_code == 0
+    made, known = load_profile(tmp_path / "h200.yaml"), load_profile("h200")
+    assert (made.clock_mhz, made.l2_bytes, made.latency("mma")) == (known.clock_mhz, known.l2_bytes, 1000)
 
 
 def test_names_that_yaml_would_take_for_something_else(tmp_path: Path) -> None:
