@@ -26,7 +26,12 @@ NO_GPU_ADVICE = "Run this where the GPU is, or write a profile by hand (docs/tut
 @click.command()
 @click.option("--output", "-o", metavar="FILE.yaml", help="Where to write (default: the profile's name, here).")
 @click.option("--name", metavar="NAME", help="What the profile is called (default: as the one that is known).")
-@click.option("--only", metavar="LATENCY", multiple=True, help="Measure this alone; may be given several times.")
+@click.option(
+    "--only",
+    metavar="LATENCY",
+    multiple=True,
+    help="Measure this alone, such as barrier (docs/probe.md lists them); may be given again.",
+)
 @json_option
 @click.pass_context
 def command(ctx: click.Context, output: str | None, name: str | None, only: Sequence[str], as_json: bool) -> None:
