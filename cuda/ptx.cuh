@@ -29,6 +29,13 @@ TILESMITH_DEVICE unsigned thread_index() { return threadIdx.x; }
 TILESMITH_DEVICE unsigned block_x() { return blockIdx.x; }
 TILESMITH_DEVICE unsigned block_y() { return blockIdx.y; }
 
+/// Clocks of the multiprocessor, from some moment on; memory is not touched earlier or later than the source says.
+TILESMITH_DEVICE unsigned long long read_clock() {
+    unsigned long long clocks;
+    asm volatile("mov.u64 %0, %%clock64;" : "=l"(clocks)::"memory");
+    return clocks;
+}
+
 // ---- barriers ----
 
 /// All threads of the block meet.
@@ -276,6 +283,23 @@ TILESMITH_DEVICE void poison_global_32(void* address) {
 
 /// What the calling thread has stored so far, all see before what it stores from now on.
 TILESMITH_DEVICE void fence_global() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
+
+// ---- counters in global memory: who is done with what (sm_70 and newer) ----
+//
+// All blocks of a launch reach them. Unlike a message, a signal orders everything: what the threads that the signalling one
+// has met have stored before, who has seen the signal, or has met one that has, may load.
+
+/// Add 1 to a counter.
+TILESMITH_DEVICE void signal_global(unsigned* counter) {
+    asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(counter) : "memory");
+}
+
+/// What a counter has come to; see poll_again.
+TILESMITH_DEVICE unsigned poll_signals(const unsigned* counter) {
+    unsigned value;
+    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(counter) : "memory");
+    return value;
+}
 
 // ---- asynchronous copies, global to shared (sm_80 and newer) ----
 

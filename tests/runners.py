@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kernelgen.errors import ValidationError
+from kernelgen.probing.gpu_worker import Job
 from kernelgen.records.trial import Measurement
 from kernelgen.verify.gpu_worker import GpuJob, Outcome
 
@@ -80,3 +81,14 @@ def write_script(monkeypatch: pytest.MonkeyPatch, folder: Path, words: str) -> P
     script.write_text(words)
     monkeypatch.setenv("SCRIPT", str(script))
     return script
+
+
+def measure(job: Job) -> list[float]:
+    """Pretend to measure: 1,000 clocks an operation or 7 clusters; what $FAILS names fails, Ctrl-C comes at $STOPS."""
+    bench = job.microbenchmark
+    if bench.latency == os.environ.get("STOPS"):
+        os.kill(os.getppid(), signal.SIGINT)
+        time.sleep(3600)
+    if f"{bench.latency} {bench.at}" == os.environ.get("FAILS"):
+        raise Fault("an illegal memory access")
+    return [7.0] if job.count else [1000.4, 990.0, 1000.6]

@@ -15,6 +15,9 @@ struct Place {
 /// Of the running thread.
 Place place();
 
+/// A clock for all threads: it goes on by one with every access to memory, switch of threads, and look at it.
+unsigned long long ticks();
+
 /// Where a block's dynamic shared memory starts: aligned to 128 bytes as promised, and to no more.
 inline constexpr unsigned shared_base = 128 * 9;
 
@@ -43,6 +46,10 @@ void poll_global(const void* address, void* out, unsigned bytes, const Site& sit
 void poison_global(void* address, unsigned bytes, const Site& site);
 /// What the running thread has poisoned so far, all know of who hear of what it does next.
 void fence(const Site& site);
+
+/// Add 1 to a counter of global memory: who sees it knows what the running thread's warp had done when its lanes last met.
+void signal_counter(void* address, const Site& site);
+unsigned poll_counter(const void* address, const Site& site);
 
 void issue_copy(unsigned destination, const void* source, unsigned bytes, const Site& site);
 void commit_copies();

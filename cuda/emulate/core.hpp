@@ -14,7 +14,8 @@
 
 extern "C" {
 
-/// Kinds of argument: 0 a null pointer, 1 an array the kernel reads, 2 one it writes, 3 an integer, 4 one of mail. An array: what
+/// Kinds of argument: 0 a null pointer, 1 an array the kernel reads, 2 one it writes, 3 an integer, 4 one of mail,
+/// 5 one of counters. An array: what
 /// exists of it, in the order and meaning of tilesmith::emulate::Windows; `data` holds that, one window after another.
 struct TilesmithArgument {
     const char* name;
@@ -42,6 +43,8 @@ Place place() {
     const Block& block = *running->block;
     return {running->index, block.x, block.y, block.cluster_rank};
 }
+
+unsigned long long ticks() { return ++scheduler->ticks; }
 
 void read_shared(unsigned address, void* out, unsigned bytes, const Site& site) {
     scheduler->before_access(site);
@@ -126,7 +129,8 @@ inline void run_launch(const TilesmithLaunch& launch, const TilesmithArgument* a
         if (argument.kind == 0 || argument.kind == 3) continue;
         const auto kind = argument.kind == 1   ? GlobalMemory::Kind::input
                           : argument.kind == 2 ? GlobalMemory::Kind::output
-                                               : GlobalMemory::Kind::mail;
+                          : argument.kind == 4 ? GlobalMemory::Kind::mail
+                                               : GlobalMemory::Kind::counters;
         memory.add(argument.name, argument.data, {argument.extent, argument.first, argument.window, argument.stride}, kind);
     }
     values.clear();

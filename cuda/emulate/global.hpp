@@ -7,7 +7,8 @@
 // An input may be read and not written. An output starts as 0xFF bytes (a NaN in bfloat16, float16 and float32) and may
 // be written; ptx.hpp's loads go through the read-only path, so that reading what the kernel writes is a fault.
 //
-// An array of mail starts as poison and is for messages alone (mailbox.hpp), between blocks that run at the same time.
+// An array of mail starts as poison and is for messages alone (mailbox.hpp), between blocks that run at the same time; and so
+// are counters (counter.hpp).
 #pragma once
 
 #include <algorithm>
@@ -17,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "counter.hpp"
 #include "mailbox.hpp"
 
 namespace tilesmith::emulate {
@@ -43,7 +45,7 @@ class GlobalMemory {
     };
 
   public:
-    enum class Kind { input, output, mail };
+    enum class Kind { input, output, mail, counters };
 
     GlobalMemory() = default;
     GlobalMemory(const GlobalMemory&) = delete;
@@ -51,7 +53,8 @@ class GlobalMemory {
 
     void add(const char* name, void* host, const Windows& windows, Kind kind) {
         const bool output = kind != Kind::input;
-        Array array{name, static_cast<std::byte*>(host), nullptr, next_, windows, output, {}, {}, {}};
+        Array array{name, static_cast<std::byte*>(host), nullptr, next_, windows, output, {}, {}, {}, {}};
+        if (kind == Kind::counters) array.counters.resize((windows.bytes() + 3) / 4);
         if (kind == Kind::mail) {
             array.boxes.resize((windows.bytes() + 3) / 4);
             for (Mailbox& box : array.boxes) box.state = Mailbox::State::poisoned;
@@ -145,6 +148,19 @@ class GlobalMemory {
         std::memset(array.content + offset, 0xff, bytes);
     }
 
+    Counter& counter(const Thread& thread, const void* address, const char* verb, const Site& site) {
+        const Access access{thread, verb, site};
+        Array& array = locate(access, address, 4);
+        if (array.counters.empty()) throw Fault{"'" + array.name + "' is no array of counters\n  " + describe(access)};
+        const unsigned team = thread.team->number;
+        if (std::exchange(array.touched, true) && array.team != team)
+            throw Fault{Where{array.name, offset_in(array, address)}() +
+                        " is a counter of blocks which do not run at the same time\n  " + describe(access) +
+                        "\n  the launch must be cooperative"};
+        array.team = team;
+        return array.counters[offset_in(array, address) / 4];
+    }
+
   private:
     static constexpr std::uint64_t gap = 16u << 20;
     static constexpr std::uint64_t lowest = std::uint64_t{1} << 44;  // no process has anything there
@@ -164,6 +180,9 @@ class GlobalMemory {
         std::vector<std::byte> written;
         std::vector<Cell> cells;
         std::vector<Mailbox> boxes;  // of each word, where it is for mail
+        std::vector<Counter> counters;
+        unsigned team = 0;     // the first to use the counters,
+        bool touched = false;  // if any has
     };
 
     static MailRules<Where> rules(Mailbox& box, const Access& access, const Array& array, std::uint64_t offset) {
@@ -188,6 +207,8 @@ class GlobalMemory {
     }
 
     static void refuse_mail(const Access& access, const Array& array, std::uint64_t offset) {
+        if (!array.counters.empty())
+            throw Fault{Where{array.name, offset}() + " is a counter: it may be signalled and polled\n  " + describe(access)};
         if (!array.boxes.empty())
             throw Fault{Where{array.name, offset}() + " is for messages: it may be polled, sent to and poisoned\n  " +
                         describe(access)};

@@ -27,6 +27,7 @@ constexpr unsigned no_thread = ~0u;
 
 class SharedMemory;
 struct Mailbox;
+struct Counter;
 struct Block;
 struct Team;
 
@@ -78,6 +79,8 @@ struct Thread {
     std::vector<Copy> copies;
     Awaited awaited;  // the first word that it found poisoned since it last waited
     Awaited polled;   // the word whose message it waits for
+    Counter* counted = nullptr;  // the counter that it looked at since it last waited, and what it saw
+    unsigned count = 0;
 
     unsigned lane() const { return index % warp_size; }
 };

@@ -22,6 +22,7 @@ struct fp16 {};
 inline unsigned thread_index() { return emulate::place().thread; }
 inline unsigned block_x() { return emulate::place().block_x; }
 inline unsigned block_y() { return emulate::place().block_y; }
+inline unsigned long long read_clock() { return emulate::ticks(); }
 
 // ---- barriers ----
 
@@ -192,6 +193,13 @@ inline void poison_global_32(void* address, Site site = Site::current()) {
     emulate::poison_global(address, 4, site);
 }
 inline void fence_global(Site site = Site::current()) { emulate::fence(site); }
+
+// ---- counters in global memory ----
+
+inline void signal_global(unsigned* counter, Site site = Site::current()) { emulate::signal_counter(counter, site); }
+inline unsigned poll_signals(const unsigned* counter, Site site = Site::current()) {
+    return emulate::poll_counter(counter, site);
+}
 
 // ---- asynchronous copies ----
 

@@ -50,6 +50,7 @@ class Scheduler {
           body_(body) {}
 
     Random random;
+    unsigned long long ticks = 0;  // accesses, switches and looks at this clock so far
     const Stacks& stacks() const { return stacks_; }
 
     /// Run all threads of a team to their end. Throws the Fault of a thread, a deadlock, or that time is up.
@@ -74,6 +75,7 @@ class Scheduler {
             Thread* thread = std::exchange(ready_[pick], ready_.back());
             ready_.pop_back();
             running = thread;
+            ++ticks;
             thread->fiber.enter();
             running = nullptr;
             if (!fault_.report.empty()) throw fault_;
@@ -85,6 +87,7 @@ class Scheduler {
 
     /// One memory access in `preemption` gives way to another thread first.
     void before_access(const Site& site) {
+        ++ticks;
         constexpr unsigned preemption = 32;
         if (random.next() % preemption != 0) return;
         running->operation = "memory access";

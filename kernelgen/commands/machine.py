@@ -251,7 +251,9 @@ def _gpus(worker: Worker) -> list[Check]:
         if error.reason == "error":
             return [Check("GPU", "absent", str(error), lost)]
         return [Check("GPU", "warning", f"asking the NVIDIA driver {error}", lost)]
-    found = f"{_kernel_driver()}CUDA {major}.{minor}"
+    from kernelgen.device.gpu import kernel_driver
+
+    found = ", ".join([*filter(None, [kernel_driver()]), f"CUDA {major}.{minor}"])
     if major < 13:
         checks = [Check("driver", "warning", found, "cubins are made for CUDA 13: install driver 580 or newer")]
     else:
@@ -259,15 +261,6 @@ def _gpus(worker: Worker) -> list[Check]:
     for number, (known, text) in enumerate(devices):
         checks.append(Check(f"GPU {number}", "ok" if known else "warning", text, "" if known else lost))
     return checks
-
-
-def _kernel_driver() -> str:
-    """The version of the driver in the kernel, such as "580.82.07, "; nothing where it does not say."""
-    try:
-        found = re.search(r"\s(\d+\.\d[\d.]*)\s", Path("/proc/driver/nvidia/version").read_text())
-    except OSError:
-        return ""
-    return f"{found[1]}, " if found else ""
 
 
 def _version(distribution: str) -> str:

@@ -6,10 +6,12 @@ here touches the driver before a function is called.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kernelgen.errors import LaunchError
@@ -122,6 +124,24 @@ _FATAL = frozenset(
         "UNKNOWN",
     )
 )
+
+
+def versions() -> tuple[str, tuple[int, int]]:
+    """The driver's version, such as "580.82.07" (empty where nothing says it), and the newest CUDA that it knows.
+
+    Raises LaunchError where there is no driver.
+    """
+    number = int(checked(require_driver().cuDriverGetVersion(), "asking for the driver's version"))
+    return kernel_driver(), (number // 1000, number % 1000 // 10)
+
+
+def kernel_driver() -> str:
+    """The version of the driver in the kernel, such as "580.82.07"; empty where it does not say."""
+    try:
+        found = re.search(r"\s(\d+\.\d[\d.]*)\s", Path("/proc/driver/nvidia/version").read_text())
+    except OSError:
+        return ""
+    return found[1] if found else ""
 
 
 def device_count() -> int:

@@ -98,6 +98,18 @@ class DeviceKernel:
                 "into several, or have a kernel tuned for this one"
             )
 
+    def clusters_that_fit(self, launch: Launch) -> int:
+        """How many clusters of such a launch the current GPU, which must be prepared, runs at the same time."""
+        driver = gpu.require_driver()
+        function = gpu.checked(
+            driver.cuKernelGetFunction(driver.CUkernel(int(self._kernel.handle))), f"asking for {self.entry}"
+        )
+        fit = gpu.checked(
+            driver.cuOccupancyMaxActiveClusters(function, cluster_config(driver, launch)),
+            f"asking how many clusters of {launch.cluster} blocks run at a time",
+        )
+        return int(fit)
+
     def start(self, stream: Any, config: Any, *arguments: Any) -> None:
         """Launch on a cuda-core stream of a prepared GPU that is current; returns before the kernel has run.
 
@@ -123,6 +135,19 @@ def launch_config(launch: Launch) -> Any:
     if launch.cooperative:
         options["is_cooperative"] = True
     return _core().LaunchConfig(grid=(x, y, z), **options)
+
+
+def cluster_config(driver: Any, launch: Launch) -> Any:
+    """A Launch with clusters as the driver's own CUlaunchConfig, for its questions about occupancy."""
+    size = driver.CUlaunchAttribute()
+    size.id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
+    size.value.clusterDim.x, size.value.clusterDim.y, size.value.clusterDim.z = launch.cluster, 1, 1
+    config = driver.CUlaunchConfig()
+    config.gridDimX, config.gridDimY, config.gridDimZ = launch.grid
+    config.blockDimX, config.blockDimY, config.blockDimZ = launch.block, 1, 1
+    config.sharedMemBytes = launch.shared_memory
+    config.attrs, config.numAttrs = [size], 1
+    return config
 
 
 @lru_cache(maxsize=1024)

@@ -22,32 +22,21 @@ LATENCIES: Mapping[str, tuple[str, ...]] = {
     "mma_interval": (),
     "special_function": (),
     "global_load": (),
-    "remote_shared_load": ("cluster",),
-    "cluster_barrier": ("cluster", "threads"),
-    "exchange_st_async": ("cluster", "slice_bytes"),
-    "exchange_bulk": ("cluster", "slice_bytes"),
-    "exchange_multicast": ("cluster", "slice_bytes"),
-    "exchange_stores": ("cluster", "slice_bytes"),
     "exchange_messages": ("cluster", "gathered_bytes"),
     "exchange_sums": ("cluster", "received_bytes"),
     "exchange_grid": ("blocks",),
-    "l2_one_way_near": (),
-    "l2_one_way_far": (),
-    "grid_barrier_cooperative": ("threads",),
     "grid_barrier_atomic": ("blocks",),
 }
 """Every latency a profile may hold, in clocks of the multiprocessor, and what it depends on.
 
 shared_load: a dependent load from shared memory. barrier: __syncthreads. mma: m16n8k16 with float32 accumulators,
 each waiting for the one before. mma_interval: between two independent m16n8k16 (or as much work in smaller ones) on
-one sub-partition of a multiprocessor. special_function: tanh.approx or ex2.approx. global_load: device memory. The
-cluster ones: a load from another block's shared memory, a barrier, and one all-to-all exchange in which each block
-sends a slice to every block (st.async, bulk copies, multicast bulk loads from global memory, plain remote stores with a
-barrier); messages: plain remote stores that the receiver polls for, by the bytes that each block has in the end,
-read by as many warps as makes it fastest; sums: the same where each block adds up what it receives from all and its
-threads then meet, by the bytes that each receives; grid: blocks all over the GPU, stores to global memory that the
-receivers poll for in L2. l2_one_way: from a store to the poll on another multiprocessor that
-sees it. grid_barrier: all blocks of the grid, by cooperative groups or by one atomic counter and a spin.
+one sub-partition of a multiprocessor. special_function: tanh.approx or ex2.approx. global_load: device memory, in a
+busy kernel. exchange_messages: one all-to-all exchange between the blocks of a cluster, plain remote stores that the
+receiver polls for, by the bytes that each block has in the end, read by as many warps as makes it fastest; sums: the
+same where each block adds up what it receives from all and its threads then meet, by the bytes that each receives;
+grid: blocks all over the GPU, stores to global memory that the receivers poll for in L2. grid_barrier_atomic: all
+blocks of a grid meet by one atomic counter in L2, which one thread of each polls. docs/probe.md: how each is measured.
 """
 
 Clocks = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -66,25 +55,28 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class Number(Record):
-    """A count, a size or a rate, and where it comes from: a key of the file's sources, or the source itself."""
+class Sourced(Record):
+    """Something with where it comes from: a key of the file's sources, or the source itself."""
+
+    source: Text
+
+
+class Number(Sourced):
+    """A count, a size or a rate."""
 
     value: Annotated[int, Field(ge=0)]
-    source: Text
 
 
-class Latency(Record):
-    """Clocks, and where they come from."""
+class Latency(Sourced):
+    """Clocks."""
 
     value: Table
-    source: Text
 
 
-class ClusterCounts(Record):
-    """How many clusters of each size run at a time with all shared memory taken, and where that comes from."""
+class ClusterCounts(Sourced):
+    """How many clusters of each size run at a time with all shared memory taken."""
 
     value: dict[PositiveInt, PositiveInt]
-    source: Text
 
 
 class ProfileFile(Record):

@@ -172,6 +172,21 @@ def load_profile(name_or_path: str | Path) -> Profile:
     raise ProfileError(f"unknown GPU {text!r}; {near_names(text, known)} (or give the path of a profile file)")
 
 
+def profile_file(profile: Profile) -> ProfileFile:
+    """What the file of a GPU's profile holds: the one that comes with tilesmith, else its numbers in a new one.
+
+    A new one has those that a GPU's file gives as a rule, and no latencies: they are its architecture's.
+    """
+    if profile.name in profile_names():
+        return read(paths.profiles() / f"{profile.name}.yaml", ProfileFile, _NUMBERS)
+    own = ("multiprocessors", "clock_mhz", "memory_bytes", "memory_bandwidth", "l2_bytes")
+    values = {name: getattr(profile, name) for name in own}
+    numbers = {name: Number(value=value, source=profile.sources[name]) for name, value in values.items() if value}
+    return ProfileFile(
+        name=profile.name, title=profile.title, devices=list(profile.devices), arch=profile.arch, numbers=numbers
+    )
+
+
 def match_device(
     device: str,
     compute_capability: tuple[int, int],
@@ -228,6 +243,12 @@ DEVICE_ATTRIBUTES = frozenset(_FROM_ATTRIBUTES.values()) - {"total_memory"} | {
 """The device attributes that profile_from_device reads, by their lower-case names in the driver."""
 
 
+def numbers_of_device(attributes: Mapping[str, int]) -> dict[str, int]:
+    """The numbers of a profile that are attributes of a device (see profile_from_device); those that it reports."""
+    values = {field: attributes[key] for field, key in _FROM_ATTRIBUTES.items() if key in attributes}
+    return values | {"clock_mhz": attributes.get("clock_rate", 0) // 1000}
+
+
 def profile_from_device(attributes: Mapping[str, int], name: str) -> Profile:
     """Make a profile from what CUDA reports of a device; its latencies are its architecture's defaults.
 
@@ -243,9 +264,8 @@ def profile_from_device(attributes: Mapping[str, int], name: str) -> Profile:
     missing |= {key for key in may_be_zero if key not in attributes}
     if missing:
         raise ProfileError(f"the device {name!r} reports no {', '.join(sorted(missing))}; write a profile file for it")
-    values = {field: attributes[key] for field, key in _FROM_ATTRIBUTES.items()}
+    values = numbers_of_device(attributes)
     values["warps_per_sm"] = values["threads_per_sm"] // WARP
-    values["clock_mhz"] = attributes["clock_rate"] // 1000
     # Two transfers per memory clock; kHz and bits to bytes per second.
     values["memory_bandwidth"] = 2000 * attributes["memory_clock_rate"] * attributes["global_memory_bus_width"] // 8
     file = ProfileFile(

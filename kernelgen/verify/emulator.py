@@ -114,7 +114,7 @@ class _Launch(ctypes.Structure):
     )
 
 
-_NULL, _INPUT, _OUTPUT, _INTEGER, _MAIL = range(5)
+_NULL, _INPUT, _OUTPUT, _INTEGER, _MAIL, _COUNTERS = range(6)
 
 
 def emulate(
@@ -133,7 +133,7 @@ def emulate(
     (an int32 parameter), None (a null pointer), or an Excerpt of an array. outputs: names of the arrays the kernel
     writes; those that the kernel does not have are ignored. An output starts as NaN in emulated memory, and is copied
     back when the kernel has ended without a fault; after a fault it is as it was. An array that is POISONED by its name
-    is for messages: it starts as poison.
+    is for messages: it starts as poison; so does one called "counters", whose words blocks count up.
     blocks: the numbers of those that run, counted along x first; all unless given, and whole clusters.
     seed: draws the order in which blocks and threads run; the same seed gives the same order. seconds: a kernel that
     runs longer is stopped.
@@ -229,7 +229,8 @@ def _argument_structures(
                 raise EmulationError(f"argument {name!r} must be C-contiguous; numpy.ascontiguousarray makes it so")
             if name in outputs and not array.flags.writeable:
                 raise EmulationError(f"output {name!r} is a read-only array")
-            structure.kind = _MAIL if name in POISONED else _OUTPUT if name in outputs else _INPUT
+            workspace = _COUNTERS if name == "counters" else _MAIL if name in POISONED else None
+            structure.kind = workspace or (_OUTPUT if name in outputs else _INPUT)
             structure.data = array.ctypes.data
             _set_windows(structure, name, array, value)
     _check_overlap(arrays, outputs)

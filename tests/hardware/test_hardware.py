@@ -173,8 +173,8 @@ def test_h200_is_measured_throughout() -> None:
     assert h200.latencies.keys() == LATENCIES.keys()
     assert (h200.latency("mma"), h200.latency("mma_interval")) == (25, 6.2)
     assert [h200.latency("barrier", threads) for threads in (128, 256, 512, 1024)] == [21, 29, 45, 77]
-    assert h200.latency("exchange_st_async", 16, 256) == 1304
-    assert h200.latency("exchange_bulk", 8, 768) == 886
+    assert h200.latency("exchange_messages", 8, 4096) == 564
+    assert h200.latency("exchange_grid", 48) == 1216
     assert h200.clusters_that_fit == {4: 30, 8: 15, 16: 7}
 
 
@@ -208,8 +208,8 @@ def test_latency_interpolates_and_extends() -> None:
     assert h200.latency("barrier", 16) == 15
     assert h200.latency("barrier", 384) == 37
     assert h200.latency("barrier", 2048) == 77 + 2 * 32
-    assert h200.latency("exchange_bulk", 6, 256) == (661 + 864) / 2
-    assert h200.latency("exchange_bulk", 2, 512) == 565
+    assert h200.latency("exchange_messages", 4, 1536) == (422 + 547) / 2
+    assert h200.latency("exchange_sums", 6, 4096) == (678 + 765) / 2
 
 
 @given(st.integers(32, 1024), st.integers(32, 1024))
@@ -224,7 +224,7 @@ def test_barrier_never_falls_with_more_threads(one: int, other: int) -> None:
     [
         ("h200", ("mna",), "did you mean mma"),
         ("h200", ("barrier",), "takes 1 coordinates \\(threads\\), not 0"),
-        ("t4", ("cluster_barrier", 4, 128), "t4 has no latency 'cluster_barrier': it has no clusters"),
+        ("t4", ("exchange_sums", 4, 128), "t4 has no latency 'exchange_sums': it has no clusters"),
     ],
 )
 def test_latency_refuses(gpu: str, question: tuple[str, int], answer: str) -> None:

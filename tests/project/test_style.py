@@ -74,6 +74,7 @@ ORDER = (
     "build",
     "records",
     "device",
+    "probing",
     "verify",
     "tuning",
     "torch",

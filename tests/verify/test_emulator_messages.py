@@ -327,3 +327,61 @@ def test_those_of_global_memory_compile_everywhere(arch: str) -> None:
     source = grid_rounds()
     source = dataclasses.replace(source, arch=arch, text=source.text.replace("__launch_bounds__(1024)", ""))
     assert compile_source(source, cache=None).report.spills == 0
+
+
+# ---- counters, and the clock ----
+
+COUNTED = """
+    sync_block();
+    if (thread_index() == 0) {
+        signal_global(counters); // signal
+        for (unsigned rounds = 0; static_cast<int>(poll_signals(counters) + 1u - 3u) < 0;) poll_again(rounds);
+    }
+    sync_warp();
+    sync_block();
+    store_global_32(out + block_x() * 64 + thread_index(), poll_signals(counters));
+"""
+THREE: dict[str, Any] = {"grid": (3, 1, 1), "threads": 64, "cooperative": True}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_blocks_count_to_three(seed: int) -> None:
+    out = words(192)
+    run(kernel(COUNTED, "unsigned* counters, unsigned* out"), {"counters": words(1), "out": out}, seed=seed, **THREE)
+    assert (out == 2).all()  # from 0xffffffff on
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "report"),
+    [
+        ("- 3u", "- 4u", "deadlock"),
+        ("signal_global(counters);", "signal_global(out);", "'out' is no array of counters"),
+        ("signal_global(counters);", "signal_global(counters + 1);", "out of bounds of 'counters'"),
+        ("signal_global(counters);", "store_global_32(counters, 1);", "is a counter: it may be signalled and polled"),
+    ],
+)
+def test_a_counter_is_not_misused(old: str, new: str, report: str) -> None:
+    assert old in COUNTED
+    source = kernel(COUNTED.replace(old, new, 1), "unsigned* counters, unsigned* out")
+    assert report in fault(source, {"counters": words(1), "out": words(192)}, **THREE)
+
+
+def test_counters_are_of_blocks_that_run_together() -> None:
+    source = kernel("if (thread_index() == 0) signal_global(counters);", "unsigned* counters")
+    report = fault(source, {"counters": words(1)}, grid=(2, 1, 1))
+    assert "is a counter of blocks which do not run at the same time" in report
+    assert "the launch must be cooperative" in report
+
+
+def test_the_clock_goes_on_with_what_happens() -> None:
+    body = """
+        const unsigned long long first = read_clock(), second = read_clock();
+        for (int i = 0; i < 20; ++i) store_shared_32(shared_memory() + 4 * thread_index(), i);
+        sync_warp();
+        const unsigned long long third = read_clock();
+        store_global_64(out + 2 * thread_index(), uint2{unsigned(second - first), unsigned(third - second)});
+    """
+    out = words(64)
+    run(kernel(body, "unsigned* out"), {"out": out}, shared=128)
+    assert (out[0::2] >= 1).all()
+    assert (out[1::2] >= 21).all()
