@@ -12,7 +12,8 @@ namespace tilesmith::probes {
 template <int cluster, int bytes, int warps>
 struct ExchangeSums {
     static constexpr int unit_warps = bytes / (256 * cluster);  // that own 16 units each
-    using Mail = GradientMail<4, cluster, unit_warps>;
+    static constexpr int slots = 3;
+    using Mail = GradientMail<4, cluster, unit_warps, 16, slots>;
     static constexpr int threads = 32 * warps;
     static constexpr int shared_bytes = Mail::bytes;
     static constexpr int operations = 1;
@@ -30,9 +31,9 @@ struct ExchangeSums {
             const int count = warp * tiles + tile;
             to[tile] = cluster_address(mail + Mail::place(count % unit_warps, rank, lane), (rank + 1 + count / unit_warps) % cluster);
         }
-        for (int slot = 0; slot < Mail::slots; ++slot) Mail::poison_slot(mail + slot * Mail::slot_bytes, thread, threads);
+        for (int slot = 0; slot < slots; ++slot) Mail::poison_slot(mail + slot * Mail::slot_bytes, thread, threads);
         typename Mail::Sums sums = {{1.0f, 0.0f, 1.0f, 0.0f}};
-        int slot = 0, received = (Mail::slots - 1) * Mail::slot_bytes;
+        int slot = 0, received = (slots - 1) * Mail::slot_bytes;
         sync_cluster();  // every block has poison where it waits for messages
         Timer timer;
         timer.begin();
