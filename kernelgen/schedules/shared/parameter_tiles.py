@@ -33,6 +33,9 @@ DEPTH, NUM_STAGES = {2: 64, 4: 32}, 3
 """Steps of a stage, by the bytes of an element, and stages: two blocks fit on a multiprocessor, each with two stages on
 their way."""
 
+TILE_STEPS = {2: 16, 4: 8}
+"""Steps that a matrix instruction adds up, by the bytes of an element: every step group of a stage has as many of them."""
+
 BLOCKS = 2
 """Blocks a multiprocessor that cutting the steps into parts aims at, where they fit."""
 
@@ -46,8 +49,8 @@ and 64 columns, or 32, so that it reads a third less of shared memory than one o
 MOST_SUMS = {2: 144, 4: 80}
 """Float32 sums that a thread keeps, by the bytes of an element; with what it multiplies they must fit its registers."""
 
-OTHER_REGISTERS = 100
-"""Of a thread, beside its sums."""
+OTHER_REGISTERS = {2: 100, 4: 140}
+"""Of a thread, beside its sums, by the bytes of an element."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +88,9 @@ class Tiling:
         """Float32 sums of a thread: of the product, and one column more."""
         return 4 * self.warp_tiles * (self.columns // self.column_warps // 8 + 1)
 
-    @property
-    def registers(self) -> int:
+    def registers(self, itemsize: int) -> int:
         """Of a thread, about."""
-        return min(self.sums + OTHER_REGISTERS, 255)
+        return min(self.sums + OTHER_REGISTERS[itemsize], 255)
 
     def shared_memory(self, itemsize: int) -> int:
         """Bytes of shared memory of a block. itemsize: bytes of an element."""
@@ -99,7 +101,7 @@ class Tiling:
 
     def fit(self, profile: Profile, itemsize: int) -> int:
         """How many blocks a multiprocessor runs at a time; 0 where none fits."""
-        return profile.occupancy(self.threads, self.registers, self.shared_memory(itemsize))
+        return profile.occupancy(self.threads, self.registers(itemsize), self.shared_memory(itemsize))
 
 
 def stage_row_bytes(count: int, itemsize: int) -> int:
@@ -162,7 +164,10 @@ def _tile(product: Product, columns: int) -> Tiling:
 def tilings(product: Product, profile: Profile, clocks: Clocks) -> list[Tiling]:
     """The rule's tile and LARGE ones, each with several depths and parts, that fit; fastest first by the cost model."""
     found = dict.fromkeys(
-        each for each in _candidates(product, profile) if each.fit(profile, product.itemsize) > 0
+        each
+        for each in _candidates(product, profile)
+        if each.depth % (TILE_STEPS[product.itemsize] * each.step_groups) == 0
+        and each.fit(profile, product.itemsize) > 0
     )
     return sorted(found, key=lambda tiling: clocks.predict(product, tiling, profile))
 
