@@ -4,8 +4,8 @@
     python benchmarks/parameter_gradients.py measure --size 12x64 --size 1x1024 --dtype float32
     python benchmarks/parameter_gradients.py fit build/parameter_gradients.jsonl
 
-Of tiles that differ in depth, stages and parts alone, those come first that the model likes best; what is chosen without
-measuring is marked with *. PyTorch's product is torch.matmul (batched for several heads, of arrays laid out for it
+Of tiles that differ in depth, stages and parts alone, those come first that the model likes best; what is chosen
+without measuring is marked with *. PyTorch's product is torch.matmul (batched for several heads, of arrays laid out for it
 beforehand), in the same dtype, without TF32, without db. Errors are against float64, of a block of 64 x 64 of every
 product, in the norm. Rows go to --out as they come (JSON lines), which `fit` reads.
 """
@@ -84,7 +84,8 @@ def measure(
 
 
 def tiles(kernel: ParameterGradients, top: int) -> list[Tiling]:
-    """The chosen tile, then of the others one for each way of sharing it out to warps, the model's best; then the rest."""
+    """The chosen tile, then of the others one for each way of sharing it out to warps, the model's best; then the
+    rest."""
     ranked = [kernel.tiling, *kernel.tilings()]
     shapes = {(each.row_warps, each.column_warps, each.warp_tiles, each.columns): each for each in reversed(ranked)}
     first = sorted(shapes.values(), key=ranked.index)
@@ -127,6 +128,7 @@ class Data:
     def library_ms(self, seconds: float) -> float:
         """Milliseconds of PyTorch's product."""
         import torch
+
         from kernelgen.device.measure import measure as timed
 
         heads = self.kernel.shape.heads
@@ -197,7 +199,7 @@ class Data:
 @main.command()
 @click.argument("samples", type=click.Path(path_type=Path, exists=True))
 def fit(samples: Path) -> None:
-    """Coefficients with the smallest relative errors, none of them negative, as model.yaml of schedules/shared has them."""
+    """Coefficients with the smallest relative errors, none of them negative, as schedules/shared/model.yaml has them."""
     records = [json.loads(line) for line in samples.read_text().splitlines()]
     names = [field.name for field in fields(Clocks)]
     terms = np.array([[_work(record)[name] for name in names] for record in records])

@@ -84,8 +84,8 @@ def cell_struct(cell: Cell, backward: bool = False, math: str = "math") -> str:
     states; it needs "math.cuh". The same cell gives the same text, byte for byte.
 
     backward: also the backward step, with the masks of the gates and previous states that it reads, and what
-    becomes of the gradient that comes back from the later step. math: the namespace of "math.cuh" whose functions it calls
-    (Dtype.math).
+    becomes of the gradient that comes back from the later step. math: the namespace of "math.cuh" whose functions it
+    calls (Dtype.math).
     """
     lines = [
         f"/// {cell.title}: {cell.paper}" if cell.paper else f"/// {cell.title}",

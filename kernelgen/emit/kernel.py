@@ -11,15 +11,14 @@ from kernelgen.program.dtypes import dtype_info
 from kernelgen.program.shape import Shape
 from kernelgen.program.source import Source
 
-
 ELEMENT = "element"
 """In the kind of a parameter: the C++ type of an element of the shape's dtype in memory (Dtype.element)."""
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of the entry. kind: its C++ type; for an element of the shape's dtype in memory, ELEMENT stands in it.
-    name: as program/arguments.py has it. field: of the struct of arguments, where it is another."""
+    """A parameter of the entry. kind: its C++ type, in which ELEMENT stands for that of the shape's elements. name: as
+    program/arguments.py has it. field: of the struct of arguments, where it is another."""
 
     kind: str
     name: str
@@ -36,8 +35,9 @@ class Template:
     """What instantiates a template of cuda/ for a cell and a shape.
 
     header: the file, without ".cuh". name: the class template. arguments, tiling_struct: the structs of its arrays and
-    of its tile variables; that of the arrays is for 16-bit elements, and NAMEOf<ELEMENT> the same for others. tiling: the tile variables by the names of the struct's fields, in order. options: the
-    template's arguments after the tiling. asserted: what must hold, the template's constants by name.
+    of its tile variables; that of the arrays is for 16-bit elements, and NAMEOf<ELEMENT> the same for others. tiling:
+    the tile variables by the names of the struct's fields, in order. options: the template's arguments after the
+    tiling. asserted: what must hold, the template's constants by name.
     """
 
     header: str

@@ -60,8 +60,8 @@ EXACT_ELEMENT = 2.0**-13
 """And a single element, as a fraction of the largest: every cell of the library stays below 2^-22."""
 
 EXACT_FLOAT32, EXACT_ELEMENT_FLOAT32 = 2.0**-19, 2.0**-17
-"""The same of a float32 output. Here float32 arithmetic is not hidden by a rounding: it makes up to 3e-7 in the norm for
-every cell of the library. A product that takes 11 bits of its factors, or twice 8, makes more than what is allowed."""
+"""The same of a float32 output. Here no rounding hides float32 arithmetic: it makes up to 3e-7 in the norm for every
+cell of the library. A product that takes 11 bits of its factors, or twice 8, makes more than what is allowed."""
 
 _SIXTEEN_BITS: dict[str, Any] = {
     "itemsize": 2,
@@ -130,8 +130,8 @@ def tolerance(dtype: str, seq: int, direction: Direction = "forward", terms: int
     gradients after 1,024 steps are off by less than 2 e for every cell of the library but the LSTM without a forget
     gate, whose 4.5 e are just within the three parts together.)
 
-    In float32 two things are different. Functions err by e = 2^-21, more than u = 2^-24, so that a value is off by e and
-    not by sqrt(e u). And sums count, which are not exact beside the functions any more: of n terms in any order, off by
+    In float32 two things are different. Functions err by e = 2^-21, more than u = 2^-24, so that a value is off by e
+    and not by sqrt(e u). And sums count, which are not exact beside the functions any more: of n terms in any order, off by
     sqrt(n) u at most as a root mean square (a random walk: additions of n terms of random sign, one after the other,
     make sqrt(n / 6) u). e is the hypotenuse of both.
 
@@ -169,7 +169,8 @@ def far_elements(size: int, direction: Direction) -> int:
 
 
 def half_spacing(values: NDArray[Any], dtype: str) -> NDArray[Any]:
-    """Half the distance to the next number of the dtype, of numbers that are such: what rounding to nearest errs by at most.
+    """Half the distance to the next number of the dtype, of numbers that are such: what rounding to nearest errs by at
+    most.
 
     values: float32; the result is float64. Infinity and NaN have none that means anything.
     """

@@ -76,8 +76,8 @@ def unknown_dtype(asked: object) -> ShapeError:
     elif isinstance(asked, str):
         names = difflib.get_close_matches(_ALIASES.get(asked.lower(), asked.lower()), DTYPES, n=1, cutoff=0.5)
         advice = f"; did you mean {names[0]}?" if names else ""
-    names = f"{', '.join(DTYPES[:-1])} and {DTYPES[-1]}"
-    return ShapeError(f"unknown dtype {_short(asked)}: kernels exist for {names}{advice}")
+    every = f"{', '.join(DTYPES[:-1])} and {DTYPES[-1]}"
+    return ShapeError(f"unknown dtype {_short(asked)}: kernels exist for {every}{advice}")
 
 
 _WIDER = ("float64", "double", "fp64", "f64")

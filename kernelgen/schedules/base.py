@@ -52,12 +52,12 @@ class Schedule(Protocol):
 
 
 def refusal(schedule: Schedule, cell: Cell, shape: Shape, profile: Profile) -> str:
-    """Why a schedule does not run this, as a sentence: for the dtype, or for a reason of its own; empty where it may."""
+    """Why a schedule does not run this, as a sentence: the dtype, or a reason of its own; empty where it may."""
     if shape.dtype in schedule.dtypes:
         return schedule.refuses(cell, shape, profile)
-    bits = {dtype_info(name).itemsize * 8 for name in schedule.dtypes}
-    taken = f"{bits.pop()}-bit types" if len(bits) == 1 else "the types"
-    return f"the {schedule.name} schedule takes {taken} only ({', '.join(schedule.dtypes)}), not {shape.dtype}."
+    names, sizes = ", ".join(schedule.dtypes), {dtype_info(name).itemsize for name in schedule.dtypes}
+    taken = f"{8 * sizes.pop()}-bit types only ({names})" if len(sizes) == 1 else f"{names} only"
+    return f"the {schedule.name} schedule takes {taken}, not {shape.dtype}."
 
 
 def stated_problem(schedule: Schedule, cell: Cell, shape: Shape, profile: Profile) -> Problem:

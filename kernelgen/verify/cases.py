@@ -63,7 +63,7 @@ class ValidationCase:
 
     @property
     def terms(self) -> int:
-        """The terms of the longest sum: R h and a state's own, one a step; backward R's gradient too, over all steps."""
+        """Of the longest sum: R h, and a state's own, one a step; backward, R's gradient too, over all steps."""
         if self.direction == "forward":
             return max(self.shape.seq, self.shape.head_dim)
         products = self.table["r"].shape[0] if "r" in self.table else 1

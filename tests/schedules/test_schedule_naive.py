@@ -96,7 +96,7 @@ def test_float32_from_the_plan_to_the_last_gradient(cell: str, schedule: str) ->
     found = validate_program(load_cell(cell), shape, profile, program, range(1))
     assert found.tolerance < 2**-17
     assert found.worst < 2**-21
-    assert 'namespace math = tilesmith::accurate' in program.main.source.text
+    assert "namespace math = tilesmith::accurate" in program.main.source.text
 
 
 @pytest.mark.emulated

@@ -85,7 +85,9 @@ def test_the_tf32_instruction_takes_11_bits_and_cuts_its_sums() -> None:
     cut_a, cut_b = ((x.view(np.uint32) & np.uint32(0xFFFFE000)).view(np.float32).astype(float) for x in (a, b))
     expected = cut_a @ cut_b.T + c
     nearest = expected.astype(np.float32)
-    toward_zero = np.where(np.abs(nearest.astype(float)) > np.abs(expected), np.nextafter(nearest, np.float32(0)), nearest)
+    toward_zero = np.where(
+        np.abs(nearest.astype(float)) > np.abs(expected), np.nextafter(nearest, np.float32(0)), nearest
+    )
     assert np.array_equal(out, toward_zero)
     assert (out != nearest).any()
 
@@ -186,7 +188,8 @@ def test_a_nan_stays_one_and_special_functions_keep_the_documented_bounds() -> N
 def test_accurate_functions_are_as_exact_as_float32_and_saturate() -> None:
     names = ("tanh", "sigmoid", "exp", "log", "log_sigmoid", "softplus", "reciprocal", "sqrt")
     calls = "".join(
-        f"store_global_32(out + {i} * count + t, __float_as_uint(accurate::{name}(x)));\n" for i, name in enumerate(names)
+        f"store_global_32(out + {i} * count + t, __float_as_uint(accurate::{name}(x)));\n"
+        for i, name in enumerate(names)
     )
     source = kernel(
         f"""

@@ -1,8 +1,8 @@
 """The kernel that makes the gradients of R and b from those of the gates, for all steps at once.
 
-It is the template of cuda/parameter_gradients.cuh; parameter_tiles.py chooses the tile. Steps are cut into parts: where
-a GPU has clusters, the blocks of one add theirs; elsewhere the results of the parts are float32, to be added afterwards,
-and MEMORY limits how many there are.
+It is the template of cuda/parameter_gradients.cuh; parameter_tiles.py chooses the tile. Steps are cut into parts:
+where a GPU has clusters, the blocks of one add theirs; elsewhere the results of the parts are float32, to be added
+afterwards, and MEMORY limits how many there are.
 """
 
 from __future__ import annotations

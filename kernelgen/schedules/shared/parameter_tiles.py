@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from kernelgen.hardware.profile import Profile
 
@@ -34,7 +34,7 @@ DEPTH, NUM_STAGES = {2: 64, 4: 32}, 3
 their way."""
 
 TILE_STEPS = {2: 16, 4: 8}
-"""Steps that a matrix instruction adds up, by the bytes of an element: every step group of a stage has as many of them."""
+"""Steps that a matrix instruction adds up, by the bytes of an element; every step group has as many of these."""
 
 BLOCKS = 2
 """Blocks a multiprocessor that cutting the steps into parts aims at, where they fit."""
@@ -43,8 +43,8 @@ SHORTEST = 4
 """Stages that a part has at least."""
 
 LARGE = ((2, 2, 4, 128), (2, 4, 4, 256), (4, 2, 4, 128), (2, 4, 4, 128), (2, 2, 4, 64))
-"""Further tiles for the cost model: warps of rows, warps of columns, tiles of 16 rows a warp, columns. A warp has 64 rows
-and 64 columns, or 32, so that it reads a third less of shared memory than one of 32 rows and 64 columns."""
+"""Further tiles for the cost model: warps of rows, warps of columns, tiles of 16 rows a warp, columns. A warp of 64 rows
+and 64 columns reads a third less of shared memory, for what it multiplies, than one of 32 rows."""
 
 MOST_SUMS = {2: 144, 4: 80}
 """Float32 sums that a thread keeps, by the bytes of an element; with what it multiplies they must fit its registers."""
@@ -111,7 +111,7 @@ def stage_row_bytes(count: int, itemsize: int) -> int:
 
 @dataclass(frozen=True)
 class Product:
-    """What is to be made. rows, columns: of the product, each padded, for one of ``heads``. steps: that it sums over."""
+    """What is to be made. rows, columns: of the product of one of ``heads``, padded. steps: that it sums over."""
 
     rows: int
     columns: int
@@ -193,8 +193,8 @@ def _candidates(product: Product, profile: Profile) -> Iterator[Tiling]:
 @dataclass(frozen=True)
 class Clocks:
     """The cost model: coefficients of clocks that a multiprocessor's share of the work takes. tensor: of the matrix
-    instructions. shared: of the bytes that warps read and copies write in shared memory, at its full rate. cache: of the
-    bytes that come from L2, at L2_BYTES_PER_CLOCK. stage: clocks of a stage that nothing hides, by the blocks that run
+    instructions. shared: of the bytes that warps read and copies write in shared memory, at its full rate. cache: of
+    the bytes that come from L2, at L2_BYTES_PER_CLOCK. stage: clocks of a stage that nothing hides, by the blocks that run
     at a time. exchange: of the bytes that the blocks of a cluster read of each other, at the rate of shared memory.
     fixed: clocks of a launch."""
 
@@ -207,8 +207,8 @@ class Clocks:
 
     def predict(self, product: Product, tiling: Tiling, profile: Profile) -> float:
         """Clocks of the kernel."""
-        terms = work(product, tiling, profile)
-        return sum(getattr(self, name) * value for name, value in terms.items())
+        coefficients: dict[str, float] = asdict(self)
+        return sum(coefficients[name] * value for name, value in work(product, tiling, profile).items())
 
 
 L2_BYTES_PER_CLOCK = 22.0
