@@ -5,8 +5,8 @@
     python benchmarks/parameter_gradients.py fit build/parameter_gradients.jsonl
 
 Of tiles that differ in depth, stages and parts alone, those come first that the model likes best; what is chosen
-without measuring is marked with *. PyTorch's product is torch.matmul (batched for several heads, of arrays laid out for it
-beforehand), in the same dtype, without TF32, without db. Errors are against float64, of a block of 64 x 64 of every
+without measuring is marked with *. PyTorch's product is torch.matmul (batched for several heads, of arrays laid out for
+it beforehand), in the same dtype, without TF32, without db. Errors are against float64, of a block of 64 x 64 of every
 product, in the norm. Rows go to --out as they come (JSON lines), which `fit` reads.
 """
 
@@ -199,7 +199,7 @@ class Data:
 @main.command()
 @click.argument("samples", type=click.Path(path_type=Path, exists=True))
 def fit(samples: Path) -> None:
-    """Coefficients with the smallest relative errors, none of them negative, as schedules/shared/model.yaml has them."""
+    """Coefficients with the smallest relative errors, none negative, as schedules/shared/model.yaml has them."""
     records = [json.loads(line) for line in samples.read_text().splitlines()]
     names = [field.name for field in fields(Clocks)]
     terms = np.array([[_work(record)[name] for name in names] for record in records])

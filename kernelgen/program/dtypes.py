@@ -131,9 +131,9 @@ def tolerance(dtype: str, seq: int, direction: Direction = "forward", terms: int
     gate, whose 4.5 e are just within the three parts together.)
 
     In float32 two things are different. Functions err by e = 2^-21, more than u = 2^-24, so that a value is off by e
-    and not by sqrt(e u). And sums count, which are not exact beside the functions any more: of n terms in any order, off by
-    sqrt(n) u at most as a root mean square (a random walk: additions of n terms of random sign, one after the other,
-    make sqrt(n / 6) u). e is the hypotenuse of both.
+    and not by sqrt(e u). And sums count, which are not exact beside the functions any more: of n terms in any order,
+    off by sqrt(n) u at most as a root mean square (a random walk: additions of n terms of random sign, one after the
+    other, make sqrt(n / 6) u). e is the hypotenuse of both.
 
     Raises ShapeError for an unknown dtype.
     """

@@ -43,8 +43,8 @@ SHORTEST = 4
 """Stages that a part has at least."""
 
 LARGE = ((2, 2, 4, 128), (2, 4, 4, 256), (4, 2, 4, 128), (2, 4, 4, 128), (2, 2, 4, 64))
-"""Further tiles for the cost model: warps of rows, warps of columns, tiles of 16 rows a warp, columns. A warp of 64 rows
-and 64 columns reads a third less of shared memory, for what it multiplies, than one of 32 rows."""
+"""Further tiles for the cost model: warps of rows, warps of columns, tiles of 16 rows a warp, columns. A warp of 64
+rows and 64 columns reads a third less of shared memory, for what it multiplies, than one of 32 rows."""
 
 MOST_SUMS = {2: 144, 4: 80}
 """Float32 sums that a thread keeps, by the bytes of an element; with what it multiplies they must fit its registers."""
@@ -192,11 +192,13 @@ def _candidates(product: Product, profile: Profile) -> Iterator[Tiling]:
 
 @dataclass(frozen=True)
 class Clocks:
-    """The cost model: coefficients of clocks that a multiprocessor's share of the work takes. tensor: of the matrix
-    instructions. shared: of the bytes that warps read and copies write in shared memory, at its full rate. cache: of
-    the bytes that come from L2, at L2_BYTES_PER_CLOCK. stage: clocks of a stage that nothing hides, by the blocks that run
-    at a time. exchange: of the bytes that the blocks of a cluster read of each other, at the rate of shared memory.
-    fixed: clocks of a launch."""
+    """The cost model: coefficients of clocks that a multiprocessor's share of the work takes.
+
+    tensor: of the matrix instructions. shared: of the bytes that warps read and copies write in shared memory, at its
+    full rate. cache: of the bytes that come from L2, at L2_BYTES_PER_CLOCK. stage: clocks of a stage that nothing
+    hides, by the blocks that run at a time. exchange: of the bytes that the blocks of a cluster read of each other, at
+    the rate of shared memory. fixed: clocks of a launch.
+    """
 
     tensor: float
     shared: float
