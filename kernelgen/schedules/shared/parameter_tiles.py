@@ -227,7 +227,7 @@ def work(product: Product, tiling: Tiling, profile: Profile) -> dict[str, float]
     together = min(mine, max(1, tiling.fit(profile, product.itemsize)))
     stages = -(-product.steps // (tiling.parts * tiling.depth))
     steps = mine * stages * tiling.depth
-    columns = tiling.columns + 8 * tiling.column_warps
+    columns = tiling.columns + (8 if tiling.column_warps == 1 else 0)  # else few blocks make the sum for db
     products = 1 if product.itemsize == 2 else 6  # of three, each half as many steps
     interval = profile.latency("mma_interval") / 4
     warp = 16 * tiling.warp_tiles + tiling.columns // tiling.column_warps
