@@ -68,7 +68,7 @@ TILESMITH_DEVICE void step_element(const float (&gate)[Cell::gates], float (&sta
     Cell::step(gate, state, next);
     if constexpr (Elements::padded)
         if (own.unit(unit_group) >= Elements::D) next[0] = 0.0f;  // padding must stay finite: zeros multiply it
-    state[0] = to_float<Type>(to_16<Type>(next[0]));
+    state[0] = rounded<Type>(next[0]);
     result[0] = next[0];
 #pragma unroll
     for (int i = 1; i < states; ++i) {
@@ -83,9 +83,9 @@ TILESMITH_DEVICE void step_element(const float (&gate)[Cell::gates], float (&sta
 }
 
 /// Where an array of results begins; arrays as in result_arrays, of `array_elements` each.
-template <class Cell, Save save>
-TILESMITH_DEVICE unsigned short* result_array(const ForwardArguments& in, int array, long long array_elements) {
-    unsigned short* base = in.states + array * array_elements;
+template <class Cell, Save save, class Word>
+TILESMITH_DEVICE Word* result_array(const ForwardArgumentsOf<Word>& in, int array, long long array_elements) {
+    Word* base = in.states + array * array_elements;
     if (array > 0 && in.others != nullptr) base = in.others + (array - 1) * array_elements;
     if constexpr (save == Save::gates)
         if (array >= Cell::states) base = in.gates + (array - Cell::states) * array_elements;
@@ -94,13 +94,13 @@ TILESMITH_DEVICE unsigned short* result_array(const ForwardArguments& in, int ar
 
 /// Write a lane's states after the last step.
 template <class Type, class Elements, class States>
-TILESMITH_DEVICE void store_last(unsigned short* last, const Elements& own, const States& state) {
+TILESMITH_DEVICE void store_last(Element<Type>* last, const Elements& own, const States& state) {
     Elements::for_each([&](int unit_group, int column_tile, int column) {
         if (!own.real(unit_group, column_tile, column)) return;
         const auto& of_element = state[unit_group][column_tile][column];
 #pragma unroll
         for (int s = 0; s < static_cast<int>(sizeof of_element / sizeof of_element[0]); ++s)
-            store_global_16(last + own.state_index(s, unit_group, column_tile, column), to_16<Type>(of_element[s]));
+            store_element(last + own.state_index(s, unit_group, column_tile, column), to_element<Type>(of_element[s]));
     });
 }
 

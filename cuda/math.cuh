@@ -1,7 +1,8 @@
-// The functions of the cell language in float, from the approximate instructions of the multi-function unit.
+// The functions of the cell language in float, twice: `math`, from the approximate instructions of the multi-function unit,
+// for 16-bit types, and `accurate`, from CUDA's library, for float32 (kernelgen/program/dtypes.py names which).
 //
-// Each saturates where the true function does (infinities included) and hands a NaN on. Errors come from the
-// instruction behind each, as ptx.cuh gives them. kernelgen/symbolic/instructions.py counts the instructions written here.
+// Each saturates where the true function does (infinities included) and hands a NaN on. Errors come from what is behind
+// each, as ptx.cuh gives them. kernelgen/symbolic/instructions.py counts the instructions written in `math`.
 #pragma once
 
 #include "ptx.cuh"
@@ -66,3 +67,33 @@ TILESMITH_DEVICE float power(float x) {
 TILESMITH_DEVICE float power(float x, float y) { return ex2_approx(y * lg2_approx(x)); }
 
 }  // namespace tilesmith::math
+
+namespace tilesmith::accurate {
+
+using math::absolute, math::maximum, math::minimum, math::relu, math::sign;
+
+TILESMITH_DEVICE float tanh(float x) { return tanh_library(x); }
+
+/// 1 / (1 + exp(-x)); 0 where exp(-x) is infinite.
+TILESMITH_DEVICE float sigmoid(float x) { return rcp_rn(1.0f + exp_library(-x)); }
+
+TILESMITH_DEVICE float exp(float x) { return exp_library(x); }
+
+TILESMITH_DEVICE float log(float x) { return log_library(x); }
+
+TILESMITH_DEVICE float log_sigmoid(float x) { return (x > 0.0f ? 0.0f : x) - log1p_library(exp_library(-abs_rn(x))); }
+
+TILESMITH_DEVICE float softplus(float x) { return (x < 0.0f ? 0.0f : x) + log1p_library(exp_library(-abs_rn(x))); }
+
+TILESMITH_DEVICE float reciprocal(float x) { return rcp_rn(x); }
+
+TILESMITH_DEVICE float sqrt(float x) { return sqrt_rn(x); }
+
+template <int Exponent>
+TILESMITH_DEVICE float power(float x) {
+    return math::power<Exponent>(x);
+}
+
+TILESMITH_DEVICE float power(float x, float y) { return pow_library(x, y); }
+
+}  // namespace tilesmith::accurate

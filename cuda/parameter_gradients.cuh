@@ -15,80 +15,96 @@
 namespace tilesmith {
 
 /// The arrays of the product. Steps of all sequences are one axis: B T of them.
-struct ParameterGradientArguments {
-    const unsigned short* d_wx;     // [B, T, G_in, H, D]
-    const unsigned short* d_inputless;  // [B, T, G_rec without an input, H, D], where tiling.inputless
+template <class Word>
+struct ParameterGradientArgumentsOf {
+    const Word* d_wx;               // [B, T, G_in, H, D]
+    const Word* d_inputless;        // [B, T, G_rec without an input, H, D], where tiling.inputless
     const float* d_r_partial;       // else [P, G_rec without an input, H, D, D], or null if there is no such gate
     const float* d_b_partial;       // [P, G_bias without an input, H, D] likewise
-    const unsigned short* hidden;   // [B, T, H, D]
-    const unsigned short* initial;  // [B, H, D]: h before the first step, or null: zeros
+    const Word* hidden;             // [B, T, H, D]
+    const Word* initial;            // [B, H, D]: h before the first step, or null: zeros
     void* d_r;                      // [G_rec, H, D, D]; of parts that are apart: floats [parts, G_rec, H, D, D]
     void* d_b;                      // [G_bias, H, D] likewise, or null if no gate has a bias
     int batch;
     int seq;
     int num_partials;  // P
 };
+using ParameterGradientArguments = ParameterGradientArgumentsOf<unsigned short>;
 
 /// kernelgen/schedules/shared/parameter_gradients.py chooses.
 struct ParameterGradientTiling {
     int row_warps;
     int warp_tiles;   // of 16 rows, per warp
     int columns;      // a multiple of 16
-    int step_groups;  // warps that share a tile
+    int step_groups;  // warps that share a part of the tile
     int depth;        // steps of a stage
     int num_stages;
     int parts;        // of the steps
     bool inputless;   // whether there are the gradients of gates without an input, instead of partial sums of products
     bool cluster;     // whether the parts are a cluster, which adds them, or leave a result each
+    int column_warps = 1;  // that share the columns
 };
+
+/// What `count` elements of a step take in a stage, such that a warp's loads meet no bank twice: ldmatrix reads 16 bytes of
+/// 8 steps, so that steps lie an odd number of those apart; words of 8 elements in each of 4 steps want 8 words more.
+template <class Type>
+TILESMITH_DEVICE constexpr int stage_row_bytes(int count) {
+    return element_bytes<Type> == 2 ? (count / 8 | 1) * chunk_bytes : count * element_bytes<Type> + 2 * chunk_bytes;
+}
 
 template <class Cell, class Type, FixedShape shape, ParameterGradientTiling tiling>
 struct ParameterGradients {
     // ---- sizes ----
     static constexpr int D = shape.head_dim;
     static constexpr int padded = ceil_div(D, 16) * 16;
-    static constexpr int width = vector_width(D);
+    static constexpr int size = element_bytes<Type>;
+    static constexpr int width = widest_vector<Type>(D);
     static constexpr unsigned inputless = tiling.inputless ? Cell::recurrent & ~Cell::input : 0;
     static constexpr unsigned members = ((Cell::recurrent | Cell::bias) & Cell::input) | inputless;
     static constexpr int input_gates = count_bits(Cell::input);
     static constexpr int recurrent_gates = count_bits(Cell::recurrent);
     static constexpr int bias_gates = count_bits(Cell::bias);
 
-    static constexpr int threads = 32 * tiling.row_warps * tiling.step_groups;
+    static constexpr int tile_warps = tiling.row_warps * tiling.column_warps;
+    static constexpr int threads = 32 * tile_warps * tiling.step_groups;
     static constexpr int rows = 16 * tiling.row_warps * tiling.warp_tiles;  // of the product, per block
     static constexpr int columns = tiling.columns;
-    static constexpr int column_tiles = columns / 8;
+    static constexpr int warp_columns = columns / tiling.column_warps;
+    static constexpr int column_tiles = warp_columns / 8;  // of a warp
     static constexpr int row_blocks = ceil_div(maximum(1, count_bits(members)) * padded, rows);
     static constexpr int column_blocks = ceil_div(padded, columns);
     static constexpr int blocks = row_blocks * column_blocks;  // per head
 
     static constexpr int depth = tiling.depth;
-    static constexpr int gate_row_bytes = (rows / 8 | 1) * chunk_bytes;  // odd: no bank conflicts
-    static constexpr int hidden_row_bytes = (columns / 8 | 1) * chunk_bytes;
+    static constexpr int tile_steps = size == 2 ? 16 : 8;  // that a matrix instruction adds up
+    static constexpr int gate_row_bytes = stage_row_bytes<Type>(rows);
+    static constexpr int hidden_row_bytes = stage_row_bytes<Type>(columns);
     static constexpr int hidden_at = depth * gate_row_bytes;
     static constexpr int stage_bytes = hidden_at + depth * hidden_row_bytes;
     static constexpr int warp_sums = tiling.warp_tiles * (column_tiles + 1);  // float4 a lane
     static constexpr bool apart = tiling.parts > 1 && !tiling.cluster;
     static constexpr bool cluster = tiling.parts > 1 && tiling.cluster;
     static constexpr int exchanging = maximum(tiling.step_groups - 1, cluster ? 1 : 0);  // step groups at a time
-    static constexpr int exchange_bytes = exchanging * tiling.row_warps * warp_sums * 32 * chunk_bytes;
+    static constexpr int exchange_bytes = exchanging * tile_warps * warp_sums * 32 * chunk_bytes;
     static constexpr int shared_bytes = maximum(tiling.num_stages * stage_bytes, exchange_bytes);
 
     // Each thread copies the same columns of several steps. Values that are too narrow for asynchronous copies take a
     // register each on their way.
-    static constexpr int copies_at_once = width == 1 ? 8 : depth;
+    static constexpr bool through_register = width * size < 4;
+    static constexpr int copies_at_once = through_register ? 8 : depth;
     static constexpr int gate_pieces = rows / width;
     static constexpr int hidden_pieces = columns / width;
     static_assert(gate_pieces <= threads && hidden_pieces <= threads, "too few threads to copy a step");
-    static_assert(columns % 16 == 0, "columns come in pairs of matrix tiles");
-    static_assert(depth % (16 * tiling.step_groups) == 0, "every warp takes as many steps of a stage");
+    static_assert(warp_columns % 16 == 0 && columns % warp_columns == 0, "columns come in pairs of matrix tiles");
+    static_assert(depth % (tile_steps * tiling.step_groups) == 0, "every warp takes as many steps of a stage");
 
     // ---- the thread's place ----
-    const ParameterGradientArguments& in;
+    const ParameterGradientArgumentsOf<Element<Type>>& in;
     const int thread = static_cast<int>(thread_index());
     const int lane = thread % 32;
     const int row_warp = thread / 32 % tiling.row_warps;
-    const int step_group = thread / 32 / tiling.row_warps;
+    const int column_warp = tiling.column_warps == 1 ? 0 : thread / 32 / tiling.row_warps % tiling.column_warps;
+    const int step_group = thread / 32 / tile_warps;
     const int head = static_cast<int>(block_x()) / tiling.parts;
     const int part = cluster ? static_cast<int>(cluster_rank()) : static_cast<int>(block_x()) % tiling.parts;
     const int first_row = static_cast<int>(block_y()) / column_blocks * rows;
@@ -98,23 +114,31 @@ struct ParameterGradients {
     const int first_step = part * part_steps;
     const int steps = minimum(first_step + part_steps, in.batch * in.seq);  // the end of them
 
+    // Whether the warp is one of those whose sums over steps are written; where warps share columns, others do without.
+    const bool with_sum = bias_gates > 0 && (tiling.column_warps == 1 || first_column + column_warp == 0);
+
     float sums[tiling.warp_tiles][column_tiles + 1][4];  // the last column tile is the sum
 
     // ---- from global to shared memory ----
 
-    TILESMITH_DEVICE static void copy(SharedAddress to, const unsigned short* from) {
-        if constexpr (width == 1)
+    TILESMITH_DEVICE static void copy(SharedAddress to, const Element<Type>* from) {
+        if constexpr (through_register)
             store_shared_16(to, load_global_16(from));
         else
-            cp_async<2 * width>(to, from);
+            cp_async<size * width>(to, from);
     }
     TILESMITH_DEVICE static void clear(SharedAddress to) {
 #pragma unroll
-        for (int word = 0; word < width; ++word) store_shared_16(to + 2 * word, 0);
+        for (int word = 0; word < width; ++word) {
+            if constexpr (size == 2)
+                store_shared_16(to + size * word, 0);
+            else
+                store_shared_32(to + size * word, 0);
+        }
     }
 
     /// The gradients of a gate's unit at step 0, and how far it is to the next step. Null for padding.
-    TILESMITH_DEVICE const unsigned short* gate_source(int row, long long& stride) const {
+    TILESMITH_DEVICE const Element<Type>* gate_source(int row, long long& stride) const {
         const int index = row / padded, unit = row % padded;
         if (index >= count_bits(members) || unit >= D) return nullptr;
         const int gate = nth_bit(members, index);
@@ -125,7 +149,7 @@ struct ParameterGradients {
     }
 
     /// Begin copying the stage of `depth` steps from `step` on; zeros beyond the last.
-    TILESMITH_DEVICE void begin_copy(SharedAddress stage, int step, const unsigned short* gate, long long stride) const {
+    TILESMITH_DEVICE void begin_copy(SharedAddress stage, int step, const Element<Type>* gate, long long stride) const {
         constexpr int gate_steps = threads / gate_pieces, hidden_steps = threads / hidden_pieces;
         const int gate_column = thread % gate_pieces * width;
         if (gate != nullptr && thread < gate_steps * gate_pieces)
@@ -133,7 +157,7 @@ struct ParameterGradients {
             for (int k = 0; k < depth; k += gate_steps) {
                 const int row = k + thread / gate_pieces;
                 if (depth % gate_steps != 0 && row >= depth) break;
-                const SharedAddress to = stage + row * gate_row_bytes + 2 * gate_column;
+                const SharedAddress to = stage + row * gate_row_bytes + size * gate_column;
                 if (step + row < steps)
                     copy(to, gate + (step + row) * stride);
                 else
@@ -146,7 +170,7 @@ struct ParameterGradients {
             for (int k = 0; k < depth; k += hidden_steps) {
                 const int row = k + thread / hidden_pieces;
                 if (depth % hidden_steps != 0 && row >= depth) break;
-                const SharedAddress to = stage + hidden_at + row * hidden_row_bytes + 2 * hidden_column;
+                const SharedAddress to = stage + hidden_at + row * hidden_row_bytes + size * hidden_column;
                 const int at = step + row;
                 const bool begins = at % in.seq == 0;
                 if (at >= steps || (begins && in.initial == nullptr))
@@ -160,7 +184,15 @@ struct ParameterGradients {
 
     // ---- the product ----
 
+    /// Add the product of a stage to the warp's sums.
     TILESMITH_DEVICE void multiply(SharedAddress stage) {
+        if constexpr (size == 2)
+            multiply_16(stage);
+        else
+            multiply_float(stage);
+    }
+
+    TILESMITH_DEVICE void multiply_16(SharedAddress stage) {
         const unsigned one = pack<Type>(1.0f, 1.0f);
 #pragma unroll
         for (int slice = 0; slice < depth / 16; slice += tiling.step_groups) {
@@ -169,7 +201,8 @@ struct ParameterGradients {
 #pragma unroll
             for (int pair = 0; pair < column_tiles / 2; ++pair) {
                 unsigned four[4];  // lanes 0-7, 8-15: rows k and k + 8 of the first tile; 16 and on: of the second
-                ldmatrix_x4_trans(four, stage + hidden_at + (k + lane % 16) * hidden_row_bytes + (2 * pair + lane / 16) * chunk_bytes);
+                ldmatrix_x4_trans(four, stage + hidden_at + (k + lane % 16) * hidden_row_bytes +
+                                            (column_warp * column_tiles + 2 * pair + lane / 16) * chunk_bytes);
                 b[2 * pair][0] = four[0], b[2 * pair][1] = four[1];
                 b[2 * pair + 1][0] = four[2], b[2 * pair + 1][1] = four[3];
             }
@@ -180,7 +213,57 @@ struct ParameterGradients {
                 ldmatrix_x4_trans(a, stage + (k + lane % 8 + lane / 16 * 8) * gate_row_bytes + column * chunk_bytes);
 #pragma unroll
                 for (int n = 0; n < column_tiles; ++n) mma_m16n8k16<Type>(sums[tile][n], a, b[n][0], b[n][1], sums[tile][n]);
-                if (bias_gates > 0) mma_m16n8k16<Type>(sums[tile][column_tiles], a, one, one, sums[tile][column_tiles]);
+                if (with_sum) mma_m16n8k16<Type>(sums[tile][column_tiles], a, one, one, sums[tile][column_tiles]);
+            }
+        }
+    }
+
+    /// A float as the sum of two numbers that tensor cores take as TF32, which leave 2^-21 of it at most. An infinity
+    /// becomes a NaN; a NaN stays one, in `low`.
+    TILESMITH_DEVICE static void split(unsigned word, unsigned& high, unsigned& low) {
+        high = (word + 0x1000u) & 0xffffe000u;  // to nearest
+        low = __float_as_uint(__uint_as_float(word) - __uint_as_float(high));  // exact, but for what is cut of it
+    }
+
+    /// Of floats: three products for one, of high and low parts. Tensor cores cut what they add up, always towards zero;
+    /// what 8 steps make is therefore added to the sums outside.
+    TILESMITH_DEVICE void multiply_float(SharedAddress stage) {
+        const int g = lane / 4, j = lane % 4;
+        const unsigned one = __float_as_uint(1.0f);
+        const float zeros[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+        const SharedAddress gates_at = stage + j * gate_row_bytes + size * (16 * row_warp * tiling.warp_tiles + g);
+        const SharedAddress hidden_from = stage + hidden_at + j * hidden_row_bytes + size * (column_warp * warp_columns + g);
+#pragma unroll 1
+        for (int slice = 0; slice < depth / tile_steps; slice += tiling.step_groups) {
+            const int k = tile_steps * (slice + step_group);
+            unsigned b_high[column_tiles][2], b_low[column_tiles][2];
+#pragma unroll
+            for (int n = 0; n < column_tiles; ++n)
+#pragma unroll
+                for (int i = 0; i < 2; ++i)
+                    split(load_shared_32(hidden_from + (k + 4 * i) * hidden_row_bytes + 8 * n * size), b_high[n][i], b_low[n][i]);
+#pragma unroll
+            for (int tile = 0; tile < tiling.warp_tiles; ++tile) {
+                unsigned a_high[4], a_low[4];
+#pragma unroll
+                for (int i = 0; i < 4; ++i)
+                    split(load_shared_32(gates_at + (k + i / 2 * 4) * gate_row_bytes + (16 * tile + i % 2 * 8) * size), a_high[i], a_low[i]);
+#pragma unroll
+                for (int n = 0; n <= column_tiles; ++n) {
+                    float product[4];
+                    if (n < column_tiles) {
+                        mma_m16n8k8_tf32(product, a_low, b_high[n % column_tiles][0], b_high[n % column_tiles][1], zeros);
+                        mma_m16n8k8_tf32(product, a_high, b_low[n % column_tiles][0], b_low[n % column_tiles][1], product);
+                        mma_m16n8k8_tf32(product, a_high, b_high[n % column_tiles][0], b_high[n % column_tiles][1], product);
+                    } else if (with_sum) {
+                        mma_m16n8k8_tf32(product, a_low, one, one, zeros);
+                        mma_m16n8k8_tf32(product, a_high, one, one, product);
+                    } else {
+                        continue;
+                    }
+#pragma unroll
+                    for (int i = 0; i < 4; ++i) sums[tile][n][i] += product[i];
+                }
             }
         }
     }
@@ -188,7 +271,7 @@ struct ParameterGradients {
     /// Calls function(sums of a tile, where the `place`-th step group leaves them in shared memory).
     template <class Function>
     TILESMITH_DEVICE void for_each_sum(int place, Function function) {
-        const int first = (place * tiling.row_warps + row_warp) * warp_sums;
+        const int first = (place * tile_warps + column_warp * tiling.row_warps + row_warp) * warp_sums;
 #pragma unroll
         for (int tile = 0; tile < tiling.warp_tiles; ++tile)
 #pragma unroll
@@ -223,27 +306,30 @@ struct ParameterGradients {
         if constexpr (apart)
             store_global_float(static_cast<float*>(results) + part * size + at, value);
         else
-            store_global_16(static_cast<unsigned short*>(results) + at, to_16<Type>(value));
+            store_element(static_cast<Element<Type>*>(results) + at, to_element<Type>(value));
     }
 
     /// Write the n-th four sums of a lane of a warp, in the order in which for_each_sum leaves them.
     TILESMITH_DEVICE void write_sums(int of_warp, int n, int of_lane, const float4& four) const {
         const int tile = n / (column_tiles + 1), column = 8 * (n % (column_tiles + 1));
         const int g = of_lane / 4, j = of_lane % 4;
+        const int of_row = tiling.column_warps == 1 ? of_warp : of_warp % tiling.row_warps;
+        const int of_column = tiling.column_warps == 1 ? 0 : of_warp / tiling.row_warps;
+        const int from_column = first_column + of_column * warp_columns;
 #pragma unroll
         for (int upper = 0; upper < 2; ++upper) {
-            const int row = first_row + 16 * (of_warp * tiling.warp_tiles + tile) + 8 * upper + g;
+            const int row = first_row + 16 * (of_row * tiling.warp_tiles + tile) + 8 * upper + g;
             const int index = row / padded, unit = row % padded;
             if (index >= count_bits(members) || unit >= D) continue;
             const int gate = nth_bit(members, index);
             const float first = upper == 0 ? four.x : four.z, second = upper == 0 ? four.y : four.w;
-            if (column < columns) {
-                const int p = first_column + column + 2 * j;
+            if (column < warp_columns) {
+                const int p = from_column + column + 2 * j;
                 const long long slice = rank_among(Cell::recurrent, gate) * shape.heads + head;
                 const long long to = (slice * D + unit) * D + p;
                 if (has(Cell::recurrent, gate) && p < D) write(in.d_r, d_r_size, to, first);
                 if (has(Cell::recurrent, gate) && p + 1 < D) write(in.d_r, d_r_size, to + 1, second);
-            } else if (has(Cell::bias & Cell::input, gate) && first_column == 0 && j == 0) {
+            } else if (has(Cell::bias & Cell::input, gate) && from_column == 0 && j == 0) {
                 const long long slice = rank_among(Cell::bias, gate) * shape.heads + head;
                 write(in.d_b, d_b_size, slice * D + unit, first);
             }
@@ -258,7 +344,7 @@ struct ParameterGradients {
 #pragma unroll
             for (int n = 0; n <= column_tiles; ++n) {
                 const float(&sum)[4] = sums[tile][n];
-                write_sums(row_warp, tile * (column_tiles + 1) + n, lane, float4{sum[0], sum[1], sum[2], sum[3]});
+                write_sums(column_warp * tiling.row_warps + row_warp, tile * (column_tiles + 1) + n, lane, float4{sum[0], sum[1], sum[2], sum[3]});
             }
     }
 
@@ -267,7 +353,7 @@ struct ParameterGradients {
         sync_block();  // the stages and the other warps' sums are read
         if (step_group == 0) leave(0);
         sync_cluster();
-        for (int at = part * threads + thread; at < tiling.row_warps * warp_sums * 32; at += tiling.parts * threads) {
+        for (int at = part * threads + thread; at < tile_warps * warp_sums * 32; at += tiling.parts * threads) {
             float4 total = load_cluster_float4(shared + at * chunk_bytes, 0);
 #pragma unroll
             for (int other = 1; other < tiling.parts; ++other) {
@@ -310,7 +396,7 @@ struct ParameterGradients {
 #pragma unroll
                 for (int i = 0; i < 4; ++i) sums[tile][n][i] = 0.0f;
         long long stride = 0;
-        const unsigned short* gate = gate_source(first_row + thread % gate_pieces * width, stride);
+        const Element<Type>* gate = gate_source(first_row + thread % gate_pieces * width, stride);
         sync_block();
         const int stages = ceil_div(maximum(steps - first_step, 0), depth);
         for (int stage = 0; stage < tiling.num_stages - 1; ++stage) {

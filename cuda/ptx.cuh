@@ -19,9 +19,10 @@ namespace tilesmith {
 
 using SharedAddress = unsigned;
 
-// The two 16-bit types a kernel may keep h, R and Wx in. They are tags: values travel as raw 16-bit words.
+// The types a kernel may keep h, R and Wx in. They are tags: values of the two 16-bit types travel as raw 16-bit words.
 struct bf16 {};
 struct fp16 {};
+struct fp32 {};
 
 // ---- threads, warps, blocks ----
 
@@ -411,6 +412,16 @@ TILESMITH_DEVICE void mma_m16n8k8<fp16>(float (&d)[4], const unsigned (&a)[2], u
         : "r"(a[0]), "r"(a[1]), "r"(b), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
 }
 
+/// d = a x b + c for a 16 x 8 tile a, an 8 x 8 tile b and float accumulators, of factors in TF32: of a word's bits the
+/// upper 19 count, 8 of the exponent and 10 of the significand. Lane (g, j) holds of a: k = j of rows g and g+8, then
+/// k = j+4 of the same rows; of b: k = j, j+4 of column g; of c and d what mma_m16n8k16 says. Sums are cut, not rounded.
+TILESMITH_DEVICE void mma_m16n8k8_tf32(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, const float (&c)[4]) {
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%10, %11, %12, %13};"
+        : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
+}
+
 // ---- conversions: round to nearest even ----
 
 /// Two floats as one word of two 16-bit values, `low` in bits 0 to 15.
@@ -487,6 +498,23 @@ TILESMITH_DEVICE float sqrt_approx(float x) {
     asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
+
+// ---- the same functions as CUDA's library has them (errors: CUDA C++ Programming Guide, "Mathematical Functions") ----
+
+/// tanh and e^x, at most 2 units in the last place.
+TILESMITH_DEVICE float tanh_library(float x) { return tanhf(x); }
+TILESMITH_DEVICE float exp_library(float x) { return expf(x); }
+/// log(x) and log(1 + x), at most 1 unit in the last place.
+TILESMITH_DEVICE float log_library(float x) { return logf(x); }
+TILESMITH_DEVICE float log1p_library(float x) { return log1pf(x); }
+/// x^y, at most 4 units in the last place.
+TILESMITH_DEVICE float pow_library(float x, float y) { return powf(x, y); }
+/// The nearest float.
+TILESMITH_DEVICE float sqrt_rn(float x) { return __fsqrt_rn(x); }
+TILESMITH_DEVICE float rcp_rn(float x) { return __frcp_rn(x); }
+
+// ---- arithmetic ----
+
 TILESMITH_DEVICE float fma_rn(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 TILESMITH_DEVICE float max_rn(float a, float b) { return fmaxf(a, b); }
 TILESMITH_DEVICE float min_rn(float a, float b) { return fminf(a, b); }

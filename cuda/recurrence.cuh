@@ -2,7 +2,7 @@
 // respect the alignment a head dimension allows.
 #pragma once
 
-#include "ptx.cuh"
+#include "elements.cuh"
 
 namespace tilesmith {
 
@@ -20,43 +20,47 @@ struct FixedShape {
     int head_dim;
 };
 
-/// The arrays of a forward pass, C-contiguous, elements of the kernel's 16-bit type. B batch, T seq, H heads, D head
+/// The arrays of a forward pass, C-contiguous, elements of the kernel's type (elements.cuh). B batch, T seq, H heads, D head
 /// dimension; a cell has S states and gates of which G_in have an input, G_rec a recurrent product, G_bias a bias, and
 /// G_saved sums that change from step to step and that a backward step reads.
-struct ForwardArguments {
-    const unsigned short* wx;       // [B, T, G_in, H, D]
-    const unsigned short* r;        // [G_rec, H, D, D]: from previous unit (last axis) to unit
-    const unsigned short* b;        // [G_bias, H, D]
-    const unsigned short* initial;  // [S, B, H, D] or null: zeros
-    unsigned short* states;         // [1 or S, B, T, H, D], see Save; h alone where `others` is given
-    unsigned short* others;         // [S - 1, B, T, H, D]: the states but h, or null: they follow h in `states`
-    unsigned short* last;           // [S, B, H, D]
-    unsigned short* gates;          // [G_saved, B, T, H, D] or null, see Save
-    unsigned* mail;                 // where blocks of a grid send each other h, all poison; null for other schedules
+template <class Word>
+struct ForwardArgumentsOf {
+    const Word* wx;       // [B, T, G_in, H, D]
+    const Word* r;        // [G_rec, H, D, D]: from previous unit (last axis) to unit
+    const Word* b;        // [G_bias, H, D]
+    const Word* initial;  // [S, B, H, D] or null: zeros
+    Word* states;         // [1 or S, B, T, H, D], see Save; h alone where `others` is given
+    Word* others;         // [S - 1, B, T, H, D]: the states but h, or null: they follow h in `states`
+    Word* last;           // [S, B, H, D]
+    Word* gates;          // [G_saved, B, T, H, D] or null, see Save
+    unsigned* mail;       // where blocks of a grid send each other h, all poison; null for other schedules
     int batch;
     int seq;
 };
+using ForwardArguments = ForwardArgumentsOf<unsigned short>;
 
 /// The arrays of a backward pass, as in ForwardArguments; d_ marks the gradient of what follows it.
-struct BackwardArguments {
-    const unsigned short* wx;        // [B, T, G_in, H, D], where gates are recomputed
-    const unsigned short* r;         // [G_rec, H, D, D]
-    const unsigned short* b;         // [G_bias, H, D], where gates are recomputed or are nothing but a bias
-    const unsigned short* initial;   // [S, B, H, D] or null: zeros
-    const unsigned short* states;    // [S, B, T, H, D], as saved; h alone where `others` is given
-    const unsigned short* others;    // [S - 1, B, T, H, D]: the states but h, or null
-    const unsigned short* gates;     // [G_saved, B, T, H, D], as saved, unless they are recomputed
-    const unsigned short* d_states;  // [1 or S, B, T, H, D]
-    const unsigned short* d_last;    // [S, B, H, D] or null: zeros
-    unsigned short* d_wx;            // [B, T, G_in, H, D]
-    unsigned short* d_inputless;     // [B, T, G_rec without an input, H, D]: their gradients, where a kernel leaves them
-    float* d_r_partial;              // [P, G_rec without an input, H, D, D]: where it leaves P partial sums instead; or null
-    float* d_b_partial;              // [P, G_bias without an input, H, D] likewise
-    unsigned short* d_initial;       // [S, B, H, D]
-    unsigned* mail;                  // where blocks of a grid send each other the gates' gradients, all poison; or null
+template <class Word>
+struct BackwardArgumentsOf {
+    const Word* wx;        // [B, T, G_in, H, D], where gates are recomputed
+    const Word* r;         // [G_rec, H, D, D]
+    const Word* b;         // [G_bias, H, D], where gates are recomputed or are nothing but a bias
+    const Word* initial;   // [S, B, H, D] or null: zeros
+    const Word* states;    // [S, B, T, H, D], as saved; h alone where `others` is given
+    const Word* others;    // [S - 1, B, T, H, D]: the states but h, or null
+    const Word* gates;     // [G_saved, B, T, H, D], as saved, unless they are recomputed
+    const Word* d_states;  // [1 or S, B, T, H, D]
+    const Word* d_last;    // [S, B, H, D] or null: zeros
+    Word* d_wx;            // [B, T, G_in, H, D]
+    Word* d_inputless;     // [B, T, G_rec without an input, H, D]: their gradients, where a kernel leaves them
+    float* d_r_partial;    // [P, G_rec without an input, H, D, D]: where it leaves P partial sums instead; or null
+    float* d_b_partial;    // [P, G_bias without an input, H, D] likewise
+    Word* d_initial;       // [S, B, H, D]
+    unsigned* mail;        // where blocks of a grid send each other the gates' gradients, all poison; or null
     int batch;
     int seq;
 };
+using BackwardArguments = BackwardArgumentsOf<unsigned short>;
 
 /// Who share a piece of work: all threads of a block, or those of a warp.
 struct WholeBlock {
@@ -142,12 +146,6 @@ TILESMITH_DEVICE void copy_to_global(void* to, SharedAddress from) {
         store_global_32(to, load_shared_32(from));
     else
         store_global_16(to, load_shared_16(from));
-}
-
-/// One 16-bit value as a float.
-template <class Type>
-TILESMITH_DEVICE float to_float(unsigned short value) {
-    return unpack_low<Type>(value);
 }
 
 }  // namespace tilesmith

@@ -5,12 +5,14 @@
 
 namespace tilesmith {
 
-struct SumOfPartsArguments {
+template <class Word>
+struct SumOfPartsArgumentsOf {
     const float* d_r_parts;  // [parts, G_rec, H, D, D]
     const float* d_b_parts;  // [parts, G_bias, H, D], or null if no gate has a bias
-    unsigned short* d_r;     // [G_rec, H, D, D]
-    unsigned short* d_b;     // [G_bias, H, D], or null likewise
+    Word* d_r;               // [G_rec, H, D, D]
+    Word* d_b;               // [G_bias, H, D], or null likewise
 };
+using SumOfPartsArguments = SumOfPartsArgumentsOf<unsigned short>;
 
 struct SumOfPartsTiling {
     int parts;
@@ -24,13 +26,13 @@ struct SumOfParts {
     static constexpr int d_b_elements = count_bits(Cell::bias) * shape.heads * shape.head_dim;
     static constexpr int elements = d_r_elements + d_b_elements;
 
-    const SumOfPartsArguments& in;
+    const SumOfPartsArgumentsOf<Element<Type>>& in;
 
-    TILESMITH_DEVICE static void add(const float* parts, unsigned short* sums, long long size, int at) {
+    TILESMITH_DEVICE static void add(const float* parts, Element<Type>* sums, long long size, int at) {
         float total = 0.0f;
 #pragma unroll
         for (int part = 0; part < tiling.parts; ++part) total += load_global_float(parts + part * size + at);
-        store_global_16(sums + at, to_16<Type>(total));
+        store_element(sums + at, to_element<Type>(total));
     }
 
     TILESMITH_DEVICE void run() {

@@ -8,12 +8,12 @@ from kernelgen.cells import load_cell
 from kernelgen.hardware.profile import load_profile
 from kernelgen.program.shape import Shape
 from kernelgen.program.tiling import Tiling
-from kernelgen.schedules import get
+from kernelgen.schedules import base, get
 
 
 def refusal(schedule: str, cell: str, shape: Shape, gpu: str) -> str:
     """Why a schedule does not run this, at any tiling; empty where it may."""
-    return get(schedule).refuses(load_cell(cell), shape, load_profile(gpu))
+    return base.refusal(get(schedule), load_cell(cell), shape, load_profile(gpu))
 
 
 def drawn_tiling(schedule: str, cell: str, shape: Shape, gpu: str) -> Tiling:

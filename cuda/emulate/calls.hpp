@@ -77,6 +77,8 @@ struct Fragments {
 };
 /// d = a x b + c, 16 x 8 x 16; `decode` makes a float of a 16-bit word.
 Accumulators multiply_16x8x16(const MatrixOperands& operands, float (*decode)(unsigned), const Site& site);
+/// d = a x b + c, 16 x 8 x 8, of words of which the upper 19 bits count.
+Accumulators multiply_16x8x8_tf32(const MatrixOperands& operands, const Site& site);
 /// ldmatrix.trans of 1, 2 or 4 matrices of 8 x 8.
 Fragments load_matrices_transposed(unsigned matrices, unsigned row_address, const Site& site);
 void store_matrices_transposed(unsigned matrices, unsigned row_address, Fragments fragments, const Site& site);

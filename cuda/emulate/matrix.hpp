@@ -1,6 +1,7 @@
 // Warp-level matrices. Fragment layouts: PTX ISA, "Warp-level matrix instructions"; g = lane / 4, j = lane % 4.
 #pragma once
 
+#include "numbers.hpp"
 #include "shared.hpp"
 #include "warp.hpp"
 
@@ -31,6 +32,39 @@ Accumulators multiply_16x8x16(const MatrixOperands& operands, float (*decode)(un
                 double sum = in.c[i];
                 for (unsigned k = 0; k < 16; ++k) sum += row[k] * column[k];
                 out.d[i] = static_cast<float>(sum);
+            }
+        }
+    });
+    return result;
+}
+
+/// The float next to zero from a number: what is left of a sum of TF32 products.
+inline float cut(double value) {
+    const float nearest = static_cast<float>(value);
+    const bool grown = __builtin_fabs(static_cast<double>(nearest)) > __builtin_fabs(value);
+    return grown && __builtin_isfinite(nearest) ? __builtin_nextafterf(nearest, 0.0f) : nearest;
+}
+
+/// d = a x b + c, 16 x 8 x 8 of TF32. The 8 products and c are summed in double and cut to float once, as tensor cores
+/// cut (Fasi et al. 2021, doi:10.7717/peerj-cs.330): a sum of many becomes too small.
+Accumulators multiply_16x8x8_tf32(const MatrixOperands& operands, const Site& site) {
+    Accumulators result;
+    collective("mma_m16n8k8_tf32", site, operands, result, [](Warp& warp) {
+        const auto decode = [](unsigned word) { return __uint_as_float(word & 0xffffe000u); };
+        double a[16][8], b[8][8];
+        for (unsigned lane = 0; lane < warp_size; ++lane) {
+            const auto& in = input<MatrixOperands>(warp, lane);
+            const unsigned g = lane / 4, j = lane % 4;
+            for (unsigned i = 0; i < 4; ++i) a[g + 8 * (i % 2)][j + 4 * (i / 2)] = decode(in.a[i]);
+            for (unsigned i = 0; i < 2; ++i) b[g][j + 4 * i] = decode(in.b[i]);
+        }
+        for (unsigned lane = 0; lane < warp_size; ++lane) {
+            const auto& in = input<MatrixOperands>(warp, lane);
+            auto& out = output<Accumulators>(warp, lane);
+            for (unsigned i = 0; i < 4; ++i) {
+                double sum = in.c[i];
+                for (unsigned k = 0; k < 8; ++k) sum += a[lane / 4 + 8 * (i / 2)][k] * b[2 * (lane % 4) + i % 2][k];
+                out.d[i] = cut(sum);
             }
         }
     });

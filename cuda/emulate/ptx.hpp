@@ -16,6 +16,7 @@ using emulate::Site;
 
 struct bf16 {};
 struct fp16 {};
+struct fp32 {};
 
 // ---- threads, warps, blocks ----
 
@@ -270,6 +271,13 @@ void mma_m16n8k8(float (&d)[4], const unsigned (&a)[2], unsigned b, const float 
     mma_m16n8k16<Type>(d, padded, b, 0, c, site);
 }
 
+inline void mma_m16n8k8_tf32(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, const float (&c)[4],
+                             Site site = Site::current()) {
+    const emulate::MatrixOperands operands{{a[0], a[1], a[2], a[3]}, {b0, b1}, {c[0], c[1], c[2], c[3]}};
+    const auto result = emulate::multiply_16x8x8_tf32(operands, site);
+    for (int i = 0; i < 4; ++i) d[i] = result.d[i];
+}
+
 // ---- conversions ----
 
 template <class Type>
@@ -296,6 +304,19 @@ inline float ex2_approx(float x) { return emulate::flush(__builtin_exp2f(emulate
 inline float lg2_approx(float x) { return __builtin_log2f(emulate::flush(x)); }
 inline float rcp_approx(float x) { return emulate::flush(1.0f / emulate::flush(x)); }
 inline float sqrt_approx(float x) { return __builtin_sqrtf(emulate::flush(x)); }
+
+// ---- the same functions as a library has them ----
+
+inline float tanh_library(float x) { return __builtin_tanhf(x); }
+inline float exp_library(float x) { return __builtin_expf(x); }
+inline float log_library(float x) { return __builtin_logf(x); }
+inline float log1p_library(float x) { return __builtin_log1pf(x); }
+inline float pow_library(float x, float y) { return __builtin_powf(x, y); }
+inline float sqrt_rn(float x) { return __builtin_sqrtf(x); }
+inline float rcp_rn(float x) { return 1.0f / x; }
+
+// ---- arithmetic ----
+
 inline float fma_rn(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 inline float max_rn(float a, float b) { return __builtin_fmaxf(a, b); }
 inline float min_rn(float a, float b) { return __builtin_fminf(a, b); }

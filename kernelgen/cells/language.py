@@ -195,7 +195,7 @@ class Cell:
     """A recurrent cell.
 
     name: an identifier. title (the name where there is none), paper: for people. states: their names; the first is h,
-    the one R multiplies, and the one that kernels keep in the shape's 16-bit type (all others are float32). gates: in
+    the one R multiplies, and the one that kernels keep in the shape's dtype (all others are float32). gates: in
     the order in which Wx, R and b hold them. step: ``step(gate, state)`` gets namespaces of real sympy symbols
     (``gate.i``, ``state.c``) and returns
     a dict from each state to its expression; to name intermediate values in the generated code and the printed

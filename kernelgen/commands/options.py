@@ -82,7 +82,7 @@ def shape_options(command: Command) -> Command:
                 default="bfloat16",
                 show_default=True,
                 metavar="TYPE",
-                help="Of inputs, weights and h: bfloat16 or float16. Sums are float32.",
+                help="Of inputs, weights and h: bfloat16, float16 or float32. Sums are float32.",
             ),
             click.option(
                 "--save",

@@ -19,7 +19,7 @@ __all__ = ["CellCost", "backward_cost", "cell_cost", "cell_struct"]
 
 
 class CudaPrinter(Printer):
-    """Prints expressions in float arithmetic, calling the functions of ``namespace tilesmith::math``.
+    """Prints expressions in float arithmetic, calling the functions of a namespace ``math``.
 
     Terms and factors are written in the order in which their values become ready, the slowest last, since the compiler
     keeps the order of float operations: what waits for the slowest value is then a single multiply-add.
@@ -77,14 +77,15 @@ def _mask(indices: tuple[int, ...]) -> str:
     return f"0x{sum(1 << index for index in indices):x}u"
 
 
-def cell_struct(cell: Cell, backward: bool = False) -> str:
+def cell_struct(cell: Cell, backward: bool = False, math: str = "math") -> str:
     """The C++ text of ``struct Cell``: numbers of gates and states, which gates have which part, and the step.
 
     The masks hold bit g for gate g. ``step`` takes the gates' sums and the old states of one unit and writes its new
     states; it needs "math.cuh". The same cell gives the same text, byte for byte.
 
     backward: also the backward step, with the masks of the gates and previous states that it reads, and what
-    becomes of the gradient that comes back from the later step.
+    becomes of the gradient that comes back from the later step. math: the namespace of "math.cuh" whose functions it
+    calls (Dtype.math).
     """
     lines = [
         f"/// {cell.title}: {cell.paper}" if cell.paper else f"/// {cell.title}",
@@ -96,14 +97,14 @@ def cell_struct(cell: Cell, backward: bool = False) -> str:
         "    // Bit g: gate g's sum is saved for training.",
         f"    static constexpr unsigned saved = {_mask(derive(cell).saved_gates)};",
         "",
-        *(f"    {line}" for line in _step(cell)),
-        *(f"    {line}" if line else "" for line in (_backward(cell) if backward else [])),
+        *(f"    {line}" for line in _step(cell, math)),
+        *(f"    {line}" if line else "" for line in (_backward(cell, math) if backward else [])),
         "};",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _step(cell: Cell) -> list[str]:
+def _step(cell: Cell, math: str) -> list[str]:
     """The member function ``step``."""
     code = lower(cell)
     gates, states = len(cell.gates), len(cell.states)
@@ -116,14 +117,14 @@ def _step(cell: Cell) -> list[str]:
         f"TILESMITH_DEVICE static void step(const float (&gate)[{gates}], const float (&state)[{states}], "
         f"float (&next)[{states}]) {{",
         *([] if read else ["    (void)state;"]),
-        "    namespace math = tilesmith::math;",
+        f"    namespace math = tilesmith::{math};",
         *_loads(cell, range(gates), read),
         *_statements(printer, code.temporaries, results),
         "}",
     ]
 
 
-def _backward(cell: Cell) -> list[str]:
+def _backward(cell: Cell, math: str) -> list[str]:
     """The members that a backward kernel needs."""
     code, parts = derive(cell), split_step(cell)
     gates, states = len(cell.gates), len(cell.states)
@@ -153,7 +154,7 @@ def _backward(cell: Cell) -> list[str]:
         "Ready& ready) {",
         *(f"    (void){name};" for name, read in (("gate", code.gates), ("state", code.states)) if not read),
         *([] if parts.ready else ["    (void)ready;"]),
-        "    namespace math = tilesmith::math;",
+        f"    namespace math = tilesmith::{math};",
         *_loads(cell, code.gates, code.states),
         *_statements(printer, parts.hoisted, [(f"ready.{symbol.name}", symbol) for symbol in parts.ready]),
         "}",
@@ -164,7 +165,7 @@ def _backward(cell: Cell) -> list[str]:
         f"float (&d_gate)[{gates}], float (&d_state)[{states}]) {{",
         *([] if parts.ready else ["    (void)ready;"]),
         *([] if code.read_seeds else ["    (void)d_next;"]),
-        "    namespace math = tilesmith::math;",
+        f"    namespace math = tilesmith::{math};",
         *(
             f"    const {_kind(symbol in conditions)} {waiting.text(symbol)} = ready.{symbol.name};"
             for symbol in parts.ready

@@ -11,11 +11,14 @@ from kernelgen.program.dtypes import dtype_info
 from kernelgen.program.shape import Shape
 from kernelgen.program.source import Source
 
+ELEMENT = "element"
+"""In the kind of a parameter: the C++ type of an element of the shape's dtype in memory (Dtype.element)."""
+
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of the entry. kind: its C++ type. name: as program/arguments.py has it. field: of the struct of
-    arguments, where it is another."""
+    """A parameter of the entry. kind: its C++ type, in which ELEMENT stands for that of the shape's elements. name: as
+    program/arguments.py has it. field: of the struct of arguments, where it is another."""
 
     kind: str
     name: str
@@ -32,8 +35,9 @@ class Template:
     """What instantiates a template of cuda/ for a cell and a shape.
 
     header: the file, without ".cuh". name: the class template. arguments, tiling_struct: the structs of its arrays and
-    of its tile variables. tiling: the tile variables by the names of the struct's fields, in order. options: the
-    template's arguments after the tiling. asserted: what must hold, the template's constants by name.
+    of its tile variables; that of the arrays is for 16-bit elements, and NAMEOf<ELEMENT> the same for others. tiling:
+    the tile variables by the names of the struct's fields, in order. options: the template's arguments after the
+    tiling. asserted: what must hold, the template's constants by name.
     """
 
     header: str
@@ -54,10 +58,13 @@ def kernel_source(cell: Cell, shape: Shape, arch: str, template: Template, *, ba
     Batch and sequence length are arguments of the kernel and leave no trace in the text. The text asserts what the
     schedule predicts, so a model that differs from the template does not compile.
     """
-    parameters = ",\n    ".join(f"{each.kind} {each.name}" for each in template.parameters)
+    info = dtype_info(shape.dtype)
+    kinds = [each.kind.replace(ELEMENT, info.element) for each in template.parameters]
+    parameters = ",\n    ".join(f"{kind} {each.name}" for kind, each in zip(kinds, template.parameters, strict=True))
+    struct = template.arguments if info.itemsize == 2 else f"{template.arguments}Of<{info.element}>"
     fields = ", ".join(f".{name} = {value}" for name, value in template.tiling.items())
     given = ", ".join(f".{each.field or each.name} = {each.name}" for each in template.parameters)
-    arguments = ", ".join(["Cell", dtype_info(shape.dtype).tag, "shape", "tiling", *template.options])
+    arguments = ", ".join(["Cell", info.tag, "shape", "tiling", *template.options])
     asserted = "\n".join(
         f'static_assert(Kernel::{name} == {value}, "the schedule predicts {value} for {name}");'
         for name, value in template.asserted.items()
@@ -70,7 +77,7 @@ def kernel_source(cell: Cell, shape: Shape, arch: str, template: Template, *, ba
 
 using namespace tilesmith;
 
-{cell_struct(cell, backward)}
+{cell_struct(cell, backward, info.math)}
 constexpr FixedShape shape{{.heads = {shape.heads}, .head_dim = {shape.head_dim}}};
 constexpr {template.tiling_struct} tiling{{{fields}}};
 using Kernel = {template.name}<{arguments}>;
@@ -79,7 +86,7 @@ using Kernel = {template.name}<{arguments}>;
 
 extern "C" __global__ void __launch_bounds__(Kernel::threads, 1) {template.entry}(
     {parameters}) {{
-    const {template.arguments} in{{{given}}};
+    const {struct} in{{{given}}};
     Kernel{{in}}.run();
 }}
 """

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from kernelgen.errors import ConfigError
+from kernelgen.program.dtypes import dtype_info
+from kernelgen.program.shape import DTYPES
 from kernelgen.symbolic.derive import derive
 
 if TYPE_CHECKING:
@@ -94,7 +96,7 @@ POISONED = frozenset(name for entries in _ARRAYS.values() for name, entry in ent
 """The workspaces of which every byte must be 0xFF before every run of a program: the executor sees to it. They are for
 messages between blocks (cuda/ptx.cuh), and their sizes are the program's own."""
 
-ITEMSIZE: Mapping[str, int] = {"float32": 4, "int32": 4, "bfloat16": 2, "float16": 2}
+ITEMSIZE: Mapping[str, int] = {name: dtype_info(name).itemsize for name in DTYPES} | {"int32": 4}
 """Bytes of an element."""
 
 NUMBERS: Mapping[str, str] = {"batch": "B", "seq": "T", "num_partials": "P"}

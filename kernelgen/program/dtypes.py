@@ -1,4 +1,4 @@
-"""The 16-bit types of Wx, R, b and h: their names everywhere, their precision, and what a kernel may err by.
+"""The types of Wx, R, b and h: their names everywhere, their precision, and what a kernel may err by.
 
 Importing this costs nothing; NumPy is imported when an array type is asked for.
 """
@@ -20,10 +20,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Dtype:
-    """name: as in a Shape. tag: the C++ type in namespace tilesmith. itemsize: bytes.
+    """name: as in a Shape. tag: the C++ type in namespace tilesmith. itemsize: bytes. element: the C++ type that an
+    element in memory has. math: the namespace, in tilesmith, of the functions that a cell's step calls.
 
     unit_roundoff: the largest relative error of rounding to nearest, 2^-p for p bits of significand. largest: the
-    largest finite value. smallest_exponent: of the smallest normal number, 2^(it - 1).
+    largest finite value. smallest_exponent: of the smallest normal number, 2^(it - 1). function_error: the largest
+    relative error of those functions. sum_error: of an addition, 0 where that of the functions hides it. exact,
+    exact_element: what EXACT and EXACT_ELEMENT are for it.
     """
 
     name: str
@@ -31,12 +34,61 @@ class Dtype:
     unit_roundoff: float
     largest: float
     smallest_exponent: int
-    itemsize: int = 2
+    itemsize: int
+    element: str
+    math: str
+    function_error: float
+    sum_error: float
+    exact: float
+    exact_element: float
 
 
+SPECIAL_ERROR = 2.0**-11
+"""Relative error of tanh.approx.f32, the least exact instruction that 16-bit kernels use (PTX ISA, "tanh")."""
+
+LIBRARY_ERROR = 2.0**-21
+"""Relative error of sigmoid in float32, 1 / (1 + exp(-x)): 2 units in the last place of expf, 1 of the reciprocal and
+half a one of the sum (CUDA C++ Programming Guide, "Mathematical Functions"). tanhf and logf err by less."""
+
+EXACT = 2.0**-17
+"""What a 16-bit output that follows a kernel's own roundings may differ by in the norm, where functions are as exact as
+the C library's. Float32 arithmetic makes errors of at most 1e-8 of 16-bit outputs for every cell of the library, and of
+3e-7 of sums over all steps; a gate or a state that loses bits to a 16-bit number makes at least five times what is
+allowed."""
+
+EXACT_ELEMENT = 2.0**-13
+"""And a single element, as a fraction of the largest: every cell of the library stays below 2^-22."""
+
+EXACT_FLOAT32, EXACT_ELEMENT_FLOAT32 = 2.0**-19, 2.0**-17
+"""The same of a float32 output. Here no rounding hides float32 arithmetic: it makes up to 3e-7 in the norm for every
+cell of the library. A product that takes 11 bits of its factors, or twice 8, makes more than what is allowed."""
+
+_SIXTEEN_BITS: dict[str, Any] = {
+    "itemsize": 2,
+    "element": "unsigned short",
+    "math": "math",
+    "function_error": SPECIAL_ERROR,
+    "sum_error": 0.0,
+    "exact": EXACT,
+    "exact_element": EXACT_ELEMENT,
+}
 _DTYPES = {
-    "bfloat16": Dtype("bfloat16", "bf16", 2.0**-8, (2 - 2.0**-7) * 2.0**127, -125),
-    "float16": Dtype("float16", "fp16", 2.0**-11, 65504.0, -13),
+    "bfloat16": Dtype("bfloat16", "bf16", 2.0**-8, (2 - 2.0**-7) * 2.0**127, -125, **_SIXTEEN_BITS),
+    "float16": Dtype("float16", "fp16", 2.0**-11, 65504.0, -13, **_SIXTEEN_BITS),
+    "float32": Dtype(
+        "float32",
+        "fp32",
+        2.0**-24,
+        (2 - 2.0**-23) * 2.0**127,
+        -125,
+        itemsize=4,
+        element="float",
+        math="accurate",
+        function_error=LIBRARY_ERROR,
+        sum_error=2.0**-24,
+        exact=EXACT_FLOAT32,
+        exact_element=EXACT_ELEMENT_FLOAT32,
+    ),
 }
 
 
@@ -48,27 +100,23 @@ def dtype_info(name: str) -> Dtype:
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:
-    """The NumPy dtype of one of these, of "float32", which sums come in, or of "int32", which messages do; bfloat16 is
-    that of ml_dtypes. Raises ShapeError for an unknown name."""
+    """The NumPy dtype of one of these, or of "int32", which messages come in; bfloat16 is that of ml_dtypes. Raises
+    ShapeError for an unknown name."""
     import numpy as np
 
-    if name in ("float32", "int32"):
+    if name == "int32":
         return np.dtype(name)
     if dtype_info(name).name == "bfloat16":
         import ml_dtypes
 
         extended: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
         return extended
-    return np.dtype(np.float16)
+    return np.dtype(name)
 
 
-SPECIAL_ERROR = 2.0**-11
-"""Relative error of tanh.approx.f32, the least exact instruction that kernels use (PTX ISA, "tanh")."""
-
-
-def tolerance(dtype: str, seq: int, direction: Direction = "forward") -> float:
+def tolerance(dtype: str, seq: int, direction: Direction = "forward", terms: int = 1) -> float:
     """What an output of a pass of ``seq`` steps may differ by: the L2 norm of its difference from the float64
-    reference (which rounds where the kernel does) over the L2 norm of the reference.
+    reference (which rounds where the kernel does) over the L2 norm of the reference. terms: of the longest sum.
 
     Two parts forward, added as squares. The output is stored in the dtype: a root mean square relative error below
     u / 2, u the unit roundoff. And h is rounded before it is fed back: a value that is off by a small relative e rounds
@@ -82,21 +130,32 @@ def tolerance(dtype: str, seq: int, direction: Direction = "forward") -> float:
     gradients after 1,024 steps are off by less than 2 e for every cell of the library but the LSTM without a forget
     gate, whose 4.5 e are just within the three parts together.)
 
+    In float32 two things are different. Functions err by e = 2^-21, more than u = 2^-24, so that a value is off by e
+    and not by sqrt(e u). And sums count, which are not exact beside the functions any more: of n terms in any order,
+    off by sqrt(n) u at most as a root mean square (a random walk: additions of n terms of random sign, one after the
+    other, make sqrt(n / 6) u). e is the hypotenuse of both.
+
     Raises ShapeError for an unknown dtype.
     """
-    unit = dtype_info(dtype).unit_roundoff
+    unit, error = dtype_info(dtype).unit_roundoff, _value_error(dtype, terms)
     carried = 2 - 0.5**seq
-    derivative = 4 * SPECIAL_ERROR if direction == "backward" else 0.0
-    return math.hypot(carried * math.sqrt(SPECIAL_ERROR * unit), unit / 2, derivative)
+    derivative = 4 * error if direction == "backward" else 0.0
+    return math.hypot(carried * max(error, math.sqrt(error * unit)), unit / 2, derivative)
 
 
-def element_tolerance(dtype: str) -> float:
+def element_tolerance(dtype: str, terms: int = 1) -> float:
     """What any single element of an output may differ by, as a fraction of the largest magnitude in that output.
 
-    Eight roundings to the wrong side, and eight errors of tanh.approx, which matter where the dtype is as exact as
-    that. Far below what a lost or misplaced element is off by, which the norm of a large array would hide.
+    Eight roundings to the wrong side, and eight errors of a value before them, which matter where the dtype is as exact
+    as that. Far below what a lost or misplaced element is off by, which the norm of a large array would hide.
     """
-    return 8 * (dtype_info(dtype).unit_roundoff + SPECIAL_ERROR)
+    return 8 * (dtype_info(dtype).unit_roundoff + _value_error(dtype, terms))
+
+
+def _value_error(dtype: str, terms: int) -> float:
+    """e of tolerance: the relative error of a value before it is rounded."""
+    info = dtype_info(dtype)
+    return math.hypot(info.function_error, info.sum_error * math.sqrt(terms))
 
 
 def far_elements(size: int, direction: Direction) -> int:
@@ -109,24 +168,15 @@ def far_elements(size: int, direction: Direction) -> int:
     return size >> 20 if direction == "backward" else 0
 
 
-EXACT = 2.0**-17
-"""What an output that follows a kernel's own roundings may differ by in the norm, where functions are as exact as the C
-library's. Float32 arithmetic makes errors of at most 1e-8 of 16-bit outputs for every cell of the library, and of 3e-7
-of sums over all steps; a gate or a state that loses bits to a 16-bit number makes at least five times what is
-allowed."""
-
-EXACT_ELEMENT = 2.0**-13
-"""And a single element, as a fraction of the largest: every cell of the library stays below 2^-22."""
-
-
 def half_spacing(values: NDArray[Any], dtype: str) -> NDArray[Any]:
-    """Half the distance to the next 16-bit number, of numbers that are such: what rounding to nearest errs by at most.
+    """Half the distance to the next number of the dtype, of numbers that are such: what rounding to nearest errs by at
+    most.
 
-    values: float32, as the result. Infinity and NaN have none that means anything.
+    values: float32; the result is float64. Infinity and NaN have none that means anything.
     """
     import numpy as np
 
     info = dtype_info(dtype)
     exponent = np.where(values == 0, info.smallest_exponent, np.frexp(values)[1])
-    half: NDArray[Any] = np.ldexp(np.float32(info.unit_roundoff), np.maximum(exponent, info.smallest_exponent) - 1)
+    half: NDArray[Any] = np.ldexp(info.unit_roundoff, np.maximum(exponent, info.smallest_exponent) - 1)
     return half

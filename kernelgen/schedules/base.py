@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
+from kernelgen.errors import InfeasibleError
+from kernelgen.program.dtypes import dtype_info
+
 if TYPE_CHECKING:
     from constrint import Problem
     from kernelgen.cells.language import Cell
@@ -25,6 +28,8 @@ class Schedule(Protocol):
 
     name: str
     direction: Direction
+    dtypes: tuple[str, ...]
+    """Those that its templates take (program/shape.py: DTYPES). Others never reach the methods below."""
 
     def refuses(self, cell: Cell, shape: Shape, profile: Profile) -> str:
         """Why it does not run this at all, whatever the tiling, as a sentence; empty where it may."""
@@ -44,3 +49,19 @@ class Schedule(Protocol):
     def program(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Program:
         """What runs for a tiling: its calls are right at any batch and seq."""
         ...
+
+
+def refusal(schedule: Schedule, cell: Cell, shape: Shape, profile: Profile) -> str:
+    """Why a schedule does not run this, as a sentence: the dtype, or a reason of its own; empty where it may."""
+    if shape.dtype in schedule.dtypes:
+        return schedule.refuses(cell, shape, profile)
+    names, sizes = ", ".join(schedule.dtypes), {dtype_info(name).itemsize for name in schedule.dtypes}
+    taken = f"{8 * sizes.pop()}-bit types only ({names})" if len(sizes) == 1 else f"{names} only"
+    return f"the {schedule.name} schedule takes {taken}, not {shape.dtype}."
+
+
+def stated_problem(schedule: Schedule, cell: Cell, shape: Shape, profile: Profile) -> Problem:
+    """The problem of a schedule. Raises InfeasibleError, with the words of ``refusal``, where it has none."""
+    if reason := refusal(schedule, cell, shape, profile):
+        raise InfeasibleError(reason)
+    return schedule.problem(cell, shape, profile)

@@ -149,7 +149,7 @@ def forward(engine: Engine | None, cell: Cell, wx: Form, *, known: int, keep: st
     dtype = _name(kind)
     case = (heads, dim, dtype)
     if dtype not in DTYPES:
-        warn(cell, case, f"kernels compute in {' or '.join(DTYPES)}, not in {dtype}.")
+        warn(cell, case, f"kernels compute in {', '.join(DTYPES[:-1])} or {DTYPES[-1]}, not in {dtype}.")
         return None
     try:
         return Forward(engine, cell, wx, known=known, keep=keep)

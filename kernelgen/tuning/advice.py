@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kernelgen.errors import InfeasibleError, ProfileError
+from kernelgen.program.shape import DTYPES
+from kernelgen.schedules.base import stated_problem
 
 if TYPE_CHECKING:
     from constrint import Problem
@@ -23,7 +25,8 @@ SHOWN = 4
 
 
 def advice(cell: Cell, shape: Shape, profile: Profile, schedules: Sequence[Schedule]) -> str:
-    """A sentence that says with which head dimension, batch or GPU the cell has a tiling; empty where none helps."""
+    """A sentence that says with which head dimension, batch, dtype or GPU the cell has a tiling; empty where none
+    helps."""
     ways = []
     if _stated(cell, shape, profile, schedules):
         dims = [*_padded(cell, shape, profile, schedules), *_smaller(cell, shape, profile, schedules)]
@@ -32,6 +35,10 @@ def advice(cell: Cell, shape: Shape, profile: Profile, schedules: Sequence[Sched
         batch = _batch(cell, shape, profile, schedules)
         if batch:
             ways.append(f"in batches of {batch:,}")
+    if not any(shape.dtype in schedule.dtypes for schedule in schedules):
+        others = [dtype for dtype in DTYPES if _fits(cell, replace(shape, dtype=dtype), profile, schedules)]
+        if others:
+            ways.append(f"in {' or '.join(others)}")
     gpus = _gpus(cell, shape, schedules)
     if gpus:
         more = ", ..." if len(gpus) > SHOWN else ""
@@ -51,7 +58,7 @@ def _stated(cell: Cell, shape: Shape, profile: Profile, schedules: Iterable[Sche
     problems = []
     for schedule in schedules:
         try:
-            problems.append(schedule.problem(cell, shape, profile))
+            problems.append(stated_problem(schedule, cell, shape, profile))
         except InfeasibleError:
             continue
     return problems

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from kernelgen.errors import InfeasibleError
 from kernelgen.schedules import all_schedules, get
+from kernelgen.schedules.base import stated_problem
 from kernelgen.tuning.advice import advice
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def plan(
     reasons: list[str] = []
     for schedule in considered:
         try:
-            problem = schedule.problem(cell, shape, profile)
+            problem = stated_problem(schedule, cell, shape, profile)
         except InfeasibleError as error:
             reasons.append(str(error))
             continue

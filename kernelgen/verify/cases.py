@@ -45,7 +45,7 @@ class ValidationCase:
 
     shape: the sizes of this case. states: the names of the cell's states. arguments: what the kernel takes. inputs: its
     arrays by name, in the shape's dtype, None for zeros and for those without elements. expected: its outputs by name,
-    but for those without elements; computed in float64, kept in float32, whose rounding (2^-24) is far below any
+    but for those without elements; computed in float64, kept in float32, whose rounding (2^-24) is below any
     tolerance. Of partial sums it has one, their sum. exact: the expected outputs follow a kernel's own roundings (see
     make_case), so that errors count only beyond them, and may be no larger than float32 arithmetic makes them; doubt:
     what roundings that no output shows may add to that, in the norm and of an element, as the tolerances.
@@ -62,18 +62,26 @@ class ValidationCase:
     doubt: tuple[float, float] = (0.0, 0.0)
 
     @property
+    def terms(self) -> int:
+        """Of the longest sum: R h, and a state's own, one a step; backward, R's gradient too, over all steps."""
+        if self.direction == "forward":
+            return max(self.shape.seq, self.shape.head_dim)
+        products = self.table["r"].shape[0] if "r" in self.table else 1
+        return max(self.shape.batch * self.shape.seq, products * self.shape.head_dim)
+
+    @property
     def tolerance(self) -> float:
         """The largest relative error allowed of an output."""
         if self.exact:
-            return dtypes.EXACT + self.doubt[0]
-        return dtypes.tolerance(self.shape.dtype, self.shape.seq, self.direction)
+            return dtypes.dtype_info(self.shape.dtype).exact + self.doubt[0]
+        return dtypes.tolerance(self.shape.dtype, self.shape.seq, self.direction, self.terms)
 
     @property
     def element_tolerance(self) -> float:
         """What a single element may be off by, as a fraction of the largest magnitude in its output."""
         if self.exact:
-            return dtypes.EXACT_ELEMENT + self.doubt[1]
-        return dtypes.element_tolerance(self.shape.dtype)
+            return dtypes.dtype_info(self.shape.dtype).exact_element + self.doubt[1]
+        return dtypes.element_tolerance(self.shape.dtype, self.terms)
 
     @property
     def table(self) -> Mapping[str, ArrayArgument]:

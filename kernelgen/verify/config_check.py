@@ -15,6 +15,7 @@ from kernelgen.build.compile import Binary, compile_source, compiler_version
 from kernelgen.errors import CompileError, ConfigError, InfeasibleError, near_names
 from kernelgen.program.source import Source
 from kernelgen.program.tiling import Tiling
+from kernelgen.schedules.base import stated_problem
 
 if TYPE_CHECKING:
     from kernelgen.cells.language import Cell
@@ -124,7 +125,7 @@ def _check_tiling(config: TunedConfig, cell: Cell, profile: Profile) -> None:
     """Raise ConfigError unless the tiling is a solution of its schedule's own Problem."""
     schedule = schedules.get(config.schedule)
     try:
-        problem = schedule.problem(cell, config.shape, profile)
+        problem = stated_problem(schedule, cell, config.shape, profile)
     except InfeasibleError as error:
         raise ConfigError(f"schedule: {error}") from error
     names = ", ".join(problem.domains)

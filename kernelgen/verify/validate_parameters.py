@@ -12,7 +12,8 @@ from kernelgen.errors import TilesmithError, ValidationError
 from kernelgen.program.arguments import arguments_of
 from kernelgen.program.dtypes import numpy_dtype
 from kernelgen.records.trial import Validation
-from kernelgen.schedules.shared.parameter_gradients import ParameterGradients, Tiling
+from kernelgen.schedules.shared.parameter_gradients import ParameterGradients
+from kernelgen.schedules.shared.parameter_tiles import Tiling
 from kernelgen.verify.cases import Array, ValidationCase
 
 if TYPE_CHECKING:

@@ -47,10 +47,11 @@ def test_a_batch_of_more_tiles_than_a_grid_has_is_refused(direction: str) -> Non
 @pytest.mark.parametrize(
     ("dtype", "message"),
     [
-        ("float32", r"unknown dtype 'float32': kernels exist for bfloat16 and float16, none for float32"),
-        ("bfloat", r"bfloat16 and float16; did you mean bfloat16\?$"),
+        ("float64", r"unknown dtype 'float64': kernels exist for bfloat16, float16 and float32, none for float64"),
+        ("bfloat", r"float16 and float32; did you mean bfloat16\?$"),
         ("fp16", r"; did you mean float16\?$"),
-        ("int8", r"kernels exist for bfloat16 and float16$"),
+        ("tf32", r"; did you mean float32\?$"),
+        ("int8", r"kernels exist for bfloat16, float16 and float32$"),
     ],
 )
 def test_an_unknown_dtype_says_what_there_is(dtype: str, message: str) -> None:

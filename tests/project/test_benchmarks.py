@@ -15,7 +15,7 @@ from kernelgen.cells import load_cell
 from kernelgen.hardware.profile import load_profile
 from kernelgen.program.shape import Shape
 from kernelgen.schedules.shared.model import load_model
-from kernelgen.schedules.shared.parameter_gradients import ParameterGradients
+from kernelgen.schedules.shared.parameter_gradients import ParameterGradients, load_clocks
 from kernelgen.tuning.plan import plan
 
 pytestmark = pytest.mark.unit
@@ -83,3 +83,27 @@ def test_a_first_pass_compiles_each_kernel_once_and_no_other(
         assert (found["kernels"], found["reason"]) == (kernels, "")
         assert found["longest"] <= found["compile"]
         assert found["total"] >= found["longest"]
+
+
+def test_the_model_of_dr_and_db_is_fitted_to_what_was_measured(tmp_path: Path) -> None:
+    """On a GPU whose L2 gives half of what the model knows, the fit finds that, and nothing else."""
+    benchmark, profile, cell = load_benchmark("parameter_gradients"), load_profile("h200"), load_cell("lstm")
+    today = load_clocks()
+    slower = replace(today, cache=2 * today.cache)
+    path, lines = tmp_path / "samples.jsonl", []
+    for dim in (512, 1024, 2048):
+        kernel = ParameterGradients(cell, Shape(16, 1024, 1, dim), profile)
+        tiles = benchmark.tiles(kernel, 12)
+        assert tiles[0] == kernel.tiling
+        assert len({(each.row_warps, each.column_warps, each.columns) for each in tiles}) >= 5
+        for tiling in tiles:
+            clocks = slower.predict(kernel.product, tiling, profile)
+            record = {"gpu": profile.name, "cell": "lstm", "shape": asdict(kernel.shape), "tiling": asdict(tiling)}
+            lines.append(json.dumps(record | {"ms": clocks / profile.clock_mhz / 1e3}))
+    path.write_text("\n".join(lines))
+    result = CliRunner().invoke(benchmark.main, ["fit", str(path)])
+    assert result.exit_code == 0, result.output
+    fitted = {name: float(value) for name, value in re.findall(r"^  (\w+): (\S+)", result.output, re.MULTILINE)}
+    assert fitted["cache"] == pytest.approx(slower.cache, rel=0.1)
+    assert fitted["tensor"] == pytest.approx(slower.tensor, rel=0.1)
+    assert float(re.findall(r"fitted: half within ([\d.]+)%", result.output)[0]) < 1

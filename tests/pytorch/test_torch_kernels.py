@@ -210,7 +210,8 @@ class Nothing:
 
 @pytest.mark.unit
 @pytest.mark.parametrize(
-    ("dtype", "message"), [("bfloat16", "these limits clash"), ("float32", "bfloat16 or float16, not in float32")]
+    ("dtype", "message"),
+    [("bfloat16", "these limits clash"), ("float32", "these limits clash"), ("float64", "float32, not in float64")],
 )
 def test_where_no_kernel_fits_the_reference_runs_with_one_warning(
     monkeypatch: pytest.MonkeyPatch, dtype: str, message: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,11 @@ from pages import blocks
 from kernelgen import paths, schedules
 from kernelgen.build.compile import compile_source
 from kernelgen.cells import cell_names, load_cell
+from kernelgen.errors import ValidationError
 from kernelgen.hardware.profile import load_profile
 from kernelgen.program.shape import Shape
 from kernelgen.tuning.plan import plan
-from kernelgen.verify.validate import validate_emulated
+from kernelgen.verify.validate import emulate_main, validate_emulated, validate_program
 
 FOLDER = Path(__file__).parent
 GPU = "h200"
@@ -78,11 +80,44 @@ def test_backward(cell: str) -> None:
     assert validate_emulated(load_cell(cell), shape, tiling, profile, range(1)).errors
 
 
+FLOAT32_CELLS = ("bilinear", "cfc", "elman_relu", "gru", "ligru", "lstm", "slstm")
+"""Every function of the language, and every kind of gate."""
+
+
+@pytest.mark.emulated
+@pytest.mark.parametrize("cell", FLOAT32_CELLS)
+@pytest.mark.parametrize("schedule", ["naive", "naive_backward"])
+def test_float32_from_the_plan_to_the_last_gradient(cell: str, schedule: str) -> None:
+    shape, profile = Shape(3, 5, 2, 9, "float32", "gates"), load_profile(GPU)
+    direction = schedules.get(schedule).direction
+    tiling = plan(load_cell(cell), shape, profile, direction=direction)[-1]
+    assert tiling.schedule == schedule, "no other takes float32"
+    program = schedules.get(schedule).program(load_cell(cell), shape, profile, tiling)
+    found = validate_program(load_cell(cell), shape, profile, program, range(1))
+    assert found.tolerance < 2**-17
+    assert found.worst < 2**-21
+    assert "namespace math = tilesmith::accurate" in program.main.source.text
+
+
+@pytest.mark.emulated
+def test_a_float32_kernel_with_approximate_functions_is_found() -> None:
+    """The emulator's tanh.approx is exact; one as inexact as the instruction may be is not let pass."""
+    cell, shape, profile = load_cell("elman"), Shape(3, 5, 2, 9, "float32", "gates"), load_profile(GPU)
+    tiling = plan(cell, shape, profile)[0]
+    program = schedules.get("naive").program(cell, shape, profile, tiling)
+    text = program.main.source.text
+    assert text.count("math::tanh(") == 1
+    source = replace(program.main.source, text=text.replace("math::tanh(", "1.0002f * math::tanh("))
+    wrong = replace(program, main=replace(program.main, source=source))
+    with pytest.raises(ValidationError, match="differs from the reference"):
+        emulate_main(cell, shape, wrong, range(1))
+
+
 @pytest.mark.compiled
 @pytest.mark.parametrize("schedule", ["naive", "naive_backward"])
-@pytest.mark.parametrize("gpu", ["a100-80gb", "h200", "rtx5090"])
-def test_it_compiles_without_spills(schedule: str, gpu: str) -> None:
-    cell, shape, profile = load_cell("gru"), Shape(16, 64, 2, 100, save="gates"), load_profile(gpu)
+@pytest.mark.parametrize(("gpu", "dtype"), [("a100-80gb", "float32"), ("h200", "bfloat16"), ("rtx5090", "float32")])
+def test_it_compiles_without_spills(schedule: str, gpu: str, dtype: str) -> None:
+    cell, shape, profile = load_cell("gru"), Shape(16, 64, 2, 100, dtype, "gates"), load_profile(gpu)
     chosen = schedules.get(schedule)
     tiling = plan(cell, shape, profile, schedules=[schedule], direction=chosen.direction)[0]
     assert compile_source(chosen.program(cell, shape, profile, tiling).main.source).report.spills == 0

@@ -9,8 +9,10 @@ from kernelgen.errors import InfeasibleError
 from kernelgen.hardware.profile import load_profile
 from kernelgen.program.launch import Launch
 from kernelgen.program.shape import Shape
+from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
-from kernelgen.schedules import get
+from kernelgen.schedules import get, schedule_names
+from kernelgen.schedules.base import refusal, stated_problem
 from kernelgen.tuning.plan import plan, spread
 
 pytestmark = pytest.mark.unit
@@ -129,3 +131,30 @@ def test_advice_is_only_what_was_tried_and_helps() -> None:
     assert "head dimension" not in on_a_t4
     assert " It fits on a10, a100-40gb, " in on_a_t4
     assert said(Shape(3_000_000, 4, 1, 16)).endswith("It fits in batches of 1,048,576.")
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_a_schedule_that_does_not_take_the_dtype_says_so(direction: Direction) -> None:
+    """Before anything else is looked at, in the same words for all, with what would help."""
+    cell, profile = load_cell("lstm"), load_profile("h200")
+    shape = Shape(16, 64, 4, 64, "float32", "gates")
+    with pytest.raises(InfeasibleError) as caught:
+        plan(cell, shape, profile, direction=direction)
+    message = str(caught.value)
+    for name in schedule_names(direction):
+        assert f"the {name} schedule takes 16-bit types only (bfloat16, float16), not float32." in message
+        with pytest.raises(InfeasibleError, match="takes 16-bit types only"):
+            stated_problem(get(name), cell, shape, profile)
+    assert message.endswith(" It fits in bfloat16 or float16.")
+
+
+def test_a_schedule_takes_what_it_declares(monkeypatch: pytest.MonkeyPatch) -> None:
+    cell, profile, schedule = load_cell("lstm"), load_profile("t4"), get("resident")
+    shape = Shape(16, 64, 4, 64, "float32")
+    assert "16-bit types" in refusal(schedule, cell, shape, profile)
+    monkeypatch.setattr(type(schedule), "dtypes", ("float16", "float32"))
+    assert "takes" not in refusal(schedule, cell, shape, profile)
+    assert refusal(schedule, cell, shape, profile) == schedule.refuses(cell, shape, profile) != ""
+    assert "the resident schedule takes float16, float32 only, not bfloat16" in refusal(
+        schedule, cell, Shape(16, 64, 4, 64), profile
+    )

@@ -16,6 +16,7 @@ from emulator_kernels import EXCHANGE, exchange, fault, kernel, line, run, words
 from kernelgen.build.cache import Cache
 from kernelgen.errors import CompileError, EmulationError
 from kernelgen.paths import cuda_headers
+from kernelgen.program.dtypes import LIBRARY_ERROR
 from kernelgen.program.launch import Launch
 from kernelgen.program.source import Source
 from kernelgen.schedules.shared.entries import FORWARD_PARAMETERS
@@ -60,6 +61,35 @@ def test_matrix_instruction_agrees_with_numpy(tag: str) -> None:
     run(source, {"a": a, "b": b, "c": c, "out": out})
     expected = a.astype(float) @ b.astype(float).T + c
     assert np.abs(out - expected).max() <= np.spacing(np.abs(expected).max().astype(np.float32))
+
+
+def test_the_tf32_instruction_takes_11_bits_and_cuts_its_sums() -> None:
+    source = kernel(
+        """
+        const int lane = thread_index(), g = lane / 4, j = lane % 4;
+        const unsigned fa[4] = {load_global_32(a + g * 8 + j), load_global_32(a + (g + 8) * 8 + j),
+                                load_global_32(a + g * 8 + j + 4), load_global_32(a + (g + 8) * 8 + j + 4)};
+        float d[4];
+        for (int i = 0; i < 4; ++i)
+            d[i] = __uint_as_float(load_global_32(c + (g + i / 2 * 8) * 8 + 2 * j + i % 2));
+        mma_m16n8k8_tf32(d, fa, load_global_32(b + g * 8 + j), load_global_32(b + g * 8 + j + 4), d);
+        for (int i = 0; i < 4; ++i)
+            store_global_32(out + (g + i / 2 * 8) * 8 + 2 * j + i % 2, __float_as_uint(d[i]));
+        """,
+        "const float* a, const float* b, const float* c, float* out",
+    )
+    rng = np.random.default_rng(1)
+    a, b, c = (rng.normal(size=shape).astype(np.float32) for shape in ((16, 8), (8, 8), (16, 8)))
+    out = np.zeros((16, 8), np.float32)
+    run(source, {"a": a, "b": b, "c": c, "out": out})
+    cut_a, cut_b = ((x.view(np.uint32) & np.uint32(0xFFFFE000)).view(np.float32).astype(float) for x in (a, b))
+    expected = cut_a @ cut_b.T + c
+    nearest = expected.astype(np.float32)
+    toward_zero = np.where(
+        np.abs(nearest.astype(float)) > np.abs(expected), np.nextafter(nearest, np.float32(0)), nearest
+    )
+    assert np.array_equal(out, toward_zero)
+    assert (out != nearest).any()
 
 
 @pytest.mark.parametrize("matrices", [1, 2, 4])
@@ -153,6 +183,47 @@ def test_a_nan_stays_one_and_special_functions_keep_the_documented_bounds() -> N
     assert np.abs(results[4] / np.sqrt(x) - 1).max() < 2**-22
     assert out[1:5, 101].tolist() == [1.0, -np.inf, np.inf, 0.0], "a subnormal counts as zero"
     assert out[:5, 102].tolist() == [1.0, np.inf, np.inf, 0.0, np.inf]
+
+
+def test_accurate_functions_are_as_exact_as_float32_and_saturate() -> None:
+    names = ("tanh", "sigmoid", "exp", "log", "log_sigmoid", "softplus", "reciprocal", "sqrt")
+    calls = "".join(
+        f"store_global_32(out + {i} * count + t, __float_as_uint(accurate::{name}(x)));\n"
+        for i, name in enumerate(names)
+    )
+    source = kernel(
+        f"""
+        for (int t = thread_index(); t < count; t += 32) {{
+            const float x = __uint_as_float(load_global_32(in + t));
+            {calls}
+            store_global_32(out + 8 * count + t, __float_as_uint(accurate::power<3>(x) + accurate::power(x, 1.5f)));
+        }}
+        """,
+        "const float* in, float* out, int count",
+        '#include "math.cuh"\n',
+    )
+    positive = np.geomspace(1e-6, 80, 400)
+    values = np.array([*positive, *-positive, np.nan, np.inf, -np.inf], np.float32)
+    out = np.zeros((9, values.size), np.float32)
+    run(source, {"in": values, "out": out, "count": values.size})
+    x, made = values[:800].astype(float), dict(zip(names, out[:, :800].astype(float), strict=False))
+    exact = {
+        "tanh": np.tanh(x),
+        "sigmoid": 1 / (1 + np.exp(-x)),
+        "exp": np.exp(x),
+        "log_sigmoid": -np.logaddexp(0, -x),
+        "softplus": np.logaddexp(0, x),
+        "reciprocal": 1 / x,
+    }
+    for name, wanted in exact.items():
+        assert np.abs(made[name] / wanted - 1).max() < LIBRARY_ERROR, name
+    assert np.abs(made["sqrt"][:400] / np.sqrt(x[:400]) - 1).max() < 2**-23
+    assert np.abs(made["log"][:400] - np.log(x[:400])).max() < 2**-20
+    assert np.abs(out[8, :400] / (x[:400] ** 3 + x[:400] ** 1.5) - 1).max() < LIBRARY_ERROR
+    assert np.isnan(out[:, 800]).all()
+    assert out[:8, 801].tolist() == [1, 1, np.inf, np.inf, 0, np.inf, 0, np.inf]
+    assert out[:3, 802].tolist() == [-1, 0, 0]
+    assert out[4:7, 802].tolist() == [-np.inf, 0, 0]
 
 
 # ---- seeds ----

@@ -126,7 +126,7 @@ def test_a_case_that_follows_a_kernel_shows_a_wrong_rounding_where_it_is_made() 
         assert np.count_nonzero(made["states"][:, :, 3:] != outputs(False)["states"][:, :, 3:]) > 1  # elsewhere too
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 def test_half_the_spacing_is_what_rounding_errs_by_at_most(dtype: str) -> None:
     kind = dtypes.numpy_dtype(dtype)
     values = np.array([1.0, 1.5, -3.0, 2.0**-10, 100.0, 0.0, 2.0**-20], kind)

@@ -14,7 +14,7 @@ from kernelgen.errors import InfeasibleError
 from kernelgen.hardware.profile import Profile
 from kernelgen.program.launch import LaunchRule
 from kernelgen.program.program import KernelCall, Program
-from kernelgen.program.shape import Shape
+from kernelgen.program.shape import SIXTEEN_BITS, Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.shared.cost import StepWork, clocks_per_step
@@ -62,6 +62,7 @@ class BatchTiled(ABC):
 
     name: str
     direction: Direction
+    dtypes: tuple[str, ...] = SIXTEEN_BITS
     package: str
     """The schedule's, where its model.yaml lies."""
     cooperative: bool = False

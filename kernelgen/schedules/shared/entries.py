@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kernelgen.emit.kernel import Parameter
+from kernelgen.emit.kernel import ELEMENT, Parameter
 from kernelgen.hardware.profile import Profile
 from kernelgen.program.tiling import Tiling
 
-_IN, _OUT, _SUMS = "const unsigned short*", "unsigned short*", "float*"
+_IN, _OUT, _SUMS = f"const {ELEMENT}*", f"{ELEMENT}*", "float*"
 _SIZES = (Parameter("int", "batch"), Parameter("int", "seq"))
 
 FORWARD_PARAMETERS = (

@@ -9,9 +9,10 @@ from kernelgen.cells.language import Cell
 from kernelgen.emit.kernel import Template, kernel_source
 from kernelgen.hardware.profile import Profile
 from kernelgen.program.arguments import known_states
+from kernelgen.program.dtypes import dtype_info
 from kernelgen.program.launch import LaunchRule
 from kernelgen.program.program import KernelCall, Program
-from kernelgen.program.shape import Shape
+from kernelgen.program.shape import DTYPES, Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.shared.entries import FORWARD_PARAMETERS, PARTIAL_SUMS, asserted, backward_parameters
@@ -24,6 +25,8 @@ REGISTERS = 64
 
 class Naive:
     """See the module. The block has a warp for every 32 units, and shared memory for h and the gates' gradients."""
+
+    dtypes = DTYPES
 
     def __init__(self, name: str, direction: Direction) -> None:
         self.name = name
@@ -78,9 +81,10 @@ class Naive:
         return with_parameter_gradients(Program("backward", main), cell, shape, profile, groups)
 
     def _shared_memory(self, cell: Cell, shape: Shape) -> int:
-        """Rows of 16-bit values, of h and, backward, of every gate's gradients; and the sums of gates without input."""
+        """Rows of values, of h and, backward, of every gate's gradients; and the sums of gates without input."""
         backward, dim = self.direction == "backward", shape.head_dim
-        rows = -(-2 * (1 + backward * len(cell.gates)) * dim // CHUNK) * CHUNK
+        size = dtype_info(shape.dtype).itemsize
+        rows = -(-size * (1 + backward * len(cell.gates)) * dim // CHUNK) * CHUNK
         return rows + backward * 4 * len(cell.inputless_products) * dim * dim
 
 

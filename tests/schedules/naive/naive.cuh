@@ -31,28 +31,28 @@ struct NaiveBlock {
     TILESMITH_DEVICE long long input_at(int slices, int slice, int b, long long seq, int t) const {
         return (((b * seq + t) * slices + slice) * shape.heads + head) * D + unit;
     }
-    TILESMITH_DEVICE float load(const unsigned short* array, long long index) const {
-        return real ? unpack_low<Type>(load_global_16(array + index)) : 0.0f;
+    TILESMITH_DEVICE float load(const Element<Type>* array, long long index) const {
+        return real ? to_float<Type>(load_element(array + index)) : 0.0f;
     }
-    TILESMITH_DEVICE void store(unsigned short* array, long long index, float value) const {
-        if (real) store_global_16(array + index, to_16<Type>(value));
+    TILESMITH_DEVICE void store(Element<Type>* array, long long index, float value) const {
+        if (real) store_element(array + index, to_element<Type>(value));
     }
-    TILESMITH_DEVICE static float rounded(float value) { return unpack_low<Type>(to_16<Type>(value)); }
+    TILESMITH_DEVICE static float rounded(float value) { return tilesmith::rounded<Type>(value); }
 
-    /// A row of 16-bit values in shared memory, one from each unit.
+    /// A row of values in shared memory, one from each unit.
     TILESMITH_DEVICE void share(int row, float value) const {
-        if (real) store_shared_16(shared + 2 * (row * D + unit), to_16<Type>(value));
+        if (real) store_shared_element<Type>(shared + element_bytes<Type> * (row * D + unit), value);
     }
     TILESMITH_DEVICE float shared_value(int row, int other) const {
-        return unpack_low<Type>(load_shared_16(shared + 2 * (row * D + other)));
+        return load_shared_element<Type>(shared + element_bytes<Type> * (row * D + other));
     }
     /// An element of R: from unit `from` to unit `to`, of the gate whose rank among those with a product is given.
-    TILESMITH_DEVICE float weight(const unsigned short* r, int rank, int to, int from) const {
-        return unpack_low<Type>(load_global_16(r + ((static_cast<long long>(rank) * shape.heads + head) * D + to) * D + from));
+    TILESMITH_DEVICE float weight(const Element<Type>* r, int rank, int to, int from) const {
+        return to_float<Type>(load_element(r + ((static_cast<long long>(rank) * shape.heads + head) * D + to) * D + from));
     }
 
     /// A gate's sum, from h in the first shared row.
-    TILESMITH_DEVICE float sum(int gate, const unsigned short* wx, const unsigned short* r, const unsigned short* bias, int b, long long seq, int t) const {
+    TILESMITH_DEVICE float sum(int gate, const Element<Type>* wx, const Element<Type>* r, const Element<Type>* bias, int b, long long seq, int t) const {
         float total = 0.0f;
         if (has(Cell::bias, gate)) total += load(bias, at(rank_among(Cell::bias, gate), 1, 0, 1, 0));
         if (has(Cell::input, gate)) total += load(wx, input_at(count_bits(Cell::input), rank_among(Cell::input, gate), b, seq, t));
@@ -67,16 +67,16 @@ template <class Cell, class Type, FixedShape shape, NaiveTiling tiling, Save sav
 struct Naive : NaiveBlock<Cell, Type, shape, tiling> {
     using Block = NaiveBlock<Cell, Type, shape, tiling>;
     using Block::gates, Block::states, Block::D;
-    static constexpr int shared_bytes = ceil_div(2 * D, chunk_bytes) * chunk_bytes;  // h
-    const ForwardArguments& in;
+    static constexpr int shared_bytes = ceil_div(element_bytes<Type> * D, chunk_bytes) * chunk_bytes;  // h
+    const ForwardArgumentsOf<Element<Type>>& in;
 
-    TILESMITH_DEVICE explicit Naive(const ForwardArguments& arguments) : in(arguments) {}
+    TILESMITH_DEVICE explicit Naive(const ForwardArgumentsOf<Element<Type>>& arguments) : in(arguments) {}
 
     TILESMITH_DEVICE void write_states(int b, int t, const float (&state)[states]) const {
 #pragma unroll
         for (int s = 0; s < states; ++s) {
             if (s > 0 && save == Save::hidden) break;
-            unsigned short* array = s > 0 && in.others != nullptr ? in.others : in.states;
+            Element<Type>* array = s > 0 && in.others != nullptr ? in.others : in.states;
             this->store(array, this->at(array == in.states ? s : s - 1, in.batch, b, in.seq, t), state[s]);
         }
     }
@@ -117,12 +117,12 @@ struct NaiveBackward : NaiveBlock<Cell, Type, shape, tiling> {
     using Block::gates, Block::states, Block::D;
     static constexpr unsigned inputless_products = Cell::recurrent & ~Cell::input, inputless_biases = Cell::bias & ~Cell::input;
     static constexpr bool recompute = source == Gates::recomputed;
-    static constexpr int row_bytes = ceil_div(2 * (1 + gates) * D, chunk_bytes) * chunk_bytes;  // h, gradients
+    static constexpr int row_bytes = ceil_div(element_bytes<Type> * (1 + gates) * D, chunk_bytes) * chunk_bytes;  // h, gradients
     static constexpr int shared_bytes = row_bytes + 4 * count_bits(inputless_products) * D * D;
-    const BackwardArguments& in;
+    const BackwardArgumentsOf<Element<Type>>& in;
     float bias[gates];  // of the gates without an input: sums of their gradients
 
-    TILESMITH_DEVICE explicit NaiveBackward(const BackwardArguments& arguments) : in(arguments) {}
+    TILESMITH_DEVICE explicit NaiveBackward(const BackwardArgumentsOf<Element<Type>>& arguments) : in(arguments) {}
 
     /// State s before step t.
     TILESMITH_DEVICE float previous(int s, int b, int t) const {
@@ -151,7 +151,7 @@ struct NaiveBackward : NaiveBlock<Cell, Type, shape, tiling> {
         }
     }
 
-    /// Add a step's gradient of a gate without an input to its sums; products are of 16-bit numbers.
+    /// Add a step's gradient of a gate without an input to its sums; products are of rounded numbers.
     TILESMITH_DEVICE void add(int gate, float d_gate) {
         bias[gate] += d_gate;
         for (int other = 0; this->real && has(inputless_products, gate) && other < D; ++other) {
