@@ -28,6 +28,8 @@ struct fp16 {};
 TILESMITH_DEVICE unsigned thread_index() { return threadIdx.x; }
 TILESMITH_DEVICE unsigned block_x() { return blockIdx.x; }
 TILESMITH_DEVICE unsigned block_y() { return blockIdx.y; }
+/// How many blocks there are along x.
+TILESMITH_DEVICE unsigned blocks_x() { return gridDim.x; }
 
 // ---- barriers ----
 
@@ -272,6 +274,30 @@ TILESMITH_DEVICE void poison_global_32(void* address) {
 /// What the calling thread has stored so far, all see before what it stores from now on.
 TILESMITH_DEVICE void fence_global() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
 
+// ---- counters in global memory: who is done with what (sm_70 and newer) ----
+//
+// All blocks of a launch reach them. Unlike a message, a signal orders everything: what the threads that the signalling one
+// has met have stored before, who has seen the signal, or has met one that has, may load.
+
+/// Add 1 to a counter.
+TILESMITH_DEVICE void signal_global(unsigned* counter) {
+    asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(counter) : "memory");
+}
+
+/// What a counter has come to; see poll_again.
+TILESMITH_DEVICE unsigned poll_signals(const unsigned* counter) {
+    unsigned value;
+    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(counter) : "memory");
+    return value;
+}
+
+/// Load what the kernel itself has stored: the calling thread, or one that it has met since.
+TILESMITH_DEVICE float load_stored_float(const void* address) {
+    float value;
+    asm volatile("ld.global.f32 %0, [%1];" : "=f"(value) : "l"(address) : "memory");
+    return value;
+}
+
 // ---- asynchronous copies, global to shared (sm_80 and newer) ----
 
 /// Copy `Bytes` (4, 8 or 16) when the hardware finds the time; see cp_async_wait.
@@ -311,6 +337,17 @@ TILESMITH_DEVICE void ldmatrix_x1_trans(unsigned& out, SharedAddress row) {
 /// The same for four matrices: every lane gives one row address.
 TILESMITH_DEVICE void ldmatrix_x4_trans(unsigned (&out)[4], SharedAddress row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+                 : "r"(row)
+                 : "memory");
+}
+
+/// Load two or four 8 x 8 matrices of 16-bit words as they lie: lane (g, j) receives words [g][2j] and [g][2j+1] of each.
+TILESMITH_DEVICE void ldmatrix_x2(unsigned (&out)[2], SharedAddress row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];" : "=r"(out[0]), "=r"(out[1]) : "r"(row) : "memory");
+}
+TILESMITH_DEVICE void ldmatrix_x4(unsigned (&out)[4], SharedAddress row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
                  : "r"(row)
                  : "memory");

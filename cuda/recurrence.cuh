@@ -33,6 +33,9 @@ struct ForwardArguments {
     unsigned short* last;           // [S, B, H, D]
     unsigned short* gates;          // [G_saved, B, T, H, D] or null, see Save
     unsigned* mail;                 // where blocks of a grid send each other h, all poison; null for other schedules
+    unsigned short* hidden;         // where they store it for each other, or null
+    float* carried;                 // other states of what a block runs in turn, or null
+    unsigned* counters;             // see grid_barrier.cuh, all 0xffffffff; or null
     int batch;
     int seq;
 };
@@ -53,6 +56,9 @@ struct BackwardArguments {
     float* d_r_partial;              // [P, G_rec without an input, H, D, D]: where it leaves P partial sums instead; or null
     float* d_b_partial;              // [P, G_bias without an input, H, D] likewise
     unsigned short* d_initial;       // [S, B, H, D]
+    unsigned short* d_gates;         // where blocks store the gates' gradients for each other, or null
+    float* d_carried;                // gradients of the states of what a block runs in turn, or null
+    unsigned* counters;              // see grid_barrier.cuh, all 0xffffffff; or null
     int batch;
     int seq;
 };

@@ -27,12 +27,14 @@ constexpr unsigned no_thread = ~0u;
 
 class SharedMemory;
 struct Mailbox;
+struct Counter;
 struct Block;
 struct Team;
 
 /// One asynchronous copy that has not landed.
 struct Copy {
     unsigned destination, bytes, group;
+    const void* source;
     std::array<std::byte, 16> data;
     Site site;
 };
@@ -78,6 +80,8 @@ struct Thread {
     std::vector<Copy> copies;
     Awaited awaited;  // the first word that it found poisoned since it last waited
     Awaited polled;   // the word whose message it waits for
+    Counter* counted = nullptr;  // the counter that it looked at since it last waited, and what it saw
+    unsigned count = 0;
 
     unsigned lane() const { return index % warp_size; }
 };
@@ -135,6 +139,7 @@ struct Block {
 
 struct Team {
     unsigned number = 0;
+    unsigned blocks_x = 1;  // of the launch
     Clocks clocks;
     std::vector<Block> blocks;
     std::vector<Cluster> clusters;

@@ -67,6 +67,12 @@ void poll_shared(unsigned address, void* out, unsigned bytes, const Site& site) 
 
 void wait_for_message(const Site& site) {
     Thread& thread = *running;
+    if (Counter* counter = std::exchange(thread.counted, nullptr); counter != nullptr) {
+        if (counter->value != thread.count) return;
+        counter->waiting.push_back(&thread);
+        scheduler->wait("poll_again", site);
+        return;
+    }
     const Awaited awaited = std::exchange(thread.awaited, {});
     if (awaited.box == nullptr || !awaited.box->waits()) return;
     awaited.box->waiting.push_back(&thread);
@@ -94,6 +100,22 @@ void poll_global(const void* address, void* out, unsigned bytes, const Site& sit
 void poison_global(void* address, unsigned bytes, const Site& site) {
     scheduler->before_access(site);
     global_memory->poison(*running, address, bytes, site);
+}
+
+void signal_counter(void* address, const Site& site) {
+    scheduler->before_access(site);
+    for (Thread* waiting : global_memory->counter(*running, address, "signals", site).signal(*running))
+        scheduler->wake(*waiting);
+}
+
+unsigned poll_counter(const void* address, const Site& site) {
+    scheduler->before_access(site);
+    return global_memory->counter(*running, address, "polls", site).poll(*running);
+}
+
+void read_stored(const void* address, void* out, unsigned bytes, const Site& site) {
+    scheduler->before_access(site);
+    global_memory->read_stored(*running, address, out, bytes, site);
 }
 
 void fence(const Site& site) {

@@ -21,6 +21,12 @@ FORWARD_PARAMETERS = (
 FORWARD_MAIL_PARAMETERS = (*FORWARD_PARAMETERS[: -len(_SIZES)], Parameter("unsigned*", "mail"), *_SIZES)
 """The same with the mail."""
 
+def forward_grid_parameters(*, carried: bool) -> tuple[Parameter, ...]:
+    """Of an entry whose blocks store h for each other. carried: whether a block takes tiles in turn."""
+    shared = (Parameter(_OUT, "hidden"), *((Parameter(_SUMS, "carried"),) if carried else ()))
+    return (*FORWARD_PARAMETERS[: -len(_SIZES)], *shared, Parameter("unsigned*", "counters"), *_SIZES)
+
+
 _READ = ("wx", "r", "b", "initial", "states", "others", "gates", "d_states", "d_last")
 
 
