@@ -31,6 +31,13 @@ TILESMITH_DEVICE unsigned block_y() { return blockIdx.y; }
 /// How many blocks there are along x.
 TILESMITH_DEVICE unsigned blocks_x() { return gridDim.x; }
 
+/// The same number, of which the compiler knows nothing: what follows from it is computed where it stands, not kept in
+/// registers through a loop in which it does not change.
+TILESMITH_DEVICE int opaque(int value) {
+    asm volatile("" : "+r"(value));
+    return value;
+}
+
 // ---- barriers ----
 
 /// All threads of the block meet.

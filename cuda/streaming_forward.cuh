@@ -133,34 +133,28 @@ struct StreamingForward {
 
     // ---- copies ----
 
-    // Of a part of R: which row of R [G_rec, H, D] a thread's copies are of. Rows past the head's units are those of its last:
-    // what comes of them is dropped.
-    static constexpr int row_copies = part_k / width;
-    static constexpr int matrix_copies = ceil_div(product_tile.rows * row_copies, threads);
-    int matrix_row[matrix_copies];
-
-    TILESMITH_DEVICE void prepare_matrix(const Tile& tile) {
-#pragma unroll
-        for (int i = 0; i < matrix_copies; ++i) {
-            const int row = minimum((thread + i * threads) / row_copies, product_tile.rows - 1);
-            const int of_warp = row % product_rows;
-            const int gate = minimum(of_warp / warp_units, recurrent_gates - 1);
-            const int unit = tile.first_unit() + row / product_rows * warp_units + of_warp % warp_units;
-            matrix_row[i] = (gate * shape.heads + tile.head) * D + minimum(unit, D - 1);
-        }
+    /// Which row of R [G_rec, H, D] a row of the product is. Past the head's units it is that of its last: what comes of it is
+    /// dropped.
+    TILESMITH_DEVICE static int matrix_row(int head, int first_unit, int row) {
+        const int of_warp = row % product_rows;
+        const int gate = minimum(of_warp / warp_units, recurrent_gates - 1);
+        const int unit = first_unit + row / product_rows * warp_units + of_warp % warp_units;
+        return (gate * shape.heads + head) * D + minimum(unit, D - 1);
     }
 
-    TILESMITH_DEVICE void load_matrix(SharedAddress to, int part) const {
+    TILESMITH_DEVICE void load_matrix(int head, int first_unit, SharedAddress to, int part) const {
+        constexpr int row_copies = part_k / width, copies = product_tile.rows * row_copies;
 #pragma unroll
-        for (int i = 0; i < matrix_copies; ++i) {
+        for (int i = 0; i < ceil_div(copies, threads); ++i) {
             const int copy = thread + i * threads;
-            if (product_tile.rows * row_copies % threads != 0 && copy >= product_tile.rows * row_copies) continue;
-            const int k = copy % row_copies * width;
+            if (copies % threads != 0 && copy >= copies) continue;
+            const int row = copy / row_copies, k = copy % row_copies * width;
             const int previous = part * part_k + k;
             const bool real = D % part_k == 0 || previous < D;
             constexpr int chunk = chunk_elements<Type>;
-            copy_or_clear<Type, width>(to + Product::MatrixRows::offset(copy / row_copies, k / chunk) + k % chunk * element_bytes<Type>,
-                                       in.r + static_cast<long long>(matrix_row[i]) * D + (real ? previous : 0), real);
+            copy_or_clear<Type, width>(to + Product::MatrixRows::offset(row, k / chunk) + k % chunk * element_bytes<Type>,
+                                       in.r + static_cast<long long>(matrix_row(head, first_unit, row)) * D + (real ? previous : 0),
+                                       real);
         }
     }
 
@@ -200,8 +194,15 @@ struct StreamingForward {
         });
     }
 
-    /// Write the results of a step.
+    /// Write the results of a step, and the last h.
     TILESMITH_DEVICE void write_results(const Tile& tile, int t) const {
+        if (t + 1 == in.seq)
+            for_each_vector<1>([&](int, int row, int unit, SharedAddress from) {
+                const long long sequence = tile.first_row() + row;
+                const int real_unit = tile.first_unit() + unit;
+                if (sequence < in.batch && real_unit < D)
+                    copy_to_global<width * element_bytes<Type>>(in.last + (sequence * shape.heads + tile.head) * D + real_unit, from);
+            });
         const long long array_elements = static_cast<long long>(in.batch) * in.seq * shape.heads * D;
         for_each_vector<arrays>([&](int array, int row, int unit, SharedAddress from) {
             const long long sequence = tile.first_row() + row;
@@ -256,6 +257,26 @@ struct StreamingForward {
         GridBarrier::arrive(counter_of(tile));
     }
 
+    /// Write the states but h after the last step.
+    TILESMITH_DEVICE void end_tile(const Tile& tile) const {
+        const Elements own = elements_of(tile);
+        Elements::for_each([&](int unit_group, int column_tile, int column) {
+            if (!own.real(unit_group, column_tile, column)) return;
+#pragma unroll
+            for (int s = 1; s < states; ++s)
+                store_global_16(in.last + own.state_index(s, unit_group, column_tile, column),
+                                to_16<Type>(state_of(tile, s, unit_group, column_tile, column)));
+        });
+    }
+
+    /// A state of an element before the step.
+    TILESMITH_DEVICE float state_of(const Tile& tile, int s, int unit_group, int column_tile, int column) const {
+        if constexpr (in_turn)
+            return load_stored_float(carried_at(tile, s, unit_group, column_tile, column));
+        else
+            return state[unit_group][column_tile][column][s];
+    }
+
     // ---- one step ----
 
     /// The product of a gate that has one.
@@ -273,7 +294,7 @@ struct StreamingForward {
     }
 
     /// The step of a lane's elements, whose inputs give way to their results.
-    TILESMITH_DEVICE void step(const Tile& tile, const typename Product::Sums& sums, bool last) {
+    TILESMITH_DEVICE void step(const Tile& tile, const typename Product::Sums& sums) {
         const Elements own = elements_of(tile);
         float bias[gates][unit_groups];
         load_bias<Type, Cell>(bias, in.b, ~0u, own);
@@ -297,8 +318,7 @@ struct StreamingForward {
                     float stepped[states];
 #pragma unroll
                     for (int s = 0; s < states; ++s)
-                        stepped[s] = in_turn ? load_stored_float(carried_at(tile, s, unit_group, column_tile, column))
-                                             : state[in_turn ? 0 : unit_group][in_turn ? 0 : column_tile][column][s];
+                        stepped[s] = state_of(tile, s, unit_group, column_tile, column);
                     step_element<Cell, Type, save>(gate, stepped, results[column], own, unit_group);
 #pragma unroll
                     for (int s = 0; s < states; ++s) {
@@ -306,8 +326,6 @@ struct StreamingForward {
                             store_global_float(carried_at(tile, s, unit_group, column_tile, column), stepped[s]);
                         else
                             state[unit_group][column_tile][column][s] = stepped[s];
-                        if (last && own.real(unit_group, column_tile, column))
-                            store_global_16(in.last + own.state_index(s, unit_group, column_tile, column), to_16<Type>(stepped[s]));
                     }
                 }
                 sync_warp();  // all lanes have read the inputs of these elements
@@ -326,14 +344,15 @@ struct StreamingForward {
         const int first = static_cast<int>(block_x());
         stores.prepare(Block{.batch = 0, .warp = 0, .head = 0, .first_row = 0, .g = lane / 4, .j = lane % 4}, lane,
                        [&](int array, int row, int unit) { return result_at(array, row, unit); });
-        const auto matrix = [&](SharedAddress to, int part) { load_matrix(to, part); };
-        prepare_matrix(Tile(first));
-        product.load_stationary(matrix);
+        const auto matrix_of = [&](const Tile& tile) {
+            return [this, head = tile.head, unit = tile.first_unit()](SharedAddress to, int part) { load_matrix(head, unit, to, part); };
+        };
+        product.load_stationary(matrix_of(Tile(first)));
         for (int number = first; number < tiles; number += all_blocks) begin_tile(Tile(number));
-        product.begin(matrix);
+        product.begin(matrix_of(Tile(first)));
         int t = 0;
         for (int number = first; t < in.seq;) {
-            const Tile tile(number);
+            const Tile tile(opaque(number));
             // The next of this step, or the first of the next one.
             number = in_turn && number + all_blocks < tiles ? number + all_blocks : first;
             const int next_t = number == first ? t + 1 : t;
@@ -342,15 +361,12 @@ struct StreamingForward {
             const unsigned short* hidden = hidden_of(tile, t % 2);
             typename Product::Sums sums;
             product.multiply(
-                sums, lane, unit_warp, row_warp, matrix, [&](SharedAddress to, int part) { load_hidden(to, part, hidden); },
+                sums, lane, unit_warp, row_warp, matrix_of(tile), [&](SharedAddress to, int part) { load_hidden(to, part, hidden); },
                 [&] { load_inputs(tile, t); });
             cp_async_wait<0>();
             sync_block();  // the inputs are there; the rings are read
-            if (next_t < in.seq) {
-                if (in_turn) prepare_matrix(Tile(number));
-                product.begin(matrix);  // it need not wait for h
-            }
-            step(tile, sums, t + 1 == in.seq);
+            if (next_t < in.seq) product.begin(matrix_of(Tile(opaque(number))));  // it need not wait for h
+            step(tile, sums);
             sync_block();  // the results are there
             if (t + 1 < in.seq) {
                 store_hidden(tile, (t + 1) % 2, [&](int row, int unit) { return load_shared_128(result_at(0, row, unit)); });
@@ -359,6 +375,7 @@ struct StreamingForward {
             write_results(tile, t);
             t = next_t;
         }
+        for (int number = first; number < tiles; number += all_blocks) end_tile(Tile(number));
     }
 };
 

@@ -24,6 +24,8 @@ inline unsigned block_x() { return emulate::place().block_x; }
 inline unsigned block_y() { return emulate::place().block_y; }
 inline unsigned blocks_x() { return emulate::place().blocks_x; }
 
+inline int opaque(int value) { return value; }
+
 // ---- barriers ----
 
 inline void sync_block(Site site = Site::current()) { emulate::sync_whole_block(site); }
