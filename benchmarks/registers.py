@@ -4,7 +4,7 @@
     python benchmarks/registers.py fit build/registers.jsonl                     # print coefficients for a model.yaml
     python benchmarks/registers.py table                                         # predicted against compiled
 
-All three take --schedule: resident, resident_backward, cluster, cluster_backward or grid.
+All three take --schedule: resident, resident_backward, cluster, cluster_backward, grid or streaming.
 
 No GPU is needed. `table` compiles the tilings that the model ranks best, which are the ones that tuning compiles.
 """
@@ -50,7 +50,7 @@ SPILLED = 8
 
 schedule_option = click.option(
     "--schedule",
-    type=click.Choice(["resident", "resident_backward", "cluster", "cluster_backward", "grid"]),
+    type=click.Choice(["resident", "resident_backward", "cluster", "cluster_backward", "grid", "streaming"]),
     default="resident",
     show_default=True,
 )
@@ -69,14 +69,19 @@ def _schedule(name: str) -> BatchTiled:
 
 def _dimensions(schedule: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Units of a head that a schedule is sampled at, and odd ones."""
-    if schedule == "grid":
+    if schedule == "grid" or schedule.startswith("streaming"):
         return GRID_DIMENSIONS, ODD_GRID_DIMENSIONS
     return (LARGE_DIMENSIONS, ODD_LARGE_DIMENSIONS) if schedule.startswith("cluster") else (DIMENSIONS, ODD_DIMENSIONS)
 
 
 def _heads(schedule: str) -> int:
     """Heads of the shapes: all blocks of a grid must fit on the GPU together."""
-    return 1 if schedule == "grid" else HEADS
+    return 1 if schedule == "grid" or schedule.startswith("streaming") else HEADS
+
+
+def _batches(schedule: str) -> tuple[int, ...]:
+    """Of the shapes that are sampled."""
+    return (16, 128, 1024) if schedule.startswith("streaming") else (1, 16, 128)
 
 
 def _variants(schedule: str) -> list[tuple[str, bool]]:
@@ -124,7 +129,7 @@ def sample(each: int, seed: int, archs: tuple[str, ...], out: Path, schedule: st
             for gpu in (GPUS[arch] for arch in archs):
                 for save, recompute in _variants(schedule):
                     shape = Shape(
-                        draw.choice((1, 16, 128)), 1024, _heads(schedule), head_dim, "bfloat16", save, recompute
+                        draw.choice(_batches(schedule)), 1024, _heads(schedule), head_dim, "bfloat16", save, recompute
                     )
                     try:
                         tilings = _tilings(schedule, name, shape, gpu)

@@ -90,6 +90,16 @@ GRID_ALONE = replace(
 )
 GRID_SPLIT = replace(GRID_ALONE, values=GRID_ALONE.values | {"blocks": 8, "k_split": 2, "accumulators": 1})
 GRID_PADDED = replace(GRID, shape=replace(GRID.shape, head_dim=72), values=GRID.values | {"blocks": 5})
+STREAMING = Sound(
+    "streaming",
+    "lstm",
+    Shape(12, 6, 1, 160, save="gates"),
+    {
+        "units": 32, "batch_tile": 16, "units_per_warp": 16, "rows_per_warp": 8, "part_k": 32,
+        "stationary": 1, "num_stages": 3, "blocks": 0,
+    },
+)  # fmt: skip
+STREAMING_IN_TURN = replace(STREAMING, values=STREAMING.values | {"batch_tile": 8, "stationary": 0, "blocks": 2})
 SPLIT = replace(CLUSTER, values=CLUSTER.values | {"k_split": 2, "accumulators": 1})
 
 GRID_SLOT_BYTES = (
@@ -281,6 +291,72 @@ FAULTS = {
         "sync_warp();  // all lanes' copies are there",
         "// all lanes' copies are there",
         "race",
+    ),
+    "a block that does not wait for the others": (
+        STREAMING,
+        "GridBarrier::wait(counter_of(tile),",
+        "if (block_x() != 1 || t != 4) GridBarrier::wait(counter_of(tile),",
+        "race on the word of 'hidden'|which nobody has written",
+    ),
+    "a block that waits for all but one": (
+        STREAMING,
+        "static_cast<unsigned>(unit_tiles) * (t + 1));",
+        "static_cast<unsigned>(unit_tiles) * (t + 1) - 1);",
+        "race on the word of 'hidden'|which nobody has written",
+    ),
+    "an arrival before all have stored": (
+        STREAMING,
+        "sync_block();  // all have stored",
+        "",
+        "race on the word of 'hidden'|which nobody has written",
+    ),
+    "a wait that the rest of the block does not know of": (
+        STREAMING,
+        "            sync_warp();\n        sync_block();",
+        "            sync_warp();",
+        "race|which nobody has written",
+    ),
+    "a ring that is a stage too short": (
+        STREAMING,
+        "static constexpr int lookahead = p.num_stages - 1;",
+        "static constexpr int lookahead = p.num_stages;",
+        "race|copy",
+    ),
+    "a part that is read before it is there": (
+        STREAMING,
+        "cp_async_wait<p.num_stages - 2>();",
+        "cp_async_wait<p.num_stages - 1>();",
+        "race|copy",
+    ),
+    "counters that count from elsewhere": (
+        STREAMING,
+        "poll_signals(counter) + 1u - times",
+        "poll_signals(counter) - times",
+        "deadlock",
+    ),
+    "one slot of h": (
+        STREAMING,
+        "static_cast<long long>(slot) * batch_tiles",
+        "static_cast<long long>(slot * 0) * batch_tiles",
+        "race on the word of 'hidden'|cp_async from it",
+    ),
+    "rings that are filled while they are read": (
+        STREAMING,
+        "sync_block();  // the inputs are there; the rings are read",
+        "",
+        "race|copy",
+    ),
+    "the counter of another tile of the batch": (
+        STREAMING_IN_TURN,
+        "in.counters + tile.group() * GridBarrier::words",
+        "in.counters + (block_x() == 1 ? 0 : tile.group()) * GridBarrier::words",
+        "deadlock|race|which nobody has written",
+    ),
+    "states of another tile": (
+        STREAMING_IN_TURN,
+        "(static_cast<long long>(tile.number) * states + s) * elements",
+        "(static_cast<long long>(tile.number / 3 * 3) * states + s) * elements",
+        "differs|race",
     ),
     "poison a step early": (
         CLUSTER,
@@ -596,7 +672,19 @@ def run(sound: Sound, program: Program, seed: int) -> None:
 
 @pytest.mark.parametrize(
     "sound",
-    [FORWARD, BACKWARD, CLUSTER, SPLIT, CLUSTER_BACKWARD, GRID, GRID_ALONE, GRID_SPLIT, GRID_PADDED],
+    [
+        FORWARD,
+        BACKWARD,
+        CLUSTER,
+        SPLIT,
+        CLUSTER_BACKWARD,
+        GRID,
+        GRID_ALONE,
+        GRID_SPLIT,
+        GRID_PADDED,
+        STREAMING,
+        STREAMING_IN_TURN,
+    ],
     ids=[
         "forward",
         "backward",
@@ -607,6 +695,8 @@ def run(sound: Sound, program: Program, seed: int) -> None:
         "grid, a warp alone",
         "grid, K split",
         "grid, padded",
+        "streaming",
+        "streaming, tiles in turn",
     ],
 )
 def test_the_sound_kernel_passes(sound: Sound) -> None:

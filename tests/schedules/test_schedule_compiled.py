@@ -86,6 +86,7 @@ def test_large_heads_compile_into_registers(heads: int, head_dim: int, dtype: st
 KERNELS = {
     "cluster_lstm_h200": ("lstm", Shape(16, 1024, 3, 256), "h200"),
     "grid_lstm_h200": ("lstm", Shape(16, 1024, 1, 768), "h200"),
+    "streaming_lstm_h200": ("lstm", Shape(1024, 1024, 1, 1024), "h200"),
     "resident_lstm_h200": ("lstm", Shape(16, 1024, 12, 64), "h200"),
     "resident_gru_rtx4090": ("gru", Shape(16, 1024, 6, 96, "float16", "gates"), "rtx4090"),
     "resident_slstm_a100": ("slstm", Shape(16, 1024, 4, 33, "bfloat16", "states"), "a100-80gb"),
@@ -114,6 +115,16 @@ VALUES = {
         "k_tiles_in_registers": 3,
         "accumulators": 1,
         "num_stages": 8,
+    },
+    "streaming": {
+        "units": 64,
+        "batch_tile": 128,
+        "units_per_warp": 16,
+        "rows_per_warp": 64,
+        "part_k": 32,
+        "stationary": 2,
+        "num_stages": 3,
+        "blocks": 0,
     },
     "resident": {
         "units_per_warp": 8,
