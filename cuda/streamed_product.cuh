@@ -187,6 +187,9 @@ struct StreamedProduct {
     TILESMITH_DEVICE static constexpr int before(int stage) { return stage == 0 ? p.num_stages - 1 : stage - 1; }
 };
 
+/// Of a thread's so many copies, how many are written out in a row: the addresses of all are kept in registers.
+TILESMITH_DEVICE constexpr int unrolled(int copies) { return copies <= 8 ? copies : 4; }
+
 /// Begin copying `Width` elements to shared memory, or store zeros there.
 template <class Type, int Width>
 TILESMITH_DEVICE void copy_or_clear(SharedAddress to, const unsigned short* from, bool real) {

@@ -122,7 +122,7 @@ class StreamingForward(Streaming):
             "accumulators": p.tiles * p.column_tiles * 4,
             "fragments": 4 * p.tiles + 2 * p.column_tiles,
             "states": alone * s.elements * len(cell.states),
-            "copies": s.copies,
+            "copies": minimum(s.copies, 8),
             "bias": v["units_per_warp"] // 8 * len(cell.bias_gates),
             "arrays": arrays_written(cell, shape),
             "live": cell_cost(cell).live,
