@@ -37,6 +37,14 @@ def backward_parameters(inputless: Parameter) -> tuple[Parameter, ...]:
     return (*read, Parameter(_OUT, "d_wx"), inputless, sums, Parameter(_OUT, "d_initial"), *_SIZES)
 
 
+def backward_grid_parameters(*, carried: bool) -> tuple[Parameter, ...]:
+    """Of an entry whose blocks store gates' gradients for each other, and leave them. carried: whether a block takes tiles
+    in turn."""
+    shared = (Parameter(_OUT, "d_gates"), *((Parameter(_SUMS, "d_carried"),) if carried else ()))
+    own = (*shared, Parameter("unsigned*", "counters"))
+    return (*backward_parameters(GRADIENTS)[: -len(_SIZES)], *own, *_SIZES)
+
+
 PARTIAL_SUMS = Parameter(_SUMS, "d_r_partial")
 """A backward kernel sums their gradient of R as it runs, each block a part."""
 
