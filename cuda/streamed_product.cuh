@@ -42,11 +42,39 @@ struct WarpProduct {
     static_assert(k % depth == 0, "whole instructions");
 
     using Sums = float[tiles][column_tiles][4];
+    /// Where a warp has few tiles, each has several accumulators, so that matrix instructions need not wait for each other.
+    static constexpr int independent = 8;
+    static constexpr int accumulators = maximum(1, minimum(k / depth, independent / (tiles * column_tiles)));
+    using Partial = float[accumulators][tiles][column_tiles][4];
+
+    TILESMITH_DEVICE static void clear(Partial& partial) {
+        for_each([&](int tile, int column_tile, int i) {
+#pragma unroll
+            for (int accumulator = 0; accumulator < accumulators; ++accumulator) partial[accumulator][tile][column_tile][i] = 0.0f;
+        });
+    }
+    TILESMITH_DEVICE static void sum(Sums& sums, const Partial& partial) {
+        for_each([&](int tile, int column_tile, int i) {
+            float total = partial[0][tile][column_tile][i];
+#pragma unroll
+            for (int accumulator = 1; accumulator < accumulators; ++accumulator) total += partial[accumulator][tile][column_tile][i];
+            sums[tile][column_tile][i] = total;
+        });
+    }
+    template <class Function>
+    TILESMITH_DEVICE static void for_each(Function function) {
+#pragma unroll
+        for (int tile = 0; tile < tiles; ++tile)
+#pragma unroll
+            for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
+#pragma unroll
+                for (int i = 0; i < 4; ++i) function(tile, column_tile, i);
+    }
 
     /// Add the product of one part of K. matrix, columns: where the warp's first row and first column lie, both multiples of
     /// 8 rows away from where the rows are counted from; a turned matrix begins at its row 0 and chunk 0, and the warp's rows
     /// at `first_chunk`.
-    TILESMITH_DEVICE static void add(Sums& sums, SharedAddress matrix, int first_chunk, SharedAddress columns, int lane) {
+    TILESMITH_DEVICE static void add(Partial& partial, SharedAddress matrix, int first_chunk, SharedAddress columns, int lane) {
         const unsigned l = static_cast<unsigned>(lane);
         const unsigned row = turned ? l / 16 * 8 + l % 8 : l % 16;
         const unsigned matrix_chunk = (turned ? l / 8 % 2 : l / 16) ^ MatrixRows::turn(row);
@@ -79,7 +107,7 @@ struct WarpProduct {
                     ldmatrix_x4(a, from_matrix + 16 * tile * MatrixRows::row_bytes + (matrix_chunk ^ 2u * step) * chunk_bytes);
 #pragma unroll
                 for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
-                    float(&d)[4] = sums[tile][column_tile];
+                    float(&d)[4] = partial[step % accumulators][tile][column_tile];
                     mma_m16n8k16<Type>(d, a, b[column_tile][0], b[column_tile][1], d);
                 }
             }
@@ -148,12 +176,8 @@ struct StreamedProduct {
     template <class LoadMatrix, class LoadColumns, class Beside>
     TILESMITH_DEVICE void multiply(Sums& sums, int lane, int row_warp, int column_warp, LoadMatrix load_matrix,
                                    LoadColumns load_columns, Beside beside) const {
-#pragma unroll
-        for (int tile = 0; tile < tiles; ++tile)
-#pragma unroll
-            for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
-#pragma unroll
-                for (int i = 0; i < 4; ++i) sums[tile][column_tile][i] = 0.0f;
+        typename Warp::Partial partial;
+        Warp::clear(partial);
         const SharedAddress column_ring = shared + column_ring_at, matrix_ring = shared + matrix_ring_at;
         for (int stage = 0; stage < lookahead; ++stage) {
             if (stage < p.parts) load_columns(column_ring + stage * column_bytes, stage);
@@ -176,11 +200,12 @@ struct StreamedProduct {
             cp_async_commit();
             const bool stays = part < p.stationary;
             const SharedAddress matrix = stays ? shared + part * matrix_bytes : matrix_ring + matrix_stage * matrix_bytes;
-            Warp::add(sums, matrix + own_rows, first_row / chunk_elements<Type>, column_ring + stage * column_bytes + own_columns,
+            Warp::add(partial, matrix + own_rows, first_row / chunk_elements<Type>, column_ring + stage * column_bytes + own_columns,
                       lane);
             stage = after(stage);
             if (!stays) matrix_stage = after(matrix_stage);
         }
+        Warp::sum(sums, partial);
     }
 
     TILESMITH_DEVICE static constexpr int after(int stage) { return stage == p.num_stages - 1 ? 0 : stage + 1; }

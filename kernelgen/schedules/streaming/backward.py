@@ -30,6 +30,7 @@ from kernelgen.schedules.shared.parameter_gradients import with_parameter_gradie
 from kernelgen.schedules.streaming.tiles import (
     BATCH_TILES,
     COUNTER_WORDS,
+    PART_K,
     ROWS_PER_WARP,
     ProductSizes,
     Streaming,
@@ -42,9 +43,6 @@ from kernelgen.symbolic.instructions import backward_cost
 UNITS = [16, 32, 64, 128]
 UNITS_PER_WARP = [16, 32, 64]
 """Units of a tile, and of a warp."""
-
-PART_K = [32, 64]
-"""Gradients of one gate of a part of K."""
 
 NUM_STAGES = [3, 4, 6]
 """Stages of the rings of R and of the gradients."""
@@ -172,7 +170,7 @@ class StreamingBackward(Streaming):
             warps=p.warps,
             epilogue_warps=p.warps,
             matrix=p.tiles * p.column_tiles * instructions,
-            matrix_chain=instructions,
+            matrix_chain=self.matrix_chain(profile, rounds, v, p),
             shared_bytes=rounds * (s.arrays + 3 * s.stored) * v["batch_tile"] * v["units"] * 2,
             special=elements * cost.special,
             arithmetic=elements * (cost.arithmetic + 2 * s.arrays),

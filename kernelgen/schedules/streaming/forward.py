@@ -27,6 +27,7 @@ from kernelgen.schedules.shared.numbers import Int, Number
 from kernelgen.schedules.streaming.tiles import (
     BATCH_TILES,
     COUNTER_WORDS,
+    PART_K,
     ROWS_PER_WARP,
     ProductSizes,
     Streaming,
@@ -38,9 +39,6 @@ from kernelgen.symbolic.instructions import cell_cost
 UNITS = [8, 16, 32, 64, 128]
 UNITS_PER_WARP = [8, 16, 32, 64]
 """Units of a tile, and of a warp."""
-
-PART_K = [32, 64]
-"""Previous units of a part of K."""
 
 NUM_STAGES = [3, 4, 6]
 """Stages of the rings of R and h."""
@@ -142,7 +140,7 @@ class StreamingForward(Streaming):
             warps=p.warps,
             epilogue_warps=p.warps,
             matrix=p.tiles * p.column_tiles * instructions,
-            matrix_chain=instructions,
+            matrix_chain=self.matrix_chain(profile, rounds, v, p),
             shared_bytes=rounds * (len(cell.input_gates) + 2 * arrays) * v["batch_tile"] * v["units"] * 2,
             special=elements * cost.special,
             arithmetic=elements * (cost.arithmetic + 2 * len(cell.input_gates)),

@@ -39,6 +39,12 @@ MOST_WARPS = 16
 MOST_ACCUMULATORS = 128
 """Of a block, and of a thread."""
 
+PART_K = [32, 64, 128]
+"""Of a part of K."""
+
+INDEPENDENT = 8
+"""Accumulators that a warp has at least, if a part of K gives it work for as many."""
+
 EIGHTHS = range(9)
 """How much of the matrix stays in shared memory, in eighths of its parts: what is tried."""
 
@@ -137,6 +143,14 @@ class Streaming(BatchTiled):
         instructions = s.parts * v["part_k"] // 16
         read = s.warps * instructions * (512 * s.tiles + 256 * s.column_tiles)
         return max(from_l2, rounds * (read + s.streamed + s.moving) / SHARED_BYTES_PER_CLOCK)
+
+    def matrix_chain(self, profile: Profile, rounds: int, v: Mapping[str, int], s: ProductSizes[int]) -> float:
+        """The longest run of matrix instructions that wait for each other; the barrier and the first load of each part of
+        K count as so many."""
+        steps = v["part_k"] // 16
+        chain = steps / max(1, min(steps, INDEPENDENT // (s.tiles * s.column_tiles)))
+        between = profile.latency("barrier", 32 * s.warps) + profile.latency("shared_load")
+        return rounds * s.parts * (chain + between / profile.latency("mma"))
 
     def missed_bytes(self, shape: Shape, profile: Profile, v: Mapping[str, int], s: ProductSizes[int]) -> float:
         """Bytes of the matrix that come from device memory in a step, since L2 does not keep them."""
