@@ -99,6 +99,15 @@ STREAMING = Sound(
         "stationary": 1, "num_stages": 3, "blocks": 0,
     },
 )  # fmt: skip
+STREAMING_BACKWARD = Sound(
+    "streaming_backward",
+    "lstm",
+    Shape(12, 6, 1, 96),
+    {
+        "units": 32, "batch_tile": 16, "units_per_warp": 16, "rows_per_warp": 8, "part_k": 32,
+        "stationary": 1, "num_stages": 3, "blocks": 0,
+    },
+)  # fmt: skip
 STREAMING_IN_TURN = replace(STREAMING, values=STREAMING.values | {"batch_tile": 8, "stationary": 0, "blocks": 2})
 SPLIT = replace(CLUSTER, values=CLUSTER.values | {"k_split": 2, "accumulators": 1})
 
@@ -351,6 +360,30 @@ FAULTS = {
         "in.counters + tile.group() * GridBarrier::words",
         "in.counters + (block_x() == 1 ? 0 : tile.group()) * GridBarrier::words",
         "deadlock|race|which nobody has written",
+    ),
+    "a block that does not wait for the others, backward": (
+        STREAMING_BACKWARD,
+        "GridBarrier::wait(counter_of(tile),",
+        "if (block_x() != 1 || n != 4) GridBarrier::wait(counter_of(tile),",
+        "race on the word of 'd_gates'|which nobody has written",
+    ),
+    "one slot of the gates' gradients": (
+        STREAMING_BACKWARD,
+        "this->stored_of(in.d_gates, tile, slot)",
+        "this->stored_of(in.d_gates, tile, slot * 0)",
+        "race on the word of 'd_gates'|cp_async from it",
+    ),
+    "inputs that are asked for before the results of the tile before are out": (
+        replace(STREAMING_BACKWARD, values=STREAMING_BACKWARD.values | {"batch_tile": 8, "stationary": 0, "blocks": 2}),
+        "sync_block();  // the results of the tile before are out",
+        "",
+        "race|copy",
+    ),
+    "gradients of another gate": (
+        STREAMING_BACKWARD,
+        "return rank_among(stored, nth_bit(Cell::recurrent, source)); }",
+        "return rank_among(stored, nth_bit(Cell::recurrent, source ^ 1)); }",
+        "differs",
     ),
     "states of another tile": (
         STREAMING_IN_TURN,
@@ -684,6 +717,7 @@ def run(sound: Sound, program: Program, seed: int) -> None:
         GRID_PADDED,
         STREAMING,
         STREAMING_IN_TURN,
+        STREAMING_BACKWARD,
     ],
     ids=[
         "forward",
@@ -697,6 +731,7 @@ def run(sound: Sound, program: Program, seed: int) -> None:
         "grid, padded",
         "streaming",
         "streaming, tiles in turn",
+        "streaming backward",
     ],
 )
 def test_the_sound_kernel_passes(sound: Sound) -> None:
