@@ -291,8 +291,7 @@ struct StreamingBackward : StreamingBlock<Type, shape, tiling, tiling.units_per_
                     sums, this->lane, this->unit_warp, this->row_warp, matrix_of(tile),
                     [&](SharedAddress to, int part) { this->load_columns(to, part, gradients); }, inputs);
             } else {
-                sync_block();  // the results of the tile before are out
-                inputs();
+                inputs();  // in the place of results that the same threads have written out
                 cp_async_commit();
             }
             cp_async_wait<0>();

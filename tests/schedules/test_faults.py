@@ -309,8 +309,8 @@ FAULTS = {
     ),
     "a block that waits for all but one": (
         STREAMING,
-        "static_cast<unsigned>(unit_tiles) * (t + 1));",
-        "static_cast<unsigned>(unit_tiles) * (t + 1) - 1);",
+        "static_cast<unsigned>(Base::unit_tiles) * (t + 1));",
+        "static_cast<unsigned>(Base::unit_tiles) * (t + 1) - 1);",
         "race on the word of 'hidden'|which nobody has written",
     ),
     "an arrival before all have stored": (
@@ -321,8 +321,8 @@ FAULTS = {
     ),
     "a wait that the rest of the block does not know of": (
         STREAMING,
-        "            sync_warp();\n        sync_block();",
-        "            sync_warp();",
+        "poll_again(rounds);\n        sync_warp();\n        sync_block();",
+        "poll_again(rounds);\n        sync_warp();",
         "race|which nobody has written",
     ),
     "a ring that is a stage too short": (
@@ -373,12 +373,6 @@ FAULTS = {
         "this->stored_of(in.d_gates, tile, slot * 0)",
         "race on the word of 'd_gates'|cp_async from it",
     ),
-    "inputs that are asked for before the results of the tile before are out": (
-        replace(STREAMING_BACKWARD, values=STREAMING_BACKWARD.values | {"batch_tile": 8, "stationary": 0, "blocks": 2}),
-        "sync_block();  // the results of the tile before are out",
-        "",
-        "race|copy",
-    ),
     "gradients of another gate": (
         STREAMING_BACKWARD,
         "return rank_among(stored, nth_bit(Cell::recurrent, source)); }",
@@ -387,8 +381,8 @@ FAULTS = {
     ),
     "states of another tile": (
         STREAMING_IN_TURN,
-        "(static_cast<long long>(tile.number) * states + s) * elements",
-        "(static_cast<long long>(tile.number / 3 * 3) * states + s) * elements",
+        "(static_cast<long long>(tile.number) * of_element + number) * elements",
+        "(static_cast<long long>(tile.number / 3 * 3) * of_element + number) * elements",
         "differs|race",
     ),
     "poison a step early": (
