@@ -4,7 +4,7 @@
     python benchmarks/registers.py fit build/registers.jsonl                     # print coefficients for a model.yaml
     python benchmarks/registers.py table                                         # predicted against compiled
 
-All three take --schedule: resident, resident_backward, cluster, cluster_backward, grid, streaming or streaming_backward.
+All three take --schedule: resident, cluster or streaming, each also with _backward, or grid.
 
 No GPU is needed. `table` compiles the tilings that the model ranks best, which are the ones that tuning compiles.
 """
@@ -50,7 +50,9 @@ SPILLED = 8
 
 schedule_option = click.option(
     "--schedule",
-    type=click.Choice(["resident", "resident_backward", "cluster", "cluster_backward", "grid", "streaming", "streaming_backward"]),
+    type=click.Choice(
+        ["resident", "resident_backward", "cluster", "cluster_backward", "grid", "streaming", "streaming_backward"]
+    ),
     default="resident",
     show_default=True,
 )

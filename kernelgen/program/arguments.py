@@ -81,20 +81,19 @@ pass reads and that is not a bias alone (derive.Backward.saved_gates); S states 
 Forward. wx, r (r[g, h, d, p] from previous unit p to unit d), b, initial (the states before the first step): inputs.
 states: K = 1 (h) where the shape saves "hidden", else K = S; or h alone with the other states in others, which else is
 null. last: states after the last step. gates: where the shape saves "gates" (the gates' sums before the pointwise
-step), else null. mail: W words in which blocks of a grid send each other h; or hidden, where they store it, carried, the
-other states of what a block runs in turn, and counters, by which they say that h is there.
+step), else null. mail: W words in which blocks of a grid send each other h; or hidden, where they store it, carried,
+the states of what a block runs in turn, and counters, by which they say that h is there.
 
 Backward; d_ marks the gradient of what follows it. r, initial as forward; states, others and gates as a forward program
 saved them; wx and b as forward where the shape says recompute, and then gates is null, else wx is, and b too unless a
 gate that the step reads is nothing but its bias. d_states: K = 1 (h) where the shape saves "hidden", else S.
 Workspaces, which one call writes and a later one reads: of the gates without an input, d_inputless, the gradients of
 those with a recurrent product, or d_r_partial, P partial sums of their gradients of R; d_b_partial, likewise of b;
-d_r_parts and d_b_parts, where the steps are cut into Q parts that are not added on the way. d_gates, d_carried, counters:
-as hidden, carried and counters forward, of gradients.
+d_r_parts and d_b_parts, where the steps are cut into Q parts that are not added on the way. d_gates, d_carried and
+counters: as hidden, carried and counters forward, of gradients.
 
 All arrays are C-contiguous and, but for the workspaces, of the shape's dtype.
 """
-
 
 
 def _used_for(use: str) -> frozenset[str]:
@@ -111,8 +110,8 @@ STORED = _used_for("stored")
 """Those that blocks store in for each other, or for themselves."""
 
 POISONED = MAIL | COUNTERS
-"""The workspaces of which every byte must be 0xFF before every run of a program: the executor sees to it. Their sizes are
-the program's own."""
+"""The workspaces of which every byte must be 0xFF before every run of a program: the executor sees to it. Their sizes
+are the program's own."""
 
 ITEMSIZE: Mapping[str, int] = {"float32": 4, "int32": 4, "bfloat16": 2, "float16": 2}
 """Bytes of an element."""
@@ -131,8 +130,8 @@ class ArrayArgument:
     """An array that a kernel reads or writes.
 
     axes: the names of its axes: B batch, T steps, H heads, D units, S states, K the states that are saved (forward) or
-    have gradients (backward), P and Q sums that are to be added, W and what begins with it words or elements, G and what begins with it gates. shape: their
-    sizes. dtype: of its elements. apart: the states are of different sizes, so each is compared by itself (a gradient
+    have gradients (backward), P and Q sums that are to be added, W and what begins with it words or elements, G and
+    what begins with it gates. shape: their sizes. dtype: of its elements. apart: the states are of different sizes, so each is compared by itself (a gradient
     is not: that of one state may vanish exactly, as that of sLSTM's m does).
     """
 

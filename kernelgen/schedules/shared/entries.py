@@ -21,6 +21,7 @@ FORWARD_PARAMETERS = (
 FORWARD_MAIL_PARAMETERS = (*FORWARD_PARAMETERS[: -len(_SIZES)], Parameter("unsigned*", "mail"), *_SIZES)
 """The same with the mail."""
 
+
 def forward_grid_parameters(*, carried: bool) -> tuple[Parameter, ...]:
     """Of an entry whose blocks store h for each other. carried: whether a block takes tiles in turn."""
     shared = (Parameter(_OUT, "hidden"), *((Parameter(_SUMS, "carried"),) if carried else ()))
@@ -38,8 +39,8 @@ def backward_parameters(inputless: Parameter) -> tuple[Parameter, ...]:
 
 
 def backward_grid_parameters(*, carried: bool) -> tuple[Parameter, ...]:
-    """Of an entry whose blocks store gates' gradients for each other, and leave them. carried: whether a block takes tiles
-    in turn."""
+    """Of an entry whose blocks store gates' gradients for each other, and leave them. carried: whether a block takes
+    tiles in turn."""
     shared = (Parameter(_OUT, "d_gates"), *((Parameter(_SUMS, "d_carried"),) if carried else ()))
     own = (*shared, Parameter("unsigned*", "counters"))
     return (*backward_parameters(GRADIENTS)[: -len(_SIZES)], *own, *_SIZES)

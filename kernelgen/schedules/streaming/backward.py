@@ -1,8 +1,8 @@
-"""The streaming schedule, backward: R and the gates' gradients come from L2 in every step, for any head dimension and batch.
+"""The streaming schedule, backward: R and the gates' gradients come from L2 in every step, for any head and any batch.
 
-The kernel is the template of cuda/streaming_backward.cuh; the formulas here are its sizes, for integers and for a Problem's
-variables alike, and the generated source asserts that they agree. A shape that saves "hidden" means that gradients come from
-outside for h alone, else for every state.
+The kernel is the template of cuda/streaming_backward.cuh; the formulas here are its sizes, for integers and for a
+Problem's variables alike, and the generated source asserts that they agree. A shape that saves "hidden" means that
+gradients come from outside for h alone, else for every state.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ UNITS = [16, 32, 64, 128]
 UNITS_PER_WARP = [16, 32, 64]
 """Units of a tile, and of a warp."""
 
-NUM_STAGES = [3, 4, 6]
+NUM_STAGES = [3, 4]
 """Stages of the rings of R and of the gradients."""
 
 MOST_ELEMENTS = 64
@@ -96,6 +96,7 @@ class StreamingBackward(Streaming):
 
     name = "streaming_backward"
     direction: Direction = "backward"
+    least_units_per_warp = min(UNITS_PER_WARP)
 
     def refuses(self, cell: Cell, shape: Shape, profile: Profile) -> str:
         """Why it does not run this."""
@@ -182,7 +183,7 @@ class StreamingBackward(Streaming):
             lead=1,
             meeting=profile.latency("grid_barrier_atomic", blocks)
             + rounds * 2 * profile.latency("barrier", 32 * p.warps),
-            streamed=self.streaming_clocks(shape, profile, v, p),
+            streamed=self.streaming_clocks(shape, v, p),
         )
 
     def template(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Template:

@@ -1,7 +1,7 @@
 """The streaming schedule, forward: R and h come from L2 in every step, for any head dimension and any batch.
 
-The kernel is the template of cuda/streaming_forward.cuh; the formulas here are its sizes, for integers and for a Problem's
-variables alike, and the generated source asserts that they agree.
+The kernel is the template of cuda/streaming_forward.cuh; the formulas here are its sizes, for integers and for a
+Problem's variables alike, and the generated source asserts that they agree.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ UNITS = [8, 16, 32, 64, 128]
 UNITS_PER_WARP = [8, 16, 32, 64]
 """Units of a tile, and of a warp."""
 
-NUM_STAGES = [3, 4, 6]
+NUM_STAGES = [3, 4]
 """Stages of the rings of R and h."""
 
 
@@ -80,6 +80,7 @@ class StreamingForward(Streaming):
 
     name = "streaming"
     direction: Direction = "forward"
+    least_units_per_warp = min(UNITS_PER_WARP)
 
     def variables(self, problem: Problem, cell: Cell, shape: Shape, profile: Profile) -> Mapping[str, Expr]:
         """Declare the tile variables, in the order of the template's fields."""
@@ -150,8 +151,9 @@ class StreamingForward(Streaming):
             transfers=rounds * (len(cell.input_gates) + 2 * arrays + 2) * vectors / (32 * p.warps),
             device_bytes=2 * values + self.missed_bytes(shape, profile, v, p),
             lead=1,
-            meeting=profile.latency("grid_barrier_atomic", blocks) + rounds * 2 * profile.latency("barrier", 32 * p.warps),
-            streamed=self.streaming_clocks(shape, profile, v, p),
+            meeting=profile.latency("grid_barrier_atomic", blocks)
+            + rounds * 2 * profile.latency("barrier", 32 * p.warps),
+            streamed=self.streaming_clocks(shape, v, p),
         )
 
     def template(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Template:

@@ -35,9 +35,14 @@ BATCH_TILES = [8, 16, 32, 64, 128, 256]
 ROWS_PER_WARP = [8, 16, 32, 64]
 """Sequences of a tile, and of a warp."""
 
-MOST_WARPS = 16
+MOST_LINES = 160
+"""Rows and columns of a part of K that is long, or short: one of 64 is what all may have."""
+
+LEAST_WARPS, MOST_WARPS = 4, 16
+"""Of a block."""
+
 MOST_ACCUMULATORS = 128
-"""Of a block, and of a thread."""
+"""Of a thread."""
 
 PART_K = [32, 64, 128]
 """Of a part of K."""
@@ -96,23 +101,36 @@ class Streaming(BatchTiled):
 
     package = __package__
     cooperative = True
+    least_units_per_warp: int
 
     def tile_count(self, shape: Shape, v: Mapping[str, Number]) -> Number:
         """Tiles of the work of a step."""
         return shape.heads * cdiv(shape.head_dim, v["units"]) * cdiv(shape.batch, v["batch_tile"])
 
-    def tile_rules(self, problem: Problem, cell: Cell, shape: Shape, v: Mapping[str, Expr], s: ProductSizes[Expr]) -> None:
+    def tile_rules(
+        self, problem: Problem, cell: Cell, shape: Shape, v: Mapping[str, Expr], s: ProductSizes[Expr]
+    ) -> None:
         """Constraints that the passes share."""
         problem.add(v["rows_per_warp"] <= v["batch_tile"], "a warp has no more sequences than a tile")
         problem.add((v["units"] <= 16) | (v["units"] < shape.head_dim + 8), "a tile's units that the head can fill")
+        least = (v["units_per_warp"] == self.least_units_per_warp) & (v["rows_per_warp"] == min(ROWS_PER_WARP))
+        problem.add(
+            (s.warps >= LEAST_WARPS) | least, f"warps of a block: at least {LEAST_WARPS}, or as many as a tile has"
+        )
+        problem.add(
+            (v["part_k"] > 32) | (shape.head_dim <= 32) | (s.rows + v["batch_tile"] > MOST_LINES),
+            f"short parts of K only where one of 64 has more than {MOST_LINES} rows and columns",
+        )
+        problem.add(
+            (v["part_k"] < 128) | (s.rows + v["batch_tile"] <= MOST_LINES),
+            f"long parts of K only where one has at most {MOST_LINES} rows and columns",
+        )
         problem.add(s.warps <= MOST_WARPS, f"warps of a block: at most {MOST_WARPS}")
         problem.add(
             s.tiles * s.column_tiles * 4 <= MOST_ACCUMULATORS, f"accumulators of a thread: at most {MOST_ACCUMULATORS}"
         )
         problem.add(v["stationary"] <= s.parts, "no more parts of R stay in shared memory than there are")
-        problem.add(
-            (v["num_stages"] <= 3) | (v["num_stages"] <= s.parts), "no more stages than there are parts of K"
-        )
+        problem.add((v["num_stages"] <= 3) | (v["num_stages"] <= s.parts), "no more stages than there are parts of K")
         problem.add((v["blocks"] == 0) | (v["stationary"] == 0), "parts of R stay where a block has one tile alone")
 
     def gpu_rules(self, problem: Problem, shape: Shape, profile: Profile, v: Mapping[str, Expr]) -> None:
@@ -135,18 +153,18 @@ class Streaming(BatchTiled):
         blocks = min(tiles, v["blocks"] or tiles)
         return blocks, -(-tiles // blocks)
 
-    def streaming_clocks(self, shape: Shape, profile: Profile, v: Mapping[str, int], s: ProductSizes[int]) -> float:
+    def streaming_clocks(self, shape: Shape, v: Mapping[str, int], s: ProductSizes[int]) -> float:
         """Clocks in which the operands of a step's products come: from L2 to all blocks together, and from a block's
         shared memory to its warps."""
-        blocks, rounds = self.rounds(shape, v)
+        _, rounds = self.rounds(shape, v)
         from_l2 = self.tile_count(shape, v) * (s.streamed + s.moving) / L2_BYTES_PER_CLOCK
         instructions = s.parts * v["part_k"] // 16
         read = s.warps * instructions * (512 * s.tiles + 256 * s.column_tiles)
         return max(from_l2, rounds * (read + s.streamed + s.moving) / SHARED_BYTES_PER_CLOCK)
 
     def matrix_chain(self, profile: Profile, rounds: int, v: Mapping[str, int], s: ProductSizes[int]) -> float:
-        """The longest run of matrix instructions that wait for each other; the barrier and the first load of each part of
-        K count as so many."""
+        """The longest run of matrix instructions that wait for each other; the barrier and the first load of each part
+        of K count as so many."""
         steps = v["part_k"] // 16
         chain = steps / max(1, min(steps, INDEPENDENT // (s.tiles * s.column_tiles)))
         between = profile.latency("barrier", 32 * s.warps) + profile.latency("shared_load")
@@ -182,4 +200,6 @@ class Streaming(BatchTiled):
 
     def program(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Program:
         """The kernel of a tiling."""
-        return Program(self.direction, self.main(cell, shape, profile, tiling), axes=self.axes(cell, shape, tiling.values))
+        return Program(
+            self.direction, self.main(cell, shape, profile, tiling), axes=self.axes(cell, shape, tiling.values)
+        )
