@@ -34,6 +34,7 @@ from kernelgen.schedules.streaming.tiles import (
     ROWS_PER_WARP,
     ProductSizes,
     Streaming,
+    product_registers,
     product_sizes,
     stationary_counts,
 )
@@ -149,10 +150,8 @@ class StreamingBackward(Streaming):
         p = s.product
         alone = 1 - minimum(v["blocks"], 1)
         counts: dict[str, Int] = {
-            "accumulators": p.tiles * p.column_tiles * 4,
-            "fragments": 4 * p.tiles + 2 * p.column_tiles,
+            **product_registers(v, p, s.copies),
             "states": alone * s.elements * (len(cell.states) + len(cell.inputless_biases)),
-            "copies": minimum(s.copies, 8),
             "arrays": s.arrays + s.stored,
             "live": backward_cost(cell).live,
         }

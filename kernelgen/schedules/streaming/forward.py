@@ -31,6 +31,7 @@ from kernelgen.schedules.streaming.tiles import (
     ROWS_PER_WARP,
     ProductSizes,
     Streaming,
+    product_registers,
     product_sizes,
     stationary_counts,
 )
@@ -118,10 +119,8 @@ class StreamingForward(Streaming):
         p = s.product
         alone = 1 - minimum(v["blocks"], 1)
         counts: dict[str, Int] = {
-            "accumulators": p.tiles * p.column_tiles * 4,
-            "fragments": 4 * p.tiles + 2 * p.column_tiles,
+            **product_registers(v, p, s.copies),
             "states": alone * s.elements * len(cell.states),
-            "copies": minimum(s.copies, 8),
             "bias": v["units_per_warp"] // 8 * len(cell.bias_gates),
             "arrays": arrays_written(cell, shape),
             "live": cell_cost(cell).live,

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic
 
-from constrint import Expr, Problem, cdiv, minimum
+from constrint import Expr, Problem, cdiv, maximum, minimum
 from kernelgen.cells.language import Cell
 from kernelgen.emit.kernel import kernel_source
 from kernelgen.hardware.profile import Profile
@@ -20,7 +20,7 @@ from kernelgen.program.shape import Shape
 from kernelgen.program.tiling import Resources, Tiling
 from kernelgen.schedules.shared.batch_tiled import BatchTiled
 from kernelgen.schedules.shared.cost import SHARED_BYTES_PER_CLOCK, clocks_per_step
-from kernelgen.schedules.shared.numbers import Number, as_int
+from kernelgen.schedules.shared.numbers import Int, Number, as_int
 
 L2_BYTES_PER_CLOCK = 2_300
 """What L2 gives to all multiprocessors together: 4.5 TB/s on an H200, whose clock is 1.98 GHz (measured 2026-11-26)."""
@@ -49,6 +49,12 @@ PART_K = [32, 64, 128]
 
 INDEPENDENT = 8
 """Accumulators that a warp has at least, if a part of K gives it work for as many."""
+
+UNROLLED = 8
+"""Copies of a thread that are written out in a row."""
+
+MOST_IN_FLIGHT = 96
+"""Registers that the compiler loads fragments into ahead of their use, at most."""
 
 EIGHTHS = range(9)
 """How much of the matrix stays in shared memory, in eighths of its parts: what is tried."""
@@ -93,6 +99,20 @@ def product_sizes(
 def stationary_counts(parts: set[int]) -> list[int]:
     """How many parts of the matrix may stay, where it has one of these numbers of parts."""
     return sorted({eighth * count // 8 for count in parts for eighth in EIGHTHS})
+
+
+def product_registers(v: Mapping[str, Number], s: ProductSizes[Number], matrix_copies: Number) -> dict[str, Int]:
+    """What a product takes of a thread's registers. matrix_copies: of a thread, of a part of the matrix."""
+    steps = v["part_k"] // 16
+    chains = maximum(1, minimum(steps, INDEPENDENT // (s.tiles * s.column_tiles)))
+    loaded = 4 * s.tiles + 2 * s.column_tiles
+    return {
+        "accumulators": s.tiles * s.column_tiles * 4 * chains,
+        "fragments": loaded,
+        "in_flight": minimum(steps * loaded, MOST_IN_FLIGHT),
+        "copies": minimum(matrix_copies, UNROLLED),
+        "column_copies": minimum(cdiv(v["batch_tile"] * v["part_k"] // 8, 32 * s.warps), UNROLLED),
+    }
 
 
 class Streaming(BatchTiled):
