@@ -25,7 +25,7 @@ ROUNDS = """
         sync_block(); // stored
         if (t == 0) signal_global(counters); // signal
         if (t == 0)
-            for (unsigned rounds = 0; static_cast<int>(poll_signals(counters) + 1u - 2 * (n + 1)) < 0;) poll_again(rounds);
+            for (unsigned i = 0; static_cast<int>(poll_signals(counters) + 1u - 2 * (n + 1)) < 0;) poll_again(i);
         sync_block(); // waited
         cp_async<16>(shared, slot + 1024 * (1 - rank) + 16 * ((t + 5) % 64)); // copy
         cp_async_commit();

@@ -106,12 +106,19 @@ def product_registers(v: Mapping[str, Number], s: ProductSizes[Number], matrix_c
     steps = v["part_k"] // 16
     chains = maximum(1, minimum(steps, INDEPENDENT // (s.tiles * s.column_tiles)))
     loaded = 4 * s.tiles + 2 * s.column_tiles
+    several = minimum(s.parts - 1, 1)  # of one part alone the compiler makes no loop
+    streamed = several * minimum(s.parts - v["stationary"], 1)
+    in_flight = minimum(steps * loaded, MOST_IN_FLIGHT)
     return {
         "accumulators": s.tiles * s.column_tiles * 4 * chains,
         "fragments": loaded,
-        "in_flight": minimum(steps * loaded, MOST_IN_FLIGHT),
-        "copies": minimum(matrix_copies, UNROLLED),
-        "column_copies": minimum(cdiv(v["batch_tile"] * v["part_k"] // 8, 32 * s.warps), UNROLLED),
+        "in_flight": in_flight,
+        "loop": several,
+        "looped_fragments": several * in_flight,
+        "column_copies": several * minimum(cdiv(v["batch_tile"] * v["part_k"] // 8, 32 * s.warps), UNROLLED),
+        "streamed": streamed,
+        "copies": streamed * minimum(matrix_copies, UNROLLED),
+        "many_parts": minimum(maximum(s.parts - v["num_stages"] + 1, 0), 1),
     }
 
 
