@@ -29,6 +29,7 @@ from kernelgen.schedules.streaming.tiles import (
     COUNTER_WORDS,
     PART_K,
     ROWS_PER_WARP,
+    UNROLLED,
     ProductSizes,
     Streaming,
     product_registers,
@@ -43,6 +44,13 @@ UNITS_PER_WARP = [8, 16, 32, 64]
 
 NUM_STAGES = [3, 4]
 """Stages of the rings of R and h."""
+
+
+SPARE = 87
+"""Registers that a thread needs besides its sums, its states and the addresses of its copies of R."""
+
+SPARE_IN_TURN = 10
+"""And where states come from memory, for each number of the step that lives at once."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +133,12 @@ class StreamingForward(Streaming):
             "arrays": arrays_written(cell, shape),
             "live": cell_cost(cell).live,
         }
-        return Needs(p.warps, s.shared_memory, counts)
+        # Given a whole block's share the compiler takes it; what must live is sums, states and some addresses.
+        read = set().union(*(expression.free_symbols for expression in cell.next_states))
+        kept = len(cell.states) - (cell.state_symbols[0] not in read)  # else h lives in shared memory alone
+        least = p.tiles * p.column_tiles * 4 + alone * s.elements * kept + SPARE + 2 * minimum(s.copies, UNROLLED)
+        least = least + (1 - alone) * SPARE_IN_TURN * cell_cost(cell).live
+        return Needs(p.warps, s.shared_memory, counts, least + 2 * minimum(v["stationary"], 1))
 
     def work(self, cell: Cell, shape: Shape, profile: Profile, v: Mapping[str, int]) -> StepWork:
         """What a block does in one step, for the cost model."""
