@@ -50,7 +50,9 @@ SPILLED = 8
 
 schedule_option = click.option(
     "--schedule",
-    type=click.Choice(["resident", "resident_backward", "cluster", "cluster_backward", "grid", "grid_backward"]),
+    type=click.Choice(
+        [f"{name}{suffix}" for name in ("resident", "cluster", "grid", "streaming") for suffix in ("", "_backward")]
+    ),
     default="resident",
     show_default=True,
 )
@@ -69,14 +71,19 @@ def _schedule(name: str) -> BatchTiled:
 
 def _dimensions(schedule: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Units of a head that a schedule is sampled at, and odd ones."""
-    if schedule.startswith("grid"):
+    if schedule.startswith(("grid", "streaming")):
         return GRID_DIMENSIONS, ODD_GRID_DIMENSIONS
     return (LARGE_DIMENSIONS, ODD_LARGE_DIMENSIONS) if schedule.startswith("cluster") else (DIMENSIONS, ODD_DIMENSIONS)
 
 
 def _heads(schedule: str) -> int:
     """Heads of the shapes: all blocks of a grid must fit on the GPU together."""
-    return 1 if schedule.startswith("grid") else HEADS
+    return 1 if schedule.startswith(("grid", "streaming")) else HEADS
+
+
+def _batches(schedule: str) -> tuple[int, ...]:
+    """Of the shapes that are sampled."""
+    return (16, 128, 1024) if schedule.startswith("streaming") else (1, 16, 128)
 
 
 def _variants(schedule: str) -> list[tuple[str, bool]]:
@@ -124,7 +131,7 @@ def sample(each: int, seed: int, archs: tuple[str, ...], out: Path, schedule: st
             for gpu in (GPUS[arch] for arch in archs):
                 for save, recompute in _variants(schedule):
                     shape = Shape(
-                        draw.choice((1, 16, 128)), 1024, _heads(schedule), head_dim, "bfloat16", save, recompute
+                        draw.choice(_batches(schedule)), 1024, _heads(schedule), head_dim, "bfloat16", save, recompute
                     )
                     try:
                         tilings = _tilings(schedule, name, shape, gpu)

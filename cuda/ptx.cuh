@@ -29,6 +29,15 @@ struct fp32 {};
 TILESMITH_DEVICE unsigned thread_index() { return threadIdx.x; }
 TILESMITH_DEVICE unsigned block_x() { return blockIdx.x; }
 TILESMITH_DEVICE unsigned block_y() { return blockIdx.y; }
+/// How many blocks there are along x.
+TILESMITH_DEVICE unsigned blocks_x() { return gridDim.x; }
+
+/// The same number, of which the compiler knows nothing: what follows from it is computed where it stands, not kept in
+/// registers through a loop in which it does not change.
+TILESMITH_DEVICE int opaque(int value) {
+    asm volatile("" : "+r"(value));
+    return value;
+}
 
 /// Clocks of the multiprocessor, from some moment on; memory is not touched earlier or later than the source says.
 TILESMITH_DEVICE unsigned long long read_clock() {
@@ -302,6 +311,13 @@ TILESMITH_DEVICE unsigned poll_signals(const unsigned* counter) {
     return value;
 }
 
+/// Load what the kernel itself has stored: the calling thread, or one that it has met since.
+TILESMITH_DEVICE float load_stored_float(const void* address) {
+    float value;
+    asm volatile("ld.global.f32 %0, [%1];" : "=f"(value) : "l"(address) : "memory");
+    return value;
+}
+
 // ---- asynchronous copies, global to shared (sm_80 and newer) ----
 
 /// Copy `Bytes` (4, 8 or 16) when the hardware finds the time; see cp_async_wait.
@@ -341,6 +357,17 @@ TILESMITH_DEVICE void ldmatrix_x1_trans(unsigned& out, SharedAddress row) {
 /// The same for four matrices: every lane gives one row address.
 TILESMITH_DEVICE void ldmatrix_x4_trans(unsigned (&out)[4], SharedAddress row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+                 : "r"(row)
+                 : "memory");
+}
+
+/// Load two or four 8 x 8 matrices of 16-bit words as they lie: lane (g, j) receives words [g][2j] and [g][2j+1] of each.
+TILESMITH_DEVICE void ldmatrix_x2(unsigned (&out)[2], SharedAddress row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];" : "=r"(out[0]), "=r"(out[1]) : "r"(row) : "memory");
+}
+TILESMITH_DEVICE void ldmatrix_x4(unsigned (&out)[4], SharedAddress row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
                  : "r"(row)
                  : "memory");

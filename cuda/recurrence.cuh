@@ -34,6 +34,9 @@ struct ForwardArgumentsOf {
     Word* last;           // [S, B, H, D]
     Word* gates;          // [G_saved, B, T, H, D] or null, see Save
     unsigned* mail;       // where blocks of a grid send each other h, all poison; null for other schedules
+    Word* hidden;         // where they store it for each other, or null
+    float* carried;       // other states of what a block runs in turn, or null
+    unsigned* counters;   // see grid_barrier.cuh, all 0xffffffff; or null
     int batch;
     int seq;
 };
@@ -57,6 +60,9 @@ struct BackwardArgumentsOf {
     float* d_b_partial;    // [P, G_bias without an input, H, D] likewise
     Word* d_initial;       // [S, B, H, D]
     unsigned* mail;        // where blocks of a grid send each other the gates' gradients, all poison; or null
+    Word* d_gates;         // where blocks store the gates' gradients for each other, or null
+    float* d_carried;      // gradients of the states of what a block runs in turn, or null
+    unsigned* counters;    // see grid_barrier.cuh, all 0xffffffff; or null
     int batch;
     int seq;
 };

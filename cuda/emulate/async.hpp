@@ -12,8 +12,8 @@ namespace tilesmith::emulate {
 void issue_copy(unsigned destination, const void* source, unsigned bytes, const Site& site) {
     scheduler->before_access(site);
     Thread& thread = *running;
-    Copy copy{destination, bytes, thread.groups, {}, site};
-    global_memory->read(thread, source, copy.data.data(), bytes, site, "copies (cp_async)");
+    Copy copy{destination, bytes, thread.groups, source, {}, site};
+    global_memory->begin_copy(thread, source, copy.data.data(), bytes, site);
     thread.block->shared->expect_copy(thread, destination, bytes, site);
     thread.copies.push_back(copy);
 }
@@ -25,8 +25,11 @@ void wait_for_copies(unsigned pending) {
     Thread& thread = *running;
     const unsigned done = thread.groups > pending ? thread.groups - pending : 0;  // groups 0 .. done - 1
     std::size_t landed = 0;
-    for (; landed < thread.copies.size() && thread.copies[landed].group < done; ++landed)
-        thread.block->shared->land(thread, thread.copies[landed]);
+    for (; landed < thread.copies.size() && thread.copies[landed].group < done; ++landed) {
+        const Copy& copy = thread.copies[landed];
+        global_memory->end_copy(thread, copy.source, copy.bytes, copy.site);
+        thread.block->shared->land(thread, copy);
+    }
     thread.copies.erase(thread.copies.begin(), thread.copies.begin() + static_cast<std::ptrdiff_t>(landed));
 }
 

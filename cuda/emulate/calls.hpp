@@ -10,7 +10,7 @@ namespace tilesmith::emulate {
 using Site = std::source_location;
 
 struct Place {
-    unsigned thread, block_x, block_y, cluster_rank;
+    unsigned thread, block_x, block_y, blocks_x, cluster_rank;
 };
 /// Of the running thread.
 Place place();
@@ -33,7 +33,8 @@ unsigned map_to_cluster(unsigned address, unsigned rank, const Site& site);
 void send_word(unsigned cluster_address, unsigned word, const Site& site);
 /// Read the block's own shared memory, words of which may wait for messages.
 void poll_shared(unsigned address, void* out, unsigned bytes, const Site& site);
-/// Let the others run until the first word has come that the thread found poisoned since it was here last.
+/// Let the others run until the first word has come that the thread found poisoned since it was here last, or the counter
+/// that it looked at has changed.
 void wait_for_message(const Site& site);
 void poison_shared(unsigned address, unsigned bytes, const Site& site);
 
@@ -50,6 +51,8 @@ void fence(const Site& site);
 /// Add 1 to a counter of global memory: who sees it knows what the running thread's warp had done when its lanes last met.
 void signal_counter(void* address, const Site& site);
 unsigned poll_counter(const void* address, const Site& site);
+/// Read global memory that the kernel itself writes.
+void read_stored(const void* address, void* out, unsigned bytes, const Site& site);
 
 void issue_copy(unsigned destination, const void* source, unsigned bytes, const Site& site);
 void commit_copies();
@@ -81,6 +84,8 @@ Accumulators multiply_16x8x16(const MatrixOperands& operands, float (*decode)(un
 Accumulators multiply_16x8x8_tf32(const MatrixOperands& operands, const Site& site);
 /// ldmatrix.trans of 1, 2 or 4 matrices of 8 x 8.
 Fragments load_matrices_transposed(unsigned matrices, unsigned row_address, const Site& site);
+/// ldmatrix of 2 or 4 matrices as they lie.
+Fragments load_matrices(unsigned matrices, unsigned row_address, const Site& site);
 void store_matrices_transposed(unsigned matrices, unsigned row_address, Fragments fragments, const Site& site);
 /// movmatrix.trans of one matrix of 8 x 8.
 unsigned transpose_matrix(unsigned pair, const Site& site);

@@ -15,7 +15,7 @@
 extern "C" {
 
 /// Kinds of argument: 0 a null pointer, 1 an array the kernel reads, 2 one it writes, 3 an integer, 4 one of mail,
-/// 5 one of counters. An array: what
+/// 5 one of counters, 6 one that blocks store in for each other. An array: what
 /// exists of it, in the order and meaning of tilesmith::emulate::Windows; `data` holds that, one window after another.
 struct TilesmithArgument {
     const char* name;
@@ -41,7 +41,7 @@ namespace tilesmith::emulate {
 
 Place place() {
     const Block& block = *running->block;
-    return {running->index, block.x, block.y, block.cluster_rank};
+    return {running->index, block.x, block.y, running->team->blocks_x, block.cluster_rank};
 }
 
 unsigned long long ticks() { return ++scheduler->ticks; }
@@ -70,6 +70,7 @@ inline void run_thread() {
 }
 
 inline void fill_team(Team& team, const TilesmithLaunch& launch) {
+    team.blocks_x = launch.grid[0];
     team.blocks.resize(launch.together);
     team.clusters.resize(launch.together / launch.cluster);
     for (unsigned i = 0; i < team.clusters.size(); ++i) {
@@ -127,10 +128,9 @@ inline void run_launch(const TilesmithLaunch& launch, const TilesmithArgument* a
         const TilesmithArgument& argument = arguments[i];
         if (argument.kind == 0) memory.add_null(argument.name);
         if (argument.kind == 0 || argument.kind == 3) continue;
-        const auto kind = argument.kind == 1   ? GlobalMemory::Kind::input
-                          : argument.kind == 2 ? GlobalMemory::Kind::output
-                          : argument.kind == 4 ? GlobalMemory::Kind::mail
-                                               : GlobalMemory::Kind::counters;
+        using Kind = GlobalMemory::Kind;
+        constexpr std::array kinds{Kind::input, Kind::output, Kind::input, Kind::mail, Kind::counters, Kind::stored};
+        const Kind kind = kinds[static_cast<std::size_t>(argument.kind) - 1];
         memory.add(argument.name, argument.data, {argument.extent, argument.first, argument.window, argument.stride}, kind);
     }
     values.clear();

@@ -8,7 +8,7 @@
 // be written; ptx.hpp's loads go through the read-only path, so that reading what the kernel writes is a fault.
 //
 // An array of mail starts as poison and is for messages alone (mailbox.hpp), between blocks that run at the same time; and so
-// are counters (counter.hpp).
+// are counters. What blocks store for each other may be loaded in the ways that see it (stored.hpp).
 #pragma once
 
 #include <algorithm>
@@ -18,8 +18,8 @@
 #include <utility>
 #include <vector>
 
-#include "counter.hpp"
 #include "mailbox.hpp"
+#include "stored.hpp"
 
 namespace tilesmith::emulate {
 
@@ -45,7 +45,7 @@ class GlobalMemory {
     };
 
   public:
-    enum class Kind { input, output, mail, counters };
+    enum class Kind { input, output, mail, counters, stored };
 
     GlobalMemory() = default;
     GlobalMemory(const GlobalMemory&) = delete;
@@ -53,16 +53,17 @@ class GlobalMemory {
 
     void add(const char* name, void* host, const Windows& windows, Kind kind) {
         const bool output = kind != Kind::input;
-        Array array{name, static_cast<std::byte*>(host), nullptr, next_, windows, output, {}, {}, {}, {}};
-        if (kind == Kind::counters) array.counters.resize((windows.bytes() + 3) / 4);
+        Array array{name, static_cast<std::byte*>(host), nullptr, next_, windows, output, {}, {}, {}, {}, {}};
         if (kind == Kind::mail) {
             array.boxes.resize((windows.bytes() + 3) / 4);
             for (Mailbox& box : array.boxes) box.state = Mailbox::State::poisoned;
         }
+        if (kind == Kind::counters) array.counters.resize((windows.bytes() + 3) / 4);
+        if (kind == Kind::stored) array.stored.resize((windows.bytes() + 1) / 2);
         next_ += (windows.extent + gap - 1) / gap * gap + gap;
         if (output) {
             array.written.assign(windows.bytes(), std::byte{0xff});
-            array.cells.resize((windows.bytes() + 1) / 2);
+            if (kind == Kind::output) array.cells.resize((windows.bytes() + 1) / 2);
         }
         arrays_.push_back(std::move(array));
         arrays_.back().content = output ? arrays_.back().written.data() : arrays_.back().host;
@@ -84,9 +85,67 @@ class GlobalMemory {
         const Access access{thread, verb, site};
         const Array& array = locate(access, address, bytes);
         const std::uint64_t offset = offset_in(array, address);
-        refuse_mail(access, array, offset);
+        refuse_special(access, array, offset);
+        if (!array.stored.empty())
+            throw Fault{"read of " + place_of(array, offset)() + ", which the kernel writes, by a load for memory that does "
+                        "not change\n  " + describe(access)};
         if (array.output) report_output_read(access, array, offset, bytes);
         std::memcpy(out, array.content + array.windows.place(offset), bytes);
+    }
+
+    /// Read what the kernel has stored, by a load that may find it in the cache of the multiprocessor.
+    void read_stored(const Thread& thread, const void* address, void* out, unsigned bytes, const Site& site) {
+        const Access access{thread, "reads", site};
+        Array& array = locate(access, address, bytes);
+        const std::uint64_t offset = offset_in(array, address);
+        for (unsigned i = 0; i < bytes / 2; ++i) {
+            StoredCell& cell = stored_cell(access, array, offset + 2 * i);
+            cell.check_read(access, place_of(array, offset + 2 * i));
+            if (cell.written.thread->block != thread.block)
+                throw Fault{"read of " + place_of(array, offset)() + ", which another block writes\n  " + describe(access) +
+                            "\n  it must come by way of L2: by cp_async<16>"};
+            cell.add_reader(access);
+        }
+        std::memcpy(out, array.content + offset, bytes);
+    }
+
+    /// An asynchronous copy reads.
+    void begin_copy(const Thread& thread, const void* address, void* out, unsigned bytes, const Site& site) {
+        const Access access{thread, "copies (cp_async)", site};
+        Array& array = locate(access, address, bytes);
+        if (array.stored.empty()) return read(thread, address, out, bytes, site, access.verb);
+        const std::uint64_t offset = offset_in(array, address);
+        if (bytes != 16)
+            throw Fault{text("a copy of %u bytes from ", bytes) + place_of(array, offset)() +
+                        ", which the kernel writes\n  " + describe(access) +
+                        "\n  one of fewer than 16 bytes may find an older value in the cache of the multiprocessor"};
+        for (unsigned i = 0; i < bytes / 2; ++i) {
+            StoredCell& cell = stored_cell(access, array, offset + 2 * i);
+            cell.check_read(access, place_of(array, offset + 2 * i));
+            ++cell.copies;
+        }
+        std::memcpy(out, array.content + offset, bytes);
+    }
+
+    /// It has landed.
+    void end_copy(const Thread& thread, const void* address, unsigned bytes, const Site& site) {
+        const Access access{thread, "copies (cp_async)", site};
+        Array& array = locate(access, address, bytes);
+        if (array.stored.empty()) return;
+        for (unsigned i = 0; i < bytes / 2; ++i) {
+            StoredCell& cell = stored_cell(access, array, offset_in(array, address) + 2 * i);
+            --cell.copies;
+            cell.add_reader(access);
+        }
+    }
+
+    Counter& counter(const Thread& thread, const void* address, const char* verb, const Site& site) {
+        const Access access{thread, verb, site};
+        Array& array = locate(access, address, 4);
+        if (array.counters.empty())
+            throw Fault{"'" + array.name + "' is no array of counters\n  " + describe(access)};
+        check_team(access, array, offset_in(array, address));
+        return array.counters[offset_in(array, address) / 4];
     }
 
     void write(const Thread& thread, void* address, const void* in, unsigned bytes, const Site& site) {
@@ -97,12 +156,16 @@ class GlobalMemory {
             throw Fault{text("write to '%s', which is an input: %u bytes at offset %zu of %zu\n  ", array.name.c_str(),
                              bytes, std::size_t{offset}, std::size_t{array.windows.extent}) +
                         describe(access)};
-        refuse_mail(access, array, offset);
-        for (unsigned i = 0; i < bytes / 2; ++i) {
-            Cell& cell = array.cells[place / 2 + i];
-            check_writer(access, array, cell, offset + 2 * i);
-            cell = {thread.team->number, thread.rank, thread.team->clocks.now(thread.rank), site};
-        }
+        refuse_special(access, array, offset);
+        if (!array.stored.empty())
+            for (unsigned i = 0; i < bytes / 2; ++i)
+                stored_cell(access, array, offset + 2 * i).write(access, place_of(array, offset + 2 * i));
+        else
+            for (unsigned i = 0; i < bytes / 2; ++i) {
+                Cell& cell = array.cells[place / 2 + i];
+                check_writer(access, array, cell, offset + 2 * i);
+                cell = {thread.team->number, thread.rank, thread.team->clocks.now(thread.rank), site};
+            }
         std::memcpy(array.content + place, in, bytes);
     }
 
@@ -148,19 +211,6 @@ class GlobalMemory {
         std::memset(array.content + offset, 0xff, bytes);
     }
 
-    Counter& counter(const Thread& thread, const void* address, const char* verb, const Site& site) {
-        const Access access{thread, verb, site};
-        Array& array = locate(access, address, 4);
-        if (array.counters.empty()) throw Fault{"'" + array.name + "' is no array of counters\n  " + describe(access)};
-        const unsigned team = thread.team->number;
-        if (std::exchange(array.touched, true) && array.team != team)
-            throw Fault{Where{array.name, offset_in(array, address)}() +
-                        " is a counter of blocks which do not run at the same time\n  " + describe(access) +
-                        "\n  the launch must be cooperative"};
-        array.team = team;
-        return array.counters[offset_in(array, address) / 4];
-    }
-
   private:
     static constexpr std::uint64_t gap = 16u << 20;
     static constexpr std::uint64_t lowest = std::uint64_t{1} << 44;  // no process has anything there
@@ -181,9 +231,28 @@ class GlobalMemory {
         std::vector<Cell> cells;
         std::vector<Mailbox> boxes;  // of each word, where it is for mail
         std::vector<Counter> counters;
-        unsigned team = 0;     // the first to use the counters,
+        std::vector<StoredCell> stored;
+        unsigned team = 0;  // the first to use the counters, or what is stored,
         bool touched = false;  // if any has
     };
+
+    static Where place_of(const Array& array, std::uint64_t offset) { return {array.name, offset}; }
+
+    /// What blocks store for each other is theirs alone that run at the same time.
+    static void check_team(const Access& access, Array& array, std::uint64_t offset) {
+        const unsigned team = access.thread.team->number;
+        if (std::exchange(array.touched, true) && array.team != team)
+            throw Fault{place_of(array, offset)() + " is that of blocks which do not run at the same time\n  " +
+                        describe(access) + "\n  the launch must be cooperative"};
+        array.team = team;
+    }
+
+    static StoredCell& stored_cell(const Access& access, Array& array, std::uint64_t offset) {
+        if (array.stored.empty())
+            throw Fault{"'" + array.name + "' is not what blocks store for each other\n  " + describe(access)};
+        check_team(access, array, offset);
+        return array.stored[offset / 2];
+    }
 
     static MailRules<Where> rules(Mailbox& box, const Access& access, const Array& array, std::uint64_t offset) {
         return {box, access, Where{array.name, offset}};
@@ -206,11 +275,11 @@ class GlobalMemory {
         return box;
     }
 
-    static void refuse_mail(const Access& access, const Array& array, std::uint64_t offset) {
+    static void refuse_special(const Access& access, const Array& array, std::uint64_t offset) {
         if (!array.counters.empty())
-            throw Fault{Where{array.name, offset}() + " is a counter: it may be signalled and polled\n  " + describe(access)};
+            throw Fault{place_of(array, offset)() + " is a counter: it may be signalled and polled\n  " + describe(access)};
         if (!array.boxes.empty())
-            throw Fault{Where{array.name, offset}() + " is for messages: it may be polled, sent to and poisoned\n  " +
+            throw Fault{place_of(array, offset)() + " is for messages: it may be polled, sent to and poisoned\n  " +
                         describe(access)};
     }
 

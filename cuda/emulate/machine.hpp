@@ -34,6 +34,7 @@ struct Team;
 /// One asynchronous copy that has not landed.
 struct Copy {
     unsigned destination, bytes, group;
+    const void* source;
     std::array<std::byte, 16> data;
     Site site;
 };
@@ -138,6 +139,7 @@ struct Block {
 
 struct Team {
     unsigned number = 0;
+    unsigned blocks_x = 1;  // of the launch
     Clocks clocks;
     std::vector<Block> blocks;
     std::vector<Cluster> clusters;

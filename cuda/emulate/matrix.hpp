@@ -71,13 +71,12 @@ Accumulators multiply_16x8x8_tf32(const MatrixOperands& operands, const Site& si
     return result;
 }
 
-/// ldmatrix.trans of 1, 2 or 4 8 x 8 matrices. A row is read by the lane that gives its address.
-Fragments load_matrices_transposed(unsigned matrices, unsigned row_address, const Site& site) {
-    const char* operation = matrices == 1   ? "ldmatrix_x1_trans"
-                            : matrices == 2 ? "ldmatrix_x2_trans"
-                                            : "ldmatrix_x4_trans";
+/// ldmatrix of `matrices` 8 x 8 matrices; lane (g, j) gets word(matrix, g, 2j) and word(matrix, g, 2j + 1), where the words
+/// of a matrix are given by row. A row is read by the lane that gives its address.
+template <class Word>
+Fragments load_rows(const char* operation, unsigned matrices, unsigned row_address, const Site& site, Word word) {
     Fragments result;
-    collective(operation, site, row_address, result, [matrices, &site](Warp& warp) {
+    collective(operation, site, row_address, result, [matrices, &site, word](Warp& warp) {
         unsigned short words[4][8][8];
         for (unsigned lane = 0; lane < 8 * matrices; ++lane) {
             const Thread& reader = warp.block->threads[warp.index * warp_size + lane];
@@ -87,10 +86,25 @@ Fragments load_matrices_transposed(unsigned matrices, unsigned row_address, cons
             const unsigned g = lane / 4, j = lane % 4;
             for (unsigned i = 0; i < matrices; ++i)
                 output<Fragments>(warp, lane).words[i] =
-                    words[i][2 * j][g] | static_cast<unsigned>(words[i][2 * j + 1][g]) << 16;
+                    word(words[i], g, 2 * j) | static_cast<unsigned>(word(words[i], g, 2 * j + 1)) << 16;
         }
     });
     return result;
+}
+
+/// ldmatrix.trans of 1, 2 or 4 matrices.
+Fragments load_matrices_transposed(unsigned matrices, unsigned row_address, const Site& site) {
+    const char* operation = matrices == 1   ? "ldmatrix_x1_trans"
+                            : matrices == 2 ? "ldmatrix_x2_trans"
+                                            : "ldmatrix_x4_trans";
+    return load_rows(operation, matrices, row_address, site,
+                     [](const unsigned short(&words)[8][8], unsigned g, unsigned i) { return words[i][g]; });
+}
+
+/// ldmatrix of 2 or 4 matrices.
+Fragments load_matrices(unsigned matrices, unsigned row_address, const Site& site) {
+    return load_rows(matrices == 2 ? "ldmatrix_x2" : "ldmatrix_x4", matrices, row_address, site,
+                     [](const unsigned short(&words)[8][8], unsigned g, unsigned i) { return words[g][i]; });
 }
 
 /// A lane's part of a stmatrix: its row address and its words of each matrix.

@@ -113,6 +113,11 @@ unsigned poll_counter(const void* address, const Site& site) {
     return global_memory->counter(*running, address, "polls", site).poll(*running);
 }
 
+void read_stored(const void* address, void* out, unsigned bytes, const Site& site) {
+    scheduler->before_access(site);
+    global_memory->read_stored(*running, address, out, bytes, site);
+}
+
 void fence(const Site& site) {
     scheduler->before_access(site);
     Thread& thread = *running;

@@ -24,6 +24,9 @@ inline unsigned thread_index() { return emulate::place().thread; }
 inline unsigned block_x() { return emulate::place().block_x; }
 inline unsigned block_y() { return emulate::place().block_y; }
 inline unsigned long long read_clock() { return emulate::ticks(); }
+inline unsigned blocks_x() { return emulate::place().blocks_x; }
+
+inline int opaque(int value) { return value; }
 
 // ---- barriers ----
 
@@ -201,6 +204,11 @@ inline void signal_global(unsigned* counter, Site site = Site::current()) { emul
 inline unsigned poll_signals(const unsigned* counter, Site site = Site::current()) {
     return emulate::poll_counter(counter, site);
 }
+inline float load_stored_float(const void* address, Site site = Site::current()) {
+    float value;
+    emulate::read_stored(address, &value, sizeof value, site);
+    return value;
+}
 
 // ---- asynchronous copies ----
 
@@ -227,6 +235,14 @@ inline void ldmatrix_x2_trans(unsigned (&out)[2], SharedAddress row, Site site =
 }
 inline void ldmatrix_x4_trans(unsigned (&out)[4], SharedAddress row, Site site = Site::current()) {
     const auto loaded = emulate::load_matrices_transposed(4, row, site);
+    for (int i = 0; i < 4; ++i) out[i] = loaded.words[i];
+}
+inline void ldmatrix_x2(unsigned (&out)[2], SharedAddress row, Site site = Site::current()) {
+    const auto loaded = emulate::load_matrices(2, row, site);
+    for (int i = 0; i < 2; ++i) out[i] = loaded.words[i];
+}
+inline void ldmatrix_x4(unsigned (&out)[4], SharedAddress row, Site site = Site::current()) {
+    const auto loaded = emulate::load_matrices(4, row, site);
     for (int i = 0; i < 4; ++i) out[i] = loaded.words[i];
 }
 inline void stmatrix_x1_trans(SharedAddress row, unsigned words, Site site = Site::current()) {

@@ -28,13 +28,13 @@ program only; it need hold nothing before, but for POISONED ones, and holds noth
 @dataclass(frozen=True)
 class _Entry:
     """An array argument. axes: the names of their sizes (see _sizes). role, apart: as ArrayArgument. dtype: where it is
-    not the shape's. poisoned: see POISONED."""
+    not the shape's. use: of a workspace that blocks of one call share, what for: see MAIL, COUNTERS and STORED."""
 
     axes: str
     role: Role = "input"
     apart: bool = False
     dtype: str | None = None
-    poisoned: bool = False
+    use: Literal["mail", "counters", "stored"] | None = None
 
 
 _ARRAYS: Mapping[Direction, Mapping[str, _Entry]] = {
@@ -47,7 +47,10 @@ _ARRAYS: Mapping[Direction, Mapping[str, _Entry]] = {
         "others": _Entry("S_apart B T H D", "output", apart=True),
         "last": _Entry("S B H D", "output", apart=True),
         "gates": _Entry("G_saved B T H D", "output"),
-        "mail": _Entry("W", "workspace", dtype="int32", poisoned=True),
+        "mail": _Entry("W", "workspace", dtype="int32", use="mail"),
+        "hidden": _Entry("W_hidden", "workspace", use="stored"),
+        "carried": _Entry("W_carried", "workspace", dtype="float32", use="stored"),
+        "counters": _Entry("W_counters", "workspace", dtype="int32", use="counters"),
     },
     "backward": {
         "wx": _Entry("B T G_in_recompute H D"),
@@ -63,12 +66,15 @@ _ARRAYS: Mapping[Direction, Mapping[str, _Entry]] = {
         "d_r": _Entry("G_rec H D D", "output"),
         "d_b": _Entry("G_bias H D", "output"),
         "d_initial": _Entry("S B H D", "output"),
-        "mail": _Entry("W", "workspace", dtype="int32", poisoned=True),
+        "mail": _Entry("W", "workspace", dtype="int32", use="mail"),
         "d_inputless": _Entry("B T G_rec_inputless H D", "workspace"),
         "d_r_partial": _Entry("P G_rec_inputless H D D", "workspace", dtype="float32"),
         "d_b_partial": _Entry("P G_bias_inputless H D", "workspace", dtype="float32"),
         "d_r_parts": _Entry("Q G_rec H D D", "workspace", dtype="float32"),
         "d_b_parts": _Entry("Q G_bias H D", "workspace", dtype="float32"),
+        "d_gates": _Entry("W_gates", "workspace", use="stored"),
+        "d_carried": _Entry("W_carried", "workspace", dtype="float32", use="stored"),
+        "counters": _Entry("W_counters", "workspace", dtype="int32", use="counters"),
     },
 }
 """The arrays of a pass, in the order in which outputs are returned. Sizes: B batch, T seq, H heads, D head dimension;
@@ -87,14 +93,30 @@ Workspaces, which one call writes and a later one reads: of the gates without an
 those with a recurrent product, or d_r_partial, P partial sums of their gradients of R; d_b_partial, likewise of b;
 d_r_parts and d_b_parts, where the steps are cut into Q parts that are not added on the way.
 
-mail: W words in which blocks of a grid send each other h, backward the gates' gradients.
+Workspaces of blocks that run at the same time. mail: W words in which they send each other h, backward the gates'
+gradients; or hidden (d_gates), where they store them, carried (d_carried), the states of what a block runs in turn, and
+counters, by which they say that what they have stored is there.
 
 All arrays are C-contiguous and, but for the workspaces, of the shape's dtype.
 """
 
-POISONED = frozenset(name for entries in _ARRAYS.values() for name, entry in entries.items() if entry.poisoned)
-"""The workspaces of which every byte must be 0xFF before every run of a program: the executor sees to it. They are for
-messages between blocks (cuda/ptx.cuh), and their sizes are the program's own."""
+
+def _used_for(use: str) -> frozenset[str]:
+    return frozenset(name for entries in _ARRAYS.values() for name, entry in entries.items() if entry.use == use)
+
+
+MAIL = _used_for("mail")
+"""The workspaces for messages between blocks (cuda/ptx.cuh)."""
+
+COUNTERS = _used_for("counters")
+"""Those whose words blocks count up to say what is done."""
+
+STORED = _used_for("stored")
+"""Those that blocks store in for each other, or for themselves."""
+
+POISONED = MAIL | COUNTERS
+"""The workspaces of which every byte must be 0xFF before every run of a program: the executor sees to it. Their sizes
+are the program's own."""
 
 ITEMSIZE: Mapping[str, int] = {name: dtype_info(name).itemsize for name in DTYPES} | {"int32": 4}
 """Bytes of an element."""
@@ -103,6 +125,7 @@ NUMBERS: Mapping[str, str] = {"batch": "B", "seq": "T", "num_partials": "P"}
 """The int32 arguments, by the axis whose size they are."""
 
 _WORDS = {"B": "batch", "T": "step", "H": "head", "D": "unit", "W": "word"}
+_WORDS |= dict.fromkeys(("W_hidden", "W_carried", "W_gates"), "element") | {"W_counters": "word"}
 _WORDS |= dict.fromkeys(("S", "S_apart", "K"), "state") | dict.fromkeys(("P", "Q"), "partial sum")
 """Axes in words; every other is one of gates."""
 
@@ -112,9 +135,9 @@ class ArrayArgument:
     """An array that a kernel reads or writes.
 
     axes: the names of its axes: B batch, T steps, H heads, D units, S states, K the states that are saved (forward) or
-    have gradients (backward), P and Q sums that are to be added, W words, G and what begins with it gates. shape: their
-    sizes. dtype: of its elements. apart: the states are of different sizes, so each is compared by itself (a gradient
-    is not: that of one state may vanish exactly, as that of sLSTM's m does).
+    have gradients (backward), P and Q sums that are to be added, W and what begins with it words or elements, G and
+    what begins with it gates. shape: their sizes. dtype: of its elements. apart: the states are of different sizes, so
+    each is compared by itself (a gradient is not: that of one state may vanish exactly, as that of sLSTM's m does).
     """
 
     name: str

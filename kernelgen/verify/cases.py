@@ -26,8 +26,8 @@ POISON = 0xFF
 """Outputs start filled with this byte: a NaN in every type, and a pattern that no arithmetic produces."""
 
 
-AXES = {"P": 1, "Q": 1, "W": 1}
-"""A case expects the sum of partial sums, and nothing of messages."""
+AXES = {"P": 1, "Q": 1, "W": 1, "W_hidden": 1, "W_carried": 1, "W_gates": 1, "W_counters": 1}
+"""A case expects the sum of partial sums, and nothing of what blocks share."""
 
 
 def poisoned(argument: ArrayArgument, extents: Mapping[str, int] | None = None) -> Array:

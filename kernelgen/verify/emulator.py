@@ -114,7 +114,7 @@ class _Launch(ctypes.Structure):
     )
 
 
-_NULL, _INPUT, _OUTPUT, _INTEGER, _MAIL, _COUNTERS = range(6)
+_NULL, _INPUT, _OUTPUT, _INTEGER, _MAIL, _COUNTERS, _STORED = range(7)
 
 
 def emulate(
@@ -132,8 +132,8 @@ def emulate(
     arguments: one for each name in ``source.arguments``: a C-contiguous NumPy array (ml_dtypes for bfloat16), an int
     (an int32 parameter), None (a null pointer), or an Excerpt of an array. outputs: names of the arrays the kernel
     writes; those that the kernel does not have are ignored. An output starts as NaN in emulated memory, and is copied
-    back when the kernel has ended without a fault; after a fault it is as it was. An array that is POISONED by its name
-    is for messages: it starts as poison; so does one called "counters", whose words blocks count up.
+    back when the kernel has ended without a fault; after a fault it is as it was. Of the workspaces that
+    blocks share (program/arguments.py: MAIL, COUNTERS, STORED) those that start POISONED do so whatever they hold.
     blocks: the numbers of those that run, counted along x first; all unless given, and whole clusters.
     seed: draws the order in which blocks and threads run; the same seed gives the same order. seconds: a kernel that
     runs longer is stopped.
@@ -200,8 +200,9 @@ def _argument_structures(
 ) -> ctypes.Array[_Argument]:
     import numpy as np
 
-    from kernelgen.program.arguments import POISONED  # which takes SymPy
+    from kernelgen.program.arguments import COUNTERS, MAIL, STORED  # which takes SymPy
 
+    workspaces = dict.fromkeys(MAIL, _MAIL) | dict.fromkeys(COUNTERS, _COUNTERS) | dict.fromkeys(STORED, _STORED)
     missing = [name for name in source.arguments if name not in arguments]
     extra = [name for name in arguments if name not in source.arguments]
     if missing or extra:
@@ -229,8 +230,7 @@ def _argument_structures(
                 raise EmulationError(f"argument {name!r} must be C-contiguous; numpy.ascontiguousarray makes it so")
             if name in outputs and not array.flags.writeable:
                 raise EmulationError(f"output {name!r} is a read-only array")
-            workspace = _COUNTERS if name == "counters" else _MAIL if name in POISONED else None
-            structure.kind = workspace or (_OUTPUT if name in outputs else _INPUT)
+            structure.kind = workspaces.get(name, _OUTPUT if name in outputs else _INPUT)
             structure.data = array.ctypes.data
             _set_windows(structure, name, array, value)
     _check_overlap(arrays, outputs)

@@ -268,11 +268,8 @@ def test_flashrnn_runs_kernels() -> None:
     assert error(states, plain) < 0.01
 
 
-@pytest.mark.parametrize(
-    ("shape", "dtype"), [(Shape(2, 6, 1, 4096), torch.bfloat16), (Shape(2, 6, 1, 32), torch.float32)]
-)
-def test_where_no_kernel_fits_the_reference_runs_with_one_warning(shape: Shape, dtype: torch.dtype) -> None:
-    leaves = tensors("lstm", shape, dtype)
+def test_where_no_kernel_fits_the_reference_runs_with_one_warning() -> None:
+    leaves = tensors("lstm", Shape(2, 6, 1, 32), torch.float32)
     with pytest.warns(RuntimeWarning, match="runs as a PyTorch loop"):
         states, _ = rnn(*leaves)
     rnn(*leaves)

@@ -55,6 +55,61 @@ def test_a_tiling_drawn_from_the_problem_is_right(schedule: str, cell: str, reco
     check(cell, shape, drawn_tiling(schedule, cell, shape, GPU), range(2))
 
 
+STREAMING = {
+    "units": 16,
+    "batch_tile": 8,
+    "units_per_warp": 16,
+    "rows_per_warp": 8,
+    "part_k": 32,
+    "stationary": 0,
+    "num_stages": 3,
+    "blocks": 0,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "changed"),
+    [
+        pytest.param("lstm", Shape(3, 7, 1, 64), {"part_k": 64, "stationary": 4}, id="all of R stays"),
+        pytest.param(
+            "gru",
+            Shape(18, 7, 1, 72),
+            {"units": 32, "batch_tile": 16, "stationary": 2, "num_stages": 4},
+            id="some of R stays",
+        ),
+        pytest.param(
+            "lstm",
+            Shape(35, 7, 1, 48, save="states"),
+            {"units": 32, "units_per_warp": 32, "batch_tile": 16},
+            id="32 units a warp",
+        ),
+        pytest.param(
+            "slstm",
+            Shape(35, 5, 2, 33, save="states"),
+            {"batch_tile": 32, "rows_per_warp": 16, "blocks": 3},
+            id="in turn",
+        ),
+        pytest.param(
+            "elman",
+            Shape(33, 7, 1, 130),
+            {"units": 64, "units_per_warp": 16, "batch_tile": 32, "rows_per_warp": 32, "part_k": 128},
+            id="wide parts of K",
+        ),
+        pytest.param(
+            "gru",
+            Shape(20, 7, 2, 50),
+            {"units": 32, "batch_tile": 16, "blocks": 2, "num_stages": 6},
+            id="of 2s, in turn",
+        ),
+        pytest.param("lstm", Shape(5, 7, 1, 100, "float16"), {"units": 128, "part_k": 64}, id="of 4s"),
+        pytest.param("gru", Shape(5, 1, 1, 7), {"units": 16}, id="one step of 7 units"),
+    ],
+)
+def test_every_tile_variable_of_a_stream_is_right(name: str, shape: Shape, changed: dict[str, int]) -> None:
+    tiling = get("streaming_backward").tiling(load_cell(name), shape, load_profile(GPU), STREAMING | changed)
+    check(name, shape, tiling, range(2))
+
+
 AGAIN = Shape(5, 7, 1, 64, recompute=True)
 RESIDENT = {"batch_tile": 8, "k_tiles_in_registers": 1, "accumulators": 2, "num_stages": 3}
 

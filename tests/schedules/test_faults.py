@@ -106,6 +106,25 @@ GRID_BACKWARD_APART = Sound(  # a block multiplies with gates of another cluster
     GRID_BACKWARD.values | {"clusters": 4, "accumulators": 1},
 )
 GRID_BACKWARD_ALONE = replace(GRID_BACKWARD, values=GRID_BACKWARD.values | {"clusters": 4, "cluster": 1})
+STREAMING = Sound(
+    "streaming",
+    "lstm",
+    Shape(12, 6, 1, 160, save="gates"),
+    {
+        "units": 32, "batch_tile": 16, "units_per_warp": 16, "rows_per_warp": 8, "part_k": 32,
+        "stationary": 1, "num_stages": 3, "blocks": 0,
+    },
+)  # fmt: skip
+STREAMING_BACKWARD = Sound(
+    "streaming_backward",
+    "lstm",
+    Shape(12, 6, 1, 96),
+    {
+        "units": 32, "batch_tile": 16, "units_per_warp": 16, "rows_per_warp": 8, "part_k": 32,
+        "stationary": 1, "num_stages": 3, "blocks": 0,
+    },
+)  # fmt: skip
+STREAMING_IN_TURN = replace(STREAMING, values=STREAMING.values | {"batch_tile": 8, "stationary": 0, "blocks": 2})
 SPLIT = replace(CLUSTER, values=CLUSTER.values | {"k_split": 2, "accumulators": 1})
 
 GRID_SLOT_BYTES = (
@@ -370,6 +389,90 @@ FAULTS = {
         "sync_warp();  // all lanes' copies are there, and what is written out",
         "",
         "race|written",
+    ),
+    "a block that does not wait for the others": (
+        STREAMING,
+        "GridBarrier::wait(counter_of(tile),",
+        "if (block_x() != 1 || t != 4) GridBarrier::wait(counter_of(tile),",
+        "race on the word of 'hidden'|which nobody has written",
+    ),
+    "a block that waits for all but one": (
+        STREAMING,
+        "static_cast<unsigned>(Base::unit_tiles) * (t + 1));",
+        "static_cast<unsigned>(Base::unit_tiles) * (t + 1) - 1);",
+        "race on the word of 'hidden'|which nobody has written",
+    ),
+    "an arrival before all have stored": (
+        STREAMING,
+        "sync_block();  // all have stored",
+        "",
+        "race on the word of 'hidden'|which nobody has written",
+    ),
+    "a wait that the rest of the block does not know of": (
+        STREAMING,
+        "poll_again(rounds);\n        sync_warp();\n        sync_block();",
+        "poll_again(rounds);\n        sync_warp();",
+        "race|which nobody has written",
+    ),
+    "a ring that is a stage too short": (
+        STREAMING,
+        "static constexpr int lookahead = p.num_stages - 1;",
+        "static constexpr int lookahead = p.num_stages;",
+        "race|copy",
+    ),
+    "a part that is read before it is there": (
+        STREAMING,
+        "cp_async_wait<p.num_stages - 2>();",
+        "cp_async_wait<p.num_stages - 1>();",
+        "race|copy",
+    ),
+    "counters that count from elsewhere": (
+        STREAMING,
+        "poll_signals(counter) + 1u - times",
+        "poll_signals(counter) - times",
+        "deadlock",
+    ),
+    "one slot of h": (
+        STREAMING,
+        "static_cast<long long>(slot) * batch_tiles",
+        "static_cast<long long>(slot * 0) * batch_tiles",
+        "race on the word of 'hidden'|cp_async from it",
+    ),
+    "rings that are filled while they are read": (
+        STREAMING,
+        "sync_block();  // the inputs are there; the rings are read",
+        "",
+        "race|copy",
+    ),
+    "the counter of another tile of the batch": (
+        STREAMING_IN_TURN,
+        "in.counters + tile.group() * GridBarrier::words",
+        "in.counters + (block_x() == 1 ? 0 : tile.group()) * GridBarrier::words",
+        "deadlock|race|which nobody has written",
+    ),
+    "a block that does not wait for the others, backward": (
+        STREAMING_BACKWARD,
+        "GridBarrier::wait(counter_of(tile),",
+        "if (block_x() != 1 || n != 4) GridBarrier::wait(counter_of(tile),",
+        "race on the word of 'd_gates'|which nobody has written",
+    ),
+    "one slot of the gates' gradients": (
+        STREAMING_BACKWARD,
+        "this->stored_of(in.d_gates, tile, slot)",
+        "this->stored_of(in.d_gates, tile, slot * 0)",
+        "race on the word of 'd_gates'|cp_async from it",
+    ),
+    "gradients of another gate": (
+        STREAMING_BACKWARD,
+        "return rank_among(stored, nth_bit(Cell::recurrent, source)); }",
+        "return rank_among(stored, nth_bit(Cell::recurrent, source ^ 1)); }",
+        "differs",
+    ),
+    "states of another tile": (
+        STREAMING_IN_TURN,
+        "(static_cast<long long>(tile.number) * of_element + number) * elements",
+        "(static_cast<long long>(tile.number / 3 * 3) * of_element + number) * elements",
+        "differs|race",
     ),
     "poison a step early": (
         CLUSTER,
@@ -692,6 +795,9 @@ def run(sound: Sound, program: Program, seed: int) -> None:
         GRID_BACKWARD,
         GRID_BACKWARD_APART,
         GRID_BACKWARD_ALONE,
+        STREAMING,
+        STREAMING_IN_TURN,
+        STREAMING_BACKWARD,
     ],
     ids=[
         "forward",
@@ -706,6 +812,9 @@ def run(sound: Sound, program: Program, seed: int) -> None:
         "grid, backward",
         "grid, backward, another cluster's gates",
         "grid, backward, a block alone",
+        "streaming",
+        "streaming, tiles in turn",
+        "streaming backward",
     ],
 )
 def test_the_sound_kernel_passes(sound: Sound) -> None:

@@ -189,6 +189,63 @@ def test_a_grid_is_right_without_stmatrix(cell: str, shape: Shape, changed: dict
     emulate(cell, shape, tiling, range(1), WITHOUT_STMATRIX)
 
 
+STREAMING = {
+    "units": 16,
+    "batch_tile": 8,
+    "units_per_warp": 8,
+    "rows_per_warp": 8,
+    "part_k": 32,
+    "stationary": 0,
+    "num_stages": 3,
+    "blocks": 0,
+}
+
+WIDE_WARPS = {"units": 32, "units_per_warp": 32, "batch_tile": 16}
+
+
+@pytest.mark.parametrize(
+    ("cell", "shape", "changed"),
+    [
+        pytest.param("lstm", Shape(3, SEQ, 1, 64, save="gates"), {"stationary": 2}, id="all of R stays"),
+        pytest.param(
+            "gru", Shape(9, SEQ, 1, 160), {"units": 32, "stationary": 2, "num_stages": 4}, id="some of R stays"
+        ),
+        pytest.param("lstm", Shape(35, SEQ, 1, 48, save="gates"), WIDE_WARPS | {"stationary": 1}, id="32 units a warp"),
+        pytest.param(
+            "slstm",
+            Shape(35, 5, 2, 33, save="states"),
+            {"batch_tile": 32, "rows_per_warp": 16, "blocks": 3},
+            id="in turn",
+        ),
+        pytest.param(
+            "elman",
+            Shape(33, SEQ, 1, 130),
+            {"units": 64, "units_per_warp": 16, "batch_tile": 32, "rows_per_warp": 32, "part_k": 64},
+            id="wide parts of K",
+        ),
+        pytest.param(
+            "gru",
+            Shape(20, SEQ, 2, 50, save="gates"),
+            {"units": 32, "batch_tile": 16, "blocks": 2, "num_stages": 6},
+            id="of 2s, in turn",
+        ),
+        pytest.param(
+            "lstm", Shape(5, SEQ, 1, 100, "float16"), {"units": 32, "units_per_warp": 16, "stationary": 4}, id="of 4s"
+        ),
+        pytest.param("gru", Shape(5, 1, 1, 7, save="gates"), {"units": 8}, id="one step of 7 units"),
+    ],
+)
+def test_every_tile_variable_of_a_stream_is_right(cell: str, shape: Shape, changed: dict[str, int]) -> None:
+    tiling = get("streaming").tiling(load_cell(cell), shape, load_profile(GPU), STREAMING | changed)
+    emulate(cell, shape, tiling, range(2))
+
+
+def test_a_stream_is_right_without_stmatrix() -> None:
+    shape, profile = Shape(18, SEQ, 1, 40, save="gates"), load_profile(WITHOUT_STMATRIX)
+    values = STREAMING | {"units": 32, "batch_tile": 16, "rows_per_warp": 16}
+    emulate("gru", shape, get("streaming").tiling(load_cell("gru"), shape, profile, values), range(1), WITHOUT_STMATRIX)
+
+
 @pytest.mark.parametrize(("schedule", "values"), [("cluster", CLUSTER), ("grid", GRID)])
 def test_a_nan_that_looks_like_poison_stops_nobody(schedule: str, values: dict[str, int]) -> None:
     """A NaN of any bits in the initial h: its sequence is NaN, the others are right, and nobody waits for ever."""

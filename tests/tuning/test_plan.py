@@ -52,7 +52,9 @@ def test_what_does_not_fit_says_why_with_numbers() -> None:
         InfeasibleError,
         match=r"cluster schedule: .*grid schedule: .*resident schedule: .*at most 1,024 .*at least 8,192",
     ):
-        plan(load_cell("lstm"), Shape(16, 1024, 1, 4096), load_profile("h200"))
+        plan(
+            load_cell("lstm"), Shape(16, 1024, 1, 4096), load_profile("h200"), schedules=["cluster", "grid", "resident"]
+        )
     with pytest.raises(InfeasibleError, match=r"at most 1,024 on h200 .*at least 1,536"):
         plan(load_cell("lstm"), Shape(16, 1024, 1, 768), load_profile("h200"), schedules=["resident"])
     with pytest.raises(InfeasibleError, match=r"registers|shared memory"):

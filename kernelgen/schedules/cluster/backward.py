@@ -117,7 +117,7 @@ class ClusterBackward(BatchTiled):
             return reason
         return refuses_recomputing(self.name, shape)
 
-    def variables(self, problem: Problem, cell: Cell, shape: Shape) -> Mapping[str, Expr]:
+    def variables(self, problem: Problem, cell: Cell, shape: Shape, profile: Profile) -> Mapping[str, Expr]:
         """Declare the tile variables, in the order of the template's fields."""
         warps = -(-shape.head_dim // UNITS)
         most = -(-len(cell.recurrent_gates) * -(-warps // min(CLUSTERS)) * UNITS // 32)

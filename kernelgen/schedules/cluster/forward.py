@@ -112,7 +112,7 @@ class ClusterForward(BatchTiled):
         """Why it does not run this."""
         return super().refuses(cell, shape, profile) or lacks_clusters(self.name, profile)
 
-    def variables(self, problem: Problem, cell: Cell, shape: Shape) -> Mapping[str, Expr]:
+    def variables(self, problem: Problem, cell: Cell, shape: Shape, profile: Profile) -> Mapping[str, Expr]:
         """Declare the tile variables, in the order of the template's fields."""
         k_tiles = -(-shape.head_dim // 32)
         step = 1 if k_tiles <= MOST_K_TILES_IN_REGISTERS else 2

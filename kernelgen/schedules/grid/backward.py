@@ -145,7 +145,7 @@ class GridBackward(BatchTiled):
             )
         return super().refuses(cell, shape, profile) or refuses_recomputing(self.name, shape)
 
-    def variables(self, problem: Problem, cell: Cell, shape: Shape) -> Mapping[str, Expr]:
+    def variables(self, problem: Problem, cell: Cell, shape: Shape, profile: Profile) -> Mapping[str, Expr]:
         """Declare the tile variables, in the order of the template's fields."""
         tiles = -(-shape.head_dim // 16)
         clusters = sorted({-(-tiles // share) for share in range(1, MOST_TILES + 1)})

@@ -115,7 +115,7 @@ class ResidentBackward(BatchTiled):
     direction: Direction = "backward"
     package = __package__
 
-    def variables(self, problem: Problem, cell: Cell, shape: Shape) -> Mapping[str, Expr]:
+    def variables(self, problem: Problem, cell: Cell, shape: Shape, profile: Profile) -> Mapping[str, Expr]:
         """Declare the tile variables, in the order of the template's fields."""
         k_tiles, recompute_k_tiles = _k_tiles(cell, shape), _recompute_k_tiles(cell, shape)
         variables = {

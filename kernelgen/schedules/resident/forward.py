@@ -95,7 +95,7 @@ class Resident(BatchTiled):
     direction: Direction = "forward"
     package = __package__
 
-    def variables(self, problem: Problem, cell: Cell, shape: Shape) -> Mapping[str, Expr]:
+    def variables(self, problem: Problem, cell: Cell, shape: Shape, profile: Profile) -> Mapping[str, Expr]:
         """Declare the tile variables, in the order of the template's fields."""
         k_tiles = -(-shape.head_dim // 32)
         return {

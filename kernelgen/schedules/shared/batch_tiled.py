@@ -69,7 +69,7 @@ class BatchTiled(ABC):
     """Whether all blocks of a launch run at the same time, wherever; else those that share a head are a cluster."""
 
     @abstractmethod
-    def variables(self, problem: Problem, cell: Cell, shape: Shape) -> Mapping[str, Expr]:
+    def variables(self, problem: Problem, cell: Cell, shape: Shape, profile: Profile) -> Mapping[str, Expr]:
         """Declare the tile variables, in the order of the template's fields."""
 
     @abstractmethod
@@ -117,7 +117,7 @@ class BatchTiled(ABC):
         if reason := self.refuses(cell, shape, profile):
             raise InfeasibleError(reason)
         problem = Problem(f"{self.name} schedule of {cell.name}, {shape}, on {profile.name}")
-        v = self.variables(problem, cell, shape)
+        v = self.variables(problem, cell, shape, profile)
         needs = self.needs(cell, shape, v)
         self.rules(problem, cell, shape, v)
         self.gpu_rules(problem, shape, profile, v)

@@ -68,7 +68,8 @@ class StepWork:
     chain. staged: 16-bit stores to shared memory. transfers: instructions that move data between global and shared
     memory. exchanges: passes of partial sums through shared memory. device_bytes: moved between device memory and
     all blocks. lead: how many steps before it reads them a step's inputs are asked for. meeting: clocks from h being
-    made to its being there for the next step; where it is None that takes a barrier of the block and a load.
+    made to its being there for the next step; where it is None that takes a barrier of the block and a load. streamed:
+    clocks that the operands of the product need to come, beside it, at their full rates.
     """
 
     warps: int
@@ -86,6 +87,7 @@ class StepWork:
     lead: int
     exchanges: int = 0
     meeting: float | None = None
+    streamed: float = 0.0
 
 
 def clocks_per_step(work: StepWork, profile: Profile, neighbours: int, weights: Weights) -> float:
@@ -104,7 +106,7 @@ def clocks_per_step(work: StepWork, profile: Profile, neighbours: int, weights: 
     own = (
         w.fixed
         + meeting
-        + max(w.matrix * issue, w.matrix_chain * work.matrix_chain * profile.latency("mma"))
+        + max(w.matrix * issue, w.matrix_chain * work.matrix_chain * profile.latency("mma"), work.streamed)
         + w.reading * reading
         + w.chain * chain
         + w.special * special

@@ -23,6 +23,13 @@ _MAIL = Parameter("unsigned*", "mail")
 FORWARD_MAIL_PARAMETERS = (*FORWARD_PARAMETERS[: -len(_SIZES)], _MAIL, *_SIZES)
 """The same with the mail."""
 
+
+def forward_grid_parameters(*, carried: bool) -> tuple[Parameter, ...]:
+    """Of an entry whose blocks store h for each other. carried: whether a block takes tiles in turn."""
+    shared = (Parameter(_OUT, "hidden"), *((Parameter(_SUMS, "carried"),) if carried else ()))
+    return (*FORWARD_PARAMETERS[: -len(_SIZES)], *shared, Parameter("unsigned*", "counters"), *_SIZES)
+
+
 _READ = ("wx", "r", "b", "initial", "states", "others", "gates", "d_states", "d_last")
 
 
@@ -32,6 +39,14 @@ def backward_parameters(inputless: Parameter, *, mail: bool = False) -> tuple[Pa
     read = (Parameter(_IN, name) for name in _READ)
     written = (Parameter(_OUT, "d_wx"), inputless, Parameter(_SUMS, "d_b_partial"), Parameter(_OUT, "d_initial"))
     return (*read, *written, *((_MAIL,) if mail else ()), *_SIZES)
+
+
+def backward_grid_parameters(*, carried: bool) -> tuple[Parameter, ...]:
+    """Of an entry whose blocks store gates' gradients for each other, and leave them. carried: whether a block takes
+    tiles in turn."""
+    shared = (Parameter(_OUT, "d_gates"), *((Parameter(_SUMS, "d_carried"),) if carried else ()))
+    own = (*shared, Parameter("unsigned*", "counters"))
+    return (*backward_parameters(GRADIENTS)[: -len(_SIZES)], *own, *_SIZES)
 
 
 PARTIAL_SUMS = Parameter(_SUMS, "d_r_partial")

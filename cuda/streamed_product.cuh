@@ -1,0 +1,236 @@
+// A product of two matrices whose parts of K come through rings in shared memory, one after another: of a tile of rows of a
+// matrix that stays the same from step to step, and of columns that are new in every step.
+//
+// Parts of the matrix that there is room for stay in shared memory. Of those that do not the first may be on their way before
+// the columns are known. All copies are asynchronous; how they are made is the caller's business.
+//
+// Lanes: g = lane / 4, j = lane % 4. A tile of 16 rows and 8 columns gives lane (g, j) rows g and g + 8, columns 2j and 2j + 1.
+#pragma once
+
+#include "elements.cuh"
+#include "recurrence.cuh"
+
+namespace tilesmith {
+
+/// Elements of 16 bytes.
+template <class Type>
+inline constexpr int chunk_elements = chunk_bytes / element_bytes<Type>;
+
+/// Rows of `chunks` 16-byte chunks in shared memory, permuted within a row so that the same chunk of 8 rows in a row lies in
+/// different banks.
+template <int chunks>
+struct SwizzledRows {
+    static_assert(chunks > 0 && (chunks & (chunks - 1)) == 0, "rows of a power of two of chunks");
+    static constexpr int row_bytes = chunks * chunk_bytes;
+
+    /// What the number of a chunk of a row is combined with.
+    TILESMITH_DEVICE static constexpr unsigned turn(unsigned row) {
+        return chunks >= 8 ? row % 8 : row / (8 / minimum(chunks, 8)) % minimum(chunks, 8);
+    }
+    TILESMITH_DEVICE static constexpr int offset(unsigned row, unsigned chunk) {
+        return static_cast<int>(row * row_bytes + (chunk ^ turn(row)) * chunk_bytes);
+    }
+};
+
+/// What a warp multiplies: `tiles` of 16 rows by `column_tiles` of 8 columns, of `k` at a time, from rows in shared memory.
+/// The matrix lies as [row][k], or, where it is turned, as [k][row]; the columns as [column][k].
+template <class Type, int tiles, int column_tiles, int k, class MatrixRows, class ColumnRows, bool turned>
+struct WarpProduct {
+    static_assert(element_bytes<Type> == 2, "words of 16 bits are multiplied by m16n8k16");
+    static constexpr int depth = 16;  // of an instruction: two chunks
+    static_assert(k % depth == 0, "whole instructions");
+
+    using Sums = float[tiles][column_tiles][4];
+    /// Where a warp has few tiles, each has several accumulators, so that matrix instructions need not wait for each other.
+    static constexpr int independent = 8;
+    static constexpr int accumulators = maximum(1, minimum(k / depth, independent / (tiles * column_tiles)));
+    using Partial = float[accumulators][tiles][column_tiles][4];
+
+    TILESMITH_DEVICE static void clear(Partial& partial) {
+        for_each([&](int tile, int column_tile, int i) {
+#pragma unroll
+            for (int accumulator = 0; accumulator < accumulators; ++accumulator) partial[accumulator][tile][column_tile][i] = 0.0f;
+        });
+    }
+    TILESMITH_DEVICE static void sum(Sums& sums, const Partial& partial) {
+        for_each([&](int tile, int column_tile, int i) {
+            float total = partial[0][tile][column_tile][i];
+#pragma unroll
+            for (int accumulator = 1; accumulator < accumulators; ++accumulator) total += partial[accumulator][tile][column_tile][i];
+            sums[tile][column_tile][i] = total;
+        });
+    }
+    template <class Function>
+    TILESMITH_DEVICE static void for_each(Function function) {
+#pragma unroll
+        for (int tile = 0; tile < tiles; ++tile)
+#pragma unroll
+            for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
+#pragma unroll
+                for (int i = 0; i < 4; ++i) function(tile, column_tile, i);
+    }
+
+    /// Add the product of one part of K. matrix, columns: where the warp's first row and first column lie, both multiples of
+    /// 8 rows away from where the rows are counted from; a turned matrix begins at its row 0 and chunk 0, and the warp's rows
+    /// at `first_chunk`.
+    TILESMITH_DEVICE static void add(Partial& partial, SharedAddress matrix, int first_chunk, SharedAddress columns, int lane) {
+        const unsigned l = static_cast<unsigned>(lane);
+        const unsigned row = turned ? l / 16 * 8 + l % 8 : l % 16;
+        const unsigned matrix_chunk = (turned ? l / 8 % 2 : l / 16) ^ MatrixRows::turn(row);
+        const unsigned column = l / 16 * 8 + l % 8;
+        const unsigned column_chunk = l / 8 % 2 ^ ColumnRows::turn(column);
+        const SharedAddress from_matrix = matrix + row * MatrixRows::row_bytes;
+        const SharedAddress from_columns = columns + (column_tiles == 1 ? l % 8 : column) * ColumnRows::row_bytes;
+#pragma unroll
+        for (int step = 0; step < k / depth; ++step) {
+            unsigned b[column_tiles + column_tiles % 2][2];
+            const SharedAddress at = from_columns + (column_chunk ^ 2u * step) * chunk_bytes;
+#pragma unroll
+            for (int tile = 0; tile < column_tiles; tile += 2) {
+                const SharedAddress row_at = at + 8 * tile * ColumnRows::row_bytes;
+                if (column_tiles == 1) {
+                    ldmatrix_x2(b[tile], row_at);
+                } else {
+                    unsigned words[4];
+                    ldmatrix_x4(words, row_at);
+                    b[tile][0] = words[0], b[tile][1] = words[1], b[tile + 1][0] = words[2], b[tile + 1][1] = words[3];
+                }
+            }
+#pragma unroll
+            for (int tile = 0; tile < tiles; ++tile) {
+                unsigned a[4];
+                if constexpr (turned)
+                    ldmatrix_x4_trans(a, from_matrix + depth * step * MatrixRows::row_bytes +
+                                             (matrix_chunk ^ static_cast<unsigned>(first_chunk + 2 * tile)) * chunk_bytes);
+                else
+                    ldmatrix_x4(a, from_matrix + 16 * tile * MatrixRows::row_bytes + (matrix_chunk ^ 2u * step) * chunk_bytes);
+#pragma unroll
+                for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
+                    float(&d)[4] = partial[step % accumulators][tile][column_tile];
+                    mma_m16n8k16<Type>(d, a, b[column_tile][0], b[column_tile][1], d);
+                }
+            }
+        }
+    }
+};
+
+/// A tile of a product: `rows` by `columns`, shared out to row_warps x column_warps warps. K comes in `parts` of `part_k`, of
+/// which the first `stationary` of the matrix stay in shared memory; the others, and the columns, come through rings of
+/// `num_stages`.
+struct ProductTile {
+    int rows;
+    int columns;
+    int row_warps;
+    int column_warps;
+    int part_k;
+    int parts;
+    int stationary;
+    int num_stages;
+    bool turned;  // the matrix lies as [k][row]
+};
+
+template <class Type, ProductTile p>
+struct StreamedProduct {
+    static constexpr int threads = 32 * p.row_warps * p.column_warps;
+    static constexpr int tiles = p.rows / p.row_warps / 16;               // of a warp
+    static constexpr int column_tiles = p.columns / p.column_warps / 8;  // of a warp
+    static constexpr int lookahead = p.num_stages - 1;
+    static constexpr bool streams = p.stationary < p.parts;  // the matrix, or part of it
+    static_assert(p.rows == tiles * 16 * p.row_warps && p.columns == column_tiles * 8 * p.column_warps, "whole tiles a warp");
+    static_assert(column_tiles == 1 || column_tiles % 2 == 0, "tiles of columns are read in pairs");
+    static_assert(p.num_stages >= 2, "a ring needs a stage to read and a stage to fill");
+    static_assert(p.stationary <= p.parts, "no more parts stay than there are");
+
+    using MatrixRows = SwizzledRows<(p.turned ? p.rows : p.part_k) / chunk_elements<Type>>;
+    using ColumnRows = SwizzledRows<p.part_k / chunk_elements<Type>>;
+    using Warp = WarpProduct<Type, tiles, column_tiles, p.part_k, MatrixRows, ColumnRows, p.turned>;
+    using Sums = typename Warp::Sums;
+
+    // ---- shared memory ----
+    static constexpr int matrix_bytes = p.rows * p.part_k * element_bytes<Type>;  // of a part
+    static constexpr int column_bytes = p.columns * p.part_k * element_bytes<Type>;
+    static constexpr int matrix_ring_at = p.stationary * matrix_bytes;
+    static constexpr int column_ring_at = matrix_ring_at + (streams ? p.num_stages * matrix_bytes : 0);
+    static constexpr int shared_bytes = column_ring_at + p.num_stages * column_bytes;
+
+    SharedAddress shared;
+
+    /// Copy what stays. load_matrix(to, part): the calling thread's share of the copies of a part.
+    template <class LoadMatrix>
+    TILESMITH_DEVICE void load_stationary(LoadMatrix load_matrix) const {
+        for (int part = 0; part < p.stationary; ++part) load_matrix(shared + part * matrix_bytes, part);
+    }
+
+    /// Ask for the first parts of the matrix that do not stay; nobody must be reading the ring any more.
+    template <class LoadMatrix>
+    TILESMITH_DEVICE void begin(LoadMatrix load_matrix) const {
+        for (int stage = 0; stage < lookahead; ++stage)
+            if (p.stationary + stage < p.parts)
+                load_matrix(shared + matrix_ring_at + stage * matrix_bytes, p.stationary + stage);
+        cp_async_commit();
+    }
+
+    /// sums = the product, after begin(). load_columns: as load_matrix. beside(): other copies, which have arrived, as all
+    /// have, after a wait for all. The block meets before it reads them, and before anything is copied to the rings again.
+    template <class LoadMatrix, class LoadColumns, class Beside>
+    TILESMITH_DEVICE void multiply(Sums& sums, int lane, int row_warp, int column_warp, LoadMatrix load_matrix,
+                                   LoadColumns load_columns, Beside beside) const {
+        typename Warp::Partial partial;
+        Warp::clear(partial);
+        const SharedAddress column_ring = shared + column_ring_at, matrix_ring = shared + matrix_ring_at;
+        for (int stage = 0; stage < lookahead; ++stage) {
+            if (stage < p.parts) load_columns(column_ring + stage * column_bytes, stage);
+            cp_async_commit();
+        }
+        const int first_row = row_warp * tiles * 16, first_column = column_warp * column_tiles * 8;
+        const SharedAddress own_rows = p.turned ? 0 : first_row * MatrixRows::row_bytes;
+        const SharedAddress own_columns = first_column * ColumnRows::row_bytes;
+        int stage = 0, matrix_stage = 0;  // that are read
+#pragma unroll 1
+        for (int part = 0; part < p.parts; ++part) {
+            cp_async_wait<p.num_stages - 2>();
+            sync_block();  // this part is there, for all; the one before is read, by all
+            const int next = part + lookahead;
+            if (next < p.parts) {
+                load_columns(column_ring + before(stage) * column_bytes, next);
+                if (streams && part >= p.stationary) load_matrix(matrix_ring + before(matrix_stage) * matrix_bytes, next);
+            }
+            if (part == 0) beside();
+            cp_async_commit();
+            const bool stays = part < p.stationary;
+            const SharedAddress matrix = stays ? shared + part * matrix_bytes : matrix_ring + matrix_stage * matrix_bytes;
+            Warp::add(partial, matrix + own_rows, first_row / chunk_elements<Type>, column_ring + stage * column_bytes + own_columns,
+                      lane);
+            stage = after(stage);
+            if (!stays) matrix_stage = after(matrix_stage);
+        }
+        Warp::sum(sums, partial);
+    }
+
+    TILESMITH_DEVICE static constexpr int after(int stage) { return stage == p.num_stages - 1 ? 0 : stage + 1; }
+    TILESMITH_DEVICE static constexpr int before(int stage) { return stage == 0 ? p.num_stages - 1 : stage - 1; }
+};
+
+/// Of a thread's so many copies, how many are written out in a row: the addresses of all are kept in registers.
+TILESMITH_DEVICE constexpr int unrolled(int copies) { return copies <= 8 ? copies : 4; }
+
+/// Begin copying `Width` elements to shared memory, or store zeros there.
+template <class Type, int Width>
+TILESMITH_DEVICE void copy_or_clear(SharedAddress to, const unsigned short* from, bool real) {
+    constexpr int bytes = Width * element_bytes<Type>;
+    if (real) {
+        if constexpr (bytes >= 4)
+            cp_async<bytes>(to, from);
+        else
+            store_shared_16(to, load_global_16(from));  // too narrow for an asynchronous copy
+    } else if constexpr (bytes == 16) {
+        store_shared_128(to, uint4{0, 0, 0, 0});
+    } else if constexpr (bytes >= 4) {
+#pragma unroll
+        for (int word = 0; word < bytes / 4; ++word) store_shared_32(to + 4 * word, 0);
+    } else {
+        store_shared_16(to, 0);
+    }
+}
+
+}  // namespace tilesmith

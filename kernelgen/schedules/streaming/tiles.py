@@ -1,0 +1,232 @@
+"""What the passes of the streaming schedule share: tiles of the work of a step, and the product that makes one.
+
+A tile is some units of a head for some sequences. All blocks run at the same time; each has one tile for the whole
+sequence, or takes several in turn. The formulas are those of cuda/streamed_product.cuh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Generic
+
+from constrint import Expr, Problem, cdiv, maximum, minimum
+from kernelgen.cells.language import Cell
+from kernelgen.emit.kernel import kernel_source
+from kernelgen.hardware.profile import Profile
+from kernelgen.program.launch import LaunchRule
+from kernelgen.program.program import KernelCall, Program
+from kernelgen.program.shape import Shape
+from kernelgen.program.tiling import Resources, Tiling
+from kernelgen.schedules.shared.batch_tiled import BatchTiled
+from kernelgen.schedules.shared.cost import SHARED_BYTES_PER_CLOCK, clocks_per_step
+from kernelgen.schedules.shared.numbers import Int, Number, as_int
+
+L2_BYTES_PER_CLOCK = 2_300
+"""What L2 gives to all multiprocessors together: 4.5 TB/s on an H200, whose clock is 1.98 GHz (measured 2026-11-26)."""
+
+L2_KEPT = 0.8
+"""What of L2 a matrix may take that is read in every step and found there in the next one."""
+
+COUNTER_WORDS = 32
+"""From one counter to the next (cuda/grid_barrier.cuh)."""
+
+BATCH_TILES = [8, 16, 32, 64, 128, 256]
+ROWS_PER_WARP = [8, 16, 32, 64]
+"""Sequences of a tile, and of a warp."""
+
+MOST_LINES = 160
+"""Rows and columns of a part of K that is long, or short: one of 64 is what all may have."""
+
+LEAST_WARPS, MOST_WARPS = 4, 16
+"""Of a block."""
+
+MOST_ACCUMULATORS = 128
+"""Of a thread."""
+
+PART_K = [32, 64, 128]
+"""Of a part of K."""
+
+INDEPENDENT = 8
+"""Accumulators that a warp has at least, if a part of K gives it work for as many."""
+
+UNROLLED = 8
+"""Copies of a thread that are written out in a row."""
+
+MOST_IN_FLIGHT = 96
+"""Registers that the compiler loads fragments into ahead of their use, at most."""
+
+EIGHTHS = range(9)
+"""How much of the matrix stays in shared memory, in eighths of its parts: what is tried."""
+
+
+@dataclass(frozen=True)
+class ProductSizes(Generic[Number]):
+    """The sizes of a StreamedProduct. rows: of a block. warps: of a block. tiles, column_tiles: of a warp. parts: of K.
+    shared_memory: bytes. streamed: bytes that a block copies of the matrix in a step; moving: of the columns."""
+
+    rows: Number
+    warps: Number
+    tiles: Number
+    column_tiles: Number
+    parts: Number
+    shared_memory: Number
+    streamed: Number
+    moving: Number
+
+
+def product_sizes(
+    v: Mapping[str, Number], *, unit_warps: Number, warp_tiles: Number, parts: Number, itemsize: int
+) -> ProductSizes[Number]:
+    """Compute them for tile variables ``v``. unit_warps: warps along the rows, of ``warp_tiles`` tiles of 16 each."""
+    rows = unit_warps * warp_tiles * 16
+    row_warps = v["batch_tile"] // v["rows_per_warp"]
+    matrix, columns = rows * v["part_k"] * itemsize, v["batch_tile"] * v["part_k"] * itemsize
+    streaming = minimum(parts - v["stationary"], 1)
+    ring = v["num_stages"] * (streaming * matrix + columns)
+    return ProductSizes(
+        rows=rows,
+        warps=unit_warps * row_warps,
+        tiles=warp_tiles,
+        column_tiles=v["rows_per_warp"] // 8,
+        parts=parts,
+        shared_memory=v["stationary"] * matrix + ring,
+        streamed=(parts - v["stationary"]) * matrix,
+        moving=parts * columns,
+    )
+
+
+def stationary_counts(parts: set[int]) -> list[int]:
+    """How many parts of the matrix may stay, where it has one of these numbers of parts."""
+    return sorted({eighth * count // 8 for count in parts for eighth in EIGHTHS})
+
+
+def product_registers(v: Mapping[str, Number], s: ProductSizes[Number], matrix_copies: Number) -> dict[str, Int]:
+    """What a product takes of a thread's registers. matrix_copies: of a thread, of a part of the matrix."""
+    steps = v["part_k"] // 16
+    chains = maximum(1, minimum(steps, INDEPENDENT // (s.tiles * s.column_tiles)))
+    loaded = 4 * s.tiles + 2 * s.column_tiles
+    several = minimum(s.parts - 1, 1)  # of one part alone the compiler makes no loop
+    streamed = several * minimum(s.parts - v["stationary"], 1)
+    in_flight = minimum(steps * loaded, MOST_IN_FLIGHT)
+    return {
+        "accumulators": s.tiles * s.column_tiles * 4 * chains,
+        "fragments": loaded,
+        "in_flight": in_flight,
+        "loop": several,
+        "looped_fragments": several * in_flight,
+        "column_copies": several * minimum(cdiv(v["batch_tile"] * v["part_k"] // 8, 32 * s.warps), UNROLLED),
+        "streamed": streamed,
+        "copies": streamed * minimum(matrix_copies, UNROLLED),
+        "many_parts": minimum(maximum(s.parts - v["num_stages"] + 1, 0), 1),
+    }
+
+
+class Streaming(BatchTiled):
+    """A pass of the schedule. Tile variables include ``units``, ``batch_tile``, ``rows_per_warp``, ``part_k``,
+    ``stationary``, ``num_stages`` and ``blocks``."""
+
+    package = __package__
+    cooperative = True
+    least_units_per_warp: int
+
+    def tile_count(self, shape: Shape, v: Mapping[str, Number]) -> Number:
+        """Tiles of the work of a step."""
+        return shape.heads * cdiv(shape.head_dim, v["units"]) * cdiv(shape.batch, v["batch_tile"])
+
+    def tile_rules(
+        self, problem: Problem, cell: Cell, shape: Shape, v: Mapping[str, Expr], s: ProductSizes[Expr]
+    ) -> None:
+        """Constraints that the passes share."""
+        problem.add(v["rows_per_warp"] <= v["batch_tile"], "a warp has no more sequences than a tile")
+        problem.add((v["units"] <= 16) | (v["units"] < shape.head_dim + 8), "a tile's units that the head can fill")
+        least = (v["units_per_warp"] == self.least_units_per_warp) & (v["rows_per_warp"] == min(ROWS_PER_WARP))
+        problem.add(
+            (s.warps >= LEAST_WARPS) | least, f"warps of a block: at least {LEAST_WARPS}, or as many as a tile has"
+        )
+        problem.add(
+            (v["part_k"] > 32) | (shape.head_dim <= 32) | (s.rows + v["batch_tile"] > MOST_LINES),
+            f"short parts of K only where one of 64 has more than {MOST_LINES} rows and columns",
+        )
+        problem.add(
+            (v["part_k"] < 128) | (s.rows + v["batch_tile"] <= MOST_LINES),
+            f"long parts of K only where one has at most {MOST_LINES} rows and columns",
+        )
+        problem.add(s.warps <= MOST_WARPS, f"warps of a block: at most {MOST_WARPS}")
+        problem.add(
+            s.tiles * s.column_tiles * 4 <= MOST_ACCUMULATORS, f"accumulators of a thread: at most {MOST_ACCUMULATORS}"
+        )
+        problem.add(v["stationary"] <= s.parts, "no more parts of R stay in shared memory than there are")
+        problem.add((v["num_stages"] <= 3) | (v["num_stages"] <= s.parts), "no more stages than there are parts of K")
+        problem.add((v["blocks"] == 0) | (v["stationary"] == 0), "parts of R stay where a block has one tile alone")
+
+    def gpu_rules(self, problem: Problem, shape: Shape, profile: Profile, v: Mapping[str, Expr]) -> None:
+        """All blocks run at the same time."""
+        tiles = self.tile_count(shape, v)
+        problem.add(
+            (v["blocks"] != 0) | (tiles <= profile.multiprocessors),
+            f"tiles that have a block each: at most {profile.multiprocessors} on {profile.name}, one on each "
+            "multiprocessor, since all must run at the same time",
+        )
+        problem.add((v["blocks"] == 0) | (tiles > v["blocks"]), "blocks take tiles in turn where there are more tiles")
+
+    def block_counts(self, problem: Problem, profile: Profile) -> Expr:
+        """Declare how many blocks take tiles in turn: 0, or one on each multiprocessor."""
+        return problem.variable("blocks", [0, profile.multiprocessors])
+
+    def rounds(self, shape: Shape, v: Mapping[str, int]) -> tuple[int, int]:
+        """How many blocks there are, and how many tiles the busiest takes in turn."""
+        tiles = self.tile_count(shape, v)
+        blocks = min(tiles, v["blocks"] or tiles)
+        return blocks, -(-tiles // blocks)
+
+    def streaming_clocks(self, shape: Shape, v: Mapping[str, int], s: ProductSizes[int]) -> float:
+        """Clocks in which the operands of a step's products come: from L2 to all blocks together, and from a block's
+        shared memory to its warps."""
+        _, rounds = self.rounds(shape, v)
+        from_l2 = self.tile_count(shape, v) * (s.streamed + s.moving) / L2_BYTES_PER_CLOCK
+        instructions = s.parts * v["part_k"] // 16
+        read = s.warps * instructions * (512 * s.tiles + 256 * s.column_tiles)
+        return max(from_l2, rounds * (read + s.streamed + s.moving) / SHARED_BYTES_PER_CLOCK)
+
+    def matrix_chain(self, profile: Profile, rounds: int, v: Mapping[str, int], s: ProductSizes[int]) -> float:
+        """The longest run of matrix instructions that wait for each other; the barrier and the first load of each part
+        of K count as so many."""
+        steps = v["part_k"] // 16
+        chain = steps / max(1, min(steps, INDEPENDENT // (s.tiles * s.column_tiles)))
+        between = profile.latency("barrier", 32 * s.warps) + profile.latency("shared_load")
+        return rounds * s.parts * (chain + between / profile.latency("mma"))
+
+    def missed_bytes(self, shape: Shape, profile: Profile, v: Mapping[str, int], s: ProductSizes[int]) -> float:
+        """Bytes of the matrix that come from device memory in a step, since L2 does not keep them."""
+        matrix = shape.heads * -(-shape.head_dim // v["units"]) * s.streamed
+        return float(max(0.0, matrix - L2_KEPT * (profile.l2_bytes or 0)))
+
+    def tiling(self, cell: Cell, shape: Shape, profile: Profile, values: Mapping[str, int]) -> Tiling:
+        """Predicted resources and clocks of one solution."""
+        needs, model = self.needs(cell, shape, values), self._model
+        registers, threads = as_int(self._registers(profile, needs)), 32 * needs.warps
+        blocks, _ = self.rounds(shape, values)
+        fit = profile.occupancy(threads, registers, needs.shared_memory)
+        resources = Resources(registers, needs.shared_memory, threads, blocks, fit)
+        clocks = clocks_per_step(self.work(cell, shape, profile, values), profile, 0, model.clocks)
+        return Tiling(self.name, dict(values), resources, clocks)
+
+    def launch(self, shape: Shape, tiling: Tiling) -> LaunchRule:
+        """A block for each tile; or as many as take them in turn."""
+        v, resources = tiling.values, tiling.resources
+        tiles = f"heads * {-(-shape.head_dim // v['units'])} * cdiv(batch, {v['batch_tile']})"
+        blocks = f"min({v['blocks']}, {tiles})" if v["blocks"] else tiles
+        return LaunchRule((blocks, "1", "1"), resources.threads, resources.shared_memory, cooperative=True)
+
+    def main(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> KernelCall:
+        """The recurrence's kernel."""
+        template = self.template(cell, shape, profile, tiling)
+        text = kernel_source(cell, shape, profile.arch, template, backward=self.direction == "backward")
+        return KernelCall(text, self.launch(shape, tiling))
+
+    def program(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Program:
+        """The kernel of a tiling."""
+        return Program(
+            self.direction, self.main(cell, shape, profile, tiling), axes=self.axes(cell, shape, tiling.values)
+        )
