@@ -590,8 +590,8 @@ FAULTS = {
     ),
     "a store out of bounds": (
         FORWARD,
-        "store_global_16(last + own.state_index(s, unit_group, column_tile, column),",
-        "store_global_16(last + (1 << 20) + own.state_index(s, unit_group, column_tile, column),",
+        "store_element(last + own.state_index(s, unit_group, column_tile, column),",
+        "store_element(last + (1 << 20) + own.state_index(s, unit_group, column_tile, column),",
         "last",
     ),
     "a missing wait on an asynchronous copy": (
