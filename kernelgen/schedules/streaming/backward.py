@@ -98,6 +98,7 @@ class StreamingBackward(Streaming):
     name = "streaming_backward"
     direction: Direction = "backward"
     least_units_per_warp = min(UNITS_PER_WARP)
+    least_warps = 8
 
     def refuses(self, cell: Cell, shape: Shape, profile: Profile) -> str:
         """Why it does not run this."""

@@ -38,7 +38,7 @@ ROWS_PER_WARP = [8, 16, 32, 64]
 MOST_LINES = 160
 """Rows and columns of a part of K that is long, or short: one of 64 is what all may have."""
 
-LEAST_WARPS, MOST_WARPS = 4, 16
+MOST_WARPS = 16
 """Of a block."""
 
 MOST_ACCUMULATORS = 128
@@ -129,6 +129,7 @@ class Streaming(BatchTiled):
     package = __package__
     cooperative = True
     least_units_per_warp: int
+    least_warps: int
 
     def tile_count(self, shape: Shape, v: Mapping[str, Number]) -> Number:
         """Tiles of the work of a step."""
@@ -142,7 +143,8 @@ class Streaming(BatchTiled):
         problem.add((v["units"] <= 16) | (v["units"] < shape.head_dim + 8), "a tile's units that the head can fill")
         least = (v["units_per_warp"] == self.least_units_per_warp) & (v["rows_per_warp"] == min(ROWS_PER_WARP))
         problem.add(
-            (s.warps >= LEAST_WARPS) | least, f"warps of a block: at least {LEAST_WARPS}, or as many as a tile has"
+            (s.warps >= self.least_warps) | least,
+            f"warps of a block: at least {self.least_warps}, or as many as its tile has",
         )
         problem.add(
             (v["part_k"] > 32) | (shape.head_dim <= 32) | (s.rows + v["batch_tile"] > MOST_LINES),
