@@ -225,16 +225,16 @@ def test_the_walks_through_the_source_can_be_walked() -> None:
 
 
 @pytest.mark.unit
-@pytest.mark.parametrize("schedule", ["resident", "cluster"])
+@pytest.mark.parametrize("schedule", ["resident", "cluster", "streaming"])
 def test_a_schedules_page_names_every_tile_variable(schedule: str) -> None:
     from constrint import Problem
-    from kernelgen import Shape, load_cell
+    from kernelgen import Shape, load_cell, load_profile
     from kernelgen.schedules import get
     from kernelgen.schedules.shared.batch_tiled import BatchTiled
 
     page, template = (DOCS / f"{schedule}.md").read_text(), get(schedule)
     assert isinstance(template, BatchTiled)
-    for name in template.variables(Problem(), load_cell("lstm"), Shape(16, 8, 12, 64)):
+    for name in template.variables(Problem(), load_cell("lstm"), Shape(16, 8, 12, 64), load_profile("h200")):
         assert f"`{name}`" in page
 
 

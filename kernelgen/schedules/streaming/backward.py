@@ -51,6 +51,9 @@ NUM_STAGES = [3, 4]
 MOST_ELEMENTS = 64
 """Of a lane: each has a step, and what it reads and makes passes through shared memory at once."""
 
+SPARE = 100
+"""Registers that a thread needs besides its sums and the gradients of its states."""
+
 
 @dataclass(frozen=True)
 class Sizes(Generic[Number]):
@@ -98,6 +101,7 @@ class StreamingBackward(Streaming):
     name = "streaming_backward"
     direction: Direction = "backward"
     least_units_per_warp = min(UNITS_PER_WARP)
+    least_warps = 8
 
     def refuses(self, cell: Cell, shape: Shape, profile: Profile) -> str:
         """Why it does not run this."""
@@ -155,7 +159,7 @@ class StreamingBackward(Streaming):
             "arrays": s.arrays + s.stored,
             "live": backward_cost(cell).live,
         }
-        return Needs(p.warps, s.shared_memory, counts)
+        return Needs(p.warps, s.shared_memory, counts, p.tiles * p.column_tiles * 4 + counts["states"] + SPARE)
 
     def work(self, cell: Cell, shape: Shape, profile: Profile, v: Mapping[str, int]) -> StepWork:
         """What a block does in one step, for the cost model."""

@@ -90,6 +90,7 @@ class StreamingForward(Streaming):
     name = "streaming"
     direction: Direction = "forward"
     least_units_per_warp = min(UNITS_PER_WARP)
+    least_warps = 4
 
     def variables(self, problem: Problem, cell: Cell, shape: Shape, profile: Profile) -> Mapping[str, Expr]:
         """Declare the tile variables, in the order of the template's fields."""

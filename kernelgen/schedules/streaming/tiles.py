@@ -38,10 +38,10 @@ ROWS_PER_WARP = [8, 16, 32, 64]
 MOST_LINES = 160
 """Rows and columns of a part of K that is long, or short: one of 64 is what all may have."""
 
-LEAST_WARPS, MOST_WARPS = 4, 16
+MOST_WARPS = 16
 """Of a block."""
 
-MOST_ACCUMULATORS = 128
+MOST_ACCUMULATORS, MOST_REGISTERS = 128, 255
 """Of a thread."""
 
 PART_K = [32, 64, 128]
@@ -129,6 +129,7 @@ class Streaming(BatchTiled):
     package = __package__
     cooperative = True
     least_units_per_warp: int
+    least_warps: int
 
     def tile_count(self, shape: Shape, v: Mapping[str, Number]) -> Number:
         """Tiles of the work of a step."""
@@ -140,9 +141,10 @@ class Streaming(BatchTiled):
         """Constraints that the passes share."""
         problem.add(v["rows_per_warp"] <= v["batch_tile"], "a warp has no more sequences than a tile")
         problem.add((v["units"] <= 16) | (v["units"] < shape.head_dim + 8), "a tile's units that the head can fill")
-        least = (v["units_per_warp"] == self.least_units_per_warp) & (v["rows_per_warp"] == min(ROWS_PER_WARP))
+        smallest = (v["units_per_warp"] == self.least_units_per_warp) & (v["rows_per_warp"] == min(ROWS_PER_WARP))
         problem.add(
-            (s.warps >= LEAST_WARPS) | least, f"warps of a block: at least {LEAST_WARPS}, or as many as a tile has"
+            (s.warps >= self.least_warps) | smallest,
+            f"warps of a block: at least {self.least_warps}, or as many as its tile has",
         )
         problem.add(
             (v["part_k"] > 32) | (shape.head_dim <= 32) | (s.rows + v["batch_tile"] > MOST_LINES),
@@ -156,6 +158,9 @@ class Streaming(BatchTiled):
         problem.add(
             s.tiles * s.column_tiles * 4 <= MOST_ACCUMULATORS, f"accumulators of a thread: at most {MOST_ACCUMULATORS}"
         )
+        least = self.needs(cell, shape, v).least
+        assert least is not None  # both passes know it
+        problem.add(least <= MOST_REGISTERS, f"registers of a thread that must live: at most {MOST_REGISTERS}")
         problem.add(v["stationary"] <= s.parts, "no more parts of R stay in shared memory than there are")
         problem.add((v["num_stages"] <= 3) | (v["num_stages"] <= s.parts), "no more stages than there are parts of K")
         problem.add((v["blocks"] == 0) | (v["stationary"] == 0), "parts of R stay where a block has one tile alone")
