@@ -8,6 +8,19 @@
 // shared memory of its own. Warps that share units and have a part of K each meet once a step, to add their sums; that
 // meeting also tells each of them that all of h has come, where it has seen but its part.
 //
+// Or the block has warps of their own for that, `transfer_warps`: they fill one ring for the block, write its results out
+// and poison the slots of h, and the warps that step do nothing else. Two named barriers go to and fro between them:
+//
+//     step t of a warp that owns units              step t of a transfer warp
+//       poll all of h(t), multiply                    wait for `seen` of step t: Wx(t) is read, h(t) has come, the
+//       signal `seen`, before or after the product      results of step t - 1 are there
+//       pointwise step, send h(t + 1)                 poison the slot of h(t - 1); write out the results of step t - 1
+//       wait for `ready` of step t + 1                wait for the copies of Wx(t + 1), signal `ready`
+//       read Wx(t + 1), leave the results             ask for the Wx whose stage was that of step t
+//
+// Who signals does not wait, and who waits signals in the other's next step: neither can be ahead by two. The poison is
+// there before `ready`, and h(t + 2) is sent after it: four slots of h are enough as they are without these warps.
+//
 // Lanes: g = lane / 4, j = lane % 4. An accumulator tile gives lane (g, j) rows g and g + 8, columns 2j and 2j + 1.
 #pragma once
 
@@ -32,6 +45,7 @@ struct ClusterTiling {
     int k_tiles_in_registers;  // of a warp's groups of 32 previous units, how many keep their part of R in registers
     int accumulators;           // independent accumulators per tile, so that matrix instructions overlap
     int num_stages;         // stages of the ring that holds Wx
+    int transfer_warps;     // warps that copy inputs, write results and poison for the others; 0: each does so itself
 };
 
 template <class Cell, class Type, FixedShape shape, ClusterTiling tiling, Save save>
@@ -46,7 +60,8 @@ struct ClusterForward {
     static constexpr int units = tiling.units_per_warp;
     static constexpr int unit_warps = ceil_div(ceil_div(D, units), cluster);  // of a block
     static constexpr int warps = unit_warps * tiling.k_split;
-    static constexpr int threads = 32 * warps;
+    static constexpr int stepping = 32 * warps;  // threads: the first of the block
+    static constexpr int threads = stepping + 32 * tiling.transfer_warps;
     static constexpr int sent_units = cluster * unit_warps * units;
 
     static constexpr int k_tiles = ceil_div(ceil_div(sent_units, 32), tiling.k_split);  // of 32 previous units, per warp
@@ -63,24 +78,35 @@ struct ClusterForward {
 
     static_assert(tiling.num_stages >= 2, "the ring needs a stage to read and a stage to fill");
     static_assert(threads <= 1024, "a block has at most 1024 threads");
-    static_assert(tiling.k_split == 1 || unit_warps <= 15, "each group of units has a named barrier, of which there are 15");
+    static constexpr bool apart = tiling.transfer_warps > 0;
+    static constexpr int meetings = tiling.k_split == 1 ? 0 : unit_warps;  // named barriers of groups of units
+    static_assert(meetings + (apart ? 2 : 0) <= 15, "each group of units has a named barrier, of which there are 15");
     static_assert((cluster - 1) * unit_warps * units < D, "every block owns units");
 
     // ---- shared memory ----
     using Mail = HiddenMail<Type, shape, units, rows, cluster, sent_units, padded_k>;
+    // Inputs and results of each warp that owns units, or of all of them at once.
+    static constexpr int places = apart ? 1 : unit_warps;
+    static constexpr int place_units = apart ? unit_warps * units : units;
+    static constexpr int place_threads = apart ? 32 * tiling.transfer_warps : 32;  // who copy and write
+    struct Transfer {
+        TILESMITH_DEVICE static int thread() {
+            return apart ? static_cast<int>(thread_index()) - stepping : static_cast<int>(thread_index()) % 32;
+        }
+    };
     // A row of units of one sequence: an odd number of chunks, so that 8 rows lie in 8 different groups of banks.
-    static constexpr int row_bytes = (unit_groups | 1) * chunk_bytes;
-    // What is written out for every step, of a warp's units: [array][sequence][unit].
+    static constexpr int row_bytes = (place_units / 8 | 1) * chunk_bytes;
+    // What is written out for every step, of a place: [array][sequence][unit].
     static constexpr int arrays = result_arrays<Cell, save>;
     static constexpr int array_bytes = rows * row_bytes;
     static constexpr int staged_at = Mail::bytes;
-    static constexpr int staged_bytes = arrays * array_bytes;  // per unit warp
-    using Ring = InputRing<Type, shape, input_gates, rows, 32, row_bytes, units, OneWarp>;
+    static constexpr int staged_bytes = arrays * array_bytes;  // per place
+    using Ring = InputRing<Type, shape, input_gates, rows, place_threads, row_bytes, place_units, Transfer>;
     static constexpr int stage_bytes = Ring::stage_bytes;
-    static constexpr int ring_at = staged_at + unit_warps * staged_bytes;
-    static constexpr int ring_bytes = tiling.num_stages * stage_bytes;  // per unit warp
+    static constexpr int ring_at = staged_at + places * staged_bytes;
+    static constexpr int ring_bytes = tiling.num_stages * stage_bytes;  // per place
     // the part of R that is not in registers: [warp][group][tile][half][lane]
-    static constexpr int weights_at = ring_at + unit_warps * ring_bytes;
+    static constexpr int weights_at = ring_at + places * ring_bytes;
     using Matrix = StationaryMatrix<Type, tiles, k_tiles, tiling.k_tiles_in_registers, rows, tiling.accumulators>;
     static constexpr int partial_at = weights_at + warps * Matrix::shared_bytes;
     using Partial = PartialSums<Matrix, tiles, unit_warps, tiling.k_split>;
@@ -98,6 +124,8 @@ struct ClusterForward {
     const int head = static_cast<int>(block_x()) / cluster;
     const int first_row = static_cast<int>(block_y()) * rows;
     const int first_unit = (rank * unit_warps + unit_warp) * units;
+    const int place = apart ? 0 : unit_warp;
+    const int place_unit = apart ? rank * place_units : first_unit;  // the first of the place
     const Elements own{
         .batch = in.batch, .warp = rank * unit_warps + unit_warp, .head = head, .first_row = first_row, .g = g, .j = j};
     const SharedAddress shared = shared_memory();
@@ -133,32 +161,46 @@ struct ClusterForward {
 
     Ring ring;
     LaneStores<Type, shape, units, rows, arrays, Stores::matrices> stores;
-    ArrayWriter<shape, rows, 32, arrays, units, OneWarp> writer;
+    ArrayWriter<shape, rows, place_threads, arrays, place_units, Transfer> writer;
 
+    /// Of a unit within the place.
     TILESMITH_DEVICE SharedAddress result_at(int array, int row, int unit) const {
-        return shared + staged_at + unit_warp * staged_bytes + array * array_bytes + row * row_bytes + 2 * unit;
+        return shared + staged_at + place * staged_bytes + array * array_bytes + row * row_bytes + 2 * unit;
+    }
+
+    TILESMITH_DEVICE void prepare_stores() {
+        stores.prepare(own, lane, [&](int array, int row, int unit) { return result_at(array, row, unit - place_unit); });
     }
 
     TILESMITH_DEVICE void prepare_transfers() {
-        ring.prepare(shared + ring_at + unit_warp * ring_bytes, [&](int gate, int row, int unit) {
+        ring.prepare(shared + ring_at + place * ring_bytes, [&](int gate, int row, int unit) {
             const int sequence = minimum(first_row + row, in.batch - 1);  // past the batch: any row will do
             const long long step = static_cast<long long>(sequence) * in.seq * input_gates + gate;
-            const int real_unit = sent_units == D ? first_unit + unit : minimum(first_unit + unit, D - Ring::width);
+            const int real_unit = sent_units == D ? place_unit + unit : minimum(place_unit + unit, D - Ring::width);
             return in.wx + (step * shape.heads + head) * D + real_unit;
         });
         const long long array_elements = static_cast<long long>(in.batch) * in.seq * shape.heads * D;
-        stores.prepare(own, lane, [&](int array, int row, int unit) { return result_at(array, row, unit - first_unit); });
         writer.prepare(
-            in.batch - first_row, D - first_unit,
+            in.batch - first_row, D - place_unit,
             [&](int array, int row, int unit) {
                 return result_array<Cell, save>(in, array, array_elements) +
-                       (static_cast<long long>(first_row + row) * in.seq * shape.heads + head) * D + first_unit + unit;
+                       (static_cast<long long>(first_row + row) * in.seq * shape.heads + head) * D + place_unit + unit;
             },
             [&](int array, int row, int unit) { return result_at(array, row, unit); });
     }
 
-    TILESMITH_DEVICE void begin_copy(int stage_offset) {
-        ring.begin_copy(stage_offset, [](int) { return input_gates * shape.heads * D; });
+    /// Begin copying the next step's inputs, if there is one, as a group of copies.
+    TILESMITH_DEVICE void begin_copy(bool there_is, int stage_offset) {
+        if (there_is) ring.begin_copy(stage_offset, [](int) { return input_gates * shape.heads * D; });
+        cp_async_commit();
+    }
+
+    TILESMITH_DEVICE void write_results() {
+        writer.write(0, [](int) { return shape.heads * D; });
+    }
+
+    TILESMITH_DEVICE static constexpr int next_stage(int stage_offset) {
+        return stage_offset == (tiling.num_stages - 1) * stage_bytes ? 0 : stage_offset + stage_bytes;
     }
 
     // ---- one step ----
@@ -174,8 +216,9 @@ struct ClusterForward {
     static constexpr bool kept = column_tiles == 1;
 
     /// sums = R h of this warp's units and part of K, and in part 0 what the gates have besides. Waits until all of that h
-    /// has come.
-    TILESMITH_DEVICE void multiply(typename Matrix::Sums& sums, const Inputs& wx, SharedAddress hidden) const {
+    /// has come; then calls seen().
+    template <class Seen>
+    TILESMITH_DEVICE void multiply(typename Matrix::Sums& sums, const Inputs& wx, SharedAddress hidden, Seen seen) const {
         const typename Matrix::template Places<typename Mail::Layout> places(hidden, part * k_tiles * 4, lane);
         uint4 words[Matrix::reads][column_tiles];
         for (unsigned rounds = 0;;) {
@@ -190,6 +233,7 @@ struct ClusterForward {
             if (!any_lane(newest == poison)) break;
             poll_again(rounds);
         }
+        seen();
         weights.product(
             sums,
             [&](int k_tile, uint4(&b)[column_tiles]) {
@@ -206,18 +250,44 @@ struct ClusterForward {
             });
     }
 
-    TILESMITH_DEVICE void run() {
-        load_weights();
-        load_bias<Type, Cell>(bias, in.b, part == 0 ? ~0u : 0u, own);
-        load_states();
+    /// The pointwise step of the warp's elements, and h sent to where h(t + 1) goes.
+    using Results = float[unit_groups][column_tiles][columns][arrays];
+
+    TILESMITH_DEVICE void step(Results& results, const typename Matrix::Sums& sums, const Inputs& wx, int t) {
+        Elements::for_each([&](int unit_group, int column_tile, int column) {
+            float gate[gates];
+#pragma unroll
+            for (int q = 0; q < gates; ++q)
+                gate[q] = has(Cell::recurrent, q) ? Rows::product(sums, q, unit_group, column_tile, column)
+                                                  : bias[q][unit_group] + input(wx, q, unit_group, column_tile, column);
+            step_element<Cell, Type, save>(gate, state[unit_group][column_tile][column],
+                                           results[unit_group][column_tile][column], own, unit_group);
+        });
+        mail.send(Mail::slot_of(t + 1), [&](int unit_group, int column_tile, int column) {
+            return results[unit_group][column_tile][column][0];
+        });
+    }
+
+    /// To where they are written out from.
+    TILESMITH_DEVICE void leave(const Results& results) const {
+        stores.store(
+            own, 0,
+            [&](int array, int unit_group, int column_tile, int column) { return results[unit_group][column_tile][column][array]; },
+            [&](int array, int row, int unit) { return result_at(array, row, unit - place_unit); });
+    }
+
+    TILESMITH_DEVICE SharedAddress partial_of(int t) const { return shared + partial_at + (t & 1) * Partial::bytes; }
+
+    TILESMITH_DEVICE void meet_parts() const { sync_named(1 + unit_warp, 32 * tiling.k_split); }
+
+    // ---- warps that do everything themselves ----
+
+    TILESMITH_DEVICE void run_alone() {
+        prepare_stores();
         prepare_transfers();
-        mail.prepare(shared, own, rank);
         mail.begin(in.initial, in.batch, head, first_row, threads);
         if (part == 0)
-            for (int stage = 0; stage < tiling.num_stages - 1; ++stage) {
-                if (stage < in.seq) begin_copy(stage * stage_bytes);
-                cp_async_commit();
-            }
+            for (int stage = 0; stage < tiling.num_stages - 1; ++stage) begin_copy(stage < in.seq, stage * stage_bytes);
         sync_cluster();  // every block has its first h, and poison where it waits for the next
 
         const SharedAddress read_inputs = shared + ring_at + unit_warp * ring_bytes;
@@ -232,42 +302,105 @@ struct ClusterForward {
                 Ring::load(wx, read_inputs + stage_offset, lane);
             }
             typename Matrix::Sums sums;
-            multiply(sums, wx, shared + Mail::slot_of(t));
-            const SharedAddress partial = shared + partial_at + (t & 1) * Partial::bytes;
-            const bool owner = Partial::combine(sums, partial, unit_warp, part, lane,
-                                                [&] { sync_named(1 + unit_warp, 32 * tiling.k_split); });
+            multiply(sums, wx, shared + Mail::slot_of(t), [] {});
+            const bool owner = Partial::combine(sums, partial_of(t), unit_warp, part, lane, [&] { meet_parts(); });
             if (owner) {
-                float results[unit_groups][column_tiles][columns][arrays];
-                Elements::for_each([&](int unit_group, int column_tile, int column) {
-                    float gate[gates];
-#pragma unroll
-                    for (int q = 0; q < gates; ++q)
-                        gate[q] = has(Cell::recurrent, q)
-                                      ? Rows::product(sums, q, unit_group, column_tile, column)
-                                      : bias[q][unit_group] + input(wx, q, unit_group, column_tile, column);
-                    step_element<Cell, Type, save>(gate, state[unit_group][column_tile][column],
-                                                   results[unit_group][column_tile][column], own, unit_group);
-                });
-                // First what the others wait for.
-                mail.send(Mail::slot_of(t + 1), [&](int unit_group, int column_tile, int column) {
-                    return results[unit_group][column_tile][column][0];
-                });
-                stores.store(
-                    own, 0,
-                    [&](int array, int unit_group, int column_tile, int column) { return results[unit_group][column_tile][column][array]; },
-                    [&](int array, int row, int unit) { return result_at(array, row, unit - first_unit); });
+                Results results;
+                step(results, sums, wx, t);  // which others wait for: it comes first
+                leave(results);
                 sync_warp();
-                writer.write(0, [](int) { return shape.heads * D; });
-                if (t + tiling.num_stages - 1 < in.seq) begin_copy(refill_offset);
-                cp_async_commit();
+                write_results();
+                begin_copy(t + tiling.num_stages - 1 < in.seq, refill_offset);
                 refill_offset = stage_offset;
-                stage_offset = stage_offset == (tiling.num_stages - 1) * stage_bytes ? 0 : stage_offset + stage_bytes;
+                stage_offset = next_stage(stage_offset);
             }
             // h(t) has come, so everybody has read h(t - 1). Where K is split, by the warps that have nothing else to do.
             constexpr int poisoners = tiling.k_split == 1 ? threads : threads - 32 * unit_warps;
             if (tiling.k_split == 1 || !owner)
                 mail.poison(Mail::slot_of(t + Mail::slots - 1), static_cast<int>(thread_index()) - (threads - poisoners), poisoners);
         }
+    }
+
+    // ---- warps that step, and transfer warps ----
+
+    // Between the warps that own units and the transfer warps.
+    static constexpr int between = 32 * (unit_warps + tiling.transfer_warps);
+    static constexpr int seen_barrier = meetings + 1, ready_barrier = meetings + 2;
+
+    TILESMITH_DEVICE static void signal_seen() { arrive_named(seen_barrier, between); }
+    TILESMITH_DEVICE static void await_ready() { sync_named(ready_barrier, between); }
+
+    TILESMITH_DEVICE void run_steps() {
+        prepare_stores();
+        mail.begin(in.initial, in.batch, head, first_row, threads);
+        sync_cluster();  // every block has its first h, and poison where it waits for the next
+
+        const SharedAddress read_inputs = shared + ring_at + 2 * units * unit_warp;
+        int stage_offset = 0;  // of the stage that the next step reads
+        Inputs wx{};
+        const auto take_inputs = [&] {
+            Ring::load(wx, read_inputs + stage_offset, lane);
+            stage_offset = next_stage(stage_offset);
+        };
+        if (part == 0) {
+            await_ready();
+            take_inputs();
+        }
+        for (int t = 0; t < in.seq; ++t) {
+            typename Matrix::Sums sums;
+            multiply(sums, wx, shared + Mail::slot_of(t), [&] {
+                if (tiling.k_split == 1) signal_seen();
+            });
+            // Where K is split, all of h has come when all parts have met.
+            if (!Partial::combine(sums, partial_of(t), unit_warp, part, lane, [&] { meet_parts(); })) continue;
+            if (tiling.k_split > 1) signal_seen();
+            Results results;
+            step(results, sums, wx, t);
+            await_ready();  // the next inputs are there; the results of the step before have left
+            if (t + 1 < in.seq) take_inputs();
+            leave(results);
+        }
+        if (part == 0) signal_seen();  // the last results
+    }
+
+    TILESMITH_DEVICE void run_transfers() {
+        prepare_transfers();
+        for (int stage = 0; stage < tiling.num_stages; ++stage) begin_copy(stage < in.seq, stage * stage_bytes);
+        mail.begin(in.initial, in.batch, head, first_row, threads);
+        sync_cluster();  // every block has its first h, and poison where it waits for the next
+
+        cp_async_wait<tiling.num_stages - 1>();
+        arrive_named(ready_barrier, between);
+        int stage_offset = 0;  // of the stage that has been read
+        for (int t = 0; t < in.seq; ++t) {
+            sync_named(seen_barrier, between);  // Wx(t) is read, the results of step t - 1 are there
+            // h(t) has come, so everybody has read h(t - 1).
+            mail.poison(Mail::slot_of(t + Mail::slots - 1), Transfer::thread(), place_threads);
+            if (t > 0) write_results();
+            cp_async_wait<tiling.num_stages - 2>();
+            arrive_named(ready_barrier, between);
+            begin_copy(t + tiling.num_stages < in.seq, stage_offset);
+            stage_offset = next_stage(stage_offset);
+        }
+        sync_named(seen_barrier, between);
+        write_results();
+    }
+
+    TILESMITH_DEVICE void run() {
+        if (apart && static_cast<int>(thread_index()) >= stepping) {
+            mail.at = shared;
+            run_transfers();
+            sync_cluster();  // as below
+            return;
+        }
+        load_weights();
+        load_bias<Type, Cell>(bias, in.b, part == 0 ? ~0u : 0u, own);
+        load_states();
+        mail.prepare(shared, own, rank);
+        if (apart)
+            run_steps();
+        else
+            run_alone();
         sync_cluster();  // the last messages have come: a block's memory may go
         if (part == 0) store_last<Type>(in.last, own, state);
     }

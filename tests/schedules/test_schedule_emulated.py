@@ -95,6 +95,7 @@ CLUSTER = {
     "k_tiles_in_registers": 1,
     "accumulators": 2,
     "num_stages": 3,
+    "transfer_warps": 0,
 }
 
 HALVES = {"cluster": 2, "units_per_warp": 16, "accumulators": 1}

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic
 
-from constrint import Expr, Problem, cdiv, minimum
+from constrint import Expr, Problem, cdiv, maximum, minimum
 from kernelgen.cells.language import Cell
 from kernelgen.emit.kernel import Template
 from kernelgen.hardware.profile import Profile
@@ -37,7 +37,10 @@ TILES = [4, 8, 16, 32]
 """Sequences per cluster."""
 
 NUM_STAGES = [4, 8]
-"""Stages of a warp's ring of inputs: a step takes long enough for few to do."""
+"""Stages of a ring of inputs: a step takes long enough for few to do."""
+
+TRANSFER_WARPS = [0, 1, 2, 4]
+"""Warps that copy inputs, write results out and poison for those that step; 0: each of those does so itself."""
 
 LEAST_UNITS = 16
 """Of a block that shares a head: fewer make more messages than they save work."""
@@ -51,6 +54,7 @@ class Sizes(Generic[Number]):
     """The sizes of cuda/cluster_forward.cuh, from a cell, a shape and the tile variables (ints or expressions)."""
 
     warps: Number
+    stepping_warps: Number
     unit_warps: Number
     unit_groups: Number
     sent_units: Number
@@ -72,20 +76,27 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     units, rows, k_split = v["units_per_warp"], v["batch_tile"], v["k_split"]
     unit_groups = units // 8
     unit_warps = cdiv(cdiv(d, units), v["cluster"])
-    warps = unit_warps * k_split
+    stepping_warps = unit_warps * k_split
+    transfer_warps = v["transfer_warps"]
+    apart = minimum(transfer_warps, 1)
     sent_units = v["cluster"] * unit_warps * units
     k_tiles = cdiv(cdiv(sent_units, 32), k_split)
     tiles = cdiv(recurrent * units, 16)
     columns = minimum(rows // 4, 2)
     column_tiles = cdiv(rows, 8)
-    row = (unit_groups // 2 * 2 + 1) * CHUNK
+    # Inputs and results of each warp that owns units, or of all of them at once.
+    places = apart + (1 - apart) * unit_warps
+    place_groups = unit_groups * (apart * unit_warps + 1 - apart)
+    place_threads = 32 * maximum(transfer_warps, 1)
+    row = (place_groups // 2 * 2 + 1) * CHUNK
     hidden = 4 * 4 * k_tiles * k_split * rows * CHUNK
-    own = (arrays + v["num_stages"] * inputs) * rows * row
-    weights = warps * (k_tiles - v["k_tiles_in_registers"]) * tiles * 2 * 32 * CHUNK
+    place = (arrays + v["num_stages"] * inputs) * rows * row
+    weights = stepping_warps * (k_tiles - v["k_tiles_in_registers"]) * tiles * 2 * 32 * CHUNK
     partial = 2 * (k_split - 1) * unit_warps * tiles * column_tiles * 32 * CHUNK
-    vectors = rows * units // vector_width(d)
+    vectors = rows * 8 * place_groups // vector_width(d)
     return Sizes(
-        warps=warps,
+        warps=stepping_warps + transfer_warps,
+        stepping_warps=stepping_warps,
         unit_warps=unit_warps,
         unit_groups=unit_groups,
         sent_units=sent_units,
@@ -94,10 +105,10 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
         columns=columns,
         column_tiles=column_tiles,
         elements=unit_groups * column_tiles * columns,
-        copies=cdiv(inputs * vectors, 32),
-        writes=cdiv(arrays * vectors, 32),
+        copies=cdiv(inputs * vectors, place_threads),
+        writes=cdiv(arrays * vectors, place_threads),
         matrices=cdiv(inputs, 3 - columns),
-        shared_memory=hidden + unit_warps * own + weights + partial,
+        shared_memory=hidden + places * place + weights + partial,
     )
 
 
@@ -124,6 +135,7 @@ class ClusterForward(BatchTiled):
             "k_tiles_in_registers": problem.variable("k_tiles_in_registers", range(0, k_tiles + 1, step)),
             "accumulators": problem.variable("accumulators", [1, 2, 4]),
             "num_stages": problem.variable("num_stages", NUM_STAGES),
+            "transfer_warps": problem.variable("transfer_warps", TRANSFER_WARPS),
         }
 
     def rules(self, problem: Problem, cell: Cell, shape: Shape, v: Mapping[str, Expr]) -> None:
