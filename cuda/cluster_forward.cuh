@@ -46,6 +46,7 @@ struct ClusterTiling {
     int accumulators;           // independent accumulators per tile, so that matrix instructions overlap
     int num_stages;         // stages of the ring that holds Wx
     int transfer_warps;     // warps that copy inputs, write results and poison for the others; 0: each does so itself
+    int shared_polls;       // 1: the warps of a block poll a part of h each, meet, and load what they multiply; 0: poll that
 };
 
 template <class Cell, class Type, FixedShape shape, ClusterTiling tiling, Save save>
@@ -79,9 +80,18 @@ struct ClusterForward {
     static_assert(tiling.num_stages >= 2, "the ring needs a stage to read and a stage to fill");
     static_assert(threads <= 1024, "a block has at most 1024 threads");
     static constexpr bool apart = tiling.transfer_warps > 0;
+    static constexpr bool shared_polls = tiling.shared_polls != 0;
     static constexpr int meetings = tiling.k_split == 1 ? 0 : unit_warps;  // named barriers of groups of units
-    static_assert(meetings + (apart ? 2 : 0) <= 15, "each group of units has a named barrier, of which there are 15");
+    static_assert(meetings + (apart || shared_polls ? 2 : 0) <= 15, "a block has 15 named barriers");
     static_assert((cluster - 1) * unit_warps * units < D, "every block owns units");
+
+    // Four transfer warps leave those that step more registers than all would get, where these are eight or more, in fours:
+    // `quads` on each quarter of the multiprocessor, whose 512 registers a lane they share out.
+    static constexpr int quads = warps / 4;
+    static constexpr bool moves = tiling.transfer_warps == 4 && warps % 4 == 0 && quads >= 2;
+    static constexpr int launched_registers = 512 / (quads + 1) / 8 * 8;
+    static constexpr int transfer_registers = 40;
+    static constexpr int stepping_registers = (launched_registers * (quads + 1) - transfer_registers) / quads / 8 * 8;
 
     // ---- shared memory ----
     using Mail = HiddenMail<Type, shape, units, rows, cluster, sent_units, padded_k>;
@@ -205,15 +215,41 @@ struct ClusterForward {
 
     // ---- one step ----
 
+    static constexpr int those_who_own = 32 * unit_warps;
+    static constexpr int those_who_see = (shared_polls ? stepping : those_who_own) + 32 * tiling.transfer_warps;
+    static constexpr int seen_barrier = meetings + 1, ready_barrier = meetings + 2;
+
     using Inputs = unsigned[unit_groups][column_tiles][Ring::words];
 
     TILESMITH_DEVICE static float input(const Inputs& wx, int gate, int unit_group, int column_tile, int column) {
         return has(Cell::input, gate) ? Ring::value(wx[unit_group][column_tile], rank_among(Cell::input, gate), column) : 0.0f;
     }
 
-    // A tile of 8 columns keeps the words that it has polled; wider ones load them again, a k-tile at a time, for want of
-    // registers.
-    static constexpr bool kept = column_tiles == 1;
+    // A warp that polls for itself keeps the words if there is one tile of 8 columns; of more it loads them again, a k-tile at
+    // a time, for want of registers.
+    static constexpr bool kept = column_tiles == 1 && !shared_polls;
+
+    /// Polls until no lane finds poison. poll(): the largest of what a lane finds.
+    template <class Poll>
+    TILESMITH_DEVICE static void await(Poll poll) {
+        for (unsigned rounds = 0; any_lane(poll() == poison);) poll_again(rounds);
+    }
+
+    /// Waits until all of a slot has come: a part by each thread that steps, and then these meet, and the transfer warps.
+    TILESMITH_DEVICE void await_slot(SharedAddress hidden) const {
+        const SharedAddress first = hidden + static_cast<int>(thread_index()) * chunk_bytes;
+        await([&] {
+            unsigned newest = 0;
+#pragma unroll
+            for (int i = 0; i < ceil_div(Mail::sent_chunks, stepping); ++i) {
+                const SharedAddress chunk = first + i * stepping * chunk_bytes;
+                if ((i + 1) * stepping <= Mail::sent_chunks || chunk < hidden + Mail::sent_chunks * chunk_bytes)
+                    newest = max(newest, Mail::newest(poll_128(chunk)));
+            }
+            return newest;
+        });
+        await_seen();
+    }
 
     /// sums = R h of this warp's units and part of K, and in part 0 what the gates have besides. Waits until all of that h
     /// has come; then calls seen().
@@ -221,17 +257,20 @@ struct ClusterForward {
     TILESMITH_DEVICE void multiply(typename Matrix::Sums& sums, const Inputs& wx, SharedAddress hidden, Seen seen) const {
         const typename Matrix::template Places<typename Mail::Layout> places(hidden, part * k_tiles * 4, lane);
         uint4 words[Matrix::reads][column_tiles];
-        for (unsigned rounds = 0;;) {
-            unsigned newest = 0;
+        if constexpr (shared_polls) {
+            await_slot(hidden);
+        } else {
+            await([&] {
+                unsigned newest = 0;
 #pragma unroll
-            for (int read = 0; read < Matrix::reads; ++read)
+                for (int read = 0; read < Matrix::reads; ++read)
 #pragma unroll
-                for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
-                    words[read][column_tile] = poll_128(places.at(read * Matrix::k_tiles_per_read, column_tile));
-                    newest = max(newest, Mail::newest(words[read][column_tile]));
-                }
-            if (!any_lane(newest == poison)) break;
-            poll_again(rounds);
+                    for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
+                        words[read][column_tile] = poll_128(places.at(read * Matrix::k_tiles_per_read, column_tile));
+                        newest = max(newest, Mail::newest(words[read][column_tile]));
+                    }
+                return newest;
+            });
         }
         seen();
         weights.product(
@@ -282,6 +321,9 @@ struct ClusterForward {
 
     // ---- warps that do everything themselves ----
 
+    // The last of the block.
+    static constexpr int poisoners = apart ? place_threads : tiling.k_split == 1 ? threads : threads - 32 * unit_warps;
+
     TILESMITH_DEVICE void run_alone() {
         prepare_stores();
         prepare_transfers();
@@ -315,20 +357,16 @@ struct ClusterForward {
                 stage_offset = next_stage(stage_offset);
             }
             // h(t) has come, so everybody has read h(t - 1). Where K is split, by the warps that have nothing else to do.
-            constexpr int poisoners = tiling.k_split == 1 ? threads : threads - 32 * unit_warps;
-            if (tiling.k_split == 1 || !owner)
-                mail.poison(Mail::slot_of(t + Mail::slots - 1), static_cast<int>(thread_index()) - (threads - poisoners), poisoners);
+            if (tiling.k_split == 1 || !owner) mail.template poison<poisoners>(Mail::slot_of(t + Mail::slots - 1));
         }
     }
 
     // ---- warps that step, and transfer warps ----
 
-    // Between the warps that own units and the transfer warps.
-    static constexpr int between = 32 * (unit_warps + tiling.transfer_warps);
-    static constexpr int seen_barrier = meetings + 1, ready_barrier = meetings + 2;
-
-    TILESMITH_DEVICE static void signal_seen() { arrive_named(seen_barrier, between); }
-    TILESMITH_DEVICE static void await_ready() { sync_named(ready_barrier, between); }
+    TILESMITH_DEVICE static void signal_seen() { arrive_named(seen_barrier, those_who_see); }
+    TILESMITH_DEVICE static void await_seen() { sync_named(seen_barrier, those_who_see); }
+    TILESMITH_DEVICE static void signal_ready() { arrive_named(ready_barrier, those_who_own + place_threads); }
+    TILESMITH_DEVICE static void await_ready() { sync_named(ready_barrier, those_who_own + place_threads); }
 
     TILESMITH_DEVICE void run_steps() {
         prepare_stores();
@@ -349,18 +387,18 @@ struct ClusterForward {
         for (int t = 0; t < in.seq; ++t) {
             typename Matrix::Sums sums;
             multiply(sums, wx, shared + Mail::slot_of(t), [&] {
-                if (tiling.k_split == 1) signal_seen();
+                if (!shared_polls && tiling.k_split == 1) signal_seen();
             });
             // Where K is split, all of h has come when all parts have met.
             if (!Partial::combine(sums, partial_of(t), unit_warp, part, lane, [&] { meet_parts(); })) continue;
-            if (tiling.k_split > 1) signal_seen();
+            if (!shared_polls && tiling.k_split > 1) signal_seen();
             Results results;
             step(results, sums, wx, t);
             await_ready();  // the next inputs are there; the results of the step before have left
             if (t + 1 < in.seq) take_inputs();
             leave(results);
         }
-        if (part == 0) signal_seen();  // the last results
+        if (shared_polls || part == 0) signal_seen();  // the last results
     }
 
     TILESMITH_DEVICE void run_transfers() {
@@ -370,33 +408,35 @@ struct ClusterForward {
         sync_cluster();  // every block has its first h, and poison where it waits for the next
 
         cp_async_wait<tiling.num_stages - 1>();
-        arrive_named(ready_barrier, between);
+        signal_ready();
         int stage_offset = 0;  // of the stage that has been read
         for (int t = 0; t < in.seq; ++t) {
-            sync_named(seen_barrier, between);  // Wx(t) is read, the results of step t - 1 are there
+            await_seen();  // Wx(t) is read, the results of step t - 1 are there
             // h(t) has come, so everybody has read h(t - 1).
-            mail.poison(Mail::slot_of(t + Mail::slots - 1), Transfer::thread(), place_threads);
+            mail.template poison<poisoners>(Mail::slot_of(t + Mail::slots - 1));
             if (t > 0) write_results();
             cp_async_wait<tiling.num_stages - 2>();
-            arrive_named(ready_barrier, between);
+            signal_ready();
             begin_copy(t + tiling.num_stages < in.seq, stage_offset);
             stage_offset = next_stage(stage_offset);
         }
-        sync_named(seen_barrier, between);
+        await_seen();
         write_results();
     }
 
     TILESMITH_DEVICE void run() {
+        mail.prepare(shared, static_cast<int>(thread_index()) - (threads - poisoners));
         if (apart && static_cast<int>(thread_index()) >= stepping) {
-            mail.at = shared;
+            if constexpr (moves) give_registers<transfer_registers>();
             run_transfers();
             sync_cluster();  // as below
             return;
         }
+        if constexpr (moves) take_registers<stepping_registers>();
         load_weights();
         load_bias<Type, Cell>(bias, in.b, part == 0 ? ~0u : 0u, own);
         load_states();
-        mail.prepare(shared, own, rank);
+        mail.prepare_sending(own, rank);
         if (apart)
             run_steps();
         else

@@ -39,18 +39,24 @@ struct HiddenMail {
     bool odd;
     ClusterAddress to[destinations];
     int word_offset[words];
+    SharedAddress poisons;  // the first chunk that this thread poisons, in the first slot
 
     /// Where h(t) goes, after the beginning of the slots.
     TILESMITH_DEVICE static int slot_of(int t) { return static_cast<int>(static_cast<unsigned>(t) % slots) * slot_bytes; }
 
-    /// `shared`: where the slots begin.
-    TILESMITH_DEVICE void prepare(SharedAddress shared, const Elements& own, int rank) {
+    /// `shared`: where the slots begin. poisoner: the thread's number among those that poison, if it is one of them.
+    TILESMITH_DEVICE void prepare(SharedAddress shared, int poisoner) {
         at = shared;
+        poisons = shared + poisoner * chunk_bytes;
+    }
+
+    /// For a warp that sends.
+    TILESMITH_DEVICE void prepare_sending(const Elements& own, int rank) {
         odd = own.g % 2 != 0;
 #pragma unroll
         for (int i = 0; i < destinations; ++i) {
             const int block = shared_out ? i : 2 * i + (odd ? 1 : 0);  // each begins with itself
-            to[i] = cluster_address(shared, (rank + block) % cluster);
+            to[i] = cluster_address(at, (rank + block) % cluster);
         }
 #pragma unroll
         for (int word = 0; word < words; ++word) {
@@ -114,9 +120,15 @@ struct HiddenMail {
                      element % Elements::columns);
     }
 
-    /// Poison the slot at `slot_offset`: a thread's part, of `threads`.
-    TILESMITH_DEVICE void poison(int slot_offset, int thread, int threads) const {
-        for (int i = thread; i < sent_chunks; i += threads) poison_128(at + slot_offset + i * chunk_bytes);
+    /// Poison the slot at `slot_offset`: a thread's part, of `threads`. Every trip is known when this is compiled: a loop
+    /// that is not costs more than what it stores.
+    template <int threads>
+    TILESMITH_DEVICE void poison(int slot_offset) const {
+#pragma unroll
+        for (int i = 0; i < ceil_div(sent_chunks, threads); ++i) {
+            const SharedAddress chunk = poisons + i * threads * chunk_bytes;
+            if ((i + 1) * threads <= sent_chunks || chunk < at + sent_chunks * chunk_bytes) poison_128(chunk + slot_offset);
+        }
     }
 
     /// Whether words of a chunk are still to come.

@@ -38,6 +38,18 @@ inline float shuffle_xor(float value, int lanes, Site site = Site::current()) {
     return __uint_as_float(emulate::exchange_lanes(__float_as_uint(value), static_cast<unsigned>(lanes), site));
 }
 
+// ---- registers that warps hand to others: emulated threads have as many as they like ----
+
+inline constexpr bool registers_move = true;
+template <int Registers>
+void give_registers() {
+    static_assert(Registers % 8 == 0 && Registers >= 24, "registers move in groups of 8, and 24 stay");
+}
+template <int Registers>
+void take_registers() {
+    static_assert(Registers % 8 == 0 && Registers <= 256, "registers move in groups of 8, up to 256");
+}
+
 // ---- shared memory ----
 
 inline SharedAddress shared_memory() { return emulate::shared_base; }

@@ -105,6 +105,7 @@ VALUES = {
         "accumulators": 2,
         "num_stages": 8,
         "transfer_warps": 0,
+        "shared_polls": 0,
     },
     "grid": {
         "blocks": 48,

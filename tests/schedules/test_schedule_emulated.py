@@ -96,6 +96,7 @@ CLUSTER = {
     "accumulators": 2,
     "num_stages": 3,
     "transfer_warps": 0,
+    "shared_polls": 0,
 }
 
 HALVES = {"cluster": 2, "units_per_warp": 16, "accumulators": 1}

@@ -136,6 +136,7 @@ class ClusterForward(BatchTiled):
             "accumulators": problem.variable("accumulators", [1, 2, 4]),
             "num_stages": problem.variable("num_stages", NUM_STAGES),
             "transfer_warps": problem.variable("transfer_warps", TRANSFER_WARPS),
+            "shared_polls": problem.variable("shared_polls", [0, 1]),
         }
 
     def rules(self, problem: Problem, cell: Cell, shape: Shape, v: Mapping[str, Expr]) -> None:
