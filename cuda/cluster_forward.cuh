@@ -87,7 +87,7 @@ struct ClusterForward {
 
     // Four transfer warps leave those that step more registers than all would get, where these are eight or more, in fours:
     // `quads` on each quarter of the multiprocessor, whose 512 registers a lane they share out.
-    static constexpr int quads = warps / 4;
+    static constexpr int quads = maximum(warps / 4, 1);
     static constexpr bool moves = tiling.transfer_warps == 4 && warps % 4 == 0 && quads >= 2;
     static constexpr int launched_registers = 512 / (quads + 1) / 8 * 8;
     static constexpr int transfer_registers = 40;

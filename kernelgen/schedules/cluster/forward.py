@@ -42,6 +42,18 @@ NUM_STAGES = [4, 8]
 TRANSFER_WARPS = [0, 1, 2, 4]
 """Warps that copy inputs, write results out and poison for those that step; 0: each of those does so itself."""
 
+REGISTERS_MOVE = ("sm_90a", "sm_100a")
+"""Targets that have setmaxnreg."""
+
+SUB_PARTITION_REGISTERS = 512
+"""Of a lane, of all warps of a quarter of a multiprocessor."""
+
+TRANSFER_REGISTERS = 40
+"""Of a thread of four transfer warps that leave the others to the warps that step, where registers move."""
+
+TRANSFER_POINTERS = 24
+"""Registers of those in which such a thread has what it copies and writes: 3 for each."""
+
 LEAST_UNITS = 16
 """Of a block that shares a head: fewer make more messages than they save work."""
 
@@ -156,6 +168,14 @@ class ClusterForward(BatchTiled):
             (v["k_split"] == 1) | (s.unit_warps <= NAMED_BARRIERS),
             f"warps that own units: at most {NAMED_BARRIERS} where K is split, as many as a block has named barriers",
         )
+        problem.add(
+            (v["k_split"] == 1) | (v["transfer_warps"] + v["shared_polls"] == 0) | (s.unit_warps <= NAMED_BARRIERS - 2),
+            f"and at most {NAMED_BARRIERS - 2} with transfer warps or shared polls, which need two of these",
+        )
+        problem.add(
+            (v["transfer_warps"] == 0) | (3 * (s.copies + s.writes) <= TRANSFER_POINTERS),
+            f"what a transfer warp copies and writes: {TRANSFER_POINTERS} registers",
+        )
         problem.add(v["accumulators"] <= 2 * s.k_tiles, "no more accumulator chains than matrix instructions in a row")
         problem.add(
             (v["batch_tile"] > 4) | (v["accumulators"] >= 2) | (s.k_tiles == 1),
@@ -177,8 +197,9 @@ class ClusterForward(BatchTiled):
         """Warps, shared memory and what lives in a thread's registers."""
         s = sizes(cell, shape, v)
         # Of a tile of 8 columns all words of a warp's h, where with 4 sequences each load has two k-tiles'; of wider
-        # ones a single k-tile's.
-        wide = minimum(s.column_tiles - 1, 1)
+        # ones, or where the warps share the polls, a single k-tile's.
+        wide = minimum(s.column_tiles - 1 + v["shared_polls"], 1)
+        alone = 1 - minimum(v["transfer_warps"], 1)
         polled = 4 * s.column_tiles * (wide + (1 - wide) * cdiv(s.k_tiles, 3 - s.columns))
         counts: dict[str, Int] = {
             "weights": s.tiles * v["k_tiles_in_registers"] * 8,
@@ -195,38 +216,60 @@ class ClusterForward(BatchTiled):
             "live": minimum(s.elements, 4) * cell_cost(cell).live,
             "split": minimum(v["k_split"] - 1, 1),
             "destinations": cdiv(v["cluster"], cdiv(2, s.elements)),
-            "copies": s.copies,
-            "writes": s.writes,
+            "copies": s.copies * alone,
+            "writes": s.writes * alone,
         }
-        return Needs(s.warps, s.shared_memory, counts)
+        return Needs(s.warps, s.shared_memory, counts, apart=v["transfer_warps"])
+
+    def _registers(self, profile: Profile, needs: Needs[Number]) -> Int:
+        """Of a thread when the kernel is launched: four transfer warps give of theirs to the others, where registers
+        move and these are eight or more, in fours (cuda/cluster_forward.cuh)."""
+        liked, apart = super()._registers(profile, needs), needs.apart
+        if profile.arch not in REGISTERS_MOVE:
+            return liked
+        stepping = needs.warps - apart
+        quads = stepping // 4
+        moves = apart // 4 * (1 - minimum(stepping % 4, 1)) * minimum(quads // 2, 1)
+        launched = SUB_PARTITION_REGISTERS // (quads + 1) // 8 * 8
+        stepping_registers = (launched * (quads + 1) - TRANSFER_REGISTERS) // maximum(quads, 1) // 8 * 8
+        return moves * (launched + maximum(liked - stepping_registers, 0)) + (1 - moves) * liked
 
     def work(self, cell: Cell, shape: Shape, profile: Profile, v: Mapping[str, int]) -> StepWork:
         """What a block does in one step, for the cost model."""
         s = sizes(cell, shape, v)
         cost = cell_cost(cell)
-        rows, accumulators = v["batch_tile"], v["accumulators"]
-        hidden = read_bytes(rows, s.k_tiles, accumulators) * min(s.column_tiles, 2)  # wider tiles read it twice
+        rows, accumulators, shared, apart = (
+            v["batch_tile"],
+            v["accumulators"],
+            v["shared_polls"],
+            v["transfer_warps"] > 0,
+        )
+        hidden = read_bytes(rows, s.k_tiles, accumulators) * (
+            1 if shared else min(s.column_tiles, 2)
+        )  # wide ones: twice
         weights = (s.k_tiles - v["k_tiles_in_registers"]) * s.tiles * 2 * 512
         partial = 2 * (v["k_split"] - 1) * s.tiles * s.column_tiles * 512 * s.unit_warps
         arrays = arrays_written(cell, shape)
         values = shape.batch * shape.heads * shape.head_dim * (len(cell.input_gates) + arrays)
         return StepWork(
-            warps=s.warps,
+            warps=s.stepping_warps,
             epilogue_warps=s.unit_warps,
             matrix=s.tiles * s.column_tiles * 2 * s.k_tiles,
             matrix_chain=max(1.0, 2 * s.k_tiles / accumulators),
-            shared_bytes=s.warps * (hidden + weights) + partial,
+            shared_bytes=s.stepping_warps * (hidden + weights) + partial + shared * 2 * rows * s.sent_units,
             special=s.elements * cost.special,
             arithmetic=s.elements * (cost.arithmetic + 2 * len(cell.input_gates))
             + accumulator_additions(rows, s.tiles, accumulators),
             chain_special=cost.chain_special,
             chain_arithmetic=cost.chain_arithmetic + 1 + accumulators // 2,
             staged=s.elements * arrays,
-            transfers=s.copies + 2 * s.writes,
+            transfers=0 if apart else s.copies + 2 * s.writes,
             device_bytes=2 * values,
             lead=v["num_stages"] - 1,
             exchanges=min(v["k_split"] - 1, 1),
-            meeting=profile.latency("exchange_messages", v["cluster"], 2 * rows * s.sent_units),
+            meeting=profile.latency("exchange_messages", v["cluster"], 2 * rows * s.sent_units)
+            + shared * profile.latency("barrier", 32 * s.warps),
+            apart=apart,
         )
 
     def template(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Template:

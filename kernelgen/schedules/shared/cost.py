@@ -38,7 +38,8 @@ class Weights:
     16-bit store to shared memory, each transfer between shared and global memory. exchange: clocks of a pass of
     partial sums, beyond its reading. neighbour: clocks that each further block on a multiprocessor adds, and
     neighbour_reading of the time that shared memory takes for it. device: of the time that device memory needs at its
-    full rate. arrival: of the latency of device memory, and load: how much more where its rate is reached.
+    full rate. apart: clocks that a step is shorter where other warps transfer for those that step. arrival: of the
+    latency of device memory, and load: how much more where its rate is reached.
     """
 
     fixed: float
@@ -56,6 +57,7 @@ class Weights:
     device: float
     arrival: float
     load: float
+    apart: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ class StepWork:
     chain. staged: 16-bit stores to shared memory. transfers: instructions that move data between global and shared
     memory. exchanges: passes of partial sums through shared memory. device_bytes: moved between device memory and
     all blocks. lead: how many steps before it reads them a step's inputs are asked for. meeting: clocks from h being
-    made to its being there for the next step; where it is None that takes a barrier of the block and a load.
+    made to its being there for the next step; where it is None that takes a barrier of the block and a load. apart:
+    whether other warps than those counted here transfer.
     """
 
     warps: int
@@ -86,6 +89,7 @@ class StepWork:
     lead: int
     exchanges: int = 0
     meeting: float | None = None
+    apart: bool = False
 
 
 def clocks_per_step(work: StepWork, profile: Profile, neighbours: int, weights: Weights) -> float:
@@ -103,6 +107,7 @@ def clocks_per_step(work: StepWork, profile: Profile, neighbours: int, weights: 
         meeting = profile.latency("barrier", 32 * work.warps) + profile.latency("shared_load")
     own = (
         w.fixed
+        - work.apart * w.apart
         + meeting
         + max(w.matrix * issue, w.matrix_chain * work.matrix_chain * profile.latency("mma"))
         + w.reading * reading
