@@ -12,14 +12,16 @@
 // and poison the slots of h, and the warps that step do nothing else. Two named barriers go to and fro between them:
 //
 //     step t of a warp that owns units              step t of a transfer warp
-//       poll all of h(t), multiply                    wait for `seen` of step t: Wx(t) is read, h(t) has come, the
-//       signal `seen`, before or after the product      results of step t - 1 are there
-//       pointwise step, send h(t + 1)                 poison the slot of h(t - 1); write out the results of step t - 1
-//       wait for `ready` of step t + 1                wait for the copies of Wx(t + 1), signal `ready`
-//       read Wx(t + 1), leave the results             ask for the Wx whose stage was that of step t
+//       signal `left`: it has read h(t - 1) and       wait for `left`
+//         Wx(t), and its results of step t - 1        poison the slot of h(t - 1), write out the results of step t - 1
+//         are there                                   wait for the copies of Wx(t + 1)
+//       poll all of h(t), multiply                    signal `ready`
+//       pointwise step, send h(t + 1)                 ask for the Wx that goes where Wx(t) was
+//       wait for `ready`
+//       read Wx(t + 1), leave the results
 //
-// Who signals does not wait, and who waits signals in the other's next step: neither can be ahead by two. The poison is
-// there before `ready`, and h(t + 2) is sent after it: four slots of h are enough as they are without these warps.
+// Who signals does not wait, and waits before it signals again. h(t + 2) is sent after `ready` of step t, and so after the
+// poison that was there before it: four slots of h are enough, as they are without these warps.
 //
 // Lanes: g = lane / 4, j = lane % 4. An accumulator tile gives lane (g, j) rows g and g + 8, columns 2j and 2j + 1.
 #pragma once
@@ -82,7 +84,7 @@ struct ClusterForward {
     static constexpr bool apart = tiling.transfer_warps > 0;
     static constexpr bool shared_polls = tiling.shared_polls != 0;
     static constexpr int meetings = tiling.k_split == 1 ? 0 : unit_warps;  // named barriers of groups of units
-    static_assert(meetings + (apart || shared_polls ? 2 : 0) <= 15, "a block has 15 named barriers");
+    static_assert(meetings + (apart ? 2 : 0) + (shared_polls ? 1 : 0) <= 15, "a block has 15 named barriers");
     static_assert((cluster - 1) * unit_warps * units < D, "every block owns units");
 
     // Four transfer warps leave those that step more registers than all would get, where these are eight or more, in fours:
@@ -215,10 +217,6 @@ struct ClusterForward {
 
     // ---- one step ----
 
-    static constexpr int those_who_own = 32 * unit_warps;
-    static constexpr int those_who_see = (shared_polls ? stepping : those_who_own) + 32 * tiling.transfer_warps;
-    static constexpr int seen_barrier = meetings + 1, ready_barrier = meetings + 2;
-
     using Inputs = unsigned[unit_groups][column_tiles][Ring::words];
 
     TILESMITH_DEVICE static float input(const Inputs& wx, int gate, int unit_group, int column_tile, int column) {
@@ -229,13 +227,15 @@ struct ClusterForward {
     // a time, for want of registers.
     static constexpr bool kept = column_tiles == 1 && !shared_polls;
 
+    static constexpr int polled_barrier = meetings + (apart ? 3 : 1);
+
     /// Polls until no lane finds poison. poll(): the largest of what a lane finds.
     template <class Poll>
     TILESMITH_DEVICE static void await(Poll poll) {
         for (unsigned rounds = 0; any_lane(poll() == poison);) poll_again(rounds);
     }
 
-    /// Waits until all of a slot has come: a part by each thread that steps, and then these meet, and the transfer warps.
+    /// Waits until all of a slot has come: a part by each thread that steps, and then these meet.
     TILESMITH_DEVICE void await_slot(SharedAddress hidden) const {
         const SharedAddress first = hidden + static_cast<int>(thread_index()) * chunk_bytes;
         await([&] {
@@ -248,13 +248,12 @@ struct ClusterForward {
             }
             return newest;
         });
-        await_seen();
+        sync_named(polled_barrier, stepping);
     }
 
     /// sums = R h of this warp's units and part of K, and in part 0 what the gates have besides. Waits until all of that h
-    /// has come; then calls seen().
-    template <class Seen>
-    TILESMITH_DEVICE void multiply(typename Matrix::Sums& sums, const Inputs& wx, SharedAddress hidden, Seen seen) const {
+    /// has come.
+    TILESMITH_DEVICE void multiply(typename Matrix::Sums& sums, const Inputs& wx, SharedAddress hidden) const {
         const typename Matrix::template Places<typename Mail::Layout> places(hidden, part * k_tiles * 4, lane);
         uint4 words[Matrix::reads][column_tiles];
         if constexpr (shared_polls) {
@@ -272,7 +271,6 @@ struct ClusterForward {
                 return newest;
             });
         }
-        seen();
         weights.product(
             sums,
             [&](int k_tile, uint4(&b)[column_tiles]) {
@@ -319,6 +317,11 @@ struct ClusterForward {
 
     TILESMITH_DEVICE void meet_parts() const { sync_named(1 + unit_warp, 32 * tiling.k_split); }
 
+    TILESMITH_DEVICE void begin() const {
+        mail.begin(in.initial, in.batch, head, first_row, threads);
+        sync_cluster();  // every block has its first h, and poison where it waits for the next
+    }
+
     // ---- warps that do everything themselves ----
 
     // The last of the block.
@@ -327,10 +330,9 @@ struct ClusterForward {
     TILESMITH_DEVICE void run_alone() {
         prepare_stores();
         prepare_transfers();
-        mail.begin(in.initial, in.batch, head, first_row, threads);
         if (part == 0)
             for (int stage = 0; stage < tiling.num_stages - 1; ++stage) begin_copy(stage < in.seq, stage * stage_bytes);
-        sync_cluster();  // every block has its first h, and poison where it waits for the next
+        begin();
 
         const SharedAddress read_inputs = shared + ring_at + unit_warp * ring_bytes;
         int stage_offset = 0;  // of the stage that this step reads
@@ -344,7 +346,7 @@ struct ClusterForward {
                 Ring::load(wx, read_inputs + stage_offset, lane);
             }
             typename Matrix::Sums sums;
-            multiply(sums, wx, shared + Mail::slot_of(t), [] {});
+            multiply(sums, wx, shared + Mail::slot_of(t));
             const bool owner = Partial::combine(sums, partial_of(t), unit_warp, part, lane, [&] { meet_parts(); });
             if (owner) {
                 Results results;
@@ -363,15 +365,16 @@ struct ClusterForward {
 
     // ---- warps that step, and transfer warps ----
 
-    TILESMITH_DEVICE static void signal_seen() { arrive_named(seen_barrier, those_who_see); }
-    TILESMITH_DEVICE static void await_seen() { sync_named(seen_barrier, those_who_see); }
-    TILESMITH_DEVICE static void signal_ready() { arrive_named(ready_barrier, those_who_own + place_threads); }
-    TILESMITH_DEVICE static void await_ready() { sync_named(ready_barrier, those_who_own + place_threads); }
+    static constexpr int left_barrier = meetings + 1, ready_barrier = meetings + 2, between = 32 * unit_warps + place_threads;
+
+    TILESMITH_DEVICE static void signal_left() { arrive_named(left_barrier, between); }
+    TILESMITH_DEVICE static void await_left() { sync_named(left_barrier, between); }
+    TILESMITH_DEVICE static void signal_ready() { arrive_named(ready_barrier, between); }
+    TILESMITH_DEVICE static void await_ready() { sync_named(ready_barrier, between); }
 
     TILESMITH_DEVICE void run_steps() {
         prepare_stores();
-        mail.begin(in.initial, in.batch, head, first_row, threads);
-        sync_cluster();  // every block has its first h, and poison where it waits for the next
+        begin();
 
         const SharedAddress read_inputs = shared + ring_at + 2 * units * unit_warp;
         int stage_offset = 0;  // of the stage that the next step reads
@@ -385,34 +388,29 @@ struct ClusterForward {
             take_inputs();
         }
         for (int t = 0; t < in.seq; ++t) {
+            if (part == 0) signal_left();
             typename Matrix::Sums sums;
-            multiply(sums, wx, shared + Mail::slot_of(t), [&] {
-                if (!shared_polls && tiling.k_split == 1) signal_seen();
-            });
-            // Where K is split, all of h has come when all parts have met.
+            multiply(sums, wx, shared + Mail::slot_of(t));
             if (!Partial::combine(sums, partial_of(t), unit_warp, part, lane, [&] { meet_parts(); })) continue;
-            if (!shared_polls && tiling.k_split > 1) signal_seen();
             Results results;
             step(results, sums, wx, t);
             await_ready();  // the next inputs are there; the results of the step before have left
             if (t + 1 < in.seq) take_inputs();
             leave(results);
         }
-        if (shared_polls || part == 0) signal_seen();  // the last results
+        if (part == 0) signal_left();
     }
 
     TILESMITH_DEVICE void run_transfers() {
         prepare_transfers();
         for (int stage = 0; stage < tiling.num_stages; ++stage) begin_copy(stage < in.seq, stage * stage_bytes);
-        mail.begin(in.initial, in.batch, head, first_row, threads);
-        sync_cluster();  // every block has its first h, and poison where it waits for the next
+        begin();
 
         cp_async_wait<tiling.num_stages - 1>();
         signal_ready();
         int stage_offset = 0;  // of the stage that has been read
         for (int t = 0; t < in.seq; ++t) {
-            await_seen();  // Wx(t) is read, the results of step t - 1 are there
-            // h(t) has come, so everybody has read h(t - 1).
+            await_left();
             mail.template poison<poisoners>(Mail::slot_of(t + Mail::slots - 1));
             if (t > 0) write_results();
             cp_async_wait<tiling.num_stages - 2>();
@@ -420,7 +418,7 @@ struct ClusterForward {
             begin_copy(t + tiling.num_stages < in.seq, stage_offset);
             stage_offset = next_stage(stage_offset);
         }
-        await_seen();
+        await_left();
         write_results();
     }
 

@@ -164,13 +164,11 @@ class ClusterForward(BatchTiled):
         )
         problem.add(v["k_tiles_in_registers"] <= s.k_tiles, "no more groups of R in registers than a warp has")
         problem.add((s.k_tiles - 1) * v["k_split"] < cdiv(s.sent_units, 32), "every warp of a K split has a part of K")
+        barriers = 2 * minimum(v["transfer_warps"], 1) + v["shared_polls"]
         problem.add(
-            (v["k_split"] == 1) | (s.unit_warps <= NAMED_BARRIERS),
-            f"warps that own units: at most {NAMED_BARRIERS} where K is split, as many as a block has named barriers",
-        )
-        problem.add(
-            (v["k_split"] == 1) | (v["transfer_warps"] + v["shared_polls"] == 0) | (s.unit_warps <= NAMED_BARRIERS - 2),
-            f"and at most {NAMED_BARRIERS - 2} with transfer warps or shared polls, which need two of these",
+            s.unit_warps * minimum(v["k_split"] - 1, 1) + barriers <= NAMED_BARRIERS,
+            f"named barriers of a block: at most {NAMED_BARRIERS}, one for the warps of each group of units where K is "
+            "split, two with transfer warps, one with shared polls",
         )
         problem.add(
             (v["transfer_warps"] == 0) | (3 * (s.copies + s.writes) <= TRANSFER_POINTERS),
