@@ -119,7 +119,7 @@ struct ClusterForward {
     static constexpr int ring_bytes = tiling.num_stages * stage_bytes;  // per place
     // the part of R that is not in registers: [warp][group][tile][half][lane]
     static constexpr int weights_at = ring_at + places * ring_bytes;
-    using Matrix = StationaryMatrix<Type, tiles, k_tiles, tiling.k_tiles_in_registers, rows, tiling.accumulators>;
+    using Matrix = StationaryMatrix<Type, tiles, k_tiles, tiling.k_tiles_in_registers, minimum(rows, 8), tiling.accumulators>;
     static constexpr int partial_at = weights_at + warps * Matrix::shared_bytes;
     using Partial = PartialSums<Matrix, tiles, unit_warps, tiling.k_split>;
     static constexpr int shared_bytes = partial_at + 2 * Partial::bytes;
@@ -223,9 +223,15 @@ struct ClusterForward {
         return has(Cell::input, gate) ? Ring::value(wx[unit_group][column_tile], rank_among(Cell::input, gate), column) : 0.0f;
     }
 
-    // A warp that polls for itself keeps the words if there is one tile of 8 columns; of more it loads them again, a k-tile at
-    // a time, for want of registers.
-    static constexpr bool kept = column_tiles == 1 && !shared_polls;
+    // The sequences of a tile of 8 columns are a recurrence of their own: a step takes one such tile after the other, and the h
+    // of one travels while the warps are busy with the next.
+    static constexpr int tile_rows = rows / column_tiles;
+
+    template <class Function>
+    TILESMITH_DEVICE static void for_each_column_tile(Function function) {
+#pragma unroll
+        for (int column_tile = 0; column_tile < column_tiles; ++column_tile) function(column_tile);
+    }
 
     static constexpr int polled_barrier = meetings + (apart ? 3 : 1);
 
@@ -235,51 +241,45 @@ struct ClusterForward {
         for (unsigned rounds = 0; any_lane(poll() == poison);) poll_again(rounds);
     }
 
-    /// Waits until all of a slot has come: a part by each thread that steps, and then these meet.
-    TILESMITH_DEVICE void await_slot(SharedAddress hidden) const {
-        const SharedAddress first = hidden + static_cast<int>(thread_index()) * chunk_bytes;
+    /// Waits until all of a slot's column tile has come: a part by each thread that steps, and then these meet.
+    TILESMITH_DEVICE void await_tile(SharedAddress hidden, int column_tile) const {
+        constexpr int chunks = Mail::sent_chunks / column_tiles;
+        const int thread = static_cast<int>(thread_index());
+        const SharedAddress first = hidden + (thread / tile_rows * rows + column_tile * tile_rows + thread % tile_rows) * chunk_bytes;
         await([&] {
             unsigned newest = 0;
 #pragma unroll
-            for (int i = 0; i < ceil_div(Mail::sent_chunks, stepping); ++i) {
-                const SharedAddress chunk = first + i * stepping * chunk_bytes;
-                if ((i + 1) * stepping <= Mail::sent_chunks || chunk < hidden + Mail::sent_chunks * chunk_bytes)
-                    newest = max(newest, Mail::newest(poll_128(chunk)));
-            }
+            for (int i = 0; i < ceil_div(chunks, stepping); ++i)
+                if ((i + 1) * stepping <= chunks || thread + i * stepping < chunks)
+                    newest = max(newest, Mail::newest(poll_128(first + i * stepping * column_tiles * chunk_bytes)));
             return newest;
         });
         sync_named(polled_barrier, stepping);
     }
 
-    /// sums = R h of this warp's units and part of K, and in part 0 what the gates have besides. Waits until all of that h
-    /// has come.
-    TILESMITH_DEVICE void multiply(typename Matrix::Sums& sums, const Inputs& wx, SharedAddress hidden) const {
+    /// sums = R h of this warp's units and part of K and of a column tile, and in part 0 what the gates have besides. Waits
+    /// until all of that h has come.
+    TILESMITH_DEVICE void multiply(typename Matrix::Sums& sums, const Inputs& wx, SharedAddress hidden, int column_tile) const {
         const typename Matrix::template Places<typename Mail::Layout> places(hidden, part * k_tiles * 4, lane);
-        uint4 words[Matrix::reads][column_tiles];
-        if constexpr (shared_polls) {
-            await_slot(hidden);
-        } else {
+        uint4 words[Matrix::reads];
+        if constexpr (shared_polls)
+            await_tile(hidden, column_tile);
+        else
             await([&] {
                 unsigned newest = 0;
 #pragma unroll
-                for (int read = 0; read < Matrix::reads; ++read)
-#pragma unroll
-                    for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
-                        words[read][column_tile] = poll_128(places.at(read * Matrix::k_tiles_per_read, column_tile));
-                        newest = max(newest, Mail::newest(words[read][column_tile]));
-                    }
+                for (int read = 0; read < Matrix::reads; ++read) {
+                    words[read] = poll_128(places.at(read * Matrix::k_tiles_per_read, column_tile));
+                    newest = max(newest, Mail::newest(words[read]));
+                }
                 return newest;
             });
-        }
         weights.product(
             sums,
-            [&](int k_tile, uint4(&b)[column_tiles]) {
-#pragma unroll
-                for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
-                    b[column_tile] = kept ? words[k_tile / Matrix::k_tiles_per_read][column_tile]
-                                          : load_shared_128(places.at(k_tile, column_tile));
+            [&](int k_tile, uint4(&b)[1]) {
+                b[0] = shared_polls ? load_shared_128(places.at(k_tile, column_tile)) : words[k_tile / Matrix::k_tiles_per_read];
             },
-            [&](int tile, int column_tile, int i) {
+            [&](int tile, int, int i) {
                 if (columns == 1 && i % 2 == 1) return 0.0f;
                 return Rows::of_row(tile, i / 2, [&](int gate, int unit_group) {
                     return bias[gate][unit_group] + input(wx, gate, unit_group, column_tile, i % 2);
@@ -287,21 +287,34 @@ struct ClusterForward {
             });
     }
 
-    /// The pointwise step of the warp's elements, and h sent to where h(t + 1) goes.
     using Results = float[unit_groups][column_tiles][columns][arrays];
 
-    TILESMITH_DEVICE void step(Results& results, const typename Matrix::Sums& sums, const Inputs& wx, int t) {
-        Elements::for_each([&](int unit_group, int column_tile, int column) {
-            float gate[gates];
+    /// The pointwise step of the warp's elements of a column tile, and h sent to where h(t + 1) goes.
+    TILESMITH_DEVICE void step(Results& results, const typename Matrix::Sums& sums, const Inputs& wx, int t, int column_tile) {
 #pragma unroll
-            for (int q = 0; q < gates; ++q)
-                gate[q] = has(Cell::recurrent, q) ? Rows::product(sums, q, unit_group, column_tile, column)
-                                                  : bias[q][unit_group] + input(wx, q, unit_group, column_tile, column);
-            step_element<Cell, Type, save>(gate, state[unit_group][column_tile][column],
-                                           results[unit_group][column_tile][column], own, unit_group);
-        });
-        mail.send(Mail::slot_of(t + 1), [&](int unit_group, int column_tile, int column) {
-            return results[unit_group][column_tile][column][0];
+        for (int unit_group = 0; unit_group < unit_groups; ++unit_group)
+#pragma unroll
+            for (int column = 0; column < columns; ++column) {
+                float gate[gates];
+#pragma unroll
+                for (int q = 0; q < gates; ++q)
+                    gate[q] = has(Cell::recurrent, q) ? Rows::product(sums, q, unit_group, 0, column)
+                                                      : bias[q][unit_group] + input(wx, q, unit_group, column_tile, column);
+                step_element<Cell, Type, save>(gate, state[unit_group][column_tile][column],
+                                               results[unit_group][column_tile][column], own, unit_group);
+            }
+        mail.send(Mail::slot_of(t + 1), column_tile,
+                  [&](int unit_group, int column) { return results[unit_group][column_tile][column][0]; });
+    }
+
+    /// What the warps that own units make of h(t), and send. Where K is split, the other parts' warps do theirs.
+    TILESMITH_DEVICE void advance(Results& results, const Inputs& wx, int t) {
+        for_each_column_tile([&](int column_tile) {
+            typename Matrix::Sums sums;
+            multiply(sums, wx, shared + Mail::slot_of(t), column_tile);
+            const int buffer = (t * column_tiles + column_tile) & 1;
+            if (Partial::combine(sums, shared + partial_at + buffer * Partial::bytes, unit_warp, part, lane, [&] { meet_parts(); }))
+                step(results, sums, wx, t, column_tile);
         });
     }
 
@@ -312,8 +325,6 @@ struct ClusterForward {
             [&](int array, int unit_group, int column_tile, int column) { return results[unit_group][column_tile][column][array]; },
             [&](int array, int row, int unit) { return result_at(array, row, unit - place_unit); });
     }
-
-    TILESMITH_DEVICE SharedAddress partial_of(int t) const { return shared + partial_at + (t & 1) * Partial::bytes; }
 
     TILESMITH_DEVICE void meet_parts() const { sync_named(1 + unit_warp, 32 * tiling.k_split); }
 
@@ -345,12 +356,9 @@ struct ClusterForward {
                 sync_warp();  // all lanes' copies are there; the results of the step before have left
                 Ring::load(wx, read_inputs + stage_offset, lane);
             }
-            typename Matrix::Sums sums;
-            multiply(sums, wx, shared + Mail::slot_of(t));
-            const bool owner = Partial::combine(sums, partial_of(t), unit_warp, part, lane, [&] { meet_parts(); });
-            if (owner) {
-                Results results;
-                step(results, sums, wx, t);  // which others wait for: it comes first
+            Results results;
+            advance(results, wx, t);  // which others wait for: it comes first
+            if (part == 0) {
                 leave(results);
                 sync_warp();
                 write_results();
@@ -359,7 +367,7 @@ struct ClusterForward {
                 stage_offset = next_stage(stage_offset);
             }
             // h(t) has come, so everybody has read h(t - 1). Where K is split, by the warps that have nothing else to do.
-            if (tiling.k_split == 1 || !owner) mail.template poison<poisoners>(Mail::slot_of(t + Mail::slots - 1));
+            if (tiling.k_split == 1 || part > 0) mail.template poison<poisoners>(Mail::slot_of(t + Mail::slots - 1));
         }
     }
 
@@ -389,11 +397,9 @@ struct ClusterForward {
         }
         for (int t = 0; t < in.seq; ++t) {
             if (part == 0) signal_left();
-            typename Matrix::Sums sums;
-            multiply(sums, wx, shared + Mail::slot_of(t));
-            if (!Partial::combine(sums, partial_of(t), unit_warp, part, lane, [&] { meet_parts(); })) continue;
             Results results;
-            step(results, sums, wx, t);
+            advance(results, wx, t);
+            if (part > 0) continue;
             await_ready();  // the next inputs are there; the results of the step before have left
             if (t + 1 < in.seq) take_inputs();
             leave(results);

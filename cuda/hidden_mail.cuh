@@ -98,11 +98,14 @@ struct HiddenMail {
         return word >> 16 == 0xffffu ? word & 0x7fffffffu : word;
     }
 
-    /// Send h of the warp's elements, value(unit_group, column_tile, column), to the slot at `slot_offset` of every block.
+    TILESMITH_DEVICE static constexpr int column_tile_of(int element) { return element / Elements::columns % Elements::column_tiles; }
+
+    /// Send h of the warp's elements of a column tile, value(unit_group, column), to the slot at `slot_offset` of every block.
     template <class Value>
-    TILESMITH_DEVICE void send(int slot_offset, Value value) const {
+    TILESMITH_DEVICE void send(int slot_offset, int column_tile, Value value) const {
 #pragma unroll
         for (int word = 0; word < words; ++word) {
+            if (column_tile_of(2 * word) != column_tile) continue;
             const float first = of_element(value, shared_out ? 2 * word : 0), second = of_element(value, shared_out ? 2 * word + 1 : 0);
             const float own = odd ? second : first;
             const float neighbours = shuffle_xor(odd ? first : second, 4);
@@ -116,8 +119,7 @@ struct HiddenMail {
 
     template <class Value>
     TILESMITH_DEVICE static float of_element(Value value, int element) {
-        return value(element / (Elements::column_tiles * Elements::columns), element / Elements::columns % Elements::column_tiles,
-                     element % Elements::columns);
+        return value(element / (Elements::column_tiles * Elements::columns), element % Elements::columns);
     }
 
     /// Poison the slot at `slot_offset`: a thread's part, of `threads`. Every trip is known when this is compiled: a loop

@@ -104,7 +104,7 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     hidden = 4 * 4 * k_tiles * k_split * rows * CHUNK
     place = (arrays + v["num_stages"] * inputs) * rows * row
     weights = stepping_warps * (k_tiles - v["k_tiles_in_registers"]) * tiles * 2 * 32 * CHUNK
-    partial = 2 * (k_split - 1) * unit_warps * tiles * column_tiles * 32 * CHUNK
+    partial = 2 * (k_split - 1) * unit_warps * tiles * 32 * CHUNK
     vectors = rows * 8 * place_groups // vector_width(d)
     return Sizes(
         warps=stepping_warps + transfer_warps,
@@ -171,8 +171,8 @@ class ClusterForward(BatchTiled):
             "split, two with transfer warps, one with shared polls",
         )
         problem.add(
-            (v["transfer_warps"] == 0) | (3 * (s.copies + s.writes) <= TRANSFER_POINTERS),
-            f"what a transfer warp copies and writes: {TRANSFER_POINTERS} registers",
+            (v["transfer_warps"] < 4) | (3 * (s.copies + s.writes) <= TRANSFER_POINTERS),
+            f"what each of four transfer warps copies and writes: at most {TRANSFER_POINTERS} registers",
         )
         problem.add(v["accumulators"] <= 2 * s.k_tiles, "no more accumulator chains than matrix instructions in a row")
         problem.add(
@@ -194,17 +194,17 @@ class ClusterForward(BatchTiled):
     def needs(self, cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Needs[Number]:
         """Warps, shared memory and what lives in a thread's registers."""
         s = sizes(cell, shape, v)
-        # Of a tile of 8 columns all words of a warp's h, where with 4 sequences each load has two k-tiles'; of wider
-        # ones, or where the warps share the polls, a single k-tile's.
-        wide = minimum(s.column_tiles - 1 + v["shared_polls"], 1)
+        # All words of a warp's h of 8 columns, where with 4 sequences each load has two k-tiles'; a k-tile's where the
+        # warps share the polls.
+        shared = v["shared_polls"]
+        polled = 4 * (shared + (1 - shared) * cdiv(s.k_tiles, 3 - s.columns))
         alone = 1 - minimum(v["transfer_warps"], 1)
-        polled = 4 * s.column_tiles * (wide + (1 - wide) * cdiv(s.k_tiles, 3 - s.columns))
         counts: dict[str, Int] = {
             "weights": s.tiles * v["k_tiles_in_registers"] * 8,
             "fragments": s.tiles * s.k_tiles,
             "loading": minimum(s.k_tiles - v["k_tiles_in_registers"], 1),
-            "accumulators": s.tiles * s.column_tiles * 4,
-            "more_accumulators": (v["accumulators"] - 1) * s.tiles * s.column_tiles * 4,
+            "accumulators": s.tiles * 4,
+            "more_accumulators": (v["accumulators"] - 1) * s.tiles * 4,
             "polled": polled,
             "bias": s.tiles * 2 + s.unit_groups * (len(cell.gates) - len(cell.recurrent_gates)),
             "states": s.elements * (len(cell.states) - 1),
@@ -236,16 +236,10 @@ class ClusterForward(BatchTiled):
         """What a block does in one step, for the cost model."""
         s = sizes(cell, shape, v)
         cost = cell_cost(cell)
-        rows, accumulators, shared, apart = (
-            v["batch_tile"],
-            v["accumulators"],
-            v["shared_polls"],
-            v["transfer_warps"] > 0,
-        )
-        hidden = read_bytes(rows, s.k_tiles, accumulators) * (
-            1 if shared else min(s.column_tiles, 2)
-        )  # wide ones: twice
-        weights = (s.k_tiles - v["k_tiles_in_registers"]) * s.tiles * 2 * 512
+        rows, accumulators, apart = v["batch_tile"], v["accumulators"], v["transfer_warps"] > 0
+        shared = v["shared_polls"]
+        hidden = read_bytes(rows, s.k_tiles, accumulators)
+        weights = (s.k_tiles - v["k_tiles_in_registers"]) * s.tiles * 2 * 512 * s.column_tiles
         partial = 2 * (v["k_split"] - 1) * s.tiles * s.column_tiles * 512 * s.unit_warps
         arrays = arrays_written(cell, shape)
         values = shape.batch * shape.heads * shape.head_dim * (len(cell.input_gates) + arrays)
@@ -253,7 +247,7 @@ class ClusterForward(BatchTiled):
             warps=s.stepping_warps,
             epilogue_warps=s.unit_warps,
             matrix=s.tiles * s.column_tiles * 2 * s.k_tiles,
-            matrix_chain=max(1.0, 2 * s.k_tiles / accumulators),
+            matrix_chain=s.column_tiles * max(1.0, 2 * s.k_tiles / accumulators),
             shared_bytes=s.stepping_warps * (hidden + weights) + partial + shared * 2 * rows * s.sent_units,
             special=s.elements * cost.special,
             arithmetic=s.elements * (cost.arithmetic + 2 * len(cell.input_gates))
