@@ -94,6 +94,11 @@ SPLIT = replace(CLUSTER, values=CLUSTER.values | {"k_split": 2, "accumulators": 
 APART = replace(CLUSTER, values=CLUSTER.values | {"transfer_warps": 1})
 APART_SPLIT = replace(SPLIT, values=SPLIT.values | {"transfer_warps": 2})
 SHARED = replace(SPLIT, values=SPLIT.values | {"cluster": 2, "shared_polls": 1})
+WIDE = replace(
+    SPLIT,
+    shape=replace(SPLIT.shape, batch=14),
+    values=SPLIT.values | {"cluster": 2, "batch_tile": 16, "transfer_warps": 1},
+)
 APART_POISON = "            mail.template poison<poisoners>(Mail::slot_of(t + Mail::slots - 1));\n"
 APART_WRITE = "            if (t > 0) write_results();\n"
 APART_SIGNAL = "            cp_async_wait<tiling.num_stages - 2>();\n            signal_ready();\n"
@@ -290,19 +295,19 @@ FAULTS = {
     ),
     "poison a step early": (
         CLUSTER,
-        "!owner) mail.template poison<poisoners>(Mail::slot_of(t + Mail::slots - 1));",
-        "!owner) mail.template poison<poisoners>(Mail::slot_of(t));",
+        "part > 0) mail.template poison<poisoners>(Mail::slot_of(t + Mail::slots - 1));",
+        "part > 0) mail.template poison<poisoners>(Mail::slot_of(t));",
         "may not have been read|deadlock",
     ),
     "poison left out": (
         CLUSTER,
-        "if (tiling.k_split == 1 || !owner)",
+        "if (tiling.k_split == 1 || part > 0)",
         "if (t < 0)",
         "has not been poisoned before|before the first has been poisoned",
     ),
     "poison left out from step 7 on": (
         CLUSTER,
-        "if (tiling.k_split == 1 || !owner)",
+        "if (tiling.k_split == 1 || part > 0)",
         "if (t < 7)",
         "second message before the first has been poisoned",
     ),
@@ -344,9 +349,21 @@ FAULTS = {
     ),
     "one buffer of partial sums": (
         SPLIT,
-        "partial_at + (t & 1) * Partial::bytes",
-        "partial_at",
+        "buffer = (t * column_tiles + column_tile) & 1;",
+        "buffer = 0;",
         "race",
+    ),
+    "one buffer of partial sums in a step": (
+        WIDE,
+        "buffer = (t * column_tiles + column_tile) & 1;",
+        "buffer = t & 1;",
+        "race",
+    ),
+    "messages in the place of another column tile": (
+        WIDE,
+        "mail.send(Mail::slot_of(t + 1), column_tile,",
+        "mail.send(Mail::slot_of(t + 1), column_tile ^ 1,",
+        "differs",
     ),
     "a message before its place is poisoned": (
         CLUSTER,
@@ -398,8 +415,8 @@ FAULTS = {
     ),
     "a signal left out": (
         APART,
-        "if (part == 0) signal_left();\n            typename",
-        "if (part == 0 && t != 3) signal_left();\n            typename",
+        "if (part == 0) signal_left();\n            Results",
+        "if (part == 0 && t != 3) signal_left();\n            Results",
         "deadlock",
     ),
     "a signal before the inputs are read": (
@@ -458,8 +475,8 @@ FAULTS = {
     ),
     "a chunk that nobody polls for": (
         SHARED,
-        "chunk < hidden + Mail::sent_chunks * chunk_bytes",
-        "chunk < hidden + (Mail::sent_chunks - 1) * chunk_bytes",
+        "thread + i * stepping < chunks)",
+        "thread + i * stepping < chunks - 1)",
         "is poison|without having been polled|nobody has read|does not know",
     ),
     "a removed barrier": (
@@ -694,6 +711,7 @@ def run(sound: Sound, program: Program, seed: int) -> None:
         APART,
         APART_SPLIT,
         SHARED,
+        WIDE,
         CLUSTER_BACKWARD,
         GRID,
         GRID_ALONE,
@@ -708,6 +726,7 @@ def run(sound: Sound, program: Program, seed: int) -> None:
         "transfer warps",
         "transfer warps, K split",
         "shared polls",
+        "two column tiles",
         "cluster backward",
         "grid",
         "grid, a warp alone",
