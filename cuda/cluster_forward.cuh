@@ -49,6 +49,7 @@ struct ClusterTiling {
     int num_stages;         // stages of the ring that holds Wx
     int transfer_warps;     // warps that copy inputs, write results and poison for the others; 0: each does so itself
     int shared_polls;       // 1: the warps of a block poll a part of h each, meet, and load what they multiply; 0: poll that
+    int portions;           // of the h that a warp polls for: one is multiplied while the next is on its way
 };
 
 template <class Cell, class Type, FixedShape shape, ClusterTiling tiling, Save save>
@@ -147,13 +148,34 @@ struct ClusterForward {
     float bias[gates][unit_groups];
     float state[unit_groups][column_tiles][columns][states];
     Mail mail;
+    int at[Matrix::reads];  // where this lane finds its words of h in a slot, of the first column tile
+
+    // The h of 32 units, a k-tile, comes from the own block first, then from the one before it, and so on round the cluster:
+    // that is the order in which each block sends (hidden_mail.cuh), and in which a warp takes them, or where K is split its
+    // share of them.
+    TILESMITH_DEVICE int k_tile_of(int turn) const {
+        constexpr int all = k_tiles * tiling.k_split;
+        const int own_last = ((rank + 1) * unit_warps * units - 1) / 32;
+        return static_cast<int>(static_cast<unsigned>(own_last + all - (turn * tiling.k_split + part)) % all);
+    }
 
     /// Load this lane's part of R.
     TILESMITH_DEVICE void load_weights() {
         weights.load(shared + weights_at + warp * Matrix::shared_bytes, lane, [&](int tile, int k_tile, int upper) {
-            const int k = (part * k_tiles + k_tile) * 32 + j * 8;
+            const int k = k_tile_of(k_tile) * 32 + j * 8;
             return Rows::template load<shape>(in.r, head, first_unit, tile * 16 + upper * 8 + g, k);
         });
+    }
+
+    TILESMITH_DEVICE void prepare_reads() {
+#pragma unroll
+        for (int read = 0; read < Matrix::reads; ++read) {
+            const int turn = read * Matrix::k_tiles_per_read;
+            // Lanes of odd columns read the second of a pair of k-tiles.
+            const bool second = Matrix::paired && turn + 1 < k_tiles && g % 2 == 1;
+            const int k_tile = k_tile_of(second ? turn + 1 : turn);
+            at[read] = Mail::Layout::offset(4 * k_tile + j, Elements::half_filled ? g / 2 : g);
+        }
     }
 
     /// Bring the initial states to the registers of the lanes that own them.
@@ -235,49 +257,62 @@ struct ClusterForward {
 
     static constexpr int polled_barrier = meetings + (apart ? 3 : 1);
 
-    /// Polls until no lane finds poison. poll(): the largest of what a lane finds.
-    template <class Poll>
-    TILESMITH_DEVICE static void await(Poll poll) {
-        for (unsigned rounds = 0; any_lane(poll() == poison);) poll_again(rounds);
-    }
-
     /// Waits until all of a slot's column tile has come: a part by each thread that steps, and then these meet.
-    TILESMITH_DEVICE void await_tile(SharedAddress hidden, int column_tile) const {
+    TILESMITH_DEVICE void await_tile(SharedAddress hidden) const {
         constexpr int chunks = Mail::sent_chunks / column_tiles;
         const int thread = static_cast<int>(thread_index());
-        const SharedAddress first = hidden + (thread / tile_rows * rows + column_tile * tile_rows + thread % tile_rows) * chunk_bytes;
-        await([&] {
-            unsigned newest = 0;
+        const SharedAddress first = hidden + (thread / tile_rows * rows + thread % tile_rows) * chunk_bytes;
+        const auto newest = [&] {
+            unsigned found = 0;
 #pragma unroll
             for (int i = 0; i < ceil_div(chunks, stepping); ++i)
                 if ((i + 1) * stepping <= chunks || thread + i * stepping < chunks)
-                    newest = max(newest, Mail::newest(poll_128(first + i * stepping * column_tiles * chunk_bytes)));
-            return newest;
-        });
+                    found = max(found, Mail::newest(poll_128(first + i * stepping * column_tiles * chunk_bytes)));
+            return found;
+        };
+        for (unsigned rounds = 0; any_lane(newest() == poison);) poll_again(rounds);
         sync_named(polled_barrier, stepping);
     }
+
+    // Of the 16 bytes that a lane reads at a time, in which portion.
+    static constexpr int portions = minimum(tiling.portions, Matrix::reads);
+    TILESMITH_DEVICE static constexpr int first_read(int portion) { return portion * Matrix::reads / portions; }
 
     /// sums = R h of this warp's units and part of K and of a column tile, and in part 0 what the gates have besides. Waits
     /// until all of that h has come.
     TILESMITH_DEVICE void multiply(typename Matrix::Sums& sums, const Inputs& wx, SharedAddress hidden, int column_tile) const {
-        const typename Matrix::template Places<typename Mail::Layout> places(hidden, part * k_tiles * 4, lane);
+        hidden += Mail::Layout::step(0, column_tile);
         uint4 words[Matrix::reads];
-        if constexpr (shared_polls)
-            await_tile(hidden, column_tile);
-        else
-            await([&] {
-                unsigned newest = 0;
+        const auto newest = [&](int portion) {
+            unsigned found = 0;
 #pragma unroll
-                for (int read = 0; read < Matrix::reads; ++read) {
-                    words[read] = poll_128(places.at(read * Matrix::k_tiles_per_read, column_tile));
-                    newest = max(newest, Mail::newest(words[read]));
-                }
-                return newest;
-            });
+            for (int read = first_read(portion); read < first_read(portion + 1); ++read) found = max(found, Mail::newest(words[read]));
+            return found;
+        };
+        const auto poll = [&](int portion) {
+#pragma unroll
+            for (int read = first_read(portion); read < first_read(portion + 1); ++read) words[read] = poll_128(hidden + at[read]);
+        };
+        if constexpr (shared_polls) await_tile(hidden);
         weights.product(
             sums,
             [&](int k_tile, uint4(&b)[1]) {
-                b[0] = shared_polls ? load_shared_128(places.at(k_tile, column_tile)) : words[k_tile / Matrix::k_tiles_per_read];
+                const int read = k_tile / Matrix::k_tiles_per_read;
+                if constexpr (shared_polls) {
+                    b[0] = load_shared_128(hidden + at[read]);
+                } else {
+#pragma unroll
+                    for (int portion = 0; portion < portions; ++portion)
+                        if (read == first_read(portion)) {
+                            for (unsigned rounds = 0;;) {
+                                if (portion == 0 || rounds > 0) poll(portion);
+                                if (!any_lane(newest(portion) == poison)) break;
+                                poll_again(rounds);
+                            }
+                            if (portion + 1 < portions) poll(portion + 1);  // while this one is multiplied
+                        }
+                    b[0] = words[read];
+                }
             },
             [&](int tile, int, int i) {
                 if (columns == 1 && i % 2 == 1) return 0.0f;
@@ -440,6 +475,7 @@ struct ClusterForward {
         load_weights();
         load_bias<Type, Cell>(bias, in.b, part == 0 ? ~0u : 0u, own);
         load_states();
+        prepare_reads();
         mail.prepare_sending(own, rank);
         if (apart)
             run_steps();

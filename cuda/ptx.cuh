@@ -181,7 +181,12 @@ TILESMITH_DEVICE void send_32(ClusterAddress to, unsigned word) {
     asm volatile("st.relaxed.cluster.shared::cluster.u32 [%0], %1;" ::"r"(to), "r"(word) : "memory");
 }
 
-/// The same for two words, 8 bytes in a row, and for four: each arrives whole, and not with the others.
+/// The same for one's own block, without a way through the cluster.
+TILESMITH_DEVICE void send_own_32(SharedAddress to, unsigned word) {
+    asm volatile("st.volatile.shared.u32 [%0], %1;" ::"r"(to), "r"(word) : "memory");
+}
+
+/// The same as send_32 for two words, 8 bytes in a row, and for four: each arrives whole, and not with the others.
 TILESMITH_DEVICE void send_64(ClusterAddress to, uint2 words) {
     asm volatile("st.relaxed.cluster.shared::cluster.v2.u32 [%0], {%1, %2};" ::"r"(to), "r"(words.x), "r"(words.y) : "memory");
 }

@@ -126,6 +126,9 @@ inline ClusterAddress cluster_address(SharedAddress address, unsigned rank, Site
 inline void send_32(ClusterAddress to, unsigned word, Site site = Site::current()) {
     emulate::send_word(to, word, site);
 }
+inline void send_own_32(SharedAddress to, unsigned word, Site site = Site::current()) {
+    emulate::send_word(emulate::map_to_cluster(to, emulate::place().cluster_rank, site), word, site);
+}
 inline void send_64(ClusterAddress to, uint2 words, Site site = Site::current()) {
     emulate::send_word(to, words.x, site);
     emulate::send_word(to + 4, words.y, site);

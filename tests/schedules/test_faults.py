@@ -64,7 +64,7 @@ CLUSTER = Sound(
     Shape(6, 9, 1, 64, save="gates"),
     {
         "cluster": 4, "units_per_warp": 8, "batch_tile": 4, "k_split": 1,
-        "k_tiles_in_registers": 1, "accumulators": 2, "num_stages": 3, "transfer_warps": 0, "shared_polls": 0,
+        "k_tiles_in_registers": 1, "accumulators": 2, "num_stages": 3, "transfer_warps": 0, "shared_polls": 0, "portions": 1,
     },
 )  # fmt: skip
 CLUSTER_BACKWARD = Sound(

@@ -106,6 +106,7 @@ VALUES = {
         "num_stages": 8,
         "transfer_warps": 0,
         "shared_polls": 0,
+        "portions": 1,
     },
     "grid": {
         "blocks": 48,

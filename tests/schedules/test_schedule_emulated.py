@@ -97,6 +97,7 @@ CLUSTER = {
     "num_stages": 3,
     "transfer_warps": 0,
     "shared_polls": 0,
+    "portions": 1,
 }
 
 HALVES = {"cluster": 2, "units_per_warp": 16, "accumulators": 1}

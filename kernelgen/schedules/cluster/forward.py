@@ -149,6 +149,7 @@ class ClusterForward(BatchTiled):
             "num_stages": problem.variable("num_stages", NUM_STAGES),
             "transfer_warps": problem.variable("transfer_warps", TRANSFER_WARPS),
             "shared_polls": problem.variable("shared_polls", [0, 1]),
+            "portions": problem.variable("portions", [1, 2, 4]),
         }
 
     def rules(self, problem: Problem, cell: Cell, shape: Shape, v: Mapping[str, Expr]) -> None:
@@ -173,6 +174,10 @@ class ClusterForward(BatchTiled):
         problem.add(
             (v["transfer_warps"] < 4) | (3 * (s.copies + s.writes) <= TRANSFER_POINTERS),
             f"what each of four transfer warps copies and writes: at most {TRANSFER_POINTERS} registers",
+        )
+        problem.add(
+            (v["portions"] == 1) | ((v["shared_polls"] == 0) & (v["portions"] * (3 - s.columns) <= s.k_tiles)),
+            "no more portions than a warp reads, and one where the warps share the polls",
         )
         problem.add(v["accumulators"] <= 2 * s.k_tiles, "no more accumulator chains than matrix instructions in a row")
         problem.add(
