@@ -64,7 +64,8 @@ CLUSTER = Sound(
     Shape(6, 9, 1, 64, save="gates"),
     {
         "cluster": 4, "units_per_warp": 8, "batch_tile": 4, "k_split": 1,
-        "k_tiles_in_registers": 1, "accumulators": 2, "num_stages": 3, "transfer_warps": 0, "shared_polls": 0, "portions": 1,
+        "k_tiles_in_registers": 1, "accumulators": 2, "num_stages": 3,
+        "transfer_warps": 0, "shared_polls": 0, "portions": 1,
     },
 )  # fmt: skip
 CLUSTER_BACKWARD = Sound(
@@ -94,6 +95,11 @@ SPLIT = replace(CLUSTER, values=CLUSTER.values | {"k_split": 2, "accumulators": 
 APART = replace(CLUSTER, values=CLUSTER.values | {"transfer_warps": 1})
 APART_SPLIT = replace(SPLIT, values=SPLIT.values | {"transfer_warps": 2})
 SHARED = replace(SPLIT, values=SPLIT.values | {"cluster": 2, "shared_polls": 1})
+PORTIONS = replace(
+    CLUSTER,
+    shape=replace(CLUSTER.shape, head_dim=128, batch=4, seq=6),
+    values=CLUSTER.values | {"transfer_warps": 1, "portions": 2},
+)
 WIDE = replace(
     SPLIT,
     shape=replace(SPLIT.shape, batch=14),
@@ -337,8 +343,8 @@ FAULTS = {
     ),
     "lanes that go on without each other": (
         CLUSTER,
-        "any_lane(poll() == poison)",
-        "poll() == poison",
+        "if (!any_lane(newest(portion) == poison)) break;",
+        "if (newest(portion) != poison) break;",
         "does not know|may not have been read|poisoned only after|without having been polled",
     ),
     "a part of K that runs ahead": (
@@ -469,9 +475,21 @@ FAULTS = {
     ),
     "shared polls without a meeting": (
         SHARED,
-        "            return newest;\n        });\n        sync_named(polled_barrier, stepping);",
-        "            return newest;\n        });\n        ",
+        "        sync_named(polled_barrier, stepping);\n",
+        "",
         "is poison|without having been polled|may not have been read|does not know",
+    ),
+    "a second portion that is not waited for": (
+        PORTIONS,
+        "if (!any_lane(newest(portion) == poison)) break;",
+        "if (portion > 0 || !any_lane(newest(portion) == poison)) break;",
+        "differs|NaN|nobody has read|may not have been read|does not know|deadlock",
+    ),
+    "h of another block than R is of": (
+        PORTIONS,
+        "k_tile_of(second ? turn + 1 : turn);",
+        "k_tile_of(turn);",
+        "differs|nobody has read",
     ),
     "a chunk that nobody polls for": (
         SHARED,
@@ -711,6 +729,7 @@ def run(sound: Sound, program: Program, seed: int) -> None:
         APART,
         APART_SPLIT,
         SHARED,
+        PORTIONS,
         WIDE,
         CLUSTER_BACKWARD,
         GRID,
@@ -726,6 +745,7 @@ def run(sound: Sound, program: Program, seed: int) -> None:
         "transfer warps",
         "transfer warps, K split",
         "shared polls",
+        "portions",
         "two column tiles",
         "cluster backward",
         "grid",

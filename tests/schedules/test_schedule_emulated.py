@@ -144,6 +144,13 @@ HALVES = {"cluster": 2, "units_per_warp": 16, "accumulators": 1}
             {"cluster": 2, "batch_tile": 16, "k_split": 2, "shared_polls": 1, "transfer_warps": 4},
             id="shared polls beside transfer warps",
         ),
+        pytest.param("lstm", Shape(3, SEQ, 1, 160), {"portions": 2, "transfer_warps": 1}, id="two portions of five"),
+        pytest.param(
+            "elman",
+            Shape(10, SEQ, 1, 128),
+            {"batch_tile": 16, "portions": 4, "accumulators": 1},
+            id="four portions, two column tiles",
+        ),
     ],
 )
 def test_every_tile_variable_of_a_cluster_is_right(cell: str, shape: Shape, changed: dict[str, int]) -> None:
