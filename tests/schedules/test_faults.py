@@ -483,7 +483,7 @@ FAULTS = {
         PORTIONS,
         "if (!any_lane(newest(portion) == poison)) break;",
         "if (portion > 0 || !any_lane(newest(portion) == poison)) break;",
-        "differs|NaN|nobody has read|may not have been read|does not know|deadlock",
+        "differs|nobody has read|may not have been read|does not know|only after the message|deadlock",
     ),
     "h of another block than R is of": (
         PORTIONS,

@@ -39,7 +39,7 @@ TILES = [4, 8, 16, 32]
 NUM_STAGES = [4, 8]
 """Stages of a ring of inputs: a step takes long enough for few to do."""
 
-TRANSFER_WARPS = [0, 1, 2, 4]
+TRANSFER_WARPS = [0, 1, 4]
 """Warps that copy inputs, write results out and poison for those that step; 0: each of those does so itself."""
 
 REGISTERS_MOVE = ("sm_90a", "sm_100a")
@@ -172,6 +172,10 @@ class ClusterForward(BatchTiled):
             "split, two with transfer warps, one with shared polls",
         )
         problem.add(
+            (v["transfer_warps"] < 4) | ((s.stepping_warps >= 8) & (s.stepping_warps % 4 == 0)),
+            "four transfer warps where they leave registers to eight warps or more, in fours; else one is as good",
+        )
+        problem.add(
             (v["transfer_warps"] < 4) | (3 * (s.copies + s.writes) <= TRANSFER_POINTERS),
             f"what each of four transfer warps copies and writes: at most {TRANSFER_POINTERS} registers",
         )
@@ -259,14 +263,14 @@ class ClusterForward(BatchTiled):
             + accumulator_additions(rows, s.tiles, accumulators),
             chain_special=cost.chain_special,
             chain_arithmetic=cost.chain_arithmetic + 1 + accumulators // 2,
-            staged=s.elements * arrays,
+            staged=0 if apart else s.elements * arrays,
             transfers=0 if apart else s.copies + 2 * s.writes,
             device_bytes=2 * values,
             lead=v["num_stages"] - 1,
             exchanges=min(v["k_split"] - 1, 1),
-            meeting=profile.latency("exchange_messages", v["cluster"], 2 * rows * s.sent_units)
-            + shared * profile.latency("barrier", 32 * s.warps),
-            apart=apart,
+            # Of a tile of 8 sequences: one travels while the next is multiplied.
+            meeting=profile.latency("exchange_messages", v["cluster"], 2 * min(rows, 8) * s.sent_units)
+            + (shared + apart) * profile.latency("barrier", 32 * s.warps),
         )
 
     def template(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Template:

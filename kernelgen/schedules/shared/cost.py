@@ -38,8 +38,7 @@ class Weights:
     16-bit store to shared memory, each transfer between shared and global memory. exchange: clocks of a pass of
     partial sums, beyond its reading. neighbour: clocks that each further block on a multiprocessor adds, and
     neighbour_reading of the time that shared memory takes for it. device: of the time that device memory needs at its
-    full rate. apart: clocks that a step is shorter where other warps transfer for those that step. arrival: of the
-    latency of device memory, and load: how much more where its rate is reached.
+    full rate. arrival: of the latency of device memory, and load: how much more where its rate is reached.
     """
 
     fixed: float
@@ -57,7 +56,6 @@ class Weights:
     device: float
     arrival: float
     load: float
-    apart: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -70,8 +68,7 @@ class StepWork:
     chain. staged: 16-bit stores to shared memory. transfers: instructions that move data between global and shared
     memory. exchanges: passes of partial sums through shared memory. device_bytes: moved between device memory and
     all blocks. lead: how many steps before it reads them a step's inputs are asked for. meeting: clocks from h being
-    made to its being there for the next step; where it is None that takes a barrier of the block and a load. apart:
-    whether other warps than those counted here transfer.
+    made to its being there for the next step; where it is None that takes a barrier of the block and a load.
     """
 
     warps: int
@@ -89,7 +86,6 @@ class StepWork:
     lead: int
     exchanges: int = 0
     meeting: float | None = None
-    apart: bool = False
 
 
 def clocks_per_step(work: StepWork, profile: Profile, neighbours: int, weights: Weights) -> float:
@@ -107,7 +103,6 @@ def clocks_per_step(work: StepWork, profile: Profile, neighbours: int, weights: 
         meeting = profile.latency("barrier", 32 * work.warps) + profile.latency("shared_load")
     own = (
         w.fixed
-        - work.apart * w.apart
         + meeting
         + max(w.matrix * issue, w.matrix_chain * work.matrix_chain * profile.latency("mma"))
         + w.reading * reading
