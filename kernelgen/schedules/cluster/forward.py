@@ -270,7 +270,7 @@ class ClusterForward(BatchTiled):
             exchanges=min(v["k_split"] - 1, 1),
             # Of a tile of 8 sequences: one travels while the next is multiplied.
             meeting=profile.latency("exchange_messages", v["cluster"], 2 * min(rows, 8) * s.sent_units)
-            + (shared + apart) * profile.latency("barrier", 32 * s.warps),
+            + (shared + 2 * apart) * profile.latency("barrier", 32 * s.warps),
         )
 
     def template(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Template:
