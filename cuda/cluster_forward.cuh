@@ -8,10 +8,10 @@
 // shared memory of its own. Warps that share units and have a part of K each meet once a step, to add their sums; that
 // meeting also tells each of them that all of h has come, where it has seen but its part.
 //
-// Or the block has warps of their own for that, `transfer_warps`: they fill one ring for the block, write its results out
-// and poison the slots of h, and the warps that step do nothing else. Two named barriers go to and fro between them:
+// Or the block has a transfer warp for that, which fills one ring for the block, writes its results out and poisons the slots
+// of h, and the warps that step do nothing else. Two named barriers go to and fro between them:
 //
-//     step t of a warp that owns units              step t of a transfer warp
+//     step t of a warp that owns units              step t of the transfer warp
 //       signal `left`: it has read h(t - 1) and       wait for `left`
 //         Wx(t), and its results of step t - 1        poison the slot of h(t - 1), write out the results of step t - 1
 //         are there                                   wait for the copies of Wx(t + 1)
@@ -47,9 +47,7 @@ struct ClusterTiling {
     int k_tiles_in_registers;  // of a warp's groups of 32 previous units, how many keep their part of R in registers
     int accumulators;           // independent accumulators per tile, so that matrix instructions overlap
     int num_stages;         // stages of the ring that holds Wx
-    int transfer_warps;     // warps that copy inputs, write results and poison for the others; 0: each does so itself
-    int shared_polls;       // 1: the warps of a block poll a part of h each, meet, and load what they multiply; 0: poll that
-    int portions;           // of the h that a warp polls for: one is multiplied while the next is on its way
+    int transfer_warps;     // 1: a warp copies inputs, writes results and poisons for the others; 0: each does so itself
 };
 
 template <class Cell, class Type, FixedShape shape, ClusterTiling tiling, Save save>
@@ -83,18 +81,12 @@ struct ClusterForward {
     static_assert(tiling.num_stages >= 2, "the ring needs a stage to read and a stage to fill");
     static_assert(threads <= 1024, "a block has at most 1024 threads");
     static constexpr bool apart = tiling.transfer_warps > 0;
-    static constexpr bool shared_polls = tiling.shared_polls != 0;
+    // The warps of a block poll a part of h each, meet, and load what they multiply; or each polls all that it multiplies,
+    // which is less of a detour, and too much to read where a tile of 8 sequences has nothing else to wait with.
+    static constexpr bool shared_polls = tiling.batch_tile == 8;
     static constexpr int meetings = tiling.k_split == 1 ? 0 : unit_warps;  // named barriers of groups of units
     static_assert(meetings + (apart ? 2 : 0) + (shared_polls ? 1 : 0) <= 15, "a block has 15 named barriers");
     static_assert((cluster - 1) * unit_warps * units < D, "every block owns units");
-
-    // Four transfer warps leave those that step more registers than all would get, where these are eight or more, in fours:
-    // `quads` on each quarter of the multiprocessor, whose 512 registers a lane they share out.
-    static constexpr int quads = maximum(warps / 4, 1);
-    static constexpr bool moves = tiling.transfer_warps == 4 && warps % 4 == 0 && quads >= 2;
-    static constexpr int launched_registers = 512 / (quads + 1) / 8 * 8;
-    static constexpr int transfer_registers = 40;
-    static constexpr int stepping_registers = (launched_registers * (quads + 1) - transfer_registers) / quads / 8 * 8;
 
     // ---- shared memory ----
     using Mail = HiddenMail<Type, shape, units, rows, cluster, sent_units, padded_k>;
@@ -148,34 +140,13 @@ struct ClusterForward {
     float bias[gates][unit_groups];
     float state[unit_groups][column_tiles][columns][states];
     Mail mail;
-    int at[Matrix::reads];  // where this lane finds its words of h in a slot, of the first column tile
-
-    // The h of 32 units, a k-tile, comes from the own block first, then from the one before it, and so on round the cluster:
-    // that is the order in which each block sends (hidden_mail.cuh), and in which a warp takes them, or where K is split its
-    // share of them.
-    TILESMITH_DEVICE int k_tile_of(int turn) const {
-        constexpr int all = k_tiles * tiling.k_split;
-        const int own_last = ((rank + 1) * unit_warps * units - 1) / 32;
-        return static_cast<int>(static_cast<unsigned>(own_last + all - (turn * tiling.k_split + part)) % all);
-    }
 
     /// Load this lane's part of R.
     TILESMITH_DEVICE void load_weights() {
         weights.load(shared + weights_at + warp * Matrix::shared_bytes, lane, [&](int tile, int k_tile, int upper) {
-            const int k = k_tile_of(k_tile) * 32 + j * 8;
+            const int k = (part * k_tiles + k_tile) * 32 + j * 8;
             return Rows::template load<shape>(in.r, head, first_unit, tile * 16 + upper * 8 + g, k);
         });
-    }
-
-    TILESMITH_DEVICE void prepare_reads() {
-#pragma unroll
-        for (int read = 0; read < Matrix::reads; ++read) {
-            const int turn = read * Matrix::k_tiles_per_read;
-            // Lanes of odd columns read the second of a pair of k-tiles.
-            const bool second = Matrix::paired && turn + 1 < k_tiles && g % 2 == 1;
-            const int k_tile = k_tile_of(second ? turn + 1 : turn);
-            at[read] = Mail::Layout::offset(4 * k_tile + j, Elements::half_filled ? g / 2 : g);
-        }
     }
 
     /// Bring the initial states to the registers of the lanes that own them.
@@ -257,62 +228,49 @@ struct ClusterForward {
 
     static constexpr int polled_barrier = meetings + (apart ? 3 : 1);
 
+    /// Polls until no lane finds poison. poll(): the largest of what a lane finds.
+    template <class Poll>
+    TILESMITH_DEVICE static void await(Poll poll) {
+        for (unsigned rounds = 0; any_lane(poll() == poison);) poll_again(rounds);
+    }
+
     /// Waits until all of a slot's column tile has come: a part by each thread that steps, and then these meet.
-    TILESMITH_DEVICE void await_tile(SharedAddress hidden) const {
+    TILESMITH_DEVICE void await_tile(SharedAddress hidden, int column_tile) const {
         constexpr int chunks = Mail::sent_chunks / column_tiles;
         const int thread = static_cast<int>(thread_index());
-        const SharedAddress first = hidden + (thread / tile_rows * rows + thread % tile_rows) * chunk_bytes;
-        const auto newest = [&] {
-            unsigned found = 0;
+        const SharedAddress first = hidden + (thread / tile_rows * rows + column_tile * tile_rows + thread % tile_rows) * chunk_bytes;
+        await([&] {
+            unsigned newest = 0;
 #pragma unroll
             for (int i = 0; i < ceil_div(chunks, stepping); ++i)
                 if ((i + 1) * stepping <= chunks || thread + i * stepping < chunks)
-                    found = max(found, Mail::newest(poll_128(first + i * stepping * column_tiles * chunk_bytes)));
-            return found;
-        };
-        for (unsigned rounds = 0; any_lane(newest() == poison);) poll_again(rounds);
+                    newest = max(newest, Mail::newest(poll_128(first + i * stepping * column_tiles * chunk_bytes)));
+            return newest;
+        });
         sync_named(polled_barrier, stepping);
     }
-
-    // Of the 16 bytes that a lane reads at a time, in which portion.
-    static constexpr int portions = minimum(tiling.portions, Matrix::reads);
-    TILESMITH_DEVICE static constexpr int first_read(int portion) { return portion * Matrix::reads / portions; }
 
     /// sums = R h of this warp's units and part of K and of a column tile, and in part 0 what the gates have besides. Waits
     /// until all of that h has come.
     TILESMITH_DEVICE void multiply(typename Matrix::Sums& sums, const Inputs& wx, SharedAddress hidden, int column_tile) const {
-        hidden += Mail::Layout::step(0, column_tile);
+        const typename Matrix::template Places<typename Mail::Layout> places(hidden, part * k_tiles * 4, lane);
         uint4 words[Matrix::reads];
-        const auto newest = [&](int portion) {
-            unsigned found = 0;
+        if constexpr (shared_polls)
+            await_tile(hidden, column_tile);
+        else
+            await([&] {
+                unsigned newest = 0;
 #pragma unroll
-            for (int read = first_read(portion); read < first_read(portion + 1); ++read) found = max(found, Mail::newest(words[read]));
-            return found;
-        };
-        const auto poll = [&](int portion) {
-#pragma unroll
-            for (int read = first_read(portion); read < first_read(portion + 1); ++read) words[read] = poll_128(hidden + at[read]);
-        };
-        if constexpr (shared_polls) await_tile(hidden);
+                for (int read = 0; read < Matrix::reads; ++read) {
+                    words[read] = poll_128(places.at(read * Matrix::k_tiles_per_read, column_tile));
+                    newest = max(newest, Mail::newest(words[read]));
+                }
+                return newest;
+            });
         weights.product(
             sums,
             [&](int k_tile, uint4(&b)[1]) {
-                const int read = k_tile / Matrix::k_tiles_per_read;
-                if constexpr (shared_polls) {
-                    b[0] = load_shared_128(hidden + at[read]);
-                } else {
-#pragma unroll
-                    for (int portion = 0; portion < portions; ++portion)
-                        if (read == first_read(portion)) {
-                            for (unsigned rounds = 0;;) {
-                                if (portion == 0 || rounds > 0) poll(portion);
-                                if (!any_lane(newest(portion) == poison)) break;
-                                poll_again(rounds);
-                            }
-                            if (portion + 1 < portions) poll(portion + 1);  // while this one is multiplied
-                        }
-                    b[0] = words[read];
-                }
+                b[0] = shared_polls ? load_shared_128(places.at(k_tile, column_tile)) : words[k_tile / Matrix::k_tiles_per_read];
             },
             [&](int tile, int, int i) {
                 if (columns == 1 && i % 2 == 1) return 0.0f;
@@ -466,16 +424,13 @@ struct ClusterForward {
     TILESMITH_DEVICE void run() {
         mail.prepare(shared, static_cast<int>(thread_index()) - (threads - poisoners));
         if (apart && static_cast<int>(thread_index()) >= stepping) {
-            if constexpr (moves) give_registers<transfer_registers>();
             run_transfers();
             sync_cluster();  // as below
             return;
         }
-        if constexpr (moves) take_registers<stepping_registers>();
         load_weights();
         load_bias<Type, Cell>(bias, in.b, part == 0 ? ~0u : 0u, own);
         load_states();
-        prepare_reads();
         mail.prepare_sending(own, rank);
         if (apart)
             run_steps();

@@ -112,12 +112,8 @@ struct HiddenMail {
             const unsigned packed = pack<Type>(odd ? neighbours : own, odd ? own : neighbours);  // makes no NaN but 0x7fff
             const int offset = slot_offset + word_offset[word];
 #pragma unroll
-            for (int i = 0; i < destinations; ++i) {
-                if (i == 0 && (shared_out || !odd))
-                    send_own_32(at + offset, packed);  // the block's own memory is nearer than the way that leads out and back
-                else if (shared_out || cluster % 2 == 0 || !odd || i + 1 < destinations)
-                    send_32(to[i] + offset, packed);
-            }
+            for (int i = 0; i < destinations; ++i)
+                if (shared_out || cluster % 2 == 0 || !odd || i + 1 < destinations) send_32(to[i] + offset, packed);
         }
     }
 

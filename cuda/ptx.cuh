@@ -53,27 +53,6 @@ TILESMITH_DEVICE bool any_lane(bool value) { return __any_sync(0xffffffffu, valu
 /// The value of the lane whose number differs in the bits of `lanes`; all 32 exchange.
 TILESMITH_DEVICE float shuffle_xor(float value, int lanes) { return __shfl_xor_sync(0xffffffffu, value, lanes); }
 
-// ---- registers that warps hand to others (sm_90a, sm_100a) ----
-
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || defined(__CUDA_ARCH_FEAT_SM100_ALL)
-inline constexpr bool registers_move = true;
-#else
-inline constexpr bool registers_move = false;
-#endif
-
-/// From here on the calling warp has `Registers` (a multiple of 8), fewer or more than the kernel was launched with; for
-/// more it waits until others have given theirs. All four warps of an aligned group of four must ask for the same.
-template <int Registers>
-TILESMITH_DEVICE void give_registers() {
-    static_assert(Registers % 8 == 0 && Registers >= 24, "registers move in groups of 8, and 24 stay");
-    if constexpr (registers_move) asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(Registers));
-}
-template <int Registers>
-TILESMITH_DEVICE void take_registers() {
-    static_assert(Registers % 8 == 0 && Registers <= 256, "registers move in groups of 8, up to 256");
-    if constexpr (registers_move) asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(Registers));
-}
-
 // ---- shared memory ----
 
 /// Start of the block's dynamic shared memory.
@@ -181,12 +160,7 @@ TILESMITH_DEVICE void send_32(ClusterAddress to, unsigned word) {
     asm volatile("st.relaxed.cluster.shared::cluster.u32 [%0], %1;" ::"r"(to), "r"(word) : "memory");
 }
 
-/// The same for one's own block, without a way through the cluster.
-TILESMITH_DEVICE void send_own_32(SharedAddress to, unsigned word) {
-    asm volatile("st.volatile.shared.u32 [%0], %1;" ::"r"(to), "r"(word) : "memory");
-}
-
-/// The same as send_32 for two words, 8 bytes in a row, and for four: each arrives whole, and not with the others.
+/// The same for two words, 8 bytes in a row, and for four: each arrives whole, and not with the others.
 TILESMITH_DEVICE void send_64(ClusterAddress to, uint2 words) {
     asm volatile("st.relaxed.cluster.shared::cluster.v2.u32 [%0], {%1, %2};" ::"r"(to), "r"(words.x), "r"(words.y) : "memory");
 }

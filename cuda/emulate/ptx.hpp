@@ -38,18 +38,6 @@ inline float shuffle_xor(float value, int lanes, Site site = Site::current()) {
     return __uint_as_float(emulate::exchange_lanes(__float_as_uint(value), static_cast<unsigned>(lanes), site));
 }
 
-// ---- registers that warps hand to others: emulated threads have as many as they like ----
-
-inline constexpr bool registers_move = true;
-template <int Registers>
-void give_registers() {
-    static_assert(Registers % 8 == 0 && Registers >= 24, "registers move in groups of 8, and 24 stay");
-}
-template <int Registers>
-void take_registers() {
-    static_assert(Registers % 8 == 0 && Registers <= 256, "registers move in groups of 8, up to 256");
-}
-
 // ---- shared memory ----
 
 inline SharedAddress shared_memory() { return emulate::shared_base; }
@@ -125,9 +113,6 @@ inline ClusterAddress cluster_address(SharedAddress address, unsigned rank, Site
 }
 inline void send_32(ClusterAddress to, unsigned word, Site site = Site::current()) {
     emulate::send_word(to, word, site);
-}
-inline void send_own_32(SharedAddress to, unsigned word, Site site = Site::current()) {
-    emulate::send_word(emulate::map_to_cluster(to, emulate::place().cluster_rank, site), word, site);
 }
 inline void send_64(ClusterAddress to, uint2 words, Site site = Site::current()) {
     emulate::send_word(to, words.x, site);

@@ -65,7 +65,7 @@ CLUSTER = Sound(
     {
         "cluster": 4, "units_per_warp": 8, "batch_tile": 4, "k_split": 1,
         "k_tiles_in_registers": 1, "accumulators": 2, "num_stages": 3,
-        "transfer_warps": 0, "shared_polls": 0, "portions": 1,
+        "transfer_warps": 0,
     },
 )  # fmt: skip
 CLUSTER_BACKWARD = Sound(
@@ -93,13 +93,8 @@ GRID_SPLIT = replace(GRID_ALONE, values=GRID_ALONE.values | {"blocks": 8, "k_spl
 GRID_PADDED = replace(GRID, shape=replace(GRID.shape, head_dim=72), values=GRID.values | {"blocks": 5})
 SPLIT = replace(CLUSTER, values=CLUSTER.values | {"k_split": 2, "accumulators": 1})
 APART = replace(CLUSTER, values=CLUSTER.values | {"transfer_warps": 1})
-APART_SPLIT = replace(SPLIT, values=SPLIT.values | {"transfer_warps": 2})
-SHARED = replace(SPLIT, values=SPLIT.values | {"cluster": 2, "shared_polls": 1})
-PORTIONS = replace(
-    CLUSTER,
-    shape=replace(CLUSTER.shape, head_dim=128, batch=4, seq=6),
-    values=CLUSTER.values | {"transfer_warps": 1, "portions": 2},
-)
+APART_SPLIT = replace(SPLIT, values=SPLIT.values | {"transfer_warps": 1})
+SHARED = replace(SPLIT, values=SPLIT.values | {"cluster": 2, "batch_tile": 8})
 WIDE = replace(
     SPLIT,
     shape=replace(SPLIT.shape, batch=14),
@@ -343,8 +338,8 @@ FAULTS = {
     ),
     "lanes that go on without each other": (
         CLUSTER,
-        "if (!any_lane(newest(portion) == poison)) break;",
-        "if (newest(portion) != poison) break;",
+        "any_lane(poll() == poison)",
+        "poll() == poison",
         "does not know|may not have been read|poisoned only after|without having been polled",
     ),
     "a part of K that runs ahead": (
@@ -478,18 +473,6 @@ FAULTS = {
         "        sync_named(polled_barrier, stepping);\n",
         "",
         "is poison|without having been polled|may not have been read|does not know",
-    ),
-    "a second portion that is not waited for": (
-        PORTIONS,
-        "if (!any_lane(newest(portion) == poison)) break;",
-        "if (portion > 0 || !any_lane(newest(portion) == poison)) break;",
-        "differs|nobody has read|may not have been read|does not know|only after the message|deadlock",
-    ),
-    "h of another block than R is of": (
-        PORTIONS,
-        "k_tile_of(second ? turn + 1 : turn);",
-        "k_tile_of(turn);",
-        "differs|nobody has read",
     ),
     "a chunk that nobody polls for": (
         SHARED,
@@ -729,7 +712,6 @@ def run(sound: Sound, program: Program, seed: int) -> None:
         APART,
         APART_SPLIT,
         SHARED,
-        PORTIONS,
         WIDE,
         CLUSTER_BACKWARD,
         GRID,
@@ -745,7 +727,6 @@ def run(sound: Sound, program: Program, seed: int) -> None:
         "transfer warps",
         "transfer warps, K split",
         "shared polls",
-        "portions",
         "two column tiles",
         "cluster backward",
         "grid",

@@ -105,8 +105,6 @@ VALUES = {
         "accumulators": 2,
         "num_stages": 8,
         "transfer_warps": 0,
-        "shared_polls": 0,
-        "portions": 1,
     },
     "grid": {
         "blocks": 48,

@@ -96,8 +96,6 @@ CLUSTER = {
     "accumulators": 2,
     "num_stages": 3,
     "transfer_warps": 0,
-    "shared_polls": 0,
-    "portions": 1,
 }
 
 HALVES = {"cluster": 2, "units_per_warp": 16, "accumulators": 1}
@@ -126,30 +124,15 @@ HALVES = {"cluster": 2, "units_per_warp": 16, "accumulators": 1}
         pytest.param("slstm", Shape(2, SEQ, 2, 33, save="gates"), {"cluster": 2}, id="odd head dimension"),
         pytest.param("gru", Shape(1, 1, 2, 30), {"cluster": 2, "num_stages": 8}, id="one sequence of one step"),
         pytest.param("lstm", Shape(5, SEQ, 1, 64, save="gates"), {"transfer_warps": 1}, id="a transfer warp"),
-        pytest.param(
-            "gru", Shape(3, SEQ, 1, 128), {"transfer_warps": 2, "k_split": 2}, id="two transfer warps, K split"
-        ),
-        pytest.param(
-            "slstm",
-            Shape(3, SEQ, 1, 80, save="gates"),
-            HALVES | {"transfer_warps": 4},
-            id="padding beside transfer warps",
-        ),
-        pytest.param("elman", Shape(2, 1, 2, 33), {"cluster": 2, "transfer_warps": 1}, id="one step beside them"),
-        pytest.param("lstm", Shape(3, SEQ, 1, 50), {"cluster": 2, "transfer_warps": 2}, id="of 2s, beside them"),
-        pytest.param("gru", Shape(5, SEQ, 1, 96, save="gates"), {"shared_polls": 1}, id="shared polls"),
+        pytest.param("gru", Shape(3, SEQ, 1, 128), {"transfer_warps": 1, "k_split": 2}, id="and K split"),
+        pytest.param("slstm", Shape(3, SEQ, 1, 80, save="gates"), HALVES | {"transfer_warps": 1}, id="and padding"),
+        pytest.param("elman", Shape(2, 1, 2, 33), {"cluster": 2, "transfer_warps": 1}, id="and one step"),
+        pytest.param("lstm", Shape(3, SEQ, 1, 50), {"cluster": 2, "transfer_warps": 1}, id="and a dimension of 2s"),
         pytest.param(
             "lstm",
-            Shape(18, SEQ, 1, 80),
-            {"cluster": 2, "batch_tile": 16, "k_split": 2, "shared_polls": 1, "transfer_warps": 4},
-            id="shared polls beside transfer warps",
-        ),
-        pytest.param("lstm", Shape(3, SEQ, 1, 160), {"portions": 2, "transfer_warps": 1}, id="two portions of five"),
-        pytest.param(
-            "elman",
-            Shape(10, SEQ, 1, 128),
-            {"batch_tile": 16, "portions": 4, "accumulators": 1},
-            id="four portions, two column tiles",
+            Shape(9, SEQ, 1, 80),
+            {"cluster": 2, "batch_tile": 8, "k_split": 2, "transfer_warps": 1},
+            id="and shared polls",
         ),
     ],
 )

@@ -83,8 +83,6 @@ def test_a_cluster_needs_as_many_multiprocessors_as_it_has_blocks() -> None:
         "accumulators": 2,
         "num_stages": 4,
         "transfer_warps": 0,
-        "shared_polls": 0,
-        "portions": 1,
     }
     three, four = (schedule.tiling(cell, Shape(16, 1024, heads, 256), h200, values) for heads in (3, 4))
     assert (three.resources.blocks, four.resources.blocks) == (96, 128)

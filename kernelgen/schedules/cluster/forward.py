@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic
 
-from constrint import Expr, Problem, cdiv, maximum, minimum
+from constrint import Expr, Problem, cdiv, minimum
 from kernelgen.cells.language import Cell
 from kernelgen.emit.kernel import Template
 from kernelgen.hardware.profile import Profile
@@ -39,20 +39,11 @@ TILES = [4, 8, 16, 32]
 NUM_STAGES = [4, 8]
 """Stages of a ring of inputs: a step takes long enough for few to do."""
 
-TRANSFER_WARPS = [0, 1, 4]
+TRANSFER_WARPS = [0, 1]
 """Warps that copy inputs, write results out and poison for those that step; 0: each of those does so itself."""
 
-REGISTERS_MOVE = ("sm_90a", "sm_100a")
-"""Targets that have setmaxnreg."""
-
-SUB_PARTITION_REGISTERS = 512
-"""Of a lane, of all warps of a quarter of a multiprocessor."""
-
-TRANSFER_REGISTERS = 40
-"""Of a thread of four transfer warps that leave the others to the warps that step, where registers move."""
-
-TRANSFER_POINTERS = 24
-"""Registers of those in which such a thread has what it copies and writes: 3 for each."""
+TRANSFER_POINTERS = 96
+"""Registers of a transfer warp in which it has where it copies from and writes to: 3 for each."""
 
 LEAST_UNITS = 16
 """Of a block that shares a head: fewer make more messages than they save work."""
@@ -74,6 +65,7 @@ class Sizes(Generic[Number]):
     k_tiles: Number
     columns: Number
     column_tiles: Number
+    shared_polls: Number
     elements: Number
     copies: Number
     writes: Number
@@ -89,8 +81,7 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     unit_groups = units // 8
     unit_warps = cdiv(cdiv(d, units), v["cluster"])
     stepping_warps = unit_warps * k_split
-    transfer_warps = v["transfer_warps"]
-    apart = minimum(transfer_warps, 1)
+    apart = v["transfer_warps"]
     sent_units = v["cluster"] * unit_warps * units
     k_tiles = cdiv(cdiv(sent_units, 32), k_split)
     tiles = cdiv(recurrent * units, 16)
@@ -99,7 +90,6 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     # Inputs and results of each warp that owns units, or of all of them at once.
     places = apart + (1 - apart) * unit_warps
     place_groups = unit_groups * (apart * unit_warps + 1 - apart)
-    place_threads = 32 * maximum(transfer_warps, 1)
     row = (place_groups // 2 * 2 + 1) * CHUNK
     hidden = 4 * 4 * k_tiles * k_split * rows * CHUNK
     place = (arrays + v["num_stages"] * inputs) * rows * row
@@ -107,7 +97,7 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     partial = 2 * (k_split - 1) * unit_warps * tiles * 32 * CHUNK
     vectors = rows * 8 * place_groups // vector_width(d)
     return Sizes(
-        warps=stepping_warps + transfer_warps,
+        warps=stepping_warps + apart,
         stepping_warps=stepping_warps,
         unit_warps=unit_warps,
         unit_groups=unit_groups,
@@ -116,9 +106,10 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
         k_tiles=k_tiles,
         columns=columns,
         column_tiles=column_tiles,
+        shared_polls=columns - minimum(column_tiles, 2),  # with 8 sequences
         elements=unit_groups * column_tiles * columns,
-        copies=cdiv(inputs * vectors, place_threads),
-        writes=cdiv(arrays * vectors, place_threads),
+        copies=cdiv(inputs * vectors, 32),
+        writes=cdiv(arrays * vectors, 32),
         matrices=cdiv(inputs, 3 - columns),
         shared_memory=hidden + places * place + weights + partial,
     )
@@ -148,8 +139,6 @@ class ClusterForward(BatchTiled):
             "accumulators": problem.variable("accumulators", [1, 2, 4]),
             "num_stages": problem.variable("num_stages", NUM_STAGES),
             "transfer_warps": problem.variable("transfer_warps", TRANSFER_WARPS),
-            "shared_polls": problem.variable("shared_polls", [0, 1]),
-            "portions": problem.variable("portions", [1, 2, 4]),
         }
 
     def rules(self, problem: Problem, cell: Cell, shape: Shape, v: Mapping[str, Expr]) -> None:
@@ -165,23 +154,15 @@ class ClusterForward(BatchTiled):
         )
         problem.add(v["k_tiles_in_registers"] <= s.k_tiles, "no more groups of R in registers than a warp has")
         problem.add((s.k_tiles - 1) * v["k_split"] < cdiv(s.sent_units, 32), "every warp of a K split has a part of K")
-        barriers = 2 * minimum(v["transfer_warps"], 1) + v["shared_polls"]
+        barriers = 2 * v["transfer_warps"] + s.shared_polls
         problem.add(
             s.unit_warps * minimum(v["k_split"] - 1, 1) + barriers <= NAMED_BARRIERS,
             f"named barriers of a block: at most {NAMED_BARRIERS}, one for the warps of each group of units where K is "
-            "split, two with transfer warps, one with shared polls",
+            "split, two with a transfer warp, one with 8 sequences",
         )
         problem.add(
-            (v["transfer_warps"] < 4) | ((s.stepping_warps >= 8) & (s.stepping_warps % 4 == 0)),
-            "four transfer warps where they leave registers to eight warps or more, in fours; else one is as good",
-        )
-        problem.add(
-            (v["transfer_warps"] < 4) | (3 * (s.copies + s.writes) <= TRANSFER_POINTERS),
-            f"what each of four transfer warps copies and writes: at most {TRANSFER_POINTERS} registers",
-        )
-        problem.add(
-            (v["portions"] == 1) | ((v["shared_polls"] == 0) & (v["portions"] * (3 - s.columns) <= s.k_tiles)),
-            "no more portions than a warp reads, and one where the warps share the polls",
+            (v["transfer_warps"] == 0) | (3 * (s.copies + s.writes) <= TRANSFER_POINTERS),
+            f"where a transfer warp copies from and writes to: at most {TRANSFER_POINTERS} registers",
         )
         problem.add(v["accumulators"] <= 2 * s.k_tiles, "no more accumulator chains than matrix instructions in a row")
         problem.add(
@@ -205,9 +186,9 @@ class ClusterForward(BatchTiled):
         s = sizes(cell, shape, v)
         # All words of a warp's h of 8 columns, where with 4 sequences each load has two k-tiles'; a k-tile's where the
         # warps share the polls.
-        shared = v["shared_polls"]
+        shared = s.shared_polls
         polled = 4 * (shared + (1 - shared) * cdiv(s.k_tiles, 3 - s.columns))
-        alone = 1 - minimum(v["transfer_warps"], 1)
+        alone = 1 - v["transfer_warps"]
         counts: dict[str, Int] = {
             "weights": s.tiles * v["k_tiles_in_registers"] * 8,
             "fragments": s.tiles * s.k_tiles,
@@ -226,27 +207,13 @@ class ClusterForward(BatchTiled):
             "copies": s.copies * alone,
             "writes": s.writes * alone,
         }
-        return Needs(s.warps, s.shared_memory, counts, apart=v["transfer_warps"])
-
-    def _registers(self, profile: Profile, needs: Needs[Number]) -> Int:
-        """Of a thread when the kernel is launched: four transfer warps give of theirs to the others, where registers
-        move and these are eight or more, in fours (cuda/cluster_forward.cuh)."""
-        liked, apart = super()._registers(profile, needs), needs.apart
-        if profile.arch not in REGISTERS_MOVE:
-            return liked
-        stepping = needs.warps - apart
-        quads = stepping // 4
-        moves = apart // 4 * (1 - minimum(stepping % 4, 1)) * minimum(quads // 2, 1)
-        launched = SUB_PARTITION_REGISTERS // (quads + 1) // 8 * 8
-        stepping_registers = (launched * (quads + 1) - TRANSFER_REGISTERS) // maximum(quads, 1) // 8 * 8
-        return moves * (launched + maximum(liked - stepping_registers, 0)) + (1 - moves) * liked
+        return Needs(s.warps, s.shared_memory, counts)
 
     def work(self, cell: Cell, shape: Shape, profile: Profile, v: Mapping[str, int]) -> StepWork:
         """What a block does in one step, for the cost model."""
         s = sizes(cell, shape, v)
         cost = cell_cost(cell)
-        rows, accumulators, apart = v["batch_tile"], v["accumulators"], v["transfer_warps"] > 0
-        shared = v["shared_polls"]
+        rows, accumulators, apart = v["batch_tile"], v["accumulators"], v["transfer_warps"]
         hidden = read_bytes(rows, s.k_tiles, accumulators)
         weights = (s.k_tiles - v["k_tiles_in_registers"]) * s.tiles * 2 * 512 * s.column_tiles
         partial = 2 * (v["k_split"] - 1) * s.tiles * s.column_tiles * 512 * s.unit_warps
@@ -257,7 +224,7 @@ class ClusterForward(BatchTiled):
             epilogue_warps=s.unit_warps,
             matrix=s.tiles * s.column_tiles * 2 * s.k_tiles,
             matrix_chain=s.column_tiles * max(1.0, 2 * s.k_tiles / accumulators),
-            shared_bytes=s.stepping_warps * (hidden + weights) + partial + shared * 2 * rows * s.sent_units,
+            shared_bytes=s.stepping_warps * (hidden + weights) + partial + s.shared_polls * 2 * rows * s.sent_units,
             special=s.elements * cost.special,
             arithmetic=s.elements * (cost.arithmetic + 2 * len(cell.input_gates))
             + accumulator_additions(rows, s.tiles, accumulators),
@@ -270,7 +237,7 @@ class ClusterForward(BatchTiled):
             exchanges=min(v["k_split"] - 1, 1),
             # Of a tile of 8 sequences: one travels while the next is multiplied.
             meeting=profile.latency("exchange_messages", v["cluster"], 2 * min(rows, 8) * s.sent_units)
-            + (shared + 2 * apart) * profile.latency("barrier", 32 * s.warps),
+            + 2 * apart * profile.latency("barrier", 32 * s.warps),
         )
 
     def template(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Template:

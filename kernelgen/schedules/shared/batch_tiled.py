@@ -49,14 +49,12 @@ def accumulator_additions(rows: int, tiles: int, accumulators: int) -> int:
 class Needs(Generic[Number]):
     """What a block needs. warps; shared_memory: bytes. counts: what lives in a thread's registers, by the names of the
     register model's coefficients. least: registers of a thread below which the compiler cannot go, where it is known to
-    do with what a block of that many warps may have rather than take what it would like; else None. apart: of the
-    warps, those that need few registers."""
+    do with what a block of that many warps may have rather than take what it would like; else None."""
 
     warps: Number | int
     shared_memory: Number
     counts: Mapping[str, Int]
     least: Int | None = None
-    apart: Number | int = 0
 
 
 class BatchTiled(ABC):
