@@ -474,10 +474,10 @@ FAULTS = {
         "",
         "is poison|without having been polled|may not have been read|does not know",
     ),
-    "a chunk that nobody polls for": (
+    "chunks that nobody polls for": (
         SHARED,
         "thread + i * stepping < chunks)",
-        "thread + i * stepping < chunks - 1)",
+        "thread + i * stepping < chunks / 2)",
         "is poison|without having been polled|nobody has read|does not know",
     ),
     "a removed barrier": (
