@@ -6,7 +6,10 @@
     python benchmarks/tilings.py --schedule grid --size 1x768 --with blocks=48 --by k_split --by k_tiles_in_registers
 
 Of the tilings that differ in the variables of --by that the schedule has, one each is tried, the model's best; --with
-keeps those with a value.
+keeps those with a value. Or those of --tiling are tried, values in the order of the variables:
+
+    python benchmarks/tilings.py --schedule cluster --size 3x256 --tiling 8/8/4/1/8/2/8/1/0
+
 Rows go to --out as they come (JSON lines, as `cost_model.py sample` writes them and `fit` reads them).
 """
 
@@ -44,6 +47,7 @@ BY = ("cluster", "clusters", "blocks", "units_per_warp", "tiles_per_warp", "batc
 @click.option("--dtype", default="bfloat16")
 @click.option("--save", default="hidden")
 @click.option("--with", "wanted", multiple=True, help="variable=value")
+@click.option("--tiling", "named", multiple=True, help="value/value/...")
 @click.option("--by", "by", multiple=True, default=BY, show_default=True)
 @click.option("--top", default=20, help="tilings a size")
 @click.option("--seconds", default=0.1, help="of measuring a tiling")
@@ -57,6 +61,7 @@ def main(
     dtype: str,
     save: str,
     wanted: Sequence[str],
+    named: Sequence[str],
     by: Sequence[str],
     top: int,
     seconds: float,
@@ -72,15 +77,16 @@ def main(
             heads, head_dim = map(int, size.split("x"))
             shape = Shape(batch, seq, heads, head_dim, dtype, save)
             try:
-                tilings = different(
-                    plan(cell, shape, profile, schedules=[schedule], direction=chosen.direction), by, keep
-                )[:top]
+                planned = plan(cell, shape, profile, schedules=[schedule], direction=chosen.direction)
+                tilings = those_named(planned, named) if named else different(planned, by, keep)[:top]
             except TilesmithError as error:
                 click.echo(f"{size}: {error}", err=True)
                 continue
             # The recurrence alone: what follows it takes the same whatever the tiling.
             programs = [replace(chosen.program(cell, shape, profile, tiling), then=()) for tiling in tilings]
             binaries = pool.map(compile_source, [program.main.source for program in programs])
+            if not tilings:
+                continue
             worker.use([make_case(cell, shape, 0, direction=chosen.direction)])
             click.echo(f"{cell.name} {shape}, saves {save}: {', '.join(tilings[0].values)} | model, measured us a step")
             for tiling, program, binary in zip(tilings, programs, binaries, strict=True):
@@ -114,6 +120,15 @@ def different(tilings: Sequence[Tiling], by: Sequence[str], keep: dict[str, int]
         if all(tiling.values[key] == value for key, value in keep.items()):
             found.setdefault(tuple(tiling.values.get(key, 0) for key in by), tiling)
     return list(found.values())
+
+
+def those_named(tilings: Sequence[Tiling], named: Sequence[str]) -> list[Tiling]:
+    """Those whose values are named, in the order of the names; says which there are not."""
+    found = {"/".join(map(str, tiling.values.values())): tiling for tiling in tilings}
+    for name in named:
+        if name not in found:
+            click.echo(f"{name}: no such tiling", err=True)
+    return [found[name] for name in named if name in found]
 
 
 def tried(worker: GpuWorker, program: Program, binary: Binary, seconds: float) -> tuple[float, float] | str:

@@ -8,6 +8,21 @@
 // shared memory of its own. Warps that share units and have a part of K each meet once a step, to add their sums; that
 // meeting also tells each of them that all of h has come, where it has seen but its part.
 //
+// Or the block has a transfer warp for that, which fills one ring for the block, writes its results out and poisons the slots
+// of h, and the warps that step do nothing else. Two named barriers go to and fro between them:
+//
+//     step t of a warp that owns units              step t of the transfer warp
+//       signal `left`: it has read h(t - 1) and       wait for `left`
+//         Wx(t), and its results of step t - 1        poison the slot of h(t - 1), write out the results of step t - 1
+//         are there                                   wait for the copies of Wx(t + 1)
+//       poll all of h(t), multiply                    signal `ready`
+//       pointwise step, send h(t + 1)                 ask for the Wx that goes where Wx(t) was
+//       wait for `ready`
+//       read Wx(t + 1), leave the results
+//
+// Who signals does not wait, and waits before it signals again. h(t + 2) is sent after `ready` of step t, and so after the
+// poison that was there before it: four slots of h are enough, as they are without these warps.
+//
 // Lanes: g = lane / 4, j = lane % 4. An accumulator tile gives lane (g, j) rows g and g + 8, columns 2j and 2j + 1.
 #pragma once
 
@@ -32,6 +47,7 @@ struct ClusterTiling {
     int k_tiles_in_registers;  // of a warp's groups of 32 previous units, how many keep their part of R in registers
     int accumulators;           // independent accumulators per tile, so that matrix instructions overlap
     int num_stages;         // stages of the ring that holds Wx
+    int transfer_warps;     // 1: a warp copies inputs, writes results and poisons for the others; 0: each does so itself
 };
 
 template <class Cell, class Type, FixedShape shape, ClusterTiling tiling, Save save>
@@ -46,7 +62,8 @@ struct ClusterForward {
     static constexpr int units = tiling.units_per_warp;
     static constexpr int unit_warps = ceil_div(ceil_div(D, units), cluster);  // of a block
     static constexpr int warps = unit_warps * tiling.k_split;
-    static constexpr int threads = 32 * warps;
+    static constexpr int stepping = 32 * warps;  // threads: the first of the block
+    static constexpr int threads = stepping + 32 * tiling.transfer_warps;
     static constexpr int sent_units = cluster * unit_warps * units;
 
     static constexpr int k_tiles = ceil_div(ceil_div(sent_units, 32), tiling.k_split);  // of 32 previous units, per warp
@@ -63,25 +80,39 @@ struct ClusterForward {
 
     static_assert(tiling.num_stages >= 2, "the ring needs a stage to read and a stage to fill");
     static_assert(threads <= 1024, "a block has at most 1024 threads");
-    static_assert(tiling.k_split == 1 || unit_warps <= 15, "each group of units has a named barrier, of which there are 15");
+    static constexpr bool apart = tiling.transfer_warps > 0;
+    // The warps of a block poll a part of h each, meet, and load what they multiply; or each polls all that it multiplies,
+    // which is less of a detour, and too much to read where a tile of 8 sequences has nothing else to wait with.
+    static constexpr bool shared_polls = tiling.batch_tile == 8;
+    static constexpr int meetings = tiling.k_split == 1 ? 0 : unit_warps;  // named barriers of groups of units
+    static_assert(meetings + (apart ? 2 : 0) + (shared_polls ? 1 : 0) <= 15, "a block has 15 named barriers");
     static_assert((cluster - 1) * unit_warps * units < D, "every block owns units");
 
     // ---- shared memory ----
     using Mail = HiddenMail<Type, shape, units, rows, cluster, sent_units, padded_k>;
+    // Inputs and results of each warp that owns units, or of all of them at once.
+    static constexpr int places = apart ? 1 : unit_warps;
+    static constexpr int place_units = apart ? unit_warps * units : units;
+    static constexpr int place_threads = apart ? 32 * tiling.transfer_warps : 32;  // who copy and write
+    struct Transfer {
+        TILESMITH_DEVICE static int thread() {
+            return apart ? static_cast<int>(thread_index()) - stepping : static_cast<int>(thread_index()) % 32;
+        }
+    };
     // A row of units of one sequence: an odd number of chunks, so that 8 rows lie in 8 different groups of banks.
-    static constexpr int row_bytes = (unit_groups | 1) * chunk_bytes;
-    // What is written out for every step, of a warp's units: [array][sequence][unit].
+    static constexpr int row_bytes = (place_units / 8 | 1) * chunk_bytes;
+    // What is written out for every step, of a place: [array][sequence][unit].
     static constexpr int arrays = result_arrays<Cell, save>;
     static constexpr int array_bytes = rows * row_bytes;
     static constexpr int staged_at = Mail::bytes;
-    static constexpr int staged_bytes = arrays * array_bytes;  // per unit warp
-    using Ring = InputRing<Type, shape, input_gates, rows, 32, row_bytes, units, OneWarp>;
+    static constexpr int staged_bytes = arrays * array_bytes;  // per place
+    using Ring = InputRing<Type, shape, input_gates, rows, place_threads, row_bytes, place_units, Transfer>;
     static constexpr int stage_bytes = Ring::stage_bytes;
-    static constexpr int ring_at = staged_at + unit_warps * staged_bytes;
-    static constexpr int ring_bytes = tiling.num_stages * stage_bytes;  // per unit warp
+    static constexpr int ring_at = staged_at + places * staged_bytes;
+    static constexpr int ring_bytes = tiling.num_stages * stage_bytes;  // per place
     // the part of R that is not in registers: [warp][group][tile][half][lane]
-    static constexpr int weights_at = ring_at + unit_warps * ring_bytes;
-    using Matrix = StationaryMatrix<Type, tiles, k_tiles, tiling.k_tiles_in_registers, rows, tiling.accumulators>;
+    static constexpr int weights_at = ring_at + places * ring_bytes;
+    using Matrix = StationaryMatrix<Type, tiles, k_tiles, tiling.k_tiles_in_registers, minimum(rows, 8), tiling.accumulators>;
     static constexpr int partial_at = weights_at + warps * Matrix::shared_bytes;
     using Partial = PartialSums<Matrix, tiles, unit_warps, tiling.k_split>;
     static constexpr int shared_bytes = partial_at + 2 * Partial::bytes;
@@ -98,6 +129,8 @@ struct ClusterForward {
     const int head = static_cast<int>(block_x()) / cluster;
     const int first_row = static_cast<int>(block_y()) * rows;
     const int first_unit = (rank * unit_warps + unit_warp) * units;
+    const int place = apart ? 0 : unit_warp;
+    const int place_unit = apart ? rank * place_units : first_unit;  // the first of the place
     const Elements own{
         .batch = in.batch, .warp = rank * unit_warps + unit_warp, .head = head, .first_row = first_row, .g = g, .j = j};
     const SharedAddress shared = shared_memory();
@@ -133,32 +166,46 @@ struct ClusterForward {
 
     Ring ring;
     LaneStores<Type, shape, units, rows, arrays, Stores::matrices> stores;
-    ArrayWriter<shape, rows, 32, arrays, units, OneWarp> writer;
+    ArrayWriter<shape, rows, place_threads, arrays, place_units, Transfer> writer;
 
+    /// Of a unit within the place.
     TILESMITH_DEVICE SharedAddress result_at(int array, int row, int unit) const {
-        return shared + staged_at + unit_warp * staged_bytes + array * array_bytes + row * row_bytes + 2 * unit;
+        return shared + staged_at + place * staged_bytes + array * array_bytes + row * row_bytes + 2 * unit;
+    }
+
+    TILESMITH_DEVICE void prepare_stores() {
+        stores.prepare(own, lane, [&](int array, int row, int unit) { return result_at(array, row, unit - place_unit); });
     }
 
     TILESMITH_DEVICE void prepare_transfers() {
-        ring.prepare(shared + ring_at + unit_warp * ring_bytes, [&](int gate, int row, int unit) {
+        ring.prepare(shared + ring_at + place * ring_bytes, [&](int gate, int row, int unit) {
             const int sequence = minimum(first_row + row, in.batch - 1);  // past the batch: any row will do
             const long long step = static_cast<long long>(sequence) * in.seq * input_gates + gate;
-            const int real_unit = sent_units == D ? first_unit + unit : minimum(first_unit + unit, D - Ring::width);
+            const int real_unit = sent_units == D ? place_unit + unit : minimum(place_unit + unit, D - Ring::width);
             return in.wx + (step * shape.heads + head) * D + real_unit;
         });
         const long long array_elements = static_cast<long long>(in.batch) * in.seq * shape.heads * D;
-        stores.prepare(own, lane, [&](int array, int row, int unit) { return result_at(array, row, unit - first_unit); });
         writer.prepare(
-            in.batch - first_row, D - first_unit,
+            in.batch - first_row, D - place_unit,
             [&](int array, int row, int unit) {
                 return result_array<Cell, save>(in, array, array_elements) +
-                       (static_cast<long long>(first_row + row) * in.seq * shape.heads + head) * D + first_unit + unit;
+                       (static_cast<long long>(first_row + row) * in.seq * shape.heads + head) * D + place_unit + unit;
             },
             [&](int array, int row, int unit) { return result_at(array, row, unit); });
     }
 
-    TILESMITH_DEVICE void begin_copy(int stage_offset) {
-        ring.begin_copy(stage_offset, [](int) { return input_gates * shape.heads * D; });
+    /// Begin copying the next step's inputs, if there is one, as a group of copies.
+    TILESMITH_DEVICE void begin_copy(bool there_is, int stage_offset) {
+        if (there_is) ring.begin_copy(stage_offset, [](int) { return input_gates * shape.heads * D; });
+        cp_async_commit();
+    }
+
+    TILESMITH_DEVICE void write_results() {
+        writer.write(0, [](int) { return shape.heads * D; });
+    }
+
+    TILESMITH_DEVICE static constexpr int next_stage(int stage_offset) {
+        return stage_offset == (tiling.num_stages - 1) * stage_bytes ? 0 : stage_offset + stage_bytes;
     }
 
     // ---- one step ----
@@ -169,36 +216,63 @@ struct ClusterForward {
         return has(Cell::input, gate) ? Ring::value(wx[unit_group][column_tile], rank_among(Cell::input, gate), column) : 0.0f;
     }
 
-    // A tile of 8 columns keeps the words that it has polled; wider ones load them again, a k-tile at a time, for want of
-    // registers.
-    static constexpr bool kept = column_tiles == 1;
+    // The sequences of a tile of 8 columns are a recurrence of their own: a step takes one such tile after the other, and the h
+    // of one travels while the warps are busy with the next.
+    static constexpr int tile_rows = rows / column_tiles;
 
-    /// sums = R h of this warp's units and part of K, and in part 0 what the gates have besides. Waits until all of that h
-    /// has come.
-    TILESMITH_DEVICE void multiply(typename Matrix::Sums& sums, const Inputs& wx, SharedAddress hidden) const {
-        const typename Matrix::template Places<typename Mail::Layout> places(hidden, part * k_tiles * 4, lane);
-        uint4 words[Matrix::reads][column_tiles];
-        for (unsigned rounds = 0;;) {
+    template <class Function>
+    TILESMITH_DEVICE static void for_each_column_tile(Function function) {
+#pragma unroll
+        for (int column_tile = 0; column_tile < column_tiles; ++column_tile) function(column_tile);
+    }
+
+    static constexpr int polled_barrier = meetings + (apart ? 3 : 1);
+
+    /// Polls until no lane finds poison. poll(): the largest of what a lane finds.
+    template <class Poll>
+    TILESMITH_DEVICE static void await(Poll poll) {
+        for (unsigned rounds = 0; any_lane(poll() == poison);) poll_again(rounds);
+    }
+
+    /// Waits until all of a slot's column tile has come: a part by each thread that steps, and then these meet.
+    TILESMITH_DEVICE void await_tile(SharedAddress hidden, int column_tile) const {
+        constexpr int chunks = Mail::sent_chunks / column_tiles;
+        const int thread = static_cast<int>(thread_index());
+        const SharedAddress first = hidden + (thread / tile_rows * rows + column_tile * tile_rows + thread % tile_rows) * chunk_bytes;
+        await([&] {
             unsigned newest = 0;
 #pragma unroll
-            for (int read = 0; read < Matrix::reads; ++read)
+            for (int i = 0; i < ceil_div(chunks, stepping); ++i)
+                if ((i + 1) * stepping <= chunks || thread + i * stepping < chunks)
+                    newest = max(newest, Mail::newest(poll_128(first + i * stepping * column_tiles * chunk_bytes)));
+            return newest;
+        });
+        sync_named(polled_barrier, stepping);
+    }
+
+    /// sums = R h of this warp's units and part of K and of a column tile, and in part 0 what the gates have besides. Waits
+    /// until all of that h has come.
+    TILESMITH_DEVICE void multiply(typename Matrix::Sums& sums, const Inputs& wx, SharedAddress hidden, int column_tile) const {
+        const typename Matrix::template Places<typename Mail::Layout> places(hidden, part * k_tiles * 4, lane);
+        uint4 words[Matrix::reads];
+        if constexpr (shared_polls)
+            await_tile(hidden, column_tile);
+        else
+            await([&] {
+                unsigned newest = 0;
 #pragma unroll
-                for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
-                    words[read][column_tile] = poll_128(places.at(read * Matrix::k_tiles_per_read, column_tile));
-                    newest = max(newest, Mail::newest(words[read][column_tile]));
+                for (int read = 0; read < Matrix::reads; ++read) {
+                    words[read] = poll_128(places.at(read * Matrix::k_tiles_per_read, column_tile));
+                    newest = max(newest, Mail::newest(words[read]));
                 }
-            if (!any_lane(newest == poison)) break;
-            poll_again(rounds);
-        }
+                return newest;
+            });
         weights.product(
             sums,
-            [&](int k_tile, uint4(&b)[column_tiles]) {
-#pragma unroll
-                for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
-                    b[column_tile] = kept ? words[k_tile / Matrix::k_tiles_per_read][column_tile]
-                                          : load_shared_128(places.at(k_tile, column_tile));
+            [&](int k_tile, uint4(&b)[1]) {
+                b[0] = shared_polls ? load_shared_128(places.at(k_tile, column_tile)) : words[k_tile / Matrix::k_tiles_per_read];
             },
-            [&](int tile, int column_tile, int i) {
+            [&](int tile, int, int i) {
                 if (columns == 1 && i % 2 == 1) return 0.0f;
                 return Rows::of_row(tile, i / 2, [&](int gate, int unit_group) {
                     return bias[gate][unit_group] + input(wx, gate, unit_group, column_tile, i % 2);
@@ -206,19 +280,63 @@ struct ClusterForward {
             });
     }
 
-    TILESMITH_DEVICE void run() {
-        load_weights();
-        load_bias<Type, Cell>(bias, in.b, part == 0 ? ~0u : 0u, own);
-        load_states();
-        prepare_transfers();
-        mail.prepare(shared, own, rank);
-        mail.begin(in.initial, in.batch, head, first_row, threads);
-        if (part == 0)
-            for (int stage = 0; stage < tiling.num_stages - 1; ++stage) {
-                if (stage < in.seq) begin_copy(stage * stage_bytes);
-                cp_async_commit();
+    using Results = float[unit_groups][column_tiles][columns][arrays];
+
+    /// The pointwise step of the warp's elements of a column tile, and h sent to where h(t + 1) goes.
+    TILESMITH_DEVICE void step(Results& results, const typename Matrix::Sums& sums, const Inputs& wx, int t, int column_tile) {
+#pragma unroll
+        for (int unit_group = 0; unit_group < unit_groups; ++unit_group)
+#pragma unroll
+            for (int column = 0; column < columns; ++column) {
+                float gate[gates];
+#pragma unroll
+                for (int q = 0; q < gates; ++q)
+                    gate[q] = has(Cell::recurrent, q) ? Rows::product(sums, q, unit_group, 0, column)
+                                                      : bias[q][unit_group] + input(wx, q, unit_group, column_tile, column);
+                step_element<Cell, Type, save>(gate, state[unit_group][column_tile][column],
+                                               results[unit_group][column_tile][column], own, unit_group);
             }
+        mail.send(Mail::slot_of(t + 1), column_tile,
+                  [&](int unit_group, int column) { return results[unit_group][column_tile][column][0]; });
+    }
+
+    /// What the warps that own units make of h(t), and send. Where K is split, the other parts' warps do theirs.
+    TILESMITH_DEVICE void advance(Results& results, const Inputs& wx, int t) {
+        for_each_column_tile([&](int column_tile) {
+            typename Matrix::Sums sums;
+            multiply(sums, wx, shared + Mail::slot_of(t), column_tile);
+            const int buffer = (t * column_tiles + column_tile) & 1;
+            if (Partial::combine(sums, shared + partial_at + buffer * Partial::bytes, unit_warp, part, lane, [&] { meet_parts(); }))
+                step(results, sums, wx, t, column_tile);
+        });
+    }
+
+    /// To where they are written out from.
+    TILESMITH_DEVICE void leave(const Results& results) const {
+        stores.store(
+            own, 0,
+            [&](int array, int unit_group, int column_tile, int column) { return results[unit_group][column_tile][column][array]; },
+            [&](int array, int row, int unit) { return result_at(array, row, unit - place_unit); });
+    }
+
+    TILESMITH_DEVICE void meet_parts() const { sync_named(1 + unit_warp, 32 * tiling.k_split); }
+
+    TILESMITH_DEVICE void begin() const {
+        mail.begin(in.initial, in.batch, head, first_row, threads);
         sync_cluster();  // every block has its first h, and poison where it waits for the next
+    }
+
+    // ---- warps that do everything themselves ----
+
+    // The last of the block.
+    static constexpr int poisoners = apart ? place_threads : tiling.k_split == 1 ? threads : threads - 32 * unit_warps;
+
+    TILESMITH_DEVICE void run_alone() {
+        prepare_stores();
+        prepare_transfers();
+        if (part == 0)
+            for (int stage = 0; stage < tiling.num_stages - 1; ++stage) begin_copy(stage < in.seq, stage * stage_bytes);
+        begin();
 
         const SharedAddress read_inputs = shared + ring_at + unit_warp * ring_bytes;
         int stage_offset = 0;  // of the stage that this step reads
@@ -231,43 +349,93 @@ struct ClusterForward {
                 sync_warp();  // all lanes' copies are there; the results of the step before have left
                 Ring::load(wx, read_inputs + stage_offset, lane);
             }
-            typename Matrix::Sums sums;
-            multiply(sums, wx, shared + Mail::slot_of(t));
-            const SharedAddress partial = shared + partial_at + (t & 1) * Partial::bytes;
-            const bool owner = Partial::combine(sums, partial, unit_warp, part, lane,
-                                                [&] { sync_named(1 + unit_warp, 32 * tiling.k_split); });
-            if (owner) {
-                float results[unit_groups][column_tiles][columns][arrays];
-                Elements::for_each([&](int unit_group, int column_tile, int column) {
-                    float gate[gates];
-#pragma unroll
-                    for (int q = 0; q < gates; ++q)
-                        gate[q] = has(Cell::recurrent, q)
-                                      ? Rows::product(sums, q, unit_group, column_tile, column)
-                                      : bias[q][unit_group] + input(wx, q, unit_group, column_tile, column);
-                    step_element<Cell, Type, save>(gate, state[unit_group][column_tile][column],
-                                                   results[unit_group][column_tile][column], own, unit_group);
-                });
-                // First what the others wait for.
-                mail.send(Mail::slot_of(t + 1), [&](int unit_group, int column_tile, int column) {
-                    return results[unit_group][column_tile][column][0];
-                });
-                stores.store(
-                    own, 0,
-                    [&](int array, int unit_group, int column_tile, int column) { return results[unit_group][column_tile][column][array]; },
-                    [&](int array, int row, int unit) { return result_at(array, row, unit - first_unit); });
+            Results results;
+            advance(results, wx, t);  // which others wait for: it comes first
+            if (part == 0) {
+                leave(results);
                 sync_warp();
-                writer.write(0, [](int) { return shape.heads * D; });
-                if (t + tiling.num_stages - 1 < in.seq) begin_copy(refill_offset);
-                cp_async_commit();
+                write_results();
+                begin_copy(t + tiling.num_stages - 1 < in.seq, refill_offset);
                 refill_offset = stage_offset;
-                stage_offset = stage_offset == (tiling.num_stages - 1) * stage_bytes ? 0 : stage_offset + stage_bytes;
+                stage_offset = next_stage(stage_offset);
             }
             // h(t) has come, so everybody has read h(t - 1). Where K is split, by the warps that have nothing else to do.
-            constexpr int poisoners = tiling.k_split == 1 ? threads : threads - 32 * unit_warps;
-            if (tiling.k_split == 1 || !owner)
-                mail.poison(Mail::slot_of(t + Mail::slots - 1), static_cast<int>(thread_index()) - (threads - poisoners), poisoners);
+            if (tiling.k_split == 1 || part > 0) mail.template poison<poisoners>(Mail::slot_of(t + Mail::slots - 1));
         }
+    }
+
+    // ---- warps that step, and transfer warps ----
+
+    static constexpr int left_barrier = meetings + 1, ready_barrier = meetings + 2, between = 32 * unit_warps + place_threads;
+
+    TILESMITH_DEVICE static void signal_left() { arrive_named(left_barrier, between); }
+    TILESMITH_DEVICE static void await_left() { sync_named(left_barrier, between); }
+    TILESMITH_DEVICE static void signal_ready() { arrive_named(ready_barrier, between); }
+    TILESMITH_DEVICE static void await_ready() { sync_named(ready_barrier, between); }
+
+    TILESMITH_DEVICE void run_steps() {
+        prepare_stores();
+        begin();
+
+        const SharedAddress read_inputs = shared + ring_at + 2 * units * unit_warp;
+        int stage_offset = 0;  // of the stage that the next step reads
+        Inputs wx{};
+        const auto take_inputs = [&] {
+            Ring::load(wx, read_inputs + stage_offset, lane);
+            stage_offset = next_stage(stage_offset);
+        };
+        if (part == 0) {
+            await_ready();
+            take_inputs();
+        }
+        for (int t = 0; t < in.seq; ++t) {
+            if (part == 0) signal_left();
+            Results results;
+            advance(results, wx, t);
+            if (part > 0) continue;
+            await_ready();  // the next inputs are there; the results of the step before have left
+            if (t + 1 < in.seq) take_inputs();
+            leave(results);
+        }
+        if (part == 0) signal_left();
+    }
+
+    TILESMITH_DEVICE void run_transfers() {
+        prepare_transfers();
+        for (int stage = 0; stage < tiling.num_stages; ++stage) begin_copy(stage < in.seq, stage * stage_bytes);
+        begin();
+
+        cp_async_wait<tiling.num_stages - 1>();
+        signal_ready();
+        int stage_offset = 0;  // of the stage that has been read
+        for (int t = 0; t < in.seq; ++t) {
+            await_left();
+            mail.template poison<poisoners>(Mail::slot_of(t + Mail::slots - 1));
+            if (t > 0) write_results();
+            cp_async_wait<tiling.num_stages - 2>();
+            signal_ready();
+            begin_copy(t + tiling.num_stages < in.seq, stage_offset);
+            stage_offset = next_stage(stage_offset);
+        }
+        await_left();
+        write_results();
+    }
+
+    TILESMITH_DEVICE void run() {
+        mail.prepare(shared, static_cast<int>(thread_index()) - (threads - poisoners));
+        if (apart && static_cast<int>(thread_index()) >= stepping) {
+            run_transfers();
+            sync_cluster();  // as below
+            return;
+        }
+        load_weights();
+        load_bias<Type, Cell>(bias, in.b, part == 0 ? ~0u : 0u, own);
+        load_states();
+        mail.prepare_sending(own, rank);
+        if (apart)
+            run_steps();
+        else
+            run_alone();
         sync_cluster();  // the last messages have come: a block's memory may go
         if (part == 0) store_last<Type>(in.last, own, state);
     }

@@ -39,18 +39,24 @@ struct HiddenMail {
     bool odd;
     ClusterAddress to[destinations];
     int word_offset[words];
+    SharedAddress poisons;  // the first chunk that this thread poisons, in the first slot
 
     /// Where h(t) goes, after the beginning of the slots.
     TILESMITH_DEVICE static int slot_of(int t) { return static_cast<int>(static_cast<unsigned>(t) % slots) * slot_bytes; }
 
-    /// `shared`: where the slots begin.
-    TILESMITH_DEVICE void prepare(SharedAddress shared, const Elements& own, int rank) {
+    /// `shared`: where the slots begin. poisoner: the thread's number among those that poison, if it is one of them.
+    TILESMITH_DEVICE void prepare(SharedAddress shared, int poisoner) {
         at = shared;
+        poisons = shared + poisoner * chunk_bytes;
+    }
+
+    /// For a warp that sends.
+    TILESMITH_DEVICE void prepare_sending(const Elements& own, int rank) {
         odd = own.g % 2 != 0;
 #pragma unroll
         for (int i = 0; i < destinations; ++i) {
             const int block = shared_out ? i : 2 * i + (odd ? 1 : 0);  // each begins with itself
-            to[i] = cluster_address(shared, (rank + block) % cluster);
+            to[i] = cluster_address(at, (rank + block) % cluster);
         }
 #pragma unroll
         for (int word = 0; word < words; ++word) {
@@ -92,11 +98,14 @@ struct HiddenMail {
         return word >> 16 == 0xffffu ? word & 0x7fffffffu : word;
     }
 
-    /// Send h of the warp's elements, value(unit_group, column_tile, column), to the slot at `slot_offset` of every block.
+    TILESMITH_DEVICE static constexpr int column_tile_of(int element) { return element / Elements::columns % Elements::column_tiles; }
+
+    /// Send h of the warp's elements of a column tile, value(unit_group, column), to the slot at `slot_offset` of every block.
     template <class Value>
-    TILESMITH_DEVICE void send(int slot_offset, Value value) const {
+    TILESMITH_DEVICE void send(int slot_offset, int column_tile, Value value) const {
 #pragma unroll
         for (int word = 0; word < words; ++word) {
+            if (column_tile_of(2 * word) != column_tile) continue;
             const float first = of_element(value, shared_out ? 2 * word : 0), second = of_element(value, shared_out ? 2 * word + 1 : 0);
             const float own = odd ? second : first;
             const float neighbours = shuffle_xor(odd ? first : second, 4);
@@ -110,13 +119,18 @@ struct HiddenMail {
 
     template <class Value>
     TILESMITH_DEVICE static float of_element(Value value, int element) {
-        return value(element / (Elements::column_tiles * Elements::columns), element / Elements::columns % Elements::column_tiles,
-                     element % Elements::columns);
+        return value(element / (Elements::column_tiles * Elements::columns), element % Elements::columns);
     }
 
-    /// Poison the slot at `slot_offset`: a thread's part, of `threads`.
-    TILESMITH_DEVICE void poison(int slot_offset, int thread, int threads) const {
-        for (int i = thread; i < sent_chunks; i += threads) poison_128(at + slot_offset + i * chunk_bytes);
+    /// Poison the slot at `slot_offset`: a thread's part, of `threads`. Every trip is known when this is compiled: a loop
+    /// that is not costs more than what it stores.
+    template <int threads>
+    TILESMITH_DEVICE void poison(int slot_offset) const {
+#pragma unroll
+        for (int i = 0; i < ceil_div(sent_chunks, threads); ++i) {
+            const SharedAddress chunk = poisons + i * threads * chunk_bytes;
+            if ((i + 1) * threads <= sent_chunks || chunk < at + sent_chunks * chunk_bytes) poison_128(chunk + slot_offset);
+        }
     }
 
     /// Whether words of a chunk are still to come.

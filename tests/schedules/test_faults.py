@@ -65,6 +65,7 @@ CLUSTER = Sound(
     {
         "cluster": 4, "units_per_warp": 8, "batch_tile": 4, "k_split": 1,
         "k_tiles_in_registers": 1, "accumulators": 2, "num_stages": 3,
+        "transfer_warps": 0,
     },
 )  # fmt: skip
 CLUSTER_BACKWARD = Sound(
@@ -126,6 +127,17 @@ STREAMING_BACKWARD = Sound(
 )  # fmt: skip
 STREAMING_IN_TURN = replace(STREAMING, values=STREAMING.values | {"batch_tile": 8, "stationary": 0, "blocks": 2})
 SPLIT = replace(CLUSTER, values=CLUSTER.values | {"k_split": 2, "accumulators": 1})
+APART = replace(CLUSTER, values=CLUSTER.values | {"transfer_warps": 1})
+APART_SPLIT = replace(SPLIT, values=SPLIT.values | {"transfer_warps": 1})
+SHARED = replace(SPLIT, values=SPLIT.values | {"cluster": 2, "batch_tile": 8})
+WIDE = replace(
+    SPLIT,
+    shape=replace(SPLIT.shape, batch=14),
+    values=SPLIT.values | {"cluster": 2, "batch_tile": 16, "transfer_warps": 1},
+)
+APART_POISON = "            mail.template poison<poisoners>(Mail::slot_of(t + Mail::slots - 1));\n"
+APART_WRITE = "            if (t > 0) write_results();\n"
+APART_SIGNAL = "            cp_async_wait<tiling.num_stages - 2>();\n            signal_ready();\n"
 
 GRID_SLOT_BYTES = (
     "    static constexpr int array_bytes = sent_units / 8 * rows * chunk_bytes;\n"
@@ -476,19 +488,19 @@ FAULTS = {
     ),
     "poison a step early": (
         CLUSTER,
-        "mail.poison(Mail::slot_of(t + Mail::slots - 1),",
-        "mail.poison(Mail::slot_of(t),",
+        "part > 0) mail.template poison<poisoners>(Mail::slot_of(t + Mail::slots - 1));",
+        "part > 0) mail.template poison<poisoners>(Mail::slot_of(t));",
         "may not have been read|deadlock",
     ),
     "poison left out": (
         CLUSTER,
-        "if (tiling.k_split == 1 || !owner)",
+        "if (tiling.k_split == 1 || part > 0)",
         "if (t < 0)",
         "has not been poisoned before|before the first has been poisoned",
     ),
     "poison left out from step 7 on": (
         CLUSTER,
-        "if (tiling.k_split == 1 || !owner)",
+        "if (tiling.k_split == 1 || part > 0)",
         "if (t < 7)",
         "second message before the first has been poisoned",
     ),
@@ -518,21 +530,33 @@ FAULTS = {
     ),
     "lanes that go on without each other": (
         CLUSTER,
-        "if (!any_lane(newest == poison)) break;",
-        "if (newest != poison) break;",
+        "any_lane(poll() == poison)",
+        "poll() == poison",
         "does not know|may not have been read|poisoned only after|without having been polled",
     ),
     "a part of K that runs ahead": (
         SPLIT,
-        "[&] { sync_named(1 + unit_warp, 32 * tiling.k_split); }",
-        "[&] { if (part > 0) arrive_named(1 + unit_warp, 64); else sync_named(1 + unit_warp, 64); }",
+        "{ sync_named(1 + unit_warp, 32 * tiling.k_split); }",
+        "{ if (part > 0) arrive_named(1 + unit_warp, 64); else sync_named(1 + unit_warp, 64); }",
         "race|may not have been read|does not know|arrives twice|deadlock",
     ),
     "one buffer of partial sums": (
         SPLIT,
-        "partial_at + (t & 1) * Partial::bytes",
-        "partial_at",
+        "buffer = (t * column_tiles + column_tile) & 1;",
+        "buffer = 0;",
         "race",
+    ),
+    "one buffer of partial sums in a step": (
+        WIDE,
+        "buffer = (t * column_tiles + column_tile) & 1;",
+        "buffer = t & 1;",
+        "race",
+    ),
+    "messages in the place of another column tile": (
+        WIDE,
+        "mail.send(Mail::slot_of(t + 1), column_tile,",
+        "mail.send(Mail::slot_of(t + 1), column_tile ^ 1,",
+        "differs",
     ),
     "a message before its place is poisoned": (
         CLUSTER,
@@ -548,8 +572,8 @@ FAULTS = {
     ),
     "results that are written out before they are there": (
         CLUSTER,
-        "                sync_warp();\n                writer.write",
-        "                writer.write",
+        "                sync_warp();\n                write_results",
+        "                write_results",
         "race|written",
     ),
     "results that are overwritten before they are out": (
@@ -560,9 +584,93 @@ FAULTS = {
     ),
     "an index of 32 bits in a cluster": (
         CLUSTER,
-        "(static_cast<long long>(first_row + row) * in.seq * shape.heads + head) * D + first_unit + unit;",
-        "((static_cast<unsigned>(first_row + row) * in.seq * shape.heads + head) * D + first_unit + unit);",
+        "(static_cast<long long>(first_row + row) * in.seq * shape.heads + head) * D + place_unit + unit;",
+        "((static_cast<unsigned>(first_row + row) * in.seq * shape.heads + head) * D + place_unit + unit);",
         "bounds|not these blocks'|none of the arrays",
+    ),
+    "poison after the signal that the next inputs are there": (
+        APART,
+        APART_POISON + APART_WRITE + APART_SIGNAL,
+        APART_WRITE + APART_SIGNAL + APART_POISON,
+        "only after the message|only after it has been polled|before the first has been poisoned|deadlock",
+    ),
+    "poison before h has been read": (
+        APART,
+        "            mail.template poison<poisoners>(Mail::slot_of(t + Mail::slots - 1));\n            if (t > 0)",
+        "            mail.template poison<poisoners>(Mail::slot_of(t));\n            if (t > 0)",
+        "may not have been read|message under way|nobody has read|does not know|deadlock",
+    ),
+    "a signal that h is read before the parts of K have met": (
+        APART_SPLIT,
+        "{ sync_named(1 + unit_warp, 32 * tiling.k_split); }",
+        "{ if (part > 0) arrive_named(1 + unit_warp, 64); else sync_named(1 + unit_warp, 64); }",
+        "race|may not have been read|does not know|arrives twice|deadlock",
+    ),
+    "a signal left out": (
+        APART,
+        "if (part == 0) signal_left();\n            Results",
+        "if (part == 0 && t != 3) signal_left();\n            Results",
+        "deadlock",
+    ),
+    "a signal before the inputs are read": (
+        APART,
+        "            if (t + 1 < in.seq) take_inputs();\n            leave(results);",
+        "            signal_left(); if (t + 1 < in.seq) take_inputs();\n            leave(results);",
+        "race|written|arrives twice|deadlock",
+    ),
+    "no wait for the copies of the next inputs": (
+        APART,
+        "            cp_async_wait<tiling.num_stages - 2>();\n            signal_ready();",
+        "            signal_ready();",
+        "race|copy",
+    ),
+    "a wait for copies of a step too few": (
+        APART,
+        "            cp_async_wait<tiling.num_stages - 2>();\n            signal_ready();",
+        "            cp_async_wait<tiling.num_stages - 1>();\n            signal_ready();",
+        "race|copy",
+    ),
+    "inputs that are read without waiting for them": (
+        APART,
+        "await_ready();  // the next inputs are there",
+        "signal_ready();  // the next inputs are there",
+        "race|written|copy|poisoned",
+    ),
+    "inputs into the stage that is read next": (
+        APART,
+        "begin_copy(t + tiling.num_stages < in.seq, stage_offset);",
+        "begin_copy(t + tiling.num_stages < in.seq, next_stage(stage_offset));",
+        "race|copy",
+    ),
+    "results that are written out after the signal that they have left": (
+        APART,
+        APART_WRITE + APART_SIGNAL,
+        APART_SIGNAL + APART_WRITE,
+        "race",
+    ),
+    "results that overtake the wait": (
+        APART,
+        "            await_ready();  // the next inputs",
+        "            leave(results);\n            await_ready();  // the next inputs",
+        "race",
+    ),
+    "the last results are not waited for": (
+        APART,
+        "        await_left();\n        write_results();",
+        "        write_results();",
+        "race|written|differs|deadlock",
+    ),
+    "shared polls without a meeting": (
+        SHARED,
+        "        sync_named(polled_barrier, stepping);\n",
+        "",
+        "is poison|without having been polled|may not have been read|does not know",
+    ),
+    "chunks that nobody polls for": (
+        SHARED,
+        "thread + i * stepping < chunks)",
+        "thread + i * stepping < chunks / 2)",
+        "is poison|without having been polled|nobody has read|does not know",
     ),
     "a removed barrier": (
         FORWARD,
@@ -787,6 +895,10 @@ def run(sound: Sound, program: Program, seed: int) -> None:
         BACKWARD,
         CLUSTER,
         SPLIT,
+        APART,
+        APART_SPLIT,
+        SHARED,
+        WIDE,
         CLUSTER_BACKWARD,
         GRID,
         GRID_ALONE,
@@ -804,6 +916,10 @@ def run(sound: Sound, program: Program, seed: int) -> None:
         "backward",
         "cluster",
         "K split",
+        "transfer warps",
+        "transfer warps, K split",
+        "shared polls",
+        "two column tiles",
         "cluster backward",
         "grid",
         "grid, a warp alone",

@@ -106,6 +106,7 @@ VALUES = {
         "k_tiles_in_registers": 8,
         "accumulators": 2,
         "num_stages": 8,
+        "transfer_warps": 0,
     },
     "grid": {
         "blocks": 48,

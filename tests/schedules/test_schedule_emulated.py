@@ -95,6 +95,7 @@ CLUSTER = {
     "k_tiles_in_registers": 1,
     "accumulators": 2,
     "num_stages": 3,
+    "transfer_warps": 0,
 }
 
 HALVES = {"cluster": 2, "units_per_warp": 16, "accumulators": 1}
@@ -122,6 +123,17 @@ HALVES = {"cluster": 2, "units_per_warp": 16, "accumulators": 1}
         pytest.param("lstm", Shape(9, SEQ, 1, 50, save="gates"), {"cluster": 2, "batch_tile": 8}, id="of 2s"),
         pytest.param("slstm", Shape(2, SEQ, 2, 33, save="gates"), {"cluster": 2}, id="odd head dimension"),
         pytest.param("gru", Shape(1, 1, 2, 30), {"cluster": 2, "num_stages": 8}, id="one sequence of one step"),
+        pytest.param("lstm", Shape(5, SEQ, 1, 64, save="gates"), {"transfer_warps": 1}, id="a transfer warp"),
+        pytest.param("gru", Shape(3, SEQ, 1, 128), {"transfer_warps": 1, "k_split": 2}, id="and K split"),
+        pytest.param("slstm", Shape(3, SEQ, 1, 80, save="gates"), HALVES | {"transfer_warps": 1}, id="and padding"),
+        pytest.param("elman", Shape(2, 1, 2, 33), {"cluster": 2, "transfer_warps": 1}, id="and one step"),
+        pytest.param("lstm", Shape(3, SEQ, 1, 50), {"cluster": 2, "transfer_warps": 1}, id="and a dimension of 2s"),
+        pytest.param(
+            "lstm",
+            Shape(9, SEQ, 1, 80),
+            {"cluster": 2, "batch_tile": 8, "k_split": 2, "transfer_warps": 1},
+            id="and shared polls",
+        ),
     ],
 )
 def test_every_tile_variable_of_a_cluster_is_right(cell: str, shape: Shape, changed: dict[str, int]) -> None:

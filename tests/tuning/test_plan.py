@@ -82,7 +82,12 @@ def test_a_cluster_needs_as_many_multiprocessors_as_it_has_blocks() -> None:
     """Sixteen clusters of 8 do not all fit an H200 with a block on each multiprocessor: two share one, and it costs."""
     schedule, cell, h200 = get("cluster"), load_cell("lstm"), load_profile("h200")
     values = {"cluster": 8, "units_per_warp": 8, "batch_tile": 4, "k_split": 1}
-    values |= {"k_tiles_in_registers": 8, "accumulators": 2, "num_stages": 4}
+    values |= {
+        "k_tiles_in_registers": 8,
+        "accumulators": 2,
+        "num_stages": 4,
+        "transfer_warps": 0,
+    }
     three, four = (schedule.tiling(cell, Shape(16, 1024, heads, 256), h200, values) for heads in (3, 4))
     assert (three.resources.blocks, four.resources.blocks) == (96, 128)
     assert four.clocks_per_step > 1.05 * three.clocks_per_step

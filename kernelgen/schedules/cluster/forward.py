@@ -37,7 +37,13 @@ TILES = [4, 8, 16, 32]
 """Sequences per cluster."""
 
 NUM_STAGES = [4, 8]
-"""Stages of a warp's ring of inputs: a step takes long enough for few to do."""
+"""Stages of a ring of inputs: a step takes long enough for few to do."""
+
+TRANSFER_WARPS = [0, 1]
+"""Warps that copy inputs, write results out and poison for those that step; 0: each of those does so itself."""
+
+TRANSFER_POINTERS = 96
+"""Registers of a transfer warp in which it has where it copies from and writes to: 3 for each."""
 
 LEAST_UNITS = 16
 """Of a block that shares a head: fewer make more messages than they save work."""
@@ -51,6 +57,7 @@ class Sizes(Generic[Number]):
     """The sizes of cuda/cluster_forward.cuh, from a cell, a shape and the tile variables (ints or expressions)."""
 
     warps: Number
+    stepping_warps: Number
     unit_warps: Number
     unit_groups: Number
     sent_units: Number
@@ -58,6 +65,7 @@ class Sizes(Generic[Number]):
     k_tiles: Number
     columns: Number
     column_tiles: Number
+    shared_polls: Number
     elements: Number
     copies: Number
     writes: Number
@@ -72,20 +80,25 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     units, rows, k_split = v["units_per_warp"], v["batch_tile"], v["k_split"]
     unit_groups = units // 8
     unit_warps = cdiv(cdiv(d, units), v["cluster"])
-    warps = unit_warps * k_split
+    stepping_warps = unit_warps * k_split
+    apart = v["transfer_warps"]
     sent_units = v["cluster"] * unit_warps * units
     k_tiles = cdiv(cdiv(sent_units, 32), k_split)
     tiles = cdiv(recurrent * units, 16)
     columns = minimum(rows // 4, 2)
     column_tiles = cdiv(rows, 8)
-    row = (unit_groups // 2 * 2 + 1) * CHUNK
+    # Inputs and results of each warp that owns units, or of all of them at once.
+    places = apart + (1 - apart) * unit_warps
+    place_groups = unit_groups * (apart * unit_warps + 1 - apart)
+    row = (place_groups // 2 * 2 + 1) * CHUNK
     hidden = 4 * 4 * k_tiles * k_split * rows * CHUNK
-    own = (arrays + v["num_stages"] * inputs) * rows * row
-    weights = warps * (k_tiles - v["k_tiles_in_registers"]) * tiles * 2 * 32 * CHUNK
-    partial = 2 * (k_split - 1) * unit_warps * tiles * column_tiles * 32 * CHUNK
-    vectors = rows * units // vector_width(d)
+    place = (arrays + v["num_stages"] * inputs) * rows * row
+    weights = stepping_warps * (k_tiles - v["k_tiles_in_registers"]) * tiles * 2 * 32 * CHUNK
+    partial = 2 * (k_split - 1) * unit_warps * tiles * 32 * CHUNK
+    vectors = rows * 8 * place_groups // vector_width(d)
     return Sizes(
-        warps=warps,
+        warps=stepping_warps + apart,
+        stepping_warps=stepping_warps,
         unit_warps=unit_warps,
         unit_groups=unit_groups,
         sent_units=sent_units,
@@ -93,11 +106,12 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
         k_tiles=k_tiles,
         columns=columns,
         column_tiles=column_tiles,
+        shared_polls=columns - minimum(column_tiles, 2),  # with 8 sequences
         elements=unit_groups * column_tiles * columns,
         copies=cdiv(inputs * vectors, 32),
         writes=cdiv(arrays * vectors, 32),
         matrices=cdiv(inputs, 3 - columns),
-        shared_memory=hidden + unit_warps * own + weights + partial,
+        shared_memory=hidden + places * place + weights + partial,
     )
 
 
@@ -124,6 +138,7 @@ class ClusterForward(BatchTiled):
             "k_tiles_in_registers": problem.variable("k_tiles_in_registers", range(0, k_tiles + 1, step)),
             "accumulators": problem.variable("accumulators", [1, 2, 4]),
             "num_stages": problem.variable("num_stages", NUM_STAGES),
+            "transfer_warps": problem.variable("transfer_warps", TRANSFER_WARPS),
         }
 
     def rules(self, problem: Problem, cell: Cell, shape: Shape, v: Mapping[str, Expr]) -> None:
@@ -139,9 +154,15 @@ class ClusterForward(BatchTiled):
         )
         problem.add(v["k_tiles_in_registers"] <= s.k_tiles, "no more groups of R in registers than a warp has")
         problem.add((s.k_tiles - 1) * v["k_split"] < cdiv(s.sent_units, 32), "every warp of a K split has a part of K")
+        barriers = 2 * v["transfer_warps"] + s.shared_polls
         problem.add(
-            (v["k_split"] == 1) | (s.unit_warps <= NAMED_BARRIERS),
-            f"warps that own units: at most {NAMED_BARRIERS} where K is split, as many as a block has named barriers",
+            s.unit_warps * minimum(v["k_split"] - 1, 1) + barriers <= NAMED_BARRIERS,
+            f"named barriers of a block: at most {NAMED_BARRIERS}, one for the warps of each group of units where K is "
+            "split, two with a transfer warp, one with 8 sequences",
+        )
+        problem.add(
+            (v["transfer_warps"] == 0) | (3 * (s.copies + s.writes) <= TRANSFER_POINTERS),
+            f"where a transfer warp copies from and writes to: at most {TRANSFER_POINTERS} registers",
         )
         problem.add(v["accumulators"] <= 2 * s.k_tiles, "no more accumulator chains than matrix instructions in a row")
         problem.add(
@@ -163,16 +184,17 @@ class ClusterForward(BatchTiled):
     def needs(self, cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Needs[Number]:
         """Warps, shared memory and what lives in a thread's registers."""
         s = sizes(cell, shape, v)
-        # Of a tile of 8 columns all words of a warp's h, where with 4 sequences each load has two k-tiles'; of wider
-        # ones a single k-tile's.
-        wide = minimum(s.column_tiles - 1, 1)
-        polled = 4 * s.column_tiles * (wide + (1 - wide) * cdiv(s.k_tiles, 3 - s.columns))
+        # All words of a warp's h of 8 columns, where with 4 sequences each load has two k-tiles'; a k-tile's where the
+        # warps share the polls.
+        shared = s.shared_polls
+        polled = 4 * (shared + (1 - shared) * cdiv(s.k_tiles, 3 - s.columns))
+        alone = 1 - v["transfer_warps"]
         counts: dict[str, Int] = {
             "weights": s.tiles * v["k_tiles_in_registers"] * 8,
             "fragments": s.tiles * s.k_tiles,
             "loading": minimum(s.k_tiles - v["k_tiles_in_registers"], 1),
-            "accumulators": s.tiles * s.column_tiles * 4,
-            "more_accumulators": (v["accumulators"] - 1) * s.tiles * s.column_tiles * 4,
+            "accumulators": s.tiles * 4,
+            "more_accumulators": (v["accumulators"] - 1) * s.tiles * 4,
             "polled": polled,
             "bias": s.tiles * 2 + s.unit_groups * (len(cell.gates) - len(cell.recurrent_gates)),
             "states": s.elements * (len(cell.states) - 1),
@@ -182,8 +204,8 @@ class ClusterForward(BatchTiled):
             "live": minimum(s.elements, 4) * cell_cost(cell).live,
             "split": minimum(v["k_split"] - 1, 1),
             "destinations": cdiv(v["cluster"], cdiv(2, s.elements)),
-            "copies": s.copies,
-            "writes": s.writes,
+            "copies": s.copies * alone,
+            "writes": s.writes * alone,
         }
         return Needs(s.warps, s.shared_memory, counts)
 
@@ -191,29 +213,31 @@ class ClusterForward(BatchTiled):
         """What a block does in one step, for the cost model."""
         s = sizes(cell, shape, v)
         cost = cell_cost(cell)
-        rows, accumulators = v["batch_tile"], v["accumulators"]
-        hidden = read_bytes(rows, s.k_tiles, accumulators) * min(s.column_tiles, 2)  # wider tiles read it twice
-        weights = (s.k_tiles - v["k_tiles_in_registers"]) * s.tiles * 2 * 512
+        rows, accumulators, apart = v["batch_tile"], v["accumulators"], v["transfer_warps"]
+        hidden = read_bytes(rows, s.k_tiles, accumulators)
+        weights = (s.k_tiles - v["k_tiles_in_registers"]) * s.tiles * 2 * 512 * s.column_tiles
         partial = 2 * (v["k_split"] - 1) * s.tiles * s.column_tiles * 512 * s.unit_warps
         arrays = arrays_written(cell, shape)
         values = shape.batch * shape.heads * shape.head_dim * (len(cell.input_gates) + arrays)
         return StepWork(
-            warps=s.warps,
+            warps=s.stepping_warps,
             epilogue_warps=s.unit_warps,
             matrix=s.tiles * s.column_tiles * 2 * s.k_tiles,
-            matrix_chain=max(1.0, 2 * s.k_tiles / accumulators),
-            shared_bytes=s.warps * (hidden + weights) + partial,
+            matrix_chain=s.column_tiles * max(1.0, 2 * s.k_tiles / accumulators),
+            shared_bytes=s.stepping_warps * (hidden + weights) + partial + s.shared_polls * 2 * rows * s.sent_units,
             special=s.elements * cost.special,
             arithmetic=s.elements * (cost.arithmetic + 2 * len(cell.input_gates))
             + accumulator_additions(rows, s.tiles, accumulators),
             chain_special=cost.chain_special,
             chain_arithmetic=cost.chain_arithmetic + 1 + accumulators // 2,
-            staged=s.elements * arrays,
-            transfers=s.copies + 2 * s.writes,
+            staged=0 if apart else s.elements * arrays,
+            transfers=0 if apart else s.copies + 2 * s.writes,
             device_bytes=2 * values,
             lead=v["num_stages"] - 1,
             exchanges=min(v["k_split"] - 1, 1),
-            meeting=profile.latency("exchange_messages", v["cluster"], 2 * rows * s.sent_units),
+            # Of a tile of 8 sequences: one travels while the next is multiplied.
+            meeting=profile.latency("exchange_messages", v["cluster"], 2 * min(rows, 8) * s.sent_units)
+            + 2 * apart * profile.latency("barrier", 32 * s.warps),
         )
 
     def template(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Template:

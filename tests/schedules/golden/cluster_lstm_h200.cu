@@ -29,7 +29,7 @@ struct Cell {
 };
 
 constexpr FixedShape shape{.heads = 3, .head_dim = 256};
-constexpr ClusterTiling tiling{.cluster = 8, .units_per_warp = 8, .batch_tile = 4, .k_split = 1, .k_tiles_in_registers = 8, .accumulators = 2, .num_stages = 8};
+constexpr ClusterTiling tiling{.cluster = 8, .units_per_warp = 8, .batch_tile = 4, .k_split = 1, .k_tiles_in_registers = 8, .accumulators = 2, .num_stages = 8, .transfer_warps = 0};
 using Kernel = ClusterForward<Cell, bf16, shape, tiling, Save::hidden>;
 
 static_assert(Kernel::threads == 128, "the schedule predicts 128 for threads");
