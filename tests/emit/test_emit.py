@@ -57,6 +57,13 @@ inline float rcp_approx(float x) { return 1.0f / x; }
 inline float sqrt_approx(float x) { return std::sqrt(x); }
 inline float fma_rn(float a, float b, float c) { return std::fma(a, b, c); }
 inline float abs_rn(float a) { return std::fabs(a); }
+inline float tanh_library(float x) { return std::tanh(x); }
+inline float exp_library(float x) { return std::exp(x); }
+inline float log_library(float x) { return std::log(x); }
+inline float log1p_library(float x) { return std::log1p(x); }
+inline float pow_library(float x, float y) { return std::pow(x, y); }
+inline float sqrt_rn(float x) { return std::sqrt(x); }
+inline float rcp_rn(float x) { return 1.0f / x; }
 }
 """
 

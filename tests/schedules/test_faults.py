@@ -382,7 +382,7 @@ FAULTS = {
         GRID_BACKWARD,
         "0, (rank_of_cluster * tiling.k_split + part) * k_tiles * 4, this->lane);",
         "0, part * k_tiles * 4, this->lane);",
-        "differs|deadlock|may not have been read",
+        "differs|deadlock|may not have been read|nobody has read",
     ),
     "no meeting before the sums are sent": (
         GRID_BACKWARD,
@@ -764,14 +764,14 @@ FAULTS = {
     ),
     "a carried gradient rounded to 16 bits": (
         BACKWARD,
-        "d_next, d_gate, carry);",
-        f"d_next, d_gate, carry); for (float& value : carry) value = {ROUNDED};",
+        "d_gates[unit_group][column_tile][column], carry);",
+        f"d_gates[unit_group][column_tile][column], carry); for (float& value : carry) value = {ROUNDED};",
         "differs",
     ),
     "a carried gradient rounded to 16 bits, float16": (
         AGAIN,
-        "d_next, d_gate, carry);",
-        f"d_next, d_gate, carry); for (float& value : carry) value = {ROUNDED};",
+        "d_gates[unit_group][column_tile][column], carry);",
+        f"d_gates[unit_group][column_tile][column], carry); for (float& value : carry) value = {ROUNDED};",
         "differs",
     ),
     "a weight of R that is lost": (

@@ -40,14 +40,14 @@ def naive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.mark.unit
 def test_it_is_found_and_ranked_with_the_others() -> None:
-    assert schedules.schedule_names("backward") == ["cluster_backward", "naive_backward", "resident_backward"]
+    assert "naive_backward" in schedules.schedule_names("backward")
     cell, profile = load_cell("lstm"), load_profile(GPU)
     ranked = plan(cell, Shape(16, 64, 4, 64), profile)
-    assert {tiling.schedule for tiling in ranked} == {"cluster", "grid", "naive", "resident"}
+    assert {tiling.schedule for tiling in ranked} == {"cluster", "grid", "naive", "resident", "streaming"}
     assert ranked[0].schedule == "resident"
-    only = plan(cell, Shape(16, 64, 64, 700), profile)
+    only = plan(cell, Shape(16, 64, 64, 700, "float32"), profile)
     assert {tiling.schedule for tiling in only} == {"naive"}
-    assert [tiling.values["sequences"] for tiling in plan(cell, Shape(2, 64, 64, 700), profile)] == [1, 2]
+    assert [tiling.values["sequences"] for tiling in plan(cell, Shape(2, 64, 64, 700, "float32"), profile)] == [1, 2]
 
 
 @pytest.mark.unit

@@ -130,14 +130,19 @@ def test_advice_is_only_what_was_tried_and_helps() -> None:
             plan(cell, shape, load_profile(gpu))
         return str(caught.value)
 
-    large = said(Shape(16, 4, 1, 2048), "a100")
+    def refused(schedule: str, shape: Shape, gpu: str) -> str:
+        with pytest.raises(InfeasibleError) as caught:
+            plan(cell, shape, load_profile(gpu), schedules=[schedule])
+        return str(caught.value)
+
+    large = refused("grid", Shape(16, 4, 1, 2048), "a100")
     assert " It fits with a head dimension of 1664, or on b200, gh200, h100-sxm, h200" in large
-    assert plan(cell, Shape(16, 4, 1, 1664), load_profile("a100"), top=1)
-    assert plan(cell, Shape(16, 4, 1, 2048), h200, top=1)
+    assert plan(cell, Shape(16, 4, 1, 1664), load_profile("a100"), top=1, schedules=["grid"])
+    assert plan(cell, Shape(16, 4, 1, 2048), h200, top=1, schedules=["grid"])
     on_a_t4 = said(Shape(1, 4, 1, 16), "t4")
     assert "head dimension" not in on_a_t4
     assert " It fits on a10, a100-40gb, " in on_a_t4
-    assert said(Shape(3_000_000, 4, 1, 16)).endswith("It fits in batches of 1,048,576.")
+    assert refused("resident", Shape(3_000_000, 4, 1, 16), "h200").endswith("It fits in batches of 1,048,576.")
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])

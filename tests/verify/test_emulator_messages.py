@@ -369,7 +369,7 @@ def test_a_counter_is_not_misused(old: str, new: str, report: str) -> None:
 def test_counters_are_of_blocks_that_run_together() -> None:
     source = kernel("if (thread_index() == 0) signal_global(counters);", "unsigned* counters")
     report = fault(source, {"counters": words(1)}, grid=(2, 1, 1))
-    assert "is a counter of blocks which do not run at the same time" in report
+    assert "is that of blocks which do not run at the same time" in report
     assert "the launch must be cooperative" in report
 
 
