@@ -16,13 +16,14 @@ from torch import Tensor
 from kernelgen.device import gpu
 from kernelgen.device.executor import Executable, Launches
 from kernelgen.device.launcher import stream_of
-from kernelgen.errors import InfeasibleError
+from kernelgen.errors import InfeasibleError, TilesmithError
 from kernelgen.program.arguments import ArrayArgument
 from kernelgen.program.shape import Shape
 
 if TYPE_CHECKING:
     from kernelgen.build.compile import Binary
     from kernelgen.cells.language import Cell
+    from kernelgen.hardware.profile import Profile
     from kernelgen.program.program import Program
     from kernelgen.program.task import Direction
 
@@ -57,7 +58,7 @@ class DeviceEngine:
 
     def __init__(self) -> None:
         self._loaded: dict[Any, Executable | str] = {}  # or why there is none: an error would hold its callers' tensors
-        self._expected: dict[Any, Future[tuple[Program, tuple[Binary, ...]]]] = {}
+        self._expected: dict[Any, Future[tuple[Program, tuple[Binary, ...]] | None]] = {}
         self._lock = threading.Lock()
 
     def kernel(self, cell: Cell, shape: Shape, direction: Direction, device: int) -> Loaded:
@@ -87,24 +88,20 @@ class DeviceEngine:
     def expect(self, cell: Cell, shape: Shape, direction: Direction, device: int) -> None:
         """Compile in the background what will soon be asked for; nothing is done on the GPU there, which may be
         capturing a graph. What goes wrong is raised by ``kernel``."""
-        from kernelgen.tuning.selection import compiled
-
         key = _key(cell, shape, direction, device)
         if key in self._loaded or key in self._expected:
             return
         profile = gpu.device(device).profile()
         with self._lock:
             if key not in self._loaded and key not in self._expected:
-                self._expected[key] = _background().submit(compiled, cell, shape, profile, direction)
+                self._expected[key] = _background().submit(_compiled, cell, shape, profile, direction)
 
     def _load(self, cell: Cell, shape: Shape, direction: Direction, device: int) -> Executable:
         from kernelgen.tuning.selection import compiled
 
         expected = self._expected.pop(_key(cell, shape, direction, device), None)
-        if expected is not None:
-            program, binaries = expected.result()
-        else:
-            program, binaries = compiled(cell, shape, gpu.device(device).profile(), direction)
+        found = None if expected is None else expected.result()
+        program, binaries = found or compiled(cell, shape, gpu.device(device).profile(), direction)
         executable = Executable(program, [binary.cubin for binary in binaries])
         executable.prepare(device)
         return executable
@@ -115,6 +112,19 @@ def _key(cell: Cell, shape: Shape, direction: Direction, device: int) -> Any:
     single one."""
     steps = shape.seq.bit_length() if direction == "backward" else 0
     return (cell.fingerprint, replace(shape, seq=steps or 1), direction, device)
+
+
+def _compiled(
+    cell: Cell, shape: Shape, profile: Profile, direction: Direction
+) -> tuple[Program, tuple[Binary, ...]] | None:
+    """What was expected, or None where that failed: who needs it tries again, and gets an error that nobody keeps. A
+    future that keeps one would hold its callers' tensors."""
+    from kernelgen.tuning.selection import compiled
+
+    try:
+        return compiled(cell, shape, profile, direction)
+    except TilesmithError:
+        return None
 
 
 @cache
