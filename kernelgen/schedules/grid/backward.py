@@ -20,6 +20,7 @@ from kernelgen.program.arguments import known_states
 from kernelgen.program.shape import Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
+from kernelgen.schedules.grid.blocks import nothing_to_share, run_together
 from kernelgen.schedules.grid.traffic import beyond_an_exchange
 from kernelgen.schedules.shared.backward_step import arrays_read, refuses_recomputing
 from kernelgen.schedules.shared.batch_tiled import BatchTiled, Needs, accumulator_additions
@@ -138,12 +139,11 @@ class GridBackward(BatchTiled):
 
     def refuses(self, cell: Cell, shape: Shape, profile: Profile) -> str:
         """Why it does not run this."""
-        if shape.head_dim <= 8:
-            return (
-                f"the {self.name} schedule shares the units of a head out to blocks, 8 at a time; a head of "
-                f"{shape.head_dim} has nothing to share"
-            )
-        return super().refuses(cell, shape, profile) or refuses_recomputing(self.name, shape)
+        return (
+            nothing_to_share(self.name, shape)
+            or super().refuses(cell, shape, profile)
+            or refuses_recomputing(self.name, shape)
+        )
 
     def variables(self, problem: Problem, cell: Cell, shape: Shape, profile: Profile) -> Mapping[str, Expr]:
         """Declare the tile variables, in the order of the template's fields."""
@@ -193,11 +193,7 @@ class GridBackward(BatchTiled):
             v["cluster"] <= profile.largest_cluster,
             f"blocks of a cluster: at most {profile.largest_cluster} on {profile.name}",
         )
-        problem.add(
-            clusters * v["cluster"] <= profile.multiprocessors,
-            f"blocks of all heads and tiles of the batch: at most {profile.multiprocessors} on {profile.name}, one on "
-            "each multiprocessor, since all must run at the same time",
-        )
+        run_together(problem, profile, clusters * v["cluster"])
         for size, fit in profile.clusters_that_fit.items():
             problem.add(
                 (v["cluster"] != size) | (clusters <= fit),

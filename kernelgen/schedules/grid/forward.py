@@ -19,6 +19,7 @@ from kernelgen.program.arguments import known_states
 from kernelgen.program.shape import Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
+from kernelgen.schedules.grid.blocks import nothing_to_share, run_together
 from kernelgen.schedules.grid.traffic import beyond_an_exchange
 from kernelgen.schedules.shared.batch_tiled import BatchTiled, Needs, accumulator_additions
 from kernelgen.schedules.shared.cost import StepWork
@@ -120,12 +121,7 @@ class GridForward(BatchTiled):
 
     def refuses(self, cell: Cell, shape: Shape, profile: Profile) -> str:
         """Why it does not run this."""
-        if shape.head_dim <= 8:
-            return (
-                f"the {self.name} schedule shares the units of a head out to blocks, 8 at a time; a head of "
-                f"{shape.head_dim} has nothing to share"
-            )
-        return super().refuses(cell, shape, profile)
+        return nothing_to_share(self.name, shape) or super().refuses(cell, shape, profile)
 
     def variables(self, problem: Problem, cell: Cell, shape: Shape, profile: Profile) -> Mapping[str, Expr]:
         """Declare the tile variables, in the order of the template's fields."""
@@ -167,11 +163,7 @@ class GridForward(BatchTiled):
 
     def gpu_rules(self, problem: Problem, shape: Shape, profile: Profile, v: Mapping[str, Expr]) -> None:
         """All blocks run at the same time."""
-        problem.add(
-            shape.heads * cdiv(shape.batch, v["batch_tile"]) * v["blocks"] <= profile.multiprocessors,
-            f"blocks of all heads and tiles of the batch: at most {profile.multiprocessors} on {profile.name}, one on "
-            "each multiprocessor, since all must run at the same time",
-        )
+        run_together(problem, profile, shape.heads * cdiv(shape.batch, v["batch_tile"]) * v["blocks"])
 
     def blocks_per_head(self, v: Mapping[str, int]) -> int:
         """How many share a head. 1 where a tiling lacks it."""

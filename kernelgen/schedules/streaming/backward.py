@@ -21,6 +21,7 @@ from kernelgen.program.program import Program
 from kernelgen.program.shape import Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
+from kernelgen.schedules.shared.backward_step import arrays_read, refuses_recomputing
 from kernelgen.schedules.shared.batch_tiled import Needs
 from kernelgen.schedules.shared.cost import StepWork
 from kernelgen.schedules.shared.entries import asserted, backward_grid_parameters, stores
@@ -38,7 +39,6 @@ from kernelgen.schedules.streaming.tiles import (
     product_sizes,
     stationary_counts,
 )
-from kernelgen.symbolic.derive import Backward, derive
 from kernelgen.symbolic.instructions import backward_cost
 
 UNITS = [16, 32, 64, 128]
@@ -72,7 +72,6 @@ class Sizes(Generic[Number]):
 
 def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     """Compute the sizes for tile variables ``v``."""
-    code: Backward = derive(cell)
     units, warp_units = v["units"], v["units_per_warp"]
     itemsize = dtype_info(shape.dtype).itemsize
     product = product_sizes(
@@ -82,7 +81,7 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
         parts=len(cell.recurrent_gates) * cdiv(shape.head_dim, v["part_k"]),
         itemsize=itemsize,
     )
-    arrays = len(code.saved_gates) + len(code.states) + known_states(cell, shape)
+    arrays = arrays_read(cell, shape, written=True)
     stored = len({*cell.recurrent_gates} | {*cell.input_gates})
     row = (units * itemsize // CHUNK // 2 * 2 + 1) * CHUNK
     return Sizes(
@@ -105,14 +104,7 @@ class StreamingBackward(Streaming):
 
     def refuses(self, cell: Cell, shape: Shape, profile: Profile) -> str:
         """Why it does not run this."""
-        if reason := super().refuses(cell, shape, profile):
-            return reason
-        if shape.recompute:
-            return (
-                f"the {self.name} schedule does not recompute gates: a block reads the states of its own units alone, "
-                "and a gate's sum needs those of all. Save the gates in the forward pass."
-            )
-        return ""
+        return super().refuses(cell, shape, profile) or refuses_recomputing(self.name, shape)
 
     def variables(self, problem: Problem, cell: Cell, shape: Shape, profile: Profile) -> Mapping[str, Expr]:
         """Declare the tile variables, in the order of the template's fields."""
