@@ -1,6 +1,6 @@
 """tilesmith beside cuDNN, a torch.compile'd loop and FlashRNN: one run, side by side, on this GPU.
 
-    python benchmarks/rnn.py                                          # all rows, about 8 minutes on an H200
+    python benchmarks/rnn.py                                          # all rows that fit into --budget, 8 minutes
     python benchmarks/rnn.py --rows table --flashrnn ~/flashrnn       # with FlashRNN from a checkout
     python benchmarks/rnn.py --row lstm:3x256:16 --row module:lstm:512:32 --tune 10
     python benchmarks/rnn.py --rows all --quick                       # whether everything runs
