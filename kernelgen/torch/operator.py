@@ -17,8 +17,13 @@ from kernelgen.cells.registry import cell_of, differentiated, register
 from kernelgen.errors import ConfigError, TilesmithError, near_names
 from kernelgen.symbolic.derive import derive
 from kernelgen.torch import passes, reference, transforms
-from kernelgen.torch.arguments import require_tensors
-from kernelgen.torch.errors import DifferentiationError, DoubleBackwardError, TensorShapeError
+from kernelgen.torch.arguments import autocast_dtype, require_tensors
+from kernelgen.torch.errors import (
+    DifferentiationError,
+    DoubleBackwardError,
+    TensorShapeError,
+    refuse_second_derivative,
+)
 
 __all__ = ["DoubleBackwardError", "rnn", "step"]
 
@@ -62,9 +67,8 @@ def rnn(
         raise ConfigError(f"rnn cannot return {returns!r}; {near_names(returns, RETURNS)}")
     require_tensors("states", wx=wx, r=r, b=b, states=states)
     key = cell if isinstance(cell, str) else register(cell)
-    kind = wx.device.type
-    if torch.is_autocast_enabled(kind):
-        dtype = torch.get_autocast_dtype(kind)
+    dtype = autocast_dtype(wx.device.type)
+    if dtype is not None:
         wx, r, b = wx.to(dtype), r.to(dtype), b.to(dtype)
         states = None if states is None else states.to(dtype)
     if transforms.differentiating():
@@ -72,7 +76,9 @@ def rnn(
     # A tensor that torch.func.vmap wraps does not tell whether it requires a gradient.
     learning = transforms.active() or any(part is not None and part.requires_grad for part in (wx, r, b, states))
     keep = "nothing" if not (torch.is_grad_enabled() and learning) else "states" if recompute else "gates"
-    run: Any = _Eager.apply if _plain(wx, r, b, states) else _forward
+    run: Any = _forward
+    if _plain(wx, r, b, states):
+        run = passes.forward if keep == "nothing" else _Eager.apply
     every, last, *_ = run(wx, r, b, states, key, returns == "hidden", keep, recurrent_cut, recurrent_clip)
     return every, last
 
@@ -193,18 +199,11 @@ _PLAIN = frozenset({Tensor, torch.nn.Parameter, NoneType})
 
 
 def _plain(*tensors: Tensor | None) -> bool:
-    """Whether all are PyTorch's own tensors and nothing is traced or transformed (torch.func), so that the dispatcher
-    has nothing to do."""
-    return not torch.compiler.is_compiling() and not transforms.active() and _PLAIN.issuperset(map(type, tensors))
-
-
-def _refuse(ctx: Any, *_: Any) -> tuple[Any, ...]:
-    """A second derivative."""
-    raise DoubleBackwardError(
-        "rnn() cannot be differentiated twice: its backward pass is a kernel without a gradient of its own. "
-        "For second derivatives use kernelgen.torch.reference.forward, which autograd differentiates any number of "
-        "times."
-    )
+    """Whether all are PyTorch's own tensors, with values, and nothing is traced or transformed (torch.func), so that
+    the dispatcher has nothing to do."""
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or transforms.active():
+        return False
+    return _PLAIN.issuperset(map(type, tensors)) and not any(one is not None and one.is_meta for one in tensors)
 
 
 _OPTIONS = "str cell, {}bool recurrent_cut, float? recurrent_clip"
@@ -227,4 +226,4 @@ _backward = torch.library.custom_op(
 _forward.register_fake(_fake_forward)
 _forward.register_autograd(_differentiate, setup_context=_set_up)
 _backward.register_fake(_fake_backward)
-_backward.register_autograd(_refuse)
+_backward.register_autograd(refuse_second_derivative)
