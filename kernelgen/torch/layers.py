@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kernelgen.torch import sequences
+from kernelgen.torch.checkpoint import run as chunked
 from kernelgen.torch.operator import rnn
 from kernelgen.torch.parts import Parts, input_product, recurrent_weights
 
@@ -32,12 +33,14 @@ def run_layer(
     initial: Sequence[Tensor] | None,
     lengths: Tensor | None,
     every: bool,
+    chunk: int | None = None,
 ) -> LayerResult:
     """Run a layer over x [B, T, I].
 
     directions: the parameters of each, by the names of parts.parameter_sizes; they are heads of one recurrence, so that
     they run at the same time, and what the reverse one reads and writes is turned round. initial: the states, each
-    [K, B, D], or None for zeros. lengths: [B] on x's device, or None. every: whether to give every state.
+    [K, B, D], or None for zeros. lengths: [B] on x's device, or None. every: whether to give every state. chunk: steps
+    of a chunk of a checkpointed pass.
     """
     units = directions[0]["weight_hh"].shape[0] // parts.products
     dim = units // heads
@@ -45,28 +48,37 @@ def run_layer(
     within = None if lengths is None else sequences.inside(lengths, x.shape[1])
     x = sequences.masked(x, within)
     xs = [x, sequences.reverse(x, lengths)] if len(directions) == 2 else [x]
-    wx = input_product(xs, [one["weight_ih"] for one in directions], heads, dim)
+    weights = [one["weight_ih"] for one in directions]
     r, b = recurrent_weights(parts, heads, dim, directions)
-    start = None
+    start = first = None
     if initial is not None:
         given = list(initial)
         if projections[0] is not None:
             # The recurrence is that of m with h = W_hr m, and not every h comes from some m: so the first step gets
             # W_hh h beside Wx, and starts from m = 0.
-            wx = torch.cat([wx[:, :1] + _sent(directions, given[0], heads, dim), wx[:, 1:]], dim=1)
+            first = _sent(directions, given[0], heads, dim)
             given[0] = torch.zeros_like(given[1])
         start = torch.stack([state.transpose(0, 1).reshape(x.shape[0], r.shape[1], dim) for state in given])
     whole = every or lengths is not None
-    states, last = rnn(wx, r, b, start, parts.key, returns="states" if whole else "hidden")
+    if chunk is None:
+        wx = input_product(xs, weights, heads, dim)
+        if first is not None:
+            wx = torch.cat([wx[:, :1] + first.unsqueeze(1), wx[:, 1:]], dim=1)
+        states, last = rnn(wx, r, b, start, parts.key, returns="states" if whole else "hidden")
+    else:
+        apart = torch.stack(xs, dim=2) if len(xs) > 1 else x.unsqueeze(2)
+        states, last = chunked(
+            apart, torch.stack(weights), first, r, b, start, parts.key, hidden=not whole, chunk=chunk
+        )
     if lengths is not None:
         last = sequences.at_own_end(states, lengths, start)
     return LayerResult(*_results(states, last, projections, initial, lengths, every))
 
 
 def _sent(directions: Sequence[Mapping[str, Tensor]], h: Tensor, heads: int, dim: int) -> Tensor:
-    """W_hh h [B, 1, G, K H, D] of each direction, h [K, B, P]."""
+    """W_hh h [B, G, K H, D] of each direction, h [K, B, P]."""
     weights = [one["weight_hh"] for one in directions]
-    return input_product([of_one.unsqueeze(1) for of_one in h], weights, heads, dim)
+    return input_product([of_one.unsqueeze(1) for of_one in h], weights, heads, dim).squeeze(1)
 
 
 def _results(

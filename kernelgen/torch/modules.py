@@ -20,10 +20,10 @@ NONLINEARITIES = {"tanh": "elman", "relu": "elman_relu"}
 
 
 class LSTM(Recurrent):
-    """torch.nn.LSTM over rnn(), and heads: see Recurrent for parameters, and its forward for arguments and results.
+    """torch.nn.LSTM over rnn(), and more: see Recurrent for parameters, and its forward for arguments and results.
 
     proj_size: h is projected to as many units. heads: hidden_size units in heads that do not see each other, without
-    a projection.
+    a projection. checkpoint, memory_limit: less memory for training on long sequences, at one more forward pass.
     """
 
     def __init__(
@@ -40,15 +40,17 @@ class LSTM(Recurrent):
         dtype: torch.dtype | None = None,
         *,
         heads: int = 1,
+        checkpoint: int | None = None,
+        memory_limit: str | int | None = None,
     ) -> None:
         super().__init__(
             "LSTM", "lstm", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size,
-            device, dtype, heads=heads,
+            device, dtype, heads=heads, checkpoint=checkpoint, memory_limit=memory_limit,
         )  # fmt: skip
 
 
 class GRU(Recurrent):
-    """torch.nn.GRU over rnn(), and heads: see LSTM. There is no projection."""
+    """torch.nn.GRU over rnn(), and more: see LSTM. There is no projection."""
 
     def __init__(
         self,
@@ -63,17 +65,19 @@ class GRU(Recurrent):
         dtype: torch.dtype | None = None,
         *,
         heads: int = 1,
+        checkpoint: int | None = None,
+        memory_limit: str | int | None = None,
         proj_size: int | None = None,
     ) -> None:
         _refuse_projection(proj_size)
         super().__init__(
             "GRU", "gru", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0,
-            device, dtype, heads=heads,
+            device, dtype, heads=heads, checkpoint=checkpoint, memory_limit=memory_limit,
         )  # fmt: skip
 
 
 class RNN(Recurrent):
-    """torch.nn.RNN over rnn(), or layers of any cell, and heads: see LSTM. There is no projection.
+    """torch.nn.RNN over rnn(), or layers of any cell, and more: see LSTM. There is no projection.
 
     nonlinearity: "tanh" or "relu". cell: instead of it, a library name, ``"path/to/file.py:NAME"`` or a Cell. Raises
     ArgumentError, too, for an unknown nonlinearity, or one given beside a cell, and for proj_size, as torch.nn does.
@@ -94,6 +98,8 @@ class RNN(Recurrent):
         *,
         cell: str | Cell | None = None,
         heads: int = 1,
+        checkpoint: int | None = None,
+        memory_limit: str | int | None = None,
         proj_size: int | None = None,
     ) -> None:
         _refuse_projection(proj_size)
@@ -101,7 +107,7 @@ class RNN(Recurrent):
         name = nonlinearity if cell is None else cell_of(parts_of(chosen).key).name
         super().__init__(
             f"RNN_{name.upper()}", chosen, input_size, hidden_size, num_layers, bias, batch_first, dropout,
-            bidirectional, 0, device, dtype, heads=heads,
+            bidirectional, 0, device, dtype, heads=heads, checkpoint=checkpoint, memory_limit=memory_limit,
         )  # fmt: skip
         self.nonlinearity = nonlinearity if cell is None else None
 

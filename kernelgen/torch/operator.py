@@ -18,12 +18,14 @@ from kernelgen.errors import ConfigError, TilesmithError, near_names
 from kernelgen.symbolic.derive import derive
 from kernelgen.torch import passes, reference, transforms
 from kernelgen.torch.arguments import autocast_dtype, require_tensors
+from kernelgen.torch.checkpoint import run as chunked
 from kernelgen.torch.errors import (
     DifferentiationError,
     DoubleBackwardError,
     TensorShapeError,
     refuse_second_derivative,
 )
+from kernelgen.torch.memory import check_chunks, chunk_steps
 
 __all__ = ["DoubleBackwardError", "rnn", "step"]
 
@@ -42,6 +44,8 @@ def rnn(
     recompute: bool = False,
     recurrent_cut: bool = False,
     recurrent_clip: float | None = None,
+    checkpoint: int | None = None,
+    memory_limit: str | int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Run a recurrence over all steps.
 
@@ -53,19 +57,23 @@ def rnn(
     cell: a library name, ``"path/to/file.py:NAME"``, or a Cell (inside torch.compile: what ``register`` returned for
     it). returns: "states" for every state after every step, "hidden" for h alone, which takes less memory and time.
     recompute: keep no gates for the backward pass, which computes them again from h: less memory, and about the same
-    time. recurrent_cut, recurrent_clip: see Cell.with_gradient.
+    time. checkpoint: keep the states before every so many steps alone, and run those steps again in the backward pass.
+    memory_limit: choose that number so that what is kept, and made again, is within so many bytes ("8GB"); keep all
+    where that is. recurrent_cut, recurrent_clip: see Cell.with_gradient.
 
     Returns the states after every step [K, B, T, H, D] (K is S, or 1 for h alone; the first is h), and every state
     after the last step [S, B, H, D].
 
-    Raises ArgumentTypeError for what is no tensor, ShapeError for tensors that do not belong together, CellError for an
-    unknown cell or a bound that is not positive, ConfigError for an unknown ``returns``, DoubleBackwardError in a
-    backward pass through the backward pass. Under forward-mode differentiation and torch.func's gradients the reference
-    runs; DifferentiationError where it cannot: inside torch.compile, and for a gradient that is cut or clipped.
+    Raises ArgumentTypeError for what is no tensor, ArgumentError for a limit that cannot be kept, ShapeError for
+    tensors that do not belong together, CellError for an unknown cell or a bound that is not positive, ConfigError for
+    an unknown ``returns`` and for recompute beside checkpoint or memory_limit, DoubleBackwardError in a backward pass
+    through the backward pass. Under forward-mode differentiation and torch.func's gradients the reference runs;
+    DifferentiationError where it cannot: inside torch.compile, and for a gradient that is cut or clipped.
     """
     if returns not in RETURNS:
         raise ConfigError(f"rnn cannot return {returns!r}; {near_names(returns, RETURNS)}")
     require_tensors("states", wx=wx, r=r, b=b, states=states)
+    check_chunks(checkpoint, memory_limit)
     key = cell if isinstance(cell, str) else register(cell)
     dtype = autocast_dtype(wx.device.type)
     if dtype is not None:
@@ -75,11 +83,19 @@ def rnn(
         return transforms.forward(wx, r, b, states, key, recurrent_cut, recurrent_clip, hidden=returns == "hidden")
     # A tensor that torch.func.vmap wraps does not tell whether it requires a gradient.
     learning = transforms.active() or any(part is not None and part.requires_grad for part in (wx, r, b, states))
-    keep = "nothing" if not (torch.is_grad_enabled() and learning) else "states" if recompute else "gates"
+    hidden, learning = returns == "hidden", learning and torch.is_grad_enabled()
+    if recompute and (checkpoint, memory_limit) != (None, None):
+        raise ConfigError("recompute=True keeps no gates, nor does checkpoint or memory_limit; leave one of them out")
+    chunk = chunk_steps(checkpoint, memory_limit, key, wx, hidden=hidden) if learning else None
+    if chunk is not None:
+        return chunked(
+            wx, None, None, r, b, states, key, hidden=hidden, chunk=chunk, cut=recurrent_cut, clip=recurrent_clip
+        )
+    keep = "nothing" if not learning else "states" if recompute else "gates"
     run: Any = _forward
     if _plain(wx, r, b, states):
         run = passes.forward if keep == "nothing" else _Eager.apply
-    every, last, *_ = run(wx, r, b, states, key, returns == "hidden", keep, recurrent_cut, recurrent_clip)
+    every, last, *_ = run(wx, r, b, states, key, hidden, keep, recurrent_cut, recurrent_clip)
     return every, last
 
 

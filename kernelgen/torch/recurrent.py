@@ -14,8 +14,10 @@ from torch.nn.utils.rnn import PackedSequence
 from kernelgen.cells.language import Cell
 from kernelgen.errors import ConfigError, near_names
 from kernelgen.torch import sequences
+from kernelgen.torch.arguments import autocast_dtype
 from kernelgen.torch.errors import ArgumentError
 from kernelgen.torch.layers import LayerResult, run_layer
+from kernelgen.torch.memory import check_chunks, chunk_within
 from kernelgen.torch.module_checks import (
     check_dropout,
     check_heads,
@@ -26,6 +28,7 @@ from kernelgen.torch.module_checks import (
 )
 from kernelgen.torch.operator import RETURNS
 from kernelgen.torch.parts import parameter_sizes, parts_of
+from kernelgen.torch.transforms import differentiating
 
 
 class Recurrent(nn.Module):  # type: ignore[misc]
@@ -37,8 +40,11 @@ class Recurrent(nn.Module):  # type: ignore[misc]
     drawn uniformly from (-1 / sqrt(D), 1 / sqrt(D)), in that order.
 
     mode: torch.nn's name of the kind. cell: a library name, ``"path/to/file.py:NAME"`` or a Cell. The others are
-    arguments of torch.nn.LSTM. Raises ArgumentTypeError (a TypeError) and ArgumentError (a ValueError) where torch.nn
-    raises these, CellError for an unknown cell.
+    arguments of torch.nn.LSTM. checkpoint, memory_limit: as of rnn(), for all layers; Wx is
+    made again, too, so that beside input and output of a layer little is kept.
+
+    Raises ArgumentTypeError (a TypeError) and ArgumentError (a ValueError) where torch.nn raises these, CellError for
+    an unknown cell.
     """
 
     def __init__(
@@ -57,12 +63,15 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         dtype: torch.dtype | None = None,
         *,
         heads: int = 1,
+        checkpoint: int | None = None,
+        memory_limit: str | int | None = None,
     ) -> None:
         super().__init__()
         check_sizes(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
         check_switches(bias=bias, batch_first=batch_first, bidirectional=bidirectional)
         check_dropout(dropout, num_layers)
         check_heads(heads, hidden_size, proj_size)
+        check_chunks(checkpoint, memory_limit)
         self.mode = mode
         self.cell = cell
         self.input_size = input_size
@@ -74,6 +83,8 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         self.bidirectional = bidirectional
         self.proj_size = proj_size
         self.heads = heads
+        self.checkpoint = checkpoint
+        self.memory_limit = memory_limit
         self._parts = parts_of(cell)
         self._names: list[dict[str, str]] = []  # of the parameters of each layer and direction
         directions = ("", "_reverse") if bidirectional else ("",)
@@ -102,7 +113,8 @@ class Recurrent(nn.Module):  # type: ignore[misc]
     def extra_repr(self) -> str:
         """The sizes, and what is not as it is by default, for print()."""
         defaults = {"proj_size": 0, "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0}
-        return described(self, defaults | {"bidirectional": False, "heads": 1})
+        beyond = {"bidirectional": False, "heads": 1, "checkpoint": None, "memory_limit": None}
+        return described(self, defaults | beyond)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Unpickle: a Cell of one's own gets its name in this process."""
@@ -187,6 +199,7 @@ class Recurrent(nn.Module):  # type: ignore[misc]
     def _layers(self, x: Tensor, states: list[Tensor] | None, lengths: Tensor | None, every: bool) -> list[LayerResult]:
         """Every layer's results over x [B, T, I]; states: the initial ones, each [L K, B, D]."""
         count = 2 if self.bidirectional else 1
+        chunk = self._chunk(x, states, whole=every or lengths is not None)
         results = []
         for layer in range(self.num_layers):
             if layer and self.dropout:
@@ -194,9 +207,24 @@ class Recurrent(nn.Module):  # type: ignore[misc]
             here = slice(layer * count, (layer + 1) * count)
             directions = [{name: getattr(self, full) for name, full in one.items()} for one in self._names[here]]
             initial = None if states is None else [state[here] for state in states]
-            results.append(run_layer(self._parts, self.heads, directions, x, initial, lengths, every))
+            results.append(run_layer(self._parts, self.heads, directions, x, initial, lengths, every, chunk))
             x = results[-1].output
         return results
+
+    def _chunk(self, x: Tensor, states: list[Tensor] | None, *, whole: bool) -> int | None:
+        """Steps of a chunk of a checkpointed pass over x [B, T, I], or None; whole: every state is given out."""
+        if (self.checkpoint is None and self.memory_limit is None) or not torch.is_grad_enabled():
+            return None
+        leaves = [x, *self.parameters(), *(states or ())]
+        if differentiating() or not any(one.requires_grad for one in leaves):
+            return None
+        if self.memory_limit is None:
+            return self.checkpoint
+        dtype = autocast_dtype(x.device.type) or x.dtype
+        size = x.shape[0] * self.hidden_size * (2 if self.bidirectional else 1) * dtype.itemsize
+        return chunk_within(
+            self.memory_limit, self._parts.key, x.shape[1], size, layers=self.num_layers, hidden=not whole
+        )
 
 
 def reset(module: nn.Module) -> None:
