@@ -142,10 +142,10 @@ class Backward:
 
 def forward(engine: Engine | None, cell: Cell, wx: Form, *, known: int, keep: str) -> Forward | None:
     """A forward pass by a kernel (see Forward), or None where there is none; then a warning says why, but not where the
-    type of device has no engine."""
-    if engine is None:
+    type of device has no engine, nor for no sequences at all."""
+    (batch, _, _, heads, dim), kind, _ = wx
+    if engine is None or not batch:
         return None
-    (_, _, _, heads, dim), kind, _ = wx
     dtype = _name(kind)
     case = (heads, dim, dtype)
     if dtype not in DTYPES:
@@ -161,9 +161,9 @@ def forward(engine: Engine | None, cell: Cell, wx: Form, *, known: int, keep: st
 def backward(engine: Engine | None, cell: Cell, states: Form, *, recompute: bool) -> Backward | None:
     """A backward pass by kernels (see Backward), or None where there is none; then a warning says why, but not of what
     the forward pass has warned of."""
-    (_, _, _, heads, dim), kind, _ = states
+    (_, batch, _, heads, dim), kind, _ = states
     dtype = _name(kind)
-    if engine is None or dtype not in DTYPES:
+    if engine is None or not batch or dtype not in DTYPES:
         return None
     try:
         return Backward(engine, cell, states, recompute=recompute)

@@ -17,8 +17,15 @@ from kernelgen.cells.registry import cell_of, differentiated, register
 from kernelgen.errors import ConfigError, TilesmithError, near_names
 from kernelgen.symbolic.derive import derive
 from kernelgen.torch import passes, reference, transforms
-from kernelgen.torch.arguments import require_tensors
-from kernelgen.torch.errors import DifferentiationError, DoubleBackwardError, TensorShapeError
+from kernelgen.torch.arguments import autocast_dtype, require_tensors
+from kernelgen.torch.checkpoint import run as chunked
+from kernelgen.torch.errors import (
+    DifferentiationError,
+    DoubleBackwardError,
+    TensorShapeError,
+    refuse_second_derivative,
+)
+from kernelgen.torch.memory import check_chunks, chunk_steps
 
 __all__ = ["DoubleBackwardError", "rnn", "step"]
 
@@ -37,6 +44,8 @@ def rnn(
     recompute: bool = False,
     recurrent_cut: bool = False,
     recurrent_clip: float | None = None,
+    checkpoint: int | None = None,
+    memory_limit: str | int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Run a recurrence over all steps.
 
@@ -48,32 +57,45 @@ def rnn(
     cell: a library name, ``"path/to/file.py:NAME"``, or a Cell (inside torch.compile: what ``register`` returned for
     it). returns: "states" for every state after every step, "hidden" for h alone, which takes less memory and time.
     recompute: keep no gates for the backward pass, which computes them again from h: less memory, and about the same
-    time. recurrent_cut, recurrent_clip: see Cell.with_gradient.
+    time. checkpoint: keep the states before every so many steps alone, and run those steps again in the backward pass.
+    memory_limit: choose that number so that what is kept, and made again, is within so many bytes ("8GB"); keep all
+    where that is. recurrent_cut, recurrent_clip: see Cell.with_gradient.
 
     Returns the states after every step [K, B, T, H, D] (K is S, or 1 for h alone; the first is h), and every state
     after the last step [S, B, H, D].
 
-    Raises ArgumentTypeError for what is no tensor, ShapeError for tensors that do not belong together, CellError for an
-    unknown cell or a bound that is not positive, ConfigError for an unknown ``returns``, DoubleBackwardError in a
-    backward pass through the backward pass. Under forward-mode differentiation and torch.func's gradients the reference
-    runs; DifferentiationError where it cannot: inside torch.compile, and for a gradient that is cut or clipped.
+    Raises ArgumentTypeError for what is no tensor, ArgumentError for a limit that cannot be kept, ShapeError for
+    tensors that do not belong together, CellError for an unknown cell or a bound that is not positive, ConfigError for
+    an unknown ``returns`` and for recompute beside checkpoint or memory_limit, DoubleBackwardError in a backward pass
+    through the backward pass. Under forward-mode differentiation and torch.func's gradients the reference runs;
+    DifferentiationError where it cannot: inside torch.compile, and for a gradient that is cut or clipped.
     """
     if returns not in RETURNS:
         raise ConfigError(f"rnn cannot return {returns!r}; {near_names(returns, RETURNS)}")
     require_tensors("states", wx=wx, r=r, b=b, states=states)
+    check_chunks(checkpoint, memory_limit)
     key = cell if isinstance(cell, str) else register(cell)
-    kind = wx.device.type
-    if torch.is_autocast_enabled(kind):
-        dtype = torch.get_autocast_dtype(kind)
+    dtype = autocast_dtype(wx.device.type)
+    if dtype is not None:
         wx, r, b = wx.to(dtype), r.to(dtype), b.to(dtype)
         states = None if states is None else states.to(dtype)
     if transforms.differentiating():
         return transforms.forward(wx, r, b, states, key, recurrent_cut, recurrent_clip, hidden=returns == "hidden")
     # A tensor that torch.func.vmap wraps does not tell whether it requires a gradient.
     learning = transforms.active() or any(part is not None and part.requires_grad for part in (wx, r, b, states))
-    keep = "nothing" if not (torch.is_grad_enabled() and learning) else "states" if recompute else "gates"
-    run: Any = _Eager.apply if _plain(wx, r, b, states) else _forward
-    every, last, *_ = run(wx, r, b, states, key, returns == "hidden", keep, recurrent_cut, recurrent_clip)
+    hidden, learning = returns == "hidden", learning and torch.is_grad_enabled()
+    if recompute and (checkpoint, memory_limit) != (None, None):
+        raise ConfigError("recompute=True keeps no gates, nor does checkpoint or memory_limit; leave one of them out")
+    chunk = chunk_steps(checkpoint, memory_limit, key, wx, hidden=hidden) if learning else None
+    if chunk is not None:
+        return chunked(
+            wx, None, None, r, b, states, key, hidden=hidden, chunk=chunk, cut=recurrent_cut, clip=recurrent_clip
+        )
+    keep = "nothing" if not learning else "states" if recompute else "gates"
+    run: Any = _forward
+    if _plain(wx, r, b, states):
+        run = passes.forward if keep == "nothing" else _Eager.apply
+    every, last, *_ = run(wx, r, b, states, key, hidden, keep, recurrent_cut, recurrent_clip)
     return every, last
 
 
@@ -193,18 +215,11 @@ _PLAIN = frozenset({Tensor, torch.nn.Parameter, NoneType})
 
 
 def _plain(*tensors: Tensor | None) -> bool:
-    """Whether all are PyTorch's own tensors and nothing is traced or transformed (torch.func), so that the dispatcher
-    has nothing to do."""
-    return not torch.compiler.is_compiling() and not transforms.active() and _PLAIN.issuperset(map(type, tensors))
-
-
-def _refuse(ctx: Any, *_: Any) -> tuple[Any, ...]:
-    """A second derivative."""
-    raise DoubleBackwardError(
-        "rnn() cannot be differentiated twice: its backward pass is a kernel without a gradient of its own. "
-        "For second derivatives use kernelgen.torch.reference.forward, which autograd differentiates any number of "
-        "times."
-    )
+    """Whether all are PyTorch's own tensors, with values, and nothing is traced or transformed (torch.func), so that
+    the dispatcher has nothing to do."""
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or transforms.active():
+        return False
+    return _PLAIN.issuperset(map(type, tensors)) and not any(one is not None and one.is_meta for one in tensors)
 
 
 _OPTIONS = "str cell, {}bool recurrent_cut, float? recurrent_clip"
@@ -227,4 +242,4 @@ _backward = torch.library.custom_op(
 _forward.register_fake(_fake_forward)
 _forward.register_autograd(_differentiate, setup_context=_set_up)
 _backward.register_fake(_fake_backward)
-_backward.register_autograd(_refuse)
+_backward.register_autograd(refuse_second_derivative)

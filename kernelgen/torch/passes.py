@@ -125,7 +125,7 @@ def _backward_by_reference(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See backward."""
     hidden = states[0]
-    if others is not None and others.numel():
+    if others is not None and others.dim() > 1:
         states = torch.cat([states, others])
         d_states = None if d_states is None else torch.cat([d_states, torch.zeros_like(others)])
     with torch.autocast(states.device.type, enabled=False):

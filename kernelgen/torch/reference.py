@@ -35,8 +35,8 @@ def check(cell: Cell, wx: Form, r: Form, b: Form, initial: Form | None) -> None:
     if len(sizes) != 5:
         raise TensorShapeError(f"Wx must have the five axes [B, T, G_in, H, D], not shape {list(sizes)}")
     batch, seq, _, heads, dim = sizes
-    if batch == 0 or seq == 0 or heads == 0 or dim == 0:
-        raise TensorShapeError(f"Wx is empty: its shape is {list(sizes)}; B, T, H and D must be at least 1")
+    if seq == 0 or heads == 0 or dim == 0:
+        raise TensorShapeError(f"Wx is empty: its shape is {list(sizes)}; T, H and D must be at least 1")
     if str(dtype).removeprefix("torch.") not in DTYPES:
         raise TensorShapeError(f"Wx is {str(dtype).removeprefix('torch.')}; {cell.name} takes {', '.join(DTYPES)}")
     expected = {

@@ -32,7 +32,7 @@ from kernelgen.program.shape import Shape
 from kernelgen.program.source import Source
 from kernelgen.program.task import Direction
 from kernelgen.schedules import get
-from kernelgen.torch import kernels, passes, rnn
+from kernelgen.torch import LSTM, kernels, passes, rnn
 from kernelgen.torch.device import DeviceEngine
 from kernelgen.tuning.plan import plan
 from kernelgen.tuning.selection import candidates, compiled
@@ -144,6 +144,34 @@ def test_the_path_of_cuda_tensors_gives_the_references_gradients(
     wanted = [passed.d_wx, passed.d_r, passed.d_b, passed.d_initial]
     for gradient, want in zip(made, wanted, strict=False):
         close(gradient, want, 2 * limit)  # the saved gates are a kernel's, off by its own error
+
+
+@pytest.mark.emulated
+def test_a_checkpointed_pass_runs_kernels_on_chunks(emulated: Emulated) -> None:
+    leaves = tensors("lstm", Shape(3, 5, 2, 16))
+    expected = rnn(*leaves, returns="hidden")
+    given = [torch.ones_like(one) for one in expected]
+    wanted = torch.autograd.grad(expected, leaves, given)
+    emulated.ran.clear()
+    made = rnn(*leaves, returns="hidden", checkpoint=3)
+    found = torch.autograd.grad(made, leaves, given)
+    again = [("forward", "gates"), ("backward", "hidden")]
+    assert emulated.ran == [("forward", "hidden"), ("forward", "hidden"), *again, *again]
+    for result, other in zip([*made, *found], [*expected, *wanted], strict=True):
+        close(result, other.detach().double().numpy(), 0.02)
+
+
+@pytest.mark.emulated
+def test_directions_are_heads_of_one_kernel(emulated: Emulated) -> None:
+    torch.manual_seed(0)
+    peer = torch.nn.LSTM(3, 16, bidirectional=True, proj_size=4)
+    module = LSTM(3, 16, bidirectional=True, proj_size=4, dtype=torch.bfloat16)
+    module.load_state_dict(peer.state_dict())
+    x = torch.randn(4, 2, 3)
+    made = module(x.to(torch.bfloat16))[0]
+    made.sum().backward()
+    assert emulated.ran == [("forward", "gates"), ("backward", "hidden")]
+    close(made, peer(x)[0].detach().double().numpy(), 0.02)
 
 
 @pytest.mark.emulated
