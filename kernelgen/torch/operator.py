@@ -93,7 +93,7 @@ def rnn(
         )
     keep = "nothing" if not learning else "states" if recompute else "gates"
     run: Any = _forward
-    if _plain(wx, r, b, states):
+    if plain(wx, r, b, states):
         run = passes.forward if keep == "nothing" else _Eager.apply
     every, last, *_ = run(wx, r, b, states, key, hidden, keep, recurrent_cut, recurrent_clip)
     return every, last
@@ -170,7 +170,7 @@ def _gradients(ctx: Any, d_states: Tensor | None, d_last: Tensor | None) -> tupl
             "jacobian and hessian with vectorize=True; leave that out, or use torch.func.jacrev"
         )
     # With gradients enabled somebody wants a second derivative, which the operator refuses.
-    run: Any = passes.backward if _plain(*saved) and not torch.is_grad_enabled() else _backward
+    run: Any = passes.backward if plain(*saved) and not torch.is_grad_enabled() else _backward
     d_wx, d_r, d_b, d_initial = run(*saved, d_states, d_last, *ctx.options)
     return d_wx, d_r, d_b, None if saved[2] is None else d_initial, None, None, None, None, None
 
@@ -214,7 +214,7 @@ class _Eager(torch.autograd.Function):  # type: ignore[misc]
 _PLAIN = frozenset({Tensor, torch.nn.Parameter, NoneType})
 
 
-def _plain(*tensors: Tensor | None) -> bool:
+def plain(*tensors: Tensor | None) -> bool:
     """Whether all are PyTorch's own tensors, with values, and nothing is traced or transformed (torch.func), so that
     the dispatcher has nothing to do."""
     if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or transforms.active():

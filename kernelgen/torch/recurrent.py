@@ -26,8 +26,9 @@ from kernelgen.torch.module_checks import (
     check_states,
     check_switches,
 )
-from kernelgen.torch.operator import RETURNS
+from kernelgen.torch.operator import RETURNS, plain
 from kernelgen.torch.parts import parameter_sizes, parts_of
+from kernelgen.torch.stack import Stack, run_stack
 from kernelgen.torch.transforms import differentiating
 
 
@@ -161,15 +162,10 @@ class Recurrent(nn.Module):  # type: ignore[misc]
                     raise ArgumentError(f"lengths are those of a batch, but the input is [T, I] = {list(input.shape)}")
                 lengths = sequences.checked_lengths(lengths, x.shape[0], x.shape[1], x.device)
         states = None if hx is None else self._initial(hx, x, batched, packed)
-        layers = self._layers(x, states, lengths, returns == "states")
-        output = layers[-1].output
-        # Each a tensor of its own and no view, so that it may be changed in place.
-        last = [torch.cat(_unbatched(state, batched)) for state in zip(*(one.last for one in layers), strict=True)]
-        every = None
-        if returns == "states":
-            every = [
-                torch.cat(_unbatched(state, batched)) for state in zip(*(one.every for one in layers), strict=True)
-            ]
+        output, last, every = self._layers(x, states, lengths, returns == "states")
+        if not batched:
+            last = [state.squeeze(1).clone() for state in last]  # no views, which cannot be detached in place
+            every = every and [state.squeeze(1) for state in every]
         if packed is not None:
             if packed.unsorted_indices is not None:
                 last = [state.index_select(1, packed.unsorted_indices) for state in last]
@@ -196,11 +192,21 @@ class Recurrent(nn.Module):  # type: ignore[misc]
             return [state.index_select(1, packed.sorted_indices) for state in states]
         return states
 
-    def _layers(self, x: Tensor, states: list[Tensor] | None, lengths: Tensor | None, every: bool) -> list[LayerResult]:
-        """Every layer's results over x [B, T, I]; states: the initial ones, each [L K, B, D]."""
+    def _layers(
+        self, x: Tensor, states: list[Tensor] | None, lengths: Tensor | None, every: bool
+    ) -> tuple[Tensor, list[Tensor], list[Tensor] | None]:
+        """The output over x [B, T, I], each state after the last step [L K, B, D] and, if ``every``, after every step
+        [L K, B, T, D]; states: the initial ones, each [L K, B, D]."""
         count = 2 if self.bidirectional else 1
         chunk = self._chunk(x, states, whole=every or lengths is not None)
-        results = []
+        parameters = [getattr(self, full) for one in self._names for full in one.values()]
+        simple = x.numel() and lengths is None and not every and chunk is None and not self.proj_size
+        if simple and plain(x, *(states or ()), *parameters):
+            dropout = self.dropout if self.training else 0.0
+            stack = Stack(self._parts, self.num_layers, count, self.heads, tuple(self._names[0]), dropout)
+            output, last = run_stack(stack, x, states, parameters)
+            return output, list(last), None
+        results: list[LayerResult] = []
         for layer in range(self.num_layers):
             if layer and self.dropout:
                 x = functional.dropout(x, self.dropout, self.training)
@@ -209,7 +215,10 @@ class Recurrent(nn.Module):  # type: ignore[misc]
             initial = None if states is None else [state[here] for state in states]
             results.append(run_layer(self._parts, self.heads, directions, x, initial, lengths, every, chunk))
             x = results[-1].output
-        return results
+        # Each a tensor of its own and no view, so that it may be changed in place.
+        ends = [torch.cat(state) for state in zip(*(one.last for one in results), strict=True)]
+        whole = [torch.cat(state) for state in zip(*(one.every for one in results), strict=True)] if every else None
+        return x, ends, whole
 
     def _chunk(self, x: Tensor, states: list[Tensor] | None, *, whole: bool) -> int | None:
         """Steps of a chunk of a checkpointed pass over x [B, T, I], or None; whole: every state is given out."""
@@ -238,8 +247,3 @@ def described(module: nn.Module, defaults: Mapping[str, Any]) -> str:
     """The sizes of a module, and its attributes that are not as they are by default."""
     others = [f"{name}={getattr(module, name)}" for name, value in defaults.items() if getattr(module, name) != value]
     return ", ".join([str(module.input_size), str(module.hidden_size), *others])
-
-
-def _unbatched(parts: tuple[Tensor, ...], batched: bool) -> list[Tensor]:
-    """[K, B, ...] of each layer; without a batch [K, ...]."""
-    return [part if batched else part.squeeze(1) for part in parts]

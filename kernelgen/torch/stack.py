@@ -1,136 +1,114 @@
-"""Stacked layers of one head, in both directions where asked for, as one function of autograd's.
+"""All layers of a module as one function of autograd's.
 
 An eager module of a dozen PyTorch calls a layer is bound by the host at short sequences: each call costs some
 microseconds, and its node in autograd's graph as many again. Here a whole pass is one node, which does what the calls
-did. Where PyTorch must see every call (torch.compile, torch.func, tensors of other types) modules compose them instead.
+of layers.py do. Where PyTorch must see every call (torch.compile, torch.func, tensors of other types) they run instead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from kernelgen.torch import passes
-from kernelgen.torch.errors import DoubleBackwardError
+from kernelgen.torch.arguments import autocast_dtype
+from kernelgen.torch.errors import refuse_second_derivative
+from kernelgen.torch.parts import Parts, input_product, recurrent_weights, weight_gradients
 
-Weights: TypeAlias = Sequence[Tensor]
-"""Of a layer in a direction: weight_ih [G D, I], weight_hh [G D, D] and, with biases, bias_ih and bias_hh [G D]."""
-
-_UNIT = 6
-"""How many tensors each layer leaves in each direction: its input, b, the initial states, h, other states, gates."""
+_KEPT = 7
+"""Tensors that a layer leaves for the backward pass: x, R, b, the initial states, h, the other states, the gates."""
 
 
 @dataclass(frozen=True)
 class Stack:
-    """What a module's layers are. cell: a key; gates: G; shared: how many of them, the first ones, have one bias in the
-    cell where torch.nn has two, which are added; the others have both, those of the input first.
+    """Layers of K directions of H heads, without a projection.
 
-    dropout: the share of an input's elements that become zero, from the second layer on; 0 where none do.
+    names: those of the parameters of a layer in a direction (parts.parameter_sizes). dropout: the share of elements
+    that become zero between layers, 0 where none do.
     """
 
-    cell: str
+    parts: Parts
     layers: int
     directions: int
-    gates: int
-    shared: int
-    hidden: int
-    bias: bool
-    batch_first: bool
+    heads: int
+    names: tuple[str, ...]
     dropout: float
 
-    @property
-    def weights(self) -> int:
-        """How many tensors are the weights of a layer in a direction."""
-        return 4 if self.bias else 2
+    def of_layer(self, parameters: Sequence[Tensor], layer: int) -> list[dict[str, Tensor]]:
+        """The parameters of a layer, for each direction by name."""
+        count = len(self.names)
+        first = layer * self.directions * count
+        starts = range(first, first + self.directions * count, count)
+        return [dict(zip(self.names, parameters[start : start + count], strict=True)) for start in starts]
 
 
 def run_stack(
-    stack: Stack, x: Tensor, initial: Sequence[Tensor] | None, weights: Sequence[Tensor]
+    stack: Stack, x: Tensor, initial: Sequence[Tensor] | None, parameters: Sequence[Tensor]
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Run all layers: x [T, B, I], or [B, T, I] if batch_first; initial: each state before the first step
-    [L N, B, D] for N directions, or None for zeros; weights: those of every layer, of its directions in turn.
+    """Run all layers over x [B, T, I]; initial: each state before the first step [L K, B, H D], or None for zeros;
+    parameters: those of every layer, of its directions in turn, by stack.names.
 
-    Returns the last layer's h [T, B, N D], or [B, T, N D], and each state after the last step [L N, B, D], all
-    contiguous. Inside torch.autocast its dtype is that of all. Raises what rnn() raises.
+    Returns h of the last layer [B, T, K H D], and each state after the last step [L K, B, H D], which may be changed in
+    place. Inside torch.autocast its dtype is that of all. Raises what rnn() raises.
     """
-    learning = torch.is_grad_enabled() and any(
-        tensor.requires_grad for tensor in (x, *(() if initial is None else initial), *weights)
-    )
-    kind = x.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    tensors = (x, *(() if initial is None else initial), *parameters)
     states = 0 if initial is None else len(initial)
-    tensors = (x, *(() if initial is None else initial), *weights)
-    if learning:
-        output, *lasts = _Layers.apply(stack, states, dtype, *tensors)
-        return output, tuple(lasts)
-    if dtype is not None:
-        tensors = tuple(tensor.to(dtype) for tensor in tensors)
-    return _forward(stack, states, "nothing", tensors)[:2]
+    dtype = autocast_dtype(x.device.type)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        output, *last = _Layers.apply(stack, states, dtype, *tensors)
+        return output, tuple(last)
+    output, ends, *_ = _forward(stack, states, "nothing", _cast(tensors, dtype))
+    return output, ends
+
+
+def _cast(tensors: Sequence[Tensor], dtype: torch.dtype | None) -> Sequence[Tensor]:
+    return tensors if dtype is None else [tensor.to(dtype) for tensor in tensors]
 
 
 def _forward(
     stack: Stack, states: int, keep: str, tensors: Sequence[Tensor]
 ) -> tuple[Tensor, tuple[Tensor, ...], list[Tensor | None], list[Tensor]]:
-    """Output, last states, what each layer leaves for the backward pass in each direction, and the masks of dropout."""
-    x, initial, weights = tensors[0], tensors[1 : 1 + states], tensors[1 + states :]
-    x = (x if stack.batch_first else x.transpose(0, 1)).contiguous()
-    (batch, seq, _), dim = x.shape, stack.hidden
-    lasts, kept, masks = [], [], []
+    """Output, last states, what each layer leaves for the backward pass, and the masks of dropout."""
+    x, initial, parameters = tensors[0].contiguous(), tensors[1 : 1 + states], tensors[1 + states :]
+    (batch, seq, _), count = x.shape, stack.directions
+    ends, kept, masks = [], [], []
     for layer in range(stack.layers):
         if layer and stack.dropout:
             x, mask = torch.native_dropout(x, stack.dropout, True)
             masks.append(mask)
-        outputs = []
-        for direction in range(stack.directions):
-            index = layer * stack.directions + direction
-            w_ih, w_hh, *biases = weights[index * stack.weights : (index + 1) * stack.weights]
-            source = x.flip(1) if direction else x
-            wx = source.view(batch * seq, -1).mm(w_ih.t()).view(batch, seq, stack.gates, 1, dim)
-            b = _merged(stack, biases) if biases else x.new_zeros((2 * stack.gates - stack.shared, 1, dim))
-            start = torch.stack([state[index] for state in initial]).unsqueeze(2) if states else None
-            hidden, last, others, gates = passes.forward(
-                wx, w_hh.view(stack.gates, 1, dim, dim), b, start, stack.cell, True, keep, False, None
-            )
-            y = hidden.view(batch, seq, dim)
-            outputs.append(y.flip(1) if direction else y)
-            lasts.append(last)
-            if keep != "nothing":
-                kept += [source, b, start, hidden, others, gates]
-        x = outputs[0] if stack.directions == 1 else torch.cat(outputs, 2)
-    final = lasts[0].unsqueeze(1) if len(lasts) == 1 else torch.stack(lasts, 1)  # [S, L N, B, 1, D]
-    output = x if stack.batch_first else x.transpose(0, 1).contiguous()
-    return output, tuple(_apart(final.squeeze(3))), kept, masks
+        directions = stack.of_layer(parameters, layer)
+        dim = directions[0]["weight_hh"].shape[1]
+        r, b = recurrent_weights(stack.parts, stack.heads, dim, directions)
+        xs = [x, x.flip(1)] if count == 2 else [x]
+        wx = input_product(xs, [one["weight_ih"] for one in directions], stack.heads, dim)
+        here = slice(layer * count, (layer + 1) * count)
+        start = None
+        if states:
+            start = torch.stack([s[here].transpose(0, 1).reshape(batch, count * stack.heads, dim) for s in initial])
+        hidden, last, others, gates = passes.forward(wx, r, b, start, stack.parts.key, True, keep, False, None)
+        ends.append(last.view(-1, batch, count, stack.heads * dim))
+        kept += [x, r, b, start, hidden, others, gates]
+        x = _turned_round(hidden.view(batch, seq, count, stack.heads * dim), count)
+    last = ends[0] if len(ends) == 1 else torch.cat(ends, 2)  # [S, B, L K, H D]
+    return x, _apart(last.transpose(1, 2).contiguous()), kept if keep != "nothing" else [], masks
 
 
-def _apart(states: Tensor) -> list[Tensor]:
-    """The states [S, L N, B, D] one by one. No views, which autograd would not let anybody change in place."""
+def _turned_round(h: Tensor, count: int) -> Tensor:
+    """[B, T, K, D] as [B, T, K D], the steps of a second direction in reverse order."""
+    return h.squeeze(2) if count == 1 else torch.cat([h[:, :, 0], h[:, :, 1].flip(1)], 2)
+
+
+def _apart(states: Tensor) -> tuple[Tensor, ...]:
+    """The states [S, L K, B, D] one by one. No views, which autograd would not let anybody change in place."""
     storage, start = states.untyped_storage(), states.storage_offset()
-    return [
+    return tuple(
         states.new_empty(0).set_(storage, start + index * states.stride(0), states.shape[1:], states.stride()[1:])
         for index in range(states.shape[0])
-    ]
-
-
-def _merged(stack: Stack, biases: Sequence[Tensor]) -> Tensor:
-    """b as the cell has it, of torch.nn's two."""
-    of_input, of_hidden = (bias.view(stack.gates, 1, stack.hidden) for bias in biases)
-    if stack.shared == stack.gates:
-        return of_input + of_hidden
-    first = stack.shared
-    return torch.cat([of_input[:first] + of_hidden[:first], of_input[first:], of_hidden[first:]])
-
-
-def _parted(stack: Stack, d_b: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradients of torch.nn's two biases."""
-    d_b = d_b.view(-1, stack.hidden)
-    of_input = d_b[: stack.gates].reshape(-1)
-    if stack.shared == stack.gates:
-        return of_input, of_input
-    return of_input, torch.cat([d_b[: stack.shared], d_b[stack.gates :]]).view(-1)
+    )
 
 
 class _Layers(torch.autograd.Function):  # type: ignore[misc]
@@ -140,92 +118,98 @@ class _Layers(torch.autograd.Function):  # type: ignore[misc]
     def forward(ctx: Any, stack: Stack, states: int, dtype: torch.dtype | None, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Run, and keep what the backward pass needs."""
         ctx.stack, ctx.states, ctx.dtypes = stack, states, [tensor.dtype for tensor in tensors]
-        used = tensors if dtype is None else tuple(tensor.to(dtype) for tensor in tensors)
-        output, lasts, kept, masks = _forward(stack, states, "gates", used)
+        used = _cast(tensors, dtype)
+        output, last, kept, masks = _forward(stack, states, "gates", used)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors, *used[1 + states :], *masks, *kept)
-        return (output, *lasts)
+        return (output, *last)
 
     @staticmethod
-    def backward(ctx: Any, d_output: Tensor | None, *d_lasts: Tensor | None) -> tuple[Any, ...]:
+    def backward(ctx: Any, d_output: Tensor | None, *d_last: Tensor | None) -> tuple[Any, ...]:
         """The gradients of the tensors, in their own dtypes; those that nobody needs are None."""
         twice = torch.is_grad_enabled()
         with torch.no_grad():
-            found = _backward(ctx, d_output, d_lasts)
+            found = _backward(ctx, d_output, d_last)
         gradients = [
             None if gradient is None else gradient.to(dtype) for gradient, dtype in zip(found, ctx.dtypes, strict=True)
         ]
         if twice:
-            gradients = _Once.refusing(gradients, *ctx.saved_tensors[: len(gradients)], d_output, *d_lasts)
+            gradients = _Once.refusing(gradients, *ctx.saved_tensors[: len(gradients)], d_output, *d_last)
         return (None, None, None, *gradients)
 
 
-def _backward(ctx: Any, d_output: Tensor | None, d_lasts: Sequence[Tensor | None]) -> list[Tensor | None]:
-    stack, states, needed = ctx.stack, ctx.states, ctx.needs_input_grad[3:]
-    units = stack.layers * stack.directions
-    count = units * stack.weights
+def _backward(ctx: Any, d_output: Tensor | None, d_last: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """See _Layers.backward."""
+    stack, needed = ctx.stack, ctx.needs_input_grad[3:]
     saved = ctx.saved_tensors[len(needed) :]
-    weights, masks, kept = saved[:count], list(saved[count : -units * _UNIT]), saved[-units * _UNIT :]
-    batch, seq, dim = kept[3].shape[1], kept[3].shape[2], stack.hidden
-    gradients: list[Tensor | None] = [None] * len(needed)
-    d_initial: list[Tensor | None] = [None] * units
-    d_x = d_output if stack.batch_first or d_output is None else d_output.transpose(0, 1)
+    split = len(saved) - stack.layers * _KEPT
+    parameters = saved[: len(needed) - 1 - ctx.states]
+    masks, kept = list(saved[len(parameters) : split]), saved[split:]
+    d_starts: list[Tensor] = []
+    d_parameters: list[Tensor | None] = []
+    d_x = d_output
     for layer in reversed(range(stack.layers)):
-        d_inputs = []
-        inputs_needed = layer > 0 or needed[0]
-        for direction in range(stack.directions):
-            index = layer * stack.directions + direction
-            w_ih, w_hh, *_ = weights[index * stack.weights : (index + 1) * stack.weights]
-            source, b, start, hidden, others, gates = kept[index * _UNIT : (index + 1) * _UNIT]
-            d_hidden = None
-            if d_x is not None:
-                d_hidden = d_x[..., direction * dim : (direction + 1) * dim] if stack.directions > 1 else d_x
-                d_hidden = (d_hidden.flip(1) if direction else d_hidden).reshape(1, batch, seq, 1, dim)
-            d_last = _of_unit(d_lasts, index, hidden)
-            d_wx, d_r, d_b, d_start = passes.backward(
-                w_hh.view(stack.gates, 1, dim, dim),
-                b,
-                start,
-                hidden,
-                others,
-                gates,
-                None,
-                d_hidden,
-                d_last,
-                stack.cell,
-                False,
-                None,
-            )
-            d_initial[index] = d_start
-            at = 1 + states + index * stack.weights
-            d_rows = d_wx.view(batch * seq, -1)
-            if needed[at]:
-                gradients[at] = d_rows.t().mm(source.view(batch * seq, -1))
-            gradients[at + 1] = d_r.view(-1, dim)
-            if stack.bias:
-                gradients[at + 2], gradients[at + 3] = _parted(stack, d_b)
-            if inputs_needed:
-                d_source = d_rows.mm(w_ih).view(batch, seq, -1)
-                d_inputs.append(d_source.flip(1) if direction else d_source)
-        if inputs_needed:
-            d_x = d_inputs[0] if stack.directions == 1 else d_inputs[0].add_(d_inputs[1])
-            if layer and stack.dropout:
-                scale = 0.0 if stack.dropout == 1 else 1 / (1 - stack.dropout)
-                d_x = torch.ops.aten.native_dropout_backward(d_x, masks.pop(), scale)
-    if needed[0] and d_x is not None:
-        gradients[0] = d_x if stack.batch_first else d_x.transpose(0, 1)
-    if states and any(needed[1 : 1 + states]):
-        gradients[1 : 1 + states] = torch.stack(d_initial, 1).squeeze(3).unbind()
+        x, r, b, start, hidden, others, gates = kept[layer * _KEPT : (layer + 1) * _KEPT]
+        directions = stack.of_layer(parameters, layer)
+        d_hidden = None if d_x is None else _parted(d_x, stack.directions).view_as(hidden)
+        d_end = _of_layer(d_last, layer, stack.directions, hidden)
+        d_wx, d_r, d_b, d_start = passes.backward(
+            r, b, start, hidden, others, gates, None, d_hidden, d_end, stack.parts.key, False, None
+        )
+        d_starts.insert(0, d_start)
+        found = weight_gradients(stack.parts, stack.heads, stack.directions, d_r, d_b)
+        d_x, d_weights = _of_product(d_wx, x, [one["weight_ih"] for one in directions], layer > 0 or needed[0])
+        for one, d_weight in zip(reversed(found), reversed(d_weights), strict=True):
+            every = {"weight_ih": d_weight, **one}
+            d_parameters[:0] = [every[name] for name in stack.names]
+        if d_x is not None and layer and stack.dropout:
+            scale = 0.0 if stack.dropout == 1 else 1 / (1 - stack.dropout)
+            d_x = torch.ops.aten.native_dropout_backward(d_x, masks.pop(), scale)
+    d_initial: list[Tensor | None] = [None] * ctx.states
+    if any(needed[1 : 1 + ctx.states]):
+        batch = d_starts[0].shape[1]
+        parts = [one.view(ctx.states, batch, stack.directions, -1) for one in d_starts]
+        d_initial = list(torch.cat(parts, 2).transpose(1, 2).unbind())
+    gradients = [d_x, *d_initial, *d_parameters]
     return [gradient if wanted else None for gradient, wanted in zip(gradients, needed, strict=True)]
 
 
-def _of_unit(d_lasts: Sequence[Tensor | None], index: int, like: Tensor) -> Tensor | None:
-    """The gradients of a layer's last states in a direction, [S, B, 1, D]; None where all are zeros."""
-    if all(d is None for d in d_lasts):
+def _parted(d: Tensor, count: int) -> Tensor:
+    """The reverse of _turned_round: [B, T, K D] as [B, T, K, D], contiguous."""
+    if count == 1:
+        return d.contiguous()
+    first, second = d.chunk(2, 2)
+    return torch.stack([first, second.flip(1)], 2)
+
+
+def _of_layer(d_last: Sequence[Tensor | None], layer: int, count: int, hidden: Tensor) -> Tensor | None:
+    """The gradients of a layer's last states, [S, B, K H, D]; None where all are zeros."""
+    if all(d is None for d in d_last):
         return None
-    _, batch, _, _, dim = like.shape
-    zeros = like.new_zeros((batch, dim))
-    return torch.stack([zeros if d is None else d[index] for d in d_lasts]).unsqueeze(2)
+    _, batch, _, heads, dim = hidden.shape
+    zeros = hidden.new_zeros((count, batch, heads * dim // count))
+    here = slice(layer * count, (layer + 1) * count)
+    both = torch.stack([zeros if d is None else d[here] for d in d_last])  # [S, K, B, H D]
+    return both.transpose(1, 2).reshape(-1, batch, heads, dim)
+
+
+def _of_product(
+    d_wx: Tensor, x: Tensor, weights: Sequence[Tensor], input_needed: bool
+) -> tuple[Tensor | None, list[Tensor]]:
+    """The gradients of x [B, T, I], where it is needed, and of each direction's weight_ih, from that of Wx
+    [B, T, G_in, K H, D]."""
+    batch, seq, inputs = x.shape
+    rows, count = batch * seq, len(weights)
+    d_xs, d_weights = [], []
+    for direction, weight in enumerate(weights):
+        d = d_wx.view(batch, seq, d_wx.shape[2], count, -1)[:, :, :, direction].reshape(rows, -1)
+        source = x.flip(1) if direction else x
+        d_weights.append(d.t().mm(source.view(rows, inputs)))
+        if input_needed:
+            d_xs.append(d.mm(weight).view(batch, seq, inputs))
+    if not input_needed:
+        return None, d_weights
+    return d_xs[0] if count == 1 else d_xs[0].add_(d_xs[1].flip(1)), d_weights
 
 
 class _Once(torch.autograd.Function):  # type: ignore[misc]
@@ -244,10 +228,4 @@ class _Once(torch.autograd.Function):  # type: ignore[misc]
         """The gradients, which stand first, as they are."""
         return tuple(gradient.view_as(gradient) for gradient in tensors[:count])
 
-    @staticmethod
-    def backward(ctx: Any, *_: Any) -> tuple[Any, ...]:
-        """A second derivative."""
-        raise DoubleBackwardError(
-            "a module of tilesmith cannot be differentiated twice: its backward pass is made of kernels without a "
-            "gradient of their own. For second derivatives use torch.nn's, which load the same state_dict."
-        )
+    backward = staticmethod(refuse_second_derivative)
