@@ -47,15 +47,16 @@ class Forward:
         self._workspaces = _workspaces(self._kernel)
 
     def run(
-        self, wx: Tensor, r: Tensor, b: Tensor, initial: Tensor | None
+        self, wx: Tensor, r: Tensor, b: Tensor, initial: Tensor | None, last: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """Run it; wx, r, b, initial as of reference.forward.
+        """Run it; wx, r, b, initial as of reference.forward; last: see passes.forward.
 
         Returns states [known, B, T, H, D], last [S, B, H, D], others [S - known, B, T, H, D] and gates
         [G_saved, B, T, H, D], the last two None where there is none to keep.
         """
         states = wx.new_empty(self._states)
-        last = wx.new_empty(self._last)
+        if last is None or last.shape != self._last or not last.is_contiguous() or last.data_ptr() % ALIGNMENT:
+            last = wx.new_empty(self._last)
         others = None if self._others is None else wx.new_empty(self._others)
         gates = None if self._gates is None else wx.new_empty(self._gates)
         arguments: dict[str, Tensor | None] = {

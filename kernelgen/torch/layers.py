@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kernelgen.torch import sequences
+from kernelgen.torch import padding
 from kernelgen.torch.checkpoint import run as chunked
 from kernelgen.torch.operator import rnn
 from kernelgen.torch.parts import Parts, input_product, recurrent_weights
@@ -45,9 +45,9 @@ def run_layer(
     units = directions[0]["weight_hh"].shape[0] // parts.products
     dim = units // heads
     projections = [one.get("weight_hr") for one in directions]
-    within = None if lengths is None else sequences.inside(lengths, x.shape[1])
-    x = sequences.masked(x, within)
-    xs = [x, sequences.reverse(x, lengths)] if len(directions) == 2 else [x]
+    within = None if lengths is None else padding.inside(lengths, x.shape[1])
+    x = padding.masked(x, within)
+    xs = [x, padding.reverse(x, lengths)] if len(directions) == 2 else [x]
     weights = [one["weight_ih"] for one in directions]
     r, b = recurrent_weights(parts, heads, dim, directions)
     start = first = None
@@ -71,7 +71,7 @@ def run_layer(
             apart, torch.stack(weights), first, r, b, start, parts.key, hidden=not whole, chunk=chunk
         )
     if lengths is not None:
-        last = sequences.at_own_end(states, lengths, start)
+        last = padding.at_own_end(states, lengths, start)
     return LayerResult(*_results(states, last, projections, initial, lengths, every))
 
 
@@ -91,13 +91,13 @@ def _results(
 ) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...] | None]:
     """What rnn() returned, states [S, B, T, K H, D] and last [S, B, K H, D], as LayerResult has it."""
     count = len(projections)
-    within = None if lengths is None else sequences.inside(lengths, states.shape[2])
+    within = None if lengths is None else padding.inside(lengths, states.shape[2])
     tracks = []
     for index, state in enumerate(states.unbind() if every else [states[0]]):
         track = []
         for direction, one in enumerate(_apart(state, count)):
             one = _projected(one, None if index else projections[direction])
-            track.append(sequences.masked(sequences.reverse(one, lengths) if direction else one, within))
+            track.append(padding.masked(padding.reverse(one, lengths) if direction else one, within))
         tracks.append(track)
     ends = []
     for index, state in enumerate(last.unbind()):

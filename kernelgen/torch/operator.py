@@ -99,15 +99,44 @@ def rnn(
     return every, last
 
 
-def step(wx: Tensor, r: Tensor, b: Tensor, states: Tensor | None = None, cell: str | Cell = "lstm") -> Tensor:
-    """Run one step, as for one new token: wx [B, G_in, H, D], r, b and states as for ``rnn``.
+def step(
+    wx: Tensor,
+    r: Tensor,
+    b: Tensor,
+    states: Tensor | None = None,
+    cell: str | Cell = "lstm",
+    *,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Run one step, as for one new token: wx [B, G_in, H, D], r, b and states as for ``rnn``. One kernel on a GPU.
 
-    Returns the new states [S, B, H, D], to be given to the next step. Raises what ``rnn`` raises.
+    out: [S, B, H, D], where the new states go, without gradients; ``states`` itself for an update in place, which is
+    one copy more, since blocks of a kernel may still read what others have written already.
+
+    Returns the new states [S, B, H, D], to be given to the next step. Raises what ``rnn`` raises, and
+    DifferentiationError for out where something requires a gradient.
     """
-    require_tensors(wx=wx)
+    require_tensors("states", wx=wx, states=states)
     if wx.dim() != 4:
         raise TensorShapeError(f"Wx of a step must have the four axes [B, G_in, H, D], not shape {list(wx.shape)}")
-    return rnn(wx.unsqueeze(1), r, b, states, cell, returns="hidden")[1]
+    if out is None:
+        return rnn(wx.unsqueeze(1), r, b, states, cell, returns="hidden")[1]
+    require_tensors(r=r, b=b, out=out)
+    if torch.is_grad_enabled() and any(one is not None and one.requires_grad for one in (wx, r, b, states, out)):
+        raise DifferentiationError(
+            "step() with out= has no gradient, but one of its tensors requires one; call it inside torch.no_grad(), or "
+            "leave out= away"
+        )
+    key = cell if isinstance(cell, str) else register(cell)
+    if _plain(wx, r, b, states, out) and autocast_dtype(wx.device.type) is None and not transforms.differentiating():
+        apart = states is None or states.untyped_storage().data_ptr() != out.untyped_storage().data_ptr()
+        into = out if apart and out.dtype is wx.dtype and out.device == wx.device else None
+        last = passes.forward(wx.unsqueeze(1), r, b, states, key, True, "nothing", False, None, last=into)[1]
+    else:
+        last = rnn(wx.unsqueeze(1), r, b, states, key, returns="hidden")[1]
+    if out.shape != last.shape:
+        raise TensorShapeError(f"out must be [S, B, H, D] = {list(last.shape)}, not {list(out.shape)}")
+    return out if last is out else out.copy_(last)
 
 
 def _run_forward(

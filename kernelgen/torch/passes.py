@@ -35,17 +35,19 @@ def engine_of(device: str) -> Engine | None:
 
 
 def forward(
-    wx: Tensor, r: Tensor, b: Tensor, initial: Tensor | None, *options: Any
+    wx: Tensor, r: Tensor, b: Tensor, initial: Tensor | None, *options: Any, last: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """The states [K, B, T, H, D], last [S, B, H, D], the other states [S - K, B, T, H, D] and the gates
     [G_saved, B, T, H, D], the last two None if not kept.
 
     wx, r, b, initial as of reference.forward. options: cell (a key), hidden (K is 1, not S), keep ("nothing", "states"
-    or "gates"), recurrent_cut and recurrent_clip. Raises ShapeError for tensors that do not belong together, CellError.
+    or "gates"), recurrent_cut and recurrent_clip. last: where a kernel may put the last states, no memory
+    of initial; what is returned says whether it did. Raises ShapeError for tensors that do not belong together,
+    CellError.
     """
     engine = engine_of(wx.device.type)
     start = None if initial is None else form_of(initial)
-    return _forward(engine, form_of(wx), form_of(r), form_of(b), start, *options)(wx, r, b, initial)
+    return _forward(engine, form_of(wx), form_of(r), form_of(b), start, *options)(wx, r, b, initial, last)
 
 
 def backward(
@@ -101,7 +103,7 @@ def _backward(
 
 
 def _forward_by_reference(
-    cell: Cell, known: int, keep: str, wx: Tensor, r: Tensor, b: Tensor, initial: Tensor | None
+    cell: Cell, known: int, keep: str, wx: Tensor, r: Tensor, b: Tensor, initial: Tensor | None, _: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """See forward."""
     with torch.autocast(wx.device.type, enabled=False):

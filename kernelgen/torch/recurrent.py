@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from kernelgen.cells.language import Cell
 from kernelgen.errors import ConfigError, near_names
-from kernelgen.torch import sequences
+from kernelgen.torch import padding
 from kernelgen.torch.arguments import autocast_dtype
 from kernelgen.torch.errors import ArgumentError
 from kernelgen.torch.layers import LayerResult, run_layer
@@ -154,13 +154,13 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         if packed is not None:
             if lengths is not None:
                 raise ArgumentError("a PackedSequence says its lengths itself; leave lengths out")
-            x, lengths = sequences.padded(packed)
+            x, lengths = padding.padded(packed)
         else:
             x = input if batched and self.batch_first else input.transpose(0, 1) if batched else input.unsqueeze(0)
             if lengths is not None:
                 if not batched:
                     raise ArgumentError(f"lengths are those of a batch, but the input is [T, I] = {list(input.shape)}")
-                lengths = sequences.checked_lengths(lengths, x.shape[0], x.shape[1], x.device)
+                lengths = padding.checked_lengths(lengths, x.shape[0], x.shape[1], x.device)
         states = None if hx is None else self._initial(hx, x, batched, packed)
         output, last, every = self._layers(x, states, lengths, returns == "states")
         if not batched:
@@ -170,7 +170,7 @@ class Recurrent(nn.Module):  # type: ignore[misc]
             if packed.unsorted_indices is not None:
                 last = [state.index_select(1, packed.unsorted_indices) for state in last]
                 every = every and [state.index_select(1, packed.unsorted_indices) for state in every]
-            output = sequences.packed_like(output, packed)
+            output = padding.packed_like(output, packed)
         elif not batched:
             output = output.squeeze(0)
         elif not self.batch_first:

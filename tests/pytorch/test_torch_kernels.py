@@ -32,7 +32,7 @@ from kernelgen.program.shape import Shape
 from kernelgen.program.source import Source
 from kernelgen.program.task import Direction
 from kernelgen.schedules import get
-from kernelgen.torch import LSTM, kernels, passes, rnn
+from kernelgen.torch import LSTM, kernels, passes, rnn, step
 from kernelgen.torch.device import DeviceEngine
 from kernelgen.tuning.plan import plan
 from kernelgen.tuning.selection import candidates, compiled
@@ -159,6 +159,24 @@ def test_a_checkpointed_pass_runs_kernels_on_chunks(emulated: Emulated) -> None:
     assert emulated.ran == [("forward", "hidden"), ("forward", "hidden"), *again, *again]
     for result, other in zip([*made, *found], [*expected, *wanted], strict=True):
         close(result, other.detach().double().numpy(), 0.02)
+
+
+@pytest.mark.emulated
+def test_a_step_is_one_kernel_that_writes_where_it_is_told(emulated: Emulated) -> None:
+    wx, r, b, initial = (leaf.detach() for leaf in tensors("lstm", Shape(3, 1, 2, 16)))
+    expected = step(wx[:, 0], r, b, initial)
+    assert emulated.ran == [("forward", "hidden")]
+    apart = torch.empty_like(initial)
+    assert step(wx[:, 0], r, b, initial, out=apart) is apart
+    assert torch.equal(apart, expected)
+    room = torch.empty((2, 3, 2, 32), dtype=wx.dtype)  # not contiguous, and what lies between stays
+    room[..., 16:] = 7
+    step(wx[:, 0], r, b, initial, out=room[..., :16])
+    assert torch.equal(room[..., :16], expected)
+    assert torch.all(room[..., 16:] == 7)
+    assert step(wx[:, 0], r, b, initial, out=initial) is initial
+    assert torch.equal(initial, expected)
+    assert emulated.ran == [("forward", "hidden")] * 4
 
 
 @pytest.mark.emulated
