@@ -6,6 +6,7 @@ run what passes.py finds for their tensors: kernels, or the reference where ther
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import NoneType
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from kernelgen.symbolic.derive import derive
 from kernelgen.torch import passes, reference, transforms
 from kernelgen.torch.arguments import require_tensors
 from kernelgen.torch.errors import DifferentiationError, DoubleBackwardError, TensorShapeError
+from kernelgen.torch.sequences import NOTHING, begun_anew, own_of
 
 __all__ = ["DoubleBackwardError", "rnn", "step"]
 
@@ -37,6 +39,8 @@ def rnn(
     recompute: bool = False,
     recurrent_cut: bool = False,
     recurrent_clip: float | None = None,
+    resets: Tensor | None = None,
+    lengths: Tensor | Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Run a recurrence over all steps.
 
@@ -50,13 +54,19 @@ def rnn(
     recompute: keep no gates for the backward pass, which computes them again from h: less memory, and about the same
     time. recurrent_cut, recurrent_clip: see Cell.with_gradient.
 
+    resets [B, T], bool: where it is True, the states before the step are those before the first step again. lengths
+    [B], ints from 0 to T, a tensor on the CPU or on wx's device or a list: how many steps each sequence has. Behind its
+    end the states are zeros and so are the gradients of wx, whatever wx holds there, and the last states are the
+    sequence's own. Lengths on a GPU are not looked at: those out of range count as 0, or as T.
+
     Returns the states after every step [K, B, T, H, D] (K is S, or 1 for h alone; the first is h), and every state
     after the last step [S, B, H, D].
 
-    Raises ArgumentTypeError for what is no tensor, ShapeError for tensors that do not belong together, CellError for an
-    unknown cell or a bound that is not positive, ConfigError for an unknown ``returns``, DoubleBackwardError in a
-    backward pass through the backward pass. Under forward-mode differentiation and torch.func's gradients the reference
-    runs; DifferentiationError where it cannot: inside torch.compile, and for a gradient that is cut or clipped.
+    Raises ArgumentTypeError for what is no tensor and for resets or lengths of another dtype, ShapeError for tensors
+    that do not belong together and lengths out of range, CellError for an unknown cell or a bound that is not positive,
+    ConfigError for an unknown ``returns``, DoubleBackwardError in a backward pass through the backward pass. Under
+    forward-mode differentiation and torch.func's gradients the reference runs; DifferentiationError where it cannot:
+    inside torch.compile, and for a gradient that is cut or clipped.
     """
     if returns not in RETURNS:
         raise ConfigError(f"rnn cannot return {returns!r}; {near_names(returns, RETURNS)}")
@@ -67,24 +77,43 @@ def rnn(
         dtype = torch.get_autocast_dtype(kind)
         wx, r, b = wx.to(dtype), r.to(dtype), b.to(dtype)
         states = None if states is None else states.to(dtype)
+    own = NOTHING
+    if resets is not None or lengths is not None:
+        own = own_of(resets, lengths, wx)
     if transforms.differentiating():
-        return transforms.forward(wx, r, b, states, key, recurrent_cut, recurrent_clip, hidden=returns == "hidden")
+        return transforms.forward(wx, r, b, states, own, key, recurrent_cut, recurrent_clip, hidden=returns == "hidden")
     # A tensor that torch.func.vmap wraps does not tell whether it requires a gradient.
     learning = transforms.active() or any(part is not None and part.requires_grad for part in (wx, r, b, states))
     keep = "nothing" if not (torch.is_grad_enabled() and learning) else "states" if recompute else "gates"
-    run: Any = _Eager.apply if _plain(wx, r, b, states) else _forward
-    every, last, *_ = run(wx, r, b, states, key, returns == "hidden", keep, recurrent_cut, recurrent_clip)
+    run: Any = _Eager.apply if _plain(wx, r, b, states, *own) else _forward
+    every, last, *_ = run(wx, r, b, states, *own, key, returns == "hidden", keep, recurrent_cut, recurrent_clip)
     return every, last
 
 
-def step(wx: Tensor, r: Tensor, b: Tensor, states: Tensor | None = None, cell: str | Cell = "lstm") -> Tensor:
+def step(
+    wx: Tensor,
+    r: Tensor,
+    b: Tensor,
+    states: Tensor | None = None,
+    cell: str | Cell = "lstm",
+    *,
+    resets: Tensor | None = None,
+    initial: Tensor | None = None,
+) -> Tensor:
     """Run one step, as for one new token: wx [B, G_in, H, D], r, b and states as for ``rnn``.
+
+    resets [B], bool: where it is True, the step begins with the ``initial`` states [S, B, H, D], zeros where they are
+    None, in the place of ``states``.
 
     Returns the new states [S, B, H, D], to be given to the next step. Raises what ``rnn`` raises.
     """
     require_tensors(wx=wx)
     if wx.dim() != 4:
         raise TensorShapeError(f"Wx of a step must have the four axes [B, G_in, H, D], not shape {list(wx.shape)}")
+    if resets is not None:
+        states = begun_anew(states, resets, initial, wx)
+    elif initial is not None:
+        raise TensorShapeError("a step takes initial states where there are resets; else they are the states")
     return rnn(wx.unsqueeze(1), r, b, states, cell, returns="hidden")[1]
 
 
@@ -103,6 +132,9 @@ def _fake_forward(
     r: Tensor,
     b: Tensor,
     initial: Tensor | None,
+    resets: Tensor | None,
+    lengths: Tensor | None,
+    order: Tensor | None,
     cell: str,
     hidden: bool,
     keep: str,
@@ -123,18 +155,19 @@ def _fake_forward(
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:
-    """What a forward pass leaves for the backward one: R, b, the states, and the gates or what they come from."""
-    wx, r, b, initial, cell, _, keep, *gradient = inputs
+    """What a forward pass leaves for the backward one: R, b, the states, the gates or what they come from, and what
+    sequences have of their own."""
+    wx, r, b, initial, resets, lengths, order, cell, _, keep, *gradient = inputs
     states, _, others, gates = output
     ctx.options = (cell, *gradient)
     ctx.set_materialize_grads(False)
     again = (None, wx) if keep == "states" else (gates, None)
-    ctx.save_for_backward(r, b, initial, states, others, *again)
+    ctx.save_for_backward(r, b, initial, states, others, *again, resets, lengths, order)
 
 
 def _set_up(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
     """What the forward operator leaves for the backward one."""
-    ctx.keep = inputs[6]
+    ctx.keep = inputs[9]
     ctx.mark_non_differentiable(*output[2:])
     _keep(ctx, inputs, output)
 
@@ -150,7 +183,7 @@ def _gradients(ctx: Any, d_states: Tensor | None, d_last: Tensor | None) -> tupl
     # With gradients enabled somebody wants a second derivative, which the operator refuses.
     run: Any = passes.backward if _plain(*saved) and not torch.is_grad_enabled() else _backward
     d_wx, d_r, d_b, d_initial = run(*saved, d_states, d_last, *ctx.options)
-    return d_wx, d_r, d_b, None if saved[2] is None else d_initial, None, None, None, None, None
+    return d_wx, d_r, d_b, None if saved[2] is None else d_initial, *[None] * 8
 
 
 def _differentiate(
@@ -207,13 +240,14 @@ def _refuse(ctx: Any, *_: Any) -> tuple[Any, ...]:
     )
 
 
+_OWN = "Tensor? resets, Tensor? lengths, Tensor? order"
 _OPTIONS = "str cell, {}bool recurrent_cut, float? recurrent_clip"
 
 _forward = torch.library.custom_op(
     "tilesmith::rnn_forward",
     _run_forward,
     mutates_args=(),
-    schema=f"(Tensor wx, Tensor r, Tensor b, Tensor? initial, {_OPTIONS.format('bool hidden, str keep, ')})"
+    schema=f"(Tensor wx, Tensor r, Tensor b, Tensor? initial, {_OWN}, {_OPTIONS.format('bool hidden, str keep, ')})"
     " -> (Tensor, Tensor, Tensor, Tensor)",
 )
 _backward = torch.library.custom_op(
@@ -221,8 +255,7 @@ _backward = torch.library.custom_op(
     passes.backward,
     mutates_args=(),
     schema="(Tensor r, Tensor b, Tensor? initial, Tensor states, Tensor? others, Tensor? gates, Tensor? wx, "
-    "Tensor? d_states, Tensor? d_last, "
-    f"{_OPTIONS.format('')}) -> (Tensor, Tensor, Tensor, Tensor)",
+    f"{_OWN}, Tensor? d_states, Tensor? d_last, {_OPTIONS.format('')}) -> (Tensor, Tensor, Tensor, Tensor)",
 )
 _forward.register_fake(_fake_forward)
 _forward.register_autograd(_differentiate, setup_context=_set_up)

@@ -18,6 +18,7 @@ from kernelgen.program.dtypes import numpy_dtype, tolerance
 from kernelgen.program.shape import Shape
 from kernelgen.torch import GRU, LSTM, flashrnn, kernels, reference, rnn
 from kernelgen.torch import operator as operators
+from kernelgen.torch.sequences import NOTHING
 from kernelgen.verify import reference as numpy_reference
 from kernelgen.verify.inputs import random_inputs
 
@@ -165,14 +166,14 @@ def test_opcheck() -> None:
     leaves = tensors("lstm", Shape(3, 4, 2, 32))
     for start in (leaves[3], None):
         for keep in ("gates", "states"):
-            given = (*leaves[:3], start, "lstm", True, keep, False, None)
+            given = (*leaves[:3], start, *NOTHING, "lstm", True, keep, False, None)
             torch.library.opcheck(operators._forward, given, atol=1e-2, rtol=1e-2)
     plain = [leaf.detach() for leaf in leaves]
-    states, last, others, gates = operators._forward(*plain, "lstm", True, "gates", False, None)
+    states, last, others, gates = operators._forward(*plain, *NOTHING, "lstm", True, "gates", False, None)
     saved = (plain[1], plain[2], plain[3], states, others)
     for source in ((gates, None), (None, plain[0])):
         for outside in ((torch.ones_like(states), None), (None, torch.ones_like(last))):
-            torch.library.opcheck(operators._backward, (*saved, *source, *outside, "lstm", False, None))
+            torch.library.opcheck(operators._backward, (*saved, *source, *NOTHING, *outside, "lstm", False, None))
 
 
 @pytest.mark.parametrize("cell", ["lstm", OWN])

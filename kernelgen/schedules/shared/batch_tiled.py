@@ -63,6 +63,7 @@ class BatchTiled(ABC):
     name: str
     direction: Direction
     dtypes: tuple[str, ...] = SIXTEEN_BITS
+    honours: tuple[str, ...] = ()
     package: str
     """The schedule's, where its model.yaml lies."""
     cooperative: bool = False

@@ -27,6 +27,7 @@ class Naive:
     """See the module. The block has a warp for every 32 units, and shared memory for h and the gates' gradients."""
 
     dtypes = DTYPES
+    honours = ()
 
     def __init__(self, name: str, direction: Direction) -> None:
         self.name = name
