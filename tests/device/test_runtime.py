@@ -26,7 +26,7 @@ from kernelgen.program.program import KernelCall, Program
 from kernelgen.program.shape import Shape
 from kernelgen.program.source import Source
 from kernelgen.program.task import Direction
-from kernelgen.schedules.shared.entries import FORWARD_PARAMETERS, PARTIAL_SUMS, backward_parameters
+from kernelgen.schedules.shared.entries import PARTIAL_SUMS, backward_parameters, forward_parameters
 from kernelgen.tuning.tune import save, tune
 
 pytestmark = pytest.mark.unit
@@ -164,8 +164,8 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     return seen
 
 
-FORWARD_NAMES = tuple(parameter.name for parameter in FORWARD_PARAMETERS)
-BACKWARD_NAMES = tuple(parameter.name for parameter in backward_parameters(PARTIAL_SUMS))
+FORWARD_NAMES = tuple(parameter.name for parameter in forward_parameters(Shape(1, 1, 1, 1)))
+BACKWARD_NAMES = tuple(parameter.name for parameter in backward_parameters(Shape(1, 1, 1, 1), PARTIAL_SUMS))
 SUM_NAMES = ("d_wx", "d_r_partial", "d_b_partial", "states", "initial", "d_r", "d_b", "batch", "seq", "num_partials")
 
 
