@@ -30,7 +30,7 @@ def arrays_read(cell: Cell, shape: Shape, *, written: bool = False) -> int:
 
 
 def sent_to_initial(cell: Cell, shape: Shape, elements: Number) -> Number:
-    """Bytes of what resets send to the initial states: floats. elements: that a lane of each warp has, added up over the
+    """Bytes of what resets send to the initial states: floats. elements: that a lane of each warp has, summed over the
     warps of a block that own units."""
     return elements * (128 * len(cell.states) if shape.resets else 0)
 
