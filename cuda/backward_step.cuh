@@ -148,7 +148,7 @@ struct BackwardStep {
         .order = sequences.lengths ? in.order : nullptr};
     const SharedAddress shared = shared_memory() + (alone ? warp_of_block() * step_bytes : 0);
 
-    TileSequences<sequences, rows> tile;
+    TileSequences<sequences, rows> tile{in.seq};
     Restarts<sequences, rows, -1> ahead, anew;  // of the step that is copied, and of the one after that which is run
     unsigned running = ~0u, ran = 0;  // the rows of which this step is one of the sequence's, and so is the one after it
     unsigned restarts = 0;            // those that begin anew with the step after it

@@ -110,7 +110,7 @@ struct Resident {
     Matrix weights;
     float bias[gates][unit_groups];
     float state[unit_groups][column_tiles][columns][states];
-    TileSequences<sequences, rows> tile;
+    TileSequences<sequences, rows> tile{in.seq};
     Restarts<sequences, rows, 1> anew;
 
     /// Load this lane's part of R.

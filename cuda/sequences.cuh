@@ -22,14 +22,13 @@ template <Sequences sequences, int rows>
 struct TileSequences {
     static_assert(rows <= 32, "a mask has 32 bits");
 
-    int steps;                             // that the tile runs: those of its longest sequence, but one at least
+    int steps;                             // that the tile runs: in.seq, or those of its longest sequence, one at least
     int end = 0;                           // of the sequence that this lane's number is the row of; 0 where there is none
     const unsigned char* flags = nullptr;  // its resets
 
     /// first: the tile's first place in the batch.
     template <class Arguments>
     TILESMITH_DEVICE void prepare(const Arguments& in, int first, int lane) {
-        steps = in.seq;
         if constexpr (sequences.resets || sequences.lengths) {
             if (lane < rows && first + lane < in.batch) {
                 const int sequence = sequence_at<sequences>(in, first + lane);
