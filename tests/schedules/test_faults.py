@@ -171,8 +171,8 @@ FAULTS = {
     ),
     "a reset of another sequence": (
         OWN,
-        "if (lane < rows && first + lane < in.batch) {",
-        "if ((lane ^ 1) < rows && first + (lane ^ 1) < in.batch) {",
+        "const int sequence = sequence_at<sequences>(in, first + lane);",
+        "const int sequence = sequence_at<sequences>(in, first + (lane ^ 1));",
         "differs",
     ),
     "resets a step late": (
@@ -814,7 +814,7 @@ FAULTS = {
     ),
     "a ring that is not cleared where steps are fewer than stages": (
         BACKWARD,
-        "if (row_units != real_units || in.seq < block.num_stages)",
+        "if (row_units != real_units || sequences.lengths || in.seq < block.num_stages)",
         "if (row_units != real_units)",
         "written",
     ),
