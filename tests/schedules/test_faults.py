@@ -171,8 +171,8 @@ FAULTS = {
     ),
     "a reset of another sequence": (
         OWN,
-        "const int sequence = sequence_at<sequences>(in, first + lane);",
-        "const int sequence = sequence_at<sequences>(in, first + (lane ^ 1));",
+        "flags = in.resets + static_cast<long long>(sequence) * in.seq;",
+        "flags = in.resets + static_cast<long long>(sequence_at<sequences>(in, first + (lane ^ 1))) * in.seq;",
         "differs",
     ),
     "resets a step late": (
