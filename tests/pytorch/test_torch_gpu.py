@@ -275,3 +275,40 @@ def test_where_no_kernel_fits_the_reference_runs_with_one_warning() -> None:
         states, _ = rnn(*leaves)
     rnn(*leaves)
     assert error(states, reference.forward(load_cell("lstm"), *leaves)[0]) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("cell", "shape"),
+    [
+        ("lstm", Shape(9, 40, 3, 64)),
+        ("gru", Shape(9, 40, 2, 128)),
+        ("slstm", Shape(70, 33, 2, 32, "float16")),
+        ("lstm", Shape(5, 24, 1, 256)),
+        ("gru", Shape(5, 24, 1, 768)),
+    ],
+)
+def test_resets_and_lengths(cell: str, shape: Shape) -> None:
+    """Against the loop of the same device in float64; what stands behind the ends is NaN."""
+    random = np.random.default_rng(0)
+    resets = torch.from_numpy(random.random((shape.batch, shape.seq)) < 0.1).cuda()
+    lengths = torch.from_numpy(random.integers(0, shape.seq + 1, shape.batch)).cuda()
+    leaves = tensors(cell, shape)
+    exact = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    behind = torch.arange(shape.seq, device="cuda") >= lengths.unsqueeze(1)
+    with torch.no_grad():
+        leaves[0][behind] = torch.nan
+    for own in ({"resets": resets}, {"lengths": lengths}, {"resets": resets, "lengths": lengths}):
+        if "lengths" not in own:
+            given, wanted = [torch.where(behind.view(*behind.shape, 1, 1, 1), 0, leaves[0]), *leaves[1:]], exact
+            wanted = [torch.where(behind.view(*behind.shape, 1, 1, 1), 0, exact[0]), *exact[1:]]
+        else:
+            given, wanted = leaves, exact
+        for returns in ("states", "hidden"):
+            made = rnn(*given, cell=cell, returns=returns, **own)
+            right = rnn(*wanted, cell=cell, returns=returns, **own)
+            d = [torch.randn_like(each) for each in made]
+            gradients = torch.autograd.grad(made, leaves, d)
+            expected = torch.autograd.grad(right, exact, [each.double() for each in d])
+            for one, other in zip((*made, *gradients), (*right, *expected), strict=True):
+                error = (one.double() - other).norm() / other.norm()
+                assert error < (4e-2 if shape.dtype == "bfloat16" else 6e-3), (returns, sorted(own))

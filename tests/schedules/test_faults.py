@@ -173,7 +173,7 @@ FAULTS = {
         OWN,
         "flags = in.resets + static_cast<long long>(sequence) * in.seq;",
         "flags = in.resets + static_cast<long long>(sequence_at<sequences>(in, first + (lane ^ 1))) * in.seq;",
-        "differs",
+        "differs|bounds",
     ),
     "resets a step late": (
         OWN,
