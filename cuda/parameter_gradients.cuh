@@ -23,6 +23,7 @@ struct ParameterGradientArgumentsOf {
     const float* d_b_partial;       // [P, G_bias without an input, H, D] likewise
     const Word* hidden;             // [B, T, H, D]
     const Word* initial;            // [B, H, D]: h before the first step, or null: zeros
+    const unsigned char* resets;    // [B, T]: 1 where h before a step is that again; or null, see Sequences
     void* d_r;                      // [G_rec, H, D, D]; of parts that are apart: floats [parts, G_rec, H, D, D]
     void* d_b;                      // [G_bias, H, D] likewise, or null if no gate has a bias
     int batch;
@@ -52,7 +53,7 @@ TILESMITH_DEVICE constexpr int stage_row_bytes(int count) {
     return element_bytes<Type> == 2 ? (count / 8 | 1) * chunk_bytes : count * element_bytes<Type> + 2 * chunk_bytes;
 }
 
-template <class Cell, class Type, FixedShape shape, ParameterGradientTiling tiling>
+template <class Cell, class Type, FixedShape shape, ParameterGradientTiling tiling, Sequences sequences = {}>
 struct ParameterGradients {
     // ---- sizes ----
     static constexpr int D = shape.head_dim;
@@ -98,6 +99,11 @@ struct ParameterGradients {
     static_assert(warp_columns % 16 == 0 && columns % warp_columns == 0, "columns come in pairs of matrix tiles");
     static_assert(depth % (tile_steps * tiling.step_groups) == 0, "every warp takes as many steps of a stage");
 
+    // Whether sequences begin anew is loaded a stage ahead where a thread copies few steps of it, a bit each.
+    static constexpr int hidden_steps = threads / hidden_pieces;
+    static constexpr int hidden_copies = ceil_div(depth, hidden_steps);
+    static constexpr bool flags_ahead = sequences.resets && hidden_copies <= 16;
+
     // ---- the thread's place ----
     const ParameterGradientArgumentsOf<Element<Type>>& in;
     const int thread = static_cast<int>(thread_index());
@@ -118,6 +124,7 @@ struct ParameterGradients {
     const bool with_sum = bias_gates > 0 && (tiling.column_warps == 1 || first_column + column_warp == 0);
 
     float sums[tiling.warp_tiles][column_tiles + 1][4];  // the last column tile is the sum
+    unsigned flags[flags_ahead ? hidden_copies : 1];     // of what is copied next
 
     // ---- from global to shared memory ----
 
@@ -148,9 +155,28 @@ struct ParameterGradients {
         return (input ? in.d_wx : in.d_inputless) + (rank * shape.heads + head) * D + unit;
     }
 
-    /// Begin copying the stage of `depth` steps from `step` on; zeros beyond the last.
-    TILESMITH_DEVICE void begin_copy(SharedAddress stage, int step, const Element<Type>* gate, long long stride) const {
-        constexpr int gate_steps = threads / gate_pieces, hidden_steps = threads / hidden_pieces;
+    /// Begin to load what begin_copy wants to know of the stage from `step` on.
+    TILESMITH_DEVICE void load_flags(int step) {
+        if constexpr (flags_ahead) {
+#pragma unroll
+            for (int i = 0; i < hidden_copies; ++i) {
+                const int at = step + i * hidden_steps + thread / hidden_pieces;
+                flags[i] = at < steps ? load_global_8(in.resets + at) : 0;
+            }
+        }
+    }
+
+    /// Whether h before step `at`, the i-th that this thread copies, is the initial one.
+    TILESMITH_DEVICE bool begins_at(int at, unsigned known, int i) const {
+        if (at % in.seq == 0) return true;
+        if constexpr (flags_ahead) return (known >> i & 1) != 0;
+        if constexpr (sequences.resets) return at < steps && load_global_8(in.resets + at) != 0;
+        return false;
+    }
+
+    /// Begin copying the stage of `depth` steps from `step` on, of which load_flags knows; zeros beyond the last.
+    TILESMITH_DEVICE void begin_copy(SharedAddress stage, int step, const Element<Type>* gate, long long stride) {
+        constexpr int gate_steps = threads / gate_pieces;
         const int gate_column = thread % gate_pieces * width;
         if (gate != nullptr && thread < gate_steps * gate_pieces)
 #pragma unroll copies_at_once
@@ -165,6 +191,12 @@ struct ParameterGradients {
             }
         const int hidden_column = thread % hidden_pieces * width;
         const int unit = first_column + hidden_column;
+        unsigned known = 0;
+        if constexpr (flags_ahead) {
+#pragma unroll
+            for (int i = 0; i < hidden_copies; ++i) known |= (flags[i] != 0 ? 1u : 0u) << i;
+            load_flags(step + depth);
+        }
         if (unit < D && thread < hidden_steps * hidden_pieces)
 #pragma unroll copies_at_once
             for (int k = 0; k < depth; k += hidden_steps) {
@@ -172,7 +204,7 @@ struct ParameterGradients {
                 if (depth % hidden_steps != 0 && row >= depth) break;
                 const SharedAddress to = stage + hidden_at + row * hidden_row_bytes + size * hidden_column;
                 const int at = step + row;
-                const bool begins = at % in.seq == 0;
+                const bool begins = begins_at(at, known, k / hidden_steps);
                 if (at >= steps || (begins && in.initial == nullptr))
                     clear(to);
                 else if (begins)
@@ -397,6 +429,7 @@ struct ParameterGradients {
                 for (int i = 0; i < 4; ++i) sums[tile][n][i] = 0.0f;
         long long stride = 0;
         const Element<Type>* gate = gate_source(first_row + thread % gate_pieces * width, stride);
+        load_flags(first_step);
         sync_block();
         const int stages = ceil_div(maximum(steps - first_step, 0), depth);
         for (int stage = 0; stage < tiling.num_stages - 1; ++stage) {

@@ -66,6 +66,8 @@ TILESMITH_DEVICE void sync_warp() { __syncwarp(); }
 
 /// Whether `value` holds in any lane of the warp; all 32 ask.
 TILESMITH_DEVICE bool any_lane(bool value) { return __any_sync(0xffffffffu, value) != 0; }
+/// The lanes, a bit each, whose value is true.
+TILESMITH_DEVICE unsigned ballot(bool value) { return __ballot_sync(0xffffffffu, value); }
 
 /// The value of the lane whose number differs in the bits of `lanes`; all 32 exchange.
 TILESMITH_DEVICE float shuffle_xor(float value, int lanes) { return __shfl_xor_sync(0xffffffffu, value, lanes); }
@@ -221,6 +223,11 @@ TILESMITH_DEVICE void poison_128(SharedAddress address) {
 // ---- global memory ----
 
 /// Read-only loads; the memory must not change while the kernel runs.
+TILESMITH_DEVICE unsigned load_global_8(const void* address) {
+    unsigned value;
+    asm volatile("ld.global.nc.u8 %0, [%1];" : "=r"(value) : "l"(address));
+    return value;
+}
 TILESMITH_DEVICE unsigned short load_global_16(const void* address) {
     unsigned short value;
     asm volatile("ld.global.nc.u16 %0, [%1];" : "=h"(value) : "l"(address));

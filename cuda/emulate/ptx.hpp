@@ -39,6 +39,7 @@ inline void arrive_named(unsigned id, unsigned threads, Site site = Site::curren
 }
 inline void sync_warp(Site site = Site::current()) { emulate::sync_whole_warp(site); }
 inline bool any_lane(bool value, Site site = Site::current()) { return emulate::vote_any(value, site); }
+inline unsigned ballot(bool value, Site site = Site::current()) { return emulate::vote_lanes(value, site); }
 inline float shuffle_xor(float value, int lanes, Site site = Site::current()) {
     return __uint_as_float(emulate::exchange_lanes(__float_as_uint(value), static_cast<unsigned>(lanes), site));
 }
@@ -152,6 +153,9 @@ inline void poison_128(SharedAddress address, Site site = Site::current()) {
 
 // ---- global memory ----
 
+inline unsigned load_global_8(const void* address, Site site = Site::current()) {
+    return emulate::load_global<unsigned char>(address, site);
+}
 inline unsigned short load_global_16(const void* address, Site site = Site::current()) {
     return emulate::load_global<unsigned short>(address, site);
 }

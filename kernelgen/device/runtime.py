@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from kernelgen.records.config import TunedConfig
 
 
+OWN = ("resets", "lengths", "order")
+"""What sequences have of their own, where the kernel's shape says so."""
+
 REMEMBERED_CALLS = 1024
 """How many shapes of its leading array a kernel keeps prepared."""
 
@@ -121,6 +124,9 @@ class Kernel(ABC):
                 self._calls.clear()
             call = self._calls[key] = self._prepare(lead)
         library, device, pointer = call.library, call.device, call.library.pointer
+        for name in OWN:
+            if given.get(name) is not None and name not in call.defaults:
+                raise LaunchError(f"this kernel takes no {name}: its shape, {self.shape}, does not ask for them")
         values = call.defaults.copy()
         for argument in call.inputs:
             array = given.get(argument.name)
@@ -128,7 +134,8 @@ class Kernel(ABC):
                 if not (argument.optional or argument.empty):
                     raise LaunchError(_missing(argument))
                 continue
-            if array is not lead and not library.fits(array, argument.shape, device):
+            kind = library if argument.dtype == self.shape.dtype else library.of(argument.dtype)
+            if array is not lead and not kind.fits(array, argument.shape, device):
                 raise LaunchError(_misfit(argument, array, call))
             values[argument.name] = pointer(array)
         if out is None:
@@ -211,23 +218,39 @@ class Kernel(ABC):
 
 
 class ForwardKernel(Kernel):
-    """A tuned forward kernel, called as ``kernel(wx, r, b, initial=None, *, out=None, stream=None)``."""
+    """A tuned forward kernel, called as ``kernel(wx, r, b, initial=None, *, out=None, stream=None)``, with resets,
+    lengths and order where its shape has resets or lengths."""
 
     direction: Direction = "forward"
     results = Forward._fields
 
-    def __call__(self, wx: Any, r: Any, b: Any, initial: Any = None, *, out: Any = None, stream: Any = None) -> Forward:
+    def __call__(
+        self,
+        wx: Any,
+        r: Any,
+        b: Any,
+        initial: Any = None,
+        *,
+        resets: Any = None,
+        lengths: Any = None,
+        order: Any = None,
+        out: Any = None,
+        stream: Any = None,
+    ) -> Forward:
         """Run the recurrence over all steps; returns (states, last, gates) as soon as the kernel is queued.
 
         wx [B, T, G_in, H, D], r [G_rec, H, D, D] (r[g, h, d, p] from previous unit p to unit d), b [G_bias, H, D],
         initial [S, B, H, D] or None for zeros: C-contiguous arrays of the kernel's dtype on one GPU, all of one
-        library. out: (states, last, gates) to write into, instead of new arrays of wx's library (which owns them).
-        stream: a stream of any library or its raw handle; by default the current stream of wx's library. The
-        caller keeps arrays alive while work on a stream of its own runs.
+        library. Of a kernel whose shape says so, and of no other: resets [B, T] (uint8), 1 where the states before a
+        step are the initial ones; lengths [B] (int32), the steps of each sequence, 0 to T, and order [B] (int32), the
+        numbers of the sequences, the longest first. out: (states, last, gates) to write into, instead of new arrays of
+        wx's library (which owns them). stream: a stream of any library or its raw handle; by default the current stream
+        of wx's library. The caller keeps arrays alive while work on a stream of its own runs.
 
         Raises LaunchError for an array of another shape, dtype or place, and if the launch fails.
         """
-        return Forward(*self._run({"wx": wx, "r": r, "b": b, "initial": initial}, out, stream))
+        own = {"resets": resets, "lengths": lengths, "order": order}
+        return Forward(*self._run({"wx": wx, "r": r, "b": b, "initial": initial, **own}, out, stream))
 
 
 class BackwardKernel(Kernel):
@@ -248,6 +271,9 @@ class BackwardKernel(Kernel):
         *,
         wx: Any = None,
         b: Any = None,
+        resets: Any = None,
+        lengths: Any = None,
+        order: Any = None,
         out: Any = None,
         stream: Any = None,
     ) -> Backward:
@@ -260,12 +286,14 @@ class BackwardKernel(Kernel):
         is nothing but its bias. d_states [K, B, T, H, D]: the gradients of the states after every step, K = 1 (h) where
         the shape saves "hidden", else all S; d_last [S, B, H, D]: those of the states after the last step, None for
         zeros. C-contiguous arrays of the kernel's dtype on one GPU, all of one library. out: (d_wx, d_r, d_b,
-        d_initial) to write into, instead of new arrays of states' library. stream: as of a forward kernel.
+        d_initial) to write into, instead of new arrays of states' library. resets, lengths, order and stream: as of a
+        forward kernel.
 
         Raises LaunchError for an array of another shape, dtype or place, and if the launch fails.
         """
         saved = {"wx": wx, "r": r, "b": b, "initial": initial, "states": states, "gates": gates}
-        return Backward(*self._run({**saved, "d_states": d_states, "d_last": d_last}, out, stream))
+        own = {"resets": resets, "lengths": lengths, "order": order}
+        return Backward(*self._run({**saved, "d_states": d_states, "d_last": d_last, **own}, out, stream))
 
 
 KERNELS: Mapping[Direction, type[ForwardKernel] | type[BackwardKernel]] = {

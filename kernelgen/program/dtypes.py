@@ -100,11 +100,11 @@ def dtype_info(name: str) -> Dtype:
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:
-    """The NumPy dtype of one of these, or of "int32", which messages come in; bfloat16 is that of ml_dtypes. Raises
-    ShapeError for an unknown name."""
+    """The NumPy dtype of one of these, or of "int32" and "uint8", which kernels take too; bfloat16 is that of
+    ml_dtypes. Raises ShapeError for an unknown name."""
     import numpy as np
 
-    if name == "int32":
+    if name in ("int32", "uint8"):
         return np.dtype(name)
     if dtype_info(name).name == "bfloat16":
         import ml_dtypes

@@ -10,6 +10,8 @@ from kernelgen.errors import ShapeError, near_names
 SIXTEEN_BITS = ("bfloat16", "float16")
 DTYPES = (*SIXTEEN_BITS, "float32")
 SAVES = ("hidden", "states", "gates")
+FEATURES = ("resets", "lengths")
+"""What sequences of a batch may have of their own; a schedule says which of them its kernels honour."""
 
 MOST_STEPS = 2**31 - 64
 """Of batch times seq: kernels count the steps of all sequences, and a few beyond the last, in int32."""
@@ -32,6 +34,8 @@ class Shape:
         ``"gates"`` every state and every gate (what a backward pass needs). Backward, ``"hidden"`` means that
         gradients come from outside for h alone, else for every state.
     recompute: backward, the gates are recomputed from Wx, R, b and the states instead of read.
+    resets: the kernel takes flags [B, T] that say before which steps the states are the initial ones again.
+    lengths: it takes every sequence's own number of steps, at most T; results behind them are zeros.
 
     Raises ShapeError for a size below 1, sizes beyond what kernels can count, or an unknown dtype or save.
     """
@@ -43,6 +47,8 @@ class Shape:
     dtype: str = "bfloat16"
     save: str = "hidden"
     recompute: bool = False
+    resets: bool = False
+    lengths: bool = False
 
     def __post_init__(self) -> None:
         for name in ("batch", "seq", "heads", "head_dim"):
@@ -65,7 +71,13 @@ class Shape:
                 raise ShapeError(f"{what} must be at most {most:,}, not {_short(value)}; kernels count in 32 bits")
 
     def __str__(self) -> str:
-        return f"B={self.batch} T={self.seq} {self.heads}x{self.head_dim} {self.dtype}"
+        asked = "".join(f", {name}" for name in self.features)
+        return f"B={self.batch} T={self.seq} {self.heads}x{self.head_dim} {self.dtype}{asked}"
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Which of FEATURES it has."""
+        return tuple(name for name in FEATURES if getattr(self, name))
 
 
 def unknown_dtype(asked: object) -> ShapeError:

@@ -23,7 +23,7 @@ from kernelgen.errors import CellError, ConfigError, ShapeError
 from kernelgen.program.launch import LaunchRule
 from kernelgen.program.program import KernelCall, Program
 from kernelgen.program.rules import evaluate, sizes_of
-from kernelgen.program.shape import Shape
+from kernelgen.program.shape import FEATURES, Shape
 from kernelgen.program.source import Source
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Resources, Tiling
@@ -304,6 +304,7 @@ class TunedConfig(_Record):
         )
         fields = self.model_dump(mode="json")
         fields["cell"] = {key: value for key, value in fields["cell"].items() if value is not None}
+        fields["shape"] = {key: value for key, value in fields["shape"].items() if value or key not in FEATURES}
         return header + dump(fields)
 
 

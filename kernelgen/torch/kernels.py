@@ -17,6 +17,7 @@ from kernelgen.symbolic.derive import derive
 from kernelgen.torch.engine import Engine, Kernel
 from kernelgen.torch.recompute import recompute_gates
 from kernelgen.torch.reference import Form
+from kernelgen.torch.sequences import Own
 
 ALIGNMENT = 16
 """Bytes: kernels read and write vectors of up to that size."""
@@ -28,18 +29,23 @@ class Forward:
     """A forward kernel, prepared for tensors of one form.
 
     wx: the form of Wx. known: how many states to give out, 1 (h) or all. keep: "nothing", "states" (the others too) or
-    "gates" (the others and the gates' sums), for a backward pass. Raises InfeasibleError where there is no kernel.
+    "gates" (the others and the gates' sums), for a backward pass. features: what sequences have of their own
+    (program/shape.py). Raises InfeasibleError where there is no kernel.
     """
 
-    def __init__(self, engine: Engine, cell: Cell, wx: Form, *, known: int, keep: str) -> None:
+    def __init__(
+        self, engine: Engine, cell: Cell, wx: Form, *, known: int, keep: str, features: Sequence[str] = ()
+    ) -> None:
         (batch, seq, _, heads, dim), dtype, device = wx
         count, steps = len(cell.states), (batch, seq, heads, dim)
         apart = known < count and keep != "nothing"
         save = "gates" if keep == "gates" else "states" if apart or known == count else "hidden"
         if keep != "nothing":
-            backward = _backward_shape(cell, ((known, *steps), dtype, device), recompute=keep == "states")
+            states = ((known, *steps), dtype, device)
+            backward = _backward_shape(cell, states, recompute=keep == "states", features=features)
             engine.expect(cell, backward, "backward", _index(device))
-        self._kernel = engine.kernel(cell, Shape(*steps, _name(dtype), save), "forward", _index(device))
+        shape = Shape(*steps, _name(dtype), save, **dict.fromkeys(features, True))
+        self._kernel = engine.kernel(cell, shape, "forward", _index(device))
         self._states = (known, *steps)
         self._last = (count, batch, heads, dim)
         self._others = (count - known, *steps) if apart else None
@@ -47,9 +53,15 @@ class Forward:
         self._workspaces = _workspaces(self._kernel)
 
     def run(
-        self, wx: Tensor, r: Tensor, b: Tensor, initial: Tensor | None, last: Tensor | None = None
+        self,
+        wx: Tensor,
+        r: Tensor,
+        b: Tensor,
+        initial: Tensor | None,
+        own: Own,
+        last: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """Run it; wx, r, b, initial as of reference.forward; last: see passes.forward.
+        """Run it; wx, r, b, initial and own as of reference.forward; last: see passes.forward.
 
         Returns states [known, B, T, H, D], last [S, B, H, D], others [S - known, B, T, H, D] and gates
         [G_saved, B, T, H, D], the last two None where there is none to keep.
@@ -64,6 +76,7 @@ class Forward:
             "r": _ready(r),
             "b": _ready(b),
             "initial": _ready(initial),
+            **_own_arrays(own),
             "states": states,
             "others": others,
             "last": last,
@@ -78,13 +91,15 @@ class Forward:
 class Backward:
     """A backward program, prepared for states of one form.
 
-    recompute: the gates were not kept. Raises InfeasibleError where there is no kernel.
+    recompute: the gates were not kept. features: as of Forward. Raises InfeasibleError where there is no kernel.
     """
 
-    def __init__(self, engine: Engine, cell: Cell, states: Form, *, recompute: bool) -> None:
+    def __init__(
+        self, engine: Engine, cell: Cell, states: Form, *, recompute: bool, features: Sequence[str] = ()
+    ) -> None:
         (_, batch, seq, heads, dim), _, device = states
         self._cell = cell
-        shape = _backward_shape(cell, states, recompute=recompute)
+        shape = _backward_shape(cell, states, recompute=recompute, features=features)
         self._recompute_before = False  # whether the gates are computed before the kernel rather than by it
         try:
             self._kernel = engine.kernel(cell, shape, "backward", _index(device))
@@ -110,12 +125,13 @@ class Backward:
         wx: Tensor | None,
         d_states: Tensor | None,
         d_last: Tensor | None,
+        own: Own,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Run it; see passes.backward."""
         if self._recompute_before:
             assert wx is not None
             with torch.autocast(states.device.type, enabled=False):
-                gates, wx = recompute_gates(self._cell, wx, r, b, initial, states[0]), None
+                gates, wx = recompute_gates(self._cell, wx, r, b, initial, states[0], own), None
         d_wx = states.new_empty(self._d_wx)
         d_r = states.new_empty(self._d_r)
         d_b = states.new_empty(self._d_b)
@@ -130,6 +146,7 @@ class Backward:
             "gates": _ready(gates),
             "d_states": torch.zeros_like(states) if d_states is None else _ready(d_states),
             "d_last": _ready(d_last),
+            **_own_arrays(own),
             "d_wx": d_wx,
             "d_r": d_r,
             "d_b": d_b,
@@ -141,25 +158,29 @@ class Backward:
         return d_wx, d_r, d_b, d_initial
 
 
-def forward(engine: Engine | None, cell: Cell, wx: Form, *, known: int, keep: str) -> Forward | None:
+def forward(
+    engine: Engine | None, cell: Cell, wx: Form, *, known: int, keep: str, features: Sequence[str] = ()
+) -> Forward | None:
     """A forward pass by a kernel (see Forward), or None where there is none; then a warning says why, but not where the
     type of device has no engine, nor for no sequences at all."""
     (batch, _, _, heads, dim), kind, _ = wx
     if engine is None or not batch:
         return None
     dtype = _name(kind)
-    case = (heads, dim, dtype)
+    case = (heads, dim, dtype, *features)
     if dtype not in DTYPES:
         warn(cell, case, f"kernels compute in {', '.join(DTYPES[:-1])} or {DTYPES[-1]}, not in {dtype}.")
         return None
     try:
-        return Forward(engine, cell, wx, known=known, keep=keep)
+        return Forward(engine, cell, wx, known=known, keep=keep, features=features)
     except InfeasibleError as error:
         warn(cell, case, str(error))
         return None
 
 
-def backward(engine: Engine | None, cell: Cell, states: Form, *, recompute: bool) -> Backward | None:
+def backward(
+    engine: Engine | None, cell: Cell, states: Form, *, recompute: bool, features: Sequence[str] = ()
+) -> Backward | None:
     """A backward pass by kernels (see Backward), or None where there is none; then a warning says why, but not of what
     the forward pass has warned of."""
     (_, batch, _, heads, dim), kind, _ = states
@@ -167,18 +188,29 @@ def backward(engine: Engine | None, cell: Cell, states: Form, *, recompute: bool
     if engine is None or not batch or dtype not in DTYPES:
         return None
     try:
-        return Backward(engine, cell, states, recompute=recompute)
+        return Backward(engine, cell, states, recompute=recompute, features=features)
     except InfeasibleError as error:
-        warn(cell, (heads, dim, dtype, "backward"), str(error))
+        warn(cell, (heads, dim, dtype, *features, "backward"), str(error))
         return None
 
 
-def _backward_shape(cell: Cell, states: tuple[Sequence[int], torch.dtype, torch.device], *, recompute: bool) -> Shape:
+def _backward_shape(
+    cell: Cell,
+    states: tuple[Sequence[int], torch.dtype, torch.device],
+    *,
+    recompute: bool,
+    features: Sequence[str],
+) -> Shape:
     """What a backward pass asks an engine for: see Backward."""
     (known, *steps), dtype, _ = states
     batch, seq, heads, dim = steps
     save = "gates" if known == len(cell.states) else "hidden"
-    return Shape(batch, seq, heads, dim, _name(dtype), save, recompute)
+    return Shape(batch, seq, heads, dim, _name(dtype), save, recompute, **dict.fromkeys(features, True))
+
+
+def _own_arrays(own: Own) -> dict[str, Tensor | None]:
+    """What sequences have of their own, by the names of the arguments; nothing where they have nothing."""
+    return {name: tensor.contiguous() for name, tensor in own._asdict().items() if tensor is not None}
 
 
 def _workspaces(kernel: Kernel) -> list[tuple[str, tuple[int, ...], torch.dtype]]:

@@ -6,16 +6,19 @@ import torch
 from torch import Tensor
 
 from kernelgen.cells.language import Cell
+from kernelgen.torch.sequences import NOTHING, Masks, Own
 
 
-def parameter_gradients(cell: Cell, d_gates: Tensor, initial: Tensor | None, hidden: Tensor) -> tuple[Tensor, Tensor]:
+def parameter_gradients(
+    cell: Cell, d_gates: Tensor, initial: Tensor | None, hidden: Tensor, own: Own = NOTHING
+) -> tuple[Tensor, Tensor]:
     """d_r [G_rec, H, D, D] and d_b [G_bias, H, D].
 
     d_gates [G, B, T, H, D]: the gradients of the gates' sums; initial [S, B, H, D] or None for zeros; hidden
-    [B, T, H, D]: h after every step. dR_g = sum over b and t of dg(t) h(t-1)^T, db_g = sum of dg(t).
+    [B, T, H, D]: h after every step; own: where it begins anew. dR_g = sum over b and t of dg(t) h(t-1)^T, db_g = sum
+    of dg(t).
     """
-    first = torch.zeros_like(hidden[:, :1]) if initial is None else initial[0].unsqueeze(1)
-    before = torch.cat([first, hidden[:, :-1]], dim=1)
+    before = Masks(own, hidden.shape[1]).before(hidden, initial)
     d_r = torch.einsum("gbthd,bthp->ghdp", d_gates[list(cell.recurrent_gates)], before).contiguous()
     if not cell.bias_gates:
         return d_r, hidden.new_empty((0, *hidden.shape[2:]))

@@ -18,6 +18,7 @@ from kernelgen.torch import passes
 from kernelgen.torch.arguments import autocast_dtype
 from kernelgen.torch.errors import refuse_second_derivative
 from kernelgen.torch.parts import Parts, input_product, recurrent_weights, weight_gradients
+from kernelgen.torch.sequences import NOTHING
 
 _KEPT = 7
 """Tensors that a layer leaves for the backward pass: x, R, b, the initial states, h, the other states, the gates."""
@@ -89,7 +90,8 @@ def _forward(
         start = None
         if states:
             start = torch.stack([s[here].transpose(0, 1).reshape(batch, count * stack.heads, dim) for s in initial])
-        hidden, last, others, gates = passes.forward(wx, r, b, start, stack.parts.key, True, keep, False, None)
+        options = (stack.parts.key, True, keep, False, None)
+        hidden, last, others, gates = passes.forward(wx, r, b, start, *NOTHING, *options)
         ends.append(last.view(-1, batch, count, stack.heads * dim))
         kept += [x, r, b, start, hidden, others, gates]
         x = _turned_round(hidden.view(batch, seq, count, stack.heads * dim), count)
@@ -154,7 +156,7 @@ def _backward(ctx: Any, d_output: Tensor | None, d_last: Sequence[Tensor | None]
         d_hidden = None if d_x is None else _parted(d_x, stack.directions).view_as(hidden)
         d_end = _of_layer(d_last, layer, stack.directions, hidden)
         d_wx, d_r, d_b, d_start = passes.backward(
-            r, b, start, hidden, others, gates, None, d_hidden, d_end, stack.parts.key, False, None
+            r, b, start, hidden, others, gates, None, *NOTHING, d_hidden, d_end, stack.parts.key, False, None
         )
         d_starts.insert(0, d_start)
         found = weight_gradients(stack.parts, stack.heads, stack.directions, d_r, d_b)

@@ -125,7 +125,7 @@ def _measured(cell: Cell, shape: Shape, profile: Profile, direction: Direction) 
 
 def _fits(config: TunedConfig, cell: Cell, shape: Shape, profile: Profile) -> bool:
     def sizes(shape: Shape) -> tuple[object, ...]:
-        return shape.batch, shape.heads, shape.head_dim, shape.dtype
+        return shape.batch, shape.heads, shape.head_dim, shape.dtype, shape.features
 
     same = config.cell.fingerprint == cell.fingerprint and config.gpu == profile.name
     return same and sizes(config.shape) == sizes(shape)

@@ -31,6 +31,7 @@ from kernelgen.torch import (
     step,
 )
 from kernelgen.torch import operator as operators
+from kernelgen.torch.sequences import NOTHING
 from kernelgen.verify import reference as numpy_reference
 from kernelgen.verify.inputs import random_inputs
 
@@ -178,14 +179,14 @@ def test_opcheck() -> None:
     leaves = tensors("lstm", Shape(3, 4, 2, 32))
     for start in (leaves[3], None):
         for keep in ("gates", "states"):
-            given = (*leaves[:3], start, "lstm", True, keep, False, None)
+            given = (*leaves[:3], start, *NOTHING, "lstm", True, keep, False, None)
             torch.library.opcheck(operators._forward, given, atol=1e-2, rtol=1e-2)
     plain = [leaf.detach() for leaf in leaves]
-    states, last, others, gates = operators._forward(*plain, "lstm", True, "gates", False, None)
+    states, last, others, gates = operators._forward(*plain, *NOTHING, "lstm", True, "gates", False, None)
     saved = (plain[1], plain[2], plain[3], states, others)
     for source in ((gates, None), (None, plain[0])):
         for outside in ((torch.ones_like(states), None), (None, torch.ones_like(last))):
-            torch.library.opcheck(operators._backward, (*saved, *source, *outside, "lstm", False, None))
+            torch.library.opcheck(operators._backward, (*saved, *source, *NOTHING, *outside, "lstm", False, None))
 
 
 @pytest.mark.parametrize("cell", ["lstm", OWN])
@@ -404,3 +405,36 @@ def test_where_no_kernel_fits_the_reference_runs_with_one_warning() -> None:
         states, _ = rnn(*leaves)
     rnn(*leaves)
     assert error(states, reference.forward(load_cell("lstm"), *leaves)[0]) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("cell", "shape"),
+    [
+        ("lstm", Shape(9, 40, 3, 64)),
+        ("gru", Shape(9, 40, 2, 128)),
+        ("slstm", Shape(70, 33, 2, 32, "float16")),
+        ("lstm", Shape(5, 24, 1, 256)),
+        ("gru", Shape(5, 24, 1, 768)),
+    ],
+)
+def test_resets_and_lengths(cell: str, shape: Shape) -> None:
+    """Against the loop of the CPU in float64; what stands behind the ends is NaN."""
+    random = np.random.default_rng(0)
+    resets = torch.from_numpy(random.random((shape.batch, shape.seq)) < 0.1)
+    lengths = torch.from_numpy(random.integers(0, shape.seq + 1, shape.batch))
+    behind = torch.arange(shape.seq) >= lengths.unsqueeze(1)
+    for own in ({"resets": resets}, {"lengths": lengths}, {"resets": resets, "lengths": lengths}):
+        leaves = tensors(cell, shape)
+        exact = [leaf.detach().double().cpu().requires_grad_() for leaf in leaves]
+        if "lengths" in own:
+            with torch.no_grad():
+                leaves[0][behind.cuda()] = torch.nan
+        for returns in ("states", "hidden"):
+            made = rnn(*leaves, cell=cell, returns=returns, **{name: each.cuda() for name, each in own.items()})
+            right = rnn(*exact, cell=cell, returns=returns, **own)
+            outside = seeds(*made, h_alone=cell == "slstm")
+            gradients = torch.autograd.grad(made, leaves, outside)
+            expected = torch.autograd.grad(right, exact, [each.double().cpu() for each in outside])
+            for one, other in zip((*made, *gradients), (*right, *expected), strict=True):
+                error = float((one.double().cpu() - other).norm() / other.norm())
+                assert error < (4e-2 if shape.dtype == "bfloat16" else 6e-3), (returns, sorted(own), error)

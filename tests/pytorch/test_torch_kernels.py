@@ -91,6 +91,8 @@ class EmulatedKernel:
             return None
         if value.dtype in (torch.float32, torch.int32):
             return value.numpy()
+        if value.dtype == torch.bool:
+            return value.view(torch.uint8).numpy()
         return value.detach().view(torch.int16).numpy().view(numpy_dtype(self.shape.dtype))
 
 
@@ -216,6 +218,35 @@ def test_h_alone_and_gates_computed_again(emulated: Emulated, name: str, initial
     with torch.no_grad():
         rnn(*leaves, cell=name, returns="hidden")
     assert emulated.ran[-1][1] == ("hidden" if len(load_cell(name).states) > 1 else "states")
+
+
+@pytest.mark.emulated
+@pytest.mark.parametrize(("name", "recompute"), [("lstm", False), ("gru", False), ("gru", True)])
+def test_resets_and_lengths_reach_the_kernels(emulated: Emulated, name: str, recompute: bool) -> None:
+    cell, shape, dtype = load_cell(name), Shape(5, 6, 1, 16), numpy_dtype("bfloat16")
+    leaves = tensors(name, shape)
+    resets, lengths = np.zeros((5, 6), np.bool_), np.array([2, 6, 0, 5, 4])
+    resets[1, 3] = resets[3, 4] = resets[0, 4] = True
+    arrays = [leaf.detach().double().numpy() for leaf in leaves]
+    own: dict[str, Any] = {"resets": resets, "lengths": lengths}
+    expected = numpy_reference.forward(cell, *arrays, round_h=dtype, **own)
+    draw = np.random.default_rng(1)
+    outside = [draw.uniform(-1, 1, each.shape) for each in (expected.states[:1], expected.last)]
+    passed = numpy_reference.backward(
+        cell, *arrays, *outside, round_h=dtype, round_saved=dtype, round_d_gates=dtype, **own
+    )
+    with torch.no_grad():
+        for b, length in enumerate(lengths):
+            leaves[0][b, length:] = torch.nan
+    emulated.computes_gates = not recompute or name == "lstm"
+    given = {"resets": torch.from_numpy(resets), "lengths": torch.from_numpy(lengths)}
+    states, last = rnn(*leaves, cell=name, returns="hidden", recompute=recompute, **given)
+    close(states, expected.states[:1], tolerance("bfloat16", shape.seq))
+    close(last, expected.last, tolerance("bfloat16", shape.seq))
+    made = torch.autograd.grad((states, last), leaves, [torch.from_numpy(each).bfloat16() for each in outside])
+    assert [direction for direction, _ in emulated.ran] == ["forward", "backward"]
+    for gradient, want in zip(made, (passed.d_wx, passed.d_r, passed.d_b, passed.d_initial), strict=True):
+        close(gradient, want, 0.03 if recompute else 0.02)
 
 
 @pytest.mark.emulated

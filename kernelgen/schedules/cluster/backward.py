@@ -216,7 +216,7 @@ class ClusterBackward(BatchTiled):
             arguments="BackwardArguments",
             entry="tilesmith_backward",
             title=f"backward, gradients of {known} of {len(cell.states)} states, gates saved, schedule {self.name}",
-            parameters=backward_parameters(GRADIENTS),
+            parameters=backward_parameters(shape, GRADIENTS),
             tiling_struct="ClusterBackwardTiling",
             tiling=tiling.values,
             asserted=asserted(tiling),

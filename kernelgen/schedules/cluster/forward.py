@@ -21,7 +21,7 @@ from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.shared.batch_tiled import BatchTiled, Needs, accumulator_additions, read_bytes
 from kernelgen.schedules.shared.cost import StepWork
-from kernelgen.schedules.shared.entries import FORWARD_PARAMETERS, asserted
+from kernelgen.schedules.shared.entries import asserted, forward_parameters
 from kernelgen.schedules.shared.forward_step import arrays_written
 from kernelgen.schedules.shared.limits import CHUNK, lacks_clusters, vector_width
 from kernelgen.schedules.shared.numbers import Int, Number
@@ -248,7 +248,7 @@ class ClusterForward(BatchTiled):
             arguments="ForwardArguments",
             entry="tilesmith_forward",
             title=f"forward, saves {shape.save}, schedule {self.name}",
-            parameters=FORWARD_PARAMETERS,
+            parameters=forward_parameters(shape),
             tiling_struct="ClusterTiling",
             tiling=tiling.values,
             asserted=asserted(tiling),

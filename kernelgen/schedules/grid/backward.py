@@ -25,7 +25,7 @@ from kernelgen.schedules.grid.traffic import beyond_an_exchange
 from kernelgen.schedules.shared.backward_step import arrays_read, refuses_recomputing
 from kernelgen.schedules.shared.batch_tiled import BatchTiled, Needs, accumulator_additions
 from kernelgen.schedules.shared.cost import StepWork
-from kernelgen.schedules.shared.entries import GRADIENTS, asserted, backward_parameters, stores
+from kernelgen.schedules.shared.entries import GRADIENTS, MAIL, asserted, backward_parameters, stores
 from kernelgen.schedules.shared.limits import CHUNK, vector_width
 from kernelgen.schedules.shared.numbers import Int, Number
 from kernelgen.symbolic.derive import Backward, derive
@@ -289,7 +289,7 @@ class GridBackward(BatchTiled):
             arguments="BackwardArguments",
             entry="tilesmith_backward",
             title=f"backward, gradients of {known} of {len(cell.states)} states, gates saved, schedule {self.name}",
-            parameters=backward_parameters(GRADIENTS, mail=True),
+            parameters=backward_parameters(shape, GRADIENTS, *MAIL),
             tiling_struct="GridBackwardTiling",
             tiling=tiling.values,
             asserted={**asserted(tiling), "mail_words": self._words(cell, shape, tiling.values)},

@@ -23,7 +23,7 @@ from kernelgen.schedules.grid.blocks import nothing_to_share, run_together
 from kernelgen.schedules.grid.traffic import beyond_an_exchange
 from kernelgen.schedules.shared.batch_tiled import BatchTiled, Needs, accumulator_additions
 from kernelgen.schedules.shared.cost import StepWork
-from kernelgen.schedules.shared.entries import FORWARD_MAIL_PARAMETERS, asserted, stores
+from kernelgen.schedules.shared.entries import MAIL, asserted, forward_parameters, stores
 from kernelgen.schedules.shared.forward_step import arrays_written
 from kernelgen.schedules.shared.limits import CHUNK, vector_width
 from kernelgen.schedules.shared.numbers import Int, Number
@@ -241,7 +241,7 @@ class GridForward(BatchTiled):
             arguments="ForwardArguments",
             entry="tilesmith_forward",
             title=f"forward, saves {shape.save}, schedule {self.name}",
-            parameters=FORWARD_MAIL_PARAMETERS,
+            parameters=forward_parameters(shape, *MAIL),
             tiling_struct="GridTiling",
             tiling=tiling.values,
             asserted={**asserted(tiling), "mail_words": words},

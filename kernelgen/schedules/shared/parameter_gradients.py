@@ -22,6 +22,7 @@ from kernelgen.program.dtypes import dtype_info
 from kernelgen.program.launch import LaunchRule
 from kernelgen.program.program import KernelCall, Program
 from kernelgen.program.shape import Shape
+from kernelgen.schedules.shared.entries import own_parameters, sequences
 from kernelgen.schedules.shared.parameter_tiles import MEASURED_UP_TO, Clocks, Product, Tiling, ruled, tilings
 from kernelgen.symbolic.derive import derive
 
@@ -48,8 +49,8 @@ def load_clocks() -> Clocks:
 class ParameterGradients:
     """The kernel for one cell, shape and GPU. It is right for any batch and seq, and made for those of the shape.
 
-    inputless: whether the recurrence has left the gradients of gates without an input, rather than partial sums. given:
-    a tile to take.
+    Where sequences have lengths, it is as without: what is behind the ends is zeros. inputless: whether the recurrence
+    has left the gradients of gates without an input, rather than partial sums. given: a tile to take.
     """
 
     cell: Cell
@@ -101,10 +102,12 @@ class ParameterGradients:
                 Parameter("const float*", "d_b_partial"),
                 Parameter(f"const {ELEMENT}*", "states", "hidden"),
                 Parameter(f"const {ELEMENT}*", "initial"),
+                *own_parameters(replace(self.shape, lengths=False)),
                 Parameter("void*", f"d_r{suffix}", "d_r"),
                 Parameter("void*", f"d_b{suffix}", "d_b"),
                 *(Parameter("int", name) for name in ("batch", "seq", "num_partials")),
             ),
+            options=sequences(replace(self.shape, lengths=False)),
             tiling_struct="ParameterGradientTiling",
             tiling={
                 field.name: int(getattr(chosen, field.name))

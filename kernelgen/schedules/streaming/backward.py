@@ -190,7 +190,7 @@ class StreamingBackward(Streaming):
             arguments="BackwardArguments",
             entry="tilesmith_backward",
             title=f"backward, gradients of {known} of {len(cell.states)} states, gates saved, schedule {self.name}",
-            parameters=backward_grid_parameters(carried=tiling.values["blocks"] != 0),
+            parameters=backward_grid_parameters(shape, carried=tiling.values["blocks"] != 0),
             tiling_struct="StreamingTiling",
             tiling=tiling.values,
             asserted=asserted(tiling),

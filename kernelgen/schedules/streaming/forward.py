@@ -177,7 +177,7 @@ class StreamingForward(Streaming):
             arguments="ForwardArguments",
             entry="tilesmith_forward",
             title=f"forward, saves {shape.save}, schedule {self.name}",
-            parameters=forward_grid_parameters(carried=tiling.values["blocks"] != 0),
+            parameters=forward_grid_parameters(shape, carried=tiling.values["blocks"] != 0),
             tiling_struct="StreamingTiling",
             tiling=tiling.values,
             asserted=asserted(tiling),

@@ -210,7 +210,7 @@ class Streaming(BatchTiled):
     def tiling(self, cell: Cell, shape: Shape, profile: Profile, values: Mapping[str, int]) -> Tiling:
         """Predicted resources and clocks of one solution."""
         needs, model = self.needs(cell, shape, values), self._model
-        registers, threads = as_int(self._registers(profile, needs)), 32 * needs.warps
+        registers, threads = as_int(self._registers(shape, profile, needs)), 32 * needs.warps
         blocks, _ = self.rounds(shape, values)
         fit = profile.occupancy(threads, registers, needs.shared_memory)
         resources = Resources(registers, needs.shared_memory, threads, blocks, fit)
