@@ -14,12 +14,14 @@ from constrint import Expr, Problem, cdiv, maximum, minimum
 from kernelgen.cells.language import Cell
 from kernelgen.emit.kernel import kernel_source
 from kernelgen.hardware.profile import Profile
+from kernelgen.program.dtypes import dtype_info
 from kernelgen.program.launch import LaunchRule
 from kernelgen.program.program import KernelCall, Program
-from kernelgen.program.shape import Shape
+from kernelgen.program.shape import DTYPES, Shape
 from kernelgen.program.tiling import Resources, Tiling
 from kernelgen.schedules.shared.batch_tiled import BatchTiled
 from kernelgen.schedules.shared.cost import SHARED_BYTES_PER_CLOCK, clocks_per_step
+from kernelgen.schedules.shared.limits import CHUNK
 from kernelgen.schedules.shared.numbers import Int, Number, as_int
 
 L2_BYTES_PER_CLOCK = 2_300
@@ -47,8 +49,23 @@ MOST_ACCUMULATORS, MOST_REGISTERS = 128, 255
 PART_K = [32, 64, 128]
 """Of a part of K."""
 
+NUM_STAGES = [3, 4]
+"""Stages of the rings of the matrix and of what it multiplies."""
+
 INDEPENDENT = 8
 """Accumulators that a warp has at least, if a part of K gives it work for as many."""
+
+K_WARPS = [1, 2, 4, 8]
+"""Warps that share units and sequences, each with some k of every part; of 16-bit types one alone."""
+
+PRODUCTS = {2: 1, 4: 3}
+"""Matrix instructions for each product of a tile, by the bytes of an element."""
+
+SPLITTING = {2: 0, 4: 3}
+"""Other instructions for each word of an operand, by the bytes of an element: floats are split in two."""
+
+ADDING = {2: 0, 4: 4}
+"""And for each product of a tile, whose sums are kept outside of tensor cores."""
 
 UNROLLED = 8
 """Copies of a thread that are written out in a row."""
@@ -62,17 +79,25 @@ EIGHTHS = range(9)
 
 @dataclass(frozen=True)
 class ProductSizes(Generic[Number]):
-    """The sizes of a StreamedProduct. rows: of a block. warps: of a block. tiles, column_tiles: of a warp. parts: of K.
-    shared_memory: bytes. streamed: bytes that a block copies of the matrix in a step; moving: of the columns."""
+    """The sizes of a StreamedProduct. itemsize: bytes of an element. rows: of a block. warps: of a block; k_warps: that
+    share a part of it. tiles, column_tiles: of a warp. parts: of K. shared_memory: bytes. streamed: bytes that a block
+    copies of the matrix in a step; moving: of the columns."""
 
+    itemsize: int
     rows: Number
     warps: Number
+    k_warps: Number | int
     tiles: Number
     column_tiles: Number
     parts: Number
     shared_memory: Number
     streamed: Number
     moving: Number
+
+    @property
+    def depth(self) -> int:
+        """Of k, what an instruction adds up."""
+        return 32 // self.itemsize
 
 
 def product_sizes(
@@ -81,12 +106,18 @@ def product_sizes(
     """Compute them for tile variables ``v``. unit_warps: warps along the rows, of ``warp_tiles`` tiles of 16 each."""
     rows = unit_warps * warp_tiles * 16
     row_warps = v["batch_tile"] // v["rows_per_warp"]
+    k_warps = v.get("k_warps", 1)
     matrix, columns = rows * v["part_k"] * itemsize, v["batch_tile"] * v["part_k"] * itemsize
     streaming = minimum(parts - v["stationary"], 1)
-    ring = v["num_stages"] * (streaming * matrix + columns)
+    ring = v["num_stages"] * columns
+    if "k_warps" in v:
+        ring = maximum(ring, (k_warps - 1) * rows * v["batch_tile"] * 4)
+    ring = ring + v["num_stages"] * streaming * matrix
     return ProductSizes(
+        itemsize=itemsize,
         rows=rows,
-        warps=unit_warps * row_warps,
+        warps=unit_warps * row_warps * k_warps,
+        k_warps=k_warps,
         tiles=warp_tiles,
         column_tiles=v["rows_per_warp"] // 8,
         parts=parts,
@@ -103,9 +134,11 @@ def stationary_counts(parts: set[int]) -> list[int]:
 
 def product_registers(v: Mapping[str, Number], s: ProductSizes[Number], matrix_copies: Number) -> dict[str, Int]:
     """What a product takes of a thread's registers. matrix_copies: of a thread, of a part of the matrix."""
-    steps = v["part_k"] // 16
-    chains = maximum(1, minimum(steps, INDEPENDENT // (s.tiles * s.column_tiles)))
-    loaded = 4 * s.tiles + 2 * s.column_tiles
+    steps = v["part_k"] // s.depth // s.k_warps
+    chains: Int = 1  # floats are added outside of tensor cores
+    if s.itemsize == 2:
+        chains = maximum(1, minimum(steps, INDEPENDENT // (s.tiles * s.column_tiles)))
+    loaded = (4 * s.tiles + 2 * s.column_tiles) * (s.itemsize // 2)
     several = minimum(s.parts - 1, 1)  # of one part alone the compiler makes no loop
     streamed = several * minimum(s.parts - v["stationary"], 1)
     in_flight = minimum(steps * loaded, MOST_IN_FLIGHT)
@@ -115,7 +148,9 @@ def product_registers(v: Mapping[str, Number], s: ProductSizes[Number], matrix_c
         "in_flight": in_flight,
         "loop": several,
         "looped_fragments": several * in_flight,
-        "column_copies": several * minimum(cdiv(v["batch_tile"] * v["part_k"] // 8, 32 * s.warps), UNROLLED),
+        "column_copies": several * minimum(
+            cdiv(v["batch_tile"] * v["part_k"] * s.itemsize // CHUNK, 32 * s.warps), UNROLLED
+        ),
         "streamed": streamed,
         "copies": streamed * minimum(matrix_copies, UNROLLED),
         "many_parts": minimum(maximum(s.parts - v["num_stages"] + 1, 0), 1),
@@ -127,6 +162,7 @@ class Streaming(BatchTiled):
     ``stationary``, ``num_stages`` and ``blocks``."""
 
     package = __package__
+    dtypes = DTYPES
     cooperative = True
     least_units_per_warp: int
     least_warps: int
@@ -164,6 +200,13 @@ class Streaming(BatchTiled):
         problem.add(v["stationary"] <= s.parts, "no more parts of R stay in shared memory than there are")
         problem.add((v["num_stages"] <= 3) | (v["num_stages"] <= s.parts), "no more stages than there are parts of K")
         problem.add((v["blocks"] == 0) | (v["stationary"] == 0), "parts of R stay where a block has one tile alone")
+        if "k_warps" in v:
+            problem.add((v["k_warps"] == 1) | (v["blocks"] == 0), "K is shared where a block has one tile alone")
+            problem.add(v["k_warps"] * s.depth <= v["part_k"], "no more warps share K than a part has instructions")
+            problem.add(
+                (v["k_warps"] == 1) | (s.warps <= self.least_warps),
+                f"K is shared where a block has no more than {self.least_warps} warps",
+            )
 
     def gpu_rules(self, problem: Problem, shape: Shape, profile: Profile, v: Mapping[str, Expr]) -> None:
         """All blocks run at the same time."""
@@ -175,9 +218,17 @@ class Streaming(BatchTiled):
         )
         problem.add((v["blocks"] == 0) | (tiles > v["blocks"]), "blocks take tiles in turn where there are more tiles")
 
-    def block_counts(self, problem: Problem, profile: Profile) -> Expr:
-        """Declare how many blocks take tiles in turn: 0, or one on each multiprocessor."""
-        return problem.variable("blocks", [0, profile.multiprocessors])
+    def tile_variables(self, problem: Problem, shape: Shape, profile: Profile, parts: set[int]) -> dict[str, Expr]:
+        """Declare those that the passes share: parts of K (how many there may be), and who takes what."""
+        found = {
+            "part_k": problem.variable("part_k", PART_K),
+            "stationary": problem.variable("stationary", stationary_counts(parts)),
+            "num_stages": problem.variable("num_stages", NUM_STAGES),
+            "blocks": problem.variable("blocks", [0, profile.multiprocessors]),
+        }
+        if dtype_info(shape.dtype).itemsize > 2:
+            found["k_warps"] = problem.variable("k_warps", K_WARPS)
+        return found
 
     def rounds(self, shape: Shape, v: Mapping[str, int]) -> tuple[int, int]:
         """How many blocks there are, and how many tiles the busiest takes in turn."""
@@ -190,17 +241,24 @@ class Streaming(BatchTiled):
         shared memory to its warps."""
         _, rounds = self.rounds(shape, v)
         from_l2 = self.tile_count(shape, v) * (s.streamed + s.moving) / L2_BYTES_PER_CLOCK
-        instructions = s.parts * v["part_k"] // 16
-        read = s.warps * instructions * (512 * s.tiles + 256 * s.column_tiles)
+        instructions = s.parts * v["part_k"] // s.depth
+        read = s.warps // s.k_warps * instructions * (512 * s.tiles + 256 * s.column_tiles)
         return max(from_l2, rounds * (read + s.streamed + s.moving) / SHARED_BYTES_PER_CLOCK)
 
     def matrix_chain(self, profile: Profile, rounds: int, v: Mapping[str, int], s: ProductSizes[int]) -> float:
         """The longest run of matrix instructions that wait for each other; the barrier and the first load of each part
         of K count as so many."""
-        steps = v["part_k"] // 16
-        chain = steps / max(1, min(steps, INDEPENDENT // (s.tiles * s.column_tiles)))
+        steps = v["part_k"] // s.depth // s.k_warps
+        chain = PRODUCTS[s.itemsize] * steps / max(1, min(steps, INDEPENDENT // (s.tiles * s.column_tiles)))
         between = profile.latency("barrier", 32 * s.warps) + profile.latency("shared_load")
         return rounds * s.parts * (chain + between / profile.latency("mma"))
+
+    def matrix(self, profile: Profile, rounds: int, v: Mapping[str, int], s: ProductSizes[int]) -> float:
+        """Matrix instructions of a warp, or as many as take the time in which it issues all else of the product."""
+        products, instructions = s.tiles * s.column_tiles, rounds * s.parts * v["part_k"] // s.depth // s.k_warps
+        others = SPLITTING[s.itemsize] * (4 * s.tiles + 2 * s.column_tiles) + ADDING[s.itemsize] * products
+        made = PRODUCTS[s.itemsize] * products
+        return instructions * max(made, (others + made) / profile.latency("mma_interval"))
 
     def missed_bytes(self, shape: Shape, profile: Profile, v: Mapping[str, int], s: ProductSizes[int]) -> float:
         """Bytes of the matrix that come from device memory in a step, since L2 does not keep them."""
