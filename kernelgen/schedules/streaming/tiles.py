@@ -58,6 +58,9 @@ INDEPENDENT = 8
 K_WARPS = [1, 2, 4, 8]
 """Warps that share units and sequences, each with some k of every part; of 16-bit types one alone."""
 
+MOST_SHARING = 8
+"""Warps of a block where some share K."""
+
 PRODUCTS = {2: 1, 4: 3}
 """Matrix instructions for each product of a tile, by the bytes of an element."""
 
@@ -204,8 +207,8 @@ class Streaming(BatchTiled):
             problem.add((v["k_warps"] == 1) | (v["blocks"] == 0), "K is shared where a block has one tile alone")
             problem.add(v["k_warps"] * s.depth <= v["part_k"], "no more warps share K than a part has instructions")
             problem.add(
-                (v["k_warps"] == 1) | (s.warps <= self.least_warps),
-                f"K is shared where a block has no more than {self.least_warps} warps",
+                (v["k_warps"] == 1) | (s.warps <= MOST_SHARING),
+                f"warps of a block where some share K: at most {MOST_SHARING}",
             )
 
     def gpu_rules(self, problem: Problem, shape: Shape, profile: Profile, v: Mapping[str, Expr]) -> None:
