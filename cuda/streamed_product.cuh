@@ -60,6 +60,9 @@ struct WarpProduct {
     static constexpr int accumulators =
         sums_in_tensor_cores<Type> ? maximum(1, minimum(k / depth, independent / (tiles * column_tiles))) : 1;
     using Partial = float[accumulators][tiles][column_tiles][4];
+    /// Instructions along k that are written out in a row: of floats no more than it takes, since each has many registers.
+    static constexpr int written_out =
+        sums_in_tensor_cores<Type> ? k / depth : minimum(k / depth, maximum(2, independent / (tiles * column_tiles)));
 
     TILESMITH_DEVICE static void clear(Partial& partial) {
         for_each([&](int tile, int column_tile, int i) {
@@ -100,7 +103,7 @@ struct WarpProduct {
         const unsigned column_chunk = l / 8 % 2 ^ ColumnRows::turn(column) ^ 2u * first_step;
         const SharedAddress from_matrix = matrix + (row + (turned ? depth * first_step : 0)) * MatrixRows::row_bytes;
         const SharedAddress from_columns = columns + (column_tiles == 1 ? l % 8 : column) * ColumnRows::row_bytes;
-#pragma unroll
+#pragma unroll(written_out)
         for (int step = 0; step < k / depth; ++step) {
             Factors<Type, 2> b[column_tiles];
             const SharedAddress at = from_columns + (column_chunk ^ 2u * step) * chunk_bytes;

@@ -51,8 +51,8 @@ _FEATURES = {"ldmatrix": "ldmatrix", "cp_async": "asynchronous copies"}
 
 
 def vector_width(head_dim: int, itemsize: int = 2) -> int:
-    """The widest vector, in elements of ``itemsize`` bytes, that divides every row: at most 16 bytes (cuda/elements.cuh:
-    widest_vector)."""
+    """The widest vector, in elements of ``itemsize`` bytes, that divides every row: at most 16 bytes (the function
+    widest_vector of cuda/elements.cuh)."""
     return next(width for width in (8, 4, 2, 1) if width * itemsize <= CHUNK and head_dim % width == 0)
 
 
@@ -60,9 +60,9 @@ def lacks_instructions(schedule: str, shape: Shape, profile: Profile) -> str:
     """What lacks, as a sentence, on a GPU without m16n8k16 (of floats, m16n8k8 for TF32), ldmatrix or asynchronous
     copies; else empty."""
     missing = [words for feature, words in _FEATURES.items() if feature not in profile.features]
-    instruction = ("m16n8k16", shape.dtype) if dtype_info(shape.dtype).itemsize == 2 else ("m16n8k8", "tf32")
-    if not profile.supports(*instruction):
-        missing.insert(0, "the matrix instruction {} for {}".format(*instruction))
+    instruction, kind = ("m16n8k16", shape.dtype) if dtype_info(shape.dtype).itemsize == 2 else ("m16n8k8", "tf32")
+    if not profile.supports(instruction, kind):
+        missing.insert(0, f"the matrix instruction {instruction} for {kind}")
     if not missing:
         return ""
     return (

@@ -144,7 +144,7 @@ class StreamingBackward(Streaming):
             "arrays": s.arrays + s.stored,
             "live": backward_cost(cell).live,
         }
-        return Needs(p.warps, s.shared_memory, counts, p.tiles * p.column_tiles * 4 + counts["states"] + SPARE)
+        return Needs(p.warps, s.shared_memory, counts, p.least_registers + counts["states"] + SPARE)
 
     def work(self, cell: Cell, shape: Shape, profile: Profile, v: Mapping[str, int]) -> StepWork:
         """What a block does in one step, for the cost model."""

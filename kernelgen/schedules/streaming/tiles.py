@@ -43,8 +43,8 @@ MOST_LINES = 160
 MOST_WARPS = 16
 """Of a block."""
 
-MOST_ACCUMULATORS, MOST_REGISTERS = 128, 255
-"""Of a thread."""
+MOST_ACCUMULATORS, MOST_REGISTERS = {2: 128, 4: 64}, 255
+"""Of a thread; the first by the bytes of an element."""
 
 PART_K = [32, 64, 128]
 """Of a part of K."""
@@ -66,6 +66,9 @@ PRODUCTS = {2: 1, 4: 3}
 
 SPLITTING = {2: 0, 4: 3}
 """Other instructions for each word of an operand, by the bytes of an element: floats are split in two."""
+
+SPLIT_REGISTERS = 16
+"""Of a thread, for both parts of floats and what is made of them, but for the parts of the columns."""
 
 ADDING = {2: 0, 4: 4}
 """And for each product of a tile, whose sums are kept outside of tensor cores."""
@@ -101,6 +104,12 @@ class ProductSizes(Generic[Number]):
     def depth(self) -> int:
         """Of k, what an instruction adds up."""
         return 32 // self.itemsize
+
+    @property
+    def least_registers(self) -> Number | int:
+        """Of a thread, for the sums; of floats, for both parts of the operands of an instruction too."""
+        sums = self.tiles * self.column_tiles * 4
+        return sums if self.itemsize == 2 else sums + 4 * self.column_tiles + SPLIT_REGISTERS
 
 
 def product_sizes(
@@ -151,9 +160,8 @@ def product_registers(v: Mapping[str, Number], s: ProductSizes[Number], matrix_c
         "in_flight": in_flight,
         "loop": several,
         "looped_fragments": several * in_flight,
-        "column_copies": several * minimum(
-            cdiv(v["batch_tile"] * v["part_k"] * s.itemsize // CHUNK, 32 * s.warps), UNROLLED
-        ),
+        "column_copies": several
+        * minimum(cdiv(v["batch_tile"] * v["part_k"] * s.itemsize // CHUNK, 32 * s.warps), UNROLLED),
         "streamed": streamed,
         "copies": streamed * minimum(matrix_copies, UNROLLED),
         "many_parts": minimum(maximum(s.parts - v["num_stages"] + 1, 0), 1),
@@ -194,9 +202,8 @@ class Streaming(BatchTiled):
             f"long parts of K only where one has at most {MOST_LINES} rows and columns",
         )
         problem.add(s.warps <= MOST_WARPS, f"warps of a block: at most {MOST_WARPS}")
-        problem.add(
-            s.tiles * s.column_tiles * 4 <= MOST_ACCUMULATORS, f"accumulators of a thread: at most {MOST_ACCUMULATORS}"
-        )
+        most = MOST_ACCUMULATORS[s.itemsize]
+        problem.add(s.tiles * s.column_tiles * 4 <= most, f"accumulators of a thread: at most {most}")
         least = self.needs(cell, shape, v).least
         assert least is not None  # both passes know it
         problem.add(least <= MOST_REGISTERS, f"registers of a thread that must live: at most {MOST_REGISTERS}")
