@@ -62,4 +62,19 @@ TILESMITH_DEVICE void multiply_add(float (&d)[4], const Factors<fp32, 4>& a, con
     for (int i = 0; i < 4; ++i) d[i] += product[i];
 }
 
+/// The same for a matrix b of ones: what is added up of each row.
+TILESMITH_DEVICE void add_up(float (&d)[4], const Factors<tf32, 4>& a) {
+    const unsigned one = __float_as_uint(1.0f);
+    mma_m16n8k8_tf32(d, a.words, one, one, d);
+}
+TILESMITH_DEVICE void add_up(float (&d)[4], const Factors<fp32, 4>& a) {
+    const unsigned one = __float_as_uint(1.0f);
+    const float zeros[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+    float product[4];
+    mma_m16n8k8_tf32(product, a.low, one, one, zeros);
+    mma_m16n8k8_tf32(product, a.high, one, one, product);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) d[i] += product[i];
+}
+
 }  // namespace tilesmith

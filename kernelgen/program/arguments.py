@@ -210,7 +210,7 @@ def arguments_of(
             name,
             tuple(entry.axes.split()),
             tuple(sized(axis) for axis in entry.axes.split()),
-            entry.dtype or shape.dtype,
+            entry.dtype or dtype_info(shape.dtype).stored,
             entry.role,
             entry.apart,
         )

@@ -142,7 +142,10 @@ class ParameterGradients:
     @property
     def product(self) -> Product:
         """What the kernel multiplies."""
-        return Product(self._rows, self._padded, self.shape.heads, self._steps, self._itemsize, self.inputless)
+        products = dtype_info(self.shape.dtype).products
+        return Product(
+            self._rows, self._padded, self.shape.heads, self._steps, self._itemsize, self.inputless, products
+        )
 
     @property
     def _itemsize(self) -> int:

@@ -69,13 +69,14 @@ class Sizes(Generic[Number]):
 def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     """Compute the sizes for tile variables ``v``."""
     units, warp_units = v["units"], v["units_per_warp"]
-    itemsize = dtype_info(shape.dtype).itemsize
+    dtype = dtype_info(shape.dtype)
+    itemsize = dtype.itemsize
     product = product_sizes(
         v,
         unit_warps=units // warp_units,
         warp_tiles=warp_units // 16,
         parts=len(cell.recurrent_gates) * cdiv(shape.head_dim, v["part_k"]),
-        itemsize=itemsize,
+        dtype=dtype,
     )
     arrays = arrays_read(cell, shape, written=True)
     stored = len({*cell.recurrent_gates} | {*cell.input_gates})
@@ -152,7 +153,7 @@ class StreamingBackward(Streaming):
         p, cost = s.product, backward_cost(cell)
         blocks, rounds = self.rounds(shape, v)
         elements = rounds * s.elements
-        itemsize = p.itemsize
+        itemsize = p.dtype.itemsize
         values = shape.batch * shape.heads * shape.head_dim * (s.arrays + s.stored)
         vectors = v["batch_tile"] * v["units"] // vector_width(shape.head_dim, itemsize)
         return StepWork(

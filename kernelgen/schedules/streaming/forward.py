@@ -61,13 +61,14 @@ class Sizes(Generic[Number]):
 def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     """Compute the sizes for tile variables ``v``."""
     units, warp_units = v["units"], v["units_per_warp"]
-    itemsize = dtype_info(shape.dtype).itemsize
+    dtype = dtype_info(shape.dtype)
+    itemsize = dtype.itemsize
     product = product_sizes(
         v,
         unit_warps=units // warp_units,
         warp_tiles=cdiv(len(cell.recurrent_gates) * warp_units, 16),
         parts=cdiv(shape.head_dim, v["part_k"]),
-        itemsize=itemsize,
+        dtype=dtype,
     )
     planes = max(len(cell.input_gates), arrays_written(cell, shape))
     row = (units * itemsize // CHUNK // 2 * 2 + 1) * CHUNK
@@ -139,7 +140,7 @@ class StreamingForward(Streaming):
         p, cost, arrays = s.product, cell_cost(cell), arrays_written(cell, shape)
         blocks, rounds = self.rounds(shape, v)
         elements = rounds * s.elements
-        itemsize = p.itemsize
+        itemsize = p.dtype.itemsize
         values = shape.batch * shape.heads * shape.head_dim * (len(cell.input_gates) + arrays)
         vectors = v["batch_tile"] * v["units"] // vector_width(shape.head_dim, itemsize)
         return StepWork(

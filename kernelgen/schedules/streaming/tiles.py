@@ -14,7 +14,7 @@ from constrint import Expr, Problem, cdiv, maximum, minimum
 from kernelgen.cells.language import Cell
 from kernelgen.emit.kernel import kernel_source
 from kernelgen.hardware.profile import Profile
-from kernelgen.program.dtypes import dtype_info
+from kernelgen.program.dtypes import Dtype, dtype_info
 from kernelgen.program.launch import LaunchRule
 from kernelgen.program.program import KernelCall, Program
 from kernelgen.program.shape import DTYPES, Shape
@@ -61,17 +61,14 @@ K_WARPS = [1, 2, 4, 8]
 MOST_SHARING = 8
 """Warps of a block where some share K."""
 
-PRODUCTS = {2: 1, 4: 3}
-"""Matrix instructions for each product of a tile, by the bytes of an element."""
-
-SPLITTING = {2: 0, 4: 3}
-"""Other instructions for each word of an operand, by the bytes of an element: floats are split in two."""
+SPLITTING = {"float32": 3, "tf32": 1}
+"""Other instructions for each word of an operand, which are split in two or rounded; of 16-bit types none."""
 
 SPLIT_REGISTERS = 16
 """Of a thread, for both parts of floats and what is made of them, but for the parts of the columns."""
 
-ADDING = {2: 0, 4: 4}
-"""And for each product of a tile, whose sums are kept outside of tensor cores."""
+ADDING = {"float32": 4}
+"""And for each product of a tile, where sums are kept outside of tensor cores."""
 
 UNROLLED = 8
 """Copies of a thread that are written out in a row."""
@@ -85,11 +82,11 @@ EIGHTHS = range(9)
 
 @dataclass(frozen=True)
 class ProductSizes(Generic[Number]):
-    """The sizes of a StreamedProduct. itemsize: bytes of an element. rows: of a block. warps: of a block; k_warps: that
+    """The sizes of a StreamedProduct. dtype: of elements. rows: of a block. warps: of a block; k_warps: that
     share a part of it. tiles, column_tiles: of a warp. parts: of K. shared_memory: bytes. streamed: bytes that a block
     copies of the matrix in a step; moving: of the columns."""
 
-    itemsize: int
+    dtype: Dtype
     rows: Number
     warps: Number
     k_warps: Number | int
@@ -103,22 +100,22 @@ class ProductSizes(Generic[Number]):
     @property
     def depth(self) -> int:
         """Of k, what an instruction adds up."""
-        return 32 // self.itemsize
+        return 32 // self.dtype.itemsize
 
     @property
     def least_registers(self) -> Number | int:
         """Of a thread, for the sums; of floats, for both parts of the operands of an instruction too."""
         sums = self.tiles * self.column_tiles * 4
-        return sums if self.itemsize == 2 else sums + 4 * self.column_tiles + SPLIT_REGISTERS
+        return sums if self.dtype.itemsize == 2 else sums + 4 * self.column_tiles + SPLIT_REGISTERS
 
 
 def product_sizes(
-    v: Mapping[str, Number], *, unit_warps: Number, warp_tiles: Number, parts: Number, itemsize: int
+    v: Mapping[str, Number], *, unit_warps: Number, warp_tiles: Number, parts: Number, dtype: Dtype
 ) -> ProductSizes[Number]:
     """Compute them for tile variables ``v``. unit_warps: warps along the rows, of ``warp_tiles`` tiles of 16 each."""
     rows = unit_warps * warp_tiles * 16
     row_warps = v["batch_tile"] // v["rows_per_warp"]
-    k_warps = v.get("k_warps", 1)
+    k_warps, itemsize = v.get("k_warps", 1), dtype.itemsize
     matrix, columns = rows * v["part_k"] * itemsize, v["batch_tile"] * v["part_k"] * itemsize
     streaming = minimum(parts - v["stationary"], 1)
     ring = v["num_stages"] * columns
@@ -126,7 +123,7 @@ def product_sizes(
         ring = maximum(ring, (k_warps - 1) * rows * v["batch_tile"] * 4)
     ring = ring + v["num_stages"] * streaming * matrix
     return ProductSizes(
-        itemsize=itemsize,
+        dtype=dtype,
         rows=rows,
         warps=unit_warps * row_warps * k_warps,
         k_warps=k_warps,
@@ -147,10 +144,10 @@ def stationary_counts(parts: set[int]) -> list[int]:
 def product_registers(v: Mapping[str, Number], s: ProductSizes[Number], matrix_copies: Number) -> dict[str, Int]:
     """What a product takes of a thread's registers. matrix_copies: of a thread, of a part of the matrix."""
     steps = v["part_k"] // s.depth // s.k_warps
-    chains: Int = 1  # floats are added outside of tensor cores
-    if s.itemsize == 2:
+    chains: Int = 1
+    if s.dtype.name not in ADDING:
         chains = maximum(1, minimum(steps, INDEPENDENT // (s.tiles * s.column_tiles)))
-    loaded = (4 * s.tiles + 2 * s.column_tiles) * (s.itemsize // 2)
+    loaded = (4 * s.tiles + 2 * s.column_tiles) * (s.dtype.itemsize // 2)
     several = minimum(s.parts - 1, 1)  # of one part alone the compiler makes no loop
     streamed = several * minimum(s.parts - v["stationary"], 1)
     in_flight = minimum(steps * loaded, MOST_IN_FLIGHT)
@@ -161,7 +158,7 @@ def product_registers(v: Mapping[str, Number], s: ProductSizes[Number], matrix_c
         "loop": several,
         "looped_fragments": several * in_flight,
         "column_copies": several
-        * minimum(cdiv(v["batch_tile"] * v["part_k"] * s.itemsize // CHUNK, 32 * s.warps), UNROLLED),
+        * minimum(cdiv(v["batch_tile"] * v["part_k"] * s.dtype.itemsize // CHUNK, 32 * s.warps), UNROLLED),
         "streamed": streamed,
         "copies": streamed * minimum(matrix_copies, UNROLLED),
         "many_parts": minimum(maximum(s.parts - v["num_stages"] + 1, 0), 1),
@@ -202,8 +199,8 @@ class Streaming(BatchTiled):
             f"long parts of K only where one has at most {MOST_LINES} rows and columns",
         )
         problem.add(s.warps <= MOST_WARPS, f"warps of a block: at most {MOST_WARPS}")
-        most = MOST_ACCUMULATORS[s.itemsize]
-        problem.add(s.tiles * s.column_tiles * 4 <= most, f"accumulators of a thread: at most {most}")
+        most, sums = MOST_ACCUMULATORS[s.dtype.itemsize], s.tiles * s.column_tiles * 4
+        problem.add(sums <= most, f"accumulators of a thread: at most {most}")
         least = self.needs(cell, shape, v).least
         assert least is not None  # both passes know it
         problem.add(least <= MOST_REGISTERS, f"registers of a thread that must live: at most {MOST_REGISTERS}")
@@ -211,6 +208,10 @@ class Streaming(BatchTiled):
         problem.add((v["num_stages"] <= 3) | (v["num_stages"] <= s.parts), "no more stages than there are parts of K")
         problem.add((v["blocks"] == 0) | (v["stationary"] == 0), "parts of R stay where a block has one tile alone")
         if "k_warps" in v:
+            problem.add(
+                (v["blocks"] == 0) | (sums <= most // 2),
+                f"accumulators of a thread where blocks take tiles in turn: at most {most // 2}",
+            )
             problem.add((v["k_warps"] == 1) | (v["blocks"] == 0), "K is shared where a block has one tile alone")
             problem.add(v["k_warps"] * s.depth <= v["part_k"], "no more warps share K than a part has instructions")
             problem.add(
@@ -259,16 +260,18 @@ class Streaming(BatchTiled):
         """The longest run of matrix instructions that wait for each other; the barrier and the first load of each part
         of K count as so many."""
         steps = v["part_k"] // s.depth // s.k_warps
-        chain = PRODUCTS[s.itemsize] * steps / max(1, min(steps, INDEPENDENT // (s.tiles * s.column_tiles)))
+        chain = s.dtype.products * steps / max(1, min(steps, INDEPENDENT // (s.tiles * s.column_tiles)))
         between = profile.latency("barrier", 32 * s.warps) + profile.latency("shared_load")
         return rounds * s.parts * (chain + between / profile.latency("mma"))
 
     def matrix(self, profile: Profile, rounds: int, v: Mapping[str, int], s: ProductSizes[int]) -> float:
         """Matrix instructions of a warp, or as many as take the time in which it issues all else of the product."""
         products, instructions = s.tiles * s.column_tiles, rounds * s.parts * v["part_k"] // s.depth // s.k_warps
-        others = SPLITTING[s.itemsize] * (4 * s.tiles + 2 * s.column_tiles) + ADDING[s.itemsize] * products
-        made = PRODUCTS[s.itemsize] * products
-        return instructions * max(made, (others + made) / profile.latency("mma_interval"))
+        name = s.dtype.name
+        others = SPLITTING.get(name, 0) * (4 * s.tiles + 2 * s.column_tiles) + ADDING.get(name, 0) * products
+        made = s.dtype.products * products
+        issued = others + made if others else 0
+        return instructions * max(made, issued / profile.latency("mma_interval"))
 
     def missed_bytes(self, shape: Shape, profile: Profile, v: Mapping[str, int], s: ProductSizes[int]) -> float:
         """Bytes of the matrix that come from device memory in a step, since L2 does not keep them."""
