@@ -44,6 +44,7 @@ struct ParameterGradientTiling {
     bool inputless;   // whether there are the gradients of gates without an input, instead of partial sums of products
     bool cluster;     // whether the parts are a cluster, which adds them, or leave a result each
     int column_warps = 1;  // that share the columns
+    bool floats = false;   // whether results are floats, whatever the type
 };
 
 /// What `count` elements of a step take in a stage, such that a warp's loads meet no bank twice: ldmatrix reads 16 bytes of
@@ -283,6 +284,8 @@ struct ParameterGradients {
     TILESMITH_DEVICE void write(void* results, long long size, long long at, float value) const {
         if constexpr (apart)
             store_global_float(static_cast<float*>(results) + part * size + at, value);
+        else if constexpr (tiling.floats)
+            store_global_float(static_cast<float*>(results) + at, value);
         else
             store_element(static_cast<Element<Type>*>(results) + at, to_element<Type>(value));
     }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from kernelgen.errors import ConfigError
@@ -172,6 +172,13 @@ class Arguments:
     outputs: tuple[ArrayArgument, ...]
     workspaces: tuple[ArrayArgument, ...]
     numbers: Mapping[str, int]
+
+    def with_float_parameters(self) -> Arguments:
+        """The same with gradients of R and b in float32."""
+        outputs = tuple(
+            replace(array, dtype="float32") if array.name in ("d_r", "d_b") else array for array in self.outputs
+        )
+        return replace(self, outputs=outputs)
 
 
 def arguments_of(

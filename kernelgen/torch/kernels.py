@@ -12,9 +12,11 @@ from torch import Tensor
 
 from kernelgen.cells.language import Cell
 from kernelgen.errors import InfeasibleError
+from kernelgen.program.dtypes import dtype_info
 from kernelgen.program.shape import DTYPES, Shape
 from kernelgen.symbolic.derive import derive
 from kernelgen.torch.engine import Engine, Kernel
+from kernelgen.torch.precision import Precision
 from kernelgen.torch.recompute import recompute_gates
 from kernelgen.torch.reference import Form
 
@@ -31,15 +33,16 @@ class Forward:
     "gates" (the others and the gates' sums), for a backward pass. Raises InfeasibleError where there is no kernel.
     """
 
-    def __init__(self, engine: Engine, cell: Cell, wx: Form, *, known: int, keep: str) -> None:
-        (batch, seq, _, heads, dim), dtype, device = wx
+    def __init__(self, engine: Engine, cell: Cell, wx: Form, precision: Precision, *, known: int, keep: str) -> None:
+        (batch, seq, _, heads, dim), _, device = wx
         count, steps = len(cell.states), (batch, seq, heads, dim)
         apart = known < count and keep != "nothing"
         save = "gates" if keep == "gates" else "states" if apart or known == count else "hidden"
         if keep != "nothing":
-            backward = _backward_shape(cell, ((known, *steps), dtype, device), recompute=keep == "states")
-            engine.expect(cell, backward, "backward", _index(device))
-        self._kernel = engine.kernel(cell, Shape(*steps, _name(dtype), save), "forward", _index(device))
+            backward = _backward_shape(cell, (known, *steps), precision, recompute=keep == "states")
+            floats = precision.float_parameters
+            engine.expect(cell, backward, "backward", _index(device), float_parameters=floats)
+        self._kernel = engine.kernel(cell, Shape(*steps, precision.dtype, save), "forward", _index(device))
         self._states = (known, *steps)
         self._last = (count, batch, heads, dim)
         self._others = (count - known, *steps) if apart else None
@@ -60,9 +63,9 @@ class Forward:
         gates = None if self._gates is None else wx.new_empty(self._gates)
         arguments: dict[str, Tensor | None] = {
             "wx": _ready(wx),
-            "r": _ready(r),
-            "b": _ready(b),
-            "initial": _ready(initial),
+            "r": _ready(r, wx.dtype),
+            "b": _ready(b, wx.dtype),
+            "initial": _ready(initial, wx.dtype),
             "states": states,
             "others": others,
             "last": last,
@@ -80,17 +83,20 @@ class Backward:
     recompute: the gates were not kept. Raises InfeasibleError where there is no kernel.
     """
 
-    def __init__(self, engine: Engine, cell: Cell, states: Form, *, recompute: bool) -> None:
-        (_, batch, seq, heads, dim), _, device = states
+    def __init__(self, engine: Engine, cell: Cell, states: Form, precision: Precision, *, recompute: bool) -> None:
+        (_, batch, seq, heads, dim), dtype, device = states
         self._cell = cell
-        shape = _backward_shape(cell, states, recompute=recompute)
+        shape = _backward_shape(cell, states[0], precision, recompute=recompute)
+        floats = precision.float_parameters
+        self._parameters = torch.float32 if floats else dtype
         self._recompute_before = False  # whether the gates are computed before the kernel rather than by it
         try:
-            self._kernel = engine.kernel(cell, shape, "backward", _index(device))
+            self._kernel = engine.kernel(cell, shape, "backward", _index(device), float_parameters=floats)
         except InfeasibleError:
             if not recompute:
                 raise
-            self._kernel = engine.kernel(cell, replace(shape, recompute=False), "backward", _index(device))
+            shape = replace(shape, recompute=False)
+            self._kernel = engine.kernel(cell, shape, "backward", _index(device), float_parameters=floats)
             self._recompute_before = True
         self._d_wx = (batch, seq, len(cell.input_gates), heads, dim)
         self._d_r = (len(cell.recurrent_gates), heads, dim, dim)
@@ -116,14 +122,14 @@ class Backward:
             with torch.autocast(states.device.type, enabled=False):
                 gates, wx = recompute_gates(self._cell, wx, r, b, initial, states[0]), None
         d_wx = states.new_empty(self._d_wx)
-        d_r = states.new_empty(self._d_r)
-        d_b = states.new_empty(self._d_b)
+        d_r = states.new_empty(self._d_r, dtype=self._parameters)
+        d_b = states.new_empty(self._d_b, dtype=self._parameters)
         d_initial = states.new_empty(self._d_initial)
         arguments: dict[str, Tensor | None] = {
             "wx": _ready(wx),
-            "r": _ready(r),
-            "b": _ready(b),
-            "initial": _ready(initial),
+            "r": _ready(r, states.dtype),
+            "b": _ready(b, states.dtype),
+            "initial": _ready(initial, states.dtype),
             "states": _ready(states),
             "others": _ready(others),
             "gates": _ready(gates),
@@ -137,47 +143,49 @@ class Backward:
         for name, sizes, dtype in self._workspaces:
             arguments[name] = states.new_empty(sizes, dtype=dtype)
         self._kernel.run(arguments)
-        return d_wx, d_r, d_b, d_initial
+        return d_wx, d_r.to(r.dtype), d_b.to(b.dtype), d_initial if initial is None else d_initial.to(initial.dtype)
 
 
-def forward(engine: Engine | None, cell: Cell, wx: Form, *, known: int, keep: str) -> Forward | None:
+def forward(
+    engine: Engine | None, cell: Cell, wx: Form, precision: Precision, *, known: int, keep: str
+) -> Forward | None:
     """A forward pass by a kernel (see Forward), or None where there is none; then a warning says why, but not where the
     type of device has no engine."""
     if engine is None:
         return None
-    (_, _, _, heads, dim), kind, _ = wx
-    dtype = _name(kind)
+    (_, _, _, heads, dim), dtype = wx[0], precision.dtype
     case = (heads, dim, dtype)
     if dtype not in DTYPES:
-        warn(cell, case, f"kernels compute in {', '.join(DTYPES[:-1])} or {DTYPES[-1]}, not in {dtype}.")
+        *most, last = dict.fromkeys(dtype_info(name).stored for name in DTYPES)
+        warn(cell, case, f"kernels compute in {', '.join(most)} or {last}, not in {dtype}.")
         return None
     try:
-        return Forward(engine, cell, wx, known=known, keep=keep)
+        return Forward(engine, cell, wx, precision, known=known, keep=keep)
     except InfeasibleError as error:
         warn(cell, case, str(error))
         return None
 
 
-def backward(engine: Engine | None, cell: Cell, states: Form, *, recompute: bool) -> Backward | None:
+def backward(
+    engine: Engine | None, cell: Cell, states: Form, precision: Precision, *, recompute: bool
+) -> Backward | None:
     """A backward pass by kernels (see Backward), or None where there is none; then a warning says why, but not of what
     the forward pass has warned of."""
-    (_, _, _, heads, dim), kind, _ = states
-    dtype = _name(kind)
+    (_, _, _, heads, dim), dtype = states[0], precision.dtype
     if engine is None or dtype not in DTYPES:
         return None
     try:
-        return Backward(engine, cell, states, recompute=recompute)
+        return Backward(engine, cell, states, precision, recompute=recompute)
     except InfeasibleError as error:
         warn(cell, (heads, dim, dtype, "backward"), str(error))
         return None
 
 
-def _backward_shape(cell: Cell, states: tuple[Sequence[int], torch.dtype, torch.device], *, recompute: bool) -> Shape:
-    """What a backward pass asks an engine for: see Backward."""
-    (known, *steps), dtype, _ = states
-    batch, seq, heads, dim = steps
+def _backward_shape(cell: Cell, states: Sequence[int], precision: Precision, *, recompute: bool) -> Shape:
+    """What a backward pass asks an engine for: see Backward. states: their sizes [K, B, T, H, D]."""
+    known, batch, seq, heads, dim = states
     save = "gates" if known == len(cell.states) else "hidden"
-    return Shape(batch, seq, heads, dim, _name(dtype), save, recompute)
+    return Shape(batch, seq, heads, dim, precision.dtype, save, recompute)
 
 
 def _workspaces(kernel: Kernel) -> list[tuple[str, tuple[int, ...], torch.dtype]]:
@@ -185,16 +193,13 @@ def _workspaces(kernel: Kernel) -> list[tuple[str, tuple[int, ...], torch.dtype]
     return [(array.name, array.shape, getattr(torch, array.dtype)) for array in kernel.workspaces]
 
 
-def _ready(tensor: Tensor | None) -> Tensor | None:
-    """The tensor as a kernel can read it: in C order, from an address that vectors may start at."""
+def _ready(tensor: Tensor | None, dtype: torch.dtype | None = None) -> Tensor | None:
+    """The tensor as a kernel can read it: in C order, from an address that vectors may start at. dtype: that it reads,
+    where it may be another than the tensor's."""
     if tensor is None:
         return None
-    tensor = tensor.contiguous()
+    tensor = (tensor if dtype is None else tensor.to(dtype)).contiguous()
     return tensor.clone() if tensor.data_ptr() % ALIGNMENT else tensor
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _index(device: torch.device) -> int:

@@ -17,6 +17,7 @@ def recompute_gates(cell: Cell, wx: Tensor, r: Tensor, b: Tensor, initial: Tenso
     in a kernel.
     """
     batch, seq, heads, dim = hidden.shape
+    r, b, initial = r.to(wx.dtype), b.to(wx.dtype), None if initial is None else initial.to(wx.dtype)
     start = torch.zeros_like(hidden[:, :1]) if initial is None else initial[0].unsqueeze(1)
     before = torch.cat([start, hidden[:, :-1]], dim=1)
     rows = before.permute(2, 0, 1, 3).reshape(heads, batch * seq, dim)

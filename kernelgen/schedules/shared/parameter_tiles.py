@@ -67,6 +67,7 @@ class Tiling:
     inputless: bool
     cluster: bool
     column_warps: int = 1
+    floats: bool = False
 
     @property
     def rows(self) -> int:

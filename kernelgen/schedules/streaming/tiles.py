@@ -49,11 +49,18 @@ MOST_ACCUMULATORS, MOST_REGISTERS = {2: 128, 4: 64}, 255
 PART_K = [32, 64, 128]
 """Of a part of K."""
 
-NUM_STAGES = [3, 4]
-"""Stages of the rings of the matrix and of what it multiplies."""
+NUM_STAGES = {2: [3, 4], 4: [3, 4, 6, 8]}
+"""Stages of the rings of the matrix and of what it multiplies, by the bytes of an element."""
+
+L2_LATENCY = 1_000
+"""Clocks from asking for a part to its being there, of floats: what a ring that is short waits for (measured through
+steps of 1 x 768 at B = 16, 2026-11-27)."""
 
 INDEPENDENT = 8
 """Accumulators that a warp has at least, if a part of K gives it work for as many."""
+
+OVERLAPPING = 2
+"""Of floats, instructions along k that are under way at once: each has loads, conversions and sums of its own."""
 
 K_WARPS = [1, 2, 4, 8]
 """Warps that share units and sequences, each with some k of every part; of 16-bit types one alone."""
@@ -231,13 +238,14 @@ class Streaming(BatchTiled):
 
     def tile_variables(self, problem: Problem, shape: Shape, profile: Profile, parts: set[int]) -> dict[str, Expr]:
         """Declare those that the passes share: parts of K (how many there may be), and who takes what."""
+        itemsize = dtype_info(shape.dtype).itemsize
         found = {
             "part_k": problem.variable("part_k", PART_K),
             "stationary": problem.variable("stationary", stationary_counts(parts)),
-            "num_stages": problem.variable("num_stages", NUM_STAGES),
+            "num_stages": problem.variable("num_stages", NUM_STAGES[itemsize]),
             "blocks": problem.variable("blocks", [0, profile.multiprocessors]),
         }
-        if dtype_info(shape.dtype).itemsize > 2:
+        if itemsize > 2:
             found["k_warps"] = problem.variable("k_warps", K_WARPS)
         return found
 
@@ -254,13 +262,16 @@ class Streaming(BatchTiled):
         from_l2 = self.tile_count(shape, v) * (s.streamed + s.moving) / L2_BYTES_PER_CLOCK
         instructions = s.parts * v["part_k"] // s.depth
         read = s.warps // s.k_warps * instructions * (512 * s.tiles + 256 * s.column_tiles)
-        return max(from_l2, rounds * (read + s.streamed + s.moving) / SHARED_BYTES_PER_CLOCK)
+        in_shared = rounds * (read + s.streamed + s.moving) / SHARED_BYTES_PER_CLOCK
+        asked = rounds * s.parts / (v["num_stages"] - 1) * L2_LATENCY if s.dtype.itemsize > 2 else 0.0
+        return max(from_l2, in_shared, asked)
 
     def matrix_chain(self, profile: Profile, rounds: int, v: Mapping[str, int], s: ProductSizes[int]) -> float:
         """The longest run of matrix instructions that wait for each other; the barrier and the first load of each part
         of K count as so many."""
         steps = v["part_k"] // s.depth // s.k_warps
-        chain = s.dtype.products * steps / max(1, min(steps, INDEPENDENT // (s.tiles * s.column_tiles)))
+        apart = OVERLAPPING if s.dtype.itemsize > 2 else INDEPENDENT // (s.tiles * s.column_tiles)
+        chain = s.dtype.products * steps / max(1, min(steps, apart))
         between = profile.latency("barrier", 32 * s.warps) + profile.latency("shared_load")
         return rounds * s.parts * (chain + between / profile.latency("mma"))
 
@@ -285,7 +296,7 @@ class Streaming(BatchTiled):
         blocks, _ = self.rounds(shape, values)
         fit = profile.occupancy(threads, registers, needs.shared_memory)
         resources = Resources(registers, needs.shared_memory, threads, blocks, fit)
-        clocks = clocks_per_step(self.work(cell, shape, profile, values), profile, 0, model.clocks)
+        clocks = clocks_per_step(self.work(cell, shape, profile, values), profile, 0, model.weights(shape.dtype))
         return Tiling(self.name, dict(values), resources, clocks)
 
     def launch(self, shape: Shape, tiling: Tiling) -> LaunchRule:
