@@ -56,7 +56,9 @@ def rnn(
     wx [B, T, G_in, H, D]: the input times its weights. r [G_rec, H, D, D]: r[g, h, d, p] takes previous unit p to unit
     d. b [G_bias, H, D]. states [S, B, H, D]: those before the first step, None for zeros. Along each gate axis stand
     the cell's gates that have that part, in its order (docs/cells.md). One dtype, bfloat16, float16, float32 or
-    float64, and one device for all; inside torch.autocast all are cast to its dtype first.
+    float64, and one device for all; r, b and states may be float32 where wx is of 16 bits: they are rounded to its
+    dtype, and the gradients of r and b, which are summed in float32, are not. Inside torch.autocast wx is cast to its
+    dtype first, and so is what is not float32.
 
     cell: a library name, ``"path/to/file.py:NAME"``, or a Cell (inside torch.compile: what ``register`` returned for
     it). returns: "states" for every state after every step, "hidden" for h alone, which takes less memory and time.
@@ -87,8 +89,8 @@ def rnn(
     key = cell if isinstance(cell, str) else register(cell)
     dtype = autocast_dtype(wx.device.type)
     if dtype is not None:
-        wx, r, b = wx.to(dtype), r.to(dtype), b.to(dtype)
-        states = None if states is None else states.to(dtype)
+        wx, r, b = wx.to(dtype), _autocast(r, dtype), _autocast(b, dtype)
+        states = None if states is None else _autocast(states, dtype)
     own = NOTHING
     if resets is not None or lengths is not None:
         own = own_of(resets, lengths, wx)
@@ -112,6 +114,11 @@ def rnn(
         run = passes.forward if keep == "nothing" else _Eager.apply
     every, last, *_ = run(wx, r, b, states, *own, key, hidden, keep, recurrent_cut, recurrent_clip)
     return every, last
+
+
+def _autocast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """What becomes of R, b and states inside torch.autocast: float32 stays, for its gradients."""
+    return tensor if tensor.dtype is torch.float32 and dtype.itemsize == 2 else tensor.to(dtype)
 
 
 def step(
@@ -244,7 +251,7 @@ def _differentiate(
 
 
 def _fake_backward(
-    r: Tensor, b: Tensor, _: Tensor | None, states: Tensor, *rest: Any
+    r: Tensor, b: Tensor, initial: Tensor | None, states: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The backward operator's shapes alone; arguments as passes.backward's."""
     definition = cell_of(rest[-3])
@@ -253,7 +260,7 @@ def _fake_backward(
         states.new_empty((batch, seq, len(definition.input_gates), heads, dim)),
         torch.empty_like(r, memory_format=torch.contiguous_format),
         torch.empty_like(b, memory_format=torch.contiguous_format),
-        states.new_empty((len(definition.states), batch, heads, dim)),
+        (states if initial is None else initial).new_empty((len(definition.states), batch, heads, dim)),
     )
 
 

@@ -84,7 +84,7 @@ def error(made: Tensor, wanted: Any) -> float:
     return float(np.linalg.norm(made.detach().double().cpu().numpy() - wanted) / max(np.linalg.norm(wanted), 1e-30))
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 @pytest.mark.parametrize("name", [*cell_names(), pytest.param(OWN, id="own")])
 def test_every_cell_agrees_with_the_float64_reference(name: str, dtype: str) -> None:
     cell, shape, kind = load_cell(name), Shape(5, 24, 3, 64, dtype), numpy_dtype(dtype)
@@ -214,6 +214,39 @@ def test_autocast_runs_kernels() -> None:
     assert all(gradient.dtype is torch.float32 for gradient in made)
 
 
+@pytest.mark.parametrize(
+    ("allowed", "least", "most"), [(False, 0.0, 1e-6), (True, 1e-5, 1e-3)], ids=["float32", "TF32"]
+)
+def test_float32_products_are_what_pytorchs_switch_says(
+    monkeypatch: pytest.MonkeyPatch, allowed: bool, least: float, most: float
+) -> None:
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", allowed)
+    cell, leaves = load_cell("lstm"), tensors("lstm", Shape(16, 64, 1, 768, "float32"))
+    states, last = rnn(*leaves)
+    given = seeds(states, last)
+    made = torch.autograd.grad((states, last), leaves, given)
+    arrays = [leaf.detach().double().cpu().numpy() for leaf in leaves]
+    outside = [value.double().cpu().numpy() for value in given]
+    expected = numpy_reference.forward(cell, *arrays)
+    passed = numpy_reference.backward(cell, *arrays, *outside, result=expected)
+    assert least <= error(states, expected.states) <= most
+    for gradient, field in zip(made, ("d_wx", "d_r", "d_b", "d_initial"), strict=True):
+        assert gradient.dtype is torch.float32
+        assert error(gradient, getattr(passed, field)) <= 2 * most, field
+
+
+@pytest.mark.parametrize(("heads", "dim"), [(12, 64), (1, 768)])
+def test_float32_parameters_of_16_bit_kernels_get_sums_that_are_not_rounded(heads: int, dim: int) -> None:
+    narrow = [leaf.detach() for leaf in tensors("lstm", Shape(16, 32, heads, dim))]
+    wide = [narrow[0].clone().requires_grad_(), *(leaf.float().requires_grad_() for leaf in narrow[1:])]
+    leaves = [leaf.requires_grad_() for leaf in narrow]
+    exact = torch.autograd.grad(rnn(*wide)[0].float().sum(), wide)
+    for rounded, gradient in zip(torch.autograd.grad(rnn(*leaves)[0].float().sum(), leaves), exact, strict=True):
+        assert torch.equal(rounded, gradient.to(torch.bfloat16))
+    assert exact[1].dtype is exact[2].dtype is torch.float32
+    assert not torch.equal(exact[1], exact[1].to(torch.bfloat16).float())
+
+
 def test_kernels_run_on_the_current_stream_and_in_a_graph() -> None:
     shape = Shape(16, 512, 12, 64)
     wx, r, b, _ = (leaf.detach() for leaf in tensors("lstm", shape))
@@ -242,8 +275,9 @@ def test_modules_agree_with_torch_nn(ours: Any, theirs: Any) -> None:
     peer = theirs(40, 64, 2, batch_first=True).cuda()
     module = ours(40, 64, 2, batch_first=True).cuda()
     module.load_state_dict(peer.state_dict())
-    module, x = module.to(torch.bfloat16), torch.randn(5, 30, 40, device="cuda")
-    peer = copy.deepcopy(peer).double()
+    x, peer = torch.randn(5, 30, 40, device="cuda"), copy.deepcopy(peer).double()
+    assert error(module(x)[0], peer(x.double())[0]) < 1e-6
+    module = module.to(torch.bfloat16)
     made, wanted = module(x.to(torch.bfloat16))[0], peer(x.double())[0]
     assert error(made, wanted) < 0.03
     made.float().square().mean().backward()
@@ -400,7 +434,7 @@ def test_flashrnn_runs_kernels() -> None:
 
 
 def test_where_no_kernel_fits_the_reference_runs_with_one_warning() -> None:
-    leaves = tensors("lstm", Shape(2, 6, 1, 32), torch.float32)
+    leaves = tensors("lstm", Shape(2, 6, 1, 32), torch.float64)
     with pytest.warns(RuntimeWarning, match="runs as a PyTorch loop"):
         states, _ = rnn(*leaves)
     rnn(*leaves)
