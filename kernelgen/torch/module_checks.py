@@ -37,7 +37,7 @@ def check_dropout(dropout: Any, num_layers: int) -> None:
     if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout <= 1:
         raise ArgumentError(f"dropout should be a number in range [0, 1], the share of zeros, not {dropout!r}")
     if dropout and num_layers == 1:
-        warnings.warn(f"dropout={dropout} lies between layers, and there is only one", UserWarning, stacklevel=5)
+        warnings.warn(f"dropout={dropout} lies between layers, and there is only one", UserWarning, stacklevel=4)
 
 
 def check_heads(heads: Any, hidden_size: int, proj_size: Any) -> None:

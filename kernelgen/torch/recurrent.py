@@ -148,19 +148,19 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         if returns not in RETURNS:
             raise ConfigError(f"a module cannot return {returns!r}; {near_names(returns, RETURNS)}")
         check_input(input, self.input_size, self.weight_ih_l0.dtype, self.batch_first)
-        packed = input if isinstance(input, PackedSequence) else None
-        batched = packed is not None or input.dim() == 3
-        if packed is not None:
+        form = padding.Padding(input) if isinstance(input, PackedSequence) else None
+        batched = form is not None or input.dim() == 3
+        if form is not None:
             if lengths is not None:
                 raise ArgumentError("a PackedSequence says its lengths itself; leave lengths out")
-            x, lengths = padding.padded(packed)
+            x, lengths = form.pad(), form.lengths
         else:
             x = input if batched and self.batch_first else input.transpose(0, 1) if batched else input.unsqueeze(0)
             if lengths is not None:
                 if not batched:
                     raise ArgumentError(f"lengths are those of a batch, but the input is [T, I] = {list(input.shape)}")
                 lengths = padding.checked_lengths(lengths, x.shape[0], x.shape[1], x.device)
-        states = None if hx is None else self._initial(hx, x, batched, packed)
+        states = None if hx is None else self._initial(hx, x, batched, None if form is None else form.sorted_indices)
         layers = self._layers(x, states, lengths, returns == "states")
         output = layers[-1].output
         # Each a tensor of its own and no view, so that it may be changed in place.
@@ -170,11 +170,11 @@ class Recurrent(nn.Module):  # type: ignore[misc]
             every = [
                 torch.cat(_unbatched(state, batched)) for state in zip(*(one.every for one in layers), strict=True)
             ]
-        if packed is not None:
-            if packed.unsorted_indices is not None:
-                last = [state.index_select(1, packed.unsorted_indices) for state in last]
-                every = every and [state.index_select(1, packed.unsorted_indices) for state in every]
-            output = padding.packed_like(output, packed)
+        if form is not None:
+            if form.unsorted_indices is not None:
+                last = [state.index_select(1, form.unsorted_indices) for state in last]
+                every = every and [state.index_select(1, form.unsorted_indices) for state in every]
+            output = form.pack(output)
         elif not batched:
             output = output.squeeze(0)
         elif not self.batch_first:
@@ -183,8 +183,8 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         returned = last[0] if len(last) == 1 else tuple(last)
         return (output, returned) if every is None else (output, returned, tuple(every))
 
-    def _initial(self, hx: Any, x: Tensor, batched: bool, packed: PackedSequence | None) -> list[Tensor]:
-        """The states of hx, checked, each [L K, B, D] in the order of x."""
+    def _initial(self, hx: Any, x: Tensor, batched: bool, order: Tensor | None) -> list[Tensor]:
+        """The states of hx, checked, each [L K, B, D] in the order of x: order says which sequence each is."""
         count = len(self._names)
         units = [self.proj_size or self.hidden_size, *[self.hidden_size] * (len(self._parts.states) - 1)]
         sizes = [[count, x.shape[0], unit] if batched else [count, unit] for unit in units]
@@ -192,8 +192,8 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         states = list(check_states(hx, self._parts.states, sizes, axes, x.dtype))
         if not batched:
             return [state.unsqueeze(1) for state in states]
-        if packed is not None and packed.sorted_indices is not None:
-            return [state.index_select(1, packed.sorted_indices) for state in states]
+        if order is not None:
+            return [state.index_select(1, order) for state in states]
         return states
 
     def _layers(self, x: Tensor, states: list[Tensor] | None, lengths: Tensor | None, every: bool) -> list[LayerResult]:
