@@ -55,6 +55,21 @@ def check_heads(heads: Any, hidden_size: int, proj_size: Any) -> None:
         raise ArgumentError(f"a projection mixes the units of one head; there is none for heads={heads}, leave one out")
 
 
+def check_wavefront(chunk: Any, *, num_layers: int, bidirectional: bool, checkpointed: bool) -> None:
+    """Raise ArgumentTypeError or ArgumentError for what is no number of steps, or where layers cannot run at once."""
+    if chunk is None:
+        return
+    check_sizes(wavefront=chunk)
+    if num_layers < 2:
+        raise ArgumentError("a wavefront runs several layers at the same time, but there is one; leave wavefront out")
+    if bidirectional:
+        raise ArgumentError(
+            "a layer above one with a reverse direction needs all of its steps first; leave one of them out"
+        )
+    if checkpointed:
+        raise ArgumentError("a wavefront keeps what checkpoint and memory_limit would not; leave it out, or them")
+
+
 def check_dtypes(input: Tensor, weights: torch.dtype) -> None:
     """Raise ArgumentError (a ValueError) for an input that is not of the weights' dtype, where autocast is off."""
     if input.dtype != weights and autocast_dtype(input.device.type) is None:

@@ -94,9 +94,9 @@ def reverse(x: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 def at_own_end(states: Tensor, lengths: Tensor, initial: Tensor | None) -> Tensor:
-    """[S, B, T, ...] at the last step of each sequence, [S, B, ...]; of an empty one, what it starts from."""
-    batch, seq = states.shape[1:3]
+    """[B, T, D] at the last step of each sequence, [B, D]; of an empty one the initial state, or zeros."""
+    batch, seq = states.shape[:2]
     rows = (lengths - 1).clamp(min=0) + seq * torch.arange(batch, device=states.device)
-    last = states.flatten(1, 2).index_select(1, rows)
-    empty = (lengths == 0).view(-1, *[1] * (last.dim() - 2))
-    return last.masked_fill(empty, 0) if initial is None else torch.where(empty, initial, last)
+    last = states.flatten(0, 1).index_select(0, rows)
+    empty = (lengths == 0).unsqueeze(1)
+    return last.masked_fill(empty, 0) if initial is None else torch.where(empty, initial.to(last.dtype), last)

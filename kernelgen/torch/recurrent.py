@@ -16,7 +16,7 @@ from kernelgen.errors import ConfigError, near_names
 from kernelgen.torch import padding
 from kernelgen.torch.arguments import autocast_dtype
 from kernelgen.torch.errors import ArgumentError
-from kernelgen.torch.layers import LayerResult, run_layer
+from kernelgen.torch.layers import LayerResult, Together, run_layer
 from kernelgen.torch.memory import check_chunks, chunk_within
 from kernelgen.torch.module_checks import (
     check_dropout,
@@ -25,10 +25,12 @@ from kernelgen.torch.module_checks import (
     check_sizes,
     check_states,
     check_switches,
+    check_wavefront,
 )
 from kernelgen.torch.operator import RETURNS
 from kernelgen.torch.parts import parameter_sizes, parts_of
 from kernelgen.torch.transforms import differentiating
+from kernelgen.torch.wavefront import run_wavefront
 
 
 class Recurrent(nn.Module):  # type: ignore[misc]
@@ -41,7 +43,8 @@ class Recurrent(nn.Module):  # type: ignore[misc]
 
     mode: torch.nn's name of the kind. cell: a library name, ``"path/to/file.py:NAME"`` or a Cell. The others are
     arguments of torch.nn.LSTM. checkpoint, memory_limit: as of rnn(), for all layers; Wx is
-    made again, too, so that beside input and output of a layer little is kept.
+    made again, too, so that beside input and output of a layer little is kept. wavefront: run the layers at the same
+    time, each this many steps behind the one before, in one kernel for all; for several layers in one direction.
 
     Raises ArgumentTypeError (a TypeError) and ArgumentError (a ValueError) where torch.nn raises these, CellError for
     an unknown cell.
@@ -65,6 +68,7 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         heads: int = 1,
         checkpoint: int | None = None,
         memory_limit: str | int | None = None,
+        wavefront: int | None = None,
     ) -> None:
         super().__init__()
         check_sizes(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
@@ -72,6 +76,8 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         check_dropout(dropout, num_layers)
         check_heads(heads, hidden_size, proj_size)
         check_chunks(checkpoint, memory_limit)
+        others = (checkpoint, memory_limit) != (None, None)
+        check_wavefront(wavefront, num_layers=num_layers, bidirectional=bidirectional, checkpointed=others)
         self.mode = mode
         self.cell = cell
         self.input_size = input_size
@@ -85,6 +91,7 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         self.heads = heads
         self.checkpoint = checkpoint
         self.memory_limit = memory_limit
+        self.wavefront = wavefront
         self._parts = parts_of(cell)
         self._names: list[dict[str, str]] = []  # of the parameters of each layer and direction
         directions = ("", "_reverse") if bidirectional else ("",)
@@ -113,7 +120,7 @@ class Recurrent(nn.Module):  # type: ignore[misc]
     def extra_repr(self) -> str:
         """The sizes, and what is not as it is by default, for print()."""
         defaults = {"proj_size": 0, "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0}
-        beyond = {"bidirectional": False, "heads": 1, "checkpoint": None, "memory_limit": None}
+        beyond = {"bidirectional": False, "heads": 1, "checkpoint": None, "memory_limit": None, "wavefront": None}
         return described(self, defaults | beyond)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -198,6 +205,11 @@ class Recurrent(nn.Module):  # type: ignore[misc]
 
     def _layers(self, x: Tensor, states: list[Tensor] | None, lengths: Tensor | None, every: bool) -> list[LayerResult]:
         """Every layer's results over x [B, T, I]; states: the initial ones, each [L K, B, D]."""
+        if self.wavefront is not None:
+            parameters = [self._parameters_of(names) for names in self._names]
+            together = Together.of(self._parts, self.heads, parameters)
+            dropout = self.dropout if self.training else 0.0
+            return run_wavefront(together, x, states, lengths, every, self.wavefront, dropout)
         count = 2 if self.bidirectional else 1
         chunk = self._chunk(x, states, whole=every or lengths is not None)
         results = []
@@ -205,11 +217,16 @@ class Recurrent(nn.Module):  # type: ignore[misc]
             if layer and self.dropout:
                 x = functional.dropout(x, self.dropout, self.training)
             here = slice(layer * count, (layer + 1) * count)
-            directions = [{name: getattr(self, full) for name, full in one.items()} for one in self._names[here]]
+            directions = [self._parameters_of(names) for names in self._names[here]]
             initial = None if states is None else [state[here] for state in states]
-            results.append(run_layer(self._parts, self.heads, directions, x, initial, lengths, every, chunk))
+            together = Together.of(self._parts, self.heads, directions)
+            results.append(run_layer(together, x, initial, lengths, every, chunk))
             x = results[-1].output
         return results
+
+    def _parameters_of(self, names: Mapping[str, str]) -> dict[str, Tensor]:
+        """The parameters of one layer and direction, by the first part of their names."""
+        return {name: getattr(self, full) for name, full in names.items()}
 
     def _chunk(self, x: Tensor, states: list[Tensor] | None, *, whole: bool) -> int | None:
         """Steps of a chunk of a checkpointed pass over x [B, T, I], or None; whole: every state is given out."""

@@ -185,10 +185,23 @@ def test_directions_are_heads_of_one_kernel(emulated: Emulated) -> None:
     peer = torch.nn.LSTM(3, 16, bidirectional=True, proj_size=4)
     module = LSTM(3, 16, bidirectional=True, proj_size=4, dtype=torch.bfloat16)
     module.load_state_dict(peer.state_dict())
-    x = torch.randn(4, 2, 3)
+    x = torch.randn(4, 3, 3)
     made = module(x.to(torch.bfloat16))[0]
     made.sum().backward()
     assert emulated.ran == [("forward", "gates"), ("backward", "hidden")]
+    close(made, peer(x)[0].detach().double().numpy(), 0.02)
+
+
+@pytest.mark.emulated
+def test_layers_in_a_wavefront_share_kernels(emulated: Emulated) -> None:
+    torch.manual_seed(0)
+    peer = torch.nn.LSTM(3, 16, 2)
+    module = LSTM(3, 16, 2, wavefront=2, dtype=torch.bfloat16)
+    module.load_state_dict(peer.state_dict())
+    x = torch.randn(6, 3, 3)
+    with torch.no_grad():
+        made = module(x.to(torch.bfloat16))[0]
+    assert emulated.ran == [("forward", "hidden")] * 4  # three chunks, and one more for the second layer
     close(made, peer(x)[0].detach().double().numpy(), 0.02)
 
 

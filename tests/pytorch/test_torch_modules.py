@@ -465,6 +465,47 @@ def test_the_steps_of_a_cell_are_those_of_the_layers() -> None:
         torch.testing.assert_close(torch.stack(flat(state)), torch.cat(flat(last)))
 
 
+@pytest.mark.parametrize("initial", [False, True])
+@pytest.mark.parametrize("form", ["batch", "packed"])
+@pytest.mark.parametrize("chunk", [1, 3, 4, 20])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [(LSTM, {"proj_size": 2}), (GRU, {"batch_first": True, "heads": 2}), (RNN, {"cell": "slstm", "dropout": 1.0})],
+    ids=IDS,
+)
+def test_a_wavefront_gives_the_same(kind: Any, options: dict[str, Any], chunk: int, form: str, initial: bool) -> None:
+    torch.manual_seed(0)
+    plain = kind(3, 4, 3, dtype=torch.float64, **options)
+    waves = kind(3, 4, 3, dtype=torch.float64, wavefront=chunk, **options)
+    waves.load_state_dict(plain.state_dict())
+    x: Any = torch.randn(2, 7, 3, dtype=torch.float64)
+    x = x if options.get("batch_first") else x.transpose(0, 1)
+    hx = None
+    if initial:
+        last = plain(x)[1]
+        hx = last.detach().sin() if kind is GRU else tuple(torch.rand_like(state) + 1 for state in last)
+    if form == "packed":
+        x = pack_padded_sequence(x, [3, 7], batch_first=options.get("batch_first", False), enforce_sorted=False)
+    for result, expected in zip(*both((waves, plain), x, hx), strict=True):
+        torch.testing.assert_close(result, expected)
+    states = [flat(module(x, hx, returns="states")[2]) for module in (waves, plain)]
+    for result, expected in zip(*states, strict=True):
+        torch.testing.assert_close(result, expected)
+
+
+def test_where_there_is_no_wavefront() -> None:
+    for options, message in [
+        ({"wavefront": 4}, "there is one"),
+        ({"num_layers": 2, "wavefront": 0}, "must be greater than zero, not 0"),
+        ({"num_layers": 2, "wavefront": 2.0}, "of type int, got: float"),
+        ({"num_layers": 2, "wavefront": 4, "bidirectional": True}, "needs all of its steps first"),
+        ({"num_layers": 2, "wavefront": 4, "checkpoint": 4}, "leave it out, or them"),
+    ]:
+        with pytest.raises(TilesmithError, match=message):
+            LSTM(3, 4, **options)
+    assert "wavefront=4" in repr(LSTM(3, 4, 2, wavefront=4))
+
+
 # ---- convert ----
 
 
