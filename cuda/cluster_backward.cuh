@@ -36,9 +36,12 @@ inline constexpr BackwardBlock cluster_backward_block{
     .num_stages = tiling.num_stages};
 
 /// state_gradients: the number K of states whose gradients come from outside: 1 (h) or all.
-template <class Cell, class Type, FixedShape shape, ClusterBackwardTiling tiling, int state_gradients, Gates source>
-struct ClusterBackward : BackwardStep<Cell, Type, shape, cluster_backward_block<shape, tiling>, state_gradients, source, Stores::matrices> {
-    using Step = BackwardStep<Cell, Type, shape, cluster_backward_block<shape, tiling>, state_gradients, source, Stores::matrices>;
+template <class Cell, class Type, FixedShape shape, ClusterBackwardTiling tiling, int state_gradients, Gates source,
+          Sequences sequences = {}>
+struct ClusterBackward
+    : BackwardStep<Cell, Type, shape, cluster_backward_block<shape, tiling>, state_gradients, source, Stores::matrices, sequences> {
+    using Step =
+        BackwardStep<Cell, Type, shape, cluster_backward_block<shape, tiling>, state_gradients, source, Stores::matrices, sequences>;
     using typename Step::Elements;
     static constexpr int cluster = tiling.cluster;
     static constexpr int threads = Step::threads;
