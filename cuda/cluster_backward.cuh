@@ -104,6 +104,7 @@ struct ClusterBackward
 
     TILESMITH_DEVICE void run() {
         constexpr int last_stage = Step::last_stage, stage_bytes = Step::Ring::stage_bytes;
+        this->find_ends();
         this->load_weights(weights, this->shared + weights_at + this->warp * Matrix::shared_bytes,
                            [&](int tile) { return units_of(tile) * Step::units; });
         load_bias<Type, Cell>(this->bias, this->in.b, owner ? Step::recomputed_gates : 0u, this->own);

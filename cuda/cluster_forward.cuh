@@ -468,7 +468,7 @@ struct ClusterForward {
 
     TILESMITH_DEVICE void run() {
         mail.prepare(shared, static_cast<int>(thread_index()) - (threads - poisoners));
-        tile.prepare(in, first_row, lane);
+        tile.prepare(in, first_row, lane, first_row);
         if (apart && static_cast<int>(thread_index()) >= stepping) {
             run_transfers();
             sync_cluster();  // as below
