@@ -65,7 +65,7 @@ struct LaneElements {
 
 /// The biases b [G_bias, H, D] of a lane's units, for the gates that `wanted` marks; zero for the others.
 template <class Type, class Cell, FixedShape shape, int units, int rows, int owned>
-TILESMITH_DEVICE void load_bias(float (&bias)[Cell::gates][units / 8], const unsigned short* b, unsigned wanted,
+TILESMITH_DEVICE void load_bias(float (&bias)[Cell::gates][units / 8], const Element<Type>* b, unsigned wanted,
                                 const LaneElements<shape, units, rows, owned>& own) {
     constexpr int D = shape.head_dim;
 #pragma unroll
@@ -75,7 +75,7 @@ TILESMITH_DEVICE void load_bias(float (&bias)[Cell::gates][units / 8], const uns
             bias[gate][unit_group] = 0.0f;
             if (has(Cell::bias, gate) && has(wanted, gate) && own.unit(unit_group) < D)
                 bias[gate][unit_group] = to_float<Type>(
-                    load_global_16(b + (rank_among(Cell::bias, gate) * shape.heads + own.head) * D + own.unit(unit_group)));
+                    load_element(b + (rank_among(Cell::bias, gate) * shape.heads + own.head) * D + own.unit(unit_group)));
         }
 }
 

@@ -10,6 +10,7 @@
 // what is made of them (partial_gradients.cuh), which are added here.
 #pragma once
 
+#include "factors.cuh"
 #include "recurrence.cuh"
 
 namespace tilesmith {
@@ -44,6 +45,7 @@ struct ParameterGradientTiling {
     bool inputless;   // whether there are the gradients of gates without an input, instead of partial sums of products
     bool cluster;     // whether the parts are a cluster, which adds them, or leave a result each
     int column_warps = 1;  // that share the columns
+    bool floats = false;   // whether results are floats, whatever the type
 };
 
 /// What `count` elements of a step take in a stage, such that a warp's loads meet no bank twice: ldmatrix reads 16 bytes of
@@ -250,52 +252,29 @@ struct ParameterGradients {
         }
     }
 
-    /// A float as the sum of two numbers that tensor cores take as TF32, which leave 2^-21 of it at most. An infinity
-    /// becomes a NaN; a NaN stays one, in `low`.
-    TILESMITH_DEVICE static void split(unsigned word, unsigned& high, unsigned& low) {
-        high = (word + 0x1000u) & 0xffffe000u;  // to nearest
-        low = __float_as_uint(__uint_as_float(word) - __uint_as_float(high));  // exact, but for what is cut of it
-    }
-
-    /// Of floats: three products for one, of high and low parts. Tensor cores cut what they add up, always towards zero;
-    /// what 8 steps make is therefore added to the sums outside.
+    /// Of floats: as many products for one as the type has (factors.cuh).
     TILESMITH_DEVICE void multiply_float(SharedAddress stage) {
         const int g = lane / 4, j = lane % 4;
-        const unsigned one = __float_as_uint(1.0f);
-        const float zeros[4] = {0.0f, 0.0f, 0.0f, 0.0f};
         const SharedAddress gates_at = stage + j * gate_row_bytes + size * (16 * row_warp * tiling.warp_tiles + g);
         const SharedAddress hidden_from = stage + hidden_at + j * hidden_row_bytes + size * (column_warp * warp_columns + g);
 #pragma unroll 1
         for (int slice = 0; slice < depth / tile_steps; slice += tiling.step_groups) {
             const int k = tile_steps * (slice + step_group);
-            unsigned b_high[column_tiles][2], b_low[column_tiles][2];
+            Factors<Type, 2> b[column_tiles];
 #pragma unroll
             for (int n = 0; n < column_tiles; ++n)
 #pragma unroll
                 for (int i = 0; i < 2; ++i)
-                    split(load_shared_32(hidden_from + (k + 4 * i) * hidden_row_bytes + 8 * n * size), b_high[n][i], b_low[n][i]);
+                    b[n].set(i, load_shared_32(hidden_from + (k + 4 * i) * hidden_row_bytes + 8 * n * size));
 #pragma unroll
             for (int tile = 0; tile < tiling.warp_tiles; ++tile) {
-                unsigned a_high[4], a_low[4];
+                Factors<Type, 4> a;
 #pragma unroll
                 for (int i = 0; i < 4; ++i)
-                    split(load_shared_32(gates_at + (k + i / 2 * 4) * gate_row_bytes + (16 * tile + i % 2 * 8) * size), a_high[i], a_low[i]);
+                    a.set(i, load_shared_32(gates_at + (k + i / 2 * 4) * gate_row_bytes + (16 * tile + i % 2 * 8) * size));
 #pragma unroll
-                for (int n = 0; n <= column_tiles; ++n) {
-                    float product[4];
-                    if (n < column_tiles) {
-                        mma_m16n8k8_tf32(product, a_low, b_high[n % column_tiles][0], b_high[n % column_tiles][1], zeros);
-                        mma_m16n8k8_tf32(product, a_high, b_low[n % column_tiles][0], b_low[n % column_tiles][1], product);
-                        mma_m16n8k8_tf32(product, a_high, b_high[n % column_tiles][0], b_high[n % column_tiles][1], product);
-                    } else if (with_sum) {
-                        mma_m16n8k8_tf32(product, a_low, one, one, zeros);
-                        mma_m16n8k8_tf32(product, a_high, one, one, product);
-                    } else {
-                        continue;
-                    }
-#pragma unroll
-                    for (int i = 0; i < 4; ++i) sums[tile][n][i] += product[i];
-                }
+                for (int n = 0; n < column_tiles; ++n) multiply_add(sums[tile][n], a, b[n]);
+                if (with_sum) add_up(sums[tile][column_tiles], a);
             }
         }
     }
@@ -337,6 +316,8 @@ struct ParameterGradients {
     TILESMITH_DEVICE void write(void* results, long long size, long long at, float value) const {
         if constexpr (apart)
             store_global_float(static_cast<float*>(results) + part * size + at, value);
+        else if constexpr (tiling.floats)
+            store_global_float(static_cast<float*>(results) + at, value);
         else
             store_element(static_cast<Element<Type>*>(results) + at, to_element<Type>(value));
     }

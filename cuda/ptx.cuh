@@ -20,9 +20,11 @@ namespace tilesmith {
 using SharedAddress = unsigned;
 
 // The types a kernel may keep h, R and Wx in. They are tags: values of the two 16-bit types travel as raw 16-bit words.
+// tf32 is float in memory: products take the nearest TF32 numbers of what lies there.
 struct bf16 {};
 struct fp16 {};
 struct fp32 {};
+struct tf32 {};
 
 // ---- threads, warps, blocks ----
 
@@ -471,6 +473,13 @@ template <>
 TILESMITH_DEVICE unsigned pack<fp16>(float low, float high) {
     unsigned out;
     asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
+    return out;
+}
+
+/// The nearest number of TF32, of two the larger in magnitude, as the bits of a float.
+TILESMITH_DEVICE unsigned round_tf32(unsigned word) {
+    unsigned out;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(out) : "f"(__uint_as_float(word)));
     return out;
 }
 

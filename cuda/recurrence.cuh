@@ -166,6 +166,32 @@ TILESMITH_DEVICE void zero_global(void* to) {
         store_global_16(to, 0);
 }
 
+/// The same for 16 bytes of elements of any type.
+template <class Type, int Width>
+TILESMITH_DEVICE uint4 load_row_chunk(const Element<Type>* row, int valid) {
+    if constexpr (element_bytes<Type> == 2) {
+        return load_row_of_8<Width>(row, valid);
+    } else {
+        unsigned words[4] = {0, 0, 0, 0};
+        if constexpr (Width == 4) {
+            if (valid > 0) return load_global_128(row);
+        } else if constexpr (Width == 2) {
+#pragma unroll
+            for (int i = 0; i < 2; ++i)
+                if (valid > 2 * i) {
+                    const uint2 pair = load_global_64(row + 2 * i);
+                    words[2 * i] = pair.x;
+                    words[2 * i + 1] = pair.y;
+                }
+        } else {
+#pragma unroll
+            for (int i = 0; i < 4; ++i)
+                if (valid > i) words[i] = load_global_32(row + i);
+        }
+        return uint4{words[0], words[1], words[2], words[3]};
+    }
+}
+
 /// Copy `Bytes` (2, 4, 8 or 16) from shared to global memory.
 template <int Bytes>
 TILESMITH_DEVICE void copy_to_global(void* to, SharedAddress from) {

@@ -17,6 +17,7 @@ using emulate::Site;
 struct bf16 {};
 struct fp16 {};
 struct fp32 {};
+struct tf32 {};
 
 // ---- threads, warps, blocks ----
 
@@ -299,6 +300,12 @@ inline void mma_m16n8k8_tf32(float (&d)[4], const unsigned (&a)[4], unsigned b0,
 }
 
 // ---- conversions ----
+
+inline unsigned round_tf32(unsigned word) {
+    const bool finite = (word & 0x7f800000u) != 0x7f800000u;
+    const bool nan = !finite && (word & 0x7fffffu) != 0;
+    return nan ? 0x7fffffffu : finite ? (word + 0x1000u) & 0xffffe000u : word;
+}
 
 template <class Type>
 unsigned short to_16(float value) {

@@ -23,6 +23,7 @@ from kernelgen.device.executor import Executable, Launches, Workspace
 from kernelgen.device.launcher import stream_of
 from kernelgen.errors import LaunchError
 from kernelgen.program.arguments import Arguments, ArrayArgument
+from kernelgen.program.dtypes import dtype_info
 from kernelgen.program.program import Program
 from kernelgen.program.shape import Shape
 from kernelgen.program.task import Direction
@@ -178,7 +179,7 @@ class Kernel(ABC):
         """Check the leading array, whose sizes say the batch and the number of steps, and work out what follows."""
         import numpy as np
 
-        library = library_of(lead, self.shape.dtype)
+        library = library_of(lead, dtype_info(self.shape.dtype).stored)
         found = library.describe(lead)
         wanted = self._leading(self.arguments(self.shape))
         batch_axis, step_axis = wanted.axes.index("B"), wanted.axes.index("T")
@@ -192,7 +193,7 @@ class Kernel(ABC):
         if found.device is None:
             raise LaunchError(f"{wanted.name} must be on a GPU, but it is {found}")
         if not library.fits(lead, wanted.shape, found.device):
-            needed = f"a C-contiguous {self.shape.dtype} array {list(wanted.shape)}"
+            needed = f"a C-contiguous {wanted.dtype} array {list(wanted.shape)}"
             raise LaunchError(f"{wanted.name} must be {needed}, not {found}")
         self._executable.prepare(found.device)
         with gpu.current(found.device):

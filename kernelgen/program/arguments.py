@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from kernelgen.errors import ConfigError
@@ -188,6 +188,13 @@ class Arguments:
     workspaces: tuple[ArrayArgument, ...]
     numbers: Mapping[str, int]
 
+    def with_float_parameters(self) -> Arguments:
+        """The same with gradients of R and b in float32."""
+        outputs = tuple(
+            replace(array, dtype="float32") if array.name in ("d_r", "d_b") else array for array in self.outputs
+        )
+        return replace(self, outputs=outputs)
+
 
 def arguments_of(
     cell: Cell,
@@ -228,7 +235,7 @@ def arguments_of(
             name,
             tuple(entry.axes.split()),
             tuple(sized(axis) for axis in entry.axes.split()),
-            entry.dtype or shape.dtype,
+            entry.dtype or dtype_info(shape.dtype).stored,
             entry.role,
             entry.apart,
         )

@@ -17,9 +17,26 @@ except ModuleNotFoundError as error:
     ) from error
 
 from kernelgen.cells.registry import register
+from kernelgen.torch.cell_modules import GRUCell, LSTMCell, RNNCell
+from kernelgen.torch.convert import Conversion, convert
 from kernelgen.torch.errors import DifferentiationError, DoubleBackwardError
 from kernelgen.torch.flash import flashrnn
-from kernelgen.torch.modules import GRU, LSTM
+from kernelgen.torch.modules import GRU, LSTM, RNN
 from kernelgen.torch.operator import rnn, step
 
-__all__ = ["GRU", "LSTM", "DifferentiationError", "DoubleBackwardError", "flashrnn", "register", "rnn", "step"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "Conversion",
+    "DifferentiationError",
+    "DoubleBackwardError",
+    "GRUCell",
+    "LSTMCell",
+    "RNNCell",
+    "convert",
+    "flashrnn",
+    "register",
+    "rnn",
+    "step",
+]

@@ -1,9 +1,10 @@
-"""That what should be a tensor is one."""
+"""That what should be a tensor is one, and what autocast makes of it."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from kernelgen.torch.errors import ArgumentTypeError
@@ -21,3 +22,10 @@ def require_tensors(optional: str = "", **arguments: Any) -> None:
         else:
             hint = "it cannot be left out"
         raise ArgumentTypeError(f"{name} must be a torch.Tensor, not {type(value).__name__}; {hint}")
+
+
+def autocast_dtype(kind: str) -> torch.dtype | None:
+    """What autocast casts tensors on a type of device to, None where it is off or there is none (as for "meta")."""
+    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+        return None
+    return torch.get_autocast_dtype(kind)

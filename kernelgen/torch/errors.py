@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from kernelgen.errors import ShapeError, TilesmithError
 
 
@@ -23,3 +25,12 @@ class DifferentiationError(TilesmithError, RuntimeError):
 
 class DoubleBackwardError(DifferentiationError):
     """The gradient of a gradient was asked for."""
+
+
+def refuse_second_derivative(ctx: Any, *_: Any) -> tuple[Any, ...]:
+    """The derivative of a backward operator: there is none. Raises DoubleBackwardError."""
+    raise DoubleBackwardError(
+        "rnn() cannot be differentiated twice: its backward pass is a kernel without a gradient of its own. "
+        "For second derivatives use kernelgen.torch.reference.forward, which autograd differentiates any number of "
+        "times."
+    )

@@ -25,6 +25,7 @@ def recompute_gates(
     tensors' dtype once more than in a kernel.
     """
     batch, seq, heads, dim = hidden.shape
+    r, b, initial = r.to(wx.dtype), b.to(wx.dtype), None if initial is None else initial.to(wx.dtype)
     before = Masks(own, seq).before(hidden, initial)
     rows = before.permute(2, 0, 1, 3).reshape(heads, batch * seq, dim)
     saved = derive(cell).saved_gates

@@ -21,7 +21,7 @@ from kernelgen.torch.sequences import NOTHING, Masks, Own, select
 from kernelgen.torch.step import torch_backward, torch_step
 
 DTYPES = ("bfloat16", "float16", "float32", "float64")
-"""What the reference takes; kernels take the first two."""
+"""What the reference takes."""
 
 Form: TypeAlias = tuple[torch.Size, torch.dtype, torch.device]
 """What a tensor is, apart from its values."""
@@ -36,8 +36,8 @@ def check(cell: Cell, wx: Form, r: Form, b: Form, initial: Form | None) -> None:
     if len(sizes) != 5:
         raise TensorShapeError(f"Wx must have the five axes [B, T, G_in, H, D], not shape {list(sizes)}")
     batch, seq, _, heads, dim = sizes
-    if batch == 0 or seq == 0 or heads == 0 or dim == 0:
-        raise TensorShapeError(f"Wx is empty: its shape is {list(sizes)}; B, T, H and D must be at least 1")
+    if seq == 0 or heads == 0 or dim == 0:
+        raise TensorShapeError(f"Wx is empty: its shape is {list(sizes)}; T, H and D must be at least 1")
     if str(dtype).removeprefix("torch.") not in DTYPES:
         raise TensorShapeError(f"Wx is {str(dtype).removeprefix('torch.')}; {cell.name} takes {', '.join(DTYPES)}")
     expected = {
@@ -52,7 +52,8 @@ def check(cell: Cell, wx: Form, r: Form, b: Form, initial: Form | None) -> None:
         found, kind, place = form
         if len(found) != len(wanted) or any(size != other for size, other in zip(found, wanted, strict=True)):
             raise TensorShapeError(f"{name} of {cell.name} must be {axes} = {list(wanted)}, not {list(found)}")
-        if (kind, place) != (dtype, device):
+        wider = name != "Wx" and kind is torch.float32 and dtype.itemsize == 2
+        if place != device or not (kind == dtype or wider):
             raise TensorShapeError(f"{name} is {kind} on {place}, but Wx is {dtype} on {device}; convert one of them")
 
 
@@ -74,7 +75,8 @@ def forward(
     """Run the recurrence; autograd can differentiate it, any number of times.
 
     wx [B, T, G_in, H, D], r [G_rec, H, D, D] with r[g, h, d, p] from previous unit p to unit d, b [G_bias, H, D],
-    initial [S, B, H, D] or None for zeros; of one dtype of ``DTYPES``, on one device. Returns states [S, B, T, H, D],
+    initial [S, B, H, D] or None for zeros; of one dtype of ``DTYPES``, on one device, or float32 where wx is of 16 bits
+    (they are rounded to its dtype, as kernels need it). Returns states [S, B, T, H, D],
     last [S, B, H, D] and, where they are to be kept, the gates' sums [G_saved, B, T, H, D] that a backward pass needs
     (derive.Backward.saved_gates), else None, all of wx's dtype. own: where states begin anew, and where sequences end;
     what is returned of the steps behind the end is zeros, and the last states are each sequence's own.
@@ -84,6 +86,7 @@ def forward(
     check_tensors(cell, wx, r, b, initial)
     batch, seq, _, heads, dim = wx.shape
     dtype, work, masks = wx.dtype, _working(wx.dtype), Masks(own, seq)
+    r, b, initial = r.to(dtype), b.to(dtype), None if initial is None else initial.to(dtype)
     step, wx = torch_step(cell), masks.clear(wx)  # a NaN behind the end would spread to the gradients
     # Inside the loop every tensor is [H, B, D], so that one batched product serves all gates of all heads.
     weights = r.to(work).permute(1, 3, 0, 2).reshape(heads, dim, -1)
@@ -138,6 +141,7 @@ def backward(
     """
     _, batch, seq, heads, dim = states.shape
     dtype, work, masks = states.dtype, _working(states.dtype), Masks(own, seq)
+    r, b, initial = r.to(dtype), b.to(dtype), None if initial is None else initial.to(dtype)
     step, clip, saved = torch_backward(cell), cell.gradient.recurrent_clip, derive(cell).saved_gates
     recurrent = list(cell.recurrent_gates)
     # [H, G_rec D, D]: one batched product sends all gates' gradients of all heads back to h.

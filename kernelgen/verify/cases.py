@@ -269,7 +269,8 @@ def _require_finite(cell: Cell, shape: Shape, seed: int, argument: ArrayArgument
     """Raise NotFiniteError, with the first element in time, where the reference has no number that a kernel could."""
     if values is None:
         return
-    largest = dtypes.dtype_info(shape.dtype).largest if argument.dtype == shape.dtype else np.inf
+    info = dtypes.dtype_info(shape.dtype)
+    largest = info.largest if argument.dtype == info.stored else np.inf
     values = values.astype(np.float64)
     bad = ~(np.abs(values) <= largest) | np.isinf(values)
     if not bad.any():

@@ -20,7 +20,7 @@ from kernelgen.cells.language import Cell, Gate, where
 from kernelgen.errors import CellError, ConfigError, ShapeError, TilesmithError
 from kernelgen.program.dtypes import numpy_dtype, tolerance
 from kernelgen.program.shape import Shape
-from kernelgen.torch import DoubleBackwardError, flashrnn, reference, register, rnn, step
+from kernelgen.torch import DifferentiationError, DoubleBackwardError, flashrnn, reference, register, rnn, step
 from kernelgen.torch import operator as operators
 from kernelgen.torch.sequences import NOTHING
 from kernelgen.verify import reference as numpy_reference
@@ -265,6 +265,22 @@ def test_steps_make_a_sequence(name: str) -> None:
     for t in range(SHAPE.seq):
         states = step(wx[:, t], r, b, states, name)
         torch.testing.assert_close(states[0], every[0, :, t])
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_a_step_puts_the_new_states_where_it_is_told(name: str) -> None:
+    wx, r, b, states = (leaf.detach() for leaf in tensors(name))
+    expected = step(wx[:, 0], r, b, states, name)
+    for out in (torch.zeros_like(states), torch.zeros_like(states).float(), states):
+        assert step(wx[:, 0], r, b, states, name, out=out) is out
+        torch.testing.assert_close(out, expected.to(out.dtype), rtol=0, atol=0)
+    again = torch.compile(step, fullgraph=True, backend="aot_eager")(wx[:, 1], r, b, states, name, out=states)
+    assert again is states
+    torch.testing.assert_close(states, step(wx[:, 1], r, b, expected, name))
+    with pytest.raises(ShapeError, match=r"out must be \[S, B, H, D\] = "):
+        step(wx[:, 0], r, b, states, name, out=states[:, :1])
+    with pytest.raises(DifferentiationError, match="out= has no gradient"):
+        step(wx[:, 0].requires_grad_(), r, b, states, name, out=states)
 
 
 def test_mistakes_are_told() -> None:

@@ -11,12 +11,25 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from kernelgen.cells import cell_names, load_cell
 from kernelgen.device import gpu
 from kernelgen.program.dtypes import numpy_dtype, tolerance
 from kernelgen.program.shape import Shape
-from kernelgen.torch import GRU, LSTM, flashrnn, kernels, reference, rnn
+from kernelgen.torch import (
+    GRU,
+    LSTM,
+    RNN,
+    GRUCell,
+    LSTMCell,
+    RNNCell,
+    flashrnn,
+    kernels,
+    reference,
+    rnn,
+    step,
+)
 from kernelgen.torch import operator as operators
 from kernelgen.torch.sequences import NOTHING
 from kernelgen.verify import reference as numpy_reference
@@ -71,7 +84,7 @@ def error(made: Tensor, wanted: Any) -> float:
     return float(np.linalg.norm(made.detach().double().cpu().numpy() - wanted) / max(np.linalg.norm(wanted), 1e-30))
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 @pytest.mark.parametrize("name", [*cell_names(), pytest.param(OWN, id="own")])
 def test_every_cell_agrees_with_the_float64_reference(name: str, dtype: str) -> None:
     cell, shape, kind = load_cell(name), Shape(5, 24, 3, 64, dtype), numpy_dtype(dtype)
@@ -201,6 +214,39 @@ def test_autocast_runs_kernels() -> None:
     assert all(gradient.dtype is torch.float32 for gradient in made)
 
 
+@pytest.mark.parametrize(
+    ("allowed", "least", "most"), [(False, 0.0, 1e-6), (True, 1e-5, 1e-3)], ids=["float32", "TF32"]
+)
+def test_float32_products_are_what_pytorchs_switch_says(
+    monkeypatch: pytest.MonkeyPatch, allowed: bool, least: float, most: float
+) -> None:
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", allowed)
+    cell, leaves = load_cell("lstm"), tensors("lstm", Shape(16, 64, 1, 768, "float32"))
+    states, last = rnn(*leaves)
+    given = seeds(states, last)
+    made = torch.autograd.grad((states, last), leaves, given)
+    arrays = [leaf.detach().double().cpu().numpy() for leaf in leaves]
+    outside = [value.double().cpu().numpy() for value in given]
+    expected = numpy_reference.forward(cell, *arrays)
+    passed = numpy_reference.backward(cell, *arrays, *outside, result=expected)
+    assert least <= error(states, expected.states) <= most
+    for gradient, field in zip(made, ("d_wx", "d_r", "d_b", "d_initial"), strict=True):
+        assert gradient.dtype is torch.float32
+        assert error(gradient, getattr(passed, field)) <= 2 * most, field
+
+
+@pytest.mark.parametrize(("heads", "dim"), [(12, 64), (1, 768)])
+def test_float32_parameters_of_16_bit_kernels_get_sums_that_are_not_rounded(heads: int, dim: int) -> None:
+    narrow = [leaf.detach() for leaf in tensors("lstm", Shape(16, 32, heads, dim))]
+    wide = [narrow[0].clone().requires_grad_(), *(leaf.float().requires_grad_() for leaf in narrow[1:])]
+    leaves = [leaf.requires_grad_() for leaf in narrow]
+    exact = torch.autograd.grad(rnn(*wide)[0].float().sum(), wide)
+    for rounded, gradient in zip(torch.autograd.grad(rnn(*leaves)[0].float().sum(), leaves), exact, strict=True):
+        assert torch.equal(rounded, gradient.to(torch.bfloat16))
+    assert exact[1].dtype is exact[2].dtype is torch.float32
+    assert not torch.equal(exact[1], exact[1].to(torch.bfloat16).float())
+
+
 def test_kernels_run_on_the_current_stream_and_in_a_graph() -> None:
     shape = Shape(16, 512, 12, 64)
     wx, r, b, _ = (leaf.detach() for leaf in tensors("lstm", shape))
@@ -229,11 +275,129 @@ def test_modules_agree_with_torch_nn(ours: Any, theirs: Any) -> None:
     peer = theirs(40, 64, 2, batch_first=True).cuda()
     module = ours(40, 64, 2, batch_first=True).cuda()
     module.load_state_dict(peer.state_dict())
-    module, x = module.to(torch.bfloat16), torch.randn(5, 30, 40, device="cuda")
-    peer = copy.deepcopy(peer).double()
+    x, peer = torch.randn(5, 30, 40, device="cuda"), copy.deepcopy(peer).double()
+    assert error(module(x)[0], peer(x.double())[0]) < 1e-6
+    module = module.to(torch.bfloat16)
     made, wanted = module(x.to(torch.bfloat16))[0], peer(x.double())[0]
     assert error(made, wanted) < 0.03
     made.float().square().mean().backward()
+    wanted.square().mean().backward()
+    for (name, parameter), other in zip(module.named_parameters(), peer.parameters(), strict=True):
+        assert error(parameter.grad, other.grad) < 0.06, name
+
+
+@pytest.mark.parametrize("form", ["batch", "packed"])
+@pytest.mark.parametrize(
+    ("ours", "theirs", "options"),
+    [
+        (LSTM, torch.nn.LSTM, {"bidirectional": True, "num_layers": 2}),
+        (LSTM, torch.nn.LSTM, {"proj_size": 32, "bidirectional": True}),
+        (GRU, torch.nn.GRU, {"bidirectional": True, "batch_first": True, "bias": False}),
+        (RNN, torch.nn.RNN, {"nonlinearity": "relu"}),
+    ],
+    ids=["lstm", "projected", "gru", "rnn"],
+)
+def test_modules_with_every_option_agree_with_torch_nn(
+    ours: Any, theirs: Any, options: dict[str, Any], form: str
+) -> None:
+    torch.manual_seed(0)
+    peer = theirs(40, 64, **options).cuda()
+    plain = ours(40, 64, **options).cuda()
+    plain.load_state_dict(peer.state_dict())
+    x = torch.randn(5, 30, 40, device="cuda") if options.get("batch_first") else torch.randn(30, 5, 40, device="cuda")
+    lengths = [30, 2, 17, 30, 9]
+
+    def run(module: Any, dtype: torch.dtype) -> list[Tensor]:
+        given: Any = x.to(dtype)
+        if form == "packed":
+            first = options.get("batch_first", False)
+            given = pack_padded_sequence(given, torch.tensor(lengths), batch_first=first, enforce_sorted=False)
+        output, last = module(given)
+        return [output.data if form == "packed" else output, *(last if isinstance(last, tuple) else [last])]
+
+    peer = copy.deepcopy(peer).double()
+    wanted = run(peer, torch.float64)
+    sum(one.square().mean() for one in wanted).backward()
+    for limits in ({}, {"checkpoint": 8}):
+        module = ours(40, 64, **options, **limits).to("cuda", torch.bfloat16)
+        module.load_state_dict(plain.state_dict())
+        made = run(module, torch.bfloat16)
+        for result, expected in zip(made, wanted, strict=True):
+            assert error(result, expected) < 0.03
+        sum(one.float().square().mean() for one in made).backward()
+        for (name, parameter), other in zip(module.named_parameters(), peer.parameters(), strict=True):
+            assert error(parameter.grad, other.grad) < 0.06, (name, limits)
+
+
+@pytest.mark.parametrize(("name", "heads", "dim"), [("lstm", 12, 64), ("slstm", 3, 256), ("gru", 1, 768)])
+def test_a_checkpointed_pass_is_near_a_whole_one(name: str, heads: int, dim: int) -> None:
+    leaves = tensors(name, Shape(16, 200, heads, dim))
+    whole = rnn(*leaves, cell=name, returns="hidden")
+    given = seeds(*whole)
+    given[1][1:] = 0
+    wanted = torch.autograd.grad(whole, leaves, given)
+    made = rnn(*leaves, cell=name, returns="hidden", checkpoint=64)
+    for result, other in zip(made, whole, strict=True):
+        assert error(result, other) < 0.01
+    for gradient, other in zip(torch.autograd.grad(made, leaves, given), wanted, strict=True):
+        assert error(gradient, other) < 0.03
+
+
+def test_checkpoints_take_less_memory() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(16, 4096, 256, device="cuda", dtype=torch.bfloat16)
+    taken = []
+    for limits in ({}, {"checkpoint": 128}, {"memory_limit": "100MB"}):
+        module = LSTM(256, 256, 2, batch_first=True, **limits).to("cuda", torch.bfloat16)
+        for _ in range(2):
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            module(x)[0].float().square().mean().backward()
+            torch.cuda.synchronize()
+        taken.append(torch.cuda.max_memory_allocated() - before)
+    print([f"{one / 1e6:.0f} MB" for one in taken])
+    assert max(taken[1:]) < 0.5 * taken[0]
+
+
+@pytest.mark.parametrize("batch", [1, 3, 64, 4096])
+@pytest.mark.parametrize(("name", "heads", "dim"), [("lstm", 1, 256), ("gru", 4, 128)])
+def test_a_step_is_right_at_every_batch_and_in_a_graph(name: str, heads: int, dim: int, batch: int) -> None:
+    wx, r, b, states = (leaf.detach() for leaf in tensors(name, Shape(batch, 2, heads, dim)))
+    expected = reference.forward(load_cell(name), wx.float(), r.float(), b.float(), states.float())[1]
+    one, other = states.clone(), torch.empty_like(states)
+    step(wx[:, 0], r, b, one, name, out=other)  # compiles
+    token = wx[:, 0].clone()
+    one.copy_(states)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step(token, r, b, one, name, out=other)
+        one.copy_(other)
+    for t in range(2):
+        token.copy_(wx[:, t])
+        graph.replay()
+    assert error(one, expected) < 0.01
+    inplace = states.clone()
+    for t in range(2):
+        step(wx[:, t], r, b, inplace, name, out=inplace)
+    assert torch.equal(inplace, one)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [(LSTMCell, torch.nn.LSTMCell), (GRUCell, torch.nn.GRUCell), (RNNCell, torch.nn.RNNCell)]
+)
+def test_cells_agree_with_torch_nn(ours: Any, theirs: Any) -> None:
+    torch.manual_seed(0)
+    peer = theirs(40, 64).cuda()
+    module = ours(40, 64).to("cuda", torch.bfloat16)
+    module.load_state_dict(peer.state_dict())
+    peer, x = peer.double(), torch.randn(5, 7, 40, device="cuda")
+    state, wanted = None, None
+    for one in x:
+        state, wanted = module(one.to(torch.bfloat16), state), peer(one.double(), wanted)
+    state, wanted = (torch.stack(s) if isinstance(s, tuple) else s for s in (state, wanted))
+    assert error(state, wanted) < 0.03
+    state.float().square().mean().backward()
     wanted.square().mean().backward()
     for (name, parameter), other in zip(module.named_parameters(), peer.parameters(), strict=True):
         assert error(parameter.grad, other.grad) < 0.06, name
@@ -270,7 +434,7 @@ def test_flashrnn_runs_kernels() -> None:
 
 
 def test_where_no_kernel_fits_the_reference_runs_with_one_warning() -> None:
-    leaves = tensors("lstm", Shape(2, 6, 1, 32), torch.float32)
+    leaves = tensors("lstm", Shape(2, 6, 1, 32), torch.float64)
     with pytest.warns(RuntimeWarning, match="runs as a PyTorch loop"):
         states, _ = rnn(*leaves)
     rnn(*leaves)

@@ -1,23 +1,35 @@
-"""LSTM and GRU modules against torch.nn's, on the CPU."""
+"""The modules against torch.nn's on the CPU, and what they do beyond them."""
 
 from __future__ import annotations
 
+import copy
+import pickle
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
+import kernelgen.torch
+from kernelgen.cells import cell_names, load_cell
 from kernelgen.errors import ShapeError, TilesmithError
-from kernelgen.torch import GRU, LSTM
+from kernelgen.torch import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell, convert, reference
 
 pytestmark = pytest.mark.unit
 
 PAIRS = [pytest.param(LSTM, torch.nn.LSTM, id="lstm"), pytest.param(GRU, torch.nn.GRU, id="gru")]
 
 
+OWN = str(Path(__file__).parents[2] / "examples" / "own_cell.py") + ":FASTGRNN"
+
+
 def flat(result: Any) -> list[torch.Tensor]:
     """All tensors of a nested result."""
+    if result is None:
+        return []
     return [result] if isinstance(result, torch.Tensor) else [tensor for part in result for tensor in flat(part)]
 
 
@@ -83,9 +95,6 @@ def test_compile_in_one_graph() -> None:
 
 def test_other_inputs_are_refused() -> None:
     module = GRU(3, 5)
-    packed = torch.nn.utils.rnn.pack_padded_sequence(torch.zeros(4, 2, 3), [4, 2])
-    with pytest.raises(ShapeError, match="PackedSequence"):
-        module(packed)
     with pytest.raises(TypeError, match=r"input must be a torch\.Tensor, not ndarray; torch\.as_tensor"):
         module(np.zeros((4, 2, 3)))
     with pytest.raises(ShapeError, match="4 axes"):
@@ -109,16 +118,16 @@ MISTAKES = [
     ("LSTM", (3, 4, 2), X, H, r"must be the pair \(h, c\), each \[L, B, D\] = \[2, 2, 4\], not one tensor"),
     ("GRU", (3, 4), X[..., :2], None, "last axis must be input_size = 3"),
     ("LSTM", (3, 4), X[..., None], None, "not of 4 axes"),
-    ("LSTM", (3, 4), X.double(), None, r"the weights are torch.float32; convert it, input.to"),
-    ("LSTM", (3, 0), None, None, "hidden_size must be at least 1, not 0"),
-    ("LSTM", (0, 3), None, None, "input_size must be at least 1, not 0"),
-    ("GRU", (3, 4, 0), None, None, "num_layers must be at least 1, not 0"),
-    ("GRU", (3, 4.0), None, None, "hidden_size must be an int, not float"),
-    ("GRU", ("3", 4), None, None, "input_size must be an int, not str"),
-    ("GRU", (3, 4, 1, 1), None, None, "bias must be True or False"),
-    ("GRU", (3, 4, 1, True, 0), None, None, "batch_first must be True or False"),
-    ("GRU", (3, 4, 2, True, False, 1.5), None, None, "dropout must be a number from 0 to 1"),
-    ("GRU", (3, 4, 2, True, False, True), None, None, "dropout must be a number from 0 to 1"),
+    ("LSTM", (3, 4), X.double(), None, r"does not match weight dtype .torch.float32.. Convert input: input.to"),
+    ("LSTM", (3, 0), None, None, "hidden_size must be greater than zero, not 0"),
+    ("LSTM", (0, 3), None, None, "input_size must be greater than zero, not 0"),
+    ("GRU", (3, 4, 0), None, None, "num_layers must be greater than zero, not 0"),
+    ("GRU", (3, 4.0), None, None, "hidden_size should be of type int, got: float"),
+    ("GRU", ("3", 4), None, None, "input_size should be of type int, got: str"),
+    ("GRU", (3, 4, 1, 1), None, None, "bias should be of type bool, got: int 1; give True or False"),
+    ("GRU", (3, 4, 1, True, 0), None, None, "batch_first should be of type bool, got: int 0; give True or False"),
+    ("GRU", (3, 4, 2, True, False, 1.5), None, None, "dropout should be a number in range"),
+    ("GRU", (3, 4, 2, True, False, True), None, None, "dropout should be a number in range"),
 ]
 
 
@@ -142,3 +151,399 @@ def test_a_pair_is_a_pair() -> None:
     assert LSTM(3, 4, 2)(X, [H, H])[0].shape == (3, 2, 4)
     with pytest.warns(UserWarning, match="only one"):
         LSTM(3, 4, dropout=0.5)
+
+
+# ---- what stands in for torch.nn beyond the forward call ----
+
+ALL = [(LSTM, torch.nn.LSTM), (GRU, torch.nn.GRU), (RNN, torch.nn.RNN)]
+CELLS = [(LSTMCell, torch.nn.LSTMCell), (GRUCell, torch.nn.GRUCell), (RNNCell, torch.nn.RNNCell)]
+IDS = ["lstm", "gru", "rnn"]
+
+
+def pair(ours: Any, theirs: Any, *sizes: int, **options: Any) -> tuple[Any, Any]:
+    """Both modules in float64 with the same parameters."""
+    torch.manual_seed(0)
+    peer = theirs(*sizes, dtype=torch.float64, **options)
+    module = ours(*sizes, dtype=torch.float64, **options)
+    module.load_state_dict(peer.state_dict())
+    return module, peer
+
+
+def both(
+    modules: tuple[Any, Any], *arguments: Any, ours: dict[str, Any] | None = None
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Results and gradients of both modules, of float64 inputs."""
+    found = []
+    for index, module in enumerate(modules):
+        copies = copy.deepcopy(arguments)
+        inputs = [tensor for tensor in flat(copies) if tensor.is_floating_point()]
+        for tensor in inputs:
+            tensor.requires_grad_()
+        results = [one for one in flat(module(*copies, **(ours or {} if not index else {}))) if one.is_floating_point()]
+        seeds = [torch.arange(one.numel()).cos().to(one).view(one.shape) for one in results]
+        found.append([*results, *torch.autograd.grad(results, [*inputs, *module.parameters()], seeds)])
+    return found[0], found[1]
+
+
+@pytest.mark.parametrize(("ours", "theirs"), ALL, ids=IDS)
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("ordered", [False, True])
+def test_packed_sequences(ours: Any, theirs: Any, bidirectional: bool, ordered: bool) -> None:
+    options = {"num_layers": 2, "bidirectional": bidirectional}
+    if ours is LSTM:
+        options["proj_size"] = 3
+    modules = pair(ours, theirs, 3, 5, **options)
+    lengths = [6, 6, 4, 1] if ordered else [4, 6, 1, 6]
+    x = torch.randn(6, 4, 3, dtype=torch.float64)
+    count = 4 if bidirectional else 2
+    h = torch.randn(count, 4, 3 if ours is LSTM else 5, dtype=torch.float64)
+    hx = (h, torch.randn(count, 4, 5, dtype=torch.float64)) if ours is LSTM else h
+    packed = pack_padded_sequence(x, torch.tensor(lengths), enforce_sorted=ordered)
+    for states in (None, hx):
+        made, wanted = (module(packed, states) for module in modules)
+        assert isinstance(made[0], PackedSequence)
+        for part, other in zip(made[0][1:], wanted[0][1:], strict=True):
+            assert (part is None and other is None) or torch.equal(part, other)
+        for result, expected in zip(*both(modules, packed, states), strict=True):
+            torch.testing.assert_close(result, expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"bidirectional": True, "num_layers": 2, "batch_first": True}])
+@pytest.mark.parametrize(("ours", "theirs"), ALL, ids=IDS)
+def test_lengths_are_each_sequence_by_itself(ours: Any, theirs: Any, options: dict[str, Any]) -> None:
+    module, peer = pair(ours, theirs, 3, 4, **options)
+    lengths, count = [3, 0, 5, 1], 4 if options else 1
+    x = torch.randn(4, 5, 3, dtype=torch.float64)
+    h = torch.randn(count, 4, 4, dtype=torch.float64)
+    outputs, lasts = [], []
+    for index, length in enumerate(lengths):
+        own = h[:, index : index + 1]
+        own = (own, own.cos()) if ours is LSTM else own
+        if not length:
+            outputs.append(torch.zeros(5, (2 if options else 1) * 4, dtype=torch.float64))
+            lasts.append(torch.cat(flat(own), dim=2)[:, 0])
+            continue
+        part = x[index : index + 1, :length]
+        made, last = peer(part if options else part.transpose(0, 1), own)
+        made = made[0] if options else made[:, 0]
+        outputs.append(torch.cat([made, made.new_zeros(5 - length, made.shape[1])]))
+        lasts.append(torch.cat(flat(last), dim=2)[:, 0])
+    dirty = x.clone()
+    for index, length in enumerate(lengths):
+        dirty[index, length:] = torch.nan
+    given = (dirty if options else dirty.transpose(0, 1)).requires_grad_()
+    made, last, every = module(given, (h, h.cos()) if ours is LSTM else h, lengths=lengths, returns="states")
+    made = made if options else made.transpose(0, 1)
+    torch.testing.assert_close(made, torch.stack(outputs))
+    torch.testing.assert_close(torch.cat(flat(last), dim=2), torch.stack(lasts, dim=1))
+    torch.testing.assert_close(every[0][-1] if options else every[0][-1].transpose(0, 1), made[..., -4:])
+    wanted = torch.autograd.grad((torch.stack(outputs).cos().sum() + torch.stack(lasts).sin().sum()), peer.parameters())
+    found = torch.autograd.grad(
+        made.cos().sum() + sum(state.sin().sum() for state in flat(last)), [given, *module.parameters()]
+    )
+    for gradient, other in zip(found[1:], wanted, strict=True):
+        torch.testing.assert_close(gradient, other)
+    of_input = found[0] if options else found[0].transpose(0, 1)
+    for index, length in enumerate(lengths):
+        assert torch.equal(of_input[index, length:], torch.zeros(5 - length, 3, dtype=torch.float64))
+
+
+def test_lengths_that_make_no_sense() -> None:
+    module = LSTM(3, 4)
+    for lengths, message in [
+        ([3, 4], "from 0 to T = 3, but they go from 3 to 4"),
+        ([-1, 2], "go from -1 to 2"),
+        ([1], r"\[B\] = \[2\], not \[1\]"),
+        ([1.0, 2.0], "must be integers, not torch.float32"),
+        ("ab", "must be a tensor of integers, not str"),
+    ]:
+        with pytest.raises(TilesmithError, match=message):
+            module(X, lengths=lengths)
+    with pytest.raises(TilesmithError, match="those of a batch"):
+        module(X[:, 0], lengths=[2])
+    with pytest.raises(TilesmithError, match="says its lengths itself"):
+        module(pack_padded_sequence(X, [2, 1]), lengths=[2, 1])
+    with pytest.raises(TilesmithError, match="cannot return 'state'; did you mean states"):
+        module(X, returns="state")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("ours", "theirs"), ALL, ids=IDS)
+def test_forms_of_tensors(ours: Any, theirs: Any) -> None:
+    modules = pair(ours, theirs, 3, 5, num_layers=2, bidirectional=True)
+    x = torch.randn(2, 4, 3, dtype=torch.float64).transpose(0, 1)
+    h = torch.randn(5, 2, 4, dtype=torch.float64).transpose(0, 2)
+    for result, expected in zip(*both(modules, x, (h, h.cos()) if ours is LSTM else h), strict=True):
+        torch.testing.assert_close(result, expected)
+    if ours is LSTM:
+        assert torch.equal(modules[0](x, [h, h])[0], modules[0](x, (h, h))[0])
+    for result, expected in zip(*both(modules, x[:, :0]), strict=True):
+        assert result.shape == expected.shape
+        assert torch.equal(result, torch.zeros_like(result))
+    with pytest.raises(RuntimeError, match="Wx is empty"):
+        modules[0](x[:0])
+    meta = ours(3, 5, 2, device="meta", dtype=torch.bfloat16)
+    assert all(one.is_meta and one.dtype is torch.bfloat16 for one in meta.parameters())
+    made, last = meta(torch.empty(4, 2, 3, device="meta", dtype=torch.bfloat16))
+    assert made.shape == (4, 2, 5)
+    assert {one.shape for one in flat(last)} == {(2, 2, 5)}
+
+
+@pytest.mark.parametrize(("ours", "theirs"), ALL, ids=IDS)
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_results_are_contiguous_and_may_be_changed_in_place(ours: Any, theirs: Any, batch_first: bool) -> None:
+    for batched in (True, False):
+        module = ours(3, 5, 2, batch_first=batch_first)
+        made, last = module(torch.randn(4, 2, 3) if batched else torch.randn(4, 3))
+        assert made.is_contiguous()
+        for state in flat(last):
+            assert state.is_contiguous()
+            state[:, 0] = 0
+        (made.sum() + sum(state.sum() for state in flat(last))).backward()
+        for state in flat(last):
+            state.detach_()
+    cell, _ = dict(zip(IDS, CELLS, strict=True))[ours.__name__.lower()]
+    for state in flat(cell(3, 5)(torch.randn(2, 3))):
+        state[:, 0] = 0
+        state.detach_()
+
+
+@pytest.mark.parametrize(("ours", "theirs"), ALL + CELLS)
+def test_the_rest_of_the_module(ours: Any, theirs: Any) -> None:
+    options: dict[str, Any] = {"bias": False} if ours.__name__.endswith("Cell") else {"num_layers": 2, "dropout": 0.5}
+    module, peer = pair(ours, theirs, 3, 5, **options)
+    names = {name: parameter.shape for name, parameter in peer.named_parameters()}
+    assert {name: parameter.shape for name, parameter in module.named_parameters()} == names
+    assert peer.load_state_dict(module.state_dict())
+    assert repr(module).replace(type(module).__name__, "") == repr(peer).replace(type(peer).__name__, "")
+    if "num_layers" in options:
+        module.eval()
+        assert module.flatten_parameters() is None
+        assert module.mode == peer.mode
+        assert [[w.shape for w in weights] for weights in module.all_weights] == [
+            [w.shape for w in weights] for weights in peer.all_weights
+        ]
+    x = torch.randn(2, 2, 3, dtype=torch.float64)[:, : 1 if "bias" in options else 2].squeeze(1)
+    for twin in (pickle.loads(pickle.dumps(module)), copy.deepcopy(module)):
+        for result, expected in zip(flat(twin(x)), flat(module(x)), strict=True):
+            assert torch.equal(result, expected)
+        assert next(twin.parameters()) is not next(module.parameters())
+    torch.manual_seed(5)
+    module.reset_parameters()
+    torch.manual_seed(5)
+    peer.reset_parameters()
+    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), peer.parameters(), strict=True))
+
+
+def test_arguments_that_torch_nn_refuses() -> None:
+    for make in (
+        lambda kinds: kinds.GRU(3, 4, proj_size=2),
+        lambda kinds: kinds.RNN(3, 4, proj_size=0),
+        lambda kinds: kinds.RNN(3, 4, nonlinearity="sin"),
+        lambda kinds: kinds.LSTM(3, 4, proj_size=4),
+        lambda kinds: kinds.LSTM(3, 4, proj_size=-1),
+    ):
+        with pytest.raises(ValueError):  # noqa: PT011  the type is what is asked
+            make(torch.nn)
+        with pytest.raises(ValueError, match=r"proj_size|Unknown nonlinearity") as caught:
+            make(kernelgen.torch)
+        assert isinstance(caught.value, TilesmithError)
+    with pytest.raises(TilesmithError, match="5 units do not make 2 heads"):
+        LSTM(3, 5, heads=2)
+    with pytest.raises(TilesmithError, match="one head; there is none for heads=2"):
+        LSTM(3, 4, heads=2, proj_size=2)
+    with pytest.raises(TilesmithError, match="a cell has its own functions"):
+        RNN(3, 4, nonlinearity="relu", cell="gru")
+    with pytest.raises(TilesmithError, match="did you mean slstm"):
+        RNN(3, 4, cell="slstn")
+
+
+def test_positional_arguments_are_torch_nns() -> None:
+    assert LSTM(3, 4, 1, False, True, 0.0, True, 2, "meta", torch.float64).weight_hr_l0_reverse.shape == (2, 4)
+    module = RNN(3, 4, 2, "relu", False, True, 0.25, True)
+    assert repr(module) == repr(torch.nn.RNN(3, 4, 2, "relu", False, True, 0.25, True)).replace(
+        ")", ", nonlinearity=relu)"
+    )
+    assert RNNCell(3, 4, True, "relu").nonlinearity == "relu"
+
+
+# ---- beyond torch.nn ----
+
+
+@pytest.mark.parametrize("cell", [*cell_names(), OWN])
+@pytest.mark.parametrize("bias", [True, False])
+def test_layers_of_any_cell_in_heads(cell: str, bias: bool) -> None:
+    torch.manual_seed(0)
+    module = RNN(3, 6, 2, batch_first=True, cell=cell, heads=2, bias=bias, bidirectional=True, dtype=torch.float64)
+    x, loaded = torch.randn(2, 4, 3, dtype=torch.float64), load_cell(cell)
+    made, last, every = module(x, returns="states")
+    assert made.shape == (2, 4, 12)
+    wanted = x
+    for layer in range(2):
+        outputs = []
+        for direction, suffix in enumerate(("", "_reverse")):
+            own = {name: getattr(module, f"{name}_l{layer}{suffix}") for name in ("weight_ih", "weight_hh")}
+            wx = (wanted @ own["weight_ih"].T).view(2, 4, -1, 2, 3)
+            b = torch.zeros(len(loaded.bias_gates), 2, 3, dtype=torch.float64)
+            if bias:
+                of_input = iter(getattr(module, f"bias_ih_l{layer}{suffix}").view(-1, 2, 3))
+                of_hidden = iter(getattr(module, f"bias_hh_l{layer}{suffix}").view(-1, 2, 3))
+                rows = []
+                for gate in (loaded.gates[index] for index in loaded.bias_gates):
+                    parts = [next(of_input)] if gate.input or not gate.recurrent else []
+                    rows.append(sum([*parts, *([next(of_hidden)] if gate.recurrent else [])]))
+                b = torch.stack(rows) if rows else b
+                assert next(of_input, None) is next(of_hidden, None) is None
+            r = own["weight_hh"].view(-1, 2, 3, 3)
+            states, end, _ = reference.forward(loaded, wx.flip(1) if direction else wx, r, b)
+            states = (states.flip(2) if direction else states).flatten(3)
+            outputs.append(states[0])
+            for index, state in enumerate(flat(last)):
+                torch.testing.assert_close(state[2 * layer + direction], end[index].flatten(1))
+                torch.testing.assert_close(every[index][2 * layer + direction], states[index])
+        wanted = torch.cat(outputs, dim=-1)
+    torch.testing.assert_close(made, wanted)
+    twin = pickle.loads(pickle.dumps(module))
+    assert torch.equal(twin(x)[0], made)
+
+
+def test_every_state_in_each_form() -> None:
+    module = LSTM(3, 5, 2, proj_size=2)
+    made, last, every = module(torch.randn(4, 2, 3), returns="states")
+    assert [tuple(state.shape) for state in every] == [(2, 4, 2, 2), (2, 4, 2, 5)]
+    assert torch.equal(every[0][1], made)
+    assert all(torch.equal(state[:, -1], end) for state, end in zip(every, last, strict=True))
+    _, _, every = module(torch.randn(4, 3), returns="states")
+    assert [tuple(state.shape) for state in every] == [(2, 4, 2), (2, 4, 5)]
+    packed = pack_padded_sequence(torch.randn(4, 2, 3), [2, 4], enforce_sorted=False)
+    made, last, every = module(packed, returns="states")
+    assert [tuple(state.shape) for state in every] == [(2, 2, 4, 2), (2, 2, 4, 5)]
+    assert torch.equal(every[0][1], torch.nn.utils.rnn.pad_packed_sequence(made, batch_first=True)[0])
+    assert torch.equal(every[1][:, 0, 1], last[1][:, 0])
+
+
+def test_a_cell_object_in_a_module() -> None:
+    cell = load_cell(OWN)
+    module = RNN(3, 4, cell=cell)
+    assert "cell=fastgrnn" in repr(module)
+    x = torch.randn(4, 2, 3)
+    named = RNN(3, 4, cell=OWN)
+    named.load_state_dict(module.state_dict())
+    assert torch.equal(copy.deepcopy(module)(x)[0], named(x)[0])
+    one = RNNCell(3, 4, cell=cell, heads=2)
+    assert one(x[0], one(x[0])).shape == (2, 4)
+    many = RNNCell(3, 4, cell="slstm")
+    assert [state.shape for state in many(x[0], many(x[0]))] == [(2, 4)] * 4
+
+
+def test_the_steps_of_a_cell_are_those_of_the_layers() -> None:
+    torch.manual_seed(0)
+    for cell in ("lstm", "slstm", "gru"):
+        layers, one = (kind(3, 4, cell=cell, heads=2, dtype=torch.float64) for kind in (RNN, RNNCell))
+        one.load_state_dict({name.removesuffix("_l0"): value for name, value in layers.state_dict().items()})
+        x = torch.randn(5, 2, 3, dtype=torch.float64)
+        made, last = layers(x)
+        state = None
+        for t in range(5):
+            state = one(x[t], state)
+            torch.testing.assert_close(flat(state)[0], made[t])
+        torch.testing.assert_close(torch.stack(flat(state)), torch.cat(flat(last)))
+
+
+# ---- convert ----
+
+
+class Tagger(torch.nn.Module):
+    """A model with recurrent modules in many places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = torch.nn.LSTM(3, 4, 2, batch_first=True, bidirectional=True, proj_size=2, dropout=0.25)
+        self.layers = torch.nn.ModuleList([torch.nn.GRU(4, 4), torch.nn.RNN(4, 4, nonlinearity="relu")])
+        self.again = self.layers[0]
+        self.blocks = torch.nn.ModuleDict({"cell": torch.nn.LSTMCell(4, 4, bias=False)})
+        self.out = torch.nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        x = self.encoder(x)[0].transpose(0, 1)
+        x = self.again(self.layers[1](self.layers[0](x)[0])[0])[0]
+        return self.out(self.blocks["cell"](x[-1])[0])
+
+
+def test_convert_replaces_every_recurrent_module_in_place() -> None:
+    torch.manual_seed(0)
+    model = Tagger().double().eval()
+    model.layers[0].train()
+    before = dict(model.named_parameters())
+    x = torch.randn(2, 5, 3, dtype=torch.float64)
+    wanted, state = model(x), model.state_dict()
+    done = convert(model)
+    assert done.model is model
+    assert done.left == {}
+    assert done.replaced == {
+        "encoder": "kernelgen.torch.LSTM",
+        "layers.0": "kernelgen.torch.GRU",
+        "layers.1": "kernelgen.torch.RNN",
+        "again": "kernelgen.torch.GRU",
+        "blocks.cell": "kernelgen.torch.LSTMCell",
+    }
+    assert str(done).splitlines()[0] == "encoder: replaced by kernelgen.torch.LSTM"
+    assert isinstance(model.encoder, LSTM)
+    assert model.again is model.layers[0]
+    assert model.layers[0].training
+    assert not model.encoder.training
+    assert {name: id(one) for name, one in model.named_parameters()} == {name: id(one) for name, one in before.items()}
+    torch.testing.assert_close(model(x), wanted)
+    Tagger().double().load_state_dict(model.state_dict())
+    model.load_state_dict(state)
+    assert convert(model).replaced == {}
+    assert str(convert(model)) == "no recurrent module of torch.nn's"
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_convert_says_what_it_left_and_why() -> None:
+    class Own(torch.nn.LSTM):
+        pass
+
+    hooked, parametrised, replaced = torch.nn.GRU(3, 4), torch.nn.GRU(3, 4), torch.nn.GRU(3, 4)
+    hooked.register_forward_hook(lambda *_: None)
+    torch.nn.utils.parametrizations.weight_norm(parametrised, "weight_hh_l0")
+    replaced.forward = lambda x: x
+    mixed, extra = torch.nn.GRU(3, 4), torch.nn.GRU(3, 4)
+    mixed.bias_ih_l0 = torch.nn.Parameter(mixed.bias_ih_l0.double())
+    extra.more = torch.nn.Parameter(torch.zeros(1))
+    modules = {
+        "own": Own(3, 4),
+        "hooked": hooked,
+        "parametrised": parametrised,
+        "replaced": replaced,
+        "mixed": mixed,
+        "extra": extra,
+        "complex": torch.nn.RNN(3, 4, dtype=torch.complex64),
+        "scripted": torch.jit.script(torch.nn.GRU(3, 4)),
+        "plain": torch.nn.GRU(3, 4),
+    }
+    done = convert(torch.nn.ModuleDict(modules))
+    assert set(done.replaced) == {"plain"}
+    assert set(done.left) == {*modules} - {"plain"}
+    for name, words in [
+        ("own", "Own is a subclass of torch.nn's"),
+        ("hooked", "it has hooks .forward_hooks."),
+        ("parametrised", "weights are parametrised"),
+        ("replaced", "forward method was replaced"),
+        ("mixed", "float32 and float64"),
+        ("extra", "more, are not those"),
+        ("complex", "complex64"),
+        ("scripted", "TorchScript of torch.nn.GRU"),
+    ]:
+        assert re.search(words, done.left[name]), done.left[name]
+        assert f"{name}: left, " in str(done)
+
+
+def test_convert_of_a_model_that_is_a_recurrent_module() -> None:
+    peer = torch.nn.GRU(3, 4, dropout=0.0)
+    done = convert(peer)
+    assert isinstance(done.model, GRU)
+    assert done.model.weight_hh_l0 is peer.weight_hh_l0
+    assert str(done) == "the model: replaced by kernelgen.torch.GRU"
+    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, not str"):
+        convert("model")  # type: ignore[arg-type]

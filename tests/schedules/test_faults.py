@@ -125,6 +125,16 @@ STREAMING_BACKWARD = Sound(
         "stationary": 1, "num_stages": 3, "blocks": 0,
     },
 )  # fmt: skip
+STREAMING_FLOATS = replace(
+    STREAMING,
+    shape=Shape(6, 6, 1, 64, "float32", "gates"),
+    values=STREAMING.values | {"batch_tile": 8, "k_warps": 4},
+)
+STREAMING_FLOATS_BACKWARD = replace(
+    STREAMING_BACKWARD,
+    shape=Shape(6, 6, 1, 64, "float32"),
+    values=STREAMING_BACKWARD.values | {"batch_tile": 8, "k_warps": 2},
+)
 STREAMING_IN_TURN = replace(STREAMING, values=STREAMING.values | {"batch_tile": 8, "stationary": 0, "blocks": 2})
 SPLIT = replace(CLUSTER, values=CLUSTER.values | {"k_split": 2, "accumulators": 1})
 APART = replace(CLUSTER, values=CLUSTER.values | {"transfer_warps": 1})
@@ -578,6 +588,54 @@ FAULTS = {
         "return rank_among(stored, nth_bit(Cell::recurrent, source ^ 1)); }",
         "differs",
     ),
+    "sums of warps that share K, left while columns are read": (
+        STREAMING_FLOATS,
+        "sync_block();  // the columns are read",
+        "",
+        "race|copy",
+    ),
+    "sums of one warp left out": (
+        STREAMING_FLOATS,
+        "other < p.k_warps - 1; ++other)",
+        "other < p.k_warps - 2; ++other)",
+        "differs",
+    ),
+    "two warps that share K and step": (
+        STREAMING_FLOATS,
+        "const bool has_elements = k_warp == 0;",
+        "const bool has_elements = k_warp <= 1;",
+        "race|differs|written",
+    ),
+    "a product of the low parts that is left out": (
+        STREAMING_FLOATS,
+        "mma_m16n8k8_tf32(product, a.low, b.high[0], b.high[1], zeros);",
+        "mma_m16n8k8_tf32(product, a.high, b.high[0], b.high[1], zeros);",
+        "differs",
+    ),
+    "TF32 alone": (
+        STREAMING_FLOATS,
+        "low[i] = __float_as_uint(__uint_as_float(word) - __uint_as_float(high[i]));",
+        "low[i] = 0;",
+        "differs",
+    ),
+    "h of bfloat16": (
+        STREAMING_FLOATS,
+        "state[0] = rounded<Type>(next[0]);",
+        "state[0] = rounded<bf16>(next[0]);",
+        "differs",
+    ),
+    "words of another row, backward": (
+        STREAMING_FLOATS_BACKWARD,
+        "+ l / 4 % 4 * 4);",
+        "+ (l / 4 % 4 ^ 1) * 4);",
+        "differs",
+    ),
+    "k of the wrong warp, backward": (
+        STREAMING_FLOATS_BACKWARD,
+        "(turned ? depth * first_step : 0)",
+        "(turned ? depth * (first_step ^ 1u) : 0)",
+        "differs|race|copy",
+    ),
     "states of another tile": (
         STREAMING_IN_TURN,
         "(static_cast<long long>(tile.number) * of_element + number) * elements",
@@ -1008,6 +1066,8 @@ def run(sound: Sound, program: Program, seed: int) -> None:
         STREAMING,
         STREAMING_IN_TURN,
         STREAMING_BACKWARD,
+        STREAMING_FLOATS,
+        STREAMING_FLOATS_BACKWARD,
     ],
     ids=[
         "forward",
@@ -1029,6 +1089,8 @@ def run(sound: Sound, program: Program, seed: int) -> None:
         "streaming",
         "streaming, tiles in turn",
         "streaming backward",
+        "streaming floats",
+        "streaming floats, backward",
     ],
 )
 def test_the_sound_kernel_passes(sound: Sound) -> None:

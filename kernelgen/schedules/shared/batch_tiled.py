@@ -144,7 +144,9 @@ class BatchTiled(ABC):
         cluster = self.cluster_of(values)
         blocks = shape.heads * -(-shape.batch // values["batch_tile"]) * share
         resources, together, waves = place(profile, blocks, 32 * needs.warps, registers, needs.shared_memory, cluster)
-        clocks = clocks_per_step(self.work(cell, shape, profile, values), profile, together - 1, model.clocks)
+        clocks = clocks_per_step(
+            self.work(cell, shape, profile, values), profile, together - 1, model.weights(shape.dtype)
+        )
         return Tiling(self.name, dict(values), resources, clocks * waves)
 
     def program(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Program:

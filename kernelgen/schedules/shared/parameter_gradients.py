@@ -50,7 +50,8 @@ class ParameterGradients:
     """The kernel for one cell, shape and GPU. It is right for any batch and seq, and made for those of the shape.
 
     Where sequences have lengths, it is as without: what is behind the ends is zeros. inputless: whether the recurrence
-    has left the gradients of gates without an input, rather than partial sums. given: a tile to take.
+    has left the gradients of gates without an input, rather than partial sums. given: a tile to take. floats: whether
+    the results are float32 whatever the shape's dtype.
     """
 
     cell: Cell
@@ -58,6 +59,7 @@ class ParameterGradients:
     profile: Profile
     inputless: bool = False
     given: Tiling | None = None
+    floats: bool = False
 
     @property
     def tiling(self) -> Tiling:
@@ -84,7 +86,7 @@ class ParameterGradients:
 
     def calls(self) -> tuple[KernelCall, ...]:
         """The kernel; where it leaves several results, one that adds them."""
-        chosen, apart = self.tiling, self.results > 1
+        chosen, apart = replace(self.tiling, floats=self.floats), self.results > 1
         shared_memory = chosen.shared_memory(self._itemsize)
         grid = (f"heads * {chosen.parts}", str(self.product.blocks(chosen)), "1")
         rule = LaunchRule(grid, chosen.threads, shared_memory, chosen.parts if chosen.cluster else 1)
@@ -140,12 +142,16 @@ class ParameterGradients:
             tiling={"parts": self.results},
             asserted={"elements": elements, "threads": SUM_THREADS},
         )
-        return KernelCall(kernel_source(self.cell, self.shape, self.profile.arch, template), rule)
+        written = replace(self.shape, dtype="float32") if self.floats else self.shape
+        return KernelCall(kernel_source(self.cell, written, self.profile.arch, template), rule)
 
     @property
     def product(self) -> Product:
         """What the kernel multiplies."""
-        return Product(self._rows, self._padded, self.shape.heads, self._steps, self._itemsize, self.inputless)
+        products = dtype_info(self.shape.dtype).products
+        return Product(
+            self._rows, self._padded, self.shape.heads, self._steps, self._itemsize, self.inputless, products
+        )
 
     @property
     def _itemsize(self) -> int:
@@ -189,3 +195,10 @@ def with_parameter_gradients(
     parameters = ParameterGradients(cell, shape, profile, inputless=inputless)
     axes = {**recurrence.axes, "P": num_partials, "Q": str(parameters.results)}
     return replace(recurrence, then=parameters.calls(), axes=axes)
+
+
+def with_float_parameters(program: Program, cell: Cell, shape: Shape, profile: Profile) -> Program:
+    """The same backward pass, whose gradients of R and b are float32 whatever the shape's dtype: they are summed so."""
+    inputless = "d_inputless" in program.main.source.arguments
+    parameters = ParameterGradients(cell, shape, profile, inputless=inputless, floats=True)
+    return replace(program, then=parameters.calls(), float_parameters=True)

@@ -1,0 +1,226 @@
+"""Checkpointed passes: of a long sequence only the states before every chunk of steps are kept, and the backward pass
+runs a chunk's forward pass again, gates kept, before its own.
+
+Two operators, tilesmith::rnn_chunks_forward and tilesmith::rnn_chunks_backward. They take the input before its product
+with the weights too, so that Wx exists for one chunk at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kernelgen.cells.registry import cell_of
+from kernelgen.torch import passes, transforms
+from kernelgen.torch.arguments import autocast_dtype
+from kernelgen.torch.errors import TensorShapeError, refuse_second_derivative
+from kernelgen.torch.parts import input_product
+from kernelgen.torch.sequences import NOTHING
+
+
+def run(
+    x: Tensor,
+    w: Tensor | None,
+    first: Tensor | None,
+    r: Tensor,
+    b: Tensor,
+    initial: Tensor | None,
+    key: str,
+    *,
+    hidden: bool,
+    chunk: int,
+    cut: bool = False,
+    clip: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """As rnn(), in chunks of so many steps, of tensors of which one requires a gradient.
+
+    x: Wx [B, T, G_in, H, D], with w None; or the inputs [B, T, K, I] of K directions, which are heads: w
+    [K, G_in H D / K, I] gives theirs of Wx. first: [B, G_in, H, D], added to Wx of the first step, or None. r, b,
+    initial: as of reference.forward. key: the cell's. hidden, cut, clip: see passes.forward.
+
+    Raises ShapeError for tensors that do not belong together.
+    """
+    dtype = autocast_dtype(x.device.type)
+    tensors: list[Tensor | None] = [x, w, first, r, b, initial]
+    if dtype is not None:
+        tensors = [None if tensor is None else tensor.to(dtype) for tensor in tensors]
+    states, last, _ = _forward(*tensors, key, hidden, chunk, cut, clip)
+    return states, last
+
+
+def _spans(seq: int, chunk: int) -> Iterator[tuple[int, int]]:
+    """First step and end of each chunk."""
+    return ((begin, min(begin + chunk, seq)) for begin in range(0, seq, chunk))
+
+
+def _product(x: Tensor, w: Tensor | None, first: Tensor | None, r: Tensor, begin: int, end: int) -> Tensor:
+    """Wx [B, C, G_in, H, D] of one chunk: see ``run``."""
+    part = x[:, begin:end]
+    if w is not None:
+        part = input_product(part.unbind(2), w.unbind(), r.shape[1] // w.shape[0], r.shape[3])
+    if first is not None and not begin:
+        part = part.clone() if w is None else part
+        part[:, 0] += first
+    return part
+
+
+def _run_forward(
+    x: Tensor,
+    w: Tensor | None,
+    first: Tensor | None,
+    r: Tensor,
+    b: Tensor,
+    initial: Tensor | None,
+    cell: str,
+    hidden: bool,
+    chunk: int,
+    *gradient: Any,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The forward operator: states [K, B, T, H, D], last [S, B, H, D], and the states before each chunk
+    [N, S, B, H, D], the first of them the initial ones."""
+    transforms.refuse_forward_mode()
+    shapes = _sizes(x, r, cell, hidden, chunk)
+    states, before = x.new_empty(shapes[0]), x.new_empty(shapes[2])
+    last = initial
+    with torch.autocast(x.device.type, enabled=False):
+        for index, (begin, end) in enumerate(_spans(x.shape[1], chunk)):
+            before[index] = 0 if last is None else last
+            wx = _product(x, w, first, r, begin, end)
+            made, last, *_ = passes.forward(wx, r, b, last, *NOTHING, cell, hidden, "nothing", *gradient)
+            states[:, :, begin:end] = made
+    assert last is not None
+    return states, last, before
+
+
+def _run_backward(
+    x: Tensor,
+    w: Tensor | None,
+    first: Tensor | None,
+    r: Tensor,
+    b: Tensor,
+    before: Tensor,
+    d_states: Tensor | None,
+    d_last: Tensor | None,
+    cell: str,
+    hidden: bool,
+    chunk: int,
+    cut: bool,
+    clip: float | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The backward operator: the gradients of x, w, first, r, b and the initial states; without elements where there is
+    no w or first. Sums over chunks are in float32 where the tensors are of 16 bits."""
+    work = torch.float32 if x.dtype.itemsize == 2 else x.dtype
+    d_x = torch.empty_like(x, memory_format=torch.contiguous_format)
+    d_w = x.new_zeros((0,) if w is None else w.shape, dtype=work)
+    d_first = x.new_empty((0,))
+    d_r, d_b = (torch.zeros_like(one, dtype=work, memory_format=torch.contiguous_format) for one in (r, b))
+    with torch.autocast(x.device.type, enabled=False):
+        for index, (begin, end) in reversed(list(enumerate(_spans(x.shape[1], chunk)))):
+            wx = _product(x, w, first, r, begin, end)
+            states, _, others, gates = passes.forward(
+                wx, r, b, before[index], *NOTHING, cell, hidden, "gates", cut, clip
+            )
+            given = None if d_states is None else d_states[:, :, begin:end]
+            d_wx, of_r, of_b, d_last = passes.backward(
+                r, b, before[index], states, others, gates, None, *NOTHING, given, d_last, cell, cut, clip
+            )
+            d_r += of_r
+            d_b += of_b
+            if clip is not None and begin:  # what one step hands to the one before
+                d_last[0].clamp_(-clip, clip)
+            if first is not None and not begin:
+                d_first = d_wx[:, 0].clone()
+            if w is None:
+                d_x[:, begin:end] = d_wx
+                continue
+            for k, sent in enumerate(d_wx.unflatten(3, (w.shape[0], -1)).unbind(3)):
+                rows = sent.flatten(2)
+                d_x[:, begin:end, k] = rows @ w[k]
+                d_w[k] += rows.flatten(0, 1).T @ x[:, begin:end, k].flatten(0, 1)
+    assert d_last is not None
+    return d_x, d_w.to(x.dtype), d_first, d_r.to(r.dtype), d_b.to(b.dtype), d_last
+
+
+def _sizes(x: Tensor, r: Tensor, cell: str, hidden: bool, chunk: int) -> tuple[tuple[int, ...], ...]:
+    """The sizes of the forward operator's three results. Raises TensorShapeError for an empty sequence."""
+    count = len(cell_of(cell).states)
+    batch, seq = x.shape[:2]
+    if not seq:
+        raise TensorShapeError(f"the input is empty: its shape is {list(x.shape)}; there must be a step")
+    units = r.shape[1:3]
+    chunks = (seq + chunk - 1) // chunk
+    return (1 if hidden else count, batch, seq, *units), (count, batch, *units), (chunks, count, batch, *units)
+
+
+def _fake_forward(
+    x: Tensor,
+    w: Tensor | None,
+    first: Tensor | None,
+    r: Tensor,
+    b: Tensor,
+    initial: Tensor | None,
+    cell: str,
+    hidden: bool,
+    chunk: int,
+    *_: Any,
+) -> tuple[Tensor, ...]:
+    """The forward operator's shapes alone."""
+    return tuple(x.new_empty(sizes) for sizes in _sizes(x, r, cell, hidden, chunk))
+
+
+def _fake_backward(
+    x: Tensor,
+    w: Tensor | None,
+    first: Tensor | None,
+    r: Tensor,
+    b: Tensor,
+    before: Tensor,
+    *_: Any,
+) -> tuple[Tensor, ...]:
+    """The backward operator's shapes alone."""
+    like = [torch.empty_like(one, memory_format=torch.contiguous_format) for one in (x, r, b)]
+    optional = [x.new_empty((0,) if one is None else one.shape) for one in (w, first)]
+    return (like[0], *optional, *like[1:], before.new_empty(before.shape[1:]))
+
+
+def _set_up(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    """What the forward operator leaves for the backward one: its inputs and the states before each chunk."""
+    *tensors, initial, cell, hidden, chunk, cut, clip = inputs
+    ctx.started = initial is not None
+    ctx.options = (cell, hidden, chunk, cut, clip)
+    ctx.mark_non_differentiable(output[2])
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*tensors, output[2])
+
+
+def _differentiate(ctx: Any, d_states: Tensor | None, d_last: Tensor | None, _: Tensor | None) -> tuple[Any, ...]:
+    """The forward operator's gradients."""
+    d_x, d_w, d_first, d_r, d_b, d_initial = _backward(*ctx.saved_tensors, d_states, d_last, *ctx.options)
+    _, w, first, *_ = ctx.saved_tensors
+    optional = (None if w is None else d_w, None if first is None else d_first)
+    return d_x, *optional, d_r, d_b, d_initial if ctx.started else None, *[None] * 5
+
+
+_ARGUMENTS = "Tensor x, Tensor? w, Tensor? first, Tensor r, Tensor b"
+_OPTIONS = "str cell, bool hidden, int chunk, bool recurrent_cut, float? recurrent_clip"
+
+_forward = torch.library.custom_op(
+    "tilesmith::rnn_chunks_forward",
+    _run_forward,
+    mutates_args=(),
+    schema=f"({_ARGUMENTS}, Tensor? initial, {_OPTIONS}) -> (Tensor, Tensor, Tensor)",
+)
+_backward = torch.library.custom_op(
+    "tilesmith::rnn_chunks_backward",
+    _run_backward,
+    mutates_args=(),
+    schema=f"({_ARGUMENTS}, Tensor before, Tensor? d_states, Tensor? d_last, {_OPTIONS})"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+_forward.register_fake(_fake_forward)
+_forward.register_autograd(_differentiate, setup_context=_set_up)
+_backward.register_fake(_fake_backward)
+_backward.register_autograd(refuse_second_derivative)

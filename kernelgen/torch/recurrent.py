@@ -1,0 +1,249 @@
+"""Layers of any cell as a module with torch.nn's parameters, arguments and results."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.rnn import PackedSequence
+
+from kernelgen.cells.language import Cell
+from kernelgen.errors import ConfigError, near_names
+from kernelgen.torch import padding
+from kernelgen.torch.arguments import autocast_dtype
+from kernelgen.torch.errors import ArgumentError
+from kernelgen.torch.layers import LayerResult, run_layer
+from kernelgen.torch.memory import check_chunks, chunk_within
+from kernelgen.torch.module_checks import (
+    check_dropout,
+    check_heads,
+    check_input,
+    check_sizes,
+    check_states,
+    check_switches,
+)
+from kernelgen.torch.operator import RETURNS, plain
+from kernelgen.torch.parts import parameter_sizes, parts_of
+from kernelgen.torch.stack import Stack, run_stack
+from kernelgen.torch.transforms import differentiating
+
+
+class Recurrent(nn.Module):  # type: ignore[misc]
+    """Layers of H heads that together have D units, in one or two directions, with dropout between them.
+
+    Parameters of layer k and direction s ("" or "_reverse"), with G gates: weight_ih_lks [G D, I] (I is K P from the
+    second layer on, for K directions; P is D without a projection), weight_hh_lks [G D, P / H] and, with bias,
+    bias_ih_lks and bias_hh_lks [G D]; with a projection weight_hr_lks [P, D]. Rows go by gate, head, unit. All are
+    drawn uniformly from (-1 / sqrt(D), 1 / sqrt(D)), in that order.
+
+    mode: torch.nn's name of the kind. cell: a library name, ``"path/to/file.py:NAME"`` or a Cell. The others are
+    arguments of torch.nn.LSTM. checkpoint, memory_limit: as of rnn(), for all layers; Wx is
+    made again, too, so that beside input and output of a layer little is kept.
+
+    Raises ArgumentTypeError (a TypeError) and ArgumentError (a ValueError) where torch.nn raises these, CellError for
+    an unknown cell.
+    """
+
+    def __init__(
+        self,
+        mode: str,
+        cell: str | Cell,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        *,
+        heads: int = 1,
+        checkpoint: int | None = None,
+        memory_limit: str | int | None = None,
+    ) -> None:
+        super().__init__()
+        check_sizes(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
+        check_switches(bias=bias, batch_first=batch_first, bidirectional=bidirectional)
+        check_dropout(dropout, num_layers)
+        check_heads(heads, hidden_size, proj_size)
+        check_chunks(checkpoint, memory_limit)
+        self.mode = mode
+        self.cell = cell
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.bias = bias
+        self.batch_first = batch_first
+        self.dropout = float(dropout)
+        self.bidirectional = bidirectional
+        self.proj_size = proj_size
+        self.heads = heads
+        self.checkpoint = checkpoint
+        self.memory_limit = memory_limit
+        self._parts = parts_of(cell)
+        self._names: list[dict[str, str]] = []  # of the parameters of each layer and direction
+        directions = ("", "_reverse") if bidirectional else ("",)
+        for layer in range(num_layers):
+            inputs = (proj_size or hidden_size) * len(directions) if layer else input_size
+            sizes = parameter_sizes(self._parts, inputs, hidden_size, heads, proj_size, bias)
+            for direction in directions:
+                self._names.append({name: f"{name}_l{layer}{direction}" for name in sizes})
+                for name, size in sizes.items():
+                    values = nn.Parameter(torch.empty(size, device=device, dtype=dtype))
+                    self.register_parameter(f"{name}_l{layer}{direction}", values)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew."""
+        reset(self)
+
+    def flatten_parameters(self) -> None:
+        """Do nothing, for code that calls it of torch.nn's modules: kernels read the parameters where they lie."""
+
+    @property
+    def all_weights(self) -> list[list[nn.Parameter]]:
+        """The parameters of each layer and direction."""
+        return [[getattr(self, name) for name in names.values()] for names in self._names]
+
+    def extra_repr(self) -> str:
+        """The sizes, and what is not as it is by default, for print()."""
+        defaults = {"proj_size": 0, "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0}
+        beyond = {"bidirectional": False, "heads": 1, "checkpoint": None, "memory_limit": None}
+        return described(self, defaults | beyond)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Unpickle: a Cell of one's own gets its name in this process."""
+        super().__setstate__(state)
+        self._parts = parts_of(self.cell)
+
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: Any = None,
+        *,
+        lengths: Any = None,
+        returns: Literal["states", "hidden"] = "hidden",
+    ) -> Any:
+        """As torch.nn's: input [T, B, I], or [B, T, I] with batch_first, or [T, I], or a PackedSequence; hx None for
+        zeros, or each state [L K, B, D] ([L K, D] for [T, I]) for L layers of K directions, the first of P units where
+        it is projected: a tensor for a cell with one state, else a tuple of them in the cell's order.
+
+        lengths: integers [B]; sequence b is its first lengths[b] steps. The output is zero behind them, the last states
+        are each sequence's own, the reverse direction begins at its own end, and what the input holds behind it does
+        not matter.
+
+        Returns the output [T, B, K P], in the form of the input, and the last states in the form of hx. returns:
+        "states" for a third result, a tuple of every state after every step, each [L K, T, B, D] ([L K, B, T, D] with
+        batch_first or for a PackedSequence, zero behind its ends; [L K, T, D] for [T, I]).
+
+        Raises ArgumentTypeError (a TypeError) for what is no tensor, ArgumentError (a ValueError) for an input of
+        another rank or dtype and lengths beyond T, TensorShapeError (a RuntimeError) for tensors of another shape,
+        ConfigError for another ``returns``.
+        """
+        if returns not in RETURNS:
+            raise ConfigError(f"a module cannot return {returns!r}; {near_names(returns, RETURNS)}")
+        check_input(input, self.input_size, self.weight_ih_l0.dtype, self.batch_first)
+        packed = input if isinstance(input, PackedSequence) else None
+        batched = packed is not None or input.dim() == 3
+        if packed is not None:
+            if lengths is not None:
+                raise ArgumentError("a PackedSequence says its lengths itself; leave lengths out")
+            x, lengths = padding.padded(packed)
+        else:
+            x = input if batched and self.batch_first else input.transpose(0, 1) if batched else input.unsqueeze(0)
+            if lengths is not None:
+                if not batched:
+                    raise ArgumentError(f"lengths are those of a batch, but the input is [T, I] = {list(input.shape)}")
+                lengths = padding.checked_lengths(lengths, x.shape[0], x.shape[1], x.device)
+        states = None if hx is None else self._initial(hx, x, batched, packed)
+        output, last, every = self._layers(x, states, lengths, returns == "states")
+        if not batched:
+            last = [state.squeeze(1).clone() for state in last]  # no views, which cannot be detached in place
+            every = every and [state.squeeze(1) for state in every]
+        if packed is not None:
+            if packed.unsorted_indices is not None:
+                last = [state.index_select(1, packed.unsorted_indices) for state in last]
+                every = every and [state.index_select(1, packed.unsorted_indices) for state in every]
+            output = padding.packed_like(output, packed)
+        elif not batched:
+            output = output.squeeze(0)
+        elif not self.batch_first:
+            output = output.transpose(0, 1).contiguous()
+            every = every and [state.transpose(1, 2).contiguous() for state in every]
+        returned = last[0] if len(last) == 1 else tuple(last)
+        return (output, returned) if every is None else (output, returned, tuple(every))
+
+    def _initial(self, hx: Any, x: Tensor, batched: bool, packed: PackedSequence | None) -> list[Tensor]:
+        """The states of hx, checked, each [L K, B, D] in the order of x."""
+        count = len(self._names)
+        units = [self.proj_size or self.hidden_size, *[self.hidden_size] * (len(self._parts.states) - 1)]
+        sizes = [[count, x.shape[0], unit] if batched else [count, unit] for unit in units]
+        axes = f"[{'2 L' if self.bidirectional else 'L'}, {'B, ' if batched else ''}D]"
+        states = list(check_states(hx, self._parts.states, sizes, axes, x.dtype))
+        if not batched:
+            return [state.unsqueeze(1) for state in states]
+        if packed is not None and packed.sorted_indices is not None:
+            return [state.index_select(1, packed.sorted_indices) for state in states]
+        return states
+
+    def _layers(
+        self, x: Tensor, states: list[Tensor] | None, lengths: Tensor | None, every: bool
+    ) -> tuple[Tensor, list[Tensor], list[Tensor] | None]:
+        """The output over x [B, T, I], each state after the last step [L K, B, D] and, if ``every``, after every step
+        [L K, B, T, D]; states: the initial ones, each [L K, B, D]."""
+        count = 2 if self.bidirectional else 1
+        chunk = self._chunk(x, states, whole=every or lengths is not None)
+        parameters = [getattr(self, full) for one in self._names for full in one.values()]
+        simple = x.numel() and lengths is None and not every and chunk is None and not self.proj_size
+        if simple and plain(x, *(states or ()), *parameters):
+            dropout = self.dropout if self.training else 0.0
+            stack = Stack(self._parts, self.num_layers, count, self.heads, tuple(self._names[0]), dropout)
+            output, last = run_stack(stack, x, states, parameters)
+            return output, list(last), None
+        results: list[LayerResult] = []
+        for layer in range(self.num_layers):
+            if layer and self.dropout:
+                x = functional.dropout(x, self.dropout, self.training)
+            here = slice(layer * count, (layer + 1) * count)
+            directions = [{name: getattr(self, full) for name, full in one.items()} for one in self._names[here]]
+            initial = None if states is None else [state[here] for state in states]
+            results.append(run_layer(self._parts, self.heads, directions, x, initial, lengths, every, chunk))
+            x = results[-1].output
+        # Each a tensor of its own and no view, so that it may be changed in place.
+        ends = [torch.cat(state) for state in zip(*(one.last for one in results), strict=True)]
+        whole = [torch.cat(state) for state in zip(*(one.every for one in results), strict=True)] if every else None
+        return x, ends, whole
+
+    def _chunk(self, x: Tensor, states: list[Tensor] | None, *, whole: bool) -> int | None:
+        """Steps of a chunk of a checkpointed pass over x [B, T, I], or None; whole: every state is given out."""
+        if (self.checkpoint is None and self.memory_limit is None) or not torch.is_grad_enabled():
+            return None
+        leaves = [x, *self.parameters(), *(states or ())]
+        if differentiating() or not any(one.requires_grad for one in leaves):
+            return None
+        if self.memory_limit is None:
+            return self.checkpoint
+        dtype = autocast_dtype(x.device.type) or x.dtype
+        size = x.shape[0] * self.hidden_size * (2 if self.bidirectional else 1) * dtype.itemsize
+        return chunk_within(
+            self.memory_limit, self._parts.key, x.shape[1], size, layers=self.num_layers, hidden=not whole
+        )
+
+
+def reset(module: nn.Module) -> None:
+    """Draw every parameter uniformly from (-1 / sqrt(D), 1 / sqrt(D)), in their order, as torch.nn does."""
+    reach = 1 / math.sqrt(module.hidden_size)
+    for parameter in module.parameters():
+        nn.init.uniform_(parameter, -reach, reach)
+
+
+def described(module: nn.Module, defaults: Mapping[str, Any]) -> str:
+    """The sizes of a module, and its attributes that are not as they are by default."""
+    others = [f"{name}={getattr(module, name)}" for name, value in defaults.items() if getattr(module, name) != value]
+    return ", ".join([str(module.input_size), str(module.hidden_size), *others])
