@@ -165,6 +165,11 @@ struct BackwardStep {
 
     // ---- before the first step ----
 
+    /// By all warps of a block, those that own nothing too.
+    TILESMITH_DEVICE void find_ends() {
+        tile.template prepare<rows * row_groups>(in, first_row, lane, static_cast<int>(block_y()) * rows * row_groups);
+    }
+
     /// This lane's rows of R transposed, of gates of this block's units, turned in the ring, which holds nothing yet.
     /// first(tile): the first previous unit of a tile.
     template <class Matrix, class First>
@@ -355,8 +360,24 @@ struct BackwardStep {
 
     using Gradients = float[unit_groups][column_tiles][columns][gates];
 
+    /// The gradients of states before which a sequence begins anew are the initial states'.
+    TILESMITH_DEVICE void send_to_initial() {
+        if (restarts == 0) return;
+        Elements::for_each([&](int unit_group, int column_tile, int column) {
+            if ((restarts >> own.row(column_tile, column) & 1) == 0) return;
+#pragma unroll
+            for (int s = 0; s < states; ++s) {
+                float& carry = carried[unit_group][column_tile][column][s];
+                const float sum = sent_to_initial(s, unit_group, column_tile, column) + carry;
+                store_shared_32(to_initial(s, unit_group, column_tile, column), __float_as_uint(sum));
+                carry = 0.0f;
+            }
+        });
+    }
+
     /// The second half: the gates' gradients; carries the states'.
     TILESMITH_DEVICE void differentiate(Gradients& d_gates, bool last) {
+        if constexpr (sequences.resets) send_to_initial();
         Elements::for_each([&](int unit_group, int column_tile, int column) {
             float(&carry)[states] = carried[unit_group][column_tile][column];
             const int row = own.row(column_tile, column);
@@ -374,21 +395,6 @@ struct BackwardStep {
                 for (int q = 0; q < gates; ++q) d_gates[unit_group][column_tile][column][q] = 0.0f;
 #pragma unroll
                 for (int s = 0; s < states; ++s) carry[s] = later[s];
-            }
-        });
-    }
-
-    /// The gradients of states before which a sequence begins anew are the initial states'.
-    TILESMITH_DEVICE void send_to_initial() {
-        if (restarts == 0) return;
-        Elements::for_each([&](int unit_group, int column_tile, int column) {
-            if ((restarts >> own.row(column_tile, column) & 1) == 0) return;
-#pragma unroll
-            for (int s = 0; s < states; ++s) {
-                float& carry = carried[unit_group][column_tile][column][s];
-                const float sum = sent_to_initial(s, unit_group, column_tile, column) + carry;
-                store_shared_32(to_initial(s, unit_group, column_tile, column), __float_as_uint(sum));
-                carry = 0.0f;
             }
         });
     }
@@ -414,7 +420,6 @@ struct BackwardStep {
 
     TILESMITH_DEVICE void finish(int buffer, bool last) {
         Gradients d_gates;
-        if constexpr (sequences.resets) send_to_initial();
         differentiate(d_gates, last);
         keep(buffer, d_gates);
     }
@@ -423,7 +428,6 @@ struct BackwardStep {
 
     /// Fill the ring; the inputs of the first step have arrived.
     TILESMITH_DEVICE void begin_copies() {
-        tile.prepare(in, first_row, lane);
         ahead.begin(tile, tile.steps - 1);
         anew.begin(tile, tile.steps);
         prepare_transfers();

@@ -251,7 +251,7 @@ struct Resident {
     }
 
     TILESMITH_DEVICE void run() {
-        tile.prepare(in, first_row, lane);
+        tile.prepare(in, first_row, lane, first_row);
         const int steps = tile.steps;
         load_weights();
         load_bias<Type, Cell>(bias, in.b, part == 0 ? ~0u : 0u, own);

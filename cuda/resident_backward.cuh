@@ -66,6 +66,7 @@ struct ResidentBackward
 
     TILESMITH_DEVICE void run() {
         constexpr int held = Step::held, last_stage = Step::last_stage, stage_bytes = Step::Ring::stage_bytes;
+        this->find_ends();
         this->load_weights(weights, this->shared + weights_at + this->warp * Matrix::shared_bytes,
                            [&](int) { return this->warp * Step::units; });
         if constexpr (Step::recompute)

@@ -26,9 +26,10 @@ struct TileSequences {
     int end = 0;                           // of the sequence that this lane's number is the row of; 0 where there is none
     const unsigned char* flags = nullptr;  // its resets
 
-    /// first: the tile's first place in the batch.
-    template <class Arguments>
-    TILESMITH_DEVICE void prepare(const Arguments& in, int first, int lane) {
+    /// first: the first place in the batch of these rows. They are some of a tile's, of tile_rows from tile_first on, all of
+    /// which run as many steps.
+    template <int tile_rows = rows, class Arguments>
+    TILESMITH_DEVICE void prepare(const Arguments& in, int first, int lane, int tile_first) {
         if constexpr (sequences.resets || sequences.lengths) {
             if (lane < rows && first + lane < in.batch) {
                 const int sequence = sequence_at<sequences>(in, first + lane);
@@ -40,6 +41,11 @@ struct TileSequences {
         }
         if constexpr (sequences.lengths) {
             steps = maximum(1, end);
+            if constexpr (tile_rows != rows)
+                for (int row = lane; row < tile_rows && tile_first + row < in.batch; row += 32) {
+                    const int sequence = sequence_at<sequences>(in, tile_first + row);
+                    steps = maximum(steps, minimum(static_cast<int>(load_global_32(in.lengths + sequence)), in.seq));
+                }
 #pragma unroll
             for (int lanes = 16; lanes > 0; lanes /= 2)
                 steps = maximum(steps, static_cast<int>(__float_as_uint(

@@ -46,7 +46,9 @@ def test_tune_show_and_validate_a_cell_of_ones_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.emulated
-@pytest.mark.parametrize(("option", "saved"), [("", "gates"), ("--recompute", "states")])
+@pytest.mark.parametrize(
+    ("option", "saved"), [("", "gates"), ("--recompute", "states"), ("--resets --lengths", "gates")]
+)
 def test_both_directions_of_a_cell_of_ones_own(
     fresh_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, saved: str
 ) -> None:
@@ -69,6 +71,10 @@ def test_both_directions_of_a_cell_of_ones_own(
         config = load_config(path)
         assert (config.direction, config.shape.save) == (direction, saved)
         assert config.shape.recompute is (saved == "states" and direction == "backward")
+        own = ("resets", "lengths") if "--resets" in option else ()
+        assert config.shape.features == own
+        assert {*config.main.arguments} & {"resets", "lengths", "order"} == {*own, *(("order",) if own else ())}
+        assert ("resets: " in path.read_text()) is bool(own)
         shown = fine("show", path)
         assert re.search(rf"^direction +{direction} *$", shown, re.MULTILINE)
         assert f"tilesmith_{direction}(" in shown
