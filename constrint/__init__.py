@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from constrint.errors import ConstrintError, Infeasible, ParseError, TimeLimit
-from constrint.expr import Expr, cdiv, divides, implies, isin, maximum, minimum, table
+from constrint.expr import Expr, cdiv, choose, divides, element, implies, isin, maximum, minimum, table
 from constrint.model import Problem
 from constrint.result import Result
 from constrint.statement import Constraint
@@ -53,7 +53,9 @@ __all__ = [
     "SolutionSet",
     "TimeLimit",
     "cdiv",
+    "choose",
     "divides",
+    "element",
     "has_core",
     "implies",
     "isin",

@@ -25,6 +25,7 @@ from constrint.integers import exact_int, grouped, shown, whole
 from constrint.limits import check_time, deadline_in, seconds_left
 from constrint.presolve import presolve
 from constrint.statement import Solution, Statement
+from constrint.values import Codings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,6 +53,8 @@ class SolutionSet:
         self.order = tuple(name for group, _ in factors for name in group)
         self.count = prod(factor.total for _, factor in factors)
         self.nodes = sum(factor.size for _, factor in factors)
+        self.codings = Codings()
+        """Of the variables whose values are not the integers that the factors hold."""
         # A solution is decoded as one tuple in ``order``; this is where each declared variable stands in it.
         places = {name: place for place, name in enumerate(self.order)}
         self._places = [places[name] for name in self.names] if self.count else []
@@ -105,9 +108,11 @@ class SolutionSet:
     def _named(self, rows: Iterable[Values]) -> Iterator[Solution]:
         """Solutions by name from values in ``order``."""
         if len(self.names) < 2:
-            return (dict(zip(self.names, row, strict=True)) for row in rows)
-        declared = operator.itemgetter(*self._places)
-        return (dict(zip(self.names, declared(row), strict=True)) for row in rows)
+            found = (dict(zip(self.names, row, strict=True)) for row in rows)
+        else:
+            declared = operator.itemgetter(*self._places)
+            found = (dict(zip(self.names, declared(row), strict=True)) for row in rows)
+        return map(self.codings.decoded, found) if self.codings.of else found
 
     def __contains__(self, solution: object) -> bool:
         return isinstance(solution, Mapping) and self._find(solution) >= 0
@@ -157,7 +162,7 @@ class SolutionSet:
             return -1
         index = 0
         for group, factor in self._factors:
-            values = [whole(solution[name]) for name in group]
+            values = [self._code(name, solution[name]) for name in group]
             if None in values:
                 return -1
             place = factor.index([value for value in values if value is not None])
@@ -165,6 +170,10 @@ class SolutionSet:
                 return -1
             index = index * factor.total + place
         return index
+
+    def _code(self, name: str, value: object) -> int | None:
+        coding = self.codings.of.get(name)
+        return whole(value) if coding is None else coding.find(value)
 
     def _decode(self, indices: Sequence[int]) -> list[Solution]:
         if not indices:

@@ -84,7 +84,7 @@ def prepare(
             check_time(deadline)
             try:
                 codes = lowered.get(number) or [
-                    Code.of(tree, number) for tree in _conjuncts(lowering.condition(constraints[number].condition))
+                    Code.of(tree, number) for tree in _conjuncts(lowering.condition(constraints[number].stated))
                 ]
             except PowerTooLarge as error:
                 postponed.append(number)
