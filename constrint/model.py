@@ -20,8 +20,9 @@ from constrint.statement import Constraint, Solution, Statement
 from constrint.values import Codings, make_coding
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from pathlib import Path
+
+    from numpy.typing import DTypeLike, NDArray
 
     from constrint.encode import Encoder
     from constrint.explain import Conflict
@@ -190,6 +191,7 @@ class Problem(Statement):
 
         found = solution_set(self, engine, deadline_in(time_limit))
         found.codings = Codings(dict(self.codings.of), dict(self.codings.given))
+        found.declared = dict(self._domains)
         return found
 
     def sample(
@@ -206,13 +208,20 @@ class Problem(Statement):
         """
         return self.solution_set(time_limit, engine).sample(n, seed, replace)
 
-    def to_numpy(self, time_limit: float | None = None, engine: str = "native") -> NDArray[np.int64]:
-        """Every solution as an int64 array [count, variables], a row a solution, a column a variable as declared.
+    def to_numpy(
+        self,
+        time_limit: float | None = None,
+        engine: str = "native",
+        dtype: DTypeLike = "int64",
+        file: str | Path | None = None,
+    ) -> NDArray[Any]:
+        """Every solution as an array of integers [count, variables], a row a solution, a column a variable as declared.
 
-        The rows come in the order of ``solution_set()``. See ``SolutionSet.to_numpy`` for what is raised.
+        The rows come in the order of ``solution_set()``. See ``SolutionSet.to_numpy`` for dtype, file and what is
+        raised.
         """
         deadline = deadline_in(time_limit)
-        return self.solution_set(time_limit, engine).to_numpy(seconds_left(deadline))
+        return self.solution_set(time_limit, engine).to_numpy(seconds_left(deadline), dtype, file)
 
     def contains(self, assignment: Mapping[str, Any]) -> bool:
         """Whether an assignment of every variable is a solution. Raises ConstrintError as ``check`` does.

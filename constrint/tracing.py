@@ -15,6 +15,7 @@ import inspect
 import math
 import random
 import types
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -139,7 +140,8 @@ class Restriction:
                 raise _Untraceable
             path = _Path(waiting.pop())
             decided = len(path.answers)
-            with build.asking(path.answer):
+            with build.asking(path.answer), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # int() of what has __trunc__ alone
                 found = self.call(variables)
             value = _outcome(found)
             for place in range(decided, len(path.answers)):
