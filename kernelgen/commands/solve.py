@@ -50,8 +50,8 @@ def command(
 ) -> None:
     """Solve an integer-constraint problem.
 
-    FILE is ConstrINT text, or JSON or YAML with `tune_params` (a name and a list of values each) and `restrictions`
-    (Python expressions; they are parsed, never run). "infeasible" is a proof.
+    FILE is ConstrINT text, or JSON or YAML with `tune_params` (a name and a list of values each: numbers, text, true,
+    false, null) and `restrictions` (Python expressions; they are parsed, never run). "infeasible" is a proof.
 
     \b
     Examples:
@@ -141,7 +141,7 @@ def _best(problem: Problem, text: str, maximize: bool, engine: str, seconds: flo
     from constrint import parse_restriction
 
     # A number where a condition is expected means "is not 0": that is how an objective comes back from the parser.
-    condition = parse_restriction(text, problem.domains, "--best")
+    condition = parse_restriction(text, problem.domains, "--best", problem.codings.texts)
     if condition.op != "!=" or "!=" in text:
         raise click.UsageError(f"--best needs a number to make small, not the condition {text!r}")
     objective = condition.args[0]
