@@ -21,7 +21,7 @@ from constrint import intervals
 from constrint.domains import size
 from constrint.errors import ConstrintError, TimeLimit
 from constrint.expr import Expr
-from constrint.limits import deadline_in
+from constrint.limits import PASSED, deadline_in
 from constrint.native import SAFE, fits
 from constrint.presolve import prepare, presolve
 from constrint.program import Code, Op, Program, Tree
@@ -30,6 +30,8 @@ from constrint.statement import Solution, Statement
 
 TABLE_LIMIT = 1 << 16
 """A power is stated as a table of base, exponent and result; its domains may multiply to this many rows."""
+PATIENCE = 0.02
+"""Seconds after which a call looks whether it was cancelled."""
 BATCH = 1024
 """Solutions that are listed together, and sorted by preference."""
 
@@ -244,6 +246,11 @@ class CpSatCall:
 
     def __init__(self, problem: Statement) -> None:
         self.problem = problem
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        """Let whatever is being solved, in another thread, end as at a time limit."""
+        self.cancelled = True
 
     def first(self, order: Mapping[str, bool], time_limit: float | None) -> Answer:
         deadline = deadline_in(time_limit)
@@ -261,7 +268,7 @@ class CpSatCall:
         if program is None:
             return everything
         model = Model(program)
-        status, solver = _solve(model, deadline)
+        status, solver = self._solve(model, deadline)
         if status == "unknown":
             raise TimeLimit("the time limit passed before the answer was known")
         if status == "infeasible":
@@ -283,7 +290,7 @@ class CpSatCall:
                 model.model.maximize(model.variables[v])
             else:
                 model.model.minimize(model.variables[v])
-            status, solver = _solve(model, deadline)
+            status, solver = self._solve(model, deadline)
             if status == "infeasible":
                 return Answer("infeasible")
             if status != "optimal":
@@ -291,7 +298,7 @@ class CpSatCall:
             solution = [solver.value(variable) for variable in model.variables]
             model.model.add(model.variables[v] == solution[v])
         if not order:
-            status, _ = _solve(model, deadline)
+            status, _ = self._solve(model, deadline)
             return Answer("feasible", {}) if status == "optimal" else Answer("infeasible")
         return Answer("feasible", dict(zip(names, solution, strict=True)))
 
@@ -305,7 +312,7 @@ class CpSatCall:
             return Answer("infeasible", proven=True)
         model = Model(program, lowered)
         model.model.minimize(model.objective)
-        status, solver = _solve(model, deadline)
+        status, solver = self._solve(model, deadline)
         if status == "infeasible":
             return Answer("infeasible", proven=True)
         bound = sign * _bound(solver.best_objective_bound, model.least)
@@ -357,39 +364,46 @@ class CpSatCall:
                 if most is not None and len(found) > most:
                     self.stop_search()
 
-        status, _ = _solve(model, deadline, Collect())
+        status, _ = self._solve(model, deadline, Collect())
         if status in ("unknown", "feasible") and not (most is not None and len(found) > most):
             raise TimeLimit("the time limit passed before every solution was found")
         return found
+
+    def _solve(self, model: Model, deadline: float | None, collect: Any = None) -> tuple[str, Any]:
+        """Solve; the status is "optimal", "feasible", "infeasible" or "unknown"."""
+        cp = model.cp
+        solver = cp.CpSolver()
+        solver.parameters.num_workers = 1
+        if collect is not None:
+            solver.parameters.enumerate_all_solutions = True
+        if deadline is not None:
+            solver.parameters.max_time_in_seconds = max(0.001, deadline - time.perf_counter())
+        status = self._run(solver, model.model, collect)
+        if status == cp.MODEL_INVALID:
+            raise ConstrintError(f"CP-SAT refused the model: {model.model.validate()}; use the native engine")
+        known = {cp.OPTIMAL: "optimal", cp.FEASIBLE: "feasible", cp.INFEASIBLE: "infeasible"}
+        return known.get(status, "unknown"), solver
+
+    def _run(self, solver: Any, model: Any, collect: Any) -> Any:
+        """Solve so that Ctrl-C and ``cancel`` stop it. OR-tools' own handling of Ctrl-C would leave the process without
+        Python's."""
+        solver.parameters.catch_sigint_signal = False
+        with ThreadPoolExecutor(1) as pool:
+            if self.cancelled:
+                raise TimeLimit(PASSED)
+            future = pool.submit(solver.solve, model, collect)
+            try:
+                while True:
+                    try:
+                        return future.result(PATIENCE)
+                    except TimeoutError:
+                        if self.cancelled:
+                            solver.stop_search()
+            except KeyboardInterrupt:
+                solver.stop_search()
+                raise
 
 
 def _bound(reported: float, least: int) -> int:
     """The solver's bound, a double, where that is exact; else the objective's least value."""
     return max(least, ceil(reported)) if abs(reported) < 2**52 else least
-
-
-def _solve(model: Model, deadline: float | None, collect: Any = None) -> tuple[str, Any]:
-    """Solve; the status is "optimal", "feasible", "infeasible" or "unknown"."""
-    cp = model.cp
-    solver = cp.CpSolver()
-    solver.parameters.num_workers = 1
-    if collect is not None:
-        solver.parameters.enumerate_all_solutions = True
-    if deadline is not None:
-        solver.parameters.max_time_in_seconds = max(0.001, deadline - time.perf_counter())
-    status = _run(solver, model.model, collect)
-    if status == cp.MODEL_INVALID:
-        raise ConstrintError(f"CP-SAT refused the model: {model.model.validate()}; use the native engine")
-    return {cp.OPTIMAL: "optimal", cp.FEASIBLE: "feasible", cp.INFEASIBLE: "infeasible"}.get(status, "unknown"), solver
-
-
-def _run(solver: Any, model: Any, collect: Any) -> Any:
-    """Solve so that Ctrl-C stops it. OR-tools' own handling would leave the process without Python's handler."""
-    solver.parameters.catch_sigint_signal = False
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(solver.solve, model, collect)
-        try:
-            return future.result()
-        except KeyboardInterrupt:
-            solver.stop_search()
-            raise

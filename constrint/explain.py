@@ -25,7 +25,7 @@ from constrint.engine import engine_call
 from constrint.errors import TimeLimit
 from constrint.evaluate import holds
 from constrint.expr import Expr
-from constrint.limits import deadline_in, seconds_left
+from constrint.limits import deadline_in, passed, seconds_left
 from constrint.statement import Constraint, Solution, Statement
 
 SHRINKING = 0.2
@@ -190,7 +190,7 @@ def fewest(sets: Sequence[frozenset[int]], below: int, deadline: float | None = 
     """
     if below <= 0:
         return None
-    if deadline is not None and time.perf_counter() > deadline:
+    if passed(deadline):
         raise TimeLimit("no smallest set was found in time")
     disjoint: list[frozenset[int]] = []
     for each in sorted(sets, key=len):

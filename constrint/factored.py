@@ -19,7 +19,7 @@ from constrint.core import has_core
 from constrint.diagram import Diagram, from_rows
 from constrint.diagram import product as every_combination
 from constrint.domains import Domain, size
-from constrint.engine import ENGINES, engine_call
+from constrint.engine import ENGINES, NATIVE, engine_call
 from constrint.errors import ConstrintError, TimeLimit
 from constrint.factor import PATIENT, QUICK, DoesNotFactor, Factor, Values, independent, make_factor
 from constrint.integers import exact_int, grouped, shown, whole
@@ -270,7 +270,7 @@ def _each(factor: Factor) -> Iterator[Values]:
 
 
 def solution_set(
-    problem: Statement, engine: str = "native", deadline: float | None = None, limits: Sequence[int] | None = None
+    problem: Statement, engine: str = "auto", deadline: float | None = None, limits: Sequence[int] | None = None
 ) -> SolutionSet:
     """The problem's solutions in factored form. "cp-sat" lists them all first.
 
@@ -287,7 +287,7 @@ def solution_set(
         return SolutionSet(names, [(names, from_rows(rows, [problem.domains[name] for name in names]))])
     if engine not in ENGINES:
         raise ConstrintError(f"unknown engine {shown(engine)}; known: {', '.join(ENGINES)}")
-    native = engine == "native" and has_core()
+    native = engine in NATIVE and has_core()
     limits = limits or (*QUICK, *PATIENT)
     program, _ = presolve(problem, deadline=deadline)
     groups = None if program is None else independent(program, deadline)

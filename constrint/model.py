@@ -41,7 +41,8 @@ class Problem(Statement):
     ``codings``: inside, every value is an integer; ``values`` gives those that were declared.
 
     Every question takes ``engine``: "native" (the C++ core, or Python where it was not built or 64 bits do not
-    suffice), "python", or "cp-sat" (OR-tools).
+    suffice), "python", "cp-sat" (OR-tools), or "auto": native, and CP-SAT beside it where ``solve`` and ``best`` have
+    no answer after a moment; the first proof wins.
     """
 
     def __init__(self, name: str = "problem") -> None:
@@ -123,9 +124,7 @@ class Problem(Statement):
         """Require that the values of ``columns``, taken together, are one of ``rows``."""
         return self.add(build.table(columns, rows), label)
 
-    def solve(
-        self, prefer: Iterable[Preference] = (), time_limit: float | None = None, engine: str = "native"
-    ) -> Result:
+    def solve(self, prefer: Iterable[Preference] = (), time_limit: float | None = None, engine: str = "auto") -> Result:
         """The first solution in order of preference.
 
         prefer: (variable, "min" or "max") pairs, most important first; variables not named follow in order of
@@ -144,7 +143,7 @@ class Problem(Statement):
         maximize: Expr | None = None,
         prefer: Iterable[Preference] = (),
         time_limit: float | None = None,
-        engine: str = "native",
+        engine: str = "auto",
     ) -> Result:
         """The solution with the smallest (or largest) value of an expression, and the first of those by ``prefer``.
 
@@ -170,18 +169,18 @@ class Problem(Statement):
             self.name,
         )
 
-    def solutions(self, prefer: Iterable[Preference] = (), engine: str = "native") -> Iterator[Solution]:
+    def solutions(self, prefer: Iterable[Preference] = (), engine: str = "auto") -> Iterator[Solution]:
         """Every solution once, lazily, in order of preference (see ``solve``)."""
         found = self._ask(engine).solutions(self._order(prefer))
         return map(self.codings.decoded, found) if self.codings.of else found
 
-    def count(self, time_limit: float | None = None, engine: str = "native") -> int:
+    def count(self, time_limit: float | None = None, engine: str = "auto") -> int:
         """The number of solutions, without listing them. Raises TimeLimit after ``time_limit`` seconds."""
         from constrint.factored import count
 
         return count(self, engine, time_limit)
 
-    def solution_set(self, time_limit: float | None = None, engine: str = "native") -> SolutionSet:
+    def solution_set(self, time_limit: float | None = None, engine: str = "auto") -> SolutionSet:
         """Every solution in factored form: to count, index, sample and iterate without listing them.
 
         The set is that of the constraints as they are now. Raises TimeLimit after ``time_limit`` seconds, and
@@ -200,7 +199,7 @@ class Problem(Statement):
         seed: int | None = None,
         replace: bool = False,
         time_limit: float | None = None,
-        engine: str = "native",
+        engine: str = "auto",
     ) -> list[Solution]:
         """``n`` solutions drawn uniformly; each at most once unless ``replace``. See ``SolutionSet.sample``.
 
@@ -211,7 +210,7 @@ class Problem(Statement):
     def to_numpy(
         self,
         time_limit: float | None = None,
-        engine: str = "native",
+        engine: str = "auto",
         dtype: DTypeLike = "int64",
         file: str | Path | None = None,
     ) -> NDArray[Any]:
@@ -256,7 +255,7 @@ class Problem(Statement):
         words = ", ".join(f"{name} = {shown(value)}" for name, value in values.items())
         return self.add(~same, label if label is not None else f"not ({words})")
 
-    def explain(self, time_limit: float | None = None, engine: str = "native") -> Conflict:
+    def explain(self, time_limit: float | None = None, engine: str = "auto") -> Conflict:
         """A minimal list of constraints that cannot hold together over these domains: without any one of them the
         rest can. Empty where the problem has a solution.
 

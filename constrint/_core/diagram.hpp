@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "layers.hpp"
+#include "race.hpp"
 
 namespace constrint {
 

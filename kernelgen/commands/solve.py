@@ -30,10 +30,11 @@ SHOWN = 100
 @click.option("--explain", "question", flag_value="explain", help="Say which constraints clash.")
 @click.option(
     "--engine",
-    default="native",
+    default="auto",
     show_default=True,
-    type=click.Choice(["native", "python", "cp-sat"]),
-    help="native: this solver; python: the same without its C++ core; cp-sat: OR-tools.",
+    type=click.Choice(["auto", "native", "python", "cp-sat"]),
+    help="native: this solver; python: the same without its C++ core; cp-sat: OR-tools; auto: native, and OR-tools "
+    "beside it where the answer takes longer than a moment.",
 )
 @click.option("--limit", type=Whole(min=1), metavar="N", help="With --all: list at most N solutions.")
 @click.option("--seconds", type=Seconds(min=0, min_open=True), metavar="S", help="Give up after S seconds.")
@@ -72,7 +73,7 @@ def command(
     from constrint import TimeLimit, has_core, read_problem
 
     problem = read_problem(file)
-    if engine == "native" and not has_core():
+    if engine in ("auto", "native") and not has_core():
         remark("note: the C++ core is missing, so the Python engine answers (`tilesmith doctor` says why)")
     start = time.perf_counter()
     try:

@@ -77,7 +77,7 @@ def test_chunks_join_to_the_table(engine: str, kept: int, monkeypatch: pytest.Mo
 
 def test_what_no_table_holds_is_refused(tmp_path: Path) -> None:
     solutions = blocking().solution_set()
-    with pytest.raises(ConstrintError, match="a value does not fit int8.*go from -3 to 300"):
+    with pytest.raises(ConstrintError, match=r"a value does not fit int8.*go from -3 to 300"):
         solutions.to_numpy(dtype="int8")
     with pytest.raises(ConstrintError, match="does not fit uint16"):
         solutions.to_numpy(dtype="uint16")
