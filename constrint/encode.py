@@ -18,6 +18,7 @@ from constrint.domains import Domain, size
 from constrint.errors import ConstrintError
 from constrint.evaluate import Value, evaluate
 from constrint.expr import BITWISE, COMPARISONS, NUMERIC, RICH, RICH_CONDITIONS, Expr, as_expr, isin, where
+from constrint.global_constraints import GLOBAL, decomposed
 from constrint.integers import grouped
 from constrint.intervals import PowerTooLarge
 from constrint.lower import Lowering
@@ -65,6 +66,16 @@ class Encoder:
             return expr
         self._check(expr)
         return self._condition(expr)
+
+    def whole(self, expr: Expr) -> Expr | None:
+        """A constraint of many variables with its numbers in the engines' terms; None for any other, and where these
+        are not numbers."""
+        if expr.op not in GLOBAL or any(map(self._any_kind, expr.args)):
+            return None
+        try:
+            return Expr(expr.op, tuple(map(self._number, expr.args)))
+        except _NeedsTable:
+            return None
 
     def number(self, expr: Expr, what: str) -> Expr:
         """A number in the engines' terms."""
@@ -120,7 +131,7 @@ class Encoder:
             return expr
         if op == "var":
             return self._condition(Expr("truth", (expr,)))
-        if self._holds(expr, _RICH) and self.combinations(expr) <= FEW:
+        if op not in GLOBAL and self._holds(expr, _RICH) and self.combinations(expr) <= FEW:
             return self.tabulated(expr)
         try:
             return self._comparison(expr)
@@ -141,6 +152,8 @@ class Encoder:
     def _comparison(self, expr: Expr) -> Expr:
         """A condition that joins no others."""
         op, args = expr.op, expr.args
+        if op in GLOBAL:
+            return self._condition(decomposed(expr))
         if op == "truth":
             (operand,) = args
             if not self._any_kind(operand):

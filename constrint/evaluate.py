@@ -23,6 +23,7 @@ from typing import Any
 from constrint.errors import ConstrintError
 from constrint.expr import COMPARISONS, RICH, Expr
 from constrint.functions import call
+from constrint.global_constraints import GLOBAL, decomposed
 from constrint.values import NOTHING, Atom, atom, is_number, plain_value
 
 Value = Atom | bool | None
@@ -45,6 +46,8 @@ def evaluate(expr: Expr, assignment: Mapping[str, Any]) -> Value:
         return value if type(value) is int else atom(plain_value(value, f"the value of {expr.name!r}"))
     if op in ("true", "false"):
         return op == "true"
+    if op in GLOBAL:
+        return evaluate(decomposed(expr), assignment)
     values = [evaluate(arg, assignment) for arg in expr.args]
     if op in ("and", "or", "implies", "not"):
         return _logic(op, [None if value is None else bool(value) for value in values])

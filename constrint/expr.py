@@ -26,8 +26,9 @@ RICH = BITWISE | {"value", "if", "element", "call", "floor", "ceil", "int", "rou
 COMPARISONS = frozenset({"==", "!=", "<", "<=", ">", ">="})
 LOGIC = frozenset({"and", "or", "not", "implies"})
 # "divides"(d, n): n % d == 0. "table"(x, y, ...): the tuple of values is one of ``rows``.
-# "rows": a table whose rows hold values of any kind. "truth": what Python finds true.
-RICH_CONDITIONS = frozenset({"rows", "truth"})
+# "rows": a table whose rows hold values of any kind. "truth": what Python finds true. The rest:
+# ``constrint.global_constraints``.
+RICH_CONDITIONS = frozenset({"rows", "truth", "all_different", "cumulative"})
 _PARTIAL = (
     BITWISE | RICH_CONDITIONS | {"//", "cdiv", "/", "%", "**", "divides", "call", "element", "len", "if", "table"}
 )

@@ -107,7 +107,8 @@ class Problem(Statement):
         if label is not None and not isinstance(label, str):
             raise ConstrintError(f"a label is text, not {shown(label)}")
         core = self.encoder.condition(expr)
-        constraint = Constraint(expr, label if label is not None else str(expr), None if core is expr else core)
+        words = label if label is not None else str(expr)
+        constraint = Constraint(expr, words, None if core is expr else core, self.encoder.whole(expr))
         self._constraints.append(constraint)
         return constraint
 
@@ -128,7 +129,8 @@ class Problem(Statement):
         """The first solution in order of preference.
 
         prefer: (variable, "min" or "max") pairs, most important first; variables not named follow in order of
-        declaration, smallest value first. time_limit: seconds.
+        declaration, smallest value first. None: any solution will do, which may be found much sooner; which it is
+        depends on the engine. time_limit: seconds.
         """
         start = time.perf_counter()
         answer = self._ask(engine).first(self._order(prefer), time_limit)
@@ -141,11 +143,12 @@ class Problem(Statement):
         self,
         minimize: Expr | None = None,
         maximize: Expr | None = None,
-        prefer: Iterable[Preference] = (),
+        prefer: Iterable[Preference] | None = (),
         time_limit: float | None = None,
         engine: str = "auto",
     ) -> Result:
-        """The solution with the smallest (or largest) value of an expression, and the first of those by ``prefer``.
+        """The solution with the smallest (or largest) value of an expression, and the first of those by ``prefer`` (None:
+        any of them).
 
         Give one of ``minimize`` and ``maximize``: an integer expression, without "/". Where ``time_limit`` (seconds)
         passes first, the best solution so far with ``proven`` false and ``bound`` what is known. An assignment under
@@ -324,9 +327,11 @@ class Problem(Statement):
                 known = ", ".join(self._domains) or "none"
                 raise ConstrintError(f"({expr}) uses {name!r}, which {self.name!r} does not declare; declared: {known}")
 
-    def _order(self, prefer: Iterable[Preference]) -> dict[str, bool]:
-        """Every variable in order of preference, and whether its largest value comes first."""
+    def _order(self, prefer: Iterable[Preference] | None) -> dict[str, bool]:
+        """Every variable in order of preference, and whether its largest value comes first; of none, nothing."""
         order: dict[str, bool] = {}
+        if prefer is None:
+            return order
         for which, direction in _pairs(prefer):
             name = which.name if isinstance(which, Expr) else which
             if not isinstance(name, str) or name not in self._domains:

@@ -46,6 +46,8 @@ class _Printer(Printer):
             return f"{chosen} if {which} else {other}"
         if op == "element":
             return f"[{', '.join(map(self.text, args[1:]))}][{self.text(args[0])}]"
+        if op in ("all_different", "cumulative"):
+            return f"{op}({', '.join(map(self.text, args))})"
         if op in ("floor", "ceil", "call"):
             return f"math.{expr.name or op}({', '.join(map(self.text, args))})"
         return f"bool({self.text(args[0])})" if op == "truth" else None

@@ -23,11 +23,13 @@ class Constraint:
     """One condition that a solution must satisfy, and the words it is known by.
 
     core: the condition over the integers of the variables, in the engines' operators; None where that is what it is.
+    whole: of a constraint of many variables that ``core`` takes apart, itself, over these integers.
     """
 
     condition: Expr
     label: str
     core: Expr | None = None
+    whole: Expr | None = None
 
     @property
     def stated(self) -> Expr:

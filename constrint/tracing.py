@@ -18,18 +18,15 @@ import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from constrint import expr as build
-from constrint.domains import size
-from constrint.encode import table_of
+from constrint.domains import Domain, size
+from constrint.encode import Encoder, table_of
 from constrint.errors import ConstrintError
 from constrint.evaluate import evaluate
 from constrint.expr import Expr
 from constrint.integers import grouped, shown
-
-if TYPE_CHECKING:
-    from constrint.model import Problem
 
 MOST_PATHS = 256
 """Ways through a function that tracing follows."""
@@ -38,6 +35,20 @@ MOST_CALLS = 1_000_000
 ALL = 2_000
 """At most so many combinations are all compared with what was traced; of more, SAMPLE are drawn."""
 SAMPLE = 400
+
+
+class Declared(Protocol):
+    """What declares the variables of a function: a ``constrint.Problem``, which lies above this module."""
+
+    name: str
+
+    @property
+    def domains(self) -> Mapping[str, Domain]: ...
+
+    @property
+    def encoder(self) -> Encoder: ...
+
+    def values(self, name: str) -> Sequence[Any]: ...
 
 
 class _Untraceable(Exception):
@@ -85,7 +96,7 @@ class _Named(Mapping[str, Any]):
 class Restriction:
     """A Python function over variables of a problem. names: of its parameters, in order; None: it takes one mapping."""
 
-    def __init__(self, function: Callable[..., Any], problem: Problem, names: Sequence[str] | None) -> None:
+    def __init__(self, function: Callable[..., Any], problem: Declared, names: Sequence[str] | None) -> None:
         self.function, self.problem = function, problem
         self.words = _described(function)
         self.asked: dict[str, None] = {}
@@ -229,7 +240,7 @@ class Restriction:
 
 
 def restriction_of(
-    function: Callable[..., Any], problem: Problem, names: Sequence[str] | None = None
+    function: Callable[..., Any], problem: Declared, names: Sequence[str] | None = None
 ) -> tuple[Expr, str]:
     """A Python function as a condition over a problem's variables, and the words it is known by.
 
@@ -241,18 +252,18 @@ def restriction_of(
 
 
 def table_of_values(
-    problem: Problem, names: Sequence[str], true: Sequence[tuple[int, ...]], false: Sequence[tuple[int, ...]]
+    problem: Declared, names: Sequence[str], true: Sequence[tuple[int, ...]], false: Sequence[tuple[int, ...]]
 ) -> Expr:
     """Combinations of integers that hold, as a condition over the variables' values."""
     condition = table_of(names, true, false)
     return decoded(problem, condition)
 
 
-def decoded(problem: Problem, condition: Expr) -> Expr:
+def decoded(problem: Declared, condition: Expr) -> Expr:
     """A table over the integers of variables as one over their values."""
     if condition.op == "not":
         return Expr("not", (decoded(problem, condition.args[0]),))
-    codings = problem.codings.of
+    codings = problem.encoder.codings
     if condition.op != "table" or not any(column.name in codings for column in condition.args):
         return condition
     values = [codings[c.name].value if c.name in codings else None for c in condition.args]
