@@ -90,8 +90,9 @@ def run(source: Source) -> tuple[bytes, str]:
                 warnings.simplefilter("ignore")
                 made = triton.compile(code, target=GPUTarget(*backend), options=options)
         except Exception as error:  # the classes differ between versions and between stages of the compiler
-            first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            raise CompileError(f"{version()} refused {source.entry!r} for {source.arch}: {first}", str(error)) from error
+            words = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+            what = " ... ".join(dict.fromkeys((words[0], words[-1])))
+            raise CompileError(f"{version()} refused {source.entry!r} for {source.arch}: {what}", str(error)) from error
         stated = int(module.SHARED_MEMORY)
     shared = int(made.metadata.shared)
     if shared > stated:

@@ -7,12 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kernelgen.build.triton import SCRATCH_ARGUMENTS
 from kernelgen.device import gpu
 from kernelgen.device.launcher import DeviceKernel, launch_config
 from kernelgen.errors import LaunchError
 from kernelgen.program.arguments import ITEMSIZE, ArrayArgument
 from kernelgen.program.program import Program
 from kernelgen.program.shape import Shape
+
+NULL = ""
+"""In place of the name of an argument: a null pointer."""
 
 POISON_BYTE = 0xFF
 """What workspaces that must start poisoned are filled with (cuda/ptx.cuh, messages)."""
@@ -40,7 +44,7 @@ class Launches:
         for name, size in self.poisoned.items():
             gpu.fill(values[name], POISON_BYTE, size, stream)
         for kernel, config, names in self.steps:
-            kernel.start(stream, config, *[values[name] for name in names])
+            kernel.start(stream, config, *[values[name] if name else 0 for name in names])
 
 
 class Executable:
@@ -71,7 +75,8 @@ class Executable:
             launch = call.launch.at(shape)
             if launch.cooperative:
                 kernel.require_room(launch, shape)
-            steps.append((kernel, launch_config(launch), call.source.arguments))
+            extra = SCRATCH_ARGUMENTS if call.source.language == "triton" else 0
+            steps.append((kernel, launch_config(launch), (*call.source.arguments, *[NULL] * extra)))
         return Launches(tuple(steps), self.program.poisoned(shape))
 
 

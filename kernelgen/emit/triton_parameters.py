@@ -48,8 +48,6 @@ def gradients(cell: Cell, shape: Shape, entry: str) -> Body:
     )
     out = Lines()
     out.add(
-        f"HEADS: tl.constexpr = {shape.heads}",
-        f"D: tl.constexpr = {shape.head_dim}",
         "TILES: tl.constexpr = (D + BLOCK_N - 1) // BLOCK_N",
         f"member = tl.program_id(0) % {len(gates)}",
         f"head = tl.program_id(0) // {len(gates)}",
@@ -96,16 +94,15 @@ def gradients(cell: Cell, shape: Shape, entry: str) -> Body:
     out.depth = 1
     out.add("if (part == 0) & (initial.to(tl.int64) != 0):")
     out.depth = 2
-    out.add("for at in range(0, batch, BLOCK_K):")
+    out.add("for begin in range(0, batch, BLOCK_K):")
     out.depth = 3
     out.add(
-        "sequence = tl.cast(at, tl.int64) + tl.arange(0, BLOCK_K)",
-        "there = sequence < batch",
-        "d_sum = tl.load(source + (sequence * seq)[None, :] * stride + units[:, None], "
-        "mask=there[None, :] & (units < D)[:, None], other=0.0)",
-        "h = tl.load(initial + sequence[:, None] * (HEADS * D) + head * D + previous[None, :], "
-        "mask=there[:, None] & (previous < D)[None, :], other=0.0)",
-        f"total = {product('d_sum', 'h', 'total', shape.dtype)}",
+        "sequence = tl.cast(begin, tl.int64) + tl.arange(0, BLOCK_K)",
+        "d_first = tl.load(source + (sequence * seq)[None, :] * stride + units[:, None], "
+        "mask=(sequence < batch)[None, :] & (units < D)[:, None], other=0.0)",
+        "h_first = tl.load(initial + sequence[:, None] * (HEADS * D) + head * D + previous[None, :], "
+        "mask=(sequence < batch)[:, None] & (previous < D)[None, :], other=0.0)",
+        f"total = {product('d_first', 'h_first', 'total', shape.dtype)}",
     )
     out.depth = 1
     out.add("if recurrent >= 0:")
@@ -122,7 +119,7 @@ def gradients(cell: Cell, shape: Shape, entry: str) -> Body:
         f"tl.store(d_b_parts + ((part * {max(1, len(cell.bias_gates))} + biased) * HEADS + head) * D + units, bias, "
         "mask=units < D)"
     )
-    constants = ("BLOCK_M", "BLOCK_N", "BLOCK_K", "PARTS", "STAGES")
+    constants = ("HEADS", "D", "BLOCK_M", "BLOCK_N", "BLOCK_K", "PARTS", "STAGES")
     kernel = signature(entry, arguments, constants) + out.text()
     return Body(set(), (), kernel, arguments, ("d_r_parts", "d_b_parts"))
 
@@ -132,8 +129,7 @@ def sums(cell: Cell, shape: Shape, entry: str) -> Body:
 
     A program makes BLOCK elements.
     """
-    r_size = len(cell.recurrent_gates) * shape.heads * shape.head_dim**2
-    b_size, unit = len(cell.bias_gates) * shape.heads * shape.head_dim, shape.heads * shape.head_dim
+    b_size = len(cell.bias_gates)
     inputless, dtype = cell.inputless_biases, TYPES[shape.dtype]
     arguments = ["d_r_parts"]
     if b_size:
@@ -142,14 +138,14 @@ def sums(cell: Cell, shape: Shape, entry: str) -> Body:
     out = Lines()
     out.add(
         "element = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)",
-        f"R_SIZE: tl.constexpr = {r_size}",
+        f"R_SIZE: tl.constexpr = {len(cell.recurrent_gates)} * HEADS * D * D",
         "total = tl.zeros((BLOCK,), dtype=tl.float32)",
         "for part in range(PARTS):",
         "    total += tl.load(d_r_parts + tl.cast(part, tl.int64) * R_SIZE + element, mask=element < R_SIZE, other=0.0)",
         f"tl.store(d_r + element, total.to({dtype}), mask=element < R_SIZE)",
     )
     if b_size:
-        out.add(f"B_SIZE: tl.constexpr = {b_size}", f"gate = element // {unit}")
+        out.add(f"B_SIZE: tl.constexpr = {b_size} * HEADS * D", "gate = element // (HEADS * D)")
         ranks = [_rank(inputless, gate) for gate in cell.bias_gates]
         if inputless:
             out.add(f"rank = {_chosen('gate', ranks)}", "apart = (element < B_SIZE) & (rank >= 0)")
@@ -164,19 +160,18 @@ def sums(cell: Cell, shape: Shape, entry: str) -> Body:
         if inputless:
             out.add(
                 "for part in range(num_partials):",
-                f"    place = (tl.cast(part, tl.int64) * {len(inputless)} + rank) * {unit} + element % {unit}",
+                f"    place = (tl.cast(part, tl.int64) * {len(inputless)} + rank) * (HEADS * D) + element % (HEADS * D)",
                 "    total += tl.load(d_b_partial + place, mask=apart, other=0.0)",
             )
         out.add(f"tl.store(d_b + element, total.to({dtype}), mask=element < B_SIZE)")
-    kernel = signature(entry, arguments, ("BLOCK", "PARTS")) + out.text()
+    kernel = signature(entry, arguments, ("HEADS", "D", "BLOCK", "PARTS")) + out.text()
     return Body(set(), (), kernel, tuple(arguments), ("d_r", *(["d_b"] if b_size else [])))
 
 
-def sum_blocks(cell: Cell, shape: Shape) -> int:
-    """Programs of the second kernel."""
-    unit = shape.heads * shape.head_dim
-    most = max(len(cell.recurrent_gates) * unit * shape.head_dim, len(cell.bias_gates) * unit)
-    return -(-most // SUM_BLOCK)
+def sum_blocks(cell: Cell, head_dim: int) -> str:
+    """Programs of the second kernel, as a rule."""
+    most = max(len(cell.recurrent_gates) * head_dim**2, len(cell.bias_gates) * head_dim)
+    return f"cdiv(heads * {most}, {SUM_BLOCK})"
 
 
 def constants(head_dim: int, parts: int) -> Mapping[str, int]:

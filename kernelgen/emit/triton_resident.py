@@ -19,6 +19,11 @@ from kernelgen.symbolic.derive import derive
 
 TYPES: Mapping[str, str] = {"bfloat16": "tl.bfloat16", "float16": "tl.float16", "float32": "tl.float32"}
 
+def block_d(head_dim: int) -> int:
+    """Units of a tile: a power of two, and as many as the product of tiles takes."""
+    return max(16, 1 << (head_dim - 1).bit_length())
+
+
 MARK = "# Options of the launch"
 """What begins the last lines of a source: the values that build/triton.py compiles it with."""
 
@@ -97,11 +102,9 @@ def signature(entry: str, arguments: Iterable[str], constants: Iterable[str]) ->
     return f"@triton.jit\ndef {entry}(\n    {', '.join(every)}\n):\n"
 
 
-def _place(out: Lines, shape: Shape) -> None:
+def _place(out: Lines) -> None:
     """Which head and sequences a program has, and masks where tiles are larger than the arrays."""
     out.add(
-        f"HEADS: tl.constexpr = {shape.heads}",
-        f"D: tl.constexpr = {shape.head_dim}",
         "head = tl.program_id(0)",
         "rows = (tl.program_id(1).to(tl.int64) * BLOCK_B + tl.arange(0, BLOCK_B))[:, None]",
         "units = tl.arange(0, BLOCK_D)[None, :]",
@@ -147,7 +150,7 @@ def forward(cell: Cell, shape: Shape, entry: str, num_stages: int) -> Body:
         *([f"gates: [{len(saved)}, batch, seq, {shape.heads}, {shape.head_dim}], sums before the step."] if saved else []),
         '"""',
     )
-    _place(out, shape)
+    _place(out)
     recurrent = [cell.gates[gate].name for gate in cell.recurrent_gates]
     inputs = [cell.gates[gate].name for gate in cell.input_gates]
     weight = "r + ({} * HEADS + head) * D * D + units * D + inner"
@@ -217,7 +220,7 @@ def forward(cell: Cell, shape: Shape, entry: str, num_stages: int) -> Body:
     out.add("tl.store(last + row, h, mask=inside)")
     for index, state in enumerate(states[1:], 1):
         out.add(f"tl.store(last + {index} * state_size + row, state_{state}.to({dtype}), mask=inside)")
-    kernel = signature(entry, arguments, ("BLOCK_B", "BLOCK_D")) + out.text()
+    kernel = signature(entry, arguments, ("HEADS", "D", "BLOCK_B", "BLOCK_D")) + out.text()
     return Body(step.used, (step.text(),), kernel, arguments, ("states", "others", "last", "gates"))
 
 
@@ -243,7 +246,7 @@ def backward(cell: Cell, shape: Shape, entry: str, num_stages: int) -> Body:
         f"d_wx: [batch, seq, {len(cell.input_gates)}, {shape.heads}, {shape.head_dim}].",
         '"""',
     )
-    _place(out, shape)
+    _place(out)
     for place, gate in enumerate(cell.recurrent_gates):
         name = cell.gates[gate].name
         if name in recurrent:
@@ -359,5 +362,5 @@ def backward(cell: Cell, shape: Shape, entry: str, num_stages: int) -> Body:
         base = f"d_b_partial + (tl.program_id(1) * {len(cell.inputless_biases)} + {place}) * HEADS * D + unit"
         name = cell.gates[gate].name
         out.add(f"tl.store({base}, tl.sum(d_b_{name}, axis=0)[None, :], mask=units < D)")
-    kernel = signature(entry, arguments, ("BLOCK_B", "BLOCK_D")) + out.text()
+    kernel = signature(entry, arguments, ("HEADS", "D", "BLOCK_B", "BLOCK_D")) + out.text()
     return Body(step.used, (step.text(),), kernel, arguments, tuple(writes))

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kernelgen.program.launch import Launch
-    from kernelgen.program.program import Program
-    from kernelgen.program.shape import Shape
     from kernelgen.program.source import Source
 
 RUNNER = "kernelgen.verify.interpreter_worker:run"
@@ -33,18 +31,28 @@ _lock = threading.Lock()
 @dataclass(frozen=True)
 class InterpreterJob:
     """A kernel to interpret. text: of its module. entry: its name. grid: its programs. arguments: in order; arrays,
-    numbers and None for null. types: of each, as Triton has them. written: the positions of the arrays that come back."""
+    numbers and None for null. constants: values in place of the module's own. types: of each, as Triton has them. written: the positions of the arrays that come back."""
 
     text: str
     entry: str
     grid: tuple[int, int, int]
     arguments: tuple[Any, ...]
     types: tuple[str, ...]
+    constants: Mapping[str, int]
     written: tuple[int, ...]
 
 
-def interpret(source: Source, launch: Launch, arguments: Mapping[str, Any], *, seconds: float = 600.0) -> None:
+def interpret(
+    source: Source,
+    launch: Launch,
+    arguments: Mapping[str, Any],
+    *,
+    constants: Mapping[str, int] | None = None,
+    seconds: float = 600.0,
+) -> None:
     """Run a kernel, and put what it wrote into the arrays of ``arguments``, which are as of emulator.emulate.
+
+    constants: values of the kernel's constants in place of the source's, such as fewer heads.
 
     Raises EmulationError where Triton is missing, or the kernel cannot be interpreted.
     """
@@ -55,7 +63,7 @@ def interpret(source: Source, launch: Launch, arguments: Mapping[str, Any], *, s
         place for place, name in enumerate(source.arguments) if name in source.writes and values[place] is not None
     )
     types = tuple(argument_types(source).values())
-    job = InterpreterJob(source.text, source.entry, launch.grid, values, types, written)
+    job = InterpreterJob(source.text, source.entry, launch.grid, values, types, dict(constants or {}), written)
     with _lock:
         try:
             results: list[NDArray[np.generic]] = _worker().run(job, seconds)
@@ -63,12 +71,6 @@ def interpret(source: Source, launch: Launch, arguments: Mapping[str, Any], *, s
             raise EmulationError(f"Triton's interpreter stopped {source.entry}: {error}") from error
     for place, result in zip(written, results, strict=True):
         values[place][...] = result
-
-
-def interpret_program(program: Program, shape: Shape, arguments: Mapping[str, Any], *, seconds: float = 600.0) -> None:
-    """Run the calls of a program one after another: see interpret."""
-    for call in program.calls:
-        interpret(call.source, call.launch.at(shape), arguments, seconds=seconds)
 
 
 @functools.cache

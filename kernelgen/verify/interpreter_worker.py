@@ -32,7 +32,7 @@ def run(job: InterpreterJob) -> list[Array]:
             value if isinstance(value, int) else pointer(buffer, kind)
             for value, buffer, kind in zip(job.arguments, buffers, job.types, strict=True)
         ]
-        kernel[job.grid](*given, **module.CONSTANTS)
+        kernel[job.grid](*given, **(module.CONSTANTS | dict(job.constants)))
     for place, buffer in enumerate(buffers):
         if buffer is not None and not buffer.whole():
             raise EmulationError(f"it wrote beyond its argument {place}")
