@@ -130,7 +130,9 @@ def _triton() -> Any:
     try:
         import triton
     except ImportError as error:
-        raise CompileError(f"compiling a Triton kernel needs Triton, which is not installed ({error}). {INSTALL}") from None
+        raise CompileError(
+            f"compiling a Triton kernel needs Triton, which is not installed ({error}). {INSTALL}"
+        ) from None
     return triton
 
 

@@ -19,6 +19,7 @@ _COMMANDS = {
     "tune": "Find the fastest valid kernel of a cell and write it down.",
     "validate": "Prove a tuned kernel right once more.",
     "show": "Show a tuned kernel: its configuration and its source.",
+    "export": "Write a tuned cell as a module of Triton and PyTorch.",
     "probe": "Measure the GPU in this machine, and write its profile.",
     "doctor": "Say what this machine has, and what is missing for what.",
 }

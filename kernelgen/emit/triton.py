@@ -15,7 +15,7 @@ from kernelgen.symbolic.lower import is_constant, lower
 
 IMPORTS = "import triton\nimport triton.language as tl\n"
 
-_HELPERS: Mapping[str, str] = {
+HELPERS: Mapping[str, str] = {
     "exp": "return tl.exp(x)",
     "log": "return tl.log(x)",
     "sqrt": "return tl.sqrt(x)",
@@ -42,7 +42,7 @@ _PARAMETERS: Mapping[str, str] = dict.fromkeys(("maximum", "minimum"), "a, b") |
 class TritonPrinter(PythonPrinter):
     """Prints expressions over tiles of float32. ``used`` gathers the functions that the text calls."""
 
-    functions: ClassVar[Mapping[str, str]] = {name: name for name in _HELPERS} | {"Abs": "absolute"}
+    functions: ClassVar[Mapping[str, str]] = {name: name for name in HELPERS} | {"Abs": "absolute"}
 
     def __init__(self, symbols: Mapping[str, str] | None = None) -> None:
         super().__init__(symbols)
@@ -127,7 +127,7 @@ def helper_functions(used: set[str]) -> str:
     """The definitions of those functions of the language that are used."""
     made = [
         f"@triton.jit\ndef {name}({_PARAMETERS.get(name, 'x')}):\n" + _lines(body.split("\n"))
-        for name, body in _HELPERS.items()
+        for name, body in HELPERS.items()
         if name in used
     ]
     return "\n\n".join(made)

@@ -54,7 +54,7 @@ def gradients(cell: Cell, shape: Shape, entry: str) -> Body:
         "units = (tl.program_id(1) // TILES) * BLOCK_M + tl.arange(0, BLOCK_M)",
         "previous = (tl.program_id(1) % TILES) * BLOCK_N + tl.arange(0, BLOCK_N)",
         "part = tl.program_id(2)",
-        "steps = batch.to(tl.int64) * seq",
+        "steps = tl.cast(batch, tl.int64) * seq",
         "share = tl.cdiv(tl.cdiv(steps, PARTS), BLOCK_K) * BLOCK_K",
         "first = part * share",
         "end = tl.minimum(first + share, steps)",
@@ -141,7 +141,8 @@ def sums(cell: Cell, shape: Shape, entry: str) -> Body:
         f"R_SIZE: tl.constexpr = {len(cell.recurrent_gates)} * HEADS * D * D",
         "total = tl.zeros((BLOCK,), dtype=tl.float32)",
         "for part in range(PARTS):",
-        "    total += tl.load(d_r_parts + tl.cast(part, tl.int64) * R_SIZE + element, mask=element < R_SIZE, other=0.0)",
+        "    made = d_r_parts + tl.cast(part, tl.int64) * R_SIZE + element",
+        "    total += tl.load(made, mask=element < R_SIZE, other=0.0)",
         f"tl.store(d_r + element, total.to({dtype}), mask=element < R_SIZE)",
     )
     if b_size:
@@ -160,7 +161,8 @@ def sums(cell: Cell, shape: Shape, entry: str) -> Body:
         if inputless:
             out.add(
                 "for part in range(num_partials):",
-                f"    place = (tl.cast(part, tl.int64) * {len(inputless)} + rank) * (HEADS * D) + element % (HEADS * D)",
+                f"    place = (tl.cast(part, tl.int64) * {len(inputless)} + rank) * (HEADS * D)",
+                "    place += element % (HEADS * D)",
                 "    total += tl.load(d_b_partial + place, mask=apart, other=0.0)",
             )
         out.add(f"tl.store(d_b + element, total.to({dtype}), mask=element < B_SIZE)")

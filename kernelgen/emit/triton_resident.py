@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 from kernelgen.cells.language import Cell
 from kernelgen.emit.triton import IMPORTS, StepText, helper_functions
-from kernelgen.program.arguments import known_states
+from kernelgen.program.arguments import NUMBERS, known_states
 from kernelgen.program.dtypes import dtype_info
 from kernelgen.program.shape import Shape
 from kernelgen.program.source import Source
 from kernelgen.symbolic.derive import derive
 
 TYPES: Mapping[str, str] = {"bfloat16": "tl.bfloat16", "float16": "tl.float16", "float32": "tl.float32"}
+
 
 def block_d(head_dim: int) -> int:
     """Units of a tile: a power of two, and as many as the product of tiles takes."""
@@ -42,7 +43,8 @@ class Options:
         """The lines of a source that state them. dtype: of the shape's elements."""
         return (
             f"\n\n{MARK}; the shared memory is a bound, which is checked when the kernel is compiled.\n"
-            f"DTYPE = {dtype!r}\nCONSTANTS = {dict(self.constants)!r}\nNUM_WARPS = {self.num_warps}\nNUM_STAGES = {self.num_stages}\n"
+            f"DTYPE = {dtype!r}\nCONSTANTS = {dict(self.constants)!r}\n"
+            f"NUM_WARPS = {self.num_warps}\nNUM_STAGES = {self.num_stages}\n"
             f"SHARED_MEMORY = {self.shared_memory}\n"
         )
 
@@ -98,8 +100,14 @@ def product(a: str, b: str, sum_: str, dtype: str) -> str:
 
 def signature(entry: str, arguments: Iterable[str], constants: Iterable[str]) -> str:
     """The first lines of a kernel."""
+    arguments = list(arguments)
     every = [*arguments, *(f"{name}: tl.constexpr" for name in constants)]
-    return f"@triton.jit\ndef {entry}(\n    {', '.join(every)}\n):\n"
+    numbers = [name for name in arguments if name in NUMBERS]
+    decorator = f"@triton.jit(do_not_specialize={numbers!r})" if numbers else "@triton.jit"
+    head = f"def {entry}({', '.join(every)}):"
+    if len(head) > 120:
+        head = f"def {entry}(\n    {', '.join(every)}\n):"
+    return f"{decorator}\n{head}\n"
 
 
 def _place(out: Lines) -> None:
@@ -112,7 +120,7 @@ def _place(out: Lines) -> None:
         "inside = (rows < batch) & (units < D)",
         "square = (inner < D) & (units < D)",
         "unit = head * D + units  # among the units of all heads",
-        "state_size = batch.to(tl.int64) * (HEADS * D)",
+        "state_size = tl.cast(batch, tl.int64) * (HEADS * D)",
         "history_size = state_size * seq",
     )
 
@@ -130,9 +138,10 @@ def _load_biases(out: Lines, cell: Cell, gates: Iterable[int]) -> None:
         )
 
 
-def forward(cell: Cell, shape: Shape, entry: str, num_stages: int) -> Body:
+def forward(cell: Cell, shape: Shape, entry: str, num_stages: int, *, may_save: bool = False) -> Body:
     """The forward kernel, whose tile is BLOCK_B sequences by BLOCK_D units. num_stages: inputs of how many steps are
-    under way at once, that of the step itself included."""
+    under way at once, that of the step itself included. may_save: only h is written for every step unless a further
+    constant, SAVE, says so."""
     step, dtype = StepText(cell), TYPES[shape.dtype]
     saved = derive(cell).saved_gates if shape.save == "gates" else ()
     known, states = known_states(cell, shape), cell.states
@@ -147,7 +156,11 @@ def forward(cell: Cell, shape: Shape, entry: str, num_stages: int) -> Body:
         f"initial, last: [{len(states)}, batch, {shape.heads}, {shape.head_dim}]; initial may be null, for zeros.",
         f"states: [{known}, batch, seq, {shape.heads}, {shape.head_dim}]"
         + ("; or h alone, the other states in others." if known > 1 else "."),
-        *([f"gates: [{len(saved)}, batch, seq, {shape.heads}, {shape.head_dim}], sums before the step."] if saved else []),
+        *(
+            [f"gates: [{len(saved)}, batch, seq, {shape.heads}, {shape.head_dim}], sums before the step."]
+            if saved
+            else []
+        ),
         '"""',
     )
     _place(out)
@@ -160,9 +173,7 @@ def forward(cell: Cell, shape: Shape, entry: str, num_stages: int) -> Body:
     out.add("row = rows * (HEADS * D) + unit", "given = inside & (initial.to(tl.int64) != 0)")
     out.add(f"h = tl.load(initial + row, mask=given, other=0.0).to({dtype})")
     for index, state in enumerate(states[1:], 1):
-        out.add(
-            f"state_{state} = tl.load(initial + {index} * state_size + row, mask=given, other=0.0).to(tl.float32)"
-        )
+        out.add(f"state_{state} = tl.load(initial + {index} * state_size + row, mask=given, other=0.0).to(tl.float32)")
     if inputs:
         out.add(f"x = wx + rows * seq * ({len(inputs)} * HEADS * D) + unit")
     out.add("place = rows * seq * (HEADS * D) + unit")
@@ -204,14 +215,18 @@ def forward(cell: Cell, shape: Shape, entry: str, num_stages: int) -> Body:
             out.add(f"{new} = {_zeros()} + {new}")
     out.add(f"h = new_{states[0]}.to({dtype})")
     out.add("here = place + time * (HEADS * D)", "tl.store(states + here, h, mask=inside)")
+    out.add(*(f"state_{state} = new_{state}" for state in states[1:]))
+    if may_save and (known > 1 or saved):
+        out.add("if SAVE:")
+        out.depth = 3
     for index, state in enumerate(states[1:], 1):
-        out.add(f"state_{state} = new_{state}")
         if index < known:
             base = "others" if index == 1 else f"others + {index - 1} * history_size"
             out.add(f"tl.store({base} + here, state_{state}.to({dtype}), mask=inside)")
     for place, gate in enumerate(saved):
         base = "gates" if place == 0 else f"gates + {place} * history_size"
         out.add(f"tl.store({base} + here, gate_{cell.gates[gate].name}.to({dtype}), mask=inside)")
+    out.depth = 2
     sums(1)
     for stage in range(1, num_stages):
         for name in inputs:
@@ -220,7 +235,8 @@ def forward(cell: Cell, shape: Shape, entry: str, num_stages: int) -> Body:
     out.add("tl.store(last + row, h, mask=inside)")
     for index, state in enumerate(states[1:], 1):
         out.add(f"tl.store(last + {index} * state_size + row, state_{state}.to({dtype}), mask=inside)")
-    kernel = signature(entry, arguments, ("HEADS", "D", "BLOCK_B", "BLOCK_D")) + out.text()
+    constants = ("HEADS", "D", "BLOCK_B", "BLOCK_D", *(["SAVE"] if may_save else []))
+    kernel = signature(entry, arguments, constants) + out.text()
     return Body(step.used, (step.text(),), kernel, arguments, ("states", "others", "last", "gates"))
 
 
@@ -339,11 +355,11 @@ def backward(cell: Cell, shape: Shape, entry: str, num_stages: int) -> Body:
         if each.recurrent or each.input:
             out.add(f"sent_{each.name} = d_sum_{each.name}.to({dtype})")
         if each.input:
-            place = f"({len(cell.input_gates)} * HEADS * D) + {cell.input_gates.index(gate)} * HEADS * D"
-            out.add(f"tl.store(d_wx + row_now * {place} + unit, sent_{each.name}, mask=inside)")
+            at = f"({len(cell.input_gates)} * HEADS * D) + {cell.input_gates.index(gate)} * HEADS * D"
+            out.add(f"tl.store(d_wx + row_now * {at} + unit, sent_{each.name}, mask=inside)")
         elif each.recurrent:
-            place = f"({len(cell.inputless_products)} * HEADS * D) + {cell.inputless_products.index(gate)} * HEADS * D"
-            out.add(f"tl.store(d_inputless + row_now * {place} + unit, sent_{each.name}, mask=inside)")
+            at = f"({len(cell.inputless_products)} * HEADS * D) + {cell.inputless_products.index(gate)} * HEADS * D"
+            out.add(f"tl.store(d_inputless + row_now * {at} + unit, sent_{each.name}, mask=inside)")
         if gate in cell.inputless_biases:
             out.add(f"d_b_{each.name} += tl.where(inside, d_sum_{each.name}, 0.0)")
     for state in states[1:]:

@@ -49,8 +49,6 @@ def get(name: str) -> Schedule:
     return known[name]
 
 
-def all_schedules(
-    direction: Direction = "forward", language: Language | None = "cuda"
-) -> tuple[Schedule, ...]:
+def all_schedules(direction: Direction = "forward", language: Language | None = "cuda") -> tuple[Schedule, ...]:
     """Every schedule of a direction, in order of name. language: of their kernels; None for any."""
     return tuple(get(name) for name in schedule_names(direction, language))

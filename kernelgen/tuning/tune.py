@@ -137,10 +137,10 @@ def tune(
     """Find the fastest valid kernel of ``cell`` at ``shape``.
 
     gpu: see resolve_gpu. direction: of the pass; backward, a shape that saves "hidden" means that gradients come from
-    outside for h alone, else for every state. language: of the kernels; None for any. budget: seconds after which no new candidate is begun. top: how many of
-    the model's best to try. seeds: random inputs that the emulator validates with. store: where trials are kept and
-    known ones looked up; None for nowhere. again: try what the store knows once more. on_event: told of progress.
-    started: time.monotonic() from which to count the time to the first valid kernel.
+    outside for h alone, else for every state. language: of the kernels; None for any. budget: seconds after which no
+    new candidate is begun. top: how many of the model's best to try. seeds: random inputs that the emulator validates
+    with. store: where trials are kept and known ones looked up; None for nowhere. again: try what the store knows once
+    more. on_event: told of progress. started: time.monotonic() from which to count the time to the first valid kernel.
 
     Raises InfeasibleError where nothing fits, ValidationError where no candidate is right, and KeyboardInterrupt
     only while nothing valid has been found.

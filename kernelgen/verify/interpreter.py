@@ -31,7 +31,8 @@ _lock = threading.Lock()
 @dataclass(frozen=True)
 class InterpreterJob:
     """A kernel to interpret. text: of its module. entry: its name. grid: its programs. arguments: in order; arrays,
-    numbers and None for null. constants: values in place of the module's own. types: of each, as Triton has them. written: the positions of the arrays that come back."""
+    numbers and None for null. constants: values in place of the module's own. types: of each, as Triton has them.
+    written: the positions of the arrays that come back."""
 
     text: str
     entry: str

@@ -67,10 +67,8 @@ def _interpret(cell: Cell, program: Program, run: Run, seed: int, errors: dict[s
         given = {name: values[name] for name in call.source.arguments}
         interpret(call.source, call.launch.at(run.shape), given, constants={"HEADS": run.shape.heads})
     case.require_numbers(outputs)
-    followed = make_case(
-        cell, run.shape, seed, direction=program.direction, optional=run.given, follow=outputs
-    )
-    summed = {name: outputs.pop(name) for name in ("d_r", "d_b") if name in outputs}
+    followed = make_case(cell, run.shape, seed, direction=program.direction, optional=run.given, follow=outputs)
+    summed: dict[str, Any] = {name: outputs.pop(name) for name in ("d_r", "d_b") if name in outputs}
     found = followed.compare(outputs)
     if summed:
         d_r, d_b = expected_gradients(cell, run.shape, case.inputs | outputs)

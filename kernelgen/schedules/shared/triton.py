@@ -67,7 +67,7 @@ def with_parameter_gradients(
     sizes = {"HEADS": shape.heads, "D": shape.head_dim}
     values = triton_parameters.constants(shape.head_dim, parts)
     shared = _parameter_shared_memory(values, dtype_info(shape.dtype).itemsize)
-    options = Options(sizes | values, PARAMETER_WARPS, values["STAGES"], shared)
+    options = Options({**sizes, **values}, PARAMETER_WARPS, values["STAGES"], shared)
     tiles = -(-shape.head_dim // values["BLOCK_M"])
     members = len(triton_parameters.members(cell))
     rule = LaunchRule((f"heads * {members}", str(tiles**2), str(parts)), 32 * PARAMETER_WARPS, shared)
