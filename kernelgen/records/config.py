@@ -302,7 +302,7 @@ class TunedConfig(_Record):
         return header + dump(fields)
 
 
-SUFFIXES: Mapping[Language, str] = {"cuda": ".cu", "triton": ".py"}
+SUFFIXES: Mapping[Language, str] = {"cuda": ".cu", "triton": ".triton.py"}
 """Of the file of a source, which tell its language."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,10 +42,14 @@ def exported(configs: Sequence[TunedConfig], profile: Profile) -> str:
                 f"{other.cell.name} at {other.shape} and {first.cell.name} at {first.shape} do not go into one file: "
                 "cell, heads, head dimension and dtype must be the same"
             )
-    shape = replace(first.shape, save="gates", recompute=False)
-    tuned = {config.schedule: config for config in configs}
-    ahead, back = (_pass(cell, shape, profile, direction, tuned.get(name)) for direction, name in SCHEDULES.items())
-    return triton_module(cell, first.shape, profile.title, ahead, back, most_parts(cell, shape, profile))
+    return module_of(cell, first.shape, profile, {config.schedule: config for config in configs})
+
+
+def module_of(cell: Cell, shape: Shape, profile: Profile, tuned: Mapping[str, TunedConfig]) -> str:
+    """The text of the file for a cell. tuned: what there is, by the schedules' names."""
+    whole = replace(shape, save="gates", recompute=False)
+    ahead, back = (_pass(cell, whole, profile, direction, tuned.get(name)) for direction, name in SCHEDULES.items())
+    return triton_module(cell, shape, profile.title, ahead, back, most_parts(cell, whole, profile))
 
 
 def backward_beside(path: Path) -> Path:
