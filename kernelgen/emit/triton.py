@@ -20,9 +20,7 @@ HELPERS: Mapping[str, str] = {
     "log": "return tl.log(x)",
     "sqrt": "return tl.sqrt(x)",
     "sigmoid": "return 1.0 / (1.0 + tl.exp(-x))",
-    "tanh": "small = tl.exp(-2.0 * tl.abs(x))  # at most 1, so nothing overflows\n"
-    "size = (1.0 - small) / (1.0 + small)\n"
-    "return tl.where(x < 0.0, -size, size)",
+    "tanh": "return 1.0 - 2.0 / (1.0 + tl.exp(2.0 * x))",
     "log_sigmoid": "return tl.where(x > 0.0, 0.0, x) - tl.log(1.0 + tl.exp(-tl.abs(x)))",
     "softplus": "return tl.where(x < 0.0, 0.0, x) + tl.log(1.0 + tl.exp(-tl.abs(x)))",
     "relu": "return tl.where(x < 0.0, 0.0, x)",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from kernelgen.cells.language import Cell
-from kernelgen.emit.triton_resident import TYPES, Body, Lines, product, signature
+from kernelgen.emit.triton_resident import TYPES, Body, Lines, chosen, product, signature
 from kernelgen.program.shape import Shape
 
 SUM_BLOCK = 1024
@@ -18,15 +18,6 @@ SUM_BLOCK = 1024
 def members(cell: Cell) -> tuple[int, ...]:
     """The gates of which the first kernel makes something."""
     return tuple(sorted({*cell.recurrent_gates} | ({*cell.bias_gates} & {*cell.input_gates})))
-
-
-def _chosen(index: str, values: Sequence[int]) -> str:
-    """An expression for values[index]."""
-    text = str(values[-1])
-    for place in reversed(range(len(values) - 1)):
-        if values[place] != values[-1] or any(value != values[-1] for value in values[place:]):
-            text = f"tl.where({index} == {place}, {values[place]}, {text})"
-    return text
 
 
 def _rank(gates: Sequence[int], gate: int) -> int:
@@ -58,13 +49,13 @@ def gradients(cell: Cell, shape: Shape, entry: str) -> Body:
         "share = tl.cdiv(tl.cdiv(steps, PARTS), BLOCK_K) * BLOCK_K",
         "first = part * share",
         "end = tl.minimum(first + share, steps)",
-        f"recurrent = {_chosen('member', [_rank(cell.recurrent_gates, gate) for gate in gates])}",
-        f"biased = {_chosen('member', [_rank(cell.bias_gates, gate) if gate in inputs else -1 for gate in gates])}",
+        f"recurrent = {chosen('member', [_rank(cell.recurrent_gates, gate) for gate in gates])}",
+        f"biased = {chosen('member', [_rank(cell.bias_gates, gate) if gate in inputs else -1 for gate in gates])}",
     )
     ranks = [_rank(inputs, gate) if gate in inputs else _rank(inputless, gate) for gate in gates]
-    out.add(f"rank = {_chosen('member', ranks)}")
+    out.add(f"rank = {chosen('member', ranks)}")
     if inputs and inputless:
-        without = _chosen("member", [int(gate not in inputs) for gate in gates])
+        without = chosen("member", [int(gate not in inputs) for gate in gates])
         out.add(
             f"source = tl.where(({without}) != 0, d_inputless, d_wx)",
             f"stride = tl.where(({without}) != 0, {len(inputless)}, {len(inputs)}) * HEADS * D",
@@ -149,7 +140,7 @@ def sums(cell: Cell, shape: Shape, entry: str) -> Body:
         out.add(f"B_SIZE: tl.constexpr = {b_size} * HEADS * D", "gate = element // (HEADS * D)")
         ranks = [_rank(inputless, gate) for gate in cell.bias_gates]
         if inputless:
-            out.add(f"rank = {_chosen('gate', ranks)}", "apart = (element < B_SIZE) & (rank >= 0)")
+            out.add(f"rank = {chosen('gate', ranks)}", "apart = (element < B_SIZE) & (rank >= 0)")
             out.add("whole = (element < B_SIZE) & (rank < 0)")
         else:
             out.add("whole = element < B_SIZE")

@@ -1,12 +1,16 @@
 """The kernels of the Triton schedule that keeps R: one program runs a tile of the batch of one head through all steps.
 
-The product of a step stands at the end of the loop, and once before it: so the compiler brings the weights into the
-layout that its matrix instructions take before the loop, and not anew in every step.
+The gates that change lie one below the other in one tile, [gates x units, sequences], so a step has one product, one
+load of inputs and one store of gates, each of which changes its layout once; units are rows and sequences columns, so
+that a tile may have as few as 8 of them. Taking the tile apart moves nothing between threads.
+
+The product of a step stands at the end of the loop, and once before it: so the compiler brings weights that it keeps in
+registers into the layout of its matrix instructions before the loop, and not anew in every step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kernelgen.cells.language import Cell
@@ -110,102 +114,195 @@ def signature(entry: str, arguments: Iterable[str], constants: Iterable[str]) ->
     return f"{decorator}\n{head}\n"
 
 
-def _place(out: Lines) -> None:
+class Stack:
+    """The gates that change from step to step, one below the other in a tile; their number is a power of two, of which
+    the last may be no gates."""
+
+    def __init__(self, cell: Cell) -> None:
+        self.cell = cell
+        self.gates = tuple(sorted({*cell.recurrent_gates} | {*cell.input_gates}))
+        self.bits = (len(self.gates) - 1).bit_length()
+        self.count = 1 << self.bits
+
+    def places(self, members: Sequence[int]) -> tuple[str, str]:
+        """For a tile's rows, whose gate is ``gate``: which of ``members`` that is, as an expression; and a mask of the
+        rows where it is one, empty where it always is."""
+        ranks = [members.index(gate) if gate in members else -1 for gate in self.gates]
+        ranks += [-1] * (self.count - len(ranks))
+        mask = "" if min(ranks) >= 0 else f" & ({chosen('gate', [int(rank >= 0) for rank in ranks])} != 0)"
+        return chosen("gate", [max(rank, 0) for rank in ranks]), mask
+
+    def functions(self, *, backward: bool) -> tuple[str, ...]:
+        """The functions that take a tile apart and, backward, that put one together; none of a single gate."""
+        if not self.bits:
+            return ()
+        axes, names = ", ".join("2" for _ in range(self.bits)), [f"x{index}" for index in range(self.count)]
+        order = ", ".join(map(str, [self.bits, self.bits + 1, *range(self.bits)]))
+        apart = [f"y = tl.permute(tl.reshape(x, ({axes}, D, B)), ({order}))", *_split("y", names)]
+        apart.append(f"return {', '.join(names)}")
+        head = "@triton.jit\ndef unstack(x, D: tl.constexpr, B: tl.constexpr):\n"
+        made = [head + "".join(f"    {line}\n" for line in apart)]
+        if backward:
+            back = ", ".join(map(str, [*range(2, self.bits + 2), 0, 1]))
+            joined = f"tl.permute({_join(names)}, ({back}))"
+            head = f"@triton.jit\ndef stack({', '.join(names)}, D: tl.constexpr, B: tl.constexpr):\n"
+            made.append(head + f"    return tl.reshape({joined}, ({self.count} * D, B))\n")
+        return tuple(made)
+
+    def apart(self, tile: str) -> str:
+        """The statement that takes a tile apart, into gate_NAME of each."""
+        names = [f"gate_{self.cell.gates[gate].name}" for gate in self.gates]
+        if not self.bits:
+            return f"{names[0]} = {tile}"
+        names += ["_"] * (self.count - len(names))
+        return f"{', '.join(names)} = unstack({tile}, BLOCK_D, BLOCK_B)"
+
+    def together(self, names: Sequence[str], nothing: str) -> str:
+        """The expression that puts tiles together. nothing: for what is no gate."""
+        if not self.bits:
+            return names[0]
+        every = [*names, *[nothing] * (self.count - len(names))]
+        return f"stack({', '.join(every)}, BLOCK_D, BLOCK_B)"
+
+
+def _split(value: str, names: Sequence[str]) -> list[str]:
+    """Statements that split the last axes of a tile, of 2 each, into ``names``."""
+    if len(names) == 2:
+        return [f"{names[0]}, {names[1]} = tl.split({value})"]
+    even, odd = f"{value}0", f"{value}1"
+    return [f"{even}, {odd} = tl.split({value})", *_split(even, names[::2]), *_split(odd, names[1::2])]
+
+
+def _join(names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return names[0]
+    return f"tl.join({_join(names[::2])}, {_join(names[1::2])})"
+
+
+def chosen(index: str, values: Sequence[int]) -> str:
+    """An expression for values[index]."""
+    if list(values) == list(range(len(values))) and len(values) > 1:
+        return index
+    text = str(values[-1])
+    for place in reversed(range(len(values) - 1)):
+        if any(value != values[-1] for value in values[place:]):
+            text = f"tl.where({index} == {place}, {values[place]}, {text})"
+    return text
+
+
+def _place(out: Lines, stack: Stack) -> None:
     """Which head and sequences a program has, and masks where tiles are larger than the arrays."""
     out.add(
         "head = tl.program_id(0)",
-        "rows = (tl.program_id(1).to(tl.int64) * BLOCK_B + tl.arange(0, BLOCK_B))[:, None]",
-        "units = tl.arange(0, BLOCK_D)[None, :]",
-        "inner = tl.arange(0, BLOCK_D)[:, None]",
+        "rows = (tl.program_id(1).to(tl.int64) * BLOCK_B + tl.arange(0, BLOCK_B))[None, :]",
+        "units = tl.arange(0, BLOCK_D)[:, None]",
         "inside = (rows < batch) & (units < D)",
-        "square = (inner < D) & (units < D)",
         "unit = head * D + units  # among the units of all heads",
+        f"stacked = tl.arange(0, {stack.count} * BLOCK_D)[:, None]",
+        "gate = stacked // BLOCK_D",
+        "own = stacked % BLOCK_D",
+        "within = (rows < batch) & (own < D)",
         "state_size = tl.cast(batch, tl.int64) * (HEADS * D)",
         "history_size = state_size * seq",
+        "row = rows * (HEADS * D) + unit",
+        "given = inside & (initial.to(tl.int64) != 0)",
+        "place = rows * seq * (HEADS * D) + unit",
     )
 
 
 def _zeros() -> str:
-    return "tl.zeros((BLOCK_B, BLOCK_D), dtype=tl.float32)"
+    return "tl.zeros((BLOCK_D, BLOCK_B), dtype=tl.float32)"
 
 
-def _load_biases(out: Lines, cell: Cell, gates: Iterable[int]) -> None:
+def _load_single_biases(out: Lines, cell: Cell, gates: Iterable[int]) -> None:
+    """Of gates that are nothing but their bias, as tiles."""
     for gate in gates:
-        place = cell.bias_gates.index(gate)
-        out.add(
-            f"b_{cell.gates[gate].name} = tl.load(b + {place} * HEADS * D + unit, mask=units < D, other=0.0)"
-            ".to(tl.float32)"
-        )
+        place, name = cell.bias_gates.index(gate), cell.gates[gate].name
+        load = f"tl.load(b + {place} * HEADS * D + unit, mask=units < D, other=0.0)"
+        out.add(f"gate_{name} = {load}.to(tl.float32) + {_zeros()}")
+
+
+def _history(base: str, index: int) -> str:
+    return base if index == 0 else f"{base} + {index} * history_size"
 
 
 def forward(cell: Cell, shape: Shape, entry: str, num_stages: int, *, may_save: bool = False) -> Body:
     """The forward kernel, whose tile is BLOCK_B sequences by BLOCK_D units. num_stages: inputs of how many steps are
     under way at once, that of the step itself included. may_save: only h is written for every step unless a further
     constant, SAVE, says so."""
-    step, dtype = StepText(cell), TYPES[shape.dtype]
+    step, dtype, stack = StepText(cell), TYPES[shape.dtype], Stack(cell)
     saved = derive(cell).saved_gates if shape.save == "gates" else ()
     known, states = known_states(cell, shape), cell.states
     arguments = ("wx", "r", "b", "initial", "states", "others", "last", "gates", "batch", "seq")
+    inputs = len(cell.input_gates)
     out = Lines()
     out.add(
         '"""Every step of BLOCK_B sequences of one head.',
         "",
-        f"wx: [batch, seq, {len(cell.input_gates)}, {shape.heads}, {shape.head_dim}]. "
-        f"r: [{len(cell.recurrent_gates)}, {shape.heads}, {shape.head_dim} (unit), {shape.head_dim} (previous unit)]. "
-        f"b: [{len(cell.bias_gates)}, {shape.heads}, {shape.head_dim}].",
-        f"initial, last: [{len(states)}, batch, {shape.heads}, {shape.head_dim}]; initial may be null, for zeros.",
-        f"states: [{known}, batch, seq, {shape.heads}, {shape.head_dim}]"
+        f"wx: [batch, seq, {inputs}, HEADS, D]. r: [{len(cell.recurrent_gates)}, HEADS, D (unit), D (previous unit)]. "
+        f"b: [{len(cell.bias_gates)}, HEADS, D].",
+        f"initial, last: [{len(states)}, batch, HEADS, D]; initial may be null, for zeros.",
+        f"states: [{known}, batch, seq, HEADS, D]"
         + ("; or h alone, the other states in others." if known > 1 else "."),
-        *(
-            [f"gates: [{len(saved)}, batch, seq, {shape.heads}, {shape.head_dim}], sums before the step."]
-            if saved
-            else []
-        ),
+        *([f"gates: [{len(saved)}, batch, seq, HEADS, D], sums before the step."] if saved else []),
         '"""',
     )
-    _place(out)
-    recurrent = [cell.gates[gate].name for gate in cell.recurrent_gates]
-    inputs = [cell.gates[gate].name for gate in cell.input_gates]
-    weight = "r + ({} * HEADS + head) * D * D + units * D + inner"
-    for place, name in enumerate(recurrent):
-        out.add(f"r_{name} = tl.load({weight.format(place)}, mask=square, other=0.0)  # [previous unit, unit]")
-    _load_biases(out, cell, cell.bias_gates)
-    out.add("row = rows * (HEADS * D) + unit", "given = inside & (initial.to(tl.int64) != 0)")
-    out.add(f"h = tl.load(initial + row, mask=given, other=0.0).to({dtype})")
+    _place(out, stack)
+    rank, mask = stack.places(cell.recurrent_gates)
+    out.add(
+        "previous = tl.arange(0, BLOCK_D)[None, :]",
+        f"weight = r + (({rank}) * HEADS + head) * D * D + own * D + previous",
+        f"weights = tl.load(weight, mask=(own < D) & (previous < D){mask}, other=0.0)",
+    )
+    rank, mask = stack.places(cell.bias_gates)
+    if "1" in mask or not mask:
+        out.add(
+            f"bias = tl.load(b + (({rank}) * HEADS + head) * D + own, mask=(own < D){mask}, other=0.0).to(tl.float32)"
+        )
+    else:
+        out.add(f"bias = tl.zeros(({stack.count} * BLOCK_D, 1), dtype=tl.float32)")
+    _load_single_biases(out, cell, [gate for gate in range(len(cell.gates)) if gate not in stack.gates])
+    out.add("h = tl.load(initial + row, mask=given, other=0.0)")
     for index, state in enumerate(states[1:], 1):
-        out.add(f"state_{state} = tl.load(initial + {index} * state_size + row, mask=given, other=0.0).to(tl.float32)")
+        load = f"tl.load(initial + {index} * state_size + row, mask=given, other=0.0)"
+        out.add(f"state_{state} = {load}.to(tl.float32)")
     if inputs:
-        out.add(f"x = wx + rows * seq * ({len(inputs)} * HEADS * D) + unit")
-    out.add("place = rows * seq * (HEADS * D) + unit")
+        rank, mask = stack.places(cell.input_gates)
+        out.add(f"x = wx + rows * seq * ({inputs} * HEADS * D) + (({rank}) * HEADS + head) * D + own")
+        out.add(f"fed = within{mask}")
     if known > 1:
         out.add("others = tl.where(others.to(tl.int64) != 0, others, states + history_size)")
+    if saved:
+        rank, mask = stack.places(saved)
+        out.add(f"gates = gates + ({rank}) * history_size + rows * seq * (HEADS * D) + head * D + own")
+        out.add(f"kept = within{mask}")
 
-    def load(stage: int) -> None:
+    def load_input(stage: int) -> None:
         """Load the inputs of a step that many steps ahead of the loop's."""
-        ahead = f"t + {stage} < seq" if out.depth > 1 else f"{stage} < seq"
-        steps = f"time + {stage}" if out.depth > 1 else str(stage)
-        for place, name in enumerate(inputs):
-            offset = f"({steps}) * ({len(inputs)} * HEADS * D) + {place} * HEADS * D"
-            out.add(f"x_{name}_{stage} = tl.load(x + {offset}, mask=inside & ({ahead}), other=0.0)")
+        if not inputs:
+            return
+        inner = out.depth > 1
+        ahead, steps = (f"t + {stage} < seq", f"(time + {stage})") if inner else (f"{stage} < seq", str(stage))
+        out.add(f"x_{stage} = tl.load(x + {steps} * ({inputs} * HEADS * D), mask=fed & ({ahead}), other=0.0)")
 
-    def sums(stage: int) -> None:
-        """The gates' sums from h and the inputs of a stage."""
-        for gate in cell.gates:
-            terms = [f"x_{gate.name}_{stage}.to(tl.float32)"] if gate.input else []
-            terms += [f"b_{gate.name}"] if gate.bias else []
-            rest = " + ".join(terms) or _zeros()
-            if not gate.input:
-                rest = f"{_zeros()} + {rest}" if terms else rest
-            whole = product("h", f"r_{gate.name}", rest, shape.dtype) if gate.recurrent else rest
-            out.add(f"gate_{gate.name} = {whole}")
+    def start(stage: int) -> str:
+        """What the product is added to."""
+        if inputs:
+            return f"x_{stage}.to(tl.float32) + bias"
+        return f"bias + tl.zeros(({stack.count} * BLOCK_D, BLOCK_B), dtype=tl.float32)"
 
     for stage in range(num_stages):
-        load(stage)
-    sums(0)
+        load_input(stage)
+    out.add(f"sums = {product('weights', 'h', start(0), shape.dtype)}")
     out.add("for t in range(seq):")
     out.depth = 2
-    out.add("time = tl.cast(t, tl.int64)")
-    load(num_stages)
+    out.add("time = tl.cast(t, tl.int64)", "here = place + time * (HEADS * D)")
+    load_input(num_stages)
+    out.add(f"following = {start(1)}", stack.apart("sums"))
+    if saved:
+        out.add(*(["if SAVE:"] if may_save else []))
+        indent = "    " if may_save else ""
+        out.add(f"{indent}tl.store(gates + time * (HEADS * D), sums.to({dtype}), mask=kept)")
     if "state_" + states[0] in step.parameters:
         out.add(f"state_{states[0]} = h.to(tl.float32)")
     news = [f"new_{state}" for state in states]
@@ -214,126 +311,110 @@ def forward(cell: Cell, shape: Shape, entry: str, num_stages: int, *, may_save: 
         if step.constant(index):
             out.add(f"{new} = {_zeros()} + {new}")
     out.add(f"h = new_{states[0]}.to({dtype})")
-    out.add("here = place + time * (HEADS * D)", "tl.store(states + here, h, mask=inside)")
     out.add(*(f"state_{state} = new_{state}" for state in states[1:]))
-    if may_save and (known > 1 or saved):
-        out.add("if SAVE:")
-        out.depth = 3
-    for index, state in enumerate(states[1:], 1):
-        if index < known:
-            base = "others" if index == 1 else f"others + {index - 1} * history_size"
-            out.add(f"tl.store({base} + here, state_{state}.to({dtype}), mask=inside)")
-    for place, gate in enumerate(saved):
-        base = "gates" if place == 0 else f"gates + {place} * history_size"
-        out.add(f"tl.store({base} + here, gate_{cell.gates[gate].name}.to({dtype}), mask=inside)")
-    out.depth = 2
-    sums(1)
-    for stage in range(1, num_stages):
-        for name in inputs:
-            out.add(f"x_{name}_{stage} = x_{name}_{stage + 1}")
+    out.add(f"sums = {product('weights', 'h', 'following', shape.dtype)}")
+    out.add("tl.store(states + here, h, mask=inside)")
+    if known > 1:
+        out.add(*(["if SAVE:"] if may_save else []))
+        indent = "    " if may_save else ""
+        for index, state in enumerate(states[1:known]):
+            out.add(f"{indent}tl.store({_history('others', index)} + here, state_{state}.to({dtype}), mask=inside)")
+    if inputs:
+        out.add(*(f"x_{stage} = x_{stage + 1}" for stage in range(1, num_stages)))
     out.depth = 1
     out.add("tl.store(last + row, h, mask=inside)")
     for index, state in enumerate(states[1:], 1):
         out.add(f"tl.store(last + {index} * state_size + row, state_{state}.to({dtype}), mask=inside)")
     constants = ("HEADS", "D", "BLOCK_B", "BLOCK_D", *(["SAVE"] if may_save else []))
     kernel = signature(entry, arguments, constants) + out.text()
-    return Body(step.used, (step.text(),), kernel, arguments, ("states", "others", "last", "gates"))
+    functions = (*stack.functions(backward=False), step.text())
+    return Body(step.used, functions, kernel, arguments, ("states", "others", "last", "gates"))
 
 
 def backward(cell: Cell, shape: Shape, entry: str, num_stages: int) -> Body:
     """The backward kernel, of gates that were saved; it leaves the gradients of R and b to what follows."""
     step, code, dtype = StepText(cell, backward=True), derive(cell), TYPES[shape.dtype]
+    stack, saved = Stack(cell), code.saved_gates
     known, states = known_states(cell, shape), cell.states
-    loaded_gates = [cell.gates[gate].name for gate in code.saved_gates]
-    biases = [gate for gate in code.gates if gate not in code.saved_gates]
-    recurrent = [] if cell.gradient.recurrent_cut else [cell.gates[gate].name for gate in cell.recurrent_gates]
+    recurrent = not cell.gradient.recurrent_cut
     read = ("r", "b", "initial", "states", "others", "gates", "d_states", "d_last")
     writes = ["d_wx", *(["d_inputless"] if cell.inputless_products else [])]
     writes += [*(["d_b_partial"] if cell.inputless_biases else []), "d_initial"]
     arguments = (*read, *writes, "batch", "seq")
     out = Lines()
-    history = f"batch, seq, {shape.heads}, {shape.head_dim}]"
+    history = "batch, seq, HEADS, D]"
     out.add(
         '"""The gradients of BLOCK_B sequences of one head, from the last step to the first.',
         "",
         "r, initial and b as of the forward kernel; states, others and gates as it saved them.",
-        f"d_states: [{known}, {history}. d_last, d_initial: [{len(states)}, batch, {shape.heads}, {shape.head_dim}]; "
+        f"d_states: [{known}, {history}. d_last, d_initial: [{len(states)}, batch, HEADS, D]; "
         "d_last may be null, for zeros.",
-        f"d_wx: [batch, seq, {len(cell.input_gates)}, {shape.heads}, {shape.head_dim}].",
+        f"d_wx: [batch, seq, {len(cell.input_gates)}, HEADS, D].",
         '"""',
     )
-    _place(out)
-    for place, gate in enumerate(cell.recurrent_gates):
-        name = cell.gates[gate].name
-        if name in recurrent:
-            weight = f"r + ({place} * HEADS + head) * D * D + inner * D + units"
-            out.add(f"r_{name} = tl.load({weight}, mask=square, other=0.0)  # [unit, previous unit]")
-    _load_biases(out, cell, biases)
-    out.add(
-        "row = rows * (HEADS * D) + unit",
-        "given = inside & (initial.to(tl.int64) != 0)",
-        "ended = inside & (d_last.to(tl.int64) != 0)",
-        "place = rows * seq * (HEADS * D) + unit",
-    )
+    _place(out, stack)
+    h, zeros = states[0], _zeros()
+    if recurrent:
+        rank, mask = stack.places(cell.recurrent_gates)
+        out.add(
+            f"across = tl.arange(0, {stack.count} * BLOCK_D)[None, :]",
+            f"weight = r + (({rank.replace('gate', '(across // BLOCK_D)')}) * HEADS + head) * D * D",
+            "weight += (across % BLOCK_D) * D + units  # [previous unit, unit of each gate]",
+            f"present = (across % BLOCK_D < D) & (units < D){mask.replace('gate', '(across // BLOCK_D)')}",
+            "weights = tl.load(weight, mask=present, other=0.0)",
+        )
+    _load_single_biases(out, cell, [gate for gate in code.gates if gate not in saved])
+    out.add("ended = inside & (d_last.to(tl.int64) != 0)")
     for index, state in enumerate(states):
         base = "d_last + row" if index == 0 else f"d_last + {index} * state_size + row"
         out.add(f"carried_{state} = tl.load({base}, mask=ended, other=0.0).to(tl.float32)")
     if any(index > 0 for index in code.states):
         out.add("others = tl.where(others.to(tl.int64) != 0, others, states + history_size)")
-    for gate in cell.inputless_biases:
-        out.add(f"d_b_{cell.gates[gate].name} = {_zeros()}")
+    out.add(*(f"d_b_{cell.gates[gate].name} = {zeros}" for gate in cell.inputless_biases))
+    out.add("at = rows * seq * (HEADS * D) + head * D + own")
+    if saved:
+        rank, mask = stack.places(saved)
+        out.add(f"gates = gates + ({rank}) * history_size + at", f"kept = within{mask}")
+    for name, members in (("d_wx", cell.input_gates), ("d_inputless", cell.inputless_products)):
+        if members:
+            rank, mask = stack.places(members)
+            out.add(
+                f"{name} = {name} + rows * seq * ({len(members)} * HEADS * D) + (({rank}) * HEADS + head) * D + own"
+            )
+            out.add(f"has_{name} = within{mask}")
 
-    def load(stage: int) -> None:
+    def load_step(stage: int) -> None:
         """Load what a step reads that lies that many steps after the loop's, in its order."""
         steps = f"{'last_step' if out.depth == 1 else 't'} - {stage}"
         out.add(f"now = tl.cast({steps}, tl.int64)", "there = inside & (now >= 0)", "here = place + now * (HEADS * D)")
-        out.add("before = inside & (now > 0)", "start = given & (now == 0)")
-        for place, name in enumerate(loaded_gates):
-            base = "gates" if place == 0 else f"gates + {place} * history_size"
-            out.add(f"gate_{name}_{stage} = tl.load({base} + here, mask=there, other=0.0)")
+        if saved:
+            out.add(f"sums_{stage} = tl.load(gates + now * (HEADS * D), mask=kept & (now >= 0), other=0.0)")
         for index in code.states:
-            base = ("states", "others")[min(index, 1)] + (f" + {index - 1} * history_size" if index > 1 else "")
+            base = _history(("states", "others")[min(index, 1)], max(index - 1, 0))
             first = "initial" + (f" + {index} * state_size" if index else "")
             name = f"state_{states[index]}_{stage}"
             out.add(
-                f"{name} = tl.load({base} + here - HEADS * D, mask=before, other=0.0)",
-                f"{name} += tl.load({first} + row, mask=start, other=0.0)",
+                f"{name} = tl.load({base} + here - HEADS * D, mask=inside & (now > 0), other=0.0)",
+                f"{name} += tl.load({first} + row, mask=given & (now == 0), other=0.0)",
             )
         for index in range(known):
-            base = "d_states" + (f" + {index} * history_size" if index else "")
-            out.add(f"d_{states[index]}_{stage} = tl.load({base} + here, mask=there, other=0.0)")
+            out.add(f"d_{states[index]}_{stage} = tl.load({_history('d_states', index)} + here, mask=there, other=0.0)")
 
-    loaded = [f"gate_{name}" for name in loaded_gates] + [f"state_{states[index]}" for index in code.states]
-    loaded += [f"d_{states[index]}" for index in range(known)]
+    loaded = ["sums"] if saved else []
+    loaded += [f"state_{states[index]}" for index in code.states] + [f"d_{states[index]}" for index in range(known)]
     out.add("last_step = seq - 1")
     for stage in range(num_stages):
-        load(stage)
-    h = states[0]
-
-    def send_back(operands: list[tuple[str, str]], start: str) -> None:
-        """The gradient of h from the gates' gradients, as sums of two products each."""
-        parts = []
-        for first in range(0, len(operands), 2):
-            part = _zeros() if first or out.depth > 1 else start
-            for a, b in operands[first : first + 2]:
-                part = product(a, b, part, shape.dtype)
-            parts.append(part)
-        if out.depth > 1:
-            parts = [start, *parts]
-        out.add(f"carried_{h} = {' + '.join(parts)}")
-
+        load_step(stage)
     if recurrent:
         # Adds nothing; it stands here so that the weights are brought into place before the loop.
-        out.add(f"nothing = {_zeros()}.to({dtype})")
-        send_back([("nothing", f"r_{name}") for name in recurrent], f"carried_{h}")
+        out.add(f"nothing = tl.zeros(({stack.count} * BLOCK_D, BLOCK_B), dtype=tl.float32).to({dtype})")
+        out.add(f"carried_{h} = {product('weights', 'nothing', f'carried_{h}', shape.dtype)}")
     out.add("for back in range(seq):")
     out.depth = 2
     out.add("t = last_step - back")
-    load(num_stages)
-    for name in loaded_gates:
-        out.add(f"gate_{name} = gate_{name}_0.to(tl.float32)")
-    for gate in biases:
-        out.add(f"gate_{cell.gates[gate].name} = {_zeros()} + b_{cell.gates[gate].name}")
+    load_step(num_stages)
+    if saved:
+        out.add(stack.apart("sums_0.to(tl.float32)"))
     for index in code.states:
         out.add(f"state_{states[index]} = state_{states[index]}_0.to(tl.float32)")
     clip = cell.gradient.recurrent_clip
@@ -349,25 +430,21 @@ def backward(cell: Cell, shape: Shape, entry: str, num_stages: int) -> Body:
     out.add(f"{', '.join(results)}{',' if len(results) == 1 else ''} = backward_step({', '.join(step.parameters)})")
     for index, result in enumerate(results):
         if step.constant(index):
-            out.add(f"{result} = {_zeros()} + {result}")
-    out.add("row_now = rows * seq + t")
-    for gate, each in enumerate(cell.gates):
-        if each.recurrent or each.input:
-            out.add(f"sent_{each.name} = d_sum_{each.name}.to({dtype})")
-        if each.input:
-            at = f"({len(cell.input_gates)} * HEADS * D) + {cell.input_gates.index(gate)} * HEADS * D"
-            out.add(f"tl.store(d_wx + row_now * {at} + unit, sent_{each.name}, mask=inside)")
-        elif each.recurrent:
-            at = f"({len(cell.inputless_products)} * HEADS * D) + {cell.inputless_products.index(gate)} * HEADS * D"
-            out.add(f"tl.store(d_inputless + row_now * {at} + unit, sent_{each.name}, mask=inside)")
-        if gate in cell.inputless_biases:
-            out.add(f"d_b_{each.name} += tl.where(inside, d_sum_{each.name}, 0.0)")
-    for state in states[1:]:
-        out.add(f"carried_{state} = d_state_{state}")
+            out.add(f"{result} = {zeros} + {result}")
+    sent = [f"d_sum_{cell.gates[gate].name}.to({dtype})" for gate in stack.gates]
+    out.add(f"sent = {stack.together(sent, f'{zeros}.to({dtype})')}")
     if recurrent:
-        send_back([(f"sent_{name}", f"r_{name}") for name in recurrent], f"d_state_{h}")
+        out.add(f"carried_{h} = {product('weights', 'sent', f'd_state_{h}', shape.dtype)}")
     else:
         out.add(f"carried_{h} = d_state_{h}")
+    out.add("time = tl.cast(t, tl.int64)")
+    for name, members in (("d_wx", cell.input_gates), ("d_inputless", cell.inputless_products)):
+        if members:
+            out.add(f"tl.store({name} + time * ({len(members)} * HEADS * D), sent, mask=has_{name})")
+    for gate in cell.inputless_biases:
+        name = cell.gates[gate].name
+        out.add(f"d_b_{name} += tl.where(inside, d_sum_{name}, 0.0)")
+    out.add(*(f"carried_{state} = d_state_{state}" for state in states[1:]))
     for stage in range(num_stages):
         out.add(*(f"{name}_{stage} = {name}_{stage + 1}" for name in loaded))
     out.depth = 1
@@ -377,6 +454,7 @@ def backward(cell: Cell, shape: Shape, entry: str, num_stages: int) -> Body:
     for place, gate in enumerate(cell.inputless_biases):
         base = f"d_b_partial + (tl.program_id(1) * {len(cell.inputless_biases)} + {place}) * HEADS * D + unit"
         name = cell.gates[gate].name
-        out.add(f"tl.store({base}, tl.sum(d_b_{name}, axis=0)[None, :], mask=units < D)")
+        out.add(f"tl.store({base}, tl.sum(d_b_{name}, axis=1)[:, None], mask=units < D)")
     kernel = signature(entry, arguments, ("HEADS", "D", "BLOCK_B", "BLOCK_D")) + out.text()
-    return Body(step.used, (step.text(),), kernel, arguments, tuple(writes))
+    functions = (*stack.functions(backward=True), step.text())
+    return Body(step.used, functions, kernel, arguments, tuple(writes))

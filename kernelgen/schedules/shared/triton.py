@@ -12,14 +12,15 @@ from kernelgen.hardware.profile import Profile
 from kernelgen.program.dtypes import dtype_info
 from kernelgen.program.launch import LaunchRule
 from kernelgen.program.program import KernelCall, Program
-from kernelgen.program.shape import Shape
+from kernelgen.program.shape import SIXTEEN_BITS, Shape
 from kernelgen.schedules.shared.numbers import Int
 
-LEAST_COLUMNS = 8
-"""Columns of a matrix instruction's result: warps with fewer would compute each other's."""
+LEAST_ROWS, LEAST_COLUMNS = 16, 8
+"""Of a matrix instruction's result: warps with fewer would compute each other's."""
 
-LEAST_ROWS = 16
-"""And its rows."""
+GROUP_ROWS, GROUP_WARPS = 64, 4
+"""Rows of a product, and warps, from which on Triton multiplies by groups of warps that read R from shared memory, on
+GPUs that have such instructions."""
 
 PARAMETER_WARPS = 4
 """Of the kernels of dR and db."""
@@ -41,13 +42,23 @@ def refuses(schedule: str, shape: Shape, profile: Profile) -> str:
     return ""
 
 
-def add_tile_rules(problem: Problem, shape: Shape, batch_tile: Int, columns: Int, warps: Int) -> None:
-    """Constraints of every tile of BATCH sequences by COLUMNS units."""
+def add_tile_rules(problem: Problem, shape: Shape, profile: Profile, *, batch_tile: Int, rows: Int, warps: Int) -> None:
+    """Constraints of every product of ``rows`` rows by a tile of the batch."""
     problem.add(
-        (batch_tile <= LEAST_ROWS) | (batch_tile < shape.batch + LEAST_ROWS), "a batch tile that the batch can fill"
+        (batch_tile <= LEAST_COLUMNS) | (batch_tile < shape.batch + LEAST_COLUMNS),
+        "a batch tile that the batch can fill",
     )
-    tiles = batch_tile * columns // (LEAST_ROWS * LEAST_COLUMNS)
-    problem.add(warps <= tiles, "every warp has at least a tile of 16 sequences by 8 units of a product")
+    tiles = batch_tile * rows // (LEAST_ROWS * LEAST_COLUMNS)
+    problem.add(warps <= tiles, "every warp has at least a tile of 16 rows by 8 sequences of a product")
+    if profile.arch.startswith("gfx"):
+        problem.add(batch_tile >= LEAST_ROWS, "a batch tile of at least 16, as the matrix instructions of AMD have it")
+
+
+def in_groups(profile: Profile, shape: Shape, rows: int, warps: Int) -> Int:
+    """1 where R is read from shared memory in every step, 0 where it stays in registers."""
+    if shape.dtype not in SIXTEEN_BITS or not {"wgmma", "tcgen05"} & profile.features:
+        return 0
+    return min(rows // GROUP_ROWS, 1) * minimum(warps // GROUP_WARPS, 1)
 
 
 def most_parts(cell: Cell, shape: Shape, profile: Profile) -> int:

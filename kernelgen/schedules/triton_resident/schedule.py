@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from constrint import Problem, cdiv
 from kernelgen.cells.language import Cell
 from kernelgen.emit import triton_resident
-from kernelgen.emit.triton_resident import Options
+from kernelgen.emit.triton_resident import Options, Stack
 from kernelgen.errors import InfeasibleError
 from kernelgen.hardware.profile import Profile
 from kernelgen.program.arguments import known_states
@@ -23,15 +23,20 @@ from kernelgen.program.source import Language
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.shared import triton as shared
-from kernelgen.schedules.shared.forward_step import arrays_written
+from kernelgen.schedules.shared.cost import SUB_PARTITIONS
 from kernelgen.schedules.shared.limits import WARP, add_limits, place
 from kernelgen.schedules.shared.numbers import Int, Number, as_int
+from kernelgen.schedules.shared.triton import LEAST_COLUMNS, LEAST_ROWS
 from kernelgen.symbolic.derive import derive
 from kernelgen.symbolic.instructions import backward_cost, cell_cost
 
-BATCH_TILES = [16, 32]
+BATCH_TILES = [8, 16, 32]
 NUM_WARPS = [1, 2, 4, 8, 16]
 NUM_STAGES = [1, 2, 3]
+
+FIXED, EXCHANGE, INSTRUCTIONS = 100, 60, 4.0
+"""Clocks of a step with nothing in it, of a change of a layout beside its barriers, and of a float instruction with
+those that Triton makes around it."""
 
 ADDRESSES = 30
 """Registers of a thread for addresses, masks and counters, about."""
@@ -62,12 +67,13 @@ class TritonResident:
             "num_warps": problem.variable("num_warps", NUM_WARPS),
             "num_stages": problem.variable("num_stages", NUM_STAGES),
         }
-        shared.add_tile_rules(problem, shape, v["batch_tile"], shared.padded(shape), v["num_warps"])
+        rows = self._rows(cell, shape)
+        shared.add_tile_rules(problem, shape, profile, batch_tile=v["batch_tile"], rows=rows, warps=v["num_warps"])
         add_limits(
             problem,
             profile,
             warps=v["num_warps"],
-            registers=self._registers(cell, shape, v),
+            registers=self._registers(cell, shape, profile, v),
             shared_memory=self._shared_memory(cell, shape, v),
         )
         return problem
@@ -75,7 +81,7 @@ class TritonResident:
     def tiling(self, cell: Cell, shape: Shape, profile: Profile, values: Mapping[str, int]) -> Tiling:
         """Predicted resources and clocks of one solution."""
         blocks = shape.heads * -(-shape.batch // values["batch_tile"])
-        registers = min(profile.registers_per_thread, as_int(self._registers(cell, shape, values)))
+        registers = min(profile.registers_per_thread, as_int(self._registers(cell, shape, profile, values)))
         bytes_ = as_int(self._shared_memory(cell, shape, values))
         resources, together, waves = place(profile, blocks, WARP * values["num_warps"], registers, bytes_)
         clocks = self._clocks(cell, shape, profile, values) * (1 + 0.3 * (together - 1))
@@ -99,48 +105,51 @@ class TritonResident:
         program = Program(self.direction, KernelCall(made, rule), num_stages=v["num_stages"] + 1)
         return shared.with_parameter_gradients(program, cell, shape, profile, tiles) if backward else program
 
-    def _registers(self, cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Int:
+    def _rows(self, cell: Cell, shape: Shape) -> int:
+        """Of the product of a step: all gates' units forward, the units before the step backward."""
+        width = shared.padded(shape)
+        return Stack(cell).count * width if self.direction == "forward" else width
+
+    def _registers(self, cell: Cell, shape: Shape, profile: Profile, v: Mapping[str, Number]) -> Int:
         """Registers of a thread: what must live at once, of R, of the gates, of the states and of what was loaded."""
-        size, width = dtype_info(shape.dtype).itemsize, shared.padded(shape)
+        size, width, stacked = dtype_info(shape.dtype).itemsize, shared.padded(shape), Stack(cell).count
         lanes = v["num_warps"] * WARP
-        weights = len(cell.recurrent_gates) * width * width * size
+        in_registers = 1 - shared.in_groups(profile, shape, self._rows(cell, shape), v["num_warps"])
+        weights = in_registers * stacked * width * width * size
         tile = v["batch_tile"] * width
         if self.direction == "forward":
-            floats, loaded = len(cell.gates) + len(cell.states), len(cell.input_gates)
+            floats, loaded = 2 * stacked + len(cell.states), stacked if cell.input_gates else 0
         else:
             code = derive(cell)
-            floats = len(cell.recurrent_gates) // 2 + len(cell.states) + len(cell.inputless_biases)
-            loaded = len(code.saved_gates) + len(code.states) + known_states(cell, shape)
-        kept = cdiv(weights, 4 * lanes) + cdiv(tile * (4 * floats + size * loaded * v["num_stages"]), 4 * lanes)
-        return kept + ADDRESSES
+            floats = stacked + len(cell.states) + len(cell.inputless_biases)
+            loaded = stacked + len(code.states) + known_states(cell, shape)
+        return cdiv(weights + tile * (4 * floats + size * loaded * v["num_stages"]), 4 * lanes) + ADDRESSES
 
     def _shared_memory(self, cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Int:
-        """A bound on the bytes of a program: R on its way to registers, and tiles that change their layout."""
-        size, width = dtype_info(shape.dtype).itemsize, shared.padded(shape)
-        weights = len(cell.recurrent_gates) * width * width * size
-        return weights + v["batch_tile"] * width * (size + 8) + 1024
+        """A bound on the bytes of a program: R, and tiles that change their layout or are a product's operand."""
+        size, width, stacked = dtype_info(shape.dtype).itemsize, shared.padded(shape), Stack(cell).count
+        return stacked * width * width * size + v["batch_tile"] * width * (4 * stacked + 2 * size) + 1024
 
     def _clocks(self, cell: Cell, shape: Shape, profile: Profile, v: Mapping[str, int]) -> float:
-        """Clocks of a step, roughly: barriers about every change of a layout, products and the pointwise step."""
+        """Clocks of a step, roughly: two barriers about every change of a layout, the product, the pointwise step."""
         forward = self.direction == "forward"
         cost = cell_cost(cell) if forward else backward_cost(cell)
-        width, warps = shared.padded(shape), v["num_warps"]
-        products = len(cell.recurrent_gates) * (v["batch_tile"] // 16) * (width // 8) * (width // 16)
-        elements = v["batch_tile"] * width / (WARP * warps)
-        code = derive(cell)
-        moved = len(cell.input_gates) + 1 + (arrays_written(cell, shape) if forward else 0)
-        if not forward:
-            moved += len(code.saved_gates) + len(code.states) + len(cell.recurrent_gates)
-        lead = profile.latency("global_load") / 2 / (v["num_stages"] - 0.5)
-        issue = -(-warps // 4)
+        width, warps, stacked = shared.padded(shape), v["num_warps"], Stack(cell).count
+        busiest = -(-warps // SUB_PARTITIONS)
+        rows, inner = (stacked * width, width) if forward else (width, stacked * width)
+        chain = -(-inner // 16)
+        products = -(-rows * v["batch_tile"] // (LEAST_ROWS * LEAST_COLUMNS * warps)) * chain
+        elements = -(-v["batch_tile"] * width // (WARP * warps))
+        written = known_states(cell, shape) + (shape.save == "gates")
+        moved = 2 + written if forward else 4 + len(derive(cell).states)
+        barrier = profile.latency("barrier", WARP * warps) if warps > 1 else 10
+        latency = profile.latency("global_load") / 2 / v["num_stages"]
         return (
-            150
-            + 2 * moved * profile.latency("barrier", WARP * warps)
-            + products / warps * issue * profile.latency("mma_interval")
-            + width / 16 * profile.latency("mma")
-            + elements * issue * (4 * cost.special + 2 * cost.arithmetic)
-            + 2 * cost.chain_special * profile.latency("special_function")
-            + lead / 4
+            FIXED
+            + moved * (2 * barrier + EXCHANGE)
+            + max(products * busiest * profile.latency("mma_interval"), chain * profile.latency("mma"))
+            + elements * busiest * INSTRUCTIONS * (cost.special + cost.arithmetic)
+            + latency / 4
         )
 
 

@@ -149,7 +149,7 @@ def test_a_source_that_takes_more_shared_memory_than_it_states_is_refused() -> N
 @pytest.mark.unit
 def test_no_tiling_is_planned_that_cannot_be() -> None:
     cell = load_cell("lstm")
-    with pytest.raises(InfeasibleError, match=r"registers per thread: at most 255 .* at least"):
+    with pytest.raises(InfeasibleError, match=r"shared memory per block: at most 232,448 bytes .* at least"):
         plan(cell, Shape(16, 64, 1, 512), H200, schedules=["triton_resident"])
     with pytest.raises(InfeasibleError, match="does not recompute gates"):
         plan(cell, Shape(16, 64, 1, 32, recompute=True), H200, schedules=["triton_resident_backward"])
