@@ -14,6 +14,7 @@ import pytest
 from command_line import fine, refused
 
 from kernelgen.cells import load_cell
+from kernelgen.cells.language import Cell
 from kernelgen.hardware.profile import load_profile
 from kernelgen.program.shape import Shape
 from kernelgen.tuning.triton_export import module_of
@@ -23,63 +24,83 @@ pytest.importorskip("triton", reason="Triton is not installed, so no module of i
 
 pytestmark = pytest.mark.emulated
 
-# What somebody does with the file; the interpreter is mended first, for it takes no condition for a mask of a tile.
+# What somebody does with the files; the interpreter is mended first, for it takes no condition for a mask of a tile.
 USER = """
-import json, sys
+import importlib, json, sys
 from kernelgen.verify.interpreter_worker import mend
 mend()
 import numpy as np, torch
-sys.path.insert(0, sys.argv[1])
-sys.modules["kernelgen"] = None  # the file must do without
-import exported
-cell = getattr(exported, sys.argv[2])
-given = {name: torch.tensor(value, requires_grad=True) for name, value in np.load(sys.argv[1] + "/given.npz").items()}
-d_h, d_last = given.pop("d_h").detach(), given.pop("d_last").detach()
-h, last = cell(**given)
-((h * d_h).sum() + (last * d_last).sum()).backward()
-made = {"h": h, "last": last, **{f"d_{name}": value.grad for name, value in given.items()}}
-with torch.no_grad():
-    made["alone"] = cell(given["wx"], given["r"], given["b"])[0]
-np.savez(sys.argv[1] + "/made.npz", **{name: value.detach().numpy() for name, value in made.items()})
-try:
-    cell(given["wx"][:, :, :, :, 1:], given["r"], given["b"])
-except ValueError as error:
-    print(json.dumps({"refused": str(error), "configs": len(exported.FORWARD)}))
+folder = sys.argv[1]
+sys.path.insert(0, folder)
+sys.modules["kernelgen"] = None  # the files must do without
+said = {}
+for name in sys.argv[2:]:
+    module = importlib.import_module("exported_" + name)
+    cell = getattr(module, name)
+    arrays = np.load(f"{folder}/given_{name}.npz")
+    given = {each: torch.tensor(value, requires_grad=True) for each, value in arrays.items()}
+    d_h, d_last = given.pop("d_h").detach(), given.pop("d_last").detach()
+    h, last = cell(**given)
+    ((h * d_h).sum() + (last * d_last).sum()).backward()
+    made = {"h": h, "last": last, **{f"d_{each}": value.grad for each, value in given.items()}}
+    with torch.no_grad():
+        made["alone"] = cell(given["wx"], given["r"], given["b"])[0]
+    np.savez(f"{folder}/made_{name}.npz", **{each: value.detach().numpy() for each, value in made.items()})
+    try:
+        cell(given["wx"][:, :, :, :, 1:], given["r"], given["b"])
+    except ValueError as error:
+        said[name] = {"refused": str(error), "configs": len(module.FORWARD)}
+print(json.dumps(said))
 """
 
+CELLS = ("lstm", "lstm_peephole", "gru")
+BATCH, SEQ, HEADS, DIM = 3, 4, 2, 20
 
-@pytest.mark.parametrize("name", ["lstm", "lstm_peephole", "gru"])
-def test_a_module_is_right_forward_and_backward(name: str, tmp_path: Path) -> None:
-    cell, batch, seq, heads, dim = load_cell(name), 3, 4, 2, 20
-    text = module_of(cell, Shape(batch, seq, heads, dim, "float32"), load_profile("h200"), {})
-    (tmp_path / "exported.py").write_text(text)
+
+def given_to(cell: Cell) -> dict[str, np.ndarray[Any, Any]]:
+    """What is handed to the function and, in the end, comes back to it."""
     random = np.random.default_rng(3)
+    states = (len(cell.states), BATCH, HEADS, DIM)
+    shapes = {
+        "wx": (BATCH, SEQ, len(cell.input_gates), HEADS, DIM),
+        "r": (len(cell.recurrent_gates), HEADS, DIM, DIM),
+        "b": (len(cell.bias_gates), HEADS, DIM),
+        "initial": states,
+        "d_h": (BATCH, SEQ, HEADS, DIM),
+        "d_last": states,
+    }
+    return {name: random.uniform(-0.5, 0.5, shape).astype(np.float32) for name, shape in shapes.items()}
 
-    def draw(*shape: int) -> np.ndarray[Any, Any]:
-        return random.uniform(-0.5, 0.5, shape).astype(np.float32)
 
-    wx, initial = draw(batch, seq, len(cell.input_gates), heads, dim), draw(len(cell.states), batch, heads, dim)
-    r, b = draw(len(cell.recurrent_gates), heads, dim, dim), draw(len(cell.bias_gates), heads, dim)
-    d_h, d_last = draw(batch, seq, heads, dim), draw(*initial.shape)
-    np.savez(tmp_path / "given.npz", wx=wx, r=r, b=b, initial=initial, d_h=d_h, d_last=d_last)
+def test_modules_are_right_forward_and_backward(tmp_path: Path) -> None:
+    for name in CELLS:
+        text = module_of(load_cell(name), Shape(BATCH, SEQ, HEADS, DIM, "float32"), load_profile("h200"), {})
+        (tmp_path / f"exported_{name}.py").write_text(text)
+        np.savez(tmp_path / f"given_{name}.npz", **given_to(load_cell(name)))  # type: ignore[arg-type]
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-c", USER, str(tmp_path), name]
+    command = [sys.executable, "-c", USER, str(tmp_path), *CELLS]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
-    assert said["refused"].startswith("wx must be torch.float32 [3, 4, ")
-    assert said["configs"] >= 2
+    for name in CELLS:
+        assert said[name]["refused"].startswith("wx must be torch.float32 [3, 4, ")
+        assert said[name]["configs"] >= 2
+        expected, made = expected_of(load_cell(name)), np.load(tmp_path / f"made_{name}.npz")
+        assert set(made) == set(expected)
+        for what, value in expected.items():
+            error = np.linalg.norm(made[what] - value) / np.linalg.norm(value)
+            assert error < 1e-6, f"{name} {what}: {error}"
 
-    passed = reference.forward(cell, wx, r, b, initial, keep_gates=True)
-    back = reference.backward(cell, wx, r, b, initial, d_states=d_h[None], d_last=d_last, result=passed)
-    alone = reference.forward(cell, wx, r, b, None)
-    expected = {"h": passed.states[0], "last": passed.last, "alone": alone.states[0]}
-    expected |= {"d_wx": back.d_wx, "d_r": back.d_r, "d_b": back.d_b, "d_initial": back.d_initial}
-    made = np.load(tmp_path / "made.npz")
-    assert set(made) == set(expected)
-    for what, value in expected.items():
-        error = np.linalg.norm(made[what] - value) / np.linalg.norm(value)
-        assert error < 1e-6, f"{what}: {error}"
+
+def expected_of(cell: Cell) -> dict[str, np.ndarray[Any, Any]]:
+    """What the float64 reference makes of it."""
+    given = given_to(cell)
+    d_h, d_last = given.pop("d_h"), given.pop("d_last")
+    passed = reference.forward(cell, **given, keep_gates=True)
+    back = reference.backward(cell, **given, d_states=d_h[None], d_last=d_last, result=passed)
+    alone = reference.forward(cell, given["wx"], given["r"], given["b"], None)
+    made = {"h": passed.states[0], "last": passed.last, "alone": alone.states[0]}
+    return made | {"d_wx": back.d_wx, "d_r": back.d_r, "d_b": back.d_b, "d_initial": back.d_initial}
 
 
 def test_what_is_written_says_what_it_is(tuned: Path, tmp_path: Path) -> None:
