@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
+import itertools
 import os
 import re
 import subprocess
@@ -27,9 +28,10 @@ INSTALL = "Install it with: pip install 'tilesmith[triton]'"
 SCRATCH_ARGUMENTS = 2
 """Pointers that Triton adds behind a kernel's own arguments, for memory that these kernels do not use: null."""
 
-_TYPES: Mapping[str, str] = {"batch": "i32", "seq": "i32", "num_partials": "i32"}
+_TYPES: Mapping[str, str] = {"batch": "i32", "seq": "i32", "num_partials": "i32", "step": "i32"}
 _FLOATS = ("d_r_partial", "d_b_partial", "d_r_parts", "d_b_parts", "carried", "d_carried")
 _ELEMENT = {"bfloat16": "*bf16", "float16": "*fp16", "float32": "*fp32"}
+_numbers = itertools.count()
 _lock = threading.Lock()  # Triton's compiler is not said to be safe to call from several threads
 
 
@@ -113,7 +115,7 @@ def loaded(text: str) -> Iterator[ModuleType]:
     with temporary_folder("triton") as folder:
         file = Path(folder) / "kernel.py"
         file.write_text(text, encoding="utf-8")
-        name = f"tilesmith_kernel_{os.getpid()}_{threading.get_ident()}"
+        name = f"tilesmith_kernel_{next(_numbers)}"
         spec = importlib.util.spec_from_file_location(name, file)
         assert spec is not None
         assert spec.loader is not None

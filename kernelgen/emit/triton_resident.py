@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from kernelgen.cells.language import Cell
 from kernelgen.emit.triton import IMPORTS, StepText, helper_functions
-from kernelgen.program.arguments import NUMBERS, known_states
+from kernelgen.program.arguments import NUMBERS, STEP, known_states
 from kernelgen.program.dtypes import dtype_info
 from kernelgen.program.shape import Shape
 from kernelgen.program.source import Source
@@ -106,7 +106,7 @@ def signature(entry: str, arguments: Iterable[str], constants: Iterable[str]) ->
     """The first lines of a kernel."""
     arguments = list(arguments)
     every = [*arguments, *(f"{name}: tl.constexpr" for name in constants)]
-    numbers = [name for name in arguments if name in NUMBERS]
+    numbers = [name for name in arguments if name in (*NUMBERS, STEP)]
     decorator = f"@triton.jit(do_not_specialize={numbers!r})" if numbers else "@triton.jit"
     head = f"def {entry}({', '.join(every)}):"
     if len(head) > 120:

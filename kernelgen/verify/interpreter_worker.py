@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,17 +24,14 @@ MARGIN = 1 << 12
 def run(job: InterpreterJob) -> list[Array]:
     """Interpret a kernel: the arrays that it wrote. Raises EmulationError where it wrote beyond one."""
     os.environ["TRITON_INTERPRET"] = "1"
-    from kernelgen.build.triton import loaded
-
     mend()
     buffers = [Buffer(value) if isinstance(value, np.ndarray) else None for value in job.arguments]
-    with loaded(job.text) as module:
-        kernel = getattr(module, job.entry)
-        given = [
-            value if isinstance(value, int) else pointer(buffer, kind)
-            for value, buffer, kind in zip(job.arguments, buffers, job.types, strict=True)
-        ]
-        kernel[job.grid](*given, **(module.CONSTANTS | dict(job.constants)))
+    module = module_of(job.text)
+    given = [
+        value if isinstance(value, int) else pointer(buffer, kind)
+        for value, buffer, kind in zip(job.arguments, buffers, job.types, strict=True)
+    ]
+    getattr(module, job.entry)[job.grid](*given, **(module.CONSTANTS | dict(job.constants)))
     for place, buffer in enumerate(buffers):
         if buffer is not None and not buffer.whole():
             raise EmulationError(f"it wrote beyond its argument {place}")
@@ -42,6 +41,18 @@ def run(job: InterpreterJob) -> list[Array]:
         assert buffer is not None
         results.append(buffer.array)
     return results
+
+
+@functools.lru_cache(maxsize=4)
+def module_of(text: str) -> ModuleType:
+    """A kernel's module; a step may be a launch, and each would load it anew."""
+    from kernelgen.build.triton import loaded
+
+    return _kept.enter_context(loaded(text))
+
+
+_kept = contextlib.ExitStack()
+"""The modules' files, until the process ends."""
 
 
 class Buffer:

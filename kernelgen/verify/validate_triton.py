@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kernelgen.errors import NotFiniteError
+from kernelgen.program.arguments import STEP
+from kernelgen.program.program import launches
 from kernelgen.records.trial import Validation
 from kernelgen.verify.cases import ValidationCase, make_case
 from kernelgen.verify.emulated_runs import Run, emulated_shape, emulated_steps, whole_run
@@ -65,7 +67,9 @@ def _interpret(cell: Cell, program: Program, run: Run, seed: int, errors: dict[s
     values: dict[str, Any] = dict(case.values(outputs, program.names, extents))
     for call in program.calls:
         given = {name: values[name] for name in call.source.arguments}
-        interpret(call.source, call.launch.at(run.shape), given, constants={"HEADS": run.shape.heads})
+        for number in range(launches(call, program.direction, run.shape.seq)):
+            given |= {STEP: number} if STEP in given else {}
+            interpret(call.source, call.launch.at(run.shape), given, constants={"HEADS": run.shape.heads})
     case.require_numbers(outputs)
     followed = make_case(cell, run.shape, seed, direction=program.direction, optional=run.given, follow=outputs)
     summed: dict[str, Any] = {name: outputs.pop(name) for name in ("d_r", "d_b") if name in outputs}
