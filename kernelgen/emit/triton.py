@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -15,12 +16,15 @@ from kernelgen.symbolic.lower import is_constant, lower
 
 IMPORTS = "import triton\nimport triton.language as tl\n"
 
+LOG2_E = math.log2(math.e)
+
 HELPERS: Mapping[str, str] = {
     "exp": "return tl.exp(x)",
     "log": "return tl.log(x)",
     "sqrt": "return tl.sqrt(x)",
-    "sigmoid": "return 1.0 / (1.0 + tl.exp(-x))",
-    "tanh": "return 1.0 - 2.0 / (1.0 + tl.exp(2.0 * x))",
+    "sigmoid": f"root = tl.rsqrt(1.0 + tl.exp2({-LOG2_E} * x))  # a root and a square are faster than a division\n"
+    "return root * root",
+    "tanh": f"root = tl.rsqrt(1.0 + tl.exp2({2 * LOG2_E} * x))\nreturn 1.0 - 2.0 * root * root",
     "log_sigmoid": "return tl.where(x > 0.0, 0.0, x) - tl.log(1.0 + tl.exp(-tl.abs(x)))",
     "softplus": "return tl.where(x < 0.0, 0.0, x) + tl.log(1.0 + tl.exp(-tl.abs(x)))",
     "relu": "return tl.where(x < 0.0, 0.0, x)",
