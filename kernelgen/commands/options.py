@@ -10,6 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from kernelgen.program.shape import Shape
+    from kernelgen.program.source import Language
     from kernelgen.program.task import Direction
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -125,6 +126,22 @@ def direction_option(*choices: str) -> Callable[[Command], Command]:
 def directions(option: str) -> tuple[Direction, ...]:
     """What --direction stands for."""
     return ("forward", "backward") if option == "both" else (cast("Direction", option),)
+
+
+def language_option(command: Command) -> Command:
+    """Add --language, which languages() reads."""
+    return click.option(
+        "--language",
+        type=click.Choice(("cuda", "triton", "any")),
+        default="cuda",
+        show_default=True,
+        help="What the kernels are written in.",
+    )(command)
+
+
+def languages(option: str) -> Language | None:
+    """What --language stands for: None for any."""
+    return None if option == "any" else cast("Language", option)
 
 
 def make_shape(options: dict[str, Any], direction: str = "forward") -> Shape:
