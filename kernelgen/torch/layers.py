@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -25,96 +26,108 @@ class LayerResult(NamedTuple):
     every: tuple[Tensor, ...] | None
 
 
+@dataclass(frozen=True)
+class Together:
+    """K sets of a layer's parameters, which run at the same time as heads of one recurrence.
+
+    sets: the parameters of each, by the names of parts.parameter_sizes; each of so many heads of dim units.
+    r [G_rec, K H, D, D] and b [G_bias, K H, D]: as rnn() takes them.
+    """
+
+    parts: Parts
+    heads: int
+    dim: int
+    sets: Sequence[Mapping[str, Tensor]]
+    r: Tensor
+    b: Tensor
+
+    @classmethod
+    def of(cls, parts: Parts, heads: int, sets: Sequence[Mapping[str, Tensor]]) -> Together:
+        """Put sets together."""
+        dim = sets[0]["weight_hh"].shape[0] // (parts.products * heads)
+        return cls(parts, heads, dim, sets, *recurrent_weights(parts, heads, dim, sets))
+
+    def only(self, begin: int, end: int) -> Together:
+        """The sets from one to another."""
+        if (begin, end) == (0, len(self.sets)):
+            return self
+        here = slice(begin * self.heads, end * self.heads)
+        return Together(self.parts, self.heads, self.dim, self.sets[begin:end], self.r[:, here], self.b[:, here])
+
+    def run(
+        self, xs: Sequence[Tensor], initial: Sequence[Tensor] | None, whole: bool, chunk: int | None = None
+    ) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
+        """Run each over its x [B, T, I].
+
+        initial: the states, each [K, B, D] (h [K, B, P] where it is projected), or None for zeros. whole: whether to
+        give every state, or h alone. chunk: steps of a chunk of a checkpointed pass. Returns the states after every
+        step, for each state and each set [B, T, D], and those after the last step, [B, D].
+        """
+        weights = [one["weight_ih"] for one in self.sets]
+        start = first = None
+        if initial is not None:
+            given = list(initial)
+            if "weight_hr" in self.sets[0]:
+                # The recurrence is that of m with h = W_hr m, and not every h comes from some m: so the first step gets
+                # W_hh h beside Wx, and starts from m = 0.
+                sent = [h.unsqueeze(1) for h in given[0]]
+                first = input_product(sent, [one["weight_hh"] for one in self.sets], self.heads, self.dim).squeeze(1)
+                given[0] = torch.zeros_like(given[1])
+            batch, units = xs[0].shape[0], self.r.shape[1]
+            start = torch.stack([state.transpose(0, 1).reshape(batch, units, self.dim) for state in given])
+        if chunk is None:
+            wx = input_product(xs, weights, self.heads, self.dim)
+            if first is not None:
+                wx = torch.cat([wx[:, :1] + first.unsqueeze(1), wx[:, 1:]], dim=1)
+            states, last = rnn(wx, self.r, self.b, start, self.parts.key, returns="states" if whole else "hidden")
+        else:
+            x = torch.stack(list(xs), dim=2) if len(xs) > 1 else xs[0].unsqueeze(2)
+            w = torch.stack(weights)
+            states, last = chunked(x, w, first, self.r, self.b, start, self.parts.key, hidden=not whole, chunk=chunk)
+        return self._apart(states), self._apart(last)
+
+    def _apart(self, states: Tensor) -> list[list[Tensor]]:
+        """[S, ..., K H, D] as K tensors [..., H D] of each state, the first one projected."""
+        apart = [list(state.unflatten(-2, (len(self.sets), -1)).flatten(-2).unbind(-2)) for state in states.unbind()]
+        if "weight_hr" in self.sets[0]:
+            apart[0] = [functional.linear(h, one["weight_hr"]) for h, one in zip(apart[0], self.sets, strict=True)]
+        return apart
+
+
 def run_layer(
-    parts: Parts,
-    heads: int,
-    directions: Sequence[Mapping[str, Tensor]],
+    together: Together,
     x: Tensor,
     initial: Sequence[Tensor] | None,
     lengths: Tensor | None,
     every: bool,
     chunk: int | None = None,
 ) -> LayerResult:
-    """Run a layer over x [B, T, I].
+    """Run a layer in one direction or two over x [B, T, I]; what the reverse one reads and writes is turned round.
 
-    directions: the parameters of each, by the names of parts.parameter_sizes; they are heads of one recurrence, so that
-    they run at the same time, and what the reverse one reads and writes is turned round. initial: the states, each
-    [K, B, D], or None for zeros. lengths: [B] on x's device, or None. every: whether to give every state. chunk: steps
-    of a chunk of a checkpointed pass.
+    together: the directions. initial: the states, each [K, B, D], or None for zeros. lengths: [B] on x's device, or
+    None. every: whether to give every state. chunk: steps of a chunk of a checkpointed pass.
     """
-    units = directions[0]["weight_hh"].shape[0] // parts.products
-    dim = units // heads
-    projections = [one.get("weight_hr") for one in directions]
     within = None if lengths is None else padding.inside(lengths, x.shape[1])
     x = padding.masked(x, within)
-    xs = [x, padding.reverse(x, lengths)] if len(directions) == 2 else [x]
-    weights = [one["weight_ih"] for one in directions]
-    r, b = recurrent_weights(parts, heads, dim, directions)
-    start = first = None
-    if initial is not None:
-        given = list(initial)
-        if projections[0] is not None:
-            # The recurrence is that of m with h = W_hr m, and not every h comes from some m: so the first step gets
-            # W_hh h beside Wx, and starts from m = 0.
-            first = _sent(directions, given[0], heads, dim)
-            given[0] = torch.zeros_like(given[1])
-        start = torch.stack([state.transpose(0, 1).reshape(x.shape[0], r.shape[1], dim) for state in given])
-    whole = every or lengths is not None
-    if chunk is None:
-        wx = input_product(xs, weights, heads, dim)
-        if first is not None:
-            wx = torch.cat([wx[:, :1] + first.unsqueeze(1), wx[:, 1:]], dim=1)
-        states, last = rnn(wx, r, b, start, parts.key, returns="states" if whole else "hidden")
-    else:
-        apart = torch.stack(xs, dim=2) if len(xs) > 1 else x.unsqueeze(2)
-        states, last = chunked(
-            apart, torch.stack(weights), first, r, b, start, parts.key, hidden=not whole, chunk=chunk
-        )
+    xs = [x, padding.reverse(x, lengths)] if len(together.sets) == 2 else [x]
+    tracks, ends = together.run(xs, initial, every or lengths is not None, chunk)
     if lengths is not None:
-        last = padding.at_own_end(states, lengths, start)
-    return LayerResult(*_results(states, last, projections, initial, lengths, every))
+        ends = own_ends(tracks, initial, lengths)
+    for track in tracks:
+        track[1:] = [padding.reverse(one, lengths) for one in track[1:]]
+    tracks = [[padding.masked(one, within) for one in track] for track in tracks]
+    output = torch.cat(tracks[0], dim=-1) if len(xs) > 1 else tracks[0][0]
+    last = tuple(torch.stack(end) for end in ends)
+    return LayerResult(output, last, tuple(torch.stack(track) for track in tracks) if every else None)
 
 
-def _sent(directions: Sequence[Mapping[str, Tensor]], h: Tensor, heads: int, dim: int) -> Tensor:
-    """W_hh h [B, G, K H, D] of each direction, h [K, B, P]."""
-    weights = [one["weight_hh"] for one in directions]
-    return input_product([of_one.unsqueeze(1) for of_one in h], weights, heads, dim).squeeze(1)
-
-
-def _results(
-    states: Tensor,
-    last: Tensor,
-    projections: Sequence[Tensor | None],
-    initial: Sequence[Tensor] | None,
-    lengths: Tensor | None,
-    every: bool,
-) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...] | None]:
-    """What rnn() returned, states [S, B, T, K H, D] and last [S, B, K H, D], as LayerResult has it."""
-    count = len(projections)
-    within = None if lengths is None else padding.inside(lengths, states.shape[2])
-    tracks = []
-    for index, state in enumerate(states.unbind() if every else [states[0]]):
-        track = []
-        for direction, one in enumerate(_apart(state, count)):
-            one = _projected(one, None if index else projections[direction])
-            track.append(padding.masked(padding.reverse(one, lengths) if direction else one, within))
-        tracks.append(track)
-    ends = []
-    for index, state in enumerate(last.unbind()):
-        end = [_projected(one, None if index else projections[k]) for k, one in enumerate(_apart(state, count))]
-        if projections[0] is not None and not index and lengths is not None and initial is not None:
-            empty = (lengths == 0).unsqueeze(1)
-            end = [torch.where(empty, h.to(one.dtype), one) for h, one in zip(initial[0], end, strict=True)]
-        ends.append(torch.stack(end))
-    output = tracks[0][0] if count == 1 else torch.cat(tracks[0], dim=-1)
-    return output, tuple(ends), tuple(torch.stack(track) for track in tracks) if every else None
-
-
-def _apart(state: Tensor, count: int) -> Sequence[Tensor]:
-    """[..., K H, D] as K tensors [..., H D]."""
-    apart: Sequence[Tensor] = state.unflatten(-2, (count, -1)).flatten(-2).unbind(-2)
-    return apart
-
-
-def _projected(h: Tensor, weight: Tensor | None) -> Tensor:
-    return h if weight is None else functional.linear(h, weight)
+def own_ends(
+    tracks: Sequence[Sequence[Tensor]], initial: Sequence[Tensor] | None, lengths: Tensor
+) -> list[list[Tensor]]:
+    """Every state at each sequence's own last step, [B, D], of its states after every step [B, T, D]; of a sequence
+    without steps the initial one, each [K, B, D]."""
+    starts = [[None] * len(tracks[0])] * len(tracks) if initial is None else initial
+    return [
+        [padding.at_own_end(one, lengths, start) for one, start in zip(track, begun, strict=True)]
+        for track, begun in zip(tracks, starts, strict=True)
+    ]

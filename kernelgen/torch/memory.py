@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from kernelgen.cells.registry import cell_of
 from kernelgen.symbolic.derive import derive
 from kernelgen.torch.errors import ArgumentError, ArgumentTypeError
 
+
+def _counts_of(key: str) -> tuple[int, int, int]:
+    """How many states, inputs and saved gates a cell has."""
+    cell = cell_of(key)
+    return len(cell.states), len(cell.input_gates), len(derive(cell).saved_gates)
+
+
+_counts: Callable[[str], tuple[int, int, int]] = torch.compiler.assume_constant_result(_counts_of)
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
 
@@ -58,8 +68,7 @@ def chunk_within(
     Raises ArgumentError where no chunk is within the limit.
     """
     limit = parsed_limit(memory_limit)
-    cell = cell_of(key)
-    states, inputs, gates = len(cell.states), len(cell.input_gates), len(derive(cell).saved_gates)
+    states, inputs, gates = _counts(key)
     if layers * seq * (gates + (states - 1 if hidden else 0)) * size <= limit:
         return None
 

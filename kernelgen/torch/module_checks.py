@@ -37,7 +37,7 @@ def check_dropout(dropout: Any, num_layers: int) -> None:
     if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout <= 1:
         raise ArgumentError(f"dropout should be a number in range [0, 1], the share of zeros, not {dropout!r}")
     if dropout and num_layers == 1:
-        warnings.warn(f"dropout={dropout} lies between layers, and there is only one", UserWarning, stacklevel=5)
+        warnings.warn(f"dropout={dropout} lies between layers, and there is only one", UserWarning, stacklevel=4)
 
 
 def check_heads(heads: Any, hidden_size: int, proj_size: Any) -> None:
@@ -53,6 +53,21 @@ def check_heads(heads: Any, hidden_size: int, proj_size: Any) -> None:
         raise ArgumentError(f"proj_size has to be smaller than hidden_size = {hidden_size}, but it is {proj_size}")
     if proj_size and heads > 1:
         raise ArgumentError(f"a projection mixes the units of one head; there is none for heads={heads}, leave one out")
+
+
+def check_wavefront(chunk: Any, *, num_layers: int, bidirectional: bool, checkpointed: bool) -> None:
+    """Raise ArgumentTypeError or ArgumentError for what is no number of steps, or where layers cannot run at once."""
+    if chunk is None:
+        return
+    check_sizes(wavefront=chunk)
+    if num_layers < 2:
+        raise ArgumentError("a wavefront runs several layers at the same time, but there is one; leave wavefront out")
+    if bidirectional:
+        raise ArgumentError(
+            "a layer above one with a reverse direction needs all of its steps first; leave one of them out"
+        )
+    if checkpointed:
+        raise ArgumentError("a wavefront keeps what checkpoint and memory_limit would not; leave it out, or them")
 
 
 def check_dtypes(input: Tensor, weights: torch.dtype) -> None:

@@ -24,6 +24,7 @@ class LSTM(Recurrent):
 
     proj_size: h is projected to as many units. heads: hidden_size units in heads that do not see each other, without
     a projection. checkpoint, memory_limit: less memory for training on long sequences, at one more forward pass.
+    wavefront: layers at the same time.
     """
 
     def __init__(
@@ -42,10 +43,12 @@ class LSTM(Recurrent):
         heads: int = 1,
         checkpoint: int | None = None,
         memory_limit: str | int | None = None,
+        wavefront: int | None = None,
     ) -> None:
         super().__init__(
             "LSTM", "lstm", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size,
             device, dtype, heads=heads, checkpoint=checkpoint, memory_limit=memory_limit,
+            wavefront=wavefront,
         )  # fmt: skip
 
 
@@ -67,12 +70,14 @@ class GRU(Recurrent):
         heads: int = 1,
         checkpoint: int | None = None,
         memory_limit: str | int | None = None,
+        wavefront: int | None = None,
         proj_size: int | None = None,
     ) -> None:
         _refuse_projection(proj_size)
         super().__init__(
             "GRU", "gru", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0,
             device, dtype, heads=heads, checkpoint=checkpoint, memory_limit=memory_limit,
+            wavefront=wavefront,
         )  # fmt: skip
 
 
@@ -100,6 +105,7 @@ class RNN(Recurrent):
         heads: int = 1,
         checkpoint: int | None = None,
         memory_limit: str | int | None = None,
+        wavefront: int | None = None,
         proj_size: int | None = None,
     ) -> None:
         _refuse_projection(proj_size)
@@ -108,6 +114,7 @@ class RNN(Recurrent):
         super().__init__(
             f"RNN_{name.upper()}", chosen, input_size, hidden_size, num_layers, bias, batch_first, dropout,
             bidirectional, 0, device, dtype, heads=heads, checkpoint=checkpoint, memory_limit=memory_limit,
+            wavefront=wavefront,
         )  # fmt: skip
         self.nonlinearity = nonlinearity if cell is None else None
 

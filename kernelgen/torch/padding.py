@@ -6,25 +6,46 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence
 
 from kernelgen.torch.errors import ArgumentError, ArgumentTypeError, TensorShapeError
 
 
-def padded(packed: PackedSequence) -> tuple[Tensor, Tensor]:
-    """The sequences of a PackedSequence in its own order, longest first: [B, T, I], zero behind their ends, and their
-    lengths [B], int64, on the device of the data."""
-    x, lengths = pad_packed_sequence(PackedSequence(packed.data, packed.batch_sizes), batch_first=True)
-    return x, lengths.to(x.device, non_blocking=True)
+class Padding:
+    """How the sequences of a PackedSequence, in its own order, the longest first, lie in [B, T, ...], and back.
 
+    lengths: [B], int64, on the device of the data. sorted_indices, unsorted_indices: the PackedSequence's.
+    """
 
-def packed_like(x: Tensor, packed: PackedSequence) -> PackedSequence:
-    """[B, T, I] in the order of ``padded`` as a PackedSequence with the lengths and the order of another."""
-    sizes = packed.batch_sizes
-    # Sequence b is as long as there are steps with more than b sequences.
-    lengths = (sizes.unsqueeze(1) > torch.arange(int(sizes[0]))).sum(0)
-    data = pack_padded_sequence(x, lengths, batch_first=True).data
-    return PackedSequence(data, sizes, packed.sorted_indices, packed.unsorted_indices)
+    def __init__(self, packed: PackedSequence) -> None:
+        sizes = packed.batch_sizes  # how many sequences have each step; on the CPU
+        self._packed, self.sorted_indices, self.unsorted_indices = (
+            packed,
+            packed.sorted_indices,
+            packed.unsorted_indices,
+        )
+        count, seq = packed.data.shape[0], sizes.shape[0]
+        batch = int(sizes[0]) if packed.sorted_indices is None else packed.sorted_indices.shape[0]
+        ends = sizes.cumsum(0)
+        numbers, rows = torch.arange(batch).unsqueeze(1), torch.arange(count)
+        within = numbers < sizes
+        steps = torch.searchsorted(ends, rows, right=True)
+        apart = torch.where(within, ends - sizes + numbers, 0)
+        together = (rows - (ends - sizes)[steps]) * seq + steps
+        # One transfer for all three.
+        whole = torch.cat([apart.flatten(), together, within.sum(1)]).to(packed.data.device, non_blocking=True)
+        self._apart, self._together, self.lengths = whole.split([batch * seq, count, batch])
+        self._sizes = (batch, seq)
+
+    def pad(self) -> Tensor:
+        """The data [B, T, I]; behind the ends lies any of it."""
+        padded: Tensor = self._packed.data.index_select(0, self._apart).unflatten(0, self._sizes)
+        return padded
+
+    def pack(self, x: Tensor) -> PackedSequence:
+        """[B, T, ...] as a PackedSequence like that."""
+        data = x.flatten(0, 1).index_select(0, self._together)
+        return PackedSequence(data, *self._packed[1:])
 
 
 def checked_lengths(lengths: Any, batch: int, seq: int, device: torch.device) -> Tensor:
@@ -41,7 +62,8 @@ def checked_lengths(lengths: Any, batch: int, seq: int, device: torch.device) ->
         raise ArgumentTypeError(f"lengths must be integers, not {lengths.dtype}")
     if list(lengths.shape) != [batch]:
         raise TensorShapeError(f"lengths must be [B] = [{batch}], not {list(lengths.shape)}")
-    if lengths.device.type == "cpu" and batch and (int(lengths.min()) < 0 or int(lengths.max()) > seq):
+    known = lengths.device.type == "cpu" and not torch.compiler.is_compiling()
+    if known and batch and (int(lengths.min()) < 0 or int(lengths.max()) > seq):
         raise ArgumentError(
             f"lengths must be from 0 to T = {seq}, but they go from {int(lengths.min())} to {int(lengths.max())}"
         )
@@ -72,9 +94,9 @@ def reverse(x: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 def at_own_end(states: Tensor, lengths: Tensor, initial: Tensor | None) -> Tensor:
-    """[S, B, T, ...] at the last step of each sequence, [S, B, ...]; of an empty one, what it starts from."""
-    batch, seq = states.shape[1:3]
+    """[B, T, D] at the last step of each sequence, [B, D]; of an empty one the initial state, or zeros."""
+    batch, seq = states.shape[:2]
     rows = (lengths - 1).clamp(min=0) + seq * torch.arange(batch, device=states.device)
-    last = states.flatten(1, 2).index_select(1, rows)
-    empty = (lengths == 0).view(-1, *[1] * (last.dim() - 2))
-    return last.masked_fill(empty, 0) if initial is None else torch.where(empty, initial, last)
+    last = states.flatten(0, 1).index_select(0, rows)
+    empty = (lengths == 0).unsqueeze(1)
+    return last.masked_fill(empty, 0) if initial is None else torch.where(empty, initial.to(last.dtype), last)

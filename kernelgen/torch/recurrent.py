@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -16,7 +16,7 @@ from kernelgen.errors import ConfigError, near_names
 from kernelgen.torch import padding
 from kernelgen.torch.arguments import autocast_dtype
 from kernelgen.torch.errors import ArgumentError
-from kernelgen.torch.layers import LayerResult, run_layer
+from kernelgen.torch.layers import LayerResult, Together, run_layer
 from kernelgen.torch.memory import check_chunks, chunk_within
 from kernelgen.torch.module_checks import (
     check_dropout,
@@ -25,11 +25,13 @@ from kernelgen.torch.module_checks import (
     check_sizes,
     check_states,
     check_switches,
+    check_wavefront,
 )
 from kernelgen.torch.operator import RETURNS, plain
 from kernelgen.torch.parts import parameter_sizes, parts_of
 from kernelgen.torch.stack import Stack, run_stack
 from kernelgen.torch.transforms import differentiating
+from kernelgen.torch.wavefront import run_wavefront
 
 
 class Recurrent(nn.Module):  # type: ignore[misc]
@@ -42,7 +44,8 @@ class Recurrent(nn.Module):  # type: ignore[misc]
 
     mode: torch.nn's name of the kind. cell: a library name, ``"path/to/file.py:NAME"`` or a Cell. The others are
     arguments of torch.nn.LSTM. checkpoint, memory_limit: as of rnn(), for all layers; Wx is
-    made again, too, so that beside input and output of a layer little is kept.
+    made again, too, so that beside input and output of a layer little is kept. wavefront: run the layers at the same
+    time, each this many steps behind the one before, in one kernel for all; for several layers in one direction.
 
     Raises ArgumentTypeError (a TypeError) and ArgumentError (a ValueError) where torch.nn raises these, CellError for
     an unknown cell.
@@ -66,6 +69,7 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         heads: int = 1,
         checkpoint: int | None = None,
         memory_limit: str | int | None = None,
+        wavefront: int | None = None,
     ) -> None:
         super().__init__()
         check_sizes(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
@@ -73,6 +77,8 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         check_dropout(dropout, num_layers)
         check_heads(heads, hidden_size, proj_size)
         check_chunks(checkpoint, memory_limit)
+        others = (checkpoint, memory_limit) != (None, None)
+        check_wavefront(wavefront, num_layers=num_layers, bidirectional=bidirectional, checkpointed=others)
         self.mode = mode
         self.cell = cell
         self.input_size = input_size
@@ -86,6 +92,7 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         self.heads = heads
         self.checkpoint = checkpoint
         self.memory_limit = memory_limit
+        self.wavefront = wavefront
         self._parts = parts_of(cell)
         self._names: list[dict[str, str]] = []  # of the parameters of each layer and direction
         directions = ("", "_reverse") if bidirectional else ("",)
@@ -114,7 +121,7 @@ class Recurrent(nn.Module):  # type: ignore[misc]
     def extra_repr(self) -> str:
         """The sizes, and what is not as it is by default, for print()."""
         defaults = {"proj_size": 0, "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0}
-        beyond = {"bidirectional": False, "heads": 1, "checkpoint": None, "memory_limit": None}
+        beyond = {"bidirectional": False, "heads": 1, "checkpoint": None, "memory_limit": None, "wavefront": None}
         return described(self, defaults | beyond)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -149,28 +156,28 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         if returns not in RETURNS:
             raise ConfigError(f"a module cannot return {returns!r}; {near_names(returns, RETURNS)}")
         check_input(input, self.input_size, self.weight_ih_l0.dtype, self.batch_first)
-        packed = input if isinstance(input, PackedSequence) else None
-        batched = packed is not None or input.dim() == 3
-        if packed is not None:
+        form = padding.Padding(input) if isinstance(input, PackedSequence) else None
+        batched = form is not None or input.dim() == 3
+        if form is not None:
             if lengths is not None:
                 raise ArgumentError("a PackedSequence says its lengths itself; leave lengths out")
-            x, lengths = padding.padded(packed)
+            x, lengths = form.pad(), form.lengths
         else:
             x = input if batched and self.batch_first else input.transpose(0, 1) if batched else input.unsqueeze(0)
             if lengths is not None:
                 if not batched:
                     raise ArgumentError(f"lengths are those of a batch, but the input is [T, I] = {list(input.shape)}")
                 lengths = padding.checked_lengths(lengths, x.shape[0], x.shape[1], x.device)
-        states = None if hx is None else self._initial(hx, x, batched, packed)
+        states = None if hx is None else self._initial(hx, x, batched, None if form is None else form.sorted_indices)
         output, last, every = self._layers(x, states, lengths, returns == "states")
         if not batched:
             last = [state.squeeze(1).clone() for state in last]  # no views, which cannot be detached in place
             every = every and [state.squeeze(1) for state in every]
-        if packed is not None:
-            if packed.unsorted_indices is not None:
-                last = [state.index_select(1, packed.unsorted_indices) for state in last]
-                every = every and [state.index_select(1, packed.unsorted_indices) for state in every]
-            output = padding.packed_like(output, packed)
+        if form is not None:
+            if form.unsorted_indices is not None:
+                last = [state.index_select(1, form.unsorted_indices) for state in last]
+                every = every and [state.index_select(1, form.unsorted_indices) for state in every]
+            output = form.pack(output)
         elif not batched:
             output = output.squeeze(0)
         elif not self.batch_first:
@@ -179,8 +186,8 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         returned = last[0] if len(last) == 1 else tuple(last)
         return (output, returned) if every is None else (output, returned, tuple(every))
 
-    def _initial(self, hx: Any, x: Tensor, batched: bool, packed: PackedSequence | None) -> list[Tensor]:
-        """The states of hx, checked, each [L K, B, D] in the order of x."""
+    def _initial(self, hx: Any, x: Tensor, batched: bool, order: Tensor | None) -> list[Tensor]:
+        """The states of hx, checked, each [L K, B, D] in the order of x: order says which sequence each is."""
         count = len(self._names)
         units = [self.proj_size or self.hidden_size, *[self.hidden_size] * (len(self._parts.states) - 1)]
         sizes = [[count, x.shape[0], unit] if batched else [count, unit] for unit in units]
@@ -188,8 +195,8 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         states = list(check_states(hx, self._parts.states, sizes, axes, x.dtype))
         if not batched:
             return [state.unsqueeze(1) for state in states]
-        if packed is not None and packed.sorted_indices is not None:
-            return [state.index_select(1, packed.sorted_indices) for state in states]
+        if order is not None:
+            return [state.index_select(1, order) for state in states]
         return states
 
     def _layers(
@@ -197,28 +204,34 @@ class Recurrent(nn.Module):  # type: ignore[misc]
     ) -> tuple[Tensor, list[Tensor], list[Tensor] | None]:
         """The output over x [B, T, I], each state after the last step [L K, B, D] and, if ``every``, after every step
         [L K, B, T, D]; states: the initial ones, each [L K, B, D]."""
+        dropout = self.dropout if self.training else 0.0
+        if self.wavefront is not None:
+            parameters = [self._parameters_of(names) for names in self._names]
+            together = Together.of(self._parts, self.heads, parameters)
+            return _joined(run_wavefront(together, x, states, lengths, every, self.wavefront, dropout), every)
         count = 2 if self.bidirectional else 1
         chunk = self._chunk(x, states, whole=every or lengths is not None)
-        parameters = [getattr(self, full) for one in self._names for full in one.values()]
+        flat = [getattr(self, full) for one in self._names for full in one.values()]
         simple = x.numel() and lengths is None and not every and chunk is None and not self.proj_size
-        if simple and plain(x, *(states or ()), *parameters):
-            dropout = self.dropout if self.training else 0.0
+        if simple and plain(x, *(states or ()), *flat):
             stack = Stack(self._parts, self.num_layers, count, self.heads, tuple(self._names[0]), dropout)
-            output, last = run_stack(stack, x, states, parameters)
+            output, last = run_stack(stack, x, states, flat)
             return output, list(last), None
         results: list[LayerResult] = []
         for layer in range(self.num_layers):
-            if layer and self.dropout:
-                x = functional.dropout(x, self.dropout, self.training)
+            if layer and dropout:
+                x = functional.dropout(x, dropout)
             here = slice(layer * count, (layer + 1) * count)
-            directions = [{name: getattr(self, full) for name, full in one.items()} for one in self._names[here]]
+            directions = [self._parameters_of(names) for names in self._names[here]]
             initial = None if states is None else [state[here] for state in states]
-            results.append(run_layer(self._parts, self.heads, directions, x, initial, lengths, every, chunk))
+            together = Together.of(self._parts, self.heads, directions)
+            results.append(run_layer(together, x, initial, lengths, every, chunk))
             x = results[-1].output
-        # Each a tensor of its own and no view, so that it may be changed in place.
-        ends = [torch.cat(state) for state in zip(*(one.last for one in results), strict=True)]
-        whole = [torch.cat(state) for state in zip(*(one.every for one in results), strict=True)] if every else None
-        return x, ends, whole
+        return _joined(results, every)
+
+    def _parameters_of(self, names: Mapping[str, str]) -> dict[str, Tensor]:
+        """The parameters of one layer and direction, by the first part of their names."""
+        return {name: getattr(self, full) for name, full in names.items()}
 
     def _chunk(self, x: Tensor, states: list[Tensor] | None, *, whole: bool) -> int | None:
         """Steps of a chunk of a checkpointed pass over x [B, T, I], or None; whole: every state is given out."""
@@ -247,3 +260,11 @@ def described(module: nn.Module, defaults: Mapping[str, Any]) -> str:
     """The sizes of a module, and its attributes that are not as they are by default."""
     others = [f"{name}={getattr(module, name)}" for name, value in defaults.items() if getattr(module, name) != value]
     return ", ".join([str(module.input_size), str(module.hidden_size), *others])
+
+
+def _joined(results: Sequence[LayerResult], every: bool) -> tuple[Tensor, list[Tensor], list[Tensor] | None]:
+    """The results of all layers: see Recurrent._layers."""
+    # Each a tensor of its own and no view, so that it may be changed in place.
+    ends = [torch.cat(state) for state in zip(*(one.last for one in results), strict=True)]
+    whole = [torch.cat(state) for state in zip(*(one.every for one in results), strict=True)] if every else None
+    return results[-1].output, ends, whole

@@ -206,7 +206,7 @@ def test_directions_are_heads_of_one_kernel(emulated: Emulated) -> None:
     peer = torch.nn.LSTM(3, 16, bidirectional=True, proj_size=4)
     module = LSTM(3, 16, bidirectional=True, proj_size=4, dtype=torch.bfloat16)
     module.load_state_dict(peer.state_dict())
-    x = torch.randn(4, 2, 3)
+    x = torch.randn(4, 3, 3)
     made = module(x.to(torch.bfloat16))[0]
     made.sum().backward()
     assert emulated.ran == [("forward", "gates"), ("backward", "hidden")]
@@ -238,6 +238,19 @@ def test_float32_parameters_of_16_bit_kernels_get_sums_that_are_not_rounded(
         assert torch.equal(rounded, gradient.to(torch.bfloat16))
     for gradient in exact[1:3]:  # of R and b
         assert (gradient != gradient.to(torch.bfloat16).float()).float().mean() > 0.9
+
+
+@pytest.mark.emulated
+def test_layers_in_a_wavefront_share_kernels(emulated: Emulated) -> None:
+    torch.manual_seed(0)
+    peer = torch.nn.LSTM(3, 16, 2)
+    module = LSTM(3, 16, 2, wavefront=2, dtype=torch.bfloat16)
+    module.load_state_dict(peer.state_dict())
+    x = torch.randn(6, 3, 3)
+    with torch.no_grad():
+        made = module(x.to(torch.bfloat16))[0]
+    assert emulated.ran == [("forward", "hidden")] * 4  # three chunks, and one more for the second layer
+    close(made, peer(x)[0].detach().double().numpy(), 0.02)
 
 
 @pytest.mark.emulated

@@ -366,6 +366,22 @@ def test_positional_arguments_are_torch_nns() -> None:
     assert RNNCell(3, 4, True, "relu").nonlinearity == "relu"
 
 
+@pytest.mark.parametrize("form", ["projected", "packed", "cell"])
+def test_other_forms_compile_in_one_graph_and_export(form: str) -> None:
+    x: Any = torch.randn(4, 2, 3)
+    module: Any = LSTM(3, 5, 2, bidirectional=True, proj_size=2, memory_limit=2500)
+    if form == "packed":
+        module, x = GRU(3, 5, bidirectional=True), pack_padded_sequence(x, [2, 4], enforce_sorted=False)
+    elif form == "cell":
+        module, x = LSTMCell(3, 5), x[0]
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    for result, expected in zip(flat(compiled(x)), flat(module(x)), strict=True):
+        torch.testing.assert_close(result, expected)
+    if form == "projected":
+        exported = torch.export.export(module, (x,)).module()
+        torch.testing.assert_close(exported(x)[0], module(x)[0])
+
+
 # ---- beyond torch.nn ----
 
 
@@ -447,6 +463,47 @@ def test_the_steps_of_a_cell_are_those_of_the_layers() -> None:
             state = one(x[t], state)
             torch.testing.assert_close(flat(state)[0], made[t])
         torch.testing.assert_close(torch.stack(flat(state)), torch.cat(flat(last)))
+
+
+@pytest.mark.parametrize("initial", [False, True])
+@pytest.mark.parametrize("form", ["batch", "packed"])
+@pytest.mark.parametrize("chunk", [1, 3, 4, 20])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [(LSTM, {"proj_size": 2}), (GRU, {"batch_first": True, "heads": 2}), (RNN, {"cell": "slstm", "dropout": 1.0})],
+    ids=IDS,
+)
+def test_a_wavefront_gives_the_same(kind: Any, options: dict[str, Any], chunk: int, form: str, initial: bool) -> None:
+    torch.manual_seed(0)
+    plain = kind(3, 4, 3, dtype=torch.float64, **options)
+    waves = kind(3, 4, 3, dtype=torch.float64, wavefront=chunk, **options)
+    waves.load_state_dict(plain.state_dict())
+    x: Any = torch.randn(2, 7, 3, dtype=torch.float64)
+    x = x if options.get("batch_first") else x.transpose(0, 1)
+    hx = None
+    if initial:
+        last = plain(x)[1]
+        hx = last.detach().sin() if kind is GRU else tuple(torch.rand_like(state) + 1 for state in last)
+    if form == "packed":
+        x = pack_padded_sequence(x, [3, 7], batch_first=options.get("batch_first", False), enforce_sorted=False)
+    for result, expected in zip(*both((waves, plain), x, hx), strict=True):
+        torch.testing.assert_close(result, expected)
+    states = [flat(module(x, hx, returns="states")[2]) for module in (waves, plain)]
+    for result, expected in zip(*states, strict=True):
+        torch.testing.assert_close(result, expected)
+
+
+def test_where_there_is_no_wavefront() -> None:
+    for options, message in [
+        ({"wavefront": 4}, "there is one"),
+        ({"num_layers": 2, "wavefront": 0}, "must be greater than zero, not 0"),
+        ({"num_layers": 2, "wavefront": 2.0}, "of type int, got: float"),
+        ({"num_layers": 2, "wavefront": 4, "bidirectional": True}, "needs all of its steps first"),
+        ({"num_layers": 2, "wavefront": 4, "checkpoint": 4}, "leave it out, or them"),
+    ]:
+        with pytest.raises(TilesmithError, match=message):
+            LSTM(3, 4, **options)
+    assert "wavefront=4" in repr(LSTM(3, 4, 2, wavefront=4))
 
 
 # ---- convert ----
