@@ -27,7 +27,7 @@ struct StreamingGradients {
 };
 
 /// state_gradients: the number K of states whose gradients come from outside: 1 (h) or all.
-template <class Cell, class Type, FixedShape shape, StreamingTiling tiling, int state_gradients, Stores how, Sequences sequences = {}>
+template <class Cell, class Type, FixedShape shape, StreamingTiling tiling, int state_gradients, Stores how, Sequences sequences = Sequences{}>
 struct StreamingBackward : StreamingBlock<Type, shape, tiling, tiling.units_per_warp, count_bits(Cell::recurrent), true,
                                           StreamingGradients<Cell, state_gradients>::planes, sequences> {
     using Gradients = StreamingGradients<Cell, state_gradients>;

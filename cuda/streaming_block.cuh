@@ -47,7 +47,7 @@ struct FloatPlanes {
 /// warp_rows: rows of the product that a warp makes, in tiles of 16. sources: vectors of D units that K is made of: 1 (h), or
 /// the gradients of so many gates. turned: see ProductTile. planes: in shared memory.
 template <class Type, FixedShape shape, StreamingTiling tiling, int product_rows, int sources, bool turned, int planes_needed,
-          Sequences sequences = {}>
+          Sequences sequences = Sequences{}>
 struct StreamingBlock {
     // ---- sizes ----
     static constexpr int D = shape.head_dim;

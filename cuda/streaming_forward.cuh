@@ -25,7 +25,7 @@ inline constexpr int streaming_rows = ceil_div(count_bits(Cell::recurrent) * til
 template <class Cell, Save save>
 inline constexpr int streaming_planes = maximum(count_bits(Cell::input), result_arrays<Cell, save>);
 
-template <class Cell, class Type, FixedShape shape, StreamingTiling tiling, Save save, Stores how, Sequences sequences = {}>
+template <class Cell, class Type, FixedShape shape, StreamingTiling tiling, Save save, Stores how, Sequences sequences = Sequences{}>
 struct StreamingForward
     : StreamingBlock<Type, shape, tiling, streaming_rows<Cell, tiling>, 1, false, streaming_planes<Cell, save>, sequences> {
     using Base = StreamingBlock<Type, shape, tiling, streaming_rows<Cell, tiling>, 1, false, streaming_planes<Cell, save>, sequences>;
