@@ -78,7 +78,7 @@ struct StreamingBlock {
     static constexpr int threads = Product::threads;
     using Word = Element<Type>;
 
-    using Elements = LaneElements<shape, warp_units, warp_rows, unit_tiles * units>;
+    using Elements = LaneElements<shape, warp_units, warp_rows, unit_tiles * units, sequences.lengths>;
     static constexpr int unit_groups = Elements::unit_groups;
     static constexpr int column_tiles = Elements::column_tiles;
     static constexpr int columns = 2;

@@ -211,8 +211,8 @@ FAULTS = {
     ),
     "results in the order of the tile": (
         OWN,
-        "const int number = order == nullptr ? place : static_cast<int>(load_global_32(order + place));",
-        "const int number = place;",
+        "const int number = static_cast<int>(load_global_32(order + first_row + row(column_tile, column)));",
+        "const int number = first_row + row(column_tile, column);",
         "differs|never written",
     ),
     "as many steps as the tile's first sequence has": (
@@ -223,8 +223,8 @@ FAULTS = {
     ),
     "states before a step that do not begin anew, backward": (
         OWN_BACKWARD,
-        "if (t == 0) begins = ~0u;",
-        "begins = t == 0 ? ~0u : 0;",
+        "(sequences.resets && t > 0 && (begins >> row & 1) == 0)",
+        "(sequences.resets && t > 0)",
         "differs",
     ),
     "a gradient that crosses a reset": (
