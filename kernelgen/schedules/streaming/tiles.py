@@ -17,7 +17,7 @@ from kernelgen.hardware.profile import Profile
 from kernelgen.program.dtypes import Dtype, dtype_info
 from kernelgen.program.launch import LaunchRule
 from kernelgen.program.program import KernelCall, Program
-from kernelgen.program.shape import DTYPES, Shape
+from kernelgen.program.shape import DTYPES, FEATURES, Shape
 from kernelgen.program.tiling import Resources, Tiling
 from kernelgen.schedules.shared.batch_tiled import BatchTiled
 from kernelgen.schedules.shared.cost import SHARED_BYTES_PER_CLOCK, clocks_per_step
@@ -116,6 +116,11 @@ class ProductSizes(Generic[Number]):
         return sums if self.dtype.itemsize == 2 else sums + 4 * self.column_tiles + SPLIT_REGISTERS
 
 
+def own_bytes(shape: Shape, rows: Number) -> Number:
+    """Of shared memory, what a step knows of the sequences of a tile: three words of each, in two places."""
+    return rows * (24 if shape.features else 0)
+
+
 def product_sizes(
     v: Mapping[str, Number], *, unit_warps: Number, warp_tiles: Number, parts: Number, dtype: Dtype
 ) -> ProductSizes[Number]:
@@ -178,6 +183,7 @@ class Streaming(BatchTiled):
 
     package = __package__
     dtypes = DTYPES
+    honours = FEATURES
     cooperative = True
     least_units_per_warp: int
     least_warps: int
