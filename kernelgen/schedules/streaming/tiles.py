@@ -56,8 +56,8 @@ L2_LATENCY = 1_000
 """Clocks from asking for a part to its being there, of floats: what a ring that is short waits for."""
 
 L2_BYTES_PER_BLOCK = 19
-"""What one multiprocessor gets of L2 in a clock, whatever the others do: of floats, 320 to 393 KB a step of 48 blocks took
-18,600 to 20,600 clocks (measured on one H200, 2026-11-27)."""
+"""What one multiprocessor gets of L2 in a clock, whatever the others do: of floats, 320 to 393 KB a step of 48 blocks
+took 18,600 to 20,600 clocks (measured on one H200, 2026-11-27)."""
 
 INDEPENDENT = 8
 """Accumulators that a warp has at least, if a part of K gives it work for as many."""
