@@ -91,7 +91,7 @@ class StreamingForward(Streaming):
 
     def variables(self, problem: Problem, cell: Cell, shape: Shape, profile: Profile) -> Mapping[str, Expr]:
         """Declare the tile variables, in the order of the template's fields."""
-        parts = {-(-shape.head_dim // k) for k in PART_K}
+        parts = {-(-shape.head_dim // k) for k in PART_K[dtype_info(shape.dtype).itemsize]}
         return {
             "units": problem.variable("units", UNITS),
             "batch_tile": problem.variable("batch_tile", BATCH_TILES),
