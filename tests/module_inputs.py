@@ -24,7 +24,7 @@ def common_modules() -> Any:
         instead: Any = ModuleType("expecttest")
         instead.TestCase = unittest.TestCase
         sys.modules["expecttest"] = instead
-    with unittest.mock.patch.object(torch.backends, "disable_global_flags", lambda: None):
+    with unittest.mock.patch.object(torch.backends, "disable_global_flags"):
         from torch.testing._internal import common_modules as found
     return found
 
