@@ -40,7 +40,7 @@ from kernelgen.errors import InfeasibleError, TilesmithError
 from kernelgen.hardware.profile import load_profile
 from kernelgen.program.arguments import ITEMSIZE
 from kernelgen.program.program import Program
-from kernelgen.program.shape import Shape
+from kernelgen.program.shape import SIXTEEN_BITS, Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
 from kernelgen.records.store import Store
@@ -173,18 +173,21 @@ def _numbers(size: int) -> Any:
 @click.argument("samples", type=click.Path(path_type=Path, exists=True))
 @click.option("--schedule", "schedules", multiple=True, default=("resident", "resident_backward"), show_default=True)
 @click.option("--steps", default=4000, show_default=True, help="of the search")
-def fit(samples: Path, schedules: tuple[str, ...], steps: int) -> None:
+@click.option("--floats", is_flag=True, help="fit to samples of more than 16 bits, which have weights of their own")
+def fit(samples: Path, schedules: tuple[str, ...], steps: int, floats: bool) -> None:
     """Weights with the smallest relative errors, one set for each schedule."""
     records = [json.loads(line) for line in samples.read_text().splitlines()]
     for name in schedules:
         chosen = [record for record in records if record["schedule"] == name and not record["spills"]]
+        chosen = [record for record in chosen if (record["shape"]["dtype"] in SIXTEEN_BITS) != floats]
+        today = _weights(name, floats)
         works = [_work(record) for record in chosen]
         measured = np.array([1000 * record["ms"] / record["shape"]["seq"] for record in chosen])
         groups = list(map(_group, chosen))
-        weights = _fitted(works, measured, groups, _weights(name), steps)
+        weights = _fitted(works, measured, groups, today, steps)
         print(f"{name}: {len(chosen)} samples")
         print("\n".join(f"    {field.name}: {getattr(weights, field.name):.2f}" for field in fields(weights)))
-        for what, candidate in (("today", _weights(name)), ("fitted", weights)):
+        for what, candidate in (("today", today), ("fitted", weights)):
             predicted = np.array([_us(work, candidate) for work in works])
             off = predicted / measured - 1
             print(
@@ -201,10 +204,10 @@ def _template(name: str) -> BatchTiled:
     return schedule
 
 
-def _weights(name: str) -> Weights:
+def _weights(name: str, floats: bool) -> Weights:
     """Those of a schedule's model.yaml."""
     schedule = _template(name)
-    return load_model(schedule.package, schedule.direction).clocks
+    return load_model(schedule.package, schedule.direction).weights("float32" if floats else "bfloat16")
 
 
 def _work(record: dict[str, Any]) -> tuple[Any, Any, int, int]:

@@ -124,7 +124,7 @@ def _tilings(cell: Cell, shape: Shape, profile: Profile, part: str) -> list[Tili
     best = tilings[0]
     dense = next((t for t in tilings if t.values["batch_tile"] >= 8), best)
     split = next((t for t in tilings if t.values.get("k_split", 1) > 1), best)
-    loading = next((t for t in tilings if t.values["k_tiles_in_registers"] == 0), best)
+    loading = next((t for t in tilings if t.values.get("k_tiles_in_registers", 1) == 0), best)
     return list({str(tiling): tiling for tiling in (best, dense, split, loading)}.values())
 
 

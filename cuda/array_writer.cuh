@@ -47,6 +47,18 @@ struct ArrayWriter {
             to[i] += step(array_of(i));
         }
     }
+
+    /// Write zeros for `steps` steps, and move on by step(array) elements each.
+    template <class Step>
+    TILESMITH_DEVICE void write_zeros(int steps, Step step) {
+        for (int n = 0; n < steps; ++n) {
+#pragma unroll
+            for (int i = 0; i < writes; ++i) {
+                if (real[i]) zero_global<2 * width>(to[i]);
+                to[i] += step(array_of(i));
+            }
+        }
+    }
 };
 
 }  // namespace tilesmith

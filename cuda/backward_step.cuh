@@ -15,6 +15,7 @@
 #include "array_writer.cuh"
 #include "recurrence.cuh"
 #include "partial_gradients.cuh"
+#include "sequences.cuh"
 #include "transposed_weights.cuh"
 
 namespace tilesmith {
@@ -39,7 +40,8 @@ struct BackwardBlock {
 };
 
 /// state_gradients: the number K of states whose gradients come from outside: 1 (h) or all.
-template <class Cell, class Type, FixedShape shape, BackwardBlock block, int state_gradients, Gates source, Stores how>
+template <class Cell, class Type, FixedShape shape, BackwardBlock block, int state_gradients, Gates source, Stores how,
+          Sequences sequences = {}>
 struct BackwardStep {
     // ---- sizes ----
     static constexpr int D = shape.head_dim;
@@ -106,7 +108,12 @@ struct BackwardStep {
     static constexpr int ring_bytes =
         alone ? block.num_stages * Ring::stage_bytes : maximum(block.num_stages * Ring::stage_bytes, threads / 32 * scratch_bytes);
     static constexpr int step_bytes = ring_at + ring_bytes;
-    static constexpr int step_end = (alone ? unit_warps * row_groups : 1) * step_bytes;
+    // What steps before which sequences begin anew send to the initial states: floats [state][element][thread], each
+    // thread's own.
+    static constexpr int owners = 32 * unit_warps * row_groups;
+    static constexpr int elements = unit_groups * column_tiles * columns;
+    static constexpr int to_initial_at = (alone ? unit_warps * row_groups : 1) * step_bytes;
+    static constexpr int step_end = to_initial_at + (sequences.resets ? states * elements * owners * 4 : 0);
     static constexpr int last_stage = (block.num_stages - 1) * Ring::stage_bytes;
 
     static_assert(!shared_out || !recompute, "that reads all of h, which only a whole head has");
@@ -137,8 +144,14 @@ struct BackwardStep {
     const int head = static_cast<int>(block_x()) / blocks;
     const int first_row = static_cast<int>(block_y()) * rows * row_groups + first_of_block();
     const Elements own{
-        .batch = in.batch, .warp = first_unit() / units + warp, .head = head, .first_row = first_row, .g = g, .j = j};
+        .batch = in.batch, .warp = first_unit() / units + warp, .head = head, .first_row = first_row, .g = g, .j = j,
+        .order = sequences.lengths ? in.order : nullptr};
     const SharedAddress shared = shared_memory() + (alone ? warp_of_block() * step_bytes : 0);
+
+    TileSequences<sequences, rows> tile{in.seq};
+    Restarts<sequences, rows, -1> ahead, anew;  // of the step that is copied, and of the one after that which is run
+    unsigned running = ~0u, ran = 0;  // the rows of which this step is one of the sequence's, and so is the one after it
+    unsigned restarts = 0;            // those that begin anew with the step after it
 
     Sums sums;  // unused where the gates were saved
     Inputless inputless;
@@ -151,6 +164,11 @@ struct BackwardStep {
     typename Cell::Ready ready[unit_groups][column_tiles][columns];      // what the next step computes before it has them
 
     // ---- before the first step ----
+
+    /// By all warps of a block, those that own nothing too.
+    TILESMITH_DEVICE void find_ends() {
+        tile.template prepare<rows * row_groups>(in, first_row, lane, static_cast<int>(block_y()) * rows * row_groups);
+    }
 
     /// This lane's rows of R transposed, of gates of this block's units, turned in the ring, which holds nothing yet.
     /// first(tile): the first previous unit of a tile.
@@ -173,7 +191,7 @@ struct BackwardStep {
                 const int buffer = i / 2 % 2;
                 store_shared_128(shared + buffer * buffer_bytes + Layout::offset(unit_group, i / 4), uint4{0, 0, 0, 0});
             }
-        if (row_units != real_units || in.seq < block.num_stages)
+        if (row_units != real_units || sequences.lengths || in.seq < block.num_stages)
             for (int i = thread; i < block.num_stages * Ring::stage_bytes / chunk_bytes; i += sharers)
                 store_shared_128(shared + ring_at + i * chunk_bytes, uint4{0, 0, 0, 0});
     }
@@ -186,8 +204,23 @@ struct BackwardStep {
                 if (in.d_last != nullptr && own.real(unit_group, column_tile, column))
                     word = load_global_16(in.d_last + own.state_index(s, unit_group, column_tile, column));
                 carried[unit_group][column_tile][column][s] = to_float<Type>(word);
+                if constexpr (sequences.resets)
+                    store_shared_32(to_initial(s, unit_group, column_tile, column), __float_as_uint(0.0f));
             }
         });
+    }
+
+    TILESMITH_DEVICE static SharedAddress to_initial(int s, int unit_group, int column_tile, int column) {
+        const int element = ((s * unit_groups + unit_group) * column_tiles + column_tile) * columns + column;
+        return shared_memory() + to_initial_at + 4 * (element * owners + static_cast<int>(thread_index()));
+    }
+
+    /// What of the initial states' gradients resets have sent.
+    TILESMITH_DEVICE static float sent_to_initial(int s, int unit_group, int column_tile, int column) {
+        if constexpr (sequences.resets)
+            return __uint_as_float(load_shared_32(to_initial(s, unit_group, column_tile, column)));
+        else
+            return 0.0f;
     }
 
     // ---- saved values and gradients in, the gates' gradients out ----
@@ -202,8 +235,8 @@ struct BackwardStep {
     TILESMITH_DEVICE void prepare_transfers() {
         const long long array_elements = static_cast<long long>(in.batch) * in.seq * shape.heads * D;
         ring.prepare(shared + ring_at, [&](int array, int row, int unit) {
-            const long long sequence = minimum(first_row + row, in.batch - 1);  // past the batch: any row will do
-            const long long step = sequence * in.seq + in.seq - 1;
+            const long long sequence = sequence_of(row);
+            const long long step = sequence * in.seq + tile.steps - 1;
             const long long at = (step * shape.heads + head) * D + real_unit(unit);
             if (array < read_gates) {
                 const long long input = rank_among(Cell::input, nth_bit(gate_arrays, array));
@@ -219,7 +252,8 @@ struct BackwardStep {
             return in.d_states + (array - read_gates - read_states) * array_elements + at;
         });
         const auto target = [&](int i, int row, int unit) {
-            const long long step = static_cast<long long>(first_row + row) * in.seq + in.seq - 1;
+            const long long sequence = sequences.lengths ? sequence_of(row) : first_row + row;
+            const long long step = sequence * in.seq + in.seq - 1;
             const bool input = i < input_gates || written_too == 0;
             const long long gate = input ? step * input_gates + i : step * count_bits(written_too) + i - input_gates;
             return (input ? in.d_wx : in.d_inputless) + (gate * shape.heads + head) * D + first_unit() + unit;
@@ -229,14 +263,25 @@ struct BackwardStep {
             return gradient_at(writes == 0 ? 0 : i < input_gates ? nth_bit(Cell::input, i) : nth_bit(written_too, i - input_gates),
                                row, unit);
         });
+        if constexpr (sequences.lengths) writer.write_zeros(in.seq - tile.steps, [](int i) { return write_step(i); });
     }
 
-    /// Begin copying what step t reads, and move on to step t - 1. Before step 0 lie the initial states.
+    /// The sequence of a row of the tile; past the batch any will do.
+    TILESMITH_DEVICE int sequence_of(int row) const {
+        return sequence_at<sequences>(in, minimum(first_row + row, in.batch - 1));
+    }
+
+    TILESMITH_DEVICE static int copy_step(int array) {
+        return -(recompute && array < read_gates ? input_gates * shape.heads * D : shape.heads * D);
+    }
+
+    /// Begin copying what step t reads, and move on to step t - 1. Before step 0, and where a sequence begins anew, lie the
+    /// initial states.
     TILESMITH_DEVICE void begin_copy(int stage_offset, int t) {
-        if (t > 0) {
-            ring.begin_copy(stage_offset, [](int array) {
-                return -(recompute && array < read_gates ? input_gates * shape.heads * D : shape.heads * D);
-            });
+        unsigned begins = ahead.take(tile, t);
+        if (t == 0) begins = ~0u;
+        if (begins == 0) {
+            ring.begin_copy(stage_offset, [](int array) { return copy_step(array); });
             return;
         }
 #pragma unroll
@@ -245,23 +290,26 @@ struct BackwardStep {
             int array, row, unit;
             Ring::locate(i, array, row, unit);
             const SharedAddress to = ring.to[i] + stage_offset;
-            if (!is_state(array)) {
+            if (!is_state(array) || (sequences.resets && (begins >> row & 1) == 0)) {
                 Ring::copy(to, ring.from[i]);
             } else if (in.initial != nullptr) {
                 const int s = nth_bit(state_arrays, array - read_gates);
-                const int sequence = minimum(first_row + row, in.batch - 1);
+                const int sequence = sequence_of(row);
                 Ring::copy(to, in.initial + ((static_cast<long long>(s) * in.batch + sequence) * shape.heads + head) * D + real_unit(unit));
             } else {
 #pragma unroll
                 for (int word = 0; word < Ring::width; ++word) store_shared_16(to + 2 * word, 0);
             }
+            if constexpr (sequences.resets) ring.from[i] += copy_step(array);
         }
     }
 
+    TILESMITH_DEVICE static int write_step(int i) {
+        return -(i < input_gates || written_too == 0 ? input_gates : count_bits(written_too)) * shape.heads * D;
+    }
+
     TILESMITH_DEVICE void write_out(int buffer) {
-        writer.write(buffer * buffer_bytes, [](int i) {
-            return -(i < input_gates || written_too == 0 ? input_gates : count_bits(written_too)) * shape.heads * D;
-        });
+        writer.write(buffer * buffer_bytes, [](int i) { return write_step(i); });
     }
 
     // ---- one step ----
@@ -312,17 +360,42 @@ struct BackwardStep {
 
     using Gradients = float[unit_groups][column_tiles][columns][gates];
 
-    /// The second half: the gates' gradients; carries the states'.
-    TILESMITH_DEVICE void differentiate(Gradients& d_gates, bool last) {
+    /// The gradients of states before which a sequence begins anew are the initial states'.
+    TILESMITH_DEVICE void send_to_initial() {
+        if (restarts == 0) return;
         Elements::for_each([&](int unit_group, int column_tile, int column) {
-            float(&carry)[states] = carried[unit_group][column_tile][column];
-            float d_next[states];
+            if ((restarts >> own.row(column_tile, column) & 1) == 0) return;
 #pragma unroll
             for (int s = 0; s < states; ++s) {
-                d_next[s] = s == 0 && !last ? Cell::recurrent_gradient(carry[0]) : carry[s];
+                float& carry = carried[unit_group][column_tile][column][s];
+                const float sum = sent_to_initial(s, unit_group, column_tile, column) + carry;
+                store_shared_32(to_initial(s, unit_group, column_tile, column), __float_as_uint(sum));
+                carry = 0.0f;
+            }
+        });
+    }
+
+    /// The second half: the gates' gradients; carries the states'.
+    TILESMITH_DEVICE void differentiate(Gradients& d_gates, bool last) {
+        if constexpr (sequences.resets) send_to_initial();
+        Elements::for_each([&](int unit_group, int column_tile, int column) {
+            float(&carry)[states] = carried[unit_group][column_tile][column];
+            const int row = own.row(column_tile, column);
+            const bool ends = sequences.lengths ? (ran >> row & 1) == 0 : last;
+            float d_next[states], later[states];
+#pragma unroll
+            for (int s = 0; s < states; ++s) {
+                later[s] = carry[s];
+                d_next[s] = s == 0 && !ends ? Cell::recurrent_gradient(carry[0]) : carry[s];
                 if (s < state_gradients) d_next[s] += outside[unit_group][column_tile][column][s];
             }
             Cell::backward(ready[unit_group][column_tile][column], d_next, d_gates[unit_group][column_tile][column], carry);
+            if (sequences.lengths && (running >> row & 1) == 0) {  // behind the end: what a step reads there may be NaN
+#pragma unroll
+                for (int q = 0; q < gates; ++q) d_gates[unit_group][column_tile][column][q] = 0.0f;
+#pragma unroll
+                for (int s = 0; s < states; ++s) carry[s] = later[s];
+            }
         });
     }
 
@@ -355,9 +428,11 @@ struct BackwardStep {
 
     /// Fill the ring; the inputs of the first step have arrived.
     TILESMITH_DEVICE void begin_copies() {
+        ahead.begin(tile, tile.steps - 1);
+        anew.begin(tile, tile.steps);
         prepare_transfers();
         for (int stage = 0; stage < block.num_stages - held; ++stage) {
-            if (stage < in.seq) begin_copy(stage * Ring::stage_bytes, in.seq - 1 - stage);
+            if (stage < tile.steps) begin_copy(stage * Ring::stage_bytes, tile.steps - 1 - stage);
             cp_async_commit();
         }
         cp_async_wait<block.num_stages - held - 1>();
@@ -365,20 +440,26 @@ struct BackwardStep {
 
     /// In the n-th step, copy what a later one reads into the stage that nobody reads any more.
     TILESMITH_DEVICE void refill(int n, int stage_offset) {
-        const int t = in.seq - 1 - n - (block.num_stages - held);
+        const int t = tile.steps - 1 - n - (block.num_stages - held);
         if (t >= 0) begin_copy(stage_offset, t);
         cp_async_commit();
     }
 
     /// Every step, with the buffer of its number as a constant.
     template <class Step>
-    TILESMITH_DEVICE void for_each_step(Step step) const {
+    TILESMITH_DEVICE void for_each_step(Step step) {
+        const auto next = [&](int n, int buffer) {
+            restarts = anew.take(tile, tile.steps - n);
+            ran = n == 0 ? 0 : running;
+            running = tile.running(tile.steps - 1 - n);
+            step(n, buffer);
+        };
         int n = 0;
-        for (; n + 1 < in.seq; n += 2) {
-            step(n, 0);
-            step(n + 1, 1);
+        for (; n + 1 < tile.steps; n += 2) {
+            next(n, 0);
+            next(n + 1, 1);
         }
-        if (n < in.seq) step(n, 0);
+        if (n < tile.steps) next(n, 0);
     }
 
     /// Write the gradients of the initial states.
@@ -388,7 +469,8 @@ struct BackwardStep {
 #pragma unroll
             for (int s = 0; s < states; ++s)
                 store_global_16(in.d_initial + own.state_index(s, unit_group, column_tile, column),
-                                to_16<Type>(carried[unit_group][column_tile][column][s]));
+                                to_16<Type>(carried[unit_group][column_tile][column][s] +
+                                            sent_to_initial(s, unit_group, column_tile, column)));
         });
     }
 };

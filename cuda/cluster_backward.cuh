@@ -36,9 +36,12 @@ inline constexpr BackwardBlock cluster_backward_block{
     .num_stages = tiling.num_stages};
 
 /// state_gradients: the number K of states whose gradients come from outside: 1 (h) or all.
-template <class Cell, class Type, FixedShape shape, ClusterBackwardTiling tiling, int state_gradients, Gates source>
-struct ClusterBackward : BackwardStep<Cell, Type, shape, cluster_backward_block<shape, tiling>, state_gradients, source, Stores::matrices> {
-    using Step = BackwardStep<Cell, Type, shape, cluster_backward_block<shape, tiling>, state_gradients, source, Stores::matrices>;
+template <class Cell, class Type, FixedShape shape, ClusterBackwardTiling tiling, int state_gradients, Gates source,
+          Sequences sequences = {}>
+struct ClusterBackward
+    : BackwardStep<Cell, Type, shape, cluster_backward_block<shape, tiling>, state_gradients, source, Stores::matrices, sequences> {
+    using Step =
+        BackwardStep<Cell, Type, shape, cluster_backward_block<shape, tiling>, state_gradients, source, Stores::matrices, sequences>;
     using typename Step::Elements;
     static constexpr int cluster = tiling.cluster;
     static constexpr int threads = Step::threads;
@@ -101,6 +104,7 @@ struct ClusterBackward : BackwardStep<Cell, Type, shape, cluster_backward_block<
 
     TILESMITH_DEVICE void run() {
         constexpr int last_stage = Step::last_stage, stage_bytes = Step::Ring::stage_bytes;
+        this->find_ends();
         this->load_weights(weights, this->shared + weights_at + this->warp * Matrix::shared_bytes,
                            [&](int tile) { return units_of(tile) * Step::units; });
         load_bias<Type, Cell>(this->bias, this->in.b, owner ? Step::recomputed_gates : 0u, this->own);

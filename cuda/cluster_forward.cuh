@@ -34,6 +34,7 @@
 #include "partial_sums.cuh"
 #include "array_writer.cuh"
 #include "recurrence.cuh"
+#include "sequences.cuh"
 #include "stationary_matrix.cuh"
 
 namespace tilesmith {
@@ -50,7 +51,7 @@ struct ClusterTiling {
     int transfer_warps;     // 1: a warp copies inputs, writes results and poisons for the others; 0: each does so itself
 };
 
-template <class Cell, class Type, FixedShape shape, ClusterTiling tiling, Save save>
+template <class Cell, class Type, FixedShape shape, ClusterTiling tiling, Save save, Sequences sequences = {}>
 struct ClusterForward {
     // ---- sizes ----
     static constexpr int D = shape.head_dim;
@@ -132,7 +133,8 @@ struct ClusterForward {
     const int place = apart ? 0 : unit_warp;
     const int place_unit = apart ? rank * place_units : first_unit;  // the first of the place
     const Elements own{
-        .batch = in.batch, .warp = rank * unit_warps + unit_warp, .head = head, .first_row = first_row, .g = g, .j = j};
+        .batch = in.batch, .warp = rank * unit_warps + unit_warp, .head = head, .first_row = first_row, .g = g, .j = j,
+        .order = sequences.lengths ? in.order : nullptr};
     const SharedAddress shared = shared_memory();
 
     // ---- registers that live through the sequence ----
@@ -140,6 +142,10 @@ struct ClusterForward {
     float bias[gates][unit_groups];
     float state[unit_groups][column_tiles][columns][states];
     Mail mail;
+    TileSequences<sequences, rows> tile{in.seq};
+    Restarts<sequences, rows, 1> anew;
+    unsigned restarts = 0;    // the rows that begin anew after this step
+    unsigned running = ~0u;  // those of which it is one of the sequence's
 
     /// Load this lane's part of R.
     TILESMITH_DEVICE void load_weights() {
@@ -154,12 +160,20 @@ struct ClusterForward {
         Elements::for_each([&](int unit_group, int column_tile, int column) {
 #pragma unroll
             for (int s = 0; s < states; ++s) {
-                unsigned short word = 0;
-                if (in.initial != nullptr && own.real(unit_group, column_tile, column))
-                    word = load_global_16(in.initial + own.state_index(s, unit_group, column_tile, column));
-                state[unit_group][column_tile][column][s] = to_float<Type>(word);
+                state[unit_group][column_tile][column][s] = initial_state(s, unit_group, column_tile, column);
             }
         });
+    }
+
+    TILESMITH_DEVICE float initial_state(int s, int unit_group, int column_tile, int column) const {
+        unsigned short word = 0;
+        if (in.initial != nullptr && own.real(unit_group, column_tile, column))
+            word = load_global_16(in.initial + own.state_index(s, unit_group, column_tile, column));
+        return to_float<Type>(word);
+    }
+
+    TILESMITH_DEVICE bool begins_anew(int column_tile, int column) const {
+        return sequences.resets && (restarts >> own.row(column_tile, column) & 1) != 0;
     }
 
     // ---- Wx in, results out ----
@@ -179,7 +193,7 @@ struct ClusterForward {
 
     TILESMITH_DEVICE void prepare_transfers() {
         ring.prepare(shared + ring_at + place * ring_bytes, [&](int gate, int row, int unit) {
-            const int sequence = minimum(first_row + row, in.batch - 1);  // past the batch: any row will do
+            const int sequence = sequence_at<sequences>(in, minimum(first_row + row, in.batch - 1));  // past the batch: any will do
             const long long step = static_cast<long long>(sequence) * in.seq * input_gates + gate;
             const int real_unit = sent_units == D ? place_unit + unit : minimum(place_unit + unit, D - Ring::width);
             return in.wx + (step * shape.heads + head) * D + real_unit;
@@ -188,8 +202,10 @@ struct ClusterForward {
         writer.prepare(
             in.batch - first_row, D - place_unit,
             [&](int array, int row, int unit) {
+                long long sequence = first_row + row;
+                if constexpr (sequences.lengths) sequence = sequence_at<sequences>(in, minimum(first_row + row, in.batch - 1));
                 return result_array<Cell, save>(in, array, array_elements) +
-                       (static_cast<long long>(first_row + row) * in.seq * shape.heads + head) * D + place_unit + unit;
+                       (sequence * in.seq * shape.heads + head) * D + place_unit + unit;
             },
             [&](int array, int row, int unit) { return result_at(array, row, unit); });
     }
@@ -202,6 +218,11 @@ struct ClusterForward {
 
     TILESMITH_DEVICE void write_results() {
         writer.write(0, [](int) { return shape.heads * D; });
+    }
+
+    /// Behind the ends of all sequences of the tile.
+    TILESMITH_DEVICE void write_rest() {
+        if constexpr (sequences.lengths) writer.write_zeros(in.seq - tile.steps, [](int) { return shape.heads * D; });
     }
 
     TILESMITH_DEVICE static constexpr int next_stage(int stage_offset) {
@@ -293,11 +314,29 @@ struct ClusterForward {
                 for (int q = 0; q < gates; ++q)
                     gate[q] = has(Cell::recurrent, q) ? Rows::product(sums, q, unit_group, 0, column)
                                                       : bias[q][unit_group] + input(wx, q, unit_group, column_tile, column);
+                const bool runs = !sequences.lengths || (running >> own.row(column_tile, column) & 1) != 0;
                 step_element<Cell, Type, save>(gate, state[unit_group][column_tile][column],
-                                               results[unit_group][column_tile][column], own, unit_group);
+                                               results[unit_group][column_tile][column], own, unit_group, runs);
             }
-        mail.send(Mail::slot_of(t + 1), column_tile,
-                  [&](int unit_group, int column) { return results[unit_group][column_tile][column][0]; });
+        mail.send(Mail::slot_of(t + 1), column_tile, [&](int unit_group, int column) {
+            if (begins_anew(column_tile, column)) return initial_state(0, unit_group, column_tile, column);
+            return results[unit_group][column_tile][column][0];
+        });
+        if (restarts == 0) return;
+#pragma unroll
+        for (int unit_group = 0; unit_group < unit_groups; ++unit_group)
+#pragma unroll
+            for (int column = 0; column < columns; ++column)
+#pragma unroll
+                for (int s = 0; s < states; ++s)
+                    if (begins_anew(column_tile, column))
+                        state[unit_group][column_tile][column][s] = initial_state(s, unit_group, column_tile, column);
+    }
+
+    /// Find out what sequences do in step t, and after it.
+    TILESMITH_DEVICE void look_at(int t) {
+        restarts = anew.take(tile, t + 1);
+        running = tile.running(t);
     }
 
     /// What the warps that own units make of h(t), and send. Where K is split, the other parts' warps do theirs.
@@ -322,7 +361,7 @@ struct ClusterForward {
     TILESMITH_DEVICE void meet_parts() const { sync_named(1 + unit_warp, 32 * tiling.k_split); }
 
     TILESMITH_DEVICE void begin() const {
-        mail.begin(in.initial, in.batch, head, first_row, threads);
+        mail.begin(in.initial, in.batch, head, first_row, threads, own.order);
         sync_cluster();  // every block has its first h, and poison where it waits for the next
     }
 
@@ -335,16 +374,17 @@ struct ClusterForward {
         prepare_stores();
         prepare_transfers();
         if (part == 0)
-            for (int stage = 0; stage < tiling.num_stages - 1; ++stage) begin_copy(stage < in.seq, stage * stage_bytes);
+            for (int stage = 0; stage < tiling.num_stages - 1; ++stage) begin_copy(stage < tile.steps, stage * stage_bytes);
         begin();
 
         const SharedAddress read_inputs = shared + ring_at + unit_warp * ring_bytes;
         int stage_offset = 0;  // of the stage that this step reads
         int refill_offset = (tiling.num_stages - 1) * stage_bytes;
 
-        for (int t = 0; t < in.seq; ++t) {
+        for (int t = 0; t < tile.steps; ++t) {
             Inputs wx{};
             if (part == 0) {
+                look_at(t);
                 cp_async_wait<tiling.num_stages - 2>();
                 sync_warp();  // all lanes' copies are there; the results of the step before have left
                 Ring::load(wx, read_inputs + stage_offset, lane);
@@ -355,13 +395,14 @@ struct ClusterForward {
                 leave(results);
                 sync_warp();
                 write_results();
-                begin_copy(t + tiling.num_stages - 1 < in.seq, refill_offset);
+                begin_copy(t + tiling.num_stages - 1 < tile.steps, refill_offset);
                 refill_offset = stage_offset;
                 stage_offset = next_stage(stage_offset);
             }
             // h(t) has come, so everybody has read h(t - 1). Where K is split, by the warps that have nothing else to do.
             if (tiling.k_split == 1 || part > 0) mail.template poison<poisoners>(Mail::slot_of(t + Mail::slots - 1));
         }
+        if (part == 0) write_rest();
     }
 
     // ---- warps that step, and transfer warps ----
@@ -388,13 +429,16 @@ struct ClusterForward {
             await_ready();
             take_inputs();
         }
-        for (int t = 0; t < in.seq; ++t) {
-            if (part == 0) signal_left();
+        for (int t = 0; t < tile.steps; ++t) {
+            if (part == 0) {
+                signal_left();
+                look_at(t);
+            }
             Results results;
             advance(results, wx, t);
             if (part > 0) continue;
             await_ready();  // the next inputs are there; the results of the step before have left
-            if (t + 1 < in.seq) take_inputs();
+            if (t + 1 < tile.steps) take_inputs();
             leave(results);
         }
         if (part == 0) signal_left();
@@ -402,27 +446,29 @@ struct ClusterForward {
 
     TILESMITH_DEVICE void run_transfers() {
         prepare_transfers();
-        for (int stage = 0; stage < tiling.num_stages; ++stage) begin_copy(stage < in.seq, stage * stage_bytes);
+        for (int stage = 0; stage < tiling.num_stages; ++stage) begin_copy(stage < tile.steps, stage * stage_bytes);
         begin();
 
         cp_async_wait<tiling.num_stages - 1>();
         signal_ready();
         int stage_offset = 0;  // of the stage that has been read
-        for (int t = 0; t < in.seq; ++t) {
+        for (int t = 0; t < tile.steps; ++t) {
             await_left();
             mail.template poison<poisoners>(Mail::slot_of(t + Mail::slots - 1));
             if (t > 0) write_results();
             cp_async_wait<tiling.num_stages - 2>();
             signal_ready();
-            begin_copy(t + tiling.num_stages < in.seq, stage_offset);
+            begin_copy(t + tiling.num_stages < tile.steps, stage_offset);
             stage_offset = next_stage(stage_offset);
         }
         await_left();
         write_results();
+        write_rest();
     }
 
     TILESMITH_DEVICE void run() {
         mail.prepare(shared, static_cast<int>(thread_index()) - (threads - poisoners));
+        tile.prepare(in, first_row, lane, first_row);
         if (apart && static_cast<int>(thread_index()) >= stepping) {
             run_transfers();
             sync_cluster();  // as below
@@ -431,6 +477,7 @@ struct ClusterForward {
         load_weights();
         load_bias<Type, Cell>(bias, in.b, part == 0 ? ~0u : 0u, own);
         load_states();
+        anew.begin(tile, 1);
         mail.prepare_sending(own, rank);
         if (apart)
             run_steps();

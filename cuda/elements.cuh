@@ -13,6 +13,10 @@ template <>
 struct Stored<fp32> {
     using Word = float;
 };
+template <>
+struct Stored<tf32> {
+    using Word = float;
+};
 
 /// An element of an array of `Type`.
 template <class Type>

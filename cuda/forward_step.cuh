@@ -59,13 +59,20 @@ template <class Cell, Save save>
 inline constexpr int result_arrays =
     save == Save::hidden ? 1 : save == Save::states ? Cell::states : Cell::states + count_bits(Cell::saved);
 
-/// The step of one element of `own`, from its gates' sums: new states, of which h is rounded, and results.
+/// The step of one element of `own`, from its gates' sums: new states, of which h is rounded, and results. Where it does
+/// not run, for its sequence has ended, the states stay and the results are zeros.
 template <class Cell, class Type, Save save, class Elements>
 TILESMITH_DEVICE void step_element(const float (&gate)[Cell::gates], float (&state)[Cell::states],
-                                   float (&result)[result_arrays<Cell, save>], const Elements& own, int unit_group) {
+                                   float (&result)[result_arrays<Cell, save>], const Elements& own, int unit_group,
+                                   bool runs = true) {
     constexpr int states = Cell::states;
     float next[states];
     Cell::step(gate, state, next);
+    if (!runs) {
+#pragma unroll
+        for (int i = 0; i < result_arrays<Cell, save>; ++i) result[i] = 0.0f;
+        return;
+    }
     if constexpr (Elements::padded)
         if (own.unit(unit_group) >= Elements::D) next[0] = 0.0f;  // padding must stay finite: zeros multiply it
     state[0] = rounded<Type>(next[0]);

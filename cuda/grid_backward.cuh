@@ -50,9 +50,10 @@ inline constexpr BackwardBlock grid_backward_block{
     .row_groups = tiling.batch_tile / tiling.epilogue_rows};
 
 /// state_gradients: the number K of states whose gradients come from outside: 1 (h) or all.
-template <class Cell, class Type, FixedShape shape, GridBackwardTiling tiling, int state_gradients, Gates source, Stores how>
-struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape, tiling>, state_gradients, source, how> {
-    using Step = BackwardStep<Cell, Type, shape, grid_backward_block<shape, tiling>, state_gradients, source, how>;
+template <class Cell, class Type, FixedShape shape, GridBackwardTiling tiling, int state_gradients, Gates source, Stores how,
+          Sequences sequences = {}>
+struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape, tiling>, state_gradients, source, how, sequences> {
+    using Step = BackwardStep<Cell, Type, shape, grid_backward_block<shape, tiling>, state_gradients, source, how, sequences>;
     using typename Step::Elements;
 
     // ---- sizes ----
@@ -240,6 +241,7 @@ struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape,
     }
 
     TILESMITH_DEVICE void run() {
+        this->find_ends();
         load_all();
         prepare_mail();
         if (owner) this->clear_padding();

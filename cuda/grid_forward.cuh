@@ -19,6 +19,7 @@
 #include "lane_elements.cuh"
 #include "lane_stores.cuh"
 #include "recurrence.cuh"
+#include "sequences.cuh"
 #include "stationary_matrix.cuh"
 
 namespace tilesmith {
@@ -35,7 +36,7 @@ struct GridTiling {
     int num_stages;         // stages of the ring that holds Wx
 };
 
-template <class Cell, class Type, FixedShape shape, GridTiling tiling, Save save, Stores how>
+template <class Cell, class Type, FixedShape shape, GridTiling tiling, Save save, Stores how, Sequences sequences = {}>
 struct GridForward {
     // ---- sizes ----
     static constexpr int D = shape.head_dim;
@@ -112,13 +113,16 @@ struct GridForward {
     const int unit_group = warp / row_groups;  // of the block
     const int first_unit = (rank * unit_warps * unit_groups + unit_group) * 8;
     const int first_row = static_cast<int>(block_y()) * rows + row_group * epilogue_rows;
-    const Elements own{.batch = in.batch, .warp = first_unit / 8, .head = head, .first_row = first_row, .g = g, .j = j};
+    const Elements own{.batch = in.batch, .warp = first_unit / 8, .head = head, .first_row = first_row, .g = g, .j = j,
+                       .order = sequences.lengths ? in.order : nullptr};
 
     // ---- registers that live through the sequence ----
     Matrix weights;
     float bias[gates][1];
     float state[1][column_tiles][columns][states];
     Mail mail;
+    TileSequences<sequences, epilogue_rows> tile{in.seq};
+    Restarts<sequences, epilogue_rows, 1> anew;
 
     /// Load this lane's part of R.
     TILESMITH_DEVICE void load_weights() {
@@ -136,12 +140,16 @@ struct GridForward {
         Elements::for_each([&](int group, int column_tile, int column) {
 #pragma unroll
             for (int s = 0; s < states; ++s) {
-                unsigned short word = 0;
-                if (owner && in.initial != nullptr && own.real(group, column_tile, column))
-                    word = load_global_16(in.initial + own.state_index(s, group, column_tile, column));
-                state[group][column_tile][column][s] = to_float<Type>(word);
+                state[group][column_tile][column][s] = initial_state(s, group, column_tile, column);
             }
         });
+    }
+
+    TILESMITH_DEVICE float initial_state(int s, int group, int column_tile, int column) const {
+        unsigned short word = 0;
+        if (owner && in.initial != nullptr && own.real(group, column_tile, column))
+            word = load_global_16(in.initial + own.state_index(s, group, column_tile, column));
+        return to_float<Type>(word);
     }
 
     // ---- Wx in, results out ----
@@ -156,7 +164,7 @@ struct GridForward {
 
     TILESMITH_DEVICE void prepare_transfers() {
         ring.prepare(shared + ring_at + warp * ring_bytes, [&](int gate, int row, int unit) {
-            const int sequence = minimum(first_row + row, in.batch - 1);  // past the batch: any row will do
+            const int sequence = sequence_at<sequences>(in, minimum(first_row + row, in.batch - 1));  // past the batch: any will do
             const long long step = static_cast<long long>(sequence) * in.seq * input_gates + gate;
             const int real_unit = sent_units == D ? first_unit + unit : minimum(first_unit + unit, D - Ring::width);
             return in.wx + (step * shape.heads + head) * D + real_unit;
@@ -166,8 +174,10 @@ struct GridForward {
         writer.prepare(
             in.batch - first_row, D - first_unit,
             [&](int array, int row, int unit) {
+                long long sequence = first_row + row;
+                if constexpr (sequences.lengths) sequence = sequence_at<sequences>(in, minimum(first_row + row, in.batch - 1));
                 return result_array<Cell, save>(in, array, array_elements) +
-                       (static_cast<long long>(first_row + row) * in.seq * shape.heads + head) * D + first_unit + unit;
+                       (sequence * in.seq * shape.heads + head) * D + first_unit + unit;
             },
             [&](int array, int row, int unit) { return result_at(array, row, unit); });
     }
@@ -214,6 +224,7 @@ struct GridForward {
     }
 
     TILESMITH_DEVICE void run() {
+        tile.template prepare<rows>(in, first_row, lane, static_cast<int>(block_y()) * rows);
         load_weights();
         load_bias<Type, Cell>(bias, in.b, owner ? ~0u : 0u, own);
         load_states();
@@ -221,9 +232,10 @@ struct GridForward {
         prepare_mail();
         if (owner) {
             for (int stage = 0; stage < tiling.num_stages - 1; ++stage) {
-                if (stage < in.seq) begin_copy(stage * stage_bytes);
+                if (stage < tile.steps) begin_copy(stage * stage_bytes);
                 cp_async_commit();
             }
+            anew.begin(tile, 1);
             mail.send(Mail::slot_of(0), [&](int, int column_tile, int column) { return state[0][column_tile][column][0]; });
         }
         if (padded_k != sent_units && rank == 0) mail.fill(static_cast<int>(thread_index()), threads);
@@ -232,9 +244,12 @@ struct GridForward {
         int stage_offset = 0;  // of the stage that this step reads
         int refill_offset = (tiling.num_stages - 1) * stage_bytes;
 
-        for (int t = 0; t < in.seq; ++t) {
+        for (int t = 0; t < tile.steps; ++t) {
             Inputs wx{};
+            unsigned restarts = 0, running = ~0u;  // rows that begin anew after this step, and of which it is a step
             if (owner) {
+                restarts = anew.take(tile, t + 1);
+                running = tile.running(t);
                 cp_async_wait<tiling.num_stages - 2>();
                 sync_warp();  // all lanes' copies are there; the results of the step before have left
                 Ring::load(wx, read_inputs + stage_offset, lane);
@@ -251,25 +266,41 @@ struct GridForward {
                 float gate[gates];
 #pragma unroll
                 for (int q = 0; q < gates; ++q) gate[q] = gate_sum(q, wx, buffer, column_tile, column);
-                step_element<Cell, Type, save>(gate, state[group][column_tile][column], results[group][column_tile][column], own, group);
+                const bool runs = !sequences.lengths || (running >> own.row(column_tile, column) & 1) != 0;
+                step_element<Cell, Type, save>(gate, state[group][column_tile][column], results[group][column_tile][column], own, group, runs);
             });
             // First what the others wait for.
-            if (t + 1 < in.seq)
-                mail.send(Mail::slot_of(t + 1), [&](int, int column_tile, int column) { return results[0][column_tile][column][0]; });
+            const auto begins_anew = [&](int column_tile, int column) {
+                return sequences.resets && (restarts >> own.row(column_tile, column) & 1) != 0;
+            };
+            if (t + 1 < tile.steps)
+                mail.send(Mail::slot_of(t + 1), [&](int, int column_tile, int column) {
+                    if (begins_anew(column_tile, column)) return initial_state(0, 0, column_tile, column);
+                    return results[0][column_tile][column][0];
+                });
+            if (restarts != 0)
+                Elements::for_each([&](int group, int column_tile, int column) {
+#pragma unroll
+                    for (int s = 0; s < states; ++s)
+                        if (begins_anew(column_tile, column))
+                            state[group][column_tile][column][s] = initial_state(s, group, column_tile, column);
+                });
             stores.store(
                 own, 0,
                 [&](int array, int group, int column_tile, int column) { return results[group][column_tile][column][array]; },
                 [&](int array, int row, int unit) { return result_at(array, row, unit - first_unit); });
             sync_warp();
             writer.write(0, [](int) { return shape.heads * D; });
-            if (t + tiling.num_stages - 1 < in.seq) begin_copy(refill_offset);
+            if (t + tiling.num_stages - 1 < tile.steps) begin_copy(refill_offset);
             cp_async_commit();
             refill_offset = stage_offset;
             stage_offset = stage_offset == (tiling.num_stages - 1) * stage_bytes ? 0 : stage_offset + stage_bytes;
             mail.poison_sent(Mail::slot_of(t + Mail::slots - 1));  // h(t) has come, so everybody has read h(t - 1)
             if (!fenced_apart) fence_global();
         }
-        if (owner) store_last<Type>(in.last, own, state);
+        if (!owner) return;
+        if constexpr (sequences.lengths) writer.write_zeros(in.seq - tile.steps, [](int) { return shape.heads * D; });
+        store_last<Type>(in.last, own, state);
     }
 };
 

@@ -73,14 +73,17 @@ struct HiddenMail {
     }
 
     /// Fill the first slot with h before the first step and poison the others: by all threads, `threads` of them; to be
-    /// followed by sync_cluster. initial: [B, H, D] or null.
-    TILESMITH_DEVICE void begin(const unsigned short* initial, int batch, int head, int first_row, int threads) const {
+    /// followed by sync_cluster. initial: [B, H, D] or null; order: as LaneElements has it.
+    TILESMITH_DEVICE void begin(const unsigned short* initial, int batch, int head, int first_row, int threads,
+                                const int* order) const {
         for (int i = static_cast<int>(thread_index()); i < slot_bytes / chunk_bytes; i += threads) {
             const int unit_group = i / rows, row = i % rows;
             uint4 h{0, 0, 0, 0};
-            if (initial != nullptr && 8 * unit_group < D && first_row + row < batch)
+            if (initial != nullptr && 8 * unit_group < D && first_row + row < batch) {
+                const int sequence = order == nullptr ? first_row + row : static_cast<int>(load_global_32(order + first_row + row));
                 h = load_row_of_8<vector_width(D)>(
-                    initial + (static_cast<long long>(first_row + row) * shape.heads + head) * D + 8 * unit_group, D - 8 * unit_group);
+                    initial + (static_cast<long long>(sequence) * shape.heads + head) * D + 8 * unit_group, D - 8 * unit_group);
+            }
             const SharedAddress to_first = at + Layout::offset(unit_group, row);
             store_shared_128(to_first, uint4{no_poison(h.x), no_poison(h.y), no_poison(h.z), no_poison(h.w)});
 #pragma unroll

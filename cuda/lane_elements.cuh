@@ -28,6 +28,7 @@ struct LaneElements {
     int first_row;  // the block's first sequence
     int g;
     int j;
+    const int* order = nullptr;  // [batch]: the numbers of the sequences, where they do not come one after another
 
     /// The unit, within the head, of this lane's unit group.
     TILESMITH_DEVICE int unit(int unit_group) const { return warp * units + unit_group * 8 + g; }
@@ -44,7 +45,9 @@ struct LaneElements {
 
     /// Index of an element in an array [states, B, H, D].
     TILESMITH_DEVICE long long state_index(int s, int unit_group, int column_tile, int column) const {
-        const long long sequence = static_cast<long long>(s) * batch + first_row + row(column_tile, column);
+        const int place = first_row + row(column_tile, column);
+        const int number = order == nullptr ? place : static_cast<int>(load_global_32(order + place));
+        const long long sequence = static_cast<long long>(s) * batch + number;
         return (sequence * shape.heads + head) * D + unit(unit_group);
     }
 
@@ -62,7 +65,7 @@ struct LaneElements {
 
 /// The biases b [G_bias, H, D] of a lane's units, for the gates that `wanted` marks; zero for the others.
 template <class Type, class Cell, FixedShape shape, int units, int rows, int owned>
-TILESMITH_DEVICE void load_bias(float (&bias)[Cell::gates][units / 8], const unsigned short* b, unsigned wanted,
+TILESMITH_DEVICE void load_bias(float (&bias)[Cell::gates][units / 8], const Element<Type>* b, unsigned wanted,
                                 const LaneElements<shape, units, rows, owned>& own) {
     constexpr int D = shape.head_dim;
 #pragma unroll
@@ -72,7 +75,7 @@ TILESMITH_DEVICE void load_bias(float (&bias)[Cell::gates][units / 8], const uns
             bias[gate][unit_group] = 0.0f;
             if (has(Cell::bias, gate) && has(wanted, gate) && own.unit(unit_group) < D)
                 bias[gate][unit_group] = to_float<Type>(
-                    load_global_16(b + (rank_among(Cell::bias, gate) * shape.heads + own.head) * D + own.unit(unit_group)));
+                    load_element(b + (rank_among(Cell::bias, gate) * shape.heads + own.head) * D + own.unit(unit_group)));
         }
 }
 

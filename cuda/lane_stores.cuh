@@ -1,5 +1,5 @@
 // The results of a warp's lanes on their way to rows in shared memory: whole 8 x 8 matrices at a time by stmatrix, where
-// the target has it, else one 16-bit word after the other.
+// the target has it and elements are of 16 bits, else one element after the other.
 #pragma once
 
 #include "lane_elements.cuh"
@@ -22,7 +22,7 @@ struct LaneStores {
     // What one lane has for one unit group, of one array and column tile.
     static constexpr int slots = arrays * unit_groups * column_tiles;
     static constexpr int per_matrix = Elements::half_filled ? 2 : 1;
-    static constexpr int matrices = how == Stores::matrices ? slots / per_matrix : 0;
+    static constexpr int matrices = how == Stores::matrices && element_bytes<Type> == 2 ? slots / per_matrix : 0;
     static constexpr int instructions = matrices / 4 + matrices % 4 / 2 + matrices % 2;  // of 4, 2 and 1
     SharedAddress to[instructions > 0 ? instructions : 1];  // of the row that this lane points at
 
@@ -48,22 +48,24 @@ struct LaneStores {
     /// Store value(array, unit_group, column_tile, column) of all, `offset` bytes from where `locate` says.
     template <class Own, class Value, class Locate>
     TILESMITH_DEVICE void store(const Own& own, int offset, Value value, Locate locate) const {
-        const auto packed = [&](int matrix) {
-            const int slot = per_matrix * matrix, next = per_matrix == 2 ? slot + 1 : slot;
-            return pack<Type>(value(array_of(slot), unit_group_of(slot), column_tile_of(slot), 0),
-                              value(array_of(next), unit_group_of(next), column_tile_of(next), per_matrix == 2 ? 0 : 1));
-        };
+        if constexpr (instructions > 0) {
+            const auto packed = [&](int matrix) {
+                const int slot = per_matrix * matrix, next = per_matrix == 2 ? slot + 1 : slot;
+                return pack<Type>(value(array_of(slot), unit_group_of(slot), column_tile_of(slot), 0),
+                                  value(array_of(next), unit_group_of(next), column_tile_of(next), per_matrix == 2 ? 0 : 1));
+            };
 #pragma unroll
-        for (int i = 0; i < instructions; ++i) {
-            const int matrix = first_matrix(i);
-            if (i < matrices / 4) {
-                const unsigned words[4] = {packed(matrix), packed(matrix + 1), packed(matrix + 2), packed(matrix + 3)};
-                stmatrix_x4_trans(to[i] + offset, words);
-            } else if (i == matrices / 4 && matrices % 4 >= 2) {
-                const unsigned words[2] = {packed(matrix), packed(matrix + 1)};
-                stmatrix_x2_trans(to[i] + offset, words);
-            } else {
-                stmatrix_x1_trans(to[i] + offset, packed(matrix));
+            for (int i = 0; i < instructions; ++i) {
+                const int matrix = first_matrix(i);
+                if (i < matrices / 4) {
+                    const unsigned words[4] = {packed(matrix), packed(matrix + 1), packed(matrix + 2), packed(matrix + 3)};
+                    stmatrix_x4_trans(to[i] + offset, words);
+                } else if (i == matrices / 4 && matrices % 4 >= 2) {
+                    const unsigned words[2] = {packed(matrix), packed(matrix + 1)};
+                    stmatrix_x2_trans(to[i] + offset, words);
+                } else {
+                    stmatrix_x1_trans(to[i] + offset, packed(matrix));
+                }
             }
         }
 #pragma unroll
@@ -71,8 +73,8 @@ struct LaneStores {
 #pragma unroll
             for (int column = 0; column < columns; ++column) {
                 const int array = array_of(slot), unit_group = unit_group_of(slot), column_tile = column_tile_of(slot);
-                store_shared_16(locate(array, own.row(column_tile, column), own.unit(unit_group)) + offset,
-                                to_16<Type>(value(array, unit_group, column_tile, column)));
+                store_shared_element<Type>(locate(array, own.row(column_tile, column), own.unit(unit_group)) + offset,
+                                           value(array, unit_group, column_tile, column));
             }
     }
 };

@@ -10,6 +10,7 @@
 // what is made of them (partial_gradients.cuh), which are added here.
 #pragma once
 
+#include "factors.cuh"
 #include "recurrence.cuh"
 
 namespace tilesmith {
@@ -23,6 +24,7 @@ struct ParameterGradientArgumentsOf {
     const float* d_b_partial;       // [P, G_bias without an input, H, D] likewise
     const Word* hidden;             // [B, T, H, D]
     const Word* initial;            // [B, H, D]: h before the first step, or null: zeros
+    const unsigned char* resets;    // [B, T]: 1 where h before a step is that again; or null, see Sequences
     void* d_r;                      // [G_rec, H, D, D]; of parts that are apart: floats [parts, G_rec, H, D, D]
     void* d_b;                      // [G_bias, H, D] likewise, or null if no gate has a bias
     int batch;
@@ -43,6 +45,7 @@ struct ParameterGradientTiling {
     bool inputless;   // whether there are the gradients of gates without an input, instead of partial sums of products
     bool cluster;     // whether the parts are a cluster, which adds them, or leave a result each
     int column_warps = 1;  // that share the columns
+    bool floats = false;   // whether results are floats, whatever the type
 };
 
 /// What `count` elements of a step take in a stage, such that a warp's loads meet no bank twice: ldmatrix reads 16 bytes of
@@ -52,7 +55,7 @@ TILESMITH_DEVICE constexpr int stage_row_bytes(int count) {
     return element_bytes<Type> == 2 ? (count / 8 | 1) * chunk_bytes : count * element_bytes<Type> + 2 * chunk_bytes;
 }
 
-template <class Cell, class Type, FixedShape shape, ParameterGradientTiling tiling>
+template <class Cell, class Type, FixedShape shape, ParameterGradientTiling tiling, Sequences sequences = {}>
 struct ParameterGradients {
     // ---- sizes ----
     static constexpr int D = shape.head_dim;
@@ -98,6 +101,11 @@ struct ParameterGradients {
     static_assert(warp_columns % 16 == 0 && columns % warp_columns == 0, "columns come in pairs of matrix tiles");
     static_assert(depth % (tile_steps * tiling.step_groups) == 0, "every warp takes as many steps of a stage");
 
+    // Whether sequences begin anew is loaded a stage ahead where a thread copies few steps of it, a bit each.
+    static constexpr int hidden_steps = threads / hidden_pieces;
+    static constexpr int hidden_copies = ceil_div(depth, hidden_steps);
+    static constexpr bool flags_ahead = sequences.resets && hidden_copies <= 16;
+
     // ---- the thread's place ----
     const ParameterGradientArgumentsOf<Element<Type>>& in;
     const int thread = static_cast<int>(thread_index());
@@ -118,6 +126,7 @@ struct ParameterGradients {
     const bool with_sum = bias_gates > 0 && (tiling.column_warps == 1 || first_column + column_warp == 0);
 
     float sums[tiling.warp_tiles][column_tiles + 1][4];  // the last column tile is the sum
+    unsigned flags[flags_ahead ? hidden_copies : 1];     // of what is copied next
 
     // ---- from global to shared memory ----
 
@@ -148,9 +157,28 @@ struct ParameterGradients {
         return (input ? in.d_wx : in.d_inputless) + (rank * shape.heads + head) * D + unit;
     }
 
-    /// Begin copying the stage of `depth` steps from `step` on; zeros beyond the last.
-    TILESMITH_DEVICE void begin_copy(SharedAddress stage, int step, const Element<Type>* gate, long long stride) const {
-        constexpr int gate_steps = threads / gate_pieces, hidden_steps = threads / hidden_pieces;
+    /// Begin to load what begin_copy wants to know of the stage from `step` on.
+    TILESMITH_DEVICE void load_flags(int step) {
+        if constexpr (flags_ahead) {
+#pragma unroll
+            for (int i = 0; i < hidden_copies; ++i) {
+                const int at = step + i * hidden_steps + thread / hidden_pieces;
+                flags[i] = at < steps ? load_global_8(in.resets + at) : 0;
+            }
+        }
+    }
+
+    /// Whether h before step `at`, the i-th that this thread copies, is the initial one.
+    TILESMITH_DEVICE bool begins_at(int at, unsigned known, int i) const {
+        if (at % in.seq == 0) return true;
+        if constexpr (flags_ahead) return (known >> i & 1) != 0;
+        if constexpr (sequences.resets) return at < steps && load_global_8(in.resets + at) != 0;
+        return false;
+    }
+
+    /// Begin copying the stage of `depth` steps from `step` on, of which load_flags knows; zeros beyond the last.
+    TILESMITH_DEVICE void begin_copy(SharedAddress stage, int step, const Element<Type>* gate, long long stride) {
+        constexpr int gate_steps = threads / gate_pieces;
         const int gate_column = thread % gate_pieces * width;
         if (gate != nullptr && thread < gate_steps * gate_pieces)
 #pragma unroll copies_at_once
@@ -165,6 +193,12 @@ struct ParameterGradients {
             }
         const int hidden_column = thread % hidden_pieces * width;
         const int unit = first_column + hidden_column;
+        unsigned known = 0;
+        if constexpr (flags_ahead) {
+#pragma unroll
+            for (int i = 0; i < hidden_copies; ++i) known |= (flags[i] != 0 ? 1u : 0u) << i;
+            load_flags(step + depth);
+        }
         if (unit < D && thread < hidden_steps * hidden_pieces)
 #pragma unroll copies_at_once
             for (int k = 0; k < depth; k += hidden_steps) {
@@ -172,7 +206,7 @@ struct ParameterGradients {
                 if (depth % hidden_steps != 0 && row >= depth) break;
                 const SharedAddress to = stage + hidden_at + row * hidden_row_bytes + size * hidden_column;
                 const int at = step + row;
-                const bool begins = at % in.seq == 0;
+                const bool begins = begins_at(at, known, k / hidden_steps);
                 if (at >= steps || (begins && in.initial == nullptr))
                     clear(to);
                 else if (begins)
@@ -218,52 +252,29 @@ struct ParameterGradients {
         }
     }
 
-    /// A float as the sum of two numbers that tensor cores take as TF32, which leave 2^-21 of it at most. An infinity
-    /// becomes a NaN; a NaN stays one, in `low`.
-    TILESMITH_DEVICE static void split(unsigned word, unsigned& high, unsigned& low) {
-        high = (word + 0x1000u) & 0xffffe000u;  // to nearest
-        low = __float_as_uint(__uint_as_float(word) - __uint_as_float(high));  // exact, but for what is cut of it
-    }
-
-    /// Of floats: three products for one, of high and low parts. Tensor cores cut what they add up, always towards zero;
-    /// what 8 steps make is therefore added to the sums outside.
+    /// Of floats: as many products for one as the type has (factors.cuh).
     TILESMITH_DEVICE void multiply_float(SharedAddress stage) {
         const int g = lane / 4, j = lane % 4;
-        const unsigned one = __float_as_uint(1.0f);
-        const float zeros[4] = {0.0f, 0.0f, 0.0f, 0.0f};
         const SharedAddress gates_at = stage + j * gate_row_bytes + size * (16 * row_warp * tiling.warp_tiles + g);
         const SharedAddress hidden_from = stage + hidden_at + j * hidden_row_bytes + size * (column_warp * warp_columns + g);
 #pragma unroll 1
         for (int slice = 0; slice < depth / tile_steps; slice += tiling.step_groups) {
             const int k = tile_steps * (slice + step_group);
-            unsigned b_high[column_tiles][2], b_low[column_tiles][2];
+            Factors<Type, 2> b[column_tiles];
 #pragma unroll
             for (int n = 0; n < column_tiles; ++n)
 #pragma unroll
                 for (int i = 0; i < 2; ++i)
-                    split(load_shared_32(hidden_from + (k + 4 * i) * hidden_row_bytes + 8 * n * size), b_high[n][i], b_low[n][i]);
+                    b[n].set(i, load_shared_32(hidden_from + (k + 4 * i) * hidden_row_bytes + 8 * n * size));
 #pragma unroll
             for (int tile = 0; tile < tiling.warp_tiles; ++tile) {
-                unsigned a_high[4], a_low[4];
+                Factors<Type, 4> a;
 #pragma unroll
                 for (int i = 0; i < 4; ++i)
-                    split(load_shared_32(gates_at + (k + i / 2 * 4) * gate_row_bytes + (16 * tile + i % 2 * 8) * size), a_high[i], a_low[i]);
+                    a.set(i, load_shared_32(gates_at + (k + i / 2 * 4) * gate_row_bytes + (16 * tile + i % 2 * 8) * size));
 #pragma unroll
-                for (int n = 0; n <= column_tiles; ++n) {
-                    float product[4];
-                    if (n < column_tiles) {
-                        mma_m16n8k8_tf32(product, a_low, b_high[n % column_tiles][0], b_high[n % column_tiles][1], zeros);
-                        mma_m16n8k8_tf32(product, a_high, b_low[n % column_tiles][0], b_low[n % column_tiles][1], product);
-                        mma_m16n8k8_tf32(product, a_high, b_high[n % column_tiles][0], b_high[n % column_tiles][1], product);
-                    } else if (with_sum) {
-                        mma_m16n8k8_tf32(product, a_low, one, one, zeros);
-                        mma_m16n8k8_tf32(product, a_high, one, one, product);
-                    } else {
-                        continue;
-                    }
-#pragma unroll
-                    for (int i = 0; i < 4; ++i) sums[tile][n][i] += product[i];
-                }
+                for (int n = 0; n < column_tiles; ++n) multiply_add(sums[tile][n], a, b[n]);
+                if (with_sum) add_up(sums[tile][column_tiles], a);
             }
         }
     }
@@ -305,6 +316,8 @@ struct ParameterGradients {
     TILESMITH_DEVICE void write(void* results, long long size, long long at, float value) const {
         if constexpr (apart)
             store_global_float(static_cast<float*>(results) + part * size + at, value);
+        else if constexpr (tiling.floats)
+            store_global_float(static_cast<float*>(results) + at, value);
         else
             store_element(static_cast<Element<Type>*>(results) + at, to_element<Type>(value));
     }
@@ -397,6 +410,7 @@ struct ParameterGradients {
                 for (int i = 0; i < 4; ++i) sums[tile][n][i] = 0.0f;
         long long stride = 0;
         const Element<Type>* gate = gate_source(first_row + thread % gate_pieces * width, stride);
+        load_flags(first_step);
         sync_block();
         const int stages = ceil_div(maximum(steps - first_step, 0), depth);
         for (int stage = 0; stage < tiling.num_stages - 1; ++stage) {

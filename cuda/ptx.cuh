@@ -20,9 +20,11 @@ namespace tilesmith {
 using SharedAddress = unsigned;
 
 // The types a kernel may keep h, R and Wx in. They are tags: values of the two 16-bit types travel as raw 16-bit words.
+// tf32 is float in memory: products take the nearest TF32 numbers of what lies there.
 struct bf16 {};
 struct fp16 {};
 struct fp32 {};
+struct tf32 {};
 
 // ---- threads, warps, blocks ----
 
@@ -66,6 +68,8 @@ TILESMITH_DEVICE void sync_warp() { __syncwarp(); }
 
 /// Whether `value` holds in any lane of the warp; all 32 ask.
 TILESMITH_DEVICE bool any_lane(bool value) { return __any_sync(0xffffffffu, value) != 0; }
+/// The lanes, a bit each, whose value is true.
+TILESMITH_DEVICE unsigned ballot(bool value) { return __ballot_sync(0xffffffffu, value); }
 
 /// The value of the lane whose number differs in the bits of `lanes`; all 32 exchange.
 TILESMITH_DEVICE float shuffle_xor(float value, int lanes) { return __shfl_xor_sync(0xffffffffu, value, lanes); }
@@ -221,6 +225,11 @@ TILESMITH_DEVICE void poison_128(SharedAddress address) {
 // ---- global memory ----
 
 /// Read-only loads; the memory must not change while the kernel runs.
+TILESMITH_DEVICE unsigned load_global_8(const void* address) {
+    unsigned value;
+    asm volatile("ld.global.nc.u8 %0, [%1];" : "=r"(value) : "l"(address));
+    return value;
+}
 TILESMITH_DEVICE unsigned short load_global_16(const void* address) {
     unsigned short value;
     asm volatile("ld.global.nc.u16 %0, [%1];" : "=h"(value) : "l"(address));
@@ -464,6 +473,13 @@ template <>
 TILESMITH_DEVICE unsigned pack<fp16>(float low, float high) {
     unsigned out;
     asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
+    return out;
+}
+
+/// The nearest number of TF32, of two the larger in magnitude, as the bits of a float.
+TILESMITH_DEVICE unsigned round_tf32(unsigned word) {
+    unsigned out;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(out) : "f"(__uint_as_float(word)));
     return out;
 }
 

@@ -14,6 +14,12 @@ enum class Save { hidden, states, gates };
 /// Where a backward pass has the gates' sums from: read as a forward pass saved them, or recomputed from Wx, b and h.
 enum class Gates { saved, recomputed };
 
+/// What sequences of a batch have of their own, of which a kernel knows: see sequences.cuh.
+struct Sequences {
+    bool resets = false;   // steps before which the states are the initial ones again
+    bool lengths = false;  // numbers of steps; what is behind a sequence's end is zeros
+};
+
 /// The sizes that are fixed when a kernel is generated; batch and sequence length come at launch.
 struct FixedShape {
     int heads;
@@ -29,6 +35,9 @@ struct ForwardArgumentsOf {
     const Word* r;        // [G_rec, H, D, D]: from previous unit (last axis) to unit
     const Word* b;        // [G_bias, H, D]
     const Word* initial;  // [S, B, H, D] or null: zeros
+    const unsigned char* resets;  // [B, T]: 1 where a sequence begins anew, see Sequences; or null
+    const int* lengths;           // [B]: how many steps each sequence has, likewise
+    const int* order;             // [B]: the sequences' numbers, the longest first, likewise
     Word* states;         // [1 or S, B, T, H, D], see Save; h alone where `others` is given
     Word* others;         // [S - 1, B, T, H, D]: the states but h, or null: they follow h in `states`
     Word* last;           // [S, B, H, D]
@@ -54,6 +63,9 @@ struct BackwardArgumentsOf {
     const Word* gates;     // [G_saved, B, T, H, D], as saved, unless they are recomputed
     const Word* d_states;  // [1 or S, B, T, H, D]
     const Word* d_last;    // [S, B, H, D] or null: zeros
+    const unsigned char* resets;  // [B, T], as forward
+    const int* lengths;           // [B], as forward
+    const int* order;             // [B], as forward
     Word* d_wx;            // [B, T, G_in, H, D]
     Word* d_inputless;     // [B, T, G_rec without an input, H, D]: their gradients, where a kernel leaves them
     float* d_r_partial;    // [P, G_rec without an input, H, D, D]: where it leaves P partial sums instead; or null
@@ -139,6 +151,45 @@ TILESMITH_DEVICE uint4 load_row_of_8(const unsigned short* row, int valid) {
             if (valid > i) words[i / 2] |= static_cast<unsigned>(load_global_16(row + i)) << (16 * (i % 2));
     }
     return uint4{words[0], words[1], words[2], words[3]};
+}
+
+/// Write zeros to `Bytes` (2, 4, 8 or 16) of global memory.
+template <int Bytes>
+TILESMITH_DEVICE void zero_global(void* to) {
+    if constexpr (Bytes == 16)
+        store_global_128(to, uint4{0, 0, 0, 0});
+    else if constexpr (Bytes == 8)
+        store_global_64(to, uint2{0, 0});
+    else if constexpr (Bytes == 4)
+        store_global_32(to, 0);
+    else
+        store_global_16(to, 0);
+}
+
+/// The same for 16 bytes of elements of any type.
+template <class Type, int Width>
+TILESMITH_DEVICE uint4 load_row_chunk(const Element<Type>* row, int valid) {
+    if constexpr (element_bytes<Type> == 2) {
+        return load_row_of_8<Width>(row, valid);
+    } else {
+        unsigned words[4] = {0, 0, 0, 0};
+        if constexpr (Width == 4) {
+            if (valid > 0) return load_global_128(row);
+        } else if constexpr (Width == 2) {
+#pragma unroll
+            for (int i = 0; i < 2; ++i)
+                if (valid > 2 * i) {
+                    const uint2 pair = load_global_64(row + 2 * i);
+                    words[2 * i] = pair.x;
+                    words[2 * i + 1] = pair.y;
+                }
+        } else {
+#pragma unroll
+            for (int i = 0; i < 4; ++i)
+                if (valid > i) words[i] = load_global_32(row + i);
+        }
+        return uint4{words[0], words[1], words[2], words[3]};
+    }
 }
 
 /// Copy `Bytes` (2, 4, 8 or 16) from shared to global memory.

@@ -19,6 +19,7 @@
 #include "lane_stores.cuh"
 #include "array_writer.cuh"
 #include "recurrence.cuh"
+#include "sequences.cuh"
 #include "stationary_matrix.cuh"
 
 namespace tilesmith {
@@ -33,7 +34,7 @@ struct ResidentTiling {
     int num_stages;            // stages of the ring that holds Wx
 };
 
-template <class Cell, class Type, FixedShape shape, ResidentTiling tiling, Save save, Stores how>
+template <class Cell, class Type, FixedShape shape, ResidentTiling tiling, Save save, Stores how, Sequences sequences = {}>
 struct Resident {
     // ---- sizes ----
     static constexpr int D = shape.head_dim;
@@ -86,7 +87,10 @@ struct Resident {
     // partial sums where K is split: [part - 1][unit warp][tile][column tile][lane]
     static constexpr int partial_at = weights_at + weights_bytes;
     static constexpr int partial_bytes = (tiling.k_split - 1) * unit_warps * tiles * column_tiles * 32 * chunk;
-    static constexpr int shared_bytes = partial_at + partial_bytes;
+    // the initial h, laid out as the other, where sequences begin anew
+    static constexpr int initial_at = partial_at + partial_bytes;
+    static constexpr int initial_bytes = sequences.resets ? hidden_bytes : 0;
+    static constexpr int shared_bytes = initial_at + initial_bytes;
 
     // ---- the thread's place ----
     const ForwardArguments& in;
@@ -98,13 +102,16 @@ struct Resident {
     const int part = tiling.k_split == 1 ? 0 : warp / unit_warps;
     const int head = static_cast<int>(block_x());
     const int first_row = static_cast<int>(block_y()) * rows;
-    const Elements own{.batch = in.batch, .warp = unit_warp, .head = head, .first_row = first_row, .g = g, .j = j};
+    const Elements own{.batch = in.batch, .warp = unit_warp, .head = head, .first_row = first_row, .g = g, .j = j,
+                       .order = sequences.lengths ? in.order : nullptr};
     const SharedAddress shared = shared_memory();
 
     // ---- registers that live through the sequence ----
     Matrix weights;
     float bias[gates][unit_groups];
     float state[unit_groups][column_tiles][columns][states];
+    TileSequences<sequences, rows> tile{in.seq};
+    Restarts<sequences, rows, 1> anew;
 
     /// Load this lane's part of R.
     TILESMITH_DEVICE void load_weights() {
@@ -120,6 +127,8 @@ struct Resident {
         for (int buffer = 0; buffer < 2; ++buffer)
             for (int i = static_cast<int>(thread_index()); i < hidden_bytes / chunk; i += threads)
                 store_shared_128(shared + buffer * buffer_bytes + i * chunk, uint4{0, 0, 0, 0});
+        for (int i = static_cast<int>(thread_index()); i < initial_bytes / chunk; i += threads)
+            store_shared_128(shared + initial_at + i * chunk, uint4{0, 0, 0, 0});
         if constexpr (padded_units != D)
             for (int i = static_cast<int>(thread_index()); i < tiling.num_stages * stage_bytes / chunk; i += threads)
                 store_shared_128(shared + ring_at + i * chunk, uint4{0, 0, 0, 0});
@@ -127,18 +136,30 @@ struct Resident {
         Elements::for_each([&](int unit_group, int column_tile, int column) {
 #pragma unroll
             for (int s = 0; s < states; ++s) {
-                unsigned short word = 0;
-                if (in.initial != nullptr && own.real(unit_group, column_tile, column))
-                    word = load_global_16(in.initial + own.state_index(s, unit_group, column_tile, column));
+                const unsigned short word = initial_word(s, unit_group, column_tile, column);
                 state[unit_group][column_tile][column][s] = to_float<Type>(word);
-                if (s == 0 && part == 0) store_hidden(0, unit_group, column_tile, column, word);
+                if (s == 0 && part == 0) {
+                    const SharedAddress at = result_at(0, own.row(column_tile, column), own.unit(unit_group));
+                    store_shared_16(at, word);
+                    if constexpr (sequences.resets) store_shared_16(at + initial_at, word);
+                }
             }
         });
     }
 
-    TILESMITH_DEVICE void store_hidden(int buffer, int unit_group, int column_tile, int column, unsigned short word) const {
-        const SharedAddress at = result_at(0, own.row(column_tile, column), own.unit(unit_group));
-        store_shared_16(at + buffer * buffer_bytes, word);
+    TILESMITH_DEVICE unsigned short initial_word(int s, int unit_group, int column_tile, int column) const {
+        if (in.initial == nullptr || !own.real(unit_group, column_tile, column)) return 0;
+        return load_global_16(in.initial + own.state_index(s, unit_group, column_tile, column));
+    }
+
+    /// The states of the rows in `restarts` are the initial ones again.
+    TILESMITH_DEVICE void begin_anew(unsigned restarts) {
+        Elements::for_each([&](int unit_group, int column_tile, int column) {
+            if ((restarts >> own.row(column_tile, column) & 1) == 0) return;
+#pragma unroll
+            for (int s = 0; s < states; ++s)
+                state[unit_group][column_tile][column][s] = to_float<Type>(initial_word(s, unit_group, column_tile, column));
+        });
     }
 
     /// Where a result goes in the first buffer: h (array 0) to what the next step reads, others where they are written
@@ -156,18 +177,24 @@ struct Resident {
 
     TILESMITH_DEVICE void prepare_transfers() {
         ring.prepare(shared + ring_at, [&](int gate, int row, int unit) {
-            const int sequence = minimum(first_row + row, in.batch - 1);  // past the batch: any row will do
+            const int sequence = sequence_at<sequences>(in, minimum(first_row + row, in.batch - 1));  // past the batch: any will do
             const long long step = static_cast<long long>(sequence) * in.seq * input_gates + gate;
             return in.wx + (step * shape.heads + head) * D + unit;
         });
         const long long array_elements = static_cast<long long>(in.batch) * in.seq * shape.heads * D;
         const auto target = [&](int array, int row, int unit) {
             return result_array<Cell, save>(in, array, array_elements) +
-                   (static_cast<long long>(first_row + row) * in.seq * shape.heads + head) * D + unit;
+                   (static_cast<long long>(written_sequence(row)) * in.seq * shape.heads + head) * D + unit;
         };
         const auto locate = [&](int array, int row, int unit) { return result_at(array, row, unit); };
         stores.prepare(own, lane, locate);
         writer.prepare(in.batch - first_row, D, target, locate);
+    }
+
+    /// Of a row that is written out; past the batch none is.
+    TILESMITH_DEVICE int written_sequence(int row) const {
+        if constexpr (sequences.lengths) return sequence_at<sequences>(in, minimum(first_row + row, in.batch - 1));
+        return first_row + row;
     }
 
     TILESMITH_DEVICE void begin_copy(int stage_offset) {
@@ -224,12 +251,15 @@ struct Resident {
     }
 
     TILESMITH_DEVICE void run() {
+        tile.prepare(in, first_row, lane, first_row);
+        const int steps = tile.steps;
         load_weights();
         load_bias<Type, Cell>(bias, in.b, part == 0 ? ~0u : 0u, own);
         load_states();
         prepare_transfers();
+        anew.begin(tile, 0);
         for (int stage = 0; stage < tiling.num_stages - 1; ++stage) {
-            if (stage < in.seq) begin_copy(stage * stage_bytes);
+            if (stage < steps) begin_copy(stage * stage_bytes);
             cp_async_commit();
         }
         cp_async_wait<tiling.num_stages - 2>();
@@ -240,16 +270,22 @@ struct Resident {
         int refill_offset = (tiling.num_stages - 1) * stage_bytes;
 
         auto step = [&](int t, int buffer) {
+            const unsigned restarts = anew.take(tile, t), running = tile.running(t);
+            if (restarts != 0 && part == 0) begin_anew(restarts);
             typename Matrix::Sums sums;
-            weights.multiply(sums, shared + buffer * buffer_bytes, part * k_tiles * 4, lane,
-                             [&](int tile, int, int i) {
-                                 return Rows::of_row(tile, i / 2, [&](int gate, int unit_group) { return bias[gate][unit_group]; });
-                             });
+            weights.multiply(
+                sums, shared + buffer * buffer_bytes, part * k_tiles * 4, lane,
+                [&](int tile, int, int i) {
+                    return Rows::of_row(tile, i / 2, [&](int gate, int unit_group) { return bias[gate][unit_group]; });
+                },
+                [&](int column_tile) {
+                    return (restarts >> Matrix::row_read(lane, column_tile) & 1) != 0 ? initial_at - buffer * buffer_bytes : 0;
+                });
             unsigned wx[unit_groups][column_tiles][Ring::words];
             if (part == 0) Ring::load(wx, read_inputs + stage_offset, lane);
             // The results of the step before lie in the buffer that this step reads; nobody waits for their writing.
             if (t > 0) write_out(buffer);
-            if (t + tiling.num_stages - 1 < in.seq) begin_copy(refill_offset);
+            if (t + tiling.num_stages - 1 < steps) begin_copy(refill_offset);
             cp_async_commit();
             refill_offset = stage_offset;
             stage_offset = stage_offset == (tiling.num_stages - 1) * stage_bytes ? 0 : stage_offset + stage_bytes;
@@ -259,8 +295,9 @@ struct Resident {
                 Elements::for_each([&](int unit_group, int column_tile, int column) {
                     float gate[gates];
                     gather_gates(gate, sums, wx, unit_group, column_tile, column);
+                    const bool runs = !sequences.lengths || (running >> own.row(column_tile, column) & 1) != 0;
                     step_element<Cell, Type, save>(gate, state[unit_group][column_tile][column],
-                                                   results[unit_group][column_tile][column], own, unit_group);
+                                                   results[unit_group][column_tile][column], own, unit_group, runs);
                 });
                 stores.store(
                     own, (buffer ^ 1) * buffer_bytes,
@@ -274,12 +311,13 @@ struct Resident {
         };
 
         int t = 0;
-        for (; t + 1 < in.seq; t += 2) {
+        for (; t + 1 < steps; t += 2) {
             step(t, 0);
             step(t + 1, 1);
         }
-        if (t < in.seq) step(t, 0);
-        write_out(in.seq % 2);
+        if (t < steps) step(t, 0);
+        write_out(steps % 2);
+        if constexpr (sequences.lengths) writer.write_zeros(in.seq - steps, [](int) { return shape.heads * D; });
 
         if (part == 0) store_last<Type>(in.last, own, state);
     }

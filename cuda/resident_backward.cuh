@@ -34,10 +34,11 @@ inline constexpr BackwardBlock resident_backward_block{.sharing = Sharing::nobod
                                                        .recompute_k_tiles_in_registers = tiling.recompute_k_tiles_in_registers};
 
 /// state_gradients: the number K of states whose gradients come from outside: 1 (h) or all.
-template <class Cell, class Type, FixedShape shape, ResidentBackwardTiling tiling, int state_gradients, Gates source, Stores how>
+template <class Cell, class Type, FixedShape shape, ResidentBackwardTiling tiling, int state_gradients, Gates source, Stores how,
+          Sequences sequences = {}>
 struct ResidentBackward
-    : BackwardStep<Cell, Type, shape, resident_backward_block<shape, tiling>, state_gradients, source, how> {
-    using Step = BackwardStep<Cell, Type, shape, resident_backward_block<shape, tiling>, state_gradients, source, how>;
+    : BackwardStep<Cell, Type, shape, resident_backward_block<shape, tiling>, state_gradients, source, how, sequences> {
+    using Step = BackwardStep<Cell, Type, shape, resident_backward_block<shape, tiling>, state_gradients, source, how, sequences>;
     using typename Step::Elements;
     using typename Step::Inputless;
     using typename Step::Sums;
@@ -65,6 +66,7 @@ struct ResidentBackward
 
     TILESMITH_DEVICE void run() {
         constexpr int held = Step::held, last_stage = Step::last_stage, stage_bytes = Step::Ring::stage_bytes;
+        this->find_ends();
         this->load_weights(weights, this->shared + weights_at + this->warp * Matrix::shared_bytes,
                            [&](int) { return this->warp * Step::units; });
         if constexpr (Step::recompute)

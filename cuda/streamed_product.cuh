@@ -8,6 +8,7 @@
 #pragma once
 
 #include "elements.cuh"
+#include "factors.cuh"
 #include "recurrence.cuh"
 
 namespace tilesmith {
@@ -32,19 +33,36 @@ struct SwizzledRows {
     }
 };
 
+/// The same for a matrix of 4-byte elements that lies turned: a lane reads single ones, of the same two chunks of 4 rows in a
+/// row. Rows 4 apart are permuted alike.
+template <int chunks>
+struct SwizzledWords {
+    static_assert(chunks >= 4 && (chunks & (chunks - 1)) == 0, "rows of a power of two of chunks, at least 4");
+    static constexpr int row_bytes = chunks * chunk_bytes;
+
+    TILESMITH_DEVICE static constexpr unsigned turn(unsigned row) { return row % 4 / (8 / minimum(chunks, 8)) * 2; }
+    TILESMITH_DEVICE static constexpr int offset(unsigned row, unsigned chunk) {
+        return static_cast<int>(row * row_bytes + (chunk ^ turn(row)) * chunk_bytes);
+    }
+};
+
 /// What a warp multiplies: `tiles` of 16 rows by `column_tiles` of 8 columns, of `k` at a time, from rows in shared memory.
-/// The matrix lies as [row][k], or, where it is turned, as [k][row]; the columns as [column][k].
+/// The matrix lies as [row][k], or, where it is turned, as [k][row]; the columns as [column][k]. Where `k` is a part of what
+/// lies there, each of several warps takes another.
 template <class Type, int tiles, int column_tiles, int k, class MatrixRows, class ColumnRows, bool turned>
 struct WarpProduct {
-    static_assert(element_bytes<Type> == 2, "words of 16 bits are multiplied by m16n8k16");
-    static constexpr int depth = 16;  // of an instruction: two chunks
+    static constexpr int depth = product_depth<Type>;  // of an instruction: two chunks
     static_assert(k % depth == 0, "whole instructions");
 
     using Sums = float[tiles][column_tiles][4];
     /// Where a warp has few tiles, each has several accumulators, so that matrix instructions need not wait for each other.
     static constexpr int independent = 8;
-    static constexpr int accumulators = maximum(1, minimum(k / depth, independent / (tiles * column_tiles)));
+    static constexpr int accumulators =
+        sums_in_tensor_cores<Type> ? maximum(1, minimum(k / depth, independent / (tiles * column_tiles))) : 1;
     using Partial = float[accumulators][tiles][column_tiles][4];
+    /// Instructions along k that are written out in a row: of floats no more than it takes, since each has many registers.
+    static constexpr int written_out =
+        sums_in_tensor_cores<Type> ? k / depth : minimum(k / depth, maximum(2, independent / (tiles * column_tiles)));
 
     TILESMITH_DEVICE static void clear(Partial& partial) {
         for_each([&](int tile, int column_tile, int i) {
@@ -70,51 +88,66 @@ struct WarpProduct {
                 for (int i = 0; i < 4; ++i) function(tile, column_tile, i);
     }
 
+    /// A turned matrix of floats is read by words: ldmatrix turns 16-bit ones.
+    static constexpr bool by_words = turned && element_bytes<Type> == 4;
+
     /// Add the product of one part of K. matrix, columns: where the warp's first row and first column lie, both multiples of
     /// 8 rows away from where the rows are counted from; a turned matrix begins at its row 0 and chunk 0, and the warp's rows
-    /// at `first_chunk`.
-    TILESMITH_DEVICE static void add(Partial& partial, SharedAddress matrix, int first_chunk, SharedAddress columns, int lane) {
-        const unsigned l = static_cast<unsigned>(lane);
-        const unsigned row = turned ? l / 16 * 8 + l % 8 : l % 16;
-        const unsigned matrix_chunk = (turned ? l / 8 % 2 : l / 16) ^ MatrixRows::turn(row);
+    /// at `first_chunk`. k_warp: which part of k is the warp's.
+    TILESMITH_DEVICE static void add(Partial& partial, SharedAddress matrix, int first_chunk, SharedAddress columns, int lane,
+                                     int k_warp) {
+        const unsigned l = static_cast<unsigned>(lane), first_step = static_cast<unsigned>(k_warp * (k / depth));
+        const unsigned row = by_words ? l % 4 : turned ? l / 16 * 8 + l % 8 : l % 16;
+        const unsigned matrix_chunk = (by_words ? l / 16 : turned ? l / 8 % 2 : l / 16 ^ 2u * first_step) ^ MatrixRows::turn(row);
         const unsigned column = l / 16 * 8 + l % 8;
-        const unsigned column_chunk = l / 8 % 2 ^ ColumnRows::turn(column);
-        const SharedAddress from_matrix = matrix + row * MatrixRows::row_bytes;
+        const unsigned column_chunk = l / 8 % 2 ^ ColumnRows::turn(column) ^ 2u * first_step;
+        const SharedAddress from_matrix = matrix + (row + (turned ? depth * first_step : 0)) * MatrixRows::row_bytes;
         const SharedAddress from_columns = columns + (column_tiles == 1 ? l % 8 : column) * ColumnRows::row_bytes;
-#pragma unroll
+#pragma unroll(written_out)
         for (int step = 0; step < k / depth; ++step) {
-            unsigned b[column_tiles + column_tiles % 2][2];
+            Factors<Type, 2> b[column_tiles];
             const SharedAddress at = from_columns + (column_chunk ^ 2u * step) * chunk_bytes;
 #pragma unroll
             for (int tile = 0; tile < column_tiles; tile += 2) {
                 const SharedAddress row_at = at + 8 * tile * ColumnRows::row_bytes;
-                if (column_tiles == 1) {
-                    ldmatrix_x2(b[tile], row_at);
+                if constexpr (column_tiles == 1) {
+                    unsigned words[2];
+                    ldmatrix_x2(words, row_at);
+                    b[tile].set(0, words[0]), b[tile].set(1, words[1]);
                 } else {
                     unsigned words[4];
                     ldmatrix_x4(words, row_at);
-                    b[tile][0] = words[0], b[tile][1] = words[1], b[tile + 1][0] = words[2], b[tile + 1][1] = words[3];
+                    b[tile].set(0, words[0]), b[tile].set(1, words[1]);
+                    b[tile + 1].set(0, words[2]), b[tile + 1].set(1, words[3]);
                 }
             }
 #pragma unroll
             for (int tile = 0; tile < tiles; ++tile) {
-                unsigned a[4];
-                if constexpr (turned)
-                    ldmatrix_x4_trans(a, from_matrix + depth * step * MatrixRows::row_bytes +
-                                             (matrix_chunk ^ static_cast<unsigned>(first_chunk + 2 * tile)) * chunk_bytes);
-                else
-                    ldmatrix_x4(a, from_matrix + 16 * tile * MatrixRows::row_bytes + (matrix_chunk ^ 2u * step) * chunk_bytes);
+                unsigned words[4];
+                if constexpr (by_words) {
 #pragma unroll
-                for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
-                    float(&d)[4] = partial[step % accumulators][tile][column_tile];
-                    mma_m16n8k16<Type>(d, a, b[column_tile][0], b[column_tile][1], d);
+                    for (int i = 0; i < 4; ++i)  // rows g and g + 8 of k = j, then of k = j + 4
+                        words[i] = load_shared_32(
+                            from_matrix + (depth * step + i / 2 * 4) * MatrixRows::row_bytes +
+                            (matrix_chunk ^ static_cast<unsigned>(first_chunk + 4 * tile + i % 2 * 2)) * chunk_bytes + l / 4 % 4 * 4);
+                } else if constexpr (turned) {
+                    ldmatrix_x4_trans(words, from_matrix + depth * step * MatrixRows::row_bytes +
+                                                 (matrix_chunk ^ static_cast<unsigned>(first_chunk + 2 * tile)) * chunk_bytes);
+                } else {
+                    ldmatrix_x4(words, from_matrix + 16 * tile * MatrixRows::row_bytes + (matrix_chunk ^ 2u * step) * chunk_bytes);
                 }
+                Factors<Type, 4> a;
+#pragma unroll
+                for (int i = 0; i < 4; ++i) a.set(i, words[i]);
+#pragma unroll
+                for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
+                    multiply_add(partial[step % accumulators][tile][column_tile], a, b[column_tile]);
             }
         }
     }
 };
 
-/// A tile of a product: `rows` by `columns`, shared out to row_warps x column_warps warps. K comes in `parts` of `part_k`, of
+/// A tile of a product: `rows` by `columns`, shared out to row_warps x column_warps x k_warps warps. K comes in `parts` of `part_k`, of
 /// which the first `stationary` of the matrix stay in shared memory; the others, and the columns, come through rings of
 /// `num_stages`.
 struct ProductTile {
@@ -127,11 +160,13 @@ struct ProductTile {
     int stationary;
     int num_stages;
     bool turned;  // the matrix lies as [k][row]
+    int k_warps;  // that share a part of the tile: each has some k of every part
 };
 
 template <class Type, ProductTile p>
 struct StreamedProduct {
-    static constexpr int threads = 32 * p.row_warps * p.column_warps;
+    static constexpr int tile_threads = 32 * p.row_warps * p.column_warps;  // that end up with sums
+    static constexpr int threads = tile_threads * p.k_warps;
     static constexpr int tiles = p.rows / p.row_warps / 16;               // of a warp
     static constexpr int column_tiles = p.columns / p.column_warps / 8;  // of a warp
     static constexpr int lookahead = p.num_stages - 1;
@@ -141,9 +176,11 @@ struct StreamedProduct {
     static_assert(p.num_stages >= 2, "a ring needs a stage to read and a stage to fill");
     static_assert(p.stationary <= p.parts, "no more parts stay than there are");
 
-    using MatrixRows = SwizzledRows<(p.turned ? p.rows : p.part_k) / chunk_elements<Type>>;
+    static constexpr int row_chunks = (p.turned ? p.rows : p.part_k) / chunk_elements<Type>;
+    using MatrixRows = typename Either<p.turned && element_bytes<Type> == 4, SwizzledWords<row_chunks>,
+                                       SwizzledRows<row_chunks>>::Type;
     using ColumnRows = SwizzledRows<p.part_k / chunk_elements<Type>>;
-    using Warp = WarpProduct<Type, tiles, column_tiles, p.part_k, MatrixRows, ColumnRows, p.turned>;
+    using Warp = WarpProduct<Type, tiles, column_tiles, p.part_k / p.k_warps, MatrixRows, ColumnRows, p.turned>;
     using Sums = typename Warp::Sums;
 
     // ---- shared memory ----
@@ -151,7 +188,8 @@ struct StreamedProduct {
     static constexpr int column_bytes = p.columns * p.part_k * element_bytes<Type>;
     static constexpr int matrix_ring_at = p.stationary * matrix_bytes;
     static constexpr int column_ring_at = matrix_ring_at + (streams ? p.num_stages * matrix_bytes : 0);
-    static constexpr int shared_bytes = column_ring_at + p.num_stages * column_bytes;
+    static constexpr int exchange_bytes = (p.k_warps - 1) * p.rows * p.columns * 4;  // in the place of columns
+    static constexpr int shared_bytes = column_ring_at + maximum(p.num_stages * column_bytes, exchange_bytes);
 
     SharedAddress shared;
 
@@ -171,9 +209,10 @@ struct StreamedProduct {
     }
 
     /// sums = the product, after begin(). load_columns: as load_matrix. beside(): other copies, which have arrived, as all
-    /// have, after a wait for all. The block meets before it reads them, and before anything is copied to the rings again.
+    /// have, after a wait for all. The block meets before it reads them, and before anything is copied to the rings again;
+    /// where warps share k, then comes collect().
     template <class LoadMatrix, class LoadColumns, class Beside>
-    TILESMITH_DEVICE void multiply(Sums& sums, int lane, int row_warp, int column_warp, LoadMatrix load_matrix,
+    TILESMITH_DEVICE void multiply(Sums& sums, int lane, int row_warp, int column_warp, int k_warp, LoadMatrix load_matrix,
                                    LoadColumns load_columns, Beside beside) const {
         typename Warp::Partial partial;
         Warp::clear(partial);
@@ -200,11 +239,41 @@ struct StreamedProduct {
             const bool stays = part < p.stationary;
             const SharedAddress matrix = stays ? shared + part * matrix_bytes : matrix_ring + matrix_stage * matrix_bytes;
             Warp::add(partial, matrix + own_rows, first_row / chunk_elements<Type>, column_ring + stage * column_bytes + own_columns,
-                      lane);
+                      lane, k_warp);
             stage = after(stage);
             if (!stays) matrix_stage = after(matrix_stage);
         }
         Warp::sum(sums, partial);
+        if constexpr (p.k_warps > 1) {
+            sync_block();  // the columns are read
+            if (k_warp > 0)
+                for_each_sum(sums, lane, row_warp, column_warp, k_warp - 1, [](const float(&sum)[4], SharedAddress at) {
+                    store_shared_float4(at, float4{sum[0], sum[1], sum[2], sum[3]});
+                });
+        }
+    }
+
+    /// Add to the sums of the first of the warps that share k those of the others: only it has the product then.
+    TILESMITH_DEVICE void collect(Sums& sums, int lane, int row_warp, int column_warp, int k_warp) const {
+        if (k_warp > 0) return;
+#pragma unroll
+        for (int other = 0; other < p.k_warps - 1; ++other)
+            for_each_sum(sums, lane, row_warp, column_warp, other, [](float(&sum)[4], SharedAddress at) {
+                const float4 four = load_shared_float4(at);
+                sum[0] += four.x, sum[1] += four.y, sum[2] += four.z, sum[3] += four.w;
+            });
+    }
+
+    /// Calls function(sums of a tile, where the `place`-th warp but the first leaves them in shared memory).
+    template <class Function>
+    TILESMITH_DEVICE void for_each_sum(Sums& sums, int lane, int row_warp, int column_warp, int place, Function function) const {
+        const int first = ((place * p.column_warps + column_warp) * p.row_warps + row_warp) * tiles * column_tiles;
+#pragma unroll
+        for (int tile = 0; tile < tiles; ++tile)
+#pragma unroll
+            for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
+                function(sums[tile][column_tile],
+                         shared + column_ring_at + ((first + tile * column_tiles + column_tile) * 32 + lane) * chunk_bytes);
     }
 
     TILESMITH_DEVICE static constexpr int after(int stage) { return stage == p.num_stages - 1 ? 0 : stage + 1; }
@@ -216,7 +285,7 @@ TILESMITH_DEVICE constexpr int unrolled(int copies) { return copies <= 8 ? copie
 
 /// Begin copying `Width` elements to shared memory, or store zeros there.
 template <class Type, int Width>
-TILESMITH_DEVICE void copy_or_clear(SharedAddress to, const unsigned short* from, bool real) {
+TILESMITH_DEVICE void copy_or_clear(SharedAddress to, const Element<Type>* from, bool real) {
     constexpr int bytes = Width * element_bytes<Type>;
     if (real) {
         if constexpr (bytes >= 4)

@@ -9,7 +9,6 @@
 // Lanes: g = lane / 4, j = lane % 4. An accumulator tile gives lane (g, j) units g and g + 8, sequences 2j and 2j + 1.
 #pragma once
 
-#include "input_ring.cuh"
 #include "lane_stores.cuh"
 #include "streaming_block.cuh"
 
@@ -36,6 +35,7 @@ struct StreamingBackward : StreamingBlock<Type, shape, tiling, tiling.units_per_
     using typename Base::Elements;
     using typename Base::Product;
     using typename Base::Tile;
+    using typename Base::Word;
     static constexpr int D = Base::D, width = Base::width, rows = Base::rows, threads = Base::threads, part_k = Base::part_k;
     static constexpr int columns = Base::columns, unit_groups = Base::unit_groups, column_tiles = Base::column_tiles;
     static constexpr bool in_turn = Base::in_turn;
@@ -53,16 +53,16 @@ struct StreamingBackward : StreamingBlock<Type, shape, tiling, tiling.units_per_
     static_assert(state_gradients == 1 || state_gradients == states, "gradients of h alone, or of every state");
     static_assert(tiling.units_per_warp % 16 == 0, "a warp has whole tiles of 16 units");
 
-    using Inputs = InputRing<Type, shape, Gradients::arrays, rows, threads, Base::row_bytes, Base::units>;  // to read planes
+    using Inputs = typename Base::template Planes<Gradients::arrays>;
     using Results = LaneStores<Type, shape, 8, 8, results, how>;
 
-    const BackwardArguments& in;
+    const BackwardArgumentsOf<Word>& in;
     Results results_to;
     float carried[in_turn ? 1 : unit_groups][in_turn ? 1 : column_tiles][columns][kept];  // where a block has one tile
 
-    TILESMITH_DEVICE explicit StreamingBackward(const BackwardArguments& in) : Base{in.batch}, in(in) {}
+    TILESMITH_DEVICE explicit StreamingBackward(const BackwardArgumentsOf<Word>& in) : Base{in.batch}, in(in) {}
 
-    TILESMITH_DEVICE unsigned short* gradients_of(const Tile& tile, int slot) const { return this->stored_of(in.d_gates, tile, slot); }
+    TILESMITH_DEVICE Word* gradients_of(const Tile& tile, int slot) const { return this->stored_of(in.d_gates, tile, slot); }
     TILESMITH_DEVICE unsigned* counter_of(const Tile& tile) const { return in.counters + tile.group() * GridBarrier::words; }
 
     // ---- copies ----
@@ -96,7 +96,7 @@ struct StreamingBackward : StreamingBlock<Type, shape, tiling, tiling.units_per_
             const int real_unit = minimum(tile.first_unit() + unit, D - width);
             const long long at = ((sequence * in.seq + t) * shape.heads + tile.head) * D + real_unit;
             const int state = array - Gradients::read_gates, gradient = state - Gradients::read_states;
-            const unsigned short* from;
+            const Word* from;
             bool real = true;
             if (state < 0) {
                 from = in.gates + array * array_elements + at;
@@ -105,7 +105,7 @@ struct StreamingBackward : StreamingBlock<Type, shape, tiling, tiling.units_per_
             } else {
                 const int s = nth_bit(Cell::backward_states, state);
                 if (t > 0) {
-                    const unsigned short* base = in.states + s * array_elements;
+                    const Word* base = in.states + s * array_elements;
                     if (s > 0 && in.others != nullptr) base = in.others + (s - 1) * array_elements;
                     from = base + at - shape.heads * D;
                 } else {
@@ -158,9 +158,9 @@ struct StreamingBackward : StreamingBlock<Type, shape, tiling, tiling.units_per_
         Elements::for_each([&](int unit_group, int column_tile, int column) {
 #pragma unroll
             for (int number = 0; number < kept; ++number) {
-                unsigned short word = 0;
+                Word word = 0;
                 if (number < states && in.d_last != nullptr && own.real(unit_group, column_tile, column))
-                    word = load_global_16(in.d_last + own.state_index(number, unit_group, column_tile, column));
+                    word = load_element(in.d_last + own.state_index(number, unit_group, column_tile, column));
                 keep(to_float<Type>(word), tile, number, unit_group, column_tile, column);
             }
         });
@@ -169,6 +169,7 @@ struct StreamingBackward : StreamingBlock<Type, shape, tiling, tiling.units_per_
     /// The gradients of the states before the first step, from what that has sent back; and of biases, a part for each warp
     /// along the batch.
     TILESMITH_DEVICE void end_tile(const Tile& tile, const typename Product::Sums& sums) const {
+        if (!this->has_elements) return;
         const Elements own = this->elements_of(tile);
         Elements::for_each([&](int unit_group, int column_tile, int column) {
             if (!own.real(unit_group, column_tile, column)) return;
@@ -176,7 +177,7 @@ struct StreamingBackward : StreamingBlock<Type, shape, tiling, tiling.units_per_
             for (int s = 0; s < states; ++s) {
                 float gradient = kept_of(tile, s, unit_group, column_tile, column);
                 if (s == 0) gradient += sums[unit_group / 2][column_tile][unit_group % 2 * 2 + column];
-                store_global_16(in.d_initial + own.state_index(s, unit_group, column_tile, column), to_16<Type>(gradient));
+                store_element(in.d_initial + own.state_index(s, unit_group, column_tile, column), to_element<Type>(gradient));
             }
         });
 #pragma unroll
@@ -286,9 +287,9 @@ struct StreamingBackward : StreamingBlock<Type, shape, tiling, tiling.units_per_
             typename Product::Sums sums{};
             if (multiplies && n > 0) {
                 GridBarrier::wait(counter_of(tile), static_cast<unsigned>(Base::unit_tiles) * n);
-                const unsigned short* gradients = gradients_of(tile, (n - 1) % 2);
+                const Word* gradients = gradients_of(tile, (n - 1) % 2);
                 product.multiply(
-                    sums, this->lane, this->unit_warp, this->row_warp, matrix_of(tile),
+                    sums, this->lane, this->unit_warp, this->row_warp, this->k_warp, matrix_of(tile),
                     [&](SharedAddress to, int part) { this->load_columns(to, part, gradients); }, inputs);
             } else {
                 inputs();  // in the place of results that the same threads have written out
@@ -297,10 +298,11 @@ struct StreamingBackward : StreamingBlock<Type, shape, tiling, tiling.units_per_
             cp_async_wait<0>();
             sync_block();  // the inputs are there; the rings are read
             if (multiplies && n > 0 && next_n <= in.seq) product.begin(matrix_of(Tile(opaque(number))));  // it need not wait
+            if (multiplies && n > 0) product.collect(sums, this->lane, this->unit_warp, this->row_warp, this->k_warp);
             if (t < 0) {
                 end_tile(tile, sums);
             } else {
-                step(tile, sums, n == 0);
+                if (this->has_elements) step(tile, sums, n == 0);
                 sync_block();  // the results are there
                 if (multiplies) {
                     this->store_columns(tile, gradients_of(tile, n % 2), [&](int source, int row, int unit) {

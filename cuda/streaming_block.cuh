@@ -5,6 +5,7 @@
 #pragma once
 
 #include "grid_barrier.cuh"
+#include "input_ring.cuh"
 #include "lane_elements.cuh"
 #include "recurrence.cuh"
 #include "streamed_product.cuh"
@@ -21,6 +22,25 @@ struct StreamingTiling {
     int stationary;      // parts of the matrix that stay in shared memory
     int num_stages;      // of the rings of the matrix and of what it multiplies
     int blocks;          // that take the tiles in turn; 0: a block has one tile, and keeps what it needs of it
+    int k_warps = 1;     // that share the units and sequences of one: each has some k of every part, and the first the elements
+};
+
+/// Reads a lane's elements of several planes of floats, of 8 units and 8 sequences: as InputRing does those of 16 bits.
+template <int planes, int plane_bytes, int row_bytes>
+struct FloatPlanes {
+    static constexpr int words = 2 * planes;
+
+    TILESMITH_DEVICE static void load(unsigned (&out)[1][1][words], SharedAddress at, int lane) {
+        const SharedAddress own = at + lane % 4 * 2 * row_bytes + lane / 4 * 4;
+#pragma unroll
+        for (int plane = 0; plane < planes; ++plane)
+#pragma unroll
+            for (int column = 0; column < 2; ++column)
+                out[0][0][2 * plane + column] = load_shared_32(own + plane * plane_bytes + column * row_bytes);
+    }
+    TILESMITH_DEVICE static float value(const unsigned (&in)[words], int plane, int column) {
+        return __uint_as_float(in[2 * plane + column]);
+    }
 };
 
 /// warp_rows: rows of the product that a warp makes, in tiles of 16. sources: vectors of D units that K is made of: 1 (h), or
@@ -29,7 +49,7 @@ template <class Type, FixedShape shape, StreamingTiling tiling, int product_rows
 struct StreamingBlock {
     // ---- sizes ----
     static constexpr int D = shape.head_dim;
-    static constexpr int width = vector_width(D);
+    static constexpr int width = widest_vector<Type>(D);
     static constexpr bool in_turn = tiling.blocks != 0;
     static constexpr int units = tiling.units;
     static constexpr int rows = tiling.batch_tile;
@@ -50,9 +70,11 @@ struct StreamingBlock {
                                               .parts = parts,
                                               .stationary = tiling.stationary,
                                               .num_stages = tiling.num_stages,
-                                              .turned = turned};
+                                              .turned = turned,
+                                              .k_warps = tiling.k_warps};
     using Product = StreamedProduct<Type, product_tile>;
     static constexpr int threads = Product::threads;
+    using Word = Element<Type>;
 
     using Elements = LaneElements<shape, warp_units, warp_rows, unit_tiles * units>;
     static constexpr int unit_groups = Elements::unit_groups;
@@ -64,6 +86,7 @@ struct StreamingBlock {
     static_assert(units % warp_units == 0 && rows % warp_rows == 0 && warp_rows % 8 == 0, "whole warps a tile");
     static_assert(threads <= 1024, "a block has at most 1024 threads");
     static_assert(!in_turn || tiling.stationary == 0, "what stays is of one tile");
+    static_assert(!in_turn || tiling.k_warps == 1, "where tiles are taken in turn every warp has elements");
 
     // ---- shared memory: the product's, then a plane for each array of inputs, which results replace ----
     static constexpr int row_bytes = (units / chunk_elements<Type> | 1) * chunk_bytes;  // odd: no bank conflicts
@@ -71,17 +94,23 @@ struct StreamingBlock {
     static constexpr int planes_at = Product::shared_bytes;
     static constexpr int shared_bytes = planes_at + planes_needed * plane_bytes;
     using Block = LaneElements<shape, 8, 8>;  // of a warp's, 8 units of 8 sequences
+    /// How a lane reads its elements of so many planes.
+    template <int count>
+    using Planes = typename Either<element_bytes<Type> == 2, InputRing<Type, shape, count, rows, threads, row_bytes, units>,
+                                   FloatPlanes<count, plane_bytes, row_bytes>>::Type;
 
     // ---- what blocks store for each other: [slot][tile of the batch][head][part of K][sequence][part_k] ----
     static constexpr int tile_elements = parts * rows * part_k;
-    static constexpr int sent_units = ceil_div(D, 8) * 8;  // what lies beyond is read as zeros
+    static constexpr int sent_units = ceil_div(D, chunk_elements<Type>) * chunk_elements<Type>;  // beyond lie zeros
 
     // ---- the thread's place ----
     const int batch;
     const int thread = static_cast<int>(thread_index());
     const int lane = thread % 32;
     const int unit_warp = thread / 32 % unit_warps;
-    const int row_warp = thread / 32 / unit_warps;
+    const int row_warp = tiling.k_warps == 1 ? thread / 32 / unit_warps : thread / 32 / unit_warps % row_warps;
+    const int k_warp = tiling.k_warps == 1 ? 0 : thread / Product::tile_threads;
+    const bool has_elements = k_warp == 0;  // the warp, in the end
     const SharedAddress shared = shared_memory();
     const SharedAddress planes = shared + planes_at;
     const Product product{shared};
@@ -127,7 +156,7 @@ struct StreamingBlock {
     }
     /// Where 8 x 8 elements of a warp lie in the first plane.
     TILESMITH_DEVICE int block_offset(int unit_group, int column_tile) const {
-        return (row_warp * warp_rows + 8 * column_tile) * row_bytes + (unit_warp * unit_groups + unit_group) * chunk_bytes;
+        return (row_warp * warp_rows + 8 * column_tile) * row_bytes + (unit_warp * unit_groups + unit_group) * 8 * element_bytes<Type>;
     }
     /// The calling thread's share of the vectors of `count` planes: function(plane, row, unit, place).
     template <int count, class Function>
@@ -142,12 +171,12 @@ struct StreamingBlock {
 
     // ---- what blocks store for each other ----
 
-    TILESMITH_DEVICE unsigned short* stored_of(unsigned short* stored, const Tile& tile, int slot) const {
+    TILESMITH_DEVICE Word* stored_of(Word* stored, const Tile& tile, int slot) const {
         return stored + (static_cast<long long>(slot) * batch_tiles * shape.heads + tile.group()) * tile_elements;
     }
 
     /// Begin copying a part of what the matrix multiplies.
-    TILESMITH_DEVICE void load_columns(SharedAddress to, int part, const unsigned short* stored) const {
+    TILESMITH_DEVICE void load_columns(SharedAddress to, int part, const Word* stored) const {
         constexpr int row_chunks = part_k / chunk_elements<Type>, copies = rows * row_chunks;
 #pragma unroll(unrolled(ceil_div(copies, threads)))
         for (int i = 0; i < ceil_div(copies, threads); ++i) {
@@ -160,9 +189,9 @@ struct StreamingBlock {
         }
     }
 
-    /// Store a tile's units of all sequences, value(source, row, unit) of 8 units each.
+    /// Store a tile's units of all sequences, value(source, row, unit) of 16 bytes each.
     template <class Value>
-    TILESMITH_DEVICE void store_columns(const Tile& tile, unsigned short* stored, Value value) const {
+    TILESMITH_DEVICE void store_columns(const Tile& tile, Word* stored, Value value) const {
         constexpr int row_chunks = units / chunk_elements<Type>;
         for (int chunk = thread; chunk < sources * rows * row_chunks; chunk += threads) {
             const int source = chunk / (rows * row_chunks), row = chunk / row_chunks % rows;

@@ -12,7 +12,6 @@
 #pragma once
 
 #include "forward_step.cuh"
-#include "input_ring.cuh"
 #include "lane_stores.cuh"
 #include "streaming_block.cuh"
 
@@ -33,6 +32,7 @@ struct StreamingForward
     using typename Base::Elements;
     using typename Base::Product;
     using typename Base::Tile;
+    using typename Base::Word;
     static constexpr int D = Base::D, width = Base::width, rows = Base::rows, threads = Base::threads, part_k = Base::part_k;
     static constexpr int warp_units = Base::warp_units, columns = Base::columns;
     static constexpr int unit_groups = Base::unit_groups, column_tiles = Base::column_tiles;
@@ -45,16 +45,16 @@ struct StreamingForward
     static constexpr int arrays = result_arrays<Cell, save>;
     static_assert(recurrent_gates > 0, "a recurrent cell needs a recurrent product");
 
-    using Inputs = InputRing<Type, shape, input_gates, rows, threads, Base::row_bytes, Base::units>;  // to read planes
+    using Inputs = typename Base::template Planes<input_gates>;
     using Results = LaneStores<Type, shape, 8, 8, arrays, how>;
 
-    const ForwardArguments& in;
+    const ForwardArgumentsOf<Word>& in;
     Results results_to;
     float state[in_turn ? 1 : unit_groups][in_turn ? 1 : column_tiles][columns][states];  // where a block has one tile
 
-    TILESMITH_DEVICE explicit StreamingForward(const ForwardArguments& in) : Base{in.batch}, in(in) {}
+    TILESMITH_DEVICE explicit StreamingForward(const ForwardArgumentsOf<Word>& in) : Base{in.batch}, in(in) {}
 
-    TILESMITH_DEVICE unsigned short* hidden_of(const Tile& tile, int slot) const { return this->stored_of(in.hidden, tile, slot); }
+    TILESMITH_DEVICE Word* hidden_of(const Tile& tile, int slot) const { return this->stored_of(in.hidden, tile, slot); }
     TILESMITH_DEVICE unsigned* counter_of(const Tile& tile) const { return in.counters + tile.group() * GridBarrier::words; }
 
     // ---- copies ----
@@ -101,7 +101,7 @@ struct StreamingForward
     /// Write the results of a step, and the last h.
     TILESMITH_DEVICE void write_results(const Tile& tile, int t) const {
         constexpr int bytes = width * element_bytes<Type>;
-        const auto write = [&](unsigned short* to, int steps, int step, int row, int unit, SharedAddress from) {
+        const auto write = [&](Word* to, int steps, int step, int row, int unit, SharedAddress from) {
             const long long sequence = tile.first_row() + row;
             const int real_unit = tile.first_unit() + unit;
             if (sequence >= in.batch || real_unit >= D) return;
@@ -139,9 +139,9 @@ struct StreamingForward
         Elements::for_each([&](int unit_group, int column_tile, int column) {
 #pragma unroll
             for (int s = 0; s < states; ++s) {
-                unsigned short word = 0;
+                Word word = 0;
                 if (in.initial != nullptr && own.real(unit_group, column_tile, column))
-                    word = load_global_16(in.initial + own.state_index(s, unit_group, column_tile, column));
+                    word = load_element(in.initial + own.state_index(s, unit_group, column_tile, column));
                 keep_state(to_float<Type>(word), tile, s, unit_group, column_tile, column);
             }
         });
@@ -149,20 +149,21 @@ struct StreamingForward
             const long long sequence = tile.first_row() + row;
             const int first = tile.first_unit() + unit;
             if (in.initial == nullptr || sequence >= in.batch || first >= D) return uint4{0, 0, 0, 0};
-            return load_row_of_8<width>(in.initial + (sequence * shape.heads + tile.head) * D + first, D - first);
+            return load_row_chunk<Type, width>(in.initial + (sequence * shape.heads + tile.head) * D + first, D - first);
         });
         GridBarrier::arrive(counter_of(tile));
     }
 
     /// Write the states but h after the last step.
     TILESMITH_DEVICE void end_tile(const Tile& tile) const {
+        if (!this->has_elements) return;
         const Elements own = this->elements_of(tile);
         Elements::for_each([&](int unit_group, int column_tile, int column) {
             if (!own.real(unit_group, column_tile, column)) return;
 #pragma unroll
             for (int s = 1; s < states; ++s)
-                store_global_16(in.last + own.state_index(s, unit_group, column_tile, column),
-                                to_16<Type>(state_of(tile, s, unit_group, column_tile, column)));
+                store_element(in.last + own.state_index(s, unit_group, column_tile, column),
+                              to_element<Type>(state_of(tile, s, unit_group, column_tile, column)));
         });
     }
 
@@ -225,15 +226,16 @@ struct StreamingForward
             const int next_t = number == this->first_tile ? t + 1 : t;
 
             GridBarrier::wait(counter_of(tile), static_cast<unsigned>(Base::unit_tiles) * (t + 1));
-            const unsigned short* hidden = hidden_of(tile, t % 2);
+            const Word* hidden = hidden_of(tile, t % 2);
             typename Product::Sums sums;
             product.multiply(
-                sums, this->lane, this->unit_warp, this->row_warp, matrix_of(tile),
+                sums, this->lane, this->unit_warp, this->row_warp, this->k_warp, matrix_of(tile),
                 [&](SharedAddress to, int part) { this->load_columns(to, part, hidden); }, [&] { load_inputs(tile, t); });
             cp_async_wait<0>();
             sync_block();  // the inputs are there; the rings are read
             if (next_t < in.seq) product.begin(matrix_of(Tile(opaque(number))));  // it need not wait for h
-            step(tile, sums);
+            product.collect(sums, this->lane, this->unit_warp, this->row_warp, this->k_warp);
+            if (this->has_elements) step(tile, sums);
             sync_block();  // the results are there
             if (t + 1 < in.seq) {
                 this->store_columns(tile, hidden_of(tile, (t + 1) % 2),

@@ -63,6 +63,7 @@ void sync_whole_block(const Site& site);
 void sync_whole_cluster(const Site& site);
 void sync_whole_warp(const Site& site);
 bool vote_any(bool value, const Site& site);
+unsigned vote_lanes(bool value, const Site& site);
 unsigned exchange_lanes(unsigned value, unsigned lanes, const Site& site);
 void sync_named_barrier(unsigned id, unsigned threads, const Site& site);
 void arrive_named_barrier(unsigned id, unsigned threads, const Site& site);

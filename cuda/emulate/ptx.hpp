@@ -17,6 +17,7 @@ using emulate::Site;
 struct bf16 {};
 struct fp16 {};
 struct fp32 {};
+struct tf32 {};
 
 // ---- threads, warps, blocks ----
 
@@ -39,6 +40,7 @@ inline void arrive_named(unsigned id, unsigned threads, Site site = Site::curren
 }
 inline void sync_warp(Site site = Site::current()) { emulate::sync_whole_warp(site); }
 inline bool any_lane(bool value, Site site = Site::current()) { return emulate::vote_any(value, site); }
+inline unsigned ballot(bool value, Site site = Site::current()) { return emulate::vote_lanes(value, site); }
 inline float shuffle_xor(float value, int lanes, Site site = Site::current()) {
     return __uint_as_float(emulate::exchange_lanes(__float_as_uint(value), static_cast<unsigned>(lanes), site));
 }
@@ -152,6 +154,9 @@ inline void poison_128(SharedAddress address, Site site = Site::current()) {
 
 // ---- global memory ----
 
+inline unsigned load_global_8(const void* address, Site site = Site::current()) {
+    return emulate::load_global<unsigned char>(address, site);
+}
 inline unsigned short load_global_16(const void* address, Site site = Site::current()) {
     return emulate::load_global<unsigned short>(address, site);
 }
@@ -295,6 +300,12 @@ inline void mma_m16n8k8_tf32(float (&d)[4], const unsigned (&a)[4], unsigned b0,
 }
 
 // ---- conversions ----
+
+inline unsigned round_tf32(unsigned word) {
+    const bool finite = (word & 0x7f800000u) != 0x7f800000u;
+    const bool nan = !finite && (word & 0x7fffffu) != 0;
+    return nan ? 0x7fffffffu : finite ? (word + 0x1000u) & 0xffffe000u : word;
+}
 
 template <class Type>
 unsigned short to_16(float value) {

@@ -76,6 +76,17 @@ bool vote_any(bool value, const Site& site) {
     return result;
 }
 
+/// __ballot_sync. Orders no memory.
+unsigned vote_lanes(bool value, const Site& site) {
+    unsigned result = 0;
+    collective("ballot", site, value, result, [](Warp& warp) {
+        unsigned mask = 0;
+        for (unsigned lane = 0; lane < warp_size; ++lane) mask |= static_cast<unsigned>(input<bool>(warp, lane)) << lane;
+        for (unsigned lane = 0; lane < warp_size; ++lane) output<unsigned>(warp, lane) = mask;
+    });
+    return result;
+}
+
 /// __shfl_xor_sync
 unsigned exchange_lanes(unsigned value, unsigned lanes, const Site& site) {
     if (lanes >= warp_size)

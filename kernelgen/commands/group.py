@@ -17,6 +17,7 @@ _COMMANDS = {
     "solve": "Solve an integer-constraint problem from a file.",
     "plan": "Rank the tilings of a cell that fit a GPU, by the model.",
     "tune": "Find the fastest valid kernel of a cell and write it down.",
+    "tune-all": "Tune every kernel that a program runs, those that take longest first.",
     "validate": "Prove a tuned kernel right once more.",
     "show": "Show a tuned kernel: its configuration and its source.",
     "probe": "Measure the GPU in this machine, and write its profile.",
@@ -42,7 +43,7 @@ class _Commands(click.Group):
         """Import a command."""
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"kernelgen.commands.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"kernelgen.commands.{cmd_name.replace('-', '_')}").command
         return command
 
     def resolve_command(

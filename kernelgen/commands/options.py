@@ -95,6 +95,16 @@ def shape_options(command: Command) -> Command:
                 is_flag=True,
                 help="The backward kernel recomputes the gates instead of reading what the forward kernel saved.",
             ),
+            click.option(
+                "--resets",
+                is_flag=True,
+                help="The kernel takes flags [B, T]: where the states before a step are the initial ones again.",
+            ),
+            click.option(
+                "--lengths",
+                is_flag=True,
+                help="The kernel takes each sequence's own number of steps, at most T; what follows is zeros.",
+            ),
         )
     ):
         command = option(command)
@@ -123,7 +133,7 @@ def make_shape(options: dict[str, Any], direction: str = "forward") -> Shape:
     Raises ShapeError for one that makes no sense.
     """
     from kernelgen.errors import ShapeError
-    from kernelgen.program.shape import Shape
+    from kernelgen.program.shape import FEATURES, Shape
 
     save, recompute = options.pop("save"), options.pop("recompute")
     if recompute and direction == "forward":
@@ -135,6 +145,7 @@ def make_shape(options: dict[str, Any], direction: str = "forward") -> Shape:
             f"{save} does not go with it. Leave it out, or tune the directions one by one."
         )
     sizes = {name: options.pop(name) for name in ("batch", "seq", "heads", "head_dim", "dtype")}
+    sizes |= {name: options.pop(name) for name in FEATURES}
     return Shape(**sizes, save=save or ("hidden" if direction == "forward" else needed), recompute=recompute)
 
 

@@ -101,7 +101,7 @@ def command(
                 top=top,
                 seeds=seeds,
                 again=again,
-                on_event=partial(_show, bar),
+                on_event=partial(show_event, bar),
                 started=started,
             )
             written = save(result, path, spec=cell)
@@ -123,7 +123,7 @@ def _path(output: str | None, name: str, direction: Direction, asked: str) -> Pa
 _STAGES = {"compile": "compiling", "emulate": "emulating", "gpu": "validating and measuring"}
 
 
-def _show(bar: Bar, event: Event) -> None:
+def show_event(bar: Bar, event: Event) -> None:
     """Pass an event on to the bar."""
     if event.stage in _STAGES:
         bar.show(_STAGES[event.stage], event.done, event.total)

@@ -23,6 +23,7 @@ from kernelgen.device.executor import Executable, Launches, Workspace
 from kernelgen.device.launcher import stream_of
 from kernelgen.errors import LaunchError
 from kernelgen.program.arguments import Arguments, ArrayArgument
+from kernelgen.program.dtypes import dtype_info
 from kernelgen.program.program import Program
 from kernelgen.program.shape import Shape
 from kernelgen.program.task import Direction
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from kernelgen.cells.language import Cell
     from kernelgen.records.config import TunedConfig
 
+
+OWN = ("resets", "lengths", "order")
+"""What sequences have of their own, where the kernel's shape says so."""
 
 REMEMBERED_CALLS = 1024
 """How many shapes of its leading array a kernel keeps prepared."""
@@ -121,6 +125,9 @@ class Kernel(ABC):
                 self._calls.clear()
             call = self._calls[key] = self._prepare(lead)
         library, device, pointer = call.library, call.device, call.library.pointer
+        for name in OWN:
+            if given.get(name) is not None and name not in call.defaults:
+                raise LaunchError(f"this kernel takes no {name}: its shape, {self.shape}, does not ask for them")
         values = call.defaults.copy()
         for argument in call.inputs:
             array = given.get(argument.name)
@@ -128,7 +135,8 @@ class Kernel(ABC):
                 if not (argument.optional or argument.empty):
                     raise LaunchError(_missing(argument))
                 continue
-            if array is not lead and not library.fits(array, argument.shape, device):
+            kind = library if argument.dtype == self.shape.dtype else library.of(argument.dtype)
+            if array is not lead and not kind.fits(array, argument.shape, device):
                 raise LaunchError(_misfit(argument, array, call))
             values[argument.name] = pointer(array)
         if out is None:
@@ -171,7 +179,7 @@ class Kernel(ABC):
         """Check the leading array, whose sizes say the batch and the number of steps, and work out what follows."""
         import numpy as np
 
-        library = library_of(lead, self.shape.dtype)
+        library = library_of(lead, dtype_info(self.shape.dtype).stored)
         found = library.describe(lead)
         wanted = self._leading(self.arguments(self.shape))
         batch_axis, step_axis = wanted.axes.index("B"), wanted.axes.index("T")
@@ -185,7 +193,7 @@ class Kernel(ABC):
         if found.device is None:
             raise LaunchError(f"{wanted.name} must be on a GPU, but it is {found}")
         if not library.fits(lead, wanted.shape, found.device):
-            needed = f"a C-contiguous {self.shape.dtype} array {list(wanted.shape)}"
+            needed = f"a C-contiguous {wanted.dtype} array {list(wanted.shape)}"
             raise LaunchError(f"{wanted.name} must be {needed}, not {found}")
         self._executable.prepare(found.device)
         with gpu.current(found.device):
@@ -211,23 +219,39 @@ class Kernel(ABC):
 
 
 class ForwardKernel(Kernel):
-    """A tuned forward kernel, called as ``kernel(wx, r, b, initial=None, *, out=None, stream=None)``."""
+    """A tuned forward kernel, called as ``kernel(wx, r, b, initial=None, *, out=None, stream=None)``, with resets,
+    lengths and order where its shape has resets or lengths."""
 
     direction: Direction = "forward"
     results = Forward._fields
 
-    def __call__(self, wx: Any, r: Any, b: Any, initial: Any = None, *, out: Any = None, stream: Any = None) -> Forward:
+    def __call__(
+        self,
+        wx: Any,
+        r: Any,
+        b: Any,
+        initial: Any = None,
+        *,
+        resets: Any = None,
+        lengths: Any = None,
+        order: Any = None,
+        out: Any = None,
+        stream: Any = None,
+    ) -> Forward:
         """Run the recurrence over all steps; returns (states, last, gates) as soon as the kernel is queued.
 
         wx [B, T, G_in, H, D], r [G_rec, H, D, D] (r[g, h, d, p] from previous unit p to unit d), b [G_bias, H, D],
         initial [S, B, H, D] or None for zeros: C-contiguous arrays of the kernel's dtype on one GPU, all of one
-        library. out: (states, last, gates) to write into, instead of new arrays of wx's library (which owns them).
-        stream: a stream of any library or its raw handle; by default the current stream of wx's library. The
-        caller keeps arrays alive while work on a stream of its own runs.
+        library. Of a kernel whose shape says so, and of no other: resets [B, T] (uint8), 1 where the states before a
+        step are the initial ones; lengths [B] (int32), the steps of each sequence, 0 to T, and order [B] (int32), the
+        numbers of the sequences, the longest first. out: (states, last, gates) to write into, instead of new arrays of
+        wx's library (which owns them). stream: a stream of any library or its raw handle; by default the current stream
+        of wx's library. The caller keeps arrays alive while work on a stream of its own runs.
 
         Raises LaunchError for an array of another shape, dtype or place, and if the launch fails.
         """
-        return Forward(*self._run({"wx": wx, "r": r, "b": b, "initial": initial}, out, stream))
+        own = {"resets": resets, "lengths": lengths, "order": order}
+        return Forward(*self._run({"wx": wx, "r": r, "b": b, "initial": initial, **own}, out, stream))
 
 
 class BackwardKernel(Kernel):
@@ -248,6 +272,9 @@ class BackwardKernel(Kernel):
         *,
         wx: Any = None,
         b: Any = None,
+        resets: Any = None,
+        lengths: Any = None,
+        order: Any = None,
         out: Any = None,
         stream: Any = None,
     ) -> Backward:
@@ -260,12 +287,14 @@ class BackwardKernel(Kernel):
         is nothing but its bias. d_states [K, B, T, H, D]: the gradients of the states after every step, K = 1 (h) where
         the shape saves "hidden", else all S; d_last [S, B, H, D]: those of the states after the last step, None for
         zeros. C-contiguous arrays of the kernel's dtype on one GPU, all of one library. out: (d_wx, d_r, d_b,
-        d_initial) to write into, instead of new arrays of states' library. stream: as of a forward kernel.
+        d_initial) to write into, instead of new arrays of states' library. resets, lengths, order and stream: as of a
+        forward kernel.
 
         Raises LaunchError for an array of another shape, dtype or place, and if the launch fails.
         """
         saved = {"wx": wx, "r": r, "b": b, "initial": initial, "states": states, "gates": gates}
-        return Backward(*self._run({**saved, "d_states": d_states, "d_last": d_last}, out, stream))
+        own = {"resets": resets, "lengths": lengths, "order": order}
+        return Backward(*self._run({**saved, "d_states": d_states, "d_last": d_last, **own}, out, stream))
 
 
 KERNELS: Mapping[Direction, type[ForwardKernel] | type[BackwardKernel]] = {

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from kernelgen.errors import ConfigError
@@ -28,14 +28,23 @@ program only; it need hold nothing before, but for POISONED ones, and holds noth
 @dataclass(frozen=True)
 class _Entry:
     """An array argument. axes: the names of their sizes (see _sizes). role, apart: as ArrayArgument. dtype: where it is
-    not the shape's. use: of a workspace that blocks of one call share, what for: see MAIL, COUNTERS and STORED."""
+    not the shape's. use: of a workspace that blocks of one call share, what for: see MAIL, COUNTERS and STORED.
+    asked: there is one where the shape has that feature (shape.FEATURES) alone."""
 
     axes: str
     role: Role = "input"
     apart: bool = False
     dtype: str | None = None
     use: Literal["mail", "counters", "stored"] | None = None
+    asked: Literal["resets", "lengths"] | None = None
 
+
+_OWN = {
+    "resets": _Entry("B T", dtype="uint8", asked="resets"),
+    "lengths": _Entry("B", dtype="int32", asked="lengths"),
+    "order": _Entry("B", dtype="int32", asked="lengths"),
+}
+"""What sequences have of their own, in both directions."""
 
 _ARRAYS: Mapping[Direction, Mapping[str, _Entry]] = {
     "forward": {
@@ -43,6 +52,7 @@ _ARRAYS: Mapping[Direction, Mapping[str, _Entry]] = {
         "r": _Entry("G_rec H D D"),
         "b": _Entry("G_bias H D"),
         "initial": _Entry("S B H D", "optional"),
+        **_OWN,
         "states": _Entry("K B T H D", "output", apart=True),
         "others": _Entry("S_apart B T H D", "output", apart=True),
         "last": _Entry("S B H D", "output", apart=True),
@@ -62,6 +72,7 @@ _ARRAYS: Mapping[Direction, Mapping[str, _Entry]] = {
         "gates": _Entry("G_kept B T H D"),
         "d_states": _Entry("K B T H D"),
         "d_last": _Entry("S B H D", "optional"),
+        **_OWN,
         "d_wx": _Entry("B T G_in H D", "output"),
         "d_r": _Entry("G_rec H D D", "output"),
         "d_b": _Entry("G_bias H D", "output"),
@@ -81,6 +92,10 @@ _ARRAYS: Mapping[Direction, Mapping[str, _Entry]] = {
 G_in, G_rec, G_bias gates of the cell with an input, a recurrent product, a bias; G_saved those whose sum a backward
 pass reads and that is not a bias alone (derive.Backward.saved_gates); S states of the cell.
 
+Both, where the shape asks for them. resets: 1 where the states before a step are the initial ones, else 0; lengths: how
+many steps each sequence has, 0 to T; order: the numbers of the sequences, each once, in the order in which they fill
+tiles of the batch: the longest first.
+
 Forward. wx, r (r[g, h, d, p] from previous unit p to unit d), b, initial (the states before the first step): inputs.
 states: K = 1 (h) where the shape saves "hidden", else K = S; or h alone with the other states in others, which else is
 null. last: states after the last step. gates: where the shape saves "gates" (the gates' sums before the pointwise
@@ -97,7 +112,7 @@ Workspaces of blocks that run at the same time. mail: W words in which they send
 gradients; or hidden (d_gates), where they store them, carried (d_carried), the states of what a block runs in turn, and
 counters, by which they say that what they have stored is there.
 
-All arrays are C-contiguous and, but for the workspaces, of the shape's dtype.
+All arrays are C-contiguous and, but for the workspaces and what sequences have of their own, of the shape's dtype.
 """
 
 
@@ -118,7 +133,7 @@ POISONED = MAIL | COUNTERS
 """The workspaces of which every byte must be 0xFF before every run of a program: the executor sees to it. Their sizes
 are the program's own."""
 
-ITEMSIZE: Mapping[str, int] = {name: dtype_info(name).itemsize for name in DTYPES} | {"int32": 4}
+ITEMSIZE: Mapping[str, int] = {name: dtype_info(name).itemsize for name in DTYPES} | {"int32": 4, "uint8": 1}
 """Bytes of an element."""
 
 NUMBERS: Mapping[str, str] = {"batch": "B", "seq": "T", "num_partials": "P"}
@@ -173,6 +188,13 @@ class Arguments:
     workspaces: tuple[ArrayArgument, ...]
     numbers: Mapping[str, int]
 
+    def with_float_parameters(self) -> Arguments:
+        """The same with gradients of R and b in float32."""
+        outputs = tuple(
+            replace(array, dtype="float32") if array.name in ("d_r", "d_b") else array for array in self.outputs
+        )
+        return replace(self, outputs=outputs)
+
 
 def arguments_of(
     cell: Cell,
@@ -187,7 +209,8 @@ def arguments_of(
     axes: the sizes of those axes that the program decides, such as P. Raises ConfigError for a name that no program of
     that direction has, and for an axis whose size nobody says.
     """
-    entries = _ARRAYS[direction]
+    every = _ARRAYS[direction]
+    entries = {name: entry for name, entry in every.items() if entry.asked is None or getattr(shape, entry.asked)}
     sizes = _sizes(cell, shape) | dict(axes or {})
     if names is None:
         axes_of = {name: entry.axes for name, entry in entries.items()} | dict(NUMBERS)
@@ -195,6 +218,8 @@ def arguments_of(
     wanted = {*names}
     foreign = wanted - {*entries} - {*NUMBERS}
     if foreign:
+        if min(foreign) in every:
+            raise ConfigError(f"a kernel for {shape} takes no {min(foreign)}: the shape does not ask for them")
         known = ", ".join((*entries, *NUMBERS))
         raise ConfigError(f"no {direction} kernel takes an argument {min(foreign)!r}; those known are {known}")
 
@@ -210,7 +235,7 @@ def arguments_of(
             name,
             tuple(entry.axes.split()),
             tuple(sized(axis) for axis in entry.axes.split()),
-            entry.dtype or shape.dtype,
+            entry.dtype or dtype_info(shape.dtype).stored,
             entry.role,
             entry.apart,
         )

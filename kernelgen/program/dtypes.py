@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Dtype:
-    """name: as in a Shape. tag: the C++ type in namespace tilesmith. itemsize: bytes. element: the C++ type that an
-    element in memory has. math: the namespace, in tilesmith, of the functions that a cell's step calls.
+    """name: as in a Shape. stored: the dtype of its arrays. tag: the C++ type in namespace tilesmith. itemsize: bytes.
+    element: the C++ type that an element in memory has. math: the namespace, in tilesmith, of the functions that a
+    cell's step calls. products: matrix instructions for one product.
 
     unit_roundoff: the largest relative error of rounding to nearest, 2^-p for p bits of significand. largest: the
     largest finite value. smallest_exponent: of the smallest normal number, 2^(it - 1). function_error: the largest
@@ -41,6 +42,13 @@ class Dtype:
     sum_error: float
     exact: float
     exact_element: float
+    products: int = 1
+    stored_as: str = ""
+
+    @property
+    def stored(self) -> str:
+        """The dtype of its arrays."""
+        return self.stored_as or self.name
 
 
 SPECIAL_ERROR = 2.0**-11
@@ -63,6 +71,13 @@ EXACT_FLOAT32, EXACT_ELEMENT_FLOAT32 = 2.0**-19, 2.0**-17
 """The same of a float32 output. Here no rounding hides float32 arithmetic: it makes up to 3e-7 in the norm for every
 cell of the library. A product that takes 11 bits of its factors, or twice 8, makes more than what is allowed."""
 
+TF32_ERROR = 2.0**-11
+"""Relative error of a factor that is rounded to TF32, 11 bits of significand."""
+
+EXACT_TF32, EXACT_ELEMENT_TF32 = 2.0**-11, 2.0**-9
+"""The same where products round their factors to TF32, which the reference does not: random factors make errors of
+2^-12 in the norm of a product, and a lost element of more than what is allowed."""
+
 _SIXTEEN_BITS: dict[str, Any] = {
     "itemsize": 2,
     "element": "unsigned short",
@@ -72,22 +87,35 @@ _SIXTEEN_BITS: dict[str, Any] = {
     "exact": EXACT,
     "exact_element": EXACT_ELEMENT,
 }
+_FLOATS: dict[str, Any] = {
+    "unit_roundoff": 2.0**-24,
+    "largest": (2 - 2.0**-23) * 2.0**127,
+    "smallest_exponent": -125,
+    "itemsize": 4,
+    "element": "float",
+    "math": "accurate",
+    "sum_error": 2.0**-24,
+}
 _DTYPES = {
     "bfloat16": Dtype("bfloat16", "bf16", 2.0**-8, (2 - 2.0**-7) * 2.0**127, -125, **_SIXTEEN_BITS),
     "float16": Dtype("float16", "fp16", 2.0**-11, 65504.0, -13, **_SIXTEEN_BITS),
     "float32": Dtype(
         "float32",
         "fp32",
-        2.0**-24,
-        (2 - 2.0**-23) * 2.0**127,
-        -125,
-        itemsize=4,
-        element="float",
-        math="accurate",
+        **_FLOATS,
         function_error=LIBRARY_ERROR,
-        sum_error=2.0**-24,
         exact=EXACT_FLOAT32,
         exact_element=EXACT_ELEMENT_FLOAT32,
+        products=3,
+    ),
+    "tf32": Dtype(
+        "tf32",
+        "tf32",
+        **_FLOATS,
+        function_error=TF32_ERROR,
+        exact=EXACT_TF32,
+        exact_element=EXACT_ELEMENT_TF32,
+        stored_as="float32",
     ),
 }
 
@@ -100,18 +128,18 @@ def dtype_info(name: str) -> Dtype:
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:
-    """The NumPy dtype of one of these, or of "int32", which messages come in; bfloat16 is that of ml_dtypes. Raises
-    ShapeError for an unknown name."""
+    """The NumPy dtype of one of these, or of "int32" and "uint8", which kernels take too; bfloat16 is that of
+    ml_dtypes. Raises ShapeError for an unknown name."""
     import numpy as np
 
-    if name == "int32":
+    if name in ("int32", "uint8"):
         return np.dtype(name)
     if dtype_info(name).name == "bfloat16":
         import ml_dtypes
 
         extended: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
         return extended
-    return np.dtype(name)
+    return np.dtype(dtype_info(name).stored)
 
 
 def tolerance(dtype: str, seq: int, direction: Direction = "forward", terms: int = 1) -> float:
@@ -133,7 +161,7 @@ def tolerance(dtype: str, seq: int, direction: Direction = "forward", terms: int
     In float32 two things are different. Functions err by e = 2^-21, more than u = 2^-24, so that a value is off by e
     and not by sqrt(e u). And sums count, which are not exact beside the functions any more: of n terms in any order,
     off by sqrt(n) u at most as a root mean square (a random walk: additions of n terms of random sign, one after the
-    other, make sqrt(n / 6) u). e is the hypotenuse of both.
+    other, make sqrt(n / 6) u). e is the hypotenuse of both. In TF32 e is what factors are rounded by, 2^-11.
 
     Raises ShapeError for an unknown dtype.
     """

@@ -31,7 +31,8 @@ class Program:
 
     main: the recurrence itself, whose needs a tiling predicts; then: what follows it, such as the gradients of R and b.
     axes: the sizes of those axes of workspaces that the calls decide, as rules (see rules.evaluate). num_stages:
-    how many steps of the recurrence are under way at once, such as the stages of a ring of inputs.
+    how many steps of the recurrence are under way at once, such as the stages of a ring of inputs. float_parameters:
+    whether the gradients of R and b are float32 whatever the shape's dtype.
     """
 
     direction: Direction
@@ -39,6 +40,7 @@ class Program:
     then: tuple[KernelCall, ...] = ()
     axes: Mapping[str, str] = field(default_factory=dict)
     num_stages: int = 1
+    float_parameters: bool = False
 
     @property
     def calls(self) -> tuple[KernelCall, ...]:
@@ -61,4 +63,5 @@ class Program:
 
     def arguments(self, cell: Cell, shape: Shape) -> Arguments:
         """What the calls take together at ``shape``: heads, head dimension and dtype must be the program's."""
-        return arguments_of(cell, shape, self.direction, self.names, self.extents(shape))
+        found = arguments_of(cell, shape, self.direction, self.names, self.extents(shape))
+        return found.with_float_parameters() if self.float_parameters else found

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from kernelgen.errors import ShapeError, near_names
 
 SIXTEEN_BITS = ("bfloat16", "float16")
-DTYPES = (*SIXTEEN_BITS, "float32")
+DTYPES = (*SIXTEEN_BITS, "float32", "tf32")
 SAVES = ("hidden", "states", "gates")
+FEATURES = ("resets", "lengths")
+"""What sequences of a batch may have of their own; a schedule says which of them its kernels honour."""
 
 MOST_STEPS = 2**31 - 64
 """Of batch times seq: kernels count the steps of all sequences, and a few beyond the last, in int32."""
@@ -27,11 +29,13 @@ class Shape:
 
     batch, seq, heads, head_dim: B sequences of T steps, H independent heads of D units each.
     dtype: of Wx, R, b, the states and h inside the kernel; accumulation and the other states are float32. Not every
-        schedule takes float32 (Schedule.dtypes).
+        schedule takes float32 (Schedule.dtypes). "tf32" is float32, but that products round their factors to TF32.
     save: what the forward pass writes for every step: ``"hidden"`` h alone, ``"states"`` every state,
         ``"gates"`` every state and every gate (what a backward pass needs). Backward, ``"hidden"`` means that
         gradients come from outside for h alone, else for every state.
     recompute: backward, the gates are recomputed from Wx, R, b and the states instead of read.
+    resets: the kernel takes flags [B, T] that say before which steps the states are the initial ones again.
+    lengths: it takes every sequence's own number of steps, at most T; results behind them are zeros.
 
     Raises ShapeError for a size below 1, sizes beyond what kernels can count, or an unknown dtype or save.
     """
@@ -43,6 +47,8 @@ class Shape:
     dtype: str = "bfloat16"
     save: str = "hidden"
     recompute: bool = False
+    resets: bool = False
+    lengths: bool = False
 
     def __post_init__(self) -> None:
         for name in ("batch", "seq", "heads", "head_dim"):
@@ -65,14 +71,20 @@ class Shape:
                 raise ShapeError(f"{what} must be at most {most:,}, not {_short(value)}; kernels count in 32 bits")
 
     def __str__(self) -> str:
-        return f"B={self.batch} T={self.seq} {self.heads}x{self.head_dim} {self.dtype}"
+        asked = "".join(f", {name}" for name in self.features)
+        return f"B={self.batch} T={self.seq} {self.heads}x{self.head_dim} {self.dtype}{asked}"
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Which of FEATURES it has."""
+        return tuple(name for name in FEATURES if getattr(self, name))
 
 
 def unknown_dtype(asked: object) -> ShapeError:
     """The error for a dtype that kernels do not have: it says which there are, and what was perhaps meant."""
     advice = ""
     if isinstance(asked, str) and asked.lower() in _WIDER:
-        advice = f", none for {asked}: sums are float32. Choose one of the three"
+        advice = f", none for {asked}: sums are float32. Choose one of these"
     elif isinstance(asked, str):
         names = difflib.get_close_matches(_ALIASES.get(asked.lower(), asked.lower()), DTYPES, n=1, cutoff=0.5)
         advice = f"; did you mean {names[0]}?" if names else ""
@@ -82,7 +94,7 @@ def unknown_dtype(asked: object) -> ShapeError:
 
 _WIDER = ("float64", "double", "fp64", "f64")
 _ALIASES = {"bf16": "bfloat16"} | dict.fromkeys(("fp16", "f16", "half"), "float16")
-_ALIASES |= dict.fromkeys(("fp32", "f32", "float", "single", "tf32"), "float32")
+_ALIASES |= dict.fromkeys(("fp32", "f32", "float", "single"), "float32") | {"tensorfloat32": "tf32"}
 
 
 def _short(value: object) -> str:

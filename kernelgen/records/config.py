@@ -23,7 +23,7 @@ from kernelgen.errors import CellError, ConfigError, ShapeError
 from kernelgen.program.launch import LaunchRule
 from kernelgen.program.program import KernelCall, Program
 from kernelgen.program.rules import evaluate, sizes_of
-from kernelgen.program.shape import Shape
+from kernelgen.program.shape import FEATURES, Shape
 from kernelgen.program.source import Source
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Resources, Tiling
@@ -97,6 +97,31 @@ class CellRecord(_Record):
             attribute=attribute.removeprefix(":") or None,
             definition=text,
         )
+
+    def load(self, of: str) -> Cell:
+        """The cell, from the library or from the definition kept here, which is then run as Python. of: what the record
+        is a part of, for messages.
+
+        Raises ConfigError when it cannot be built or is no longer the cell that was recorded.
+        """
+        from kernelgen.cells import load_cell
+
+        try:
+            if self.definition is None:
+                cell = load_cell(self.name)
+            else:
+                with temporary_folder("cell") as folder:
+                    file = folder / "cell.py"
+                    file.write_text(self.definition, encoding="utf-8")
+                    cell = load_cell(f"{file}:{self.attribute}" if self.attribute else str(file))
+        except CellError as error:
+            raise ConfigError(f"the cell {self.name!r} of this {of} cannot be built: {error}") from error
+        if cell.fingerprint != self.fingerprint:
+            raise ConfigError(
+                f"the cell {self.name!r} is not the one this {of} was made for: its definition has changed since "
+                f"(fingerprint {cell.fingerprint[:12]}, then {self.fingerprint[:12]}). Tune it again."
+            )
+        return cell
 
 
 class ModelTime(_Record):
@@ -237,28 +262,8 @@ class TunedConfig(_Record):
         return Tiling(self.schedule, dict(self.tiling), self.predicted, self.model.clocks_per_step)
 
     def load_cell(self) -> Cell:
-        """The cell, from the library or from the definition kept here, which is then run as Python.
-
-        Raises ConfigError when it cannot be built or is no longer the cell that was tuned.
-        """
-        from kernelgen.cells import load_cell
-
-        try:
-            if self.cell.definition is None:
-                cell = load_cell(self.cell.name)
-            else:
-                with temporary_folder("cell") as folder:
-                    file = folder / "cell.py"
-                    file.write_text(self.cell.definition, encoding="utf-8")
-                    cell = load_cell(f"{file}:{self.cell.attribute}" if self.cell.attribute else str(file))
-        except CellError as error:
-            raise ConfigError(f"the cell {self.cell.name!r} of this configuration cannot be built: {error}") from error
-        if cell.fingerprint != self.cell.fingerprint:
-            raise ConfigError(
-                f"the cell {self.cell.name!r} is not the one this kernel was made for: its definition has changed "
-                f"since (fingerprint {cell.fingerprint[:12]}, then {self.cell.fingerprint[:12]}). Tune it again."
-            )
-        return cell
+        """The cell: see CellRecord.load. Raises ConfigError."""
+        return self.cell.load("configuration")
 
     def save(self, path: Path, program: Program, binaries: Sequence[Binary]) -> TunedConfig:
         """Write FILE.yaml with FILE.cu and FILE.cubin beside it, and those of further calls as FILE_CALL.cu and so on;
@@ -299,6 +304,7 @@ class TunedConfig(_Record):
         )
         fields = self.model_dump(mode="json")
         fields["cell"] = {key: value for key, value in fields["cell"].items() if value is not None}
+        fields["shape"] = {key: value for key, value in fields["shape"].items() if value or key not in FEATURES}
         return header + dump(fields)
 
 

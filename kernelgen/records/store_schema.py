@@ -13,13 +13,14 @@ from kernelgen.records.trial import Trial
 if TYPE_CHECKING:
     from kernelgen.program.task import Direction
 
-SCHEMA = 2
-"""Version of the tables, kept in the file's user_version. Schema 1 kept a shape as one text."""
+SCHEMA = 3
+"""Version of the tables, kept in the file's user_version. Schema 1 kept a shape as one text, schema 2 knew neither
+resets nor lengths."""
 
 APPLICATION_ID = 0x544C534D
 """Says in the file's header (application_id) that it is tilesmith's: "TLSM"."""
 
-SHAPE_COLUMNS = ("batch", "seq", "heads", "head_dim", "dtype", "save", "recompute")
+SHAPE_COLUMNS = ("batch", "seq", "heads", "head_dim", "dtype", "save", "recompute", "resets", "lengths")
 """The columns that are a shape's fields, by their names."""
 
 _COLUMNS = {
@@ -35,6 +36,8 @@ _COLUMNS = {
     "dtype": "TEXT NOT NULL",
     "save": "TEXT NOT NULL",
     "recompute": "INTEGER NOT NULL",
+    "resets": "INTEGER NOT NULL",
+    "lengths": "INTEGER NOT NULL",
     "status": "TEXT NOT NULL",
     "source_hash": "TEXT NOT NULL",
     "compiler": "TEXT NOT NULL",
@@ -61,7 +64,7 @@ def create(database: sqlite3.Connection) -> None:
 
 
 def migrate(database: sqlite3.Connection) -> None:
-    """Make a store of schema 1 one of today's, within the caller's transaction. Every trial stays, with its id.
+    """Make a store of an older schema one of today's, within the caller's transaction. Every trial stays, with its id.
 
     Raises ValueError, KeyError, TypeError or ShapeError for a record that is no trial.
     """

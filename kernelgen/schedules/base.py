@@ -30,6 +30,8 @@ class Schedule(Protocol):
     direction: Direction
     dtypes: tuple[str, ...]
     """Those that its templates take (program/shape.py: DTYPES). Others never reach the methods below."""
+    honours: tuple[str, ...]
+    """What its templates know that sequences may have of their own (program/shape.py: FEATURES); likewise."""
 
     def refuses(self, cell: Cell, shape: Shape, profile: Profile) -> str:
         """Why it does not run this at all, whatever the tiling, as a sentence; empty where it may."""
@@ -52,7 +54,10 @@ class Schedule(Protocol):
 
 
 def refusal(schedule: Schedule, cell: Cell, shape: Shape, profile: Profile) -> str:
-    """Why a schedule does not run this, as a sentence: the dtype, or a reason of its own; empty where it may."""
+    """Why a schedule does not run this, as a sentence: the dtype, resets or lengths, or a reason of its own; empty
+    where it may."""
+    if lacking := [name for name in shape.features if name not in schedule.honours]:
+        return f"the {schedule.name} schedule knows no {' and no '.join(lacking)}."
     if shape.dtype in schedule.dtypes:
         return schedule.refuses(cell, shape, profile)
     names, sizes = ", ".join(schedule.dtypes), {dtype_info(name).itemsize for name in schedule.dtypes}

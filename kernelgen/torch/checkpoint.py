@@ -18,6 +18,7 @@ from kernelgen.torch import passes, transforms
 from kernelgen.torch.arguments import autocast_dtype
 from kernelgen.torch.errors import TensorShapeError, refuse_second_derivative
 from kernelgen.torch.parts import input_product
+from kernelgen.torch.sequences import NOTHING
 
 
 def run(
@@ -88,7 +89,7 @@ def _run_forward(
         for index, (begin, end) in enumerate(_spans(x.shape[1], chunk)):
             before[index] = 0 if last is None else last
             wx = _product(x, w, first, r, begin, end)
-            made, last, *_ = passes.forward(wx, r, b, last, cell, hidden, "nothing", *gradient)
+            made, last, *_ = passes.forward(wx, r, b, last, *NOTHING, cell, hidden, "nothing", *gradient)
             states[:, :, begin:end] = made
     assert last is not None
     return states, last, before
@@ -119,10 +120,12 @@ def _run_backward(
     with torch.autocast(x.device.type, enabled=False):
         for index, (begin, end) in reversed(list(enumerate(_spans(x.shape[1], chunk)))):
             wx = _product(x, w, first, r, begin, end)
-            states, _, others, gates = passes.forward(wx, r, b, before[index], cell, hidden, "gates", cut, clip)
+            states, _, others, gates = passes.forward(
+                wx, r, b, before[index], *NOTHING, cell, hidden, "gates", cut, clip
+            )
             given = None if d_states is None else d_states[:, :, begin:end]
             d_wx, of_r, of_b, d_last = passes.backward(
-                r, b, before[index], states, others, gates, None, given, d_last, cell, cut, clip
+                r, b, before[index], states, others, gates, None, *NOTHING, given, d_last, cell, cut, clip
             )
             d_r += of_r
             d_b += of_b

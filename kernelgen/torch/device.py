@@ -61,19 +61,21 @@ class DeviceEngine:
         self._expected: dict[Any, Future[tuple[Program, tuple[Binary, ...]] | None]] = {}
         self._lock = threading.Lock()
 
-    def kernel(self, cell: Cell, shape: Shape, direction: Direction, device: int) -> Loaded:
+    def kernel(
+        self, cell: Cell, shape: Shape, direction: Direction, device: int, *, float_parameters: bool = False
+    ) -> Loaded:
         """The program for a GPU: see engine.Engine.
 
         Raises InfeasibleError where no schedule has a kernel for the shape, CompileError and LaunchError.
         """
-        key = _key(cell, shape, direction, device)
+        key = _key(cell, shape, direction, device, float_parameters)
         found = self._loaded.get(key)
         if found is None:
             with self._lock:
                 found = self._loaded.get(key)
                 if found is None:
                     try:
-                        found = self._load(cell, shape, direction, device)
+                        found = self._load(cell, shape, direction, device, float_parameters)
                     except InfeasibleError as error:
                         found = str(error)
                     self._loaded[key] = found
@@ -85,44 +87,47 @@ class DeviceEngine:
         numbers = {name: np.int32(value) for name, value in arguments.numbers.items()}
         return Loaded(launches, arguments.workspaces, numbers, device)
 
-    def expect(self, cell: Cell, shape: Shape, direction: Direction, device: int) -> None:
+    def expect(
+        self, cell: Cell, shape: Shape, direction: Direction, device: int, *, float_parameters: bool = False
+    ) -> None:
         """Compile in the background what will soon be asked for; nothing is done on the GPU there, which may be
         capturing a graph. What goes wrong is raised by ``kernel``."""
-        key = _key(cell, shape, direction, device)
+        key = _key(cell, shape, direction, device, float_parameters)
         if key in self._loaded or key in self._expected:
             return
         profile = gpu.device(device).profile()
         with self._lock:
             if key not in self._loaded and key not in self._expected:
-                self._expected[key] = _background().submit(_compiled, cell, shape, profile, direction)
+                self._expected[key] = _background().submit(_compiled, cell, shape, profile, direction, float_parameters)
 
-    def _load(self, cell: Cell, shape: Shape, direction: Direction, device: int) -> Executable:
+    def _load(self, cell: Cell, shape: Shape, direction: Direction, device: int, float_parameters: bool) -> Executable:
         from kernelgen.tuning.selection import compiled
 
-        expected = self._expected.pop(_key(cell, shape, direction, device), None)
+        expected = self._expected.pop(_key(cell, shape, direction, device, float_parameters), None)
         found = None if expected is None else expected.result()
-        program, binaries = found or compiled(cell, shape, gpu.device(device).profile(), direction)
+        profile = gpu.device(device).profile()
+        program, binaries = found or compiled(cell, shape, profile, direction, float_parameters=float_parameters)
         executable = Executable(program, [binary.cubin for binary in binaries])
         executable.prepare(device)
         return executable
 
 
-def _key(cell: Cell, shape: Shape, direction: Direction, device: int) -> Any:
+def _key(cell: Cell, shape: Shape, direction: Direction, device: int, float_parameters: bool) -> Any:
     """What programs are told apart by. How the product for dR is cut depends on the number of steps, but not on every
     single one."""
     steps = shape.seq.bit_length() if direction == "backward" else 0
-    return (cell.fingerprint, replace(shape, seq=steps or 1), direction, device)
+    return (cell.fingerprint, replace(shape, seq=steps or 1), direction, device, float_parameters)
 
 
 def _compiled(
-    cell: Cell, shape: Shape, profile: Profile, direction: Direction
+    cell: Cell, shape: Shape, profile: Profile, direction: Direction, float_parameters: bool
 ) -> tuple[Program, tuple[Binary, ...]] | None:
     """What was expected, or None where that failed: who needs it tries again, and gets an error that nobody keeps. A
     future that keeps one would hold its callers' tensors."""
     from kernelgen.tuning.selection import compiled
 
     try:
-        return compiled(cell, shape, profile, direction)
+        return compiled(cell, shape, profile, direction, float_parameters=float_parameters)
     except TilesmithError:
         return None
 

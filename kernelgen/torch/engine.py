@@ -30,14 +30,19 @@ class Kernel(Protocol):
 class Engine(Hashable, Protocol):
     """What runs programs on the tensors of one type of device."""
 
-    def kernel(self, cell: Cell, shape: Shape, direction: Direction, device: int) -> Kernel:
-        """The program for a cell and a shape on a device, by its index (-1 for the CPU).
+    def kernel(
+        self, cell: Cell, shape: Shape, direction: Direction, device: int, *, float_parameters: bool = False
+    ) -> Kernel:
+        """The program for a cell and a shape on a device, by its index (-1 for the CPU). float_parameters: backward,
+        the gradients of R and b are float32 whatever the dtype.
 
         Raises InfeasibleError where no schedule has one for the shape.
         """
         ...
 
-    def expect(self, cell: Cell, shape: Shape, direction: Direction, device: int) -> None:
+    def expect(
+        self, cell: Cell, shape: Shape, direction: Direction, device: int, *, float_parameters: bool = False
+    ) -> None:
         """Be told that ``kernel`` will soon be asked for the same: what it needs may be made meanwhile. Raises nothing
         that ``kernel`` would not."""
         ...

@@ -12,11 +12,14 @@ from torch import Tensor
 
 from kernelgen.cells.language import Cell
 from kernelgen.errors import InfeasibleError
+from kernelgen.program.dtypes import dtype_info
 from kernelgen.program.shape import DTYPES, Shape
 from kernelgen.symbolic.derive import derive
 from kernelgen.torch.engine import Engine, Kernel
+from kernelgen.torch.precision import Precision
 from kernelgen.torch.recompute import recompute_gates
 from kernelgen.torch.reference import Form
+from kernelgen.torch.sequences import Own
 
 ALIGNMENT = 16
 """Bytes: kernels read and write vectors of up to that size."""
@@ -28,18 +31,31 @@ class Forward:
     """A forward kernel, prepared for tensors of one form.
 
     wx: the form of Wx. known: how many states to give out, 1 (h) or all. keep: "nothing", "states" (the others too) or
-    "gates" (the others and the gates' sums), for a backward pass. Raises InfeasibleError where there is no kernel.
+    "gates" (the others and the gates' sums), for a backward pass. features: what sequences have of their own
+    (program/shape.py). Raises InfeasibleError where there is no kernel.
     """
 
-    def __init__(self, engine: Engine, cell: Cell, wx: Form, *, known: int, keep: str) -> None:
-        (batch, seq, _, heads, dim), dtype, device = wx
+    def __init__(
+        self,
+        engine: Engine,
+        cell: Cell,
+        wx: Form,
+        precision: Precision,
+        *,
+        known: int,
+        keep: str,
+        features: Sequence[str] = (),
+    ) -> None:
+        (batch, seq, _, heads, dim), _, device = wx
         count, steps = len(cell.states), (batch, seq, heads, dim)
         apart = known < count and keep != "nothing"
         save = "gates" if keep == "gates" else "states" if apart or known == count else "hidden"
         if keep != "nothing":
-            backward = _backward_shape(cell, ((known, *steps), dtype, device), recompute=keep == "states")
-            engine.expect(cell, backward, "backward", _index(device))
-        self._kernel = engine.kernel(cell, Shape(*steps, _name(dtype), save), "forward", _index(device))
+            backward = _backward_shape(cell, (known, *steps), precision, recompute=keep == "states", features=features)
+            floats = precision.float_parameters
+            engine.expect(cell, backward, "backward", _index(device), float_parameters=floats)
+        shape = Shape(*steps, precision.dtype, save, **dict.fromkeys(features, True))
+        self._kernel = engine.kernel(cell, shape, "forward", _index(device))
         self._states = (known, *steps)
         self._last = (count, batch, heads, dim)
         self._others = (count - known, *steps) if apart else None
@@ -47,9 +63,15 @@ class Forward:
         self._workspaces = _workspaces(self._kernel)
 
     def run(
-        self, wx: Tensor, r: Tensor, b: Tensor, initial: Tensor | None, last: Tensor | None = None
+        self,
+        wx: Tensor,
+        r: Tensor,
+        b: Tensor,
+        initial: Tensor | None,
+        own: Own,
+        last: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """Run it; wx, r, b, initial as of reference.forward; last: see passes.forward.
+        """Run it; wx, r, b, initial and own as of reference.forward; last: see passes.forward.
 
         Returns states [known, B, T, H, D], last [S, B, H, D], others [S - known, B, T, H, D] and gates
         [G_saved, B, T, H, D], the last two None where there is none to keep.
@@ -61,9 +83,10 @@ class Forward:
         gates = None if self._gates is None else wx.new_empty(self._gates)
         arguments: dict[str, Tensor | None] = {
             "wx": _ready(wx),
-            "r": _ready(r),
-            "b": _ready(b),
-            "initial": _ready(initial),
+            "r": _ready(r, wx.dtype),
+            "b": _ready(b, wx.dtype),
+            "initial": _ready(initial, wx.dtype),
+            **_own_arrays(own),
             "states": states,
             "others": others,
             "last": last,
@@ -78,20 +101,32 @@ class Forward:
 class Backward:
     """A backward program, prepared for states of one form.
 
-    recompute: the gates were not kept. Raises InfeasibleError where there is no kernel.
+    recompute: the gates were not kept. features: as of Forward. Raises InfeasibleError where there is no kernel.
     """
 
-    def __init__(self, engine: Engine, cell: Cell, states: Form, *, recompute: bool) -> None:
-        (_, batch, seq, heads, dim), _, device = states
+    def __init__(
+        self,
+        engine: Engine,
+        cell: Cell,
+        states: Form,
+        precision: Precision,
+        *,
+        recompute: bool,
+        features: Sequence[str] = (),
+    ) -> None:
+        (_, batch, seq, heads, dim), dtype, device = states
         self._cell = cell
-        shape = _backward_shape(cell, states, recompute=recompute)
+        shape = _backward_shape(cell, states[0], precision, recompute=recompute, features=features)
+        floats = precision.float_parameters
+        self._parameters = torch.float32 if floats else dtype
         self._recompute_before = False  # whether the gates are computed before the kernel rather than by it
         try:
-            self._kernel = engine.kernel(cell, shape, "backward", _index(device))
+            self._kernel = engine.kernel(cell, shape, "backward", _index(device), float_parameters=floats)
         except InfeasibleError:
             if not recompute:
                 raise
-            self._kernel = engine.kernel(cell, replace(shape, recompute=False), "backward", _index(device))
+            shape = replace(shape, recompute=False)
+            self._kernel = engine.kernel(cell, shape, "backward", _index(device), float_parameters=floats)
             self._recompute_before = True
         self._d_wx = (batch, seq, len(cell.input_gates), heads, dim)
         self._d_r = (len(cell.recurrent_gates), heads, dim, dim)
@@ -110,26 +145,28 @@ class Backward:
         wx: Tensor | None,
         d_states: Tensor | None,
         d_last: Tensor | None,
+        own: Own,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Run it; see passes.backward."""
         if self._recompute_before:
             assert wx is not None
             with torch.autocast(states.device.type, enabled=False):
-                gates, wx = recompute_gates(self._cell, wx, r, b, initial, states[0]), None
+                gates, wx = recompute_gates(self._cell, wx, r, b, initial, states[0], own), None
         d_wx = states.new_empty(self._d_wx)
-        d_r = states.new_empty(self._d_r)
-        d_b = states.new_empty(self._d_b)
+        d_r = states.new_empty(self._d_r, dtype=self._parameters)
+        d_b = states.new_empty(self._d_b, dtype=self._parameters)
         d_initial = states.new_empty(self._d_initial)
         arguments: dict[str, Tensor | None] = {
             "wx": _ready(wx),
-            "r": _ready(r),
-            "b": _ready(b),
-            "initial": _ready(initial),
+            "r": _ready(r, states.dtype),
+            "b": _ready(b, states.dtype),
+            "initial": _ready(initial, states.dtype),
             "states": _ready(states),
             "others": _ready(others),
             "gates": _ready(gates),
             "d_states": torch.zeros_like(states) if d_states is None else _ready(d_states),
             "d_last": _ready(d_last),
+            **_own_arrays(own),
             "d_wx": d_wx,
             "d_r": d_r,
             "d_b": d_b,
@@ -138,47 +175,70 @@ class Backward:
         for name, sizes, dtype in self._workspaces:
             arguments[name] = states.new_empty(sizes, dtype=dtype)
         self._kernel.run(arguments)
-        return d_wx, d_r, d_b, d_initial
+        return d_wx, d_r.to(r.dtype), d_b.to(b.dtype), d_initial if initial is None else d_initial.to(initial.dtype)
 
 
-def forward(engine: Engine | None, cell: Cell, wx: Form, *, known: int, keep: str) -> Forward | None:
+def forward(
+    engine: Engine | None,
+    cell: Cell,
+    wx: Form,
+    precision: Precision,
+    *,
+    known: int,
+    keep: str,
+    features: Sequence[str] = (),
+) -> Forward | None:
     """A forward pass by a kernel (see Forward), or None where there is none; then a warning says why, but not where the
     type of device has no engine, nor for no sequences at all."""
-    (batch, _, _, heads, dim), kind, _ = wx
+    batch, _, _, heads, dim = wx[0]
     if engine is None or not batch:
         return None
-    dtype = _name(kind)
-    case = (heads, dim, dtype)
+    dtype = precision.dtype
+    case = (heads, dim, dtype, *features)
     if dtype not in DTYPES:
-        warn(cell, case, f"kernels compute in {', '.join(DTYPES[:-1])} or {DTYPES[-1]}, not in {dtype}.")
+        *most, last = dict.fromkeys(dtype_info(name).stored for name in DTYPES)
+        warn(cell, case, f"kernels compute in {', '.join(most)} or {last}, not in {dtype}.")
         return None
     try:
-        return Forward(engine, cell, wx, known=known, keep=keep)
+        return Forward(engine, cell, wx, precision, known=known, keep=keep, features=features)
     except InfeasibleError as error:
         warn(cell, case, str(error))
         return None
 
 
-def backward(engine: Engine | None, cell: Cell, states: Form, *, recompute: bool) -> Backward | None:
+def backward(
+    engine: Engine | None,
+    cell: Cell,
+    states: Form,
+    precision: Precision,
+    *,
+    recompute: bool,
+    features: Sequence[str] = (),
+) -> Backward | None:
     """A backward pass by kernels (see Backward), or None where there is none; then a warning says why, but not of what
     the forward pass has warned of."""
-    (_, batch, _, heads, dim), kind, _ = states
-    dtype = _name(kind)
+    (_, batch, _, heads, dim), dtype = states[0], precision.dtype
     if engine is None or not batch or dtype not in DTYPES:
         return None
     try:
-        return Backward(engine, cell, states, recompute=recompute)
+        return Backward(engine, cell, states, precision, recompute=recompute, features=features)
     except InfeasibleError as error:
-        warn(cell, (heads, dim, dtype, "backward"), str(error))
+        warn(cell, (heads, dim, dtype, *features, "backward"), str(error))
         return None
 
 
-def _backward_shape(cell: Cell, states: tuple[Sequence[int], torch.dtype, torch.device], *, recompute: bool) -> Shape:
-    """What a backward pass asks an engine for: see Backward."""
-    (known, *steps), dtype, _ = states
-    batch, seq, heads, dim = steps
+def _backward_shape(
+    cell: Cell, states: Sequence[int], precision: Precision, *, recompute: bool, features: Sequence[str]
+) -> Shape:
+    """What a backward pass asks an engine for: see Backward. states: their sizes [K, B, T, H, D]."""
+    known, batch, seq, heads, dim = states
     save = "gates" if known == len(cell.states) else "hidden"
-    return Shape(batch, seq, heads, dim, _name(dtype), save, recompute)
+    return Shape(batch, seq, heads, dim, precision.dtype, save, recompute, **dict.fromkeys(features, True))
+
+
+def _own_arrays(own: Own) -> dict[str, Tensor | None]:
+    """What sequences have of their own, by the names of the arguments; nothing where they have nothing."""
+    return {name: tensor.contiguous() for name, tensor in own._asdict().items() if tensor is not None}
 
 
 def _workspaces(kernel: Kernel) -> list[tuple[str, tuple[int, ...], torch.dtype]]:
@@ -186,16 +246,13 @@ def _workspaces(kernel: Kernel) -> list[tuple[str, tuple[int, ...], torch.dtype]
     return [(array.name, array.shape, getattr(torch, array.dtype)) for array in kernel.workspaces]
 
 
-def _ready(tensor: Tensor | None) -> Tensor | None:
-    """The tensor as a kernel can read it: in C order, from an address that vectors may start at."""
+def _ready(tensor: Tensor | None, dtype: torch.dtype | None = None) -> Tensor | None:
+    """The tensor as a kernel can read it: in C order, from an address that vectors may start at. dtype: that it reads,
+    where it may be another than the tensor's."""
     if tensor is None:
         return None
-    tensor = tensor.contiguous()
+    tensor = (tensor if dtype is None else tensor.to(dtype)).contiguous()
     return tensor.clone() if tensor.data_ptr() % ALIGNMENT else tensor
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _index(device: torch.device) -> int:

@@ -6,6 +6,7 @@ run what passes.py finds for their tensors: kernels, or the reference where ther
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import NoneType
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ from kernelgen.torch.errors import (
     refuse_second_derivative,
 )
 from kernelgen.torch.memory import check_chunks, chunk_steps
+from kernelgen.torch.sequences import NOTHING, begun_anew, own_of
 
 __all__ = ["DoubleBackwardError", "rnn", "step"]
 
@@ -44,6 +46,8 @@ def rnn(
     recompute: bool = False,
     recurrent_cut: bool = False,
     recurrent_clip: float | None = None,
+    resets: Tensor | None = None,
+    lengths: Tensor | Sequence[int] | None = None,
     checkpoint: int | None = None,
     memory_limit: str | int | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -52,7 +56,9 @@ def rnn(
     wx [B, T, G_in, H, D]: the input times its weights. r [G_rec, H, D, D]: r[g, h, d, p] takes previous unit p to unit
     d. b [G_bias, H, D]. states [S, B, H, D]: those before the first step, None for zeros. Along each gate axis stand
     the cell's gates that have that part, in its order (docs/cells.md). One dtype, bfloat16, float16, float32 or
-    float64, and one device for all; inside torch.autocast all are cast to its dtype first.
+    float64, and one device for all; r, b and states may be float32 where wx is of 16 bits: they are rounded to its
+    dtype, and the gradients of r and b, which are summed in float32, are not. Inside torch.autocast wx is cast to its
+    dtype first, and so is what is not float32.
 
     cell: a library name, ``"path/to/file.py:NAME"``, or a Cell (inside torch.compile: what ``register`` returned for
     it). returns: "states" for every state after every step, "hidden" for h alone, which takes less memory and time.
@@ -61,13 +67,19 @@ def rnn(
     memory_limit: choose that number so that what is kept, and made again, is within so many bytes ("8GB"); keep all
     where that is. recurrent_cut, recurrent_clip: see Cell.with_gradient.
 
+    resets [B, T], bool: where it is True, the states before the step are those before the first step again. lengths
+    [B], ints from 0 to T, a tensor on the CPU or on wx's device or a list: how many steps each sequence has. Behind its
+    end the states are zeros and so are the gradients of wx, whatever wx holds there, and the last states are the
+    sequence's own. Lengths on a GPU are not looked at: those out of range count as 0, or as T.
+
     Returns the states after every step [K, B, T, H, D] (K is S, or 1 for h alone; the first is h), and every state
     after the last step [S, B, H, D].
 
-    Raises ArgumentTypeError for what is no tensor, ArgumentError for a limit that cannot be kept, ShapeError for
-    tensors that do not belong together, CellError for an unknown cell or a bound that is not positive, ConfigError for
-    an unknown ``returns`` and for recompute beside checkpoint or memory_limit, DoubleBackwardError in a backward pass
-    through the backward pass. Under forward-mode differentiation and torch.func's gradients the reference runs;
+    Raises ArgumentTypeError for what is no tensor and for resets or lengths of another dtype, ArgumentError for a limit
+    that cannot be kept and lengths out of range, ShapeError for tensors that do not belong together, CellError for an
+    unknown cell or a bound that is not positive, ConfigError for an unknown ``returns``, for recompute beside
+    checkpoint or memory_limit and for these beside resets or lengths, DoubleBackwardError in a backward pass through
+    the backward pass. Under forward-mode differentiation and torch.func's gradients the reference runs;
     DifferentiationError where it cannot: inside torch.compile, and for a gradient that is cut or clipped.
     """
     if returns not in RETURNS:
@@ -77,10 +89,13 @@ def rnn(
     key = cell if isinstance(cell, str) else register(cell)
     dtype = autocast_dtype(wx.device.type)
     if dtype is not None:
-        wx, r, b = wx.to(dtype), r.to(dtype), b.to(dtype)
-        states = None if states is None else states.to(dtype)
+        wx, r, b = wx.to(dtype), _autocast(r, dtype), _autocast(b, dtype)
+        states = None if states is None else _autocast(states, dtype)
+    own = NOTHING
+    if resets is not None or lengths is not None:
+        own = own_of(resets, lengths, wx)
     if transforms.differentiating():
-        return transforms.forward(wx, r, b, states, key, recurrent_cut, recurrent_clip, hidden=returns == "hidden")
+        return transforms.forward(wx, r, b, states, own, key, recurrent_cut, recurrent_clip, hidden=returns == "hidden")
     # A tensor that torch.func.vmap wraps does not tell whether it requires a gradient.
     learning = transforms.active() or any(part is not None and part.requires_grad for part in (wx, r, b, states))
     hidden, learning = returns == "hidden", learning and torch.is_grad_enabled()
@@ -88,15 +103,22 @@ def rnn(
         raise ConfigError("recompute=True keeps no gates, nor does checkpoint or memory_limit; leave one of them out")
     chunk = chunk_steps(checkpoint, memory_limit, key, wx, hidden=hidden) if learning else None
     if chunk is not None:
+        if own is not NOTHING:
+            raise ConfigError("checkpoint and memory_limit take no resets and no lengths; leave one of them out")
         return chunked(
             wx, None, None, r, b, states, key, hidden=hidden, chunk=chunk, cut=recurrent_cut, clip=recurrent_clip
         )
     keep = "nothing" if not learning else "states" if recompute else "gates"
     run: Any = _forward
-    if _plain(wx, r, b, states):
+    if plain(wx, r, b, states, *own):
         run = passes.forward if keep == "nothing" else _Eager.apply
-    every, last, *_ = run(wx, r, b, states, key, hidden, keep, recurrent_cut, recurrent_clip)
+    every, last, *_ = run(wx, r, b, states, *own, key, hidden, keep, recurrent_cut, recurrent_clip)
     return every, last
+
+
+def _autocast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """What becomes of R, b and states inside torch.autocast: float32 stays, for its gradients."""
+    return tensor if tensor.dtype is torch.float32 and dtype.itemsize == 2 else tensor.to(dtype)
 
 
 def step(
@@ -107,11 +129,15 @@ def step(
     cell: str | Cell = "lstm",
     *,
     out: Tensor | None = None,
+    resets: Tensor | None = None,
+    initial: Tensor | None = None,
 ) -> Tensor:
     """Run one step, as for one new token: wx [B, G_in, H, D], r, b and states as for ``rnn``. One kernel on a GPU.
 
     out: [S, B, H, D], where the new states go, without gradients; ``states`` itself for an update in place, which is
-    one copy more, since blocks of a kernel may still read what others have written already.
+    one copy more, since blocks of a kernel may still read what others have written already. resets [B], bool: where it
+    is True, the step begins with the ``initial`` states [S, B, H, D], zeros where they are None, in the place of
+    ``states``.
 
     Returns the new states [S, B, H, D], to be given to the next step. Raises what ``rnn`` raises, and
     DifferentiationError for out where something requires a gradient.
@@ -119,21 +145,28 @@ def step(
     require_tensors("states", wx=wx, states=states)
     if wx.dim() != 4:
         raise TensorShapeError(f"Wx of a step must have the four axes [B, G_in, H, D], not shape {list(wx.shape)}")
+    if resets is not None:
+        begun = begun_anew(states, resets, initial, wx)
+    elif initial is not None:
+        raise TensorShapeError("a step takes initial states where there are resets; else they are the states")
+    else:
+        begun = states
     if out is None:
-        return rnn(wx.unsqueeze(1), r, b, states, cell, returns="hidden")[1]
+        return rnn(wx.unsqueeze(1), r, b, begun, cell, returns="hidden")[1]
     require_tensors(r=r, b=b, out=out)
-    if torch.is_grad_enabled() and any(one is not None and one.requires_grad for one in (wx, r, b, states, out)):
+    if torch.is_grad_enabled() and any(one is not None and one.requires_grad for one in (wx, r, b, begun, out)):
         raise DifferentiationError(
             "step() with out= has no gradient, but one of its tensors requires one; call it inside torch.no_grad(), or "
             "leave out= away"
         )
     key = cell if isinstance(cell, str) else register(cell)
-    if _plain(wx, r, b, states, out) and autocast_dtype(wx.device.type) is None and not transforms.differentiating():
-        apart = states is None or states.untyped_storage().data_ptr() != out.untyped_storage().data_ptr()
+    if plain(wx, r, b, begun, out) and autocast_dtype(wx.device.type) is None and not transforms.differentiating():
+        apart = begun is None or begun.untyped_storage().data_ptr() != out.untyped_storage().data_ptr()
         into = out if apart and out.dtype is wx.dtype and out.device == wx.device else None
-        last = passes.forward(wx.unsqueeze(1), r, b, states, key, True, "nothing", False, None, last=into)[1]
+        inputs = (wx.unsqueeze(1), r, b, begun, *NOTHING)
+        last = passes.forward(*inputs, key, True, "nothing", False, None, last=into)[1]
     else:
-        last = rnn(wx.unsqueeze(1), r, b, states, key, returns="hidden")[1]
+        last = rnn(wx.unsqueeze(1), r, b, begun, key, returns="hidden")[1]
     if out.shape != last.shape:
         raise TensorShapeError(f"out must be [S, B, H, D] = {list(last.shape)}, not {list(out.shape)}")
     return out if last is out else out.copy_(last)
@@ -154,6 +187,9 @@ def _fake_forward(
     r: Tensor,
     b: Tensor,
     initial: Tensor | None,
+    resets: Tensor | None,
+    lengths: Tensor | None,
+    order: Tensor | None,
     cell: str,
     hidden: bool,
     keep: str,
@@ -174,18 +210,19 @@ def _fake_forward(
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:
-    """What a forward pass leaves for the backward one: R, b, the states, and the gates or what they come from."""
-    wx, r, b, initial, cell, _, keep, *gradient = inputs
+    """What a forward pass leaves for the backward one: R, b, the states, the gates or what they come from, and what
+    sequences have of their own."""
+    wx, r, b, initial, resets, lengths, order, cell, _, keep, *gradient = inputs
     states, _, others, gates = output
     ctx.options = (cell, *gradient)
     ctx.set_materialize_grads(False)
     again = (None, wx) if keep == "states" else (gates, None)
-    ctx.save_for_backward(r, b, initial, states, others, *again)
+    ctx.save_for_backward(r, b, initial, states, others, *again, resets, lengths, order)
 
 
 def _set_up(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
     """What the forward operator leaves for the backward one."""
-    ctx.keep = inputs[6]
+    ctx.keep = inputs[9]
     ctx.mark_non_differentiable(*output[2:])
     _keep(ctx, inputs, output)
 
@@ -199,9 +236,9 @@ def _gradients(ctx: Any, d_states: Tensor | None, d_last: Tensor | None) -> tupl
             "jacobian and hessian with vectorize=True; leave that out, or use torch.func.jacrev"
         )
     # With gradients enabled somebody wants a second derivative, which the operator refuses.
-    run: Any = passes.backward if _plain(*saved) and not torch.is_grad_enabled() else _backward
+    run: Any = passes.backward if plain(*saved) and not torch.is_grad_enabled() else _backward
     d_wx, d_r, d_b, d_initial = run(*saved, d_states, d_last, *ctx.options)
-    return d_wx, d_r, d_b, None if saved[2] is None else d_initial, None, None, None, None, None
+    return d_wx, d_r, d_b, None if saved[2] is None else d_initial, *[None] * 8
 
 
 def _differentiate(
@@ -214,7 +251,7 @@ def _differentiate(
 
 
 def _fake_backward(
-    r: Tensor, b: Tensor, _: Tensor | None, states: Tensor, *rest: Any
+    r: Tensor, b: Tensor, initial: Tensor | None, states: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The backward operator's shapes alone; arguments as passes.backward's."""
     definition = cell_of(rest[-3])
@@ -223,7 +260,7 @@ def _fake_backward(
         states.new_empty((batch, seq, len(definition.input_gates), heads, dim)),
         torch.empty_like(r, memory_format=torch.contiguous_format),
         torch.empty_like(b, memory_format=torch.contiguous_format),
-        states.new_empty((len(definition.states), batch, heads, dim)),
+        (states if initial is None else initial).new_empty((len(definition.states), batch, heads, dim)),
     )
 
 
@@ -243,7 +280,7 @@ class _Eager(torch.autograd.Function):  # type: ignore[misc]
 _PLAIN = frozenset({Tensor, torch.nn.Parameter, NoneType})
 
 
-def _plain(*tensors: Tensor | None) -> bool:
+def plain(*tensors: Tensor | None) -> bool:
     """Whether all are PyTorch's own tensors, with values, and nothing is traced or transformed (torch.func), so that
     the dispatcher has nothing to do."""
     if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or transforms.active():
@@ -251,13 +288,14 @@ def _plain(*tensors: Tensor | None) -> bool:
     return _PLAIN.issuperset(map(type, tensors)) and not any(one is not None and one.is_meta for one in tensors)
 
 
+_OWN = "Tensor? resets, Tensor? lengths, Tensor? order"
 _OPTIONS = "str cell, {}bool recurrent_cut, float? recurrent_clip"
 
 _forward = torch.library.custom_op(
     "tilesmith::rnn_forward",
     _run_forward,
     mutates_args=(),
-    schema=f"(Tensor wx, Tensor r, Tensor b, Tensor? initial, {_OPTIONS.format('bool hidden, str keep, ')})"
+    schema=f"(Tensor wx, Tensor r, Tensor b, Tensor? initial, {_OWN}, {_OPTIONS.format('bool hidden, str keep, ')})"
     " -> (Tensor, Tensor, Tensor, Tensor)",
 )
 _backward = torch.library.custom_op(
@@ -265,8 +303,7 @@ _backward = torch.library.custom_op(
     passes.backward,
     mutates_args=(),
     schema="(Tensor r, Tensor b, Tensor? initial, Tensor states, Tensor? others, Tensor? gates, Tensor? wx, "
-    "Tensor? d_states, Tensor? d_last, "
-    f"{_OPTIONS.format('')}) -> (Tensor, Tensor, Tensor, Tensor)",
+    f"{_OWN}, Tensor? d_states, Tensor? d_last, {_OPTIONS.format('')}) -> (Tensor, Tensor, Tensor, Tensor)",
 )
 _forward.register_fake(_fake_forward)
 _forward.register_autograd(_differentiate, setup_context=_set_up)

@@ -108,3 +108,33 @@ def input_product(xs: Sequence[Tensor], weights: Sequence[Tensor], heads: int, d
         torch.nn.functional.linear(x, w).unflatten(-1, (-1, heads, dim)) for x, w in zip(xs, weights, strict=True)
     ]
     return products[0] if len(products) == 1 else torch.cat(products, dim=3)
+
+
+def weight_gradients(parts: Parts, heads: int, directions: int, d_r: Tensor, d_b: Tensor) -> list[dict[str, Tensor]]:
+    """The reverse of ``recurrent_weights`` without projections: for each direction the gradients of weight_hh, bias_ih
+    and bias_hh, from those of R [G_rec, K H, D, D] and b [G_bias, K H, D]."""
+    dim = d_r.shape[-1]
+    found = []
+    for direction in range(directions):
+        here = slice(direction * heads, (direction + 1) * heads)
+        of_input, of_hidden = [], []
+        first = 0
+        for kind, _, _, count in parts.runs:
+            piece = d_b[first : first + count, here].reshape(-1)
+            first += count
+            if kind != "hh":
+                of_input.append(piece)
+            if kind != "ih":
+                of_hidden.append(piece)
+        found.append(
+            {
+                "weight_hh": d_r[:, here].reshape(-1, dim),
+                "bias_ih": _joined(of_input, d_b),
+                "bias_hh": _joined(of_hidden, d_b),
+            }
+        )
+    return found
+
+
+def _joined(pieces: list[Tensor], like: Tensor) -> Tensor:
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces) if pieces else like.new_zeros((0,))

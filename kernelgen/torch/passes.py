@@ -16,8 +16,10 @@ from kernelgen.torch import kernels, reference
 from kernelgen.torch.device import DeviceEngine
 from kernelgen.torch.engine import Engine
 from kernelgen.torch.parameters import parameter_gradients
+from kernelgen.torch.precision import Precision, precision_of
 from kernelgen.torch.recompute import recompute_gates
 from kernelgen.torch.reference import Form, form_of
+from kernelgen.torch.sequences import Own, require_range
 
 FORMS = 4096
 """How many forms are remembered."""
@@ -35,19 +37,32 @@ def engine_of(device: str) -> Engine | None:
 
 
 def forward(
-    wx: Tensor, r: Tensor, b: Tensor, initial: Tensor | None, *options: Any, last: Tensor | None = None
+    wx: Tensor,
+    r: Tensor,
+    b: Tensor,
+    initial: Tensor | None,
+    resets: Tensor | None,
+    lengths: Tensor | None,
+    order: Tensor | None,
+    *options: Any,
+    last: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """The states [K, B, T, H, D], last [S, B, H, D], the other states [S - K, B, T, H, D] and the gates
     [G_saved, B, T, H, D], the last two None if not kept.
 
-    wx, r, b, initial as of reference.forward. options: cell (a key), hidden (K is 1, not S), keep ("nothing", "states"
-    or "gates"), recurrent_cut and recurrent_clip. last: where a kernel may put the last states, no memory
-    of initial; what is returned says whether it did. Raises ShapeError for tensors that do not belong together,
-    CellError.
+    wx, r, b, initial as of reference.forward; resets, lengths and order as of sequences.Own. options: cell (a key),
+    hidden (K is 1, not S), keep ("nothing", "states" or "gates"), recurrent_cut and recurrent_clip. last: where a
+    kernel may put the last states, no memory of initial; what is returned says whether it did. Raises ShapeError for
+    tensors that do not belong together, and for lengths on the CPU that are out of range; CellError.
     """
     engine = engine_of(wx.device.type)
     start = None if initial is None else form_of(initial)
-    return _forward(engine, form_of(wx), form_of(r), form_of(b), start, *options)(wx, r, b, initial, last)
+    precision = precision_of(wx.dtype, r.dtype, b.dtype)
+    own = Own(resets, lengths, order)
+    if lengths is not None:
+        require_range(lengths, wx.shape[1])
+    run = _forward(engine, precision, form_of(wx), form_of(r), form_of(b), start, own.features, *options)
+    return run(wx, r, b, initial, own, last)
 
 
 def backward(
@@ -58,27 +73,34 @@ def backward(
     others: Tensor | None,
     gates: Tensor | None,
     wx: Tensor | None,
+    resets: Tensor | None,
+    lengths: Tensor | None,
+    order: Tensor | None,
     d_states: Tensor | None,
     d_last: Tensor | None,
     *options: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The gradients of wx, r, b and the initial states.
 
-    r, b and initial as of ``forward``; states and others (None or empty where there are none) as it returned them; the
-    gates, or wx to compute them. d_states and d_last: the gradients of states and last, None for zeros. options: cell,
-    recurrent_cut and recurrent_clip.
+    r, b, initial, resets, lengths and order as of ``forward``; states and others (None or empty where there are none)
+    as it returned them; the gates, or wx to compute them. d_states and d_last: the gradients of states and last, None
+    for zeros. options: cell, recurrent_cut and recurrent_clip.
     """
-    run = _backward(engine_of(states.device.type), form_of(states), gates is None, *options)
-    return run(r, b, initial, states, others, gates, wx, d_states, d_last)
+    own = Own(resets, lengths, order)
+    precision = precision_of(states.dtype, r.dtype, b.dtype)
+    run = _backward(engine_of(states.device.type), precision, form_of(states), gates is None, own.features, *options)
+    return run(r, b, initial, states, others, gates, wx, d_states, d_last, own)
 
 
 @lru_cache(maxsize=FORMS)
 def _forward(
     engine: Engine | None,
+    precision: Precision,
     wx: Form,
     r: Form,
     b: Form,
     initial: Form | None,
+    features: tuple[str, ...],
     cell: str,
     hidden: bool,
     keep: str,
@@ -88,26 +110,40 @@ def _forward(
     definition = differentiated(cell, *gradient)
     reference.check(definition, wx, r, b, initial)
     known = 1 if hidden else len(definition.states)
-    found = kernels.forward(engine, definition, wx, known=known, keep=keep)
+    found = kernels.forward(engine, definition, wx, precision, known=known, keep=keep, features=features)
     return found.run if found else partial(_forward_by_reference, definition, known, keep)
 
 
 @lru_cache(maxsize=FORMS)
 def _backward(
-    engine: Engine | None, states: Form, recompute: bool, cell: str, *gradient: Any
+    engine: Engine | None,
+    precision: Precision,
+    states: Form,
+    recompute: bool,
+    features: tuple[str, ...],
+    cell: str,
+    *gradient: Any,
 ) -> Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]:
     """The backward pass for states of this form. Raises CellError."""
     definition = differentiated(cell, *gradient)
-    found = kernels.backward(engine, definition, states, recompute=recompute)
+    found = kernels.backward(engine, definition, states, precision, recompute=recompute, features=features)
     return found.run if found else partial(_backward_by_reference, definition)
 
 
 def _forward_by_reference(
-    cell: Cell, known: int, keep: str, wx: Tensor, r: Tensor, b: Tensor, initial: Tensor | None, _: Tensor | None
+    cell: Cell,
+    known: int,
+    keep: str,
+    wx: Tensor,
+    r: Tensor,
+    b: Tensor,
+    initial: Tensor | None,
+    own: Own,
+    _: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """See forward."""
     with torch.autocast(wx.device.type, enabled=False):
-        every, last, gates = reference.forward(cell, wx, r, b, initial, keep_gates=keep == "gates")
+        every, last, gates = reference.forward(cell, wx, r, b, initial, keep_gates=keep == "gates", own=own)
     if known == len(cell.states):
         return every, last, None, gates
     return every[:known].clone(), last, None if keep == "nothing" else every[known:].clone(), gates
@@ -124,6 +160,7 @@ def _backward_by_reference(
     wx: Tensor | None,
     d_states: Tensor | None,
     d_last: Tensor | None,
+    own: Own,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See backward."""
     hidden = states[0]
@@ -133,8 +170,8 @@ def _backward_by_reference(
     with torch.autocast(states.device.type, enabled=False):
         if gates is None:
             assert wx is not None
-            gates = recompute_gates(cell, wx, r, b, initial, hidden)
-        d_gates, d_initial = reference.backward(cell, r, b, initial, states, gates, d_states, d_last)
+            gates = recompute_gates(cell, wx, r, b, initial, hidden, own)
+        d_gates, d_initial = reference.backward(cell, r, b, initial, states, gates, d_states, d_last, own)
         d_wx = d_gates[list(cell.input_gates)].permute(1, 2, 0, 3, 4).contiguous()
-        d_r, d_b = parameter_gradients(cell, d_gates, initial, hidden)
-    return d_wx, d_r, d_b, d_initial
+        d_r, d_b = parameter_gradients(cell, d_gates, initial, hidden, r.dtype, b.dtype, own)
+    return d_wx, d_r, d_b, d_initial if initial is None else d_initial.to(initial.dtype)

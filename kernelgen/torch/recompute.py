@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from kernelgen.cells.language import Cell
 from kernelgen.symbolic.derive import derive
+from kernelgen.torch.sequences import NOTHING, Masks, Own
 
 
-def recompute_gates(cell: Cell, wx: Tensor, r: Tensor, b: Tensor, initial: Tensor | None, hidden: Tensor) -> Tensor:
+def recompute_gates(
+    cell: Cell,
+    wx: Tensor,
+    r: Tensor,
+    b: Tensor,
+    initial: Tensor | None,
+    hidden: Tensor,
+    own: Own = NOTHING,
+) -> Tensor:
     """The sums [G_saved, B, T, H, D] of the gates that a backward pass reads (derive.Backward.saved_gates).
 
     wx [B, T, G_in, H, D], r [G_rec, H, D, D], b [G_bias, H, D], initial [S, B, H, D] or None for zeros, hidden
-    [B, T, H, D]: h after every step. The products add to Wx + b, which is rounded to the tensors' dtype once more than
-    in a kernel.
+    [B, T, H, D]: h after every step; own: where it begins anew. The products add to Wx + b, which is rounded to the
+    tensors' dtype once more than in a kernel.
     """
     batch, seq, heads, dim = hidden.shape
-    start = torch.zeros_like(hidden[:, :1]) if initial is None else initial[0].unsqueeze(1)
-    before = torch.cat([start, hidden[:, :-1]], dim=1)
+    r, b, initial = r.to(wx.dtype), b.to(wx.dtype), None if initial is None else initial.to(wx.dtype)
+    before = Masks(own, seq).before(hidden, initial)
     rows = before.permute(2, 0, 1, 3).reshape(heads, batch * seq, dim)
     saved = derive(cell).saved_gates
     sums = wx.new_zeros((len(saved), batch, seq, heads, dim))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -27,8 +27,9 @@ from kernelgen.torch.module_checks import (
     check_switches,
     check_wavefront,
 )
-from kernelgen.torch.operator import RETURNS
+from kernelgen.torch.operator import RETURNS, plain
 from kernelgen.torch.parts import parameter_sizes, parts_of
+from kernelgen.torch.stack import Stack, run_stack
 from kernelgen.torch.transforms import differentiating
 from kernelgen.torch.wavefront import run_wavefront
 
@@ -168,15 +169,10 @@ class Recurrent(nn.Module):  # type: ignore[misc]
                     raise ArgumentError(f"lengths are those of a batch, but the input is [T, I] = {list(input.shape)}")
                 lengths = padding.checked_lengths(lengths, x.shape[0], x.shape[1], x.device)
         states = None if hx is None else self._initial(hx, x, batched, None if form is None else form.sorted_indices)
-        layers = self._layers(x, states, lengths, returns == "states")
-        output = layers[-1].output
-        # Each a tensor of its own and no view, so that it may be changed in place.
-        last = [torch.cat(_unbatched(state, batched)) for state in zip(*(one.last for one in layers), strict=True)]
-        every = None
-        if returns == "states":
-            every = [
-                torch.cat(_unbatched(state, batched)) for state in zip(*(one.every for one in layers), strict=True)
-            ]
+        output, last, every = self._layers(x, states, lengths, returns == "states")
+        if not batched:
+            last = [state.squeeze(1).clone() for state in last]  # no views, which cannot be detached in place
+            every = every and [state.squeeze(1) for state in every]
         if form is not None:
             if form.unsorted_indices is not None:
                 last = [state.index_select(1, form.unsorted_indices) for state in last]
@@ -203,26 +199,35 @@ class Recurrent(nn.Module):  # type: ignore[misc]
             return [state.index_select(1, order) for state in states]
         return states
 
-    def _layers(self, x: Tensor, states: list[Tensor] | None, lengths: Tensor | None, every: bool) -> list[LayerResult]:
-        """Every layer's results over x [B, T, I]; states: the initial ones, each [L K, B, D]."""
+    def _layers(
+        self, x: Tensor, states: list[Tensor] | None, lengths: Tensor | None, every: bool
+    ) -> tuple[Tensor, list[Tensor], list[Tensor] | None]:
+        """The output over x [B, T, I], each state after the last step [L K, B, D] and, if ``every``, after every step
+        [L K, B, T, D]; states: the initial ones, each [L K, B, D]."""
+        dropout = self.dropout if self.training else 0.0
         if self.wavefront is not None:
             parameters = [self._parameters_of(names) for names in self._names]
             together = Together.of(self._parts, self.heads, parameters)
-            dropout = self.dropout if self.training else 0.0
-            return run_wavefront(together, x, states, lengths, every, self.wavefront, dropout)
+            return _joined(run_wavefront(together, x, states, lengths, every, self.wavefront, dropout), every)
         count = 2 if self.bidirectional else 1
         chunk = self._chunk(x, states, whole=every or lengths is not None)
-        results = []
+        flat = [getattr(self, full) for one in self._names for full in one.values()]
+        simple = x.numel() and lengths is None and not every and chunk is None and not self.proj_size
+        if simple and plain(x, *(states or ()), *flat):
+            stack = Stack(self._parts, self.num_layers, count, self.heads, tuple(self._names[0]), dropout)
+            output, last = run_stack(stack, x, states, flat)
+            return output, list(last), None
+        results: list[LayerResult] = []
         for layer in range(self.num_layers):
-            if layer and self.dropout:
-                x = functional.dropout(x, self.dropout, self.training)
+            if layer and dropout:
+                x = functional.dropout(x, dropout)
             here = slice(layer * count, (layer + 1) * count)
             directions = [self._parameters_of(names) for names in self._names[here]]
             initial = None if states is None else [state[here] for state in states]
             together = Together.of(self._parts, self.heads, directions)
             results.append(run_layer(together, x, initial, lengths, every, chunk))
             x = results[-1].output
-        return results
+        return _joined(results, every)
 
     def _parameters_of(self, names: Mapping[str, str]) -> dict[str, Tensor]:
         """The parameters of one layer and direction, by the first part of their names."""
@@ -257,6 +262,9 @@ def described(module: nn.Module, defaults: Mapping[str, Any]) -> str:
     return ", ".join([str(module.input_size), str(module.hidden_size), *others])
 
 
-def _unbatched(parts: tuple[Tensor, ...], batched: bool) -> list[Tensor]:
-    """[K, B, ...] of each layer; without a batch [K, ...]."""
-    return [part if batched else part.squeeze(1) for part in parts]
+def _joined(results: Sequence[LayerResult], every: bool) -> tuple[Tensor, list[Tensor], list[Tensor] | None]:
+    """The results of all layers: see Recurrent._layers."""
+    # Each a tensor of its own and no view, so that it may be changed in place.
+    ends = [torch.cat(state) for state in zip(*(one.last for one in results), strict=True)]
+    whole = [torch.cat(state) for state in zip(*(one.every for one in results), strict=True)] if every else None
+    return results[-1].output, ends, whole

@@ -17,10 +17,11 @@ from torch import Tensor
 from kernelgen.cells.language import Cell
 from kernelgen.symbolic.derive import derive
 from kernelgen.torch.errors import TensorShapeError
+from kernelgen.torch.sequences import NOTHING, Masks, Own, select
 from kernelgen.torch.step import torch_backward, torch_step
 
 DTYPES = ("bfloat16", "float16", "float32", "float64")
-"""What the reference takes; kernels take the first two."""
+"""What the reference takes."""
 
 Form: TypeAlias = tuple[torch.Size, torch.dtype, torch.device]
 """What a tensor is, apart from its values."""
@@ -51,7 +52,8 @@ def check(cell: Cell, wx: Form, r: Form, b: Form, initial: Form | None) -> None:
         found, kind, place = form
         if len(found) != len(wanted) or any(size != other for size, other in zip(found, wanted, strict=True)):
             raise TensorShapeError(f"{name} of {cell.name} must be {axes} = {list(wanted)}, not {list(found)}")
-        if (kind, place) != (dtype, device):
+        wider = name != "Wx" and kind is torch.float32 and dtype.itemsize == 2
+        if place != device or not (kind == dtype or wider):
             raise TensorShapeError(f"{name} is {kind} on {place}, but Wx is {dtype} on {device}; convert one of them")
 
 
@@ -61,31 +63,43 @@ def check_tensors(cell: Cell, wx: Tensor, r: Tensor, b: Tensor, initial: Tensor 
 
 
 def forward(
-    cell: Cell, wx: Tensor, r: Tensor, b: Tensor, initial: Tensor | None = None, *, keep_gates: bool = False
+    cell: Cell,
+    wx: Tensor,
+    r: Tensor,
+    b: Tensor,
+    initial: Tensor | None = None,
+    *,
+    keep_gates: bool = False,
+    own: Own = NOTHING,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Run the recurrence; autograd can differentiate it, any number of times.
 
     wx [B, T, G_in, H, D], r [G_rec, H, D, D] with r[g, h, d, p] from previous unit p to unit d, b [G_bias, H, D],
-    initial [S, B, H, D] or None for zeros; of one dtype of ``DTYPES``, on one device. Returns states [S, B, T, H, D],
+    initial [S, B, H, D] or None for zeros; of one dtype of ``DTYPES``, on one device, or float32 where wx is of 16 bits
+    (they are rounded to its dtype, as kernels need it). Returns states [S, B, T, H, D],
     last [S, B, H, D] and, where they are to be kept, the gates' sums [G_saved, B, T, H, D] that a backward pass needs
-    (derive.Backward.saved_gates), else None, all of wx's dtype.
+    (derive.Backward.saved_gates), else None, all of wx's dtype. own: where states begin anew, and where sequences end;
+    what is returned of the steps behind the end is zeros, and the last states are each sequence's own.
 
     Raises ShapeError for tensors that do not belong together.
     """
     check_tensors(cell, wx, r, b, initial)
     batch, seq, _, heads, dim = wx.shape
-    dtype, work = wx.dtype, _working(wx.dtype)
-    step = torch_step(cell)
+    dtype, work, masks = wx.dtype, _working(wx.dtype), Masks(own, seq)
+    r, b, initial = r.to(dtype), b.to(dtype), None if initial is None else initial.to(dtype)
+    step, wx = torch_step(cell), masks.clear(wx)  # a NaN behind the end would spread to the gradients
     # Inside the loop every tensor is [H, B, D], so that one batched product serves all gates of all heads.
     weights = r.to(work).permute(1, 3, 0, 2).reshape(heads, dim, -1)
     bias = dict(zip(cell.bias_gates, b.to(work).unsqueeze(2).unbind(), strict=True))
-    state = _start(cell, initial, batch, heads, dim, wx, work)
+    start = state = _start(cell, initial, batch, heads, dim, wx, work)
     states: list[Tensor] = []
     gates: list[Tensor] = []
     saved = derive(cell).saved_gates
     with torch.autocast(wx.device.type, enabled=False):
         for t in range(seq):
             inputs = wx[:, t].to(work).permute(1, 2, 0, 3).unbind()
+            running = masks.running(t)
+            state = select(masks.restarts(t), start, state)
             products = torch.matmul(state[0], weights).unflatten(2, (-1, dim)).unbind(2)
             parts: list[list[Tensor]] = [[bias[index]] if index in bias else [] for index in range(len(cell.gates))]
             for index, value in zip(cell.input_gates, inputs, strict=True):
@@ -93,14 +107,19 @@ def forward(
             for index, value in zip(cell.recurrent_gates, products, strict=True):
                 parts[index].append(value)
             sums = [sum(terms[1:], start=terms[0]).expand(heads, batch, dim) for terms in parts]
-            state = step(sums, state)
+            before, state = state, step(sums, state)
             state[0] = state[0].to(dtype).to(work)
+            if running is not None:
+                state = select(running, state, before)
             states.append(torch.stack([value.to(dtype) for value in state]))
             if keep_gates:
                 kept = [sums[index].to(dtype) for index in saved]
                 gates.append(torch.stack(kept) if kept else wx.new_empty((0, heads, batch, dim)))
     last = states[-1].transpose(1, 2).contiguous()
-    return _outer(states), last, _outer(gates) if keep_gates else None
+    made = [_outer(states), *([_outer(gates)] if keep_gates else [])]
+    if own.lengths is not None:
+        made = [torch.stack([masks.clear(part) for part in array]) if len(array) else array for array in made]
+    return made[0], last, made[1] if keep_gates else None
 
 
 def backward(
@@ -112,15 +131,17 @@ def backward(
     gates: Tensor,
     d_states: Tensor | None,
     d_last: Tensor | None,
+    own: Own = NOTHING,
 ) -> tuple[Tensor, Tensor]:
     """The gradients of every gate's sum, [G, B, T, H, D], and of the initial states, [S, B, H, D], by the derived
     backward step.
 
-    r, b and initial as for ``forward``; states [S, B, T, H, D] and gates [G_saved, B, T, H, D] as it returned them.
-    d_states [S, B, T, H, D] and d_last [S, B, H, D]: the gradients of states and last, None for zeros.
+    r, b, initial and own as for ``forward``; states [S, B, T, H, D] and gates [G_saved, B, T, H, D] as it returned
+    them. d_states [S, B, T, H, D] and d_last [S, B, H, D]: the gradients of states and last, None for zeros.
     """
     _, batch, seq, heads, dim = states.shape
-    dtype, work = states.dtype, _working(states.dtype)
+    dtype, work, masks = states.dtype, _working(states.dtype), Masks(own, seq)
+    r, b, initial = r.to(dtype), b.to(dtype), None if initial is None else initial.to(dtype)
     step, clip, saved = torch_backward(cell), cell.gradient.recurrent_clip, derive(cell).saved_gates
     recurrent = list(cell.recurrent_gates)
     # [H, G_rec D, D]: one batched product sends all gates' gradients of all heads back to h.
@@ -130,26 +151,35 @@ def backward(
     zero = states.new_zeros((heads, 1, dim), dtype=work)
     biases = dict(zip(cell.bias_gates, b.to(work).unsqueeze(2).unbind(), strict=True))
     sums = [biases.get(index, zero).expand(heads, batch, dim) for index in range(len(cell.gates))]
-    carried = [torch.zeros_like(start[0])] * len(cell.states)
+    zeros = [torch.zeros_like(start[0])] * len(cell.states)
+    carried = zeros if d_last is None else list(_inner(d_last, work))
+    to_start = zeros  # what resets send to the initial states
     made: list[Tensor] = []
     with torch.autocast(states.device.type, enabled=False):
         for t in reversed(range(seq)):
-            if t == seq - 1 and d_last is not None:
-                carried = list(_inner(d_last, work))
-            elif t < seq - 1 and clip is not None:
-                carried[0] = carried[0].clamp(-clip, clip)
+            running, restarts, later = masks.running(t), masks.restarts(t), carried
+            if t < seq - 1 and clip is not None:
+                clipped = carried[0].clamp(-clip, clip)
+                carried = [*select(masks.last(t), carried[:1], [clipped]), *carried[1:]]
             if d_states is not None:
                 carried = [a + b for a, b in zip(carried, _inner(d_states[:, :, t], work), strict=True)]
-            previous = list(_inner(states[:, :, t - 1], work)) if t else start
+            previous = select(restarts, start, list(_inner(states[:, :, t - 1], work)) if t else start)
             for index, value in zip(saved, _inner(gates[:, :, t], work), strict=True):
                 sums[index] = value
             d_gates, carried = step(sums, previous, carried)
+            if running is not None:  # select, for what comes of a step behind the end may be NaN
+                d_gates = select(running, d_gates, [torch.zeros_like(value) for value in d_gates])
+                carried = select(running, carried, later)
             d_gates = [value.to(dtype) for value in d_gates]
             if not cell.gradient.recurrent_cut:
                 sent = torch.cat([d_gates[index] for index in recurrent], dim=2).to(work)
-                carried[0] = carried[0] + torch.matmul(sent, weights)
+                carried = [carried[0] + torch.matmul(sent, weights), *carried[1:]]
+            if restarts is not None:
+                to_start = [a + b for a, b in zip(to_start, select(restarts, carried, zeros), strict=True)]
+                carried = select(restarts, zeros, carried)
             made.append(torch.stack(d_gates))
-    d_initial = torch.stack(carried).transpose(1, 2).to(dtype).contiguous()
+    d_initial = torch.stack(carried) + torch.stack(to_start) if own.resets is not None else torch.stack(carried)
+    d_initial = d_initial.transpose(1, 2).to(dtype).contiguous()
     return _outer(made[::-1]), d_initial
 
 

@@ -13,6 +13,7 @@ from torch.autograd import forward_ad
 from kernelgen.cells.registry import cell_of
 from kernelgen.torch import kernels, passes, reference
 from kernelgen.torch.errors import DifferentiationError
+from kernelgen.torch.sequences import Own
 
 _COMPILED = (
     "inside torch.compile, rnn() has no rule for forward-mode differentiation (jvp, jacfwd, hessian, dual numbers) and "
@@ -48,13 +49,22 @@ def refuse_forward_mode() -> None:
 
 
 def forward(
-    wx: Tensor, r: Tensor, b: Tensor, initial: Tensor | None, key: str, cut: bool, clip: float | None, *, hidden: bool
+    wx: Tensor,
+    r: Tensor,
+    b: Tensor,
+    initial: Tensor | None,
+    own: Own,
+    key: str,
+    cut: bool,
+    clip: float | None,
+    *,
+    hidden: bool,
 ) -> tuple[Tensor, Tensor]:
     """The states and the last ones, as rnn() returns them, by the reference; on a GPU with one warning.
 
-    key: of the cell; cut and clip: rnn's recurrent_cut and recurrent_clip. Raises ShapeError, CellError, and
-    DifferentiationError inside torch.compile, which cannot trace the reference, and for a recurrent gradient that is
-    cut or clipped.
+    own: what sequences have of their own. key: of the cell; cut and clip: rnn's recurrent_cut and recurrent_clip.
+    Raises ShapeError, CellError, and DifferentiationError inside torch.compile, which cannot trace the reference, and
+    for a recurrent gradient that is cut or clipped.
     """
     if torch.compiler.is_compiling():
         raise DifferentiationError(_COMPILED)
@@ -66,5 +76,5 @@ def forward(
     cell = cell_of(key)
     if passes.engine_of(wx.device.type) is not None:
         kernels.warn(cell, ("transforms",), "kernels know nothing of forward mode and of torch.func's derivatives.")
-    states, last, _ = reference.forward(cell, wx, r, b, initial)
+    states, last, _ = reference.forward(cell, wx, r, b, initial, own=own)
     return states[:1] if hidden else states, last

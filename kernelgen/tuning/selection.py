@@ -19,6 +19,7 @@ from kernelgen.program.program import Program
 from kernelgen.program.shape import Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
+from kernelgen.schedules.shared.parameter_gradients import with_float_parameters
 from kernelgen.tuning.plan import plan, spread
 
 if TYPE_CHECKING:
@@ -77,9 +78,12 @@ def candidates(cell: Cell, shape: Shape, profile: Profile, direction: Direction)
     return [Selection(known[key], program(known[key]), *origin) for key, origin in found.items()]
 
 
-def compiled(cell: Cell, shape: Shape, profile: Profile, direction: Direction) -> tuple[Program, tuple[Binary, ...]]:
+def compiled(
+    cell: Cell, shape: Shape, profile: Profile, direction: Direction, *, float_parameters: bool = False
+) -> tuple[Program, tuple[Binary, ...]]:
     """The first candidate that does not spill and, of the model's, of which as many blocks run together as the model
     counted on; where there is none, the first that does not spill, else the very first. With the binaries of its calls.
+    float_parameters: backward, the gradients of R and b are float32 whatever the dtype.
 
     Raises InfeasibleError where no schedule has a tiling, CompileError where the compiler is missing or refuses one.
     """
@@ -88,12 +92,15 @@ def compiled(cell: Cell, shape: Shape, profile: Profile, direction: Direction) -
 
     found = []
     for selection in candidates(cell, shape, profile, direction):
-        binaries = compile_program(selection.program)
+        program = selection.program
+        if float_parameters:
+            program = with_float_parameters(program, cell, shape, profile)
+        binaries = compile_program(program)
         report = binaries[0].report
         proved = selection.tuned is not None or selection.trial is not None
         if not objection(selection.tiling.resources, report, profile, strict=not proved):
-            return selection.program, binaries
-        found.append((selection.program, binaries))
+            return program, binaries
+        found.append((program, binaries))
     return min(found, key=lambda pair: pair[1][0].report.local_memory > 0)
 
 
@@ -125,7 +132,7 @@ def _measured(cell: Cell, shape: Shape, profile: Profile, direction: Direction) 
 
 def _fits(config: TunedConfig, cell: Cell, shape: Shape, profile: Profile) -> bool:
     def sizes(shape: Shape) -> tuple[object, ...]:
-        return shape.batch, shape.heads, shape.head_dim, shape.dtype
+        return shape.batch, shape.heads, shape.head_dim, shape.dtype, shape.features
 
     same = config.cell.fingerprint == cell.fingerprint and config.gpu == profile.name
     return same and sizes(config.shape) == sizes(shape)

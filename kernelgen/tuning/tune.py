@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from kernelgen.program.shape import Shape
     from kernelgen.program.task import Direction
     from kernelgen.program.tiling import Tiling
-    from kernelgen.records.config import TunedConfig
+    from kernelgen.records.config import CellRecord, TunedConfig
     from kernelgen.records.store import Store
     from kernelgen.records.trial import Trial
     from kernelgen.verify.cases import ValidationCase
@@ -359,10 +359,11 @@ def _require_host_compiler() -> None:
         raise LaunchError(f"there is neither a GPU nor a C++ compiler to validate a kernel with: {error}") from error
 
 
-def save(result: TuneResult, path: Path, spec: str | None = None) -> TunedConfig:
+def save(result: TuneResult, path: Path, spec: str | CellRecord | None = None) -> TunedConfig:
     """Write the chosen kernel: ``path`` (.yaml), with its source and its binary beside it.
 
-    spec: what the cell was loaded from, as load_cell takes it; needed to find a cell from a user's file again.
+    spec: what the cell was loaded from, as load_cell takes it, or its record; needed to find a cell from a user's file
+    again.
     Raises ConfigError where it cannot be written.
     """
     from kernelgen.records.config import CellRecord, TunedConfig
@@ -370,7 +371,7 @@ def save(result: TuneResult, path: Path, spec: str | None = None) -> TunedConfig
     best = result.best
     config = TunedConfig.of(
         best.trial,
-        cell=CellRecord.of(result.cell, spec),
+        cell=spec if isinstance(spec, CellRecord) else CellRecord.of(result.cell, spec),
         tiling=best.tiling,
         program=best.program,
         binaries=best.binaries,

@@ -12,6 +12,7 @@ import numpy as np
 from kernelgen.errors import NotFiniteError, ValidationError
 from kernelgen.program import dtypes
 from kernelgen.program.arguments import NUMBERS, arguments_of, known_states
+from kernelgen.program.shape import FEATURES
 from kernelgen.symbolic.derive import derive
 
 if TYPE_CHECKING:
@@ -237,6 +238,8 @@ def make_case(
     Raises NotFiniteError where the reference itself is NaN, infinite or too large for the dtype: no kernel can be right
     then, and it is the cell or its random inputs that are to be changed.
     """
+    from kernelgen.verify.inputs import spoil_behind_the_ends
+
     shape = replace(shape, batch=batch or shape.batch, seq=seq or shape.seq)
     arguments = arguments_of(cell, shape, direction, axes=AXES)
     make = _forward if direction == "forward" else _backward
@@ -249,6 +252,8 @@ def make_case(
             for argument in (*arguments.inputs, *(each for each in arguments.outputs if "B" in each.axes)):
                 _require_finite(cell, shape, seed, argument, None if argument.empty else made_all[argument.name])
     inputs = {argument.name: None if argument.empty else found[argument.name] for argument in arguments.inputs}
+    if (lengths := inputs.get("lengths")) is not None:
+        spoil_behind_the_ends(inputs, lengths)
     written = (*arguments.outputs, *arguments.workspaces)
     expected = {
         argument.name: outputs[argument.name].astype(np.float32)
@@ -264,7 +269,8 @@ def _require_finite(cell: Cell, shape: Shape, seed: int, argument: ArrayArgument
     """Raise NotFiniteError, with the first element in time, where the reference has no number that a kernel could."""
     if values is None:
         return
-    largest = dtypes.dtype_info(shape.dtype).largest if argument.dtype == shape.dtype else np.inf
+    info = dtypes.dtype_info(shape.dtype)
+    largest = info.largest if argument.dtype == info.stored else np.inf
     values = values.astype(np.float64)
     bad = ~(np.abs(values) <= largest) | np.isinf(values)
     if not bad.any():
@@ -295,17 +301,19 @@ def _forward(
 
     drawn: dict[str, Any] = dict(inputs.random_inputs(cell, shape, seed))
     drawn |= dict.fromkeys({*drawn} & {*absent})
+    own = inputs.random_own(shape, seed)
+    masks: dict[str, Any] = {name: own.get(name) for name in FEATURES}
     if follow is None:
         rounding: dict[str, Any] = {"round_h": dtypes.numpy_dtype(shape.dtype)}
     else:
         states = follow["states"]
         assert states is not None
         rounding = {"follow": states[0]}
-    result = reference.forward(cell, **drawn, **rounding, keep_gates=shape.save == "gates")
+    result = reference.forward(cell, **drawn, **masks, **rounding, keep_gates=shape.save == "gates")
     made = {"states": result.states[: known_states(cell, shape)], "last": result.last}
     if result.gates is not None:
         made["gates"] = result.gates[list(derive(cell).saved_gates)]
-    return drawn, made, (0.0, 0.0)
+    return drawn | own, made, (0.0, 0.0)
 
 
 def _backward(
@@ -319,7 +327,9 @@ def _backward(
     given: dict[str, Any] = dict(inputs.random_gradients(cell, shape, seed))
     drawn |= dict.fromkeys({*drawn} & {*absent})
     given |= dict.fromkeys({*given} & {*absent})
-    passed = reference.forward(cell, **drawn, round_h=dtype)
+    own = inputs.random_own(shape, seed)
+    masks: dict[str, Any] = {name: own.get(name) for name in FEATURES}
+    passed = reference.forward(cell, **drawn, **masks, round_h=dtype)
     assert passed.gates is not None
     d_wx = None if follow is None else follow["d_wx"]
     if follow is not None and d_wx is None:  # no gate has an input
@@ -328,6 +338,7 @@ def _backward(
         cell,
         **drawn,
         **given,
+        **masks,
         round_h=dtype,
         round_saved=dtype,
         gates_saved=not shape.recompute,
@@ -349,7 +360,7 @@ def _backward(
         "d_b_partial": d_b_partial[None],
     }
     doubt = (0.0, 0.0) if follow is None else _doubt(made.d_gates[list(cell.inputless_products)], shape)
-    return drawn | given | saved, expected, doubt
+    return drawn | given | saved | own, expected, doubt
 
 
 UNSURE = 2.0**-20

@@ -91,6 +91,8 @@ class Run:
         """What the kernel gets of an array of the part. extents: as of the Program, at the launch's shape."""
         if self.blocks is None:
             return array
+        if argument.name == "order":  # of the last sequences, by their numbers among all
+            array = array + np.int32(self.launched.batch - self.shape.batch)
         for axis, extent in {"B": self.launched.batch, **extents}.items():
             if axis in argument.axes:
                 place = argument.axes.index(axis)
@@ -99,7 +101,7 @@ class Run:
 
     def among_heads(self, argument: ArrayArgument, array: Array) -> Array:
         """An array of the one head that runs among all heads, the others poisoned."""
-        if self.head is None:
+        if self.head is None or "H" not in argument.axes:
             return array
         sizes = list(array.shape)
         sizes[argument.axes.index("H")] = self.launched.heads
@@ -109,7 +111,7 @@ class Run:
 
     def of_head(self, argument: ArrayArgument, array: Array) -> Array:
         """The part of an array that is of the head that runs."""
-        if self.head is None:
+        if self.head is None or "H" not in argument.axes:
             return array
         axis = argument.axes.index("H")
         return array[(slice(None),) * axis + (slice(self.head, self.head + 1),)]

@@ -46,6 +46,38 @@ def random_inputs(
     return {"wx": wx, "r": r, "b": b, "initial": states}
 
 
+def random_own(shape: Shape, seed: int = 0) -> dict[str, npt.NDArray[Any]]:
+    """Draw what sequences have of their own, as far as the shape asks for it; the same for the same seed.
+
+    Returns resets [B, T] (uint8), about one in 16 steps or, of a few steps, one in 4; lengths [B] (int32), from 0 to T;
+    order [B] (int32), the longest first or, for odd seeds, any.
+    """
+    random = np.random.default_rng((seed, 2))
+    found: dict[str, npt.NDArray[Any]] = {}
+    if shape.resets:
+        chance = 1 / 16 if shape.seq > FEW_STEPS else 1 / 4
+        found["resets"] = (random.random((shape.batch, shape.seq)) < chance).astype(np.uint8)
+    if shape.lengths:
+        lengths = found["lengths"] = random.integers(0, shape.seq, shape.batch, np.int32, endpoint=True)
+        order = random.permutation(shape.batch) if seed % 2 else np.argsort(-lengths, kind="stable")
+        found["order"] = order.astype(np.int32)
+    return found
+
+
+def spoil_behind_the_ends(arrays: dict[str, npt.NDArray[Any] | None], lengths: npt.NDArray[Any]) -> None:
+    """Replace what stands behind the ends of sequences in wx [B, T, ...] and d_states [K, B, T, ...] by copies with
+    NaN there, which must not matter."""
+    for name, lead in (("wx", 0), ("d_states", 1)):
+        array = arrays.get(name)
+        if array is not None:
+            behind = np.arange(array.shape[lead + 1]) >= lengths[:, None]
+            spoilt = arrays[name] = array.copy()
+            spoilt[(slice(None),) * lead + (behind,)] = np.nan
+
+
+FEW_STEPS = 32
+
+
 def random_gradients(cell: Cell, shape: Shape, seed: int = 0) -> dict[str, npt.NDArray[Any]]:
     """Draw what a backward kernel gets from outside, in the shape's dtype and C-contiguous; the same for the same seed.
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from kernelgen.cells.language import Cell
 from kernelgen.emit.numpy import numpy_backward, numpy_step
 from kernelgen.errors import ShapeError
+from kernelgen.verify.sequences import Sequences
 
 Array = npt.NDArray[np.float64]
 
@@ -50,6 +51,8 @@ def forward(
     round_h: npt.DTypeLike | None = None,
     keep_gates: bool = True,
     follow: npt.NDArray[Any] | None = None,
+    resets: npt.NDArray[Any] | None = None,
+    lengths: npt.NDArray[Any] | None = None,
 ) -> ForwardResult:
     """Run the recurrence in float64.
 
@@ -64,12 +67,16 @@ def forward(
     follow [B, T, H, D]: h after every step as somebody else has it. What is returned of a step is the reference's own,
     but the next step begins with this h, so that a difference shows in the step that made it and in no other.
 
-    Raises ShapeError for an array of another shape.
+    resets [B, T]: where they are not 0, the states before the step are the initial ones. lengths [B]: the steps of each
+    sequence, 0 to T. What is returned of a step behind the end is zeros, and the last states are the sequence's own.
+
+    Raises ShapeError for an array of another shape, and for a length that is not from 0 to T.
     """
     _check_inputs(cell, wx, r, b, initial)
     batch, seq, _, heads, dim = wx.shape
     if follow is not None:
         _check("follow", follow, (batch, seq, heads, dim))
+    own = Sequences.of(resets, lengths, batch, seq)
     recurrent, inputs, biases = cell.recurrent_gates, cell.input_gates, cell.bias_gates
     gates, states = len(cell.gates), len(cell.states)
     step = numpy_step(cell)
@@ -80,31 +87,37 @@ def forward(
     shape = (heads, batch, dim)
     state = [np.zeros(shape)] * states if initial is None else list(_inner(initial))
     state[0] = _rounded(state[0], round_h)
+    start, last = list(state), list(state)
+    before = None  # [B, T, H, D]: h before every step, where somebody else has it
+    if follow is not None:
+        before = own.before(follow.astype(np.float64), start[0].transpose(1, 0, 2))
 
-    all_states = np.empty((states, batch, seq, heads, dim))
-    all_gates = np.empty((gates, batch, seq, heads, dim)) if keep_gates else None
+    all_states = np.zeros((states, batch, seq, heads, dim))
+    all_gates = np.zeros((gates, batch, seq, heads, dim)) if keep_gates else None
     ahead = np.empty(0)
     for t in range(seq):
-        if follow is None:
+        running, restarts = own.running(t), own.restarts(t)
+        state = [np.where(restarts, first, value) for first, value in zip(start, state, strict=True)]
+        if before is None:
             products = np.matmul(state[0], weights)
         else:
             if t % AHEAD == 0:
-                known = follow[:, t : min(t + AHEAD, seq) - 1].astype(np.float64).transpose(2, 1, 0, 3)
-                ahead = _products_ahead(np.concatenate([state[0][:, None], known], axis=1), weights)
+                ahead = _products_ahead(before[:, t : t + AHEAD].transpose(2, 1, 0, 3), weights)
             products = ahead[:, t % AHEAD]
         sums = np.broadcast_to(bias, (gates, *shape)).copy()
         if inputs:
-            sums[list(inputs)] += _inner(wx[:, t].transpose(1, 0, 2, 3))
+            sums[list(inputs)] += np.where(running, _inner(wx[:, t].transpose(1, 0, 2, 3)), 0)
         sums[list(recurrent)] += products.reshape(heads, batch, len(recurrent), dim).transpose(2, 0, 1, 3)
         state = step(list(sums), state)
         state[0] = _rounded(state[0], round_h)
+        last = [np.where(running, value, old) for value, old in zip(state, last, strict=True)]
         for index, value in enumerate(state):
-            all_states[index, :, t] = value.transpose(1, 0, 2)
+            all_states[index, :, t] = np.where(running, value, 0).transpose(1, 0, 2)
         if all_gates is not None:
-            all_gates[:, :, t] = sums.transpose(0, 2, 1, 3)
+            all_gates[:, :, t] = np.where(running, sums, 0).transpose(0, 2, 1, 3)
         if follow is not None:
             state[0] = follow[:, t].astype(np.float64).transpose(1, 0, 2)
-    return ForwardResult(all_states, all_states[:, :, -1].copy(), all_gates)
+    return ForwardResult(all_states, np.stack(last).transpose(0, 2, 1, 3), all_gates)
 
 
 def backward(
@@ -122,6 +135,8 @@ def backward(
     gates_saved: bool = True,
     result: ForwardResult | None = None,
     follow: npt.NDArray[Any] | None = None,
+    resets: npt.NDArray[Any] | None = None,
+    lengths: npt.NDArray[Any] | None = None,
 ) -> BackwardResult:
     """Run the backward pass in float64, with the derived backward step.
 
@@ -137,6 +152,8 @@ def backward(
     follow [B, T, G_in, H, D]: d_wx as somebody else has it, already rounded. What is returned of a step's gates is the
     reference's own, and so is the sum of it, d_b; but d_r and the step before are made from these gradients.
 
+    resets, lengths: as for ``forward``. The gradients of a step behind the end are zeros, whatever d_states says of it.
+
     Raises ShapeError for an array of another shape, and where ``result`` has no gates.
     """
     _check_inputs(cell, wx, r, b, initial)
@@ -150,7 +167,8 @@ def backward(
         _check("d_last", d_last, (states, batch, heads, dim))
     if follow is not None:
         _check("follow", follow, (batch, seq, len(inputs), heads, dim))
-    result = result or forward(cell, wx, r, b, initial, round_h=round_h)
+    own = Sequences.of(resets, lengths, batch, seq)
+    result = result or forward(cell, wx, r, b, initial, round_h=round_h, resets=resets, lengths=lengths)
     if result.gates is None:
         raise ShapeError("the backward reference needs the gates of the forward result; run it with keep_gates=True")
 
@@ -159,7 +177,9 @@ def backward(
     weights = np.asarray(r, np.float64).transpose(1, 0, 2, 3).reshape(heads, len(recurrent) * dim, dim)
     start = np.zeros((states, batch, heads, dim)) if initial is None else np.asarray(initial).astype(np.float64)
     start[0] = _rounded(start[0], round_h)
-    carried = np.zeros((states, heads, batch, dim))  # what step t + 1 sends back
+    # What step t + 1 sends back, to the states before it; and what resets send to the initial ones.
+    carried = np.zeros((states, heads, batch, dim)) if d_last is None else _inner(d_last)
+    d_start = np.zeros((states, heads, batch, dim))
     d_gates = np.empty((gates, batch, seq, heads, dim))
     sent = d_gates if follow is None else np.empty_like(d_gates)  # what d_r and the step before are made from
     foreseen = None  # [B, T, G_rec, H, D]: what R takes back, where all of it is known
@@ -167,16 +187,16 @@ def backward(
         foreseen = follow[:, :, [inputs.index(gate) for gate in recurrent]]
     ahead = np.empty(0)
     for t in reversed(range(seq)):
-        d_next = carried
-        if t < seq - 1:
-            d_next[0] = _clipped(d_next[0], cell.gradient.recurrent_clip)
-        elif d_last is not None:
-            d_next = _inner(d_last)
+        running, restarts = own.running(t), own.restarts(t)
+        d_next = carried.copy()
+        d_next[0] = np.where(own.last(t), d_next[0], _clipped(d_next[0], cell.gradient.recurrent_clip))
         if d_states is not None:
-            d_next[: len(d_states)] += _inner(d_states[:, :, t])
+            d_next[: len(d_states)] += np.where(running, _inner(d_states[:, :, t]), 0)
         sums = _rounded(_inner(result.gates[:, :, t]), round_saved if gates_saved else None)
-        previous = _rounded(_inner(result.states[:, :, t - 1] if t else start), round_saved)
-        made, back = step(list(sums), list(previous), list(d_next))
+        previous = np.where(restarts, _inner(start), _inner(result.states[:, :, t - 1] if t else start))
+        made, back = step(list(sums), list(_rounded(previous, round_saved)), list(d_next))
+        made = [np.where(running, value, 0) for value in made]
+        back = [np.where(running, value, old) for value, old in zip(back, carried, strict=True)]
         d_sums = _rounded(np.stack(made), round_d_gates)
         if follow is not None:
             d_gates[:, :, t] = np.stack(made).transpose(0, 2, 1, 3)
@@ -190,10 +210,12 @@ def backward(
                     known = foreseen[:, t - t % AHEAD : t + 1].astype(np.float64).transpose(3, 1, 0, 2, 4)
                     ahead = _products_ahead(known.reshape(heads, -1, batch, len(recurrent) * dim), weights)
                 product = ahead[:, t % AHEAD]
-            carried[0] += product
+            carried[0] += np.where(running, product, 0)
+        d_start += np.where(restarts, carried, 0)
+        carried = np.where(restarts, 0, carried)
         sent[:, :, t] = d_sums.transpose(0, 2, 1, 3)
 
-    before = np.concatenate([start[0][:, None], result.states[0, :, :-1]], axis=1)  # h(t-1): [B, T, H, D]
+    before = own.before(result.states[0], start[0])  # h(t-1): [B, T, H, D]
     before = before.transpose(2, 0, 1, 3).reshape(heads, batch * seq, dim)
     d_r = np.empty((len(recurrent), heads, dim, dim))
     for index, gate in enumerate(recurrent):
@@ -201,7 +223,7 @@ def backward(
         np.matmul(d_sum, before, out=d_r[index])
     d_b = d_gates.sum(axis=(1, 2))[biases]
     d_wx = np.moveaxis(d_gates[inputs], 0, 2)
-    return BackwardResult(d_wx, d_r, d_b, carried.transpose(0, 2, 1, 3), d_gates)
+    return BackwardResult(d_wx, d_r, d_b, (d_start + carried).transpose(0, 2, 1, 3), d_gates)
 
 
 def _products_ahead(rows: Array, weights: Array) -> Array:

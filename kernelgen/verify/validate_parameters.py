@@ -15,6 +15,8 @@ from kernelgen.records.trial import Validation
 from kernelgen.schedules.shared.parameter_gradients import ParameterGradients
 from kernelgen.schedules.shared.parameter_tiles import Tiling
 from kernelgen.verify.cases import Array, ValidationCase
+from kernelgen.verify.inputs import random_own
+from kernelgen.verify.sequences import Sequences
 
 if TYPE_CHECKING:
     from kernelgen.cells.language import Cell
@@ -116,6 +118,9 @@ def parameter_case(
     drawn: dict[str, Array | None] = {}
     for each in table.inputs:
         absent = each.empty or (each.name == "initial" and seed % 2)
+        if each.name == "resets":
+            drawn[each.name] = random_own(shape, seed)["resets"]
+            continue
         drawn[each.name] = None if absent else random.uniform(-1, 1, each.shape).astype(numpy_dtype(each.dtype))
         if each.axes[0] == "S" and (array := drawn[each.name]) is not None:
             array[1:] = np.nan
@@ -137,7 +142,7 @@ def _expected(cell: Cell, shape: Shape, given: dict[str, Array | None]) -> tuple
     if read.get("d_inputless") is not None:
         each[list(cell.inputless_products)] = np.moveaxis(read["d_inputless"], 2, 0)
     first = np.zeros((batch, heads, dim)) if read["initial"] is None else read["initial"][0]
-    before = np.concatenate([first[:, None], read["states"][0][:, :-1]], axis=1)
+    before = Sequences.of(given.get("resets"), None, batch, seq).before(read["states"][0], first)
     d_r = np.zeros((len(cell.recurrent_gates), heads, dim, dim))
     for rank, gate in enumerate(cell.recurrent_gates):
         d_r[rank] = np.einsum("bthd,bthp->hdp", each[gate], before, optimize=True)

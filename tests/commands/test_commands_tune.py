@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -15,8 +16,11 @@ from typing import Any
 import pytest
 from command_line import ELMAN, ROOT, fine, own_cell, refused, run
 
-from kernelgen.records.config import load_config
+from kernelgen.cells import load_cell
+from kernelgen.program.shape import Shape
+from kernelgen.records.config import CellRecord, load_config
 from kernelgen.records.store import Store
+from kernelgen.records.workload import Work, save_workload
 from kernelgen.tuning import tune
 
 pytestmark = pytest.mark.unit
@@ -42,7 +46,9 @@ def test_tune_show_and_validate_a_cell_of_ones_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.emulated
-@pytest.mark.parametrize(("option", "saved"), [("", "gates"), ("--recompute", "states")])
+@pytest.mark.parametrize(
+    ("option", "saved"), [("", "gates"), ("--recompute", "states"), ("--resets --lengths", "gates")]
+)
 def test_both_directions_of_a_cell_of_ones_own(
     fresh_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, saved: str
 ) -> None:
@@ -65,6 +71,10 @@ def test_both_directions_of_a_cell_of_ones_own(
         config = load_config(path)
         assert (config.direction, config.shape.save) == (direction, saved)
         assert config.shape.recompute is (saved == "states" and direction == "backward")
+        own = ("resets", "lengths") if "--resets" in option else ()
+        assert config.shape.features == own
+        assert {*config.main.arguments} & {"resets", "lengths", "order"} == {*own, *(("order",) if own else ())}
+        assert ("resets: " in path.read_text()) is bool(own)
         shown = fine("show", path)
         assert re.search(rf"^direction +{direction} *$", shown, re.MULTILINE)
         assert f"tilesmith_{direction}(" in shown
@@ -183,3 +193,25 @@ def test_a_read_only_cache_costs_a_warning_not_the_result(tmp_path: Path, monkey
     assert result.exit_code == 0, result.output
     assert result.stderr.count("warning: cannot write to the store") == 1
     assert (tmp_path / "elman.yaml").exists()
+
+
+@pytest.mark.emulated
+def test_tune_all_tunes_a_workload_and_goes_on_where_one_cannot_be(tmp_path: Path) -> None:
+    cell = load_cell("elman")
+    work = [
+        Work(cell, CellRecord.of(cell), Shape(2, 4, 1, 16), "forward", 3),
+        Work(cell, CellRecord.of(cell), Shape(2, 4, 1, 1024, recompute=True), "backward", 3),
+    ]
+    file, folder = tmp_path / "work.yaml", tmp_path / "kernels"
+    save_workload(file, work)
+    listed = json.loads(fine("tune-all --gpu h200 --list --json", file))
+    assert [row["status"] == "not tuned" for row in listed] == [True, False]
+    result = run("tune-all --gpu h200 --top 1 --json -o", folder, file)
+    assert result.exit_code == 1, result.output
+    rows = json.loads(result.stdout)
+    assert rows[0]["status"] == "tuned"
+    assert rows[0]["runs"] == 3
+    assert "recompute" in rows[1]["status"]
+    config = load_config(folder / f"{rows[0]['kernel']}.yaml")
+    assert config.tiling == rows[0]["tiling"]
+    assert "no workload" in refused("tune-all --gpu h200", folder / f"{rows[0]['kernel']}.yaml")

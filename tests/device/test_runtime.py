@@ -26,7 +26,7 @@ from kernelgen.program.program import KernelCall, Program
 from kernelgen.program.shape import Shape
 from kernelgen.program.source import Source
 from kernelgen.program.task import Direction
-from kernelgen.schedules.shared.entries import FORWARD_PARAMETERS, PARTIAL_SUMS, backward_parameters
+from kernelgen.schedules.shared.entries import PARTIAL_SUMS, backward_parameters, forward_parameters
 from kernelgen.tuning.tune import save, tune
 
 pytestmark = pytest.mark.unit
@@ -164,8 +164,8 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     return seen
 
 
-FORWARD_NAMES = tuple(parameter.name for parameter in FORWARD_PARAMETERS)
-BACKWARD_NAMES = tuple(parameter.name for parameter in backward_parameters(PARTIAL_SUMS))
+FORWARD_NAMES = tuple(parameter.name for parameter in forward_parameters(Shape(1, 1, 1, 1)))
+BACKWARD_NAMES = tuple(parameter.name for parameter in backward_parameters(Shape(1, 1, 1, 1), PARTIAL_SUMS))
 SUM_NAMES = ("d_wx", "d_r_partial", "d_b_partial", "states", "initial", "d_r", "d_b", "batch", "seq", "num_partials")
 
 
@@ -418,6 +418,29 @@ def test_a_kernel_of_other_arguments_gets_those(launches: list[tuple[Any, ...]])
     assert list(launches[0][2:]) == [{**absent, **pointers}[name] for name in names]
 
 
+def test_what_sequences_have_of_their_own_is_checked_and_handed_over(launches: list[tuple[Any, ...]]) -> None:
+    shape = Shape(4, 5, 2, 16, "float16", resets=True, lengths=True)
+    names = tuple(parameter.name for parameter in forward_parameters(shape))
+    program = Program("forward", _call("tilesmith_forward", names))
+    kernel = runtime.ForwardKernel(program, [b""], load_cell("lstm"), shape)
+    arrays = {name: np.zeros(size, np.int32) for name, size in (("lengths", 4), ("order", 4))}
+    arrays["resets"] = np.zeros((4, 5), np.uint8)
+    inputs = [array for array in _inputs(kernel) if array.ndim > 2]
+    kernel(*inputs, **arrays)
+    found = dict(zip(names, launches[0][2:], strict=True))
+    assert all(found[name] == array.ctypes.data for name, array in arrays.items())
+    for name, array, words in (
+        ("resets", np.zeros((4, 5), np.float16), r"resets must be a C-contiguous uint8 array \[4, 5\]"),
+        ("lengths", np.zeros(3, np.int32), r"lengths must be a C-contiguous int32 array \[4\]"),
+        ("order", None, r"order is missing: it must be a int32 array \[4\]"),
+    ):
+        with pytest.raises(LaunchError, match=words):
+            kernel(*inputs, **(arrays | {name: array}))
+    plain = _kernel()
+    with pytest.raises(LaunchError, match="this kernel takes no resets: its shape, B=4 T=5 2x16 float16, does not"):
+        plain(*_inputs(plain), resets=arrays["resets"])
+
+
 def test_a_kernel_says_what_it_takes() -> None:
     for kind, takes, gives in (
         (ForwardKernel, ["wx", "r", "b", "initial"], "(states, last, gates)"),
@@ -427,7 +450,8 @@ def test_a_kernel_says_what_it_takes() -> None:
             "(d_wx, d_r, d_b, d_initial)",
         ),
     ):
-        assert list(inspect.signature(kind.__call__).parameters) == ["self", *takes, "out", "stream"]
+        own = ["resets", "lengths", "order"]
+        assert list(inspect.signature(kind.__call__).parameters) == ["self", *takes, *own, "out", "stream"]
         text = " ".join((kind.__call__.__doc__ or "").split())
         assert gives in text
         assert all(f"{name} [" in text for name in takes)

@@ -22,6 +22,7 @@ from kernelgen.program.dtypes import numpy_dtype, tolerance
 from kernelgen.program.shape import Shape
 from kernelgen.torch import DifferentiationError, DoubleBackwardError, flashrnn, reference, register, rnn, step
 from kernelgen.torch import operator as operators
+from kernelgen.torch.sequences import NOTHING
 from kernelgen.verify import reference as numpy_reference
 from kernelgen.verify.inputs import random_inputs
 
@@ -151,16 +152,16 @@ def test_opcheck(cell: str, initial: bool) -> None:
     start = leaves[3] if initial else None
     for hidden in (False, True):
         for keep in ("gates", "states"):
-            torch.library.opcheck(operators._forward, (*leaves[:3], start, cell, hidden, keep, False, None))
+            torch.library.opcheck(operators._forward, (*leaves[:3], start, *NOTHING, cell, hidden, keep, False, None))
     plain = [leaf.detach() for leaf in leaves]
     if not initial:
-        torch.library.opcheck(operators._forward, (*plain[:3], None, cell, False, "nothing", True, 1.0))
+        torch.library.opcheck(operators._forward, (*plain[:3], None, *NOTHING, cell, False, "nothing", True, 1.0))
     for hidden in (False, True):
-        made = operators._forward(*leaves[:3], start, cell, hidden, "gates", False, None)
+        made = operators._forward(*leaves[:3], start, *NOTHING, cell, hidden, "gates", False, None)
         states, last, others, gates = (tensor.detach() for tensor in made)
         saved = (plain[1], plain[2], plain[3] if initial else None, states, others)
         for source in ((gates, None), (None, plain[0])):
-            given = (*saved, *source)
+            given = (*saved, *source, *NOTHING)
             torch.library.opcheck(operators._backward, (*given, torch.ones_like(states), None, cell, False, None))
             torch.library.opcheck(operators._backward, (*given, None, torch.ones_like(last), cell, False, 0.5))
 

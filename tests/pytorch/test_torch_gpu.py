@@ -31,6 +31,7 @@ from kernelgen.torch import (
     step,
 )
 from kernelgen.torch import operator as operators
+from kernelgen.torch.sequences import NOTHING
 from kernelgen.verify import reference as numpy_reference
 from kernelgen.verify.inputs import random_inputs
 
@@ -83,7 +84,7 @@ def error(made: Tensor, wanted: Any) -> float:
     return float(np.linalg.norm(made.detach().double().cpu().numpy() - wanted) / max(np.linalg.norm(wanted), 1e-30))
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 @pytest.mark.parametrize("name", [*cell_names(), pytest.param(OWN, id="own")])
 def test_every_cell_agrees_with_the_float64_reference(name: str, dtype: str) -> None:
     cell, shape, kind = load_cell(name), Shape(5, 24, 3, 64, dtype), numpy_dtype(dtype)
@@ -178,14 +179,14 @@ def test_opcheck() -> None:
     leaves = tensors("lstm", Shape(3, 4, 2, 32))
     for start in (leaves[3], None):
         for keep in ("gates", "states"):
-            given = (*leaves[:3], start, "lstm", True, keep, False, None)
+            given = (*leaves[:3], start, *NOTHING, "lstm", True, keep, False, None)
             torch.library.opcheck(operators._forward, given, atol=1e-2, rtol=1e-2)
     plain = [leaf.detach() for leaf in leaves]
-    states, last, others, gates = operators._forward(*plain, "lstm", True, "gates", False, None)
+    states, last, others, gates = operators._forward(*plain, *NOTHING, "lstm", True, "gates", False, None)
     saved = (plain[1], plain[2], plain[3], states, others)
     for source in ((gates, None), (None, plain[0])):
         for outside in ((torch.ones_like(states), None), (None, torch.ones_like(last))):
-            torch.library.opcheck(operators._backward, (*saved, *source, *outside, "lstm", False, None))
+            torch.library.opcheck(operators._backward, (*saved, *source, *NOTHING, *outside, "lstm", False, None))
 
 
 @pytest.mark.parametrize("cell", ["lstm", OWN])
@@ -211,6 +212,39 @@ def test_autocast_runs_kernels() -> None:
     assert torch.equal(states, expected)
     made = torch.autograd.grad(states.float().sum(), leaves)
     assert all(gradient.dtype is torch.float32 for gradient in made)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "least", "most"), [(False, 0.0, 1e-6), (True, 1e-5, 1e-3)], ids=["float32", "TF32"]
+)
+def test_float32_products_are_what_pytorchs_switch_says(
+    monkeypatch: pytest.MonkeyPatch, allowed: bool, least: float, most: float
+) -> None:
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", allowed)
+    cell, leaves = load_cell("lstm"), tensors("lstm", Shape(16, 64, 1, 768, "float32"))
+    states, last = rnn(*leaves)
+    given = seeds(states, last)
+    made = torch.autograd.grad((states, last), leaves, given)
+    arrays = [leaf.detach().double().cpu().numpy() for leaf in leaves]
+    outside = [value.double().cpu().numpy() for value in given]
+    expected = numpy_reference.forward(cell, *arrays)
+    passed = numpy_reference.backward(cell, *arrays, *outside, result=expected)
+    assert least <= error(states, expected.states) <= most
+    for gradient, field in zip(made, ("d_wx", "d_r", "d_b", "d_initial"), strict=True):
+        assert gradient.dtype is torch.float32
+        assert error(gradient, getattr(passed, field)) <= 2 * most, field
+
+
+@pytest.mark.parametrize(("heads", "dim"), [(12, 64), (1, 768)])
+def test_float32_parameters_of_16_bit_kernels_get_sums_that_are_not_rounded(heads: int, dim: int) -> None:
+    narrow = [leaf.detach() for leaf in tensors("lstm", Shape(16, 32, heads, dim))]
+    wide = [narrow[0].clone().requires_grad_(), *(leaf.float().requires_grad_() for leaf in narrow[1:])]
+    leaves = [leaf.requires_grad_() for leaf in narrow]
+    exact = torch.autograd.grad(rnn(*wide)[0].float().sum(), wide)
+    for rounded, gradient in zip(torch.autograd.grad(rnn(*leaves)[0].float().sum(), leaves), exact, strict=True):
+        assert torch.equal(rounded, gradient.to(torch.bfloat16))
+    assert exact[1].dtype is exact[2].dtype is torch.float32
+    assert not torch.equal(exact[1], exact[1].to(torch.bfloat16).float())
 
 
 def test_kernels_run_on_the_current_stream_and_in_a_graph() -> None:
@@ -241,8 +275,9 @@ def test_modules_agree_with_torch_nn(ours: Any, theirs: Any) -> None:
     peer = theirs(40, 64, 2, batch_first=True).cuda()
     module = ours(40, 64, 2, batch_first=True).cuda()
     module.load_state_dict(peer.state_dict())
-    module, x = module.to(torch.bfloat16), torch.randn(5, 30, 40, device="cuda")
-    peer = copy.deepcopy(peer).double()
+    x, peer = torch.randn(5, 30, 40, device="cuda"), copy.deepcopy(peer).double()
+    assert error(module(x)[0], peer(x.double())[0]) < 1e-6
+    module = module.to(torch.bfloat16)
     made, wanted = module(x.to(torch.bfloat16))[0], peer(x.double())[0]
     assert error(made, wanted) < 0.03
     made.float().square().mean().backward()
@@ -399,8 +434,41 @@ def test_flashrnn_runs_kernels() -> None:
 
 
 def test_where_no_kernel_fits_the_reference_runs_with_one_warning() -> None:
-    leaves = tensors("lstm", Shape(2, 6, 1, 32), torch.float32)
+    leaves = tensors("lstm", Shape(2, 6, 1, 32), torch.float64)
     with pytest.warns(RuntimeWarning, match="runs as a PyTorch loop"):
         states, _ = rnn(*leaves)
     rnn(*leaves)
     assert error(states, reference.forward(load_cell("lstm"), *leaves)[0]) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("cell", "shape"),
+    [
+        ("lstm", Shape(9, 40, 3, 64)),
+        ("gru", Shape(9, 40, 2, 128)),
+        ("slstm", Shape(70, 33, 2, 32, "float16")),
+        ("lstm", Shape(5, 24, 1, 256)),
+        ("gru", Shape(5, 24, 1, 768)),
+    ],
+)
+def test_resets_and_lengths(cell: str, shape: Shape) -> None:
+    """Against the loop of the CPU in float64; what stands behind the ends is NaN."""
+    random = np.random.default_rng(0)
+    resets = torch.from_numpy(random.random((shape.batch, shape.seq)) < 0.1)
+    lengths = torch.from_numpy(random.integers(0, shape.seq + 1, shape.batch))
+    behind = torch.arange(shape.seq) >= lengths.unsqueeze(1)
+    for own in ({"resets": resets}, {"lengths": lengths}, {"resets": resets, "lengths": lengths}):
+        leaves = tensors(cell, shape)
+        exact = [leaf.detach().double().cpu().requires_grad_() for leaf in leaves]
+        if "lengths" in own:
+            with torch.no_grad():
+                leaves[0][behind.cuda()] = torch.nan
+        for returns in ("states", "hidden"):
+            made = rnn(*leaves, cell=cell, returns=returns, **{name: each.cuda() for name, each in own.items()})
+            right = rnn(*exact, cell=cell, returns=returns, **own)
+            outside = seeds(*made, h_alone=cell == "slstm")
+            gradients = torch.autograd.grad(made, leaves, outside)
+            expected = torch.autograd.grad(right, exact, [each.double().cpu() for each in outside])
+            for one, other in zip((*made, *gradients), (*right, *expected), strict=True):
+                error = float((one.double().cpu() - other).norm() / other.norm())
+                assert error < (4e-2 if shape.dtype == "bfloat16" else 6e-3), (returns, sorted(own), error)

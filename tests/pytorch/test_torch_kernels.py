@@ -25,13 +25,14 @@ from kernelgen.device.executor import Launches
 from kernelgen.errors import InfeasibleError, ShapeError
 from kernelgen.hardware.profile import load_profile
 from kernelgen.program.arguments import Arguments, ArrayArgument
-from kernelgen.program.dtypes import numpy_dtype, tolerance
+from kernelgen.program.dtypes import dtype_info, numpy_dtype, tolerance
 from kernelgen.program.launch import LaunchRule
 from kernelgen.program.program import KernelCall, Program
 from kernelgen.program.shape import Shape
 from kernelgen.program.source import Source
 from kernelgen.program.task import Direction
 from kernelgen.schedules import get
+from kernelgen.schedules.shared.parameter_gradients import with_float_parameters
 from kernelgen.torch import LSTM, kernels, passes, rnn, step
 from kernelgen.torch.device import DeviceEngine
 from kernelgen.tuning.plan import plan
@@ -49,21 +50,30 @@ class Emulated:
 
     def __init__(self) -> None:
         self.ran: list[tuple[Direction, str]] = []
+        self.dtypes: list[str] = []
         self.computes_gates = True
         self.forward_schedule = ""
 
-    def kernel(self, cell: Cell, shape: Shape, direction: Direction, device: int) -> EmulatedKernel:
+    def kernel(
+        self, cell: Cell, shape: Shape, direction: Direction, device: int, *, float_parameters: bool = False
+    ) -> EmulatedKernel:
         assert device == -1
+        self.dtypes.append(shape.dtype)
+        profile = load_profile("h200")
         if shape.recompute and not self.computes_gates:
             raise InfeasibleError("this engine computes no gates")
-        program = candidates(cell, shape, load_profile("h200"), direction)[0].program
+        program = candidates(cell, shape, profile, direction)[0].program
+        if float_parameters:
+            program = with_float_parameters(program, cell, shape, profile)
         if self.forward_schedule and direction == "forward":
-            profile, schedule = load_profile("h200"), get(self.forward_schedule)
+            schedule = get(self.forward_schedule)
             tiling = plan(cell, shape, profile, top=1, schedules=[schedule.name])[0]
             program = schedule.program(cell, shape, profile, tiling)
         return EmulatedKernel(self, shape, program, program.arguments(cell, shape))
 
-    def expect(self, cell: Cell, shape: Shape, direction: Direction, device: int) -> None: ...
+    def expect(
+        self, cell: Cell, shape: Shape, direction: Direction, device: int, *, float_parameters: bool = False
+    ) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -91,6 +101,8 @@ class EmulatedKernel:
             return None
         if value.dtype in (torch.float32, torch.int32):
             return value.numpy()
+        if value.dtype == torch.bool:
+            return value.view(torch.uint8).numpy()
         return value.detach().view(torch.int16).numpy().view(numpy_dtype(self.shape.dtype))
 
 
@@ -106,7 +118,7 @@ def emulated(monkeypatch: pytest.MonkeyPatch) -> Emulated:
 def tensors(cell: str, shape: Shape) -> list[Tensor]:
     """wx, r, b and the initial states, as leaves."""
     inputs = random_inputs(load_cell(cell), shape)
-    dtype = getattr(torch, shape.dtype)
+    dtype = getattr(torch, dtype_info(shape.dtype).stored)
     return [torch.from_numpy(inputs[name].astype(np.float64)).to(dtype).requires_grad_() for name in NAMES]
 
 
@@ -118,11 +130,19 @@ def close(made: Tensor, wanted: Any, limit: float) -> None:
 @pytest.mark.emulated
 @pytest.mark.parametrize(
     ("name", "dtype", "initial"),
-    [("lstm", "bfloat16", True), ("gru", "float16", False), pytest.param(OWN, "bfloat16", True, id="own")],
+    [
+        ("lstm", "bfloat16", True),
+        ("gru", "float16", False),
+        pytest.param(OWN, "bfloat16", True, id="own"),
+        ("lstm", "float32", True),
+        ("gru", "float32", False),
+        ("lstm", "tf32", True),
+    ],
 )
 def test_the_path_of_cuda_tensors_gives_the_references_gradients(
-    emulated: Emulated, name: str, dtype: str, initial: bool
+    emulated: Emulated, name: str, dtype: str, initial: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", dtype == "tf32")
     cell, shape = load_cell(name), Shape(3, 4, 2, 16, dtype)
     leaves = tensors(name, shape)[: 4 if initial else 3]
     states, last = rnn(*leaves, cell=name)
@@ -131,6 +151,7 @@ def test_the_path_of_cuda_tensors_gives_the_references_gradients(
     given = [torch.from_numpy(array.astype(np.float64)).to(states.dtype) for array in (d_states, d_last)]
     made = torch.autograd.grad((states, last), leaves, given)
     assert emulated.ran == [("forward", "gates"), ("backward", "gates")]
+    assert set(emulated.dtypes) == {dtype}
 
     arrays = [leaf.detach().double().numpy() for leaf in leaves] + ([] if initial else [None])
     kind = numpy_dtype(dtype)
@@ -193,6 +214,33 @@ def test_directions_are_heads_of_one_kernel(emulated: Emulated) -> None:
 
 
 @pytest.mark.emulated
+@pytest.mark.parametrize("under_autocast", [False, True])
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_float32_parameters_of_16_bit_kernels_get_sums_that_are_not_rounded(
+    emulated: Emulated, name: str, under_autocast: bool
+) -> None:
+    narrow = [leaf.detach() for leaf in tensors(name, Shape(3, 4, 2, 16, "bfloat16"))]
+    leaves = [leaf.clone().requires_grad_() for leaf in narrow]
+    wide = [leaf.to(torch.float32).requires_grad_() for leaf in narrow[1:]]
+    first = narrow[0].to(torch.float32 if under_autocast else torch.bfloat16).requires_grad_()
+    found = []
+    for own in (leaves, [first, *wide]):
+        with torch.autocast("cpu", torch.bfloat16, enabled=under_autocast):
+            states, last = rnn(*own, cell=name)
+        assert states.dtype is last.dtype is torch.bfloat16
+        found.append((states, last, torch.autograd.grad((states.float().sum() + last.float().sum()), own)))
+    assert set(emulated.dtypes) == {"bfloat16"}
+    (states, last, gradients), (same, end, exact) = found
+    assert torch.equal(states, same)
+    assert torch.equal(last, end)
+    assert [gradient.dtype for gradient in exact] == [first.dtype, *[torch.float32] * 3]
+    for rounded, gradient in zip(gradients, exact, strict=True):
+        assert torch.equal(rounded, gradient.to(torch.bfloat16))
+    for gradient in exact[1:3]:  # of R and b
+        assert (gradient != gradient.to(torch.bfloat16).float()).float().mean() > 0.9
+
+
+@pytest.mark.emulated
 def test_layers_in_a_wavefront_share_kernels(emulated: Emulated) -> None:
     torch.manual_seed(0)
     peer = torch.nn.LSTM(3, 16, 2)
@@ -232,6 +280,35 @@ def test_h_alone_and_gates_computed_again(emulated: Emulated, name: str, initial
 
 
 @pytest.mark.emulated
+@pytest.mark.parametrize(("name", "recompute"), [("lstm", False), ("gru", False), ("gru", True)])
+def test_resets_and_lengths_reach_the_kernels(emulated: Emulated, name: str, recompute: bool) -> None:
+    cell, shape, dtype = load_cell(name), Shape(5, 6, 1, 16), numpy_dtype("bfloat16")
+    leaves = tensors(name, shape)
+    resets, lengths = np.zeros((5, 6), np.bool_), np.array([2, 6, 0, 5, 4])
+    resets[1, 3] = resets[3, 4] = resets[0, 4] = True
+    arrays = [leaf.detach().double().numpy() for leaf in leaves]
+    own: dict[str, Any] = {"resets": resets, "lengths": lengths}
+    expected = numpy_reference.forward(cell, *arrays, round_h=dtype, **own)
+    draw = np.random.default_rng(1)
+    outside = [draw.uniform(-1, 1, each.shape) for each in (expected.states[:1], expected.last)]
+    passed = numpy_reference.backward(
+        cell, *arrays, *outside, round_h=dtype, round_saved=dtype, round_d_gates=dtype, **own
+    )
+    with torch.no_grad():
+        for b, length in enumerate(lengths):
+            leaves[0][b, length:] = torch.nan
+    emulated.computes_gates = not recompute or name == "lstm"
+    given = {"resets": torch.from_numpy(resets), "lengths": torch.from_numpy(lengths)}
+    states, last = rnn(*leaves, cell=name, returns="hidden", recompute=recompute, **given)
+    close(states, expected.states[:1], tolerance("bfloat16", shape.seq))
+    close(last, expected.last, tolerance("bfloat16", shape.seq))
+    made = torch.autograd.grad((states, last), leaves, [torch.from_numpy(each).bfloat16() for each in outside])
+    assert [direction for direction, _ in emulated.ran] == ["forward", "backward"]
+    for gradient, want in zip(made, (passed.d_wx, passed.d_r, passed.d_b, passed.d_initial), strict=True):
+        close(gradient, want, 0.03 if recompute else 0.02)
+
+
+@pytest.mark.emulated
 def test_strided_tensors_last_alone_and_no_gradients(emulated: Emulated) -> None:
     shape = Shape(3, 4, 2, 16)
     wx, r, b, initial = tensors("lstm", shape)
@@ -261,10 +338,14 @@ def test_a_forward_kernel_with_memory_of_its_own(emulated: Emulated) -> None:
 class Nothing:
     """An engine without a kernel."""
 
-    def kernel(self, cell: Cell, shape: Shape, direction: Direction, device: int) -> Any:
+    def kernel(
+        self, cell: Cell, shape: Shape, direction: Direction, device: int, *, float_parameters: bool = False
+    ) -> Any:
         raise InfeasibleError("these limits clash")
 
-    def expect(self, cell: Cell, shape: Shape, direction: Direction, device: int) -> None: ...
+    def expect(
+        self, cell: Cell, shape: Shape, direction: Direction, device: int, *, float_parameters: bool = False
+    ) -> None: ...
 
 
 @pytest.mark.unit
@@ -297,12 +378,16 @@ class Idle:
         self.expected: list[tuple[Shape, Direction]] = []
         self.found: list[tuple[Shape, Direction]] = []
 
-    def kernel(self, cell: Cell, shape: Shape, direction: Direction, device: int) -> Idle:
+    def kernel(
+        self, cell: Cell, shape: Shape, direction: Direction, device: int, *, float_parameters: bool = False
+    ) -> Idle:
         self.asked.append((direction, shape.seq))
         self.found.append((shape, direction))
         return self
 
-    def expect(self, cell: Cell, shape: Shape, direction: Direction, device: int) -> None:
+    def expect(
+        self, cell: Cell, shape: Shape, direction: Direction, device: int, *, float_parameters: bool = False
+    ) -> None:
         self.expected.append((shape, direction))
 
     def run(self, arguments: Mapping[str, Tensor | None]) -> None: ...
@@ -351,7 +436,7 @@ def test_what_is_expected_compiles_once_and_beside_what_is_asked_for(monkeypatch
     """The forward pass is asked for while the backward one compiles: that goes on when the forward pass has come."""
     forward_is_there, made = threading.Event(), []
 
-    def pretend(cell: Cell, shape: Shape, profile: Any, direction: Direction) -> Any:
+    def pretend(cell: Cell, shape: Shape, profile: Any, direction: Direction, **_: bool) -> Any:
         made.append(direction)
         if direction == "backward":
             assert forward_is_there.wait(60)
@@ -445,7 +530,7 @@ def test_the_engine_of_cuda_tensors_hands_over_addresses_in_order(monkeypatch: p
     engine = DeviceEngine()
     loads = []
 
-    def load(cell: Cell, shape: Shape, direction: Direction, device: int) -> Any:
+    def load(cell: Cell, shape: Shape, direction: Direction, device: int, *_: bool) -> Any:
         loads.append((shape.batch, direction))
         source = Source("", "k", "sm_80", ("r", "initial", "states", "batch", "seq"))
         program = Program(direction, KernelCall(source, LaunchRule(("batch", "1", "1"), 32, 0)))
@@ -519,7 +604,7 @@ def test_what_was_expected_in_vain_holds_no_tensors(monkeypatch: pytest.MonkeyPa
 def test_that_there_is_no_kernel_is_found_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
     engine, asked = DeviceEngine(), []
 
-    def load(cell: Cell, shape: Shape, direction: Direction, device: int) -> Any:
+    def load(cell: Cell, shape: Shape, direction: Direction, device: int, *_: bool) -> Any:
         asked.append(shape)
         raise InfeasibleError("these limits clash")
 

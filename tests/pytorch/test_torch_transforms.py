@@ -17,6 +17,7 @@ from kernelgen.cells import cell_names, load_cell
 from kernelgen.program.shape import Shape
 from kernelgen.torch import GRU, LSTM, DifferentiationError, DoubleBackwardError, flashrnn, kernels, passes, rnn, step
 from kernelgen.torch import operator as operators
+from kernelgen.torch.sequences import NOTHING
 from kernelgen.verify.inputs import random_inputs
 
 pytestmark = pytest.mark.unit
@@ -173,7 +174,7 @@ def test_what_has_no_derivative_says_so() -> None:
             func.jvp(lambda w: rnn(w, r, b, **option)[0], (wx,), (tangent,))  # noqa: B023
     options = ("lstm", False, "nothing", False, None)
     with pytest.raises(DifferentiationError, match="no rule for forward-mode"):
-        func.jvp(lambda w: operators._forward(w, r, b, None, *options)[0], (wx,), (tangent,))
+        func.jvp(lambda w: operators._forward(w, r, b, None, *NOTHING, *options)[0], (wx,), (tangent,))
     leaf = wx.clone().requires_grad_()
     states, _ = rnn(leaf, r, b)
     with pytest.raises(DifferentiationError, match="one gradient at a time"):

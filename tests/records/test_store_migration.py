@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from processes import drop_privileges, start, unprivileged_folder
 from test_store import FULL, PLAIN, SHAPE
 
 from kernelgen.errors import StoreError
-from kernelgen.program.shape import Shape
+from kernelgen.program.shape import FEATURES, Shape
 from kernelgen.records import store as store_module
+from kernelgen.records import store_schema
 from kernelgen.records.store import Store
 from kernelgen.records.store_schema import SCHEMA
 from kernelgen.records.trial import Trial
@@ -82,6 +84,30 @@ def make_old(path: Path, trials: list[Trial]) -> None:
     database.close()
 
 
+def make_schema_2(path: Path, trials: list[Trial]) -> None:
+    """A store of schema 2, which knew neither resets nor lengths, as it was written then."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    database = sqlite3.connect(path)
+    kept = [place for place, name in enumerate(store_schema._COLUMNS) if name not in FEATURES]
+    names = [name for name in store_schema._COLUMNS if name not in FEATURES]
+    columns = ", ".join(f"{name} {store_schema._COLUMNS[name]}" for name in names)
+    database.executescript(
+        f"CREATE TABLE trials (id INTEGER PRIMARY KEY, {columns});"
+        "CREATE INDEX by_source ON trials (source_hash, gpu);"
+        "CREATE INDEX by_problem ON trials (cell, gpu, dtype, heads, head_dim, batch, direction, seq);"
+        f"PRAGMA application_id = {store_schema.APPLICATION_ID}; PRAGMA user_version = 2;"
+    )
+    insert = f"INSERT INTO trials ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
+    for trial in trials:
+        record = trial.to_dict()
+        for name in FEATURES:
+            del record["shape"][name]
+        values = [store_schema.row(trial)[place] for place in kept]
+        database.execute(insert, [*values[:-1], json.dumps(record)])
+    database.commit()
+    database.close()
+
+
 def contents(path: Path) -> list[Any]:
     """Everything in a database: its version, its tables and indexes, and its rows."""
     database = sqlite3.connect(path)
@@ -112,6 +138,19 @@ def check_everything_is_found(store: Store) -> None:
         FULL,
         TRIALS[4],
     ]
+
+
+def test_kernels_with_resets_or_lengths_are_told_apart_in_a_store_of_schema_2(tmp_path: Path) -> None:
+    path = tmp_path / "trials.sqlite"
+    make_schema_2(path, TRIALS)
+    with Store(path) as store:
+        check_everything_is_found(store)
+        other = FULL.replace(source_hash="s8", shape=replace(SHAPE, lengths=True))
+        store.add(other)
+        check_fastest = {"cell": "lstm", "fingerprint": "f1", "gpu": "h200", "direction": "forward"}
+        assert store.fastest(shape=other.shape, **check_fastest) == [other]
+        assert other not in store.fastest(shape=SHAPE, **check_fastest)
+        assert store.trials(shape=other.shape) == [other]
 
 
 def test_every_trial_of_an_old_store_is_found_and_equal(old: Path) -> None:

@@ -11,7 +11,7 @@ from drawn import drawn_tiling, refusal
 from kernelgen.cells import cell_names, load_cell
 from kernelgen.errors import InfeasibleError
 from kernelgen.hardware.profile import load_profile
-from kernelgen.program.shape import Shape
+from kernelgen.program.shape import SIXTEEN_BITS, Shape
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules import get, schedule_names
 from kernelgen.tuning.plan import plan
@@ -52,6 +52,19 @@ def test_a_tiling_drawn_from_the_problem_is_right(schedule: str, cell: str, reco
     shape = Shape(3, 7, 2, 32, "float16", "gates", recompute)
     if reason := refusal(schedule, cell, shape, GPU):
         pytest.skip(reason)
+    check(cell, shape, drawn_tiling(schedule, cell, shape, GPU), range(2))
+
+
+WIDER = [(n, dtype) for n in schedule_names("backward") for dtype in get(n).dtypes if dtype not in SIXTEEN_BITS]
+"""Schedules with the other dtypes that each takes."""
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize(("schedule", "dtype"), WIDER)
+def test_every_dtype_that_a_schedule_takes_is_right(schedule: str, dtype: str, cell: str) -> None:
+    shape = Shape(3, 7, 2, 32, dtype, "gates")
+    best = plan(load_cell(cell), shape, load_profile(GPU), top=1, schedules=[schedule])[0]
+    check(cell, shape, best, range(1))
     check(cell, shape, drawn_tiling(schedule, cell, shape, GPU), range(2))
 
 
@@ -103,6 +116,21 @@ STREAMING = {
         ),
         pytest.param("lstm", Shape(5, 7, 1, 100, "float16"), {"units": 128, "part_k": 64}, id="of 4s"),
         pytest.param("gru", Shape(5, 1, 1, 7), {"units": 16}, id="one step of 7 units"),
+        pytest.param(
+            "lstm", Shape(3, 7, 1, 64, "float32"), {"part_k": 64, "stationary": 4, "k_warps": 4}, id="floats that stay"
+        ),
+        pytest.param(
+            "gru",
+            Shape(20, 7, 1, 50, "float32"),
+            {"units": 32, "batch_tile": 16, "stationary": 2, "k_warps": 2},
+            id="floats of 2s, some stay",
+        ),
+        pytest.param(
+            "slstm",
+            Shape(35, 5, 2, 33, "float32", "states"),
+            {"units": 32, "units_per_warp": 32, "batch_tile": 16, "rows_per_warp": 16, "blocks": 2},
+            id="floats of 1s, in turn",
+        ),
     ],
 )
 def test_every_tile_variable_of_a_stream_is_right(name: str, shape: Shape, changed: dict[str, int]) -> None:

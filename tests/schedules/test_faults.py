@@ -125,6 +125,16 @@ STREAMING_BACKWARD = Sound(
         "stationary": 1, "num_stages": 3, "blocks": 0,
     },
 )  # fmt: skip
+STREAMING_FLOATS = replace(
+    STREAMING,
+    shape=Shape(6, 6, 1, 64, "float32", "gates"),
+    values=STREAMING.values | {"batch_tile": 8, "k_warps": 4},
+)
+STREAMING_FLOATS_BACKWARD = replace(
+    STREAMING_BACKWARD,
+    shape=Shape(6, 6, 1, 64, "float32"),
+    values=STREAMING_BACKWARD.values | {"batch_tile": 8, "k_warps": 2},
+)
 STREAMING_IN_TURN = replace(STREAMING, values=STREAMING.values | {"batch_tile": 8, "stationary": 0, "blocks": 2})
 SPLIT = replace(CLUSTER, values=CLUSTER.values | {"k_split": 2, "accumulators": 1})
 APART = replace(CLUSTER, values=CLUSTER.values | {"transfer_warps": 1})
@@ -135,6 +145,8 @@ WIDE = replace(
     shape=replace(SPLIT.shape, batch=14),
     values=SPLIT.values | {"cluster": 2, "batch_tile": 16, "transfer_warps": 1},
 )
+OWN = replace(FORWARD, shape=replace(FORWARD.shape, resets=True, lengths=True))
+OWN_BACKWARD = replace(BACKWARD, shape=replace(BACKWARD.shape, resets=True, lengths=True))
 APART_POISON = "            mail.template poison<poisoners>(Mail::slot_of(t + Mail::slots - 1));\n"
 APART_WRITE = "            if (t > 0) write_results();\n"
 APART_SIGNAL = "            cp_async_wait<tiling.num_stages - 2>();\n            signal_ready();\n"
@@ -155,6 +167,102 @@ ROUNDED_GATES = (
 )
 
 FAULTS = {
+    "h that does not begin anew": (
+        OWN,
+        "(restarts >> Matrix::row_read(lane, column_tile) & 1) != 0 ?",
+        "false ?",
+        "differs",
+    ),
+    "states that do not begin anew": (
+        OWN,
+        "if (restarts != 0 && part == 0) begin_anew(restarts);",
+        "",
+        "differs",
+    ),
+    "a reset of another sequence": (
+        OWN,
+        "flags = in.resets + static_cast<long long>(sequence) * in.seq;",
+        "flags = in.resets + static_cast<long long>(sequence_at<sequences>(in, first + (lane ^ 1))) * in.seq;",
+        "differs|bounds",
+    ),
+    "resets a step late": (
+        OWN,
+        "next = tile.flag(t);\n            after = tile.flag(t + direction);",
+        "next = 0;\n            after = tile.flag(t);",
+        "differs",
+    ),
+    "an end a step late": (
+        OWN,
+        "return ballot(t < end);",
+        "return ballot(t <= end);",
+        "differs|NaN|never written",
+    ),
+    "states that go on behind the end": (
+        OWN,
+        "for (int i = 0; i < result_arrays<Cell, save>; ++i) result[i] = 0.0f;\n        return;",
+        "for (int i = 0; i < result_arrays<Cell, save>; ++i) result[i] = 0.0f;",
+        "differs|NaN",
+    ),
+    "results behind the end that nobody writes": (
+        OWN,
+        "writer.write_zeros(in.seq - steps,",
+        "writer.write_zeros(in.seq - steps - 1,",
+        "never written",
+    ),
+    "results in the order of the tile": (
+        OWN,
+        "const int number = order == nullptr ? place : static_cast<int>(load_global_32(order + place));",
+        "const int number = place;",
+        "differs|never written",
+    ),
+    "as many steps as the tile's first sequence has": (
+        OWN,
+        "for (int lanes = 16; lanes > 0; lanes /= 2)",
+        "for (int lanes = 0; lanes > 0; lanes /= 2)",
+        "differs|never written|deadlock|diverged",
+    ),
+    "states before a step that do not begin anew, backward": (
+        OWN_BACKWARD,
+        "if (t == 0) begins = ~0u;",
+        "begins = t == 0 ? ~0u : 0;",
+        "differs",
+    ),
+    "a gradient that crosses a reset": (
+        OWN_BACKWARD,
+        "                carry = 0.0f;\n",
+        "",
+        "differs",
+    ),
+    "a gradient of the initial states that a reset forgets": (
+        OWN_BACKWARD,
+        "const float sum = sent_to_initial(s, unit_group, column_tile, column) + carry;",
+        "const float sum = carry;",
+        "differs",
+    ),
+    "resets a step early, backward": (
+        OWN_BACKWARD,
+        "anew.begin(tile, tile.steps);",
+        "anew.begin(tile, tile.steps - 1);",
+        "differs",
+    ),
+    "gates' gradients behind the end": (
+        OWN_BACKWARD,
+        "for (int q = 0; q < gates; ++q) d_gates[unit_group][column_tile][column][q] = 0.0f;",
+        "",
+        "differs|NaN",
+    ),
+    "gradients of the last states that do not wait for the end": (
+        OWN_BACKWARD,
+        "for (int s = 0; s < states; ++s) carry[s] = later[s];",
+        "",
+        "differs|NaN",
+    ),
+    "gradients behind the end that nobody writes": (
+        OWN_BACKWARD,
+        "writer.write_zeros(in.seq - tile.steps,",
+        "writer.write_zeros(0 * tile.steps,",
+        "never written|bounds|differs",
+    ),
     "poison a step early, backward": (
         CLUSTER_BACKWARD,
         "Mail::poison_slot(mail + received,",
@@ -480,6 +588,54 @@ FAULTS = {
         "return rank_among(stored, nth_bit(Cell::recurrent, source ^ 1)); }",
         "differs",
     ),
+    "sums of warps that share K, left while columns are read": (
+        STREAMING_FLOATS,
+        "sync_block();  // the columns are read",
+        "",
+        "race|copy",
+    ),
+    "sums of one warp left out": (
+        STREAMING_FLOATS,
+        "other < p.k_warps - 1; ++other)",
+        "other < p.k_warps - 2; ++other)",
+        "differs",
+    ),
+    "two warps that share K and step": (
+        STREAMING_FLOATS,
+        "const bool has_elements = k_warp == 0;",
+        "const bool has_elements = k_warp <= 1;",
+        "race|differs|written",
+    ),
+    "a product of the low parts that is left out": (
+        STREAMING_FLOATS,
+        "mma_m16n8k8_tf32(product, a.low, b.high[0], b.high[1], zeros);",
+        "mma_m16n8k8_tf32(product, a.high, b.high[0], b.high[1], zeros);",
+        "differs",
+    ),
+    "TF32 alone": (
+        STREAMING_FLOATS,
+        "low[i] = __float_as_uint(__uint_as_float(word) - __uint_as_float(high[i]));",
+        "low[i] = 0;",
+        "differs",
+    ),
+    "h of bfloat16": (
+        STREAMING_FLOATS,
+        "state[0] = rounded<Type>(next[0]);",
+        "state[0] = rounded<bf16>(next[0]);",
+        "differs",
+    ),
+    "words of another row, backward": (
+        STREAMING_FLOATS_BACKWARD,
+        "+ l / 4 % 4 * 4);",
+        "+ (l / 4 % 4 ^ 1) * 4);",
+        "differs",
+    ),
+    "k of the wrong warp, backward": (
+        STREAMING_FLOATS_BACKWARD,
+        "(turned ? depth * first_step : 0)",
+        "(turned ? depth * (first_step ^ 1u) : 0)",
+        "differs|race|copy",
+    ),
     "states of another tile": (
         STREAMING_IN_TURN,
         "(static_cast<long long>(tile.number) * of_element + number) * elements",
@@ -716,7 +872,7 @@ FAULTS = {
     ),
     "a ring that is not cleared where steps are fewer than stages": (
         BACKWARD,
-        "if (row_units != real_units || in.seq < block.num_stages)",
+        "if (row_units != real_units || sequences.lengths || in.seq < block.num_stages)",
         "if (row_units != real_units)",
         "written",
     ),
@@ -795,8 +951,8 @@ FAULTS = {
     ),
     "an index of 32 bits: h": (
         FORWARD,
-        "(static_cast<long long>(first_row + row) * in.seq * shape.heads + head) * D + unit;",
-        "((static_cast<unsigned>(first_row + row) * in.seq * shape.heads + head) * D + unit);",
+        "(static_cast<long long>(written_sequence(row)) * in.seq * shape.heads + head) * D + unit;",
+        "((static_cast<unsigned>(written_sequence(row)) * in.seq * shape.heads + head) * D + unit);",
         "bounds|not these blocks'|none of the arrays",
     ),
     "an index of 32 bits: Wx": (
@@ -910,6 +1066,8 @@ def run(sound: Sound, program: Program, seed: int) -> None:
         STREAMING,
         STREAMING_IN_TURN,
         STREAMING_BACKWARD,
+        STREAMING_FLOATS,
+        STREAMING_FLOATS_BACKWARD,
     ],
     ids=[
         "forward",
@@ -931,6 +1089,8 @@ def run(sound: Sound, program: Program, seed: int) -> None:
         "streaming",
         "streaming, tiles in turn",
         "streaming backward",
+        "streaming floats",
+        "streaming floats, backward",
     ],
 )
 def test_the_sound_kernel_passes(sound: Sound) -> None:

@@ -9,7 +9,7 @@ from drawn import drawn_tiling
 from kernelgen.cells import cell_names, load_cell
 from kernelgen.hardware.profile import load_profile
 from kernelgen.program.dtypes import numpy_dtype
-from kernelgen.program.shape import Shape
+from kernelgen.program.shape import SIXTEEN_BITS, Shape
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules import get, schedule_names
 from kernelgen.tuning.plan import plan
@@ -45,6 +45,19 @@ def test_the_models_choice_is_right(schedule: str, cell: str) -> None:
 @pytest.mark.parametrize("schedule", schedule_names())
 def test_a_tiling_drawn_from_the_problem_is_right(schedule: str, cell: str) -> None:
     shape = Shape(3, SEQ, 2, 32, "float16", "gates")
+    emulate(cell, shape, drawn_tiling(schedule, cell, shape, GPU), range(2))
+
+
+WIDER = [(name, dtype) for name in schedule_names() for dtype in get(name).dtypes if dtype not in SIXTEEN_BITS]
+"""Schedules with the other dtypes that each takes."""
+
+
+@pytest.mark.parametrize("cell", ["lstm", "slstm"])
+@pytest.mark.parametrize(("schedule", "dtype"), WIDER)
+def test_every_dtype_that_a_schedule_takes_is_right(schedule: str, dtype: str, cell: str) -> None:
+    shape = Shape(3, SEQ, 2, 32, dtype, "gates")
+    best = plan(load_cell(cell), shape, load_profile(GPU), top=1, schedules=[schedule])[0]
+    emulate(cell, shape, best, range(1))
     emulate(cell, shape, drawn_tiling(schedule, cell, shape, GPU), range(2))
 
 
@@ -245,6 +258,25 @@ WIDE_WARPS = {"units": 32, "units_per_warp": 32, "batch_tile": 16}
             "lstm", Shape(5, SEQ, 1, 100, "float16"), {"units": 32, "units_per_warp": 16, "stationary": 4}, id="of 4s"
         ),
         pytest.param("gru", Shape(5, 1, 1, 7, save="gates"), {"units": 8}, id="one step of 7 units"),
+        pytest.param("lstm", Shape(3, SEQ, 1, 64, "float32", "gates"), {"stationary": 2}, id="floats that stay"),
+        pytest.param(
+            "gru",
+            Shape(35, SEQ, 1, 50, "float32"),
+            WIDE_WARPS | {"stationary": 1, "k_warps": 2},
+            id="floats of 2s, some stay, two warps share K",
+        ),
+        pytest.param(
+            "slstm",
+            Shape(35, 5, 2, 33, "float32", "states"),
+            {"batch_tile": 32, "rows_per_warp": 16, "blocks": 3},
+            id="floats of 1s, in turn",
+        ),
+        pytest.param(
+            "elman",
+            Shape(9, SEQ, 2, 72, "float32", "gates"),
+            {"part_k": 64, "k_warps": 8, "num_stages": 2},
+            id="eight warps share K",
+        ),
     ],
 )
 def test_every_tile_variable_of_a_stream_is_right(cell: str, shape: Shape, changed: dict[str, int]) -> None:

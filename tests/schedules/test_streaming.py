@@ -79,14 +79,38 @@ def test_large_tiles_compile_into_registers(
     assert report.local_memory == 0, str(tiling)
 
 
+@pytest.mark.compiled
+@pytest.mark.parametrize("gpu", ["a100-80gb", "h200", "b200"])
+@pytest.mark.parametrize(("schedule", "direction"), [("streaming", "forward"), ("streaming_backward", "backward")])
+@pytest.mark.parametrize(("batch", "head_dim"), [(16, 768), (256, 512)])
+def test_floats_compile_into_registers(
+    schedule: str, direction: Direction, gpu: str, batch: int, head_dim: int
+) -> None:
+    profile, shape = load_profile(gpu), Shape(batch, 1024, 1, head_dim, "float32", "gates")
+    tiling = plan(LSTM, shape, profile, top=1, schedules=[schedule], direction=direction)[0]
+    report = compile_source(get(schedule).program(LSTM, shape, profile, tiling).main.source).report
+    assert report.local_memory == 0, str(tiling)
+
+
 @pytest.mark.unit
+def test_all_of_r_in_floats_stays_in_shared_memory_where_there_is_room() -> None:
+    """9.4 MB, of which a step reads nothing again."""
+    shape = Shape(16, 1024, 1, 768, "float32", "gates")
+    for schedule in ("streaming", "streaming_backward"):
+        tiling = plan(LSTM, shape, H200, top=1, schedules=[schedule], direction=get(schedule).direction)[0]
+        gates = 4 if schedule == "streaming_backward" else 1
+        assert tiling.values["stationary"] * tiling.values["part_k"] == gates * 768
+        assert tiling.values["k_warps"] > 1
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("schedule", ["streaming", "streaming_backward"])
 @pytest.mark.parametrize("head_dim", [1, 7, 33, 2049])
-def test_it_takes_any_head(schedule: str, head_dim: int) -> None:
+def test_it_takes_any_head(schedule: str, head_dim: int, dtype: str) -> None:
     for batch in (1, 17, 5000):
-        assert plan(
-            LSTM, Shape(batch, 16, 2, head_dim), H200, top=1, schedules=[schedule], direction=get(schedule).direction
-        )
+        shape = Shape(batch, 16, 2, head_dim, dtype)
+        assert plan(LSTM, shape, H200, top=1, schedules=[schedule], direction=get(schedule).direction)
 
 
 @pytest.mark.unit
@@ -130,7 +154,9 @@ def test_its_memory_grows_with_the_batch() -> None:
 
 @pytest.mark.unit
 def test_there_are_not_too_many_tilings() -> None:
+    sizes = [(128, 512), (1024, 1024), (16, 4096)]
+    shapes = [Shape(batch, 1024, 1, dim, dtype) for batch, dim in sizes for dtype in ("bfloat16", "float32")]
     for schedule in ("streaming", "streaming_backward"):
-        for shape in (Shape(128, 1024, 1, 512), Shape(1024, 1024, 1, 1024), Shape(16, 1024, 1, 4096)):
+        for shape in shapes:
             count = len(plan(LSTM, shape, H200, schedules=[schedule], direction=get(schedule).direction))
             assert 10 < count < 3_000

@@ -18,8 +18,9 @@ from kernelgen.errors import CompileError, EmulationError
 from kernelgen.paths import cuda_headers
 from kernelgen.program.dtypes import LIBRARY_ERROR
 from kernelgen.program.launch import Launch
+from kernelgen.program.shape import Shape
 from kernelgen.program.source import Source
-from kernelgen.schedules.shared.entries import FORWARD_PARAMETERS
+from kernelgen.schedules.shared.entries import forward_parameters
 from kernelgen.verify.emulator import OPTIONAL_FLAGS, Excerpt, _compiler, _knows, emulate
 
 pytestmark = pytest.mark.emulated
@@ -364,7 +365,7 @@ def test_blocks_of_a_cluster_and_of_a_cooperative_grid_run_together() -> None:
 def test_the_documented_call_gives_every_argument() -> None:
     text = (Path(__file__).parents[2] / "docs" / "emulator.md").read_text()
     (call,) = re.findall(r"^emulate\((.*?)^\)", text, flags=re.DOTALL | re.MULTILINE)
-    assert re.findall(r'"(\w+)":', call) == [parameter.name for parameter in FORWARD_PARAMETERS]
+    assert re.findall(r'"(\w+)":', call) == [parameter.name for parameter in forward_parameters(Shape(1, 1, 1, 1))]
 
 
 # ---- parts of launches and of arrays ----

@@ -17,13 +17,13 @@ from kernelgen.cells.language import Cell
 from kernelgen.emit.kernel import Template
 from kernelgen.hardware.profile import Profile
 from kernelgen.program.arguments import known_states
-from kernelgen.program.shape import Shape
+from kernelgen.program.shape import FEATURES, Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
-from kernelgen.schedules.shared.backward_step import UNITS, arrays_read, refuses_recomputing
+from kernelgen.schedules.shared.backward_step import UNITS, arrays_read, refuses_recomputing, sent_to_initial
 from kernelgen.schedules.shared.batch_tiled import BatchTiled, Needs, accumulator_additions, read_bytes
 from kernelgen.schedules.shared.cost import StepWork
-from kernelgen.schedules.shared.entries import GRADIENTS, asserted, backward_parameters
+from kernelgen.schedules.shared.entries import GRADIENTS, asserted, backward_parameters, sequences
 from kernelgen.schedules.shared.limits import CHUNK, lacks_clusters, vector_width
 from kernelgen.schedules.shared.numbers import Int, Number
 from kernelgen.symbolic.derive import Backward, derive
@@ -87,6 +87,8 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     vectors = rows * (padded // vector_width(shape.head_dim))
     columns = minimum(rows // 4, 2)
     column_tiles = cdiv(rows, 8)
+    elements = 2 * column_tiles * columns
+    to_initial = sent_to_initial(cell, shape, elements * unit_warps)
     return Sizes(
         warps=warps,
         unit_warps=unit_warps,
@@ -96,11 +98,11 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
         stored=len(recurrent | inputs),
         columns=columns,
         column_tiles=column_tiles,
-        elements=2 * column_tiles * columns,
+        elements=elements,
         copies=cdiv(arrays * vectors, warps * 32),
         writes=cdiv(max(1, len(inputs | recurrent)) * vectors, warps * 32),
         sent=sent,
-        shared_memory=buffers + ring + weights + SLOTS * sent,
+        shared_memory=buffers + ring + weights + SLOTS * sent + to_initial,
     )
 
 
@@ -109,6 +111,7 @@ class ClusterBackward(BatchTiled):
 
     name = "cluster_backward"
     direction: Direction = "backward"
+    honours = FEATURES
     package = __package__
 
     def refuses(self, cell: Cell, shape: Shape, profile: Profile) -> str:
@@ -216,11 +219,11 @@ class ClusterBackward(BatchTiled):
             arguments="BackwardArguments",
             entry="tilesmith_backward",
             title=f"backward, gradients of {known} of {len(cell.states)} states, gates saved, schedule {self.name}",
-            parameters=backward_parameters(GRADIENTS),
+            parameters=backward_parameters(shape, GRADIENTS),
             tiling_struct="ClusterBackwardTiling",
             tiling=tiling.values,
             asserted=asserted(tiling),
-            options=(str(known), "Gates::saved"),
+            options=(str(known), "Gates::saved", *sequences(shape)),
         )
 
 

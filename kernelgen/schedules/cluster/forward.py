@@ -16,12 +16,12 @@ from kernelgen.cells.language import Cell
 from kernelgen.emit.kernel import Template
 from kernelgen.hardware.profile import Profile
 from kernelgen.program.arguments import known_states
-from kernelgen.program.shape import Shape
+from kernelgen.program.shape import FEATURES, Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.shared.batch_tiled import BatchTiled, Needs, accumulator_additions, read_bytes
 from kernelgen.schedules.shared.cost import StepWork
-from kernelgen.schedules.shared.entries import FORWARD_PARAMETERS, asserted
+from kernelgen.schedules.shared.entries import asserted, forward_parameters, sequences
 from kernelgen.schedules.shared.forward_step import arrays_written
 from kernelgen.schedules.shared.limits import CHUNK, lacks_clusters, vector_width
 from kernelgen.schedules.shared.numbers import Int, Number
@@ -120,6 +120,7 @@ class ClusterForward(BatchTiled):
 
     name = "cluster"
     direction: Direction = "forward"
+    honours = FEATURES
     package = __package__
 
     def refuses(self, cell: Cell, shape: Shape, profile: Profile) -> str:
@@ -248,11 +249,11 @@ class ClusterForward(BatchTiled):
             arguments="ForwardArguments",
             entry="tilesmith_forward",
             title=f"forward, saves {shape.save}, schedule {self.name}",
-            parameters=FORWARD_PARAMETERS,
+            parameters=forward_parameters(shape),
             tiling_struct="ClusterTiling",
             tiling=tiling.values,
             asserted=asserted(tiling),
-            options=(f"Save::{shape.save}",),
+            options=(f"Save::{shape.save}", *sequences(shape)),
         )
 
 

@@ -17,15 +17,15 @@ from kernelgen.cells.language import Cell
 from kernelgen.emit.kernel import Template
 from kernelgen.hardware.profile import Profile
 from kernelgen.program.arguments import known_states
-from kernelgen.program.shape import Shape
+from kernelgen.program.shape import FEATURES, Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.grid.blocks import nothing_to_share, run_together
 from kernelgen.schedules.grid.traffic import beyond_an_exchange
-from kernelgen.schedules.shared.backward_step import arrays_read, refuses_recomputing
+from kernelgen.schedules.shared.backward_step import arrays_read, refuses_recomputing, sent_to_initial
 from kernelgen.schedules.shared.batch_tiled import BatchTiled, Needs, accumulator_additions
 from kernelgen.schedules.shared.cost import StepWork
-from kernelgen.schedules.shared.entries import GRADIENTS, asserted, backward_parameters, stores
+from kernelgen.schedules.shared.entries import GRADIENTS, MAIL, asserted, backward_parameters, sequences, stores
 from kernelgen.schedules.shared.limits import CHUNK, vector_width
 from kernelgen.schedules.shared.numbers import Int, Number
 from kernelgen.symbolic.derive import Backward, derive
@@ -107,6 +107,7 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     sums = warps * 2 * tiles * (rows // 4) * 32 * 4
     sent = cluster * owners * epilogue_rows * 8 * 4
     vectors = epilogue_rows * (8 // vector_width(d))
+    to_initial = sent_to_initial(cell, shape, epilogue_rows // 4 * owners)
     return Sizes(
         warps=warps,
         tile_warps=tile_warps,
@@ -125,7 +126,7 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
         groups_to_send=cdiv(cluster * owners, warps),
         sums=sums,
         sent=sent,
-        shared_memory=owners * step + weights + 2 * sums + minimum(cluster - 1, 1) * SUMS_SLOTS * sent,
+        shared_memory=owners * step + weights + 2 * sums + minimum(cluster - 1, 1) * SUMS_SLOTS * sent + to_initial,
     )
 
 
@@ -134,6 +135,7 @@ class GridBackward(BatchTiled):
 
     name = "grid_backward"
     direction: Direction = "backward"
+    honours = FEATURES
     package = __package__
     cooperative = True
 
@@ -289,11 +291,11 @@ class GridBackward(BatchTiled):
             arguments="BackwardArguments",
             entry="tilesmith_backward",
             title=f"backward, gradients of {known} of {len(cell.states)} states, gates saved, schedule {self.name}",
-            parameters=backward_parameters(GRADIENTS, mail=True),
+            parameters=backward_parameters(shape, GRADIENTS, *MAIL),
             tiling_struct="GridBackwardTiling",
             tiling=tiling.values,
             asserted={**asserted(tiling), "mail_words": self._words(cell, shape, tiling.values)},
-            options=(str(known), "Gates::saved", stores(profile)),
+            options=(str(known), "Gates::saved", stores(profile), *sequences(shape)),
         )
 
 

@@ -16,14 +16,14 @@ from kernelgen.cells.language import Cell
 from kernelgen.emit.kernel import Template
 from kernelgen.hardware.profile import Profile
 from kernelgen.program.arguments import known_states
-from kernelgen.program.shape import Shape
+from kernelgen.program.shape import FEATURES, Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.grid.blocks import nothing_to_share, run_together
 from kernelgen.schedules.grid.traffic import beyond_an_exchange
 from kernelgen.schedules.shared.batch_tiled import BatchTiled, Needs, accumulator_additions
 from kernelgen.schedules.shared.cost import StepWork
-from kernelgen.schedules.shared.entries import FORWARD_MAIL_PARAMETERS, asserted, stores
+from kernelgen.schedules.shared.entries import MAIL, asserted, forward_parameters, sequences, stores
 from kernelgen.schedules.shared.forward_step import arrays_written
 from kernelgen.schedules.shared.limits import CHUNK, vector_width
 from kernelgen.schedules.shared.numbers import Int, Number
@@ -116,6 +116,7 @@ class GridForward(BatchTiled):
 
     name = "grid"
     direction: Direction = "forward"
+    honours = FEATURES
     package = __package__
     cooperative = True
 
@@ -241,11 +242,11 @@ class GridForward(BatchTiled):
             arguments="ForwardArguments",
             entry="tilesmith_forward",
             title=f"forward, saves {shape.save}, schedule {self.name}",
-            parameters=FORWARD_MAIL_PARAMETERS,
+            parameters=forward_parameters(shape, *MAIL),
             tiling_struct="GridTiling",
             tiling=tiling.values,
             asserted={**asserted(tiling), "mail_words": words},
-            options=(f"Save::{shape.save}", stores(profile)),
+            options=(f"Save::{shape.save}", stores(profile), *sequences(shape)),
         )
 
 

@@ -16,10 +16,10 @@ from kernelgen.cells.language import Cell
 from kernelgen.emit.kernel import Template
 from kernelgen.hardware.profile import Profile
 from kernelgen.program.arguments import known_states
-from kernelgen.program.shape import Shape
+from kernelgen.program.shape import FEATURES, Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
-from kernelgen.schedules.shared.backward_step import UNITS, arrays_read, recomputed_gates
+from kernelgen.schedules.shared.backward_step import UNITS, arrays_read, recomputed_gates, sent_to_initial
 from kernelgen.schedules.shared.batch_tiled import (
     BATCH_TILES,
     NUM_STAGES,
@@ -29,7 +29,7 @@ from kernelgen.schedules.shared.batch_tiled import (
     read_bytes,
 )
 from kernelgen.schedules.shared.cost import StepWork
-from kernelgen.schedules.shared.entries import PARTIAL_SUMS, asserted, backward_parameters, stores
+from kernelgen.schedules.shared.entries import PARTIAL_SUMS, asserted, backward_parameters, sequences, stores
 from kernelgen.schedules.shared.limits import CHUNK, vector_width
 from kernelgen.schedules.shared.numbers import Int, Number
 from kernelgen.symbolic.derive import Backward, derive
@@ -80,6 +80,7 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     vectors = rows * (shape.head_dim // vector_width(shape.head_dim))
     columns = minimum(rows // 4, 2)
     column_tiles = cdiv(rows, 8)
+    elements = 2 * column_tiles * columns
     return Sizes(
         warps=warps,
         k_tiles=k_tiles,
@@ -91,10 +92,10 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
         partial_tiles=-(-shape.head_dim // 8),
         columns=columns,
         column_tiles=column_tiles,
-        elements=2 * column_tiles * columns,
+        elements=elements,
         copies=cdiv(arrays * vectors, warps * 32),
         writes=cdiv(max(1, len(inputs)) * vectors, warps * 32),
-        shared_memory=buffers + ring + weights,
+        shared_memory=buffers + ring + weights + sent_to_initial(cell, shape, elements * warps),
     )
 
 
@@ -113,6 +114,7 @@ class ResidentBackward(BatchTiled):
 
     name = "resident_backward"
     direction: Direction = "backward"
+    honours = FEATURES
     package = __package__
 
     def variables(self, problem: Problem, cell: Cell, shape: Shape, profile: Profile) -> Mapping[str, Expr]:
@@ -198,11 +200,11 @@ class ResidentBackward(BatchTiled):
             arguments="BackwardArguments",
             entry="tilesmith_backward",
             title=f"backward, gradients of {known} of {len(cell.states)} states, gates {gates}, schedule {self.name}",
-            parameters=backward_parameters(PARTIAL_SUMS),
+            parameters=backward_parameters(shape, PARTIAL_SUMS),
             tiling_struct="ResidentBackwardTiling",
             tiling=tiling.values,
             asserted=asserted(tiling),
-            options=(str(known), f"Gates::{gates}", stores(profile)),
+            options=(str(known), f"Gates::{gates}", stores(profile), *sequences(shape)),
         )
 
 

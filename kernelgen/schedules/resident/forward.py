@@ -17,7 +17,7 @@ from kernelgen.cells.language import Cell
 from kernelgen.emit.kernel import Template
 from kernelgen.hardware.profile import Profile
 from kernelgen.program.arguments import known_states
-from kernelgen.program.shape import Shape
+from kernelgen.program.shape import FEATURES, Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.shared.batch_tiled import (
@@ -29,7 +29,7 @@ from kernelgen.schedules.shared.batch_tiled import (
     read_bytes,
 )
 from kernelgen.schedules.shared.cost import StepWork
-from kernelgen.schedules.shared.entries import FORWARD_PARAMETERS, asserted, stores
+from kernelgen.schedules.shared.entries import asserted, forward_parameters, sequences, stores
 from kernelgen.schedules.shared.forward_step import arrays_written
 from kernelgen.schedules.shared.limits import CHUNK, vector_width
 from kernelgen.schedules.shared.numbers import Int, Number
@@ -84,7 +84,7 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
         copies=cdiv(inputs * rows * (d // vector_width(d)), warps * 32),
         writes=cdiv(arrays_written(cell, shape) * rows * (d // vector_width(d)), warps * 32),
         matrices=cdiv(inputs, 3 - columns),
-        shared_memory=2 * (hidden + staged) + ring + weights + partial,
+        shared_memory=2 * (hidden + staged) + ring + weights + partial + (hidden if shape.resets else 0),
     )
 
 
@@ -93,6 +93,7 @@ class Resident(BatchTiled):
 
     name = "resident"
     direction: Direction = "forward"
+    honours = FEATURES
     package = __package__
 
     def variables(self, problem: Problem, cell: Cell, shape: Shape, profile: Profile) -> Mapping[str, Expr]:
@@ -174,11 +175,11 @@ class Resident(BatchTiled):
             arguments="ForwardArguments",
             entry="tilesmith_forward",
             title=f"forward, saves {shape.save}, schedule {self.name}",
-            parameters=FORWARD_PARAMETERS,
+            parameters=forward_parameters(shape),
             tiling_struct="ResidentTiling",
             tiling=tiling.values,
             asserted=asserted(tiling),
-            options=(f"Save::{shape.save}", stores(profile)),
+            options=(f"Save::{shape.save}", stores(profile), *sequences(shape)),
         )
 
 

@@ -29,6 +29,9 @@ BATCH_TILES = [4, 8, 16, 24, 32]
 MOST_BLOCKS_Y = 65_535
 """Blocks of a grid along y (CUDA C++ Programming Guide, compute capabilities)."""
 
+FEATURE_REGISTERS: Mapping[Direction, int] = {"forward": 15, "backward": 9}
+"""What resets and lengths take each, in the middle of compiled kernels of three cells (NVRTC 13.0, sm_90a)."""
+
 NUM_STAGES = [2, 3, 4, 6, 8, 12]
 """Stages of the ring that holds a step's inputs."""
 
@@ -63,6 +66,7 @@ class BatchTiled(ABC):
     name: str
     direction: Direction
     dtypes: tuple[str, ...] = SIXTEEN_BITS
+    honours: tuple[str, ...] = ()
     package: str
     """The schedule's, where its model.yaml lies."""
     cooperative: bool = False
@@ -128,19 +132,21 @@ class BatchTiled(ABC):
             cdiv(shape.batch, v["batch_tile"]) <= MOST_BLOCKS_Y,
             f"tiles of the batch: at most {MOST_BLOCKS_Y:,}, as many as a grid has blocks along y",
         )
-        registers = self._registers(profile, needs)
+        registers = self._registers(shape, profile, needs)
         add_limits(problem, profile, warps=needs.warps, registers=registers, shared_memory=needs.shared_memory)
         return problem
 
     def tiling(self, cell: Cell, shape: Shape, profile: Profile, values: Mapping[str, int]) -> Tiling:
         """Predicted resources and clocks of one solution."""
         needs, model = self.needs(cell, shape, values), self._model
-        registers = as_int(self._registers(profile, needs))
+        registers = as_int(self._registers(shape, profile, needs))
         share = self.blocks_per_head(values)
         cluster = self.cluster_of(values)
         blocks = shape.heads * -(-shape.batch // values["batch_tile"]) * share
         resources, together, waves = place(profile, blocks, 32 * needs.warps, registers, needs.shared_memory, cluster)
-        clocks = clocks_per_step(self.work(cell, shape, profile, values), profile, together - 1, model.clocks)
+        clocks = clocks_per_step(
+            self.work(cell, shape, profile, values), profile, together - 1, model.weights(shape.dtype)
+        )
         return Tiling(self.name, dict(values), resources, clocks * waves)
 
     def program(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Program:
@@ -163,9 +169,11 @@ class BatchTiled(ABC):
             return recurrence
         return with_parameter_gradients(recurrence, cell, shape, profile, self.num_partials(tiling.values))
 
-    def _registers(self, profile: Profile, needs: Needs[Number]) -> Int:
+    def _registers(self, shape: Shape, profile: Profile, needs: Needs[Number]) -> Int:
         """Registers per thread, as the compiler will report them."""
         liked = self._model.registers.predict(needs.counts, profile.arch)
+        if shape.features:
+            liked = liked + len(shape.features) * FEATURE_REGISTERS[self.direction]
         if needs.least is None:
             return liked
         return minimum(liked, maximum(needs.least, registers_of_block(profile, needs.warps)))

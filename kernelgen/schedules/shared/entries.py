@@ -6,47 +6,58 @@ from collections.abc import Mapping
 
 from kernelgen.emit.kernel import ELEMENT, Parameter
 from kernelgen.hardware.profile import Profile
+from kernelgen.program.shape import FEATURES, Shape
 from kernelgen.program.tiling import Tiling
 
 _IN, _OUT, _SUMS = f"const {ELEMENT}*", f"{ELEMENT}*", "float*"
 _SIZES = (Parameter("int", "batch"), Parameter("int", "seq"))
 
-FORWARD_PARAMETERS = (
-    *(Parameter(_IN, name) for name in ("wx", "r", "b", "initial")),
-    *(Parameter(_OUT, name) for name in ("states", "others", "last", "gates")),
-    *_SIZES,
-)
-"""Of an entry that fills the struct ForwardArguments, but for the mail."""
-
-_MAIL = Parameter("unsigned*", "mail")
-
-FORWARD_MAIL_PARAMETERS = (*FORWARD_PARAMETERS[: -len(_SIZES)], _MAIL, *_SIZES)
-"""The same with the mail."""
+MAIL = (Parameter("unsigned*", "mail"),)
+"""Of blocks of a grid that talk to each other."""
 
 
-def forward_grid_parameters(*, carried: bool) -> tuple[Parameter, ...]:
+def own_parameters(shape: Shape) -> tuple[Parameter, ...]:
+    """What sequences have of their own."""
+    resets = (Parameter("const unsigned char*", "resets"),) if shape.resets else ()
+    lengths = tuple(Parameter("const int*", name) for name in ("lengths", "order")) if shape.lengths else ()
+    return (*resets, *lengths)
+
+
+def sequences(shape: Shape) -> tuple[str, ...]:
+    """The template's argument that says what sequences have of their own; none where they have nothing."""
+    fields = (f".{name} = {str(getattr(shape, name)).lower()}" for name in FEATURES)
+    return (f"Sequences{{{', '.join(fields)}}}",) if shape.features else ()
+
+
+def forward_parameters(shape: Shape, *more: Parameter) -> tuple[Parameter, ...]:
+    """Of an entry that fills the struct ForwardArguments. more: what blocks share, such as MAIL."""
+    read = (Parameter(_IN, name) for name in ("wx", "r", "b", "initial"))
+    written = (Parameter(_OUT, name) for name in ("states", "others", "last", "gates"))
+    return (*read, *own_parameters(shape), *written, *more, *_SIZES)
+
+
+def forward_grid_parameters(shape: Shape, *, carried: bool) -> tuple[Parameter, ...]:
     """Of an entry whose blocks store h for each other. carried: whether a block takes tiles in turn."""
     shared = (Parameter(_OUT, "hidden"), *((Parameter(_SUMS, "carried"),) if carried else ()))
-    return (*FORWARD_PARAMETERS[: -len(_SIZES)], *shared, Parameter("unsigned*", "counters"), *_SIZES)
+    return forward_parameters(shape, *shared, Parameter("unsigned*", "counters"))
 
 
 _READ = ("wx", "r", "b", "initial", "states", "others", "gates", "d_states", "d_last")
 
 
-def backward_parameters(inputless: Parameter, *, mail: bool = False) -> tuple[Parameter, ...]:
-    """Of an entry that fills the struct BackwardArguments. inputless: what it leaves of gates without an input. mail:
-    whether blocks of a grid talk to each other."""
+def backward_parameters(shape: Shape, inputless: Parameter, *more: Parameter) -> tuple[Parameter, ...]:
+    """Of an entry that fills the struct BackwardArguments. inputless: what it leaves of gates without an input. more:
+    what blocks share, such as MAIL."""
     read = (Parameter(_IN, name) for name in _READ)
     written = (Parameter(_OUT, "d_wx"), inputless, Parameter(_SUMS, "d_b_partial"), Parameter(_OUT, "d_initial"))
-    return (*read, *written, *((_MAIL,) if mail else ()), *_SIZES)
+    return (*read, *own_parameters(shape), *written, *more, *_SIZES)
 
 
-def backward_grid_parameters(*, carried: bool) -> tuple[Parameter, ...]:
+def backward_grid_parameters(shape: Shape, *, carried: bool) -> tuple[Parameter, ...]:
     """Of an entry whose blocks store gates' gradients for each other, and leave them. carried: whether a block takes
     tiles in turn."""
     shared = (Parameter(_OUT, "d_gates"), *((Parameter(_SUMS, "d_carried"),) if carried else ()))
-    own = (*shared, Parameter("unsigned*", "counters"))
-    return (*backward_parameters(GRADIENTS)[: -len(_SIZES)], *own, *_SIZES)
+    return backward_parameters(shape, GRADIENTS, *shared, Parameter("unsigned*", "counters"))
 
 
 PARTIAL_SUMS = Parameter(_SUMS, "d_r_partial")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from constrint import Problem, cdiv, minimum
 from kernelgen.hardware.profile import Profile
+from kernelgen.program.dtypes import dtype_info
 from kernelgen.program.shape import Shape
 from kernelgen.program.tiling import Resources
 from kernelgen.schedules.shared.numbers import Int
@@ -49,16 +50,19 @@ CHUNK = 16
 _FEATURES = {"ldmatrix": "ldmatrix", "cp_async": "asynchronous copies"}
 
 
-def vector_width(head_dim: int) -> int:
-    """The widest vector, in elements of 2 bytes, that divides every row: at most 8 (cuda/recurrence.cuh)."""
-    return next(width for width in (8, 4, 2, 1) if head_dim % width == 0)
+def vector_width(head_dim: int, itemsize: int = 2) -> int:
+    """The widest vector, in elements of ``itemsize`` bytes, that divides every row: at most 16 bytes (the function
+    widest_vector of cuda/elements.cuh)."""
+    return next(width for width in (8, 4, 2, 1) if width * itemsize <= CHUNK and head_dim % width == 0)
 
 
 def lacks_instructions(schedule: str, shape: Shape, profile: Profile) -> str:
-    """What lacks, as a sentence, on a GPU without m16n8k16, ldmatrix or asynchronous copies; else empty."""
+    """What lacks, as a sentence, on a GPU without m16n8k16 (of floats, m16n8k8 for TF32), ldmatrix or asynchronous
+    copies; else empty."""
     missing = [words for feature, words in _FEATURES.items() if feature not in profile.features]
-    if not profile.supports("m16n8k16", shape.dtype):
-        missing.insert(0, f"the matrix instruction m16n8k16 for {shape.dtype}")
+    instruction, kind = ("m16n8k16", shape.dtype) if dtype_info(shape.dtype).itemsize == 2 else ("m16n8k8", "tf32")
+    if not profile.supports(instruction, kind):
+        missing.insert(0, f"the matrix instruction {instruction} for {kind}")
     if not missing:
         return ""
     return (

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from constrint.documents import load_yaml
 from kernelgen.errors import TilesmithError
+from kernelgen.program.dtypes import dtype_info
 from kernelgen.program.task import Direction
 from kernelgen.schedules.shared.cost import Weights
 from kernelgen.schedules.shared.registers import RegisterModel
@@ -23,6 +24,7 @@ class _Pass(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     clocks: Weights
+    floats: Weights | None = None
     registers: Mapping[str, Mapping[str, int]]
 
 
@@ -35,10 +37,16 @@ class _File(BaseModel):
 
 @dataclass(frozen=True)
 class Model:
-    """clocks: how much of each phase of a step is exposed. registers: of a thread, from what must live in them."""
+    """clocks: how much of each phase of a step is exposed; floats: the same of dtypes of more than 16 bits. registers:
+    of a thread, from what must live in them."""
 
     clocks: Weights
     registers: RegisterModel
+    floats: Weights
+
+    def weights(self, dtype: str) -> Weights:
+        """How much of each phase is exposed for a dtype."""
+        return self.clocks if dtype_info(dtype).itemsize == 2 else self.floats
 
 
 @lru_cache(maxsize=64)
@@ -55,4 +63,4 @@ def load_model(package: str, direction: Direction) -> Model:
     found = file.forward if direction == "forward" else file.backward
     if found is None:
         raise TilesmithError(f"{place} has no {direction} part")
-    return Model(found.clocks, RegisterModel(found.registers))
+    return Model(found.clocks, RegisterModel(found.registers), found.floats or found.clocks)

@@ -22,6 +22,7 @@ from kernelgen.program.dtypes import dtype_info
 from kernelgen.program.launch import LaunchRule
 from kernelgen.program.program import KernelCall, Program
 from kernelgen.program.shape import Shape
+from kernelgen.schedules.shared.entries import own_parameters, sequences
 from kernelgen.schedules.shared.parameter_tiles import MEASURED_UP_TO, Clocks, Product, Tiling, ruled, tilings
 from kernelgen.symbolic.derive import derive
 
@@ -48,8 +49,9 @@ def load_clocks() -> Clocks:
 class ParameterGradients:
     """The kernel for one cell, shape and GPU. It is right for any batch and seq, and made for those of the shape.
 
-    inputless: whether the recurrence has left the gradients of gates without an input, rather than partial sums. given:
-    a tile to take.
+    Where sequences have lengths, it is as without: what is behind the ends is zeros. inputless: whether the recurrence
+    has left the gradients of gates without an input, rather than partial sums. given: a tile to take. floats: whether
+    the results are float32 whatever the shape's dtype.
     """
 
     cell: Cell
@@ -57,6 +59,7 @@ class ParameterGradients:
     profile: Profile
     inputless: bool = False
     given: Tiling | None = None
+    floats: bool = False
 
     @property
     def tiling(self) -> Tiling:
@@ -83,7 +86,7 @@ class ParameterGradients:
 
     def calls(self) -> tuple[KernelCall, ...]:
         """The kernel; where it leaves several results, one that adds them."""
-        chosen, apart = self.tiling, self.results > 1
+        chosen, apart = replace(self.tiling, floats=self.floats), self.results > 1
         shared_memory = chosen.shared_memory(self._itemsize)
         grid = (f"heads * {chosen.parts}", str(self.product.blocks(chosen)), "1")
         rule = LaunchRule(grid, chosen.threads, shared_memory, chosen.parts if chosen.cluster else 1)
@@ -101,10 +104,12 @@ class ParameterGradients:
                 Parameter("const float*", "d_b_partial"),
                 Parameter(f"const {ELEMENT}*", "states", "hidden"),
                 Parameter(f"const {ELEMENT}*", "initial"),
+                *own_parameters(replace(self.shape, lengths=False)),
                 Parameter("void*", f"d_r{suffix}", "d_r"),
                 Parameter("void*", f"d_b{suffix}", "d_b"),
                 *(Parameter("int", name) for name in ("batch", "seq", "num_partials")),
             ),
+            options=sequences(replace(self.shape, lengths=False)),
             tiling_struct="ParameterGradientTiling",
             tiling={
                 field.name: int(getattr(chosen, field.name))
@@ -137,12 +142,16 @@ class ParameterGradients:
             tiling={"parts": self.results},
             asserted={"elements": elements, "threads": SUM_THREADS},
         )
-        return KernelCall(kernel_source(self.cell, self.shape, self.profile.arch, template), rule)
+        written = replace(self.shape, dtype="float32") if self.floats else self.shape
+        return KernelCall(kernel_source(self.cell, written, self.profile.arch, template), rule)
 
     @property
     def product(self) -> Product:
         """What the kernel multiplies."""
-        return Product(self._rows, self._padded, self.shape.heads, self._steps, self._itemsize, self.inputless)
+        products = dtype_info(self.shape.dtype).products
+        return Product(
+            self._rows, self._padded, self.shape.heads, self._steps, self._itemsize, self.inputless, products
+        )
 
     @property
     def _itemsize(self) -> int:
@@ -186,3 +195,10 @@ def with_parameter_gradients(
     parameters = ParameterGradients(cell, shape, profile, inputless=inputless)
     axes = {**recurrence.axes, "P": num_partials, "Q": str(parameters.results)}
     return replace(recurrence, then=parameters.calls(), axes=axes)
+
+
+def with_float_parameters(program: Program, cell: Cell, shape: Shape, profile: Profile) -> Program:
+    """The same backward pass, whose gradients of R and b are float32 whatever the shape's dtype: they are summed so."""
+    inputless = "d_inputless" in program.main.source.arguments
+    parameters = ParameterGradients(cell, shape, profile, inputless=inputless, floats=True)
+    return replace(program, then=parameters.calls(), float_parameters=True)

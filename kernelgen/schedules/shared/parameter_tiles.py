@@ -67,6 +67,7 @@ class Tiling:
     inputless: bool
     cluster: bool
     column_warps: int = 1
+    floats: bool = False
 
     @property
     def rows(self) -> int:
@@ -111,7 +112,8 @@ def stage_row_bytes(count: int, itemsize: int) -> int:
 
 @dataclass(frozen=True)
 class Product:
-    """What is to be made. rows, columns: of the product of one of ``heads``, padded. steps: that it sums over."""
+    """What is to be made. rows, columns: of the product of one of ``heads``, padded. steps: that it sums over.
+    itemsize: bytes of an element. products: matrix instructions for one product."""
 
     rows: int
     columns: int
@@ -119,6 +121,7 @@ class Product:
     steps: int
     itemsize: int
     inputless: bool
+    products: int = 1
 
     def blocks(self, tiling: Tiling) -> int:
         """Tiles of a head."""
@@ -228,7 +231,7 @@ def work(product: Product, tiling: Tiling, profile: Profile) -> dict[str, float]
     stages = -(-product.steps // (tiling.parts * tiling.depth))
     steps = mine * stages * tiling.depth
     columns = tiling.columns + (8 if tiling.column_warps == 1 else 0)  # else few blocks make the sum for db
-    products = 1 if product.itemsize == 2 else 6  # of three, each half as many steps
+    products = product.products * product.itemsize / 2  # of floats, each adds half as many steps
     interval = profile.latency("mma_interval") / 4
     warp = 16 * tiling.warp_tiles + tiling.columns // tiling.column_warps
     read = tiling.row_warps * tiling.column_warps * warp * product.itemsize

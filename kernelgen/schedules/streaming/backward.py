@@ -37,16 +37,12 @@ from kernelgen.schedules.streaming.tiles import (
     Streaming,
     product_registers,
     product_sizes,
-    stationary_counts,
 )
 from kernelgen.symbolic.instructions import backward_cost
 
 UNITS = [16, 32, 64, 128]
 UNITS_PER_WARP = [16, 32, 64]
 """Units of a tile, and of a warp."""
-
-NUM_STAGES = [3, 4]
-"""Stages of the rings of R and of the gradients."""
 
 MOST_ELEMENTS = 64
 """Of a lane: each has a step, and what it reads and makes passes through shared memory at once."""
@@ -73,13 +69,14 @@ class Sizes(Generic[Number]):
 def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     """Compute the sizes for tile variables ``v``."""
     units, warp_units = v["units"], v["units_per_warp"]
-    itemsize = dtype_info(shape.dtype).itemsize
+    dtype = dtype_info(shape.dtype)
+    itemsize = dtype.itemsize
     product = product_sizes(
         v,
         unit_warps=units // warp_units,
         warp_tiles=warp_units // 16,
         parts=len(cell.recurrent_gates) * cdiv(shape.head_dim, v["part_k"]),
-        itemsize=itemsize,
+        dtype=dtype,
     )
     arrays = arrays_read(cell, shape, written=True)
     stored = len({*cell.recurrent_gates} | {*cell.input_gates})
@@ -89,7 +86,7 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
         elements=warp_units // 8 * product.column_tiles * 2,
         arrays=arrays,
         stored=stored,
-        copies=cdiv(units * v["part_k"] // vector_width(shape.head_dim), product.warps * 32),
+        copies=cdiv(units * v["part_k"] // vector_width(shape.head_dim, itemsize), product.warps * 32),
         shared_memory=product.shared_memory + max(arrays, stored) * v["batch_tile"] * row,
     )
 
@@ -114,10 +111,7 @@ class StreamingBackward(Streaming):
             "batch_tile": problem.variable("batch_tile", BATCH_TILES),
             "units_per_warp": problem.variable("units_per_warp", UNITS_PER_WARP),
             "rows_per_warp": problem.variable("rows_per_warp", ROWS_PER_WARP),
-            "part_k": problem.variable("part_k", PART_K),
-            "stationary": problem.variable("stationary", stationary_counts(parts)),
-            "num_stages": problem.variable("num_stages", NUM_STAGES),
-            "blocks": self.block_counts(problem, profile),
+            **self.tile_variables(problem, shape, profile, parts),
         }
 
     def rules(self, problem: Problem, cell: Cell, shape: Shape, v: Mapping[str, Expr]) -> None:
@@ -151,7 +145,7 @@ class StreamingBackward(Streaming):
             "arrays": s.arrays + s.stored,
             "live": backward_cost(cell).live,
         }
-        return Needs(p.warps, s.shared_memory, counts, p.tiles * p.column_tiles * 4 + counts["states"] + SPARE)
+        return Needs(p.warps, s.shared_memory, counts, p.least_registers + counts["states"] + SPARE)
 
     def work(self, cell: Cell, shape: Shape, profile: Profile, v: Mapping[str, int]) -> StepWork:
         """What a block does in one step, for the cost model."""
@@ -159,22 +153,22 @@ class StreamingBackward(Streaming):
         p, cost = s.product, backward_cost(cell)
         blocks, rounds = self.rounds(shape, v)
         elements = rounds * s.elements
-        instructions = rounds * p.parts * v["part_k"] // 16
+        itemsize = p.dtype.itemsize
         values = shape.batch * shape.heads * shape.head_dim * (s.arrays + s.stored)
-        vectors = v["batch_tile"] * v["units"] // vector_width(shape.head_dim)
+        vectors = v["batch_tile"] * v["units"] // vector_width(shape.head_dim, itemsize)
         return StepWork(
             warps=p.warps,
-            epilogue_warps=p.warps,
-            matrix=p.tiles * p.column_tiles * instructions,
+            epilogue_warps=p.warps // p.k_warps,
+            matrix=self.matrix(profile, rounds, v, p),
             matrix_chain=self.matrix_chain(profile, rounds, v, p),
-            shared_bytes=rounds * (s.arrays + 3 * s.stored) * v["batch_tile"] * v["units"] * 2,
+            shared_bytes=rounds * (s.arrays + 3 * s.stored) * v["batch_tile"] * v["units"] * itemsize,
             special=elements * cost.special,
             arithmetic=elements * (cost.arithmetic + 2 * s.arrays),
             chain_special=cost.chain_special,
             chain_arithmetic=cost.chain_arithmetic + 2,
-            staged=elements * s.stored / 2,
+            staged=elements * s.stored * itemsize / 4,
             transfers=rounds * (s.arrays + 4 * s.stored) * vectors / (32 * p.warps),
-            device_bytes=2 * values + self.missed_bytes(shape, profile, v, p),
+            device_bytes=itemsize * values + self.missed_bytes(shape, profile, v, p),
             lead=1,
             meeting=profile.latency("grid_barrier_atomic", blocks)
             + rounds * 2 * profile.latency("barrier", 32 * p.warps),
@@ -190,7 +184,7 @@ class StreamingBackward(Streaming):
             arguments="BackwardArguments",
             entry="tilesmith_backward",
             title=f"backward, gradients of {known} of {len(cell.states)} states, gates saved, schedule {self.name}",
-            parameters=backward_grid_parameters(carried=tiling.values["blocks"] != 0),
+            parameters=backward_grid_parameters(shape, carried=tiling.values["blocks"] != 0),
             tiling_struct="StreamingTiling",
             tiling=tiling.values,
             asserted=asserted(tiling),

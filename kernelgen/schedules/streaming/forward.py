@@ -34,17 +34,12 @@ from kernelgen.schedules.streaming.tiles import (
     Streaming,
     product_registers,
     product_sizes,
-    stationary_counts,
 )
 from kernelgen.symbolic.instructions import cell_cost
 
 UNITS = [8, 16, 32, 64, 128]
 UNITS_PER_WARP = [8, 16, 32, 64]
 """Units of a tile, and of a warp."""
-
-NUM_STAGES = [3, 4]
-"""Stages of the rings of R and h."""
-
 
 SPARE = 87
 """Registers that a thread needs besides its sums, its states and the addresses of its copies of R."""
@@ -66,20 +61,21 @@ class Sizes(Generic[Number]):
 def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     """Compute the sizes for tile variables ``v``."""
     units, warp_units = v["units"], v["units_per_warp"]
-    itemsize = dtype_info(shape.dtype).itemsize
+    dtype = dtype_info(shape.dtype)
+    itemsize = dtype.itemsize
     product = product_sizes(
         v,
         unit_warps=units // warp_units,
         warp_tiles=cdiv(len(cell.recurrent_gates) * warp_units, 16),
         parts=cdiv(shape.head_dim, v["part_k"]),
-        itemsize=itemsize,
+        dtype=dtype,
     )
     planes = max(len(cell.input_gates), arrays_written(cell, shape))
     row = (units * itemsize // CHUNK // 2 * 2 + 1) * CHUNK
     return Sizes(
         product=product,
         elements=warp_units // 8 * product.column_tiles * 2,
-        copies=cdiv(product.rows * v["part_k"] // vector_width(shape.head_dim), product.warps * 32),
+        copies=cdiv(product.rows * v["part_k"] // vector_width(shape.head_dim, itemsize), product.warps * 32),
         shared_memory=product.shared_memory + planes * v["batch_tile"] * row,
     )
 
@@ -100,10 +96,7 @@ class StreamingForward(Streaming):
             "batch_tile": problem.variable("batch_tile", BATCH_TILES),
             "units_per_warp": problem.variable("units_per_warp", UNITS_PER_WARP),
             "rows_per_warp": problem.variable("rows_per_warp", ROWS_PER_WARP),
-            "part_k": problem.variable("part_k", PART_K),
-            "stationary": problem.variable("stationary", stationary_counts(parts)),
-            "num_stages": problem.variable("num_stages", NUM_STAGES),
-            "blocks": self.block_counts(problem, profile),
+            **self.tile_variables(problem, shape, profile, parts),
         }
 
     def rules(self, problem: Problem, cell: Cell, shape: Shape, v: Mapping[str, Expr]) -> None:
@@ -137,7 +130,7 @@ class StreamingForward(Streaming):
         # Given a whole block's share the compiler takes it; what must live is sums, states and some addresses.
         read = set().union(*(expression.free_symbols for expression in cell.next_states))
         kept = len(cell.states) - (cell.state_symbols[0] not in read)  # else h lives in shared memory alone
-        least = p.tiles * p.column_tiles * 4 + alone * s.elements * kept + SPARE + 2 * minimum(s.copies, UNROLLED)
+        least = p.least_registers + alone * s.elements * kept + SPARE + 2 * minimum(s.copies, UNROLLED)
         least = least + (1 - alone) * SPARE_IN_TURN * cell_cost(cell).live
         return Needs(p.warps, s.shared_memory, counts, least + 2 * minimum(v["stationary"], 1))
 
@@ -147,22 +140,22 @@ class StreamingForward(Streaming):
         p, cost, arrays = s.product, cell_cost(cell), arrays_written(cell, shape)
         blocks, rounds = self.rounds(shape, v)
         elements = rounds * s.elements
-        instructions = rounds * p.parts * v["part_k"] // 16
+        itemsize = p.dtype.itemsize
         values = shape.batch * shape.heads * shape.head_dim * (len(cell.input_gates) + arrays)
-        vectors = v["batch_tile"] * v["units"] // vector_width(shape.head_dim)
+        vectors = v["batch_tile"] * v["units"] // vector_width(shape.head_dim, itemsize)
         return StepWork(
             warps=p.warps,
-            epilogue_warps=p.warps,
-            matrix=p.tiles * p.column_tiles * instructions,
+            epilogue_warps=p.warps // p.k_warps,
+            matrix=self.matrix(profile, rounds, v, p),
             matrix_chain=self.matrix_chain(profile, rounds, v, p),
-            shared_bytes=rounds * (len(cell.input_gates) + 2 * arrays) * v["batch_tile"] * v["units"] * 2,
+            shared_bytes=rounds * (len(cell.input_gates) + 2 * arrays) * v["batch_tile"] * v["units"] * itemsize,
             special=elements * cost.special,
             arithmetic=elements * (cost.arithmetic + 2 * len(cell.input_gates)),
             chain_special=cost.chain_special,
             chain_arithmetic=cost.chain_arithmetic + 2,
-            staged=elements * arrays / 2,
+            staged=elements * arrays * itemsize / 4,
             transfers=rounds * (len(cell.input_gates) + 2 * arrays + 2) * vectors / (32 * p.warps),
-            device_bytes=2 * values + self.missed_bytes(shape, profile, v, p),
+            device_bytes=itemsize * values + self.missed_bytes(shape, profile, v, p),
             lead=1,
             meeting=profile.latency("grid_barrier_atomic", blocks)
             + rounds * 2 * profile.latency("barrier", 32 * p.warps),
@@ -177,7 +170,7 @@ class StreamingForward(Streaming):
             arguments="ForwardArguments",
             entry="tilesmith_forward",
             title=f"forward, saves {shape.save}, schedule {self.name}",
-            parameters=forward_grid_parameters(carried=tiling.values["blocks"] != 0),
+            parameters=forward_grid_parameters(shape, carried=tiling.values["blocks"] != 0),
             tiling_struct="StreamingTiling",
             tiling=tiling.values,
             asserted=asserted(tiling),

@@ -14,12 +14,14 @@ from constrint import Expr, Problem, cdiv, maximum, minimum
 from kernelgen.cells.language import Cell
 from kernelgen.emit.kernel import kernel_source
 from kernelgen.hardware.profile import Profile
+from kernelgen.program.dtypes import Dtype, dtype_info
 from kernelgen.program.launch import LaunchRule
 from kernelgen.program.program import KernelCall, Program
-from kernelgen.program.shape import Shape
+from kernelgen.program.shape import DTYPES, Shape
 from kernelgen.program.tiling import Resources, Tiling
 from kernelgen.schedules.shared.batch_tiled import BatchTiled
 from kernelgen.schedules.shared.cost import SHARED_BYTES_PER_CLOCK, clocks_per_step
+from kernelgen.schedules.shared.limits import CHUNK
 from kernelgen.schedules.shared.numbers import Int, Number, as_int
 
 L2_BYTES_PER_CLOCK = 2_300
@@ -41,14 +43,39 @@ MOST_LINES = 160
 MOST_WARPS = 16
 """Of a block."""
 
-MOST_ACCUMULATORS, MOST_REGISTERS = 128, 255
-"""Of a thread."""
+MOST_ACCUMULATORS, MOST_REGISTERS = {2: 128, 4: 64}, 255
+"""Of a thread; the first by the bytes of an element."""
 
 PART_K = [32, 64, 128]
 """Of a part of K."""
 
+NUM_STAGES = {2: [3, 4], 4: [3, 4, 6, 8]}
+"""Stages of the rings of the matrix and of what it multiplies, by the bytes of an element."""
+
+L2_LATENCY = 1_000
+"""Clocks from asking for a part to its being there, of floats: what a ring that is short waits for (measured through
+steps of 1 x 768 at B = 16, 2026-11-27)."""
+
 INDEPENDENT = 8
 """Accumulators that a warp has at least, if a part of K gives it work for as many."""
+
+OVERLAPPING = 2
+"""Of floats, instructions along k that are under way at once: each has loads, conversions and sums of its own."""
+
+K_WARPS = [1, 2, 4, 8]
+"""Warps that share units and sequences, each with some k of every part; of 16-bit types one alone."""
+
+MOST_SHARING = 8
+"""Warps of a block where some share K."""
+
+SPLITTING = {"float32": 3, "tf32": 1}
+"""Other instructions for each word of an operand, which are split in two or rounded; of 16-bit types none."""
+
+SPLIT_REGISTERS = 16
+"""Of a thread, for both parts of floats and what is made of them, but for the parts of the columns."""
+
+ADDING = {"float32": 4}
+"""And for each product of a tile, where sums are kept outside of tensor cores."""
 
 UNROLLED = 8
 """Copies of a thread that are written out in a row."""
@@ -62,11 +89,14 @@ EIGHTHS = range(9)
 
 @dataclass(frozen=True)
 class ProductSizes(Generic[Number]):
-    """The sizes of a StreamedProduct. rows: of a block. warps: of a block. tiles, column_tiles: of a warp. parts: of K.
-    shared_memory: bytes. streamed: bytes that a block copies of the matrix in a step; moving: of the columns."""
+    """The sizes of a StreamedProduct. dtype: of elements. rows: of a block. warps: of a block; k_warps: that
+    share a part of it. tiles, column_tiles: of a warp. parts: of K. shared_memory: bytes. streamed: bytes that a block
+    copies of the matrix in a step; moving: of the columns."""
 
+    dtype: Dtype
     rows: Number
     warps: Number
+    k_warps: Number | int
     tiles: Number
     column_tiles: Number
     parts: Number
@@ -74,19 +104,36 @@ class ProductSizes(Generic[Number]):
     streamed: Number
     moving: Number
 
+    @property
+    def depth(self) -> int:
+        """Of k, what an instruction adds up."""
+        return 32 // self.dtype.itemsize
+
+    @property
+    def least_registers(self) -> Number | int:
+        """Of a thread, for the sums; of floats, for both parts of the operands of an instruction too."""
+        sums = self.tiles * self.column_tiles * 4
+        return sums if self.dtype.itemsize == 2 else sums + 4 * self.column_tiles + SPLIT_REGISTERS
+
 
 def product_sizes(
-    v: Mapping[str, Number], *, unit_warps: Number, warp_tiles: Number, parts: Number, itemsize: int
+    v: Mapping[str, Number], *, unit_warps: Number, warp_tiles: Number, parts: Number, dtype: Dtype
 ) -> ProductSizes[Number]:
     """Compute them for tile variables ``v``. unit_warps: warps along the rows, of ``warp_tiles`` tiles of 16 each."""
     rows = unit_warps * warp_tiles * 16
     row_warps = v["batch_tile"] // v["rows_per_warp"]
+    k_warps, itemsize = v.get("k_warps", 1), dtype.itemsize
     matrix, columns = rows * v["part_k"] * itemsize, v["batch_tile"] * v["part_k"] * itemsize
     streaming = minimum(parts - v["stationary"], 1)
-    ring = v["num_stages"] * (streaming * matrix + columns)
+    ring = v["num_stages"] * columns
+    if "k_warps" in v:
+        ring = maximum(ring, (k_warps - 1) * rows * v["batch_tile"] * 4)
+    ring = ring + v["num_stages"] * streaming * matrix
     return ProductSizes(
+        dtype=dtype,
         rows=rows,
-        warps=unit_warps * row_warps,
+        warps=unit_warps * row_warps * k_warps,
+        k_warps=k_warps,
         tiles=warp_tiles,
         column_tiles=v["rows_per_warp"] // 8,
         parts=parts,
@@ -103,9 +150,11 @@ def stationary_counts(parts: set[int]) -> list[int]:
 
 def product_registers(v: Mapping[str, Number], s: ProductSizes[Number], matrix_copies: Number) -> dict[str, Int]:
     """What a product takes of a thread's registers. matrix_copies: of a thread, of a part of the matrix."""
-    steps = v["part_k"] // 16
-    chains = maximum(1, minimum(steps, INDEPENDENT // (s.tiles * s.column_tiles)))
-    loaded = 4 * s.tiles + 2 * s.column_tiles
+    steps = v["part_k"] // s.depth // s.k_warps
+    chains: Int = 1
+    if s.dtype.name not in ADDING:
+        chains = maximum(1, minimum(steps, INDEPENDENT // (s.tiles * s.column_tiles)))
+    loaded = (4 * s.tiles + 2 * s.column_tiles) * (s.dtype.itemsize // 2)
     several = minimum(s.parts - 1, 1)  # of one part alone the compiler makes no loop
     streamed = several * minimum(s.parts - v["stationary"], 1)
     in_flight = minimum(steps * loaded, MOST_IN_FLIGHT)
@@ -115,7 +164,8 @@ def product_registers(v: Mapping[str, Number], s: ProductSizes[Number], matrix_c
         "in_flight": in_flight,
         "loop": several,
         "looped_fragments": several * in_flight,
-        "column_copies": several * minimum(cdiv(v["batch_tile"] * v["part_k"] // 8, 32 * s.warps), UNROLLED),
+        "column_copies": several
+        * minimum(cdiv(v["batch_tile"] * v["part_k"] * s.dtype.itemsize // CHUNK, 32 * s.warps), UNROLLED),
         "streamed": streamed,
         "copies": streamed * minimum(matrix_copies, UNROLLED),
         "many_parts": minimum(maximum(s.parts - v["num_stages"] + 1, 0), 1),
@@ -127,6 +177,7 @@ class Streaming(BatchTiled):
     ``stationary``, ``num_stages`` and ``blocks``."""
 
     package = __package__
+    dtypes = DTYPES
     cooperative = True
     least_units_per_warp: int
     least_warps: int
@@ -155,15 +206,25 @@ class Streaming(BatchTiled):
             f"long parts of K only where one has at most {MOST_LINES} rows and columns",
         )
         problem.add(s.warps <= MOST_WARPS, f"warps of a block: at most {MOST_WARPS}")
-        problem.add(
-            s.tiles * s.column_tiles * 4 <= MOST_ACCUMULATORS, f"accumulators of a thread: at most {MOST_ACCUMULATORS}"
-        )
+        most, sums = MOST_ACCUMULATORS[s.dtype.itemsize], s.tiles * s.column_tiles * 4
+        problem.add(sums <= most, f"accumulators of a thread: at most {most}")
         least = self.needs(cell, shape, v).least
         assert least is not None  # both passes know it
         problem.add(least <= MOST_REGISTERS, f"registers of a thread that must live: at most {MOST_REGISTERS}")
         problem.add(v["stationary"] <= s.parts, "no more parts of R stay in shared memory than there are")
         problem.add((v["num_stages"] <= 3) | (v["num_stages"] <= s.parts), "no more stages than there are parts of K")
         problem.add((v["blocks"] == 0) | (v["stationary"] == 0), "parts of R stay where a block has one tile alone")
+        if "k_warps" in v:
+            problem.add(
+                (v["blocks"] == 0) | (sums <= most // 2),
+                f"accumulators of a thread where blocks take tiles in turn: at most {most // 2}",
+            )
+            problem.add((v["k_warps"] == 1) | (v["blocks"] == 0), "K is shared where a block has one tile alone")
+            problem.add(v["k_warps"] * s.depth <= v["part_k"], "no more warps share K than a part has instructions")
+            problem.add(
+                (v["k_warps"] == 1) | (s.warps <= MOST_SHARING),
+                f"warps of a block where some share K: at most {MOST_SHARING}",
+            )
 
     def gpu_rules(self, problem: Problem, shape: Shape, profile: Profile, v: Mapping[str, Expr]) -> None:
         """All blocks run at the same time."""
@@ -175,9 +236,18 @@ class Streaming(BatchTiled):
         )
         problem.add((v["blocks"] == 0) | (tiles > v["blocks"]), "blocks take tiles in turn where there are more tiles")
 
-    def block_counts(self, problem: Problem, profile: Profile) -> Expr:
-        """Declare how many blocks take tiles in turn: 0, or one on each multiprocessor."""
-        return problem.variable("blocks", [0, profile.multiprocessors])
+    def tile_variables(self, problem: Problem, shape: Shape, profile: Profile, parts: set[int]) -> dict[str, Expr]:
+        """Declare those that the passes share: parts of K (how many there may be), and who takes what."""
+        itemsize = dtype_info(shape.dtype).itemsize
+        found = {
+            "part_k": problem.variable("part_k", PART_K),
+            "stationary": problem.variable("stationary", stationary_counts(parts)),
+            "num_stages": problem.variable("num_stages", NUM_STAGES[itemsize]),
+            "blocks": problem.variable("blocks", [0, profile.multiprocessors]),
+        }
+        if itemsize > 2:
+            found["k_warps"] = problem.variable("k_warps", K_WARPS)
+        return found
 
     def rounds(self, shape: Shape, v: Mapping[str, int]) -> tuple[int, int]:
         """How many blocks there are, and how many tiles the busiest takes in turn."""
@@ -190,17 +260,29 @@ class Streaming(BatchTiled):
         shared memory to its warps."""
         _, rounds = self.rounds(shape, v)
         from_l2 = self.tile_count(shape, v) * (s.streamed + s.moving) / L2_BYTES_PER_CLOCK
-        instructions = s.parts * v["part_k"] // 16
-        read = s.warps * instructions * (512 * s.tiles + 256 * s.column_tiles)
-        return max(from_l2, rounds * (read + s.streamed + s.moving) / SHARED_BYTES_PER_CLOCK)
+        instructions = s.parts * v["part_k"] // s.depth
+        read = s.warps // s.k_warps * instructions * (512 * s.tiles + 256 * s.column_tiles)
+        in_shared = rounds * (read + s.streamed + s.moving) / SHARED_BYTES_PER_CLOCK
+        asked = rounds * s.parts / (v["num_stages"] - 1) * L2_LATENCY if s.dtype.itemsize > 2 else 0.0
+        return max(from_l2, in_shared, asked)
 
     def matrix_chain(self, profile: Profile, rounds: int, v: Mapping[str, int], s: ProductSizes[int]) -> float:
         """The longest run of matrix instructions that wait for each other; the barrier and the first load of each part
         of K count as so many."""
-        steps = v["part_k"] // 16
-        chain = steps / max(1, min(steps, INDEPENDENT // (s.tiles * s.column_tiles)))
+        steps = v["part_k"] // s.depth // s.k_warps
+        apart = OVERLAPPING if s.dtype.itemsize > 2 else INDEPENDENT // (s.tiles * s.column_tiles)
+        chain = s.dtype.products * steps / max(1, min(steps, apart))
         between = profile.latency("barrier", 32 * s.warps) + profile.latency("shared_load")
         return rounds * s.parts * (chain + between / profile.latency("mma"))
+
+    def matrix(self, profile: Profile, rounds: int, v: Mapping[str, int], s: ProductSizes[int]) -> float:
+        """Matrix instructions of a warp, or as many as take the time in which it issues all else of the product."""
+        products, instructions = s.tiles * s.column_tiles, rounds * s.parts * v["part_k"] // s.depth // s.k_warps
+        name = s.dtype.name
+        others = SPLITTING.get(name, 0) * (4 * s.tiles + 2 * s.column_tiles) + ADDING.get(name, 0) * products
+        made = s.dtype.products * products
+        issued = others + made if others else 0
+        return instructions * max(made, issued / profile.latency("mma_interval"))
 
     def missed_bytes(self, shape: Shape, profile: Profile, v: Mapping[str, int], s: ProductSizes[int]) -> float:
         """Bytes of the matrix that come from device memory in a step, since L2 does not keep them."""
@@ -210,11 +292,11 @@ class Streaming(BatchTiled):
     def tiling(self, cell: Cell, shape: Shape, profile: Profile, values: Mapping[str, int]) -> Tiling:
         """Predicted resources and clocks of one solution."""
         needs, model = self.needs(cell, shape, values), self._model
-        registers, threads = as_int(self._registers(profile, needs)), 32 * needs.warps
+        registers, threads = as_int(self._registers(shape, profile, needs)), 32 * needs.warps
         blocks, _ = self.rounds(shape, values)
         fit = profile.occupancy(threads, registers, needs.shared_memory)
         resources = Resources(registers, needs.shared_memory, threads, blocks, fit)
-        clocks = clocks_per_step(self.work(cell, shape, profile, values), profile, 0, model.clocks)
+        clocks = clocks_per_step(self.work(cell, shape, profile, values), profile, 0, model.weights(shape.dtype))
         return Tiling(self.name, dict(values), resources, clocks)
 
     def launch(self, shape: Shape, tiling: Tiling) -> LaunchRule:

@@ -15,7 +15,7 @@ from kernelgen.program.program import KernelCall, Program
 from kernelgen.program.shape import DTYPES, Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
-from kernelgen.schedules.shared.entries import FORWARD_PARAMETERS, PARTIAL_SUMS, asserted, backward_parameters
+from kernelgen.schedules.shared.entries import PARTIAL_SUMS, asserted, backward_parameters, forward_parameters
 from kernelgen.schedules.shared.limits import CHUNK, WARP, add_limits, place
 from kernelgen.schedules.shared.parameter_gradients import with_parameter_gradients
 
@@ -27,6 +27,7 @@ class Naive:
     """See the module. The block has a warp for every 32 units, and shared memory for h and the gates' gradients."""
 
     dtypes = DTYPES
+    honours = ()
 
     def __init__(self, name: str, direction: Direction) -> None:
         self.name = name
@@ -67,7 +68,7 @@ class Naive:
             arguments="BackwardArguments" if backward else "ForwardArguments",
             entry=f"tilesmith_{self.name}",
             title=f"{self.direction}, schedule {self.name}",
-            parameters=backward_parameters(PARTIAL_SUMS) if backward else FORWARD_PARAMETERS,
+            parameters=backward_parameters(shape, PARTIAL_SUMS) if backward else forward_parameters(shape),
             tiling_struct="NaiveTiling",
             tiling=tiling.values,
             asserted=asserted(tiling),

@@ -1,0 +1,80 @@
+// What matrix instructions multiply, by type: one instruction takes 32 bytes of k of each operand, in the same registers for
+// all types. 16-bit words go in as they are. Of floats tensor cores take TF32 alone, 11 bits of significand: either the
+// nearest such number (tf32), or two for each float, in three products (fp32).
+#pragma once
+
+#include "elements.cuh"
+
+namespace tilesmith {
+
+/// k that an instruction adds up: 16 of 16 bits, 8 floats.
+template <class Type>
+inline constexpr int product_depth = 32 / element_bytes<Type>;
+
+/// Words of an operand, from words in memory.
+template <class Type, int count>
+struct Factors {
+    unsigned words[count];
+    TILESMITH_DEVICE void set(int i, unsigned word) { words[i] = word; }
+};
+
+template <int count>
+struct Factors<tf32, count> {
+    unsigned words[count];
+    TILESMITH_DEVICE void set(int i, unsigned word) { words[i] = round_tf32(word); }
+};
+
+/// A float as the sum of two numbers that tensor cores take as TF32, which leave 2^-21 of it at most. An infinity
+/// becomes a NaN; a NaN stays one, in `low`.
+template <int count>
+struct Factors<fp32, count> {
+    unsigned high[count], low[count];
+    TILESMITH_DEVICE void set(int i, unsigned word) {
+        high[i] = (word + 0x1000u) & 0xffffe000u;  // to nearest
+        low[i] = __float_as_uint(__uint_as_float(word) - __uint_as_float(high[i]));  // exact, but for what is cut of it
+    }
+};
+
+/// Whether sums stay in tensor cores, where several accumulators make instructions independent of each other.
+template <class Type>
+inline constexpr bool sums_in_tensor_cores = true;
+template <>
+inline constexpr bool sums_in_tensor_cores<fp32> = false;
+
+/// d += a x b: 16 rows, 8 columns.
+template <class Type>
+TILESMITH_DEVICE void multiply_add(float (&d)[4], const Factors<Type, 4>& a, const Factors<Type, 2>& b) {
+    mma_m16n8k16<Type>(d, a.words, b.words[0], b.words[1], d);
+}
+TILESMITH_DEVICE void multiply_add(float (&d)[4], const Factors<tf32, 4>& a, const Factors<tf32, 2>& b) {
+    mma_m16n8k8_tf32(d, a.words, b.words[0], b.words[1], d);
+}
+
+/// Three products for one. Tensor cores cut what they add up, always towards zero; what 8 k make is therefore added to the
+/// sums outside.
+TILESMITH_DEVICE void multiply_add(float (&d)[4], const Factors<fp32, 4>& a, const Factors<fp32, 2>& b) {
+    const float zeros[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+    float product[4];
+    mma_m16n8k8_tf32(product, a.low, b.high[0], b.high[1], zeros);
+    mma_m16n8k8_tf32(product, a.high, b.low[0], b.low[1], product);
+    mma_m16n8k8_tf32(product, a.high, b.high[0], b.high[1], product);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) d[i] += product[i];
+}
+
+/// The same for a matrix b of ones: what is added up of each row.
+TILESMITH_DEVICE void add_up(float (&d)[4], const Factors<tf32, 4>& a) {
+    const unsigned one = __float_as_uint(1.0f);
+    mma_m16n8k8_tf32(d, a.words, one, one, d);
+}
+TILESMITH_DEVICE void add_up(float (&d)[4], const Factors<fp32, 4>& a) {
+    const unsigned one = __float_as_uint(1.0f);
+    const float zeros[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+    float product[4];
+    mma_m16n8k8_tf32(product, a.low, one, one, zeros);
+    mma_m16n8k8_tf32(product, a.high, one, one, product);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) d[i] += product[i];
+}
+
+}  // namespace tilesmith

@@ -1,0 +1,38 @@
+"""Which dtype kernels compute in for tensors: that of Wx, and of float32 tensors what PyTorch's switch allows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How a kernel computes for tensors of one form.
+
+    dtype: in a Shape's words. float_parameters: R or b are float32 where Wx is not: they are rounded to Wx's dtype, and
+    their gradients, which are summed in float32, are not.
+    """
+
+    dtype: str
+    float_parameters: bool
+
+
+def precision_of(dtype: torch.dtype, r: torch.dtype, b: torch.dtype) -> Precision:
+    """For the dtypes of Wx, R and b. PyTorch's switch is read now."""
+    name = str(dtype).removeprefix("torch.")
+    if dtype is torch.float32 and tf32_allowed():
+        name = "tf32"
+    return Precision(name, dtype.itemsize == 2 and torch.float32 in (r, b))
+
+
+def tf32_allowed() -> bool:
+    """Whether products of float32 on a GPU may round their factors to TF32: what torch.matmul goes by, which
+    torch.backends.cuda.matmul.allow_tf32, its fp32_precision and torch.set_float32_matmul_precision set."""
+    switch = torch.backends.cuda.matmul
+    try:
+        precision: str = switch.fp32_precision
+    except AttributeError:  # before PyTorch 2.9
+        return bool(switch.allow_tf32)
+    return precision == "tf32"

@@ -1,0 +1,233 @@
+"""All layers of a module as one function of autograd's.
+
+An eager module of a dozen PyTorch calls a layer is bound by the host at short sequences: each call costs some
+microseconds, and its node in autograd's graph as many again. Here a whole pass is one node, which does what the calls
+of layers.py do. Where PyTorch must see every call (torch.compile, torch.func, tensors of other types) they run instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kernelgen.torch import passes
+from kernelgen.torch.arguments import autocast_dtype
+from kernelgen.torch.errors import refuse_second_derivative
+from kernelgen.torch.parts import Parts, input_product, recurrent_weights, weight_gradients
+from kernelgen.torch.sequences import NOTHING
+
+_KEPT = 7
+"""Tensors that a layer leaves for the backward pass: x, R, b, the initial states, h, the other states, the gates."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Layers of K directions of H heads, without a projection.
+
+    names: those of the parameters of a layer in a direction (parts.parameter_sizes). dropout: the share of elements
+    that become zero between layers, 0 where none do.
+    """
+
+    parts: Parts
+    layers: int
+    directions: int
+    heads: int
+    names: tuple[str, ...]
+    dropout: float
+
+    def of_layer(self, parameters: Sequence[Tensor], layer: int) -> list[dict[str, Tensor]]:
+        """The parameters of a layer, for each direction by name."""
+        count = len(self.names)
+        first = layer * self.directions * count
+        starts = range(first, first + self.directions * count, count)
+        return [dict(zip(self.names, parameters[start : start + count], strict=True)) for start in starts]
+
+
+def run_stack(
+    stack: Stack, x: Tensor, initial: Sequence[Tensor] | None, parameters: Sequence[Tensor]
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Run all layers over x [B, T, I]; initial: each state before the first step [L K, B, H D], or None for zeros;
+    parameters: those of every layer, of its directions in turn, by stack.names.
+
+    Returns h of the last layer [B, T, K H D], and each state after the last step [L K, B, H D], which may be changed in
+    place. Inside torch.autocast its dtype is that of all. Raises what rnn() raises.
+    """
+    tensors = (x, *(() if initial is None else initial), *parameters)
+    states = 0 if initial is None else len(initial)
+    dtype = autocast_dtype(x.device.type)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        output, *last = _Layers.apply(stack, states, dtype, *tensors)
+        return output, tuple(last)
+    output, ends, *_ = _forward(stack, states, "nothing", _cast(tensors, dtype))
+    return output, ends
+
+
+def _cast(tensors: Sequence[Tensor], dtype: torch.dtype | None) -> Sequence[Tensor]:
+    return tensors if dtype is None else [tensor.to(dtype) for tensor in tensors]
+
+
+def _forward(
+    stack: Stack, states: int, keep: str, tensors: Sequence[Tensor]
+) -> tuple[Tensor, tuple[Tensor, ...], list[Tensor | None], list[Tensor]]:
+    """Output, last states, what each layer leaves for the backward pass, and the masks of dropout."""
+    x, initial, parameters = tensors[0].contiguous(), tensors[1 : 1 + states], tensors[1 + states :]
+    (batch, seq, _), count = x.shape, stack.directions
+    ends, kept, masks = [], [], []
+    for layer in range(stack.layers):
+        if layer and stack.dropout:
+            x, mask = torch.native_dropout(x, stack.dropout, True)
+            masks.append(mask)
+        directions = stack.of_layer(parameters, layer)
+        dim = directions[0]["weight_hh"].shape[1]
+        r, b = recurrent_weights(stack.parts, stack.heads, dim, directions)
+        xs = [x, x.flip(1)] if count == 2 else [x]
+        wx = input_product(xs, [one["weight_ih"] for one in directions], stack.heads, dim)
+        here = slice(layer * count, (layer + 1) * count)
+        start = None
+        if states:
+            start = torch.stack([s[here].transpose(0, 1).reshape(batch, count * stack.heads, dim) for s in initial])
+        options = (stack.parts.key, True, keep, False, None)
+        hidden, last, others, gates = passes.forward(wx, r, b, start, *NOTHING, *options)
+        ends.append(last.view(-1, batch, count, stack.heads * dim))
+        kept += [x, r, b, start, hidden, others, gates]
+        x = _turned_round(hidden.view(batch, seq, count, stack.heads * dim), count)
+    last = ends[0] if len(ends) == 1 else torch.cat(ends, 2)  # [S, B, L K, H D]
+    return x, _apart(last.transpose(1, 2).contiguous()), kept if keep != "nothing" else [], masks
+
+
+def _turned_round(h: Tensor, count: int) -> Tensor:
+    """[B, T, K, D] as [B, T, K D], the steps of a second direction in reverse order."""
+    return h.squeeze(2) if count == 1 else torch.cat([h[:, :, 0], h[:, :, 1].flip(1)], 2)
+
+
+def _apart(states: Tensor) -> tuple[Tensor, ...]:
+    """The states [S, L K, B, D] one by one. No views, which autograd would not let anybody change in place."""
+    storage, start = states.untyped_storage(), states.storage_offset()
+    return tuple(
+        states.new_empty(0).set_(storage, start + index * states.stride(0), states.shape[1:], states.stride()[1:])
+        for index in range(states.shape[0])
+    )
+
+
+class _Layers(torch.autograd.Function):  # type: ignore[misc]
+    """run_stack with gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, stack: Stack, states: int, dtype: torch.dtype | None, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Run, and keep what the backward pass needs."""
+        ctx.stack, ctx.states, ctx.dtypes = stack, states, [tensor.dtype for tensor in tensors]
+        used = _cast(tensors, dtype)
+        output, last, kept, masks = _forward(stack, states, "gates", used)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors, *used[1 + states :], *masks, *kept)
+        return (output, *last)
+
+    @staticmethod
+    def backward(ctx: Any, d_output: Tensor | None, *d_last: Tensor | None) -> tuple[Any, ...]:
+        """The gradients of the tensors, in their own dtypes; those that nobody needs are None."""
+        twice = torch.is_grad_enabled()
+        with torch.no_grad():
+            found = _backward(ctx, d_output, d_last)
+        gradients = [
+            None if gradient is None else gradient.to(dtype) for gradient, dtype in zip(found, ctx.dtypes, strict=True)
+        ]
+        if twice:
+            gradients = _Once.refusing(gradients, *ctx.saved_tensors[: len(gradients)], d_output, *d_last)
+        return (None, None, None, *gradients)
+
+
+def _backward(ctx: Any, d_output: Tensor | None, d_last: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """See _Layers.backward."""
+    stack, needed = ctx.stack, ctx.needs_input_grad[3:]
+    saved = ctx.saved_tensors[len(needed) :]
+    split = len(saved) - stack.layers * _KEPT
+    parameters = saved[: len(needed) - 1 - ctx.states]
+    masks, kept = list(saved[len(parameters) : split]), saved[split:]
+    d_starts: list[Tensor] = []
+    d_parameters: list[Tensor | None] = []
+    d_x = d_output
+    for layer in reversed(range(stack.layers)):
+        x, r, b, start, hidden, others, gates = kept[layer * _KEPT : (layer + 1) * _KEPT]
+        directions = stack.of_layer(parameters, layer)
+        d_hidden = None if d_x is None else _parted(d_x, stack.directions).view_as(hidden)
+        d_end = _of_layer(d_last, layer, stack.directions, hidden)
+        d_wx, d_r, d_b, d_start = passes.backward(
+            r, b, start, hidden, others, gates, None, *NOTHING, d_hidden, d_end, stack.parts.key, False, None
+        )
+        d_starts.insert(0, d_start)
+        found = weight_gradients(stack.parts, stack.heads, stack.directions, d_r, d_b)
+        d_x, d_weights = _of_product(d_wx, x, [one["weight_ih"] for one in directions], layer > 0 or needed[0])
+        for one, d_weight in zip(reversed(found), reversed(d_weights), strict=True):
+            every = {"weight_ih": d_weight, **one}
+            d_parameters[:0] = [every[name] for name in stack.names]
+        if d_x is not None and layer and stack.dropout:
+            scale = 0.0 if stack.dropout == 1 else 1 / (1 - stack.dropout)
+            d_x = torch.ops.aten.native_dropout_backward(d_x, masks.pop(), scale)
+    d_initial: list[Tensor | None] = [None] * ctx.states
+    if any(needed[1 : 1 + ctx.states]):
+        batch = d_starts[0].shape[1]
+        parts = [one.view(ctx.states, batch, stack.directions, -1) for one in d_starts]
+        d_initial = list(torch.cat(parts, 2).transpose(1, 2).unbind())
+    gradients = [d_x, *d_initial, *d_parameters]
+    return [gradient if wanted else None for gradient, wanted in zip(gradients, needed, strict=True)]
+
+
+def _parted(d: Tensor, count: int) -> Tensor:
+    """The reverse of _turned_round: [B, T, K D] as [B, T, K, D], contiguous."""
+    if count == 1:
+        return d.contiguous()
+    first, second = d.chunk(2, 2)
+    return torch.stack([first, second.flip(1)], 2)
+
+
+def _of_layer(d_last: Sequence[Tensor | None], layer: int, count: int, hidden: Tensor) -> Tensor | None:
+    """The gradients of a layer's last states, [S, B, K H, D]; None where all are zeros."""
+    if all(d is None for d in d_last):
+        return None
+    _, batch, _, heads, dim = hidden.shape
+    zeros = hidden.new_zeros((count, batch, heads * dim // count))
+    here = slice(layer * count, (layer + 1) * count)
+    both = torch.stack([zeros if d is None else d[here] for d in d_last])  # [S, K, B, H D]
+    return both.transpose(1, 2).reshape(-1, batch, heads, dim)
+
+
+def _of_product(
+    d_wx: Tensor, x: Tensor, weights: Sequence[Tensor], input_needed: bool
+) -> tuple[Tensor | None, list[Tensor]]:
+    """The gradients of x [B, T, I], where it is needed, and of each direction's weight_ih, from that of Wx
+    [B, T, G_in, K H, D]."""
+    batch, seq, inputs = x.shape
+    rows, count = batch * seq, len(weights)
+    d_xs, d_weights = [], []
+    for direction, weight in enumerate(weights):
+        d = d_wx.view(batch, seq, d_wx.shape[2], count, -1)[:, :, :, direction].reshape(rows, -1)
+        source = x.flip(1) if direction else x
+        d_weights.append(d.t().mm(source.view(rows, inputs)))
+        if input_needed:
+            d_xs.append(d.mm(weight).view(batch, seq, inputs))
+    if not input_needed:
+        return None, d_weights
+    return d_xs[0] if count == 1 else d_xs[0].add_(d_xs[1].flip(1)), d_weights
+
+
+class _Once(torch.autograd.Function):  # type: ignore[misc]
+    """Gradients that cannot be differentiated again: trying to raises DoubleBackwardError, where without a node there
+    would be zeros."""
+
+    @staticmethod
+    def refusing(gradients: Sequence[Tensor | None], *of: Any) -> list[Tensor | None]:
+        """The same gradients, with the node, as functions of the tensors that they are computed from."""
+        there = [gradient for gradient in gradients if gradient is not None]
+        marked = iter(_Once.apply(len(there), *there, *of))
+        return [None if gradient is None else next(marked) for gradient in gradients]
+
+    @staticmethod
+    def forward(ctx: Any, count: int, *tensors: Any) -> tuple[Tensor, ...]:
+        """The gradients, which stand first, as they are."""
+        return tuple(gradient.view_as(gradient) for gradient in tensors[:count])
+
+    backward = staticmethod(refuse_second_derivative)

@@ -1,0 +1,86 @@
+"""What of a program is worth tuning: its recurrences, one for each kernel that would serve them, longest first."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kernelgen.errors import InfeasibleError
+from kernelgen.tuning.plan import microseconds_per_step, plan
+
+if TYPE_CHECKING:
+    from kernelgen.hardware.profile import Profile
+    from kernelgen.records.workload import Work
+
+
+@dataclass(frozen=True)
+class Job:
+    """A kernel to tune: for ``work``, the one that takes most of the time that it would serve.
+
+    name: for its file. runs: that it serves. By the model, on the GPU asked for: run_ms, of one run of ``work``;
+    total_ms, of all that it serves; share, of the whole program's time. why_not: where no schedule has a kernel for it.
+    """
+
+    name: str
+    work: Work
+    runs: int
+    run_ms: float
+    total_ms: float
+    share: float
+    why_not: str = ""
+
+
+def jobs(work: Iterable[Work], profile: Profile) -> list[Job]:
+    """The kernels of a program on a GPU, those that take longest first, what no kernel can do last.
+
+    A kernel serves every number of steps, so recurrences that differ in it alone are one job.
+    """
+    served: dict[tuple[object, ...], list[Work]] = defaultdict(list)
+    for each in work:
+        shape = each.shape
+        served[
+            each.cell.fingerprint,
+            each.direction,
+            shape.batch,
+            shape.heads,
+            shape.head_dim,
+            shape.dtype,
+            shape.recompute,
+        ].append(each)
+    costs: list[tuple[list[Work], list[float], str]] = []
+    for group in served.values():
+        try:
+            times = [_milliseconds(each, profile) for each in group]
+            costs.append((group, times, ""))
+        except InfeasibleError as error:
+            costs.append((group, [0.0] * len(group), str(error)))
+    whole = sum(sum(times) for _, times, _ in costs)
+    found = []
+    for group, times, why_not in costs:
+        total, longest = max(
+            zip(times, group, strict=True), key=lambda pair: (pair[0], pair[1].runs * pair[1].shape.seq)
+        )
+        runs, served_ms = sum(each.runs for each in group), sum(times)
+        share = served_ms / whole if whole else 0.0
+        found.append(Job(_name(longest), longest, runs, total / longest.runs, served_ms, share, why_not))
+    return sorted(found, key=lambda job: (bool(job.why_not), -job.total_ms, job.name))
+
+
+def _milliseconds(work: Work, profile: Profile) -> float:
+    """The model's time of all runs."""
+    best = plan(work.cell, work.shape, profile, top=1, direction=work.direction)[0]
+    return work.runs * work.shape.seq * microseconds_per_step(best, profile) / 1000
+
+
+def _name(work: Work) -> str:
+    """A file's name, without its suffix: cell, heads x units, batch, dtype and direction, and a part of the cell's
+    fingerprint, since cells of several files may share a name."""
+    shape = work.shape
+    parts = [work.cell.name, f"{shape.heads}x{shape.head_dim}", f"b{shape.batch}", shape.dtype, work.direction]
+    if shape.recompute:
+        parts.append("recompute")
+    if work.record.definition is not None:
+        parts.append(work.cell.fingerprint[:8])
+    return "_".join(parts)
