@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from constrint.errors import ConstrintError, Infeasible, ParseError, TimeLimit
-from constrint.expr import Expr, cdiv, divides, implies, isin, maximum, minimum, table
+from constrint.expr import Expr, cdiv, choose, divides, element, implies, isin, maximum, minimum, table
+from constrint.global_constraints import all_different, count, cumulative, total
 from constrint.model import Problem
 from constrint.result import Result
 from constrint.statement import Constraint
@@ -52,8 +53,13 @@ __all__ = [
     "Result",
     "SolutionSet",
     "TimeLimit",
+    "all_different",
     "cdiv",
+    "choose",
+    "count",
+    "cumulative",
     "divides",
+    "element",
     "has_core",
     "implies",
     "isin",
@@ -68,6 +74,7 @@ __all__ = [
     "print_t1",
     "read_problem",
     "table",
+    "total",
     "write_problem",
 ]
 

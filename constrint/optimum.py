@@ -63,7 +63,7 @@ def best(searcher: Searcher, objective: Expr, sign: int, order: Mapping[str, boo
     value, found = quest.value, quest.found
     if value is None or found is None:
         return Answer("infeasible", proven=True) if quest.finished else Answer("unknown", bound=sign * quest.low)
-    if quest.finished and not quest.preferred:
+    if quest.finished and not quest.preferred and order:
         # The optimum is known: now the first solution, by preference, that has it.
         bounded.a[-2] = value
         _, preferred = searcher.first_of(program, [main], order, deadline)
@@ -180,6 +180,7 @@ class _Quest:
         program, (total, costs) = self.program, table
         parted = independent(Program(program.names, program.domains, codes, program.sources, program.why), deadline)
         found = [domain[0] for domain in program.domains]
+        order = order or dict.fromkeys(program.names, False)
         rank = {program.names.index(name): (place, large) for place, (name, large) in enumerate(order.items())}
         for variables, joined, terms in parted or ():
             if variables[0] not in self.variables:

@@ -41,7 +41,7 @@ struct BackwardBlock {
 
 /// state_gradients: the number K of states whose gradients come from outside: 1 (h) or all.
 template <class Cell, class Type, FixedShape shape, BackwardBlock block, int state_gradients, Gates source, Stores how,
-          Sequences sequences = {}>
+          Sequences sequences = Sequences{}>
 struct BackwardStep {
     // ---- sizes ----
     static constexpr int D = shape.head_dim;

@@ -37,7 +37,7 @@ inline constexpr BackwardBlock cluster_backward_block{
 
 /// state_gradients: the number K of states whose gradients come from outside: 1 (h) or all.
 template <class Cell, class Type, FixedShape shape, ClusterBackwardTiling tiling, int state_gradients, Gates source,
-          Sequences sequences = {}>
+          Sequences sequences = Sequences{}>
 struct ClusterBackward
     : BackwardStep<Cell, Type, shape, cluster_backward_block<shape, tiling>, state_gradients, source, Stores::matrices, sequences> {
     using Step =

@@ -51,7 +51,7 @@ struct ClusterTiling {
     int transfer_warps;     // 1: a warp copies inputs, writes results and poisons for the others; 0: each does so itself
 };
 
-template <class Cell, class Type, FixedShape shape, ClusterTiling tiling, Save save, Sequences sequences = {}>
+template <class Cell, class Type, FixedShape shape, ClusterTiling tiling, Save save, Sequences sequences = Sequences{}>
 struct ClusterForward {
     // ---- sizes ----
     static constexpr int D = shape.head_dim;

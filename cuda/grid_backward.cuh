@@ -51,7 +51,7 @@ inline constexpr BackwardBlock grid_backward_block{
 
 /// state_gradients: the number K of states whose gradients come from outside: 1 (h) or all.
 template <class Cell, class Type, FixedShape shape, GridBackwardTiling tiling, int state_gradients, Gates source, Stores how,
-          Sequences sequences = {}>
+          Sequences sequences = Sequences{}>
 struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape, tiling>, state_gradients, source, how, sequences> {
     using Step = BackwardStep<Cell, Type, shape, grid_backward_block<shape, tiling>, state_gradients, source, how, sequences>;
     using typename Step::Elements;

@@ -36,7 +36,7 @@ struct GridTiling {
     int num_stages;         // stages of the ring that holds Wx
 };
 
-template <class Cell, class Type, FixedShape shape, GridTiling tiling, Save save, Stores how, Sequences sequences = {}>
+template <class Cell, class Type, FixedShape shape, GridTiling tiling, Save save, Stores how, Sequences sequences = Sequences{}>
 struct GridForward {
     // ---- sizes ----
     static constexpr int D = shape.head_dim;

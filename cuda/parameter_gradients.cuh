@@ -55,7 +55,7 @@ TILESMITH_DEVICE constexpr int stage_row_bytes(int count) {
     return element_bytes<Type> == 2 ? (count / 8 | 1) * chunk_bytes : count * element_bytes<Type> + 2 * chunk_bytes;
 }
 
-template <class Cell, class Type, FixedShape shape, ParameterGradientTiling tiling, Sequences sequences = {}>
+template <class Cell, class Type, FixedShape shape, ParameterGradientTiling tiling, Sequences sequences = Sequences{}>
 struct ParameterGradients {
     // ---- sizes ----
     static constexpr int D = shape.head_dim;

@@ -34,7 +34,7 @@ struct ResidentTiling {
     int num_stages;            // stages of the ring that holds Wx
 };
 
-template <class Cell, class Type, FixedShape shape, ResidentTiling tiling, Save save, Stores how, Sequences sequences = {}>
+template <class Cell, class Type, FixedShape shape, ResidentTiling tiling, Save save, Stores how, Sequences sequences = Sequences{}>
 struct Resident {
     // ---- sizes ----
     static constexpr int D = shape.head_dim;

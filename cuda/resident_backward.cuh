@@ -35,7 +35,7 @@ inline constexpr BackwardBlock resident_backward_block{.sharing = Sharing::nobod
 
 /// state_gradients: the number K of states whose gradients come from outside: 1 (h) or all.
 template <class Cell, class Type, FixedShape shape, ResidentBackwardTiling tiling, int state_gradients, Gates source, Stores how,
-          Sequences sequences = {}>
+          Sequences sequences = Sequences{}>
 struct ResidentBackward
     : BackwardStep<Cell, Type, shape, resident_backward_block<shape, tiling>, state_gradients, source, how, sequences> {
     using Step = BackwardStep<Cell, Type, shape, resident_backward_block<shape, tiling>, state_gradients, source, how, sequences>;
