@@ -151,7 +151,7 @@ struct StreamingForward
             if (in.initial == nullptr || sequence >= in.batch || first >= D) return uint4{0, 0, 0, 0};
             return load_row_chunk<Type, width>(in.initial + (sequence * shape.heads + tile.head) * D + first, D - first);
         });
-        GridBarrier::arrive(counter_of(tile));
+        this->arrive(counter_of(tile));
     }
 
     /// Write the states but h after the last step.
@@ -225,7 +225,7 @@ struct StreamingForward
             number = this->next_tile(number);  // of this step, or the first of the next
             const int next_t = number == this->first_tile ? t + 1 : t;
 
-            GridBarrier::wait(counter_of(tile), static_cast<unsigned>(Base::unit_tiles) * (t + 1));
+            this->wait(counter_of(tile), t + 1);
             const Word* hidden = hidden_of(tile, t % 2);
             typename Product::Sums sums;
             product.multiply(
@@ -240,7 +240,7 @@ struct StreamingForward
             if (t + 1 < in.seq) {
                 this->store_columns(tile, hidden_of(tile, (t + 1) % 2),
                                     [&](int, int row, int unit) { return load_shared_128(this->plane_at(0, row, unit)); });
-                GridBarrier::arrive(counter_of(tile));
+                this->arrive(counter_of(tile));
             }
             write_results(tile, t);
             t = next_t;

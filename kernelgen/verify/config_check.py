@@ -149,7 +149,7 @@ def _check_binary(wrong: dict[str, str], config: TunedConfig, place: int, source
     current = source_hash(source) == call.source_hash
     unseen = f"the binary of {call.entry} was not compared"
     try:
-        here = compiler_version()
+        here = compiler_version(source.language)
         if here != config.versions.compiler:
             return [f"{unseen}: it is {config.versions.compiler}'s, and here is {here}"]
         binary: Binary = compile_source(source)

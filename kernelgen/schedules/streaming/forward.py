@@ -138,7 +138,7 @@ class StreamingForward(Streaming):
         """What a block does in one step, for the cost model."""
         s = sizes(cell, shape, v)
         p, cost, arrays = s.product, cell_cost(cell), arrays_written(cell, shape)
-        blocks, rounds = self.rounds(shape, v)
+        _, rounds = self.rounds(shape, v)
         elements = rounds * s.elements
         itemsize = p.dtype.itemsize
         values = shape.batch * shape.heads * shape.head_dim * (len(cell.input_gates) + arrays)
@@ -157,8 +157,7 @@ class StreamingForward(Streaming):
             transfers=rounds * (len(cell.input_gates) + 2 * arrays + 2) * vectors / (32 * p.warps),
             device_bytes=itemsize * values + self.missed_bytes(shape, profile, v, p),
             lead=1,
-            meeting=profile.latency("grid_barrier_atomic", blocks)
-            + rounds * 2 * profile.latency("barrier", 32 * p.warps),
+            meeting=self.meeting(shape, profile, v, p),
             streamed=self.streaming_clocks(shape, v, p),
         )
 

@@ -284,6 +284,15 @@ class Streaming(BatchTiled):
         issued = others + made if others else 0
         return instructions * max(made, issued / profile.latency("mma_interval"))
 
+    def meeting(self, shape: Shape, profile: Profile, v: Mapping[str, int], s: ProductSizes[int]) -> float:
+        """Clocks from what a step shares being stored to its being read; a block that has a whole head waits for its
+        own threads alone."""
+        blocks, rounds = self.rounds(shape, v)
+        barriers = rounds * 2 * profile.latency("barrier", 32 * s.warps)
+        return barriers + (
+            profile.latency("grid_barrier_atomic", blocks) if shape.head_dim > v["units"] else L2_LATENCY
+        )
+
     def missed_bytes(self, shape: Shape, profile: Profile, v: Mapping[str, int], s: ProductSizes[int]) -> float:
         """Bytes of the matrix that come from device memory in a step, since L2 does not keep them."""
         matrix = shape.heads * -(-shape.head_dim // v["units"]) * s.streamed
