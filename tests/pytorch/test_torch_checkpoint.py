@@ -232,7 +232,7 @@ def test_opcheck() -> None:
 
 
 def test_compile_autocast_and_second_derivatives() -> None:
-    module = LSTM(3, 4, 2, checkpoint=4)
+    module = LSTM(3, 4, checkpoint=4)
     x = torch.randn(6, 2, 3)
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x)[0], module(x)[0])
