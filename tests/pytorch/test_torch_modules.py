@@ -428,10 +428,10 @@ def test_positional_arguments_are_torch_nns() -> None:
 
 @pytest.mark.parametrize("form", ["projected", "packed"])
 def test_other_forms_compile_in_one_graph(form: str) -> None:
-    x: Any = torch.randn(4, 2, 3)
-    module: Any = LSTM(3, 5, bidirectional=True, proj_size=2, memory_limit=1500)
+    x: Any = torch.randn(8, 2, 3)
+    module: Any = LSTM(3, 5, bidirectional=True, proj_size=2, memory_limit=3000)
     if form == "packed":
-        module, x = GRU(3, 5, bidirectional=True), pack_padded_sequence(x, [2, 4], enforce_sorted=False)
+        module, x = GRU(3, 5, bidirectional=True), pack_padded_sequence(x, [2, 8], enforce_sorted=False)
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
     for result, expected in zip(flat(compiled(x)), flat(module(x)), strict=True):
         torch.testing.assert_close(result, expected)
