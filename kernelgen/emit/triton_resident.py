@@ -406,9 +406,11 @@ def backward(cell: Cell, shape: Shape, entry: str, num_stages: int) -> Body:
     for stage in range(num_stages):
         load_step(stage)
     if recurrent:
-        # Adds nothing; it stands here so that the weights are brought into place before the loop.
-        out.add(f"nothing = tl.zeros(({stack.count} * BLOCK_D, BLOCK_B), dtype=tl.float32).to({dtype})")
-        out.add(f"carried_{h} = {product('weights', 'nothing', f'carried_{h}', shape.dtype)}")
+        # Adds nothing. It stands here so that weights are brought into place before the loop, and so that all that is
+        # carried through it has the layout of a product from the start: else the step is computed in two layouts.
+        operand = f"tl.zeros(({stack.count} * BLOCK_D, BLOCK_B), dtype=tl.float32).to({dtype})"
+        out.add(f"nothing = {product('weights', operand, zeros, shape.dtype)}")
+        out.add(*(f"carried_{state} += nothing" for state in states))
     out.add("for back in range(seq):")
     out.depth = 2
     out.add("t = last_step - back")
