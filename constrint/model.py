@@ -147,8 +147,8 @@ class Problem(Statement):
         time_limit: float | None = None,
         engine: str = "auto",
     ) -> Result:
-        """The solution with the smallest (or largest) value of an expression, and the first of those by ``prefer`` (None:
-        any of them).
+        """The solution with the smallest (or largest) value of an expression, and the first of those by ``prefer``
+        (None: any of them).
 
         Give one of ``minimize`` and ``maximize``: an integer expression, without "/". Where ``time_limit`` (seconds)
         passes first, the best solution so far with ``proven`` false and ``bound`` what is known. An assignment under
