@@ -16,7 +16,7 @@ tune: $(VENV)/installed ## a tuned, validated LSTM kernel for an H200 in build/,
 test: $(VENV)/installed ## every test that runs without a GPU
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-fuzz: $(VENV)/installed ## 2,000 calls of the command line with bad input, some minutes
+fuzz: $(VENV)/installed ## 2,000 calls of the command line with bad input, 40,000 random problems over values; some minutes
 	$(BIN)/python -m pytest -m fuzz
 
 lint: $(VENV)/installed ## ruff and mypy --strict
@@ -27,6 +27,7 @@ docs: $(VENV)/docs ## the documentation as HTML, in build/docs
 
 bench: $(VENV)/installed ## the solver measured on the CPU; SPACES=FOLDER: on tuning spaces too, beside other solvers
 	$(BIN)/python benchmarks/lexicographic.py
+	$(BIN)/python benchmarks/classes.py
 	$(if $(SPACES),$(BIN)/python -m pip install --quiet --editable ".[bench]")
 	$(if $(SPACES),$(BIN)/python benchmarks/solver.py --spaces "$(SPACES)")
 

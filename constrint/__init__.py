@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from constrint.errors import ConstrintError, Infeasible, ParseError, TimeLimit
-from constrint.expr import Expr, cdiv, divides, implies, isin, maximum, minimum, table
+from constrint.expr import Expr, cdiv, choose, divides, element, implies, isin, maximum, minimum, table
+from constrint.global_constraints import all_different, count, cumulative, total
 from constrint.model import Problem
 from constrint.result import Result
 from constrint.statement import Constraint
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from constrint.core import has_core
     from constrint.engine import ENGINES
     from constrint.factored import SolutionSet
+    from constrint.proposals import Proposals
     from constrint.text import (
         load_space,
         load_t1,
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "ENGINES": "constrint.engine",
+    "Proposals": "constrint.proposals",
     "SolutionSet": "constrint.factored",
     "has_core": "constrint.core",
     "load_space": "constrint.text",
@@ -49,11 +52,17 @@ __all__ = [
     "Infeasible",
     "ParseError",
     "Problem",
+    "Proposals",
     "Result",
     "SolutionSet",
     "TimeLimit",
+    "all_different",
     "cdiv",
+    "choose",
+    "count",
+    "cumulative",
     "divides",
+    "element",
     "has_core",
     "implies",
     "isin",
@@ -68,6 +77,7 @@ __all__ = [
     "print_t1",
     "read_problem",
     "table",
+    "total",
     "write_problem",
 ]
 

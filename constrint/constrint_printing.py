@@ -48,8 +48,12 @@ def print_constrint(problem: Problem) -> str:
     for name, domain in problem.domains.items():
         if not re.fullmatch(r"[A-Za-z_]\w*", name):
             raise ConstrintError(f"ConstrINT text cannot hold the variable name {name!r}")
+        if name in problem.codings.of:
+            raise ConstrintError(
+                f"ConstrINT text holds integers, and {name!r} has other values; write a space in JSON or YAML instead"
+            )
         lines.append(f"{name} == [{_values(domain)}];")
-    lines += [f"{printer.text(constraint.condition)};" for constraint in problem.constraints]
+    lines += [f"{printer.text(constraint.stated)};" for constraint in problem.constraints]
     return "\n".join(lines) + "\n"
 
 

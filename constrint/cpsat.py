@@ -10,6 +10,7 @@ raises ConstrintError.
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,15 +22,18 @@ from constrint import intervals
 from constrint.domains import size
 from constrint.errors import ConstrintError, TimeLimit
 from constrint.expr import Expr
-from constrint.limits import deadline_in
+from constrint.limits import PASSED, deadline_in
+from constrint.lower import Lowering
 from constrint.native import SAFE, fits
 from constrint.presolve import prepare, presolve
 from constrint.program import Code, Op, Program, Tree
 from constrint.result import Answer
-from constrint.statement import Solution, Statement
+from constrint.statement import Constraint, Solution, Statement
 
 TABLE_LIMIT = 1 << 16
 """A power is stated as a table of base, exponent and result; its domains may multiply to this many rows."""
+PATIENCE = 0.02
+"""Seconds after which a call looks whether it was cancelled."""
 BATCH = 1024
 """Solutions that are listed together, and sorted by preference."""
 
@@ -52,9 +56,12 @@ class Node:
 
 
 class Model:
-    """One program as a CP-SAT model. variables: by position; holds: the objective of ``best``, if there is one."""
+    """One program as a CP-SAT model. variables: by position; holds: the objective of ``best``, if there is one.
 
-    def __init__(self, program: Program, objective: Tree | None = None) -> None:
+    constraints: of the problem, by number: those of many variables are stated as CP-SAT's own.
+    """
+
+    def __init__(self, program: Program, constraints: Sequence[Constraint] = (), objective: Tree | None = None) -> None:
         from ortools.sat.python import cp_model
 
         objective_code = None if objective is None else Code.of(objective)
@@ -67,13 +74,66 @@ class Model:
         self.high = [domain[-1] for domain in program.domains]
         self.variables = [self._variable(v) for v in range(len(program.names))]
         self.true = self.model.new_constant(1)
+        stated = {
+            number
+            for number in {code.source for code in program.codes if code.source < len(constraints)}
+            if self._whole(constraints[number].whole)
+        }
         for code in program.codes:
-            self.model.add_bool_and([self._build(code)[-1].value])
+            if code.source not in stated:
+                self.model.add_bool_and([self._build(code)[-1].value])
         self.objective: Any = None
         if objective_code is not None:
             node = self._build(objective_code)[-1]
             self.objective, self.least = node.value, node.low
             self.model.add_bool_and([node.defined])
+
+    def _whole(self, expr: Expr | None) -> bool:
+        """State a constraint of many variables; whether it could be."""
+        if expr is None:
+            return False
+        places = {name: v for v, name in enumerate(self.program.names)}
+        lowering = Lowering(places, lambda v: (self.low[v], self.high[v]))
+        trees = [lowering.number(arg) for arg in expr.args]
+        if any(denominator is not None for _, denominator in trees):
+            return False
+        codes = [Code.of(numerator) for numerator, _ in trees]
+        if not fits(Program(self.program.names, self.program.domains, codes)):
+            return False
+        nodes = [self._build(code)[-1] for code in codes]
+        if any(node.defined is not self.true for node in nodes):
+            return False
+        if expr.op == "all_different":
+            self.model.add_all_different([node.value for node in nodes])
+            return True
+        size = len(nodes) // 3
+        starts, durations, demands = (nodes[size * i : size * (i + 1)] for i in range(3))
+        if any(node.low < 0 for node in (*durations, *demands)):
+            return False
+        intervals_ = [
+            self.model.new_interval_var(
+                begin := self._alone(start),
+                length := self._alone(duration),
+                self._end(start, duration, begin, length),
+                "",
+            )
+            for start, duration in zip(starts, durations, strict=True)
+        ]
+        self.model.add_cumulative(intervals_, [self._alone(demand) for demand in demands], self._alone(nodes[-1]))
+        return True
+
+    def _alone(self, node: Node) -> Any:
+        """A number as one variable, or a constant."""
+        if isinstance(node.value, int):
+            return node.value
+        variable = self._number(node.low, node.high)
+        self.model.add(variable == node.value)
+        return variable
+
+    def _end(self, start: Node, duration: Node, begin: Any, length: Any) -> Any:
+        end = self._number(start.low + duration.low, start.high + duration.high)
+        self.model.add(end == begin + length)
+        return end
 
     def _variable(self, v: int) -> Any:
         domain, name = self.program.domains[v], self.program.names[v]
@@ -240,18 +300,30 @@ class Model:
 
 
 class CpSatCall:
-    """The calls of CP-SAT for one problem; one worker, so that answers repeat."""
+    """The calls of CP-SAT for one problem; one worker, so that answers repeat. core: the C++ core, to propagate at the
+    root; by default Python does."""
 
-    def __init__(self, problem: Statement) -> None:
-        self.problem = problem
+    def __init__(self, problem: Statement, core: Any = None) -> None:
+        self.problem, self.core = problem, core
+        self.cancelled = False
+        self.modelled = threading.Event()
+        """Set once there is a model, from when on OR-tools needs no Python."""
+
+    def cancel(self) -> None:
+        """Let whatever is being solved, in another thread, end as at a time limit."""
+        self.cancelled = True
 
     def first(self, order: Mapping[str, bool], time_limit: float | None) -> Answer:
         deadline = deadline_in(time_limit)
         try:
-            program, _ = presolve(self.problem, deadline=deadline)
+            program = prepare(self.problem, None, self.core, deadline=deadline).program
         except TimeLimit:
             return Answer("unknown")
-        return Answer("infeasible") if program is None else self._first(Model(program), order, deadline)
+        return (
+            Answer("infeasible")
+            if program is None
+            else self._first(Model(program, self.problem.constraints), order, deadline)
+        )
 
     def find_conflict(self, chosen: Iterable[int], time_limit: float | None) -> Solution | frozenset[int]:
         """Any solution under the constraints chosen, by number, or else all their numbers. Raises TimeLimit."""
@@ -260,8 +332,8 @@ class CpSatCall:
         program = prepare(self.problem, chosen=sorted(everything), deadline=deadline).program
         if program is None:
             return everything
-        model = Model(program)
-        status, solver = _solve(model, deadline)
+        model = Model(program, self.problem.constraints)
+        status, solver = self._solve(model, deadline)
         if status == "unknown":
             raise TimeLimit("the time limit passed before the answer was known")
         if status == "infeasible":
@@ -283,7 +355,7 @@ class CpSatCall:
                 model.model.maximize(model.variables[v])
             else:
                 model.model.minimize(model.variables[v])
-            status, solver = _solve(model, deadline)
+            status, solver = self._solve(model, deadline)
             if status == "infeasible":
                 return Answer("infeasible")
             if status != "optimal":
@@ -291,21 +363,24 @@ class CpSatCall:
             solution = [solver.value(variable) for variable in model.variables]
             model.model.add(model.variables[v] == solution[v])
         if not order:
-            status, _ = _solve(model, deadline)
-            return Answer("feasible", {}) if status == "optimal" else Answer("infeasible")
+            status, solver = self._solve(model, deadline)
+            if status in ("infeasible", "unknown"):
+                return Answer("infeasible" if status == "infeasible" else "unknown")
+            solution = [solver.value(variable) for variable in model.variables]
         return Answer("feasible", dict(zip(names, solution, strict=True)))
 
     def best(self, objective: Expr, sign: int, order: Mapping[str, bool], time_limit: float | None) -> Answer:
         deadline = deadline_in(time_limit)
         try:
-            program, lowered = presolve(self.problem, objective if sign > 0 else -objective, deadline)
+            prepared = prepare(self.problem, objective if sign > 0 else -objective, self.core, deadline=deadline)
         except TimeLimit:
             return Answer("unknown")
+        program, lowered = prepared.program, prepared.objective
         if program is None or lowered is None:
             return Answer("infeasible", proven=True)
-        model = Model(program, lowered)
+        model = Model(program, self.problem.constraints, lowered)
         model.model.minimize(model.objective)
-        status, solver = _solve(model, deadline)
+        status, solver = self._solve(model, deadline)
         if status == "infeasible":
             return Answer("infeasible", proven=True)
         bound = sign * _bound(solver.best_objective_bound, model.least)
@@ -313,6 +388,8 @@ class CpSatCall:
             return Answer("unknown", bound=bound)
         value = solver.value(model.objective)
         solution = dict(zip(program.names, (solver.value(x) for x in model.variables), strict=True))
+        if status == "optimal" and not order:
+            return Answer("feasible", solution, sign * value, True, sign * value)
         if status == "optimal":
             model.model.add(model.objective == value)
             answer = self._first(model, order, deadline)
@@ -348,7 +425,7 @@ class CpSatCall:
         """Every solution; where there are more than ``most``, so many and one more."""
         from ortools.sat.python import cp_model
 
-        model = Model(program)
+        model = Model(program, self.problem.constraints)
         found: set[tuple[int, ...]] = set()
 
         class Collect(cp_model.CpSolverSolutionCallback):  # type: ignore[misc]
@@ -357,39 +434,47 @@ class CpSatCall:
                 if most is not None and len(found) > most:
                     self.stop_search()
 
-        status, _ = _solve(model, deadline, Collect())
+        status, _ = self._solve(model, deadline, Collect())
         if status in ("unknown", "feasible") and not (most is not None and len(found) > most):
             raise TimeLimit("the time limit passed before every solution was found")
         return found
+
+    def _solve(self, model: Model, deadline: float | None, collect: Any = None) -> tuple[str, Any]:
+        """Solve; the status is "optimal", "feasible", "infeasible" or "unknown"."""
+        cp = model.cp
+        solver = cp.CpSolver()
+        solver.parameters.num_workers = 1
+        if collect is not None:
+            solver.parameters.enumerate_all_solutions = True
+        if deadline is not None:
+            solver.parameters.max_time_in_seconds = max(0.001, deadline - time.perf_counter())
+        status = self._run(solver, model.model, collect)
+        if status == cp.MODEL_INVALID:
+            raise ConstrintError(f"CP-SAT refused the model: {model.model.validate()}; use the native engine")
+        known = {cp.OPTIMAL: "optimal", cp.FEASIBLE: "feasible", cp.INFEASIBLE: "infeasible"}
+        return known.get(status, "unknown"), solver
+
+    def _run(self, solver: Any, model: Any, collect: Any) -> Any:
+        """Solve so that Ctrl-C and ``cancel`` stop it. OR-tools' own handling of Ctrl-C would leave the process without
+        Python's."""
+        solver.parameters.catch_sigint_signal = False
+        with ThreadPoolExecutor(1) as pool:
+            if self.cancelled:
+                raise TimeLimit(PASSED)
+            future = pool.submit(solver.solve, model, collect)
+            self.modelled.set()
+            try:
+                while True:
+                    try:
+                        return future.result(PATIENCE)
+                    except TimeoutError:
+                        if self.cancelled:
+                            solver.stop_search()
+            except KeyboardInterrupt:
+                solver.stop_search()
+                raise
 
 
 def _bound(reported: float, least: int) -> int:
     """The solver's bound, a double, where that is exact; else the objective's least value."""
     return max(least, ceil(reported)) if abs(reported) < 2**52 else least
-
-
-def _solve(model: Model, deadline: float | None, collect: Any = None) -> tuple[str, Any]:
-    """Solve; the status is "optimal", "feasible", "infeasible" or "unknown"."""
-    cp = model.cp
-    solver = cp.CpSolver()
-    solver.parameters.num_workers = 1
-    if collect is not None:
-        solver.parameters.enumerate_all_solutions = True
-    if deadline is not None:
-        solver.parameters.max_time_in_seconds = max(0.001, deadline - time.perf_counter())
-    status = _run(solver, model.model, collect)
-    if status == cp.MODEL_INVALID:
-        raise ConstrintError(f"CP-SAT refused the model: {model.model.validate()}; use the native engine")
-    return {cp.OPTIMAL: "optimal", cp.FEASIBLE: "feasible", cp.INFEASIBLE: "infeasible"}.get(status, "unknown"), solver
-
-
-def _run(solver: Any, model: Any, collect: Any) -> Any:
-    """Solve so that Ctrl-C stops it. OR-tools' own handling would leave the process without Python's handler."""
-    solver.parameters.catch_sigint_signal = False
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(solver.solve, model, collect)
-        try:
-            return future.result()
-        except KeyboardInterrupt:
-            solver.stop_search()
-            raise

@@ -106,8 +106,25 @@ class Diagram:
         """
         return _Paths(self, costs, deadline).best(order, descending)
 
-    def fill(self, columns: Sequence[Any], deadline: float | None = None) -> None:
-        """Write every solution, in order, into the first ``total`` places of one NumPy column a layer."""
+    def fill(
+        self,
+        columns: Sequence[Any],
+        deadline: float | None = None,
+        first: int = 0,
+        count: int | None = None,
+        values: Sequence[Sequence[int]] = (),
+    ) -> None:
+        """Write solutions first .. first + count - 1 (by default all), in order, into the first places of one NumPy
+        column a layer. values: what is written in place of each position of a layer's domain; its value where none
+        are given."""
+        if first or (count is not None and count < self.total):
+            last = first + (self.total - first if count is None else count)
+            for row, found in enumerate(self.decode(range(first, last))):
+                check_time(deadline)
+                for d, value in enumerate(found):
+                    written = values[d] if values else ()
+                    columns[d][row] = written[place_of(self.domains[d], value)] if written else value
+            return
         placed: dict[tuple[int, int], int] = {}
 
         def write(d: int, node: int, row: int) -> None:
@@ -121,7 +138,7 @@ class Diagram:
             for start, stop, child in self.layers[d][node]:
                 below = self.counts[d + 1][child]
                 for position in range(start, stop):
-                    columns[d][row : row + below] = self.domains[d][position]
+                    columns[d][row : row + below] = ((values and values[d]) or self.domains[d])[position]
                     if d + 1 < len(columns):
                         write(d + 1, child, row)
                     row += below

@@ -18,7 +18,9 @@ from constrint.result import Answer
 from constrint.searcher import Searcher
 from constrint.statement import Solution, Statement
 
-ENGINES = ("native", "python", "cp-sat")
+ENGINES = ("auto", "native", "python", "cp-sat")
+NATIVE = ("auto", "native")
+"""Those that use the C++ core where it can."""
 
 
 class SearchCall(Searcher):
@@ -104,7 +106,12 @@ def engine_call(problem: Statement, engine: str) -> EngineCall:
         return CpSatCall(problem)
     if engine not in ENGINES:
         raise ConstrintError(f"unknown engine {shown(engine)}; known: {', '.join(ENGINES)}")
-    return SearchCall(problem, engine == "native" and has_core())
+    call = SearchCall(problem, engine in NATIVE and has_core())
+    if engine == "auto":
+        from constrint.auto import AutoCall
+
+        return AutoCall(problem, call)
+    return call
 
 
 def bits(number: int) -> frozenset[int]:

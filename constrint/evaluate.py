@@ -6,27 +6,35 @@ and 0 to a negative exponent, have no value: the number is undefined, and so is 
 it. Conditions join by Kleene's three-valued logic: ``true | undefined`` is true, ``false & undefined`` is false, every
 other mixture is undefined. A constraint holds where it is true; undefined is not true. (So ``(n == 0) | divides(n,
 12)`` holds at n = 0, and ``12 % n == 0`` and ``12 % n != 0`` both fail there.)
+
+Text equals text alone, None equals None alone; text is ordered as Python orders it, against anything else it has no
+order, and arithmetic on it has no value. Of a conditional expression and of a list's element, only what is chosen has
+to have a value. Bits are those of two's complement; shifts by a negative number have no value.
 """
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Mapping
 from fractions import Fraction
+from typing import Any
 
 from constrint.errors import ConstrintError
-from constrint.expr import Expr
-from constrint.integers import whole_number
+from constrint.expr import COMPARISONS, RICH, Expr
+from constrint.functions import call
+from constrint.global_constraints import GLOBAL, decomposed
+from constrint.values import NOTHING, Atom, atom, is_number, plain_value
 
-Value = int | Fraction | bool | None
+Value = Atom | bool | None
 MAX_BITS = 1 << 20
 
 
-def evaluate(expr: Expr, assignment: Mapping[str, int]) -> Value:
-    """The value of ``expr``: a number, a bool for a condition, None where undefined.
+def evaluate(expr: Expr, assignment: Mapping[str, Any]) -> Value:
+    """The value of ``expr``: a number, a bool for a condition, None where undefined; text, or NOTHING for None.
 
-    assignment: a value for each variable of the expression; raises ConstrintError where one is missing or no whole
-    number.
+    assignment: a value for each variable of the expression; raises ConstrintError where one is missing or of no kind
+    that a parameter may have.
     """
     op = expr.op
     if op == "const":
@@ -35,28 +43,97 @@ def evaluate(expr: Expr, assignment: Mapping[str, int]) -> Value:
         if expr.name not in assignment:
             raise ConstrintError(f"no value for the variable {expr.name!r}")
         value = assignment[expr.name]
-        return value if type(value) is int else whole_number(value, f"the value of {expr.name!r}")
+        return value if type(value) is int else atom(plain_value(value, f"the value of {expr.name!r}"))
     if op in ("true", "false"):
         return op == "true"
+    if op in GLOBAL:
+        return evaluate(decomposed(expr), assignment)
     values = [evaluate(arg, assignment) for arg in expr.args]
     if op in ("and", "or", "implies", "not"):
-        return _logic(op, values)
-    numbers = [value for value in values if value is not None]
-    if len(numbers) < len(values):
+        return _logic(op, [None if value is None else bool(value) for value in values])
+    if op in ("if", "element"):
+        return _chosen(op, values)
+    defined = [value for value in values if value is not None]
+    if len(defined) < len(values):
         return None
     if op == "table":
-        row = tuple(numbers)
+        if not all(map(is_number, defined)):
+            return False
+        row = tuple(value for value in defined if isinstance(value, int | Fraction))
         place = bisect_left(expr.rows, row)
         return place < len(expr.rows) and expr.rows[place] == row
+    if op == "value":
+        return expr.other  # type: ignore[no-any-return]
+    if op == "rows":
+        return any(tuple(map(atom, row)) == tuple(defined) for row in expr.other)
+    if op == "truth":
+        return bool(defined[0]) and defined[0] is not NOTHING
+    if op == "len":
+        return len(defined[0]) if isinstance(defined[0], str) else None
+    numbers = [value for value in defined if isinstance(value, int | Fraction)]
+    if len(numbers) < len(defined):
+        return _compared(op, defined)
+    if op in RICH:
+        return _rich(op, expr.name, numbers)
     return _arithmetic(op, numbers)
 
 
-def holds(expr: Expr, assignment: Mapping[str, int]) -> bool:
+def _chosen(op: str, values: list[Value]) -> Value:
+    """The value that a condition or an index chooses; the others may be undefined."""
+    which = values[0]
+    if op == "if":
+        return None if which is None else values[1 if which else 2]
+    if not isinstance(which, int) or not -(len(values) - 1) <= which < len(values) - 1:
+        return None
+    return values[1:][which]
+
+
+def _compared(op: str, values: list[Any]) -> bool | None:
+    """A comparison of which a side is no number: like kinds have an order, other kinds only differ."""
+    a, b = values[0], values[-1]
+    if op in ("==", "!="):
+        return bool((a == b) is (op == "=="))
+    if op in COMPARISONS and isinstance(a, str) and isinstance(b, str):
+        return {"<": a < b, "<=": a <= b, ">": a > b, ">=": a >= b}[op]
+    return None
+
+
+def _rich(op: str, name: str, values: list[int | Fraction]) -> int | Fraction | None:
+    """The operators that ``constrint.encode`` states in others."""
+    a = values[0]
+    match op:
+        case "floor":
+            return math.floor(a)
+        case "ceil":
+            return math.ceil(a)
+        case "int":
+            return math.trunc(a)
+        case "round":
+            return round(a)
+        case "call":
+            return call(name, values)
+    b = values[1]
+    if isinstance(a, Fraction) or isinstance(b, Fraction):
+        return None
+    a, b = int(a), int(b)
+    match op:
+        case "bitand":
+            return a & b
+        case "bitor":
+            return a | b
+        case "bitxor":
+            return a ^ b
+    if b < 0:
+        return None
+    return a * power(2, b) if op == "<<" else a >> min(b, MAX_BITS)  # type: ignore[operator]
+
+
+def holds(expr: Expr, assignment: Mapping[str, Any]) -> bool:
     """Whether the condition is true (neither false nor undefined)."""
     return evaluate(expr, assignment) is True
 
 
-def _logic(op: str, values: list[Value]) -> bool | None:
+def _logic(op: str, values: list[bool | None]) -> bool | None:
     if op == "not":
         return None if values[0] is None else not values[0]
     if op == "implies":

@@ -25,7 +25,7 @@ from constrint.engine import engine_call
 from constrint.errors import TimeLimit
 from constrint.evaluate import holds
 from constrint.expr import Expr
-from constrint.limits import deadline_in, seconds_left
+from constrint.limits import deadline_in, passed, seconds_left
 from constrint.statement import Constraint, Solution, Statement
 
 SHRINKING = 0.2
@@ -109,7 +109,7 @@ class _Explainer:
             self.conflicts.append(used)
             return used
         listed = self.problem.constraints
-        self.satisfied.append(frozenset(i for i, c in enumerate(listed) if holds(c.condition, answer)))
+        self.satisfied.append(frozenset(i for i, c in enumerate(listed) if holds(c.stated, answer)))
         return None
 
     def _ask(self, chosen: frozenset[int], deadline: float | None) -> Solution | frozenset[int]:
@@ -126,7 +126,7 @@ class _Explainer:
 
     def minimise(self, candidates: frozenset[int], background: frozenset[int]) -> frozenset[int]:
         """The candidates needed for a conflict with the background, where all of them conflict with it."""
-        conditions = [constraint.condition for constraint in self.problem.constraints]
+        conditions = [constraint.stated for constraint in self.problem.constraints]
         # Those on one variable are doubted last: they keep the domains, and so each call, small.
         doubted = sorted(candidates, key=lambda i: (len(conditions[i].variables()) == 1, -i))
         needed = candidates
@@ -190,7 +190,7 @@ def fewest(sets: Sequence[frozenset[int]], below: int, deadline: float | None = 
     """
     if below <= 0:
         return None
-    if deadline is not None and time.perf_counter() > deadline:
+    if passed(deadline):
         raise TimeLimit("no smallest set was found in time")
     disjoint: list[frozenset[int]] = []
     for each in sorted(sets, key=len):
@@ -213,9 +213,9 @@ def definitions(problem: Statement) -> dict[int, str]:
     meaning: dict[str, Expr] = {}
     found: dict[int, str] = {}
     for number, constraint in enumerate(problem.constraints):
-        if constraint.condition.op != "==":
+        if constraint.stated.op != "==":
             continue
-        left, right = constraint.condition.args
+        left, right = constraint.stated.args
         for side, other in ((left, right), (right, left)):
             name = _defined(problem, side, meaning)
             if name and name not in meaning and not _reaches(meaning, other, name):
@@ -267,11 +267,11 @@ def _reaches(meaning: dict[str, Expr], expression: Expr, name: str) -> bool:
 def _used_definitions(problem: Statement, needed: frozenset[int], defined: Mapping[int, str]) -> frozenset[int]:
     """The definitions of what ``needed`` or, in turn, one of these definitions names."""
     constraints = problem.constraints
-    reached = {name for i in needed for name in constraints[i].condition.variables()}
+    reached = {name for i in needed for name in constraints[i].stated.variables()}
     result: set[int] = set()
     while True:
         more = {i for i, name in defined.items() if name in reached and i not in result}
         if not more:
             return frozenset(result)
         result |= more
-        reached |= {name for i in more for name in constraints[i].condition.variables()}
+        reached |= {name for i in more for name in constraints[i].stated.variables()}

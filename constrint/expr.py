@@ -6,18 +6,34 @@ a Problem's variables and plain numbers alike.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import NoReturn, overload
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from fractions import Fraction
+from typing import Any, NoReturn, overload
 
 from constrint.errors import ConstrintError
 from constrint.integers import as_index, exact_int, is_truth, shown
 from constrint.python_printing import print_expression
+from constrint.values import atom, plain_value
 
 NUMERIC = frozenset({"const", "var", "+", "-", "*", "//", "cdiv", "/", "%", "**", "min", "max", "abs", "neg"})
+# What ``constrint.encode`` states in the operators above and below before an engine sees it. "value": text or None.
+# "if"(c, a, b). "element"(i, a, b, ...): the i-th of a, b, ..., from 0, from the end where i is negative.
+# "call": a function of ``constrint.functions``, by its name.
+BITWISE = frozenset({"bitand", "bitor", "bitxor", "<<", ">>"})
+RICH = BITWISE | {"value", "if", "element", "call", "floor", "ceil", "int", "round", "len"}
 COMPARISONS = frozenset({"==", "!=", "<", "<=", ">", ">="})
 LOGIC = frozenset({"and", "or", "not", "implies"})
 # "divides"(d, n): n % d == 0. "table"(x, y, ...): the tuple of values is one of ``rows``.
-BOOLEAN = COMPARISONS | LOGIC | {"true", "false", "divides", "table"}
+# "rows": a table whose rows hold values of any kind. "truth": what Python finds true. The rest:
+# ``constrint.global_constraints``.
+RICH_CONDITIONS = frozenset({"rows", "truth", "all_different", "cumulative"})
+_PARTIAL = (
+    BITWISE | RICH_CONDITIONS | {"//", "cdiv", "/", "%", "**", "divides", "call", "element", "len", "if", "table"}
+)
+_PARTIAL |= {"<", "<=", ">", ">="}
+BOOLEAN = COMPARISONS | LOGIC | RICH_CONDITIONS | {"true", "false", "divides", "table"}
 
 Row = tuple[int, ...]
 
@@ -27,23 +43,43 @@ LISTED = 1000
 """Membership in a range of more values than this is stated by bounds and divisibility."""
 
 
+_follower: ContextVar[Callable[[Expr], bool] | None] = ContextVar("follower", default=None)
+
+
+@contextmanager
+def asking(answer: Callable[[Expr], bool]) -> Iterator[None]:
+    """Within, an expression that is asked whether it holds asks ``answer``: a Python function is being traced."""
+    token = _follower.set(answer)
+    try:
+        yield
+    finally:
+        _follower.reset(token)
+
+
 class Expr:
     """One node of an expression; immutable. A number, or a condition where ``is_condition``.
 
-    op: the operator, one of NUMERIC or BOOLEAN. args: its operands. value: the integer of a "const".
-    name: of a "var". rows: of a "table", sorted, no repeats.
+    op: the operator, one of NUMERIC, RICH or BOOLEAN. args: its operands. value: the integer of a "const".
+    name: of a "var", or of the function of a "call". rows: of a "table", sorted, no repeats. other: the text or None of
+    a "value", the rows of "rows".
 
     ``== != < <= > >=`` build conditions, ``& | ~`` join them; a condition used as a number is 0 or 1. ``/`` is exact
     (a rational number); ``//`` and ``%`` floor as Python's do. Where a divisor is 0 the expression is undefined:
     see ``constrint.evaluate``.
     """
 
-    __slots__ = ("args", "name", "op", "rows", "value")
+    __slots__ = ("args", "name", "op", "other", "rows", "value")
 
     def __init__(
-        self, op: str, args: tuple[Expr, ...] = (), value: int = 0, name: str = "", rows: tuple[Row, ...] = ()
+        self,
+        op: str,
+        args: tuple[Expr, ...] = (),
+        value: int = 0,
+        name: str = "",
+        rows: tuple[Row, ...] = (),
+        other: Any = None,
     ) -> None:
-        self.op, self.args, self.value, self.name, self.rows = op, args, value, name, rows
+        self.op, self.args, self.value, self.name, self.rows, self.other = op, args, value, name, rows, other
 
     @property
     def is_condition(self) -> bool:
@@ -70,12 +106,11 @@ class Expr:
                 break
         return deepest
 
-    def isin(self, values: Iterable[int]) -> Expr:
+    def isin(self, values: Iterable[Any]) -> Expr:
         """The condition that this expression takes one of ``values``."""
         if isinstance(values, range) and len_of(values) > LISTED:
             return _within(self, values if values.step > 0 else values[::-1])
-        rows = tuple(sorted({(exact_int(value, "a value of isin"),) for value in _listed(values, "isin")}))
-        return Expr("table", (self,), rows=rows)
+        return _table((self,), [(value,) for value in _listed(values, "isin")], "a value of isin")
 
     def __str__(self) -> str:
         return print_expression(self)
@@ -83,7 +118,10 @@ class Expr:
     def __repr__(self) -> str:
         return f"Expr({self})"
 
-    def __bool__(self) -> NoReturn:
+    def __bool__(self) -> bool:
+        follower = _follower.get()
+        if follower is not None:
+            return follower(self if self.is_condition else Expr("!=", (self, Expr("const", value=0))))
         raise ConstrintError(
             f"the condition ({self}) has no truth value before it is solved; join conditions with & | ~ "
             "instead of and, or, not, and write a chain a <= b <= c as (a <= b) & (b <= c)"
@@ -165,36 +203,78 @@ class Expr:
     def __ge__(self, other: Operand) -> Expr:
         return _binary(">=", self, other)
 
+    def __divmod__(self, other: Operand) -> tuple[Expr, Expr]:
+        return self // other, self % other
+
+    def __rdivmod__(self, other: Operand) -> tuple[Expr, Expr]:
+        return _binary("//", other, self), _binary("%", other, self)
+
     def __and__(self, other: Operand) -> Expr:
-        return _logic("and", self, other)
+        return _both_ways("and", "bitand", self, other)
 
     def __rand__(self, other: Operand) -> Expr:
-        return _logic("and", other, self)
+        return _both_ways("and", "bitand", other, self)
 
     def __or__(self, other: Operand) -> Expr:
-        return _logic("or", self, other)
+        return _both_ways("or", "bitor", self, other)
 
     def __ror__(self, other: Operand) -> Expr:
-        return _logic("or", other, self)
+        return _both_ways("or", "bitor", other, self)
+
+    def __xor__(self, other: Operand) -> Expr:
+        return _both_ways("!=", "bitxor", self, other)
+
+    def __rxor__(self, other: Operand) -> Expr:
+        return _both_ways("!=", "bitxor", other, self)
+
+    def __lshift__(self, other: Operand) -> Expr:
+        return _binary("<<", self, other)
+
+    def __rlshift__(self, other: Operand) -> Expr:
+        return _binary("<<", other, self)
+
+    def __rshift__(self, other: Operand) -> Expr:
+        return _binary(">>", self, other)
+
+    def __rrshift__(self, other: Operand) -> Expr:
+        return _binary(">>", other, self)
 
     def __invert__(self) -> Expr:
-        return Expr("not", (condition(self, "~"),))
+        return Expr("not", (self,)) if self.is_condition else -self - 1
+
+    def __floor__(self) -> Expr:
+        return Expr("floor", (self,))
+
+    def __ceil__(self) -> Expr:
+        return Expr("ceil", (self,))
+
+    def __trunc__(self) -> Expr:
+        return Expr("int", (self,))
+
+    def __round__(self, digits: int | None = None) -> Expr:
+        return rounded(self, digits)
 
 
-Operand = Expr | int
+Operand = Expr | int | float | str | None
 
 
 def as_expr(value: object) -> Expr:
-    """``value`` as an expression: an Expr, an integer, or a bool (which is a condition)."""
+    """``value`` as an expression: an Expr, a number, text, None, or a bool (which is a condition)."""
     if isinstance(value, Expr):
         return value
     if is_truth(value):
         return Expr("true" if value else "false")
     number = as_index(value)
-    if number is None:
-        words = f"cannot use {shown(value)} ({type(value).__name__}) in an expression; only integers and variables"
-        raise ConstrintError(words)
-    return Expr("const", value=number)
+    if number is not None:
+        return Expr("const", value=number)
+    try:
+        found = atom(plain_value(value, "a number in an expression"))
+    except ConstrintError:
+        words = f"cannot use {shown(value)} ({type(value).__name__}) in an expression; only integers, decimals, text"
+        raise ConstrintError(f"{words}, None and variables") from None
+    if isinstance(found, Fraction):
+        return Expr("/", (Expr("const", value=found.numerator), Expr("const", value=found.denominator)))
+    return Expr("const", value=found) if isinstance(found, int) else Expr("value", other=found)
 
 
 def _plain(value: object, what: str) -> int:
@@ -219,6 +299,55 @@ def _binary(op: str, left: object, right: object) -> Expr:
 def _logic(op: str, left: object, right: object) -> Expr:
     symbol = {"and": "&", "or": "|", "implies": "implies"}[op]
     return Expr(op, (condition(left, symbol), condition(right, symbol)))
+
+
+def _both_ways(logic: str, bitwise: str, left: object, right: object) -> Expr:
+    """An operator between conditions, or between the bits of numbers."""
+    a, b = as_expr(left), as_expr(right)
+    return Expr(logic if a.is_condition and b.is_condition else bitwise, (a, b))
+
+
+def rounded(number: Expr, digits: object = None) -> Expr:
+    """A number rounded to so many decimals, halves to the even neighbour, as Python's round does with exact numbers."""
+    places = 0 if digits is None else exact_int(digits, "the number of decimals of round")
+    if not places:
+        return Expr("round", (number,))
+    power = Expr("const", value=10 ** abs(places))
+    if places > 0:
+        return Expr("/", (Expr("round", (number * power,)), power))
+    return Expr("round", (Expr("/", (number, power)),)) * power
+
+
+def where(condition_: Expr, a: Expr, b: Expr) -> Expr:
+    """``a`` where a condition holds, else ``b``; without a value where the condition has none."""
+    if not (a.is_condition and b.is_condition):
+        return Expr("if", (condition_, a, b))
+    otherwise = Expr("not", (condition_,))
+    chosen = Expr("or", (Expr("and", (condition_, a)), Expr("and", (otherwise, b))))
+    # A condition and its opposite: false, or without a value.
+    return Expr("or", (chosen, Expr("and", (condition_, otherwise)))) if _partial(condition_) else chosen
+
+
+def _partial(expr: Expr) -> bool:
+    """Whether an expression holds an operator that may have no value."""
+    return expr.op in _PARTIAL or any(map(_partial, expr.args))
+
+
+def choose(condition_: Expr | bool, a: Operand, b: Operand) -> Expr:
+    """``a`` where a condition holds, else ``b``: Python's ``a if condition else b``. Only what is chosen has to have a
+    value."""
+    return where(condition(condition_, "choose"), as_expr(a), as_expr(b))
+
+
+def element(index: Operand, values: Iterable[Operand]) -> Expr:
+    """The value at an index, from 0, or from the end where the index is negative; without a value beyond either end.
+
+    Raises ConstrintError for no values.
+    """
+    choices = tuple(as_expr(value) for value in _listed(values, "the values of element"))
+    if not choices:
+        raise ConstrintError("element needs at least one value to choose from")
+    return Expr("element", (as_expr(index), *choices))
 
 
 def compare(op: str, left: Expr, right: Expr) -> Expr:
@@ -306,10 +435,10 @@ def implies(premise: Expr | bool, conclusion: Expr | bool) -> Expr | bool:
 
 
 @overload
-def isin(x: int, values: Iterable[int]) -> bool: ...
+def isin(x: int, values: Iterable[Any]) -> bool: ...
 @overload
-def isin(x: Expr, values: Iterable[int]) -> Expr: ...
-def isin(x: Operand, values: Iterable[int]) -> Expr | bool:
+def isin(x: Expr, values: Iterable[Any]) -> Expr: ...
+def isin(x: Operand, values: Iterable[Any]) -> Expr | bool:
     """Whether ``x`` is one of ``values``."""
     if isinstance(x, Expr):
         return x.isin(values)
@@ -343,7 +472,7 @@ def _may_be_fraction(number: Expr) -> bool:
     return False
 
 
-def table(columns: Sequence[Operand], rows: Iterable[Sequence[int]]) -> Expr:
+def table(columns: Sequence[Operand], rows: Iterable[Sequence[Any]]) -> Expr:
     """The condition that the values of ``columns``, taken together, are one of ``rows``.
 
     Raises ConstrintError for no columns, or a row of another length than ``columns``.
@@ -351,15 +480,25 @@ def table(columns: Sequence[Operand], rows: Iterable[Sequence[int]]) -> Expr:
     operands = [as_expr(column) for column in _listed(columns, "the columns of a table")]
     if not operands:
         raise ConstrintError("a table needs at least one column")
-    kept = set()
+    kept = []
     for row in _listed(rows, "the rows of a table"):
-        values = [exact_int(value, "a value of a table") for value in _listed(row, "a row of a table")]
+        values = tuple(_listed(row, "a row of a table"))
         if len(values) != len(operands):
             raise ConstrintError(
-                f"the table has {len(operands)} columns, but the row {shown(tuple(values))} has {len(values)} values"
+                f"the table has {len(operands)} columns, but the row {shown(values)} has {len(values)} values"
             )
-        kept.add(tuple(values))
-    return Expr("table", tuple(operands), rows=tuple(sorted(kept)))
+        kept.append(values)
+    return _table(tuple(operands), kept, "a value of a table")
+
+
+def _table(columns: tuple[Expr, ...], rows: Sequence[tuple[object, ...]], what: str) -> Expr:
+    """Rows of integers make a "table", of other values "rows"."""
+    listed = [[as_index(value) for value in row] for row in rows]
+    whole = [tuple(value for value in row if value is not None) for row in listed]
+    if all(len(row) == len(columns) for row in whole):
+        return Expr("table", columns, rows=tuple(sorted(set(whole))))
+    plain = (tuple(plain_value(value, what) for value in row) for row in rows)
+    return Expr("rows", columns, other=tuple(dict.fromkeys(plain)))
 
 
 def _listed(values: object, what: str) -> Iterable[object]:

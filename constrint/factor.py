@@ -47,7 +47,17 @@ class Factor(Protocol):
         deadline: float | None = None,
     ) -> tuple[int, list[int]]: ...
 
-    def fill(self, columns: Sequence[Any], deadline: float | None = None) -> None: ...
+    @property
+    def domains(self) -> Sequence[Domain]: ...
+
+    def fill(
+        self,
+        columns: Sequence[Any],
+        deadline: float | None = None,
+        first: int = 0,
+        count: int | None = None,
+        values: Sequence[Sequence[int]] = (),
+    ) -> None: ...
 
     def spread(self, values: Any, inner: int, column: Any, deadline: float | None = None) -> None: ...
 

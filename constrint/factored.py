@@ -18,17 +18,22 @@ from typing import TYPE_CHECKING, Any, overload
 from constrint.core import has_core
 from constrint.diagram import Diagram, from_rows
 from constrint.diagram import product as every_combination
-from constrint.engine import ENGINES, engine_call
+from constrint.domains import Domain, size
+from constrint.engine import ENGINES, NATIVE, engine_call
 from constrint.errors import ConstrintError, TimeLimit
 from constrint.factor import PATIENT, QUICK, DoesNotFactor, Factor, Values, independent, make_factor
 from constrint.integers import exact_int, grouped, shown, whole
 from constrint.limits import check_time, deadline_in, seconds_left
 from constrint.presolve import presolve
 from constrint.statement import Solution, Statement
+from constrint.values import Codings
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from pathlib import Path
+
+    from numpy.typing import DTypeLike, NDArray
+
+    from constrint.listing import Listing
 
 BATCH = 2048
 """Solutions decoded at a time while iterating."""
@@ -52,6 +57,11 @@ class SolutionSet:
         self.order = tuple(name for group, _ in factors for name in group)
         self.count = prod(factor.total for _, factor in factors)
         self.nodes = sum(factor.size for _, factor in factors)
+        self.codings = Codings()
+        """Of the variables whose values are not the integers that the factors hold."""
+        self.declared: Mapping[str, Domain] = {
+            name: domain for group, factor in factors for name, domain in zip(group, factor.domains or (), strict=False)
+        }
         # A solution is decoded as one tuple in ``order``; this is where each declared variable stands in it.
         places = {name: place for place, name in enumerate(self.order)}
         self._places = [places[name] for name in self.names] if self.count else []
@@ -105,9 +115,11 @@ class SolutionSet:
     def _named(self, rows: Iterable[Values]) -> Iterator[Solution]:
         """Solutions by name from values in ``order``."""
         if len(self.names) < 2:
-            return (dict(zip(self.names, row, strict=True)) for row in rows)
-        declared = operator.itemgetter(*self._places)
-        return (dict(zip(self.names, declared(row), strict=True)) for row in rows)
+            found = (dict(zip(self.names, row, strict=True)) for row in rows)
+        else:
+            declared = operator.itemgetter(*self._places)
+            found = (dict(zip(self.names, declared(row), strict=True)) for row in rows)
+        return map(self.codings.decoded, found) if self.codings.of else found
 
     def __contains__(self, solution: object) -> bool:
         return isinstance(solution, Mapping) and self._find(solution) >= 0
@@ -141,23 +153,88 @@ class SolutionSet:
             drawn[rng.randrange(self.count)] = None
         return self._decode(list(drawn))
 
-    def to_numpy(self, time_limit: float | None = None) -> NDArray[np.int64]:
-        """All solutions as an int64 array [count, variables], a row a solution in the order of the set, a column a
-        variable in the order of ``names``; each column is contiguous.
+    def to_numpy(
+        self, time_limit: float | None = None, dtype: DTypeLike = "int64", file: str | Path | None = None
+    ) -> NDArray[Any]:
+        """All solutions as an array of integers [count, variables], a row a solution in the order of the set, a column
+        a variable in the order of ``names``; each column is contiguous. A variable whose values are not all integers
+        (truth values included) has the positions of its values in ``values`` of it.
 
-        Raises ConstrintError where the array would not fit this machine's memory or a value 64 bits, TimeLimit after
+        dtype: of NumPy's integers, or "smallest", the one of fewest bytes that holds every value. file: where the
+        array is written, as numpy.load reads it, and mapped into memory, however large it is. Raises ConstrintError
+        where the array would not fit this machine's memory (or the disk) or a value the dtype, TimeLimit after
         ``time_limit`` seconds.
         """
-        from constrint.listing import to_numpy
+        return self._listing(self._coded()).array(dtype, file, deadline_in(time_limit))
 
-        return to_numpy(self.names, self._factors, self.count, deadline_in(time_limit))
+    def chunks(
+        self, rows: int = 1 << 20, time_limit: float | None = None, dtype: DTypeLike = "smallest"
+    ) -> Iterator[NDArray[Any]]:
+        """The array of ``to_numpy`` in parts of at most ``rows`` rows, in little memory."""
+        return self._listing(self._coded()).chunks(rows, dtype, deadline_in(time_limit))
+
+    def tuples(self, time_limit: float | None = None) -> list[tuple[Any, ...]]:
+        """All solutions as tuples of their values in the order of ``names``, in the order of the set. Raises as
+        ``to_numpy``."""
+        from constrint.listing import as_tuples
+
+        return as_tuples(self._all_positions(time_limit), self._objects())
+
+    def dicts(self, time_limit: float | None = None) -> list[Solution]:
+        """All solutions, as iterating gives them, in one list. Raises as ``to_numpy``."""
+        from constrint.listing import as_dicts
+
+        return as_dicts(self._all_positions(time_limit), self.names, self._objects())
+
+    def to_arrow(self, time_limit: float | None = None) -> Any:
+        """All solutions as a pyarrow.Table of their values, for pandas and polars: text as dictionaries, None as null.
+
+        Raises ConstrintError where pyarrow is not installed or a variable mixes kinds of values, and as ``to_numpy``.
+        """
+        from constrint.listing import to_arrow
+
+        return to_arrow(self._all_positions(time_limit), self.names, self._objects())
+
+    def positions(self, time_limit: float | None = None) -> NDArray[Any]:
+        """As ``to_numpy`` of the smallest dtype, of every variable the positions of its values in ``values`` of it."""
+        return self._all_positions(time_limit)
+
+    def values(self, name: str) -> Sequence[Any]:
+        """The values of a variable, as they came and in the order given."""
+        if name not in self.declared:
+            raise ConstrintError(f"the set has no variable {shown(name)}")
+        return self.codings.values(name, self.declared[name])
+
+    def _all_positions(self, time_limit: float | None) -> NDArray[Any]:
+        return self._listing(self._placed()).array("smallest", None, deadline_in(time_limit))
+
+    def _listing(self, written: Mapping[str, Mapping[int, int]]) -> Listing:
+        from constrint.listing import Listing
+
+        return Listing(self.names, self._factors, self.count, written)
+
+    def _coded(self) -> dict[str, dict[int, int]]:
+        """What ``to_numpy`` writes in place of the integers of variables that are not their values."""
+        return {name: coding.position for name, coding in self.codings.of.items()}
+
+    def _placed(self) -> dict[str, dict[int, int]]:
+        """The position of each integer among the values of its variable, where these are not too many to list."""
+        from constrint.listing import OBJECTS
+
+        few = [name for name in self.names if name not in self.codings.of and size(self.declared[name]) <= OBJECTS]
+        return self._coded() | {name: {x: place for place, x in enumerate(self.values(name))} for name in few}
+
+    def _objects(self) -> list[Sequence[Any] | None]:
+        """The values of each variable that the positions of ``_placed`` count."""
+        placed = self._placed()
+        return [self.values(name) if name in placed else None for name in self.names]
 
     def _find(self, solution: Mapping[Any, Any]) -> int:
         if set(solution) != set(self.names) or not self.count:
             return -1
         index = 0
         for group, factor in self._factors:
-            values = [whole(solution[name]) for name in group]
+            values = [self._code(name, solution[name]) for name in group]
             if None in values:
                 return -1
             place = factor.index([value for value in values if value is not None])
@@ -166,9 +243,15 @@ class SolutionSet:
             index = index * factor.total + place
         return index
 
+    def _code(self, name: str, value: object) -> int | None:
+        coding = self.codings.of.get(name)
+        return whole(value) if coding is None else coding.find(value)
+
     def _decode(self, indices: Sequence[int]) -> list[Solution]:
         if not indices:
             return []
+        if not self._factors:  # of no variables there is one solution
+            return [{} for _ in indices]
         columns = []
         rest = list(indices)
         for _, factor in reversed(self._factors):
@@ -189,7 +272,7 @@ def _each(factor: Factor) -> Iterator[Values]:
 
 
 def solution_set(
-    problem: Statement, engine: str = "native", deadline: float | None = None, limits: Sequence[int] | None = None
+    problem: Statement, engine: str = "auto", deadline: float | None = None, limits: Sequence[int] | None = None
 ) -> SolutionSet:
     """The problem's solutions in factored form. "cp-sat" lists them all first.
 
@@ -206,7 +289,7 @@ def solution_set(
         return SolutionSet(names, [(names, from_rows(rows, [problem.domains[name] for name in names]))])
     if engine not in ENGINES:
         raise ConstrintError(f"unknown engine {shown(engine)}; known: {', '.join(ENGINES)}")
-    native = engine == "native" and has_core()
+    native = engine in NATIVE and has_core()
     limits = limits or (*QUICK, *PATIENT)
     program, _ = presolve(problem, deadline=deadline)
     groups = None if program is None else independent(program, deadline)

@@ -94,10 +94,18 @@ class NativeDiagram:
             raise TimeLimit(PASSED) from None
         return value, values
 
-    def fill(self, columns: Sequence[Any], deadline: float | None = None) -> None:
-        """Write every solution, in order, into the first ``total`` places of one column of int64 a layer."""
+    def fill(
+        self,
+        columns: Sequence[Any],
+        deadline: float | None = None,
+        first: int = 0,
+        count: int | None = None,
+        values: Sequence[Sequence[int]] = (),
+    ) -> None:
+        """See ``constrint.diagram.Diagram``; the columns hold signed integers of one width."""
+        written = values or [()] * len(self.domains)
         try:
-            self.diagram.fill(columns, _seconds(deadline))
+            self.diagram.fill(columns, _seconds(deadline), first, self.total if count is None else count, written)
         except self.core.DiagramTimeLimit:
             raise TimeLimit("the time limit passed before the table was filled") from None
 

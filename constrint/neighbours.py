@@ -21,9 +21,9 @@ def neighbours(problem: Statement, assignment: Mapping[str, int], kind: str) -> 
     if kind not in KINDS:
         raise ConstrintError(f"unknown kind of neighbours {shown(kind)}; known: {', '.join(KINDS)}")
     assignment = problem.complete(assignment)
-    scopes = [(constraint, frozenset(constraint.condition.variables())) for constraint in problem.constraints]
+    scopes = [(constraint, frozenset(constraint.stated.variables())) for constraint in problem.constraints]
     # A step in one variable can only mend what names that variable.
-    broken = [scope for constraint, scope in scopes if not holds(constraint.condition, assignment)]
+    broken = [scope for constraint, scope in scopes if not holds(constraint.stated, assignment)]
     broken += [frozenset((name,)) for name, domain in problem.domains.items() if assignment[name] not in domain]
     return _steps(problem, assignment, kind, scopes, broken)
 
@@ -44,7 +44,7 @@ def _steps(
             continue
         for value in _adjacent(domain, assignment[name]) if kind == "adjacent" else domain:
             step = {**assignment, name: value}
-            if value != assignment[name] and all(holds(constraint.condition, step) for constraint in touched):
+            if value != assignment[name] and all(holds(constraint.stated, step) for constraint in touched):
                 yield step
 
 

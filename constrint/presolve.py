@@ -14,6 +14,7 @@ from constrint.forward import forward
 from constrint.intervals import PowerTooLarge
 from constrint.limits import check_time
 from constrint.lower import Lowering
+from constrint.matching import distinct, groups
 from constrint.program import Code, Op, Program, Tree, reasons
 from constrint.statement import Statement
 
@@ -84,7 +85,7 @@ def prepare(
             check_time(deadline)
             try:
                 codes = lowered.get(number) or [
-                    Code.of(tree, number) for tree in _conjuncts(lowering.condition(constraints[number].condition))
+                    Code.of(tree, number) for tree in _conjuncts(lowering.condition(constraints[number].stated))
                 ]
             except PowerTooLarge as error:
                 postponed.append(number)
@@ -158,10 +159,28 @@ def _shorten(program: Program, core: Any, deadline: float | None) -> int:
         program.why[:] = state.why
         program.codes[:] = [code for number, code in enumerate(program.codes) if not state.entailed[number]]
         program.domains[:] = domains
-        if not again:
-            again, conflict = tighten(program.codes, program.domains, program.why, deadline)
-            if conflict or not again:
-                return conflict
+        if again:
+            continue
+        again, conflict = tighten(program.codes, program.domains, program.why, deadline)
+        if not again and not conflict:
+            again, conflict = _differ(program, deadline)
+        if conflict or not again:
+            return conflict
+
+
+def _differ(program: Program, deadline: float | None) -> tuple[bool, int]:
+    """Shorten the domains of variables that all differ; whether any was, and the reasons where they cannot."""
+    again = False
+    for members, why in groups(program.codes):
+        check_time(deadline)
+        for v in members:
+            why |= program.why[v]
+        found = distinct(members, program.domains)
+        if found is None:
+            return False, why
+        for v, values in found.items():
+            program.domains[v], program.why[v], again = values, why, True
+    return again, 0
 
 
 def _root(program: Program, core: Any, deadline: float | None) -> State | NativeRoot:

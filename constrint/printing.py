@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from constrint.errors import ConstrintError
 
@@ -28,6 +28,9 @@ class Node(Protocol):
 
     @property
     def rows(self) -> Sequence[Sequence[int]]: ...
+
+    @property
+    def other(self) -> Any: ...
 
     @property
     def is_condition(self) -> bool: ...

@@ -12,7 +12,8 @@ from constrint.statement import Solution
 
 
 class EngineCall(Protocol):
-    """The calls of one engine for one problem. order: every variable, and whether its largest value comes first."""
+    """The calls of one engine for one problem. order: every variable, and whether its largest value comes first; of
+    ``first`` and ``best`` it may be empty: any solution, any of the best."""
 
     def first(self, order: Mapping[str, bool], time_limit: float | None) -> Answer: ...
 

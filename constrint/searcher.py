@@ -24,8 +24,10 @@ class Searcher:
     def first_of(
         self, program: Program, parts: Sequence[Part], order: Mapping[str, bool], deadline: float | None
     ) -> tuple[Status, list[int] | None]:
-        """The first solution under the constraints of ``parts``, by position of the program's variables. The parts are
-        independent, so it is made of the first of each."""
+        """The first solution (of no order: any) under the constraints of ``parts``, by position of the program's
+        variables. The parts are independent, so it is made of the first of each."""
+        preferred = bool(order)
+        order = order or dict.fromkeys(program.names, False)
         position = {name: v for v, name in enumerate(program.names)}
         rank = {position[name]: place for place, name in enumerate(order)}
         large = {position[name]: large for name, large in order.items()}
@@ -35,7 +37,8 @@ class Searcher:
             ordered = sorted(range(len(part.variables)), key=lambda i: rank[part.variables[i]])
             descending = [large[part.variables[i]] for i in ordered]
             try:
-                found = self.prover(local, ordered, descending).first(deadline)
+                prover = self.prover(local, ordered, descending)
+                found = prover.first(deadline) if preferred else prover.any(deadline)
             except TimeLimit:
                 return "unknown", None
             if found is None:

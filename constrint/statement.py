@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from constrint.domains import Domain
 from constrint.errors import ConstrintError
@@ -14,16 +14,27 @@ from constrint.integers import shown, whole_number
 if TYPE_CHECKING:
     from constrint.program import Code
 
-Solution = dict[str, int]
-"""The value of every variable."""
+Solution = dict[str, Any]
+"""The value of every variable: for the engines its integer, for who asked the value that was given."""
 
 
 @dataclass(frozen=True, eq=False)
 class Constraint:
-    """One condition that a solution must satisfy, and the words it is known by."""
+    """One condition that a solution must satisfy, and the words it is known by.
+
+    core: the condition over the integers of the variables, in the engines' operators; None where that is what it is.
+    whole: of a constraint of many variables that ``core`` takes apart, itself, over these integers.
+    """
 
     condition: Expr
     label: str
+    core: Expr | None = None
+    whole: Expr | None = None
+
+    @property
+    def stated(self) -> Expr:
+        """What the engines take."""
+        return self.condition if self.core is None else self.core
 
     def __str__(self) -> str:
         return self.label

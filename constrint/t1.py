@@ -7,25 +7,23 @@ and "Values" (a Python list in a string), and "Conditions", each with "Expressio
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from constrint.domains import size
 from constrint.errors import ConstrintError
-from constrint.integers import shown, whole
+from constrint.integers import shown
 from constrint.model import Problem
 from constrint.python_printing import print_expression
 from constrint.python_text import check_python_name, parse_restriction
-
-MOST_VALUES = 1_000_000
+from constrint.value_text import MOST_VALUES, NoValue, read_values
 
 
 def load_t1(document: Mapping[str, Any], name: str = "") -> Problem:
     """The problem of a T1 document. name: what messages call it.
 
-    A parameter of Type "bool" becomes 0 and 1; no other may hold true or false. Raises ConstrintError for a missing or
-    wrong entry, and for a parameter whose values are no integers; ParseError for a condition.
+    Values may be written as expressions of lists, which are parsed and never evaluated (``constrint.value_text``).
+    Raises ConstrintError for a missing or wrong entry, and for values of another kind; ParseError for a condition.
     """
     space = document.get("ConfigurationSpace") if isinstance(document, Mapping) else None
     if not isinstance(space, Mapping) or not isinstance(space.get("TuningParameters"), list):
@@ -37,7 +35,7 @@ def load_t1(document: Mapping[str, Any], name: str = "") -> Problem:
         if not isinstance(entry, Mapping) or not isinstance(entry.get("Name"), str) or "Values" not in entry:
             raise ConstrintError(f"a tuning parameter in {problem.name} needs Name and Values, not {shown(entry)}")
         check_python_name(entry["Name"], problem.name)
-        problem.variable(entry["Name"], _values(entry["Values"], entry["Name"], entry.get("Type") == "bool"))
+        problem.variable(entry["Name"], _typed(_values(entry["Values"], entry["Name"]), entry.get("Type")))
     conditions = space.get("Conditions") or []
     if not isinstance(conditions, list):
         raise ConstrintError(f"Conditions in {problem.name} must be a list, not {shown(conditions)}")
@@ -45,7 +43,8 @@ def load_t1(document: Mapping[str, Any], name: str = "") -> Problem:
         text = condition.get("Expression") if isinstance(condition, Mapping) else condition
         if not isinstance(text, str):
             raise ConstrintError(f"condition {number} in {problem.name} needs an Expression, not {shown(condition)}")
-        problem.add(parse_restriction(text, problem.domains, f"condition {number}"), text.strip())
+        texts = problem.codings.texts
+        problem.add(parse_restriction(text, problem.domains, f"condition {number}", texts), text.strip())
     return problem
 
 
@@ -60,7 +59,8 @@ def print_t1(problem: Problem) -> dict[str, Any]:
         check_python_name(name, problem.name)
         if size(domain) > MOST_VALUES:
             raise ConstrintError(f"T1 lists every value, and {name!r} has {size(domain):,}; write ConstrINT text")
-        parameters.append({"Name": name, "Type": "int", "Values": str(list(domain)), "Default": domain[0]})
+        values = list(problem.values(name))
+        parameters.append({"Name": name, "Type": _type(values), "Values": str(values), "Default": values[0]})
     conditions = [
         {
             "Expression": print_expression(constraint.condition, problem.domains),
@@ -74,35 +74,31 @@ def print_t1(problem: Problem) -> dict[str, Any]:
     }
 
 
-def _values(values: object, name: str, truth: bool) -> list[int]:
-    """The values of a parameter: a list, or one in a string, "[1, 2]", "range(1, 9)" or "list(range(1, 9))".
-    truth: whether they may be true and false."""
+def _values(values: object, name: str) -> list[Any] | range:
+    """The values of a parameter: a list, or the text of one, "[1, 2]" or "[2**i for i in range(5)]"."""
+    given = values
     if isinstance(values, str):
         try:
-            values = _literal(ast.parse(values.strip(), mode="eval").body)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            raise ConstrintError(f"the values of {name!r} must be a list of integers, not {shown(values)}") from None
-    if not isinstance(values, list | tuple | range) or (isinstance(values, range) and size(values) > MOST_VALUES):
-        raise ConstrintError(f"the values of {name!r} must be a list of integers, not {shown(values)}")
-    found = []
-    for value in values:
-        number = whole(value, truth)
-        if number is None:
+            values = read_values(values)
+        except NoValue as error:
             raise ConstrintError(
-                f"{name!r} may be {shown(value)}, which is no integer; number its values and let the integers stand "
-                "for them"
-            )
-        found.append(number)
-    return found
+                f"the values of {name!r} must be a list of values, or the text of one, not {shown(given)}: {error}"
+            ) from None
+    if not isinstance(values, list | tuple | range) or (isinstance(values, range) and size(values) > MOST_VALUES):
+        raise ConstrintError(f"the values of {name!r} must be a list of values, or the text of one, not {shown(given)}")
+    return values if isinstance(values, range) else list(values)
 
 
-def _literal(node: ast.expr) -> object:
-    """The value of a literal, ``range(...)`` or ``list(...)``; nothing is evaluated."""
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
-        args = [_literal(arg) for arg in node.args]
-        if node.func.id == "list" and len(args) == 1 and isinstance(args[0], list | tuple | range):
-            return args[0]
-        if node.func.id == "range" and 0 < len(args) < 4 and all(isinstance(arg, int) for arg in args):
-            return range(*(arg for arg in args if isinstance(arg, int)))
-        raise ValueError
-    return ast.literal_eval(node)
+def _typed(values: list[Any] | range, kind: object) -> list[Any] | range:
+    """A parameter of Type "bool" may write its values as 0 and 1."""
+    if kind == "bool" and all(value in (0, 1) for value in values):
+        return [bool(value) for value in values]
+    return values
+
+
+def _type(values: Sequence[Any]) -> str:
+    """The Type of a parameter with these values."""
+    for kind, name in ((bool, "bool"), (int, "int"), (float, "float"), (str, "string")):
+        if all(type(value) is kind for value in values):
+            return name
+    return "float" if all(type(value) in (int, float) for value in values) else "string"

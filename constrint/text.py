@@ -11,7 +11,8 @@ from constrint.constrint_text import parse_constrint
 from constrint.documents import TooLarge, read_text
 from constrint.domains import size
 from constrint.errors import ConstrintError
-from constrint.integers import shown, whole_number
+from constrint.expr import Expr
+from constrint.integers import shown
 from constrint.model import Problem
 from constrint.python_printing import print_expression
 from constrint.python_text import check_python_name, parse_restriction
@@ -40,9 +41,10 @@ LARGEST_FILE = 64 << 20
 def load_space(space: Mapping[str, Any], name: str = "") -> Problem:
     """The problem of a tuning space: {"tune_params": {name: [values]}, "restrictions": ["Python expression"]}.
 
-    A value may be written as a whole number of any kind: 2 or 2.0, but not true: write 1. "name" is optional and so is
-    "restrictions"; other keys are ignored. name: what messages call it where the space
-    does not say. Raises ConstrintError for a missing or wrong entry, ParseError for a restriction.
+    A value is a number, text, true, false or null; a restriction may also be a Python function, which is called
+    (``constrint.tracing``), or such a function with the names of its parameters. "name" is optional and so is
+    "restrictions"; other keys are ignored. name: what messages call it where the space does not say. Raises
+    ConstrintError for a missing or wrong entry, ParseError for a restriction.
     """
     if not isinstance(space, Mapping) or not isinstance(space.get("tune_params"), Mapping):
         raise ConstrintError(f"{name or 'the space'} needs an entry tune_params that maps names to lists of values")
@@ -51,16 +53,27 @@ def load_space(space: Mapping[str, Any], name: str = "") -> Problem:
         check_python_name(parameter, problem.name)
         if not isinstance(values, list | tuple | range):
             raise ConstrintError(f"the values of the parameter {parameter!r} must be a list, not {shown(values)}")
-        what = f"a value of the parameter {parameter!r}"
-        whole = values if isinstance(values, range) else [whole_number(value, what, truth=False) for value in values]
-        problem.variable(parameter, whole)
+        problem.variable(parameter, values)
     restrictions = space.get("restrictions") or []
     if not isinstance(restrictions, list | tuple):
         raise ConstrintError(f"restrictions in {problem.name} must be a list of strings, not {shown(restrictions)}")
     for number, restriction in enumerate(restrictions, 1):
-        condition = parse_restriction(restriction, problem.domains, f"restriction {number}")
-        problem.add(condition, restriction.strip())
+        add_restriction(problem, restriction, f"restriction {number}")
     return problem
+
+
+def add_restriction(problem: Problem, restriction: object, name: str = "") -> None:
+    """Add a restriction as Kernel Tuner takes it: text, a function, or a function with the names of its parameters."""
+    if isinstance(restriction, list | tuple) and len(restriction) in (2, 3) and callable(restriction[0]):
+        from constrint.tracing import restriction_of
+
+        condition, words = restriction_of(restriction[0], problem, restriction[1])
+        problem.add(condition, words)
+    elif callable(restriction) or isinstance(restriction, Expr):
+        problem.add(restriction)
+    else:
+        condition = parse_restriction(restriction, problem.domains, name, problem.codings.texts)  # type: ignore[arg-type]
+        problem.add(condition, str(restriction).strip())
 
 
 def print_space(problem: Problem) -> dict[str, Any]:
@@ -74,7 +87,7 @@ def print_space(problem: Problem) -> dict[str, Any]:
             raise ConstrintError(f"a space lists every value, and {name!r} has {size(domain):,}; write ConstrINT text")
     return {
         "name": problem.name,
-        "tune_params": {name: list(domain) for name, domain in problem.domains.items()},
+        "tune_params": {name: list(problem.values(name)) for name in problem.domains},
         "restrictions": [print_expression(constraint.condition, problem.domains) for constraint in problem.constraints],
     }
 

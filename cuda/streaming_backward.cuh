@@ -331,7 +331,7 @@ struct StreamingBackward : StreamingBlock<Type, shape, tiling, tiling.units_per_
 
             typename Product::Sums sums{};
             if (multiplies && n > 0) {
-                GridBarrier::wait(counter_of(tile), static_cast<unsigned>(Base::unit_tiles) * n);
+                this->wait(counter_of(tile), n);
                 const Word* gradients = gradients_of(tile, (n - 1) % 2);
                 product.multiply(
                     sums, this->lane, this->unit_warp, this->row_warp, this->k_warp, matrix_of(tile),
@@ -355,7 +355,7 @@ struct StreamingBackward : StreamingBlock<Type, shape, tiling, tiling.units_per_
                     this->store_columns(tile, gradients_of(tile, n % 2), [&](int source, int row, int unit) {
                         return load_shared_128(this->plane_at(plane_of(source), row, unit));
                     });
-                    GridBarrier::arrive(counter_of(tile));
+                    this->arrive(counter_of(tile));
                 }
                 write_results(tile, t);
             }

@@ -103,6 +103,9 @@ struct StreamingBlock {
     using Planes = typename Either<element_bytes<Type> == 2, InputRing<Type, shape, count, rows, threads, row_bytes, units>,
                                    FloatPlanes<count, plane_bytes, row_bytes>>::Type;
 
+    /// Whether a block has all units of a head: what it stores it alone reads, and it waits for nobody.
+    static constexpr bool whole_head = unit_tiles == 1;
+
     // ---- what blocks store for each other: [slot][tile of the batch][head][part of K][sequence][part_k] ----
     static constexpr int tile_elements = parts * rows * part_k;
     static constexpr int sent_units = ceil_div(D, chunk_elements<Type>) * chunk_elements<Type>;  // beyond lie zeros
@@ -207,6 +210,18 @@ struct StreamingBlock {
 
     TILESMITH_DEVICE Word* stored_of(Word* stored, const Tile& tile, int slot) const {
         return stored + (static_cast<long long>(slot) * batch_tiles * shape.heads + tile.group()) * tile_elements;
+    }
+
+    /// The calling block has stored its part of what a group shares.
+    TILESMITH_DEVICE void arrive(unsigned* counter) const {
+        if constexpr (!whole_head) GridBarrier::arrive(counter);
+    }
+    /// The block meets when all of a group have stored theirs so often since the launch began.
+    TILESMITH_DEVICE void wait(const unsigned* counter, int times) const {
+        if constexpr (whole_head)
+            sync_block();  // all have stored
+        else
+            GridBarrier::wait(counter, static_cast<unsigned>(unit_tiles) * times);
     }
 
     /// Begin copying a part of what the matrix multiplies.

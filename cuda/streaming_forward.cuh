@@ -156,7 +156,7 @@ struct StreamingForward
             }
         });
         this->store_columns(tile, hidden_of(tile, 0), [&](int, int row, int unit) { return initial_chunk(tile, row, unit); });
-        GridBarrier::arrive(counter_of(tile));
+        this->arrive(counter_of(tile));
     }
 
     TILESMITH_DEVICE float initial_state(const Elements& own, int s, int unit_group, int column_tile, int column) const {
@@ -255,7 +255,7 @@ struct StreamingForward
             } while (sequences.lengths && next_t < most && next_t >= this->steps_of(in, Tile(number)));
             this->own_of_rows.look_up(in, tile.first_row(), t, this->thread, threads);
 
-            GridBarrier::wait(counter_of(tile), static_cast<unsigned>(Base::unit_tiles) * (t + 1));
+            this->wait(counter_of(tile), t + 1);
             const Word* hidden = hidden_of(tile, t % 2);
             typename Product::Sums sums;
             product.multiply(
@@ -272,7 +272,7 @@ struct StreamingForward
                     if (this->own_of_rows.begins_next(row)) return initial_chunk(tile, row, unit);
                     return load_shared_128(this->plane_at(0, row, unit));
                 });
-                GridBarrier::arrive(counter_of(tile));
+                this->arrive(counter_of(tile));
             }
             write_results(tile, t);
             t = next_t;

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 import unittest
+import unittest.mock
 from collections.abc import Iterator
 from functools import cache
 from types import ModuleType
@@ -23,9 +24,8 @@ def common_modules() -> Any:
         instead: Any = ModuleType("expecttest")
         instead.TestCase = unittest.TestCase
         sys.modules["expecttest"] = instead
-    from torch.testing._internal import common_modules as found
-
-    torch.backends.__allow_nonbracketed_mutation_flag = True
+    with unittest.mock.patch.object(torch.backends, "disable_global_flags"):
+        from torch.testing._internal import common_modules as found
     return found
 
 

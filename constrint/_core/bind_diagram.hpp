@@ -93,23 +93,35 @@ std::optional<std::tuple<uint64_t, uint64_t>> index_of(const Diagram& diagram, c
 
 py::buffer_info view(const py::buffer& column, bool writable, Total least) {
     py::buffer_info info = column.request(writable);
-    if (info.ndim != 1 || info.itemsize != 8 || (info.size > 1 && info.strides[0] != 8) ||
-        static_cast<Total>(info.size) < least)
-        throw py::value_error("a column must be contiguous 64-bit integers, with room for every solution");
+    ssize_t bytes = info.itemsize;
+    if (info.ndim != 1 || (bytes != 1 && bytes != 2 && bytes != 4 && bytes != 8) ||
+        (info.size > 1 && info.strides[0] != bytes) || static_cast<Total>(info.size) < least)
+        throw py::value_error("a column must be contiguous integers, with room for every solution");
     return info;
 }
 
-void fill(const Diagram& diagram, const std::vector<py::buffer>& columns, double seconds) {
+void fill(const Diagram& diagram, const std::vector<py::buffer>& columns, double seconds, uint64_t first,
+          uint64_t count, std::vector<std::vector<int64_t>> values) {
     std::vector<py::buffer_info> views;
-    std::vector<int64_t*> places;
+    Columns table;
     for (const py::buffer& column : columns) {
-        views.push_back(view(column, true, diagram.total()));
-        places.push_back(static_cast<int64_t*>(views.back().ptr));
+        views.push_back(view(column, true, count));
+        table.places.push_back(views.back().ptr);
+        table.bytes = static_cast<size_t>(views.front().itemsize);
+        if (views.back().itemsize != views.front().itemsize) throw py::value_error("columns of one width");
     }
-    if (places.size() != diagram.width()) throw py::value_error("one column a variable");
+    if (columns.size() != diagram.width() || values.size() != diagram.width())
+        throw py::value_error("one column a variable");
+    if (first + count < first || static_cast<Total>(first) + count > diagram.total())
+        throw py::index_error("an index beyond the last solution");
+    for (size_t d = 0; d < values.size(); ++d)
+        if (!values[d].empty() && values[d].size() != diagram.choices(d)) throw py::value_error("one value a position");
+    table.first = first;
+    table.count = count;
+    table.values = std::move(values);
     py::gil_scoped_release free;
     Watch watch(seconds, check_signals);
-    diagram.fill(places, watch);
+    diagram.fill(table, watch);
 }
 
 std::tuple<int64_t, std::vector<int64_t>> best_of(const Diagram& diagram, const std::vector<std::vector<int64_t>>& costs,
@@ -126,10 +138,10 @@ void spread_into(const py::buffer& values, uint64_t inner, const py::buffer& col
     py::buffer_info from = view(values, false, 0);
     uint64_t count = static_cast<uint64_t>(from.size);
     py::buffer_info to = view(column, true, static_cast<Total>(count) * inner);
+    if (from.itemsize != to.itemsize) throw py::value_error("columns of one width");
     py::gil_scoped_release free;
     Watch watch(seconds, check_signals);
-    spread(static_cast<const int64_t*>(from.ptr), count, inner, static_cast<int64_t*>(to.ptr),
-           static_cast<uint64_t>(to.size), watch);
+    spread(from.ptr, count, inner, to.ptr, static_cast<uint64_t>(to.size), static_cast<size_t>(to.itemsize), watch);
 }
 
 }  // namespace

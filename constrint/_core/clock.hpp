@@ -7,6 +7,8 @@
 #include <functional>
 #include <stdexcept>
 
+#include "race.hpp"
+
 namespace constrint {
 
 struct TimeLimit : std::runtime_error {
@@ -30,14 +32,16 @@ public:
     // Called at each node; throws TimeLimit when the time has passed.
     void tick() {
         ++ticks_;
-        if (ticks_ % 16 == 1 && limited_ && std::chrono::steady_clock::now() > deadline_) throw TimeLimit{};
+        if (ticks_ % 16 == 1 && ((limited_ && std::chrono::steady_clock::now() > deadline_) || race_over()))
+            throw TimeLimit{};
         if (ticks_ % 4096 == 0) interrupt_();
     }
 
     // Called within a node, for each constraint that is revised: as tick, but looks more seldom.
     void work() {
         ++work_;
-        if (work_ % 64 == 1 && limited_ && std::chrono::steady_clock::now() > deadline_) throw TimeLimit{};
+        if (work_ % 64 == 1 && ((limited_ && std::chrono::steady_clock::now() > deadline_) || race_over()))
+            throw TimeLimit{};
         if (work_ % (1 << 20) == 0) interrupt_();
     }
 

@@ -38,7 +38,7 @@ Watch::Watch(double seconds, std::function<void()> interrupt) : interrupt_(std::
 }
 
 void Watch::look() {
-    if (limited_ && std::chrono::steady_clock::now() > deadline_) throw DiagramTimeLimit{};
+    if ((limited_ && std::chrono::steady_clock::now() > deadline_) || race_over()) throw DiagramTimeLimit{};
     if (ticks_ % 65536 == 0) interrupt_();
 }
 

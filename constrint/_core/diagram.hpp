@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "layers.hpp"
+#include "race.hpp"
 
 namespace constrint {
 
@@ -65,6 +66,15 @@ struct Layer {
     size_t size() const { return begin.size() - 1; }
 };
 
+// Where solutions first .. first + count - 1 are written: a column a layer, of signed integers of so many bytes. values:
+// what is written in place of each position of a layer's domain; its value where there are none. All must fit.
+struct Columns {
+    std::vector<void*> places;
+    size_t bytes = 8;
+    uint64_t first = 0, count = 0;
+    std::vector<std::vector<int64_t>> values;
+};
+
 class Diagram {
 public:
     // limit: steps; TooLarge beyond it.
@@ -82,14 +92,16 @@ public:
     void decode(const std::vector<Total>& indices, int64_t* rows, Watch& watch) const;
     // The index of a solution; false for anything else.
     bool index(const std::vector<int64_t>& values, Total& result) const;
-    // Write every solution into the first total() places of each column.
-    void fill(const std::vector<int64_t*>& columns, Watch& watch) const;
+    // Write solutions into the first places of each column.
+    void fill(const Columns& table, Watch& watch) const;
     // The least sum of costs[d][position] over a solution (no costs of a layer: all 0), and of the solutions that have
     // it the first: layer order[i] at its first value, or descending, its last. There must be a solution, costs must
     // sum within 62 bits, and order must name every layer.
     int64_t best(const std::vector<std::vector<int64_t>>& costs, const std::vector<size_t>& order,
                  const std::vector<int>& descending, std::vector<int64_t>& values, Watch& watch) const;
     size_t width() const { return domains_.size(); }
+    // How many values the variable of a layer has.
+    size_t choices(size_t d) const { return domains_[d].count; }
 
 private:
     struct States;
@@ -119,6 +131,8 @@ private:
 };
 
 // Write each of ``count`` values ``inner`` times into a column, and repeat that until ``length`` places are written.
-void spread(const int64_t* values, uint64_t count, uint64_t inner, int64_t* column, uint64_t length, Watch& watch);
+// Both hold signed integers of so many bytes.
+void spread(const void* values, uint64_t count, uint64_t inner, void* column, uint64_t length, size_t bytes,
+            Watch& watch);
 
 }  // namespace constrint

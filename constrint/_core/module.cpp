@@ -5,6 +5,8 @@
 
 #include "bind_diagram.hpp"
 #include "bind_prove.hpp"
+#include "bind_race.hpp"
+#include "bind_rows.hpp"
 #include "search.hpp"
 
 namespace py = pybind11;
@@ -51,6 +53,8 @@ PYBIND11_MODULE(_core_native, m) {
     py::register_exception<TimeLimit>(m, "CoreTimeLimit");
     py::register_exception<CountOverflow>(m, "CoreCountOverflow");
     bind_prover(m);
+    bind_race(m);
+    bind_rows(m);
     py::class_<Search>(m, "Search")
         .def(py::init(&make_search))
         .def("solutions", &Search::solutions, py::call_guard<py::gil_scoped_release>())

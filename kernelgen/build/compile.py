@@ -1,4 +1,6 @@
-"""Source to cubin with NVRTC, and what the compiler says the kernel needs. No GPU and no driver are needed.
+"""Source to cubin, and what the compiler says the kernel needs. No GPU and no driver are needed.
+
+CUDA C++ is compiled with NVRTC, Triton in triton.py.
 
 NVRTC is called through cuda-core's own binding of it (cuda.bindings) and not through cuda.core.Program: Program asks
 for a driver in cuda-core 0.5, hides the compiler's log in the text of a private exception, and takes 0.4 s to import.
@@ -16,13 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from kernelgen.build import triton
 from kernelgen.build.cache import Cache, binary_key, source_hash
 from kernelgen.errors import CompileError
 from kernelgen.paths import cache_root, cuda_headers
 
 if TYPE_CHECKING:
     from kernelgen.program.program import Program
-    from kernelgen.program.source import Source
+    from kernelgen.program.source import Language, Source
 
 OPTIONS = ("--std=c++20", "--no-source-include", "--no-cache", "--ptxas-options=-v")
 """What the compiler is told besides the architecture and the include path. Headers are taken from cuda/ alone: NVRTC
@@ -91,12 +94,16 @@ def compile_source(source: Source, *, cache: Cache | Literal["default"] | None =
     """
     if cache == "default":
         cache = _default_cache(cache_root())
-    compiler, build = _compiler()
-    key = binary_key(source, OPTIONS, f"{compiler} {build}")
+    if source.language == "triton":
+        compiler = triton.version()
+        key = binary_key(source, (), compiler)
+    else:
+        compiler, build = _compiler()
+        key = binary_key(source, OPTIONS, f"{compiler} {build}")
     if cache is not None and (entry := cache.load(key)) is not None:
         return _restore(*entry)
     start = time.perf_counter()
-    cubin, log = _run(source, compiler)
+    cubin, log = triton.run(source) if source.language == "triton" else _run(source, compiler)
     seconds = time.perf_counter() - start
     report = parse_report(log, source.entry)
     binary = Binary(
@@ -118,9 +125,9 @@ def compile_program(program: Program, *, cache: Cache | Literal["default"] | Non
         return tuple(pool.map(lambda source: compile_source(source, cache=cache), sources))
 
 
-def compiler_version() -> str:
+def compiler_version(language: Language = "cuda") -> str:
     """The compiler's name and version, such as "NVRTC 13.5". Raises CompileError when there is none."""
-    return _compiler()[0]
+    return triton.version() if language == "triton" else _compiler()[0]
 
 
 def parse_report(log: str, entry: str) -> Report:

@@ -20,6 +20,7 @@ _COMMANDS = {
     "tune-all": "Tune every kernel that a program runs, those that take longest first.",
     "validate": "Prove a tuned kernel right once more.",
     "show": "Show a tuned kernel: its configuration and its source.",
+    "export": "Write a tuned cell as a module of Triton and PyTorch.",
     "probe": "Measure the GPU in this machine, and write its profile.",
     "doctor": "Say what this machine has, and what is missing for what.",
 }

@@ -10,6 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from kernelgen.program.shape import Shape
+    from kernelgen.program.source import Language
     from kernelgen.program.task import Direction
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -82,7 +83,8 @@ def shape_options(command: Command) -> Command:
                 default="bfloat16",
                 show_default=True,
                 metavar="TYPE",
-                help="Of inputs, weights and h: bfloat16, float16 or float32. Sums are float32.",
+                help="Of inputs, weights and h: bfloat16, float16, float32, or tf32: float32 with products in TF32. "
+                "Sums are float32.",
             ),
             click.option(
                 "--save",
@@ -125,6 +127,22 @@ def direction_option(*choices: str) -> Callable[[Command], Command]:
 def directions(option: str) -> tuple[Direction, ...]:
     """What --direction stands for."""
     return ("forward", "backward") if option == "both" else (cast("Direction", option),)
+
+
+def language_option(command: Command) -> Command:
+    """Add --language, which languages() reads."""
+    return click.option(
+        "--language",
+        type=click.Choice(("cuda", "triton", "any")),
+        default="cuda",
+        show_default=True,
+        help="What the kernels are written in.",
+    )(command)
+
+
+def languages(option: str) -> Language | None:
+    """What --language stands for: None for any."""
+    return None if option == "any" else cast("Language", option)
 
 
 def make_shape(options: dict[str, Any], direction: str = "forward") -> Shape:

@@ -13,6 +13,8 @@ from kernelgen.commands.options import (
     direction_option,
     directions,
     json_option,
+    language_option,
+    languages,
     make_shape,
     shape_options,
 )
@@ -33,9 +35,10 @@ Examples:
 @click.argument("cell", metavar="CELL")
 @shape_options
 @direction_option("forward", "backward")
+@language_option
 @click.option("--top", type=Whole(min=1), metavar="N", help="Show only the N best (a table: 10; JSON: all).")
 @json_option
-def command(cell: str, gpu: str, direction: str, top: int | None, as_json: bool, **options: Any) -> None:
+def command(cell: str, gpu: str, direction: str, language: str, top: int | None, as_json: bool, **options: Any) -> None:
     """Rank the tilings of a cell."""
     shape = make_shape(options, direction)
     from kernelgen.cells import load_cell
@@ -50,7 +53,7 @@ def command(cell: str, gpu: str, direction: str, top: int | None, as_json: bool,
     else:
         profile = load_profile(gpu)
     with working(f"planning {loaded.name} at {shape}"):
-        tilings = plan(loaded, shape, profile, direction=directions(direction)[0])
+        tilings = plan(loaded, shape, profile, direction=directions(direction)[0], language=languages(language))
     if as_json:
         print_json(
             [

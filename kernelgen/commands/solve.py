@@ -30,10 +30,11 @@ SHOWN = 100
 @click.option("--explain", "question", flag_value="explain", help="Say which constraints clash.")
 @click.option(
     "--engine",
-    default="native",
+    default="auto",
     show_default=True,
-    type=click.Choice(["native", "python", "cp-sat"]),
-    help="native: this solver; python: the same without its C++ core; cp-sat: OR-tools.",
+    type=click.Choice(["auto", "native", "python", "cp-sat"]),
+    help="native: this solver; python: the same without its C++ core; cp-sat: OR-tools; auto: native, and OR-tools "
+    "beside it where the answer takes longer than a moment.",
 )
 @click.option("--limit", type=Whole(min=1), metavar="N", help="With --all: list at most N solutions.")
 @click.option("--seconds", type=Seconds(min=0, min_open=True), metavar="S", help="Give up after S seconds.")
@@ -50,8 +51,8 @@ def command(
 ) -> None:
     """Solve an integer-constraint problem.
 
-    FILE is ConstrINT text, or JSON or YAML with `tune_params` (a name and a list of values each) and `restrictions`
-    (Python expressions; they are parsed, never run). "infeasible" is a proof.
+    FILE is ConstrINT text, or JSON or YAML with `tune_params` (a name and a list of values each: numbers, text, true,
+    false, null) and `restrictions` (Python expressions; they are parsed, never run). "infeasible" is a proof.
 
     \b
     Examples:
@@ -72,7 +73,7 @@ def command(
     from constrint import TimeLimit, has_core, read_problem
 
     problem = read_problem(file)
-    if engine == "native" and not has_core():
+    if engine in ("auto", "native") and not has_core():
         remark("note: the C++ core is missing, so the Python engine answers (`tilesmith doctor` says why)")
     start = time.perf_counter()
     try:
@@ -141,7 +142,7 @@ def _best(problem: Problem, text: str, maximize: bool, engine: str, seconds: flo
     from constrint import parse_restriction
 
     # A number where a condition is expected means "is not 0": that is how an objective comes back from the parser.
-    condition = parse_restriction(text, problem.domains, "--best")
+    condition = parse_restriction(text, problem.domains, "--best", problem.codings.texts)
     if condition.op != "!=" or "!=" in text:
         raise click.UsageError(f"--best needs a number to make small, not the condition {text!r}")
     objective = condition.args[0]

@@ -18,6 +18,8 @@ from kernelgen.commands.options import (
     Whole,
     direction_option,
     directions,
+    language_option,
+    languages,
     make_shape,
     shape_options,
 )
@@ -41,6 +43,8 @@ trial is kept; a second run goes on where this one ended. Ctrl-C ends the search
 For training, --direction both tunes the forward kernel that saves gates, into FILE.yaml, and then the backward kernel
 that reads them, into FILE_backward.yaml, each with the whole budget. With --recompute no gates are saved.
 
+With --language triton the candidates are Triton kernels; without a GPU the best is validated in Triton's interpreter.
+
 \b
 Examples:
   tilesmith tune lstm --batch 16 --seq 1024 --heads 12 --head-dim 64 -o lstm.yaml
@@ -58,6 +62,7 @@ Examples:
     metavar="SECONDS",
     help="Begin no new candidate after that many seconds (default: 120).",
 )
+@language_option
 @click.option("--top", type=Whole(min=1), metavar="K", help="Try the model's K best (default: 12; GPU: 48).")
 @click.option("--seeds", type=Whole(min=1), default=2, show_default=True, metavar="N", help="Random inputs to emulate.")
 @click.option("--again", is_flag=True, help="Measure again what the store of trials knows already.")
@@ -71,6 +76,7 @@ def command(
     cell: str,
     gpu: str,
     direction: str,
+    language: str,
     budget: float | None,
     top: int | None,
     seeds: int,
@@ -97,6 +103,7 @@ def command(
                 replace(shape, recompute=shape.recompute and each == "backward"),
                 gpu,
                 direction=each,
+                language=languages(language),
                 budget=BUDGET_SECONDS if budget is None else budget,
                 top=top,
                 seeds=seeds,

@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
+from kernelgen.build.triton import SCRATCH_ARGUMENTS
 from kernelgen.device import gpu
 from kernelgen.device.launcher import DeviceKernel, launch_config
 from kernelgen.errors import LaunchError
-from kernelgen.program.arguments import ITEMSIZE, ArrayArgument
-from kernelgen.program.program import Program
+from kernelgen.program.arguments import ITEMSIZE, STEP, ArrayArgument
+from kernelgen.program.program import Program, launches
 from kernelgen.program.shape import Shape
 
 POISON_BYTE = 0xFF
@@ -23,13 +26,14 @@ ALIGNMENT = 256
 
 @dataclass(frozen=True)
 class Launches:
-    """A program's calls at one shape, on a GPU that is prepared: (kernel, cuda-core's configuration, arguments).
+    """A program's calls at one shape, on a GPU that is prepared: (kernel, cuda-core's configuration, arguments: names,
+    or values that are the launch's own).
 
     poisoned: the bytes of the workspaces that must be all 0xFF, which every run fills anew, for a run leaves anything
     there: runs in a row, or of a CUDA graph that has recorded one, each find them so.
     """
 
-    steps: tuple[tuple[DeviceKernel, Any, tuple[str, ...]], ...]
+    steps: tuple[tuple[DeviceKernel, Any, tuple[str | int | np.int32, ...]], ...]
     poisoned: Mapping[str, int] = field(default_factory=dict)
 
     def run(self, stream: Any, values: Mapping[str, Any]) -> None:
@@ -40,7 +44,7 @@ class Launches:
         for name, size in self.poisoned.items():
             gpu.fill(values[name], POISON_BYTE, size, stream)
         for kernel, config, names in self.steps:
-            kernel.start(stream, config, *[values[name] for name in names])
+            kernel.start(stream, config, *[values[name] if isinstance(name, str) else name for name in names])
 
 
 class Executable:
@@ -71,7 +75,10 @@ class Executable:
             launch = call.launch.at(shape)
             if launch.cooperative:
                 kernel.require_room(launch, shape)
-            steps.append((kernel, launch_config(launch), call.source.arguments))
+            null = [0] * (SCRATCH_ARGUMENTS if call.source.language == "triton" else 0)
+            config, names = launch_config(launch), call.source.arguments
+            for number in range(launches(call, self.program.direction, shape.seq)):
+                steps.append((kernel, config, (*(np.int32(number) if name == STEP else name for name in names), *null)))
         return Launches(tuple(steps), self.program.poisoned(shape))
 
 

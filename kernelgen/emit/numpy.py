@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kernelgen.cells.language import Cell
-from kernelgen.emit.printer import ATOM, UNARY, Printer
+from kernelgen.emit.printer import ATOM, UNARY, PythonPrinter
 from kernelgen.emit.straight_line import backward_function, step_function
 
 Array = npt.NDArray[np.float64]
@@ -44,16 +44,10 @@ FUNCTIONS: Mapping[str, Any] = {
 }
 
 
-class NumpyPrinter(Printer):
+class NumpyPrinter(PythonPrinter):
     """Prints expressions as Python over NumPy arrays; a function of the language is a name in ``FUNCTIONS``."""
 
     functions: ClassVar[Mapping[str, str]] = {name: f"function_{name}" for name in FUNCTIONS}
-    words: ClassVar[Mapping[str, str]] = {"and": "&", "or": "|", "not": "~"}
-
-    def text(self, expression: Any, binding: int = 0) -> str:
-        """As any printer, but with parentheses around every comparison, which & and | would tear apart."""
-        text = super().text(expression, binding)
-        return f"({text})" if getattr(expression, "is_Relational", False) else text
 
     def power(self, base: Any, exponent: Any) -> tuple[int, str]:
         """Python's own power."""

@@ -129,3 +129,14 @@ class Printer:
         if not negative:
             return own, text
         return UNARY, f"-{text}" if own >= PRODUCT else f"-({text})"
+
+
+class PythonPrinter(Printer):
+    """What the targets share that are Python over arrays: &, | and ~ for conditions."""
+
+    words: ClassVar[Mapping[str, str]] = {"and": "&", "or": "|", "not": "~"}
+
+    def text(self, expression: Any, binding: int = CHOICE) -> str:
+        """As any printer, but with parentheses around every comparison, which & and | would tear apart."""
+        text = super().text(expression, binding)
+        return f"({text})" if getattr(expression, "is_Relational", False) else text

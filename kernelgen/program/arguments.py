@@ -139,6 +139,9 @@ ITEMSIZE: Mapping[str, int] = {name: dtype_info(name).itemsize for name in DTYPE
 NUMBERS: Mapping[str, str] = {"batch": "B", "seq": "T", "num_partials": "P"}
 """The int32 arguments, by the axis whose size they are."""
 
+STEP = "step"
+"""The int32 argument that counts the launches of a call which is launched for every step anew (program.launches)."""
+
 _WORDS = {"B": "batch", "T": "step", "H": "head", "D": "unit", "W": "word"}
 _WORDS |= dict.fromkeys(("W_hidden", "W_carried", "W_gates"), "element") | {"W_counters": "word"}
 _WORDS |= dict.fromkeys(("S", "S_apart", "K"), "state") | dict.fromkeys(("P", "Q"), "partial sum")
@@ -216,11 +219,11 @@ def arguments_of(
         axes_of = {name: entry.axes for name, entry in entries.items()} | dict(NUMBERS)
         names = [name for name, needed in axes_of.items() if sizes.keys() >= set(needed.split())]
     wanted = {*names}
-    foreign = wanted - {*entries} - {*NUMBERS}
+    foreign = wanted - {*entries} - {*NUMBERS, STEP}
     if foreign:
         if min(foreign) in every:
             raise ConfigError(f"a kernel for {shape} takes no {min(foreign)}: the shape does not ask for them")
-        known = ", ".join((*entries, *NUMBERS))
+        known = ", ".join((*entries, *NUMBERS, STEP))
         raise ConfigError(f"no {direction} kernel takes an argument {min(foreign)!r}; those known are {known}")
 
     def sized(axis: str) -> int:
@@ -246,7 +249,8 @@ def arguments_of(
         inputs=tuple(array for array in arrays if array.role in ("input", "optional")),
         outputs=tuple(array for array in arrays if array.role == "output"),
         workspaces=tuple(array for array in arrays if array.role == "workspace"),
-        numbers={name: sized(axis) for name, axis in NUMBERS.items() if name in wanted},
+        numbers={name: sized(axis) for name, axis in NUMBERS.items() if name in wanted}
+        | dict.fromkeys(wanted & {STEP}, 0),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from kernelgen.program.arguments import Arguments, arguments_of, poisoned_bytes
+from kernelgen.program.arguments import STEP, Arguments, arguments_of, poisoned_bytes
 from kernelgen.program.launch import LaunchRule
 from kernelgen.program.rules import Sized, evaluate, sizes_of
 from kernelgen.program.source import Source
@@ -23,6 +23,12 @@ class KernelCall:
 
     source: Source
     launch: LaunchRule
+
+
+def launches(call: KernelCall, direction: Direction, seq: int) -> int:
+    """How often a call is launched: once, or, where it asks for the number of the launch, for every step; backward once
+    more, for what comes before the first step."""
+    return (seq + (direction == "backward")) if STEP in call.source.arguments else 1
 
 
 @dataclass(frozen=True)

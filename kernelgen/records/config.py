@@ -10,7 +10,7 @@ import os
 import platform
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -24,7 +24,7 @@ from kernelgen.program.launch import LaunchRule
 from kernelgen.program.program import KernelCall, Program
 from kernelgen.program.rules import evaluate, sizes_of
 from kernelgen.program.shape import FEATURES, Shape
-from kernelgen.program.source import Source
+from kernelgen.program.source import Language, Source
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Resources, Tiling
 from kernelgen.records.config_text import MOST_BYTES, dump, explain, parse, reason
@@ -55,7 +55,7 @@ _HEADER = """\
 """
 
 Digest = Annotated[str, pydantic.StringConstraints(pattern="^[0-9a-f]{64}$")]
-FileName = Annotated[str, pydantic.StringConstraints(pattern=r"^[^/\\\x00]+\.(cu|cubin)$")]
+FileName = Annotated[str, pydantic.StringConstraints(pattern=r"^[^/\\\x00]+\.(cu|py|cubin)$")]
 
 
 class _Record(pydantic.BaseModel):
@@ -308,10 +308,14 @@ class TunedConfig(_Record):
         return header + dump(fields)
 
 
+SUFFIXES: Mapping[Language, str] = {"cuda": ".cu", "triton": ".triton.py"}
+"""Of the file of a source, which tell its language."""
+
+
 def _contents(stem: str, place: int, call: KernelCall, binary: Binary) -> tuple[str, bytes, str, bytes]:
     """The files of a call: name and text of its source, name and bytes of its binary."""
     name = f"{stem}_{call.source.entry.removeprefix('tilesmith_')}" if place else stem
-    return f"{name}.cu", call.source.text.encode(), f"{name}.cubin", binary.cubin
+    return f"{name}{SUFFIXES[call.source.language]}", call.source.text.encode(), f"{name}.cubin", binary.cubin
 
 
 def check_output(path: Path) -> None:
@@ -414,7 +418,9 @@ def read_program(path: Path) -> Program:
     def call(record: CallRecord) -> KernelCall:
         text = _read_beside(path, record.files.source, record.files.source_sha256)
         try:
-            source = Source(source_of_today(text.decode()), record.entry, config.arch, record.arguments, record.writes)
+            language: Language = "triton" if record.files.source.endswith(SUFFIXES["triton"]) else "cuda"
+            today = source_of_today(text.decode()) if language == "cuda" else text.decode()
+            source = Source(today, record.entry, config.arch, record.arguments, record.writes, language)
         except UnicodeDecodeError as error:
             raise ConfigError(f"{path.parent / record.files.source} is no text: {error}") from error
         return KernelCall(source, record.launch)

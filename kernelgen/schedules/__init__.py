@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from kernelgen.errors import ConfigError, near_names
 
 if TYPE_CHECKING:
+    from kernelgen.program.source import Language
     from kernelgen.program.task import Direction
     from kernelgen.schedules.base import Schedule
 
@@ -18,9 +19,18 @@ _SHARED = "shared"
 """The folder of what schedules have in common."""
 
 
-def schedule_names(direction: Direction = "forward") -> list[str]:
-    """The names of the schedules of a direction, sorted."""
-    return sorted(name for name, schedule in _schedules().items() if schedule.direction == direction)
+def schedule_names(direction: Direction = "forward", language: Language | None = "cuda") -> list[str]:
+    """The names of the schedules of a direction, sorted. language: of their kernels; None for any."""
+    return sorted(
+        name
+        for name, schedule in _schedules().items()
+        if schedule.direction == direction and language in (None, language_of(schedule))
+    )
+
+
+def language_of(schedule: Schedule) -> Language:
+    """What a schedule's kernels are written in; CUDA C++ where it does not say."""
+    return getattr(schedule, "language", "cuda")
 
 
 @lru_cache(maxsize=1)
@@ -39,6 +49,6 @@ def get(name: str) -> Schedule:
     return known[name]
 
 
-def all_schedules(direction: Direction = "forward") -> tuple[Schedule, ...]:
-    """Every schedule of a direction, in order of name."""
-    return tuple(get(name) for name in schedule_names(direction))
+def all_schedules(direction: Direction = "forward", language: Language | None = "cuda") -> tuple[Schedule, ...]:
+    """Every schedule of a direction, in order of name. language: of their kernels; None for any."""
+    return tuple(get(name) for name in schedule_names(direction, language))

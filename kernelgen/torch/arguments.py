@@ -29,3 +29,8 @@ def autocast_dtype(kind: str) -> torch.dtype | None:
     if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
         return None
     return torch.get_autocast_dtype(kind)
+
+
+def autocast_parameter(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """What becomes of R, b and states inside torch.autocast: float32 stays, for its gradients."""
+    return tensor if tensor.dtype is torch.float32 and dtype.itemsize == 2 else tensor.to(dtype)

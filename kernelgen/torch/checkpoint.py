@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from kernelgen.cells.registry import cell_of
+from kernelgen.errors import ConfigError
 from kernelgen.torch import passes, transforms
-from kernelgen.torch.arguments import autocast_dtype
+from kernelgen.torch.arguments import autocast_dtype, autocast_parameter
 from kernelgen.torch.errors import TensorShapeError, refuse_second_derivative
 from kernelgen.torch.parts import input_product
-from kernelgen.torch.sequences import NOTHING
+from kernelgen.torch.sequences import NOTHING, Own
 
 
 def run(
@@ -28,6 +29,7 @@ def run(
     r: Tensor,
     b: Tensor,
     initial: Tensor | None,
+    own: Own,
     key: str,
     *,
     hidden: bool,
@@ -39,16 +41,25 @@ def run(
 
     x: Wx [B, T, G_in, H, D], with w None; or the inputs [B, T, K, I] of K directions, which are heads: w
     [K, G_in H D / K, I] gives theirs of Wx. first: [B, G_in, H, D], added to Wx of the first step, or None. r, b,
-    initial: as of reference.forward. key: the cell's. hidden, cut, clip: see passes.forward.
+    initial: as of reference.forward. own: the lengths of sequences; there are no resets. key: the cell's. hidden, cut,
+    clip: see passes.forward.
 
     Raises ShapeError for tensors that do not belong together.
     """
     dtype = autocast_dtype(x.device.type)
-    tensors: list[Tensor | None] = [x, w, first, r, b, initial]
     if dtype is not None:
-        tensors = [None if tensor is None else tensor.to(dtype) for tensor in tensors]
-    states, last, _ = _forward(*tensors, key, hidden, chunk, cut, clip)
+        x, first = x.to(dtype), None if first is None else first.to(dtype)
+        w, r, b, initial = (None if one is None else autocast_parameter(one, dtype) for one in (w, r, b, initial))
+    states, last, _ = _forward(x, w, first, r, b, initial, own.lengths, own.order, key, hidden, chunk, cut, clip)
     return states, last
+
+
+def require_no_resets(resets: Tensor | None) -> None:
+    """Raise ConfigError: a reset begins anew with the initial states, and a kernel of a chunk has those before it."""
+    if resets is not None:
+        raise ConfigError(
+            "passes in chunks (checkpoint, memory_limit, wavefront) take no resets; leave one of them out"
+        )
 
 
 def _spans(seq: int, chunk: int) -> Iterator[tuple[int, int]]:
@@ -60,11 +71,16 @@ def _product(x: Tensor, w: Tensor | None, first: Tensor | None, r: Tensor, begin
     """Wx [B, C, G_in, H, D] of one chunk: see ``run``."""
     part = x[:, begin:end]
     if w is not None:
-        part = input_product(part.unbind(2), w.unbind(), r.shape[1] // w.shape[0], r.shape[3])
+        part = input_product(part.unbind(2), w.to(x.dtype).unbind(), r.shape[1] // w.shape[0], r.shape[3])
     if first is not None and not begin:
         part = part.clone() if w is None else part
         part[:, 0] += first
     return part
+
+
+def _own(lengths: Tensor | None, order: Tensor | None, begin: int, end: int) -> Own:
+    """What sequences have of their own in one chunk."""
+    return NOTHING if lengths is None else Own(None, (lengths - begin).clamp(0, end - begin), order)
 
 
 def _run_forward(
@@ -74,6 +90,8 @@ def _run_forward(
     r: Tensor,
     b: Tensor,
     initial: Tensor | None,
+    lengths: Tensor | None,
+    order: Tensor | None,
     cell: str,
     hidden: bool,
     chunk: int,
@@ -89,7 +107,8 @@ def _run_forward(
         for index, (begin, end) in enumerate(_spans(x.shape[1], chunk)):
             before[index] = 0 if last is None else last
             wx = _product(x, w, first, r, begin, end)
-            made, last, *_ = passes.forward(wx, r, b, last, *NOTHING, cell, hidden, "nothing", *gradient)
+            own = _own(lengths, order, begin, end)
+            made, last, *_ = passes.forward(wx, r, b, last, *own, cell, hidden, "nothing", *gradient)
             states[:, :, begin:end] = made
     assert last is not None
     return states, last, before
@@ -101,6 +120,8 @@ def _run_backward(
     first: Tensor | None,
     r: Tensor,
     b: Tensor,
+    lengths: Tensor | None,
+    order: Tensor | None,
     before: Tensor,
     d_states: Tensor | None,
     d_last: Tensor | None,
@@ -120,17 +141,17 @@ def _run_backward(
     with torch.autocast(x.device.type, enabled=False):
         for index, (begin, end) in reversed(list(enumerate(_spans(x.shape[1], chunk)))):
             wx = _product(x, w, first, r, begin, end)
-            states, _, others, gates = passes.forward(
-                wx, r, b, before[index], *NOTHING, cell, hidden, "gates", cut, clip
-            )
+            own = _own(lengths, order, begin, end)
+            states, _, others, gates = passes.forward(wx, r, b, before[index], *own, cell, hidden, "gates", cut, clip)
             given = None if d_states is None else d_states[:, :, begin:end]
             d_wx, of_r, of_b, d_last = passes.backward(
-                r, b, before[index], states, others, gates, None, *NOTHING, given, d_last, cell, cut, clip
+                r, b, before[index], states, others, gates, None, *own, given, d_last, cell, cut, clip
             )
             d_r += of_r
             d_b += of_b
-            if clip is not None and begin:  # what one step hands to the one before
-                d_last[0].clamp_(-clip, clip)
+            if clip is not None and begin:  # what one step hands to the one before, where there was one
+                clipped = d_last[0].clamp(-clip, clip)
+                d_last[0] = clipped if lengths is None else torch.where(_later(lengths, begin), clipped, d_last[0])
             if first is not None and not begin:
                 d_first = d_wx[:, 0].clone()
             if w is None:
@@ -138,10 +159,15 @@ def _run_backward(
                 continue
             for k, sent in enumerate(d_wx.unflatten(3, (w.shape[0], -1)).unbind(3)):
                 rows = sent.flatten(2)
-                d_x[:, begin:end, k] = rows @ w[k]
+                d_x[:, begin:end, k] = rows @ w[k].to(rows.dtype)
                 d_w[k] += rows.flatten(0, 1).T @ x[:, begin:end, k].flatten(0, 1)
     assert d_last is not None
-    return d_x, d_w.to(x.dtype), d_first, d_r.to(r.dtype), d_b.to(b.dtype), d_last
+    return d_x, d_w if w is None else d_w.to(w.dtype), d_first, d_r.to(r.dtype), d_b.to(b.dtype), d_last
+
+
+def _later(lengths: Tensor, begin: int) -> Tensor:
+    """Which sequences have steps from there on, [B, 1, 1]."""
+    return (lengths > begin).view(-1, 1, 1)
 
 
 def _sizes(x: Tensor, r: Tensor, cell: str, hidden: bool, chunk: int) -> tuple[tuple[int, ...], ...]:
@@ -162,6 +188,8 @@ def _fake_forward(
     r: Tensor,
     b: Tensor,
     initial: Tensor | None,
+    lengths: Tensor | None,
+    order: Tensor | None,
     cell: str,
     hidden: bool,
     chunk: int,
@@ -177,23 +205,27 @@ def _fake_backward(
     first: Tensor | None,
     r: Tensor,
     b: Tensor,
+    lengths: Tensor | None,
+    order: Tensor | None,
     before: Tensor,
     *_: Any,
 ) -> tuple[Tensor, ...]:
     """The backward operator's shapes alone."""
+    work = torch.float32 if x.dtype.itemsize == 2 else x.dtype
     like = [torch.empty_like(one, memory_format=torch.contiguous_format) for one in (x, r, b)]
-    optional = [x.new_empty((0,) if one is None else one.shape) for one in (w, first)]
+    optional = [x.new_empty((0,), dtype=work) if w is None else torch.empty_like(w)]
+    optional.append(x.new_empty((0,) if first is None else first.shape))
     return (like[0], *optional, *like[1:], before.new_empty(before.shape[1:]))
 
 
 def _set_up(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     """What the forward operator leaves for the backward one: its inputs and the states before each chunk."""
-    *tensors, initial, cell, hidden, chunk, cut, clip = inputs
+    *tensors, initial, lengths, order, cell, hidden, chunk, cut, clip = inputs
     ctx.started = initial is not None
     ctx.options = (cell, hidden, chunk, cut, clip)
     ctx.mark_non_differentiable(output[2])
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*tensors, output[2])
+    ctx.save_for_backward(*tensors, lengths, order, output[2])
 
 
 def _differentiate(ctx: Any, d_states: Tensor | None, d_last: Tensor | None, _: Tensor | None) -> tuple[Any, ...]:
@@ -201,23 +233,24 @@ def _differentiate(ctx: Any, d_states: Tensor | None, d_last: Tensor | None, _: 
     d_x, d_w, d_first, d_r, d_b, d_initial = _backward(*ctx.saved_tensors, d_states, d_last, *ctx.options)
     _, w, first, *_ = ctx.saved_tensors
     optional = (None if w is None else d_w, None if first is None else d_first)
-    return d_x, *optional, d_r, d_b, d_initial if ctx.started else None, *[None] * 5
+    return d_x, *optional, d_r, d_b, d_initial if ctx.started else None, *[None] * 7
 
 
 _ARGUMENTS = "Tensor x, Tensor? w, Tensor? first, Tensor r, Tensor b"
+_OWN = "Tensor? lengths, Tensor? order"
 _OPTIONS = "str cell, bool hidden, int chunk, bool recurrent_cut, float? recurrent_clip"
 
 _forward = torch.library.custom_op(
     "tilesmith::rnn_chunks_forward",
     _run_forward,
     mutates_args=(),
-    schema=f"({_ARGUMENTS}, Tensor? initial, {_OPTIONS}) -> (Tensor, Tensor, Tensor)",
+    schema=f"({_ARGUMENTS}, Tensor? initial, {_OWN}, {_OPTIONS}) -> (Tensor, Tensor, Tensor)",
 )
 _backward = torch.library.custom_op(
     "tilesmith::rnn_chunks_backward",
     _run_backward,
     mutates_args=(),
-    schema=f"({_ARGUMENTS}, Tensor before, Tensor? d_states, Tensor? d_last, {_OPTIONS})"
+    schema=f"({_ARGUMENTS}, {_OWN}, Tensor before, Tensor? d_states, Tensor? d_last, {_OPTIONS})"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 _forward.register_fake(_fake_forward)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from kernelgen.torch import padding
 from kernelgen.torch.checkpoint import run as chunked
 from kernelgen.torch.operator import rnn
 from kernelgen.torch.parts import Parts, input_product, recurrent_weights
+from kernelgen.torch.sequences import NOTHING, Own
 
 
 class LayerResult(NamedTuple):
@@ -55,36 +56,49 @@ class Together:
         return Together(self.parts, self.heads, self.dim, self.sets[begin:end], self.r[:, here], self.b[:, here])
 
     def run(
-        self, xs: Sequence[Tensor], initial: Sequence[Tensor] | None, whole: bool, chunk: int | None = None
+        self,
+        xs: Sequence[Tensor],
+        initial: Sequence[Tensor] | None,
+        whole: bool,
+        chunk: int | None = None,
+        own: Own = NOTHING,
     ) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
         """Run each over its x [B, T, I].
 
         initial: the states, each [K, B, D] (h [K, B, P] where it is projected), or None for zeros. whole: whether to
-        give every state, or h alone. chunk: steps of a chunk of a checkpointed pass. Returns the states after every
-        step, for each state and each set [B, T, D], and those after the last step, [B, D].
+        give every state, or h alone. chunk: steps of a chunk of a checkpointed pass, which takes no resets. own: see
+        rnn(); what x holds behind an end is zero. Returns the states after every step, for each state and each set
+        [B, T, D], and those after the last step, [B, D].
         """
         weights = [one["weight_ih"] for one in self.sets]
         start = first = None
         if initial is not None:
             given = list(initial)
             if "weight_hr" in self.sets[0]:
-                # The recurrence is that of m with h = W_hr m, and not every h comes from some m: so the first step gets
-                # W_hh h beside Wx, and starts from m = 0.
+                # The recurrence is that of m with h = W_hr m, and not every h comes from some m: so a step that begins
+                # from h gets W_hh h beside Wx, and starts from m = 0.
                 sent = [h.unsqueeze(1) for h in given[0]]
                 first = input_product(sent, [one["weight_hh"] for one in self.sets], self.heads, self.dim).squeeze(1)
                 given[0] = torch.zeros_like(given[1])
             batch, units = xs[0].shape[0], self.r.shape[1]
             start = torch.stack([state.transpose(0, 1).reshape(batch, units, self.dim) for state in given])
+        key = self.parts.key
         if chunk is None:
             wx = input_product(xs, weights, self.heads, self.dim)
             if first is not None:
-                wx = torch.cat([wx[:, :1] + first.unsqueeze(1), wx[:, 1:]], dim=1)
-            states, last = rnn(wx, self.r, self.b, start, self.parts.key, returns="states" if whole else "hidden")
+                wx = _added(wx, first, own.resets)
+            returns: Literal["states", "hidden"] = "states" if whole else "hidden"
+            states, last = rnn(wx, self.r, self.b, start, key, returns=returns, resets=own.resets, lengths=own.lengths)
         else:
             x = torch.stack(list(xs), dim=2) if len(xs) > 1 else xs[0].unsqueeze(2)
             w = torch.stack(weights)
-            states, last = chunked(x, w, first, self.r, self.b, start, self.parts.key, hidden=not whole, chunk=chunk)
-        return self._apart(states), self._apart(last)
+            states, last = chunked(x, w, first, self.r, self.b, start, own, key, hidden=not whole, chunk=chunk)
+        ends = self._apart(last)
+        if first is not None and initial is not None and own.lengths is not None:
+            # Without a step there is no m that h comes from.
+            empty = (own.lengths <= 0).unsqueeze(1)
+            ends[0] = [torch.where(empty, h.to(end.dtype), end) for h, end in zip(initial[0], ends[0], strict=True)]
+        return self._apart(states), ends
 
     def _apart(self, states: Tensor) -> list[list[Tensor]]:
         """[S, ..., K H, D] as K tensors [..., H D] of each state, the first one projected."""
@@ -94,28 +108,42 @@ class Together:
         return apart
 
 
+def _added(wx: Tensor, first: Tensor, resets: Tensor | None) -> Tensor:
+    """Wx [B, T, ...] with ``first`` [B, ...] added to the first step, and where resets [B, T] begin anew."""
+    if resets is None:
+        return torch.cat([wx[:, :1] + first.unsqueeze(1), wx[:, 1:]], dim=1)
+    begins = torch.cat([torch.ones_like(resets[:, :1]), resets[:, 1:]], dim=1)
+    return wx + padding.masked(first.unsqueeze(1).expand_as(wx), begins)
+
+
 def run_layer(
     together: Together,
     x: Tensor,
     initial: Sequence[Tensor] | None,
-    lengths: Tensor | None,
+    own: Own,
     every: bool,
     chunk: int | None = None,
 ) -> LayerResult:
     """Run a layer in one direction or two over x [B, T, I]; what the reverse one reads and writes is turned round.
 
-    together: the directions. initial: the states, each [K, B, D], or None for zeros. lengths: [B] on x's device, or
-    None. every: whether to give every state. chunk: steps of a chunk of a checkpointed pass.
+    together: the directions. initial: the states, each [K, B, D], or None for zeros. own: resets and lengths, on x's
+    device; the reverse direction begins anew behind a reset's step. every: whether to give every state. chunk: steps of
+    a chunk of a checkpointed pass.
     """
-    within = None if lengths is None else padding.inside(lengths, x.shape[1])
-    x = padding.masked(x, within)
-    xs = [x, padding.reverse(x, lengths)] if len(together.sets) == 2 else [x]
-    tracks, ends = together.run(xs, initial, every or lengths is not None, chunk)
+    lengths = own.lengths
     if lengths is not None:
-        ends = own_ends(tracks, initial, lengths)
+        x = padding.masked(x, padding.inside(lengths, x.shape[1]))
+    xs = [x, padding.reverse(x, lengths)] if len(together.sets) == 2 else [x]
+    if own.resets is None or len(xs) == 1:
+        tracks, ends = together.run(xs, initial, every, chunk, own)
+    else:  # each direction has resets of its own
+        found = []
+        for k, resets in enumerate((own.resets, padding.reversed_resets(own.resets, lengths))):
+            states = None if initial is None else [state[k : k + 1] for state in initial]
+            found.append(together.only(k, k + 1).run([xs[k]], states, every, chunk, own._replace(resets=resets)))
+        tracks, ends = ([a + b for a, b in zip(*parts, strict=True)] for parts in zip(*found, strict=True))
     for track in tracks:
         track[1:] = [padding.reverse(one, lengths) for one in track[1:]]
-    tracks = [[padding.masked(one, within) for one in track] for track in tracks]
     output = torch.cat(tracks[0], dim=-1) if len(xs) > 1 else tracks[0][0]
     last = tuple(torch.stack(end) for end in ends)
     return LayerResult(output, last, tuple(torch.stack(track) for track in tracks) if every else None)

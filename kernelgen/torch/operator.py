@@ -18,7 +18,8 @@ from kernelgen.cells.registry import cell_of, differentiated, register
 from kernelgen.errors import ConfigError, TilesmithError, near_names
 from kernelgen.symbolic.derive import derive
 from kernelgen.torch import passes, reference, transforms
-from kernelgen.torch.arguments import autocast_dtype, require_tensors
+from kernelgen.torch.arguments import autocast_dtype, autocast_parameter, require_tensors
+from kernelgen.torch.checkpoint import require_no_resets
 from kernelgen.torch.checkpoint import run as chunked
 from kernelgen.torch.errors import (
     DifferentiationError,
@@ -78,7 +79,7 @@ def rnn(
     Raises ArgumentTypeError for what is no tensor and for resets or lengths of another dtype, ArgumentError for a limit
     that cannot be kept and lengths out of range, ShapeError for tensors that do not belong together, CellError for an
     unknown cell or a bound that is not positive, ConfigError for an unknown ``returns``, for recompute beside
-    checkpoint or memory_limit and for these beside resets or lengths, DoubleBackwardError in a backward pass through
+    checkpoint or memory_limit and for these beside resets, DoubleBackwardError in a backward pass through
     the backward pass. Under forward-mode differentiation and torch.func's gradients the reference runs;
     DifferentiationError where it cannot: inside torch.compile, and for a gradient that is cut or clipped.
     """
@@ -89,8 +90,8 @@ def rnn(
     key = cell if isinstance(cell, str) else register(cell)
     dtype = autocast_dtype(wx.device.type)
     if dtype is not None:
-        wx, r, b = wx.to(dtype), _autocast(r, dtype), _autocast(b, dtype)
-        states = None if states is None else _autocast(states, dtype)
+        wx, r, b = wx.to(dtype), autocast_parameter(r, dtype), autocast_parameter(b, dtype)
+        states = None if states is None else autocast_parameter(states, dtype)
     own = NOTHING
     if resets is not None or lengths is not None:
         own = own_of(resets, lengths, wx)
@@ -103,22 +104,15 @@ def rnn(
         raise ConfigError("recompute=True keeps no gates, nor does checkpoint or memory_limit; leave one of them out")
     chunk = chunk_steps(checkpoint, memory_limit, key, wx, hidden=hidden) if learning else None
     if chunk is not None:
-        if own is not NOTHING:
-            raise ConfigError("checkpoint and memory_limit take no resets and no lengths; leave one of them out")
-        return chunked(
-            wx, None, None, r, b, states, key, hidden=hidden, chunk=chunk, cut=recurrent_cut, clip=recurrent_clip
-        )
+        require_no_resets(resets)
+        options: dict[str, Any] = {"hidden": hidden, "chunk": chunk, "cut": recurrent_cut, "clip": recurrent_clip}
+        return chunked(wx, None, None, r, b, states, own, key, **options)
     keep = "nothing" if not learning else "states" if recompute else "gates"
     run: Any = _forward
     if plain(wx, r, b, states, *own):
         run = passes.forward if keep == "nothing" else _Eager.apply
     every, last, *_ = run(wx, r, b, states, *own, key, hidden, keep, recurrent_cut, recurrent_clip)
     return every, last
-
-
-def _autocast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """What becomes of R, b and states inside torch.autocast: float32 stays, for its gradients."""
-    return tensor if tensor.dtype is torch.float32 and dtype.itemsize == 2 else tensor.to(dtype)
 
 
 def step(

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from kernelgen.torch.errors import ArgumentError, ArgumentTypeError, TensorShapeError
+from kernelgen.torch.sequences import Own, own_of_batch
 
 
 class Padding:
     """How the sequences of a PackedSequence, in its own order, the longest first, lie in [B, T, ...], and back.
 
-    lengths: [B], int64, on the device of the data. sorted_indices, unsorted_indices: the PackedSequence's.
+    lengths: [B], int32, on the device of the data. sorted_indices, unsorted_indices: the PackedSequence's.
     """
 
     def __init__(self, packed: PackedSequence) -> None:
@@ -34,7 +34,8 @@ class Padding:
         together = (rows - (ends - sizes)[steps]) * seq + steps
         # One transfer for all three.
         whole = torch.cat([apart.flatten(), together, within.sum(1)]).to(packed.data.device, non_blocking=True)
-        self._apart, self._together, self.lengths = whole.split([batch * seq, count, batch])
+        self._apart, self._together, lengths = whole.split([batch * seq, count, batch])
+        self.lengths = lengths.to(torch.int32)
         self._sizes = (batch, seq)
 
     def pad(self) -> Tensor:
@@ -42,32 +43,21 @@ class Padding:
         padded: Tensor = self._packed.data.index_select(0, self._apart).unflatten(0, self._sizes)
         return padded
 
+    def own(self, resets: Any) -> Own:
+        """The lengths, and resets [B, T] of the sequences in the order that they were packed in. Raises what rnn()
+        raises for these."""
+        batch = self.lengths.shape[0]
+        order = torch.arange(batch, dtype=torch.int32, device=self.lengths.device)
+        if resets is not None:
+            (resets, *_) = own_of_batch(resets, None, self.lengths.unsqueeze(1).expand(self._sizes))
+            if self.sorted_indices is not None:
+                resets = resets.index_select(0, self.sorted_indices)
+        return Own(resets, self.lengths, order)
+
     def pack(self, x: Tensor) -> PackedSequence:
         """[B, T, ...] as a PackedSequence like that."""
         data = x.flatten(0, 1).index_select(0, self._together)
         return PackedSequence(data, *self._packed[1:])
-
-
-def checked_lengths(lengths: Any, batch: int, seq: int, device: torch.device) -> Tensor:
-    """Lengths as an int64 tensor [B] on a device. Values are looked at where they are on the CPU: a look at a GPU's
-    would wait for it. Raises ArgumentTypeError, TensorShapeError and ArgumentError."""
-    if not isinstance(lengths, Tensor):
-        try:
-            lengths = torch.as_tensor(lengths)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ArgumentTypeError(
-                f"lengths must be a tensor of integers, not {type(lengths).__name__} ({error})"
-            ) from error
-    if lengths.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
-        raise ArgumentTypeError(f"lengths must be integers, not {lengths.dtype}")
-    if list(lengths.shape) != [batch]:
-        raise TensorShapeError(f"lengths must be [B] = [{batch}], not {list(lengths.shape)}")
-    known = lengths.device.type == "cpu" and not torch.compiler.is_compiling()
-    if known and batch and (int(lengths.min()) < 0 or int(lengths.max()) > seq):
-        raise ArgumentError(
-            f"lengths must be from 0 to T = {seq}, but they go from {int(lengths.min())} to {int(lengths.max())}"
-        )
-    return lengths.to(device, torch.int64, non_blocking=True)
 
 
 def inside(lengths: Tensor, seq: int) -> Tensor:
@@ -91,6 +81,12 @@ def reverse(x: Tensor, lengths: Tensor | None) -> Tensor:
     turned = lengths.unsqueeze(1) - 1 - steps
     rows = torch.where(turned >= 0, turned, steps) + seq * torch.arange(batch, device=x.device).unsqueeze(1)
     return x.flatten(0, 1).index_select(0, rows.flatten()).unflatten(0, (batch, seq))
+
+
+def reversed_resets(resets: Tensor, lengths: Tensor | None) -> Tensor:
+    """Resets [B, T] for the steps in reverse order: what begins anew at a step, seen from behind, ends there."""
+    after = torch.cat([resets[:, 1:], torch.zeros_like(resets[:, :1])], dim=1)
+    return reverse(after, lengths)
 
 
 def at_own_end(states: Tensor, lengths: Tensor, initial: Tensor | None) -> Tensor:

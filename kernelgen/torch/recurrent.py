@@ -15,6 +15,7 @@ from kernelgen.cells.language import Cell
 from kernelgen.errors import ConfigError, near_names
 from kernelgen.torch import padding
 from kernelgen.torch.arguments import autocast_dtype
+from kernelgen.torch.checkpoint import require_no_resets
 from kernelgen.torch.errors import ArgumentError
 from kernelgen.torch.layers import LayerResult, Together, run_layer
 from kernelgen.torch.memory import check_chunks, chunk_within
@@ -29,6 +30,7 @@ from kernelgen.torch.module_checks import (
 )
 from kernelgen.torch.operator import RETURNS, plain
 from kernelgen.torch.parts import parameter_sizes, parts_of
+from kernelgen.torch.sequences import NOTHING, Own, own_of_input
 from kernelgen.torch.stack import Stack, run_stack
 from kernelgen.torch.transforms import differentiating
 from kernelgen.torch.wavefront import run_wavefront
@@ -135,6 +137,7 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         hx: Any = None,
         *,
         lengths: Any = None,
+        resets: Tensor | None = None,
         returns: Literal["states", "hidden"] = "hidden",
     ) -> Any:
         """As torch.nn's: input [T, B, I], or [B, T, I] with batch_first, or [T, I], or a PackedSequence; hx None for
@@ -143,7 +146,8 @@ class Recurrent(nn.Module):  # type: ignore[misc]
 
         lengths: integers [B]; sequence b is its first lengths[b] steps. The output is zero behind them, the last states
         are each sequence's own, the reverse direction begins at its own end, and what the input holds behind it does
-        not matter.
+        not matter. resets: bool [B, T], or [T] without a batch; where it is True the states before the step are the
+        initial ones again, and so are those from which the reverse direction comes to the step before it.
 
         Returns the output [T, B, K P], in the form of the input, and the last states in the form of hx. returns:
         "states" for a third result, a tuple of every state after every step, each [L K, T, B, D] ([L K, B, T, D] with
@@ -161,15 +165,14 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         if form is not None:
             if lengths is not None:
                 raise ArgumentError("a PackedSequence says its lengths itself; leave lengths out")
-            x, lengths = form.pad(), form.lengths
+            x, own = form.pad(), form.own(resets)
         else:
             x = input if batched and self.batch_first else input.transpose(0, 1) if batched else input.unsqueeze(0)
-            if lengths is not None:
-                if not batched:
-                    raise ArgumentError(f"lengths are those of a batch, but the input is [T, I] = {list(input.shape)}")
-                lengths = padding.checked_lengths(lengths, x.shape[0], x.shape[1], x.device)
+            if lengths is not None and not batched:
+                raise ArgumentError(f"lengths are those of a batch, but the input is [T, I] = {list(input.shape)}")
+            own = own_of_input(resets, lengths, x, batched)
         states = None if hx is None else self._initial(hx, x, batched, None if form is None else form.sorted_indices)
-        output, last, every = self._layers(x, states, lengths, returns == "states")
+        output, last, every = self._layers(x, states, own, returns == "states")
         if not batched:
             last = [state.squeeze(1).clone() for state in last]  # no views, which cannot be detached in place
             every = every and [state.squeeze(1) for state in every]
@@ -200,7 +203,7 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         return states
 
     def _layers(
-        self, x: Tensor, states: list[Tensor] | None, lengths: Tensor | None, every: bool
+        self, x: Tensor, states: list[Tensor] | None, own: Own, every: bool
     ) -> tuple[Tensor, list[Tensor], list[Tensor] | None]:
         """The output over x [B, T, I], each state after the last step [L K, B, D] and, if ``every``, after every step
         [L K, B, T, D]; states: the initial ones, each [L K, B, D]."""
@@ -208,11 +211,14 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         if self.wavefront is not None:
             parameters = [self._parameters_of(names) for names in self._names]
             together = Together.of(self._parts, self.heads, parameters)
-            return _joined(run_wavefront(together, x, states, lengths, every, self.wavefront, dropout), every)
+            require_no_resets(own.resets)
+            return _joined(run_wavefront(together, x, states, own.lengths, every, self.wavefront, dropout), every)
         count = 2 if self.bidirectional else 1
-        chunk = self._chunk(x, states, whole=every or lengths is not None)
+        chunk = self._chunk(x, states, whole=every)
+        if chunk is not None:
+            require_no_resets(own.resets)
         flat = [getattr(self, full) for one in self._names for full in one.values()]
-        simple = x.numel() and lengths is None and not every and chunk is None and not self.proj_size
+        simple = x.numel() and own is NOTHING and not every and chunk is None and not self.proj_size
         if simple and plain(x, *(states or ()), *flat):
             stack = Stack(self._parts, self.num_layers, count, self.heads, tuple(self._names[0]), dropout)
             output, last = run_stack(stack, x, states, flat)
@@ -225,7 +231,7 @@ class Recurrent(nn.Module):  # type: ignore[misc]
             directions = [self._parameters_of(names) for names in self._names[here]]
             initial = None if states is None else [state[here] for state in states]
             together = Together.of(self._parts, self.heads, directions)
-            results.append(run_layer(together, x, initial, lengths, every, chunk))
+            results.append(run_layer(together, x, initial, own, every, chunk))
             x = results[-1].output
         return _joined(results, every)
 

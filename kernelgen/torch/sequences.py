@@ -39,12 +39,29 @@ def own_of(resets: Any, lengths: Any, wx: Tensor) -> Own:
     """
     if wx.dim() != 5:
         raise TensorShapeError(f"Wx must have the five axes [B, T, G_in, H, D], not shape {list(wx.shape)}")
+    return own_of_batch(resets, lengths, wx)
+
+
+def own_of_input(resets: Any, lengths: Any, x: Tensor, batched: bool) -> Own:
+    """As own_of, for a module's input x [B, T, I], with lengths from 0 to T; of an input without a batch, which x has
+    one for, resets are [T]."""
+    if resets is None and lengths is None:
+        return NOTHING
+    if isinstance(resets, Tensor) and not batched:
+        _check_resets(resets, "[T]", [x.shape[1]], x)
+        resets = resets.unsqueeze(0)
+    own = own_of_batch(resets, lengths, x)
+    return own if own.lengths is None else own._replace(lengths=own.lengths.clamp(0, x.shape[1]))
+
+
+def own_of_batch(resets: Any, lengths: Any, wx: Tensor) -> Own:
+    """As own_of, for any [B, T, ...]."""
     batch, seq = wx.shape[:2]
     if resets is not None:
         _check_resets(resets, "[B, T]", [batch, seq], wx)
     if lengths is None:
         return Own(resets)
-    return Own(resets, *_longest_first(_lengths(lengths, batch, seq, wx), wx.device))
+    return Own(resets, *longest_first(lengths_of(lengths, batch, seq, wx), wx.device))
 
 
 def begun_anew(states: Tensor | None, resets: Any, initial: Tensor | None, wx: Tensor) -> Tensor | None:
@@ -76,8 +93,8 @@ def _check_resets(resets: Any, axes: str, sizes: list[int], wx: Tensor) -> None:
         raise TensorShapeError(f"resets are on {resets.device}, but Wx is on {wx.device}; move them")
 
 
-def _lengths(lengths: Any, batch: int, seq: int, wx: Tensor) -> Tensor:
-    """The lengths as an int32 tensor, wherever they are."""
+def lengths_of(lengths: Any, batch: int, seq: int, wx: Tensor) -> Tensor:
+    """The lengths as an int32 tensor, wherever they are, checked: see own_of. wx: what they are lengths of."""
     if isinstance(lengths, Sequence) and all(isinstance(n, int) and not isinstance(n, bool) for n in lengths):
         lengths = torch.tensor(lengths, dtype=torch.int64)
     if not isinstance(lengths, Tensor) or lengths.dtype not in INTEGERS:
@@ -102,7 +119,7 @@ def require_range(lengths: Tensor, seq: int) -> None:
         raise ArgumentError(f"lengths must be from 0 to T = {seq}; they are from {low} to {high}")
 
 
-def _longest_first(lengths: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+def longest_first(lengths: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
     """The lengths and the order of the sequences, on the device: in one transfer, where they come from the CPU."""
     order = torch.argsort(lengths, descending=True, stable=True).to(torch.int32)
     if lengths.device == device:

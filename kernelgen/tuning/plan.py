@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kernelgen.cells.language import Cell
     from kernelgen.hardware.profile import Profile
     from kernelgen.program.shape import Shape
+    from kernelgen.program.source import Language
     from kernelgen.program.task import Direction
     from kernelgen.program.tiling import Tiling
 
@@ -28,13 +29,15 @@ def plan(
     top: int | None = None,
     schedules: Iterable[str] | None = None,
     direction: Direction = "forward",
+    language: Language | None = "cuda",
 ) -> list[Tiling]:
     """The tilings that fit, fastest first by the model; ties in the order of their variables.
 
-    top: how many to return; all where it is None. schedules: names to consider; all of the direction where it is None.
+    top: how many to return; all where it is None. schedules: names to consider; where it is None, all of the direction
+    whose kernels are in that language, or in any where that is None.
     Raises InfeasibleError where no schedule has a tiling: it names, for each, the limits that clash, with numbers.
     """
-    considered = all_schedules(direction) if schedules is None else tuple(get(name) for name in schedules)
+    considered = all_schedules(direction, language) if schedules is None else tuple(get(name) for name in schedules)
     tilings: list[Tiling] = []
     reasons: list[str] = []
     for schedule in considered:

@@ -126,7 +126,8 @@ class Preparer:
             source_hash=program_hash(program),
         )
         prepared = PreparedTrial(rank, tiling, schedule, self.shape, program, trial)
-        earlier = self.trial_log.known(trial.source_hash, self.profile.name, self.shape, compiler_version())
+        compiler = compiler_version(program.main.source.language)
+        earlier = self.trial_log.known(trial.source_hash, self.profile.name, self.shape, compiler)
         known = None if self.again or earlier is None else self._standing(earlier)
         try:
             prepared.binaries = compile_program(program)

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from kernelgen.build import triton
+from kernelgen.build.compile import compiler_version
 from kernelgen.errors import EmulationError, LaunchError, ProfileError, ValidationError
 from kernelgen.tuning.prepare import PreparedTrial, Preparer, TrialLog
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from kernelgen.cells.language import Cell
     from kernelgen.hardware.profile import Profile
     from kernelgen.program.shape import Shape
+    from kernelgen.program.source import Language
     from kernelgen.program.task import Direction
     from kernelgen.program.tiling import Tiling
     from kernelgen.records.config import CellRecord, TunedConfig
@@ -122,6 +125,7 @@ def tune(
     gpu: str | Profile = "auto",
     *,
     direction: Direction = "forward",
+    language: Language | None = "cuda",
     budget: float = BUDGET_SECONDS,
     top: int | None = None,
     seeds: int = 2,
@@ -133,10 +137,10 @@ def tune(
     """Find the fastest valid kernel of ``cell`` at ``shape``.
 
     gpu: see resolve_gpu. direction: of the pass; backward, a shape that saves "hidden" means that gradients come from
-    outside for h alone, else for every state. budget: seconds after which no new candidate is begun. top: how many of
-    the model's best to try. seeds: random inputs that the emulator validates with. store: where trials are kept and
-    known ones looked up; None for nowhere. again: try what the store knows once more. on_event: told of progress.
-    started: time.monotonic() from which to count the time to the first valid kernel.
+    outside for h alone, else for every state. language: of the kernels; None for any. budget: seconds after which no
+    new candidate is begun. top: how many of the model's best to try. seeds: random inputs that the emulator validates
+    with. store: where trials are kept and known ones looked up; None for nowhere. again: try what the store knows once
+    more. on_event: told of progress. started: time.monotonic() from which to count the time to the first valid kernel.
 
     Raises InfeasibleError where nothing fits, ValidationError where no candidate is right, and KeyboardInterrupt
     only while nothing valid has been found.
@@ -144,11 +148,16 @@ def tune(
     began = time.monotonic() if started is None else started
     tell = on_event or (lambda event: None)
     profile, index = resolve_gpu(gpu)
-    if index is None:
+    if index is None and language != "triton":
         _require_host_compiler()
+    if language == "triton":
+        compiler_version("triton")
+    elif language is None and not triton.installed():
+        language = "cuda"
+        tell(Event("warning", f"Triton is not installed, so its schedules are left out. {triton.INSTALL}"))
     from kernelgen.tuning.plan import plan, spread
 
-    tilings = spread(plan(cell, shape, profile, direction=direction))
+    tilings = spread(plan(cell, shape, profile, direction=direction, language=language))
     found = f"{len(tilings):,} {direction} tilings of {cell.name} fit {profile.name}"
     tell(Event("plan", found, len(tilings), len(tilings)))
     trial_log = TrialLog(store, lambda message: tell(Event("warning", message)))

@@ -11,7 +11,7 @@ import numpy as np
 
 from kernelgen.errors import NotFiniteError, ValidationError
 from kernelgen.program import dtypes
-from kernelgen.program.arguments import NUMBERS, arguments_of, known_states
+from kernelgen.program.arguments import NUMBERS, STEP, arguments_of, known_states
 from kernelgen.program.shape import FEATURES
 from kernelgen.symbolic.derive import derive
 
@@ -103,7 +103,7 @@ class ValidationCase:
 
         Raises ValidationError for a name that a kernel of this direction does not have.
         """
-        known: dict[str, Array | int | None] = {**self.inputs, **outputs, **self.arguments.numbers}
+        known: dict[str, Array | int | None] = {**self.inputs, **outputs, **self.arguments.numbers, STEP: 0}
         known |= {name: extents[axis] for name, axis in NUMBERS.items() if extents and axis in extents}
         foreign = [name for name in order if name not in known]
         if foreign:

@@ -50,11 +50,16 @@ def validate_emulated(
     each seed before it runs.
 
     Raises ValidationError where the results differ, EmulationError for a fault that the emulator caught, and
-    NotFiniteError where the reference is NaN or infinite.
+    NotFiniteError where the reference is NaN or infinite. A Triton kernel runs in Triton's interpreter, with all that
+    follows it.
     """
     from kernelgen import schedules
 
     program = schedules.get(tiling.schedule).program(cell, shape, profile, tiling)
+    if program.main.source.language == "triton":
+        from kernelgen.verify.validate_triton import interpret_program
+
+        return interpret_program(cell, shape, program, seeds, seq=seq, on_seed=on_seed)
     return emulate_main(cell, shape, program, seeds, seq=seq, on_seed=on_seed)
 
 
@@ -74,6 +79,10 @@ def validate_program(
     """
     from kernelgen.verify.validate_parameters import emulate_parameters
 
+    if program.main.source.language == "triton":
+        from kernelgen.verify.validate_triton import interpret_program
+
+        return interpret_program(cell, shape, program, seeds, on_seed=on_seed)
     main = emulate_main(cell, shape, program, seeds, on_seed=on_seed)
     if program.direction == "forward":
         return main

@@ -126,13 +126,13 @@ def parameter_case(
             array[1:] = np.nan
     expected = {
         each.name: value
-        for each, value in zip(table.outputs, _expected(cell, shape, drawn), strict=True)
+        for each, value in zip(table.outputs, expected_gradients(cell, shape, drawn), strict=True)
         if not each.empty
     }
     return ValidationCase(shape, "backward", seed, tuple(cell.states), table, drawn, expected, exact=True)
 
 
-def _expected(cell: Cell, shape: Shape, given: dict[str, Array | None]) -> tuple[Array, Array]:
+def expected_gradients(cell: Cell, shape: Shape, given: dict[str, Array | None]) -> tuple[Array, Array]:
     """d_r [G_rec, H, D, D] and d_b [G_bias, H, D], summed in float64, as float32."""
     batch, seq, heads, dim = shape.batch, shape.seq, shape.heads, shape.head_dim
     read: dict[str, Any] = {name: None if array is None else array.astype(np.float64) for name, array in given.items()}
@@ -149,7 +149,7 @@ def _expected(cell: Cell, shape: Shape, given: dict[str, Array | None]) -> tuple
     d_b = each[list(cell.bias_gates)].sum((1, 2))
     for made, partial, gates, members in (
         (d_r, read.get("d_r_partial"), cell.recurrent_gates, cell.inputless_products),
-        (d_b, read["d_b_partial"], cell.bias_gates, cell.inputless_biases),
+        (d_b, read.get("d_b_partial"), cell.bias_gates, cell.inputless_biases),
     ):
         if members and partial is not None:
             made[[gates.index(gate) for gate in members]] = partial.sum(0)

@@ -192,7 +192,7 @@ def test_solve_refuses_bad_files_with_line_and_column(tmp_path: Path) -> None:
     assert not (ROOT / "hacked").exists()
     space.write_text('{"tune_params": {"a": [1, 2]}')
     assert "not JSON" in refused("solve", space)
-    space.write_text('{"tune_params": {"a": [1, 2.5]}}')
+    space.write_text('{"tune_params": {"a": [1, [2.5]]}}')
     assert "2.5" in refused("solve", space)
     assert "cannot read" in refused("solve", tmp_path / "nothing")
     assert "cannot read" in refused("solve", tmp_path)

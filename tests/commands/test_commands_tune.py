@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from command_line import ELMAN, ROOT, fine, own_cell, refused, run
 
+from kernelgen.build import triton
 from kernelgen.cells import load_cell
 from kernelgen.program.shape import Shape
 from kernelgen.records.config import CellRecord, load_config
@@ -215,3 +216,37 @@ def test_tune_all_tunes_a_workload_and_goes_on_where_one_cannot_be(tmp_path: Pat
     config = load_config(folder / f"{rows[0]['kernel']}.yaml")
     assert config.tiling == rows[0]["tiling"]
     assert "no workload" in refused("tune-all --gpu h200", folder / f"{rows[0]['kernel']}.yaml")
+
+
+@pytest.mark.emulated
+def test_a_triton_kernel_is_tuned_shown_and_validated(
+    fresh_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("triton", reason="Triton is not installed, so no kernel of its is tuned")
+    monkeypatch.setattr("kernelgen.device.gpu.why_no_gpu", lambda: "this test wants none")
+    file, output = own_cell(tmp_path), tmp_path / "mine.yaml"
+    asked = "tune --gpu h200 --batch 2 --seq 4 --head-dim 16 --top 1 --seeds 1 --direction both --language triton"
+    result = run(asked, f"{file}:LEAKY", "-o", output)
+    assert result.exit_code == 0, result.output
+    backward = output.with_name("mine_backward.yaml")
+    assert f"wrote {output}, mine.triton.py, mine.cubin" in result.stdout
+    assert "d_r" in result.stdout
+    for path in (output, backward):
+        config = load_config(path)
+        assert config.schedule.startswith("triton_resident")
+        assert config.versions.compiler.startswith("Triton ")
+        assert "@triton.jit" in fine("show", path)
+        checked = run("validate --emulate --seeds 1", path)
+        assert checked.exit_code == 0, checked.output
+        assert "not compared" not in checked.stderr
+    fine("export", output, "--triton", tmp_path / "module.py")
+    assert "by the model" not in (tmp_path / "module.py").read_text()
+
+
+def test_without_triton_its_kernels_are_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kernelgen.device.gpu.why_no_gpu", lambda: "this test wants none")
+    monkeypatch.setitem(sys.modules, "triton", None)
+    triton.version.cache_clear()
+    message = refused("tune", *ELMAN.split(), "--language", "triton")
+    assert "needs Triton, which is not installed" in message
+    assert "pip install 'tilesmith[triton]'" in message

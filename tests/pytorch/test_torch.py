@@ -184,6 +184,28 @@ def test_compile_in_one_graph(dynamic: bool) -> None:
                 torch.testing.assert_close(gradient, other, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_float32_parameters_of_16_bit_inputs_get_gradients_that_are_not_rounded(name: str, recompute: bool) -> None:
+    narrow = [leaf.detach().to(torch.bfloat16).requires_grad_() for leaf in tensors(name, torch.float32)]
+    wide = [narrow[0].detach().requires_grad_(), *(leaf.detach().float().requires_grad_() for leaf in narrow[1:])]
+    results = [rnn(*leaves, cell=name, recompute=recompute) for leaves in (narrow, wide)]
+    for state, other in zip(*results, strict=True):
+        assert state.dtype is torch.bfloat16
+        assert torch.equal(state, other)
+    made, exact = (
+        torch.autograd.grad(states.double().sum(), leaves)
+        for (states, _), leaves in zip(results, (narrow, wide), strict=True)
+    )
+    assert [gradient.dtype for gradient in exact] == [torch.bfloat16, *[torch.float32] * 3]
+    for rounded, gradient in zip(made, exact, strict=True):
+        torch.testing.assert_close(rounded, gradient.to(torch.bfloat16), rtol=2**-7, atol=1e-3)
+    for gradient in exact[1:3]:
+        assert not torch.equal(gradient, gradient.to(torch.bfloat16).float())
+    with pytest.raises(ShapeError, match=r"b is torch\.float16 on cpu, but Wx is torch\.bfloat16"):
+        rnn(narrow[0], wide[1], wide[2].half(), cell=name)
+
+
 def test_autocast_casts_everything() -> None:
     leaves = tensors("lstm", torch.float32)
 

@@ -71,6 +71,32 @@ def test_values_and_gradients_are_the_same(name: str, options: dict[str, Any], c
         torch.testing.assert_close(gradient, other, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("chunk", [1, 4, 20])
+@pytest.mark.parametrize("options", [{}, {"returns": "hidden", "recurrent_clip": 0.05}])
+@pytest.mark.parametrize("name", ["lstm", "slstm"])
+def test_lengths(name: str, options: dict[str, Any], chunk: int) -> None:
+    leaves, lengths = tensors(name), [11, 0, 5]
+    expected = rnn(*leaves, cell=name, lengths=lengths, **options)
+    made = rnn(*leaves, cell=name, lengths=lengths, checkpoint=chunk, **options)
+    for result, other in zip(made, expected, strict=True):
+        torch.testing.assert_close(result, other, rtol=1e-12, atol=1e-14)
+    given = seeds(expected)
+    wanted = torch.autograd.grad(expected, leaves, given)
+    for gradient, other in zip(torch.autograd.grad(made, leaves, given), wanted, strict=True):
+        torch.testing.assert_close(gradient, other, rtol=1e-10, atol=1e-12)
+
+
+def test_float32_parameters_of_16_bits_keep_their_sums() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 64, 3)
+    module = LSTM(3, 4, batch_first=True, checkpoint=16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        module(x)[0].float().cos().sum().backward()
+    for name, parameter in module.named_parameters():
+        assert parameter.grad.dtype is torch.float32
+        assert not torch.equal(parameter.grad, parameter.grad.bfloat16().float()), name
+
+
 @pytest.mark.parametrize("wanted", range(4))
 @pytest.mark.parametrize("initial", [True, False])
 def test_any_subset_of_gradients(wanted: int, initial: bool) -> None:
@@ -183,6 +209,8 @@ def test_limits_that_make_no_sense() -> None:
             rnn(*leaves, **options)
     with pytest.raises(ConfigError, match="leave one of them out"):
         rnn(*leaves, checkpoint=2, recompute=True)
+    with pytest.raises(ConfigError, match="take no resets"):
+        rnn(*leaves, checkpoint=2, resets=torch.zeros(3, 11, dtype=torch.bool))
     with pytest.raises(TilesmithError, match="at least 1 step"):
         LSTM(3, 4, checkpoint=0)
     assert "memory_limit=8GB" in repr(LSTM(3, 4, memory_limit="8GB"))
@@ -191,19 +219,20 @@ def test_limits_that_make_no_sense() -> None:
 def test_opcheck() -> None:
     wx, r, b, initial = tensors("lstm")
     options = ("lstm", True, 4, False, None)
-    torch.library.opcheck(checkpoint._forward, (wx, None, None, r, b, initial, *options))
+    own = (torch.tensor([11, 3, 0], dtype=torch.int32), torch.arange(3, dtype=torch.int32))
+    torch.library.opcheck(checkpoint._forward, (wx, None, None, r, b, initial, *own, *options))
     x, w = (torch.randn(sizes, dtype=torch.float64).requires_grad_() for sizes in ((3, 11, 2, 5), (2, 16, 5)))
     first = torch.randn(3, 4, 2, 4, dtype=torch.float64).requires_grad_()
-    torch.library.opcheck(checkpoint._forward, (x, w, first, r, b, None, *options))
+    torch.library.opcheck(checkpoint._forward, (x, w, first, r, b, None, None, None, *options))
     with torch.no_grad():
-        states, last, before = checkpoint._forward(x, w, first, r, b, initial, *options)
+        states, last, before = checkpoint._forward(x, w, first, r, b, initial, None, None, *options)
     plain = [one.detach() for one in (x, w, first, r, b)]
-    for outside in ((torch.ones_like(states), None), (None, torch.ones_like(last))):
-        torch.library.opcheck(checkpoint._backward, (*plain, before, *outside, *options))
+    for given, outside in (((None, None), (torch.ones_like(states), None)), (own, (None, torch.ones_like(last)))):
+        torch.library.opcheck(checkpoint._backward, (*plain, *given, before, *outside, *options))
 
 
 def test_compile_autocast_and_second_derivatives() -> None:
-    module = LSTM(3, 4, 2, checkpoint=4)
+    module = LSTM(3, 4, checkpoint=4)
     x = torch.randn(6, 2, 3)
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x)[0], module(x)[0])

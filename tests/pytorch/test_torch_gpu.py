@@ -93,7 +93,8 @@ def test_every_cell_agrees_with_the_float64_reference(name: str, dtype: str) -> 
     given = seeds(states, last, h_alone=jumps(name))
     made = torch.autograd.grad((states, last), leaves, given)
     arrays = [leaf.detach().double().cpu().numpy() for leaf in leaves]
-    limit = tolerance(dtype, shape.seq)
+    terms = max(shape.batch * shape.seq, len(cell.recurrent_gates) * shape.head_dim)
+    limit, derived = (tolerance(dtype, shape.seq, direction, terms) for direction in ("forward", "backward"))
     expected = numpy_reference.forward(cell, *arrays, round_h=kind)
     assert error(states, expected.states) <= limit
     assert error(last, expected.last) <= limit
@@ -102,7 +103,7 @@ def test_every_cell_agrees_with_the_float64_reference(name: str, dtype: str) -> 
         cell, *arrays, *outside, round_h=kind, round_saved=kind, round_d_gates=kind, result=expected
     )
     for gradient, field in zip(made, ("d_wx", "d_r", "d_b", "d_initial"), strict=True):
-        assert error(gradient, getattr(passed, field)) <= 2 * limit, field
+        assert error(gradient, getattr(passed, field)) <= max(2 * limit, derived), field
 
 
 @pytest.mark.parametrize(
@@ -301,27 +302,24 @@ def test_modules_with_every_option_agree_with_torch_nn(
     ours: Any, theirs: Any, options: dict[str, Any], form: str
 ) -> None:
     torch.manual_seed(0)
-    peer = theirs(40, 64, **options).cuda()
-    plain = ours(40, 64, **options).cuda()
-    plain.load_state_dict(peer.state_dict())
-    x = torch.randn(5, 30, 40, device="cuda") if options.get("batch_first") else torch.randn(30, 5, 40, device="cuda")
+    peer = theirs(40, 64, **options).double()  # on the CPU
+    x = torch.randn(5, 30, 40) if options.get("batch_first") else torch.randn(30, 5, 40)
     lengths = [30, 2, 17, 30, 9]
 
-    def run(module: Any, dtype: torch.dtype) -> list[Tensor]:
-        given: Any = x.to(dtype)
+    def run(module: Any) -> list[Tensor]:
+        given: Any = x.to(next(module.parameters()))
         if form == "packed":
             first = options.get("batch_first", False)
             given = pack_padded_sequence(given, torch.tensor(lengths), batch_first=first, enforce_sorted=False)
         output, last = module(given)
         return [output.data if form == "packed" else output, *(last if isinstance(last, tuple) else [last])]
 
-    peer = copy.deepcopy(peer).double()
-    wanted = run(peer, torch.float64)
+    wanted = run(peer)
     sum(one.square().mean() for one in wanted).backward()
     for limits in ({}, {"checkpoint": 8}):
         module = ours(40, 64, **options, **limits).to("cuda", torch.bfloat16)
-        module.load_state_dict(plain.state_dict())
-        made = run(module, torch.bfloat16)
+        module.load_state_dict(peer.state_dict())
+        made = run(module)
         for result, expected in zip(made, wanted, strict=True):
             assert error(result, expected) < 0.03
         sum(one.float().square().mean() for one in made).backward()
@@ -346,18 +344,24 @@ def test_a_checkpointed_pass_is_near_a_whole_one(name: str, heads: int, dim: int
 def test_checkpoints_take_less_memory() -> None:
     torch.manual_seed(0)
     x = torch.randn(16, 4096, 256, device="cuda", dtype=torch.bfloat16)
-    taken = []
+    outside = torch.ones_like(x)
+    kept, most = [], []
     for limits in ({}, {"checkpoint": 128}, {"memory_limit": "100MB"}):
         module = LSTM(256, 256, 2, batch_first=True, **limits).to("cuda", torch.bfloat16)
-        for _ in range(2):
-            torch.cuda.synchronize()
-            torch.cuda.reset_peak_memory_stats()
-            before = torch.cuda.memory_allocated()
-            module(x)[0].float().square().mean().backward()
-            torch.cuda.synchronize()
-        taken.append(torch.cuda.max_memory_allocated() - before)
-    print([f"{one / 1e6:.0f} MB" for one in taken])
-    assert max(taken[1:]) < 0.5 * taken[0]
+        module(x)[0].backward(outside)  # compiles, and makes the gradients of the parameters
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        output = module(x)[0]
+        kept.append(torch.cuda.memory_allocated() - before)
+        output.backward(outside)
+        torch.cuda.synchronize()
+        most.append(torch.cuda.max_memory_allocated() - before)
+    print([f"{one / 1e6:.0f} MB" for one in (*kept, *most)])
+    hidden = x.numel() * 2  # bytes of h of a layer; c and four gates are kept beside it
+    assert kept[0] > 2 * 5 * hidden
+    assert max(kept[1:]) < 3 * hidden
+    assert max(most[1:]) < 0.7 * most[0]
 
 
 @pytest.mark.parametrize("batch", [1, 3, 64, 4096])
@@ -388,13 +392,12 @@ def test_a_step_is_right_at_every_batch_and_in_a_graph(name: str, heads: int, di
 )
 def test_cells_agree_with_torch_nn(ours: Any, theirs: Any) -> None:
     torch.manual_seed(0)
-    peer = theirs(40, 64).cuda()
+    peer = theirs(40, 64).double()  # on the CPU
     module = ours(40, 64).to("cuda", torch.bfloat16)
     module.load_state_dict(peer.state_dict())
-    peer, x = peer.double(), torch.randn(5, 7, 40, device="cuda")
     state, wanted = None, None
-    for one in x:
-        state, wanted = module(one.to(torch.bfloat16), state), peer(one.double(), wanted)
+    for one in torch.randn(5, 7, 40, dtype=torch.float64):
+        state, wanted = module(one.to("cuda", torch.bfloat16), state), peer(one, wanted)
     state, wanted = (torch.stack(s) if isinstance(s, tuple) else s for s in (state, wanted))
     assert error(state, wanted) < 0.03
     state.float().square().mean().backward()

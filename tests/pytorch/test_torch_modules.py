@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 import re
 from pathlib import Path
@@ -248,19 +249,78 @@ def test_lengths_are_each_sequence_by_itself(ours: Any, theirs: Any, options: di
         assert torch.equal(of_input[index, length:], torch.zeros(5 - length, 3, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("form", ["batch", "packed", "one"])
+@pytest.mark.parametrize(
+    ("ours", "theirs", "options"),
+    [
+        (LSTM, torch.nn.LSTM, {"bidirectional": True, "num_layers": 2, "proj_size": 3}),
+        (GRU, torch.nn.GRU, {"bidirectional": True, "batch_first": True}),
+        (RNN, torch.nn.RNN, {"num_layers": 2}),
+    ],
+    ids=IDS,
+)
+def test_resets_are_pieces_by_themselves(ours: Any, theirs: Any, options: dict[str, Any], form: str) -> None:
+    module, peer = pair(ours, theirs, 3, 4, **options)
+    first, count = options.get("batch_first", False), options.get("num_layers", 1)
+    directions = 2 if options.get("bidirectional") else 1
+    x = torch.randn(3, 6, 3, dtype=torch.float64)
+    h = torch.randn(count * directions, 3, 4, dtype=torch.float64)
+    resets = torch.zeros(3, 6, dtype=torch.bool)
+    resets[0, [0, 2, 5]] = resets[2, 3] = True
+    lengths = [6, 6, 6] if form != "packed" else [5, 6, 4]
+    numbers = [0] if form == "one" else range(3)
+
+    def states(own: torch.Tensor) -> Any:
+        return (own[..., : options.get("proj_size", 4)], own.cos()) if ours is LSTM else own
+
+    outputs, lasts = [], []
+    for index in numbers:
+        bounds = [0, *(t for t in range(1, lengths[index]) if resets[index, t]), lengths[index]]
+        made = [peer(x[index, a:b], states(h[:, index])) for a, b in itertools.pairwise(bounds)]
+        outputs.append(torch.cat([output for output, _ in made]))
+        ends = [torch.cat(flat(last), dim=-1) for _, last in made]
+        rows = [ends[-1][row] if row % directions == 0 else ends[0][row] for row in range(len(h))]
+        lasts.append(torch.stack(rows))
+    given: Any = x if first else x.transpose(0, 1)
+    if form == "packed":
+        given = pack_padded_sequence(given, torch.tensor(lengths), batch_first=first, enforce_sorted=False)
+    elif form == "one":
+        given = x[0]
+    of_one = form == "one"
+    made, last = module(given, states(h[:, 0] if of_one else h), resets=resets[0] if of_one else resets)
+    if form == "packed":
+        made, wanted = made.data, torch.nn.utils.rnn.pack_sequence(outputs, enforce_sorted=False).data
+    else:
+        wanted = outputs[0] if of_one else torch.stack(outputs, dim=0 if first else 1)
+    torch.testing.assert_close(made, wanted)
+    last, wanted_last = torch.cat(flat(last), dim=-1), lasts[0] if of_one else torch.stack(lasts, dim=1)
+    torch.testing.assert_close(last, wanted_last)
+    found = torch.autograd.grad(made.cos().sum() + last.sin().sum(), list(module.parameters()))
+    expected = torch.autograd.grad(wanted.cos().sum() + wanted_last.sin().sum(), list(peer.parameters()))
+    for gradient, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(gradient, other)
+
+
 def test_lengths_that_make_no_sense() -> None:
     module = LSTM(3, 4)
     for lengths, message in [
-        ([3, 4], "from 0 to T = 3, but they go from 3 to 4"),
-        ([-1, 2], "go from -1 to 2"),
-        ([1], r"\[B\] = \[2\], not \[1\]"),
-        ([1.0, 2.0], "must be integers, not torch.float32"),
-        ("ab", "must be a tensor of integers, not str"),
+        ([3, 4], "from 0 to T = 3; they are from 3 to 4"),
+        ([-1, 2], "are from -1 to 2"),
+        ([1], r"\[B\] = \[2\], as Wx says, not \[1\]"),
+        ([1.0, 2.0], "or a list of ints, not list"),
+        ("ab", "or a list of ints, not str"),
     ]:
         with pytest.raises(TilesmithError, match=message):
             module(X, lengths=lengths)
     with pytest.raises(TilesmithError, match="those of a batch"):
         module(X[:, 0], lengths=[2])
+    with pytest.raises(TilesmithError, match=r"resets must be a bool tensor \[B, T\]"):
+        module(X, resets=[True])  # type: ignore[arg-type]
+    with pytest.raises(TilesmithError, match=r"resets must be \[T\] = \[3\]"):
+        module(X[:, 0], resets=torch.ones(2, dtype=torch.bool))
+    for options in ({"checkpoint": 2}, {"wavefront": 2, "num_layers": 2}):
+        with pytest.raises(TilesmithError, match="take no resets"):
+            LSTM(3, 4, **options)(X, resets=torch.ones(2, 3, dtype=torch.bool))
     with pytest.raises(TilesmithError, match="says its lengths itself"):
         module(pack_padded_sequence(X, [2, 1]), lengths=[2, 1])
     with pytest.raises(TilesmithError, match="cannot return 'state'; did you mean states"):
@@ -366,20 +426,15 @@ def test_positional_arguments_are_torch_nns() -> None:
     assert RNNCell(3, 4, True, "relu").nonlinearity == "relu"
 
 
-@pytest.mark.parametrize("form", ["projected", "packed", "cell"])
-def test_other_forms_compile_in_one_graph_and_export(form: str) -> None:
-    x: Any = torch.randn(4, 2, 3)
-    module: Any = LSTM(3, 5, 2, bidirectional=True, proj_size=2, memory_limit=2500)
+@pytest.mark.parametrize("form", ["projected", "packed"])
+def test_other_forms_compile_in_one_graph(form: str) -> None:
+    x: Any = torch.randn(8, 2, 3)
+    module: Any = LSTM(3, 5, bidirectional=True, proj_size=2, memory_limit=3000)
     if form == "packed":
-        module, x = GRU(3, 5, bidirectional=True), pack_padded_sequence(x, [2, 4], enforce_sorted=False)
-    elif form == "cell":
-        module, x = LSTMCell(3, 5), x[0]
+        module, x = GRU(3, 5, bidirectional=True), pack_padded_sequence(x, [2, 8], enforce_sorted=False)
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
     for result, expected in zip(flat(compiled(x)), flat(module(x)), strict=True):
         torch.testing.assert_close(result, expected)
-    if form == "projected":
-        exported = torch.export.export(module, (x,)).module()
-        torch.testing.assert_close(exported(x)[0], module(x)[0])
 
 
 # ---- beyond torch.nn ----

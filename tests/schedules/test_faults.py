@@ -135,6 +135,7 @@ STREAMING_FLOATS_BACKWARD = replace(
     shape=Shape(6, 6, 1, 64, "float32"),
     values=STREAMING_BACKWARD.values | {"batch_tile": 8, "k_warps": 2},
 )
+STREAMING_WHOLE_HEAD = replace(STREAMING_FLOATS, values=STREAMING_FLOATS.values | {"units": 64, "k_warps": 1})
 STREAMING_IN_TURN = replace(STREAMING, values=STREAMING.values | {"batch_tile": 8, "stationary": 0, "blocks": 2})
 SPLIT = replace(CLUSTER, values=CLUSTER.values | {"k_split": 2, "accumulators": 1})
 APART = replace(CLUSTER, values=CLUSTER.values | {"transfer_warps": 1})
@@ -574,14 +575,20 @@ FAULTS = {
     ),
     "a block that does not wait for the others": (
         STREAMING,
-        "GridBarrier::wait(counter_of(tile),",
-        "if (block_x() != 1 || t != 4) GridBarrier::wait(counter_of(tile),",
+        "this->wait(counter_of(tile),",
+        "if (block_x() != 1 || t != 4) this->wait(counter_of(tile),",
+        "race on the word of 'hidden'|which nobody has written",
+    ),
+    "a block alone that does not meet": (
+        STREAMING_WHOLE_HEAD,
+        "sync_block();  // all have stored\n        else",
+        ";\n        else",
         "race on the word of 'hidden'|which nobody has written",
     ),
     "a block that waits for all but one": (
         STREAMING,
-        "static_cast<unsigned>(Base::unit_tiles) * (t + 1));",
-        "static_cast<unsigned>(Base::unit_tiles) * (t + 1) - 1);",
+        "static_cast<unsigned>(unit_tiles) * times);",
+        "static_cast<unsigned>(unit_tiles) * times - 1);",
         "race on the word of 'hidden'|which nobody has written",
     ),
     "an arrival before all have stored": (
@@ -634,8 +641,8 @@ FAULTS = {
     ),
     "a block that does not wait for the others, backward": (
         STREAMING_BACKWARD,
-        "GridBarrier::wait(counter_of(tile),",
-        "if (block_x() != 1 || n != 4) GridBarrier::wait(counter_of(tile),",
+        "this->wait(counter_of(tile),",
+        "if (block_x() != 1 || n != 4) this->wait(counter_of(tile),",
         "race on the word of 'd_gates'|which nobody has written",
     ),
     "one slot of the gates' gradients": (
@@ -1130,6 +1137,7 @@ def run(sound: Sound, program: Program, seed: int) -> None:
         STREAMING_BACKWARD,
         STREAMING_FLOATS,
         STREAMING_FLOATS_BACKWARD,
+        STREAMING_WHOLE_HEAD,
     ],
     ids=[
         "forward",
@@ -1153,6 +1161,7 @@ def run(sound: Sound, program: Program, seed: int) -> None:
         "streaming backward",
         "streaming floats",
         "streaming floats, backward",
+        "streaming, a block alone",
     ],
 )
 def test_the_sound_kernel_passes(sound: Sound) -> None:

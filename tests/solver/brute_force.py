@@ -7,6 +7,7 @@ import time
 from itertools import islice
 
 from random_problems import has_solution, objective_values, random_number, random_problem, solutions_of
+from random_values import random_values_problem
 
 from constrint import Expr
 
@@ -27,14 +28,14 @@ class Timer:
 
 
 def check_everything(
-    seed: int, engine: str, largest: int = 1500, ranges: bool = False
+    seed: int, engine: str, largest: int = 1500, ranges: bool = False, values: bool = False
 ) -> dict[str, tuple[float, float]]:
     """Ask every question of random problem ``seed`` and compare with brute force; AssertionError names the seed.
 
     Returns the seconds that the slowest question of each kind took: the processor's, and wall-clock.
     """
     timed = Timer()
-    problem = random_problem(seed, largest, ranges=ranges)
+    problem = random_values_problem(seed) if values else random_problem(seed, largest, ranges=ranges)
     rng = random.Random(seed + 10**9)
     expected = solutions_of(problem)
     names = list(problem.domains)
@@ -47,7 +48,8 @@ def check_everything(
     order = prefer + [(name, "min") for name in names if name not in chosen]
 
     def rank(solution: dict[str, int]) -> tuple[int, ...]:
-        return tuple(-solution[name] if way == "max" else solution[name] for name, way in order)
+        codes = problem.encoded(solution)
+        return tuple(-codes[name] if way == "max" else codes[name] for name, way in order)
 
     ranked = sorted(expected, key=rank)
     result = timed("solve", problem.solve, prefer=prefer, engine=engine)
@@ -56,8 +58,10 @@ def check_everything(
     assert result.proven, context
     listed = timed("solutions", lambda: list(islice(problem.solutions(prefer=prefer, engine=engine), len(ranked) + 2)))
     assert listed == ranked, context
-
-    objective = random_number(rng, [_variable(name) for name in names], 2, False)
+    if values:
+        check_set(problem, ranked, engine, context)
+    whole = [name for name in names if all(type(value) is int for value in problem.values(name))]
+    objective = random_number(rng, [_variable(name) for name in whole], 2, False) if len(whole) > 1 else 0
     if isinstance(objective, Expr):
         check_best(problem, objective, ranked, prefer, engine, context, timed)
     check_explain(problem, not expected, engine, context, timed)
@@ -78,6 +82,21 @@ def check_best(problem, objective, ranked, prefer, engine, context, timed):  # t
         assert (result.status, result.objective, result.bound) == ("feasible", value, value), context_here
         assert result.proven, context_here
         assert result.solution == first, context_here
+
+
+def check_set(problem, ranked, engine, context):  # type: ignore[no-untyped-def]
+    """The solution set holds what was listed, and finds each of it; ``contains`` and ``exclude`` agree."""
+    found = problem.solution_set(engine=engine)
+    everything = list(found)
+    assert sorted(map(repr, everything)) == sorted(map(repr, ranked)), context
+    for place, solution in enumerate(everything[:20]):
+        assert found.index(solution) == place, context
+        assert found[place] == solution, context
+        assert problem.contains(solution), context
+    if ranked:
+        fewer = problem.subproblem(problem.constraints)
+        fewer.exclude(ranked[0])
+        assert fewer.count(engine=engine) == len(ranked) - 1, context
 
 
 def check_explain(problem, infeasible, engine, context, timed):  # type: ignore[no-untyped-def]

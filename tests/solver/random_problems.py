@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from typing import Any
 
 from constrint import Expr, Problem, cdiv, divides, implies, isin, maximum, minimum, table
 from constrint.evaluate import evaluate, holds
@@ -128,7 +129,7 @@ def _each_solution(problem: Problem) -> Iterator[dict[str, int]]:
         used = set(constraint.condition.variables())
         known: dict[tuple[int, ...], bool] = {}
         conditions.append((constraint.condition, [place for place, name in enumerate(names) if name in used], known))
-    for values in itertools.product(*problem.domains.values()):
+    for values in itertools.product(*(_ascending(problem, name) for name in names)):
         assignment = dict(zip(names, values, strict=True))
         for condition, places, known in conditions:
             own = tuple([values[place] for place in places])
@@ -139,6 +140,12 @@ def _each_solution(problem: Problem) -> Iterator[dict[str, int]]:
                 break
         else:
             yield assignment
+
+
+def _ascending(problem: Problem, name: str) -> Iterable[Any]:
+    """The values of a variable in the order of the integers that stand for them."""
+    coding = problem.codings.of.get(name)
+    return problem.domains[name] if coding is None else [coding.value[code] for code in coding.domain]
 
 
 def objective_values(objective: Expr, solutions: list[dict[str, int]]) -> list[tuple[int, dict[str, int]]]:

@@ -199,8 +199,8 @@ def test_cp_sat_lists_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
         questions += 1
         return solve(*arguments)  # type: ignore[arg-type]
 
-    solve = constrint.cpsat._solve
-    monkeypatch.setattr("constrint.cpsat._solve", counting)
+    solve = constrint.cpsat.CpSatCall._solve
+    monkeypatch.setattr("constrint.cpsat.CpSatCall._solve", counting)
     large = Problem("large")
     x, y = large.variable("x", range(10**6)), large.variable("y", range(10**6))
     large.add(x + y >= 1000)

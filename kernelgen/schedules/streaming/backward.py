@@ -108,7 +108,7 @@ class StreamingBackward(Streaming):
 
     def variables(self, problem: Problem, cell: Cell, shape: Shape, profile: Profile) -> Mapping[str, Expr]:
         """Declare the tile variables, in the order of the template's fields."""
-        parts = {len(cell.recurrent_gates) * -(-shape.head_dim // k) for k in PART_K}
+        parts = {len(cell.recurrent_gates) * -(-shape.head_dim // k) for k in PART_K[dtype_info(shape.dtype).itemsize]}
         return {
             "units": problem.variable("units", UNITS),
             "batch_tile": problem.variable("batch_tile", BATCH_TILES),
@@ -155,7 +155,7 @@ class StreamingBackward(Streaming):
         """What a block does in one step, for the cost model."""
         s = sizes(cell, shape, v)
         p, cost = s.product, backward_cost(cell)
-        blocks, rounds = self.rounds(shape, v)
+        _, rounds = self.rounds(shape, v)
         elements = rounds * s.elements
         itemsize = p.dtype.itemsize
         values = shape.batch * shape.heads * shape.head_dim * (s.arrays + s.stored)
@@ -174,8 +174,7 @@ class StreamingBackward(Streaming):
             transfers=rounds * (s.arrays + 4 * s.stored) * vectors / (32 * p.warps),
             device_bytes=itemsize * values + self.missed_bytes(shape, profile, v, p),
             lead=1,
-            meeting=profile.latency("grid_barrier_atomic", blocks)
-            + rounds * 2 * profile.latency("barrier", 32 * p.warps),
+            meeting=self.meeting(shape, profile, v, p),
             streamed=self.streaming_clocks(shape, v, p),
         )
 

@@ -91,7 +91,7 @@ class StreamingForward(Streaming):
 
     def variables(self, problem: Problem, cell: Cell, shape: Shape, profile: Profile) -> Mapping[str, Expr]:
         """Declare the tile variables, in the order of the template's fields."""
-        parts = {-(-shape.head_dim // k) for k in PART_K}
+        parts = {-(-shape.head_dim // k) for k in PART_K[dtype_info(shape.dtype).itemsize]}
         return {
             "units": problem.variable("units", UNITS),
             "batch_tile": problem.variable("batch_tile", BATCH_TILES),
@@ -139,7 +139,7 @@ class StreamingForward(Streaming):
         """What a block does in one step, for the cost model."""
         s = sizes(cell, shape, v)
         p, cost, arrays = s.product, cell_cost(cell), arrays_written(cell, shape)
-        blocks, rounds = self.rounds(shape, v)
+        _, rounds = self.rounds(shape, v)
         elements = rounds * s.elements
         itemsize = p.dtype.itemsize
         values = shape.batch * shape.heads * shape.head_dim * (len(cell.input_gates) + arrays)
@@ -158,8 +158,7 @@ class StreamingForward(Streaming):
             transfers=rounds * (len(cell.input_gates) + 2 * arrays + 2) * vectors / (32 * p.warps),
             device_bytes=itemsize * values + self.missed_bytes(shape, profile, v, p),
             lead=1,
-            meeting=profile.latency("grid_barrier_atomic", blocks)
-            + rounds * 2 * profile.latency("barrier", 32 * p.warps),
+            meeting=self.meeting(shape, profile, v, p),
             streamed=self.streaming_clocks(shape, v, p),
         )
 

@@ -46,20 +46,23 @@ MOST_WARPS = 16
 MOST_ACCUMULATORS, MOST_REGISTERS = {2: 128, 4: 64}, 255
 """Of a thread; the first by the bytes of an element."""
 
-PART_K = [32, 64, 128]
-"""Of a part of K."""
+PART_K = {2: [32, 64, 128], 4: [32, 64, 128, 256]}
+"""Of a part of K, by the bytes of an element."""
 
 NUM_STAGES = {2: [3, 4], 4: [3, 4, 6, 8]}
 """Stages of the rings of the matrix and of what it multiplies, by the bytes of an element."""
 
 L2_LATENCY = 1_000
-"""Clocks from asking for a part to its being there, of floats: what a ring that is short waits for (measured through
-steps of 1 x 768 at B = 16, 2026-11-27)."""
+"""Clocks from asking for a part to its being there, of floats: what a ring that is short waits for."""
+
+L2_BYTES_PER_BLOCK = 19
+"""What one multiprocessor gets of L2 in a clock, whatever the others do: of floats, 320 to 393 KB a step of 48 blocks
+took 18,600 to 20,600 clocks (measured on one H200, 2026-11-27)."""
 
 INDEPENDENT = 8
 """Accumulators that a warp has at least, if a part of K gives it work for as many."""
 
-OVERLAPPING = 2
+OVERLAPPING = 4
 """Of floats, instructions along k that are under way at once: each has loads, conversions and sums of its own."""
 
 K_WARPS = [1, 2, 4, 8]
@@ -208,6 +211,10 @@ class Streaming(BatchTiled):
             f"short parts of K only where one of 64 has more than {MOST_LINES} rows and columns",
         )
         problem.add(
+            (v["part_k"] < 256) | ((v["stationary"] == s.parts) & (shape.head_dim > 128)),
+            "parts of K of 256 where all of the matrix stays in shared memory, of heads of more than 128 units",
+        )
+        problem.add(
             (v["part_k"] < 128) | (s.rows + v["batch_tile"] <= MOST_LINES),
             f"long parts of K only where one has at most {MOST_LINES} rows and columns",
         )
@@ -246,7 +253,7 @@ class Streaming(BatchTiled):
         """Declare those that the passes share: parts of K (how many there may be), and who takes what."""
         itemsize = dtype_info(shape.dtype).itemsize
         found = {
-            "part_k": problem.variable("part_k", PART_K),
+            "part_k": problem.variable("part_k", PART_K[itemsize]),
             "stationary": problem.variable("stationary", stationary_counts(parts)),
             "num_stages": problem.variable("num_stages", NUM_STAGES[itemsize]),
             "blocks": problem.variable("blocks", [0, profile.multiprocessors]),
@@ -266,6 +273,8 @@ class Streaming(BatchTiled):
         shared memory to its warps."""
         _, rounds = self.rounds(shape, v)
         from_l2 = self.tile_count(shape, v) * (s.streamed + s.moving) / L2_BYTES_PER_CLOCK
+        if s.dtype.itemsize > 2:
+            from_l2 = max(from_l2, rounds * (s.streamed + s.moving) / L2_BYTES_PER_BLOCK)
         instructions = s.parts * v["part_k"] // s.depth
         read = s.warps // s.k_warps * instructions * (512 * s.tiles + 256 * s.column_tiles)
         in_shared = rounds * (read + s.streamed + s.moving) / SHARED_BYTES_PER_CLOCK
@@ -289,6 +298,15 @@ class Streaming(BatchTiled):
         made = s.dtype.products * products
         issued = others + made if others else 0
         return instructions * max(made, issued / profile.latency("mma_interval"))
+
+    def meeting(self, shape: Shape, profile: Profile, v: Mapping[str, int], s: ProductSizes[int]) -> float:
+        """Clocks from what a step shares being stored to its being read; a block that has a whole head waits for its
+        own threads alone."""
+        blocks, rounds = self.rounds(shape, v)
+        barriers = rounds * 2 * profile.latency("barrier", 32 * s.warps)
+        return barriers + (
+            profile.latency("grid_barrier_atomic", blocks) if shape.head_dim > v["units"] else L2_LATENCY
+        )
 
     def missed_bytes(self, shape: Shape, profile: Profile, v: Mapping[str, int], s: ProductSizes[int]) -> float:
         """Bytes of the matrix that come from device memory in a step, since L2 does not keep them."""

@@ -1,0 +1,141 @@
+"""Two engines on one problem: ours, and where it has no answer after a moment CP-SAT beside it. The first proof wins.
+
+What either proves is proved, and what ``solve`` and ``best`` find is fixed by the order of preference, so the answer
+does not depend on who was first. Only what a time limit cuts off may differ from one run to the next.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TypeVar
+
+from constrint.core import load_core
+from constrint.errors import ConstrintError, TimeLimit
+from constrint.expr import Expr
+from constrint.limits import Race
+from constrint.protocols import EngineCall
+from constrint.result import Answer
+from constrint.statement import Solution, Statement
+
+MOMENT = 0.05
+"""Seconds that the native engine has before CP-SAT starts."""
+MODELLING = 0.2
+"""Seconds that the native engine waits at most for CP-SAT's model."""
+LEEWAY = 1.0
+"""Seconds that CP-SAT has to end after a time limit that both had."""
+
+T = TypeVar("T")
+
+
+class AutoCall:
+    """The calls of both engines for one problem. native: ours."""
+
+    def __init__(self, problem: Statement, native: EngineCall) -> None:
+        self.problem, self.native = problem, native
+
+    def first(self, order: Mapping[str, bool], time_limit: float | None) -> Answer:
+        ours, theirs = self._race(lambda call: call.first(order, time_limit), lambda answer: answer.status != "unknown")
+        return ours if theirs is None or ours.status != "unknown" else theirs
+
+    def best(self, objective: Expr, sign: int, order: Mapping[str, bool], time_limit: float | None) -> Answer:
+        ours, theirs = self._race(
+            lambda call: call.best(objective, sign, order, time_limit), lambda answer: answer.proven
+        )
+        return ours if theirs is None or ours.proven else theirs if theirs.proven else _joined(ours, theirs, sign)
+
+    def find_conflict(self, chosen: Iterable[int], time_limit: float | None) -> Solution | frozenset[int]:
+        return self.native.find_conflict(chosen, time_limit)
+
+    def solutions(self, order: Mapping[str, bool]) -> Iterator[Solution]:
+        return self.native.solutions(order)
+
+    def count(self, time_limit: float | None) -> int:
+        return self.native.count(time_limit)
+
+    def _race(
+        self, ask: Callable[[EngineCall], Answer], final: Callable[[Answer], bool]
+    ) -> tuple[Answer, Answer | None]:
+        """The answers of the native engine and, where it ran, CP-SAT."""
+        rival: _Rival | None = None
+
+        def start() -> None:
+            nonlocal rival
+            rival = _Rival(self.problem, ask, final, race.stop)
+            rival.begin()
+
+        race = Race(MOMENT, start, load_core())
+        try:
+            with race:
+                ours = ask(self.native)
+        finally:
+            if rival is not None:
+                rival.finished = True
+        if rival is None:
+            return ours, None
+        if final(ours):
+            rival.cancel()
+            return ours, None
+        # Either it was first, or both ran out of time.
+        rival.thread.join(None if race.stopped else LEEWAY)
+        rival.cancel()
+        return ours, rival.answer
+
+
+class _Rival:
+    """CP-SAT in a thread of its own, on a copy of the problem. won: called when it has a final answer."""
+
+    def __init__(
+        self,
+        problem: Statement,
+        ask: Callable[[EngineCall], Answer],
+        final: Callable[[Answer], bool],
+        won: Callable[[], None],
+    ) -> None:
+        self.copy = Statement(problem.name, problem.domains, problem.constraints)
+        self.ask, self.final, self.won = ask, final, won
+        self.answer: Answer | None = None
+        self.finished = False
+        self.ready = threading.Event()
+        self.cancel: Callable[[], None] = self._before_it_began
+        self.thread = threading.Thread(target=self._run, name="constrint CP-SAT")
+
+    def begin(self) -> None:
+        """Start, and where OR-tools is loaded let it have a model first: Python lets one thread compute at a time."""
+        loaded = "ortools.sat.python.cp_model" in sys.modules
+        self.thread.start()
+        if loaded:
+            self.ready.wait(MODELLING)
+
+    def _before_it_began(self) -> None:
+        self.finished = True
+
+    def _run(self) -> None:
+        from constrint.cpsat import CpSatCall
+
+        call = CpSatCall(self.copy, load_core())
+        call.modelled = self.ready
+        self.cancel = call.cancel
+        if self.finished:
+            return
+        try:
+            answer = self.ask(call)
+        except (ConstrintError, TimeLimit):  # what it cannot hold, or what was cancelled
+            return
+        finally:
+            self.ready.set()
+        self.answer = answer
+        if self.final(answer):
+            self.won()
+
+
+def _joined(ours: Answer, theirs: Answer, sign: int) -> Answer:
+    """What two searches know together that the time limit cut off. sign: 1 where the objective is minimised."""
+    found = [answer for answer in (ours, theirs) if answer.objective is not None]
+    bounds = [answer.bound for answer in (ours, theirs) if answer.bound is not None]
+    bound = None if not bounds else max(bounds) if sign > 0 else min(bounds)
+    if not found:
+        return Answer("unknown", bound=bound)
+    best = min(found, key=lambda answer: sign * (answer.objective or 0))
+    return Answer("feasible", best.solution, best.objective, best.objective == bound, bound)
