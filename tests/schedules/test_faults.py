@@ -529,8 +529,8 @@ FAULTS = {
     ),
     "h of bfloat16": (
         STREAMING_FLOATS,
-        "state[0] = rounded<Type>(next[0]);",
-        "state[0] = rounded<bf16>(next[0]);",
+        "result[0] = next[0];",
+        "result[0] = rounded<bf16>(next[0]);",
         "differs",
     ),
     "words of another row, backward": (
