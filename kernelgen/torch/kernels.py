@@ -31,8 +31,8 @@ class Forward:
     """A forward kernel, prepared for tensors of one form.
 
     wx: the form of Wx. known: how many states to give out, 1 (h) or all. keep: "nothing", "states" (the others too) or
-    "gates" (the others and the gates' sums), for a backward pass. features: what sequences have of their own
-    (program/shape.py). Raises InfeasibleError where there is no kernel.
+    "gates" (the others and the gates' sums), for a backward pass; "again" for nothing now, and another
+    pass that keeps gates before the backward one. features: what sequences have of their own (program/shape.py). Raises InfeasibleError where there is no kernel.
     """
 
     def __init__(
@@ -48,12 +48,15 @@ class Forward:
     ) -> None:
         (batch, seq, _, heads, dim), _, device = wx
         count, steps = len(cell.states), (batch, seq, heads, dim)
-        apart = known < count and keep != "nothing"
+        apart = known < count and keep in ("states", "gates")
         save = "gates" if keep == "gates" else "states" if apart or known == count else "hidden"
         if keep != "nothing":
             backward = _backward_shape(cell, (known, *steps), precision, recompute=keep == "states", features=features)
             floats = precision.float_parameters
             engine.expect(cell, backward, "backward", _index(device), float_parameters=floats)
+        if keep == "again":
+            again = Shape(*steps, precision.dtype, "gates", **dict.fromkeys(features, True))
+            engine.expect(cell, again, "forward", _index(device))
         shape = Shape(*steps, precision.dtype, save, **dict.fromkeys(features, True))
         self._kernel = engine.kernel(cell, shape, "forward", _index(device))
         self._states = (known, *steps)
