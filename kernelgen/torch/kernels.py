@@ -32,7 +32,8 @@ class Forward:
 
     wx: the form of Wx. known: how many states to give out, 1 (h) or all. keep: "nothing", "states" (the others too) or
     "gates" (the others and the gates' sums), for a backward pass; "again" for nothing now, and another
-    pass that keeps gates before the backward one. features: what sequences have of their own (program/shape.py). Raises InfeasibleError where there is no kernel.
+    pass that keeps gates before the backward one. features: what sequences have of their own (program/shape.py).
+    Raises InfeasibleError where there is no kernel.
     """
 
     def __init__(
