@@ -108,7 +108,7 @@ def _run_forward(
             before[index] = 0 if last is None else last
             wx = _product(x, w, first, r, begin, end)
             own = _own(lengths, order, begin, end)
-            made, last, *_ = passes.forward(wx, r, b, last, *own, cell, hidden, "nothing", *gradient)
+            made, last, *_ = passes.forward(wx, r, b, last, *own, cell, hidden, "again", *gradient)
             states[:, :, begin:end] = made
     assert last is not None
     return states, last, before

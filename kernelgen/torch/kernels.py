@@ -31,8 +31,9 @@ class Forward:
     """A forward kernel, prepared for tensors of one form.
 
     wx: the form of Wx. known: how many states to give out, 1 (h) or all. keep: "nothing", "states" (the others too) or
-    "gates" (the others and the gates' sums), for a backward pass. features: what sequences have of their own
-    (program/shape.py). Raises InfeasibleError where there is no kernel.
+    "gates" (the others and the gates' sums), for a backward pass; "again" for nothing now, and another
+    pass that keeps gates before the backward one. features: what sequences have of their own (program/shape.py).
+    Raises InfeasibleError where there is no kernel.
     """
 
     def __init__(
@@ -48,12 +49,15 @@ class Forward:
     ) -> None:
         (batch, seq, _, heads, dim), _, device = wx
         count, steps = len(cell.states), (batch, seq, heads, dim)
-        apart = known < count and keep != "nothing"
+        apart = known < count and keep in ("states", "gates")
         shape = forward_shape(cell, wx[0], precision, known=known, keep=keep, features=features)
         if keep != "nothing":
             backward = backward_shape(cell, (known, *steps), precision, recompute=keep == "states", features=features)
             floats = precision.float_parameters
             engine.expect(cell, backward, "backward", _index(device), float_parameters=floats)
+        if keep == "again":
+            again = forward_shape(cell, wx[0], precision, known=known, keep="gates", features=features)
+            engine.expect(cell, again, "forward", _index(device))
         self._kernel = engine.kernel(cell, shape, "forward", _index(device))
         self.program = self._kernel.program
         self._states = (known, *steps)
@@ -233,7 +237,7 @@ def forward_shape(
 ) -> Shape:
     """What a forward pass asks an engine for: see Forward. wx: the sizes [B, T, G_in, H, D]."""
     batch, seq, _, heads, dim = wx
-    whole = known == len(cell.states) or keep != "nothing"
+    whole = known == len(cell.states) or keep in ("states", "gates")
     save = "gates" if keep == "gates" else "states" if whole else "hidden"
     return Shape(batch, seq, heads, dim, precision.dtype, save, **dict.fromkeys(features, True))
 

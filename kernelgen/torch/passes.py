@@ -53,7 +53,7 @@ def forward(
     [G_saved, B, T, H, D], the last two None if not kept.
 
     wx, r, b, initial as of reference.forward; resets, lengths and order as of sequences.Own. options: cell (a key),
-    hidden (K is 1, not S), keep ("nothing", "states" or "gates"), recurrent_cut and recurrent_clip. last: where a
+    hidden (K is 1, not S), keep (see kernels.Forward), recurrent_cut and recurrent_clip. last: where a
     kernel may put the last states, no memory of initial; what is returned says whether it did. Raises ShapeError for
     tensors that do not belong together, and for lengths on the CPU that are out of range; CellError.
     """
@@ -156,7 +156,7 @@ def _forward_by_reference(
         every, last, gates = reference.forward(cell, wx, r, b, initial, keep_gates=keep == "gates", own=own)
     if known == len(cell.states):
         return every, last, None, gates
-    return every[:known].clone(), last, None if keep == "nothing" else every[known:].clone(), gates
+    return every[:known].clone(), last, every[known:].clone() if keep in ("states", "gates") else None, gates
 
 
 def _backward_by_reference(

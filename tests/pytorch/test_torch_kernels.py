@@ -168,13 +168,18 @@ def test_the_path_of_cuda_tensors_gives_the_references_gradients(
 
 
 @pytest.mark.emulated
-def test_a_checkpointed_pass_runs_kernels_on_chunks(emulated: Emulated) -> None:
+def test_a_checkpointed_pass_runs_kernels_on_chunks(emulated: Emulated, monkeypatch: pytest.MonkeyPatch) -> None:
     leaves = tensors("lstm", Shape(3, 5, 2, 16))
     expected = rnn(*leaves, returns="hidden")
     given = [torch.ones_like(one) for one in expected]
     wanted = torch.autograd.grad(expected, leaves, given)
     emulated.ran.clear()
+    expecting: set[tuple[Direction, str]] = set()
+    monkeypatch.setattr(
+        emulated, "expect", lambda cell, shape, direction, *_, **__: expecting.add((direction, shape.save))
+    )
     made = rnn(*leaves, returns="hidden", checkpoint=3)
+    assert expecting == {("forward", "gates"), ("backward", "hidden")}
     found = torch.autograd.grad(made, leaves, given)
     again = [("forward", "gates"), ("backward", "hidden")]
     assert emulated.ran == [("forward", "hidden"), ("forward", "hidden"), *again, *again]
