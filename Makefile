@@ -27,6 +27,7 @@ docs: $(VENV)/docs ## the documentation as HTML, in build/docs
 
 bench: $(VENV)/installed ## the solver measured on the CPU; SPACES=FOLDER: on tuning spaces too, beside other solvers
 	$(BIN)/python benchmarks/lexicographic.py
+	$(BIN)/python benchmarks/classes.py
 	$(if $(SPACES),$(BIN)/python -m pip install --quiet --editable ".[bench]")
 	$(if $(SPACES),$(BIN)/python benchmarks/solver.py --spaces "$(SPACES)")
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from constrint.core import has_core
     from constrint.engine import ENGINES
     from constrint.factored import SolutionSet
+    from constrint.proposals import Proposals
     from constrint.text import (
         load_space,
         load_t1,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "ENGINES": "constrint.engine",
+    "Proposals": "constrint.proposals",
     "SolutionSet": "constrint.factored",
     "has_core": "constrint.core",
     "load_space": "constrint.text",
@@ -50,6 +52,7 @@ __all__ = [
     "Infeasible",
     "ParseError",
     "Problem",
+    "Proposals",
     "Result",
     "SolutionSet",
     "TimeLimit",

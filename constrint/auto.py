@@ -6,6 +6,7 @@ does not depend on who was first. Only what a time limit cuts off may differ fro
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
@@ -20,6 +21,8 @@ from constrint.statement import Solution, Statement
 
 MOMENT = 0.05
 """Seconds that the native engine has before CP-SAT starts."""
+MODELLING = 0.2
+"""Seconds that the native engine waits at most for CP-SAT's model."""
 LEEWAY = 1.0
 """Seconds that CP-SAT has to end after a time limit that both had."""
 
@@ -60,7 +63,7 @@ class AutoCall:
         def start() -> None:
             nonlocal rival
             rival = _Rival(self.problem, ask, final, race.stop)
-            rival.thread.start()
+            rival.begin()
 
         race = Race(MOMENT, start, load_core())
         try:
@@ -94,8 +97,16 @@ class _Rival:
         self.ask, self.final, self.won = ask, final, won
         self.answer: Answer | None = None
         self.finished = False
+        self.ready = threading.Event()
         self.cancel: Callable[[], None] = self._before_it_began
         self.thread = threading.Thread(target=self._run, name="constrint CP-SAT")
+
+    def begin(self) -> None:
+        """Start, and where OR-tools is loaded let it have a model first: Python lets one thread compute at a time."""
+        loaded = "ortools.sat.python.cp_model" in sys.modules
+        self.thread.start()
+        if loaded:
+            self.ready.wait(MODELLING)
 
     def _before_it_began(self) -> None:
         self.finished = True
@@ -103,7 +114,8 @@ class _Rival:
     def _run(self) -> None:
         from constrint.cpsat import CpSatCall
 
-        call = CpSatCall(self.copy)
+        call = CpSatCall(self.copy, load_core())
+        call.modelled = self.ready
         self.cancel = call.cancel
         if self.finished:
             return
@@ -111,6 +123,8 @@ class _Rival:
             answer = self.ask(call)
         except (ConstrintError, TimeLimit):  # what it cannot hold, or what was cancelled
             return
+        finally:
+            self.ready.set()
         self.answer = answer
         if self.final(answer):
             self.won()

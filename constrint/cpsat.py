@@ -10,6 +10,7 @@ raises ConstrintError.
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -299,11 +300,14 @@ class Model:
 
 
 class CpSatCall:
-    """The calls of CP-SAT for one problem; one worker, so that answers repeat."""
+    """The calls of CP-SAT for one problem; one worker, so that answers repeat. core: the C++ core, to propagate at the
+    root; by default Python does."""
 
-    def __init__(self, problem: Statement) -> None:
-        self.problem = problem
+    def __init__(self, problem: Statement, core: Any = None) -> None:
+        self.problem, self.core = problem, core
         self.cancelled = False
+        self.modelled = threading.Event()
+        """Set once there is a model, from when on OR-tools needs no Python."""
 
     def cancel(self) -> None:
         """Let whatever is being solved, in another thread, end as at a time limit."""
@@ -312,7 +316,7 @@ class CpSatCall:
     def first(self, order: Mapping[str, bool], time_limit: float | None) -> Answer:
         deadline = deadline_in(time_limit)
         try:
-            program, _ = presolve(self.problem, deadline=deadline)
+            program = prepare(self.problem, None, self.core, deadline=deadline).program
         except TimeLimit:
             return Answer("unknown")
         return (
@@ -368,9 +372,10 @@ class CpSatCall:
     def best(self, objective: Expr, sign: int, order: Mapping[str, bool], time_limit: float | None) -> Answer:
         deadline = deadline_in(time_limit)
         try:
-            program, lowered = presolve(self.problem, objective if sign > 0 else -objective, deadline)
+            prepared = prepare(self.problem, objective if sign > 0 else -objective, self.core, deadline=deadline)
         except TimeLimit:
             return Answer("unknown")
+        program, lowered = prepared.program, prepared.objective
         if program is None or lowered is None:
             return Answer("infeasible", proven=True)
         model = Model(program, self.problem.constraints, lowered)
@@ -457,6 +462,7 @@ class CpSatCall:
             if self.cancelled:
                 raise TimeLimit(PASSED)
             future = pool.submit(solver.solve, model, collect)
+            self.modelled.set()
             try:
                 while True:
                     try:

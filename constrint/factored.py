@@ -250,6 +250,8 @@ class SolutionSet:
     def _decode(self, indices: Sequence[int]) -> list[Solution]:
         if not indices:
             return []
+        if not self._factors:  # of no variables there is one solution
+            return [{} for _ in indices]
         columns = []
         rest = list(indices)
         for _, factor in reversed(self._factors):

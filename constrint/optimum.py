@@ -16,7 +16,7 @@ from constrint.errors import TimeLimit
 from constrint.expr import Expr
 from constrint.factor import PATIENT, QUICK, DoesNotFactor, independent, make_factor
 from constrint.forward import forward, test
-from constrint.limits import deadline_in, passed
+from constrint.limits import check_time, deadline_in, passed
 from constrint.parts import bounds, named, split
 from constrint.program import Code, Op, Program, Tree
 from constrint.residual import SAFE, Term, numeric, value_of
@@ -100,7 +100,8 @@ class _Quest:
         self.finished = self.preferred = False
         self.weight = [1.0] * len(program.domains)
         self.chain = elimination_order(program, variables, deadline)
-        large = prefer_large(objective, program)
+        self.table = costs(objective, program)
+        large = prefer_large(objective, program, self.table, deadline)
         self.descending = [v in large for v in self.chain]
 
     def run(self, order: Mapping[str, bool]) -> None:
@@ -108,7 +109,7 @@ class _Quest:
         start = time.perf_counter()
         deadline = self.deadline
         soon = None if deadline is None else start + SEARCHING * (deadline - start)
-        table = costs(self.objective, self.program)
+        table = self.table
         turns = TURNS if self.searcher.native else TURNS[:1]
         for limits in turns if table is not None else ():
             assert table is not None
@@ -261,12 +262,18 @@ def _variables(term: Term) -> Iterator[int]:
         yield from _variables(arg)
 
 
-def prefer_large(objective: Tree, program: Program) -> set[int]:
-    """The variables at whose largest value the objective's lower bound is smaller than at their smallest."""
+def prefer_large(
+    objective: Tree, program: Program, table: tuple[int, Costs] | None, deadline: float | None
+) -> set[int]:
+    """The variables at whose largest value the objective's lower bound is smaller than at their smallest. table: its
+    ``costs``. Raises TimeLimit."""
+    if table is not None:
+        return {v for v, each in table[1].items() if each[-1] < each[0]}
     code = Code.of(objective)
     low, high = bounds(program)
     found = set()
     for v in code.variables:
+        check_time(deadline)
         ends, before = [], (low[v], high[v])
         for end in before:
             low[v] = high[v] = end

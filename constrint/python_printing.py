@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from fractions import Fraction
+from itertools import pairwise
 
 from constrint.printing import Node, Printer
 
@@ -47,7 +48,10 @@ class _Printer(Printer):
         if op == "element":
             return f"[{', '.join(map(self.text, args[1:]))}][{self.text(args[0])}]"
         if op in ("all_different", "cumulative"):
-            return f"{op}({', '.join(map(self.text, args))})"
+            size = len(args) // 3
+            ends = [0, len(args)] if op == "all_different" else [0, size, 2 * size, 3 * size]
+            lists = [f"[{', '.join(map(self.text, args[a:b]))}]" for a, b in pairwise(ends)]
+            return f"{op}({', '.join(lists + [self.text(arg) for arg in args[ends[-1] :]])})"
         if op in ("floor", "ceil", "call"):
             return f"math.{expr.name or op}({', '.join(map(self.text, args))})"
         return f"bool({self.text(args[0])})" if op == "truth" else None

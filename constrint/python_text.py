@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import ast
 import keyword
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from fractions import Fraction
 from functools import reduce
+from typing import Any
 
 from constrint import expr as build
 from constrint.errors import ConstrintError, ParseError
 from constrint.expr import Expr
 from constrint.functions import FUNCTIONS
+from constrint.global_constraints import all_different, count, cumulative
 from constrint.integers import shown
 from constrint.python_names import Substituted, substitute
 
@@ -56,6 +58,12 @@ _MODULES = ("math", "np", "numpy")
 _LISTS = (ast.List, ast.Tuple, ast.Set)
 _GATHERED = ("min", "max", "sum", "any", "all", "len")
 _SINGLE = ("abs", "int", "float", "bool", "floor", "ceil", "trunc", "fabs", "round")
+_GLOBAL: dict[str, tuple[Callable[..., Expr], int, int]] = {
+    "all_different": (all_different, 1, 0),
+    "cumulative": (cumulative, 3, 1),
+    "count": (count, 1, 1),
+}
+"""Constraints of many variables: how each is built, and how many lists and then numbers it takes."""
 _KNOWN = "min, max, abs, sum, any, all, len, int, float, bool, round, divmod, pow, ceil, floor and functions of math"
 MAX_LENGTH = 100_000
 CONSTANTS = ("True", "False", "None")
@@ -341,6 +349,8 @@ class _Translator:
             return Expr("call", (value,), name=function[1:])
         if function in _GATHERED and len(node.args) == 1 and isinstance(node.args[0], _LISTS) and not node.keywords:
             return self._gather(node, function, node.args[0].elts)
+        if function in _GLOBAL:
+            return self._global(node, function)
         if function not in (*_GATHERED, *_SINGLE, "pow", *FUNCTIONS) or function in ("sum", "any", "all"):
             raise self.refuse(node, f"a call of anything but {_KNOWN} is more than arithmetic")
         if function in ("min", "max"):
@@ -360,6 +370,19 @@ class _Translator:
             count = str(fewest) if fewest == most else f"{fewest} to {most}"
             raise self.refuse(node, f"{function} takes {count} numbers")
         return Expr("call", tuple(self.expression(arg) for arg in node.args), name=function)
+
+    def _global(self, node: ast.Call, function: str) -> Expr:
+        """A constraint of many variables: lists in brackets, and what follows them."""
+        builder, lists, others = _GLOBAL[function]
+        if len(node.args) != lists + others or node.keywords:
+            raise self.refuse(node, f"{function} takes {lists} lists in brackets and {others} numbers")
+        given: list[Any] = [self._pair(arg) for arg in node.args[:lists]]
+        if None in given:
+            raise self.refuse(node, f"{function} takes lists in brackets")
+        try:
+            return builder(*given, *map(self.expression, node.args[lists:]))
+        except ConstrintError as error:
+            raise self.refuse(node, str(error)) from None
 
     def _function(self, node: ast.expr) -> str:
         """The name of what is called: a function of Python or of math, or a method; empty for anything else."""

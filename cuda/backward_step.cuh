@@ -72,7 +72,7 @@ struct BackwardStep {
     static constexpr unsigned staged = stored & ~multiplied;
 
     static constexpr int rows = block.rows;
-    using Elements = LaneElements<shape, units, rows, blocks * unit_warps * units>;
+    using Elements = LaneElements<shape, units, rows, blocks * unit_warps * units, sequences.lengths>;
     static constexpr int unit_groups = Elements::unit_groups;
     static constexpr int column_tiles = Elements::column_tiles;
     static constexpr int columns = Elements::columns;
@@ -217,10 +217,7 @@ struct BackwardStep {
 
     /// What of the initial states' gradients resets have sent.
     TILESMITH_DEVICE static float sent_to_initial(int s, int unit_group, int column_tile, int column) {
-        if constexpr (sequences.resets)
-            return __uint_as_float(load_shared_32(to_initial(s, unit_group, column_tile, column)));
-        else
-            return 0.0f;
+        return __uint_as_float(load_shared_32(to_initial(s, unit_group, column_tile, column)));
     }
 
     // ---- saved values and gradients in, the gates' gradients out ----
@@ -278,9 +275,8 @@ struct BackwardStep {
     /// Begin copying what step t reads, and move on to step t - 1. Before step 0, and where a sequence begins anew, lie the
     /// initial states.
     TILESMITH_DEVICE void begin_copy(int stage_offset, int t) {
-        unsigned begins = ahead.take(tile, t);
-        if (t == 0) begins = ~0u;
-        if (begins == 0) {
+        const unsigned begins = ahead.take(tile, t);
+        if (t > 0 && begins == 0) {
             ring.begin_copy(stage_offset, [](int array) { return copy_step(array); });
             return;
         }
@@ -290,7 +286,7 @@ struct BackwardStep {
             int array, row, unit;
             Ring::locate(i, array, row, unit);
             const SharedAddress to = ring.to[i] + stage_offset;
-            if (!is_state(array) || (sequences.resets && (begins >> row & 1) == 0)) {
+            if (!is_state(array) || (sequences.resets && t > 0 && (begins >> row & 1) == 0)) {
                 Ring::copy(to, ring.from[i]);
             } else if (in.initial != nullptr) {
                 const int s = nth_bit(state_arrays, array - read_gates);
@@ -468,9 +464,11 @@ struct BackwardStep {
             if (!own.real(unit_group, column_tile, column)) return;
 #pragma unroll
             for (int s = 0; s < states; ++s)
-                store_global_16(in.d_initial + own.state_index(s, unit_group, column_tile, column),
-                                to_16<Type>(carried[unit_group][column_tile][column][s] +
-                                            sent_to_initial(s, unit_group, column_tile, column)));
+            {
+                float gradient = carried[unit_group][column_tile][column][s];
+                if constexpr (sequences.resets) gradient += sent_to_initial(s, unit_group, column_tile, column);
+                store_global_16(in.d_initial + own.state_index(s, unit_group, column_tile, column), to_16<Type>(gradient));
+            }
         });
     }
 };

@@ -74,7 +74,7 @@ struct ClusterForward {
     static constexpr int tiles = Rows::tiles;  // of 16 rows, per warp
 
     static constexpr int rows = tiling.batch_tile;
-    using Elements = LaneElements<shape, units, rows, sent_units>;
+    using Elements = LaneElements<shape, units, rows, sent_units, sequences.lengths>;
     static constexpr int unit_groups = Elements::unit_groups;  // groups of 8 units a warp owns
     static constexpr int column_tiles = Elements::column_tiles;
     static constexpr int columns = Elements::columns;  // elements per lane, unit and column tile

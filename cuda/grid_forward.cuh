@@ -65,7 +65,7 @@ struct GridForward {
     static constexpr int epilogue_warps = unit_warps * unit_groups * row_groups;
     /// Whether a warp that does not step fences for its block, while the others step; else each thread for itself.
     static constexpr bool fenced_apart = epilogue_warps < warps;
-    using Elements = LaneElements<shape, 8, epilogue_rows, sent_units>;
+    using Elements = LaneElements<shape, 8, epilogue_rows, sent_units, sequences.lengths>;
     static constexpr int column_tiles = Elements::column_tiles;
     static constexpr int columns = Elements::columns;  // elements per lane and column tile
 

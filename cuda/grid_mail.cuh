@@ -58,7 +58,8 @@ struct GridMail {
     TILESMITH_DEVICE static int slot_of(int t) { return static_cast<int>(static_cast<unsigned>(t) % slots) * slot_bytes; }
 
     /// first: of the sequences of the block, the first that the warp owns.
-    TILESMITH_DEVICE void prepare(void* slots_of_tile, const Elements& own, int first) {
+    template <class Own>
+    TILESMITH_DEVICE void prepare(void* slots_of_tile, const Own& own, int first) {
         at = static_cast<unsigned char*>(slots_of_tile);
         odd = own.g % 2 != 0;
         sends = shared_out || !odd;

@@ -51,7 +51,8 @@ struct HiddenMail {
     }
 
     /// For a warp that sends.
-    TILESMITH_DEVICE void prepare_sending(const Elements& own, int rank) {
+    template <class Own>
+    TILESMITH_DEVICE void prepare_sending(const Own& own, int rank) {
         odd = own.g % 2 != 0;
 #pragma unroll
         for (int i = 0; i < destinations; ++i) {
@@ -66,7 +67,8 @@ struct HiddenMail {
     }
 
     /// Where the word of a lane's element lies in a slot. Elements count columns first, unit groups last.
-    TILESMITH_DEVICE static int offset_of(const Elements& own, int element) {
+    template <class Own>
+    TILESMITH_DEVICE static int offset_of(const Own& own, int element) {
         const int unit_group = element / (Elements::column_tiles * Elements::columns);
         const int row = own.row(element / Elements::columns % Elements::column_tiles, element % Elements::columns);
         return Layout::offset(own.unit(unit_group) / 8, row) + own.g / 2 * 4;

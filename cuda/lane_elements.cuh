@@ -10,8 +10,8 @@
 namespace tilesmith {
 
 /// The elements of one lane: [unit group][column tile][column], for warps of `units` and blocks of `rows` sequences.
-/// owned: the units of all warps of a head, padding included.
-template <FixedShape shape, int units, int rows, int owned = ceil_div(shape.head_dim, units) * units>
+/// owned: the units of all warps of a head, padding included. ordered: whether sequences do not come one after another.
+template <FixedShape shape, int units, int rows, int owned = ceil_div(shape.head_dim, units) * units, bool ordered = false>
 struct LaneElements {
     static constexpr int D = shape.head_dim;
     static constexpr bool half_filled = rows == 4;
@@ -28,7 +28,7 @@ struct LaneElements {
     int first_row;  // the block's first sequence
     int g;
     int j;
-    const int* order = nullptr;  // [batch]: the numbers of the sequences, where they do not come one after another
+    const int* order = nullptr;  // [batch]: their numbers, if ordered
 
     /// The unit, within the head, of this lane's unit group.
     TILESMITH_DEVICE int unit(int unit_group) const { return warp * units + unit_group * 8 + g; }
@@ -45,9 +45,11 @@ struct LaneElements {
 
     /// Index of an element in an array [states, B, H, D].
     TILESMITH_DEVICE long long state_index(int s, int unit_group, int column_tile, int column) const {
-        const int place = first_row + row(column_tile, column);
-        const int number = order == nullptr ? place : static_cast<int>(load_global_32(order + place));
-        const long long sequence = static_cast<long long>(s) * batch + number;
+        if constexpr (ordered) {
+            const int number = static_cast<int>(load_global_32(order + first_row + row(column_tile, column)));
+            return ((static_cast<long long>(s) * batch + number) * shape.heads + head) * D + unit(unit_group);
+        }
+        const long long sequence = static_cast<long long>(s) * batch + first_row + row(column_tile, column);
         return (sequence * shape.heads + head) * D + unit(unit_group);
     }
 
@@ -64,9 +66,9 @@ struct LaneElements {
 };
 
 /// The biases b [G_bias, H, D] of a lane's units, for the gates that `wanted` marks; zero for the others.
-template <class Type, class Cell, FixedShape shape, int units, int rows, int owned>
+template <class Type, class Cell, FixedShape shape, int units, int rows, int owned, bool ordered>
 TILESMITH_DEVICE void load_bias(float (&bias)[Cell::gates][units / 8], const Element<Type>* b, unsigned wanted,
-                                const LaneElements<shape, units, rows, owned>& own) {
+                                const LaneElements<shape, units, rows, owned, ordered>& own) {
     constexpr int D = shape.head_dim;
 #pragma unroll
     for (int gate = 0; gate < Cell::gates; ++gate)

@@ -57,7 +57,7 @@ struct Resident {
     // A tile of 8 columns holds 8 sequences, or 4 in its even columns: then each lane has one element instead of
     // two, which halves the work of the special-function units at the price of idle tensor-core columns.
     static constexpr int rows = tiling.batch_tile;
-    using Elements = LaneElements<shape, units, rows>;
+    using Elements = LaneElements<shape, units, rows, padded_units, sequences.lengths>;
     static constexpr int unit_groups = Elements::unit_groups;  // of 8 units each, that a warp owns
     static constexpr int column_tiles = Elements::column_tiles;
     static constexpr int columns = Elements::columns;  // elements per lane, unit and column tile
@@ -127,8 +127,9 @@ struct Resident {
         for (int buffer = 0; buffer < 2; ++buffer)
             for (int i = static_cast<int>(thread_index()); i < hidden_bytes / chunk; i += threads)
                 store_shared_128(shared + buffer * buffer_bytes + i * chunk, uint4{0, 0, 0, 0});
-        for (int i = static_cast<int>(thread_index()); i < initial_bytes / chunk; i += threads)
-            store_shared_128(shared + initial_at + i * chunk, uint4{0, 0, 0, 0});
+        if constexpr (sequences.resets)
+            for (int i = static_cast<int>(thread_index()); i < initial_bytes / chunk; i += threads)
+                store_shared_128(shared + initial_at + i * chunk, uint4{0, 0, 0, 0});
         if constexpr (padded_units != D)
             for (int i = static_cast<int>(thread_index()); i < tiling.num_stages * stage_bytes / chunk; i += threads)
                 store_shared_128(shared + ring_at + i * chunk, uint4{0, 0, 0, 0});
@@ -136,7 +137,9 @@ struct Resident {
         Elements::for_each([&](int unit_group, int column_tile, int column) {
 #pragma unroll
             for (int s = 0; s < states; ++s) {
-                const unsigned short word = initial_word(s, unit_group, column_tile, column);
+                unsigned short word = 0;
+                if (in.initial != nullptr && own.real(unit_group, column_tile, column))
+                    word = load_global_16(in.initial + own.state_index(s, unit_group, column_tile, column));
                 state[unit_group][column_tile][column][s] = to_float<Type>(word);
                 if (s == 0 && part == 0) {
                     const SharedAddress at = result_at(0, own.row(column_tile, column), own.unit(unit_group));
@@ -147,18 +150,17 @@ struct Resident {
         });
     }
 
-    TILESMITH_DEVICE unsigned short initial_word(int s, int unit_group, int column_tile, int column) const {
-        if (in.initial == nullptr || !own.real(unit_group, column_tile, column)) return 0;
-        return load_global_16(in.initial + own.state_index(s, unit_group, column_tile, column));
-    }
-
     /// The states of the rows in `restarts` are the initial ones again.
     TILESMITH_DEVICE void begin_anew(unsigned restarts) {
         Elements::for_each([&](int unit_group, int column_tile, int column) {
             if ((restarts >> own.row(column_tile, column) & 1) == 0) return;
 #pragma unroll
-            for (int s = 0; s < states; ++s)
-                state[unit_group][column_tile][column][s] = to_float<Type>(initial_word(s, unit_group, column_tile, column));
+            for (int s = 0; s < states; ++s) {
+                unsigned short word = 0;
+                if (in.initial != nullptr && own.real(unit_group, column_tile, column))
+                    word = load_global_16(in.initial + own.state_index(s, unit_group, column_tile, column));
+                state[unit_group][column_tile][column][s] = to_float<Type>(word);
+            }
         });
     }
 

@@ -17,6 +17,21 @@ TILESMITH_DEVICE int sequence_at(const Arguments& in, int place) {
         return place;
 }
 
+/// How many steps the longest of `rows` sequences has, from place `first` on; one at least. By a warp.
+template <Sequences sequences, class Arguments>
+TILESMITH_DEVICE int longest(const Arguments& in, int first, int rows, int lane) {
+    if constexpr (!sequences.lengths) return in.seq;
+    int steps = 1;
+    for (int place = first + lane; place < minimum(first + rows, in.batch); place += 32) {
+        const int length = static_cast<int>(load_global_32(in.lengths + sequence_at<sequences>(in, place)));
+        steps = maximum(steps, minimum(length, in.seq));
+    }
+#pragma unroll
+    for (int lanes = 16; lanes > 0; lanes /= 2)
+        steps = maximum(steps, static_cast<int>(__float_as_uint(shuffle_xor(__uint_as_float(static_cast<unsigned>(steps)), lanes))));
+    return steps;
+}
+
 /// The sequences of a tile of `rows`.
 template <Sequences sequences, int rows>
 struct TileSequences {
@@ -39,18 +54,7 @@ struct TileSequences {
                 if constexpr (sequences.resets) flags = in.resets + static_cast<long long>(sequence) * in.seq;
             }
         }
-        if constexpr (sequences.lengths) {
-            steps = maximum(1, end);
-            if constexpr (tile_rows != rows)
-                for (int row = lane; row < tile_rows && tile_first + row < in.batch; row += 32) {
-                    const int sequence = sequence_at<sequences>(in, tile_first + row);
-                    steps = maximum(steps, minimum(static_cast<int>(load_global_32(in.lengths + sequence)), in.seq));
-                }
-#pragma unroll
-            for (int lanes = 16; lanes > 0; lanes /= 2)
-                steps = maximum(steps, static_cast<int>(__float_as_uint(
-                                           shuffle_xor(__uint_as_float(static_cast<unsigned>(steps)), lanes))));
-        }
+        if constexpr (sequences.lengths) steps = longest<sequences>(in, tile_first, tile_rows, lane);
     }
 
     /// The rows of which step t is one of the sequence's.
@@ -63,6 +67,59 @@ struct TileSequences {
 
     /// Whether the lane's row begins anew at step t.
     TILESMITH_DEVICE unsigned flag(int t) const { return t >= 0 && t < end ? load_global_8(flags + t) : 0; }
+};
+
+/// What the sequences of a tile have of their own in one step, in shared memory, for tiles of any number of rows. It lies in two
+/// places in turn: who looks up a step's may be ahead of who reads those of the step before, but not by two.
+template <Sequences sequences, int rows>
+struct StepSequences {
+    static constexpr bool any = sequences.resets || sequences.lengths;
+    static constexpr int place_bytes = any ? 3 * 4 * rows : 0;  // [what][row]: number, end, flags
+    static constexpr int bytes = 2 * place_bytes;
+
+    SharedAddress first;
+    SharedAddress at = first;
+
+    /// To be followed by a meeting of the `threads`. first_row: the tile's first place in the batch.
+    template <class Arguments>
+    TILESMITH_DEVICE void look_up(const Arguments& in, int first_row, int t, int thread, int threads) {
+        if constexpr (any) {
+            at = at == first ? first + place_bytes : first;
+            for (int row = thread; row < rows; row += threads) {
+                const int number = sequence_at<sequences>(in, minimum(first_row + row, in.batch - 1));
+                int end = in.seq;
+                if constexpr (sequences.lengths)
+                    end = minimum(static_cast<int>(load_global_32(in.lengths + number)), in.seq);
+                if (first_row + row >= in.batch) end = 0;
+                unsigned flags = 0;
+                if constexpr (sequences.resets) {
+                    const unsigned char* resets = in.resets + static_cast<long long>(number) * in.seq;
+                    if (t >= 0 && t < end) flags = load_global_8(resets + t);
+                    if (t + 1 >= 0 && t + 1 < end) flags |= load_global_8(resets + t + 1) << 1;
+                }
+                store_shared_32(at + 4 * row, static_cast<unsigned>(number));
+                store_shared_32(at + 4 * (rows + row), static_cast<unsigned>(end));
+                store_shared_32(at + 4 * (2 * rows + row), flags);
+            }
+        }
+    }
+
+    TILESMITH_DEVICE int number(int row) const { return static_cast<int>(load_shared_32(at + 4 * row)); }
+
+    /// Whether step t is one of the sequence's.
+    TILESMITH_DEVICE bool runs(int row, int t) const {
+        if constexpr (sequences.lengths) return t < static_cast<int>(load_shared_32(at + 4 * (rows + row)));
+        return true;
+    }
+    /// Whether the states before the step are the initial ones; and those before the step after it.
+    TILESMITH_DEVICE bool begins(int row) const {
+        if constexpr (sequences.resets) return (load_shared_32(at + 4 * (2 * rows + row)) & 1) != 0;
+        return false;
+    }
+    TILESMITH_DEVICE bool begins_next(int row) const {
+        if constexpr (sequences.resets) return (load_shared_32(at + 4 * (2 * rows + row)) & 2) != 0;
+        return false;
+    }
 };
 
 /// The rows that begin anew, for one step after another, forward (1) or backward (-1).

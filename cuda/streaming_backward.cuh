@@ -27,11 +27,12 @@ struct StreamingGradients {
 };
 
 /// state_gradients: the number K of states whose gradients come from outside: 1 (h) or all.
-template <class Cell, class Type, FixedShape shape, StreamingTiling tiling, int state_gradients, Stores how>
+template <class Cell, class Type, FixedShape shape, StreamingTiling tiling, int state_gradients, Stores how, Sequences sequences = Sequences{}>
 struct StreamingBackward : StreamingBlock<Type, shape, tiling, tiling.units_per_warp, count_bits(Cell::recurrent), true,
-                                          StreamingGradients<Cell, state_gradients>::planes> {
+                                          StreamingGradients<Cell, state_gradients>::planes, sequences> {
     using Gradients = StreamingGradients<Cell, state_gradients>;
-    using Base = StreamingBlock<Type, shape, tiling, tiling.units_per_warp, count_bits(Cell::recurrent), true, Gradients::planes>;
+    using Base =
+        StreamingBlock<Type, shape, tiling, tiling.units_per_warp, count_bits(Cell::recurrent), true, Gradients::planes, sequences>;
     using typename Base::Elements;
     using typename Base::Product;
     using typename Base::Tile;
@@ -49,6 +50,8 @@ struct StreamingBackward : StreamingBlock<Type, shape, tiling, tiling.units_per_
     static constexpr int biases = count_bits(Gradients::inputless_biases);
     /// Of an element, from step to step: the gradients of its states, and its share of those of biases.
     static constexpr int kept = states + biases;
+    /// And in global memory: those, where tiles are taken in turn, and what resets send to the initial states.
+    static constexpr int kept_apart = (in_turn ? kept : 0) + (sequences.resets ? states : 0);
     static_assert(recurrent_gates > 0, "a recurrent cell needs a recurrent product");
     static_assert(state_gradients == 1 || state_gradients == states, "gradients of h alone, or of every state");
     static_assert(tiling.units_per_warp % 16 == 0, "a warp has whole tiles of 16 units");
@@ -60,7 +63,7 @@ struct StreamingBackward : StreamingBlock<Type, shape, tiling, tiling.units_per_
     Results results_to;
     float carried[in_turn ? 1 : unit_groups][in_turn ? 1 : column_tiles][columns][kept];  // where a block has one tile
 
-    TILESMITH_DEVICE explicit StreamingBackward(const BackwardArgumentsOf<Word>& in) : Base{in.batch}, in(in) {}
+    TILESMITH_DEVICE explicit StreamingBackward(const BackwardArgumentsOf<Word>& in) : Base{in.batch, sequences.lengths ? in.order : nullptr}, in(in) {}
 
     TILESMITH_DEVICE Word* gradients_of(const Tile& tile, int slot) const { return this->stored_of(in.d_gates, tile, slot); }
     TILESMITH_DEVICE unsigned* counter_of(const Tile& tile) const { return in.counters + tile.group() * GridBarrier::words; }
@@ -88,11 +91,11 @@ struct StreamingBackward : StreamingBlock<Type, shape, tiling, tiling.units_per_
     }
 
     /// Ask for what a step reads: gates' sums, states before it, gradients from outside. Past the batch and the head's units
-    /// any will do. Before step 0 lie the initial states.
+    /// any will do. Before step 0, and where a sequence begins anew, lie the initial states.
     TILESMITH_DEVICE void load_inputs(const Tile& tile, int t) const {
         const long long array_elements = static_cast<long long>(in.batch) * in.seq * shape.heads * D;
         this->template for_each_vector<Gradients::arrays>([&](int array, int row, int unit, SharedAddress to) {
-            const long long sequence = minimum(tile.first_row() + row, in.batch - 1);
+            const long long sequence = this->sequence_of(tile, row);
             const int real_unit = minimum(tile.first_unit() + unit, D - width);
             const long long at = ((sequence * in.seq + t) * shape.heads + tile.head) * D + real_unit;
             const int state = array - Gradients::read_gates, gradient = state - Gradients::read_states;
@@ -104,7 +107,7 @@ struct StreamingBackward : StreamingBlock<Type, shape, tiling, tiling.units_per_
                 from = in.d_states + gradient * array_elements + at;
             } else {
                 const int s = nth_bit(Cell::backward_states, state);
-                if (t > 0) {
+                if (t > 0 && !this->own_of_rows.begins(row)) {
                     const Word* base = in.states + s * array_elements;
                     if (s > 0 && in.others != nullptr) base = in.others + (s - 1) * array_elements;
                     from = base + at - shape.heads * D;
@@ -119,25 +122,42 @@ struct StreamingBackward : StreamingBlock<Type, shape, tiling, tiling.units_per_
 
     /// Write the gradients of a step's gates: of those with an input, and of the others with a recurrent product.
     TILESMITH_DEVICE void write_results(const Tile& tile, int t) const {
-        constexpr int inputless = count_bits(Gradients::inputless_products);
         this->template for_each_vector<results>([&](int array, int row, int unit, SharedAddress from) {
-            const long long sequence = tile.first_row() + row;
             const int real_unit = tile.first_unit() + unit;
-            if (sequence >= in.batch || real_unit >= D) return;
-            const int gate = nth_bit(stored, array);
-            const bool input = inputless == 0 || has(Cell::input, gate);
-            const long long step = sequence * in.seq + t;
-            const long long at =
-                input ? step * input_gates + rank_among(Cell::input, gate) : step * inputless + rank_among(Gradients::inputless_products, gate);
-            copy_to_global<width * element_bytes<Type>>((input ? in.d_wx : in.d_inputless) + (at * shape.heads + tile.head) * D + real_unit,
-                                                        from);
+            if (tile.first_row() + row >= in.batch || real_unit >= D) return;
+            copy_to_global<width * element_bytes<Type>>(result_at(tile, array, this->sequence_of(tile, row), t, real_unit), from);
         });
+    }
+
+    /// Where the gradient of a gate of a step goes.
+    TILESMITH_DEVICE Word* result_at(const Tile& tile, int array, long long sequence, int t, int unit) const {
+        constexpr int inputless = count_bits(Gradients::inputless_products);
+        const int gate = nth_bit(stored, array);
+        const bool input = inputless == 0 || has(Cell::input, gate);
+        const long long step = sequence * in.seq + t;
+        const long long at =
+            input ? step * input_gates + rank_among(Cell::input, gate) : step * inputless + rank_among(Gradients::inputless_products, gate);
+        return (input ? in.d_wx : in.d_inputless) + (at * shape.heads + tile.head) * D + unit;
+    }
+
+    /// Write zeros for the steps from `t` on.
+    TILESMITH_DEVICE void write_rest(const Tile& tile, int t) const {
+        for (; t < in.seq; ++t)
+            this->template for_each_vector<results>([&](int array, int row, int unit, SharedAddress) {
+                const int place = tile.first_row() + row, real_unit = tile.first_unit() + unit;
+                if (place >= in.batch || real_unit >= D) return;
+                zero_global<width * element_bytes<Type>>(result_at(tile, array, this->sequence_of_place(place), t, real_unit));
+            });
     }
 
     // ---- gradients from step to step ----
 
     TILESMITH_DEVICE float* kept_at(const Tile& tile, int number, int unit_group, int column_tile, int column) const {
-        return this->carried_at(in.d_carried, tile, kept, number, unit_group, column_tile, column);
+        return this->carried_at(in.d_carried, tile, kept_apart, number, unit_group, column_tile, column);
+    }
+    /// What resets send to an initial state.
+    TILESMITH_DEVICE float* to_initial(const Tile& tile, int s, int unit_group, int column_tile, int column) const {
+        return kept_at(tile, (in_turn ? kept : 0) + s, unit_group, column_tile, column);
     }
     TILESMITH_DEVICE float kept_of(const Tile& tile, int number, int unit_group, int column_tile, int column) const {
         if constexpr (in_turn)
@@ -163,6 +183,9 @@ struct StreamingBackward : StreamingBlock<Type, shape, tiling, tiling.units_per_
                     word = load_element(in.d_last + own.state_index(number, unit_group, column_tile, column));
                 keep(to_float<Type>(word), tile, number, unit_group, column_tile, column);
             }
+            if constexpr (sequences.resets)
+#pragma unroll
+                for (int s = 0; s < states; ++s) store_global_float(to_initial(tile, s, unit_group, column_tile, column), 0.0f);
         });
     }
 
@@ -177,6 +200,8 @@ struct StreamingBackward : StreamingBlock<Type, shape, tiling, tiling.units_per_
             for (int s = 0; s < states; ++s) {
                 float gradient = kept_of(tile, s, unit_group, column_tile, column);
                 if (s == 0) gradient += sums[unit_group / 2][column_tile][unit_group % 2 * 2 + column];
+                if constexpr (sequences.resets)
+                    gradient += load_stored_float(to_initial(tile, s, unit_group, column_tile, column));
                 store_element(in.d_initial + own.state_index(s, unit_group, column_tile, column), to_element<Type>(gradient));
             }
         });
@@ -200,8 +225,8 @@ struct StreamingBackward : StreamingBlock<Type, shape, tiling, tiling.units_per_
 
     // ---- one step ----
 
-    /// The step of a lane's elements, whose inputs give way to the gradients of their gates. last: of the sequence.
-    TILESMITH_DEVICE void step(const Tile& tile, const typename Product::Sums& sums, bool last) {
+    /// The step of a lane's elements, whose inputs give way to the gradients of their gates. last: of the tile.
+    TILESMITH_DEVICE void step(const Tile& tile, const typename Product::Sums& sums, int t, bool last) {
         const Elements own = this->elements_of(tile);
         float bias[gates][unit_groups];
         load_bias<Type, Cell>(bias, in.b, Cell::backward_gates & ~Cell::saved, own);
@@ -216,7 +241,7 @@ struct StreamingBackward : StreamingBlock<Type, shape, tiling, tiling.units_per_
 #pragma unroll
                 for (int column = 0; column < columns; ++column) {
                     const float sent_back = sums[unit_group / 2][column_tile][unit_group % 2 * 2 + column];
-                    step_of(tile, own, words[0][0], bias, sent_back, unit_group, column_tile, column, last, made[column]);
+                    step_of(tile, own, words[0][0], bias, sent_back, unit_group, column_tile, column, t, last, made[column]);
                 }
                 sync_warp();  // all lanes have read the inputs of these elements
                 results_to.store(
@@ -228,7 +253,7 @@ struct StreamingBackward : StreamingBlock<Type, shape, tiling, tiling.units_per_
     /// The step of one element.
     TILESMITH_DEVICE void step_of(const Tile& tile, const Elements& own, const unsigned (&words)[Inputs::words],
                                   const float (&bias)[gates][unit_groups], float sent_back, int unit_group, int column_tile,
-                                  int column, bool last, float (&made)[results]) {
+                                  int column, int t, bool last, float (&made)[results]) {
         float gate[gates], previous[states];
 #pragma unroll
         for (int q = 0; q < gates; ++q)
@@ -240,15 +265,30 @@ struct StreamingBackward : StreamingBlock<Type, shape, tiling, tiling.units_per_
                               : 0.0f;
         typename Cell::Ready ready;
         Cell::prepare(gate, previous, ready);
+        const int row = this->row_of(own, column_tile, column);
+        const bool runs = this->own_of_rows.runs(row, t), restarts = this->own_of_rows.begins_next(row);
+        if (sequences.lengths) last = last || !this->own_of_rows.runs(row, t + 1);
         float d_next[states], d_gate[gates], d_state[states];
 #pragma unroll
         for (int s = 0; s < states; ++s) {
             d_next[s] = kept_of(tile, s, unit_group, column_tile, column);
-            if (s == 0 && !last) d_next[0] = Cell::recurrent_gradient(d_next[0] + sent_back);
+            if (restarts) {  // what comes back is the initial states'
+                float* sum = to_initial(tile, s, unit_group, column_tile, column);
+                store_global_float(sum, load_stored_float(sum) + d_next[s] + (s == 0 ? sent_back : 0.0f));
+                d_next[s] = 0.0f;
+            } else if (s == 0 && !last) {
+                d_next[0] = Cell::recurrent_gradient(d_next[0] + sent_back);
+            }
             if (s < state_gradients)
                 d_next[s] += Inputs::value(words, Gradients::read_gates + Gradients::read_states + s, column);
         }
         Cell::backward(ready, d_next, d_gate, d_state);
+        if (!runs) {  // behind the end: what a step reads there may be NaN
+#pragma unroll
+            for (int q = 0; q < gates; ++q) d_gate[q] = 0.0f;
+#pragma unroll
+            for (int s = 0; s < states; ++s) d_state[s] = kept_of(tile, s, unit_group, column_tile, column);
+        }
 #pragma unroll
         for (int s = 0; s < states; ++s) keep(d_state[s], tile, s, unit_group, column_tile, column);
         const bool real = own.real(unit_group, column_tile, column);
@@ -274,12 +314,17 @@ struct StreamingBackward : StreamingBlock<Type, shape, tiling, tiling.units_per_
         if (multiplies) product.load_stationary(matrix_of(Tile(this->first_tile)));
         this->for_each_tile([&](const Tile& tile) { begin_tile(tile); });
         if (multiplies) product.begin(matrix_of(Tile(this->first_tile)));
+        const int most = this->most_steps(in);
         int n = 0;  // steps that are done; after the last comes one more product, for the initial states
-        for (int number = this->first_tile; n <= in.seq;) {
+        for (int number = this->first_tile; n <= most;) {
             const Tile tile(opaque(number));
-            number = this->next_tile(number);  // of this step, or the first of the next
-            const int next_n = number == this->first_tile ? n + 1 : n;
-            const int t = in.seq - 1 - n;
+            const int t = (in_turn ? this->steps_of(in, tile) : most) - 1 - n;
+            int next_n = n;
+            do {
+                number = this->next_tile(number);  // of this step, or the first of the next
+                if (number == this->first_tile) ++next_n;
+            } while (sequences.lengths && next_n <= most && next_n > this->steps_of(in, Tile(number)));
+            this->own_of_rows.look_up(in, tile.first_row(), t, this->thread, threads);
             const auto inputs = [&] {
                 if (t >= 0) load_inputs(tile, t);
             };
@@ -292,17 +337,19 @@ struct StreamingBackward : StreamingBlock<Type, shape, tiling, tiling.units_per_
                     sums, this->lane, this->unit_warp, this->row_warp, this->k_warp, matrix_of(tile),
                     [&](SharedAddress to, int part) { this->load_columns(to, part, gradients); }, inputs);
             } else {
+                if (Base::Own::any) sync_block();
                 inputs();  // in the place of results that the same threads have written out
                 cp_async_commit();
             }
             cp_async_wait<0>();
             sync_block();  // the inputs are there; the rings are read
-            if (multiplies && n > 0 && next_n <= in.seq) product.begin(matrix_of(Tile(opaque(number))));  // it need not wait
+            if (multiplies && n > 0 && next_n <= most) product.begin(matrix_of(Tile(opaque(number))));  // it need not wait
             if (multiplies && n > 0) product.collect(sums, this->lane, this->unit_warp, this->row_warp, this->k_warp);
             if (t < 0) {
                 end_tile(tile, sums);
+                if constexpr (sequences.lengths) write_rest(tile, n);
             } else {
-                if (this->has_elements) step(tile, sums, n == 0);
+                if (this->has_elements) step(tile, sums, t, n == 0);
                 sync_block();  // the results are there
                 if (multiplies) {
                     this->store_columns(tile, gradients_of(tile, n % 2), [&](int source, int row, int unit) {

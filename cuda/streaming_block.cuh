@@ -8,6 +8,7 @@
 #include "input_ring.cuh"
 #include "lane_elements.cuh"
 #include "recurrence.cuh"
+#include "sequences.cuh"
 #include "streamed_product.cuh"
 
 namespace tilesmith {
@@ -45,7 +46,8 @@ struct FloatPlanes {
 
 /// warp_rows: rows of the product that a warp makes, in tiles of 16. sources: vectors of D units that K is made of: 1 (h), or
 /// the gradients of so many gates. turned: see ProductTile. planes: in shared memory.
-template <class Type, FixedShape shape, StreamingTiling tiling, int product_rows, int sources, bool turned, int planes_needed>
+template <class Type, FixedShape shape, StreamingTiling tiling, int product_rows, int sources, bool turned, int planes_needed,
+          Sequences sequences = Sequences{}>
 struct StreamingBlock {
     // ---- sizes ----
     static constexpr int D = shape.head_dim;
@@ -76,7 +78,7 @@ struct StreamingBlock {
     static constexpr int threads = Product::threads;
     using Word = Element<Type>;
 
-    using Elements = LaneElements<shape, warp_units, warp_rows, unit_tiles * units>;
+    using Elements = LaneElements<shape, warp_units, warp_rows, unit_tiles * units, sequences.lengths>;
     static constexpr int unit_groups = Elements::unit_groups;
     static constexpr int column_tiles = Elements::column_tiles;
     static constexpr int columns = 2;
@@ -92,7 +94,9 @@ struct StreamingBlock {
     static constexpr int row_bytes = (units / chunk_elements<Type> | 1) * chunk_bytes;  // odd: no bank conflicts
     static constexpr int plane_bytes = rows * row_bytes;
     static constexpr int planes_at = Product::shared_bytes;
-    static constexpr int shared_bytes = planes_at + planes_needed * plane_bytes;
+    static constexpr int own_at = planes_at + planes_needed * plane_bytes;
+    using Own = StepSequences<sequences, rows>;
+    static constexpr int shared_bytes = own_at + Own::bytes;
     using Block = LaneElements<shape, 8, 8>;  // of a warp's, 8 units of 8 sequences
     /// How a lane reads its elements of so many planes.
     template <int count>
@@ -108,6 +112,7 @@ struct StreamingBlock {
 
     // ---- the thread's place ----
     const int batch;
+    const int* const order;  // as LaneElements has it
     const int thread = static_cast<int>(thread_index());
     const int lane = thread % 32;
     const int unit_warp = thread / 32 % unit_warps;
@@ -117,6 +122,7 @@ struct StreamingBlock {
     const SharedAddress shared = shared_memory();
     const SharedAddress planes = shared + planes_at;
     const Product product{shared};
+    Own own_of_rows{shared + own_at};  // of the tile and step that are run
     const int batch_tiles = ceil_div(batch, rows);
     const int tiles = batch_tiles * shape.heads * unit_tiles;
     const int first_tile = static_cast<int>(block_x());
@@ -144,9 +150,37 @@ struct StreamingBlock {
         for (int number = first_tile; number < tiles; number += blocks) function(Tile(number));
     }
 
+    /// How many steps a tile runs; and the most of this block's.
+    template <class Arguments>
+    TILESMITH_DEVICE int steps_of(const Arguments& in, const Tile& tile) const {
+        return longest<sequences>(in, tile.first_row(), rows, lane);
+    }
+    template <class Arguments>
+    TILESMITH_DEVICE int most_steps(const Arguments& in) const {
+        if constexpr (!sequences.lengths) return in.seq;
+        int most = 1;
+        for_each_tile([&](const Tile& tile) { most = maximum(most, steps_of(in, tile)); });
+        return most;
+    }
+
+    /// The sequence of a row of the tile that is run; past the batch any will do.
+    TILESMITH_DEVICE int sequence_of(const Tile& tile, int row) const {
+        if constexpr (Own::any)
+            return own_of_rows.number(row);
+        else
+            return minimum(tile.first_row() + row, batch - 1);
+    }
+    /// Of any tile.
+    TILESMITH_DEVICE int sequence_of_place(int place) const {
+        return order == nullptr || place >= batch ? place : static_cast<int>(load_global_32(order + place));
+    }
+    TILESMITH_DEVICE int row_of(const Elements& own, int column_tile, int column) const {
+        return row_warp * warp_rows + own.row(column_tile, column);
+    }
+
     TILESMITH_DEVICE Elements elements_of(const Tile& tile) const {
         return {.batch = batch, .warp = tile.unit_tile * unit_warps + unit_warp, .head = tile.head,
-                .first_row = tile.first_row() + row_warp * warp_rows, .g = lane / 4, .j = lane % 4};
+                .first_row = tile.first_row() + row_warp * warp_rows, .g = lane / 4, .j = lane % 4, .order = order};
     }
     TILESMITH_DEVICE Block block_of_lane() const {
         return {.batch = 0, .warp = 0, .head = 0, .first_row = 0, .g = lane / 4, .j = lane % 4};

@@ -25,10 +25,10 @@ inline constexpr int streaming_rows = ceil_div(count_bits(Cell::recurrent) * til
 template <class Cell, Save save>
 inline constexpr int streaming_planes = maximum(count_bits(Cell::input), result_arrays<Cell, save>);
 
-template <class Cell, class Type, FixedShape shape, StreamingTiling tiling, Save save, Stores how>
+template <class Cell, class Type, FixedShape shape, StreamingTiling tiling, Save save, Stores how, Sequences sequences = Sequences{}>
 struct StreamingForward
-    : StreamingBlock<Type, shape, tiling, streaming_rows<Cell, tiling>, 1, false, streaming_planes<Cell, save>> {
-    using Base = StreamingBlock<Type, shape, tiling, streaming_rows<Cell, tiling>, 1, false, streaming_planes<Cell, save>>;
+    : StreamingBlock<Type, shape, tiling, streaming_rows<Cell, tiling>, 1, false, streaming_planes<Cell, save>, sequences> {
+    using Base = StreamingBlock<Type, shape, tiling, streaming_rows<Cell, tiling>, 1, false, streaming_planes<Cell, save>, sequences>;
     using typename Base::Elements;
     using typename Base::Product;
     using typename Base::Tile;
@@ -52,7 +52,7 @@ struct StreamingForward
     Results results_to;
     float state[in_turn ? 1 : unit_groups][in_turn ? 1 : column_tiles][columns][states];  // where a block has one tile
 
-    TILESMITH_DEVICE explicit StreamingForward(const ForwardArgumentsOf<Word>& in) : Base{in.batch}, in(in) {}
+    TILESMITH_DEVICE explicit StreamingForward(const ForwardArgumentsOf<Word>& in) : Base{in.batch, sequences.lengths ? in.order : nullptr}, in(in) {}
 
     TILESMITH_DEVICE Word* hidden_of(const Tile& tile, int slot) const { return this->stored_of(in.hidden, tile, slot); }
     TILESMITH_DEVICE unsigned* counter_of(const Tile& tile) const { return in.counters + tile.group() * GridBarrier::words; }
@@ -91,7 +91,7 @@ struct StreamingForward
     /// Ask for the inputs of a step. Past the batch and the head's units any will do.
     TILESMITH_DEVICE void load_inputs(const Tile& tile, int t) const {
         this->template for_each_vector<input_gates>([&](int gate, int row, int unit, SharedAddress to) {
-            const long long sequence = minimum(tile.first_row() + row, in.batch - 1);
+            const long long sequence = this->sequence_of(tile, row);
             const int real_unit = minimum(tile.first_unit() + unit, D - width);
             const long long at = ((sequence * in.seq + t) * input_gates + gate) * shape.heads + tile.head;
             copy_or_clear<Type, width>(to, in.wx + at * D + real_unit, true);
@@ -102,17 +102,30 @@ struct StreamingForward
     TILESMITH_DEVICE void write_results(const Tile& tile, int t) const {
         constexpr int bytes = width * element_bytes<Type>;
         const auto write = [&](Word* to, int steps, int step, int row, int unit, SharedAddress from) {
-            const long long sequence = tile.first_row() + row;
             const int real_unit = tile.first_unit() + unit;
-            if (sequence >= in.batch || real_unit >= D) return;
+            if (tile.first_row() + row >= in.batch || real_unit >= D) return;
+            const long long sequence = this->sequence_of(tile, row);
             copy_to_global<bytes>(to + ((sequence * steps + step) * shape.heads + tile.head) * D + real_unit, from);
         };
         const long long array_elements = static_cast<long long>(in.batch) * in.seq * shape.heads * D;
         this->template for_each_vector<arrays>([&](int array, int row, int unit, SharedAddress from) {
             write(result_array<Cell, save>(in, array, array_elements), in.seq, t, row, unit, from);
         });
-        if (t + 1 == in.seq)
+        if (!sequences.lengths && t + 1 == in.seq)
             this->template for_each_vector<1>([&](int, int row, int unit, SharedAddress from) { write(in.last, 1, 0, row, unit, from); });
+    }
+
+    /// Write zeros for the steps from `t` on.
+    TILESMITH_DEVICE void write_rest(const Tile& tile, int t) const {
+        const long long array_elements = static_cast<long long>(in.batch) * in.seq * shape.heads * D;
+        for (; t < in.seq; ++t)
+            this->template for_each_vector<arrays>([&](int array, int row, int unit, SharedAddress) {
+                const int place = tile.first_row() + row, real_unit = tile.first_unit() + unit;
+                if (place >= in.batch || real_unit >= D) return;
+                const long long step = static_cast<long long>(this->sequence_of_place(place)) * in.seq + t;
+                zero_global<width * element_bytes<Type>>(result_array<Cell, save>(in, array, array_elements) +
+                                                         (step * shape.heads + tile.head) * D + real_unit);
+            });
     }
 
     // ---- states from step to step ----
@@ -139,29 +152,36 @@ struct StreamingForward
         Elements::for_each([&](int unit_group, int column_tile, int column) {
 #pragma unroll
             for (int s = 0; s < states; ++s) {
-                Word word = 0;
-                if (in.initial != nullptr && own.real(unit_group, column_tile, column))
-                    word = load_element(in.initial + own.state_index(s, unit_group, column_tile, column));
-                keep_state(to_float<Type>(word), tile, s, unit_group, column_tile, column);
+                keep_state(initial_state(own, s, unit_group, column_tile, column), tile, s, unit_group, column_tile, column);
             }
         });
-        this->store_columns(tile, hidden_of(tile, 0), [&](int, int row, int unit) {
-            const long long sequence = tile.first_row() + row;
-            const int first = tile.first_unit() + unit;
-            if (in.initial == nullptr || sequence >= in.batch || first >= D) return uint4{0, 0, 0, 0};
-            return load_row_chunk<Type, width>(in.initial + (sequence * shape.heads + tile.head) * D + first, D - first);
-        });
+        this->store_columns(tile, hidden_of(tile, 0), [&](int, int row, int unit) { return initial_chunk(tile, row, unit); });
         this->arrive(counter_of(tile));
     }
 
-    /// Write the states but h after the last step.
+    TILESMITH_DEVICE float initial_state(const Elements& own, int s, int unit_group, int column_tile, int column) const {
+        Word word = 0;
+        if (in.initial != nullptr && own.real(unit_group, column_tile, column))
+            word = load_element(in.initial + own.state_index(s, unit_group, column_tile, column));
+        return to_float<Type>(word);
+    }
+
+    /// 16 bytes of the initial h.
+    TILESMITH_DEVICE uint4 initial_chunk(const Tile& tile, int row, int unit) const {
+        const long long sequence = this->sequence_of_place(tile.first_row() + row);
+        const int first = tile.first_unit() + unit;
+        if (in.initial == nullptr || tile.first_row() + row >= in.batch || first >= D) return uint4{0, 0, 0, 0};
+        return load_row_chunk<Type, width>(in.initial + (sequence * shape.heads + tile.head) * D + first, D - first);
+    }
+
+    /// Write the states but h after the last step; h too, where sequences have ends of their own.
     TILESMITH_DEVICE void end_tile(const Tile& tile) const {
         if (!this->has_elements) return;
         const Elements own = this->elements_of(tile);
         Elements::for_each([&](int unit_group, int column_tile, int column) {
             if (!own.real(unit_group, column_tile, column)) return;
 #pragma unroll
-            for (int s = 1; s < states; ++s)
+            for (int s = sequences.lengths ? 0 : 1; s < states; ++s)
                 store_element(in.last + own.state_index(s, unit_group, column_tile, column),
                               to_element<Type>(state_of(tile, s, unit_group, column_tile, column)));
         });
@@ -179,7 +199,7 @@ struct StreamingForward
     }
 
     /// The step of a lane's elements, whose inputs give way to their results.
-    TILESMITH_DEVICE void step(const Tile& tile, const typename Product::Sums& sums) {
+    TILESMITH_DEVICE void step(const Tile& tile, const typename Product::Sums& sums, int t) {
         const Elements own = this->elements_of(tile);
         float bias[gates][unit_groups];
         load_bias<Type, Cell>(bias, in.b, ~0u, own);
@@ -202,7 +222,11 @@ struct StreamingForward
                     }
 #pragma unroll
                     for (int s = 0; s < states; ++s) stepped[s] = state_of(tile, s, unit_group, column_tile, column);
-                    step_element<Cell, Type, save>(gate, stepped, results[column], own, unit_group);
+                    const int row = this->row_of(own, column_tile, column);
+                    step_element<Cell, Type, save>(gate, stepped, results[column], own, unit_group, this->own_of_rows.runs(row, t));
+                    if (this->own_of_rows.begins_next(row))
+#pragma unroll
+                        for (int s = 0; s < states; ++s) stepped[s] = initial_state(own, s, unit_group, column_tile, column);
 #pragma unroll
                     for (int s = 0; s < states; ++s) keep_state(stepped[s], tile, s, unit_group, column_tile, column);
                 }
@@ -219,11 +243,17 @@ struct StreamingForward
         product.load_stationary(matrix_of(Tile(this->first_tile)));
         this->for_each_tile([&](const Tile& tile) { begin_tile(tile); });
         product.begin(matrix_of(Tile(this->first_tile)));
+        const int most = this->most_steps(in);
         int t = 0;
-        for (int number = this->first_tile; t < in.seq;) {
+        for (int number = this->first_tile; t < most;) {
             const Tile tile(opaque(number));
-            number = this->next_tile(number);  // of this step, or the first of the next
-            const int next_t = number == this->first_tile ? t + 1 : t;
+            const int steps = Base::in_turn ? this->steps_of(in, tile) : most;
+            int next_t = t;
+            do {
+                number = this->next_tile(number);  // of this step, or the first of the next
+                if (number == this->first_tile) ++next_t;
+            } while (sequences.lengths && next_t < most && next_t >= this->steps_of(in, Tile(number)));
+            this->own_of_rows.look_up(in, tile.first_row(), t, this->thread, threads);
 
             this->wait(counter_of(tile), t + 1);
             const Word* hidden = hidden_of(tile, t % 2);
@@ -233,19 +263,24 @@ struct StreamingForward
                 [&](SharedAddress to, int part) { this->load_columns(to, part, hidden); }, [&] { load_inputs(tile, t); });
             cp_async_wait<0>();
             sync_block();  // the inputs are there; the rings are read
-            if (next_t < in.seq) product.begin(matrix_of(Tile(opaque(number))));  // it need not wait for h
+            if (next_t < most) product.begin(matrix_of(Tile(opaque(number))));  // it need not wait for h
             product.collect(sums, this->lane, this->unit_warp, this->row_warp, this->k_warp);
-            if (this->has_elements) step(tile, sums);
+            if (this->has_elements) step(tile, sums, t);
             sync_block();  // the results are there
-            if (t + 1 < in.seq) {
-                this->store_columns(tile, hidden_of(tile, (t + 1) % 2),
-                                    [&](int, int row, int unit) { return load_shared_128(this->plane_at(0, row, unit)); });
+            if (t + 1 < steps) {
+                this->store_columns(tile, hidden_of(tile, (t + 1) % 2), [&](int, int row, int unit) {
+                    if (this->own_of_rows.begins_next(row)) return initial_chunk(tile, row, unit);
+                    return load_shared_128(this->plane_at(0, row, unit));
+                });
                 this->arrive(counter_of(tile));
             }
             write_results(tile, t);
             t = next_t;
         }
-        this->for_each_tile([&](const Tile& tile) { end_tile(tile); });
+        this->for_each_tile([&](const Tile& tile) {
+            end_tile(tile);
+            if constexpr (sequences.lengths) write_rest(tile, this->steps_of(in, tile));
+        });
     }
 };
 

@@ -36,7 +36,8 @@ def command(file: str, output: str, gpu: str | None) -> None:
     if configs[0].direction == "forward" and (beside := backward_beside(path)).exists():
         configs.append(load_config(beside))
     text = exported(configs, find_profile(configs[0], gpu))
-    missing = [each for each, name in SCHEDULES.items() if name not in {config.schedule for config in configs}]
+    tuned = {config.schedule for config in configs}
+    missing = [direction for direction, names in SCHEDULES.items() if not tuned & {*names}]
     if missing:
         remark(
             f"{' and '.join(missing)}: no tiling tuned with --language triton, so the model's best is taken, which "

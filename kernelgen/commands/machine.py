@@ -226,7 +226,11 @@ def _frameworks() -> list[Check]:
             ("cupy-cuda13x", "cupy-cuda12x", "cupy"),
             "kernelgen.load takes PyTorch tensors and whatever speaks DLPack as well: pip install 'tilesmith[gpu]'",
         ),
-        ("Triton", ("triton",), "torch.compile needs it on a GPU, tilesmith does not: pip install 'tilesmith[triton]'"),
+        (
+            "Triton",
+            ("triton",),
+            "tune --language triton and, on a GPU, torch.compile need it: pip install 'tilesmith[triton]'",
+        ),
     ):
         versions = [(each, version) for each in distributions if (version := _version(each))]
         if versions:

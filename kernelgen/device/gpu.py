@@ -181,8 +181,10 @@ def runs_on(arch: str, compute_capability: tuple[int, int]) -> bool:
     """Whether a cubin for ``arch`` ("sm_90a") runs on a GPU of this compute capability.
 
     A suffix binds a cubin to exactly its compute capability; without one it runs on later minor versions of the
-    same major (CUDA C++ Programming Guide, "Application Compatibility").
+    same major (CUDA C++ Programming Guide, "Application Compatibility"). One for AMD ("gfx942") runs on none of these.
     """
+    if not arch.startswith("sm_"):
+        return False
     digits = arch.removeprefix("sm_")
     exact = not digits.isdigit()
     digits = digits.rstrip("abcdefghijklmnopqrstuvwxyz")

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kernelgen.cells.language import Cell
-from kernelgen.emit import triton_parameters
+from kernelgen.emit import triton_parameters, triton_resident, triton_streaming
 from kernelgen.emit.text import backward_equations, equations
 from kernelgen.emit.triton import HELPERS, helper_functions
-from kernelgen.emit.triton_resident import backward, block_d, forward
+from kernelgen.emit.triton_resident import block_d
 from kernelgen.program.shape import Shape
 from kernelgen.symbolic.derive import derive
 
@@ -21,12 +21,14 @@ MARK = "Triton kernels by tilesmith"
 
 @dataclass(frozen=True)
 class Pass:
-    """The tilings of a direction. chosen: its tile variables (batch_tile, num_warps, num_stages). others: further ones
-    worth trying, of the same num_stages; proved: what is known of the chosen one, in words."""
+    """The tilings of a direction. streaming: whether its kernel is that of emit/triton_streaming.py, launched for every
+    step, rather than that of emit/triton_resident.py. chosen: its tile variables. others: further ones worth trying, of
+    the same kernel; proved: what is known of the chosen one, in words."""
 
     chosen: Mapping[str, int]
     others: Sequence[Mapping[str, int]]
     proved: str
+    streaming: bool = False
 
 
 _TAKEN = {"torch", "triton", "tl", "contextlib", "step", "backward_step", "forward_op", "backward_op", *HELPERS}
@@ -42,9 +44,14 @@ def triton_module(cell: Cell, shape: Shape, gpu: str, ahead: Pass, back: Pass, p
     """The text. gpu: for which it was tuned. ahead, back: forward and backward. parts: into how many the steps are cut
     for the gradient of R."""
     saving = replace(shape, save="gates", recompute=False)
+    alone = replace(saving, save="hidden")  # of the states after every step, only h gets a gradient from outside
     bodies = [
-        forward(cell, saving, "forward_kernel", ahead.chosen["num_stages"], may_save=True),
-        backward(cell, replace(saving, save="hidden"), "backward_kernel", back.chosen["num_stages"]),
+        triton_streaming.forward(cell, saving, "forward_kernel", may_save=True)
+        if ahead.streaming
+        else triton_resident.forward(cell, saving, "forward_kernel", ahead.chosen["num_stages"], may_save=True),
+        triton_streaming.backward(cell, alone, "backward_kernel")
+        if back.streaming
+        else triton_resident.backward(cell, alone, "backward_kernel", back.chosen["num_stages"]),
         triton_parameters.gradients(cell, saving, "parameter_gradients_kernel"),
         triton_parameters.sums(cell, saving, "sum_of_parts_kernel"),
     ]
@@ -55,9 +62,9 @@ def triton_module(cell: Cell, shape: Shape, gpu: str, ahead: Pass, back: Pass, p
         "import triton.language as tl\nfrom torch import Tensor\n",
         _constants(cell, shape, ahead, back, parts),
         helper_functions(used),
-        *(function for body in bodies for function in body.functions),
+        *dict.fromkeys(function for body in bodies for function in body.functions),
         *(body.kernel for body in bodies),
-        _launches(cell, saving, [body.arguments for body in bodies]),
+        _launches(cell, saving, [body.arguments for body in bodies], ahead.streaming, back.streaming),
     ]
     return "\n\n\n".join(part.strip("\n") for part in parts_text if part) + "\n"
 
@@ -91,25 +98,36 @@ def _docstring(cell: Cell, shape: Shape, gpu: str, ahead: Pass, back: Pass) -> s
         f"{textwrap.indent(chr(10).join(backward_equations(cell)), '    ')}\n"
         f"    δ{cell.states[0]}(t-1) += the sum over the gates of R_g^T δg; "
         "δR_g = the sum over steps of δg h(t-1)^T\n\n"
-        "One program of a kernel runs a tile of BLOCK_B sequences of one head through all steps. R stays in the\n"
-        "layout that the matrix instructions read; h goes from step to step within the program, so no program waits\n"
-        "for another.\n\n"
+        f"{_RUNS[ahead.streaming and back.streaming]}\n\n"
         f"{_filled(f'Forward: {ahead.proved}')}\n{_filled(f'Backward: {back.proved}')}\n"
         '"""'
     ).replace("\\", "\\\\")
+
+
+_RUNS = (
+    "One program of a kernel runs a tile of BLOCK_B sequences of one head through all steps. R stays in the layout\n"
+    "that the matrix instructions read; h goes from step to step within the program, so no program waits for another.",
+    "Every step is a launch: a program makes BLOCK_M units of a head for BLOCK_B sequences, and reads R from L2. So\n"
+    "many launches are best recorded in a CUDA graph (torch.cuda.graph, or torch.compile's mode reduce-overhead).",
+)
 
 
 def _filled(text: str) -> str:
     return textwrap.fill(text, 110, subsequent_indent="    ", break_long_words=False)
 
 
-def _config(tiling: Mapping[str, int]) -> str:
-    return f'triton.Config({{"BLOCK_B": {tiling["batch_tile"]}}}, num_warps={tiling["num_warps"]}, num_stages=1)'
+def _config(tiling: Mapping[str, int], streaming: bool) -> str:
+    names = {"BLOCK_B": "batch_tile"}
+    if streaming:
+        names |= {"BLOCK_M": "units", "BLOCK_K": "part_k", "STAGES": "num_stages"}
+    constants = ", ".join(f'"{name}": {tiling[variable]}' for name, variable in names.items())
+    stages = tiling["num_stages"] if streaming else 1
+    return f"triton.Config({{{constants}}}, num_warps={tiling['num_warps']}, num_stages={stages})"
 
 
 def _constants(cell: Cell, shape: Shape, ahead: Pass, back: Pass, parts: int) -> str:
     lines = [
-        f"HEADS, D, BLOCK_D = {shape.heads}, {shape.head_dim}, {block_d(shape.head_dim)}",
+        f"HEADS, D = {shape.heads}, {shape.head_dim}",
         f"DTYPE = torch.{shape.dtype}",
         f"PARTS = {parts}  # into which the steps of all sequences are cut for the gradients of r and b",
         f"PARAMETER_TILE = {dict(triton_parameters.constants(shape.head_dim, parts))!r}",
@@ -119,22 +137,44 @@ def _constants(cell: Cell, shape: Shape, ahead: Pass, back: Pass, parts: int) ->
     ]
     for name, tilings in (("FORWARD", ahead), ("BACKWARD", back)):
         every = [tilings.chosen, *tilings.others]
-        lines += [f"{name} = [", *(f"    {_config(tiling)}," for tiling in every), "]"]
+        lines += [f"{name} = [", *(f"    {_config(tiling, tilings.streaming)}," for tiling in every), "]"]
     return "\n".join(lines)
 
 
-def _launches(cell: Cell, shape: Shape, arguments: Sequence[Sequence[str]]) -> str:
+def _kept(restored: Sequence[str] = (), zeroed: Sequence[str] = ()) -> str:
+    """What an autotuned kernel reads and writes, which must be as before when it is run once more."""
+    text = f", restore_value={list(restored)!r}" if restored else ""
+    return text + (f", reset_to_zero={list(zeroed)!r}" if zeroed else "")
+
+
+def _launches(cell: Cell, shape: Shape, arguments: Sequence[Sequence[str]], ahead: bool, back: bool) -> str:
+    """The text of the operators. ahead, back: whether the forward, the backward kernel is launched for every step."""
     code, states = derive(cell), len(cell.states)
     gates, recurrent, bias = len(cell.input_gates), len(cell.recurrent_gates), len(cell.bias_gates)
     saved, products, biases = len(code.saved_gates), len(cell.inputless_products), len(cell.inputless_biases)
     members = len(triton_parameters.members(cell))
     name = f"tilesmith_{cell.name}_{shape.heads}x{shape.head_dim}_{shape.dtype}"
-    forward_names, backward_names, gradient_names, sum_names = (", ".join(names) for names in arguments)
-    reset = ', reset_to_zero=["d_b_partial"]' if biases else ""
+    forward_names, backward_names, gradient_names, sum_names = (
+        ", ".join(name for name in names if name != "step") for names in arguments
+    )
+    partial = ["d_b_partial"] if biases else []
+    kept = {
+        "forward": _kept(restored=["carried"] if ahead and states > 1 else []),
+        "backward": _kept(restored=["d_carried", *partial]) if back else _kept(zeroed=partial),
+    }
+    padded = f"BLOCK_D={block_d(shape.head_dim)}"
+    run_forward = "steps=range(seq)" if ahead else padded
+    run_backward = "steps=range(seq + 1)" if back else padded
+    carried = (
+        f"    carried = wx.new_empty(({states - 1}, batch, HEADS, D), dtype=torch.float32)  # other states\n"
+        if ahead and states > 1
+        else ""
+    )
+    d_carried = f"    d_carried = states.new_empty(({states}, batch, HEADS, D), dtype=torch.float32)\n" if back else ""
     sizes = max(recurrent * shape.head_dim**2, bias * shape.head_dim)
     return f'''\
-forward_tuned = triton.autotune(configs=FORWARD, key=["batch", "seq"])(forward_kernel)
-backward_tuned = triton.autotune(configs=BACKWARD, key=["batch", "seq"]{reset})(backward_kernel)
+forward_tuned = triton.autotune(configs=FORWARD, key=["batch", "seq"]{kept["forward"]})(forward_kernel)
+backward_tuned = triton.autotune(configs=BACKWARD, key=["batch", "seq"]{kept["backward"]})(backward_kernel)
 
 
 def _device(x: Tensor):
@@ -142,15 +182,21 @@ def _device(x: Tensor):
     return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
 
 
-def _launch(kernel, tuned, configs, autotune: bool, batch: int, arguments, **constants) -> None:
-    """Start a recurrence with its tuned tile, or have the candidates measured."""
-    constants |= {{"HEADS": HEADS, "D": D, "BLOCK_D": BLOCK_D, "enable_fp_fusion": True}}
-    if autotune:
-        tuned[lambda chosen: (HEADS, triton.cdiv(batch, chosen["BLOCK_B"]))](*arguments, **constants)
-        return
+def _launch(kernel, tuned, configs, autotune: bool, batch: int, arguments, steps=None, **constants) -> None:
+    """Start a recurrence with its tuned tile, or have the candidates measured: once, or for each of the steps."""
+    constants |= {{"HEADS": HEADS, "D": D, "enable_fp_fusion": True}}
+
+    def grid(chosen):
+        return HEADS * triton.cdiv(D, chosen.get("BLOCK_M", D)), triton.cdiv(batch, chosen["BLOCK_B"])
+
     best = configs[0]
-    grid = (HEADS, triton.cdiv(batch, best.kwargs["BLOCK_B"]))
-    kernel[grid](*arguments, **best.kwargs, **constants, num_warps=best.num_warps, num_stages=best.num_stages)
+    if autotune:
+        run = tuned[grid]
+    else:
+        run = kernel[grid(best.kwargs)]
+        constants |= {{**best.kwargs, "num_warps": best.num_warps, "num_stages": best.num_stages}}
+    for step in [()] if steps is None else [(step,) for step in steps]:
+        run(*arguments, *step, **constants)
 
 
 @torch.library.custom_op("{name}::forward", mutates_args=())
@@ -163,9 +209,9 @@ def forward_op(
     last = torch.empty_like(initial)
     others = wx.new_empty(({states - 1} if save else 0, batch, seq, HEADS, D))
     gates = wx.new_empty(({saved} if save else 0, batch, seq, HEADS, D))
-    with _device(wx):
+{carried}    with _device(wx):
         arguments = ({forward_names})
-        _launch(forward_kernel, forward_tuned, FORWARD, autotune, batch, arguments, SAVE=save)
+        _launch(forward_kernel, forward_tuned, FORWARD, autotune, batch, arguments, SAVE=save, {run_forward})
     return states, last, others, gates
 
 
@@ -199,11 +245,11 @@ def backward_op(
     d_b_partial = states.new_zeros((num_partials, {biases}, HEADS, D), dtype=torch.float32)
     d_r_parts = states.new_empty((PARTS, {recurrent}, HEADS, D, D), dtype=torch.float32)
     d_b_parts = states.new_empty((PARTS, {bias}, HEADS, D), dtype=torch.float32)
-    with _device(states):
+{d_carried}    with _device(states):
         arguments = (
             {backward_names}
         )
-        _launch(backward_kernel, backward_tuned, BACKWARD, autotune, batch, arguments)
+        _launch(backward_kernel, backward_tuned, BACKWARD, autotune, batch, arguments, {run_backward})
         tiles = triton.cdiv(D, PARAMETER_TILE["BLOCK_M"])
         parameter_gradients_kernel[HEADS * {members}, tiles * tiles, PARTS](
             {gradient_names},

@@ -406,9 +406,11 @@ def backward(cell: Cell, shape: Shape, entry: str, num_stages: int) -> Body:
     for stage in range(num_stages):
         load_step(stage)
     if recurrent:
-        # Adds nothing; it stands here so that the weights are brought into place before the loop.
-        out.add(f"nothing = tl.zeros(({stack.count} * BLOCK_D, BLOCK_B), dtype=tl.float32).to({dtype})")
-        out.add(f"carried_{h} = {product('weights', 'nothing', f'carried_{h}', shape.dtype)}")
+        # Adds nothing. It stands here so that weights are brought into place before the loop, and what a step reads
+        # takes the layout of a product at once by having it added: else Triton may compute a step in two layouts.
+        operand = f"tl.zeros(({stack.count} * BLOCK_D, BLOCK_B), dtype=tl.float32).to({dtype})"
+        out.add(f"nothing = {product('weights', operand, zeros, shape.dtype)}")
+        out.add(*(f"carried_{state} += nothing" for state in states))
     out.add("for back in range(seq):")
     out.depth = 2
     out.add("t = last_step - back")
@@ -417,6 +419,11 @@ def backward(cell: Cell, shape: Shape, entry: str, num_stages: int) -> Body:
         out.add(stack.apart("sums_0.to(tl.float32)"))
     for index in code.states:
         out.add(f"state_{states[index]} = state_{states[index]}_0.to(tl.float32)")
+    if recurrent:
+        names = [f"gate_{cell.gates[gate].name}" for gate in saved] + [
+            f"state_{states[index]}" for index in code.states
+        ]
+        out.add(*(f"{name} += nothing" for name in names))
     clip = cell.gradient.recurrent_clip
     if clip is not None:
         step.used.update(("minimum", "maximum"))

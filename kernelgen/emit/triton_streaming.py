@@ -54,8 +54,9 @@ def _apart(stack: Stack, tile: str) -> str:
     return stack.apart(tile).replace("BLOCK_D", "BLOCK_M")
 
 
-def forward(cell: Cell, shape: Shape, entry: str) -> Body:
-    """A forward step, the one that ``step`` says."""
+def forward(cell: Cell, shape: Shape, entry: str, *, may_save: bool = False) -> Body:
+    """A forward step, the one that ``step`` says. may_save: only h is handed out of every step unless a further
+    constant, SAVE, says so."""
     step, dtype, stack = StepText(cell), TYPES[shape.dtype], Stack(cell)
     saved = derive(cell).saved_gates if shape.save == "gates" else ()
     known, states = known_states(cell, shape), cell.states
@@ -101,7 +102,7 @@ def forward(cell: Cell, shape: Shape, entry: str) -> Body:
         rank, mask = stack.places(saved)
         out.add(
             f"kept = gates + ({rank}) * history_size + (rows * seq + time) * (HEADS * D) + head * D + own",
-            f"tl.store(kept, sums.to({dtype}), mask=within{mask})",
+            f"tl.store(kept, sums.to({dtype}), mask=within{mask}{' & SAVE' if may_save else ''})",
         )
     out.add(_apart(stack, "sums"))
     _single_biases(out, cell, [gate for gate in range(len(cell.gates)) if gate not in stack.gates])
@@ -126,12 +127,13 @@ def forward(cell: Cell, shape: Shape, entry: str) -> Body:
         out.add(f"tl.store(carried + {index - 1} * state_size + row, new_{state}, mask=inside)")
         if index < known:
             base = "others" if index == 1 else f"others + {index - 1} * history_size"
-            out.add(f"tl.store({base} + here, new_{state}.to({dtype}), mask=inside)")
+            saves = "inside & SAVE" if may_save else "inside"
+            out.add(f"tl.store({base} + here, new_{state}.to({dtype}), mask={saves})")
     out.add("ended = inside & (step == seq - 1)")
     for index, state in enumerate(states):
         base = f"last + {index} * state_size" if index else "last"
         out.add(f"tl.store({base} + row, new_{state}.to({dtype}), mask=ended)")
-    kernel = signature(entry, arguments, CONSTANTS) + out.text()
+    kernel = signature(entry, arguments, (*CONSTANTS, *(["SAVE"] if may_save else []))) + out.text()
     functions = (*stack.functions(backward=False), step.text().replace("def step(", "def step_of_cell("))
     return Body(step.used, functions, kernel, arguments, ("states", "others", "last", "gates", *carried))
 

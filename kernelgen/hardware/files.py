@@ -46,7 +46,7 @@ Table = Clocks | _ByOne | _ByTwo
 """A latency in clocks, or clocks by one or two of the axes that LATENCIES names."""
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-Arch = Annotated[str, StringConstraints(pattern=r"^sm_\d{2,3}[af]?$")]
+Arch = Annotated[str, StringConstraints(pattern=r"^(sm_\d{2,3}[af]?|gfx[0-9a-f]{3,4})$")]
 
 
 class Record(BaseModel):

@@ -25,7 +25,8 @@ class Profile(Record):
     """One GPU. Sizes in bytes, times in clocks of the multiprocessor. Made by load_profile and its siblings.
 
     name, title, aliases: what it is called. devices: the names CUDA reports for it.
-    arch: the compile target with its suffix, such as "sm_90a". compute_capability: (major, minor).
+    arch: the compile target with its suffix, such as "sm_90a", or AMD's, such as "gfx942". compute_capability: (major,
+    minor). What is counted in warps is so in 32 threads, where a wave of AMD's has 64.
     multiprocessors, clock_mhz (boost), memory_bytes, memory_bandwidth (bytes per second).
     l2_bytes: of L2 cache, None where it is not known.
     registers_per_sm, registers_per_thread: 32-bit registers. register_allocation_unit: the step in which a warp's
@@ -298,7 +299,14 @@ def _target(major: int, minor: int) -> str:
     return next((arch for arch in _architectures().architectures if arch.rstrip("af") == plain), plain)
 
 
+def is_amd(arch: str) -> bool:
+    """Whether a compile target is one of AMD's, such as "gfx942": only Triton compiles for it, and nothing runs it."""
+    return arch.startswith("gfx")
+
+
 def _capability(arch: str) -> tuple[int, int]:
+    if is_amd(arch):
+        return int(arch[3:-2]), int(arch[-2], 16)
     digits = arch.removeprefix("sm_").rstrip("af")
     return int(digits[:-1]), int(digits[-1])
 
@@ -306,10 +314,14 @@ def _capability(arch: str) -> tuple[int, int]:
 def _section(arch: str, where: str) -> str:
     """The architecture whose section serves ``arch``: its own, else the newest one that is not newer."""
     sections = _architectures().architectures
+    if is_amd(arch):
+        if arch not in sections:
+            raise ProfileError(f"{where}: {arch} is no architecture that profiles/architectures.yaml has")
+        return arch
     own = _target(*_capability(arch))
     if own in sections:
         return own
-    older = [known for known in sections if _capability(known) <= _capability(arch)]
+    older = [known for known in sections if not is_amd(known) and _capability(known) <= _capability(arch)]
     if not older:
         raise ProfileError(f"{where}: {arch} is too old: tilesmith's kernels need tensor cores of sm_75 or newer")
     return max(older, key=_capability)

@@ -62,8 +62,7 @@ def save_workload(path: Path, work: Sequence[Work]) -> None:
     Raises ConfigError where a cell is neither in the library nor in a file, or where the file cannot be written.
     """
     for each in work:
-        if each.record.definition is None:
-            _require_library(each.cell)
+        require_found_again(each)
     records = [
         _WorkRecord(cell=each.record, direction=each.direction, shape=each.shape, runs=each.runs) for each in work
     ]
@@ -77,10 +76,13 @@ def save_workload(path: Path, work: Sequence[Work]) -> None:
         raise ConfigError(f"cannot write {path}: {reason(error)}") from error
 
 
-def _require_library(cell: Cell) -> None:
-    """Raise ConfigError for a cell that no other process can find again."""
+def require_found_again(work: Work) -> None:
+    """Raise ConfigError for a cell that is neither in the library nor in a file, where another process looks for it."""
     from kernelgen.cells import cell_names, load_cell
 
+    cell = work.cell
+    if work.record.definition is not None:
+        return
     if cell.name not in cell_names() or load_cell(cell.name).fingerprint != cell.fingerprint:
         raise ConfigError(
             f"the cell {cell.name!r} was made in Python, where another process does not find it; put it into a file "

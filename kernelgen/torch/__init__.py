@@ -23,6 +23,7 @@ from kernelgen.torch.errors import DifferentiationError, DoubleBackwardError
 from kernelgen.torch.flash import flashrnn
 from kernelgen.torch.modules import GRU, LSTM, RNN
 from kernelgen.torch.operator import rnn, step
+from kernelgen.torch.recording import Recording, explain, recording
 
 __all__ = [
     "GRU",
@@ -34,8 +35,11 @@ __all__ = [
     "GRUCell",
     "LSTMCell",
     "RNNCell",
+    "Recording",
     "convert",
+    "explain",
     "flashrnn",
+    "recording",
     "register",
     "rnn",
     "step",

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 class Loaded:
     """A program on its GPU, at one shape: see engine.Kernel. numbers: its int32 arguments."""
 
+    program: Program
     launches: Launches
     workspaces: tuple[ArrayArgument, ...]
     numbers: Mapping[str, np.int32]
@@ -85,7 +86,7 @@ class DeviceEngine:
         with gpu.selected(device):
             launches = found.at(shape)
         numbers = {name: np.int32(value) for name, value in arguments.numbers.items()}
-        return Loaded(launches, arguments.workspaces, numbers, device)
+        return Loaded(found.program, launches, arguments.workspaces, numbers, device)
 
     def expect(
         self, cell: Cell, shape: Shape, direction: Direction, device: int, *, float_parameters: bool = False

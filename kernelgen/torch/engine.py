@@ -9,12 +9,18 @@ from torch import Tensor
 
 from kernelgen.cells.language import Cell
 from kernelgen.program.arguments import ArrayArgument
+from kernelgen.program.program import Program
 from kernelgen.program.shape import Shape
 from kernelgen.program.task import Direction
 
 
 class Kernel(Protocol):
     """A program, ready to run at one shape."""
+
+    @property
+    def program(self) -> Program:
+        """What it runs."""
+        ...
 
     @property
     def workspaces(self) -> tuple[ArrayArgument, ...]:

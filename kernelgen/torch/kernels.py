@@ -50,16 +50,15 @@ class Forward:
         (batch, seq, _, heads, dim), _, device = wx
         count, steps = len(cell.states), (batch, seq, heads, dim)
         apart = known < count and keep in ("states", "gates")
-        save = "gates" if keep == "gates" else "states" if apart or known == count else "hidden"
+        shape = forward_shape(cell, wx[0], precision, known=known, keep=keep, features=features)
         if keep != "nothing":
-            backward = _backward_shape(cell, (known, *steps), precision, recompute=keep == "states", features=features)
+            backward = backward_shape(cell, (known, *steps), precision, recompute=keep == "states", features=features)
             floats = precision.float_parameters
             engine.expect(cell, backward, "backward", _index(device), float_parameters=floats)
         if keep == "again":
-            again = Shape(*steps, precision.dtype, "gates", **dict.fromkeys(features, True))
-            engine.expect(cell, again, "forward", _index(device))
-        shape = Shape(*steps, precision.dtype, save, **dict.fromkeys(features, True))
+            engine.expect(cell, replace(shape, save="gates"), "forward", _index(device))
         self._kernel = engine.kernel(cell, shape, "forward", _index(device))
+        self.program = self._kernel.program
         self._states = (known, *steps)
         self._last = (count, batch, heads, dim)
         self._others = (count - known, *steps) if apart else None
@@ -120,7 +119,7 @@ class Backward:
     ) -> None:
         (_, batch, seq, heads, dim), dtype, device = states
         self._cell = cell
-        shape = _backward_shape(cell, states[0], precision, recompute=recompute, features=features)
+        shape = backward_shape(cell, states[0], precision, recompute=recompute, features=features)
         floats = precision.float_parameters
         self._parameters = torch.float32 if floats else dtype
         self._recompute_before = False  # whether the gates are computed before the kernel rather than by it
@@ -132,6 +131,7 @@ class Backward:
             shape = replace(shape, recompute=False)
             self._kernel = engine.kernel(cell, shape, "backward", _index(device), float_parameters=floats)
             self._recompute_before = True
+        self.program = self._kernel.program
         self._d_wx = (batch, seq, len(cell.input_gates), heads, dim)
         self._d_r = (len(cell.recurrent_gates), heads, dim, dim)
         self._d_b = (len(cell.bias_gates), heads, dim)
@@ -231,7 +231,17 @@ def backward(
         return None
 
 
-def _backward_shape(
+def forward_shape(
+    cell: Cell, wx: Sequence[int], precision: Precision, *, known: int, keep: str, features: Sequence[str]
+) -> Shape:
+    """What a forward pass asks an engine for: see Forward. wx: the sizes [B, T, G_in, H, D]."""
+    batch, seq, _, heads, dim = wx
+    whole = known == len(cell.states) or keep in ("states", "gates")
+    save = "gates" if keep == "gates" else "states" if whole else "hidden"
+    return Shape(batch, seq, heads, dim, precision.dtype, save, **dict.fromkeys(features, True))
+
+
+def backward_shape(
     cell: Cell, states: Sequence[int], precision: Precision, *, recompute: bool, features: Sequence[str]
 ) -> Shape:
     """What a backward pass asks an engine for: see Backward. states: their sizes [K, B, T, H, D]."""

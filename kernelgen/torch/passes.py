@@ -12,12 +12,14 @@ from torch import Tensor
 
 from kernelgen.cells.language import Cell
 from kernelgen.cells.registry import differentiated
+from kernelgen.program.shape import DTYPES
 from kernelgen.torch import kernels, reference
 from kernelgen.torch.device import DeviceEngine
 from kernelgen.torch.engine import Engine
 from kernelgen.torch.parameters import parameter_gradients
 from kernelgen.torch.precision import Precision, precision_of
 from kernelgen.torch.recompute import recompute_gates
+from kernelgen.torch.recording import Pass
 from kernelgen.torch.reference import Form, form_of
 from kernelgen.torch.sequences import Own, require_range
 
@@ -110,8 +112,12 @@ def _forward(
     definition = differentiated(cell, *gradient)
     reference.check(definition, wx, r, b, initial)
     known = 1 if hidden else len(definition.states)
+    shape = None
+    if precision.dtype in DTYPES and wx[0][0]:
+        shape = kernels.forward_shape(definition, wx[0], precision, known=known, keep=keep, features=features)
     found = kernels.forward(engine, definition, wx, precision, known=known, keep=keep, features=features)
-    return found.run if found else partial(_forward_by_reference, definition, known, keep)
+    run = found.run if found else partial(_forward_by_reference, definition, known, keep)
+    return Pass(cell, definition, shape, "forward", wx[2], found.program if found else None, run)
 
 
 @lru_cache(maxsize=FORMS)
@@ -126,8 +132,12 @@ def _backward(
 ) -> Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]:
     """The backward pass for states of this form. Raises CellError."""
     definition = differentiated(cell, *gradient)
+    shape = None
+    if precision.dtype in DTYPES and states[0][1]:
+        shape = kernels.backward_shape(definition, states[0], precision, recompute=recompute, features=features)
     found = kernels.backward(engine, definition, states, precision, recompute=recompute, features=features)
-    return found.run if found else partial(_backward_by_reference, definition)
+    run = found.run if found else partial(_backward_by_reference, definition)
+    return Pass(cell, definition, shape, "backward", states[2], found.program if found else None, run)
 
 
 def _forward_by_reference(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kernelgen.emit.triton_module import Pass, triton_module
-from kernelgen.errors import ConfigError
+from kernelgen.errors import ConfigError, InfeasibleError
 from kernelgen.schedules.shared.triton import most_parts
 from kernelgen.tuning.plan import plan, spread
 
@@ -23,15 +23,18 @@ if TYPE_CHECKING:
 CANDIDATES = 6
 """Tilings of a direction that the file lists for its own autotuning, about."""
 
-SCHEDULES: dict[Direction, str] = {"forward": "triton_resident", "backward": "triton_resident_backward"}
-"""Those whose kernels a file holds."""
+SCHEDULES: Mapping[Direction, tuple[str, str]] = {
+    "forward": ("triton_resident", "triton_streaming"),
+    "backward": ("triton_resident_backward", "triton_streaming_backward"),
+}
+"""Those whose kernels a file holds: the second where the first has no tiling, or was not what was tuned."""
 
 
 def exported(configs: Sequence[TunedConfig], profile: Profile) -> str:
     """The text of the file for the cell and the shape of the first configuration.
 
-    configs: of one cell at one size; those of Triton's resident schedules give the tiling of their direction, which the
-    model chooses where there is none. Raises ConfigError for configurations that do not go together, InfeasibleError
+    configs: of one cell at one size; those of Triton's schedules give the tiling of their direction, which the model
+    chooses where there is none. Raises ConfigError for configurations that do not go together, InfeasibleError
     where the schedules have no tiling.
     """
     first = configs[0]
@@ -48,7 +51,10 @@ def exported(configs: Sequence[TunedConfig], profile: Profile) -> str:
 def module_of(cell: Cell, shape: Shape, profile: Profile, tuned: Mapping[str, TunedConfig]) -> str:
     """The text of the file for a cell. tuned: what there is, by the schedules' names."""
     whole = replace(shape, save="gates", recompute=False)
-    ahead, back = (_pass(cell, whole, profile, direction, tuned.get(name)) for direction, name in SCHEDULES.items())
+    ahead, back = (
+        _pass(cell, whole, profile, direction, next((tuned[name] for name in names if name in tuned), None))
+        for direction, names in SCHEDULES.items()
+    )
     return triton_module(cell, shape, profile.title, ahead, back, most_parts(cell, whole, profile))
 
 
@@ -62,17 +68,32 @@ def _sizes(shape: Shape) -> tuple[object, ...]:
 
 
 def _pass(cell: Cell, shape: Shape, profile: Profile, direction: Direction, tuned: TunedConfig | None) -> Pass:
-    tilings = spread(plan(cell, shape, profile, schedules=[SCHEDULES[direction]], direction=direction))
+    resident, streaming = SCHEDULES[direction]
+    if tuned is not None:
+        names = [tuned.schedule]
+    else:
+        names = [resident] if _fits(resident, cell, shape, profile) else [streaming]
+    tilings = spread(plan(cell, shape, profile, schedules=names, direction=direction))
     chosen = tilings[0] if tuned is None else tuned.to_tiling()
-    others = [tiling for tiling in tilings if _alike(tiling, chosen)]
+    others = [tiling for tiling in tilings if _alike(tiling, chosen, streaming)]
     return Pass(
-        dict(chosen.values), [dict(tiling.values) for tiling in others[: CANDIDATES - 1]], _proved(chosen, tuned)
+        dict(chosen.values),
+        [dict(tiling.values) for tiling in others[: CANDIDATES - 1]],
+        _proved(chosen, tuned),
+        chosen.schedule == streaming,
     )
 
 
-def _alike(tiling: Tiling, chosen: Tiling) -> bool:
-    """Whether both differ only in what one text takes as constants."""
-    same = tiling.values["num_stages"] == chosen.values["num_stages"]
+def _fits(schedule: str, cell: Cell, shape: Shape, profile: Profile) -> bool:
+    try:
+        return bool(plan(cell, shape, profile, top=1, schedules=[schedule]))
+    except InfeasibleError:
+        return False
+
+
+def _alike(tiling: Tiling, chosen: Tiling, streaming: str) -> bool:
+    """Whether both differ only in what one text takes as constants: in a resident kernel num_stages is none."""
+    same = chosen.schedule == streaming or tiling.values["num_stages"] == chosen.values["num_stages"]
     return same and dict(tiling.values) != dict(chosen.values)
 
 

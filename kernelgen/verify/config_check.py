@@ -13,6 +13,7 @@ from kernelgen import schedules
 from kernelgen.build.cache import program_hash, source_hash
 from kernelgen.build.compile import Binary, compile_source, compiler_version
 from kernelgen.errors import CompileError, ConfigError, InfeasibleError, near_names
+from kernelgen.hardware.profile import is_amd
 from kernelgen.program.source import Source
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.base import stated_problem
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from kernelgen.records.config import TunedConfig
 
 _ELF = b"\x7fELF"
-_CUDA = 190
-"""ELF's number of the machine (e_machine, EM_CUDA)."""
+_CUDA, _AMD = 190, 224
+"""ELF's numbers of the machines (e_machine, EM_CUDA and EM_AMDGPU)."""
 
 
 @dataclass(frozen=True)
@@ -143,8 +144,9 @@ def _check_binary(wrong: dict[str, str], config: TunedConfig, place: int, source
     compared."""
     call, called = config.calls[place], f"calls.{place}"
     file = f"{called}.files.cubin ({call.files.cubin})"
-    if cubin[:4] != _ELF or int.from_bytes(cubin[18:20], "little") != _CUDA or call.entry.encode() not in cubin:
-        wrong[file] = f"is no compiled CUDA kernel with an entry {call.entry}"
+    machine = _AMD if is_amd(source.arch) else _CUDA
+    if cubin[:4] != _ELF or int.from_bytes(cubin[18:20], "little") != machine or call.entry.encode() not in cubin:
+        wrong[file] = f"is no compiled {'AMD' if machine == _AMD else 'CUDA'} kernel with an entry {call.entry}"
         return []
     current = source_hash(source) == call.source_hash
     unseen = f"the binary of {call.entry} was not compared"

@@ -88,7 +88,8 @@ def pointer(buffer: Buffer | None, kind: str) -> Any:
 @functools.cache
 def mend() -> None:
     """Have the interpreter compute with bfloat16 as a GPU does: where it would cut bits off it rounds to nearest, and
-    it multiplies numbers where it would multiply their bits. A condition that becomes a tile stays one."""
+    it multiplies numbers where it would multiply their bits. A condition that becomes a tile stays one, and a number of
+    steps is taken for an index by any NumPy."""
     import ml_dtypes
     import triton.language as tl
     from triton.runtime import interpreter
@@ -115,4 +116,11 @@ def mend() -> None:
         data = np.asarray(value.data).reshape(-1)[0]
         return handle(np.full(kind.shape, data, dtype=value.data.dtype), value.dtype.scalar)
 
+    patch = interpreter._patch_lang_tensor
+
+    def patched(tensor: Any, *rest: Any) -> None:
+        patch(tensor, *rest)
+        tensor.__index__ = lambda self: int(np.asarray(self.handle.data).reshape(-1)[0])
+
+    interpreter._patch_lang_tensor = patched
     builder.cast_impl, builder.create_dot, builder.create_splat = rounded, multiplied, spread

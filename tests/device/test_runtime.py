@@ -48,6 +48,7 @@ BARE = Cell("bare", "No input and no bias", "none", ("h",), (Gate("a", input=Fal
         ("sm_80", (9, 0), False),
         ("sm_120", (12, 0), True),
         ("sm_100a", (10, 3), False),
+        ("gfx942", (9, 4), False),
     ],
 )
 def test_which_gpus_run_a_binary(arch: str, capability: tuple[int, int], runs: bool) -> None:

@@ -15,6 +15,7 @@ from command_line import fine, refused
 
 from kernelgen.cells import load_cell
 from kernelgen.cells.language import Cell
+from kernelgen.emit.triton_module import Pass, triton_module
 from kernelgen.hardware.profile import load_profile
 from kernelgen.program.shape import Shape
 from kernelgen.tuning.triton_export import module_of
@@ -53,7 +54,9 @@ for name in sys.argv[2:]:
 print(json.dumps(said))
 """
 
-CELLS = ("lstm", "lstm_peephole", "gru")
+CELLS = ("lstm", "lstm_peephole", "gru", "slstm", "mgu")
+STREAMED = ("slstm", "mgu")
+"""Those whose kernels are launched for every step."""
 BATCH, SEQ, HEADS, DIM = 3, 4, 2, 20
 
 
@@ -72,9 +75,19 @@ def given_to(cell: Cell) -> dict[str, np.ndarray[Any, Any]]:
     return {name: random.uniform(-0.5, 0.5, shape).astype(np.float32) for name, shape in shapes.items()}
 
 
+def text_of(cell: Cell, streamed: bool) -> str:
+    """A module by the model; streamed: of the kernels that large heads have."""
+    shape, profile = Shape(BATCH, SEQ, HEADS, DIM, "float32"), load_profile("h200")
+    if not streamed:
+        return module_of(cell, shape, profile, {})
+    tile = {"units": 16, "batch_tile": 8, "part_k": 32, "num_warps": 2, "num_stages": 2}
+    half = Pass(tile, [{**tile, "num_warps": 1}], "a test", streaming=True)
+    return triton_module(cell, shape, profile.title, half, half, 2)
+
+
 def test_modules_are_right_forward_and_backward(tmp_path: Path) -> None:
     for name in CELLS:
-        text = module_of(load_cell(name), Shape(BATCH, SEQ, HEADS, DIM, "float32"), load_profile("h200"), {})
+        text = text_of(load_cell(name), streamed=name in STREAMED)
         (tmp_path / f"exported_{name}.py").write_text(text)
         np.savez(tmp_path / f"given_{name}.npz", **given_to(load_cell(name)))  # type: ignore[arg-type]
     environment = {**os.environ, "TRITON_INTERPRET": "1"}

@@ -124,8 +124,30 @@ latencies:
 """
 
 
+AMD = ["mi300x"]
+"""Profiles of AMD's, for which Triton's kernels are compiled."""
+
+
 def test_every_profile_is_there() -> None:
-    assert profile_names() == NAMES
+    assert profile_names() == sorted([*NAMES, *AMD])
+
+
+def test_what_is_known_of_amd() -> None:
+    profile = load_profile("mi300x")
+    assert (profile.arch, profile.compute_capability) == ("gfx942", (9, 4))
+    assert (profile.multiprocessors, profile.threads_per_sm) == (304, 2048)
+    assert (profile.shared_memory_per_block, profile.registers_per_thread) == (64 * 1024, 512)
+    assert profile.assumed == tuple(profile.latencies)
+    assert not profile.supports("m16n8k16", "bfloat16")
+
+
+def test_an_architecture_of_amd_must_have_its_section(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(MINE.replace("sm_89", "gfx90a"))
+    with pytest.raises(ProfileError, match="gfx90a is no architecture that"):
+        load_profile(file)
+    file.write_text(MINE.replace("sm_89", "sm_103"))  # newer than any of its kind: not AMD's, whatever its number
+    assert "m16n8k16" in load_profile(file).matrix_instructions
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -142,7 +164,7 @@ def test_limits_are_those_of_the_compute_capability(name: str) -> None:
     assert profile.arch.removeprefix("sm_").rstrip("a") == "{}{}".format(*profile.compute_capability)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *AMD])
 def test_every_number_says_where_it_comes_from(name: str) -> None:
     profile = load_profile(name)
     stated = {field for field, info in Profile.model_fields.items() if info.annotation is int} | {*profile.latencies}

@@ -125,6 +125,12 @@ STREAMING = {
             id="floats of 2s, some stay",
         ),
         pytest.param(
+            "elman",
+            Shape(5, 3, 1, 264, "float32"),
+            {"part_k": 256, "stationary": 2, "k_warps": 4},
+            id="longest parts of K",
+        ),
+        pytest.param(
             "slstm",
             Shape(35, 5, 2, 33, "float32", "states"),
             {"units": 32, "units_per_warp": 32, "batch_tile": 16, "rows_per_warp": 16, "blocks": 2},

@@ -147,6 +147,10 @@ WIDE = replace(
     values=SPLIT.values | {"cluster": 2, "batch_tile": 16, "transfer_warps": 1},
 )
 OWN = replace(FORWARD, shape=replace(FORWARD.shape, resets=True, lengths=True))
+OWN_CLUSTER = replace(CLUSTER, shape=replace(CLUSTER.shape, resets=True, lengths=True))
+OWN_GRID = replace(GRID, shape=replace(GRID.shape, resets=True, lengths=True))
+OWN_STREAMING = replace(STREAMING_IN_TURN, shape=replace(STREAMING.shape, resets=True, lengths=True))
+OWN_STREAMING_BACKWARD = replace(STREAMING_BACKWARD, shape=replace(STREAMING_BACKWARD.shape, resets=True, lengths=True))
 OWN_BACKWARD = replace(BACKWARD, shape=replace(BACKWARD.shape, resets=True, lengths=True))
 APART_POISON = "            mail.template poison<poisoners>(Mail::slot_of(t + Mail::slots - 1));\n"
 APART_WRITE = "            if (t > 0) write_results();\n"
@@ -168,6 +172,60 @@ ROUNDED_GATES = (
 )
 
 FAULTS = {
+    "h that does not begin anew for the other blocks of a cluster": (
+        OWN_CLUSTER,
+        "if (begins_anew(column_tile, column)) return initial_state(0, unit_group, column_tile, column);",
+        "",
+        "differs",
+    ),
+    "states that do not begin anew in a cluster": (
+        OWN_CLUSTER,
+        "        if (restarts == 0) return;\n#pragma unroll\n        for (int unit_group = 0;",
+        "        return;\n#pragma unroll\n        for (int unit_group = 0;",
+        "differs",
+    ),
+    "h that does not begin anew for the others of a grid": (
+        OWN_GRID,
+        "if (begins_anew(column_tile, column)) return initial_state(0, 0, column_tile, column);",
+        "",
+        "differs",
+    ),
+    "as many steps as a warp's sequences have": (
+        replace(OWN_GRID, values=OWN_GRID.values | {"epilogue_rows": 4}),
+        "tile.template prepare<rows>(in, first_row, lane, static_cast<int>(block_y()) * rows);",
+        "tile.prepare(in, first_row, lane, first_row);",
+        "differs|never written|deadlock|nobody",
+    ),
+    "h that does not begin anew in a stream": (
+        OWN_STREAMING,
+        "if (this->own_of_rows.begins_next(row)) return initial_chunk(tile, row, unit);",
+        "",
+        "differs",
+    ),
+    "one place for what steps know of sequences": (
+        OWN_STREAMING,
+        "at = at == first ? first + place_bytes : first;",
+        "at = first;",
+        "race",
+    ),
+    "tiles that have ended": (
+        OWN_STREAMING,
+        "while (sequences.lengths && next_t < most && next_t >= this->steps_of(in, Tile(number)));",
+        "while (false);",
+        "differs|deadlock|never|race|bounds|nobody|written|counter",
+    ),
+    "a gradient of the initial states that a reset forgets in a stream": (
+        OWN_STREAMING_BACKWARD,
+        "load_stored_float(sum) + d_next[s] + (s == 0 ? sent_back : 0.0f)",
+        "load_stored_float(sum) + d_next[s]",
+        "differs",
+    ),
+    "gates' gradients behind the end in a stream": (
+        OWN_STREAMING_BACKWARD,
+        "for (int q = 0; q < gates; ++q) d_gate[q] = 0.0f;",
+        "",
+        "differs|NaN",
+    ),
     "h that does not begin anew": (
         OWN,
         "(restarts >> Matrix::row_read(lane, column_tile) & 1) != 0 ?",
@@ -212,8 +270,8 @@ FAULTS = {
     ),
     "results in the order of the tile": (
         OWN,
-        "const int number = order == nullptr ? place : static_cast<int>(load_global_32(order + place));",
-        "const int number = place;",
+        "const int number = static_cast<int>(load_global_32(order + first_row + row(column_tile, column)));",
+        "const int number = first_row + row(column_tile, column);",
         "differs|never written",
     ),
     "as many steps as the tile's first sequence has": (
@@ -224,8 +282,8 @@ FAULTS = {
     ),
     "states before a step that do not begin anew, backward": (
         OWN_BACKWARD,
-        "if (t == 0) begins = ~0u;",
-        "begins = t == 0 ? ~0u : 0;",
+        "(sequences.resets && t > 0 && (begins >> row & 1) == 0)",
+        "(sequences.resets && t > 0)",
         "differs",
     ),
     "a gradient that crosses a reset": (
@@ -747,8 +805,8 @@ FAULTS = {
     ),
     "an index of 32 bits in a cluster": (
         CLUSTER,
-        "(static_cast<long long>(first_row + row) * in.seq * shape.heads + head) * D + place_unit + unit;",
-        "((static_cast<unsigned>(first_row + row) * in.seq * shape.heads + head) * D + place_unit + unit);",
+        "(sequence * in.seq * shape.heads + head) * D + place_unit + unit;",
+        "((static_cast<unsigned>(sequence) * in.seq * shape.heads + head) * D + place_unit + unit);",
         "bounds|not these blocks'|none of the arrays",
     ),
     "poison after the signal that the next inputs are there": (
@@ -771,14 +829,14 @@ FAULTS = {
     ),
     "a signal left out": (
         APART,
-        "if (part == 0) signal_left();\n            Results",
-        "if (part == 0 && t != 3) signal_left();\n            Results",
+        "                signal_left();\n                look_at(t);",
+        "                if (t != 3) signal_left();\n                look_at(t);",
         "deadlock",
     ),
     "a signal before the inputs are read": (
         APART,
-        "            if (t + 1 < in.seq) take_inputs();\n            leave(results);",
-        "            signal_left(); if (t + 1 < in.seq) take_inputs();\n            leave(results);",
+        "            if (t + 1 < tile.steps) take_inputs();\n            leave(results);",
+        "            signal_left(); if (t + 1 < tile.steps) take_inputs();\n            leave(results);",
         "race|written|arrives twice|deadlock",
     ),
     "no wait for the copies of the next inputs": (
@@ -801,8 +859,8 @@ FAULTS = {
     ),
     "inputs into the stage that is read next": (
         APART,
-        "begin_copy(t + tiling.num_stages < in.seq, stage_offset);",
-        "begin_copy(t + tiling.num_stages < in.seq, next_stage(stage_offset));",
+        "begin_copy(t + tiling.num_stages < tile.steps, stage_offset);",
+        "begin_copy(t + tiling.num_stages < tile.steps, next_stage(stage_offset));",
         "race|copy",
     ),
     "results that are written out after the signal that they have left": (

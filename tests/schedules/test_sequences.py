@@ -132,7 +132,7 @@ def test_the_gradient_of_r_is_of_the_initial_h_at_a_reset(cell: str, shape: Shap
 @pytest.mark.parametrize(("schedule", "features"), [(each[0], each[2]) for each in HONOUR if len(each[2]) == 2])
 def test_they_compile_into_registers_as_predicted(schedule: str, features: dict[str, bool]) -> None:
     cell, profile = load_cell("lstm"), load_profile(GPU)
-    dim = {"resident": 64, "cluster": 256, "grid": 768}[schedule.removesuffix("_backward")]
+    dim = {"resident": 64, "cluster": 256, "grid": 768, "streaming": 768}[schedule.removesuffix("_backward")]
     shape = Shape(16, 1024, 1, dim, save="gates", **features)
     tiling = plan(cell, shape, profile, top=1, schedules=[schedule])[0]
     program = get(schedule).program(cell, shape, profile, tiling)
@@ -171,12 +171,19 @@ def test_arguments_appear_where_they_are_asked_for() -> None:
 
 
 @pytest.mark.unit
-def test_a_schedule_that_does_not_know_them_says_so() -> None:
-    cell, profile = load_cell("lstm"), load_profile(GPU)
-    for direction in ("forward", "backward"):
-        for schedule in all_schedules(direction):
-            lacking = [name for name in FEATURES if name not in schedule.honours]
-            if lacking:
-                words = re.escape(f"the {schedule.name} schedule knows no {' and no '.join(lacking)}.")
-                with pytest.raises(InfeasibleError, match=words):
-                    stated_problem(schedule, cell, Shape(16, 64, 1, 64, **BOTH), profile)
+@pytest.mark.parametrize(
+    ("honours", "words"),
+    [
+        ((), "the resident schedule knows no resets and no lengths."),
+        (("lengths",), "the resident schedule knows no resets."),
+    ],
+)
+def test_a_schedule_that_does_not_know_them_says_so(
+    monkeypatch: pytest.MonkeyPatch, honours: tuple[str, ...], words: str
+) -> None:
+    cell, profile, shape = load_cell("lstm"), load_profile(GPU), Shape(16, 64, 1, 64, **BOTH)
+    monkeypatch.setattr(type(get("resident")), "honours", honours)
+    with pytest.raises(InfeasibleError, match=re.escape(words)):
+        stated_problem(get("resident"), cell, shape, profile)
+    with pytest.raises(InfeasibleError, match=re.escape(words)):
+        plan(cell, shape, profile, schedules=["resident"])

@@ -179,14 +179,23 @@ def test_languages_are_told_apart() -> None:
 @compiled
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_it_compiles_for_amd(schedule: str) -> None:
-    cell, shape = load_cell("lstm"), Shape(16, 1024, 12, 32, "bfloat16", "gates")
-    tilings = plan(cell, shape, H200, schedules=[schedule])
-    tiling = next(each for each in tilings if each.values["batch_tile"] == 16 and each.values["num_warps"] == 2)
-    source = replace(get(schedule).program(cell, shape, H200, tiling).main.source, arch="gfx942")
-    for word in ("cuda", "ptx", "nvidia", "sm_9"):
-        assert word not in source.text.replace("for sm_90a", "").lower()
+    cell, shape, profile = load_cell("lstm"), Shape(16, 1024, 12, 32, "bfloat16", "gates"), load_profile("mi300x")
+    (tiling,) = plan(cell, shape, profile, top=1, schedules=[schedule])
+    assert tiling.values["batch_tile"] >= 16
+    assert tiling.resources.threads == 64 * tiling.values["num_warps"]
+    source = get(schedule).program(cell, shape, profile, tiling).main.source
+    for word in ("cuda", "ptx", "nvidia", "sm_"):
+        assert word not in source.text.lower()
     binary = compile_source(source)
     assert binary.cubin[:4] == b"\x7fELF"
     assert int.from_bytes(binary.cubin[18:20], "little") == 224  # EM_AMDGPU
     assert 0 < binary.report.registers <= 512
     assert binary.report.local_memory == 0
+
+
+@pytest.mark.unit
+def test_amd_is_for_triton_alone() -> None:
+    cell, profile = load_cell("lstm"), load_profile("mi300x")
+    for direction in ("forward", "backward"):
+        with pytest.raises(InfeasibleError, match=r"mi300x \(gfx942\) lacks"):
+            plan(cell, Shape(16, 64, 1, 32), profile, direction=direction)  # type: ignore[arg-type]

@@ -8,11 +8,12 @@ from constrint import Problem, cdiv, minimum
 from kernelgen.cells.language import Cell
 from kernelgen.emit import triton_parameters
 from kernelgen.emit.triton_resident import Options, block_d, source
-from kernelgen.hardware.profile import Profile
+from kernelgen.hardware.profile import Profile, is_amd
 from kernelgen.program.dtypes import dtype_info
 from kernelgen.program.launch import LaunchRule
 from kernelgen.program.program import KernelCall, Program
 from kernelgen.program.shape import SIXTEEN_BITS, Shape
+from kernelgen.schedules.shared.limits import WARP
 from kernelgen.schedules.shared.numbers import Int
 
 LEAST_ROWS, LEAST_COLUMNS = 16, 8
@@ -21,6 +22,9 @@ LEAST_ROWS, LEAST_COLUMNS = 16, 8
 GROUP_ROWS, GROUP_WARPS = 64, 4
 """Rows of a product, and warps, from which on Triton multiplies by groups of warps that read R from shared memory, on
 GPUs that have such instructions."""
+
+WAVE = 64
+"""Threads of what Triton calls a warp on AMD's GPUs."""
 
 PARAMETER_WARPS = 4
 """Of the kernels of dR and db."""
@@ -50,8 +54,13 @@ def add_tile_rules(problem: Problem, shape: Shape, profile: Profile, *, batch_ti
     )
     tiles = batch_tile * rows // (LEAST_ROWS * LEAST_COLUMNS)
     problem.add(warps <= tiles, "every warp has at least a tile of 16 rows by 8 sequences of a product")
-    if profile.arch.startswith("gfx"):
+    if is_amd(profile.arch):
         problem.add(batch_tile >= LEAST_ROWS, "a batch tile of at least 16, as the matrix instructions of AMD have it")
+
+
+def lanes(profile: Profile) -> int:
+    """Threads of what Triton calls a warp."""
+    return WAVE if is_amd(profile.arch) else WARP
 
 
 def in_groups(profile: Profile, shape: Shape, rows: int, warps: Int) -> Int:
@@ -81,7 +90,7 @@ def with_parameter_gradients(
     options = Options({**sizes, **values}, PARAMETER_WARPS, values["STAGES"], shared)
     tiles = -(-shape.head_dim // values["BLOCK_M"])
     members = len(triton_parameters.members(cell))
-    rule = LaunchRule((f"heads * {members}", str(tiles**2), str(parts)), 32 * PARAMETER_WARPS, shared)
+    rule = LaunchRule((f"heads * {members}", str(tiles**2), str(parts)), lanes(profile) * PARAMETER_WARPS, shared)
     entry = "tilesmith_parameter_gradients"
     body = triton_parameters.gradients(cell, shape, entry)
     made = source(cell, shape, profile.arch, "gradients of R and b", entry, body, options)
@@ -90,7 +99,9 @@ def with_parameter_gradients(
     added = source(
         cell, shape, profile.arch, "sums of parts", entry, triton_parameters.sums(cell, shape, entry), options
     )
-    sums = LaunchRule((triton_parameters.sum_blocks(cell, shape.head_dim), "1", "1"), 32 * PARAMETER_WARPS, 0)
+    sums = LaunchRule(
+        (triton_parameters.sum_blocks(cell, shape.head_dim), "1", "1"), lanes(profile) * PARAMETER_WARPS, 0
+    )
     return Program(
         "backward",
         recurrence.main,

@@ -24,7 +24,7 @@ from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.shared.backward_step import arrays_read, refuses_recomputing
 from kernelgen.schedules.shared.batch_tiled import Needs
 from kernelgen.schedules.shared.cost import StepWork
-from kernelgen.schedules.shared.entries import asserted, backward_grid_parameters, stores
+from kernelgen.schedules.shared.entries import asserted, backward_grid_parameters, sequences, stores
 from kernelgen.schedules.shared.limits import CHUNK, vector_width
 from kernelgen.schedules.shared.numbers import Int, Number
 from kernelgen.schedules.shared.parameter_gradients import with_parameter_gradients
@@ -35,6 +35,7 @@ from kernelgen.schedules.streaming.tiles import (
     ROWS_PER_WARP,
     ProductSizes,
     Streaming,
+    own_bytes,
     product_registers,
     product_sizes,
 )
@@ -87,7 +88,9 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
         arrays=arrays,
         stored=stored,
         copies=cdiv(units * v["part_k"] // vector_width(shape.head_dim, itemsize), product.warps * 32),
-        shared_memory=product.shared_memory + max(arrays, stored) * v["batch_tile"] * row,
+        shared_memory=product.shared_memory
+        + max(arrays, stored) * v["batch_tile"] * row
+        + own_bytes(shape, v["batch_tile"]),
     )
 
 
@@ -105,7 +108,7 @@ class StreamingBackward(Streaming):
 
     def variables(self, problem: Problem, cell: Cell, shape: Shape, profile: Profile) -> Mapping[str, Expr]:
         """Declare the tile variables, in the order of the template's fields."""
-        parts = {len(cell.recurrent_gates) * -(-shape.head_dim // k) for k in PART_K}
+        parts = {len(cell.recurrent_gates) * -(-shape.head_dim // k) for k in PART_K[dtype_info(shape.dtype).itemsize]}
         return {
             "units": problem.variable("units", UNITS),
             "batch_tile": problem.variable("batch_tile", BATCH_TILES),
@@ -123,10 +126,11 @@ class StreamingBackward(Streaming):
 
     def axes(self, cell: Cell, shape: Shape, v: Mapping[str, int]) -> Mapping[str, str]:
         """The sizes of what blocks share: two slots of the gates' gradients, counters, the gradients of tiles that are
-        taken in turn."""
+        taken in turn, and what resets send to the initial states."""
         s = sizes(cell, shape, v)
         groups = f"heads * cdiv(batch, {v['batch_tile']})"
         kept = len(cell.states) + len(cell.inputless_biases)
+        kept += v.get("k_warps", 1) * len(cell.states) if shape.resets else 0
         carried = -(-shape.head_dim // v["units"]) * v["units"] * v["batch_tile"] * kept
         return {
             "W_gates": f"{groups} * {2 * s.product.parts * v['part_k'] * v['batch_tile']}",
@@ -183,11 +187,11 @@ class StreamingBackward(Streaming):
             arguments="BackwardArguments",
             entry="tilesmith_backward",
             title=f"backward, gradients of {known} of {len(cell.states)} states, gates saved, schedule {self.name}",
-            parameters=backward_grid_parameters(shape, carried=tiling.values["blocks"] != 0),
+            parameters=backward_grid_parameters(shape, carried=tiling.values["blocks"] != 0 or shape.resets),
             tiling_struct="StreamingTiling",
             tiling=tiling.values,
             asserted=asserted(tiling),
-            options=(str(known), stores(profile)),
+            options=(str(known), stores(profile), *sequences(shape)),
         )
 
     def program(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Program:

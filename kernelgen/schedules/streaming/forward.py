@@ -20,7 +20,7 @@ from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.shared.batch_tiled import Needs
 from kernelgen.schedules.shared.cost import StepWork
-from kernelgen.schedules.shared.entries import asserted, forward_grid_parameters, stores
+from kernelgen.schedules.shared.entries import asserted, forward_grid_parameters, sequences, stores
 from kernelgen.schedules.shared.forward_step import arrays_written
 from kernelgen.schedules.shared.limits import CHUNK, vector_width
 from kernelgen.schedules.shared.numbers import Int, Number
@@ -32,6 +32,7 @@ from kernelgen.schedules.streaming.tiles import (
     UNROLLED,
     ProductSizes,
     Streaming,
+    own_bytes,
     product_registers,
     product_sizes,
 )
@@ -76,7 +77,7 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
         product=product,
         elements=warp_units // 8 * product.column_tiles * 2,
         copies=cdiv(product.rows * v["part_k"] // vector_width(shape.head_dim, itemsize), product.warps * 32),
-        shared_memory=product.shared_memory + planes * v["batch_tile"] * row,
+        shared_memory=product.shared_memory + planes * v["batch_tile"] * row + own_bytes(shape, v["batch_tile"]),
     )
 
 
@@ -90,7 +91,7 @@ class StreamingForward(Streaming):
 
     def variables(self, problem: Problem, cell: Cell, shape: Shape, profile: Profile) -> Mapping[str, Expr]:
         """Declare the tile variables, in the order of the template's fields."""
-        parts = {-(-shape.head_dim // k) for k in PART_K}
+        parts = {-(-shape.head_dim // k) for k in PART_K[dtype_info(shape.dtype).itemsize]}
         return {
             "units": problem.variable("units", UNITS),
             "batch_tile": problem.variable("batch_tile", BATCH_TILES),
@@ -173,7 +174,7 @@ class StreamingForward(Streaming):
             tiling_struct="StreamingTiling",
             tiling=tiling.values,
             asserted=asserted(tiling),
-            options=(f"Save::{shape.save}", stores(profile)),
+            options=(f"Save::{shape.save}", stores(profile), *sequences(shape)),
         )
 
 

@@ -17,7 +17,7 @@ from kernelgen.hardware.profile import Profile
 from kernelgen.program.dtypes import Dtype, dtype_info
 from kernelgen.program.launch import LaunchRule
 from kernelgen.program.program import KernelCall, Program
-from kernelgen.program.shape import DTYPES, Shape
+from kernelgen.program.shape import DTYPES, FEATURES, Shape
 from kernelgen.program.tiling import Resources, Tiling
 from kernelgen.schedules.shared.batch_tiled import BatchTiled
 from kernelgen.schedules.shared.cost import SHARED_BYTES_PER_CLOCK, clocks_per_step
@@ -46,20 +46,23 @@ MOST_WARPS = 16
 MOST_ACCUMULATORS, MOST_REGISTERS = {2: 128, 4: 64}, 255
 """Of a thread; the first by the bytes of an element."""
 
-PART_K = [32, 64, 128]
-"""Of a part of K."""
+PART_K = {2: [32, 64, 128], 4: [32, 64, 128, 256]}
+"""Of a part of K, by the bytes of an element."""
 
 NUM_STAGES = {2: [3, 4], 4: [3, 4, 6, 8]}
 """Stages of the rings of the matrix and of what it multiplies, by the bytes of an element."""
 
 L2_LATENCY = 1_000
-"""Clocks from asking for a part to its being there, of floats: what a ring that is short waits for (measured through
-steps of 1 x 768 at B = 16, 2026-11-27)."""
+"""Clocks from asking for a part to its being there, of floats: what a ring that is short waits for."""
+
+L2_BYTES_PER_BLOCK = 19
+"""What one multiprocessor gets of L2 in a clock, whatever the others do: of floats, 320 to 393 KB a step of 48 blocks
+took 18,600 to 20,600 clocks (measured on one H200, 2026-11-27)."""
 
 INDEPENDENT = 8
 """Accumulators that a warp has at least, if a part of K gives it work for as many."""
 
-OVERLAPPING = 2
+OVERLAPPING = 4
 """Of floats, instructions along k that are under way at once: each has loads, conversions and sums of its own."""
 
 K_WARPS = [1, 2, 4, 8]
@@ -114,6 +117,11 @@ class ProductSizes(Generic[Number]):
         """Of a thread, for the sums; of floats, for both parts of the operands of an instruction too."""
         sums = self.tiles * self.column_tiles * 4
         return sums if self.dtype.itemsize == 2 else sums + 4 * self.column_tiles + SPLIT_REGISTERS
+
+
+def own_bytes(shape: Shape, rows: Number) -> Number:
+    """Of shared memory, what a step knows of the sequences of a tile: three words of each, in two places."""
+    return rows * (24 if shape.features else 0)
 
 
 def product_sizes(
@@ -178,6 +186,7 @@ class Streaming(BatchTiled):
 
     package = __package__
     dtypes = DTYPES
+    honours = FEATURES
     cooperative = True
     least_units_per_warp: int
     least_warps: int
@@ -200,6 +209,10 @@ class Streaming(BatchTiled):
         problem.add(
             (v["part_k"] > 32) | (shape.head_dim <= 32) | (s.rows + v["batch_tile"] > MOST_LINES),
             f"short parts of K only where one of 64 has more than {MOST_LINES} rows and columns",
+        )
+        problem.add(
+            (v["part_k"] < 256) | ((v["stationary"] == s.parts) & (shape.head_dim > 128)),
+            "parts of K of 256 where all of the matrix stays in shared memory, of heads of more than 128 units",
         )
         problem.add(
             (v["part_k"] < 128) | (s.rows + v["batch_tile"] <= MOST_LINES),
@@ -240,7 +253,7 @@ class Streaming(BatchTiled):
         """Declare those that the passes share: parts of K (how many there may be), and who takes what."""
         itemsize = dtype_info(shape.dtype).itemsize
         found = {
-            "part_k": problem.variable("part_k", PART_K),
+            "part_k": problem.variable("part_k", PART_K[itemsize]),
             "stationary": problem.variable("stationary", stationary_counts(parts)),
             "num_stages": problem.variable("num_stages", NUM_STAGES[itemsize]),
             "blocks": problem.variable("blocks", [0, profile.multiprocessors]),
@@ -260,6 +273,8 @@ class Streaming(BatchTiled):
         shared memory to its warps."""
         _, rounds = self.rounds(shape, v)
         from_l2 = self.tile_count(shape, v) * (s.streamed + s.moving) / L2_BYTES_PER_CLOCK
+        if s.dtype.itemsize > 2:
+            from_l2 = max(from_l2, rounds * (s.streamed + s.moving) / L2_BYTES_PER_BLOCK)
         instructions = s.parts * v["part_k"] // s.depth
         read = s.warps // s.k_warps * instructions * (512 * s.tiles + 256 * s.column_tiles)
         in_shared = rounds * (read + s.streamed + s.moving) / SHARED_BYTES_PER_CLOCK

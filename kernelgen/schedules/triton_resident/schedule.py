@@ -72,7 +72,7 @@ class TritonResident:
         add_limits(
             problem,
             profile,
-            warps=v["num_warps"],
+            warps=v["num_warps"] * (shared.lanes(profile) // WARP),
             registers=self._registers(cell, shape, profile, v),
             shared_memory=self._shared_memory(cell, shape, v),
         )
@@ -83,7 +83,9 @@ class TritonResident:
         blocks = shape.heads * -(-shape.batch // values["batch_tile"])
         registers = min(profile.registers_per_thread, as_int(self._registers(cell, shape, profile, values)))
         bytes_ = as_int(self._shared_memory(cell, shape, values))
-        resources, together, waves = place(profile, blocks, WARP * values["num_warps"], registers, bytes_)
+        resources, together, waves = place(
+            profile, blocks, shared.lanes(profile) * values["num_warps"], registers, bytes_
+        )
         clocks = self._clocks(cell, shape, profile, values) * (1 + 0.3 * (together - 1))
         return Tiling(self.name, dict(values), resources, clocks * waves)
 
@@ -113,7 +115,7 @@ class TritonResident:
     def _registers(self, cell: Cell, shape: Shape, profile: Profile, v: Mapping[str, Number]) -> Int:
         """Registers of a thread: what must live at once, of R, of the gates, of the states and of what was loaded."""
         size, width, stacked = dtype_info(shape.dtype).itemsize, shared.padded(shape), Stack(cell).count
-        lanes = v["num_warps"] * WARP
+        lanes = v["num_warps"] * shared.lanes(profile)
         in_registers = 1 - shared.in_groups(profile, shape, self._rows(cell, shape), v["num_warps"])
         weights = in_registers * stacked * width * width * size
         tile = v["batch_tile"] * width

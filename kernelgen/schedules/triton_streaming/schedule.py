@@ -77,8 +77,8 @@ class TritonStreaming:
         add_limits(
             problem,
             profile,
-            warps=v["num_warps"],
-            registers=self._registers(cell, shape, v),
+            warps=v["num_warps"] * (shared.lanes(profile) // WARP),
+            registers=self._registers(cell, shape, profile, v),
             shared_memory=self._shared_memory(cell, shape, v),
         )
         return problem
@@ -87,9 +87,11 @@ class TritonStreaming:
         """Predicted resources and clocks of one solution."""
         tiles = -(-shape.head_dim // values["units"])
         blocks = shape.heads * tiles * -(-shape.batch // values["batch_tile"])
-        registers = min(profile.registers_per_thread, as_int(self._registers(cell, shape, values)))
+        registers = min(profile.registers_per_thread, as_int(self._registers(cell, shape, profile, values)))
         bytes_ = as_int(self._shared_memory(cell, shape, values))
-        resources, together, waves = place(profile, blocks, WARP * values["num_warps"], registers, bytes_)
+        resources, together, waves = place(
+            profile, blocks, shared.lanes(profile) * values["num_warps"], registers, bytes_
+        )
         return Tiling(self.name, dict(values), resources, self._clocks(cell, shape, profile, values, together * waves))
 
     def program(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Program:
@@ -116,11 +118,11 @@ class TritonStreaming:
         """Of the rows of a product, how many there are for each unit."""
         return Stack(cell).count if self.direction == "forward" else 1
 
-    def _registers(self, cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Int:
+    def _registers(self, cell: Cell, shape: Shape, profile: Profile, v: Mapping[str, Number]) -> Int:
         """Registers of a thread: the sums, and what the step computes with."""
         tile = v["batch_tile"] * v["units"]
         floats = 2 * Stack(cell).count + 2 * len(cell.states)
-        return cdiv(tile * floats, v["num_warps"] * WARP) + ADDRESSES
+        return cdiv(tile * floats, v["num_warps"] * shared.lanes(profile)) + ADDRESSES
 
     def _shared_memory(self, cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Int:
         """A bound on the bytes of a program: the stages of both operands, and tiles that change their layout."""

@@ -1,0 +1,159 @@
+"""Two engines on one problem: who was first, what stops the other, and what they know together."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+import time
+from typing import Any
+
+import pytest
+
+import constrint.auto
+from constrint import ConstrintError, Problem, TimeLimit, total
+from constrint.auto import AutoCall
+from constrint.engine import SearchCall
+from constrint.limits import check_time
+from constrint.result import Answer
+
+pytestmark = pytest.mark.unit
+
+
+def knapsack(items: int, limits: int, seed: int = 1) -> tuple[Problem, Any]:
+    rng = random.Random(seed)
+    problem = Problem("knapsack")
+    taken = [problem.variable(f"x{i}", [0, 1]) for i in range(items)]
+    for _ in range(limits):
+        weights = [rng.randint(1, 1000) for _ in taken]
+        problem.add(total(w * x for w, x in zip(weights, taken, strict=True)) <= sum(weights) // 2)
+    return problem, total(rng.randint(1, 1000) * x for x in taken)
+
+
+class Slow:
+    """An engine that looks at the clock until it is stopped, or answers after so many seconds."""
+
+    def __init__(self, seconds: float, answer: Answer) -> None:
+        self.seconds, self.answer, self.stopped = seconds, answer, False
+
+    def first(self, order: object, time_limit: float | None) -> Answer:
+        start = time.perf_counter()
+        try:
+            while time.perf_counter() < start + self.seconds:
+                check_time(None)
+        except TimeLimit:
+            self.stopped = True
+            return Answer("unknown")
+        return self.answer
+
+    def best(self, objective: object, sign: int, order: object, time_limit: float | None) -> Answer:
+        return self.first(order, time_limit)
+
+
+def small() -> tuple[Problem, Any]:
+    problem = Problem("small")
+    x = problem.variable("x", range(9))
+    problem.add(x * x >= 10)
+    return problem, x
+
+
+def test_cp_sat_stops_the_native_engine() -> None:
+    problem, _ = small()
+    slow = Slow(60, Answer("infeasible"))
+    answer = AutoCall(problem, slow).first({"x": True}, None)  # type: ignore[arg-type]
+    assert (answer.status, answer.solution) == ("feasible", {"x": 8})
+    assert slow.stopped
+
+
+def test_the_native_engine_stops_cp_sat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constrint.auto, "MOMENT", 0.0)
+    problem, objective = knapsack(40, 3)
+    known = Answer("feasible", {"x": 1}, 1, True, 1)
+    slow = Slow(0.3, known)
+    # Finding the first of all best solutions, value by value, takes CP-SAT longer than that.
+    order = dict.fromkeys(problem.domains, True)
+    assert AutoCall(problem, slow).best(objective * objective, 1, order, None) is known  # type: ignore[arg-type]
+    deadline = time.perf_counter() + 60
+    while any(thread.name == "constrint CP-SAT" for thread in threading.enumerate()):
+        assert time.perf_counter() < deadline
+        time.sleep(0.01)
+
+
+def test_a_quick_answer_starts_nothing() -> None:
+    problem, objective = small()
+    before = threading.active_count()
+    assert problem.best(minimize=objective, engine="auto").objective == 4
+    assert threading.active_count() == before
+
+
+def test_cp_sat_that_cannot_hold_it_leaves_it_to_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constrint.auto, "MOMENT", 0.0)
+    problem = Problem("wide")
+    x, y = problem.variable("x", range(2**62, 2**62 + 50)), problem.variable("y", range(2**62, 2**62 + 50))
+    problem.add(x * y == (2**62 + 7) * (2**62 + 11))
+    assert problem.solve(engine="auto").solution == {"x": 2**62 + 7, "y": 2**62 + 11}
+    with pytest.raises(ConstrintError, match="2\\*\\*61"):
+        problem.solve(engine="cp-sat")
+
+
+def test_errors_of_ours_are_raised() -> None:
+    class Broken(Slow):
+        def first(self, order: object, time_limit: float | None) -> Answer:
+            super().first(order, time_limit)
+            raise ConstrintError("broken")
+
+    with pytest.raises(ConstrintError, match="broken"):
+        AutoCall(small()[0], Broken(0.1, Answer("unknown"))).first({"x": False}, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.002])
+def test_answers_do_not_depend_on_who_was_first(moment: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constrint.auto, "MOMENT", moment)
+    for seed in range(6):
+        problem, objective = knapsack(9, 2, seed)
+        prefer = [("x3", "max"), ("x1", "max")]
+        ours = SearchCall(problem, True).best(objective, -1, problem._order(prefer), None)
+        found = problem.best(maximize=objective, prefer=prefer, engine="auto")
+        assert (found.objective, found.solution, found.proven) == (ours.objective, ours.solution, True)
+        any_best = problem.best(maximize=objective, prefer=None, engine="auto")
+        assert any_best.objective == found.objective
+        first = problem.solve(prefer=prefer, engine="auto").solution
+        assert first == problem.solve(prefer=prefer, engine="python").solution
+
+
+def test_a_time_limit_keeps_the_best_of_both() -> None:
+    problem, objective = knapsack(60, 4)
+    found = problem.best(maximize=objective * objective, time_limit=0.3, engine="auto")
+    assert found.status in ("feasible", "unknown")
+    if found.solution is not None:
+        assert problem.contains(found.solution)
+        assert found.bound is not None
+        assert found.objective is not None
+        assert found.objective <= found.bound
+
+
+def test_what_two_searches_know_together() -> None:
+    joined = constrint.auto._joined
+    ours, theirs = Answer("feasible", {"x": 1}, 7, False, 3), Answer("feasible", {"x": 2}, 6, False, 2)
+    assert joined(ours, theirs, 1) == Answer("feasible", {"x": 2}, 6, False, 3)
+    assert joined(ours, theirs, -1).objective == 7
+    met = joined(Answer("feasible", {"x": 1}, 7, False, 3), Answer("unknown", bound=7), 1)
+    assert (met.objective, met.proven, met.bound) == (7, True, 7)
+    assert joined(Answer("unknown", bound=2), Answer("unknown"), 1) == Answer("unknown", bound=2)
+
+
+@pytest.mark.parametrize("engine", ["auto", "native", "python", "cp-sat"])
+def test_any_solution_will_do(engine: str) -> None:
+    problem = Problem("any")
+    variables = [problem.variable(name, range(4)) for name in "abc"]
+    for a, b in itertools.combinations(variables, 2):
+        problem.add(a * b != 2)
+    found = problem.solve(prefer=None, engine=engine)
+    assert found.solution is not None
+    assert problem.contains(found.solution)
+    best = problem.best(maximize=total(variables), prefer=None, engine=engine)
+    assert best.solution is not None
+    assert sum(best.solution.values()) == best.objective == problem.best(maximize=total(variables)).objective
+    problem.add(variables[0] > 5)
+    assert problem.solve(prefer=None, engine=engine).status == "infeasible"
+    assert problem.best(minimize=variables[1], prefer=None, engine=engine).status == "infeasible"
