@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
 from constrint.core import load_core
 from constrint.errors import ConstrintError, TimeLimit
@@ -19,14 +19,15 @@ from constrint.protocols import EngineCall
 from constrint.result import Answer
 from constrint.statement import Solution, Statement
 
+if TYPE_CHECKING:
+    from constrint.cpsat import CpSatCall
+
 MOMENT = 0.05
 """Seconds that the native engine has before CP-SAT starts."""
 MODELLING = 0.2
 """Seconds that the native engine waits at most for CP-SAT's model."""
 LEEWAY = 1.0
 """Seconds that CP-SAT has to end after a time limit that both had."""
-
-T = TypeVar("T")
 
 
 class AutoCall:
@@ -69,9 +70,10 @@ class AutoCall:
         try:
             with race:
                 ours = ask(self.native)
-        finally:
+        except BaseException:
             if rival is not None:
-                rival.finished = True
+                rival.cancel()
+            raise
         if rival is None:
             return ours, None
         if final(ours):
@@ -98,7 +100,7 @@ class _Rival:
         self.answer: Answer | None = None
         self.finished = False
         self.ready = threading.Event()
-        self.cancel: Callable[[], None] = self._before_it_began
+        self.call: CpSatCall | None = None
         self.thread = threading.Thread(target=self._run, name="constrint CP-SAT")
 
     def begin(self) -> None:
@@ -108,25 +110,28 @@ class _Rival:
         if loaded:
             self.ready.wait(MODELLING)
 
-    def _before_it_began(self) -> None:
+    def cancel(self) -> None:
+        """Let it end, whatever it is at."""
         self.finished = True
+        if self.call is not None:
+            self.call.cancel()
 
     def _run(self) -> None:
-        from constrint.cpsat import CpSatCall
-
-        call = CpSatCall(self.copy, load_core())
-        call.modelled = self.ready
-        self.cancel = call.cancel
-        if self.finished:
-            return
         try:
-            answer = self.ask(call)
+            from constrint.cpsat import CpSatCall
+
+            self.call = CpSatCall(self.copy, load_core())
+            self.call.modelled = self.ready
+            if not self.finished:
+                self.answer = self.ask(self.call)
         except (ConstrintError, TimeLimit):  # what it cannot hold, or what was cancelled
             return
+        except Exception:
+            if not self.finished:  # else Python may be ending, and neither loads a module nor begins a thread
+                raise
         finally:
             self.ready.set()
-        self.answer = answer
-        if self.final(answer):
+        if self.answer is not None and self.final(self.answer):
             self.won()
 
 

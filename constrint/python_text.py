@@ -92,6 +92,15 @@ def parse_restriction(text: str, variables: Collection[str], name: str = "", tex
 
     Raises ParseError for anything that is more than arithmetic, an unknown name or a syntax error.
     """
+    return _parsed(text, variables, name, texts, False)
+
+
+def parse_number(text: str, variables: Collection[str], name: str = "") -> Expr:
+    """Translate an expression, such as an objective, as ``parse_restriction`` does; what is a condition stays one."""
+    return _parsed(text, variables, name, (), True)
+
+
+def _parsed(text: str, variables: Collection[str], name: str, texts: Collection[str], number: bool) -> Expr:
     if not isinstance(text, str):
         raise ConstrintError(f"a restriction must be a string, not {shown(text)}")
     if len(text) > MAX_LENGTH:
@@ -116,7 +125,7 @@ def parse_restriction(text: str, variables: Collection[str], name: str = "", tex
         # The expression begins at our own parenthesis, so the text closed it.
         raise translator.error(1, 1, "not a Python expression: unbalanced parentheses")
     try:
-        return translator.condition(body)
+        return translator.expression(body) if number else translator.condition(body)
     except RecursionError:
         raise ParseError("nested too deeply", text[:80].split("\n")[0], 1, 1, name) from None
 

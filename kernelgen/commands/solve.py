@@ -139,13 +139,11 @@ def _all(problem: Problem, engine: str, limit: int | None) -> dict[str, Any]:
 
 def _best(problem: Problem, text: str, maximize: bool, engine: str, seconds: float | None) -> dict[str, Any]:
     """The best solution by an expression."""
-    from constrint import parse_restriction
+    from constrint.python_text import parse_number
 
-    # A number where a condition is expected means "is not 0": that is how an objective comes back from the parser.
-    condition = parse_restriction(text, problem.domains, "--best", problem.codings.texts)
-    if condition.op != "!=" or "!=" in text:
+    objective = parse_number(text, problem.domains, "--best")
+    if objective.is_condition:
         raise click.UsageError(f"--best needs a number to make small, not the condition {text!r}")
-    objective = condition.args[0]
     result = (
         problem.best(maximize=objective, time_limit=seconds, engine=engine)
         if maximize

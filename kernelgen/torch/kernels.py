@@ -56,7 +56,8 @@ class Forward:
             floats = precision.float_parameters
             engine.expect(cell, backward, "backward", _index(device), float_parameters=floats)
         if keep == "again":
-            engine.expect(cell, replace(shape, save="gates"), "forward", _index(device))
+            again = forward_shape(cell, wx[0], precision, known=known, keep="gates", features=features)
+            engine.expect(cell, again, "forward", _index(device))
         self._kernel = engine.kernel(cell, shape, "forward", _index(device))
         self.program = self._kernel.program
         self._states = (known, *steps)
