@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from peers.rows import Row
 
@@ -31,39 +31,24 @@ class Task:
 
 
 def of_row(row: Row, dtype: str, what: str) -> list[Task]:
-    """What rnn(returns="hidden") asks for in a pass of a row: the operator itself says it, to an engine that has
-    nothing."""
+    """What rnn(returns="hidden") asks for in a pass of a row."""
     import torch
 
     from kernelgen.cells import load_cell
-    from kernelgen.errors import InfeasibleError
     from kernelgen.torch import kernels
+    from kernelgen.torch.precision import precision_of
 
-    cell, asked = load_cell(row.cell), []
-
-    class Asked:
-        def kernel(self, cell: Cell, shape: Shape, direction: Direction, device: int) -> Any:
-            asked.append(Task(what, cell, shape, direction))
-            raise InfeasibleError("it is only to say what it would run")
-
-        def expect(self, cell: Cell, shape: Shape, direction: Direction, device: int) -> None: ...
-
-    kind, place = getattr(torch, dtype), torch.device("cuda", 0)
-    wx = torch.Size((row.batch, row.seq, len(cell.input_gates), row.heads, row.head_dim))
-    states = torch.Size((1, row.batch, row.seq, row.heads, row.head_dim))
-    passes: list[Any] = [
-        lambda: kernels.Forward(
-            Asked(), cell, (wx, kind, place), known=1, keep="nothing" if what == "forward" else "gates"
-        )
-    ]
+    cell, kind = load_cell(row.cell), getattr(torch, dtype)
+    precision = precision_of(kind, kind, kind)
+    keep = "nothing" if what == "forward" else "gates"
+    sizes = (row.batch, row.seq, len(cell.input_gates), row.heads, row.head_dim)
+    forward = kernels.forward_shape(cell, sizes, precision, known=1, keep=keep, features=())
+    tasks = [Task(what, cell, forward, "forward")]
     if what == "training":
-        passes.append(lambda: kernels.Backward(Asked(), cell, (states, kind, place), recompute=False))
-    for make in passes:
-        try:
-            make()
-        except InfeasibleError:
-            continue
-    return asked
+        states = (1, row.batch, row.seq, row.heads, row.head_dim)
+        backward = kernels.backward_shape(cell, states, precision, recompute=False, features=())
+        tasks.append(Task(what, cell, backward, "backward"))
+    return tasks
 
 
 def prepare(rows: Sequence[Row], dtype: str, profile: Profile, passes: Sequence[str]) -> Iterator[tuple[int, int]]:

@@ -377,6 +377,7 @@ class Idle:
     """An engine whose kernels do nothing; remembers which it was asked for."""
 
     workspaces = ()
+    program = None
 
     def __init__(self) -> None:
         self.asked: list[tuple[Direction, int]] = []

@@ -593,8 +593,8 @@ FAULTS = {
     ),
     "an arrival before all have stored": (
         STREAMING,
-        "sync_block();  // all have stored",
-        "",
+        "sync_block();  // all have stored\n        if",
+        "if",
         "race on the word of 'hidden'|which nobody has written",
     ),
     "a wait that the rest of the block does not know of": (

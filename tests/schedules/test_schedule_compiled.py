@@ -41,7 +41,7 @@ def test_the_models_choices_compile_as_predicted(schedule: str, gpu: str) -> Non
             assert report.local_memory == 0, f"{cell.name} {shape}: {tiling} needs local memory"
             assert report.static_shared_memory == 0
             errors.append(abs(tiling.resources.registers / report.registers - 1))
-    assert sum(error <= 0.15 for error in errors) >= 0.9 * len(errors), sorted(errors)
+    assert sum(round(error, 9) <= 0.15 for error in errors) >= 0.9 * len(errors), sorted(errors)
 
 
 @pytest.mark.parametrize("cell", sorted(set(cell_names()) - CELLS.keys()))
