@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 MOST_VALUES = 1_000_000
-MOST_STEPS = 5_000_000
+MOST_STEPS = 1_000_000
 MOST_BITS = 4096
 """Numbers of more bits, and powers that would have them, are refused."""
 
