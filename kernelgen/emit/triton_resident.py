@@ -201,25 +201,32 @@ def _place(out: Lines, stack: Stack) -> None:
         f"stacked = tl.arange(0, {stack.count} * BLOCK_D)[:, None]",
         "gate = stacked // BLOCK_D",
         "own = stacked % BLOCK_D",
-        "within = (rows < batch) & (own < D)",
-        "state_size = tl.cast(batch, tl.int64) * (HEADS * D)",
-        "history_size = state_size * seq",
-        "row = rows * (HEADS * D) + unit",
-        "given = inside & (initial.to(tl.int64) != 0)",
-        "place = rows * seq * (HEADS * D) + unit",
+        *OFFSETS,
     )
 
 
-def _zeros() -> str:
-    return "tl.zeros((BLOCK_D, BLOCK_B), dtype=tl.float32)"
+OFFSETS = (
+    "within = (rows < batch) & (own < D)",
+    "state_size = tl.cast(batch, tl.int64) * (HEADS * D)",
+    "history_size = state_size * seq",
+    "row = rows * (HEADS * D) + unit",
+    "given = inside & (initial.to(tl.int64) != 0)",
+    "place = rows * seq * (HEADS * D) + unit",
+)
+"""Lines that follow from a program's rows and units, whatever these are."""
 
 
-def _load_single_biases(out: Lines, cell: Cell, gates: Iterable[int]) -> None:
-    """Of gates that are nothing but their bias, as tiles."""
+def zero_tile(units: str) -> str:
+    """A tile of zeros; units: the constant with its units."""
+    return f"tl.zeros(({units}, BLOCK_B), dtype=tl.float32)"
+
+
+def load_single_biases(out: Lines, cell: Cell, gates: Iterable[int], units: str) -> None:
+    """Of gates that are nothing but their bias, as tiles; units: as of ``zero_tile``."""
     for gate in gates:
         place, name = cell.bias_gates.index(gate), cell.gates[gate].name
         load = f"tl.load(b + {place} * HEADS * D + unit, mask=units < D, other=0.0)"
-        out.add(f"gate_{name} = {load}.to(tl.float32) + {_zeros()}")
+        out.add(f"gate_{name} = {load}.to(tl.float32) + {zero_tile(units)}")
 
 
 def _history(base: str, index: int) -> str:
@@ -261,7 +268,7 @@ def forward(cell: Cell, shape: Shape, entry: str, num_stages: int, *, may_save: 
         )
     else:
         out.add(f"bias = tl.zeros(({stack.count} * BLOCK_D, 1), dtype=tl.float32)")
-    _load_single_biases(out, cell, [gate for gate in range(len(cell.gates)) if gate not in stack.gates])
+    load_single_biases(out, cell, [gate for gate in range(len(cell.gates)) if gate not in stack.gates], "BLOCK_D")
     out.add("h = tl.load(initial + row, mask=given, other=0.0)")
     for index, state in enumerate(states[1:], 1):
         load = f"tl.load(initial + {index} * state_size + row, mask=given, other=0.0)"
@@ -309,7 +316,7 @@ def forward(cell: Cell, shape: Shape, entry: str, num_stages: int, *, may_save: 
     out.add(f"{', '.join(news)}{',' if len(news) == 1 else ''} = step({', '.join(step.parameters)})")
     for index, new in enumerate(news):
         if step.constant(index):
-            out.add(f"{new} = {_zeros()} + {new}")
+            out.add(f"{new} = {zero_tile('BLOCK_D')} + {new}")
     out.add(f"h = new_{states[0]}.to({dtype})")
     out.add(*(f"state_{state} = new_{state}" for state in states[1:]))
     out.add(f"sums = {product('weights', 'h', 'following', shape.dtype)}")
@@ -353,7 +360,7 @@ def backward(cell: Cell, shape: Shape, entry: str, num_stages: int) -> Body:
         '"""',
     )
     _place(out, stack)
-    h, zeros = states[0], _zeros()
+    h, zeros = states[0], zero_tile("BLOCK_D")
     if recurrent:
         rank, mask = stack.places(cell.recurrent_gates)
         out.add(
@@ -363,7 +370,7 @@ def backward(cell: Cell, shape: Shape, entry: str, num_stages: int) -> Body:
             f"present = (across % BLOCK_D < D) & (units < D){mask.replace('gate', '(across // BLOCK_D)')}",
             "weights = tl.load(weight, mask=present, other=0.0)",
         )
-    _load_single_biases(out, cell, [gate for gate in code.gates if gate not in saved])
+    load_single_biases(out, cell, [gate for gate in code.gates if gate not in saved], "BLOCK_D")
     out.add("ended = inside & (d_last.to(tl.int64) != 0)")
     for index, state in enumerate(states):
         base = "d_last + row" if index == 0 else f"d_last + {index} * state_size + row"

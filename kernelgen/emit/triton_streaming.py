@@ -9,7 +9,17 @@ from __future__ import annotations
 
 from kernelgen.cells.language import Cell
 from kernelgen.emit.triton import StepText
-from kernelgen.emit.triton_resident import TYPES, Body, Lines, Stack, product, signature
+from kernelgen.emit.triton_resident import (
+    OFFSETS,
+    TYPES,
+    Body,
+    Lines,
+    Stack,
+    load_single_biases,
+    product,
+    signature,
+    zero_tile,
+)
 from kernelgen.program.arguments import known_states
 from kernelgen.program.shape import Shape
 from kernelgen.symbolic.derive import derive
@@ -30,24 +40,8 @@ def _place(out: Lines, stack: Stack) -> None:
         f"stacked = tl.arange(0, {stack.count} * BLOCK_M)[:, None]",
         "gate = stacked // BLOCK_M",
         "own = first + stacked % BLOCK_M",
-        "within = (rows < batch) & (own < D)",
-        "state_size = tl.cast(batch, tl.int64) * (HEADS * D)",
-        "history_size = state_size * seq",
-        "row = rows * (HEADS * D) + unit",
-        "given = inside & (initial.to(tl.int64) != 0)",
-        "place = rows * seq * (HEADS * D) + unit",
+        *OFFSETS,
     )
-
-
-def _zeros() -> str:
-    return "tl.zeros((BLOCK_M, BLOCK_B), dtype=tl.float32)"
-
-
-def _single_biases(out: Lines, cell: Cell, gates: list[int]) -> None:
-    for gate in gates:
-        place, name = cell.bias_gates.index(gate), cell.gates[gate].name
-        load = f"tl.load(b + {place} * HEADS * D + unit, mask=units < D, other=0.0)"
-        out.add(f"gate_{name} = {load}.to(tl.float32) + {_zeros()}")
 
 
 def _apart(stack: Stack, tile: str) -> str:
@@ -105,7 +99,7 @@ def forward(cell: Cell, shape: Shape, entry: str, *, may_save: bool = False) -> 
             f"tl.store(kept, sums.to({dtype}), mask=within{mask}{' & SAVE' if may_save else ''})",
         )
     out.add(_apart(stack, "sums"))
-    _single_biases(out, cell, [gate for gate in range(len(cell.gates)) if gate not in stack.gates])
+    load_single_biases(out, cell, [gate for gate in range(len(cell.gates)) if gate not in stack.gates], "BLOCK_M")
     for index, state in enumerate(states):
         if f"state_{state}" not in step.parameters:
             continue
@@ -119,7 +113,7 @@ def forward(cell: Cell, shape: Shape, entry: str, *, may_save: bool = False) -> 
     out.add(f"{', '.join(news)}{',' if len(news) == 1 else ''} = step_of_cell({', '.join(step.parameters)})")
     for index, new in enumerate(news):
         if step.constant(index):
-            out.add(f"{new} = {_zeros()} + {new}")
+            out.add(f"{new} = {zero_tile('BLOCK_M')} + {new}")
     out.add(f"tl.store(states + here, new_{states[0]}.to({dtype}), mask=inside)")
     if known > 1:
         out.add("others = tl.where(others.to(tl.int64) != 0, others, states + history_size)")
@@ -200,7 +194,7 @@ def backward(cell: Cell, shape: Shape, entry: str) -> Body:
         rank, mask = stack.places(saved)
         kept = f"gates + ({rank}) * history_size + (rows * seq + time) * (HEADS * D) + head * D + own"
         out.add(f"saved = tl.load({kept}, mask=within{mask}, other=0.0)", _apart(stack, "saved.to(tl.float32)"))
-    _single_biases(out, cell, [gate for gate in code.gates if gate not in saved])
+    load_single_biases(out, cell, [gate for gate in code.gates if gate not in saved], "BLOCK_M")
     if any(index > 0 for index in code.states):
         out.add("more = tl.where(others.to(tl.int64) != 0, others, states + history_size)")
     for index in code.states:
@@ -227,7 +221,7 @@ def backward(cell: Cell, shape: Shape, entry: str) -> Body:
     out.add(f"{', '.join(results)}{',' if len(results) == 1 else ''} = {called}")
     for index, result in enumerate(results):
         if step.constant(index):
-            out.add(f"{result} = {_zeros()} + {result}")
+            out.add(f"{result} = {zero_tile('BLOCK_M')} + {result}")
     for array, members in (("d_wx", cell.input_gates), ("d_inputless", cell.inputless_products)):
         for number, gate in enumerate(members):
             offset = f"(rows * seq + time) * ({len(members)} * HEADS * D) + {number} * HEADS * D + unit"
