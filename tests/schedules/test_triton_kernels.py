@@ -16,6 +16,7 @@ from kernelgen.errors import CompileError, EmulationError, InfeasibleError, Vali
 from kernelgen.hardware.profile import load_profile
 from kernelgen.program.program import Program
 from kernelgen.program.shape import Shape
+from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules import get, language_of, schedule_names
 from kernelgen.tuning.plan import plan
@@ -200,3 +201,20 @@ def test_amd_is_for_triton_alone() -> None:
     for direction in ("forward", "backward"):
         with pytest.raises(InfeasibleError, match=r"mi300x \(gfx942\) lacks"):
             plan(cell, Shape(16, 64, 1, 32), profile, direction=direction)  # type: ignore[arg-type]
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        (Shape(4, 8, 1, 32, "tf32"), "takes bfloat16, float16, float32 only, not tf32"),
+        (Shape(4, 8, 1, 32, lengths=True), "knows no lengths"),
+        (Shape(4, 8, 1, 32, resets=True, lengths=True), "knows no resets and no lengths"),
+        (Shape(4, 8, 1, 32, recompute=True), "does not recompute gates"),
+    ],
+    ids=str,
+)
+def test_what_they_do_not_honour_is_refused_by_name(direction: Direction, shape: Shape, words: str) -> None:
+    with pytest.raises(InfeasibleError, match=words):
+        plan(load_cell("lstm"), shape, load_profile("h200"), direction=direction, language="triton")

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from constrint import Problem, cdiv, minimum
 from kernelgen.cells.language import Cell
 from kernelgen.emit import triton_parameters
-from kernelgen.emit.triton_resident import Options, block_d, source
+from kernelgen.emit.triton_resident import TYPES, Options, block_d, source
 from kernelgen.hardware.profile import Profile, is_amd
 from kernelgen.program.dtypes import dtype_info
 from kernelgen.program.launch import LaunchRule
 from kernelgen.program.program import KernelCall, Program
 from kernelgen.program.shape import SIXTEEN_BITS, Shape
+from kernelgen.program.source import Language
+from kernelgen.program.task import Direction
 from kernelgen.schedules.shared.limits import WARP
 from kernelgen.schedules.shared.numbers import Int
 
@@ -34,16 +36,27 @@ LEAST_STEPS = 256
 """Into how many parts the steps are cut for dR, and how many steps a part has at least."""
 
 
-def refuses(schedule: str, shape: Shape, profile: Profile) -> str:
-    """Why a schedule does not run this, as a sentence: what Triton does not compile for. Else empty."""
-    if shape.recompute:
-        return (
-            f"the {schedule} schedule does not recompute gates. Save the gates in the forward pass, or take a schedule "
-            "in CUDA."
-        )
-    if profile.arch.startswith("sm_") and profile.compute_capability < (8, 0):
-        return f"the {schedule} schedule needs sm_80 or newer, as Triton does; {profile.name} is {profile.arch}."
-    return ""
+class TritonSchedule:
+    """What every schedule is whose kernels are Triton's: see schedules/base.py."""
+
+    dtypes: tuple[str, ...] = tuple(TYPES)
+    language: Language = "triton"
+    honours: tuple[str, ...] = ()
+
+    def __init__(self, name: str, direction: Direction) -> None:
+        self.name = name
+        self.direction: Direction = direction
+
+    def refuses(self, cell: Cell, shape: Shape, profile: Profile) -> str:
+        """Why it does not run this, as a sentence: what Triton does not compile for. Else empty."""
+        if shape.recompute:
+            return (
+                f"the {self.name} schedule does not recompute gates. Save the gates in the forward pass, or take a "
+                "schedule in CUDA."
+            )
+        if profile.arch.startswith("sm_") and profile.compute_capability < (8, 0):
+            return f"the {self.name} schedule needs sm_80 or newer, as Triton does; {profile.name} is {profile.arch}."
+        return ""
 
 
 def add_tile_rules(problem: Problem, shape: Shape, profile: Profile, *, batch_tile: Int, rows: Int, warps: Int) -> None:

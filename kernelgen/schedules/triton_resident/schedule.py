@@ -18,15 +18,13 @@ from kernelgen.program.arguments import known_states
 from kernelgen.program.dtypes import dtype_info
 from kernelgen.program.launch import LaunchRule
 from kernelgen.program.program import KernelCall, Program
-from kernelgen.program.shape import DTYPES, Shape
-from kernelgen.program.source import Language
-from kernelgen.program.task import Direction
+from kernelgen.program.shape import Shape
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.shared import triton as shared
 from kernelgen.schedules.shared.cost import SUB_PARTITIONS
 from kernelgen.schedules.shared.limits import WARP, add_limits, place
 from kernelgen.schedules.shared.numbers import Int, Number, as_int
-from kernelgen.schedules.shared.triton import LEAST_COLUMNS, LEAST_ROWS
+from kernelgen.schedules.shared.triton import LEAST_COLUMNS, LEAST_ROWS, TritonSchedule
 from kernelgen.symbolic.derive import derive
 from kernelgen.symbolic.instructions import backward_cost, cell_cost
 
@@ -42,20 +40,9 @@ ADDRESSES = 30
 """Registers of a thread for addresses, masks and counters, about."""
 
 
-class TritonResident:
+class TritonResident(TritonSchedule):
     """See the module. Tile variables: batch_tile, sequences of a program; num_warps; num_stages, steps whose inputs are
     in registers ahead of the one that is computed."""
-
-    dtypes: tuple[str, ...] = DTYPES
-    language: Language = "triton"
-
-    def __init__(self, name: str, direction: Direction) -> None:
-        self.name = name
-        self.direction: Direction = direction
-
-    def refuses(self, cell: Cell, shape: Shape, profile: Profile) -> str:
-        """Why it does not run this."""
-        return shared.refuses(self.name, shape, profile)
 
     def problem(self, cell: Cell, shape: Shape, profile: Profile) -> Problem:
         """Tile variables and constraints. Raises InfeasibleError for what it refuses."""

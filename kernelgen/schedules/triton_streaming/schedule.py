@@ -18,13 +18,12 @@ from kernelgen.program.arguments import known_states
 from kernelgen.program.dtypes import dtype_info
 from kernelgen.program.launch import LaunchRule
 from kernelgen.program.program import KernelCall, Program
-from kernelgen.program.shape import DTYPES, Shape
-from kernelgen.program.source import Language
-from kernelgen.program.task import Direction
+from kernelgen.program.shape import Shape
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.shared import triton as shared
 from kernelgen.schedules.shared.limits import WARP, add_limits, place
 from kernelgen.schedules.shared.numbers import Int, Number, as_int
+from kernelgen.schedules.shared.triton import TritonSchedule
 
 UNITS = [16, 32, 64]
 BATCH_TILES = [8, 16, 32, 64]
@@ -42,20 +41,9 @@ L2_BYTES_PER_CLOCK = 40.0
 """That a multiprocessor reads from L2 (probing/catalogue.py knows no such latency; NVIDIA H200, about)."""
 
 
-class TritonStreaming:
+class TritonStreaming(TritonSchedule):
     """See the module. Tile variables: units, of a program, with all their gates; batch_tile; part_k, of the units
     before the step, how many are multiplied at a time; num_warps; num_stages of the loop over them."""
-
-    dtypes: tuple[str, ...] = DTYPES
-    language: Language = "triton"
-
-    def __init__(self, name: str, direction: Direction) -> None:
-        self.name = name
-        self.direction: Direction = direction
-
-    def refuses(self, cell: Cell, shape: Shape, profile: Profile) -> str:
-        """Why it does not run this."""
-        return shared.refuses(self.name, shape, profile)
 
     def problem(self, cell: Cell, shape: Shape, profile: Profile) -> Problem:
         """Tile variables and constraints. Raises InfeasibleError for what it refuses."""
