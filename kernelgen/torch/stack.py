@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kernelgen.torch import passes
-from kernelgen.torch.arguments import autocast_dtype
+from kernelgen.torch.arguments import autocast_dtype, autocast_parameter
 from kernelgen.torch.errors import refuse_second_derivative
 from kernelgen.torch.parts import Parts, input_product, recurrent_weights, weight_gradients
 from kernelgen.torch.sequences import NOTHING
@@ -54,7 +54,7 @@ def run_stack(
     parameters: those of every layer, of its directions in turn, by stack.names.
 
     Returns h of the last layer [B, T, K H D], and each state after the last step [L K, B, H D], which may be changed in
-    place. Inside torch.autocast its dtype is that of all. Raises what rnn() raises.
+    place, of autocast's dtype inside torch.autocast. Raises what rnn() raises.
     """
     tensors = (x, *(() if initial is None else initial), *parameters)
     states = 0 if initial is None else len(initial)
@@ -62,12 +62,19 @@ def run_stack(
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         output, *last = _Layers.apply(stack, states, dtype, *tensors)
         return output, tuple(last)
-    output, ends, *_ = _forward(stack, states, "nothing", _cast(tensors, dtype))
+    output, ends, *_ = _forward(stack, states, "nothing", _cast(stack, states, tensors, dtype))
     return output, ends
 
 
-def _cast(tensors: Sequence[Tensor], dtype: torch.dtype | None) -> Sequence[Tensor]:
-    return tensors if dtype is None else [tensor.to(dtype) for tensor in tensors]
+def _cast(stack: Stack, states: int, tensors: Sequence[Tensor], dtype: torch.dtype | None) -> Sequence[Tensor]:
+    """What autocast to ``dtype`` makes of the tensors; R, b and the initial states as in rnn()."""
+    if dtype is None:
+        return tensors
+    names = ("x", *["initial"] * states, *stack.names * (stack.layers * stack.directions))
+    return [
+        tensor.to(dtype) if name in ("x", "weight_ih") else autocast_parameter(tensor, dtype)
+        for name, tensor in zip(names, tensors, strict=True)
+    ]
 
 
 def _forward(
@@ -120,7 +127,7 @@ class _Layers(torch.autograd.Function):  # type: ignore[misc]
     def forward(ctx: Any, stack: Stack, states: int, dtype: torch.dtype | None, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Run, and keep what the backward pass needs."""
         ctx.stack, ctx.states, ctx.dtypes = stack, states, [tensor.dtype for tensor in tensors]
-        used = _cast(tensors, dtype)
+        used = _cast(stack, states, tensors, dtype)
         output, last, kept, masks = _forward(stack, states, "gates", used)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors, *used[1 + states :], *masks, *kept)

@@ -90,10 +90,22 @@ def test_a_second_derivative_is_refused() -> None:
         gradient.sum().backward()
 
 
-def test_autocast_gives_gradients_in_the_parameters_dtype() -> None:
-    module = LSTM(3, 6)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        output, _ = module(torch.randn(4, 2, 3))
-    assert output.dtype == torch.bfloat16
-    output.sum().backward()
-    assert {p.grad.dtype for p in module.parameters()} == {torch.float32}
+def test_inside_autocast_gradients_of_recurrent_weights_are_sums_that_nothing_rounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module, x = LSTM(3, 6, bidirectional=True), torch.randn(4, 2, 3)
+    found = []
+    for plain in (True, False):
+        module.zero_grad()
+        if not plain:
+            monkeypatch.setattr(recurrent, "plain", lambda *_: False)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            output, (_, c) = module(x)
+        assert output.dtype == c.dtype == torch.bfloat16
+        output.float().square().sum().backward()
+        assert {p.grad.dtype for p in module.parameters()} == {torch.float32}
+        found.append([p.grad for p in module.parameters()])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    recurrent_gradient = found[0][1]
+    assert not torch.equal(recurrent_gradient, recurrent_gradient.bfloat16().float())
