@@ -48,6 +48,7 @@ def jobs(work: Iterable[Work], profile: Profile) -> list[Job]:
             shape.head_dim,
             shape.dtype,
             shape.recompute,
+            shape.features,
         ].append(each)
     costs: list[tuple[list[Work], list[float], str]] = []
     for group in served.values():
@@ -79,8 +80,8 @@ def _name(work: Work) -> str:
     fingerprint, since cells of several files may share a name."""
     shape = work.shape
     parts = [work.cell.name, f"{shape.heads}x{shape.head_dim}", f"b{shape.batch}", shape.dtype, work.direction]
-    if shape.recompute:
-        parts.append("recompute")
+    parts += ["recompute"] if shape.recompute else []
+    parts += shape.features
     if work.record.definition is not None:
         parts.append(work.cell.fingerprint[:8])
     return "_".join(parts)

@@ -73,6 +73,7 @@ def test_jobs_are_kernels_longest_first() -> None:
     work = [
         _work(Shape(4, 8, 2, 32), 2),
         _work(Shape(4, 64, 2, 32), 2),  # the same kernel, and the longer run of it
+        _work(Shape(4, 64, 2, 32, lengths=True), 1),  # another kernel
         _work(Shape(16, 1024, 12, 64), 100),
         _work(Shape(16, 1024, 12, 64, save="gates"), 100, direction="backward"),
     ]
@@ -81,8 +82,9 @@ def test_jobs_are_kernels_longest_first() -> None:
         "lstm_12x64_b16_bfloat16_backward",
         "lstm_12x64_b16_bfloat16_forward",
         "lstm_2x32_b4_bfloat16_forward",
+        "lstm_2x32_b4_bfloat16_forward_lengths",
     ]
-    assert [job.runs for job in found] == [100, 100, 4]
+    assert [job.runs for job in found] == [100, 100, 4, 1]
     assert found[2].work.shape.seq == 64
     assert sum(job.share for job in found) == pytest.approx(1)
     assert found[0].total_ms == pytest.approx(100 * found[0].run_ms)
