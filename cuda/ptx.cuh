@@ -211,6 +211,14 @@ TILESMITH_DEVICE uint4 poll_128(SharedAddress address) {
     return value;
 }
 
+/// Wait for some clocks, and ask for nothing meanwhile.
+TILESMITH_DEVICE void pause(unsigned clocks) {
+    unsigned begin, now;
+    asm volatile("mov.u32 %0, %%clock;" : "=r"(begin)::"memory");
+    do asm volatile("mov.u32 %0, %%clock;" : "=r"(now)::"memory");
+    while (now - begin < clocks);
+}
+
 /// To be called before polling again; `rounds` starts at 0. After some seconds without success the kernel is stopped
 /// with an error rather than left hanging.
 TILESMITH_DEVICE void poll_again(unsigned& rounds) {

@@ -83,13 +83,14 @@ GRID = Sound(
     Shape(6, 9, 1, 64, save="gates"),
     {
         "blocks": 4, "units_per_warp": 16, "batch_tile": 8, "epilogue_rows": 8, "k_split": 2,
-        "k_tiles_in_registers": 1, "accumulators": 2, "num_stages": 3,
+        "k_tiles_in_registers": 1, "accumulators": 2, "num_stages": 3, "paced": 0,
     },
 )  # fmt: skip
 GRID_ALONE = replace(
     GRID, values=GRID.values | {"units_per_warp": 8, "batch_tile": 4, "epilogue_rows": 4, "k_split": 1}
 )
 GRID_SPLIT = replace(GRID_ALONE, values=GRID_ALONE.values | {"blocks": 8, "k_split": 2, "accumulators": 1})
+GRID_PACED = replace(GRID_SPLIT, values=GRID_SPLIT.values | {"paced": 1})
 GRID_PADDED = replace(GRID, shape=replace(GRID.shape, head_dim=72), values=GRID.values | {"blocks": 5})
 GRID_BACKWARD = Sound(
     "grid_backward",
@@ -97,7 +98,7 @@ GRID_BACKWARD = Sound(
     Shape(6, 11, 1, 64),
     {
         "clusters": 2, "cluster": 2, "batch_tile": 4, "epilogue_rows": 4, "tiles_per_warp": 1, "k_split": 2,
-        "k_tiles_in_registers": 1, "accumulators": 2, "num_stages": 4,
+        "k_tiles_in_registers": 1, "accumulators": 2, "num_stages": 4, "paced": 0,
     },
 )  # fmt: skip
 GRID_BACKWARD_APART = Sound(  # a block multiplies with gates of another cluster's units alone
@@ -452,6 +453,12 @@ FAULTS = {
         "sync_block();  // all of h(t) has come",
         "if (owner) sync_named(1, threads); else arrive_named(1, threads);  // all of h(t) has come",
         "race|arrives twice|may not have been read",
+    ),
+    "a block that says a step late that it has sent": (
+        GRID_PACED,
+        "                signal_sent();",
+        "                if (t > 0) signal_sent();",
+        "deadlock",
     ),
     "no meeting before the sums are read": (
         GRID,
