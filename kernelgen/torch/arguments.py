@@ -25,7 +25,7 @@ def require_tensors(optional: str = "", **arguments: Any) -> None:
 
 
 _AUTOCAST = frozenset(kind for kind in ("cpu", "cuda", "mps", "xpu") if torch.amp.is_autocast_available(kind))
-"""Types of device that have an autocast, looked up here: torch.compile of PyTorch 2.11 does not see through the question."""
+"""Types of device that have an autocast; looked up once, for torch.compile of PyTorch 2.11 cannot."""
 
 
 def autocast_dtype(kind: str) -> torch.dtype | None:
