@@ -188,6 +188,7 @@ class GridBackward(BatchTiled):
         problem.add(
             (s.k_tiles - 1) * v["k_split"] * cluster < s.all_k_tiles, "parts of K are no larger than they must be"
         )
+        problem.add((v["paced"] == 0) | (rows <= 8), "warps wait with their polls where a step is short")
         problem.add(v["k_tiles_in_registers"] <= s.k_tiles, "no more groups of R in registers than a warp has")
         problem.add(v["accumulators"] <= 2 * s.k_tiles, "no more accumulator chains than matrix instructions in a row")
         problem.add(
