@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 
@@ -36,3 +37,8 @@ def tf32_allowed() -> bool:
     except AttributeError:  # before PyTorch 2.9
         return bool(switch.allow_tf32)
     return precision == "tf32"
+
+
+def holding(*dtypes: torch.dtype) -> torch.dtype:
+    """The narrowest dtype that holds the values of all: float32 for bfloat16 beside float16."""
+    return reduce(torch.promote_types, dtypes)
