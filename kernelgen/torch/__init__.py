@@ -17,6 +17,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from kernelgen.cells.registry import register
+from kernelgen.torch import xlstm
 from kernelgen.torch.cell_modules import GRUCell, LSTMCell, RNNCell
 from kernelgen.torch.convert import Conversion, convert
 from kernelgen.torch.errors import DifferentiationError, DoubleBackwardError
@@ -45,4 +46,5 @@ __all__ = [
     "register",
     "rnn",
     "step",
+    "xlstm",
 ]

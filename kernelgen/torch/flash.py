@@ -15,6 +15,7 @@ from kernelgen.torch.arguments import require_tensors
 from kernelgen.torch.errors import TensorShapeError
 from kernelgen.torch.flash_config import LAYOUTS, Options, options, orders
 from kernelgen.torch.operator import rnn
+from kernelgen.torch.precision import as_parameter
 
 _R_ORDER = {"gru": (1, 2, 0)}
 _B_ORDER = {"gru": (1, 2, 3, 0)}
@@ -67,9 +68,9 @@ def flashrnn(
     if chosen.strict:
         _require_dtypes(chosen, Wx=(wx, chosen.w), R=(r, chosen.r), b=(bias, chosen.b), states=(given, chosen.s))
     wx = wx.to(chosen.w).to(chosen.work)
-    r = _parameter(_ordered(r, _R_ORDER.get(chosen.function)), chosen.r, chosen.work)
-    bias = _parameter(_ordered(bias, _B_ORDER.get(chosen.function)), chosen.b, chosen.work)
-    initial = _started(chosen, wx) if given is None else _parameter(given, chosen.s, chosen.work)
+    r = as_parameter(_ordered(r, _R_ORDER.get(chosen.function)), chosen.r, chosen.work)
+    bias = as_parameter(_ordered(bias, _B_ORDER.get(chosen.function)), chosen.b, chosen.work)
+    initial = _started(chosen, wx) if given is None else as_parameter(given, chosen.s, chosen.work)
     cell = chosen.function if chosen.bound is None else _clipped(chosen.function, float(chosen.bound))
     with torch.autocast(wx.device.type, enabled=False):  # the dtype is the caller's word
         if chosen.backend == "vanilla":
@@ -125,12 +126,6 @@ def _started(chosen: Options, wx: Tensor) -> Tensor | None:
     batch, _, _, heads, dim = wx.shape
     values = wx.new_tensor(chosen.initial).to(chosen.s).to(wx.dtype)
     return values.view(-1, 1, 1, 1).expand(-1, batch, heads, dim).contiguous()
-
-
-def _parameter(tensor: Tensor, dtype: torch.dtype, work: torch.dtype) -> Tensor:
-    """R, b or states rounded to their dtype, in what the recurrence takes: that is its own, or float32 for 16 bits."""
-    rounded = tensor.to(dtype)
-    return rounded if rounded.dtype is torch.float32 and work.itemsize == 2 else rounded.to(work)
 
 
 def _require_dtypes(chosen: Options, **tensors: tuple[Tensor | None, torch.dtype]) -> None:
