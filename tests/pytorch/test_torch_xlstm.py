@@ -265,6 +265,17 @@ def test_parameters_are_drawn_as_xlstm_draws_them() -> None:
         assert highest >= float(ours.slstm_cell.bias[:, 1].max()) >= lowest
 
 
+def test_compiling_in_one_graph() -> None:
+    cell = pair(config_of(backend="cuda", dtype="float32", dtype_w="float32"), "cuda")[1].slstm_cell
+    compiled = torch.compile(cell, fullgraph=True, backend="aot_eager")
+    gates, states = torch.randn(BATCH, SEQ, 4 * HIDDEN), begun()
+    found, wanted = compiled(gates, states), cell(gates, states)
+    torch.testing.assert_close(found, wanted)
+    parameters = list(cell.parameters())
+    made = torch.autograd.grad(weighted(*found), parameters)
+    torch.testing.assert_close(made, torch.autograd.grad(weighted(*wanted), parameters))
+
+
 def test_what_would_not_do_the_same_is_left() -> None:
     hooked = sLSTMCell(config_of())
     hooked.register_forward_hook(lambda *_: None)
