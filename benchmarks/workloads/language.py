@@ -62,6 +62,7 @@ class sLSTMCell(nn.Module):
             state = gates.new_zeros(4, batch, width // GATES, dtype=torch.float32)
         h, c, n, m = state.unflatten(2, (heads, dim)).unbind()
         bias, weights = self._bias_.view(GATES, heads, dim), self._recurrent_kernel_.transpose(1, 2)
+        weights = weights.to(gates.dtype).contiguous()  # once, not in every step
         history = []
         for t in range(gates.shape[1]):
             product = torch.matmul(h.transpose(0, 1), weights).view(heads, batch, GATES, dim).permute(1, 2, 0, 3)
