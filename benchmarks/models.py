@@ -109,12 +109,8 @@ def main(
     for name in only or WORKLOADS:
         workload = WORKLOADS[name](sizes[name], place, seed)  # type: ignore[arg-type]
         settings = Settings(place, steps, seconds, RATES[name], probes)
-        runs += compare(
-            workload,
-            dtype or ("bfloat16" if cuda else "float32"),
-            peer_dtype or (None if cuda else "float32"),
-            settings,
-        )
+        kinds = (workload.dtype, workload.peer_dtype) if cuda else ("float32", "float32")
+        runs += compare(workload, dtype or kinds[0], peer_dtype or kinds[1], settings)
         if path is not None:  # after each, so that nothing is lost
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps({"machine": machine, "torch": torch.__version__, "runs": runs}, indent=1))
