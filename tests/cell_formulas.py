@@ -73,13 +73,21 @@ def lstm_cifg(s: list[Tensor], i: Tensor, g: Tensor, o: Tensor, pi: Tensor, po: 
 
 def slstm(s: list[Tensor], i: Tensor, f: Tensor, z: Tensor, o: Tensor) -> list[Tensor]:
     """With both exponentials written out, as the paper has them."""
+    return stabilised(s, i, f, z, o, least=1)
+
+
+def slstm_xlstm(s: list[Tensor], i: Tensor, f: Tensor, z: Tensor, o: Tensor) -> list[Tensor]:
+    return stabilised(s, i, f, z, o, least=None)
+
+
+def stabilised(s: list[Tensor], i: Tensor, f: Tensor, z: Tensor, o: Tensor, least: float | None) -> list[Tensor]:
     _, c, n, m = s
     forget = torch.nn.functional.logsigmoid(f) + m
     new_m = torch.where(n == 0, i, torch.maximum(i, forget))
     # Before the first input there is nothing to keep, whatever the stabiliser says.
     keep, add = torch.where(n == 0, 0.0, torch.exp(forget - new_m)), torch.exp(i - new_m)
     c = keep * c + add * tanh(z)
-    n = torch.clamp(keep * n + add, min=1)
+    n = keep * n + add if least is None else torch.clamp(keep * n + add, min=least)
     return [sigmoid(o) * c / n, c, n, new_m]
 
 
@@ -120,7 +128,7 @@ STEPS: dict[str, Callable[..., list[Tensor]]] = {
     function.__name__: function
     for function in (
         alrnn, bilinear, cfc, elman, elman_relu, gru, janet, ligru, lstm, lstm_cifg, lstm_nfg, lstm_niaf, lstm_nig,
-        lstm_noaf, lstm_nog, lstm_peephole, ltc, mgu, slstm, ugrnn,
+        lstm_noaf, lstm_nog, lstm_peephole, ltc, mgu, slstm, slstm_xlstm, ugrnn,
     )
 }  # fmt: skip
 

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import zlib
+from typing import Literal
 
-from kernelgen.cells import load_cell
+from kernelgen.cells import cell_names, load_cell
 from kernelgen.hardware.profile import load_profile
 from kernelgen.program.shape import Shape
 from kernelgen.program.tiling import Tiling
-from kernelgen.schedules import base, get
+from kernelgen.schedules import base, get, schedule_names
+
+TWINS = ("slstm_xlstm",)
+"""Cells whose kernels are those of another without one function: the resident schedule alone is tried with them."""
+
+
+def cases(direction: Literal["forward", "backward"] = "forward") -> list[tuple[str, str]]:
+    """Every schedule of a direction with every cell to be tried."""
+    names = [(schedule, cell) for schedule in schedule_names(direction) for cell in cell_names()]
+    return [(schedule, cell) for schedule, cell in names if cell not in TWINS or schedule.startswith("resident")]
 
 
 def refusal(schedule: str, cell: str, shape: Shape, gpu: str) -> str:

@@ -17,10 +17,12 @@ except ModuleNotFoundError as error:
     ) from error
 
 from kernelgen.cells.registry import register
+from kernelgen.torch import xlstm
 from kernelgen.torch.cell_modules import GRUCell, LSTMCell, RNNCell
 from kernelgen.torch.convert import Conversion, convert
 from kernelgen.torch.errors import DifferentiationError, DoubleBackwardError
 from kernelgen.torch.flash import flashrnn
+from kernelgen.torch.flash_config import FlashRNNConfig
 from kernelgen.torch.modules import GRU, LSTM, RNN
 from kernelgen.torch.operator import rnn, step
 from kernelgen.torch.recording import Recording, explain, recording
@@ -32,6 +34,7 @@ __all__ = [
     "Conversion",
     "DifferentiationError",
     "DoubleBackwardError",
+    "FlashRNNConfig",
     "GRUCell",
     "LSTMCell",
     "RNNCell",
@@ -43,4 +46,5 @@ __all__ = [
     "register",
     "rnn",
     "step",
+    "xlstm",
 ]

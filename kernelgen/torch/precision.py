@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -36,3 +38,16 @@ def tf32_allowed() -> bool:
     except AttributeError:  # before PyTorch 2.9
         return bool(switch.allow_tf32)
     return precision == "tf32"
+
+
+def holding(*dtypes: torch.dtype) -> torch.dtype:
+    """The narrowest dtype that holds the values of all: float32 for bfloat16 beside float16."""
+    return reduce(torch.promote_types, dtypes)
+
+
+def as_parameter(tensor: Tensor, dtype: torch.dtype, work: torch.dtype) -> Tensor:
+    """R, b or states with the values that ``dtype`` holds, in what a recurrence in ``work`` takes: that dtype, or
+    float32 for 16 bits, whose gradients are not rounded."""
+    if work.itemsize == 2 and torch.float32 in (tensor.dtype, dtype):
+        return tensor.float() if dtype in (work, torch.float32) else tensor.to(dtype).float()
+    return tensor.to(dtype).to(work)

@@ -72,7 +72,8 @@ def by_numpy(x: Any) -> Any:
 def test_the_library_has_its_cells_in_the_gate_orders_of_pytorch() -> None:
     assert cell_names() == [
         "alrnn", "bilinear", "cfc", "elman", "elman_relu", "gru", "janet", "ligru", "lstm", "lstm_cifg", "lstm_nfg",
-        "lstm_niaf", "lstm_nig", "lstm_noaf", "lstm_nog", "lstm_peephole", "ltc", "mgu", "slstm", "ugrnn",
+        "lstm_niaf", "lstm_nig", "lstm_noaf", "lstm_nog", "lstm_peephole", "ltc", "mgu", "slstm", "slstm_xlstm",
+        "ugrnn",
     ]  # fmt: skip
     found = {name: load_cell(name) for name in cell_names()}
     assert all(cell.name == name for name, cell in found.items())
@@ -279,7 +280,7 @@ def test_fingerprints_and_sources_are_the_same_in_every_process() -> None:
 def test_listing_cells_does_not_load_sympy() -> None:
     code = "import sys; from kernelgen.cells import cell_names; print(len(cell_names()), 'sympy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
-    assert done.stdout.split() == [b"20", b"False"]
+    assert done.stdout.split() == [b"21", b"False"]
 
 
 @pytest.mark.parametrize(

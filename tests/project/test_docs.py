@@ -71,6 +71,16 @@ class Reader:
             (command_line.refused if line.endswith("# fails") else command_line.fine)(shlex.join(words[1:]))
 
 
+@pytest.mark.unit
+def test_what_replaces_other_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = blocks((DOCS / "clients.md").read_text(), "python")
+    assert found
+    monkeypatch.setitem(sys.modules, "flashrnn", None)  # so that what the page puts there goes again
+    for block in found:
+        exec(compile(block.text, "clients.md", "exec"), {"__name__": "__main__"})
+
+
 @pytest.mark.emulated
 @pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
 def test_a_tutorial_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

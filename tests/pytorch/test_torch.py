@@ -1,4 +1,4 @@
-"""The PyTorch package on the CPU: the operator, its gradients, compiling, autocast, FlashRNN's function."""
+"""The PyTorch package on the CPU: the operator, its gradients, compiling, autocast."""
 
 from __future__ import annotations
 
@@ -6,21 +6,19 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from cell_formulas import run as by_hand
-from torch import Tensor, sigmoid, tanh
+from torch import Tensor
 
 from kernelgen.cells import cell_names, load_cell
 from kernelgen.cells.language import Cell, Gate, where
 from kernelgen.errors import CellError, ConfigError, ShapeError, TilesmithError
 from kernelgen.program.dtypes import numpy_dtype, tolerance
 from kernelgen.program.shape import Shape
-from kernelgen.torch import DifferentiationError, DoubleBackwardError, flashrnn, reference, register, rnn, step
+from kernelgen.torch import DifferentiationError, DoubleBackwardError, reference, register, rnn, step
 from kernelgen.torch import operator as operators
 from kernelgen.torch.sequences import NOTHING
 from kernelgen.verify import reference as numpy_reference
@@ -171,7 +169,7 @@ def test_compile_in_one_graph(dynamic: bool) -> None:
     own = register(load_cell(OWN))
 
     def model(wx: Tensor, r: Tensor, b: Tensor, initial: Tensor, name: str) -> Tensor:
-        states, last = rnn(tanh(wx), r, b, initial, name)
+        states, last = rnn(torch.tanh(wx), r, b, initial, name)
         return weighted(states, last)
 
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager", dynamic=dynamic)
@@ -347,132 +345,3 @@ def test_without_pytorch_the_extra_is_named() -> None:
     assert done.returncode == 1
     assert "ModuleNotFoundError: kernelgen.torch needs PyTorch" in done.stderr
     assert 'pip install "tilesmith[torch]"' in done.stderr
-
-
-# ---- FlashRNN's function ----
-
-
-def formulas(function: str, wx: Tensor, r: Tensor, b: Tensor, initial: Tensor) -> Tensor:
-    """FlashRNN's equations in its gate orders: all states [S, B, T, H, D]."""
-    if function != "gru":  # its order is ours
-        return by_hand(load_cell(function), wx, r, b, initial[:, :, 0])
-    h, history = initial[0, :, 0], []
-    for t in range(wx.shape[1]):
-        g, reset, update = torch.einsum("ghdp,bhp->gbhd", r, h) + b[:3].unsqueeze(1)
-        x_reset, x_update, n = wx[:, t].unbind(1)
-        z = sigmoid(x_update + update)
-        h = z * h + (1 - z) * tanh(n + b[3] + sigmoid(x_reset + reset) * g)
-        history.append(h)
-    return torch.stack(history, dim=1).unsqueeze(0)
-
-
-@pytest.mark.parametrize("backend", ["cuda_fused", "vanilla"])
-@pytest.mark.parametrize("function", ["lstm", "slstm", "gru", "elman"])
-def test_flashrnn_has_its_shapes_and_gate_orders(function: str, backend: str) -> None:
-    wx, r, b, initial = tensors(function, torch.float32)
-    initial = initial.detach().unsqueeze(2).requires_grad_()
-    states, last = flashrnn(wx, r, b, initial, function=function, backend=backend, dtype="float32")
-    expected = formulas(function, wx, r, b, initial)
-    torch.testing.assert_close(states, expected, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(last, states[:, :, -1:])
-    made = torch.autograd.grad(weighted(states, last), (wx, r, b, initial))
-    wanted = torch.autograd.grad(weighted(expected, expected[:, :, -1:]), (wx, r, b, initial))
-    for gradient, other in zip(made, wanted, strict=True):
-        torch.testing.assert_close(gradient, other, rtol=1e-4, atol=1e-4)
-
-
-def test_flashrnn_casts_to_its_dtype_and_reads_the_options_of_a_config() -> None:
-    wx, r, b, _ = tensors("lstm", torch.float32)
-    states, last = flashrnn(wx, r, b)
-    assert states.dtype is last.dtype is torch.bfloat16
-    assert last.shape == (2, SHAPE.batch, 1, SHAPE.heads, SHAPE.head_dim)
-    config = SimpleNamespace(gradient_recurrent_cut=True, gradient_recurrent_clipval=0.1, forward_clipval=0.2)
-
-    def clipped(*leaves: Tensor) -> Tensor:
-        return weighted(*flashrnn(*leaves, config=config, dtype="float32"))
-
-    cell = load_cell("lstm").clipped(0.2)
-    expected = weighted(*rnn(wx, r, b, cell=cell, recurrent_cut=True, recurrent_clip=0.1))
-    torch.testing.assert_close(clipped(wx, r, b), expected)
-    torch.testing.assert_close(torch.compile(clipped, fullgraph=True, backend="aot_eager")(wx, r, b), expected)
-    for made, wanted in zip(*(torch.autograd.grad(v, (wx, r, b)) for v in (clipped(wx, r, b), expected)), strict=True):
-        torch.testing.assert_close(made, wanted)
-
-
-def default_config(**changes: Any) -> SimpleNamespace:
-    """The public attributes of FlashRNN's own config for an LSTM, as it is made without arguments."""
-    fields: dict[str, Any] = {
-        "backend": "cuda_fused", "function": "lstm", "gradient_recurrent_cut": False, "forward_clipval": None,
-        "gradient_recurrent_clipval": None, "constants": {}, "simple_agg": True, "hidden_dim": -1, "num_heads": 1,
-        "head_dim": -1, "num_states": 2, "num_gates_r": 4, "num_gates_w": 4, "num_gates_i": 4, "num_gates_t": 4,
-        "batch_size": 8, "input_shape": "BTGHD", "output_shape": "SBTHD", "recurrent_shape": "GHDP",
-        "bias_shape": "GHD", "dtype": "bfloat16", "dtype_acc": "float32", "dtype_a": "bfloat16", "dtype_b": "bfloat16",
-        "dtype_g": "bfloat16", "dtype_r": "bfloat16", "dtype_s": "bfloat16", "dtype_w": "bfloat16",
-        "enable_automatic_mixed_precision": True, "trainable_r": True, "trainable_b": True, "initial_val": 0.0,
-        "_internal_input_shape": "TBHDG",
-    }  # fmt: skip
-    return SimpleNamespace(**{**fields, **changes})
-
-
-def test_flashrnn_does_what_a_config_says() -> None:
-    wx, r, b, initial = (leaf.detach() for leaf in tensors("lstm", torch.float32))
-    assert torch.equal(flashrnn(wx, r, b, config=default_config())[0], flashrnn(wx, r, b)[0])
-    for function in ("lstm", "slstm"):  # of one shape
-        expected = flashrnn(wx, r, b, function=function, dtype="float32")[0]
-        for config in (
-            SimpleNamespace(function=function),
-            SimpleNamespace(function=function, dtype="float32", num_heads=2, head_dim=4, hidden_dim=8, backend="cuda"),
-            SimpleNamespace(function=function, trainable_r=[True] * 4, initial_val=[0.0, 0.0], backend="vanilla"),
-        ):
-            states, _ = flashrnn(wx, r, b, config=config, dtype="float32")
-            torch.testing.assert_close(states, expected)
-    assert flashrnn(wx, r, b, config=SimpleNamespace(dtype="float16"))[0].dtype is torch.float16
-    given = initial.unsqueeze(2)
-    begun = flashrnn(wx, r, b, given, config=SimpleNamespace(initial_val=3.0))[0]  # it is not asked for
-    assert torch.equal(begun, flashrnn(wx, r, b, given)[0])
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("input_shape", "TBGHD"), ("output_shape", "STBHD"), ("recurrent_shape", "HGDP"), ("bias_shape", "HGD"),
-        ("dtype_acc", "float16"), ("dtype_a", "float16"), ("dtype_b", "float32"), ("dtype_g", "float32"),
-        ("dtype_r", "float32"), ("dtype_s", "float32"), ("dtype_w", "float32"), ("initial_val", 0.5),
-        ("initial_val", [0.0, 1.0]), ("num_heads", 2), ("head_dim", 8), ("hidden_dim", 4), ("num_states", 4),
-        ("num_gates_r", 3), ("num_gates_w", 3), ("num_gates_i", 3), ("num_gates_t", 5), ("simple_agg", False),
-        ("constants", {"a": 1.0}), ("enable_automatic_mixed_precision", False), ("trainable_r", False),
-        ("trainable_b", [True, False]),
-    ],
-)  # fmt: skip
-def test_flashrnn_refuses_by_name_what_it_does_not_do(field: str, value: Any) -> None:
-    # T = B and H = G: no shape gives a wrong layout away.
-    wx, r, b = torch.zeros(2, 2, 4, 4, 4), torch.zeros(4, 4, 4, 4), torch.zeros(4, 4, 4)
-    sizes = {"num_heads": 4, "head_dim": 4, "hidden_dim": 16}
-    for config in (SimpleNamespace(**{field: value}), default_config(**{**sizes, field: value})):
-        with pytest.raises(ConfigError, match=rf"config\.{field} is .*does not do"):
-            flashrnn(wx, r, b, config=config)
-
-
-def test_flashrnn_refuses_what_it_does_not_know() -> None:
-    wx, r, b, initial = tensors("lstm")
-    for options, message in [
-        ({"function": "lstn"}, "unknown function 'lstn'; did you mean"),
-        ({"backend": "cudnn"}, "unknown backend 'cudnn'"),
-        ({"dtype": "float8"}, "unknown dtype 'float8'"),
-        ({"backend": "vanilla", "config": SimpleNamespace(gradient_recurrent_cut=True)}, "neither cuts nor clips"),
-        ({"config": SimpleNamespace(function="lstn")}, "unknown function 'lstn'; did you mean"),
-        ({"config": SimpleNamespace(functions="gru")}, "config.functions is no attribute .* did you mean function"),
-        ({"function": "lstm", "config": SimpleNamespace(function="gru")}, "is 'lstm', but config.function is 'gru'"),
-        ({"dtype": "float32", "config": default_config()}, "dtype is 'float32', but config.dtype is 'bfloat16'"),
-        ({"backend": "cuda", "config": SimpleNamespace(backend="vanilla")}, "backend is 'cuda', but config.backend"),
-    ]:
-        with pytest.raises(ConfigError, match=message):
-            flashrnn(wx, r, b, **options)
-    with pytest.raises(TypeError, match="config must be an object"):
-        flashrnn(wx, r, b, config={"function": "gru"})
-    with pytest.raises(TypeError, match=r"b must be a torch.Tensor, not NoneType; for no bias give zeros"):
-        flashrnn(wx, r, None)  # type: ignore[arg-type]
-    with pytest.raises(ShapeError, match=r"\[S, B, 1, H, D\]"):
-        flashrnn(wx, r, b, initial)
-    with pytest.raises(ShapeError, match="R of gru"):
-        flashrnn(wx[:, :, :3], r, b, function="gru")

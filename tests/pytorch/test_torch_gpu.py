@@ -21,6 +21,7 @@ from kernelgen.torch import (
     GRU,
     LSTM,
     RNN,
+    FlashRNNConfig,
     GRUCell,
     LSTMCell,
     RNNCell,
@@ -32,6 +33,7 @@ from kernelgen.torch import (
 )
 from kernelgen.torch import operator as operators
 from kernelgen.torch.sequences import NOTHING
+from kernelgen.torch.xlstm import Settings, SLSTMCell
 from kernelgen.verify import reference as numpy_reference
 from kernelgen.verify.inputs import random_inputs
 
@@ -75,7 +77,7 @@ def jumps(name: str) -> bool:
     """Whether gradients from outside of states but h jump: that of sLSTM's m goes to one of two gates, and a saved
     value rounded to 16 bits chooses the other one now and then. h does not depend on m, so with h alone all is smooth.
     """
-    return name == "slstm"
+    return name.startswith("slstm")
 
 
 def error(made: Tensor, wanted: Any) -> float:
@@ -475,3 +477,30 @@ def test_resets_and_lengths(cell: str, shape: Shape) -> None:
             for one, other in zip((*made, *gradients), (*right, *expected), strict=True):
                 error = float((one.double().cpu() - other).norm() / other.norm())
                 assert error < (4e-2 if shape.dtype == "bfloat16" else 6e-3), (returns, sorted(own), error)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_xlstms_cell_runs_kernels(dtype: torch.dtype) -> None:
+    exact = SLSTMCell(Settings(128, 2, backend="vanilla", recurrent_weight_init="standard")).double()
+    ours = copy.deepcopy(exact).float().cuda()
+    x, weights = torch.randn(5, 24, 4 * 128).double(), torch.randn(5, 2, 24, 64).double()
+    with torch.autocast("cuda", dtype, enabled=dtype is not torch.float32):
+        found = ours(x.float().cuda())[0]
+    wanted = exact(x)[0]
+    made = torch.autograd.grad((found.float() * weights.float().cuda()).sum(), list(ours.parameters()))
+    expected = torch.autograd.grad((wanted * weights).sum(), list(exact.parameters()))
+    for one, other in zip((found, *made), (wanted, *expected), strict=True):
+        assert error(one, other) < (1e-5 if dtype is torch.float32 else 2e-2)
+
+
+def test_flashrnn_takes_its_layouts_and_dtypes_to_kernels() -> None:
+    wx, r, b, initial = tensors("slstm", Shape(4, 16, 2, 64), torch.float32)
+    config = FlashRNNConfig(
+        function="slstm", recurrent_shape="HPGD", bias_shape="HGD", input_shape="TBGHD", output_shape="STBHD",
+        dtype_b="float32",
+    )  # fmt: skip
+    turned = wx.transpose(0, 1), r.permute(1, 3, 0, 2), b.transpose(0, 1), initial.unsqueeze(1)
+    states, _ = flashrnn(*turned, config=config)
+    assert states.dtype is torch.bfloat16
+    plain = flashrnn(wx, r, b, initial.unsqueeze(2), function="slstm", backend="vanilla")[0]
+    assert error(states.transpose(1, 2), plain) < 0.01

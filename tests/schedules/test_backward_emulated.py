@@ -6,9 +6,9 @@ import re
 from dataclasses import replace
 
 import pytest
-from drawn import drawn_tiling, refusal
+from drawn import cases, drawn_tiling, refusal
 
-from kernelgen.cells import cell_names, load_cell
+from kernelgen.cells import load_cell
 from kernelgen.errors import InfeasibleError
 from kernelgen.hardware.profile import load_profile
 from kernelgen.program.shape import SIXTEEN_BITS, Shape
@@ -46,8 +46,7 @@ def test_the_models_choice_is_right(schedule: str, cell: str, recompute: bool) -
 
 
 @pytest.mark.parametrize("recompute", [False, True], ids=["gates saved", "gates recomputed"])
-@pytest.mark.parametrize("cell", cell_names())
-@pytest.mark.parametrize("schedule", schedule_names("backward"))
+@pytest.mark.parametrize(("schedule", "cell"), cases("backward"))
 def test_a_tiling_drawn_from_the_problem_is_right(schedule: str, cell: str, recompute: bool) -> None:
     shape = Shape(3, 7, 2, 32, "float16", "gates", recompute)
     if reason := refusal(schedule, cell, shape, GPU):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from drawn import refusal
+from drawn import TWINS, refusal
 
 from kernelgen.build.compile import compile_source
 from kernelgen.cells import cell_names, load_cell
@@ -44,7 +44,7 @@ def test_the_models_choices_compile_as_predicted(schedule: str, gpu: str) -> Non
     assert sum(round(error, 9) <= 0.15 for error in errors) >= 0.9 * len(errors), sorted(errors)
 
 
-@pytest.mark.parametrize("cell", sorted(set(cell_names()) - CELLS.keys()))
+@pytest.mark.parametrize("cell", sorted(set(cell_names()) - CELLS.keys() - set(TWINS)))
 @pytest.mark.parametrize("schedule", schedule_names())
 def test_every_other_cell_compiles_into_registers(schedule: str, cell: str) -> None:
     assert_in_registers(schedule, cell, Shape(16, 1024, 12, 64, save="gates"))

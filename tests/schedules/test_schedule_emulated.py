@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from drawn import drawn_tiling
+from drawn import cases, drawn_tiling
 
-from kernelgen.cells import cell_names, load_cell
+from kernelgen.cells import load_cell
 from kernelgen.hardware.profile import load_profile
 from kernelgen.program.dtypes import numpy_dtype
 from kernelgen.program.shape import SIXTEEN_BITS, Shape
@@ -41,8 +41,7 @@ def test_the_models_choice_is_right(schedule: str, cell: str) -> None:
     emulate(cell, shape, best, range(2))
 
 
-@pytest.mark.parametrize("cell", cell_names())
-@pytest.mark.parametrize("schedule", schedule_names())
+@pytest.mark.parametrize(("schedule", "cell"), cases())
 def test_a_tiling_drawn_from_the_problem_is_right(schedule: str, cell: str) -> None:
     shape = Shape(3, SEQ, 2, 32, "float16", "gates")
     emulate(cell, shape, drawn_tiling(schedule, cell, shape, GPU), range(2))

@@ -12,6 +12,7 @@ n >= 1, n' is at least 1 without its max.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from kernelgen.cells.language import Cell, Gate, abs, equal, exp, log_sigmoid, maximum, sigmoid, tanh, where
@@ -21,13 +22,18 @@ _NEVER = -1e30  # a stabiliser that any input gate exceeds; finite, so that no i
 
 def step(gate: Any, state: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Gates: input i, forget f, candidate z, output o."""
+    return stabilised(gate, state, lambda n: maximum(n, 1))
+
+
+def stabilised(gate: Any, state: Any, bounded: Callable[[Any], Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The step with a normaliser that is ``bounded``."""
     a = where(equal(state.n, 0), _NEVER, state.m + log_sigmoid(gate.f))
     gap = gate.i - a
     decay = exp(-abs(gap))
     keep = where(gap >= 0, decay, 1)
     add = where(gap >= 0, 1, decay)
     c = keep * state.c + add * tanh(gate.z)
-    n = maximum(keep * state.n + add, 1)
+    n = bounded(keep * state.n + add)
     new = {"h": sigmoid(gate.o) * c / n, "c": c, "n": n, "m": maximum(gate.i, a)}
     return new, {"a": a, "gap": gap, "newer": gap >= 0, "decay": decay, "keep": keep, "add": add}
 
