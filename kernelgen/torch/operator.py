@@ -29,6 +29,7 @@ from kernelgen.torch.errors import (
 )
 from kernelgen.torch.memory import check_chunks, chunk_steps
 from kernelgen.torch.sequences import NOTHING, begun_anew, own_of
+from kernelgen.torch.transforms import undisturbed
 
 __all__ = ["DoubleBackwardError", "rnn", "step"]
 
@@ -85,6 +86,14 @@ def rnn(
     """
     if returns not in RETURNS:
         raise ConfigError(f"rnn cannot return {returns!r}; {near_names(returns, RETURNS)}")
+    whole = checkpoint is None and memory_limit is None and resets is None and lengths is None
+    if whole and undisturbed() and own_tensors(wx, r, b, states):
+        key = cell if isinstance(cell, str) else register(cell)
+        tail = (None, None, None, key, returns == "hidden")
+        if not learns(wx, r, b, states):
+            return passes.forward(wx, r, b, states, *tail, "nothing", recurrent_cut, recurrent_clip)[:2]
+        keep = "states" if recompute else "gates"
+        return _Eager.apply(wx, r, b, states, *tail, keep, recurrent_cut, recurrent_clip)  # type: ignore[no-any-return]
     require_tensors("states", wx=wx, r=r, b=b, states=states)
     check_chunks(checkpoint, memory_limit)
     key = cell if isinstance(cell, str) else register(cell)
@@ -136,6 +145,12 @@ def step(
     Returns the new states [S, B, H, D], to be given to the next step. Raises what ``rnn`` raises, and
     DifferentiationError for out where something requires a gradient.
     """
+    if resets is None and initial is None and undisturbed() and own_tensors(wx, r, b, states, out):
+        key = cell if isinstance(cell, str) else register(cell)
+        if not learns(wx, r, b, states, out):
+            last = passes.step(wx, r, b, states, key, out)
+            if last is not None:
+                return last
     require_tensors("states", wx=wx, states=states)
     if wx.dim() != 4:
         raise TensorShapeError(f"Wx of a step must have the four axes [B, G_in, H, D], not shape {list(wx.shape)}")
@@ -272,6 +287,27 @@ class _Eager(torch.autograd.Function):  # type: ignore[misc]
 
 
 _PLAIN = frozenset({Tensor, torch.nn.Parameter, NoneType})
+
+
+def own_tensors(wx: Any, r: Any, b: Any, *others: Any) -> bool:
+    """Whether all are PyTorch's own tensors, or of the others None, with values."""
+    for other in others:
+        if type(other) not in _PLAIN:
+            return False
+    known = _TENSORS
+    return type(wx) in known and type(r) in known and type(b) in known and not wx.is_meta
+
+
+_TENSORS = frozenset({Tensor, torch.nn.Parameter})
+
+
+def learns(*tensors: Tensor | None) -> bool:
+    """Whether autograd records what becomes of the tensors."""
+    if torch.is_grad_enabled():
+        for tensor in tensors:
+            if tensor is not None and tensor.requires_grad:
+                return True
+    return False
 
 
 def plain(*tensors: Tensor | None) -> bool:

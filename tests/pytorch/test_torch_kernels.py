@@ -6,7 +6,7 @@ import gc
 import threading
 import warnings
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from kernelgen.device import gpu
 from kernelgen.device.executor import Launches
 from kernelgen.errors import InfeasibleError, ShapeError
 from kernelgen.hardware.profile import load_profile
-from kernelgen.program.arguments import Arguments, ArrayArgument
+from kernelgen.program.arguments import Arguments
 from kernelgen.program.dtypes import dtype_info, numpy_dtype, tolerance
 from kernelgen.program.launch import LaunchRule
 from kernelgen.program.program import KernelCall, Program
@@ -85,12 +85,13 @@ class EmulatedKernel:
     program: Program
     arguments: Arguments
 
-    @property
-    def workspaces(self) -> tuple[ArrayArgument, ...]:
-        return self.arguments.workspaces
+    def bind(self, names: tuple[str, ...]) -> Callable[[Sequence[Tensor | None]], None]:
+        return lambda arrays: self.run(dict(zip(names, arrays, strict=True)))
 
     def run(self, arguments: Mapping[str, Tensor | None]) -> None:
         arrays = {name: self._array(value) for name, value in arguments.items()}
+        for one in self.arguments.workspaces:
+            arrays[one.name] = np.empty(one.shape, numpy_dtype(one.dtype))
         emulate_program(self.program, self.shape, {**arrays, **self.arguments.numbers})
         self.engine.ran.append(
             (self.program.direction, "gates recomputed" if self.shape.recompute else self.shape.save)
@@ -269,7 +270,7 @@ def test_h_alone_and_gates_computed_again(emulated: Emulated, name: str, initial
     wanted = torch.autograd.grad((states[0], last), leaves, outside)
     for recompute, emulated.computes_gates in ((False, True), (True, False), (True, True)):
         emulated.ran.clear()
-        passes._backward.cache_clear()
+        passes._backward_runs.clear()
         made, end = rnn(*leaves, cell=name, returns="hidden", recompute=recompute)
         torch.testing.assert_close(made[0], states[0], rtol=0, atol=0)
         assert emulated.ran == [("forward", "states" if recompute else "gates")]
@@ -334,7 +335,7 @@ def test_a_forward_kernel_with_memory_of_its_own(emulated: Emulated) -> None:
     leaves = tensors("gru", Shape(3, 4, 1, 32))
     wanted = torch.autograd.grad(rnn(*leaves, cell="gru")[0].float().sum(), leaves)
     emulated.forward_schedule = "grid"
-    passes._forward.cache_clear()
+    passes._forward_runs.clear()
     made = torch.autograd.grad(rnn(*leaves, cell="gru")[0].float().sum(), leaves)
     for gradient, other in zip(made, wanted, strict=True):
         close(gradient, other.double().numpy(), 0.02)
@@ -376,7 +377,6 @@ def test_where_no_kernel_fits_the_reference_runs_with_one_warning(
 class Idle:
     """An engine whose kernels do nothing; remembers which it was asked for."""
 
-    workspaces = ()
     program = None
 
     def __init__(self) -> None:
@@ -396,7 +396,8 @@ class Idle:
     ) -> None:
         self.expected.append((shape, direction))
 
-    def run(self, arguments: Mapping[str, Tensor | None]) -> None: ...
+    def bind(self, names: tuple[str, ...]) -> Callable[[Sequence[Tensor | None]], None]:
+        return lambda arrays: None
 
 
 @pytest.mark.unit
@@ -546,11 +547,11 @@ def test_the_engine_of_cuda_tensors_hands_over_addresses_in_order(monkeypatch: p
     monkeypatch.setattr(engine, "_load", load)
     monkeypatch.setattr("kernelgen.device.gpu.selected", lambda index: nullcontext())
     monkeypatch.setattr("torch._C._cuda_getCurrentRawStream", lambda device: 7, raising=False)
-    monkeypatch.setattr("kernelgen.torch.device.stream_of", lambda handle: f"stream {handle}")
+    monkeypatch.setattr("kernelgen.device.executor.stream_of", lambda handle: f"stream {handle}")
     r, states = torch.zeros(1), torch.zeros(1)
     cell = load_cell("elman")
     for shape in (Shape(2, 5, 1, 4), Shape(2, 9, 1, 4), Shape(3, 9, 1, 4)):
-        engine.kernel(cell, shape, "forward", 0).run({"initial": None, "states": states, "r": r})
+        engine.kernel(cell, shape, "forward", 0).bind(("initial", "states", "r"))((None, states, r))
     assert started[0] == ("stream 7", "how", (r.data_ptr(), 0, states.data_ptr(), 2, 5))
     assert started[1][2][-1] == 9
     assert isinstance(started[0][2][3], np.int32)
