@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,6 +23,10 @@ def require_tensors(optional: str = "", **arguments: Any) -> None:
         else:
             hint = "it cannot be left out"
         raise ArgumentTypeError(f"{name} must be a torch.Tensor, not {type(value).__name__}; {hint}")
+
+
+any_autocast: Callable[[], bool] = torch._C._is_any_autocast_enabled
+"""Whether autocast is on for any type of device."""
 
 
 def autocast_dtype(kind: str) -> torch.dtype | None:

@@ -18,7 +18,7 @@ from kernelgen.cells.registry import cell_of, differentiated, register
 from kernelgen.errors import ConfigError, TilesmithError, near_names
 from kernelgen.symbolic.derive import derive
 from kernelgen.torch import passes, reference, transforms
-from kernelgen.torch.arguments import autocast_dtype, autocast_parameter, require_tensors
+from kernelgen.torch.arguments import any_autocast, autocast_dtype, autocast_parameter, require_tensors
 from kernelgen.torch.checkpoint import require_no_resets
 from kernelgen.torch.checkpoint import run as chunked
 from kernelgen.torch.errors import (
@@ -29,7 +29,7 @@ from kernelgen.torch.errors import (
 )
 from kernelgen.torch.memory import check_chunks, chunk_steps
 from kernelgen.torch.sequences import NOTHING, begun_anew, own_of
-from kernelgen.torch.transforms import undisturbed
+from kernelgen.torch.transforms import learns, undisturbed
 
 __all__ = ["DoubleBackwardError", "rnn", "step"]
 
@@ -87,7 +87,7 @@ def rnn(
     if returns not in RETURNS:
         raise ConfigError(f"rnn cannot return {returns!r}; {near_names(returns, RETURNS)}")
     whole = checkpoint is None and memory_limit is None and resets is None and lengths is None
-    if whole and undisturbed() and own_tensors(wx, r, b, states):
+    if whole and undisturbed() and not any_autocast() and own_tensors(wx, r, b) and type(states) in _PLAIN:
         key = cell if isinstance(cell, str) else register(cell)
         tail = (None, None, None, key, returns == "hidden")
         if not learns(wx, r, b, states):
@@ -145,9 +145,9 @@ def step(
     Returns the new states [S, B, H, D], to be given to the next step. Raises what ``rnn`` raises, and
     DifferentiationError for out where something requires a gradient.
     """
-    if resets is None and initial is None and undisturbed() and own_tensors(wx, r, b, states, out):
+    if resets is None and initial is None and undisturbed() and not any_autocast() and own_tensors(wx, r, b):
         key = cell if isinstance(cell, str) else register(cell)
-        if not learns(wx, r, b, states, out):
+        if type(states) in _PLAIN and type(out) in _PLAIN and not learns(wx, r, b, states, out):
             last = passes.step(wx, r, b, states, key, out)
             if last is not None:
                 return last
@@ -289,25 +289,15 @@ class _Eager(torch.autograd.Function):  # type: ignore[misc]
 _PLAIN = frozenset({Tensor, torch.nn.Parameter, NoneType})
 
 
-def own_tensors(wx: Any, r: Any, b: Any, *others: Any) -> bool:
-    """Whether all are PyTorch's own tensors, or of the others None, with values."""
-    for other in others:
-        if type(other) not in _PLAIN:
-            return False
-    known = _TENSORS
-    return type(wx) in known and type(r) in known and type(b) in known and not wx.is_meta
-
-
 _TENSORS = frozenset({Tensor, torch.nn.Parameter})
 
 
-def learns(*tensors: Tensor | None) -> bool:
-    """Whether autograd records what becomes of the tensors."""
-    if torch.is_grad_enabled():
-        for tensor in tensors:
-            if tensor is not None and tensor.requires_grad:
-                return True
-    return False
+def own_tensors(*tensors: Any) -> bool:
+    """Whether all are PyTorch's own, the first one with values."""
+    for tensor in tensors:
+        if type(tensor) not in _TENSORS:
+            return False
+    return not tensors[0].is_meta
 
 
 def plain(*tensors: Tensor | None) -> bool:

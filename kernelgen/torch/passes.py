@@ -75,13 +75,22 @@ def forward(
     if lengths is not None:
         require_range(lengths, wx.shape[1])
     forms = (form_of(wx), form_of(r), form_of(b), None if initial is None else form_of(initial))
-    tf32 = wx.dtype is torch.float32 and tf32_allowed()
-    key = (engine_of(wx), forms, tf32, None if own is NOTHING else own.features, options)
+    return forward_pass(engine_of(wx), forms, () if own is NOTHING else own.features, options)(
+        wx, r, b, initial, own, last
+    )
+
+
+def forward_pass(
+    engine: Engine | None, forms: tuple[Form, Form, Form, Form | None], features: tuple[str, ...], options: Any
+) -> Pass[tuple[Tensor, Tensor, Tensor | None, Tensor | None]]:
+    """The forward pass of Wx, R, b and initial states of these forms: see ``forward``, whose errors it raises."""
+    dtype = forms[0][1]
+    key = (engine, forms, dtype is torch.float32 and tf32_allowed(), features, options)
     run = _forward_runs.get(key)
     if run is None:
-        precision = precision_of(wx.dtype, r.dtype, b.dtype)
-        run = _forward_runs[key] = _forward(key[0], precision, *forms, own.features, *options)
-    return run(wx, r, b, initial, own, last)
+        precision = precision_of(dtype, forms[1][1], forms[2][1])
+        run = _forward_runs[key] = _forward(engine, precision, *forms, features, *options)
+    return run
 
 
 def step(wx: Tensor, r: Tensor, b: Tensor, states: Tensor | None, cell: str, out: Tensor | None) -> Tensor | None:
@@ -125,22 +134,31 @@ def backward(
     for zeros. options: cell, recurrent_cut and recurrent_clip.
     """
     own = NOTHING if resets is None and lengths is None else Own(resets, lengths, order)
-    key = (
-        engine_of(states),
-        form_of(states),
-        r.dtype,
-        b.dtype,
-        gates is None,
-        states.dtype is torch.float32 and tf32_allowed(),
-        None if own is NOTHING else own.features,
-        options,
+    features = () if own is NOTHING else own.features
+    run = backward_pass(
+        form_of(states), states, r.dtype, b.dtype, again=gates is None, features=features, options=options
     )
+    return run(r, b, initial, states, others, gates, wx, d_states, d_last, own)
+
+
+def backward_pass(
+    form: Form,
+    states: Tensor,
+    r: torch.dtype,
+    b: torch.dtype,
+    *,
+    again: bool,
+    features: tuple[str, ...] = (),
+    options: Any,
+) -> Pass[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """The backward pass for states of a form, on the device of ``states``, and R and b of these dtypes: see
+    ``backward``. again: no gates were kept."""
+    engine = engine_of(states)
+    key = (engine, form, r, b, again, form[1] is torch.float32 and tf32_allowed(), features, options)
     run = _backward_runs.get(key)
     if run is None:
-        precision = precision_of(states.dtype, r.dtype, b.dtype)
-        run = _backward(key[0], precision, form_of(states), gates is None, own.features, *options)
-        _backward_runs[key] = run
-    return run(r, b, initial, states, others, gates, wx, d_states, d_last, own)
+        run = _backward_runs[key] = _backward(engine, precision_of(form[1], r, b), form, again, features, *options)
+    return run
 
 
 def _forward(

@@ -42,15 +42,23 @@ differentiating = torch.compiler.assume_constant_result(_differentiating)
 
 
 def undisturbed() -> bool:
-    """Whether nothing is compiled, traced or transformed, and no autocast is on: then an eager call need not look
-    further than at its tensors. Cheap, for it is asked in every call."""
+    """Whether nothing is compiled, traced or transformed: then an eager call need not look further than at its tensors.
+    Cheap, for it is asked in every call."""
     return not (
         torch.compiler.is_compiling()
         or torch._C._get_tracing_state() is not None
         or torch._C._are_functorch_transforms_active()
-        or torch._C._is_any_autocast_enabled()
         or forward_ad._current_level >= 0
     )
+
+
+def learns(*tensors: Tensor | None) -> bool:
+    """Whether autograd records what becomes of the tensors."""
+    if torch.is_grad_enabled():
+        for tensor in tensors:
+            if tensor is not None and tensor.requires_grad:
+                return True
+    return False
 
 
 def refuse_forward_mode() -> None:
