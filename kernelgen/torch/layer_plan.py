@@ -5,8 +5,9 @@ calls that compute. At short sequences the host is what is waited for, and every
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -47,6 +48,16 @@ class Plan:
     seq: int
     keep: str
     run: Pass[Any]
+    width: int = field(init=False)
+    r_sizes: torch.Size = field(init=False)
+    b_sizes: torch.Size = field(init=False)
+    """What the parameters of a layer must be: rows of weight_ih, weight_hh, and the sum of the biases."""
+
+    def __post_init__(self) -> None:
+        wide, put = self.heads * self.dim, partial(object.__setattr__, self)
+        put("width", self.parts.inputs * wide)
+        put("r_sizes", torch.Size((self.parts.products * wide, self.dim)))
+        put("b_sizes", torch.Size((self.parts.biases * wide,)))
 
     def forward(
         self, x: Tensor, time_major: bool, initial: Sequence[Tensor], parameters: Sequence[Tensor]
@@ -59,7 +70,7 @@ class Plan:
         """
         kernel: Forward = self.run.kernel
         learning, batch, seq, wide = self.keep != "nothing", self.batch, self.seq, self.heads * self.dim
-        count, states, empty = len(self.names), len(self.parts.states), x.new_empty
+        count, states, dtype, empty = len(self.names), len(self.parts.states), x.dtype, x.new_empty
         kept: list[Tensor | None] = []
         ends, masks = [], []
         rows: Tensor | None = None
@@ -77,17 +88,19 @@ class Plan:
                 wx = rows.mm(weight_ih.t())
             else:
                 wx = torch.bmm(x.transpose(0, 1), weight_ih.t().expand(batch, -1, -1))
-            dtype = wx.dtype
             r = ready(weight_hh, dtype)
             b = ready(self._bias(biases, weight_hh), dtype)
-            self._check(layer, wx, r, b)
+            device = wx.get_device()
+            fits = wx.shape[-1] == self.width and r.shape == self.r_sizes and b.shape == self.b_sizes
+            if not fits or r.get_device() != device or b.get_device() != device:
+                self._refuse(layer, wx, r, b)
             start = None
             if initial:
                 start = ready(torch.stack([state[layer] for state in initial]), dtype)
-            hidden = empty((batch, seq, wide) if layer == self.layers - 1 else (batch * seq, wide), dtype=dtype)
-            last = empty((states, 1, batch, wide), dtype=dtype)
-            others = None if kernel.others is None else empty(kernel.others, dtype=dtype)
-            gates = None if kernel.gates is None else empty(kernel.gates, dtype=dtype)
+            hidden = empty((batch, seq, wide) if layer == self.layers - 1 else (batch * seq, wide))
+            last = empty((states, 1, batch, wide))
+            others = None if kernel.others is None else empty(kernel.others)
+            gates = None if kernel.gates is None else empty(kernel.gates)
             kernel.start((wx, r, b, start, hidden, others, last, gates))
             self.run.count()
             ends.append(last)
@@ -110,16 +123,13 @@ class Plan:
             return summed_bias(self.parts, self.heads * self.dim, *biases)
         return like.new_zeros(self.parts.biases * self.heads * self.dim)
 
-    def _check(self, layer: int, wx: Tensor, r: Tensor, b: Tensor) -> None:
-        """Raise TensorShapeError unless the parameters are those that the kernel reads."""
-        wide, device = self.heads * self.dim, wx.get_device()
-        sizes = (wx.shape[-1], *r.shape, *b.shape)
-        wanted = (self.parts.inputs * wide, self.parts.products * wide, self.dim, self.parts.biases * wide)
-        if sizes != wanted or r.get_device() != device or b.get_device() != device:
-            raise TensorShapeError(
-                f"the parameters of layer {layer} are for {sizes[0]} rows of weight_ih, [{sizes[1]}, {sizes[2]}] of "
-                f"weight_hh and {sizes[3:]} of the biases, on one device, but {wanted} belong together"
-            )
+    def _refuse(self, layer: int, wx: Tensor, r: Tensor, b: Tensor) -> NoReturn:
+        """Raise TensorShapeError: the parameters are not those that the kernel reads."""
+        raise TensorShapeError(
+            f"the gates of layer {layer} have {wx.shape[-1]} rows in weight_ih, {list(r.shape)} in weight_hh and "
+            f"{list(b.shape)} in the biases, on {wx.device}, {r.device} and {b.device}; they must have {self.width}, "
+            f"{list(self.r_sizes)} and {list(self.b_sizes)}, on one device"
+        )
 
     def backward(
         self,

@@ -313,6 +313,23 @@ class Noted(TorchDispatchMode):
 
 
 @pytest.mark.unit
+@pytest.mark.parametrize(
+    ("name", "sizes"), [("weight_hh_l1", (64, 8)), ("weight_ih_l1", (48, 16)), ("bias_hh_l1", (1,))]
+)
+def test_parameters_that_no_kernel_may_read_are_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, sizes: tuple[int, ...]
+) -> None:
+    monkeypatch.setitem(passes.ENGINES, "cpu", Idle())
+    module, x = LSTM(8, 16, 2), torch.randn(3, 2, 8)
+    module(x)
+    setattr(module, name, torch.nn.Parameter(torch.zeros(sizes)))
+    if name == "bias_hh_l1":
+        module.bias_ih_l1 = torch.nn.Parameter(torch.zeros(sizes))
+    with pytest.raises(ShapeError, match="the gates of layer 1 have"):
+        module(x)
+
+
+@pytest.mark.unit
 def test_an_eager_pass_calls_no_more_than_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every call costs the host microseconds, which is what is waited for at short sequences."""
     monkeypatch.setitem(passes.ENGINES, "cpu", Idle())

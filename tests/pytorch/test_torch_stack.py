@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -116,3 +118,19 @@ def test_inside_autocast_gradients_of_recurrent_weights_are_sums_that_nothing_ro
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
     recurrent_gradient = found[0][1]
     assert not torch.equal(recurrent_gradient, recurrent_gradient.bfloat16().float())
+
+
+def test_parameters_of_another_shape_are_refused() -> None:
+    module = LSTM(3, 6)
+    module.weight_hh_l0 = torch.nn.Parameter(torch.zeros(24, 5))
+    for grad in (False, True):
+        with torch.set_grad_enabled(grad), pytest.raises(RuntimeError):
+            module(torch.randn(4, 2, 3))
+
+
+def test_a_copy_and_a_pickle_of_a_module_that_has_run_run_too() -> None:
+    module, x = LSTM(3, 6, 2), torch.randn(4, 2, 3)
+    with torch.no_grad():
+        expected = module(x)[0]
+        for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+            assert torch.equal(other(x)[0], expected)
