@@ -62,7 +62,8 @@ class Launches:
                 (kernel.handle, kernel.entry, launch, arguments)
                 for (kernel, _, arguments), launch in zip(self.steps, self.launches, strict=True)
             ]
-            return native.Queue(int(gpu.primary_context(device)), names, steps, numbers, self.poisoned)
+            context = int(gpu.primary_context(device))
+            return native.Queue(context, names, steps, numbers, self.poisoned, [kernel for kernel, _, _ in self.steps])
 
         def start(stream: int, arrays: Sequence[Any]) -> None:
             values: dict[str, Any] = {name: _address(array) for name, array in zip(names, arrays, strict=True)}

@@ -48,7 +48,8 @@ class Queue:
 
     names: the arrays whose addresses a run is given, in order. steps: for each call its kernel's handle and entry, its
     launch, and its arguments: names, or values of the launch's own. numbers: those of the names that are int32.
-    poisoned: the bytes of the arrays that are filled with 0xFF before.
+    poisoned: the bytes of the arrays that are filled with 0xFF before. kernels: what the handles are of, which lives as
+    long.
     """
 
     def __init__(
@@ -58,7 +59,9 @@ class Queue:
         steps: Sequence[tuple[int, str, Launch, Sequence[Any]]],
         numbers: Mapping[str, Any],
         poisoned: Mapping[str, int],
+        kernels: Sequence[Any] = (),
     ) -> None:
+        self._kernels = kernels
         self._entries = [entry for _, entry, _, _ in steps]
         self._queue = queue = launcher().Queue(context, len(names))
         slots = {name: slot for slot, name in enumerate(names)}

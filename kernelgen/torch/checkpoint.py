@@ -7,7 +7,6 @@ with the weights too, so that Wx exists for one chunk at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -61,11 +60,6 @@ def require_no_resets(resets: Tensor | None) -> None:
         raise ConfigError(
             "passes in chunks (checkpoint, memory_limit, wavefront) take no resets; leave one of them out"
         )
-
-
-def _spans(seq: int, chunk: int) -> Iterator[tuple[int, int]]:
-    """First step and end of each chunk."""
-    return ((begin, min(begin + chunk, seq)) for begin in range(0, seq, chunk))
 
 
 def _source(
@@ -126,12 +120,13 @@ def _run_forward(
         )
         runs: dict[int, Chunk] = {}
         ends = [*before.unbind(), last]
-        for index, (begin, end) in enumerate(_spans(seq, chunk)):
-            steps = end - begin
+        # All chunks of an array by one call of PyTorch.
+        for index, (part, made) in enumerate(zip(x.split(chunk, 1), states.split(chunk, 2), strict=True)):
+            steps = part.shape[1]
             run = runs.get(steps) or runs.setdefault(steps, Chunk(source, memory, steps, "again", lengths is not None))
-            run.product(begin)
+            run.product(part, not index)
             run.forward(ends[index], ends[index + 1], owns[index])
-            states[:, :, begin:end].copy_(run.states)
+            made.copy_(run.states)
     return states, last, before
 
 
@@ -169,41 +164,34 @@ def _run_backward(
         d_end = None if d_last is None else ready(d_last, x.dtype)
         if d_states is None:
             runs[min(chunk, seq)].d_states.zero_()
-        for index, (begin, end) in reversed(list(enumerate(_spans(seq, chunk)))):
-            run, own, d_begin = runs[end - begin], owns[index], turns[index % 2]
-            run.product(begin)
+        parts, d_parts = x.split(chunk, 1), d_x.split(chunk, 1)
+        given = None if d_states is None else d_states.split(chunk, 2)
+        for index in reversed(range(len(parts))):
+            part, own, d_begin = parts[index], owns[index], turns[index % 2]
+            run = runs[part.shape[1]]
+            run.product(part, not index)
             run.forward(begun[index], turns[2], own)
-            if d_states is not None:
-                run.d_states.copy_(d_states[:, :, begin:end])
+            if given is not None:
+                run.d_states.copy_(given[index])
             run.backward(begun[index], d_end, d_begin, own)
             d_end = d_begin
             sums += run.sums
-            if clip is not None and begin:  # what one step hands to the one before, where there was one
+            if clip is not None and index:  # what one step hands to the one before, where there was one
                 clipped = d_end[0].clamp(-clip, clip)
-                d_end[0] = clipped if lengths is None else torch.where(_later(lengths, begin), clipped, d_end[0])
-            if first is not None and not begin:
+                d_end[0] = (
+                    clipped if lengths is None else torch.where(_later(lengths, index * chunk), clipped, d_end[0])
+                )
+            if first is not None and not index:
                 d_first = run.d_wx[:, 0].clone()
-            if source.w is None:
-                d_x[:, begin:end].copy_(run.d_wx)
-            else:
-                _of_product(run.d_wx, source.w, x[:, begin:end], d_x[:, begin:end], d_w)
+            run.of_product(part, d_parts[index], d_w)
     assert d_end is not None
     d_r, d_b = (one.to(like.dtype, copy=True) for one, like in zip(run.parted(sums), (r, b), strict=True))
     return d_x, d_w if w is None else d_w.to(w.dtype), d_first, d_r, d_b, d_end
 
 
-def _of_product(d_wx: Tensor, w: Tensor, x: Tensor, d_x: Tensor, d_w: Tensor) -> None:
-    """Write the gradient of x [B, C, K, I] and add that of w, from that of Wx: see ``run``."""
-    count, batch = w.shape[0], x.shape[0]
-    for k, sent in enumerate(d_wx.unflatten(3, (count, -1)).unbind(3)):
-        rows = sent.flatten(2)
-        torch.bmm(rows, w[k].expand(batch, -1, -1), out=d_x[:, :, k])
-        d_w[k] += rows.flatten(0, 1).t().mm(x[:, :, k].flatten(0, 1))
-
-
 def _lengths(seq: int, chunk: int) -> list[int]:
     """How many steps chunks have, the longest first."""
-    return list(dict.fromkeys(end - begin for begin, end in _spans(seq, chunk)))
+    return list(dict.fromkeys(min(chunk, seq - begin) for begin in range(0, seq, chunk)))
 
 
 def _later(lengths: Tensor, begin: int) -> Tensor:

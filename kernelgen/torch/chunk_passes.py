@@ -69,6 +69,9 @@ class Chunk:
         self.states = memory.of("states", (known, *each))
         self.others = memory.of("others", (count - known, *each)) if keep == "gates" and count > known else None
         self.gates = memory.of("gates", (len(derive(cell).saved_gates), *each)) if keep == "gates" else None
+        self._rows = self.wx.view(batch, steps, -1)
+        single = source.w is not None and source.w.shape[0] == 1
+        self._weight = source.w[0].t().expand(batch, -1, -1) if single and source.w is not None else None
         features = ("lengths",) if lengths else ()
         # Sums over chunks are of float32, which kernels that are told so hand over unrounded.
         self.parameters = torch.float32 if self.wx.dtype.itemsize == 2 else self.wx.dtype
@@ -101,20 +104,31 @@ class Chunk:
         of_r, r_size, of_b, b_size = self._parts
         return sums[of_r].view(r_size), sums[of_b].view(b_size)
 
-    def product(self, begin: int) -> None:
-        """Make Wx of the chunk that begins at a step."""
-        source, end = self._source, begin + self.wx.shape[1]
-        part = source.x[:, begin:end]
+    def product(self, part: Tensor, first: bool) -> None:
+        """Make Wx of a chunk from its part of x; whether it is the first one."""
+        source = self._source
         if source.w is None:
             self.wx.copy_(part)
-        elif source.w.shape[0] == 1:
-            flat = self.wx.view(*self.wx.shape[:2], -1)
-            torch.bmm(part.squeeze(2), source.w[0].t().expand(flat.shape[0], -1, -1), out=flat)
+        elif self._weight is not None:
+            torch.bmm(part.squeeze(2), self._weight, out=self._rows)
         else:
             _, _, _, heads, dim = self.wx.shape
             self.wx.copy_(input_product(part.unbind(2), source.w.unbind(), heads // source.w.shape[0], dim))
-        if source.first is not None and not begin:
+        if source.first is not None and first:
             self.wx[:, 0] += source.first
+
+    def of_product(self, part: Tensor, d_part: Tensor, d_w: Tensor) -> None:
+        """Write the gradient of the chunk's part of x [B, C, K, I] and add that of w, from d_wx."""
+        w = self._source.w
+        if w is None:
+            d_part.copy_(self.d_wx)
+            return
+        count, batch = w.shape[0], part.shape[0]
+        sents = (self._rows,) if count == 1 else self.d_wx.unflatten(3, (count, -1)).unbind(3)
+        for k, sent in enumerate(sents):
+            rows = sent.flatten(2)
+            torch.bmm(rows, w[k].expand(batch, -1, -1), out=d_part[:, :, k])
+            d_w[k] += rows.flatten(0, 1).t().mm(part[:, :, k].flatten(0, 1))
 
     def forward(self, initial: Tensor, last: Tensor, own: Own) -> None:
         """From the states before it to those after its last step, in ``last``."""

@@ -74,6 +74,7 @@ class Plan:
         kept: list[Tensor | None] = []
         ends, masks = [], []
         rows: Tensor | None = None
+        starts = torch.stack(tuple(initial), 1) if initial else None  # [L, S, B, H D]
         for layer in range(self.layers):
             weight_ih, weight_hh, *biases = parameters[layer * count : (layer + 1) * count]
             if rows is not None:
@@ -94,9 +95,7 @@ class Plan:
             fits = wx.shape[-1] == self.width and r.shape == self.r_sizes and b.shape == self.b_sizes
             if not fits or r.get_device() != device or b.get_device() != device:
                 self._refuse(layer, wx, r, b)
-            start = None
-            if initial:
-                start = ready(torch.stack([state[layer] for state in initial]), dtype)
+            start = None if starts is None else ready(starts[layer], dtype)
             hidden = empty((batch, seq, wide) if layer == self.layers - 1 else (batch * seq, wide))
             last = empty((states, 1, batch, wide))
             others = None if kernel.others is None else empty(kernel.others)
