@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,6 +27,9 @@ def require_tensors(optional: str = "", **arguments: Any) -> None:
 
 _AUTOCAST = frozenset(kind for kind in ("cpu", "cuda", "mps", "xpu") if torch.amp.is_autocast_available(kind))
 """Types of device that have an autocast; looked up once, for torch.compile of PyTorch 2.11 cannot."""
+
+any_autocast: Callable[[], bool] = torch._C._is_any_autocast_enabled
+"""Whether autocast is on for any type of device."""
 
 
 def autocast_dtype(kind: str) -> torch.dtype | None:
