@@ -1,13 +1,13 @@
 // What matrix instructions multiply, by type: one instruction takes 32 bytes of k of each operand, in the same registers for
 // all types. 16-bit words go in as they are. Of floats tensor cores take TF32 alone, 11 bits of significand: either the
-// nearest such number (tf32), or two for each float, in three products (fp32).
+// nearest such number (tf32), or two for each float, in three products (fp32). Doubles go in as they are (fp64).
 #pragma once
 
 #include "elements.cuh"
 
 namespace tilesmith {
 
-/// k that an instruction adds up: 16 of 16 bits, 8 floats.
+/// k that an instruction adds up: 16 of 16 bits, 8 floats, 4 doubles.
 template <class Type>
 inline constexpr int product_depth = 32 / element_bytes<Type>;
 
@@ -35,11 +35,20 @@ struct Factors<fp32, count> {
     }
 };
 
+/// Doubles go in as they are, one where others have two words.
+template <int count>
+struct Factors<fp64, count> {
+    double values[count / 2];
+    TILESMITH_DEVICE void set(int i, double value) { values[i] = value; }
+};
+
 /// Whether sums stay in tensor cores, where several accumulators make instructions independent of each other.
 template <class Type>
 inline constexpr bool sums_in_tensor_cores = true;
 template <>
 inline constexpr bool sums_in_tensor_cores<fp32> = false;
+template <>
+inline constexpr bool sums_in_tensor_cores<fp64> = false;  // two instructions for a tile are independent, and doubles are large
 
 /// d += a x b: 16 rows, 8 columns.
 template <class Type>
@@ -62,6 +71,12 @@ TILESMITH_DEVICE void multiply_add(float (&d)[4], const Factors<fp32, 4>& a, con
     for (int i = 0; i < 4; ++i) d[i] += product[i];
 }
 
+/// Rows g, then rows g + 8.
+TILESMITH_DEVICE void multiply_add(double (&d)[4], const Factors<fp64, 4>& a, const Factors<fp64, 2>& b) {
+    mma_m8n8k4_f64(d[0], d[1], a.values[0], b.values[0]);
+    mma_m8n8k4_f64(d[2], d[3], a.values[1], b.values[0]);
+}
+
 /// The same for a matrix b of ones: what is added up of each row.
 TILESMITH_DEVICE void add_up(float (&d)[4], const Factors<tf32, 4>& a) {
     const unsigned one = __float_as_uint(1.0f);
@@ -75,6 +90,12 @@ TILESMITH_DEVICE void add_up(float (&d)[4], const Factors<fp32, 4>& a) {
     mma_m16n8k8_tf32(product, a.high, one, one, product);
 #pragma unroll
     for (int i = 0; i < 4; ++i) d[i] += product[i];
+}
+
+TILESMITH_DEVICE void add_up(double (&d)[4], const Factors<fp64, 4>& a) {
+    Factors<fp64, 2> ones;
+    ones.set(0, 1.0);
+    multiply_add(d, a, ones);
 }
 
 }  // namespace tilesmith

@@ -25,6 +25,7 @@ struct bf16 {};
 struct fp16 {};
 struct fp32 {};
 struct tf32 {};
+struct fp64 {};
 
 // ---- threads, warps, blocks ----
 
@@ -73,6 +74,7 @@ TILESMITH_DEVICE unsigned ballot(bool value) { return __ballot_sync(0xffffffffu,
 
 /// The value of the lane whose number differs in the bits of `lanes`; all 32 exchange.
 TILESMITH_DEVICE float shuffle_xor(float value, int lanes) { return __shfl_xor_sync(0xffffffffu, value, lanes); }
+TILESMITH_DEVICE double shuffle_xor(double value, int lanes) { return __shfl_xor_sync(0xffffffffu, value, lanes); }
 
 // ---- shared memory ----
 
@@ -113,11 +115,19 @@ TILESMITH_DEVICE float4 load_shared_float4(SharedAddress address) {
                  : "memory");
     return value;
 }
+TILESMITH_DEVICE double load_shared_double(SharedAddress address) {
+    double value;
+    asm volatile("ld.shared.f64 %0, [%1];" : "=d"(value) : "r"(address) : "memory");
+    return value;
+}
 TILESMITH_DEVICE void store_shared_16(SharedAddress address, unsigned short value) {
     asm volatile("st.shared.u16 [%0], %1;" ::"r"(address), "h"(value) : "memory");
 }
 TILESMITH_DEVICE void store_shared_32(SharedAddress address, unsigned value) {
     asm volatile("st.shared.u32 [%0], %1;" ::"r"(address), "r"(value) : "memory");
+}
+TILESMITH_DEVICE void store_shared_double(SharedAddress address, double value) {
+    asm volatile("st.shared.f64 [%0], %1;" ::"r"(address), "d"(value) : "memory");
 }
 TILESMITH_DEVICE void store_shared_128(SharedAddress address, uint4 value) {
     asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(value.x), "r"(value.y),
@@ -257,6 +267,11 @@ TILESMITH_DEVICE float load_global_float(const void* address) {
     asm volatile("ld.global.nc.f32 %0, [%1];" : "=f"(value) : "l"(address));
     return value;
 }
+TILESMITH_DEVICE double load_global_double(const void* address) {
+    double value;
+    asm volatile("ld.global.nc.f64 %0, [%1];" : "=d"(value) : "l"(address));
+    return value;
+}
 TILESMITH_DEVICE void store_global_16(void* address, unsigned short value) {
     asm volatile("st.global.u16 [%0], %1;" ::"l"(address), "h"(value) : "memory");
 }
@@ -265,6 +280,9 @@ TILESMITH_DEVICE void store_global_32(void* address, unsigned value) {
 }
 TILESMITH_DEVICE void store_global_float(void* address, float value) {
     asm volatile("st.global.f32 [%0], %1;" ::"l"(address), "f"(value) : "memory");
+}
+TILESMITH_DEVICE void store_global_double(void* address, double value) {
+    asm volatile("st.global.f64 [%0], %1;" ::"l"(address), "d"(value) : "memory");
 }
 TILESMITH_DEVICE void store_global_64(void* address, uint2 value) {
     asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(address), "r"(value.x), "r"(value.y) : "memory");
@@ -324,6 +342,12 @@ TILESMITH_DEVICE unsigned poll_signals(const unsigned* counter) {
 TILESMITH_DEVICE float load_stored_float(const void* address) {
     float value;
     asm volatile("ld.global.f32 %0, [%1];" : "=f"(value) : "l"(address) : "memory");
+    return value;
+}
+
+TILESMITH_DEVICE double load_stored_double(const void* address) {
+    double value;
+    asm volatile("ld.global.f64 %0, [%1];" : "=d"(value) : "l"(address) : "memory");
     return value;
 }
 
@@ -458,6 +482,12 @@ TILESMITH_DEVICE void mma_m16n8k8_tf32(float (&d)[4], const unsigned (&a)[4], un
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
 }
 
+/// d = a x b + d for an 8 x 4 tile a, a 4 x 8 tile b, all in double. Lane (g, j) holds of a: k = j of row g; of b: k = j of
+/// column g; of d: columns 2j, 2j+1 of row g. Sums are rounded to the nearest.
+TILESMITH_DEVICE void mma_m8n8k4_f64(double& d0, double& d1, double a, double b) {
+    asm("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0, %1}, {%2}, {%3}, {%0, %1};" : "+d"(d0), "+d"(d1) : "d"(a), "d"(b));
+}
+
 // ---- conversions: round to nearest even ----
 
 /// Two floats as one word of two 16-bit values, `low` in bits 0 to 15.
@@ -556,12 +586,23 @@ TILESMITH_DEVICE float pow_library(float x, float y) { return powf(x, y); }
 TILESMITH_DEVICE float sqrt_rn(float x) { return __fsqrt_rn(x); }
 TILESMITH_DEVICE float rcp_rn(float x) { return __frcp_rn(x); }
 
+// ---- and in double: each errs by at most 2 units in the last place ----
+
+TILESMITH_DEVICE double tanh_library(double x) { return ::tanh(x); }
+TILESMITH_DEVICE double exp_library(double x) { return ::exp(x); }
+TILESMITH_DEVICE double log_library(double x) { return ::log(x); }
+TILESMITH_DEVICE double log1p_library(double x) { return ::log1p(x); }
+TILESMITH_DEVICE double pow_library(double x, double y) { return ::pow(x, y); }
+TILESMITH_DEVICE double sqrt_rn(double x) { return __dsqrt_rn(x); }
+TILESMITH_DEVICE double rcp_rn(double x) { return __drcp_rn(x); }
+
 // ---- arithmetic ----
 
 TILESMITH_DEVICE float fma_rn(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 TILESMITH_DEVICE float max_rn(float a, float b) { return fmaxf(a, b); }
 TILESMITH_DEVICE float min_rn(float a, float b) { return fminf(a, b); }
 TILESMITH_DEVICE float abs_rn(float a) { return fabsf(a); }
+TILESMITH_DEVICE double abs_rn(double a) { return fabs(a); }
 
 }  // namespace tilesmith
 

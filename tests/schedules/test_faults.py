@@ -165,9 +165,9 @@ WAIT = "            cp_async_wait<tiling.num_stages - 2>();\n"
 SLOT_BYTES = (
     "    static constexpr int slot_bytes = Layout::bytes(padded_k);\n    static constexpr int bytes = "  # of HiddenMail
 )
-ROUNDED = "to_float<Type>(to_16<Type>(value))"
+ROUNDED = "to_real<Type>(to_16<Type>(value))"
 ROUNDED_GATES = (
-    "float rough[Cell::gates]; for (int q = 0; q < Cell::gates; ++q) rough[q] = to_float<Type>(to_16<Type>(gate[q])); "
+    "float rough[Cell::gates]; for (int q = 0; q < Cell::gates; ++q) rough[q] = to_real<Type>(to_16<Type>(gate[q])); "
     "Cell::step(rough, state, next);"
 )
 
@@ -978,13 +978,13 @@ FAULTS = {
     "a state rounded to 16 bits": (
         FORWARD,
         "state[i] = next[i];",
-        "state[i] = to_float<Type>(to_16<Type>(next[i]));",
+        "state[i] = to_real<Type>(to_16<Type>(next[i]));",
         "differs",
     ),
     "a state rounded to 16 bits, float16": (
         HALF,
         "state[i] = next[i];",
-        "state[i] = to_float<Type>(to_16<Type>(next[i]));",
+        "state[i] = to_real<Type>(to_16<Type>(next[i]));",
         "differs",
     ),
     "a carried gradient rounded to 16 bits": (

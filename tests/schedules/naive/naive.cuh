@@ -32,7 +32,7 @@ struct NaiveBlock {
         return (((b * seq + t) * slices + slice) * shape.heads + head) * D + unit;
     }
     TILESMITH_DEVICE float load(const Element<Type>* array, long long index) const {
-        return real ? to_float<Type>(load_element(array + index)) : 0.0f;
+        return real ? to_real<Type>(load_element(array + index)) : 0.0f;
     }
     TILESMITH_DEVICE void store(Element<Type>* array, long long index, float value) const {
         if (real) store_element(array + index, to_element<Type>(value));
@@ -48,7 +48,7 @@ struct NaiveBlock {
     }
     /// An element of R: from unit `from` to unit `to`, of the gate whose rank among those with a product is given.
     TILESMITH_DEVICE float weight(const Element<Type>* r, int rank, int to, int from) const {
-        return to_float<Type>(load_element(r + ((static_cast<long long>(rank) * shape.heads + head) * D + to) * D + from));
+        return to_real<Type>(load_element(r + ((static_cast<long long>(rank) * shape.heads + head) * D + to) * D + from));
     }
 
     /// A gate's sum, from h in the first shared row.
