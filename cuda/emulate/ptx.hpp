@@ -11,6 +11,11 @@
 
 namespace tilesmith {
 
+#ifndef TILESMITH_ARCHITECTURE
+#define TILESMITH_ARCHITECTURE 90
+#endif
+inline constexpr int architecture = TILESMITH_ARCHITECTURE;
+
 using SharedAddress = unsigned;
 using emulate::Site;
 
@@ -46,12 +51,19 @@ inline float shuffle_xor(float value, int lanes, Site site = Site::current()) {
     return __uint_as_float(emulate::exchange_lanes(__float_as_uint(value), static_cast<unsigned>(lanes), site));
 }
 
+inline float shuffle(float value, int lane, Site site = Site::current()) {
+    return shuffle_xor(value, static_cast<int>(thread_index() % 32) ^ lane, site);
+}
 inline double shuffle_xor(double value, int lanes, Site site = Site::current()) {
     unsigned words[2];
     __builtin_memcpy(words, &value, sizeof words);
     for (unsigned& word : words) word = emulate::exchange_lanes(word, static_cast<unsigned>(lanes), site);
     __builtin_memcpy(&value, words, sizeof words);
     return value;
+}
+
+inline double shuffle(double value, int lane, Site site = Site::current()) {
+    return shuffle_xor(value, static_cast<int>(thread_index() % 32) ^ lane, site);
 }
 
 // ---- shared memory ----

@@ -74,8 +74,9 @@ MOST_SHARING = 8
 SPLITTING = {"float32": 3, "tf32": 1}
 """Other instructions for each word of an operand, which are split in two or rounded; of other types none."""
 
-SPLIT_REGISTERS = 16
-"""Of a thread, for both parts of floats and what is made of them, but for the parts of the columns."""
+OPERAND_REGISTERS = {4: 16, 8: 60}
+"""Of a thread, by the bytes of an element: for both parts of floats and what is made of them, but for the parts of the
+columns; for doubles, of which a step has all in two registers each."""
 
 ADDING = {"float32": 4}
 """And for each product of a tile, where sums are kept outside of tensor cores."""
@@ -123,7 +124,9 @@ class ProductSizes(Generic[Number]):
         """Of a thread, for the sums; of floats, for both parts of the operands of an instruction too; of doubles,
         for operands."""
         sums = self.tiles * self.column_tiles * 4 * self.dtype.registers
-        return sums if self.dtype.itemsize == 2 else sums + 4 * self.column_tiles + SPLIT_REGISTERS
+        return sums + (
+            0 if self.dtype.itemsize == 2 else 4 * self.column_tiles + OPERAND_REGISTERS[self.dtype.itemsize]
+        )
 
 
 def own_bytes(shape: Shape, rows: Number) -> Number:
