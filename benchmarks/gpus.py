@@ -1,5 +1,5 @@
-"""Compile what each schedule would run on each kind of GPU, and write what the compiler says as docs/gpus.md. Needs NVRTC and
-no GPU.
+"""Compile what each schedule would run on each kind of GPU, and write what the compiler says as docs/gpus.md. Needs
+NVRTC and no GPU.
 
     python benchmarks/gpus.py                # all of it, about 200 programs; what is in the cache is not compiled again
     python benchmarks/gpus.py --gpu t4       # one GPU, printed and not written
@@ -45,9 +45,10 @@ PAGE = Path(__file__).parents[1] / "docs" / "gpus.md"
 
 HEAD = """# What compiles for which GPU
 
-Made by `benchmarks/gpus.py`, which needs no GPU: for each schedule the tiling that would be chosen, compiled with {compiler}. A
-number is the registers of a thread of the recurrence's kernel, then, backward, of those that make the gradients of R and b.
-**spills** says that one keeps some in memory. "-": the schedule does not run that there; why is said by `tilesmith plan`.
+Made by `benchmarks/gpus.py`, which needs no GPU: for each schedule the tiling that would be chosen, compiled with
+{compiler}. A number is the registers of a thread of the recurrence's kernel, then, backward, of those that make the
+gradients of R and b. **spills** says that one keeps some in memory. "-": the schedule does not run that there;
+`tilesmith plan` says why.
 """
 
 
@@ -110,7 +111,9 @@ def page(gpus: tuple[str, ...]) -> str:
             parts.append(f"## {cell}, {shape}\n")
             heads = [f"{gpu} ({load_profile(gpu).arch})" for gpu in gpus]
             parts.append(f"| schedule | {' | '.join(heads)} |\n|---|{'---|' * len(gpus)}")
-            parts[-1] += "".join(f"\n| {row.schedule} | {' | '.join(row.cells)} |" for row in rows(gpus, cell, shape, pool))
+            parts[-1] += "".join(
+                f"\n| {row.schedule} | {' | '.join(row.cells)} |" for row in rows(gpus, cell, shape, pool)
+            )
             parts[-1] += "\n"
     return "\n".join(parts)
 

@@ -5,8 +5,8 @@ differentiates. Counts what was refused, what ran as a loop and what was wrong, 
     python benchmarks/random_tasks.py --seed 1234    # one task, in words
     python benchmarks/random_tasks.py --device cpu   # the loop itself
 
-Tasks come in families: those of one family need the same kernels, which are planned and compiled once, and differ in all
-else. A worker has a family at a time: it plans, compiles, runs and compares, so that all cores compile at once.
+Tasks come in families: those of one family need the same kernels, which are planned and compiled once, and differ in
+all else. A worker has a family at a time: it plans, compiles, runs and compares, so that all cores compile at once.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ ALLOWED: Mapping[str, tuple[float, float]] = {
 """Relative errors, forward and backward, in the norm: the float64 loop does not round h, so that roundings add up."""
 
 FLOOR = 0.02
-"""And where a gradient almost vanishes: what elements may be off by, as a fraction of those given from outside, times the
-relative error."""
+"""And where a gradient almost vanishes: what elements may be off by, as a fraction of those given from outside, times
+the relative error."""
 
 
 @dataclass(frozen=True)
@@ -201,8 +201,8 @@ def run(task: Task, device: str) -> tuple[dict[str, Tensor], int]:
         own["resets"] = own["resets"].to(device)
     if task.lengths:
         lengths = own["lengths"]
-        own["lengths"] = lengths.tolist() if task.lengths == "list" else lengths.to(
-            device if task.lengths == "device" else "cpu"
+        own["lengths"] = (
+            lengths.tolist() if task.lengths == "list" else lengths.to(device if task.lengths == "device" else "cpu")
         )
     options: dict[str, Any] = {"returns": task.returns, "recompute": task.recompute, "checkpoint": task.checkpoint}
     torch.backends.cuda.matmul.allow_tf32 = task.dtype == "tf32"
@@ -239,7 +239,9 @@ def expected_of(task: Task) -> dict[str, Tensor]:
         if (leaf := wide[name]) is not None:
             leaf.requires_grad_()
     wx, r, b = wide["wx"], wide["r"], wide["b"]
-    assert wx is not None and r is not None and b is not None
+    assert wx is not None
+    assert r is not None
+    assert b is not None
     masks = own_of(own.get("resets"), own.get("lengths"), wx)
     every, last, _ = reference.forward(cell, wx, r, b, wide["states"], own=masks)
     results = {"every": every[:1] if task.returns == "hidden" else every, "last": last}

@@ -22,11 +22,7 @@ using SharedAddress = unsigned;
 /// What the kernel is compiled for, ten times the compute capability: 75, 80, 90, ... Where an instruction is newer, the function
 /// that stands for it here makes do with older ones, or the table of what there is says that it cannot
 /// (profiles/architectures.yaml).
-#ifdef __CUDA_ARCH__
 inline constexpr int architecture = __CUDA_ARCH__ / 10;
-#else
-inline constexpr int architecture = 90;  // a host compiler looks at it
-#endif
 
 // The types a kernel may keep h, R and Wx in. They are tags: values of the two 16-bit types travel as raw 16-bit words.
 // tf32 is float in memory: products take the nearest TF32 numbers of what lies there.
@@ -365,32 +361,26 @@ TILESMITH_DEVICE double load_stored_double(const void* address) {
 
 // ---- asynchronous copies, global to shared ----
 
-/// Copy `Bytes` now; 16 past the cache of the multiprocessor, as cp.async does.
-template <int Bytes>
-TILESMITH_DEVICE void copy_at_once(SharedAddress destination, const void* source) {
-    unsigned words[4];
-    if constexpr (Bytes == 16) {
-        asm volatile("ld.global.cg.v4.u32 {%0, %1, %2, %3}, [%4];"
-                     : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
-                     : "l"(source)
-                     : "memory");
-        store_shared_128(destination, uint4{words[0], words[1], words[2], words[3]});
-    } else {
-#pragma unroll
-        for (int i = 0; i < Bytes / 4; ++i) {
-            asm volatile("ld.global.u32 %0, [%1];" : "=r"(words[i]) : "l"(static_cast<const unsigned*>(source) + i) : "memory");
-            store_shared_32(destination + 4 * i, words[i]);
-        }
-    }
-}
-
 /// Copy `Bytes` (4, 8 or 16) when the hardware finds the time; see cp_async_wait. Before sm_80 it is at once.
 template <int Bytes>
 TILESMITH_DEVICE void cp_async(SharedAddress destination, const void* source) {
     static_assert(Bytes == 4 || Bytes == 8 || Bytes == 16, "cp.async copies 4, 8 or 16 bytes");
-    if constexpr (architecture < 80)
-        copy_at_once<Bytes>(destination, source);
-    else if constexpr (Bytes == 16)
+    if constexpr (architecture < 80) {
+        unsigned words[4];
+        if constexpr (Bytes == 16) {  // past the cache of the multiprocessor, as cp.async
+            asm volatile("ld.global.cg.v4.u32 {%0, %1, %2, %3}, [%4];"
+                         : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                         : "l"(source)
+                         : "memory");
+            store_shared_128(destination, uint4{words[0], words[1], words[2], words[3]});
+        } else {
+#pragma unroll
+            for (int i = 0; i < Bytes / 4; ++i) {
+                asm volatile("ld.global.u32 %0, [%1];" : "=r"(words[i]) : "l"(static_cast<const unsigned*>(source) + i) : "memory");
+                store_shared_32(destination + 4 * i, words[i]);
+            }
+        }
+    } else if constexpr (Bytes == 16)
         asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(destination), "l"(source) : "memory");
     else
         asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(destination), "l"(source), "n"(Bytes)

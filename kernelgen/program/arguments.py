@@ -28,8 +28,8 @@ program only; it need hold nothing before, but for POISONED ones, and holds noth
 @dataclass(frozen=True)
 class _Entry:
     """An array argument. axes: the names of their sizes (see _sizes). role, apart: as ArrayArgument. dtype: where it is
-    not the shape's; SUMS: what that is summed in. use: of a workspace that blocks of one call share, what for: see MAIL, COUNTERS and STORED.
-    asked: there is one where the shape has that feature (shape.FEATURES) alone."""
+    not the shape's; SUMS: what that is summed in. use: of a workspace that blocks of one call share, what for: see
+    MAIL, COUNTERS and STORED. asked: there is one where the shape has that feature (shape.FEATURES) alone."""
 
     axes: str
     role: Role = "input"

@@ -94,8 +94,8 @@ EXACT_FLOAT64, EXACT_ELEMENT_FLOAT64 = 2.0**-46, 2.0**-44
 """And of a float64 output, beside a reference that errs as much itself."""
 
 LIBRARY_ERROR_FLOAT64 = 2.0**-50
-"""Relative error of a function in float64: 2 units in the last place of exp or tanh, as much of the reference's, and what
-follows each."""
+"""Relative error of a function in float64: 2 units in the last place of exp or tanh, as much of the reference's, and
+what follows each."""
 
 _SIXTEEN_BITS: dict[str, Any] = {
     "itemsize": 2,
@@ -200,10 +200,11 @@ def tolerance(dtype: str, seq: int, direction: Direction = "forward", terms: int
     gradients after 1,024 steps are off by less than 2 e for every cell of the library but the LSTM without a forget
     gate, whose 4.5 e are just within the three parts together.)
 
-    In float32 and float64 two things are different. Functions err by more than u, such as e = 2^-21 in float32, where u = 2^-24, so that a value is off by e
-    and not by sqrt(e u). And sums count, which are not exact beside the functions any more: of n terms in any order,
-    off by sqrt(n) u at most as a root mean square (a random walk: additions of n terms of random sign, one after the
-    other, make sqrt(n / 6) u). e is the hypotenuse of both. In TF32 e is what factors are rounded by, 2^-11.
+    In float32 and float64 two things are different. Functions err by more than u, such as e = 2^-21 in float32, where u
+    = 2^-24, so that a value is off by e and not by sqrt(e u). And sums count, which are not exact beside the functions
+    any more: of n terms in any order, off by sqrt(n) u at most as a root mean square (a random walk: additions of n
+    terms of random sign, one after the other, make sqrt(n / 6) u). e is the hypotenuse of both. In TF32 e is what
+    factors are rounded by, 2^-11.
 
     Raises ShapeError for an unknown dtype.
     """
@@ -242,7 +243,8 @@ def half_spacing(values: NDArray[Any], dtype: str) -> NDArray[Any]:
     """Half the distance to the next number of the dtype, of numbers that are such: what rounding to nearest errs by at
     most.
 
-    values: float32, or float64 where the dtype is; the result is float64. Infinity and NaN have none that means anything.
+    values: float32, or float64 where the dtype is; the result is float64. Infinity and NaN have none that
+    means anything.
     """
     import numpy as np
 

@@ -47,9 +47,9 @@ class ValidationCase:
     shape: the sizes of this case. states: the names of the cell's states. arguments: what the kernel takes. inputs: its
     arrays by name, in the shape's dtype, None for zeros and for those without elements. expected: its outputs by name,
     but for those without elements; computed in float64, kept in what the dtype is summed in, whose rounding is below
-    any tolerance. Of partial sums it has one, their sum. exact: the expected outputs follow a kernel's own roundings (see
-    make_case), so that errors count only beyond them, and may be no larger than float32 arithmetic makes them; doubt:
-    what roundings that no output shows may add to that, in the norm and of an element, as the tolerances.
+    any tolerance. Of partial sums it has one, their sum. exact: the expected outputs follow a kernel's own roundings
+    (see make_case), so that errors count only beyond them, and may be no larger than float32 arithmetic makes them;
+    doubt: what roundings that no output shows may add to that, in the norm and of an element, as the tolerances.
     """
 
     shape: Shape
@@ -168,7 +168,7 @@ class ValidationCase:
 
     def _distance(self, out: Array, expected: Array) -> Array:
         """How far apart elements are; exactly, beyond what rounding to the type of ``out`` explains."""
-        distance = np.abs(out.astype(dtypes.sums_dtype(self.shape.dtype)) - expected)
+        distance: Array = np.abs(out.astype(dtypes.sums_dtype(self.shape.dtype)) - expected)
         if self.exact and out.itemsize == 2:
             distance = np.maximum(distance - dtypes.half_spacing(out.astype(np.float32), self.shape.dtype), 0)
         return distance

@@ -87,6 +87,4 @@ def random_gradients(cell: Cell, shape: Shape, seed: int = 0) -> dict[str, npt.N
     random = np.random.default_rng((seed, 1))  # not the stream that the inputs come from
     dtype, drawn = numpy_dtype(shape.dtype), sums_dtype(shape.dtype)
     sizes = {argument.name: argument.shape for argument in arguments_of(cell, shape, "backward").inputs}
-    return {
-        name: (2 * random.random(sizes[name], dtype=drawn) - 1).astype(dtype) for name in ("d_states", "d_last")
-    }
+    return {name: (2 * random.random(sizes[name], dtype=drawn) - 1).astype(dtype) for name in ("d_states", "d_last")}

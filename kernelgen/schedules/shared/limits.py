@@ -57,8 +57,8 @@ PRODUCTS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "tf32": (("m16n8k8", "tf32"), LANES),
     "float64": (("m8n8k4", "float64"), LANES),
 }
-"""Of which matrix instructions cuda/ makes a product of a dtype, the one that it takes where a GPU has it first; LANES: of
-multiply-adds, which every GPU of NVIDIA's has."""
+"""Of which matrix instructions cuda/ makes a product of a dtype, the one that it takes where a GPU has it first; LANES:
+of multiply-adds, which every GPU of NVIDIA's has."""
 
 
 def vector_width(head_dim: int, itemsize: int = 2) -> int:

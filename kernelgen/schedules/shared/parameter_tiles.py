@@ -17,8 +17,8 @@ MEASURED_UP_TO = 512
 """Units of a head for which the rule's tiles were measured."""
 
 COLUMNS = {2: 64, 4: 64, 8: 32}
-"""Columns of a tile of the rule's at most, by the bytes of an element: a thread keeps 64 float32 sums then, or half as many
-of float64."""
+"""Columns of a tile of the rule's at most, by the bytes of an element: a thread keeps 64 float32 sums then, or half
+as many of float64."""
 
 WIDE, WIDE_UP_TO = 128, 256
 """Where as many columns cut the product evenly, BLOCKS of such tiles fit a multiprocessor and blocks may share the

@@ -131,8 +131,10 @@ class StreamingForward(Streaming):
         # Given a whole block's share the compiler takes it; what must live is sums, states and some addresses.
         read = set().union(*(expression.free_symbols for expression in cell.next_states))
         kept = len(cell.states) - (cell.state_symbols[0] not in read)  # else h lives in shared memory alone
-        least = p.least_registers + alone * s.elements * kept * p.dtype.registers + SPARE + 2 * minimum(s.copies, UNROLLED)
-        least = least + (1 - alone) * SPARE_IN_TURN * cell_cost(cell).live * p.dtype.registers
+        least = (
+            p.least_registers + alone * s.elements * kept * p.dtype.registers + SPARE + 2 * minimum(s.copies, UNROLLED)
+        )
+        least = least + (1 - alone) * SPARE_IN_TURN * cell_cost(cell).live
         return Needs(p.warps, s.shared_memory, counts, least + 2 * minimum(v["stationary"], 1))
 
     def work(self, cell: Cell, shape: Shape, profile: Profile, v: Mapping[str, int]) -> StepWork:

@@ -74,7 +74,7 @@ MOST_SHARING = 8
 SPLITTING = {"float32": 3, "tf32": 1}
 """Other instructions for each word of an operand, which are split in two or rounded; of other types none."""
 
-OPERAND_REGISTERS = {4: 16, 8: 60}
+OPERAND_REGISTERS = {4: 16, 8: 24}
 """Of a thread, by the bytes of an element: for both parts of floats and what is made of them, but for the parts of the
 columns; for doubles, of which a step has all in two registers each."""
 
@@ -217,8 +217,9 @@ class Streaming(BatchTiled):
             (s.warps >= self.least_warps) | smallest,
             f"warps of a block: at least {self.least_warps}, or as many as its tile has",
         )
+        short = 32 if s.dtype.itemsize < 8 else 0  # 32 doubles are no short part
         problem.add(
-            (v["part_k"] > 32) | (shape.head_dim <= 32) | (s.rows + v["batch_tile"] > MOST_LINES),
+            (v["part_k"] > short) | (shape.head_dim <= 32) | (s.rows + v["batch_tile"] > MOST_LINES),
             f"short parts of K only where one of 64 has more than {MOST_LINES} rows and columns",
         )
         problem.add(
