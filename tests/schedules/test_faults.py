@@ -220,8 +220,8 @@ FAULTS = {
     ),
     "a gradient of the initial states that a reset forgets in a stream": (
         OWN_STREAMING_BACKWARD,
-        "load_stored_float(sum) + d_next[s] + (s == 0 ? sent_back : 0.0f)",
-        "load_stored_float(sum) + d_next[s]",
+        "load_stored(sum) + d_next[s] + (s == 0 ? sent_back : 0.0f)",
+        "load_stored(sum) + d_next[s]",
         "differs",
     ),
     "gates' gradients behind the end in a stream": (
