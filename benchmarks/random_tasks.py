@@ -20,6 +20,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +46,7 @@ LAYOUTS = ("plain", "transposed", "expanded", "misaligned")
 
 TENSORS = ("wx", "r", "b", "states")
 
-WORK = 3e10
+WORK = 3e9
 """Multiplications of a pass at most: batch and steps of large heads are fewer."""
 
 ALLOWED: Mapping[str, tuple[float, float]] = {
@@ -60,6 +61,10 @@ ALLOWED: Mapping[str, tuple[float, float]] = {
 FLOOR = 0.02
 """And where a gradient almost vanishes: what elements may be off by, as a fraction of those given from outside, times
 the relative error."""
+
+
+SHOWN = 8
+"""Tasks that took longest."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +97,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a task. loops: passes for which there was no kernel. error: why it was refused, or failed."""
+    """What became of a task. loops: passes for which there was no kernel. error: why it was refused, or failed.
+    seconds: that it took with its kernels, without the reference."""
 
     task: Task
     kind: str
     loops: int = 0
     error: str = ""
+    seconds: float = 0.0
 
 
 def draw(seed: int, *, largest: int = 8192) -> Task:
@@ -275,14 +282,16 @@ def difference(task: Task, made: Mapping[str, Tensor], expected: Mapping[str, Te
 
 def outcome(task: Task, device: str) -> Outcome:
     """Run a task and compare."""
+    begin = time.perf_counter()
     try:
         made, loops = run(task, device)
     except TilesmithError as error:
         return Outcome(task, "refused", error=f"{type(error).__name__}: {error}")
     except (RuntimeError, TypeError, ValueError, AssertionError) as error:
         return Outcome(task, "failed", error=f"{type(error).__name__}: {error}")
+    seconds = time.perf_counter() - begin
     wrong = difference(task, made, expected_of(task))
-    return Outcome(task, "failed" if wrong else "right", loops, wrong)
+    return Outcome(task, "failed" if wrong else "right", loops, wrong, seconds)
 
 
 def families(seeds: range) -> Iterator[tuple[int, ...]]:
@@ -302,8 +311,9 @@ def _family(work: tuple[tuple[int, ...], str]) -> list[Outcome]:
 @click.option("--first", default=0, show_default=True, help="seed of the first task", type=click.IntRange(0))
 @click.option("--seed", default=None, help="run the task of this seed alone", type=click.IntRange(0))
 @click.option("--device", default="cuda", show_default=True)
+@click.option("--seconds", default=150.0, show_default=True, help="what is not done by then is left out")
 @click.option("--workers", default=len(os.sched_getaffinity(0)), show_default="cores", type=click.IntRange(1))
-def main(tasks: int, first: int, seed: int | None, device: str, workers: int) -> None:
+def main(tasks: int, first: int, seed: int | None, device: str, seconds: float, workers: int) -> None:
     """Run them and print what became of them."""
     console, begin = Console(width=160), time.perf_counter()
     if seed is not None:
@@ -311,8 +321,12 @@ def main(tasks: int, first: int, seed: int | None, device: str, workers: int) ->
         found = [outcome(draw(seed), device)]
     else:
         work = [(family, device) for family in families(range(first, first + tasks))]
+        found = []
         with multiprocessing.get_context("spawn").Pool(workers) as pool:
-            found = [each for family in pool.imap_unordered(_family, work) for each in family]
+            results = pool.imap_unordered(_family, work)
+            with suppress(StopIteration, multiprocessing.TimeoutError):
+                while True:
+                    found += results.next(timeout=begin + seconds - time.perf_counter())
     table = Table("dtype", "tasks", "right", "wrong", "refused", "passes as loops")
     for dtype in (*DTYPES, "all"):
         chosen = [each for each in found if dtype in (each.task.dtype, "all")]
@@ -325,8 +339,11 @@ def main(tasks: int, first: int, seed: int | None, device: str, workers: int) ->
         if each.kind != "right" or (each.loops and each.task.batch):
             what = each.error or f"{each.loops} passes ran as loops"
             console.print(f"seed {each.task.seed}: {each.kind}: {what}\n  {each.task}", markup=False, highlight=False)
-    console.print(f"{len(found)} tasks in {time.perf_counter() - begin:.0f} s")
-    sys.exit(any(each.kind != "right" for each in found))
+    slow = sorted(found, key=lambda one: -one.seconds)[:SHOWN]
+    taken = ", ".join(f"{each.task.seed} ({each.seconds:.0f} s)" for each in slow)
+    asked = 1 if seed is not None else tasks
+    console.print(f"{len(found)} of {asked} tasks in {time.perf_counter() - begin:.0f} s; the longest: {taken}")
+    sys.exit(len(found) < asked or any(each.kind != "right" for each in found))
 
 
 if __name__ == "__main__":
