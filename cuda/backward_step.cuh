@@ -203,7 +203,7 @@ struct BackwardStep {
                 unsigned short word = 0;
                 if (in.d_last != nullptr && own.real(unit_group, column_tile, column))
                     word = load_global_16(in.d_last + own.state_index(s, unit_group, column_tile, column));
-                carried[unit_group][column_tile][column][s] = to_float<Type>(word);
+                carried[unit_group][column_tile][column][s] = to_real<Type>(word);
                 if constexpr (sequences.resets)
                     store_shared_32(to_initial(s, unit_group, column_tile, column), __float_as_uint(0.0f));
             }

@@ -169,7 +169,7 @@ struct ClusterForward {
         unsigned short word = 0;
         if (in.initial != nullptr && own.real(unit_group, column_tile, column))
             word = load_global_16(in.initial + own.state_index(s, unit_group, column_tile, column));
-        return to_float<Type>(word);
+        return to_real<Type>(word);
     }
 
     TILESMITH_DEVICE bool begins_anew(int column_tile, int column) const {

@@ -62,11 +62,11 @@ inline constexpr int result_arrays =
 /// The step of one element of `own`, from its gates' sums: new states, of which h is rounded, and results. Where it does
 /// not run, for its sequence has ended, the states stay and the results are zeros.
 template <class Cell, class Type, Save save, class Elements>
-TILESMITH_DEVICE void step_element(const float (&gate)[Cell::gates], float (&state)[Cell::states],
-                                   float (&result)[result_arrays<Cell, save>], const Elements& own, int unit_group,
+TILESMITH_DEVICE void step_element(const Real<Type> (&gate)[Cell::gates], Real<Type> (&state)[Cell::states],
+                                   Real<Type> (&result)[result_arrays<Cell, save>], const Elements& own, int unit_group,
                                    bool runs = true) {
     constexpr int states = Cell::states;
-    float next[states];
+    Real<Type> next[states];
     Cell::step(gate, state, next);
     if (!runs) {
 #pragma unroll

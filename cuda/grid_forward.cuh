@@ -151,7 +151,7 @@ struct GridForward {
         unsigned short word = 0;
         if (owner && in.initial != nullptr && own.real(group, column_tile, column))
             word = load_global_16(in.initial + own.state_index(s, group, column_tile, column));
-        return to_float<Type>(word);
+        return to_real<Type>(word);
     }
 
     // ---- Wx in, results out ----

@@ -140,7 +140,7 @@ struct Resident {
                 unsigned short word = 0;
                 if (in.initial != nullptr && own.real(unit_group, column_tile, column))
                     word = load_global_16(in.initial + own.state_index(s, unit_group, column_tile, column));
-                state[unit_group][column_tile][column][s] = to_float<Type>(word);
+                state[unit_group][column_tile][column][s] = to_real<Type>(word);
                 if (s == 0 && part == 0) {
                     const SharedAddress at = result_at(0, own.row(column_tile, column), own.unit(unit_group));
                     store_shared_16(at, word);
@@ -159,7 +159,7 @@ struct Resident {
                 unsigned short word = 0;
                 if (in.initial != nullptr && own.real(unit_group, column_tile, column))
                     word = load_global_16(in.initial + own.state_index(s, unit_group, column_tile, column));
-                state[unit_group][column_tile][column][s] = to_float<Type>(word);
+                state[unit_group][column_tile][column][s] = to_real<Type>(word);
             }
         });
     }

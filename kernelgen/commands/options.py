@@ -83,8 +83,8 @@ def shape_options(command: Command) -> Command:
                 default="bfloat16",
                 show_default=True,
                 metavar="TYPE",
-                help="Of inputs, weights and h: bfloat16, float16, float32, or tf32: float32 with products in TF32. "
-                "Sums are float32.",
+                help="Of inputs, weights and h: bfloat16, float16, float32, float64, or tf32: float32 with products "
+                "in TF32. Sums are float32, of float64 float64.",
             ),
             click.option(
                 "--save",

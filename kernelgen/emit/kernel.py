@@ -14,10 +14,13 @@ from kernelgen.program.source import Source
 ELEMENT = "element"
 """In the kind of a parameter: the C++ type of an element of the shape's dtype in memory (Dtype.element)."""
 
+NUMBER = "number"
+"""Likewise: the C++ type that the kernel computes in (Dtype.number)."""
+
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of the entry. kind: its C++ type, in which ELEMENT stands for that of the shape's elements. name: as
+    """A parameter of the entry. kind: its C++ type, in which ELEMENT and NUMBER stand for those of the shape. name: as
     program/arguments.py has it. field: of the struct of arguments, where it is another."""
 
     kind: str
@@ -59,7 +62,7 @@ def kernel_source(cell: Cell, shape: Shape, arch: str, template: Template, *, ba
     schedule predicts, so a model that differs from the template does not compile.
     """
     info = dtype_info(shape.dtype)
-    kinds = [each.kind.replace(ELEMENT, info.element) for each in template.parameters]
+    kinds = [each.kind.replace(ELEMENT, info.element).replace(NUMBER, info.number) for each in template.parameters]
     parameters = ",\n    ".join(f"{kind} {each.name}" for kind, each in zip(kinds, template.parameters, strict=True))
     struct = template.arguments if info.itemsize == 2 else f"{template.arguments}Of<{info.element}>"
     fields = ", ".join(f".{name} = {value}" for name, value in template.tiling.items())
@@ -77,7 +80,7 @@ def kernel_source(cell: Cell, shape: Shape, arch: str, template: Template, *, ba
 
 using namespace tilesmith;
 
-{cell_struct(cell, backward, info.math)}
+{cell_struct(cell, backward, info.math, info.number)}
 constexpr FixedShape shape{{.heads = {shape.heads}, .head_dim = {shape.head_dim}}};
 constexpr {template.tiling_struct} tiling{{{fields}}};
 using Kernel = {template.name}<{arguments}>;

@@ -114,7 +114,10 @@ class DeviceEngine:
         expected = self._expected.pop(_key(cell, shape, direction, device, float_parameters), None)
         found = None if expected is None else expected.result()
         profile = gpu.device(device).profile()
-        program, binaries = found or compiled(cell, shape, profile, direction, float_parameters=float_parameters)
+        # Where gates would be recomputed and cannot, nobody reads why: they are computed beforehand.
+        program, binaries = found or compiled(
+            cell, shape, profile, direction, float_parameters=float_parameters, told=not shape.recompute
+        )
         executable = Executable(program, [binary.cubin for binary in binaries])
         executable.prepare(device)
         return executable
@@ -135,7 +138,7 @@ def _compiled(
     from kernelgen.tuning.selection import compiled
 
     try:
-        return compiled(cell, shape, profile, direction, float_parameters=float_parameters)
+        return compiled(cell, shape, profile, direction, float_parameters=float_parameters, told=False)
     except TilesmithError:
         return None
 

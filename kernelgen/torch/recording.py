@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 
 Key: TypeAlias = tuple[str, str, Shape | None, Direction, torch.device]
 """What passes are told apart by: what the cell was asked for by, its fingerprint, the shape (None for what no kernel
-computes in, such as float64), the direction and the device."""
+computes in), the direction and the device."""
 
 
 @dataclass

@@ -101,7 +101,7 @@ class EmulatedKernel:
     def _array(self, value: Tensor | None) -> Any:
         if value is None or not value.numel():
             return None
-        if value.dtype in (torch.float32, torch.int32):
+        if value.dtype in (torch.float64, torch.float32, torch.int32):
             return value.numpy()
         if value.dtype == torch.bool:
             return value.view(torch.uint8).numpy()

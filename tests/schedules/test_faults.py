@@ -166,9 +166,9 @@ WAIT = "            cp_async_wait<tiling.num_stages - 2>();\n"
 SLOT_BYTES = (
     "    static constexpr int slot_bytes = Layout::bytes(padded_k);\n    static constexpr int bytes = "  # of HiddenMail
 )
-ROUNDED = "to_float<Type>(to_16<Type>(value))"
+ROUNDED = "to_real<Type>(to_16<Type>(value))"
 ROUNDED_GATES = (
-    "float rough[Cell::gates]; for (int q = 0; q < Cell::gates; ++q) rough[q] = to_float<Type>(to_16<Type>(gate[q])); "
+    "float rough[Cell::gates]; for (int q = 0; q < Cell::gates; ++q) rough[q] = to_real<Type>(to_16<Type>(gate[q])); "
     "Cell::step(rough, state, next);"
 )
 
@@ -221,8 +221,8 @@ FAULTS = {
     ),
     "a gradient of the initial states that a reset forgets in a stream": (
         OWN_STREAMING_BACKWARD,
-        "load_stored_float(sum) + d_next[s] + (s == 0 ? sent_back : 0.0f)",
-        "load_stored_float(sum) + d_next[s]",
+        "load_stored(sum) + d_next[s] + (s == 0 ? sent_back : 0.0f)",
+        "load_stored(sum) + d_next[s]",
         "differs",
     ),
     "gates' gradients behind the end in a stream": (
@@ -985,13 +985,13 @@ FAULTS = {
     "a state rounded to 16 bits": (
         FORWARD,
         "state[i] = next[i];",
-        "state[i] = to_float<Type>(to_16<Type>(next[i]));",
+        "state[i] = to_real<Type>(to_16<Type>(next[i]));",
         "differs",
     ),
     "a state rounded to 16 bits, float16": (
         HALF,
         "state[i] = next[i];",
-        "state[i] = to_float<Type>(to_16<Type>(next[i]));",
+        "state[i] = to_real<Type>(to_16<Type>(next[i]));",
         "differs",
     ),
     "a carried gradient rounded to 16 bits": (
