@@ -25,7 +25,7 @@ from constrint.expr import Expr
 from constrint.limits import PASSED, deadline_in
 from constrint.lower import Lowering
 from constrint.native import SAFE, fits
-from constrint.presolve import prepare, presolve
+from constrint.presolve import Prepared, prepare, presolve
 from constrint.program import Code, Op, Program, Tree
 from constrint.result import Answer
 from constrint.statement import Constraint, Solution, Statement
@@ -300,11 +300,11 @@ class Model:
 
 
 class CpSatCall:
-    """The calls of CP-SAT for one problem; one worker, so that answers repeat. core: the C++ core, to propagate at the
-    root; by default Python does."""
+    """The calls of CP-SAT for one problem; one worker, so that answers repeat. prepared: see EngineCall; what
+    this engine presolves itself is done in Python, apart from the core."""
 
-    def __init__(self, problem: Statement, core: Any = None) -> None:
-        self.problem, self.core = problem, core
+    def __init__(self, problem: Statement, prepared: Prepared | None = None) -> None:
+        self.problem, self.prepared = problem, prepared
         self.cancelled = False
         self.modelled = threading.Event()
         """Set once there is a model, from when on OR-tools needs no Python."""
@@ -313,10 +313,13 @@ class CpSatCall:
         """Let whatever is being solved, in another thread, end as at a time limit."""
         self.cancelled = True
 
+    def _prepare(self, objective: Expr | None, deadline: float | None) -> Prepared:
+        return self.prepared or prepare(self.problem, objective, deadline=deadline)
+
     def first(self, order: Mapping[str, bool], time_limit: float | None) -> Answer:
         deadline = deadline_in(time_limit)
         try:
-            program = prepare(self.problem, None, self.core, deadline=deadline).program
+            program = self._prepare(None, deadline).program
         except TimeLimit:
             return Answer("unknown")
         return (
@@ -372,7 +375,7 @@ class CpSatCall:
     def best(self, objective: Expr, sign: int, order: Mapping[str, bool], time_limit: float | None) -> Answer:
         deadline = deadline_in(time_limit)
         try:
-            prepared = prepare(self.problem, objective if sign > 0 else -objective, self.core, deadline=deadline)
+            prepared = self._prepare(objective if sign > 0 else -objective, deadline)
         except TimeLimit:
             return Answer("unknown")
         program, lowered = prepared.program, prepared.objective

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from constrint.expr import Expr
+from constrint.presolve import Prepared
 from constrint.program import Code
 from constrint.result import Answer
 from constrint.statement import Solution
@@ -13,7 +14,10 @@ from constrint.statement import Solution
 
 class EngineCall(Protocol):
     """The calls of one engine for one problem. order: every variable, and whether its largest value comes first; of
-    ``first`` and ``best`` it may be empty: any solution, any of the best."""
+    ``first`` and ``best`` it may be empty: any solution, any of the best. prepared: what presolve made of the problem
+    (and the objective, negated where it is maximised) for the next ``first`` or ``best``, if somebody else did it."""
+
+    prepared: Prepared | None
 
     def first(self, order: Mapping[str, bool], time_limit: float | None) -> Answer: ...
 

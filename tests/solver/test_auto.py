@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 import constrint.auto
+import constrint.cpsat
+import constrint.searcher
 from constrint import ConstrintError, Problem, TimeLimit, total
 from constrint.auto import AutoCall
 from constrint.engine import SearchCall
@@ -130,6 +132,22 @@ def test_answers_do_not_depend_on_who_was_first(moment: float, monkeypatch: pyte
         assert any_best.objective == found.objective
         first = problem.solve(prefer=prefer, engine="auto").solution
         assert first == problem.solve(prefer=prefer, engine="python").solution
+
+
+def test_both_engines_search_what_was_presolved_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constrint.auto, "MOMENT", 0.0)
+    made: list[Any] = []
+    real = constrint.auto.prepare
+
+    def preparing(*arguments: Any, **options: Any) -> Any:
+        made.append(real(*arguments, **options))
+        return made[-1]
+
+    for module in (constrint.auto, constrint.searcher, constrint.cpsat):
+        monkeypatch.setattr(module, "prepare", preparing)
+    problem, objective = knapsack(30, 3)
+    assert problem.best(maximize=objective, engine="auto").objective == 12427
+    assert len(made) == 1
 
 
 def test_a_time_limit_keeps_the_best_of_both() -> None:
