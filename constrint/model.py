@@ -18,6 +18,7 @@ from constrint.limits import deadline_in, seconds_left
 from constrint.result import Result
 from constrint.statement import Constraint, Solution, Statement
 from constrint.values import Codings, make_coding
+from constrint.vocabulary import NONE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,6 +54,8 @@ class Problem(Statement):
         load_core()
         super().__init__(name)
         self.codings = Codings()
+        self.vocabulary = NONE
+        """What its texts may name beside the variables."""
         self._encoder: Encoder | None = None
 
     def variable(self, name: str, values: Iterable[Any]) -> Expr:

@@ -24,9 +24,14 @@ def explain(file: Path, *more: str) -> str:
 def test_a_conflict_is_printed_with_the_definitions_it_rests_on(tmp_path: Path) -> None:
     file = tmp_path / "clash.txt"
     file.write_text(CLASH)
-    assert explain(file).splitlines()[1:] == ["  area >= 13", "where, by definition:", "  area == 3 * x"]
+    assert explain(file).splitlines()[1:] == [
+        "  area >= 13 (the others allow at most 12)",
+        "where, by definition:",
+        "  area == 3 * x",
+    ]
     answer = json.loads(explain(file, "--json"))
     assert (answer["core"], answer["definitions"]) == (["area >= 13"], ["area == 3 * x"])
+    assert answer["nearest"] == [{"most": 12}]
 
 
 def test_without_definitions_none_are_announced(tmp_path: Path) -> None:
