@@ -144,7 +144,7 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
 def test_the_page_shows_what_is_so() -> None:
     page = SPACES.parents[1] / "docs" / "hardware_limits.md"
     assert doctest.testfile(str(page), module_relative=False).failed == 0
-    (shown,) = [block for block in blocks(page) if block.title]
+    (shown,) = [block for block in blocks(page.read_text()) if block.title]
     assert load_yaml(shown.text) == {
         key: value
         for key, value in load_yaml((SPACES.parents[1] / (shown.title or "")).read_text()).items()
