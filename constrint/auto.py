@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from constrint.core import load_core
 from constrint.errors import ConstrintError, TimeLimit
 from constrint.expr import Expr
+from constrint.forecast import sums_prevail
 from constrint.limits import Race, deadline_in, seconds_left
 from constrint.presolve import Prepared, prepare
 from constrint.protocols import EngineCall
@@ -27,6 +28,8 @@ MOMENT = 0.05
 """Seconds that the native engine has, once the problem is presolved, before CP-SAT starts."""
 MODELLING = 0.2
 """Seconds that the native engine waits at most for CP-SAT's model."""
+AHEAD = 5.0
+"""Seconds that CP-SAT has alone where the problem looks like one of its own."""
 LEEWAY = 1.0
 """Seconds that CP-SAT has to end after a time limit that both had."""
 
@@ -52,7 +55,9 @@ class AutoCall:
         if not self._prepare(objective if sign > 0 else -objective, deadline):
             return Answer("unknown")
         ours, theirs = self._race(
-            lambda call: call.best(objective, sign, order, seconds_left(deadline)), lambda answer: answer.proven
+            lambda call: call.best(objective, sign, order, seconds_left(deadline)),
+            lambda answer: answer.proven,
+            self._foreseen(),
         )
         return ours if theirs is None or ours.proven else theirs if theirs.proven else _joined(ours, theirs, sign)
 
@@ -73,10 +78,17 @@ class AutoCall:
             return False
         return True
 
+    def _foreseen(self) -> bool:
+        """Whether CP-SAT is to be expected first."""
+        prepared = self.native.prepared
+        if prepared is None or prepared.program is None or prepared.objective is None:
+            return False
+        return sums_prevail(prepared.program, prepared.objective)
+
     def _race(
-        self, ask: Callable[[EngineCall], Answer], final: Callable[[Answer], bool]
+        self, ask: Callable[[EngineCall], Answer], final: Callable[[Answer], bool], foreseen: bool = False
     ) -> tuple[Answer, Answer | None]:
-        """The answers of the native engine and, where it ran, CP-SAT."""
+        """The answers of the native engine and, where it ran, CP-SAT. foreseen: CP-SAT begins."""
         rival: _Rival | None = None
 
         def start() -> None:
@@ -86,6 +98,12 @@ class AutoCall:
 
         race = Race(MOMENT, start, load_core())
         try:
+            if foreseen:
+                race.wake_up()
+                assert rival is not None
+                rival.thread.join(AHEAD)
+            if rival is not None and not rival.thread.is_alive() and rival.answer is not None:
+                return Answer("unknown"), rival.answer  # at its end, or that of the time limit
             with race:
                 ours = ask(self.native)
         except BaseException:

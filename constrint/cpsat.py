@@ -81,7 +81,7 @@ class Model:
         }
         for code in program.codes:
             if code.source not in stated:
-                self.model.add_bool_and([self._build(code)[-1].value])
+                self._require(code)
         self.objective: Any = None
         if objective_code is not None:
             node = self._build(objective_code)[-1]
@@ -162,29 +162,62 @@ class Model:
         self.model.add_bool_or([*(literal.Not() for literal in needed), result])
         return result
 
-    def _build(self, code: Code) -> list[Node]:
+    def _require(self, code: Code) -> None:
+        """State a constraint, without a literal where CP-SAT has it as its own."""
+        nodes = self._build(code, len(code.ops) - 1)
+        op, a, b = code.ops[-1], code.a[-1], code.b[-1]
+        if op in (Op.TABLE, Op.NOT_TABLE):
+            operands, rows = code.tables[a]
+            if all(nodes[node].defined is self.true for node in operands):
+                columns = [self._column(code, node, nodes[node]) for node in operands]
+                if op == Op.TABLE:
+                    self.model.add_allowed_assignments(columns, rows)
+                else:
+                    self.model.add_forbidden_assignments(columns, rows)
+                return
+        if op in (Op.EQ, Op.NE, Op.LE):
+            left, right = nodes[a], nodes[b]
+            compared = self._compared(op, left.value, right.value)[0]
+            if left.defined is self.true and right.defined is self.true and not isinstance(compared, bool):
+                self.model.add(compared)
+                return
+        self.model.add_bool_and([self._node(code, len(code.ops) - 1, nodes).value])
+
+    def _column(self, code: Code, node: int, built: Node) -> Any:
+        if code.ops[node] == Op.VAR:
+            return built.value
+        value = self._alone(built)
+        return self.model.new_constant(value) if isinstance(value, int) else value
+
+    def _build(self, code: Code, stop: int | None = None) -> list[Node]:
+        """The nodes of a code; those before number ``stop``, by default all."""
         nodes: list[Node] = []
-        for op, a, b in zip(code.ops, code.a, code.b, strict=True):
-            if op == Op.VAR:
-                node = Node(self.variables[a], self.true, self.low[a], self.high[a])
-            elif op == Op.CONST:
-                node = Node(a, self.true, a, a)
-            elif op in (Op.TRUE, Op.FALSE):
-                node = Node(self.true if op == Op.TRUE else self.true.Not(), self.true)
-            elif op in (Op.TABLE, Op.NOT_TABLE):
-                node = self._table(code, op, a, nodes)
-            elif op < Op.INDICATOR:
-                node = self._arithmetic(op, nodes[a], nodes[b])
-            elif op == Op.INDICATOR:
-                node = nodes[a]
-            elif op in (Op.AND, Op.OR):
-                node = self._logic(op, nodes[a], nodes[b])
-            else:
-                node = self._comparison(op, nodes[a], nodes[b])
-            if max(abs(node.low), abs(node.high)) > SAFE:
-                raise ConstrintError(TOO_LARGE)
-            nodes.append(node)
+        for number in range(len(code.ops) if stop is None else stop):
+            nodes.append(self._node(code, number, nodes))
         return nodes
+
+    def _node(self, code: Code, number: int, nodes: Sequence[Node]) -> Node:
+        """A node, of those before it. Raises ConstrintError for a number that CP-SAT cannot hold."""
+        op, a, b = code.ops[number], code.a[number], code.b[number]
+        if op == Op.VAR:
+            node = Node(self.variables[a], self.true, self.low[a], self.high[a])
+        elif op == Op.CONST:
+            node = Node(a, self.true, a, a)
+        elif op in (Op.TRUE, Op.FALSE):
+            node = Node(self.true if op == Op.TRUE else self.true.Not(), self.true)
+        elif op in (Op.TABLE, Op.NOT_TABLE):
+            node = self._table(code, op, a, nodes)
+        elif op < Op.INDICATOR:
+            node = self._arithmetic(op, nodes[a], nodes[b])
+        elif op == Op.INDICATOR:
+            node = nodes[a]
+        elif op in (Op.AND, Op.OR):
+            node = self._logic(op, nodes[a], nodes[b])
+        else:
+            node = self._comparison(op, nodes[a], nodes[b])
+        if max(abs(node.low), abs(node.high)) > SAFE:
+            raise ConstrintError(TOO_LARGE)
+        return node
 
     def _logic(self, op: int, left: Node, right: Node) -> Node:
         # A literal is false where its node is undefined, so "is false" needs the definedness too.
@@ -207,8 +240,13 @@ class Model:
             op = Op.EQ if op == Op.DIVIDES else Op.NE
         else:
             defined = self._both(left.defined, right.defined)
-        pairs = {Op.EQ: (p == q, p != q), Op.NE: (p != q, p == q), Op.LE: (p <= q, p > q)}
-        return Node(self._both(self._reify(*pairs[Op(op)]), defined), defined)
+        return Node(self._both(self._reify(*self._compared(op, p, q)), defined), defined)
+
+    def _compared(self, op: int, p: Any, q: Any) -> tuple[Any, Any]:
+        """A comparison and its opposite."""
+        if op == Op.LE:
+            return p <= q, p > q
+        return (p == q, p != q) if op == Op.EQ else (p != q, p == q)
 
     def _reify(self, condition: Any, opposite: Any) -> Any:
         """The literal of a linear condition, which is a plain bool between constants."""
@@ -243,6 +281,9 @@ class Model:
         low, high, _ = intervals.absolute(x) if op == Op.ABS else intervals.ARITHMETIC[Op(op)](x, y)
         if op in (Op.ADD, Op.SUB):
             return Node(p + q if op == Op.ADD else p - q, defined, low, high)
+        if op == Op.MUL and (left.low == left.high or right.low == right.high):
+            scale, scaled = (left.low, q) if left.low == left.high else (right.low, p)
+            return Node(scale * scaled if scale else 0, defined, low, high)
         value = self._number(low, high)
         if op == Op.MUL:
             self.model.add_multiplication_equality(value, [p, q])

@@ -18,7 +18,9 @@ import constrint.searcher
 from constrint import ConstrintError, Problem, TimeLimit, total
 from constrint.auto import AutoCall
 from constrint.engine import SearchCall
+from constrint.forecast import sums_prevail
 from constrint.limits import check_time
+from constrint.presolve import prepare
 from constrint.result import Answer
 
 pytestmark = pytest.mark.unit
@@ -148,6 +150,34 @@ def test_both_engines_search_what_was_presolved_once(monkeypatch: pytest.MonkeyP
     problem, objective = knapsack(30, 3)
     assert problem.best(maximize=objective, engine="auto").objective == 12427
     assert len(made) == 1
+
+
+def test_sums_over_many_variables_are_cp_sats(monkeypatch: pytest.MonkeyPatch) -> None:
+    def foreseen(problem: Problem, objective: Any) -> bool:
+        prepared = prepare(problem, -objective)
+        assert prepared.program is not None
+        assert prepared.objective is not None
+        return sums_prevail(prepared.program, prepared.objective)
+
+    problem, objective = knapsack(40, 3)
+    assert foreseen(problem, objective)
+    assert not foreseen(problem, objective * objective)
+    assert not foreseen(*knapsack(15, 3))  # few variables
+    assert not foreseen(*knapsack(16, 1))  # which leave the sum few values
+    coarse = Problem("coarse")
+    steps = [coarse.variable(f"x{i}", range(0, 6400, 3200)) for i in range(200)]
+    coarse.add(total(3 * x for x in steps) <= 400_000)
+    assert not foreseen(coarse, total(steps))  # its steps are large
+    # CP-SAT answers, and ours is not asked; where CP-SAT cannot hold the numbers, ours is.
+    never = Slow(60, Answer("infeasible"))
+    found = AutoCall(problem, never).best(objective, -1, {}, None)  # type: ignore[arg-type]
+    assert found.proven
+    assert found.objective == problem.best(maximize=objective, prefer=None, engine="cp-sat").objective
+    small, objective = knapsack(18, 2)
+    assert foreseen(small, objective)
+    known = small.best(maximize=objective, prefer=None, engine="native").objective
+    monkeypatch.setattr("constrint.cpsat.fits", lambda program: False)
+    assert small.best(maximize=objective, prefer=None).objective == known
 
 
 def test_a_time_limit_keeps_the_best_of_both() -> None:
