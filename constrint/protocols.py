@@ -39,6 +39,10 @@ class Search(Protocol):
 
     def count(self, order: Sequence[int], deadline: float | None = None) -> int: ...
 
+    def probe(
+        self, order: Sequence[int], rows: Iterable[Sequence[float]], deadline: float | None = None
+    ) -> Iterator[tuple[list[int], list[int]]]: ...
+
     def best(
         self, order: Sequence[int], descending: Sequence[bool], bounded: Code, deadline: float | None = None
     ) -> tuple[int | None, list[int] | None, bool]: ...

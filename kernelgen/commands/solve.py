@@ -27,6 +27,12 @@ SHOWN = 100
 @click.command()
 @click.argument("file", type=click.Path())
 @click.option("--count", "question", flag_value="count", help="Count the solutions.")
+@click.option(
+    "--estimate",
+    "question",
+    flag_value="estimate",
+    help="Say about how many solutions there are, where --count takes long.",
+)
 @click.option("--all", "question", flag_value="all", help="List the solutions.")
 @click.option("--best", metavar="EXPR", help="Find the solution with the smallest value of an expression.")
 @click.option("--maximize", is_flag=True, help="With --best: the largest value instead.")
@@ -70,6 +76,7 @@ def command(
     Examples:
       tilesmith solve problem.txt
       tilesmith solve space.json --count
+      tilesmith solve space.json --estimate
       tilesmith solve space.json --all --limit 10
       tilesmith solve problem.txt --best "tile_x * tile_y" --maximize --json
       tilesmith solve problem.txt --explain
@@ -97,8 +104,11 @@ def command(
         answer = {"status": "unknown"}
     answer["seconds"] = round(time.perf_counter() - start, 6)
     with _any_digits():
+        words = answer.pop("words", None)
         if as_json:
             print_json(answer)
+        elif words is not None:
+            click.echo(f"{words} ({answer['seconds']:.3f} s)")
         else:
             _print(answer)
 
@@ -164,6 +174,11 @@ def _answer(
     if question == "count":
         count = problem.count(time_limit=seconds, engine=engine)
         return {"status": "feasible" if count else "infeasible", "count": count}
+    if question == "estimate":
+        found = problem.estimate(time_limit=seconds, engine=engine, seed=0)
+        status = "feasible" if found.lower else "unknown" if found.upper else "infeasible"
+        sizes = {"count": found.count, "error": found.error, "least": found.lower, "most": found.upper}
+        return {"status": status, "estimate": sizes, "words": str(found)}
     if question == "explain":
         from constrint.nearest import nearest
 
