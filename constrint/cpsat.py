@@ -147,6 +147,10 @@ class Model:
         return variable
 
     def _number(self, low: int, high: int) -> Any:
+        # OR-tools refuses larger ones in one way or another: here, whatever its version, in words. The sum of two
+        # numbers that are safe may be held.
+        if max(abs(low), abs(high)) > 2 * SAFE:
+            raise ConstrintError(TOO_LARGE)
         return self.model.new_int_var(low, high, "")
 
     def _literal(self) -> Any:
@@ -283,7 +287,8 @@ class Model:
             return Node(p + q if op == Op.ADD else p - q, defined, low, high)
         if op == Op.MUL and (left.low == left.high or right.low == right.high):
             scale, scaled = (left.low, q) if left.low == left.high else (right.low, p)
-            return Node(scale * scaled if scale else 0, defined, low, high)
+            # Where the product is 0 its factor may be any number, and too large.
+            return Node(scale * scaled if low or high else 0, defined, low, high)
         value = self._number(low, high)
         if op == Op.MUL:
             self.model.add_multiplication_equality(value, [p, q])
@@ -299,13 +304,13 @@ class Model:
         """Floor quotient and remainder; both are 0 where the divisor is."""
         p, q = number.value, divisor.value
         nonzero = self._reify(q != 0, q == 0)
-        reach = max(abs(number.low), abs(number.high))
-        step = max(abs(divisor.low), abs(divisor.high))
-        quotient, rest = self._number(-reach, reach), self._number(-step, step)
+        spans = (number.low, number.high, 0), (divisor.low, divisor.high, 0)
+        (least, most), (first, last) = (_or_zero(intervals.ARITHMETIC[op](*spans)) for op in (Op.FDIV, Op.MOD))
+        quotient, rest = self._number(least, most), self._number(first, last)
         if isinstance(q, int):
             product = q * quotient
         else:
-            product = self._number(-reach - step, reach + step)
+            product = self._number(min(0, number.low - last), max(0, number.high - first))
             self.model.add_multiplication_equality(product, [q, quotient])
         self.model.add(product + rest == p).only_enforce_if(nonzero)
         positive = self._reify(q > 0, q <= 0)
@@ -315,7 +320,7 @@ class Model:
         self.model.add(quotient == 0).only_enforce_if(nonzero.Not())
         self.model.add(rest == 0).only_enforce_if(nonzero.Not())
         defined = self._both(number.defined, divisor.defined, nonzero)
-        return Node(quotient, defined, -reach, reach), Node(rest, defined, -step, step)
+        return Node(quotient, defined, least, most), Node(rest, defined, first, last)
 
     def _power(self, base: Node, exponent: Node, defined: Any) -> Node:
         bases, exponents = range(base.low, base.high + 1), range(exponent.low, exponent.high + 1)
@@ -517,6 +522,12 @@ class CpSatCall:
             except KeyboardInterrupt:
                 solver.stop_search()
                 raise
+
+
+def _or_zero(span: intervals.Interval) -> tuple[int, int]:
+    """Bounds of what may also be 0, where it has no value."""
+    low, high, undefined = span
+    return (0, 0) if undefined == 2 else (min(low, 0), max(high, 0)) if undefined else (low, high)
 
 
 def _bound(reported: float, least: int) -> int:

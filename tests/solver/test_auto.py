@@ -15,7 +15,7 @@ import pytest
 import constrint.auto
 import constrint.cpsat
 import constrint.searcher
-from constrint import ConstrintError, Problem, TimeLimit, total
+from constrint import ConstrintError, Problem, TimeLimit, cdiv, maximum, total
 from constrint.auto import AutoCall
 from constrint.engine import SearchCall
 from constrint.forecast import sums_prevail
@@ -109,6 +109,46 @@ def test_cp_sat_that_cannot_hold_it_leaves_it_to_ours(monkeypatch: pytest.Monkey
     assert problem.solve(engine="auto").solution == {"x": 2**62 + 7, "y": 2**62 + 11}
     with pytest.raises(ConstrintError, match="2\\*\\*61"):
         problem.solve(engine="cp-sat")
+
+
+def wide(which: int) -> Problem:
+    """Numbers whose bounds CP-SAT may not hold, though every value of the constraint may be small."""
+    problem = Problem("wide")
+    x, y = problem.variable("x", range(1, 2**50)), problem.variable("y", range(1000, 2000))
+    z, w = problem.variable("z", range(1, 2**20)), problem.variable("w", range(1, 2**40))
+    none = problem.variable("none", [0])
+    conditions = [
+        (x // y) * z == 2**58,
+        (x % w) * z * 4 >= 2**55,
+        x * w * z >= 2**70,
+        2**40 * (2**45 * none) + x >= 5,
+        cdiv(x * w, z) % 7 == 3,
+        cdiv(x, y - 1500) * z * 2 <= 2**50,
+        maximum(x * w, 2**63) == 2**63,
+    ]
+    problem.add(conditions[which])
+    return problem
+
+
+@pytest.mark.parametrize("which", range(7))
+def test_numbers_too_wide_for_cp_sat_are_refused_in_words(which: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constrint.auto, "MOMENT", 0.0)
+    broken: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", broken.append)
+    problem = wide(which)
+    for engine in ("auto", "cp-sat"):
+        refused, solution = "", None
+        try:
+            solution = problem.solve(prefer=None, engine=engine).solution
+        except ConstrintError as error:
+            refused = str(error)
+        assert not refused or (engine == "cp-sat" and "2**61" in refused)
+        assert not refused or which not in (0, 3), "it could hold these"
+        assert refused or (solution is not None and problem.contains(solution))
+    for thread in threading.enumerate():
+        if thread.name == "constrint CP-SAT":
+            thread.join(timeout=60)  # against a hang alone
+    assert not broken
 
 
 def test_errors_of_ours_are_raised() -> None:
