@@ -26,6 +26,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from kernelgen.errors import LaunchError, TilesmithError
+from kernelgen.records.trial import TIMED_OUT
 
 START_SECONDS = 120.0
 """How long a worker may take to start and import its runner (a cold file system, a busy machine)."""
@@ -80,7 +81,7 @@ class Worker:
             answer = self._answers.get(timeout=seconds)
         except queue.Empty:
             self._kill()
-            raise JobFailed(f"took longer than its limit of {seconds:.3g} s and was stopped", "timeout") from None
+            raise JobFailed(f"{TIMED_OUT} of {seconds:.3g} s and was stopped", "timeout") from None
         except OSError:
             answer = None  # it died before it read the job
         except BaseException:  # Ctrl-C: the answer in flight belongs to no later job

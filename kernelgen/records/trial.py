@@ -17,6 +17,21 @@ Status = Literal["rejected", "compiled", "valid", "measured", "failed"]
 Place = Literal["emulator", "gpu"]
 
 
+Failure = Literal["refused", "timeout", "fault", "wrong"]
+"""Why a trial failed: the compiler refused it; it hung; it, or the GPU, crashed; its results are not right."""
+
+REFUSED = "the compiler refused it: "
+IN_EMULATOR = "in the emulator: "
+ON_GPU = "on the GPU: "
+"""What the reason of a failed trial begins with: the stage that it failed in."""
+
+TIMED_OUT = "took longer than its limit"
+"""What a worker says of a job that it stopped."""
+
+DIFFERS = (" differs ", " were never written", " are NaN")
+"""Words of a reason that speaks of results rather than of the GPU."""
+
+
 def timestamp() -> str:
     """Now, in UTC, as ISO 8601 to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
@@ -121,3 +136,13 @@ class Trial:
             if values.get(name) is not None:
                 values[name] = kind(**values[name])
         return cls(**values)
+
+
+def failure(trial: Trial) -> Failure:
+    """Why a failed trial failed, from its reason, which is kept in words alone."""
+    if trial.reason.startswith(REFUSED):
+        return "refused"
+    if TIMED_OUT in trial.reason:
+        return "timeout"
+    wrong = trial.reason.startswith((IN_EMULATOR, ON_GPU)) and any(word in trial.reason for word in DIFFERS)
+    return "wrong" if wrong else "fault"

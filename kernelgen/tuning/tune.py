@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 from kernelgen.build import triton
 from kernelgen.build.compile import compiler_version
 from kernelgen.errors import EmulationError, LaunchError, ProfileError, ValidationError
+from kernelgen.records.trial import IN_EMULATOR, ON_GPU
 from kernelgen.tuning.prepare import PreparedTrial, Preparer, TrialLog
 
 if TYPE_CHECKING:
@@ -234,7 +235,7 @@ class _Search:
                 ),
             )
         except (EmulationError, ValidationError) as error:
-            prepared.trial = prepared.trial.replace(status="failed", reason=f"in the emulator: {error}")
+            prepared.trial = prepared.trial.replace(status="failed", reason=f"{IN_EMULATOR}{error}")
             self.trial_log.keep(prepared.trial)
             self.tell(Event("warning", f"{prepared.tiling} is not right: {error}"))
             return False
@@ -293,7 +294,7 @@ class _Search:
         try:
             outcome = worker.run(job, JOB_SECONDS)
         except JobFailed as error:
-            prepared.trial = prepared.trial.replace(status="failed", reason=f"on the GPU: {error}")
+            prepared.trial = prepared.trial.replace(status="failed", reason=f"{ON_GPU}{error}")
             self.trial_log.keep(prepared.trial)
             return
         tolerance = max(case.tolerance for case in tried)
