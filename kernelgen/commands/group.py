@@ -22,6 +22,7 @@ _COMMANDS = {
     "show": "Show a tuned kernel: its configuration and its source.",
     "export": "Write a tuned cell as a module of Triton and PyTorch.",
     "store": "Show, merge, export and import stores of trials.",
+    "report": "Write a page of charts on what tuning found.",
     "probe": "Measure the GPU in this machine, and write its profile.",
     "doctor": "Say what this machine has, and what is missing for what.",
 }

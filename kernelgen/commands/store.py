@@ -52,7 +52,7 @@ def show(store: Path | None, cell: str | None, gpu: str | None, as_json: bool) -
     """
     from kernelgen.records.summary import summaries
 
-    found = summaries(_trials(store, cell, gpu))
+    found = summaries(stored_trials(store, cell, gpu))
     if as_json:
         print_json([_fields(each) for each in found])
         return
@@ -115,7 +115,7 @@ def merge(stores: tuple[Path, ...], output: Path) -> None:
     A trial that is in several is kept once; what was learned last about a kernel counts. Every store is read before
     anything is written, and all trials are written, or none. The output may be one of the stores.
     """
-    _put([_trials(path, None, None) for path in stores], output)
+    _put([stored_trials(path, None, None) for path in stores], output)
 
 
 @command.command()
@@ -142,7 +142,7 @@ def export(store: Path | None, cell: str | None, gpu: str | None, output: Path) 
     from kernelgen.records.exchange import NOT_JUDGED, to_csv, to_t4
     from kernelgen.records.summary import summaries
 
-    trials = _trials(store, cell, gpu)
+    trials = stored_trials(store, cell, gpu)
     if not trials:
         raise StoreError(f"{_path(store)} holds no trials{_that_are(cell, gpu)}, so nothing was written")
     if output.suffix == ".csv":
@@ -192,7 +192,7 @@ def _path(store: Path | None) -> Path:
     return cache_root() / "trials.sqlite" if store is None else store
 
 
-def _trials(store: Path | None, cell: str | None, gpu: str | None) -> list[Trial]:
+def stored_trials(store: Path | None, cell: str | None, gpu: str | None) -> list[Trial]:
     """The trials of a store that is there, oldest first. Raises StoreError."""
     from kernelgen.errors import StoreError
     from kernelgen.records.store import Store
