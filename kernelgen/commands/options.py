@@ -145,6 +145,17 @@ def languages(option: str) -> Language | None:
     return None if option == "any" else cast("Language", option)
 
 
+def workers_option(command: Command) -> Command:
+    """Add --workers, which kernelgen.tuning.workers.named reads."""
+    return click.option(
+        "--workers",
+        default="",
+        metavar="N|ray[:ADDRESS]",
+        help="Try candidates on N GPUs of this machine (default: all of that name), or on those of a Ray cluster; "
+        "without an address Ray is started on this machine.",
+    )(command)
+
+
 def make_shape(options: dict[str, Any], direction: str = "forward") -> Shape:
     """Take the shape's options out of ``options``; direction: that of --direction.
 

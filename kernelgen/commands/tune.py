@@ -22,6 +22,7 @@ from kernelgen.commands.options import (
     languages,
     make_shape,
     shape_options,
+    workers_option,
 )
 
 if TYPE_CHECKING:
@@ -35,10 +36,10 @@ if TYPE_CHECKING:
 
 {CELL_HELP}
 
-With the GPU in this machine, candidates are validated at full size against a float64 reference and measured, the
-model's best first. Without it they are ranked by the model, compiled, checked against what was predicted, and the
-best is validated in the emulator. Writes FILE.yaml with the source (.cu) and the binary (.cubin) beside it. Every
-trial is kept; a second run goes on where this one ended. Ctrl-C ends the search and writes the best so far.
+With the GPU in this machine, or several, candidates are validated at full size against a float64 reference and
+measured, the model's best first. Without it they are ranked by the model, compiled, checked against what was predicted,
+and the best is validated in the emulator. Writes FILE.yaml with the source (.cu) and the binary (.cubin) beside it.
+Every trial is kept; a second run goes on where this one ended. Ctrl-C ends the search and writes the best so far.
 
 For training, --direction both tunes the forward kernel that saves gates, into FILE.yaml, and then the backward kernel
 that reads them, into FILE_backward.yaml, each with the whole budget. With --recompute no gates are saved.
@@ -50,6 +51,7 @@ Examples:
   tilesmith tune lstm --batch 16 --seq 1024 --heads 12 --head-dim 64 -o lstm.yaml
   tilesmith tune lstm --gpu h200 --batch 16 --seq 1024 --heads 12 --head-dim 64 -o build/lstm.yaml
   tilesmith tune lstm --batch 16 --seq 1024 --heads 12 --head-dim 64 --direction both -o lstm.yaml
+  tilesmith tune lstm --batch 16 --seq 1024 --heads 12 --head-dim 64 --workers 4 -o lstm.yaml
   tilesmith tune cells/mine.py:MINE --gpu l4 --batch 8 --seq 256 --head-dim 128 --budget 300
 """
 )
@@ -65,6 +67,7 @@ Examples:
 @language_option
 @click.option("--top", type=Whole(min=1), metavar="K", help="Try the model's K best (default: 12; GPU: 48).")
 @click.option("--seeds", type=Whole(min=1), default=2, show_default=True, metavar="N", help="Random inputs to emulate.")
+@workers_option
 @click.option("--again", is_flag=True, help="Measure again what the store of trials knows already.")
 @click.option(
     "--output", "-o", metavar="FILE.yaml", help="Where to write (default: CELL.yaml or CELL_backward.yaml here)."
@@ -81,6 +84,7 @@ def command(
     top: int | None,
     seeds: int,
     again: bool,
+    workers: str,
     output: str | None,
     **options: Any,
 ) -> None:
@@ -110,6 +114,7 @@ def command(
                 again=again,
                 on_event=partial(show_event, bar),
                 started=started,
+                workers=workers,
             )
             written = save(result, path, spec=cell)
         _table(result)

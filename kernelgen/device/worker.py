@@ -66,8 +66,8 @@ class Worker:
         if self._process is None or self._process.poll() is not None:
             self._launch()
 
-    def run(self, job: object, seconds: float) -> Any:
-        """Run one job and return its result. Raises JobFailed when it fails, crashes or outlasts ``seconds``.
+    def run(self, job: object, seconds: float | None) -> Any:
+        """Run one job and return its result. Raises JobFailed when it fails, crashes or outlasts ``seconds``, if any.
 
         Raises LaunchError if the worker cannot be started at all.
         """
@@ -95,6 +95,18 @@ class Worker:
         if not done:
             raise JobFailed(value, "error")
         return value
+
+    def stop(self) -> None:
+        """End the process from another thread than the one that runs jobs: a job under way fails, as in a crash."""
+        process = self._process
+        if process is not None:
+            process.kill()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send the process a signal, from any thread."""
+        process = self._process
+        if process is not None:
+            process.send_signal(number)
 
     def close(self) -> None:
         """End the process; jobs can still be run later, in a new one."""

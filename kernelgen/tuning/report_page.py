@@ -28,8 +28,8 @@ figure { margin: 0; } figcaption { max-width: 34rem; color: #555; } code { font-
 """
 
 _NOTICE = (
-    "<!-- Vega, Vega-Lite and Vega-Embed: copyright University of Washington Interactive Data Lab, BSD 3-Clause License, "
-    "https://github.com/vega -->"
+    "<!-- Vega, Vega-Lite and Vega-Embed: copyright University of Washington Interactive Data Lab, BSD 3-Clause "
+    "License, https://github.com/vega -->"
 )
 
 _SCRIPT = """

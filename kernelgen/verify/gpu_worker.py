@@ -54,6 +54,13 @@ class _UseCases:
     device: int
 
 
+@dataclass(frozen=True)
+class _Describe:
+    """The message that asks which profile a GPU has. device: its index."""
+
+    device: int
+
+
 class GpuWorker:
     """A GPU to try candidates on. Use as a context manager, or call close().
 
@@ -64,6 +71,7 @@ class GpuWorker:
     def __init__(self, device: int = 0, runner: str = RUNNER) -> None:
         self._worker = Worker(runner)
         self._device = device
+        self.name = f"the worker of GPU {device}"
         self.cases: tuple[ValidationCase, ...] = ()
         self._given_to = -1
 
@@ -87,6 +95,15 @@ class GpuWorker:
             self._given_to = self._worker.started
         outcome: Outcome = self._worker.run(job, seconds)
         return outcome
+
+    def describe(self) -> str | None:
+        """The name of the GPU's profile; None of a runner that has none. Raises JobFailed and LaunchError."""
+        found: str | None = self._worker.run(_Describe(self._device), CASE_SECONDS)
+        return found
+
+    def stop(self) -> None:
+        """End the worker, from another thread: a job that runs then fails."""
+        self._worker.stop()
 
     def close(self) -> None:
         """End the worker."""
@@ -159,10 +176,12 @@ class _State:
     cases: tuple[_CaseOnGpu, ...] = ()
 
 
-def run(job: _UseCases | GpuJob) -> Outcome | None:
+def run(job: _UseCases | _Describe | GpuJob) -> Outcome | str | None:
     """Do one job in the worker: take over cases, or try a candidate on them."""
     from kernelgen.device import gpu
 
+    if isinstance(job, _Describe):
+        return gpu.device(job.device).profile().name
     if isinstance(job, _UseCases):
         for old in _State.cases:
             old.close()

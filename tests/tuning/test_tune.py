@@ -201,7 +201,7 @@ def test_without_gpu_and_compiler_tuning_refuses_at_once(no_gpu: None, monkeypat
 def test_auto_without_a_gpu_names_the_profiles(no_gpu: None) -> None:
     with pytest.raises(ProfileError, match=r"--gpu auto found no GPU: there is no NVIDIA driver.*h200"):
         tune.resolve_gpu("auto")
-    assert tune.resolve_gpu("a100")[1] is None
+    assert tune.resolve_gpu("a100")[1] == ()
 
 
 @pytest.mark.emulated
@@ -230,7 +230,7 @@ def test_a_backward_kernel_is_tuned_and_known_the_next_time(
 @pytest.fixture
 def played(monkeypatch: pytest.MonkeyPatch) -> None:
     """An H200 that runners.pretend plays."""
-    monkeypatch.setattr(tune, "resolve_gpu", lambda gpu: (load_profile("h200"), 0))
+    monkeypatch.setattr(tune, "resolve_gpu", lambda gpu: (load_profile("h200"), (0,)))
     monkeypatch.setattr(gpu_worker, "GpuWorker", functools.partial(GpuWorker, runner="runners:pretend"))
 
 
