@@ -16,10 +16,15 @@ from kernelgen.errors import LaunchError
 from kernelgen.records.trial import Measurement
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from kernelgen.program.program import Program
     from kernelgen.verify.cases import ValidationCase
 
 RUNNER = "kernelgen.verify.gpu_worker:run"
+
+MEASURE_SECONDS = 0.3
+"""What measuring a candidate takes, unless it is asked otherwise."""
 
 CASE_SECONDS = 300.0
 """How long handing the cases to the worker may take."""
@@ -35,7 +40,20 @@ class GpuJob:
 
     program: Program
     cubins: tuple[bytes, ...]
-    measure_seconds: float = 0.3
+    measure_seconds: float = MEASURE_SECONDS
+
+
+@dataclass(frozen=True)
+class StampJob:
+    """A program whose kernel leaves where the clocks of its steps went (emit/kernel.py: stamped).
+
+    program: as it is without that; stamped: with it. cubins: of its calls. records: shape of the array of records.
+    """
+
+    program: Program
+    stamped: Program
+    cubins: tuple[bytes, ...]
+    records: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -95,6 +113,14 @@ class GpuWorker:
             self._given_to = self._worker.started
         outcome: Outcome = self._worker.run(job, seconds)
         return outcome
+
+    def stamps(self, job: StampJob, seconds: float) -> tuple[Measurement, NDArray[Any]]:
+        """Run a stamped kernel on the first case: its time, and its records, uint32. Raises as run does."""
+        if self._given_to != self._worker.started:
+            self._worker.run(_UseCases(self.cases, self._device), CASE_SECONDS)
+            self._given_to = self._worker.started
+        found: tuple[Measurement, NDArray[Any]] = self._worker.run(job, seconds)
+        return found
 
     def describe(self) -> str | None:
         """The name of the GPU's profile; None of a runner that has none. Raises JobFailed and LaunchError."""
@@ -176,7 +202,7 @@ class _State:
     cases: tuple[_CaseOnGpu, ...] = ()
 
 
-def run(job: _UseCases | _Describe | GpuJob) -> Outcome | str | None:
+def run(job: _UseCases | _Describe | GpuJob | StampJob) -> Outcome | tuple[Measurement, NDArray[Any]] | str | None:
     """Do one job in the worker: take over cases, or try a candidate on them."""
     from kernelgen.device import gpu
 
@@ -191,7 +217,7 @@ def run(job: _UseCases | _Describe | GpuJob) -> Outcome | str | None:
         return None
     with gpu.current(_State.device):
         try:
-            return _try(job)
+            return _try(job) if isinstance(job, GpuJob) else _stamp(job)
         except LaunchError as error:  # the context may be lost: have a fresh process for the next candidate
             raise gpu.DeviceFault(str(error)) from error
 
@@ -216,3 +242,25 @@ def _try(job: GpuJob) -> Outcome:
     first = _State.cases[0]
     launches, arguments = executable.at(first.case.shape), first.arguments(program)
     return Outcome(errors, measure(lambda stream: launches.run(stream, arguments), seconds=job.measure_seconds))
+
+
+def _stamp(job: StampJob) -> tuple[Measurement, NDArray[Any]]:
+    """Measure a stamped kernel on the first case, and fetch what the last run recorded. Raises LaunchError."""
+    import numpy as np
+
+    from kernelgen.device import gpu
+    from kernelgen.device.executor import Executable
+    from kernelgen.device.measure import measure
+    from kernelgen.emit.kernel import STAMPS
+
+    executable = Executable(job.stamped, job.cubins)
+    executable.prepare(_State.device)
+    first = _State.cases[0]
+    records = np.zeros(job.records, np.uint32)
+    buffer = gpu.DeviceBuffer(records.nbytes)
+    buffer.fill(0)
+    launches, arguments = executable.at(first.case.shape), {**first.arguments(job.program), STAMPS: buffer.pointer}
+    time = measure(lambda stream: launches.run(stream, arguments), seconds=MEASURE_SECONDS)
+    buffer.download(records)
+    buffer.close()
+    return time, records
