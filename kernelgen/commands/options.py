@@ -146,7 +146,7 @@ def languages(option: str) -> Language | None:
 
 
 def workers_option(command: Command) -> Command:
-    """Add --workers, which kernelgen.tuning.workers.named reads."""
+    """Add --workers, which kernelgen.tuning.gpus.named reads."""
     return click.option(
         "--workers",
         default="",

@@ -78,8 +78,8 @@ def command(
     from kernelgen.commands import INTERRUPTED
     from kernelgen.records.config import check_output
     from kernelgen.records.workload import load_workload
+    from kernelgen.tuning.gpus import named
     from kernelgen.tuning.tune import resolve_gpu
-    from kernelgen.tuning.workers import named
     from kernelgen.tuning.workload import jobs
 
     work = load_workload(workload)

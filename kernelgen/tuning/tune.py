@@ -22,8 +22,9 @@ from kernelgen.build.compile import compiler_version
 from kernelgen.device.worker import JobFailed
 from kernelgen.errors import EmulationError, LaunchError, ProfileError, ValidationError
 from kernelgen.records.trial import IN_EMULATOR, ON_GPU
+from kernelgen.tuning.gpus import named
 from kernelgen.tuning.prepare import PreparedTrial, Preparer, TrialLog
-from kernelgen.tuning.workers import WorkerPool, Workers, named
+from kernelgen.tuning.workers import WorkerPool, Workers
 from kernelgen.verify.gpu_worker import GpuJob
 
 if TYPE_CHECKING:

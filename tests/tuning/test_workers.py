@@ -25,10 +25,11 @@ from kernelgen.hardware.profile import load_profile
 from kernelgen.program.shape import Shape
 from kernelgen.records.config import CellRecord, load_config
 from kernelgen.records.store import Store
+from kernelgen.tuning.gpus import named
 from kernelgen.tuning.ray_workers import RayGpus, RemoteGpu, connect
 from kernelgen.tuning.task_worker import Task, TaskResult, tune_tasks
 from kernelgen.tuning.tune import Event, TuneResult, tune
-from kernelgen.tuning.workers import LocalGpus, WorkerPool, named
+from kernelgen.tuning.workers import LocalGpus, WorkerPool
 from kernelgen.verify.gpu_worker import GpuJob
 
 pytestmark = pytest.mark.unit
