@@ -409,7 +409,7 @@ struct ClusterForward {
             }
             // h(t) has come, so everybody has read h(t - 1). Where K is split, by the warps that have nothing else to do.
             if (tiling.k_split == 1 || part > 0) mail.template poison<poisoners>(Mail::slot_of(t + Mail::slots - 1));
-            TILESMITH_STAMPED(stamps.mark(Phase::transfers); stamps.step();)
+            TILESMITH_STAMPED(stamps.step(Phase::transfers);)
         }
         TILESMITH_STAMPED(stamps.finish(tile.steps);)
         if (part == 0) write_rest();
@@ -453,7 +453,7 @@ struct ClusterForward {
             TILESMITH_STAMPED(stamps.mark(Phase::meeting);)
             if (t + 1 < tile.steps) take_inputs();
             leave(results);
-            TILESMITH_STAMPED(stamps.mark(Phase::transfers); stamps.step();)
+            TILESMITH_STAMPED(stamps.step(Phase::transfers);)
         }
         TILESMITH_STAMPED(stamps.finish(tile.steps);)
         if (part == 0) signal_left();

@@ -273,6 +273,7 @@ struct Resident {
         int refill_offset = (tiling.num_stages - 1) * stage_bytes;
 
         auto step = [&](int t, int buffer) {
+            TILESMITH_STAMPED(if (t > 0) stamps.step(Phase::meeting);)
             const unsigned restarts = anew.take(tile, t), running = tile.running(t);
             if (restarts != 0 && part == 0) begin_anew(restarts);
             typename Matrix::Sums sums;
@@ -315,7 +316,6 @@ struct Resident {
             }
             cp_async_wait<tiling.num_stages - 2>();
             sync_block();
-            TILESMITH_STAMPED(stamps.mark(Phase::meeting); stamps.step();)
         };
         TILESMITH_STAMPED(stamps.start(in.stamps, in.seq, warp == 0);)
 
@@ -325,7 +325,7 @@ struct Resident {
             step(t + 1, 1);
         }
         if (t < steps) step(t, 0);
-        TILESMITH_STAMPED(stamps.finish(steps);)
+        TILESMITH_STAMPED(stamps.step(Phase::meeting); stamps.finish(steps);)
         write_out(steps % 2);
         if constexpr (sequences.lengths) writer.write_zeros(in.seq - steps, [](int) { return shape.heads * D; });
 

@@ -71,9 +71,10 @@ struct Stamps {
         ++marks;
     }
 
-    /// The step ends here: leave its record.
-    TILESMITH_DEVICE void step() {
+    /// The step ends here, with this phase: leave its record.
+    TILESMITH_DEVICE void step(Phase phase) {
         if (!leaves) return;
+        mark(phase);
         if (thread_index() % 32 == 0) {
             store_global_128(record, uint4{begin, clocks[0], clocks[1], clocks[2]});
             store_global_128(record + 4, uint4{clocks[3], clocks[4], clocks[5], marks});
