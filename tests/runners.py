@@ -73,7 +73,9 @@ def pretend(job: object) -> Outcome | None:
         time.sleep(3600)
     if word in ("hang", "fault", "wrong"):
         obey((word, "an illegal memory access" if word == "fault" else "h differs"))
-    return Outcome({"h": 1e-4, "last": 1e-4}, Measurement(float(word), float(word) * 0.99, float(word) * 1.01, 20))
+    energy = 1 / float(word) if job.energy else None  # the slowest takes least
+    time_ = Measurement(float(word), float(word) * 0.99, float(word) * 1.01, 20, energy)
+    return Outcome({"h": 1e-4, "last": 1e-4}, time_)
 
 
 def paced(job: object) -> Outcome | str | None:

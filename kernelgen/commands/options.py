@@ -145,6 +145,17 @@ def languages(option: str) -> Language | None:
     return None if option == "any" else cast("Language", option)
 
 
+def objective_option(command: Command) -> Command:
+    """Add --objective."""
+    return click.option(
+        "--objective",
+        type=click.Choice(("time", "energy", "edp")),
+        default="time",
+        show_default=True,
+        help="What of a kernel is to be small: time, energy, or their product; energy as the driver counts it (NVML).",
+    )(command)
+
+
 def workers_option(command: Command) -> Command:
     """Add --workers, which kernelgen.tuning.gpus.named reads."""
     return click.option(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -21,12 +21,14 @@ from kernelgen.commands.options import (
     language_option,
     languages,
     make_shape,
+    objective_option,
     shape_options,
     workers_option,
 )
 
 if TYPE_CHECKING:
     from kernelgen.program.task import Direction
+    from kernelgen.records.trial import Objective
     from kernelgen.tuning.prepare import PreparedTrial
     from kernelgen.tuning.tune import Event, TuneResult
 
@@ -67,6 +69,7 @@ Examples:
 @language_option
 @click.option("--top", type=Whole(min=1), metavar="K", help="Try the model's K best (default: 12; GPU: 48).")
 @click.option("--seeds", type=Whole(min=1), default=2, show_default=True, metavar="N", help="Random inputs to emulate.")
+@objective_option
 @workers_option
 @click.option("--again", is_flag=True, help="Measure again what the store of trials knows already.")
 @click.option(
@@ -84,6 +87,7 @@ def command(
     top: int | None,
     seeds: int,
     again: bool,
+    objective: str,
     workers: str,
     output: str | None,
     **options: Any,
@@ -115,6 +119,7 @@ def command(
                 on_event=partial(show_event, bar),
                 started=started,
                 workers=workers,
+                objective=cast("Objective", objective),
             )
             written = save(result, path, spec=cell)
         _table(result)
@@ -193,6 +198,10 @@ def _summary(result: TuneResult, path: Path, beside: Sequence[str]) -> None:
         time = best.measurement
         spread = f"10 % to 90 %: {time.p10_ms:.4f} to {time.p90_ms:.4f}, {time.runs} runs"
         whole = " of the recurrence alone" if result.direction == "backward" else ""
+        if time.energy_mj is not None:
+            click.echo(
+                f"energy {time.energy_mj:.3f} mJ a launch, product with time {time.energy_mj * time.median_ms:.4f}"
+            )
         click.echo(f"measured {time.median_ms:.4f} ms ({spread}); the model said {model_ms:.3f} ms{whole}")
     else:
         click.echo(f"not measured, for want of that GPU; the model says {model_ms:.3f} ms")

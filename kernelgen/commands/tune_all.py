@@ -5,17 +5,18 @@ from __future__ import annotations
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 
 from kernelgen.commands.console import print_json, print_table, progress_bar, remark
-from kernelgen.commands.options import Seconds, Whole, json_option, workers_option
+from kernelgen.commands.options import Seconds, Whole, json_option, objective_option, workers_option
 
 if TYPE_CHECKING:
     from kernelgen.commands.console import Bar
     from kernelgen.hardware.profile import Profile
     from kernelgen.records.config import TunedConfig
+    from kernelgen.records.trial import Objective
     from kernelgen.tuning.task_worker import Task, TaskResult
     from kernelgen.tuning.workers import Workers
     from kernelgen.tuning.workload import Job
@@ -57,6 +58,7 @@ Examples:
     help="For each kernel, begin no new candidate after that many seconds.",
 )
 @click.option("--top", type=Whole(min=1), metavar="K", help="Try the model's K best of each (default: 12; GPU: 48).")
+@objective_option
 @workers_option
 @click.option("--list", "listing", is_flag=True, help="Only list what would be tuned, with the model's times.")
 @click.option("--output", "-o", metavar="FOLDER", default="kernels", show_default=True, help="Where to write.")
@@ -69,6 +71,7 @@ def command(
     gpu: str,
     budget: float,
     top: int | None,
+    objective: str,
     workers: str,
     listing: bool,
     output: str,
@@ -79,7 +82,7 @@ def command(
     from kernelgen.records.config import check_output
     from kernelgen.records.workload import load_workload
     from kernelgen.tuning.gpus import named
-    from kernelgen.tuning.tune import resolve_gpu
+    from kernelgen.tuning.tune import require_energy, resolve_gpu
     from kernelgen.tuning.workload import jobs
 
     work = load_workload(workload)
@@ -91,14 +94,16 @@ def command(
     folder = Path(output)
     for job in found:
         check_output(folder / f"{job.name}.yaml")
-    gpus = named(workers, devices, profile.name)
+    gpus, aim = named(workers, devices, profile.name), cast("Objective", objective)
+    if aim != "time":
+        require_energy(aim, gpus)
     written: Written = {job.name: job.why_not for job in found if job.why_not}
     tuned = [job for job in found if not job.why_not]
     with progress_bar() as bar:
         if gpus is not None and min(gpus.count, len(tuned)) > 1:
-            interrupted = _together(tuned, profile, gpus, folder, budget, top, written, bar)
+            interrupted = _together(tuned, profile, gpus, folder, budget, top, aim, written, bar)
         else:
-            interrupted = _one_by_one(tuned, profile, gpus, folder, budget, top, written, bar)
+            interrupted = _one_by_one(tuned, profile, gpus, folder, budget, top, aim, written, bar)
     _tell(found, written, as_json)
     if interrupted:
         remark("interrupted: the same command goes on from here")
@@ -115,6 +120,7 @@ def _one_by_one(
     folder: Path,
     budget: float,
     top: int | None,
+    objective: Objective,
     written: Written,
     bar: Bar,
 ) -> bool:
@@ -136,6 +142,7 @@ def _one_by_one(
                 on_event=partial(show_event, bar),
                 started=time.monotonic(),
                 workers=gpus or "",
+                objective=objective,
             )
             written[job.name] = save(result, folder / f"{job.name}.yaml", job.work.record)
             if result.interrupted:
@@ -155,6 +162,7 @@ def _together(
     folder: Path,
     budget: float,
     top: int | None,
+    objective: Objective,
     written: Written,
     bar: Bar,
 ) -> bool:
@@ -171,6 +179,7 @@ def _together(
             folder / f"{job.name}.yaml",
             budget,
             top,
+            objective,
         )
         for job in jobs
     ]

@@ -82,6 +82,8 @@ def _result(trial: Trial) -> dict[str, Any]:
         times["runtimes"] = [time.median_ms]
         for name, value in (("time", time.median_ms), ("time_p10", time.p10_ms), ("time_p90", time.p90_ms)):
             measurements.append({"name": name, "value": value, "unit": "milliseconds"})
+        if time.energy_mj is not None:
+            measurements.append({"name": "energy", "value": time.energy_mj, "unit": "millijoules"})
     return {
         "timestamp": trial.created,
         "configuration": {"schedule": trial.schedule, **trial.tiling},
@@ -124,7 +126,7 @@ def _cell(name: str, record: Mapping[str, Any]) -> str:
     part, _, own = name.partition(".")
     value = record[part]
     if own:
-        value = None if value is None else value[own]
+        value = None if value is None else value.get(own)
     if value is None:
         return ""
     return json.dumps(value) if name in _JSON_FIELDS or not isinstance(value, str) else value
@@ -254,6 +256,8 @@ def _unsound(trial: Trial) -> str:
     time = trial.measurement
     if trial.status == "measured" and time is None:
         return "it was measured, but has no measurement"
+    if time is not None and time.energy_mj is not None and not 0 < time.energy_mj < math.inf:
+        return f"its energy is {time.energy_mj} millijoules"
     if time is not None:
         numbers = (time.p10_ms, time.median_ms, time.p90_ms)
         if not all(math.isfinite(number) and number > 0 for number in numbers):

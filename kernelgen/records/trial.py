@@ -15,6 +15,8 @@ from kernelgen.program.tiling import Resources
 
 Status = Literal["rejected", "compiled", "valid", "measured", "failed"]
 Place = Literal["emulator", "gpu"]
+Objective = Literal["time", "energy", "edp"]
+"""What tuning makes small: time, energy, or their product (the energy-delay product)."""
 
 
 Failure = Literal["refused", "timeout", "fault", "wrong"]
@@ -74,12 +76,24 @@ class Validation:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Time of one launch at the tuned shape, in milliseconds: median, 10th and 90th percentile of ``runs`` runs."""
+    """Time of one launch at the tuned shape, in milliseconds: median, 10th and 90th percentile of ``runs`` runs.
+
+    energy_mj: millijoules of a launch, the GPU's idle part included; None where only the time was measured.
+    """
 
     median_ms: float
     p10_ms: float
     p90_ms: float
     runs: int
+    energy_mj: float | None = None
+
+    def cost(self, objective: Objective) -> float | None:
+        """What is to be small: milliseconds, millijoules or their product; None where it was not measured."""
+        if objective == "time":
+            return self.median_ms
+        if self.energy_mj is None:
+            return None
+        return self.energy_mj * (self.median_ms if objective == "edp" else 1.0)
 
 
 @dataclass(frozen=True)
@@ -124,7 +138,10 @@ class Trial:
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON values."""
-        return dataclasses.asdict(self)
+        record = dataclasses.asdict(self)
+        if record["measurement"] is not None and record["measurement"]["energy_mj"] is None:
+            del record["measurement"]["energy_mj"]  # as it was before there was energy
+        return record
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Trial:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kernelgen.program.shape import Shape
     from kernelgen.program.task import Direction
     from kernelgen.records.config import CellRecord, TunedConfig
+    from kernelgen.records.trial import Objective
     from kernelgen.tuning.workers import Workers
 
 TASK = "kernelgen.tuning.task_worker:run_task"
@@ -33,7 +34,7 @@ LAST_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Task:
-    """A kernel to tune. name: for messages. path: of its YAML. budget, top: as tune's."""
+    """A kernel to tune. name: for messages. path: of its YAML. budget, top, objective: as tune's."""
 
     name: str
     cell: CellRecord
@@ -43,6 +44,7 @@ class Task:
     path: Path
     budget: float
     top: int | None
+    objective: Objective = "time"
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ def run_task(job: _Job) -> TaskResult:
             top=task.top,
             on_event=tell,
             workers=job.workers,
+            objective=task.objective,
         )
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         config = save(result, task.path, task.cell)

@@ -24,7 +24,7 @@ from kernelgen.errors import EmulationError, LaunchError, ProfileError, Validati
 from kernelgen.records.trial import IN_EMULATOR, ON_GPU
 from kernelgen.tuning.gpus import named
 from kernelgen.tuning.prepare import PreparedTrial, Preparer, TrialLog
-from kernelgen.tuning.workers import WorkerPool, Workers
+from kernelgen.tuning.workers import LocalGpus, WorkerPool, Workers
 from kernelgen.verify.gpu_worker import GpuJob
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from kernelgen.program.tiling import Tiling
     from kernelgen.records.config import CellRecord, TunedConfig
     from kernelgen.records.store import Store
-    from kernelgen.records.trial import Trial
+    from kernelgen.records.trial import Objective, Trial
     from kernelgen.tuning.workers import Cases
     from kernelgen.verify.cases import ValidationCase
     from kernelgen.verify.gpu_worker import Outcome
@@ -139,6 +139,7 @@ def tune(
     on_event: Callable[[Event], None] | None = None,
     started: float | None = None,
     workers: str | Workers = "",
+    objective: Objective = "time",
 ) -> TuneResult:
     """Find the fastest valid kernel of ``cell`` at ``shape``.
 
@@ -148,6 +149,7 @@ def tune(
     with. store: where trials are kept and known ones looked up; None for nowhere. again: try what the store knows once
     more. on_event: told of progress. started: time.monotonic() from which to count the time to the first valid kernel.
     workers: which GPUs try candidates: as --workers has it, or Workers; by default all that have the profile.
+    objective: what of a kernel is to be small; other than time it is measured on this machine's GPUs alone.
 
     Raises InfeasibleError where nothing fits, ValidationError where no candidate is right, and KeyboardInterrupt
     only while nothing valid has been found.
@@ -156,6 +158,8 @@ def tune(
     tell = on_event or (lambda event: None)
     profile, devices = resolve_gpu(gpu)
     gpus = named(workers, devices, profile.name) if isinstance(workers, str) else workers
+    if objective != "time":
+        require_energy(objective, gpus)
     if gpus is None and language != "triton":
         _require_host_compiler()
     if language == "triton":
@@ -169,7 +173,7 @@ def tune(
     found = f"{len(tilings):,} {direction} tilings of {cell.name} fit {profile.name}"
     tell(Event("plan", found, len(tilings), len(tilings)))
     trial_log = TrialLog(store, lambda message: tell(Event("warning", message)))
-    search = _Search(cell, shape, direction, profile, tilings, trial_log, tell, began, budget, again)
+    search = _Search(cell, shape, direction, profile, tilings, trial_log, tell, began, budget, again, objective)
     best = search.emulated(top or TOP, range(seeds)) if gpus is None else search.measured(top or TOP_ON_GPU, gpus)
     return TuneResult(
         cell=cell,
@@ -200,6 +204,7 @@ class _Search:
     began: float
     budget: float
     again: bool
+    objective: Objective = "time"
     prepared_trials: list[PreparedTrial] = field(default_factory=list)
     first_valid: float = 0.0
     interrupted: bool = False
@@ -264,8 +269,9 @@ class _Search:
                 try:
                     for prepared in self._prepared(wanted, on_gpu=True):
                         self.prepared_trials.append(prepared)
-                        if prepared.alive and not (prepared.remembered and prepared.trial.status == "measured"):
-                            job = GpuJob(prepared.program, tuple(binary.cubin for binary in prepared.binaries))
+                        if prepared.alive and not (prepared.remembered and self._cost(prepared) is not None):
+                            cubins = tuple(binary.cubin for binary in prepared.binaries)
+                            job = GpuJob(prepared.program, cubins, energy=self.objective != "time")
                             running[pool.submit(job, partial(self._record, prepared, cases))] = prepared
                         else:
                             self._judged(prepared, len(wanted))
@@ -337,9 +343,16 @@ class _Search:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _best(self) -> PreparedTrial | None:
-        """The fastest measured attempt whose binary is at hand."""
-        measured = [a for a in self.prepared_trials if a.binaries and a.trial.measurement is not None]
-        return min(measured, key=_milliseconds, default=None)
+        """The measured attempt with the least of what is to be small, whose binary is at hand."""
+        costs = [(self._cost(prepared), prepared) for prepared in self.prepared_trials if prepared.binaries]
+        return min(
+            ((cost, each) for cost, each in costs if cost is not None), key=lambda pair: pair[0], default=(0, None)
+        )[1]
+
+    def _cost(self, prepared: PreparedTrial) -> float | None:
+        """What is to be small, as it was measured; None where it was not."""
+        measurement = prepared.trial.measurement
+        return None if measurement is None or prepared.trial.status != "measured" else measurement.cost(self.objective)
 
     def _found(self, prepared: PreparedTrial) -> None:
         if not self.first_valid:
@@ -363,18 +376,31 @@ class _Search:
         )
 
 
-def _milliseconds(prepared: PreparedTrial) -> float:
-    """The measured median, which _best has made sure of."""
-    assert prepared.trial.measurement is not None
-    return prepared.trial.measurement.median_ms
-
-
 def _line(prepared: PreparedTrial) -> str:
     """One trial in a line."""
     trial = prepared.trial
     if trial.measurement is not None:
-        return f"{prepared.tiling}: {trial.measurement.median_ms:.4f} ms"
+        energy = trial.measurement.energy_mj
+        more = "" if energy is None else f", {energy:.3f} mJ"
+        return f"{prepared.tiling}: {trial.measurement.median_ms:.4f} ms{more}"
     return f"{prepared.tiling}: {trial.status}" + (f", {trial.reason}" if trial.reason else "")
+
+
+def require_energy(objective: Objective, gpus: Workers | None) -> None:
+    """Raise LaunchError, which names the objective, where energy cannot be measured."""
+    if gpus is None:
+        raise LaunchError(f"--objective {objective} is measured on the GPU that is tuned for, and there is none here")
+    if not isinstance(gpus, LocalGpus):
+        raise LaunchError(f"--objective {objective} is measured on GPUs of this machine, not of a Ray cluster")
+    if gpus.runner:
+        return
+    from kernelgen.device.energy import EnergyMeter
+
+    try:
+        for device in gpus.devices:
+            EnergyMeter(device)
+    except LaunchError as error:
+        raise LaunchError(f"--objective {objective} cannot be measured: {error}") from error
 
 
 def _require_host_compiler() -> None:

@@ -35,12 +35,13 @@ class GpuJob:
     """A compiled program to try.
 
     cubins: of its calls, in order. measure_seconds: time to spend on measuring it with the first case; 0 to validate
-    only.
+    only. energy: whether to measure what energy it takes, too.
     """
 
     program: Program
     cubins: tuple[bytes, ...]
     measure_seconds: float = MEASURE_SECONDS
+    energy: bool = False
 
 
 @dataclass(frozen=True)
@@ -224,6 +225,7 @@ def run(job: _UseCases | _Describe | GpuJob | StampJob) -> Outcome | tuple[Measu
 
 def _try(job: GpuJob) -> Outcome:
     """Validate on every case, then measure on the first. Raises ValidationError or LaunchError."""
+    from kernelgen.device.energy import EnergyMeter
     from kernelgen.device.executor import Executable
     from kernelgen.device.launcher import stream_of
     from kernelgen.device.measure import measure
@@ -241,7 +243,8 @@ def _try(job: GpuJob) -> Outcome:
         return Outcome(errors, None)
     first = _State.cases[0]
     launches, arguments = executable.at(first.case.shape), first.arguments(program)
-    return Outcome(errors, measure(lambda stream: launches.run(stream, arguments), seconds=job.measure_seconds))
+    more = {"millijoules": EnergyMeter(_State.device).millijoules} if job.energy else {}
+    return Outcome(errors, measure(lambda stream: launches.run(stream, arguments), seconds=job.measure_seconds, **more))
 
 
 def _stamp(job: StampJob) -> tuple[Measurement, NDArray[Any]]:

@@ -14,7 +14,7 @@ from kernelgen.errors import StoreError
 from kernelgen.records.exchange import columns, read_trials, to_csv, to_t4
 from kernelgen.records.store import Store
 from kernelgen.records.summary import standing, summaries
-from kernelgen.records.trial import IN_EMULATOR, ON_GPU, REFUSED, Trial, failure
+from kernelgen.records.trial import IN_EMULATOR, ON_GPU, REFUSED, Measurement, Trial, failure
 
 pytestmark = pytest.mark.unit
 
@@ -24,7 +24,7 @@ ALL = [
     trial(3, ms=0.25),
     trial(4, "valid"),
     trial(5, "failed", reason=f"{ON_GPU}took longer than its limit of 30 s and was stopped"),
-    trial(6, reported=None, compile_seconds=None, cell="a,\"b'"),
+    trial(6, reported=None, compile_seconds=None, cell="a,\"b'", measurement=Measurement(0.3, 0.2, 0.4, 9, 21.5)),
 ]
 
 
