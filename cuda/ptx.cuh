@@ -54,6 +54,13 @@ TILESMITH_DEVICE unsigned long long read_clock() {
     return clocks;
 }
 
+/// Nanoseconds of a clock that all multiprocessors share.
+TILESMITH_DEVICE unsigned long long read_nanoseconds() {
+    unsigned long long time;
+    asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(time)::"memory");
+    return time;
+}
+
 // ---- barriers ----
 
 /// All threads of the block meet.

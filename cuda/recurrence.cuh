@@ -3,6 +3,7 @@
 #pragma once
 
 #include "elements.cuh"
+#include "stamps.cuh"
 
 namespace tilesmith {
 
@@ -48,6 +49,7 @@ struct ForwardArgumentsOf {
     unsigned* counters;   // see grid_barrier.cuh, all 0xffffffff; or null
     int batch;
     int seq;
+    TILESMITH_STAMPED(unsigned* stamps;)
 };
 using ForwardArguments = ForwardArgumentsOf<unsigned short>;
 
@@ -77,6 +79,7 @@ struct BackwardArgumentsOf {
     unsigned* counters;    // see grid_barrier.cuh, all 0xffffffff; or null
     int batch;
     int seq;
+    TILESMITH_STAMPED(unsigned* stamps;)
 };
 using BackwardArguments = BackwardArgumentsOf<unsigned short>;
 

@@ -112,6 +112,7 @@ struct Resident {
     float state[unit_groups][column_tiles][columns][states];
     TileSequences<sequences, rows> tile{in.seq};
     Restarts<sequences, rows, 1> anew;
+    TILESMITH_STAMPED(Stamps stamps;)
 
     /// Load this lane's part of R.
     TILESMITH_DEVICE void load_weights() {
@@ -272,6 +273,7 @@ struct Resident {
         int refill_offset = (tiling.num_stages - 1) * stage_bytes;
 
         auto step = [&](int t, int buffer) {
+            TILESMITH_STAMPED(if (t > 0) stamps.step(Phase::meeting);)
             const unsigned restarts = anew.take(tile, t), running = tile.running(t);
             if (restarts != 0 && part == 0) begin_anew(restarts);
             typename Matrix::Sums sums;
@@ -283,6 +285,7 @@ struct Resident {
                 [&](int column_tile) {
                     return (restarts >> Matrix::row_read(lane, column_tile) & 1) != 0 ? initial_at - buffer * buffer_bytes : 0;
                 });
+            TILESMITH_STAMPED(stamps.mark(Phase::matrix);)
             unsigned wx[unit_groups][column_tiles][Ring::words];
             if (part == 0) Ring::load(wx, read_inputs + stage_offset, lane);
             // The results of the step before lie in the buffer that this step reads; nobody waits for their writing.
@@ -291,8 +294,10 @@ struct Resident {
             cp_async_commit();
             refill_offset = stage_offset;
             stage_offset = stage_offset == (tiling.num_stages - 1) * stage_bytes ? 0 : stage_offset + stage_bytes;
+            TILESMITH_STAMPED(stamps.mark(Phase::transfers);)
 
             if (combine(sums)) {
+                TILESMITH_STAMPED(if (tiling.k_split > 1) stamps.mark(Phase::sums);)
                 float results[unit_groups][column_tiles][columns][arrays];
                 Elements::for_each([&](int unit_group, int column_tile, int column) {
                     float gate[gates];
@@ -307,10 +312,12 @@ struct Resident {
                         return results[unit_group][column_tile][column][array];
                     },
                     [&](int array, int row, int unit) { return result_at(array, row, unit); });
+                TILESMITH_STAMPED(stamps.mark(Phase::pointwise);)
             }
             cp_async_wait<tiling.num_stages - 2>();
             sync_block();
         };
+        TILESMITH_STAMPED(stamps.start(in.stamps, in.seq, warp == 0);)
 
         int t = 0;
         for (; t + 1 < steps; t += 2) {
@@ -318,6 +325,7 @@ struct Resident {
             step(t + 1, 1);
         }
         if (t < steps) step(t, 0);
+        TILESMITH_STAMPED(stamps.step(Phase::meeting); stamps.finish(steps);)
         write_out(steps % 2);
         if constexpr (sequences.lengths) writer.write_zeros(in.seq - steps, [](int) { return shape.heads * D; });
 

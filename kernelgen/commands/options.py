@@ -145,6 +145,28 @@ def languages(option: str) -> Language | None:
     return None if option == "any" else cast("Language", option)
 
 
+def objective_option(command: Command) -> Command:
+    """Add --objective."""
+    return click.option(
+        "--objective",
+        type=click.Choice(("time", "energy", "edp")),
+        default="time",
+        show_default=True,
+        help="What of a kernel is to be small: time, energy, or their product; energy as the driver counts it (NVML).",
+    )(command)
+
+
+def workers_option(command: Command) -> Command:
+    """Add --workers, which kernelgen.tuning.gpus.named reads."""
+    return click.option(
+        "--workers",
+        default="",
+        metavar="N|ray[:ADDRESS]",
+        help="Try candidates on N GPUs of this machine (default: all of that name), or on those of a Ray cluster; "
+        "without an address Ray is started on this machine.",
+    )(command)
+
+
 def make_shape(options: dict[str, Any], direction: str = "forward") -> Shape:
     """Take the shape's options out of ``options``; direction: that of --direction.
 
