@@ -76,7 +76,8 @@ struct Resident {
     using Layout = MovingLayout<rows>;
     static constexpr int hidden_bytes = Layout::bytes(padded_k);
     static constexpr int array_bytes = rows * row_bytes;
-    static constexpr int buffer_bytes = hidden_bytes + (arrays - 1) * array_bytes;
+    static constexpr int zeros_at = hidden_bytes + (arrays - 1) * array_bytes;  // what is written out behind a sequence's end
+    static constexpr int buffer_bytes = zeros_at + (sequences.lengths ? chunk : 0);
     using Ring = InputRing<Type, shape, input_gates, rows, threads, row_bytes>;
     static constexpr int stage_bytes = Ring::stage_bytes;
     static constexpr int ring_at = 2 * buffer_bytes;
@@ -90,7 +91,14 @@ struct Resident {
     // the initial h, laid out as the other, where sequences begin anew
     static constexpr int initial_at = partial_at + partial_bytes;
     static constexpr int initial_bytes = sequences.resets ? hidden_bytes : 0;
-    static constexpr int shared_bytes = initial_at + initial_bytes;
+    // and the initial states as their owners take them: [state][element][thread]
+    static constexpr int own_initial_at = initial_at + initial_bytes;
+    static constexpr int owners = 32 * unit_warps;
+    static constexpr int elements = unit_groups * column_tiles * columns;
+    static constexpr int own_initial_bytes = sequences.resets ? 2 * states * elements * owners : 0;
+    using Flags = ResetFlags<sequences, rows, threads>;
+    static constexpr int flags_at = own_initial_at + own_initial_bytes;
+    static constexpr int shared_bytes = flags_at + Flags::bytes;
 
     // ---- the thread's place ----
     const ForwardArguments& in;
@@ -111,7 +119,11 @@ struct Resident {
     float bias[gates][unit_groups];
     float state[unit_groups][column_tiles][columns][states];
     TileSequences<sequences, rows> tile{in.seq};
-    Restarts<sequences, rows, 1> anew;
+    Flags flags{shared + flags_at};
+    ResetSteps<sequences, 1> anew;
+    unsigned restarts = 0;         // the rows that begin anew at the step that comes
+    int shift[column_tiles] = {};  // how much further their h lies than others'
+    int next_end = 0;              // the next step before which a sequence has ended
 
     /// Load this lane's part of R.
     TILESMITH_DEVICE void load_weights() {
@@ -133,6 +145,8 @@ struct Resident {
         if constexpr (padded_units != D)
             for (int i = static_cast<int>(thread_index()); i < tiling.num_stages * stage_bytes / chunk; i += threads)
                 store_shared_128(shared + ring_at + i * chunk, uint4{0, 0, 0, 0});
+        if constexpr (sequences.lengths)
+            if (thread_index() < 2) store_shared_128(shared + thread_index() * buffer_bytes + zeros_at, uint4{0, 0, 0, 0});
         sync_block();
         Elements::for_each([&](int unit_group, int column_tile, int column) {
 #pragma unroll
@@ -141,6 +155,8 @@ struct Resident {
                 if (in.initial != nullptr && own.real(unit_group, column_tile, column))
                     word = load_global_16(in.initial + own.state_index(s, unit_group, column_tile, column));
                 state[unit_group][column_tile][column][s] = to_float<Type>(word);
+                if constexpr (sequences.resets)
+                    if (part == 0) store_shared_16(own_initial(s, unit_group, column_tile, column), word);
                 if (s == 0 && part == 0) {
                     const SharedAddress at = result_at(0, own.row(column_tile, column), own.unit(unit_group));
                     store_shared_16(at, word);
@@ -150,18 +166,47 @@ struct Resident {
         });
     }
 
-    /// The states of the rows in `restarts` are the initial ones again.
-    TILESMITH_DEVICE void begin_anew(unsigned restarts) {
-        Elements::for_each([&](int unit_group, int column_tile, int column) {
-            if ((restarts >> own.row(column_tile, column) & 1) == 0) return;
+    TILESMITH_DEVICE static SharedAddress own_initial(int s, int unit_group, int column_tile, int column) {
+        const int element = ((s * unit_groups + unit_group) * column_tiles + column_tile) * columns + column;
+        return shared_memory() + own_initial_at + 2 * (element * owners + static_cast<int>(thread_index()));
+    }
+
+    /// Between the product of step t, which reads a buffer, and the rest of it: the states of rows that begin anew at this
+    /// step, and whose h the next product takes from where the initial one lies. What is written out is untouched.
+    TILESMITH_DEVICE void begin_anew(int t, int buffer) {
+        if (part == 0 && restarts != 0)
+            Elements::for_each([&](int unit_group, int column_tile, int column) {
+                if ((restarts >> own.row(column_tile, column) & 1) == 0) return;
 #pragma unroll
-            for (int s = 0; s < states; ++s) {
-                unsigned short word = 0;
-                if (in.initial != nullptr && own.real(unit_group, column_tile, column))
-                    word = load_global_16(in.initial + own.state_index(s, unit_group, column_tile, column));
-                state[unit_group][column_tile][column][s] = to_float<Type>(word);
-            }
-        });
+                for (int s = 0; s < states; ++s)
+                    state[unit_group][column_tile][column][s] =
+                        to_float<Type>(load_shared_16(own_initial(s, unit_group, column_tile, column)));
+            });
+        if (anew.begins_chunk(t + 1)) flags.begin_copy(in, first_row, (t + 1) / 32 + 1);
+        restarts = anew.take(flags, t + 1, lane);
+        if (restarts != 0) anew.next = t + 2;
+#pragma unroll
+        for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
+            const bool begins = (restarts >> Matrix::row_read(lane, column_tile) & 1) != 0;
+            shift[column_tile] = begins ? initial_at - (buffer ^ 1) * buffer_bytes : 0;
+        }
+    }
+
+    /// Sequences have ended before step t: write their last states, and from now on zeros for their results. What their rows
+    /// go on computing reaches no other row.
+    TILESMITH_DEVICE void end_sequences(int t) {
+        const unsigned ended = ballot(end_of_lane() == t);
+        if (part == 0) store_last<Type>(in.last, own, state, ended);
+        writer.redirect(ended, shared + zeros_at);
+        find_end(t + 1);
+    }
+
+    /// Where the sequence ends that this lane's number is the row of; where there is none, never.
+    TILESMITH_DEVICE int end_of_lane() const { return lane < rows && first_row + lane < in.batch ? tile.end : in.seq + 1; }
+
+    /// The first end from step t on.
+    TILESMITH_DEVICE void find_end(int t) {
+        next_end = least_of_lanes(end_of_lane() < t ? in.seq + 1 : end_of_lane());
     }
 
     /// Where a result goes in the first buffer: h (array 0) to what the next step reads, others where they are written
@@ -259,30 +304,28 @@ struct Resident {
         load_bias<Type, Cell>(bias, in.b, part == 0 ? ~0u : 0u, own);
         load_states();
         prepare_transfers();
-        anew.begin(tile, 0);
+        for (int slot = 0; slot < 2; ++slot) flags.begin_copy(in, first_row, slot);
+        if constexpr (sequences.lengths) find_end(0);
         for (int stage = 0; stage < tiling.num_stages - 1; ++stage) {
             if (stage < steps) begin_copy(stage * stage_bytes);
             cp_async_commit();
         }
         cp_async_wait<tiling.num_stages - 2>();
         sync_block();
+        anew.begin(flags, 1, lane);
 
         const SharedAddress read_inputs = shared + ring_at + unit_warp * unit_groups * chunk;
         int stage_offset = 0;  // of the stage that this step reads
         int refill_offset = (tiling.num_stages - 1) * stage_bytes;
 
         auto step = [&](int t, int buffer) {
-            const unsigned restarts = anew.take(tile, t), running = tile.running(t);
-            if (restarts != 0 && part == 0) begin_anew(restarts);
             typename Matrix::Sums sums;
             weights.multiply(
                 sums, shared + buffer * buffer_bytes, part * k_tiles * 4, lane,
                 [&](int tile, int, int i) {
                     return Rows::of_row(tile, i / 2, [&](int gate, int unit_group) { return bias[gate][unit_group]; });
                 },
-                [&](int column_tile) {
-                    return (restarts >> Matrix::row_read(lane, column_tile) & 1) != 0 ? initial_at - buffer * buffer_bytes : 0;
-                });
+                [&](int column_tile) { return shift[column_tile]; });
             unsigned wx[unit_groups][column_tiles][Ring::words];
             if (part == 0) Ring::load(wx, read_inputs + stage_offset, lane);
             // The results of the step before lie in the buffer that this step reads; nobody waits for their writing.
@@ -291,15 +334,17 @@ struct Resident {
             cp_async_commit();
             refill_offset = stage_offset;
             stage_offset = stage_offset == (tiling.num_stages - 1) * stage_bytes ? 0 : stage_offset + stage_bytes;
+            if constexpr (sequences.lengths)
+                if (t == next_end) end_sequences(t);
+            if (anew.due(t + 1)) begin_anew(t, buffer);
 
             if (combine(sums)) {
                 float results[unit_groups][column_tiles][columns][arrays];
                 Elements::for_each([&](int unit_group, int column_tile, int column) {
                     float gate[gates];
                     gather_gates(gate, sums, wx, unit_group, column_tile, column);
-                    const bool runs = !sequences.lengths || (running >> own.row(column_tile, column) & 1) != 0;
                     step_element<Cell, Type, save>(gate, state[unit_group][column_tile][column],
-                                                   results[unit_group][column_tile][column], own, unit_group, runs);
+                                                   results[unit_group][column_tile][column], own, unit_group);
                 });
                 stores.store(
                     own, (buffer ^ 1) * buffer_bytes,
@@ -321,7 +366,8 @@ struct Resident {
         write_out(steps % 2);
         if constexpr (sequences.lengths) writer.write_zeros(in.seq - steps, [](int) { return shape.heads * D; });
 
-        if (part == 0) store_last<Type>(in.last, own, state);
+        const unsigned running = tile.running(steps - 1);
+        if (part == 0) store_last<Type>(in.last, own, state, running);
     }
 };
 

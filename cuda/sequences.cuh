@@ -1,7 +1,8 @@
 // What sequences of a batch have of their own: steps before which their states are the initial ones again, and ends.
 //
-// A warp knows of a tile's sequences by masks, a bit for each row, which all lanes have. Lane n loads what is of row n, two
-// steps before it is asked for, so that nobody waits for it.
+// A warp knows of a tile's sequences by masks, a bit for each row, which all lanes have. Where a step takes a few hundred
+// clocks, an ordinary one can afford a comparison and no more: ResetFlags and ResetSteps know the next step of which there is
+// something to be done. Elsewhere lane n loads what is of row n two steps before it is asked for (Restarts).
 #pragma once
 
 #include "recurrence.cuh"
@@ -17,6 +18,14 @@ TILESMITH_DEVICE int sequence_at(const Arguments& in, int place) {
         return place;
 }
 
+/// The least of what the lanes of a warp give.
+TILESMITH_DEVICE int least_of_lanes(int value) {
+#pragma unroll
+    for (int lanes = 16; lanes > 0; lanes /= 2)
+        value = minimum(value, static_cast<int>(__float_as_uint(shuffle_xor(__uint_as_float(static_cast<unsigned>(value)), lanes))));
+    return value;
+}
+
 /// How many steps the longest of `rows` sequences has, from place `first` on; one at least. By a warp.
 template <Sequences sequences, class Arguments>
 TILESMITH_DEVICE int longest(const Arguments& in, int first, int rows, int lane) {
@@ -26,10 +35,7 @@ TILESMITH_DEVICE int longest(const Arguments& in, int first, int rows, int lane)
         const int length = static_cast<int>(load_global_32(in.lengths + sequence_at<sequences>(in, place)));
         steps = maximum(steps, minimum(length, in.seq));
     }
-#pragma unroll
-    for (int lanes = 16; lanes > 0; lanes /= 2)
-        steps = maximum(steps, static_cast<int>(__float_as_uint(shuffle_xor(__uint_as_float(static_cast<unsigned>(steps)), lanes))));
-    return steps;
+    return -least_of_lanes(-steps);
 }
 
 /// The sequences of a tile of `rows`.
@@ -67,6 +73,95 @@ struct TileSequences {
 
     /// Whether the lane's row begins anew at step t.
     TILESMITH_DEVICE unsigned flag(int t) const { return t >= 0 && t < end ? load_global_8(flags + t) : 0; }
+};
+
+/// The resets of a tile on their way to those who run it: bytes [slot][row][step] in shared memory, 32 steps a slot, copied a
+/// slot ahead. `sharers` threads of `Who` share the copies.
+template <Sequences sequences, int rows, int sharers, class Who = WholeBlock>
+struct ResetFlags {
+    static constexpr int slots = 4;  // who reads may be 32 steps behind another who reads
+    static constexpr int slot_bytes = 32 * rows;
+    static constexpr int bytes = sequences.resets ? slots * slot_bytes : 0;
+
+    SharedAddress at;
+
+    /// Begin copying steps 32 * chunk and on; zeros for what is no step of a sequence. first_row: the first place in the batch.
+    template <class Arguments>
+    TILESMITH_DEVICE void begin_copy(const Arguments& in, int first_row, int chunk) const {
+        if constexpr (sequences.resets) {
+            if (chunk < 0) return;
+            const bool aligned = (reinterpret_cast<unsigned long long>(in.resets) | static_cast<unsigned>(in.seq)) % 4 == 0;
+            for (int word = Who::thread(); word < 8 * rows; word += sharers) {
+                const int place = first_row + word / 8, t = 32 * chunk + 4 * (word % 8);
+                const SharedAddress to = at + chunk % slots * slot_bytes + 4 * word;
+                int end = 0;
+                const unsigned char* flags = in.resets;
+                if (place < in.batch) {
+                    const int sequence = sequence_at<sequences>(in, place);
+                    end = in.seq;
+                    if constexpr (sequences.lengths) end = minimum(static_cast<int>(load_global_32(in.lengths + sequence)), end);
+                    flags += static_cast<long long>(sequence) * in.seq;
+                }
+                if (aligned && t + 4 <= end) {
+                    cp_async<4>(to, flags + t);
+                } else {
+                    unsigned four = 0;
+                    for (int i = 0; i < 4; ++i)
+                        if (t + i < end) four |= (load_global_8(flags + t + i) != 0 ? 1u : 0u) << 8 * i;
+                    store_shared_32(to, four);
+                }
+            }
+        }
+    }
+
+    /// The rows that begin anew at step t.
+    TILESMITH_DEVICE unsigned rows_at(int t, int lane) const {
+        const SharedAddress row = at + t / 32 % slots * slot_bytes + 32 * minimum(lane, rows - 1);
+        return ballot(lane < rows && (load_shared_32(row + t % 32 / 4 * 4) >> 8 * (t % 4) & 0xffu) != 0);
+    }
+
+    /// The steps of t's chunk at which any row does; in the order of time (direction 1), or the other (-1).
+    TILESMITH_DEVICE unsigned steps_of(int t, int lane, int direction) const {
+        const int step = direction > 0 ? lane : 31 - lane;
+        unsigned any = 0;
+#pragma unroll
+        for (int row = 0; row < rows; ++row) any |= load_shared_32(at + t / 32 % slots * slot_bytes + 32 * row + step / 4 * 4);
+        return ballot((any >> 8 * (step % 4) & 0xffu) != 0);
+    }
+};
+
+/// One who goes through the steps, forward (1) or backward (-1), and stops where something is to be done.
+template <Sequences sequences, int direction>
+struct ResetSteps {
+    unsigned left = 0;  // of the chunk's steps from `next` on, those with resets, a bit each in the order they come
+    int next = -1;      // the next of them, or the first of a chunk
+
+    TILESMITH_DEVICE static int place(int t) { return direction > 0 ? t % 32 : 31 - t % 32; }
+
+    /// t: the first step that may be asked for. By all lanes of a warp, as the others.
+    template <class Flags>
+    TILESMITH_DEVICE void begin(const Flags& flags, int t, int lane) {
+        if constexpr (sequences.resets) {
+            left = flags.steps_of(t, lane, direction) & ~0u << place(t);
+            move_on(t);
+        }
+    }
+
+    TILESMITH_DEVICE bool due(int t) const { return sequences.resets && t == next; }
+
+    /// Whether the steps of another chunk begin with t.
+    TILESMITH_DEVICE static bool begins_chunk(int t) { return place(t) == 0; }
+
+    /// The rows that begin anew at step t, which is due.
+    template <class Flags>
+    TILESMITH_DEVICE unsigned take(const Flags& flags, int t, int lane) {
+        if (begins_chunk(t)) left = flags.steps_of(t, lane, direction);
+        left &= ~(1u << place(t));
+        move_on(t);
+        return flags.rows_at(t, lane);
+    }
+
+    TILESMITH_DEVICE void move_on(int t) { next = t + direction * ((left != 0 ? lowest_bit(left) : 32) - place(t)); }
 };
 
 /// What the sequences of a tile have of their own in one step, in shared memory, for tiles of any number of rows. It lies in two

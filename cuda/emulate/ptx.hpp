@@ -3,6 +3,8 @@
 // Names, parameters and namespaces are those of ptx.cuh; `site` is the place of the call, for reports.
 #pragma once
 
+#include <bit>
+
 #include "calls.hpp"
 #include "numbers.hpp"
 #include "types.hpp"
@@ -41,6 +43,7 @@ inline void arrive_named(unsigned id, unsigned threads, Site site = Site::curren
 inline void sync_warp(Site site = Site::current()) { emulate::sync_whole_warp(site); }
 inline bool any_lane(bool value, Site site = Site::current()) { return emulate::vote_any(value, site); }
 inline unsigned ballot(bool value, Site site = Site::current()) { return emulate::vote_lanes(value, site); }
+inline int lowest_bit(unsigned bits) { return std::countr_zero(bits); }
 inline float shuffle_xor(float value, int lanes, Site site = Site::current()) {
     return __uint_as_float(emulate::exchange_lanes(__float_as_uint(value), static_cast<unsigned>(lanes), site));
 }
