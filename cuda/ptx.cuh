@@ -85,6 +85,11 @@ TILESMITH_DEVICE SharedAddress shared_memory() {
     return static_cast<SharedAddress>(__cvta_generic_to_shared(tilesmith_shared_memory));
 }
 
+TILESMITH_DEVICE unsigned load_shared_8(SharedAddress address) {
+    unsigned value;
+    asm volatile("ld.shared.u8 %0, [%1];" : "=r"(value) : "r"(address) : "memory");
+    return value;
+}
 TILESMITH_DEVICE unsigned short load_shared_16(SharedAddress address) {
     unsigned short value;
     asm volatile("ld.shared.u16 %0, [%1];" : "=h"(value) : "r"(address) : "memory");

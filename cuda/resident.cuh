@@ -121,9 +121,10 @@ struct Resident {
     TileSequences<sequences, rows> tile{in.seq};
     Flags flags{shared + flags_at};
     ResetSteps<sequences, 1> anew;
-    unsigned restarts = 0;         // the rows that begin anew at the step that comes
-    int shift[column_tiles] = {};  // how much further their h lies than others'
-    int next_end = 0;              // the next step before which a sequence has ended
+    unsigned restarts = 0;       // the rows that begin anew at the step that comes
+    using Places = typename Matrix::template Places<Layout>;
+    Places reads[column_tiles];  // where this lane reads h, if that lies in the first buffer
+    int next_end = 0;            // the next step before which a sequence has ended
 
     /// Load this lane's part of R.
     TILESMITH_DEVICE void load_weights() {
@@ -182,14 +183,34 @@ struct Resident {
                     state[unit_group][column_tile][column][s] =
                         to_float<Type>(load_shared_16(own_initial(s, unit_group, column_tile, column)));
             });
-        if (anew.begins_chunk(t + 1)) flags.begin_copy(in, first_row, (t + 1) / 32 + 1);
+        if (anew.begins_chunk(t + 1)) flags.begin_copy(in, first_row, (t + 1 >> 5) + 1);
         restarts = anew.take(flags, t + 1, lane);
         if (restarts != 0) anew.next = t + 2;
 #pragma unroll
         for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
             const bool begins = (restarts >> Matrix::row_read(lane, column_tile) & 1) != 0;
-            shift[column_tile] = begins ? initial_at - (buffer ^ 1) * buffer_bytes : 0;
+            reads[column_tile] = places(begins ? initial_at - (buffer ^ 1) * buffer_bytes : 0);
         }
+    }
+
+    TILESMITH_DEVICE Places places(int from) const { return Places(shared + from, part * k_tiles * 4, lane); }
+
+    /// The product of R and h in a buffer, or, of rows that begin anew, the initial one.
+    TILESMITH_DEVICE void multiply(typename Matrix::Sums& sums, int buffer) const {
+        const auto start = [&](int tile, int, int i) {
+            return Rows::of_row(tile, i / 2, [&](int gate, int unit_group) { return bias[gate][unit_group]; });
+        };
+        if constexpr (sequences.resets)
+            weights.product(
+                sums,
+                [&](int k_tile, uint4(&b)[column_tiles]) {
+#pragma unroll
+                    for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
+                        b[column_tile] = load_shared_128(reads[column_tile].at(k_tile, column_tile) + buffer * buffer_bytes);
+                },
+                start);
+        else
+            weights.multiply(sums, shared + buffer * buffer_bytes, part * k_tiles * 4, lane, start);
     }
 
     /// Sequences have ended before step t: write their last states, and from now on zeros for their results. What their rows
@@ -313,6 +334,7 @@ struct Resident {
         cp_async_wait<tiling.num_stages - 2>();
         sync_block();
         anew.begin(flags, 1, lane);
+        for (Places& each : reads) each = places(0);
 
         const SharedAddress read_inputs = shared + ring_at + unit_warp * unit_groups * chunk;
         int stage_offset = 0;  // of the stage that this step reads
@@ -320,12 +342,7 @@ struct Resident {
 
         auto step = [&](int t, int buffer) {
             typename Matrix::Sums sums;
-            weights.multiply(
-                sums, shared + buffer * buffer_bytes, part * k_tiles * 4, lane,
-                [&](int tile, int, int i) {
-                    return Rows::of_row(tile, i / 2, [&](int gate, int unit_group) { return bias[gate][unit_group]; });
-                },
-                [&](int column_tile) { return shift[column_tile]; });
+            multiply(sums, buffer);
             unsigned wx[unit_groups][column_tiles][Ring::words];
             if (part == 0) Ring::load(wx, read_inputs + stage_offset, lane);
             // The results of the step before lie in the buffer that this step reads; nobody waits for their writing.

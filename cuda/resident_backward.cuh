@@ -82,7 +82,7 @@ struct ResidentBackward
         this->prepare(0);
         int stage_offset = 0;
         this->for_each_step([&](int n, int buffer) {
-            this->finish(buffer, n == 0);
+            this->finish(buffer, n);
             cp_async_wait<tiling.num_stages - 2 - held>();
             sync_block();  // the gates' gradients are there, and the inputs of the step after this one
             multiply(buffer);

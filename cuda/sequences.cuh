@@ -75,13 +75,13 @@ struct TileSequences {
     TILESMITH_DEVICE unsigned flag(int t) const { return t >= 0 && t < end ? load_global_8(flags + t) : 0; }
 };
 
-/// The resets of a tile on their way to those who run it: bytes [slot][row][step] in shared memory, 32 steps a slot, copied a
-/// slot ahead. `sharers` threads of `Who` share the copies.
+/// The resets of a tile on their way to those who run it: bytes [row][step modulo 128] in shared memory, copied 32 steps at a
+/// time, that many ahead. `sharers` threads of `Who` share the copies.
 template <Sequences sequences, int rows, int sharers, class Who = WholeBlock>
 struct ResetFlags {
-    static constexpr int slots = 4;  // who reads may be 32 steps behind another who reads
-    static constexpr int slot_bytes = 32 * rows;
-    static constexpr int bytes = sequences.resets ? slots * slot_bytes : 0;
+    static constexpr int kept = 128;            // steps: who reads may be 32 behind another who reads
+    static constexpr int row_bytes = kept + 4;  // rows begin in different banks
+    static constexpr int bytes = sequences.resets ? ceil_div(rows * row_bytes, chunk_bytes) * chunk_bytes : 0;
 
     SharedAddress at;
 
@@ -91,9 +91,10 @@ struct ResetFlags {
         if constexpr (sequences.resets) {
             if (chunk < 0) return;
             const bool aligned = (reinterpret_cast<unsigned long long>(in.resets) | static_cast<unsigned>(in.seq)) % 4 == 0;
+#pragma unroll 1
             for (int word = Who::thread(); word < 8 * rows; word += sharers) {
                 const int place = first_row + word / 8, t = 32 * chunk + 4 * (word % 8);
-                const SharedAddress to = at + chunk % slots * slot_bytes + 4 * word;
+                const SharedAddress to = at + word / 8 * row_bytes + (t & kept - 1);
                 int end = 0;
                 const unsigned char* flags = in.resets;
                 if (place < in.batch) {
@@ -106,6 +107,7 @@ struct ResetFlags {
                     cp_async<4>(to, flags + t);
                 } else {
                     unsigned four = 0;
+#pragma unroll 1
                     for (int i = 0; i < 4; ++i)
                         if (t + i < end) four |= (load_global_8(flags + t + i) != 0 ? 1u : 0u) << 8 * i;
                     store_shared_32(to, four);
@@ -116,17 +118,17 @@ struct ResetFlags {
 
     /// The rows that begin anew at step t.
     TILESMITH_DEVICE unsigned rows_at(int t, int lane) const {
-        const SharedAddress row = at + t / 32 % slots * slot_bytes + 32 * minimum(lane, rows - 1);
-        return ballot(lane < rows && (load_shared_32(row + t % 32 / 4 * 4) >> 8 * (t % 4) & 0xffu) != 0);
+        const unsigned lanes = ballot(load_shared_8(at + minimum(lane, rows - 1) * row_bytes + (t & kept - 1)) != 0);
+        return rows == 32 ? lanes : lanes & ((1u << rows % 32) - 1);
     }
 
     /// The steps of t's chunk at which any row does; in the order of time (direction 1), or the other (-1).
     TILESMITH_DEVICE unsigned steps_of(int t, int lane, int direction) const {
-        const int step = direction > 0 ? lane : 31 - lane;
+        const SharedAddress of_lane = at + (t & kept - 32) + (direction > 0 ? lane : 31 - lane);
         unsigned any = 0;
 #pragma unroll
-        for (int row = 0; row < rows; ++row) any |= load_shared_32(at + t / 32 % slots * slot_bytes + 32 * row + step / 4 * 4);
-        return ballot((any >> 8 * (step % 4) & 0xffu) != 0);
+        for (int row = 0; row < rows; ++row) any |= load_shared_8(of_lane + row * row_bytes);
+        return ballot(any != 0);
     }
 };
 
@@ -136,7 +138,7 @@ struct ResetSteps {
     unsigned left = 0;  // of the chunk's steps from `next` on, those with resets, a bit each in the order they come
     int next = -1;      // the next of them, or the first of a chunk
 
-    TILESMITH_DEVICE static int place(int t) { return direction > 0 ? t % 32 : 31 - t % 32; }
+    TILESMITH_DEVICE static int place(int t) { return direction > 0 ? t & 31 : ~t & 31; }
 
     /// t: the first step that may be asked for. By all lanes of a warp, as the others.
     template <class Flags>

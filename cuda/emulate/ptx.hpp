@@ -75,6 +75,9 @@ void store_global(void* address, const Type& value, const Site& site) {
 }
 }  // namespace emulate
 
+inline unsigned load_shared_8(SharedAddress address, Site site = Site::current()) {
+    return emulate::load_shared<unsigned char>(address, site);
+}
 inline unsigned short load_shared_16(SharedAddress address, Site site = Site::current()) {
     return emulate::load_shared<unsigned short>(address, site);
 }

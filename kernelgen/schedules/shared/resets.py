@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from constrint import cdiv
 from kernelgen.program.shape import Shape
+from kernelgen.schedules.shared.limits import CHUNK
 from kernelgen.schedules.shared.numbers import Number
-
-SLOTS = 4
 
 
 def reset_flags(shape: Shape, rows: Number) -> Number:
-    """Bytes of ResetFlags (cuda/sequences.cuh) for a tile of ``rows`` sequences: a byte for each and a step."""
-    return rows * (SLOTS * 32 if shape.resets else 0)
+    """Bytes of ResetFlags (cuda/sequences.cuh) for a tile of ``rows`` sequences."""
+    return cdiv(rows * 132, CHUNK) * (CHUNK if shape.resets else 0)
