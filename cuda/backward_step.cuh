@@ -153,7 +153,7 @@ struct BackwardStep {
     TileSequences<sequences, rows> tile{in.seq};
     const Flags flags{shared + flags_at};
     ResetSteps<sequences, -1> ahead, anew;  // of the step that is copied, and of the one after that which is run
-    unsigned running = ~0u, ran = 0;  // the rows of which this step is one of the sequence's, and so is the one after it
+    int shortest = 0;  // the first end of the tile's sequences
 
     Sums sums;  // unused where the gates were saved
     Inputless inputless;
@@ -170,6 +170,7 @@ struct BackwardStep {
     /// By all warps of a block, those that own nothing too.
     TILESMITH_DEVICE void find_ends() {
         tile.template prepare<rows * row_groups>(in, first_row, lane, static_cast<int>(block_y()) * rows * row_groups);
+        if constexpr (sequences.lengths) shortest = tile.least_end(in, first_row, lane, 0);
     }
 
     /// This lane's rows of R transposed, of gates of this block's units, turned in the ring, which holds nothing yet.
@@ -387,10 +388,24 @@ struct BackwardStep {
     /// The second half of the n-th step: the gates' gradients; carries the states'.
     TILESMITH_DEVICE void differentiate(Gradients& d_gates, int n) {
         if (anew.due(tile.steps - n)) send_to_initial(anew.take(flags, tile.steps - n, lane));
+        if constexpr (sequences.lengths) {
+            const int t = tile.steps - 1 - n;
+            if (t >= shortest - 1) {
+                differentiate_elements<true>(d_gates, false, tile.running(t), tile.running(t + 1));
+                return;
+            }
+        }
+        differentiate_elements<false>(d_gates, n == 0);
+    }
+
+    /// last: whether no step of a sequence comes after it, of all rows; or, where it is `some`, it is a step of those whose bits
+    /// are set in `running`, and the one after it of those in `ran`.
+    template <bool some>
+    TILESMITH_DEVICE void differentiate_elements(Gradients& d_gates, bool last, unsigned running = ~0u, unsigned ran = 0) {
         Elements::for_each([&](int unit_group, int column_tile, int column) {
             float(&carry)[states] = carried[unit_group][column_tile][column];
             const int row = own.row(column_tile, column);
-            const bool ends = sequences.lengths ? (ran >> row & 1) == 0 : n == 0;
+            const bool ends = some ? (ran >> row & 1) == 0 : last;
             float d_next[states], later[states];
 #pragma unroll
             for (int s = 0; s < states; ++s) {
@@ -399,7 +414,7 @@ struct BackwardStep {
                 if (s < state_gradients) d_next[s] += outside[unit_group][column_tile][column][s];
             }
             Cell::backward(ready[unit_group][column_tile][column], d_next, d_gates[unit_group][column_tile][column], carry);
-            if (sequences.lengths && (running >> row & 1) == 0) {  // behind the end: what a step reads there may be NaN
+            if (some && (running >> row & 1) == 0) {  // behind the end: what a step reads there may be NaN
 #pragma unroll
                 for (int q = 0; q < gates; ++q) d_gates[unit_group][column_tile][column][q] = 0.0f;
 #pragma unroll
@@ -457,17 +472,12 @@ struct BackwardStep {
     /// Every step, with the buffer of its number as a constant.
     template <class Step>
     TILESMITH_DEVICE void for_each_step(Step step) {
-        const auto next = [&](int n, int buffer) {
-            ran = n == 0 ? 0 : running;
-            running = tile.running(tile.steps - 1 - n);
-            step(n, buffer);
-        };
         int n = 0;
         for (; n + 1 < tile.steps; n += 2) {
-            next(n, 0);
-            next(n + 1, 1);
+            step(n, 0);
+            step(n + 1, 1);
         }
-        if (n < tile.steps) next(n, 0);
+        if (n < tile.steps) step(n, 0);
     }
 
     /// Write the gradients of the initial states.

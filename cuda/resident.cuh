@@ -216,18 +216,10 @@ struct Resident {
     /// Sequences have ended before step t: write their last states, and from now on zeros for their results. What their rows
     /// go on computing reaches no other row.
     TILESMITH_DEVICE void end_sequences(int t) {
-        const unsigned ended = ballot(end_of_lane() == t);
+        const unsigned ended = ballot(tile.end_of_lane(in, first_row, lane) == t);
         if (part == 0) store_last<Type>(in.last, own, state, ended);
         writer.redirect(ended, shared + zeros_at);
-        find_end(t + 1);
-    }
-
-    /// Where the sequence ends that this lane's number is the row of; where there is none, never.
-    TILESMITH_DEVICE int end_of_lane() const { return lane < rows && first_row + lane < in.batch ? tile.end : in.seq + 1; }
-
-    /// The first end from step t on.
-    TILESMITH_DEVICE void find_end(int t) {
-        next_end = least_of_lanes(end_of_lane() < t ? in.seq + 1 : end_of_lane());
+        next_end = tile.least_end(in, first_row, lane, t + 1);
     }
 
     /// Where a result goes in the first buffer: h (array 0) to what the next step reads, others where they are written
@@ -326,7 +318,7 @@ struct Resident {
         load_states();
         prepare_transfers();
         for (int slot = 0; slot < 2; ++slot) flags.begin_copy(in, first_row, slot);
-        if constexpr (sequences.lengths) find_end(0);
+        if constexpr (sequences.lengths) next_end = tile.least_end(in, first_row, lane, 0);
         for (int stage = 0; stage < tiling.num_stages - 1; ++stage) {
             if (stage < steps) begin_copy(stage * stage_bytes);
             cp_async_commit();

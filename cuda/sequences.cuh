@@ -63,6 +63,19 @@ struct TileSequences {
         if constexpr (sequences.lengths) steps = longest<sequences>(in, tile_first, tile_rows, lane);
     }
 
+    /// Where the sequence ends that this lane's number is the row of; where there is none, never. first: as prepare has it.
+    template <class Arguments>
+    TILESMITH_DEVICE int end_of_lane(const Arguments& in, int first, int lane) const {
+        return lane < rows && first + lane < in.batch ? end : in.seq + 1;
+    }
+
+    /// The first end from step t on.
+    template <class Arguments>
+    TILESMITH_DEVICE int least_end(const Arguments& in, int first, int lane, int t) const {
+        const int of_lane = end_of_lane(in, first, lane);
+        return least_of_lanes(of_lane < t ? in.seq + 1 : of_lane);
+    }
+
     /// The rows of which step t is one of the sequence's.
     TILESMITH_DEVICE unsigned running(int t) const {
         if constexpr (sequences.lengths)

@@ -270,8 +270,8 @@ FAULTS = {
     ),
     "ends after the first that nobody looks for": (
         OWN,
-        "find_end(t + 1);",
-        "",
+        "next_end = tile.least_end(in, first_row, lane, t + 1);",
+        "next_end = 0;",
         "differs|NaN|never written",
     ),
     "states that go on behind the end": (
