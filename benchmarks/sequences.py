@@ -9,6 +9,7 @@ medians, and as multiples of the first line, where every sequence is whole.
 - whole: no resets, no lengths.
 - resets: one in 16 steps, random; no initial states, as after the end of an episode.
 - initial: the same with initial states, which a reset goes back to.
+- none: resets that are never set.
 - full: lengths, all of T.
 - lengths: of mean --mean of T, as one long recording in a batch of short ones; the longest has T steps.
 - bounded: the same mean, but no sequence is longer than half of T.
@@ -78,6 +79,7 @@ def kinds(shape: Shape, mean: float) -> dict[str, dict[str, Any]]:
         "whole": {},
         "resets": {"resets": resets},
         "initial": {"resets": resets, "initial": True},
+        "none": {"resets": np.zeros_like(resets)},
         "full": {"lengths": np.full(shape.batch, shape.seq)},
         "lengths": {"lengths": longest},
         "bounded": {"lengths": lengths.clip(1, shape.seq // 2)},
