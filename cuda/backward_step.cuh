@@ -189,7 +189,7 @@ struct BackwardStep {
     TILESMITH_DEVICE void clear_padding() const {
         const int thread = Who::thread();
         if constexpr (sequences.resets) {
-            const int last = tile.steps - 1 >> 5;
+            const int last = (tile.steps - 1) / Flags::part;
             flags.begin_copy(in, first_row, last);
             flags.begin_copy(in, first_row, last - 1);
             cp_async_commit();
@@ -287,7 +287,7 @@ struct BackwardStep {
     TILESMITH_DEVICE void begin_copy(int stage_offset, int t) {
         unsigned begins = 0;
         if (ahead.due(t)) {
-            if (ahead.begins_chunk(t)) flags.begin_copy(in, first_row, (t >> 5) - 1);
+            ahead.copy_ahead(flags, in, first_row, t);
             begins = ahead.take(flags, t, lane);
         }
         if (t > 0 && begins == 0) {

@@ -41,6 +41,9 @@ TILESMITH_DEVICE int opaque(int value) {
     return value;
 }
 
+/// The condition, of a branch that is seldom taken.
+TILESMITH_DEVICE bool seldom(bool condition) { return __builtin_expect(condition, false); }
+
 /// Clocks of the multiprocessor, from some moment on; memory is not touched earlier or later than the source says.
 TILESMITH_DEVICE unsigned long long read_clock() {
     unsigned long long clocks;

@@ -91,13 +91,8 @@ struct Resident {
     // the initial h, laid out as the other, where sequences begin anew
     static constexpr int initial_at = partial_at + partial_bytes;
     static constexpr int initial_bytes = sequences.resets ? hidden_bytes : 0;
-    // and the initial states as their owners take them: [state][element][thread]
-    static constexpr int own_initial_at = initial_at + initial_bytes;
-    static constexpr int owners = 32 * unit_warps;
-    static constexpr int elements = unit_groups * column_tiles * columns;
-    static constexpr int own_initial_bytes = sequences.resets ? 2 * states * elements * owners : 0;
     using Flags = ResetFlags<sequences, rows, threads>;
-    static constexpr int flags_at = own_initial_at + own_initial_bytes;
+    static constexpr int flags_at = initial_at + initial_bytes;
     static constexpr int shared_bytes = flags_at + Flags::bytes;
 
     // ---- the thread's place ----
@@ -121,7 +116,7 @@ struct Resident {
     TileSequences<sequences, rows> tile{in.seq};
     Flags flags{shared + flags_at};
     ResetSteps<sequences, 1> anew;
-    unsigned restarts = 0;       // the rows that begin anew at the step that comes
+    float initial[unit_groups][column_tiles][columns][states];  // unless sequences begin anew, unused
     using Places = typename Matrix::template Places<Layout>;
     Places reads[column_tiles];  // where this lane reads h, if that lies in the first buffer
     int next_end = 0;            // the next step before which a sequence has ended
@@ -156,8 +151,7 @@ struct Resident {
                 if (in.initial != nullptr && own.real(unit_group, column_tile, column))
                     word = load_global_16(in.initial + own.state_index(s, unit_group, column_tile, column));
                 state[unit_group][column_tile][column][s] = to_float<Type>(word);
-                if constexpr (sequences.resets)
-                    if (part == 0) store_shared_16(own_initial(s, unit_group, column_tile, column), word);
+                initial[unit_group][column_tile][column][s] = to_float<Type>(word);
                 if (s == 0 && part == 0) {
                     const SharedAddress at = result_at(0, own.row(column_tile, column), own.unit(unit_group));
                     store_shared_16(at, word);
@@ -167,32 +161,35 @@ struct Resident {
         });
     }
 
-    TILESMITH_DEVICE static SharedAddress own_initial(int s, int unit_group, int column_tile, int column) {
-        const int element = ((s * unit_groups + unit_group) * column_tiles + column_tile) * columns + column;
-        return shared_memory() + own_initial_at + 2 * (element * owners + static_cast<int>(thread_index()));
-    }
-
-    /// Between the product of step t, which reads a buffer, and the rest of it: the states of rows that begin anew at this
-    /// step, and whose h the next product takes from where the initial one lies. What is written out is untouched.
+    /// After step t, which has written to a buffer, to those rows that begin anew at the step after it: their states are the
+    /// initial ones again, and the next product takes their h from where the initial one lies. What is written out is untouched.
     TILESMITH_DEVICE void begin_anew(int t, int buffer) {
-        if (part == 0 && restarts != 0)
-            Elements::for_each([&](int unit_group, int column_tile, int column) {
-                if ((restarts >> own.row(column_tile, column) & 1) == 0) return;
+        anew.copy_ahead(flags, in, first_row, t + 1);
+        const unsigned restarts = anew.take(flags, t + 1, lane);
+        Elements::for_each([&](int unit_group, int column_tile, int column) {
+            if ((restarts >> own.row(column_tile, column) & 1) != 0)
 #pragma unroll
                 for (int s = 0; s < states; ++s)
-                    state[unit_group][column_tile][column][s] =
-                        to_float<Type>(load_shared_16(own_initial(s, unit_group, column_tile, column)));
-            });
-        if (anew.begins_chunk(t + 1)) flags.begin_copy(in, first_row, (t + 1 >> 5) + 1);
-        restarts = anew.take(flags, t + 1, lane);
-        if (restarts != 0) anew.next = t + 2;
+                    state[unit_group][column_tile][column][s] = initial[unit_group][column_tile][column][s];
+        });
 #pragma unroll
-        for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
-            const bool begins = (restarts >> Matrix::row_read(lane, column_tile) & 1) != 0;
-            reads[column_tile] = places(begins ? initial_at - (buffer ^ 1) * buffer_bytes : 0);
-        }
+        for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
+            if ((restarts >> Matrix::row_read(lane, column_tile) & 1) != 0)
+                reads[column_tile] = places(initial_at - buffer * buffer_bytes);
     }
 
+    /// Sequences have ended before step t: write their last states, and from now on zeros for their results. What their rows
+    /// go on computing reaches no other row.
+    TILESMITH_DEVICE void end_sequences(int t) {
+        const unsigned ended = ballot(tile.end_of_lane(in, first_row, lane) == t);
+        if (part == 0) store_last<Type>(in.last, own, state, ended);
+        writer.redirect(ended, shared + zeros_at);
+        next_end = tile.least_end(in, first_row, lane, t + 1);
+    }
+
+    TILESMITH_DEVICE void read_own() {
+        for (Places& each : reads) each = places(0);
+    }
     TILESMITH_DEVICE Places places(int from) const { return Places(shared + from, part * k_tiles * 4, lane); }
 
     /// The product of R and h in a buffer, or, of rows that begin anew, the initial one.
@@ -211,15 +208,6 @@ struct Resident {
                 start);
         else
             weights.multiply(sums, shared + buffer * buffer_bytes, part * k_tiles * 4, lane, start);
-    }
-
-    /// Sequences have ended before step t: write their last states, and from now on zeros for their results. What their rows
-    /// go on computing reaches no other row.
-    TILESMITH_DEVICE void end_sequences(int t) {
-        const unsigned ended = ballot(tile.end_of_lane(in, first_row, lane) == t);
-        if (part == 0) store_last<Type>(in.last, own, state, ended);
-        writer.redirect(ended, shared + zeros_at);
-        next_end = tile.least_end(in, first_row, lane, t + 1);
     }
 
     /// Where a result goes in the first buffer: h (array 0) to what the next step reads, others where they are written
@@ -317,7 +305,7 @@ struct Resident {
         load_bias<Type, Cell>(bias, in.b, part == 0 ? ~0u : 0u, own);
         load_states();
         prepare_transfers();
-        for (int slot = 0; slot < 2; ++slot) flags.begin_copy(in, first_row, slot);
+        for (int part = 0; part < 2; ++part) flags.begin_copy(in, first_row, part);
         if constexpr (sequences.lengths) next_end = tile.least_end(in, first_row, lane, 0);
         for (int stage = 0; stage < tiling.num_stages - 1; ++stage) {
             if (stage < steps) begin_copy(stage * stage_bytes);
@@ -326,7 +314,7 @@ struct Resident {
         cp_async_wait<tiling.num_stages - 2>();
         sync_block();
         anew.begin(flags, 1, lane);
-        for (Places& each : reads) each = places(0);
+        read_own();
 
         const SharedAddress read_inputs = shared + ring_at + unit_warp * unit_groups * chunk;
         int stage_offset = 0;  // of the stage that this step reads
@@ -335,6 +323,7 @@ struct Resident {
         auto step = [&](int t, int buffer) {
             typename Matrix::Sums sums;
             multiply(sums, buffer);
+            if constexpr (sequences.resets) read_own();
             unsigned wx[unit_groups][column_tiles][Ring::words];
             if (part == 0) Ring::load(wx, read_inputs + stage_offset, lane);
             // The results of the step before lie in the buffer that this step reads; nobody waits for their writing.
@@ -344,8 +333,7 @@ struct Resident {
             refill_offset = stage_offset;
             stage_offset = stage_offset == (tiling.num_stages - 1) * stage_bytes ? 0 : stage_offset + stage_bytes;
             if constexpr (sequences.lengths)
-                if (t == next_end) end_sequences(t);
-            if (anew.due(t + 1)) begin_anew(t, buffer);
+                if (seldom(t == next_end)) end_sequences(t);
 
             if (combine(sums)) {
                 float results[unit_groups][column_tiles][columns][arrays];
@@ -362,6 +350,7 @@ struct Resident {
                     },
                     [&](int array, int row, int unit) { return result_at(array, row, unit); });
             }
+            if (anew.due(t + 1)) begin_anew(t, buffer ^ 1);
             cp_async_wait<tiling.num_stages - 2>();
             sync_block();
         };

@@ -88,30 +88,31 @@ struct TileSequences {
     TILESMITH_DEVICE unsigned flag(int t) const { return t >= 0 && t < end ? load_global_8(flags + t) : 0; }
 };
 
-/// The resets of a tile on their way to those who run it: bytes [row][step modulo 128] in shared memory, copied 32 steps at a
-/// time, that many ahead. `sharers` threads of `Who` share the copies.
+/// The resets of a tile on their way to those who run it: bytes [row][step modulo 256] in shared memory, copied 128 steps at a
+/// time. `sharers` threads of `Who` share the copies.
 template <Sequences sequences, int rows, int sharers, class Who = WholeBlock>
 struct ResetFlags {
-    static constexpr int kept = 128;            // steps: who reads may be 32 behind another who reads
-    static constexpr int row_bytes = kept + 4;  // rows begin in different banks
+    static constexpr int part = 128, kept = 2 * part;  // steps
+    static constexpr int row_bytes = kept + 4;         // rows begin in different banks
     static constexpr int bytes = sequences.resets ? ceil_div(rows * row_bytes, chunk_bytes) * chunk_bytes : 0;
 
     SharedAddress at;
 
-    /// Begin copying steps 32 * chunk and on; zeros for what is no step of a sequence. first_row: the first place in the batch.
+    /// Begin copying a part, steps part * number and on; zeros for what is no step of a sequence. first_row: the first place in
+    /// the batch.
     template <class Arguments>
-    TILESMITH_DEVICE void begin_copy(const Arguments& in, int first_row, int chunk) const {
+    TILESMITH_DEVICE void begin_copy(const Arguments& in, int first_row, int number) const {
         if constexpr (sequences.resets) {
-            if (chunk < 0) return;
+            if (number < 0) return;
             const bool aligned = (reinterpret_cast<unsigned long long>(in.resets) | static_cast<unsigned>(in.seq)) % 4 == 0;
 #pragma unroll 1
-            for (int word = Who::thread(); word < 8 * rows; word += sharers) {
-                const int place = first_row + word / 8, t = 32 * chunk + 4 * (word % 8);
-                const SharedAddress to = at + word / 8 * row_bytes + (t & kept - 1);
+            for (int word = Who::thread(); word < part / 4 * rows; word += sharers) {
+                const int row = word / (part / 4), t = part * number + 4 * (word % (part / 4));
+                const SharedAddress to = at + row * row_bytes + (t & kept - 1);
                 int end = 0;
                 const unsigned char* flags = in.resets;
-                if (place < in.batch) {
-                    const int sequence = sequence_at<sequences>(in, place);
+                if (first_row + row < in.batch) {
+                    const int sequence = sequence_at<sequences>(in, first_row + row);
                     end = in.seq;
                     if constexpr (sequences.lengths) end = minimum(static_cast<int>(load_global_32(in.lengths + sequence)), end);
                     flags += static_cast<long long>(sequence) * in.seq;
@@ -129,27 +130,32 @@ struct ResetFlags {
         }
     }
 
-    /// The rows that begin anew at step t.
-    TILESMITH_DEVICE unsigned rows_at(int t, int lane) const {
-        const unsigned lanes = ballot(load_shared_8(at + minimum(lane, rows - 1) * row_bytes + (t & kept - 1)) != 0);
-        return rows == 32 ? lanes : lanes & ((1u << rows % 32) - 1);
+    /// The flag of step t of the row that this lane's number is.
+    TILESMITH_DEVICE unsigned of_lane(int t, int lane) const {
+        return load_shared_8(at + minimum(lane, rows - 1) * row_bytes + (t & kept - 1));
     }
 
-    /// The steps of t's chunk at which any row does; in the order of time (direction 1), or the other (-1).
+    /// Of lanes, those whose numbers are rows.
+    TILESMITH_DEVICE static unsigned of_rows(unsigned lanes) { return rows == 32 ? lanes : lanes & ((1u << rows % 32) - 1); }
+
+    /// The 32 steps around t, from a multiple of 32 on, at which any row begins anew; in the order of time (direction 1), or the
+    /// other (-1).
     TILESMITH_DEVICE unsigned steps_of(int t, int lane, int direction) const {
-        const SharedAddress of_lane = at + (t & kept - 32) + (direction > 0 ? lane : 31 - lane);
+        const SharedAddress first = at + (t & kept - 32) + (direction > 0 ? lane : 31 - lane);
         unsigned any = 0;
 #pragma unroll
-        for (int row = 0; row < rows; ++row) any |= load_shared_8(of_lane + row * row_bytes);
+        for (int row = 0; row < rows; ++row) any |= load_shared_8(first + row * row_bytes);
         return ballot(any != 0);
     }
 };
 
-/// One who goes through the steps, forward (1) or backward (-1), and stops where something is to be done.
+/// One who goes through the steps, forward (1) or backward (-1), and stops where something is to be done: at steps at which a
+/// row begins anew, and at every 32nd.
 template <Sequences sequences, int direction>
 struct ResetSteps {
-    unsigned left = 0;  // of the chunk's steps from `next` on, those with resets, a bit each in the order they come
-    int next = -1;      // the next of them, or the first of a chunk
+    int next = -1;       // where to stop
+    unsigned left = 0;   // of the 32 steps around it those from it on at which any row does, a bit each in the order they come
+    unsigned flag = 0;   // of step `next` of the row that this lane's number is
 
     TILESMITH_DEVICE static int place(int t) { return direction > 0 ? t & 31 : ~t & 31; }
 
@@ -158,25 +164,36 @@ struct ResetSteps {
     TILESMITH_DEVICE void begin(const Flags& flags, int t, int lane) {
         if constexpr (sequences.resets) {
             left = flags.steps_of(t, lane, direction) & ~0u << place(t);
-            move_on(t);
+            move_on(flags, t, lane);
         }
     }
 
-    TILESMITH_DEVICE bool due(int t) const { return sequences.resets && t == next; }
+    TILESMITH_DEVICE bool due(int t) const { return sequences.resets && seldom(t == next); }
 
-    /// Whether the steps of another chunk begin with t.
-    TILESMITH_DEVICE static bool begins_chunk(int t) { return place(t) == 0; }
+    /// Where step t is due, of the tile's flags the part after this one is wanted 96 steps on, and the part before is read by
+    /// nobody who is less than 32 steps behind: begin to copy it.
+    template <class Flags, class Arguments>
+    TILESMITH_DEVICE static void copy_ahead(const Flags& flags, const Arguments& in, int first_row, int t) {
+        constexpr int second = direction > 0 ? 32 : Flags::part - 33;  // where the second 32 steps of a part begin
+        if ((t & Flags::part - 1) == second) flags.begin_copy(in, first_row, t / Flags::part + direction);
+    }
 
     /// The rows that begin anew at step t, which is due.
     template <class Flags>
     TILESMITH_DEVICE unsigned take(const Flags& flags, int t, int lane) {
-        if (begins_chunk(t)) left = flags.steps_of(t, lane, direction);
+        const unsigned lanes = ballot(flag != 0);
+        if (place(t) == 0) left = flags.steps_of(t, lane, direction);
         left &= ~(1u << place(t));
-        move_on(t);
-        return flags.rows_at(t, lane);
+        move_on(flags, t, lane);
+        return Flags::of_rows(lanes);
     }
 
-    TILESMITH_DEVICE void move_on(int t) { next = t + direction * ((left != 0 ? lowest_bit(left) : 32) - place(t)); }
+  private:
+    template <class Flags>
+    TILESMITH_DEVICE void move_on(const Flags& flags, int t, int lane) {
+        next = t + direction * ((left != 0 ? lowest_bit(left) : 32) - place(t));
+        flag = flags.of_lane(maximum(next, 0), lane);  // it has come when it is asked for
+    }
 };
 
 /// What the sequences of a tile have of their own in one step, in shared memory, for tiles of any number of rows. It lies in two

@@ -30,6 +30,7 @@ inline unsigned long long read_clock() { return emulate::ticks(); }
 inline unsigned blocks_x() { return emulate::place().blocks_x; }
 
 inline int opaque(int value) { return value; }
+inline bool seldom(bool condition) { return condition; }
 
 // ---- barriers ----
 

@@ -149,11 +149,13 @@ WIDE = replace(
 OWN = replace(
     FORWARD, shape=replace(FORWARD.shape, seq=70, resets=True, lengths=True)
 )  # resets come 32 steps at a time
+OWN_LONG = replace(OWN, shape=replace(OWN.shape, seq=290))
 OWN_CLUSTER = replace(CLUSTER, shape=replace(CLUSTER.shape, seq=20, resets=True, lengths=True))
 OWN_GRID = replace(GRID, shape=replace(GRID.shape, resets=True, lengths=True))
 OWN_STREAMING = replace(STREAMING_IN_TURN, shape=replace(STREAMING.shape, resets=True, lengths=True))
 OWN_STREAMING_BACKWARD = replace(STREAMING_BACKWARD, shape=replace(STREAMING_BACKWARD.shape, resets=True, lengths=True))
 OWN_BACKWARD = replace(BACKWARD, shape=replace(BACKWARD.shape, seq=70, resets=True, lengths=True))
+OWN_LONG_BACKWARD = replace(OWN_BACKWARD, shape=replace(OWN_BACKWARD.shape, seq=290))
 APART_POISON = "            mail.template poison<poisoners>(Mail::slot_of(t + Mail::slots - 1));\n"
 APART_WRITE = "            if (t > 0) write_results();\n"
 APART_SIGNAL = "            cp_async_wait<tiling.num_stages - 2>();\n            signal_ready();\n"
@@ -234,14 +236,14 @@ FAULTS = {
     ),
     "h that does not begin anew": (
         OWN,
-        "places(begins ? initial_at - (buffer ^ 1) * buffer_bytes : 0)",
-        "places(0)",
+        "reads[column_tile] = places(initial_at - buffer * buffer_bytes);",
+        "reads[column_tile] = places(0);",
         "differs",
     ),
     "states that do not begin anew": (
         OWN,
-        "if (part == 0 && restarts != 0)",
-        "if (false)",
+        "state[unit_group][column_tile][column][s] = initial[unit_group][column_tile][column][s];",
+        ";",
         "differs",
     ),
     "a reset of another sequence": (
@@ -252,19 +254,19 @@ FAULTS = {
     ),
     "resets a step late": (
         OWN,
-        "minimum(lane, rows - 1) * row_bytes + (t & kept - 1)",
-        "minimum(lane, rows - 1) * row_bytes + (t - 1 & kept - 1)",
+        "flag = flags.of_lane(maximum(next, 0), lane);",
+        "flag = flags.of_lane(maximum(next - 1, 0), lane);",
         "differs",
     ),
-    "resets of steps 64 and on that nobody copies": (
-        OWN,
-        "flags.begin_copy(in, first_row, (t + 1 >> 5) + 1);",
+    "resets of steps 256 and on that nobody copies": (
+        OWN_LONG,
+        "anew.copy_ahead(flags, in, first_row, t + 1);",
         "",
         "differs|written",
     ),
     "an end a step late": (
         OWN,
-        "if (t == next_end) end_sequences(t);",
+        "if (seldom(t == next_end)) end_sequences(t);",
         "if (t - 1 == next_end) end_sequences(t - 1);",
         "differs|NaN|never written",
     ),
@@ -353,8 +355,8 @@ FAULTS = {
         "differs",
     ),
     "resets of steps long before that nobody copies, backward": (
-        OWN_BACKWARD,
-        "flags.begin_copy(in, first_row, (t >> 5) - 1);",
+        OWN_LONG_BACKWARD,
+        "ahead.copy_ahead(flags, in, first_row, t);",
         "",
         "differs|written",
     ),

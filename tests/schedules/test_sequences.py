@@ -77,9 +77,9 @@ AGAIN = {"recompute_k_tiles_in_registers": 1}
             id="three column tiles, more stages than steps",
         ),
         pytest.param("resident", "elman", Shape(3, 1, 2, 33), FORWARD, id="one step"),
-        pytest.param("resident", "lstm", Shape(5, 100, 1, 32), FORWARD | PAIRS | {"accumulators": 1}, id="100 steps"),
+        pytest.param("resident", "lstm", Shape(5, 300, 1, 32), FORWARD | PAIRS | {"accumulators": 1}, id="300 steps"),
         pytest.param("resident", "lstm", Shape(5, 101, 1, 32), FORWARD, id="rows of resets that are not aligned"),
-        pytest.param("resident_backward", "lstm", Shape(5, 100, 1, 32, save="gates"), BACKWARD, id="100 steps back"),
+        pytest.param("resident_backward", "lstm", Shape(5, 300, 1, 32, save="gates"), BACKWARD, id="300 steps back"),
         pytest.param("cluster_backward", "lstm", Shape(5, 100, 1, 64, save="gates"), None, id="100 steps, cluster"),
         pytest.param("grid_backward", "lstm", Shape(5, 100, 1, 64, save="gates"), None, id="100 steps, grid"),
         pytest.param(

@@ -75,7 +75,7 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     partial = (k_split - 1) * unit_warps * tiles * column_tiles * 32 * CHUNK
     elements = unit_groups * column_tiles * columns
     zeros = CHUNK if shape.lengths else 0
-    initial = hidden + 2 * len(cell.states) * elements * unit_warps * 32 if shape.resets else 0
+    initial = hidden if shape.resets else 0
     return Sizes(
         warps=warps,
         unit_warps=unit_warps,
@@ -131,7 +131,7 @@ class Resident(BatchTiled):
             "more_accumulators": (v["accumulators"] - 1) * s.tiles * s.column_tiles * 4,
             "hidden": 4 * s.column_tiles * s.k_tiles,
             "bias": s.tiles * 2 + s.unit_groups * (len(cell.gates) - len(cell.recurrent_gates)),
-            "states": s.elements * (len(cell.states) - 1),
+            "states": s.elements * (len(cell.states) - 1) * (2 if shape.resets else 1),
             "inputs": s.unit_groups * s.column_tiles * s.matrices,
             "elements": s.elements,
             "saved_gates": s.elements * (arrays_written(cell, shape) - known_states(cell, shape)),

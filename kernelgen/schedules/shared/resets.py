@@ -10,4 +10,4 @@ from kernelgen.schedules.shared.numbers import Number
 
 def reset_flags(shape: Shape, rows: Number) -> Number:
     """Bytes of ResetFlags (cuda/sequences.cuh) for a tile of ``rows`` sequences."""
-    return cdiv(rows * 132, CHUNK) * (CHUNK if shape.resets else 0)
+    return cdiv(rows * 260, CHUNK) * (CHUNK if shape.resets else 0)
