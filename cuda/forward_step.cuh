@@ -99,11 +99,12 @@ TILESMITH_DEVICE Word* result_array(const ForwardArgumentsOf<Word>& in, int arra
     return base;
 }
 
-/// Write a lane's states after the last step.
+/// Write a lane's states after the last step, of the rows whose bits are set.
 template <class Type, class Elements, class States>
-TILESMITH_DEVICE void store_last(Element<Type>* last, const Elements& own, const States& state) {
+TILESMITH_DEVICE void store_last(Element<Type>* last, const Elements& own, const States& state, unsigned rows = ~0u) {
     Elements::for_each([&](int unit_group, int column_tile, int column) {
         if (!own.real(unit_group, column_tile, column)) return;
+        if (rows != ~0u && (rows >> own.row(column_tile, column) & 1) == 0) return;
         const auto& of_element = state[unit_group][column_tile][column];
 #pragma unroll
         for (int s = 0; s < static_cast<int>(sizeof of_element / sizeof of_element[0]); ++s)

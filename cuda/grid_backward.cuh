@@ -220,7 +220,7 @@ struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape,
     /// The n-th step of the units that this warp owns. received: the slot of the sums that it has taken before, if any.
     TILESMITH_DEVICE void step(int n, int buffer, int& stage_offset, int received) {
         typename Step::Gradients d_gates;
-        this->differentiate(d_gates, n == 0);
+        this->differentiate(d_gates, n);
         if constexpr (!Cell::recurrent_cut)  // first what the others wait for
             mail.send(Mail::slot_of(n), [&](int array, int column_tile, int column) {
                 return this->gradient(d_gates, nth_bit(Cell::recurrent, array), 0, column_tile, column);

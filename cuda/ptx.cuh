@@ -47,6 +47,9 @@ TILESMITH_DEVICE int opaque(int value) {
     return value;
 }
 
+/// The condition, of a branch that is seldom taken.
+TILESMITH_DEVICE bool seldom(bool condition) { return __builtin_expect(condition, false); }
+
 /// Clocks of the multiprocessor, from some moment on; memory is not touched earlier or later than the source says.
 TILESMITH_DEVICE unsigned long long read_clock() {
     unsigned long long clocks;
@@ -84,6 +87,9 @@ TILESMITH_DEVICE bool any_lane(bool value) { return __any_sync(0xffffffffu, valu
 /// The lanes, a bit each, whose value is true.
 TILESMITH_DEVICE unsigned ballot(bool value) { return __ballot_sync(0xffffffffu, value); }
 
+/// The place of the lowest bit that is set; one is.
+TILESMITH_DEVICE int lowest_bit(unsigned bits) { return __ffs(static_cast<int>(bits)) - 1; }
+
 /// The value of the lane whose number differs in the bits of `lanes`; all 32 exchange.
 TILESMITH_DEVICE float shuffle_xor(float value, int lanes) { return __shfl_xor_sync(0xffffffffu, value, lanes); }
 /// The value of any lane.
@@ -99,6 +105,11 @@ TILESMITH_DEVICE SharedAddress shared_memory() {
     return static_cast<SharedAddress>(__cvta_generic_to_shared(tilesmith_shared_memory));
 }
 
+TILESMITH_DEVICE unsigned load_shared_8(SharedAddress address) {
+    unsigned value;
+    asm volatile("ld.shared.u8 %0, [%1];" : "=r"(value) : "r"(address) : "memory");
+    return value;
+}
 TILESMITH_DEVICE unsigned short load_shared_16(SharedAddress address) {
     unsigned short value;
     asm volatile("ld.shared.u16 %0, [%1];" : "=h"(value) : "r"(address) : "memory");

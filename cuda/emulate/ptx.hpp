@@ -3,6 +3,8 @@
 // Names, parameters and namespaces are those of ptx.cuh; `site` is the place of the call, for reports.
 #pragma once
 
+#include <bit>
+
 #include "calls.hpp"
 #include "numbers.hpp"
 #include "types.hpp"
@@ -35,6 +37,7 @@ inline unsigned long long read_nanoseconds() { return emulate::ticks(); }
 inline unsigned blocks_x() { return emulate::place().blocks_x; }
 
 inline int opaque(int value) { return value; }
+inline bool seldom(bool condition) { return condition; }
 
 // ---- barriers ----
 
@@ -48,6 +51,7 @@ inline void arrive_named(unsigned id, unsigned threads, Site site = Site::curren
 inline void sync_warp(Site site = Site::current()) { emulate::sync_whole_warp(site); }
 inline bool any_lane(bool value, Site site = Site::current()) { return emulate::vote_any(value, site); }
 inline unsigned ballot(bool value, Site site = Site::current()) { return emulate::vote_lanes(value, site); }
+inline int lowest_bit(unsigned bits) { return std::countr_zero(bits); }
 inline float shuffle_xor(float value, int lanes, Site site = Site::current()) {
     return __uint_as_float(emulate::exchange_lanes(__float_as_uint(value), static_cast<unsigned>(lanes), site));
 }
@@ -94,6 +98,9 @@ void store_global(void* address, const Type& value, const Site& site) {
 }
 }  // namespace emulate
 
+inline unsigned load_shared_8(SharedAddress address, Site site = Site::current()) {
+    return emulate::load_shared<unsigned char>(address, site);
+}
 inline unsigned short load_shared_16(SharedAddress address, Site site = Site::current()) {
     return emulate::load_shared<unsigned short>(address, site);
 }

@@ -147,12 +147,16 @@ WIDE = replace(
     shape=replace(SPLIT.shape, batch=14),
     values=SPLIT.values | {"cluster": 2, "batch_tile": 16, "transfer_warps": 1},
 )
-OWN = replace(FORWARD, shape=replace(FORWARD.shape, resets=True, lengths=True))
-OWN_CLUSTER = replace(CLUSTER, shape=replace(CLUSTER.shape, resets=True, lengths=True))
+OWN = replace(
+    FORWARD, shape=replace(FORWARD.shape, seq=70, resets=True, lengths=True)
+)  # resets come 32 steps at a time
+OWN_LONG = replace(OWN, shape=replace(OWN.shape, seq=290))
+OWN_CLUSTER = replace(CLUSTER, shape=replace(CLUSTER.shape, seq=20, resets=True, lengths=True))
 OWN_GRID = replace(GRID, shape=replace(GRID.shape, resets=True, lengths=True))
 OWN_STREAMING = replace(STREAMING_IN_TURN, shape=replace(STREAMING.shape, resets=True, lengths=True))
 OWN_STREAMING_BACKWARD = replace(STREAMING_BACKWARD, shape=replace(STREAMING_BACKWARD.shape, resets=True, lengths=True))
-OWN_BACKWARD = replace(BACKWARD, shape=replace(BACKWARD.shape, resets=True, lengths=True))
+OWN_BACKWARD = replace(BACKWARD, shape=replace(BACKWARD.shape, seq=70, resets=True, lengths=True))
+OWN_LONG_BACKWARD = replace(OWN_BACKWARD, shape=replace(OWN_BACKWARD.shape, seq=290))
 APART_POISON = "            mail.template poison<poisoners>(Mail::slot_of(t + Mail::slots - 1));\n"
 APART_WRITE = "            if (t > 0) write_results();\n"
 APART_SIGNAL = "            cp_async_wait<tiling.num_stages - 2>();\n            signal_ready();\n"
@@ -233,36 +237,78 @@ FAULTS = {
     ),
     "h that does not begin anew": (
         OWN,
-        "(restarts >> Matrix::row_read(lane, column_tile) & 1) != 0 ?",
-        "false ?",
+        "reads[column_tile] = places(initial_at - buffer * buffer_bytes);",
+        "reads[column_tile] = places(0);",
         "differs",
     ),
     "states that do not begin anew": (
         OWN,
-        "if (restarts != 0 && part == 0) begin_anew(restarts);",
-        "",
+        "state[unit_group][column_tile][column][s] = initial[unit_group][column_tile][column][s];",
+        ";",
         "differs",
     ),
     "a reset of another sequence": (
         OWN,
-        "flags = in.resets + static_cast<long long>(sequence) * in.seq;",
-        "flags = in.resets + static_cast<long long>(sequence_at<sequences>(in, first + (lane ^ 1))) * in.seq;",
+        "flags += static_cast<long long>(sequence) * in.seq;",
+        "flags += static_cast<long long>(sequence ^ 1) * in.seq;",
         "differs|bounds",
     ),
     "resets a step late": (
         OWN,
-        "next = tile.flag(t);\n            after = tile.flag(t + direction);",
-        "next = 0;\n            after = tile.flag(t);",
+        "flag = flags.of_lane(maximum(next, 0), lane);",
+        "flag = flags.of_lane(maximum(next - 1, 0), lane);",
         "differs",
+    ),
+    "resets of steps 256 and on that nobody copies": (
+        OWN_LONG,
+        "anew.copy_ahead(flags, in, first_row, t + 1);",
+        "",
+        "differs|written",
     ),
     "an end a step late": (
         OWN,
-        "return ballot(t < end);",
-        "return ballot(t <= end);",
+        "if (seldom(t == next_end)) end_sequences(t);",
+        "if (t - 1 == next_end) end_sequences(t - 1);",
+        "differs|NaN|never written",
+    ),
+    "ends after the first that nobody looks for": (
+        OWN,
+        "next_end = tile.least_end(in, first_row, lane, t + 1);",
+        "next_end = 0;",
         "differs|NaN|never written",
     ),
     "states that go on behind the end": (
         OWN,
+        "store_last<Type>(in.last, own, state, running);",
+        "store_last<Type>(in.last, own, state);",
+        "differs|NaN",
+    ),
+    "results that go on behind the end": (
+        OWN,
+        "writer.redirect(ended, shared + zeros_at);",
+        "",
+        "differs|NaN",
+    ),
+    "a reset of another sequence in a cluster": (
+        OWN_CLUSTER,
+        "flags = in.resets + static_cast<long long>(sequence) * in.seq;",
+        "flags = in.resets + static_cast<long long>(sequence_at<sequences>(in, first + (lane ^ 1))) * in.seq;",
+        "differs|bounds",
+    ),
+    "resets a step late in a cluster": (
+        OWN_CLUSTER,
+        "next = tile.flag(t);\n            after = tile.flag(t + direction);",
+        "next = 0;\n            after = tile.flag(t);",
+        "differs",
+    ),
+    "an end a step late in a cluster": (
+        OWN_CLUSTER,
+        "return ballot(t < end);",
+        "return ballot(t <= end);",
+        "differs|NaN|never written",
+    ),
+    "states that go on behind the end in a cluster": (
+        OWN_CLUSTER,
         "for (int i = 0; i < result_arrays<Cell, save>; ++i) result[i] = 0.0f;\n        return;",
         "for (int i = 0; i < result_arrays<Cell, save>; ++i) result[i] = 0.0f;",
         "differs|NaN",
@@ -305,9 +351,15 @@ FAULTS = {
     ),
     "resets a step early, backward": (
         OWN_BACKWARD,
-        "anew.begin(tile, tile.steps);",
-        "anew.begin(tile, tile.steps - 1);",
+        "if (anew.due(tile.steps - n)) send_to_initial(anew.take(flags, tile.steps - n, lane));",
+        "if (anew.due(tile.steps - 1 - n)) send_to_initial(anew.take(flags, tile.steps - 1 - n, lane));",
         "differs",
+    ),
+    "resets of steps long before that nobody copies, backward": (
+        OWN_LONG_BACKWARD,
+        "ahead.copy_ahead(flags, in, first_row, t);",
+        "",
+        "differs|written",
     ),
     "gates' gradients behind the end": (
         OWN_BACKWARD,

@@ -28,6 +28,7 @@ from kernelgen.schedules.shared.cost import StepWork
 from kernelgen.schedules.shared.entries import GRADIENTS, MAIL, asserted, backward_parameters, sequences, stores
 from kernelgen.schedules.shared.limits import CHUNK, vector_width
 from kernelgen.schedules.shared.numbers import Int, Number
+from kernelgen.schedules.shared.resets import reset_flags
 from kernelgen.symbolic.derive import Backward, derive
 from kernelgen.symbolic.instructions import backward_cost
 
@@ -113,7 +114,7 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     sums = warps * 2 * tiles * (rows // 4) * 32 * 4
     sent = cluster * owners * epilogue_rows * 8 * 4
     vectors = epilogue_rows * (8 // vector_width(d))
-    to_initial = sent_to_initial(cell, shape, epilogue_rows // 4 * owners)
+    to_initial = sent_to_initial(cell, shape, epilogue_rows // 4 * owners) + owners * reset_flags(shape, epilogue_rows)
     return Sizes(
         warps=warps,
         tile_warps=tile_warps,
