@@ -107,7 +107,7 @@ def main(
     machine = torch.cuda.get_device_name() if cuda else f"CPU, {platform.machine()}"
     runs: list[Numbers] = []
     for name in only or WORKLOADS:
-        workload = WORKLOADS[name](sizes[name], place, seed)  # type: ignore[arg-type]
+        workload = WORKLOADS[name](sizes[name], place, seed)
         settings = Settings(place, steps, seconds, RATES[name], probes)
         kinds = (workload.dtype, workload.peer_dtype) if cuda else ("float32", "float32")
         runs += compare(workload, dtype or kinds[0], peer_dtype or kinds[1], settings)

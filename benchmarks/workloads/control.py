@@ -129,7 +129,7 @@ class Control:
         return Policy(ours, self.sizes.units)
 
     def recurrences(self, model: nn.Module) -> Sequence[nn.Module]:
-        return [model.core]  # type: ignore[list-item]
+        return [model.core]
 
     def step(self, model: nn.Module, update: Update, number: int) -> Tensor:
         """A rollout that begins with new corridors, and as many updates as EPOCHS."""

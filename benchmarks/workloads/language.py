@@ -144,7 +144,7 @@ class Language:
         return model
 
     def recurrences(self, model: nn.Module) -> Sequence[nn.Module]:
-        return [block.cell for block in model.blocks]  # type: ignore[union-attr, misc]
+        return [block.cell for block in model.blocks]
 
     def step(self, model: nn.Module, update: Update, number: int) -> Tensor:
         drawn = torch.Generator().manual_seed(self.seed + 1 + number)

@@ -65,7 +65,7 @@ class Speech:
         return Recogniser(ours, self.sizes)
 
     def recurrences(self, model: nn.Module) -> Sequence[nn.Module]:
-        return [model.recurrent]  # type: ignore[list-item]
+        return [model.recurrent]
 
     def step(self, model: nn.Module, update: Update, number: int) -> Tensor:
         sizes, drawn = self.sizes, torch.Generator().manual_seed(self.seed + 1 + number)
