@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml setup.py $(wildcard constrint/_core/*)
+SOURCES := pyproject.toml setup.py $(wildcard constrint/_core/* kernelgen/device/_launcher/*)
 
 .PHONY: help tune test fuzz lint docs bench wheels clean
 

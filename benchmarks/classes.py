@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import click
 
@@ -19,6 +19,8 @@ from constrint import Expr, Problem, all_different, cumulative, total
 
 Question = tuple[Problem, Expr | None]
 """A problem and what is maximised."""
+Jobs = Sequence[Sequence[tuple[int, int]]]
+"""Of each job, machine and duration of each step."""
 
 
 def knapsack(items: int, limits: int, largest: int = 1000) -> Question:
@@ -54,25 +56,41 @@ def pigeons(count: int, holes: int, together: bool) -> Question:
     return problem, None
 
 
-def job_shop(jobs: int, machines: int) -> Question:
-    """Random durations of 1 to 10; the makespan is minimised."""
+FT06 = (
+    ((2, 1), (0, 3), (1, 6), (3, 7), (5, 3), (4, 6)),
+    ((1, 8), (2, 5), (4, 10), (5, 10), (0, 10), (3, 4)),
+    ((2, 5), (3, 4), (5, 8), (0, 9), (1, 1), (4, 7)),
+    ((1, 5), (0, 5), (2, 5), (3, 3), (4, 8), (5, 9)),
+    ((2, 9), (1, 3), (4, 5), (5, 4), (0, 3), (3, 1)),
+    ((1, 3), (3, 3), (5, 9), (0, 10), (4, 4), (2, 1)),
+)
+"""Fisher and Thompson's six jobs on six machines (1963): machine and duration of each step. At best 55."""
+
+
+def random_jobs(jobs: int, machines: int) -> Jobs:
+    """Random durations of 1 to 10."""
     rng = random.Random(jobs * machines)
+    return [[(machine, rng.randint(1, 10)) for machine in rng.sample(range(machines), machines)] for _ in range(jobs)]
+
+
+def job_shop(jobs: Jobs) -> Question:
+    """The makespan is minimised."""
     problem = Problem("job shop")
-    horizon = 20 * jobs
+    horizon = 20 * len(jobs)
     end = problem.variable("end", range(horizon))
     on: dict[int, list[tuple[Expr, int]]] = {}
-    for job in range(jobs):
+    for job, steps in enumerate(jobs):
         ready: Expr | None = None
-        for machine in rng.sample(range(machines), machines):
-            start, length = problem.variable(f"s{job}_{machine}", range(horizon)), rng.randint(1, 10)
+        for machine, length in steps:
+            start = problem.variable(f"s{job}_{machine}", range(horizon))
             if ready is not None:
                 problem.add(start >= ready)
             ready = start + length
             on.setdefault(machine, []).append((start, length))
         assert ready is not None
         problem.add(end >= ready)
-    for steps in on.values():
-        for (a, p), (b, q) in itertools.combinations(steps, 2):
+    for queue in on.values():
+        for (a, p), (b, q) in itertools.combinations(queue, 2):
             problem.add((a + p <= b) | (b + q <= a))
     return problem, -end
 
@@ -101,8 +119,44 @@ def coupled_sums(parameters: int) -> Question:
     return problem, total(rng.randint(1, 20) * x for x in values)
 
 
+def equal_sums(count: int) -> Question:
+    """Variables of 0 to 5 under two equations over all of them; any solution."""
+    rng = random.Random(count)
+    problem = Problem("equal sums")
+    values = [problem.variable(f"x{i}", range(6)) for i in range(count)]
+    chosen = [rng.randrange(6) for _ in values]
+    for _ in range(2):
+        weights = [rng.randint(1, 99) for _ in values]
+        known = sum(w * x for w, x in zip(weights, chosen, strict=True))
+        problem.add(total(w * x for w, x in zip(weights, values, strict=True)) == known)
+    return problem, None
+
+
+def long_sums(count: int) -> Question:
+    """Two sums of so many terms."""
+    rng = random.Random(count)
+    problem = Problem("long sums")
+    values = [problem.variable(f"x{i}", range(4)) for i in range(count)]
+    for _ in range(2):
+        problem.add(total(rng.randint(1, 9) * x for x in values) <= 6 * count)
+    return problem, total(rng.randint(1, 9) * x for x in values)
+
+
+def large_divisors() -> Question:
+    """Three factors of a number beyond 2**61, with the least sum."""
+    number = 2**4 * 3**30 * 5 * 7 * 11 * 13
+    problem = Problem("large divisors")
+    x, y, z = (problem.variable(name, range(1, 2**40)) for name in "xyz")
+    problem.add(x * y * z == number)
+    problem.add((x <= y) & (y <= z))
+    return problem, -(x + y + z)
+
+
 CLASSES: dict[str, Callable[[], Question]] = {
     "knapsack-120": lambda: knapsack(120, 1),
+    "knapsack-120-3": lambda: knapsack(120, 3),
+    "knapsack-120-4": lambda: knapsack(120, 4),
+    "knapsack-120-5": lambda: knapsack(120, 5),
     "knapsack-60-3": lambda: knapsack(60, 3),
     "knapsack-60-5": lambda: knapsack(60, 5),
     "large-weights-40": lambda: knapsack(40, 2, 10**9),
@@ -110,9 +164,13 @@ CLASSES: dict[str, Callable[[], Question]] = {
     "queens-40": lambda: queens(40),
     "pigeons-11": lambda: pigeons(11, 10, together=False),
     "all-different-11": lambda: pigeons(11, 10, together=True),
-    "job-shop-6x6": lambda: job_shop(6, 6),
+    "job-shop-6x6": lambda: job_shop(random_jobs(6, 6)),
+    "ft06": lambda: job_shop(FT06),
     "cumulative-10": lambda: tasks(10),
     "coupled-sums-60": lambda: coupled_sums(60),
+    "equal-sums-60": lambda: equal_sums(60),
+    "long-sums-300": lambda: long_sums(300),
+    "large-divisors": large_divisors,
 }
 
 

@@ -11,7 +11,7 @@ replayed and compared with float64 (benchmarks/peers/steps.py); then replays are
 same step called from Python. tilesmith runs the model's first choice in bfloat16 unless --tune tunes it first. cuDNN
 runs through torch.nn in float16 and bfloat16, its input product included; it knows no heads, so where a row has
 several it runs ONE head of the same D, which is that much less work. The compiled loop takes 64 steps. "x floor" is
-how many times as long as the floor of benchmarks/peers/floors.py.
+how many times as long as the floor of kernelgen/tuning/floors.py.
 
 What fails is written down with its reason, and the run goes on. Results are written after every row, to
 benchmarks/results/YYYY-MM-DD-GPU.json where whole groups are measured, else to build/rnn.json;

@@ -9,6 +9,8 @@ medians, and as multiples of the first line, where every sequence is whole.
 - whole: no resets, no lengths.
 - resets: one in 16 steps, random; no initial states, as after the end of an episode.
 - initial: the same with initial states, which a reset goes back to.
+- none: resets that are never set.
+- full: lengths, all of T.
 - lengths: of mean --mean of T, as one long recording in a batch of short ones; the longest has T steps.
 - bounded: the same mean, but no sequence is longer than half of T.
 
@@ -43,8 +45,9 @@ CHECKED = 64
 
 @click.command(help=__doc__)
 @click.option("--row", "rows", multiple=True, default=ROWS, help="CELL:HEADSxDIM:BATCH:STEPS")
+@click.option("--only", multiple=True, help="the lines to measure, by these names; every one unless given")
 @click.option("--mean", default=0.2, show_default=True, help="of the lengths, as a part of the longest")
-def main(rows: tuple[str, ...], mean: float) -> None:
+def main(rows: tuple[str, ...], only: tuple[str, ...], mean: float) -> None:
     """Measure and print."""
     shown = Table("row", "what", "forward ms", "times", "training ms", "times", "error h", "error dR")
     for text in rows:
@@ -52,6 +55,8 @@ def main(rows: tuple[str, ...], mean: float) -> None:
         shape = Shape(row.batch, row.seq, row.heads, row.head_dim)
         first: tuple[float, float] | None = None
         for what, own in kinds(shape, mean).items():
+            if only and what not in only:
+                continue
             forward, training = measured(row.cell, shape, own)
             first = first or (forward, training)
             wrong = errors(row.cell, shape, own)
@@ -74,6 +79,8 @@ def kinds(shape: Shape, mean: float) -> dict[str, dict[str, Any]]:
         "whole": {},
         "resets": {"resets": resets},
         "initial": {"resets": resets, "initial": True},
+        "none": {"resets": np.zeros_like(resets)},
+        "full": {"lengths": np.full(shape.batch, shape.seq)},
         "lengths": {"lengths": longest},
         "bounded": {"lengths": lengths.clip(1, shape.seq // 2)},
     }

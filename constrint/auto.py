@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 from constrint.core import load_core
 from constrint.errors import ConstrintError, TimeLimit
 from constrint.expr import Expr
-from constrint.limits import Race
+from constrint.forecast import sums_prevail
+from constrint.limits import Race, deadline_in, seconds_left
+from constrint.presolve import Prepared, prepare
 from constrint.protocols import EngineCall
 from constrint.result import Answer
 from constrint.statement import Solution, Statement
@@ -23,26 +25,39 @@ if TYPE_CHECKING:
     from constrint.cpsat import CpSatCall
 
 MOMENT = 0.05
-"""Seconds that the native engine has before CP-SAT starts."""
+"""Seconds that the native engine has, once the problem is presolved, before CP-SAT starts."""
 MODELLING = 0.2
 """Seconds that the native engine waits at most for CP-SAT's model."""
+AHEAD = 5.0
+"""Seconds that CP-SAT has alone where the problem looks like one of its own."""
 LEEWAY = 1.0
 """Seconds that CP-SAT has to end after a time limit that both had."""
 
 
 class AutoCall:
-    """The calls of both engines for one problem. native: ours."""
+    """The calls of both engines for one problem. native: ours. prepared: see EngineCall."""
 
     def __init__(self, problem: Statement, native: EngineCall) -> None:
         self.problem, self.native = problem, native
+        self.prepared: Prepared | None = None
 
     def first(self, order: Mapping[str, bool], time_limit: float | None) -> Answer:
-        ours, theirs = self._race(lambda call: call.first(order, time_limit), lambda answer: answer.status != "unknown")
+        deadline = deadline_in(time_limit)
+        if not self._prepare(None, deadline):
+            return Answer("unknown")
+        ours, theirs = self._race(
+            lambda call: call.first(order, seconds_left(deadline)), lambda answer: answer.status != "unknown"
+        )
         return ours if theirs is None or ours.status != "unknown" else theirs
 
     def best(self, objective: Expr, sign: int, order: Mapping[str, bool], time_limit: float | None) -> Answer:
+        deadline = deadline_in(time_limit)
+        if not self._prepare(objective if sign > 0 else -objective, deadline):
+            return Answer("unknown")
         ours, theirs = self._race(
-            lambda call: call.best(objective, sign, order, time_limit), lambda answer: answer.proven
+            lambda call: call.best(objective, sign, order, seconds_left(deadline)),
+            lambda answer: answer.proven,
+            self._foreseen(),
         )
         return ours if theirs is None or ours.proven else theirs if theirs.proven else _joined(ours, theirs, sign)
 
@@ -55,19 +70,40 @@ class AutoCall:
     def count(self, time_limit: float | None) -> int:
         return self.native.count(time_limit)
 
+    def _prepare(self, objective: Expr | None, deadline: float | None) -> bool:
+        """Presolve once, for both; False where there was no time to."""
+        try:
+            self.native.prepared = prepare(self.problem, objective, load_core(), deadline=deadline)
+        except TimeLimit:
+            return False
+        return True
+
+    def _foreseen(self) -> bool:
+        """Whether CP-SAT is to be expected first."""
+        prepared = self.native.prepared
+        if prepared is None or prepared.program is None or prepared.objective is None:
+            return False
+        return sums_prevail(prepared.program, prepared.objective)
+
     def _race(
-        self, ask: Callable[[EngineCall], Answer], final: Callable[[Answer], bool]
+        self, ask: Callable[[EngineCall], Answer], final: Callable[[Answer], bool], foreseen: bool = False
     ) -> tuple[Answer, Answer | None]:
-        """The answers of the native engine and, where it ran, CP-SAT."""
+        """The answers of the native engine and, where it ran, CP-SAT. foreseen: CP-SAT begins."""
         rival: _Rival | None = None
 
         def start() -> None:
             nonlocal rival
-            rival = _Rival(self.problem, ask, final, race.stop)
+            rival = _Rival(self.problem, self.native.prepared, ask, final, race.stop)
             rival.begin()
 
         race = Race(MOMENT, start, load_core())
         try:
+            if foreseen:
+                race.wake_up()
+                assert rival is not None
+                rival.thread.join(AHEAD)
+            if rival is not None and not rival.thread.is_alive() and rival.answer is not None:
+                return Answer("unknown"), rival.answer  # at its end, or that of the time limit
             with race:
                 ours = ask(self.native)
         except BaseException:
@@ -91,11 +127,13 @@ class _Rival:
     def __init__(
         self,
         problem: Statement,
+        prepared: Prepared | None,
         ask: Callable[[EngineCall], Answer],
         final: Callable[[Answer], bool],
         won: Callable[[], None],
     ) -> None:
         self.copy = Statement(problem.name, problem.domains, problem.constraints)
+        self.prepared = prepared
         self.ask, self.final, self.won = ask, final, won
         self.answer: Answer | None = None
         self.finished = False
@@ -120,7 +158,7 @@ class _Rival:
         try:
             from constrint.cpsat import CpSatCall
 
-            self.call = CpSatCall(self.copy, load_core())
+            self.call = CpSatCall(self.copy, self.prepared)
             self.call.modelled = self.ready
             if not self.finished:
                 self.answer = self.ask(self.call)

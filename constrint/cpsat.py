@@ -25,7 +25,7 @@ from constrint.expr import Expr
 from constrint.limits import PASSED, deadline_in
 from constrint.lower import Lowering
 from constrint.native import SAFE, fits
-from constrint.presolve import prepare, presolve
+from constrint.presolve import Prepared, prepare, presolve
 from constrint.program import Code, Op, Program, Tree
 from constrint.result import Answer
 from constrint.statement import Constraint, Solution, Statement
@@ -81,7 +81,7 @@ class Model:
         }
         for code in program.codes:
             if code.source not in stated:
-                self.model.add_bool_and([self._build(code)[-1].value])
+                self._require(code)
         self.objective: Any = None
         if objective_code is not None:
             node = self._build(objective_code)[-1]
@@ -147,6 +147,10 @@ class Model:
         return variable
 
     def _number(self, low: int, high: int) -> Any:
+        # OR-tools refuses larger ones in one way or another: here, whatever its version, in words. The sum of two
+        # numbers that are safe may be held.
+        if max(abs(low), abs(high)) > 2 * SAFE:
+            raise ConstrintError(TOO_LARGE)
         return self.model.new_int_var(low, high, "")
 
     def _literal(self) -> Any:
@@ -162,29 +166,62 @@ class Model:
         self.model.add_bool_or([*(literal.Not() for literal in needed), result])
         return result
 
-    def _build(self, code: Code) -> list[Node]:
+    def _require(self, code: Code) -> None:
+        """State a constraint, without a literal where CP-SAT has it as its own."""
+        nodes = self._build(code, len(code.ops) - 1)
+        op, a, b = code.ops[-1], code.a[-1], code.b[-1]
+        if op in (Op.TABLE, Op.NOT_TABLE):
+            operands, rows = code.tables[a]
+            if all(nodes[node].defined is self.true for node in operands):
+                columns = [self._column(code, node, nodes[node]) for node in operands]
+                if op == Op.TABLE:
+                    self.model.add_allowed_assignments(columns, rows)
+                else:
+                    self.model.add_forbidden_assignments(columns, rows)
+                return
+        if op in (Op.EQ, Op.NE, Op.LE):
+            left, right = nodes[a], nodes[b]
+            compared = self._compared(op, left.value, right.value)[0]
+            if left.defined is self.true and right.defined is self.true and not isinstance(compared, bool):
+                self.model.add(compared)
+                return
+        self.model.add_bool_and([self._node(code, len(code.ops) - 1, nodes).value])
+
+    def _column(self, code: Code, node: int, built: Node) -> Any:
+        if code.ops[node] == Op.VAR:
+            return built.value
+        value = self._alone(built)
+        return self.model.new_constant(value) if isinstance(value, int) else value
+
+    def _build(self, code: Code, stop: int | None = None) -> list[Node]:
+        """The nodes of a code; those before number ``stop``, by default all."""
         nodes: list[Node] = []
-        for op, a, b in zip(code.ops, code.a, code.b, strict=True):
-            if op == Op.VAR:
-                node = Node(self.variables[a], self.true, self.low[a], self.high[a])
-            elif op == Op.CONST:
-                node = Node(a, self.true, a, a)
-            elif op in (Op.TRUE, Op.FALSE):
-                node = Node(self.true if op == Op.TRUE else self.true.Not(), self.true)
-            elif op in (Op.TABLE, Op.NOT_TABLE):
-                node = self._table(code, op, a, nodes)
-            elif op < Op.INDICATOR:
-                node = self._arithmetic(op, nodes[a], nodes[b])
-            elif op == Op.INDICATOR:
-                node = nodes[a]
-            elif op in (Op.AND, Op.OR):
-                node = self._logic(op, nodes[a], nodes[b])
-            else:
-                node = self._comparison(op, nodes[a], nodes[b])
-            if max(abs(node.low), abs(node.high)) > SAFE:
-                raise ConstrintError(TOO_LARGE)
-            nodes.append(node)
+        for number in range(len(code.ops) if stop is None else stop):
+            nodes.append(self._node(code, number, nodes))
         return nodes
+
+    def _node(self, code: Code, number: int, nodes: Sequence[Node]) -> Node:
+        """A node, of those before it. Raises ConstrintError for a number that CP-SAT cannot hold."""
+        op, a, b = code.ops[number], code.a[number], code.b[number]
+        if op == Op.VAR:
+            node = Node(self.variables[a], self.true, self.low[a], self.high[a])
+        elif op == Op.CONST:
+            node = Node(a, self.true, a, a)
+        elif op in (Op.TRUE, Op.FALSE):
+            node = Node(self.true if op == Op.TRUE else self.true.Not(), self.true)
+        elif op in (Op.TABLE, Op.NOT_TABLE):
+            node = self._table(code, op, a, nodes)
+        elif op < Op.INDICATOR:
+            node = self._arithmetic(op, nodes[a], nodes[b])
+        elif op == Op.INDICATOR:
+            node = nodes[a]
+        elif op in (Op.AND, Op.OR):
+            node = self._logic(op, nodes[a], nodes[b])
+        else:
+            node = self._comparison(op, nodes[a], nodes[b])
+        if max(abs(node.low), abs(node.high)) > SAFE:
+            raise ConstrintError(TOO_LARGE)
+        return node
 
     def _logic(self, op: int, left: Node, right: Node) -> Node:
         # A literal is false where its node is undefined, so "is false" needs the definedness too.
@@ -207,8 +244,13 @@ class Model:
             op = Op.EQ if op == Op.DIVIDES else Op.NE
         else:
             defined = self._both(left.defined, right.defined)
-        pairs = {Op.EQ: (p == q, p != q), Op.NE: (p != q, p == q), Op.LE: (p <= q, p > q)}
-        return Node(self._both(self._reify(*pairs[Op(op)]), defined), defined)
+        return Node(self._both(self._reify(*self._compared(op, p, q)), defined), defined)
+
+    def _compared(self, op: int, p: Any, q: Any) -> tuple[Any, Any]:
+        """A comparison and its opposite."""
+        if op == Op.LE:
+            return p <= q, p > q
+        return (p == q, p != q) if op == Op.EQ else (p != q, p == q)
 
     def _reify(self, condition: Any, opposite: Any) -> Any:
         """The literal of a linear condition, which is a plain bool between constants."""
@@ -243,6 +285,10 @@ class Model:
         low, high, _ = intervals.absolute(x) if op == Op.ABS else intervals.ARITHMETIC[Op(op)](x, y)
         if op in (Op.ADD, Op.SUB):
             return Node(p + q if op == Op.ADD else p - q, defined, low, high)
+        if op == Op.MUL and (left.low == left.high or right.low == right.high):
+            scale, scaled = (left.low, q) if left.low == left.high else (right.low, p)
+            # Where the product is 0 its factor may be any number, and too large.
+            return Node(scale * scaled if low or high else 0, defined, low, high)
         value = self._number(low, high)
         if op == Op.MUL:
             self.model.add_multiplication_equality(value, [p, q])
@@ -258,13 +304,13 @@ class Model:
         """Floor quotient and remainder; both are 0 where the divisor is."""
         p, q = number.value, divisor.value
         nonzero = self._reify(q != 0, q == 0)
-        reach = max(abs(number.low), abs(number.high))
-        step = max(abs(divisor.low), abs(divisor.high))
-        quotient, rest = self._number(-reach, reach), self._number(-step, step)
+        spans = (number.low, number.high, 0), (divisor.low, divisor.high, 0)
+        (least, most), (first, last) = (_or_zero(intervals.ARITHMETIC[op](*spans)) for op in (Op.FDIV, Op.MOD))
+        quotient, rest = self._number(least, most), self._number(first, last)
         if isinstance(q, int):
             product = q * quotient
         else:
-            product = self._number(-reach - step, reach + step)
+            product = self._number(min(0, number.low - last), max(0, number.high - first))
             self.model.add_multiplication_equality(product, [q, quotient])
         self.model.add(product + rest == p).only_enforce_if(nonzero)
         positive = self._reify(q > 0, q <= 0)
@@ -274,7 +320,7 @@ class Model:
         self.model.add(quotient == 0).only_enforce_if(nonzero.Not())
         self.model.add(rest == 0).only_enforce_if(nonzero.Not())
         defined = self._both(number.defined, divisor.defined, nonzero)
-        return Node(quotient, defined, -reach, reach), Node(rest, defined, -step, step)
+        return Node(quotient, defined, least, most), Node(rest, defined, first, last)
 
     def _power(self, base: Node, exponent: Node, defined: Any) -> Node:
         bases, exponents = range(base.low, base.high + 1), range(exponent.low, exponent.high + 1)
@@ -300,11 +346,11 @@ class Model:
 
 
 class CpSatCall:
-    """The calls of CP-SAT for one problem; one worker, so that answers repeat. core: the C++ core, to propagate at the
-    root; by default Python does."""
+    """The calls of CP-SAT for one problem; one worker, so that answers repeat. prepared: see EngineCall; what
+    this engine presolves itself is done in Python, apart from the core."""
 
-    def __init__(self, problem: Statement, core: Any = None) -> None:
-        self.problem, self.core = problem, core
+    def __init__(self, problem: Statement, prepared: Prepared | None = None) -> None:
+        self.problem, self.prepared = problem, prepared
         self.cancelled = False
         self.modelled = threading.Event()
         """Set once there is a model, from when on OR-tools needs no Python."""
@@ -313,10 +359,13 @@ class CpSatCall:
         """Let whatever is being solved, in another thread, end as at a time limit."""
         self.cancelled = True
 
+    def _prepare(self, objective: Expr | None, deadline: float | None) -> Prepared:
+        return self.prepared or prepare(self.problem, objective, deadline=deadline)
+
     def first(self, order: Mapping[str, bool], time_limit: float | None) -> Answer:
         deadline = deadline_in(time_limit)
         try:
-            program = prepare(self.problem, None, self.core, deadline=deadline).program
+            program = self._prepare(None, deadline).program
         except TimeLimit:
             return Answer("unknown")
         return (
@@ -372,7 +421,7 @@ class CpSatCall:
     def best(self, objective: Expr, sign: int, order: Mapping[str, bool], time_limit: float | None) -> Answer:
         deadline = deadline_in(time_limit)
         try:
-            prepared = prepare(self.problem, objective if sign > 0 else -objective, self.core, deadline=deadline)
+            prepared = self._prepare(objective if sign > 0 else -objective, deadline)
         except TimeLimit:
             return Answer("unknown")
         program, lowered = prepared.program, prepared.objective
@@ -473,6 +522,12 @@ class CpSatCall:
             except KeyboardInterrupt:
                 solver.stop_search()
                 raise
+
+
+def _or_zero(span: intervals.Interval) -> tuple[int, int]:
+    """Bounds of what may also be 0, where it has no value."""
+    low, high, undefined = span
+    return (0, 0) if undefined == 2 else (min(low, 0), max(high, 0)) if undefined else (low, high)
 
 
 def _bound(reported: float, least: int) -> int:

@@ -132,7 +132,8 @@ def make_factor(
                 continue
     raise DoesNotFactor(
         f"the solutions of {name!r} over {', '.join(program.names[v] for v in variables)} do not factor: no order of "
-        f"these variables was done in {limits[-1]:,} steps; iterate over solutions(), or narrow the domains"
+        f"these variables was done in {limits[-1]:,} steps; iterate over solutions(), estimate() their number, "
+        "sample(), or narrow the domains"
     )
 
 

@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 
     from constrint.listing import Listing
 
+UNCOUNTED = (
+    "the time limit passed before the solutions, which do not factor, were counted; estimate() says about how many "
+    "there are"
+)
 BATCH = 2048
 """Solutions decoded at a time while iterating."""
 KEPT = 1 << 16
@@ -324,4 +328,7 @@ def count(problem: Statement, engine: str, time_limit: float | None) -> int:
                 return engine_call(problem, engine).count(turn if rest is None else min(turn, rest))
             except TimeLimit:
                 check_time(deadline)
-    return engine_call(problem, engine).count(seconds_left(deadline))
+    try:
+        return engine_call(problem, engine).count(seconds_left(deadline))
+    except TimeLimit:
+        raise TimeLimit(UNCOUNTED) from None

@@ -53,7 +53,7 @@ class Race:
     def __init__(self, seconds: float, wake: Callable[[], None], core: Any = None) -> None:
         self.stopped = self.woken = False
         self.start, self.wake = time.perf_counter() + seconds, wake
-        self.core = None if core is None else core.Race(seconds, self._wake)
+        self.core = None if core is None else core.Race(seconds, self.wake_up)
 
     def stop(self) -> None:
         """The other was first."""
@@ -64,10 +64,11 @@ class Race:
     def look(self) -> bool:
         """Whether to stop."""
         if not self.woken and time.perf_counter() >= self.start:
-            self._wake()
+            self.wake_up()
         return self.stopped
 
-    def _wake(self) -> None:
+    def wake_up(self) -> None:
+        """Call ``wake``, unless it was."""
         if not self.woken:
             self.woken = True
             self.wake()

@@ -18,6 +18,7 @@ from constrint.limits import deadline_in, seconds_left
 from constrint.result import Result
 from constrint.statement import Constraint, Solution, Statement
 from constrint.values import Codings, make_coding
+from constrint.vocabulary import NONE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
     from constrint.encode import Encoder
+    from constrint.estimate import Estimate
     from constrint.explain import Conflict
     from constrint.factored import SolutionSet
     from constrint.protocols import EngineCall
@@ -53,6 +55,8 @@ class Problem(Statement):
         load_core()
         super().__init__(name)
         self.codings = Codings()
+        self.vocabulary = NONE
+        """What its texts may name beside the variables."""
         self._encoder: Encoder | None = None
 
     def variable(self, name: str, values: Iterable[Any]) -> Expr:
@@ -183,6 +187,29 @@ class Problem(Statement):
 
         return count(self, engine, time_limit)
 
+    def estimate(
+        self, draws: int = 1000, seed: int | None = None, time_limit: float | None = None, engine: str = "auto"
+    ) -> Estimate:
+        """About how many solutions there are, with the standard error of that, and bounds that are certain: for
+        problems that ``count`` cannot finish. Exact where the solutions factor at once.
+
+        draws: how many random solutions (or ways down the search) it rests on; the error falls with their square
+        root. The same seed gives the same estimate. Raises TimeLimit after ``time_limit`` seconds.
+        """
+        from constrint.estimate import estimate
+
+        return estimate(
+            self, self._native(engine), exact_int(draws, "the number of draws"), seed, deadline_in(time_limit)
+        )
+
+    def _native(self, engine: str) -> bool:
+        from constrint.core import has_core
+        from constrint.engine import ENGINES, NATIVE
+
+        if engine not in ENGINES:
+            raise ConstrintError(f"unknown engine {shown(engine)}; known: {', '.join(ENGINES)}")
+        return engine in NATIVE and has_core()
+
     def solution_set(self, time_limit: float | None = None, engine: str = "auto") -> SolutionSet:
         """Every solution in factored form: to count, index, sample and iterate without listing them.
 
@@ -206,9 +233,20 @@ class Problem(Statement):
     ) -> list[Solution]:
         """``n`` solutions drawn uniformly; each at most once unless ``replace``. See ``SolutionSet.sample``.
 
-        To draw repeatedly, keep the ``solution_set()`` and sample that.
+        To draw repeatedly, keep the ``solution_set()`` and sample that. Where the solutions do not factor, they are
+        drawn from those of fewer constraints, or by the search at random, which is only about uniform and comes with
+        the warning ApproximateSample (see ``constrint.estimate``).
         """
-        return self.solution_set(time_limit, engine).sample(n, seed, replace)
+        from constrint.estimate import draw
+        from constrint.factor import DoesNotFactor
+
+        deadline = deadline_in(time_limit)
+        try:
+            return self.solution_set(time_limit, engine).sample(n, seed, replace)
+        except DoesNotFactor:
+            n = exact_int(n, "the number of solutions to draw")
+            found = draw(self, self._native(engine), n, seed, replace, deadline)
+        return [self.codings.decoded(solution) for solution in found] if self.codings.of else found
 
     def to_numpy(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from constrint.domains import Domain
@@ -110,6 +110,17 @@ class NativeSearch:
 
             return PythonSearch(self.program).count(order, deadline)
         return int(high) << 64 | int(low)
+
+    def probe(
+        self, order: Sequence[int], rows: Iterable[Sequence[float]], deadline: float | None = None
+    ) -> Iterator[tuple[list[int], list[int]]]:
+        """See PythonSearch."""
+        search = self._make(order, [False] * len(order))
+        for row in rows:
+            try:
+                yield search.probe(list(row), _seconds(deadline))
+            except self.core.CoreTimeLimit:
+                raise TimeLimit(PASSED) from None
 
     def best(
         self, order: Sequence[int], descending: Sequence[bool], bounded: Code, deadline: float | None = None

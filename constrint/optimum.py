@@ -117,6 +117,8 @@ class _Quest:
                 limits[0] == PATIENT[0] and self._relax(table, order, soon)
             ):
                 return
+            if passed(deadline):  # or CP-SAT was first
+                return
             # The search has its turn, as long as the diagrams had.
             now = time.perf_counter()
             turn = now + max(0.1, now - start)

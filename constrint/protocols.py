@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from constrint.expr import Expr
+from constrint.presolve import Prepared
 from constrint.program import Code
 from constrint.result import Answer
 from constrint.statement import Solution
@@ -13,7 +14,10 @@ from constrint.statement import Solution
 
 class EngineCall(Protocol):
     """The calls of one engine for one problem. order: every variable, and whether its largest value comes first; of
-    ``first`` and ``best`` it may be empty: any solution, any of the best."""
+    ``first`` and ``best`` it may be empty: any solution, any of the best. prepared: what presolve made of the problem
+    (and the objective, negated where it is maximised) for the next ``first`` or ``best``, if somebody else did it."""
+
+    prepared: Prepared | None
 
     def first(self, order: Mapping[str, bool], time_limit: float | None) -> Answer: ...
 
@@ -34,6 +38,10 @@ class Search(Protocol):
     ) -> Iterator[list[int]]: ...
 
     def count(self, order: Sequence[int], deadline: float | None = None) -> int: ...
+
+    def probe(
+        self, order: Sequence[int], rows: Iterable[Sequence[float]], deadline: float | None = None
+    ) -> Iterator[tuple[list[int], list[int]]]: ...
 
     def best(
         self, order: Sequence[int], descending: Sequence[bool], bounded: Code, deadline: float | None = None

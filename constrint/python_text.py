@@ -19,6 +19,7 @@ from constrint.functions import FUNCTIONS
 from constrint.global_constraints import all_different, count, cumulative
 from constrint.integers import shown
 from constrint.python_names import Substituted, substitute
+from constrint.vocabulary import NONE, Reading, Vocabulary
 
 _BINARY: dict[type, str] = {
     ast.Add: "+",
@@ -81,32 +82,55 @@ def check_python_name(name: object, where: str) -> None:
         )
 
 
-def parse_restriction(text: str, variables: Collection[str], name: str = "", texts: Collection[str] = ()) -> Expr:
+def parse_restriction(
+    text: str,
+    variables: Collection[str],
+    name: str = "",
+    texts: Collection[str] = (),
+    vocabulary: Vocabulary = NONE,
+) -> Expr:
     """Translate one restriction to a condition.
 
     variables: the names it may use; one that is no identifier may also be written ``p["its name"]``. name: what
-    messages call the text. texts: the variables whose values are not all numbers. Python's precedence and true
-    division (kept exact), chained comparisons, ``and or not`` (also ``& | ^ ~`` between comparisons, and on the bits of
-    numbers), ``in`` a list, a range or, of a tuple, a list of tuples, conditional expressions, a list's element,
-    functions. A number where a condition is expected means: is not 0.
+    messages call the text. texts: the variables whose values are not all numbers. vocabulary: other names it may use.
+    Python's precedence and true division (kept exact), chained comparisons, ``and or not`` (also ``& | ^ ~`` between
+    comparisons, and on the bits of numbers), ``in`` a list, a range or, of a tuple, a list of tuples, conditional
+    expressions, a list's element, functions. A number where a condition is expected means: is not 0.
 
     Raises ParseError for anything that is more than arithmetic, an unknown name or a syntax error.
     """
-    return _parsed(text, variables, name, texts, False)
+    return _parsed(text, variables, name, texts, False, Reading(vocabulary))
 
 
-def parse_number(text: str, variables: Collection[str], name: str = "") -> Expr:
+def parse_constraints(
+    text: str, variables: Collection[str], name: str, texts: Collection[str], vocabulary: Vocabulary
+) -> list[tuple[Expr, str]]:
+    """One restriction as conditions with the words for them: see ``Reading.constraints``. Raises as above."""
+    reading = Reading(vocabulary)
+    condition = _parsed(text, variables, name, texts, False, reading)
+    return reading.constraints(condition, text.strip())
+
+
+def parse_number(
+    text: str,
+    variables: Collection[str],
+    name: str = "",
+    vocabulary: Vocabulary = NONE,
+    texts: Collection[str] = (),
+) -> Expr:
     """Translate an expression, such as an objective, as ``parse_restriction`` does; what is a condition stays one."""
-    return _parsed(text, variables, name, (), True)
+    return _parsed(text, variables, name, texts, True, Reading(vocabulary))
 
 
-def _parsed(text: str, variables: Collection[str], name: str, texts: Collection[str], number: bool) -> Expr:
+def _parsed(
+    text: str, variables: Collection[str], name: str, texts: Collection[str], number: bool, reading: Reading
+) -> Expr:
     if not isinstance(text, str):
         raise ConstrintError(f"a restriction must be a string, not {shown(text)}")
     if len(text) > MAX_LENGTH:
         raise ConstrintError(f"the restriction has {len(text):,} characters; at most {MAX_LENGTH:,} are read")
     read = substitute(text, variables, name)
-    translator = _Translator(text, read, variables, name, texts)
+    translator = _Translator(text, read, variables, name, texts, reading)
     try:
         # In parentheses, so that leading spaces and line breaks mean nothing.
         tree = ast.parse(f"({read.text}\n)", mode="eval", feature_version=(3, 11))
@@ -132,8 +156,15 @@ def _parsed(text: str, variables: Collection[str], name: str, texts: Collection[
 
 class _Translator:
     def __init__(
-        self, text: str, read: Substituted, variables: Collection[str], name: str, texts: Collection[str]
+        self,
+        text: str,
+        read: Substituted,
+        variables: Collection[str],
+        name: str,
+        texts: Collection[str],
+        reading: Reading,
     ) -> None:
+        self.reading = reading
         self.lines, self.read = text.split("\n"), read.text.split("\n")
         self.substituted, self.variables, self.name, self.texts = read, variables, name, texts
 
@@ -203,7 +234,10 @@ class _Translator:
 
     def _name(self, node: ast.expr, name: str) -> Expr:
         if name not in self.variables:
-            known = ", ".join(self.variables) or "none"
+            word = self.reading.word(name)
+            if word is not None:
+                return word
+            known = (", ".join(self.variables) or "none") + self.reading.vocabulary.listed()
             raise self.refuse(node, f"unknown name {name!r}; the variables are: {known}")
         return build.variable(name)
 
@@ -360,8 +394,14 @@ class _Translator:
             return self._gather(node, function, node.args[0].elts)
         if function in _GLOBAL:
             return self._global(node, function)
+        known = self.reading.vocabulary.functions.get(function)
+        if known is not None:
+            if len(node.args) != len(known.parameters) or node.keywords:
+                raise self.refuse(node, f"{function} takes {len(known.parameters)}: {', '.join(known.parameters)}")
+            return self.reading.call(known, [self.expression(arg) for arg in node.args])
         if function not in (*_GATHERED, *_SINGLE, "pow", *FUNCTIONS) or function in ("sum", "any", "all"):
-            raise self.refuse(node, f"a call of anything but {_KNOWN} is more than arithmetic")
+            more = "".join(f", {name}" for name in self.reading.vocabulary.functions)
+            raise self.refuse(node, f"a call of anything but {_KNOWN}{more} is more than arithmetic")
         if function in ("min", "max"):
             if len(node.args) < 2 or node.keywords:
                 raise self.refuse(node, f"{function} takes two or more numbers")

@@ -7,7 +7,7 @@ What lies below a node depends only on the values of the earlier variables that 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from heapq import heapify, heappop, heappush
 from math import log
@@ -242,6 +242,38 @@ class PythonSearch:
         if key is not None and len(known) < MEMORY_LIMIT:
             known[key] = total
         return total
+
+    def probe(
+        self, order: Sequence[int], rows: Iterable[Sequence[float]], deadline: float | None = None
+    ) -> Iterator[tuple[list[int], list[int]]]:
+        """Ways down at random, one for each row of numbers in [0, 1), one of these for each variable of ``order``.
+
+        The variable with fewest values left takes one of them; how many there were is a size. What is yielded are the
+        sizes, and the solution at the end of the way, empty where it ended before one. The product of the sizes, 0
+        where there is no solution, is the number of solutions on average (Knuth, Math. Comp. 29, 1975).
+        """
+        rooted = self._start(order, deadline) is not None
+        for row in rows:
+            yield self._probe(row) if rooted else ([], [])
+
+    def _probe(self, row: Sequence[float]) -> tuple[list[int], list[int]]:
+        state, sizes = self.state, []
+        mark = len(state.trail)
+        possible = True
+        for draw in row:
+            loose = [v for v in self.order if state.low[v] != state.high[v]]
+            if not loose:
+                break
+            v = min(loose, key=state.size)
+            count = state.size(v)
+            sizes.append(count)
+            x = state.domain(v)[min(int(draw * count), count - 1)]
+            possible = self._try(v, x, x)
+            if not possible:
+                break
+        found = list(state.low) if possible else []
+        state.undo(mark)
+        return sizes, found
 
     def best(
         self, order: Sequence[int], descending: Sequence[bool], bounded: Code, deadline: float | None = None

@@ -16,10 +16,11 @@ from constrint.statement import Statement
 
 
 class Searcher:
-    """native: by the core, where 64 bits suffice."""
+    """native: by the core, where 64 bits suffice. prepared: see EngineCall."""
 
     def __init__(self, problem: Statement, native: bool) -> None:
         self.problem, self.native = problem, native
+        self.prepared: Prepared | None = None
 
     def first_of(
         self, program: Program, parts: Sequence[Part], order: Mapping[str, bool], deadline: float | None
@@ -48,6 +49,8 @@ class Searcher:
         return "feasible", values
 
     def prepare(self, objective: Expr | None = None, deadline: float | None = None) -> Prepared:
+        if self.prepared is not None:
+            return self.prepared
         return prepare(self.problem, objective, load_core() if self.native else None, deadline=deadline)
 
     def prover(self, program: Program, order: Sequence[int], descending: Sequence[bool]) -> Prover:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from constrint.expr import Expr
 from constrint.integers import shown
 from constrint.model import Problem
 from constrint.python_printing import print_expression
-from constrint.python_text import check_python_name, parse_restriction
+from constrint.python_text import check_python_name, parse_constraints, parse_number, parse_restriction
 from constrint.t1 import load_t1, print_t1
+from constrint.vocabulary import NONE, Vocabulary
 from constrint.yaml_text import load_yaml
 
 __all__ = [
@@ -38,13 +40,14 @@ LARGEST_FILE = 64 << 20
 """Bytes of a file that are read."""
 
 
-def load_space(space: Mapping[str, Any], name: str = "") -> Problem:
+def load_space(space: Mapping[str, Any], name: str = "", vocabulary: Vocabulary = NONE) -> Problem:
     """The problem of a tuning space: {"tune_params": {name: [values]}, "restrictions": ["Python expression"]}.
 
     A value is a number, text, true, false or null; a restriction may also be a Python function, which is called
-    (``constrint.tracing``), or such a function with the names of its parameters. "name" is optional and so is
-    "restrictions"; other keys are ignored. name: what messages call it where the space does not say. Raises
-    ConstrintError for a missing or wrong entry, ParseError for a restriction.
+    (``constrint.tracing``), or such a function with the names of its parameters. "definitions": {name: expression}
+    gives names to expressions over parameters and definitions before it. These, "name" and "restrictions" are
+    optional; other keys are ignored. name: what messages call it where the space does not say. vocabulary: more names
+    that expressions may use. Raises ConstrintError for a missing or wrong entry, ParseError for an expression.
     """
     if not isinstance(space, Mapping) or not isinstance(space.get("tune_params"), Mapping):
         raise ConstrintError(f"{name or 'the space'} needs an entry tune_params that maps names to lists of values")
@@ -54,6 +57,7 @@ def load_space(space: Mapping[str, Any], name: str = "") -> Problem:
         if not isinstance(values, list | tuple | range):
             raise ConstrintError(f"the values of the parameter {parameter!r} must be a list, not {shown(values)}")
         problem.variable(parameter, values)
+    problem.vocabulary = _defined(space.get("definitions") or {}, problem, vocabulary)
     restrictions = space.get("restrictions") or []
     if not isinstance(restrictions, list | tuple):
         raise ConstrintError(f"restrictions in {problem.name} must be a list of strings, not {shown(restrictions)}")
@@ -72,8 +76,26 @@ def add_restriction(problem: Problem, restriction: object, name: str = "") -> No
     elif callable(restriction) or isinstance(restriction, Expr):
         problem.add(restriction)
     else:
-        condition = parse_restriction(restriction, problem.domains, name, problem.codings.texts)  # type: ignore[arg-type]
-        problem.add(condition, str(restriction).strip())
+        text: str = restriction  # type: ignore[assignment]
+        for condition, words in parse_constraints(
+            text, problem.domains, name, problem.codings.texts, problem.vocabulary
+        ):
+            problem.add(condition, words)
+
+
+def _defined(definitions: object, problem: Problem, vocabulary: Vocabulary) -> Vocabulary:
+    """A vocabulary with a space's definitions. Raises ConstrintError."""
+    if not isinstance(definitions, Mapping):
+        raise ConstrintError(
+            f"definitions in {problem.name} must map names to expressions, not be {shown(definitions)}"
+        )
+    for name, text in definitions.items():
+        check_python_name(name, problem.name)
+        if name in problem.domains:
+            raise ConstrintError(f"{name!r} in {problem.name} is a parameter and a definition; rename one of them")
+        value = parse_number(str(text), problem.domains, f"definition of {name}", vocabulary, problem.codings.texts)
+        vocabulary = replace(vocabulary, definitions={**vocabulary.definitions, name: value})
+    return vocabulary
 
 
 def print_space(problem: Problem) -> dict[str, Any]:
@@ -92,20 +114,23 @@ def print_space(problem: Problem) -> dict[str, Any]:
     }
 
 
-def read_problem(path: str | Path) -> Problem:
+def read_problem(
+    path: str | Path, vocabulary: Callable[[Mapping[str, Any]], Vocabulary] = lambda document: NONE
+) -> Problem:
     """The problem in a file: a tuning space or a T1 document in .json, .yaml or .yml (or any file whose text starts
     with "{"), else ConstrINT text. T1 is what has an entry "ConfigurationSpace".
 
-    Raises ConstrintError for a file that cannot be read, is longer than LARGEST_FILE or is neither; a syntax error
-    says line and column.
+    vocabulary: what gives the names that a space's expressions may use beside its own, of the whole document. Raises
+    ConstrintError for a file that cannot be read, is longer than LARGEST_FILE or is neither; a syntax error says line
+    and column.
     """
     path = _path(path)
     text = _read(path)
     suffix = path.suffix.lower()
     if suffix == ".json" or (suffix not in (".yaml", ".yml") and text.lstrip().startswith("{")):
-        return _load(_json(text, path), str(path))
+        return _load(_json(text, path), str(path), vocabulary)
     if suffix in (".yaml", ".yml"):
-        return _load(load_yaml(text, str(path)), str(path))
+        return _load(load_yaml(text, str(path)), str(path), vocabulary)
     return parse_constrint(text, str(path))
 
 
@@ -165,10 +190,10 @@ def _reason(error: Exception) -> str:
     return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
 
 
-def _load(document: Any, name: str) -> Problem:
+def _load(document: Any, name: str, vocabulary: Callable[[Mapping[str, Any]], Vocabulary]) -> Problem:
     if isinstance(document, Mapping) and "ConfigurationSpace" in document:
         return load_t1(document, name)
-    return load_space(document, name)
+    return load_space(document, name, vocabulary(document) if isinstance(document, Mapping) else NONE)
 
 
 def _dump_json(document: Any) -> str:

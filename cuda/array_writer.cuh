@@ -26,7 +26,7 @@ struct ArrayWriter {
         for (int i = 0; i < writes; ++i) {
             const int write = Who::thread() + i * threads;
             const int array = array_of(i);
-            const int row = write / row_writes % rows;
+            const int row = row_of(i);
             const int unit = write % row_writes * width;
             real[i] = write < arrays * array_writes && row < valid_rows && (units == shape.head_dim || unit < valid_units);
             to[i] = target(array, row, unit);
@@ -36,6 +36,15 @@ struct ArrayWriter {
 
     TILESMITH_DEVICE static int array_of(int i) {
         return minimum((Who::thread() + i * threads) / array_writes, arrays - 1);
+    }
+
+    TILESMITH_DEVICE static int row_of(int i) { return (Who::thread() + i * threads) / row_writes % rows; }
+
+    /// From now on take what is written of some rows, a bit each, from one place in shared memory.
+    TILESMITH_DEVICE void redirect(unsigned of_rows, SharedAddress place) {
+#pragma unroll
+        for (int i = 0; i < writes; ++i)
+            if ((of_rows >> row_of(i) & 1) != 0) from[i] = place;
     }
 
     /// Write one step from the buffer at `buffer_offset`, and move on by step(array) elements.

@@ -107,7 +107,9 @@ struct BackwardStep {
     static_assert(block.num_stages >= 2 + held, "the ring needs a stage to read and a stage to fill, and those held");
     static constexpr int ring_bytes =
         alone ? block.num_stages * Ring::stage_bytes : maximum(block.num_stages * Ring::stage_bytes, threads / 32 * scratch_bytes);
-    static constexpr int step_bytes = ring_at + ring_bytes;
+    using Flags = ResetFlags<sequences, rows, sharers, Who>;
+    static constexpr int flags_at = ring_at + ring_bytes;
+    static constexpr int step_bytes = flags_at + Flags::bytes;
     // What steps before which sequences begin anew send to the initial states: floats [state][element][thread], each
     // thread's own.
     static constexpr int owners = 32 * unit_warps * row_groups;
@@ -149,9 +151,9 @@ struct BackwardStep {
     const SharedAddress shared = shared_memory() + (alone ? warp_of_block() * step_bytes : 0);
 
     TileSequences<sequences, rows> tile{in.seq};
-    Restarts<sequences, rows, -1> ahead, anew;  // of the step that is copied, and of the one after that which is run
-    unsigned running = ~0u, ran = 0;  // the rows of which this step is one of the sequence's, and so is the one after it
-    unsigned restarts = 0;            // those that begin anew with the step after it
+    const Flags flags{shared + flags_at};
+    ResetSteps<sequences, -1> ahead, anew;  // of the step that is copied, and of the one after that which is run
+    int shortest = 0;  // the first end of the tile's sequences
 
     Sums sums;  // unused where the gates were saved
     Inputless inputless;
@@ -168,6 +170,7 @@ struct BackwardStep {
     /// By all warps of a block, those that own nothing too.
     TILESMITH_DEVICE void find_ends() {
         tile.template prepare<rows * row_groups>(in, first_row, lane, static_cast<int>(block_y()) * rows * row_groups);
+        if constexpr (sequences.lengths) shortest = tile.least_end(in, first_row, lane, 0);
     }
 
     /// This lane's rows of R transposed, of gates of this block's units, turned in the ring, which holds nothing yet.
@@ -182,9 +185,16 @@ struct BackwardStep {
     }
 
     /// Zero what is read but never written: the padding of K, and of the ring that of a padded head and, where there
-    /// are fewer steps than stages, the rest.
+    /// are fewer steps than stages, the rest. And bring the first resets. Who shares them meets after that.
     TILESMITH_DEVICE void clear_padding() const {
         const int thread = Who::thread();
+        if constexpr (sequences.resets) {
+            const int last = (tile.steps - 1) / Flags::part;
+            flags.begin_copy(in, first_row, last);
+            flags.begin_copy(in, first_row, last - 1);
+            cp_async_commit();
+            cp_async_wait<0>();
+        }
         if constexpr (multiplied != 0 && recurrent_gates * padded_units % 32 != 0)
             for (int i = thread; i < 2 * 2 * rows; i += sharers) {
                 const int unit_group = recurrent_gates * padded_units / 8 + i % 2;
@@ -203,7 +213,7 @@ struct BackwardStep {
                 unsigned short word = 0;
                 if (in.d_last != nullptr && own.real(unit_group, column_tile, column))
                     word = load_global_16(in.d_last + own.state_index(s, unit_group, column_tile, column));
-                carried[unit_group][column_tile][column][s] = to_float<Type>(word);
+                carried[unit_group][column_tile][column][s] = to_real<Type>(word);
                 if constexpr (sequences.resets)
                     store_shared_32(to_initial(s, unit_group, column_tile, column), __float_as_uint(0.0f));
             }
@@ -275,7 +285,11 @@ struct BackwardStep {
     /// Begin copying what step t reads, and move on to step t - 1. Before step 0, and where a sequence begins anew, lie the
     /// initial states.
     TILESMITH_DEVICE void begin_copy(int stage_offset, int t) {
-        const unsigned begins = ahead.take(tile, t);
+        unsigned begins = 0;
+        if (ahead.due(t)) {
+            ahead.copy_ahead(flags, in, first_row, t);
+            begins = ahead.take(flags, t, lane);
+        }
         if (t > 0 && begins == 0) {
             ring.begin_copy(stage_offset, [](int array) { return copy_step(array); });
             return;
@@ -357,7 +371,7 @@ struct BackwardStep {
     using Gradients = float[unit_groups][column_tiles][columns][gates];
 
     /// The gradients of states before which a sequence begins anew are the initial states'.
-    TILESMITH_DEVICE void send_to_initial() {
+    TILESMITH_DEVICE void send_to_initial(unsigned restarts) {
         if (restarts == 0) return;
         Elements::for_each([&](int unit_group, int column_tile, int column) {
             if ((restarts >> own.row(column_tile, column) & 1) == 0) return;
@@ -371,13 +385,27 @@ struct BackwardStep {
         });
     }
 
-    /// The second half: the gates' gradients; carries the states'.
-    TILESMITH_DEVICE void differentiate(Gradients& d_gates, bool last) {
-        if constexpr (sequences.resets) send_to_initial();
+    /// The second half of the n-th step: the gates' gradients; carries the states'.
+    TILESMITH_DEVICE void differentiate(Gradients& d_gates, int n) {
+        if (anew.due(tile.steps - n)) send_to_initial(anew.take(flags, tile.steps - n, lane));
+        if constexpr (sequences.lengths) {
+            const int t = tile.steps - 1 - n;
+            if (t >= shortest - 1) {
+                differentiate_elements<true>(d_gates, false, tile.running(t), tile.running(t + 1));
+                return;
+            }
+        }
+        differentiate_elements<false>(d_gates, n == 0);
+    }
+
+    /// last: whether no step of a sequence comes after it, of all rows; or, where it is `some`, it is a step of those whose bits
+    /// are set in `running`, and the one after it of those in `ran`.
+    template <bool some>
+    TILESMITH_DEVICE void differentiate_elements(Gradients& d_gates, bool last, unsigned running = ~0u, unsigned ran = 0) {
         Elements::for_each([&](int unit_group, int column_tile, int column) {
             float(&carry)[states] = carried[unit_group][column_tile][column];
             const int row = own.row(column_tile, column);
-            const bool ends = sequences.lengths ? (ran >> row & 1) == 0 : last;
+            const bool ends = some ? (ran >> row & 1) == 0 : last;
             float d_next[states], later[states];
 #pragma unroll
             for (int s = 0; s < states; ++s) {
@@ -386,7 +414,7 @@ struct BackwardStep {
                 if (s < state_gradients) d_next[s] += outside[unit_group][column_tile][column][s];
             }
             Cell::backward(ready[unit_group][column_tile][column], d_next, d_gates[unit_group][column_tile][column], carry);
-            if (sequences.lengths && (running >> row & 1) == 0) {  // behind the end: what a step reads there may be NaN
+            if (some && (running >> row & 1) == 0) {  // behind the end: what a step reads there may be NaN
 #pragma unroll
                 for (int q = 0; q < gates; ++q) d_gates[unit_group][column_tile][column][q] = 0.0f;
 #pragma unroll
@@ -414,9 +442,9 @@ struct BackwardStep {
         });
     }
 
-    TILESMITH_DEVICE void finish(int buffer, bool last) {
+    TILESMITH_DEVICE void finish(int buffer, int n) {
         Gradients d_gates;
-        differentiate(d_gates, last);
+        differentiate(d_gates, n);
         keep(buffer, d_gates);
     }
 
@@ -424,8 +452,8 @@ struct BackwardStep {
 
     /// Fill the ring; the inputs of the first step have arrived.
     TILESMITH_DEVICE void begin_copies() {
-        ahead.begin(tile, tile.steps - 1);
-        anew.begin(tile, tile.steps);
+        ahead.begin(flags, tile.steps - 1, lane);
+        anew.begin(flags, tile.steps - 1, lane);  // nothing begins after the last step
         prepare_transfers();
         for (int stage = 0; stage < block.num_stages - held; ++stage) {
             if (stage < tile.steps) begin_copy(stage * Ring::stage_bytes, tile.steps - 1 - stage);
@@ -444,18 +472,12 @@ struct BackwardStep {
     /// Every step, with the buffer of its number as a constant.
     template <class Step>
     TILESMITH_DEVICE void for_each_step(Step step) {
-        const auto next = [&](int n, int buffer) {
-            restarts = anew.take(tile, tile.steps - n);
-            ran = n == 0 ? 0 : running;
-            running = tile.running(tile.steps - 1 - n);
-            step(n, buffer);
-        };
         int n = 0;
         for (; n + 1 < tile.steps; n += 2) {
-            next(n, 0);
-            next(n + 1, 1);
+            step(n, 0);
+            step(n + 1, 1);
         }
-        if (n < tile.steps) next(n, 0);
+        if (n < tile.steps) step(n, 0);
     }
 
     /// Write the gradients of the initial states.

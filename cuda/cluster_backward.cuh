@@ -122,7 +122,7 @@ struct ClusterBackward
         this->for_each_step([&](int n, int buffer) {
             if (owner) {
                 if (n > 0) receive(received);
-                this->finish(buffer, n == 0);
+                this->finish(buffer, n);
             }
             cp_async_wait<tiling.num_stages - 2>();
             sync_block();  // the gates' gradients are there, and the inputs of the step after this one

@@ -146,6 +146,7 @@ struct ClusterForward {
     Restarts<sequences, rows, 1> anew;
     unsigned restarts = 0;    // the rows that begin anew after this step
     unsigned running = ~0u;  // those of which it is one of the sequence's
+    TILESMITH_STAMPED(mutable Stamps stamps;)
 
     /// Load this lane's part of R.
     TILESMITH_DEVICE void load_weights() {
@@ -169,7 +170,7 @@ struct ClusterForward {
         unsigned short word = 0;
         if (in.initial != nullptr && own.real(unit_group, column_tile, column))
             word = load_global_16(in.initial + own.state_index(s, unit_group, column_tile, column));
-        return to_float<Type>(word);
+        return to_real<Type>(word);
     }
 
     TILESMITH_DEVICE bool begins_anew(int column_tile, int column) const {
@@ -288,6 +289,7 @@ struct ClusterForward {
                 }
                 return newest;
             });
+        TILESMITH_STAMPED(stamps.mark(Phase::exchange);)
         weights.product(
             sums,
             [&](int k_tile, uint4(&b)[1]) {
@@ -344,9 +346,13 @@ struct ClusterForward {
         for_each_column_tile([&](int column_tile) {
             typename Matrix::Sums sums;
             multiply(sums, wx, shared + Mail::slot_of(t), column_tile);
+            TILESMITH_STAMPED(stamps.mark(Phase::matrix);)
             const int buffer = (t * column_tiles + column_tile) & 1;
-            if (Partial::combine(sums, shared + partial_at + buffer * Partial::bytes, unit_warp, part, lane, [&] { meet_parts(); }))
+            if (Partial::combine(sums, shared + partial_at + buffer * Partial::bytes, unit_warp, part, lane, [&] { meet_parts(); })) {
+                TILESMITH_STAMPED(if (tiling.k_split > 1) stamps.mark(Phase::sums);)
                 step(results, sums, wx, t, column_tile);
+                TILESMITH_STAMPED(stamps.mark(Phase::pointwise);)
+            }
         });
     }
 
@@ -380,6 +386,7 @@ struct ClusterForward {
         const SharedAddress read_inputs = shared + ring_at + unit_warp * ring_bytes;
         int stage_offset = 0;  // of the stage that this step reads
         int refill_offset = (tiling.num_stages - 1) * stage_bytes;
+        TILESMITH_STAMPED(stamps.start(in.stamps, in.seq, warp == 0);)
 
         for (int t = 0; t < tile.steps; ++t) {
             Inputs wx{};
@@ -389,6 +396,7 @@ struct ClusterForward {
                 sync_warp();  // all lanes' copies are there; the results of the step before have left
                 Ring::load(wx, read_inputs + stage_offset, lane);
             }
+            TILESMITH_STAMPED(stamps.mark(Phase::transfers);)
             Results results;
             advance(results, wx, t);  // which others wait for: it comes first
             if (part == 0) {
@@ -401,7 +409,9 @@ struct ClusterForward {
             }
             // h(t) has come, so everybody has read h(t - 1). Where K is split, by the warps that have nothing else to do.
             if (tiling.k_split == 1 || part > 0) mail.template poison<poisoners>(Mail::slot_of(t + Mail::slots - 1));
+            TILESMITH_STAMPED(stamps.step(Phase::transfers);)
         }
+        TILESMITH_STAMPED(stamps.finish(tile.steps);)
         if (part == 0) write_rest();
     }
 
@@ -429,18 +439,23 @@ struct ClusterForward {
             await_ready();
             take_inputs();
         }
+        TILESMITH_STAMPED(stamps.start(in.stamps, in.seq, warp == 0);)
         for (int t = 0; t < tile.steps; ++t) {
             if (part == 0) {
                 signal_left();
                 look_at(t);
             }
+            TILESMITH_STAMPED(stamps.mark(Phase::transfers);)
             Results results;
             advance(results, wx, t);
             if (part > 0) continue;
             await_ready();  // the next inputs are there; the results of the step before have left
+            TILESMITH_STAMPED(stamps.mark(Phase::meeting);)
             if (t + 1 < tile.steps) take_inputs();
             leave(results);
+            TILESMITH_STAMPED(stamps.step(Phase::transfers);)
         }
+        TILESMITH_STAMPED(stamps.finish(tile.steps);)
         if (part == 0) signal_left();
     }
 

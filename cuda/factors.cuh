@@ -1,15 +1,41 @@
 // What matrix instructions multiply, by type: one instruction takes 32 bytes of k of each operand, in the same registers for
 // all types. 16-bit words go in as they are. Of floats tensor cores take TF32 alone, 11 bits of significand: either the
-// nearest such number (tf32), or two for each float, in three products (fp32).
+// nearest such number (tf32), or two for each float, in three products (fp32). Doubles go in as they are (fp64).
 #pragma once
 
 #include "elements.cuh"
 
 namespace tilesmith {
 
-/// k that an instruction adds up: 16 of 16 bits, 8 floats.
+/// k that an instruction adds up: 16 of 16 bits, 8 floats, 4 doubles.
 template <class Type>
 inline constexpr int product_depth = 32 / element_bytes<Type>;
+
+/// Whether tensor cores take TF32, and doubles; else lanes multiply what they have, and hand it on to each other.
+inline constexpr bool multiply_tf32 = architecture >= 80, multiply_doubles = architecture >= 80;
+
+/// d += a x b by ordinary multiply-adds: 16 rows, 8 columns, 4 k for each word of b. Operands lie as tensor cores have them: of a
+/// k = j of rows g and g + 8, of b k = j of column g, then the same of k = j + 4.
+template <class Number, int depth>
+TILESMITH_DEVICE void multiply_add_by_lanes(Number (&d)[4], const Number (&a)[depth / 2], const Number (&b)[depth / 4]) {
+    const int lane = static_cast<int>(thread_index() % 32), j = lane % 4;
+#pragma unroll
+    for (int part = 0; part < depth / 4; ++part)
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+            const Number upper = shuffle(a[2 * part], lane - j + k), lower = shuffle(a[2 * part + 1], lane - j + k);
+            const Number left = shuffle(b[part], 8 * j + k), right = shuffle(b[part], 8 * j + 4 + k);
+            d[0] += upper * left, d[1] += upper * right;
+            d[2] += lower * left, d[3] += lower * right;
+        }
+}
+
+/// The same of words that hold floats.
+TILESMITH_DEVICE void multiply_add_by_lanes(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    const float rows[4] = {__uint_as_float(a[0]), __uint_as_float(a[1]), __uint_as_float(a[2]), __uint_as_float(a[3])};
+    const float columns[2] = {__uint_as_float(b[0]), __uint_as_float(b[1])};
+    multiply_add_by_lanes<float, 8>(d, rows, columns);
+}
 
 /// Words of an operand, from words in memory.
 template <class Type, int count>
@@ -30,9 +56,16 @@ template <int count>
 struct Factors<fp32, count> {
     unsigned high[count], low[count];
     TILESMITH_DEVICE void set(int i, unsigned word) {
-        high[i] = (word + 0x1000u) & 0xffffe000u;  // to nearest
+        high[i] = multiply_tf32 ? (word + 0x1000u) & 0xffffe000u : word;  // to nearest
         low[i] = __float_as_uint(__uint_as_float(word) - __uint_as_float(high[i]));  // exact, but for what is cut of it
     }
+};
+
+/// Doubles go in as they are, one where others have two words.
+template <int count>
+struct Factors<fp64, count> {
+    double values[count / 2];
+    TILESMITH_DEVICE void set(int i, double value) { values[i] = value; }
 };
 
 /// Whether sums stay in tensor cores, where several accumulators make instructions independent of each other.
@@ -40,6 +73,8 @@ template <class Type>
 inline constexpr bool sums_in_tensor_cores = true;
 template <>
 inline constexpr bool sums_in_tensor_cores<fp32> = false;
+template <>
+inline constexpr bool sums_in_tensor_cores<fp64> = false;  // two instructions for a tile are independent, and doubles are large
 
 /// d += a x b: 16 rows, 8 columns.
 template <class Type>
@@ -47,12 +82,16 @@ TILESMITH_DEVICE void multiply_add(float (&d)[4], const Factors<Type, 4>& a, con
     mma_m16n8k16<Type>(d, a.words, b.words[0], b.words[1], d);
 }
 TILESMITH_DEVICE void multiply_add(float (&d)[4], const Factors<tf32, 4>& a, const Factors<tf32, 2>& b) {
-    mma_m16n8k8_tf32(d, a.words, b.words[0], b.words[1], d);
+    if constexpr (multiply_tf32)
+        mma_m16n8k8_tf32(d, a.words, b.words[0], b.words[1], d);
+    else
+        multiply_add_by_lanes(d, a.words, b.words);
 }
 
 /// Three products for one. Tensor cores cut what they add up, always towards zero; what 8 k make is therefore added to the
 /// sums outside.
 TILESMITH_DEVICE void multiply_add(float (&d)[4], const Factors<fp32, 4>& a, const Factors<fp32, 2>& b) {
+    if constexpr (!multiply_tf32) return multiply_add_by_lanes(d, a.high, b.high);
     const float zeros[4] = {0.0f, 0.0f, 0.0f, 0.0f};
     float product[4];
     mma_m16n8k8_tf32(product, a.low, b.high[0], b.high[1], zeros);
@@ -62,19 +101,24 @@ TILESMITH_DEVICE void multiply_add(float (&d)[4], const Factors<fp32, 4>& a, con
     for (int i = 0; i < 4; ++i) d[i] += product[i];
 }
 
-/// The same for a matrix b of ones: what is added up of each row.
-TILESMITH_DEVICE void add_up(float (&d)[4], const Factors<tf32, 4>& a) {
-    const unsigned one = __float_as_uint(1.0f);
-    mma_m16n8k8_tf32(d, a.words, one, one, d);
+/// Rows g, then rows g + 8.
+TILESMITH_DEVICE void multiply_add(double (&d)[4], const Factors<fp64, 4>& a, const Factors<fp64, 2>& b) {
+    if constexpr (!multiply_doubles) return multiply_add_by_lanes<double, 4>(d, a.values, b.values);
+    mma_m8n8k4_f64(d[0], d[1], a.values[0], b.values[0]);
+    mma_m8n8k4_f64(d[2], d[3], a.values[1], b.values[0]);
 }
-TILESMITH_DEVICE void add_up(float (&d)[4], const Factors<fp32, 4>& a) {
-    const unsigned one = __float_as_uint(1.0f);
-    const float zeros[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-    float product[4];
-    mma_m16n8k8_tf32(product, a.low, one, one, zeros);
-    mma_m16n8k8_tf32(product, a.high, one, one, product);
-#pragma unroll
-    for (int i = 0; i < 4; ++i) d[i] += product[i];
+
+/// The same for a matrix b of ones: what is added up of each row.
+template <class Type>
+TILESMITH_DEVICE void add_up(Real<Type> (&d)[4], const Factors<Type, 4>& a) {
+    Factors<Type, 2> ones;
+    if constexpr (element_bytes<Type> == 8) {
+        ones.set(0, 1.0);
+    } else {
+        ones.set(0, __float_as_uint(1.0f));
+        ones.set(1, __float_as_uint(1.0f));
+    }
+    multiply_add(d, a, ones);
 }
 
 }  // namespace tilesmith

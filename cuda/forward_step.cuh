@@ -62,11 +62,11 @@ inline constexpr int result_arrays =
 /// The step of one element of `own`, from its gates' sums: new states, of which h is rounded, and results. Where it does
 /// not run, for its sequence has ended, the states stay and the results are zeros.
 template <class Cell, class Type, Save save, class Elements>
-TILESMITH_DEVICE void step_element(const float (&gate)[Cell::gates], float (&state)[Cell::states],
-                                   float (&result)[result_arrays<Cell, save>], const Elements& own, int unit_group,
+TILESMITH_DEVICE void step_element(const Real<Type> (&gate)[Cell::gates], Real<Type> (&state)[Cell::states],
+                                   Real<Type> (&result)[result_arrays<Cell, save>], const Elements& own, int unit_group,
                                    bool runs = true) {
     constexpr int states = Cell::states;
-    float next[states];
+    Real<Type> next[states];
     Cell::step(gate, state, next);
     if (!runs) {
 #pragma unroll
@@ -99,11 +99,12 @@ TILESMITH_DEVICE Word* result_array(const ForwardArgumentsOf<Word>& in, int arra
     return base;
 }
 
-/// Write a lane's states after the last step.
+/// Write a lane's states after the last step, of the rows whose bits are set.
 template <class Type, class Elements, class States>
-TILESMITH_DEVICE void store_last(Element<Type>* last, const Elements& own, const States& state) {
+TILESMITH_DEVICE void store_last(Element<Type>* last, const Elements& own, const States& state, unsigned rows = ~0u) {
     Elements::for_each([&](int unit_group, int column_tile, int column) {
         if (!own.real(unit_group, column_tile, column)) return;
+        if (rows != ~0u && (rows >> own.row(column_tile, column) & 1) == 0) return;
         const auto& of_element = state[unit_group][column_tile][column];
 #pragma unroll
         for (int s = 0; s < static_cast<int>(sizeof of_element / sizeof of_element[0]); ++s)

@@ -31,6 +31,7 @@ struct GridBackwardTiling {
     int k_tiles_in_registers;  // of a warp's groups of 32 k, how many keep their part of R in registers
     int accumulators;           // independent accumulators per tile
     int num_stages;         // stages of the ring that holds saved values and gradients
+    int paced;              // 1: a warp that has sent waits a little before it polls; 0: it polls as soon as it can
 };
 
 /// Warps of a block that have different tiles of the product.
@@ -201,6 +202,7 @@ struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape,
     /// The n-th step's product, from the gates' gradients that all blocks send to the gradients of h that this one owns.
     TILESMITH_DEVICE void exchange(int n, int slot) {
         typename Matrix::Sums sums;
+        if (tiling.paced != 0 && owner) pause(Mail::patience);
         multiply(sums, mail.at + Mail::slot_of(n));
         const SharedAddress buffer = block_shared + sums_at + (n & 1) * BlockSums::bytes;
         BlockSums::store(sums, buffer, tile_warp, part, this->lane);
@@ -218,7 +220,7 @@ struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape,
     /// The n-th step of the units that this warp owns. received: the slot of the sums that it has taken before, if any.
     TILESMITH_DEVICE void step(int n, int buffer, int& stage_offset, int received) {
         typename Step::Gradients d_gates;
-        this->differentiate(d_gates, n == 0);
+        this->differentiate(d_gates, n);
         if constexpr (!Cell::recurrent_cut)  // first what the others wait for
             mail.send(Mail::slot_of(n), [&](int array, int column_tile, int column) {
                 return this->gradient(d_gates, nth_bit(Cell::recurrent, array), 0, column_tile, column);

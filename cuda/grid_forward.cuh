@@ -34,6 +34,7 @@ struct GridTiling {
     int k_tiles_in_registers;  // of a warp's groups of 32 previous units, how many keep their part of R in registers
     int accumulators;           // independent accumulators per tile, so that matrix instructions overlap
     int num_stages;         // stages of the ring that holds Wx
+    int paced;  // 1: warps poll once their block has sent, and those that have sent a little later; 0: as soon as they can
 };
 
 template <class Cell, class Type, FixedShape shape, GridTiling tiling, Save save, Stores how, Sequences sequences = Sequences{}>
@@ -73,6 +74,7 @@ struct GridForward {
     static_assert(threads <= 1024, "a block has at most 1024 threads");
     static_assert(rows % epilogue_rows == 0 && epilogue_warps <= warps, "each warp runs the step of one group at most");
     static_assert((blocks - 1) * unit_warps * units < D, "every block owns units");
+    static_assert(!tiling.paced || fenced_apart, "there are warps that wait for those that send");
 
     // ---- shared memory ----
     using Mail = GridMail<Type, shape, rows, epilogue_rows, sent_units, padded_k>;
@@ -149,7 +151,7 @@ struct GridForward {
         unsigned short word = 0;
         if (owner && in.initial != nullptr && own.real(group, column_tile, column))
             word = load_global_16(in.initial + own.state_index(s, group, column_tile, column));
-        return to_float<Type>(word);
+        return to_real<Type>(word);
     }
 
     // ---- Wx in, results out ----
@@ -195,6 +197,22 @@ struct GridForward {
     // ---- one step ----
 
     using Inputs = unsigned[1][column_tiles][Ring::words];
+
+    // A named barrier: those that have sent signal, and the others wait before they poll.
+    static constexpr int sent_barrier = 1;
+
+    TILESMITH_DEVICE static void signal_sent() {
+        if constexpr (tiling.paced != 0) arrive_named(sent_barrier, threads);
+    }
+    /// Until a poll is likely to find what has been sent, of a step but the first.
+    TILESMITH_DEVICE void await_sent() const {
+        if constexpr (tiling.paced != 0) {
+            if (owner)
+                pause(Mail::patience);
+            else
+                sync_named(sent_barrier, threads);
+        }
+    }
 
     /// sums = R h of this warp's units and part of K. Waits until all of that h has come.
     TILESMITH_DEVICE void multiply(typename Matrix::Sums& sums, const unsigned char* hidden) const {
@@ -255,6 +273,7 @@ struct GridForward {
                 Ring::load(wx, read_inputs + stage_offset, lane);
             }
             typename Matrix::Sums sums;
+            if (t > 0) await_sent();
             multiply(sums, mail.at + Mail::slot_of(t));
             const SharedAddress buffer = shared + sums_at + (t & 1) * BlockSums::bytes;
             BlockSums::store(sums, buffer, unit_warp, part, lane);
@@ -273,11 +292,13 @@ struct GridForward {
             const auto begins_anew = [&](int column_tile, int column) {
                 return sequences.resets && (restarts >> own.row(column_tile, column) & 1) != 0;
             };
-            if (t + 1 < tile.steps)
+            if (t + 1 < tile.steps) {
                 mail.send(Mail::slot_of(t + 1), [&](int, int column_tile, int column) {
                     if (begins_anew(column_tile, column)) return initial_state(0, 0, column_tile, column);
                     return results[0][column_tile][column][0];
                 });
+                signal_sent();
+            }
             if (restarts != 0)
                 Elements::for_each([&](int group, int column_tile, int column) {
 #pragma unroll

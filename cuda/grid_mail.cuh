@@ -31,6 +31,10 @@ struct GridMail {
     static_assert(sent_units % 8 == 0 && sent_units >= shape.head_dim && arrays * sent_units <= padded_k,
                   "whole chunks of h come from the blocks");
 
+    /// Clocks that a warp which has just sent waits before it polls, where polls are paced: a poll that finds a word missing
+    /// costs as long as it takes to ask again, some 700 clocks, and many that ask for words on their way hold these up.
+    static constexpr unsigned patience = 200;
+
     /// A slot: [k / 8][sequence][8] 16-bit words. Which column of the matrix tiles a sequence has is such that the columns 2j,
     /// or 2j + 1, are those of one warp that sends.
     struct Layout {

@@ -78,6 +78,7 @@ struct InputRing {
     static constexpr int matrices = ceil_div(arrays, arrays_per_matrix);  // per unit group and column tile
     static constexpr int loads = ceil_div(matrices, 4);
     static constexpr int words = 4 * loads;
+    using Word = unsigned;
 
     /// The row that a lane points the i-th ldmatrix at, within a stage and for the first unit group. Lanes whose
     /// array does not exist point at the last one.

@@ -67,7 +67,7 @@ struct LaneElements {
 
 /// The biases b [G_bias, H, D] of a lane's units, for the gates that `wanted` marks; zero for the others.
 template <class Type, class Cell, FixedShape shape, int units, int rows, int owned, bool ordered>
-TILESMITH_DEVICE void load_bias(float (&bias)[Cell::gates][units / 8], const Element<Type>* b, unsigned wanted,
+TILESMITH_DEVICE void load_bias(Real<Type> (&bias)[Cell::gates][units / 8], const Element<Type>* b, unsigned wanted,
                                 const LaneElements<shape, units, rows, owned, ordered>& own) {
     constexpr int D = shape.head_dim;
 #pragma unroll
@@ -76,7 +76,7 @@ TILESMITH_DEVICE void load_bias(float (&bias)[Cell::gates][units / 8], const Ele
         for (int unit_group = 0; unit_group < units / 8; ++unit_group) {
             bias[gate][unit_group] = 0.0f;
             if (has(Cell::bias, gate) && has(wanted, gate) && own.unit(unit_group) < D)
-                bias[gate][unit_group] = to_float<Type>(
+                bias[gate][unit_group] = to_real<Type>(
                     load_element(b + (rank_among(Cell::bias, gate) * shape.heads + own.head) * D + own.unit(unit_group)));
         }
 }

@@ -1,5 +1,5 @@
-// The functions of the cell language in float, twice: `math`, from the approximate instructions of the multi-function unit,
-// for 16-bit types, and `accurate`, from CUDA's library, for float32 (kernelgen/program/dtypes.py names which).
+// The functions of the cell language, twice: `math`, in float from the approximate instructions of the multi-function unit,
+// for 16-bit types, and `accurate`, from CUDA's library, in float or double (kernelgen/program/dtypes.py names which).
 //
 // Each saturates where the true function does (infinities included) and hands a NaN on. Errors come from what is behind
 // each, as ptx.cuh gives them. kernelgen/symbolic/instructions.py counts the instructions written in `math`.
@@ -34,31 +34,36 @@ TILESMITH_DEVICE float softplus(float x) {
     return fma_rn(ln_2, tail, x < 0.0f ? 0.0f : x);
 }
 
-TILESMITH_DEVICE float relu(float x) { return x < 0.0f ? 0.0f : x; }
+template <class Number>
+TILESMITH_DEVICE Number relu(Number x) { return x < 0 ? Number(0) : x; }
 
 /// The larger value; a NaN if either is one (fmaxf would drop it). A constant belongs in `a`: its test folds away.
-TILESMITH_DEVICE float maximum(float a, float b) { return a > b || a != a ? a : b; }
+template <class Number>
+TILESMITH_DEVICE Number maximum(Number a, Number b) { return a > b || a != a ? a : b; }
 
 /// The smaller value; a NaN if either is one.
-TILESMITH_DEVICE float minimum(float a, float b) { return a < b || a != a ? a : b; }
+template <class Number>
+TILESMITH_DEVICE Number minimum(Number a, Number b) { return a < b || a != a ? a : b; }
 
-TILESMITH_DEVICE float absolute(float x) { return abs_rn(x); }
+template <class Number>
+TILESMITH_DEVICE Number absolute(Number x) { return abs_rn(x); }
 
 /// -1, 0 or 1.
-TILESMITH_DEVICE float sign(float x) { return x > 0.0f ? 1.0f : (x < 0.0f ? -1.0f : x); }
+template <class Number>
+TILESMITH_DEVICE Number sign(Number x) { return x > 0 ? Number(1) : (x < 0 ? Number(-1) : x); }
 
 TILESMITH_DEVICE float reciprocal(float x) { return rcp_approx(x); }
 
 TILESMITH_DEVICE float sqrt(float x) { return sqrt_approx(x); }
 
 /// x to a positive integer power, by squaring.
-template <int Exponent>
-TILESMITH_DEVICE float power(float x) {
+template <int Exponent, class Number>
+TILESMITH_DEVICE Number power(Number x) {
     static_assert(Exponent >= 1, "the exponent of an integer power must be positive");
     if constexpr (Exponent == 1) {
         return x;
     } else {
-        const float root = power<Exponent / 2>(x);
+        const Number root = power<Exponent / 2>(x);
         return Exponent % 2 == 0 ? root * root : root * root * x;
     }
 }
@@ -72,28 +77,37 @@ namespace tilesmith::accurate {
 
 using math::absolute, math::maximum, math::minimum, math::relu, math::sign;
 
-TILESMITH_DEVICE float tanh(float x) { return tanh_library(x); }
+template <class Number>
+TILESMITH_DEVICE Number tanh(Number x) { return tanh_library(x); }
 
 /// 1 / (1 + exp(-x)); 0 where exp(-x) is infinite.
-TILESMITH_DEVICE float sigmoid(float x) { return rcp_rn(1.0f + exp_library(-x)); }
+template <class Number>
+TILESMITH_DEVICE Number sigmoid(Number x) { return rcp_rn(1 + exp_library(-x)); }
 
-TILESMITH_DEVICE float exp(float x) { return exp_library(x); }
+template <class Number>
+TILESMITH_DEVICE Number exp(Number x) { return exp_library(x); }
 
-TILESMITH_DEVICE float log(float x) { return log_library(x); }
+template <class Number>
+TILESMITH_DEVICE Number log(Number x) { return log_library(x); }
 
-TILESMITH_DEVICE float log_sigmoid(float x) { return (x > 0.0f ? 0.0f : x) - log1p_library(exp_library(-abs_rn(x))); }
+template <class Number>
+TILESMITH_DEVICE Number log_sigmoid(Number x) { return (x > 0 ? Number(0) : x) - log1p_library(exp_library(-abs_rn(x))); }
 
-TILESMITH_DEVICE float softplus(float x) { return (x < 0.0f ? 0.0f : x) + log1p_library(exp_library(-abs_rn(x))); }
+template <class Number>
+TILESMITH_DEVICE Number softplus(Number x) { return (x < 0 ? Number(0) : x) + log1p_library(exp_library(-abs_rn(x))); }
 
-TILESMITH_DEVICE float reciprocal(float x) { return rcp_rn(x); }
+template <class Number>
+TILESMITH_DEVICE Number reciprocal(Number x) { return rcp_rn(x); }
 
-TILESMITH_DEVICE float sqrt(float x) { return sqrt_rn(x); }
+template <class Number>
+TILESMITH_DEVICE Number sqrt(Number x) { return sqrt_rn(x); }
 
-template <int Exponent>
-TILESMITH_DEVICE float power(float x) {
+template <int Exponent, class Number>
+TILESMITH_DEVICE Number power(Number x) {
     return math::power<Exponent>(x);
 }
 
-TILESMITH_DEVICE float power(float x, float y) { return pow_library(x, y); }
+template <class Number>
+TILESMITH_DEVICE Number power(Number x, Number y) { return pow_library(x, y); }
 
 }  // namespace tilesmith::accurate

@@ -20,12 +20,12 @@ template <class Word>
 struct ParameterGradientArgumentsOf {
     const Word* d_wx;               // [B, T, G_in, H, D]
     const Word* d_inputless;        // [B, T, G_rec without an input, H, D], where tiling.inputless
-    const float* d_r_partial;       // else [P, G_rec without an input, H, D, D], or null if there is no such gate
-    const float* d_b_partial;       // [P, G_bias without an input, H, D] likewise
+    const SumOf<Word>* d_r_partial;       // else [P, G_rec without an input, H, D, D], or null if there is no such gate
+    const SumOf<Word>* d_b_partial;       // [P, G_bias without an input, H, D] likewise
     const Word* hidden;             // [B, T, H, D]
     const Word* initial;            // [B, H, D]: h before the first step, or null: zeros
     const unsigned char* resets;    // [B, T]: 1 where h before a step is that again; or null, see Sequences
-    void* d_r;                      // [G_rec, H, D, D]; of parts that are apart: floats [parts, G_rec, H, D, D]
+    void* d_r;                      // [G_rec, H, D, D]; of parts that are apart: sums [parts, G_rec, H, D, D]
     void* d_b;                      // [G_bias, H, D] likewise, or null if no gate has a bias
     int batch;
     int seq;
@@ -49,7 +49,8 @@ struct ParameterGradientTiling {
 };
 
 /// What `count` elements of a step take in a stage, such that a warp's loads meet no bank twice: ldmatrix reads 16 bytes of
-/// 8 steps, so that steps lie an odd number of those apart; words of 8 elements in each of 4 steps want 8 words more.
+/// 8 steps, so that steps lie an odd number of those apart; words of 8 elements in each of 4 steps want 8 words more, and
+/// doubles likewise.
 template <class Type>
 TILESMITH_DEVICE constexpr int stage_row_bytes(int count) {
     return element_bytes<Type> == 2 ? (count / 8 | 1) * chunk_bytes : count * element_bytes<Type> + 2 * chunk_bytes;
@@ -61,6 +62,7 @@ struct ParameterGradients {
     static constexpr int D = shape.head_dim;
     static constexpr int padded = ceil_div(D, 16) * 16;
     static constexpr int size = element_bytes<Type>;
+    using Number = Real<Type>;
     static constexpr int width = widest_vector<Type>(D);
     static constexpr unsigned inputless = tiling.inputless ? Cell::recurrent & ~Cell::input : 0;
     static constexpr unsigned members = ((Cell::recurrent | Cell::bias) & Cell::input) | inputless;
@@ -79,7 +81,7 @@ struct ParameterGradients {
     static constexpr int blocks = row_blocks * column_blocks;  // per head
 
     static constexpr int depth = tiling.depth;
-    static constexpr int tile_steps = size == 2 ? 16 : 8;  // that a matrix instruction adds up
+    static constexpr int tile_steps = product_depth<Type>;  // that a matrix instruction adds up
     static constexpr int gate_row_bytes = stage_row_bytes<Type>(rows);
     static constexpr int hidden_row_bytes = stage_row_bytes<Type>(columns);
     static constexpr int hidden_at = depth * gate_row_bytes;
@@ -97,6 +99,7 @@ struct ParameterGradients {
     static constexpr int copies_at_once = through_register ? 8 : depth;
     static constexpr int gate_pieces = rows / width;
     static constexpr int hidden_pieces = columns / width;
+    static_assert(size < 8 || (tiling.step_groups == 1 && !cluster), "warps and blocks leave their sums for others as floats");
     static_assert(gate_pieces <= threads && hidden_pieces <= threads, "too few threads to copy a step");
     static_assert(warp_columns % 16 == 0 && columns % warp_columns == 0, "columns come in pairs of matrix tiles");
     static_assert(depth % (tile_steps * tiling.step_groups) == 0, "every warp takes as many steps of a stage");
@@ -125,7 +128,7 @@ struct ParameterGradients {
     // Whether the warp is one of those whose sums over steps are written; where warps share columns, others do without.
     const bool with_sum = bias_gates > 0 && (tiling.column_warps == 1 || first_column + column_warp == 0);
 
-    float sums[tiling.warp_tiles][column_tiles + 1][4];  // the last column tile is the sum
+    Number sums[tiling.warp_tiles][column_tiles + 1][4];  // the last column tile is the sum
     unsigned flags[flags_ahead ? hidden_copies : 1];     // of what is copied next
 
     // ---- from global to shared memory ----
@@ -139,10 +142,7 @@ struct ParameterGradients {
     TILESMITH_DEVICE static void clear(SharedAddress to) {
 #pragma unroll
         for (int word = 0; word < width; ++word) {
-            if constexpr (size == 2)
-                store_shared_16(to + size * word, 0);
-            else
-                store_shared_32(to + size * word, 0);
+            store_shared_element<Type>(to + size * word, 0);
         }
     }
 
@@ -223,7 +223,14 @@ struct ParameterGradients {
         if constexpr (size == 2)
             multiply_16(stage);
         else
-            multiply_float(stage);
+            multiply_elements(stage);
+    }
+
+    TILESMITH_DEVICE static auto load_factor(SharedAddress from) {
+        if constexpr (size == 8)
+            return load_shared_double(from);
+        else
+            return load_shared_32(from);
     }
 
     TILESMITH_DEVICE void multiply_16(SharedAddress stage) {
@@ -252,8 +259,8 @@ struct ParameterGradients {
         }
     }
 
-    /// Of floats: as many products for one as the type has (factors.cuh).
-    TILESMITH_DEVICE void multiply_float(SharedAddress stage) {
+    /// Of floats and doubles: as many products for one as the type has (factors.cuh).
+    TILESMITH_DEVICE void multiply_elements(SharedAddress stage) {
         const int g = lane / 4, j = lane % 4;
         const SharedAddress gates_at = stage + j * gate_row_bytes + size * (16 * row_warp * tiling.warp_tiles + g);
         const SharedAddress hidden_from = stage + hidden_at + j * hidden_row_bytes + size * (column_warp * warp_columns + g);
@@ -264,14 +271,14 @@ struct ParameterGradients {
 #pragma unroll
             for (int n = 0; n < column_tiles; ++n)
 #pragma unroll
-                for (int i = 0; i < 2; ++i)
-                    b[n].set(i, load_shared_32(hidden_from + (k + 4 * i) * hidden_row_bytes + 8 * n * size));
+                for (int i = 0; i < tile_steps / 4; ++i)
+                    b[n].set(i, load_factor(hidden_from + (k + 4 * i) * hidden_row_bytes + 8 * n * size));
 #pragma unroll
             for (int tile = 0; tile < tiling.warp_tiles; ++tile) {
                 Factors<Type, 4> a;
 #pragma unroll
-                for (int i = 0; i < 4; ++i)
-                    a.set(i, load_shared_32(gates_at + (k + i / 2 * 4) * gate_row_bytes + (16 * tile + i % 2 * 8) * size));
+                for (int i = 0; i < tile_steps / 2; ++i)
+                    a.set(i, load_factor(gates_at + (k + i / 2 * 4) * gate_row_bytes + (16 * tile + i % 2 * 8) * size));
 #pragma unroll
                 for (int n = 0; n < column_tiles; ++n) multiply_add(sums[tile][n], a, b[n]);
                 if (with_sum) add_up(sums[tile][column_tiles], a);
@@ -313,9 +320,9 @@ struct ParameterGradients {
     }
 
     /// Write element `at` of one of the results, of `size` elements.
-    TILESMITH_DEVICE void write(void* results, long long size, long long at, float value) const {
+    TILESMITH_DEVICE void write(void* results, long long size, long long at, Number value) const {
         if constexpr (apart)
-            store_global_float(static_cast<float*>(results) + part * size + at, value);
+            store_element(static_cast<Number*>(results) + part * size + at, value);
         else if constexpr (tiling.floats)
             store_global_float(static_cast<float*>(results) + at, value);
         else
@@ -323,7 +330,7 @@ struct ParameterGradients {
     }
 
     /// Write the n-th four sums of a lane of a warp, in the order in which for_each_sum leaves them.
-    TILESMITH_DEVICE void write_sums(int of_warp, int n, int of_lane, const float4& four) const {
+    TILESMITH_DEVICE void write_sums(int of_warp, int n, int of_lane, const Number (&four)[4]) const {
         const int tile = n / (column_tiles + 1), column = 8 * (n % (column_tiles + 1));
         const int g = of_lane / 4, j = of_lane % 4;
         const int of_row = tiling.column_warps == 1 ? of_warp : of_warp % tiling.row_warps;
@@ -335,7 +342,7 @@ struct ParameterGradients {
             const int index = row / padded, unit = row % padded;
             if (index >= count_bits(members) || unit >= D) continue;
             const int gate = nth_bit(members, index);
-            const float first = upper == 0 ? four.x : four.z, second = upper == 0 ? four.y : four.w;
+            const Number first = four[2 * upper], second = four[2 * upper + 1];
             if (column < warp_columns) {
                 const int p = from_column + column + 2 * j;
                 const long long slice = rank_among(Cell::recurrent, gate) * shape.heads + head;
@@ -355,10 +362,8 @@ struct ParameterGradients {
 #pragma unroll
         for (int tile = 0; tile < tiling.warp_tiles; ++tile)
 #pragma unroll
-            for (int n = 0; n <= column_tiles; ++n) {
-                const float(&sum)[4] = sums[tile][n];
-                write_sums(column_warp * tiling.row_warps + row_warp, tile * (column_tiles + 1) + n, lane, float4{sum[0], sum[1], sum[2], sum[3]});
-            }
+            for (int n = 0; n <= column_tiles; ++n)
+                write_sums(column_warp * tiling.row_warps + row_warp, tile * (column_tiles + 1) + n, lane, sums[tile][n]);
     }
 
     /// Where blocks share a tile: each adds up a part of it from all, and writes that.
@@ -373,28 +378,32 @@ struct ParameterGradients {
                 const float4 four = load_cluster_float4(shared + at * chunk_bytes, other);
                 total.x += four.x, total.y += four.y, total.z += four.z, total.w += four.w;
             }
-            write_sums(at / (32 * warp_sums), at / 32 % warp_sums, at % 32, total);
+            const float sum[4] = {total.x, total.y, total.z, total.w};
+            write_sums(at / (32 * warp_sums), at / 32 % warp_sums, at % 32, sum);
         }
         sync_cluster();  // nobody leaves while its memory is read
     }
 
     // ---- the gates without an input ----
 
+    /// Counts elements of what is added.
+    using Count = typename Either<fits_int(count_bits(Cell::recurrent) * static_cast<long long>(shape.heads) * D * D), int, long long>::Type;
+
     static constexpr long long d_b_size = static_cast<long long>(bias_gates) * shape.heads * D;
     static constexpr long long d_r_size = static_cast<long long>(recurrent_gates) * shape.heads * D * D;
 
     /// Add up the partial sums of the gates among `gates`, of `slice` elements a gate: all blocks share the work, or those
     /// of a part where parts are apart, which then take some of the partial sums each.
-    TILESMITH_DEVICE void add_partials(const float* partial, void* results, unsigned gates, unsigned with_results,
-                                       int slice) const {
-        const int size = count_bits(gates) * slice;
+    TILESMITH_DEVICE void add_partials(const Number* partial, void* results, unsigned gates, unsigned with_results,
+                                       Count slice) const {
+        const Count size = count_bits(gates) * slice;
         const int sharing = apart ? 1 : tiling.parts;
         const int block = (static_cast<int>(block_y()) * shape.heads + head) * sharing + (apart ? 0 : part);
-        for (int at = block * threads + thread; at < size; at += blocks * shape.heads * sharing * threads) {
-            float total = 0.0f;
+        for (Count at = block * threads + thread; at < size; at += blocks * shape.heads * sharing * threads) {
+            Number total = 0;
             for (int i = apart ? part : 0; i < in.num_partials; i += apart ? tiling.parts : 1)
-                total += load_global_float(partial + static_cast<long long>(i) * size + at);
-            const long long to = rank_among(with_results, nth_bit(gates, at / slice));
+                total += load_element(partial + static_cast<long long>(i) * size + at);
+            const long long to = rank_among(with_results, nth_bit(gates, static_cast<int>(at / slice)));
             write(results, static_cast<long long>(count_bits(with_results)) * slice, to * slice + at % slice, total);
         }
     }
@@ -433,7 +442,7 @@ struct ParameterGradients {
             combine_blocks();
         else
             write_out();
-        add_partials(in.d_r_partial, in.d_r, Cell::recurrent & ~(Cell::input | inputless), Cell::recurrent, shape.heads * D * D);
+        add_partials(in.d_r_partial, in.d_r, Cell::recurrent & ~(Cell::input | inputless), Cell::recurrent, static_cast<Count>(shape.heads) * D * D);
         add_partials(in.d_b_partial, in.d_b, Cell::bias & ~Cell::input, Cell::bias, shape.heads * D);
     }
 };

@@ -19,12 +19,18 @@ namespace tilesmith {
 
 using SharedAddress = unsigned;
 
+/// What the kernel is compiled for, ten times the compute capability: 75, 80, 90, ... Where an instruction is newer, the function
+/// that stands for it here makes do with older ones, or the table of what there is says that it cannot
+/// (profiles/architectures.yaml).
+inline constexpr int architecture = __CUDA_ARCH__ / 10;
+
 // The types a kernel may keep h, R and Wx in. They are tags: values of the two 16-bit types travel as raw 16-bit words.
 // tf32 is float in memory: products take the nearest TF32 numbers of what lies there.
 struct bf16 {};
 struct fp16 {};
 struct fp32 {};
 struct tf32 {};
+struct fp64 {};
 
 // ---- threads, warps, blocks ----
 
@@ -41,11 +47,21 @@ TILESMITH_DEVICE int opaque(int value) {
     return value;
 }
 
+/// The condition, of a branch that is seldom taken.
+TILESMITH_DEVICE bool seldom(bool condition) { return __builtin_expect(condition, false); }
+
 /// Clocks of the multiprocessor, from some moment on; memory is not touched earlier or later than the source says.
 TILESMITH_DEVICE unsigned long long read_clock() {
     unsigned long long clocks;
     asm volatile("mov.u64 %0, %%clock64;" : "=l"(clocks)::"memory");
     return clocks;
+}
+
+/// Nanoseconds of a clock that all multiprocessors share.
+TILESMITH_DEVICE unsigned long long read_nanoseconds() {
+    unsigned long long time;
+    asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(time)::"memory");
+    return time;
 }
 
 // ---- barriers ----
@@ -71,8 +87,15 @@ TILESMITH_DEVICE bool any_lane(bool value) { return __any_sync(0xffffffffu, valu
 /// The lanes, a bit each, whose value is true.
 TILESMITH_DEVICE unsigned ballot(bool value) { return __ballot_sync(0xffffffffu, value); }
 
+/// The place of the lowest bit that is set; one is.
+TILESMITH_DEVICE int lowest_bit(unsigned bits) { return __ffs(static_cast<int>(bits)) - 1; }
+
 /// The value of the lane whose number differs in the bits of `lanes`; all 32 exchange.
 TILESMITH_DEVICE float shuffle_xor(float value, int lanes) { return __shfl_xor_sync(0xffffffffu, value, lanes); }
+/// The value of any lane.
+TILESMITH_DEVICE float shuffle(float value, int lane) { return __shfl_sync(0xffffffffu, value, lane); }
+TILESMITH_DEVICE double shuffle(double value, int lane) { return __shfl_sync(0xffffffffu, value, lane); }
+TILESMITH_DEVICE double shuffle_xor(double value, int lanes) { return __shfl_xor_sync(0xffffffffu, value, lanes); }
 
 // ---- shared memory ----
 
@@ -82,6 +105,11 @@ TILESMITH_DEVICE SharedAddress shared_memory() {
     return static_cast<SharedAddress>(__cvta_generic_to_shared(tilesmith_shared_memory));
 }
 
+TILESMITH_DEVICE unsigned load_shared_8(SharedAddress address) {
+    unsigned value;
+    asm volatile("ld.shared.u8 %0, [%1];" : "=r"(value) : "r"(address) : "memory");
+    return value;
+}
 TILESMITH_DEVICE unsigned short load_shared_16(SharedAddress address) {
     unsigned short value;
     asm volatile("ld.shared.u16 %0, [%1];" : "=h"(value) : "r"(address) : "memory");
@@ -113,11 +141,19 @@ TILESMITH_DEVICE float4 load_shared_float4(SharedAddress address) {
                  : "memory");
     return value;
 }
+TILESMITH_DEVICE double load_shared_double(SharedAddress address) {
+    double value;
+    asm volatile("ld.shared.f64 %0, [%1];" : "=d"(value) : "r"(address) : "memory");
+    return value;
+}
 TILESMITH_DEVICE void store_shared_16(SharedAddress address, unsigned short value) {
     asm volatile("st.shared.u16 [%0], %1;" ::"r"(address), "h"(value) : "memory");
 }
 TILESMITH_DEVICE void store_shared_32(SharedAddress address, unsigned value) {
     asm volatile("st.shared.u32 [%0], %1;" ::"r"(address), "r"(value) : "memory");
+}
+TILESMITH_DEVICE void store_shared_double(SharedAddress address, double value) {
+    asm volatile("st.shared.f64 [%0], %1;" ::"r"(address), "d"(value) : "memory");
 }
 TILESMITH_DEVICE void store_shared_128(SharedAddress address, uint4 value) {
     asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(value.x), "r"(value.y),
@@ -211,6 +247,14 @@ TILESMITH_DEVICE uint4 poll_128(SharedAddress address) {
     return value;
 }
 
+/// Wait for some clocks, and ask for nothing meanwhile.
+TILESMITH_DEVICE void pause(unsigned clocks) {
+    unsigned begin, now;
+    asm volatile("mov.u32 %0, %%clock;" : "=r"(begin)::"memory");
+    do asm volatile("mov.u32 %0, %%clock;" : "=r"(now)::"memory");
+    while (now - begin < clocks);
+}
+
 /// To be called before polling again; `rounds` starts at 0. After some seconds without success the kernel is stopped
 /// with an error rather than left hanging.
 TILESMITH_DEVICE void poll_again(unsigned& rounds) {
@@ -257,6 +301,11 @@ TILESMITH_DEVICE float load_global_float(const void* address) {
     asm volatile("ld.global.nc.f32 %0, [%1];" : "=f"(value) : "l"(address));
     return value;
 }
+TILESMITH_DEVICE double load_global_double(const void* address) {
+    double value;
+    asm volatile("ld.global.nc.f64 %0, [%1];" : "=d"(value) : "l"(address));
+    return value;
+}
 TILESMITH_DEVICE void store_global_16(void* address, unsigned short value) {
     asm volatile("st.global.u16 [%0], %1;" ::"l"(address), "h"(value) : "memory");
 }
@@ -265,6 +314,9 @@ TILESMITH_DEVICE void store_global_32(void* address, unsigned value) {
 }
 TILESMITH_DEVICE void store_global_float(void* address, float value) {
     asm volatile("st.global.f32 [%0], %1;" ::"l"(address), "f"(value) : "memory");
+}
+TILESMITH_DEVICE void store_global_double(void* address, double value) {
+    asm volatile("st.global.f64 [%0], %1;" ::"l"(address), "d"(value) : "memory");
 }
 TILESMITH_DEVICE void store_global_64(void* address, uint2 value) {
     asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(address), "r"(value.x), "r"(value.y) : "memory");
@@ -327,26 +379,49 @@ TILESMITH_DEVICE float load_stored_float(const void* address) {
     return value;
 }
 
-// ---- asynchronous copies, global to shared (sm_80 and newer) ----
+TILESMITH_DEVICE double load_stored_double(const void* address) {
+    double value;
+    asm volatile("ld.global.f64 %0, [%1];" : "=d"(value) : "l"(address) : "memory");
+    return value;
+}
 
-/// Copy `Bytes` (4, 8 or 16) when the hardware finds the time; see cp_async_wait.
+// ---- asynchronous copies, global to shared ----
+
+/// Copy `Bytes` (4, 8 or 16) when the hardware finds the time; see cp_async_wait. Before sm_80 it is at once.
 template <int Bytes>
 TILESMITH_DEVICE void cp_async(SharedAddress destination, const void* source) {
     static_assert(Bytes == 4 || Bytes == 8 || Bytes == 16, "cp.async copies 4, 8 or 16 bytes");
-    if constexpr (Bytes == 16)
+    if constexpr (architecture < 80) {
+        unsigned words[4];
+        if constexpr (Bytes == 16) {  // past the cache of the multiprocessor, as cp.async
+            asm volatile("ld.global.cg.v4.u32 {%0, %1, %2, %3}, [%4];"
+                         : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                         : "l"(source)
+                         : "memory");
+            store_shared_128(destination, uint4{words[0], words[1], words[2], words[3]});
+        } else {
+#pragma unroll
+            for (int i = 0; i < Bytes / 4; ++i) {
+                asm volatile("ld.global.u32 %0, [%1];" : "=r"(words[i]) : "l"(static_cast<const unsigned*>(source) + i) : "memory");
+                store_shared_32(destination + 4 * i, words[i]);
+            }
+        }
+    } else if constexpr (Bytes == 16)
         asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(destination), "l"(source) : "memory");
     else
         asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(destination), "l"(source), "n"(Bytes)
                      : "memory");
 }
 /// Close the calling thread's current group of copies.
-TILESMITH_DEVICE void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+TILESMITH_DEVICE void cp_async_commit() {
+    if constexpr (architecture >= 80) asm volatile("cp.async.commit_group;" ::: "memory");
+}
 
 /// Wait until at most `Pending` of the calling thread's newest groups are unfinished. Other threads see the
 /// copies only after a barrier that follows.
 template <int Pending>
 TILESMITH_DEVICE void cp_async_wait() {
-    asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
+    if constexpr (architecture >= 80) asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
 }
 
 // ---- warp-level matrices ----
@@ -414,23 +489,6 @@ template <class Type>
 TILESMITH_DEVICE void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1,
                                    const float (&c)[4]);
 
-template <>
-TILESMITH_DEVICE void mma_m16n8k16<bf16>(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1,
-                                         const float (&c)[4]) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%10, %11, %12, %13};"
-        : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
-}
-template <>
-TILESMITH_DEVICE void mma_m16n8k16<fp16>(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1,
-                                         const float (&c)[4]) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%10, %11, %12, %13};"
-        : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
-}
-
 /// The same for half as many k, 0 to 7: of a words k = 2j, 2j+1 of rows g and g+8, of b those of column g.
 template <class Type>
 TILESMITH_DEVICE void mma_m16n8k8(float (&d)[4], const unsigned (&a)[2], unsigned b, const float (&c)[4]);
@@ -448,6 +506,30 @@ TILESMITH_DEVICE void mma_m16n8k8<fp16>(float (&d)[4], const unsigned (&a)[2], u
         : "r"(a[0]), "r"(a[1]), "r"(b), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
 }
 
+template <>
+TILESMITH_DEVICE void mma_m16n8k16<bf16>(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1,
+                                         const float (&c)[4]) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%10, %11, %12, %13};"
+        : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
+}
+template <>
+TILESMITH_DEVICE void mma_m16n8k16<fp16>(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1,
+                                         const float (&c)[4]) {
+    if constexpr (architecture < 80) {
+        const unsigned first[2] = {a[0], a[1]}, second[2] = {a[2], a[3]};
+        float half[4];
+        mma_m16n8k8<fp16>(half, first, b0, c);
+        mma_m16n8k8<fp16>(d, second, b1, half);
+        return;
+    }
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%10, %11, %12, %13};"
+        : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
+}
+
 /// d = a x b + c for a 16 x 8 tile a, an 8 x 8 tile b and float accumulators, of factors in TF32: of a word's bits the
 /// upper 19 count, 8 of the exponent and 10 of the significand. Lane (g, j) holds of a: k = j of rows g and g+8, then
 /// k = j+4 of the same rows; of b: k = j, j+4 of column g; of c and d what mma_m16n8k16 says. Sums are cut, not rounded.
@@ -456,6 +538,12 @@ TILESMITH_DEVICE void mma_m16n8k8_tf32(float (&d)[4], const unsigned (&a)[4], un
         "{%10, %11, %12, %13};"
         : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
+}
+
+/// d = a x b + d for an 8 x 4 tile a, a 4 x 8 tile b, all in double. Lane (g, j) holds of a: k = j of row g; of b: k = j of
+/// column g; of d: columns 2j, 2j+1 of row g. Sums are rounded to the nearest.
+TILESMITH_DEVICE void mma_m8n8k4_f64(double& d0, double& d1, double a, double b) {
+    asm("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0, %1}, {%2}, {%3}, {%0, %1};" : "+d"(d0), "+d"(d1) : "d"(a), "d"(b));
 }
 
 // ---- conversions: round to nearest even ----
@@ -472,12 +560,18 @@ TILESMITH_DEVICE unsigned pack<bf16>(float low, float high) {
 template <>
 TILESMITH_DEVICE unsigned pack<fp16>(float low, float high) {
     unsigned out;
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
+    if constexpr (architecture < 80)
+        asm("{.reg .b16 low, high; cvt.rn.f16.f32 low, %1; cvt.rn.f16.f32 high, %2; mov.b32 %0, {low, high};}"
+            : "=r"(out)
+            : "f"(low), "f"(high));
+    else
+        asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
     return out;
 }
 
 /// The nearest number of TF32, of two the larger in magnitude, as the bits of a float.
 TILESMITH_DEVICE unsigned round_tf32(unsigned word) {
+    if constexpr (architecture < 80) return (word & 0x7f800000u) == 0x7f800000u ? word : (word + 0x1000u) & 0xffffe000u;
     unsigned out;
     asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(out) : "f"(__uint_as_float(word)));
     return out;
@@ -556,12 +650,23 @@ TILESMITH_DEVICE float pow_library(float x, float y) { return powf(x, y); }
 TILESMITH_DEVICE float sqrt_rn(float x) { return __fsqrt_rn(x); }
 TILESMITH_DEVICE float rcp_rn(float x) { return __frcp_rn(x); }
 
+// ---- and in double: each errs by at most 2 units in the last place ----
+
+TILESMITH_DEVICE double tanh_library(double x) { return ::tanh(x); }
+TILESMITH_DEVICE double exp_library(double x) { return ::exp(x); }
+TILESMITH_DEVICE double log_library(double x) { return ::log(x); }
+TILESMITH_DEVICE double log1p_library(double x) { return ::log1p(x); }
+TILESMITH_DEVICE double pow_library(double x, double y) { return ::pow(x, y); }
+TILESMITH_DEVICE double sqrt_rn(double x) { return __dsqrt_rn(x); }
+TILESMITH_DEVICE double rcp_rn(double x) { return __drcp_rn(x); }
+
 // ---- arithmetic ----
 
 TILESMITH_DEVICE float fma_rn(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 TILESMITH_DEVICE float max_rn(float a, float b) { return fmaxf(a, b); }
 TILESMITH_DEVICE float min_rn(float a, float b) { return fminf(a, b); }
 TILESMITH_DEVICE float abs_rn(float a) { return fabsf(a); }
+TILESMITH_DEVICE double abs_rn(double a) { return fabs(a); }
 
 }  // namespace tilesmith
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "elements.cuh"
+#include "stamps.cuh"
 
 namespace tilesmith {
 
@@ -44,10 +45,11 @@ struct ForwardArgumentsOf {
     Word* gates;          // [G_saved, B, T, H, D] or null, see Save
     unsigned* mail;       // where blocks of a grid send each other h, all poison; null for other schedules
     Word* hidden;         // where they store it for each other, or null
-    float* carried;       // other states of what a block runs in turn, or null
+    SumOf<Word>* carried;       // other states of what a block runs in turn, or null
     unsigned* counters;   // see grid_barrier.cuh, all 0xffffffff; or null
     int batch;
     int seq;
+    TILESMITH_STAMPED(unsigned* stamps;)
 };
 using ForwardArguments = ForwardArgumentsOf<unsigned short>;
 
@@ -68,15 +70,16 @@ struct BackwardArgumentsOf {
     const int* order;             // [B], as forward
     Word* d_wx;            // [B, T, G_in, H, D]
     Word* d_inputless;     // [B, T, G_rec without an input, H, D]: their gradients, where a kernel leaves them
-    float* d_r_partial;    // [P, G_rec without an input, H, D, D]: where it leaves P partial sums instead; or null
-    float* d_b_partial;    // [P, G_bias without an input, H, D] likewise
+    SumOf<Word>* d_r_partial;    // [P, G_rec without an input, H, D, D]: where it leaves P partial sums instead; or null
+    SumOf<Word>* d_b_partial;    // [P, G_bias without an input, H, D] likewise
     Word* d_initial;       // [S, B, H, D]
     unsigned* mail;        // where blocks of a grid send each other the gates' gradients, all poison; or null
     Word* d_gates;         // where blocks store the gates' gradients for each other, or null
-    float* d_carried;      // gradients of the states of what a block runs in turn, or null
+    SumOf<Word>* d_carried;      // gradients of the states of what a block runs in turn, or null
     unsigned* counters;    // see grid_barrier.cuh, all 0xffffffff; or null
     int batch;
     int seq;
+    TILESMITH_STAMPED(unsigned* stamps;)
 };
 using BackwardArguments = BackwardArgumentsOf<unsigned short>;
 
@@ -101,6 +104,8 @@ struct Either<false, A, B> {
 TILESMITH_DEVICE constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 TILESMITH_DEVICE constexpr int minimum(int a, int b) { return a < b ? a : b; }
 TILESMITH_DEVICE constexpr int maximum(int a, int b) { return a > b ? a : b; }
+/// Whether so many elements, and a launch beyond them, can be counted in 32 bits.
+TILESMITH_DEVICE constexpr bool fits_int(long long count) { return count < (1ll << 31) - (1 << 24); }
 
 // Of gates, one bit each. No loops whose length depends on the bits: what these give often is an index of an array that
 // must stay in registers, and a compiler unrolls such loops or does not.
@@ -173,13 +178,14 @@ TILESMITH_DEVICE uint4 load_row_chunk(const Element<Type>* row, int valid) {
         return load_row_of_8<Width>(row, valid);
     } else {
         unsigned words[4] = {0, 0, 0, 0};
-        if constexpr (Width == 4) {
+        constexpr int words_of_vector = Width * element_bytes<Type> / 4, vectors = 4 / words_of_vector;
+        if constexpr (vectors == 1) {
             if (valid > 0) return load_global_128(row);
-        } else if constexpr (Width == 2) {
+        } else if constexpr (vectors == 2) {
 #pragma unroll
             for (int i = 0; i < 2; ++i)
-                if (valid > 2 * i) {
-                    const uint2 pair = load_global_64(row + 2 * i);
+                if (valid > Width * i) {
+                    const uint2 pair = load_global_64(row + Width * i);
                     words[2 * i] = pair.x;
                     words[2 * i + 1] = pair.y;
                 }

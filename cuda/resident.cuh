@@ -76,7 +76,8 @@ struct Resident {
     using Layout = MovingLayout<rows>;
     static constexpr int hidden_bytes = Layout::bytes(padded_k);
     static constexpr int array_bytes = rows * row_bytes;
-    static constexpr int buffer_bytes = hidden_bytes + (arrays - 1) * array_bytes;
+    static constexpr int zeros_at = hidden_bytes + (arrays - 1) * array_bytes;  // what is written out behind a sequence's end
+    static constexpr int buffer_bytes = zeros_at + (sequences.lengths ? chunk : 0);
     using Ring = InputRing<Type, shape, input_gates, rows, threads, row_bytes>;
     static constexpr int stage_bytes = Ring::stage_bytes;
     static constexpr int ring_at = 2 * buffer_bytes;
@@ -90,7 +91,9 @@ struct Resident {
     // the initial h, laid out as the other, where sequences begin anew
     static constexpr int initial_at = partial_at + partial_bytes;
     static constexpr int initial_bytes = sequences.resets ? hidden_bytes : 0;
-    static constexpr int shared_bytes = initial_at + initial_bytes;
+    using Flags = ResetFlags<sequences, rows, threads>;
+    static constexpr int flags_at = initial_at + initial_bytes;
+    static constexpr int shared_bytes = flags_at + Flags::bytes;
 
     // ---- the thread's place ----
     const ForwardArguments& in;
@@ -111,7 +114,13 @@ struct Resident {
     float bias[gates][unit_groups];
     float state[unit_groups][column_tiles][columns][states];
     TileSequences<sequences, rows> tile{in.seq};
-    Restarts<sequences, rows, 1> anew;
+    TILESMITH_STAMPED(Stamps stamps;)
+    Flags flags{shared + flags_at};
+    ResetSteps<sequences, 1> anew;
+    float initial[unit_groups][column_tiles][columns][states];  // unless sequences begin anew, unused
+    using Places = typename Matrix::template Places<Layout>;
+    Places reads[column_tiles];  // where this lane reads h, if that lies in the first buffer
+    int next_end = 0;            // the next step before which a sequence has ended
 
     /// Load this lane's part of R.
     TILESMITH_DEVICE void load_weights() {
@@ -133,6 +142,8 @@ struct Resident {
         if constexpr (padded_units != D)
             for (int i = static_cast<int>(thread_index()); i < tiling.num_stages * stage_bytes / chunk; i += threads)
                 store_shared_128(shared + ring_at + i * chunk, uint4{0, 0, 0, 0});
+        if constexpr (sequences.lengths)
+            if (thread_index() < 2) store_shared_128(shared + thread_index() * buffer_bytes + zeros_at, uint4{0, 0, 0, 0});
         sync_block();
         Elements::for_each([&](int unit_group, int column_tile, int column) {
 #pragma unroll
@@ -140,7 +151,8 @@ struct Resident {
                 unsigned short word = 0;
                 if (in.initial != nullptr && own.real(unit_group, column_tile, column))
                     word = load_global_16(in.initial + own.state_index(s, unit_group, column_tile, column));
-                state[unit_group][column_tile][column][s] = to_float<Type>(word);
+                state[unit_group][column_tile][column][s] = to_real<Type>(word);
+                initial[unit_group][column_tile][column][s] = to_real<Type>(word);
                 if (s == 0 && part == 0) {
                     const SharedAddress at = result_at(0, own.row(column_tile, column), own.unit(unit_group));
                     store_shared_16(at, word);
@@ -150,18 +162,53 @@ struct Resident {
         });
     }
 
-    /// The states of the rows in `restarts` are the initial ones again.
-    TILESMITH_DEVICE void begin_anew(unsigned restarts) {
+    /// After step t, which has written to a buffer, to those rows that begin anew at the step after it: their states are the
+    /// initial ones again, and the next product takes their h from where the initial one lies. What is written out is untouched.
+    TILESMITH_DEVICE void begin_anew(int t, int buffer) {
+        anew.copy_ahead(flags, in, first_row, t + 1);
+        const unsigned restarts = anew.take(flags, t + 1, lane);
         Elements::for_each([&](int unit_group, int column_tile, int column) {
-            if ((restarts >> own.row(column_tile, column) & 1) == 0) return;
+            if ((restarts >> own.row(column_tile, column) & 1) != 0)
 #pragma unroll
-            for (int s = 0; s < states; ++s) {
-                unsigned short word = 0;
-                if (in.initial != nullptr && own.real(unit_group, column_tile, column))
-                    word = load_global_16(in.initial + own.state_index(s, unit_group, column_tile, column));
-                state[unit_group][column_tile][column][s] = to_float<Type>(word);
-            }
+                for (int s = 0; s < states; ++s)
+                    state[unit_group][column_tile][column][s] = initial[unit_group][column_tile][column][s];
         });
+#pragma unroll
+        for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
+            if ((restarts >> Matrix::row_read(lane, column_tile) & 1) != 0)
+                reads[column_tile] = places(initial_at - buffer * buffer_bytes);
+    }
+
+    /// Sequences have ended before step t: write their last states, and from now on zeros for their results. What their rows
+    /// go on computing reaches no other row.
+    TILESMITH_DEVICE void end_sequences(int t) {
+        const unsigned ended = ballot(tile.end_of_lane(in, first_row, lane) == t);
+        if (part == 0) store_last<Type>(in.last, own, state, ended);
+        writer.redirect(ended, shared + zeros_at);
+        next_end = tile.least_end(in, first_row, lane, t + 1);
+    }
+
+    TILESMITH_DEVICE void read_own() {
+        for (Places& each : reads) each = places(0);
+    }
+    TILESMITH_DEVICE Places places(int from) const { return Places(shared + from, part * k_tiles * 4, lane); }
+
+    /// The product of R and h in a buffer, or, of rows that begin anew, the initial one.
+    TILESMITH_DEVICE void multiply(typename Matrix::Sums& sums, int buffer) const {
+        const auto start = [&](int tile, int, int i) {
+            return Rows::of_row(tile, i / 2, [&](int gate, int unit_group) { return bias[gate][unit_group]; });
+        };
+        if constexpr (sequences.resets)
+            weights.product(
+                sums,
+                [&](int k_tile, uint4(&b)[column_tiles]) {
+#pragma unroll
+                    for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
+                        b[column_tile] = load_shared_128(reads[column_tile].at(k_tile, column_tile) + buffer * buffer_bytes);
+                },
+                start);
+        else
+            weights.multiply(sums, shared + buffer * buffer_bytes, part * k_tiles * 4, lane, start);
     }
 
     /// Where a result goes in the first buffer: h (array 0) to what the next step reads, others where they are written
@@ -259,30 +306,27 @@ struct Resident {
         load_bias<Type, Cell>(bias, in.b, part == 0 ? ~0u : 0u, own);
         load_states();
         prepare_transfers();
-        anew.begin(tile, 0);
+        for (int part = 0; part < 2; ++part) flags.begin_copy(in, first_row, part);
+        if constexpr (sequences.lengths) next_end = tile.least_end(in, first_row, lane, 0);
         for (int stage = 0; stage < tiling.num_stages - 1; ++stage) {
             if (stage < steps) begin_copy(stage * stage_bytes);
             cp_async_commit();
         }
         cp_async_wait<tiling.num_stages - 2>();
         sync_block();
+        anew.begin(flags, 1, lane);
+        read_own();
 
         const SharedAddress read_inputs = shared + ring_at + unit_warp * unit_groups * chunk;
         int stage_offset = 0;  // of the stage that this step reads
         int refill_offset = (tiling.num_stages - 1) * stage_bytes;
 
         auto step = [&](int t, int buffer) {
-            const unsigned restarts = anew.take(tile, t), running = tile.running(t);
-            if (restarts != 0 && part == 0) begin_anew(restarts);
+            TILESMITH_STAMPED(if (t > 0) stamps.step(Phase::meeting);)
             typename Matrix::Sums sums;
-            weights.multiply(
-                sums, shared + buffer * buffer_bytes, part * k_tiles * 4, lane,
-                [&](int tile, int, int i) {
-                    return Rows::of_row(tile, i / 2, [&](int gate, int unit_group) { return bias[gate][unit_group]; });
-                },
-                [&](int column_tile) {
-                    return (restarts >> Matrix::row_read(lane, column_tile) & 1) != 0 ? initial_at - buffer * buffer_bytes : 0;
-                });
+            multiply(sums, buffer);
+            if constexpr (sequences.resets) read_own();
+            TILESMITH_STAMPED(stamps.mark(Phase::matrix);)
             unsigned wx[unit_groups][column_tiles][Ring::words];
             if (part == 0) Ring::load(wx, read_inputs + stage_offset, lane);
             // The results of the step before lie in the buffer that this step reads; nobody waits for their writing.
@@ -291,15 +335,18 @@ struct Resident {
             cp_async_commit();
             refill_offset = stage_offset;
             stage_offset = stage_offset == (tiling.num_stages - 1) * stage_bytes ? 0 : stage_offset + stage_bytes;
+            TILESMITH_STAMPED(stamps.mark(Phase::transfers);)
+            if constexpr (sequences.lengths)
+                if (seldom(t == next_end)) end_sequences(t);
 
             if (combine(sums)) {
+                TILESMITH_STAMPED(if (tiling.k_split > 1) stamps.mark(Phase::sums);)
                 float results[unit_groups][column_tiles][columns][arrays];
                 Elements::for_each([&](int unit_group, int column_tile, int column) {
                     float gate[gates];
                     gather_gates(gate, sums, wx, unit_group, column_tile, column);
-                    const bool runs = !sequences.lengths || (running >> own.row(column_tile, column) & 1) != 0;
                     step_element<Cell, Type, save>(gate, state[unit_group][column_tile][column],
-                                                   results[unit_group][column_tile][column], own, unit_group, runs);
+                                                   results[unit_group][column_tile][column], own, unit_group);
                 });
                 stores.store(
                     own, (buffer ^ 1) * buffer_bytes,
@@ -307,10 +354,13 @@ struct Resident {
                         return results[unit_group][column_tile][column][array];
                     },
                     [&](int array, int row, int unit) { return result_at(array, row, unit); });
+                TILESMITH_STAMPED(stamps.mark(Phase::pointwise);)
             }
+            if (anew.due(t + 1)) begin_anew(t, buffer ^ 1);
             cp_async_wait<tiling.num_stages - 2>();
             sync_block();
         };
+        TILESMITH_STAMPED(stamps.start(in.stamps, in.seq, warp == 0);)
 
         int t = 0;
         for (; t + 1 < steps; t += 2) {
@@ -318,10 +368,12 @@ struct Resident {
             step(t + 1, 1);
         }
         if (t < steps) step(t, 0);
+        TILESMITH_STAMPED(stamps.step(Phase::meeting); stamps.finish(steps);)
         write_out(steps % 2);
         if constexpr (sequences.lengths) writer.write_zeros(in.seq - steps, [](int) { return shape.heads * D; });
 
-        if (part == 0) store_last<Type>(in.last, own, state);
+        const unsigned running = tile.running(steps - 1);
+        if (part == 0) store_last<Type>(in.last, own, state, running);
     }
 };
 

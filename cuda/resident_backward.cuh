@@ -66,13 +66,13 @@ struct ResidentBackward
 
     TILESMITH_DEVICE void run() {
         constexpr int held = Step::held, last_stage = Step::last_stage, stage_bytes = Step::Ring::stage_bytes;
-        this->find_ends();
         this->load_weights(weights, this->shared + weights_at + this->warp * Matrix::shared_bytes,
                            [&](int) { return this->warp * Step::units; });
         if constexpr (Step::recompute)
             this->sums.load(this->in, this->shared + sums_at + this->warp * Sums::shared_bytes, this->lane, this->own);
         load_bias<Type, Cell>(this->bias, this->in.b, Step::recomputed_gates, this->own);
         this->inputless.clear();
+        this->find_ends();  // late: R is loaded with every register there is
         this->load_last();
         sync_block();
         this->clear_padding();
@@ -82,7 +82,7 @@ struct ResidentBackward
         this->prepare(0);
         int stage_offset = 0;
         this->for_each_step([&](int n, int buffer) {
-            this->finish(buffer, n == 0);
+            this->finish(buffer, n);
             cp_async_wait<tiling.num_stages - 2 - held>();
             sync_block();  // the gates' gradients are there, and the inputs of the step after this one
             multiply(buffer);

@@ -1,7 +1,8 @@
 // What sequences of a batch have of their own: steps before which their states are the initial ones again, and ends.
 //
-// A warp knows of a tile's sequences by masks, a bit for each row, which all lanes have. Lane n loads what is of row n, two
-// steps before it is asked for, so that nobody waits for it.
+// A warp knows of a tile's sequences by masks, a bit for each row, which all lanes have. Where a step takes a few hundred
+// clocks, an ordinary one can afford a comparison and no more: ResetFlags and ResetSteps know the next step of which there is
+// something to be done. Elsewhere lane n loads what is of row n two steps before it is asked for (Restarts).
 #pragma once
 
 #include "recurrence.cuh"
@@ -17,6 +18,14 @@ TILESMITH_DEVICE int sequence_at(const Arguments& in, int place) {
         return place;
 }
 
+/// The least of what the lanes of a warp give.
+TILESMITH_DEVICE int least_of_lanes(int value) {
+#pragma unroll
+    for (int lanes = 16; lanes > 0; lanes /= 2)
+        value = minimum(value, static_cast<int>(__float_as_uint(shuffle_xor(__uint_as_float(static_cast<unsigned>(value)), lanes))));
+    return value;
+}
+
 /// How many steps the longest of `rows` sequences has, from place `first` on; one at least. By a warp.
 template <Sequences sequences, class Arguments>
 TILESMITH_DEVICE int longest(const Arguments& in, int first, int rows, int lane) {
@@ -26,10 +35,7 @@ TILESMITH_DEVICE int longest(const Arguments& in, int first, int rows, int lane)
         const int length = static_cast<int>(load_global_32(in.lengths + sequence_at<sequences>(in, place)));
         steps = maximum(steps, minimum(length, in.seq));
     }
-#pragma unroll
-    for (int lanes = 16; lanes > 0; lanes /= 2)
-        steps = maximum(steps, static_cast<int>(__float_as_uint(shuffle_xor(__uint_as_float(static_cast<unsigned>(steps)), lanes))));
-    return steps;
+    return -least_of_lanes(-steps);
 }
 
 /// The sequences of a tile of `rows`.
@@ -57,6 +63,19 @@ struct TileSequences {
         if constexpr (sequences.lengths) steps = longest<sequences>(in, tile_first, tile_rows, lane);
     }
 
+    /// Where the sequence ends that this lane's number is the row of; where there is none, never. first: as prepare has it.
+    template <class Arguments>
+    TILESMITH_DEVICE int end_of_lane(const Arguments& in, int first, int lane) const {
+        return lane < rows && first + lane < in.batch ? end : in.seq + 1;
+    }
+
+    /// The first end from step t on.
+    template <class Arguments>
+    TILESMITH_DEVICE int least_end(const Arguments& in, int first, int lane, int t) const {
+        const int of_lane = end_of_lane(in, first, lane);
+        return least_of_lanes(of_lane < t ? in.seq + 1 : of_lane);
+    }
+
     /// The rows of which step t is one of the sequence's.
     TILESMITH_DEVICE unsigned running(int t) const {
         if constexpr (sequences.lengths)
@@ -67,6 +86,114 @@ struct TileSequences {
 
     /// Whether the lane's row begins anew at step t.
     TILESMITH_DEVICE unsigned flag(int t) const { return t >= 0 && t < end ? load_global_8(flags + t) : 0; }
+};
+
+/// The resets of a tile on their way to those who run it: bytes [row][step modulo 256] in shared memory, copied 128 steps at a
+/// time. `sharers` threads of `Who` share the copies.
+template <Sequences sequences, int rows, int sharers, class Who = WholeBlock>
+struct ResetFlags {
+    static constexpr int part = 128, kept = 2 * part;  // steps
+    static constexpr int row_bytes = kept + 4;         // rows begin in different banks
+    static constexpr int bytes = sequences.resets ? ceil_div(rows * row_bytes, chunk_bytes) * chunk_bytes : 0;
+
+    SharedAddress at;
+
+    /// Begin copying a part, steps part * number and on; zeros for what is no step of a sequence. first_row: the first place in
+    /// the batch.
+    template <class Arguments>
+    TILESMITH_DEVICE void begin_copy(const Arguments& in, int first_row, int number) const {
+        if constexpr (sequences.resets) {
+            if (number < 0) return;
+            const bool aligned = (reinterpret_cast<unsigned long long>(in.resets) | static_cast<unsigned>(in.seq)) % 4 == 0;
+#pragma unroll 1
+            for (int word = Who::thread(); word < part / 4 * rows; word += sharers) {
+                const int row = word / (part / 4), t = part * number + 4 * (word % (part / 4));
+                const SharedAddress to = at + row * row_bytes + (t & kept - 1);
+                int end = 0;
+                const unsigned char* flags = in.resets;
+                if (first_row + row < in.batch) {
+                    const int sequence = sequence_at<sequences>(in, first_row + row);
+                    end = in.seq;
+                    if constexpr (sequences.lengths) end = minimum(static_cast<int>(load_global_32(in.lengths + sequence)), end);
+                    flags += static_cast<long long>(sequence) * in.seq;
+                }
+                if (aligned && t + 4 <= end) {
+                    cp_async<4>(to, flags + t);
+                } else {
+                    unsigned four = 0;
+#pragma unroll 1
+                    for (int i = 0; i < 4; ++i)
+                        if (t + i < end) four |= (load_global_8(flags + t + i) != 0 ? 1u : 0u) << 8 * i;
+                    store_shared_32(to, four);
+                }
+            }
+        }
+    }
+
+    /// The flag of step t of the row that this lane's number is.
+    TILESMITH_DEVICE unsigned of_lane(int t, int lane) const {
+        return load_shared_8(at + minimum(lane, rows - 1) * row_bytes + (t & kept - 1));
+    }
+
+    /// Of lanes, those whose numbers are rows.
+    TILESMITH_DEVICE static unsigned of_rows(unsigned lanes) { return rows == 32 ? lanes : lanes & ((1u << rows % 32) - 1); }
+
+    /// The 32 steps around t, from a multiple of 32 on, at which any row begins anew; in the order of time (direction 1), or the
+    /// other (-1).
+    TILESMITH_DEVICE unsigned steps_of(int t, int lane, int direction) const {
+        const SharedAddress first = at + (t & kept - 32) + (direction > 0 ? lane : 31 - lane);
+        unsigned any = 0;
+#pragma unroll
+        for (int row = 0; row < rows; ++row) any |= load_shared_8(first + row * row_bytes);
+        return ballot(any != 0);
+    }
+};
+
+/// One who goes through the steps, forward (1) or backward (-1), and stops where something is to be done: at steps at which a
+/// row begins anew, and at every 32nd.
+template <Sequences sequences, int direction>
+struct ResetSteps {
+    int next = -1;       // where to stop
+    unsigned left = 0;   // of the 32 steps around it those from it on at which any row does, a bit each in the order they come
+    unsigned flag = 0;   // of step `next` of the row that this lane's number is
+
+    TILESMITH_DEVICE static int place(int t) { return direction > 0 ? t & 31 : ~t & 31; }
+
+    /// t: the first step that may be asked for. By all lanes of a warp, as the others.
+    template <class Flags>
+    TILESMITH_DEVICE void begin(const Flags& flags, int t, int lane) {
+        if constexpr (sequences.resets) {
+            left = flags.steps_of(t, lane, direction) & ~0u << place(t);
+            move_on(flags, t, lane);
+        }
+    }
+
+    TILESMITH_DEVICE bool due(int t) const { return sequences.resets && seldom(t == next); }
+
+    /// Where step t is due, of the tile's flags the part after this one is wanted 96 steps on, and the part before is read by
+    /// nobody who is less than 32 steps behind: begin to copy it.
+    template <class Flags, class Arguments>
+    TILESMITH_DEVICE static void copy_ahead(const Flags& flags, const Arguments& in, int first_row, int t) {
+        constexpr int second = direction > 0 ? 32 : Flags::part - 33;  // where the second 32 steps of a part begin
+        if ((t & Flags::part - 1) == second) flags.begin_copy(in, first_row, t / Flags::part + direction);
+    }
+
+    /// The rows that begin anew at step t, which is due.
+    template <class Flags>
+    TILESMITH_DEVICE unsigned take(const Flags& flags, int t, int lane) {
+        const unsigned lanes = ballot(flag != 0);
+        if (place(t) == 0) left = flags.steps_of(t, lane, direction);
+        left &= ~(1u << place(t));
+        move_on(flags, t, lane);
+        return Flags::of_rows(lanes);
+    }
+
+  private:
+    template <class Flags>
+    TILESMITH_DEVICE void move_on(const Flags& flags, int t, int lane) {
+        next = t + direction * ((left != 0 ? lowest_bit(left) : 32) - place(t));
+        flag = flags.of_lane(maximum(next, 0), lane);  // it has come when it is asked for
+    }
 };
 
 /// What the sequences of a tile have of their own in one step, in shared memory, for tiles of any number of rows. It lies in two

@@ -39,11 +39,6 @@ struct RowLayout {
     }
 };
 
-/// Moves nothing: see StationaryMatrix::multiply.
-struct NoShift {
-    TILESMITH_DEVICE int operator()(int) const { return 0; }
-};
-
 /// A warp's part of the stationary matrix: `tiles` of 16 rows, `k_tiles` of 32 k, of which `k_tiles_in_registers` stay in
 /// registers and the others in shared memory. `accumulators`: per tile, which work independently.
 template <class Type, int tiles, int k_tiles, int k_tiles_in_registers, int rows, int accumulators>
@@ -110,6 +105,7 @@ struct StationaryMatrix {
         SharedAddress even, odd;
         SharedAddress last;  // of an odd number of groups: it has no other to be read with
 
+        TILESMITH_DEVICE Places() {}
         TILESMITH_DEVICE Places(SharedAddress moving, int first_k_chunk, int lane) {
             const auto begin = [&](int k_chunk) {
                 return moving + Layout::offset(first_k_chunk + k_chunk, half_filled ? lane / 8 : lane / 4);
@@ -135,16 +131,14 @@ struct StationaryMatrix {
     }
 
     /// sums = this matrix times the moving one in shared memory. start(tile, column_tile, i): what the sums begin with.
-    /// With 4 sequences the sums of odd i mean nothing. shift(column_tile): how many bytes further the lane reads, which
-    /// thereby may take its sequence (row_read) from elsewhere.
-    template <class Layout = MovingLayout<rows>, class Start, class Shift = NoShift>
-    TILESMITH_DEVICE void multiply(Sums& sums, SharedAddress moving, int first_k_chunk, int lane, Start start,
-                                   Shift shift = {}) const {
+    /// With 4 sequences the sums of odd i mean nothing.
+    template <class Layout = MovingLayout<rows>, class Start>
+    TILESMITH_DEVICE void multiply(Sums& sums, SharedAddress moving, int first_k_chunk, int lane, Start start) const {
         const Places<Layout> places(moving, first_k_chunk, lane);
         const auto read = [&](int k_tile, uint4(&b)[column_tiles]) {
 #pragma unroll
             for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
-                b[column_tile] = load_shared_128(places.at(k_tile, column_tile) + shift(column_tile));
+                b[column_tile] = load_shared_128(places.at(k_tile, column_tile));
         };
         product(sums, read, start);
     }

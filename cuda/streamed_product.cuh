@@ -33,8 +33,8 @@ struct SwizzledRows {
     }
 };
 
-/// The same for a matrix of 4-byte elements that lies turned: a lane reads single ones, of the same two chunks of 4 rows in a
-/// row. Rows 4 apart are permuted alike.
+/// The same where lanes read single elements, of the same two chunks of 4 rows in a row: of a matrix of 4-byte elements that lies
+/// turned, and of doubles. Rows 4 apart are permuted alike.
 template <int chunks>
 struct SwizzledWords {
     static_assert(chunks >= 4 && (chunks & (chunks - 1)) == 0, "rows of a power of two of chunks, at least 4");
@@ -54,12 +54,12 @@ struct WarpProduct {
     static constexpr int depth = product_depth<Type>;  // of an instruction: two chunks
     static_assert(k % depth == 0, "whole instructions");
 
-    using Sums = float[tiles][column_tiles][4];
+    using Sums = Real<Type>[tiles][column_tiles][4];
     /// Where a warp has few tiles, each has several accumulators, so that matrix instructions need not wait for each other.
     static constexpr int independent = 8;
     static constexpr int accumulators =
         sums_in_tensor_cores<Type> ? maximum(1, minimum(k / depth, independent / (tiles * column_tiles))) : 1;
-    using Partial = float[accumulators][tiles][column_tiles][4];
+    using Partial = Real<Type>[accumulators][tiles][column_tiles][4];
     /// Instructions along k that are written out in a row: of floats no more than it takes, since each has many registers.
     static constexpr int written_out =
         sums_in_tensor_cores<Type> ? k / depth : minimum(k / depth, maximum(2, independent / (tiles * column_tiles)));
@@ -67,12 +67,12 @@ struct WarpProduct {
     TILESMITH_DEVICE static void clear(Partial& partial) {
         for_each([&](int tile, int column_tile, int i) {
 #pragma unroll
-            for (int accumulator = 0; accumulator < accumulators; ++accumulator) partial[accumulator][tile][column_tile][i] = 0.0f;
+            for (int accumulator = 0; accumulator < accumulators; ++accumulator) partial[accumulator][tile][column_tile][i] = 0;
         });
     }
     TILESMITH_DEVICE static void sum(Sums& sums, const Partial& partial) {
         for_each([&](int tile, int column_tile, int i) {
-            float total = partial[0][tile][column_tile][i];
+            Real<Type> total = partial[0][tile][column_tile][i];
 #pragma unroll
             for (int accumulator = 1; accumulator < accumulators; ++accumulator) total += partial[accumulator][tile][column_tile][i];
             sums[tile][column_tile][i] = total;
@@ -96,6 +96,7 @@ struct WarpProduct {
     /// at `first_chunk`. k_warp: which part of k is the warp's.
     TILESMITH_DEVICE static void add(Partial& partial, SharedAddress matrix, int first_chunk, SharedAddress columns, int lane,
                                      int k_warp) {
+        if constexpr (element_bytes<Type> == 8) return add_doubles(partial[0], matrix, first_chunk, columns, lane, k_warp);
         const unsigned l = static_cast<unsigned>(lane), first_step = static_cast<unsigned>(k_warp * (k / depth));
         const unsigned row = by_words ? l % 4 : turned ? l / 16 * 8 + l % 8 : l % 16;
         const unsigned matrix_chunk = (by_words ? l / 16 : turned ? l / 8 % 2 : l / 16 ^ 2u * first_step) ^ MatrixRows::turn(row);
@@ -145,6 +146,34 @@ struct WarpProduct {
             }
         }
     }
+
+    /// The same of doubles, which lanes read one by one.
+    TILESMITH_DEVICE static void add_doubles(Sums& sums, SharedAddress matrix, int first_chunk, SharedAddress columns, int lane,
+                                             int k_warp) {
+        const int g = lane / 4, j = lane % 4;
+#pragma unroll 2
+        for (int step = k_warp * (k / depth); step < (k_warp + 1) * (k / depth); ++step) {
+            const int own_k = depth * step + j;
+            Factors<Type, 2> b[column_tiles];
+#pragma unroll
+            for (int tile = 0; tile < column_tiles; ++tile)
+                b[tile].set(0, load_shared_double(columns + ColumnRows::offset(8 * tile + g, own_k / 2) + own_k % 2 * 8));
+#pragma unroll
+            for (int tile = 0; tile < tiles; ++tile) {
+                Factors<Type, 4> a;
+#pragma unroll
+                for (int i = 0; i < 2; ++i) {
+                    const int row = 16 * tile + 8 * i + g;
+                    const int at = turned ? MatrixRows::offset(own_k, first_chunk + row / 2) + row % 2 * 8
+                                          : MatrixRows::offset(row, own_k / 2) + own_k % 2 * 8;
+                    a.set(i, load_shared_double(matrix + at));
+                }
+#pragma unroll
+                for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
+                    multiply_add(sums[tile][column_tile], a, b[column_tile]);
+            }
+        }
+    }
 };
 
 /// A tile of a product: `rows` by `columns`, shared out to row_warps x column_warps x k_warps warps. K comes in `parts` of `part_k`, of
@@ -173,13 +202,16 @@ struct StreamedProduct {
     static constexpr bool streams = p.stationary < p.parts;  // the matrix, or part of it
     static_assert(p.rows == tiles * 16 * p.row_warps && p.columns == column_tiles * 8 * p.column_warps, "whole tiles a warp");
     static_assert(column_tiles == 1 || column_tiles % 2 == 0, "tiles of columns are read in pairs");
+    static_assert(p.k_warps == 1 || element_bytes<Type> == 4, "warps leave their sums for another as floats");
     static_assert(p.num_stages >= 2, "a ring needs a stage to read and a stage to fill");
     static_assert(p.stationary <= p.parts, "no more parts stay than there are");
 
     static constexpr int row_chunks = (p.turned ? p.rows : p.part_k) / chunk_elements<Type>;
-    using MatrixRows = typename Either<p.turned && element_bytes<Type> == 4, SwizzledWords<row_chunks>,
+    static constexpr int column_chunks = p.part_k / chunk_elements<Type>;
+    static constexpr bool doubles = element_bytes<Type> == 8;
+    using MatrixRows = typename Either<doubles || (p.turned && element_bytes<Type> == 4), SwizzledWords<row_chunks>,
                                        SwizzledRows<row_chunks>>::Type;
-    using ColumnRows = SwizzledRows<p.part_k / chunk_elements<Type>>;
+    using ColumnRows = typename Either<doubles, SwizzledWords<column_chunks>, SwizzledRows<column_chunks>>::Type;
     using Warp = WarpProduct<Type, tiles, column_tiles, p.part_k / p.k_warps, MatrixRows, ColumnRows, p.turned>;
     using Sums = typename Warp::Sums;
 
@@ -256,12 +288,13 @@ struct StreamedProduct {
     /// Add to the sums of the first of the warps that share k those of the others: only it has the product then.
     TILESMITH_DEVICE void collect(Sums& sums, int lane, int row_warp, int column_warp, int k_warp) const {
         if (k_warp > 0) return;
+        if constexpr (p.k_warps > 1)
 #pragma unroll
-        for (int other = 0; other < p.k_warps - 1; ++other)
-            for_each_sum(sums, lane, row_warp, column_warp, other, [](float(&sum)[4], SharedAddress at) {
-                const float4 four = load_shared_float4(at);
-                sum[0] += four.x, sum[1] += four.y, sum[2] += four.z, sum[3] += four.w;
-            });
+            for (int other = 0; other < p.k_warps - 1; ++other)
+                for_each_sum(sums, lane, row_warp, column_warp, other, [](float(&sum)[4], SharedAddress at) {
+                    const float4 four = load_shared_float4(at);
+                    sum[0] += four.x, sum[1] += four.y, sum[2] += four.z, sum[3] += four.w;
+                });
     }
 
     /// Calls function(sums of a tile, where the `place`-th warp but the first leaves them in shared memory).

@@ -37,6 +37,7 @@ struct StreamingBackward : StreamingBlock<Type, shape, tiling, tiling.units_per_
     using typename Base::Product;
     using typename Base::Tile;
     using typename Base::Word;
+    using typename Base::Number;
     static constexpr int D = Base::D, width = Base::width, rows = Base::rows, threads = Base::threads, part_k = Base::part_k;
     static constexpr int columns = Base::columns, unit_groups = Base::unit_groups, column_tiles = Base::column_tiles;
     static constexpr bool in_turn = Base::in_turn;
@@ -61,7 +62,7 @@ struct StreamingBackward : StreamingBlock<Type, shape, tiling, tiling.units_per_
 
     const BackwardArgumentsOf<Word>& in;
     Results results_to;
-    float carried[in_turn ? 1 : unit_groups][in_turn ? 1 : column_tiles][columns][kept];  // where a block has one tile
+    Number carried[in_turn ? 1 : unit_groups][in_turn ? 1 : column_tiles][columns][kept];  // where a block has one tile
 
     TILESMITH_DEVICE explicit StreamingBackward(const BackwardArgumentsOf<Word>& in) : Base{in.batch, sequences.lengths ? in.order : nullptr}, in(in) {}
 
@@ -152,22 +153,22 @@ struct StreamingBackward : StreamingBlock<Type, shape, tiling, tiling.units_per_
 
     // ---- gradients from step to step ----
 
-    TILESMITH_DEVICE float* kept_at(const Tile& tile, int number, int unit_group, int column_tile, int column) const {
+    TILESMITH_DEVICE Number* kept_at(const Tile& tile, int number, int unit_group, int column_tile, int column) const {
         return this->carried_at(in.d_carried, tile, kept_apart, number, unit_group, column_tile, column);
     }
     /// What resets send to an initial state.
-    TILESMITH_DEVICE float* to_initial(const Tile& tile, int s, int unit_group, int column_tile, int column) const {
+    TILESMITH_DEVICE Number* to_initial(const Tile& tile, int s, int unit_group, int column_tile, int column) const {
         return kept_at(tile, (in_turn ? kept : 0) + s, unit_group, column_tile, column);
     }
-    TILESMITH_DEVICE float kept_of(const Tile& tile, int number, int unit_group, int column_tile, int column) const {
+    TILESMITH_DEVICE Number kept_of(const Tile& tile, int number, int unit_group, int column_tile, int column) const {
         if constexpr (in_turn)
-            return load_stored_float(kept_at(tile, number, unit_group, column_tile, column));
+            return load_stored(kept_at(tile, number, unit_group, column_tile, column));
         else
             return carried[unit_group][column_tile][column][number];
     }
-    TILESMITH_DEVICE void keep(float value, const Tile& tile, int number, int unit_group, int column_tile, int column) {
+    TILESMITH_DEVICE void keep(Number value, const Tile& tile, int number, int unit_group, int column_tile, int column) {
         if constexpr (in_turn)
-            store_global_float(kept_at(tile, number, unit_group, column_tile, column), value);
+            store_element(kept_at(tile, number, unit_group, column_tile, column), value);
         else
             carried[unit_group][column_tile][column][number] = value;
     }
@@ -181,11 +182,11 @@ struct StreamingBackward : StreamingBlock<Type, shape, tiling, tiling.units_per_
                 Word word = 0;
                 if (number < states && in.d_last != nullptr && own.real(unit_group, column_tile, column))
                     word = load_element(in.d_last + own.state_index(number, unit_group, column_tile, column));
-                keep(to_float<Type>(word), tile, number, unit_group, column_tile, column);
+                keep(to_real<Type>(word), tile, number, unit_group, column_tile, column);
             }
             if constexpr (sequences.resets)
 #pragma unroll
-                for (int s = 0; s < states; ++s) store_global_float(to_initial(tile, s, unit_group, column_tile, column), 0.0f);
+                for (int s = 0; s < states; ++s) store_element(to_initial(tile, s, unit_group, column_tile, column), 0.0f);
         });
     }
 
@@ -198,10 +199,10 @@ struct StreamingBackward : StreamingBlock<Type, shape, tiling, tiling.units_per_
             if (!own.real(unit_group, column_tile, column)) return;
 #pragma unroll
             for (int s = 0; s < states; ++s) {
-                float gradient = kept_of(tile, s, unit_group, column_tile, column);
+                Number gradient = kept_of(tile, s, unit_group, column_tile, column);
                 if (s == 0) gradient += sums[unit_group / 2][column_tile][unit_group % 2 * 2 + column];
                 if constexpr (sequences.resets)
-                    gradient += load_stored_float(to_initial(tile, s, unit_group, column_tile, column));
+                    gradient += load_stored(to_initial(tile, s, unit_group, column_tile, column));
                 store_element(in.d_initial + own.state_index(s, unit_group, column_tile, column), to_element<Type>(gradient));
             }
         });
@@ -209,7 +210,7 @@ struct StreamingBackward : StreamingBlock<Type, shape, tiling, tiling.units_per_
         for (int bias = 0; bias < biases; ++bias)
 #pragma unroll
             for (int unit_group = 0; unit_group < unit_groups; ++unit_group) {
-                float sum = 0.0f;
+                Number sum = 0.0f;
 #pragma unroll
                 for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
 #pragma unroll
@@ -219,7 +220,7 @@ struct StreamingBackward : StreamingBlock<Type, shape, tiling, tiling.units_per_
                 sum += shuffle_xor(sum, 2);
                 const long long part = tile.batch_tile * Base::row_warps + this->row_warp;
                 if (own.j == 0 && own.unit(unit_group) < D)
-                    store_global_float(in.d_b_partial + ((part * biases + bias) * shape.heads + tile.head) * D + own.unit(unit_group), sum);
+                    store_element(in.d_b_partial + ((part * biases + bias) * shape.heads + tile.head) * D + own.unit(unit_group), sum);
             }
     }
 
@@ -228,19 +229,19 @@ struct StreamingBackward : StreamingBlock<Type, shape, tiling, tiling.units_per_
     /// The step of a lane's elements, whose inputs give way to the gradients of their gates. last: of the tile.
     TILESMITH_DEVICE void step(const Tile& tile, const typename Product::Sums& sums, int t, bool last) {
         const Elements own = this->elements_of(tile);
-        float bias[gates][unit_groups];
+        Number bias[gates][unit_groups];
         load_bias<Type, Cell>(bias, in.b, Cell::backward_gates & ~Cell::saved, own);
 #pragma unroll
         for (int unit_group = 0; unit_group < unit_groups; ++unit_group)
 #pragma unroll
             for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
                 const int offset = this->block_offset(unit_group, column_tile);
-                unsigned words[1][1][Inputs::words];
+                typename Inputs::Word words[1][1][Inputs::words];
                 Inputs::load(words, this->planes + offset, this->lane);
-                float made[columns][results];
+                Number made[columns][results];
 #pragma unroll
                 for (int column = 0; column < columns; ++column) {
-                    const float sent_back = sums[unit_group / 2][column_tile][unit_group % 2 * 2 + column];
+                    const Number sent_back = sums[unit_group / 2][column_tile][unit_group % 2 * 2 + column];
                     step_of(tile, own, words[0][0], bias, sent_back, unit_group, column_tile, column, t, last, made[column]);
                 }
                 sync_warp();  // all lanes have read the inputs of these elements
@@ -251,10 +252,10 @@ struct StreamingBackward : StreamingBlock<Type, shape, tiling, tiling.units_per_
     }
 
     /// The step of one element.
-    TILESMITH_DEVICE void step_of(const Tile& tile, const Elements& own, const unsigned (&words)[Inputs::words],
-                                  const float (&bias)[gates][unit_groups], float sent_back, int unit_group, int column_tile,
-                                  int column, int t, bool last, float (&made)[results]) {
-        float gate[gates], previous[states];
+    TILESMITH_DEVICE void step_of(const Tile& tile, const Elements& own, const typename Inputs::Word (&words)[Inputs::words],
+                                  const Number (&bias)[gates][unit_groups], Number sent_back, int unit_group, int column_tile,
+                                  int column, int t, bool last, Number (&made)[results]) {
+        Number gate[gates], previous[states];
 #pragma unroll
         for (int q = 0; q < gates; ++q)
             gate[q] = has(Cell::saved, q) ? Inputs::value(words, rank_among(Cell::saved, q), column) : bias[q][unit_group];
@@ -268,13 +269,13 @@ struct StreamingBackward : StreamingBlock<Type, shape, tiling, tiling.units_per_
         const int row = this->row_of(own, column_tile, column);
         const bool runs = this->own_of_rows.runs(row, t), restarts = this->own_of_rows.begins_next(row);
         if (sequences.lengths) last = last || !this->own_of_rows.runs(row, t + 1);
-        float d_next[states], d_gate[gates], d_state[states];
+        Number d_next[states], d_gate[gates], d_state[states];
 #pragma unroll
         for (int s = 0; s < states; ++s) {
             d_next[s] = kept_of(tile, s, unit_group, column_tile, column);
             if (restarts) {  // what comes back is the initial states'
-                float* sum = to_initial(tile, s, unit_group, column_tile, column);
-                store_global_float(sum, load_stored_float(sum) + d_next[s] + (s == 0 ? sent_back : 0.0f));
+                Number* sum = to_initial(tile, s, unit_group, column_tile, column);
+                store_element(sum, load_stored(sum) + d_next[s] + (s == 0 ? sent_back : 0.0f));
                 d_next[s] = 0.0f;
             } else if (s == 0 && !last) {
                 d_next[0] = Cell::recurrent_gradient(d_next[0] + sent_back);

@@ -26,22 +26,22 @@ struct StreamingTiling {
     int k_warps = 1;     // that share the units and sequences of one: each has some k of every part, and the first the elements
 };
 
-/// Reads a lane's elements of several planes of floats, of 8 units and 8 sequences: as InputRing does those of 16 bits.
-template <int planes, int plane_bytes, int row_bytes>
-struct FloatPlanes {
+/// Reads a lane's elements of several planes of floats or doubles, of 8 units and 8 sequences: as InputRing does those of 16
+/// bits.
+template <class Type, int planes, int plane_bytes, int row_bytes>
+struct ElementPlanes {
     static constexpr int words = 2 * planes;
+    using Word = Real<Type>;
 
-    TILESMITH_DEVICE static void load(unsigned (&out)[1][1][words], SharedAddress at, int lane) {
-        const SharedAddress own = at + lane % 4 * 2 * row_bytes + lane / 4 * 4;
+    TILESMITH_DEVICE static void load(Word (&out)[1][1][words], SharedAddress at, int lane) {
+        const SharedAddress own = at + lane % 4 * 2 * row_bytes + lane / 4 * element_bytes<Type>;
 #pragma unroll
         for (int plane = 0; plane < planes; ++plane)
 #pragma unroll
             for (int column = 0; column < 2; ++column)
-                out[0][0][2 * plane + column] = load_shared_32(own + plane * plane_bytes + column * row_bytes);
+                out[0][0][2 * plane + column] = load_shared_element<Type>(own + plane * plane_bytes + column * row_bytes);
     }
-    TILESMITH_DEVICE static float value(const unsigned (&in)[words], int plane, int column) {
-        return __uint_as_float(in[2 * plane + column]);
-    }
+    TILESMITH_DEVICE static Word value(const Word (&in)[words], int plane, int column) { return in[2 * plane + column]; }
 };
 
 /// warp_rows: rows of the product that a warp makes, in tiles of 16. sources: vectors of D units that K is made of: 1 (h), or
@@ -77,6 +77,7 @@ struct StreamingBlock {
     using Product = StreamedProduct<Type, product_tile>;
     static constexpr int threads = Product::threads;
     using Word = Element<Type>;
+    using Number = Real<Type>;
 
     using Elements = LaneElements<shape, warp_units, warp_rows, unit_tiles * units, sequences.lengths>;
     static constexpr int unit_groups = Elements::unit_groups;
@@ -101,7 +102,7 @@ struct StreamingBlock {
     /// How a lane reads its elements of so many planes.
     template <int count>
     using Planes = typename Either<element_bytes<Type> == 2, InputRing<Type, shape, count, rows, threads, row_bytes, units>,
-                                   FloatPlanes<count, plane_bytes, row_bytes>>::Type;
+                                   ElementPlanes<Type, count, plane_bytes, row_bytes>>::Type;
 
     /// Whether a block has all units of a head: what it stores it alone reads, and it waits for nobody.
     static constexpr bool whole_head = unit_tiles == 1;
@@ -253,7 +254,7 @@ struct StreamingBlock {
     }
 
     /// Of `of_element` numbers that each element of a tile has from step to step, where they are not in registers.
-    TILESMITH_DEVICE float* carried_at(float* carried, const Tile& tile, int of_element, int number, int unit_group, int column_tile,
+    TILESMITH_DEVICE Real<Type>* carried_at(Real<Type>* carried, const Tile& tile, int of_element, int number, int unit_group, int column_tile,
                                        int column) const {
         const int element = (unit_group * column_tiles + column_tile) * columns + column;
         return carried + ((static_cast<long long>(tile.number) * of_element + number) * elements + element) * threads + thread;

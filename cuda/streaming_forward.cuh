@@ -33,6 +33,7 @@ struct StreamingForward
     using typename Base::Product;
     using typename Base::Tile;
     using typename Base::Word;
+    using typename Base::Number;
     static constexpr int D = Base::D, width = Base::width, rows = Base::rows, threads = Base::threads, part_k = Base::part_k;
     static constexpr int warp_units = Base::warp_units, columns = Base::columns;
     static constexpr int unit_groups = Base::unit_groups, column_tiles = Base::column_tiles;
@@ -50,7 +51,7 @@ struct StreamingForward
 
     const ForwardArgumentsOf<Word>& in;
     Results results_to;
-    float state[in_turn ? 1 : unit_groups][in_turn ? 1 : column_tiles][columns][states];  // where a block has one tile
+    Number state[in_turn ? 1 : unit_groups][in_turn ? 1 : column_tiles][columns][states];  // where a block has one tile
 
     TILESMITH_DEVICE explicit StreamingForward(const ForwardArgumentsOf<Word>& in) : Base{in.batch, sequences.lengths ? in.order : nullptr}, in(in) {}
 
@@ -130,18 +131,18 @@ struct StreamingForward
 
     // ---- states from step to step ----
 
-    TILESMITH_DEVICE float* carried_at(const Tile& tile, int s, int unit_group, int column_tile, int column) const {
+    TILESMITH_DEVICE Number* carried_at(const Tile& tile, int s, int unit_group, int column_tile, int column) const {
         return Base::carried_at(in.carried, tile, states, s, unit_group, column_tile, column);
     }
-    TILESMITH_DEVICE float state_of(const Tile& tile, int s, int unit_group, int column_tile, int column) const {
+    TILESMITH_DEVICE Number state_of(const Tile& tile, int s, int unit_group, int column_tile, int column) const {
         if constexpr (in_turn)
-            return load_stored_float(carried_at(tile, s, unit_group, column_tile, column));
+            return load_stored(carried_at(tile, s, unit_group, column_tile, column));
         else
             return state[unit_group][column_tile][column][s];
     }
-    TILESMITH_DEVICE void keep_state(float value, const Tile& tile, int s, int unit_group, int column_tile, int column) {
+    TILESMITH_DEVICE void keep_state(Number value, const Tile& tile, int s, int unit_group, int column_tile, int column) {
         if constexpr (in_turn)
-            store_global_float(carried_at(tile, s, unit_group, column_tile, column), value);
+            store_element(carried_at(tile, s, unit_group, column_tile, column), value);
         else
             state[unit_group][column_tile][column][s] = value;
     }
@@ -159,11 +160,11 @@ struct StreamingForward
         this->arrive(counter_of(tile));
     }
 
-    TILESMITH_DEVICE float initial_state(const Elements& own, int s, int unit_group, int column_tile, int column) const {
+    TILESMITH_DEVICE Number initial_state(const Elements& own, int s, int unit_group, int column_tile, int column) const {
         Word word = 0;
         if (in.initial != nullptr && own.real(unit_group, column_tile, column))
             word = load_element(in.initial + own.state_index(s, unit_group, column_tile, column));
-        return to_float<Type>(word);
+        return to_real<Type>(word);
     }
 
     /// 16 bytes of the initial h.
@@ -190,7 +191,7 @@ struct StreamingForward
     // ---- one step ----
 
     /// The product of a gate that has one.
-    TILESMITH_DEVICE static float product_of(const typename Product::Sums& sums, int gate, int unit_group, int column_tile, int column) {
+    TILESMITH_DEVICE static Number product_of(const typename Product::Sums& sums, int gate, int unit_group, int column_tile, int column) {
         if (!has(Cell::recurrent, gate)) return 0.0f;
         const int rank = rank_among(Cell::recurrent, gate);
         const int tile = warp_units == 8 ? rank / 2 : rank * (warp_units / 16) + unit_group / 2;
@@ -201,19 +202,19 @@ struct StreamingForward
     /// The step of a lane's elements, whose inputs give way to their results.
     TILESMITH_DEVICE void step(const Tile& tile, const typename Product::Sums& sums, int t) {
         const Elements own = this->elements_of(tile);
-        float bias[gates][unit_groups];
+        Number bias[gates][unit_groups];
         load_bias<Type, Cell>(bias, in.b, ~0u, own);
 #pragma unroll
         for (int unit_group = 0; unit_group < unit_groups; ++unit_group)
 #pragma unroll
             for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
                 const int offset = this->block_offset(unit_group, column_tile);
-                unsigned wx[1][1][Inputs::words];
+                typename Inputs::Word wx[1][1][Inputs::words];
                 Inputs::load(wx, this->planes + offset, this->lane);
-                float results[columns][arrays];
+                Number results[columns][arrays];
 #pragma unroll
                 for (int column = 0; column < columns; ++column) {
-                    float gate[gates], stepped[states];
+                    Number gate[gates], stepped[states];
 #pragma unroll
                     for (int q = 0; q < gates; ++q) {
                         gate[q] = bias[q][unit_group];

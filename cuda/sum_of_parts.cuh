@@ -7,8 +7,8 @@ namespace tilesmith {
 
 template <class Word>
 struct SumOfPartsArgumentsOf {
-    const float* d_r_parts;  // [parts, G_rec, H, D, D]
-    const float* d_b_parts;  // [parts, G_bias, H, D], or null if no gate has a bias
+    const SumOf<Word>* d_r_parts;  // [parts, G_rec, H, D, D]
+    const SumOf<Word>* d_b_parts;  // [parts, G_bias, H, D], or null if no gate has a bias
     Word* d_r;               // [G_rec, H, D, D]
     Word* d_b;               // [G_bias, H, D], or null likewise
 };
@@ -22,21 +22,23 @@ struct SumOfPartsTiling {
 template <class Cell, class Type, FixedShape shape, SumOfPartsTiling tiling>
 struct SumOfParts {
     static constexpr int threads = 256;
-    static constexpr int d_r_elements = count_bits(Cell::recurrent) * shape.heads * shape.head_dim * shape.head_dim;
-    static constexpr int d_b_elements = count_bits(Cell::bias) * shape.heads * shape.head_dim;
-    static constexpr int elements = d_r_elements + d_b_elements;
+    static constexpr long long of_gate = static_cast<long long>(shape.heads) * shape.head_dim;
+    static constexpr long long d_r_elements = count_bits(Cell::recurrent) * of_gate * shape.head_dim;
+    static constexpr long long d_b_elements = count_bits(Cell::bias) * of_gate;
+    static constexpr long long elements = d_r_elements + d_b_elements;
+    using Count = typename Either<fits_int(elements), int, long long>::Type;
 
     const SumOfPartsArgumentsOf<Element<Type>>& in;
 
-    TILESMITH_DEVICE static void add(const float* parts, Element<Type>* sums, long long size, int at) {
-        float total = 0.0f;
+    TILESMITH_DEVICE static void add(const Real<Type>* parts, Element<Type>* sums, long long size, Count at) {
+        Real<Type> total = 0;
 #pragma unroll
-        for (int part = 0; part < tiling.parts; ++part) total += load_global_float(parts + part * size + at);
+        for (int part = 0; part < tiling.parts; ++part) total += load_element(parts + part * size + at);
         store_element(sums + at, to_element<Type>(total));
     }
 
     TILESMITH_DEVICE void run() {
-        const int at = static_cast<int>(block_x()) * threads + static_cast<int>(thread_index());
+        const Count at = static_cast<Count>(block_x()) * threads + static_cast<int>(thread_index());
         if (at < d_r_elements)
             add(in.d_r_parts, in.d_r, d_r_elements, at);
         else if (at < elements)

@@ -8,10 +8,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kernelgen.build.cache import program_hash
 from kernelgen.errors import ValidationError
 from kernelgen.probing.gpu_worker import Job
 from kernelgen.records.trial import Measurement
-from kernelgen.verify.gpu_worker import GpuJob, Outcome
+from kernelgen.verify.gpu_worker import GpuJob, Outcome, _Describe
 
 if TYPE_CHECKING:
     import pytest
@@ -72,7 +73,32 @@ def pretend(job: object) -> Outcome | None:
         time.sleep(3600)
     if word in ("hang", "fault", "wrong"):
         obey((word, "an illegal memory access" if word == "fault" else "h differs"))
-    return Outcome({"h": 1e-4, "last": 1e-4}, Measurement(float(word), float(word) * 0.99, float(word) * 1.01, 20))
+    energy = 1 / float(word) if job.energy else None  # the slowest takes least
+    time_ = Measurement(float(word), float(word) * 0.99, float(word) * 1.01, 20, energy)
+    return Outcome({"h": 1e-4, "last": 1e-4}, time_)
+
+
+def paced(job: object) -> Outcome | str | None:
+    """Pretend to be a GPU that takes $PACE seconds for a candidate: what begins and what ends is a line each of
+    $PACED/began and $PACED/ended, of this process's number and the candidate's name. A file $PACED/hold holds all."""
+    folder = Path(os.environ["PACED"])
+    if isinstance(job, _Describe):
+        return os.environ.get("PACED_GPU")
+    if not isinstance(job, GpuJob):
+        return None
+    name = program_hash(job.program)
+    _note(folder / "began", f"{os.getpid()} {name}")
+    time.sleep(float(os.environ["PACE"]))
+    while (folder / "hold").exists():
+        time.sleep(0.01)
+    _note(folder / "ended", f"{os.getpid()} {name}")
+    ms = 0.1 + int(name[:4], 16) / 65536
+    return Outcome({"h": 1e-4, "last": 1e-4}, Measurement(ms, ms, ms, 20))
+
+
+def _note(file: Path, line: str) -> None:
+    with file.open("a") as opened:
+        opened.write(f"{line}\n")
 
 
 def write_script(monkeypatch: pytest.MonkeyPatch, folder: Path, words: str) -> Path:

@@ -105,7 +105,7 @@ def measure(job: Job) -> list[Record]:
 def _measured(job: Job, step: Step, what: str) -> Record:
     from kernelgen.cells import load_cell
     from kernelgen.device import gpu
-    from peers.floors import floor_ms
+    from kernelgen.tuning.floors import floor_ms
     from peers.kernels import ready
     from peers.timing import Stepper
 

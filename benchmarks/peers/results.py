@@ -19,7 +19,7 @@ class Record:
     """One system at one row, in one pass; or why there is no time of it (reason).
 
     row: see rows.parse; seq: steps that were measured. system: see SYSTEMS in jobs.py. ms, p10_ms, p90_ms: of the GPU;
-    eager_ms, host_ms, how: see timing.Timing. error: see steps.py. floor_ms: see floors.py.
+    eager_ms, host_ms, how: see timing.Timing. error: see steps.py. floor_ms: see kernelgen/tuning/floors.py.
     """
 
     row: str

@@ -58,6 +58,7 @@ PYBIND11_MODULE(_core_native, m) {
     py::class_<Search>(m, "Search")
         .def(py::init(&make_search))
         .def("solutions", &Search::solutions, py::call_guard<py::gil_scoped_release>())
+        .def("probe", &Search::probe, py::call_guard<py::gil_scoped_release>())
         .def("count",
              [](Search& search, double seconds) {
                  Count total;

@@ -77,6 +77,33 @@ bool Search::enumerate(size_t depth, bool fresh, bool resume) {
     return any;
 }
 
+std::pair<std::vector<uint64_t>, Values> Search::probe(const std::vector<double>& draws, double seconds) {
+    clock_.begin(seconds);
+    state_.heed(&clock_);
+    if (rooted_ < 0) rooted_ = state_.start(-1);
+    std::pair<std::vector<uint64_t>, Values> result;
+    if (!rooted_) return result;
+    size_t mark = state_.mark();
+    bool possible = true;
+    for (double draw : draws) {
+        int v = -1;
+        for (int u : plan_.order)
+            if (!state_.decided(u) && (v < 0 || state_.size(u) < state_.size(v))) v = u;
+        if (v < 0) break;
+        uint64_t size = state_.size(v), place = std::min<uint64_t>(static_cast<uint64_t>(draw * size), size - 1);
+        result.first.push_back(size);
+        const Domain& domain = state_.domains[v];
+        int64_t x = domain.listed() ? state_.current(v)[place]
+                                    : state_.low[v] + static_cast<int64_t>(place) * domain.step;
+        clock_.tick();
+        possible = state_.restrict(v, x, x) && state_.propagate();
+        if (!possible) break;
+    }
+    if (possible) result.second = state_.low;
+    state_.undo(mark);
+    return result;
+}
+
 Count Search::count(double seconds) {
     clock_.begin(seconds);
     state_.heed(&clock_);

@@ -52,6 +52,9 @@ public:
 
     // Up to ``limit`` solutions, all variables by position, that come after ``after`` in order.
     std::vector<Values> solutions(const std::optional<Values>& after, size_t limit, double seconds);
+    // One way down at random; see search.py. draws: a number in [0, 1) for each variable of the plan. Sizes, and the
+    // solution (empty: the way ended without one).
+    std::pair<std::vector<uint64_t>, Values> probe(const std::vector<double>& draws, double seconds);
     // The number of solutions over the plan's variables; CountOverflow beyond 128 bits.
     Count count(double seconds);
 
@@ -80,6 +83,7 @@ private:
     std::optional<Values> after_;
     std::vector<Values> found_;
     size_t limit_ = 0;
+    int rooted_ = -1;  // whether the state is propagated for probes: 0 where that failed
     Best best_{};
 };
 

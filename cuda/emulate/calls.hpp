@@ -83,6 +83,14 @@ struct Fragments {
 Accumulators multiply_16x8x16(const MatrixOperands& operands, float (*decode)(unsigned), const Site& site);
 /// d = a x b + c, 16 x 8 x 8, of words of which the upper 19 bits count.
 Accumulators multiply_16x8x8_tf32(const MatrixOperands& operands, const Site& site);
+struct DoubleOperands {
+    double a, b, c[2];
+};
+struct DoubleAccumulators {
+    double d[2];
+};
+/// d = a x b + c, 8 x 8 x 4.
+DoubleAccumulators multiply_8x8x4_f64(const DoubleOperands& operands, const Site& site);
 /// ldmatrix.trans of 1, 2 or 4 matrices of 8 x 8.
 Fragments load_matrices_transposed(unsigned matrices, unsigned row_address, const Site& site);
 /// ldmatrix of 2 or 4 matrices as they lie.

@@ -71,6 +71,24 @@ Accumulators multiply_16x8x8_tf32(const MatrixOperands& operands, const Site& si
     return result;
 }
 
+/// d = a x b + c, 8 x 8 x 4, each product added with one rounding.
+DoubleAccumulators multiply_8x8x4_f64(const DoubleOperands& operands, const Site& site) {
+    DoubleAccumulators result;
+    collective("mma_m8n8k4_f64", site, operands, result, [](Warp& warp) {
+        for (unsigned lane = 0; lane < warp_size; ++lane) {
+            const auto& in = input<DoubleOperands>(warp, lane);
+            auto& out = output<DoubleAccumulators>(warp, lane);
+            for (unsigned i = 0; i < 2; ++i) {
+                out.d[i] = in.c[i];
+                for (unsigned k = 0; k < 4; ++k)
+                    out.d[i] = __builtin_fma(input<DoubleOperands>(warp, lane / 4 * 4 + k).a,
+                                             input<DoubleOperands>(warp, 4 * (2 * (lane % 4) + i) + k).b, out.d[i]);
+            }
+        }
+    });
+    return result;
+}
+
 /// ldmatrix of `matrices` 8 x 8 matrices; lane (g, j) gets word(matrix, g, 2j) and word(matrix, g, 2j + 1), where the words
 /// of a matrix are given by row. A row is read by the lane that gives its address.
 template <class Word>

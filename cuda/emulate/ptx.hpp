@@ -3,6 +3,8 @@
 // Names, parameters and namespaces are those of ptx.cuh; `site` is the place of the call, for reports.
 #pragma once
 
+#include <bit>
+
 #include "calls.hpp"
 #include "numbers.hpp"
 #include "types.hpp"
@@ -11,6 +13,11 @@
 
 namespace tilesmith {
 
+#ifndef TILESMITH_ARCHITECTURE
+#define TILESMITH_ARCHITECTURE 90
+#endif
+inline constexpr int architecture = TILESMITH_ARCHITECTURE;
+
 using SharedAddress = unsigned;
 using emulate::Site;
 
@@ -18,6 +25,7 @@ struct bf16 {};
 struct fp16 {};
 struct fp32 {};
 struct tf32 {};
+struct fp64 {};
 
 // ---- threads, warps, blocks ----
 
@@ -25,9 +33,11 @@ inline unsigned thread_index() { return emulate::place().thread; }
 inline unsigned block_x() { return emulate::place().block_x; }
 inline unsigned block_y() { return emulate::place().block_y; }
 inline unsigned long long read_clock() { return emulate::ticks(); }
+inline unsigned long long read_nanoseconds() { return emulate::ticks(); }
 inline unsigned blocks_x() { return emulate::place().blocks_x; }
 
 inline int opaque(int value) { return value; }
+inline bool seldom(bool condition) { return condition; }
 
 // ---- barriers ----
 
@@ -41,8 +51,24 @@ inline void arrive_named(unsigned id, unsigned threads, Site site = Site::curren
 inline void sync_warp(Site site = Site::current()) { emulate::sync_whole_warp(site); }
 inline bool any_lane(bool value, Site site = Site::current()) { return emulate::vote_any(value, site); }
 inline unsigned ballot(bool value, Site site = Site::current()) { return emulate::vote_lanes(value, site); }
+inline int lowest_bit(unsigned bits) { return std::countr_zero(bits); }
 inline float shuffle_xor(float value, int lanes, Site site = Site::current()) {
     return __uint_as_float(emulate::exchange_lanes(__float_as_uint(value), static_cast<unsigned>(lanes), site));
+}
+
+inline float shuffle(float value, int lane, Site site = Site::current()) {
+    return shuffle_xor(value, static_cast<int>(thread_index() % 32) ^ lane, site);
+}
+inline double shuffle_xor(double value, int lanes, Site site = Site::current()) {
+    unsigned words[2];
+    __builtin_memcpy(words, &value, sizeof words);
+    for (unsigned& word : words) word = emulate::exchange_lanes(word, static_cast<unsigned>(lanes), site);
+    __builtin_memcpy(&value, words, sizeof words);
+    return value;
+}
+
+inline double shuffle(double value, int lane, Site site = Site::current()) {
+    return shuffle_xor(value, static_cast<int>(thread_index() % 32) ^ lane, site);
 }
 
 // ---- shared memory ----
@@ -72,6 +98,9 @@ void store_global(void* address, const Type& value, const Site& site) {
 }
 }  // namespace emulate
 
+inline unsigned load_shared_8(SharedAddress address, Site site = Site::current()) {
+    return emulate::load_shared<unsigned char>(address, site);
+}
 inline unsigned short load_shared_16(SharedAddress address, Site site = Site::current()) {
     return emulate::load_shared<unsigned short>(address, site);
 }
@@ -87,10 +116,16 @@ inline uint4 load_shared_128(SharedAddress address, Site site = Site::current())
 inline float4 load_shared_float4(SharedAddress address, Site site = Site::current()) {
     return emulate::load_shared<float4>(address, site);
 }
+inline double load_shared_double(SharedAddress address, Site site = Site::current()) {
+    return emulate::load_shared<double>(address, site);
+}
 inline void store_shared_16(SharedAddress address, unsigned short value, Site site = Site::current()) {
     emulate::store_shared(address, value, site);
 }
 inline void store_shared_32(SharedAddress address, unsigned value, Site site = Site::current()) {
+    emulate::store_shared(address, value, site);
+}
+inline void store_shared_double(SharedAddress address, double value, Site site = Site::current()) {
     emulate::store_shared(address, value, site);
 }
 inline void store_shared_128(SharedAddress address, uint4 value, Site site = Site::current()) {
@@ -144,6 +179,7 @@ inline uint4 poll_128(SharedAddress address, Site site = Site::current()) {
     emulate::poll_shared(address, &value, sizeof value, site);
     return value;
 }
+inline void pause(unsigned) {}
 inline void poll_again(unsigned& rounds, Site site = Site::current()) {
     ++rounds;
     emulate::wait_for_message(site);
@@ -172,6 +208,9 @@ inline uint4 load_global_128(const void* address, Site site = Site::current()) {
 inline float load_global_float(const void* address, Site site = Site::current()) {
     return emulate::load_global<float>(address, site);
 }
+inline double load_global_double(const void* address, Site site = Site::current()) {
+    return emulate::load_global<double>(address, site);
+}
 inline void store_global_16(void* address, unsigned short value, Site site = Site::current()) {
     emulate::store_global(address, value, site);
 }
@@ -179,6 +218,9 @@ inline void store_global_32(void* address, unsigned value, Site site = Site::cur
     emulate::store_global(address, value, site);
 }
 inline void store_global_float(void* address, float value, Site site = Site::current()) {
+    emulate::store_global(address, value, site);
+}
+inline void store_global_double(void* address, double value, Site site = Site::current()) {
     emulate::store_global(address, value, site);
 }
 inline void store_global_64(void* address, uint2 value, Site site = Site::current()) {
@@ -211,6 +253,12 @@ inline unsigned poll_signals(const unsigned* counter, Site site = Site::current(
 }
 inline float load_stored_float(const void* address, Site site = Site::current()) {
     float value;
+    emulate::read_stored(address, &value, sizeof value, site);
+    return value;
+}
+
+inline double load_stored_double(const void* address, Site site = Site::current()) {
+    double value;
     emulate::read_stored(address, &value, sizeof value, site);
     return value;
 }
@@ -299,6 +347,12 @@ inline void mma_m16n8k8_tf32(float (&d)[4], const unsigned (&a)[4], unsigned b0,
     for (int i = 0; i < 4; ++i) d[i] = result.d[i];
 }
 
+inline void mma_m8n8k4_f64(double& d0, double& d1, double a, double b, Site site = Site::current()) {
+    const emulate::DoubleOperands operands{a, b, {d0, d1}};
+    const auto result = emulate::multiply_8x8x4_f64(operands, site);
+    d0 = result.d[0], d1 = result.d[1];
+}
+
 // ---- conversions ----
 
 inline unsigned round_tf32(unsigned word) {
@@ -342,11 +396,20 @@ inline float pow_library(float x, float y) { return __builtin_powf(x, y); }
 inline float sqrt_rn(float x) { return __builtin_sqrtf(x); }
 inline float rcp_rn(float x) { return 1.0f / x; }
 
+inline double tanh_library(double x) { return __builtin_tanh(x); }
+inline double exp_library(double x) { return __builtin_exp(x); }
+inline double log_library(double x) { return __builtin_log(x); }
+inline double log1p_library(double x) { return __builtin_log1p(x); }
+inline double pow_library(double x, double y) { return __builtin_pow(x, y); }
+inline double sqrt_rn(double x) { return __builtin_sqrt(x); }
+inline double rcp_rn(double x) { return 1.0 / x; }
+
 // ---- arithmetic ----
 
 inline float fma_rn(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 inline float max_rn(float a, float b) { return __builtin_fmaxf(a, b); }
 inline float min_rn(float a, float b) { return __builtin_fminf(a, b); }
 inline float abs_rn(float a) { return __builtin_fabsf(a); }
+inline double abs_rn(double a) { return __builtin_fabs(a); }
 
 }  // namespace tilesmith

@@ -21,6 +21,9 @@ _COMMANDS = {
     "validate": "Prove a tuned kernel right once more.",
     "show": "Show a tuned kernel: its configuration and its source.",
     "export": "Write a tuned cell as a module of Triton and PyTorch.",
+    "store": "Show, merge, export and import stores of trials.",
+    "report": "Write a page of charts on what tuning found.",
+    "profile": "Show where the time of a kernel's step goes.",
     "probe": "Measure the GPU in this machine, and write its profile.",
     "doctor": "Say what this machine has, and what is missing for what.",
 }

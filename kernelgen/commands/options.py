@@ -83,8 +83,8 @@ def shape_options(command: Command) -> Command:
                 default="bfloat16",
                 show_default=True,
                 metavar="TYPE",
-                help="Of inputs, weights and h: bfloat16, float16, float32, or tf32: float32 with products in TF32. "
-                "Sums are float32.",
+                help="Of inputs, weights and h: bfloat16, float16, float32, float64, or tf32: float32 with products "
+                "in TF32. Sums are float32, of float64 float64.",
             ),
             click.option(
                 "--save",
@@ -143,6 +143,28 @@ def language_option(command: Command) -> Command:
 def languages(option: str) -> Language | None:
     """What --language stands for: None for any."""
     return None if option == "any" else cast("Language", option)
+
+
+def objective_option(command: Command) -> Command:
+    """Add --objective."""
+    return click.option(
+        "--objective",
+        type=click.Choice(("time", "energy", "edp")),
+        default="time",
+        show_default=True,
+        help="What of a kernel is to be small: time, energy, or their product; energy as the driver counts it (NVML).",
+    )(command)
+
+
+def workers_option(command: Command) -> Command:
+    """Add --workers, which kernelgen.tuning.gpus.named reads."""
+    return click.option(
+        "--workers",
+        default="",
+        metavar="N|ray[:ADDRESS]",
+        help="Try candidates on N GPUs of this machine (default: all of that name), or on those of a Ray cluster; "
+        "without an address Ray is started on this machine.",
+    )(command)
 
 
 def make_shape(options: dict[str, Any], direction: str = "forward") -> Shape:

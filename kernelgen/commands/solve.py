@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,10 @@ from kernelgen.commands.options import Seconds, Whole, json_option
 
 if TYPE_CHECKING:
     from constrint import Problem
+    from kernelgen.hardware.profile import Profile
 
+NEAR = 1.0
+"""Seconds in which --explain says how near a conflict comes to each of its limits."""
 SHOWN = 100
 """Solutions that --all lists in a table unless --limit says otherwise."""
 
@@ -24,10 +27,22 @@ SHOWN = 100
 @click.command()
 @click.argument("file", type=click.Path())
 @click.option("--count", "question", flag_value="count", help="Count the solutions.")
+@click.option(
+    "--estimate",
+    "question",
+    flag_value="estimate",
+    help="Say about how many solutions there are, where --count takes long.",
+)
 @click.option("--all", "question", flag_value="all", help="List the solutions.")
 @click.option("--best", metavar="EXPR", help="Find the solution with the smallest value of an expression.")
 @click.option("--maximize", is_flag=True, help="With --best: the largest value instead.")
 @click.option("--explain", "question", flag_value="explain", help="Say which constraints clash.")
+@click.option(
+    "--gpu",
+    metavar="NAME",
+    help="The GPU whose limits the expressions of a space may name (`tilesmith gpus`), a profile file, or auto: the "
+    "one in this machine. By default the one that the space itself names.",
+)
 @click.option(
     "--engine",
     default="auto",
@@ -44,6 +59,7 @@ def command(
     question: str | None,
     best: str | None,
     maximize: bool,
+    gpu: str | None,
     engine: str,
     limit: int | None,
     seconds: float | None,
@@ -52,15 +68,19 @@ def command(
     """Solve an integer-constraint problem.
 
     FILE is ConstrINT text, or JSON or YAML with `tune_params` (a name and a list of values each: numbers, text, true,
-    false, null) and `restrictions` (Python expressions; they are parsed, never run). "infeasible" is a proof.
+    false, null) and `restrictions` (Python expressions; they are parsed, never run); it may have `definitions`, names
+    for expressions, and `gpu`, whose limits all of them may use: max_shared_memory_per_block, blocks_per_sm(registers,
+    shared_memory, threads) and others. "infeasible" is a proof.
 
     \b
     Examples:
       tilesmith solve problem.txt
       tilesmith solve space.json --count
+      tilesmith solve space.json --estimate
       tilesmith solve space.json --all --limit 10
       tilesmith solve problem.txt --best "tile_x * tile_y" --maximize --json
       tilesmith solve problem.txt --explain
+      tilesmith solve examples/spaces/gemm.yaml --gpu l4 --best "stages" --maximize
     """
     if best is not None and question is not None:
         raise click.UsageError(f"--best and --{question} are two questions; ask one at a time")
@@ -70,9 +90,9 @@ def command(
         raise click.UsageError("--limit is for --all")
     if seconds is not None and question == "all":
         raise click.UsageError("--seconds does not go with --all; use --limit")
-    from constrint import TimeLimit, has_core, read_problem
+    from constrint import TimeLimit, has_core
 
-    problem = read_problem(file)
+    problem = _read(file, gpu)
     if engine in ("auto", "native") and not has_core():
         remark("note: the C++ core is missing, so the Python engine answers (`tilesmith doctor` says why)")
     start = time.perf_counter()
@@ -84,10 +104,48 @@ def command(
         answer = {"status": "unknown"}
     answer["seconds"] = round(time.perf_counter() - start, 6)
     with _any_digits():
+        words = answer.pop("words", None)
         if as_json:
             print_json(answer)
+        elif words is not None:
+            click.echo(f"{words} ({answer['seconds']:.3f} s)")
         else:
             _print(answer)
+
+
+def _read(file: str, gpu: str | None) -> Problem:
+    """The problem of a file, in which a space may use the limits of a GPU: that of --gpu, else the one it names."""
+    from constrint import ConstrintError, read_problem
+    from constrint.vocabulary import NONE, Vocabulary
+
+    spaces = 0
+
+    def words(document: Mapping[str, Any]) -> Vocabulary:
+        nonlocal spaces
+        spaces += 1
+        named = document.get("gpu") if gpu is None else gpu
+        if named is None:
+            return NONE
+        if not isinstance(named, str):
+            raise ConstrintError(f"gpu in {file} must be the name of a GPU, not {named!r}")
+        from kernelgen.hardware.vocabulary import vocabulary
+
+        return vocabulary(_profile(named))
+
+    problem = read_problem(file, words)
+    if gpu is not None and not spaces:
+        raise click.UsageError(f"--gpu is for spaces, whose expressions may name its limits; {file} is none")
+    return problem
+
+
+def _profile(name: str) -> Profile:
+    from kernelgen.hardware.profile import load_profile
+
+    if name != "auto":
+        return load_profile(name)
+    from kernelgen.tuning.tune import resolve_gpu  # the driver, which takes long to import, is asked then alone
+
+    return resolve_gpu(name)[0]
 
 
 @contextmanager
@@ -116,11 +174,22 @@ def _answer(
     if question == "count":
         count = problem.count(time_limit=seconds, engine=engine)
         return {"status": "feasible" if count else "infeasible", "count": count}
+    if question == "estimate":
+        found = problem.estimate(time_limit=seconds, engine=engine, seed=0)
+        status = "feasible" if found.lower else "unknown" if found.upper else "infeasible"
+        sizes = {"count": found.count, "error": found.error, "least": found.lower, "most": found.upper}
+        return {"status": status, "estimate": sizes, "words": str(found)}
     if question == "explain":
+        from constrint.nearest import nearest
+
         core = problem.explain(time_limit=seconds, engine=engine)
         return {
             "status": "infeasible" if core else "feasible",
             "core": [constraint.label for constraint in core],
+            "nearest": [
+                None if near is None else {"least" if near.least else "most": near.value}
+                for near in nearest(problem, core, NEAR if seconds is None else min(NEAR, seconds))
+            ],
             "definitions": [constraint.label for constraint in core.definitions],
         }
     if best is not None:
@@ -141,7 +210,7 @@ def _best(problem: Problem, text: str, maximize: bool, engine: str, seconds: flo
     """The best solution by an expression."""
     from constrint.python_text import parse_number
 
-    objective = parse_number(text, problem.domains, "--best")
+    objective = parse_number(text, problem.domains, "--best", problem.vocabulary)
     if objective.is_condition:
         raise click.UsageError(f"--best needs a number to make small, not the condition {text!r}")
     result = (
@@ -167,8 +236,9 @@ def _print(answer: dict[str, Any]) -> None:
         return
     if answer.get("core"):
         click.echo("infeasible: these constraints cannot hold together, and without any one of them the others can:")
-        for label in answer["core"]:
-            click.echo(f"  {label}")
+        for label, near in zip(answer["core"], answer["nearest"], strict=True):
+            allowed = "".join(f" (the others allow at {which} {value:,})" for which, value in (near or {}).items())
+            click.echo(f"  {label}{allowed}")
         if answer["definitions"]:
             click.echo("where, by definition:")
         for label in answer["definitions"]:

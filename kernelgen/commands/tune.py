@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -21,11 +21,14 @@ from kernelgen.commands.options import (
     language_option,
     languages,
     make_shape,
+    objective_option,
     shape_options,
+    workers_option,
 )
 
 if TYPE_CHECKING:
     from kernelgen.program.task import Direction
+    from kernelgen.records.trial import Objective
     from kernelgen.tuning.prepare import PreparedTrial
     from kernelgen.tuning.tune import Event, TuneResult
 
@@ -35,10 +38,10 @@ if TYPE_CHECKING:
 
 {CELL_HELP}
 
-With the GPU in this machine, candidates are validated at full size against a float64 reference and measured, the
-model's best first. Without it they are ranked by the model, compiled, checked against what was predicted, and the
-best is validated in the emulator. Writes FILE.yaml with the source (.cu) and the binary (.cubin) beside it. Every
-trial is kept; a second run goes on where this one ended. Ctrl-C ends the search and writes the best so far.
+With the GPU in this machine, or several, candidates are validated at full size against a float64 reference and
+measured, the model's best first. Without it they are ranked by the model, compiled, checked against what was predicted,
+and the best is validated in the emulator. Writes FILE.yaml with the source (.cu) and the binary (.cubin) beside it.
+Every trial is kept; a second run goes on where this one ended. Ctrl-C ends the search and writes the best so far.
 
 For training, --direction both tunes the forward kernel that saves gates, into FILE.yaml, and then the backward kernel
 that reads them, into FILE_backward.yaml, each with the whole budget. With --recompute no gates are saved.
@@ -50,6 +53,7 @@ Examples:
   tilesmith tune lstm --batch 16 --seq 1024 --heads 12 --head-dim 64 -o lstm.yaml
   tilesmith tune lstm --gpu h200 --batch 16 --seq 1024 --heads 12 --head-dim 64 -o build/lstm.yaml
   tilesmith tune lstm --batch 16 --seq 1024 --heads 12 --head-dim 64 --direction both -o lstm.yaml
+  tilesmith tune lstm --batch 16 --seq 1024 --heads 12 --head-dim 64 --workers 4 -o lstm.yaml
   tilesmith tune cells/mine.py:MINE --gpu l4 --batch 8 --seq 256 --head-dim 128 --budget 300
 """
 )
@@ -65,6 +69,8 @@ Examples:
 @language_option
 @click.option("--top", type=Whole(min=1), metavar="K", help="Try the model's K best (default: 12; GPU: 48).")
 @click.option("--seeds", type=Whole(min=1), default=2, show_default=True, metavar="N", help="Random inputs to emulate.")
+@objective_option
+@workers_option
 @click.option("--again", is_flag=True, help="Measure again what the store of trials knows already.")
 @click.option(
     "--output", "-o", metavar="FILE.yaml", help="Where to write (default: CELL.yaml or CELL_backward.yaml here)."
@@ -81,6 +87,8 @@ def command(
     top: int | None,
     seeds: int,
     again: bool,
+    objective: str,
+    workers: str,
     output: str | None,
     **options: Any,
 ) -> None:
@@ -110,6 +118,8 @@ def command(
                 again=again,
                 on_event=partial(show_event, bar),
                 started=started,
+                workers=workers,
+                objective=cast("Objective", objective),
             )
             written = save(result, path, spec=cell)
         _table(result)
@@ -188,6 +198,10 @@ def _summary(result: TuneResult, path: Path, beside: Sequence[str]) -> None:
         time = best.measurement
         spread = f"10 % to 90 %: {time.p10_ms:.4f} to {time.p90_ms:.4f}, {time.runs} runs"
         whole = " of the recurrence alone" if result.direction == "backward" else ""
+        if time.energy_mj is not None:
+            click.echo(
+                f"energy {time.energy_mj:.3f} mJ a launch, product with time {time.energy_mj * time.median_ms:.4f}"
+            )
         click.echo(f"measured {time.median_ms:.4f} ms ({spread}); the model said {model_ms:.3f} ms{whole}")
     else:
         click.echo(f"not measured, for want of that GPU; the model says {model_ms:.3f} ms")

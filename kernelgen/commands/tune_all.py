@@ -5,16 +5,24 @@ from __future__ import annotations
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 
 from kernelgen.commands.console import print_json, print_table, progress_bar, remark
-from kernelgen.commands.options import Seconds, Whole, json_option
+from kernelgen.commands.options import Seconds, Whole, json_option, objective_option, workers_option
 
 if TYPE_CHECKING:
+    from kernelgen.commands.console import Bar
+    from kernelgen.hardware.profile import Profile
     from kernelgen.records.config import TunedConfig
+    from kernelgen.records.trial import Objective
+    from kernelgen.tuning.task_worker import Task, TaskResult
+    from kernelgen.tuning.workers import Workers
     from kernelgen.tuning.workload import Job
+
+Written = dict[str, "TunedConfig | str"]
+"""What was written, or why nothing was, by the kernel's name."""
 
 
 @click.command(
@@ -22,6 +30,7 @@ if TYPE_CHECKING:
 
 WORKLOAD.yaml is what kernelgen.torch.recording() saves: the cells, shapes and directions of a program, and how often
 each ran. A kernel for each is written into a folder, from which PyTorch takes them once TILESMITH_CONFIGS names it.
+With several GPUs as many kernels are tuned at once.
 What cannot be tuned is said, and the others go on. Ctrl-C ends the search and keeps what was found; the same command
 goes on from there.
 
@@ -49,6 +58,8 @@ Examples:
     help="For each kernel, begin no new candidate after that many seconds.",
 )
 @click.option("--top", type=Whole(min=1), metavar="K", help="Try the model's K best of each (default: 12; GPU: 48).")
+@objective_option
+@workers_option
 @click.option("--list", "listing", is_flag=True, help="Only list what would be tuned, with the model's times.")
 @click.option("--output", "-o", metavar="FOLDER", default="kernels", show_default=True, help="Where to write.")
 @json_option
@@ -60,21 +71,22 @@ def command(
     gpu: str,
     budget: float,
     top: int | None,
+    objective: str,
+    workers: str,
     listing: bool,
     output: str,
     as_json: bool,
 ) -> None:
     """Tune a workload."""
     from kernelgen.commands import INTERRUPTED
-    from kernelgen.commands.tune import show_event
-    from kernelgen.errors import TilesmithError
     from kernelgen.records.config import check_output
     from kernelgen.records.workload import load_workload
-    from kernelgen.tuning.tune import resolve_gpu, save, tune
+    from kernelgen.tuning.gpus import named
+    from kernelgen.tuning.tune import require_energy, resolve_gpu
     from kernelgen.tuning.workload import jobs
 
     work = load_workload(workload)
-    profile, _ = resolve_gpu(gpu)
+    profile, devices = resolve_gpu(gpu)
     found = jobs(work, profile)
     if listing:
         _tell(found, {}, as_json)
@@ -82,31 +94,16 @@ def command(
     folder = Path(output)
     for job in found:
         check_output(folder / f"{job.name}.yaml")
-    written: dict[str, TunedConfig | str] = {job.name: job.why_not for job in found if job.why_not}
-    interrupted = False
+    gpus, aim = named(workers, devices, profile.name), cast("Objective", objective)
+    if aim != "time":
+        require_energy(aim, gpus)
+    written: Written = {job.name: job.why_not for job in found if job.why_not}
+    tuned = [job for job in found if not job.why_not]
     with progress_bar() as bar:
-        for place, job in enumerate(found):
-            if job.why_not or interrupted:
-                continue
-            bar.remark(f"kernel {place + 1} of {len(found)}: {job.name}, {job.share:.0%} of the time by the model")
-            try:
-                result = tune(
-                    job.work.cell,
-                    job.work.shape,
-                    gpu,
-                    direction=job.work.direction,
-                    budget=budget,
-                    top=top,
-                    on_event=partial(show_event, bar),
-                    started=time.monotonic(),
-                )
-                written[job.name] = save(result, folder / f"{job.name}.yaml", job.work.record)
-                interrupted = result.interrupted
-            except TilesmithError as error:
-                written[job.name] = str(error)
-                bar.remark(f"{job.name}: {error}")
-            except KeyboardInterrupt:
-                interrupted = True
+        if gpus is not None and min(gpus.count, len(tuned)) > 1:
+            interrupted = _together(tuned, profile, gpus, folder, budget, top, aim, written, bar)
+        else:
+            interrupted = _one_by_one(tuned, profile, gpus, folder, budget, top, aim, written, bar)
     _tell(found, written, as_json)
     if interrupted:
         remark("interrupted: the same command goes on from here")
@@ -114,6 +111,93 @@ def command(
     if any(isinstance(each, str) for each in written.values()):
         ctx.exit(1)
     remark(f"export TILESMITH_CONFIGS={folder.absolute()}   # and PyTorch uses them")
+
+
+def _one_by_one(
+    jobs: list[Job],
+    profile: Profile,
+    gpus: Workers | None,
+    folder: Path,
+    budget: float,
+    top: int | None,
+    objective: Objective,
+    written: Written,
+    bar: Bar,
+) -> bool:
+    """Tune the kernels in this process, into ``written``; whether Ctrl-C came."""
+    from kernelgen.commands.tune import show_event
+    from kernelgen.errors import TilesmithError
+    from kernelgen.tuning.tune import save, tune
+
+    for place, job in enumerate(jobs, 1):
+        bar.remark(f"kernel {place} of {len(jobs)}: {job.name}, {job.share:.0%} of the time by the model")
+        try:
+            result = tune(
+                job.work.cell,
+                job.work.shape,
+                profile,
+                direction=job.work.direction,
+                budget=budget,
+                top=top,
+                on_event=partial(show_event, bar),
+                started=time.monotonic(),
+                workers=gpus or "",
+                objective=objective,
+            )
+            written[job.name] = save(result, folder / f"{job.name}.yaml", job.work.record)
+            if result.interrupted:
+                return True
+        except TilesmithError as error:
+            written[job.name] = str(error)
+            bar.remark(f"{job.name}: {error}")
+        except KeyboardInterrupt:
+            return True
+    return False
+
+
+def _together(
+    jobs: list[Job],
+    profile: Profile,
+    gpus: Workers,
+    folder: Path,
+    budget: float,
+    top: int | None,
+    objective: Objective,
+    written: Written,
+    bar: Bar,
+) -> bool:
+    """Tune as many kernels at once as there are GPUs, each in a process of its own; whether Ctrl-C came."""
+    from kernelgen.tuning.task_worker import Task, tune_tasks
+
+    tasks = [
+        Task(
+            job.name,
+            job.work.record,
+            job.work.shape,
+            job.work.direction,
+            profile,
+            folder / f"{job.name}.yaml",
+            budget,
+            top,
+            objective,
+        )
+        for job in jobs
+    ]
+    bar.remark(f"{len(tasks)} kernels on {gpus.count} GPUs, {min(len(tasks), gpus.count)} at a time")
+
+    def ended(task: Task, outcome: TaskResult | str) -> None:
+        if isinstance(outcome, str):
+            written[task.name] = outcome
+            bar.remark(f"{task.name}: {outcome}")
+        else:
+            for remark in outcome.remarks:
+                bar.remark(f"warning: {task.name}: {remark}")
+            written[task.name] = outcome.config
+            time_ = outcome.config.measured
+            bar.remark(f"{task.name}: {time_.median_ms:.4f} ms" if time_ else f"{task.name}: tuned")
+        bar.show("tuning", len(written), len(jobs))
+
+    return tune_tasks(tasks, gpus, ended)
 
 
 def _tell(jobs: list[Job], written: dict[str, TunedConfig | str], as_json: bool) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from kernelgen.build.triton import SCRATCH_ARGUMENTS
-from kernelgen.device import gpu
-from kernelgen.device.launcher import DeviceKernel, launch_config
+from kernelgen.device import gpu, native
+from kernelgen.device.launcher import DeviceKernel, launch_config, stream_of
 from kernelgen.errors import LaunchError
 from kernelgen.program.arguments import ITEMSIZE, STEP, ArrayArgument
+from kernelgen.program.launch import Launch
 from kernelgen.program.program import Program, launches
 from kernelgen.program.shape import Shape
 
@@ -30,11 +31,13 @@ class Launches:
     or values that are the launch's own).
 
     poisoned: the bytes of the workspaces that must be all 0xFF, which every run fills anew, for a run leaves anything
-    there: runs in a row, or of a CUDA graph that has recorded one, each find them so.
+    there: runs in a row, or of a CUDA graph that has recorded one, each find them so. launches: the calls' own, for the
+    launcher in C++.
     """
 
     steps: tuple[tuple[DeviceKernel, Any, tuple[str | int | np.int32, ...]], ...]
     poisoned: Mapping[str, int] = field(default_factory=dict)
+    launches: tuple[Launch, ...] = ()
 
     def run(self, stream: Any, values: Mapping[str, Any]) -> None:
         """Queue the calls on a cuda-core stream of the GPU, which must be current.
@@ -45,6 +48,29 @@ class Launches:
             gpu.fill(values[name], POISON_BYTE, size, stream)
         for kernel, config, names in self.steps:
             kernel.start(stream, config, *[values[name] if isinstance(name, str) else name for name in names])
+
+    def bound(
+        self, names: Sequence[str], numbers: Mapping[str, np.int32], device: int
+    ) -> Callable[[int, Sequence[Any]], None]:
+        """The calls as one function of a raw stream and the arrays ``names`` on GPU ``device``: addresses, None for
+        null pointers, or what has data_ptr(). numbers: the int32 arguments.
+
+        In C++ where that was built: Python takes several times as long. The function raises LaunchError.
+        """
+        if self.launches and native.launcher() is not None:
+            steps = [
+                (kernel.handle, kernel.entry, launch, arguments)
+                for (kernel, _, arguments), launch in zip(self.steps, self.launches, strict=True)
+            ]
+            context = int(gpu.primary_context(device))
+            return native.Queue(context, names, steps, numbers, self.poisoned, [kernel for kernel, _, _ in self.steps])
+
+        def start(stream: int, arrays: Sequence[Any]) -> None:
+            values: dict[str, Any] = {name: _address(array) for name, array in zip(names, arrays, strict=True)}
+            with gpu.selected(device):  # a thread of autograd's may have none
+                self.run(stream_of(stream), values | dict(numbers))
+
+        return start
 
 
 class Executable:
@@ -70,7 +96,7 @@ class Executable:
     def at(self, shape: Shape) -> Launches:
         """The calls at a shape. A prepared GPU must be current: it is asked whether it has clusters, and room for the
         blocks of a cooperative launch. Raises LaunchError where it does not."""
-        steps = []
+        steps, started = [], []
         for kernel, call in zip(self._kernels, self.program.calls, strict=True):
             launch = call.launch.at(shape)
             if launch.cooperative:
@@ -79,7 +105,13 @@ class Executable:
             config, names = launch_config(launch), call.source.arguments
             for number in range(launches(call, self.program.direction, shape.seq)):
                 steps.append((kernel, config, (*(np.int32(number) if name == STEP else name for name in names), *null)))
-        return Launches(tuple(steps), self.program.poisoned(shape))
+                started.append(launch)
+        return Launches(tuple(steps), self.program.poisoned(shape), tuple(started))
+
+
+def _address(array: Any) -> int:
+    """An address as it is, 0 for None, or what data_ptr() says."""
+    return array if isinstance(array, int) else 0 if array is None else int(array.data_ptr())
 
 
 class Workspace:
@@ -93,16 +125,22 @@ class Workspace:
 
     def place(self, arrays: Sequence[ArrayArgument], device: int, stream: int) -> dict[str, int]:
         """The address of each array by name, for runs on a stream of a GPU that is current."""
-        offsets: dict[str, int] = {}
-        size = 0
-        for array in arrays:
-            offsets[array.name] = size
-            size += -(-math.prod(array.shape) * ITEMSIZE[array.dtype] // ALIGNMENT) * ALIGNMENT
+        at, size = offsets(arrays)
         if not size:
-            return dict.fromkeys(offsets, 0)
+            return dict.fromkeys(at, 0)
         buffer = self._buffers.get((device, stream))
         if buffer is None or buffer.size < size:
             if buffer is not None:
                 buffer.close()  # waits for whatever still uses it
             buffer = self._buffers[device, stream] = gpu.DeviceBuffer(size)
-        return {name: buffer.pointer + offset for name, offset in offsets.items()}
+        return {name: buffer.pointer + offset for name, offset in at.items()}
+
+
+def offsets(arrays: Sequence[ArrayArgument]) -> tuple[dict[str, int], int]:
+    """Where each array begins in memory for all of them, by name, and the size of that, in bytes."""
+    at: dict[str, int] = {}
+    size = 0
+    for array in arrays:
+        at[array.name] = size
+        size += -(-math.prod(array.shape) * ITEMSIZE[array.dtype] // ALIGNMENT) * ALIGNMENT
+    return at, size

@@ -76,6 +76,11 @@ class DeviceKernel:
         except Exception as error:
             raise LaunchError(f"the driver cannot load the kernel {self.entry} for {self.arch}: {error}") from error
 
+    @property
+    def handle(self) -> int:
+        """The driver's handle (CUkernel) of a kernel that is prepared."""
+        return int(self._kernel.handle)
+
     def require_room(self, launch: Launch, shape: Sized) -> None:
         """Raise LaunchError unless the current GPU, which must be prepared, can run all blocks of a cooperative launch
         at the same time."""

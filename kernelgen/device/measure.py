@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from kernelgen.device import gpu
+from kernelgen.device.energy import energy_of
 from kernelgen.errors import LaunchError
 from kernelgen.records.trial import Measurement
 
 SAMPLE_MS = 1.0
 """What one sample should take at least: 2,000 times the resolution of an event, 0.5 us (CUDA driver API)."""
+
+BATCH_MS = 10.0
+"""Of launches between two looks at the counter of energy."""
 
 MOST_LAUNCHES = 64
 """Launches in one graph at most."""
@@ -38,12 +43,14 @@ def _percentile(ordered: Sequence[float], fraction: float) -> float:
     return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
 
 
-def measure(start: Callable[[Any], None], *, seconds: float = 0.3) -> Measurement:
+def measure(
+    start: Callable[[Any], None], *, seconds: float = 0.3, millijoules: Callable[[], int] | None = None
+) -> Measurement:
     """Time ``start(stream)``, which launches the kernel once on a cuda-core stream of the current GPU.
 
     Warms up, captures as many launches in a CUDA graph as make a sample long enough to time, and replays it for
-    about ``seconds``. The host's part of a launch is therefore not in the figure. Raises LaunchError when the GPU
-    or the capture fails.
+    about ``seconds``. The host's part of a launch is therefore not in the figure. millijoules: the GPU's counter of
+    energy, where that is to be measured too. Raises LaunchError when the GPU or the capture fails.
     """
     driver = gpu.require_driver()
     from kernelgen.device.launcher import stream_of
@@ -71,7 +78,21 @@ def measure(start: Callable[[Any], None], *, seconds: float = 0.3) -> Measuremen
 
         warm = min(timed(replay) for _ in range(3))
         runs = int(min(RUNS[1], max(RUNS[0], seconds * 1e3 / max(warm, 1e-3))))
-        return summarise([timed(replay) / launches for _ in range(runs)])
+        found = summarise([timed(replay) / launches for _ in range(runs)])
+        if millijoules is None:
+            return found
+
+        def some() -> int:
+            rounds = max(1, round(BATCH_MS / max(warm, 1e-3)))
+
+            def many() -> None:
+                for _ in range(rounds):
+                    replay()
+
+            timed(many)
+            return rounds * launches
+
+        return replace(found, energy_mj=energy_of(some, millijoules))
     finally:
         if graph is not None:
             driver.cuGraphExecDestroy(graph)

@@ -26,6 +26,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from kernelgen.errors import LaunchError, TilesmithError
+from kernelgen.records.trial import TIMED_OUT
 
 START_SECONDS = 120.0
 """How long a worker may take to start and import its runner (a cold file system, a busy machine)."""
@@ -65,8 +66,8 @@ class Worker:
         if self._process is None or self._process.poll() is not None:
             self._launch()
 
-    def run(self, job: object, seconds: float) -> Any:
-        """Run one job and return its result. Raises JobFailed when it fails, crashes or outlasts ``seconds``.
+    def run(self, job: object, seconds: float | None) -> Any:
+        """Run one job and return its result. Raises JobFailed when it fails, crashes or outlasts ``seconds``, if any.
 
         Raises LaunchError if the worker cannot be started at all.
         """
@@ -80,7 +81,7 @@ class Worker:
             answer = self._answers.get(timeout=seconds)
         except queue.Empty:
             self._kill()
-            raise JobFailed(f"took longer than its limit of {seconds:.3g} s and was stopped", "timeout") from None
+            raise JobFailed(f"{TIMED_OUT} of {seconds:.3g} s and was stopped", "timeout") from None
         except OSError:
             answer = None  # it died before it read the job
         except BaseException:  # Ctrl-C: the answer in flight belongs to no later job
@@ -94,6 +95,18 @@ class Worker:
         if not done:
             raise JobFailed(value, "error")
         return value
+
+    def stop(self) -> None:
+        """End the process from another thread than the one that runs jobs: a job under way fails, as in a crash."""
+        process = self._process
+        if process is not None:
+            process.kill()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send the process a signal, from any thread."""
+        process = self._process
+        if process is not None:
+            process.send_signal(number)
 
     def close(self) -> None:
         """End the process; jobs can still be run later, in a new one."""

@@ -28,8 +28,8 @@ program only; it need hold nothing before, but for POISONED ones, and holds noth
 @dataclass(frozen=True)
 class _Entry:
     """An array argument. axes: the names of their sizes (see _sizes). role, apart: as ArrayArgument. dtype: where it is
-    not the shape's. use: of a workspace that blocks of one call share, what for: see MAIL, COUNTERS and STORED.
-    asked: there is one where the shape has that feature (shape.FEATURES) alone."""
+    not the shape's; SUMS: what that is summed in. use: of a workspace that blocks of one call share, what for: see
+    MAIL, COUNTERS and STORED. asked: there is one where the shape has that feature (shape.FEATURES) alone."""
 
     axes: str
     role: Role = "input"
@@ -38,6 +38,9 @@ class _Entry:
     use: Literal["mail", "counters", "stored"] | None = None
     asked: Literal["resets", "lengths"] | None = None
 
+
+SUMS = "sums"
+"""The dtype of an entry that is what the shape's dtype is summed in (Dtype.sums)."""
 
 _OWN = {
     "resets": _Entry("B T", dtype="uint8", asked="resets"),
@@ -59,7 +62,7 @@ _ARRAYS: Mapping[Direction, Mapping[str, _Entry]] = {
         "gates": _Entry("G_saved B T H D", "output"),
         "mail": _Entry("W", "workspace", dtype="int32", use="mail"),
         "hidden": _Entry("W_hidden", "workspace", use="stored"),
-        "carried": _Entry("W_carried", "workspace", dtype="float32", use="stored"),
+        "carried": _Entry("W_carried", "workspace", dtype=SUMS, use="stored"),
         "counters": _Entry("W_counters", "workspace", dtype="int32", use="counters"),
     },
     "backward": {
@@ -79,12 +82,12 @@ _ARRAYS: Mapping[Direction, Mapping[str, _Entry]] = {
         "d_initial": _Entry("S B H D", "output"),
         "mail": _Entry("W", "workspace", dtype="int32", use="mail"),
         "d_inputless": _Entry("B T G_rec_inputless H D", "workspace"),
-        "d_r_partial": _Entry("P G_rec_inputless H D D", "workspace", dtype="float32"),
-        "d_b_partial": _Entry("P G_bias_inputless H D", "workspace", dtype="float32"),
-        "d_r_parts": _Entry("Q G_rec H D D", "workspace", dtype="float32"),
-        "d_b_parts": _Entry("Q G_bias H D", "workspace", dtype="float32"),
+        "d_r_partial": _Entry("P G_rec_inputless H D D", "workspace", dtype=SUMS),
+        "d_b_partial": _Entry("P G_bias_inputless H D", "workspace", dtype=SUMS),
+        "d_r_parts": _Entry("Q G_rec H D D", "workspace", dtype=SUMS),
+        "d_b_parts": _Entry("Q G_bias H D", "workspace", dtype=SUMS),
         "d_gates": _Entry("W_gates", "workspace", use="stored"),
-        "d_carried": _Entry("W_carried", "workspace", dtype="float32", use="stored"),
+        "d_carried": _Entry("W_carried", "workspace", dtype=SUMS, use="stored"),
         "counters": _Entry("W_counters", "workspace", dtype="int32", use="counters"),
     },
 }
@@ -114,6 +117,12 @@ counters, by which they say that what they have stored is there.
 
 All arrays are C-contiguous and, but for the workspaces and what sequences have of their own, of the shape's dtype.
 """
+
+
+def _dtype_of(entry: _Entry, shape: Shape) -> str:
+    """The dtype of an array's elements."""
+    info = dtype_info(shape.dtype)
+    return info.sums if entry.dtype == SUMS else entry.dtype or info.stored
 
 
 def _used_for(use: str) -> frozenset[str]:
@@ -238,7 +247,7 @@ def arguments_of(
             name,
             tuple(entry.axes.split()),
             tuple(sized(axis) for axis in entry.axes.split()),
-            entry.dtype or dtype_info(shape.dtype).stored,
+            _dtype_of(entry, shape),
             entry.role,
             entry.apart,
         )

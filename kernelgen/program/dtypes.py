@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Dtype:
     """name: as in a Shape. stored: the dtype of its arrays. tag: the C++ type in namespace tilesmith. itemsize: bytes.
-    element: the C++ type that an element in memory has. math: the namespace, in tilesmith, of the functions that a
+    element: the C++ type that an element in memory has; number: that a kernel computes in. sums: the dtype of what it
+    sums and keeps from step to step. math: the namespace, in tilesmith, of the functions that a
     cell's step calls. products: matrix instructions for one product.
 
     unit_roundoff: the largest relative error of rounding to nearest, 2^-p for p bits of significand. largest: the
@@ -44,11 +45,22 @@ class Dtype:
     exact_element: float
     products: int = 1
     stored_as: str = ""
+    sums: str = "float32"
 
     @property
     def stored(self) -> str:
         """The dtype of its arrays."""
         return self.stored_as or self.name
+
+    @property
+    def number(self) -> str:
+        """The C++ type that a kernel computes in."""
+        return "double" if self.sums == "float64" else "float"
+
+    @property
+    def registers(self) -> int:
+        """Of a thread, for such a number."""
+        return 2 if self.sums == "float64" else 1
 
 
 SPECIAL_ERROR = 2.0**-11
@@ -77,6 +89,13 @@ TF32_ERROR = 2.0**-11
 EXACT_TF32, EXACT_ELEMENT_TF32 = 2.0**-11, 2.0**-9
 """The same where products round their factors to TF32, which the reference does not: random factors make errors of
 2^-12 in the norm of a product, and a lost element of more than what is allowed."""
+
+EXACT_FLOAT64, EXACT_ELEMENT_FLOAT64 = 2.0**-46, 2.0**-44
+"""And of a float64 output, beside a reference that errs as much itself."""
+
+LIBRARY_ERROR_FLOAT64 = 2.0**-50
+"""Relative error of a function in float64: 2 units in the last place of exp or tanh, as much of the reference's, and
+what follows each."""
 
 _SIXTEEN_BITS: dict[str, Any] = {
     "itemsize": 2,
@@ -117,6 +136,22 @@ _DTYPES = {
         exact_element=EXACT_ELEMENT_TF32,
         stored_as="float32",
     ),
+    "float64": Dtype(
+        "float64",
+        "fp64",
+        unit_roundoff=2.0**-53,
+        largest=(2 - 2.0**-52) * 2.0**1023,
+        smallest_exponent=-1021,
+        itemsize=8,
+        element="double",
+        math="accurate",
+        function_error=LIBRARY_ERROR_FLOAT64,
+        sum_error=2.0**-53,
+        exact=EXACT_FLOAT64,
+        exact_element=EXACT_ELEMENT_FLOAT64,
+        products=2,
+        sums="float64",
+    ),
 }
 
 
@@ -142,6 +177,13 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
     return np.dtype(dtype_info(name).stored)
 
 
+def sums_dtype(name: str) -> np.dtype[Any]:
+    """The NumPy dtype of what it is summed in. Raises ShapeError for an unknown name."""
+    import numpy as np
+
+    return np.dtype(dtype_info(name).sums)
+
+
 def tolerance(dtype: str, seq: int, direction: Direction = "forward", terms: int = 1) -> float:
     """What an output of a pass of ``seq`` steps may differ by: the L2 norm of its difference from the float64
     reference (which rounds where the kernel does) over the L2 norm of the reference. terms: of the longest sum.
@@ -158,10 +200,11 @@ def tolerance(dtype: str, seq: int, direction: Direction = "forward", terms: int
     gradients after 1,024 steps are off by less than 2 e for every cell of the library but the LSTM without a forget
     gate, whose 4.5 e are just within the three parts together.)
 
-    In float32 two things are different. Functions err by e = 2^-21, more than u = 2^-24, so that a value is off by e
-    and not by sqrt(e u). And sums count, which are not exact beside the functions any more: of n terms in any order,
-    off by sqrt(n) u at most as a root mean square (a random walk: additions of n terms of random sign, one after the
-    other, make sqrt(n / 6) u). e is the hypotenuse of both. In TF32 e is what factors are rounded by, 2^-11.
+    In float32 and float64 two things are different. Functions err by more than u, such as e = 2^-21 in float32, where u
+    = 2^-24, so that a value is off by e and not by sqrt(e u). And sums count, which are not exact beside the functions
+    any more: of n terms in any order, off by sqrt(n) u at most as a root mean square (a random walk: additions of n
+    terms of random sign, one after the other, make sqrt(n / 6) u). e is the hypotenuse of both. In TF32 e is what
+    factors are rounded by, 2^-11.
 
     Raises ShapeError for an unknown dtype.
     """
@@ -200,7 +243,8 @@ def half_spacing(values: NDArray[Any], dtype: str) -> NDArray[Any]:
     """Half the distance to the next number of the dtype, of numbers that are such: what rounding to nearest errs by at
     most.
 
-    values: float32; the result is float64. Infinity and NaN have none that means anything.
+    values: float32, or float64 where the dtype is; the result is float64. Infinity and NaN have none that
+    means anything.
     """
     import numpy as np
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from kernelgen.errors import ShapeError, near_names
 
 SIXTEEN_BITS = ("bfloat16", "float16")
-DTYPES = (*SIXTEEN_BITS, "float32", "tf32")
+DTYPES = (*SIXTEEN_BITS, "float32", "tf32", "float64")
 SAVES = ("hidden", "states", "gates")
 FEATURES = ("resets", "lengths")
 """What sequences of a batch may have of their own; a schedule says which of them its kernels honour."""
@@ -28,8 +28,9 @@ class Shape:
     """What is to be computed, apart from the cell.
 
     batch, seq, heads, head_dim: B sequences of T steps, H independent heads of D units each.
-    dtype: of Wx, R, b, the states and h inside the kernel; accumulation and the other states are float32. Not every
-        schedule takes float32 (Schedule.dtypes). "tf32" is float32, but that products round their factors to TF32.
+    dtype: of Wx, R, b, the states and h inside the kernel; accumulation and the other states are float32, of float64
+        float64. Not every schedule takes float32 and float64 (Schedule.dtypes). "tf32" is float32, but that products
+        round their factors to TF32.
     save: what the forward pass writes for every step: ``"hidden"`` h alone, ``"states"`` every state,
         ``"gates"`` every state and every gate (what a backward pass needs). Backward, ``"hidden"`` means that
         gradients come from outside for h alone, else for every state.
@@ -83,18 +84,16 @@ class Shape:
 def unknown_dtype(asked: object) -> ShapeError:
     """The error for a dtype that kernels do not have: it says which there are, and what was perhaps meant."""
     advice = ""
-    if isinstance(asked, str) and asked.lower() in _WIDER:
-        advice = f", none for {asked}: sums are float32. Choose one of these"
-    elif isinstance(asked, str):
+    if isinstance(asked, str):
         names = difflib.get_close_matches(_ALIASES.get(asked.lower(), asked.lower()), DTYPES, n=1, cutoff=0.5)
         advice = f"; did you mean {names[0]}?" if names else ""
     every = f"{', '.join(DTYPES[:-1])} and {DTYPES[-1]}"
     return ShapeError(f"unknown dtype {_short(asked)}: kernels exist for {every}{advice}")
 
 
-_WIDER = ("float64", "double", "fp64", "f64")
 _ALIASES = {"bf16": "bfloat16"} | dict.fromkeys(("fp16", "f16", "half"), "float16")
 _ALIASES |= dict.fromkeys(("fp32", "f32", "float", "single"), "float32") | {"tensorfloat32": "tf32"}
+_ALIASES |= dict.fromkeys(("fp64", "f64", "double"), "float64")
 
 
 def _short(value: object) -> str:

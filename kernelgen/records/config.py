@@ -304,6 +304,8 @@ class TunedConfig(_Record):
         )
         fields = self.model_dump(mode="json")
         fields["cell"] = {key: value for key, value in fields["cell"].items() if value is not None}
+        if self.measured is not None and self.measured.energy_mj is None:
+            del fields["measured"]["energy_mj"]
         fields["shape"] = {key: value for key, value in fields["shape"].items() if value or key not in FEATURES}
         return header + dump(fields)
 
@@ -488,6 +490,7 @@ def absurdities(config: TunedConfig) -> list[str]:
     numbers |= {"validation.tolerance": checked.tolerance}
     if time:
         numbers |= {f"measured.{name}": getattr(time, name) for name in ("median_ms", "p10_ms", "p90_ms")}
+        numbers |= {"measured.energy_mj": time.energy_mj} if time.energy_mj is not None else {}
     lines += [f"  {name}: must be positive, not {value}" for name, value in numbers.items() if not 0 < value < math.inf]
     for name, error in checked.errors.items():
         if not 0 <= error <= checked.tolerance:

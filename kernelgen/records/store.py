@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import heapq
 import json
 import logging
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,23 +82,34 @@ class Store:
         Raises StoreError when it could not be kept (no permission, no space, damage): the trial is then not in the
         store, earlier ones are untouched, and adding may be tried again.
         """
-        if self._obstacle:
-            raise StoreError(
-                f"cannot write to the store {self.path}: {self._obstacle}. Results stay in memory only; make it "
-                "writable, or set TILESMITH_CACHE to another folder."
-            )
         values = row(trial)
-        with self._explained("write to"), self._lock:
-            database = self._connection()
-            try:
-                _patiently(database, "BEGIN IMMEDIATE")
-                database.execute(INSERT, values)
-                _patiently(database, "COMMIT")
-            except BaseException:
-                if database.in_transaction:
-                    with contextlib.suppress(sqlite3.Error):
-                        database.execute("ROLLBACK")
-                raise
+        with self._transaction() as database:
+            database.execute(INSERT, values)
+
+    def merge(self, sources: Iterable[Sequence[Trial]]) -> int:
+        """Add the trials of other stores, each oldest first, that are not here yet, all or none; how many there were.
+
+        Trials of all stores are then in the order of their time, those of one store in their own order, so that what
+        was learned last about a kernel counts. Raises StoreError as add does.
+        """
+        with self._transaction() as database:
+            before = [json.loads(record) for (record,) in database.execute("SELECT record FROM trials ORDER BY id")]
+            mine = [Trial.from_dict(record) for record in before]
+            known = set(map(_identity, mine))
+            merged, new = mine, 0
+            for source in sources:
+                fresh = []
+                for trial in source:
+                    if (identity := _identity(trial)) not in known:
+                        known.add(identity)
+                        fresh.append(trial)
+                new += len(fresh)
+                merged = _in_order(merged, fresh)
+            if merged[: len(mine)] != mine:
+                database.execute("DELETE FROM trials")
+                mine = []
+            database.executemany(INSERT, [row(trial) for trial in merged[len(mine) :]])
+        return new
 
     def trials(
         self,
@@ -167,6 +179,26 @@ class Store:
         return self._read(
             f"SELECT record FROM trials AS t WHERE {where} AND {_STANDS} ORDER BY {order}", [*values, shape.save]
         )
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """A block that writes all or nothing. Raises StoreError."""
+        if self._obstacle:
+            raise StoreError(
+                f"cannot write to the store {self.path}: {self._obstacle}. Results stay in memory only; make it "
+                "writable, or set TILESMITH_CACHE to another folder."
+            )
+        with self._explained("write to"), self._lock:
+            database = self._connection()
+            try:
+                _patiently(database, "BEGIN IMMEDIATE")
+                yield database
+                _patiently(database, "COMMIT")
+            except BaseException:
+                if database.in_transaction:
+                    with contextlib.suppress(sqlite3.Error):
+                        database.execute("ROLLBACK")
+                raise
 
     def close(self) -> None:
         """Close the file. A closed store can be neither read nor written."""
@@ -279,6 +311,23 @@ class Store:
             raise StoreError(
                 f"cannot {what} the store {self.path}: it holds a record that is no trial ({error}). {_MOVE}"
             ) from error
+
+
+def _identity(trial: Trial) -> str:
+    """The same for two trials only where they are the same in everything."""
+    return json.dumps(trial.to_dict(), sort_keys=True)
+
+
+def _in_order(one: Sequence[Trial], other: Sequence[Trial]) -> list[Trial]:
+    """Two lists of trials as one, by their time; a clock that was set back changes the order within neither."""
+
+    def timed(trials: Sequence[Trial]) -> Iterator[tuple[str, Trial]]:
+        latest = ""
+        for trial in trials:
+            latest = max(latest, trial.created)
+            yield latest, trial
+
+    return [trial for _, trial in heapq.merge(timed(one), timed(other), key=lambda pair: pair[0])]
 
 
 _OBSTACLES = (

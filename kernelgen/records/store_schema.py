@@ -85,7 +85,7 @@ def row(trial: Trial) -> tuple[Any, ...]:
     own = {name: getattr(trial, name) for name in _COLUMNS if hasattr(trial, name)}
     shape = {name: getattr(trial.shape, name) for name in SHAPE_COLUMNS}
     made = {
-        "direction": _direction(trial.schedule),
+        "direction": direction_of(trial.schedule),
         "median_ms": trial.measurement.median_ms if trial.measurement else None,
         "record": json.dumps(trial.to_dict()),
     }
@@ -93,7 +93,7 @@ def row(trial: Trial) -> tuple[Any, ...]:
     return tuple(values[name] for name in _COLUMNS)
 
 
-def _direction(schedule: str) -> Direction:
+def direction_of(schedule: str) -> Direction:
     """The direction of a schedule; by its name, for one that is not there any more."""
     from kernelgen import schedules
     from kernelgen.errors import ConfigError

@@ -15,6 +15,23 @@ from kernelgen.program.tiling import Resources
 
 Status = Literal["rejected", "compiled", "valid", "measured", "failed"]
 Place = Literal["emulator", "gpu"]
+Objective = Literal["time", "energy", "edp"]
+"""What tuning makes small: time, energy, or their product (the energy-delay product)."""
+
+
+Failure = Literal["refused", "timeout", "fault", "wrong"]
+"""Why a trial failed: the compiler refused it; it hung; it, or the GPU, crashed; its results are not right."""
+
+REFUSED = "the compiler refused it: "
+IN_EMULATOR = "in the emulator: "
+ON_GPU = "on the GPU: "
+"""What the reason of a failed trial begins with: the stage that it failed in."""
+
+TIMED_OUT = "took longer than its limit"
+"""What a worker says of a job that it stopped."""
+
+DIFFERS = (" differs ", " were never written", " are NaN")
+"""Words of a reason that speaks of results rather than of the GPU."""
 
 
 def timestamp() -> str:
@@ -59,12 +76,24 @@ class Validation:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Time of one launch at the tuned shape, in milliseconds: median, 10th and 90th percentile of ``runs`` runs."""
+    """Time of one launch at the tuned shape, in milliseconds: median, 10th and 90th percentile of ``runs`` runs.
+
+    energy_mj: millijoules of a launch, the GPU's idle part included; None where only the time was measured.
+    """
 
     median_ms: float
     p10_ms: float
     p90_ms: float
     runs: int
+    energy_mj: float | None = None
+
+    def cost(self, objective: Objective) -> float | None:
+        """What is to be small: milliseconds, millijoules or their product; None where it was not measured."""
+        if objective == "time":
+            return self.median_ms
+        if self.energy_mj is None:
+            return None
+        return self.energy_mj * (self.median_ms if objective == "edp" else 1.0)
 
 
 @dataclass(frozen=True)
@@ -109,7 +138,10 @@ class Trial:
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON values."""
-        return dataclasses.asdict(self)
+        record = dataclasses.asdict(self)
+        if record["measurement"] is not None and record["measurement"]["energy_mj"] is None:
+            del record["measurement"]["energy_mj"]  # as it was before there was energy
+        return record
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Trial:
@@ -121,3 +153,13 @@ class Trial:
             if values.get(name) is not None:
                 values[name] = kind(**values[name])
         return cls(**values)
+
+
+def failure(trial: Trial) -> Failure:
+    """Why a failed trial failed, from its reason, which is kept in words alone."""
+    if trial.reason.startswith(REFUSED):
+        return "refused"
+    if TIMED_OUT in trial.reason:
+        return "timeout"
+    wrong = trial.reason.startswith((IN_EMULATOR, ON_GPU)) and any(word in trial.reason for word in DIFFERS)
+    return "wrong" if wrong else "fault"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,9 +25,16 @@ def require_tensors(optional: str = "", **arguments: Any) -> None:
         raise ArgumentTypeError(f"{name} must be a torch.Tensor, not {type(value).__name__}; {hint}")
 
 
+_AUTOCAST = frozenset(kind for kind in ("cpu", "cuda", "mps", "xpu") if torch.amp.is_autocast_available(kind))
+"""Types of device that have an autocast; looked up once, for torch.compile of PyTorch 2.11 cannot."""
+
+any_autocast: Callable[[], bool] = torch._C._is_any_autocast_enabled
+"""Whether autocast is on for any type of device."""
+
+
 def autocast_dtype(kind: str) -> torch.dtype | None:
     """What autocast casts tensors on a type of device to, None where it is off or there is none (as for "meta")."""
-    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+    if kind not in _AUTOCAST or not torch.is_autocast_enabled(kind):
         return None
     return torch.get_autocast_dtype(kind)
 

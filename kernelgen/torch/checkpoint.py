@@ -7,7 +7,6 @@ with the weights too, so that Wx exists for one chunk at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -15,10 +14,11 @@ from torch import Tensor
 
 from kernelgen.cells.registry import cell_of
 from kernelgen.errors import ConfigError
-from kernelgen.torch import passes, transforms
+from kernelgen.torch import transforms
 from kernelgen.torch.arguments import autocast_dtype, autocast_parameter
+from kernelgen.torch.chunk_passes import Chunk, Memory, Source
 from kernelgen.torch.errors import TensorShapeError, refuse_second_derivative
-from kernelgen.torch.parts import input_product
+from kernelgen.torch.kernels import ready
 from kernelgen.torch.sequences import NOTHING, Own
 
 
@@ -62,25 +62,30 @@ def require_no_resets(resets: Tensor | None) -> None:
         )
 
 
-def _spans(seq: int, chunk: int) -> Iterator[tuple[int, int]]:
-    """First step and end of each chunk."""
-    return ((begin, min(begin + chunk, seq)) for begin in range(0, seq, chunk))
+def _source(
+    x: Tensor,
+    w: Tensor | None,
+    first: Tensor | None,
+    r: Tensor,
+    b: Tensor,
+    cell: str,
+    hidden: bool,
+    gradient: tuple[Any, ...],
+) -> Source:
+    """What chunks come from, w of x's dtype, R and b as kernels read them."""
+    w = None if w is None else w.to(x.dtype)
+    return Source(x, w, first, ready(r, x.dtype), ready(b, x.dtype), cell, hidden, gradient)
 
 
-def _product(x: Tensor, w: Tensor | None, first: Tensor | None, r: Tensor, begin: int, end: int) -> Tensor:
-    """Wx [B, C, G_in, H, D] of one chunk: see ``run``."""
-    part = x[:, begin:end]
-    if w is not None:
-        part = input_product(part.unbind(2), w.to(x.dtype).unbind(), r.shape[1] // w.shape[0], r.shape[3])
-    if first is not None and not begin:
-        part = part.clone() if w is None else part
-        part[:, 0] += first
-    return part
-
-
-def _own(lengths: Tensor | None, order: Tensor | None, begin: int, end: int) -> Own:
-    """What sequences have of their own in one chunk."""
-    return NOTHING if lengths is None else Own(None, (lengths - begin).clamp(0, end - begin), order)
+def _owns(lengths: Tensor | None, order: Tensor | None, seq: int, chunk: int) -> list[Own]:
+    """What sequences have of their own in each chunk."""
+    begins = range(0, seq, chunk)
+    if lengths is None:
+        return [NOTHING] * len(begins)
+    starts = torch.arange(0, seq, chunk, dtype=lengths.dtype, device=lengths.device)
+    left = (lengths.unsqueeze(0) - starts.unsqueeze(1)).clamp_(0, chunk)
+    left[-1].clamp_(max=seq - begins[-1])
+    return [Own(None, each, order) for each in left.unbind()]
 
 
 def _run_forward(
@@ -100,17 +105,28 @@ def _run_forward(
     """The forward operator: states [K, B, T, H, D], last [S, B, H, D], and the states before each chunk
     [N, S, B, H, D], the first of them the initial ones."""
     transforms.refuse_forward_mode()
+    seq = x.shape[1]
     shapes = _sizes(x, r, cell, hidden, chunk)
-    states, before = x.new_empty(shapes[0]), x.new_empty(shapes[2])
-    last = initial
+    states, last, before = (x.new_empty(sizes) for sizes in shapes)
+    if initial is None:
+        before[0].zero_()
+    else:
+        before[0].copy_(initial)
     with torch.autocast(x.device.type, enabled=False):
-        for index, (begin, end) in enumerate(_spans(x.shape[1], chunk)):
-            before[index] = 0 if last is None else last
-            wx = _product(x, w, first, r, begin, end)
-            own = _own(lengths, order, begin, end)
-            made, last, *_ = passes.forward(wx, r, b, last, *own, cell, hidden, "again", *gradient)
-            states[:, :, begin:end] = made
-    assert last is not None
+        source, memory, owns = (
+            _source(x, w, first, r, b, cell, hidden, gradient),
+            Memory(x),
+            _owns(lengths, order, seq, chunk),
+        )
+        runs: dict[int, Chunk] = {}
+        ends = [*before.unbind(), last]
+        # All chunks of an array by one call of PyTorch.
+        for index, (part, made) in enumerate(zip(x.split(chunk, 1), states.split(chunk, 2), strict=True)):
+            steps = part.shape[1]
+            run = runs.get(steps) or runs.setdefault(steps, Chunk(source, memory, steps, "again", lengths is not None))
+            run.product(part, not index)
+            run.forward(ends[index], ends[index + 1], owns[index])
+            made.copy_(run.states)
     return states, last, before
 
 
@@ -134,35 +150,48 @@ def _run_backward(
     """The backward operator: the gradients of x, w, first, r, b and the initial states; without elements where there is
     no w or first. Sums over chunks are in float32 where the tensors are of 16 bits."""
     work = torch.float32 if x.dtype.itemsize == 2 else x.dtype
+    seq, begun = x.shape[1], before.unbind()
     d_x = torch.empty_like(x, memory_format=torch.contiguous_format)
     d_w = x.new_zeros((0,) if w is None else w.shape, dtype=work)
     d_first = x.new_empty((0,))
-    d_r, d_b = (torch.zeros_like(one, dtype=work, memory_format=torch.contiguous_format) for one in (r, b))
     with torch.autocast(x.device.type, enabled=False):
-        for index, (begin, end) in reversed(list(enumerate(_spans(x.shape[1], chunk)))):
-            wx = _product(x, w, first, r, begin, end)
-            own = _own(lengths, order, begin, end)
-            states, _, others, gates = passes.forward(wx, r, b, before[index], *own, cell, hidden, "gates", cut, clip)
-            given = None if d_states is None else d_states[:, :, begin:end]
-            d_wx, of_r, of_b, d_last = passes.backward(
-                r, b, before[index], states, others, gates, None, *own, given, d_last, cell, cut, clip
-            )
-            d_r += of_r
-            d_b += of_b
-            if clip is not None and begin:  # what one step hands to the one before, where there was one
-                clipped = d_last[0].clamp(-clip, clip)
-                d_last[0] = clipped if lengths is None else torch.where(_later(lengths, begin), clipped, d_last[0])
-            if first is not None and not begin:
-                d_first = d_wx[:, 0].clone()
-            if w is None:
-                d_x[:, begin:end] = d_wx
-                continue
-            for k, sent in enumerate(d_wx.unflatten(3, (w.shape[0], -1)).unbind(3)):
-                rows = sent.flatten(2)
-                d_x[:, begin:end, k] = rows @ w[k].to(rows.dtype)
-                d_w[k] += rows.flatten(0, 1).T @ x[:, begin:end, k].flatten(0, 1)
-    assert d_last is not None
-    return d_x, d_w if w is None else d_w.to(w.dtype), d_first, d_r.to(r.dtype), d_b.to(b.dtype), d_last
+        source, memory = _source(x, w, first, r, b, cell, hidden, (cut, clip)), Memory(x)
+        owns = _owns(lengths, order, seq, chunk)
+        # The longest first, whose memory all others share.
+        runs = {steps: Chunk(source, memory, steps, "gates", lengths is not None) for steps in _lengths(seq, chunk)}
+        sums = torch.zeros_like(runs[min(chunk, seq)].sums)
+        turns = [torch.empty_like(begun[0], memory_format=torch.contiguous_format) for _ in range(3)]
+        d_end = None if d_last is None else ready(d_last, x.dtype)
+        if d_states is None:
+            runs[min(chunk, seq)].d_states.zero_()
+        parts, d_parts = x.split(chunk, 1), d_x.split(chunk, 1)
+        given = None if d_states is None else d_states.split(chunk, 2)
+        for index in reversed(range(len(parts))):
+            part, own, d_begin = parts[index], owns[index], turns[index % 2]
+            run = runs[part.shape[1]]
+            run.product(part, not index)
+            run.forward(begun[index], turns[2], own)
+            if given is not None:
+                run.d_states.copy_(given[index])
+            run.backward(begun[index], d_end, d_begin, own)
+            d_end = d_begin
+            sums += run.sums
+            if clip is not None and index:  # what one step hands to the one before, where there was one
+                clipped = d_end[0].clamp(-clip, clip)
+                d_end[0] = (
+                    clipped if lengths is None else torch.where(_later(lengths, index * chunk), clipped, d_end[0])
+                )
+            if first is not None and not index:
+                d_first = run.d_wx[:, 0].clone()
+            run.of_product(part, d_parts[index], d_w)
+    assert d_end is not None
+    d_r, d_b = (one.to(like.dtype, copy=True) for one, like in zip(run.parted(sums), (r, b), strict=True))
+    return d_x, d_w if w is None else d_w.to(w.dtype), d_first, d_r, d_b, d_end
+
+
+def _lengths(seq: int, chunk: int) -> list[int]:
+    """How many steps chunks have, the longest first."""
+    return list(dict.fromkeys(min(chunk, seq - begin) for begin in range(0, seq, chunk)))
 
 
 def _later(lengths: Tensor, begin: int) -> Tensor:

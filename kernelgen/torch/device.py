@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from kernelgen.device import gpu
-from kernelgen.device.executor import Executable, Launches
-from kernelgen.device.launcher import stream_of
+from kernelgen.device.executor import Executable, Launches, offsets
 from kernelgen.errors import InfeasibleError, TilesmithError
 from kernelgen.program.arguments import ArrayArgument
 from kernelgen.program.shape import Shape
@@ -38,15 +37,23 @@ class Loaded:
     numbers: Mapping[str, np.int32]
     device: int
 
-    def run(self, arguments: Mapping[str, Tensor | None]) -> None:
-        """Queue the program on PyTorch's current stream. Raises LaunchError."""
-        values: dict[str, Any] = {
-            name: 0 if tensor is None else tensor.data_ptr() for name, tensor in arguments.items()
-        }
-        values.update(self.numbers)
-        stream = stream_of(torch._C._cuda_getCurrentRawStream(self.device))
-        with gpu.selected(self.device):  # a thread of autograd's may have none
-            self.launches.run(stream, values)
+    def bind(self, names: tuple[str, ...]) -> Callable[[Sequence[Tensor | None]], None]:
+        """See engine.Kernel; the function queues the program on PyTorch's current stream, and raises LaunchError."""
+        between, size = offsets([array for array in self.workspaces if not array.empty])
+        null = [array.name for array in self.workspaces if array.empty]
+        numbers = dict(self.numbers) | dict.fromkeys(null, np.int32(0))
+        start = self.launches.bound((*names, *between), numbers, self.device)
+        device, stream, offset_of = self.device, torch._C._cuda_getCurrentRawStream, tuple(between.values())
+        if not size:
+            return lambda arrays: start(stream(device), arrays)
+        place, empty, bytes_ = torch.device("cuda", device), torch.empty, torch.uint8
+
+        def run(arrays: Sequence[Tensor | None]) -> None:
+            memory = empty(size, dtype=bytes_, device=place)
+            begin = memory.data_ptr()
+            start(stream(device), [*arrays, *[begin + offset for offset in offset_of]])
+
+        return run
 
 
 class DeviceEngine:
@@ -107,7 +114,10 @@ class DeviceEngine:
         expected = self._expected.pop(_key(cell, shape, direction, device, float_parameters), None)
         found = None if expected is None else expected.result()
         profile = gpu.device(device).profile()
-        program, binaries = found or compiled(cell, shape, profile, direction, float_parameters=float_parameters)
+        # Where gates would be recomputed and cannot, nobody reads why: they are computed beforehand.
+        program, binaries = found or compiled(
+            cell, shape, profile, direction, float_parameters=float_parameters, told=not shape.recompute
+        )
         executable = Executable(program, [binary.cubin for binary in binaries])
         executable.prepare(device)
         return executable
@@ -128,7 +138,7 @@ def _compiled(
     from kernelgen.tuning.selection import compiled
 
     try:
-        return compiled(cell, shape, profile, direction, float_parameters=float_parameters)
+        return compiled(cell, shape, profile, direction, float_parameters=float_parameters, told=False)
     except TilesmithError:
         return None
 

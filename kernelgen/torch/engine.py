@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Sequence
 from typing import Protocol
 
 from torch import Tensor
 
 from kernelgen.cells.language import Cell
-from kernelgen.program.arguments import ArrayArgument
 from kernelgen.program.program import Program
 from kernelgen.program.shape import Shape
 from kernelgen.program.task import Direction
@@ -22,14 +21,10 @@ class Kernel(Protocol):
         """What it runs."""
         ...
 
-    @property
-    def workspaces(self) -> tuple[ArrayArgument, ...]:
-        """The arrays between its calls, which the caller provides."""
-        ...
-
-    def run(self, arguments: Mapping[str, Tensor | None]) -> None:
-        """Run it; arrays by the names of program/arguments.py, workspaces among them. An empty tensor is a null
-        pointer, as None is. Outputs are written in place."""
+    def bind(self, names: tuple[str, ...]) -> Callable[[Sequence[Tensor | None]], None]:
+        """The program as a function of the arrays ``names``, by the names of program/arguments.py, which it is called
+        with in that order. An empty tensor is a null pointer, as None is. Outputs are written in place; memory between
+        its calls is the program's own."""
         ...
 
 

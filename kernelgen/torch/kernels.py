@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from kernelgen.errors import InfeasibleError
 from kernelgen.program.dtypes import dtype_info
 from kernelgen.program.shape import DTYPES, Shape
 from kernelgen.symbolic.derive import derive
-from kernelgen.torch.engine import Engine, Kernel
+from kernelgen.torch.engine import Engine
 from kernelgen.torch.precision import Precision
 from kernelgen.torch.recompute import recompute_gates
 from kernelgen.torch.reference import Form
@@ -60,11 +60,14 @@ class Forward:
             engine.expect(cell, again, "forward", _index(device))
         self._kernel = engine.kernel(cell, shape, "forward", _index(device))
         self.program = self._kernel.program
-        self._states = (known, *steps)
-        self._last = (count, batch, heads, dim)
-        self._others = (count - known, *steps) if apart else None
-        self._gates = (len(derive(cell).saved_gates), *steps) if keep == "gates" else None
-        self._workspaces = _workspaces(self._kernel)
+        self.states = (known, *steps)
+        self.last = (count, batch, heads, dim)
+        self.others = (count - known, *steps) if apart else None
+        self.gates = (len(derive(cell).saved_gates), *steps) if keep == "gates" else None
+        self._dtype: torch.dtype = wx[1]
+        self.start = self._kernel.bind(
+            ("wx", "r", "b", "initial", "states", "others", "last", "gates", *_own(features))
+        )
 
     def run(
         self,
@@ -80,26 +83,33 @@ class Forward:
         Returns states [known, B, T, H, D], last [S, B, H, D], others [S - known, B, T, H, D] and gates
         [G_saved, B, T, H, D], the last two None where there is none to keep.
         """
-        states = wx.new_empty(self._states)
-        if last is None or last.shape != self._last or not last.is_contiguous() or last.data_ptr() % ALIGNMENT:
-            last = wx.new_empty(self._last)
-        others = None if self._others is None else wx.new_empty(self._others)
-        gates = None if self._gates is None else wx.new_empty(self._gates)
-        arguments: dict[str, Tensor | None] = {
-            "wx": _ready(wx),
-            "r": _ready(r, wx.dtype),
-            "b": _ready(b, wx.dtype),
-            "initial": _ready(initial, wx.dtype),
-            **_own_arrays(own),
-            "states": states,
-            "others": others,
-            "last": last,
-            "gates": gates,
-        }
-        for name, sizes, dtype in self._workspaces:
-            arguments[name] = wx.new_empty(sizes, dtype=dtype)
-        self._kernel.run(arguments)
+        dtype, empty = self._dtype, wx.new_empty
+        wx, r, b = ready(wx, dtype), ready(r, dtype), ready(b, dtype)
+        if initial is not None:
+            initial = ready(initial, dtype)
+        states = empty(self.states)
+        if last is None or last.shape != self.last or not last.is_contiguous() or last.data_ptr() % ALIGNMENT:
+            last = empty(self.last)
+        others = None if self.others is None else empty(self.others)
+        gates = None if self.gates is None else empty(self.gates)
+        self.start((wx, r, b, initial, states, others, last, gates, *_own_arrays(own)))
         return states, last, others, gates
+
+    def step(self, wx: Tensor, r: Tensor, b: Tensor, initial: Tensor | None, last: Tensor | None) -> Tensor | None:
+        """As run(), of one step that keeps nothing: wx [B, G_in, H, D]; the last states
+        [S, B, H, D]; None where ``last`` is not where a kernel can put them."""
+        dtype = self._dtype
+        if last is not None and (last.shape != self.last or not last.is_contiguous() or last.data_ptr() % ALIGNMENT):
+            return None
+        wx, r, b = ready(wx, dtype), ready(r, dtype), ready(b, dtype)
+        if initial is not None:
+            initial = ready(initial, dtype)
+            if last is not None and abs(last.data_ptr() - initial.data_ptr()) < last.nbytes:
+                return last.copy_(self.step(wx, r, b, initial, None))  # blocks read what others would have written
+        if last is None:
+            last = wx.new_empty(self.last)
+        self.start((wx, r, b, initial, wx.new_empty(self.states), None, last, None))
+        return last
 
 
 class Backward:
@@ -122,8 +132,8 @@ class Backward:
         self._cell = cell
         shape = backward_shape(cell, states[0], precision, recompute=recompute, features=features)
         floats = precision.float_parameters
-        self._parameters = torch.float32 if floats else dtype
-        self._recompute_before = False  # whether the gates are computed before the kernel rather than by it
+        self.parameters = torch.float32 if floats else dtype
+        self.recompute_before = False  # whether the gates are computed before the kernel rather than by it
         try:
             self._kernel = engine.kernel(cell, shape, "backward", _index(device), float_parameters=floats)
         except InfeasibleError:
@@ -131,13 +141,14 @@ class Backward:
                 raise
             shape = replace(shape, recompute=False)
             self._kernel = engine.kernel(cell, shape, "backward", _index(device), float_parameters=floats)
-            self._recompute_before = True
+            self.recompute_before = True
         self.program = self._kernel.program
-        self._d_wx = (batch, seq, len(cell.input_gates), heads, dim)
-        self._d_r = (len(cell.recurrent_gates), heads, dim, dim)
-        self._d_b = (len(cell.bias_gates), heads, dim)
-        self._d_initial = (len(cell.states), batch, heads, dim)
-        self._workspaces = _workspaces(self._kernel)
+        self.d_wx = (batch, seq, len(cell.input_gates), heads, dim)
+        self.d_r = (len(cell.recurrent_gates), heads, dim, dim)
+        self.d_b = (len(cell.bias_gates), heads, dim)
+        self.d_initial = (len(cell.states), batch, heads, dim)
+        self._dtype: torch.dtype = dtype
+        self.start = self._kernel.bind((*_BACKWARD_INPUTS, *_BACKWARD_OUTPUTS, *_own(features)))
 
     def run(
         self,
@@ -153,34 +164,26 @@ class Backward:
         own: Own,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Run it; see passes.backward."""
-        if self._recompute_before:
+        if self.recompute_before:
             assert wx is not None
             with torch.autocast(states.device.type, enabled=False):
                 gates, wx = recompute_gates(self._cell, wx, r, b, initial, states[0], own), None
-        d_wx = states.new_empty(self._d_wx)
-        d_r = states.new_empty(self._d_r, dtype=self._parameters)
-        d_b = states.new_empty(self._d_b, dtype=self._parameters)
-        d_initial = states.new_empty(self._d_initial)
-        arguments: dict[str, Tensor | None] = {
-            "wx": _ready(wx),
-            "r": _ready(r, states.dtype),
-            "b": _ready(b, states.dtype),
-            "initial": _ready(initial, states.dtype),
-            "states": _ready(states),
-            "others": _ready(others),
-            "gates": _ready(gates),
-            "d_states": torch.zeros_like(states) if d_states is None else _ready(d_states),
-            "d_last": _ready(d_last),
-            **_own_arrays(own),
-            "d_wx": d_wx,
-            "d_r": d_r,
-            "d_b": d_b,
-            "d_initial": d_initial,
-        }
-        for name, sizes, dtype in self._workspaces:
-            arguments[name] = states.new_empty(sizes, dtype=dtype)
-        self._kernel.run(arguments)
-        return d_wx, d_r.to(r.dtype), d_b.to(b.dtype), d_initial if initial is None else d_initial.to(initial.dtype)
+        dtype, empty = self._dtype, states.new_empty
+        d_wx, d_initial = empty(self.d_wx), empty(self.d_initial)
+        d_r = empty(self.d_r, dtype=self.parameters)
+        d_b = empty(self.d_b, dtype=self.parameters)
+        given = (wx, r, b, initial, states, others, gates, d_states, d_last)
+        arrays = [None if array is None else ready(array, dtype) for array in given]
+        if d_states is None:
+            arrays[7] = torch.zeros_like(states)
+        self.start((*arrays, d_wx, d_r, d_b, d_initial, *_own_arrays(own)))
+        if d_r.dtype is not r.dtype or d_b.dtype is not b.dtype:
+            d_r, d_b = d_r.to(r.dtype), d_b.to(b.dtype)
+        return d_wx, d_r, d_b, d_initial if initial is None else d_initial.to(initial.dtype)
+
+
+_BACKWARD_INPUTS = ("wx", "r", "b", "initial", "states", "others", "gates", "d_states", "d_last")
+_BACKWARD_OUTPUTS = ("d_wx", "d_r", "d_b", "d_initial")
 
 
 def forward(
@@ -251,22 +254,23 @@ def backward_shape(
     return Shape(batch, seq, heads, dim, precision.dtype, save, recompute, **dict.fromkeys(features, True))
 
 
-def _own_arrays(own: Own) -> dict[str, Tensor | None]:
-    """What sequences have of their own, by the names of the arguments; nothing where they have nothing."""
-    return {name: tensor.contiguous() for name, tensor in own._asdict().items() if tensor is not None}
+def _own(features: Sequence[str]) -> tuple[str, ...]:
+    """The arrays of what sequences have of their own, in the order of ``_own_arrays``."""
+    wanted = {"resets": ("resets",), "lengths": ("lengths", "order")}
+    return tuple(name for feature in ("resets", "lengths") if feature in features for name in wanted[feature])
 
 
-def _workspaces(kernel: Kernel) -> list[tuple[str, tuple[int, ...], torch.dtype]]:
-    """Name, sizes and dtype of what a kernel's calls need besides; it need hold nothing."""
-    return [(array.name, array.shape, getattr(torch, array.dtype)) for array in kernel.workspaces]
+def _own_arrays(own: Own) -> Iterator[Tensor]:
+    """What sequences have of their own; nothing where they have nothing."""
+    return (tensor.contiguous() for tensor in own if tensor is not None)
 
 
-def _ready(tensor: Tensor | None, dtype: torch.dtype | None = None) -> Tensor | None:
-    """The tensor as a kernel can read it: in C order, from an address that vectors may start at. dtype: that it reads,
-    where it may be another than the tensor's."""
-    if tensor is None:
-        return None
-    tensor = (tensor if dtype is None else tensor.to(dtype)).contiguous()
+def ready(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """The tensor as a kernel of that dtype can read it: in C order, from an address that vectors may start at."""
+    if tensor.dtype is not dtype:
+        tensor = tensor.to(dtype)
+    if not tensor.is_contiguous():
+        tensor = tensor.contiguous()
     return tensor.clone() if tensor.data_ptr() % ALIGNMENT else tensor
 
 

@@ -18,7 +18,7 @@ from kernelgen.cells.registry import cell_of, differentiated, register
 from kernelgen.errors import ConfigError, TilesmithError, near_names
 from kernelgen.symbolic.derive import derive
 from kernelgen.torch import passes, reference, transforms
-from kernelgen.torch.arguments import autocast_dtype, autocast_parameter, require_tensors
+from kernelgen.torch.arguments import any_autocast, autocast_dtype, autocast_parameter, require_tensors
 from kernelgen.torch.checkpoint import require_no_resets
 from kernelgen.torch.checkpoint import run as chunked
 from kernelgen.torch.errors import (
@@ -29,6 +29,7 @@ from kernelgen.torch.errors import (
 )
 from kernelgen.torch.memory import check_chunks, chunk_steps
 from kernelgen.torch.sequences import NOTHING, begun_anew, own_of
+from kernelgen.torch.transforms import learns, undisturbed
 
 __all__ = ["DoubleBackwardError", "rnn", "step"]
 
@@ -85,6 +86,14 @@ def rnn(
     """
     if returns not in RETURNS:
         raise ConfigError(f"rnn cannot return {returns!r}; {near_names(returns, RETURNS)}")
+    whole = checkpoint is None and memory_limit is None and resets is None and lengths is None
+    if whole and undisturbed() and not any_autocast() and own_tensors(wx, r, b) and type(states) in _PLAIN:
+        key = cell if isinstance(cell, str) else register(cell)
+        tail = (None, None, None, key, returns == "hidden")
+        if not learns(wx, r, b, states):
+            return passes.forward(wx, r, b, states, *tail, "nothing", recurrent_cut, recurrent_clip)[:2]
+        keep = "states" if recompute else "gates"
+        return _Eager.apply(wx, r, b, states, *tail, keep, recurrent_cut, recurrent_clip)  # type: ignore[no-any-return]
     require_tensors("states", wx=wx, r=r, b=b, states=states)
     check_chunks(checkpoint, memory_limit)
     key = cell if isinstance(cell, str) else register(cell)
@@ -136,6 +145,12 @@ def step(
     Returns the new states [S, B, H, D], to be given to the next step. Raises what ``rnn`` raises, and
     DifferentiationError for out where something requires a gradient.
     """
+    if resets is None and initial is None and undisturbed() and not any_autocast() and own_tensors(wx, r, b):
+        key = cell if isinstance(cell, str) else register(cell)
+        if type(states) in _PLAIN and type(out) in _PLAIN and not learns(wx, r, b, states, out):
+            last = passes.step(wx, r, b, states, key, out)
+            if last is not None:
+                return last
     require_tensors("states", wx=wx, states=states)
     if wx.dim() != 4:
         raise TensorShapeError(f"Wx of a step must have the four axes [B, G_in, H, D], not shape {list(wx.shape)}")
@@ -272,6 +287,17 @@ class _Eager(torch.autograd.Function):  # type: ignore[misc]
 
 
 _PLAIN = frozenset({Tensor, torch.nn.Parameter, NoneType})
+
+
+_TENSORS = frozenset({Tensor, torch.nn.Parameter})
+
+
+def own_tensors(*tensors: Any) -> bool:
+    """Whether all are PyTorch's own, the first one with values."""
+    for tensor in tensors:
+        if type(tensor) not in _TENSORS:
+            return False
+    return not tensors[0].is_meta
 
 
 def plain(*tensors: Tensor | None) -> bool:

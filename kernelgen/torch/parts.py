@@ -31,6 +31,11 @@ class Parts:
     bias_hh: int
     runs: tuple[tuple[str, int, int, int], ...]
 
+    @property
+    def biases(self) -> int:
+        """How many gates have a bias."""
+        return sum(count for *_, count in self.runs)
+
 
 def parts_of(cell: str | Cell) -> Parts:
     """The parts of a cell.
@@ -91,15 +96,20 @@ def recurrent_weights(
 def _bias(parts: Parts, heads: int, dim: int, one: Mapping[str, Tensor], like: Tensor) -> Tensor:
     """b [G_bias, H, D] of one direction."""
     if "bias_ih" not in one:
-        return like.new_zeros((sum(count for *_, count in parts.runs), heads, dim))
-    of_input, of_hidden = (one[name].view(-1, heads, dim) for name in ("bias_ih", "bias_hh"))
+        return like.new_zeros((parts.biases, heads, dim))
+    return summed_bias(parts, heads * dim, one["bias_ih"], one["bias_hh"]).view(-1, heads, dim)
+
+
+def summed_bias(parts: Parts, units: int, bias_ih: Tensor, bias_hh: Tensor) -> Tensor:
+    """b [G_bias ``units``] from torch.nn's two biases."""
+    if len(parts.runs) == 1 and parts.runs[0][0] == "sum":
+        return bias_ih + bias_hh
     pieces = []
     for kind, i, h, count in parts.runs:
-        if kind == "sum":
-            pieces.append(of_input[i : i + count] + of_hidden[h : h + count])
-        else:
-            pieces.append(of_input[i : i + count] if kind == "ih" else of_hidden[h : h + count])
-    return pieces[0] if len(pieces) == 1 else torch.cat(pieces) if pieces else like.new_zeros((0, heads, dim))
+        of_input = bias_ih[i * units : (i + count) * units]
+        of_hidden = bias_hh[h * units : (h + count) * units]
+        pieces.append(of_input + of_hidden if kind == "sum" else of_input if kind == "ih" else of_hidden)
+    return _joined(pieces, bias_ih)
 
 
 def input_product(xs: Sequence[Tensor], weights: Sequence[Tensor], heads: int, dim: int) -> Tensor:
@@ -117,23 +127,23 @@ def weight_gradients(parts: Parts, heads: int, directions: int, d_r: Tensor, d_b
     found = []
     for direction in range(directions):
         here = slice(direction * heads, (direction + 1) * heads)
-        of_input, of_hidden = [], []
-        first = 0
-        for kind, _, _, count in parts.runs:
-            piece = d_b[first : first + count, here].reshape(-1)
-            first += count
-            if kind != "hh":
-                of_input.append(piece)
-            if kind != "ih":
-                of_hidden.append(piece)
-        found.append(
-            {
-                "weight_hh": d_r[:, here].reshape(-1, dim),
-                "bias_ih": _joined(of_input, d_b),
-                "bias_hh": _joined(of_hidden, d_b),
-            }
-        )
+        of_input, of_hidden = bias_gradients(parts, heads * dim, d_b[:, here].reshape(-1))
+        found.append({"weight_hh": d_r[:, here].reshape(-1, dim), "bias_ih": of_input, "bias_hh": of_hidden})
     return found
+
+
+def bias_gradients(parts: Parts, units: int, d_b: Tensor) -> tuple[Tensor, Tensor]:
+    """The reverse of ``summed_bias``."""
+    of_input, of_hidden = [], []
+    first = 0
+    for kind, _, _, count in parts.runs:
+        piece = d_b if len(parts.runs) == 1 else d_b[first * units : (first + count) * units]
+        first += count
+        if kind != "hh":
+            of_input.append(piece)
+        if kind != "ih":
+            of_hidden.append(piece)
+    return _joined(of_input, d_b), _joined(of_hidden, d_b)
 
 
 def _joined(pieces: list[Tensor], like: Tensor) -> Tensor:

@@ -3,8 +3,7 @@ form of the tensors, since an eager step waits for the host."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,11 +16,11 @@ from kernelgen.torch import kernels, reference
 from kernelgen.torch.device import DeviceEngine
 from kernelgen.torch.engine import Engine
 from kernelgen.torch.parameters import parameter_gradients
-from kernelgen.torch.precision import Precision, precision_of
+from kernelgen.torch.precision import Precision, precision_of, tf32_allowed
 from kernelgen.torch.recompute import recompute_gates
-from kernelgen.torch.recording import Pass
+from kernelgen.torch.recording import Pass, Result
 from kernelgen.torch.reference import Form, form_of
-from kernelgen.torch.sequences import Own, require_range
+from kernelgen.torch.sequences import NOTHING, Own, require_range
 
 FORMS = 4096
 """How many forms are remembered."""
@@ -30,12 +29,27 @@ ENGINES: dict[str, Engine] = {}
 """The engine of each type of device on which kernels have been asked for; on others the reference runs."""
 
 
-def engine_of(device: str) -> Engine | None:
-    """The engine of a type of device, made when it is first asked for."""
+def engine_of(tensor: Tensor) -> Engine | None:
+    """The engine of a tensor's type of device, made when it is first asked for."""
+    device = "cuda" if tensor.is_cuda else tensor.device.type
     found = ENGINES.get(device)
     if found is None and device == "cuda":
         found = ENGINES[device] = DeviceEngine()
     return found
+
+
+class _Runs(dict[Any, Pass[Result]]):
+    """The passes that have been found out, by all that they depend on; no more than FORMS."""
+
+    def __setitem__(self, key: Any, run: Pass[Result]) -> None:
+        if len(self) >= FORMS:
+            self.clear()
+        super().__setitem__(key, run)
+
+
+_forward_runs: _Runs[tuple[Tensor, Tensor, Tensor | None, Tensor | None]] = _Runs()
+_step_runs: _Runs[tuple[Tensor, Tensor, Tensor | None, Tensor | None]] = _Runs()
+_backward_runs: _Runs[tuple[Tensor, Tensor, Tensor, Tensor]] = _Runs()
 
 
 def forward(
@@ -57,14 +71,45 @@ def forward(
     kernel may put the last states, no memory of initial; what is returned says whether it did. Raises ShapeError for
     tensors that do not belong together, and for lengths on the CPU that are out of range; CellError.
     """
-    engine = engine_of(wx.device.type)
-    start = None if initial is None else form_of(initial)
-    precision = precision_of(wx.dtype, r.dtype, b.dtype)
-    own = Own(resets, lengths, order)
+    own = NOTHING if resets is None and lengths is None else Own(resets, lengths, order)
     if lengths is not None:
         require_range(lengths, wx.shape[1])
-    run = _forward(engine, precision, form_of(wx), form_of(r), form_of(b), start, own.features, *options)
-    return run(wx, r, b, initial, own, last)
+    forms = (form_of(wx), form_of(r), form_of(b), None if initial is None else form_of(initial))
+    return forward_pass(engine_of(wx), forms, () if own is NOTHING else own.features, options)(
+        wx, r, b, initial, own, last
+    )
+
+
+def forward_pass(
+    engine: Engine | None, forms: tuple[Form, Form, Form, Form | None], features: tuple[str, ...], options: Any
+) -> Pass[tuple[Tensor, Tensor, Tensor | None, Tensor | None]]:
+    """The forward pass of Wx, R, b and initial states of these forms: see ``forward``, whose errors it raises."""
+    dtype = forms[0][1]
+    key = (engine, forms, dtype is torch.float32 and tf32_allowed(), features, options)
+    run = _forward_runs.get(key)
+    if run is None:
+        precision = precision_of(dtype, forms[1][1], forms[2][1])
+        run = _forward_runs[key] = _forward(engine, precision, *forms, features, *options)
+    return run
+
+
+def step(wx: Tensor, r: Tensor, b: Tensor, states: Tensor | None, cell: str, out: Tensor | None) -> Tensor | None:
+    """The states [S, B, H, D] after one step of Wx [B, G_in, H, D] by a kernel, in ``out`` where that is given; None
+    where there is no kernel, or where what was given does not fit: ``forward`` says more of that. Nothing is kept."""
+    if wx.dim() != 4 or (out is not None and (out.dtype is not wx.dtype or out.device != wx.device)):
+        return None
+    forms = (form_of(wx), form_of(r), form_of(b), None if states is None else form_of(states))
+    key = (engine_of(wx), *forms, wx.dtype is torch.float32 and tf32_allowed(), cell)
+    run = _step_runs.get(key)
+    if run is None:
+        (sizes, *place), rest = forms[0], forms[1:]
+        form: Form = (torch.Size((sizes[0], 1, *sizes[1:])), *place)
+        precision = precision_of(wx.dtype, r.dtype, b.dtype)
+        run = _step_runs[key] = _forward(key[0], precision, form, *rest, (), cell, True, "nothing", False, None)
+    last: Tensor | None = None if run.kernel is None else run.kernel.step(wx, r, b, states, out)
+    if last is not None:
+        run.count()
+    return last
 
 
 def backward(
@@ -88,13 +133,34 @@ def backward(
     as it returned them; the gates, or wx to compute them. d_states and d_last: the gradients of states and last, None
     for zeros. options: cell, recurrent_cut and recurrent_clip.
     """
-    own = Own(resets, lengths, order)
-    precision = precision_of(states.dtype, r.dtype, b.dtype)
-    run = _backward(engine_of(states.device.type), precision, form_of(states), gates is None, own.features, *options)
+    own = NOTHING if resets is None and lengths is None else Own(resets, lengths, order)
+    features = () if own is NOTHING else own.features
+    run = backward_pass(
+        form_of(states), states, r.dtype, b.dtype, again=gates is None, features=features, options=options
+    )
     return run(r, b, initial, states, others, gates, wx, d_states, d_last, own)
 
 
-@lru_cache(maxsize=FORMS)
+def backward_pass(
+    form: Form,
+    states: Tensor,
+    r: torch.dtype,
+    b: torch.dtype,
+    *,
+    again: bool,
+    features: tuple[str, ...] = (),
+    options: Any,
+) -> Pass[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """The backward pass for states of a form, on the device of ``states``, and R and b of these dtypes: see
+    ``backward``. again: no gates were kept."""
+    engine = engine_of(states)
+    key = (engine, form, r, b, again, form[1] is torch.float32 and tf32_allowed(), features, options)
+    run = _backward_runs.get(key)
+    if run is None:
+        run = _backward_runs[key] = _backward(engine, precision_of(form[1], r, b), form, again, features, *options)
+    return run
+
+
 def _forward(
     engine: Engine | None,
     precision: Precision,
@@ -107,7 +173,7 @@ def _forward(
     hidden: bool,
     keep: str,
     *gradient: Any,
-) -> Callable[..., tuple[Tensor, Tensor, Tensor | None, Tensor | None]]:
+) -> Pass[tuple[Tensor, Tensor, Tensor | None, Tensor | None]]:
     """The forward pass of tensors of these forms. Raises ShapeError and CellError."""
     definition = differentiated(cell, *gradient)
     reference.check(definition, wx, r, b, initial)
@@ -117,10 +183,9 @@ def _forward(
         shape = kernels.forward_shape(definition, wx[0], precision, known=known, keep=keep, features=features)
     found = kernels.forward(engine, definition, wx, precision, known=known, keep=keep, features=features)
     run = found.run if found else partial(_forward_by_reference, definition, known, keep)
-    return Pass(cell, definition, shape, "forward", wx[2], found.program if found else None, run)
+    return Pass(cell, definition, shape, "forward", wx[2], run, found)
 
 
-@lru_cache(maxsize=FORMS)
 def _backward(
     engine: Engine | None,
     precision: Precision,
@@ -129,7 +194,7 @@ def _backward(
     features: tuple[str, ...],
     cell: str,
     *gradient: Any,
-) -> Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]:
+) -> Pass[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """The backward pass for states of this form. Raises CellError."""
     definition = differentiated(cell, *gradient)
     shape = None
@@ -137,7 +202,7 @@ def _backward(
         shape = kernels.backward_shape(definition, states[0], precision, recompute=recompute, features=features)
     found = kernels.backward(engine, definition, states, precision, recompute=recompute, features=features)
     run = found.run if found else partial(_backward_by_reference, definition)
-    return Pass(cell, definition, shape, "backward", states[2], found.program if found else None, run)
+    return Pass(cell, definition, shape, "backward", states[2], run, found)
 
 
 def _forward_by_reference(

@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 
 Key: TypeAlias = tuple[str, str, Shape | None, Direction, torch.device]
 """What passes are told apart by: what the cell was asked for by, its fingerprint, the shape (None for what no kernel
-computes in, such as float64), the direction and the device."""
+computes in), the direction and the device."""
 
 
 @dataclass
@@ -42,7 +42,8 @@ _ran: dict[Key, Ran] = {}
 
 
 class Pass(Generic[Result]):
-    """A pass for tensors of one form, which counts its runs."""
+    """A pass for tensors of one form, which counts its runs. kernel: kernels.Forward or Backward, None where the
+    reference runs."""
 
     def __init__(
         self,
@@ -51,17 +52,22 @@ class Pass(Generic[Result]):
         shape: Shape | None,
         direction: Direction,
         device: torch.device,
-        program: Program | None,
         run: Callable[..., Result],
+        kernel: Any = None,
     ) -> None:
         key = (spec, cell.fingerprint, shape, direction, device)
-        self._ran = _ran.setdefault(key, Ran(cell, program))
+        self._ran = _ran.setdefault(key, Ran(cell, None if kernel is None else kernel.program))
         self._run = run
+        self.kernel = kernel
 
     def __call__(self, *tensors: Any) -> Result:
         """Run it."""
         self._ran.runs += 1
         return self._run(*tensors)
+
+    def count(self) -> None:
+        """Count a run of the kernel, which the caller has started."""
+        self._ran.runs += 1
 
 
 @dataclass

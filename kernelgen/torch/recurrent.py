@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import PackedSequence
 from kernelgen.cells.language import Cell
 from kernelgen.errors import ConfigError, near_names
 from kernelgen.torch import padding
-from kernelgen.torch.arguments import autocast_dtype
+from kernelgen.torch.arguments import any_autocast, autocast_dtype
 from kernelgen.torch.checkpoint import require_no_resets
 from kernelgen.torch.errors import ArgumentError
 from kernelgen.torch.layers import LayerResult, Together, run_layer
@@ -28,11 +28,11 @@ from kernelgen.torch.module_checks import (
     check_switches,
     check_wavefront,
 )
-from kernelgen.torch.operator import RETURNS, plain
+from kernelgen.torch.operator import RETURNS, own_tensors, plain
 from kernelgen.torch.parts import parameter_sizes, parts_of
 from kernelgen.torch.sequences import NOTHING, Own, own_of_input
 from kernelgen.torch.stack import Stack, run_stack
-from kernelgen.torch.transforms import differentiating
+from kernelgen.torch.transforms import differentiating, undisturbed
 from kernelgen.torch.wavefront import run_wavefront
 
 
@@ -96,6 +96,7 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         self.memory_limit = memory_limit
         self.wavefront = wavefront
         self._parts = parts_of(cell)
+        self._stacks = Stacks()
         self._names: list[dict[str, str]] = []  # of the parameters of each layer and direction
         directions = ("", "_reverse") if bidirectional else ("",)
         for layer in range(num_layers):
@@ -106,6 +107,7 @@ class Recurrent(nn.Module):  # type: ignore[misc]
                 for name, size in sizes.items():
                     values = nn.Parameter(torch.empty(size, device=device, dtype=dtype))
                     self.register_parameter(f"{name}_l{layer}{direction}", values)
+        self._flat = tuple(full for names in self._names for full in names.values())
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -130,6 +132,8 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         """Unpickle: a Cell of one's own gets its name in this process."""
         super().__setstate__(state)
         self._parts = parts_of(self.cell)
+        self._flat = tuple(full for names in self._names for full in names.values())
+        self._stacks = Stacks()
 
     def forward(
         self,
@@ -159,6 +163,10 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         """
         if returns not in RETURNS:
             raise ConfigError(f"a module cannot return {returns!r}; {near_names(returns, RETURNS)}")
+        if lengths is None and resets is None and returns == "hidden" and undisturbed():
+            found = self._eager(input, hx)
+            if found is not None:
+                return found
         check_input(input, self.input_size, self.weight_ih_l0.dtype, self.batch_first)
         form = padding.Padding(input) if isinstance(input, PackedSequence) else None
         batched = form is not None or input.dim() == 3
@@ -171,7 +179,11 @@ class Recurrent(nn.Module):  # type: ignore[misc]
             if lengths is not None and not batched:
                 raise ArgumentError(f"lengths are those of a batch, but the input is [T, I] = {list(input.shape)}")
             own = own_of_input(resets, lengths, x, batched)
-        states = None if hx is None else self._initial(hx, x, batched, None if form is None else form.sorted_indices)
+        states = (
+            None
+            if hx is None
+            else self._initial(hx, x.shape[0], x.dtype, batched, None if form is None else form.sorted_indices)
+        )
         output, last, every = self._layers(x, states, own, returns == "states")
         if not batched:
             last = [state.squeeze(1).clone() for state in last]  # no views, which cannot be detached in place
@@ -189,13 +201,39 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         returned = last[0] if len(last) == 1 else tuple(last)
         return (output, returned) if every is None else (output, returned, tuple(every))
 
-    def _initial(self, hx: Any, x: Tensor, batched: bool, order: Tensor | None) -> list[Tensor]:
-        """The states of hx, checked, each [L K, B, D] in the order of x: order says which sequence each is."""
+    def _eager(self, input: Any, hx: Any) -> tuple[Tensor, Any] | None:
+        """The whole pass as one node of autograd's, where it is all steps of a batch of tensors of PyTorch's own, and
+        nothing but h is asked for; None where it is not, or where something is wrong, which forward() tells."""
+        tensors = self._parameters
+        if tuple(tensors) != self._flat or self.proj_size or self.wavefront is not None:
+            return None
+        if self.checkpoint is not None or self.memory_limit is not None:
+            return None
+        flat = list(tensors.values())
+        if not own_tensors(input, *flat) or input.dim() != 3:
+            return None
+        sizes = input.shape
+        batch = sizes[0 if self.batch_first else 1]
+        if sizes[2] != self.input_size or not sizes[0] or not sizes[1]:
+            return None
+        if input.dtype is not flat[0].dtype and not any_autocast():
+            return None
+        states = None
+        if hx is not None:
+            states = self._initial(hx, batch, input.dtype, True, None)
+            if not own_tensors(*states):
+                return None
+        stack = self._stacks.of(self, self.dropout if self.training else 0.0)
+        output, last = run_stack(stack, input, states, flat, time_major=not self.batch_first)
+        return output, last[0] if len(last) == 1 else tuple(last)
+
+    def _initial(self, hx: Any, batch: int, dtype: torch.dtype, batched: bool, order: Tensor | None) -> list[Tensor]:
+        """The states of hx, checked, each [L K, B, D] in the order of the input: order says which sequence each is."""
         count = len(self._names)
         units = [self.proj_size or self.hidden_size, *[self.hidden_size] * (len(self._parts.states) - 1)]
-        sizes = [[count, x.shape[0], unit] if batched else [count, unit] for unit in units]
+        sizes = [[count, batch, unit] if batched else [count, unit] for unit in units]
         axes = f"[{'2 L' if self.bidirectional else 'L'}, {'B, ' if batched else ''}D]"
-        states = list(check_states(hx, self._parts.states, sizes, axes, x.dtype))
+        states = list(check_states(hx, self._parts.states, sizes, axes, dtype))
         if not batched:
             return [state.unsqueeze(1) for state in states]
         if order is not None:
@@ -220,8 +258,7 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         flat = [getattr(self, full) for one in self._names for full in one.values()]
         simple = x.numel() and own is NOTHING and not every and chunk is None and not self.proj_size
         if simple and plain(x, *(states or ()), *flat):
-            stack = Stack(self._parts, self.num_layers, count, self.heads, tuple(self._names[0]), dropout)
-            output, last = run_stack(stack, x, states, flat)
+            output, last = run_stack(self._stacks.of(self, dropout), x, states, flat, time_major=False)
             return output, list(last), None
         results: list[LayerResult] = []
         for layer in range(self.num_layers):
@@ -253,6 +290,26 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         return chunk_within(
             self.memory_limit, self._parts.key, x.shape[1], size, layers=self.num_layers, hidden=not whole
         )
+
+
+class Stacks(dict[float, Stack]):
+    """A module's layers for one node of autograd's, by the dropout between them, with what has been found out about
+    their kernels. A copy of a module finds that out itself."""
+
+    def of(self, module: Recurrent, dropout: float) -> Stack:
+        """The layers of a module."""
+        found = self.get(dropout)
+        if found is None:
+            count = 2 if module.bidirectional else 1
+            names = tuple(module._names[0])
+            found = self[dropout] = Stack(module._parts, module.num_layers, count, module.heads, names, dropout)
+        return found
+
+    def __deepcopy__(self, _: Any) -> Stacks:
+        return Stacks()
+
+    def __reduce__(self) -> Any:
+        return Stacks, ()
 
 
 def reset(module: nn.Module) -> None:

@@ -8,20 +8,20 @@ of layers.py do. Where PyTorch must see every call (torch.compile, torch.func, t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from kernelgen.torch import passes
-from kernelgen.torch.arguments import autocast_dtype, autocast_parameter
+from kernelgen.torch.arguments import any_autocast, autocast_dtype, autocast_parameter
 from kernelgen.torch.errors import refuse_second_derivative
+from kernelgen.torch.layer_plan import KEPT, Plan
 from kernelgen.torch.parts import Parts, input_product, recurrent_weights, weight_gradients
+from kernelgen.torch.precision import tf32_allowed
 from kernelgen.torch.sequences import NOTHING
-
-_KEPT = 7
-"""Tensors that a layer leaves for the backward pass: x, R, b, the initial states, h, the other states, the gates."""
+from kernelgen.torch.transforms import learns
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Stack:
     heads: int
     names: tuple[str, ...]
     dropout: float
+    plans: dict[Any, Plan | None] = field(default_factory=dict, compare=False, repr=False)
 
     def of_layer(self, parameters: Sequence[Tensor], layer: int) -> list[dict[str, Tensor]]:
         """The parameters of a layer, for each direction by name."""
@@ -46,23 +47,53 @@ class Stack:
         starts = range(first, first + self.directions * count, count)
         return [dict(zip(self.names, parameters[start : start + count], strict=True)) for start in starts]
 
+    def plan(
+        self, x: Tensor, time_major: bool, keep: str, initial: Sequence[Tensor], parameters: Sequence[Tensor]
+    ) -> Plan | None:
+        """The plan for an input of x's form, of layers in one direction; None where their passes are no kernels."""
+        dtype, device = x.dtype, x.device
+        r, b = parameters[1], parameters[len(self.names) - 1]
+        engine, begun = passes.engine_of(x), initial[0].dtype if initial else None
+        tf32 = dtype is torch.float32 and tf32_allowed()
+        key = (engine, x.shape, time_major, dtype, device, r.dtype, b.dtype, begun, keep, tf32)
+        if key in self.plans:
+            return self.plans[key]
+        (seq, batch) = x.shape[:2] if time_major else (x.shape[1], x.shape[0])
+        wide, parts = parameters[1].shape[0] // self.parts.products, self.parts
+        dim = wide // self.heads
+        forms = (
+            (torch.Size((batch, seq, parts.inputs, self.heads, dim)), dtype, device),
+            (torch.Size((parts.products, self.heads, dim, dim)), r.dtype, device),
+            (torch.Size((parts.biases, self.heads, dim)), b.dtype, device),
+            None if begun is None else (torch.Size((len(parts.states), batch, self.heads, dim)), begun, device),
+        )
+        run = passes.forward_pass(engine, forms, (), (parts.key, True, keep, False, None))
+        found = None
+        if run.kernel is not None:
+            sizes = (self.layers, self.heads, dim, self.names, self.dropout, batch, seq)
+            found = Plan(parts, *sizes, keep, run)
+        if len(self.plans) >= passes.FORMS:
+            self.plans.clear()
+        self.plans[key] = found
+        return found
+
 
 def run_stack(
-    stack: Stack, x: Tensor, initial: Sequence[Tensor] | None, parameters: Sequence[Tensor]
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Run all layers over x [B, T, I]; initial: each state before the first step [L K, B, H D], or None for zeros;
-    parameters: those of every layer, of its directions in turn, by stack.names.
+    stack: Stack, x: Tensor, initial: Sequence[Tensor] | None, parameters: Sequence[Tensor], *, time_major: bool
+) -> tuple[Tensor, Sequence[Tensor]]:
+    """Run all layers over x [B, T, I], or [T, B, I] where it is time-major; initial: each state before the first step
+    [L K, B, H D], or None for zeros; parameters: those of every layer, of its directions in turn, by stack.names.
 
-    Returns h of the last layer [B, T, K H D], and each state after the last step [L K, B, H D], which may be changed in
-    place, of autocast's dtype inside torch.autocast. Raises what rnn() raises.
+    Returns h of the last layer, [B, T, K H D] or [T, B, K H D], and each state after the last step [L K, B, H D], which
+    may be changed in place, of autocast's dtype inside torch.autocast. Raises what rnn() raises.
     """
     tensors = (x, *(() if initial is None else initial), *parameters)
     states = 0 if initial is None else len(initial)
-    dtype = autocast_dtype(x.device.type)
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        output, *last = _Layers.apply(stack, states, dtype, *tensors)
-        return output, tuple(last)
-    output, ends, *_ = _forward(stack, states, "nothing", _cast(stack, states, tensors, dtype))
+    dtype = autocast_dtype(x.device.type) if any_autocast() else None
+    if learns(*tensors):
+        output, *last = _Layers.apply(stack, states, dtype, time_major, *tensors)
+        return output, last
+    output, ends, *_ = _forward(stack, states, "nothing", _cast(stack, states, tensors, dtype), time_major)
     return output, ends
 
 
@@ -78,10 +109,15 @@ def _cast(stack: Stack, states: int, tensors: Sequence[Tensor], dtype: torch.dty
 
 
 def _forward(
-    stack: Stack, states: int, keep: str, tensors: Sequence[Tensor]
-) -> tuple[Tensor, tuple[Tensor, ...], list[Tensor | None], list[Tensor]]:
-    """Output, last states, what each layer leaves for the backward pass, and the masks of dropout."""
-    x, initial, parameters = tensors[0].contiguous(), tensors[1 : 1 + states], tensors[1 + states :]
+    stack: Stack, states: int, keep: str, tensors: Sequence[Tensor], time_major: bool
+) -> tuple[Tensor, Sequence[Tensor], list[Tensor | None], list[Tensor], Plan | None]:
+    """Output, last states, what each layer leaves for the backward pass, the masks of dropout, and the plan by which
+    all of it was made, if there is one."""
+    x, initial, parameters = tensors[0], tensors[1 : 1 + states], tensors[1 + states :]
+    plan = stack.plan(x, time_major, keep, initial, parameters) if stack.directions == 1 else None
+    if plan is not None:
+        return *plan.forward(x, time_major, initial, parameters), plan
+    x = (x.transpose(0, 1) if time_major else x).contiguous()
     (batch, seq, _), count = x.shape, stack.directions
     ends, kept, masks = [], [], []
     for layer in range(stack.layers):
@@ -103,7 +139,8 @@ def _forward(
         kept += [x, r, b, start, hidden, others, gates]
         x = _turned_round(hidden.view(batch, seq, count, stack.heads * dim), count)
     last = ends[0] if len(ends) == 1 else torch.cat(ends, 2)  # [S, B, L K, H D]
-    return x, _apart(last.transpose(1, 2).contiguous()), kept if keep != "nothing" else [], masks
+    output = x.transpose(0, 1).contiguous() if time_major else x
+    return output, _apart(last.transpose(1, 2).contiguous()), kept if keep != "nothing" else [], masks, None
 
 
 def _turned_round(h: Tensor, count: int) -> Tensor:
@@ -113,52 +150,83 @@ def _turned_round(h: Tensor, count: int) -> Tensor:
 
 def _apart(states: Tensor) -> tuple[Tensor, ...]:
     """The states [S, L K, B, D] one by one. No views, which autograd would not let anybody change in place."""
-    storage, start = states.untyped_storage(), states.storage_offset()
-    return tuple(
-        states.new_empty(0).set_(storage, start + index * states.stride(0), states.shape[1:], states.stride()[1:])
-        for index in range(states.shape[0])
-    )
+    return tuple(states[index].data for index in range(states.shape[0]))
 
 
 class _Layers(torch.autograd.Function):  # type: ignore[misc]
     """run_stack with gradients."""
 
     @staticmethod
-    def forward(ctx: Any, stack: Stack, states: int, dtype: torch.dtype | None, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, stack: Stack, states: int, dtype: torch.dtype | None, time_major: bool, *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
         """Run, and keep what the backward pass needs."""
-        ctx.stack, ctx.states, ctx.dtypes = stack, states, [tensor.dtype for tensor in tensors]
         used = _cast(stack, states, tensors, dtype)
-        output, last, kept, masks = _forward(stack, states, "gates", used)
+        output, last, kept, masks, plan = _forward(stack, states, "gates", used, time_major)
+        ctx.form = (stack, plan, states, time_major, dtype is not None, [tensor.dtype for tensor in tensors])
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*tensors, *used[1 + states :], *masks, *kept)
+        cast = () if dtype is None else used[1 + states :]
+        ctx.save_for_backward(*tensors, *cast, *masks, *kept)
         return (output, *last)
 
     @staticmethod
     def backward(ctx: Any, d_output: Tensor | None, *d_last: Tensor | None) -> tuple[Any, ...]:
         """The gradients of the tensors, in their own dtypes; those that nobody needs are None."""
-        twice = torch.is_grad_enabled()
-        with torch.no_grad():
-            found = _backward(ctx, d_output, d_last)
-        gradients = [
-            None if gradient is None else gradient.to(dtype) for gradient, dtype in zip(found, ctx.dtypes, strict=True)
-        ]
-        if twice:
-            gradients = _Once.refusing(gradients, *ctx.saved_tensors[: len(gradients)], d_output, *d_last)
-        return (None, None, None, *gradients)
+        saved = ctx.saved_tensors
+        dtypes = ctx.form[-1]
+        if not torch.is_grad_enabled():
+            return (None, None, None, None, *_gradients(ctx, saved, d_output, d_last))
+        with torch.no_grad():  # somebody wants a second derivative
+            found = _gradients(ctx, saved, d_output, d_last)
+        gradients = _Once.refusing(found, *saved[: len(dtypes)], d_output, *d_last)
+        return (None, None, None, None, *gradients)
 
 
-def _backward(ctx: Any, d_output: Tensor | None, d_last: Sequence[Tensor | None]) -> list[Tensor | None]:
+def _gradients(
+    ctx: Any, saved: Sequence[Tensor], d_output: Tensor | None, d_last: Sequence[Tensor | None]
+) -> list[Tensor | None]:
     """See _Layers.backward."""
-    stack, needed = ctx.stack, ctx.needs_input_grad[3:]
-    saved = ctx.saved_tensors[len(needed) :]
-    split = len(saved) - stack.layers * _KEPT
-    parameters = saved[: len(needed) - 1 - ctx.states]
-    masks, kept = list(saved[len(parameters) : split]), saved[split:]
+    stack, plan, states, time_major, cast, dtypes = ctx.form
+    needed = ctx.needs_input_grad[4:]
+    parameters = saved[1 + states : len(dtypes)]
+    begin = len(dtypes)
+    if cast:
+        parameters = saved[begin : begin + len(parameters)]
+        begin += len(parameters)
+    split = len(saved) - stack.layers * KEPT
+    masks, kept = saved[begin:split], saved[split:]
+    if plan is None:
+        d_x, d_starts, d_parameters = _backward(stack, kept, masks, parameters, time_major, d_output, d_last, needed[0])
+    else:
+        d_x, d_starts, d_parameters = plan.backward(kept, masks, parameters, time_major, d_output, d_last, needed[0])
+    d_initial: list[Tensor | None] = [None] * states
+    if any(needed[1 : 1 + states]):
+        batch = d_starts[0].shape[1]
+        parts = [one.view(states, batch, stack.directions, -1) for one in d_starts]
+        d_initial = list(torch.cat(parts, 2).transpose(1, 2).unbind())
+    return [
+        None if not wanted or gradient is None else gradient if gradient.dtype is dtype else gradient.to(dtype)
+        for gradient, wanted, dtype in zip((d_x, *d_initial, *d_parameters), needed, dtypes, strict=True)
+    ]
+
+
+def _backward(
+    stack: Stack,
+    kept: Sequence[Tensor],
+    masks: Sequence[Tensor],
+    parameters: Sequence[Tensor],
+    time_major: bool,
+    d_output: Tensor | None,
+    d_last: Sequence[Tensor | None],
+    input_needed: bool,
+) -> tuple[Tensor | None, list[Tensor], list[Tensor | None]]:
+    """See Plan.backward; for either number of directions."""
+    left = list(masks)
     d_starts: list[Tensor] = []
     d_parameters: list[Tensor | None] = []
-    d_x = d_output
+    d_x = d_output.transpose(0, 1) if d_output is not None and time_major else d_output
     for layer in reversed(range(stack.layers)):
-        x, r, b, start, hidden, others, gates = kept[layer * _KEPT : (layer + 1) * _KEPT]
+        x, r, b, start, hidden, others, gates = kept[layer * KEPT : (layer + 1) * KEPT]
         directions = stack.of_layer(parameters, layer)
         d_hidden = None if d_x is None else _parted(d_x, stack.directions).view_as(hidden)
         d_end = _of_layer(d_last, layer, stack.directions, hidden)
@@ -167,20 +235,16 @@ def _backward(ctx: Any, d_output: Tensor | None, d_last: Sequence[Tensor | None]
         )
         d_starts.insert(0, d_start)
         found = weight_gradients(stack.parts, stack.heads, stack.directions, d_r, d_b)
-        d_x, d_weights = _of_product(d_wx, x, [one["weight_ih"] for one in directions], layer > 0 or needed[0])
+        d_x, d_weights = _of_product(d_wx, x, [one["weight_ih"] for one in directions], layer > 0 or input_needed)
         for one, d_weight in zip(reversed(found), reversed(d_weights), strict=True):
             every = {"weight_ih": d_weight, **one}
             d_parameters[:0] = [every[name] for name in stack.names]
         if d_x is not None and layer and stack.dropout:
             scale = 0.0 if stack.dropout == 1 else 1 / (1 - stack.dropout)
-            d_x = torch.ops.aten.native_dropout_backward(d_x, masks.pop(), scale)
-    d_initial: list[Tensor | None] = [None] * ctx.states
-    if any(needed[1 : 1 + ctx.states]):
-        batch = d_starts[0].shape[1]
-        parts = [one.view(ctx.states, batch, stack.directions, -1) for one in d_starts]
-        d_initial = list(torch.cat(parts, 2).transpose(1, 2).unbind())
-    gradients = [d_x, *d_initial, *d_parameters]
-    return [gradient if wanted else None for gradient, wanted in zip(gradients, needed, strict=True)]
+            d_x = torch.ops.aten.native_dropout_backward(d_x, left.pop(), scale)
+    if d_x is not None and time_major:
+        d_x = d_x.transpose(0, 1).contiguous()
+    return d_x if input_needed else None, d_starts, d_parameters
 
 
 def _parted(d: Tensor, count: int) -> Tensor:

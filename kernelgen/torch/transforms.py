@@ -41,6 +41,26 @@ differentiating = torch.compiler.assume_constant_result(_differentiating)
 """Whether a forward-mode level is open, or a transform of torch.func that differentiates."""
 
 
+def undisturbed() -> bool:
+    """Whether nothing is compiled, traced or transformed: then an eager call need not look further than at its tensors.
+    Cheap, for it is asked in every call."""
+    return not (
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+    )
+
+
+def learns(*tensors: Tensor | None) -> bool:
+    """Whether autograd records what becomes of the tensors."""
+    if torch.is_grad_enabled():
+        for tensor in tensors:
+            if tensor is not None and tensor.requires_grad:
+                return True
+    return False
+
+
 def refuse_forward_mode() -> None:
     """Raise DifferentiationError where a forward-mode level is open around the operator: a function was compiled
     before, without one."""
@@ -74,7 +94,7 @@ def forward(
             "differentiation and none under torch.func's transforms; leave them out, or use backward()"
         )
     cell = cell_of(key)
-    if passes.engine_of(wx.device.type) is not None:
+    if passes.engine_of(wx) is not None:
         kernels.warn(cell, ("transforms",), "kernels know nothing of forward mode and of torch.func's derivatives.")
     states, last, _ = reference.forward(cell, wx, r, b, initial, own=own)
     return states[:1] if hidden else states, last

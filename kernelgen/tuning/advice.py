@@ -1,4 +1,6 @@
-"""What to do where nothing fits: the nearest sizes and the GPUs with which something does, each of them tried."""
+"""What to do where nothing fits: the nearest sizes, the other schedules, dtypes and GPUs with which something does.
+
+Each of them was tried."""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from kernelgen.errors import InfeasibleError, ProfileError
 from kernelgen.program.shape import DTYPES
+from kernelgen.schedules import all_schedules, language_of
 from kernelgen.schedules.base import stated_problem
 
 if TYPE_CHECKING:
@@ -25,20 +28,25 @@ SHOWN = 4
 
 
 def advice(cell: Cell, shape: Shape, profile: Profile, schedules: Sequence[Schedule]) -> str:
-    """A sentence that says with which head dimension, batch, dtype or GPU the cell has a tiling; empty where none
-    helps."""
+    """A sentence that says with which head dimension, batch, schedule, dtype or GPU the cell has a tiling; empty where
+    none helps."""
     ways = []
-    if _stated(cell, shape, profile, schedules):
-        dims = [*_padded(cell, shape, profile, schedules), *_smaller(cell, shape, profile, schedules)]
+    stated = _stated(cell, shape, profile, schedules)
+    if stated:
+        # A few units more, zeros, are little: who can have that needs no smaller head.
+        dims = _padded(cell, shape, profile, schedules) or _smaller(cell, shape, profile, schedules)
         if dims:
-            ways.append(f"with a head dimension of {' or '.join(map(str, dims))}")
+            ways.append(f"with a head dimension of {dims[0]}")
         batch = _batch(cell, shape, profile, schedules)
         if batch:
             ways.append(f"in batches of {batch:,}")
-    if not any(shape.dtype in schedule.dtypes for schedule in schedules):
-        others = [dtype for dtype in DTYPES if _fits(cell, replace(shape, dtype=dtype), profile, schedules)]
-        if others:
-            ways.append(f"in {' or '.join(others)}")
+    others = [schedule.name for schedule in _others(schedules) if _fits(cell, shape, profile, [schedule])]
+    if others:
+        ways.append(f"with the {' or '.join(others)} schedule")
+    if not stated:
+        dtypes = [dtype for dtype in DTYPES if _fits(cell, replace(shape, dtype=dtype), profile, schedules)]
+        if dtypes:
+            ways.append(f"in {' or '.join(dtypes)}")
     gpus = _gpus(cell, shape, schedules)
     if gpus:
         more = ", ..." if len(gpus) > SHOWN else ""
@@ -51,6 +59,13 @@ def _fits(cell: Cell, shape: Shape, profile: Profile, schedules: Iterable[Schedu
     return any(
         problem.solve(time_limit=SECONDS).status == "feasible" for problem in _stated(cell, shape, profile, schedules)
     )
+
+
+def _others(schedules: Sequence[Schedule]) -> list[Schedule]:
+    """The schedules of the same pass, in the same languages, that are not among these."""
+    kinds = {(schedule.direction, language_of(schedule)) for schedule in schedules}
+    found = [schedule for kind in sorted(kinds) for schedule in all_schedules(*kind)]
+    return [schedule for schedule in found if schedule not in schedules]
 
 
 def _stated(cell: Cell, shape: Shape, profile: Profile, schedules: Iterable[Schedule]) -> list[Problem]:

@@ -30,11 +30,13 @@ def plan(
     schedules: Iterable[str] | None = None,
     direction: Direction = "forward",
     language: Language | None = "cuda",
+    told: bool = True,
 ) -> list[Tiling]:
     """The tilings that fit, fastest first by the model; ties in the order of their variables.
 
     top: how many to return; all where it is None. schedules: names to consider; where it is None, all of the direction
     whose kernels are in that language, or in any where that is None.
+    told: whether the error says why, which can take seconds.
     Raises InfeasibleError where no schedule has a tiling: it names, for each, the limits that clash, with numbers.
     """
     considered = all_schedules(direction, language) if schedules is None else tuple(get(name) for name in schedules)
@@ -50,14 +52,13 @@ def plan(
         tilings += found
         if not found:
             reasons.append((schedule.name, problem))
+    nothing = f"no tiling of {cell.name} at {shape} fits {profile.name}."
+    if not tilings and not told:
+        raise InfeasibleError(nothing)
     if not tilings:
         # Why limits clash is found out only where it is told: that can take far longer than that they do.
-        told = [each if isinstance(each, str) else f"{each[0]} schedule: {clash(each[1])}" for each in reasons]
-        raise InfeasibleError(
-            f"no tiling of {cell.name} at {shape} fits {profile.name}. "
-            + " ".join(told)
-            + advice(cell, shape, profile, considered)
-        )
+        words = [each if isinstance(each, str) else f"{each[0]} schedule: {clash(each[1])}" for each in reasons]
+        raise InfeasibleError(" ".join([nothing, *words]) + advice(cell, shape, profile, considered))
     # Of equals, the one that needs less: fewer registers, less shared memory.
     tilings.sort(key=lambda t: (t.clocks_per_step, t.resources.registers, t.resources.shared_memory))
     return tilings if top is None else tilings[:top]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from kernelgen.errors import CompileError, StoreError
-from kernelgen.records.trial import Trial
+from kernelgen.records.trial import REFUSED, Trial
 from kernelgen.tuning.plan import microseconds_per_step
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class Preparer:
             prepared.binaries = compile_program(program)
             binary = prepared.binaries[0]
         except CompileError as error:
-            prepared.trial = trial.replace(status="failed", reason=f"the compiler refused it: {error}")
+            prepared.trial = trial.replace(status="failed", reason=f"{REFUSED}{error}")
             self.trial_log.keep(prepared.trial)
             return prepared
         reason = objection(tiling.resources, binary.report, self.profile, strict=not self.on_gpu)

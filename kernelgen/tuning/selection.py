@@ -51,15 +51,17 @@ class Selection:
     trial: Trial | None = None
 
 
-def candidates(cell: Cell, shape: Shape, profile: Profile, direction: Direction) -> list[Selection]:
+def candidates(
+    cell: Cell, shape: Shape, profile: Profile, direction: Direction, *, told: bool = True
+) -> list[Selection]:
     """The kernels worth trying, best first.
 
     First come tuned configurations, then what the store of trials has measured, fastest first, then the model's. The
     first two count if they were made for the cell, the GPU, the direction, the dtype and the sizes apart from seq; only
     their tilings are taken, since what a kernel writes (shape.save) may differ. Raises InfeasibleError where no
-    schedule has a tiling.
+    schedule has a tiling; told: as of plan.
     """
-    tilings = plan(cell, shape, profile, direction=direction)
+    tilings = plan(cell, shape, profile, direction=direction, told=told)
     known = {_key(tiling.schedule, tiling.values): tiling for tiling in tilings}
     measured = [trial for trial in _measured(cell, shape, profile, direction) if _key_of(trial) in known]
     found: dict[_Key, tuple[Path | None, Trial | None]] = {}
@@ -79,19 +81,26 @@ def candidates(cell: Cell, shape: Shape, profile: Profile, direction: Direction)
 
 
 def compiled(
-    cell: Cell, shape: Shape, profile: Profile, direction: Direction, *, float_parameters: bool = False
+    cell: Cell,
+    shape: Shape,
+    profile: Profile,
+    direction: Direction,
+    *,
+    float_parameters: bool = False,
+    told: bool = True,
 ) -> tuple[Program, tuple[Binary, ...]]:
     """The first candidate that does not spill and, of the model's, of which as many blocks run together as the model
     counted on; where there is none, the first that does not spill, else the very first. With the binaries of its calls.
     float_parameters: backward, the gradients of R and b are float32 whatever the dtype.
 
-    Raises InfeasibleError where no schedule has a tiling, CompileError where the compiler is missing or refuses one.
+    Raises InfeasibleError where no schedule has a tiling (told: as of plan), CompileError where the compiler is missing
+    or refuses one.
     """
     from kernelgen.build.compile import compile_program
     from kernelgen.tuning.prepare import objection
 
     found = []
-    for selection in candidates(cell, shape, profile, direction):
+    for selection in candidates(cell, shape, profile, direction, told=told):
         program = selection.program
         if float_parameters:
             program = with_float_parameters(program, cell, shape, profile)

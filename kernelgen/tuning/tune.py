@@ -11,15 +11,21 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from kernelgen.build import triton
 from kernelgen.build.compile import compiler_version
+from kernelgen.device.worker import JobFailed
 from kernelgen.errors import EmulationError, LaunchError, ProfileError, ValidationError
+from kernelgen.records.trial import IN_EMULATOR, ON_GPU
+from kernelgen.tuning.gpus import named
 from kernelgen.tuning.prepare import PreparedTrial, Preparer, TrialLog
+from kernelgen.tuning.workers import LocalGpus, WorkerPool, Workers
+from kernelgen.verify.gpu_worker import GpuJob
 
 if TYPE_CHECKING:
     from kernelgen.cells.language import Cell
@@ -30,9 +36,10 @@ if TYPE_CHECKING:
     from kernelgen.program.tiling import Tiling
     from kernelgen.records.config import CellRecord, TunedConfig
     from kernelgen.records.store import Store
-    from kernelgen.records.trial import Trial
+    from kernelgen.records.trial import Objective, Trial
+    from kernelgen.tuning.workers import Cases
     from kernelgen.verify.cases import ValidationCase
-    from kernelgen.verify.gpu_worker import GpuWorker
+    from kernelgen.verify.gpu_worker import Outcome
 
 TOP = 12
 """Candidates to compile without a GPU."""
@@ -94,8 +101,8 @@ class TuneResult:
         return tuple(prepared.trial for prepared in self.prepared_trials)
 
 
-def resolve_gpu(gpu: str | Profile = "auto") -> tuple[Profile, int | None]:
-    """The profile to tune for, and the index of the GPU in this machine that has it, None where there is none.
+def resolve_gpu(gpu: str | Profile = "auto") -> tuple[Profile, tuple[int, ...]]:
+    """The profile to tune for, and the indices of the GPUs in this machine that have it.
 
     gpu: a Profile, a name, a file, or "auto" for the first GPU of this machine. Raises ProfileError for an unknown
     name, and for "auto" where there is no GPU.
@@ -110,13 +117,11 @@ def resolve_gpu(gpu: str | Profile = "auto") -> tuple[Profile, int | None]:
                 f"--gpu auto found no GPU: {reason}. Name the one to tune for, such as --gpu h200; "
                 f"there are profiles of {', '.join(profile_names())}"
             )
-        return driver.device(0).profile(), 0
-    profile = load_profile(gpu) if isinstance(gpu, str) else gpu
-    if reason is None:
-        for index in range(driver.device_count()):
-            if driver.device(index).profile().name == profile.name:
-                return profile, index
-    return profile, None
+        profile = driver.device(0).profile()
+    else:
+        profile = load_profile(gpu) if isinstance(gpu, str) else gpu
+    count = 0 if reason else driver.device_count()
+    return profile, tuple(index for index in range(count) if driver.device(index).profile().name == profile.name)
 
 
 def tune(
@@ -133,6 +138,8 @@ def tune(
     again: bool = False,
     on_event: Callable[[Event], None] | None = None,
     started: float | None = None,
+    workers: str | Workers = "",
+    objective: Objective = "time",
 ) -> TuneResult:
     """Find the fastest valid kernel of ``cell`` at ``shape``.
 
@@ -141,14 +148,19 @@ def tune(
     new candidate is begun. top: how many of the model's best to try. seeds: random inputs that the emulator validates
     with. store: where trials are kept and known ones looked up; None for nowhere. again: try what the store knows once
     more. on_event: told of progress. started: time.monotonic() from which to count the time to the first valid kernel.
+    workers: which GPUs try candidates: as --workers has it, or Workers; by default all that have the profile.
+    objective: what of a kernel is to be small; other than time it is measured on this machine's GPUs alone.
 
     Raises InfeasibleError where nothing fits, ValidationError where no candidate is right, and KeyboardInterrupt
     only while nothing valid has been found.
     """
     began = time.monotonic() if started is None else started
     tell = on_event or (lambda event: None)
-    profile, index = resolve_gpu(gpu)
-    if index is None and language != "triton":
+    profile, devices = resolve_gpu(gpu)
+    gpus = named(workers, devices, profile.name) if isinstance(workers, str) else workers
+    if objective != "time":
+        require_energy(objective, gpus)
+    if gpus is None and language != "triton":
         _require_host_compiler()
     if language == "triton":
         compiler_version("triton")
@@ -161,8 +173,8 @@ def tune(
     found = f"{len(tilings):,} {direction} tilings of {cell.name} fit {profile.name}"
     tell(Event("plan", found, len(tilings), len(tilings)))
     trial_log = TrialLog(store, lambda message: tell(Event("warning", message)))
-    search = _Search(cell, shape, direction, profile, tilings, trial_log, tell, began, budget, again)
-    best = search.emulated(top or TOP, range(seeds)) if index is None else search.measured(top or TOP_ON_GPU, index)
+    search = _Search(cell, shape, direction, profile, tilings, trial_log, tell, began, budget, again, objective)
+    best = search.emulated(top or TOP, range(seeds)) if gpus is None else search.measured(top or TOP_ON_GPU, gpus)
     return TuneResult(
         cell=cell,
         shape=shape,
@@ -171,7 +183,7 @@ def tune(
         best=best,
         prepared_trials=tuple(sorted(search.prepared_trials, key=lambda prepared: prepared.rank)),
         feasible=len(tilings),
-        on_gpu=index is not None,
+        on_gpu=gpus is not None,
         first_valid=search.first_valid,
         seconds=time.monotonic() - began,
         interrupted=search.interrupted,
@@ -192,9 +204,11 @@ class _Search:
     began: float
     budget: float
     again: bool
+    objective: Objective = "time"
     prepared_trials: list[PreparedTrial] = field(default_factory=list)
     first_valid: float = 0.0
     interrupted: bool = False
+    done: int = 0
 
     def emulated(self, top: int, seeds: Sequence[int]) -> PreparedTrial:
         """Compile the model's best, then validate in the emulator until one is right."""
@@ -234,7 +248,7 @@ class _Search:
                 ),
             )
         except (EmulationError, ValidationError) as error:
-            prepared.trial = prepared.trial.replace(status="failed", reason=f"in the emulator: {error}")
+            prepared.trial = prepared.trial.replace(status="failed", reason=f"{IN_EMULATOR}{error}")
             self.trial_log.keep(prepared.trial)
             self.tell(Event("warning", f"{prepared.tiling} is not right: {error}"))
             return False
@@ -244,58 +258,72 @@ class _Search:
         self.tell(Event("emulate", f"{prepared.tiling} is right", len(seeds), len(seeds)))
         return True
 
-    def measured(self, top: int, index: int) -> PreparedTrial:
-        """Validate and measure the model's best on the GPU, best first, until the budget is spent."""
-        from kernelgen.verify.gpu_worker import GpuWorker
-
+    def measured(self, top: int, gpus: Workers) -> PreparedTrial:
+        """Validate and measure the model's best on GPUs, best first, until the budget is spent."""
         wanted = range(min(top, len(self.tilings)))
-        with GpuWorker(index) as worker, ThreadPoolExecutor(1) as background:
-            worker.start()  # it opens the GPU while the reference is computed and the first kernels compile
+        evaluators = gpus.evaluators(self.profile)
+        with ThreadPoolExecutor(1) as background:
             cases = background.submit(self._cases)
-            try:
-                for count, prepared in enumerate(self._prepared(wanted, on_gpu=True), 1):
-                    self.prepared_trials.append(prepared)
-                    if prepared.alive and not (prepared.remembered and prepared.trial.status == "measured"):
-                        self._measure(prepared, worker, cases)
-                    if prepared.trial.status == "measured":
-                        self._found(prepared)
-                    self.tell(Event("gpu", _line(prepared), count, len(wanted)))
-                    if self._spent() and self._best() is not None:
-                        break
-            except KeyboardInterrupt:
-                self.interrupted = True
-                if self._best() is None:
-                    raise
-            except LaunchError as error:  # no worker starts any more
-                if self._best() is None:
-                    raise
-                self.tell(Event("warning", f"stopped early: {error}"))
+            with WorkerPool(evaluators, cases, JOB_SECONDS, lambda text: self.tell(Event("warning", text))) as pool:
+                running: dict[Future[None], PreparedTrial] = {}
+                try:
+                    for prepared in self._prepared(wanted, on_gpu=True):
+                        self.prepared_trials.append(prepared)
+                        if prepared.alive and not (prepared.remembered and self._cost(prepared) is not None):
+                            cubins = tuple(binary.cubin for binary in prepared.binaries)
+                            job = GpuJob(prepared.program, cubins, energy=self.objective != "time")
+                            running[pool.submit(job, partial(self._record, prepared, cases))] = prepared
+                        else:
+                            self._judged(prepared, len(wanted))
+                        self._collect(running, len(evaluators) - 1, len(wanted))
+                        if self._spent() and self._best() is not None:
+                            break
+                    self._collect(running, 0, len(wanted))
+                except KeyboardInterrupt:
+                    self.interrupted = True
+                    if self._best() is None:
+                        raise
+                except LaunchError as error:  # no worker starts any more
+                    if self._best() is None:
+                        raise
+                    self.tell(Event("warning", f"stopped early: {error}"))
         best = self._best()
         if best is None:
             raise self._nothing("validated and measured")
         return best
+
+    def _collect(self, running: dict[Future[None], PreparedTrial], most: int, total: int) -> None:
+        """Take what the workers have done, and wait until at most so many candidates are with them."""
+        while running:
+            done, _ = wait(running, return_when=FIRST_COMPLETED, timeout=None if len(running) > most else 0)
+            if not done:
+                return
+            for future in [future for future in running if future in done]:  # in the order of the model
+                future.result()
+                self._judged(running.pop(future), total)
+
+    def _judged(self, prepared: PreparedTrial, total: int) -> None:
+        """Tell of a candidate that has come to its end."""
+        self.done += 1
+        if prepared.trial.status == "measured":
+            self._found(prepared)
+        self.tell(Event("gpu", _line(prepared), self.done, total))
 
     def _cases(self) -> tuple[ValidationCase, ...]:
         from kernelgen.verify.validate import gpu_cases
 
         return gpu_cases(self.cell, self.shape, direction=self.direction)
 
-    def _measure(self, prepared: PreparedTrial, worker: GpuWorker, cases: Future[tuple[ValidationCase, ...]]) -> None:
-        """Validate and measure one trial; whatever goes wrong is recorded in it."""
-        from kernelgen.device.worker import JobFailed
+    def _record(self, prepared: PreparedTrial, cases: Future[Cases], outcome: Outcome | JobFailed) -> None:
+        """Keep what a worker found out about a candidate, whatever went wrong with it; called in the worker's thread,
+        so that what was measured is in the store at once."""
         from kernelgen.records.trial import Validation
-        from kernelgen.verify.gpu_worker import GpuJob
 
-        tried = cases.result()
-        if not worker.cases:
-            worker.use(tried)
-        job = GpuJob(prepared.program, tuple(binary.cubin for binary in prepared.binaries))
-        try:
-            outcome = worker.run(job, JOB_SECONDS)
-        except JobFailed as error:
-            prepared.trial = prepared.trial.replace(status="failed", reason=f"on the GPU: {error}")
+        if isinstance(outcome, JobFailed):
+            prepared.trial = prepared.trial.replace(status="failed", reason=f"{ON_GPU}{outcome}")
             self.trial_log.keep(prepared.trial)
             return
+        tried = cases.result()
         tolerance = max(case.tolerance for case in tried)
         prepared.trial = prepared.trial.replace(
             status="measured",
@@ -315,9 +343,16 @@ class _Search:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _best(self) -> PreparedTrial | None:
-        """The fastest measured attempt whose binary is at hand."""
-        measured = [a for a in self.prepared_trials if a.binaries and a.trial.measurement is not None]
-        return min(measured, key=_milliseconds, default=None)
+        """The measured attempt with the least of what is to be small, whose binary is at hand."""
+        costs = [(self._cost(prepared), prepared) for prepared in self.prepared_trials if prepared.binaries]
+        return min(
+            ((cost, each) for cost, each in costs if cost is not None), key=lambda pair: pair[0], default=(0, None)
+        )[1]
+
+    def _cost(self, prepared: PreparedTrial) -> float | None:
+        """What is to be small, as it was measured; None where it was not."""
+        measurement = prepared.trial.measurement
+        return None if measurement is None or prepared.trial.status != "measured" else measurement.cost(self.objective)
 
     def _found(self, prepared: PreparedTrial) -> None:
         if not self.first_valid:
@@ -341,18 +376,31 @@ class _Search:
         )
 
 
-def _milliseconds(prepared: PreparedTrial) -> float:
-    """The measured median, which _best has made sure of."""
-    assert prepared.trial.measurement is not None
-    return prepared.trial.measurement.median_ms
-
-
 def _line(prepared: PreparedTrial) -> str:
     """One trial in a line."""
     trial = prepared.trial
     if trial.measurement is not None:
-        return f"{prepared.tiling}: {trial.measurement.median_ms:.4f} ms"
+        energy = trial.measurement.energy_mj
+        more = "" if energy is None else f", {energy:.3f} mJ"
+        return f"{prepared.tiling}: {trial.measurement.median_ms:.4f} ms{more}"
     return f"{prepared.tiling}: {trial.status}" + (f", {trial.reason}" if trial.reason else "")
+
+
+def require_energy(objective: Objective, gpus: Workers | None) -> None:
+    """Raise LaunchError, which names the objective, where energy cannot be measured."""
+    if gpus is None:
+        raise LaunchError(f"--objective {objective} is measured on the GPU that is tuned for, and there is none here")
+    if not isinstance(gpus, LocalGpus):
+        raise LaunchError(f"--objective {objective} is measured on GPUs of this machine, not of a Ray cluster")
+    if gpus.runner:
+        return
+    from kernelgen.device.energy import EnergyMeter
+
+    try:
+        for device in gpus.devices:
+            EnergyMeter(device)
+    except LaunchError as error:
+        raise LaunchError(f"--objective {objective} cannot be measured: {error}") from error
 
 
 def _require_host_compiler() -> None:

@@ -46,10 +46,10 @@ class ValidationCase:
 
     shape: the sizes of this case. states: the names of the cell's states. arguments: what the kernel takes. inputs: its
     arrays by name, in the shape's dtype, None for zeros and for those without elements. expected: its outputs by name,
-    but for those without elements; computed in float64, kept in float32, whose rounding (2^-24) is below any
-    tolerance. Of partial sums it has one, their sum. exact: the expected outputs follow a kernel's own roundings (see
-    make_case), so that errors count only beyond them, and may be no larger than float32 arithmetic makes them; doubt:
-    what roundings that no output shows may add to that, in the norm and of an element, as the tolerances.
+    but for those without elements; computed in float64, kept in what the dtype is summed in, whose rounding is below
+    any tolerance. Of partial sums it has one, their sum. exact: the expected outputs follow a kernel's own roundings
+    (see make_case), so that errors count only beyond them, and may be no larger than float32 arithmetic makes them;
+    doubt: what roundings that no output shows may add to that, in the norm and of an element, as the tolerances.
     """
 
     shape: Shape
@@ -168,7 +168,7 @@ class ValidationCase:
 
     def _distance(self, out: Array, expected: Array) -> Array:
         """How far apart elements are; exactly, beyond what rounding to the type of ``out`` explains."""
-        distance = np.abs(out.astype(np.float32) - expected)
+        distance: Array = np.abs(out.astype(dtypes.sums_dtype(self.shape.dtype)) - expected)
         if self.exact and out.itemsize == 2:
             distance = np.maximum(distance - dtypes.half_spacing(out.astype(np.float32), self.shape.dtype), 0)
         return distance
@@ -256,7 +256,7 @@ def make_case(
         spoil_behind_the_ends(inputs, lengths)
     written = (*arguments.outputs, *arguments.workspaces)
     expected = {
-        argument.name: outputs[argument.name].astype(np.float32)
+        argument.name: outputs[argument.name].astype(dtypes.sums_dtype(shape.dtype))
         for argument in written
         if not argument.empty and argument.name in outputs
     }
@@ -375,7 +375,7 @@ def _doubt(values: Array, shape: Shape) -> tuple[float, float]:
     the reference did not, and all that follows is off by about that much: twice the distance is allowed against what
     one step has in the norm, four times against the largest element.
     """
-    rounded = values.astype(dtypes.numpy_dtype(shape.dtype)).astype(np.float32)
+    rounded = values.astype(dtypes.numpy_dtype(shape.dtype)).astype(dtypes.sums_dtype(shape.dtype))
     half, largest = dtypes.half_spacing(rounded, shape.dtype), float(np.max(np.abs(values), initial=0.0))
     either = half - np.abs(values - rounded) <= UNSURE * largest
     off = 2 * float(np.linalg.norm(half[either]))

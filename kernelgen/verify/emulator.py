@@ -265,12 +265,19 @@ def _complete_text(source: Source, integers: list[bool]) -> str:
     """The kernel between the emulator's entry and the function that calls the kernel with its arguments."""
     values = ", ".join(f"values[{i}].{'integer' if flag else 'pointer'}()" for i, flag in enumerate(integers))
     return (
+        f"#define TILESMITH_ARCHITECTURE {_architecture(source.arch)}\n"
         '#include "emulate/calls.hpp"\n'
         f'#line 1 "{source.entry}.cu"\n'
         f"{source.text}\n"
         '#line 1 "start_kernel"\n'
         f"void tilesmith::emulate::start_kernel([[maybe_unused]] const Value* values) {{ {source.entry}({values}); }}\n"
     )
+
+
+def _architecture(arch: str) -> int:
+    """Ten times the compute capability of a target such as "sm_90a"; of any other, what has every instruction."""
+    digits = "".join(filter(str.isdigit, arch)) if arch.startswith("sm_") else ""
+    return int(digits or 90)
 
 
 def _library(source: Source) -> ctypes.CDLL:

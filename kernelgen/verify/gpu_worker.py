@@ -16,10 +16,15 @@ from kernelgen.errors import LaunchError
 from kernelgen.records.trial import Measurement
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from kernelgen.program.program import Program
     from kernelgen.verify.cases import ValidationCase
 
 RUNNER = "kernelgen.verify.gpu_worker:run"
+
+MEASURE_SECONDS = 0.3
+"""What measuring a candidate takes, unless it is asked otherwise."""
 
 CASE_SECONDS = 300.0
 """How long handing the cases to the worker may take."""
@@ -30,12 +35,26 @@ class GpuJob:
     """A compiled program to try.
 
     cubins: of its calls, in order. measure_seconds: time to spend on measuring it with the first case; 0 to validate
-    only.
+    only. energy: whether to measure what energy it takes, too.
     """
 
     program: Program
     cubins: tuple[bytes, ...]
-    measure_seconds: float = 0.3
+    measure_seconds: float = MEASURE_SECONDS
+    energy: bool = False
+
+
+@dataclass(frozen=True)
+class StampJob:
+    """A program whose kernel leaves where the clocks of its steps went (emit/kernel.py: stamped).
+
+    program: as it is without that; stamped: with it. cubins: of its calls. records: shape of the array of records.
+    """
+
+    program: Program
+    stamped: Program
+    cubins: tuple[bytes, ...]
+    records: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -54,6 +73,13 @@ class _UseCases:
     device: int
 
 
+@dataclass(frozen=True)
+class _Describe:
+    """The message that asks which profile a GPU has. device: its index."""
+
+    device: int
+
+
 class GpuWorker:
     """A GPU to try candidates on. Use as a context manager, or call close().
 
@@ -64,6 +90,7 @@ class GpuWorker:
     def __init__(self, device: int = 0, runner: str = RUNNER) -> None:
         self._worker = Worker(runner)
         self._device = device
+        self.name = f"the worker of GPU {device}"
         self.cases: tuple[ValidationCase, ...] = ()
         self._given_to = -1
 
@@ -87,6 +114,23 @@ class GpuWorker:
             self._given_to = self._worker.started
         outcome: Outcome = self._worker.run(job, seconds)
         return outcome
+
+    def stamps(self, job: StampJob, seconds: float) -> tuple[Measurement, NDArray[Any]]:
+        """Run a stamped kernel on the first case: its time, and its records, uint32. Raises as run does."""
+        if self._given_to != self._worker.started:
+            self._worker.run(_UseCases(self.cases, self._device), CASE_SECONDS)
+            self._given_to = self._worker.started
+        found: tuple[Measurement, NDArray[Any]] = self._worker.run(job, seconds)
+        return found
+
+    def describe(self) -> str | None:
+        """The name of the GPU's profile; None of a runner that has none. Raises JobFailed and LaunchError."""
+        found: str | None = self._worker.run(_Describe(self._device), CASE_SECONDS)
+        return found
+
+    def stop(self) -> None:
+        """End the worker, from another thread: a job that runs then fails."""
+        self._worker.stop()
 
     def close(self) -> None:
         """End the worker."""
@@ -159,10 +203,12 @@ class _State:
     cases: tuple[_CaseOnGpu, ...] = ()
 
 
-def run(job: _UseCases | GpuJob) -> Outcome | None:
+def run(job: _UseCases | _Describe | GpuJob | StampJob) -> Outcome | tuple[Measurement, NDArray[Any]] | str | None:
     """Do one job in the worker: take over cases, or try a candidate on them."""
     from kernelgen.device import gpu
 
+    if isinstance(job, _Describe):
+        return gpu.device(job.device).profile().name
     if isinstance(job, _UseCases):
         for old in _State.cases:
             old.close()
@@ -172,13 +218,14 @@ def run(job: _UseCases | GpuJob) -> Outcome | None:
         return None
     with gpu.current(_State.device):
         try:
-            return _try(job)
+            return _try(job) if isinstance(job, GpuJob) else _stamp(job)
         except LaunchError as error:  # the context may be lost: have a fresh process for the next candidate
             raise gpu.DeviceFault(str(error)) from error
 
 
 def _try(job: GpuJob) -> Outcome:
     """Validate on every case, then measure on the first. Raises ValidationError or LaunchError."""
+    from kernelgen.device.energy import EnergyMeter
     from kernelgen.device.executor import Executable
     from kernelgen.device.launcher import stream_of
     from kernelgen.device.measure import measure
@@ -196,4 +243,27 @@ def _try(job: GpuJob) -> Outcome:
         return Outcome(errors, None)
     first = _State.cases[0]
     launches, arguments = executable.at(first.case.shape), first.arguments(program)
-    return Outcome(errors, measure(lambda stream: launches.run(stream, arguments), seconds=job.measure_seconds))
+    more = {"millijoules": EnergyMeter(_State.device).millijoules} if job.energy else {}
+    return Outcome(errors, measure(lambda stream: launches.run(stream, arguments), seconds=job.measure_seconds, **more))
+
+
+def _stamp(job: StampJob) -> tuple[Measurement, NDArray[Any]]:
+    """Measure a stamped kernel on the first case, and fetch what the last run recorded. Raises LaunchError."""
+    import numpy as np
+
+    from kernelgen.device import gpu
+    from kernelgen.device.executor import Executable
+    from kernelgen.device.measure import measure
+    from kernelgen.emit.kernel import STAMPS
+
+    executable = Executable(job.stamped, job.cubins)
+    executable.prepare(_State.device)
+    first = _State.cases[0]
+    records = np.zeros(job.records, np.uint32)
+    buffer = gpu.DeviceBuffer(records.nbytes)
+    buffer.fill(0)
+    launches, arguments = executable.at(first.case.shape), {**first.arguments(job.program), STAMPS: buffer.pointer}
+    time = measure(lambda stream: launches.run(stream, arguments), seconds=MEASURE_SECONDS)
+    buffer.download(records)
+    buffer.close()
+    return time, records

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from kernelgen.cells.language import Cell
 from kernelgen.program.arguments import arguments_of
-from kernelgen.program.dtypes import numpy_dtype
+from kernelgen.program.dtypes import numpy_dtype, sums_dtype
 from kernelgen.program.shape import Shape
 
 SPREAD = 1.7
@@ -26,11 +26,11 @@ def random_inputs(
     gives any, and R is scaled by its gain.
     """
     random = np.random.default_rng(seed)
-    dtype = numpy_dtype(shape.dtype)
+    dtype, drawn = numpy_dtype(shape.dtype), sums_dtype(shape.dtype)
     batch, seq, heads, dim = shape.batch, shape.seq, shape.heads, shape.head_dim
 
     def uniform(low: float, high: float, *size: int) -> npt.NDArray[Any]:
-        values = random.random(size, dtype=np.float32)
+        values = random.random(size, dtype=drawn)
         return (low + (high - low) * values).astype(dtype)
 
     reach = cell.gain * SPREAD / float(np.sqrt(dim))
@@ -85,8 +85,6 @@ def random_gradients(cell: Cell, shape: Shape, seed: int = 0) -> dict[str, npt.N
     in (-1, 1).
     """
     random = np.random.default_rng((seed, 1))  # not the stream that the inputs come from
-    dtype = numpy_dtype(shape.dtype)
+    dtype, drawn = numpy_dtype(shape.dtype), sums_dtype(shape.dtype)
     sizes = {argument.name: argument.shape for argument in arguments_of(cell, shape, "backward").inputs}
-    return {
-        name: (2 * random.random(sizes[name], dtype=np.float32) - 1).astype(dtype) for name in ("d_states", "d_last")
-    }
+    return {name: (2 * random.random(sizes[name], dtype=drawn) - 1).astype(dtype) for name in ("d_states", "d_last")}

@@ -10,7 +10,7 @@ import numpy as np
 
 from kernelgen.errors import TilesmithError, ValidationError
 from kernelgen.program.arguments import arguments_of
-from kernelgen.program.dtypes import numpy_dtype
+from kernelgen.program.dtypes import numpy_dtype, sums_dtype
 from kernelgen.records.trial import Validation
 from kernelgen.schedules.shared.parameter_gradients import ParameterGradients
 from kernelgen.schedules.shared.parameter_tiles import Tiling
@@ -133,7 +133,7 @@ def parameter_case(
 
 
 def expected_gradients(cell: Cell, shape: Shape, given: dict[str, Array | None]) -> tuple[Array, Array]:
-    """d_r [G_rec, H, D, D] and d_b [G_bias, H, D], summed in float64, as float32."""
+    """d_r [G_rec, H, D, D] and d_b [G_bias, H, D], summed in float64, as what the dtype is summed in."""
     batch, seq, heads, dim = shape.batch, shape.seq, shape.heads, shape.head_dim
     read: dict[str, Any] = {name: None if array is None else array.astype(np.float64) for name, array in given.items()}
     each = np.zeros((len(cell.gates), batch, seq, heads, dim))
@@ -153,4 +153,5 @@ def expected_gradients(cell: Cell, shape: Shape, given: dict[str, Array | None])
     ):
         if members and partial is not None:
             made[[gates.index(gate) for gate in members]] = partial.sum(0)
-    return d_r.astype(np.float32), d_b.astype(np.float32)
+    kept = sums_dtype(shape.dtype)
+    return d_r.astype(kept), d_b.astype(kept)

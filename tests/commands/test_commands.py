@@ -23,7 +23,19 @@ pytestmark = pytest.mark.unit
 
 def test_help_lists_every_command_with_examples() -> None:
     text = fine("--help")
-    for command in ("gpus", "cells", "solve", "plan", "tune", "tune-all", "validate", "show", "probe", "doctor"):
+    for command in (
+        "gpus",
+        "cells",
+        "solve",
+        "plan",
+        "tune",
+        "tune-all",
+        "validate",
+        "show",
+        "store",
+        "probe",
+        "doctor",
+    ):
         assert f"\n  {command} " in text
         own = fine(f"{command} --help")
         assert "Example" in own

@@ -30,6 +30,7 @@ NAMES = [
     "a100-40gb",
     "a100-80gb",
     "b200",
+    "b300",
     "gh200",
     "h100-pcie",
     "h100-sxm",
@@ -51,6 +52,7 @@ GUIDE = {
     (8, 9): (100, 99, 1536, 48, 24),
     (9, 0): (228, 227, 2048, 64, 32),
     (10, 0): (228, 227, 2048, 64, 32),
+    (10, 3): (228, 227, 2048, 64, 32),
     (12, 0): (100, 99, 1536, 48, 24),
 }
 
@@ -404,7 +406,7 @@ def test_an_unknown_running_gpu_is_described_by_its_attributes() -> None:
 
 @pytest.mark.parametrize(
     ("capability", "arch", "instruction"),
-    [((8, 7), "sm_87", "cp_async"), ((10, 3), "sm_103", "tcgen05"), ((12, 1), "sm_121", "bulk_copy")],
+    [((8, 7), "sm_87", "cp_async"), ((11, 0), "sm_110", "tcgen05"), ((12, 1), "sm_121", "bulk_copy")],
 )
 def test_a_compute_capability_without_a_section_takes_the_nearest(
     capability: tuple[int, int], arch: str, instruction: str

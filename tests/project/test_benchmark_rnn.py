@@ -13,11 +13,12 @@ from scripts import load_benchmark
 from kernelgen.cells import load_cell
 from kernelgen.errors import LaunchError
 from kernelgen.hardware.profile import load_profile
+from kernelgen.tuning import floors
 
 pytest.importorskip("torch")
 rnn = load_benchmark("rnn")
 
-from peers import floors, kernels, plots, report  # noqa: E402
+from peers import kernels, plots, report  # noqa: E402
 from peers.jobs import COMPILED, FLASHRNN, ONE_HEAD, OURS, SYSTEMS, TORCH_NN, Job, jobs  # noqa: E402
 from peers.results import PASSES, Record, Results, dated  # noqa: E402
 from peers.rows import GROUPS, Row, parse, selected  # noqa: E402

@@ -6,7 +6,7 @@ import gc
 import threading
 import warnings
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kernelgen.cells import load_cell
 from kernelgen.cells.language import Cell
@@ -24,7 +25,7 @@ from kernelgen.device import gpu
 from kernelgen.device.executor import Launches
 from kernelgen.errors import InfeasibleError, ShapeError
 from kernelgen.hardware.profile import load_profile
-from kernelgen.program.arguments import Arguments, ArrayArgument
+from kernelgen.program.arguments import Arguments
 from kernelgen.program.dtypes import dtype_info, numpy_dtype, tolerance
 from kernelgen.program.launch import LaunchRule
 from kernelgen.program.program import KernelCall, Program
@@ -33,7 +34,7 @@ from kernelgen.program.source import Source
 from kernelgen.program.task import Direction
 from kernelgen.schedules import get
 from kernelgen.schedules.shared.parameter_gradients import with_float_parameters
-from kernelgen.torch import LSTM, kernels, passes, rnn, step
+from kernelgen.torch import GRU, LSTM, kernels, passes, rnn, step
 from kernelgen.torch.device import DeviceEngine
 from kernelgen.tuning.plan import plan
 from kernelgen.tuning.selection import candidates, compiled
@@ -85,12 +86,13 @@ class EmulatedKernel:
     program: Program
     arguments: Arguments
 
-    @property
-    def workspaces(self) -> tuple[ArrayArgument, ...]:
-        return self.arguments.workspaces
+    def bind(self, names: tuple[str, ...]) -> Callable[[Sequence[Tensor | None]], None]:
+        return lambda arrays: self.run(dict(zip(names, arrays, strict=True)))
 
     def run(self, arguments: Mapping[str, Tensor | None]) -> None:
         arrays = {name: self._array(value) for name, value in arguments.items()}
+        for one in self.arguments.workspaces:
+            arrays[one.name] = np.empty(one.shape, numpy_dtype(one.dtype))
         emulate_program(self.program, self.shape, {**arrays, **self.arguments.numbers})
         self.engine.ran.append(
             (self.program.direction, "gates recomputed" if self.shape.recompute else self.shape.save)
@@ -99,7 +101,7 @@ class EmulatedKernel:
     def _array(self, value: Tensor | None) -> Any:
         if value is None or not value.numel():
             return None
-        if value.dtype in (torch.float32, torch.int32):
+        if value.dtype in (torch.float64, torch.float32, torch.int32):
             return value.numpy()
         if value.dtype == torch.bool:
             return value.view(torch.uint8).numpy()
@@ -259,6 +261,110 @@ def test_layers_in_a_wavefront_share_kernels(emulated: Emulated) -> None:
 
 
 @pytest.mark.emulated
+@pytest.mark.parametrize(
+    ("kind", "options", "initial"),
+    [
+        (LSTM, {"num_layers": 2}, True),
+        (LSTM, {"num_layers": 2, "bias": False, "batch_first": True}, False),
+        (GRU, {"heads": 2}, False),
+    ],
+)
+def test_layers_by_a_plan_are_those_of_the_reference(
+    emulated: Emulated, monkeypatch: pytest.MonkeyPatch, kind: Any, options: dict[str, Any], initial: bool
+) -> None:
+    """In training and without gradients, of either order of the input's axes."""
+    torch.manual_seed(0)
+    units, layers = 16 * options.get("heads", 1), options.get("num_layers", 1)
+    module = kind(8, units, dtype=torch.bfloat16, **options)
+    x = torch.randn(3, 2, 8, dtype=torch.bfloat16, requires_grad=True)
+    batch = 3 if module.batch_first else 2
+    states = [torch.randn(layers, batch, units, dtype=torch.bfloat16, requires_grad=True) for _ in "hc"]
+    hx = tuple(states) if initial else None
+    leaves = [x, *(states if initial else ()), *module.parameters()]
+    found = []
+    for engine in (emulated, None):
+        monkeypatch.setitem(passes.ENGINES, "cpu", engine)
+        output, (h, *_) = module(x, hx)
+        weights = [torch.ones_like(output), torch.full_like(h, 0.5)]
+        gradients = torch.autograd.grad((output, h), leaves, weights)
+        with torch.no_grad():
+            again, (last, *_) = module(x, hx)
+        assert output.is_contiguous()
+        assert torch.equal(output, again)
+        assert torch.equal(h, last)
+        found.append([output, h, *gradients])
+    assert [name for name, _ in emulated.ran] == ["forward"] * layers + ["backward"] * layers + ["forward"] * layers
+    for one, other in zip(*found, strict=True):
+        close(one, other.detach().double().numpy(), 2e-2)
+
+
+class Noted(TorchDispatchMode):
+    """The operators of PyTorch that are called, but for views."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = str(function.overloadpacket).removeprefix("aten.")
+        if not function.is_view and name not in ("_unsafe_view", "detach"):
+            self.names.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("name", "sizes"), [("weight_hh_l1", (64, 8)), ("weight_ih_l1", (48, 16)), ("bias_hh_l1", (1,))]
+)
+def test_parameters_that_no_kernel_may_read_are_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, sizes: tuple[int, ...]
+) -> None:
+    monkeypatch.setitem(passes.ENGINES, "cpu", Idle())
+    module, x = LSTM(8, 16, 2), torch.randn(3, 2, 8)
+    module(x)
+    setattr(module, name, torch.nn.Parameter(torch.zeros(sizes)))
+    if name == "bias_hh_l1":
+        module.bias_ih_l1 = torch.nn.Parameter(torch.zeros(sizes))
+    with pytest.raises(ShapeError, match="the gates of layer 1 have"):
+        module(x)
+
+
+@pytest.mark.unit
+def test_an_eager_pass_calls_no_more_than_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every call costs the host microseconds, which is what is waited for at short sequences."""
+    monkeypatch.setitem(passes.ENGINES, "cpu", Idle())
+
+    def called(run: Callable[[], Any]) -> list[str]:
+        run()
+        with Noted() as noted:
+            run()
+        return noted.names
+
+    wx, r, b, initial = (t.detach() for t in tensors("lstm", Shape(2, 3, 1, 16, "bfloat16")))
+    out = torch.empty_like(initial)
+    assert called(lambda: rnn(wx, r, b, initial, returns="hidden")) == ["new_empty"] * 2
+    assert called(lambda: step(wx[:, 0].contiguous(), r, b, initial)) == ["clone", *["new_empty"] * 2]
+    assert called(lambda: step(wx[:, 0].contiguous(), r, b, initial, out=out)) == ["clone", "new_empty"]
+    x = torch.randn(3, 2, 8).bfloat16()
+    kernel = ["new_empty"] * 2
+    for batch_first, before, after in ((True, ["mm"], []), (False, ["bmm"], ["clone"])):
+        module = LSTM(8, 16, 2, batch_first=batch_first).bfloat16()
+        with torch.no_grad():
+            found = called(lambda module=module: module(x))
+        assert found == [*before, "add", *kernel, "mm", "add", *kernel, "cat", *after]
+
+    def train() -> None:
+        module.zero_grad()
+        output, _ = module(x)
+        output.backward(out_gradient)
+
+    out_gradient = torch.ones(3, 2, 16).bfloat16()
+    layer, back = ["mm", "add", *["new_empty"] * 4], [*["new_empty"] * 4, "mm"]
+    of_biases = ["new_empty_strided", "copy_"] * 2  # one gradient for two parameters, of which each gets its own
+    assert called(train) == ["clone", *layer, *layer, "cat", "clone", "clone", *back, "mm", *back, *of_biases]
+
+
+@pytest.mark.emulated
 @pytest.mark.parametrize(("name", "initial"), [("gru", False), ("slstm", True)])
 def test_h_alone_and_gates_computed_again(emulated: Emulated, name: str, initial: bool) -> None:
     shape = Shape(3, 7, 1, 16)
@@ -269,7 +375,7 @@ def test_h_alone_and_gates_computed_again(emulated: Emulated, name: str, initial
     wanted = torch.autograd.grad((states[0], last), leaves, outside)
     for recompute, emulated.computes_gates in ((False, True), (True, False), (True, True)):
         emulated.ran.clear()
-        passes._backward.cache_clear()
+        passes._backward_runs.clear()
         made, end = rnn(*leaves, cell=name, returns="hidden", recompute=recompute)
         torch.testing.assert_close(made[0], states[0], rtol=0, atol=0)
         assert emulated.ran == [("forward", "states" if recompute else "gates")]
@@ -334,7 +440,7 @@ def test_a_forward_kernel_with_memory_of_its_own(emulated: Emulated) -> None:
     leaves = tensors("gru", Shape(3, 4, 1, 32))
     wanted = torch.autograd.grad(rnn(*leaves, cell="gru")[0].float().sum(), leaves)
     emulated.forward_schedule = "grid"
-    passes._forward.cache_clear()
+    passes._forward_runs.clear()
     made = torch.autograd.grad(rnn(*leaves, cell="gru")[0].float().sum(), leaves)
     for gradient, other in zip(made, wanted, strict=True):
         close(gradient, other.double().numpy(), 0.02)
@@ -376,7 +482,6 @@ def test_where_no_kernel_fits_the_reference_runs_with_one_warning(
 class Idle:
     """An engine whose kernels do nothing; remembers which it was asked for."""
 
-    workspaces = ()
     program = None
 
     def __init__(self) -> None:
@@ -396,7 +501,8 @@ class Idle:
     ) -> None:
         self.expected.append((shape, direction))
 
-    def run(self, arguments: Mapping[str, Tensor | None]) -> None: ...
+    def bind(self, names: tuple[str, ...]) -> Callable[[Sequence[Tensor | None]], None]:
+        return lambda arrays: None
 
 
 @pytest.mark.unit
@@ -546,11 +652,11 @@ def test_the_engine_of_cuda_tensors_hands_over_addresses_in_order(monkeypatch: p
     monkeypatch.setattr(engine, "_load", load)
     monkeypatch.setattr("kernelgen.device.gpu.selected", lambda index: nullcontext())
     monkeypatch.setattr("torch._C._cuda_getCurrentRawStream", lambda device: 7, raising=False)
-    monkeypatch.setattr("kernelgen.torch.device.stream_of", lambda handle: f"stream {handle}")
+    monkeypatch.setattr("kernelgen.device.executor.stream_of", lambda handle: f"stream {handle}")
     r, states = torch.zeros(1), torch.zeros(1)
     cell = load_cell("elman")
     for shape in (Shape(2, 5, 1, 4), Shape(2, 9, 1, 4), Shape(3, 9, 1, 4)):
-        engine.kernel(cell, shape, "forward", 0).run({"initial": None, "states": states, "r": r})
+        engine.kernel(cell, shape, "forward", 0).bind(("initial", "states", "r"))((None, states, r))
     assert started[0] == ("stream 7", "how", (r.data_ptr(), 0, states.data_ptr(), 2, 5))
     assert started[1][2][-1] == 9
     assert isinstance(started[0][2][3], np.int32)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -30,6 +32,12 @@ def _run(module: Any, x: Any, hx: Any, weights: Any) -> tuple[list[Any], list[An
     return found, list(torch.autograd.grad(found, leaves, weights))
 
 
+def _layer_by_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Modules do what they do where PyTorch must see every call."""
+    monkeypatch.setattr(recurrent, "undisturbed", lambda: False)
+    monkeypatch.setattr(recurrent, "plain", lambda *_: False)
+
+
 @pytest.mark.parametrize(("kind", "options"), CASES)
 def test_one_node_is_the_same_as_layer_by_layer(kind: Any, options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
@@ -42,9 +50,10 @@ def test_one_node_is_the_same_as_layer_by_layer(kind: Any, options: Any, monkeyp
     shapes = [t.shape for t in (module(x, hx)[0], *given)]
     weights = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
     outputs, gradients = _run(module, x, hx, weights)
-    assert type(outputs[0].grad_fn).__name__ != "CatBackward0"
-    monkeypatch.setattr(recurrent, "plain", lambda *_: False)
+    assert type(outputs[0].grad_fn).__name__ == "_LayersBackward"
+    _layer_by_layer(monkeypatch)
     others, others_gradients = _run(module, x, hx, weights)
+    assert type(others[0].grad_fn).__name__ != "_LayersBackward"
     for found, other in zip(outputs + gradients, others + others_gradients, strict=True):
         torch.testing.assert_close(found, other, rtol=1e-10, atol=1e-12)
 
@@ -98,7 +107,7 @@ def test_inside_autocast_gradients_of_recurrent_weights_are_sums_that_nothing_ro
     for plain in (True, False):
         module.zero_grad()
         if not plain:
-            monkeypatch.setattr(recurrent, "plain", lambda *_: False)
+            _layer_by_layer(monkeypatch)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             output, (_, c) = module(x)
         assert output.dtype == c.dtype == torch.bfloat16
@@ -109,3 +118,19 @@ def test_inside_autocast_gradients_of_recurrent_weights_are_sums_that_nothing_ro
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
     recurrent_gradient = found[0][1]
     assert not torch.equal(recurrent_gradient, recurrent_gradient.bfloat16().float())
+
+
+def test_parameters_of_another_shape_are_refused() -> None:
+    module = LSTM(3, 6)
+    module.weight_hh_l0 = torch.nn.Parameter(torch.zeros(24, 5))
+    for grad in (False, True):
+        with torch.set_grad_enabled(grad), pytest.raises(RuntimeError):
+            module(torch.randn(4, 2, 3))
+
+
+def test_a_copy_and_a_pickle_of_a_module_that_has_run_run_too() -> None:
+    module, x = LSTM(3, 6, 2), torch.randn(4, 2, 3)
+    with torch.no_grad():
+        expected = module(x)[0]
+        for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+            assert torch.equal(other(x)[0], expected)

@@ -83,13 +83,14 @@ GRID = Sound(
     Shape(6, 9, 1, 64, save="gates"),
     {
         "blocks": 4, "units_per_warp": 16, "batch_tile": 8, "epilogue_rows": 8, "k_split": 2,
-        "k_tiles_in_registers": 1, "accumulators": 2, "num_stages": 3,
+        "k_tiles_in_registers": 1, "accumulators": 2, "num_stages": 3, "paced": 0,
     },
 )  # fmt: skip
 GRID_ALONE = replace(
     GRID, values=GRID.values | {"units_per_warp": 8, "batch_tile": 4, "epilogue_rows": 4, "k_split": 1}
 )
 GRID_SPLIT = replace(GRID_ALONE, values=GRID_ALONE.values | {"blocks": 8, "k_split": 2, "accumulators": 1})
+GRID_PACED = replace(GRID_SPLIT, values=GRID_SPLIT.values | {"paced": 1})
 GRID_PADDED = replace(GRID, shape=replace(GRID.shape, head_dim=72), values=GRID.values | {"blocks": 5})
 GRID_BACKWARD = Sound(
     "grid_backward",
@@ -97,7 +98,7 @@ GRID_BACKWARD = Sound(
     Shape(6, 11, 1, 64),
     {
         "clusters": 2, "cluster": 2, "batch_tile": 4, "epilogue_rows": 4, "tiles_per_warp": 1, "k_split": 2,
-        "k_tiles_in_registers": 1, "accumulators": 2, "num_stages": 4,
+        "k_tiles_in_registers": 1, "accumulators": 2, "num_stages": 4, "paced": 0,
     },
 )  # fmt: skip
 GRID_BACKWARD_APART = Sound(  # a block multiplies with gates of another cluster's units alone
@@ -146,12 +147,16 @@ WIDE = replace(
     shape=replace(SPLIT.shape, batch=14),
     values=SPLIT.values | {"cluster": 2, "batch_tile": 16, "transfer_warps": 1},
 )
-OWN = replace(FORWARD, shape=replace(FORWARD.shape, resets=True, lengths=True))
-OWN_CLUSTER = replace(CLUSTER, shape=replace(CLUSTER.shape, resets=True, lengths=True))
+OWN = replace(
+    FORWARD, shape=replace(FORWARD.shape, seq=70, resets=True, lengths=True)
+)  # resets come 32 steps at a time
+OWN_LONG = replace(OWN, shape=replace(OWN.shape, seq=290))
+OWN_CLUSTER = replace(CLUSTER, shape=replace(CLUSTER.shape, seq=20, resets=True, lengths=True))
 OWN_GRID = replace(GRID, shape=replace(GRID.shape, resets=True, lengths=True))
 OWN_STREAMING = replace(STREAMING_IN_TURN, shape=replace(STREAMING.shape, resets=True, lengths=True))
 OWN_STREAMING_BACKWARD = replace(STREAMING_BACKWARD, shape=replace(STREAMING_BACKWARD.shape, resets=True, lengths=True))
-OWN_BACKWARD = replace(BACKWARD, shape=replace(BACKWARD.shape, resets=True, lengths=True))
+OWN_BACKWARD = replace(BACKWARD, shape=replace(BACKWARD.shape, seq=70, resets=True, lengths=True))
+OWN_LONG_BACKWARD = replace(OWN_BACKWARD, shape=replace(OWN_BACKWARD.shape, seq=290))
 APART_POISON = "            mail.template poison<poisoners>(Mail::slot_of(t + Mail::slots - 1));\n"
 APART_WRITE = "            if (t > 0) write_results();\n"
 APART_SIGNAL = "            cp_async_wait<tiling.num_stages - 2>();\n            signal_ready();\n"
@@ -165,9 +170,9 @@ WAIT = "            cp_async_wait<tiling.num_stages - 2>();\n"
 SLOT_BYTES = (
     "    static constexpr int slot_bytes = Layout::bytes(padded_k);\n    static constexpr int bytes = "  # of HiddenMail
 )
-ROUNDED = "to_float<Type>(to_16<Type>(value))"
+ROUNDED = "to_real<Type>(to_16<Type>(value))"
 ROUNDED_GATES = (
-    "float rough[Cell::gates]; for (int q = 0; q < Cell::gates; ++q) rough[q] = to_float<Type>(to_16<Type>(gate[q])); "
+    "float rough[Cell::gates]; for (int q = 0; q < Cell::gates; ++q) rough[q] = to_real<Type>(to_16<Type>(gate[q])); "
     "Cell::step(rough, state, next);"
 )
 
@@ -220,8 +225,8 @@ FAULTS = {
     ),
     "a gradient of the initial states that a reset forgets in a stream": (
         OWN_STREAMING_BACKWARD,
-        "load_stored_float(sum) + d_next[s] + (s == 0 ? sent_back : 0.0f)",
-        "load_stored_float(sum) + d_next[s]",
+        "load_stored(sum) + d_next[s] + (s == 0 ? sent_back : 0.0f)",
+        "load_stored(sum) + d_next[s]",
         "differs",
     ),
     "gates' gradients behind the end in a stream": (
@@ -232,36 +237,78 @@ FAULTS = {
     ),
     "h that does not begin anew": (
         OWN,
-        "(restarts >> Matrix::row_read(lane, column_tile) & 1) != 0 ?",
-        "false ?",
+        "reads[column_tile] = places(initial_at - buffer * buffer_bytes);",
+        "reads[column_tile] = places(0);",
         "differs",
     ),
     "states that do not begin anew": (
         OWN,
-        "if (restarts != 0 && part == 0) begin_anew(restarts);",
-        "",
+        "state[unit_group][column_tile][column][s] = initial[unit_group][column_tile][column][s];",
+        ";",
         "differs",
     ),
     "a reset of another sequence": (
         OWN,
-        "flags = in.resets + static_cast<long long>(sequence) * in.seq;",
-        "flags = in.resets + static_cast<long long>(sequence_at<sequences>(in, first + (lane ^ 1))) * in.seq;",
+        "flags += static_cast<long long>(sequence) * in.seq;",
+        "flags += static_cast<long long>(sequence ^ 1) * in.seq;",
         "differs|bounds",
     ),
     "resets a step late": (
         OWN,
-        "next = tile.flag(t);\n            after = tile.flag(t + direction);",
-        "next = 0;\n            after = tile.flag(t);",
+        "flag = flags.of_lane(maximum(next, 0), lane);",
+        "flag = flags.of_lane(maximum(next - 1, 0), lane);",
         "differs",
+    ),
+    "resets of steps 256 and on that nobody copies": (
+        OWN_LONG,
+        "anew.copy_ahead(flags, in, first_row, t + 1);",
+        "",
+        "differs|written",
     ),
     "an end a step late": (
         OWN,
-        "return ballot(t < end);",
-        "return ballot(t <= end);",
+        "if (seldom(t == next_end)) end_sequences(t);",
+        "if (t - 1 == next_end) end_sequences(t - 1);",
+        "differs|NaN|never written",
+    ),
+    "ends after the first that nobody looks for": (
+        OWN,
+        "next_end = tile.least_end(in, first_row, lane, t + 1);",
+        "next_end = 0;",
         "differs|NaN|never written",
     ),
     "states that go on behind the end": (
         OWN,
+        "store_last<Type>(in.last, own, state, running);",
+        "store_last<Type>(in.last, own, state);",
+        "differs|NaN",
+    ),
+    "results that go on behind the end": (
+        OWN,
+        "writer.redirect(ended, shared + zeros_at);",
+        "",
+        "differs|NaN",
+    ),
+    "a reset of another sequence in a cluster": (
+        OWN_CLUSTER,
+        "flags = in.resets + static_cast<long long>(sequence) * in.seq;",
+        "flags = in.resets + static_cast<long long>(sequence_at<sequences>(in, first + (lane ^ 1))) * in.seq;",
+        "differs|bounds",
+    ),
+    "resets a step late in a cluster": (
+        OWN_CLUSTER,
+        "next = tile.flag(t);\n            after = tile.flag(t + direction);",
+        "next = 0;\n            after = tile.flag(t);",
+        "differs",
+    ),
+    "an end a step late in a cluster": (
+        OWN_CLUSTER,
+        "return ballot(t < end);",
+        "return ballot(t <= end);",
+        "differs|NaN|never written",
+    ),
+    "states that go on behind the end in a cluster": (
+        OWN_CLUSTER,
         "for (int i = 0; i < result_arrays<Cell, save>; ++i) result[i] = 0.0f;\n        return;",
         "for (int i = 0; i < result_arrays<Cell, save>; ++i) result[i] = 0.0f;",
         "differs|NaN",
@@ -304,9 +351,15 @@ FAULTS = {
     ),
     "resets a step early, backward": (
         OWN_BACKWARD,
-        "anew.begin(tile, tile.steps);",
-        "anew.begin(tile, tile.steps - 1);",
+        "if (anew.due(tile.steps - n)) send_to_initial(anew.take(flags, tile.steps - n, lane));",
+        "if (anew.due(tile.steps - 1 - n)) send_to_initial(anew.take(flags, tile.steps - 1 - n, lane));",
         "differs",
+    ),
+    "resets of steps long before that nobody copies, backward": (
+        OWN_LONG_BACKWARD,
+        "ahead.copy_ahead(flags, in, first_row, t);",
+        "",
+        "differs|written",
     ),
     "gates' gradients behind the end": (
         OWN_BACKWARD,
@@ -452,6 +505,12 @@ FAULTS = {
         "sync_block();  // all of h(t) has come",
         "if (owner) sync_named(1, threads); else arrive_named(1, threads);  // all of h(t) has come",
         "race|arrives twice|may not have been read",
+    ),
+    "a block that says a step late that it has sent": (
+        GRID_PACED,
+        "                signal_sent();",
+        "                if (t > 0) signal_sent();",
+        "deadlock",
     ),
     "no meeting before the sums are read": (
         GRID,
@@ -978,13 +1037,13 @@ FAULTS = {
     "a state rounded to 16 bits": (
         FORWARD,
         "state[i] = next[i];",
-        "state[i] = to_float<Type>(to_16<Type>(next[i]));",
+        "state[i] = to_real<Type>(to_16<Type>(next[i]));",
         "differs",
     ),
     "a state rounded to 16 bits, float16": (
         HALF,
         "state[i] = next[i];",
-        "state[i] = to_float<Type>(to_16<Type>(next[i]));",
+        "state[i] = to_real<Type>(to_16<Type>(next[i]));",
         "differs",
     ),
     "a carried gradient rounded to 16 bits": (

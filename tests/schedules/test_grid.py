@@ -106,6 +106,7 @@ def test_its_launch_and_its_mail_grow_with_the_batch() -> None:
         "k_tiles_in_registers": 4,
         "accumulators": 1,
         "num_stages": 4,
+        "paced": 0,
     }
     grid = get("grid")
     program = grid.program(LSTM, shape, profile, grid.tiling(LSTM, shape, profile, values))

@@ -117,6 +117,7 @@ VALUES = {
         "k_tiles_in_registers": 3,
         "accumulators": 1,
         "num_stages": 8,
+        "paced": 1,
     },
     "grid_backward": {
         "clusters": 12,
@@ -128,6 +129,7 @@ VALUES = {
         "k_tiles_in_registers": 4,
         "accumulators": 1,
         "num_stages": 4,
+        "paced": 1,
     },
     "streaming": {
         "units": 64,

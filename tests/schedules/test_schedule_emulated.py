@@ -164,6 +164,7 @@ GRID = {
     "k_tiles_in_registers": 1,
     "accumulators": 1,
     "num_stages": 4,
+    "paced": 0,
 }
 
 OF_16 = {"units_per_warp": 16, "batch_tile": 8, "epilogue_rows": 8}
@@ -172,15 +173,18 @@ ALONE = {"k_split": 1, "accumulators": 2}
 
 GRID_CASES = [
     pytest.param("lstm", Shape(3, SEQ, 1, 80, save="gates"), {"blocks": 5}, id="an odd number of blocks"),
-    pytest.param("elman", Shape(3, SEQ, 1, 136), {"blocks": 17, "k_split": 4}, id="17 blocks of 8 units"),
+    pytest.param("elman", Shape(3, SEQ, 1, 136), {"blocks": 17, "k_split": 4, "paced": 1}, id="17 blocks of 8 units"),
     pytest.param("gru", Shape(5, SEQ, 2, 64, save="gates"), {}, id="two heads, two tiles of the batch"),
     pytest.param("lstm", Shape(3, SEQ, 1, 32), {"blocks": 2} | ALONE | {"accumulators": 1}, id="K not split"),
-    pytest.param("slstm", Shape(3, SEQ, 1, 96, "float16"), {"k_split": 3}, id="K split in 3"),
+    pytest.param("slstm", Shape(3, SEQ, 1, 96, "float16"), {"k_split": 3, "paced": 1}, id="K split in 3"),
     pytest.param("elman", Shape(3, SEQ, 1, 160), {"blocks": 20, "accumulators": 2}, id="K split unevenly"),
     pytest.param("lstm", Shape(5, SEQ, 1, 64), {"k_tiles_in_registers": 0}, id="R in shared memory"),
     pytest.param("gru", Shape(9, SEQ, 1, 64, save="gates"), OF_16, id="16 units, 8 sequences, 2 elements a lane"),
     pytest.param(
-        "lstm", Shape(7, SEQ, 1, 128, save="states"), OF_16 | {"k_split": 4, "epilogue_rows": 4}, id="and 1 element"
+        "lstm",
+        Shape(7, SEQ, 1, 128, save="states"),
+        OF_16 | {"k_split": 8, "epilogue_rows": 4, "paced": 1},
+        id="and 1 element",
     ),
     pytest.param("lstm", Shape(18, SEQ, 1, 64), OF_16 | {"batch_tile": 16, "epilogue_rows": 16}, id="16 sequences"),
     pytest.param(

@@ -77,6 +77,11 @@ AGAIN = {"recompute_k_tiles_in_registers": 1}
             id="three column tiles, more stages than steps",
         ),
         pytest.param("resident", "elman", Shape(3, 1, 2, 33), FORWARD, id="one step"),
+        pytest.param("resident", "lstm", Shape(5, 300, 1, 32), FORWARD | PAIRS | {"accumulators": 1}, id="300 steps"),
+        pytest.param("resident", "lstm", Shape(5, 101, 1, 32), FORWARD, id="rows of resets that are not aligned"),
+        pytest.param("resident_backward", "lstm", Shape(5, 300, 1, 32, save="gates"), BACKWARD, id="300 steps back"),
+        pytest.param("cluster_backward", "lstm", Shape(5, 100, 1, 64, save="gates"), None, id="100 steps, cluster"),
+        pytest.param("grid_backward", "lstm", Shape(5, 100, 1, 64, save="gates"), None, id="100 steps, grid"),
         pytest.param(
             "resident_backward",
             "lstm",
@@ -98,7 +103,7 @@ AGAIN = {"recompute_k_tiles_in_registers": 1}
         pytest.param("resident_backward", "elman", Shape(3, 1, 2, 33), BACKWARD, id="one step, backward"),
     ],
 )
-def test_every_kind_of_tile_is_right(schedule: str, cell: str, shape: Shape, values: dict[str, int]) -> None:
+def test_every_kind_of_tile_is_right(schedule: str, cell: str, shape: Shape, values: dict[str, int] | None) -> None:
     check(schedule, cell, replace(shape, **BOTH), values, 4, WITHOUT_STMATRIX if shape.head_dim % 2 else GPU)
 
 

@@ -116,7 +116,7 @@ def test_it_takes_any_head(schedule: str, head_dim: int, dtype: str) -> None:
 @pytest.mark.unit
 def test_it_says_why_it_does_not_run() -> None:
     with pytest.raises(InfeasibleError, match="the streaming schedule needs the matrix instruction m16n8k16"):
-        plan(LSTM, Shape(16, 16, 1, 64, "float16"), load_profile("t4"), schedules=["streaming"])
+        plan(LSTM, Shape(16, 16, 1, 64, "bfloat16"), load_profile("t4"), schedules=["streaming"])
     shape = Shape(16, 16, 1, 64, recompute=True)
     with pytest.raises(InfeasibleError, match="does not recompute gates"):
         plan(LSTM, shape, H200, schedules=["streaming_backward"], direction="backward")

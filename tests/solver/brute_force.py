@@ -6,7 +6,14 @@ import random
 import time
 from itertools import islice
 
-from random_problems import has_solution, objective_values, random_number, random_problem, solutions_of
+from random_problems import (
+    has_solution,
+    objective_values,
+    random_groups_problem,
+    random_number,
+    random_problem,
+    solutions_of,
+)
 from random_values import random_values_problem
 
 from constrint import Expr
@@ -28,14 +35,17 @@ class Timer:
 
 
 def check_everything(
-    seed: int, engine: str, largest: int = 1500, ranges: bool = False, values: bool = False
+    seed: int, engine: str, largest: int = 1500, ranges: bool = False, values: bool = False, groups: bool = False
 ) -> dict[str, tuple[float, float]]:
     """Ask every question of random problem ``seed`` and compare with brute force; AssertionError names the seed.
 
     Returns the seconds that the slowest question of each kind took: the processor's, and wall-clock.
     """
     timed = Timer()
-    problem = random_values_problem(seed) if values else random_problem(seed, largest, ranges=ranges)
+    if groups:
+        problem = random_groups_problem(seed)
+    else:
+        problem = random_values_problem(seed) if values else random_problem(seed, largest, ranges=ranges)
     rng = random.Random(seed + 10**9)
     expected = solutions_of(problem)
     names = list(problem.domains)

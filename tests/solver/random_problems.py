@@ -8,7 +8,22 @@ from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import Any
 
-from constrint import Expr, Problem, cdiv, divides, implies, isin, maximum, minimum, table
+from constrint import (
+    Expr,
+    Problem,
+    all_different,
+    cdiv,
+    count,
+    cumulative,
+    divides,
+    element,
+    implies,
+    isin,
+    maximum,
+    minimum,
+    table,
+    total,
+)
 from constrint.evaluate import evaluate, holds
 
 
@@ -48,6 +63,42 @@ def random_problem(seed: int, largest: int = 1500, rationals: bool = True, range
     for _ in range(rng.randint(1, 5)):
         problem.add(_condition(rng, variables, 2, rationals))
     return problem
+
+
+def random_groups_problem(seed: int) -> Problem:
+    """A problem of 3 to 6 variables under constraints over many of them at once, and others between."""
+    rng = random.Random(seed)
+    problem = Problem(f"random groups {seed}")
+    values = [rng.sample(range(-2, 8), rng.randint(1, 5)) for _ in range(rng.randint(3, 6))]
+    made = [problem.variable(f"x{i}", each) for i, each in enumerate(values) if i < 5 or rng.random() < 0.5]
+    for _ in range(rng.randint(1, 3)):
+        some = rng.sample(made, rng.randint(2, len(made)))
+        shifted = [x + rng.randint(-1, 1) for x in some]
+        condition = rng.choice(
+            [
+                all_different(rng.choice([some, some, shifted])),
+                cumulative(*_tasks(rng, some), rng.choice([1, 2, 3, some[0]])),
+                count(shifted, rng.choice([rng.randint(-2, 7), made[0]])) >= rng.randint(1, len(some)),
+                total(x * rng.randint(-3, 5) for x in some) == rng.randint(0, 12),
+                total(x * rng.randint(-3, 5) for x in some) <= rng.randint(0, 12),
+                element(made[0], shifted) >= rng.choice(made),
+            ]
+        )
+        problem.add(~condition if rng.random() < 0.1 else condition)
+    if rng.random() < 0.5:
+        problem.add(_condition(rng, made, 1, True))
+    return problem
+
+
+def _tasks(rng: random.Random, starts: list[Expr]) -> tuple[list[Expr], list[Any], list[Any]]:
+    """Starts, durations and demands; now and then one of these is a variable."""
+    durations: list[Any] = [rng.randint(0, 4) for _ in starts]
+    demands: list[Any] = [rng.randint(0, 3) for _ in starts]
+    if rng.random() < 0.2:
+        durations[0] = rng.choice(starts)
+    if rng.random() < 0.2:
+        demands[0] = abs(rng.choice(starts))
+    return starts, durations, demands
 
 
 def random_number(rng: random.Random, variables: list[Expr], depth: int, rationals: bool) -> Expr | int:

@@ -13,10 +13,14 @@ from typing import Any
 import pytest
 
 import constrint.auto
-from constrint import ConstrintError, Problem, TimeLimit, total
+import constrint.cpsat
+import constrint.searcher
+from constrint import ConstrintError, Problem, TimeLimit, cdiv, maximum, total
 from constrint.auto import AutoCall
 from constrint.engine import SearchCall
+from constrint.forecast import sums_prevail
 from constrint.limits import check_time
+from constrint.presolve import prepare
 from constrint.result import Answer
 
 pytestmark = pytest.mark.unit
@@ -107,6 +111,46 @@ def test_cp_sat_that_cannot_hold_it_leaves_it_to_ours(monkeypatch: pytest.Monkey
         problem.solve(engine="cp-sat")
 
 
+def wide(which: int) -> Problem:
+    """Numbers whose bounds CP-SAT may not hold, though every value of the constraint may be small."""
+    problem = Problem("wide")
+    x, y = problem.variable("x", range(1, 2**50)), problem.variable("y", range(1000, 2000))
+    z, w = problem.variable("z", range(1, 2**20)), problem.variable("w", range(1, 2**40))
+    none = problem.variable("none", [0])
+    conditions = [
+        (x // y) * z == 2**58,
+        (x % w) * z * 4 >= 2**55,
+        x * w * z >= 2**70,
+        2**40 * (2**45 * none) + x >= 5,
+        cdiv(x * w, z) % 7 == 3,
+        cdiv(x, y - 1500) * z * 2 <= 2**50,
+        maximum(x * w, 2**63) == 2**63,
+    ]
+    problem.add(conditions[which])
+    return problem
+
+
+@pytest.mark.parametrize("which", range(7))
+def test_numbers_too_wide_for_cp_sat_are_refused_in_words(which: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constrint.auto, "MOMENT", 0.0)
+    broken: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", broken.append)
+    problem = wide(which)
+    for engine in ("auto", "cp-sat"):
+        refused, solution = "", None
+        try:
+            solution = problem.solve(prefer=None, engine=engine).solution
+        except ConstrintError as error:
+            refused = str(error)
+        assert not refused or (engine == "cp-sat" and "2**61" in refused)
+        assert not refused or which not in (0, 3), "it could hold these"
+        assert refused or (solution is not None and problem.contains(solution))
+    for thread in threading.enumerate():
+        if thread.name == "constrint CP-SAT":
+            thread.join(timeout=60)  # against a hang alone
+    assert not broken
+
+
 def test_errors_of_ours_are_raised() -> None:
     class Broken(Slow):
         def first(self, order: object, time_limit: float | None) -> Answer:
@@ -130,6 +174,50 @@ def test_answers_do_not_depend_on_who_was_first(moment: float, monkeypatch: pyte
         assert any_best.objective == found.objective
         first = problem.solve(prefer=prefer, engine="auto").solution
         assert first == problem.solve(prefer=prefer, engine="python").solution
+
+
+def test_both_engines_search_what_was_presolved_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constrint.auto, "MOMENT", 0.0)
+    made: list[Any] = []
+    real = constrint.auto.prepare
+
+    def preparing(*arguments: Any, **options: Any) -> Any:
+        made.append(real(*arguments, **options))
+        return made[-1]
+
+    for module in (constrint.auto, constrint.searcher, constrint.cpsat):
+        monkeypatch.setattr(module, "prepare", preparing)
+    problem, objective = knapsack(30, 3)
+    assert problem.best(maximize=objective, engine="auto").objective == 12427
+    assert len(made) == 1
+
+
+def test_sums_over_many_variables_are_cp_sats(monkeypatch: pytest.MonkeyPatch) -> None:
+    def foreseen(problem: Problem, objective: Any) -> bool:
+        prepared = prepare(problem, -objective)
+        assert prepared.program is not None
+        assert prepared.objective is not None
+        return sums_prevail(prepared.program, prepared.objective)
+
+    problem, objective = knapsack(40, 3)
+    assert foreseen(problem, objective)
+    assert not foreseen(problem, objective * objective)
+    assert not foreseen(*knapsack(15, 3))  # few variables
+    assert not foreseen(*knapsack(16, 1))  # which leave the sum few values
+    coarse = Problem("coarse")
+    steps = [coarse.variable(f"x{i}", range(0, 6400, 3200)) for i in range(200)]
+    coarse.add(total(3 * x for x in steps) <= 400_000)
+    assert not foreseen(coarse, total(steps))  # its steps are large
+    # CP-SAT answers, and ours is not asked; where CP-SAT cannot hold the numbers, ours is.
+    never = Slow(60, Answer("infeasible"))
+    found = AutoCall(problem, never).best(objective, -1, {}, None)  # type: ignore[arg-type]
+    assert found.proven
+    assert found.objective == problem.best(maximize=objective, prefer=None, engine="cp-sat").objective
+    small, objective = knapsack(18, 2)
+    assert foreseen(small, objective)
+    known = small.best(maximize=objective, prefer=None, engine="native").objective
+    monkeypatch.setattr("constrint.cpsat.fits", lambda program: False)
+    assert small.best(maximize=objective, prefer=None).objective == known
 
 
 def test_a_time_limit_keeps_the_best_of_both() -> None:

@@ -24,9 +24,14 @@ def explain(file: Path, *more: str) -> str:
 def test_a_conflict_is_printed_with_the_definitions_it_rests_on(tmp_path: Path) -> None:
     file = tmp_path / "clash.txt"
     file.write_text(CLASH)
-    assert explain(file).splitlines()[1:] == ["  area >= 13", "where, by definition:", "  area == 3 * x"]
+    assert explain(file).splitlines()[1:] == [
+        "  area >= 13 (the others allow at most 12)",
+        "where, by definition:",
+        "  area == 3 * x",
+    ]
     answer = json.loads(explain(file, "--json"))
     assert (answer["core"], answer["definitions"]) == (["area >= 13"], ["area == 3 * x"])
+    assert answer["nearest"] == [{"most": 12}]
 
 
 def test_without_definitions_none_are_announced(tmp_path: Path) -> None:
@@ -55,6 +60,30 @@ def test_seconds_are_a_number(tmp_path: Path, seconds: str) -> None:
     file = tmp_path / "clash.txt"
     file.write_text(CLASH)
     assert "Invalid value for '--seconds'" in refused(str(file), f"--seconds={seconds}")
+
+
+def test_an_estimate_says_how_good_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "product.txt"
+    file.write_text("x == [1 .. 60];\ny == [1 .. 60];\nz == [1 .. 60];\nx * y * z == 720;\n")
+
+    def asked(*more: str) -> str:
+        result = CliRunner().invoke(main, ["solve", "--estimate", str(file), *more], prog_name="tilesmith")
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    count = json.loads(CliRunner().invoke(main, ["solve", "--count", str(file), "--json"]).stdout)["count"]
+    exact = {"count": count, "error": 0, "least": count, "most": count}
+    assert json.loads(asked("--json"))["estimate"] == exact
+    assert asked().startswith(f"{count} solutions (")
+    monkeypatch.setattr("constrint.estimate.EXACT", (1,))
+    monkeypatch.setattr("constrint.estimate.RELAXED", (1,))
+    monkeypatch.setattr("constrint.factor.SMALL", 0)
+    found = json.loads(asked("--json"))
+    assert found["status"] == "feasible"
+    estimate = found["estimate"]
+    assert abs(estimate["count"] - count) < 5 * estimate["error"]
+    assert estimate["least"] <= count <= estimate["most"]
+    assert asked().startswith("about ")
 
 
 def test_limits_fit_the_machine(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from kernelgen.cells import cell_names, load_cell
@@ -136,13 +138,19 @@ def test_advice_is_only_what_was_tried_and_helps() -> None:
         return str(caught.value)
 
     large = refused("grid", Shape(16, 4, 1, 2048), "a100")
-    assert " It fits with a head dimension of 1664, or on b200, gh200, h100-sxm, h200" in large
+    assert (
+        " It fits with a head dimension of 1664, or with the streaming schedule, or on b200, b300, gh200, h100-sxm"
+        in large
+    )
     assert plan(cell, Shape(16, 4, 1, 1664), load_profile("a100"), top=1, schedules=["grid"])
     assert plan(cell, Shape(16, 4, 1, 2048), h200, top=1, schedules=["grid"])
     on_a_t4 = said(Shape(1, 4, 1, 16), "t4")
     assert "head dimension" not in on_a_t4
-    assert " It fits on a10, a100-40gb, " in on_a_t4
-    assert refused("resident", Shape(3_000_000, 4, 1, 16), "h200").endswith("It fits in batches of 1,048,576.")
+    assert " It fits in float16 or float32 or tf32 or float64, or on a10, a100-40gb, " in on_a_t4
+    many = refused("resident", Shape(3_000_000, 4, 1, 16), "h200")
+    assert many.endswith("It fits in batches of 1,048,576, or with the streaming schedule.")
+    assert "It fits with a head dimension of 130, or with the" in refused("resident", Shape(16, 4, 1, 129), "h200")
+    assert " It fits with a head dimension of " in refused("resident", Shape(16, 4, 1, 512), "h200")
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])
@@ -160,11 +168,11 @@ def test_a_schedule_that_does_not_take_the_dtype_says_so(direction: Direction) -
         assert f"the {name} schedule takes 16-bit types only (bfloat16, float16), not float32." in message
         with pytest.raises(InfeasibleError, match="takes 16-bit types only"):
             stated_problem(get(name), cell, shape, profile)
-    assert message.endswith(" It fits in bfloat16 or float16.")
+    assert re.search(r" It fits with the streaming\w* schedule, or in bfloat16 or float16\.$", message)
 
 
 def test_a_schedule_takes_what_it_declares(monkeypatch: pytest.MonkeyPatch) -> None:
-    cell, profile, schedule = load_cell("lstm"), load_profile("t4"), get("resident")
+    cell, profile, schedule = load_cell("lstm"), load_profile("mi300x"), get("resident")
     shape = Shape(16, 64, 4, 64, "float32")
     assert "16-bit types" in refusal(schedule, cell, shape, profile)
     monkeypatch.setattr(type(schedule), "dtypes", ("float16", "float32"))

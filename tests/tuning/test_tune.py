@@ -24,10 +24,13 @@ from kernelgen.hardware.profile import load_profile
 from kernelgen.program.dtypes import tolerance
 from kernelgen.program.shape import Shape
 from kernelgen.program.tiling import Resources
+from kernelgen.records.config import load_config
 from kernelgen.records.store import Store
 from kernelgen.tuning import tune
 from kernelgen.tuning.prepare import objection
+from kernelgen.tuning.ray_workers import RayGpus
 from kernelgen.tuning.tune import Event
+from kernelgen.tuning.workers import LocalGpus
 from kernelgen.verify import gpu_worker, validate
 from kernelgen.verify.gpu_worker import GpuWorker
 
@@ -201,7 +204,7 @@ def test_without_gpu_and_compiler_tuning_refuses_at_once(no_gpu: None, monkeypat
 def test_auto_without_a_gpu_names_the_profiles(no_gpu: None) -> None:
     with pytest.raises(ProfileError, match=r"--gpu auto found no GPU: there is no NVIDIA driver.*h200"):
         tune.resolve_gpu("auto")
-    assert tune.resolve_gpu("a100")[1] is None
+    assert tune.resolve_gpu("a100")[1] == ()
 
 
 @pytest.mark.emulated
@@ -230,7 +233,7 @@ def test_a_backward_kernel_is_tuned_and_known_the_next_time(
 @pytest.fixture
 def played(monkeypatch: pytest.MonkeyPatch) -> None:
     """An H200 that runners.pretend plays."""
-    monkeypatch.setattr(tune, "resolve_gpu", lambda gpu: (load_profile("h200"), 0))
+    monkeypatch.setattr(tune, "resolve_gpu", lambda gpu: (load_profile("h200"), (0,)))
     monkeypatch.setattr(gpu_worker, "GpuWorker", functools.partial(GpuWorker, runner="runners:pretend"))
 
 
@@ -291,6 +294,41 @@ def test_measured_kernels_are_not_measured_again(played: None, monkeypatch: pyte
         assert result.best.rank == 2
         _tune(store, top=3, again=True)
         assert counter.read_text() == "6"
+
+
+def test_the_kernel_that_takes_least_energy_wins_where_that_is_asked(
+    played: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of the played kernels the slowest takes least energy, and all have the same product with time."""
+    script = write_script(monkeypatch, tmp_path, "0.5 0.25 0.3")
+    monkeypatch.setattr(tune, "require_energy", lambda objective, gpus: None)
+    with Store(tmp_path / "trials.sqlite") as store:
+        assert _tune(store).best.rank == 2
+        script.with_suffix(".count").unlink()
+        result = _tune(store, objective="energy")  # what is known has no energy: it is measured again
+        assert script.with_suffix(".count").read_text() == "3"
+        assert result.best.rank == 1
+        assert result.best.trial.measurement is not None
+        assert result.best.trial.measurement.energy_mj == 2.0
+        assert result.best.trial.measurement.cost("edp") == 1.0
+        _tune(store, objective="edp")
+        assert script.with_suffix(".count").read_text() == "3"
+        assert store.trials()[-1] == result.trials[2]
+        config = tune.save(result, tmp_path / "elman.yaml", "elman")
+        assert load_config(tmp_path / "elman.yaml").measured == config.measured
+        assert "energy_mj: 2.0" in (tmp_path / "elman.yaml").read_text()
+
+
+def test_energy_is_refused_by_name_where_nobody_counts_it(no_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(
+        LaunchError, match="--objective energy is measured on the GPU that is tuned for, and there is none"
+    ):
+        _tune(objective="energy")
+    with pytest.raises(LaunchError, match="--objective edp is measured on GPUs of this machine, not of a Ray cluster"):
+        tune.require_energy("edp", RayGpus("head:1", 2))
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    with pytest.raises(LaunchError, match=r"--objective energy cannot be measured: .*needs nvidia-ml-py: pip install"):
+        tune.require_energy("energy", LocalGpus((0,)))
 
 
 def test_the_budget_ends_the_search_after_the_first_valid_kernel(

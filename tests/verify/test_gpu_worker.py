@@ -14,6 +14,7 @@ import pytest
 
 from kernelgen.cells import load_cell
 from kernelgen.device import executor, gpu, launcher, measure
+from kernelgen.emit.kernel import STAMPS, stamped
 from kernelgen.errors import ValidationError
 from kernelgen.hardware.profile import load_profile
 from kernelgen.program.dtypes import numpy_dtype
@@ -27,7 +28,7 @@ from kernelgen.tuning.plan import plan
 from kernelgen.verify import gpu_worker
 from kernelgen.verify.cases import ValidationCase
 from kernelgen.verify.emulator import emulate
-from kernelgen.verify.gpu_worker import GpuJob, Outcome, _UseCases
+from kernelgen.verify.gpu_worker import GpuJob, Outcome, StampJob, _UseCases
 from kernelgen.verify.validate import gpu_cases
 
 pytestmark = pytest.mark.emulated
@@ -84,7 +85,7 @@ class HostGpu:
                 arguments[name] = value
             else:
                 memory = self.buffers[value].memory if value else None
-                kind = "float32" if name.endswith("_partial") else "int32" if name == "mail" else SHAPE.dtype
+                kind = "float32" if name.endswith("_partial") else "int32" if name in ("mail", STAMPS) else SHAPE.dtype
                 arguments[name] = None if memory is None else memory.view(numpy_dtype(kind))
         outputs = [name for name in source.writes if arguments[name] is not None]
         emulate(source, launch, arguments, outputs=outputs)
@@ -155,6 +156,23 @@ def test_a_kernel_finds_its_mail_poisoned_in_every_run(host: HostGpu) -> None:
     assert outcome is not None
     assert max(outcome.errors.values()) <= cases[0].tolerance
     assert (host.launches, host.fills) == (3, 3)
+
+
+def test_a_stamped_kernel_leaves_records(host: HostGpu) -> None:
+    cases, job = kernel(host, "elman", "forward", schedule="resident")
+    gpu_worker.run(_UseCases(cases, 0))
+    program = job.program
+    source = stamped(program.main.source)
+    host.sources = {source.entry: source}
+    marked = replace(program, main=replace(program.main, source=source))
+    found = gpu_worker.run(StampJob(program, marked, job.cubins, (1, 1 + SHAPE.seq, 8)))
+    assert isinstance(found, tuple)
+    time, records = found
+    assert time == Measurement(1.0, 1.0, 1.0, 1)
+    assert records[0, 0, 0] == SHAPE.seq
+    assert (records[0, 1:, 7] >= 3).all()
+    gpu_worker.run(_UseCases((), 0))
+    assert host.buffers == {}
 
 
 def test_a_wrong_backward_kernel_is_refused(host: HostGpu) -> None:

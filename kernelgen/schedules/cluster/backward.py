@@ -26,6 +26,7 @@ from kernelgen.schedules.shared.cost import StepWork
 from kernelgen.schedules.shared.entries import GRADIENTS, asserted, backward_parameters, sequences
 from kernelgen.schedules.shared.limits import CHUNK, lacks_clusters, vector_width
 from kernelgen.schedules.shared.numbers import Int, Number
+from kernelgen.schedules.shared.resets import reset_flags
 from kernelgen.symbolic.derive import Backward, derive
 from kernelgen.symbolic.instructions import backward_cost
 
@@ -88,7 +89,7 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     columns = minimum(rows // 4, 2)
     column_tiles = cdiv(rows, 8)
     elements = 2 * column_tiles * columns
-    to_initial = sent_to_initial(cell, shape, elements * unit_warps)
+    to_initial = sent_to_initial(cell, shape, elements * unit_warps) + reset_flags(shape, rows)
     return Sizes(
         warps=warps,
         unit_warps=unit_warps,

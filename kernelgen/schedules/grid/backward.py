@@ -21,13 +21,14 @@ from kernelgen.program.shape import FEATURES, Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.grid.blocks import nothing_to_share, run_together
-from kernelgen.schedules.grid.traffic import beyond_an_exchange
+from kernelgen.schedules.grid.traffic import beyond_an_exchange, saved_by_pacing
 from kernelgen.schedules.shared.backward_step import arrays_read, refuses_recomputing, sent_to_initial
 from kernelgen.schedules.shared.batch_tiled import BatchTiled, Needs, accumulator_additions
 from kernelgen.schedules.shared.cost import StepWork
 from kernelgen.schedules.shared.entries import GRADIENTS, MAIL, asserted, backward_parameters, sequences, stores
 from kernelgen.schedules.shared.limits import CHUNK, vector_width
 from kernelgen.schedules.shared.numbers import Int, Number
+from kernelgen.schedules.shared.resets import reset_flags
 from kernelgen.symbolic.derive import Backward, derive
 from kernelgen.symbolic.instructions import backward_cost
 
@@ -51,6 +52,12 @@ K_SPLITS = [2, 4, 6, 8, 12, 16]
 
 NUM_STAGES = [4]
 """Stages of a warp's ring of saved values: a step takes long enough for few to do."""
+
+PACED = [0, 1]
+"""Whether warps that have sent wait a little before they poll."""
+
+SAVED_HERE = 0.4
+"""What pacing saves of what it does where all warps are paced."""
 
 SLOTS, SUMS_SLOTS = 8, 2
 """Steps whose gates' gradients, and whose sums, have a place (cuda/grid_mail.cuh and gradient_mail.cuh say why)."""
@@ -107,7 +114,7 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     sums = warps * 2 * tiles * (rows // 4) * 32 * 4
     sent = cluster * owners * epilogue_rows * 8 * 4
     vectors = epilogue_rows * (8 // vector_width(d))
-    to_initial = sent_to_initial(cell, shape, epilogue_rows // 4 * owners)
+    to_initial = sent_to_initial(cell, shape, epilogue_rows // 4 * owners) + owners * reset_flags(shape, epilogue_rows)
     return Sizes(
         warps=warps,
         tile_warps=tile_warps,
@@ -161,6 +168,7 @@ class GridBackward(BatchTiled):
             "k_tiles_in_registers": problem.variable("k_tiles_in_registers", range(0, 17)),
             "accumulators": problem.variable("accumulators", [1, 2]),
             "num_stages": problem.variable("num_stages", NUM_STAGES),
+            "paced": problem.variable("paced", PACED),
         }
 
     def rules(self, problem: Problem, cell: Cell, shape: Shape, v: Mapping[str, Expr]) -> None:
@@ -181,6 +189,7 @@ class GridBackward(BatchTiled):
         problem.add(
             (s.k_tiles - 1) * v["k_split"] * cluster < s.all_k_tiles, "parts of K are no larger than they must be"
         )
+        problem.add((v["paced"] == 0) | (rows <= 8), "warps wait with their polls where a step is short")
         problem.add(v["k_tiles_in_registers"] <= s.k_tiles, "no more groups of R in registers than a warp has")
         problem.add(v["accumulators"] <= 2 * s.k_tiles, "no more accumulator chains than matrix instructions in a row")
         problem.add(
@@ -261,6 +270,7 @@ class GridBackward(BatchTiled):
         blocks = shape.heads * -(-shape.batch // rows) * v["clusters"] * cluster
         loaded = blocks * s.tile_warps * s.padded_k // cluster * rows * 2
         meeting = profile.latency("exchange_grid", blocks) + beyond_an_exchange(loaded)
+        meeting -= SAVED_HERE * v["paced"] * saved_by_pacing(loaded)
         meeting += profile.latency("barrier", 32 * s.warps)
         if cluster > 1:
             meeting += profile.latency("exchange_sums", cluster, s.sent)

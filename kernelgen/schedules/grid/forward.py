@@ -20,7 +20,7 @@ from kernelgen.program.shape import FEATURES, Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.grid.blocks import nothing_to_share, run_together
-from kernelgen.schedules.grid.traffic import beyond_an_exchange
+from kernelgen.schedules.grid.traffic import beyond_an_exchange, saved_by_pacing
 from kernelgen.schedules.shared.batch_tiled import BatchTiled, Needs, accumulator_additions
 from kernelgen.schedules.shared.cost import StepWork
 from kernelgen.schedules.shared.entries import MAIL, asserted, forward_parameters, sequences, stores
@@ -43,6 +43,9 @@ TILES = [4, 8, 16, 32]
 
 NUM_STAGES = [4, 8]
 """Stages of a warp's ring of inputs: a step takes long enough for few to do."""
+
+PACED = [0, 1]
+"""Whether warps wait with their polls until their block has sent."""
 
 MOST_K_TILES_IN_REGISTERS = 4
 """Of more groups of R than these, every second number is tried."""
@@ -138,6 +141,7 @@ class GridForward(BatchTiled):
             "k_tiles_in_registers": problem.variable("k_tiles_in_registers", in_registers),
             "accumulators": problem.variable("accumulators", [1, 2]),
             "num_stages": problem.variable("num_stages", NUM_STAGES),
+            "paced": problem.variable("paced", PACED),
         }
 
     def rules(self, problem: Problem, cell: Cell, shape: Shape, v: Mapping[str, Expr]) -> None:
@@ -153,6 +157,10 @@ class GridForward(BatchTiled):
         problem.add(
             (epilogue_rows == 4) | (2 * groups * rows > v["k_split"] * epilogue_rows),
             "a warp steps no more sequences than it must",
+        )
+        problem.add(
+            (v["paced"] == 0) | (groups * rows < v["k_split"] * epilogue_rows),
+            "polls are paced where there are warps that wait for those that step",
         )
         problem.add(v["k_tiles_in_registers"] <= s.k_tiles, "no more groups of R in registers than a warp has")
         problem.add((s.k_tiles - 1) * v["k_split"] < cdiv(s.sent_units, 32), "every warp of a K split has a part of K")
@@ -230,6 +238,7 @@ class GridForward(BatchTiled):
             exchanges=1 if s.epilogue_warps < s.warps else 2,  # of the sums; warps that step fence for themselves then
             meeting=profile.latency("exchange_grid", v["blocks"])
             + beyond_an_exchange(loaded)
+            - v["paced"] * saved_by_pacing(loaded)
             + profile.latency("barrier", 32 * s.warps),
         )
 

@@ -32,6 +32,7 @@ from kernelgen.schedules.shared.cost import StepWork
 from kernelgen.schedules.shared.entries import PARTIAL_SUMS, asserted, backward_parameters, sequences, stores
 from kernelgen.schedules.shared.limits import CHUNK, vector_width
 from kernelgen.schedules.shared.numbers import Int, Number
+from kernelgen.schedules.shared.resets import reset_flags
 from kernelgen.symbolic.derive import Backward, derive
 from kernelgen.symbolic.instructions import backward_cost
 
@@ -81,6 +82,7 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     columns = minimum(rows // 4, 2)
     column_tiles = cdiv(rows, 8)
     elements = 2 * column_tiles * columns
+    to_initial = sent_to_initial(cell, shape, elements * warps) + reset_flags(shape, rows)
     return Sizes(
         warps=warps,
         k_tiles=k_tiles,
@@ -95,7 +97,7 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
         elements=elements,
         copies=cdiv(arrays * vectors, warps * 32),
         writes=cdiv(max(1, len(inputs)) * vectors, warps * 32),
-        shared_memory=buffers + ring + weights + sent_to_initial(cell, shape, elements * warps),
+        shared_memory=buffers + ring + weights + to_initial,
     )
 
 

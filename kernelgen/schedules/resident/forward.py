@@ -33,6 +33,7 @@ from kernelgen.schedules.shared.entries import asserted, forward_parameters, seq
 from kernelgen.schedules.shared.forward_step import arrays_written
 from kernelgen.schedules.shared.limits import CHUNK, vector_width
 from kernelgen.schedules.shared.numbers import Int, Number
+from kernelgen.schedules.shared.resets import reset_flags
 from kernelgen.symbolic.instructions import cell_cost
 
 
@@ -72,6 +73,9 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     ring = v["num_stages"] * inputs * rows * row
     weights = warps * (k_tiles - v["k_tiles_in_registers"]) * tiles * 2 * 32 * CHUNK
     partial = (k_split - 1) * unit_warps * tiles * column_tiles * 32 * CHUNK
+    elements = unit_groups * column_tiles * columns
+    zeros = CHUNK if shape.lengths else 0
+    initial = hidden if shape.resets else 0
     return Sizes(
         warps=warps,
         unit_warps=unit_warps,
@@ -80,11 +84,11 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
         k_tiles=k_tiles,
         columns=columns,
         column_tiles=column_tiles,
-        elements=unit_groups * column_tiles * columns,
+        elements=elements,
         copies=cdiv(inputs * rows * (d // vector_width(d)), warps * 32),
         writes=cdiv(arrays_written(cell, shape) * rows * (d // vector_width(d)), warps * 32),
         matrices=cdiv(inputs, 3 - columns),
-        shared_memory=2 * (hidden + staged) + ring + weights + partial + (hidden if shape.resets else 0),
+        shared_memory=2 * (hidden + staged + zeros) + ring + weights + partial + initial + reset_flags(shape, rows),
     )
 
 
@@ -127,7 +131,7 @@ class Resident(BatchTiled):
             "more_accumulators": (v["accumulators"] - 1) * s.tiles * s.column_tiles * 4,
             "hidden": 4 * s.column_tiles * s.k_tiles,
             "bias": s.tiles * 2 + s.unit_groups * (len(cell.gates) - len(cell.recurrent_gates)),
-            "states": s.elements * (len(cell.states) - 1),
+            "states": s.elements * (len(cell.states) - 1) * (2 if shape.resets else 1),
             "inputs": s.unit_groups * s.column_tiles * s.matrices,
             "elements": s.elements,
             "saved_gates": s.elements * (arrays_written(cell, shape) - known_states(cell, shape)),

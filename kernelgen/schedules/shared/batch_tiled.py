@@ -17,7 +17,7 @@ from kernelgen.program.program import KernelCall, Program
 from kernelgen.program.shape import SIXTEEN_BITS, Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
-from kernelgen.schedules.shared.cost import StepWork, clocks_per_step
+from kernelgen.schedules.shared.cost import Phases, StepWork, clocks_per_step, own_clocks
 from kernelgen.schedules.shared.limits import add_limits, lacks_instructions, place, registers_of_block
 from kernelgen.schedules.shared.model import Model, load_model
 from kernelgen.schedules.shared.numbers import Int, Number, as_int
@@ -148,6 +148,15 @@ class BatchTiled(ABC):
             self.work(cell, shape, profile, values), profile, together - 1, model.weights(shape.dtype)
         )
         return Tiling(self.name, dict(values), resources, clocks * waves)
+
+    def phases(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Phases:
+        """The model's clocks of a tiling's step by phases, without what it waits for inputs and device memory."""
+        values, needs = tiling.values, tiling.resources
+        _, together, _ = place(
+            profile, needs.blocks, needs.threads, needs.registers, needs.shared_memory, self.cluster_of(values)
+        )
+        work = self.work(cell, shape, profile, values)
+        return own_clocks(work, profile, together - 1, self._model.weights(shape.dtype))
 
     def program(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Program:
         """The kernel of a tiling, an instantiation of the template in cuda/; backward with what follows it."""

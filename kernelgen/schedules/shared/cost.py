@@ -90,8 +90,12 @@ class StepWork:
     streamed: float = 0.0
 
 
-def clocks_per_step(work: StepWork, profile: Profile, neighbours: int, weights: Weights) -> float:
-    """Clocks of one step on the busiest multiprocessor. neighbours: blocks that run there beside this one."""
+Phases = tuple[tuple[str, float], ...]
+"""Named clocks of a step, in the order in which clocks_per_step adds them."""
+
+
+def own_clocks(work: StepWork, profile: Profile, neighbours: int, weights: Weights) -> Phases:
+    """What a block's own work takes of a step, by phases. neighbours: as of clocks_per_step."""
     w = weights
     # Warps of the busiest sub-partition:
     busiest, epilogue = -(-work.warps // SUB_PARTITIONS), -(-work.epilogue_warps // SUB_PARTITIONS)
@@ -103,19 +107,30 @@ def clocks_per_step(work: StepWork, profile: Profile, neighbours: int, weights: 
     meeting = work.meeting
     if meeting is None:
         meeting = profile.latency("barrier", 32 * work.warps) + profile.latency("shared_load")
-    own = (
-        w.fixed
-        + meeting
-        + max(w.matrix * issue, w.matrix_chain * work.matrix_chain * profile.latency("mma"), work.streamed)
-        + w.reading * reading
-        + w.chain * chain
-        + w.special * special
-        + w.arithmetic * epilogue * (work.arithmetic + work.special)
-        + w.staged * staged
-        + w.transfer * work.warps * work.transfers
-        + w.exchange * work.exchanges
-        + neighbours * (w.neighbour + w.neighbour_reading * (reading + staged))
+    return (
+        ("fixed", w.fixed),
+        ("meeting", meeting),
+        (
+            "matrix",
+            max(w.matrix * issue, w.matrix_chain * work.matrix_chain * profile.latency("mma"), work.streamed),
+        ),
+        ("reading", w.reading * reading),
+        ("chain", w.chain * chain),
+        ("special", w.special * special),
+        ("arithmetic", w.arithmetic * epilogue * (work.arithmetic + work.special)),
+        ("staged", w.staged * staged),
+        ("transfer", w.transfer * work.warps * work.transfers),
+        ("exchange", w.exchange * work.exchanges),
+        ("neighbours", neighbours * (w.neighbour + w.neighbour_reading * (reading + staged))),
     )
+
+
+def clocks_per_step(work: StepWork, profile: Profile, neighbours: int, weights: Weights) -> float:
+    """Clocks of one step on the busiest multiprocessor. neighbours: blocks that run there beside this one."""
+    w = weights
+    own = 0.0
+    for _, clocks in own_clocks(work, profile, neighbours, weights):
+        own += clocks
     device = work.device_bytes / profile.memory_bandwidth * profile.clock_mhz * 1e6
     latency = profile.latency("global_load") * w.arrival * (1 + w.load * min(device / own, 1.0))
     arrival = latency / max(work.lead - ASKING, 0.5)

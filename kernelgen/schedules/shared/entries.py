@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kernelgen.emit.kernel import ELEMENT, Parameter
+from kernelgen.emit.kernel import ELEMENT, NUMBER, Parameter
 from kernelgen.hardware.profile import Profile
 from kernelgen.program.shape import FEATURES, Shape
 from kernelgen.program.tiling import Tiling
 
-_IN, _OUT, _SUMS = f"const {ELEMENT}*", f"{ELEMENT}*", "float*"
+_IN, _OUT, _SUMS = f"const {ELEMENT}*", f"{ELEMENT}*", f"{NUMBER}*"
 _SIZES = (Parameter("int", "batch"), Parameter("int", "seq"))
 
 MAIL = (Parameter("unsigned*", "mail"),)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from constrint import Problem, cdiv, minimum
 from kernelgen.hardware.profile import Profile
-from kernelgen.program.dtypes import dtype_info
 from kernelgen.program.shape import Shape
 from kernelgen.program.tiling import Resources
 from kernelgen.schedules.shared.numbers import Int
 
 WARP = 32
+
+LANES = ("fma", "")
 
 
 def add_limits(problem: Problem, profile: Profile, *, warps: Int, registers: Int, shared_memory: Int) -> None:
@@ -47,7 +50,15 @@ def registers_of_block(profile: Profile, warps: Int) -> Int:
 CHUNK = 16
 """Bytes of the unit in which kernels lay out shared memory: 8 elements of 16 bits."""
 
-_FEATURES = {"ldmatrix": "ldmatrix", "cp_async": "asynchronous copies"}
+PRODUCTS: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "bfloat16": (("m16n8k16", "bfloat16"),),
+    "float16": (("m16n8k16", "float16"), ("m16n8k8", "float16")),
+    "float32": (("m16n8k8", "tf32"), LANES),
+    "tf32": (("m16n8k8", "tf32"), LANES),
+    "float64": (("m8n8k4", "float64"), LANES),
+}
+"""Of which matrix instructions cuda/ makes a product of a dtype, the one that it takes where a GPU has it first; LANES:
+of multiply-adds, which every GPU of NVIDIA's has."""
 
 
 def vector_width(head_dim: int, itemsize: int = 2) -> int:
@@ -57,17 +68,19 @@ def vector_width(head_dim: int, itemsize: int = 2) -> int:
 
 
 def lacks_instructions(schedule: str, shape: Shape, profile: Profile) -> str:
-    """What lacks, as a sentence, on a GPU without m16n8k16 (of floats, m16n8k8 for TF32), ldmatrix or asynchronous
-    copies; else empty."""
-    missing = [words for feature, words in _FEATURES.items() if feature not in profile.features]
-    instruction, kind = ("m16n8k16", shape.dtype) if dtype_info(shape.dtype).itemsize == 2 else ("m16n8k8", "tf32")
-    if not profile.supports(instruction, kind):
+    """What lacks, as a sentence, on a GPU without ldmatrix or any of a dtype's PRODUCTS; else empty."""
+    ways = PRODUCTS[shape.dtype]
+    nvidia = profile.arch.startswith("sm_")
+    missing = [] if "ldmatrix" in profile.features else ["ldmatrix"]
+    if not any(nvidia if way == LANES else profile.supports(*way) for way in ways):
+        instruction, kind = ways[0]
         missing.insert(0, f"the matrix instruction {instruction} for {kind}")
     if not missing:
         return ""
+    oldest = "sm_80" if nvidia else "sm_75"
     return (
         f"the {schedule} schedule needs {' and '.join(missing)}, which {profile.name} ({profile.arch}) lacks; "
-        "it runs on sm_80 and newer."
+        f"{'in ' + shape.dtype + ' ' if nvidia else ''}it runs on {oldest} and newer."
     )
 
 

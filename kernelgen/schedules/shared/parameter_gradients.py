@@ -15,7 +15,7 @@ import yaml
 
 from constrint.documents import load_yaml
 from kernelgen.cells.language import Cell
-from kernelgen.emit.kernel import ELEMENT, Parameter, Template, kernel_source
+from kernelgen.emit.kernel import ELEMENT, NUMBER, Parameter, Template, kernel_source
 from kernelgen.errors import TilesmithError
 from kernelgen.hardware.profile import Profile
 from kernelgen.program.dtypes import dtype_info
@@ -100,8 +100,8 @@ class ParameterGradients:
             parameters=(
                 Parameter(f"const {ELEMENT}*", "d_wx"),
                 *((Parameter(f"const {ELEMENT}*", "d_inputless"),) if self.inputless else ()),
-                *(() if self.inputless else (Parameter("const float*", "d_r_partial"),)),
-                Parameter("const float*", "d_b_partial"),
+                *(() if self.inputless else (Parameter(f"const {NUMBER}*", "d_r_partial"),)),
+                Parameter(f"const {NUMBER}*", "d_b_partial"),
                 Parameter(f"const {ELEMENT}*", "states", "hidden"),
                 Parameter(f"const {ELEMENT}*", "initial"),
                 *own_parameters(replace(self.shape, lengths=False)),
@@ -133,8 +133,8 @@ class ParameterGradients:
             entry="tilesmith_sum_of_parts",
             title="the gradients of R and b from those of parts of the steps",
             parameters=(
-                Parameter("const float*", "d_r_parts"),
-                Parameter("const float*", "d_b_parts"),
+                Parameter(f"const {NUMBER}*", "d_r_parts"),
+                Parameter(f"const {NUMBER}*", "d_b_parts"),
                 Parameter(f"{ELEMENT}*", "d_r"),
                 Parameter(f"{ELEMENT}*", "d_b"),
             ),

@@ -16,8 +16,9 @@ from kernelgen.hardware.profile import Profile
 MEASURED_UP_TO = 512
 """Units of a head for which the rule's tiles were measured."""
 
-COLUMNS = 64
-"""Columns of a tile of the rule's at most: a thread keeps 64 float32 sums then."""
+COLUMNS = {2: 64, 4: 64, 8: 32}
+"""Columns of a tile of the rule's at most, by the bytes of an element: a thread keeps 64 float32 sums then, or half
+as many of float64."""
 
 WIDE, WIDE_UP_TO = 128, 256
 """Where as many columns cut the product evenly, BLOCKS of such tiles fit a multiprocessor and blocks may share the
@@ -29,11 +30,11 @@ ROWS = 128
 WARPS = 4
 """Of a block: those that a tile does not need share its steps."""
 
-DEPTH, NUM_STAGES = {2: 64, 4: 32}, 3
+DEPTH, NUM_STAGES = {2: 64, 4: 32, 8: 16}, 3
 """Steps of a stage, by the bytes of an element, and stages: two blocks fit on a multiprocessor, each with two stages on
 their way."""
 
-TILE_STEPS = {2: 16, 4: 8}
+TILE_STEPS = {2: 16, 4: 8, 8: 4}
 """Steps that a matrix instruction adds up, by the bytes of an element; every step group has as many of these."""
 
 BLOCKS = 2
@@ -46,10 +47,10 @@ LARGE = ((2, 2, 4, 128), (2, 4, 4, 256), (4, 2, 4, 128), (2, 4, 4, 128), (2, 2, 
 """Further tiles for the cost model: warps of rows, warps of columns, tiles of 16 rows a warp, columns. A warp of 64
 rows and 64 columns reads a third less of shared memory, for what it multiplies, than one of 32 rows."""
 
-MOST_SUMS = {2: 144, 4: 80}
-"""Float32 sums that a thread keeps, by the bytes of an element; with what it multiplies they must fit its registers."""
+MOST_SUMS = {2: 144, 4: 80, 8: 40}
+"""Sums that a thread keeps, by the bytes of an element; with what it multiplies they must fit its registers."""
 
-OTHER_REGISTERS = {2: 100, 4: 140}
+OTHER_REGISTERS = {2: 100, 4: 140, 8: 140}
 """Of a thread, beside its sums, by the bytes of an element."""
 
 
@@ -91,7 +92,7 @@ class Tiling:
 
     def registers(self, itemsize: int) -> int:
         """Of a thread, about."""
-        return min(self.sums + OTHER_REGISTERS[itemsize], 255)
+        return min(self.sums * max(1, itemsize // 4) + OTHER_REGISTERS[itemsize], 255)
 
     def shared_memory(self, itemsize: int) -> int:
         """Bytes of shared memory of a block. itemsize: bytes of an element."""
@@ -131,8 +132,9 @@ class Product:
 def ruled(product: Product, profile: Profile) -> Tiling:
     """The rule's tile: twice as high as wide, up to ROWS, and as many parts of the steps as fill the GPU with its
     blocks, but no power of two where they are no cluster."""
-    columns, cluster = product.columns, profile.portable_cluster > 1
-    whole = _tile(product, 16 * -(-columns // (16 * -(-columns // COLUMNS))))
+    columns, cluster = product.columns, shares_steps(product, profile)
+    most = COLUMNS[product.itemsize]
+    whole = _fitting(_tile(product, 16 * -(-columns // (16 * -(-columns // most)))), product, profile)
     fit = whole.fit(profile, product.itemsize)
     if cluster and product.itemsize == 2 and columns % WIDE == 0 and columns <= WIDE_UP_TO:
         wide = _tile(product, WIDE)
@@ -148,6 +150,19 @@ def ruled(product: Product, profile: Profile) -> Tiling:
     return replace(whole, parts=min(parts, profile.portable_cluster), cluster=True)
 
 
+def shares_steps(product: Product, profile: Profile) -> bool:
+    """Whether blocks that have parts of the steps are clusters, which add their sums as float32."""
+    return profile.portable_cluster > 1 and product.itemsize < 8
+
+
+def _fitting(tiling: Tiling, product: Product, profile: Profile) -> Tiling:
+    """The same with stages as short as the GPU's shared memory makes them."""
+    least = TILE_STEPS[product.itemsize] * tiling.step_groups
+    while not tiling.fit(profile, product.itemsize) and tiling.depth % (2 * least) == 0:
+        tiling = replace(tiling, depth=tiling.depth // 2)
+    return tiling
+
+
 def _tile(product: Product, columns: int) -> Tiling:
     """A tile of that many columns, of all steps."""
     row_warps = -(-min(2 * columns, product.rows, ROWS) // 32)
@@ -155,7 +170,7 @@ def _tile(product: Product, columns: int) -> Tiling:
         row_warps=row_warps,
         warp_tiles=2,  # half the loads of h for a product that one would take
         columns=columns,
-        step_groups=max(1, WARPS // row_warps),
+        step_groups=max(1, WARPS // row_warps) if product.itemsize < 8 else 1,
         depth=DEPTH[product.itemsize],
         num_stages=NUM_STAGES,
         parts=1,
@@ -176,7 +191,7 @@ def tilings(product: Product, profile: Profile, clocks: Clocks) -> list[Tiling]:
 
 
 def _candidates(product: Product, profile: Profile) -> Iterator[Tiling]:
-    first, cluster = ruled(product, profile), profile.portable_cluster > 1
+    first, cluster = ruled(product, profile), shares_steps(product, profile)
     deep = DEPTH[product.itemsize]
     yield first
     shapes = [first] + [

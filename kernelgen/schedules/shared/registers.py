@@ -17,7 +17,7 @@ from kernelgen.schedules.shared.numbers import Int
 SCALE = 16
 """Coefficients are integers in units of 1/16 register, so that the model is exact on a Problem's integers."""
 
-STANDS_FOR = {"sm_86": "sm_89"}
+STANDS_FOR = {"sm_75": "sm_80", "sm_86": "sm_89", "sm_103a": "sm_100a"}
 """Architectures whose registers another's coefficients predict; unknown ones take NEAREST's."""
 
 NEAREST = "sm_90a"

@@ -145,9 +145,9 @@ class StreamingBackward(Streaming):
         alone = 1 - minimum(v["blocks"], 1)
         counts: dict[str, Int] = {
             **product_registers(v, p, s.copies),
-            "states": alone * s.elements * (len(cell.states) + len(cell.inputless_biases)),
-            "arrays": s.arrays + s.stored,
-            "live": backward_cost(cell).live,
+            "states": alone * s.elements * (len(cell.states) + len(cell.inputless_biases)) * p.dtype.registers,
+            "arrays": (s.arrays + s.stored) * p.dtype.registers,
+            "live": backward_cost(cell).live * p.dtype.registers,
         }
         return Needs(p.warps, s.shared_memory, counts, p.least_registers + counts["states"] + SPARE)
 

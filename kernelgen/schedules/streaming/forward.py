@@ -123,15 +123,17 @@ class StreamingForward(Streaming):
         alone = 1 - minimum(v["blocks"], 1)
         counts: dict[str, Int] = {
             **product_registers(v, p, s.copies),
-            "states": alone * s.elements * len(cell.states),
-            "bias": v["units_per_warp"] // 8 * len(cell.bias_gates),
-            "arrays": arrays_written(cell, shape),
-            "live": cell_cost(cell).live,
+            "states": alone * s.elements * len(cell.states) * p.dtype.registers,
+            "bias": v["units_per_warp"] // 8 * len(cell.bias_gates) * p.dtype.registers,
+            "arrays": arrays_written(cell, shape) * p.dtype.registers,
+            "live": cell_cost(cell).live * p.dtype.registers,
         }
         # Given a whole block's share the compiler takes it; what must live is sums, states and some addresses.
         read = set().union(*(expression.free_symbols for expression in cell.next_states))
         kept = len(cell.states) - (cell.state_symbols[0] not in read)  # else h lives in shared memory alone
-        least = p.least_registers + alone * s.elements * kept + SPARE + 2 * minimum(s.copies, UNROLLED)
+        least = (
+            p.least_registers + alone * s.elements * kept * p.dtype.registers + SPARE + 2 * minimum(s.copies, UNROLLED)
+        )
         least = least + (1 - alone) * SPARE_IN_TURN * cell_cost(cell).live
         return Needs(p.warps, s.shared_memory, counts, least + 2 * minimum(v["stationary"], 1))
 

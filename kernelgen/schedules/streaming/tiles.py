@@ -43,13 +43,13 @@ MOST_LINES = 160
 MOST_WARPS = 16
 """Of a block."""
 
-MOST_ACCUMULATORS, MOST_REGISTERS = {2: 128, 4: 64}, 255
+MOST_ACCUMULATORS, MOST_REGISTERS = {2: 128, 4: 64, 8: 32}, 255
 """Of a thread; the first by the bytes of an element."""
 
-PART_K = {2: [32, 64, 128], 4: [32, 64, 128, 256]}
+PART_K = {2: [32, 64, 128], 4: [32, 64, 128, 256], 8: [32, 64]}
 """Of a part of K, by the bytes of an element."""
 
-NUM_STAGES = {2: [3, 4], 4: [3, 4, 6, 8]}
+NUM_STAGES = {2: [3, 4], 4: [3, 4, 6, 8], 8: [3, 4]}
 """Stages of the rings of the matrix and of what it multiplies, by the bytes of an element."""
 
 L2_LATENCY = 1_000
@@ -72,13 +72,20 @@ MOST_SHARING = 8
 """Warps of a block where some share K."""
 
 SPLITTING = {"float32": 3, "tf32": 1}
-"""Other instructions for each word of an operand, which are split in two or rounded; of 16-bit types none."""
+"""Other instructions for each word of an operand, which are split in two or rounded; of other types none."""
 
-SPLIT_REGISTERS = 16
-"""Of a thread, for both parts of floats and what is made of them, but for the parts of the columns."""
+OPERAND_REGISTERS = {4: 16, 8: 24}
+"""Of a thread, by the bytes of an element: for both parts of floats and what is made of them, but for the parts of the
+columns; for doubles, of which a step has all in two registers each."""
 
 ADDING = {"float32": 4}
 """And for each product of a tile, where sums are kept outside of tensor cores."""
+
+ONE_CHAIN = ("float32", "float64")
+"""Of these a warp has one accumulator for each tile, however few it has (sums_in_tensor_cores of cuda/factors.cuh)."""
+
+DOUBLE_STEPS = 2
+"""Of doubles, instructions along k that are written out in a row."""
 
 UNROLLED = 8
 """Copies of a thread that are written out in a row."""
@@ -114,9 +121,12 @@ class ProductSizes(Generic[Number]):
 
     @property
     def least_registers(self) -> Number | int:
-        """Of a thread, for the sums; of floats, for both parts of the operands of an instruction too."""
-        sums = self.tiles * self.column_tiles * 4
-        return sums if self.dtype.itemsize == 2 else sums + 4 * self.column_tiles + SPLIT_REGISTERS
+        """Of a thread, for the sums; of floats, for both parts of the operands of an instruction too; of doubles,
+        for operands."""
+        sums = self.tiles * self.column_tiles * 4 * self.dtype.registers
+        return sums + (
+            0 if self.dtype.itemsize == 2 else 4 * self.column_tiles + OPERAND_REGISTERS[self.dtype.itemsize]
+        )
 
 
 def own_bytes(shape: Shape, rows: Number) -> Number:
@@ -160,14 +170,15 @@ def product_registers(v: Mapping[str, Number], s: ProductSizes[Number], matrix_c
     """What a product takes of a thread's registers. matrix_copies: of a thread, of a part of the matrix."""
     steps = v["part_k"] // s.depth // s.k_warps
     chains: Int = 1
-    if s.dtype.name not in ADDING:
+    if s.dtype.name not in ONE_CHAIN:
         chains = maximum(1, minimum(steps, INDEPENDENT // (s.tiles * s.column_tiles)))
-    loaded = (4 * s.tiles + 2 * s.column_tiles) * (s.dtype.itemsize // 2)
+    loaded = (4 * s.tiles + 2 * s.column_tiles) * (2 if s.dtype.itemsize == 4 else 1)
+    steps = minimum(steps, DOUBLE_STEPS) if s.dtype.itemsize == 8 else steps
     several = minimum(s.parts - 1, 1)  # of one part alone the compiler makes no loop
     streamed = several * minimum(s.parts - v["stationary"], 1)
     in_flight = minimum(steps * loaded, MOST_IN_FLIGHT)
     return {
-        "accumulators": s.tiles * s.column_tiles * 4 * chains,
+        "accumulators": s.tiles * s.column_tiles * 4 * chains * s.dtype.registers,
         "fragments": loaded,
         "in_flight": in_flight,
         "loop": several,
@@ -206,8 +217,9 @@ class Streaming(BatchTiled):
             (s.warps >= self.least_warps) | smallest,
             f"warps of a block: at least {self.least_warps}, or as many as its tile has",
         )
+        short = 32 if s.dtype.itemsize < 8 else 0  # 32 doubles are no short part
         problem.add(
-            (v["part_k"] > 32) | (shape.head_dim <= 32) | (s.rows + v["batch_tile"] > MOST_LINES),
+            (v["part_k"] > short) | (shape.head_dim <= 32) | (s.rows + v["batch_tile"] > MOST_LINES),
             f"short parts of K only where one of 64 has more than {MOST_LINES} rows and columns",
         )
         problem.add(
@@ -258,7 +270,7 @@ class Streaming(BatchTiled):
             "num_stages": problem.variable("num_stages", NUM_STAGES[itemsize]),
             "blocks": problem.variable("blocks", [0, profile.multiprocessors]),
         }
-        if itemsize > 2:
+        if itemsize == 4:
             found["k_warps"] = problem.variable("k_warps", K_WARPS)
         return found
 

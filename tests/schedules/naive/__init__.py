@@ -84,9 +84,9 @@ class Naive:
     def _shared_memory(self, cell: Cell, shape: Shape) -> int:
         """Rows of values, of h and, backward, of every gate's gradients; and the sums of gates without input."""
         backward, dim = self.direction == "backward", shape.head_dim
-        size = dtype_info(shape.dtype).itemsize
-        rows = -(-size * (1 + backward * len(cell.gates)) * dim // CHUNK) * CHUNK
-        return rows + backward * 4 * len(cell.inputless_products) * dim * dim
+        info = dtype_info(shape.dtype)
+        rows = -(-info.itemsize * (1 + backward * len(cell.gates)) * dim // CHUNK) * CHUNK
+        return rows + backward * 4 * info.registers * len(cell.inputless_products) * dim * dim
 
 
 def _warps(shape: Shape) -> int:

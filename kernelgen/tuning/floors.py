@@ -25,13 +25,19 @@ reading h and the gradient of Wx, whichever is longer).
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Protocol
+
 from kernelgen.cells.language import Cell
 from kernelgen.errors import ProfileError
 from kernelgen.hardware.profile import Profile
+from kernelgen.program.shape import SIXTEEN_BITS
 from kernelgen.schedules.shared.cost import ARITHMETIC_LATENCY, SUB_PARTITIONS
 from kernelgen.symbolic.derive import derive
 from kernelgen.symbolic.instructions import CellCost, backward_cost, cell_cost
-from peers.rows import Row
+
+if TYPE_CHECKING:
+    from kernelgen.program.shape import Shape
+    from kernelgen.program.task import Direction
 
 ROWS_AT_ONCE = 4
 """Sequences of the smallest batch tile: what an exchange carries at least."""
@@ -39,7 +45,38 @@ TILE = 16 * 16
 COLUMNS = 8
 
 
-def floor_ms(cell: Cell, row: Row, profile: Profile, what: str) -> float | None:
+class Sizes(Protocol):
+    """Of a recurrence: see Shape."""
+
+    @property
+    def batch(self) -> int: ...
+    @property
+    def seq(self) -> int: ...
+    @property
+    def heads(self) -> int: ...
+    @property
+    def head_dim(self) -> int: ...
+
+
+def recurrence_floor_ms(cell: Cell, shape: Shape, profile: Profile, direction: Direction) -> float | None:
+    """Milliseconds of the recurrence of a pass at a shape, without the product for dR; None for a type that is not of
+    16 bits, and where the profile lacks a latency."""
+    if shape.dtype not in SIXTEEN_BITS:
+        return None
+    states, inputs = len(cell.states), len(cell.input_gates)
+    saved = 0 if shape.recompute else len(derive(cell).saved_gates)
+    try:
+        if direction == "backward":
+            given = 1 if shape.save == "hidden" else states
+            planes = states + saved + given + inputs + (inputs if shape.recompute else 0)
+            return _pass(cell, shape, profile, backward_cost(cell), planes, backward=True)
+        kept = {"hidden": 1, "states": states, "gates": states + saved}[shape.save]
+        return _pass(cell, shape, profile, cell_cost(cell), inputs + kept, backward=False)
+    except ProfileError:
+        return None
+
+
+def floor_ms(cell: Cell, row: Sizes, profile: Profile, what: str) -> float | None:
     """Milliseconds of a pass, "forward" (no gradients) or "training"; None where the profile lacks a latency."""
     saved, states = len(derive(cell).saved_gates), len(cell.states)
     inputs = len(cell.input_gates)
@@ -54,7 +91,7 @@ def floor_ms(cell: Cell, row: Row, profile: Profile, what: str) -> float | None:
     return forward + backward + _parameters(cell, row, profile)
 
 
-def step_clocks(cell: Cell, row: Row, profile: Profile, cost: CellCost, *, backward: bool) -> float | None:
+def step_clocks(cell: Cell, row: Sizes, profile: Profile, cost: CellCost, *, backward: bool) -> float | None:
     """Clocks of one step's chain; None where no number of blocks holds R. Raises ProfileError."""
     weights = len(cell.recurrent_gates) * row.head_dim**2
     pointwise = cost.chain_special * profile.latency("special_function") + cost.chain_arithmetic * ARITHMETIC_LATENCY
@@ -81,7 +118,7 @@ def _meeting(blocks: int, dim: int, profile: Profile, *, backward: bool) -> floa
     return profile.latency("exchange_grid", blocks)
 
 
-def _pass(cell: Cell, row: Row, profile: Profile, cost: CellCost, planes: int, *, backward: bool) -> float:
+def _pass(cell: Cell, row: Sizes, profile: Profile, cost: CellCost, planes: int, *, backward: bool) -> float:
     """Milliseconds. planes: how many arrays of one value for each unit and step are read or written."""
     weights = len(cell.recurrent_gates) * row.head_dim**2
     clocks = step_clocks(cell, row, profile, cost, backward=backward)
@@ -94,7 +131,7 @@ def _pass(cell: Cell, row: Row, profile: Profile, cost: CellCost, planes: int, *
     return max(chain, 1000 * moved / profile.memory_bandwidth, matrix)
 
 
-def _parameters(cell: Cell, row: Row, profile: Profile) -> float:
+def _parameters(cell: Cell, row: Sizes, profile: Profile) -> float:
     """Milliseconds of the product for dR, over all steps and sequences."""
     weights = len(cell.recurrent_gates) * row.head_dim**2
     matrix = _matrix_ms(row.heads * weights / TILE * row.batch * row.seq / COLUMNS, profile)
@@ -108,5 +145,5 @@ def _matrix_ms(instructions: float, profile: Profile) -> float:
     return clocks / (1000 * profile.clock_mhz)
 
 
-def _plane(row: Row) -> float:
+def _plane(row: Sizes) -> float:
     return 2.0 * row.batch * row.seq * row.heads * row.head_dim

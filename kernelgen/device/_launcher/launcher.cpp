@@ -1,0 +1,225 @@
+// What a launch costs the host, without Python: a program's calls at one shape, laid out once and queued by one call.
+//
+// Nothing is linked against: the driver's entry points are looked up in the library that open() is told, when it is told.
+// Its structures are declared here as the CUDA driver API documents them (CUDA 12 and later).
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cstdint>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#if defined(_WIN32)
+#error "the launcher looks the driver up by dlopen"
+#endif
+#include <dlfcn.h>
+
+namespace py = pybind11;
+
+namespace {
+
+using Result = int;
+using Handle = void*;
+
+struct Attribute {  // CUlaunchAttribute
+  int id;
+  char pad[8 - sizeof(int)];
+  union {
+    char bytes[64];
+    unsigned words[3];
+  } value;
+};
+static_assert(sizeof(Attribute) == 72, "CUlaunchAttribute is 8 bytes and a value of 64");
+
+struct Config {  // CUlaunchConfig
+  unsigned grid[3], block[3], shared_bytes;
+  Handle stream;
+  Attribute* attributes;
+  unsigned attribute_count;
+};
+
+struct Driver {
+  Result (*launch)(const Config*, Handle function, void** arguments, void** extra);
+  Result (*current)(Handle* context);
+  Result (*set_current)(Handle context);
+  Result (*push)(Handle context);
+  Result (*pop)(Handle* context);
+  Result (*fill)(std::uint64_t address, unsigned char byte, std::size_t size, Handle stream);
+};
+
+Driver driver;
+bool opened = false;
+
+template <typename Function>
+bool find(void* library, const char* name, Function& function) {
+  function = reinterpret_cast<Function>(dlsym(library, name));
+  return function != nullptr;
+}
+
+// Whether the driver is there and has all that is needed.
+bool open(const std::string& path) {
+  void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (library == nullptr) return false;
+  Driver found{};
+  opened = find(library, "cuLaunchKernelEx", found.launch) && find(library, "cuCtxGetCurrent", found.current) &&
+           find(library, "cuCtxSetCurrent", found.set_current) &&
+           find(library, "cuCtxPushCurrent_v2", found.push) && find(library, "cuCtxPopCurrent_v2", found.pop) &&
+           find(library, "cuMemsetD8Async", found.fill);
+  if (opened) driver = found;
+  return opened;
+}
+
+constexpr int most_arguments = 64;
+constexpr std::uint64_t poison = 0xFF;
+
+// An argument: the address in a slot of those that a run is given, or a constant of the launch's own.
+struct Argument {
+  int slot;  // -1 for a constant
+  std::uint64_t constant;
+};
+
+struct Call {
+  Handle function;
+  Config config;
+  std::vector<Attribute> attributes;
+  std::vector<Argument> arguments;
+};
+
+struct Fill {
+  int slot;
+  std::size_t size;
+};
+
+class Queue {
+ public:
+  Queue(std::uint64_t context, int slots) : context_(reinterpret_cast<Handle>(context)), slots_(slots) {
+    if (!opened) throw std::runtime_error("the driver has not been opened");
+    if (slots < 0 || slots > most_arguments) throw std::length_error("too many arrays");
+  }
+
+  void fill(int slot, std::size_t size) { fills_.push_back({require_slot(slot), size}); }
+
+  void call(std::uint64_t function, std::tuple<unsigned, unsigned, unsigned> grid, unsigned block, unsigned shared_bytes,
+            const std::vector<std::tuple<int, unsigned, unsigned, unsigned>>& attributes,
+            const std::vector<std::pair<int, std::int64_t>>& arguments) {
+    if (arguments.size() > most_arguments) throw std::length_error("too many arguments");
+    Call made{};
+    made.function = reinterpret_cast<Handle>(function);
+    made.config.grid[0] = std::get<0>(grid);
+    made.config.grid[1] = std::get<1>(grid);
+    made.config.grid[2] = std::get<2>(grid);
+    made.config.block[0] = block;
+    made.config.block[1] = made.config.block[2] = 1;
+    made.config.shared_bytes = shared_bytes;
+    for (const auto& [id, x, y, z] : attributes) {
+      Attribute attribute{};
+      attribute.id = id;
+      attribute.value.words[0] = x;
+      attribute.value.words[1] = y;
+      attribute.value.words[2] = z;
+      made.attributes.push_back(attribute);
+    }
+    for (const auto& [slot, constant] : arguments) {
+      made.arguments.push_back({slot < 0 ? -1 : require_slot(slot), static_cast<std::uint64_t>(constant)});
+    }
+    calls_.push_back(std::move(made));
+  }
+
+  // Queue all on a stream. arrays: for each slot an address, None for a null pointer, or what has data_ptr(). Returns
+  // the driver's code, 0 for success, and which call it is of (-1: none of the launches).
+  std::pair<int, int> run(std::uint64_t stream, py::handle arrays) {
+    std::uint64_t addresses[most_arguments];
+    read(arrays, addresses);
+    py::gil_scoped_release released;
+    return queue(reinterpret_cast<Handle>(stream), addresses);
+  }
+
+ private:
+  int require_slot(int slot) const {
+    if (slot < 0 || slot >= slots_) throw std::out_of_range("an argument without an array");
+    return slot;
+  }
+
+  void read(py::handle arrays, std::uint64_t* addresses) const {
+    static PyObject* const data_ptr = PyUnicode_InternFromString("data_ptr");
+    const py::object items = py::reinterpret_steal<py::object>(PySequence_Fast(arrays.ptr(), "arrays must be a sequence"));
+    if (!items) throw py::error_already_set();
+    if (PySequence_Fast_GET_SIZE(items.ptr()) != slots_) throw std::length_error("another number of arrays");
+    for (int slot = 0; slot < slots_; ++slot) {
+      PyObject* const item = PySequence_Fast_GET_ITEM(items.ptr(), slot);
+      if (item == Py_None) {
+        addresses[slot] = 0;
+      } else if (PyLong_Check(item)) {
+        addresses[slot] = PyLong_AsUnsignedLongLong(item);
+      } else {
+        const py::object address = py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(item, data_ptr));
+        if (!address) throw py::error_already_set();
+        addresses[slot] = PyLong_AsUnsignedLongLong(address.ptr());
+      }
+      if (PyErr_Occurred()) throw py::error_already_set();
+    }
+  }
+
+  // In the GPU's context: a thread that has none keeps it, as it does from its first launch through CUDA's runtime.
+  std::pair<int, int> queue(Handle stream, std::uint64_t* addresses) {
+    Handle found = nullptr;
+    if (const Result code = driver.current(&found)) return {code, -1};
+    if (found == context_) return start(stream, addresses);
+    if (found == nullptr) {
+      if (const Result code = driver.set_current(context_)) return {code, -1};
+      return start(stream, addresses);
+    }
+    if (const Result code = driver.push(context_)) return {code, -1};
+    const auto outcome = start(stream, addresses);
+    driver.pop(&found);
+    return outcome;
+  }
+
+  std::pair<int, int> start(Handle stream, std::uint64_t* addresses) const {
+    for (const Fill& one : fills_) {
+      if (const Result code = driver.fill(addresses[one.slot], poison, one.size, stream)) return {code, -1};
+    }
+    for (std::size_t index = 0; index < calls_.size(); ++index) {
+      const Call& call = calls_[index];
+      void* pointers[most_arguments];
+      for (std::size_t at = 0; at < call.arguments.size(); ++at) {
+        const Argument& argument = call.arguments[at];
+        // An int32 is read from the first four bytes of its constant: GPUs' hosts are little-endian.
+        pointers[at] = argument.slot < 0 ? const_cast<std::uint64_t*>(&argument.constant) : &addresses[argument.slot];
+      }
+      Config config = call.config;
+      config.stream = stream;
+      config.attributes = const_cast<Attribute*>(call.attributes.data());
+      config.attribute_count = static_cast<unsigned>(call.attributes.size());
+      if (const Result code = driver.launch(&config, call.function, pointers, nullptr)) {
+        return {code, static_cast<int>(index)};
+      }
+    }
+    return {0, 0};
+  }
+
+  Handle context_;
+  int slots_;
+  std::vector<Fill> fills_;
+  std::vector<Call> calls_;
+};
+
+}  // namespace
+
+PYBIND11_MODULE(_launcher_native, module) {
+  module.doc() = "Launches through the CUDA driver, laid out once.";
+  module.attr("SOURCES") = LAUNCHER_SOURCES;
+  module.attr("MOST_ARGUMENTS") = most_arguments;
+  module.def("open", &open, py::arg("path"), "Look the driver up in a library; whether it is there.");
+  py::class_<Queue>(module, "Queue", "A program's calls at one shape on one GPU.")
+      .def(py::init<std::uint64_t, int>(), py::arg("context"), py::arg("slots"))
+      .def("fill", &Queue::fill, py::arg("slot"), py::arg("size"), "Before the calls, fill an array with 0xFF.")
+      .def("call", &Queue::call, py::arg("function"), py::arg("grid"), py::arg("block"), py::arg("shared_bytes"),
+           py::arg("attributes"), py::arg("arguments"), "Add a call; an argument is (slot, 0) or (-1, constant).")
+      .def("run", &Queue::run, py::arg("stream"), py::arg("arrays"), "Queue all: (the driver's code, of which call).");
+}

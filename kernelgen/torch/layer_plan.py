@@ -1,0 +1,192 @@
+"""Layers in one direction whose passes are kernels: found out once for a form of the input, and then no more than the
+calls that compute. At short sequences the host is what is waited for, and every PyTorch call costs it microseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from kernelgen.torch import passes
+from kernelgen.torch.errors import TensorShapeError
+from kernelgen.torch.kernels import Backward, Forward, ready
+from kernelgen.torch.parts import Parts, bias_gradients, summed_bias
+from kernelgen.torch.recording import Pass
+
+KEPT = 7
+"""Tensors that a layer leaves for the backward pass: rows of its input, R, b, the initial states, h, the other states,
+the gates."""
+
+STRIDED_STEPS = 64
+"""Steps from which on a product for each sequence, of which a GPU's matrix units compute about as many rows at a time,
+takes the place of a copy of a time-major input and one product for all."""
+
+STRIDED_WORK = 1 << 31
+"""Multiplications, in such rows, up to which it does so at any number of steps: the GPU is not what is waited for."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All layers of a module over an input of one form.
+
+    batch, seq, heads, dim: B, T, H and D. names: of a layer's parameters (parts.parameter_sizes). dropout: the share of
+    zeros between layers. run: the forward pass of every layer. keep: "gates" for a backward pass, else "nothing".
+    """
+
+    parts: Parts
+    layers: int
+    heads: int
+    dim: int
+    names: tuple[str, ...]
+    dropout: float
+    batch: int
+    seq: int
+    keep: str
+    run: Pass[Any]
+    width: int = field(init=False)
+    r_sizes: torch.Size = field(init=False)
+    b_sizes: torch.Size = field(init=False)
+    """What the parameters of a layer must be: rows of weight_ih, weight_hh, and the sum of the biases."""
+
+    def __post_init__(self) -> None:
+        wide, put = self.heads * self.dim, partial(object.__setattr__, self)
+        put("width", self.parts.inputs * wide)
+        put("r_sizes", torch.Size((self.parts.products * wide, self.dim)))
+        put("b_sizes", torch.Size((self.parts.biases * wide,)))
+
+    def forward(
+        self, x: Tensor, time_major: bool, initial: Sequence[Tensor], parameters: Sequence[Tensor]
+    ) -> tuple[Tensor, list[Tensor], list[Tensor | None], list[Tensor]]:
+        """x [B, T, I], or [T, B, I] where it is time-major; initial: each state [L, B, H D], or none for zeros;
+        parameters: those of the layers in turn.
+
+        Returns h of the last layer in the form of x, each last state [L, B, H D], KEPT tensors of each layer for
+        ``backward`` and the masks of dropout. Raises TensorShapeError for parameters that do not fit.
+        """
+        kernel: Forward = self.run.kernel
+        learning, batch, seq, wide = self.keep != "nothing", self.batch, self.seq, self.heads * self.dim
+        count, states, dtype, empty = len(self.names), len(self.parts.states), x.dtype, x.new_empty
+        kept: list[Tensor | None] = []
+        ends, masks = [], []
+        rows: Tensor | None = None
+        starts = torch.stack(tuple(initial), 1) if initial else None  # [L, S, B, H D]
+        for layer in range(self.layers):
+            weight_ih, weight_hh, *biases = parameters[layer * count : (layer + 1) * count]
+            if rows is not None:
+                if self.dropout:
+                    rows, mask = torch.native_dropout(rows, self.dropout, True)
+                    masks.append(mask)
+            elif not time_major:
+                rows = x.reshape(batch * seq, -1)
+            elif learning or not self._strided(weight_ih):
+                rows = x.transpose(0, 1).reshape(batch * seq, -1)
+            if rows is not None:
+                wx = rows.mm(weight_ih.t())
+            else:
+                wx = torch.bmm(x.transpose(0, 1), weight_ih.t().expand(batch, -1, -1))
+            r = ready(weight_hh, dtype)
+            b = ready(self._bias(biases, weight_hh), dtype)
+            device = wx.get_device()
+            fits = wx.shape[-1] == self.width and r.shape == self.r_sizes and b.shape == self.b_sizes
+            if not fits or r.get_device() != device or b.get_device() != device:
+                self._refuse(layer, wx, r, b)
+            start = None if starts is None else ready(starts[layer], dtype)
+            hidden = empty((batch, seq, wide) if layer == self.layers - 1 else (batch * seq, wide))
+            last = empty((states, 1, batch, wide))
+            others = None if kernel.others is None else empty(kernel.others)
+            gates = None if kernel.gates is None else empty(kernel.gates)
+            kernel.start((wx, r, b, start, hidden, others, last, gates))
+            self.run.count()
+            ends.append(last)
+            if learning:
+                kept += (rows, r, b, start, hidden, others, gates)
+            rows = hidden
+        assert rows is not None
+        every = ends[0] if len(ends) == 1 else torch.cat(ends, 1)
+        # No views, which autograd would not let anybody change in place.
+        last_states = [every[index].data for index in range(states)]
+        return rows.transpose(0, 1).contiguous() if time_major else rows, last_states, kept, masks
+
+    def _strided(self, weight: Tensor) -> bool:
+        """Whether the product of a time-major input is one for each sequence."""
+        return self.seq >= STRIDED_STEPS or self.batch * STRIDED_STEPS * weight.numel() <= STRIDED_WORK
+
+    def _bias(self, biases: Sequence[Tensor], like: Tensor) -> Tensor:
+        """b [G_bias H D]."""
+        if biases:
+            return summed_bias(self.parts, self.heads * self.dim, *biases)
+        return like.new_zeros(self.parts.biases * self.heads * self.dim)
+
+    def _refuse(self, layer: int, wx: Tensor, r: Tensor, b: Tensor) -> NoReturn:
+        """Raise TensorShapeError: the parameters are not those that the kernel reads."""
+        raise TensorShapeError(
+            f"the gates of layer {layer} have {wx.shape[-1]} rows in weight_ih, {list(r.shape)} in weight_hh and "
+            f"{list(b.shape)} in the biases, on {wx.device}, {r.device} and {b.device}; they must have {self.width}, "
+            f"{list(self.r_sizes)} and {list(self.b_sizes)}, on one device"
+        )
+
+    def backward(
+        self,
+        kept: Sequence[Tensor | None],
+        masks: Sequence[Tensor],
+        parameters: Sequence[Tensor],
+        time_major: bool,
+        d_output: Tensor | None,
+        d_last: Sequence[Tensor | None],
+        input_needed: bool,
+    ) -> tuple[Tensor | None, list[Tensor], list[Tensor]]:
+        """The gradients of x, where it is needed, of each initial state [L, B, H D], and of the parameters, from those
+        of ``forward``'s results, None for zeros; kept and masks as it gave them."""
+        batch, seq, wide, count = self.batch, self.seq, self.heads * self.dim, len(self.names)
+        d_starts: list[Tensor] = []
+        d_parameters: list[Tensor] = []
+        d_hidden = d_output
+        if d_output is not None and time_major:
+            d_hidden = d_output.transpose(0, 1)
+        ended = any(d is not None for d in d_last)
+        left = list(masks)
+        for layer in reversed(range(self.layers)):
+            rows, r, b, start, hidden, others, gates = kept[layer * KEPT : (layer + 1) * KEPT]
+            weight_ih, weight_hh = parameters[layer * count], parameters[layer * count + 1]
+            assert rows is not None
+            assert b is not None
+            assert hidden is not None
+            dtype, empty = hidden.dtype, hidden.new_empty
+            run = self._backward(hidden, weight_hh, parameters[layer * count + count - 1])
+            kernel: Backward = run.kernel
+            d_end = None
+            if ended:
+                zeros = hidden.new_zeros((batch, wide))
+                d_end = ready(torch.stack([zeros if d is None else d[layer] for d in d_last]), dtype)
+            d_hidden = torch.zeros_like(hidden) if d_hidden is None else ready(d_hidden, dtype)
+            d_wx = empty((batch * seq, weight_ih.shape[0]))
+            d_r, d_b = empty(weight_hh.shape, dtype=kernel.parameters), empty(b.shape, dtype=kernel.parameters)
+            d_start = empty((len(self.parts.states), batch, wide))
+            given = (None, r, b, start, hidden, others, gates, d_hidden, d_end)
+            kernel.start((*given, d_wx, d_r, d_b, d_start))
+            run.count()
+            d_starts.insert(0, d_start)
+            d_bias_ih, d_bias_hh = bias_gradients(self.parts, wide, d_b)
+            every = (d_wx.t().mm(rows), d_r, d_bias_ih, d_bias_hh)
+            d_parameters[:0] = every[:count]
+            if layer or input_needed:
+                d_hidden = d_wx.mm(weight_ih)
+            if layer and self.dropout:
+                scale = 0.0 if self.dropout == 1 else 1 / (1 - self.dropout)
+                d_hidden = torch.ops.aten.native_dropout_backward(d_hidden, left.pop(), scale)
+        d_x = None
+        if input_needed and d_hidden is not None:
+            d_x = d_hidden.view(batch, seq, -1)
+            d_x = d_x.transpose(0, 1).contiguous() if time_major else d_x
+        return d_x, d_starts, d_parameters
+
+    def _backward(self, hidden: Tensor, r: Tensor, b: Tensor) -> Pass[Any]:
+        """The backward pass of a layer."""
+        sizes = torch.Size((1, self.batch, self.seq, self.heads, self.dim))
+        form = (sizes, hidden.dtype, hidden.device)
+        return passes.backward_pass(form, hidden, r.dtype, b.dtype, again=False, options=(self.parts.key, False, None))

@@ -1,0 +1,175 @@
+"""Tuning several kernels at once: each in a process of its own, with a part of the GPUs to itself.
+
+To plan, to compute a reference and to compile takes about as long as to measure, and Python does one thing at a time;
+so where there are several GPUs, every task has a process. It keeps its trials in the store as it makes them, and one
+that is killed is begun again elsewhere, where it goes on from the store.
+"""
+
+from __future__ import annotations
+
+import queue
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kernelgen.device.worker import JobFailed, Worker
+from kernelgen.errors import LaunchError, TilesmithError
+
+if TYPE_CHECKING:
+    from kernelgen.hardware.profile import Profile
+    from kernelgen.program.shape import Shape
+    from kernelgen.program.task import Direction
+    from kernelgen.records.config import CellRecord, TunedConfig
+    from kernelgen.records.trial import Objective
+    from kernelgen.tuning.workers import Workers
+
+TASK = "kernelgen.tuning.task_worker:run_task"
+
+LAST_SECONDS = 60.0
+"""After Ctrl-C: what tasks may take to write down the best that they have."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A kernel to tune. name: for messages. path: of its YAML. budget, top, objective: as tune's."""
+
+    name: str
+    cell: CellRecord
+    shape: Shape
+    direction: Direction
+    profile: Profile
+    path: Path
+    budget: float
+    top: int | None
+    objective: Objective = "time"
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What became of a task. config: as it was written. remarks: warnings on the way. interrupted: by Ctrl-C."""
+
+    config: TunedConfig
+    remarks: tuple[str, ...]
+    first_valid: float
+    seconds: float
+    interrupted: bool
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A task for a process, and the GPUs that it may use."""
+
+    task: Task
+    workers: Workers
+
+
+def run_task(job: _Job) -> TaskResult:
+    """Tune in this process, and write the result."""
+    from kernelgen.tuning.tune import Event, save, tune
+
+    remarks: list[str] = []
+
+    def tell(event: Event) -> None:
+        if event.stage == "warning":
+            remarks.append(event.message)
+
+    def interrupt(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_IGN)  # once: what follows writes down the best so far
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        task = job.task
+        cell = task.cell.load("task")
+        result = tune(
+            cell,
+            task.shape,
+            task.profile,
+            direction=task.direction,
+            budget=task.budget,
+            top=task.top,
+            on_event=tell,
+            workers=job.workers,
+            objective=task.objective,
+        )
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        config = save(result, task.path, task.cell)
+    except KeyboardInterrupt:
+        raise TilesmithError("interrupted before the first valid kernel") from None
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return TaskResult(config, tuple(remarks), result.first_valid, result.seconds, result.interrupted)
+
+
+def tune_tasks(tasks: Sequence[Task], workers: Workers, on_end: Callable[[Task, TaskResult | str], None]) -> bool:
+    """Tune several kernels, as many at once as there are GPUs; with fewer kernels than GPUs each has several.
+
+    on_end: told of each, in this thread, with what was found, or why nothing was. Ctrl-C lets those that run write down
+    the best that they have. Returns whether it came.
+    """
+    places = min(workers.count, len(tasks))
+    todo: queue.SimpleQueue[tuple[Task, int]] = queue.SimpleQueue()
+    for task in tasks:
+        todo.put((task, 0))
+    ended: queue.SimpleQueue[tuple[Task, TaskResult | str]] = queue.SimpleQueue()
+    stopping = threading.Event()
+    processes = [Worker(TASK) for _ in range(places)]
+    threads = [
+        threading.Thread(
+            target=_serve, args=(process, workers.share(place, places), todo, ended, stopping), daemon=True
+        )
+        for place, process in enumerate(processes)
+    ]
+    interrupted = False
+    left = len(tasks)
+    try:
+        for thread in threads:
+            thread.start()
+        while left:
+            on_end(*ended.get())
+            left -= 1
+    except KeyboardInterrupt:
+        interrupted = True
+        stopping.set()
+        for process in processes:
+            process.signal(signal.SIGINT)
+        for thread in threads:
+            thread.join(LAST_SECONDS)
+        while not ended.empty():
+            on_end(*ended.get())
+    finally:
+        stopping.set()
+        for process in processes:
+            process.stop()
+    return interrupted
+
+
+def _serve(
+    process: Worker,
+    workers: Workers,
+    todo: queue.SimpleQueue[tuple[Task, int]],
+    ended: queue.SimpleQueue[tuple[Task, TaskResult | str]],
+    stopping: threading.Event,
+) -> None:
+    """One process's thread: task after task, until none is left. A process that is killed loses nothing that is in the
+    store: its task is begun once more, by whoever is free."""
+    while not stopping.is_set():
+        try:
+            task, lost = todo.get(block=False)
+        except queue.Empty:
+            break
+        outcome: TaskResult | str
+        try:
+            outcome = process.run(_Job(task, workers), None)
+        except JobFailed as error:
+            if error.reason == "crash" and not lost and not stopping.is_set():
+                todo.put((task, lost + 1))
+                continue
+            outcome = str(error)
+        except (LaunchError, OSError) as error:
+            outcome = str(error)
+        ended.put((task, outcome))
+    process.close()

@@ -1,0 +1,118 @@
+"""The launcher in C++, on a driver that writes down what it is asked for."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kernelgen.device import native
+
+pytestmark = pytest.mark.unit
+
+DRIVER = r"""
+#include <stdio.h>
+#include <string.h>
+struct Attribute { int id; char pad[4]; union { char bytes[64]; unsigned words[3]; } value; };
+struct Config { unsigned grid[3], block[3], shared; void *stream; struct Attribute *attributes; unsigned count; };
+static void *context = 0;
+int cuCtxGetCurrent(void **found) { *found = context; return 0; }
+int cuCtxSetCurrent(void *wanted) { printf("set %lx\n", (long)wanted); context = wanted; return 0; }
+int cuCtxPushCurrent_v2(void *wanted) { printf("push %lx\n", (long)wanted); return 0; }
+int cuCtxPopCurrent_v2(void **found) { printf("pop\n"); *found = 0; return 0; }
+int cuMemsetD8Async(unsigned long address, unsigned char byte, unsigned long size, void *stream) {
+  printf("fill %lx %x %lu on %lx\n", address, byte, size, (long)stream);
+  return 0;
+}
+int cuLaunchKernelEx(const struct Config *c, void *function, void **arguments, void **extra) {
+  printf("launch %lx grid %u %u %u block %u %u %u shared %u on %lx:", (long)function, c->grid[0], c->grid[1],
+         c->grid[2], c->block[0], c->block[1], c->block[2], c->shared, (long)c->stream);
+  for (unsigned i = 0; i < c->count; ++i)
+    printf(" attribute %d %u %u %u", c->attributes[i].id, c->attributes[i].value.words[0],
+           c->attributes[i].value.words[1], c->attributes[i].value.words[2]);
+  printf(" arguments %lx %d %lx %d\n", *(long *)arguments[0], *(int *)arguments[1], *(long *)arguments[2],
+         *(int *)arguments[3]);
+  fflush(stdout);
+  return (long)function == 0xbad ? 719 : 0;
+}
+"""
+
+PROGRAM = """
+import sys
+from kernelgen.device import native
+native.DRIVER = sys.argv[1]
+from kernelgen.program.launch import Launch
+class Array:
+    def data_ptr(self): return 0x1000
+steps = [
+    (0xa1, "first", Launch((6, 2, 1), 128, 1000, cluster=3), ("wx", "seq", "mail", 5)),
+    (0xa2, "second", Launch((4, 1, 1), 256, 0, cooperative=True), ("last", "seq", "wx", -1)),
+]
+queue = native.Queue(0xc0, ("wx", "last", "mail"), steps, {"seq": 9}, {"mail": 64})
+queue(0x5, (Array(), None, 0x3000))
+queue(0x6, [Array(), 0x2000, 0x3000])
+other = native.Queue(0xc1, ("wx",), [(0xa3, "third", Launch((1, 1, 1), 32, 0), ("wx", 1, "wx", 2))], {}, {})
+other(0, (7,))
+for wrong, arrays in ((queue, (1, 2)), (queue, (1, 2, "three")), (other, (-1,))):
+    try: wrong(0, arrays)
+    except Exception as error: print(type(error).__name__)
+try: native.Queue(0xc0, ("wx",), [(1, "k", Launch((1, 1, 1), 32, 0), ("wx", "unknown", "wx", 1))], {}, {})
+except KeyError as error: print("unknown", error)
+import types
+from kernelgen.device import gpu
+def refused(result, what): raise gpu.LaunchError(f"{what}: {result[0]}")
+gpu.require_driver, gpu.checked = lambda: types.SimpleNamespace(CUresult=int), refused
+try: native.Queue(0xc0, ("wx",), [(0xbad, "broken", Launch((1, 1, 1), 32, 0), ("wx", 1, "wx", 2))], {}, {})(0, (1,))
+except gpu.LaunchError as error: print(error)
+"""
+
+WANTED = """\
+set c0
+fill 3000 ff 64 on 5
+launch a1 grid 6 2 1 block 128 1 1 shared 1000 on 5: attribute 4 3 1 1 arguments 1000 9 3000 5
+launch a2 grid 4 1 1 block 256 1 1 shared 0 on 5: attribute 2 1 0 0 arguments 0 9 1000 -1
+fill 3000 ff 64 on 6
+launch a1 grid 6 2 1 block 128 1 1 shared 1000 on 6: attribute 4 3 1 1 arguments 1000 9 3000 5
+launch a2 grid 4 1 1 block 256 1 1 shared 0 on 6: attribute 2 1 0 0 arguments 2000 9 1000 -1
+push c1
+launch a3 grid 1 1 1 block 32 1 1 shared 0 on 0: arguments 7 1 7 2
+pop
+ValueError
+AttributeError
+OverflowError
+unknown 'unknown'
+launch bad grid 1 1 1 block 32 1 1 shared 0 on 0: arguments 1 1 1 2
+the launch of broken: 719
+"""
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler for the driver")
+def test_calls_are_laid_out_once_and_queued_in_the_gpus_context(tmp_path: Path) -> None:
+    library = tmp_path / "libdriver.so"
+    (tmp_path / "driver.c").write_text(DRIVER)
+    subprocess.run(["cc", "-shared", "-fPIC", "-w", "-o", library, tmp_path / "driver.c"], check=True)
+    found = subprocess.run(
+        [sys.executable, "-u", "-c", PROGRAM, library], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert found.stdout == WANTED, found.stderr
+
+
+def test_it_is_built_and_without_a_driver_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from kernelgen.device import _launcher_native
+
+    assert isinstance(_launcher_native.SOURCES, str)
+    native.launcher.cache_clear()
+    monkeypatch.setattr(native, "DRIVER", str(tmp_path / "none.so"))
+    assert native.launcher() is None
+    native.launcher.cache_clear()
+
+
+def test_one_that_was_built_from_other_sources_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    native.launcher.cache_clear()
+    monkeypatch.setattr(native, "SOURCES", tmp_path)
+    with pytest.warns(RuntimeWarning, match="built from other sources"):
+        assert native.launcher() is None
+    native.launcher.cache_clear()

@@ -1,0 +1,224 @@
+"""Where the time of a step goes: stamped kernels in the emulator, whose clock goes on with every access."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command_line import fine, refused, run
+
+from kernelgen.cells import load_cell
+from kernelgen.commands.profile import timeline
+from kernelgen.device.counters import count
+from kernelgen.emit.kernel import STAMPS, stamped
+from kernelgen.errors import LaunchError
+from kernelgen.hardware.profile import load_profile
+from kernelgen.paths import cuda_headers
+from kernelgen.program.shape import Shape
+from kernelgen.program.tiling import Tiling
+from kernelgen.records.trial import Measurement
+from kernelgen.schedules import get
+from kernelgen.tuning.plan import plan
+from kernelgen.tuning.step_profile import (
+    ORDER,
+    PHASES,
+    Profiled,
+    StepProfile,
+    model_phases,
+    read_records,
+    record_words,
+    require_known,
+)
+from kernelgen.verify.cases import make_case
+from kernelgen.verify.emulator import emulate, host_compiler
+
+H200 = load_profile("h200")
+CELL = load_cell("lstm")
+STEPS = 6
+
+
+def _tiling(schedule: str, shape: Shape, **wanted: int) -> Tiling:
+    """The first of the model's that has these values."""
+    for tiling in plan(CELL, shape, H200, schedules=[schedule]):
+        if wanted.items() <= tiling.values.items():
+            return tiling
+    raise AssertionError(wanted)
+
+
+def _records(tiling: Tiling, shape: Shape, seed: int) -> Any:
+    """Run a stamped kernel; its records. Its results must be right."""
+    program = get(tiling.schedule).program(CELL, shape, H200, tiling)
+    source, launch = stamped(program.main.source), program.main.launch.at(shape)
+    case = make_case(CELL, shape, seed)
+    extents = program.extents(shape)
+    outputs = case.poisoned(dict.fromkeys(program.main.source.writes), extents)
+    records = np.zeros(record_words(launch.grid[0] * launch.grid[1], shape.seq), np.uint32)
+    given = case.values(outputs, program.names, extents)
+    emulate(source, launch, {**given, STAMPS: records}, outputs=source.writes, seed=seed)
+    case.compare(outputs)
+    return records
+
+
+@pytest.mark.emulated
+@pytest.mark.parametrize(
+    ("schedule", "shape", "wanted"),
+    [
+        ("resident", Shape(8, STEPS, 1, 64, "float16"), {"k_split": 1}),
+        ("resident", Shape(8, STEPS, 1, 64, "float16"), {"k_split": 2}),
+        ("cluster", Shape(4, STEPS, 1, 64, "float16"), {"transfer_warps": 0, "k_split": 2}),
+        ("cluster", Shape(4, STEPS, 1, 64, "float16"), {"transfer_warps": 1, "k_split": 1}),
+    ],
+)
+def test_the_marks_of_a_step_come_in_order_and_leave_no_gap(
+    schedule: str, shape: Shape, wanted: dict[str, int]
+) -> None:
+    records = _records(_tiling(schedule, shape, **wanted), shape, seed=3).astype(np.int64)
+    assert (records[:, 0, 0] == STEPS).all()
+    cost, steps = records[:, 0, 1], records[:, 1:]
+    begins, marks = steps[:, :, 0], steps[:, :, 7]
+    clocks = np.array(steps[:, :, 1:7], np.uint32).view(np.int32).astype(np.int64)
+    assert (marks >= 3).all()
+    ends = begins + clocks.sum(axis=2) + cost[:, None] * marks
+    assert (ends <= np.roll(begins, -1, axis=1))[:, :-1].all()
+    assert (np.diff(begins) > 0).all()
+    assert (ends[:, -1] <= records[:, 0, 6]).all()
+    gaps = begins[:, 1:] - ends[:, :-1]  # what leaving a record takes
+    assert (gaps < clocks.sum(axis=2)[:, :-1]).all()
+    found = read_records(records, schedule)
+    absent = {"sums"} if wanted["k_split"] == 1 else set()
+    if schedule == "cluster" and not wanted["transfer_warps"]:
+        absent |= {"meeting"}
+    assert list(found.phases) == [name for name in ORDER[schedule] if name not in absent]
+    assert all(clock > 0 for name, clock in found.phases.items() if name != "sums"), found
+    assert (found.steps, found.blocks) == (STEPS, len(records))
+
+
+def test_without_stamps_there_is_no_trace_of_them() -> None:
+    command, _ = host_compiler()
+    headers = cuda_headers()
+    for define, there in (((), False), (("-DTILESMITH_STAMPS",), True)):
+        for name in ("resident", "cluster_forward"):
+            flags = ["-std=c++20", "-E", "-P", "-DTILESMITH_EMULATE", *define, f"-I{headers}", "-x", "c++"]
+            words = [*command.split(), *flags, str(headers / f"{name}.cuh")]
+            text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+            assert ("stamps" in text) is there
+
+
+def test_a_stamped_kernel_differs_in_an_argument_alone() -> None:
+    shape = Shape(8, 4, 1, 64, lengths=True, resets=True)
+    tiling = plan(CELL, shape, H200, schedules=["cluster"], top=1)[0]
+    source = get("cluster").program(CELL, shape, H200, tiling).main.source
+    found = stamped(source)
+    assert found.arguments == (*source.arguments, "stamps")
+    assert found.writes == (*source.writes, "stamps")
+    assert found.text.startswith("#define TILESMITH_STAMPS\n")
+    back = found.text.replace("#define TILESMITH_STAMPS\n", "").replace(",\n    unsigned* stamps", "")
+    assert back.replace(", .stamps = stamps", "") == source.text
+
+
+def test_records_are_read_without_the_ends_of_a_sequence() -> None:
+    """100 steps of 8 phases' words; the first and last eight are far off, and the clock ran at 1,500 MHz."""
+    records = np.zeros((2, 101, 8), np.uint32)
+    records[:, 0] = [100, 9, 150_000, 0, 100_000, 0, 0, 0]
+    records[:, 1:, 1:7] = [0, 100, 0, 60, 30, 20]
+    records[:, 1:9, 2] = records[:, -8:, 2] = 9_999
+    records[1, 1:, 2] += 10
+    records[:, 20, 4] = 0xFFFFFFFF  # -1
+    found = read_records(records, "resident")
+    assert found.phases == {"matrix": 105, "transfers": 30, "pointwise": 60, "meeting": 20}
+    assert (found.clocks, found.steps, found.blocks, found.mark) == (215, 84, 2, 9)
+    assert found.clock_mhz == pytest.approx(1500)
+    assert found.agrees(215 / 1500) == pytest.approx(1)
+    with pytest.raises(LaunchError, match="recorded no step"):
+        read_records(np.zeros((1, 5, 8), np.uint32), "resident")
+
+
+@pytest.mark.parametrize(("schedule", "shape"), [("resident", Shape(16, 8, 2, 64)), ("cluster", Shape(16, 8, 1, 256))])
+def test_the_model_s_phases_add_up_to_its_step(schedule: str, shape: Shape) -> None:
+    for tiling in plan(CELL, shape, H200, schedules=[schedule])[::200]:
+        phases, rest = model_phases(CELL, shape, H200, tiling)
+        assert sum(phases.values()) + rest == pytest.approx(tiling.clocks_per_step)
+        assert list(phases) == list(ORDER[schedule])
+        assert {*phases} <= {*PHASES}
+
+
+def test_a_schedule_without_marks_is_refused_by_name() -> None:
+    with pytest.raises(LaunchError, match=r"no marks in the kernels of the schedule grid.*resident and cluster"):
+        require_known("grid")
+
+
+def test_a_profile_compares_with_a_measured_step() -> None:
+    profile = StepProfile({"matrix": 90.0, "meeting": 10.0}, {}, 0.0, 1000.0, 5.0, 10, 1)
+    assert replace(profile, clock_mhz=2000.0).agrees(0.05) == 1.0
+
+
+# ---- the command ----
+
+FOUND = StepProfile(
+    phases={"matrix": 200.0, "transfers": 100.0, "pointwise": 60.0, "meeting": 40.0},
+    model={"matrix": 150.0, "transfers": 50.0, "pointwise": 50.0, "meeting": 50.0},
+    rest=60.0,
+    clock_mhz=2000.0,
+    mark=9.0,
+    steps=84,
+    blocks=2,
+)
+
+
+def test_a_timeline_gives_each_phase_its_length() -> None:
+    measured, model = timeline(FOUND)
+    assert measured == "measured |" + "m" * 36 + "t" * 18 + "p" * 11 + "m" * 7
+    assert model == "model    |" + "m" * 27 + "t" * 9 + "p" * 9 + "m" * 9 + "." * 11
+
+
+def test_without_the_gpu_a_profile_says_so(tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kernelgen.device.gpu.why_no_gpu", lambda: "there is no NVIDIA driver on this machine")
+    message = refused("profile", tuned)
+    assert "a profile needs the GPU that the kernel was tuned for, h200: there is no NVIDIA driver" in message
+    assert "is not named so" in refused("profile --plot x.txt", tuned)
+
+
+def test_a_profile_is_shown_and_drawn(tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """4 steps in 0.0008 ms are as long as the phases say; in 0.0004 ms they are not."""
+    monkeypatch.setattr("kernelgen.tuning.tune.resolve_gpu", lambda profile: (profile, (0,)))
+    profiled = Profiled(FOUND, Measurement(0.0008, 0.0008, 0.0008, 9), Measurement(0.0010, 0.001, 0.001, 9), 0)
+    monkeypatch.setattr("kernelgen.tuning.step_profile.profile_kernel", lambda *_: profiled)
+    result = run("profile --plot", tmp_path / "step.svg", tuned)
+    assert result.exit_code == 0, result.output
+    assert (
+        "the phases add up to 0.2000 us a step at 2,000 MHz; measured without marks: 0.2000 us (+0.0%)" in result.stdout
+    )
+    assert "1.25 times as long" in result.stdout
+    assert "note:" not in result.stderr
+    assert "<svg" in (tmp_path / "step.svg").read_text()
+    profiled = replace(profiled, plain=Measurement(0.0004, 0.0004, 0.0004, 9), spills=16)
+    result = run("profile", tuned)
+    assert "(+100.0%)" in result.stdout
+    assert "differ from the measured step by more than 10%" in result.stderr
+    assert "spill 16 bytes" in result.stderr
+    assert json.loads(fine("profile --json", tuned))["clocks"] == FOUND.phases
+
+
+NCU = """#!/bin/sh
+echo 'tilesmith: valid'
+echo '"ID","Process ID","Kernel Name","Metric Name","Metric Unit","Metric Value"'
+echo '"0","7","tilesmith_forward","sm__cycles_elapsed.max","cycle","1,234"'
+echo 'more of the program'
+"""
+
+
+def test_counters_are_those_of_nsight_compute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "ncu"
+    program.write_text(NCU)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert count(tmp_path / "x.yaml") == [("sm__cycles_elapsed.max", "1,234", "cycle")]
+    program.write_text("#!/bin/sh\necho '==ERROR== ERR_NVGPUCTRPERM - no permission'\nexit 1\n")
+    with pytest.raises(LaunchError, match="gave no counters: ERR_NVGPUCTRPERM - no permission"):
+        count(tmp_path / "x.yaml")

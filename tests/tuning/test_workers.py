@@ -1,0 +1,406 @@
+"""Several workers, played by runners.paced: who does what, and that whoever is killed loses what it ran and no more."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from processes import start
+from runners import write_script
+
+from kernelgen.cells import load_cell
+from kernelgen.device.worker import JobFailed
+from kernelgen.errors import LaunchError
+from kernelgen.hardware.profile import load_profile
+from kernelgen.program.shape import Shape
+from kernelgen.records.config import CellRecord, load_config
+from kernelgen.records.store import Store
+from kernelgen.tuning.gpus import named
+from kernelgen.tuning.ray_workers import RayGpus, RemoteGpu, connect
+from kernelgen.tuning.task_worker import Task, TaskResult, tune_tasks
+from kernelgen.tuning.tune import Event, TuneResult, tune
+from kernelgen.tuning.workers import LocalGpus, WorkerPool
+from kernelgen.verify.gpu_worker import GpuJob
+
+pytestmark = pytest.mark.unit
+
+SMALL = Shape(2, 4, 1, 16)
+TWO = LocalGpus((0, 1), "runners:paced")
+PATIENCE = 60.0
+"""Seconds to wait for what must come."""
+
+
+@pytest.fixture
+def pace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where runners.paced writes; nothing takes long."""
+    folder = tmp_path / "paced"
+    folder.mkdir()
+    monkeypatch.setenv("PACED", str(folder))
+    monkeypatch.setenv("PACE", "0.01")
+    return folder
+
+
+def _lines(file: Path) -> list[tuple[int, str]]:
+    """(process, candidate) of each line."""
+    if not file.exists():
+        return []
+    return [(int(number), name) for number, name in (line.split() for line in file.read_text().splitlines())]
+
+
+def _until(ready: Callable[[], bool]) -> None:
+    until = time.monotonic() + PATIENCE
+    while not ready():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def _tune(store: Store | None, workers: Any = TWO, events: list[Event] | None = None, **options: Any) -> TuneResult:
+    told = events if events is not None else []
+    options = {"top": 6, **options}
+    return tune(load_cell("elman"), SMALL, "h200", store=store, workers=workers, on_event=told.append, **options)
+
+
+# ---- one kernel on two GPUs ----
+
+
+def test_two_workers_share_the_candidates(pace: Path, tmp_path: Path) -> None:
+    (pace / "hold").touch()
+    threading.Thread(
+        target=lambda: (_until(lambda: len(_lines(pace / "began")) == 2), (pace / "hold").unlink())
+    ).start()
+    events: list[Event] = []
+    with Store(tmp_path / "trials.sqlite") as store:
+        result = _tune(store, events=events)
+        assert len(store.trials(status="measured")) == 6
+    began = _lines(pace / "began")
+    assert len({number for number, _ in began[:2]}) == 2  # both at once
+    assert len(began) == len({name for _, name in began}) == 6
+    assert [event.done for event in events if event.stage == "gpu"] == [1, 2, 3, 4, 5, 6]
+    assert result.best.trial.measurement is not None
+    assert result.best.trial.measurement.median_ms == min(
+        t.measurement.median_ms for t in result.trials if t.measurement
+    )
+
+
+def test_a_worker_that_is_killed_loses_nothing(pace: Path, tmp_path: Path) -> None:
+    """Its candidate is tried once more by the other."""
+    (pace / "hold").touch()
+
+    def kill() -> None:
+        _until(lambda: len(_lines(pace / "began")) == 2)
+        os.kill(_lines(pace / "began")[0][0], signal.SIGKILL)
+        (pace / "hold").unlink()
+
+    threading.Thread(target=kill).start()
+    events: list[Event] = []
+    with Store(tmp_path / "trials.sqlite") as store:
+        result = _tune(store, events=events)
+        assert {trial.status for trial in result.trials} == {"measured"}
+        assert len(store.trials(status="measured")) == 6
+    began = _lines(pace / "began")
+    (victim, candidate) = began[0]
+    assert [number for number, name in began if name == candidate].count(victim) == 1
+    assert Counter(name for _, name in began) == Counter([name for _, name in _lines(pace / "ended")] + [candidate])
+    assert sum("another worker tries this kernel once more" in event.message for event in events) == 1
+
+
+_DRIVER = """
+import sys
+from pathlib import Path
+from kernelgen.cells import load_cell
+from kernelgen.program.shape import Shape
+from kernelgen.records.store import Store
+from kernelgen.tuning.tune import tune
+from kernelgen.tuning.workers import LocalGpus
+with Store(Path(sys.argv[1])) as store:
+    tune(load_cell("elman"), Shape(2, 4, 1, 16), "h200", store=store, top=6, workers=LocalGpus((0, 1), "runners:paced"))
+"""
+
+
+def test_a_driver_that_is_killed_goes_on_from_the_store(
+    pace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "trials.sqlite"
+    driver = start(_DRIVER, path)
+    _until(lambda: len(_lines(pace / "ended")) >= 2)
+    (pace / "hold").touch()
+    driver.kill()
+    driver.communicate()
+    before = _lines(pace / "ended")
+    with Store(path) as store:
+        kept = {trial.source_hash for trial in store.trials(status="measured")}
+    assert len(kept) >= len(before) - 2  # but what its workers were about to report
+    (pace / "hold").unlink()
+    with Store(path) as store:
+        result = _tune(store)
+        assert {trial.status for trial in result.trials} == {"measured"}
+        assert len({trial.source_hash for trial in store.trials(status="measured")}) == 6
+    assert sum(prepared.remembered for prepared in result.prepared_trials) == len(kept)
+
+
+# ---- the pool by itself ----
+
+
+class _Played:
+    """An evaluator that answers as it is told."""
+
+    def __init__(self, name: str, run: Callable[[Any], Any]) -> None:
+        self.name = name
+        self.cases: Any = ()
+        self._run = run
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    def close(self) -> None: ...
+
+    def use(self, cases: Any) -> None:
+        self.cases = cases
+
+    def run(self, job: Any, seconds: float) -> Any:
+        return self._run(job)
+
+
+def _raise(error: Exception) -> Any:
+    raise error
+
+
+def _cases() -> Future[Any]:
+    cases: Future[Any] = Future()
+    cases.set_result(("case",))
+    return cases
+
+
+def _pool(*played: _Played, told: list[str] | None = None) -> WorkerPool:
+    return WorkerPool(played, _cases(), 1.0, (told if told is not None else []).append)
+
+
+JOB: Any = object()
+
+
+def test_a_candidate_that_kills_every_worker_is_a_failure() -> None:
+    told: list[str] = []
+    found: list[Any] = []
+    crash = JobFailed("the worker process was killed by SIGSEGV", "crash")
+    with _pool(*(_Played(name, lambda job: _raise(crash)) for name in "ab"), told=told) as pool:
+        pool.submit(JOB, found.append).result(PATIENCE)
+        assert found == [crash]
+        assert len(told) == 1
+
+
+def test_a_worker_that_starts_no_more_leaves_its_candidate_to_the_others() -> None:
+    told: list[str] = []
+    found: list[Any] = []
+    lost = _Played("a", lambda job: _raise(LaunchError("no driver")))
+    with _pool(lost, _Played("b", lambda job: "done"), told=told) as pool:
+        for future in [pool.submit(JOB, found.append) for _ in range(4)]:
+            future.result(PATIENCE)
+    assert found == ["done"] * 4
+    assert told in ([], ["a is lost, the others go on: no driver"])
+    with _pool(lost) as pool, pytest.raises(LaunchError, match="no driver"):
+        pool.submit(JOB, found.append).result(PATIENCE)
+    with _pool(lost) as pool:
+        first = pool.submit(JOB, found.append)
+        assert isinstance(first.exception(PATIENCE), LaunchError)
+        assert isinstance(pool.submit(JOB, found.append).exception(PATIENCE), LaunchError)
+
+
+def test_what_keeping_a_result_raises_comes_out() -> None:
+    with _pool(_Played("a", lambda job: "done")) as pool, pytest.raises(ZeroDivisionError):
+        pool.submit(JOB, lambda outcome: 1 // 0).result(PATIENCE)
+
+
+# ---- several kernels ----
+
+
+def _tasks(folder: Path, count: int) -> list[Task]:
+    cell = load_cell("elman")
+    return [
+        Task(
+            name=f"kernel{number}",
+            cell=CellRecord.of(cell, "elman"),
+            shape=Shape(2, 4, 1, 16 * number),
+            direction="forward",
+            profile=load_profile("h200"),
+            path=folder / f"kernel{number}.yaml",
+            budget=60.0,
+            top=1,
+        )
+        for number in range(1, count + 1)
+    ]
+
+
+def test_a_process_that_is_killed_loses_no_kernel(pace: Path, tmp_path: Path, fresh_cache: Path) -> None:
+    """Two kernels by two processes, of which one is killed in the middle of the first."""
+    (pace / "hold").touch()
+
+    def kill() -> None:
+        _until(lambda: len({number for number, _ in _lines(pace / "began")}) == 2)
+        gpu_process = _lines(pace / "began")[0][0]
+        tuner = int(Path(f"/proc/{gpu_process}/stat").read_text().rpartition(")")[2].split()[1])
+        os.kill(tuner, signal.SIGKILL)
+        (pace / "hold").unlink()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    found: dict[str, TaskResult | str] = {}
+    tasks = _tasks(tmp_path / "out", 2)
+    assert tune_tasks(tasks, TWO, lambda task, outcome: found.update({task.name: outcome})) is False
+    killer.join()
+    assert found.keys() == {task.name for task in tasks}
+    for task in tasks:
+        outcome = found[task.name]
+        assert isinstance(outcome, TaskResult), outcome
+        assert load_config(task.path) == outcome.config
+        assert outcome.config.measured is not None
+    with Store(fresh_cache / "trials.sqlite") as store:
+        assert len({(t.shape, t.source_hash) for t in store.trials(status="measured")}) == 2
+
+
+def test_parts_of_the_workers_have_none_in_common() -> None:
+    five = LocalGpus((0, 1, 2, 5, 7), "x")
+    assert [five.share(place, 2) for place in range(2)] == [LocalGpus((0, 2, 7), "x"), LocalGpus((1, 5), "x")]
+    assert [RayGpus("a", 5).share(place, 3).count for place in range(3)] == [2, 2, 1]
+
+
+# ---- what --workers says ----
+
+
+def test_workers_are_named() -> None:
+    assert named("", (), "h200") is None
+    assert named("", (0, 2), "h200") == LocalGpus((0, 2))
+    assert named("1", (0, 2), "h200") == LocalGpus((0,))
+    with pytest.raises(
+        LaunchError, match=r"--workers 3 asks for as many GPUs, and there is 2 GPUs h200 in this machine"
+    ):
+        named("3", (0, 2), "h200")
+    with pytest.raises(LaunchError, match="there is no GPU h200 in this machine"):
+        named("1", (), "h200")
+    for wrong in ("0", "-1", "x", "1.5", "ra", "²", "9" * 5000):
+        with pytest.raises(LaunchError, match="--workers takes a number"):
+            named(wrong, (0,), "h200")
+
+
+# ---- Ray ----
+
+
+def test_without_ray_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(LaunchError, match="--workers ray needs Ray: pip install"):
+        named("ray", (), "h200")
+
+
+class _FakeRay:
+    """What of Ray is used, in this process: a call of an actor is done when its result is asked for."""
+
+    class exceptions:
+        class RayError(Exception): ...
+
+        class GetTimeoutError(RayError, TimeoutError): ...
+
+    def __init__(self, gpus: int) -> None:
+        self.gpus = gpus
+        self.given: dict[str, Any] = {}
+        self.killed = 0
+        self.fault: Exception | None = None
+
+    def is_initialized(self) -> bool:
+        return bool(self.given)
+
+    def init(self, **given: Any) -> None:
+        self.given = given
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 4.0, "GPU": float(self.gpus)}
+
+    def get_runtime_context(self) -> Any:
+        return SimpleNamespace(gcs_address="10.0.0.1:6379")
+
+    def remote(self, kind: Any) -> Any:
+        def made(*arguments: Any) -> Any:
+            actor = kind(*arguments)
+            calls = {
+                name: SimpleNamespace(remote=lambda *given, name=name: lambda: getattr(actor, name)(*given))
+                for name in ("begin", "use", "run")
+            }
+            return SimpleNamespace(**calls, worker=actor)
+
+        return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=made))
+
+    def get(self, call: Any, timeout: float) -> Any:
+        if self.fault is not None:
+            fault, self.fault = self.fault, None
+            raise fault
+        return call()
+
+    def kill(self, actor: Any) -> None:
+        self.killed += 1
+        actor.worker._worker.close()
+
+
+def test_a_cluster_tries_candidates_as_local_gpus_do(
+    pace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = _FakeRay(2)
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    monkeypatch.setenv("PACED_GPU", "h200")
+    gpus = connect("head:6379", "runners:paced")
+    assert fake.given["address"] == "head:6379"
+    assert (gpus.address, gpus.count) == ("head:6379", 2)
+    assert connect("", "x").address == "10.0.0.1:6379"
+    fake.fault = fake.exceptions.RayError("the node died")  # of the first call: that worker is lost, the other is not
+    with Store(tmp_path / "trials.sqlite") as store:
+        result = _tune(store, gpus)
+        assert len(store.trials(status="measured")) == 6
+    assert {trial.status for trial in result.trials} == {"measured"}
+    assert fake.killed >= 2
+
+
+def test_a_cluster_with_other_gpus_or_none_is_refused(pace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", _FakeRay(1))
+    monkeypatch.setenv("PACED_GPU", "a100-80gb")
+    with pytest.raises(LaunchError, match="has a GPU a100-80gb, not the h200 that is tuned for"):
+        _tune(None, connect("head:6379", "runners:paced"))
+    monkeypatch.setitem(sys.modules, "ray", _FakeRay(0))
+    with pytest.raises(LaunchError, match="has no GPU"):
+        connect("")
+
+
+def test_an_actor_answers_in_plain_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_script(monkeypatch, tmp_path, "wrong crash 0.5")
+    job = GpuJob(SimpleNamespace(), ())  # type: ignore[arg-type]
+    remote = RemoteGpu("runners:pretend")
+    assert remote.run(job, PATIENCE) == ("error", "h differs")
+    assert remote.run(job, PATIENCE) == ("crash", "the worker process ended with status 9")
+    kind, outcome = remote.run(job, PATIENCE)
+    assert (kind, outcome.measurement.median_ms) == ("done", 0.5)
+    remote._worker.close()
+    kind, message = RemoteGpu("runners:nobody").run(job, PATIENCE)
+    assert kind == "lost"
+    assert "did not start" in message
+
+
+def test_ray_itself(pace: Path, tmp_path: Path) -> None:
+    """On this machine, with two GPUs that Ray is told of."""
+    ray = pytest.importorskip("ray")
+    paths = os.pathsep.join([str(Path(__file__).parents[2]), os.environ["PYTHONPATH"]])
+    environment = {name: os.environ[name] for name in ("PACED", "PACE")} | {"PYTHONPATH": paths}
+    try:
+        gpus = connect("", "runners:paced", num_gpus=2, num_cpus=2, runtime_env={"env_vars": environment})
+        assert gpus.count == 2
+        with Store(tmp_path / "trials.sqlite") as store:
+            result = _tune(store, gpus)
+            assert len(store.trials(status="measured")) == 6
+        assert {trial.status for trial in result.trials} == {"measured"}
+        assert len({number for number, _ in _lines(pace / "began")}) == 2
+    finally:
+        ray.shutdown()
