@@ -30,7 +30,7 @@ class Sizes:
     corridor: int
 
 
-TINY, LARGE = Sizes(3, 6, 8, 3), Sizes(256, 128, 256, 12)
+TINY, MEDIUM, LARGE = Sizes(3, 6, 8, 3), Sizes(64, 64, 128, 8), Sizes(256, 128, 256, 12)
 
 
 class Corridors:

@@ -34,7 +34,7 @@ class Sizes:
     inner: int
 
 
-TINY, LARGE = Sizes(2, 8, 2, 16, 2, 32), Sizes(16, 256, 15, 768, 4, 3072)
+TINY, MEDIUM, LARGE = Sizes(2, 8, 2, 16, 2, 32), Sizes(32, 48, 4, 256, 4, 1024), Sizes(16, 256, 15, 768, 4, 3072)
 """LARGE has 124 million parameters."""
 
 

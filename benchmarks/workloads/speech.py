@@ -26,7 +26,7 @@ class Sizes:
     units: int
 
 
-TINY, LARGE = Sizes(2, 4, 8, 2, 8), Sizes(32, 60, 320, 4, 320)
+TINY, MEDIUM, LARGE = Sizes(2, 4, 8, 2, 8), Sizes(16, 20, 128, 2, 128), Sizes(32, 60, 320, 4, 320)
 
 
 class Recogniser(nn.Module):
