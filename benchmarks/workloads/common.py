@@ -8,14 +8,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import click
 import torch
 from torch import Tensor, nn
 
 Numbers = dict[str, Any]
-Mark = torch.cuda.Event | float
+Mark: TypeAlias = torch.cuda.Event | float
 
 DTYPES = {"float32": None, "tf32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
 """What is computed in, and autocast's dtype for it."""
@@ -196,7 +196,7 @@ def mark(device: torch.device) -> Mark:
 def milliseconds(begin: Mark, end: Mark) -> float:
     """From one moment to another."""
     if isinstance(begin, float) or isinstance(end, float):
-        return 1000 * (float(end) - float(begin))  # type: ignore[arg-type]
+        return 1000 * (float(end) - float(begin))
     return float(begin.elapsed_time(end))
 
 

@@ -30,7 +30,7 @@ class Sizes:
     corridor: int
 
 
-TINY, LARGE = Sizes(3, 6, 8, 3), Sizes(256, 128, 256, 12)
+TINY, MEDIUM, LARGE = Sizes(3, 6, 8, 3), Sizes(64, 64, 128, 8), Sizes(256, 128, 256, 12)
 
 
 class Corridors:
@@ -129,7 +129,7 @@ class Control:
         return Policy(ours, self.sizes.units)
 
     def recurrences(self, model: nn.Module) -> Sequence[nn.Module]:
-        return [model.core]  # type: ignore[list-item]
+        return [model.core]
 
     def step(self, model: nn.Module, update: Update, number: int) -> Tensor:
         """A rollout that begins with new corridors, and as many updates as EPOCHS."""

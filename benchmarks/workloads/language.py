@@ -34,7 +34,7 @@ class Sizes:
     inner: int
 
 
-TINY, LARGE = Sizes(2, 8, 2, 16, 2, 32), Sizes(16, 256, 15, 768, 4, 3072)
+TINY, MEDIUM, LARGE = Sizes(2, 8, 2, 16, 2, 32), Sizes(32, 48, 4, 256, 4, 1024), Sizes(16, 256, 15, 768, 4, 3072)
 """LARGE has 124 million parameters."""
 
 
@@ -144,7 +144,7 @@ class Language:
         return model
 
     def recurrences(self, model: nn.Module) -> Sequence[nn.Module]:
-        return [block.cell for block in model.blocks]  # type: ignore[union-attr, misc]
+        return [block.cell for block in model.blocks]
 
     def step(self, model: nn.Module, update: Update, number: int) -> Tensor:
         drawn = torch.Generator().manual_seed(self.seed + 1 + number)

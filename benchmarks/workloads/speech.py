@@ -26,7 +26,7 @@ class Sizes:
     units: int
 
 
-TINY, LARGE = Sizes(2, 4, 8, 2, 8), Sizes(32, 60, 320, 4, 320)
+TINY, MEDIUM, LARGE = Sizes(2, 4, 8, 2, 8), Sizes(16, 20, 128, 2, 128), Sizes(32, 60, 320, 4, 320)
 
 
 class Recogniser(nn.Module):
@@ -65,7 +65,7 @@ class Speech:
         return Recogniser(ours, self.sizes)
 
     def recurrences(self, model: nn.Module) -> Sequence[nn.Module]:
-        return [model.recurrent]  # type: ignore[list-item]
+        return [model.recurrent]
 
     def step(self, model: nn.Module, update: Update, number: int) -> Tensor:
         sizes, drawn = self.sizes, torch.Generator().manual_seed(self.seed + 1 + number)

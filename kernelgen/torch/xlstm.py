@@ -284,16 +284,25 @@ def settings_of(cell: Any) -> Settings:
         "function": tuple(CELLS), "input_shape": INPUTS, "output_shape": OUTPUTS, "bias_init": BIAS_INITS,
         "recurrent_weight_init": RECURRENT_INITS,
     }.items():  # fmt: skip
-        if getattr(config, name) not in known:
-            raise ConfigError(
-                f"unknown {name} {getattr(config, name)!r}; {near_names(str(getattr(config, name)), known)}"
-            )
+        said = getattr(config, name)
+        if said not in known:
+            raise ConfigError(f"unknown {name} {said!r}; {near_names(str(said), known)}")
     return Settings(
-        hidden, heads, config.function, backend, config.input_shape, config.output_shape,
-        None if config.backend == "vanilla" else _dtypes(config), False,
-        bool(config.gradient_recurrent_cut), config.gradient_recurrent_clipval, config.forward_clipval,
-        config.bias_init, config.recurrent_weight_init, config._block_idx or 0, config._num_blocks or 1,
-    )  # fmt: skip
+        hidden,
+        heads,
+        function=config.function,
+        backend=backend,
+        input_shape=config.input_shape,
+        output_shape=config.output_shape,
+        dtypes=None if config.backend == "vanilla" else _dtypes(config),
+        cut=bool(config.gradient_recurrent_cut),
+        clip=config.gradient_recurrent_clipval,
+        bound=config.forward_clipval,
+        bias_init=config.bias_init,
+        recurrent_weight_init=config.recurrent_weight_init,
+        block=config._block_idx or 0,
+        blocks=config._num_blocks or 1,
+    )
 
 
 def _dtypes(config: Any) -> Dtypes:

@@ -148,20 +148,18 @@ def test_h_alone_and_gates_computed_again_give_the_same_gradients(name: str) -> 
 def test_opcheck(cell: str, initial: bool) -> None:
     leaves = tensors(cell, shape=Shape(2, 2, 1, 2))
     start = leaves[3] if initial else None
-    for hidden in (False, True):
-        for keep in ("gates", "states"):
-            torch.library.opcheck(operators._forward, (*leaves[:3], start, *NOTHING, cell, hidden, keep, False, None))
     plain = [leaf.detach() for leaf in leaves]
     if not initial:
         torch.library.opcheck(operators._forward, (*plain[:3], None, *NOTHING, cell, False, "nothing", True, 1.0))
-    for hidden in (False, True):
+    # Both cells together: every state or h alone, with gates kept or computed again.
+    for hidden, keep in ((False, "gates"), (True, "states")) if initial else ((False, "states"), (True, "gates")):
+        torch.library.opcheck(operators._forward, (*leaves[:3], start, *NOTHING, cell, hidden, keep, False, None))
         made = operators._forward(*leaves[:3], start, *NOTHING, cell, hidden, "gates", False, None)
         states, last, others, gates = (tensor.detach() for tensor in made)
-        saved = (plain[1], plain[2], plain[3] if initial else None, states, others)
-        for source in ((gates, None), (None, plain[0])):
-            given = (*saved, *source, *NOTHING)
-            torch.library.opcheck(operators._backward, (*given, torch.ones_like(states), None, cell, False, None))
-            torch.library.opcheck(operators._backward, (*given, None, torch.ones_like(last), cell, False, 0.5))
+        source = (gates, None) if keep == "gates" else (None, plain[0])
+        given = (plain[1], plain[2], plain[3] if initial else None, states, others, *source, *NOTHING)
+        torch.library.opcheck(operators._backward, (*given, torch.ones_like(states), None, cell, False, None))
+        torch.library.opcheck(operators._backward, (*given, None, torch.ones_like(last), cell, False, 0.5))
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
