@@ -119,7 +119,7 @@ class Plan:
         every = ends[0] if len(ends) == 1 else torch.cat(ends, 1)
         # No views, which autograd would not let anybody change in place.
         last_states = [state.data for state in every.unbind()]
-        return rows.transpose(0, 1).contiguous() if time_major else rows, last_states, kept, masks
+        return torch.transpose_copy(rows, 0, 1) if time_major else rows, last_states, kept, masks
 
     def _strided(self, weight: Tensor) -> bool:
         """Whether the product of a time-major input is one for each sequence."""
@@ -191,7 +191,7 @@ class Plan:
         d_x = None
         if input_needed and d_hidden is not None:
             d_x = d_hidden.view(batch, seq, -1)
-            d_x = d_x.transpose(0, 1).contiguous() if time_major else d_x
+            d_x = torch.transpose_copy(d_x, 0, 1) if time_major else d_x
         return d_x, d_starts, d_parameters
 
     def _backward(self, hidden: Tensor, r: Tensor, b: Tensor) -> Pass[Any]:
