@@ -93,7 +93,8 @@ def run_stack(
     if learns(*tensors):
         output, *last = _Layers.apply(stack, states, dtype, time_major, *tensors)
         return output, last
-    output, ends, *_ = _forward(stack, states, "nothing", _cast(stack, states, tensors, dtype), time_major)
+    used = tensors if dtype is None else _cast(stack, states, tensors, dtype)
+    output, ends, *_ = _forward(stack, states, "nothing", used, time_major)
     return output, ends
 
 
