@@ -265,9 +265,9 @@ def test_layers_in_a_wavefront_share_kernels(emulated: Emulated) -> None:
 @pytest.mark.parametrize(
     ("kind", "options", "initial"),
     [
-        (LSTM, {"num_layers": 2}, True),
-        (LSTM, {"num_layers": 2, "bias": False, "batch_first": True}, False),
-        (GRU, {"heads": 2}, False),
+        (LSTM, {"heads": 2, "num_layers": 2}, True),
+        (LSTM, {"heads": 2, "num_layers": 2, "bias": False, "batch_first": True}, False),
+        (GRU, {}, False),
     ],
 )
 def test_layers_by_a_plan_are_those_of_the_reference(
@@ -277,9 +277,8 @@ def test_layers_by_a_plan_are_those_of_the_reference(
     torch.manual_seed(0)
     units, layers = 16 * options.get("heads", 1), options.get("num_layers", 1)
     module = kind(8, units, dtype=torch.bfloat16, **options)
-    x = torch.randn(3, 2, 8, dtype=torch.bfloat16, requires_grad=True)
-    batch = 3 if module.batch_first else 2
-    states = [torch.randn(layers, batch, units, dtype=torch.bfloat16, requires_grad=True) for _ in "hc"]
+    x = torch.randn((3, 5, 8) if module.batch_first else (5, 3, 8), dtype=torch.bfloat16, requires_grad=True)
+    states = [torch.randn(layers, 3, units, dtype=torch.bfloat16, requires_grad=True) for _ in "hc"]
     hx = tuple(states) if initial else None
     leaves = [x, *(states if initial else ()), *module.parameters()]
     found = []
