@@ -77,7 +77,7 @@ class Chunk:
         self.parameters = torch.float32 if self.wx.dtype.itemsize == 2 else self.wx.dtype
         r, b = ((one.shape, self.parameters, one.device) for one in (source.r, source.b))
         start = (torch.Size((count, batch, heads, dim)), self.wx.dtype, self.wx.device)
-        engine, options = passes.engine_of(self.wx), (source.cell, source.hidden, keep, *source.gradient)
+        engine, options = passes.engine_for(self.wx), (source.cell, source.hidden, keep, *source.gradient)
         self._forward = passes.forward_pass(engine, (form_of(self.wx), r, b, start), features, options)
         if keep != "gates":
             return
