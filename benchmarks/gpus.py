@@ -65,11 +65,11 @@ def chosen(schedule: str, cell: str, shape: Shape, gpu: str) -> tuple[Binary, ..
     predicted, else that does not spill, else the first. None where it has none. Raises CompileError."""
     definition, profile, which = load_cell(cell), load_profile(gpu), get(schedule)
     try:
-        tilings = spread(plan(definition, shape, profile, schedules=[schedule], direction=which.direction))[:TRIED]
+        planned = plan(definition, shape, profile, schedules=[schedule], direction=which.direction, told=False)
     except InfeasibleError:
         return None
     found = []
-    for tiling in tilings:
+    for tiling in spread(planned)[:TRIED]:
         binaries = compile_program(which.program(definition, shape, profile, tiling))
         if not objection(tiling.resources, binaries[0].report, profile, strict=True):
             return binaries
