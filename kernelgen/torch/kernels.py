@@ -105,7 +105,8 @@ class Forward:
 class Backward:
     """A backward program, prepared for states of one form.
 
-    recompute: the gates were not kept. features: as of Forward. Raises InfeasibleError where there is no kernel.
+    recompute: the gates were not kept. features: as of Forward. shape: what the kernel is asked for, which recomputes
+    gates only where it does so itself. Raises InfeasibleError where there is no kernel.
     """
 
     def __init__(
@@ -132,7 +133,7 @@ class Backward:
             shape = replace(shape, recompute=False)
             self._kernel = engine.kernel(cell, shape, "backward", _index(device), float_parameters=floats)
             self._recompute_before = True
-        self.program = self._kernel.program
+        self.program, self.shape = self._kernel.program, shape
         self._d_wx = (batch, seq, len(cell.input_gates), heads, dim)
         self._d_r = (len(cell.recurrent_gates), heads, dim, dim)
         self._d_b = (len(cell.bias_gates), heads, dim)
