@@ -27,9 +27,9 @@ def small(seed: int) -> Any:
 
 @pytest.mark.unit
 def test_a_seed_is_a_task_and_a_family_shares_its_kernels() -> None:
-    tasks = [random_tasks.draw(seed) for seed in range(600)]
-    assert tasks == [random_tasks.draw(seed) for seed in range(600)]
-    for first in range(0, 600, random_tasks.FAMILY):
+    tasks = [random_tasks.draw(seed) for seed in range(300)]
+    assert tasks == [random_tasks.draw(seed) for seed in range(300)]
+    for first in range(0, 300, random_tasks.FAMILY):
         family = tasks[first : first + random_tasks.FAMILY]
         assert (
             len({(task.cell, task.heads, task.dim, task.dtype, task.returns, task.recompute) for task in family}) == 1
@@ -44,10 +44,10 @@ def test_a_seed_is_a_task_and_a_family_shares_its_kernels() -> None:
 
 @pytest.mark.unit
 def test_the_loop_agrees_with_itself_in_float64() -> None:
-    found = [random_tasks.outcome(small(seed), "cpu") for seed in range(0, 60, 3)]
+    found = [random_tasks.outcome(small(seed), "cpu") for seed in range(3, 60, 6)]
     wrong = [(each.task.seed, each.kind, each.error) for each in found if each.kind != "right"]
     assert not wrong
-    assert Counter(bool(each.task.needs) for each in found)[True] > 6
+    assert Counter(bool(each.task.needs) for each in found)[True] > 3
 
 
 @pytest.mark.unit
