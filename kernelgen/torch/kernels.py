@@ -119,7 +119,8 @@ class Forward:
 class Backward:
     """A backward program, prepared for states of one form.
 
-    recompute: the gates were not kept. features: as of Forward. Raises InfeasibleError where there is no kernel.
+    recompute: the gates were not kept. features: as of Forward. shape: what the kernel is asked for, which recomputes
+    gates only where it does so itself. Raises InfeasibleError where there is no kernel.
     """
 
     def __init__(
@@ -146,7 +147,7 @@ class Backward:
             shape = replace(shape, recompute=False)
             self._kernel = engine.kernel(cell, shape, "backward", _index(device), float_parameters=floats)
             self.recompute_before = True
-        self.program = self._kernel.program
+        self.program, self.shape = self._kernel.program, shape
         self.d_wx = (batch, seq, len(cell.input_gates), heads, dim)
         self.d_r = (len(cell.recurrent_gates), heads, dim, dim)
         self.d_b = (len(cell.bias_gates), heads, dim)

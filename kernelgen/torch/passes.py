@@ -206,6 +206,7 @@ def _backward(
     if precision.dtype in DTYPES and states[0][1]:
         shape = kernels.backward_shape(definition, states[0], precision, recompute=recompute, features=features)
     found = kernels.backward(engine, definition, states, precision, recompute=recompute, features=features)
+    shape = found.shape if found else shape
     run = found.run if found else partial(_backward_by_reference, definition)
     return Pass(cell, definition, shape, "backward", states[2], run, found)
 
