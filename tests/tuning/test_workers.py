@@ -36,6 +36,9 @@ pytestmark = pytest.mark.unit
 
 SMALL = Shape(2, 4, 1, 16)
 TWO = LocalGpus((0, 1), "runners:paced")
+TOP = 4
+"""Candidates of a kernel."""
+
 PATIENCE = 60.0
 """Seconds to wait for what must come."""
 
@@ -66,38 +69,19 @@ def _until(ready: Callable[[], bool]) -> None:
 
 def _tune(store: Store | None, workers: Any = TWO, events: list[Event] | None = None, **options: Any) -> TuneResult:
     told = events if events is not None else []
-    options = {"top": 6, **options}
+    options = {"top": TOP, **options}
     return tune(load_cell("elman"), SMALL, "h200", store=store, workers=workers, on_event=told.append, **options)
 
 
 # ---- one kernel on two GPUs ----
 
 
-def test_two_workers_share_the_candidates(pace: Path, tmp_path: Path) -> None:
-    (pace / "hold").touch()
-    threading.Thread(
-        target=lambda: (_until(lambda: len(_lines(pace / "began")) == 2), (pace / "hold").unlink())
-    ).start()
-    events: list[Event] = []
-    with Store(tmp_path / "trials.sqlite") as store:
-        result = _tune(store, events=events)
-        assert len(store.trials(status="measured")) == 6
-    began = _lines(pace / "began")
-    assert len({number for number, _ in began[:2]}) == 2  # both at once
-    assert len(began) == len({name for _, name in began}) == 6
-    assert [event.done for event in events if event.stage == "gpu"] == [1, 2, 3, 4, 5, 6]
-    assert result.best.trial.measurement is not None
-    assert result.best.trial.measurement.median_ms == min(
-        t.measurement.median_ms for t in result.trials if t.measurement
-    )
-
-
-def test_a_worker_that_is_killed_loses_nothing(pace: Path, tmp_path: Path) -> None:
-    """Its candidate is tried once more by the other."""
+def test_two_workers_share_the_candidates_and_one_that_is_killed_loses_nothing(pace: Path, tmp_path: Path) -> None:
+    """It is killed in the middle of its first, which the other tries once more."""
     (pace / "hold").touch()
 
     def kill() -> None:
-        _until(lambda: len(_lines(pace / "began")) == 2)
+        _until(lambda: len(_lines(pace / "began")) == 2)  # both at once
         os.kill(_lines(pace / "began")[0][0], signal.SIGKILL)
         (pace / "hold").unlink()
 
@@ -105,13 +89,18 @@ def test_a_worker_that_is_killed_loses_nothing(pace: Path, tmp_path: Path) -> No
     events: list[Event] = []
     with Store(tmp_path / "trials.sqlite") as store:
         result = _tune(store, events=events)
-        assert {trial.status for trial in result.trials} == {"measured"}
-        assert len(store.trials(status="measured")) == 6
+        assert len(store.trials(status="measured")) == len(result.trials) == TOP
+    assert {trial.status for trial in result.trials} == {"measured"}
     began = _lines(pace / "began")
     (victim, candidate) = began[0]
+    assert began[1][0] != victim
     assert [number for number, name in began if name == candidate].count(victim) == 1
     assert Counter(name for _, name in began) == Counter([name for _, name in _lines(pace / "ended")] + [candidate])
     assert sum("another worker tries this kernel once more" in event.message for event in events) == 1
+    assert [event.done for event in events if event.stage == "gpu"] == [*range(1, TOP + 1)]
+    best = result.best.trial.measurement
+    assert best is not None
+    assert best.median_ms == min(trial.measurement.median_ms for trial in result.trials if trial.measurement)
 
 
 _DRIVER = """
@@ -123,7 +112,7 @@ from kernelgen.records.store import Store
 from kernelgen.tuning.tune import tune
 from kernelgen.tuning.workers import LocalGpus
 with Store(Path(sys.argv[1])) as store:
-    tune(load_cell("elman"), Shape(2, 4, 1, 16), "h200", store=store, top=6, workers=LocalGpus((0, 1), "runners:paced"))
+    tune(load_cell("elman"), Shape(2, 4, 1, 16), "h200", store=store, top=4, workers=LocalGpus((0, 1), "runners:paced"))
 """
 
 
@@ -144,7 +133,7 @@ def test_a_driver_that_is_killed_goes_on_from_the_store(
     with Store(path) as store:
         result = _tune(store)
         assert {trial.status for trial in result.trials} == {"measured"}
-        assert len({trial.source_hash for trial in store.trials(status="measured")}) == 6
+        assert len({trial.source_hash for trial in store.trials(status="measured")}) == TOP
     assert sum(prepared.remembered for prepared in result.prepared_trials) == len(kept)
 
 
@@ -228,7 +217,7 @@ def _tasks(folder: Path, count: int) -> list[Task]:
         Task(
             name=f"kernel{number}",
             cell=CellRecord.of(cell, "elman"),
-            shape=Shape(2, 4, 1, 16 * number),
+            shape=Shape(2, 4 + number, 1, 16),
             direction="forward",
             profile=load_profile("h200"),
             path=folder / f"kernel{number}.yaml",
@@ -360,7 +349,7 @@ def test_a_cluster_tries_candidates_as_local_gpus_do(
     fake.fault = fake.exceptions.RayError("the node died")  # of the first call: that worker is lost, the other is not
     with Store(tmp_path / "trials.sqlite") as store:
         result = _tune(store, gpus)
-        assert len(store.trials(status="measured")) == 6
+        assert len(store.trials(status="measured")) == TOP
     assert {trial.status for trial in result.trials} == {"measured"}
     assert fake.killed >= 2
 
@@ -399,7 +388,7 @@ def test_ray_itself(pace: Path, tmp_path: Path) -> None:
         assert gpus.count == 2
         with Store(tmp_path / "trials.sqlite") as store:
             result = _tune(store, gpus)
-            assert len(store.trials(status="measured")) == 6
+            assert len(store.trials(status="measured")) == TOP
         assert {trial.status for trial in result.trials} == {"measured"}
         assert len({number for number, _ in _lines(pace / "began")}) == 2
     finally:
