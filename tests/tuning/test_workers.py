@@ -211,7 +211,7 @@ def test_what_keeping_a_result_raises_comes_out() -> None:
 # ---- several kernels ----
 
 
-def _tasks(folder: Path, count: int) -> list[Task]:
+def _tasks(folder: Path, count: int, top: int = 1) -> list[Task]:
     cell = load_cell("elman")
     return [
         Task(
@@ -222,7 +222,7 @@ def _tasks(folder: Path, count: int) -> list[Task]:
             profile=load_profile("h200"),
             path=folder / f"kernel{number}.yaml",
             budget=60.0,
-            top=1,
+            top=top,
         )
         for number in range(1, count + 1)
     ]
@@ -253,6 +253,27 @@ def test_a_process_that_is_killed_loses_no_kernel(pace: Path, tmp_path: Path, fr
         assert outcome.config.measured is not None
     with Store(fresh_cache / "trials.sqlite") as store:
         assert len({(t.shape, t.source_hash) for t in store.trials(status="measured")}) == 2
+
+
+def test_ctrl_c_lets_a_task_write_down_its_best(pace: Path, tmp_path: Path, fresh_cache: Path) -> None:
+    """The first of two has measured a kernel and tries the next."""
+
+    def interrupt() -> None:
+        _until(lambda: len(_lines(pace / "ended")) == 1)
+        (pace / "hold").touch()
+        _until(lambda: len(_lines(pace / "began")) > len(_lines(pace / "ended")))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    found: dict[str, TaskResult | str] = {}
+    tasks = _tasks(tmp_path / "out", 2, top=20)
+    assert tune_tasks(tasks, LocalGpus((0,), "runners:paced"), lambda task, outcome: found.update({task.name: outcome}))
+    assert found.keys() == {"kernel1"}
+    outcome = found["kernel1"]
+    assert isinstance(outcome, TaskResult), outcome
+    assert outcome.interrupted
+    assert load_config(tasks[0].path) == outcome.config
+    assert not tasks[1].path.exists()
 
 
 def test_parts_of_the_workers_have_none_in_common() -> None:
