@@ -25,11 +25,13 @@ from kernelgen.hardware.profile import load_profile
 from kernelgen.program.shape import Shape
 from kernelgen.records.config import CellRecord, load_config
 from kernelgen.records.store import Store
+from kernelgen.records.workload import Work
 from kernelgen.tuning.gpus import named
 from kernelgen.tuning.ray_workers import RayGpus, RemoteGpu, connect
-from kernelgen.tuning.task_worker import Task, TaskResult, tune_tasks
+from kernelgen.tuning.task_worker import Task, TaskProcesses, TaskResult
 from kernelgen.tuning.tune import Event, TuneResult, tune
 from kernelgen.tuning.workers import LocalGpus, WorkerPool
+from kernelgen.tuning.workload import predicted
 from kernelgen.verify.gpu_worker import GpuJob
 
 pytestmark = pytest.mark.unit
@@ -109,6 +111,7 @@ from pathlib import Path
 from kernelgen.cells import load_cell
 from kernelgen.program.shape import Shape
 from kernelgen.records.store import Store
+from kernelgen.records.workload import Work
 from kernelgen.tuning.tune import tune
 from kernelgen.tuning.workers import LocalGpus
 with Store(Path(sys.argv[1])) as store:
@@ -243,7 +246,8 @@ def test_a_process_that_is_killed_loses_no_kernel(pace: Path, tmp_path: Path, fr
     killer.start()
     found: dict[str, TaskResult | str] = {}
     tasks = _tasks(tmp_path / "out", 2)
-    assert tune_tasks(tasks, TWO, lambda task, outcome: found.update({task.name: outcome})) is False
+    with TaskProcesses(2) as processes:
+        assert processes.tune(tasks, TWO, lambda task, outcome: found.update({task.name: outcome})) is False
     killer.join()
     assert found.keys() == {task.name for task in tasks}
     for task in tasks:
@@ -267,13 +271,26 @@ def test_ctrl_c_lets_a_task_write_down_its_best(pace: Path, tmp_path: Path, fres
     threading.Thread(target=interrupt).start()
     found: dict[str, TaskResult | str] = {}
     tasks = _tasks(tmp_path / "out", 2, top=20)
-    assert tune_tasks(tasks, LocalGpus((0,), "runners:paced"), lambda task, outcome: found.update({task.name: outcome}))
+    with TaskProcesses(1) as processes:
+        one = LocalGpus((0,), "runners:paced")
+        assert processes.tune(tasks, one, lambda task, outcome: found.update({task.name: outcome}))
     assert found.keys() == {"kernel1"}
     outcome = found["kernel1"]
     assert isinstance(outcome, TaskResult), outcome
     assert outcome.interrupted
     assert load_config(tasks[0].path) == outcome.config
     assert not tasks[1].path.exists()
+
+
+def test_processes_predict_what_one_does() -> None:
+    cell = load_cell("elman")
+    record, profile = CellRecord.of(cell, "elman"), load_profile("h200")
+    work = [Work(cell, record, Shape(2, 4, 1, dim), "forward", dim) for dim in (16, 8, 24)]
+    with TaskProcesses(2) as processes:
+        assert processes.predict(work, profile) == predicted(work, profile)
+        old = load_profile("t4")
+        assert processes.predict(work, old) == predicted(work, old)
+    assert all(isinstance(each, str) for each in predicted(work, old))
 
 
 def test_parts_of_the_workers_have_none_in_common() -> None:
