@@ -62,6 +62,7 @@ struct ClusterBackward
     const SharedAddress mail = this->shared + mail_at;
     Matrix weights;
     ClusterAddress to[tiles];  // where the owner of a tile waits for this block's sums
+    TILESMITH_STAMPED(Stamps stamps;)
 
     /// Which 16 units a tile of this warp's is of, counted over all warps that own units. A block begins with its
     /// neighbour's and ends with its own.
@@ -119,23 +120,31 @@ struct ClusterBackward
         if (owner) this->prepare(0);
         int stage_offset = 0;
         int slot = 0, received = (slots - 1) * Mail::slot_bytes;  // of this step's messages, and of those before
+        TILESMITH_STAMPED(stamps.start(this->in.stamps, this->in.seq, this->warp == 0);)
         this->for_each_step([&](int n, int buffer) {
             if (owner) {
                 if (n > 0) receive(received);
+                TILESMITH_STAMPED(stamps.mark(Phase::exchange);)
                 this->finish(buffer, n);
+                TILESMITH_STAMPED(stamps.mark(Phase::pointwise);)
             }
             cp_async_wait<tiling.num_stages - 2>();
             sync_block();  // the gates' gradients are there, and the inputs of the step after this one
+            TILESMITH_STAMPED(stamps.mark(Phase::meeting);)
             multiply(buffer, slot);
+            TILESMITH_STAMPED(stamps.mark(Phase::matrix);)
             const int next = stage_offset == last_stage ? 0 : stage_offset + stage_bytes;
             if (owner) this->prepare(next);  // while messages travel; after the last step, of what lies there
+            TILESMITH_STAMPED(stamps.mark(Phase::pointwise);)
             this->write_out(buffer);
             this->refill(n, stage_offset);
             Mail::poison_slot(mail + received, static_cast<int>(thread_index()), threads);
             stage_offset = next;
             received = slot;
             slot = Mail::after(slot);
+            TILESMITH_STAMPED(stamps.step(Phase::transfers);)
         });
+        TILESMITH_STAMPED(stamps.finish();)
         sync_cluster();  // the last messages have come: a block's memory may go
         if (owner) {
             receive(received);

@@ -411,7 +411,7 @@ struct ClusterForward {
             if (tiling.k_split == 1 || part > 0) mail.template poison<poisoners>(Mail::slot_of(t + Mail::slots - 1));
             TILESMITH_STAMPED(stamps.step(Phase::transfers);)
         }
-        TILESMITH_STAMPED(stamps.finish(tile.steps);)
+        TILESMITH_STAMPED(stamps.finish();)
         if (part == 0) write_rest();
     }
 
@@ -455,7 +455,7 @@ struct ClusterForward {
             leave(results);
             TILESMITH_STAMPED(stamps.step(Phase::transfers);)
         }
-        TILESMITH_STAMPED(stamps.finish(tile.steps);)
+        TILESMITH_STAMPED(stamps.finish();)
         if (part == 0) signal_left();
     }
 

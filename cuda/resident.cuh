@@ -368,7 +368,7 @@ struct Resident {
             step(t + 1, 1);
         }
         if (t < steps) step(t, 0);
-        TILESMITH_STAMPED(stamps.step(Phase::meeting); stamps.finish(steps);)
+        TILESMITH_STAMPED(stamps.step(Phase::meeting); stamps.finish();)
         write_out(steps % 2);
         if constexpr (sequences.lengths) writer.write_zeros(in.seq - steps, [](int) { return shape.heads * D; });
 

@@ -48,6 +48,7 @@ struct ResidentBackward
     static constexpr int shared_bytes = sums_at + (Step::recompute ? Step::unit_warps * Sums::shared_bytes : 0);
 
     Matrix weights;
+    TILESMITH_STAMPED(Stamps stamps;)
 
     /// The product: the gates' gradients in a buffer become that of h before the step.
     TILESMITH_DEVICE void multiply(int buffer) {
@@ -81,18 +82,25 @@ struct ResidentBackward
         sync_block();
         this->prepare(0);
         int stage_offset = 0;
+        TILESMITH_STAMPED(stamps.start(this->in.stamps, this->in.seq, this->warp == 0);)
         this->for_each_step([&](int n, int buffer) {
             this->finish(buffer, n);
+            TILESMITH_STAMPED(stamps.mark(Phase::pointwise);)
             cp_async_wait<tiling.num_stages - 2 - held>();
             sync_block();  // the gates' gradients are there, and the inputs of the step after this one
+            TILESMITH_STAMPED(stamps.mark(Phase::meeting);)
             multiply(buffer);
             this->inputless.multiply(this->shared + Step::ring_at + stage_offset + Step::hidden_at, this->lane);
+            TILESMITH_STAMPED(stamps.mark(Phase::matrix);)
             const int next = stage_offset == last_stage ? 0 : stage_offset + stage_bytes;
             this->prepare(next);  // beside the product; after the last step, of what lies there
+            TILESMITH_STAMPED(stamps.mark(Phase::pointwise);)
             this->write_out(buffer);
             this->refill(n, held == 0 ? stage_offset : stage_offset == 0 ? last_stage : stage_offset - stage_bytes);
             stage_offset = next;
+            TILESMITH_STAMPED(stamps.step(Phase::transfers);)
         });
+        TILESMITH_STAMPED(stamps.finish();)
         if constexpr (Inputless::members != 0) this->inputless.write_out(this->in, this->own, static_cast<int>(block_y()));
         this->store_initial();
     }

@@ -30,19 +30,19 @@ struct Stamps {
     unsigned* header;
     bool leaves;  // whether this warp leaves records
     unsigned long long first_clock, first_time;
-    unsigned begin, last, cost, marks;
+    unsigned begin, last, cost, marks, steps;
     unsigned clocks[phases];
 
     TILESMITH_DEVICE static unsigned now() { return static_cast<unsigned>(read_clock()); }
 
-    /// Before the first step. all: [blocks][1 + steps][words]. leads: whether the calling warp is the block's first.
-    TILESMITH_DEVICE void start(unsigned* all, int steps, bool leads) {
+    /// Before the first step. all: [blocks][1 + seq][words]. leads: whether the calling warp is the block's first.
+    TILESMITH_DEVICE void start(unsigned* all, int seq, bool leads) {
         const unsigned block = block_x() + blocks_x() * block_y();
         leaves = leads && block < blocks;
-        header = all + (leaves ? static_cast<long long>(block) * (1 + steps) * words : 0);
+        header = all + (leaves ? static_cast<long long>(block) * (1 + seq) * words : 0);
         record = header + words;
         clear();
-        cost = 0;
+        cost = steps = 0;
         last = now();
         const unsigned before = last;
 #pragma unroll
@@ -80,16 +80,16 @@ struct Stamps {
             store_global_128(record + 4, uint4{clocks[3], clocks[4], clocks[5], marks});
         }
         record += words;
+        ++steps;
         clear();
         begin = last = now();
     }
 
     /// After the last step.
-    TILESMITH_DEVICE void finish(int steps) {
+    TILESMITH_DEVICE void finish() {
         if (!leaves || thread_index() % 32 != 0) return;
         const unsigned long long all_clocks = read_clock() - first_clock, time = read_nanoseconds() - first_time;
-        store_global_128(header, uint4{static_cast<unsigned>(steps), cost, static_cast<unsigned>(all_clocks),
-                                       static_cast<unsigned>(all_clocks >> 32)});
+        store_global_128(header, uint4{steps, cost, static_cast<unsigned>(all_clocks), static_cast<unsigned>(all_clocks >> 32)});
         store_global_128(header + 4, uint4{static_cast<unsigned>(time), static_cast<unsigned>(time >> 32), begin, 0});
     }
 };

@@ -231,6 +231,9 @@ def _frameworks() -> list[Check]:
             ("triton",),
             "tune --language triton and, on a GPU, torch.compile need it: pip install 'tilesmith[triton]'",
         ),
+        ("Vega", ("vl-convert-python",), "report needs it: pip install 'tilesmith[report]'"),
+        ("Ray", ("ray",), "tune --workers ray needs it: pip install 'tilesmith[ray]'"),
+        ("NVML", ("nvidia-ml-py",), "tune --objective energy needs it: pip install 'tilesmith[energy]'"),
     ):
         versions = [(each, version) for each in distributions if (version := _version(each))]
         if versions:

@@ -35,8 +35,8 @@ def command(file: Path, gpu: str | None, plot: Path | None, counters: bool, as_j
     """Show where the time of a step goes, beside the model's.
 
     The kernel is compiled once more with marks that read the clock after each phase of a step, run on the GPU that it
-    was tuned for, and compared with itself without marks. What the marks take is taken off. Forward kernels of the
-    schedules resident and cluster have marks.
+    was tuned for, and compared with itself without marks. What the marks take is taken off. Kernels of the schedules
+    resident and cluster have marks, forward and backward; backward it is about the recurrence alone.
 
     \b
     Examples:

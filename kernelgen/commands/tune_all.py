@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kernelgen.hardware.profile import Profile
     from kernelgen.records.config import TunedConfig
     from kernelgen.records.trial import Objective
-    from kernelgen.tuning.task_worker import Task, TaskResult
+    from kernelgen.tuning.task_worker import Task, TaskProcesses, TaskResult
     from kernelgen.tuning.workers import Workers
     from kernelgen.tuning.workload import Job
 
@@ -82,28 +82,37 @@ def command(
     from kernelgen.records.config import check_output
     from kernelgen.records.workload import load_workload
     from kernelgen.tuning.gpus import named
+    from kernelgen.tuning.task_worker import TaskProcesses
     from kernelgen.tuning.tune import require_energy, resolve_gpu
     from kernelgen.tuning.workload import jobs
 
     work = load_workload(workload)
     profile, devices = resolve_gpu(gpu)
-    found = jobs(work, profile)
     if listing:
-        _tell(found, {}, as_json)
+        _tell(jobs(work, profile), {}, as_json)
         return
-    folder = Path(output)
-    for job in found:
-        check_output(folder / f"{job.name}.yaml")
     gpus, aim = named(workers, devices, profile.name), cast("Objective", objective)
     if aim != "time":
         require_energy(aim, gpus)
-    written: Written = {job.name: job.why_not for job in found if job.why_not}
-    tuned = [job for job in found if not job.why_not]
+    folder = Path(output)
+    written: Written = {}
+
+    def wanted(found: list[Job]) -> list[Job]:
+        """Those that can be tuned, once it is sure that the result can be written."""
+        for job in found:
+            check_output(folder / f"{job.name}.yaml")
+        written.update({job.name: job.why_not for job in found if job.why_not})
+        return [job for job in found if not job.why_not]
+
+    count = min(gpus.count, len(work)) if gpus is not None else 1
     with progress_bar() as bar:
-        if gpus is not None and min(gpus.count, len(tuned)) > 1:
-            interrupted = _together(tuned, profile, gpus, folder, budget, top, aim, written, bar)
+        if gpus is not None and count > 1:
+            with TaskProcesses(count) as processes:
+                found = jobs(work, profile, processes.predict)
+                interrupted = _together(processes, wanted(found), profile, gpus, folder, budget, top, aim, written, bar)
         else:
-            interrupted = _one_by_one(tuned, profile, gpus, folder, budget, top, aim, written, bar)
+            found = jobs(work, profile)
+            interrupted = _one_by_one(wanted(found), profile, gpus, folder, budget, top, aim, written, bar)
     _tell(found, written, as_json)
     if interrupted:
         remark("interrupted: the same command goes on from here")
@@ -156,6 +165,7 @@ def _one_by_one(
 
 
 def _together(
+    processes: TaskProcesses,
     jobs: list[Job],
     profile: Profile,
     gpus: Workers,
@@ -167,7 +177,7 @@ def _together(
     bar: Bar,
 ) -> bool:
     """Tune as many kernels at once as there are GPUs, each in a process of its own; whether Ctrl-C came."""
-    from kernelgen.tuning.task_worker import Task, tune_tasks
+    from kernelgen.tuning.task_worker import Task
 
     tasks = [
         Task(
@@ -197,7 +207,7 @@ def _together(
             bar.remark(f"{task.name}: {time_.median_ms:.4f} ms" if time_ else f"{task.name}: tuned")
         bar.show("tuning", len(written), len(jobs))
 
-    return tune_tasks(tasks, gpus, ended)
+    return bool(tasks) and processes.tune(tasks, gpus, ended)
 
 
 def _tell(jobs: list[Job], written: dict[str, TunedConfig | str], as_json: bool) -> None:

@@ -15,7 +15,7 @@ SECONDS = 0.6
 MOST_SECONDS = 5.0
 """After which a counter that stands still is given up."""
 
-INSTALL = "pip install nvidia-ml-py"
+INSTALL = "pip install 'tilesmith[energy]'"
 
 
 class EnergyMeter:

@@ -27,7 +27,7 @@ START_SECONDS = 180.0
 GRACE_SECONDS = 30.0
 """How much later than the worker process Ray gives a candidate up: the process has its own time limit."""
 
-INSTALL = "pip install ray, at the same version on every machine of the cluster"
+INSTALL = "pip install 'tilesmith[ray]', at the same version on every machine of the cluster"
 
 
 class RemoteGpu:

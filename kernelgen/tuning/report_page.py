@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from kernelgen.tuning.report import Report
     from kernelgen.tuning.report_charts import Chart
 
-INSTALL = "pip install '.[report]' in the checkout that tilesmith was installed from"
+INSTALL = "pip install 'tilesmith[report]'"
 
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: #222; }

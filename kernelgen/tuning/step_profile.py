@@ -21,23 +21,22 @@ if TYPE_CHECKING:
     from kernelgen.program.tiling import Tiling
     from kernelgen.records.trial import Measurement
 
-SCHEDULES = ("resident", "cluster")
-"""Those whose templates have marks."""
-
 PHASES = ("exchange", "matrix", "sums", "pointwise", "transfers", "meeting")
 """The phases of cuda/stamps.cuh, in its order."""
 
 ORDER: Mapping[str, Sequence[str]] = {
     "resident": ("matrix", "transfers", "sums", "pointwise", "meeting"),
     "cluster": ("exchange", "matrix", "sums", "pointwise", "meeting", "transfers"),
+    "resident_backward": ("pointwise", "meeting", "matrix", "transfers"),
+    "cluster_backward": ("exchange", "pointwise", "meeting", "matrix", "transfers"),
 }
-"""In which order a step of a schedule goes through them."""
+"""Of the schedules whose templates have marks, in which order a step goes through the phases."""
 
 WORDS = {
-    "exchange": "waiting for h from the other blocks",
-    "matrix": "reading h, and the product with R",
+    "exchange": "waiting for h, or for sums of its gradient, from the other blocks",
+    "matrix": "reading h, or the gates' gradients, and the product with R",
     "sums": "partial sums from warps that share units",
-    "pointwise": "the pointwise step, and h to where the next step reads it",
+    "pointwise": "the pointwise step, and h, or the gates' gradients, to where they are read",
     "transfers": "inputs into registers, results out, copies asked for",
     "meeting": "waiting for the block's other warps and for inputs",
 }
@@ -101,10 +100,10 @@ class StepProfile:
 
 def require_known(schedule: str) -> None:
     """Raise LaunchError for a schedule whose template has no marks."""
-    if schedule not in SCHEDULES:
+    if schedule not in ORDER:
         raise LaunchError(
             f"there are no marks in the kernels of the schedule {schedule}, so its steps cannot be profiled; there are "
-            f"in those of {' and '.join(SCHEDULES)}"
+            f"in those of {', '.join(ORDER)}"
         )
 
 
@@ -141,8 +140,8 @@ def read_records(records: NDArray[Any], schedule: str) -> StepProfile:
 
 @dataclass(frozen=True)
 class Profiled:
-    """A kernel that was profiled. plain, stamped: its time without marks, and with them. spills: bytes per thread that
-    the marks made the compiler spill."""
+    """A kernel that was profiled. plain, stamped: the recurrence's time without marks, and with them. spills: bytes per
+    thread that the marks made the compiler spill."""
 
     profile: StepProfile
     plain: Measurement
@@ -153,7 +152,8 @@ class Profiled:
 def profile_kernel(
     cell: Cell, shape: Shape, profile: Profile, tiling: Tiling, program: Program, device: int
 ) -> Profiled:
-    """Run a kernel on a GPU of this machine without marks and with them. program: the kernel's.
+    """Run a recurrence on a GPU of this machine without marks and with them. program: the whole pass, which is
+    validated first.
 
     Raises LaunchError for a schedule without marks, ValidationError where the kernel is not right, or hangs.
     """
@@ -164,27 +164,23 @@ def profile_kernel(
     from kernelgen.verify.validate import gpu_cases
 
     require_known(tiling.schedule)
-    marked = replace(program, main=replace(program.main, source=stamped(program.main.source)))
+    alone = replace(program, then=())
+    marked = replace(alone, main=replace(program.main, source=stamped(program.main.source)))
     grid = program.main.launch.at(shape).grid
     with GpuWorker(device) as worker:
         worker.start()
         binaries, marked_binaries = compile_program(program), compile_program(marked)
-        worker.use(gpu_cases(cell, shape)[:1])
+        worker.use(gpu_cases(cell, shape, direction=program.direction)[:1])
         try:
-            outcome = worker.run(GpuJob(program, tuple(each.cubin for each in binaries)), SECONDS)
-            job = StampJob(
-                program,
-                marked,
-                tuple(each.cubin for each in marked_binaries),
-                record_words(grid[0] * grid[1], shape.seq),
-            )
-            time, records = worker.stamps(job, SECONDS)
+            worker.run(GpuJob(program, tuple(each.cubin for each in binaries), measure_seconds=0), SECONDS)
+            shape_of_records = record_words(grid[0] * grid[1], shape.seq)
+            job = StampJob(alone, marked, binaries[0].cubin, marked_binaries[0].cubin, shape_of_records)
+            plain, time, records = worker.stamps(job, SECONDS)
         except JobFailed as error:
             raise ValidationError(f"the kernel cannot be profiled: on the GPU it {error}") from error
-    assert outcome.measurement is not None
     phases, rest = model_phases(cell, shape, profile, tiling)
     found = replace(read_records(records, tiling.schedule), model=phases, rest=rest)
-    return Profiled(found, outcome.measurement, time, marked_binaries[0].report.spills)
+    return Profiled(found, plain, time, marked_binaries[0].report.spills)
 
 
 def model_phases(cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> tuple[dict[str, float], float]:
@@ -199,8 +195,10 @@ def model_phases(cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> 
     found = dict.fromkeys(ORDER[tiling.schedule], 0.0)
     rest = 0.0
     for name, clocks in schedule.phases(cell, shape, profile, tiling):
-        phase = ("exchange" if tiling.schedule == "cluster" else "meeting") if name == "meeting" else MODEL.get(name)
-        if phase is None:
+        phase = MODEL.get(name, "")
+        if name == "meeting":
+            phase = "exchange" if "exchange" in found else "meeting"
+        if phase not in found:
             rest += clocks
         else:
             found[phase] += clocks

@@ -11,9 +11,11 @@ import queue
 import signal
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
 from kernelgen.device.worker import JobFailed, Worker
 from kernelgen.errors import LaunchError, TilesmithError
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
     from kernelgen.program.task import Direction
     from kernelgen.records.config import CellRecord, TunedConfig
     from kernelgen.records.trial import Objective
+    from kernelgen.records.workload import Work
     from kernelgen.tuning.workers import Workers
+    from kernelgen.tuning.workload import Prediction
 
 TASK = "kernelgen.tuning.task_worker:run_task"
 
@@ -66,10 +70,24 @@ class _Job:
     workers: Workers
 
 
-def run_task(job: _Job) -> TaskResult:
-    """Tune in this process, and write the result."""
+@dataclass(frozen=True)
+class _Predict:
+    """Recurrences of which a process is to say what the model does."""
+
+    work: tuple[tuple[CellRecord, Shape, Direction, int], ...]
+    profile: Profile
+
+
+def run_task(job: _Job | _Predict) -> TaskResult | list[Prediction]:
+    """Tune in this process, and write the result; or predict."""
     from kernelgen.tuning.tune import Event, save, tune
 
+    if isinstance(job, _Predict):
+        from kernelgen.records.workload import Work
+        from kernelgen.tuning.workload import predicted
+
+        work = [Work(record.load("task"), record, shape, way, runs) for record, shape, way, runs in job.work]
+        return predicted(work, job.profile)
     remarks: list[str] = []
 
     def tell(event: Event) -> None:
@@ -104,19 +122,58 @@ def run_task(job: _Job) -> TaskResult:
     return TaskResult(config, tuple(remarks), result.first_valid, result.seconds, result.interrupted)
 
 
-def tune_tasks(tasks: Sequence[Task], workers: Workers, on_end: Callable[[Task, TaskResult | str], None]) -> bool:
-    """Tune several kernels, as many at once as there are GPUs; with fewer kernels than GPUs each has several.
+class TaskProcesses:
+    """So many processes for tasks, which are kept from one thing to the next. Use as a context manager."""
 
-    on_end: told of each, in this thread, with what was found, or why nothing was. Ctrl-C lets those that run write down
-    the best that they have. Returns whether it came.
-    """
-    places = min(workers.count, len(tasks))
+    def __init__(self, count: int) -> None:
+        self._processes = [Worker(TASK) for _ in range(count)]
+
+    def __enter__(self) -> Self:
+        """Start them."""
+        for process in self._processes:
+            process.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """End them, whatever they do."""
+        for process in self._processes:
+            process.stop()
+
+    def predict(self, work: Sequence[Work], profile: Profile) -> list[Prediction]:
+        """What workload.predicted does, a part by each process. Raises JobFailed and LaunchError."""
+        count = len(self._processes)
+
+        def part(place: int) -> list[Prediction]:
+            mine = tuple((each.record, each.shape, each.direction, each.runs) for each in work[place::count])
+            found: list[Prediction] = self._processes[place].run(_Predict(mine, profile), None) if mine else []
+            return found
+
+        with ThreadPoolExecutor(count) as pool:
+            parts = list(pool.map(part, range(count)))
+        return [parts[number % count][number // count] for number in range(len(work))]
+
+    def tune(self, tasks: Sequence[Task], workers: Workers, on_end: Callable[[Task, TaskResult | str], None]) -> bool:
+        """Tune several kernels, as many at once as there are processes; with fewer kernels than GPUs each has several.
+
+        on_end: told of each, in this thread, with what was found, or why nothing was. Ctrl-C lets those that run write
+        down the best that they have. Returns whether it came.
+        """
+        return _tune(self._processes[: min(workers.count, len(tasks))], tasks, workers, on_end)
+
+
+def _tune(
+    processes: Sequence[Worker],
+    tasks: Sequence[Task],
+    workers: Workers,
+    on_end: Callable[[Task, TaskResult | str], None],
+) -> bool:
+    """See TaskProcesses.tune."""
+    places = len(processes)
     todo: queue.SimpleQueue[tuple[Task, int]] = queue.SimpleQueue()
     for task in tasks:
         todo.put((task, 0))
     ended: queue.SimpleQueue[tuple[Task, TaskResult | str]] = queue.SimpleQueue()
     stopping = threading.Event()
-    processes = [Worker(TASK) for _ in range(places)]
     threads = [
         threading.Thread(
             target=_serve, args=(process, workers.share(place, places), todo, ended, stopping), daemon=True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,13 +32,34 @@ class Job:
     why_not: str = ""
 
 
-def jobs(work: Iterable[Work], profile: Profile) -> list[Job]:
+Prediction = float | str
+"""The model's milliseconds of all runs of a recurrence, or why no schedule has a kernel for it."""
+
+
+def predicted(work: Iterable[Work], profile: Profile) -> list[Prediction]:
+    """What the model says of each."""
+    found: list[Prediction] = []
+    for each in work:
+        try:
+            found.append(_milliseconds(each, profile))
+        except InfeasibleError as error:
+            found.append(str(error))
+    return found
+
+
+def jobs(
+    work: Iterable[Work],
+    profile: Profile,
+    predict: Callable[[Sequence[Work], Profile], list[Prediction]] = predicted,
+) -> list[Job]:
     """The kernels of a program on a GPU, those that take longest first, what no kernel can do last.
 
-    A kernel serves every number of steps, so recurrences that differ in it alone are one job.
+    A kernel serves every number of steps, so recurrences that differ in it alone are one job. predict: does what
+    ``predicted`` does, perhaps faster.
     """
-    served: dict[tuple[object, ...], list[Work]] = defaultdict(list)
-    for each in work:
+    served: dict[tuple[object, ...], list[tuple[Work, Prediction]]] = defaultdict(list)
+    every = list(work)
+    for each, prediction in zip(every, predict(every, profile), strict=True):
         shape = each.shape
         served[
             each.cell.fingerprint,
@@ -49,14 +70,12 @@ def jobs(work: Iterable[Work], profile: Profile) -> list[Job]:
             shape.dtype,
             shape.recompute,
             shape.features,
-        ].append(each)
+        ].append((each, prediction))
     costs: list[tuple[list[Work], list[float], str]] = []
-    for group in served.values():
-        try:
-            times = [_milliseconds(each, profile) for each in group]
-            costs.append((group, times, ""))
-        except InfeasibleError as error:
-            costs.append((group, [0.0] * len(group), str(error)))
+    for members in served.values():
+        why_not = next((prediction for _, prediction in members if isinstance(prediction, str)), "")
+        times = [0.0 if why_not or isinstance(prediction, str) else prediction for _, prediction in members]
+        costs.append(([each for each, _ in members], times, why_not))
     whole = sum(sum(times) for _, times, _ in costs)
     found = []
     for group, times, why_not in costs:

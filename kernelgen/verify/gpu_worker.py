@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
     from kernelgen.program.program import Program
     from kernelgen.verify.cases import ValidationCase
+
+Stamped = tuple[Measurement, Measurement, "NDArray[Any]"]
+"""Of a kernel: its time without stamps, with them, and its records."""
 
 RUNNER = "kernelgen.verify.gpu_worker:run"
 
@@ -46,14 +50,15 @@ class GpuJob:
 
 @dataclass(frozen=True)
 class StampJob:
-    """A program whose kernel leaves where the clocks of its steps went (emit/kernel.py: stamped).
+    """A program of one kernel that leaves where the clocks of its steps went (emit/kernel.py: stamped).
 
-    program: as it is without that; stamped: with it. cubins: of its calls. records: shape of the array of records.
+    program, cubin: without that; stamped, stamped_cubin: with it. records: shape of the array of records.
     """
 
     program: Program
     stamped: Program
-    cubins: tuple[bytes, ...]
+    cubin: bytes
+    stamped_cubin: bytes
     records: tuple[int, ...]
 
 
@@ -115,12 +120,13 @@ class GpuWorker:
         outcome: Outcome = self._worker.run(job, seconds)
         return outcome
 
-    def stamps(self, job: StampJob, seconds: float) -> tuple[Measurement, NDArray[Any]]:
-        """Run a stamped kernel on the first case: its time, and its records, uint32. Raises as run does."""
+    def stamps(self, job: StampJob, seconds: float) -> Stamped:
+        """Run a stamped kernel on the first case: its time without stamps, with them, and its records, uint32. Raises
+        as run does."""
         if self._given_to != self._worker.started:
             self._worker.run(_UseCases(self.cases, self._device), CASE_SECONDS)
             self._given_to = self._worker.started
-        found: tuple[Measurement, NDArray[Any]] = self._worker.run(job, seconds)
+        found: Stamped = self._worker.run(job, seconds)
         return found
 
     def describe(self) -> str | None:
@@ -203,7 +209,7 @@ class _State:
     cases: tuple[_CaseOnGpu, ...] = ()
 
 
-def run(job: _UseCases | _Describe | GpuJob | StampJob) -> Outcome | tuple[Measurement, NDArray[Any]] | str | None:
+def run(job: _UseCases | _Describe | GpuJob | StampJob) -> Outcome | Stamped | str | None:
     """Do one job in the worker: take over cases, or try a candidate on them."""
     from kernelgen.device import gpu
 
@@ -247,8 +253,9 @@ def _try(job: GpuJob) -> Outcome:
     return Outcome(errors, measure(lambda stream: launches.run(stream, arguments), seconds=job.measure_seconds, **more))
 
 
-def _stamp(job: StampJob) -> tuple[Measurement, NDArray[Any]]:
-    """Measure a stamped kernel on the first case, and fetch what the last run recorded. Raises LaunchError."""
+def _stamp(job: StampJob) -> Stamped:
+    """Measure a kernel without stamps and with them on the first case, and fetch what the last run recorded. Raises
+    LaunchError."""
     import numpy as np
 
     from kernelgen.device import gpu
@@ -256,14 +263,18 @@ def _stamp(job: StampJob) -> tuple[Measurement, NDArray[Any]]:
     from kernelgen.device.measure import measure
     from kernelgen.emit.kernel import STAMPS
 
-    executable = Executable(job.stamped, job.cubins)
-    executable.prepare(_State.device)
     first = _State.cases[0]
     records = np.zeros(job.records, np.uint32)
     buffer = gpu.DeviceBuffer(records.nbytes)
     buffer.fill(0)
-    launches, arguments = executable.at(first.case.shape), {**first.arguments(job.program), STAMPS: buffer.pointer}
-    time = measure(lambda stream: launches.run(stream, arguments), seconds=MEASURE_SECONDS)
+    times = []
+    for program, cubin in ((job.program, job.cubin), (job.stamped, job.stamped_cubin)):
+        executable = Executable(program, [cubin])
+        executable.prepare(_State.device)
+        run = partial(
+            executable.at(first.case.shape).run, values={**first.arguments(job.program), STAMPS: buffer.pointer}
+        )
+        times.append(measure(run, seconds=MEASURE_SECONDS))
     buffer.download(records)
     buffer.close()
-    return time, records
+    return times[0], times[1], records

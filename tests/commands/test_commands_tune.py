@@ -215,6 +215,8 @@ def test_tune_all_tunes_a_workload_and_goes_on_where_one_cannot_be(tmp_path: Pat
     assert "recompute" in rows[1]["status"]
     config = load_config(folder / f"{rows[0]['kernel']}.yaml")
     assert config.tiling == rows[0]["tiling"]
+    assert "no GPU h200 in this machine" in refused("tune-all --gpu h200 --workers 2 --top 1 -o", folder, file)
+    assert "--objective edp" in refused("tune-all --gpu h200 --objective edp --top 1 -o", folder, file)
     assert "no workload" in refused("tune-all --gpu h200", folder / f"{rows[0]['kernel']}.yaml")
 
 

@@ -25,17 +25,22 @@ from kernelgen.hardware.profile import load_profile
 from kernelgen.program.shape import Shape
 from kernelgen.records.config import CellRecord, load_config
 from kernelgen.records.store import Store
+from kernelgen.records.workload import Work
 from kernelgen.tuning.gpus import named
 from kernelgen.tuning.ray_workers import RayGpus, RemoteGpu, connect
-from kernelgen.tuning.task_worker import Task, TaskResult, tune_tasks
+from kernelgen.tuning.task_worker import Task, TaskProcesses, TaskResult
 from kernelgen.tuning.tune import Event, TuneResult, tune
 from kernelgen.tuning.workers import LocalGpus, WorkerPool
+from kernelgen.tuning.workload import predicted
 from kernelgen.verify.gpu_worker import GpuJob
 
 pytestmark = pytest.mark.unit
 
 SMALL = Shape(2, 4, 1, 16)
 TWO = LocalGpus((0, 1), "runners:paced")
+TOP = 4
+"""Candidates of a kernel."""
+
 PATIENCE = 60.0
 """Seconds to wait for what must come."""
 
@@ -48,6 +53,13 @@ def pace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PACED", str(folder))
     monkeypatch.setenv("PACE", "0.01")
     return folder
+
+
+@pytest.fixture
+def own_store(fresh_cache: Path, session_cache: Path) -> Path:
+    """In use by the test alone; what NVRTC made is there."""
+    (fresh_cache / "cubin").symlink_to(session_cache / "cubin")
+    return fresh_cache / "trials.sqlite"
 
 
 def _lines(file: Path) -> list[tuple[int, str]]:
@@ -66,38 +78,19 @@ def _until(ready: Callable[[], bool]) -> None:
 
 def _tune(store: Store | None, workers: Any = TWO, events: list[Event] | None = None, **options: Any) -> TuneResult:
     told = events if events is not None else []
-    options = {"top": 6, **options}
+    options = {"top": TOP, **options}
     return tune(load_cell("elman"), SMALL, "h200", store=store, workers=workers, on_event=told.append, **options)
 
 
 # ---- one kernel on two GPUs ----
 
 
-def test_two_workers_share_the_candidates(pace: Path, tmp_path: Path) -> None:
-    (pace / "hold").touch()
-    threading.Thread(
-        target=lambda: (_until(lambda: len(_lines(pace / "began")) == 2), (pace / "hold").unlink())
-    ).start()
-    events: list[Event] = []
-    with Store(tmp_path / "trials.sqlite") as store:
-        result = _tune(store, events=events)
-        assert len(store.trials(status="measured")) == 6
-    began = _lines(pace / "began")
-    assert len({number for number, _ in began[:2]}) == 2  # both at once
-    assert len(began) == len({name for _, name in began}) == 6
-    assert [event.done for event in events if event.stage == "gpu"] == [1, 2, 3, 4, 5, 6]
-    assert result.best.trial.measurement is not None
-    assert result.best.trial.measurement.median_ms == min(
-        t.measurement.median_ms for t in result.trials if t.measurement
-    )
-
-
-def test_a_worker_that_is_killed_loses_nothing(pace: Path, tmp_path: Path) -> None:
-    """Its candidate is tried once more by the other."""
+def test_two_workers_share_the_candidates_and_one_that_is_killed_loses_nothing(pace: Path, tmp_path: Path) -> None:
+    """It is killed in the middle of its first, which the other tries once more."""
     (pace / "hold").touch()
 
     def kill() -> None:
-        _until(lambda: len(_lines(pace / "began")) == 2)
+        _until(lambda: len(_lines(pace / "began")) == 2)  # both at once
         os.kill(_lines(pace / "began")[0][0], signal.SIGKILL)
         (pace / "hold").unlink()
 
@@ -105,13 +98,18 @@ def test_a_worker_that_is_killed_loses_nothing(pace: Path, tmp_path: Path) -> No
     events: list[Event] = []
     with Store(tmp_path / "trials.sqlite") as store:
         result = _tune(store, events=events)
-        assert {trial.status for trial in result.trials} == {"measured"}
-        assert len(store.trials(status="measured")) == 6
+        assert len(store.trials(status="measured")) == len(result.trials) == TOP
+    assert {trial.status for trial in result.trials} == {"measured"}
     began = _lines(pace / "began")
     (victim, candidate) = began[0]
+    assert began[1][0] != victim
     assert [number for number, name in began if name == candidate].count(victim) == 1
     assert Counter(name for _, name in began) == Counter([name for _, name in _lines(pace / "ended")] + [candidate])
     assert sum("another worker tries this kernel once more" in event.message for event in events) == 1
+    assert [event.done for event in events if event.stage == "gpu"] == [*range(1, TOP + 1)]
+    best = result.best.trial.measurement
+    assert best is not None
+    assert best.median_ms == min(trial.measurement.median_ms for trial in result.trials if trial.measurement)
 
 
 _DRIVER = """
@@ -120,10 +118,11 @@ from pathlib import Path
 from kernelgen.cells import load_cell
 from kernelgen.program.shape import Shape
 from kernelgen.records.store import Store
+from kernelgen.records.workload import Work
 from kernelgen.tuning.tune import tune
 from kernelgen.tuning.workers import LocalGpus
 with Store(Path(sys.argv[1])) as store:
-    tune(load_cell("elman"), Shape(2, 4, 1, 16), "h200", store=store, top=6, workers=LocalGpus((0, 1), "runners:paced"))
+    tune(load_cell("elman"), Shape(2, 4, 1, 16), "h200", store=store, top=4, workers=LocalGpus((0, 1), "runners:paced"))
 """
 
 
@@ -144,7 +143,7 @@ def test_a_driver_that_is_killed_goes_on_from_the_store(
     with Store(path) as store:
         result = _tune(store)
         assert {trial.status for trial in result.trials} == {"measured"}
-        assert len({trial.source_hash for trial in store.trials(status="measured")}) == 6
+        assert len({trial.source_hash for trial in store.trials(status="measured")}) == TOP
     assert sum(prepared.remembered for prepared in result.prepared_trials) == len(kept)
 
 
@@ -222,24 +221,24 @@ def test_what_keeping_a_result_raises_comes_out() -> None:
 # ---- several kernels ----
 
 
-def _tasks(folder: Path, count: int) -> list[Task]:
+def _tasks(folder: Path, count: int, top: int = 1) -> list[Task]:
     cell = load_cell("elman")
     return [
         Task(
             name=f"kernel{number}",
             cell=CellRecord.of(cell, "elman"),
-            shape=Shape(2, 4, 1, 16 * number),
+            shape=Shape(2, 4 + number, 1, 16),
             direction="forward",
             profile=load_profile("h200"),
             path=folder / f"kernel{number}.yaml",
             budget=60.0,
-            top=1,
+            top=top,
         )
         for number in range(1, count + 1)
     ]
 
 
-def test_a_process_that_is_killed_loses_no_kernel(pace: Path, tmp_path: Path, fresh_cache: Path) -> None:
+def test_a_process_that_is_killed_loses_no_kernel(pace: Path, tmp_path: Path, own_store: Path) -> None:
     """Two kernels by two processes, of which one is killed in the middle of the first."""
     (pace / "hold").touch()
 
@@ -251,10 +250,13 @@ def test_a_process_that_is_killed_loses_no_kernel(pace: Path, tmp_path: Path, fr
         (pace / "hold").unlink()
 
     killer = threading.Thread(target=kill)
-    killer.start()
     found: dict[str, TaskResult | str] = {}
     tasks = _tasks(tmp_path / "out", 2)
-    assert tune_tasks(tasks, TWO, lambda task, outcome: found.update({task.name: outcome})) is False
+    work = [Work(load_cell("elman"), task.cell, task.shape, "forward", 3) for task in tasks]
+    with TaskProcesses(2) as processes:
+        assert processes.predict(work, tasks[0].profile) == predicted(work, tasks[0].profile)
+        killer.start()
+        assert processes.tune(tasks, TWO, lambda task, outcome: found.update({task.name: outcome})) is False
     killer.join()
     assert found.keys() == {task.name for task in tasks}
     for task in tasks:
@@ -262,8 +264,31 @@ def test_a_process_that_is_killed_loses_no_kernel(pace: Path, tmp_path: Path, fr
         assert isinstance(outcome, TaskResult), outcome
         assert load_config(task.path) == outcome.config
         assert outcome.config.measured is not None
-    with Store(fresh_cache / "trials.sqlite") as store:
+    with Store(own_store) as store:
         assert len({(t.shape, t.source_hash) for t in store.trials(status="measured")}) == 2
+
+
+def test_ctrl_c_lets_a_task_write_down_its_best(pace: Path, tmp_path: Path, own_store: Path) -> None:
+    """The first of two has measured a kernel and tries the next."""
+
+    def interrupt() -> None:
+        _until(lambda: len(_lines(pace / "ended")) == 1)
+        (pace / "hold").touch()
+        _until(lambda: len(_lines(pace / "began")) > len(_lines(pace / "ended")))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    found: dict[str, TaskResult | str] = {}
+    tasks = _tasks(tmp_path / "out", 2, top=3)
+    with TaskProcesses(1) as processes:
+        one = LocalGpus((0,), "runners:paced")
+        assert processes.tune(tasks, one, lambda task, outcome: found.update({task.name: outcome}))
+    assert found.keys() == {"kernel1"}
+    outcome = found["kernel1"]
+    assert isinstance(outcome, TaskResult), outcome
+    assert outcome.interrupted
+    assert load_config(tasks[0].path) == outcome.config
+    assert not tasks[1].path.exists()
 
 
 def test_parts_of_the_workers_have_none_in_common() -> None:
@@ -360,7 +385,7 @@ def test_a_cluster_tries_candidates_as_local_gpus_do(
     fake.fault = fake.exceptions.RayError("the node died")  # of the first call: that worker is lost, the other is not
     with Store(tmp_path / "trials.sqlite") as store:
         result = _tune(store, gpus)
-        assert len(store.trials(status="measured")) == 6
+        assert len(store.trials(status="measured")) == TOP
     assert {trial.status for trial in result.trials} == {"measured"}
     assert fake.killed >= 2
 
@@ -399,7 +424,7 @@ def test_ray_itself(pace: Path, tmp_path: Path) -> None:
         assert gpus.count == 2
         with Store(tmp_path / "trials.sqlite") as store:
             result = _tune(store, gpus)
-            assert len(store.trials(status="measured")) == 6
+            assert len(store.trials(status="measured")) == TOP
         assert {trial.status for trial in result.trials} == {"measured"}
         assert len({number for number, _ in _lines(pace / "began")}) == 2
     finally:
