@@ -282,14 +282,18 @@ struct BackwardStep {
         return -(recompute && array < read_gates ? input_gates * shape.heads * D : shape.heads * D);
     }
 
-    /// Begin copying what step t reads, and move on to step t - 1. Before step 0, and where a sequence begins anew, lie the
-    /// initial states.
+    /// Begin copying what step t reads, and move on to step t - 1.
     TILESMITH_DEVICE void begin_copy(int stage_offset, int t) {
-        unsigned begins = 0;
         if (ahead.due(t)) {
             ahead.copy_ahead(flags, in, first_row, t);
-            begins = ahead.take(flags, t, lane);
+            begin_copy(stage_offset, t, ahead.take(flags, t, lane));
+        } else {
+            begin_copy(stage_offset, t, 0);
         }
+    }
+
+    /// Before step 0, and where a sequence `begins` anew, lie the initial states.
+    TILESMITH_DEVICE void begin_copy(int stage_offset, int t, unsigned begins) {
         if (t > 0 && begins == 0) {
             ring.begin_copy(stage_offset, [](int array) { return copy_step(array); });
             return;

@@ -119,7 +119,7 @@ struct Resident {
     float initial[unit_groups][column_tiles][columns][states];  // unless sequences begin anew, unused
     using Places = typename Matrix::template Places<Layout>;
     Places reads[column_tiles];  // where this lane reads h, if that lies in the first buffer
-    int next_end = 0;            // the next step before which a sequence has ended
+    int next_end = 0;            // the next step that is the first or the second behind a sequence's end
 
     /// Load this lane's part of R.
     TILESMITH_DEVICE void load_weights() {
@@ -178,13 +178,14 @@ struct Resident {
                 reads[column_tile] = places(initial_at - buffer * buffer_bytes);
     }
 
-    /// Sequences have ended before step t: write their last states, and from now on zeros for their results. What their rows
-    /// go on computing reaches no other row.
+    /// Before step t: where sequences end write their last states, and where they have ended a step before write zeros from now
+    /// on, first for that step. What their rows go on computing reaches no other row.
     TILESMITH_DEVICE void end_sequences(int t) {
-        const unsigned ended = ballot(tile.end_of_lane(in, first_row, lane) == t);
+        const int end = tile.end_of_lane(in, first_row, lane);
+        const unsigned ended = ballot(end == t), before = ballot(end == t - 1);
         if (part == 0) store_last<Type>(in.last, own, state, ended);
-        writer.redirect(ended, shared + zeros_at);
-        next_end = tile.least_end(in, first_row, lane, t + 1);
+        writer.redirect(before, shared + zeros_at);
+        next_end = ended != 0 ? t + 1 : tile.least_end(in, first_row, lane, t + 1);
     }
 
     TILESMITH_DEVICE void read_own() {
@@ -306,7 +307,7 @@ struct Resident {
         load_states();
         prepare_transfers();
         for (int part = 0; part < 2; ++part) flags.begin_copy(in, first_row, part);
-        if constexpr (sequences.lengths) next_end = tile.least_end(in, first_row, lane, 0);
+        if constexpr (sequences.lengths) end_sequences(0);
         for (int stage = 0; stage < tiling.num_stages - 1; ++stage) {
             if (stage < steps) begin_copy(stage * stage_bytes);
             cp_async_commit();
@@ -332,8 +333,6 @@ struct Resident {
             cp_async_commit();
             refill_offset = stage_offset;
             stage_offset = stage_offset == (tiling.num_stages - 1) * stage_bytes ? 0 : stage_offset + stage_bytes;
-            if constexpr (sequences.lengths)
-                if (seldom(t == next_end)) end_sequences(t);
 
             if (combine(sums)) {
                 float results[unit_groups][column_tiles][columns][arrays];
@@ -350,6 +349,8 @@ struct Resident {
                     },
                     [&](int array, int row, int unit) { return result_at(array, row, unit); });
             }
+            if constexpr (sequences.lengths)
+                if (seldom(t + 1 == next_end)) end_sequences(t + 1);
             if (anew.due(t + 1)) begin_anew(t, buffer ^ 1);
             cp_async_wait<tiling.num_stages - 2>();
             sync_block();
@@ -364,8 +365,7 @@ struct Resident {
         write_out(steps % 2);
         if constexpr (sequences.lengths) writer.write_zeros(in.seq - steps, [](int) { return shape.heads * D; });
 
-        const unsigned running = tile.running(steps - 1);
-        if (part == 0) store_last<Type>(in.last, own, state, running);
+        if (!sequences.lengths && part == 0) store_last<Type>(in.last, own, state);
     }
 };
 
