@@ -145,7 +145,8 @@ def test_the_order_is_sorted_where_that_saves_time() -> None:
     lengths, wx = torch.tensor([1, 3, 2]), torch.zeros(3, 4, 1, 1, 2)
     for sort, wanted in ((True, [1, 2, 0]), (False, [0, 1, 2])):
         own = sequences.own_of_batch(None, lengths, wx, sort=sort)
-        assert own.order is not None and own.order.dtype == torch.int32
+        assert own.order is not None
+        assert own.order.dtype == torch.int32
         assert own.order.tolist() == wanted
     assert not sequences.side_by_side(1, torch.device("cpu"))
 
