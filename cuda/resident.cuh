@@ -188,6 +188,14 @@ struct Resident {
         next_end = ended != 0 ? t + 1 : tile.least_end(in, first_row, lane, t + 1);
     }
 
+    /// After step t, which read a buffer, where something of the sequences is to be done. A branch that stood elsewhere would part
+    /// what the compiler interleaves; here the next load waits for the barrier.
+    TILESMITH_DEVICE void stop(int t, int buffer) {
+        if constexpr (sequences.lengths)
+            if (seldom(t + 1 == next_end)) end_sequences(t + 1);
+        if (anew.due(t + 1)) begin_anew(t, buffer ^ 1);
+    }
+
     TILESMITH_DEVICE void read_own() {
         for (Places& each : reads) each = places(0);
     }
@@ -349,11 +357,9 @@ struct Resident {
                     },
                     [&](int array, int row, int unit) { return result_at(array, row, unit); });
             }
-            if constexpr (sequences.lengths)
-                if (seldom(t + 1 == next_end)) end_sequences(t + 1);
-            if (anew.due(t + 1)) begin_anew(t, buffer ^ 1);
             cp_async_wait<tiling.num_stages - 2>();
             sync_block();
+            stop(t, buffer);
         };
 
         int t = 0;

@@ -69,7 +69,7 @@ def own_of_batch(resets: Any, lengths: Any, wx: Tensor, *, sort: bool = True) ->
 
 
 def side_by_side(blocks: int, device: torch.device) -> bool:
-    """Whether that many blocks of a kernel surely run at a time, each on a multiprocessor: then a pass takes as long as its
+    """Whether that many blocks surely run at a time, each on a multiprocessor: then a pass takes as long as its
     longest sequence, whichever share a tile."""
     return device.type == "cuda" and blocks <= int(torch.cuda.get_device_properties(device).multi_processor_count)
 
