@@ -332,8 +332,8 @@ FAULTS = {
     ),
     "states before a step that do not begin anew, backward": (
         OWN_BACKWARD,
-        "(sequences.resets && t > 0 && (begins >> row & 1) == 0)",
-        "(sequences.resets && t > 0)",
+        "(t == 0 || (begins >> row & 1) != 0)",
+        "t == 0",
         "differs",
     ),
     "a gradient that crosses a reset": (
@@ -1096,8 +1096,8 @@ FAULTS = {
     ),
     "an index of 32 bits: states before a step": (
         BACKWARD,
-        "((static_cast<long long>(s) * in.batch + sequence) * shape.heads + head) * D + real_unit(unit));",
-        "static_cast<unsigned>(((static_cast<long long>(s) * in.batch + sequence) * shape.heads + head) * D + unit));",
+        "((static_cast<long long>(s) * in.batch + sequence) * shape.heads + head) * D + real_unit(unit);",
+        "static_cast<unsigned>(((static_cast<long long>(s) * in.batch + sequence) * shape.heads + head) * D + unit);",
         "bounds|not these blocks'|none of the arrays",
     ),
     "an index of 32 bits: states": (
