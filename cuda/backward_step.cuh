@@ -282,14 +282,18 @@ struct BackwardStep {
         return -(recompute && array < read_gates ? input_gates * shape.heads * D : shape.heads * D);
     }
 
-    /// Begin copying what step t reads, and move on to step t - 1. Before step 0, and where a sequence begins anew, lie the
-    /// initial states.
+    /// Begin copying what step t reads, and move on to step t - 1.
     TILESMITH_DEVICE void begin_copy(int stage_offset, int t) {
-        unsigned begins = 0;
         if (ahead.due(t)) {
             ahead.copy_ahead(flags, in, first_row, t);
-            begins = ahead.take(flags, t, lane);
+            begin_copy(stage_offset, t, ahead.take(flags, t, lane));
+        } else {
+            begin_copy(stage_offset, t, 0);
         }
+    }
+
+    /// Before step 0, and where a sequence `begins` anew, lie the initial states.
+    TILESMITH_DEVICE void begin_copy(int stage_offset, int t, unsigned begins) {
         if (t > 0 && begins == 0) {
             ring.begin_copy(stage_offset, [](int array) { return copy_step(array); });
             return;
@@ -300,18 +304,26 @@ struct BackwardStep {
             int array, row, unit;
             Ring::locate(i, array, row, unit);
             const SharedAddress to = ring.to[i] + stage_offset;
-            if (!is_state(array) || (sequences.resets && t > 0 && (begins >> row & 1) == 0)) {
+            if constexpr (sequences.resets) {  // these come often: no branch
+                const bool initial = is_state(array) && (t == 0 || (begins >> row & 1) != 0);
+                const bool given = initial && in.initial != nullptr;
+                Ring::copy_or_zeros(to, given ? initial_state(array, row, unit) : ring.from[i], given || !initial);
+                ring.from[i] += copy_step(array);
+            } else if (!is_state(array)) {
                 Ring::copy(to, ring.from[i]);
             } else if (in.initial != nullptr) {
-                const int s = nth_bit(state_arrays, array - read_gates);
-                const int sequence = sequence_of(row);
-                Ring::copy(to, in.initial + ((static_cast<long long>(s) * in.batch + sequence) * shape.heads + head) * D + real_unit(unit));
+                Ring::copy(to, initial_state(array, row, unit));
             } else {
 #pragma unroll
                 for (int word = 0; word < Ring::width; ++word) store_shared_16(to + 2 * word, 0);
             }
-            if constexpr (sequences.resets) ring.from[i] += copy_step(array);
         }
+    }
+
+    TILESMITH_DEVICE const unsigned short* initial_state(int array, int row, int unit) const {
+        const int s = nth_bit(state_arrays, array - read_gates);
+        const int sequence = sequence_of(row);
+        return in.initial + ((static_cast<long long>(s) * in.batch + sequence) * shape.heads + head) * D + real_unit(unit);
     }
 
     TILESMITH_DEVICE static int write_step(int i) {

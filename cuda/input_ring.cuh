@@ -72,6 +72,14 @@ struct InputRing {
             cp_async<2 * width>(to, from);
     }
 
+    /// The same, or zeros.
+    TILESMITH_DEVICE static void copy_or_zeros(SharedAddress to, const unsigned short* from, bool real) {
+        if constexpr (width == 1)
+            store_shared_16(to, real ? load_global_16(from) : 0);
+        else
+            cp_async_or_zeros<2 * width>(to, from, real);
+    }
+
     // ---- reading ----
 
     static constexpr int arrays_per_matrix = half_filled ? 2 : 1;

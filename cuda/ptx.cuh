@@ -412,6 +412,17 @@ TILESMITH_DEVICE void cp_async(SharedAddress destination, const void* source) {
         asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(destination), "l"(source), "n"(Bytes)
                      : "memory");
 }
+/// The same, or zeros, which need no source.
+template <int Bytes>
+TILESMITH_DEVICE void cp_async_or_zeros(SharedAddress destination, const void* source, bool real) {
+    static_assert(Bytes == 4 || Bytes == 8 || Bytes == 16, "cp.async copies 4, 8 or 16 bytes");
+    const int read = real ? Bytes : 0;
+    if constexpr (Bytes == 16)
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(destination), "l"(source), "r"(read) : "memory");
+    else
+        asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(destination), "l"(source), "n"(Bytes), "r"(read)
+                     : "memory");
+}
 /// Close the calling thread's current group of copies.
 TILESMITH_DEVICE void cp_async_commit() {
     if constexpr (architecture >= 80) asm volatile("cp.async.commit_group;" ::: "memory");

@@ -120,7 +120,7 @@ struct Resident {
     float initial[unit_groups][column_tiles][columns][states];  // unless sequences begin anew, unused
     using Places = typename Matrix::template Places<Layout>;
     Places reads[column_tiles];  // where this lane reads h, if that lies in the first buffer
-    int next_end = 0;            // the next step before which a sequence has ended
+    int next_end = 0;            // the next step that is the first or the second behind a sequence's end
 
     /// Load this lane's part of R.
     TILESMITH_DEVICE void load_weights() {
@@ -179,13 +179,22 @@ struct Resident {
                 reads[column_tile] = places(initial_at - buffer * buffer_bytes);
     }
 
-    /// Sequences have ended before step t: write their last states, and from now on zeros for their results. What their rows
-    /// go on computing reaches no other row.
+    /// Before step t: where sequences end write their last states, and where they have ended a step before write zeros from now
+    /// on, first for that step. What their rows go on computing reaches no other row.
     TILESMITH_DEVICE void end_sequences(int t) {
-        const unsigned ended = ballot(tile.end_of_lane(in, first_row, lane) == t);
+        const int end = tile.end_of_lane(in, first_row, lane);
+        const unsigned ended = ballot(end == t), before = ballot(end == t - 1);
         if (part == 0) store_last<Type>(in.last, own, state, ended);
-        writer.redirect(ended, shared + zeros_at);
-        next_end = tile.least_end(in, first_row, lane, t + 1);
+        writer.redirect(before, shared + zeros_at);
+        next_end = ended != 0 ? t + 1 : tile.least_end(in, first_row, lane, t + 1);
+    }
+
+    /// After step t, which read a buffer, where something of the sequences is to be done. A branch that stood elsewhere would part
+    /// what the compiler interleaves; here the next load waits for the barrier.
+    TILESMITH_DEVICE void stop(int t, int buffer) {
+        if constexpr (sequences.lengths)
+            if (seldom(t + 1 == next_end)) end_sequences(t + 1);
+        if (anew.due(t + 1)) begin_anew(t, buffer ^ 1);
     }
 
     TILESMITH_DEVICE void read_own() {
@@ -307,7 +316,7 @@ struct Resident {
         load_states();
         prepare_transfers();
         for (int part = 0; part < 2; ++part) flags.begin_copy(in, first_row, part);
-        if constexpr (sequences.lengths) next_end = tile.least_end(in, first_row, lane, 0);
+        if constexpr (sequences.lengths) end_sequences(0);
         for (int stage = 0; stage < tiling.num_stages - 1; ++stage) {
             if (stage < steps) begin_copy(stage * stage_bytes);
             cp_async_commit();
@@ -336,8 +345,6 @@ struct Resident {
             refill_offset = stage_offset;
             stage_offset = stage_offset == (tiling.num_stages - 1) * stage_bytes ? 0 : stage_offset + stage_bytes;
             TILESMITH_STAMPED(stamps.mark(Phase::transfers);)
-            if constexpr (sequences.lengths)
-                if (seldom(t == next_end)) end_sequences(t);
 
             if (combine(sums)) {
                 TILESMITH_STAMPED(if (tiling.k_split > 1) stamps.mark(Phase::sums);)
@@ -356,9 +363,9 @@ struct Resident {
                     [&](int array, int row, int unit) { return result_at(array, row, unit); });
                 TILESMITH_STAMPED(stamps.mark(Phase::pointwise);)
             }
-            if (anew.due(t + 1)) begin_anew(t, buffer ^ 1);
             cp_async_wait<tiling.num_stages - 2>();
             sync_block();
+            stop(t, buffer);
         };
         TILESMITH_STAMPED(stamps.start(in.stamps, in.seq, warp == 0);)
 
@@ -372,8 +379,7 @@ struct Resident {
         write_out(steps % 2);
         if constexpr (sequences.lengths) writer.write_zeros(in.seq - steps, [](int) { return shape.heads * D; });
 
-        const unsigned running = tile.running(steps - 1);
-        if (part == 0) store_last<Type>(in.last, own, state, running);
+        if (!sequences.lengths && part == 0) store_last<Type>(in.last, own, state);
     }
 };
 

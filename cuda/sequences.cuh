@@ -60,7 +60,10 @@ struct TileSequences {
                 if constexpr (sequences.resets) flags = in.resets + static_cast<long long>(sequence) * in.seq;
             }
         }
-        if constexpr (sequences.lengths) steps = longest<sequences>(in, tile_first, tile_rows, lane);
+        if constexpr (sequences.lengths)
+            steps = longest<sequences>(in, tile_first, tile_rows, lane);
+        else if constexpr (sequences.resets)
+            steps = tile_first < in.batch ? in.seq : 1;  // all tiles are; the argument itself would be loaded in every step
     }
 
     /// Where the sequence ends that this lane's number is the row of; where there is none, never. first: as prepare has it.

@@ -9,11 +9,12 @@
 
 namespace tilesmith::emulate {
 
+/// source: null for zeros.
 void issue_copy(unsigned destination, const void* source, unsigned bytes, const Site& site) {
     scheduler->before_access(site);
     Thread& thread = *running;
     Copy copy{destination, bytes, thread.groups, source, {}, site};
-    global_memory->begin_copy(thread, source, copy.data.data(), bytes, site);
+    if (source != nullptr) global_memory->begin_copy(thread, source, copy.data.data(), bytes, site);
     thread.block->shared->expect_copy(thread, destination, bytes, site);
     thread.copies.push_back(copy);
 }
@@ -27,7 +28,7 @@ void wait_for_copies(unsigned pending) {
     std::size_t landed = 0;
     for (; landed < thread.copies.size() && thread.copies[landed].group < done; ++landed) {
         const Copy& copy = thread.copies[landed];
-        global_memory->end_copy(thread, copy.source, copy.bytes, copy.site);
+        if (copy.source != nullptr) global_memory->end_copy(thread, copy.source, copy.bytes, copy.site);
         thread.block->shared->land(thread, copy);
     }
     thread.copies.erase(thread.copies.begin(), thread.copies.begin() + static_cast<std::ptrdiff_t>(landed));

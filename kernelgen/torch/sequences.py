@@ -15,7 +15,7 @@ INTEGERS = (torch.int32, torch.int64)
 
 class Own(NamedTuple):
     """resets [B, T] bool or None; lengths [B] int32 or None; order [B] int32: the numbers of the sequences, the longest
-    first, where there are lengths, else None. On the device of the other tensors."""
+    first unless that saves nothing, where there are lengths, else None. On the device of the other tensors."""
 
     resets: Tensor | None = None
     lengths: Tensor | None = None
@@ -39,7 +39,8 @@ def own_of(resets: Any, lengths: Any, wx: Tensor) -> Own:
     """
     if wx.dim() != 5:
         raise TensorShapeError(f"Wx must have the five axes [B, T, G_in, H, D], not shape {list(wx.shape)}")
-    return own_of_batch(resets, lengths, wx)
+    batch, _, _, heads, dim = wx.shape
+    return own_of_batch(resets, lengths, wx, sort=not side_by_side(heads * -(-batch // 4) * -(-dim // 64), wx.device))
 
 
 def own_of_input(resets: Any, lengths: Any, x: Tensor, batched: bool) -> Own:
@@ -54,14 +55,23 @@ def own_of_input(resets: Any, lengths: Any, x: Tensor, batched: bool) -> Own:
     return own if own.lengths is None else own._replace(lengths=own.lengths.clamp(0, x.shape[1]))
 
 
-def own_of_batch(resets: Any, lengths: Any, wx: Tensor) -> Own:
-    """As own_of, for any [B, T, ...]."""
+def own_of_batch(resets: Any, lengths: Any, wx: Tensor, *, sort: bool = True) -> Own:
+    """As own_of, for any [B, T, ...]. sort: whether lengths on wx's device are worth a sort."""
     batch, seq = wx.shape[:2]
     if resets is not None:
         _check_resets(resets, "[B, T]", [batch, seq], wx)
     if lengths is None:
         return Own(resets)
-    return Own(resets, *longest_first(lengths_of(lengths, batch, seq, wx), wx.device))
+    lengths = lengths_of(lengths, batch, seq, wx)
+    if not sort and lengths.device == wx.device:
+        return Own(resets, lengths, torch.arange(batch, dtype=torch.int32, device=wx.device))
+    return Own(resets, *longest_first(lengths, wx.device))
+
+
+def side_by_side(blocks: int, device: torch.device) -> bool:
+    """Whether that many blocks surely run at a time, each on a multiprocessor: then a pass takes as long as its
+    longest sequence, whichever share a tile."""
+    return device.type == "cuda" and blocks <= int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
 def begun_anew(states: Tensor | None, resets: Any, initial: Tensor | None, wx: Tensor) -> Tensor | None:

@@ -15,7 +15,7 @@ from kernelgen.cells import load_cell
 from kernelgen.errors import ShapeError
 from kernelgen.program.shape import Shape
 from kernelgen.torch import operator as operators
-from kernelgen.torch import reference, rnn, step
+from kernelgen.torch import reference, rnn, sequences, step
 from kernelgen.torch.errors import ArgumentTypeError
 from kernelgen.verify import reference as numpy_reference
 
@@ -139,6 +139,16 @@ def test_gradcheck_and_second_derivatives_of_the_reference() -> None:
     )
     wanted = torch.autograd.grad(run(*leaves), leaves[1])[0]
     torch.testing.assert_close(gradient(leaves[1]), wanted, rtol=1e-10, atol=1e-12)
+
+
+def test_the_order_is_sorted_where_that_saves_time() -> None:
+    lengths, wx = torch.tensor([1, 3, 2]), torch.zeros(3, 4, 1, 1, 2)
+    for sort, wanted in ((True, [1, 2, 0]), (False, [0, 1, 2])):
+        own = sequences.own_of_batch(None, lengths, wx, sort=sort)
+        assert own.order is not None
+        assert own.order.dtype == torch.int32
+        assert own.order.tolist() == wanted
+    assert not sequences.side_by_side(1, torch.device("cpu"))
 
 
 def test_opcheck_and_one_graph() -> None:

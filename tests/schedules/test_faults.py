@@ -267,25 +267,25 @@ FAULTS = {
     ),
     "an end a step late": (
         OWN,
+        "if (seldom(t + 1 == next_end)) end_sequences(t + 1);",
         "if (seldom(t == next_end)) end_sequences(t);",
-        "if (t - 1 == next_end) end_sequences(t - 1);",
         "differs|NaN|never written",
     ),
     "ends after the first that nobody looks for": (
         OWN,
-        "next_end = tile.least_end(in, first_row, lane, t + 1);",
-        "next_end = 0;",
+        "next_end = ended != 0 ? t + 1 : tile.least_end(in, first_row, lane, t + 1);",
+        "next_end = ended != 0 ? t + 1 : 0;",
         "differs|NaN|never written",
     ),
     "states that go on behind the end": (
         OWN,
-        "store_last<Type>(in.last, own, state, running);",
+        "store_last<Type>(in.last, own, state, ended);",
         "store_last<Type>(in.last, own, state);",
         "differs|NaN",
     ),
     "results that go on behind the end": (
         OWN,
-        "writer.redirect(ended, shared + zeros_at);",
+        "writer.redirect(before, shared + zeros_at);",
         "",
         "differs|NaN",
     ),
@@ -333,8 +333,8 @@ FAULTS = {
     ),
     "states before a step that do not begin anew, backward": (
         OWN_BACKWARD,
-        "(sequences.resets && t > 0 && (begins >> row & 1) == 0)",
-        "(sequences.resets && t > 0)",
+        "(t == 0 || (begins >> row & 1) != 0)",
+        "t == 0",
         "differs",
     ),
     "a gradient that crosses a reset": (
@@ -1103,8 +1103,8 @@ FAULTS = {
     ),
     "an index of 32 bits: states before a step": (
         BACKWARD,
-        "((static_cast<long long>(s) * in.batch + sequence) * shape.heads + head) * D + real_unit(unit));",
-        "static_cast<unsigned>(((static_cast<long long>(s) * in.batch + sequence) * shape.heads + head) * D + unit));",
+        "((static_cast<long long>(s) * in.batch + sequence) * shape.heads + head) * D + real_unit(unit);",
+        "static_cast<unsigned>(((static_cast<long long>(s) * in.batch + sequence) * shape.heads + head) * D + unit);",
         "bounds|not these blocks'|none of the arrays",
     ),
     "an index of 32 bits: states": (

@@ -115,6 +115,24 @@ def test_transposed_matrix_loads(matrices: int) -> None:
     assert np.array_equal(out.view(np.uint16).reshape(matrices, 8, 8), rows.transpose(0, 2, 1))
 
 
+def test_a_copy_of_zeros_needs_no_source() -> None:
+    source = kernel(
+        """
+    const SharedAddress mine = shared_memory() + 16 * thread_index();
+    const bool real = thread_index() % 2 != 0;
+    cp_async_or_zeros<16>(mine, real ? in + 4 * thread_index() : nullptr, real);
+    cp_async_commit();
+    cp_async_wait<0>();
+    store_global_32(out + thread_index(), load_shared_8(mine + 1) + 256 * lowest_bit(6u << thread_index() % 16));
+""",
+        "const unsigned* in, unsigned* out",
+    )
+    given, out = np.arange(128, dtype=np.uint32) << 8, words(32)
+    run(source, {"in": given, "out": out}, shared=512)
+    lanes = np.arange(32)
+    np.testing.assert_array_equal(out, np.where(lanes % 2 == 1, 4 * lanes, 0) + 256 * (lanes % 16 + 1))
+
+
 def test_matrix_transpose() -> None:
     source = kernel(
         "store_global_32(out + thread_index(), movmatrix_trans(load_global_32(in + thread_index())));",
