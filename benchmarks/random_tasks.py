@@ -20,7 +20,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -212,8 +212,7 @@ def run(task: Task, device: str) -> tuple[dict[str, Tensor], int]:
             lengths.tolist() if task.lengths == "list" else lengths.to(device if task.lengths == "device" else "cpu")
         )
     options: dict[str, Any] = {"returns": task.returns, "recompute": task.recompute, "checkpoint": task.checkpoint}
-    torch.backends.cuda.matmul.allow_tf32 = task.dtype == "tf32"
-    with recording() as recorded, warnings.catch_warnings():
+    with tf32(task.dtype == "tf32"), recording() as recorded, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         every, last = rnn(placed["wx"], placed["r"], placed["b"], placed["states"], task.cell, **options, **own)
         results = {"every": every, "last": last}
@@ -226,7 +225,18 @@ def run(task: Task, device: str) -> tuple[dict[str, Tensor], int]:
             )
             made |= {f"d_{name}": grad for name, grad in zip(leaves, found, strict=True) if grad is not None}
         made = {name: values.cpu() for name, values in made.items()}
-    return made, recorded.explain().count("a PyTorch loop ran")
+    return made, recorded.loops
+
+
+@contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Let products of float32 round their factors, or not."""
+    switch = torch.backends.cuda.matmul
+    before, switch.allow_tf32 = switch.allow_tf32, allowed
+    try:
+        yield
+    finally:
+        switch.allow_tf32 = before
 
 
 def _moved(values: Tensor, device: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""Count and list tuning spaces with constrint, python-constraint2, pyATF and CP-SAT: seconds and peak memory.
+"""Count and list tuning spaces with constrint, Kernel Tuner, python-constraint2, pyATF and CP-SAT: seconds, memory.
 
     python benchmarks/solver.py --spaces FOLDER
     python benchmarks/solver.py --system constrint --system python-constraint2 --runs 5
@@ -9,6 +9,8 @@ known, "expected_count", against which every count is checked. The peers come wi
 Each system reads a space in a process of its own. Seconds are wall-clock from the parsed JSON to the answer, the
 import of the library left out; the least of --runs. On a busy machine the processor's seconds, in the JSON of --out,
 say more. Memory is what the process's peak grew by after its imports.
+
+"kernel-tuner" is its Searchspace (`pip install kernel_tuner`), "constrint.kernel_tuner" what takes its place.
 "count" is the number of configurations (pyATF: its chain of trees, which knows it); "list" is every configuration:
 a NumPy table (constrint), a list of tuples (python-constraint2), or CP-SAT's enumeration through constrint, one worker.
 """
@@ -29,6 +31,8 @@ import click
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT = ROOT.parent / "shared" / "spaces"
+UNLIMITED = 2**62
+"""Threads of a block: the spaces state their own limits."""
 Space = dict[str, Any]
 
 
@@ -65,6 +69,36 @@ def python_constraint_list(space: Space) -> int:
     return len(problem.getSolutionsOrderedList(list(space["tune_params"])))
 
 
+def kernel_tuner_list(space: Space) -> int:
+    """Kernel Tuner's search space with its default solver, restrictions and all: a list of tuples, indexed."""
+    from kernel_tuner.searchspace import Searchspace
+
+    return int(Searchspace(space["tune_params"], space.get("restrictions", []), UNLIMITED).size)
+
+
+def stand_in_count(space: Space) -> int:
+    """What takes its place, its size known and a hundred configurations drawn."""
+    from constrint.kernel_tuner import Searchspace
+
+    found = Searchspace(space["tune_params"], space.get("restrictions", []), UNLIMITED)
+    found.solutions.sample(min(100, found.size), seed=1)
+    return found.size
+
+
+def stand_in_list(space: Space) -> int:
+    """The same, and its list of tuples."""
+    from constrint.kernel_tuner import Searchspace
+
+    return len(Searchspace(space["tune_params"], space.get("restrictions", []), UNLIMITED).list)
+
+
+def dicts(space: Space) -> int:
+    """Every configuration as a dictionary."""
+    from constrint import load_space
+
+    return len(load_space(space).solution_set().dicts())
+
+
 def pyatf_tree(space: Space) -> Any:
     """Each restriction is put on the last of its parameters, as pyATF asks for."""
     from pyatf import TP, Set
@@ -90,13 +124,22 @@ def pyatf_count(space: Space) -> int:
 
 
 SYSTEMS: dict[str, dict[str, Callable[[Space], int]]] = {
-    "constrint": {"count": constrint_count, "list": constrint_list},
+    "constrint": {"count": constrint_count, "list": constrint_list, "dicts": dicts},
+    "constrint.kernel_tuner": {"count": stand_in_count, "list": stand_in_list},
+    "kernel-tuner": {"list": kernel_tuner_list},
     "python-constraint2": {"list": python_constraint_list},
     "pyatf": {"count": pyatf_count},
     "cp-sat": {"list": cpsat_list},
 }
 IMPORTS = {
     "constrint": ("constrint.factored", "constrint.listing", "constrint.native_diagram", "constrint.text", "numpy"),
+    "constrint.kernel_tuner": (
+        "constrint.kernel_tuner",
+        "constrint.factored",
+        "constrint.native_diagram",
+        "constrint.listing",
+    ),
+    "kernel-tuner": ("kernel_tuner.searchspace",),
     "python-constraint2": ("constraint",),
     "pyatf": ("pyatf", "pyatf.search_space"),
     "cp-sat": ("constrint.cpsat", "constrint.text", "ortools.sat.python.cp_model"),
@@ -179,7 +222,7 @@ def main(
         for system, task in tasks:
             found = measure(system, task, path, runs, limit)
             results.setdefault(path.stem, {})[f"{system} {task}"] = found
-            click.echo(f"    {system + ' ' + task:24} {cell(found, expected)}")
+            click.echo(f"    {system + ' ' + task:28} {cell(found, expected)}")
             if "failed" in found:
                 click.echo(f"        {found['failed']}")
             if expected is not None and found.get("count", expected) != expected:

@@ -232,13 +232,17 @@ def _numbers(bits: int) -> list[int]:
     return result
 
 
-def _program(program: Program) -> tuple[list[object], list[object]]:
-    """Domains and codes as the core takes them."""
+def _program(program: Program) -> tuple[list[object], list[object], list[object]]:
+    """Domains, codes and rules as the core takes them."""
     domains: list[object] = [
         ([], domain[0], domain[-1], domain.step) if isinstance(domain, range) else (domain, domain[0], domain[-1], 1)
         for domain in program.domains
     ]
-    return domains, [_arguments(code) for code in program.codes]
+    rules: list[object] = [
+        (rule.variables, rule.offsets, rule.durations, rule.demands, rule.capacity, _numbers(rule.why))
+        for rule in program.rules
+    ]
+    return domains, [_arguments(code) for code in program.codes], rules
 
 
 def _arguments(code: Code) -> tuple[object, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from constrint.domains import size
 from constrint.errors import TimeLimit
@@ -49,12 +50,12 @@ def best(searcher: Searcher, objective: Expr, sign: int, order: Mapping[str, boo
     if undefined == 2:
         return Answer("infeasible", proven=True)
     bounded = Code.of(Tree(Op.LE, (lowered, Tree(Op.CONST, value=high))), program.sources - 1)
-    every = split(Program(program.names, program.domains, [*program.codes, bounded], program.sources, program.why))
+    every = split(replace(program, codes=[*program.codes, bounded], bit_width=0))
     main = next(part for part in every if any(code is bounded for code in part.codes))
     status, values = searcher.first_of(program, [part for part in every if part is not main], order, deadline)
     if values is None:
         return Answer(status, proven=status == "infeasible", bound=sign * low if status == "unknown" else None)
-    alone = Program(program.names, program.domains, main.codes, program.sources, program.why)
+    alone = replace(program, codes=main.codes, bit_width=0)
     try:
         quest = _Quest(searcher, alone, main.variables, lowered, bounded, (low, high), deadline)
     except TimeLimit:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from constrint.program import Code, Program
 from constrint.statement import Solution
@@ -30,7 +30,7 @@ class Part:
     def local(self, program: Program) -> Program:
         """The part as a program of its own, over its variables alone, in their order."""
         if len(self.variables) == len(program.names):
-            return Program(program.names, program.domains, self.codes, program.sources, program.why, program.bit_width)
+            return replace(program, codes=self.codes)
         place = {v: i for i, v in enumerate(self.variables)}
         return Program(
             [program.names[v] for v in self.variables],
@@ -39,6 +39,7 @@ class Part:
             program.sources,
             [program.why[v] for v in self.variables] if program.why else [],
             program.bit_width,
+            [rule.renumbered(place) for rule in program.rules if all(v in place for v in rule.variables)],
         )
 
 

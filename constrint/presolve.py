@@ -16,6 +16,7 @@ from constrint.limits import check_time
 from constrint.lower import Lowering
 from constrint.matching import distinct, groups
 from constrint.program import Code, Op, Program, Tree, reasons
+from constrint.rules import find_rules
 from constrint.statement import Statement
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def prepare(
     # The code of a constraint that does not depend on the domains serves every call.
     lowered = problem.lowered
     constraints = problem.constraints
+    chosen = None if chosen is None else list(chosen)
     waiting = list(range(len(constraints)) if chosen is None else chosen)
     while True:
         # A power may be too large over the declared domains and small once the other constraints are applied.
@@ -105,6 +107,7 @@ def prepare(
         if trouble is not None and len(postponed) == len(waiting):
             raise trouble
         waiting = postponed
+    program.rules = find_rules(program, constraints, range(len(constraints)) if chosen is None else chosen)
     return Prepared(program, None if objective is None else lowering.integer(objective, "the objective"))
 
 

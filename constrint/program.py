@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import cached_property
 
@@ -101,6 +101,29 @@ class Code:
         return len(self.ops) - 1
 
 
+@dataclass(frozen=True)
+class Rule:
+    """Variables that all differ, or tasks that share a resource, each a variable plus an offset (``constrint.rules``).
+
+    why: the constraints that say so, as a sum of 1 << number. durations, demands, capacity: of tasks; else empty and 0.
+    """
+
+    variables: tuple[int, ...]
+    offsets: tuple[int, ...]
+    why: int
+    durations: tuple[int, ...] = ()
+    demands: tuple[int, ...] = ()
+    capacity: int = 0
+
+    def constants_within(self, largest: int) -> bool:
+        """Whether no constant is larger."""
+        return all(abs(x) <= largest for x in (*self.offsets, *self.durations, *self.demands, self.capacity))
+
+    def renumbered(self, place: Mapping[int, int]) -> Rule:
+        """The same where each variable has another position."""
+        return replace(self, variables=tuple(place[v] for v in self.variables))
+
+
 @dataclass
 class Program:
     """A problem ready for an engine: domains by position, and the constraints' code.
@@ -108,7 +131,7 @@ class Program:
     sources: how many constraints the problem has, one for the bound of an objective included. why: for each variable,
     the constraints that shaped its domain, as a sum of 1 << number (empty: none did). bit_width: what is known of the
     size of its numbers (see ``constrint.native.bit_width``), which smaller domains and fewer codes cannot change for
-    the worse.
+    the worse. rules: what follows from the codes, for propagation.
     """
 
     names: list[str]
@@ -117,6 +140,7 @@ class Program:
     sources: int = 1
     why: list[int] = field(default_factory=list)
     bit_width: int = 0
+    rules: list[Rule] = field(default_factory=list)
 
 
 def reasons(code: Code, why: Sequence[int] | Mapping[int, int]) -> int:

@@ -7,6 +7,8 @@ where one variable is left, by testing each of its values. Neither removes a val
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from functools import reduce
+from operator import or_
 
 from constrint import project
 from constrint.domains import Domain
@@ -14,6 +16,7 @@ from constrint.forward import forward, test
 from constrint.intervals import TRUE, Interval
 from constrint.limits import check_time
 from constrint.program import Code, Op, Program, reasons
+from constrint.rules import narrowed
 
 LAST = 2
 REVISIONS_PER_CONSTRAINT = 50
@@ -52,6 +55,13 @@ class State:
         for number, code in enumerate(program.codes):
             for v in code.variables:
                 self.watch[v].append(number)
+        # Rules are numbered after the codes.
+        self.rules = program.rules
+        self.waiting: set[int] = set()
+        self.ruled: list[list[int]] = [[] for _ in program.domains]
+        for number, rule in enumerate(program.rules):
+            for v in rule.variables:
+                self.ruled[v].append(number)
         self.queue: list[int] = []
         self.queued = [False] * len(program.codes)
         self.trail: list[tuple[int, int, int, int, int]] = []
@@ -95,9 +105,18 @@ class State:
         for number in self.queue:
             self.queued[number] = False
         self.queue.clear()
+        self.waiting.clear()
+
+    def scope(self, number: int) -> tuple[int, ...]:
+        """The variables of a constraint, or of a rule."""
+        count = len(self.codes)
+        return self.codes[number].variables if number < count else self.rules[number - count].variables
 
     def explain(self, number: int) -> int:
-        """The reasons of what a revision of constraint ``number`` changes or finds."""
+        """The reasons of what a revision of constraint ``number`` (or rule) changes or finds."""
+        if number >= len(self.codes):
+            rule = self.rules[number - len(self.codes)]
+            return reduce(or_, (self.why[v] for v in rule.variables), rule.why)
         return reasons(self.codes[number], self.why)
 
     def failure(self) -> int:
@@ -143,6 +162,7 @@ class State:
         self.why[v] |= self.reason
         for number in self.watch[v]:
             self.schedule(number)
+        self.waiting.update(self.ruled[v])
 
     def schedule(self, number: int) -> None:
         """Have constraint ``number`` revised at the next propagation."""
@@ -152,6 +172,24 @@ class State:
 
     def propagate(self) -> bool:
         """Revise what is scheduled until nothing changes; False where some constraint cannot hold. Raises TimeLimit."""
+        while self._revise_all():
+            if not self.waiting:
+                return True
+            if not self._apply(self.waiting.pop()):
+                return False
+        return False
+
+    def _apply(self, number: int) -> bool:
+        """What a rule leaves of its variables; False where it cannot hold."""
+        self.reviser, self.reason = len(self.codes) + number, None
+        rule = self.rules[number]
+        found = narrowed(rule, self.low, self.high)
+        return found is not None and all(
+            low <= high and self.restrict(v, low, high) for v, (low, high) in zip(rule.variables, found, strict=True)
+        )
+
+    def _revise_all(self) -> bool:
+        """As ``propagate``, without the rules."""
         budget = REVISIONS_PER_CONSTRAINT * (len(self.codes) + 1)
         position = 0
         while position < len(self.queue):

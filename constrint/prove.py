@@ -147,7 +147,7 @@ class PythonProver:
         return min(loose, key=lambda v: (v in self.given, log2(state.size(v)) / self.weight[v], v))
 
     def _bump_weight(self, number: int) -> None:
-        for v in self.state.codes[number].variables:
+        for v in self.state.scope(number):
             self.weight[v] += 1
         self.failures += 1
         self.restart = self.failures > self.patience

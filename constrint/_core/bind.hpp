@@ -20,7 +20,12 @@ using CodeTuple =
 // values (empty: a range), low, high, step
 using DomainTuple = std::tuple<std::vector<int64_t>, int64_t, int64_t, int64_t>;
 
-State make_state(const std::vector<DomainTuple>& domains, const std::vector<CodeTuple>& codes);
+// variables, offsets, durations, demands, capacity, why
+using RuleTuple = std::tuple<std::vector<int>, std::vector<int64_t>, std::vector<int64_t>, std::vector<int64_t>, int64_t,
+                             std::vector<int>>;
+
+State make_state(const std::vector<DomainTuple>& domains, const std::vector<CodeTuple>& codes,
+                 const std::vector<RuleTuple>& rules);
 
 // Let Ctrl-C through: KeyboardInterrupt leaves the search as an exception.
 void check_signals();

@@ -11,10 +11,11 @@ namespace py = pybind11;
 inline void bind_prover(py::module_& m) {
     py::register_exception<TooWide>(m, "CoreTooWide");
     py::class_<Prover>(m, "Prover")
-        .def(py::init([](const std::vector<DomainTuple>& domains, const std::vector<CodeTuple>& codes, size_t sources,
+        .def(py::init([](const std::vector<DomainTuple>& domains, const std::vector<CodeTuple>& codes,
+                         const std::vector<RuleTuple>& rules, size_t sources,
                          std::vector<int> source, const std::vector<std::vector<int>>& initial, std::vector<int> order,
                          const std::vector<int>& descending) {
-            State state = make_state(domains, codes);
+            State state = make_state(domains, codes, rules);
             state.track(sources, std::move(source), initial);
             return std::make_unique<Prover>(std::move(state), std::move(order), descending, check_signals);
         }))

@@ -17,7 +17,8 @@ void constrint::check_signals() {
     if (PyErr_CheckSignals() != 0) throw py::error_already_set();
 }
 
-State constrint::make_state(const std::vector<DomainTuple>& domains, const std::vector<CodeTuple>& codes) {
+State constrint::make_state(const std::vector<DomainTuple>& domains, const std::vector<CodeTuple>& codes,
+                            const std::vector<RuleTuple>& rules) {
     std::vector<Domain> made;
     for (const auto& [values, low, high, step] : domains) made.push_back({values, low, high, step, 0});
     std::vector<Code> programs;
@@ -30,15 +31,18 @@ State constrint::make_state(const std::vector<DomainTuple>& domains, const std::
         code.variables = variables;
         programs.push_back(std::move(code));
     }
-    return {std::move(made), std::move(programs)};
+    std::vector<Rule> ruled;
+    for (const auto& [variables, offsets, durations, demands, capacity, why] : rules)
+        ruled.push_back({variables, offsets, durations, demands, capacity, why});
+    return {std::move(made), std::move(programs), std::move(ruled)};
 }
 
 namespace {
 
 std::unique_ptr<Search> make_search(const std::vector<DomainTuple>& domains, const std::vector<CodeTuple>& codes,
-                                    std::vector<int> order, std::vector<int> descending,
+                                    const std::vector<RuleTuple>& rules, std::vector<int> order, std::vector<int> descending,
                                     std::vector<std::optional<std::vector<int>>> frontier) {
-    return std::make_unique<Search>(make_state(domains, codes),
+    return std::make_unique<Search>(make_state(domains, codes, rules),
                                     Plan{std::move(order), std::move(descending), std::move(frontier)}, check_signals);
 }
 

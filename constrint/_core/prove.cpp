@@ -132,7 +132,7 @@ int Prover::choose() {
 }
 
 void Prover::bump_weight(int number) {
-    for (int v : state_.codes[number].variables)
+    for (int v : state_.scope(number))
         weight[v] += 1;
     restart_ = ++failures_ > patience_;
 }

@@ -23,9 +23,11 @@ bool Table::contains(const int64_t* row) const {
     return first < count() && std::equal(row, row + n, rows.data() + first * n);
 }
 
-State::State(std::vector<Domain> given, std::vector<Code> given_codes)
+State::State(std::vector<Domain> given, std::vector<Code> given_codes, std::vector<Rule> rules)
     : domains(std::move(given)), codes(std::move(given_codes)), watch_(domains.size()), queued_(codes.size()),
-      entailed_(codes.size()) {
+      entailed_(codes.size()), rules_(std::move(rules)), ruled_(domains.size()), waits_(rules_.size()) {
+    for (size_t rule = 0; rule < rules_.size(); ++rule)
+        for (int v : rules_[rule].variables) ruled_[v].push_back(static_cast<int>(rule));
     size_t words = 0, nodes = 0, widest = 1;
     for (Domain& domain : domains) {
         low.push_back(domain.low);
@@ -107,8 +109,11 @@ void State::track(size_t sources, std::vector<int> source, const std::vector<std
 
 Reasons State::explain(int number) const {
     Reasons result(width_, 0);
-    set(result.data(), source_[number]);
-    for (int v : codes[number].variables)
+    if (static_cast<size_t>(number) < codes.size())
+        set(result.data(), source_[number]);
+    else
+        for (int source : rules_[number - codes.size()].why) set(result.data(), source);
+    for (int v : scope(number))
         for (size_t i = 0; i < width_; ++i) result[i] |= why_[v * width_ + i];
     return result;
 }
@@ -124,6 +129,11 @@ bool State::decide(int v, int64_t least, int64_t most, int level) {
 
 void State::changed(int v) {
     for (int number : watch_[v]) schedule(number);
+    for (int rule : ruled_[v])
+        if (!waits_[rule]) {
+            waits_[rule] = 1;
+            waiting_.push_back(rule);
+        }
 }
 
 void State::schedule(int number) {
@@ -151,6 +161,8 @@ void State::undo(size_t mark) {
     }
     for (int number : queue_) queued_[number] = 0;
     queue_.clear();
+    for (int rule : waiting_) waits_[rule] = 0;
+    waiting_.clear();
 }
 
 void State::refresh(int v) {
@@ -211,6 +223,18 @@ bool State::all_decided(int number) const {
 }
 
 bool State::propagate() {
+    while (revise_all()) {
+        if (waiting_.empty()) return true;
+        int rule = waiting_.back();
+        waiting_.pop_back();
+        waits_[rule] = 0;
+        if (!apply(rule)) return false;
+    }
+    return false;
+}
+
+// As propagate, without the rules.
+bool State::revise_all() {
     int64_t budget = REVISIONS_PER_CONSTRAINT * (static_cast<int64_t>(codes.size()) + 1);
     for (size_t position = 0; position < queue_.size(); ++position) {
         int number = queue_[position];

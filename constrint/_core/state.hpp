@@ -38,6 +38,15 @@ struct Domain {
     size_t words() const { return (values.size() + 63) / 64; }
 };
 
+// What follows from constraints over many variables at once, for propagation alone; see rules.py. durations is empty
+// where the variables, each plus its offset, all differ; else they are the starts of tasks.
+struct Rule {
+    std::vector<int> variables;
+    std::vector<int64_t> offsets, durations, demands;
+    int64_t capacity;
+    std::vector<int> why;  // the problem's constraints that say so
+};
+
 // Numbers of a wide program (see native.py) turned out to be too large to compare in 64 bits.
 struct TooWide : std::runtime_error {
     TooWide() : std::runtime_error("a number has more than 62 bits") {}
@@ -51,7 +60,7 @@ public:
     // Decisions deeper than this share the last level's bit, which is never taken back.
     static constexpr size_t LEVELS = 128;
 
-    State(std::vector<Domain> domains, std::vector<Code> codes);
+    State(std::vector<Domain> domains, std::vector<Code> codes, std::vector<Rule> rules);
 
     // Schedule and propagate everything; false where a constraint cannot hold. permanent: the number of the constraint
     // that is never marked entailed, since the bound in it moves (-1: none). Undoes to an earlier root first.
@@ -70,8 +79,12 @@ public:
     bool decide(int v, int64_t low, int64_t high, int level);
     size_t level_bit(int level) const { return sources_ + std::min<size_t>(level, LEVELS - 1); }
     Reasons why(int v) const;
-    // After propagate failed: the constraint that failed, and the reasons.
+    // After propagate failed: the constraint that failed (a rule: numbered after the codes), and the reasons.
     int failed() const { return reviser_; }
+    const std::vector<int>& scope(int number) const {
+        size_t count = codes.size();
+        return static_cast<size_t>(number) < count ? codes[number].variables : rules_[number - count].variables;
+    }
     Reasons failure() const { return explain(reviser_); }
     size_t sources() const { return sources_; }
     bool entailed(int number) const { return entailed_[number]; }
@@ -96,6 +109,10 @@ private:
         size_t words;  // where its old mask lies in saved_
     };
 
+    bool revise_all();
+    bool apply(int rule);
+    bool differ(const Rule& rule);
+    bool timetable(const Rule& rule);
     bool revise(int number);
     bool filter(int number, int v);
     bool project(int number);
@@ -119,6 +136,12 @@ private:
     std::vector<Change> trail_;
     std::vector<int> queue_;
     std::vector<char> queued_, entailed_, required_, wanted_;
+    std::vector<Rule> rules_;
+    std::vector<std::vector<int>> ruled_;  // the rules of each variable
+    std::vector<int> waiting_;
+    std::vector<char> waits_;
+    std::vector<Bounds> within_, left_;  // of a rule's numbers
+    std::vector<int> by_end_;
     std::vector<Span> spans_;
     std::vector<Bounds> bounds_;
     std::vector<int64_t> point_, row_;

@@ -50,25 +50,36 @@ class Launches:
             kernel.start(stream, config, *[values[name] if isinstance(name, str) else name for name in names])
 
     def bound(
-        self, names: Sequence[str], numbers: Mapping[str, np.int32], device: int
-    ) -> Callable[[int, Sequence[Any]], None]:
-        """The calls as one function of a raw stream and the arrays ``names`` on GPU ``device``: addresses, None for
-        null pointers, or what has data_ptr(). numbers: the int32 arguments.
+        self,
+        names: Sequence[str],
+        numbers: Mapping[str, np.int32],
+        device: int,
+        stream: Callable[[int], int],
+        memory: native.Memory = native.NO_MEMORY,
+    ) -> Callable[[Sequence[Any]], None]:
+        """The calls as a function of the arrays ``names`` on GPU ``device``: addresses, None for null pointers, or what
+        has data_ptr(). numbers: the int32 arguments. stream: the raw stream to queue on, of a device. memory: for the
+        arrays that are not given.
 
         In C++ where that was built: Python takes several times as long. The function raises LaunchError.
         """
         if self.launches and native.launcher() is not None:
             steps = [
-                (kernel.handle, kernel.entry, launch, arguments)
+                (kernel, launch, arguments)
                 for (kernel, _, arguments), launch in zip(self.steps, self.launches, strict=True)
             ]
             context = int(gpu.primary_context(device))
-            return native.Queue(context, names, steps, numbers, self.poisoned, [kernel for kernel, _, _ in self.steps])
+            return native.queue(
+                device, context, names, steps, numbers, stream=stream, memory=memory, poisoned=self.poisoned
+            )
 
-        def start(stream: int, arrays: Sequence[Any]) -> None:
+        def start(arrays: Sequence[Any]) -> None:
             values: dict[str, Any] = {name: _address(array) for name, array in zip(names, arrays, strict=True)}
+            values.update(numbers)
+            room = memory.allocate() if memory.offsets else None
+            values.update((name, _address(room) + offset) for name, offset in memory.offsets.items())
             with gpu.selected(device):  # a thread of autograd's may have none
-                self.run(stream_of(stream), values | dict(numbers))
+                self.run(stream_of(stream(device)), values)
 
         return start
 

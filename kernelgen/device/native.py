@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
+from kernelgen.device import gpu
 from kernelgen.errors import LaunchError
 from kernelgen.program.launch import Launch
+
+if TYPE_CHECKING:
+    from kernelgen.device.launcher import DeviceKernel
 
 SOURCES = Path(__file__).parent / "_launcher"
 """What the launcher is built from. A checkout has it; an installed package does not."""
@@ -43,51 +48,54 @@ def launcher() -> Any:
     return found if found.open(DRIVER) else None
 
 
-class Queue:
-    """Calls at one shape on one GPU, through the launcher, which must be there.
+class Memory(NamedTuple):
+    """What a run needs besides the arrays that it is given. offsets: where each array begins, by name, in what
+    ``allocate`` makes for every run, an object with data_ptr()."""
 
-    names: the arrays whose addresses a run is given, in order. steps: for each call its kernel's handle and entry, its
-    launch, and its arguments: names, or values of the launch's own. numbers: those of the names that are int32.
-    poisoned: the bytes of the arrays that are filled with 0xFF before. kernels: what the handles are of, which lives as
-    long.
+    offsets: Mapping[str, int]
+    allocate: Callable[[], Any]
+
+
+NO_MEMORY = Memory({}, lambda: None)
+
+
+def queue(
+    device: int,
+    context: int,
+    names: Sequence[str],
+    steps: Sequence[tuple[DeviceKernel, Launch, Sequence[Any]]],
+    numbers: Mapping[str, Any],
+    *,
+    stream: Callable[[int], int],
+    memory: Memory = NO_MEMORY,
+    poisoned: Mapping[str, int] = MappingProxyType({}),
+) -> Callable[[Sequence[Any]], None]:
+    """Calls at one shape on one GPU as a function of the arrays ``names``, through the launcher, which must be there.
+
+    steps: for each call its kernel, which is prepared, its launch, and its arguments: names, or values of the launch's
+    own. numbers: those of the names that are int32. stream: the raw stream to queue on, of a device. poisoned: the
+    bytes of the arrays that are filled with 0xFF before. The function takes addresses, None for null pointers, or what
+    has data_ptr(), and raises LaunchError.
     """
+    kernels = [kernel for kernel, _, _ in steps]  # they live as long as what queues them
 
-    def __init__(
-        self,
-        context: int,
-        names: Sequence[str],
-        steps: Sequence[tuple[int, str, Launch, Sequence[Any]]],
-        numbers: Mapping[str, Any],
-        poisoned: Mapping[str, int],
-        kernels: Sequence[Any] = (),
-    ) -> None:
-        self._kernels = kernels
-        self._entries = [entry for _, entry, _, _ in steps]
-        self._queue = queue = launcher().Queue(context, len(names))
-        slots = {name: slot for slot, name in enumerate(names)}
-        for name, size in poisoned.items():
-            queue.fill(slots[name], size)
-        for handle, _, launch, arguments in steps:
-            laid = [
-                (slots[one], 0) if one in slots else (-1, int(numbers[one] if isinstance(one, str) else one))
-                for one in arguments
-            ]
-            queue.call(handle, launch.grid, launch.block, launch.shared_memory, _attributes(launch), laid)
-        self._run = queue.run
-
-    def __call__(self, stream: int, arrays: Sequence[Any]) -> None:
-        """Queue the calls on a raw stream. arrays: in the order of names, addresses, None for null pointers or what has
-        data_ptr(). Raises LaunchError."""
-        code, call = self._run(stream, arrays)
-        if code:
-            self._refuse(code, call)
-
-    def _refuse(self, code: int, call: int) -> None:
-        from kernelgen.device import gpu
-
-        what = "preparing a launch" if call < 0 else f"the launch of {self._entries[call]}"
+    def refuse(code: int, call: int) -> NoReturn:
+        what = "preparing a launch" if call < 0 else f"the launch of {kernels[call].entry}"
         gpu.checked((gpu.require_driver().CUresult(code),), what)
         raise LaunchError(f"{what} failed")
+
+    offsets = [*memory.offsets.values()]
+    made = launcher().Queue(context, len(names), offsets, memory.allocate, stream, device, refuse)
+    slots = {name: slot for slot, name in enumerate((*names, *memory.offsets))}
+    for name, size in poisoned.items():
+        made.fill(slots[name], size)
+    for kernel, launch, arguments in steps:
+        laid = [
+            (slots[one], 0) if one in slots else (-1, int(numbers[one] if isinstance(one, str) else one))
+            for one in arguments
+        ]
+        made.call(kernel.handle, launch.grid, launch.block, launch.shared_memory, _attributes(launch), laid)
+    return made.run  # type: ignore[no-any-return]
 
 
 def _attributes(launch: Launch) -> list[tuple[int, int, int, int]]:

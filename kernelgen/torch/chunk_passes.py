@@ -77,7 +77,7 @@ class Chunk:
         self.parameters = torch.float32 if self.wx.dtype.itemsize == 2 else self.wx.dtype
         r, b = ((one.shape, self.parameters, one.device) for one in (source.r, source.b))
         start = (torch.Size((count, batch, heads, dim)), self.wx.dtype, self.wx.device)
-        engine, options = passes.engine_of(self.wx), (source.cell, source.hidden, keep, *source.gradient)
+        engine, options = passes.engine_for(self.wx), (source.cell, source.hidden, keep, *source.gradient)
         self._forward = passes.forward_pass(engine, (form_of(self.wx), r, b, start), features, options)
         if keep != "gates":
             return
@@ -115,7 +115,7 @@ class Chunk:
             _, _, _, heads, dim = self.wx.shape
             self.wx.copy_(input_product(part.unbind(2), source.w.unbind(), heads // source.w.shape[0], dim))
         if source.first is not None and first:
-            self.wx[:, 0] += source.first
+            self.wx[:, 0].add_(source.first)
 
     def of_product(self, part: Tensor, d_part: Tensor, d_w: Tensor) -> None:
         """Write the gradient of the chunk's part of x [B, C, K, I] and add that of w, from d_wx."""
@@ -128,7 +128,7 @@ class Chunk:
         for k, sent in enumerate(sents):
             rows = sent.flatten(2)
             torch.bmm(rows, w[k].expand(batch, -1, -1), out=d_part[:, :, k])
-            d_w[k] += rows.flatten(0, 1).t().mm(part[:, :, k].flatten(0, 1))
+            d_w[k].add_(rows.flatten(0, 1).t().mm(part[:, :, k].flatten(0, 1)))
 
     def forward(self, initial: Tensor, last: Tensor, own: Own) -> None:
         """From the states before it to those after its last step, in ``last``."""

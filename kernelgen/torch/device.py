@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from kernelgen.device import gpu
 from kernelgen.device.executor import Executable, Launches, offsets
+from kernelgen.device.native import NO_MEMORY, Memory
 from kernelgen.errors import InfeasibleError, TilesmithError
 from kernelgen.program.arguments import ArrayArgument
 from kernelgen.program.shape import Shape
@@ -42,18 +43,9 @@ class Loaded:
         between, size = offsets([array for array in self.workspaces if not array.empty])
         null = [array.name for array in self.workspaces if array.empty]
         numbers = dict(self.numbers) | dict.fromkeys(null, np.int32(0))
-        start = self.launches.bound((*names, *between), numbers, self.device)
-        device, stream, offset_of = self.device, torch._C._cuda_getCurrentRawStream, tuple(between.values())
-        if not size:
-            return lambda arrays: start(stream(device), arrays)
-        place, empty, bytes_ = torch.device("cuda", device), torch.empty, torch.uint8
-
-        def run(arrays: Sequence[Tensor | None]) -> None:
-            memory = empty(size, dtype=bytes_, device=place)
-            begin = memory.data_ptr()
-            start(stream(device), [*arrays, *[begin + offset for offset in offset_of]])
-
-        return run
+        allocate = partial(torch.empty, size, dtype=torch.uint8, device=torch.device("cuda", self.device))
+        memory = Memory(between, allocate) if size else NO_MEMORY
+        return self.launches.bound(names, numbers, self.device, torch._C._cuda_getCurrentRawStream, memory)
 
 
 class DeviceEngine:

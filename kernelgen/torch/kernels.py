@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -65,6 +66,7 @@ class Forward:
         self.others = (count - known, *steps) if apart else None
         self.gates = (len(derive(cell).saved_gates), *steps) if keep == "gates" else None
         self._dtype: torch.dtype = wx[1]
+        self._discarded: Tensor | None = None  # where a step puts h once more
         self.start = self._kernel.bind(
             ("wx", "r", "b", "initial", "states", "others", "last", "gates", *_own(features))
         )
@@ -108,14 +110,17 @@ class Forward:
                 return last.copy_(self.step(wx, r, b, initial, None))  # blocks read what others would have written
         if last is None:
             last = wx.new_empty(self.last)
-        self.start((wx, r, b, initial, wx.new_empty(self.states), None, last, None))
+        if self._discarded is None:
+            self._discarded = discarded(wx, self.states)
+        self.start((wx, r, b, initial, self._discarded, None, last, None))
         return last
 
 
 class Backward:
     """A backward program, prepared for states of one form.
 
-    recompute: the gates were not kept. features: as of Forward. Raises InfeasibleError where there is no kernel.
+    recompute: the gates were not kept. features: as of Forward. shape: what the kernel is asked for, which recomputes
+    gates only where it does so itself. Raises InfeasibleError where there is no kernel.
     """
 
     def __init__(
@@ -142,7 +147,7 @@ class Backward:
             shape = replace(shape, recompute=False)
             self._kernel = engine.kernel(cell, shape, "backward", _index(device), float_parameters=floats)
             self.recompute_before = True
-        self.program = self._kernel.program
+        self.program, self.shape = self._kernel.program, shape
         self.d_wx = (batch, seq, len(cell.input_gates), heads, dim)
         self.d_r = (len(cell.recurrent_gates), heads, dim, dim)
         self.d_b = (len(cell.bias_gates), heads, dim)
@@ -263,6 +268,19 @@ def _own(features: Sequence[str]) -> tuple[str, ...]:
 def _own_arrays(own: Own) -> Iterator[Tensor]:
     """What sequences have of their own; nothing where they have nothing."""
     return (tensor.contiguous() for tensor in own if tensor is not None)
+
+
+_discarded: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+
+
+def discarded(like: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Memory that nobody reads, for a kernel that must write somewhere: the same for all, on any stream. It is never
+    freed, since a CUDA graph may have recorded its address, and grows by doubling."""
+    found = _discarded.setdefault((like.device, like.dtype), [])
+    count = math.prod(sizes)
+    if not found or found[-1].numel() < count:
+        found.append(like.new_empty((max(count, 2 * found[-1].numel() if found else 0),)))
+    return found[-1][:count].view(*sizes)
 
 
 def ready(tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -22,12 +22,12 @@ KEPT = 7
 """Tensors that a layer leaves for the backward pass: rows of its input, R, b, the initial states, h, the other states,
 the gates."""
 
-STRIDED_STEPS = 64
-"""Steps from which on a product for each sequence, of which a GPU's matrix units compute about as many rows at a time,
-takes the place of a copy of a time-major input and one product for all."""
-
 STRIDED_WORK = 1 << 31
-"""Multiplications, in such rows, up to which it does so at any number of steps: the GPU is not what is waited for."""
+"""Multiplications up to which a product for each sequence takes the place of a copy of a time-major input and one
+product for all: one call less for the host, and more for the GPU, which is not what is waited for then."""
+
+STRIDED_ROWS = 64
+"""Rows of a product that a GPU's matrix units compute at a time, about, whether they are there or not."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,14 @@ class Plan:
     r_sizes: torch.Size = field(init=False)
     b_sizes: torch.Size = field(init=False)
     """What the parameters of a layer must be: rows of weight_ih, weight_hh, and the sum of the biases."""
+    all_summed: bool = field(init=False)
+    """Whether each gate has an input, and both biases."""
 
     def __post_init__(self) -> None:
         wide, put = self.heads * self.dim, partial(object.__setattr__, self)
         put("width", self.parts.inputs * wide)
         put("r_sizes", torch.Size((self.parts.products * wide, self.dim)))
+        put("all_summed", self.parts.runs == (("sum", 0, 0, self.parts.inputs),))
         put("b_sizes", torch.Size((self.parts.biases * wide,)))
 
     def forward(
@@ -85,16 +88,22 @@ class Plan:
                 rows = x.reshape(batch * seq, -1)
             elif learning or not self._strided(weight_ih):
                 rows = x.transpose(0, 1).reshape(batch * seq, -1)
-            if rows is not None:
-                wx = rows.mm(weight_ih.t())
-            else:
-                wx = torch.bmm(x.transpose(0, 1), weight_ih.t().expand(batch, -1, -1))
+            # One bias is added by the product, the other by the kernel, where that is all there is to their sum.
+            apart = self.all_summed and biases and biases[0].dtype is dtype
             r = ready(weight_hh, dtype)
-            b = ready(self._bias(biases, weight_hh), dtype)
-            device = wx.get_device()
-            fits = wx.shape[-1] == self.width and r.shape == self.r_sizes and b.shape == self.b_sizes
+            b = ready(biases[1] if apart else self._bias(biases, weight_hh), dtype)
+            device = x.get_device()
+            fits = weight_ih.shape[0] == self.width and r.shape == self.r_sizes and b.shape == self.b_sizes
+            if apart:
+                fits = fits and biases[0].shape == self.b_sizes
             if not fits or r.get_device() != device or b.get_device() != device:
-                self._refuse(layer, wx, r, b)
+                self._refuse(layer, weight_ih, r, b)
+            w = weight_ih.t()
+            if rows is None:
+                each, w = x.transpose(0, 1), w.expand(batch, -1, -1)
+                wx = torch.baddbmm(biases[0], each, w) if apart else torch.bmm(each, w)
+            else:
+                wx = torch.addmm(biases[0], rows, w) if apart else rows.mm(w)
             start = None if starts is None else ready(starts[layer], dtype)
             hidden = empty((batch, seq, wide) if layer == self.layers - 1 else (batch * seq, wide))
             last = empty((states, 1, batch, wide))
@@ -109,12 +118,12 @@ class Plan:
         assert rows is not None
         every = ends[0] if len(ends) == 1 else torch.cat(ends, 1)
         # No views, which autograd would not let anybody change in place.
-        last_states = [every[index].data for index in range(states)]
-        return rows.transpose(0, 1).contiguous() if time_major else rows, last_states, kept, masks
+        last_states = [state.data for state in every.unbind()]
+        return torch.transpose_copy(rows, 0, 1) if time_major else rows, last_states, kept, masks
 
     def _strided(self, weight: Tensor) -> bool:
         """Whether the product of a time-major input is one for each sequence."""
-        return self.seq >= STRIDED_STEPS or self.batch * STRIDED_STEPS * weight.numel() <= STRIDED_WORK
+        return bool(self.batch * max(self.seq, STRIDED_ROWS) * weight.numel() <= STRIDED_WORK)
 
     def _bias(self, biases: Sequence[Tensor], like: Tensor) -> Tensor:
         """b [G_bias H D]."""
@@ -122,11 +131,11 @@ class Plan:
             return summed_bias(self.parts, self.heads * self.dim, *biases)
         return like.new_zeros(self.parts.biases * self.heads * self.dim)
 
-    def _refuse(self, layer: int, wx: Tensor, r: Tensor, b: Tensor) -> NoReturn:
+    def _refuse(self, layer: int, w: Tensor, r: Tensor, b: Tensor) -> NoReturn:
         """Raise TensorShapeError: the parameters are not those that the kernel reads."""
         raise TensorShapeError(
-            f"the gates of layer {layer} have {wx.shape[-1]} rows in weight_ih, {list(r.shape)} in weight_hh and "
-            f"{list(b.shape)} in the biases, on {wx.device}, {r.device} and {b.device}; they must have {self.width}, "
+            f"the gates of layer {layer} have {w.shape[0]} rows in weight_ih, {list(r.shape)} in weight_hh and "
+            f"{list(b.shape)} in the biases, on {w.device}, {r.device} and {b.device}; they must have {self.width}, "
             f"{list(self.r_sizes)} and {list(self.b_sizes)}, on one device"
         )
 
@@ -182,7 +191,7 @@ class Plan:
         d_x = None
         if input_needed and d_hidden is not None:
             d_x = d_hidden.view(batch, seq, -1)
-            d_x = d_x.transpose(0, 1).contiguous() if time_major else d_x
+            d_x = torch.transpose_copy(d_x, 0, 1) if time_major else d_x
         return d_x, d_starts, d_parameters
 
     def _backward(self, hidden: Tensor, r: Tensor, b: Tensor) -> Pass[Any]:

@@ -29,13 +29,18 @@ ENGINES: dict[str, Engine] = {}
 """The engine of each type of device on which kernels have been asked for; on others the reference runs."""
 
 
-def engine_of(tensor: Tensor) -> Engine | None:
-    """The engine of a tensor's type of device, made when it is first asked for."""
-    device = "cuda" if tensor.is_cuda else tensor.device.type
+def engine_of(device: str) -> Engine | None:
+    """The engine of a type of device, made when it is first asked for."""
     found = ENGINES.get(device)
     if found is None and device == "cuda":
         found = ENGINES[device] = DeviceEngine()
     return found
+
+
+def engine_for(tensor: Tensor) -> Engine | None:
+    """The engine of a tensor's type of device."""
+    kind = "cuda" if tensor.is_cuda else tensor.device.type
+    return ENGINES.get(kind) or engine_of(kind)
 
 
 class _Runs(dict[Any, Pass[Result]]):
@@ -75,7 +80,7 @@ def forward(
     if lengths is not None:
         require_range(lengths, wx.shape[1])
     forms = (form_of(wx), form_of(r), form_of(b), None if initial is None else form_of(initial))
-    return forward_pass(engine_of(wx), forms, () if own is NOTHING else own.features, options)(
+    return forward_pass(engine_for(wx), forms, () if own is NOTHING else own.features, options)(
         wx, r, b, initial, own, last
     )
 
@@ -99,7 +104,7 @@ def step(wx: Tensor, r: Tensor, b: Tensor, states: Tensor | None, cell: str, out
     if wx.dim() != 4 or (out is not None and (out.dtype is not wx.dtype or out.device != wx.device)):
         return None
     forms = (form_of(wx), form_of(r), form_of(b), None if states is None else form_of(states))
-    key = (engine_of(wx), *forms, wx.dtype is torch.float32 and tf32_allowed(), cell)
+    key = (engine_for(wx), *forms, wx.dtype is torch.float32 and tf32_allowed(), cell)
     run = _step_runs.get(key)
     if run is None:
         (sizes, *place), rest = forms[0], forms[1:]
@@ -153,7 +158,7 @@ def backward_pass(
 ) -> Pass[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """The backward pass for states of a form, on the device of ``states``, and R and b of these dtypes: see
     ``backward``. again: no gates were kept."""
-    engine = engine_of(states)
+    engine = engine_for(states)
     key = (engine, form, r, b, again, form[1] is torch.float32 and tf32_allowed(), features, options)
     run = _backward_runs.get(key)
     if run is None:
@@ -201,6 +206,7 @@ def _backward(
     if precision.dtype in DTYPES and states[0][1]:
         shape = kernels.backward_shape(definition, states[0], precision, recompute=recompute, features=features)
     found = kernels.backward(engine, definition, states, precision, recompute=recompute, features=features)
+    shape = found.shape if found else shape
     run = found.run if found else partial(_backward_by_reference, definition)
     return Pass(cell, definition, shape, "backward", states[2], run, found)
 

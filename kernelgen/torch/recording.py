@@ -84,6 +84,11 @@ class Recording:
                 yield key, ran, until - self._before.get(key, 0)
 
     @property
+    def loops(self) -> int:
+        """How many passes ran as PyTorch loops, each as often as it ran."""
+        return sum(runs for _, ran, runs in self._runs() if ran.program is None)
+
+    @property
     def work(self) -> tuple[Work, ...]:
         """Every recurrence that a kernel could run, with its runs, in the order of the first; whether one did does not
         matter, so that a program may be recorded on a CPU and tuned for a GPU."""

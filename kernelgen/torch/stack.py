@@ -53,7 +53,7 @@ class Stack:
         """The plan for an input of x's form, of layers in one direction; None where their passes are no kernels."""
         dtype, device = x.dtype, x.device
         r, b = parameters[1], parameters[len(self.names) - 1]
-        engine, begun = passes.engine_of(x), initial[0].dtype if initial else None
+        engine, begun = passes.engine_for(x), initial[0].dtype if initial else None
         tf32 = dtype is torch.float32 and tf32_allowed()
         key = (engine, x.shape, time_major, dtype, device, r.dtype, b.dtype, begun, keep, tf32)
         if key in self.plans:
@@ -93,7 +93,8 @@ def run_stack(
     if learns(*tensors):
         output, *last = _Layers.apply(stack, states, dtype, time_major, *tensors)
         return output, last
-    output, ends, *_ = _forward(stack, states, "nothing", _cast(stack, states, tensors, dtype), time_major)
+    used = tensors if dtype is None else _cast(stack, states, tensors, dtype)
+    output, ends, *_ = _forward(stack, states, "nothing", used, time_major)
     return output, ends
 
 

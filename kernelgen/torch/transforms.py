@@ -94,7 +94,7 @@ def forward(
             "differentiation and none under torch.func's transforms; leave them out, or use backward()"
         )
     cell = cell_of(key)
-    if passes.engine_of(wx) is not None:
+    if passes.engine_of(wx.device.type) is not None:
         kernels.warn(cell, ("transforms",), "kernels know nothing of forward mode and of torch.func's derivatives.")
     states, last, _ = reference.forward(cell, wx, r, b, initial, own=own)
     return states[:1] if hidden else states, last

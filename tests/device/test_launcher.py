@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import subprocess
 import sys
@@ -45,47 +46,56 @@ import sys
 from kernelgen.device import native
 native.DRIVER = sys.argv[1]
 from kernelgen.program.launch import Launch
-class Array:
-    def data_ptr(self): return 0x1000
-steps = [
-    (0xa1, "first", Launch((6, 2, 1), 128, 1000, cluster=3), ("wx", "seq", "mail", 5)),
-    (0xa2, "second", Launch((4, 1, 1), 256, 0, cooperative=True), ("last", "seq", "wx", -1)),
-]
-queue = native.Queue(0xc0, ("wx", "last", "mail"), steps, {"seq": 9}, {"mail": 64})
-queue(0x5, (Array(), None, 0x3000))
-queue(0x6, [Array(), 0x2000, 0x3000])
-other = native.Queue(0xc1, ("wx",), [(0xa3, "third", Launch((1, 1, 1), 32, 0), ("wx", 1, "wx", 2))], {}, {})
-other(0, (7,))
-for wrong, arrays in ((queue, (1, 2)), (queue, (1, 2, "three")), (other, (-1,))):
-    try: wrong(0, arrays)
-    except Exception as error: print(type(error).__name__)
-try: native.Queue(0xc0, ("wx",), [(1, "k", Launch((1, 1, 1), 32, 0), ("wx", "unknown", "wx", 1))], {}, {})
-except KeyError as error: print("unknown", error)
 import types
 from kernelgen.device import gpu
+class Array:
+    def __init__(self, address): self.address = address
+    def data_ptr(self): return self.address
+def kernel(handle, entry): return types.SimpleNamespace(handle=handle, entry=entry)
+def stream(device): return 16 * device + 5
+steps = [
+    (kernel(0xa1, "first"), Launch((6, 2, 1), 128, 1000, cluster=3), ("wx", "seq", "mail", 5)),
+    (kernel(0xa2, "second"), Launch((4, 1, 1), 256, 0, cooperative=True), ("last", "seq", "wx", -1)),
+]
+memory = native.Memory({"other": 0, "mail": 0x100}, lambda: Array(0x3000))
+run = native.queue(1, 0xc0, ("wx", "last"), steps, {"seq": 9}, stream=stream, memory=memory, poisoned={"mail": 64})
+run((Array(0x1000), None))
+run([Array(0x1000), 0x2000])
+def single(handle, names=("wx",), arguments=("wx", 1, "wx", 2)):
+    steps = [(kernel(handle, "third"), Launch((1, 1, 1), 32, 0), arguments)]
+    return native.queue(0, 0xc1, names, steps, {}, stream=stream)
+other = single(0xa3)
+other((7,))
+for wrong, arrays in ((run, (1,)), (run, (1, "two")), (other, (-1,))):
+    try: wrong(arrays)
+    except Exception as error: print(type(error).__name__)
+try: single(1, arguments=("wx", "unknown", "wx", 1))
+except KeyError as error: print("unknown", error)
 def refused(result, what): raise gpu.LaunchError(f"{what}: {result[0]}")
 gpu.require_driver, gpu.checked = lambda: types.SimpleNamespace(CUresult=int), refused
-try: native.Queue(0xc0, ("wx",), [(0xbad, "broken", Launch((1, 1, 1), 32, 0), ("wx", 1, "wx", 2))], {}, {})(0, (1,))
+try: single(0xbad)((1,))
 except gpu.LaunchError as error: print(error)
 """
 
 WANTED = """\
 set c0
-fill 3000 ff 64 on 5
-launch a1 grid 6 2 1 block 128 1 1 shared 1000 on 5: attribute 4 3 1 1 arguments 1000 9 3000 5
-launch a2 grid 4 1 1 block 256 1 1 shared 0 on 5: attribute 2 1 0 0 arguments 0 9 1000 -1
-fill 3000 ff 64 on 6
-launch a1 grid 6 2 1 block 128 1 1 shared 1000 on 6: attribute 4 3 1 1 arguments 1000 9 3000 5
-launch a2 grid 4 1 1 block 256 1 1 shared 0 on 6: attribute 2 1 0 0 arguments 2000 9 1000 -1
+fill 3100 ff 64 on 15
+launch a1 grid 6 2 1 block 128 1 1 shared 1000 on 15: attribute 4 3 1 1 arguments 1000 9 3100 5
+launch a2 grid 4 1 1 block 256 1 1 shared 0 on 15: attribute 2 1 0 0 arguments 0 9 1000 -1
+fill 3100 ff 64 on 15
+launch a1 grid 6 2 1 block 128 1 1 shared 1000 on 15: attribute 4 3 1 1 arguments 1000 9 3100 5
+launch a2 grid 4 1 1 block 256 1 1 shared 0 on 15: attribute 2 1 0 0 arguments 2000 9 1000 -1
 push c1
-launch a3 grid 1 1 1 block 32 1 1 shared 0 on 0: arguments 7 1 7 2
+launch a3 grid 1 1 1 block 32 1 1 shared 0 on 5: arguments 7 1 7 2
 pop
 ValueError
 AttributeError
 OverflowError
 unknown 'unknown'
-launch bad grid 1 1 1 block 32 1 1 shared 0 on 0: arguments 1 1 1 2
-the launch of broken: 719
+push c1
+launch bad grid 1 1 1 block 32 1 1 shared 0 on 5: arguments 1 1 1 2
+pop
+the launch of third: 719
 """
 
 
@@ -101,9 +111,8 @@ def test_calls_are_laid_out_once_and_queued_in_the_gpus_context(tmp_path: Path) 
 
 
 def test_it_is_built_and_without_a_driver_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from kernelgen.device import _launcher_native
-
-    assert isinstance(_launcher_native.SOURCES, str)
+    found = importlib.util.find_spec("kernelgen.device._launcher_native")
+    assert found is not None, "it is missing: run `python setup.py build_ext --inplace` and see why"
     native.launcher.cache_clear()
     monkeypatch.setattr(native, "DRIVER", str(tmp_path / "none.so"))
     assert native.launcher() is None

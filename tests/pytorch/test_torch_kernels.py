@@ -6,6 +6,7 @@ import gc
 import threading
 import warnings
 import weakref
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -34,7 +35,7 @@ from kernelgen.program.source import Source
 from kernelgen.program.task import Direction
 from kernelgen.schedules import get
 from kernelgen.schedules.shared.parameter_gradients import with_float_parameters
-from kernelgen.torch import GRU, LSTM, kernels, passes, rnn, step
+from kernelgen.torch import GRU, LSTM, checkpoint, kernels, passes, rnn, step
 from kernelgen.torch.device import DeviceEngine
 from kernelgen.tuning.plan import plan
 from kernelgen.tuning.selection import candidates, compiled
@@ -264,9 +265,9 @@ def test_layers_in_a_wavefront_share_kernels(emulated: Emulated) -> None:
 @pytest.mark.parametrize(
     ("kind", "options", "initial"),
     [
-        (LSTM, {"num_layers": 2}, True),
-        (LSTM, {"num_layers": 2, "bias": False, "batch_first": True}, False),
-        (GRU, {"heads": 2}, False),
+        (LSTM, {"heads": 2, "num_layers": 2}, True),
+        (LSTM, {"heads": 2, "num_layers": 2, "bias": False, "batch_first": True}, False),
+        (GRU, {}, False),
     ],
 )
 def test_layers_by_a_plan_are_those_of_the_reference(
@@ -276,9 +277,8 @@ def test_layers_by_a_plan_are_those_of_the_reference(
     torch.manual_seed(0)
     units, layers = 16 * options.get("heads", 1), options.get("num_layers", 1)
     module = kind(8, units, dtype=torch.bfloat16, **options)
-    x = torch.randn(3, 2, 8, dtype=torch.bfloat16, requires_grad=True)
-    batch = 3 if module.batch_first else 2
-    states = [torch.randn(layers, batch, units, dtype=torch.bfloat16, requires_grad=True) for _ in "hc"]
+    x = torch.randn((3, 5, 8) if module.batch_first else (5, 3, 8), dtype=torch.bfloat16, requires_grad=True)
+    states = [torch.randn(layers, 3, units, dtype=torch.bfloat16, requires_grad=True) for _ in "hc"]
     hx = tuple(states) if initial else None
     leaves = [x, *(states if initial else ()), *module.parameters()]
     found = []
@@ -343,15 +343,17 @@ def test_an_eager_pass_calls_no_more_than_computes(monkeypatch: pytest.MonkeyPat
     wx, r, b, initial = (t.detach() for t in tensors("lstm", Shape(2, 3, 1, 16, "bfloat16")))
     out = torch.empty_like(initial)
     assert called(lambda: rnn(wx, r, b, initial, returns="hidden")) == ["new_empty"] * 2
-    assert called(lambda: step(wx[:, 0].contiguous(), r, b, initial)) == ["clone", *["new_empty"] * 2]
-    assert called(lambda: step(wx[:, 0].contiguous(), r, b, initial, out=out)) == ["clone", "new_empty"]
+    token = wx[:, 0].contiguous()
+    assert called(lambda: step(token, r, b, initial)) == ["new_empty"]
+    assert called(lambda: step(token, r, b, initial, out=out)) == []
+    assert called(lambda: step(token, r, b, out, out=out)) == ["new_empty", "copy_"]
     x = torch.randn(3, 2, 8).bfloat16()
     kernel = ["new_empty"] * 2
-    for batch_first, before, after in ((True, ["mm"], []), (False, ["bmm"], ["clone"])):
+    for batch_first, before, after in ((True, ["addmm"], []), (False, ["baddbmm"], ["transpose_copy"])):
         module = LSTM(8, 16, 2, batch_first=batch_first).bfloat16()
         with torch.no_grad():
             found = called(lambda module=module: module(x))
-        assert found == [*before, "add", *kernel, "mm", "add", *kernel, "cat", *after]
+        assert found == [*before, *kernel, "addmm", *kernel, "cat", *after]
 
     def train() -> None:
         module.zero_grad()
@@ -359,9 +361,31 @@ def test_an_eager_pass_calls_no_more_than_computes(monkeypatch: pytest.MonkeyPat
         output.backward(out_gradient)
 
     out_gradient = torch.ones(3, 2, 16).bfloat16()
-    layer, back = ["mm", "add", *["new_empty"] * 4], [*["new_empty"] * 4, "mm"]
+    layer, back = ["addmm", *["new_empty"] * 4], [*["new_empty"] * 4, "mm"]
     of_biases = ["new_empty_strided", "copy_"] * 2  # one gradient for two parameters, of which each gets its own
-    assert called(train) == ["clone", *layer, *layer, "cat", "clone", "clone", *back, "mm", *back, *of_biases]
+    assert called(train) == ["clone", *layer, *layer, "cat", "transpose_copy", "clone", *back, "mm", *back, *of_biases]
+
+
+@pytest.mark.unit
+def test_a_chunk_calls_no_more_than_it_must(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(passes.ENGINES, "cpu", Idle())
+
+    r, b = torch.randn(4, 1, 16, 16), torch.zeros(4, 1, 16)
+
+    def called(x: Tensor, w: Tensor | None) -> Counter[str]:
+        with Noted() as noted:
+            options = ("lstm", True, 2, False, None)
+            states, _, before = checkpoint._run_forward(x, w, None, r, b, None, None, None, *options)
+            checkpoint._run_backward(x, w, None, r, b, None, None, before, torch.ones_like(states), None, *options)
+        return Counter(noted.names)
+
+    wx = torch.randn(2, 16, 4, 1, 16)
+    # Forward Wx in and h out; backward Wx and the gradient of h in, the sums of R and b, and the gradient of Wx out.
+    assert called(wx, None) - called(wx[:, :8], None) == {"copy_": 4 * 5, "add_": 4}
+    x, w = torch.randn(2, 16, 1, 8), torch.randn(1, 64, 8)
+    # Instead of Wx and its gradient products; that of the weights takes x, in rows.
+    again = {"copy_": 4 * 2, "bmm": 4 * 3, "mm": 4, "clone": 4, "add_": 4 * 2}
+    assert called(x, w) - called(x[:, :8], w) == again
 
 
 @pytest.mark.emulated

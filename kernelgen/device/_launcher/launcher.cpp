@@ -97,9 +97,21 @@ struct Fill {
 
 class Queue {
  public:
-  Queue(std::uint64_t context, int slots) : context_(reinterpret_cast<Handle>(context)), slots_(slots) {
+  // given: how many arrays a run is given. offsets: where further ones begin in the memory that allocate() makes for every
+  // run, an object with data_ptr(). stream(device): the raw stream to queue on. refuse(code, call): raises for the driver's
+  // code, and which call it is of (-1: none of the launches).
+  Queue(std::uint64_t context, int given, std::vector<std::uint64_t> offsets, py::object allocate, py::object stream,
+        py::object device, py::object refuse)
+      : context_(reinterpret_cast<Handle>(context)),
+        given_(given),
+        slots_(given + static_cast<int>(offsets.size())),
+        offsets_(std::move(offsets)),
+        allocate_(std::move(allocate)),
+        stream_(std::move(stream)),
+        device_(std::move(device)),
+        refuse_(std::move(refuse)) {
     if (!opened) throw std::runtime_error("the driver has not been opened");
-    if (slots < 0 || slots > most_arguments) throw std::length_error("too many arrays");
+    if (given < 0 || slots_ > most_arguments) throw std::length_error("too many arrays");
   }
 
   void fill(int slot, std::size_t size) { fills_.push_back({require_slot(slot), size}); }
@@ -130,13 +142,26 @@ class Queue {
     calls_.push_back(std::move(made));
   }
 
-  // Queue all on a stream. arrays: for each slot an address, None for a null pointer, or what has data_ptr(). Returns
-  // the driver's code, 0 for success, and which call it is of (-1: none of the launches).
-  std::pair<int, int> run(std::uint64_t stream, py::handle arrays) {
+  // Queue all. arrays: for each that is given an address, None for a null pointer, or what has data_ptr().
+  void run(py::handle arrays) {
     std::uint64_t addresses[most_arguments];
     read(arrays, addresses);
-    py::gil_scoped_release released;
-    return queue(reinterpret_cast<Handle>(stream), addresses);
+    py::object memory;  // lives until all is queued: who frees it on the stream frees it after
+    if (!offsets_.empty()) {
+      memory = allocate_();
+      const std::uint64_t begin = address_of(memory.ptr());
+      for (std::size_t at = 0; at < offsets_.size(); ++at) addresses[given_ + at] = begin + offsets_[at];
+    }
+    const py::object stream = py::reinterpret_steal<py::object>(PyObject_CallOneArg(stream_.ptr(), device_.ptr()));
+    if (!stream) throw py::error_already_set();
+    const auto handle = reinterpret_cast<Handle>(PyLong_AsUnsignedLongLong(stream.ptr()));
+    if (PyErr_Occurred()) throw py::error_already_set();
+    std::pair<int, int> outcome;
+    {
+      py::gil_scoped_release released;
+      outcome = queue(handle, addresses);
+    }
+    if (outcome.first) refuse_(outcome.first, outcome.second);
   }
 
  private:
@@ -145,24 +170,26 @@ class Queue {
     return slot;
   }
 
-  void read(py::handle arrays, std::uint64_t* addresses) const {
+  static std::uint64_t address_of(PyObject* item) {
     static PyObject* const data_ptr = PyUnicode_InternFromString("data_ptr");
+    if (item == Py_None) return 0;
+    std::uint64_t address;
+    if (PyLong_Check(item)) {
+      address = PyLong_AsUnsignedLongLong(item);
+    } else {
+      const py::object found = py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(item, data_ptr));
+      if (!found) throw py::error_already_set();
+      address = PyLong_AsUnsignedLongLong(found.ptr());
+    }
+    if (PyErr_Occurred()) throw py::error_already_set();
+    return address;
+  }
+
+  void read(py::handle arrays, std::uint64_t* addresses) const {
     const py::object items = py::reinterpret_steal<py::object>(PySequence_Fast(arrays.ptr(), "arrays must be a sequence"));
     if (!items) throw py::error_already_set();
-    if (PySequence_Fast_GET_SIZE(items.ptr()) != slots_) throw std::length_error("another number of arrays");
-    for (int slot = 0; slot < slots_; ++slot) {
-      PyObject* const item = PySequence_Fast_GET_ITEM(items.ptr(), slot);
-      if (item == Py_None) {
-        addresses[slot] = 0;
-      } else if (PyLong_Check(item)) {
-        addresses[slot] = PyLong_AsUnsignedLongLong(item);
-      } else {
-        const py::object address = py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(item, data_ptr));
-        if (!address) throw py::error_already_set();
-        addresses[slot] = PyLong_AsUnsignedLongLong(address.ptr());
-      }
-      if (PyErr_Occurred()) throw py::error_already_set();
-    }
+    if (PySequence_Fast_GET_SIZE(items.ptr()) != given_) throw std::length_error("another number of arrays");
+    for (int slot = 0; slot < given_; ++slot) addresses[slot] = address_of(PySequence_Fast_GET_ITEM(items.ptr(), slot));
   }
 
   // In the GPU's context: a thread that has none keeps it, as it does from its first launch through CUDA's runtime.
@@ -204,7 +231,9 @@ class Queue {
   }
 
   Handle context_;
-  int slots_;
+  int given_, slots_;
+  std::vector<std::uint64_t> offsets_;
+  py::object allocate_, stream_, device_, refuse_;
   std::vector<Fill> fills_;
   std::vector<Call> calls_;
 };
@@ -217,9 +246,11 @@ PYBIND11_MODULE(_launcher_native, module) {
   module.attr("MOST_ARGUMENTS") = most_arguments;
   module.def("open", &open, py::arg("path"), "Look the driver up in a library; whether it is there.");
   py::class_<Queue>(module, "Queue", "A program's calls at one shape on one GPU.")
-      .def(py::init<std::uint64_t, int>(), py::arg("context"), py::arg("slots"))
+      .def(py::init<std::uint64_t, int, std::vector<std::uint64_t>, py::object, py::object, py::object, py::object>(),
+           py::arg("context"), py::arg("given"), py::arg("offsets"), py::arg("allocate"), py::arg("stream"),
+           py::arg("device"), py::arg("refuse"))
       .def("fill", &Queue::fill, py::arg("slot"), py::arg("size"), "Before the calls, fill an array with 0xFF.")
       .def("call", &Queue::call, py::arg("function"), py::arg("grid"), py::arg("block"), py::arg("shared_bytes"),
            py::arg("attributes"), py::arg("arguments"), "Add a call; an argument is (slot, 0) or (-1, constant).")
-      .def("run", &Queue::run, py::arg("stream"), py::arg("arrays"), "Queue all: (the driver's code, of which call).");
+      .def("run", &Queue::run, py::arg("arrays"), "Queue all.");
 }

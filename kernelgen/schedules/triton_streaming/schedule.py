@@ -34,8 +34,9 @@ NUM_STAGES = [2, 3, 4]
 ADDRESSES = 60
 """Registers of a thread for addresses, masks and counters, about."""
 
-LAUNCH, PART = 3500, 120
-"""Clocks of a launch after another, and of a part of K beside its reading."""
+LAUNCH, PART = 10_500, 120
+"""Clocks of a launch after another (measured on an H200 machine, 2026-11-27: 5.3 us), and of a part of K beside
+its reading."""
 
 L2_BYTES_PER_CLOCK = 40.0
 """That a multiprocessor reads from L2 (probing/catalogue.py knows no such latency; NVIDIA H200, about)."""
