@@ -12,11 +12,11 @@
   resets; beside torch.nn.LSTMCell, step by step.
 
 Both begin with the same weights and see the same data; in control, what is seen follows from what was done. On a GPU,
-ours computes in bfloat16 under autocast (control in TF32), the twin in the dtype in which it is fastest, unless --dtype
-and --peer-dtype say others; parameters are float32. tf32 is float32 with TF32 products allowed. The end of a curve is
-the mean of its last tenth, with the standard deviation there. Times are medians of whole training steps after a
-warm-up, without the first calls, which compile. The recurrence is what passes between the beginning and the end of its
-modules, forward and backward, in a few steps more.
+ours computes in bfloat16 under autocast (control in TF32) and the twin in float16 (speech), bfloat16 (language) and
+TF32 (control), unless --dtype and --peer-dtype say others; parameters are float32. tf32 is float32 with TF32 products
+allowed. The end of a curve is the mean of its last tenth, with the standard deviation there. Times are medians of whole
+training steps after a warm-up, without the first calls, which compile. The recurrence is what passes between the
+beginning and the end of its modules, forward and backward, in a few steps more.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class Workload(Protocol):
     """A model, its data and its training step. Everything random comes from a step's number.
 
     name: for people. value: what a step reports, such as a loss. peer: what the twin's recurrence is. dtype,
-    peer_dtype: what ours and the twin compute in on a GPU, the twin in what it is fastest in.
+    peer_dtype: what ours and the twin compute in on a GPU, unless another is asked for.
     """
 
     name: str
