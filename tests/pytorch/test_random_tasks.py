@@ -81,7 +81,7 @@ def test_a_tensor_lies_as_it_is_asked(layout: str) -> None:
 
 @pytest.mark.emulated
 @pytest.mark.usefixtures("emulated")
-@pytest.mark.parametrize("seed", [36, 43])
+@pytest.mark.parametrize("seed", [43, 61])
 def test_the_kernels_agree_with_the_loop(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     module = importlib.import_module("kernelgen.torch.recording")  # which the function of that name hides
     monkeypatch.setattr(module, "_ran", {})  # what ran as a loop before is no news
