@@ -126,7 +126,7 @@ VALUES = {
         "epilogue_rows": 4,
         "tiles_per_warp": 4,
         "k_split": 6,
-        "k_tiles_in_registers": 4,
+        "k_tiles_in_registers": 3,
         "accumulators": 1,
         "num_stages": 4,
         "paced": 1,
