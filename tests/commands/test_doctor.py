@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -182,9 +182,17 @@ def test_the_cache_and_the_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert run("doctor").exit_code == 0
 
 
-@pytest.mark.usefixtures("answer")
-def test_without_the_core_everybody_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(constrint.core, "load_core", lambda: None)
+@pytest.fixture
+def coreless(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As if the C++ core had not been built, for modules that are imported meanwhile too."""
+    monkeypatch.setitem(sys.modules, "constrint._core_native", None)
+    constrint.core.load_core.cache_clear()
+    yield
+    constrint.core.load_core.cache_clear()
+
+
+@pytest.mark.usefixtures("answer", "coreless")
+def test_without_the_core_everybody_says_so(tmp_path: Path) -> None:
     assert fine("--version").endswith("; constrint runs the Python engine, without the C++ core\n")
     check = named("constrint")
     assert (check.status, check.found) == ("warning", "the Python engine, without the C++ core")
