@@ -66,6 +66,14 @@ the relative error."""
 SHOWN = 8
 """Tasks that took longest."""
 
+ROUNDING: Mapping[str, float] = {"bfloat16": 2e-3, "float16": 2.5e-4, "float32": 3e-8, "tf32": 2.5e-4, "float64": 5e-17}
+"""What a product's factors are off by, relative, about."""
+
+KINKED = 4.0
+"""How far off a gradient may be, in what it changes by when R changes by a rounding. That is much where a cell has a
+maximum: an element on its other side has another gradient. Of sLSTM's 2.7 million elements at 1 x 862, 100 of them
+make 99 % of that."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -246,12 +254,16 @@ def _moved(values: Tensor, device: str) -> Tensor:
     return moved.as_strided(values.shape, values.stride(), values.storage_offset())
 
 
-def expected_of(task: Task) -> dict[str, Tensor]:
-    """The same by the float64 loop, differentiated by autograd."""
+def expected_of(task: Task, rounding: float = 0.0) -> dict[str, Tensor]:
+    """The same by the float64 loop, differentiated by autograd. rounding: how much each element of R is changed first,
+    relative, at random."""
     cell = load_cell(task.cell)
     given, own, outside = tensors_of(task, cell)
     rounded = getattr(torch, "float32" if task.dtype == "tf32" else task.dtype)
     wide = {name: None if each is None else each.to(rounded).double() for name, each in given.items()}
+    if rounding and (weights := wide["r"]) is not None:
+        noise = torch.randn(weights.shape, generator=torch.Generator().manual_seed(task.seed), dtype=torch.float64)
+        wide["r"] = weights * (1 + rounding * noise)
     for name in task.needs:
         if (leaf := wide[name]) is not None:
             leaf.requires_grad_()
@@ -274,6 +286,7 @@ def expected_of(task: Task) -> dict[str, Tensor]:
 def difference(task: Task, made: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
     """What is wrong, in words; empty where nothing is."""
     wrong = []
+    changed: dict[str, Tensor] = {}
     for name, want in expected.items():
         got = made.get(name)
         if got is None:
@@ -285,8 +298,13 @@ def difference(task: Task, made: Mapping[str, Tensor], expected: Mapping[str, Te
             terms = task.batch * task.seq if name in ("d_r", "d_b") else 1
             floor = FLOOR * (want.numel() * max(1, terms)) ** 0.5
             error, norm = float((got.double() - want).norm()), float(want.norm())
-            if not error <= allowed * (norm + floor):
-                wrong.append(f"{name} is off by {error / (norm or 1.0):.2g} of its norm {norm:.2g}")
+            if error <= allowed * (norm + floor):
+                continue
+            if name.startswith("d_"):
+                changed = changed or expected_of(task, ROUNDING[task.dtype])
+                if error <= KINKED * float((changed[name] - want).norm()):
+                    continue
+            wrong.append(f"{name} is off by {error / (norm or 1.0):.2g} of its norm {norm:.2g}")
     return "; ".join(wrong)
 
 
