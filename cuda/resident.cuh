@@ -315,7 +315,7 @@ struct Resident {
         load_bias<Type, Cell>(bias, in.b, part == 0 ? ~0u : 0u, own);
         load_states();
         prepare_transfers();
-        for (int part = 0; part < 2; ++part) flags.begin_copy(in, first_row, part);
+        for (int half = 0; half < 2; ++half) flags.begin_copy(in, first_row, half);
         if constexpr (sequences.lengths) end_sequences(0);
         for (int stage = 0; stage < tiling.num_stages - 1; ++stage) {
             if (stage < steps) begin_copy(stage * stage_bytes);

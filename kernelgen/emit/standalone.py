@@ -17,7 +17,10 @@ MARK = "// A kernel by tilesmith that needs no other file"
 """How the text begins."""
 
 _DIRECTIVE = re.compile(r"[ \t]*#[ \t]*(\w+)[ \t]*(.*)")
-_EMULATED = "TILESMITH_EMULATE"
+_LEFT_OUT = ("TILESMITH_EMULATE", "TILESMITH_STAMPS")
+"""Macros under which the headers hold what is for the emulator, and for `tilesmith profile`, alone."""
+_STAMPED = re.compile(r"[ \t]*(#define )?TILESMITH_STAMPED\(.*\)")
+"""A line of the latter kind."""
 
 
 def standalone(program: Program, shape: Shape | None = None) -> str:
@@ -25,7 +28,7 @@ def standalone(program: Program, shape: Shape | None = None) -> str:
 
     Of one kernel it is the same machine code; where there are several, the compiler may allot registers differently.
     Its first comment says how to compile it and, where ``shape`` is given, how to launch it there. What the headers
-    hold for the emulator alone is left out. Raises CompileError for a header that cuda/ does not have.
+    hold for the emulator or for profiles alone is left out. Raises CompileError for a header that cuda/ does not have.
     """
     lines, done = _how_to(program, shape), set[str]()
     for place, call in enumerate(program.calls):
@@ -72,20 +75,20 @@ def _how_to(program: Program, shape: Shape | None) -> list[str]:
 
 def _lines(text: str, name: str, done: set[str]) -> Iterator[str]:
     """The lines of a file with its headers in place of their includes; done: the headers that have been written."""
-    branches: list[str] = []  # of each conditional around the line: "emulated", "device" or, for any other, "kept"
+    branches: list[str] = []  # of each conditional around the line: "left out", "device" or, for any other, "kept"
     for line in text.splitlines():
         directive = _DIRECTIVE.fullmatch(line)
         word, rest = directive.groups() if directive else ("", "")
         if word.startswith("if"):
-            branches.append("emulated" if (word, rest.strip()) == ("ifdef", _EMULATED) else "kept")
-            ours = branches[-1] == "emulated"
+            branches.append("left out" if word == "ifdef" and rest.strip() in _LEFT_OUT else "kept")
+            ours = branches[-1] == "left out"
         else:
             ours = bool(branches) and branches[-1] != "kept" and word in ("else", "endif")
         if ours and word == "else":
             branches[-1] = "device"
         elif word == "endif" and branches:
             branches.pop()
-        if ours or "emulated" in branches or (word, rest.strip()) == ("pragma", "once"):
+        if ours or "left out" in branches or (word, rest.strip()) == ("pragma", "once") or _STAMPED.fullmatch(line):
             continue
         if word == "include" and rest.startswith('"'):
             yield from _header(rest.split('"')[1], name, done)

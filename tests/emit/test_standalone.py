@@ -120,12 +120,12 @@ def test_nvcc_compiles_it_as_its_first_comment_says(which: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("which", SOURCES)
-def test_every_header_is_there_once_and_nothing_of_the_emulator(which: str) -> None:
+def test_every_header_is_there_once_and_nothing_of_the_emulator_or_of_profiles(which: str) -> None:
     text = standalone(program_of(which))
     begun, ended = (re.findall(rf"^// ==== {what}(\S+\.cuh) ====$", text, re.MULTILINE) for what in ("", "end of "))
     assert begun[:2] == ["math.cuh", "ptx.cuh"]
     assert sorted(begun) == sorted(ended) == sorted(set(begun))
-    for word in ("#include", "#pragma once", "#ifdef", "#else", "#endif", "emulate::"):
+    for word in ("#include", "#pragma once", "#ifdef", "#else", "#endif", "emulate::", "stamps.mark"):
         assert word not in text
     assert text.startswith(MARK)
 
