@@ -958,14 +958,14 @@ FAULTS = {
     ),
     "a removed barrier": (
         FORWARD,
-        f"{WAIT}            sync_block();\n        }};",
-        f"{WAIT}        }};",
+        f"{WAIT}            sync_block();\n            stop(t, buffer);",
+        f"{WAIT}            stop(t, buffer);",
         "race|written",
     ),
     "a barrier that is left out from step 20 on": (
         FORWARD,
-        f"{WAIT}            sync_block();\n        }};",
-        f"{WAIT}            if (t < 20) sync_block();\n        }};",
+        f"{WAIT}            sync_block();\n            stop(t, buffer);",
+        f"{WAIT}            if (t < 20) sync_block();\n            stop(t, buffer);",
         "race",
     ),
     "a barrier that is left out from step 20 on, backward": (
@@ -988,8 +988,8 @@ FAULTS = {
     ),
     "a missing wait on an asynchronous copy": (
         FORWARD,
-        f"{WAIT}            sync_block();\n        }};",
-        "            sync_block();\n        };",
+        f"{WAIT}            sync_block();\n            stop(t, buffer);",
+        "            sync_block();\n            stop(t, buffer);",
         "race|written|landed|copy",
     ),
     "a stage that is refilled while it is held": (

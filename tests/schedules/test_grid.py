@@ -86,7 +86,7 @@ def test_blocks_are_any_number_of_which_the_last_has_units_too() -> None:
             "multiprocessor, since all must run at the same time",
         ),
         ("h200", Shape(16, 1024, 1, 8), "a head of 8 has nothing to share"),
-        ("t4", Shape(16, 1024, 1, 512, "float16"), "the grid schedule needs the matrix instruction m16n8k16"),
+        ("t4", Shape(16, 1024, 1, 512), "the grid schedule needs the matrix instruction m16n8k16 for bfloat16"),
     ],
 )
 def test_it_says_why_it_does_not_run(gpu: str, shape: Shape, words: str) -> None:

@@ -280,10 +280,14 @@ def test_the_kernel_is_proved_in_the_emulator(cell: Cell, shape: Shape, gpu: str
             "d_r",
         ),
         ("clear(to);\n                else if", "copy(to, in.hidden + unit);\n                else if", "d_r differs"),
-        ("total += load_global_float(partial", "total = load_global_float(partial", "d_[rb] differs"),
+        ("total += load_element(partial", "total = load_element(partial", "d_[rb] differs"),
         ("total.x += four.x, ", "", "d_[rb] differs"),
         ("product, a.high, b.low[0], b.low[1]", "product, a.high, b.high[0], b.high[1]", "d_r"),
-        ("mma_m16n8k8_tf32(product, a.low, one, one, zeros)", "for (float& each : product) each = 0.0f", "d_b"),
+        (
+            "multiply_add(d, a, ones);",
+            "auto cut = a;\n    for (unsigned& each : cut.low) each = 0;\n    multiply_add(d, cut, ones);",
+            "d_b",
+        ),
     ],
     ids=[
         "h of the step itself",
@@ -295,11 +299,11 @@ def test_the_kernel_is_proved_in_the_emulator(cell: Cell, shape: Shape, gpu: str
     ],
 )
 def test_a_wrong_kernel_is_found(before: str, after: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    dtype = "float32" if "product" in before else "bfloat16"
     factors, header = (
         (cuda_headers() / name).read_text().replace("#pragma once", "")
         for name in ("factors.cuh", "parameter_gradients.cuh")
     )
+    dtype = "float32" if before in factors else "bfloat16"
     header = header.replace('#include "factors.cuh"', factors)
     assert header.count(before) == 1, f"the kernel has changed; plant the fault anew: {before!r}"
     sound = ParameterGradients.calls
