@@ -179,7 +179,7 @@ inline uint4 poll_128(SharedAddress address, Site site = Site::current()) {
     emulate::poll_shared(address, &value, sizeof value, site);
     return value;
 }
-inline void pause(unsigned) {}
+inline void pause(unsigned clocks) { static_cast<void>(clocks); }
 inline void poll_again(unsigned& rounds, Site site = Site::current()) {
     ++rounds;
     emulate::wait_for_message(site);

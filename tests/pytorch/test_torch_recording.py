@@ -44,6 +44,7 @@ def test_what_runs_meanwhile_is_counted_and_written_down(tmp_path: Path) -> None
         (kept, "forward", 3),
         (hidden, "backward", 3),
         (hidden, "forward", 1),
+        (replace(hidden, dtype="float64"), "forward", 1),
     ]
     recorded.save(tmp_path / "work.yaml")
     assert [(w.shape, w.direction, w.runs) for w in load_workload(tmp_path / "work.yaml")] == [
@@ -51,7 +52,7 @@ def test_what_runs_meanwhile_is_counted_and_written_down(tmp_path: Path) -> None
     ]
     text = recorded.explain()
     assert "forward lstm at B=2 T=3 1x8 bfloat16 on cpu: 3 runs" in text
-    assert "a dtype that kernels do not have on cpu: 1 run\n" in text
+    assert "forward lstm at B=2 T=3 1x8 float64 on cpu: 1 run\n" in text
     assert "T=7" not in text
     assert "T=7" in explain()
 

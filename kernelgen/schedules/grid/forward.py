@@ -47,6 +47,9 @@ NUM_STAGES = [4, 8]
 PACED = [0, 1]
 """Whether warps wait with their polls until their block has sent."""
 
+MOST_UNPACED = 256
+"""Units of a head up to which they do not: so little is polled that nobody is held up."""
+
 MOST_K_TILES_IN_REGISTERS = 4
 """Of more groups of R than these, every second number is tried."""
 
@@ -141,7 +144,7 @@ class GridForward(BatchTiled):
             "k_tiles_in_registers": problem.variable("k_tiles_in_registers", in_registers),
             "accumulators": problem.variable("accumulators", [1, 2]),
             "num_stages": problem.variable("num_stages", NUM_STAGES),
-            "paced": problem.variable("paced", PACED),
+            "paced": problem.variable("paced", PACED if shape.head_dim > MOST_UNPACED else [0]),
         }
 
     def rules(self, problem: Problem, cell: Cell, shape: Shape, v: Mapping[str, Expr]) -> None:
