@@ -531,5 +531,6 @@ def _or_zero(span: intervals.Interval) -> tuple[int, int]:
 
 
 def _bound(reported: float, least: int) -> int:
-    """The solver's bound, a double, where that is exact; else the objective's least value."""
-    return max(least, ceil(reported)) if abs(reported) < 2**52 else least
+    """The solver's bound, a double, where that is exact; else the objective's least value. A solver that was stopped
+    before it had one reports 0."""
+    return max(least, ceil(reported)) if reported and abs(reported) < 2**52 else least

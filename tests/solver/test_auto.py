@@ -231,6 +231,21 @@ def test_a_time_limit_keeps_the_best_of_both() -> None:
         assert found.objective <= found.bound
 
 
+def test_cp_sat_that_had_no_time_claims_no_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    solve = constrint.cpsat.CpSatCall._run
+
+    def hurried(call: Any, solver: Any, model: Any, collect: Any) -> Any:
+        solver.parameters.max_time_in_seconds = 1e-9
+        return solve(call, solver, model, collect)
+
+    monkeypatch.setattr(constrint.cpsat.CpSatCall, "_run", hurried)
+    problem, objective = knapsack(60, 4)
+    found = problem.best(maximize=objective, prefer=None, engine="cp-sat")
+    assert found.status == "unknown"
+    assert found.bound is not None
+    assert found.bound >= problem.best(maximize=objective, time_limit=0.2, engine="native").objective
+
+
 def test_what_two_searches_know_together() -> None:
     joined = constrint.auto._joined
     ours, theirs = Answer("feasible", {"x": 1}, 7, False, 3), Answer("feasible", {"x": 2}, 6, False, 2)
