@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +12,7 @@ from kernelgen.build.triton import SCRATCH_ARGUMENTS
 from kernelgen.device import gpu, native
 from kernelgen.device.launcher import DeviceKernel, launch_config, stream_of
 from kernelgen.errors import LaunchError
-from kernelgen.program.arguments import ITEMSIZE, STEP, ArrayArgument
+from kernelgen.program.arguments import STEP, ArrayArgument
 from kernelgen.program.launch import Launch
 from kernelgen.program.program import Program, launches
 from kernelgen.program.shape import Shape
@@ -38,6 +37,11 @@ class Launches:
     steps: tuple[tuple[DeviceKernel, Any, tuple[str | int | np.int32, ...]], ...]
     poisoned: Mapping[str, int] = field(default_factory=dict)
     launches: tuple[Launch, ...] = ()
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of the calls' arguments."""
+        return frozenset(one for _, _, arguments in self.steps for one in arguments if isinstance(one, str))
 
     def run(self, stream: Any, values: Mapping[str, Any]) -> None:
         """Queue the calls on a cuda-core stream of the GPU, which must be current.
@@ -78,10 +82,26 @@ class Launches:
             values.update(numbers)
             room = memory.allocate() if memory.offsets else None
             values.update((name, _address(room) + offset) for name, offset in memory.offsets.items())
+            for name, (whole, offset) in memory.inside.items():
+                values[name] = values[whole] and values[whole] + offset
             with gpu.selected(device):  # a thread of autograd's may have none
                 self.run(stream_of(stream(device)), values)
 
         return start
+
+
+def in_a_row(links: Sequence[tuple[Launches, Mapping[str, Any]]]) -> Launches:
+    """The calls of several programs, one program after another. links: of each also its arguments' names in the whole,
+    or their values."""
+    steps: list[Any] = []
+    started: list[Launch] = []
+    poisoned: dict[str, int] = {}
+    for program, meaning in links:
+        for kernel, config, arguments in program.steps:
+            steps.append((kernel, config, tuple(meaning[one] if isinstance(one, str) else one for one in arguments)))
+        started += program.launches
+        poisoned.update((meaning[name], size) for name, size in program.poisoned.items())
+    return Launches(tuple(steps), poisoned, tuple(started))
 
 
 class Executable:
@@ -136,7 +156,7 @@ class Workspace:
 
     def place(self, arrays: Sequence[ArrayArgument], device: int, stream: int) -> dict[str, int]:
         """The address of each array by name, for runs on a stream of a GPU that is current."""
-        at, size = offsets(arrays)
+        at, size = offsets({array.name: array.nbytes for array in arrays})
         if not size:
             return dict.fromkeys(at, 0)
         buffer = self._buffers.get((device, stream))
@@ -147,11 +167,11 @@ class Workspace:
         return {name: buffer.pointer + offset for name, offset in at.items()}
 
 
-def offsets(arrays: Sequence[ArrayArgument]) -> tuple[dict[str, int], int]:
-    """Where each array begins in memory for all of them, by name, and the size of that, in bytes."""
+def offsets(sizes: Mapping[str, int]) -> tuple[dict[str, int], int]:
+    """Where each array of so many bytes begins in memory for all of them, by name, and the size of that, in bytes."""
     at: dict[str, int] = {}
     size = 0
-    for array in arrays:
-        at[array.name] = size
-        size += -(-math.prod(array.shape) * ITEMSIZE[array.dtype] // ALIGNMENT) * ALIGNMENT
+    for name, count in sizes.items():
+        at[name] = size
+        size += -(-count // ALIGNMENT) * ALIGNMENT
     return at, size

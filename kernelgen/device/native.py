@@ -49,11 +49,13 @@ def launcher() -> Any:
 
 
 class Memory(NamedTuple):
-    """What a run needs besides the arrays that it is given. offsets: where each array begins, by name, in what
-    ``allocate`` makes for every run, an object with data_ptr()."""
+    """Where the arrays are that a run is not given. offsets: where each begins, by name, in bytes, in what ``allocate``
+    makes for every run, an object with data_ptr(). inside: those that lie in one that is given, each with that one's
+    name and where it begins there; where that one is a null pointer, they are."""
 
     offsets: Mapping[str, int]
     allocate: Callable[[], Any]
+    inside: Mapping[str, tuple[str, int]] = MappingProxyType({})
 
 
 NO_MEMORY = Memory({}, lambda: None)
@@ -84,9 +86,10 @@ def queue(
         gpu.checked((gpu.require_driver().CUresult(code),), what)
         raise LaunchError(f"{what} failed")
 
-    offsets = [*memory.offsets.values()]
-    made = launcher().Queue(context, len(names), offsets, memory.allocate, stream, device, refuse)
-    slots = {name: slot for slot, name in enumerate((*names, *memory.offsets))}
+    slots = {name: slot for slot, name in enumerate((*names, *memory.offsets, *memory.inside))}
+    parts = [(-1, offset) for offset in memory.offsets.values()]
+    parts += [(slots[whole], offset) for whole, offset in memory.inside.values()]
+    made = launcher().Queue(context, len(names), parts, memory.allocate, stream, device, refuse)
     for name, size in poisoned.items():
         made.fill(slots[name], size)
     for kernel, launch, arguments in steps:

@@ -185,6 +185,11 @@ class ArrayArgument:
         return 0 in self.shape
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of all elements."""
+        return math.prod(self.shape) * ITEMSIZE[self.dtype]
+
+    @property
     def in_words(self) -> str:
         """The axes for messages, such as "state, batch, step, head, unit"."""
         return ", ".join(_WORDS.get(axis, "gate") for axis in self.axes)

@@ -14,38 +14,64 @@ import torch
 from torch import Tensor
 
 from kernelgen.device import gpu
-from kernelgen.device.executor import Executable, Launches, offsets
+from kernelgen.device.executor import Executable, Launches, in_a_row, offsets
+from kernelgen.device.launcher import DeviceKernel, launch_config
 from kernelgen.device.native import NO_MEMORY, Memory
 from kernelgen.errors import InfeasibleError, TilesmithError
 from kernelgen.program.arguments import ArrayArgument
 from kernelgen.program.shape import Shape
+from kernelgen.schedules.shared import matrix_product, turned_rows
+from kernelgen.schedules.shared.matrix_product import MatrixProduct
 
 if TYPE_CHECKING:
     from kernelgen.build.compile import Binary
     from kernelgen.cells.language import Cell
     from kernelgen.hardware.profile import Profile
+    from kernelgen.program.launch import Launch
     from kernelgen.program.program import Program
+    from kernelgen.program.source import Source
     from kernelgen.program.task import Direction
+    from kernelgen.torch.engine import Layout, Link, Ready
+
+SHORT = 20e-6
+"""Seconds that a product of matrices may take by the model if its kernel is to be ours: PyTorch's costs the host about
+as much, and is faster where it takes longer."""
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A program on its GPU, at one shape: see engine.Kernel. numbers: its int32 arguments."""
+class Part:
+    """Kernels on their GPU, at one size. numbers: their int32 arguments."""
 
-    program: Program
     launches: Launches
     workspaces: tuple[ArrayArgument, ...]
     numbers: Mapping[str, np.int32]
+
+
+@dataclass(frozen=True)
+class Loaded(Part):
+    """A program on its GPU, at one shape: see engine.Kernel."""
+
+    program: Program
     device: int
 
     def bind(self, names: tuple[str, ...]) -> Callable[[Sequence[Tensor | None]], None]:
         """See engine.Kernel; the function queues the program on PyTorch's current stream, and raises LaunchError."""
-        between, size = offsets([array for array in self.workspaces if not array.empty])
+        sizes = {array.name: array.nbytes for array in self.workspaces if not array.empty}
         null = [array.name for array in self.workspaces if array.empty]
         numbers = dict(self.numbers) | dict.fromkeys(null, np.int32(0))
-        allocate = partial(torch.empty, size, dtype=torch.uint8, device=torch.device("cuda", self.device))
-        memory = Memory(between, allocate) if size else NO_MEMORY
+        memory = _memory(sizes, self.device)
         return self.launches.bound(names, numbers, self.device, torch._C._cuda_getCurrentRawStream, memory)
+
+
+@dataclass(frozen=True)
+class Single:
+    """A kernel of no recurrence for a GPU, which may still be compiling. numbers: its int32 arguments but for those
+    that a link gives."""
+
+    source: Source
+    launch: Launch
+    binary: Future[Binary]
+    numbers: Mapping[str, int]
 
 
 class DeviceEngine:
@@ -59,6 +85,8 @@ class DeviceEngine:
     def __init__(self) -> None:
         self._loaded: dict[Any, Executable | str] = {}  # or why there is none: an error would hold its callers' tensors
         self._expected: dict[Any, Future[tuple[Program, tuple[Binary, ...]] | None]] = {}
+        self._compiled: dict[Source, Future[Binary]] = {}
+        self._kernels: dict[Source, DeviceKernel] = {}
         self._lock = threading.Lock()
 
     def kernel(
@@ -85,7 +113,7 @@ class DeviceEngine:
         with gpu.selected(device):
             launches = found.at(shape)
         numbers = {name: np.int32(value) for name, value in arguments.numbers.items()}
-        return Loaded(found.program, launches, arguments.workspaces, numbers, device)
+        return Loaded(launches, arguments.workspaces, numbers, found.program, device)
 
     def expect(
         self, cell: Cell, shape: Shape, direction: Direction, device: int, *, float_parameters: bool = False
@@ -100,6 +128,56 @@ class DeviceEngine:
             if key not in self._loaded and key not in self._expected:
                 self._expected[key] = _background().submit(_compiled, cell, shape, profile, direction, float_parameters)
 
+    def product(self, product: MatrixProduct, device: int) -> Single | None:
+        """See engine.Engine."""
+        profile = gpu.device(device).profile()
+        if matrix_product.predicted_seconds(product, profile) > SHORT:
+            return None
+        source, launch = matrix_product.kernel(product, profile)
+        sizes = {"rows": product.rows, "columns": product.columns, "depth": product.depth}
+        return self._single(source, launch, sizes)
+
+    def turned_rows(self, outer: int, inner: int, row_bytes: int, device: int) -> Single:
+        """See engine.Engine."""
+        return self._single(*turned_rows.kernel(outer, inner, row_bytes, gpu.device(device).profile()))
+
+    def _single(self, source: Source, launch: Launch, numbers: Mapping[str, int]) -> Single:
+        from kernelgen.build.compile import compile_source
+
+        with self._lock:
+            if source not in self._compiled:
+                self._compiled[source] = _compilers().submit(compile_source, source)
+            return Single(source, launch, self._compiled[source], numbers)
+
+    def chain(self, links: Sequence[Link], layout: Layout, device: int) -> Callable[[Sequence[Tensor | None]], None]:
+        """See engine.Engine; the function queues all on PyTorch's current stream, and raises LaunchError. Raises
+        CompileError and LaunchError."""
+        between, parts = dict(layout.between), []
+        for place, link in enumerate(links):
+            part = link.ready if isinstance(link.ready, Loaded) else self._started(link.ready, device)
+            own = {array.name: f"{place}.{array.name}" for array in part.workspaces if not array.empty}
+            between.update((own[array.name], array.nbytes) for array in part.workspaces if not array.empty)
+            numbers = dict(part.numbers) | {name: np.int32(value) for name, value in link.numbers.items()}
+            null = dict.fromkeys(part.launches.names, 0)
+            parts.append((part.launches, null | numbers | own | dict(link.arrays)))
+        memory = _memory(between, device, layout.inside)
+        return in_a_row(parts).bound(layout.given, {}, device, torch._C._cuda_getCurrentRawStream, memory)
+
+    def _started(self, single: Ready, device: int) -> Part:
+        """A kernel of no recurrence, loaded."""
+        assert isinstance(single, Single)
+        binary, launch = single.binary.result(), single.launch
+        with gpu.selected(device):
+            with self._lock:
+                kernel = self._kernels.get(single.source)
+                if kernel is None:
+                    kernel = DeviceKernel(binary.cubin, single.source.entry, single.source.arch, launch)
+                    self._kernels[single.source] = kernel
+            kernel.prepare(device)
+            step = (kernel, launch_config(launch), single.source.arguments)
+        numbers = {name: np.int32(value) for name, value in single.numbers.items()}
+        return Part(Launches((step,), {}, (launch,)), (), numbers)
+
     def _load(self, cell: Cell, shape: Shape, direction: Direction, device: int, float_parameters: bool) -> Executable:
         from kernelgen.tuning.selection import compiled
 
@@ -113,6 +191,16 @@ class DeviceEngine:
         executable = Executable(program, [binary.cubin for binary in binaries])
         executable.prepare(device)
         return executable
+
+
+def _memory(sizes: Mapping[str, int], device: int, inside: Mapping[str, tuple[str, int]] = NO_MEMORY.inside) -> Memory:
+    """Memory for arrays of these bytes that a run is not given. inside: those that lie in one of these, or in one that
+    is given, with its name and where they begin there."""
+    at, size = offsets(sizes)
+    at |= {name: at[whole] + offset for name, (whole, offset) in inside.items() if whole in at}
+    inside = {name: place for name, place in inside.items() if name not in at}
+    allocate = partial(torch.empty, size, dtype=torch.uint8, device=torch.device("cuda", device))
+    return Memory(at, allocate if size else NO_MEMORY.allocate, inside)
 
 
 def _key(cell: Cell, shape: Shape, direction: Direction, device: int, float_parameters: bool) -> Any:
@@ -133,6 +221,12 @@ def _compiled(
         return compiled(cell, shape, profile, direction, float_parameters=float_parameters, told=False)
     except TilesmithError:
         return None
+
+
+@cache
+def _compilers() -> ThreadPoolExecutor:
+    """Threads for kernels of no recurrence, beside that which is waited for."""
+    return ThreadPoolExecutor(4, thread_name_prefix="tilesmith-compile-small")
 
 
 @cache

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
 
 from torch import Tensor
 
@@ -11,6 +12,10 @@ from kernelgen.cells.language import Cell
 from kernelgen.program.program import Program
 from kernelgen.program.shape import Shape
 from kernelgen.program.task import Direction
+from kernelgen.schedules.shared.matrix_product import MatrixProduct
+
+Ready: TypeAlias = object
+"""Kernels that are ready to run at one size, in a form that the engine alone knows which made them so."""
 
 
 class Kernel(Protocol):
@@ -26,6 +31,28 @@ class Kernel(Protocol):
         with in that order. An empty tensor is a null pointer, as None is. Outputs are written in place; memory between
         its calls is the program's own."""
         ...
+
+
+@dataclass(frozen=True)
+class Link:
+    """One part of a chain. ready: a kernel, or what ``product`` or ``turned_rows`` gave. arrays: what its arrays are
+    called in the chain, by their own names; those that are not named are null pointers. numbers: values of its int32
+    arguments that are not its own."""
+
+    ready: Ready
+    arrays: Mapping[str, str]
+    numbers: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the arrays of a chain lie. given: the names of those that it is called with, in that order. between: those
+    that nobody sees, and their sizes in bytes. inside: those that lie in one of either, with its name and where they
+    begin there, in bytes."""
+
+    given: tuple[str, ...]
+    inside: Mapping[str, tuple[str, int]]
+    between: Mapping[str, int]
 
 
 class Engine(Hashable, Protocol):
@@ -46,4 +73,17 @@ class Engine(Hashable, Protocol):
     ) -> None:
         """Be told that ``kernel`` will soon be asked for the same: what it needs may be made meanwhile. Raises nothing
         that ``kernel`` would not."""
+        ...
+
+    def product(self, product: MatrixProduct, device: int) -> Ready | None:
+        """A product of matrices, whose arrays are a, b, bias and out and whose numbers batch, seq and turned; None
+        where it is better left to PyTorch. What ``chain`` needs of it may still be compiling."""
+        ...
+
+    def turned_rows(self, outer: int, inner: int, row_bytes: int, device: int) -> Ready:
+        """The copy of ``outer`` times ``inner`` rows in the order of inner times outer; its arrays are from and to."""
+        ...
+
+    def chain(self, links: Sequence[Link], layout: Layout, device: int) -> Callable[[Sequence[Tensor | None]], None]:
+        """What runs the links one after another, as a function of the arrays that are given: see Ready.bind."""
         ...

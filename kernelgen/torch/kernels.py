@@ -59,17 +59,15 @@ class Forward:
         if keep == "again":
             again = forward_shape(cell, wx[0], precision, known=known, keep="gates", features=features)
             engine.expect(cell, again, "forward", _index(device))
-        self._kernel = engine.kernel(cell, shape, "forward", _index(device))
-        self.program = self._kernel.program
+        self.ready = engine.kernel(cell, shape, "forward", _index(device))
+        self.program = self.ready.program
         self.states = (known, *steps)
         self.last = (count, batch, heads, dim)
         self.others = (count - known, *steps) if apart else None
         self.gates = (len(derive(cell).saved_gates), *steps) if keep == "gates" else None
         self._dtype: torch.dtype = wx[1]
         self._discarded: Tensor | None = None  # where a step puts h once more
-        self.start = self._kernel.bind(
-            ("wx", "r", "b", "initial", "states", "others", "last", "gates", *_own(features))
-        )
+        self.start = self.ready.bind(("wx", "r", "b", "initial", "states", "others", "last", "gates", *_own(features)))
 
     def run(
         self,
@@ -140,20 +138,20 @@ class Backward:
         self.parameters = torch.float32 if floats else dtype
         self.recompute_before = False  # whether the gates are computed before the kernel rather than by it
         try:
-            self._kernel = engine.kernel(cell, shape, "backward", _index(device), float_parameters=floats)
+            self.ready = engine.kernel(cell, shape, "backward", _index(device), float_parameters=floats)
         except InfeasibleError:
             if not recompute:
                 raise
             shape = replace(shape, recompute=False)
-            self._kernel = engine.kernel(cell, shape, "backward", _index(device), float_parameters=floats)
+            self.ready = engine.kernel(cell, shape, "backward", _index(device), float_parameters=floats)
             self.recompute_before = True
-        self.program, self.shape = self._kernel.program, shape
+        self.program, self.shape = self.ready.program, shape
         self.d_wx = (batch, seq, len(cell.input_gates), heads, dim)
         self.d_r = (len(cell.recurrent_gates), heads, dim, dim)
         self.d_b = (len(cell.bias_gates), heads, dim)
         self.d_initial = (len(cell.states), batch, heads, dim)
         self._dtype: torch.dtype = dtype
-        self.start = self._kernel.bind((*_BACKWARD_INPUTS, *_BACKWARD_OUTPUTS, *_own(features)))
+        self.start = self.ready.bind((*_BACKWARD_INPUTS, *_BACKWARD_OUTPUTS, *_own(features)))
 
     def run(
         self,

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from kernelgen.torch import passes
+from kernelgen.torch.engine import Engine
 from kernelgen.torch.errors import TensorShapeError
 from kernelgen.torch.kernels import Backward, Forward, ready
 from kernelgen.torch.parts import Parts, bias_gradients, summed_bias
 from kernelgen.torch.recording import Pass
+from kernelgen.torch.whole_pass import WholePass
 
 KEPT = 7
 """Tensors that a layer leaves for the backward pass: rows of its input, R, b, the initial states, h, the other states,
@@ -54,6 +56,8 @@ class Plan:
     """What the parameters of a layer must be: rows of weight_ih, weight_hh, and the sum of the biases."""
     all_summed: bool = field(init=False)
     """Whether each gate has an input, and both biases."""
+    whole: WholePass | None = field(init=False, default=None)
+    """The passes as kernels that one call queues, where that is worth it."""
 
     def __post_init__(self) -> None:
         wide, put = self.heads * self.dim, partial(object.__setattr__, self)
@@ -61,6 +65,24 @@ class Plan:
         put("r_sizes", torch.Size((self.parts.products * wide, self.dim)))
         put("all_summed", self.parts.runs == (("sum", 0, 0, self.parts.inputs),))
         put("b_sizes", torch.Size((self.parts.biases * wide,)))
+
+    def shorten(self, engine: Engine, x: Tensor, *, time_major: bool, begun: bool, dtype: str) -> None:
+        """Find ``whole`` for inputs of x's form: see WholePass."""
+        if self.dropout and self.layers > 1:
+            return  # PyTorch draws the masks
+        whole = WholePass(self, engine, x, time_major=time_major, begun=begun, dtype=dtype)
+        if whole.short:
+            object.__setattr__(self, "whole", whole)
+
+    def of(self, x: Tensor, parameters: Sequence[Tensor]) -> Plan | WholePass:
+        """What runs for these tensors."""
+        whole = self.whole
+        return self if whole is None or not whole.takes(x, parameters) else whole
+
+    @property
+    def kept(self) -> int:
+        """How many tensors ``forward`` leaves for ``backward``."""
+        return KEPT * self.layers
 
     def forward(
         self, x: Tensor, time_major: bool, initial: Sequence[Tensor], parameters: Sequence[Tensor]
@@ -91,7 +113,7 @@ class Plan:
             # One bias is added by the product, the other by the kernel, where that is all there is to their sum.
             apart = self.all_summed and biases and biases[0].dtype is dtype
             r = ready(weight_hh, dtype)
-            b = ready(biases[1] if apart else self._bias(biases, weight_hh), dtype)
+            b = ready(biases[1] if apart else self.bias(biases, weight_hh), dtype)
             device = x.get_device()
             fits = weight_ih.shape[0] == self.width and r.shape == self.r_sizes and b.shape == self.b_sizes
             if apart:
@@ -125,7 +147,7 @@ class Plan:
         """Whether the product of a time-major input is one for each sequence."""
         return bool(self.batch * max(self.seq, STRIDED_ROWS) * weight.numel() <= STRIDED_WORK)
 
-    def _bias(self, biases: Sequence[Tensor], like: Tensor) -> Tensor:
+    def bias(self, biases: Sequence[Tensor], like: Tensor) -> Tensor:
         """b [G_bias H D]."""
         if biases:
             return summed_bias(self.parts, self.heads * self.dim, *biases)
@@ -166,7 +188,7 @@ class Plan:
             assert b is not None
             assert hidden is not None
             dtype, empty = hidden.dtype, hidden.new_empty
-            run = self._backward(hidden, weight_hh, parameters[layer * count + count - 1])
+            run = self.backward_run(hidden, weight_hh, parameters[layer * count + count - 1])
             kernel: Backward = run.kernel
             d_end = None
             if ended:
@@ -194,7 +216,7 @@ class Plan:
             d_x = torch.transpose_copy(d_x, 0, 1) if time_major else d_x
         return d_x, d_starts, d_parameters
 
-    def _backward(self, hidden: Tensor, r: Tensor, b: Tensor) -> Pass[Any]:
+    def backward_run(self, hidden: Tensor, r: Tensor, b: Tensor) -> Pass[Any]:
         """The backward pass of a layer."""
         sizes = torch.Size((1, self.batch, self.seq, self.heads, self.dim))
         form = (sizes, hidden.dtype, hidden.device)

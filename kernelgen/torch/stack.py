@@ -19,9 +19,10 @@ from kernelgen.torch.arguments import any_autocast, autocast_dtype, autocast_par
 from kernelgen.torch.errors import refuse_second_derivative
 from kernelgen.torch.layer_plan import KEPT, Plan
 from kernelgen.torch.parts import Parts, input_product, recurrent_weights, weight_gradients
-from kernelgen.torch.precision import tf32_allowed
+from kernelgen.torch.precision import precision_of, tf32_allowed
 from kernelgen.torch.sequences import NOTHING
 from kernelgen.torch.transforms import learns
+from kernelgen.torch.whole_pass import WholePass
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,9 @@ class Stack:
         if run.kernel is not None:
             sizes = (self.layers, self.heads, dim, self.names, self.dropout, batch, seq)
             found = Plan(parts, *sizes, keep, run)
+            if engine is not None and dtype is r.dtype:
+                name = precision_of(dtype, r.dtype, b.dtype).dtype
+                found.shorten(engine, x, time_major=time_major, begun=begun is not None, dtype=name)
         if len(self.plans) >= passes.FORMS:
             self.plans.clear()
         self.plans[key] = found
@@ -111,13 +115,14 @@ def _cast(stack: Stack, states: int, tensors: Sequence[Tensor], dtype: torch.dty
 
 def _forward(
     stack: Stack, states: int, keep: str, tensors: Sequence[Tensor], time_major: bool
-) -> tuple[Tensor, Sequence[Tensor], list[Tensor | None], list[Tensor], Plan | None]:
+) -> tuple[Tensor, Sequence[Tensor], list[Tensor | None], list[Tensor], Plan | WholePass | None]:
     """Output, last states, what each layer leaves for the backward pass, the masks of dropout, and the plan by which
     all of it was made, if there is one."""
     x, initial, parameters = tensors[0], tensors[1 : 1 + states], tensors[1 + states :]
     plan = stack.plan(x, time_major, keep, initial, parameters) if stack.directions == 1 else None
     if plan is not None:
-        return *plan.forward(x, time_major, initial, parameters), plan
+        run = plan.of(x, parameters)
+        return *run.forward(x, time_major, initial, parameters), run
     x = (x.transpose(0, 1) if time_major else x).contiguous()
     (batch, seq, _), count = x.shape, stack.directions
     ends, kept, masks = [], [], []
@@ -194,7 +199,7 @@ def _gradients(
     if cast:
         parameters = saved[begin : begin + len(parameters)]
         begin += len(parameters)
-    split = len(saved) - stack.layers * KEPT
+    split = len(saved) - (stack.layers * KEPT if plan is None else plan.kept)
     masks, kept = saved[begin:split], saved[split:]
     if plan is None:
         d_x, d_starts, d_parameters = _backward(stack, kept, masks, parameters, time_major, d_output, d_last, needed[0])

@@ -55,9 +55,9 @@ def kernel(handle, entry): return types.SimpleNamespace(handle=handle, entry=ent
 def stream(device): return 16 * device + 5
 steps = [
     (kernel(0xa1, "first"), Launch((6, 2, 1), 128, 1000, cluster=3), ("wx", "seq", "mail", 5)),
-    (kernel(0xa2, "second"), Launch((4, 1, 1), 256, 0, cooperative=True), ("last", "seq", "wx", -1)),
+    (kernel(0xa2, "second"), Launch((4, 1, 1), 256, 0, cooperative=True), ("half", "seq", "wx", -1)),
 ]
-memory = native.Memory({"other": 0, "mail": 0x100}, lambda: Array(0x3000))
+memory = native.Memory({"other": 0, "mail": 0x100}, lambda: Array(0x3000), {"half": ("last", 0x40)})
 run = native.queue(1, 0xc0, ("wx", "last"), steps, {"seq": 9}, stream=stream, memory=memory, poisoned={"mail": 64})
 run((Array(0x1000), None))
 run([Array(0x1000), 0x2000])
@@ -84,7 +84,7 @@ launch a1 grid 6 2 1 block 128 1 1 shared 1000 on 15: attribute 4 3 1 1 argument
 launch a2 grid 4 1 1 block 256 1 1 shared 0 on 15: attribute 2 1 0 0 arguments 0 9 1000 -1
 fill 3100 ff 64 on 15
 launch a1 grid 6 2 1 block 128 1 1 shared 1000 on 15: attribute 4 3 1 1 arguments 1000 9 3100 5
-launch a2 grid 4 1 1 block 256 1 1 shared 0 on 15: attribute 2 1 0 0 arguments 2000 9 1000 -1
+launch a2 grid 4 1 1 block 256 1 1 shared 0 on 15: attribute 2 1 0 0 arguments 2040 9 1000 -1
 push c1
 launch a3 grid 1 1 1 block 32 1 1 shared 0 on 5: arguments 7 1 7 2
 pop

@@ -7,9 +7,9 @@ import threading
 import warnings
 import weakref
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from emulated_engine import Emulated, WithoutChains
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -26,87 +27,20 @@ from kernelgen.device import gpu
 from kernelgen.device.executor import Launches
 from kernelgen.errors import InfeasibleError, ShapeError
 from kernelgen.hardware.profile import load_profile
-from kernelgen.program.arguments import Arguments
 from kernelgen.program.dtypes import dtype_info, numpy_dtype, tolerance
 from kernelgen.program.launch import LaunchRule
 from kernelgen.program.program import KernelCall, Program
 from kernelgen.program.shape import Shape
 from kernelgen.program.source import Source
 from kernelgen.program.task import Direction
-from kernelgen.schedules import get
-from kernelgen.schedules.shared.parameter_gradients import with_float_parameters
 from kernelgen.torch import GRU, LSTM, checkpoint, kernels, passes, rnn, step
 from kernelgen.torch.device import DeviceEngine
-from kernelgen.tuning.plan import plan
 from kernelgen.tuning.selection import candidates, compiled
 from kernelgen.verify import reference as numpy_reference
-from kernelgen.verify.emulator import emulate_program
 from kernelgen.verify.inputs import random_inputs
 
 OWN = str(Path(__file__).parents[2] / "examples" / "own_cell.py") + ":FASTGRNN"
 NAMES = ("wx", "r", "b", "initial")
-
-
-class Emulated:
-    """The engine of CUDA tensors with the emulator in the place of the GPU; remembers what it ran."""
-
-    def __init__(self) -> None:
-        self.ran: list[tuple[Direction, str]] = []
-        self.dtypes: list[str] = []
-        self.computes_gates = True
-        self.forward_schedule = ""
-
-    def kernel(
-        self, cell: Cell, shape: Shape, direction: Direction, device: int, *, float_parameters: bool = False
-    ) -> EmulatedKernel:
-        assert device == -1
-        self.dtypes.append(shape.dtype)
-        profile = load_profile("h200")
-        if shape.recompute and not self.computes_gates:
-            raise InfeasibleError("this engine computes no gates")
-        program = candidates(cell, shape, profile, direction)[0].program
-        if float_parameters:
-            program = with_float_parameters(program, cell, shape, profile)
-        if self.forward_schedule and direction == "forward":
-            schedule = get(self.forward_schedule)
-            tiling = plan(cell, shape, profile, top=1, schedules=[schedule.name])[0]
-            program = schedule.program(cell, shape, profile, tiling)
-        return EmulatedKernel(self, shape, program, program.arguments(cell, shape))
-
-    def expect(
-        self, cell: Cell, shape: Shape, direction: Direction, device: int, *, float_parameters: bool = False
-    ) -> None: ...
-
-
-@dataclass(frozen=True)
-class EmulatedKernel:
-    """One program of that engine."""
-
-    engine: Emulated
-    shape: Shape
-    program: Program
-    arguments: Arguments
-
-    def bind(self, names: tuple[str, ...]) -> Callable[[Sequence[Tensor | None]], None]:
-        return lambda arrays: self.run(dict(zip(names, arrays, strict=True)))
-
-    def run(self, arguments: Mapping[str, Tensor | None]) -> None:
-        arrays = {name: self._array(value) for name, value in arguments.items()}
-        for one in self.arguments.workspaces:
-            arrays[one.name] = np.empty(one.shape, numpy_dtype(one.dtype))
-        emulate_program(self.program, self.shape, {**arrays, **self.arguments.numbers})
-        self.engine.ran.append(
-            (self.program.direction, "gates recomputed" if self.shape.recompute else self.shape.save)
-        )
-
-    def _array(self, value: Tensor | None) -> Any:
-        if value is None or not value.numel():
-            return None
-        if value.dtype in (torch.float64, torch.float32, torch.int32):
-            return value.numpy()
-        if value.dtype == torch.bool:
-            return value.view(torch.uint8).numpy()
-        return value.detach().view(torch.int16).numpy().view(numpy_dtype(self.shape.dtype))
 
 
 @pytest.fixture
@@ -329,16 +263,18 @@ def test_parameters_that_no_kernel_may_read_are_refused(
         module(x)
 
 
+def called(run: Callable[[], Any]) -> list[str]:
+    """What PyTorch is called for where it ran before."""
+    run()
+    with Noted() as noted:
+        run()
+    return noted.names
+
+
 @pytest.mark.unit
 def test_an_eager_pass_calls_no_more_than_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every call costs the host microseconds, which is what is waited for at short sequences."""
     monkeypatch.setitem(passes.ENGINES, "cpu", Idle())
-
-    def called(run: Callable[[], Any]) -> list[str]:
-        run()
-        with Noted() as noted:
-            run()
-        return noted.names
 
     wx, r, b, initial = (t.detach() for t in tensors("lstm", Shape(2, 3, 1, 16, "bfloat16")))
     out = torch.empty_like(initial)
@@ -364,6 +300,28 @@ def test_an_eager_pass_calls_no_more_than_computes(monkeypatch: pytest.MonkeyPat
     layer, back = ["addmm", *["new_empty"] * 4], [*["new_empty"] * 4, "mm"]
     of_biases = ["new_empty_strided", "copy_"] * 2  # one gradient for two parameters, of which each gets its own
     assert called(train) == ["clone", *layer, *layer, "cat", "transpose_copy", "clone", *back, "mm", *back, *of_biases]
+
+
+@pytest.mark.unit
+def test_a_pass_that_is_one_chain_makes_no_calls_but_allocations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(passes.ENGINES, "cpu", IdleChains())
+    x, out_gradient = torch.randn(3, 2, 8).bfloat16(), torch.ones(3, 2, 16).bfloat16()
+    for batch_first in (True, False):
+        module = LSTM(8, 16, 2, batch_first=batch_first).bfloat16()
+
+        def infer(module: LSTM = module) -> None:
+            with torch.no_grad():
+                module(x)
+
+        def train(module: LSTM = module) -> None:
+            module.zero_grad()
+            output, _ = module(x)
+            output.backward(out_gradient)
+
+        assert called(infer) == ["new_empty"] * 2
+        back = ["new_empty"] * (1 + 2 * 3)
+        of_biases = ["new_empty_strided", "copy_"] * 2  # one gradient for two parameters, of which each gets its own
+        assert called(train) == ["new_empty"] * 3 + back + of_biases
 
 
 @pytest.mark.unit
@@ -470,7 +428,7 @@ def test_a_forward_kernel_with_memory_of_its_own(emulated: Emulated) -> None:
         close(gradient, other.double().numpy(), 0.02)
 
 
-class Nothing:
+class Nothing(WithoutChains):
     """An engine without a kernel."""
 
     def kernel(
@@ -503,7 +461,7 @@ def test_where_no_kernel_fits_the_reference_runs_with_one_warning(
         rnn(*leaves)
 
 
-class Idle:
+class Idle(WithoutChains):
     """An engine whose kernels do nothing; remembers which it was asked for."""
 
     program = None
@@ -526,6 +484,19 @@ class Idle:
         self.expected.append((shape, direction))
 
     def bind(self, names: tuple[str, ...]) -> Callable[[Sequence[Tensor | None]], None]:
+        return lambda arrays: None
+
+
+class IdleChains(Idle):
+    """The same, with chains."""
+
+    def product(self, *_: Any) -> Any:
+        return self
+
+    def turned_rows(self, *_: Any) -> Any:
+        return self
+
+    def chain(self, *_: Any) -> Callable[[Sequence[Tensor | None]], None]:
         return lambda arrays: None
 
 

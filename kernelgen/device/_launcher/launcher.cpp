@@ -75,7 +75,14 @@ bool open(const std::string& path) {
 }
 
 constexpr int most_arguments = 64;
+constexpr int most_arrays = 512;
 constexpr std::uint64_t poison = 0xFF;
+
+// An array that lies inside another one, or in the memory of a run.
+struct Part {
+  int base;  // the slot of an array that is given; -1: the memory
+  std::uint64_t offset;
+};
 
 // An argument: the address in a slot of those that a run is given, or a constant of the launch's own.
 struct Argument {
@@ -97,21 +104,25 @@ struct Fill {
 
 class Queue {
  public:
-  // given: how many arrays a run is given. offsets: where further ones begin in the memory that allocate() makes for every
-  // run, an object with data_ptr(). stream(device): the raw stream to queue on. refuse(code, call): raises for the driver's
-  // code, and which call it is of (-1: none of the launches).
-  Queue(std::uint64_t context, int given, std::vector<std::uint64_t> offsets, py::object allocate, py::object stream,
-        py::object device, py::object refuse)
+  // given: how many arrays a run is given. parts: further ones, each (slot, offset) in one of these, or (-1, offset) in the
+  // memory that allocate() makes for every run, an object with data_ptr(). stream(device): the raw stream to queue on.
+  // refuse(code, call): raises for the driver's code, and which call it is of (-1: none of the launches).
+  Queue(std::uint64_t context, int given, const std::vector<std::pair<int, std::uint64_t>>& parts, py::object allocate,
+        py::object stream, py::object device, py::object refuse)
       : context_(reinterpret_cast<Handle>(context)),
         given_(given),
-        slots_(given + static_cast<int>(offsets.size())),
-        offsets_(std::move(offsets)),
+        slots_(given + static_cast<int>(parts.size())),
         allocate_(std::move(allocate)),
         stream_(std::move(stream)),
         device_(std::move(device)),
         refuse_(std::move(refuse)) {
     if (!opened) throw std::runtime_error("the driver has not been opened");
-    if (given < 0 || slots_ > most_arguments) throw std::length_error("too many arrays");
+    if (given < 0 || slots_ > most_arrays) throw std::length_error("too many arrays");
+    for (const auto& [base, offset] : parts) {
+      if (base >= given) throw std::out_of_range("a part of no array");
+      parts_.push_back({base, offset});
+      allocates_ = allocates_ || base < 0;
+    }
   }
 
   void fill(int slot, std::size_t size) { fills_.push_back({require_slot(slot), size}); }
@@ -144,13 +155,18 @@ class Queue {
 
   // Queue all. arrays: for each that is given an address, None for a null pointer, or what has data_ptr().
   void run(py::handle arrays) {
-    std::uint64_t addresses[most_arguments];
+    std::uint64_t addresses[most_arrays];
     read(arrays, addresses);
     py::object memory;  // lives until all is queued: who frees it on the stream frees it after
-    if (!offsets_.empty()) {
+    std::uint64_t begin = 0;
+    if (allocates_) {
       memory = allocate_();
-      const std::uint64_t begin = address_of(memory.ptr());
-      for (std::size_t at = 0; at < offsets_.size(); ++at) addresses[given_ + at] = begin + offsets_[at];
+      begin = address_of(memory.ptr());
+    }
+    for (std::size_t at = 0; at < parts_.size(); ++at) {
+      const Part& part = parts_[at];
+      const std::uint64_t base = part.base < 0 ? begin : addresses[part.base];
+      addresses[given_ + at] = base == 0 ? 0 : base + part.offset;  // a part of a null pointer is one
     }
     const py::object stream = py::reinterpret_steal<py::object>(PyObject_CallOneArg(stream_.ptr(), device_.ptr()));
     if (!stream) throw py::error_already_set();
@@ -232,7 +248,8 @@ class Queue {
 
   Handle context_;
   int given_, slots_;
-  std::vector<std::uint64_t> offsets_;
+  bool allocates_ = false;
+  std::vector<Part> parts_;
   py::object allocate_, stream_, device_, refuse_;
   std::vector<Fill> fills_;
   std::vector<Call> calls_;
@@ -246,8 +263,9 @@ PYBIND11_MODULE(_launcher_native, module) {
   module.attr("MOST_ARGUMENTS") = most_arguments;
   module.def("open", &open, py::arg("path"), "Look the driver up in a library; whether it is there.");
   py::class_<Queue>(module, "Queue", "A program's calls at one shape on one GPU.")
-      .def(py::init<std::uint64_t, int, std::vector<std::uint64_t>, py::object, py::object, py::object, py::object>(),
-           py::arg("context"), py::arg("given"), py::arg("offsets"), py::arg("allocate"), py::arg("stream"),
+      .def(py::init<std::uint64_t, int, const std::vector<std::pair<int, std::uint64_t>>&, py::object, py::object,
+                    py::object, py::object>(),
+           py::arg("context"), py::arg("given"), py::arg("parts"), py::arg("allocate"), py::arg("stream"),
            py::arg("device"), py::arg("refuse"))
       .def("fill", &Queue::fill, py::arg("slot"), py::arg("size"), "Before the calls, fill an array with 0xFF.")
       .def("call", &Queue::call, py::arg("function"), py::arg("grid"), py::arg("block"), py::arg("shared_bytes"),

@@ -1,0 +1,224 @@
+"""A whole pass over a module's layers as kernels that one call queues, the products of matrices among them.
+
+At short sequences the host is what is waited for, and a call of PyTorch's costs it as much as a whole queue of
+launches. So where the model says that no product takes long (Engine.product), a pass makes no PyTorch calls but
+allocations. All that a backward pass needs lies in one tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from kernelgen.schedules.shared.matrix_product import MatrixProduct
+from kernelgen.torch.chain_arrays import Arrays
+from kernelgen.torch.engine import Engine, Layout, Link, Ready
+from kernelgen.torch.kernels import ALIGNMENT, Backward, Forward, ready
+from kernelgen.torch.parts import bias_gradients
+
+if TYPE_CHECKING:
+    from kernelgen.torch.layer_plan import Plan
+
+A, B, OUT = 1, 2, 4
+"""The arrays of a product, as bits of its argument ``turned``: those whose steps are time-major."""
+
+Chain = Callable[[Sequence[Tensor | None]], None]
+
+
+class WholePass:
+    """Passes of a plan's layers over an input x of one form. begun: whether initial states are given. dtype: a Shape's.
+
+    Where ``short`` is not true there are no kernels for it. Raises what Engine.product raises.
+    """
+
+    def __init__(self, plan: Plan, engine: Engine, x: Tensor, *, time_major: bool, begun: bool, dtype: str) -> None:
+        self.plan = plan
+        self._engine, self._dtype, self._on = engine, x.dtype, x.get_device()
+        kernel: Forward = plan.run.kernel
+        self._kernel = kernel
+        apart, wide = plan.all_summed and len(plan.names) > 2, plan.heads * plan.dim
+        self.arrays = Arrays(
+            plan.layers, plan.batch, plan.seq, len(plan.parts.states), wide, plan.width, x.dtype.itemsize, plan.names,
+            apart, time_major, begun, plan.keep != "nothing", kernel.others, kernel.gates,
+        )  # fmt: skip
+        depths = [x.shape[2], *[wide] * (plan.layers - 1)]
+        self._products = [self._of_layer(depth, dtype) for depth in depths]
+        biases = [torch.Size((gates * wide,)) for gates in (plan.parts.bias_ih, plan.parts.bias_hh)]
+        others = (plan.r_sizes, *biases)[: len(plan.names) - 1]
+        self._sizes = [size for depth in depths for size in (torch.Size((plan.width, depth)), *others)]
+        self._kept_bytes = self.arrays.kept()[1]
+        self._backwards: dict[tuple[bool, bool], Chain] = {}
+
+    def _of_layer(self, depth: int, dtype: str) -> list[Ready | None]:
+        """The products of a layer that reads so many features: Wx, and the gradients of W and x."""
+        steps, width = self.arrays.steps, self.plan.width
+        products = [MatrixProduct(steps, width, depth, dtype, a_transposed=False, b_transposed=False)]
+        if self.arrays.learning:
+            products.append(MatrixProduct(width, depth, steps, dtype, a_transposed=True, b_transposed=True))
+            products.append(MatrixProduct(steps, depth, width, dtype, a_transposed=False, b_transposed=True))
+        return [self._engine.product(product, self._on) for product in products]
+
+    @property
+    def short(self) -> bool:
+        """Whether every product has a kernel."""
+        return not any(None in products for products in self._products)
+
+    @property
+    def kept(self) -> int:
+        """How many tensors ``forward`` leaves for ``backward``."""
+        return 3 + (not self.arrays.time_major) + len(self.arrays.sums)
+
+    def takes(self, x: Tensor, parameters: Sequence[Tensor]) -> bool:
+        """Whether the parameters are what kernels read where they lie."""
+        dtype, device = self._dtype, self._on
+        for one, size in zip(parameters, self._sizes, strict=True):
+            if one.dtype is not dtype or one.shape != size or one.get_device() != device:
+                return False
+            if not one.is_contiguous() or one.data_ptr() % ALIGNMENT:
+                return False
+        return x.dtype is dtype and x.get_device() == device
+
+    # ---- forward ----
+
+    def forward(
+        self, x: Tensor, time_major: bool, initial: Sequence[Tensor], parameters: Sequence[Tensor]
+    ) -> tuple[Tensor, list[Tensor], list[Tensor | None], list[Tensor]]:
+        """See Plan.forward; ``takes`` must say so."""
+        plan, arrays, empty = self.plan, self.arrays, x.new_empty
+        x = ready(x, self._dtype)
+        starts = ready(torch.stack(tuple(initial), 1), self._dtype) if initial else None  # [L, S, B, H D]
+        sums = [] if arrays.apart else list(self._sums(parameters))
+        output = empty((*x.shape[:2], arrays.wide))
+        last = empty((arrays.states, plan.layers, plan.batch, arrays.wide))
+        kept = empty((self._kept_bytes,), dtype=torch.uint8) if arrays.learning else None
+        self._run((x, starts, output, last, kept, *parameters, *sums))
+        for _ in range(plan.layers):
+            plan.run.count()
+        # No views, which autograd would not let anybody change in place.
+        states = [state.data for state in last.unbind()]
+        if not arrays.learning:
+            return output, states, [], []
+        return output, states, [x, starts, kept, *([] if time_major else [output]), *sums], []
+
+    def _sums(self, parameters: Sequence[Tensor]) -> Iterator[Tensor]:
+        """b of each layer."""
+        count = len(self.plan.names)
+        for first in range(0, len(parameters), count):
+            _, weight_hh, *biases = parameters[first : first + count]
+            yield ready(self.plan.bias(biases, weight_hh), self._dtype)
+
+    @cached_property
+    def _run(self) -> Chain:
+        """The forward pass as a function of x, the initial states, output, last states, what is kept, parameters."""
+        arrays, layers = self.arrays, self.plan.layers
+        several, state = layers > 1, arrays.states * arrays.state_bytes
+        between = {"wx": arrays.steps * arrays.width * arrays.itemsize}
+        if not arrays.learning:
+            between["hidden"] = arrays.hidden_bytes
+        links = []
+        for layer in range(layers):
+            of_product = {"a": arrays.rows(layer), "b": f"weight_ih.{layer}", "out": "wx"}
+            if arrays.apart:
+                of_product["bias"] = f"bias_ih.{layer}"
+            links.append(self._product(layer, 0, of_product, turned=A))
+            of_kernel = {"wx": "wx", "states": arrays.hidden(layer), **self._of_recurrence(layer)}
+            links.append(Link(self._kernel.ready, {**of_kernel, "last": f"ends.{layer}" if several else "last"}))
+        if arrays.time_major:
+            links.append(self._turned(self.plan.batch, self.plan.seq, arrays.hidden(layers - 1), "output"))
+        if several:
+            between["ends"] = layers * state
+            turn = self._engine.turned_rows(layers, arrays.states, arrays.state_bytes, self._on)
+            links.append(Link(turn, {"from": "ends", "to": "last"}))
+        given = ("x", "starts", "output", "last", "kept", *arrays.parameters)
+        inside = arrays.inside(*(["ends"] if several else []))
+        return self._engine.chain(links, Layout(given, inside, between), self._on)
+
+    def _of_recurrence(self, layer: int) -> dict[str, str]:
+        """What both passes read of a layer, but for h."""
+        return {"r": f"weight_hh.{layer}", "b": self.arrays.bias(layer), **self.arrays.saved(layer)}
+
+    def _product(self, layer: int, which: int, arrays: Mapping[str, str], *, turned: int) -> Link:
+        """A product of ``_of_layer``. turned: the array that is x's form, or x itself, in the first layer."""
+        found = self._products[layer][which]
+        assert found is not None
+        there = turned if layer == 0 and self.arrays.time_major else 0
+        return Link(found, arrays, {"batch": self.plan.batch, "seq": self.plan.seq, "turned": there})
+
+    def _turned(self, outer: int, inner: int, source: str, to: str) -> Link:
+        """The copy of h or its gradient in the other order of steps."""
+        row = self.arrays.wide * self.arrays.itemsize
+        return Link(self._engine.turned_rows(outer, inner, row, self._on), {"from": source, "to": to})
+
+    # ---- backward ----
+
+    def backward(
+        self,
+        kept: Sequence[Tensor | None],
+        masks: Sequence[Tensor],
+        parameters: Sequence[Tensor],
+        time_major: bool,
+        d_output: Tensor | None,
+        d_last: Sequence[Tensor | None],
+        input_needed: bool,
+    ) -> tuple[Tensor | None, Tensor, list[Tensor]]:
+        """See Plan.backward; the gradients of the initial states are [L, S, B, H D]."""
+        plan, arrays, dtype = self.plan, self.arrays, self._dtype
+        x, starts, everything, *rest = kept
+        output, sums = (None, rest) if time_major else (rest[0], rest[1:])
+        assert x is not None
+        empty, count = x.new_empty, len(plan.names)
+        wanted = (*x.shape[:2], arrays.wide)
+        d_output = x.new_zeros(wanted) if d_output is None else ready(d_output, dtype)
+        d_ends = None
+        if any(d is not None for d in d_last):
+            zeros = x.new_zeros((plan.layers, plan.batch, arrays.wide))
+            d_ends = ready(torch.stack([zeros if d is None else d for d in d_last], 1), dtype)
+        d_x = empty(x.shape) if input_needed else None
+        d_starts = empty((plan.layers, arrays.states, plan.batch, arrays.wide))
+        made = [
+            (empty(self._sizes[layer * count]), empty(plan.r_sizes), empty(plan.b_sizes))
+            for layer in range(plan.layers)
+        ]
+        run = plan.backward_run(x, parameters[1], parameters[count - 1])
+        key = (input_needed, d_ends is not None)
+        if key not in self._backwards:
+            self._backwards[key] = self._backward(run.kernel, *key)
+        flat = [one for layer in made for one in layer]
+        self._backwards[key](
+            (d_output, d_ends, x, output, everything, starts, *parameters, *sums, d_x, d_starts, *flat)
+        )
+        of_module: list[Tensor] = []
+        for d_weight, d_r, d_b in made:
+            run.count()
+            of_module += (d_weight, d_r, *bias_gradients(plan.parts, arrays.wide, d_b))[:count]
+        return d_x, d_starts, of_module
+
+    def _backward(self, kernel: Backward, input_needed: bool, ended: bool) -> Chain:
+        """The backward pass as a function of the gradients of output and last states, x, output, what is kept, the
+        initial states, the parameters, and the gradients of x, the initial states and ``Arrays.made``."""
+        arrays, plan = self.arrays, self.plan
+        between = {"d_wx": arrays.steps * arrays.width * arrays.itemsize, "d_hidden": arrays.hidden_bytes}
+        links, d_hidden = [], "d_output"
+        if arrays.time_major:
+            links.append(self._turned(plan.seq, plan.batch, "d_output", "d_hidden"))
+            d_hidden = "d_hidden"
+        for layer in reversed(range(plan.layers)):
+            d_weight, d_r, d_b = arrays.made(layer)
+            own = {"states": arrays.hidden(layer), "d_states": d_hidden, **self._of_recurrence(layer)}
+            if ended:
+                own["d_last"] = f"d_ends.{layer}"
+            made = {"d_wx": "d_wx", "d_r": d_r, "d_b": d_b, "d_initial": f"d_starts.{layer}"}
+            links.append(Link(kernel.ready, {**own, **made}))
+            links.append(self._product(layer, 1, {"a": "d_wx", "b": arrays.rows(layer), "out": d_weight}, turned=B))
+            if layer or input_needed:
+                d_hidden = "d_hidden" if layer else "d_x"
+                of_x = {"a": "d_wx", "b": f"weight_ih.{layer}", "out": d_hidden}
+                links.append(self._product(layer, 2, of_x, turned=OUT))
+        before = ("d_output", "d_ends", "x", "output", "kept", "starts", *arrays.parameters, "d_x", "d_starts")
+        every = [name for layer in range(plan.layers) for name in arrays.made(layer)]
+        inside = arrays.inside("d_starts", *(["d_ends"] if ended else []))
+        return self._engine.chain(links, Layout((*before, *every), inside, between), self._on)

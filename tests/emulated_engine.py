@@ -1,0 +1,209 @@
+"""Engines of CUDA tensors for CPU tensors: the emulator in the place of the GPU."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kernelgen.cells.language import Cell
+from kernelgen.errors import InfeasibleError
+from kernelgen.hardware.profile import load_profile
+from kernelgen.program.arguments import Arguments
+from kernelgen.program.dtypes import numpy_dtype
+from kernelgen.program.program import Program
+from kernelgen.program.shape import Shape
+from kernelgen.program.task import Direction
+from kernelgen.schedules import get
+from kernelgen.schedules.shared import turned_rows
+from kernelgen.schedules.shared.matrix_product import MatrixProduct
+from kernelgen.schedules.shared.parameter_gradients import with_float_parameters
+from kernelgen.torch.engine import Layout, Link
+from kernelgen.tuning.plan import plan
+from kernelgen.tuning.selection import candidates
+from kernelgen.verify.emulator import emulate, emulate_program
+
+
+class WithoutChains:
+    """An engine that leaves products of matrices to PyTorch."""
+
+    def product(self, product: MatrixProduct, device: int) -> None:
+        return None
+
+    def turned_rows(self, outer: int, inner: int, row_bytes: int, device: int) -> Any:
+        raise AssertionError("without products there is no chain")
+
+    def chain(self, links: Sequence[Link], layout: Layout, device: int) -> Any:
+        raise AssertionError("without products there is no chain")
+
+
+class Emulated(WithoutChains):
+    """The engine of CUDA tensors with the emulator in the place of the GPU; remembers what it ran."""
+
+    def __init__(self) -> None:
+        self.ran: list[tuple[Direction, str]] = []
+        self.dtypes: list[str] = []
+        self.computes_gates = True
+        self.forward_schedule = ""
+
+    def kernel(
+        self, cell: Cell, shape: Shape, direction: Direction, device: int, *, float_parameters: bool = False
+    ) -> EmulatedKernel:
+        assert device == -1
+        self.dtypes.append(shape.dtype)
+        profile = load_profile("h200")
+        if shape.recompute and not self.computes_gates:
+            raise InfeasibleError("this engine computes no gates")
+        program = candidates(cell, shape, profile, direction)[0].program
+        if float_parameters:
+            program = with_float_parameters(program, cell, shape, profile)
+        if self.forward_schedule and direction == "forward":
+            schedule = get(self.forward_schedule)
+            tiling = plan(cell, shape, profile, top=1, schedules=[schedule.name])[0]
+            program = schedule.program(cell, shape, profile, tiling)
+        return EmulatedKernel(self, cell, shape, program, program.arguments(cell, shape))
+
+    def expect(
+        self, cell: Cell, shape: Shape, direction: Direction, device: int, *, float_parameters: bool = False
+    ) -> None: ...
+
+
+@dataclass(frozen=True)
+class EmulatedKernel:
+    """One program of that engine."""
+
+    engine: Emulated
+    cell: Cell
+    shape: Shape
+    program: Program
+    arguments: Arguments
+
+    def bind(self, names: tuple[str, ...]) -> Callable[[Sequence[Tensor | None]], None]:
+        return lambda arrays: self.run(dict(zip(names, arrays, strict=True)))
+
+    def run(self, arguments: Mapping[str, Tensor | None]) -> None:
+        arrays = {name: self._array(value) for name, value in arguments.items()}
+        for one in self.arguments.workspaces:
+            arrays[one.name] = np.empty(one.shape, numpy_dtype(one.dtype))
+        emulate_program(self.program, self.shape, {**arrays, **self.arguments.numbers})
+        self.engine.ran.append(
+            (self.program.direction, "gates recomputed" if self.shape.recompute else self.shape.save)
+        )
+
+    def run_bytes(self, memory: Mapping[str, Bytes]) -> None:
+        """Run it on arrays that begin where ``memory`` says, by name; those that are not there are null pointers."""
+        arrays: dict[str, Any] = {}
+        for one in (*self.arguments.inputs, *self.arguments.outputs):
+            there, shape = memory.get(one.name), one.shape
+            if "others" in memory and one.name in ("states", "others"):
+                known = 1 if one.name == "states" else len(self.cell.states) - 1
+                shape = (known, self.shape.batch, self.shape.seq, self.shape.heads, self.shape.head_dim)
+            size = math.prod(shape) * numpy_dtype(one.dtype).itemsize
+            assert there is not None or one.role == "optional" or not size, f"{one.name} is missing"
+            absent = there is None or not size
+            arrays[one.name] = None if absent else there[:size].view(numpy_dtype(one.dtype)).reshape(shape)
+        for one in self.arguments.workspaces:
+            arrays[one.name] = np.empty(one.shape, numpy_dtype(one.dtype))
+        emulate_program(self.program, self.shape, {**arrays, **self.arguments.numbers})
+        self.engine.ran.append((self.program.direction, self.shape.save))
+
+    def _array(self, value: Tensor | None) -> Any:
+        if value is None or not value.numel():
+            return None
+        if value.dtype in (torch.float64, torch.float32, torch.int32):
+            return value.numpy()
+        if value.dtype == torch.bool:
+            return value.view(torch.uint8).numpy()
+        return value.detach().view(torch.int16).numpy().view(numpy_dtype(self.shape.dtype))
+
+
+Bytes = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class EmulatedProduct:
+    """A product of matrices, by NumPy."""
+
+    product: MatrixProduct
+
+    def run(self, arrays: Mapping[str, Bytes], numbers: Mapping[str, int]) -> None:
+        made = self.product
+        kind = numpy_dtype(made.dtype)
+        batch, seq, turned = numbers["batch"], numbers["seq"], numbers["turned"]
+
+        def steps(name: str, rows: int, columns: int, bit: int) -> NDArray[Any]:
+            """An array as a view whose rows are steps in the order [B, T]."""
+            found = arrays[name].view(kind)[: rows * columns].reshape(rows, columns)
+            if turned & bit:
+                assert rows == batch * seq
+                return found.reshape(seq, batch, columns).transpose(1, 0, 2)
+            return found.reshape(1, rows, columns)
+
+        depth, rows, columns = made.depth, made.rows, made.columns
+        a = steps("a", depth, rows, 1) if made.a_transposed else steps("a", rows, depth, 1)
+        b = steps("b", depth, columns, 2) if made.b_transposed else steps("b", columns, depth, 2)
+        left, right = (one.astype(np.float64).reshape(-1, one.shape[2]) for one in (a, b))
+        found = (left.T if made.a_transposed else left) @ (right if made.b_transposed else right.T)
+        if "bias" in arrays:
+            found = found + arrays["bias"].view(kind)[:columns].astype(np.float64)
+        out = steps("out", rows, columns, 4)
+        out[...] = found.astype(kind).reshape(out.shape)
+
+
+@dataclass(frozen=True)
+class EmulatedTurn:
+    """Rows in the other order."""
+
+    sizes: tuple[int, int, int]
+
+    def run(self, arrays: Mapping[str, Bytes], numbers: Mapping[str, int]) -> None:
+        outer, inner, row = self.sizes
+        source, launch, found = turned_rows.kernel(*self.sizes, load_profile("h200"))
+        given = {name: np.array(arrays[name][: outer * inner * row]) for name in ("from", "to")}
+        emulate(source, launch, {**given, **found}, outputs=source.writes)
+        arrays["to"][: outer * inner * row] = given["to"]
+
+
+class Chained(Emulated):
+    """The same with chains. products: of all chains, those that were made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.products: list[MatrixProduct] = []
+        self.chains = 0
+
+    def product(self, product: MatrixProduct, device: int) -> Any:
+        self.products.append(product)
+        return EmulatedProduct(product)
+
+    def turned_rows(self, outer: int, inner: int, row_bytes: int, device: int) -> EmulatedTurn:
+        return EmulatedTurn((outer, inner, row_bytes))
+
+    def chain(self, links: Sequence[Link], layout: Layout, device: int) -> Callable[[Sequence[Tensor | None]], None]:
+        self.chains += 1
+
+        def run(given: Sequence[Tensor | None]) -> None:
+            places = {
+                name: None if tensor is None else tensor.detach().view(-1).view(torch.uint8).numpy()
+                for name, tensor in zip(layout.given, given, strict=True)
+            }
+            # What nobody has written is no number.
+            places |= {name: np.full(size, 0xFF, np.uint8) for name, size in layout.between.items()}
+            for name, (whole, offset) in layout.inside.items():
+                found = places[whole]
+                places[name] = None if found is None else found[offset:]
+            for link in links:
+                arrays = {name: places[place] for name, place in link.arrays.items()}
+                there = {name: array for name, array in arrays.items() if array is not None}
+                if isinstance(link.ready, EmulatedKernel):
+                    link.ready.run_bytes(there)
+                else:
+                    link.ready.run(there, link.numbers)
+
+        return run

@@ -1,0 +1,133 @@
+"""A module's whole pass as one chain of kernels, in the emulator: the numbers, and what is no such pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from emulated_engine import Chained, Emulated  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from kernelgen.torch import GRU, LSTM, RNN, kernels, passes  # noqa: E402
+
+CASES = [
+    (LSTM, "float16", {"num_layers": 2}, True),
+    (LSTM, "float32", {"batch_first": True}, False),
+    (LSTM, "bfloat16", {"num_layers": 2, "heads": 2, "batch_first": True}, False),
+    (GRU, "float16", {}, False),
+    (GRU, "float16", {"num_layers": 2, "bias": False, "batch_first": True}, True),
+    (RNN, "float16", {"cell": "slstm"}, True),
+]
+
+LIMITS = {"float16": 2e-3, "bfloat16": 1e-2, "float32": 1e-5}
+"""Relative errors: products are rounded in other places than PyTorch's."""
+
+
+@pytest.fixture
+def chained(monkeypatch: pytest.MonkeyPatch) -> Chained:
+    engine = Chained()
+    _use(monkeypatch, engine)
+    return engine
+
+
+def _use(monkeypatch: pytest.MonkeyPatch, engine: Emulated) -> None:
+    monkeypatch.setitem(passes.ENGINES, "cpu", engine)
+    monkeypatch.setattr(kernels, "_warned", set())
+
+
+def _drawn(module: Any, *, begun: bool) -> tuple[Tensor, Any]:
+    """An input of 3 sequences of 4 steps, and initial states or None."""
+    dtype = module.weight_ih_l0.dtype
+    x = torch.randn(*((3, 4) if module.batch_first else (4, 3)), module.input_size).to(dtype).requires_grad_()
+    if not begun:
+        return x, None
+    sizes = (module.num_layers, 3, module.hidden_size)
+    hx = tuple(torch.randn(sizes).to(dtype).requires_grad_() for _ in module._parts.states)
+    return x, hx if len(hx) > 1 else hx[0]
+
+
+def _run(module: Any, x: Tensor, hx: Any, last: bool = True) -> list[Tensor]:
+    """Outputs, and the gradients of everything."""
+    output, states = module(x, hx)
+    found = [output, *((states,) if torch.is_tensor(states) else states)]
+    leaves = [x, *(() if hx is None else (hx,) if torch.is_tensor(hx) else hx), *module.parameters()]
+    generator = torch.Generator().manual_seed(2)
+    weights = [torch.randn(one.shape, generator=generator).to(one.dtype) for one in found]
+    used = len(found) if last else 1
+    return found + list(torch.autograd.grad(found[:used], leaves, weights[:used]))
+
+
+def _close(found: list[Tensor], wanted: list[Tensor], limit: float) -> None:
+    for one, other in zip(found, wanted, strict=True):
+        assert one.shape == other.shape
+        assert one.dtype == other.dtype
+        error = (one.double() - other.double()).norm() / other.double().norm()
+        assert error <= limit
+
+
+@pytest.mark.emulated
+@pytest.mark.parametrize(("kind", "dtype", "options", "begun"), CASES)
+def test_one_chain_gives_what_calls_give(
+    kind: Any, dtype: str, options: Any, begun: bool, chained: Chained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    module = kind(8, 16, dtype=getattr(torch, dtype), **options)
+    x, hx = _drawn(module, begun=begun)
+    found = _run(module, x, hx, last=begun)
+    with torch.no_grad():
+        output, _ = module(x, hx)
+    assert torch.equal(output, found[0])
+    assert chained.chains == 3
+    _use(monkeypatch, Emulated())
+    _close(found, _run(module, x, hx, last=begun), LIMITS[dtype])
+
+
+@pytest.mark.emulated
+def test_what_is_asked_for_alone(chained: Chained) -> None:
+    torch.manual_seed(0)
+    module = LSTM(8, 16, 2, dtype=torch.float16)
+    x, _ = _drawn(module, begun=False)
+    every = _run(module, x, None, last=False)
+    first = x.detach()
+    _, (_, c) = module(first)
+    c.float().sum().backward()  # neither the output's gradient nor that of x
+    assert chained.chains == 3
+    assert all(one.grad is not None and bool(one.grad.abs().sum() > 0) for one in module.parameters())
+    output, _ = module(first.transpose(0, 1).contiguous().transpose(0, 1))  # other strides
+    assert torch.equal(output, every[0])
+
+
+@pytest.mark.emulated
+def test_what_kernels_cannot_read_is_left_to_calls(chained: Chained) -> None:
+    module = LSTM(8, 16, dtype=torch.float16)
+    x = torch.randn(4, 3, 8).half()
+    with torch.no_grad():
+        wanted = module(x)[0]
+        assert chained.chains == 1
+        memory = torch.zeros(module.weight_ih_l0.numel() + 1).half()
+        memory[1:] = module.weight_ih_l0.flatten()
+        module.weight_ih_l0.data = memory[1:].view_as(module.weight_ih_l0)  # no address for vectors
+        torch.testing.assert_close(module(x)[0], wanted, rtol=2e-3, atol=2e-3)
+        module.weight_ih_l0.data = torch.zeros(64, 9).half()
+        with pytest.raises(RuntimeError):
+            module(x)
+    dropping = LSTM(8, 16, 2, dropout=0.5, dtype=torch.float16)
+    dropping(x)
+    assert chained.chains == 1
+    with torch.autocast("cpu", dtype=torch.bfloat16):  # R stays in float32
+        LSTM(8, 16)(x.float())
+    assert chained.chains == 1
+
+
+@pytest.mark.emulated
+def test_the_output_may_not_be_changed_before_the_backward_pass(chained: Chained) -> None:
+    module = LSTM(8, 16, dtype=torch.float16, batch_first=True)
+    output, _ = module(torch.randn(3, 4, 8).half())
+    doubled = output * 2
+    with torch.no_grad():
+        output.zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        doubled.float().sum().backward()
