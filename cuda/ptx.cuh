@@ -152,6 +152,9 @@ TILESMITH_DEVICE void store_shared_16(SharedAddress address, unsigned short valu
 TILESMITH_DEVICE void store_shared_32(SharedAddress address, unsigned value) {
     asm volatile("st.shared.u32 [%0], %1;" ::"r"(address), "r"(value) : "memory");
 }
+TILESMITH_DEVICE void store_shared_64(SharedAddress address, uint2 value) {
+    asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(address), "r"(value.x), "r"(value.y) : "memory");
+}
 TILESMITH_DEVICE void store_shared_double(SharedAddress address, double value) {
     asm volatile("st.shared.f64 [%0], %1;" ::"r"(address), "d"(value) : "memory");
 }
@@ -173,6 +176,13 @@ TILESMITH_DEVICE unsigned cluster_rank() {
     unsigned rank;
     asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
     return rank;
+}
+
+/// How many blocks the cluster has; 1 where the launch, or the GPU, has no clusters.
+TILESMITH_DEVICE unsigned cluster_blocks() {
+    unsigned blocks = 1;
+    if constexpr (architecture >= 90) asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(blocks));
+    return blocks;
 }
 
 /// All threads of all blocks of the cluster meet; what any of them wrote before is visible to all of them after.
@@ -417,7 +427,11 @@ template <int Bytes>
 TILESMITH_DEVICE void cp_async_or_zeros(SharedAddress destination, const void* source, bool real) {
     static_assert(Bytes == 4 || Bytes == 8 || Bytes == 16, "cp.async copies 4, 8 or 16 bytes");
     const int read = real ? Bytes : 0;
-    if constexpr (Bytes == 16)
+    if constexpr (architecture < 80) {
+        if (real) return cp_async<Bytes>(destination, source);
+#pragma unroll
+        for (int word = 0; word < Bytes / 4; ++word) store_shared_32(destination + 4 * word, 0);
+    } else if constexpr (Bytes == 16)
         asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(destination), "l"(source), "r"(read) : "memory");
     else
         asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(destination), "l"(source), "n"(Bytes), "r"(read)

@@ -10,7 +10,7 @@ namespace tilesmith::emulate {
 using Site = std::source_location;
 
 struct Place {
-    unsigned thread, block_x, block_y, blocks_x, cluster_rank;
+    unsigned thread, block_x, block_y, blocks_x, cluster_rank, cluster_blocks;
 };
 /// Of the running thread.
 Place place();

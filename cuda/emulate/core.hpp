@@ -41,7 +41,7 @@ namespace tilesmith::emulate {
 
 Place place() {
     const Block& block = *running->block;
-    return {running->index, block.x, block.y, running->team->blocks_x, block.cluster_rank};
+    return {running->index, block.x, block.y, running->team->blocks_x, block.cluster_rank, block.cluster->size};
 }
 
 unsigned long long ticks() { return ++scheduler->ticks; }

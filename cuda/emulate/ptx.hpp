@@ -125,6 +125,9 @@ inline void store_shared_16(SharedAddress address, unsigned short value, Site si
 inline void store_shared_32(SharedAddress address, unsigned value, Site site = Site::current()) {
     emulate::store_shared(address, value, site);
 }
+inline void store_shared_64(SharedAddress address, uint2 value, Site site = Site::current()) {
+    emulate::store_shared(address, value, site);
+}
 inline void store_shared_double(SharedAddress address, double value, Site site = Site::current()) {
     emulate::store_shared(address, value, site);
 }
@@ -138,6 +141,7 @@ inline void store_shared_float4(SharedAddress address, float4 value, Site site =
 // ---- clusters of blocks ----
 
 inline unsigned cluster_rank() { return emulate::place().cluster_rank; }
+inline unsigned cluster_blocks() { return emulate::place().cluster_blocks; }
 inline void sync_cluster(Site site = Site::current()) { emulate::sync_whole_cluster(site); }
 inline float4 load_cluster_float4(SharedAddress address, unsigned rank, Site site = Site::current()) {
     float4 value;

@@ -114,7 +114,7 @@ class BatchTiled(ABC):
 
     def refuses(self, cell: Cell, shape: Shape, profile: Profile) -> str:
         """Why it does not run this; a subclass adds its own reasons."""
-        return lacks_instructions(self.name, shape, profile)
+        return lacks_instructions(f"{self.name} schedule", shape.dtype, profile)
 
     def problem(self, cell: Cell, shape: Shape, profile: Profile) -> Problem:
         """Tile variables and constraints. Raises InfeasibleError for what it refuses."""

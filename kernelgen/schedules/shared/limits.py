@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from constrint import Problem, cdiv, minimum
 from kernelgen.hardware.profile import Profile
-from kernelgen.program.shape import Shape
 from kernelgen.program.tiling import Resources
 from kernelgen.schedules.shared.numbers import Int
 
@@ -67,9 +66,9 @@ def vector_width(head_dim: int, itemsize: int = 2) -> int:
     return next(width for width in (8, 4, 2, 1) if width * itemsize <= CHUNK and head_dim % width == 0)
 
 
-def lacks_instructions(schedule: str, shape: Shape, profile: Profile) -> str:
-    """What lacks, as a sentence, on a GPU without ldmatrix or any of a dtype's PRODUCTS; else empty."""
-    ways = PRODUCTS[shape.dtype]
+def lacks_instructions(what: str, dtype: str, profile: Profile) -> str:
+    """What ``what`` lacks, as a sentence, on a GPU without ldmatrix or any of a dtype's PRODUCTS; else empty."""
+    ways = PRODUCTS[dtype]
     nvidia = profile.arch.startswith("sm_")
     missing = [] if "ldmatrix" in profile.features else ["ldmatrix"]
     if not any(nvidia if way == LANES else profile.supports(*way) for way in ways):
@@ -79,8 +78,8 @@ def lacks_instructions(schedule: str, shape: Shape, profile: Profile) -> str:
         return ""
     oldest = "sm_80" if nvidia else "sm_75"
     return (
-        f"the {schedule} schedule needs {' and '.join(missing)}, which {profile.name} ({profile.arch}) lacks; "
-        f"{'in ' + shape.dtype + ' ' if nvidia else ''}it runs on {oldest} and newer."
+        f"the {what} needs {' and '.join(missing)}, which {profile.name} ({profile.arch}) lacks; "
+        f"{'in ' + dtype + ' ' if nvidia else ''}it runs on {oldest} and newer."
     )
 
 
