@@ -21,7 +21,7 @@ from kernelgen.program.program import Program
 from kernelgen.program.shape import Shape
 from kernelgen.program.task import Direction
 from kernelgen.schedules import get
-from kernelgen.schedules.shared import turned_rows
+from kernelgen.schedules.shared import matrix_product, turned_rows
 from kernelgen.schedules.shared.matrix_product import MatrixProduct
 from kernelgen.schedules.shared.parameter_gradients import with_float_parameters
 from kernelgen.torch.engine import Layout, Link
@@ -128,13 +128,17 @@ Bytes = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class EmulatedProduct:
-    """A product of matrices, by NumPy."""
+    """A product of matrices, by NumPy. kernel: by its kernel in the emulator, which takes longer."""
 
     product: MatrixProduct
+    kernel: bool
 
     def run(self, arrays: Mapping[str, Bytes], numbers: Mapping[str, int]) -> None:
         made = self.product
         kind = numpy_dtype(made.dtype)
+        if self.kernel:
+            self._emulate(arrays, numbers)
+            return
         batch, seq, turned = numbers["batch"], numbers["seq"], numbers["turned"]
 
         def steps(name: str, rows: int, columns: int, bit: int) -> NDArray[Any]:
@@ -155,6 +159,19 @@ class EmulatedProduct:
         out = steps("out", rows, columns, 4)
         out[...] = found.astype(kind).reshape(out.shape)
 
+    def _emulate(self, arrays: Mapping[str, Bytes], numbers: Mapping[str, int]) -> None:
+        made = self.product
+        kind = numpy_dtype(made.dtype)
+        counts = {"a": made.rows * made.depth, "b": made.columns * made.depth, "bias": made.columns}
+        given: dict[str, Any] = {
+            name: arrays[name].view(kind)[:count] if name in arrays else None for name, count in counts.items()
+        }
+        out = np.empty(made.rows * made.columns, kind)
+        sizes = {"rows": made.rows, "columns": made.columns, "depth": made.depth}
+        source, launch = matrix_product.kernel(made, load_profile("h200"))
+        emulate(source, launch, {**given, "out": out, **sizes, **numbers}, outputs=("out",))
+        arrays["out"].view(kind)[: out.size] = out
+
 
 @dataclass(frozen=True)
 class EmulatedTurn:
@@ -171,16 +188,14 @@ class EmulatedTurn:
 
 
 class Chained(Emulated):
-    """The same with chains. products: of all chains, those that were made."""
+    """The same with chains. chains: how many were made. kernels: see EmulatedProduct."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, kernels: bool = False) -> None:
         super().__init__()
-        self.products: list[MatrixProduct] = []
-        self.chains = 0
+        self.chains, self.kernels = 0, kernels
 
     def product(self, product: MatrixProduct, device: int) -> Any:
-        self.products.append(product)
-        return EmulatedProduct(product)
+        return EmulatedProduct(product, self.kernels)
 
     def turned_rows(self, outer: int, inner: int, row_bytes: int, device: int) -> EmulatedTurn:
         return EmulatedTurn((outer, inner, row_bytes))

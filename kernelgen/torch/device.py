@@ -131,7 +131,10 @@ class DeviceEngine:
     def product(self, product: MatrixProduct, device: int) -> Single | None:
         """See engine.Engine."""
         profile = gpu.device(device).profile()
-        if matrix_product.predicted_seconds(product, profile) > SHORT:
+        try:
+            if matrix_product.predicted_seconds(product, profile) > SHORT:
+                return None
+        except InfeasibleError:  # it has not the instructions
             return None
         source, launch = matrix_product.kernel(product, profile)
         sizes = {"rows": product.rows, "columns": product.columns, "depth": product.depth}

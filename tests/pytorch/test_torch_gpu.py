@@ -505,3 +505,40 @@ def test_flashrnn_takes_its_layouts_and_dtypes_to_kernels() -> None:
     assert states.dtype is torch.bfloat16
     plain = flashrnn(wx, r, b, initial.unsqueeze(2), function="slstm", backend="vanilla")[0]
     assert error(states.transpose(1, 2), plain) < 0.01
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize(
+    ("kind", "options", "batch", "seq"),
+    [
+        (LSTM, {"num_layers": 2}, 16, 16),
+        (LSTM, {"num_layers": 3, "batch_first": True, "heads": 2}, 5, 33),
+        (GRU, {"num_layers": 2}, 16, 16),
+        (RNN, {"cell": "slstm", "batch_first": True}, 70, 7),
+    ],
+)
+def test_a_whole_pass_is_one_chain(kind: Any, options: Any, batch: int, seq: int, dtype: torch.dtype) -> None:
+    """Against float64 on the CPU, with initial states; and that it is one."""
+    torch.manual_seed(3)
+    exact = kind(96, 128, **options).to(dtype).double()
+    ours = copy.deepcopy(exact).to(dtype).cuda()
+    x = torch.randn(*((batch, seq) if exact.batch_first else (seq, batch)), 96).to(dtype)
+    count = len(exact._parts.states)
+    starts = [(torch.randn(exact.num_layers, batch, 128) / 2).to(dtype) for _ in range(count)]
+    found = []
+    for module, place, work in ((exact, "cpu", torch.float64), (ours, "cuda", dtype)):
+        leaves = [each.detach().to(place, work).requires_grad_() for each in (x, *starts)]
+        output, last = module(leaves[0], tuple(leaves[1:]) if count > 1 else leaves[1])
+        results = [output, *((last,) if torch.is_tensor(last) else last)][: None if kind is not RNN else 2]
+        generator = torch.Generator().manual_seed(4)
+        weights = [torch.randn(each.shape, generator=generator).to(place, work) for each in results]
+        found.append([*results, *torch.autograd.grad(results, [*leaves, *module.parameters()], weights)])
+        with torch.no_grad():
+            again, _ = module(leaves[0], tuple(leaves[1:]) if count > 1 else leaves[1])
+        assert error(again, output) < 1e-6
+    plans = [each for stack in ours._stacks.values() for each in stack.plans.values()]
+    assert plans
+    assert all(each is not None and each.whole is not None for each in plans)
+    limit = {torch.float16: 8e-3, torch.bfloat16: 5e-2, torch.float32: 2e-5}[dtype]
+    for wanted, made in zip(*found, strict=True):
+        assert error(made.double().cpu(), wanted) < limit

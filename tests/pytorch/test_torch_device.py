@@ -1,0 +1,98 @@
+"""How the engine of GPUs puts a chain together, without a GPU: its launches, its numbers and where its arrays lie."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from kernelgen.device import native  # noqa: E402
+from kernelgen.device.executor import Launches  # noqa: E402
+from kernelgen.hardware.profile import load_profile  # noqa: E402
+from kernelgen.program.arguments import ArrayArgument  # noqa: E402
+from kernelgen.program.launch import Launch  # noqa: E402
+from kernelgen.schedules.shared.matrix_product import MatrixProduct  # noqa: E402
+from kernelgen.torch import device as of_device  # noqa: E402
+from kernelgen.torch.device import DeviceEngine, Loaded  # noqa: E402
+from kernelgen.torch.engine import Layout, Link  # noqa: E402
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> DeviceEngine:
+    """One whose GPU is an H200 that nobody has; compiling finds nothing to do."""
+    profile = load_profile("h200")
+    monkeypatch.setattr(of_device.gpu, "device", lambda index: SimpleNamespace(profile=lambda: profile))
+    monkeypatch.setattr(of_device.gpu, "selected", lambda index: nullcontext())
+    monkeypatch.setattr(of_device, "launch_config", lambda launch: ("config", launch))
+    monkeypatch.setattr(
+        of_device, "DeviceKernel", lambda *given: SimpleNamespace(name=given[1], prepare=lambda index: None)
+    )
+    found: Future[Any] = Future()
+    found.set_result(SimpleNamespace(cubin=b""))
+    monkeypatch.setattr(of_device, "_compilers", lambda: SimpleNamespace(submit=lambda *_: found))
+    return DeviceEngine()
+
+
+def test_a_chain_is_all_launches_in_a_row(engine: DeviceEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    mail = ArrayArgument("mail", ("W",), (100,), "int32", "workspace", False)
+    empty = ArrayArgument("hidden", ("W",), (0,), "int32", "workspace", False)
+    step = (SimpleNamespace(name="recurrence"), "config", ("wx", "initial", "mail", "hidden", "batch", np.int32(7)))
+    numbers = {"batch": np.int32(5)}
+    launch = Launch((4, 1, 1), 64, 0)
+    loaded = Loaded(Launches((step,), {"mail": 400}, (launch,)), (mail, empty), numbers, None, 0)  # type: ignore[arg-type]
+    product = engine.product(MatrixProduct(15, 8, 24, "float16"), 0)
+    turn = engine.turned_rows(3, 5, 16, 0)
+    assert product is not None
+    bound: list[Any] = []
+    monkeypatch.setattr(Launches, "bound", lambda *given: bound.append(given))
+    monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda device: 0, raising=False)
+    links = [
+        Link(product, {"a": "x", "b": "w", "out": "wx"}, {"batch": 5, "seq": 3, "turned": 1}),
+        Link(loaded, {"wx": "wx", "initial": "second"}),
+        Link(turn, {"from": "part", "to": "output"}),
+    ]
+    inside = {"second": ("starts", 64), "part": ("ends", 32)}
+    engine.chain(links, Layout(("x", "w", "starts", "output"), inside, {"wx": 1000, "ends": 300}), 0)
+    ((launches, names, values, index, _, memory),) = bound
+    assert (names, values, index) == (("x", "w", "starts", "output"), {}, 0)
+    kernels = [kernel.name for kernel, _, _ in launches.steps]
+    assert kernels == ["tilesmith_matrix_product", "recurrence", "tilesmith_turned_rows"]
+    assert [arguments for _, _, arguments in launches.steps] == [
+        ("x", "w", 0, "wx", 15, 8, 24, 5, 3, 1),
+        ("wx", "second", "1.mail", 0, 5, 7),
+        ("part", "output", 3, 5, 1),
+    ]
+    assert all(
+        isinstance(one, str | np.int32) or one == 0 for _, _, arguments in launches.steps for one in arguments
+    ), "a bare int is an address"
+    assert launches.poisoned == {"1.mail": 400}
+    assert launches.launches[1] == launch
+    assert memory.offsets == {"wx": 0, "ends": 1024, "1.mail": 1536, "part": 1024 + 32}
+    assert memory.inside == {"second": ("starts", 64)}
+    assert engine.product(MatrixProduct(1 << 16, 4096, 4096, "float16"), 0) is None  # PyTorch's is faster
+    again = engine.product(MatrixProduct(30, 16, 24, "float16"), 0)
+    assert again is not None
+    assert again.source == product.source  # one binary for many sizes
+
+
+def test_where_arrays_lie_without_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the launcher in C++ does is tested with it; this is what runs where it is missing."""
+    monkeypatch.setattr(native, "launcher", lambda: None)
+    monkeypatch.setattr("kernelgen.device.executor.gpu.selected", lambda index: nullcontext())
+    monkeypatch.setattr("kernelgen.device.executor.stream_of", lambda handle: handle)
+    started: list[Any] = []
+    kernel = SimpleNamespace(start=lambda stream, config, *arguments: started.append((stream, *arguments)))
+    launches = Launches(((kernel, None, ("x", "wx", "second", "third", np.int32(3))),))
+    inside = {"second": ("starts", 64), "third": ("nothing", 64)}
+    memory = native.Memory({"wx": 256}, lambda: 0x1000, inside)
+    run = launches.bound(("x", "starts", "nothing"), {}, 0, lambda device: 9, memory)
+    run((0x10, 0x2000, None))
+    assert started == [(9, 0x10, 0x1100, 0x2040, 0, 3)]
