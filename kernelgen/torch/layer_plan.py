@@ -6,18 +6,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from torch import Tensor
 
-from kernelgen.torch import passes
 from kernelgen.torch.engine import Engine
 from kernelgen.torch.errors import TensorShapeError
 from kernelgen.torch.kernels import Backward, Forward, ready
-from kernelgen.torch.parts import Parts, bias_gradients, summed_bias
-from kernelgen.torch.recording import Pass
+from kernelgen.torch.layer_form import LayerForm
+from kernelgen.torch.parts import bias_gradients
 from kernelgen.torch.whole_pass import WholePass
 
 KEPT = 7
@@ -33,38 +31,11 @@ STRIDED_ROWS = 64
 
 
 @dataclass(frozen=True)
-class Plan:
-    """All layers of a module over an input of one form.
+class Plan(LayerForm):
+    """How a module's layers run over inputs of one form. whole: as kernels that one call queues, where that is worth it;
+    else a layer is a product of PyTorch's and a kernel."""
 
-    batch, seq, heads, dim: B, T, H and D. names: of a layer's parameters (parts.parameter_sizes). dropout: the share of
-    zeros between layers. run: the forward pass of every layer. keep: "gates" for a backward pass, else "nothing".
-    """
-
-    parts: Parts
-    layers: int
-    heads: int
-    dim: int
-    names: tuple[str, ...]
-    dropout: float
-    batch: int
-    seq: int
-    keep: str
-    run: Pass[Any]
-    width: int = field(init=False)
-    r_sizes: torch.Size = field(init=False)
-    b_sizes: torch.Size = field(init=False)
-    """What the parameters of a layer must be: rows of weight_ih, weight_hh, and the sum of the biases."""
-    all_summed: bool = field(init=False)
-    """Whether each gate has an input, and both biases."""
     whole: WholePass | None = field(init=False, default=None)
-    """The passes as kernels that one call queues, where that is worth it."""
-
-    def __post_init__(self) -> None:
-        wide, put = self.heads * self.dim, partial(object.__setattr__, self)
-        put("width", self.parts.inputs * wide)
-        put("r_sizes", torch.Size((self.parts.products * wide, self.dim)))
-        put("all_summed", self.parts.runs == (("sum", 0, 0, self.parts.inputs),))
-        put("b_sizes", torch.Size((self.parts.biases * wide,)))
 
     def shorten(self, engine: Engine, x: Tensor, *, time_major: bool, begun: bool, dtype: str) -> None:
         """Find ``whole`` for inputs of x's form: see WholePass."""
@@ -147,12 +118,6 @@ class Plan:
         """Whether the product of a time-major input is one for each sequence."""
         return bool(self.batch * max(self.seq, STRIDED_ROWS) * weight.numel() <= STRIDED_WORK)
 
-    def bias(self, biases: Sequence[Tensor], like: Tensor) -> Tensor:
-        """b [G_bias H D]."""
-        if biases:
-            return summed_bias(self.parts, self.heads * self.dim, *biases)
-        return like.new_zeros(self.parts.biases * self.heads * self.dim)
-
     def _refuse(self, layer: int, w: Tensor, r: Tensor, b: Tensor) -> NoReturn:
         """Raise TensorShapeError: the parameters are not those that the kernel reads."""
         raise TensorShapeError(
@@ -215,9 +180,3 @@ class Plan:
             d_x = d_hidden.view(batch, seq, -1)
             d_x = torch.transpose_copy(d_x, 0, 1) if time_major else d_x
         return d_x, d_starts, d_parameters
-
-    def backward_run(self, hidden: Tensor, r: Tensor, b: Tensor) -> Pass[Any]:
-        """The backward pass of a layer."""
-        sizes = torch.Size((1, self.batch, self.seq, self.heads, self.dim))
-        form = (sizes, hidden.dtype, hidden.device)
-        return passes.backward_pass(form, hidden, r.dtype, b.dtype, again=False, options=(self.parts.key, False, None))

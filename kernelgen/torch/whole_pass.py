@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,10 +17,8 @@ from kernelgen.schedules.shared.matrix_product import MatrixProduct
 from kernelgen.torch.chain_arrays import Arrays
 from kernelgen.torch.engine import Engine, Layout, Link, Ready
 from kernelgen.torch.kernels import ALIGNMENT, Backward, Forward, ready
+from kernelgen.torch.layer_form import LayerForm
 from kernelgen.torch.parts import bias_gradients
-
-if TYPE_CHECKING:
-    from kernelgen.torch.layer_plan import Plan
 
 A, B, OUT = 1, 2, 4
 """The arrays of a product, as bits of its argument ``turned``: those whose steps are time-major."""
@@ -30,32 +27,34 @@ Chain = Callable[[Sequence[Tensor | None]], None]
 
 
 class WholePass:
-    """Passes of a plan's layers over an input x of one form. begun: whether initial states are given. dtype: a Shape's.
+    """Passes of a module's layers over an input x of one form. begun: whether initial states are given. dtype: a Shape's.
 
     Where ``short`` is not true there are no kernels for it. Raises what Engine.product raises.
     """
 
-    def __init__(self, plan: Plan, engine: Engine, x: Tensor, *, time_major: bool, begun: bool, dtype: str) -> None:
-        self.plan = plan
+    def __init__(
+        self, form: LayerForm, engine: Engine, x: Tensor, *, time_major: bool, begun: bool, dtype: str
+    ) -> None:
+        self.form = form
         self._engine, self._dtype, self._on = engine, x.dtype, x.get_device()
-        kernel: Forward = plan.run.kernel
+        kernel: Forward = form.run.kernel
         self._kernel = kernel
-        apart, wide = plan.all_summed and len(plan.names) > 2, plan.heads * plan.dim
+        apart, wide = form.all_summed and len(form.names) > 2, form.heads * form.dim
         self.arrays = Arrays(
-            plan.layers, plan.batch, plan.seq, len(plan.parts.states), wide, plan.width, x.dtype.itemsize, plan.names,
-            apart, time_major, begun, plan.keep != "nothing", kernel.others, kernel.gates,
+            form.layers, form.batch, form.seq, len(form.parts.states), wide, form.width, x.dtype.itemsize, form.names,
+            apart, time_major, begun, form.keep != "nothing", kernel.others, kernel.gates,
         )  # fmt: skip
-        depths = [x.shape[2], *[wide] * (plan.layers - 1)]
+        depths = [x.shape[2], *[wide] * (form.layers - 1)]
         self._products = [self._of_layer(depth, dtype) for depth in depths]
-        biases = [torch.Size((gates * wide,)) for gates in (plan.parts.bias_ih, plan.parts.bias_hh)]
-        others = (plan.r_sizes, *biases)[: len(plan.names) - 1]
-        self._sizes = [size for depth in depths for size in (torch.Size((plan.width, depth)), *others)]
+        biases = [torch.Size((gates * wide,)) for gates in (form.parts.bias_ih, form.parts.bias_hh)]
+        others = (form.r_sizes, *biases)[: len(form.names) - 1]
+        self._sizes = [size for depth in depths for size in (torch.Size((form.width, depth)), *others)]
         self._kept_bytes = self.arrays.kept()[1]
         self._backwards: dict[tuple[bool, bool], Chain] = {}
 
     def _of_layer(self, depth: int, dtype: str) -> list[Ready | None]:
         """The products of a layer that reads so many features: Wx, and the gradients of W and x."""
-        steps, width = self.arrays.steps, self.plan.width
+        steps, width = self.arrays.steps, self.form.width
         products = [MatrixProduct(steps, width, depth, dtype, a_transposed=False, b_transposed=False)]
         if self.arrays.learning:
             products.append(MatrixProduct(width, depth, steps, dtype, a_transposed=True, b_transposed=True))
@@ -87,17 +86,17 @@ class WholePass:
     def forward(
         self, x: Tensor, time_major: bool, initial: Sequence[Tensor], parameters: Sequence[Tensor]
     ) -> tuple[Tensor, list[Tensor], list[Tensor | None], list[Tensor]]:
-        """See Plan.forward; ``takes`` must say so."""
-        plan, arrays, empty = self.plan, self.arrays, x.new_empty
+        """See layer_plan.Plan.forward; ``takes`` must say so."""
+        form, arrays, empty = self.form, self.arrays, x.new_empty
         x = ready(x, self._dtype)
         starts = ready(torch.stack(tuple(initial), 1), self._dtype) if initial else None  # [L, S, B, H D]
         sums = [] if arrays.apart else list(self._sums(parameters))
         output = empty((*x.shape[:2], arrays.wide))
-        last = empty((arrays.states, plan.layers, plan.batch, arrays.wide))
+        last = empty((arrays.states, form.layers, form.batch, arrays.wide))
         kept = empty((self._kept_bytes,), dtype=torch.uint8) if arrays.learning else None
         self._run((x, starts, output, last, kept, *parameters, *sums))
-        for _ in range(plan.layers):
-            plan.run.count()
+        for _ in range(form.layers):
+            form.run.count()
         # No views, which autograd would not let anybody change in place.
         states = [state.data for state in last.unbind()]
         if not arrays.learning:
@@ -106,15 +105,15 @@ class WholePass:
 
     def _sums(self, parameters: Sequence[Tensor]) -> Iterator[Tensor]:
         """b of each layer."""
-        count = len(self.plan.names)
+        count = len(self.form.names)
         for first in range(0, len(parameters), count):
             _, weight_hh, *biases = parameters[first : first + count]
-            yield ready(self.plan.bias(biases, weight_hh), self._dtype)
+            yield ready(self.form.bias(biases, weight_hh), self._dtype)
 
     @cached_property
     def _run(self) -> Chain:
         """The forward pass as a function of x, the initial states, output, last states, what is kept, parameters."""
-        arrays, layers = self.arrays, self.plan.layers
+        arrays, layers = self.arrays, self.form.layers
         several, state = layers > 1, arrays.states * arrays.state_bytes
         between = {"wx": arrays.steps * arrays.width * arrays.itemsize}
         if not arrays.learning:
@@ -128,7 +127,7 @@ class WholePass:
             of_kernel = {"wx": "wx", "states": arrays.hidden(layer), **self._of_recurrence(layer)}
             links.append(Link(self._kernel.ready, {**of_kernel, "last": f"ends.{layer}" if several else "last"}))
         if arrays.time_major:
-            links.append(self._turned(self.plan.batch, self.plan.seq, arrays.hidden(layers - 1), "output"))
+            links.append(self._turned(self.form.batch, self.form.seq, arrays.hidden(layers - 1), "output"))
         if several:
             between["ends"] = layers * state
             turn = self._engine.turned_rows(layers, arrays.states, arrays.state_bytes, self._on)
@@ -146,7 +145,7 @@ class WholePass:
         found = self._products[layer][which]
         assert found is not None
         there = turned if layer == 0 and self.arrays.time_major else 0
-        return Link(found, arrays, {"batch": self.plan.batch, "seq": self.plan.seq, "turned": there})
+        return Link(found, arrays, {"batch": self.form.batch, "seq": self.form.seq, "turned": there})
 
     def _turned(self, outer: int, inner: int, source: str, to: str) -> Link:
         """The copy of h or its gradient in the other order of steps."""
@@ -165,25 +164,25 @@ class WholePass:
         d_last: Sequence[Tensor | None],
         input_needed: bool,
     ) -> tuple[Tensor | None, Tensor, list[Tensor]]:
-        """See Plan.backward; the gradients of the initial states are [L, S, B, H D]."""
-        plan, arrays, dtype = self.plan, self.arrays, self._dtype
+        """See layer_plan.Plan.backward; the gradients of the initial states are [L, S, B, H D]."""
+        form, arrays, dtype = self.form, self.arrays, self._dtype
         x, starts, everything, *rest = kept
         output, sums = (None, rest) if time_major else (rest[0], rest[1:])
         assert x is not None
-        empty, count = x.new_empty, len(plan.names)
+        empty, count = x.new_empty, len(form.names)
         wanted = (*x.shape[:2], arrays.wide)
         d_output = x.new_zeros(wanted) if d_output is None else ready(d_output, dtype)
         d_ends = None
         if any(d is not None for d in d_last):
-            zeros = x.new_zeros((plan.layers, plan.batch, arrays.wide))
+            zeros = x.new_zeros((form.layers, form.batch, arrays.wide))
             d_ends = ready(torch.stack([zeros if d is None else d for d in d_last], 1), dtype)
         d_x = empty(x.shape) if input_needed else None
-        d_starts = empty((plan.layers, arrays.states, plan.batch, arrays.wide))
+        d_starts = empty((form.layers, arrays.states, form.batch, arrays.wide))
         made = [
-            (empty(self._sizes[layer * count]), empty(plan.r_sizes), empty(plan.b_sizes))
-            for layer in range(plan.layers)
+            (empty(self._sizes[layer * count]), empty(form.r_sizes), empty(form.b_sizes))
+            for layer in range(form.layers)
         ]
-        run = plan.backward_run(x, parameters[1], parameters[count - 1])
+        run = form.backward_run(x, parameters[1], parameters[count - 1])
         key = (input_needed, d_ends is not None)
         if key not in self._backwards:
             self._backwards[key] = self._backward(run.kernel, *key)
@@ -194,19 +193,19 @@ class WholePass:
         of_module: list[Tensor] = []
         for d_weight, d_r, d_b in made:
             run.count()
-            of_module += (d_weight, d_r, *bias_gradients(plan.parts, arrays.wide, d_b))[:count]
+            of_module += (d_weight, d_r, *bias_gradients(form.parts, arrays.wide, d_b))[:count]
         return d_x, d_starts, of_module
 
     def _backward(self, kernel: Backward, input_needed: bool, ended: bool) -> Chain:
         """The backward pass as a function of the gradients of output and last states, x, output, what is kept, the
         initial states, the parameters, and the gradients of x, the initial states and ``Arrays.made``."""
-        arrays, plan = self.arrays, self.plan
+        arrays, form = self.arrays, self.form
         between = {"d_wx": arrays.steps * arrays.width * arrays.itemsize, "d_hidden": arrays.hidden_bytes}
         links, d_hidden = [], "d_output"
         if arrays.time_major:
-            links.append(self._turned(plan.seq, plan.batch, "d_output", "d_hidden"))
+            links.append(self._turned(form.seq, form.batch, "d_output", "d_hidden"))
             d_hidden = "d_hidden"
-        for layer in reversed(range(plan.layers)):
+        for layer in reversed(range(form.layers)):
             d_weight, d_r, d_b = arrays.made(layer)
             own = {"states": arrays.hidden(layer), "d_states": d_hidden, **self._of_recurrence(layer)}
             if ended:
@@ -219,6 +218,6 @@ class WholePass:
                 of_x = {"a": "d_wx", "b": f"weight_ih.{layer}", "out": d_hidden}
                 links.append(self._product(layer, 2, of_x, turned=OUT))
         before = ("d_output", "d_ends", "x", "output", "kept", "starts", *arrays.parameters, "d_x", "d_starts")
-        every = [name for layer in range(plan.layers) for name in arrays.made(layer)]
+        every = [name for layer in range(form.layers) for name in arrays.made(layer)]
         inside = arrays.inside("d_starts", *(["d_ends"] if ended else []))
         return self._engine.chain(links, Layout((*before, *every), inside, between), self._on)
