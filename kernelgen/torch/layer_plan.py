@@ -32,8 +32,8 @@ STRIDED_ROWS = 64
 
 @dataclass(frozen=True)
 class Plan(LayerForm):
-    """How a module's layers run over inputs of one form. whole: as kernels that one call queues, where that is worth it;
-    else a layer is a product of PyTorch's and a kernel."""
+    """How a module's layers run over inputs of one form. whole: as kernels that one call queues, where that is worth
+    it; else a layer is a product of PyTorch's and a kernel."""
 
     whole: WholePass | None = field(init=False, default=None)
 

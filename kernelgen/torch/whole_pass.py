@@ -27,7 +27,8 @@ Chain = Callable[[Sequence[Tensor | None]], None]
 
 
 class WholePass:
-    """Passes of a module's layers over an input x of one form. begun: whether initial states are given. dtype: a Shape's.
+    """Passes of a module's layers over an input x of one form. begun: whether initial states are given. dtype: a
+    Shape's.
 
     Where ``short`` is not true there are no kernels for it. Raises what Engine.product raises.
     """
