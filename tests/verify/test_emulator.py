@@ -21,7 +21,8 @@ from kernelgen.program.launch import Launch
 from kernelgen.program.shape import Shape
 from kernelgen.program.source import Source
 from kernelgen.schedules.shared.entries import forward_parameters
-from kernelgen.verify.emulator import OPTIONAL_FLAGS, Excerpt, _compiler, _knows, emulate
+from kernelgen.verify.emulator import OPTIONAL_FLAGS, Excerpt, emulate
+from kernelgen.verify.host_compiler import faster_linker, find_compiler, knows
 
 pytestmark = pytest.mark.emulated
 
@@ -456,6 +457,15 @@ def test_a_variable_that_nobody_initialised_shows() -> None:
     )
     out = words(32)
     run(source, {"out": out})
-    if _knows(_compiler(), OPTIONAL_FLAGS[0]):
+    if knows(find_compiler(), OPTIONAL_FLAGS[0]):
         assert not (np.abs(out.view(np.float32)) < 1e30).any()  # NaN, or larger than anything sound
-    assert not _knows(_compiler(), "-fno-such-option-exists")
+    assert not knows(find_compiler(), "-fno-such-option-exists")
+
+
+def test_a_faster_linker_is_taken_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    command, there = find_compiler(), ["ld.gold"]
+    monkeypatch.setattr("shutil.which", lambda name: name if name in there else None)
+    assert faster_linker(command) == ("-fuse-ld=gold",)
+    assert faster_linker((*command, "-fuse-ld=bfd")) == ()
+    there.clear()
+    assert faster_linker(command) == ()
