@@ -1,6 +1,6 @@
 // The gradient of h on its way between the blocks of a cluster: every block has a partial sum for all units, over the gates
 // of its own, and sends each to the block that owns the unit, which adds the partial sums of all. They are floats that say
-// by themselves that they are there (ptx.cuh, messages). Nothing else tells a block that the others have made theirs.
+// by themselves that they are there (ptx/messages.cuh). Nothing else tells a block that the others have made theirs.
 //
 // A tile of 16 units is sent as it lies in the accumulators of the warp that made it, and received by the lanes that own
 // its elements, the same in the warp that owns its units: 8 or 16 bytes a lane, in a row. A group of 8 units is half of that.

@@ -1,4 +1,4 @@
-// Who waits for whom among the blocks of a launch that all run at the same time: counters in global memory (ptx.cuh), which
+// Who waits for whom among the blocks of a launch that all run at the same time: counters in global memory, which
 // every block that has stored its part of a step's results counts up, and that a block looks at before it reads all parts.
 //
 // Counters start as 0xffffffff: the executor sees to that before every launch. They count on from step to step.

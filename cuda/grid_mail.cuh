@@ -1,6 +1,6 @@
 // h, or backward the gates' gradients, on its way between the blocks that share a head, through global memory, which is to say
 // through L2: one place for all, where the warps that make h of a unit store it, and from where every warp that multiplies it
-// loads it, as words that say by themselves that they are there (ptx.cuh, messages). Nothing else tells a block that a step is
+// loads it, as words that say by themselves that they are there (ptx/messages.cuh). Nothing else tells a block that a step is
 // over.
 //
 // All of it is poison when the kernel begins; the executor sees to that before every launch.

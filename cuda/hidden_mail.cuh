@@ -1,6 +1,6 @@
 // h on its way between the blocks of a cluster: every block has all of h in its own shared memory, in slots of which each
 // holds one step's, and every warp sends the h of its units to all blocks as words that say by themselves that they are
-// there (ptx.cuh, messages). Nothing else tells a block that a step is over.
+// there (ptx/messages.cuh). Nothing else tells a block that a step is over.
 //
 // Four slots. A warp that has seen all of h(t) poisons a part of the slot of h(t - 1): h(t) comes from warps that have all
 // read h(t - 1). The slot takes h(t + 3), which is sent by warps that have seen all of h(t + 2), and so messages that were

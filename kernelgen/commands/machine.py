@@ -10,6 +10,7 @@ import importlib.util
 import os
 import platform
 import re
+import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
@@ -170,16 +171,17 @@ def _constrint() -> list[Check]:
 
 
 def _host_compiler() -> list[Check]:
-    from kernelgen.verify.emulator import host_compiler
+    from kernelgen.verify.host_compiler import compiler_version, find_compiler
 
     lost = "the emulator cannot run, so kernels cannot be validated without a GPU"
     try:
-        command, version = host_compiler()
+        words = find_compiler()
+        version = compiler_version(words)
     except EmulationError as error:
         return [Check("g++", "absent", str(error), lost)]
     kind = "clang" if "clang" in version else "gcc"
     number = re.search(rf"{kind} version (\d+)[\d.]*", version)
-    found = f"{number[0] if number else 'of an unknown version'}, {command}"
+    found = f"{number[0] if number else 'of an unknown version'}, {shlex.join(words)}"
     if number and int(number[1]) < HOST_COMPILERS[kind]:
         return [Check("g++", "warning", found, f"{kind} {HOST_COMPILERS[kind]} or newer is needed: {lost}")]
     return [Check("g++", "ok", found)]

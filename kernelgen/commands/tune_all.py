@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -14,15 +13,10 @@ from kernelgen.commands.options import Seconds, Whole, json_option, objective_op
 
 if TYPE_CHECKING:
     from kernelgen.commands.console import Bar
-    from kernelgen.hardware.profile import Profile
     from kernelgen.records.config import TunedConfig
     from kernelgen.records.trial import Objective
-    from kernelgen.tuning.task_worker import Task, TaskProcesses, TaskResult
-    from kernelgen.tuning.workers import Workers
+    from kernelgen.tuning.tasks import Task, TaskResult, TaskRunner
     from kernelgen.tuning.workload import Job
-
-Written = dict[str, "TunedConfig | str"]
-"""What was written, or why nothing was, by the kernel's name."""
 
 
 @click.command(
@@ -79,10 +73,12 @@ def command(
 ) -> None:
     """Tune a workload."""
     from kernelgen.commands import INTERRUPTED
+    from kernelgen.commands.tune import show_event
     from kernelgen.records.config import check_output
     from kernelgen.records.workload import load_workload
     from kernelgen.tuning.gpus import named
     from kernelgen.tuning.task_worker import TaskProcesses
+    from kernelgen.tuning.tasks import OneByOne, Task
     from kernelgen.tuning.tune import require_energy, resolve_gpu
     from kernelgen.tuning.workload import jobs
 
@@ -94,128 +90,75 @@ def command(
     gpus, aim = named(workers, devices, profile.name), cast("Objective", objective)
     if aim != "time":
         require_energy(aim, gpus)
-    folder = Path(output)
-    written: Written = {}
-
-    def wanted(found: list[Job]) -> list[Job]:
-        """Those that can be tuned, once it is sure that the result can be written."""
-        for job in found:
-            check_output(folder / f"{job.name}.yaml")
-        written.update({job.name: job.why_not for job in found if job.why_not})
-        return [job for job in found if not job.why_not]
-
     count = min(gpus.count, len(work)) if gpus is not None else 1
     with progress_bar() as bar:
+        runner: TaskRunner = OneByOne(gpus, partial(show_event, bar))
         if gpus is not None and count > 1:
-            with TaskProcesses(count) as processes:
-                found = jobs(work, profile, processes.predict)
-                interrupted = _together(processes, wanted(found), profile, gpus, folder, budget, top, aim, written, bar)
-        else:
-            found = jobs(work, profile)
-            interrupted = _one_by_one(wanted(found), profile, gpus, folder, budget, top, aim, written, bar)
-    _tell(found, written, as_json)
+            runner = TaskProcesses(count, gpus)
+        with runner:
+            found = jobs(work, profile, runner.predict)
+            paths = {job.name: Path(output) / f"{job.name}.yaml" for job in found}
+            for path in paths.values():
+                check_output(path)
+            able = [job for job in found if not job.why_not]
+            progress = _Progress(bar, able)
+            tasks = [
+                Task(
+                    name=job.name,
+                    cell=job.work.record,
+                    shape=job.work.shape,
+                    direction=job.work.direction,
+                    profile=profile,
+                    path=paths[job.name],
+                    budget=budget,
+                    top=top,
+                    objective=aim,
+                )
+                for job in able
+            ]
+            interrupted = runner.tune(tasks, progress.ended, progress.begun)
+    _tell(found, progress.outcomes, as_json)
     if interrupted:
         remark("interrupted: the same command goes on from here")
         ctx.exit(INTERRUPTED)
-    if any(isinstance(each, str) for each in written.values()):
+    if len(able) < len(found) or any(isinstance(outcome, str) for outcome in progress.outcomes.values()):
         ctx.exit(1)
-    remark(f"export TILESMITH_CONFIGS={folder.absolute()}   # and PyTorch uses them")
+    remark(f"export TILESMITH_CONFIGS={Path(output).absolute()}   # and PyTorch uses them")
 
 
-def _one_by_one(
-    jobs: list[Job],
-    profile: Profile,
-    gpus: Workers | None,
-    folder: Path,
-    budget: float,
-    top: int | None,
-    objective: Objective,
-    written: Written,
-    bar: Bar,
-) -> bool:
-    """Tune the kernels in this process, into ``written``; whether Ctrl-C came."""
-    from kernelgen.commands.tune import show_event
-    from kernelgen.errors import TilesmithError
-    from kernelgen.tuning.tune import save, tune
+class _Progress:
+    """What the bar shows of kernels that are tuned. outcomes: what was written, or why nothing was, by name."""
 
-    for place, job in enumerate(jobs, 1):
-        bar.remark(f"kernel {place} of {len(jobs)}: {job.name}, {job.share:.0%} of the time by the model")
-        try:
-            result = tune(
-                job.work.cell,
-                job.work.shape,
-                profile,
-                direction=job.work.direction,
-                budget=budget,
-                top=top,
-                on_event=partial(show_event, bar),
-                started=time.monotonic(),
-                workers=gpus or "",
-                objective=objective,
-            )
-            written[job.name] = save(result, folder / f"{job.name}.yaml", job.work.record)
-            if result.interrupted:
-                return True
-        except TilesmithError as error:
-            written[job.name] = str(error)
-            bar.remark(f"{job.name}: {error}")
-        except KeyboardInterrupt:
-            return True
-    return False
+    def __init__(self, bar: Bar, jobs: list[Job]) -> None:
+        self.outcomes: dict[str, TunedConfig | str] = {}
+        self._bar = bar
+        self._jobs = {job.name: (place, job) for place, job in enumerate(jobs, 1)}
 
+    def begun(self, task: Task) -> None:
+        """Tell which kernel it is."""
+        place, job = self._jobs[task.name]
+        self._bar.remark(f"kernel {place} of {len(self._jobs)}: {task.name}, {job.share:.0%} of the time by the model")
 
-def _together(
-    processes: TaskProcesses,
-    jobs: list[Job],
-    profile: Profile,
-    gpus: Workers,
-    folder: Path,
-    budget: float,
-    top: int | None,
-    objective: Objective,
-    written: Written,
-    bar: Bar,
-) -> bool:
-    """Tune as many kernels at once as there are GPUs, each in a process of its own; whether Ctrl-C came."""
-    from kernelgen.tuning.task_worker import Task
-
-    tasks = [
-        Task(
-            job.name,
-            job.work.record,
-            job.work.shape,
-            job.work.direction,
-            profile,
-            folder / f"{job.name}.yaml",
-            budget,
-            top,
-            objective,
-        )
-        for job in jobs
-    ]
-    bar.remark(f"{len(tasks)} kernels on {gpus.count} GPUs, {min(len(tasks), gpus.count)} at a time")
-
-    def ended(task: Task, outcome: TaskResult | str) -> None:
+    def ended(self, task: Task, outcome: TaskResult | str) -> None:
+        """Keep what became of it, and tell."""
         if isinstance(outcome, str):
-            written[task.name] = outcome
-            bar.remark(f"{task.name}: {outcome}")
+            self.outcomes[task.name] = outcome
+            self._bar.remark(f"{task.name}: {outcome}")
         else:
-            for remark in outcome.remarks:
-                bar.remark(f"warning: {task.name}: {remark}")
-            written[task.name] = outcome.config
-            time_ = outcome.config.measured
-            bar.remark(f"{task.name}: {time_.median_ms:.4f} ms" if time_ else f"{task.name}: tuned")
-        bar.show("tuning", len(written), len(jobs))
-
-    return bool(tasks) and processes.tune(tasks, gpus, ended)
+            for text in outcome.remarks:
+                self._bar.remark(f"warning: {task.name}: {text}")
+            self.outcomes[task.name] = outcome.config
+            time = outcome.config.measured
+            self._bar.remark(f"{task.name}: {time.median_ms:.4f} ms" if time else f"{task.name}: tuned")
+        self._bar.show("tuning", len(self.outcomes), len(self._jobs))
 
 
-def _tell(jobs: list[Job], written: dict[str, TunedConfig | str], as_json: bool) -> None:
+def _tell(jobs: list[Job], outcomes: dict[str, TunedConfig | str], as_json: bool) -> None:
     """Print the jobs in their order, with what became of each; milliseconds are those of one run of ``seq`` steps, the
     share is of all runs together, by the model."""
     rows = []
     for job in jobs:
-        outcome = written.get(job.name, job.why_not or "not tuned")
+        outcome = outcomes.get(job.name, job.why_not or "not tuned")
         row: dict[str, object] = {
             "kernel": job.name,
             "runs": job.runs,

@@ -130,7 +130,7 @@ def _used_for(use: str) -> frozenset[str]:
 
 
 MAIL = _used_for("mail")
-"""The workspaces for messages between blocks (cuda/ptx.cuh)."""
+"""The workspaces for messages between blocks (cuda/ptx/messages.cuh)."""
 
 COUNTERS = _used_for("counters")
 """Those whose words blocks count up to say what is done."""

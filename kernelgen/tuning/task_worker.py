@@ -10,56 +10,33 @@ from __future__ import annotations
 import queue
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from kernelgen.device.worker import JobFailed, Worker
 from kernelgen.errors import LaunchError, TilesmithError
+from kernelgen.tuning.tasks import OnBegin, OnEnd, Task, TaskResult, search, write
 
 if TYPE_CHECKING:
     from kernelgen.hardware.profile import Profile
     from kernelgen.program.shape import Shape
     from kernelgen.program.task import Direction
-    from kernelgen.records.config import CellRecord, TunedConfig
-    from kernelgen.records.trial import Objective
+    from kernelgen.records.config import CellRecord
     from kernelgen.records.workload import Work
+    from kernelgen.tuning.tune import Event
     from kernelgen.tuning.workers import Workers
     from kernelgen.tuning.workload import Prediction
 
 TASK = "kernelgen.tuning.task_worker:run_task"
 
+_News = queue.SimpleQueue[tuple[Task, TaskResult | str | None]]
+"""Tasks that have come to their end, and how; None: that have begun."""
+
 LAST_SECONDS = 60.0
 """After Ctrl-C: what tasks may take to write down the best that they have."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """A kernel to tune. name: for messages. path: of its YAML. budget, top, objective: as tune's."""
-
-    name: str
-    cell: CellRecord
-    shape: Shape
-    direction: Direction
-    profile: Profile
-    path: Path
-    budget: float
-    top: int | None
-    objective: Objective = "time"
-
-
-@dataclass(frozen=True)
-class TaskResult:
-    """What became of a task. config: as it was written. remarks: warnings on the way. interrupted: by Ctrl-C."""
-
-    config: TunedConfig
-    remarks: tuple[str, ...]
-    first_valid: float
-    seconds: float
-    interrupted: bool
 
 
 @dataclass(frozen=True)
@@ -80,13 +57,11 @@ class _Predict:
 
 def run_task(job: _Job | _Predict) -> TaskResult | list[Prediction]:
     """Tune in this process, and write the result; or predict."""
-    from kernelgen.tuning.tune import Event, save, tune
-
     if isinstance(job, _Predict):
         from kernelgen.records.workload import Work
         from kernelgen.tuning.workload import predicted
 
-        work = [Work(record.load("task"), record, shape, way, runs) for record, shape, way, runs in job.work]
+        work = [Work(record.load("workload"), record, shape, way, runs) for record, shape, way, runs in job.work]
         return predicted(work, job.profile)
     remarks: list[str] = []
 
@@ -100,33 +75,24 @@ def run_task(job: _Job | _Predict) -> TaskResult | list[Prediction]:
 
     before = signal.signal(signal.SIGINT, interrupt)
     try:
-        task = job.task
-        cell = task.cell.load("task")
-        result = tune(
-            cell,
-            task.shape,
-            task.profile,
-            direction=task.direction,
-            budget=task.budget,
-            top=task.top,
-            on_event=tell,
-            workers=job.workers,
-            objective=task.objective,
-        )
+        result = search(job.task, job.workers, tell)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        config = save(result, task.path, task.cell)
+        return write(job.task, result, remarks)
     except KeyboardInterrupt:
         raise TilesmithError("interrupted before the first valid kernel") from None
     finally:
         signal.signal(signal.SIGINT, before)
-    return TaskResult(config, tuple(remarks), result.first_valid, result.seconds, result.interrupted)
 
 
 class TaskProcesses:
-    """So many processes for tasks, which are kept from one thing to the next. Use as a context manager."""
+    """So many processes for tasks, which are kept from one thing to the next. Use as a context manager.
 
-    def __init__(self, count: int) -> None:
+    workers: the GPUs, shared among the tasks that run at once; with fewer tasks than GPUs each has several.
+    """
+
+    def __init__(self, count: int, workers: Workers) -> None:
         self._processes = [Worker(TASK) for _ in range(count)]
+        self._workers = workers
 
     def __enter__(self) -> Self:
         """Start them."""
@@ -152,32 +118,35 @@ class TaskProcesses:
             parts = list(pool.map(part, range(count)))
         return [parts[number % count][number // count] for number in range(len(work))]
 
-    def tune(self, tasks: Sequence[Task], workers: Workers, on_end: Callable[[Task, TaskResult | str], None]) -> bool:
-        """Tune several kernels, as many at once as there are processes; with fewer kernels than GPUs each has several.
-
-        on_end: told of each, in this thread, with what was found, or why nothing was. Ctrl-C lets those that run write
-        down the best that they have. Returns whether it came.
-        """
-        return _tune(self._processes[: min(workers.count, len(tasks))], tasks, workers, on_end)
+    def tune(self, tasks: Sequence[Task], on_end: OnEnd, on_begin: OnBegin = lambda task: None) -> bool:
+        """See TaskRunner: as many at once as there are processes. Ctrl-C lets those that run write down the best that
+        they have. A task whose process was killed begins twice."""
+        processes = self._processes[: min(self._workers.count, len(tasks))]
+        return _tune(processes, tasks, self._workers, on_end, on_begin)
 
 
 def _tune(
-    processes: Sequence[Worker],
-    tasks: Sequence[Task],
-    workers: Workers,
-    on_end: Callable[[Task, TaskResult | str], None],
+    processes: Sequence[Worker], tasks: Sequence[Task], workers: Workers, on_end: OnEnd, on_begin: OnBegin
 ) -> bool:
     """See TaskProcesses.tune."""
     places = len(processes)
     todo: queue.SimpleQueue[tuple[Task, int]] = queue.SimpleQueue()
     for task in tasks:
         todo.put((task, 0))
-    ended: queue.SimpleQueue[tuple[Task, TaskResult | str]] = queue.SimpleQueue()
+    news: _News = queue.SimpleQueue()
+
+    def hear() -> int:
+        """Wait for something to tell; how many tasks have come to their end by it."""
+        task, outcome = news.get()
+        if outcome is None:
+            on_begin(task)
+            return 0
+        on_end(task, outcome)
+        return 1
+
     stopping = threading.Event()
     threads = [
-        threading.Thread(
-            target=_serve, args=(process, workers.share(place, places), todo, ended, stopping), daemon=True
-        )
+        threading.Thread(target=_serve, args=(process, workers.share(place, places), todo, news, stopping), daemon=True)
         for place, process in enumerate(processes)
     ]
     interrupted = False
@@ -186,8 +155,7 @@ def _tune(
         for thread in threads:
             thread.start()
         while left:
-            on_end(*ended.get())
-            left -= 1
+            left -= hear()
     except KeyboardInterrupt:
         interrupted = True
         stopping.set()
@@ -195,8 +163,8 @@ def _tune(
             process.signal(signal.SIGINT)
         for thread in threads:
             thread.join(LAST_SECONDS)
-        while not ended.empty():
-            on_end(*ended.get())
+        while not news.empty():
+            hear()
     finally:
         stopping.set()
         for process in processes:
@@ -208,7 +176,7 @@ def _serve(
     process: Worker,
     workers: Workers,
     todo: queue.SimpleQueue[tuple[Task, int]],
-    ended: queue.SimpleQueue[tuple[Task, TaskResult | str]],
+    news: _News,
     stopping: threading.Event,
 ) -> None:
     """One process's thread: task after task, until none is left. A process that is killed loses nothing that is in the
@@ -218,6 +186,7 @@ def _serve(
             task, lost = todo.get(block=False)
         except queue.Empty:
             break
+        news.put((task, None))
         outcome: TaskResult | str
         try:
             outcome = process.run(_Job(task, workers), None)
@@ -228,5 +197,5 @@ def _serve(
             outcome = str(error)
         except (LaunchError, OSError) as error:
             outcome = str(error)
-        ended.put((task, outcome))
+        news.put((task, outcome))
     process.close()

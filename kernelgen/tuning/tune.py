@@ -408,7 +408,7 @@ def _require_host_compiler() -> None:
 
     Raises LaunchError where there is none.
     """
-    from kernelgen.verify.emulator import require_compiler
+    from kernelgen.verify.host_compiler import require_compiler
 
     try:
         require_compiler()

@@ -9,12 +9,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
-import functools
 import math
-import os
 import shlex
-import shutil
-import subprocess
 import tempfile
 import threading
 from collections.abc import Collection, Mapping
@@ -23,8 +19,9 @@ from typing import TYPE_CHECKING
 
 from kernelgen.build.cache import Cache, binary_key
 from kernelgen.errors import CompileError, EmulationError
-from kernelgen.paths import cache_root, cuda_headers
+from kernelgen.paths import cache_root
 from kernelgen.temporary import temporary_folder
+from kernelgen.verify.host_compiler import compile_file, compiler_version, faster_linker, find_compiler, knows
 
 if TYPE_CHECKING:
     from typing import Any, TypeAlias
@@ -65,7 +62,6 @@ MOST_THREADS = 30_000
 """Threads that run at the same time at most: each has a stack between guards, and Linux gives a process 65,530
 mappings."""
 
-_COMPILE_SECONDS = 300.0
 _WARP = 32
 
 _libraries: dict[str, ctypes.CDLL] = {}
@@ -282,11 +278,11 @@ def _architecture(arch: str) -> int:
 
 def _library(source: Source) -> ctypes.CDLL:
     """Compile and load ``source``, or take it from this process or the cache. The caller holds the lock."""
-    command = _compiler()
-    compiler = f"{shlex.join(command)}\n{_compiler_version(command)}"
+    command = find_compiler()
+    compiler = f"{shlex.join(command)}\n{compiler_version(command)}"
     core = dataclasses.replace(source, text=_CORE, entry="tilesmith_emulate", arch="host")
     core_key = binary_key(core, _CORE_FLAGS, compiler)
-    flags = (*FLAGS, *(flag for flag in OPTIONAL_FLAGS if _knows(command, flag)))
+    flags = (*FLAGS, *(flag for flag in OPTIONAL_FLAGS if knows(command, flag)), *faster_linker(command))
     key = binary_key(source, flags, f"{compiler}\n{core_key}")
     if key not in _libraries:
         try:
@@ -322,80 +318,14 @@ def _load(
     return ctypes.CDLL(str(library))
 
 
-def require_compiler() -> None:
-    """Raise EmulationError, with what to do about it, where there is no compiler to emulate with."""
-    _compiler()
-
-
-def _compiler() -> tuple[str, ...]:
-    """The host C++ compiler's command: $CXX, else g++, c++ or clang++ from PATH. Raises EmulationError if none."""
-    asked = os.environ.get("CXX", "")
-    try:
-        wanted = shlex.split(asked)
-    except ValueError as error:
-        raise EmulationError(f"$CXX is no command: {asked!r} ({error}). Set it to a C++20 compiler.") from None
-    for words in [wanted] if wanted else [["g++"], ["c++"], ["clang++"]]:
-        if found := shutil.which(words[0]):
-            return (found, *words[1:])
-    asked = (
-        f"$CXX is {shlex.join(wanted)!r}, which is not there" if wanted else "there is no g++, c++ or clang++ in PATH"
-    )
-    raise EmulationError(
-        f"the emulator needs a C++20 compiler: {asked}. Install g++ (apt install g++), or set CXX to a compiler."
-    )
-
-
-def host_compiler() -> tuple[str, str]:
-    """The host C++ compiler's command, and what it prints of itself. Raises EmulationError where none runs."""
-    command = _compiler()
-    return shlex.join(command), _compiler_version(command)
-
-
-@functools.cache
-def _compiler_version(command: tuple[str, ...]) -> str:
-    try:
-        done = subprocess.run([*command, "-v"], capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise EmulationError(
-            f"the C++ compiler {shlex.join(command)} does not run: {error}. Set CXX to another."
-        ) from None
-    return done.stderr
-
-
-@functools.cache
-def _knows(command: tuple[str, ...], flag: str) -> bool:
-    """Whether a compiler takes an option."""
-    try:
-        done = subprocess.run(
-            [*command, "-x", "c++", "-fsyntax-only", flag, os.devnull],
-            capture_output=True,
-            timeout=_COMPILE_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return False
-    return done.returncode == 0
-
-
 def _compile(command: tuple[str, ...], source: Source, path: Path, *options: str) -> None:
-    text = path.with_suffix(".cpp")
-    text.write_text(source.text, encoding="utf-8")
+    """Compile the emulator's core or a kernel to ``path``. Raises CompileError."""
+    if source.text == _CORE:
+        what, hint = "the emulator itself", "It needs C++20 with <source_location>: g++ 11 or clang 16, or newer."
+    else:
+        what = f"{source.entry} for the emulator"
+        hint = "A kernel may use only C++20 and the functions of cuda/ptx.cuh."
     try:
-        done = subprocess.run(
-            [*command, "-I", str(cuda_headers()), str(text), *options, "-o", str(path)],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_COMPILE_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise CompileError(f"{command[0]} did not finish {source.entry} within {_COMPILE_SECONDS:.0f} s") from None
-    if done.returncode != 0:
-        first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr[:500])
-        if source.text == _CORE:
-            what, hint = "the emulator itself", "It needs C++20 with <source_location>: g++ 11 or clang 16, or newer."
-        else:
-            what = f"{source.entry} for the emulator"
-            hint = "A kernel may use only C++20 and the functions of cuda/ptx.cuh."
-        raise CompileError(f"{command[0]} refused {what}: {first}. {hint}", done.stderr)
+        compile_file(command, source.text, path, *options)
+    except CompileError as error:
+        raise CompileError(f"{command[0]} refused {what}: {error}. {hint}", error.log) from None

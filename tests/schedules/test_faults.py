@@ -1141,7 +1141,7 @@ FAULTS = {
 
 
 def flattened(text: str, seen: set[str]) -> str:
-    """A source with every header of cuda/ pasted in where it is first included, but for ptx.cuh."""
+    """A source with every header of cuda/ pasted in where it is first included, but for ptx.cuh and its files."""
 
     def paste(match: re.Match[str]) -> str:
         name = match[1]

@@ -36,7 +36,8 @@ from kernelgen.tuning.step_profile import (
     require_known,
 )
 from kernelgen.verify.cases import make_case
-from kernelgen.verify.emulator import emulate, host_compiler
+from kernelgen.verify.emulator import emulate
+from kernelgen.verify.host_compiler import find_compiler
 
 H200 = load_profile("h200")
 CELL = load_cell("lstm")
@@ -107,12 +108,12 @@ def test_the_marks_of_a_step_come_in_order_and_leave_no_gap(
 
 
 def test_without_stamps_there_is_no_trace_of_them() -> None:
-    command, _ = host_compiler()
+    command = find_compiler()
     headers = cuda_headers()
     for define, there in (((), False), (("-DTILESMITH_STAMPS",), True)):
         for name in ("resident", "cluster_forward"):
             flags = ["-std=c++20", "-E", "-P", "-DTILESMITH_EMULATE", *define, f"-I{headers}", "-x", "c++"]
-            words = [*command.split(), *flags, str(headers / f"{name}.cuh")]
+            words = [*command, *flags, str(headers / f"{name}.cuh")]
             text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
             assert ("stamps" in text) is there
 

@@ -28,7 +28,8 @@ from kernelgen.records.store import Store
 from kernelgen.records.workload import Work
 from kernelgen.tuning.gpus import named
 from kernelgen.tuning.ray_workers import RayGpus, RemoteGpu, connect
-from kernelgen.tuning.task_worker import Task, TaskProcesses, TaskResult
+from kernelgen.tuning.task_worker import TaskProcesses
+from kernelgen.tuning.tasks import Task, TaskResult
 from kernelgen.tuning.tune import Event, TuneResult, tune
 from kernelgen.tuning.workers import LocalGpus, WorkerPool
 from kernelgen.tuning.workload import predicted
@@ -253,10 +254,10 @@ def test_a_process_that_is_killed_loses_no_kernel(pace: Path, tmp_path: Path, ow
     found: dict[str, TaskResult | str] = {}
     tasks = _tasks(tmp_path / "out", 2)
     work = [Work(load_cell("elman"), task.cell, task.shape, "forward", 3) for task in tasks]
-    with TaskProcesses(2) as processes:
+    with TaskProcesses(2, TWO) as processes:
         assert processes.predict(work, tasks[0].profile) == predicted(work, tasks[0].profile)
         killer.start()
-        assert processes.tune(tasks, TWO, lambda task, outcome: found.update({task.name: outcome})) is False
+        assert processes.tune(tasks, lambda task, outcome: found.update({task.name: outcome})) is False
     killer.join()
     assert found.keys() == {task.name for task in tasks}
     for task in tasks:
@@ -280,9 +281,8 @@ def test_ctrl_c_lets_a_task_write_down_its_best(pace: Path, tmp_path: Path, own_
     threading.Thread(target=interrupt).start()
     found: dict[str, TaskResult | str] = {}
     tasks = _tasks(tmp_path / "out", 2, top=3)
-    with TaskProcesses(1) as processes:
-        one = LocalGpus((0,), "runners:paced")
-        assert processes.tune(tasks, one, lambda task, outcome: found.update({task.name: outcome}))
+    with TaskProcesses(1, LocalGpus((0,), "runners:paced")) as processes:
+        assert processes.tune(tasks, lambda task, outcome: found.update({task.name: outcome}))
     assert found.keys() == {"kernel1"}
     outcome = found["kernel1"]
     assert isinstance(outcome, TaskResult), outcome

@@ -21,7 +21,8 @@ from kernelgen.program.launch import Launch
 from kernelgen.program.shape import Shape
 from kernelgen.program.source import Source
 from kernelgen.schedules.shared.entries import forward_parameters
-from kernelgen.verify.emulator import OPTIONAL_FLAGS, Excerpt, _compiler, _knows, emulate
+from kernelgen.verify.emulator import OPTIONAL_FLAGS, Excerpt, emulate
+from kernelgen.verify.host_compiler import faster_linker, find_compiler, knows
 
 pytestmark = pytest.mark.emulated
 
@@ -261,19 +262,30 @@ def test_a_seed_gives_one_order_and_seeds_differ() -> None:
 # ---- the twin ----
 
 
-def signatures(text: str, prefix: str) -> dict[str, str]:
-    """Functions of a header: name -> return type and parameters, without the place of the call."""
+def signatures(text: str, prefix: str) -> list[str]:
+    """Functions of a header, overloads apart: return type, name and parameters, without the place of the call."""
     found = re.findall(rf"^{prefix}(?!inline)(\w+(?: \w+)?) ([a-z]\w*)\(([^{{;]*)\)(?= ?[{{;])", text, re.MULTILINE)
     place = re.compile(r",?\s*Site site = Site::current\(\)")
-    return {name: " ".join(f"{kind}({place.sub('', parameters)})".split()) for kind, name, parameters in found}
+    return sorted(
+        {" ".join(f"{kind} {name}({place.sub('', parameters)})".split()) for kind, name, parameters in found}
+    )  # a template and its specialisations have one
 
 
 def test_every_device_function_has_a_twin_with_its_signature() -> None:
-    device = signatures((cuda_headers() / "ptx.cuh").read_text(), "TILESMITH_DEVICE ")
-    text = (cuda_headers() / "emulate" / "ptx.hpp").read_text()
-    text = re.sub(r"^namespace emulate \{.*?^\}  // namespace emulate", "", text, flags=re.MULTILINE | re.DOTALL)
-    assert len(device) > 40
-    assert signatures(text, "(?:inline )?") == device
+    ptx, twins = cuda_headers() / "ptx", cuda_headers() / "emulate" / "ptx"
+    files = {path.stem for path in ptx.iterdir()}
+    assert {path.stem for path in twins.iterdir()} == files
+    for door, pattern in ((ptx, "ptx/{}.cuh"), (twins, "emulate/ptx/{}.hpp")):
+        text = door.with_suffix(".cuh" if door is ptx else ".hpp").read_text()
+        assert {pattern.format(name) for name in files} <= set(re.findall(r'^#include "(.*)"$', text, re.MULTILINE))
+    functions = 0
+    for name in files:
+        device = signatures((ptx / f"{name}.cuh").read_text(), "TILESMITH_DEVICE ")
+        text = (twins / f"{name}.hpp").read_text()
+        text = re.sub(r"^namespace emulate \{.*?^\}  // namespace emulate", "", text, flags=re.MULTILINE | re.DOTALL)
+        assert signatures(text, "(?:inline )?") == device, name
+        functions += len(device)
+    assert functions > 90
 
 
 # ---- the way in ----
@@ -445,6 +457,15 @@ def test_a_variable_that_nobody_initialised_shows() -> None:
     )
     out = words(32)
     run(source, {"out": out})
-    if _knows(_compiler(), OPTIONAL_FLAGS[0]):
+    if knows(find_compiler(), OPTIONAL_FLAGS[0]):
         assert not (np.abs(out.view(np.float32)) < 1e30).any()  # NaN, or larger than anything sound
-    assert not _knows(_compiler(), "-fno-such-option-exists")
+    assert not knows(find_compiler(), "-fno-such-option-exists")
+
+
+def test_a_faster_linker_is_taken_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    command, there = find_compiler(), ["ld.gold"]
+    monkeypatch.setattr("shutil.which", lambda name: name if name in there else None)
+    assert faster_linker(command) == ("-fuse-ld=gold",)
+    assert faster_linker((*command, "-fuse-ld=bfd")) == ()
+    there.clear()
+    assert faster_linker(command) == ()

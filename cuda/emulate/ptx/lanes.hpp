@@ -1,0 +1,33 @@
+// The twin of ptx/lanes.cuh.
+#pragma once
+
+#include <bit>
+
+#include "emulate/ptx/threads.hpp"
+#include "emulate/ptx/types.hpp"
+
+namespace tilesmith {
+
+inline bool any_lane(bool value, Site site = Site::current()) { return emulate::vote_any(value, site); }
+inline unsigned ballot(bool value, Site site = Site::current()) { return emulate::vote_lanes(value, site); }
+inline int lowest_bit(unsigned bits) { return std::countr_zero(bits); }
+inline float shuffle_xor(float value, int lanes, Site site = Site::current()) {
+    return __uint_as_float(emulate::exchange_lanes(__float_as_uint(value), static_cast<unsigned>(lanes), site));
+}
+
+inline float shuffle(float value, int lane, Site site = Site::current()) {
+    return shuffle_xor(value, static_cast<int>(thread_index() % 32) ^ lane, site);
+}
+inline double shuffle_xor(double value, int lanes, Site site = Site::current()) {
+    unsigned words[2];
+    __builtin_memcpy(words, &value, sizeof words);
+    for (unsigned& word : words) word = emulate::exchange_lanes(word, static_cast<unsigned>(lanes), site);
+    __builtin_memcpy(&value, words, sizeof words);
+    return value;
+}
+
+inline double shuffle(double value, int lane, Site site = Site::current()) {
+    return shuffle_xor(value, static_cast<int>(thread_index() % 32) ^ lane, site);
+}
+
+}  // namespace tilesmith

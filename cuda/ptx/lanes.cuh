@@ -1,0 +1,23 @@
+// What the lanes of a warp tell each other.
+#pragma once
+
+#include "ptx/types.cuh"
+
+namespace tilesmith {
+
+/// Whether `value` holds in any lane of the warp; all 32 ask.
+TILESMITH_DEVICE bool any_lane(bool value) { return __any_sync(0xffffffffu, value) != 0; }
+/// The lanes, a bit each, whose value is true.
+TILESMITH_DEVICE unsigned ballot(bool value) { return __ballot_sync(0xffffffffu, value); }
+
+/// The place of the lowest bit that is set; one is.
+TILESMITH_DEVICE int lowest_bit(unsigned bits) { return __ffs(static_cast<int>(bits)) - 1; }
+
+/// The value of the lane whose number differs in the bits of `lanes`; all 32 exchange.
+TILESMITH_DEVICE float shuffle_xor(float value, int lanes) { return __shfl_xor_sync(0xffffffffu, value, lanes); }
+/// The value of any lane.
+TILESMITH_DEVICE float shuffle(float value, int lane) { return __shfl_sync(0xffffffffu, value, lane); }
+TILESMITH_DEVICE double shuffle(double value, int lane) { return __shfl_sync(0xffffffffu, value, lane); }
+TILESMITH_DEVICE double shuffle_xor(double value, int lanes) { return __shfl_xor_sync(0xffffffffu, value, lanes); }
+
+}  // namespace tilesmith
