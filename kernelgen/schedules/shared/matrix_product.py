@@ -128,9 +128,7 @@ def predicted_seconds(product: MatrixProduct, profile: Profile) -> float:
     return clocks / (profile.clock_mhz * 1e6)
 
 
-def kernel(
-    product: MatrixProduct, profile: Profile, tiling: ProductTiling | None = None
-) -> tuple[Source, Launch]:
+def kernel(product: MatrixProduct, profile: Profile, tiling: ProductTiling | None = None) -> tuple[Source, Launch]:
     """The kernel and its launch. The source's arguments are (a, b, bias, out, rows, columns, depth, batch, seq,
     turned): pointers, of which bias may be null, and int32; batch and seq are looked at only where a bit of
     ``turned`` is set. Its text knows no sizes, only which vectors they allow.
