@@ -98,7 +98,7 @@ def test_elements_beyond_what_32_bits_count() -> None:
 
 @pytest.mark.emulated
 def test_a_number_that_is_none_stays_in_its_row_and_column() -> None:
-    """What is beyond an edge is zeros in both matrices: a NaN there would reach whole tiles."""
+    """Beyond the edges there are zeros, in both matrices: a NaN meets nothing of other rows."""
     case = ProductCase(MatrixProduct(33, 72, 200, "bfloat16"))
     arguments, wanted = case.draw(0)
     arguments["a"][32, 199] = np.nan
