@@ -50,6 +50,18 @@ struct MatrixProductTiling {
     bool floats;  // whether out and bias are floats, whatever the type
 };
 
+/// Places are the elements at which rows begin in an array, in a table in shared memory; of rows that there are not, nowhere.
+inline constexpr long long nowhere = -16;  // aligned as an array is, since copies of zeros have an address too
+inline constexpr int place_bytes = 8;
+TILESMITH_DEVICE void store_place(SharedAddress table, int at, long long place) {
+    const unsigned long long bits = static_cast<unsigned long long>(place);
+    store_shared_64(table + at * place_bytes, uint2{static_cast<unsigned>(bits), static_cast<unsigned>(bits >> 32)});
+}
+TILESMITH_DEVICE long long load_place(SharedAddress table, int at) {
+    const uint2 words = load_shared_64(table + at * place_bytes);
+    return static_cast<long long>(static_cast<unsigned long long>(words.y) << 32 | words.x);
+}
+
 /// A stage of one of the matrices in shared memory: `count` of its rows, a tile's, by `depth` of k, as they lie in memory.
 template <class Type, bool transposed, int count, int depth, int width, int threads>
 struct StageOfMatrix {
@@ -66,38 +78,31 @@ struct StageOfMatrix {
     static constexpr int rounds = rows / rows_at_once, together = minimum(rounds, 8);
     static_assert(threads % pieces == 0 && rows % rows_at_once == 0 && rounds % together == 0, "every thread copies as much");
 
-    /// Begin copying, from element `first` of each row on; zeros for what is beyond a row's `length`, and for rows that have no
-    /// place. places: where the rows lie in the array, by their numbers.
+    /// Begin copying, from element `first` of each row on; zeros for what is beyond a row's `length`, and for rows that are
+    /// nowhere. places: where the rows begin in the array.
     TILESMITH_DEVICE static void copy(SharedAddress stage, SharedAddress places, const Element<Type>* array, int length, int first,
                                       int thread) {
         const int piece = thread % pieces * width, own_row = thread / pieces;
         const bool inside = first + piece < length;
+        const Element<Type>* const from = array + first + piece;
 #pragma unroll 1
         for (int begin = 0; begin < rounds; begin += together) {
-            int place[together];
+            long long place[together];
 #pragma unroll
-            for (int i = 0; i < together; ++i)
-                place[i] = static_cast<int>(load_shared_32(places + 4 * ((begin + i) * rows_at_once + own_row)));
+            for (int i = 0; i < together; ++i) place[i] = load_place(places, (begin + i) * rows_at_once + own_row);
             const SharedAddress to = stage + (begin * rows_at_once + own_row) * row_bytes + piece * size;
             if constexpr (width * size < 4) {  // too narrow for an asynchronous copy
                 unsigned short words[together];
 #pragma unroll
-                for (int i = 0; i < together; ++i)
-                    words[i] = inside && place[i] >= 0 ? load_global_16(at(array, place[i], length, first + piece)) : 0;
+                for (int i = 0; i < together; ++i) words[i] = inside && place[i] >= 0 ? load_global_16(from + place[i]) : 0;
 #pragma unroll
                 for (int i = 0; i < together; ++i) store_shared_16(to + i * rows_at_once * row_bytes, words[i]);
             } else {
 #pragma unroll
-                for (int i = 0; i < together; ++i) {
-                    const bool real = inside && place[i] >= 0;
-                    cp_async_or_zeros<width * size>(to + i * rows_at_once * row_bytes,
-                                                    real ? at(array, place[i], length, first + piece) : array, real);
-                }
+                for (int i = 0; i < together; ++i)
+                    cp_async_or_zeros<width * size>(to + i * rows_at_once * row_bytes, from + place[i], inside && place[i] >= 0);
             }
         }
-    }
-    TILESMITH_DEVICE static const Element<Type>* at(const Element<Type>* array, int row, int length, int element) {
-        return array + static_cast<long long>(row) * length + element;
     }
 
     /// What a lane has of 16 rows of the matrix and the k of one instruction, in the order in which an instruction takes its
@@ -135,9 +140,11 @@ struct MatrixProduct {
     static constexpr int warp_columns = columns / tiling.column_warps;
     static constexpr int column_tiles = warp_columns / 8;  // of a warp
     static constexpr int slices = tiling.depth / product_depth<Type>;
+    /// Instructions along k that are written out in a row: of floats and doubles one, since each has many registers.
+    static constexpr int written_out = sums_in_tensor_cores<Type> ? slices / tiling.depth_groups : 1;
     static_assert(warp_columns % 16 == 0, "columns come in pairs of matrix tiles");
     static_assert(slices % tiling.depth_groups == 0, "every group takes as much of a stage");
-    static_assert(tiling.depth <= threads, "a thread for each k of a stage");
+    static_assert(maximum(tiling.depth, maximum(rows, columns)) <= threads, "a thread for each row of a tile and of a stage");
 
     using Number = Real<Type>;
     using Out = typename Either<tiling.floats, float, Element<Type>>::Type;
@@ -150,12 +157,12 @@ struct MatrixProduct {
     static constexpr int sum_row_bytes = columns * number_bytes + 2 * chunk_bytes;
     static constexpr int sums_bytes = rows * sum_row_bytes;
 
-    // Where rows lie: of a tile, or, where a matrix is transposed, of each stage.
+    // Tables of places: of a tile's rows, or, where a matrix is transposed, of each stage's.
     static constexpr int a_places = tiling.a_transposed ? tiling.num_stages * tiling.depth : rows;
     static constexpr int b_places = tiling.b_transposed ? tiling.num_stages * tiling.depth : columns;
     static constexpr int bias_at = maximum(tiling.num_stages * stage_bytes, tiling.depth_groups * sums_bytes);
-    static constexpr int a_places_at = bias_at + columns * number_bytes, b_places_at = a_places_at + 4 * a_places;
-    static constexpr int shared_bytes = b_places_at + 4 * b_places;
+    static constexpr int a_places_at = bias_at + columns * number_bytes;
+    static constexpr int b_places_at = a_places_at + a_places * place_bytes, shared_bytes = b_places_at + b_places * place_bytes;
 
     /// Elements that a thread writes in turn: 16 bytes, or four sums.
     static constexpr int unit = maximum(4, chunk_bytes / static_cast<int>(sizeof(Out)));
@@ -191,19 +198,21 @@ struct MatrixProduct {
 
     Number sums[tiling.warp_tiles][column_tiles][4];
 
-    /// Where row `number` of `count` lies; below 0 beyond them.
-    TILESMITH_DEVICE int place(int number, int count, bool turned) const {
-        if (number >= count) return -1;
-        return turned ? number % seq * in.batch + number / seq : number;
+    /// Which row of the array is row `number`.
+    TILESMITH_DEVICE int turn(int number, int bit) const {
+        return (in.turned & bit) != 0 ? number % seq * in.batch + number / seq : number;
     }
 
-    /// Of matrices whose rows are the tile's.
+    /// The places of matrices whose rows are the tile's.
     TILESMITH_DEVICE void write_places() const {
-        if constexpr (!tiling.a_transposed)
-            for (int i = thread; i < rows; i += threads)
-                write_place(a_places_at, i, place(first_row + i, in.rows, (in.turned & turned_a) != 0));
-        if constexpr (!tiling.b_transposed)
-            for (int i = thread; i < columns; i += threads) write_place(b_places_at, i, place(first_column + i, in.columns, false));
+        if (!tiling.a_transposed && thread < rows) {
+            const int row = first_row + thread;
+            store_place(shared + a_places_at, thread, row < in.rows ? static_cast<long long>(turn(row, turned_a)) * in.depth : nowhere);
+        }
+        if (!tiling.b_transposed && thread < columns) {
+            const int column = first_column + thread;
+            store_place(shared + b_places_at, thread, column < in.columns ? static_cast<long long>(column) * in.depth : nowhere);
+        }
     }
 
     /// Of matrices whose rows are k: those of the next stage, which will lie in `slot`.
@@ -212,17 +221,17 @@ struct MatrixProduct {
             if (thread >= tiling.depth) return;
             const int at = slot * tiling.depth + thread, turned = next_time * in.batch + next_sequence;
             const bool real = next_step < in.depth;
-            if constexpr (tiling.a_transposed)
-                write_place(a_places_at, at, !real ? -1 : (in.turned & turned_a) != 0 ? turned : next_step);
-            if constexpr (tiling.b_transposed)
-                write_place(b_places_at, at, !real ? -1 : (in.turned & turned_b) != 0 ? turned : next_step);
+            if constexpr (tiling.a_transposed) {
+                const long long row = (in.turned & turned_a) != 0 ? turned : next_step;
+                store_place(shared + a_places_at, at, real ? row * in.rows : nowhere);
+            }
+            if constexpr (tiling.b_transposed) {
+                const long long row = (in.turned & turned_b) != 0 ? turned : next_step;
+                store_place(shared + b_places_at, at, real ? row * in.columns : nowhere);
+            }
             next_step += tiling.depth, next_sequence += tiling.depth / seq, next_time += tiling.depth % seq;
             if (next_time >= seq) next_time -= seq, ++next_sequence;
         }
-    }
-
-    TILESMITH_DEVICE void write_place(int table, int at, int value) const {
-        store_shared_32(shared + table + 4 * at, static_cast<unsigned>(value));
     }
 
     /// Begin copying stage `stage` of the block's.
@@ -230,37 +239,37 @@ struct MatrixProduct {
         const SharedAddress to = shared + slot * stage_bytes;
         const int k = (first_stage + stage) * tiling.depth;
         if constexpr (tiling.a_transposed)
-            A::copy(to, shared + a_places_at + 4 * slot * tiling.depth, in.a, in.rows, first_row, thread);
+            A::copy(to, shared + a_places_at + slot * tiling.depth * place_bytes, in.a, in.rows, first_row, thread);
         else
             A::copy(to, shared + a_places_at, in.a, in.depth, k, thread);
         if constexpr (tiling.b_transposed)
-            B::copy(to + A::bytes, shared + b_places_at + 4 * slot * tiling.depth, in.b, in.columns, first_column, thread);
+            B::copy(to + A::bytes, shared + b_places_at + slot * tiling.depth * place_bytes, in.b, in.columns, first_column, thread);
         else
             B::copy(to + A::bytes, shared + b_places_at, in.b, in.depth, k, thread);
     }
 
     TILESMITH_DEVICE void load_bias() const {
-        for (int i = thread; i < columns; i += threads) {
-            const bool real = in.bias != nullptr && first_column + i < in.columns;
-            Number value = 0;
-            if constexpr (tiling.floats) {
-                if (real) value = load_global_float(static_cast<const float*>(in.bias) + first_column + i);
-            } else {
-                if (real) value = to_real<Type>(load_element(static_cast<const Element<Type>*>(in.bias) + first_column + i));
-            }
-            const SharedAddress to = shared + bias_at + i * number_bytes;
-            if constexpr (number_bytes == 8)
-                store_shared_double(to, value);
+        if (thread >= columns) return;
+        const int column = first_column + thread;
+        Number value = 0;
+        if (in.bias != nullptr && column < in.columns) {
+            if constexpr (tiling.floats)
+                value = load_global_float(static_cast<const float*>(in.bias) + column);
             else
-                store_shared_32(to, __float_as_uint(value));
+                value = to_real<Type>(load_element(static_cast<const Element<Type>*>(in.bias) + column));
         }
+        const SharedAddress to = shared + bias_at + thread * number_bytes;
+        if constexpr (number_bytes == 8)
+            store_shared_double(to, value);
+        else
+            store_shared_32(to, __float_as_uint(value));
     }
 
     // ---- the product ----
 
     /// Add the product of a stage's part to the warp's sums.
     TILESMITH_DEVICE void multiply(SharedAddress stage) {
-#pragma unroll
+#pragma unroll(written_out)
         for (int slice = 0; slice < slices; slice += tiling.depth_groups) {
             Factors<Type, 2> b[column_tiles];
 #pragma unroll
@@ -326,6 +335,7 @@ struct MatrixProduct {
     TILESMITH_DEVICE void add_groups() const {
         if constexpr (tiling.depth_groups > 1) {
             sync_block();  // all groups have left theirs
+#pragma unroll 1
             for (int i = thread; i < rows * columns / 4; i += threads) {
                 const int row = i / (columns / 4), column = i % (columns / 4) * 4;
                 float total[4] = {0.0f, 0.0f, 0.0f, 0.0f};
@@ -337,35 +347,66 @@ struct MatrixProduct {
         }
     }
 
-    /// Write a block's share of the tile. of_cluster: where each has sums of its own; else all groups' are added here.
+    static constexpr int row_units = columns / unit, units = rows * row_units;
+
+    /// The sums of a unit: of all groups, or, of a cluster, where each block has added those, of all blocks; and the bias.
     template <bool of_cluster>
-    TILESMITH_DEVICE void write_out() const {
-        constexpr int units = columns / unit;  // of a row
-        for (int i = part * threads + thread; i < rows * units; i += parts * threads) {
-            const int row = i / units, column = i % units * unit;
-            if (first_row + row >= in.rows || first_column + column >= in.columns) continue;
-            Number total[unit];
+    TILESMITH_DEVICE void collect(Number (&total)[unit], int number) const {
+        const int row = number / row_units, column = number % row_units * unit;
 #pragma unroll
-            for (int e = 0; e < unit; ++e) total[e] = 0;
-            if constexpr (of_cluster) {
+        for (int e = 0; e < unit; ++e) total[e] = 0;
+        if constexpr (of_cluster) {
 #pragma unroll 4
-                for (int other = 0; other < parts; ++other)
+            for (int other = 0; other < parts; ++other)
 #pragma unroll
-                    for (int e = 0; e < unit; e += 4)
-                        add_four(total + e, load_cluster_float4(sums_at(0, row, column + e), static_cast<unsigned>(other)));
-            } else {
+                for (int e = 0; e < unit; e += 4)
+                    add_four(total + e, load_cluster_float4(sums_at(0, row, column + e), static_cast<unsigned>(other)));
+        } else {
 #pragma unroll
-                for (int other = 0; other < tiling.depth_groups; ++other)
+            for (int other = 0; other < tiling.depth_groups; ++other)
 #pragma unroll
-                    for (int e = 0; e < unit; e += 4) add_four(total + e, sums_at(other, row, column + e));
-            }
+                for (int e = 0; e < unit; e += 4) add_four(total + e, sums_at(other, row, column + e));
+        }
 #pragma unroll
-            for (int e = 0; e < unit; e += 4) add_four(total + e, shared + bias_at + (column + e) * number_bytes);
-            const long long at = place(first_row + row, in.rows, (in.turned & turned_out) != 0);
-            Out* const to = static_cast<Out*>(in.out) + at * in.columns + first_column + column;
+        for (int e = 0; e < unit; e += 4) add_four(total + e, shared + bias_at + (column + e) * number_bytes);
+    }
+
+    TILESMITH_DEVICE void write_unit(const Number (&total)[unit], int number) const {
+        const int row = first_row + number / row_units, column = first_column + number % row_units * unit;
+        if (row >= in.rows) return;
+        Out* const to = static_cast<Out*>(in.out) + static_cast<long long>(turn(row, turned_out)) * in.columns + column;
 #pragma unroll
-            for (int e = 0; e < unit; e += tiling.out_width)
-                if (first_column + column + e < in.columns) write(to + e, total + e);
+        for (int e = 0; e < unit; e += tiling.out_width)
+            if (column + e < in.columns) write(to + e, total + e);
+    }
+
+    /// Write the tile.
+    TILESMITH_DEVICE void write_alone() const {
+        sync_block();  // all sums are there
+#pragma unroll 1
+        for (int number = thread; number < units; number += threads) {
+            Number total[unit];
+            collect<false>(total, number);
+            write_unit(total, number);
+        }
+    }
+
+    /// Write the block's share of the tile, when the others are done with this block's sums: a barrier waits for stores.
+    TILESMITH_DEVICE void write_share() const {
+        constexpr int most = ceil_div(units, 2 * threads);
+        Number total[most][unit];
+        add_groups();
+        sync_cluster();
+#pragma unroll
+        for (int i = 0; i < most; ++i) {
+            const int number = (i * parts + part) * threads + thread;
+            if (number < units) collect<true>(total[i], number);
+        }
+        sync_cluster();  // nobody leaves while its memory is read
+#pragma unroll
+        for (int i = 0; i < most; ++i) {
+            const int number = (i * parts + part) * threads + thread;
+            if (number < units) write_unit(total[i], number);
         }
     }
 
@@ -403,8 +444,10 @@ struct MatrixProduct {
 #pragma unroll
                 for (int i = 0; i < 4; ++i) sums[m][n][i] = 0;
         write_places();
+#pragma unroll 1
         for (int slot = 0; slot < tiling.num_stages; ++slot) write_next_places(slot);
         sync_block();
+#pragma unroll 1
         for (int stage = 0; stage < tiling.num_stages - 1; ++stage) {
             if (stage < stages) begin_copy(stage, stage);
             cp_async_commit();
@@ -425,16 +468,9 @@ struct MatrixProduct {
         sync_block();  // all stages are read
         leave_sums();
         if constexpr (clusters) {
-            if (parts > 1) {
-                add_groups();
-                sync_cluster();
-                write_out<true>();
-                sync_cluster();  // nobody leaves while its memory is read
-                return;
-            }
+            if (parts > 1) return write_share();
         }
-        sync_block();  // all sums are there
-        write_out<false>();
+        write_alone();
     }
 };
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import pytest
+from products import ProductCase, error
 
 from kernelgen.cells import load_cell
 from kernelgen.errors import EmulationError, ValidationError
@@ -13,7 +15,9 @@ from kernelgen.hardware.profile import load_profile
 from kernelgen.paths import cuda_headers
 from kernelgen.program.program import Program
 from kernelgen.program.shape import Shape
+from kernelgen.program.source import Source
 from kernelgen.schedules import get
+from kernelgen.schedules.shared.matrix_product import TURNED_A, MatrixProduct
 from kernelgen.verify.validate import emulate_main
 
 pytestmark = pytest.mark.emulated
@@ -1158,13 +1162,17 @@ def kernel(sound: Sound, planted: tuple[str, str] | None = None) -> Program:
     cell, profile, schedule = load_cell(sound.cell), load_profile("h200"), get(sound.schedule)
     tiling = schedule.tiling(cell, sound.shape, profile, sound.values)
     program = schedule.program(cell, sound.shape, profile, tiling)
-    source = program.main.source
+    return replace(program, main=replace(program.main, source=planted_in(program.main.source, planted)))
+
+
+def planted_in(source: Source, planted: tuple[str, str] | None) -> Source:
+    """A source with its headers pasted in, and a fault in the place of a text that it has once."""
     text = flattened(source.text, set())
     if planted is not None:
         before, after = planted
         assert text.count(before) == 1, f"the kernel has changed; plant the fault anew: {before!r}"
         text = text.replace(before, after)
-    return replace(program, main=replace(program.main, source=replace(source, text=text)))
+    return replace(source, text=text)
 
 
 def run(sound: Sound, program: Program, seed: int) -> None:
@@ -1229,16 +1237,62 @@ def test_the_sound_kernel_passes(sound: Sound) -> None:
         run(sound, program, seed)
 
 
+def assert_caught(fault: str, run_seed: Callable[[int], None], words: str) -> None:
+    """One of SEEDS, given to ``run_seed``, raises an error with these words."""
+    for seed in range(SEEDS):
+        try:
+            run_seed(seed)
+        except (EmulationError, ValidationError) as caught:
+            print(f"{fault}: caught with seed {seed}: {caught}")
+            with pytest.raises((EmulationError, ValidationError), match=f"(?is){words}"):
+                run_seed(seed)
+            return
+    pytest.fail(f"{fault} was not caught in {SEEDS} seeds")
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_planted_faults_are_caught(fault: str) -> None:
     sound, before, after, words = FAULTS[fault]
     program = kernel(sound, (before, after))
-    for seed in range(SEEDS):
-        try:
-            run(sound, program, seed)
-        except (EmulationError, ValidationError) as error:
-            print(f"{fault}: caught with seed {seed}: {error}")
-            with pytest.raises((EmulationError, ValidationError), match=f"(?is){words}"):
-                run(sound, program, seed)
-            return
-    pytest.fail(f"{fault} was not caught in {SEEDS} seeds")
+    assert_caught(fault, lambda seed: run(sound, program, seed), words)
+
+
+PRODUCT = ProductCase(
+    MatrixProduct(40, 72, 200, "bfloat16", a_transposed=True, b_transposed=True), turned=TURNED_A, batch=4, parts=2
+)
+
+PRODUCT_FAULTS = {
+    "a stage multiplied before its copies have landed": (
+        "cp_async_wait<tiling.num_stages - 2>();",
+        "cp_async_wait<tiling.num_stages - 1>();",
+        "cp_async to it may still be under way",
+    ),
+    "sums left where others still multiply": ("sync_block();  // all stages are read\n", "\n", "race"),
+    "sums of groups added before they are there": (
+        "sync_block();  // all groups have left theirs\n",
+        "\n",
+        "race|nobody has written",
+    ),
+    "a block that leaves while its sums are read": (
+        "sync_cluster();  // nobody leaves while its memory is read\n",
+        "\n",
+        "end of the kernel",
+    ),
+    "steps of a sequence that go on into the next": (
+        "if (next_time >= seq) next_time -= seq, ++next_sequence;",
+        "",
+        "out differs|out of bounds",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", PRODUCT_FAULTS)
+def test_faults_planted_in_a_matrix_product_are_caught(fault: str) -> None:
+    before, after, words = PRODUCT_FAULTS[fault]
+    source = planted_in(PRODUCT.kernel[0], (before, after))
+
+    def run_seed(seed: int) -> None:
+        if not error(*PRODUCT.emulate(seed, source)) <= 2**-8:
+            raise ValidationError("out differs")
+
+    assert_caught(fault, run_seed, words)

@@ -13,6 +13,7 @@ from kernelgen.cells.language import Cell
 from kernelgen.hardware.profile import Profile, load_profile
 from kernelgen.program.shape import Shape
 from kernelgen.schedules import get, schedule_names
+from kernelgen.schedules.shared.matrix_product import MatrixProduct, kernel
 from kernelgen.schedules.shared.parameter_gradients import ParameterGradients
 from kernelgen.tuning.plan import plan, spread
 
@@ -157,7 +158,17 @@ VALUES = {
 def test_golden_sources(name: str, renew_golden: bool) -> None:
     """The text of a few kernels, so that a change of the generator shows as a diff. `pytest --renew-golden` renews."""
     cell, shape, gpu = KERNELS[name]
-    text = kernel_text(name.split(f"_{cell}_")[0], load_cell(cell), shape, load_profile(gpu))
+    compare_golden(
+        name, kernel_text(name.split(f"_{cell}_")[0], load_cell(cell), shape, load_profile(gpu)), renew_golden
+    )
+
+
+def test_golden_matrix_product(renew_golden: bool) -> None:
+    product = MatrixProduct(512, 256, 1024, "bfloat16", a_transposed=True, b_transposed=True, floats=True)
+    compare_golden("matrix_product_h200", kernel(product, load_profile("h200"))[0].text, renew_golden)
+
+
+def compare_golden(name: str, text: str, renew_golden: bool) -> None:
     path = GOLDEN / f"{name}.cu"
     if renew_golden:
         path.parent.mkdir(exist_ok=True)

@@ -6,6 +6,7 @@ blocks of a cluster share a tile is no part of a binary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,8 +16,9 @@ TILES = ((1, 2, 4, 2, 64), (2, 2, 2, 2, 64), (2, 4, 1, 4, 128))
 """Warps of rows, warps of columns, groups of warps that share the depth, tiles of 16 rows a warp, columns: 32 x 64 and
 64 x 64 for products that would leave multiprocessors idle, and 128 x 128, which reads half as much."""
 
-DOUBLE_TILES = (*TILES[:2], (4, 2, 1, 2, 64))
-"""The same of float64, whose sums take twice the registers: 128 x 64."""
+DOUBLE_TILES = ((1, 2, 2, 2, 64), (2, 2, 1, 2, 64), (4, 2, 1, 2, 64))
+"""The same of float64, whose sums take twice the registers, and in shared memory twice the room: the largest is 128 x
+64."""
 
 PARTS = (1, 2, 4, 8)
 """Blocks of a cluster that share a tile's depth."""
@@ -32,8 +34,8 @@ BLOCKS = 2
 
 FEWEST_STAGES = 3
 
-OTHER_REGISTERS = {2: 64, 4: 80, 8: 90}
-"""Of a thread, beside its sums, by the bytes of an element."""
+OTHER_REGISTERS = {1: 64, 2: 56, 3: 96}
+"""Of a thread, beside its sums, by the matrix instructions for one product."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,9 @@ class ProductTiling:
         """Of a thread."""
         return 4 * self.warp_tiles * (self.columns // self.column_warps // 8)
 
-    def registers(self, itemsize: int) -> int:
-        """Of a thread, about. itemsize: bytes of an element."""
-        return min(self.sums * max(1, itemsize // 4) + OTHER_REGISTERS[itemsize], 255)
+    def registers(self, itemsize: int, products: int) -> int:
+        """Of a thread, about. itemsize: bytes of an element. products: matrix instructions for one product."""
+        return min(self.sums * max(1, itemsize // 4) + OTHER_REGISTERS[products], 255)
 
     def shared_memory(self, itemsize: int) -> int:
         """Bytes of shared memory of a block (shared_bytes of the template)."""
@@ -85,7 +87,7 @@ class ProductTiling:
         of_stages = self.num_stages * self.depth
         places = of_stages if self.a_transposed else self.rows
         places += of_stages if self.b_transposed else self.columns
-        return max(self.num_stages * stage, sums) + self.columns * number + 4 * places
+        return max(self.num_stages * stage, sums) + self.columns * number + 8 * places
 
     def _stage(self, transposed: bool, count: int, itemsize: int) -> int:
         """Bytes of a stage of a matrix (StageOfMatrix of the template)."""
@@ -94,9 +96,9 @@ class ProductTiling:
             return rows * 16 * (elements * itemsize // 16 | 1)
         return rows * (elements * itemsize + 32)
 
-    def fit(self, profile: Profile, itemsize: int) -> int:
+    def fit(self, profile: Profile, itemsize: int, products: int) -> int:
         """How many blocks a multiprocessor runs at a time; 0 where none fits."""
-        return profile.occupancy(self.threads, self.registers(itemsize), self.shared_memory(itemsize))
+        return profile.occupancy(self.threads, self.registers(itemsize, products), self.shared_memory(itemsize))
 
 
 @dataclass(frozen=True)
@@ -119,9 +121,13 @@ class ProductWork:
         """Of the launch."""
         return -(-self.rows // tiling.rows) * -(-self.columns // tiling.columns) * tiling.parts
 
+    def fit(self, tiling: ProductTiling, profile: Profile) -> int:
+        """How many of them a multiprocessor runs at a time; 0 where none fits."""
+        return tiling.fit(profile, self.itemsize, self.products)
+
     def stages(self, tiling: ProductTiling) -> int:
         """Of a block."""
-        return -(-(-(-self.depth // tiling.depth)) // tiling.parts)
+        return math.ceil(math.ceil(self.depth / tiling.depth) / tiling.parts)
 
 
 def tilings(work: ProductWork, profile: Profile, clocks: ProductClocks) -> list[ProductTiling]:
@@ -152,13 +158,9 @@ def _candidates(work: ProductWork, profile: Profile) -> Iterator[ProductTiling]:
                 )
                 for num_stages in range(MOST_STAGES, 1, -1)
             ]
-            fitting = [each for each in found if each.fit(profile, work.itemsize)]
-            roomy = [
-                each
-                for each in fitting
-                if each.fit(profile, work.itemsize) >= BLOCKS and each.num_stages >= FEWEST_STAGES
-            ]
-            if fitting and parts <= min(most_parts, work.stages(found[0]) * parts):
+            fitting = [each for each in found if work.fit(each, profile)]
+            roomy = [each for each in fitting if work.fit(each, profile) >= BLOCKS and each.num_stages >= FEWEST_STAGES]
+            if fitting and parts <= min(most_parts, math.ceil(work.depth / found[0].depth)):
                 yield (roomy or fitting)[0]
 
 
@@ -194,7 +196,7 @@ class ProductClocks:
         """Clocks of the kernel. Blocks that run together share tensor cores, shared memory and L2; a stage takes as
         long as the busiest of these, or as its loads, of which all stages but one are on their way at once."""
         mine = -(-work.blocks(tiling) // profile.multiprocessors)
-        together = min(mine, max(1, tiling.fit(profile, work.itemsize)))
+        together = min(mine, max(1, work.fit(tiling, profile)))
         active = min(work.blocks(tiling), profile.multiprocessors)
         rate = min(MOST_BYTES_PER_CLOCK, L2_BYTES_PER_CLOCK * profile.multiprocessors / active)
         instructions = work.products * work.itemsize / 2 * tiling.depth / 16  # k16 steps of a stage
