@@ -38,14 +38,21 @@ struct InputProduct {
     TILESMITH_DEVICE void load(const unsigned short* w, SharedAddress at, int head, int first_unit, int part, int lane) {
         matrix.load(at, lane, [&](int tile, int k_tile, int upper) {
             const int k = (part * k_tiles + k_tile) * 32 + lane % 4 * 8;
+            begin_load(k_tile, upper);
             return Rows::template load<shape, inputs>(w, head, first_unit, tile * 16 + upper * 8 + lane / 4, k);
         });
+    }
+
+    /// Before eight words of R or W are loaded: those of the tile before are there. Where both take most of the registers, a
+    /// compiler that may ask for all words at once spills.
+    TILESMITH_DEVICE static void begin_load(int k_tile, int upper) {
+        if (k_tile == 0 && upper == 0) sync_warp();
     }
 
     /// sums = this part of W times x in a stage, and the biases of the gates with an input.
     TILESMITH_DEVICE void multiply(Sums& sums, SharedAddress stage, int part, int lane,
                                    const float (&bias)[Cell::gates][units / 8]) const {
-        matrix.multiply(sums, stage, part * k_tiles * 4, lane, [&](int tile, int, int i) {
+        matrix.multiply_in_turn(sums, stage, part * k_tiles * 4, lane, [&](int tile, int, int i) {
             return Rows::of_row(tile, i / 2, [&](int gate, int unit_group) { return bias[gate][unit_group]; });
         });
     }

@@ -33,7 +33,9 @@ struct ResidentTiling {
     int k_tiles_in_registers;  // of a warp's k-tiles, of 32 previous units each, those whose part of R stays in registers
     int accumulators;          // independent ones per tile, so that matrix instructions overlap
     int num_stages;            // stages of the ring that holds Wx, or x
-    int input_k_tiles_in_registers = 0;  // as k_tiles_in_registers, of x and W, where the kernel multiplies them
+    // where the kernel multiplies its input itself:
+    int input_k_tiles_in_registers = 0;  // as k_tiles_in_registers, of x and W
+    int overlap_input = 0;  // 1: their product is made beside the pointwise step, in registers of its own; 0: behind it
 };
 
 template <class Cell, class Type, FixedShape shape, ResidentTiling tiling, Save save, Stores how, Sequences sequences = Sequences{}>
@@ -134,14 +136,15 @@ struct Resident {
     Places reads[column_tiles];  // where this lane reads h, if that lies in the first buffer
     int next_end = 0;            // the next step that is the first or the second behind a sequence's end
 
-    /// Load this lane's part of R.
+    /// Load this lane's part of R, and of W.
     TILESMITH_DEVICE void load_weights() {
-        weights.load(shared + weights_at + warp * Matrix::shared_bytes, lane, [&](int tile, int k_tile, int upper) {
-            const int k = (part * k_tiles + k_tile) * 32 + j * 8;
-            return Rows::template load<shape>(in.r, head, unit_warp * units, tile * 16 + upper * 8 + g, k);
-        });
         if constexpr (multiplies_input)
             input.load(in.w, shared + input_weights_at + warp * Input::Matrix::shared_bytes, head, unit_warp * units, part, lane);
+        weights.load(shared + weights_at + warp * Matrix::shared_bytes, lane, [&](int tile, int k_tile, int upper) {
+            const int k = (part * k_tiles + k_tile) * 32 + j * 8;
+            if constexpr (multiplies_input) Input::begin_load(k_tile, upper);
+            return Rows::template load<shape>(in.r, head, unit_warp * units, tile * 16 + upper * 8 + g, k);
+        });
     }
 
     /// Load the biases of this lane's units; of the warps that share them, one has them.
@@ -417,7 +420,7 @@ struct Resident {
             const SharedAddress stage = read_inputs + (t + 1 < steps ? stage_offset : refill_offset);
             move_ring(t + multiplies_input);
             TILESMITH_STAMPED(stamps.mark(Phase::transfers);)
-            if constexpr (multiplies_input) {
+            if constexpr (multiplies_input && tiling.overlap_input != 0) {
                 input.multiply(next_inputs.sums, stage, part, lane, bias);
                 TILESMITH_STAMPED(stamps.mark(Phase::matrix);)
             }
@@ -439,7 +442,13 @@ struct Resident {
                     [&](int array, int row, int unit) { return result_at(array, row, unit); });
                 TILESMITH_STAMPED(stamps.mark(Phase::pointwise);)
             }
-            if constexpr (multiplies_input) inputs = next_inputs;
+            if constexpr (multiplies_input) {
+                if constexpr (tiling.overlap_input != 0)
+                    inputs = next_inputs;
+                else
+                    input.multiply(inputs.sums, stage, part, lane, bias);
+                TILESMITH_STAMPED(stamps.mark(Phase::matrix);)
+            }
             cp_async_wait<tiling.num_stages - 2>();
             sync_block();
             stop(t, buffer);

@@ -129,20 +129,19 @@ class Resident(BatchTiled):
     def variables(self, problem: Problem, cell: Cell, shape: Shape, profile: Profile) -> Mapping[str, Expr]:
         """Declare the tile variables, in the order of the template's fields."""
         k_tiles = -(-shape.head_dim // 32)
-        input_k_tiles = -(-shape.inputs // 32)
-        own = {}
-        if shape.inputs:
-            name = "input_k_tiles_in_registers"
-            own[name] = problem.variable(name, range(0, input_k_tiles + 1))
-        return {
+        v = {
             "units_per_warp": problem.variable("units_per_warp", [8, 16]),
             "batch_tile": problem.variable("batch_tile", BATCH_TILES),
             "k_split": problem.variable("k_split", range(1, min(4, k_tiles) + 1)),
             "k_tiles_in_registers": problem.variable("k_tiles_in_registers", range(0, k_tiles + 1)),
             "accumulators": problem.variable("accumulators", [1, 2, 4]),
             "num_stages": problem.variable("num_stages", NUM_STAGES),
-            **own,
         }
+        if shape.inputs:
+            name, most = "input_k_tiles_in_registers", -(-shape.inputs // 32)
+            v[name] = problem.variable(name, range(0, most + 1))
+            v["overlap_input"] = problem.variable("overlap_input", [1, 0])
+        return v
 
     def rules(self, problem: Problem, cell: Cell, shape: Shape, v: Mapping[str, Expr]) -> None:
         """Constraints of the template."""
@@ -159,11 +158,12 @@ class Resident(BatchTiled):
         """Warps, shared memory and what lives in a thread's registers."""
         s = sizes(cell, shape, v)
         of_input: Int = v["input_k_tiles_in_registers"] if shape.inputs else 0
+        overlap: Int = v["overlap_input"] if shape.inputs else 0
         counts: dict[str, Int] = {
             "weights": (s.tiles * v["k_tiles_in_registers"] + s.input_tiles * of_input) * 8,
             "fragments": s.tiles * s.k_tiles + s.input_tiles * s.input_k_tiles,
             "loading": minimum(s.k_tiles - v["k_tiles_in_registers"] + s.input_k_tiles - of_input, 1),
-            "accumulators": (s.tiles + s.input_tiles) * s.column_tiles * 4,
+            "accumulators": (s.tiles + s.input_tiles * overlap) * s.column_tiles * 4,
             "more_accumulators": (v["accumulators"] - 1) * s.tiles * s.column_tiles * 4,
             "hidden": 4 * s.column_tiles * s.k_tiles,
             "bias": s.tiles * 2 + s.unit_groups * (len(cell.gates) - len(cell.recurrent_gates)),
