@@ -1,5 +1,5 @@
-// What forward kernels share: R of a head as a stationary matrix whose rows are gates of units, where its products lie, and
-// the step of one element.
+// What forward kernels share: R (or W) of a head as a stationary matrix whose rows are gates of units, where its products lie,
+// and the step of one element.
 #pragma once
 
 #include "lane_elements.cuh"
@@ -8,27 +8,35 @@
 namespace tilesmith {
 
 /// The rows of a warp that owns `units` units with all their gates, in tiles of 16: a tile is two gates of 8 units, or one
-/// gate of 16. Only gates with a recurrent product have rows.
-template <class Cell, int units>
+/// gate of 16. Only gates with this product have rows: by default the recurrent one.
+template <class Cell, int units, unsigned multiplied = Cell::recurrent>
 struct GateRows {
     static_assert(units == 8 || units == 16, "a warp owns 8 or 16 units");
-    static_assert(Cell::recurrent != 0, "a recurrent cell needs a recurrent product");
+    static_assert(multiplied != 0, "a product needs a gate that has it");
 
     static constexpr int gates = Cell::gates;
-    static constexpr int recurrent_gates = count_bits(Cell::recurrent);
-    static constexpr int tiles = ceil_div(recurrent_gates * units, 16);
+    static constexpr int product_gates = count_bits(multiplied);
+    static constexpr int tiles = ceil_div(product_gates * units, 16);
     static constexpr int unit_groups = units / 8;
 
-    /// Eight words of R [G_rec, H, D, D] from previous unit k on, of row `tile_row` of the warp whose units begin at
-    /// `first_unit`; zeros beyond what there is.
-    template <FixedShape shape>
-    TILESMITH_DEVICE static uint4 load(const unsigned short* r, int head, int first_unit, int tile_row, int k) {
+    /// Eight words of a matrix [gates, H, D, columns], R or W, from column k on, of row `tile_row` of the warp whose units
+    /// begin at `first_unit`; zeros beyond what there is.
+    template <FixedShape shape, int columns = shape.head_dim>
+    TILESMITH_DEVICE static uint4 load(const unsigned short* matrix, int head, int first_unit, int tile_row, int k) {
         constexpr int D = shape.head_dim;
         const int gate = tile_row / units;
         const int u = first_unit + tile_row % units;
-        const bool valid = gate < recurrent_gates && u < D;
+        const bool valid = gate < product_gates && u < D;
         const long long row = (static_cast<long long>(valid ? gate : 0) * shape.heads + head) * D + (valid ? u : 0);
-        return load_row_of_8<vector_width(D)>(r + row * D + (valid ? k : 0), valid ? D - k : 0);
+        return load_row_of_8<vector_width(columns)>(matrix + row * columns + (valid ? k : 0), valid ? columns - k : 0);
+    }
+
+    /// The tiles that have a row of a gate of `wanted`, one bit each.
+    TILESMITH_DEVICE static constexpr unsigned tiles_of(unsigned wanted) {
+        unsigned found = 0;
+        for (int gate = 0; gate < gates; ++gate)
+            if (has(multiplied & wanted, gate)) found |= 1u << (rank_among(multiplied, gate) * units / 16);
+        return found;
     }
 
     /// value(gate, unit_group) of the gate whose row g (upper = 0) or g + 8 (upper = 1) of a tile this is; 0 where there is
@@ -39,7 +47,7 @@ struct GateRows {
         float found = 0.0f;
 #pragma unroll
         for (int gate = 0; gate < gates; ++gate)
-            if (has(Cell::recurrent, gate) && rank_among(Cell::recurrent, gate) == rank)
+            if (has(multiplied, gate) && rank_among(multiplied, gate) == rank)
                 found = value(gate, units == 8 ? 0 : upper);
         return found;
     }
@@ -47,10 +55,10 @@ struct GateRows {
     /// The product of a gate that has one.
     template <class Sums>
     TILESMITH_DEVICE static float product(const Sums& sums, int gate, int unit_group, int column_tile, int column) {
-        const int rank = rank_among(Cell::recurrent, gate);
+        const int rank = rank_among(multiplied, gate);
         const int tile = units == 8 ? rank / 2 : rank;
         const int upper = units == 8 ? rank % 2 : unit_group;
-        return sums[has(Cell::recurrent, gate) ? tile : 0][column_tile][2 * upper + column];
+        return sums[has(multiplied, gate) ? tile : 0][column_tile][2 * upper + column];
     }
 };
 

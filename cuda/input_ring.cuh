@@ -30,12 +30,18 @@ struct InputRing {
     /// the block begin in global memory; a row past the end of the batch may give any other.
     template <class Source>
     TILESMITH_DEVICE void prepare(SharedAddress ring, Source source) {
+        prepare_places(source, [&](int array, int row, int unit) { return ring + (array * rows + row) * row_bytes + 2 * unit; });
+    }
+
+    /// The same for stages that are laid out in another way. place(array, row, unit): where those elements go in the first.
+    template <class Source, class Place>
+    TILESMITH_DEVICE void prepare_places(Source source, Place place) {
 #pragma unroll
         for (int i = 0; i < copies; ++i) {
             int array, row, unit;
             locate(i, array, row, unit);
             from[i] = source(array, row, unit);
-            to[i] = ring + (array * rows + row) * row_bytes + 2 * unit;
+            to[i] = place(array, row, unit);
         }
     }
 

@@ -25,14 +25,18 @@ struct Sequences {
 struct FixedShape {
     int heads;
     int head_dim;
+    int inputs = 0;  // elements of x, where a kernel multiplies its input itself; 0 where it reads the product
 };
 
 /// The arrays of a forward pass, C-contiguous, elements of the kernel's type (elements.cuh). B batch, T seq, H heads, D head
-/// dimension; a cell has S states and gates of which G_in have an input, G_rec a recurrent product, G_bias a bias, and
-/// G_saved sums that change from step to step and that a backward step reads.
+/// dimension, I elements of x; a cell has S states and gates of which G_in have an input, G_rec a recurrent product, G_bias a
+/// bias, and G_saved sums that change from step to step and that a backward step reads.
 template <class Word>
 struct ForwardArgumentsOf {
-    const Word* wx;       // [B, T, G_in, H, D]
+    const Word* wx;          // [B, T, G_in, H, D], unless the kernel multiplies its input itself
+    const Word* x;           // [B, T, I], where it does
+    const Word* w;           // [G_in, H, D, I], likewise
+    const Word* input_bias;  // [G_in, H, D], likewise; or null: zeros
     const Word* r;        // [G_rec, H, D, D]: from previous unit (last axis) to unit
     const Word* b;        // [G_bias, H, D]
     const Word* initial;  // [S, B, H, D] or null: zeros

@@ -8,12 +8,13 @@
 // barrier a step is all the synchronisation there is (two where K is split).
 //
 // Wx arrives through a ring in shared memory (input_ring.cuh), and results leave through buffers there
-// (array_writer.cuh).
+// (array_writer.cuh). Or x arrives, and the kernel multiplies it itself, a step ahead (input_product.cuh).
 //
 // Lanes: g = lane / 4, j = lane % 4. An accumulator tile gives lane (g, j) rows g and g + 8, columns 2j and 2j + 1.
 #pragma once
 
 #include "forward_step.cuh"
+#include "input_product.cuh"
 #include "input_ring.cuh"
 #include "lane_elements.cuh"
 #include "lane_stores.cuh"
@@ -31,7 +32,10 @@ struct ResidentTiling {
     int k_split;               // warps that share the same units, each with a part of the previous units
     int k_tiles_in_registers;  // of a warp's k-tiles, of 32 previous units each, those whose part of R stays in registers
     int accumulators;          // independent ones per tile, so that matrix instructions overlap
-    int num_stages;            // stages of the ring that holds Wx
+    int num_stages;            // stages of the ring that holds Wx, or x
+    // where the kernel multiplies its input itself:
+    int input_k_tiles_in_registers = 0;  // as k_tiles_in_registers, of x and W
+    int overlap_input = 0;  // 1: their product is made beside the pointwise step, in registers of its own; 0: behind it
 };
 
 template <class Cell, class Type, FixedShape shape, ResidentTiling tiling, Save save, Stores how, Sequences sequences = Sequences{}>
@@ -78,16 +82,25 @@ struct Resident {
     static constexpr int array_bytes = rows * row_bytes;
     static constexpr int zeros_at = hidden_bytes + (arrays - 1) * array_bytes;  // what is written out behind a sequence's end
     static constexpr int buffer_bytes = zeros_at + (sequences.lengths ? chunk : 0);
-    using Ring = InputRing<Type, shape, input_gates, rows, threads, row_bytes>;
+    static constexpr bool multiplies_input = shape.inputs > 0;
+    using Input = typename Either<multiplies_input,
+                                  InputProduct<Cell, Type, shape, units, rows, tiling.k_split, tiling.input_k_tiles_in_registers, threads>,
+                                  ReadInput<InputRing<Type, shape, input_gates, rows, threads, row_bytes>, padded_units != D>>::Type;
+    using Ring = typename Input::Ring;
     static constexpr int stage_bytes = Ring::stage_bytes;
     static constexpr int ring_at = 2 * buffer_bytes;
     // the part of R that is not in registers: [warp][k-tile][tile][half][lane]
     static constexpr int weights_at = ring_at + tiling.num_stages * stage_bytes;
     using Matrix = StationaryMatrix<Type, tiles, k_tiles, tiling.k_tiles_in_registers, rows, tiling.accumulators>;
     static constexpr int weights_bytes = warps * Matrix::shared_bytes;
+    // that of W, likewise
+    static constexpr int input_weights_at = weights_at + weights_bytes;
+    static constexpr int input_weights_bytes = warps * Input::Matrix::shared_bytes;
     // partial sums where K is split: [part - 1][unit warp][tile][column tile][lane]
-    static constexpr int partial_at = weights_at + weights_bytes;
-    static constexpr int partial_bytes = (tiling.k_split - 1) * unit_warps * tiles * column_tiles * 32 * chunk;
+    static constexpr int partial_at = input_weights_at + input_weights_bytes;
+    static constexpr int partial_tiles = tiles + Input::apart_tiles;
+    static constexpr int part_bytes = unit_warps * partial_tiles * column_tiles * 32 * chunk;
+    static constexpr int partial_bytes = (tiling.k_split - 1) * part_bytes;
     // the initial h, laid out as the other, where sequences begin anew
     static constexpr int initial_at = partial_at + partial_bytes;
     static constexpr int initial_bytes = sequences.resets ? hidden_bytes : 0;
@@ -111,6 +124,7 @@ struct Resident {
 
     // ---- registers that live through the sequence ----
     Matrix weights;
+    Input input;
     float bias[gates][unit_groups];
     float state[unit_groups][column_tiles][columns][states];
     TileSequences<sequences, rows> tile{in.seq};
@@ -122,12 +136,30 @@ struct Resident {
     Places reads[column_tiles];  // where this lane reads h, if that lies in the first buffer
     int next_end = 0;            // the next step that is the first or the second behind a sequence's end
 
-    /// Load this lane's part of R.
+    /// Load this lane's part of R, and of W.
     TILESMITH_DEVICE void load_weights() {
+        if constexpr (multiplies_input)
+            input.load(in.w, shared + input_weights_at + warp * Input::Matrix::shared_bytes, head, unit_warp * units, part, lane);
         weights.load(shared + weights_at + warp * Matrix::shared_bytes, lane, [&](int tile, int k_tile, int upper) {
             const int k = (part * k_tiles + k_tile) * 32 + j * 8;
+            if constexpr (multiplies_input) Input::begin_load(k_tile, upper);
             return Rows::template load<shape>(in.r, head, unit_warp * units, tile * 16 + upper * 8 + g, k);
         });
+    }
+
+    /// Load the biases of this lane's units; of the warps that share them, one has them.
+    TILESMITH_DEVICE void load_biases() {
+        load_bias<Type, Cell>(bias, in.b, part == 0 ? ~0u : 0u, own);
+        if constexpr (multiplies_input) {
+            if (in.input_bias == nullptr || part > 0) return;
+#pragma unroll
+            for (int q = 0; q < gates; ++q)
+#pragma unroll
+                for (int unit_group = 0; unit_group < unit_groups; ++unit_group)
+                    if (has(Cell::input, q) && own.unit(unit_group) < D)
+                        bias[q][unit_group] += to_real<Type>(load_element(
+                            in.input_bias + (rank_among(Cell::input, q) * shape.heads + head) * D + own.unit(unit_group)));
+        }
     }
 
     /// Bring the initial states to the registers and the initial h to the first buffer; zero all padding of h.
@@ -139,7 +171,7 @@ struct Resident {
         if constexpr (sequences.resets)
             for (int i = static_cast<int>(thread_index()); i < initial_bytes / chunk; i += threads)
                 store_shared_128(shared + initial_at + i * chunk, uint4{0, 0, 0, 0});
-        if constexpr (padded_units != D)
+        if constexpr (Input::padded)
             for (int i = static_cast<int>(thread_index()); i < tiling.num_stages * stage_bytes / chunk; i += threads)
                 store_shared_128(shared + ring_at + i * chunk, uint4{0, 0, 0, 0});
         if constexpr (sequences.lengths)
@@ -202,10 +234,20 @@ struct Resident {
     }
     TILESMITH_DEVICE Places places(int from) const { return Places(shared + from, part * k_tiles * 4, lane); }
 
-    /// The product of R and h in a buffer, or, of rows that begin anew, the initial one.
-    TILESMITH_DEVICE void multiply(typename Matrix::Sums& sums, int buffer) const {
-        const auto start = [&](int tile, int, int i) {
-            return Rows::of_row(tile, i / 2, [&](int gate, int unit_group) { return bias[gate][unit_group]; });
+    /// The products of W and x of one step, where the kernel makes them.
+    struct InputSums {
+        typename Input::Sums sums;
+    };
+
+    /// The product of R and h in a buffer, or, of rows that begin anew, the initial one; of gates that have both, it begins
+    /// with that of W and x.
+    TILESMITH_DEVICE void multiply(typename Matrix::Sums& sums, int buffer, const InputSums& inputs) const {
+        const auto start = [&](int tile, int column_tile, int i) {
+            return Rows::of_row(tile, i / 2, [&](int gate, int unit_group) {
+                if constexpr (multiplies_input)
+                    if (has(Cell::input, gate)) return Input::Rows::product(inputs.sums, gate, unit_group, column_tile, i % 2);
+                return bias[gate][unit_group];
+            });
         };
         if constexpr (sequences.resets)
             weights.product(
@@ -227,18 +269,23 @@ struct Resident {
         return shared + (array == 0 ? Layout::offset(unit / 8, row) + 2 * (unit % 8) : staged);
     }
 
-    // ---- Wx in, results out ----
+    // ---- Wx or x in, results out ----
 
     Ring ring;
     LaneStores<Type, shape, units, rows, arrays, how> stores;
     ArrayWriter<shape, rows, threads, arrays> writer;
 
     TILESMITH_DEVICE void prepare_transfers() {
-        ring.prepare(shared + ring_at, [&](int gate, int row, int unit) {
-            const int sequence = sequence_at<sequences>(in, minimum(first_row + row, in.batch - 1));  // past the batch: any will do
-            const long long step = static_cast<long long>(sequence) * in.seq * input_gates + gate;
-            return in.wx + (step * shape.heads + head) * D + unit;
-        });
+        const auto sequence_of = [&](int row) {
+            return static_cast<long long>(sequence_at<sequences>(in, minimum(first_row + row, in.batch - 1)));  // past the batch: any will do
+        };
+        if constexpr (multiplies_input)
+            input.prepare(ring, shared + ring_at, [&](int row) { return in.x + sequence_of(row) * in.seq * shape.inputs; });
+        else
+            ring.prepare(shared + ring_at, [&](int gate, int row, int unit) {
+                const long long step = sequence_of(row) * in.seq * input_gates + gate;
+                return in.wx + (step * shape.heads + head) * D + unit;
+            });
         const long long array_elements = static_cast<long long>(in.batch) * in.seq * shape.heads * D;
         const auto target = [&](int array, int row, int unit) {
             return result_array<Cell, save>(in, array, array_elements) +
@@ -256,7 +303,7 @@ struct Resident {
     }
 
     TILESMITH_DEVICE void begin_copy(int stage_offset) {
-        ring.begin_copy(stage_offset, [](int) { return input_gates * shape.heads * D; });
+        ring.begin_copy(stage_offset, [](int) { return multiplies_input ? shape.inputs : input_gates * shape.heads * D; });
     }
 
     TILESMITH_DEVICE void write_out(int buffer) {
@@ -265,45 +312,59 @@ struct Resident {
 
     // ---- one step ----
 
+    /// Calls function(offset, sum) for every partial sum, of four elements, and for where it lies among a warp's. Those of
+    /// W and x that a product of R begins with are in that.
+    template <class Function>
+    TILESMITH_DEVICE static void for_each_partial(typename Matrix::Sums& sums, InputSums& inputs, Function function) {
+#pragma unroll
+        for (int tile = 0; tile < tiles; ++tile)
+#pragma unroll
+            for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
+                function((tile * column_tiles + column_tile) * 32 * chunk, sums[tile][column_tile]);
+        if constexpr (Input::apart_tiles > 0) {
+#pragma unroll
+            for (int tile = 0; tile < Input::tiles; ++tile)
+#pragma unroll
+                for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
+                    if (has(Input::apart, tile))
+                        function(((tiles + rank_among(Input::apart, tile)) * column_tiles + column_tile) * 32 * chunk,
+                                 inputs.sums[tile][column_tile]);
+        }
+    }
+
     /// Where K is split: add the other warps' partial sums to those of part 0, in a fixed order.
     /// Returns true in the warp that goes on with the sums.
-    TILESMITH_DEVICE bool combine(typename Matrix::Sums& sums) const {
+    TILESMITH_DEVICE bool combine(typename Matrix::Sums& sums, InputSums& inputs) const {
         if constexpr (tiling.k_split == 1) return true;
-        const SharedAddress mine = shared + partial_at + (unit_warp * tiles * column_tiles * 32 + lane) * chunk;
-        constexpr int part_bytes = unit_warps * tiles * column_tiles * 32 * chunk;
-        if (part > 0) {
-#pragma unroll
-            for (int tile = 0; tile < tiles; ++tile)
-#pragma unroll
-                for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
-                    const float(&s)[4] = sums[tile][column_tile];
-                    store_shared_float4(mine + (part - 1) * part_bytes + (tile * column_tiles + column_tile) * 32 * chunk,
-                                        float4{s[0], s[1], s[2], s[3]});
-                }
-        }
+        const SharedAddress mine = shared + partial_at + (unit_warp * partial_tiles * column_tiles * 32 + lane) * chunk;
+        if (part > 0)
+            for_each_partial(sums, inputs, [&](int offset, const float(&s)[4]) {
+                store_shared_float4(mine + (part - 1) * part_bytes + offset, float4{s[0], s[1], s[2], s[3]});
+            });
         sync_block();
         if (part > 0) return false;
 #pragma unroll
         for (int other = 0; other < tiling.k_split - 1; ++other)
-#pragma unroll
-            for (int tile = 0; tile < tiles; ++tile)
-#pragma unroll
-                for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
-                    const float4 s = load_shared_float4(mine + other * part_bytes + (tile * column_tiles + column_tile) * 32 * chunk);
-                    float(&sum)[4] = sums[tile][column_tile];
-                    sum[0] += s.x, sum[1] += s.y, sum[2] += s.z, sum[3] += s.w;
-                }
+            for_each_partial(sums, inputs, [&](int offset, float(&sum)[4]) {
+                const float4 s = load_shared_float4(mine + other * part_bytes + offset);
+                sum[0] += s.x, sum[1] += s.y, sum[2] += s.z, sum[3] += s.w;
+            });
         return true;
     }
 
     /// The sums of one element's gates: recurrent product, input and bias, of what each gate has.
     TILESMITH_DEVICE void gather_gates(float (&gate)[gates], const typename Matrix::Sums& sums,
-                                       const unsigned (&wx)[unit_groups][column_tiles][Ring::words], int unit_group,
-                                       int column_tile, int column) const {
+                                       const unsigned (&wx)[unit_groups][column_tiles][Ring::words], const InputSums& inputs,
+                                       int unit_group, int column_tile, int column) const {
 #pragma unroll
         for (int q = 0; q < gates; ++q) {
             float sum = has(Cell::recurrent, q) ? Rows::product(sums, q, unit_group, column_tile, column) : bias[q][unit_group];
-            if (has(Cell::input, q)) sum += Ring::value(wx[unit_group][column_tile], rank_among(Cell::input, q), column);
+            if constexpr (multiplies_input) {
+                if (has(Cell::input & ~Cell::recurrent, q))
+                    sum = Input::Rows::product(inputs.sums, q, unit_group, column_tile, column);
+            } else if (has(Cell::input, q)) {
+                sum += Ring::value(wx[unit_group][column_tile], rank_among(Cell::input, q), column);
+            }
             gate[q] = sum;
         }
     }
@@ -312,7 +373,7 @@ struct Resident {
         tile.prepare(in, first_row, lane, first_row);
         const int steps = tile.steps;
         load_weights();
-        load_bias<Type, Cell>(bias, in.b, part == 0 ? ~0u : 0u, own);
+        load_biases();
         load_states();
         prepare_transfers();
         for (int half = 0; half < 2; ++half) flags.begin_copy(in, first_row, half);
@@ -326,32 +387,50 @@ struct Resident {
         anew.begin(flags, 1, lane);
         read_own();
 
-        const SharedAddress read_inputs = shared + ring_at + unit_warp * unit_groups * chunk;
+        const SharedAddress read_inputs = shared + ring_at + (multiplies_input ? 0 : unit_warp * unit_groups * chunk);
         int stage_offset = 0;  // of the stage that this step reads
         int refill_offset = (tiling.num_stages - 1) * stage_bytes;
+        InputSums inputs, next_inputs;  // of this step and the next
 
-        auto step = [&](int t, int buffer) {
-            TILESMITH_STAMPED(if (t > 0) stamps.step(Phase::meeting);)
-            typename Matrix::Sums sums;
-            multiply(sums, buffer);
-            if constexpr (sequences.resets) read_own();
-            TILESMITH_STAMPED(stamps.mark(Phase::matrix);)
-            unsigned wx[unit_groups][column_tiles][Ring::words];
-            if (part == 0) Ring::load(wx, read_inputs + stage_offset, lane);
-            // The results of the step before lie in the buffer that this step reads; nobody waits for their writing.
-            if (t > 0) write_out(buffer);
+        // Ask for what is read num_stages - 1 reads later, into the stage that was read last, and move on.
+        const auto move_ring = [&](int t) {
             if (t + tiling.num_stages - 1 < steps) begin_copy(refill_offset);
             cp_async_commit();
             refill_offset = stage_offset;
             stage_offset = stage_offset == (tiling.num_stages - 1) * stage_bytes ? 0 : stage_offset + stage_bytes;
-            TILESMITH_STAMPED(stamps.mark(Phase::transfers);)
+        };
+        if constexpr (multiplies_input) {
+            if (steps > 0) input.multiply(inputs.sums, read_inputs, part, lane, bias);
+            move_ring(0);
+            cp_async_wait<tiling.num_stages - 2>();
+            sync_block();
+        }
 
-            if (combine(sums)) {
+        auto step = [&](int t, int buffer) {
+            TILESMITH_STAMPED(if (t > 0) stamps.step(Phase::meeting);)
+            typename Matrix::Sums sums;
+            multiply(sums, buffer, inputs);
+            if constexpr (sequences.resets) read_own();
+            TILESMITH_STAMPED(stamps.mark(Phase::matrix);)
+            unsigned wx[unit_groups][column_tiles][Ring::words];
+            if (!multiplies_input && part == 0) Ring::load(wx, read_inputs + stage_offset, lane);
+            // The results of the step before lie in the buffer that this step reads; nobody waits for their writing.
+            if (t > 0) write_out(buffer);
+            // Behind the last step there is no x: what was read before is multiplied again, and nobody takes the sums.
+            const SharedAddress stage = read_inputs + (t + 1 < steps ? stage_offset : refill_offset);
+            move_ring(t + multiplies_input);
+            TILESMITH_STAMPED(stamps.mark(Phase::transfers);)
+            if constexpr (multiplies_input && tiling.overlap_input != 0) {
+                input.multiply(next_inputs.sums, stage, part, lane, bias);
+                TILESMITH_STAMPED(stamps.mark(Phase::matrix);)
+            }
+
+            if (combine(sums, inputs)) {
                 TILESMITH_STAMPED(if (tiling.k_split > 1) stamps.mark(Phase::sums);)
                 float results[unit_groups][column_tiles][columns][arrays];
                 Elements::for_each([&](int unit_group, int column_tile, int column) {
                     float gate[gates];
-                    gather_gates(gate, sums, wx, unit_group, column_tile, column);
+                    gather_gates(gate, sums, wx, inputs, unit_group, column_tile, column);
                     step_element<Cell, Type, save>(gate, state[unit_group][column_tile][column],
                                                    results[unit_group][column_tile][column], own, unit_group);
                 });
@@ -362,6 +441,13 @@ struct Resident {
                     },
                     [&](int array, int row, int unit) { return result_at(array, row, unit); });
                 TILESMITH_STAMPED(stamps.mark(Phase::pointwise);)
+            }
+            if constexpr (multiplies_input) {
+                if constexpr (tiling.overlap_input != 0)
+                    inputs = next_inputs;
+                else
+                    input.multiply(inputs.sums, stage, part, lane, bias);
+                TILESMITH_STAMPED(stamps.mark(Phase::matrix);)
             }
             cp_async_wait<tiling.num_stages - 2>();
             sync_block();

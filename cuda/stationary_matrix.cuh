@@ -194,9 +194,56 @@ struct StationaryMatrix {
 #pragma unroll
             for (int i = 0; i < 4; ++i) a[i] = words[tile][k_tile < k_tiles_in_registers ? k_tile : 0][half][i];
         } else {
-            const uint4 w = load_shared_128(shared + shared_offset(tile, k_tile) + half * 32 * chunk_bytes);
-            a[0] = w.x, a[1] = w.y, a[2] = w.z, a[3] = w.w;
+            fetch_shared(a, tile, k_tile, half);
         }
+    }
+
+    TILESMITH_DEVICE void fetch_shared(unsigned (&a)[4], int tile, int k_tile, int half) const {
+        const uint4 w = load_shared_128(shared + shared_offset(tile, k_tile) + half * 32 * chunk_bytes);
+        a[0] = w.x, a[1] = w.y, a[2] = w.z, a[3] = w.w;
+    }
+
+    /// As multiply, with a loop over the k-tiles in shared memory that stays one: what a compiler loads ahead of its use is of
+    /// one k-tile and not of all, so fewer registers are taken.
+    template <class Layout = MovingLayout<rows>, class Start>
+    TILESMITH_DEVICE void multiply_in_turn(Sums& sums, SharedAddress moving, int first_k_chunk, int lane, Start start) const {
+        static_assert(accumulators == 1, "what has time for turns needs no accumulators that overlap");
+        const Places<Layout> places(moving, first_k_chunk, lane);
+#pragma unroll
+        for (int tile = 0; tile < tiles; ++tile)
+#pragma unroll
+            for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
+#pragma unroll
+                for (int i = 0; i < 4; ++i) sums[tile][column_tile][i] = start(tile, column_tile, i);
+#pragma unroll
+        for (int k_tile = 0; k_tile < k_tiles_in_registers; ++k_tile)
+            add(sums, places, k_tile, [&](unsigned(&a)[4], int tile, int half) { fetch(a, tile, k_tile, half); });
+#pragma unroll 1
+        for (int k_tile = k_tiles_in_registers; k_tile < k_tiles; ++k_tile)
+            add(sums, places, k_tile, [&](unsigned(&a)[4], int tile, int half) { fetch_shared(a, tile, k_tile, half); });
+    }
+
+    /// Add the products of one k-tile. fetch_words(a, tile, half): the stationary matrix's.
+    template <class Layout, class Fetch>
+    TILESMITH_DEVICE static void add(Sums& sums, const Places<Layout>& places, int k_tile, Fetch fetch_words) {
+        uint4 b[column_tiles];
+#pragma unroll
+        for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
+            b[column_tile] = load_shared_128(places.at(k_tile, column_tile));
+#pragma unroll
+        for (int half = 0; half < 2; ++half)
+#pragma unroll
+            for (int tile = 0; tile < tiles; ++tile) {
+                unsigned a[4];
+                fetch_words(a, tile, half);
+#pragma unroll
+                for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
+                    float(&d)[4] = sums[tile][column_tile];
+                    const unsigned b0 = half == 0 ? b[column_tile].x : b[column_tile].z;
+                    const unsigned b1 = half == 0 ? b[column_tile].y : b[column_tile].w;
+                    mma_m16n8k16<Type>(d, a, b0, b1, d);
+                }
+            }
     }
 };
 

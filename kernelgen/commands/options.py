@@ -107,6 +107,14 @@ def shape_options(command: Command) -> Command:
                 is_flag=True,
                 help="The kernel takes each sequence's own number of steps, at most T; what follows is zeros.",
             ),
+            click.option(
+                "--inputs",
+                type=Whole(0),
+                default=0,
+                metavar="I",
+                help="The forward kernel takes x [B, T, I] and W and multiplies them itself; 0, the default: it takes "
+                "the product Wx.",
+            ),
         )
     ):
         command = option(command)
@@ -173,7 +181,7 @@ def make_shape(options: dict[str, Any], direction: str = "forward") -> Shape:
     Raises ShapeError for one that makes no sense.
     """
     from kernelgen.errors import ShapeError
-    from kernelgen.program.shape import FEATURES, Shape
+    from kernelgen.program.shape import FEATURES, INPUT_PRODUCT, Shape
 
     save, recompute = options.pop("save"), options.pop("recompute")
     if recompute and direction == "forward":
@@ -185,7 +193,12 @@ def make_shape(options: dict[str, Any], direction: str = "forward") -> Shape:
             f"{save} does not go with it. Leave it out, or tune the directions one by one."
         )
     sizes = {name: options.pop(name) for name in ("batch", "seq", "heads", "head_dim", "dtype")}
-    sizes |= {name: options.pop(name) for name in FEATURES}
+    sizes |= {name: options.pop(name) for name in (*FEATURES, INPUT_PRODUCT)}
+    if sizes[INPUT_PRODUCT] and direction != "forward":
+        raise ShapeError(
+            "--inputs is about the forward kernel, which multiplies them; it goes with --direction forward. A backward "
+            "kernel makes the gradients of Wx; leave --inputs out for it."
+        )
     return Shape(**sizes, save=save or ("hidden" if direction == "forward" else needed), recompute=recompute)
 
 

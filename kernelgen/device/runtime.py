@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from kernelgen.records.config import TunedConfig
 
 
-OWN = ("resets", "lengths", "order")
-"""What sequences have of their own, where the kernel's shape says so."""
+OWN = ("w", "input_bias", "resets", "lengths", "order")
+"""What a kernel takes where its shape says so: the weights of its input, and what sequences have of their own."""
 
 REMEMBERED_CALLS = 1024
 """How many shapes of its leading array a kernel keeps prepared."""
@@ -220,7 +220,8 @@ class Kernel(ABC):
 
 class ForwardKernel(Kernel):
     """A tuned forward kernel, called as ``kernel(wx, r, b, initial=None, *, out=None, stream=None)``, with resets,
-    lengths and order where its shape has resets or lengths."""
+    lengths and order where its shape has resets or lengths; where it has inputs, as ``kernel(x, r, b, initial=None, *,
+    w, input_bias=None, ...)``."""
 
     direction: Direction = "forward"
     results = Forward._fields
@@ -232,6 +233,8 @@ class ForwardKernel(Kernel):
         b: Any,
         initial: Any = None,
         *,
+        w: Any = None,
+        input_bias: Any = None,
         resets: Any = None,
         lengths: Any = None,
         order: Any = None,
@@ -242,7 +245,8 @@ class ForwardKernel(Kernel):
 
         wx [B, T, G_in, H, D], r [G_rec, H, D, D] (r[g, h, d, p] from previous unit p to unit d), b [G_bias, H, D],
         initial [S, B, H, D] or None for zeros: C-contiguous arrays of the kernel's dtype on one GPU, all of one
-        library. Of a kernel whose shape says so, and of no other: resets [B, T] (uint8), 1 where the states before a
+        library. Of a kernel whose shape says so, and of no other: in the place of wx, x [B, T, I], with w [G_in, H, D, I]
+        and input_bias [G_in, H, D] or None for zeros; resets [B, T] (uint8), 1 where the states before a
         step are the initial ones; lengths [B] (int32), the steps of each sequence, 0 to T, and order [B] (int32), the
         numbers of the sequences, the longest first. out: (states, last, gates) to write into, instead of new arrays of
         wx's library (which owns them). stream: a stream of any library or its raw handle; by default the current stream
@@ -250,8 +254,9 @@ class ForwardKernel(Kernel):
 
         Raises LaunchError for an array of another shape, dtype or place, and if the launch fails.
         """
-        own = {"resets": resets, "lengths": lengths, "order": order}
-        return Forward(*self._run({"wx": wx, "r": r, "b": b, "initial": initial, **own}, out, stream))
+        own = {"w": w, "input_bias": input_bias, "resets": resets, "lengths": lengths, "order": order}
+        first = "x" if self.shape.inputs else "wx"
+        return Forward(*self._run({first: wx, "r": r, "b": b, "initial": initial, **own}, out, stream))
 
 
 class BackwardKernel(Kernel):

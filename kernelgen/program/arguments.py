@@ -29,14 +29,20 @@ program only; it need hold nothing before, but for POISONED ones, and holds noth
 class _Entry:
     """An array argument. axes: the names of their sizes (see _sizes). role, apart: as ArrayArgument. dtype: where it is
     not the shape's; SUMS: what that is summed in. use: of a workspace that blocks of one call share, what for: see
-    MAIL, COUNTERS and STORED. asked: there is one where the shape has that feature (shape.FEATURES) alone."""
+    MAIL, COUNTERS and STORED. asked: there is one where the shape has that (Shape.asked) alone. unasked: where it has
+    not."""
 
     axes: str
     role: Role = "input"
     apart: bool = False
     dtype: str | None = None
     use: Literal["mail", "counters", "stored"] | None = None
-    asked: Literal["resets", "lengths"] | None = None
+    asked: Literal["resets", "lengths", "inputs"] | None = None
+    unasked: Literal["inputs"] | None = None
+
+    def of(self, shape: Shape) -> bool:
+        """Whether a kernel for ``shape`` has it."""
+        return (self.asked is None or self.asked in shape.asked) and self.unasked not in shape.asked
 
 
 SUMS = "sums"
@@ -51,7 +57,10 @@ _OWN = {
 
 _ARRAYS: Mapping[Direction, Mapping[str, _Entry]] = {
     "forward": {
-        "wx": _Entry("B T G_in H D"),
+        "wx": _Entry("B T G_in H D", unasked="inputs"),
+        "x": _Entry("B T I", asked="inputs"),
+        "w": _Entry("G_in H D I", asked="inputs"),
+        "input_bias": _Entry("G_in H D", "optional", asked="inputs"),
         "r": _Entry("G_rec H D D"),
         "b": _Entry("G_bias H D"),
         "initial": _Entry("S B H D", "optional"),
@@ -91,8 +100,8 @@ _ARRAYS: Mapping[Direction, Mapping[str, _Entry]] = {
         "counters": _Entry("W_counters", "workspace", dtype="int32", use="counters"),
     },
 }
-"""The arrays of a pass, in the order in which outputs are returned. Sizes: B batch, T seq, H heads, D head dimension;
-G_in, G_rec, G_bias gates of the cell with an input, a recurrent product, a bias; G_saved those whose sum a backward
+"""The arrays of a pass, in the order in which outputs are returned. Sizes: B batch, T seq, H heads, D head dimension,
+I inputs; G_in, G_rec, G_bias gates of the cell with an input, a recurrent product, a bias; G_saved those whose sum a backward
 pass reads and that is not a bias alone (derive.Backward.saved_gates); S states of the cell.
 
 Both, where the shape asks for them. resets: 1 where the states before a step are the initial ones, else 0; lengths: how
@@ -100,6 +109,7 @@ many steps each sequence has, 0 to T; order: the numbers of the sequences, each 
 tiles of the batch: the longest first.
 
 Forward. wx, r (r[g, h, d, p] from previous unit p to unit d), b, initial (the states before the first step): inputs.
+Where the shape has inputs, not wx but x, w and input_bias, of which the kernel makes it: W x + input_bias.
 states: K = 1 (h) where the shape saves "hidden", else K = S; or h alone with the other states in others, which else is
 null. last: states after the last step. gates: where the shape saves "gates" (the gates' sums before the pointwise
 step), else null.
@@ -151,7 +161,7 @@ NUMBERS: Mapping[str, str] = {"batch": "B", "seq": "T", "num_partials": "P"}
 STEP = "step"
 """The int32 argument that counts the launches of a call which is launched for every step anew (program.launches)."""
 
-_WORDS = {"B": "batch", "T": "step", "H": "head", "D": "unit", "W": "word"}
+_WORDS = {"B": "batch", "T": "step", "H": "head", "D": "unit", "I": "input", "W": "word"}
 _WORDS |= dict.fromkeys(("W_hidden", "W_carried", "W_gates"), "element") | {"W_counters": "word"}
 _WORDS |= dict.fromkeys(("S", "S_apart", "K"), "state") | dict.fromkeys(("P", "Q"), "partial sum")
 """Axes in words; every other is one of gates."""
@@ -161,7 +171,7 @@ _WORDS |= dict.fromkeys(("S", "S_apart", "K"), "state") | dict.fromkeys(("P", "Q
 class ArrayArgument:
     """An array that a kernel reads or writes.
 
-    axes: the names of its axes: B batch, T steps, H heads, D units, S states, K the states that are saved (forward) or
+    axes: the names of its axes: B batch, T steps, H heads, D units, I inputs, S states, K the states that are saved (forward) or
     have gradients (backward), P and Q sums that are to be added, W and what begins with it words or elements, G and
     what begins with it gates. shape: their sizes. dtype: of its elements. apart: the states are of different sizes, so
     each is compared by itself (a gradient is not: that of one state may vanish exactly, as that of sLSTM's m does).
@@ -227,7 +237,7 @@ def arguments_of(
     that direction has, and for an axis whose size nobody says.
     """
     every = _ARRAYS[direction]
-    entries = {name: entry for name, entry in every.items() if entry.asked is None or getattr(shape, entry.asked)}
+    entries = {name: entry for name, entry in every.items() if entry.of(shape)}
     sizes = _sizes(cell, shape) | dict(axes or {})
     if names is None:
         axes_of = {name: entry.axes for name, entry in entries.items()} | dict(NUMBERS)
@@ -236,7 +246,7 @@ def arguments_of(
     foreign = wanted - {*entries} - {*NUMBERS, STEP}
     if foreign:
         if min(foreign) in every:
-            raise ConfigError(f"a kernel for {shape} takes no {min(foreign)}: the shape does not ask for them")
+            raise ConfigError(f"a kernel for {shape} takes no {min(foreign)}: the shape does not ask for it")
         known = ", ".join((*entries, *NUMBERS, STEP))
         raise ConfigError(f"no {direction} kernel takes an argument {min(foreign)!r}; those known are {known}")
 
@@ -292,6 +302,7 @@ def _sizes(cell: Cell, shape: Shape) -> dict[str, int]:
         "T": shape.seq,
         "H": shape.heads,
         "D": shape.head_dim,
+        "I": shape.inputs,
         "S": states,
         "S_apart": 0,  # here all states are in one array
         "K": known_states(cell, shape),

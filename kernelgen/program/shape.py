@@ -12,6 +12,8 @@ DTYPES = (*SIXTEEN_BITS, "float32", "tf32", "float64")
 SAVES = ("hidden", "states", "gates")
 FEATURES = ("resets", "lengths")
 """What sequences of a batch may have of their own; a schedule says which of them its kernels honour."""
+INPUT_PRODUCT = "inputs"
+"""What a schedule honours besides that multiplies its input itself."""
 
 MOST_STEPS = 2**31 - 64
 """Of batch times seq: kernels count the steps of all sequences, and a few beyond the last, in int32."""
@@ -37,8 +39,10 @@ class Shape:
     recompute: backward, the gates are recomputed from Wx, R, b and the states instead of read.
     resets: the kernel takes flags [B, T] that say before which steps the states are the initial ones again.
     lengths: it takes every sequence's own number of steps, at most T; results behind them are zeros.
+    inputs: I, the elements of a step's input x, where a forward kernel takes x [B, T, I] and W [G_in, H, D, I] and
+        multiplies them itself; 0 where it takes the product Wx. All heads read the same x.
 
-    Raises ShapeError for a size below 1, sizes beyond what kernels can count, or an unknown dtype or save.
+    Raises ShapeError for a size below 1 (inputs: below 0), sizes beyond what kernels can count, or an unknown dtype or save.
     """
 
     batch: int
@@ -50,12 +54,15 @@ class Shape:
     recompute: bool = False
     resets: bool = False
     lengths: bool = False
+    inputs: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("batch", "seq", "heads", "head_dim"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ShapeError(f"{name.replace('_', '-')} must be an integer of at least 1, not {_short(value)}")
+        for name in ("batch", "seq", "heads", "head_dim", "inputs"):
+            value, least = getattr(self, name), int(name != "inputs")
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ShapeError(
+                    f"{name.replace('_', '-')} must be an integer of at least {least}, not {_short(value)}"
+                )
         self._check_bounds()
         if self.dtype not in DTYPES:
             raise unknown_dtype(self.dtype)
@@ -67,18 +74,25 @@ class Shape:
             ("batch times seq", self.batch * self.seq, MOST_STEPS),
             ("heads times head-dim", self.heads * self.head_dim, MOST_UNITS),
             ("head-dim", self.head_dim, LARGEST_HEAD),
+            ("inputs", self.inputs, LARGEST_HEAD),
         ):
             if value > most:
                 raise ShapeError(f"{what} must be at most {most:,}, not {_short(value)}; kernels count in 32 bits")
 
     def __str__(self) -> str:
-        asked = "".join(f", {name}" for name in self.features)
+        asked = f", {self.inputs} inputs" if self.inputs else ""
+        asked += "".join(f", {name}" for name in self.features)
         return f"B={self.batch} T={self.seq} {self.heads}x{self.head_dim} {self.dtype}{asked}"
 
     @property
     def features(self) -> tuple[str, ...]:
         """Which of FEATURES it has."""
         return tuple(name for name in FEATURES if getattr(self, name))
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """What a schedule must honour: the features, and INPUT_PRODUCT."""
+        return (*self.features, *((INPUT_PRODUCT,) if self.inputs else ()))
 
 
 def unknown_dtype(asked: object) -> ShapeError:

@@ -23,7 +23,7 @@ from kernelgen.errors import CellError, ConfigError, ShapeError
 from kernelgen.program.launch import LaunchRule
 from kernelgen.program.program import KernelCall, Program
 from kernelgen.program.rules import evaluate, sizes_of
-from kernelgen.program.shape import FEATURES, Shape
+from kernelgen.program.shape import FEATURES, INPUT_PRODUCT, Shape
 from kernelgen.program.source import Language, Source
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Resources, Tiling
@@ -306,7 +306,8 @@ class TunedConfig(_Record):
         fields["cell"] = {key: value for key, value in fields["cell"].items() if value is not None}
         if self.measured is not None and self.measured.energy_mj is None:
             del fields["measured"]["energy_mj"]
-        fields["shape"] = {key: value for key, value in fields["shape"].items() if value or key not in FEATURES}
+        seldom = (*FEATURES, INPUT_PRODUCT)
+        fields["shape"] = {key: value for key, value in fields["shape"].items() if value or key not in seldom}
         return header + dump(fields)
 
 

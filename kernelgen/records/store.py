@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from kernelgen.errors import ShapeError, StoreError
 from kernelgen.paths import cache_root, private_folder
-from kernelgen.program.shape import FEATURES
+from kernelgen.program.shape import FEATURES, INPUT_PRODUCT
 from kernelgen.records.store_schema import APPLICATION_ID, INSERT, SCHEMA, SHAPE_COLUMNS, create, migrate, row
 from kernelgen.records.trial import Trial
 
@@ -171,7 +171,7 @@ class Store:
         Those that save what ``shape`` does come first; the others' times are of another kernel. A kernel counts with
         its last verdict, as in best. Raises StoreError.
         """
-        sizes = {name: getattr(shape, name) for name in ("batch", "heads", "head_dim", "dtype", *FEATURES)}
+        sizes = {name: getattr(shape, name) for name in ("batch", "heads", "head_dim", "dtype", *FEATURES, INPUT_PRODUCT)}
         where, values = _conditions(
             cell=cell, fingerprint=fingerprint, gpu=gpu, direction=direction, status="measured", **sizes
         )

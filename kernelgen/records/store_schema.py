@@ -13,14 +13,14 @@ from kernelgen.records.trial import Trial
 if TYPE_CHECKING:
     from kernelgen.program.task import Direction
 
-SCHEMA = 3
+SCHEMA = 4
 """Version of the tables, kept in the file's user_version. Schema 1 kept a shape as one text, schema 2 knew neither
-resets nor lengths."""
+resets nor lengths, schema 3 no inputs."""
 
 APPLICATION_ID = 0x544C534D
 """Says in the file's header (application_id) that it is tilesmith's: "TLSM"."""
 
-SHAPE_COLUMNS = ("batch", "seq", "heads", "head_dim", "dtype", "save", "recompute", "resets", "lengths")
+SHAPE_COLUMNS = ("batch", "seq", "heads", "head_dim", "dtype", "save", "recompute", "resets", "lengths", "inputs")
 """The columns that are a shape's fields, by their names."""
 
 _COLUMNS = {
@@ -38,6 +38,7 @@ _COLUMNS = {
     "recompute": "INTEGER NOT NULL",
     "resets": "INTEGER NOT NULL",
     "lengths": "INTEGER NOT NULL",
+    "inputs": "INTEGER NOT NULL",
     "status": "TEXT NOT NULL",
     "source_hash": "TEXT NOT NULL",
     "compiler": "TEXT NOT NULL",

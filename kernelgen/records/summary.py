@@ -73,7 +73,8 @@ class Summary:
         """For people and for files: cell, size, dtype, direction, what is saved, and the GPU."""
         shape = self.shape
         parts = [self.cell, f"{shape.heads}x{shape.head_dim}", f"b{shape.batch}", f"t{shape.seq}", shape.dtype]
-        parts += [self.direction, shape.save, *(["recompute"] if shape.recompute else []), *shape.features, self.gpu]
+        parts += [self.direction, shape.save, *(["recompute"] if shape.recompute else []), *shape.features]
+        parts += [*([f"inputs{shape.inputs}"] if shape.inputs else []), self.gpu]
         return "_".join(parts)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from kernelgen.errors import InfeasibleError
 from kernelgen.program.dtypes import dtype_info
+from kernelgen.program.shape import INPUT_PRODUCT
 
 if TYPE_CHECKING:
     from constrint import Problem
@@ -31,7 +32,8 @@ class Schedule(Protocol):
     dtypes: tuple[str, ...]
     """Those that its templates take (program/shape.py: DTYPES). Others never reach the methods below."""
     honours: tuple[str, ...]
-    """What its templates know that sequences may have of their own (program/shape.py: FEATURES); likewise."""
+    """What its templates know of what a shape may ask for (Shape.asked): what sequences may have of their own, and the
+    product of the input; likewise."""
 
     def refuses(self, cell: Cell, shape: Shape, profile: Profile) -> str:
         """Why it does not run this at all, whatever the tiling, as a sentence; empty where it may."""
@@ -53,11 +55,17 @@ class Schedule(Protocol):
         ...
 
 
+_ASKED = {INPUT_PRODUCT: "product of its input"}
+"""What a shape asks for in words, where its name does not say it."""
+
+
 def refusal(schedule: Schedule, cell: Cell, shape: Shape, profile: Profile) -> str:
-    """Why a schedule does not run this, as a sentence: the dtype, resets or lengths, or a reason of its own; empty
-    where it may."""
-    if lacking := [name for name in shape.features if name not in schedule.honours]:
-        return f"the {schedule.name} schedule knows no {' and no '.join(lacking)}."
+    """Why a schedule does not run this, as a sentence: the dtype, resets, lengths or the product of the input, or a
+    reason of its own; empty where it may."""
+    if lacking := [name for name in shape.asked if name not in schedule.honours]:
+        return f"the {schedule.name} schedule knows no {' and no '.join(_ASKED.get(name, name) for name in lacking)}."
+    if shape.inputs and not cell.input_gates:
+        return f"no gate of {cell.name} has an input, so nothing multiplies the {shape.inputs} inputs."
     if shape.dtype in schedule.dtypes:
         return schedule.refuses(cell, shape, profile)
     names, sizes = ", ".join(schedule.dtypes), {dtype_info(name).itemsize for name in schedule.dtypes}

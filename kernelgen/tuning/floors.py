@@ -71,7 +71,9 @@ def recurrence_floor_ms(cell: Cell, shape: Shape, profile: Profile, direction: D
             planes = states + saved + given + inputs + (inputs if shape.recompute else 0)
             return _pass(cell, shape, profile, backward_cost(cell), planes, backward=True)
         kept = {"hidden": 1, "states": states, "gates": states + saved}[shape.save]
-        return _pass(cell, shape, profile, cell_cost(cell), inputs + kept, backward=False)
+        read = shape.inputs / (shape.heads * shape.head_dim) if shape.inputs else inputs
+        own = inputs * shape.head_dim * shape.inputs
+        return _pass(cell, shape, profile, cell_cost(cell), read + kept, backward=False, input_weights=own)
     except ProfileError:
         return None
 
@@ -118,8 +120,18 @@ def _meeting(blocks: int, dim: int, profile: Profile, *, backward: bool) -> floa
     return profile.latency("exchange_grid", blocks)
 
 
-def _pass(cell: Cell, row: Sizes, profile: Profile, cost: CellCost, planes: int, *, backward: bool) -> float:
-    """Milliseconds. planes: how many arrays of one value for each unit and step are read or written."""
+def _pass(
+    cell: Cell,
+    row: Sizes,
+    profile: Profile,
+    cost: CellCost,
+    planes: float,
+    *,
+    backward: bool,
+    input_weights: int = 0,
+) -> float:
+    """Milliseconds. planes: how many arrays of one value for each unit and step are read or written. input_weights: of
+    a head's W, where the pass multiplies its input itself; nothing waits for that product."""
     weights = len(cell.recurrent_gates) * row.head_dim**2
     clocks = step_clocks(cell, row, profile, cost, backward=backward)
     moved = planes * _plane(row)
@@ -127,7 +139,8 @@ def _pass(cell: Cell, row: Sizes, profile: Profile, cost: CellCost, planes: int,
         clocks = 0.0
         moved += 2 * weights * row.heads * row.seq
     chain = row.seq * clocks / (1000 * profile.clock_mhz)
-    matrix = row.seq * _matrix_ms(row.heads * weights / TILE * -(-row.batch // COLUMNS), profile)
+    products = row.heads * (weights + input_weights) / TILE
+    matrix = row.seq * _matrix_ms(products * -(-row.batch // COLUMNS), profile)
     return max(chain, 1000 * moved / profile.memory_bandwidth, matrix)
 
 

@@ -141,7 +141,7 @@ def _measured(cell: Cell, shape: Shape, profile: Profile, direction: Direction) 
 
 def _fits(config: TunedConfig, cell: Cell, shape: Shape, profile: Profile) -> bool:
     def sizes(shape: Shape) -> tuple[object, ...]:
-        return shape.batch, shape.heads, shape.head_dim, shape.dtype, shape.features
+        return shape.batch, shape.heads, shape.head_dim, shape.dtype, shape.features, shape.inputs
 
     same = config.cell.fingerprint == cell.fingerprint and config.gpu == profile.name
     return same and sizes(config.shape) == sizes(shape)

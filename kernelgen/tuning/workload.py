@@ -70,6 +70,7 @@ def jobs(
             shape.dtype,
             shape.recompute,
             shape.features,
+            shape.inputs,
         ].append((each, prediction))
     costs: list[tuple[list[Work], list[float], str]] = []
     for members in served.values():
@@ -100,7 +101,7 @@ def _name(work: Work) -> str:
     shape = work.shape
     parts = [work.cell.name, f"{shape.heads}x{shape.head_dim}", f"b{shape.batch}", shape.dtype, work.direction]
     parts += ["recompute"] if shape.recompute else []
-    parts += shape.features
+    parts += [*shape.features, *([f"inputs{shape.inputs}"] if shape.inputs else [])]
     if work.record.definition is not None:
         parts.append(work.cell.fingerprint[:8])
     return "_".join(parts)

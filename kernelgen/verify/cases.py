@@ -66,7 +66,7 @@ class ValidationCase:
     def terms(self) -> int:
         """Of the longest sum: R h, and a state's own, one a step; backward, R's gradient too, over all steps."""
         if self.direction == "forward":
-            return max(self.shape.seq, self.shape.head_dim)
+            return max(self.shape.seq, self.shape.head_dim + self.shape.inputs)
         products = self.table["r"].shape[0] if "r" in self.table else 1
         return max(self.shape.batch * self.shape.seq, products * self.shape.head_dim)
 
@@ -309,7 +309,10 @@ def _forward(
         states = follow["states"]
         assert states is not None
         rounding = {"follow": states[0]}
-    result = reference.forward(cell, **drawn, **masks, **rounding, keep_gates=shape.save == "gates")
+    read = dict(drawn)
+    if shape.inputs:
+        read["wx"] = reference.input_product(read.pop("x"), read.pop("w"), read.pop("input_bias"))
+    result = reference.forward(cell, **read, **masks, **rounding, keep_gates=shape.save == "gates")
     made = {"states": result.states[: known_states(cell, shape)], "last": result.last}
     if result.gates is not None:
         made["gates"] = result.gates[list(derive(cell).saved_gates)]

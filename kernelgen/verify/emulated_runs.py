@@ -150,7 +150,7 @@ def lone_run(shape: Shape, launch: Callable[[Shape], Launch], seed: int) -> Run 
 
 def _given(number: int) -> tuple[str, ...]:
     """Which of the inputs that may be null are given, from all (0) to none (3)."""
-    return (("initial", "d_last"), ("initial",), ("d_last",), ())[number % 4]
+    return (("initial", "d_last", "input_bias"), ("initial",), ("d_last", "input_bias"), ())[number % 4]
 
 
 def _batch_tile(shape: Shape, launch: Callable[[Shape], Launch]) -> int | None:

@@ -13,7 +13,8 @@ from kernelgen.program.dtypes import numpy_dtype, sums_dtype
 from kernelgen.program.shape import Shape
 
 SPREAD = 1.7
-"""Wx and b are uniform in (-1.7, 1.7), close to unit variance; R is that over sqrt(D), so R h is of h's size."""
+"""Wx, x and b are uniform in (-1.7, 1.7), close to unit variance; R is that over sqrt(D), so R h is of h's size, and W is
+that over sqrt(I)."""
 
 
 def random_inputs(
@@ -21,8 +22,8 @@ def random_inputs(
 ) -> dict[str, npt.NDArray[Any]]:
     """Draw the arguments of a forward kernel, in the shape's dtype and C-contiguous; the same for the same seed.
 
-    Returns wx [B, T, G_in, H, D], r [G_rec, H, D, D], b [G_bias, H, D], initial [S, B, H, D], as
-    program.arguments.FORWARD_ARGUMENTS says. Random initial states and biases are uniform in the cell's ranges where it
+    Returns wx [B, T, G_in, H, D], or, where the shape has inputs, x [B, T, I], w [G_in, H, D, I] and input_bias
+    [G_in, H, D]; r [G_rec, H, D, D], b [G_bias, H, D], initial [S, B, H, D], as program/arguments.py says. Random initial states and biases are uniform in the cell's ranges where it
     gives any, and R is scaled by its gain.
     """
     random = np.random.default_rng(seed)
@@ -34,7 +35,9 @@ def random_inputs(
         return (low + (high - low) * values).astype(dtype)
 
     reach = cell.gain * SPREAD / float(np.sqrt(dim))
-    wx = uniform(-SPREAD, SPREAD, batch, seq, len(cell.input_gates), heads, dim)
+    given = {}
+    if not shape.inputs:
+        given["wx"] = uniform(-SPREAD, SPREAD, batch, seq, len(cell.input_gates), heads, dim)
     r = uniform(-reach, reach, len(cell.recurrent_gates), heads, dim, dim)
     b = np.empty((len(cell.bias_gates), heads, dim), dtype)
     for index, gate in enumerate(cell.bias_gates):
@@ -43,7 +46,12 @@ def random_inputs(
         states = np.zeros((len(cell.states), batch, heads, dim), dtype)
     else:
         states = np.stack([uniform(*cell.range(name), batch, heads, dim) for name in cell.states])
-    return {"wx": wx, "r": r, "b": b, "initial": states}
+    if shape.inputs:
+        across = SPREAD / float(np.sqrt(shape.inputs))
+        given["x"] = uniform(-SPREAD, SPREAD, batch, seq, shape.inputs)
+        given["w"] = uniform(-across, across, len(cell.input_gates), heads, dim, shape.inputs)
+        given["input_bias"] = uniform(-SPREAD / 2, SPREAD / 2, len(cell.input_gates), heads, dim)
+    return {**given, "r": r, "b": b, "initial": states}
 
 
 def random_own(shape: Shape, seed: int = 0) -> dict[str, npt.NDArray[Any]]:
@@ -65,9 +73,9 @@ def random_own(shape: Shape, seed: int = 0) -> dict[str, npt.NDArray[Any]]:
 
 
 def spoil_behind_the_ends(arrays: dict[str, npt.NDArray[Any] | None], lengths: npt.NDArray[Any]) -> None:
-    """Replace what stands behind the ends of sequences in wx [B, T, ...] and d_states [K, B, T, ...] by copies with
-    NaN there, which must not matter."""
-    for name, lead in (("wx", 0), ("d_states", 1)):
+    """Replace what stands behind the ends of sequences in wx and x [B, T, ...] and d_states [K, B, T, ...] by
+    copies with NaN there, which must not matter."""
+    for name, lead in (("wx", 0), ("x", 0), ("d_states", 1)):
         array = arrays.get(name)
         if array is not None:
             behind = np.arange(array.shape[lead + 1]) >= lengths[:, None]

@@ -41,6 +41,21 @@ class BackwardResult:
     d_gates: Array
 
 
+def input_product(x: npt.NDArray[Any], w: npt.NDArray[Any], bias: npt.NDArray[Any] | None = None) -> Array:
+    """Wx [B, T, G_in, H, D] in float64, from x [B, T, I], w [G_in, H, D, I] and a bias [G_in, H, D] or None for zeros.
+
+    Raises ShapeError for an array of another shape.
+    """
+    if x.ndim != 3 or w.ndim != 4:
+        raise ShapeError(f"x must have the axes [B, T, I] and w [G_in, H, D, I], not shapes {x.shape} and {w.shape}")
+    _check("w", w, (*w.shape[:3], x.shape[2]))
+    product: Array = np.tensordot(x.astype(np.float64), w.astype(np.float64), axes=(2, 3))
+    if bias is None:
+        return product
+    _check("input_bias", bias, w.shape[:3])
+    return product + bias.astype(np.float64)
+
+
 def forward(
     cell: Cell,
     wx: npt.NDArray[Any],

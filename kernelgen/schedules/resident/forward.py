@@ -17,7 +17,7 @@ from kernelgen.cells.language import Cell
 from kernelgen.emit.kernel import Template
 from kernelgen.hardware.profile import Profile
 from kernelgen.program.arguments import known_states
-from kernelgen.program.shape import FEATURES, Shape
+from kernelgen.program.shape import FEATURES, INPUT_PRODUCT, Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.shared.batch_tiled import (
@@ -52,6 +52,9 @@ class Sizes(Generic[Number]):
     copies: Number
     writes: Number
     matrices: Number
+    input_tiles: Number
+    input_k_tiles: Number
+    apart_tiles: Number
     shared_memory: Number
 
 
@@ -70,9 +73,16 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     row = (unit_warps * unit_groups // 2 * 2 + 1) * CHUNK
     hidden = 4 * k_tiles * k_split * rows * CHUNK
     staged = (arrays_written(cell, shape) - 1) * rows * row
-    ring = v["num_stages"] * inputs * rows * row
-    weights = warps * (k_tiles - v["k_tiles_in_registers"]) * tiles * 2 * 32 * CHUNK
-    partial = (k_split - 1) * unit_warps * tiles * column_tiles * 32 * CHUNK
+    # What the kernel reads of a step: Wx, or x, laid out as h.
+    copied, width = (1, shape.inputs) if shape.inputs else (inputs, d)
+    input_k_tiles = cdiv(-(-shape.inputs // 32), k_split)
+    input_tiles = cdiv(inputs * units, 16) if shape.inputs else 0 * units
+    stage = 4 * input_k_tiles * k_split * rows * CHUNK if shape.inputs else inputs * rows * row
+    weights = (k_tiles - v["k_tiles_in_registers"]) * tiles
+    if shape.inputs:
+        weights = weights + (input_k_tiles - v["input_k_tiles_in_registers"]) * input_tiles
+    apart = apart_tiles(cell, units) if shape.inputs else 0 * units
+    partial = (k_split - 1) * unit_warps * (tiles + apart) * column_tiles * 32 * CHUNK
     elements = unit_groups * column_tiles * columns
     zeros = CHUNK if shape.lengths else 0
     initial = hidden if shape.resets else 0
@@ -85,11 +95,27 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
         columns=columns,
         column_tiles=column_tiles,
         elements=elements,
-        copies=cdiv(inputs * rows * (d // vector_width(d)), warps * 32),
+        copies=cdiv(copied * rows * (width // vector_width(width)), warps * 32),
         writes=cdiv(arrays_written(cell, shape) * rows * (d // vector_width(d)), warps * 32),
         matrices=cdiv(inputs, 3 - columns),
-        shared_memory=2 * (hidden + staged + zeros) + ring + weights + partial + initial + reset_flags(shape, rows),
+        input_tiles=input_tiles,
+        input_k_tiles=input_k_tiles,
+        apart_tiles=apart,
+        shared_memory=2 * (hidden + staged + zeros)
+        + v["num_stages"] * stage
+        + warps * weights * 2 * 32 * CHUNK
+        + partial
+        + initial
+        + reset_flags(shape, rows),
     )
+
+
+def apart_tiles(cell: Cell, units: Number) -> Number:
+    """Tiles of W, of warps of 8 or 16 ``units``, that have a gate without a recurrent product, which could begin with
+    their sums."""
+    ranks = [rank for rank, gate in enumerate(cell.input_gates) if gate not in cell.recurrent_gates]
+    pairs = len({rank // 2 for rank in ranks})
+    return pairs + (len(ranks) - pairs) * (units // 16)
 
 
 class Resident(BatchTiled):
@@ -97,13 +123,13 @@ class Resident(BatchTiled):
 
     name = "resident"
     direction: Direction = "forward"
-    honours = FEATURES
+    honours = (*FEATURES, INPUT_PRODUCT)
     package = __package__
 
     def variables(self, problem: Problem, cell: Cell, shape: Shape, profile: Profile) -> Mapping[str, Expr]:
         """Declare the tile variables, in the order of the template's fields."""
         k_tiles = -(-shape.head_dim // 32)
-        return {
+        v = {
             "units_per_warp": problem.variable("units_per_warp", [8, 16]),
             "batch_tile": problem.variable("batch_tile", BATCH_TILES),
             "k_split": problem.variable("k_split", range(1, min(4, k_tiles) + 1)),
@@ -111,6 +137,11 @@ class Resident(BatchTiled):
             "accumulators": problem.variable("accumulators", [1, 2, 4]),
             "num_stages": problem.variable("num_stages", NUM_STAGES),
         }
+        if shape.inputs:
+            name, most = "input_k_tiles_in_registers", -(-shape.inputs // 32)
+            v[name] = problem.variable(name, range(0, most + 1))
+            v["overlap_input"] = problem.variable("overlap_input", [1, 0])
+        return v
 
     def rules(self, problem: Problem, cell: Cell, shape: Shape, v: Mapping[str, Expr]) -> None:
         """Constraints of the template."""
@@ -119,20 +150,25 @@ class Resident(BatchTiled):
         k_tiles = -(-shape.head_dim // 32)
         problem.add((s.k_tiles - 1) * v["k_split"] < k_tiles, "every warp of a K split has a part of K")
         problem.add(v["accumulators"] <= 2 * s.k_tiles, "no more accumulators than matrix instructions in a row")
+        if shape.inputs:
+            in_registers = v["input_k_tiles_in_registers"]
+            problem.add(in_registers <= s.input_k_tiles, "no more k-tiles of W in registers than a warp has")
 
     def needs(self, cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Needs[Number]:
         """Warps, shared memory and what lives in a thread's registers."""
         s = sizes(cell, shape, v)
+        of_input: Int = v["input_k_tiles_in_registers"] if shape.inputs else 0
+        overlap: Int = v["overlap_input"] if shape.inputs else 0
         counts: dict[str, Int] = {
-            "weights": s.tiles * v["k_tiles_in_registers"] * 8,
-            "fragments": s.tiles * s.k_tiles,
-            "loading": minimum(s.k_tiles - v["k_tiles_in_registers"], 1),
-            "accumulators": s.tiles * s.column_tiles * 4,
+            "weights": (s.tiles * v["k_tiles_in_registers"] + s.input_tiles * of_input) * 8,
+            "fragments": s.tiles * s.k_tiles + s.input_tiles * s.input_k_tiles,
+            "loading": minimum(s.k_tiles - v["k_tiles_in_registers"] + s.input_k_tiles - of_input, 1),
+            "accumulators": (s.tiles + s.input_tiles * overlap) * s.column_tiles * 4,
             "more_accumulators": (v["accumulators"] - 1) * s.tiles * s.column_tiles * 4,
             "hidden": 4 * s.column_tiles * s.k_tiles,
             "bias": s.tiles * 2 + s.unit_groups * (len(cell.gates) - len(cell.recurrent_gates)),
             "states": s.elements * (len(cell.states) - 1) * (2 if shape.resets else 1),
-            "inputs": s.unit_groups * s.column_tiles * s.matrices,
+            "inputs": 0 if shape.inputs else s.unit_groups * s.column_tiles * s.matrices,
             "elements": s.elements,
             "saved_gates": s.elements * (arrays_written(cell, shape) - known_states(cell, shape)),
             "live": minimum(s.elements, 4) * cell_cost(cell).live,
@@ -150,18 +186,26 @@ class Resident(BatchTiled):
         epilogue_warps = s.unit_warps
         hidden = read_bytes(v["batch_tile"], s.k_tiles, v["accumulators"])
         weights = (s.k_tiles - v["k_tiles_in_registers"]) * s.tiles * 2 * 512
-        partial = 2 * (v["k_split"] - 1) * s.tiles * s.column_tiles * 512 * epilogue_warps
+        partial = 2 * (v["k_split"] - 1) * (s.tiles + s.apart_tiles) * s.column_tiles * 512 * epilogue_warps
         more_accumulators = accumulator_additions(v["batch_tile"], s.tiles, v["accumulators"])
         arrays = arrays_written(cell, shape)
-        values = shape.batch * shape.heads * shape.head_dim * (len(cell.input_gates) + arrays)
+        values = shape.batch * shape.heads * shape.head_dim * arrays
+        added = len(cell.input_gates)
+        if shape.inputs:  # the product has their sums already; all heads read the same x
+            values += shape.batch * shape.inputs
+            hidden += read_bytes(v["batch_tile"], s.input_k_tiles, 1)
+            weights += (s.input_k_tiles - v["input_k_tiles_in_registers"]) * s.input_tiles * 2 * 512
+            added = 0
+        else:
+            values += shape.batch * shape.heads * shape.head_dim * added
         return StepWork(
             warps=s.warps,
             epilogue_warps=epilogue_warps,
-            matrix=s.tiles * s.column_tiles * 2 * s.k_tiles,
+            matrix=(s.tiles * s.k_tiles + s.input_tiles * s.input_k_tiles) * s.column_tiles * 2,
             matrix_chain=max(1.0, 2 * s.k_tiles / v["accumulators"]),
             shared_bytes=s.warps * (hidden + weights) + partial,
             special=s.elements * cost.special,
-            arithmetic=s.elements * (cost.arithmetic + 2 * len(cell.input_gates)) + more_accumulators,
+            arithmetic=s.elements * (cost.arithmetic + 2 * added) + more_accumulators,
             chain_special=cost.chain_special,
             chain_arithmetic=cost.chain_arithmetic + 1 + v["accumulators"] // 2,
             staged=s.elements * arrays,

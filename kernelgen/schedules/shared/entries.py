@@ -31,7 +31,8 @@ def sequences(shape: Shape) -> tuple[str, ...]:
 
 def forward_parameters(shape: Shape, *more: Parameter) -> tuple[Parameter, ...]:
     """Of an entry that fills the struct ForwardArguments. more: what blocks share, such as MAIL."""
-    read = (Parameter(_IN, name) for name in ("wx", "r", "b", "initial"))
+    inputs = ("x", "w", "input_bias") if shape.inputs else ("wx",)
+    read = (Parameter(_IN, name) for name in (*inputs, "r", "b", "initial"))
     written = (Parameter(_OUT, name) for name in ("states", "others", "last", "gates"))
     return (*read, *own_parameters(shape), *written, *more, *_SIZES)
 
