@@ -33,6 +33,9 @@ from kernelgen.verify.emulator import emulate, emulate_program
 class WithoutChains:
     """An engine that leaves products of matrices to PyTorch."""
 
+    def multiplies_input(self, cell: Cell, shape: Shape, device: int) -> bool:
+        return False
+
     def product(self, product: MatrixProduct, device: int) -> None:
         return None
 
@@ -188,11 +191,15 @@ class EmulatedTurn:
 
 
 class Chained(Emulated):
-    """The same with chains. chains: how many were made. kernels: see EmulatedProduct."""
+    """The same with chains. chains: how many were made. kernels: see EmulatedProduct. takes_x: whether recurrences
+    multiply their inputs themselves."""
 
-    def __init__(self, *, kernels: bool = False) -> None:
+    def __init__(self, *, kernels: bool = False, takes_x: bool = False) -> None:
         super().__init__()
-        self.chains, self.kernels = 0, kernels
+        self.chains, self.kernels, self.takes_x = 0, kernels, takes_x
+
+    def multiplies_input(self, cell: Cell, shape: Shape, device: int) -> bool:
+        return self.takes_x
 
     def product(self, product: MatrixProduct, device: int) -> Any:
         return EmulatedProduct(product, self.kernels)

@@ -55,7 +55,8 @@ class Arrays:
         """h after every step, [B, T, H D]."""
         if layer == self.layers - 1 and not self.time_major:
             return "output"
-        return f"hidden.{layer}" if self.learning else "hidden"
+        # A kernel that multiplies its input reads one while it writes the next.
+        return f"hidden.{layer}" if self.learning else f"hidden.{layer % 2}"
 
     def rows(self, layer: int) -> str:
         """What a layer reads."""

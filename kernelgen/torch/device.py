@@ -128,6 +128,20 @@ class DeviceEngine:
             if key not in self._loaded and key not in self._expected:
                 self._expected[key] = _background().submit(_compiled, cell, shape, profile, direction, float_parameters)
 
+    def multiplies_input(self, cell: Cell, shape: Shape, device: int) -> bool:
+        """See engine.Engine."""
+        from kernelgen.tuning.plan import microseconds_per_step, plan
+
+        profile, taken = gpu.device(device).profile(), replace(shape, inputs=0)
+        try:
+            ours, other = (plan(cell, each, profile, top=1, told=False)[0] for each in (shape, taken))
+        except InfeasibleError:
+            return False
+        columns = len(cell.input_gates) * shape.heads * shape.head_dim
+        product = MatrixProduct(shape.batch * shape.seq, columns, shape.inputs, shape.dtype)
+        more = shape.seq * (microseconds_per_step(ours, profile) - microseconds_per_step(other, profile))
+        return more * 1e-6 < matrix_product.least_seconds(product, profile)
+
     def product(self, product: MatrixProduct, device: int) -> Single | None:
         """See engine.Engine."""
         profile = gpu.device(device).profile()

@@ -75,6 +75,11 @@ class Engine(Hashable, Protocol):
         that ``kernel`` would not."""
         ...
 
+    def multiplies_input(self, cell: Cell, shape: Shape, device: int) -> bool:
+        """Whether a forward program for ``shape``, which has inputs, is there and expected to take less than a product
+        and the program that takes Wx."""
+        ...
+
     def product(self, product: MatrixProduct, device: int) -> Ready | None:
         """A product of matrices, whose arrays are a, b, bias and out and whose numbers batch, seq and turned; None
         where it is better left to PyTorch. What ``chain`` needs of it may still be compiling."""

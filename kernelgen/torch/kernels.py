@@ -34,6 +34,7 @@ class Forward:
     wx: the form of Wx. known: how many states to give out, 1 (h) or all. keep: "nothing", "states" (the others too) or
     "gates" (the others and the gates' sums), for a backward pass; "again" for nothing now, and another
     pass that keeps gates before the backward one. features: what sequences have of their own (program/shape.py).
+    inputs: I, where the kernel takes x and W instead of Wx, which no method here gives it: it is for chains.
     Raises InfeasibleError where there is no kernel.
     """
 
@@ -47,11 +48,13 @@ class Forward:
         known: int,
         keep: str,
         features: Sequence[str] = (),
+        inputs: int = 0,
     ) -> None:
         (batch, seq, _, heads, dim), _, device = wx
         count, steps = len(cell.states), (batch, seq, heads, dim)
         apart = known < count and keep in ("states", "gates")
         shape = forward_shape(cell, wx[0], precision, known=known, keep=keep, features=features)
+        shape = replace(shape, inputs=inputs)
         if keep != "nothing":
             backward = backward_shape(cell, (known, *steps), precision, recompute=keep == "states", features=features)
             floats = precision.float_parameters
@@ -67,7 +70,8 @@ class Forward:
         self.gates = (len(derive(cell).saved_gates), *steps) if keep == "gates" else None
         self._dtype: torch.dtype = wx[1]
         self._discarded: Tensor | None = None  # where a step puts h once more
-        self.start = self.ready.bind(("wx", "r", "b", "initial", "states", "others", "last", "gates", *_own(features)))
+        names = ("wx", "r", "b", "initial", "states", "others", "last", "gates", *_own(features))
+        self.start = _in_chains_alone if inputs else self.ready.bind(names)
 
     def run(
         self,
@@ -183,6 +187,10 @@ class Backward:
         if d_r.dtype is not r.dtype or d_b.dtype is not b.dtype:
             d_r, d_b = d_r.to(r.dtype), d_b.to(b.dtype)
         return d_wx, d_r, d_b, d_initial if initial is None else d_initial.to(initial.dtype)
+
+
+def _in_chains_alone(_: Sequence[Tensor | None]) -> None:
+    raise AssertionError("a kernel that multiplies its input runs in a chain")
 
 
 _BACKWARD_INPUTS = ("wx", "r", "b", "initial", "states", "others", "gates", "d_states", "d_last")

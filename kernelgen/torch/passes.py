@@ -3,6 +3,7 @@ form of the tensors, since an eager step waits for the host."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -96,6 +97,18 @@ def forward_pass(
         precision = precision_of(dtype, forms[1][1], forms[2][1])
         run = _forward_runs[key] = _forward(engine, precision, *forms, features, *options)
     return run
+
+
+def pass_with_product(engine: Engine, wx: Form, inputs: int, dtype: str, cell: str, keep: str) -> Pass[Any] | None:
+    """A forward pass whose kernel takes x of so many inputs and makes Wx of this form itself: where there is one, and
+    the engine expects it to be faster. dtype: a Shape's. keep: as of kernels.Forward. It runs in chains alone."""
+    definition, precision = differentiated(cell, False, None), Precision(dtype, float_parameters=False)
+    shape = kernels.forward_shape(definition, wx[0], precision, known=1, keep=keep, features=())
+    shape = replace(shape, inputs=inputs)
+    if not engine.multiplies_input(definition, shape, -1 if wx[2].index is None else wx[2].index):
+        return None
+    found = kernels.Forward(engine, definition, wx, precision, known=1, keep=keep, inputs=inputs)
+    return Pass(cell, definition, shape, "forward", wx[2], found.start, found)
 
 
 def step(wx: Tensor, r: Tensor, b: Tensor, states: Tensor | None, cell: str, out: Tensor | None) -> Tensor | None:

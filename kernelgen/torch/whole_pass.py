@@ -8,22 +8,38 @@ allocations. All that a backward pass needs lies in one tensor.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from kernelgen.schedules.shared.matrix_product import MatrixProduct
+from kernelgen.torch import passes
 from kernelgen.torch.chain_arrays import Arrays
 from kernelgen.torch.engine import Engine, Layout, Link, Ready
 from kernelgen.torch.kernels import ALIGNMENT, Backward, Forward, ready
 from kernelgen.torch.layer_form import LayerForm
 from kernelgen.torch.parts import bias_gradients
+from kernelgen.torch.recording import Pass
 
 A, B, OUT = 1, 2, 4
 """The arrays of a product, as bits of its argument ``turned``: those whose steps are time-major."""
 
 Chain = Callable[[Sequence[Tensor | None]], None]
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """What runs for a layer. run: the recurrence; takes_x: it makes Wx itself. The products, where they have a kernel:
+    into: Wx; of_weight, of_input: the gradients of weight_ih and x."""
+
+    run: Pass[Any]
+    takes_x: bool
+    into: Ready | None
+    of_weight: Ready | None
+    of_input: Ready | None
 
 
 class WholePass:
@@ -39,33 +55,42 @@ class WholePass:
         self.form = form
         self._engine, self._dtype, self._on = engine, x.dtype, x.get_device()
         kernel: Forward = form.run.kernel
-        self._kernel = kernel
         apart, wide = form.all_summed and len(form.names) > 2, form.heads * form.dim
         self.arrays = Arrays(
             form.layers, form.batch, form.seq, len(form.parts.states), wide, form.width, x.dtype.itemsize, form.names,
             apart, time_major, begun, form.keep != "nothing", kernel.others, kernel.gates,
         )  # fmt: skip
         depths = [x.shape[2], *[wide] * (form.layers - 1)]
-        self._products = [self._of_layer(depth, dtype) for depth in depths]
+        found = {depth: self._of_layer(x, depth, dtype) for depth in depths}
+        self._layers = [found[depth] for depth in depths]
         biases = [torch.Size((gates * wide,)) for gates in (form.parts.bias_ih, form.parts.bias_hh)]
         others = (form.r_sizes, *biases)[: len(form.names) - 1]
         self._sizes = [size for depth in depths for size in (torch.Size((form.width, depth)), *others)]
         self._kept_bytes = self.arrays.kept()[1]
         self._backwards: dict[tuple[bool, bool], Chain] = {}
 
-    def _of_layer(self, depth: int, dtype: str) -> list[Ready | None]:
-        """The products of a layer that reads so many features: Wx, and the gradients of W and x."""
-        steps, width = self.arrays.steps, self.form.width
-        products = [MatrixProduct(steps, width, depth, dtype, a_transposed=False, b_transposed=False)]
+    def _of_layer(self, x: Tensor, depth: int, dtype: str) -> _Layer:
+        """What runs for a layer that reads so many features."""
+        form, steps, width = self.form, self.arrays.steps, self.form.width
+
+        def product(rows: int, columns: int, summed: int, *transposed: bool) -> Ready | None:
+            return self._engine.product(MatrixProduct(rows, columns, summed, dtype, *transposed), self._on)
+
+        wx = (torch.Size((form.batch, form.seq, form.parts.inputs, form.heads, form.dim)), x.dtype, x.device)
+        run = passes.pass_with_product(self._engine, wx, depth, dtype, form.parts.key, form.keep)
+        into = product(steps, width, depth, False, False) if run is None else None
+        of_weight = of_input = None
         if self.arrays.learning:
-            products.append(MatrixProduct(width, depth, steps, dtype, a_transposed=True, b_transposed=True))
-            products.append(MatrixProduct(steps, depth, width, dtype, a_transposed=False, b_transposed=True))
-        return [self._engine.product(product, self._on) for product in products]
+            of_weight = product(width, depth, steps, True, True)
+            of_input = product(steps, depth, width, False, True)
+        return _Layer(form.run if run is None else run, run is not None, into, of_weight, of_input)
 
     @property
     def short(self) -> bool:
-        """Whether every product has a kernel."""
-        return not any(None in products for products in self._products)
+        """Whether every product that is needed has a kernel."""
+        learning = self.arrays.learning
+        backward = not learning or all(layer.of_weight and layer.of_input for layer in self._layers)
+        return backward and all(layer.takes_x or layer.into for layer in self._layers)
 
     @property
     def kept(self) -> int:
@@ -96,8 +121,8 @@ class WholePass:
         last = empty((arrays.states, form.layers, form.batch, arrays.wide))
         kept = empty((self._kept_bytes,), dtype=torch.uint8) if arrays.learning else None
         self._run((x, starts, output, last, kept, *parameters, *sums))
-        for _ in range(form.layers):
-            form.run.count()
+        for layer in self._layers:
+            layer.run.count()
         # No views, which autograd would not let anybody change in place.
         states = [state.data for state in last.unbind()]
         if not arrays.learning:
@@ -116,19 +141,26 @@ class WholePass:
         """The forward pass as a function of x, the initial states, output, last states, what is kept, parameters."""
         arrays, layers = self.arrays, self.form.layers
         several, state = layers > 1, arrays.states * arrays.state_bytes
-        between = {"wx": arrays.steps * arrays.width * arrays.itemsize}
+        between: dict[str, int] = {}
+        links: list[Link] = []
         if not arrays.learning:
-            between["hidden"] = arrays.hidden_bytes
-        links = []
-        for layer in range(layers):
-            of_product = {"a": arrays.rows(layer), "b": f"weight_ih.{layer}", "out": "wx"}
-            if arrays.apart:
-                of_product["bias"] = f"bias_ih.{layer}"
-            links.append(self._product(layer, 0, of_product, turned=A))
-            of_kernel = {"wx": "wx", "states": arrays.hidden(layer), **self._of_recurrence(layer)}
-            links.append(Link(self._kernel.ready, {**of_kernel, "last": f"ends.{layer}" if several else "last"}))
+            hidden = {arrays.hidden(layer) for layer in range(layers)} - {"output"}
+            between |= dict.fromkeys(sorted(hidden), arrays.hidden_bytes)
+        for layer, own in enumerate(self._layers):
+            if own.takes_x:
+                rows = self._rows(layer, between, links)
+                of_kernel = {"x": rows, "w": f"weight_ih.{layer}"}
+                of_kernel |= {"input_bias": f"bias_ih.{layer}"} if arrays.apart else {}
+            else:
+                between["wx"] = arrays.steps * arrays.width * arrays.itemsize
+                of_kernel = {"wx": "wx"}
+                of_product = {"a": arrays.rows(layer), "b": f"weight_ih.{layer}", "out": "wx"}
+                of_product |= {"bias": f"bias_ih.{layer}"} if arrays.apart else {}
+                links.append(self._product(layer, own.into, of_product, turned=A))
+            of_kernel |= {"states": arrays.hidden(layer), "last": f"ends.{layer}" if several else "last"}
+            links.append(Link(own.run.kernel.ready, of_kernel | self._of_recurrence(layer)))
         if arrays.time_major:
-            links.append(self._turned(self.form.batch, self.form.seq, arrays.hidden(layers - 1), "output"))
+            links.append(self._turned(arrays.wide, arrays.hidden(layers - 1), "output", into_batches=False))
         if several:
             between["ends"] = layers * state
             turn = self._engine.turned_rows(layers, arrays.states, arrays.state_bytes, self._on)
@@ -141,17 +173,26 @@ class WholePass:
         """What both passes read of a layer, but for h."""
         return {"r": f"weight_hh.{layer}", "b": self.arrays.bias(layer), **self.arrays.saved(layer)}
 
-    def _product(self, layer: int, which: int, arrays: Mapping[str, str], *, turned: int) -> Link:
-        """A product of ``_of_layer``. turned: the array that is x's form, or x itself, in the first layer."""
-        found = self._products[layer][which]
+    def _rows(self, layer: int, between: dict[str, int], links: list[Link]) -> str:
+        """What a layer reads, as [B, T], for a kernel that reads it so."""
+        if layer or not self.arrays.time_major:
+            return self.arrays.rows(layer)
+        features = self._sizes[0][1]
+        between["batches"] = self.arrays.steps * features * self.arrays.itemsize
+        links.append(self._turned(features, "x", "batches", into_batches=True))
+        return "batches"
+
+    def _product(self, layer: int, found: Ready | None, arrays: Mapping[str, str], *, turned: int) -> Link:
+        """A product of a layer. turned: the array that has x's form, or is x, in the first layer."""
         assert found is not None
         there = turned if layer == 0 and self.arrays.time_major else 0
         return Link(found, arrays, {"batch": self.form.batch, "seq": self.form.seq, "turned": there})
 
-    def _turned(self, outer: int, inner: int, source: str, to: str) -> Link:
-        """The copy of h or its gradient in the other order of steps."""
-        row = self.arrays.wide * self.arrays.itemsize
-        return Link(self._engine.turned_rows(outer, inner, row, self._on), {"from": source, "to": to})
+    def _turned(self, elements: int, source: str, to: str, *, into_batches: bool) -> Link:
+        """The copy of steps of so many elements from [T, B] to [B, T], or back."""
+        sizes = (self.form.seq, self.form.batch) if into_batches else (self.form.batch, self.form.seq)
+        turned = self._engine.turned_rows(*sizes, elements * self.arrays.itemsize, self._on)
+        return Link(turned, {"from": source, "to": to})
 
     # ---- backward ----
 
@@ -204,7 +245,7 @@ class WholePass:
         between = {"d_wx": arrays.steps * arrays.width * arrays.itemsize, "d_hidden": arrays.hidden_bytes}
         links, d_hidden = [], "d_output"
         if arrays.time_major:
-            links.append(self._turned(form.seq, form.batch, "d_output", "d_hidden"))
+            links.append(self._turned(arrays.wide, "d_output", "d_hidden", into_batches=True))
             d_hidden = "d_hidden"
         for layer in reversed(range(form.layers)):
             d_weight, d_r, d_b = arrays.made(layer)
@@ -213,11 +254,12 @@ class WholePass:
                 own["d_last"] = f"d_ends.{layer}"
             made = {"d_wx": "d_wx", "d_r": d_r, "d_b": d_b, "d_initial": f"d_starts.{layer}"}
             links.append(Link(kernel.ready, {**own, **made}))
-            links.append(self._product(layer, 1, {"a": "d_wx", "b": arrays.rows(layer), "out": d_weight}, turned=B))
+            of_weight = {"a": "d_wx", "b": arrays.rows(layer), "out": d_weight}
+            links.append(self._product(layer, self._layers[layer].of_weight, of_weight, turned=B))
             if layer or input_needed:
                 d_hidden = "d_hidden" if layer else "d_x"
                 of_x = {"a": "d_wx", "b": f"weight_ih.{layer}", "out": d_hidden}
-                links.append(self._product(layer, 2, of_x, turned=OUT))
+                links.append(self._product(layer, self._layers[layer].of_input, of_x, turned=OUT))
         before = ("d_output", "d_ends", "x", "output", "kept", "starts", *arrays.parameters, "d_x", "d_starts")
         every = [name for layer in range(form.layers) for name in arrays.made(layer)]
         inside = arrays.inside("d_starts", *(["d_ends"] if ended else []))

@@ -515,6 +515,7 @@ def test_flashrnn_takes_its_layouts_and_dtypes_to_kernels() -> None:
         (LSTM, {"num_layers": 3, "batch_first": True, "heads": 2}, 5, 33),
         (GRU, {"num_layers": 2}, 16, 16),
         (RNN, {"cell": "slstm", "batch_first": True}, 70, 7),
+        (LSTM, {}, 600, 9),
     ],
 )
 def test_a_whole_pass_is_one_chain(kind: Any, options: Any, batch: int, seq: int, dtype: torch.dtype) -> None:

@@ -14,10 +14,10 @@ from torch import Tensor  # noqa: E402
 from kernelgen.torch import GRU, LSTM, RNN, kernels, passes  # noqa: E402
 
 CASES = [
-    pytest.param(LSTM, "float16", {"num_layers": 2}, True, id="kernels"),
+    pytest.param(LSTM, "float16", {}, True, id="kernels"),
     (LSTM, "float32", {"batch_first": True}, False),
     (LSTM, "bfloat16", {"num_layers": 2, "heads": 2, "batch_first": True}, False),
-    (GRU, "float16", {}, False),
+    pytest.param(GRU, "float16", {"num_layers": 2}, False, id="takes_x"),
     (GRU, "float16", {"num_layers": 2, "bias": False, "batch_first": True}, True),
     (RNN, "float16", {"cell": "slstm"}, True),
 ]
@@ -71,10 +71,11 @@ def _close(found: list[Tensor], wanted: list[Tensor], limit: float) -> None:
 @pytest.mark.emulated
 @pytest.mark.parametrize(("kind", "dtype", "options", "begun"), CASES)
 def test_one_chain_gives_what_calls_give(
-    kind: Any, dtype: str, options: Any, begun: bool, monkeypatch: pytest.MonkeyPatch
+    kind: Any, dtype: str, options: Any, begun: bool, monkeypatch: pytest.MonkeyPatch, request: Any
 ) -> None:
     torch.manual_seed(0)
-    chained = Chained(kernels=options == {"num_layers": 2})
+    case = request.node.callspec.id
+    chained = Chained(kernels=case == "kernels", takes_x=case == "takes_x")
     _use(monkeypatch, chained)
     module = kind(8, 16, dtype=getattr(torch, dtype), **options)
     x, hx = _drawn(module, begun=begun)
