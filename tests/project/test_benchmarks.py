@@ -7,6 +7,7 @@ import re
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 from scripts import load_benchmark
@@ -107,3 +108,16 @@ def test_the_model_of_dr_and_db_is_fitted_to_what_was_measured(tmp_path: Path) -
     assert fitted["cache"] == pytest.approx(slower.cache, rel=0.1)
     assert fitted["tensor"] == pytest.approx(slower.tensor, rel=0.1)
     assert float(re.findall(r"fitted: half within ([\d.]+)%", result.output)[0]) < 1
+
+
+def test_the_products_of_a_layer_are_those_of_its_passes() -> None:
+    benchmark = load_benchmark("matrix_product")
+    found = [use.product for use in benchmark.uses("48x24x96", "bfloat16", True)]
+    assert [(each.rows, each.columns, each.depth) for each in found] == [(48, 96, 24), (48, 24, 96), (96, 24, 48)]
+    assert [(each.a_transposed, each.b_transposed, each.floats) for each in found] == [
+        (False, False, False),
+        (False, True, False),
+        (True, True, True),
+    ]
+    with pytest.raises(click.BadParameter, match="a size is steps x inputs x units"):
+        benchmark.uses("48x24", "bfloat16", False)
