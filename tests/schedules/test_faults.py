@@ -1238,7 +1238,6 @@ def test_planted_faults_are_caught(fault: str) -> None:
             run(sound, program, seed)
         except (EmulationError, ValidationError) as error:
             print(f"{fault}: caught with seed {seed}: {error}")
-            with pytest.raises((EmulationError, ValidationError), match=f"(?is){words}"):
-                run(sound, program, seed)
+            assert re.search(words, str(error), re.IGNORECASE | re.DOTALL), str(error)
             return
     pytest.fail(f"{fault} was not caught in {SEEDS} seeds")
