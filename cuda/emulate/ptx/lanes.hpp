@@ -1,8 +1,6 @@
 // The twin of ptx/lanes.cuh.
 #pragma once
 
-#include <bit>
-
 #include "emulate/ptx/threads.hpp"
 #include "emulate/ptx/types.hpp"
 
@@ -10,7 +8,7 @@ namespace tilesmith {
 
 inline bool any_lane(bool value, Site site = Site::current()) { return emulate::vote_any(value, site); }
 inline unsigned ballot(bool value, Site site = Site::current()) { return emulate::vote_lanes(value, site); }
-inline int lowest_bit(unsigned bits) { return std::countr_zero(bits); }
+inline int lowest_bit(unsigned bits) { return __builtin_ctz(bits); }
 inline float shuffle_xor(float value, int lanes, Site site = Site::current()) {
     return __uint_as_float(emulate::exchange_lanes(__float_as_uint(value), static_cast<unsigned>(lanes), site));
 }
