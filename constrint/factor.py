@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from constrint.core import load_core
 from constrint.diagram import TooLarge, build
+from constrint.diagram import product as every_combination
 from constrint.domains import Domain, size
 from constrint.errors import ConstrintError
 from constrint.limits import check_time
@@ -145,12 +146,25 @@ def _build(
     native: bool,
     deadline: float | None,
 ) -> Factor:
-    if native:
-        from constrint.native_diagram import NativeDiagram, Overflow, fits
+    found = _native(terms, order, domains, limit, deadline) if native else None
+    return build(terms, order, domains, limit, deadline) if found is None else found
 
-        if fits(terms, [domains[v] for v in order]):
-            try:
-                return NativeDiagram(load_core(), terms, order, domains, limit, deadline)
-            except Overflow:
-                return build(terms, order, domains, limit, deadline)
-    return build(terms, order, domains, limit, deadline)
+
+def free_factor(variables: Sequence[int], domains: Sequence[Domain], native: bool, deadline: float | None) -> Factor:
+    """Variables that no constraint joins."""
+    found = _native((), variables, domains, QUICK[0], deadline) if native and len(variables) < QUICK[0] else None
+    return every_combination([domains[v] for v in variables]) if found is None else found
+
+
+def _native(
+    terms: Sequence[Term], order: Sequence[int], domains: Sequence[Domain], limit: int, deadline: float | None
+) -> Factor | None:
+    """The core's diagram; None where its numbers do not suffice."""
+    from constrint.native_diagram import NativeDiagram, Overflow, fits
+
+    if not fits(terms, [domains[v] for v in order]):
+        return None
+    try:
+        return NativeDiagram(load_core(), terms, order, domains, limit, deadline)
+    except Overflow:
+        return None

@@ -15,16 +15,15 @@ from itertools import chain, product
 from math import prod
 from typing import TYPE_CHECKING, Any, overload
 
-from constrint.core import has_core
+from constrint.core import has_core, load_core
 from constrint.diagram import Diagram, from_rows
-from constrint.diagram import product as every_combination
 from constrint.domains import Domain, size
 from constrint.engine import ENGINES, NATIVE, engine_call
 from constrint.errors import ConstrintError, TimeLimit
-from constrint.factor import PATIENT, QUICK, DoesNotFactor, Factor, Values, independent, make_factor
+from constrint.factor import PATIENT, QUICK, DoesNotFactor, Factor, Values, free_factor, independent, make_factor
 from constrint.integers import exact_int, grouped, shown, whole
 from constrint.limits import check_time, deadline_in, seconds_left
-from constrint.presolve import presolve
+from constrint.presolve import prepare
 from constrint.statement import Solution, Statement
 from constrint.values import Codings
 
@@ -256,17 +255,20 @@ class SolutionSet:
             return []
         if not self._factors:  # of no variables there is one solution
             return [{} for _ in indices]
-        columns = []
+        columns: dict[str, Sequence[Any]] = {}
         rest = list(indices)
-        for _, factor in reversed(self._factors):
+        for group, factor in reversed(self._factors):
             total = factor.total
             if total == 1:
-                columns.append(factor.decode([0]) * len(rest))
-                continue
-            columns.append(factor.decode([index % total for index in rest]))
-            rest = [index // total for index in rest]
-        columns.reverse()
-        return list(self._named(tuple(chain.from_iterable(parts)) for parts in zip(*columns, strict=True)))
+                found = factor.decode([0]) * len(rest)
+            else:
+                found = factor.decode([index % total for index in rest])
+                rest = [index // total for index in rest]
+            columns.update(zip(group, zip(*found, strict=True), strict=True))
+        for name, coding in self.codings.of.items():
+            columns[name] = [coding.value[code] for code in columns[name]]
+        rows = zip(*map(columns.__getitem__, self.names), strict=True)
+        return [dict(zip(self.names, row, strict=True)) for row in rows]
 
 
 def _each(factor: Factor) -> Iterator[Values]:
@@ -295,14 +297,14 @@ def solution_set(
         raise ConstrintError(f"unknown engine {shown(engine)}; known: {', '.join(ENGINES)}")
     native = engine in NATIVE and has_core()
     limits = limits or (*QUICK, *PATIENT)
-    program, _ = presolve(problem, deadline=deadline)
+    program = prepare(problem, None, load_core() if native else None, deadline=deadline).program
     groups = None if program is None else independent(program, deadline)
     if program is None or groups is None:
         return SolutionSet(names, [(names, Diagram([], [], [[1]], -1, 0))])
     factors: list[tuple[list[str], Factor]] = []
     for variables, codes, terms in groups:
         if not terms:
-            factors.append(([names[v] for v in variables], every_combination([program.domains[v] for v in variables])))
+            factors.append(([names[v] for v in variables], free_factor(variables, program.domains, native, deadline)))
             continue
         order, factor = make_factor(problem.name, program, variables, codes, terms, native, deadline, limits)
         factors.append(([names[v] for v in order], factor))
