@@ -11,9 +11,10 @@ from constrint.diagram import TooLarge, build
 from constrint.diagram import product as every_combination
 from constrint.domains import Domain, size
 from constrint.errors import ConstrintError
+from constrint.intervals import TRUE
 from constrint.limits import check_time
 from constrint.order import improved, proposals
-from constrint.program import Code, Op, Program
+from constrint.program import Code, Program
 from constrint.residual import Term, residual
 
 QUICK = (4_000, 40_000)
@@ -35,6 +36,8 @@ class Factor(Protocol):
 
     @property
     def size(self) -> int: ...
+
+    def trim(self) -> None: ...
 
     def decode(self, indices: Sequence[int]) -> list[Values]: ...
 
@@ -84,9 +87,10 @@ def independent(program: Program, deadline: float | None = None) -> list[_Group]
     for code in program.codes:
         check_time(deadline)
         term = residual(code, domains)
-        if term.op == Op.CONST:
-            if term.start != 1:
-                return None
+        # What surely holds joins nothing, nor is there anything where one surely does not.
+        if not term.span[2] & TRUE:
+            return None
+        if term.span[2] == TRUE:
             continue
         scope = [v for v in code.variables if domains[v][0] != domains[v][-1]]
         kept.append((scope[0], code, term))
@@ -136,6 +140,24 @@ def make_factor(
         f"these variables was done in {limits[-1]:,} steps; iterate over solutions(), estimate() their number, "
         "sample(), or narrow the domains"
     )
+
+
+def at_once(
+    terms: Sequence[Term],
+    order: Sequence[int],
+    domains: Sequence[Domain],
+    limit: int,
+    native: bool,
+    deadline: float | None,
+) -> Factor | None:
+    """The diagram of one group in the order declared, of the values that solutions have; None where it takes more than
+    ``limit`` steps."""
+    try:
+        factor = _build(terms, order, domains, limit, native, deadline)
+    except TooLarge:
+        return None
+    factor.trim()
+    return factor
 
 
 def _build(

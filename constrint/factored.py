@@ -20,10 +20,20 @@ from constrint.diagram import Diagram, from_rows
 from constrint.domains import Domain, size
 from constrint.engine import ENGINES, NATIVE, engine_call
 from constrint.errors import ConstrintError, TimeLimit
-from constrint.factor import PATIENT, QUICK, DoesNotFactor, Factor, Values, free_factor, independent, make_factor
+from constrint.factor import (
+    PATIENT,
+    QUICK,
+    DoesNotFactor,
+    Factor,
+    Values,
+    at_once,
+    free_factor,
+    independent,
+    make_factor,
+)
 from constrint.integers import exact_int, grouped, shown, whole
 from constrint.limits import check_time, deadline_in, seconds_left
-from constrint.presolve import prepare
+from constrint.presolve import lowered, prepare
 from constrint.statement import Solution, Statement
 from constrint.values import Codings
 
@@ -296,11 +306,15 @@ def solution_set(
     if engine not in ENGINES:
         raise ConstrintError(f"unknown engine {shown(engine)}; known: {', '.join(ENGINES)}")
     native = engine in NATIVE and has_core()
+    if limits is None or limits[0] == QUICK[0]:
+        found = _at_once(problem, native, deadline)
+        if found is not None:
+            return found
     limits = limits or (*QUICK, *PATIENT)
     program = prepare(problem, None, load_core() if native else None, deadline=deadline).program
     groups = None if program is None else independent(program, deadline)
     if program is None or groups is None:
-        return SolutionSet(names, [(names, Diagram([], [], [[1]], -1, 0))])
+        return _none(names)
     factors: list[tuple[list[str], Factor]] = []
     for variables, codes, terms in groups:
         if not terms:
@@ -311,6 +325,32 @@ def solution_set(
         if not factor.total:
             return SolutionSet(names, factors)
     return SolutionSet(names, factors)
+
+
+def _at_once(problem: Statement, native: bool, deadline: float | None) -> SolutionSet | None:
+    """The set where nothing needs to be propagated, nor an order chosen: most tuning spaces; None for any other."""
+    program = lowered(problem, deadline)
+    if program is None:
+        return None
+    groups = independent(program, deadline)
+    if groups is None:
+        return _none(program.names)
+    factors: list[tuple[list[str], Factor]] = []
+    for variables, _, terms in groups:
+        if terms:
+            factor = at_once(terms, variables, program.domains, QUICK[0], native, deadline)
+        else:
+            factor = free_factor(variables, program.domains, native, deadline)
+        if factor is None:
+            return None
+        factors.append(([program.names[v] for v in variables], factor))
+        if not factor.total:
+            break
+    return SolutionSet(program.names, factors)
+
+
+def _none(names: Sequence[str]) -> SolutionSet:
+    return SolutionSet(names, [(names, Diagram([], [], [[1]], -1, 0))])
 
 
 def count(problem: Statement, engine: str, time_limit: float | None) -> int:
