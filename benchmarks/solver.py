@@ -31,7 +31,7 @@ import click
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT = ROOT.parent / "shared" / "spaces"
-UNLIMITED = 2**62
+UNLIMITED = 2**40
 """Threads of a block: the spaces state their own limits."""
 Space = dict[str, Any]
 

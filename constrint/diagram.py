@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from constrint.domains import Domain, place_of, size
@@ -55,6 +56,24 @@ class Diagram:
     def size(self) -> int:
         """The number of nodes."""
         return sum(len(layer) for layer in self.layers)
+
+    def trim(self) -> None:
+        """Drop the values that no solution has, of a range those beyond the least and the largest."""
+        for d, domain in enumerate(self.domains if self.root >= 0 else ()):
+            runs = [run for node in self.layers[d] for run in node]
+            if isinstance(domain, range):
+                first, last = min(start for start, _, _ in runs), max(stop for _, stop, _ in runs)
+                kept: Domain = domain[first:last]
+                place = {position: position - first for start, stop, _ in runs for position in (start, stop)}
+            else:
+                held = {position for start, stop, _ in runs for position in range(start, stop)}
+                before = accumulate(map(held.__contains__, range(len(domain))), initial=0)
+                place = dict(enumerate(before))
+                kept = tuple(domain[position] for position in sorted(held))
+            self.domains[d] = kept
+            self.layers[d] = [
+                tuple((place[start], place[stop], child) for start, stop, child in node) for node in self.layers[d]
+            ]
 
     def decode(self, indices: Sequence[int]) -> list[tuple[int, ...]]:
         """The solutions of these indices, each within 0 .. total - 1."""

@@ -26,7 +26,8 @@ def make_domain(name: str, values: object) -> Domain:
     if isinstance(values, range):
         domain: Domain = values if values.step > 0 else values[::-1]
     elif isinstance(values, Iterable) and not isinstance(values, str | bytes):
-        domain = tuple(sorted({exact_int(value, f"a value of {name!r}") for value in values}))
+        what = f"a value of {name!r}"
+        domain = tuple(sorted({value if type(value) is int else exact_int(value, what) for value in values}))
     else:
         raise ConstrintError(f"the values of {name!r} must be a range or a list of integers, not {shown(values)}")
     if not domain:

@@ -8,11 +8,13 @@ from typing import Any, Protocol
 
 from constrint.core import load_core
 from constrint.diagram import TooLarge, build
+from constrint.diagram import product as every_combination
 from constrint.domains import Domain, size
 from constrint.errors import ConstrintError
+from constrint.intervals import TRUE
 from constrint.limits import check_time
 from constrint.order import improved, proposals
-from constrint.program import Code, Op, Program
+from constrint.program import Code, Program
 from constrint.residual import Term, residual
 
 QUICK = (4_000, 40_000)
@@ -34,6 +36,8 @@ class Factor(Protocol):
 
     @property
     def size(self) -> int: ...
+
+    def trim(self) -> None: ...
 
     def decode(self, indices: Sequence[int]) -> list[Values]: ...
 
@@ -83,9 +87,10 @@ def independent(program: Program, deadline: float | None = None) -> list[_Group]
     for code in program.codes:
         check_time(deadline)
         term = residual(code, domains)
-        if term.op == Op.CONST:
-            if term.start != 1:
-                return None
+        # What surely holds joins nothing, nor is there anything where one surely does not.
+        if not term.span[2] & TRUE:
+            return None
+        if term.span[2] == TRUE:
             continue
         scope = [v for v in code.variables if domains[v][0] != domains[v][-1]]
         kept.append((scope[0], code, term))
@@ -137,6 +142,24 @@ def make_factor(
     )
 
 
+def at_once(
+    terms: Sequence[Term],
+    order: Sequence[int],
+    domains: Sequence[Domain],
+    limit: int,
+    native: bool,
+    deadline: float | None,
+) -> Factor | None:
+    """The diagram of one group in the order declared, of the values that solutions have; None where it takes more than
+    ``limit`` steps."""
+    try:
+        factor = _build(terms, order, domains, limit, native, deadline)
+    except TooLarge:
+        return None
+    factor.trim()
+    return factor
+
+
 def _build(
     terms: Sequence[Term],
     order: Sequence[int],
@@ -145,12 +168,25 @@ def _build(
     native: bool,
     deadline: float | None,
 ) -> Factor:
-    if native:
-        from constrint.native_diagram import NativeDiagram, Overflow, fits
+    found = _native(terms, order, domains, limit, deadline) if native else None
+    return build(terms, order, domains, limit, deadline) if found is None else found
 
-        if fits(terms, [domains[v] for v in order]):
-            try:
-                return NativeDiagram(load_core(), terms, order, domains, limit, deadline)
-            except Overflow:
-                return build(terms, order, domains, limit, deadline)
-    return build(terms, order, domains, limit, deadline)
+
+def free_factor(variables: Sequence[int], domains: Sequence[Domain], native: bool, deadline: float | None) -> Factor:
+    """Variables that no constraint joins."""
+    found = _native((), variables, domains, QUICK[0], deadline) if native and len(variables) < QUICK[0] else None
+    return every_combination([domains[v] for v in variables]) if found is None else found
+
+
+def _native(
+    terms: Sequence[Term], order: Sequence[int], domains: Sequence[Domain], limit: int, deadline: float | None
+) -> Factor | None:
+    """The core's diagram; None where its numbers do not suffice."""
+    from constrint.native_diagram import NativeDiagram, Overflow, fits
+
+    if not fits(terms, [domains[v] for v in order]):
+        return None
+    try:
+        return NativeDiagram(load_core(), terms, order, domains, limit, deadline)
+    except Overflow:
+        return None

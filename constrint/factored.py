@@ -15,16 +15,25 @@ from itertools import chain, product
 from math import prod
 from typing import TYPE_CHECKING, Any, overload
 
-from constrint.core import has_core
+from constrint.core import has_core, load_core
 from constrint.diagram import Diagram, from_rows
-from constrint.diagram import product as every_combination
 from constrint.domains import Domain, size
 from constrint.engine import ENGINES, NATIVE, engine_call
 from constrint.errors import ConstrintError, TimeLimit
-from constrint.factor import PATIENT, QUICK, DoesNotFactor, Factor, Values, independent, make_factor
+from constrint.factor import (
+    PATIENT,
+    QUICK,
+    DoesNotFactor,
+    Factor,
+    Values,
+    at_once,
+    free_factor,
+    independent,
+    make_factor,
+)
 from constrint.integers import exact_int, grouped, shown, whole
 from constrint.limits import check_time, deadline_in, seconds_left
-from constrint.presolve import presolve
+from constrint.presolve import lowered, prepare
 from constrint.statement import Solution, Statement
 from constrint.values import Codings
 
@@ -256,17 +265,20 @@ class SolutionSet:
             return []
         if not self._factors:  # of no variables there is one solution
             return [{} for _ in indices]
-        columns = []
+        columns: dict[str, Sequence[Any]] = {}
         rest = list(indices)
-        for _, factor in reversed(self._factors):
+        for group, factor in reversed(self._factors):
             total = factor.total
             if total == 1:
-                columns.append(factor.decode([0]) * len(rest))
-                continue
-            columns.append(factor.decode([index % total for index in rest]))
-            rest = [index // total for index in rest]
-        columns.reverse()
-        return list(self._named(tuple(chain.from_iterable(parts)) for parts in zip(*columns, strict=True)))
+                found = factor.decode([0]) * len(rest)
+            else:
+                found = factor.decode([index % total for index in rest])
+                rest = [index // total for index in rest]
+            columns.update(zip(group, zip(*found, strict=True), strict=True))
+        for name, coding in self.codings.of.items():
+            columns[name] = [coding.value[code] for code in columns[name]]
+        rows = zip(*map(columns.__getitem__, self.names), strict=True)
+        return [dict(zip(self.names, row, strict=True)) for row in rows]
 
 
 def _each(factor: Factor) -> Iterator[Values]:
@@ -294,21 +306,51 @@ def solution_set(
     if engine not in ENGINES:
         raise ConstrintError(f"unknown engine {shown(engine)}; known: {', '.join(ENGINES)}")
     native = engine in NATIVE and has_core()
+    if limits is None or limits[0] == QUICK[0]:
+        found = _at_once(problem, native, deadline)
+        if found is not None:
+            return found
     limits = limits or (*QUICK, *PATIENT)
-    program, _ = presolve(problem, deadline=deadline)
+    program = prepare(problem, None, load_core() if native else None, deadline=deadline).program
     groups = None if program is None else independent(program, deadline)
     if program is None or groups is None:
-        return SolutionSet(names, [(names, Diagram([], [], [[1]], -1, 0))])
+        return _none(names)
     factors: list[tuple[list[str], Factor]] = []
     for variables, codes, terms in groups:
         if not terms:
-            factors.append(([names[v] for v in variables], every_combination([program.domains[v] for v in variables])))
+            factors.append(([names[v] for v in variables], free_factor(variables, program.domains, native, deadline)))
             continue
         order, factor = make_factor(problem.name, program, variables, codes, terms, native, deadline, limits)
         factors.append(([names[v] for v in order], factor))
         if not factor.total:
             return SolutionSet(names, factors)
     return SolutionSet(names, factors)
+
+
+def _at_once(problem: Statement, native: bool, deadline: float | None) -> SolutionSet | None:
+    """The set where nothing needs to be propagated, nor an order chosen: most tuning spaces; None for any other."""
+    program = lowered(problem, deadline)
+    if program is None:
+        return None
+    groups = independent(program, deadline)
+    if groups is None:
+        return _none(program.names)
+    factors: list[tuple[list[str], Factor]] = []
+    for variables, _, terms in groups:
+        if terms:
+            factor = at_once(terms, variables, program.domains, QUICK[0], native, deadline)
+        else:
+            factor = free_factor(variables, program.domains, native, deadline)
+        if factor is None:
+            return None
+        factors.append(([program.names[v] for v in variables], factor))
+        if not factor.total:
+            break
+    return SolutionSet(program.names, factors)
+
+
+def _none(names: Sequence[str]) -> SolutionSet:
+    return SolutionSet(names, [(names, Diagram([], [], [[1]], -1, 0))])
 
 
 def count(problem: Statement, engine: str, time_limit: float | None) -> int:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from math import gcd
 
 from constrint import intervals
@@ -220,13 +219,13 @@ def arranged(term: Term, place: Mapping[int, int]) -> Term:
         return term
     args = tuple(arranged(arg, place) for arg in term.args)
     if term.op not in (Op.TABLE, Op.NOT_TABLE):
-        return replace(term, args=args)
+        return term._replace(args=args)
     decided = [_last(arg, place) for arg in args]
     order = sorted(range(len(args)), key=decided.__getitem__)
     if order == list(range(len(args))):
-        return replace(term, args=args)
+        return term._replace(args=args)
     rows = tuple(sorted(tuple(row[column] for column in order) for row in term.rows))
-    return replace(term, args=tuple(args[column] for column in order), rows=rows)
+    return term._replace(args=tuple(args[column] for column in order), rows=rows)
 
 
 def _holds_table(term: Term) -> bool:

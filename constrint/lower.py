@@ -116,9 +116,9 @@ class Lowering:
 
     def _make(self, op: Op, a: Tree, b: Tree) -> Tree:
         """The tree ``a op b``, with constants folded and neutral elements dropped."""
-        if op == Op.MUL and ONE in (a, b):
+        if op == Op.MUL and (a == ONE or b == ONE):
             return b if a == ONE else a
-        if op in (Op.ADD, Op.SUB) and b == ZERO:
+        if b == ZERO and op in (Op.ADD, Op.SUB):
             return a
         if op == Op.SUB and a.op == b.op == Op.VAR and a.value == b.value:
             return ZERO

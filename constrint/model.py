@@ -68,20 +68,21 @@ class Problem(Statement):
         check_name(name)
         if name in self._domains:
             raise ConstrintError(f"the variable {name!r} is already declared in {self.name!r}")
+        self._encoder = None
         if isinstance(values, range) or not isinstance(values, Iterable) or isinstance(values, str | bytes):
             self._domains[name] = make_domain(name, values)
             return build.variable(name)
         listed = list(values)
-        if all(as_index(value) is not None for value in listed):
-            domain = self._domains[name] = make_domain(name, listed)
-            given = tuple(dict.fromkeys(exact_int(value, name) for value in listed))
+        integers = [index for index in map(as_index, listed) if index is not None]
+        if len(integers) == len(listed):
+            domain = self._domains[name] = make_domain(name, integers)
+            given = tuple(dict.fromkeys(integers))
             if isinstance(domain, tuple) and given != domain:
                 self.codings.given[name] = given
         else:
             coding = make_coding(name, listed)
             self._domains[name] = coding.domain
             self.codings.of[name] = coding
-        self._encoder = None
         return build.variable(name)
 
     def values(self, name: str) -> Sequence[Any]:

@@ -67,9 +67,20 @@ class NativeDiagram:
         layers = [(array("Q", begin), array("q", runs)) for begin, runs in self.diagram.layers()]
         return restored, (self.domains, layers, self.diagram.root, self.steps)
 
+    def trim(self) -> None:
+        """See ``constrint.diagram.Diagram``."""
+        if self.diagram.trim():
+            self.domains = [
+                tuple(values) if values else range(low, low + count * step, step)
+                for values, low, step, count in self.diagram.domains()
+            ]
+
     def decode(self, indices: Sequence[int]) -> list[tuple[int, ...]]:
         """The solutions of these indices, each within 0 .. total - 1."""
-        flat = self.diagram.decode([index >> 64 for index in indices], [index & _MASK for index in indices])
+        if self.total > _MASK:
+            flat = self.diagram.decode([index >> 64 for index in indices], [index & _MASK for index in indices])
+        else:
+            flat = self.diagram.decode((), indices)
         return list(zip(*[iter(flat)] * len(self.domains), strict=True))
 
     def index(self, values: Sequence[int]) -> int:

@@ -62,20 +62,8 @@ def prepare(
 
     Raises ConstrintError for what cannot be lowered, such as a power too large to compute; TimeLimit.
     """
-    names = list(problem.domains)
-    domains = list(problem.domains.values())
-    program = Program(names, domains, [], len(problem.constraints) + 1, [0] * len(names))
-    depends = False
-
-    def bounds(v: int) -> tuple[int, int]:
-        nonlocal depends
-        depends = True
-        return program.domains[v][0], program.domains[v][-1]
-
-    lowering = Lowering({name: v for v, name in enumerate(names)}, bounds)
-    # The code of a constraint that does not depend on the domains serves every call.
-    lowered = problem.lowered
-    constraints = problem.constraints
+    codes_of = _Codes(problem)
+    program, constraints = codes_of.program, problem.constraints
     chosen = None if chosen is None else list(chosen)
     waiting = list(range(len(constraints)) if chosen is None else chosen)
     while True:
@@ -83,19 +71,12 @@ def prepare(
         postponed = []
         trouble = None
         for number in waiting:
-            depends = False
             check_time(deadline)
             try:
-                codes = lowered.get(number) or [
-                    Code.of(tree, number) for tree in _conjuncts(lowering.condition(constraints[number].stated))
-                ]
+                program.codes += codes_of(number)
             except PowerTooLarge as error:
                 postponed.append(number)
                 trouble = error
-                continue
-            program.codes += codes
-            if not depends:
-                lowered[number] = codes
         if chosen is None:
             program.codes = _join_exclusions(program.codes)
         program.bit_width = 0
@@ -108,7 +89,52 @@ def prepare(
             raise trouble
         waiting = postponed
     program.rules = find_rules(program, constraints, range(len(constraints)) if chosen is None else chosen)
-    return Prepared(program, None if objective is None else lowering.integer(objective, "the objective"))
+    return Prepared(program, None if objective is None else codes_of.lowering.integer(objective, "the objective"))
+
+
+def lowered(problem: Statement, deadline: float | None = None) -> Program | None:
+    """A problem over its declared domains, nothing propagated; None where a power is too large over these.
+
+    Raises ConstrintError and TimeLimit as ``prepare`` does.
+    """
+    codes_of = _Codes(problem)
+    program = codes_of.program
+    for number in range(len(problem.constraints)):
+        check_time(deadline)
+        try:
+            program.codes += codes_of(number)
+        except PowerTooLarge:
+            return None
+    program.codes = _join_exclusions(program.codes)
+    return program
+
+
+class _Codes:
+    """What the constraints of a problem become, by number, over the domains of ``program``, empty at first."""
+
+    def __init__(self, problem: Statement) -> None:
+        names = list(problem.domains)
+        self.problem, self.constraints = problem, problem.constraints
+        self.program = Program(names, list(problem.domains.values()), [], len(self.constraints) + 1, [0] * len(names))
+        self.lowering = Lowering({name: v for v, name in enumerate(names)}, self._bounds)
+        self.depends = False
+
+    def __call__(self, number: int) -> list[Code]:
+        """Raises PowerTooLarge. The code of a constraint that does not depend on the domains serves every call."""
+        known = self.problem.lowered.get(number)
+        if known is not None:
+            return known
+        self.depends = False
+        stated = self.lowering.condition(self.constraints[number].stated)
+        codes = [Code.of(tree, number) for tree in _conjuncts(stated)]
+        if not self.depends:
+            self.problem.lowered[number] = codes
+        return codes
+
+    def _bounds(self, v: int) -> tuple[int, int]:
+        self.depends = True
+        domain = self.program.domains[v]
+        return domain[0], domain[-1]
 
 
 def _join_exclusions(codes: list[Code]) -> list[Code]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import cached_property
+from typing import NamedTuple
 
 from constrint.domains import Domain
 from constrint.expr import Row
@@ -40,8 +41,7 @@ class Op(IntEnum):
     NOT_TABLE = 23
 
 
-@dataclass(frozen=True)
-class Tree:
+class Tree(NamedTuple):
     """A lowered expression. value: of a CONST, or the position of a VAR; rows: of a table."""
 
     op: Op

@@ -210,27 +210,17 @@ class _Translator:
 
     def expression(self, node: ast.expr) -> Expr:
         """A node where a number or a condition may stand."""
-        match node:
-            case ast.Constant():
-                return self._constant(node)
-            case ast.Name():
-                return self._name(node, self.substituted.names.get(node.id, node.id))
-            case ast.BinOp():
-                return self._binary(node)
-            case ast.UnaryOp():
-                return self._unary(node)
-            case ast.BoolOp():
-                return self._chosen(node)
-            case ast.IfExp():
-                return build.where(self.condition(node.test), self.expression(node.body), self.expression(node.orelse))
-            case ast.Compare():
-                return self._compare(node)
-            case ast.Call():
-                return self._call(node)
-            case ast.Subscript():
-                return self._subscript(node)
+        translate = _TRANSLATED.get(type(node))
+        if translate is not None:
+            return translate(self, node)
         what = _REFUSED.get(type(node), type(node).__name__)
         raise self.refuse(node, f"{what} is more than arithmetic; only numbers, text, names, operators and functions")
+
+    def _written(self, node: ast.Name) -> Expr:
+        return self._name(node, self.substituted.names.get(node.id, node.id))
+
+    def _if(self, node: ast.IfExp) -> Expr:
+        return build.where(self.condition(node.test), self.expression(node.body), self.expression(node.orelse))
 
     def _name(self, node: ast.expr, name: str) -> Expr:
         if name not in self.variables:
@@ -254,6 +244,8 @@ class _Translator:
 
     def _constant(self, node: ast.Constant) -> Expr:
         value = node.value
+        if type(value) is int:
+            return Expr("const", value=value)
         if str(value) in CONSTANTS and not isinstance(value, str) and str(value) in self.variables:
             return build.variable(str(value))
         if value is None or isinstance(value, bool | int | str):
@@ -267,6 +259,14 @@ class _Translator:
 
     def _binary(self, node: ast.BinOp) -> Expr:
         left, right = self.expression(node.left), self.expression(node.right)
+        op = _BINARY.get(type(node.op))
+        if op is None:
+            return self._bits(node, left, right)
+        if op == "**" and right.op == "neg" and right.args[0].op == "const":
+            return Expr("/", (build.as_expr(1), Expr("**", (left, right.args[0]))))
+        return Expr(op, (left, right))
+
+    def _bits(self, node: ast.BinOp, left: Expr, right: Expr) -> Expr:
         match node.op:
             case ast.BitAnd():
                 return left & right
@@ -274,11 +274,7 @@ class _Translator:
                 return left | right
             case ast.BitXor():
                 return left ^ right
-        if type(node.op) not in _BINARY:
-            raise self.refuse(node, "@ is not supported; only + - * / // % ** << >> & | ^")
-        if isinstance(node.op, ast.Pow) and right.op == "neg" and right.args[0].op == "const":
-            return Expr("/", (build.as_expr(1), Expr("**", (left, right.args[0]))))
-        return Expr(_BINARY[type(node.op)], (left, right))
+        raise self.refuse(node, "@ is not supported; only + - * / // % ** << >> & | ^")
 
     def _unary(self, node: ast.UnaryOp) -> Expr:
         if isinstance(node.op, ast.Not):
@@ -299,17 +295,16 @@ class _Translator:
         return result
 
     def _compared(self, node: ast.Compare, op: ast.cmpop, left_node: ast.expr, right_node: ast.expr) -> Expr:
-        if isinstance(op, ast.In | ast.NotIn):
+        if isinstance(op, (ast.In, ast.NotIn)):
             part = self._member(left_node, right_node)
             return part if isinstance(op, ast.In) else Expr("not", (part,))
-        if isinstance(op, ast.Is | ast.IsNot):
+        if isinstance(op, (ast.Is, ast.IsNot)):
             if not isinstance(right_node, ast.Constant) or right_node.value is not None:
                 raise self.refuse(node, "'is' compares objects; use == or !=")
             equal = self.expression(left_node) == self.expression(right_node)
             return equal if isinstance(op, ast.Is) else Expr("not", (equal,))
-        pairs = [(self._pair(left_node), self._pair(right_node))]
-        if all(side is not None for side in pairs[0]) and isinstance(op, ast.Eq | ast.NotEq):
-            left, right = (side or [] for side in pairs[0])
+        left, right = self._pair(left_node), self._pair(right_node)
+        if left is not None and right is not None and isinstance(op, ast.Eq | ast.NotEq):
             if len(left) != len(right):
                 return build.as_expr(isinstance(op, ast.NotEq))
             same = reduce(
@@ -322,7 +317,7 @@ class _Translator:
 
     def _pair(self, node: ast.expr) -> list[Expr] | None:
         """The parts of a tuple, a list or a divmod; None for anything else."""
-        if isinstance(node, ast.Tuple | ast.List):
+        if isinstance(node, (ast.Tuple, ast.List)):
             return [self.expression(part) for part in node.elts]
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "divmod":
             if len(node.args) != 2 or node.keywords:
@@ -486,6 +481,18 @@ class _Translator:
         return Expr(function, tuple(values)) if len(values) > 1 else values[0]
 
 
+_TRANSLATED: dict[type, Callable[[_Translator, Any], Expr]] = {
+    ast.Constant: _Translator._constant,
+    ast.Name: _Translator._written,
+    ast.BinOp: _Translator._binary,
+    ast.UnaryOp: _Translator._unary,
+    ast.BoolOp: _Translator._chosen,
+    ast.IfExp: _Translator._if,
+    ast.Compare: _Translator._compare,
+    ast.Call: _Translator._call,
+    ast.Subscript: _Translator._subscript,
+}
+"""How each kind of node where a number or a condition may stand is translated."""
 _UNKNOWN = object()
 
 

@@ -8,8 +8,8 @@ of which four are decided is one number and six terms, whichever four they are. 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import gcd
+from typing import NamedTuple
 
 from constrint import intervals
 from constrint.domains import Domain
@@ -29,8 +29,7 @@ Value = int | None
 """A number, 0 or 1 for a condition, None where undefined."""
 
 
-@dataclass(frozen=True)
-class Term:
+class Term(NamedTuple):
     """One operator of a constraint.
 
     start: the value of a CONST (None: undefined), the position of a VAR, or what an operator of GATHERS starts from

@@ -67,6 +67,12 @@ std::unique_ptr<Diagram> restore(const std::vector<ChoicesTuple>& domains, const
     return std::make_unique<Diagram>(std::move(choices), std::move(layers), root, steps);
 }
 
+std::vector<ChoicesTuple> domains_of(const Diagram& diagram) {
+    std::vector<ChoicesTuple> result;
+    for (const Choices& own : diagram.domains()) result.emplace_back(own.values, own.low, own.step, own.count);
+    return result;
+}
+
 std::tuple<uint64_t, uint64_t> halves(Total total) {
     return {static_cast<uint64_t>(total >> 64), static_cast<uint64_t>(total)};
 }
@@ -74,8 +80,9 @@ std::tuple<uint64_t, uint64_t> halves(Total total) {
 std::vector<int64_t> decode(const Diagram& diagram, const std::vector<uint64_t>& high,
                             const std::vector<uint64_t>& low) {
     std::vector<Total> indices;
+    if (!high.empty() && high.size() != low.size()) throw py::value_error("as many high halves as low ones, or none");
     for (size_t i = 0; i < low.size(); ++i) {
-        indices.push_back(static_cast<Total>(high[i]) << 64 | low[i]);
+        indices.push_back((high.empty() ? 0 : static_cast<Total>(high[i]) << 64) | low[i]);
         if (indices.back() >= diagram.total()) throw py::index_error("an index beyond the last solution");
     }
     std::vector<int64_t> rows(indices.size() * diagram.width());
@@ -160,6 +167,8 @@ inline void bind_diagram(py::module_& m) {
         .def_property_readonly("total", [](const Diagram& diagram) { return halves(diagram.total()); })
         .def_property_readonly("steps", &Diagram::steps)
         .def_property_readonly("size", &Diagram::size)
+        .def("trim", &Diagram::trim)
+        .def("domains", &domains_of)
         .def("decode", &decode)
         .def("index", &index_of)
         .def("best", &best_of)

@@ -277,6 +277,40 @@ void Diagram::reduce(std::vector<Layer>& raw, Watch& watch) {
     root_ = renamed[0];
 }
 
+bool Diagram::trim() {
+    bool changed = false;
+    for (size_t d = 0; root_ >= 0 && d < layers_.size(); ++d) {
+        Choices& own = domains_[d];
+        std::vector<Run>& runs = layers_[d].runs;
+        uint32_t first = own.count, last = 0;
+        for (const Run& run : runs) first = std::min(first, run.start), last = std::max(last, run.stop);
+        if (own.values.empty()) {
+            if (first == 0 && last == own.count) continue;
+            for (Run& run : runs) run.start -= first, run.stop -= first;
+            own.low += own.step * first;
+            own.count = last - first;
+        } else {
+            // Of each position, whether some run holds it, then how many before it are held.
+            std::vector<int64_t> opened(own.count + 1, 0);
+            for (const Run& run : runs) ++opened[run.start], --opened[run.stop];
+            std::vector<int64_t> values;
+            std::vector<uint32_t> place;
+            int64_t open = 0;
+            for (uint32_t i = 0; i <= own.count; ++i) {
+                place.push_back(static_cast<uint32_t>(values.size()));
+                open += opened[i];
+                if (open) values.push_back(own.values[i]);
+            }
+            if (values.size() == own.count) continue;
+            for (Run& run : runs) run.start = place[run.start], run.stop = place[run.stop];
+            own.count = static_cast<uint32_t>(values.size());
+            own.values = std::move(values);
+        }
+        changed = true;
+    }
+    return changed;
+}
+
 size_t Diagram::size() const {
     size_t total = 0;
     for (const Layer& layer : layers_) total += layer.size();

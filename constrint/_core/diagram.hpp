@@ -88,6 +88,8 @@ public:
     Total total() const { return root_ < 0 ? 0 : layers_.front().counts[root_]; }
     uint64_t steps() const { return steps_; }
     size_t size() const;
+    // Drop the values that no solution has, of a range those beyond the least and the largest; whether there were any.
+    bool trim();
     // Write the solutions of these indices, row by row.
     void decode(const std::vector<Total>& indices, int64_t* rows, Watch& watch) const;
     // The index of a solution; false for anything else.
@@ -102,6 +104,7 @@ public:
     size_t width() const { return domains_.size(); }
     // How many values the variable of a layer has.
     size_t choices(size_t d) const { return domains_[d].count; }
+    const std::vector<Choices>& domains() const { return domains_; }
 
 private:
     struct States;

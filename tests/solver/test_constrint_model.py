@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -231,3 +232,14 @@ def test_engines_take_the_statement_of_a_problem(engine: str) -> None:
     narrow = Statement("alone", {**problem.domains, "y": (2, 5)}, constraints)
     assert [str(each) for each in minimal_conflict(narrow, None, engine)] == ["x * y == 15", "x > 3"]
     assert solution_set(narrow, engine).count == 0
+
+
+@pytest.mark.parametrize("values", [range(10_000), [1, 2, 3], ["a", 0.5]])
+def test_a_variable_may_come_after_constraints(values: Any) -> None:
+    """Whatever its values: what states conditions of many operators knows it."""
+    problem = Problem("later")
+    x = problem.variable("x", [1, 2, 3])
+    problem.add((x & 1) == 1)
+    later = problem.variable("later", values)
+    problem.add(((x & 2) == 2) | (later == values[-1]))
+    assert problem.count() == len(values) + 1

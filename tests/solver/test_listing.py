@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from random_problems import random_problem
 from random_values import random_values_problem
 
-from constrint import ConstrintError, Problem, divides
+from constrint import ConstrintError, Problem, divides, has_core
 
 pytestmark = pytest.mark.unit
 
@@ -73,6 +74,28 @@ def test_chunks_join_to_the_table(engine: str, kept: int, monkeypatch: pytest.Mo
         if parts:
             assert (np.concatenate(parts) == found.to_numpy()).all()
         assert found.tuples() == [tuple(solution.values()) for solution in found]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_rows_are_objects_of_their_own(engine: str) -> None:
+    """Each dictionary is made from the one before; changing one changes no other."""
+    solutions = blocking().solution_set(engine=engine)
+    rows, known = solutions.dicts(), list(solutions)
+    rows[3]["mode"], rows[4]["more"] = "changed", 1
+    del rows[5]["x"]
+    assert rows[:3] + rows[6:] == known[:3] + known[6:]
+    assert len({id(row) for row in rows}) == len(rows)
+
+
+def test_rows_are_no_work_for_the_garbage_collector() -> None:
+    """What refers to nothing but numbers and text is not looked through; a range too long to list is numbers too."""
+    problem = blocking()
+    far = problem.variable("far", range(2**40))
+    problem.add(far < 3)
+    solutions = problem.solution_set()
+    rows = solutions.tuples()
+    assert rows == [tuple(solution.values()) for solution in solutions]
+    assert not any(map(gc.is_tracked, rows)) or not has_core()
 
 
 def test_what_no_table_holds_is_refused(tmp_path: Path) -> None:
