@@ -36,17 +36,10 @@ struct InputProduct {
 
     /// Load this lane's part of W [G_in, H, D, I]. `at`: this warp's shared memory, of Matrix::shared_bytes.
     TILESMITH_DEVICE void load(const unsigned short* w, SharedAddress at, int head, int first_unit, int part, int lane) {
-        matrix.load(at, lane, [&](int tile, int k_tile, int upper) {
+        matrix.load_in_turn(at, lane, [&](int tile, int k_tile, int upper) {
             const int k = (part * k_tiles + k_tile) * 32 + lane % 4 * 8;
-            begin_load(k_tile, upper);
             return Rows::template load<shape, inputs>(w, head, first_unit, tile * 16 + upper * 8 + lane / 4, k);
         });
-    }
-
-    /// Before eight words of R or W are loaded: those of the tile before are there. Where both take most of the registers, a
-    /// compiler that may ask for all words at once spills.
-    TILESMITH_DEVICE static void begin_load(int k_tile, int upper) {
-        if (k_tile == 0 && upper == 0) sync_warp();
     }
 
     /// sums = this part of W times x in a stage, and the biases of the gates with an input.

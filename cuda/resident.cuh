@@ -140,11 +140,14 @@ struct Resident {
     TILESMITH_DEVICE void load_weights() {
         if constexpr (multiplies_input)
             input.load(in.w, shared + input_weights_at + warp * Input::Matrix::shared_bytes, head, unit_warp * units, part, lane);
-        weights.load(shared + weights_at + warp * Matrix::shared_bytes, lane, [&](int tile, int k_tile, int upper) {
+        const auto row = [&](int tile, int k_tile, int upper) {
             const int k = (part * k_tiles + k_tile) * 32 + j * 8;
-            if constexpr (multiplies_input) Input::begin_load(k_tile, upper);
             return Rows::template load<shape>(in.r, head, unit_warp * units, tile * 16 + upper * 8 + g, k);
-        });
+        };
+        if constexpr (multiplies_input)
+            weights.load_in_turn(shared + weights_at + warp * Matrix::shared_bytes, lane, row);
+        else
+            weights.load(shared + weights_at + warp * Matrix::shared_bytes, lane, row);
     }
 
     /// Load the biases of this lane's units; of the warps that share them, one has them.

@@ -68,18 +68,45 @@ struct StationaryMatrix {
 #pragma unroll
         for (int tile = 0; tile < tiles; ++tile)
 #pragma unroll
-            for (int k_tile = 0; k_tile < k_tiles; ++k_tile) {
+            for (int k_tile = 0; k_tile < k_tiles; ++k_tile) load_k_tile(tile, k_tile, row);
+    }
+
+    /// The same, first what is in shared memory, in a loop over k-tiles that stays one, then the rest, a tile after another: a
+    /// compiler that may ask for all words at once, where they take most of the registers, spills what it needs later.
+    template <class Row>
+    TILESMITH_DEVICE void load_in_turn(SharedAddress at, int lane, Row row) {
+        shared = at + lane * chunk_bytes;
+#pragma unroll 1
+        for (int k_tile = k_tiles_in_registers; k_tile < k_tiles; ++k_tile)
+#pragma unroll
+            for (int tile = 0; tile < tiles; ++tile) {
                 const uint4 low = row(tile, k_tile, 0), high = row(tile, k_tile, 1);
-                if (k_tile < k_tiles_in_registers) {
-                    unsigned(&w)[2][4] = words[tile][k_tile < k_tiles_in_registers ? k_tile : 0];
-                    w[0][0] = low.x, w[0][1] = high.x, w[0][2] = low.y, w[0][3] = high.y;
-                    w[1][0] = low.z, w[1][1] = high.z, w[1][2] = low.w, w[1][3] = high.w;
-                } else {
-                    const SharedAddress to = shared + shared_offset(tile, k_tile);
-                    store_shared_128(to, uint4{low.x, high.x, low.y, high.y});
-                    store_shared_128(to + 32 * chunk_bytes, uint4{low.z, high.z, low.w, high.w});
-                }
+                store_words(tile, k_tile, low, high);
             }
+#pragma unroll
+        for (int tile = 0; tile < tiles; ++tile) {
+            sync_warp();
+#pragma unroll
+            for (int k_tile = 0; k_tile < k_tiles_in_registers; ++k_tile) load_k_tile(tile, k_tile, row);
+        }
+    }
+
+    template <class Row>
+    TILESMITH_DEVICE void load_k_tile(int tile, int k_tile, Row row) {
+        const uint4 low = row(tile, k_tile, 0), high = row(tile, k_tile, 1);
+        if (k_tile < k_tiles_in_registers) {
+            unsigned(&w)[2][4] = words[tile][k_tile < k_tiles_in_registers ? k_tile : 0];
+            w[0][0] = low.x, w[0][1] = high.x, w[0][2] = low.y, w[0][3] = high.y;
+            w[1][0] = low.z, w[1][1] = high.z, w[1][2] = low.w, w[1][3] = high.w;
+        } else {
+            store_words(tile, k_tile, low, high);
+        }
+    }
+
+    TILESMITH_DEVICE void store_words(int tile, int k_tile, uint4 low, uint4 high) const {
+        const SharedAddress to = shared + shared_offset(tile, k_tile);
+        store_shared_128(to, uint4{low.x, high.x, low.y, high.y});
+        store_shared_128(to + 32 * chunk_bytes, uint4{low.z, high.z, low.w, high.w});
     }
 
     TILESMITH_DEVICE static constexpr int shared_offset(int tile, int k_tile) {

@@ -127,7 +127,7 @@ class Kernel(ABC):
         library, device, pointer = call.library, call.device, call.library.pointer
         for name in OWN:
             if given.get(name) is not None and name not in call.defaults:
-                raise LaunchError(f"this kernel takes no {name}: its shape, {self.shape}, does not ask for them")
+                raise LaunchError(f"this kernel takes no {name}: its shape, {self.shape}, does not ask for any")
         values = call.defaults.copy()
         for argument in call.inputs:
             array = given.get(argument.name)
@@ -245,9 +245,9 @@ class ForwardKernel(Kernel):
 
         wx [B, T, G_in, H, D], r [G_rec, H, D, D] (r[g, h, d, p] from previous unit p to unit d), b [G_bias, H, D],
         initial [S, B, H, D] or None for zeros: C-contiguous arrays of the kernel's dtype on one GPU, all of one
-        library. Of a kernel whose shape says so, and of no other: in the place of wx, x [B, T, I], with w [G_in, H, D, I]
-        and input_bias [G_in, H, D] or None for zeros; resets [B, T] (uint8), 1 where the states before a
-        step are the initial ones; lengths [B] (int32), the steps of each sequence, 0 to T, and order [B] (int32), the
+        library. Of a kernel whose shape says so, and of no other: in the place of wx, x [B, T, I], with w
+        [G_in, H, D, I] and input_bias [G_in, H, D] or None for zeros; resets [B, T] (uint8), 1 where the states before
+        a step are the initial ones; lengths [B] (int32), the steps of each sequence, 0 to T, and order [B] (int32), the
         numbers of the sequences, the longest first. out: (states, last, gates) to write into, instead of new arrays of
         wx's library (which owns them). stream: a stream of any library or its raw handle; by default the current stream
         of wx's library. The caller keeps arrays alive while work on a stream of its own runs.

@@ -101,8 +101,8 @@ _ARRAYS: Mapping[Direction, Mapping[str, _Entry]] = {
     },
 }
 """The arrays of a pass, in the order in which outputs are returned. Sizes: B batch, T seq, H heads, D head dimension,
-I inputs; G_in, G_rec, G_bias gates of the cell with an input, a recurrent product, a bias; G_saved those whose sum a backward
-pass reads and that is not a bias alone (derive.Backward.saved_gates); S states of the cell.
+I inputs; G_in, G_rec, G_bias gates of the cell with an input, a recurrent product, a bias; G_saved those whose sum a
+backward pass reads and that is not a bias alone (derive.Backward.saved_gates); S states of the cell.
 
 Both, where the shape asks for them. resets: 1 where the states before a step are the initial ones, else 0; lengths: how
 many steps each sequence has, 0 to T; order: the numbers of the sequences, each once, in the order in which they fill
@@ -171,9 +171,10 @@ _WORDS |= dict.fromkeys(("S", "S_apart", "K"), "state") | dict.fromkeys(("P", "Q
 class ArrayArgument:
     """An array that a kernel reads or writes.
 
-    axes: the names of its axes: B batch, T steps, H heads, D units, I inputs, S states, K the states that are saved (forward) or
-    have gradients (backward), P and Q sums that are to be added, W and what begins with it words or elements, G and
-    what begins with it gates. shape: their sizes. dtype: of its elements. apart: the states are of different sizes, so
+    axes: the names of its axes: B batch, T steps, H heads, D units, I inputs, S states, K the states that are saved
+    (forward) or have gradients (backward), P and Q sums that are to be added, W and what begins with it words or
+    elements, G and what begins with it gates. shape: their sizes. dtype: of its elements. apart: the states are of
+    different sizes, so
     each is compared by itself (a gradient is not: that of one state may vanish exactly, as that of sLSTM's m does).
     """
 
@@ -246,7 +247,7 @@ def arguments_of(
     foreign = wanted - {*entries} - {*NUMBERS, STEP}
     if foreign:
         if min(foreign) in every:
-            raise ConfigError(f"a kernel for {shape} takes no {min(foreign)}: the shape does not ask for it")
+            raise ConfigError(f"a kernel for {shape} takes no {min(foreign)}: the shape does not ask for any")
         known = ", ".join((*entries, *NUMBERS, STEP))
         raise ConfigError(f"no {direction} kernel takes an argument {min(foreign)!r}; those known are {known}")
 

@@ -42,7 +42,8 @@ class Shape:
     inputs: I, the elements of a step's input x, where a forward kernel takes x [B, T, I] and W [G_in, H, D, I] and
         multiplies them itself; 0 where it takes the product Wx. All heads read the same x.
 
-    Raises ShapeError for a size below 1 (inputs: below 0), sizes beyond what kernels can count, or an unknown dtype or save.
+    Raises ShapeError for a size below 1 (inputs: below 0), sizes beyond what kernels can count, or an unknown dtype or
+    save.
     """
 
     batch: int

@@ -171,7 +171,9 @@ class Store:
         Those that save what ``shape`` does come first; the others' times are of another kernel. A kernel counts with
         its last verdict, as in best. Raises StoreError.
         """
-        sizes = {name: getattr(shape, name) for name in ("batch", "heads", "head_dim", "dtype", *FEATURES, INPUT_PRODUCT)}
+        sizes = {
+            name: getattr(shape, name) for name in ("batch", "heads", "head_dim", "dtype", *FEATURES, INPUT_PRODUCT)
+        }
         where, values = _conditions(
             cell=cell, fingerprint=fingerprint, gpu=gpu, direction=direction, status="measured", **sizes
         )

@@ -13,8 +13,8 @@ from kernelgen.program.dtypes import numpy_dtype, sums_dtype
 from kernelgen.program.shape import Shape
 
 SPREAD = 1.7
-"""Wx, x and b are uniform in (-1.7, 1.7), close to unit variance; R is that over sqrt(D), so R h is of h's size, and W is
-that over sqrt(I)."""
+"""Wx, x and b are uniform in (-1.7, 1.7), close to unit variance; R is that over sqrt(D), so R h is of h's size, and W
+that over sqrt(I), so W x is of x's."""
 
 
 def random_inputs(
@@ -23,8 +23,8 @@ def random_inputs(
     """Draw the arguments of a forward kernel, in the shape's dtype and C-contiguous; the same for the same seed.
 
     Returns wx [B, T, G_in, H, D], or, where the shape has inputs, x [B, T, I], w [G_in, H, D, I] and input_bias
-    [G_in, H, D]; r [G_rec, H, D, D], b [G_bias, H, D], initial [S, B, H, D], as program/arguments.py says. Random initial states and biases are uniform in the cell's ranges where it
-    gives any, and R is scaled by its gain.
+    [G_in, H, D]; r [G_rec, H, D, D], b [G_bias, H, D], initial [S, B, H, D], as program/arguments.py says. Random
+    initial states and biases are uniform in the cell's ranges where it gives any, and R is scaled by its gain.
     """
     random = np.random.default_rng(seed)
     dtype, drawn = numpy_dtype(shape.dtype), sums_dtype(shape.dtype)

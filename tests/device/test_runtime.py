@@ -442,6 +442,27 @@ def test_what_sequences_have_of_their_own_is_checked_and_handed_over(launches: l
         plain(*_inputs(plain), resets=arrays["resets"])
 
 
+def test_a_kernel_that_multiplies_its_input_takes_x_and_its_weights(launches: list[tuple[Any, ...]]) -> None:
+    shape = Shape(4, 5, 2, 16, "float16", inputs=3)
+    names = tuple(parameter.name for parameter in forward_parameters(shape))
+    kernel = runtime.ForwardKernel(
+        Program("forward", _call("tilesmith_forward", names)), [b""], load_cell("lstm"), shape
+    )
+    sizes = {array.name: array.shape for array in kernel.arguments(shape).inputs}
+    x, w, bias, r, b, initial = (np.zeros(sizes[name], np.float16) for name in names[:6])
+    kernel(x, r, b, initial, w=w, input_bias=bias)
+    kernel(x, r, b, w=w)
+    assert list(launches[0][2:8]) == [array.ctypes.data for array in (x, w, bias, r, b, initial)]
+    assert list(launches[1][2:8]) == [x.ctypes.data, w.ctypes.data, 0, r.ctypes.data, b.ctypes.data, 0]
+    with pytest.raises(LaunchError, match=r"w is missing: it must be a float16 array \[4, 2, 16, 3\]"):
+        kernel(x, r, b)
+    with pytest.raises(LaunchError, match=r"x must be \[B, T, 3\] with B and T of at least 1, not"):
+        kernel(np.zeros((4, 5, 4, 2, 16), np.float16), r, b, w=w)
+    plain = _kernel()
+    with pytest.raises(LaunchError, match="this kernel takes no w: its shape, B=4 T=5 2x16 float16, does not ask"):
+        plain(*_inputs(plain), w=w)
+
+
 def test_a_kernel_says_what_it_takes() -> None:
     for kind, takes, gives in (
         (ForwardKernel, ["wx", "r", "b", "initial"], "(states, last, gates)"),
@@ -451,7 +472,7 @@ def test_a_kernel_says_what_it_takes() -> None:
             "(d_wx, d_r, d_b, d_initial)",
         ),
     ):
-        own = ["resets", "lengths", "order"]
+        own = [*(["w", "input_bias"] if kind is ForwardKernel else []), "resets", "lengths", "order"]
         assert list(inspect.signature(kind.__call__).parameters) == ["self", *takes, *own, "out", "stream"]
         text = " ".join((kind.__call__.__doc__ or "").split())
         assert gives in text

@@ -16,7 +16,7 @@ from processes import drop_privileges, start, unprivileged_folder
 from test_store import FULL, PLAIN, SHAPE
 
 from kernelgen.errors import StoreError
-from kernelgen.program.shape import FEATURES, Shape
+from kernelgen.program.shape import FEATURES, INPUT_PRODUCT, Shape
 from kernelgen.records import store as store_module
 from kernelgen.records import store_schema
 from kernelgen.records.store import Store
@@ -84,23 +84,28 @@ def make_old(path: Path, trials: list[Trial]) -> None:
     database.close()
 
 
-def make_schema_2(path: Path, trials: list[Trial]) -> None:
-    """A store of schema 2, which knew neither resets nor lengths, as it was written then."""
+UNKNOWN: dict[int, tuple[str, ...]] = {2: (*FEATURES, INPUT_PRODUCT), 3: (INPUT_PRODUCT,)}
+"""What a shape did not have in an older schema."""
+
+
+def make_schema(version: int, path: Path, trials: list[Trial]) -> None:
+    """A store of schema 2 or 3, as it was written then."""
+    unknown = UNKNOWN[version]
     path.parent.mkdir(parents=True, exist_ok=True)
     database = sqlite3.connect(path)
-    kept = [place for place, name in enumerate(store_schema._COLUMNS) if name not in FEATURES]
-    names = [name for name in store_schema._COLUMNS if name not in FEATURES]
+    kept = [place for place, name in enumerate(store_schema._COLUMNS) if name not in unknown]
+    names = [name for name in store_schema._COLUMNS if name not in unknown]
     columns = ", ".join(f"{name} {store_schema._COLUMNS[name]}" for name in names)
     database.executescript(
         f"CREATE TABLE trials (id INTEGER PRIMARY KEY, {columns});"
         "CREATE INDEX by_source ON trials (source_hash, gpu);"
         "CREATE INDEX by_problem ON trials (cell, gpu, dtype, heads, head_dim, batch, direction, seq);"
-        f"PRAGMA application_id = {store_schema.APPLICATION_ID}; PRAGMA user_version = 2;"
+        f"PRAGMA application_id = {store_schema.APPLICATION_ID}; PRAGMA user_version = {version};"
     )
     insert = f"INSERT INTO trials ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
     for trial in trials:
         record = trial.to_dict()
-        for name in FEATURES:
+        for name in unknown:
             del record["shape"][name]
         values = [store_schema.row(trial)[place] for place in kept]
         database.execute(insert, [*values[:-1], json.dumps(record)])
@@ -140,12 +145,15 @@ def check_everything_is_found(store: Store) -> None:
     ]
 
 
-def test_kernels_with_resets_or_lengths_are_told_apart_in_a_store_of_schema_2(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("version", "asked"), [(2, {"lengths": True}), (2, {"inputs": 64}), (3, {"inputs": 64})])
+def test_kernels_with_what_an_older_store_did_not_know_are_told_apart(
+    tmp_path: Path, version: int, asked: dict[str, Any]
+) -> None:
     path = tmp_path / "trials.sqlite"
-    make_schema_2(path, TRIALS)
+    make_schema(version, path, TRIALS)
     with Store(path) as store:
         check_everything_is_found(store)
-        other = FULL.replace(source_hash="s8", shape=replace(SHAPE, lengths=True))
+        other = FULL.replace(source_hash="s8", shape=replace(SHAPE, **asked))
         store.add(other)
         check_fastest = {"cell": "lstm", "fingerprint": "f1", "gpu": "h200", "direction": "forward"}
         assert store.fastest(shape=other.shape, **check_fastest) == [other]

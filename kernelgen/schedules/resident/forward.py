@@ -159,9 +159,13 @@ class Resident(BatchTiled):
         s = sizes(cell, shape, v)
         of_input: Int = v["input_k_tiles_in_registers"] if shape.inputs else 0
         overlap: Int = v["overlap_input"] if shape.inputs else 0
+        fragments: Int = s.tiles * s.k_tiles
+        if shape.inputs:  # load_in_turn and multiply_in_turn: of what is in shared memory one k-tile at a time
+            shared = minimum(s.k_tiles - v["k_tiles_in_registers"], 1), minimum(s.input_k_tiles - of_input, 1)
+            fragments = s.tiles * (v["k_tiles_in_registers"] + shared[0]) + s.input_tiles * (of_input + shared[1])
         counts: dict[str, Int] = {
             "weights": (s.tiles * v["k_tiles_in_registers"] + s.input_tiles * of_input) * 8,
-            "fragments": s.tiles * s.k_tiles + s.input_tiles * s.input_k_tiles,
+            "fragments": fragments,
             "loading": minimum(s.k_tiles - v["k_tiles_in_registers"] + s.input_k_tiles - of_input, 1),
             "accumulators": (s.tiles + s.input_tiles * overlap) * s.column_tiles * 4,
             "more_accumulators": (v["accumulators"] - 1) * s.tiles * s.column_tiles * 4,
