@@ -1272,11 +1272,6 @@ PRODUCT_FAULTS = {
         "cp_async to it may still be under way",
     ),
     "sums left where others still multiply": ("sync_block();  // all stages are read\n", "\n", "race"),
-    "sums of groups added before they are there": (
-        "sync_block();  // all groups have left theirs\n",
-        "\n",
-        "race|nobody has written",
-    ),
     "a block that leaves while its sums are read": (
         "sync_cluster();  // nobody leaves while its memory is read\n",
         "\n",
