@@ -16,7 +16,7 @@ from typing import Any
 
 from constrint.domains import Domain, size
 from constrint.errors import ConstrintError
-from constrint.evaluate import Value, evaluate
+from constrint.evaluate import Value, evaluate_each
 from constrint.expr import BITWISE, COMPARISONS, NUMERIC, RICH, RICH_CONDITIONS, Expr, as_expr, isin, where
 from constrint.global_constraints import GLOBAL, decomposed
 from constrint.integers import grouped
@@ -409,8 +409,10 @@ class Encoder:
         groups: dict[Value, list[tuple[int, ...]]] = {}
         if self.combinations(expr) > most:
             return None, groups
-        for codes, values in self.rows(names):
-            groups.setdefault(evaluate(expr, dict(zip(names, values, strict=True))), []).append(codes)
+        rows = list(self.rows(names))
+        columns = dict(zip(names, zip(*(values for _, values in rows), strict=True), strict=True))
+        for (codes, _), value in zip(rows, evaluate_each(expr, columns, len(rows)), strict=True):
+            groups.setdefault(value, []).append(codes)
         return names, groups
 
     def rows(self, names: Sequence[str]) -> Iterator[tuple[tuple[int, ...], tuple[Any, ...]]]:

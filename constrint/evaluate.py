@@ -15,8 +15,9 @@ to have a value. Bits are those of two's complement; shifts by a negative number
 from __future__ import annotations
 
 import math
+import operator
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -42,13 +43,60 @@ def evaluate(expr: Expr, assignment: Mapping[str, Any]) -> Value:
     if op == "var":
         if expr.name not in assignment:
             raise ConstrintError(f"no value for the variable {expr.name!r}")
-        value = assignment[expr.name]
-        return value if type(value) is int else atom(plain_value(value, f"the value of {expr.name!r}"))
+        return _given(expr.name, assignment[expr.name])
     if op in ("true", "false"):
         return op == "true"
     if op in GLOBAL:
         return evaluate(decomposed(expr), assignment)
-    values = [evaluate(arg, assignment) for arg in expr.args]
+    return _applied(expr, [evaluate(arg, assignment) for arg in expr.args])
+
+
+def evaluate_each(expr: Expr, columns: Mapping[str, Sequence[Any]], count: int) -> list[Value]:
+    """The values of ``expr`` under ``count`` assignments at once, of which ``columns`` holds the values of each
+    variable. Raises as ``evaluate``."""
+    op = expr.op
+    if op == "const":
+        return [expr.value] * count
+    if op == "var":
+        if expr.name not in columns:
+            raise ConstrintError(f"no value for the variable {expr.name!r}")
+        return [_given(expr.name, value) for value in columns[expr.name]]
+    if op in ("true", "false"):
+        return [op == "true"] * count
+    if op in GLOBAL:
+        return evaluate_each(decomposed(expr), columns, count)
+    if not expr.args:
+        return [_applied(expr, [])] * count
+    parts = [evaluate_each(arg, columns, count) for arg in expr.args]
+    kind, function = _PLAIN.get(op, (None, None))
+    if function is not None and len(parts) == 2 and all(set(map(type, part)) == {kind} for part in parts):
+        return list(map(function, *parts))
+    return [_applied(expr, list(values)) for values in zip(*parts, strict=True)]
+
+
+_PLAIN: dict[str, tuple[type, Callable[[Any, Any], Any]]] = {
+    "+": (int, operator.add),
+    "-": (int, operator.sub),
+    "*": (int, operator.mul),
+    "==": (int, operator.eq),
+    "!=": (int, operator.ne),
+    "<": (int, operator.lt),
+    "<=": (int, operator.le),
+    ">": (int, operator.gt),
+    ">=": (int, operator.ge),
+    "and": (bool, operator.and_),
+    "or": (bool, operator.or_),
+}
+"""Operators that Python's own are, between two numbers or conditions of this kind."""
+
+
+def _given(name: str, value: Any) -> Atom:
+    return value if type(value) is int else atom(plain_value(value, f"the value of {name!r}"))
+
+
+def _applied(expr: Expr, values: list[Value]) -> Value:
+    """The value of an expression whose operands have these."""
+    op = expr.op
     if op in ("and", "or", "implies", "not"):
         return _logic(op, [None if value is None else bool(value) for value in values])
     if op in ("if", "element"):

@@ -24,7 +24,7 @@ from constrint import expr as build
 from constrint.domains import Domain, size
 from constrint.encode import Encoder, table_of
 from constrint.errors import ConstrintError
-from constrint.evaluate import evaluate
+from constrint.evaluate import evaluate_each
 from constrint.expr import Expr
 from constrint.integers import grouped, shown
 
@@ -171,21 +171,20 @@ class Restriction:
         values = {name: self.problem.values(name) for name in names}
         combinations = math.prod(size(self.problem.domains[name]) for name in names)
         if combinations <= ALL:
-            rows: Iterator[Sequence[Any]] = product(*values.values())
+            rows: list[Sequence[Any]] = list(product(*values.values()))
         else:
-            rows = _sample(list(values.values()))
+            rows = list(_sample(list(values.values())))
+        truths = []
         # A name that tracing missed gives a KeyError, and so does not agree.
         for row in rows:
-            assignment = dict(zip(names, row, strict=True))
             try:
-                truth: bool | None = bool(self.call(assignment))
+                truths.append(bool(self.call(dict(zip(names, row, strict=True)))))
             except ArithmeticError:
-                truth = None
+                truths.append(False)
             except Exception:
                 return False
-            if (evaluate(traced, assignment) is True) is not (truth is True):
-                return False
-        return True
+        columns = dict(zip(names, zip(*rows, strict=True), strict=True))
+        return [value is True for value in evaluate_each(traced, columns, len(rows))] == truths
 
     def _tabulated(self) -> Expr:
         problem = self.problem
