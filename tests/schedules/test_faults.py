@@ -1062,11 +1062,11 @@ FAULTS = {
         f"d_gates[unit_group][column_tile][column], carry); for (float& value : carry) value = {ROUNDED};",
         "differs",
     ),
-    "a weight of R that is lost": (
+    "weights of R that are lost": (
         FORWARD,
-        "return load_row_of_8<vector_width(D)>(r + row * D + (valid ? k : 0), valid ? D - k : 0);",
-        "uint4 words = load_row_of_8<vector_width(D)>(r + row * D + (valid ? k : 0), valid ? D - k : 0); "
-        "if (head == 1 && tile_row == 3 && k == 8) words.x &= 0xffffu; return words;",
+        "return load_row_of_8<vector_width(columns)>",
+        "if (head == 1 && tile_row == 3 && k == 8) return uint4{0, 0, 0, 0}; "
+        "return load_row_of_8<vector_width(columns)>",
         "differs",
     ),
     "a weight of R that is lost, backward": (
