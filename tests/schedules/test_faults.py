@@ -1097,8 +1097,10 @@ FAULTS = {
     ),
     "a weight of R that is lost": (
         FORWARD,
-        "return load_row_of_8<vector_width(columns)>(matrix + row * columns + (valid ? k : 0), valid ? columns - k : 0);",
-        "uint4 words = load_row_of_8<vector_width(columns)>(matrix + row * columns + (valid ? k : 0), valid ? columns - k : 0); "
+        "return load_row_of_8<vector_width(columns)>(matrix + row * columns + (valid ? k : 0), valid ? columns - k "
+        ": 0);",
+        "uint4 words = load_row_of_8<vector_width(columns)>(matrix + row * columns + (valid ? k : 0), valid ? columns "
+        "- k : 0); "
         "if (head == 1 && tile_row == 3 && k == 8) words.x &= 0xffffu; return words;",
         "differs",
     ),
