@@ -174,8 +174,8 @@ class ArrayArgument:
     axes: the names of its axes: B batch, T steps, H heads, D units, I inputs, S states, K the states that are saved
     (forward) or have gradients (backward), P and Q sums that are to be added, W and what begins with it words or
     elements, G and what begins with it gates. shape: their sizes. dtype: of its elements. apart: the states are of
-    different sizes, so
-    each is compared by itself (a gradient is not: that of one state may vanish exactly, as that of sLSTM's m does).
+    different sizes, so each is compared by itself (a gradient is not: that of one state may vanish exactly, as that of
+    sLSTM's m does).
     """
 
     name: str

@@ -186,7 +186,7 @@ def test_seeds_differ_in_steps_and_in_what_is_null() -> None:
     lone = [emulated_runs.lone_run(shape, launch, seed) for seed in range(16)]
     for run, other in zip(lone, whole, strict=True):
         assert run is not None
-        assert {*run.given} | {*other.given} == {"initial", "d_last"}
+        assert {*run.given} | {*other.given} == {"initial", "d_last", "input_bias"}
         assert not {*run.given} & {*other.given}
         assert run.shape.seq >= 24
         assert run.launched.batch % 8 == run.shape.batch > 0
