@@ -195,6 +195,7 @@ struct MatrixProduct {
     int next_step = first_stage * tiling.depth + thread;
     int next_sequence = next_step / seq;
     int next_time = next_step % seq;
+    const int sequences_a_stage = tiling.depth / seq, time_a_stage = tiling.depth % seq;
 
     Number sums[tiling.warp_tiles][column_tiles][4];
 
@@ -229,7 +230,7 @@ struct MatrixProduct {
                 const long long row = (in.turned & turned_b) != 0 ? turned : next_step;
                 store_place(shared + b_places_at, at, real ? row * in.columns : nowhere);
             }
-            next_step += tiling.depth, next_sequence += tiling.depth / seq, next_time += tiling.depth % seq;
+            next_step += tiling.depth, next_sequence += sequences_a_stage, next_time += time_a_stage;
             if (next_time >= seq) next_time -= seq, ++next_sequence;
         }
     }
@@ -461,8 +462,8 @@ struct MatrixProduct {
             const int next = stage + tiling.num_stages - 1;
             if (next < stages) begin_copy(slot == 0 ? tiling.num_stages - 1 : slot - 1, next);
             cp_async_commit();
-            write_next_places(slot);  // for the copies that the next turn begins
             multiply(shared + slot * stage_bytes);
+            write_next_places(slot);  // for the copies that the next turn begins, while tensor cores are busy
             slot = slot == tiling.num_stages - 1 ? 0 : slot + 1;
         }
         sync_block();  // all stages are read

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kernelgen.hardware.profile import Profile
 
@@ -136,32 +136,38 @@ def tilings(work: ProductWork, profile: Profile, clocks: ProductClocks) -> list[
 
 
 def _candidates(work: ProductWork, profile: Profile) -> Iterator[ProductTiling]:
-    most_parts = profile.portable_cluster if work.itemsize < 8 else 1
+    depth = STAGE_BYTES // work.itemsize
+    most_parts = min(profile.portable_cluster if work.itemsize < 8 else 1, math.ceil(work.depth / depth))
     for rows, across, groups, tiles, columns in DOUBLE_TILES if work.itemsize == 8 else TILES:
-        for parts in PARTS:
-            found = [
-                ProductTiling(
-                    row_warps=rows,
-                    column_warps=across,
-                    depth_groups=groups,
-                    warp_tiles=tiles,
-                    columns=columns,
-                    depth=STAGE_BYTES // work.itemsize,
-                    num_stages=num_stages,
-                    a_width=work.widths[0],
-                    b_width=work.widths[1],
-                    out_width=work.widths[2],
-                    a_transposed=work.a_transposed,
-                    b_transposed=work.b_transposed,
-                    floats=work.floats,
-                    parts=parts,
-                )
-                for num_stages in range(MOST_STAGES, 1, -1)
-            ]
-            fitting = [each for each in found if work.fit(each, profile)]
-            roomy = [each for each in fitting if work.fit(each, profile) >= BLOCKS and each.num_stages >= FEWEST_STAGES]
-            if fitting and parts <= min(most_parts, math.ceil(work.depth / found[0].depth)):
-                yield (roomy or fitting)[0]
+        tile = ProductTiling(
+            row_warps=rows,
+            column_warps=across,
+            depth_groups=groups,
+            warp_tiles=tiles,
+            columns=columns,
+            depth=depth,
+            num_stages=MOST_STAGES,
+            a_width=work.widths[0],
+            b_width=work.widths[1],
+            out_width=work.widths[2],
+            a_transposed=work.a_transposed,
+            b_transposed=work.b_transposed,
+            floats=work.floats,
+        )
+        if (fitting := _with_stages(tile, work, profile)) is not None:
+            yield from (replace(fitting, parts=parts) for parts in PARTS if parts <= most_parts)
+
+
+def _with_stages(tile: ProductTiling, work: ProductWork, profile: Profile) -> ProductTiling | None:
+    """The same with as many stages as leave room for BLOCKS, or else, where those are too few, as fit; None where two
+    do not."""
+    fits: dict[ProductTiling, int] = {}
+    for num_stages in range(tile.num_stages, 1, -1):
+        each = replace(tile, num_stages=num_stages)
+        fits[each] = work.fit(each, profile)
+        if fits[each] >= BLOCKS and num_stages >= FEWEST_STAGES:
+            return each
+    return next((each for each, fit in fits.items() if fit), None)
 
 
 L2_BYTES_PER_CLOCK = 22.0
