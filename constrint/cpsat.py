@@ -533,8 +533,8 @@ def _or_zero(span: intervals.Interval) -> tuple[int, int]:
 
 
 def _bound(reported: float, least: int) -> int:
-    """What the solver's bound proves, a double of a few roundings, where that tells integers apart; else the least value
-    of the objective. A solver that was stopped before it had one reports 0."""
+    """What the solver's bound proves, a double of a few roundings, where that tells integers apart; else the least
+    value of the objective. A solver that was stopped before it had one reports 0."""
     if not reported or not abs(reported) < 2**52:
         return least
     return max(least, ceil(reported - ROUNDED - abs(reported) * ROUNDED_OF))
