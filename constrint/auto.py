@@ -106,19 +106,14 @@ class AutoCall:
                 return Answer("unknown"), rival.answer  # at its end, or that of the time limit
             with race:
                 ours = ask(self.native)
-        except BaseException:
+            if rival is None or final(ours):
+                return ours, None
+            # Either it was first, or both ran out of time.
+            rival.thread.join(None if race.stopped else LEEWAY)
+            return ours, rival.answer
+        finally:
             if rival is not None:
                 rival.cancel()
-            raise
-        if rival is None:
-            return ours, None
-        if final(ours):
-            rival.cancel()
-            return ours, None
-        # Either it was first, or both ran out of time.
-        rival.thread.join(None if race.stopped else LEEWAY)
-        rival.cancel()
-        return ours, rival.answer
 
 
 class _Rival:

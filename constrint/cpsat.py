@@ -32,6 +32,8 @@ from constrint.statement import Constraint, Solution, Statement
 
 TABLE_LIMIT = 1 << 16
 """A power is stated as a table of base, exponent and result; its domains may multiply to this many rows."""
+ROUNDED, ROUNDED_OF = 1e-6, 1e-15
+"""A bound that lies so little above an integer, or so much of itself, may be that integer, rounded."""
 PATIENCE = 0.02
 """Seconds after which a call looks whether it was cancelled."""
 BATCH = 1024
@@ -531,6 +533,8 @@ def _or_zero(span: intervals.Interval) -> tuple[int, int]:
 
 
 def _bound(reported: float, least: int) -> int:
-    """The solver's bound, a double, where that is exact; else the objective's least value. A solver that was stopped
-    before it had one reports 0."""
-    return max(least, ceil(reported)) if reported and abs(reported) < 2**52 else least
+    """What the solver's bound proves, a double of a few roundings, where that tells integers apart; else the least
+    value of the objective. A solver that was stopped before it had one reports 0."""
+    if not reported or not abs(reported) < 2**52:
+        return least
+    return max(least, ceil(reported - ROUNDED - abs(reported) * ROUNDED_OF))

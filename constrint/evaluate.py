@@ -60,7 +60,8 @@ def evaluate_each(expr: Expr, columns: Mapping[str, Sequence[Any]], count: int) 
     if op == "var":
         if expr.name not in columns:
             raise ConstrintError(f"no value for the variable {expr.name!r}")
-        return [_given(expr.name, value) for value in columns[expr.name]]
+        given = columns[expr.name]
+        return list(given) if set(map(type, given)) == {int} else [_given(expr.name, value) for value in given]
     if op in ("true", "false"):
         return [op == "true"] * count
     if op in GLOBAL:
@@ -69,15 +70,20 @@ def evaluate_each(expr: Expr, columns: Mapping[str, Sequence[Any]], count: int) 
         return [_applied(expr, [])] * count
     parts = [evaluate_each(arg, columns, count) for arg in expr.args]
     kind, function = _PLAIN.get(op, (None, None))
-    if function is not None and len(parts) == 2 and all(set(map(type, part)) == {kind} for part in parts):
+    if function is not None and all(set(map(type, part)) == {kind} for part in parts):
         return list(map(function, *parts))
     return [_applied(expr, list(values)) for values in zip(*parts, strict=True)]
 
 
-_PLAIN: dict[str, tuple[type, Callable[[Any, Any], Any]]] = {
+_PLAIN: dict[str, tuple[type, Callable[..., Any]]] = {
     "+": (int, operator.add),
     "-": (int, operator.sub),
     "*": (int, operator.mul),
+    "//": (int, lambda a, b: a // b if b else None),
+    "%": (int, lambda a, b: a % b if b else None),
+    "/": (int, lambda a, b: _quotient(a, b) if b else None),
+    "divides": (int, lambda a, b: b % a == 0 if a else None),
+    "neg": (int, operator.neg),
     "==": (int, operator.eq),
     "!=": (int, operator.ne),
     "<": (int, operator.lt),
@@ -86,8 +92,9 @@ _PLAIN: dict[str, tuple[type, Callable[[Any, Any], Any]]] = {
     ">=": (int, operator.ge),
     "and": (bool, operator.and_),
     "or": (bool, operator.or_),
+    "not": (bool, operator.not_),
 }
-"""Operators that Python's own are, between two numbers or conditions of this kind."""
+"""What operators are where every operand is of this kind."""
 
 
 def _given(name: str, value: Any) -> Atom:
@@ -218,7 +225,7 @@ def _arithmetic(op: str, values: list[int | Fraction]) -> Value:
         case "%":
             return a % b if b else None
         case "/":
-            return _simple(Fraction(a) / b) if b else None
+            return _quotient(a, b) if b else None
         case "**":
             return power(a, b)
         case "==":
@@ -236,6 +243,10 @@ def _arithmetic(op: str, values: list[int | Fraction]) -> Value:
         case "divides":
             return b % a == 0 if a else None
     raise ConstrintError(f"unknown operator {op!r}")
+
+
+def _quotient(a: int | Fraction, b: int | Fraction) -> int | Fraction:
+    return a // b if a % b == 0 else Fraction(a) / b
 
 
 def _simple(value: Fraction) -> int | Fraction:

@@ -55,10 +55,11 @@ def test_products_that_saturate_are_counted_exactly(monkeypatch: pytest.MonkeyPa
     assert len(native) > 60
 
 
-def test_a_product_of_twenty_parameters_is_counted_in_a_second() -> None:
+def test_a_product_of_twenty_parameters_is_counted_by_few_nodes() -> None:
     p = Problem("blocks")
     x = [p.variable(f"x{i}", [1, 2, 3, 4, 5, 6, 8, 10, 12]) for i in range(20)]
     p.add(prod(x[1:], start=x[0]) <= 10**9)
-    found = p.solution_set(time_limit=10)
+    found = p.solution_set(time_limit=60)
     assert found.count > 10**16
+    assert found.nodes < 10_000
     assert all(p.contains(solution) for solution in found.sample(50, seed=1))
