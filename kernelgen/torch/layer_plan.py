@@ -16,7 +16,7 @@ from kernelgen.torch.errors import TensorShapeError
 from kernelgen.torch.kernels import Backward, Forward, ready
 from kernelgen.torch.layer_form import LayerForm
 from kernelgen.torch.parts import bias_gradients
-from kernelgen.torch.whole_pass import WholePass
+from kernelgen.torch.whole_pass import Products, WholePass
 
 KEPT = 7
 """Tensors that a layer leaves for the backward pass: rows of its input, R, b, the initial states, h, the other states,
@@ -37,11 +37,11 @@ class Plan(LayerForm):
 
     whole: WholePass | None = field(init=False, default=None)
 
-    def shorten(self, engine: Engine, x: Tensor, *, time_major: bool, begun: bool, dtype: str) -> None:
+    def shorten(
+        self, engine: Engine, x: Tensor, products: Sequence[Products], *, time_major: bool, begun: bool, dtype: str
+    ) -> None:
         """Find ``whole`` for inputs of x's form: see WholePass."""
-        if self.dropout and self.layers > 1:
-            return  # PyTorch draws the masks
-        whole = WholePass(self, engine, x, time_major=time_major, begun=begun, dtype=dtype)
+        whole = WholePass(self, engine, x, products, time_major=time_major, begun=begun, dtype=dtype)
         if whole.short:
             object.__setattr__(self, "whole", whole)
 

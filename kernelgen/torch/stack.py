@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kernelgen.program.shape import DTYPES
 from kernelgen.torch import passes
 from kernelgen.torch.arguments import any_autocast, autocast_dtype, autocast_parameter
 from kernelgen.torch.errors import refuse_second_derivative
@@ -22,7 +23,7 @@ from kernelgen.torch.parts import Parts, input_product, recurrent_weights, weigh
 from kernelgen.torch.precision import precision_of, tf32_allowed
 from kernelgen.torch.sequences import NOTHING
 from kernelgen.torch.transforms import learns
-from kernelgen.torch.whole_pass import WholePass
+from kernelgen.torch.whole_pass import WholePass, products_of_layers
 
 
 @dataclass(frozen=True)
@@ -68,14 +69,19 @@ class Stack:
             (torch.Size((parts.biases, self.heads, dim)), b.dtype, device),
             None if begun is None else (torch.Size((len(parts.states), batch, self.heads, dim)), begun, device),
         )
+        name, products = precision_of(dtype, r.dtype, b.dtype).dtype, None
+        drawn = self.dropout and self.layers > 1  # masks, which PyTorch draws between layers
+        if engine is not None and batch * parts.inputs and dtype is r.dtype and name in DTYPES and not drawn:
+            depths = [x.shape[2], *[wide] * (self.layers - 1)]
+            sizes = {"steps": batch * seq, "width": parts.inputs * wide, "depths": depths}
+            learning = keep != "nothing"
+            products = products_of_layers(engine, x.get_device(), dtype=name, learning=learning, **sizes)
         run = passes.forward_pass(engine, forms, (), (parts.key, True, keep, False, None))
         found = None
         if run.kernel is not None:
-            sizes = (self.layers, self.heads, dim, self.names, self.dropout, batch, seq)
-            found = Plan(parts, *sizes, keep, run)
-            if engine is not None and dtype is r.dtype:
-                name = precision_of(dtype, r.dtype, b.dtype).dtype
-                found.shorten(engine, x, time_major=time_major, begun=begun is not None, dtype=name)
+            found = Plan(parts, self.layers, self.heads, dim, self.names, self.dropout, batch, seq, keep, run)
+            if engine is not None and products is not None:
+                found.shorten(engine, x, products, time_major=time_major, begun=begun is not None, dtype=name)
         if len(self.plans) >= passes.FORMS:
             self.plans.clear()
         self.plans[key] = found

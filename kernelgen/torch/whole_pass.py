@@ -31,26 +31,61 @@ Chain = Callable[[Sequence[Tensor | None]], None]
 
 
 @dataclass(frozen=True)
+class Products:
+    """The products of a layer that have a kernel: Wx, and the gradients of weight_ih and x."""
+
+    into: Ready | None
+    of_weight: Ready | None = None
+    of_input: Ready | None = None
+
+
+def products_of_layers(
+    engine: Engine, device: int, *, steps: int, width: int, depths: Sequence[int], dtype: str, learning: bool
+) -> list[Products] | None:
+    """The products of layers that read ``depths`` features each; their kernels begin to compile. None where a backward
+    pass cannot do with them. steps: of all sequences; width: rows of weight_ih; dtype: a Shape's; learning: whether
+    there is a backward pass."""
+
+    def product(rows: int, columns: int, depth: int, *transposed: bool) -> Ready | None:
+        return engine.product(MatrixProduct(rows, columns, depth, dtype, *transposed), device)
+
+    found = {}
+    for depth in dict.fromkeys(depths):
+        backward: list[Ready | None] = []
+        if learning:
+            backward = [product(width, depth, steps, True, True), product(steps, depth, width, False, True)]
+            if None in backward:
+                return None
+        found[depth] = Products(product(steps, width, depth, False, False), *backward)
+    return [found[depth] for depth in depths]
+
+
+@dataclass(frozen=True)
 class _Layer:
-    """What runs for a layer. run: the recurrence; takes_x: it makes Wx itself. The products, where they have a kernel:
-    into: Wx; of_weight, of_input: the gradients of weight_ih and x."""
+    """What runs for a layer. run: the recurrence; takes_x: it makes Wx itself."""
 
     run: Pass[Any]
     takes_x: bool
-    into: Ready | None
-    of_weight: Ready | None
-    of_input: Ready | None
+    products: Products
 
 
 class WholePass:
-    """Passes of a module's layers over an input x of one form. begun: whether initial states are given. dtype: a
-    Shape's.
+    """Passes of a module's layers over an input x of one form. products: of each layer. begun: whether initial states
+    are given. dtype: a Shape's.
 
-    Where ``short`` is not true there are no kernels for it. Raises what Engine.product raises.
+    Where ``short`` is not true there are no kernels for it.
     """
 
     def __init__(
-        self, form: LayerForm, engine: Engine, x: Tensor, *, time_major: bool, begun: bool, dtype: str
+        self,
+        form: LayerForm,
+        engine: Engine,
+        x: Tensor,
+        products: Sequence[Products],
+        *,
+        time_major: bool,
+        begun: bool,
+        dtype: str,
     ) -> None:
         self.form = form
         self._engine, self._dtype, self._on = engine, x.dtype, x.get_device()
@@ -61,7 +96,7 @@ class WholePass:
             apart, time_major, begun, form.keep != "nothing", kernel.others, kernel.gates,
         )  # fmt: skip
         depths = [x.shape[2], *[wide] * (form.layers - 1)]
-        found = {depth: self._of_layer(x, depth, dtype) for depth in depths}
+        found = {depth: self._of_layer(x, depth, own, dtype) for depth, own in zip(depths, products, strict=True)}
         self._layers = [found[depth] for depth in depths]
         biases = [torch.Size((gates * wide,)) for gates in (form.parts.bias_ih, form.parts.bias_hh)]
         others = (form.r_sizes, *biases)[: len(form.names) - 1]
@@ -69,28 +104,17 @@ class WholePass:
         self._kept_bytes = self.arrays.kept()[1]
         self._backwards: dict[tuple[bool, bool], Chain] = {}
 
-    def _of_layer(self, x: Tensor, depth: int, dtype: str) -> _Layer:
+    def _of_layer(self, x: Tensor, depth: int, products: Products, dtype: str) -> _Layer:
         """What runs for a layer that reads so many features."""
-        form, steps, width = self.form, self.arrays.steps, self.form.width
-
-        def product(rows: int, columns: int, summed: int, *transposed: bool) -> Ready | None:
-            return self._engine.product(MatrixProduct(rows, columns, summed, dtype, *transposed), self._on)
-
+        form = self.form
         wx = (torch.Size((form.batch, form.seq, form.parts.inputs, form.heads, form.dim)), x.dtype, x.device)
         run = passes.pass_with_product(self._engine, wx, depth, dtype, form.parts.key, form.keep)
-        into = product(steps, width, depth, False, False) if run is None else None
-        of_weight = of_input = None
-        if self.arrays.learning:
-            of_weight = product(width, depth, steps, True, True)
-            of_input = product(steps, depth, width, False, True)
-        return _Layer(form.run if run is None else run, run is not None, into, of_weight, of_input)
+        return _Layer(form.run if run is None else run, run is not None, products)
 
     @property
     def short(self) -> bool:
-        """Whether every product that is needed has a kernel."""
-        learning = self.arrays.learning
-        backward = not learning or all(layer.of_weight and layer.of_input for layer in self._layers)
-        return backward and all(layer.takes_x or layer.into for layer in self._layers)
+        """Whether every product into a layer has a kernel, if one is needed."""
+        return all(layer.takes_x or layer.products.into is not None for layer in self._layers)
 
     @property
     def kept(self) -> int:
@@ -156,7 +180,7 @@ class WholePass:
                 of_kernel = {"wx": "wx"}
                 of_product = {"a": arrays.rows(layer), "b": f"weight_ih.{layer}", "out": "wx"}
                 of_product |= {"bias": f"bias_ih.{layer}"} if arrays.apart else {}
-                links.append(self._product(layer, own.into, of_product, turned=A))
+                links.append(self._product(layer, own.products.into, of_product, turned=A))
             of_kernel |= {"states": arrays.hidden(layer), "last": f"ends.{layer}" if several else "last"}
             links.append(Link(own.run.kernel.ready, of_kernel | self._of_recurrence(layer)))
         if arrays.time_major:
@@ -255,11 +279,11 @@ class WholePass:
             made = {"d_wx": "d_wx", "d_r": d_r, "d_b": d_b, "d_initial": f"d_starts.{layer}"}
             links.append(Link(kernel.ready, {**own, **made}))
             of_weight = {"a": "d_wx", "b": arrays.rows(layer), "out": d_weight}
-            links.append(self._product(layer, self._layers[layer].of_weight, of_weight, turned=B))
+            links.append(self._product(layer, self._layers[layer].products.of_weight, of_weight, turned=B))
             if layer or input_needed:
                 d_hidden = "d_hidden" if layer else "d_x"
                 of_x = {"a": "d_wx", "b": f"weight_ih.{layer}", "out": d_hidden}
-                links.append(self._product(layer, self._layers[layer].of_input, of_x, turned=OUT))
+                links.append(self._product(layer, self._layers[layer].products.of_input, of_x, turned=OUT))
         before = ("d_output", "d_ends", "x", "output", "kept", "starts", *arrays.parameters, "d_x", "d_starts")
         every = [name for layer in range(form.layers) for name in arrays.made(layer)]
         inside = arrays.inside("d_starts", *(["d_ends"] if ended else []))
