@@ -19,7 +19,7 @@ from kernelgen.device.launcher import DeviceKernel, launch_config
 from kernelgen.device.native import NO_MEMORY, Memory
 from kernelgen.errors import InfeasibleError, TilesmithError
 from kernelgen.program.arguments import ArrayArgument
-from kernelgen.program.shape import Shape
+from kernelgen.program.shape import INPUT_PRODUCT, Shape
 from kernelgen.schedules.shared import matrix_product, turned_rows
 from kernelgen.schedules.shared.matrix_product import MatrixProduct
 
@@ -129,18 +129,24 @@ class DeviceEngine:
                 self._expected[key] = _background().submit(_compiled, cell, shape, profile, direction, float_parameters)
 
     def multiplies_input(self, cell: Cell, shape: Shape, device: int) -> bool:
-        """See engine.Engine."""
+        """See engine.Engine. By the model, of schedules that can; where the product is PyTorch's, it takes what its
+        bytes do at the least."""
+        from kernelgen.schedules import all_schedules
         from kernelgen.tuning.plan import microseconds_per_step, plan
 
         profile, taken = gpu.device(device).profile(), replace(shape, inputs=0)
+        able = [schedule.name for schedule in all_schedules("forward") if INPUT_PRODUCT in schedule.honours]
         try:
-            ours, other = (plan(cell, each, profile, top=1, told=False)[0] for each in (shape, taken))
+            ours, other = (plan(cell, each, profile, top=1, schedules=able, told=False)[0] for each in (shape, taken))
         except InfeasibleError:
             return False
         columns = len(cell.input_gates) * shape.heads * shape.head_dim
         product = MatrixProduct(shape.batch * shape.seq, columns, shape.inputs, shape.dtype)
+        seconds = matrix_product.predicted_seconds(product, profile)
+        if seconds > SHORT:
+            seconds = matrix_product.least_seconds(product, profile)
         more = shape.seq * (microseconds_per_step(ours, profile) - microseconds_per_step(other, profile))
-        return more * 1e-6 < matrix_product.least_seconds(product, profile)
+        return more * 1e-6 < seconds
 
     def product(self, product: MatrixProduct, device: int) -> Single | None:
         """See engine.Engine."""
