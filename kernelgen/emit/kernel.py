@@ -43,7 +43,8 @@ class Template:
     header: the file, without ".cuh". name: the class template. arguments, tiling_struct: the structs of its arrays and
     of its tile variables; that of the arrays is for 16-bit elements, and NAMEOf<ELEMENT> the same for others. tiling:
     the tile variables by the names of the struct's fields, in order. options: the template's arguments after the
-    tiling. asserted: what must hold, the template's constants by name.
+    tiling. asserted: what must hold, the template's constants by name. together: blocks for which a multiprocessor
+    must have registers.
     """
 
     header: str
@@ -56,6 +57,7 @@ class Template:
     tiling: Mapping[str, int]
     asserted: Mapping[str, int]
     options: Sequence[str] = ()
+    together: int = 1
 
 
 def kernel_source(cell: Cell, shape: Shape, arch: str, template: Template, *, backward: bool = False) -> Source:
@@ -112,7 +114,7 @@ using Kernel = {template.name}<{", ".join([*given, *template.options])}>;
 
 {asserted}
 
-extern "C" __global__ void __launch_bounds__(Kernel::threads, 1) {template.entry}(
+extern "C" __global__ void __launch_bounds__(Kernel::threads, {template.together}) {template.entry}(
     {parameters}) {{
     const {struct} in{{{values}}};
     Kernel{{in}}.run();

@@ -21,7 +21,7 @@ from kernelgen.program.dtypes import dtype_info
 from kernelgen.program.launch import MOST_BLOCKS_X, Launch
 from kernelgen.program.source import Source
 from kernelgen.schedules.shared.limits import CHUNK, lacks_instructions
-from kernelgen.schedules.shared.product_tiles import ProductClocks, ProductTiling, ProductWork, tilings
+from kernelgen.schedules.shared.product_tiles import BLOCKS, ProductClocks, ProductTiling, ProductWork, tilings
 
 ENTRY = "tilesmith_matrix_product"
 
@@ -166,6 +166,7 @@ def kernel(product: MatrixProduct, profile: Profile, tiling: ProductTiling | Non
             field.name: int(getattr(chosen, field.name)) for field in fields(ProductTiling) if field.name != "parts"
         },
         asserted={"rows": chosen.rows, "threads": chosen.threads, "shared_bytes": shared_memory},
+        together=max(1, min(BLOCKS, product.work.fit(chosen, profile))),
     )
     launch = Launch((blocks, 1, 1), chosen.threads, shared_memory, chosen.parts)
     return cell_free_source(product.dtype, profile.arch, template), launch

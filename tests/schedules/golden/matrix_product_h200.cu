@@ -11,7 +11,7 @@ static_assert(Kernel::rows == 64, "the schedule predicts 64 for rows");
 static_assert(Kernel::threads == 256, "the schedule predicts 256 for threads");
 static_assert(Kernel::shared_bytes == 97536, "the schedule predicts 97536 for shared_bytes");
 
-extern "C" __global__ void __launch_bounds__(Kernel::threads, 1) tilesmith_matrix_product(
+extern "C" __global__ void __launch_bounds__(Kernel::threads, 2) tilesmith_matrix_product(
     const unsigned short* a,
     const unsigned short* b,
     const void* bias,
