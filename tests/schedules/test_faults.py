@@ -65,7 +65,7 @@ OWN_INPUT = Sound(
     FORWARD.values | {"input_k_tiles_in_registers": 1, "overlap_input": 1},
 )
 OWN_INPUT_SPLIT = replace(
-    OWN_INPUT, cell="gru", shape=Shape(3, 9, 1, 64, inputs=32), values=OWN_INPUT.values | {"k_split": 2}
+    OWN_INPUT, cell="gru", shape=Shape(3, 9, 1, 64, inputs=64), values=OWN_INPUT.values | {"k_split": 2}
 )
 
 CLUSTER = Sound(
@@ -187,12 +187,6 @@ ROUNDED_GATES = (
 )
 
 FAULTS = {
-    "a product of the step's own x": (
-        OWN_INPUT,
-        "(t + 1 < steps ? stage_offset : refill_offset)",
-        "refill_offset",
-        "differs|race",
-    ),
     "x that may not have come": (
         OWN_INPUT,
         "            move_ring(0);\n            cp_async_wait<tiling.num_stages - 2>();\n            sync_block();\n",
