@@ -36,6 +36,7 @@ Config = tuple[Any, ...]
 Configs = list[Config]
 Indices = list[int]
 Values = list[Any]
+Places = list[dict[Any, int]]
 Steps = list[tuple[int, int, int]]
 Spans = list[tuple[int, int]]
 
@@ -84,12 +85,11 @@ class Searchspace:
         self.params_values = tuple(tuple(values) for values in tune_params.values())
         self.neighbor_method = neighbor_method
         self.tune_param_is_numeric = {
-            name: all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+            name: all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
             for name, values in tune_params.items()
         }
         self.tune_param_is_numeric_mask = np.array(list(self.tune_param_is_numeric.values()), dtype=bool)
         self._cache = from_cache
-        self._places = [{value: place for place, value in enumerate(values)} for values in self.params_values]
         self._neighbours: dict[str, dict[Config, NDArray[np.int64]]] = {method: {} for method in METHODS}
         self._present: list[NDArray[np.int64]] | None = None
         if not defer_construction:
@@ -139,6 +139,10 @@ class Searchspace:
             configs = dict(self._cache["cache"]).values()
             return [tuple(config[name] for name in self.param_names) for config in configs]
         return self.solutions.tuples()
+
+    @cached_property
+    def _places(self) -> Places:
+        return [{value: place for place, value in enumerate(values)} for values in self.params_values]
 
     @cached_property
     def indices(self) -> NDArray[np.int64]:

@@ -166,11 +166,15 @@ def _nodes(root: Term, place: dict[int, int], undefined: int) -> list[tuple[obje
     nodes: list[tuple[object, ...]] = []
 
     def append(term: Term) -> int:
-        args = [append(arg) for arg in term.args]
-        start = place[term.start or 0] if term.op == Op.VAR else undefined if term.start is None else term.start
-        rows = [x for row in term.rows for x in row]
-        low, high, rest = term.span
-        nodes.append((int(term.op), args, start, term.coefs, rows, (_clamp(low), _clamp(high), rest)))
+        op, operands, start, coefs, rows, span = term
+        args = [append(arg) for arg in operands]
+        if op == Op.VAR:
+            start = place[start or 0]
+        low, high, rest = span
+        if low < -_LIMIT or high > _LIMIT:
+            span = _clamp(low), _clamp(high), rest
+        flat = [x for row in rows for x in row]
+        nodes.append((int(op), args, undefined if start is None else start, coefs, flat, span))
         return len(nodes) - 1
 
     append(root)

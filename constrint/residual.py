@@ -25,6 +25,8 @@ SAFE = 1 << 61
 GATHERS = frozenset({Op.ADD, Op.MUL, Op.MIN, Op.MAX, Op.AND, Op.OR})
 """Operators of any number of operands, whose decided operands are gathered into one number."""
 
+_OPS = tuple(Op)
+
 Value = int | None
 """A number, 0 or 1 for a condition, None where undefined."""
 
@@ -95,6 +97,8 @@ def _compared_product(term: Term) -> Term | None:
 def _holds(term: Term) -> bool:
     """Whether 64 bits hold every number that deciding the variables in any order may produce."""
     largest = _reach(term.span) if term.op < Op.TRUE else 1
+    if term.op == Op.VAR:
+        return largest <= SAFE
     if term.op == Op.ADD:
         pairs = zip(term.coefs, term.args, strict=True)
         largest = abs(term.start or 0) + sum(abs(coef) * max(1, _reach(arg.span)) for coef, arg in pairs)
@@ -108,11 +112,12 @@ def _holds(term: Term) -> bool:
         largest = max(largest, abs(term.start or 0))
     elif term.op in (Op.TABLE, Op.NOT_TABLE):
         largest = max((abs(x) for row in term.rows for x in row), default=0)
-    return largest <= SAFE and all(_holds(arg) for arg in term.args)
+    return largest <= SAFE and all(map(_holds, term.args))
 
 
 def _reach(span: Interval) -> int:
-    return 0 if span[2] == 2 else max(abs(span[0]), abs(span[1]))
+    low, high, undefined = span
+    return 0 if undefined == 2 else max(-low, high, low, -high)
 
 
 class _Builder:
@@ -120,7 +125,7 @@ class _Builder:
         self.code, self.domains = code, domains
 
     def condition(self, i: int) -> Term:
-        op, a, b = Op(self.code.ops[i]), self.code.a[i], self.code.b[i]
+        op, a, b = _OPS[self.code.ops[i]], self.code.a[i], self.code.b[i]
         if op in (Op.TRUE, Op.FALSE):
             return _constant(int(op == Op.TRUE), True)
         if op in (Op.AND, Op.OR):
@@ -149,7 +154,7 @@ class _Builder:
 
     def linear(self, i: int) -> tuple[list[tuple[int, Term]], Value]:
         """A number as terms with coefficients, and a constant (None: undefined)."""
-        op, a, b = Op(self.code.ops[i]), self.code.a[i], self.code.b[i]
+        op, a, b = _OPS[self.code.ops[i]], self.code.a[i], self.code.b[i]
         if op == Op.CONST:
             return [], a
         if op == Op.VAR:
