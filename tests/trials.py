@@ -37,3 +37,10 @@ def trial(number: int, status: Status = "measured", ms: float = 0.3, **changes: 
         tilesmith="0.1.0",
     )
     return made.replace(**{"created": made.created, **changes})
+
+
+FULL = trial(1)
+"""A trial in which everything is known."""
+
+PLAIN = trial(1, "compiled", reported=None, compile_seconds=None, compiler="")
+"""The same before anything is known but its source."""

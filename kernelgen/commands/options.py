@@ -19,45 +19,46 @@ LARGEST = 2**31 - 1
 """Of any count: kernels take 32-bit integers."""
 
 
-class Whole(click.IntRange):
-    """A whole number of at least ``min``, such as fits 32 bits; refused in a few words, however long it is."""
-
-    def __init__(self, min: int | None = None) -> None:
-        super().__init__(min, LARGEST)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """An int. Fails for text that is none, or too large."""
-        if isinstance(value, str) and len(value) > _MOST_DIGITS:
-            self.fail(
-                f"{value[:_MOST_DIGITS]}... ({len(value)} characters) is no number that could be meant", param, ctx
-            )
-        return super().convert(value, param, ctx)
-
-
-class Seconds(click.FloatRange):
-    """A number of seconds; "nan", which is neither less nor more than anything, is none, and "inf" is no limit."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """A float. Fails for text that is none."""
-        if isinstance(value, str) and len(value) > _MOST_DIGITS:
-            self.fail(
-                f"{value[:_MOST_DIGITS]}... ({len(value)} characters) is no number that could be meant", param, ctx
-            )
-        seconds = super().convert(value, param, ctx)
-        if not math.isfinite(seconds):
-            self.fail(f"{value} is no number of seconds", param, ctx)
-        return seconds
-
-
 _MOST_DIGITS = 40
 
 
 def _refuse_long(
-    kind: click.IntRange | click.FloatRange, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    kind: click.ParamType[Any], value: Any, param: click.Parameter | None, ctx: click.Context | None
 ) -> None:
     """Fail for text of more digits than any number that could be meant has."""
     if isinstance(value, str) and len(value) > _MOST_DIGITS:
         kind.fail(f"{value[:_MOST_DIGITS]}... ({len(value)} characters) is no number that could be meant", param, ctx)
+
+
+class Whole(click.types.IntParamType):
+    """A whole number of at least ``min``, such as fits 32 bits; refused in a few words, however long it is."""
+
+    def __init__(self, min: int | None = None) -> None:
+        self._min = min
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """An int. Fails for text that is none, too small or too large."""
+        _refuse_long(self, value, param, ctx)
+        number: int = super().convert(value, param, ctx)
+        if self._min is not None and number < self._min:
+            self.fail(f"{number} is less than {self._min}", param, ctx)
+        if number > LARGEST:
+            self.fail(f"{number:,} is more than {LARGEST:,}", param, ctx)
+        return number
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds; "nan", which is neither less nor more than anything, is none, nor is "inf"."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """A float. Fails for text that is none."""
+        _refuse_long(self, value, param, ctx)
+        seconds: float = super().convert(value, param, ctx)
+        if not math.isfinite(seconds):
+            self.fail(f"{value} is no number of seconds", param, ctx)
+        return seconds
 
 
 CELL_HELP = "CELL is a cell of the library (`tilesmith cells`) or path/to/file.py:NAME."

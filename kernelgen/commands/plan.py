@@ -36,7 +36,7 @@ Examples:
 @shape_options
 @direction_option("forward", "backward")
 @language_option
-@click.option("--top", type=Whole(min=1), metavar="N", help="Show only the N best (a table: 10; JSON: all).")
+@click.option("--top", type=Whole(min=1), metavar="K", help="Show only the K best (a table: 10; JSON: all).")
 @json_option
 def command(cell: str, gpu: str, direction: str, language: str, top: int | None, as_json: bool, **options: Any) -> None:
     """Rank the tilings of a cell."""

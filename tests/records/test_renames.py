@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from test_config import BINARY, PROGRAM, TILING, complaint, make, older
-from test_store import FULL
 from test_store_migration import contents, make_old
+from trials import FULL
 
 from kernelgen import schedules
 from kernelgen.cells import load_cell

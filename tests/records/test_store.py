@@ -12,40 +12,15 @@ from typing import Any
 
 import pytest
 from processes import drop_privileges, start, unprivileged_folder
+from trials import FULL, PLAIN, SHAPE
 
-from kernelgen.build.compile import Report
 from kernelgen.errors import StoreError
 from kernelgen.program.shape import Shape
-from kernelgen.program.tiling import Resources
 from kernelgen.records.store import Store
 from kernelgen.records.store_schema import APPLICATION_ID, SCHEMA
-from kernelgen.records.trial import Measurement, Trial, Validation
+from kernelgen.records.trial import Measurement, Trial
 
 pytestmark = pytest.mark.unit
-
-SHAPE = Shape(16, 1024, 12, 64)
-
-PLAIN = Trial(
-    cell="lstm",
-    fingerprint="f1",
-    shape=SHAPE,
-    gpu="h200",
-    arch="sm_90a",
-    schedule="resident",
-    tiling={"units": 8, "rows": 8},
-    predicted=Resources(registers=120, shared_memory=4096, threads=256, blocks=24, blocks_per_sm=2),
-    model_us_per_step=0.31,
-    status="compiled",
-    source_hash="s1",
-)
-FULL = PLAIN.replace(
-    status="measured",
-    reported=Report(118, 0, 0, 0, 0, 2),
-    compile_seconds=0.2,
-    compiler="NVRTC 13.5",
-    validation=Validation("gpu", 3, 16, 1024, 1e-3, {"h": 3e-4, "last": 1e-4}),
-    measurement=Measurement(0.37, 0.365, 0.381, 100),
-)
 
 
 def measured(source: str, median: float) -> Trial:
@@ -300,7 +275,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from kernelgen.records.store import Store
-from test_store import FULL
+from trials import FULL
 with Store(Path(sys.argv[1])) as store:
     for number in range(int(sys.argv[2])):
         store.add(FULL.replace(source_hash=f"{sys.argv[3]}-{number}"))
@@ -346,7 +321,7 @@ import resource, sys
 from pathlib import Path
 from kernelgen.errors import StoreError
 from kernelgen.records.store import Store
-from test_store import FULL
+from trials import FULL
 store = Store(Path(sys.argv[1]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
 added = 0

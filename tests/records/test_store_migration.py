@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from processes import drop_privileges, start, unprivileged_folder
-from test_store import FULL, PLAIN, SHAPE
+from trials import FULL, PLAIN, SHAPE
 
 from kernelgen.errors import StoreError
 from kernelgen.program.shape import FEATURES, INPUT_PRODUCT, Shape
@@ -310,7 +310,7 @@ OPENER = """
 import sys
 from pathlib import Path
 from kernelgen.records.store import Store
-from test_store import PLAIN
+from trials import PLAIN
 with Store(Path(sys.argv[1])) as store:
     store.add(PLAIN.replace(source_hash=sys.argv[2]))
 """
