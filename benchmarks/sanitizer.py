@@ -43,7 +43,7 @@ from kernelgen.verify.inputs import random_inputs
 from kernelgen.verify.validate import gpu_cases
 
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
-PARTS = ("forward", "backward", "training")
+PARTS = ("forward", "backward", "training", "modules")
 FINDING = 86
 """The exit status the sanitizer is asked to give when it finds something."""
 
@@ -56,13 +56,14 @@ FINDING = 86
     type=click.Choice([*PARTS, *schedule_names("forward"), *schedule_names("backward")]),
     multiple=True,
     default=PARTS,
-    help="forward, backward: the tilings that the model would choose of all schedules; training: through PyTorch",
+    help="forward, backward: the tilings that the model would choose of all schedules; training: through PyTorch; "
+    "modules: whole passes over a module's layers, products of matrices included",
 )
 @click.option("--inside", is_flag=True, hidden=True)
 def main(tools: tuple[str, ...], parts: tuple[str, ...], inside: bool) -> None:
     """Run the tools, or be run by one."""
     if inside:
-        count = sum(_train() if part == "training" else _validate(part) for part in parts)
+        count = sum(THROUGH_PYTORCH[part]() if part in THROUGH_PYTORCH else _validate(part) for part in parts)
         print(f"{count} kernels are right")
         return
     _compile(parts)
@@ -134,6 +135,8 @@ def _compile(parts: tuple[str, ...]) -> None:
     jobs: list[Callable[[], object]] = []
     for cell in _cells():
         for part in parts:
+            if part == "modules":
+                continue  # they compile what they need themselves
             for shape in SHAPES["training" if part == "training" else _direction(part)]:
                 if part == "training":
                     jobs += [
@@ -200,6 +203,39 @@ def _train() -> int:
                 difference = (kept.float() - again.float()).norm() / kept.float().norm().clamp(min=1e-6)
                 assert difference < 0.1, f"{cell.name} {shape}: gradients differ by {difference:.1e}"
     return count
+
+
+def _run_modules() -> int:
+    """Train layers for a step, with the steps of input and output in either order, and run them without gradients."""
+    import torch
+
+    from kernelgen.torch import GRU, LSTM, RNN
+
+    count = 0
+    for kind, options in ((LSTM, {}), (GRU, {}), (RNN, {"cell": "slstm"})):
+        for batch, seq, features, units in ((17, 19, 40, 64), (5, 9, 33, 48)):
+            torch.manual_seed(0)
+            module: Any = kind(features, units, 2, **options, dtype=torch.float16, device="cuda")
+            x = torch.randn(seq, batch, features, dtype=torch.float16, device="cuda")
+            results = []
+            for first in (False, True):
+                module.batch_first = first
+                module.zero_grad()
+                given = (x.transpose(0, 1) if first else x).contiguous().requires_grad_()
+                output, _ = module(given)
+                output.sum().backward()
+                with torch.no_grad():
+                    again, _ = module(given)
+                turned = [each.transpose(0, 1) if first else each for each in (output, again, given.grad)]
+                results.append([*turned, *(one.grad.clone() for one in module.parameters())])
+                count += 2 * 3 + 2 * 4
+            for one, other in zip(*results, strict=True):
+                difference = (one.float() - other.float()).norm() / one.float().norm().clamp(min=1e-6)
+                assert difference < 0.01, f"{kind.__name__} {features} to {units}: they differ by {difference:.1e}"
+    return count
+
+
+THROUGH_PYTORCH: dict[str, Callable[[], int]] = {"training": _train, "modules": _run_modules}
 
 
 if __name__ == "__main__":
