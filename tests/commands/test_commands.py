@@ -53,8 +53,8 @@ def test_a_checkout_runs_as_the_command_does() -> None:
 @pytest.mark.parametrize(("arguments", "seconds"), [("--help", 0.5), (f"plan {LSTM}", 2.0)])
 def test_start_up_is_quick(arguments: str, seconds: float) -> None:
     """Processor time of the best of three: what the wall clock shows on a machine that does nothing else."""
-    taken = []
-    for _ in range(3):
+    taken: list[float] = []
+    while len(taken) < 3 and not any(each < seconds for each in taken):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert process(*arguments.split(), env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode == 0
         after = resource.getrusage(resource.RUSAGE_CHILDREN)

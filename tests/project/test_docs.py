@@ -217,6 +217,16 @@ def test_every_page_is_in_the_navigation() -> None:
 
 
 @pytest.mark.unit
+def test_the_index_leads_to_every_page() -> None:
+    """To those of the reference by way of its own index."""
+    linked = {Path("index.md")}
+    for index in ("index.md", "reference/index.md"):
+        text = (DOCS / index).read_text()
+        linked |= {Path(index).parent / link for link in re.findall(r"\]\(([\w/]+\.md)\)", text)}
+    assert {page.relative_to(DOCS) for page in PAGES[1:]} == linked
+
+
+@pytest.mark.unit
 def test_the_walks_through_the_source_can_be_walked() -> None:
     section = (DOCS / "architecture.md").read_text().partition("## Five walks")[2].partition("\n## ")[0]
     walks = section.split("\n### ")[1:]

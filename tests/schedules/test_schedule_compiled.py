@@ -58,7 +58,7 @@ def test_the_backward_choices_compile_into_registers(schedule: str, cell: str) -
         assert_in_registers(schedule, cell, Shape(16, 1024, 12, head_dim, save="gates"))
 
 
-@pytest.mark.parametrize("cell", cell_names())
+@pytest.mark.parametrize("cell", sorted(set(cell_names()) - set(TWINS)))
 @pytest.mark.parametrize("schedule", schedule_names("backward"))
 def test_gates_are_computed_again_in_registers(schedule: str, cell: str) -> None:
     assert_in_registers(schedule, cell, Shape(16, 1024, 12, 32, save="hidden", recompute=True))
