@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernelgen.schedules.shared.matrix_product import MatrixProduct
+from kernelgen.schedules.shared.matrix_product import TURNED_A, TURNED_B, TURNED_OUT, MatrixProduct
 from kernelgen.torch import passes
 from kernelgen.torch.chain_arrays import Arrays
 from kernelgen.torch.engine import Engine, Layout, Link, Ready
@@ -23,9 +23,6 @@ from kernelgen.torch.kernels import ALIGNMENT, Backward, Forward, ready
 from kernelgen.torch.layer_form import LayerForm
 from kernelgen.torch.parts import bias_gradients
 from kernelgen.torch.recording import Pass
-
-A, B, OUT = 1, 2, 4
-"""The arrays of a product, as bits of its argument ``turned``: those whose steps are time-major."""
 
 Chain = Callable[[Sequence[Tensor | None]], None]
 
@@ -180,7 +177,7 @@ class WholePass:
                 of_kernel = {"wx": "wx"}
                 of_product = {"a": arrays.rows(layer), "b": f"weight_ih.{layer}", "out": "wx"}
                 of_product |= {"bias": f"bias_ih.{layer}"} if arrays.apart else {}
-                links.append(self._product(layer, own.products.into, of_product, turned=A))
+                links.append(self._product(layer, own.products.into, of_product, turned=TURNED_A))
             of_kernel |= {"states": arrays.hidden(layer), "last": f"ends.{layer}" if several else "last"}
             links.append(Link(own.run.kernel.ready, of_kernel | self._of_recurrence(layer)))
         if arrays.time_major:
@@ -207,7 +204,7 @@ class WholePass:
         return "batches"
 
     def _product(self, layer: int, found: Ready | None, arrays: Mapping[str, str], *, turned: int) -> Link:
-        """A product of a layer. turned: the array that has x's form, or is x, in the first layer."""
+        """A product of a layer. turned: the bit of the array that has x's form, or is x, in the first layer."""
         assert found is not None
         there = turned if layer == 0 and self.arrays.time_major else 0
         return Link(found, arrays, {"batch": self.form.batch, "seq": self.form.seq, "turned": there})
@@ -279,11 +276,11 @@ class WholePass:
             made = {"d_wx": "d_wx", "d_r": d_r, "d_b": d_b, "d_initial": f"d_starts.{layer}"}
             links.append(Link(kernel.ready, {**own, **made}))
             of_weight = {"a": "d_wx", "b": arrays.rows(layer), "out": d_weight}
-            links.append(self._product(layer, self._layers[layer].products.of_weight, of_weight, turned=B))
+            links.append(self._product(layer, self._layers[layer].products.of_weight, of_weight, turned=TURNED_B))
             if layer or input_needed:
                 d_hidden = "d_hidden" if layer else "d_x"
                 of_x = {"a": "d_wx", "b": f"weight_ih.{layer}", "out": d_hidden}
-                links.append(self._product(layer, self._layers[layer].products.of_input, of_x, turned=OUT))
+                links.append(self._product(layer, self._layers[layer].products.of_input, of_x, turned=TURNED_OUT))
         before = ("d_output", "d_ends", "x", "output", "kept", "starts", *arrays.parameters, "d_x", "d_starts")
         every = [name for layer in range(form.layers) for name in arrays.made(layer)]
         inside = arrays.inside("d_starts", *(["d_ends"] if ended else []))
