@@ -136,6 +136,6 @@ def test_numbers_that_are_none() -> None:
     assert "nan is no number of seconds" in refused("solve x --seconds nan")
     assert "(300 characters) is no number" in refused(f"plan lstm -b {digits} -t 1 -d 16")
     assert "(300 characters) is no number" in refused(f"tune {ELMAN} --budget {digits}")
-    assert "not in the range" in refused(f"solve x --all --limit {10**39}")
+    assert "is more than 2,147,483,647" in refused(f"solve x --all --limit {10**39}")
     assert "cannot write" in refused(f"tune {ELMAN} -o {'x' * 300}.yaml")
     assert "cannot write" in refused(f"tune {ELMAN} -o {'x' * 250}.yaml")
