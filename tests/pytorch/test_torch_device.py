@@ -12,11 +12,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from kernelgen.cells import load_cell  # noqa: E402
 from kernelgen.device import native  # noqa: E402
 from kernelgen.device.executor import Launches  # noqa: E402
 from kernelgen.hardware.profile import load_profile  # noqa: E402
 from kernelgen.program.arguments import ArrayArgument  # noqa: E402
 from kernelgen.program.launch import Launch  # noqa: E402
+from kernelgen.program.shape import Shape  # noqa: E402
 from kernelgen.schedules.shared.matrix_product import MatrixProduct  # noqa: E402
 from kernelgen.torch import device as of_device  # noqa: E402
 from kernelgen.torch.device import DeviceEngine, Loaded  # noqa: E402
@@ -81,6 +83,21 @@ def test_a_chain_is_all_launches_in_a_row(engine: DeviceEngine, monkeypatch: pyt
     again = engine.product(MatrixProduct(30, 16, 24, "float16"), 0)
     assert again is not None
     assert again.source == product.source  # one binary for many sizes
+
+
+@pytest.mark.parametrize(
+    ("batch", "seq", "dim", "better"),
+    [
+        (2048, 256, 64, True),  # Wx is four times x, and its bytes are what is waited for
+        (16, 1024, 64, False),  # every step would take longer
+        (16, 64, 256, False),  # R and W do not fit
+    ],
+)
+def test_an_input_is_multiplied_inside_where_the_model_says_so(
+    batch: int, seq: int, dim: int, better: bool, engine: DeviceEngine
+) -> None:
+    shape = Shape(batch, seq, 1, dim, "float16", inputs=dim)
+    assert engine.multiplies_input(load_cell("lstm"), shape, 0) == better
 
 
 def test_where_arrays_lie_without_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
