@@ -52,7 +52,7 @@ def test_a_checkout_runs_as_the_command_does() -> None:
 
 @pytest.mark.parametrize(("arguments", "seconds"), [("--help", 1.5), (f"plan {LSTM}", 6.0)])
 def test_start_up_is_quick(arguments: str, seconds: float) -> None:
-    """Processor time of the best of three, of three times what it is on a quiet machine: busy ones take twice as much."""
+    """Processor time of the best of three, at most thrice what a quiet machine takes: busy ones take twice as much."""
     taken: list[float] = []
     while len(taken) < 3 and not any(each < seconds for each in taken):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
