@@ -89,6 +89,8 @@ def main(tools: tuple[str, ...], parts: tuple[str, ...], inside: bool) -> None:
 def _under(tool: str, parts: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
     """Run this file under a tool."""
     command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", str(FINDING)]
+    if tool == "memcheck":  # CUDA's Python bindings ask the driver for functions of later versions, which is no finding
+        command += ["--report-api-errors", "no"]
     command += [sys.executable, __file__, "--inside", *(word for part in parts for word in ("--part", part))]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
@@ -221,7 +223,8 @@ def _run_modules() -> int:
             for first in (False, True):
                 module.batch_first = first
                 module.zero_grad()
-                given = (x.transpose(0, 1) if first else x).contiguous().requires_grad_()
+                ordered = x.transpose(0, 1) if first else x
+                given = ordered.clone(memory_format=torch.contiguous_format).requires_grad_()
                 output, _ = module(given)
                 output.sum().backward()
                 with torch.no_grad():

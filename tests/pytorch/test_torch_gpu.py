@@ -536,7 +536,7 @@ def test_a_whole_pass_is_one_chain(kind: Any, options: Any, batch: int, seq: int
         found.append([*results, *torch.autograd.grad(results, [*leaves, *module.parameters()], weights)])
         with torch.no_grad():
             again, _ = module(leaves[0], tuple(leaves[1:]) if count > 1 else leaves[1])
-        assert error(again, output) < 1e-6
+        assert error(again, output) < (1e-6 if dtype is torch.float32 else 3e-4)  # another tiling adds in another order
     plans = [each for stack in ours._stacks.values() for each in stack.plans.values()]
     assert plans
     assert all(each is not None and each.whole is not None for each in plans)

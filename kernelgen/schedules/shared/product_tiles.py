@@ -20,8 +20,8 @@ DOUBLE_TILES = ((1, 2, 2, 2, 64), (2, 2, 1, 2, 64), (4, 2, 1, 2, 64))
 """The same of float64, whose sums take twice the registers, and in shared memory twice the room: the largest is 128 x
 64."""
 
-PARTS = (1, 2, 4, 8)
-"""Blocks of a cluster that share a tile's depth."""
+PARTS = (1, 2, 4)
+"""Blocks of a cluster that share a tile's depth; eight were always slower (docs/lab/matrix_product.md)."""
 
 STAGE_BYTES = 128
 """Of a matrix row in a stage: a line of the cache."""
@@ -179,6 +179,9 @@ MOST_BYTES_PER_CLOCK = 64.0
 SHARED_BYTES_PER_CLOCK = 128.0
 """CUDA C++ Programming Guide: 32 banks of 4 bytes."""
 
+CLUSTER_BYTES_PER_CLOCK = 16.0
+"""Of sums that a block reads from the others of its cluster, as measured (docs/lab/matrix_product.md)."""
+
 
 @dataclass(frozen=True)
 class ProductClocks:
@@ -186,8 +189,8 @@ class ProductClocks:
 
     tensor: of the matrix instructions. shared: of the bytes that warps read and copies write in shared memory, at its
     full rate. cache: of the bytes that come from L2. load: of the latency of a load from global memory. stage: clocks
-    of a stage that nothing hides. exchange: clocks of a cluster that adds its parts, beside the bytes. fixed: clocks of
-    a launch.
+    of a stage that nothing hides. exchange: clocks of a cluster that adds its parts, beside the bytes that it reads.
+    fixed: clocks of a launch.
     """
 
     tensor: float
@@ -201,9 +204,11 @@ class ProductClocks:
     def predict(self, work: ProductWork, tiling: ProductTiling, profile: Profile) -> float:
         """Clocks of the kernel. Blocks that run together share tensor cores, shared memory and L2; a stage takes as
         long as the busiest of these, or as its loads, of which all stages but one are on their way at once."""
-        mine = -(-work.blocks(tiling) // profile.multiprocessors)
-        together = min(mine, max(1, work.fit(tiling, profile)))
-        active = min(work.blocks(tiling), profile.multiprocessors)
+        blocks, fit = work.blocks(tiling), max(1, work.fit(tiling, profile))
+        clusters = profile.clusters_that_fit.get(tiling.parts, profile.multiprocessors // tiling.parts)
+        waves = -(-blocks // (clusters * tiling.parts * fit))
+        together = min(-(-blocks // profile.multiprocessors), fit)
+        active = min(blocks, profile.multiprocessors)
         rate = min(MOST_BYTES_PER_CLOCK, L2_BYTES_PER_CLOCK * profile.multiprocessors / active)
         instructions = work.products * work.itemsize / 2 * tiling.depth / 16  # k16 steps of a stage
         tensor = instructions * (tiling.rows // 16) * (tiling.columns // 8) * profile.latency("mma_interval") / 4
@@ -216,6 +221,7 @@ class ProductClocks:
         tile = tiling.rows * tiling.columns
         left = tile * max(4, work.itemsize) * 2 * tiling.depth_groups / SHARED_BYTES_PER_CLOCK
         written = tile * work.out_itemsize / tiling.parts / rate
-        exchange = (self.exchange + tile * 4 / SHARED_BYTES_PER_CLOCK) if tiling.parts > 1 else 0.0
+        from_others = tile * 4 * (tiling.parts - 1) / tiling.parts
+        exchange = self.exchange + together * from_others / CLUSTER_BYTES_PER_CLOCK if tiling.parts > 1 else 0.0
         turn = load + work.stages(tiling) * (stage + self.stage) + together * (left + written) + exchange
-        return self.fixed + -(-mine // together) * turn
+        return self.fixed + waves * turn
