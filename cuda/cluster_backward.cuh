@@ -120,7 +120,7 @@ struct ClusterBackward
         if (owner) this->prepare(0);
         int stage_offset = 0;
         int slot = 0, received = (slots - 1) * Mail::slot_bytes;  // of this step's messages, and of those before
-        TILESMITH_STAMPED(stamps.start(this->in.stamps, this->in.seq, this->warp == 0);)
+        TILESMITH_STAMPED(stamps.start(this->in.stamps, this->warp == 0);)
         this->for_each_step([&](int n, int buffer) {
             if (owner) {
                 if (n > 0) receive(received);
@@ -128,6 +128,7 @@ struct ClusterBackward
                 this->finish(buffer, n);
                 TILESMITH_STAMPED(stamps.mark(Phase::pointwise);)
             }
+            TILESMITH_STAMPED(if (!owner) stamps.skip(2);)
             cp_async_wait<tiling.num_stages - 2>();
             sync_block();  // the gates' gradients are there, and the inputs of the step after this one
             TILESMITH_STAMPED(stamps.mark(Phase::meeting);)

@@ -386,7 +386,7 @@ struct ClusterForward {
         const SharedAddress read_inputs = shared + ring_at + unit_warp * ring_bytes;
         int stage_offset = 0;  // of the stage that this step reads
         int refill_offset = (tiling.num_stages - 1) * stage_bytes;
-        TILESMITH_STAMPED(stamps.start(in.stamps, in.seq, warp == 0);)
+        TILESMITH_STAMPED(stamps.start(in.stamps, warp == 0);)
 
         for (int t = 0; t < tile.steps; ++t) {
             Inputs wx{};
@@ -439,7 +439,7 @@ struct ClusterForward {
             await_ready();
             take_inputs();
         }
-        TILESMITH_STAMPED(stamps.start(in.stamps, in.seq, warp == 0);)
+        TILESMITH_STAMPED(stamps.start(in.stamps, warp == 0);)
         for (int t = 0; t < tile.steps; ++t) {
             if (part == 0) {
                 signal_left();
@@ -448,6 +448,7 @@ struct ClusterForward {
             TILESMITH_STAMPED(stamps.mark(Phase::transfers);)
             Results results;
             advance(results, wx, t);
+            TILESMITH_STAMPED(if (part > 0) stamps.step(Phase::transfers);)
             if (part > 0) continue;
             await_ready();  // the next inputs are there; the results of the step before have left
             TILESMITH_STAMPED(stamps.mark(Phase::meeting);)

@@ -456,7 +456,7 @@ struct Resident {
             sync_block();
             stop(t, buffer);
         };
-        TILESMITH_STAMPED(stamps.start(in.stamps, in.seq, warp == 0);)
+        TILESMITH_STAMPED(stamps.start(in.stamps, warp == 0);)
 
         int t = 0;
         for (; t + 1 < steps; t += 2) {

@@ -82,7 +82,7 @@ struct ResidentBackward
         sync_block();
         this->prepare(0);
         int stage_offset = 0;
-        TILESMITH_STAMPED(stamps.start(this->in.stamps, this->in.seq, this->warp == 0);)
+        TILESMITH_STAMPED(stamps.start(this->in.stamps, this->warp == 0);)
         this->for_each_step([&](int n, int buffer) {
             this->finish(buffer, n);
             TILESMITH_STAMPED(stamps.mark(Phase::pointwise);)

@@ -1,8 +1,8 @@
-// Where the clocks of a step go. A kernel that is compiled with TILESMITH_STAMPS defined adds up the clocks from mark to mark,
-// by phases, and leaves them for every step, of one warp of each of the first blocks. Without it TILESMITH_STAMPED(...) is
-// nothing, and no trace of all this is compiled.
+// Where the clocks of a step go. A kernel that is compiled with TILESMITH_STAMPS defined as N reads the clock where each step
+// begins and at the step's mark N, and adds up what lies between. One binary for each mark, so that no more than two reads
+// disturb a step, whose parts overlap otherwise. Without it TILESMITH_STAMPED(...) is nothing, and no trace is compiled.
 //
-// A mark takes time itself: `start` finds out how much, and it is taken off. What leaving a record takes counts for no phase.
+// Every warp reads the clock, so that none is later than the others for it; the first of each of the first blocks leaves a record.
 // kernelgen/tuning/step_profile.py reads the records.
 #pragma once
 
@@ -21,76 +21,64 @@ namespace tilesmith {
 enum class Phase { exchange, matrix, sums, pointwise, transfers, meeting };
 
 struct Stamps {
-    static constexpr int phases = 6;
     static constexpr unsigned blocks = 8;  // the first of the grid leave records
-    static constexpr int words = 8;        // of a record
-    static constexpr int trials = 16;      // marks that are timed
+    static constexpr int words = 12;       // of a record
+    static constexpr int trials = 16;      // reads that are timed
 
-    unsigned* record;  // of the step at hand
-    unsigned* header;
-    bool leaves;  // whether this warp leaves records
+    unsigned* record;  // null for warps that leave none
     unsigned long long first_clock, first_time;
-    unsigned begin, last, cost, marks, steps;
-    unsigned clocks[phases];
+    unsigned begin, cost, total, steps;
+    int passed, marks, ended;  // of this step; of the step before; the phase that ends at the mark
 
     TILESMITH_DEVICE static unsigned now() { return static_cast<unsigned>(read_clock()); }
 
-    /// Before the first step. all: [blocks][1 + seq][words]. leads: whether the calling warp is the block's first.
-    TILESMITH_DEVICE void start(unsigned* all, int seq, bool leads) {
+    /// Before the first step. all: [blocks][words]. leads: whether the calling warp is the block's first.
+    TILESMITH_DEVICE void start(unsigned* all, bool leads) {
         const unsigned block = block_x() + blocks_x() * block_y();
-        leaves = leads && block < blocks;
-        header = all + (leaves ? static_cast<long long>(block) * (1 + seq) * words : 0);
-        record = header + words;
-        clear();
-        cost = steps = 0;
-        last = now();
-        const unsigned before = last;
+        record = leads && block < blocks ? all + block * words : nullptr;
+        total = steps = 0;
+        passed = marks = ended = 0;
+        const unsigned before = now();
 #pragma unroll
-        for (int i = 0; i < trials; ++i) mark(Phase::matrix);
-        cost = (last - before) / trials;
-        clear();
+        for (int i = 0; i < trials; ++i) begin = now();
+        cost = begin - before;
         first_time = read_nanoseconds();
         first_clock = read_clock();
-        begin = last = now();
-    }
-
-    TILESMITH_DEVICE void clear() {
-        marks = 0;
-#pragma unroll
-        for (int i = 0; i < phases; ++i) clocks[i] = 0;
+        begin = now();
     }
 
     /// The phase ends here; the next begins.
     TILESMITH_DEVICE void mark(Phase phase) {
-        if (!leaves) return;
-        const unsigned clock = now();
-#pragma unroll
-        for (int i = 0; i < phases; ++i)
-            if (i == static_cast<int>(phase)) clocks[i] += clock - last - cost;
-        last = clock;
-        ++marks;
+        if (passed == TILESMITH_STAMPS) {
+            total += now() - begin;
+            ended = static_cast<int>(phase);
+        }
+        ++passed;
     }
 
-    /// The step ends here, with this phase: leave its record.
+    /// Marks that this warp does not come by.
+    TILESMITH_DEVICE void skip(int count) { passed += count; }
+
+    /// The step ends here, with this phase.
     TILESMITH_DEVICE void step(Phase phase) {
-        if (!leaves) return;
-        mark(phase);
-        if (thread_index() % 32 == 0) {
-            store_global_128(record, uint4{begin, clocks[0], clocks[1], clocks[2]});
-            store_global_128(record + 4, uint4{clocks[3], clocks[4], clocks[5], marks});
+        const unsigned clock = now();
+        if (passed == TILESMITH_STAMPS) {
+            total += clock - begin;
+            ended = static_cast<int>(phase);
         }
-        record += words;
+        begin = clock;
+        marks = passed + 1;
+        passed = 0;
         ++steps;
-        clear();
-        begin = last = now();
     }
 
     /// After the last step.
     TILESMITH_DEVICE void finish() {
-        if (!leaves || thread_index() % 32 != 0) return;
-        const unsigned long long all_clocks = read_clock() - first_clock, time = read_nanoseconds() - first_time;
-        store_global_128(header, uint4{steps, cost, static_cast<unsigned>(all_clocks), static_cast<unsigned>(all_clocks >> 32)});
-        store_global_128(header + 4, uint4{static_cast<unsigned>(time), static_cast<unsigned>(time >> 32), begin, 0});
+        if (record == nullptr || thread_index() % 32 != 0) return;
+        const unsigned long long clocks = read_clock() - first_clock, time = read_nanoseconds() - first_time;
+        store_global_128(record, uint4{steps, static_cast<unsigned>(marks), static_cast<unsigned>(ended), total});
+        store_global_128(record + 4, uint4{cost, 0, static_cast<unsigned>(clocks), static_cast<unsigned>(clocks >> 32)});
+        store_global_128(record + 8, uint4{static_cast<unsigned>(time), static_cast<unsigned>(time >> 32), 0, 0});
     }
 };
 

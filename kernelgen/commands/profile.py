@@ -34,9 +34,9 @@ AGREES = 0.1
 def command(file: Path, gpu: str | None, plot: Path | None, counters: bool, as_json: bool) -> None:
     """Show where the time of a step goes, beside the model's.
 
-    The kernel is compiled once more with marks that read the clock after each phase of a step, run on the GPU that it
-    was tuned for, and compared with itself without marks. What the marks take is taken off. Kernels of the schedules
-    resident and cluster have marks, forward and backward; backward it is about the recurrence alone.
+    The kernel is compiled once more for each mark in a step, where it reads the clock after a phase, run on the GPU that
+    it was tuned for, and compared with itself without marks. What reading the clock takes is taken off. Kernels of the
+    schedules resident and cluster have marks, forward and backward; backward it is about the recurrence alone.
 
     \b
     Examples:
@@ -120,13 +120,13 @@ def _show(found: Profiled, us: float) -> None:
         f"{us:.4f} us ({off:+.1%})"
     )
     click.echo(
-        f"{profile.steps:,} steps of {profile.blocks} blocks; a mark takes {profile.mark:.0f} clocks, which are taken "
-        f"off; with marks the kernel takes {found.stamped.median_ms / found.plain.median_ms:.2f} times as long"
+        f"{profile.steps:,} steps of {profile.blocks} blocks; reading the clock takes {profile.mark:.0f} clocks, which are "
+        f"taken off; with a mark the kernel takes at most {found.stamped.median_ms / found.plain.median_ms:.2f} times as long"
     )
     if abs(off) > AGREES:
         remark(f"note: the phases differ from the measured step by more than {AGREES:.0%}: take them as rough")
     if found.spills:
-        remark(f"note: the marks make the kernel spill {found.spills} bytes per thread, which slows it down")
+        remark(f"note: a mark makes the kernel spill {found.spills} bytes per thread, which slows it down")
 
 
 def timeline(profile: StepProfile) -> list[str]:

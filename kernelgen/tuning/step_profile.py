@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -56,23 +57,23 @@ MODEL: Mapping[str, str] = {
 BLOCKS = 8
 """Blocks of a grid that leave records, at most."""
 
-RECORD = 8
+RECORD = 12
 """Words of a record."""
+
+READS = 16
+"""Reads of the clock whose time a record has."""
 
 SECONDS = 60.0
 """What a run on the GPU may take."""
-
-EDGE = 8
-"""Steps at either end that do not count: rings fill, and run empty."""
 
 
 @dataclass(frozen=True)
 class StepProfile:
     """Clocks of a step: of each phase in the order in which they come, and what the model says of it.
 
-    phases: the median over steps, of the mean over blocks, without what the marks take. model: of the same phases;
-    rest: of the model, what belongs to none of them. clock_mhz: the multiprocessors' rate while it ran. mark: clocks of
-    a mark, which were taken off. steps, blocks: how many were looked at.
+    phases: the mean over steps and blocks, without what reading the clock takes. model: of the same phases; rest: of the
+    model, what belongs to none of them. clock_mhz: the multiprocessors' rate while it ran. mark: clocks of reading the
+    clock, which were taken off. steps, blocks: how many were looked at.
     """
 
     phases: Mapping[str, float]
@@ -107,41 +108,48 @@ def require_known(schedule: str) -> None:
         )
 
 
-def record_words(blocks: int, seq: int) -> tuple[int, int, int]:
+def record_words(blocks: int) -> tuple[int, int]:
     """The shape of the uint32 array that a stamped kernel needs, whose grid has so many blocks."""
-    return min(blocks, BLOCKS), 1 + seq, RECORD
+    return min(blocks, BLOCKS), RECORD
 
 
-def read_records(records: NDArray[Any], schedule: str) -> StepProfile:
-    """What an array of records says; the model is left empty. Raises LaunchError where no step was recorded."""
-    words = records.astype(np.int64)
-    headers, steps = words[:, 0], words[:, 1:]
-    count = int(headers[:, 0].min())
-    if count < 1:
+def marks_of(records: NDArray[Any]) -> int:
+    """How many marks a step has. Raises LaunchError where no step was recorded."""
+    if not records[:, 0].all():
         raise LaunchError("the kernel recorded no step")
-    edge = EDGE if count > 4 * EDGE else 0
-    kept = steps[:, edge : count - edge]
-    clocks = np.array(kept[:, :, 1:7], np.uint32).view(np.int32).astype(np.float64)  # a mark may cost more than it saw
-    of_step = np.median(clocks.mean(axis=0), axis=0)
-    elapsed = headers[:, 2] + (headers[:, 3] << 32)
-    time = headers[:, 4] + (headers[:, 5] << 32)
-    rate = float(np.median(1e3 * elapsed / np.maximum(time, 1)))
-    found = dict(zip(PHASES, map(float, of_step), strict=True))
+    return int(records[0, 1])
+
+
+def read_records(records: Sequence[NDArray[Any]], schedule: str) -> StepProfile:
+    """What the arrays of records say, one for each mark of a step in their order; the model is left empty. A phase takes
+    from the mark before its own to that. Raises LaunchError where no step was recorded."""
+    found = dict.fromkeys(PHASES, 0.0)
+    last, rates, costs = 0.0, [], []
+    for one in records:
+        marks_of(one)
+        words = one.astype(np.int64)
+        cost = words[:, 4] / READS
+        place = max(last, float(np.mean(words[:, 3] / words[:, 0] - cost)))  # a mark may come sooner in its own binary
+        found[PHASES[int(words[0, 2])]] += place - last
+        last = place
+        elapsed, time = words[:, 6] + (words[:, 7] << 32), words[:, 8] + (words[:, 9] << 32)
+        rates.append(float(np.median(1e3 * elapsed / np.maximum(time, 1))))
+        costs.append(float(cost.mean()))
     return StepProfile(
         phases={name: found[name] for name in ORDER[schedule] if found[name] or name not in ("sums", "meeting")},
         model={},
         rest=0.0,
-        clock_mhz=rate,
-        mark=float(headers[:, 1].mean()),
-        steps=kept.shape[1],
-        blocks=len(words),
+        clock_mhz=float(np.median(rates)),
+        mark=float(np.mean(costs)),
+        steps=int(records[0][:, 0].min()),
+        blocks=len(records[0]),
     )
 
 
 @dataclass(frozen=True)
 class Profiled:
-    """A kernel that was profiled. plain, stamped: the recurrence's time without marks, and with them. spills: bytes per
-    thread that the marks made the compiler spill."""
+    """A kernel that was profiled. plain, stamped: the recurrence's time without marks, and with the one that slows it most.
+    spills: bytes per thread that a mark made the compiler spill."""
 
     profile: StepProfile
     plain: Measurement
@@ -152,8 +160,8 @@ class Profiled:
 def profile_kernel(
     cell: Cell, shape: Shape, profile: Profile, tiling: Tiling, program: Program, device: int
 ) -> Profiled:
-    """Run a recurrence on a GPU of this machine without marks and with them. program: the whole pass, which is
-    validated first.
+    """Run a recurrence on a GPU of this machine without marks, and with each in a binary of its own. program: the whole
+    pass, which is validated first.
 
     Raises LaunchError for a schedule without marks, ValidationError where the kernel is not right, or hangs.
     """
@@ -165,22 +173,33 @@ def profile_kernel(
 
     require_known(tiling.schedule)
     alone = replace(program, then=())
-    marked = replace(alone, main=replace(program.main, source=stamped(program.main.source)))
+    binaries = compile_program(program)
     grid = program.main.launch.at(shape).grid
-    with GpuWorker(device) as worker:
+
+    def marked(mark: int) -> tuple[StampJob, int]:
+        """What runs with one mark, and the bytes that it spills."""
+        other = replace(alone, main=replace(program.main, source=stamped(program.main.source, mark)))
+        binary = compile_program(other)[0]
+        records = record_words(grid[0] * grid[1])
+        return StampJob(alone, other, binaries[0].cubin, binary.cubin, records), binary.report.spills
+
+    with GpuWorker(device) as worker, ThreadPoolExecutor() as pool:
         worker.start()
-        binaries, marked_binaries = compile_program(program), compile_program(marked)
         worker.use(gpu_cases(cell, shape, direction=program.direction)[:1])
         try:
             worker.run(GpuJob(program, tuple(each.cubin for each in binaries), measure_seconds=0), SECONDS)
-            shape_of_records = record_words(grid[0] * grid[1], shape.seq)
-            job = StampJob(alone, marked, binaries[0].cubin, marked_binaries[0].cubin, shape_of_records)
-            plain, time, records = worker.stamps(job, SECONDS)
+            first, spills = marked(0)
+            plain, *found = worker.stamps(first, SECONDS)
+            runs = [(*found, spills)]
+            for job, spills in pool.map(marked, range(1, marks_of(runs[0][1]))):
+                _, *found = worker.stamps(job, SECONDS)
+                runs.append((*found, spills))
         except JobFailed as error:
             raise ValidationError(f"the kernel cannot be profiled: on the GPU it {error}") from error
     phases, rest = model_phases(cell, shape, profile, tiling)
-    found = replace(read_records(records, tiling.schedule), model=phases, rest=rest)
-    return Profiled(found, plain, time, marked_binaries[0].report.spills)
+    profiled = replace(read_records([records for _, records, _ in runs], tiling.schedule), model=phases, rest=rest)
+    slowest = max((time for time, _, _ in runs), key=lambda time: time.median_ms)
+    return Profiled(profiled, plain, slowest, max(spills for _, _, spills in runs))
 
 
 def model_phases(cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> tuple[dict[str, float], float]:

@@ -28,8 +28,10 @@ from kernelgen.tuning.plan import plan
 from kernelgen.tuning.step_profile import (
     ORDER,
     PHASES,
+    READS,
     Profiled,
     StepProfile,
+    marks_of,
     model_phases,
     read_records,
     record_words,
@@ -56,15 +58,16 @@ CLUSTER_BACKWARD = {"cluster": 4, "batch_tile": 4, "tiles_per_warp": 1} | {
 }  # fmt: skip
 
 
-def _records(tiling: Tiling, shape: Shape, seed: int) -> Any:
+def _records(tiling: Tiling, shape: Shape, mark: int) -> Any:
     """Run a stamped recurrence; its records. Its results must be right."""
+    seed = 3
     schedule = get(tiling.schedule)
     program = replace(schedule.program(CELL, shape, H200, tiling), then=())
-    source, launch = stamped(program.main.source), program.main.launch.at(shape)
+    source, launch = stamped(program.main.source, mark), program.main.launch.at(shape)
     case = make_case(CELL, shape, seed, direction=schedule.direction)
     extents = program.extents(shape)
     outputs = case.poisoned(dict.fromkeys(program.main.source.writes), extents)
-    records = np.zeros(record_words(launch.grid[0] * launch.grid[1], shape.seq), np.uint32)
+    records = np.zeros(record_words(launch.grid[0] * launch.grid[1]), np.uint32)
     given = case.values(outputs, program.names, extents)
     written = [name for name in source.writes if name == STAMPS or outputs[name] is not None]
     emulate(source, launch, {**given, STAMPS: records}, outputs=written, seed=seed)
@@ -76,41 +79,51 @@ def _records(tiling: Tiling, shape: Shape, seed: int) -> Any:
 
 @pytest.mark.emulated
 @pytest.mark.parametrize(
-    ("schedule", "shape", "values", "absent"),
+    ("schedule", "shape", "values", "order"),
     [
-        ("resident", Shape(8, STEPS, 1, 64, "float16"), RESIDENT, {"exchange"}),
-        ("cluster", Shape(4, STEPS, 1, 64, "float16"), CLUSTER, {"meeting"}),
-        ("cluster", Shape(4, STEPS, 1, 64, "float16"), {**CLUSTER, "k_split": 1, "transfer_warps": 1}, {"sums"}),
-        ("resident_backward", Shape(6, STEPS, 1, 32), BACKWARD, {"sums", "exchange"}),
-        ("cluster_backward", Shape(4, STEPS, 1, 64), CLUSTER_BACKWARD, {"sums"}),
+        ("resident", Shape(8, STEPS, 1, 64, "float16"), RESIDENT, "matrix transfers sums pointwise meeting"),
+        (
+            "cluster",
+            Shape(4, STEPS, 1, 64, "float16"),
+            CLUSTER,
+            "transfers exchange matrix sums pointwise transfers",
+        ),
+        (
+            "cluster",
+            Shape(4, STEPS, 1, 64, "float16"),
+            {**CLUSTER, "k_split": 1, "transfer_warps": 1},
+            "transfers exchange matrix pointwise meeting transfers",
+        ),
+        ("resident_backward", Shape(6, STEPS, 1, 32), BACKWARD, "pointwise meeting matrix pointwise transfers"),
+        (
+            "cluster_backward",
+            Shape(4, STEPS, 1, 64),
+            CLUSTER_BACKWARD,
+            "exchange pointwise meeting matrix pointwise transfers",
+        ),
     ],
 )
-def test_the_marks_of_a_step_come_in_order_and_leave_no_gap(
-    schedule: str, shape: Shape, values: dict[str, int], absent: set[str]
-) -> None:
+def test_the_marks_of_a_step_come_in_order(schedule: str, shape: Shape, values: dict[str, int], order: str) -> None:
     tiling = get(schedule).tiling(CELL, shape, H200, values)
-    records = _records(tiling, shape, seed=3).astype(np.int64)
-    assert (records[:, 0, 0] == STEPS).all()
-    cost, steps = records[:, 0, 1], records[:, 1:]
-    begins, marks = steps[:, :, 0], steps[:, :, 7]
-    clocks = np.array(steps[:, :, 1:7], np.uint32).view(np.int32).astype(np.int64)
-    assert (marks >= 3).all()
-    ends = begins + clocks.sum(axis=2) + cost[:, None] * marks
-    assert (ends <= np.roll(begins, -1, axis=1))[:, :-1].all()
-    assert (np.diff(begins) > 0).all()
-    assert (ends[:, -1] <= records[:, 0, 6]).all()
-    gaps = begins[:, 1:] - ends[:, :-1]  # what leaving a record takes
-    assert (gaps < clocks.sum(axis=2)[:, :-1]).all()
+    phases = order.split()
+    records = [_records(tiling, shape, mark) for mark in range(len(phases))]
+    for one, phase in zip(records, phases, strict=True):
+        assert (one[:, 0] == STEPS).all()
+        assert marks_of(one) == len(phases)
+        assert PHASES[one[0, 2]] == phase
+        assert (0 < one[:, 3]).all()
+        assert (one[:, 3] <= one[:, 6]).all()
+    # The emulator takes turns in another way in each binary, so that marks may pass each other.
     found = read_records(records, schedule)
-    assert list(found.phases) == [name for name in ORDER[schedule] if name not in absent]
-    assert all(clock > 0 for name, clock in found.phases.items() if name != "sums"), found
-    assert (found.steps, found.blocks) == (STEPS, len(records))
+    assert {*found.phases} <= {*phases}
+    assert found.clocks == pytest.approx(max(float((one[:, 3] / STEPS - one[:, 4] / READS).mean()) for one in records))
+    assert (found.steps, found.blocks) == (STEPS, len(records[0]))
 
 
 def test_without_stamps_there_is_no_trace_of_them() -> None:
     command = find_compiler()
     headers = cuda_headers()
-    for define, there in (((), False), (("-DTILESMITH_STAMPS",), True)):
+    for define, there in (((), False), (("-DTILESMITH_STAMPS=1",), True)):
         for name in ("resident", "cluster_forward"):
             flags = ["-std=c++20", "-E", "-P", "-DTILESMITH_EMULATE", *define, f"-I{headers}", "-x", "c++"]
             words = [*command, *flags, str(headers / f"{name}.cuh")]
@@ -122,29 +135,29 @@ def test_a_stamped_kernel_differs_in_an_argument_alone() -> None:
     shape = Shape(8, 4, 1, 64, lengths=True, resets=True)
     tiling = plan(CELL, shape, H200, schedules=["cluster"], top=1)[0]
     source = get("cluster").program(CELL, shape, H200, tiling).main.source
-    found = stamped(source)
+    found = stamped(source, 2)
     assert found.arguments == (*source.arguments, "stamps")
     assert found.writes == (*source.writes, "stamps")
-    assert found.text.startswith("#define TILESMITH_STAMPS\n")
-    back = found.text.replace("#define TILESMITH_STAMPS\n", "").replace(",\n    unsigned* stamps", "")
+    assert found.text.startswith("#define TILESMITH_STAMPS 2\n")
+    back = found.text.replace("#define TILESMITH_STAMPS 2\n", "").replace(",\n    unsigned* stamps", "")
     assert back.replace(", .stamps = stamps", "") == source.text
 
 
-def test_records_are_read_without_the_ends_of_a_sequence() -> None:
-    """100 steps of 8 phases' words; the first and last eight are far off, and the clock ran at 1,500 MHz."""
-    records = np.zeros((2, 101, 8), np.uint32)
-    records[:, 0] = [100, 9, 150_000, 0, 100_000, 0, 0, 0]
-    records[:, 1:, 1:7] = [0, 100, 0, 60, 30, 20]
-    records[:, 1:9, 2] = records[:, -8:, 2] = 9_999
-    records[1, 1:, 2] += 10
-    records[:, 20, 4] = 0xFFFFFFFF  # -1
-    found = read_records(records, "resident")
-    assert found.phases == {"matrix": 105, "transfers": 30, "pointwise": 60, "meeting": 20}
-    assert (found.clocks, found.steps, found.blocks, found.mark) == (215, 84, 2, 9)
+def test_phases_are_the_differences_of_marks() -> None:
+    """100 steps, three marks; reading takes 10 clocks; the clock ran at 1,500 MHz. The last comes sooner than it should."""
+
+    def record(phase: str, *places: int) -> Any:
+        rows = [[100, 4, PHASES.index(phase), 100 * place, 160, 0, 150_000, 0, 100_000, 0, 0, 0] for place in places]
+        return np.array(rows, np.uint32)
+
+    records = [record("matrix", 60, 70), record("transfers", 90, 100), record("pointwise", 210, 210)]
+    found = read_records([*records, record("meeting", 205, 205)], "resident")
+    assert found.phases == {"matrix": 55, "transfers": 30, "pointwise": 115}
+    assert (found.clocks, found.steps, found.blocks, found.mark) == (200, 100, 2, 10)
     assert found.clock_mhz == pytest.approx(1500)
-    assert found.agrees(215 / 1500) == pytest.approx(1)
+    assert found.agrees(200 / 1500) == pytest.approx(1)
     with pytest.raises(LaunchError, match="recorded no step"):
-        read_records(np.zeros((1, 5, 8), np.uint32), "resident")
+        read_records([np.zeros((1, 12), np.uint32)], "resident")
 
 
 @pytest.mark.parametrize(("schedule", "shape"), [("resident", Shape(16, 8, 2, 64)), ("cluster", Shape(16, 8, 1, 256))])
@@ -202,7 +215,7 @@ def test_a_profile_is_shown_and_drawn(tuned: Path, tmp_path: Path, monkeypatch: 
     assert (
         "the phases add up to 0.2000 us a step at 2,000 MHz; measured without marks: 0.2000 us (+0.0%)" in result.stdout
     )
-    assert "1.25 times as long" in result.stdout
+    assert "at most 1.25 times as long" in result.stdout
     assert "note:" not in result.stderr
     assert "<svg" in (tmp_path / "step.svg").read_text()
     profiled = replace(profiled, plain=Measurement(0.0004, 0.0004, 0.0004, 9), spills=16)

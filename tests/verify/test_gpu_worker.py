@@ -162,15 +162,15 @@ def test_a_stamped_kernel_leaves_records(host: HostGpu) -> None:
     cases, job = kernel(host, "elman", "forward", schedule="resident")
     gpu_worker.run(_UseCases(cases, 0))
     program = job.program
-    source = stamped(program.main.source)
+    source = stamped(program.main.source, 0)
     host.sources["stamped"] = source
     marked = replace(program, main=replace(program.main, source=source))
-    found = gpu_worker.run(StampJob(program, marked, b"", b"stamped", (1, 1 + SHAPE.seq, 8)))
+    found = gpu_worker.run(StampJob(program, marked, b"", b"stamped", (1, 12)))
     assert isinstance(found, tuple)
     *times, records = found
     assert times == [Measurement(1.0, 1.0, 1.0, 1)] * 2
-    assert records[0, 0, 0] == SHAPE.seq
-    assert (records[0, 1:, 7] >= 3).all()
+    assert records[0, 0] == SHAPE.seq
+    assert records[0, 1] >= 3
     gpu_worker.run(_UseCases((), 0))
     assert host.buffers == {}
 
