@@ -34,9 +34,9 @@ AGREES = 0.1
 def command(file: Path, gpu: str | None, plot: Path | None, counters: bool, as_json: bool) -> None:
     """Show where the time of a step goes, beside the model's.
 
-    The kernel is compiled once more for each mark in a step, where it reads the clock after a phase, run on the GPU that
-    it was tuned for, and compared with itself without marks. What reading the clock takes is taken off. Kernels of the
-    schedules resident and cluster have marks, forward and backward; backward it is about the recurrence alone.
+    The kernel is compiled once more for each mark in a step, where it reads the clock after a phase, run on the GPU
+    that it was tuned for, and compared with itself without marks. What reading the clock takes is taken off. Kernels of
+    the schedules resident and cluster have marks, forward and backward; backward it is about the recurrence alone.
 
     \b
     Examples:
@@ -119,9 +119,10 @@ def _show(found: Profiled, us: float) -> None:
         f"the phases add up to {profile.us:.4f} us a step at {profile.clock_mhz:,.0f} MHz; measured without marks: "
         f"{us:.4f} us ({off:+.1%})"
     )
+    slower = found.stamped.median_ms / found.plain.median_ms
     click.echo(
-        f"{profile.steps:,} steps of {profile.blocks} blocks; reading the clock takes {profile.mark:.0f} clocks, which are "
-        f"taken off; with a mark the kernel takes at most {found.stamped.median_ms / found.plain.median_ms:.2f} times as long"
+        f"{profile.steps:,} steps of {profile.blocks} blocks; reading the clock takes {profile.mark:.0f} clocks, which "
+        f"are taken off; with a mark the kernel takes at most {slower:.2f} times as long"
     )
     if abs(off) > AGREES:
         remark(f"note: the phases differ from the measured step by more than {AGREES:.0%}: take them as rough")

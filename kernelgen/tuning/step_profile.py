@@ -71,9 +71,9 @@ SECONDS = 60.0
 class StepProfile:
     """Clocks of a step: of each phase in the order in which they come, and what the model says of it.
 
-    phases: the mean over steps and blocks, without what reading the clock takes. model: of the same phases; rest: of the
-    model, what belongs to none of them. clock_mhz: the multiprocessors' rate while it ran. mark: clocks of reading the
-    clock, which were taken off. steps, blocks: how many were looked at.
+    phases: the mean over steps and blocks, without what reading the clock takes. model: of the same phases; rest: of
+    the model, what belongs to none of them. clock_mhz: the multiprocessors' rate while it ran. mark: clocks of reading
+    the clock, which were taken off. steps, blocks: how many were looked at.
     """
 
     phases: Mapping[str, float]
@@ -121,8 +121,8 @@ def marks_of(records: NDArray[Any]) -> int:
 
 
 def read_records(records: Sequence[NDArray[Any]], schedule: str) -> StepProfile:
-    """What the arrays of records say, one for each mark of a step in their order; the model is left empty. A phase takes
-    from the mark before its own to that. Raises LaunchError where no step was recorded."""
+    """What the arrays of records say, one for each mark of a step in their order; the model is left empty. A phase
+    takes from the mark before its own to that. Raises LaunchError where no step was recorded."""
     found = dict.fromkeys(PHASES, 0.0)
     last, rates, costs = 0.0, [], []
     for one in records:
@@ -148,8 +148,8 @@ def read_records(records: Sequence[NDArray[Any]], schedule: str) -> StepProfile:
 
 @dataclass(frozen=True)
 class Profiled:
-    """A kernel that was profiled. plain, stamped: the recurrence's time without marks, and with the one that slows it most.
-    spills: bytes per thread that a mark made the compiler spill."""
+    """A kernel that was profiled. plain, stamped: the recurrence's time without marks, and with the one that slows it
+    most. spills: bytes per thread that a mark made the compiler spill."""
 
     profile: StepProfile
     plain: Measurement
@@ -188,18 +188,18 @@ def profile_kernel(
         worker.use(gpu_cases(cell, shape, direction=program.direction)[:1])
         try:
             worker.run(GpuJob(program, tuple(each.cubin for each in binaries), measure_seconds=0), SECONDS)
-            first, spills = marked(0)
-            plain, *found = worker.stamps(first, SECONDS)
-            runs = [(*found, spills)]
-            for job, spills in pool.map(marked, range(1, marks_of(runs[0][1]))):
-                _, *found = worker.stamps(job, SECONDS)
-                runs.append((*found, spills))
+            job, most = marked(0)
+            plain, slowest, records = worker.stamps(job, SECONDS)
+            every = [records]
+            for job, spills in pool.map(marked, range(1, marks_of(records))):
+                _, time, records = worker.stamps(job, SECONDS)
+                every.append(records)
+                most = max(most, spills)
+                slowest = max(slowest, time, key=lambda each: each.median_ms)
         except JobFailed as error:
             raise ValidationError(f"the kernel cannot be profiled: on the GPU it {error}") from error
     phases, rest = model_phases(cell, shape, profile, tiling)
-    profiled = replace(read_records([records for _, records, _ in runs], tiling.schedule), model=phases, rest=rest)
-    slowest = max((time for time, _, _ in runs), key=lambda time: time.median_ms)
-    return Profiled(profiled, plain, slowest, max(spills for _, _, spills in runs))
+    return Profiled(replace(read_records(every, tiling.schedule), model=phases, rest=rest), plain, slowest, most)
 
 
 def model_phases(cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> tuple[dict[str, float], float]:
