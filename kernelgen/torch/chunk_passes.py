@@ -69,7 +69,7 @@ class Chunk:
         self.states = memory.of("states", (known, *each))
         self.others = memory.of("others", (count - known, *each)) if keep == "gates" and count > known else None
         self.gates = memory.of("gates", (len(derive(cell).saved_gates), *each)) if keep == "gates" else None
-        self._rows = self.wx.view(batch, steps, -1)
+        self._rows = self.wx.flatten(2)
         single = source.w is not None and source.w.shape[0] == 1
         self._weight = source.w[0].t().expand(batch, -1, -1) if single and source.w is not None else None
         features = ("lengths",) if lengths else ()

@@ -110,6 +110,17 @@ def test_any_subset_of_gradients(wanted: int, initial: bool) -> None:
         torch.testing.assert_close(made, expected, rtol=1e-10, atol=1e-12)
 
 
+def test_no_sequences() -> None:
+    """B = 0: nothing to compute, and gradients of that form."""
+    wx, r, b, initial = tensors("slstm")
+    leaves = [one.detach().requires_grad_() for one in (wx[:0], r, b, initial[:, :0])]
+    states, last = rnn(*leaves, cell="slstm", checkpoint=4)
+    assert (states.shape[1:3], last.shape[1]) == ((0, SHAPE.seq), 0)
+    gradients = torch.autograd.grad((states.sum(), last.sum()), leaves)
+    assert [one.shape for one in gradients] == [one.shape for one in leaves]
+    assert not gradients[1].any()
+
+
 def test_16_bits_round_what_goes_from_chunk_to_chunk() -> None:
     leaves = tensors("lstm", torch.bfloat16)
     expected, made = rnn(*leaves), rnn(*leaves, checkpoint=4)
