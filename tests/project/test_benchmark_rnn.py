@@ -18,6 +18,7 @@ from kernelgen.tuning import floors
 pytest.importorskip("torch")
 rnn = load_benchmark("rnn")
 
+from job_records import made, serve  # noqa: E402
 from peers import kernels, plots, report  # noqa: E402
 from peers.jobs import COMPILED, FLASHRNN, ONE_HEAD, OURS, SYSTEMS, TORCH_NN, Job, jobs  # noqa: E402
 from peers.results import PASSES, Record, Results, dated  # noqa: E402
@@ -27,12 +28,6 @@ from peers.worker import Worker  # noqa: E402
 pytestmark = pytest.mark.unit
 
 ABOUT = {"gpu": "a GPU", "driver": "1", "torch": "2", "date": "2026-11-27"}
-
-
-def made(job: Job, ms: float = 1.0) -> list[Record]:
-    """What measuring a job might give."""
-    values = {"p10_ms": 0.9 * ms, "p90_ms": 1.1 * ms, "eager_ms": ms, "host_ms": 0.1, "error": 1e-3, "floor_ms": 0.5}
-    return [job.record(what, ms=ms, how="graph", **values) for what in PASSES]
 
 
 def test_rows_are_read_and_written_alike() -> None:
@@ -199,7 +194,7 @@ def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_worker_that_dies_or_hangs_is_a_reason_and_the_next_one_starts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("peers.worker.serve", _serve)
+    monkeypatch.setattr("peers.worker.serve", serve)
     worker = Worker(tmp_path / "log")
     job = Job(parse("lstm:1x8:2"), OURS, "bfloat16", 0.1)
     try:
@@ -209,19 +204,6 @@ def test_a_worker_that_dies_or_hangs_is_a_reason_and_the_next_one_starts(
         assert record.ms == 1.0
     finally:
         worker.close()
-
-
-def _serve(connection: Any, log: Path, path: Path | None) -> None:
-    import os
-    import time
-
-    while True:
-        job = connection.recv()
-        if job.system == "dies":
-            os._exit(3)
-        if job.system == "hangs":
-            time.sleep(600)
-        connection.send("a fault of the GPU" if job.system == "faults" else made(job))
 
 
 def test_plots_are_drawn_of_what_there_is(tmp_path: Path) -> None:

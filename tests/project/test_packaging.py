@@ -106,12 +106,13 @@ def wheel(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new environment with pip, and with the dependencies of the environment that runs the tests; its python.
+    """A new environment with the dependencies of the environment that runs the tests; its python.
 
-    They are borrowed through a path file, which does not bring the editable install along.
+    They are borrowed through a path file, which does not bring the editable install along. pip is borrowed too: it
+    installs into another environment where it is told of one.
     """
     folder = tmp_path_factory.mktemp("environment")
-    venv.create(folder, with_pip=True)
+    venv.create(folder, with_pip=False)
     python = folder / "bin" / "python"
     site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).strip())
     borrowed = dict.fromkeys(str(Path(module.__file__).parent.parent) for module in (setuptools, pybind11, click))
@@ -119,15 +120,20 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for libraries in (Path(place) / "nvidia" for place in borrowed):
         if libraries.is_dir():  # those are looked for in the environment's own folder alone
             (site / "nvidia").symlink_to(libraries)
-    run(python, "-m", "pip", "uninstall", "--yes", "--quiet", "setuptools", cwd=folder)  # an old one, in Python 3.11
     return python
+
+
+def pip(python: Path, *arguments: str | Path, cwd: Path, **environment: str) -> str:
+    """Run pip for an environment that has none; its output."""
+    own = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python]
+    return run(*own, *arguments, cwd=cwd, **environment)
 
 
 @pytest.fixture
 def python(bare: Path, tmp_path: Path) -> Iterator[Path]:
     """The python of that environment, without tilesmith before and after."""
     yield bare
-    run(bare, "-m", "pip", "uninstall", "--yes", "--quiet", "tilesmith", cwd=tmp_path)
+    pip(bare, "uninstall", "--yes", "--quiet", "tilesmith", cwd=tmp_path)
 
 
 def test_the_sdist_holds_the_whole_tree(copy: Path, unpacked: Path) -> None:
@@ -165,7 +171,7 @@ def test_the_wheel_installs_no_generic_module(wheel: Path) -> None:
 
 def test_an_installed_wheel_plans(wheel: Path, python: Path, tmp_path: Path) -> None:
     environment = python.parent.parent
-    run(python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel, cwd=tmp_path)
+    pip(python, "install", "--quiet", "--no-deps", "--no-index", wheel, cwd=tmp_path)
     code = "import kernelgen, constrint; print(kernelgen.__file__, constrint.__file__)"
     where = run(python, "-c", code, cwd=tmp_path)
     assert all(str(environment) in path for path in where.split())
@@ -176,12 +182,11 @@ def test_an_installed_wheel_plans(wheel: Path, python: Path, tmp_path: Path) -> 
 
 def test_without_a_compiler_pip_installs_and_shows_it(unpacked: Path, python: Path, tmp_path: Path) -> None:
     """In the wheel's name, which is all that pip shows of a build; an editable install works as well."""
-    pip = [python, "-m", "pip", "--disable-pip-version-check"]
     shared = ["--no-build-isolation", "--no-deps", "--no-index"]
     tree = tmp_path / "tree"
     shutil.copytree(unpacked, tree)
     shutil.rmtree(tree / "build", ignore_errors=True)
-    shown = run(*pip, "install", *shared, tree, cwd=tmp_path, **NO_COMPILER)
+    shown = pip(python, "install", *shared, tree, cwd=tmp_path, **NO_COMPILER)
     assert "-0.without_cpp_core-" in shown
     tilesmith = python.parent / "tilesmith"
     assert run(tilesmith, "--version", cwd=tmp_path).endswith(WITHOUT_CORE)
@@ -191,7 +196,7 @@ def test_without_a_compiler_pip_installs_and_shows_it(unpacked: Path, python: Pa
     ]
     assert check["status"] == "warning"
     assert "Install a C++ compiler" in check["advice"]
-    run(*pip, "install", *shared, "--editable", tree, cwd=tmp_path, **NO_COMPILER)
+    pip(python, "install", *shared, "--editable", tree, cwd=tmp_path, **NO_COMPILER)
     assert run(tilesmith, "--version", cwd=tmp_path).endswith(WITHOUT_CORE)
     (tree / "constrint" / "_core_native.so").write_text("no library")
     assert "this Python cannot load it" in run(tilesmith, "doctor", cwd=tmp_path)

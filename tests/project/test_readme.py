@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from command_line import run
 from pages import blocks, commands
 
 pytestmark = pytest.mark.emulated
@@ -17,20 +18,15 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_tour_runs_from_start_to_end(tmp_path: Path) -> None:
+def test_the_tour_runs_from_start_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     tour = [words for words in commands(README) if words[0] == "tilesmith"]
     assert len(tour) >= 6
     for words in tour:
         less = ["--top", "1"] if words[1] == "tune" else []  # the more are compiled in vain, the longer it takes
-        done = subprocess.run(
-            [sys.executable, "-m", "kernelgen.commands", *words[1:], *less],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"{' '.join(words)}:\n{done.stdout}{done.stderr}"
+        done = run(" ".join(words[1:]), *less)
+        assert done.exit_code == 0, f"{' '.join(words)}:\n{done.output}"
         assert done.stdout.strip(), f"{' '.join(words)} printed nothing"
 
 

@@ -23,6 +23,14 @@ GPUS = {"sm_80": "a100-80gb", "sm_89": "l4", "sm_90a": "h200", "sm_100a": "b200"
 CELLS = {"lstm": 96, "gru": 32, "elman": 96, "slstm": 32}
 """Compiled for every architecture, with the head dimension; the others for one."""
 
+THOROUGH = "h200"
+"""Where several tilings are compiled of each; elsewhere the first choice, which is what a call without tuning runs."""
+
+OTHERS = sorted(set(cell_names()) - CELLS.keys() - set(TWINS))
+SCHEDULES = schedule_names()
+IN_TURN = [(SCHEDULES[(i + j) % len(SCHEDULES)], cell) for i, cell in enumerate(OTHERS) for j in range(2)]
+"""Every other cell with two schedules, in turn: a cell's step and a schedule's loop meet in registers alone."""
+
 GOLDEN = Path(__file__).parent / "golden"
 
 
@@ -37,7 +45,7 @@ def test_the_models_choices_compile_as_predicted(schedule: str, gpu: str) -> Non
         return
     for name, head_dim in CELLS.items():
         cell, shape = load_cell(name), Shape(16, 1024, 12, head_dim)
-        for tiling in spread(plan(cell, shape, profile, schedules=[schedule]))[:3]:
+        for tiling in spread(plan(cell, shape, profile, schedules=[schedule]))[: 3 if gpu == THOROUGH else 1]:
             report = compile_source(get(schedule).program(cell, shape, profile, tiling).main.source).report
             assert report.local_memory == 0, f"{cell.name} {shape}: {tiling} needs local memory"
             assert report.static_shared_memory == 0
@@ -45,8 +53,7 @@ def test_the_models_choices_compile_as_predicted(schedule: str, gpu: str) -> Non
     assert sum(round(error, 9) <= 0.15 for error in errors) >= 0.9 * len(errors), sorted(errors)
 
 
-@pytest.mark.parametrize("cell", sorted(set(cell_names()) - CELLS.keys() - set(TWINS)))
-@pytest.mark.parametrize("schedule", schedule_names())
+@pytest.mark.parametrize(("schedule", "cell"), IN_TURN)
 def test_every_other_cell_compiles_into_registers(schedule: str, cell: str) -> None:
     assert_in_registers(schedule, cell, Shape(16, 1024, 12, 64, save="gates"))
 
@@ -54,7 +61,7 @@ def test_every_other_cell_compiles_into_registers(schedule: str, cell: str) -> N
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("schedule", schedule_names("backward"))
 def test_the_backward_choices_compile_into_registers(schedule: str, cell: str) -> None:
-    for head_dim in (32, 64):
+    for head_dim in (32, 64) if cell == "lstm" else (64,):
         assert_in_registers(schedule, cell, Shape(16, 1024, 12, head_dim, save="gates"))
 
 
