@@ -29,7 +29,7 @@ STORE_FAST_LOAD_FAST STORE_FAST_STORE_FAST SWAP UNPACK_SEQUENCE
 _COMPUTES = "BINARY_OP BINARY_SUBSCR CALL COMPARE_OP CONTAINS_OP TO_BOOL UNARY_NEGATIVE UNARY_NOT"
 _INSTRUCTIONS = frozenset(_MOVES.split()) | frozenset(_COMPUTES.split())
 _OPERATORS = frozenset(("+", "-", "*", "//", "%", "&", "|", "+=", "-=", "*=", "//=", "%=", "&=", "|=", "[]"))
-_CALLED = (abs, all, any, max, min, range, sum)
+_CALLED = (abs, all, any, int, max, min, range, sum)
 """What asks expressions for nothing but arithmetic, comparisons and whether they hold."""
 
 

@@ -4,7 +4,7 @@ A function is called with expressions in place of values, once for each way thro
 and chain asks whether a condition holds, and both answers are followed); what it gives back becomes one condition.
 Where its code is arithmetic of whole numbers (``constrint.bytecode``), that is a proof. Otherwise it is then called
 with values, all combinations where they are few, else a sample, and compared. Where tracing fails or differs (a
-function of ``math``, ``int``, a set, ``is``), the function is called for every combination of the variables
+function of ``math``, a set, ``is``), the function is called for every combination of the variables
 that it names, once, and the answers are a table. A function whose answers change, or that does more than answer, is
 not for this.
 """
@@ -14,7 +14,6 @@ from __future__ import annotations
 import inspect
 import math
 import random
-import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any, Protocol
@@ -27,16 +26,15 @@ from constrint.errors import ConstrintError
 from constrint.evaluate import evaluate_each
 from constrint.expr import COMPARISONS, Expr
 from constrint.integers import grouped, shown
+from constrint.paths import Facts, follow
 
-MOST_PATHS = 256
-"""Ways through a function that tracing follows."""
 MOST_CALLS = 1_000_000
 """A function is called for at most so many combinations of values."""
 ALL = 2_000
 """At most so many combinations are all compared with what was traced; of more, SAMPLE are drawn."""
 SAMPLE = 400
 _WHOLE = COMPARISONS | frozenset(
-    {"and", "or", "not", "true", "false", "const", "var", "+", "-", "*", "//", "%", "neg", "abs"}
+    {"and", "or", "not", "true", "false", "const", "var", "+", "-", "*", "//", "%", "neg", "abs", "int", "min", "max"}
 )
 """Operators of which Python's whole numbers and expressions say the same."""
 
@@ -53,32 +51,6 @@ class Declared(Protocol):
     def encoder(self) -> Encoder: ...
 
     def values(self, name: str) -> Sequence[Any]: ...
-
-
-class _Untraceable(Exception):
-    pass
-
-
-class _Path:
-    """One way through a function: what was asked, the answers, of which the first were decided before, and what was
-    divided by."""
-
-    def __init__(self, answers: list[bool]) -> None:
-        self.answers = answers
-        self.asked: list[Expr] = []
-        self.divisors: list[Expr] = []
-
-    def answer(self, condition: Expr) -> bool:
-        place = len(self.asked)
-        self.asked.append(condition)
-        if place == len(self.answers):
-            if place > MOST_PATHS:
-                raise _Untraceable
-            self.answers.append(True)
-        return self.answers[place]
-
-    def divided(self, divisor: Expr) -> None:
-        self.divisors.append(divisor)
 
 
 class _Named(Mapping[str, Any]):
@@ -199,40 +171,15 @@ class Restriction:
 
     def _traced(self) -> Expr:
         variables = {name: build.variable(name) for name in self.problem.domains}
-        waiting: list[list[bool]] = [[]]
-        given = list(map(variables.__getitem__, self.names)) if self.names is not None else None
-        parts: list[Expr] = []
-        paths = 0
-        while waiting:
-            paths += 1
-            if paths > MOST_PATHS:
-                raise _Untraceable
-            path = _Path(waiting.pop())
-            decided = len(path.answers)
-            with build.followed(path), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # int() of what has __trunc__ alone
-                found = self.function(*given) if given is not None else self.function(_Named(variables, self.asked))
-            value = _outcome(found)
-            for place in range(decided, len(path.answers)):
-                waiting.append([*path.answers[:place], False])
-            for asked, answer in zip(reversed(path.asked), reversed(path.answers), strict=True):
-                value = Expr("and", (asked if answer else Expr("not", (asked,)), value))
-            for divisor in path.divisors:  # whatever becomes of what was divided
-                if not self._never_zero(divisor):
-                    value = Expr("and", (divisor != 0, value))
-            parts.append(value)
-        condition = _halved(parts)
-        if condition.depth() > build.MAX_DEPTH:
-            raise _Untraceable
-        return condition
-
-    def _never_zero(self, number: Expr) -> bool:
-        """Whether a divisor is surely other than 0; of a product, each factor."""
-        if number.op == "var":
-            return 0 not in self.problem.values(number.name)
-        return (
-            number.value != 0 if number.op == "const" else number.op == "*" and all(map(self._never_zero, number.args))
+        values = {name: self.problem.values(name) for name in variables}
+        codings = self.problem.encoder.codings
+        facts = Facts(
+            numbers=[name for name in values if name not in codings or not codings[name].mixed],
+            not_zero=[name for name, own in values.items() if 0 not in own],
         )
+        if self.names is None:
+            return follow(self.function, [_Named(variables, self.asked)], facts)
+        return follow(self.function, [variables[name] for name in self.names], facts)
 
     def _is_proof(self, traced: Expr) -> bool:
         """Whether the function can only say of values what was traced: all is arithmetic of whole numbers."""
@@ -360,19 +307,6 @@ def _sample(values: Sequence[Sequence[Any]]) -> Iterator[list[Any]]:
             yield [value if i == place else each[rng.randrange(len(each))] for i, each in enumerate(values)]
     for _ in range(SAMPLE):
         yield [each[rng.randrange(len(each))] for each in values]
-
-
-def _outcome(found: object) -> Expr:
-    if isinstance(found, Expr):
-        return found if found.is_condition else found != 0
-    return build.as_expr(bool(found))
-
-
-def _halved(parts: Sequence[Expr]) -> Expr:
-    if len(parts) == 1:
-        return parts[0]
-    middle = len(parts) // 2
-    return Expr("or", (_halved(parts[:middle]), _halved(parts[middle:])))
 
 
 def _described(function: Callable[..., Any]) -> str:

@@ -54,6 +54,11 @@ FUNCTIONS: list[tuple[Callable[..., Any], Callable[[Mapping[str, Any]], Any], bo
         True,
     ),
     (lambda x, y: [x // (y - 3), x > 8][1], lambda p: p["y"] != 3 and p["x"] > 8, True),
+    (lambda x, y: int((x - 9) / y) == -1, lambda p: int((p["x"] - 9) / p["y"]) == -1, True),
+    (lambda p: float(p["x"]) / 3 > p["y"] + int("1"), lambda p: p["x"] / 3 > p["y"] + 1, True),
+    (lambda x, y: int(x > 3) + (y > 2) == 1, lambda p: (p["x"] > 3) != (p["y"] > 2), True),
+    (lambda kind, x: kind < "b" or x > 8, lambda p: p["kind"] == "a" or p["x"] > 8, True),
+    (lambda kind, x: min(kind, "b") == "a" and min([x], key=abs) > 8, lambda p: p["kind"] == "a" and p["x"] > 8, True),
     (lambda p: p.get("".join("yx")[1:], 0) in {1, 8}, lambda p: p["x"] in {1, 8}, False),
     (lambda p: "".join("yx")[1:] in p and sum(map(len, p)) == 6 and {p["x"]} == {4}, lambda p: p["x"] == 4, False),
 ]
@@ -99,6 +104,8 @@ def _inside(x: int, y: int) -> bool:
         (lambda p: p["x"] == 2 or max([p["x"], 4]) // p["y"] in (1, 3), True),
         (lambda x, y, most=4: (x > y) & (x + y <= most) | (x == y), True),
         (_loop, True),
+        (lambda x, y: int(x // y) == 2 + int(True), True),
+        (lambda x, y: int(x / y) == 2, False),
         (lambda *values: sum(values[:1]) > 2, False),
         (_catches, False),
         (_inside, False),
@@ -131,6 +138,20 @@ def test_arithmetic_of_values_that_are_not_whole_is_compared() -> None:
     assert [solution["x"] for solution in problem.solutions()] == [
         x for x in (0.1, 0.2, 0.3, 1) if x * 3 == 0.3 or x == 1
     ]
+
+
+def test_what_a_function_says_is_stated_as_one_would_write_it() -> None:
+    for function, words in (
+        (lambda x, y: x > 3 and y > 2, "x > 3 and y > 2"),
+        (lambda x, y: x > 3 or y > 2, "x > 3 or y > 2"),
+        (lambda x, y: min([x, y]) >= max(2, x - y), "min(x, y) >= max(2, x - y)"),
+        (lambda x, y: not x % y, "not x % y != 0"),
+    ):
+        assert str(space_of(function).constraints[0].condition) == words
+    # Divided by 0, Python does not come to x > 8.
+    assert space_of(lambda x, y: x % (y - 1) == 1 or x > 8).count() == 2 * sum(
+        y > 1 and (x % (y - 1) == 1 or x > 8) for x in (1, 2, 4, 8, 16, 32) for y in range(1, 13)
+    )
 
 
 @pytest.mark.parametrize("seed", range(24))
