@@ -212,7 +212,7 @@ def _serve(
         try:
             outcome = process.run(_Job(task, workers, compilers), None)
         except JobFailed as error:
-            if error.reason == "crash" and not lost and not stopping.is_set():
+            if error.reason in ("crash", "killed") and not lost and not stopping.is_set():
                 todo.put((task, lost + 1))
                 continue
             outcome = str(error)

@@ -198,6 +198,23 @@ def test_a_candidate_that_kills_every_worker_is_a_failure() -> None:
         assert len(told) == 1
 
 
+def test_a_lone_worker_that_is_killed_tries_once_more_and_one_that_crashes_does_not() -> None:
+    for reason, often, tries in (("killed", 1, 2), ("killed", 9, 2), ("crash", 1, 1)):
+        told: list[str] = []
+        found: list[Any] = []
+        ran: list[Any] = []
+        lost = JobFailed(f"the worker process was {reason}", reason)
+
+        def run(job: Any, ran: list[Any] = ran, lost: JobFailed = lost, often: int = often) -> Any:
+            ran.append(job)
+            return _raise(lost) if len(ran) <= often else "done"
+
+        with _pool(_Played("a", run), told=told) as pool:
+            pool.submit(JOB, found.append).result(PATIENCE)
+        assert (found, len(ran)) == (["done"] if tries > often else [lost], tries)
+        assert told == [f"a: {lost}; it tries this kernel once more"] * (tries - 1)
+
+
 def test_a_worker_that_starts_no_more_leaves_its_candidate_to_the_others() -> None:
     told: list[str] = []
     found: list[Any] = []
