@@ -6,11 +6,11 @@ a Problem's variables and plain numbers alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from fractions import Fraction
-from typing import Any, NoReturn, overload
+from typing import Any, NoReturn, Protocol, overload
 
 from constrint.errors import ConstrintError
 from constrint.integers import as_index, exact_int, is_truth, shown
@@ -33,6 +33,7 @@ _PARTIAL = (
     BITWISE | RICH_CONDITIONS | {"//", "cdiv", "/", "%", "**", "divides", "call", "element", "len", "if", "table"}
 )
 _PARTIAL |= {"<", "<=", ">", ">="}
+_DIVISIONS = frozenset({"//", "/", "%"})
 BOOLEAN = COMPARISONS | LOGIC | RICH_CONDITIONS | {"true", "false", "divides", "table"}
 
 Row = tuple[int, ...]
@@ -43,13 +44,24 @@ LISTED = 1000
 """Membership in a range of more values than this is stated by bounds and divisibility."""
 
 
-_follower: ContextVar[Callable[[Expr], bool] | None] = ContextVar("follower", default=None)
+class Follower(Protocol):
+    """What follows a Python function that is called with expressions."""
+
+    def answer(self, condition: Expr) -> bool:
+        """Whether a condition is to hold that is asked whether it does."""
+        ...
+
+    def divided(self, divisor: Expr) -> None:
+        """Hear of a divisor, which Python would refuse where it is 0."""
+
+
+_follower: ContextVar[Follower | None] = ContextVar("follower", default=None)
 
 
 @contextmanager
-def asking(answer: Callable[[Expr], bool]) -> Iterator[None]:
-    """Within, an expression that is asked whether it holds asks ``answer``: a Python function is being traced."""
-    token = _follower.set(answer)
+def followed(follower: Follower) -> Iterator[None]:
+    """Within, expressions tell a follower what they are asked."""
+    token = _follower.set(follower)
     try:
         yield
     finally:
@@ -121,7 +133,7 @@ class Expr:
     def __bool__(self) -> bool:
         follower = _follower.get()
         if follower is not None:
-            return follower(self if self.is_condition else Expr("!=", (self, Expr("const", value=0))))
+            return follower.answer(self if self.is_condition else Expr("!=", (self, Expr("const", value=0))))
         raise ConstrintError(
             f"the condition ({self}) has no truth value before it is solved; join conditions with & | ~ "
             "instead of and, or, not, and write a chain a <= b <= c as (a <= b) & (b <= c)"
@@ -293,7 +305,10 @@ def condition(value: object, what: str) -> Expr:
 
 
 def _binary(op: str, left: object, right: object) -> Expr:
-    return Expr(op, (as_expr(left), as_expr(right)))
+    operands = as_expr(left), as_expr(right)
+    if op in _DIVISIONS and (follower := _follower.get()) is not None:
+        follower.divided(operands[1])
+    return Expr(op, operands)
 
 
 def _logic(op: str, left: object, right: object) -> Expr:

@@ -1,40 +1,42 @@
 """Python functions as restrictions. They are code, and run: only add those that you would call.
 
 A function is called with expressions in place of values, once for each way through it (each ``if``, ``and``, ``or``
-and chain asks whether a condition holds, and both answers are followed); what it gives back becomes one condition. It
-is then called with values, all combinations where they are few, else a sample, and compared. Where tracing fails or
-differs (a function of ``math``, ``int``, a set, ``is``), the function is called for every combination of the variables
+and chain asks whether a condition holds, and both answers are followed); what it gives back becomes one condition.
+Where its code is arithmetic of whole numbers (``constrint.bytecode``), that is a proof. Otherwise it is then called
+with values, all combinations where they are few, else a sample, and compared. Where tracing fails or differs (a
+function of ``math``, a set, ``is``), the function is called for every combination of the variables
 that it names, once, and the answers are a table. A function whose answers change, or that does more than answer, is
 not for this.
 """
 
 from __future__ import annotations
 
-import dis
 import inspect
 import math
 import random
-import types
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any, Protocol
 
 from constrint import expr as build
+from constrint.bytecode import asks_what_it_is_given, is_arithmetic, lambda_text, texts
 from constrint.domains import Domain, size
 from constrint.encode import Encoder, table_of
 from constrint.errors import ConstrintError
 from constrint.evaluate import evaluate_each
-from constrint.expr import Expr
+from constrint.expr import COMPARISONS, Expr
 from constrint.integers import grouped, shown
+from constrint.paths import Facts, follow
 
-MOST_PATHS = 256
-"""Ways through a function that tracing follows."""
 MOST_CALLS = 1_000_000
 """A function is called for at most so many combinations of values."""
 ALL = 2_000
 """At most so many combinations are all compared with what was traced; of more, SAMPLE are drawn."""
 SAMPLE = 400
+_WHOLE = COMPARISONS | frozenset(
+    {"and", "or", "not", "true", "false", "const", "var", "+", "-", "*", "//", "%", "neg", "abs", "int", "min", "max"}
+)
+"""Operators of which Python's whole numbers and expressions say the same."""
 
 
 class Declared(Protocol):
@@ -51,29 +53,9 @@ class Declared(Protocol):
     def values(self, name: str) -> Sequence[Any]: ...
 
 
-class _Untraceable(Exception):
-    pass
-
-
-class _Path:
-    """One way through a function: what was asked, and the answers, of which the first were decided before."""
-
-    def __init__(self, answers: list[bool]) -> None:
-        self.answers = answers
-        self.asked: list[Expr] = []
-
-    def answer(self, condition: Expr) -> bool:
-        place = len(self.asked)
-        self.asked.append(condition)
-        if place == len(self.answers):
-            if place > MOST_PATHS:
-                raise _Untraceable
-            self.answers.append(True)
-        return self.answers[place]
-
-
 class _Named(Mapping[str, Any]):
-    """The mapping that a function of one parameter is called with; remembers which names it was asked for."""
+    """The mapping of expressions that a function of one parameter is called with; remembers which names it was asked
+    for."""
 
     def __init__(self, values: Mapping[str, Any], asked: dict[str, None]) -> None:
         self.values_, self.asked = values, asked
@@ -91,6 +73,46 @@ class _Named(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self.values_)
+
+
+class _Row(dict[str, Any]):
+    """The mapping of values that a function of one parameter is called with. rest: declared names that it lacks.
+    wanted: takes those that it is asked for; looking at all of it asks for all."""
+
+    def __init__(self, values: Iterable[tuple[str, Any]], rest: Collection[str], wanted: dict[str, None]) -> None:
+        super().__init__(values)
+        self.rest, self.wanted = rest, wanted
+
+    def __missing__(self, name: str) -> Any:
+        self._want(name)
+        raise KeyError(name)
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or self._want(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return super().get(name, default) if name in self else default
+
+    def __iter__(self) -> Iterator[str]:
+        self.wanted.update(dict.fromkeys(self.rest))
+        return super().__iter__()
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def keys(self) -> Any:
+        return list(self)
+
+    def values(self) -> Any:
+        return [self[name] for name in self]
+
+    def items(self) -> Any:
+        return [(name, self[name]) for name in self]
+
+    def _want(self, name: object) -> bool:
+        if name in self.rest:
+            self.wanted[str(name)] = None
+        return False
 
 
 class Restriction:
@@ -124,72 +146,83 @@ class Restriction:
             return None
         return needed
 
-    def call(self, values: Mapping[str, Any]) -> Any:
-        """What the function answers to values, or expressions, by name."""
+    def _of(self, names: list[str], wanted: dict[str, None]) -> Callable[[Sequence[Any]], Any]:
+        """The function of the values of some variables, in their order. wanted: takes the others that it asks for."""
+        function = self.function
         if self.names is None:
-            return self.function(_Named(values, self.asked))
-        return self.function(*(values[name] for name in self.names))
+            rest = [name for name in self.problem.domains if name not in names]
+            if not rest:
+                return lambda row: function(dict(zip(names, row, strict=True)))
+            return lambda row: function(_Row(zip(names, row, strict=True), rest, wanted))
+        if self.names == names:
+            return lambda row: function(*row)
+        places = [names.index(name) for name in self.names]
+        return lambda row: function(*(row[place] for place in places))
 
     def condition(self) -> Expr:
         """The function as a condition. Raises ConstrintError."""
         try:
-            traced = None if _asks_what_it_is_given(self.function) else self._traced()
+            traced = None if asks_what_it_is_given(self.function) else self._traced()
         except Exception:  # whatever the function does with an expression; values have the last word
             traced = None
-        if traced is not None and self._agrees(traced):
+        if traced is not None and (self._is_proof(traced) or self._agrees(traced)):
             return traced
         return self._tabulated()
 
     def _traced(self) -> Expr:
         variables = {name: build.variable(name) for name in self.problem.domains}
-        waiting: list[list[bool]] = [[]]
-        parts: list[Expr] = []
-        paths = 0
+        values = {name: self.problem.values(name) for name in variables}
+        codings = self.problem.encoder.codings
+        facts = Facts(
+            numbers=[name for name in values if name not in codings or not codings[name].mixed],
+            not_zero=[name for name, own in values.items() if 0 not in own],
+        )
+        if self.names is None:
+            return follow(self.function, [_Named(variables, self.asked)], facts)
+        return follow(self.function, [variables[name] for name in self.names], facts)
+
+    def _is_proof(self, traced: Expr) -> bool:
+        """Whether the function can only say of values what was traced: all is arithmetic of whole numbers."""
+        if not is_arithmetic(self.function, self.problem.domains):
+            return False
+        for name in self.names if self.names is not None else self.asked:
+            values = self.problem.values(name)
+            if not isinstance(values, range) and any(type(value) is not int for value in values):
+                return False
+        waiting = [traced]
         while waiting:
-            paths += 1
-            if paths > MOST_PATHS:
-                raise _Untraceable
-            path = _Path(waiting.pop())
-            decided = len(path.answers)
-            with build.asking(path.answer), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # int() of what has __trunc__ alone
-                found = self.call(variables)
-            value = _outcome(found)
-            for place in range(decided, len(path.answers)):
-                waiting.append([*path.answers[:place], False])
-            for asked, answer in zip(reversed(path.asked), reversed(path.answers), strict=True):
-                value = Expr("and", (asked if answer else Expr("not", (asked,)), value))
-            parts.append(value)
-        condition = _halved(parts)
-        if condition.depth() > build.MAX_DEPTH:
-            raise _Untraceable
-        return condition
+            node = waiting.pop()
+            if node.op not in _WHOLE:
+                return False
+            waiting.extend(node.args)
+        return True
 
     def _agrees(self, traced: Expr) -> bool:
         """Whether what was traced and the function say the same of values."""
-        names = list(dict.fromkeys([*traced.variables(), *(self.names or self.asked)]))
-        values = {name: self.problem.values(name) for name in names}
-        combinations = math.prod(size(self.problem.domains[name]) for name in names)
-        if combinations <= ALL:
-            rows: list[Sequence[Any]] = list(product(*values.values()))
+        names = list(dict.fromkeys([*(self.names or ()), *traced.variables(), *self.asked]))
+        values = [self.problem.values(name) for name in names]
+        if math.prod(size(self.problem.domains[name]) for name in names) <= ALL:
+            rows: list[Sequence[Any]] = list(product(*values))
         else:
-            rows = list(_sample(list(values.values())))
+            rows = list(_sample(values))
+        wanted: dict[str, None] = {}
+        function = self._of(names, wanted)
         truths = []
-        # A name that tracing missed gives a KeyError, and so does not agree.
         for row in rows:
             try:
-                truths.append(bool(self.call(dict(zip(names, row, strict=True)))))
+                truths.append(bool(function(row)))
             except ArithmeticError:
                 truths.append(False)
             except Exception:
+                return False
+            if wanted:
                 return False
         columns = dict(zip(names, zip(*rows, strict=True), strict=True))
         return [value is True for value in evaluate_each(traced, columns, len(rows))] == truths
 
     def _tabulated(self) -> Expr:
         problem = self.problem
-        names = self.names if self.names is not None else self._mentioned()
-        names = list(dict.fromkeys(names))
+        names = list(dict.fromkeys(self.names if self.names is not None else self._mentioned()))
         while True:
             count = math.prod(size(problem.domains[name]) for name in names)
             if count > MOST_CALLS:
@@ -198,43 +231,37 @@ class Restriction:
                     f"({', '.join(names)}) have {grouped(count)} combinations of values; it is called for at most "
                     f"{MOST_CALLS:,}. Write it as an expression, or split it into functions of fewer variables"
                 )
-            missing, true, false = self._called(names)
-            if missing is None:
+            wanted, true, false = self._called(names)
+            if not wanted:
                 return table_of_values(problem, names, true, false)
-            names.append(missing)
+            names += wanted
 
-    def _called(self, names: Sequence[str]) -> tuple[str | None, list[tuple[int, ...]], list[tuple[int, ...]]]:
+    def _called(self, names: list[str]) -> tuple[list[str], list[tuple[int, ...]], list[tuple[int, ...]]]:
         """The combinations of integers that the function is true of, and those that it is not; first, instead of them,
-        a variable that it asks for and that is not among ``names``."""
+        variables that it asks for and that are not among ``names``."""
         true: list[tuple[int, ...]] = []
         false: list[tuple[int, ...]] = []
+        wanted: dict[str, None] = {}
+        function = self._of(names, wanted)
         for codes, values in self.problem.encoder.rows(names):
-            assignment = dict(zip(names, values, strict=True))
             try:
-                answer = bool(self.call(assignment))
+                answer = bool(function(values))
             except ArithmeticError:
                 answer = False
             except Exception as error:
-                missing = error.args[0] if isinstance(error, KeyError) and error.args else None
-                if self.names is None and missing in self.problem.domains and missing not in names:
-                    return missing, [], []
-                raise ConstrintError(
-                    f"the function {self.words} failed at {shown(assignment)}: {type(error).__name__}: {error}"
-                ) from error
+                if not wanted:
+                    words = shown(dict(zip(names, values, strict=True)))
+                    raise ConstrintError(
+                        f"the function {self.words} failed at {words}: {type(error).__name__}: {error}"
+                    ) from error
+            if wanted:
+                return list(wanted), [], []
             (true if answer else false).append(codes)
-        return None, true, false
+        return [], true, false
 
     def _mentioned(self) -> list[str]:
         """The variables that a function of one mapping names in its text."""
-        constants: set[object] = set()
-        waiting = [getattr(self.function, "__code__", None)]
-        while waiting:
-            code = waiting.pop()
-            for constant in code.co_consts if code is not None else ():
-                if isinstance(constant, types.CodeType):
-                    waiting.append(constant)
-                elif isinstance(constant, str):
-                    constants.add(constant)
+        constants = texts(self.function)
         return [name for name in self.problem.domains if name in constants or name in self.asked]
 
 
@@ -282,62 +309,9 @@ def _sample(values: Sequence[Sequence[Any]]) -> Iterator[list[Any]]:
         yield [each[rng.randrange(len(each))] for each in values]
 
 
-_IDENTITY = frozenset(code for name, code in dis.opmap.items() if name == "IS_OP" or name.endswith("NONE"))
-_KINDS = frozenset(("isinstance", "type", "id", "callable", "hasattr", "getattr", "repr", "str", "format"))
-
-
-def _asks_what_it_is_given(function: Callable[..., Any]) -> bool:
-    """Whether a function tells an expression from a value: by ``is``, or by its type or text."""
-    waiting = [getattr(function, "__code__", None)]
-    while waiting:
-        code = waiting.pop()
-        if code is None:
-            continue
-        if _KINDS & set(code.co_names):
-            return True
-        # Every other byte is an operator, or 0.
-        if not _IDENTITY.isdisjoint(code.co_code[::2]):
-            return True
-        waiting += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
-    return False
-
-
-def _outcome(found: object) -> Expr:
-    if isinstance(found, Expr):
-        return found if found.is_condition else found != 0
-    return build.as_expr(bool(found))
-
-
-def _halved(parts: Sequence[Expr]) -> Expr:
-    if len(parts) == 1:
-        return parts[0]
-    middle = len(parts) // 2
-    return Expr("or", (_halved(parts[:middle]), _halved(parts[middle:])))
-
-
 def _described(function: Callable[..., Any]) -> str:
     """The words a function is known by: its name, or the text of a lambda."""
     name = getattr(function, "__name__", type(function).__name__)
     if name != "<lambda>":
         return f"{name}()"
-    try:
-        text = " ".join(inspect.getsource(function).split())
-    except (OSError, TypeError):
-        return "a lambda"
-    start = text.find("lambda")
-    return _closed(text[start:]) if start >= 0 and text.count("lambda") == 1 else "a lambda"
-
-
-def _closed(text: str) -> str:
-    """The text of a lambda up to the bracket or comma that ends it."""
-    depth = 0
-    body = False
-    for place, character in enumerate(text):
-        if character in "([{":
-            depth += 1
-        elif character in ")]}":
-            depth -= 1
-        body = body or (character == ":" and depth == 0)
-        if depth < 0 or (character == "," and depth == 0 and body):
-            return text[:place].strip()
-    return text.strip()
+    return lambda_text(function) or "a lambda"

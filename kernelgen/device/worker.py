@@ -38,7 +38,10 @@ _HEADER = struct.Struct("<Q")
 
 
 class JobFailed(TilesmithError):
-    """A job ended without a result: ``reason`` is "error", "timeout" or "crash"; the message says what happened."""
+    """A job ended without a result; the message says what happened.
+
+    reason: "error", "timeout", "crash", or "killed" where the process was killed (SIGKILL), which a job does not do.
+    """
 
     def __init__(self, message: str, reason: str) -> None:
         super().__init__(message)
@@ -88,7 +91,7 @@ class Worker:
             self._kill()
             raise
         if answer is None:
-            raise JobFailed(self._obituary(), "crash")
+            raise JobFailed(self._obituary(), "killed" if process.returncode == -signal.SIGKILL else "crash")
         done, value, fatal = answer
         if fatal:
             self._kill()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     from kernelgen.program.tiling import Resources, Tiling
     from kernelgen.records.store import Store
     from kernelgen.schedules.base import Schedule
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 @dataclass

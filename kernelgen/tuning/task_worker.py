@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Self
 
 from kernelgen.device.worker import JobFailed, Worker
 from kernelgen.errors import LaunchError, TilesmithError
+from kernelgen.tuning.kept_workers import KeptWorkers
+from kernelgen.tuning.prepare import cores
 from kernelgen.tuning.tasks import OnBegin, OnEnd, Task, TaskResult, search, write
 
 if TYPE_CHECKING:
@@ -41,18 +43,29 @@ LAST_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class _Job:
-    """A task for a process, and the GPUs that it may use."""
+    """A task for a process, the GPUs that it may use, and how many threads may compile."""
 
     task: Task
     workers: Workers
+    compilers: int
 
 
 @dataclass(frozen=True)
 class _Predict:
-    """Recurrences of which a process is to say what the model does."""
+    """Recurrences of which a process is to say what the model does, and GPUs that it may get ready meanwhile."""
 
     work: tuple[tuple[CellRecord, Shape, Direction, int], ...]
     profile: Profile
+    workers: Workers
+
+
+_kept: dict[Workers, KeptWorkers] = {}
+"""Of a task's process: the GPUs that it has used, ready for its next task."""
+
+
+def _keep(workers: Workers) -> KeptWorkers:
+    """Workers that stay from one task of this process to the next."""
+    return _kept.setdefault(workers, KeptWorkers(workers))
 
 
 def run_task(job: _Job | _Predict) -> TaskResult | list[Prediction]:
@@ -61,6 +74,8 @@ def run_task(job: _Job | _Predict) -> TaskResult | list[Prediction]:
         from kernelgen.records.workload import Work
         from kernelgen.tuning.workload import predicted
 
+        for evaluator in _keep(job.workers).evaluators(job.profile):
+            evaluator.start()
         work = [Work(record.load("workload"), record, shape, way, runs) for record, shape, way, runs in job.work]
         return predicted(work, job.profile)
     remarks: list[str] = []
@@ -75,7 +90,7 @@ def run_task(job: _Job | _Predict) -> TaskResult | list[Prediction]:
 
     before = signal.signal(signal.SIGINT, interrupt)
     try:
-        result = search(job.task, job.workers, tell)
+        result = search(job.task, _keep(job.workers), tell, job.compilers)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         return write(job.task, result, remarks)
     except KeyboardInterrupt:
@@ -110,8 +125,9 @@ class TaskProcesses:
         count = len(self._processes)
 
         def part(place: int) -> list[Prediction]:
+            share = self._workers.share(place, count)
             mine = tuple((each.record, each.shape, each.direction, each.runs) for each in work[place::count])
-            found: list[Prediction] = self._processes[place].run(_Predict(mine, profile), None) if mine else []
+            found: list[Prediction] = self._processes[place].run(_Predict(mine, profile, share), None) if mine else []
             return found
 
         with ThreadPoolExecutor(count) as pool:
@@ -146,7 +162,11 @@ def _tune(
 
     stopping = threading.Event()
     threads = [
-        threading.Thread(target=_serve, args=(process, workers.share(place, places), todo, news, stopping), daemon=True)
+        threading.Thread(
+            target=_serve,
+            args=(process, workers.share(place, places), max(1, cores() // places), todo, news, stopping),
+            daemon=True,
+        )
         for place, process in enumerate(processes)
     ]
     interrupted = False
@@ -175,6 +195,7 @@ def _tune(
 def _serve(
     process: Worker,
     workers: Workers,
+    compilers: int,
     todo: queue.SimpleQueue[tuple[Task, int]],
     news: _News,
     stopping: threading.Event,
@@ -189,9 +210,9 @@ def _serve(
         news.put((task, None))
         outcome: TaskResult | str
         try:
-            outcome = process.run(_Job(task, workers), None)
+            outcome = process.run(_Job(task, workers, compilers), None)
         except JobFailed as error:
-            if error.reason == "crash" and not lost and not stopping.is_set():
+            if error.reason in ("crash", "killed") and not lost and not stopping.is_set():
                 todo.put((task, lost + 1))
                 continue
             outcome = str(error)

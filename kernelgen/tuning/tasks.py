@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
 from kernelgen.errors import TilesmithError
+from kernelgen.tuning.kept_workers import KeptWorkers
 
 if TYPE_CHECKING:
     from kernelgen.hardware.profile import Profile
@@ -66,8 +67,10 @@ class TaskRunner(AbstractContextManager["TaskRunner"], Protocol):
         """Tune the kernels; whether Ctrl-C came. on_begin and on_end are called in the calling thread."""
 
 
-def search(task: Task, workers: Workers | None, on_event: Callable[[Event], None]) -> TuneResult:
-    """Tune a task's kernel in this process. Raises what tune does."""
+def search(
+    task: Task, workers: Workers | None, on_event: Callable[[Event], None], compilers: int | None = None
+) -> TuneResult:
+    """Tune a task's kernel in this process. compilers: see tune. Raises what tune does."""
     from kernelgen.tuning.tune import tune
 
     return tune(
@@ -80,6 +83,7 @@ def search(task: Task, workers: Workers | None, on_event: Callable[[Event], None
         on_event=on_event,
         workers=workers or "",
         objective=task.objective,
+        compilers=compilers,
     )
 
 
@@ -95,14 +99,16 @@ class OneByOne:
     of each search's progress. Use as a context manager."""
 
     def __init__(self, workers: Workers | None, on_event: Callable[[Event], None]) -> None:
-        self._workers, self._on_event = workers, on_event
+        self._workers, self._on_event = None if workers is None else KeptWorkers(workers), on_event
 
     def __enter__(self) -> Self:
         """There is nothing to start."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """There is nothing to end."""
+        """End the workers."""
+        if self._workers is not None:
+            self._workers.close()
 
     def predict(self, work: Sequence[Work], profile: Profile) -> list[Prediction]:
         """See TaskRunner."""

@@ -8,10 +8,10 @@ was found so far is kept.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,8 @@ from kernelgen.device.worker import JobFailed
 from kernelgen.errors import EmulationError, LaunchError, ProfileError, ValidationError
 from kernelgen.records.trial import IN_EMULATOR, ON_GPU
 from kernelgen.tuning.gpus import named
-from kernelgen.tuning.prepare import PreparedTrial, Preparer, TrialLog
+from kernelgen.tuning.kept_workers import KeptWorkers
+from kernelgen.tuning.prepare import PreparedTrial, Preparer, TrialLog, cores
 from kernelgen.tuning.workers import LocalGpus, WorkerPool, Workers
 from kernelgen.verify.gpu_worker import GpuJob
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from kernelgen.records.config import CellRecord, TunedConfig
     from kernelgen.records.store import Store
     from kernelgen.records.trial import Objective, Trial
-    from kernelgen.tuning.workers import Cases
+    from kernelgen.tuning.workers import Cases, Evaluator
     from kernelgen.verify.cases import ValidationCase
     from kernelgen.verify.gpu_worker import Outcome
 
@@ -52,6 +53,9 @@ BUDGET_SECONDS = 120.0
 
 JOB_SECONDS = 30.0
 """What one candidate may take on the GPU before it counts as hung."""
+
+MOST_COMPILERS = 32
+"""Threads that compile at once, however many cores there are: each takes some 100 MiB."""
 
 MOST_WRONG = 4
 """Candidates in a row that may fail in the emulator. When all do, it is no tiling's fault, and the rest would too."""
@@ -140,6 +144,7 @@ def tune(
     started: float | None = None,
     workers: str | Workers = "",
     objective: Objective = "time",
+    compilers: int | None = None,
 ) -> TuneResult:
     """Find the fastest valid kernel of ``cell`` at ``shape``.
 
@@ -150,6 +155,7 @@ def tune(
     more. on_event: told of progress. started: time.monotonic() from which to count the time to the first valid kernel.
     workers: which GPUs try candidates: as --workers has it, or Workers; by default all that have the profile.
     objective: what of a kernel is to be small; other than time it is measured on this machine's GPUs alone.
+    compilers: threads that compile; by default one for each core of this machine.
 
     Raises InfeasibleError where nothing fits, ValidationError where no candidate is right, and KeyboardInterrupt
     only while nothing valid has been found.
@@ -169,12 +175,27 @@ def tune(
         tell(Event("warning", f"Triton is not installed, so its schedules are left out. {triton.INSTALL}"))
     from kernelgen.tuning.plan import plan, spread
 
-    tilings = spread(plan(cell, shape, profile, direction=direction, language=language))
-    found = f"{len(tilings):,} {direction} tilings of {cell.name} fit {profile.name}"
-    tell(Event("plan", found, len(tilings), len(tilings)))
-    trial_log = TrialLog(store, lambda message: tell(Event("warning", message)))
-    search = _Search(cell, shape, direction, profile, tilings, trial_log, tell, began, budget, again, objective)
-    best = search.emulated(top or TOP, range(seeds)) if gpus is None else search.measured(top or TOP_ON_GPU, gpus)
+    with _started(gpus, profile) as evaluators:  # while the tilings are found
+        tilings = spread(plan(cell, shape, profile, direction=direction, language=language))
+        found = f"{len(tilings):,} {direction} tilings of {cell.name} fit {profile.name}"
+        tell(Event("plan", found, len(tilings), len(tilings)))
+        search = _Search(
+            cell,
+            shape,
+            direction,
+            profile,
+            tilings,
+            TrialLog(store, lambda message: tell(Event("warning", message))),
+            tell,
+            began,
+            budget,
+            again,
+            objective,
+            compilers,
+        )
+        best = (
+            search.measured(top or TOP_ON_GPU, evaluators) if evaluators else search.emulated(top or TOP, range(seeds))
+        )
     return TuneResult(
         cell=cell,
         shape=shape,
@@ -188,6 +209,20 @@ def tune(
         seconds=time.monotonic() - began,
         interrupted=search.interrupted,
     )
+
+
+@contextmanager
+def _started(gpus: Workers | None, profile: Profile) -> Iterator[Sequence[Evaluator]]:
+    """Workers that get ready, one for each GPU; they are closed in the end. Raises LaunchError."""
+    evaluators = gpus.evaluators(profile) if gpus is not None else ()
+    try:
+        for evaluator in evaluators:
+            with suppress(LaunchError):  # the pool tries again, and says so
+                evaluator.start()
+        yield evaluators
+    finally:
+        for evaluator in evaluators:
+            evaluator.close()
 
 
 @dataclass
@@ -205,6 +240,7 @@ class _Search:
     budget: float
     again: bool
     objective: Objective = "time"
+    compilers: int | None = None
     prepared_trials: list[PreparedTrial] = field(default_factory=list)
     first_valid: float = 0.0
     interrupted: bool = False
@@ -258,10 +294,9 @@ class _Search:
         self.tell(Event("emulate", f"{prepared.tiling} is right", len(seeds), len(seeds)))
         return True
 
-    def measured(self, top: int, gpus: Workers) -> PreparedTrial:
+    def measured(self, top: int, evaluators: Sequence[Evaluator]) -> PreparedTrial:
         """Validate and measure the model's best on GPUs, best first, until the budget is spent."""
         wanted = range(min(top, len(self.tilings)))
-        evaluators = gpus.evaluators(self.profile)
         with ThreadPoolExecutor(1) as background:
             cases = background.submit(self._cases)
             with WorkerPool(evaluators, cases, JOB_SECONDS, lambda text: self.tell(Event("warning", text))) as pool:
@@ -335,7 +370,7 @@ class _Search:
     def _prepared(self, positions: range, *, on_gpu: bool) -> Iterator[PreparedTrial]:
         """Compile tilings in parallel, and yield them in the order of the model as they are ready."""
         prepare = Preparer(self.cell, self.shape, self.profile, self.trial_log, on_gpu, self.again)
-        pool = ThreadPoolExecutor(max_workers=max(1, min(8, os.cpu_count() or 1)))
+        pool = ThreadPoolExecutor(min(self.compilers or cores(), MOST_COMPILERS))
         try:
             for future in [pool.submit(prepare, position + 1, self.tilings[position]) for position in positions]:
                 yield future.result()
@@ -390,6 +425,7 @@ def require_energy(objective: Objective, gpus: Workers | None) -> None:
     """Raise LaunchError, which names the objective, where energy cannot be measured."""
     if gpus is None:
         raise LaunchError(f"--objective {objective} is measured on the GPU that is tuned for, and there is none here")
+    gpus = gpus.workers if isinstance(gpus, KeptWorkers) else gpus
     if not isinstance(gpus, LocalGpus):
         raise LaunchError(f"--objective {objective} is measured on GPUs of this machine, not of a Ray cluster")
     if gpus.runner:

@@ -2,7 +2,7 @@
 
 The search proposes and the workers evaluate: ``submit`` hands a compiled candidate over and returns at once, and
 ``record`` is told what became of it, in the worker's thread, before anything else happens. A worker is a process with a
-time limit for each candidate (device/worker.py); one that is killed loses the candidate that it ran and nothing else.
+time limit for each candidate (device/worker.py); one that is killed is begun again, and its candidate tried once more.
 """
 
 from __future__ import annotations
@@ -122,7 +122,8 @@ class WorkerPool:
     def submit(self, job: GpuJob, record: Record) -> Future[None]:
         """Hand a candidate over. ``record`` is called once with what became of it: before the future is done, in the
         worker's thread. The future raises LaunchError where no worker is left, and whatever ``cases`` or ``record``
-        raise. A worker that is killed, or crashes, is no verdict where there is another, which tries once more.
+        raise. That a worker is killed is no verdict, nor that it crashes where there is another: the candidate is tried
+        once more.
         """
         work = _Work(job, record, Future())
         with self._changed:
@@ -198,7 +199,7 @@ class WorkerPool:
             if self._stopping:
                 work.future.cancel()
                 return
-            if error.reason == "crash" and self._again(evaluator, work, error):
+            if error.reason in ("crash", "killed") and self._again(evaluator, work, error):
                 return
             outcome = error
         except BaseException as error:
@@ -212,14 +213,17 @@ class WorkerPool:
         work.future.set_result(None)
 
     def _again(self, evaluator: Evaluator, work: _Work, error: JobFailed) -> bool:
-        """Let another worker try a candidate over which this one was lost; False where that was done, or none is."""
+        """Let a candidate be tried once more, by another worker if there is one; False where that was done, and where
+        it may be the candidate that crashes the only worker."""
         with self._changed:
-            if work.tried_on is not None or len(self._alive) < 2:
+            alone = len(self._alive) < 2
+            if work.tried_on is not None or (alone and error.reason != "killed"):
                 return False
             work.tried_on = evaluator
             self._waiting.appendleft(work)
             self._changed.notify_all()
-        self.tell(f"{evaluator.name}: {error}; another worker tries this kernel once more")
+        who = "it" if alone else "another worker"
+        self.tell(f"{evaluator.name}: {error}; {who} tries this kernel once more")
         return True
 
     def _lost(self, place: int, evaluator: Evaluator, error: LaunchError) -> None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from kernelgen.cells.language import Cell
 from kernelgen.emit.numpy import numpy_backward, numpy_step
 from kernelgen.errors import ShapeError
+from kernelgen.verify.products import HeadProduct
 from kernelgen.verify.sequences import Sequences
 
 Array = npt.NDArray[np.float64]
@@ -97,6 +98,7 @@ def forward(
     step = numpy_step(cell)
     # Inside the loop every array is [.., H, B, D], so that one batched product serves all gates of all heads.
     weights = np.asarray(r, np.float64).transpose(1, 3, 0, 2).reshape(heads, dim, len(recurrent) * dim)
+    product = HeadProduct(weights, batch)
     bias = np.zeros((gates, heads, 1, dim))
     bias[list(biases)] = np.asarray(b, np.float64)[:, :, None, :]
     shape = (heads, batch, dim)
@@ -114,7 +116,7 @@ def forward(
         running, restarts = own.running(t), own.restarts(t)
         state = [np.where(restarts, first, value) for first, value in zip(start, state, strict=True)]
         if before is None:
-            products = np.matmul(state[0], weights)
+            products = product(state[0])
         else:
             if t % AHEAD == 0:
                 ahead = _products_ahead(before[:, t : t + AHEAD].transpose(2, 1, 0, 3), weights)
@@ -190,6 +192,7 @@ def backward(
     step = numpy_backward(cell)
     # [H, G_rec D, D]: one batched product sends all gates' gradients of all heads back to h.
     weights = np.asarray(r, np.float64).transpose(1, 0, 2, 3).reshape(heads, len(recurrent) * dim, dim)
+    send = HeadProduct(weights, batch)
     start = np.zeros((states, batch, heads, dim)) if initial is None else np.asarray(initial).astype(np.float64)
     start[0] = _rounded(start[0], round_h)
     # What step t + 1 sends back, to the states before it; and what resets send to the initial ones.
@@ -219,7 +222,7 @@ def backward(
         carried = np.stack(back)
         if not cell.gradient.recurrent_cut:
             if foreseen is None:
-                product = np.matmul(_per_head(d_sums[recurrent]), weights)
+                product = send(_per_head(d_sums[recurrent]))
             else:
                 if t % AHEAD == AHEAD - 1 or t == seq - 1:
                     known = foreseen[:, t - t % AHEAD : t + 1].astype(np.float64).transpose(3, 1, 0, 2, 4)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -240,91 +239,6 @@ def test_t1_values_are_read_as_expressions(text: str, expected: list[Any]) -> No
     parameter = {"Name": "x", "Type": "int", "Values": text}
     problem = load_t1({"ConfigurationSpace": {"TuningParameters": [parameter]}})
     assert list(problem.values("x")) == list(dict.fromkeys(expected))
-
-
-def space_of(*restrictions: object) -> Problem:
-    values = {"x": [1, 2, 4, 8, 16, 32], "y": list(range(1, 13)), "kind": ["a", "b"]}
-    return load_space({"tune_params": values, "restrictions": list(restrictions)})
-
-
-def _named(x: int, y: int) -> bool:
-    if x > 8:
-        return y == 1
-    return x * y <= 16 and (y % 2 == 0 or x == 1)
-
-
-FUNCTIONS: list[tuple[Callable[..., Any], Callable[[Mapping[str, Any]], Any], bool]] = [
-    (lambda x, y: x * y <= 32, lambda p: p["x"] * p["y"] <= 32, True),
-    (_named, lambda p: _named(p["x"], p["y"]), True),
-    (lambda p: p["x"] % p["y"] == 0 and p["kind"] == "a", lambda p: p["x"] % p["y"] == 0 and p["kind"] == "a", True),
-    (
-        lambda x, y: min(x, y) >= 2 and max([x, y]) < 9,
-        lambda p: min(p["x"], p["y"]) >= 2 and max(p["x"], p["y"]) < 9,
-        True,
-    ),
-    (lambda x: math.ceil(x / 3) % 2 == 1, lambda p: math.ceil(p["x"] / 3) % 2 == 1, True),
-    (lambda x, y: sum(x > i for i in range(3)) == y, lambda p: sum(p["x"] > i for i in range(3)) == p["y"], True),
-    (lambda x, kind: kind != "a" or 2 < x < 16, lambda p: p["kind"] != "a" or 2 < p["x"] < 16, True),
-    (lambda x: x, lambda p: p["x"], True),
-    (lambda x, y: math.log2(x) >= y, lambda p: math.log2(p["x"]) >= p["y"], False),
-    (lambda kind: kind in {"b"}, lambda p: p["kind"] == "b", False),
-    (lambda kind, x: {"a": 4, "b": 8}[kind] == x, lambda p: {"a": 4, "b": 8}[p["kind"]] == p["x"], False),
-    (lambda kind, x: kind is not None and x > 2, lambda p: p["x"] > 2, False),
-    (lambda x, y: len(range(x, y)) > 3, lambda p: p["y"] - p["x"] > 3, False),
-    (lambda p: f"{p['x']}"[0] == "1", lambda p: str(p["x"])[0] == "1", False),
-    (lambda x, y: x / (y - 3) > 1, lambda p: p["y"] != 3 and p["x"] / (p["y"] - 3) > 1, True),
-]
-
-
-@pytest.mark.parametrize("number", range(len(FUNCTIONS)))
-def test_python_functions_as_restrictions(number: int) -> None:
-    function, meaning, traced = FUNCTIONS[number]
-    problem = space_of(function)
-    expected = [s for s in space_of().solutions() if meaning(s)]
-    assert list(problem.solutions()) == expected
-    condition = problem.constraints[0].condition
-    assert (condition.op not in ("table", "rows", "not")) is traced
-    assert list(load_space(print_space(problem)).solutions()) == expected
-
-
-def test_functions_of_any_parameters() -> None:
-    def with_names(*values: Any) -> bool:
-        return values[0] == values[1]
-
-    assert space_of(with_names).count() == 2 * 4
-    assert space_of((lambda a, b: a == b, ["x", "y"])).count() == 2 * 4
-    assert space_of(lambda x, y, most=4: x * y <= most).count() == 2 * (4 + 2 + 1)
-    assert space_of(_named).constraints[0].label == "_named()"
-    (labelled,) = [space_of(lambda x: x > 2).constraints[0].label]
-    assert labelled == f"lamb{'da'} x: x > 2"
-    with pytest.raises(ConstrintError, match="parameter 'z'"):
-        space_of(lambda x, z: x == z)
-    with pytest.raises(ConstrintError, match=r"failed at .*'x': 1.*ValueError: no"):
-        space_of(_fails)
-
-
-def _fails(x: int) -> bool:
-    if {x} == {1}:
-        raise ValueError("no")
-    return True
-
-
-def test_functions_of_too_many_combinations_are_refused() -> None:
-    problem = Problem("wide")
-    for name in "abc":
-        problem.variable(name, range(200))
-    with pytest.raises(ConstrintError, match=r"8,000,000 combinations.*at most 1,000,000"):
-        problem.add(lambda a, b, c: math.gcd(a, b, c) == 1)
-    problem.add(lambda a, b, c: a + b == c)  # traced: however many there are
-    with pytest.raises(ConstrintError, match=r"8,000,000\s+combinations"):
-        problem.add(_call_of_three(problem))
-    assert problem.count() == sum(1 for a in range(200) for b in range(200) if a + b < 200)
-
-
-def _call_of_three(problem: Problem) -> Any:
-    from constrint import parse_restriction
-
-    return parse_restriction("math.gcd(a, b) == math.log2(c + 1)", problem.domains)
 
 
 def test_a_number_that_no_fraction_states_is_tabulated_or_refused_as_an_objective() -> None:

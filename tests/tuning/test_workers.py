@@ -27,6 +27,7 @@ from kernelgen.records.config import CellRecord, load_config
 from kernelgen.records.store import Store
 from kernelgen.records.workload import Work
 from kernelgen.tuning.gpus import named
+from kernelgen.tuning.kept_workers import KeptWorkers
 from kernelgen.tuning.ray_workers import RayGpus, RemoteGpu, connect
 from kernelgen.tuning.task_worker import TaskProcesses
 from kernelgen.tuning.tasks import Task, TaskResult
@@ -197,6 +198,23 @@ def test_a_candidate_that_kills_every_worker_is_a_failure() -> None:
         assert len(told) == 1
 
 
+def test_a_lone_worker_that_is_killed_tries_once_more_and_one_that_crashes_does_not() -> None:
+    for reason, often, tries in (("killed", 1, 2), ("killed", 9, 2), ("crash", 1, 1)):
+        told: list[str] = []
+        found: list[Any] = []
+        ran: list[Any] = []
+        lost = JobFailed(f"the worker process was {reason}", reason)
+
+        def run(job: Any, ran: list[Any] = ran, lost: JobFailed = lost, often: int = often) -> Any:
+            ran.append(job)
+            return _raise(lost) if len(ran) <= often else "done"
+
+        with _pool(_Played("a", run), told=told) as pool:
+            pool.submit(JOB, found.append).result(PATIENCE)
+        assert (found, len(ran)) == (["done"] if tries > often else [lost], tries)
+        assert told == [f"a: {lost}; it tries this kernel once more"] * (tries - 1)
+
+
 def test_a_worker_that_starts_no_more_leaves_its_candidate_to_the_others() -> None:
     told: list[str] = []
     found: list[Any] = []
@@ -217,6 +235,70 @@ def test_a_worker_that_starts_no_more_leaves_its_candidate_to_the_others() -> No
 def test_what_keeping_a_result_raises_comes_out() -> None:
     with _pool(_Played("a", lambda job: "done")) as pool, pytest.raises(ZeroDivisionError):
         pool.submit(JOB, lambda outcome: 1 // 0).result(PATIENCE)
+
+
+# ---- workers that are kept ----
+
+
+class _Counted(_Played):
+    """What is started and ended of it, in order."""
+
+    def __init__(self, name: str, run: Callable[[Any], Any], did: list[str], stopped: threading.Event) -> None:
+        super().__init__(name, run)
+        self.did, self.stopped = did, stopped
+
+    def start(self) -> None:
+        self.did.append(f"start {self.name}")
+
+    def stop(self) -> None:
+        self.did.append(f"stop {self.name}")
+        self.stopped.set()
+
+    def close(self) -> None:
+        self.did.append(f"close {self.name}")
+
+
+def test_kept_workers_stay_from_one_search_to_the_next_but_for_one_that_was_stopped() -> None:
+    did: list[str] = []
+    made: list[int] = []
+    began, stopped = threading.Event(), threading.Event()
+
+    def run(job: Any) -> Any:
+        if job == "long":
+            began.set()
+            assert stopped.wait(PATIENCE)
+            raise JobFailed("killed", "crash")
+        return job
+
+    def evaluators(profile: Any) -> list[_Counted]:
+        made.append(len(made))
+        return [_Counted(f"{name}{len(made)}", run, did, stopped) for name in "ab"]
+
+    workers: Any = SimpleNamespace(count=2, evaluators=evaluators, share=lambda place, places: (place, places))
+    profile: Any = SimpleNamespace(name="h200")
+    kept = KeptWorkers(workers)
+    assert (kept.count, kept.share(1, 2)) == (2, (1, 2))
+    for _ in range(2):
+        found: list[Any] = []
+        used = kept.evaluators(profile)
+        assert [evaluator.cases for evaluator in used] == [(), ()]
+        with WorkerPool(used, _cases(), 1.0) as pool:
+            for future in [pool.submit(job, found.append) for job in ("x", "y", "z")]:  # type: ignore[arg-type]
+                future.result(PATIENCE)
+        assert sorted(found) == ["x", "y", "z"]
+    assert made == [0]
+    assert set(did) == {"start a1", "start b1"}
+
+    with WorkerPool(kept.evaluators(profile), _cases(), 1.0) as pool:
+        future = pool.submit("long", found.append)  # type: ignore[arg-type]
+        assert began.wait(PATIENCE)
+    assert future.cancelled()
+    (lost,) = {name.split()[1] for name in did if name.startswith("stop")}
+    assert f"close {lost}" in did
+    other = {"a1": "b1", "b1": "a1"}[lost]
+    assert {evaluator.name for evaluator in kept.evaluators(profile)} == {other, lost[0] + "2"}
+    kept.close()
+    assert did.count(f"close {other}") == did.count(f"close {lost[0]}2") == 1
 
 
 # ---- several kernels ----
@@ -240,7 +322,7 @@ def _tasks(folder: Path, count: int, top: int = 1) -> list[Task]:
 
 
 def test_a_process_that_is_killed_loses_no_kernel(pace: Path, tmp_path: Path, own_store: Path) -> None:
-    """Two kernels by two processes, of which one is killed in the middle of the first."""
+    """Three kernels by two processes, of which one is killed in the middle of the first."""
     (pace / "hold").touch()
 
     def kill() -> None:
@@ -252,7 +334,7 @@ def test_a_process_that_is_killed_loses_no_kernel(pace: Path, tmp_path: Path, ow
 
     killer = threading.Thread(target=kill)
     found: dict[str, TaskResult | str] = {}
-    tasks = _tasks(tmp_path / "out", 2)
+    tasks = _tasks(tmp_path / "out", 3)
     work = [Work(load_cell("elman"), task.cell, task.shape, "forward", 3) for task in tasks]
     with TaskProcesses(2, TWO) as processes:
         assert processes.predict(work, tasks[0].profile) == predicted(work, tasks[0].profile)
@@ -266,7 +348,9 @@ def test_a_process_that_is_killed_loses_no_kernel(pace: Path, tmp_path: Path, ow
         assert load_config(task.path) == outcome.config
         assert outcome.config.measured is not None
     with Store(own_store) as store:
-        assert len({(t.shape, t.source_hash) for t in store.trials(status="measured")}) == 2
+        assert len({(t.shape, t.source_hash) for t in store.trials(status="measured")}) == 3
+    # A process keeps its GPU's worker from one kernel to the next; the one that was killed took its own along.
+    assert len({number for number, _ in _lines(pace / "began")}) == 3
 
 
 def test_ctrl_c_lets_a_task_write_down_its_best(pace: Path, tmp_path: Path, own_store: Path) -> None:

@@ -18,6 +18,7 @@ from kernelgen.program import dtypes
 from kernelgen.program.shape import Shape
 from kernelgen.verify import reference
 from kernelgen.verify.inputs import random_inputs
+from kernelgen.verify.products import IN_ONE_THREAD, HeadProduct
 
 pytestmark = pytest.mark.unit
 
@@ -239,3 +240,29 @@ def test_what_follows_its_own_steps_is_what_runs_by_itself(name: str) -> None:
     np.testing.assert_array_equal(again.d_wx.astype(np.float16), sent)  # its own, before they are rounded
     np.testing.assert_allclose(again.d_r, back.d_r, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(again.d_initial, back.d_initial, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("heads", "batch", "inner", "columns", "part"),
+    [
+        (2, 4, 8, 24, None),  # small: one thread computes it anyway
+        (6, 16, 128, 384, (16, 128)),
+        (3, 128, 128, 512, (32, 64)),
+        (2, 48, 129, 3 * 129, (24, 43)),
+        (1, 1, 1024, 2048, (1, 256)),
+        (2, 17, 131, 4 * 131, None),  # no divisor but 4
+        (1, 128, 512, 2048, None),  # worth all threads
+    ],
+)
+def test_products_are_made_in_parts_that_wake_no_threads(
+    heads: int, batch: int, inner: int, columns: int, part: tuple[int, int] | None
+) -> None:
+    rng = np.random.default_rng(0)
+    rows, weights = rng.standard_normal((heads, batch, inner)), rng.standard_normal((heads, inner, columns))
+    product = HeadProduct(weights, batch)
+    assert (product.rows, product.columns) == (part or (batch, 0))
+    if part is not None:
+        assert part[0] * part[1] * inner <= IN_ONE_THREAD
+    np.testing.assert_allclose(product(rows), rows @ weights, rtol=1e-10, atol=1e-10)
+    strided = np.ascontiguousarray(rows.transpose(1, 0, 2)).transpose(1, 0, 2)
+    np.testing.assert_array_equal(product(strided), product(rows))
