@@ -20,8 +20,9 @@ from kernelgen.device.native import NO_MEMORY, Memory
 from kernelgen.errors import InfeasibleError, TilesmithError
 from kernelgen.program.arguments import ArrayArgument
 from kernelgen.program.shape import INPUT_PRODUCT, Shape
-from kernelgen.schedules.shared import matrix_product, turned_rows
+from kernelgen.schedules.shared import matrix_product, moved_rows
 from kernelgen.schedules.shared.matrix_product import MatrixProduct
+from kernelgen.schedules.shared.moved_rows import MovedRows
 
 if TYPE_CHECKING:
     from kernelgen.build.compile import Binary
@@ -160,9 +161,9 @@ class DeviceEngine:
         sizes = {"rows": product.rows, "columns": product.columns, "depth": product.depth}
         return self._single(source, launch, sizes)
 
-    def turned_rows(self, outer: int, inner: int, row_bytes: int, device: int) -> Single:
-        """See engine.Engine."""
-        return self._single(*turned_rows.kernel(outer, inner, row_bytes, gpu.device(device).profile()))
+    def moved_rows(self, moved: MovedRows, device: int) -> Single:
+        """See engine.Engine. Raises LaunchError for more rows than a kernel counts."""
+        return self._single(*moved_rows.kernel(moved, gpu.device(device).profile()))
 
     def _single(self, source: Source, launch: Launch, numbers: Mapping[str, int]) -> Single:
         from kernelgen.build.compile import compile_source

@@ -493,7 +493,7 @@ class IdleChains(Idle):
     def product(self, *_: Any) -> Any:
         return self
 
-    def turned_rows(self, *_: Any) -> Any:
+    def moved_rows(self, *_: Any) -> Any:
         return self
 
     def chain(self, *_: Any) -> Callable[[Sequence[Tensor | None]], None]:

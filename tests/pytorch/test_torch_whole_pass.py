@@ -20,6 +20,11 @@ CASES = [
     pytest.param(GRU, "float16", {"num_layers": 2}, False, id="takes_x"),
     (GRU, "float16", {"num_layers": 2, "bias": False, "batch_first": True}, True),
     (RNN, "float16", {"cell": "slstm"}, True),
+    (LSTM, "float16", {"bidirectional": True}, True),
+    (LSTM, "bfloat16", {"bidirectional": True, "num_layers": 2, "heads": 2, "batch_first": True}, False),
+    (GRU, "float16", {"bidirectional": True, "num_layers": 3}, True),
+    (GRU, "float16", {"bidirectional": True, "bias": False, "batch_first": True}, False),
+    (RNN, "float16", {"cell": "slstm", "bidirectional": True, "num_layers": 2}, True),
 ]
 
 LIMITS = {"float16": 2e-3, "bfloat16": 1e-2, "float32": 1e-5}
@@ -44,7 +49,7 @@ def _drawn(module: Any, *, begun: bool) -> tuple[Tensor, Any]:
     x = torch.randn(*((3, 4) if module.batch_first else (4, 3)), module.input_size).to(dtype).requires_grad_()
     if not begun:
         return x, None
-    sizes = (module.num_layers, 3, module.hidden_size)
+    sizes = (module.num_layers * (2 if module.bidirectional else 1), 3, module.hidden_size)
     hx = tuple(torch.randn(sizes).to(dtype).requires_grad_() for _ in module._parts.states)
     return x, hx if len(hx) > 1 else hx[0]
 
