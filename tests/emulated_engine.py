@@ -209,12 +209,17 @@ class EmulatedRows:
 
 
 class Chained(Emulated):
-    """The same with chains. chains: how many were made. kernels: whether products and copies are kernels too. takes_x:
-    whether recurrences multiply their inputs themselves."""
+    """The same with chains. links: how many each chain has that was made. kernels: whether products and copies are
+    kernels too. takes_x: whether recurrences multiply their inputs themselves."""
 
     def __init__(self, *, kernels: bool = False, takes_x: bool = False) -> None:
         super().__init__()
-        self.chains, self.kernels, self.takes_x = 0, kernels, takes_x
+        self.kernels, self.takes_x = kernels, takes_x
+        self.links: list[int] = []
+
+    @property
+    def chains(self) -> int:
+        return len(self.links)
 
     def multiplies_input(self, cell: Cell, shape: Shape, device: int) -> bool:
         return self.takes_x
@@ -226,7 +231,7 @@ class Chained(Emulated):
         return EmulatedRows(moved, self.kernels)
 
     def chain(self, links: Sequence[Link], layout: Layout, device: int) -> Callable[[Sequence[Tensor | None]], None]:
-        self.chains += 1
+        self.links.append(len(links))
 
         def run(given: Sequence[Tensor | None]) -> None:
             places = {
