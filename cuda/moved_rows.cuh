@@ -34,7 +34,7 @@ struct MovedRows {
         }
         bool turned = false;
 #pragma unroll
-        for (int axis = 0; axis < axes; ++axis) turned = turned || (axis == direction && places[axis] != 0);
+        for (int axis = 0; axis < axes; ++axis) turned |= axis == direction && places[axis] != 0;
         long long source = 0;
 #pragma unroll
         for (int axis = 0; axis < axes; ++axis) {

@@ -37,7 +37,7 @@ class WithoutChains:
     def multiplies_input(self, cell: Cell, shape: Shape, device: int) -> bool:
         return False
 
-    def product(self, product: MatrixProduct, device: int) -> None:
+    def product(self, product: MatrixProduct, device: int, calls: int = 1) -> None:
         return None
 
     def moved_rows(self, moved: MovedRows, device: int) -> Any:
@@ -187,7 +187,8 @@ class EmulatedRows:
     def run(self, arrays: Mapping[str, Bytes], numbers: Mapping[str, int]) -> None:
         sources = [arrays[name] for name in ("from", "second") if name in arrays]
         assert len(sources) == (2 if self.moved.apart else 1)
-        size = self.moved.nbytes // len(sources)
+        rows = math.prod(self.moved.sizes[axis] for axis in self.moved.source)
+        size = rows * self.moved.row_bytes // len(sources)
         if self.kernel:
             source, launch, found = moved_rows.kernel(self.moved, load_profile("h200"))
             given = dict.fromkeys(source.arguments[:2]) | dict(zip(("from", "second"), sources, strict=False))
@@ -204,7 +205,9 @@ class EmulatedRows:
         if moved.reverses:
             by_direction = np.moveaxis(every, [moved.source.index(axis) for axis in "kt"], [0, 1])
             by_direction[1:] = by_direction[1:, ::-1].copy()
-        order = [moved.source.index(axis) for axis in moved.to]
+        new = [axis for axis in moved.to if axis not in moved.source]
+        every = np.broadcast_to(every, (*(moved.sizes[axis] for axis in new), *every.shape))
+        order = [(*new, *moved.source).index(axis) for axis in moved.to]
         return every.transpose(*order, len(order)).reshape(-1)
 
 
@@ -224,7 +227,7 @@ class Chained(Emulated):
     def multiplies_input(self, cell: Cell, shape: Shape, device: int) -> bool:
         return self.takes_x
 
-    def product(self, product: MatrixProduct, device: int) -> Any:
+    def product(self, product: MatrixProduct, device: int, calls: int = 1) -> Any:
         return EmulatedProduct(product, self.kernels)
 
     def moved_rows(self, moved: MovedRows, device: int) -> EmulatedRows:

@@ -117,8 +117,13 @@ class Arrays:
             found["gates"] = f"gates.{layer}"
         return found
 
+    @property
+    def same_biases(self) -> int:
+        """How many biases of a direction have the gradient of its b."""
+        return 2 if self.bias_apart else 1
+
     def made(self, layer: int) -> Sequence[str]:
-        """The gradients of a layer's weights and of b, each of all directions in turn."""
+        """The gradients of a layer's weights and of b, each of all directions in turn; of b once for each bias."""
         return [f"{name}.{layer}" for name in ("d_weight_ih", "d_weight_hh", "d_b")]
 
     # ---- places ----
@@ -150,12 +155,14 @@ class Arrays:
     # ---- copies; where there is one direction, few of them change anything ----
 
     def moved(self, source: str, to: str, row_bytes: int, *, gates: int = 1, apart: bool = False) -> MovedRows:
-        """A copy of rows along layers (l), states (s), directions (k), sequences (b), steps (t) and ``gates`` (g)."""
+        """A copy of rows along layers (l), states (s), directions (k), sequences (b), steps (t), ``gates`` (g) and
+        biases that have one gradient (n)."""
         sizes = {
-            "l": self.layers, "s": self.states, "k": self.directions, "b": self.batch, "t": self.seq, "g": gates
+            "l": self.layers, "s": self.states, "k": self.directions, "b": self.batch, "t": self.seq, "g": gates,
+            "n": self.same_biases,
         }  # fmt: skip
         reverses = {"k", "t"} <= set(source)
-        return MovedRows({axis: sizes[axis] for axis in source}, source, to, row_bytes, reverses, apart)
+        return MovedRows({axis: sizes[axis] for axis in to}, source, to, row_bytes, reverses, apart)
 
     def hidden_from(self, *, time_major: bool) -> MovedRows:
         """What layers give, or its gradient, as the recurrence has it."""
@@ -192,8 +199,8 @@ class Arrays:
 
     @property
     def biases_apart(self) -> MovedRows:
-        """The gradient of b as that of each direction's."""
-        return self.moved("gk", "kg", self.row_bytes, gates=self.biases)
+        """The gradient of b as that of each direction's biases."""
+        return self.moved("gk", "nkg", self.row_bytes, gates=self.biases)
 
     @property
     def states_in(self) -> MovedRows:

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from kernelgen.torch.engine import Layout, Link, Ready
 
 SHORT = 20e-6
-"""Seconds that a product of matrices may take by the model if its kernel is to be ours: PyTorch's costs the host about
-as much, and is faster where it takes longer."""
+"""Seconds that a product of matrices may take by the model, for each call of PyTorch's that it takes the place of, if
+its kernel is to be ours: a call costs the host about as much, and the library is faster where it takes longer."""
 
 
 @dataclass(frozen=True)
@@ -149,11 +149,11 @@ class DeviceEngine:
         more = shape.seq * (microseconds_per_step(ours, profile) - microseconds_per_step(other, profile))
         return more * 1e-6 < seconds
 
-    def product(self, product: MatrixProduct, device: int) -> Single | None:
+    def product(self, product: MatrixProduct, device: int, calls: int = 1) -> Single | None:
         """See engine.Engine."""
         profile = gpu.device(device).profile()
         try:
-            if matrix_product.predicted_seconds(product, profile) > SHORT:
+            if matrix_product.predicted_seconds(product, profile) > calls * SHORT:
                 return None
         except InfeasibleError:  # it has not the instructions
             return None

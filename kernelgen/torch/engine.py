@@ -85,9 +85,10 @@ class Engine(Hashable, Protocol):
         and the program that takes Wx."""
         ...
 
-    def product(self, product: MatrixProduct, device: int) -> Ready | None:
+    def product(self, product: MatrixProduct, device: int, calls: int = 1) -> Ready | None:
         """A product of matrices, whose arrays are a, b, bias and out and whose numbers batch, seq and turned; None
-        where it is better left to PyTorch. What ``chain`` needs of it may still be compiling."""
+        where it is better left to PyTorch. calls: how many of PyTorch's it takes the place of. What ``chain`` needs of
+        it may still be compiling."""
         ...
 
     def moved_rows(self, moved: MovedRows, device: int) -> Ready:

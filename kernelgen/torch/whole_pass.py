@@ -28,6 +28,10 @@ from kernelgen.torch.layer_form import LayerForm
 from kernelgen.torch.parts import bias_gradients
 from kernelgen.torch.recording import Pass
 
+CALLS_OF_BOTH = 4
+"""Calls of PyTorch's that a product of layers in both directions takes the place of at the least: a pass without a
+chain turns, joins, parts and adds arrays around each."""
+
 
 @dataclass(frozen=True)
 class Products:
@@ -56,7 +60,8 @@ def products_of_layers(
     every = directions * width
 
     def product(rows: int, columns: int, depth: int, *transposed: bool) -> Ready | None:
-        return engine.product(MatrixProduct(rows, columns, depth, dtype, *transposed), device)
+        calls = 1 if directions == 1 else CALLS_OF_BOTH
+        return engine.product(MatrixProduct(rows, columns, depth, dtype, *transposed), device, calls)
 
     found = {}
     for depth in dict.fromkeys(depths):
@@ -261,8 +266,9 @@ class WholePass:
             d_ends = ready(torch.stack([zeros if d is None else d for d in d_last], 1), dtype)  # [L K, S, B, H D]
         d_x = empty(x.shape) if input_needed else None
         d_starts = empty((form.layers, arrays.states, form.batch, wide))
+        sizes_of_b = (*((2,) if arrays.bias_apart else ()), *several, *form.b_sizes)
         made = [
-            (empty((*several, form.width, depth)), empty((*several, *form.r_sizes)), empty((*several, *form.b_sizes)))
+            (empty((*several, form.width, depth)), empty((*several, *form.r_sizes)), empty(sizes_of_b))
             for depth in self._depths
         ]
         run = form.backward_run(x, parameters[1], parameters[count - 1])
@@ -271,11 +277,14 @@ class WholePass:
             self._backwards[key] = self._backward(run.kernel, *key)
         self._backwards[key]((d_output, d_ends, *kept, *parameters, d_x, d_starts, *(one for of in made for one in of)))
         of_module: list[Tensor] = []
-        for layer in made:
+        for d_weight, d_r, d_b in made:
             run.count()
+            # Each bias has memory of its own: PyTorch would copy a gradient that two parameters share.
+            d_biases = [d_b[0], d_b[1]] if arrays.bias_apart else [d_b]
             for direction in range(form.directions):
-                d_weight, d_r, d_b = [one[direction] for one in layer] if several else layer
-                of_module += (d_weight, d_r, *bias_gradients(form.parts, arrays.wide, d_b))[:count]
+                own = [one[direction] if several else one for one in (d_weight, d_r, *d_biases)]
+                of_biases = own[2:] if arrays.bias_apart else bias_gradients(form.parts, arrays.wide, own[2])
+                of_module += (*own[:2], *of_biases)[:count]
         return d_x, d_starts, of_module
 
     def _backward(self, kernel: Backward, input_needed: bool, ended: bool) -> Chain:

@@ -81,6 +81,9 @@ def test_a_chain_is_all_launches_in_a_row(engine: DeviceEngine, monkeypatch: pyt
     assert memory.offsets == {"wx": 0, "ends": 1024, "1.mail": 1536, "part": 1024 + 32}
     assert memory.inside == {"second": ("starts", 64)}
     assert engine.product(MatrixProduct(1 << 16, 4096, 4096, "float16"), 0) is None  # PyTorch's is faster
+    long = MatrixProduct(4096, 1024, 1024, "float16", True, True)
+    assert engine.product(long, 0) is None
+    assert engine.product(long, 0, 4) is not None
     again = engine.product(MatrixProduct(30, 16, 24, "float16"), 0)
     assert again is not None
     assert again.source == product.source  # one binary for many sizes

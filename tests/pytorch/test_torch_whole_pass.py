@@ -137,6 +137,9 @@ def test_what_is_asked_for_alone(chained: Chained) -> None:
     c.float().sum().backward()  # neither the output's gradient nor that of x
     assert chained.chains == 3
     assert all(one.grad is not None and bool(one.grad.abs().sum() > 0) for one in module.parameters())
+    gradient = module.bias_ih_l0.grad.clone()
+    module.bias_hh_l0.grad.zero_()  # each parameter has its own
+    assert torch.equal(module.bias_ih_l0.grad, gradient)
     output, _ = module(first.transpose(0, 1).contiguous().transpose(0, 1))  # other strides
     assert torch.equal(output, every[0])
 

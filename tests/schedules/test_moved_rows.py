@@ -12,11 +12,11 @@ from kernelgen.hardware.profile import load_profile
 from kernelgen.schedules.shared.moved_rows import MovedRows, kernel
 from kernelgen.verify.emulator import emulate
 
-SIZES = {"l": 2, "s": 3, "k": 2, "b": 3, "t": 5, "g": 4}
+SIZES = {"l": 2, "s": 3, "k": 2, "b": 3, "t": 5, "g": 4, "n": 2}
 
 
 def of(source: str, to: str, row_bytes: int, *, reverses: bool = False, apart: bool = False, **sizes: int) -> MovedRows:
-    return MovedRows({axis: (SIZES | sizes)[axis] for axis in source}, source, to, row_bytes, reverses, apart)
+    return MovedRows({axis: (SIZES | sizes)[axis] for axis in to}, source, to, row_bytes, reverses, apart)
 
 
 @pytest.mark.emulated
@@ -31,6 +31,7 @@ def of(source: str, to: str, row_bytes: int, *, reverses: bool = False, apart: b
         of("kg", "gk", 530, apart=True),  # more than a block copies
         of("k", "k", 34, apart=True),
         of("lsbk", "slkb", 10),
+        of("gk", "nkg", 16),
     ],
     ids=lambda moved: f"{moved.source}-{moved.to}",
 )

@@ -41,8 +41,9 @@ class MovedRows:
     """A copy of rows in another order.
 
     sizes: of each axis by its letter, 1 and more. source, to: the axes in the order in which they lie in either
-    array, outermost first. row_bytes: an even number. reverses: whether the steps ("t") of the second direction ("k")
-    are those of the source in reverse. apart: whether the second direction is an array of its own.
+    array, outermost first; along one that the source has not its rows repeat. row_bytes: an even number. reverses:
+    whether the steps ("t") of the second direction ("k") are those of the source in reverse. apart: whether the second
+    direction is an array of its own.
     """
 
     sizes: Mapping[str, int]
@@ -81,7 +82,7 @@ class MovedRows:
         """Rows between neighbours along each axis of the source."""
         axes = self.source.replace(DIRECTION, "") if self.apart else self.source
         found = {axis: math.prod(self.sizes[inner] for inner in axes[place + 1 :]) for place, axis in enumerate(axes)}
-        return found | ({DIRECTION: 0} if self.apart else {})
+        return dict.fromkeys(self.to, 0) | found
 
     def numbers(self) -> dict[str, int]:
         """The kernel's int32 arguments. Raises LaunchError for more rows than those count."""
