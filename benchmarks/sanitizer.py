@@ -208,13 +208,15 @@ def _train() -> int:
 
 
 def _run_modules() -> int:
-    """Train layers for a step, with the steps of input and output in either order, and run them without gradients."""
+    """Train layers for a step, with the steps of input and output in either order, and run them without gradients; in
+    one direction and in both."""
     import torch
 
     from kernelgen.torch import GRU, LSTM, RNN
 
     count = 0
-    for kind, options in ((LSTM, {}), (GRU, {}), (RNN, {"cell": "slstm"})):
+    both = {"bidirectional": True}
+    for kind, options in ((LSTM, {}), (GRU, {}), (RNN, {"cell": "slstm"}), (LSTM, both), (GRU, both)):
         for batch, seq, features, units in ((17, 19, 40, 64), (5, 9, 33, 48)):
             torch.manual_seed(0)
             module: Any = kind(features, units, 2, **options, dtype=torch.float16, device="cuda")
@@ -231,7 +233,7 @@ def _run_modules() -> int:
                     again, _ = module(given)
                 turned = [each.transpose(0, 1) if first else each for each in (output, again, given.grad)]
                 results.append([*turned, *(one.grad.clone() for one in module.parameters())])
-                count += 2 * 3 + 2 * 4
+                count += 2 * 8 + 2 * (2 * 7 + 1) if module.bidirectional else 2 * 3 + 2 * 4
             for one, other in zip(*results, strict=True):
                 difference = (one.float() - other.float()).norm() / one.float().norm().clamp(min=1e-6)
                 assert difference < 0.01, f"{kind.__name__} {features} to {units}: they differ by {difference:.1e}"

@@ -21,8 +21,9 @@ from kernelgen.program.program import Program
 from kernelgen.program.shape import Shape
 from kernelgen.program.task import Direction
 from kernelgen.schedules import get
-from kernelgen.schedules.shared import matrix_product, turned_rows
+from kernelgen.schedules.shared import matrix_product, moved_rows
 from kernelgen.schedules.shared.matrix_product import MatrixProduct
+from kernelgen.schedules.shared.moved_rows import MovedRows
 from kernelgen.schedules.shared.parameter_gradients import with_float_parameters
 from kernelgen.torch.engine import Layout, Link
 from kernelgen.tuning.plan import plan
@@ -36,10 +37,10 @@ class WithoutChains:
     def multiplies_input(self, cell: Cell, shape: Shape, device: int) -> bool:
         return False
 
-    def product(self, product: MatrixProduct, device: int) -> None:
+    def product(self, product: MatrixProduct, device: int, calls: int = 1) -> None:
         return None
 
-    def turned_rows(self, outer: int, inner: int, row_bytes: int, device: int) -> Any:
+    def moved_rows(self, moved: MovedRows, device: int) -> Any:
         raise AssertionError("without products there is no chain")
 
     def chain(self, links: Sequence[Link], layout: Layout, device: int) -> Any:
@@ -177,38 +178,63 @@ class EmulatedProduct:
 
 
 @dataclass(frozen=True)
-class EmulatedTurn:
-    """Rows in the other order."""
+class EmulatedRows:
+    """Rows in another order, by NumPy. kernel: by its kernel in the emulator, which takes longer."""
 
-    sizes: tuple[int, int, int]
+    moved: MovedRows
+    kernel: bool
 
     def run(self, arrays: Mapping[str, Bytes], numbers: Mapping[str, int]) -> None:
-        outer, inner, row = self.sizes
-        source, launch, found = turned_rows.kernel(*self.sizes, load_profile("h200"))
-        given = {name: np.array(arrays[name][: outer * inner * row]) for name in ("from", "to")}
-        emulate(source, launch, {**given, **found}, outputs=source.writes)
-        arrays["to"][: outer * inner * row] = given["to"]
+        sources = [arrays[name] for name in ("from", "second") if name in arrays]
+        assert len(sources) == (2 if self.moved.apart else 1)
+        rows = math.prod(self.moved.sizes[axis] for axis in self.moved.source)
+        size = rows * self.moved.row_bytes // len(sources)
+        if self.kernel:
+            source, launch, found = moved_rows.kernel(self.moved, load_profile("h200"))
+            given = dict.fromkeys(source.arguments[:2]) | dict(zip(("from", "second"), sources, strict=False))
+            whole = {name: None if one is None else np.array(one[:size]) for name, one in given.items()}
+            to = np.empty(self.moved.nbytes, np.uint8)
+            emulate(source, launch, {**whole, "to": to, **found}, outputs=source.writes)
+        else:
+            to = self._by_numpy(np.concatenate([one[:size] for one in sources]))
+        arrays["to"][: to.size] = to
+
+    def _by_numpy(self, rows: Bytes) -> Bytes:
+        moved = self.moved
+        every = np.array(rows).reshape(*(moved.sizes[axis] for axis in moved.source), moved.row_bytes)
+        if moved.reverses:
+            by_direction = np.moveaxis(every, [moved.source.index(axis) for axis in "kt"], [0, 1])
+            by_direction[1:] = by_direction[1:, ::-1].copy()
+        new = [axis for axis in moved.to if axis not in moved.source]
+        every = np.broadcast_to(every, (*(moved.sizes[axis] for axis in new), *every.shape))
+        order = [(*new, *moved.source).index(axis) for axis in moved.to]
+        return every.transpose(*order, len(order)).reshape(-1)
 
 
 class Chained(Emulated):
-    """The same with chains. chains: how many were made. kernels: see EmulatedProduct. takes_x: whether recurrences
-    multiply their inputs themselves."""
+    """The same with chains. links: how many each chain has that was made. kernels: whether products and copies are
+    kernels too. takes_x: whether recurrences multiply their inputs themselves."""
 
     def __init__(self, *, kernels: bool = False, takes_x: bool = False) -> None:
         super().__init__()
-        self.chains, self.kernels, self.takes_x = 0, kernels, takes_x
+        self.kernels, self.takes_x = kernels, takes_x
+        self.links: list[int] = []
+
+    @property
+    def chains(self) -> int:
+        return len(self.links)
 
     def multiplies_input(self, cell: Cell, shape: Shape, device: int) -> bool:
         return self.takes_x
 
-    def product(self, product: MatrixProduct, device: int) -> Any:
+    def product(self, product: MatrixProduct, device: int, calls: int = 1) -> Any:
         return EmulatedProduct(product, self.kernels)
 
-    def turned_rows(self, outer: int, inner: int, row_bytes: int, device: int) -> EmulatedTurn:
-        return EmulatedTurn((outer, inner, row_bytes))
+    def moved_rows(self, moved: MovedRows, device: int) -> EmulatedRows:
+        return EmulatedRows(moved, self.kernels)
 
     def chain(self, links: Sequence[Link], layout: Layout, device: int) -> Callable[[Sequence[Tensor | None]], None]:
-        self.chains += 1
+        self.links.append(len(links))
 
         def run(given: Sequence[Tensor | None]) -> None:
             places = {

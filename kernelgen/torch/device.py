@@ -20,8 +20,9 @@ from kernelgen.device.native import NO_MEMORY, Memory
 from kernelgen.errors import InfeasibleError, TilesmithError
 from kernelgen.program.arguments import ArrayArgument
 from kernelgen.program.shape import INPUT_PRODUCT, Shape
-from kernelgen.schedules.shared import matrix_product, turned_rows
+from kernelgen.schedules.shared import matrix_product, moved_rows
 from kernelgen.schedules.shared.matrix_product import MatrixProduct
+from kernelgen.schedules.shared.moved_rows import MovedRows
 
 if TYPE_CHECKING:
     from kernelgen.build.compile import Binary
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
     from kernelgen.torch.engine import Layout, Link, Ready
 
 SHORT = 20e-6
-"""Seconds that a product of matrices may take by the model if its kernel is to be ours: PyTorch's costs the host about
-as much, and is faster where it takes longer."""
+"""Seconds that a product of matrices may take by the model, for each call of PyTorch's that it takes the place of, if
+its kernel is to be ours: a call costs the host about as much, and the library is faster where it takes longer."""
 
 
 @dataclass(frozen=True)
@@ -148,11 +149,11 @@ class DeviceEngine:
         more = shape.seq * (microseconds_per_step(ours, profile) - microseconds_per_step(other, profile))
         return more * 1e-6 < seconds
 
-    def product(self, product: MatrixProduct, device: int) -> Single | None:
+    def product(self, product: MatrixProduct, device: int, calls: int = 1) -> Single | None:
         """See engine.Engine."""
         profile = gpu.device(device).profile()
         try:
-            if matrix_product.predicted_seconds(product, profile) > SHORT:
+            if matrix_product.predicted_seconds(product, profile) > calls * SHORT:
                 return None
         except InfeasibleError:  # it has not the instructions
             return None
@@ -160,9 +161,9 @@ class DeviceEngine:
         sizes = {"rows": product.rows, "columns": product.columns, "depth": product.depth}
         return self._single(source, launch, sizes)
 
-    def turned_rows(self, outer: int, inner: int, row_bytes: int, device: int) -> Single:
-        """See engine.Engine."""
-        return self._single(*turned_rows.kernel(outer, inner, row_bytes, gpu.device(device).profile()))
+    def moved_rows(self, moved: MovedRows, device: int) -> Single:
+        """See engine.Engine. Raises LaunchError for more rows than a kernel counts."""
+        return self._single(*moved_rows.kernel(moved, gpu.device(device).profile()))
 
     def _single(self, source: Source, launch: Launch, numbers: Mapping[str, int]) -> Single:
         from kernelgen.build.compile import compile_source

@@ -13,9 +13,14 @@ from kernelgen.program.program import Program
 from kernelgen.program.shape import Shape
 from kernelgen.program.task import Direction
 from kernelgen.schedules.shared.matrix_product import MatrixProduct
+from kernelgen.schedules.shared.moved_rows import MovedRows
 
 Ready: TypeAlias = object
 """Kernels that are ready to run at one size, in a form that the engine alone knows which made them so."""
+
+
+Chain: TypeAlias = Callable[[Sequence[Tensor | None]], None]
+"""Links that run one after another, as a function of the arrays that are given: see Kernel.bind."""
 
 
 class Kernel(Protocol):
@@ -35,7 +40,7 @@ class Kernel(Protocol):
 
 @dataclass(frozen=True)
 class Link:
-    """One part of a chain. ready: a kernel, or what ``product`` or ``turned_rows`` gave. arrays: what its arrays are
+    """One part of a chain. ready: a kernel, or what ``product`` or ``moved_rows`` gave. arrays: what its arrays are
     called in the chain, by their own names; those that are not named are null pointers. numbers: values of its int32
     arguments that are not its own."""
 
@@ -80,15 +85,17 @@ class Engine(Hashable, Protocol):
         and the program that takes Wx."""
         ...
 
-    def product(self, product: MatrixProduct, device: int) -> Ready | None:
+    def product(self, product: MatrixProduct, device: int, calls: int = 1) -> Ready | None:
         """A product of matrices, whose arrays are a, b, bias and out and whose numbers batch, seq and turned; None
-        where it is better left to PyTorch. What ``chain`` needs of it may still be compiling."""
+        where it is better left to PyTorch. calls: how many of PyTorch's it takes the place of. What ``chain`` needs of
+        it may still be compiling."""
         ...
 
-    def turned_rows(self, outer: int, inner: int, row_bytes: int, device: int) -> Ready:
-        """The copy of ``outer`` times ``inner`` rows in the order of inner times outer; its arrays are from and to."""
+    def moved_rows(self, moved: MovedRows, device: int) -> Ready:
+        """A copy of rows in another order, whose arrays are from, second (of the second direction, where that is apart)
+        and to."""
         ...
 
-    def chain(self, links: Sequence[Link], layout: Layout, device: int) -> Callable[[Sequence[Tensor | None]], None]:
-        """What runs the links one after another, as a function of the arrays that are given: see Ready.bind."""
+    def chain(self, links: Sequence[Link], layout: Layout, device: int) -> Chain:
+        """What runs the links one after another."""
         ...

@@ -19,12 +19,14 @@ from kernelgen.torch.recording import Pass
 class LayerForm:
     """All layers of a module over an input of one form.
 
-    batch, seq, heads, dim: B, T, H and D. names: of a layer's parameters (parts.parameter_sizes). dropout: the share of
-    zeros between layers. run: the forward pass of every layer. keep: "gates" for a backward pass, else "nothing".
+    directions, heads: K directions of H heads each. batch, seq, dim: B, T and D. names: of a direction's parameters
+    (parts.parameter_sizes). dropout: the share of zeros between layers. run: the forward pass of every layer, of K H
+    heads. keep: "gates" for a backward pass, else "nothing".
     """
 
     parts: Parts
     layers: int
+    directions: int
     heads: int
     dim: int
     names: tuple[str, ...]
@@ -36,7 +38,7 @@ class LayerForm:
     width: int = field(init=False)
     r_sizes: torch.Size = field(init=False)
     b_sizes: torch.Size = field(init=False)
-    """What the parameters of a layer must be: rows of weight_ih, weight_hh, and the sum of the biases."""
+    """What a direction's parameters must be: rows of weight_ih, weight_hh, and the sum of the biases."""
     all_summed: bool = field(init=False)
     """Whether each gate has an input, and both biases."""
 
@@ -48,13 +50,13 @@ class LayerForm:
         put("b_sizes", torch.Size((self.parts.biases * wide,)))
 
     def bias(self, biases: Sequence[Tensor], like: Tensor) -> Tensor:
-        """b [G_bias H D]."""
+        """b [G_bias H D] of a direction."""
         if biases:
             return summed_bias(self.parts, self.heads * self.dim, *biases)
         return like.new_zeros(self.parts.biases * self.heads * self.dim)
 
     def backward_run(self, hidden: Tensor, r: Tensor, b: Tensor) -> Pass[Any]:
         """The backward pass of a layer."""
-        sizes = torch.Size((1, self.batch, self.seq, self.heads, self.dim))
+        sizes = torch.Size((1, self.batch, self.seq, self.directions * self.heads, self.dim))
         form = (sizes, hidden.dtype, hidden.device)
         return passes.backward_pass(form, hidden, r.dtype, b.dtype, again=False, options=(self.parts.key, False, None))

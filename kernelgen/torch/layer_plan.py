@@ -1,4 +1,4 @@
-"""Layers in one direction whose passes are kernels: found out once for a form of the input, and then no more than the
+"""Layers whose passes are kernels: found out once for a form of the input, and then no more than the
 calls that compute. At short sequences the host is what is waited for, and every PyTorch call costs it microseconds.
 """
 
@@ -33,7 +33,7 @@ STRIDED_ROWS = 64
 @dataclass(frozen=True)
 class Plan(LayerForm):
     """How a module's layers run over inputs of one form. whole: as kernels that one call queues, where that is worth
-    it; else a layer is a product of PyTorch's and a kernel."""
+    it; else a layer of one direction is a product of PyTorch's and a kernel, which ``forward`` and ``backward`` run."""
 
     whole: WholePass | None = field(init=False, default=None)
 
@@ -45,10 +45,12 @@ class Plan(LayerForm):
         if whole.short:
             object.__setattr__(self, "whole", whole)
 
-    def of(self, x: Tensor, parameters: Sequence[Tensor]) -> Plan | WholePass:
-        """What runs for these tensors."""
+    def of(self, x: Tensor, parameters: Sequence[Tensor]) -> Plan | WholePass | None:
+        """What runs for these tensors; None for two directions that no kernels can take whole."""
         whole = self.whole
-        return self if whole is None or not whole.takes(x, parameters) else whole
+        if whole is not None and whole.takes(x, parameters):
+            return whole
+        return self if self.directions == 1 else None
 
     @property
     def kept(self) -> int:

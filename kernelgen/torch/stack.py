@@ -52,7 +52,7 @@ class Stack:
     def plan(
         self, x: Tensor, time_major: bool, keep: str, initial: Sequence[Tensor], parameters: Sequence[Tensor]
     ) -> Plan | None:
-        """The plan for an input of x's form, of layers in one direction; None where their passes are no kernels."""
+        """The plan for an input of x's form; None where its passes are no kernels."""
         dtype, device = x.dtype, x.device
         r, b = parameters[1], parameters[len(self.names) - 1]
         engine, begun = passes.engine_for(x), initial[0].dtype if initial else None
@@ -62,24 +62,32 @@ class Stack:
             return self.plans[key]
         (seq, batch) = x.shape[:2] if time_major else (x.shape[1], x.shape[0])
         wide, parts = parameters[1].shape[0] // self.parts.products, self.parts
-        dim = wide // self.heads
+        dim, heads = wide // self.heads, self.directions * self.heads
         forms = (
-            (torch.Size((batch, seq, parts.inputs, self.heads, dim)), dtype, device),
-            (torch.Size((parts.products, self.heads, dim, dim)), r.dtype, device),
-            (torch.Size((parts.biases, self.heads, dim)), b.dtype, device),
-            None if begun is None else (torch.Size((len(parts.states), batch, self.heads, dim)), begun, device),
+            (torch.Size((batch, seq, parts.inputs, heads, dim)), dtype, device),
+            (torch.Size((parts.products, heads, dim, dim)), r.dtype, device),
+            (torch.Size((parts.biases, heads, dim)), b.dtype, device),
+            None if begun is None else (torch.Size((len(parts.states), batch, heads, dim)), begun, device),
         )
         name, products = precision_of(dtype, r.dtype, b.dtype).dtype, None
         drawn = self.dropout and self.layers > 1  # masks, which PyTorch draws between layers
         if engine is not None and batch * parts.inputs and dtype is r.dtype and name in DTYPES and not drawn:
-            depths = [x.shape[2], *[wide] * (self.layers - 1)]
-            sizes = {"steps": batch * seq, "width": parts.inputs * wide, "depths": depths}
-            learning = keep != "nothing"
-            products = products_of_layers(engine, x.get_device(), dtype=name, learning=learning, **sizes)
+            products = products_of_layers(
+                engine,
+                x.get_device(),
+                steps=batch * seq,
+                width=parts.inputs * wide,
+                directions=self.directions,
+                depths=[x.shape[2], *[self.directions * wide] * (self.layers - 1)],
+                dtype=name,
+                learning=keep != "nothing",
+            )
         run = passes.forward_pass(engine, forms, (), (parts.key, True, keep, False, None))
         found = None
         if run.kernel is not None:
-            found = Plan(parts, self.layers, self.heads, dim, self.names, self.dropout, batch, seq, keep, run)
+            found = Plan(
+                parts, self.layers, self.directions, self.heads, dim, self.names, self.dropout, batch, seq, keep, run
+            )
             if engine is not None and products is not None:
                 found.shorten(engine, x, products, time_major=time_major, begun=begun is not None, dtype=name)
         if len(self.plans) >= passes.FORMS:
@@ -125,9 +133,9 @@ def _forward(
     """Output, last states, what each layer leaves for the backward pass, the masks of dropout, and the plan by which
     all of it was made, if there is one."""
     x, initial, parameters = tensors[0], tensors[1 : 1 + states], tensors[1 + states :]
-    plan = stack.plan(x, time_major, keep, initial, parameters) if stack.directions == 1 else None
-    if plan is not None:
-        run = plan.of(x, parameters)
+    plan = stack.plan(x, time_major, keep, initial, parameters)
+    run = None if plan is None else plan.of(x, parameters)
+    if run is not None:
         return *run.forward(x, time_major, initial, parameters), run
     x = (x.transpose(0, 1) if time_major else x).contiguous()
     (batch, seq, _), count = x.shape, stack.directions

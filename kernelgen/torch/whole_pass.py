@@ -3,11 +3,14 @@
 At short sequences the host is what is waited for, and a call of PyTorch's costs it as much as a whole queue of
 launches. So where the model says that no product takes long (Engine.product), a pass makes no PyTorch calls but
 allocations. All that a backward pass needs lies in one tensor.
+
+The directions of a layer are heads of one recurrence, as they are where PyTorch's calls run it. Copies of rows bring
+their arrays together and apart (chain_arrays.Arrays): with one direction only those that a time-major array needs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,18 +21,22 @@ from torch import Tensor
 from kernelgen.schedules.shared.matrix_product import TURNED_A, TURNED_B, TURNED_OUT, MatrixProduct
 from kernelgen.torch import passes
 from kernelgen.torch.chain_arrays import Arrays
-from kernelgen.torch.engine import Engine, Layout, Link, Ready
+from kernelgen.torch.chain_links import Links
+from kernelgen.torch.engine import Chain, Engine, Ready
 from kernelgen.torch.kernels import ALIGNMENT, Backward, Forward, ready
 from kernelgen.torch.layer_form import LayerForm
 from kernelgen.torch.parts import bias_gradients
 from kernelgen.torch.recording import Pass
 
-Chain = Callable[[Sequence[Tensor | None]], None]
+CALLS_OF_BOTH = 4
+"""Calls of PyTorch's that a product of layers in both directions takes the place of at the least: a pass without a
+chain turns, joins, parts and adds arrays around each."""
 
 
 @dataclass(frozen=True)
 class Products:
-    """The products of a layer that have a kernel: Wx, and the gradients of weight_ih and x."""
+    """The products of a layer that have a kernel: a direction's part of Wx, and the gradients of weight_ih of all
+    directions and of x."""
 
     into: Ready | None
     of_weight: Ready | None = None
@@ -37,20 +44,30 @@ class Products:
 
 
 def products_of_layers(
-    engine: Engine, device: int, *, steps: int, width: int, depths: Sequence[int], dtype: str, learning: bool
+    engine: Engine,
+    device: int,
+    *,
+    steps: int,
+    width: int,
+    directions: int,
+    depths: Sequence[int],
+    dtype: str,
+    learning: bool,
 ) -> list[Products] | None:
     """The products of layers that read ``depths`` features each; their kernels begin to compile. None where a backward
-    pass cannot do with them. steps: of all sequences; width: rows of weight_ih; dtype: a Shape's; learning: whether
-    there is a backward pass."""
+    pass cannot do with them. steps: of all sequences; width: rows of a direction's weight_ih; dtype: a Shape's;
+    learning: whether there is a backward pass."""
+    every = directions * width
 
     def product(rows: int, columns: int, depth: int, *transposed: bool) -> Ready | None:
-        return engine.product(MatrixProduct(rows, columns, depth, dtype, *transposed), device)
+        calls = 1 if directions == 1 else CALLS_OF_BOTH
+        return engine.product(MatrixProduct(rows, columns, depth, dtype, *transposed), device, calls)
 
     found = {}
     for depth in dict.fromkeys(depths):
         backward: list[Ready | None] = []
         if learning:
-            backward = [product(width, depth, steps, True, True), product(steps, depth, width, False, True)]
+            backward = [product(every, depth, steps, True, True), product(steps, depth, every, False, True)]
             if None in backward:
                 return None
         found[depth] = Products(product(steps, width, depth, False, False), *backward)
@@ -87,25 +104,29 @@ class WholePass:
         self.form = form
         self._engine, self._dtype, self._on = engine, x.dtype, x.get_device()
         kernel: Forward = form.run.kernel
-        apart, wide = form.all_summed and len(form.names) > 2, form.heads * form.dim
+        parts, wide = form.parts, form.heads * form.dim
+        bias_apart = form.all_summed and len(form.names) > 2
         self.arrays = Arrays(
-            form.layers, form.batch, form.seq, len(form.parts.states), wide, form.width, x.dtype.itemsize, form.names,
-            apart, time_major, begun, form.keep != "nothing", kernel.others, kernel.gates,
+            form.layers, form.directions, form.batch, form.seq, len(parts.states), wide, parts.inputs, parts.products,
+            parts.biases, form.dim, x.dtype.itemsize, form.names, bias_apart, time_major, begun,
+            form.keep != "nothing", kernel.others, kernel.gates,
         )  # fmt: skip
-        depths = [x.shape[2], *[wide] * (form.layers - 1)]
-        found = {depth: self._of_layer(x, depth, own, dtype) for depth, own in zip(depths, products, strict=True)}
-        self._layers = [found[depth] for depth in depths]
-        biases = [torch.Size((gates * wide,)) for gates in (form.parts.bias_ih, form.parts.bias_hh)]
+        self._depths = [x.shape[2], *[form.directions * wide] * (form.layers - 1)]
+        found = {depth: self._of_layer(x, depth, own, dtype) for depth, own in zip(self._depths, products, strict=True)}
+        self._layers = [found[depth] for depth in self._depths]
+        biases = [torch.Size((gates * wide,)) for gates in (parts.bias_ih, parts.bias_hh)]
         others = (form.r_sizes, *biases)[: len(form.names) - 1]
-        self._sizes = [size for depth in depths for size in (torch.Size((form.width, depth)), *others)]
+        of_layers = [(torch.Size((form.width, depth)), *others) * form.directions for depth in self._depths]
+        self._sizes = [size for sizes in of_layers for size in sizes]
         self._kept_bytes = self.arrays.kept()[1]
         self._backwards: dict[tuple[bool, bool], Chain] = {}
 
     def _of_layer(self, x: Tensor, depth: int, products: Products, dtype: str) -> _Layer:
         """What runs for a layer that reads so many features."""
-        form = self.form
-        wx = (torch.Size((form.batch, form.seq, form.parts.inputs, form.heads, form.dim)), x.dtype, x.device)
-        run = passes.pass_with_product(self._engine, wx, depth, dtype, form.parts.key, form.keep)
+        form, run = self.form, None
+        if form.directions == 1:
+            wx = (torch.Size((form.batch, form.seq, form.parts.inputs, form.heads, form.dim)), x.dtype, x.device)
+            run = passes.pass_with_product(self._engine, wx, depth, dtype, form.parts.key, form.keep)
         return _Layer(form.run if run is None else run, run is not None, products)
 
     @property
@@ -116,7 +137,15 @@ class WholePass:
     @property
     def kept(self) -> int:
         """How many tensors ``forward`` leaves for ``backward``."""
-        return 3 + (not self.arrays.time_major) + len(self.arrays.sums)
+        return len(self._lasting)
+
+    @cached_property
+    def _lasting(self) -> tuple[int, ...]:
+        """Which of ``_given`` they are."""
+        arrays = self.arrays
+        output = ["output"] if arrays.hidden(arrays.layers - 1) == "output" else []
+        sums = arrays.sums if arrays.directions == 1 else ()  # else they are kept together
+        return tuple(self._given.index(name) for name in ("x", "starts", "kept", *output, *sums))
 
     def takes(self, x: Tensor, parameters: Sequence[Tensor]) -> bool:
         """Whether the parameters are what kernels read where they lie."""
@@ -136,84 +165,82 @@ class WholePass:
         """See layer_plan.Plan.forward; ``takes`` must say so."""
         form, arrays, empty = self.form, self.arrays, x.new_empty
         x = ready(x, self._dtype)
-        starts = ready(torch.stack(tuple(initial), 1), self._dtype) if initial else None  # [L, S, B, H D]
-        sums = [] if arrays.apart else list(self._sums(parameters))
-        output = empty((*x.shape[:2], arrays.wide))
-        last = empty((arrays.states, form.layers, form.batch, arrays.wide))
+        starts = ready(torch.stack(tuple(initial), 1), self._dtype) if initial else None  # [L K, S, B, H D]
+        sums = [] if arrays.bias_apart else list(self._sums(parameters))
+        output = empty((*x.shape[:2], arrays.directions * arrays.wide))
+        last = empty((arrays.states, form.layers * arrays.directions, form.batch, arrays.wide))
         kept = empty((self._kept_bytes,), dtype=torch.uint8) if arrays.learning else None
-        self._run((x, starts, output, last, kept, *parameters, *sums))
+        given = (x, starts, output, last, kept, *parameters, *sums)
+        self._run(given)
         for layer in self._layers:
             layer.run.count()
         # No views, which autograd would not let anybody change in place.
         states = [state.data for state in last.unbind()]
         if not arrays.learning:
             return output, states, [], []
-        return output, states, [x, starts, kept, *([] if time_major else [output]), *sums], []
+        return output, states, [given[place] for place in self._lasting], []
 
     def _sums(self, parameters: Sequence[Tensor]) -> Iterator[Tensor]:
-        """b of each layer."""
+        """b of each layer and direction."""
         count = len(self.form.names)
         for first in range(0, len(parameters), count):
             _, weight_hh, *biases = parameters[first : first + count]
             yield ready(self.form.bias(biases, weight_hh), self._dtype)
 
     @cached_property
+    def _given(self) -> tuple[str, ...]:
+        """What the forward pass is a function of."""
+        return ("x", "starts", "output", "last", "kept", *self.arrays.parameters, *self.arrays.sums)
+
+    @cached_property
     def _run(self) -> Chain:
         """The forward pass as a function of x, the initial states, output, last states, what is kept, parameters."""
-        arrays, layers = self.arrays, self.form.layers
-        several, state = layers > 1, arrays.states * arrays.state_bytes
-        between: dict[str, int] = {}
-        links: list[Link] = []
-        if not arrays.learning:
-            hidden = {arrays.hidden(layer) for layer in range(layers)} - {"output"}
-            between |= dict.fromkeys(sorted(hidden), arrays.hidden_bytes)
+        arrays = self.arrays
+        links = self._links(self._given)
+        starts = links.moved(arrays.states_in, ["starts"], "starts_in") if arrays.begun else ""
+        ends = links.before(arrays.states_out, "ends", "last")
         for layer, own in enumerate(self._layers):
-            if own.takes_x:
-                rows = self._rows(layer, between, links)
-                of_kernel = {"x": rows, "w": f"weight_ih.{layer}"}
-                of_kernel |= {"input_bias": f"bias_ih.{layer}"} if arrays.apart else {}
-            else:
-                between["wx"] = arrays.steps * arrays.width * arrays.itemsize
-                of_kernel = {"wx": "wx"}
-                of_product = {"a": arrays.rows(layer), "b": f"weight_ih.{layer}", "out": "wx"}
-                of_product |= {"bias": f"bias_ih.{layer}"} if arrays.apart else {}
-                links.append(self._product(layer, own.products.into, of_product, turned=TURNED_A))
-            of_kernel |= {"states": arrays.hidden(layer), "last": f"ends.{layer}" if several else "last"}
-            links.append(Link(own.run.kernel.ready, of_kernel | self._of_recurrence(layer)))
-        if arrays.time_major:
-            links.append(self._turned(arrays.wide, arrays.hidden(layers - 1), "output", into_batches=False))
-        if several:
-            between["ends"] = layers * state
-            turn = self._engine.turned_rows(layers, arrays.states, arrays.state_bytes, self._on)
-            links.append(Link(turn, {"from": "ends", "to": "last"}))
-        given = ("x", "starts", "output", "last", "kept", *arrays.parameters)
-        inside = arrays.inside(*(["ends"] if several else []))
-        return self._engine.chain(links, Layout(given, inside, between), self._on)
+            hidden = links.array(arrays.hidden(layer), arrays.hidden_bytes)
+            of_kernel = {"states": hidden, "last": f"{ends}.{layer}"} | arrays.of_layer(layer, starts)
+            of_kernel |= self._input(links, layer)
+            weights, biases = arrays.of_each("weight_hh", layer), arrays.bias(layer)
+            of_kernel["r"] = links.moved(arrays.weights_together, weights, arrays.r(layer))
+            of_kernel["b"] = links.moved(arrays.biases_together, biases, arrays.b(layer))
+            links.run(own.run.kernel.ready, of_kernel)
+            above = layer + 1 < arrays.layers
+            to = arrays.hidden_to(time_major=arrays.time_major and not above)
+            links.moved(to, [hidden], arrays.rows(layer + 1) if above else "output")
+        links.moved(arrays.states_out, [ends], "last")
+        return links.chain()
 
-    def _of_recurrence(self, layer: int) -> dict[str, str]:
-        """What both passes read of a layer, but for h."""
-        return {"r": f"weight_hh.{layer}", "b": self.arrays.bias(layer), **self.arrays.saved(layer)}
+    def _links(self, given: tuple[str, ...]) -> Links:
+        """A chain of these arrays, without links yet."""
+        states = ("starts", "starts_in", "ends", "last", "d_ends", "d_ends_in", "d_starts")
+        return Links(self._engine, self._on, given, self.arrays.inside(*states))
 
-    def _rows(self, layer: int, between: dict[str, int], links: list[Link]) -> str:
-        """What a layer reads, as [B, T], for a kernel that reads it so."""
-        if layer or not self.arrays.time_major:
-            return self.arrays.rows(layer)
-        features = self._sizes[0][1]
-        between["batches"] = self.arrays.steps * features * self.arrays.itemsize
-        links.append(self._turned(features, "x", "batches", into_batches=True))
-        return "batches"
-
-    def _product(self, layer: int, found: Ready | None, arrays: Mapping[str, str], *, turned: int) -> Link:
+    def _product(self, links: Links, layer: int, found: Ready | None, arrays: Mapping[str, str], turned: int) -> None:
         """A product of a layer. turned: the bit of the array that has x's form, or is x, in the first layer."""
         assert found is not None
         there = turned if layer == 0 and self.arrays.time_major else 0
-        return Link(found, arrays, {"batch": self.form.batch, "seq": self.form.seq, "turned": there})
+        links.run(found, arrays, {"batch": self.form.batch, "seq": self.form.seq, "turned": there})
 
-    def _turned(self, elements: int, source: str, to: str, *, into_batches: bool) -> Link:
-        """The copy of steps of so many elements from [T, B] to [B, T], or back."""
-        sizes = (self.form.seq, self.form.batch) if into_batches else (self.form.batch, self.form.seq)
-        turned = self._engine.turned_rows(*sizes, elements * self.arrays.itemsize, self._on)
-        return Link(turned, {"from": source, "to": to})
+    def _input(self, links: Links, layer: int) -> dict[str, str]:
+        """Wx of a layer; or, for a kernel that multiplies it itself, what it multiplies."""
+        arrays, own = self.arrays, self._layers[layer]
+        rows, weights = arrays.rows(layer), arrays.of_each("weight_ih", layer)
+        biases = arrays.of_each("bias_ih", layer) if arrays.bias_apart else []
+        if own.takes_x:
+            if layer == 0 and arrays.time_major:
+                turned = arrays.moved("tb", "bt", self._depths[0] * arrays.itemsize)
+                rows = links.moved(turned, [rows], "batches")
+            return {"x": rows, "w": weights[0]} | ({"input_bias": biases[0]} if biases else {})
+        columns = []
+        for direction, weight in enumerate(weights):
+            out = links.array(f"columns.{direction}", arrays.inputs_together.nbytes // arrays.directions)
+            of_product = {"a": rows, "b": weight, "out": out} | ({"bias": biases[direction]} if biases else {})
+            self._product(links, layer, own.products.into, of_product, TURNED_A)
+            columns.append(out)
+        return {"wx": links.moved(arrays.inputs_together, columns, "wx")}
 
     # ---- backward ----
 
@@ -227,61 +254,68 @@ class WholePass:
         d_last: Sequence[Tensor | None],
         input_needed: bool,
     ) -> tuple[Tensor | None, Tensor, list[Tensor]]:
-        """See layer_plan.Plan.backward; the gradients of the initial states are [L, S, B, H D]."""
+        """See layer_plan.Plan.backward; the gradients of the initial states are [L, S, B, K H D]."""
         form, arrays, dtype = self.form, self.arrays, self._dtype
-        x, starts, everything, *rest = kept
-        output, sums = (None, rest) if time_major else (rest[0], rest[1:])
+        x, count, several = kept[0], len(form.names), (form.directions,) if form.directions > 1 else ()
         assert x is not None
-        empty, count = x.new_empty, len(form.names)
-        wanted = (*x.shape[:2], arrays.wide)
-        d_output = x.new_zeros(wanted) if d_output is None else ready(d_output, dtype)
+        empty, wide = x.new_empty, form.directions * arrays.wide
+        d_output = x.new_zeros((*x.shape[:2], wide)) if d_output is None else ready(d_output, dtype)
         d_ends = None
         if any(d is not None for d in d_last):
-            zeros = x.new_zeros((form.layers, form.batch, arrays.wide))
-            d_ends = ready(torch.stack([zeros if d is None else d for d in d_last], 1), dtype)
+            zeros = x.new_zeros((form.layers * form.directions, form.batch, arrays.wide))
+            d_ends = ready(torch.stack([zeros if d is None else d for d in d_last], 1), dtype)  # [L K, S, B, H D]
         d_x = empty(x.shape) if input_needed else None
-        d_starts = empty((form.layers, arrays.states, form.batch, arrays.wide))
+        d_starts = empty((form.layers, arrays.states, form.batch, wide))
+        sizes_of_b = (*((2,) if arrays.bias_apart else ()), *several, *form.b_sizes)
         made = [
-            (empty(self._sizes[layer * count]), empty(form.r_sizes), empty(form.b_sizes))
-            for layer in range(form.layers)
+            (empty((*several, form.width, depth)), empty((*several, *form.r_sizes)), empty(sizes_of_b))
+            for depth in self._depths
         ]
         run = form.backward_run(x, parameters[1], parameters[count - 1])
         key = (input_needed, d_ends is not None)
         if key not in self._backwards:
             self._backwards[key] = self._backward(run.kernel, *key)
-        flat = [one for layer in made for one in layer]
-        self._backwards[key](
-            (d_output, d_ends, x, output, everything, starts, *parameters, *sums, d_x, d_starts, *flat)
-        )
+        self._backwards[key]((d_output, d_ends, *kept, *parameters, d_x, d_starts, *(one for of in made for one in of)))
         of_module: list[Tensor] = []
         for d_weight, d_r, d_b in made:
             run.count()
-            of_module += (d_weight, d_r, *bias_gradients(form.parts, arrays.wide, d_b))[:count]
+            # Each bias has memory of its own: PyTorch would copy a gradient that two parameters share.
+            d_biases = [d_b[0], d_b[1]] if arrays.bias_apart else [d_b]
+            for direction in range(form.directions):
+                own = [one[direction] if several else one for one in (d_weight, d_r, *d_biases)]
+                of_biases = own[2:] if arrays.bias_apart else bias_gradients(form.parts, arrays.wide, own[2])
+                of_module += (*own[:2], *of_biases)[:count]
         return d_x, d_starts, of_module
 
     def _backward(self, kernel: Backward, input_needed: bool, ended: bool) -> Chain:
-        """The backward pass as a function of the gradients of output and last states, x, output, what is kept, the
-        initial states, the parameters, and the gradients of x, the initial states and ``Arrays.made``."""
-        arrays, form = self.arrays, self.form
-        between = {"d_wx": arrays.steps * arrays.width * arrays.itemsize, "d_hidden": arrays.hidden_bytes}
-        links, d_hidden = [], "d_output"
-        if arrays.time_major:
-            links.append(self._turned(arrays.wide, "d_output", "d_hidden", into_batches=True))
-            d_hidden = "d_hidden"
-        for layer in reversed(range(form.layers)):
+        """The backward pass as a function of the gradients of output and last states, what is kept, the parameters,
+        and the gradients of x, the initial states and ``Arrays.made``."""
+        arrays = self.arrays
+        every = [name for layer in range(arrays.layers) for name in arrays.made(layer)]
+        kept = (self._given[place] for place in self._lasting)
+        links = self._links(("d_output", "d_ends", *kept, *arrays.parameters, "d_x", "d_starts", *every))
+        starts = links.moved(arrays.states_in, ["starts"], "starts_in") if arrays.begun else ""
+        d_ends = links.moved(arrays.states_in, ["d_ends"], "d_ends_in") if ended else ""
+        d_rows, in_time = "d_output", arrays.time_major
+        for layer in reversed(range(arrays.layers)):
+            d_hidden = links.moved(arrays.hidden_from(time_major=in_time), [d_rows], "d_hidden")
             d_weight, d_r, d_b = arrays.made(layer)
-            own = {"states": arrays.hidden(layer), "d_states": d_hidden, **self._of_recurrence(layer)}
-            if ended:
-                own["d_last"] = f"d_ends.{layer}"
-            made = {"d_wx": "d_wx", "d_r": d_r, "d_b": d_b, "d_initial": f"d_starts.{layer}"}
-            links.append(Link(kernel.ready, {**own, **made}))
-            of_weight = {"a": "d_wx", "b": arrays.rows(layer), "out": d_weight}
-            links.append(self._product(layer, self._layers[layer].products.of_weight, of_weight, turned=TURNED_B))
+            of_r = links.before(arrays.weights_apart, "d_r", d_r)
+            of_b = links.before(arrays.biases_apart, "d_b", d_b)
+            d_wx = links.array("d_wx", arrays.inputs_together.nbytes)
+            own = {"states": arrays.hidden(layer), "d_states": d_hidden, "r": arrays.r(layer), "b": arrays.b(layer)}
+            own |= arrays.of_layer(layer, starts) | ({"d_last": f"{d_ends}.{layer}"} if ended else {})
+            links.run(kernel.ready, own | {"d_wx": d_wx, "d_r": of_r, "d_b": of_b, "d_initial": f"d_starts.{layer}"})
+            links.moved(arrays.weights_apart, [of_r], d_r)
+            links.moved(arrays.biases_apart, [of_b], d_b)
+            columns, products = links.moved(arrays.inputs_in_time, [d_wx], "d_columns"), self._layers[layer].products
+            of_weight = {"a": columns, "b": arrays.rows(layer), "out": d_weight}
+            self._product(links, layer, products.of_weight, of_weight, TURNED_B)
             if layer or input_needed:
-                d_hidden = "d_hidden" if layer else "d_x"
-                of_x = {"a": "d_wx", "b": f"weight_ih.{layer}", "out": d_hidden}
-                links.append(self._product(layer, self._layers[layer].products.of_input, of_x, turned=TURNED_OUT))
-        before = ("d_output", "d_ends", "x", "output", "kept", "starts", *arrays.parameters, "d_x", "d_starts")
-        every = [name for layer in range(form.layers) for name in arrays.made(layer)]
-        inside = arrays.inside("d_starts", *(["d_ends"] if ended else []))
-        return self._engine.chain(links, Layout((*before, *every), inside, between), self._on)
+                weights = self.form.width * self._depths[layer] * arrays.itemsize
+                together = arrays.moved("k", "k", weights, apart=True)
+                w = links.moved(together, arrays.of_each("weight_ih", layer), "w")
+                d_rows, in_time = links.before(arrays.hidden_from(time_major=False), "d_rows", "d_hidden"), False
+                of_x = {"a": columns, "b": w, "out": d_rows if layer else "d_x"}
+                self._product(links, layer, products.of_input, of_x, TURNED_OUT)
+        return links.chain()

@@ -20,6 +20,7 @@ from kernelgen.program.arguments import ArrayArgument  # noqa: E402
 from kernelgen.program.launch import Launch  # noqa: E402
 from kernelgen.program.shape import Shape  # noqa: E402
 from kernelgen.schedules.shared.matrix_product import MatrixProduct  # noqa: E402
+from kernelgen.schedules.shared.moved_rows import MovedRows  # noqa: E402
 from kernelgen.torch import device as of_device  # noqa: E402
 from kernelgen.torch.device import DeviceEngine, Loaded  # noqa: E402
 from kernelgen.torch.engine import Layout, Link  # noqa: E402
@@ -51,7 +52,7 @@ def test_a_chain_is_all_launches_in_a_row(engine: DeviceEngine, monkeypatch: pyt
     launch = Launch((4, 1, 1), 64, 0)
     loaded = Loaded(Launches((step,), {"mail": 400}, (launch,)), (mail, empty), numbers, None, 0)  # type: ignore[arg-type]
     product = engine.product(MatrixProduct(15, 8, 24, "float16"), 0)
-    turn = engine.turned_rows(3, 5, 16, 0)
+    turn = engine.moved_rows(MovedRows({"b": 3, "t": 5}, "tb", "bt", 16), 0)
     assert product is not None
     bound: list[Any] = []
     monkeypatch.setattr(Launches, "bound", lambda *given: bound.append(given))
@@ -66,11 +67,11 @@ def test_a_chain_is_all_launches_in_a_row(engine: DeviceEngine, monkeypatch: pyt
     ((launches, names, values, index, _, memory),) = bound
     assert (names, values, index) == (("x", "w", "starts", "output"), {}, 0)
     kernels = [kernel.name for kernel, _, _ in launches.steps]
-    assert kernels == ["tilesmith_matrix_product", "recurrence", "tilesmith_turned_rows"]
+    assert kernels == ["tilesmith_matrix_product", "recurrence", "tilesmith_moved_rows"]
     assert [arguments for _, _, arguments in launches.steps] == [
         ("x", "w", 0, "wx", 15, 8, 24, 5, 3, 1),
         ("wx", "second", "1.mail", 0, 5, 7),
-        ("part", "output", 3, 5, 1),
+        ("part", 0, "output", 1, 1, 1, 3, 5, 0, 0, 1, 3, -1, -1),
     ]
     assert all(
         isinstance(one, str | np.int32) or one == 0 for _, _, arguments in launches.steps for one in arguments
@@ -80,6 +81,9 @@ def test_a_chain_is_all_launches_in_a_row(engine: DeviceEngine, monkeypatch: pyt
     assert memory.offsets == {"wx": 0, "ends": 1024, "1.mail": 1536, "part": 1024 + 32}
     assert memory.inside == {"second": ("starts", 64)}
     assert engine.product(MatrixProduct(1 << 16, 4096, 4096, "float16"), 0) is None  # PyTorch's is faster
+    long = MatrixProduct(4096, 1024, 1024, "float16", True, True)
+    assert engine.product(long, 0) is None
+    assert engine.product(long, 0, 4) is not None
     again = engine.product(MatrixProduct(30, 16, 24, "float16"), 0)
     assert again is not None
     assert again.source == product.source  # one binary for many sizes

@@ -516,6 +516,10 @@ def test_flashrnn_takes_its_layouts_and_dtypes_to_kernels() -> None:
         (GRU, {"num_layers": 2}, 16, 16),
         (RNN, {"cell": "slstm", "batch_first": True}, 70, 7),
         (LSTM, {}, 600, 9),
+        (LSTM, {"num_layers": 2, "bidirectional": True}, 16, 16),
+        (LSTM, {"num_layers": 3, "batch_first": True, "heads": 2, "bidirectional": True}, 5, 33),
+        (GRU, {"num_layers": 2, "bidirectional": True}, 7, 9),
+        (RNN, {"cell": "slstm", "batch_first": True, "bidirectional": True}, 16, 1),
     ],
 )
 def test_a_whole_pass_is_one_chain(kind: Any, options: Any, batch: int, seq: int, dtype: torch.dtype) -> None:
@@ -525,7 +529,8 @@ def test_a_whole_pass_is_one_chain(kind: Any, options: Any, batch: int, seq: int
     ours = copy.deepcopy(exact).to(dtype).cuda()
     x = torch.randn(*((batch, seq) if exact.batch_first else (seq, batch)), 96).to(dtype)
     count = len(exact._parts.states)
-    starts = [(torch.randn(exact.num_layers, batch, 128) / 2).to(dtype) for _ in range(count)]
+    units = exact.num_layers * (1 + exact.bidirectional)
+    starts = [(torch.randn(units, batch, 128) / 2).to(dtype) for _ in range(count)]
     found = []
     for module, place, work in ((exact, "cpu", torch.float64), (ours, "cuda", dtype)):
         leaves = [each.detach().to(place, work).requires_grad_() for each in (x, *starts)]

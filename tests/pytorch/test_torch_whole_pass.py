@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -21,6 +22,15 @@ CASES = [
     (GRU, "float16", {"num_layers": 2, "bias": False, "batch_first": True}, True),
     (RNN, "float16", {"cell": "slstm"}, True),
 ]
+
+BOTH = [
+    (LSTM, "float16", {"num_layers": 3}, 7, True),
+    (LSTM, "float16", {"num_layers": 2, "heads": 2, "batch_first": True}, 8, False),
+    (GRU, "float16", {"num_layers": 2, "batch_first": True}, 5, True),
+    (GRU, "float16", {"bias": False}, 8, False),
+    (RNN, "float16", {"cell": "slstm", "num_layers": 2}, 8, True),
+]
+"""Of both directions, with the number of features, and whether there are initial states."""
 
 LIMITS = {"float16": 2e-3, "bfloat16": 1e-2, "float32": 1e-5}
 """Relative errors: products are rounded in other places than PyTorch's."""
@@ -44,7 +54,7 @@ def _drawn(module: Any, *, begun: bool) -> tuple[Tensor, Any]:
     x = torch.randn(*((3, 4) if module.batch_first else (4, 3)), module.input_size).to(dtype).requires_grad_()
     if not begun:
         return x, None
-    sizes = (module.num_layers, 3, module.hidden_size)
+    sizes = (module.num_layers * (1 + module.bidirectional), 3, module.hidden_size)
     hx = tuple(torch.randn(sizes).to(dtype).requires_grad_() for _ in module._parts.states)
     return x, hx if len(hx) > 1 else hx[0]
 
@@ -89,6 +99,34 @@ def test_one_chain_gives_what_calls_give(
 
 
 @pytest.mark.emulated
+@pytest.mark.parametrize(("kind", "dtype", "options", "features", "begun"), BOTH)
+def test_both_directions_are_one_chain(
+    kind: Any, dtype: str, options: Any, features: int, begun: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against float64, without kernels."""
+    torch.manual_seed(0)
+    chained = Chained()
+    _use(monkeypatch, chained)
+    module = kind(features, 16, dtype=getattr(torch, dtype), bidirectional=True, **options)
+    x, hx = _drawn(module, begun=begun)
+    found = _run(module, x, hx, last=begun)
+    with torch.no_grad():
+        output, _ = module(x, hx)
+    assert torch.equal(output, found[0])
+    # A layer: two products, copies of Wx, R, b and h, the recurrence; then copies of initial and last states.
+    forward = 7 * module.num_layers + begun + 1
+    # Copies of the gradients of h, Wx, R and b and of W, two products, the recurrence; copies of states.
+    backward = 8 * module.num_layers + 2 * begun
+    assert chained.links == [forward, backward, forward]
+    monkeypatch.delitem(passes.ENGINES, "cpu")
+    starts = hx.double() if torch.is_tensor(hx) else hx and tuple(one.double() for one in hx)
+    wanted = _run(copy.deepcopy(module).double(), x.double(), starts, last=begun)
+    for one, other in zip(found, wanted, strict=True):
+        assert one.shape == other.shape
+        assert (one.double() - other).norm() <= LIMITS[dtype] * other.norm()
+
+
+@pytest.mark.emulated
 def test_what_is_asked_for_alone(chained: Chained) -> None:
     torch.manual_seed(0)
     module = LSTM(8, 16, 2, dtype=torch.float16)
@@ -99,6 +137,9 @@ def test_what_is_asked_for_alone(chained: Chained) -> None:
     c.float().sum().backward()  # neither the output's gradient nor that of x
     assert chained.chains == 3
     assert all(one.grad is not None and bool(one.grad.abs().sum() > 0) for one in module.parameters())
+    gradient = module.bias_ih_l0.grad.clone()
+    module.bias_hh_l0.grad.zero_()  # each parameter has its own
+    assert torch.equal(module.bias_ih_l0.grad, gradient)
     output, _ = module(first.transpose(0, 1).contiguous().transpose(0, 1))  # other strides
     assert torch.equal(output, every[0])
 
