@@ -16,7 +16,7 @@ from torch import Tensor
 from kernelgen.device import gpu
 from kernelgen.device.executor import Executable, Launches, in_a_row, offsets
 from kernelgen.device.launcher import DeviceKernel, launch_config
-from kernelgen.device.native import NO_MEMORY, Memory
+from kernelgen.device.native import NO_MEMORY, Memory, Turn
 from kernelgen.errors import InfeasibleError, TilesmithError
 from kernelgen.program.arguments import ArrayArgument
 from kernelgen.program.shape import INPUT_PRODUCT, Shape
@@ -184,7 +184,8 @@ class DeviceEngine:
             null = dict.fromkeys(part.launches.names, 0)
             parts.append((part.launches, null | numbers | own | dict(link.arrays)))
         memory = _memory(between, device, layout.inside)
-        return in_a_row(parts).bound(layout.given, {}, device, torch._C._cuda_getCurrentRawStream, memory)
+        turns = [Turn(link.lane, link.after) for link in links] if any(link.lane for link in links) else None
+        return in_a_row(parts, turns).bound(layout.given, {}, device, torch._C._cuda_getCurrentRawStream, memory)
 
     def _started(self, single: Ready, device: int) -> Part:
         """A kernel of no recurrence, loaded."""

@@ -37,11 +37,14 @@ class Kernel(Protocol):
 class Link:
     """One part of a chain. ready: a kernel, or what ``product`` or ``turned_rows`` gave. arrays: what its arrays are
     called in the chain, by their own names; those that are not named are null pointers. numbers: values of its int32
-    arguments that are not its own."""
+    arguments that are not its own. lane: links of one lane run in their order, and beside those of other lanes, but
+    after the earlier links, by their places, that ``after`` names."""
 
     ready: Ready
     arrays: Mapping[str, str]
     numbers: Mapping[str, int] = field(default_factory=dict)
+    lane: int = 0
+    after: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,5 +93,6 @@ class Engine(Hashable, Protocol):
         ...
 
     def chain(self, links: Sequence[Link], layout: Layout, device: int) -> Callable[[Sequence[Tensor | None]], None]:
-        """What runs the links one after another, as a function of the arrays that are given: see Ready.bind."""
+        """What runs the links, one after another but for their lanes, as a function of the arrays that are given: see
+        Kernel.bind."""
         ...
