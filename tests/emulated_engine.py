@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -197,6 +198,7 @@ class Chained(Emulated):
     def __init__(self, *, kernels: bool = False, takes_x: bool = False) -> None:
         super().__init__()
         self.chains, self.kernels, self.takes_x = 0, kernels, takes_x
+        self._draw = random.Random(0)
 
     def multiplies_input(self, cell: Cell, shape: Shape, device: int) -> bool:
         return self.takes_x
@@ -220,7 +222,7 @@ class Chained(Emulated):
             for name, (whole, offset) in layout.inside.items():
                 found = places[whole]
                 places[name] = None if found is None else found[offset:]
-            for link in links:
+            for link in self._order(links):
                 arrays = {name: places[place] for name, place in link.arrays.items()}
                 there = {name: array for name, array in arrays.items() if array is not None}
                 if isinstance(link.ready, EmulatedKernel):
@@ -229,3 +231,16 @@ class Chained(Emulated):
                     link.ready.run(there, link.numbers)
 
         return run
+
+    def _order(self, links: Sequence[Link]) -> Iterator[Link]:
+        """The links in an order that lanes allow, another one each time."""
+        lanes: dict[int, list[int]] = {}
+        for place, link in enumerate(links):
+            assert all(earlier < place for earlier in link.after)
+            lanes.setdefault(link.lane, []).append(place)
+        ended: set[int] = set()
+        while any(lanes.values()):
+            able = [lane for lane in lanes.values() if lane and ended.issuperset(links[lane[0]].after)]
+            place = self._draw.choice(able).pop(0)
+            ended.add(place)
+            yield links[place]

@@ -31,7 +31,7 @@ from kernelgen.torch.module_checks import (
 from kernelgen.torch.operator import RETURNS, own_tensors, plain
 from kernelgen.torch.parts import parameter_sizes, parts_of
 from kernelgen.torch.sequences import NOTHING, Own, own_of_input
-from kernelgen.torch.stack import Stack, run_stack
+from kernelgen.torch.stack import Stack, run_stack, run_waves
 from kernelgen.torch.transforms import differentiating, undisturbed
 from kernelgen.torch.wavefront import run_wavefront
 
@@ -205,7 +205,7 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         """The whole pass as one node of autograd's, where it is all steps of a batch of tensors of PyTorch's own, and
         nothing but h is asked for; None where it is not, or where something is wrong, which forward() tells."""
         tensors = self._parameters
-        if tuple(tensors) != self._flat or self.proj_size or self.wavefront is not None:
+        if tuple(tensors) != self._flat or self.proj_size:
             return None
         if self.checkpoint is not None or self.memory_limit is not None:
             return None
@@ -224,7 +224,11 @@ class Recurrent(nn.Module):  # type: ignore[misc]
             if not own_tensors(*states):
                 return None
         stack = self._stacks.of(self, self.dropout if self.training else 0.0)
-        output, last = run_stack(stack, input, states, flat, time_major=not self.batch_first)
+        run = run_stack if self.wavefront is None else run_waves
+        found = run(stack, input, states, flat, time_major=not self.batch_first)
+        if found is None:
+            return None
+        output, last = found
         return output, last[0] if len(last) == 1 else tuple(last)
 
     def _initial(self, hx: Any, batch: int, dtype: torch.dtype, batched: bool, order: Tensor | None) -> list[Tensor]:
@@ -302,7 +306,8 @@ class Stacks(dict[float, Stack]):
         if found is None:
             count = 2 if module.bidirectional else 1
             names = tuple(module._names[0])
-            found = self[dropout] = Stack(module._parts, module.num_layers, count, module.heads, names, dropout)
+            sizes = (module.num_layers, count, module.heads)
+            found = self[dropout] = Stack(module._parts, *sizes, names, dropout, module.wavefront)
         return found
 
     def __deepcopy__(self, _: Any) -> Stacks:

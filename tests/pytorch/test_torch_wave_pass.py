@@ -1,0 +1,123 @@
+"""Layers in waves as one chain of kernels, in the emulator and in any order that its lanes allow: the numbers, and what
+is left to calls of PyTorch's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from emulated_engine import Chained, Emulated  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from kernelgen.torch import GRU, LSTM, RNN, kernels, passes  # noqa: E402
+
+LIMITS = {"float16": 3e-3, "bfloat16": 2e-2}
+"""Relative errors: states are rounded between chunks, and products in other places than PyTorch's."""
+
+
+def use(monkeypatch: pytest.MonkeyPatch, engine: Emulated) -> Any:
+    monkeypatch.setitem(passes.ENGINES, "cpu", engine)
+    monkeypatch.setattr(kernels, "_warned", set())
+    return engine
+
+
+def pair(kind: Any, *sizes: int, chunk: int, **options: Any) -> tuple[Any, Any]:
+    """A module in waves and one of the same parameters, layer after layer."""
+    torch.manual_seed(0)
+    waves = kind(*sizes, wavefront=chunk, **options)
+    plain = kind(*sizes, **options)
+    plain.load_state_dict(waves.state_dict())
+    return waves, plain
+
+
+def results(module: Any, x: Tensor, hx: Any, *, last: bool) -> list[Tensor]:
+    """Outputs, and the gradients of everything; of the output alone where ``last`` is not asked for."""
+    output, states = module(x, hx)
+    found = [output, *((states,) if torch.is_tensor(states) else states)]
+    leaves = [x, *(() if hx is None else (hx,) if torch.is_tensor(hx) else hx), *module.parameters()]
+    generator = torch.Generator().manual_seed(2)
+    weights = [torch.randn(one.shape, generator=generator).to(one.dtype) for one in found]
+    used = len(found) if last else 1
+    return found + list(torch.autograd.grad(found[:used], leaves, weights[:used]))
+
+
+def close(found: list[Tensor], wanted: list[Tensor], limit: float) -> None:
+    for one, other in zip(found, wanted, strict=True):
+        assert one.shape == other.shape
+        assert one.dtype == other.dtype
+        error = (one.double() - other.double()).norm() / other.double().norm()
+        assert error <= limit
+
+
+@pytest.mark.emulated
+@pytest.mark.parametrize(
+    ("kind", "dtype", "layers", "seq", "options", "begun"),
+    [
+        (LSTM, "bfloat16", 3, 4, {}, True),
+        (GRU, "float16", 2, 5, {"heads": 2, "bias": False, "batch_first": True}, False),
+    ],
+)
+def test_waves_give_what_layer_after_layer_gives(
+    kind: Any, dtype: str, layers: int, seq: int, options: Any, begun: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chained = use(monkeypatch, Chained())
+    waves, plain = pair(kind, 8, 16, layers, chunk=2, dtype=getattr(torch, dtype), **options)
+    x = torch.randn(*((3, seq) if waves.batch_first else (seq, 3)), 8).to(waves.weight_ih_l0.dtype).requires_grad_()
+    hx = None
+    if begun:
+        made = [torch.randn(layers, 3, 16).to(x.dtype).requires_grad_() for _ in waves._parts.states]
+        hx = tuple(made) if len(made) > 1 else made[0]
+    found = results(waves, x, hx, last=begun)
+    with torch.no_grad():
+        output, states = waves(x, hx)
+    assert chained.chains == 3
+    chunks = -(-seq // 2)
+    assert [name for name, _ in chained.ran] == [
+        *["forward"] * layers * chunks, *["backward"] * layers * chunks, *["forward"] * layers * chunks
+    ]  # fmt: skip
+    assert output.is_contiguous()
+    assert torch.equal(output, found[0])
+    first = states if torch.is_tensor(states) else states[0]
+    assert first.is_contiguous()
+    assert torch.equal(first, found[1])
+    use(monkeypatch, Emulated())
+    close(found, results(plain, x, hx, last=begun), LIMITS[dtype])
+
+
+@pytest.mark.emulated
+def test_what_is_asked_for_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last states' gradients without the output's, under autocast, and neither x nor states need one."""
+    chained = use(monkeypatch, Chained())
+    waves, plain = pair(LSTM, 8, 16, 2, chunk=2)
+    x, found = torch.randn(4, 3, 8), []
+    for module in (waves, plain):
+        with torch.autocast("cpu", torch.bfloat16):
+            output, (_, c) = module(x)
+        assert c.dtype is torch.bfloat16
+        if module is waves:
+            output.data.zero_()  # the caller's, which no kernel reads again
+        found.append(list(torch.autograd.grad(c.float().sum(), list(module.parameters()))))
+        if module is waves:
+            assert chained.chains == 2
+            assert [gradient.dtype for gradient in found[0]] == [torch.float32] * 8
+    close(*found, LIMITS["bfloat16"])
+
+
+@pytest.mark.emulated
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (RNN, {"cell": "slstm"}),  # its kernel here wants all multiprocessors for itself
+        (LSTM, {"dropout": 0.5, "dtype": torch.bfloat16}),
+    ],
+)
+def test_what_cannot_run_in_lanes_is_left_to_calls(kind: Any, options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    chained = use(monkeypatch, Chained())
+    module = kind(8, 16, 2, wavefront=2, **options)
+    with torch.no_grad():
+        module(torch.randn(4, 3, 8).to(module.weight_ih_l0.dtype))
+    assert chained.chains == 0
+    assert len(chained.ran) == 3
