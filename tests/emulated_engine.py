@@ -40,6 +40,9 @@ class WithoutChains:
     def product(self, product: MatrixProduct, device: int) -> None:
         return None
 
+    def chunk_of_waves(self, cell: Cell, shape: Shape, layers: int, device: int, *, learning: bool) -> int | None:
+        return None
+
     def turned_rows(self, outer: int, inner: int, row_bytes: int, device: int) -> Any:
         raise AssertionError("without products there is no chain")
 
@@ -199,12 +202,16 @@ class Chained(Emulated):
         super().__init__()
         self.chains, self.kernels, self.takes_x = 0, kernels, takes_x
         self._draw = random.Random(0)
+        self.advised: int | None = None  # steps of a chunk of a wavefront
 
     def multiplies_input(self, cell: Cell, shape: Shape, device: int) -> bool:
         return self.takes_x
 
     def product(self, product: MatrixProduct, device: int) -> Any:
         return EmulatedProduct(product, self.kernels)
+
+    def chunk_of_waves(self, cell: Cell, shape: Shape, layers: int, device: int, *, learning: bool) -> int | None:
+        return self.advised
 
     def turned_rows(self, outer: int, inner: int, row_bytes: int, device: int) -> EmulatedTurn:
         return EmulatedTurn((outer, inner, row_bytes))

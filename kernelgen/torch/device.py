@@ -22,6 +22,7 @@ from kernelgen.program.arguments import ArrayArgument
 from kernelgen.program.shape import INPUT_PRODUCT, Shape
 from kernelgen.schedules.shared import matrix_product, turned_rows
 from kernelgen.schedules.shared.matrix_product import MatrixProduct
+from kernelgen.torch.wave_chunks import OneWay, chosen_chunk
 
 if TYPE_CHECKING:
     from kernelgen.build.compile import Binary
@@ -147,6 +148,31 @@ class DeviceEngine:
             seconds = matrix_product.least_seconds(product, profile)
         more = shape.seq * (microseconds_per_step(ours, profile) - microseconds_per_step(other, profile))
         return more * 1e-6 < seconds
+
+    def chunk_of_waves(self, cell: Cell, shape: Shape, layers: int, device: int, *, learning: bool) -> int | None:
+        """See engine.Engine; by the model, of layers that have as many inputs as units."""
+        from kernelgen.tuning.plan import microseconds_per_step, plan
+
+        profile, columns = gpu.device(device).profile(), len(cell.input_gates) * shape.heads * shape.head_dim
+
+        def into(steps: int) -> float:
+            product = MatrixProduct(shape.batch * steps, columns, shape.heads * shape.head_dim, shape.dtype)
+            return 1e6 * matrix_product.predicted_seconds(product, profile)
+
+        found = []
+        passes: tuple[Direction, ...] = ("forward", "backward") if learning else ("forward",)
+        for direction in passes:
+            try:
+                tiling = plan(cell, shape, profile, top=1, direction=direction, told=False)[0]
+                into(1)
+            except InfeasibleError:
+                return None
+            needs = tiling.resources
+            if layers * needs.blocks > profile.multiprocessors * needs.blocks_per_sm:
+                return None  # a layer would wait for another one's blocks
+            kernels = 3 if direction == "backward" else 2
+            found.append(OneWay(microseconds_per_step(tiling, profile), kernels, into))
+        return chosen_chunk(shape.seq, layers, found)
 
     def product(self, product: MatrixProduct, device: int) -> Single | None:
         """See engine.Engine."""

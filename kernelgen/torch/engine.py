@@ -83,6 +83,11 @@ class Engine(Hashable, Protocol):
         and the program that takes Wx."""
         ...
 
+    def chunk_of_waves(self, cell: Cell, shape: Shape, layers: int, device: int, *, learning: bool) -> int | None:
+        """How many steps each of ``layers`` had best be behind the one before, ``shape`` being a layer's over all
+        steps; None where they had better run one after another. learning: whether there is a backward pass."""
+        ...
+
     def product(self, product: MatrixProduct, device: int) -> Ready | None:
         """A product of matrices, whose arrays are a, b, bias and out and whose numbers batch, seq and turned; None
         where it is better left to PyTorch. What ``chain`` needs of it may still be compiling."""

@@ -43,7 +43,7 @@ class LSTM(Recurrent):
         heads: int = 1,
         checkpoint: int | None = None,
         memory_limit: str | int | None = None,
-        wavefront: int | None = None,
+        wavefront: int | bool | None = None,
     ) -> None:
         super().__init__(
             "LSTM", "lstm", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size,
@@ -70,7 +70,7 @@ class GRU(Recurrent):
         heads: int = 1,
         checkpoint: int | None = None,
         memory_limit: str | int | None = None,
-        wavefront: int | None = None,
+        wavefront: int | bool | None = None,
         proj_size: int | None = None,
     ) -> None:
         _refuse_projection(proj_size)
@@ -105,7 +105,7 @@ class RNN(Recurrent):
         heads: int = 1,
         checkpoint: int | None = None,
         memory_limit: str | int | None = None,
-        wavefront: int | None = None,
+        wavefront: int | bool | None = None,
         proj_size: int | None = None,
     ) -> None:
         _refuse_projection(proj_size)

@@ -71,7 +71,7 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         heads: int = 1,
         checkpoint: int | None = None,
         memory_limit: str | int | None = None,
-        wavefront: int | None = None,
+        wavefront: int | bool | None = None,
     ) -> None:
         super().__init__()
         check_sizes(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
@@ -224,7 +224,7 @@ class Recurrent(nn.Module):  # type: ignore[misc]
             if not own_tensors(*states):
                 return None
         stack = self._stacks.of(self, self.dropout if self.training else 0.0)
-        run = run_stack if self.wavefront is None else run_waves
+        run = run_stack if self._waves is None else run_waves
         found = run(stack, input, states, flat, time_major=not self.batch_first)
         if found is None:
             return None
@@ -250,11 +250,11 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         """The output over x [B, T, I], each state after the last step [L K, B, D] and, if ``every``, after every step
         [L K, B, T, D]; states: the initial ones, each [L K, B, D]."""
         dropout = self.dropout if self.training else 0.0
-        if self.wavefront is not None:
+        if self._waves is not None:
             parameters = [self._parameters_of(names) for names in self._names]
             together = Together.of(self._parts, self.heads, parameters)
             require_no_resets(own.resets)
-            return _joined(run_wavefront(together, x, states, own.lengths, every, self.wavefront, dropout), every)
+            return _joined(run_wavefront(together, x, states, own.lengths, every, self._waves, dropout), every)
         count = 2 if self.bidirectional else 1
         chunk = self._chunk(x, states, whole=every)
         if chunk is not None:
@@ -275,6 +275,11 @@ class Recurrent(nn.Module):  # type: ignore[misc]
             results.append(run_layer(together, x, initial, own, every, chunk))
             x = results[-1].output
         return _joined(results, every)
+
+    @property
+    def _waves(self) -> int | None:
+        """Steps of a chunk of a wavefront that was asked for; with True there is one where it pays."""
+        return None if self.wavefront is True else self.wavefront
 
     def _parameters_of(self, names: Mapping[str, str]) -> dict[str, Tensor]:
         """The parameters of one layer and direction, by the first part of their names."""

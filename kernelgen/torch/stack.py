@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernelgen.program.shape import DTYPES
+from kernelgen.cells.registry import cell_of
+from kernelgen.program.shape import DTYPES, Shape
 from kernelgen.torch import passes
 from kernelgen.torch.arguments import any_autocast, autocast_dtype, autocast_parameter
 from kernelgen.torch.errors import refuse_second_derivative
@@ -33,7 +34,7 @@ class Stack:
 
     names: those of the parameters of a layer in a direction (parts.parameter_sizes). dropout: the share of elements
     that become zero between layers, 0 where none do. chunk: steps by which a layer is behind the one before, where they
-    run in waves.
+    run in waves; True for as many as the engine advises, or no waves.
     """
 
     parts: Parts
@@ -42,7 +43,7 @@ class Stack:
     heads: int
     names: tuple[str, ...]
     dropout: float
-    chunk: int | None = None
+    chunk: int | bool | None = None
     plans: dict[Any, Plan | None] = field(default_factory=dict, compare=False, repr=False)
     in_waves: dict[Any, WavePass | None] = field(default_factory=dict, compare=False, repr=False)
 
@@ -102,12 +103,20 @@ class Stack:
         if key in self.in_waves:
             return self.in_waves[key]
         name, found = precision_of(dtype, dtype, dtype).dtype, None
-        (seq, batch), wide = x.shape[:2] if time_major else (x.shape[1], x.shape[0]), width // self.parts.inputs
-        if engine is not None and self.chunk is not None and batch and name in DTYPES and not self.dropout:
-            sizes = (self.layers, self.heads, wide // self.heads, self.names, batch, seq, x.shape[2], self.chunk)
-            form = Waves(self.parts, *sizes, dtype, x.device, name, begun, learning)
-            found = WavePass(form, engine)
-            found = found if found.possible else None
+        seq, batch = x.shape[:2] if time_major else (x.shape[1], x.shape[0])
+        dim = width // self.parts.inputs // self.heads
+        drawn = self.dropout and self.layers > 1  # masks, which PyTorch draws between layers
+        if engine is not None and batch and name in DTYPES and not drawn:
+            chunk = self.chunk
+            if chunk is True:
+                shape = Shape(batch, seq, self.heads, dim, name, "gates" if learning else "hidden")
+                index = -1 if x.device.index is None else x.device.index
+                cell = cell_of(self.parts.key)
+                chunk = engine.chunk_of_waves(cell, shape, self.layers, index, learning=learning)
+            if chunk:
+                sizes = (self.layers, self.heads, dim, self.names, batch, seq, x.shape[2], chunk)
+                made = WavePass(Waves(self.parts, *sizes, dtype, x.device, name, begun, learning), engine)
+                found = made if made.possible else None
         if len(self.in_waves) >= passes.FORMS:
             self.in_waves.clear()
         self.in_waves[key] = found
@@ -167,7 +176,7 @@ def _forward(
     if stack.chunk is not None:
         form = {"time_major": time_major, "begun": bool(states), "learning": keep != "nothing"}
         plan = stack.waves(x, x.dtype, parameters[0].shape[0], **form)
-    elif stack.directions == 1:
+    if plan is None and stack.directions == 1:
         plan = stack.plan(x, time_major, keep, initial, parameters)
     if plan is not None:
         run = plan.of(x, parameters)

@@ -120,7 +120,8 @@ class WavePass:
 
     def __init__(self, form: Waves, engine: Engine) -> None:
         self.form, self._engine = form, engine
-        self._states, self._item = len(form.parts.states), form.dtype.itemsize
+        self._states = len(form.parts.states)
+        self._item: int = form.dtype.itemsize
         # Sums over chunks are of float32, which kernels that are told so hand over unrounded.
         self._floats = torch.float32 if self._item == 2 else form.dtype
         self._products = self._all_products()

@@ -12,10 +12,11 @@ torch = pytest.importorskip("torch")
 from emulated_engine import Chained, Emulated  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from kernelgen.torch import GRU, LSTM, RNN, kernels, passes  # noqa: E402
+from kernelgen.torch import GRU, LSTM, kernels, passes  # noqa: E402
+from kernelgen.torch.wave_chunks import OneWay, chosen_chunk  # noqa: E402
 
 LIMITS = {"float16": 3e-3, "bfloat16": 2e-2}
-"""Relative errors: states are rounded between chunks, and products in other places than PyTorch's."""
+"""Relative errors against float64."""
 
 
 def use(monkeypatch: pytest.MonkeyPatch, engine: Emulated) -> Any:
@@ -68,8 +69,7 @@ def test_waves_give_what_layer_after_layer_gives(
     x = torch.randn(*((3, seq) if waves.batch_first else (seq, 3)), 8).to(waves.weight_ih_l0.dtype).requires_grad_()
     hx = None
     if begun:
-        made = [torch.randn(layers, 3, 16).to(x.dtype).requires_grad_() for _ in waves._parts.states]
-        hx = tuple(made) if len(made) > 1 else made[0]
+        hx = tuple(torch.randn(layers, 3, 16).to(x.dtype).requires_grad_() for _ in waves._parts.states)
     found = results(waves, x, hx, last=begun)
     with torch.no_grad():
         output, states = waves(x, hx)
@@ -83,8 +83,10 @@ def test_waves_give_what_layer_after_layer_gives(
     first = states if torch.is_tensor(states) else states[0]
     assert first.is_contiguous()
     assert torch.equal(first, found[1])
-    use(monkeypatch, Emulated())
-    close(found, results(plain, x, hx, last=begun), LIMITS[dtype])
+    monkeypatch.setitem(passes.ENGINES, "cpu", None)
+    wide = None if hx is None else tuple(one.detach().double().requires_grad_() for one in hx)
+    wanted = results(plain.double(), x.detach().double().requires_grad_(), wide, last=begun)
+    close(found, [one.to(x.dtype) for one in wanted], LIMITS[dtype])
 
 
 @pytest.mark.emulated
@@ -94,6 +96,8 @@ def test_what_is_asked_for_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     waves, plain = pair(LSTM, 8, 16, 2, chunk=2)
     x, found = torch.randn(4, 3, 8), []
     for module in (waves, plain):
+        if module is plain:
+            monkeypatch.setitem(passes.ENGINES, "cpu", None)
         with torch.autocast("cpu", torch.bfloat16):
             output, (_, c) = module(x)
         assert c.dtype is torch.bfloat16
@@ -107,17 +111,53 @@ def test_what_is_asked_for_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.emulated
-@pytest.mark.parametrize(
-    ("kind", "options"),
-    [
-        (RNN, {"cell": "slstm"}),  # its kernel here wants all multiprocessors for itself
-        (LSTM, {"dropout": 0.5, "dtype": torch.bfloat16}),
-    ],
-)
-def test_what_cannot_run_in_lanes_is_left_to_calls(kind: Any, options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_run_in_lanes_is_left_to_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     chained = use(monkeypatch, Chained())
-    module = kind(8, 16, 2, wavefront=2, **options)
+    x = torch.randn(4, 3, 8).to(torch.bfloat16)
+    dropping = LSTM(8, 16, 2, wavefront=2, dropout=0.5, dtype=x.dtype)
     with torch.no_grad():
-        module(torch.randn(4, 3, 8).to(module.weight_ih_l0.dtype))
+        dropping(x)
     assert chained.chains == 0
-    assert len(chained.ran) == 3
+    assert len(chained.ran) == 3  # both layers in the second kernel
+    module = LSTM(8, 16, 2, wavefront=2, dtype=x.dtype)
+    form = {"time_major": True, "begun": False, "learning": False}
+
+    def possible(features: int = 8) -> bool:
+        stack = module._stacks.of(module, 0.0)
+        return stack.waves(x.new_empty(4, 3, features), x.dtype, 64, **form) is not None
+
+    assert possible()
+    assert not possible(features=9)  # chunks would begin where no vector does
+    use(monkeypatch, Chained()).forward_schedule = "grid"  # its kernel wants all multiprocessors for itself
+    assert not possible()
+
+
+@pytest.mark.emulated
+def test_waves_where_the_engine_advises_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(4, 3, 8).to(torch.bfloat16)
+    for advised, ran, chains in ((None, 2, 1), (2, 4, 1)):
+        chained = use(monkeypatch, Chained())
+        chained.advised = advised
+        module = LSTM(8, 16, 2, wavefront=True, dtype=x.dtype)
+        with torch.no_grad():
+            module(x)
+        assert len(chained.ran) == ran
+        assert chained.chains == chains
+    use(monkeypatch, Emulated())  # which has no chains
+    with torch.no_grad():
+        module(x)
+        module(x, lengths=torch.tensor([2, 3, 4]))
+
+
+@pytest.mark.unit
+def test_the_chunk_that_the_model_chooses() -> None:
+    def between(steps: int) -> float:
+        return 2 + steps / 64
+
+    one = OneWay(0.4, 2, between)
+    assert chosen_chunk(1024, 4, [one]) == 64
+    assert chosen_chunk(1024, 4, [one, OneWay(0.6, 3, between)]) == 64
+    assert chosen_chunk(1024, 16, [one]) == 32  # more waves to fill
+    assert chosen_chunk(1024, 4, [OneWay(0.4, 200, between)]) is None  # a chunk costs more than its steps
+    assert chosen_chunk(1 << 20, 2, [one]) == 512
+    assert chosen_chunk(16, 4, [one]) is None
