@@ -204,8 +204,14 @@ class DeviceEngine:
         between, parts = dict(layout.between), []
         for place, link in enumerate(links):
             part = link.ready if isinstance(link.ready, Loaded) else self._started(link.ready, device)
-            own = {array.name: f"{place}.{array.name}" for array in part.workspaces if not array.empty}
-            between.update((own[array.name], array.nbytes) for array in part.workspaces if not array.empty)
+            own = {}
+            for array in part.workspaces:
+                if array.empty:
+                    continue
+                # What is filled before all begins is one link's alone; of the rest a lane has one, for one link at a time.
+                alone = array.name in part.launches.poisoned
+                name = own[array.name] = f"{place}.{array.name}" if alone else f"lane {link.lane}.{array.name}"
+                between[name] = max(array.nbytes, between.get(name, 0))
             numbers = dict(part.numbers) | {name: np.int32(value) for name, value in link.numbers.items()}
             null = dict.fromkeys(part.launches.names, 0)
             parts.append((part.launches, null | numbers | own | dict(link.arrays)))

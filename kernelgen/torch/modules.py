@@ -24,7 +24,7 @@ class LSTM(Recurrent):
 
     proj_size: h is projected to as many units. heads: hidden_size units in heads that do not see each other, without
     a projection. checkpoint, memory_limit: less memory for training on long sequences, at one more forward pass.
-    wavefront: layers at the same time.
+    wavefront: layers at the same time, each so many steps behind the one before; True for what the model advises.
     """
 
     def __init__(

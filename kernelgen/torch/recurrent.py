@@ -47,7 +47,8 @@ class Recurrent(nn.Module):  # type: ignore[misc]
     mode: torch.nn's name of the kind. cell: a library name, ``"path/to/file.py:NAME"`` or a Cell. The others are
     arguments of torch.nn.LSTM. checkpoint, memory_limit: as of rnn(), for all layers; Wx is
     made again, too, so that beside input and output of a layer little is kept. wavefront: run the layers at the same
-    time, each this many steps behind the one before, in one kernel for all; for several layers in one direction.
+    time, each this many steps behind the one before; for several layers in one direction. True: where the model says
+    that it pays, and as many steps as it says.
 
     Raises ArgumentTypeError (a TypeError) and ArgumentError (a ValueError) where torch.nn raises these, CellError for
     an unknown cell.
