@@ -70,9 +70,9 @@ ROUNDING: Mapping[str, float] = {"bfloat16": 2e-3, "float16": 2.5e-4, "float32":
 """What a product's factors are off by, relative, about."""
 
 KINKED = 4.0
-"""How far off a gradient may be, in what it changes by when R and Wx change by a rounding. That is much where a cell has
-a maximum: an element on its other side has another gradient. Of sLSTM's 2.7 million elements at 1 x 862, 100 of them
-make 99 % of that."""
+"""How far off a gradient may be, in what it changes by when R and Wx change by a rounding. That is much where a cell
+has a maximum: an element on its other side has another gradient. Of sLSTM's 2.7 million elements at 1 x 862, 100 of
+them make 99 % of that."""
 
 CHANGES = 3
 """How often R and Wx are changed: elements so close to each other are few, and one change may pass them all by."""

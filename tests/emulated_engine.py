@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,9 @@ class WithoutChains:
         return False
 
     def product(self, product: MatrixProduct, device: int, calls: int = 1) -> None:
+        return None
+
+    def chunk_of_waves(self, cell: Cell, shape: Shape, layers: int, device: int, *, learning: bool) -> int | None:
         return None
 
     def moved_rows(self, moved: MovedRows, device: int) -> Any:
@@ -219,6 +223,8 @@ class Chained(Emulated):
         super().__init__()
         self.kernels, self.takes_x = kernels, takes_x
         self.links: list[int] = []
+        self._draw = random.Random(0)
+        self.advised: int | None = None  # steps of a chunk of a wavefront
 
     @property
     def chains(self) -> int:
@@ -229,6 +235,9 @@ class Chained(Emulated):
 
     def product(self, product: MatrixProduct, device: int, calls: int = 1) -> Any:
         return EmulatedProduct(product, self.kernels)
+
+    def chunk_of_waves(self, cell: Cell, shape: Shape, layers: int, device: int, *, learning: bool) -> int | None:
+        return self.advised
 
     def moved_rows(self, moved: MovedRows, device: int) -> EmulatedRows:
         return EmulatedRows(moved, self.kernels)
@@ -246,7 +255,7 @@ class Chained(Emulated):
             for name, (whole, offset) in layout.inside.items():
                 found = places[whole]
                 places[name] = None if found is None else found[offset:]
-            for link in links:
+            for link in self._order(links):
                 arrays = {name: places[place] for name, place in link.arrays.items()}
                 there = {name: array for name, array in arrays.items() if array is not None}
                 if isinstance(link.ready, EmulatedKernel):
@@ -255,3 +264,16 @@ class Chained(Emulated):
                     link.ready.run(there, link.numbers)
 
         return run
+
+    def _order(self, links: Sequence[Link]) -> Iterator[Link]:
+        """The links in an order that lanes allow, another one each time."""
+        lanes: dict[int, list[int]] = {}
+        for place, link in enumerate(links):
+            assert all(earlier < place for earlier in link.after)
+            lanes.setdefault(link.lane, []).append(place)
+        ended: set[int] = set()
+        while any(lanes.values()):
+            able = [lane for lane in lanes.values() if lane and ended.issuperset(links[lane[0]].after)]
+            place = self._draw.choice(able).pop(0)
+            ended.add(place)
+            yield links[place]

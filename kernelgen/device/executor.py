@@ -31,12 +31,14 @@ class Launches:
 
     poisoned: the bytes of the workspaces that must be all 0xFF, which every run fills anew, for a run leaves anything
     there: runs in a row, or of a CUDA graph that has recorded one, each find them so. launches: the calls' own, for the
-    launcher in C++.
+    launcher in C++. turns: what may run at the same time, for it too; without it all run in this order. None where they
+    always do.
     """
 
     steps: tuple[tuple[DeviceKernel, Any, tuple[str | int | np.int32, ...]], ...]
     poisoned: Mapping[str, int] = field(default_factory=dict)
     launches: tuple[Launch, ...] = ()
+    turns: tuple[native.Turn, ...] = ()
 
     @property
     def names(self) -> frozenset[str]:
@@ -74,7 +76,15 @@ class Launches:
             ]
             context = int(gpu.primary_context(device))
             return native.queue(
-                device, context, names, steps, numbers, stream=stream, memory=memory, poisoned=self.poisoned
+                device,
+                context,
+                names,
+                steps,
+                numbers,
+                stream=stream,
+                memory=memory,
+                poisoned=self.poisoned,
+                turns=self.turns,
             )
 
         def start(arrays: Sequence[Any]) -> None:
@@ -90,18 +100,27 @@ class Launches:
         return start
 
 
-def in_a_row(links: Sequence[tuple[Launches, Mapping[str, Any]]]) -> Launches:
+def in_a_row(
+    links: Sequence[tuple[Launches, Mapping[str, Any]]], turns: Sequence[native.Turn] | None = None
+) -> Launches:
     """The calls of several programs, one program after another. links: of each also its arguments' names in the whole,
-    or their values."""
+    or their values. turns: of each program, by the places of programs, where some may run at the same time."""
     steps: list[Any] = []
     started: list[Launch] = []
     poisoned: dict[str, int] = {}
-    for program, meaning in links:
+    of_calls: list[native.Turn] = []
+    last: list[int] = []  # of each program
+    for place, (program, meaning) in enumerate(links):
+        if turns is not None:
+            lane, after = turns[place]
+            of_calls.append(native.Turn(lane, tuple(last[other] for other in after)))
+            of_calls += [native.Turn(lane)] * (len(program.steps) - 1)
+        last.append(len(steps) + len(program.steps) - 1)
         for kernel, config, arguments in program.steps:
             steps.append((kernel, config, tuple(meaning[one] if isinstance(one, str) else one for one in arguments)))
         started += program.launches
         poisoned.update((meaning[name], size) for name, size in program.poisoned.items())
-    return Launches(tuple(steps), poisoned, tuple(started))
+    return Launches(tuple(steps), poisoned, tuple(started), tuple(of_calls))
 
 
 class Executable:

@@ -58,6 +58,14 @@ class Memory(NamedTuple):
     inside: Mapping[str, tuple[str, int]] = MappingProxyType({})
 
 
+class Turn(NamedTuple):
+    """When a call runs: after those before it in its lane, and after the earlier ones, by their places, of other lanes.
+    Lane 0 is the stream that all is queued on, and calls in other lanes run beside it."""
+
+    lane: int = 0
+    after: tuple[int, ...] = ()
+
+
 NO_MEMORY = Memory({}, lambda: None)
 
 
@@ -71,13 +79,14 @@ def queue(
     stream: Callable[[int], int],
     memory: Memory = NO_MEMORY,
     poisoned: Mapping[str, int] = MappingProxyType({}),
+    turns: Sequence[Turn] = (),
 ) -> Callable[[Sequence[Any]], None]:
     """Calls at one shape on one GPU as a function of the arrays ``names``, through the launcher, which must be there.
 
     steps: for each call its kernel, which is prepared, its launch, and its arguments: names, or values of the launch's
     own. numbers: those of the names that are int32. stream: the raw stream to queue on, of a device. poisoned: the
-    bytes of the arrays that are filled with 0xFF before. The function takes addresses, None for null pointers, or what
-    has data_ptr(), and raises LaunchError.
+    bytes of the arrays that are filled with 0xFF before. turns: of each call; none where all run one after another. The
+    function takes addresses, None for null pointers, or what has data_ptr(), and raises LaunchError.
     """
     kernels = [kernel for kernel, _, _ in steps]  # they live as long as what queues them
 
@@ -92,12 +101,13 @@ def queue(
     made = launcher().Queue(context, len(names), parts, memory.allocate, stream, device, refuse)
     for name, size in poisoned.items():
         made.fill(slots[name], size)
-    for kernel, launch, arguments in steps:
+    for (kernel, launch, arguments), turn in zip(steps, turns or [Turn()] * len(steps), strict=True):
         laid = [
             (slots[one], 0) if one in slots else (-1, int(numbers[one] if isinstance(one, str) else one))
             for one in arguments
         ]
-        made.call(kernel.handle, launch.grid, launch.block, launch.shared_memory, _attributes(launch), laid)
+        attributes = _attributes(launch)
+        made.call(kernel.handle, launch.grid, launch.block, launch.shared_memory, attributes, laid, *turn)
     return made.run  # type: ignore[no-any-return]
 
 

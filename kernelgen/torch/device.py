@@ -16,13 +16,14 @@ from torch import Tensor
 from kernelgen.device import gpu
 from kernelgen.device.executor import Executable, Launches, in_a_row, offsets
 from kernelgen.device.launcher import DeviceKernel, launch_config
-from kernelgen.device.native import NO_MEMORY, Memory
+from kernelgen.device.native import NO_MEMORY, Memory, Turn
 from kernelgen.errors import InfeasibleError, TilesmithError
 from kernelgen.program.arguments import ArrayArgument
 from kernelgen.program.shape import INPUT_PRODUCT, Shape
 from kernelgen.schedules.shared import matrix_product, moved_rows
 from kernelgen.schedules.shared.matrix_product import MatrixProduct
 from kernelgen.schedules.shared.moved_rows import MovedRows
+from kernelgen.torch.wave_chunks import OneWay, chosen_chunk
 
 if TYPE_CHECKING:
     from kernelgen.build.compile import Binary
@@ -149,6 +150,31 @@ class DeviceEngine:
         more = shape.seq * (microseconds_per_step(ours, profile) - microseconds_per_step(other, profile))
         return more * 1e-6 < seconds
 
+    def chunk_of_waves(self, cell: Cell, shape: Shape, layers: int, device: int, *, learning: bool) -> int | None:
+        """See engine.Engine; by the model, of layers that have as many inputs as units."""
+        from kernelgen.tuning.plan import microseconds_per_step, plan
+
+        profile, columns = gpu.device(device).profile(), len(cell.input_gates) * shape.heads * shape.head_dim
+
+        def into(steps: int) -> float:
+            product = MatrixProduct(shape.batch * steps, columns, shape.heads * shape.head_dim, shape.dtype)
+            return 1e6 * matrix_product.predicted_seconds(product, profile)
+
+        found = []
+        passes: tuple[Direction, ...] = ("forward", "backward") if learning else ("forward",)
+        for direction in passes:
+            try:
+                tiling = plan(cell, shape, profile, top=1, direction=direction, told=False)[0]
+                into(1)
+            except InfeasibleError:
+                return None
+            needs = tiling.resources
+            if layers * needs.blocks > profile.multiprocessors * needs.blocks_per_sm:
+                return None  # a layer would wait for another one's blocks
+            kernels = 3 if direction == "backward" else 2
+            found.append(OneWay(microseconds_per_step(tiling, profile), kernels, into))
+        return chosen_chunk(shape.seq, layers, found)
+
     def product(self, product: MatrixProduct, device: int, calls: int = 1) -> Single | None:
         """See engine.Engine."""
         profile = gpu.device(device).profile()
@@ -179,13 +205,20 @@ class DeviceEngine:
         between, parts = dict(layout.between), []
         for place, link in enumerate(links):
             part = link.ready if isinstance(link.ready, Loaded) else self._started(link.ready, device)
-            own = {array.name: f"{place}.{array.name}" for array in part.workspaces if not array.empty}
-            between.update((own[array.name], array.nbytes) for array in part.workspaces if not array.empty)
+            own = {}
+            for array in part.workspaces:
+                if array.empty:
+                    continue
+                # What is filled before all begins is one link's alone; of the rest a lane has one, link after link.
+                alone = array.name in part.launches.poisoned
+                name = own[array.name] = f"{place}.{array.name}" if alone else f"lane {link.lane}.{array.name}"
+                between[name] = max(array.nbytes, between.get(name, 0))
             numbers = dict(part.numbers) | {name: np.int32(value) for name, value in link.numbers.items()}
             null = dict.fromkeys(part.launches.names, 0)
             parts.append((part.launches, null | numbers | own | dict(link.arrays)))
         memory = _memory(between, device, layout.inside)
-        return in_a_row(parts).bound(layout.given, {}, device, torch._C._cuda_getCurrentRawStream, memory)
+        turns = [Turn(link.lane, link.after) for link in links] if any(link.lane for link in links) else None
+        return in_a_row(parts, turns).bound(layout.given, {}, device, torch._C._cuda_getCurrentRawStream, memory)
 
     def _started(self, single: Ready, device: int) -> Part:
         """A kernel of no recurrence, loaded."""

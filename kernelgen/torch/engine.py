@@ -42,11 +42,14 @@ class Kernel(Protocol):
 class Link:
     """One part of a chain. ready: a kernel, or what ``product`` or ``moved_rows`` gave. arrays: what its arrays are
     called in the chain, by their own names; those that are not named are null pointers. numbers: values of its int32
-    arguments that are not its own."""
+    arguments that are not its own. lane: links of one lane run in their order, and beside those of other lanes, but
+    after the earlier links, by their places, that ``after`` names."""
 
     ready: Ready
     arrays: Mapping[str, str]
     numbers: Mapping[str, int] = field(default_factory=dict)
+    lane: int = 0
+    after: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,11 @@ class Engine(Hashable, Protocol):
         and the program that takes Wx."""
         ...
 
+    def chunk_of_waves(self, cell: Cell, shape: Shape, layers: int, device: int, *, learning: bool) -> int | None:
+        """How many steps each of ``layers`` had best be behind the one before, ``shape`` being a layer's over all
+        steps; None where they had better run one after another. learning: whether there is a backward pass."""
+        ...
+
     def product(self, product: MatrixProduct, device: int, calls: int = 1) -> Ready | None:
         """A product of matrices, whose arrays are a, b, bias and out and whose numbers batch, seq and turned; None
         where it is better left to PyTorch. calls: how many of PyTorch's it takes the place of. What ``chain`` needs of
@@ -97,5 +105,6 @@ class Engine(Hashable, Protocol):
         ...
 
     def chain(self, links: Sequence[Link], layout: Layout, device: int) -> Chain:
-        """What runs the links one after another."""
+        """What runs the links, one after another but for their lanes, as a function of the arrays that are given: see
+        Kernel.bind."""
         ...

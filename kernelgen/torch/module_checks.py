@@ -59,7 +59,8 @@ def check_wavefront(chunk: Any, *, num_layers: int, bidirectional: bool, checkpo
     """Raise ArgumentTypeError or ArgumentError for what is no number of steps, or where layers cannot run at once."""
     if chunk is None:
         return
-    check_sizes(wavefront=chunk)
+    if chunk is not True:
+        check_sizes(wavefront=chunk)
     if num_layers < 2:
         raise ArgumentError("a wavefront runs several layers at the same time, but there is one; leave wavefront out")
     if bidirectional:

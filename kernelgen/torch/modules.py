@@ -24,7 +24,7 @@ class LSTM(Recurrent):
 
     proj_size: h is projected to as many units. heads: hidden_size units in heads that do not see each other, without
     a projection. checkpoint, memory_limit: less memory for training on long sequences, at one more forward pass.
-    wavefront: layers at the same time.
+    wavefront: layers at the same time, each so many steps behind the one before; True for what the model advises.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class LSTM(Recurrent):
         heads: int = 1,
         checkpoint: int | None = None,
         memory_limit: str | int | None = None,
-        wavefront: int | None = None,
+        wavefront: int | bool | None = None,
     ) -> None:
         super().__init__(
             "LSTM", "lstm", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size,
@@ -70,7 +70,7 @@ class GRU(Recurrent):
         heads: int = 1,
         checkpoint: int | None = None,
         memory_limit: str | int | None = None,
-        wavefront: int | None = None,
+        wavefront: int | bool | None = None,
         proj_size: int | None = None,
     ) -> None:
         _refuse_projection(proj_size)
@@ -105,7 +105,7 @@ class RNN(Recurrent):
         heads: int = 1,
         checkpoint: int | None = None,
         memory_limit: str | int | None = None,
-        wavefront: int | None = None,
+        wavefront: int | bool | None = None,
         proj_size: int | None = None,
     ) -> None:
         _refuse_projection(proj_size)

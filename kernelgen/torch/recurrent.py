@@ -31,7 +31,7 @@ from kernelgen.torch.module_checks import (
 from kernelgen.torch.operator import RETURNS, own_tensors, plain
 from kernelgen.torch.parts import parameter_sizes, parts_of
 from kernelgen.torch.sequences import NOTHING, Own, own_of_input
-from kernelgen.torch.stack import Stack, run_stack
+from kernelgen.torch.stack import Stack, run_stack, run_waves
 from kernelgen.torch.transforms import differentiating, undisturbed
 from kernelgen.torch.wavefront import run_wavefront
 
@@ -47,7 +47,8 @@ class Recurrent(nn.Module):  # type: ignore[misc]
     mode: torch.nn's name of the kind. cell: a library name, ``"path/to/file.py:NAME"`` or a Cell. The others are
     arguments of torch.nn.LSTM. checkpoint, memory_limit: as of rnn(), for all layers; Wx is
     made again, too, so that beside input and output of a layer little is kept. wavefront: run the layers at the same
-    time, each this many steps behind the one before, in one kernel for all; for several layers in one direction.
+    time, each this many steps behind the one before; for several layers in one direction. True: where the model says
+    that it pays, and as many steps as it says.
 
     Raises ArgumentTypeError (a TypeError) and ArgumentError (a ValueError) where torch.nn raises these, CellError for
     an unknown cell.
@@ -71,7 +72,7 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         heads: int = 1,
         checkpoint: int | None = None,
         memory_limit: str | int | None = None,
-        wavefront: int | None = None,
+        wavefront: int | bool | None = None,
     ) -> None:
         super().__init__()
         check_sizes(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
@@ -205,7 +206,7 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         """The whole pass as one node of autograd's, where it is all steps of a batch of tensors of PyTorch's own, and
         nothing but h is asked for; None where it is not, or where something is wrong, which forward() tells."""
         tensors = self._parameters
-        if tuple(tensors) != self._flat or self.proj_size or self.wavefront is not None:
+        if tuple(tensors) != self._flat or self.proj_size:
             return None
         if self.checkpoint is not None or self.memory_limit is not None:
             return None
@@ -224,7 +225,11 @@ class Recurrent(nn.Module):  # type: ignore[misc]
             if not own_tensors(*states):
                 return None
         stack = self._stacks.of(self, self.dropout if self.training else 0.0)
-        output, last = run_stack(stack, input, states, flat, time_major=not self.batch_first)
+        run = run_stack if self._waves is None else run_waves
+        found = run(stack, input, states, flat, time_major=not self.batch_first)
+        if found is None:
+            return None
+        output, last = found
         return output, last[0] if len(last) == 1 else tuple(last)
 
     def _initial(self, hx: Any, batch: int, dtype: torch.dtype, batched: bool, order: Tensor | None) -> list[Tensor]:
@@ -246,11 +251,11 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         """The output over x [B, T, I], each state after the last step [L K, B, D] and, if ``every``, after every step
         [L K, B, T, D]; states: the initial ones, each [L K, B, D]."""
         dropout = self.dropout if self.training else 0.0
-        if self.wavefront is not None:
+        if self._waves is not None:
             parameters = [self._parameters_of(names) for names in self._names]
             together = Together.of(self._parts, self.heads, parameters)
             require_no_resets(own.resets)
-            return _joined(run_wavefront(together, x, states, own.lengths, every, self.wavefront, dropout), every)
+            return _joined(run_wavefront(together, x, states, own.lengths, every, self._waves, dropout), every)
         count = 2 if self.bidirectional else 1
         chunk = self._chunk(x, states, whole=every)
         if chunk is not None:
@@ -271,6 +276,11 @@ class Recurrent(nn.Module):  # type: ignore[misc]
             results.append(run_layer(together, x, initial, own, every, chunk))
             x = results[-1].output
         return _joined(results, every)
+
+    @property
+    def _waves(self) -> int | None:
+        """Steps of a chunk of a wavefront that was asked for; with True there is one where it pays."""
+        return None if self.wavefront is True else self.wavefront
 
     def _parameters_of(self, names: Mapping[str, str]) -> dict[str, Tensor]:
         """The parameters of one layer and direction, by the first part of their names."""
@@ -302,7 +312,8 @@ class Stacks(dict[float, Stack]):
         if found is None:
             count = 2 if module.bidirectional else 1
             names = tuple(module._names[0])
-            found = self[dropout] = Stack(module._parts, module.num_layers, count, module.heads, names, dropout)
+            sizes = (module.num_layers, count, module.heads)
+            found = self[dropout] = Stack(module._parts, *sizes, names, dropout, module.wavefront)
         return found
 
     def __deepcopy__(self, _: Any) -> Stacks:

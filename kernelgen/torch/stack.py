@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernelgen.program.shape import DTYPES
+from kernelgen.cells.registry import cell_of
+from kernelgen.program.shape import DTYPES, Shape
 from kernelgen.torch import passes
 from kernelgen.torch.arguments import any_autocast, autocast_dtype, autocast_parameter
 from kernelgen.torch.errors import refuse_second_derivative
@@ -23,6 +24,7 @@ from kernelgen.torch.parts import Parts, input_product, recurrent_weights, weigh
 from kernelgen.torch.precision import precision_of, tf32_allowed
 from kernelgen.torch.sequences import NOTHING
 from kernelgen.torch.transforms import learns
+from kernelgen.torch.wave_pass import WavePass, Waves
 from kernelgen.torch.whole_pass import WholePass, products_of_layers
 
 
@@ -31,7 +33,8 @@ class Stack:
     """Layers of K directions of H heads, without a projection.
 
     names: those of the parameters of a layer in a direction (parts.parameter_sizes). dropout: the share of elements
-    that become zero between layers, 0 where none do.
+    that become zero between layers, 0 where none do. chunk: steps by which a layer is behind the one before, where they
+    run in waves; True for as many as the engine advises, or no waves.
     """
 
     parts: Parts
@@ -40,7 +43,9 @@ class Stack:
     heads: int
     names: tuple[str, ...]
     dropout: float
+    chunk: int | bool | None = None
     plans: dict[Any, Plan | None] = field(default_factory=dict, compare=False, repr=False)
+    in_waves: dict[Any, WavePass | None] = field(default_factory=dict, compare=False, repr=False)
 
     def of_layer(self, parameters: Sequence[Tensor], layer: int) -> list[dict[str, Tensor]]:
         """The parameters of a layer, for each direction by name."""
@@ -95,6 +100,36 @@ class Stack:
         self.plans[key] = found
         return found
 
+    def waves(
+        self, x: Tensor, dtype: torch.dtype, width: int, *, time_major: bool, begun: bool, learning: bool
+    ) -> WavePass | None:
+        """The pass in waves over an input of x's form, computed in ``dtype``; None where there are no kernels for it.
+        width: rows of weight_ih; begun: whether initial states are given; learning: whether there is a backward pass.
+        """
+        engine, tf32 = passes.engine_for(x), dtype is torch.float32 and tf32_allowed()
+        key = (engine, x.shape, time_major, dtype, x.device, width, begun, learning, tf32)
+        if key in self.in_waves:
+            return self.in_waves[key]
+        name, found = precision_of(dtype, dtype, dtype).dtype, None
+        seq, batch = x.shape[:2] if time_major else (x.shape[1], x.shape[0])
+        dim = width // self.parts.inputs // self.heads
+        drawn = self.dropout and self.layers > 1  # masks, which PyTorch draws between layers
+        if engine is not None and batch and name in DTYPES and not drawn:
+            chunk = self.chunk
+            if chunk is True:
+                shape = Shape(batch, seq, self.heads, dim, name, "gates" if learning else "hidden")
+                index = -1 if x.device.index is None else x.device.index
+                cell = cell_of(self.parts.key)
+                chunk = engine.chunk_of_waves(cell, shape, self.layers, index, learning=learning)
+            if chunk:
+                sizes = (self.layers, self.heads, dim, self.names, batch, seq, x.shape[2], chunk)
+                made = WavePass(Waves(self.parts, *sizes, dtype, x.device, name, begun, learning), engine)
+                found = made if made.possible else None
+        if len(self.in_waves) >= passes.FORMS:
+            self.in_waves.clear()
+        self.in_waves[key] = found
+        return found
+
 
 def run_stack(
     stack: Stack, x: Tensor, initial: Sequence[Tensor] | None, parameters: Sequence[Tensor], *, time_major: bool
@@ -116,6 +151,18 @@ def run_stack(
     return output, ends
 
 
+def run_waves(
+    stack: Stack, x: Tensor, initial: Sequence[Tensor] | None, parameters: Sequence[Tensor], *, time_major: bool
+) -> tuple[Tensor, Sequence[Tensor]] | None:
+    """As run_stack, with the layers in waves; None where there are no kernels for that."""
+    dtype = autocast_dtype(x.device.type) if any_autocast() else None
+    learning = learns(x, *(initial or ()), *parameters)
+    options = {"time_major": time_major, "begun": initial is not None, "learning": learning}
+    if stack.waves(x, dtype or x.dtype, parameters[0].shape[0], **options) is None:
+        return None
+    return run_stack(stack, x, initial, parameters, time_major=time_major)
+
+
 def _cast(stack: Stack, states: int, tensors: Sequence[Tensor], dtype: torch.dtype | None) -> Sequence[Tensor]:
     """What autocast to ``dtype`` makes of the tensors; R, b and the initial states as in rnn()."""
     if dtype is None:
@@ -129,11 +176,16 @@ def _cast(stack: Stack, states: int, tensors: Sequence[Tensor], dtype: torch.dty
 
 def _forward(
     stack: Stack, states: int, keep: str, tensors: Sequence[Tensor], time_major: bool
-) -> tuple[Tensor, Sequence[Tensor], list[Tensor | None], list[Tensor], Plan | WholePass | None]:
+) -> tuple[Tensor, Sequence[Tensor], list[Tensor | None], list[Tensor], Plan | WholePass | WavePass | None]:
     """Output, last states, what each layer leaves for the backward pass, the masks of dropout, and the plan by which
     all of it was made, if there is one."""
     x, initial, parameters = tensors[0], tensors[1 : 1 + states], tensors[1 + states :]
-    plan = stack.plan(x, time_major, keep, initial, parameters)
+    plan: Plan | WavePass | None = None
+    if stack.chunk is not None:
+        form = {"time_major": time_major, "begun": bool(states), "learning": keep != "nothing"}
+        plan = stack.waves(x, x.dtype, parameters[0].shape[0], **form)
+    if plan is None:
+        plan = stack.plan(x, time_major, keep, initial, parameters)
     run = None if plan is None else plan.of(x, parameters)
     if run is not None:
         return *run.forward(x, time_major, initial, parameters), run

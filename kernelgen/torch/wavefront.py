@@ -1,4 +1,7 @@
-"""Layers in a wavefront: while one works on a chunk of steps the next works on the chunk before, in the same kernel."""
+"""Layers in a wavefront: while one works on a chunk of steps the next works on the chunk before, in the same kernel.
+
+By calls of PyTorch's, for what wave_pass.py has no kernels for: any device, lengths, projections, dropout, tracing.
+"""
 
 from __future__ import annotations
 

@@ -28,6 +28,16 @@ int cuMemsetD8Async(unsigned long address, unsigned char byte, unsigned long siz
   printf("fill %lx %x %lu on %lx\n", address, byte, size, (long)stream);
   return 0;
 }
+static long streams = 0xd0, events = 0xe0;
+int cuStreamCreate(void **made, unsigned flags) { *made = (void *)++streams; printf("stream %u\n", flags); return 0; }
+int cuEventCreate(void **made, unsigned flags) { *made = (void *)++events; return flags == 2 ? 0 : 1; }
+int cuStreamDestroy_v2(void *stream) { printf("destroy %lx\n", (long)stream); fflush(stdout); return 0; }
+int cuEventDestroy_v2(void *event) { return 0; }
+int cuEventRecord(void *event, void *stream) { printf("record %lx on %lx\n", (long)event, (long)stream); return 0; }
+int cuStreamWaitEvent(void *stream, void *event, unsigned flags) {
+  printf("wait %lx on %lx\n", (long)event, (long)stream);
+  return 0;
+}
 int cuLaunchKernelEx(const struct Config *c, void *function, void **arguments, void **extra) {
   printf("launch %lx grid %u %u %u block %u %u %u shared %u on %lx:", (long)function, c->grid[0], c->grid[1],
          c->grid[2], c->block[0], c->block[1], c->block[2], c->shared, (long)c->stream);
@@ -69,6 +79,12 @@ other((7,))
 for wrong, arrays in ((run, (1,)), (run, (1, "two")), (other, (-1,))):
     try: wrong(arrays)
     except Exception as error: print(type(error).__name__)
+turns = [native.Turn(), native.Turn(1, (0,)), native.Turn(1, (1,)), native.Turn(0, (2,))]
+steps = [(kernel(0xb0 + at, "one"), Launch((1, 1, 1), 32, 0), ("wx", at, "wx", 0)) for at in range(4)]
+lanes = native.queue(0, 0xc0, ("wx",), steps, {}, stream=stream, turns=turns)
+lanes((9,))
+lanes((8,))
+del lanes
 try: single(1, arguments=("wx", "unknown", "wx", 1))
 except KeyError as error: print("unknown", error)
 def refused(result, what): raise gpu.LaunchError(f"{what}: {result[0]}")
@@ -91,6 +107,32 @@ pop
 ValueError
 AttributeError
 OverflowError
+stream 1
+record e5 on 5
+wait e5 on d1
+launch b0 grid 1 1 1 block 32 1 1 shared 0 on 5: arguments 9 0 9 0
+record e1 on 5
+wait e1 on d1
+launch b1 grid 1 1 1 block 32 1 1 shared 0 on d1: arguments 9 1 9 0
+launch b2 grid 1 1 1 block 32 1 1 shared 0 on d1: arguments 9 2 9 0
+record e3 on d1
+wait e3 on 5
+launch b3 grid 1 1 1 block 32 1 1 shared 0 on 5: arguments 9 3 9 0
+record e6 on d1
+wait e6 on 5
+record e5 on 5
+wait e5 on d1
+launch b0 grid 1 1 1 block 32 1 1 shared 0 on 5: arguments 8 0 8 0
+record e1 on 5
+wait e1 on d1
+launch b1 grid 1 1 1 block 32 1 1 shared 0 on d1: arguments 8 1 8 0
+launch b2 grid 1 1 1 block 32 1 1 shared 0 on d1: arguments 8 2 8 0
+record e3 on d1
+wait e3 on 5
+launch b3 grid 1 1 1 block 32 1 1 shared 0 on 5: arguments 8 3 8 0
+record e6 on d1
+wait e6 on 5
+destroy d1
 unknown 'unknown'
 push c1
 launch bad grid 1 1 1 block 32 1 1 shared 0 on 5: arguments 1 1 1 2

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 
 from kernelgen.cells import load_cell  # noqa: E402
 from kernelgen.device import native  # noqa: E402
-from kernelgen.device.executor import Launches  # noqa: E402
+from kernelgen.device.executor import Launches, in_a_row  # noqa: E402
 from kernelgen.hardware.profile import load_profile  # noqa: E402
 from kernelgen.program.arguments import ArrayArgument  # noqa: E402
 from kernelgen.program.launch import Launch  # noqa: E402
@@ -102,6 +102,30 @@ def test_an_input_is_multiplied_inside_where_the_model_says_so(
 ) -> None:
     shape = Shape(batch, seq, 1, dim, "float16", inputs=dim)
     assert engine.multiplies_input(load_cell("lstm"), shape, 0) == better
+
+
+@pytest.mark.parametrize(
+    ("batch", "seq", "chunk"),
+    [
+        (16, 1024, 128),
+        (16, 16, None),  # no shorter chunk
+        (2048, 1024, None),  # a layer has the GPU to do
+    ],
+)
+def test_layers_run_in_waves_where_the_model_says_so(
+    batch: int, seq: int, chunk: int | None, engine: DeviceEngine
+) -> None:
+    shape = Shape(batch, seq, 1, 64, "bfloat16")
+    assert engine.chunk_of_waves(load_cell("lstm"), shape, 4, 0, learning=False) == chunk
+
+
+def test_lanes_go_to_the_launcher_by_the_places_of_calls() -> None:
+    """Of programs with several calls, which run in one lane."""
+    first, second = (Launches(((None, None, ()),) * count, {}, (None,) * count) for count in (2, 1))  # type: ignore[arg-type]
+    turns = [native.Turn(), native.Turn(1, (0,)), native.Turn(0, (1,))]
+    made = in_a_row([(first, {}), (first, {}), (second, {})], turns)
+    assert made.turns == ((0, ()), (0, ()), (1, (1,)), (1, ()), (0, (3,)))
+    assert in_a_row([(first, {})]).turns == ()
 
 
 def test_where_arrays_lie_without_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <mutex>
 #include <stdexcept>
 #include <string>
 #include <tuple>
@@ -50,6 +51,12 @@ struct Driver {
   Result (*push)(Handle context);
   Result (*pop)(Handle* context);
   Result (*fill)(std::uint64_t address, unsigned char byte, std::size_t size, Handle stream);
+  Result (*create_stream)(Handle* stream, unsigned flags);
+  Result (*destroy_stream)(Handle stream);
+  Result (*create_event)(Handle* event, unsigned flags);
+  Result (*destroy_event)(Handle event);
+  Result (*record)(Handle event, Handle stream);
+  Result (*wait)(Handle stream, Handle event, unsigned flags);
 };
 
 Driver driver;
@@ -69,13 +76,17 @@ bool open(const std::string& path) {
   opened = find(library, "cuLaunchKernelEx", found.launch) && find(library, "cuCtxGetCurrent", found.current) &&
            find(library, "cuCtxSetCurrent", found.set_current) &&
            find(library, "cuCtxPushCurrent_v2", found.push) && find(library, "cuCtxPopCurrent_v2", found.pop) &&
-           find(library, "cuMemsetD8Async", found.fill);
+           find(library, "cuMemsetD8Async", found.fill) && find(library, "cuStreamCreate", found.create_stream) &&
+           find(library, "cuStreamDestroy_v2", found.destroy_stream) &&
+           find(library, "cuEventCreate", found.create_event) &&
+           find(library, "cuEventDestroy_v2", found.destroy_event) && find(library, "cuEventRecord", found.record) &&
+           find(library, "cuStreamWaitEvent", found.wait);
   if (opened) driver = found;
   return opened;
 }
 
 constexpr int most_arguments = 64;
-constexpr int most_arrays = 512;
+constexpr unsigned non_blocking = 1, without_timing = 2;  // CU_STREAM_NON_BLOCKING, CU_EVENT_DISABLE_TIMING
 constexpr std::uint64_t poison = 0xFF;
 
 // An array that lies inside another one, or in the memory of a run.
@@ -95,6 +106,9 @@ struct Call {
   Config config;
   std::vector<Attribute> attributes;
   std::vector<Argument> arguments;
+  int lane;
+  std::vector<int> after;  // earlier calls in other lanes that must have ended
+  bool awaited = false;    // whether a later one has this one there
 };
 
 struct Fill {
@@ -117,7 +131,7 @@ class Queue {
         device_(std::move(device)),
         refuse_(std::move(refuse)) {
     if (!opened) throw std::runtime_error("the driver has not been opened");
-    if (given < 0 || slots_ > most_arrays) throw std::length_error("too many arrays");
+    if (given < 0) throw std::length_error("fewer arrays than none");
     for (const auto& [base, offset] : parts) {
       if (base >= given) throw std::out_of_range("a part of no array");
       parts_.push_back({base, offset});
@@ -125,13 +139,31 @@ class Queue {
     }
   }
 
+  Queue(const Queue&) = delete;
+  Queue& operator=(const Queue&) = delete;
+
+  // What is still queued runs all the same; and where the process ends the driver may be gone already, and says so.
+  ~Queue() {
+    for (const Handle one : streams_) driver.destroy_stream(one);
+    for (const Handle one : events_) driver.destroy_event(one);
+  }
+
   void fill(int slot, std::size_t size) { fills_.push_back({require_slot(slot), size}); }
 
   void call(std::uint64_t function, std::tuple<unsigned, unsigned, unsigned> grid, unsigned block, unsigned shared_bytes,
             const std::vector<std::tuple<int, unsigned, unsigned, unsigned>>& attributes,
-            const std::vector<std::pair<int, std::int64_t>>& arguments) {
+            const std::vector<std::pair<int, std::int64_t>>& arguments, int lane, const std::vector<int>& after) {
     if (arguments.size() > most_arguments) throw std::length_error("too many arguments");
+    if (lane < 0) throw std::out_of_range("lanes are counted from 0");
     Call made{};
+    made.lane = lane;
+    for (const int earlier : after) {
+      Call& awaited = calls_.at(earlier);
+      if (awaited.lane == lane) continue;  // the lane's order sees to it
+      awaited.awaited = true;
+      made.after.push_back(earlier);
+    }
+    lanes_ = lane < lanes_ ? lanes_ : lane + 1;
     made.function = reinterpret_cast<Handle>(function);
     made.config.grid[0] = std::get<0>(grid);
     made.config.grid[1] = std::get<1>(grid);
@@ -155,8 +187,8 @@ class Queue {
 
   // Queue all. arrays: for each that is given an address, None for a null pointer, or what has data_ptr().
   void run(py::handle arrays) {
-    std::uint64_t addresses[most_arrays];
-    read(arrays, addresses);
+    std::vector<std::uint64_t> addresses(slots_);
+    read(arrays, addresses.data());
     py::object memory;  // lives until all is queued: who frees it on the stream frees it after
     std::uint64_t begin = 0;
     if (allocates_) {
@@ -175,7 +207,7 @@ class Queue {
     std::pair<int, int> outcome;
     {
       py::gil_scoped_release released;
-      outcome = queue(handle, addresses);
+      outcome = queue(handle, addresses.data());
     }
     if (outcome.first) refuse_(outcome.first, outcome.second);
   }
@@ -223,7 +255,37 @@ class Queue {
     return outcome;
   }
 
-  std::pair<int, int> start(Handle stream, std::uint64_t* addresses) const {
+  // The first lane is the stream of the run, the others are streams of the queue's own. They begin when what is on that
+  // stream has ended, and what comes on it later waits for all of them: a graph that is captured has them as branches.
+  std::pair<int, int> start(Handle stream, std::uint64_t* addresses) {
+    if (lanes_ == 1) return start_in({stream}, addresses);
+    const std::lock_guard<std::mutex> alone(mutex_);  // an event means its last record
+    while (static_cast<int>(streams_.size()) < lanes_ - 1) {
+      Handle made = nullptr;
+      if (const Result code = driver.create_stream(&made, non_blocking)) return {code, -1};
+      streams_.push_back(made);
+    }
+    while (events_.size() < calls_.size() + lanes_) {
+      Handle made = nullptr;
+      if (const Result code = driver.create_event(&made, without_timing)) return {code, -1};
+      events_.push_back(made);
+    }
+    std::vector<Handle> lanes{stream};
+    lanes.insert(lanes.end(), streams_.begin(), streams_.end());
+    Handle* const ends = events_.data() + calls_.size();  // of the lanes
+    if (const Result code = driver.record(ends[0], stream)) return {code, -1};
+    for (int lane = 1; lane < lanes_; ++lane)
+      if (const Result code = driver.wait(lanes[lane], ends[0], 0)) return {code, -1};
+    const auto outcome = start_in(lanes, addresses);
+    for (int lane = 1; lane < lanes_; ++lane) {
+      if (const Result code = driver.record(ends[lane], lanes[lane])) return {code, -1};
+      if (const Result code = driver.wait(stream, ends[lane], 0)) return {code, -1};
+    }
+    return outcome;
+  }
+
+  std::pair<int, int> start_in(const std::vector<Handle>& lanes, std::uint64_t* addresses) const {
+    const Handle stream = lanes[0];
     for (const Fill& one : fills_) {
       if (const Result code = driver.fill(addresses[one.slot], poison, one.size, stream)) return {code, -1};
     }
@@ -235,13 +297,18 @@ class Queue {
         // An int32 is read from the first four bytes of its constant: GPUs' hosts are little-endian.
         pointers[at] = argument.slot < 0 ? const_cast<std::uint64_t*>(&argument.constant) : &addresses[argument.slot];
       }
+      const int place = static_cast<int>(index);
+      for (const int earlier : call.after)
+        if (const Result code = driver.wait(lanes[call.lane], events_[earlier], 0)) return {code, place};
       Config config = call.config;
-      config.stream = stream;
+      config.stream = lanes[call.lane];
       config.attributes = const_cast<Attribute*>(call.attributes.data());
       config.attribute_count = static_cast<unsigned>(call.attributes.size());
       if (const Result code = driver.launch(&config, call.function, pointers, nullptr)) {
-        return {code, static_cast<int>(index)};
+        return {code, place};
       }
+      if (call.awaited)
+        if (const Result code = driver.record(events_[index], lanes[call.lane])) return {code, place};
     }
     return {0, 0};
   }
@@ -253,6 +320,10 @@ class Queue {
   py::object allocate_, stream_, device_, refuse_;
   std::vector<Fill> fills_;
   std::vector<Call> calls_;
+  int lanes_ = 1;
+  std::mutex mutex_;
+  std::vector<Handle> streams_;  // of the lanes but the first, from the first run on
+  std::vector<Handle> events_;   // the end of each call that is awaited, and of each lane
 };
 
 }  // namespace
@@ -269,6 +340,8 @@ PYBIND11_MODULE(_launcher_native, module) {
            py::arg("device"), py::arg("refuse"))
       .def("fill", &Queue::fill, py::arg("slot"), py::arg("size"), "Before the calls, fill an array with 0xFF.")
       .def("call", &Queue::call, py::arg("function"), py::arg("grid"), py::arg("block"), py::arg("shared_bytes"),
-           py::arg("attributes"), py::arg("arguments"), "Add a call; an argument is (slot, 0) or (-1, constant).")
+           py::arg("attributes"), py::arg("arguments"), py::arg("lane"), py::arg("after"),
+           "Add a call; an argument is (slot, 0) or (-1, constant). It runs beside those in other lanes, but after some "
+           "of the earlier calls.")
       .def("run", &Queue::run, py::arg("arrays"), "Queue all.");
 }
