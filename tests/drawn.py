@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from typing import Literal
 
@@ -15,10 +16,28 @@ TWINS = ("slstm_xlstm",)
 """Cells whose kernels are those of another without one function: the resident schedule alone is tried with them."""
 
 
+def kinds() -> dict[tuple[object, ...], list[str]]:
+    """The library's cells by what a kernel knows of them beside their step: what each gate receives, and the states."""
+    found: dict[tuple[object, ...], list[str]] = {}
+    for name in cell_names():
+        cell = load_cell(name)
+        gates = tuple((gate.recurrent, gate.input, gate.bias) for gate in cell.gates)
+        found.setdefault((len(cell.states), gates), []).append(name)
+    return found
+
+
 def cases(direction: Literal["forward", "backward"] = "forward") -> list[tuple[str, str]]:
-    """Every schedule of a direction with every cell to be tried."""
-    names = [(schedule, cell) for schedule in schedule_names(direction) for cell in cell_names()]
-    return [(schedule, cell) for schedule, cell in names if cell not in TWINS or schedule.startswith("resident")]
+    """Every schedule of a direction with a cell of every kind; every other cell with the resident one and another."""
+    schedules = schedule_names(direction)
+    resident = [name for name in schedules if name.startswith("resident")]
+    in_turn = itertools.cycle(name for name in schedules if name not in resident)
+    found = []
+    for first, *others in kinds().values():
+        found += [(schedule, first) for schedule in schedules]
+        for name in others:
+            found += [(schedule, name) for schedule in resident]
+            found += [] if name in TWINS else [(next(in_turn), name)]
+    return sorted(found)
 
 
 def refusal(schedule: str, cell: str, shape: Shape, gpu: str) -> str:

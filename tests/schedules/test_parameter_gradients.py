@@ -33,26 +33,37 @@ BARE = Cell(
 )
 
 
+SHAPES = [
+    pytest.param("lstm", Shape(3, 50, 2, 64), True, id="four gates of 64 units"),
+    pytest.param("lstm", Shape(2, 33, 1, 64, "float16"), False, id="from zeros"),
+    pytest.param("gru", Shape(3, 20, 2, 32), True, id="gates without an input or a product"),
+    pytest.param("lstm_cifg", Shape(2, 20, 1, 16), True, id="gates with a bias alone"),
+    pytest.param(BARE, Shape(2, 20, 2, 16), True, id="nothing to be made of the gates with an input"),
+    pytest.param("elman", Shape(5, 7, 1, 33), True, id="odd head dimension"),
+    pytest.param("elman", Shape(1, 1, 1, 7), True, id="one step"),
+    pytest.param("mgu", Shape(2, 40, 1, 20, "float16"), False, id="head dimension of 4s"),
+    pytest.param("janet", Shape(70, 1, 1, 16), True, id="every step is a first one"),
+    pytest.param("lstm", Shape(1, 40, 1, 128), False, id="a gate a block"),
+    pytest.param("elman", Shape(1, 70, 1, 144), True, id="two blocks of columns"),
+    pytest.param("gru", Shape(3, 20, 2, 32, "float32"), True, id="float32"),
+    pytest.param("lstm_cifg", Shape(2, 33, 1, 9, "float32"), False, id="float32, odd head dimension"),
+    pytest.param("elman", Shape(1, 70, 1, 72, "float32"), True, id="float32, two blocks of columns"),
+    pytest.param("lstm", Shape(2, 20, 1, 20, "tf32"), True, id="TF32"),
+]
+
+WAYS = [(1, False), (3, False), (3, True)]
+"""Blocks that share a sum, and whether they are of one cluster."""
+
+EVERY_WAY = ("four gates of 64 units", "gates without an input or a product", "one step", "float32", "TF32")
+
+
 @pytest.mark.emulated
-@pytest.mark.parametrize(("parts", "cluster"), [(1, False), (3, False), (3, True)])
 @pytest.mark.parametrize(
-    ("name", "shape", "initial"),
+    ("name", "shape", "initial", "parts", "cluster"),
     [
-        pytest.param("lstm", Shape(3, 50, 2, 64), True, id="four gates of 64 units"),
-        pytest.param("lstm", Shape(2, 33, 1, 64, "float16"), False, id="from zeros"),
-        pytest.param("gru", Shape(3, 20, 2, 32), True, id="gates without an input or a product"),
-        pytest.param("lstm_cifg", Shape(2, 20, 1, 16), True, id="gates with a bias alone"),
-        pytest.param(BARE, Shape(2, 20, 2, 16), True, id="nothing to be made of the gates with an input"),
-        pytest.param("elman", Shape(5, 7, 1, 33), True, id="odd head dimension"),
-        pytest.param("elman", Shape(1, 1, 1, 7), True, id="one step"),
-        pytest.param("mgu", Shape(2, 40, 1, 20, "float16"), False, id="head dimension of 4s"),
-        pytest.param("janet", Shape(70, 1, 1, 16), True, id="every step is a first one"),
-        pytest.param("lstm", Shape(1, 40, 1, 128), False, id="a gate a block"),
-        pytest.param("elman", Shape(1, 70, 1, 144), True, id="two blocks of columns"),
-        pytest.param("gru", Shape(3, 20, 2, 32, "float32"), True, id="float32"),
-        pytest.param("lstm_cifg", Shape(2, 33, 1, 9, "float32"), False, id="float32, odd head dimension"),
-        pytest.param("elman", Shape(1, 70, 1, 72, "float32"), True, id="float32, two blocks of columns"),
-        pytest.param("lstm", Shape(2, 20, 1, 20, "tf32"), True, id="TF32"),
+        pytest.param(*case.values, *way, id=f"{case.id}, {'cluster of ' if way[1] else ''}{way[0]}")
+        for i, case in enumerate(SHAPES)
+        for way in (WAYS if case.id in EVERY_WAY else [WAYS[i % len(WAYS)]])
     ],
 )
 def test_it_is_the_product_and_the_sum(

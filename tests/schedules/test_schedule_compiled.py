@@ -84,7 +84,7 @@ def assert_in_registers(schedule: str, name: str, shape: Shape) -> None:
 @pytest.mark.parametrize(("heads", "head_dim"), [(4, 192), (3, 256), (4, 256), (1, 512)])
 def test_large_heads_compile_into_registers(heads: int, head_dim: int, dtype: str, gpu: str) -> None:
     profile, cell, shape = load_profile(gpu), load_cell("lstm"), Shape(16, 1024, heads, head_dim, dtype)
-    for tiling in spread(plan(cell, shape, profile))[:2]:
+    for tiling in spread(plan(cell, shape, profile))[: 2 if gpu == THOROUGH else 1]:
         assert tiling.schedule == "cluster"
         report = compile_source(get("cluster").program(cell, shape, profile, tiling).main.source).report
         assert report.local_memory == 0
