@@ -64,7 +64,7 @@ def gpu_worker(command: int) -> int | None:
         except OSError:  # it has ended
             continue
     for worker in workers:
-        above = worker
+        above = parents[worker]
         while above in parents and above != command:
             above = parents[above]
         if above == command:
