@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from kernelgen.tuning.report import Report
 
 MOST_PROBLEMS = 40
@@ -27,7 +29,13 @@ MOST_PROBLEMS = 40
     type=click.Path(path_type=Path),
     help="Where to write.",
 )
-def command(what: Path | None, cell: str | None, gpu: str | None, output: Path) -> None:
+@click.option(
+    "--charts",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="And write each chart there as a picture, NUMBER-CHART.svg.",
+)
+def command(what: Path | None, cell: str | None, gpu: str | None, output: Path, charts: Path | None) -> None:
     """Write a report on tuning: one HTML page, which needs no network.
 
     Of each problem: trials over time and the best so far, the model against measurement, the tilings, registers and
@@ -39,6 +47,7 @@ def command(what: Path | None, cell: str | None, gpu: str | None, output: Path) 
     Examples:
       tilesmith report lstm.yaml -o lstm.html
       tilesmith report --gpu h200 --cell lstm -o lstm.html
+      tilesmith report lstm.yaml -o lstm.html --charts pictures
     """
     from kernelgen.build.cache import write_together
     from kernelgen.errors import ConfigError
@@ -53,13 +62,31 @@ def command(what: Path | None, cell: str | None, gpu: str | None, output: Path) 
     else:
         title, reports = _of_store(what, cell, gpu)
     text = page(title, reports, vega_script())
+    files = [(output, text.encode())]
+    if charts is not None:
+        files += [(charts / name, picture.encode()) for name, picture in _pictures(reports)]
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_together([(output, text.encode())])
+        for folder in {path.parent for path, _ in files}:
+            folder.mkdir(parents=True, exist_ok=True)
+        write_together(files)
     except OSError as error:
         raise ConfigError(f"cannot write {output}: {error.strerror or error}") from error
     problems = f"{len(reports)} problem{'s' if len(reports) > 1 else ''}"
     click.echo(f"wrote {output}: {problems}, {len(text.encode()) / 2**20:.1f} MiB")
+    if charts is not None:
+        click.echo(f"wrote {len(files) - 1} pictures into {charts}")
+
+
+def _pictures(reports: Sequence[Report]) -> list[tuple[str, str]]:
+    """Every chart's file name, and the picture."""
+    from kernelgen.tuning.report_charts import charts
+    from kernelgen.tuning.report_page import chart_picture
+
+    return [
+        (f"{number}-{chart.name}.svg", chart_picture(chart))
+        for number, report in enumerate(reports, 1)
+        for chart in charts(report)
+    ]
 
 
 def _of_config(path: Path) -> tuple[str, list[Report]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kernelgen.errors import ConfigError
 
@@ -54,10 +54,7 @@ def page(title: str, reports: Sequence[Report], script: str) -> str:
         found = charts(report)
         specs += [[f"{chart.name}-{number}", chart.spec] for chart in found]
         sections.append(_section(number, report, found))
-    contents = ""
-    if len(reports) > 1:
-        links = "".join(f'<li><a href="#problem-{i}">{_text(each.title)}</a></li>' for i, each in enumerate(reports))
-        contents = f"<ul>{links}</ul>"
+    contents = _overview(reports) if len(reports) > 1 else ""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f"<title>{_text(title)}</title>\n<style>{_STYLE}</style>\n{_NOTICE}\n<script>{script}</script>\n</head>\n<body>\n"
@@ -76,22 +73,52 @@ def vega_script() -> str:
     from kernelgen.build.cache import write_together
     from kernelgen.paths import cache_root, private_folder
 
-    try:
-        import vl_convert
-    except ImportError as error:
-        raise ConfigError(f"a report needs the package vl-convert-python, which has Vega: {INSTALL}") from error
+    converter = _converter()
     path = cache_root() / "report" / f"vega-{metadata.version('vl-convert-python')}.js"
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         pass
-    script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
+    script: str = converter.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
     try:
         private_folder(path.parent)
         write_together([(path, script.encode())])
     except OSError:
         pass  # bundled anew the next time
     return script
+
+
+def chart_picture(chart: Chart) -> str:
+    """A chart as SVG. Raises ConfigError where the package that draws it is missing."""
+    picture: str = _converter().vegalite_to_svg(chart.spec)
+    return picture
+
+
+def _converter() -> Any:
+    """The package that has Vega. Raises ConfigError where it is missing."""
+    try:
+        import vl_convert
+    except ImportError as error:
+        raise ConfigError(f"a report needs the package vl-convert-python, which has Vega: {INSTALL}") from error
+    return vl_convert
+
+
+def _overview(reports: Sequence[Report]) -> str:
+    """The problems in a table: how many kernels were tried, the winner, its time, and how many times its floor."""
+    rows = []
+    for number, report in enumerate(reports):
+        facts = dict(report.facts)
+        time = report.winner[-1] if report.winner else {}
+        of_floor = f"{time['times']:.2f}" if report.measured and "times" in time else ""
+        cells = (facts.get("kernels tried", ""), facts.get("winner", ""), facts.get("measured", "").split(" (")[0])
+        rows.append(
+            f'<tr><td><a href="#problem-{number}">{_text(report.title)}</a></td><td>{_text(cells[0])}</td>'
+            f'<td><code>{_text(cells[1])}</code></td><td class="number">{_text(cells[2])}</td>'
+            f'<td class="number">{of_floor}</td></tr>'
+        )
+    names = ("problem", "kernels tried", "winner", "measured", "x floor")
+    heads = "".join(f"<th>{name}</th>" for name in names)
+    return f"<table><tr>{heads}</tr>{''.join(rows)}</table>"
 
 
 def _section(number: int, report: Report, charts: Sequence[Chart]) -> str:

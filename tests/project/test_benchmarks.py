@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -121,3 +125,40 @@ def test_the_products_of_a_layer_are_those_of_its_passes() -> None:
     ]
     with pytest.raises(click.BadParameter, match="a size is steps x inputs x units"):
         benchmark.uses("48x24", "bfloat16", False)
+
+
+def test_the_worker_to_kill_is_one_of_the_command() -> None:
+    scale = load_benchmark("tuning_scale")
+    words = ["sh", "-c", "sh -c 'sleep 60; : gpu_worker:run'; : none"]
+    with subprocess.Popen(words, start_new_session=True) as command:
+        try:
+            until = time.monotonic() + 60
+            while (found := scale.gpu_worker(command.pid)) is None:
+                assert time.monotonic() < until
+            assert found != command.pid
+            assert "gpu_worker:run" in Path(f"/proc/{found}/cmdline").read_text()
+            assert scale.gpu_worker(found) is None
+        finally:
+            os.killpg(command.pid, signal.SIGKILL)
+
+
+def test_pictures_of_steps_come_with_the_phases_sum_beside_the_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = load_benchmark("step_pictures")
+    given: list[tuple[object, ...]] = []
+
+    def played(*words: object) -> str:
+        given.append(words)
+        if words[0] == "report":
+            raise click.ClickException("no charts")
+        return json.dumps({"us_per_step": 0.19, "measured_us_per_step": 0.2}) if words[0] == "profile" else ""
+
+    monkeypatch.setattr(pictures, "tilesmith", played)
+    monkeypatch.setenv("TILESMITH_CACHE", str(tmp_path))
+    result = CliRunner().invoke(pictures.main, ["--out", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    assert "cluster_1x512: phases 0.1900 us, step 0.2000 us (-5.0%)" in result.output
+    assert [words[0] for words in given] == ["tune", "profile", "report"] * 2
+    assert (tmp_path / "out" / "resident_12x64.json").exists()
+    assert "no report: no charts" in result.output

@@ -125,6 +125,18 @@ def test_without_the_charts_library_a_report_says_what_to_install(
     assert not (fresh_cache / "x.html").exists()
 
 
+def test_several_problems_begin_with_an_overview() -> None:
+    found = [report(_problem(_trials())), report(_problem([trial(1, "valid", cell="gru")]))]
+    text = page("two", found, "")
+    overview = text[text.index("<h1>") : text.index("<section")]
+    rows = re.findall(r"<tr>(.*?)</tr>", overview)[1:]
+    assert [re.findall(r'href="#problem-(\d)"', row) for row in rows] == [["0"], ["1"]]
+    assert "5: 1 failed, 2 measured, 2 rejected" in rows[0]
+    assert f'<td class="number">0.2500 ms</td><td class="number">{found[0].winner[-1]["times"]:.2f}</td>' in rows[0]
+    assert rows[1].endswith('<td class="number"></td><td class="number"></td>')
+    assert "<tr><th>problem</th>" not in page("one", found[:1], "")
+
+
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
 
@@ -135,7 +147,12 @@ def test_a_browser_draws_every_chart_without_a_network(tmp_path: Path, session_c
         for each in [*_trials(), trial(1, "valid", cell="gru")]:
             store.add(each)
     path = tmp_path / "out" / "report.html"
-    assert "2 problems" in fine("report", tmp_path / "trials.sqlite", "-o", path)
+    told = fine("report", tmp_path / "trials.sqlite", "-o", path, "--charts", tmp_path / "charts")
+    assert "2 problems" in told
+    pictures = [file.read_text() for file in (tmp_path / "charts").glob("*.svg")]
+    assert len(pictures) == len(CHARTS) + 4
+    assert f"wrote {len(pictures)} pictures" in told
+    assert all(picture.startswith("<svg") and "NaN" not in picture for picture in pictures)
     assert path.stat().st_size < 2 << 20
     assert BROWSER is not None
     offline = ["--host-resolver-rules=MAP * ~NOTFOUND", "--virtual-time-budget=30000"]
