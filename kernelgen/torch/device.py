@@ -209,7 +209,7 @@ class DeviceEngine:
             for array in part.workspaces:
                 if array.empty:
                     continue
-                # What is filled before all begins is one link's alone; of the rest a lane has one, link after link.
+                # What is filled before all begins is one link's own; the rest is shared by the links of a lane.
                 alone = array.name in part.launches.poisoned
                 name = own[array.name] = f"{place}.{array.name}" if alone else f"lane {link.lane}.{array.name}"
                 between[name] = max(array.nbytes, between.get(name, 0))

@@ -57,7 +57,7 @@ def check_heads(heads: Any, hidden_size: int, proj_size: Any) -> None:
 
 def check_wavefront(chunk: Any, *, num_layers: int, bidirectional: bool, checkpointed: bool) -> None:
     """Raise ArgumentTypeError or ArgumentError for what is no number of steps, or where layers cannot run at once."""
-    if chunk is None:
+    if chunk is None or chunk is False:
         return
     if chunk is not True:
         check_sizes(wavefront=chunk)

@@ -95,7 +95,7 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         self.heads = heads
         self.checkpoint = checkpoint
         self.memory_limit = memory_limit
-        self.wavefront = wavefront
+        self.wavefront = wavefront or None
         self._parts = parts_of(cell)
         self._stacks = Stacks()
         self._names: list[dict[str, str]] = []  # of the parameters of each layer and direction

@@ -367,6 +367,52 @@ def test_checkpoints_take_less_memory() -> None:
     assert max(most[1:]) < 0.7 * most[0]
 
 
+@pytest.mark.parametrize(("kind", "units", "batch"), [(LSTM, 128, 64), (LSTM, 64, 16), (GRU, 256, 3)])
+def test_layers_in_waves_are_right_on_any_stream_and_in_a_graph(kind: Any, units: int, batch: int) -> None:
+    """Lanes begin when the stream's work before them has ended, and end before its work after them."""
+    torch.manual_seed(0)
+    module = kind(units, units, 4, wavefront=32, device="cuda", dtype=torch.bfloat16)
+    peer = getattr(torch.nn, kind.__name__)(units, units, 4).cuda().double()
+    peer.load_state_dict(module.state_dict())
+    x = torch.randn(300, batch, units, device="cuda", dtype=torch.bfloat16)
+    given, late = torch.randn_like(x), torch.zeros_like(x, requires_grad=True)
+    parameters = list(module.parameters())
+
+    def step() -> list[Tensor]:
+        output = module(late)[0]
+        return [output.detach(), *torch.autograd.grad(output, [late, *parameters], given)]
+
+    step()
+    assert any(any(one.in_waves.values()) for one in module._stacks.values())
+    wide = x.double().requires_grad_()
+    output = peer(wide)[0]
+    wanted = [output, *torch.autograd.grad(output, [wide, *peer.parameters()], given.double())]
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(50_000_000)
+        with torch.no_grad():
+            late.copy_(x)
+        found = step()
+        copies = [one.clone() for one in found]
+        del found  # its memory is the next one's
+        again = step()
+    stream.synchronize()
+    for made, other, want in zip(copies, again, wanted, strict=True):
+        assert torch.equal(made, other)
+        assert error(made, want) < 2e-2
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step()
+    with torch.no_grad():
+        late.zero_()
+        late.copy_(x)
+    for _ in range(3):
+        graph.replay()
+    torch.cuda.synchronize()
+    assert all(torch.equal(made, other) for made, other in zip(captured, copies, strict=True))
+
+
 @pytest.mark.parametrize("batch", [1, 3, 64, 4096])
 @pytest.mark.parametrize(("name", "heads", "dim"), [("lstm", 1, 256), ("gru", 4, 128)])
 def test_a_step_is_right_at_every_batch_and_in_a_graph(name: str, heads: int, dim: int, batch: int) -> None:

@@ -551,6 +551,7 @@ def test_a_wavefront_gives_the_same(kind: Any, options: dict[str, Any], chunk: i
 def test_where_there_is_no_wavefront() -> None:
     for options, message in [
         ({"wavefront": 4}, "there is one"),
+        ({"wavefront": True}, "there is one"),
         ({"num_layers": 2, "wavefront": 0}, "must be greater than zero, not 0"),
         ({"num_layers": 2, "wavefront": 2.0}, "of type int, got: float"),
         ({"num_layers": 2, "wavefront": 4, "bidirectional": True}, "needs all of its steps first"),
@@ -559,6 +560,8 @@ def test_where_there_is_no_wavefront() -> None:
         with pytest.raises(TilesmithError, match=message):
             LSTM(3, 4, **options)
     assert "wavefront=4" in repr(LSTM(3, 4, 2, wavefront=4))
+    assert "wavefront=True" in repr(LSTM(3, 4, 2, wavefront=True))
+    assert repr(LSTM(3, 4, wavefront=False)) == "LSTM(3, 4)"
 
 
 # ---- convert ----
