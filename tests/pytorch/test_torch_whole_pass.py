@@ -26,7 +26,7 @@ CASES = [
 
 BOTH = [
     (LSTM, "float16", {"num_layers": 3}, 7, True),
-    (LSTM, "float16", {"num_layers": 2, "heads": 2, "batch_first": True}, 8, False),
+    (LSTM, "bfloat16", {"num_layers": 2, "heads": 2, "batch_first": True}, 8, False),
     (GRU, "float16", {"num_layers": 2, "batch_first": True}, 5, True),
     (GRU, "float16", {"bias": False}, 8, False),
     (RNN, "float16", {"cell": "slstm", "num_layers": 2}, 8, True),

@@ -33,13 +33,12 @@ def test_what_stays_is_scaled_once(dtype: str, share: float) -> None:
 
 @pytest.mark.unit
 def test_kernels_of_a_chain_compile_for_every_dtype() -> None:
-    for gpu in ("t4", "h200"):
-        profile = load_profile(gpu)
-        for dtype in ("float16", "float32", "float64", *(["bfloat16"] if gpu == "h200" else [])):
-            assert compile_source(kernel(DroppedElements(600, dtype, 0.1), profile)[0]).cubin
-        for row_bytes in (16, 8, 4, 2):
-            moved = MovedRows({"b": 3, "t": 5, "k": 2}, "btk", "tbk", row_bytes, reverses=True)
-            assert compile_source(moving(moved, profile)[0]).cubin
+    profile = load_profile("h200")
+    for dtype in ("float16", "bfloat16", "float32", "float64"):
+        assert compile_source(kernel(DroppedElements(600, dtype, 0.1), profile)[0]).cubin
+    for row_bytes in (16, 8, 4, 2):
+        moved = MovedRows({"b": 3, "t": 5, "k": 2}, "btk", "tbk", row_bytes, reverses=True)
+        assert compile_source(moving(moved, profile)[0]).cubin
 
 
 @pytest.mark.unit
