@@ -209,14 +209,16 @@ def _train() -> int:
 
 def _run_modules() -> int:
     """Train layers for a step, with the steps of input and output in either order, and run them without gradients; in
-    one direction and in both."""
+    one direction and in both, with dropout between them and without."""
     import torch
 
     from kernelgen.torch import GRU, LSTM, RNN
 
     count = 0
-    both = {"bidirectional": True}
-    for kind, options in ((LSTM, {}), (GRU, {}), (RNN, {"cell": "slstm"}), (LSTM, both), (GRU, both)):
+    both, drops = {"bidirectional": True}, {"dropout": 0.5}
+    for kind, options in (
+        (LSTM, {}), (GRU, drops), (RNN, {"cell": "slstm"}), (LSTM, both), (GRU, both | drops),
+    ):  # fmt: skip
         for batch, seq, features, units in ((17, 19, 40, 64), (5, 9, 33, 48)):
             torch.manual_seed(0)
             module: Any = kind(features, units, 2, **options, dtype=torch.float16, device="cuda")
@@ -227,13 +229,16 @@ def _run_modules() -> int:
                 module.zero_grad()
                 ordered = x.transpose(0, 1) if first else x
                 given = ordered.clone(memory_format=torch.contiguous_format).requires_grad_()
+                torch.manual_seed(1)  # the same elements are dropped
                 output, _ = module(given)
                 output.sum().backward()
+                torch.manual_seed(1)
                 with torch.no_grad():
                     again, _ = module(given)
                 turned = [each.transpose(0, 1) if first else each for each in (output, again, given.grad)]
                 results.append([*turned, *(one.grad.clone() for one in module.parameters())])
                 count += 2 * 8 + 2 * (2 * 7 + 1) if module.bidirectional else 2 * 3 + 2 * 4
+                count += 3 if module.dropout else 0
             for one, other in zip(*results, strict=True):
                 difference = (one.float() - other.float()).norm() / one.float().norm().clamp(min=1e-6)
                 assert difference < 0.01, f"{kind.__name__} {features} to {units}: they differ by {difference:.1e}"

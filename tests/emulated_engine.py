@@ -22,7 +22,8 @@ from kernelgen.program.program import Program
 from kernelgen.program.shape import Shape
 from kernelgen.program.task import Direction
 from kernelgen.schedules import get
-from kernelgen.schedules.shared import matrix_product, moved_rows
+from kernelgen.schedules.shared import dropped_elements, matrix_product, moved_rows
+from kernelgen.schedules.shared.dropped_elements import DroppedElements
 from kernelgen.schedules.shared.matrix_product import MatrixProduct
 from kernelgen.schedules.shared.moved_rows import MovedRows
 from kernelgen.schedules.shared.parameter_gradients import with_float_parameters
@@ -45,6 +46,9 @@ class WithoutChains:
         return None
 
     def moved_rows(self, moved: MovedRows, device: int) -> Any:
+        raise AssertionError("without products there is no chain")
+
+    def dropped_elements(self, dropped: DroppedElements, device: int) -> Any:
         raise AssertionError("without products there is no chain")
 
     def chain(self, links: Sequence[Link], layout: Layout, device: int) -> Any:
@@ -215,6 +219,21 @@ class EmulatedRows:
         return every.transpose(*order, len(order)).reshape(-1)
 
 
+@dataclass(frozen=True)
+class EmulatedDropout:
+    """Dropout, by its kernel in the emulator."""
+
+    dropped: DroppedElements
+
+    def run(self, arrays: Mapping[str, Bytes], numbers: Mapping[str, int]) -> None:
+        kind, count = numpy_dtype(self.dropped.dtype), self.dropped.count
+        source, launch, found = dropped_elements.kernel(self.dropped, load_profile("h200"))
+        given = {"from": arrays["from"].view(kind)[:count].copy(), "mask": arrays["mask"][:count].copy()}
+        to = np.empty(count, kind)
+        emulate(source, launch, {**given, "to": to, **found}, outputs=source.writes)
+        arrays["to"].view(kind)[:count] = to
+
+
 class Chained(Emulated):
     """The same with chains. links: how many each chain has that was made. kernels: whether products and copies are
     kernels too. takes_x: whether recurrences multiply their inputs themselves."""
@@ -241,6 +260,9 @@ class Chained(Emulated):
 
     def moved_rows(self, moved: MovedRows, device: int) -> EmulatedRows:
         return EmulatedRows(moved, self.kernels)
+
+    def dropped_elements(self, dropped: DroppedElements, device: int) -> EmulatedDropout:
+        return EmulatedDropout(dropped)
 
     def chain(self, links: Sequence[Link], layout: Layout, device: int) -> Callable[[Sequence[Tensor | None]], None]:
         self.links.append(len(links))

@@ -19,8 +19,9 @@ class Arrays:
     batch, seq: B and T. states: how many the cell has. wide: H D. inputs, products, biases: how many gates have an
     input, a recurrent product, a bias. dim: D. itemsize: bytes of an element. names: of a direction's parameters.
     bias_apart: whether one bias is added by the product with x and the other by the recurrence, or their sum by that.
-    time_major: of x and the output. begun: whether initial states are given. learning: whether what a backward pass
-    needs is kept. others, gates: the sizes of what a layer keeps beside h, None where it does not.
+    time_major: of x and the output. begun: whether initial states are given. drops: whether elements are dropped
+    between layers. learning: whether what a backward pass needs is kept. others, gates: the sizes of what a layer keeps
+    beside h, None where it does not.
 
     The directions of a layer are heads of one recurrence, for which the second direction has its steps in reverse: so
     its arrays are [B, T, ..., K, H D], where what a layer reads and gives is [B, T, K H D] in the order of time.
@@ -41,6 +42,7 @@ class Arrays:
     bias_apart: bool
     time_major: bool
     begun: bool
+    drops: bool
     learning: bool
     others: tuple[int, ...] | None
     gates: tuple[int, ...] | None
@@ -95,9 +97,13 @@ class Arrays:
         """What a layer reads."""
         if layer == 0:
             return "x"
-        if self.directions == 1:
+        if self.directions == 1 and not self.drops:
             return self.hidden(layer - 1)
         return f"rows.{layer}" if self.learning else "rows"
+
+    def mask(self, layer: int) -> str:
+        """Which elements of what a layer reads are not dropped."""
+        return f"masks.{layer}"
 
     def r(self, layer: int) -> str:
         """R of all directions."""
@@ -139,17 +145,21 @@ class Arrays:
                     sizes[f"{name}.{layer}"] = math.prod(shape) * self.itemsize
             if self.directions > 1:
                 sizes |= {self.r(layer): self.weights_together.nbytes, self.b(layer): self.biases_together.nbytes}
-                sizes |= {self.rows(layer): self.hidden_bytes} if layer else {}
+            if layer and self.rows(layer) != self.hidden(layer - 1):
+                sizes[self.rows(layer)] = self.hidden_bytes
             for name, size in sizes.items():
                 found[name] = ("kept", at)
                 at += -(-size // APART) * APART
         return found, at
 
     def inside(self, *states: str) -> Mapping[str, tuple[str, int]]:
-        """Where arrays lie inside others: what is kept, and each layer's part of arrays of states [L, S, B, K H D]."""
+        """Where arrays lie inside others: what is kept, each layer's part of arrays of states [L, S, B, K H D], and the
+        masks of what layers above the first read, bytes [L - 1, B, T, K H D]."""
         found = self.kept()[0] if self.learning else {}
         for whole in states:
             found |= {f"{whole}.{layer}": (whole, layer * self.states_bytes) for layer in range(self.layers)}
+        mask = self.hidden_bytes // self.itemsize
+        found |= {self.mask(layer): ("masks", (layer - 1) * mask) for layer in range(1, self.layers)}
         return found
 
     # ---- copies; where there is one direction, few of them change anything ----

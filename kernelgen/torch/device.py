@@ -20,7 +20,8 @@ from kernelgen.device.native import NO_MEMORY, Memory, Turn
 from kernelgen.errors import InfeasibleError, TilesmithError
 from kernelgen.program.arguments import ArrayArgument
 from kernelgen.program.shape import INPUT_PRODUCT, Shape
-from kernelgen.schedules.shared import matrix_product, moved_rows
+from kernelgen.schedules.shared import dropped_elements, matrix_product, moved_rows
+from kernelgen.schedules.shared.dropped_elements import DroppedElements
 from kernelgen.schedules.shared.matrix_product import MatrixProduct
 from kernelgen.schedules.shared.moved_rows import MovedRows
 from kernelgen.torch.wave_chunks import OneWay, chosen_chunk
@@ -190,6 +191,10 @@ class DeviceEngine:
     def moved_rows(self, moved: MovedRows, device: int) -> Single:
         """See engine.Engine. Raises LaunchError for more rows than a kernel counts."""
         return self._single(*moved_rows.kernel(moved, gpu.device(device).profile()))
+
+    def dropped_elements(self, dropped: DroppedElements, device: int) -> Single:
+        """See engine.Engine. Raises LaunchError for more elements than a kernel counts."""
+        return self._single(*dropped_elements.kernel(dropped, gpu.device(device).profile()))
 
     def _single(self, source: Source, launch: Launch, numbers: Mapping[str, int]) -> Single:
         from kernelgen.build.compile import compile_source

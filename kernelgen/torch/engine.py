@@ -12,6 +12,7 @@ from kernelgen.cells.language import Cell
 from kernelgen.program.program import Program
 from kernelgen.program.shape import Shape
 from kernelgen.program.task import Direction
+from kernelgen.schedules.shared.dropped_elements import DroppedElements
 from kernelgen.schedules.shared.matrix_product import MatrixProduct
 from kernelgen.schedules.shared.moved_rows import MovedRows
 
@@ -40,10 +41,10 @@ class Kernel(Protocol):
 
 @dataclass(frozen=True)
 class Link:
-    """One part of a chain. ready: a kernel, or what ``product`` or ``moved_rows`` gave. arrays: what its arrays are
-    called in the chain, by their own names; those that are not named are null pointers. numbers: values of its int32
-    arguments that are not its own. lane: links of one lane run in their order, and beside those of other lanes, but
-    after the earlier links, by their places, that ``after`` names."""
+    """One part of a chain. ready: a kernel, or what another method of the engine gave than ``kernel``. arrays: what its
+    arrays are called in the chain, by their own names; those that are not named are null pointers. numbers: values of
+    its int32 arguments that are not its own. lane: links of one lane run in their order, and beside those of other
+    lanes, but after the earlier links, by their places, that ``after`` names."""
 
     ready: Ready
     arrays: Mapping[str, str]
@@ -102,6 +103,10 @@ class Engine(Hashable, Protocol):
     def moved_rows(self, moved: MovedRows, device: int) -> Ready:
         """A copy of rows in another order, whose arrays are from, second (of the second direction, where that is apart)
         and to."""
+        ...
+
+    def dropped_elements(self, dropped: DroppedElements, device: int) -> Ready:
+        """Dropout by a mask, whose arrays are from, mask (of bytes) and to, which may be from."""
         ...
 
     def chain(self, links: Sequence[Link], layout: Layout, device: int) -> Chain:

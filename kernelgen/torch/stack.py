@@ -75,8 +75,7 @@ class Stack:
             None if begun is None else (torch.Size((len(parts.states), batch, heads, dim)), begun, device),
         )
         name, products = precision_of(dtype, r.dtype, b.dtype).dtype, None
-        drawn = self.dropout and self.layers > 1  # masks, which PyTorch draws between layers
-        if engine is not None and batch * parts.inputs and dtype is r.dtype and name in DTYPES and not drawn:
+        if engine is not None and batch * parts.inputs and dtype is r.dtype and name in DTYPES:
             products = products_of_layers(
                 engine,
                 x.get_device(),

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kernelgen.schedules.shared.dropped_elements import DroppedElements
 from kernelgen.schedules.shared.matrix_product import TURNED_A, TURNED_B, TURNED_OUT, MatrixProduct
 from kernelgen.torch import passes
 from kernelgen.torch.chain_arrays import Arrays
@@ -103,13 +104,14 @@ class WholePass:
     ) -> None:
         self.form = form
         self._engine, self._dtype, self._on = engine, x.dtype, x.get_device()
+        self._shape_dtype = dtype
         kernel: Forward = form.run.kernel
         parts, wide = form.parts, form.heads * form.dim
         bias_apart = form.all_summed and len(form.names) > 2
         self.arrays = Arrays(
             form.layers, form.directions, form.batch, form.seq, len(parts.states), wide, parts.inputs, parts.products,
             parts.biases, form.dim, x.dtype.itemsize, form.names, bias_apart, time_major, begun,
-            form.keep != "nothing", kernel.others, kernel.gates,
+            bool(form.dropout) and form.layers > 1, form.keep != "nothing", kernel.others, kernel.gates,
         )  # fmt: skip
         self._depths = [x.shape[2], *[form.directions * wide] * (form.layers - 1)]
         found = {depth: self._of_layer(x, depth, own, dtype) for depth, own in zip(self._depths, products, strict=True)}
@@ -170,7 +172,8 @@ class WholePass:
         output = empty((*x.shape[:2], arrays.directions * arrays.wide))
         last = empty((arrays.states, form.layers * arrays.directions, form.batch, arrays.wide))
         kept = empty((self._kept_bytes,), dtype=torch.uint8) if arrays.learning else None
-        given = (x, starts, output, last, kept, *parameters, *sums)
+        masks = list(self._masks(x))
+        given = (x, starts, output, last, kept, *(masks or [None]), *parameters, *sums)
         self._run(given)
         for layer in self._layers:
             layer.run.count()
@@ -178,7 +181,23 @@ class WholePass:
         states = [state.data for state in last.unbind()]
         if not arrays.learning:
             return output, states, [], []
-        return output, states, [given[place] for place in self._lasting], []
+        return output, states, [given[place] for place in self._lasting], masks
+
+    def _masks(self, x: Tensor) -> Iterator[Tensor]:
+        """Which elements are not dropped of what layers above the first read, [L - 1, B, T, K H D]; nothing if all."""
+        form, arrays = self.form, self.arrays
+        if arrays.drops:
+            sizes = (form.layers - 1, form.batch, form.seq, arrays.directions * arrays.wide)
+            yield x.new_empty(sizes, dtype=torch.bool).bernoulli_(1 - form.dropout)
+
+    def _drop(self, links: Links, layer: int, source: str, to: str) -> None:
+        """Elements of what a layer reads, or of its gradient, where any are dropped."""
+        if self.arrays.drops and layer:
+            count = self.arrays.hidden_bytes // self.arrays.itemsize
+            found = self._engine.dropped_elements(
+                DroppedElements(count, self._shape_dtype, self.form.dropout), self._on
+            )
+            links.run(found, {"from": source, "mask": self.arrays.mask(layer), "to": to})
 
     def _sums(self, parameters: Sequence[Tensor]) -> Iterator[Tensor]:
         """b of each layer and direction."""
@@ -190,7 +209,7 @@ class WholePass:
     @cached_property
     def _given(self) -> tuple[str, ...]:
         """What the forward pass is a function of."""
-        return ("x", "starts", "output", "last", "kept", *self.arrays.parameters, *self.arrays.sums)
+        return ("x", "starts", "output", "last", "kept", "masks", *self.arrays.parameters, *self.arrays.sums)
 
     @cached_property
     def _run(self) -> Chain:
@@ -209,7 +228,10 @@ class WholePass:
             links.run(own.run.kernel.ready, of_kernel)
             above = layer + 1 < arrays.layers
             to = arrays.hidden_to(time_major=arrays.time_major and not above)
-            links.moved(to, [hidden], arrays.rows(layer + 1) if above else "output")
+            rows = arrays.rows(layer + 1) if above else "output"
+            found = links.moved(to, [hidden], rows)
+            if above:
+                self._drop(links, layer + 1, found, links.array(rows, arrays.hidden_bytes))
         links.moved(arrays.states_out, [ends], "last")
         return links.chain()
 
@@ -275,7 +297,8 @@ class WholePass:
         key = (input_needed, d_ends is not None)
         if key not in self._backwards:
             self._backwards[key] = self._backward(run.kernel, *key)
-        self._backwards[key]((d_output, d_ends, *kept, *parameters, d_x, d_starts, *(one for of in made for one in of)))
+        given = (d_output, d_ends, *kept, *(masks or [None]))
+        self._backwards[key]((*given, *parameters, d_x, d_starts, *(one for of in made for one in of)))
         of_module: list[Tensor] = []
         for d_weight, d_r, d_b in made:
             run.count()
@@ -293,7 +316,7 @@ class WholePass:
         arrays = self.arrays
         every = [name for layer in range(arrays.layers) for name in arrays.made(layer)]
         kept = (self._given[place] for place in self._lasting)
-        links = self._links(("d_output", "d_ends", *kept, *arrays.parameters, "d_x", "d_starts", *every))
+        links = self._links(("d_output", "d_ends", *kept, "masks", *arrays.parameters, "d_x", "d_starts", *every))
         starts = links.moved(arrays.states_in, ["starts"], "starts_in") if arrays.begun else ""
         d_ends = links.moved(arrays.states_in, ["d_ends"], "d_ends_in") if ended else ""
         d_rows, in_time = "d_output", arrays.time_major
@@ -318,4 +341,5 @@ class WholePass:
                 d_rows, in_time = links.before(arrays.hidden_from(time_major=False), "d_rows", "d_hidden"), False
                 of_x = {"a": columns, "b": w, "out": d_rows if layer else "d_x"}
                 self._product(links, layer, products.of_input, of_x, TURNED_OUT)
+                self._drop(links, layer, d_rows, d_rows)
         return links.chain()

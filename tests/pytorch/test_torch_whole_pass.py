@@ -13,6 +13,7 @@ from emulated_engine import Chained, Emulated  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from kernelgen.torch import GRU, LSTM, RNN, kernels, passes  # noqa: E402
+from kernelgen.torch.whole_pass import WholePass  # noqa: E402
 
 CASES = [
     pytest.param(LSTM, "float16", {}, True, id="kernels"),
@@ -25,7 +26,7 @@ CASES = [
 
 BOTH = [
     (LSTM, "float16", {"num_layers": 3}, 7, True),
-    (LSTM, "float16", {"num_layers": 2, "heads": 2, "batch_first": True}, 8, False),
+    (LSTM, "bfloat16", {"num_layers": 2, "heads": 2, "batch_first": True}, 8, False),
     (GRU, "float16", {"num_layers": 2, "batch_first": True}, 5, True),
     (GRU, "float16", {"bias": False}, 8, False),
     (RNN, "float16", {"cell": "slstm", "num_layers": 2}, 8, True),
@@ -127,6 +128,32 @@ def test_both_directions_are_one_chain(
 
 
 @pytest.mark.emulated
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_dropout_is_part_of_the_chain(bidirectional: bool, chained: Chained, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    module = LSTM(8, 16, 3, dropout=0.3, bidirectional=bidirectional, dtype=torch.float16)
+    x, _ = _drawn(module, begun=False)
+    drawn: list[Tensor] = []
+    masks = WholePass._masks
+    monkeypatch.setattr(WholePass, "_masks", lambda *given: drawn.extend(masks(*given)) or drawn[-1:])
+    found = _run(module, x, None)
+    assert chained.chains == 2
+    (kept,) = drawn
+    assert kept.shape == (2, 3, 4, 16 * (1 + bidirectional))
+    assert 0.5 < float(kept.float().mean()) < 0.9
+    # Layer by layer in float64, each element times its part of the mask.
+    monkeypatch.delitem(passes.ENGINES, "cpu")
+    names = iter(kept.double() / 0.7)
+    monkeypatch.setattr(
+        torch, "native_dropout", lambda rows, *_: (rows * (mask := next(names)).view_as(rows), mask.view_as(rows))
+    )
+    monkeypatch.setattr(torch.ops.aten, "native_dropout_backward", lambda d, mask, _: d * mask.view_as(d))
+    wanted = _run(copy.deepcopy(module).double(), x.double(), None)
+    for one, other in zip(found, wanted, strict=True):
+        assert (one.double() - other).norm() <= LIMITS["float16"] * other.norm()
+
+
+@pytest.mark.emulated
 def test_what_is_asked_for_alone(chained: Chained) -> None:
     torch.manual_seed(0)
     module = LSTM(8, 16, 2, dtype=torch.float16)
@@ -158,9 +185,6 @@ def test_what_kernels_cannot_read_is_left_to_calls(chained: Chained) -> None:
         module.weight_ih_l0.data = torch.zeros(64, 9).half()
         with pytest.raises(RuntimeError):
             module(x)
-    dropping = LSTM(8, 16, 2, dropout=0.5, dtype=torch.float16)
-    dropping(x)
-    assert chained.chains == 1
     with torch.autocast("cpu", dtype=torch.bfloat16):  # R stays in float32
         LSTM(8, 16)(x.float())
     assert chained.chains == 1
