@@ -11,7 +11,7 @@ from zoo import zoo
 from kernelgen.cells.language import Cell
 from kernelgen.emit.numpy import numpy_backward, numpy_step
 from kernelgen.emit.triton import StepText, helper_functions
-from kernelgen.emit.triton_resident import Lines, Options, module, signature
+from kernelgen.emit.triton_text import Lines, Options, module, signature
 from kernelgen.program.launch import Launch
 from kernelgen.program.source import Source
 from kernelgen.verify.interpreter import interpret
