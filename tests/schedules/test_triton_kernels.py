@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from zoo import zoo
@@ -140,6 +142,26 @@ def test_weights_stay_in_registers(schedule: str) -> None:
     tiling, found = report(schedule, Shape(16, 1024, 6, 64, "bfloat16", "gates"), "h200", place=1)
     assert found.registers > 4 * 64 * 64 * 2 // (tiling.resources.threads * 4)
     assert found.local_memory == 0
+
+
+@compiled
+@pytest.mark.parametrize("schedule", ["triton_resident", "triton_resident_backward"])
+def test_only_right_sides_of_products_pass_through_shared_memory(schedule: str, tmp_path: Path) -> None:
+    import triton.backends.nvidia as backend
+
+    disassembler = Path(backend.__path__[0]) / "bin" / "nvdisasm"
+    if not disassembler.exists():
+        pytest.skip("this Triton brings no nvdisasm")
+    cell, shape = load_cell("lstm"), Shape(16, 1024, 12, 64, "bfloat16", "gates")
+    values = {"batch_tile": 8, "num_warps": 4, "num_stages": 2, "weights_in_registers": 1}
+    tiling = get(schedule).tiling(cell, shape, H200, values)
+    made = compile_source(get(schedule).program(cell, shape, H200, tiling).main.source)
+    assert made.report.local_memory == 0
+    (tmp_path / "kernel.cubin").write_bytes(made.cubin)
+    text = subprocess.run([disassembler, "-c", tmp_path / "kernel.cubin"], capture_output=True, text=True, check=True)
+    # Two about the exchange of a step, and some before the loop, by the version of Triton. Were all that a step reads
+    # and writes to change its layout, there would be 10 and more in the loop alone.
+    assert 2 <= text.stdout.count("BAR.SYNC") <= 5
 
 
 @compiled
