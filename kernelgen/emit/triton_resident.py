@@ -151,9 +151,11 @@ def backward(cell: Cell, shape: Shape, entry: str, num_stages: int) -> Body:
         out.add(f"real = {_tile('inside')}")
         out.add(*(f"d_b_{cell.gates[gate].name} = {ZEROS}" for gate in cell.inputless_biases))
     out.add("last_step = seq - 1")
+    for index in code.states:
+        out.add(f"first_{states[index]} = {_float_tile(_load_state('initial', index, 'given'))}")
     for stage in range(num_stages):
         _load_step(out, cell, known, stage, "last_step")
-    _prepare(out, cell, step, 0)
+    _prepare(out, cell, step, 0, "last_step == 0")
     if len(cell.recurrent_gates) > 1 and not cell.gradient.recurrent_cut:
         # A sum of products that start from a constant 0 is made one chain by Triton, each waiting for the one before.
         first = f"weights_{cell.gates[cell.recurrent_gates[0]].name}"
@@ -163,7 +165,7 @@ def backward(cell: Cell, shape: Shape, entry: str, num_stages: int) -> Body:
     out.add("t = last_step - back")
     _load_step(out, cell, known, num_stages, "t")
     _critical(out, cell, shape, step)
-    _prepare(out, cell, step, 1)
+    _prepare(out, cell, step, 1, "t == 1")
     for stage in range(num_stages):
         out.add(*(f"{name}_{stage} = {name}_{stage + 1}" for name in _loaded(cell, known, ahead=stage > 0)))
     out.depth = 1
@@ -210,21 +212,19 @@ def _load_step(out: Lines, cell: Cell, known: int, stage: int, step: str) -> Non
     for index in code.states:
         name = f"before_{states[index]}_{stage}"
         earlier = _at("others", index - 1) if index else _at("states", 0)
-        out.add(
-            f"{name} = tl.load({earlier} - HEADS * D, mask=inside & (time > 0), other=0.0)",
-            f"{name} += {_load_state('initial', index, 'given & (time == 0)')}",
-        )
+        out.add(f"{name} = tl.load({earlier} - HEADS * D, mask=inside & (time > 0), other=0.0)")
     for index in range(known):
         out.add(f"d_{states[index]}_{stage} = tl.load({_at('d_states', index)}, mask=there, other=0.0)")
 
 
-def _prepare(out: Lines, cell: Cell, step: SplitStepText, stage: int) -> None:
-    """The hoisted part of the step of a stage."""
+def _prepare(out: Lines, cell: Cell, step: SplitStepText, stage: int, first: str) -> None:
+    """The hoisted part of the step of a stage. first: a condition, that it is the first of all."""
     code = derive(cell)
     for gate in code.saved_gates:
         out.add(f"gate_{cell.gates[gate].name} = {_float_tile(f'sum_{cell.gates[gate].name}_{stage}')}")
     for index in code.states:
-        out.add(f"state_{cell.states[index]} = {_float_tile(f'before_{cell.states[index]}_{stage}')}")
+        state = cell.states[index]
+        out.add(f"state_{state} = tl.where({first}, first_{state}, {_float_tile(f'before_{state}_{stage}')})")
     if step.ready:
         _call(out, "prepare_step", step.hoisted_parameters, [f"ready_{name}" for name in step.ready], [])
 
