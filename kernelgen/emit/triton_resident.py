@@ -26,35 +26,37 @@ ZEROS = zero_tile("BLOCK_D")
 
 
 def forward(cell: Cell, shape: Shape, entry: str, num_stages: int, *, may_save: bool = False) -> Body:
-    """The forward kernel, whose tile is BLOCK_B sequences by BLOCK_D units. num_stages: inputs of how many steps are
-    under way at once, that of the step itself included. may_save: only h is written for every step unless a further
-    constant, SAVE, says so."""
+    """The forward kernel, whose tile is BLOCK_B sequences by BLOCK_D units.
+
+    num_stages: how many steps before its own the inputs of a step are loaded; the loop's body has as many steps, so
+    that none of them moves what was loaded from register to register, and waits for it. may_save: only h is written for
+    every step unless a further constant, SAVE, says so.
+    """
     step, names = StepText(cell), [gate.name for gate in cell.gates]
     saved = derive(cell).saved_gates if shape.save == "gates" else ()
     known, states, dtype = known_states(cell, shape), cell.states, TYPES[shape.dtype]
     arguments = ("wx", "r", "b", "initial", "states", "others", "last", "gates", "batch", "seq")
     out = Lines()
     _forward_docstring(out, cell, known, len(saved))
-    _place(out)
+    _place(out, shape)
     _load_weights(out, cell, "load_weights")
     _load_biases(out, cell)
     out.add(f"h = {_tile('tl.load(initial + row, mask=given, other=0.0)')}")
     for index, state in enumerate(states[1:], 1):
         out.add(f"state_{state} = {_float_tile(_load_state('initial', index, 'given'))}")
     if cell.input_gates:
-        out.add(f"fed = rows * seq * ({len(cell.input_gates)} * HEADS * D) + unit")
+        out.add(f"fed = ahead_rows * seq * ({len(cell.input_gates)} * HEADS * D) + head * D + ahead_own")
     if known > 1:
         out.add("others = tl.where(others.to(tl.int64) != 0, others, states + history_size)")
-    for stage in range(num_stages):
+    for stage in range(num_stages + 1):
         _load_inputs(out, cell, stage, str(stage), f"{stage} < seq")
     _add_products(out, cell, shape, 0)
-    out.add("for t in range(seq):")
+    out.add(f"for t in {_steps(num_stages)}:")
     out.depth = 2
     out.add("time = tl.cast(t, tl.int64)", "now = time * (HEADS * D)")
-    _load_inputs(out, cell, num_stages, f"(time + {num_stages})", f"t + {num_stages} < seq")
     with out.where("SAVE" if may_save and saved else ""):
         for rank, gate in enumerate(saved):
-            _store(out, _at("gates", rank), f"gate_{names[gate]}.to({dtype})")
+            _store(out, f"{_at('gates', rank)} + place", f"gate_{names[gate]}.to({dtype})")
     if "state_" + states[0] in step.parameters:
         out.add(f"state_{states[0]} = h.to(tl.float32)")
     news = [f"new_{state}" for state in states]
@@ -64,15 +66,16 @@ def forward(cell: Cell, shape: Shape, entry: str, num_stages: int, *, may_save: 
     _store(out, "states + now + place", "h")
     with out.where("SAVE" if may_save and known > 1 else ""):
         for index, state in enumerate(states[1:known]):
-            _store(out, _at("others", index), f"state_{state}.to({dtype})")
+            _store(out, f"{_at('others', index)} + place", f"state_{state}.to({dtype})")
     for stage in range(1, num_stages):
         out.add(*(f"x_{names[gate]}_{stage} = x_{names[gate]}_{stage + 1}" for gate in cell.input_gates))
+    _load_inputs(out, cell, num_stages, f"(time + {num_stages + 1})", f"t + {num_stages + 1} < seq")
     out.depth = 1
     _store(out, "last + row", "h")
     for index, state in enumerate(states[1:], 1):
         _store(out, f"last + {index} * state_size + row", f"state_{state}.to({dtype})")
     kernel = signature(entry, arguments, (*CONSTANTS, *(["SAVE"] if may_save else []))) + out.text()
-    return Body(step.used, _functions(tiles.FORWARD_WEIGHTS, step.text()), kernel, arguments, arguments[4:8])
+    return Body(step.used, _functions(shape, tiles.FORWARD_WEIGHTS, step.text()), kernel, arguments, arguments[4:8])
 
 
 def _forward_docstring(out: Lines, cell: Cell, known: int, saved: int) -> None:
@@ -101,11 +104,12 @@ def _load_biases(out: Lines, cell: Cell) -> None:
 
 
 def _load_inputs(out: Lines, cell: Cell, stage: int, step: str, exists: str) -> None:
-    """Load the inputs of a step that many steps ahead of the loop's. exists: a condition, that there is such a step."""
+    """Load the inputs of a step, to be those of a stage: so many steps ahead of the loop's. exists: a condition, that
+    there is such a step."""
     inputs = len(cell.input_gates)
     for rank, gate in enumerate(cell.input_gates):
         place = f"({step} * {inputs} + {rank}) * (HEADS * D)"
-        load = f"tl.load(wx + {place} + fed, mask=inside & ({exists}), other=0.0)"
+        load = f"load_ahead(wx + {place}, fed, ahead_inside & ({exists}))"
         out.add(f"x_{cell.gates[gate].name}_{stage} = {load}")
 
 
@@ -114,7 +118,7 @@ def _add_products(out: Lines, cell: Cell, shape: Shape, stage: int) -> None:
     for gate in sorted({*cell.recurrent_gates} | {*cell.input_gates}):
         name = cell.gates[gate].name
         parts = [f"bias_{name}"] if gate in cell.bias_gates else []
-        parts = [_float_tile(f"x_{name}_{stage}")] * (gate in cell.input_gates) + parts
+        parts = [_floats(f"x_{name}_{stage}")] * (gate in cell.input_gates) + parts
         if gate not in cell.input_gates:
             parts.append(ZEROS)
         start = " + ".join(parts)
@@ -123,8 +127,8 @@ def _add_products(out: Lines, cell: Cell, shape: Shape, stage: int) -> None:
 
 
 def backward(cell: Cell, shape: Shape, entry: str, num_stages: int) -> Body:
-    """The backward kernel, of gates that were saved; it leaves the gradients of R and b to what follows. num_stages:
-    how many steps ahead it loads what a step reads."""
+    """The backward kernel, of gates that were saved; it leaves the gradients of R and b to what follows. num_stages: as
+    of the forward kernel."""
     step, code, dtype = SplitStepText(cell), derive(cell), TYPES[shape.dtype]
     known, states = known_states(cell, shape), cell.states
     read = ("r", "b", "initial", "states", "others", "gates", "d_states", "d_last")
@@ -133,7 +137,7 @@ def backward(cell: Cell, shape: Shape, entry: str, num_stages: int) -> Body:
     arguments = (*read, *writes, "batch", "seq")
     out = Lines()
     _backward_docstring(out, cell, known)
-    _place(out)
+    _place(out, shape)
     if not cell.gradient.recurrent_cut:
         _load_weights(out, cell, "load_transposed")
     single = [gate for gate in code.gates if gate not in code.saved_gates]
@@ -153,21 +157,21 @@ def backward(cell: Cell, shape: Shape, entry: str, num_stages: int) -> Body:
     out.add("last_step = seq - 1")
     for index in code.states:
         out.add(f"first_{states[index]} = {_float_tile(_load_state('initial', index, 'given'))}")
-    for stage in range(num_stages):
-        _load_step(out, cell, known, stage, "last_step")
+    for stage in range(num_stages + 1):
+        _load_step(out, cell, known, stage, f"last_step - {stage}")
     _prepare(out, cell, step, 0, "last_step == 0")
     if len(cell.recurrent_gates) > 1 and not cell.gradient.recurrent_cut:
         # A sum of products that start from a constant 0 is made one chain by Triton, each waiting for the one before.
         first = f"weights_{cell.gates[cell.recurrent_gates[0]].name}"
         out.add(f"nothing = {product(first, f'{ZEROS}.to({dtype})', ZEROS, shape.dtype)}")
-    out.add("for back in range(seq):")
+    out.add(f"for back in {_steps(num_stages)}:")
     out.depth = 2
     out.add("t = last_step - back")
-    _load_step(out, cell, known, num_stages, "t")
     _critical(out, cell, shape, step)
     _prepare(out, cell, step, 1, "t == 1")
     for stage in range(num_stages):
         out.add(*(f"{name}_{stage} = {name}_{stage + 1}" for name in _loaded(cell, known, ahead=stage > 0)))
+    _load_step(out, cell, known, num_stages, f"t - {num_stages + 1}")
     out.depth = 1
     for index, state in enumerate(states):
         _store(out, _of_state("d_initial", index), f"carried_{state}.to({dtype})")
@@ -176,7 +180,7 @@ def backward(cell: Cell, shape: Shape, entry: str, num_stages: int) -> Body:
         total = f"tl.sum(d_b_{cell.gates[gate].name}, axis=1)[:, None]"
         out.add(f"tl.store({base}, {total}, mask=down < D)")
     kernel = signature(entry, arguments, CONSTANTS) + out.text()
-    return Body(step.used, _functions(tiles.BACKWARD_WEIGHTS, step.text()), kernel, arguments, tuple(writes))
+    return Body(step.used, _functions(shape, tiles.BACKWARD_WEIGHTS, step.text()), kernel, arguments, tuple(writes))
 
 
 def _backward_docstring(out: Lines, cell: Cell, known: int) -> None:
@@ -200,31 +204,31 @@ def _loaded(cell: Cell, known: int, *, ahead: bool) -> list[str]:
 
 
 def _load_step(out: Lines, cell: Cell, known: int, stage: int, step: str) -> None:
-    """Load what a step reads that lies that many steps after the loop's, in its order."""
+    """Load what a step reads, to be that of a stage: so many steps after the loop's, in its order."""
     code, states = derive(cell), cell.states
     out.add(
-        f"time = tl.cast({step} - {stage}, tl.int64)",
+        f"time = tl.cast({step}, tl.int64)",
         "now = time * (HEADS * D)",
-        "there = inside & (time >= 0)",
+        "there = ahead_inside & (time >= 0)",
     )
     for rank, gate in enumerate(code.saved_gates):
-        out.add(f"sum_{cell.gates[gate].name}_{stage} = tl.load({_at('gates', rank)}, mask=there, other=0.0)")
+        out.add(f"sum_{cell.gates[gate].name}_{stage} = load_ahead({_at('gates', rank)}, ahead, there)")
     for index in code.states:
         name = f"before_{states[index]}_{stage}"
         earlier = _at("others", index - 1) if index else _at("states", 0)
-        out.add(f"{name} = tl.load({earlier} - HEADS * D, mask=inside & (time > 0), other=0.0)")
+        out.add(f"{name} = load_ahead({earlier} - HEADS * D, ahead, ahead_inside & (time > 0))")
     for index in range(known):
-        out.add(f"d_{states[index]}_{stage} = tl.load({_at('d_states', index)}, mask=there, other=0.0)")
+        out.add(f"d_{states[index]}_{stage} = load_ahead({_at('d_states', index)}, ahead, there)")
 
 
 def _prepare(out: Lines, cell: Cell, step: SplitStepText, stage: int, first: str) -> None:
     """The hoisted part of the step of a stage. first: a condition, that it is the first of all."""
     code = derive(cell)
     for gate in code.saved_gates:
-        out.add(f"gate_{cell.gates[gate].name} = {_float_tile(f'sum_{cell.gates[gate].name}_{stage}')}")
+        out.add(f"gate_{cell.gates[gate].name} = {_floats(f'sum_{cell.gates[gate].name}_{stage}')}")
     for index in code.states:
         state = cell.states[index]
-        out.add(f"state_{state} = tl.where({first}, first_{state}, {_float_tile(f'before_{state}_{stage}')})")
+        out.add(f"state_{state} = tl.where({first}, first_{state}, {_floats(f'before_{state}_{stage}')})")
     if step.ready:
         _call(out, "prepare_step", step.hoisted_parameters, [f"ready_{name}" for name in step.ready], [])
 
@@ -240,7 +244,7 @@ def _critical(out: Lines, cell: Cell, shape: Shape, step: SplitStepText) -> None
         out.add(f"carried_{h} = tl.where(back > 0, {clipped}, carried_{h})")
     for index in step.seeds:
         state = states[index]
-        outside = f" + {_float_tile(f'd_{state}_0')}" if index < known else ""
+        outside = f" + {_floats(f'd_{state}_0')}" if index < known else ""
         out.add(f"d_next_{state} = carried_{state}{outside}")
     parameters = [f"ready_{name}" if name in step.ready else name for name in step.parameters]
     constant = [step.constant(index) for index in range(len(step.results))]
@@ -279,15 +283,24 @@ def _sum(parts: Sequence[str]) -> str:
     return f"{left} + ({right})" if len(parts) - half > 1 else f"{left} + {right}"
 
 
-def _place(out: Lines) -> None:
+def _steps(num_stages: int) -> str:
+    """The loop over all steps, whose body has ``num_stages`` of them."""
+    return "range(seq)" if num_stages == 1 else f"tl.range(0, seq, loop_unroll_factor={num_stages})"
+
+
+def _place(out: Lines, shape: Shape) -> None:
     """Which head and sequences a program has, and masks where tiles are larger than the arrays."""
     out.add(
         "head = tl.program_id(0)",
-        "own, sequence = place_of(BLOCK_D, BLOCK_B)",
+        "own, sequence = place_of(BLOCK_D, BLOCK_B, 1)",
         "rows = tl.program_id(1).to(tl.int64) * BLOCK_B + sequence",
         "inside = (rows < batch) & (own < D)",
         "unit = head * D + own  # among the units of all heads",
         *OFFSETS,
+        f"ahead_own, sequence = place_of(BLOCK_D, BLOCK_B, {tiles.loaded_together(shape)})  # of what is loaded ahead",
+        "ahead_rows = tl.program_id(1).to(tl.int64) * BLOCK_B + sequence",
+        "ahead_inside = (ahead_rows < batch) & (ahead_own < D)",
+        "ahead = ahead_rows * seq * (HEADS * D) + head * D + ahead_own",
     )
 
 
@@ -299,6 +312,10 @@ def _load_weights(out: Lines, cell: Cell, function: str) -> None:
 
 def _tile(value: str) -> str:
     return f"to_tile({value}, BLOCK_D, BLOCK_B)"
+
+
+def _floats(loaded: str) -> str:
+    return f"as_floats({loaded}, BLOCK_D, BLOCK_B)"
 
 
 def _float_tile(value: str) -> str:
@@ -315,8 +332,8 @@ def _load_state(array: str, index: int, mask: str) -> str:
 
 
 def _at(array: str, index: int) -> str:
-    """The place of the step that ``now`` says in an array of such arrays [batch, seq, HEADS, D]."""
-    return f"{array} + ({index} * history_size + now) + place" if index else f"{array} + now + place"
+    """Where the step that ``now`` says begins in an array of such arrays [batch, seq, HEADS, D]."""
+    return f"{array} + ({index} * history_size + now)" if index else f"{array} + now"
 
 
 def _store(out: Lines, place: str, tile: str) -> None:
@@ -332,5 +349,5 @@ def _call(
     out.add(*(f"{name} = {ZEROS} + {name}" for name, is_number in zip(results, constant, strict=False) if is_number))
 
 
-def _functions(load_weights: str, step: str) -> tuple[str, ...]:
-    return tiles.UNIT_OF, tiles.PLACE_OF, tiles.TO_TILE, tiles.TO_LIST, load_weights, step
+def _functions(shape: Shape, load_weights: str, step: str) -> tuple[str, ...]:
+    return tiles.UNIT_OF, tiles.PLACE_OF, tiles.TO_TILE, tiles.TO_LIST, tiles.loading(shape), load_weights, step

@@ -8,6 +8,8 @@ differently (another GPU, more warps than the tile has rows for), the result is 
 
 from __future__ import annotations
 
+from kernelgen.program.shape import Shape
+
 UNIT_OF = '''\
 @triton.jit
 def unit_of(row):
@@ -17,9 +19,10 @@ def unit_of(row):
 
 PLACE_OF = '''\
 @triton.jit
-def place_of(D: tl.constexpr, B: tl.constexpr):
-    """The units and the sequences of a list of D * B elements, in the order in which threads have those of a tile."""
-    index = tl.arange(0, D * B)
+def place_of(D: tl.constexpr, B: tl.constexpr, EACH: tl.constexpr):
+    """The units and the sequences of a list of D * B elements, in the order in which threads have those of a tile; of
+    every EACH-th of them."""
+    index = tl.arange(0, D * B // EACH) * EACH
     unit = index // 64 % (D // 16) * 16 + index // 8 % 8 * 2 + index % 2
     sequence = index // (4 * D) % (B // 8) * 8 + index // 2 % 4 * 2 + index // (D * B // 2)
     return unit, sequence
@@ -40,6 +43,52 @@ def to_list(x, D: tl.constexpr, B: tl.constexpr):
     x = tl.reshape(x, (D // 16, 2, 8, B // 8, 4, 2))
     return tl.reshape(tl.permute(x, (5, 3, 0, 2, 4, 1)), (D * B,))
 '''
+
+_PAIRS = '''\
+@triton.jit
+def load_ahead(array, place, mask):
+    """What a later step reads, two elements side by side as one number of 32 bits: elements of 16 bits would be taken
+    apart, and so be waited for, in the step that asks for them."""
+    return tl.load((array + place).to(tl.pointer_type(tl.int32), bitcast=True), mask=mask, other=0)
+
+
+@triton.jit
+def as_floats(x, D: tl.constexpr, B: tl.constexpr):
+    """A list of pairs as a tile of float32."""
+    x = tl.broadcast_to(tl.reshape(x, (D * B // 2, 1)), (D * B // 2, 2))
+    second = tl.reshape(tl.arange(0, 2), (1, 2)) == 1
+    x = {apart}
+    return to_tile(tl.reshape(x, (D * B,)), D, B)
+'''
+
+_ELEMENTS = '''\
+@triton.jit
+def load_ahead(array, place, mask):
+    """What a later step reads."""
+    return tl.load(array + place, mask=mask, other=0.0)
+
+
+@triton.jit
+def as_floats(x, D: tl.constexpr, B: tl.constexpr):
+    """A list as a tile of float32."""
+    return to_tile(x, D, B).to(tl.float32)
+'''
+
+_APART = {
+    "bfloat16": "tl.where(second, x & -65536, x << 16).to(tl.float32, bitcast=True)",
+    "float16": "tl.where(second, x >> 16, x).to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)",
+}
+
+
+def loaded_together(shape: Shape) -> int:
+    """How many elements a step loads as one number: pairs of 16 bits, where no head begins within one."""
+    return 2 if shape.dtype in _APART and shape.head_dim % 2 == 0 else 1
+
+
+def loading(shape: Shape) -> str:
+    """The functions that load what a later step reads, and make a tile of it when its time has come."""
+    return _PAIRS.format(apart=_APART[shape.dtype]) if loaded_together(shape) == 2 else _ELEMENTS
+
 
 _WEIGHTS = '''\
 @triton.jit

@@ -47,8 +47,8 @@ GROUP_ROWS = 64
 ROOMY, CROWDED = 220, 4
 """Registers of a thread up to which nothing spills, by the formula here, and clocks for each beyond."""
 
-ADDRESSES = 50
-"""Registers of a thread for addresses, masks and counters, about."""
+ADDRESSES, FURTHER_STEP = 40, 25
+"""Registers of a thread for addresses, masks and counters, about; and for each further step in the loop's body."""
 
 
 class TritonResident(TritonSchedule):
@@ -127,7 +127,8 @@ class TritonResident(TritonSchedule):
             floats = changing + len(split_step(cell).ready) + len(cell.states) + len(cell.inputless_biases)
             loaded = len(code.saved_gates) + len(code.states) + known_states(cell, shape)
         tile = v["batch_tile"] * width * (4 * floats + size * loaded * v["num_stages"])
-        return cdiv(weights + tile, 4 * v["num_warps"] * shared.lanes(profile)) + ADDRESSES
+        more = ADDRESSES + FURTHER_STEP * (v["num_stages"] - 1)
+        return cdiv(weights + tile, 4 * v["num_warps"] * shared.lanes(profile)) + more
 
     def _shared_memory(self, cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Int:
         """A bound on the bytes of a program: R where it lies there, and tiles that are a product's right side or, in a
