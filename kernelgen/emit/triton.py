@@ -12,6 +12,7 @@ from kernelgen.cells.language import Cell
 from kernelgen.emit.printer import ATOM, PythonPrinter
 from kernelgen.emit.text import state_equations
 from kernelgen.symbolic.derive import derive
+from kernelgen.symbolic.hoist import split_step
 from kernelgen.symbolic.lower import is_constant, lower
 
 IMPORTS = "import triton\nimport triton.language as tl\n"
@@ -123,6 +124,62 @@ class StepText:
         notes = [line.replace("\\", "\\\\").replace('"""', "'''") for line in notes]
         head = f"@triton.jit\ndef {self.name}({', '.join(self.parameters)}):\n"
         return head + _lines([*_docstring(notes), *self._body])
+
+
+class SplitStepText:
+    """The backward step as two functions: ``prepare_step``, of what waits for no gradient, and ``backward_step``.
+
+    hoisted_parameters: of the first, gate_NAME and state_NAME; ready: the names of what it returns. parameters: of the
+    second, those, then gate_NAME and state_NAME that it reads itself, then d_next_NAME of the states ``seeds``. It
+    returns what StepText's ``backward_step`` does, by the same names.
+    """
+
+    name = "backward_step"
+
+    def __init__(self, cell: Cell) -> None:
+        self.cell = cell
+        parts, code = split_step(cell), derive(cell)
+        given = {symbol: f"gate_{symbol.name}" for symbol in cell.gate_symbols}
+        given |= {symbol: f"state_{symbol.name}" for symbol in cell.state_symbols}
+        self._printer = TritonPrinter({symbol.name: name for symbol, name in given.items()})
+        read = set().union(*(expression.free_symbols for _, expression in parts.hoisted))
+        self.hoisted_parameters = [name for symbol, name in given.items() if symbol in read]
+        self.ready = [symbol.name for symbol in parts.ready if symbol not in given]
+        self.seeds, self.outputs = code.read_seeds, parts.outputs
+        self.parameters = [
+            *self.ready,
+            *(name for symbol, name in given.items() if symbol in parts.ready),
+            *(f"d_next_{cell.states[index]}" for index in self.seeds),
+        ]
+        self.results = [f"d_sum_{gate.name}" for gate in cell.gates] + [f"d_state_{state}" for state in cell.states]
+        self._hoisted = [f"{symbol.name} = {self._printer.text(value)}" for symbol, value in parts.hoisted]
+        self._hoisted.append(f"return {', '.join(self.ready)}" + ("," if len(self.ready) == 1 else ""))
+        self._critical = [f"{symbol.name} = {self._printer.text(value)}" for symbol, value in parts.critical]
+        returned = ", ".join(self._printer.text(value) for value in self.outputs)
+        self._critical.append(f"return {returned}")
+
+    @property
+    def used(self) -> set[str]:
+        """The functions that they call."""
+        return self._printer.used
+
+    def constant(self, index: int) -> bool:
+        """Whether result ``index`` of the second is a number, and no tile."""
+        return is_constant(self.outputs[index])
+
+    def text(self) -> str:
+        """Their definitions; of the second alone where nothing is hoisted."""
+        critical = f"@triton.jit\ndef {self.name}({', '.join(self.parameters)}):\n" + _lines(
+            [
+                *_docstring(["The gradients of the gates' sums, and of the old states through the step itself."]),
+                *self._critical,
+            ]
+        )
+        if not self.ready:
+            return critical
+        note = "What of a backward step waits for no gradient, and is computed a step ahead."
+        head = f"@triton.jit\ndef prepare_step({', '.join(self.hoisted_parameters)}):\n"
+        return head + _lines([*_docstring([note]), *self._hoisted]) + "\n\n" + critical
 
 
 def helper_functions(used: set[str]) -> str:

@@ -11,7 +11,7 @@ from kernelgen.cells.language import Cell
 from kernelgen.emit import triton_parameters, triton_resident, triton_streaming
 from kernelgen.emit.text import backward_equations, equations
 from kernelgen.emit.triton import HELPERS, helper_functions
-from kernelgen.emit.triton_resident import block_d
+from kernelgen.emit.triton_text import block_d
 from kernelgen.program.shape import Shape
 from kernelgen.symbolic.derive import derive
 
@@ -120,6 +120,8 @@ def _config(tiling: Mapping[str, int], streaming: bool) -> str:
     names = {"BLOCK_B": "batch_tile"}
     if streaming:
         names |= {"BLOCK_M": "units", "BLOCK_K": "part_k", "STAGES": "num_stages"}
+    else:
+        names |= {"WEIGHTS_IN_REGISTERS": "weights_in_registers"}
     constants = ", ".join(f'"{name}": {tiling[variable]}' for name, variable in names.items())
     stages = tiling["num_stages"] if streaming else 1
     return f"triton.Config({{{constants}}}, num_warps={tiling['num_warps']}, num_stages={stages})"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from kernelgen.cells.language import Cell
-from kernelgen.emit.triton_resident import TYPES, Body, Lines, chosen, product, signature
+from kernelgen.emit.triton_text import TYPES, Body, Lines, chosen, product, signature
 from kernelgen.program.shape import Shape
 
 SUM_BLOCK = 1024

@@ -7,19 +7,12 @@ states in a workspace, float32; backward the gates' gradients, and those of the 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from kernelgen.cells.language import Cell
 from kernelgen.emit.triton import StepText
-from kernelgen.emit.triton_resident import (
-    OFFSETS,
-    TYPES,
-    Body,
-    Lines,
-    Stack,
-    load_single_biases,
-    product,
-    signature,
-    zero_tile,
-)
+from kernelgen.emit.triton_stack import Stack
+from kernelgen.emit.triton_text import OFFSETS, TYPES, Body, Lines, product, signature, zero_tile
 from kernelgen.program.arguments import known_states
 from kernelgen.program.shape import Shape
 from kernelgen.symbolic.derive import derive
@@ -40,12 +33,17 @@ def _place(out: Lines, stack: Stack) -> None:
         f"stacked = tl.arange(0, {stack.count} * BLOCK_M)[:, None]",
         "gate = stacked // BLOCK_M",
         "own = first + stacked % BLOCK_M",
+        "within = (rows < batch) & (own < D)",
         *OFFSETS,
     )
 
 
-def _apart(stack: Stack, tile: str) -> str:
-    return stack.apart(tile).replace("BLOCK_D", "BLOCK_M")
+def _load_single_biases(out: Lines, cell: Cell, gates: Iterable[int]) -> None:
+    """Of gates that are nothing but their bias, as tiles."""
+    for gate in gates:
+        place, name = cell.bias_gates.index(gate), cell.gates[gate].name
+        load = f"tl.load(b + {place} * HEADS * D + unit, mask=units < D, other=0.0)"
+        out.add(f"gate_{name} = {load}.to(tl.float32) + {zero_tile('BLOCK_M')}")
 
 
 def forward(cell: Cell, shape: Shape, entry: str, *, may_save: bool = False) -> Body:
@@ -98,8 +96,8 @@ def forward(cell: Cell, shape: Shape, entry: str, *, may_save: bool = False) -> 
             f"kept = gates + ({rank}) * history_size + (rows * seq + time) * (HEADS * D) + head * D + own",
             f"tl.store(kept, sums.to({dtype}), mask=within{mask}{' & SAVE' if may_save else ''})",
         )
-    out.add(_apart(stack, "sums"))
-    load_single_biases(out, cell, [gate for gate in range(len(cell.gates)) if gate not in stack.gates], "BLOCK_M")
+    out.add(stack.apart("sums"))
+    _load_single_biases(out, cell, [gate for gate in range(len(cell.gates)) if gate not in stack.gates])
     for index, state in enumerate(states):
         if f"state_{state}" not in step.parameters:
             continue
@@ -128,7 +126,7 @@ def forward(cell: Cell, shape: Shape, entry: str, *, may_save: bool = False) -> 
         base = f"last + {index} * state_size" if index else "last"
         out.add(f"tl.store({base} + row, new_{state}.to({dtype}), mask=ended)")
     kernel = signature(entry, arguments, (*CONSTANTS, *(["SAVE"] if may_save else []))) + out.text()
-    functions = (*stack.functions(backward=False), step.text().replace("def step(", "def step_of_cell("))
+    functions = (*stack.functions(), step.text().replace("def step(", "def step_of_cell("))
     return Body(step.used, functions, kernel, arguments, ("states", "others", "last", "gates", *carried))
 
 
@@ -193,8 +191,8 @@ def backward(cell: Cell, shape: Shape, entry: str) -> Body:
     if saved:
         rank, mask = stack.places(saved)
         kept = f"gates + ({rank}) * history_size + (rows * seq + time) * (HEADS * D) + head * D + own"
-        out.add(f"saved = tl.load({kept}, mask=within{mask}, other=0.0)", _apart(stack, "saved.to(tl.float32)"))
-    load_single_biases(out, cell, [gate for gate in code.gates if gate not in saved], "BLOCK_M")
+        out.add(f"saved = tl.load({kept}, mask=within{mask}, other=0.0)", stack.apart("saved.to(tl.float32)"))
+    _load_single_biases(out, cell, [gate for gate in code.gates if gate not in saved])
     if any(index > 0 for index in code.states):
         out.add("more = tl.where(others.to(tl.int64) != 0, others, states + history_size)")
     for index in code.states:
@@ -238,5 +236,5 @@ def backward(cell: Cell, shape: Shape, entry: str) -> Body:
         offset = f"{index} * state_size + row" if index else "row"
         out.add(f"tl.store(d_carried + {offset}, d_state_{state}, mask=inside)")
     kernel = signature(entry, arguments, CONSTANTS) + out.text()
-    functions = (*stack.functions(backward=False), step.text())
+    functions = (*stack.functions(), step.text())
     return Body(step.used, functions, kernel, arguments, tuple(writes))

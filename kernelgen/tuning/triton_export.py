@@ -75,6 +75,11 @@ def _pass(cell: Cell, shape: Shape, profile: Profile, direction: Direction, tune
         names = [resident] if _fits(resident, cell, shape, profile) else [streaming]
     tilings = spread(plan(cell, shape, profile, schedules=names, direction=direction))
     chosen = tilings[0] if tuned is None else tuned.to_tiling()
+    if missing := sorted(tilings[0].values.keys() - chosen.values.keys()):
+        raise ConfigError(
+            f"the {direction} configuration was tuned before {chosen.schedule} had the variables {', '.join(missing)}: "
+            "tune it again"
+        )
     others = [tiling for tiling in tilings if _alike(tiling, chosen, streaming)]
     return Pass(
         dict(chosen.values),

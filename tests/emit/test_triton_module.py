@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,10 @@ from command_line import fine, refused
 from kernelgen.cells import load_cell
 from kernelgen.cells.language import Cell
 from kernelgen.emit.triton_module import Pass, triton_module
+from kernelgen.errors import ConfigError
 from kernelgen.hardware.profile import load_profile
 from kernelgen.program.shape import Shape
+from kernelgen.tuning.plan import plan
 from kernelgen.tuning.triton_export import module_of
 from kernelgen.verify import reference
 
@@ -129,3 +133,14 @@ def test_what_is_written_says_what_it_is(tuned: Path, tmp_path: Path) -> None:
     file.write_text("print('mine')\n")
     assert "is there already" in refused("export", tuned, "--triton", file)
     assert "a module is a .py file" in refused("export", tuned, "--triton", tmp_path / "module.txt")
+
+
+def test_a_tiling_from_before_a_variable_of_its_schedule_is_refused() -> None:
+    cell, profile, shape = load_cell("lstm"), load_profile("h200"), Shape(16, 64, 2, 32)
+    tiling = plan(cell, shape, profile, top=1, schedules=["triton_resident"])[0]
+    older = {name: value for name, value in tiling.values.items() if name != "weights_in_registers"}
+    config = SimpleNamespace(schedule="triton_resident", to_tiling=lambda: replace(tiling, values=older))
+    with pytest.raises(
+        ConfigError, match="tuned before triton_resident had the variables weights_in_registers: tune it"
+    ):
+        module_of(cell, shape, profile, {"triton_resident": config})  # type: ignore[dict-item]

@@ -10,8 +10,8 @@ from zoo import zoo
 
 from kernelgen.cells.language import Cell
 from kernelgen.emit.numpy import numpy_backward, numpy_step
-from kernelgen.emit.triton import StepText, helper_functions
-from kernelgen.emit.triton_resident import Lines, Options, module, signature
+from kernelgen.emit.triton import SplitStepText, StepText, helper_functions
+from kernelgen.emit.triton_text import Lines, Options, module, signature
 from kernelgen.program.launch import Launch
 from kernelgen.program.source import Source
 from kernelgen.verify.interpreter import interpret
@@ -21,13 +21,14 @@ pytest.importorskip("triton", reason="Triton is not installed, so its text is no
 pytestmark = pytest.mark.unit
 
 COUNT = 256
-ARGUMENTS = ("gates", "states", "d_states", "d_initial", "last")
-"""Names of float arrays; the last two are written: the new states, and the gradients."""
+ARGUMENTS = ("gates", "states", "d_states", "d_initial", "d_wx", "last")
+"""Names of float arrays; the last three are written: the gradients, those of the step in two parts, the new states."""
 
 
 def steps_source(cell: Cell) -> Source:
-    """A kernel that runs the step and the backward step of COUNT units."""
-    forward, backward = StepText(cell), StepText(cell, backward=True)
+    """A kernel that runs the step and the backward step of COUNT units, the latter as a whole and in two parts."""
+    forward, backward, split = StepText(cell), StepText(cell, backward=True), SplitStepText(cell)
+    names = {forward: "step", backward: "whole_backward_step", split: "backward_step"}
     out = Lines()
     out.add("unit = tl.arange(0, BLOCK)")
     for name, array, members in (
@@ -36,15 +37,19 @@ def steps_source(cell: Cell) -> Source:
         ("d_next", "d_states", cell.states),
     ):
         out.add(*(f"{name}_{each} = tl.load({array} + {i} * BLOCK + unit)" for i, each in enumerate(members)))
-    for step, array in ((forward, "last"), (backward, "d_initial")):
+    if split.ready:
+        out.add(f"{', '.join(split.ready)}, = prepare_step({', '.join(split.hoisted_parameters)})")
+    for step, array in ((forward, "last"), (backward, "d_initial"), (split, "d_wx")):
         results = ", ".join(step.results) + ("," if len(step.results) == 1 else "")
-        out.add(f"{results} = {step.name}({', '.join(step.parameters)})")
+        out.add(f"{results} = {names[step]}({', '.join(step.parameters)})")
         for index, result in enumerate(step.results):
             out.add(f"tl.store({array} + {index} * BLOCK + unit, {result} + tl.zeros((BLOCK,), dtype=tl.float32))")
     kernel = signature("steps", ARGUMENTS, ("BLOCK",)) + out.text()
-    parts = [helper_functions(forward.used | backward.used), forward.text(), backward.text(), kernel]
+    whole = backward.text().replace("def backward_step", "def whole_backward_step")
+    used = forward.used | backward.used | split.used
+    parts = [helper_functions(used), forward.text(), whole, split.text(), kernel]
     text = module("Steps.", parts) + Options({"BLOCK": COUNT}, 4, 1, 0).text("float32")
-    return Source(text, "steps", "sm_90a", ARGUMENTS, ("d_initial", "last"), "triton")
+    return Source(text, "steps", "sm_90a", ARGUMENTS, ARGUMENTS[3:], "triton")
 
 
 def close(got: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> bool:
@@ -63,9 +68,11 @@ def test_the_triton_text_computes_what_the_numpy_text_does(name: str) -> None:
     d_next = random.normal(0, 1, states.shape).astype(np.float32)
     new = np.full(states.shape, np.nan, np.float32)
     gradients = np.full((len(cell.gates) + len(states), COUNT), np.nan, np.float32)
-    given = dict(zip(ARGUMENTS, (gates, states, d_next, gradients, new), strict=True))
+    in_parts = gradients.copy()
+    given = dict(zip(ARGUMENTS, (gates, states, d_next, gradients, in_parts, new), strict=True))
     interpret(steps_source(cell), Launch((1, 1, 1), 128, 0), given)
     wide = [[row.astype(np.float64) for row in array] for array in (gates, states, d_next)]
     assert close(new, np.stack(numpy_step(cell)(*wide[:2])))
     d_gates, d_states = numpy_backward(cell)(*wide)
-    assert close(gradients, np.stack([*d_gates, *d_states]))
+    for made in (gradients, in_parts):
+        assert close(made, np.stack([*d_gates, *d_states]))

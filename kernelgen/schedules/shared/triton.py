@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from constrint import Problem, cdiv, minimum
 from kernelgen.cells.language import Cell
 from kernelgen.emit import triton_parameters
-from kernelgen.emit.triton_resident import TYPES, Options, block_d, source
+from kernelgen.emit.triton_text import TYPES, Options, block_d, source
 from kernelgen.hardware.profile import Profile, is_amd
 from kernelgen.program.dtypes import dtype_info
 from kernelgen.program.launch import LaunchRule
 from kernelgen.program.program import KernelCall, Program
-from kernelgen.program.shape import SIXTEEN_BITS, Shape
+from kernelgen.program.shape import Shape
 from kernelgen.program.source import Language
 from kernelgen.program.task import Direction
 from kernelgen.schedules.shared.limits import WARP
@@ -20,10 +20,6 @@ from kernelgen.schedules.shared.numbers import Int
 
 LEAST_ROWS, LEAST_COLUMNS = 16, 8
 """Of a matrix instruction's result: warps with fewer would compute each other's."""
-
-GROUP_ROWS, GROUP_WARPS = 64, 4
-"""Rows of a product, and warps, from which on Triton multiplies by groups of warps that read R from shared memory, on
-GPUs that have such instructions."""
 
 WAVE = 64
 """Threads of what Triton calls a warp on AMD's GPUs."""
@@ -74,13 +70,6 @@ def add_tile_rules(problem: Problem, shape: Shape, profile: Profile, *, batch_ti
 def lanes(profile: Profile) -> int:
     """Threads of what Triton calls a warp."""
     return WAVE if is_amd(profile.arch) else WARP
-
-
-def in_groups(profile: Profile, shape: Shape, rows: int, warps: Int) -> Int:
-    """1 where R is read from shared memory in every step, 0 where it stays in registers."""
-    if shape.dtype not in SIXTEEN_BITS or not {"wgmma", "tcgen05"} & profile.features:
-        return 0
-    return min(rows // GROUP_ROWS, 1) * minimum(warps // GROUP_WARPS, 1)
 
 
 def most_parts(cell: Cell, shape: Shape, profile: Profile) -> int:

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 
 from constrint import Problem, cdiv
 from kernelgen.cells.language import Cell
-from kernelgen.emit import triton_resident, triton_streaming
-from kernelgen.emit.triton_resident import Options, Stack
+from kernelgen.emit import triton_streaming
+from kernelgen.emit.triton_stack import Stack
+from kernelgen.emit.triton_text import Options, source
 from kernelgen.errors import InfeasibleError
 from kernelgen.hardware.profile import Profile
 from kernelgen.program.arguments import known_states
@@ -94,7 +95,7 @@ class TritonStreaming(TritonSchedule):
         known = known_states(cell, shape)
         what = f"gradients of {known} of {len(cell.states)} states" if backward else f"saves {shape.save}"
         title = f"{self.direction}, {what}, schedule {self.name}"
-        made = triton_resident.source(cell, shape, profile.arch, title, entry, make(cell, shape, entry), options)
+        made = source(cell, shape, profile.arch, title, entry, make(cell, shape, entry), options)
         tiles = f"cdiv(batch, {v['batch_tile']})"
         blocks = f"heads * {-(-shape.head_dim // v['units'])}"
         rule = LaunchRule((blocks, tiles, "1"), tiling.resources.threads, tiling.resources.shared_memory)
