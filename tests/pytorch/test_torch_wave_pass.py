@@ -10,19 +10,13 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from emulated_engine import Chained, Emulated  # noqa: E402
-from torch import Tensor  # noqa: E402
+from module_passes import close, results, use  # noqa: E402
 
-from kernelgen.torch import GRU, LSTM, kernels, passes  # noqa: E402
+from kernelgen.torch import GRU, LSTM, passes  # noqa: E402
 from kernelgen.torch.wave_chunks import OneWay, chosen_chunk  # noqa: E402
 
 LIMITS = {"float16": 3e-3, "bfloat16": 2e-2}
 """Relative errors against float64."""
-
-
-def use(monkeypatch: pytest.MonkeyPatch, engine: Emulated) -> Any:
-    monkeypatch.setitem(passes.ENGINES, "cpu", engine)
-    monkeypatch.setattr(kernels, "_warned", set())
-    return engine
 
 
 def pair(kind: Any, *sizes: int, chunk: int, **options: Any) -> tuple[Any, Any]:
@@ -32,25 +26,6 @@ def pair(kind: Any, *sizes: int, chunk: int, **options: Any) -> tuple[Any, Any]:
     plain = kind(*sizes, **options)
     plain.load_state_dict(waves.state_dict())
     return waves, plain
-
-
-def results(module: Any, x: Tensor, hx: Any, *, last: bool) -> list[Tensor]:
-    """Outputs, and the gradients of everything; of the output alone where ``last`` is not asked for."""
-    output, states = module(x, hx)
-    found = [output, *((states,) if torch.is_tensor(states) else states)]
-    leaves = [x, *(() if hx is None else (hx,) if torch.is_tensor(hx) else hx), *module.parameters()]
-    generator = torch.Generator().manual_seed(2)
-    weights = [torch.randn(one.shape, generator=generator).to(one.dtype) for one in found]
-    used = len(found) if last else 1
-    return found + list(torch.autograd.grad(found[:used], leaves, weights[:used]))
-
-
-def close(found: list[Tensor], wanted: list[Tensor], limit: float) -> None:
-    for one, other in zip(found, wanted, strict=True):
-        assert one.shape == other.shape
-        assert one.dtype == other.dtype
-        error = (one.double() - other.double()).norm() / other.double().norm()
-        assert error <= limit
 
 
 @pytest.mark.emulated

@@ -10,9 +10,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from emulated_engine import Chained, Emulated  # noqa: E402
+from module_passes import close, results, use  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from kernelgen.torch import GRU, LSTM, RNN, kernels, passes  # noqa: E402
+from kernelgen.torch import GRU, LSTM, RNN, passes  # noqa: E402
 from kernelgen.torch.whole_pass import WholePass  # noqa: E402
 
 CASES = [
@@ -40,13 +41,8 @@ LIMITS = {"float16": 2e-3, "bfloat16": 1e-2, "float32": 1e-5}
 @pytest.fixture
 def chained(monkeypatch: pytest.MonkeyPatch) -> Chained:
     engine = Chained()
-    _use(monkeypatch, engine)
+    use(monkeypatch, engine)
     return engine
-
-
-def _use(monkeypatch: pytest.MonkeyPatch, engine: Emulated) -> None:
-    monkeypatch.setitem(passes.ENGINES, "cpu", engine)
-    monkeypatch.setattr(kernels, "_warned", set())
 
 
 def _drawn(module: Any, *, begun: bool) -> tuple[Tensor, Any]:
@@ -60,25 +56,6 @@ def _drawn(module: Any, *, begun: bool) -> tuple[Tensor, Any]:
     return x, hx if len(hx) > 1 else hx[0]
 
 
-def _run(module: Any, x: Tensor, hx: Any, last: bool = True) -> list[Tensor]:
-    """Outputs, and the gradients of everything."""
-    output, states = module(x, hx)
-    found = [output, *((states,) if torch.is_tensor(states) else states)]
-    leaves = [x, *(() if hx is None else (hx,) if torch.is_tensor(hx) else hx), *module.parameters()]
-    generator = torch.Generator().manual_seed(2)
-    weights = [torch.randn(one.shape, generator=generator).to(one.dtype) for one in found]
-    used = len(found) if last else 1
-    return found + list(torch.autograd.grad(found[:used], leaves, weights[:used]))
-
-
-def _close(found: list[Tensor], wanted: list[Tensor], limit: float) -> None:
-    for one, other in zip(found, wanted, strict=True):
-        assert one.shape == other.shape
-        assert one.dtype == other.dtype
-        error = (one.double() - other.double()).norm() / other.double().norm()
-        assert error <= limit
-
-
 @pytest.mark.emulated
 @pytest.mark.parametrize(("kind", "dtype", "options", "begun"), CASES)
 def test_one_chain_gives_what_calls_give(
@@ -87,16 +64,16 @@ def test_one_chain_gives_what_calls_give(
     torch.manual_seed(0)
     case = request.node.callspec.id
     chained = Chained(kernels=case == "kernels", takes_x=case == "takes_x")
-    _use(monkeypatch, chained)
+    use(monkeypatch, chained)
     module = kind(8, 16, dtype=getattr(torch, dtype), **options)
     x, hx = _drawn(module, begun=begun)
-    found = _run(module, x, hx, last=begun)
+    found = results(module, x, hx, last=begun)
     with torch.no_grad():
         output, _ = module(x, hx)
     assert torch.equal(output, found[0])
     assert chained.chains == 3
-    _use(monkeypatch, Emulated())
-    _close(found, _run(module, x, hx, last=begun), LIMITS[dtype])
+    use(monkeypatch, Emulated())
+    close(found, results(module, x, hx, last=begun), LIMITS[dtype])
 
 
 @pytest.mark.emulated
@@ -107,10 +84,10 @@ def test_both_directions_are_one_chain(
     """Against float64, without kernels."""
     torch.manual_seed(0)
     chained = Chained()
-    _use(monkeypatch, chained)
+    use(monkeypatch, chained)
     module = kind(features, 16, dtype=getattr(torch, dtype), bidirectional=True, **options)
     x, hx = _drawn(module, begun=begun)
-    found = _run(module, x, hx, last=begun)
+    found = results(module, x, hx, last=begun)
     with torch.no_grad():
         output, _ = module(x, hx)
     assert torch.equal(output, found[0])
@@ -121,7 +98,7 @@ def test_both_directions_are_one_chain(
     assert chained.links == [forward, backward, forward]
     monkeypatch.delitem(passes.ENGINES, "cpu")
     starts = hx.double() if torch.is_tensor(hx) else hx and tuple(one.double() for one in hx)
-    wanted = _run(copy.deepcopy(module).double(), x.double(), starts, last=begun)
+    wanted = results(copy.deepcopy(module).double(), x.double(), starts, last=begun)
     for one, other in zip(found, wanted, strict=True):
         assert one.shape == other.shape
         assert (one.double() - other).norm() <= LIMITS[dtype] * other.norm()
@@ -136,7 +113,7 @@ def test_dropout_is_part_of_the_chain(bidirectional: bool, chained: Chained, mon
     drawn: list[Tensor] = []
     masks = WholePass._masks
     monkeypatch.setattr(WholePass, "_masks", lambda *given: drawn.extend(masks(*given)) or drawn[-1:])
-    found = _run(module, x, None)
+    found = results(module, x, None, last=True)
     assert chained.chains == 2
     (kept,) = drawn
     assert kept.shape == (2, 3, 4, 16 * (1 + bidirectional))
@@ -148,7 +125,7 @@ def test_dropout_is_part_of_the_chain(bidirectional: bool, chained: Chained, mon
         torch, "native_dropout", lambda rows, *_: (rows * (mask := next(names)).view_as(rows), mask.view_as(rows))
     )
     monkeypatch.setattr(torch.ops.aten, "native_dropout_backward", lambda d, mask, _: d * mask.view_as(d))
-    wanted = _run(copy.deepcopy(module).double(), x.double(), None)
+    wanted = results(copy.deepcopy(module).double(), x.double(), None, last=True)
     for one, other in zip(found, wanted, strict=True):
         assert (one.double() - other).norm() <= LIMITS["float16"] * other.norm()
 
@@ -158,7 +135,7 @@ def test_what_is_asked_for_alone(chained: Chained) -> None:
     torch.manual_seed(0)
     module = LSTM(8, 16, 2, dtype=torch.float16)
     x, _ = _drawn(module, begun=False)
-    every = _run(module, x, None, last=False)
+    every = results(module, x, None, last=False)
     first = x.detach()
     _, (_, c) = module(first)
     c.float().sum().backward()  # neither the output's gradient nor that of x
