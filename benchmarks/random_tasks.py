@@ -19,7 +19,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -352,6 +352,7 @@ def main(tasks: int, first: int, seed: int | None, device: str, seconds: float, 
     if seed is not None:
         console.print(str(draw(seed)))
         found = [outcome(draw(seed), device)]
+        _tell(console, found)
     else:
         work = [(family, device) for family in families(range(first, first + tasks))]
         found = []
@@ -359,7 +360,9 @@ def main(tasks: int, first: int, seed: int | None, device: str, seconds: float, 
             results = pool.imap_unordered(_family, work)
             with suppress(StopIteration, multiprocessing.TimeoutError):
                 while True:
-                    found += results.next(timeout=begin + seconds - time.perf_counter())
+                    some = results.next(timeout=begin + seconds - time.perf_counter())
+                    _tell(console, some)
+                    found += some
     table = Table("dtype", "tasks", "right", "wrong", "refused", "passes as loops")
     for dtype in (*DTYPES, "all"):
         chosen = [each for each in found if dtype in (each.task.dtype, "all")]
@@ -368,15 +371,19 @@ def main(tasks: int, first: int, seed: int | None, device: str, seconds: float, 
         loops = sum(each.loops for each in chosen if each.task.batch)
         table.add_row(dtype, *map(str, (len(chosen), kinds["right"], kinds["failed"], kinds["refused"], loops)))
     console.print(table)
-    for each in sorted(found, key=lambda one: one.task.seed):
-        if each.kind != "right" or (each.loops and each.task.batch):
-            what = each.error or f"{each.loops} passes ran as loops"
-            console.print(f"seed {each.task.seed}: {each.kind}: {what}\n  {each.task}", markup=False, highlight=False)
     slow = sorted(found, key=lambda one: -one.seconds)[:SHOWN]
     taken = ", ".join(f"{each.task.seed} ({each.seconds:.0f} s)" for each in slow)
     asked = 1 if seed is not None else tasks
     console.print(f"{len(found)} of {asked} tasks in {time.perf_counter() - begin:.0f} s; the longest: {taken}")
     sys.exit(len(found) < asked or any(each.kind != "right" for each in found))
+
+
+def _tell(console: Console, found: Sequence[Outcome]) -> None:
+    """Print at once what was refused, wrong, or ran as a loop."""
+    for each in found:
+        if each.kind != "right" or (each.loops and each.task.batch):
+            what = each.error or f"{each.loops} passes ran as loops"
+            console.print(f"seed {each.task.seed}: {each.kind}: {what}\n  {each.task}", markup=False, highlight=False)
 
 
 if __name__ == "__main__":
