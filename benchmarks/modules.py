@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from pathlib import Path
 
 import click
 import torch
+from peers.calls import milliseconds
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -140,25 +140,9 @@ def measure(row: Row) -> Found:
         for run in (lambda module: module(x.to(next(module.parameters()).dtype))[0].detach, train)
     ]
     pairs = [(infer(ours), infer(other)), (train(ours), train(other))]
-    times = [tuple(map(milliseconds, pair)) for pair in pairs]
+    times = [tuple(milliseconds(call, calls=10, rounds=ROUNDS) for call in pair) for pair in pairs]
     hosts = [tuple(map(host_microseconds, pair)) for pair in pairs]
     return Found(row, *times, *hosts, *errors)  # type: ignore[arg-type]
-
-
-def milliseconds(call: Callable[[], Tensor], calls: int = 10) -> float:
-    """Of one call, of several that follow each other without waiting."""
-    for _ in range(3):
-        call()
-    taken = []
-    for _ in range(ROUNDS):
-        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        begin.record()
-        for _ in range(calls):
-            call()
-        end.record()
-        end.synchronize()
-        taken.append(begin.elapsed_time(end) / calls)
-    return statistics.median(taken)
 
 
 def host_microseconds(call: Callable[[], Tensor], calls: int = 20) -> float:

@@ -1,6 +1,6 @@
 """Measure layers in a wavefront on this GPU against the same layers one after another, in one process.
 
-    python benchmarks/wavefront.py                     # the rows of docs/torch.md
+    python benchmarks/wavefront.py                     # the rows of docs/lab/wavefront.md
     python benchmarks/wavefront.py --row 4x128:64 --chunk 96
 
 A row is LSTM layers x units and the batch, T = 1024, bfloat16, time-major, with as many inputs as units. "eager" is
@@ -15,12 +15,12 @@ Milliseconds, medians of --repeats.
 from __future__ import annotations
 
 import datetime
-import statistics
 from collections.abc import Callable
 from typing import Any
 
 import click
 import torch
+from peers.calls import milliseconds
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -30,6 +30,7 @@ from kernelgen.torch import LSTM
 ROWS = ("4x128:64", "4x64:16")
 CHUNKS = ("none", "64", "128", "256", "auto")
 SEQ = 1024
+CALLS = 4
 MODES = {"none": None, "auto": True}
 
 
@@ -96,7 +97,7 @@ def _measured(
 
     times = []
     for work in (forward, training):
-        times += [_eager(work, repeats), _replayed(work, repeats)]
+        times += [milliseconds(work, calls=CALLS, rounds=repeats), _replayed(work, repeats)]
     made, found = forward(), training()
     same = torch.equal(made, forward()) and all(map(torch.equal, found, training()))
     errors = [_error(one, other) for one, other in zip(found[1:], gradients, strict=True)]
@@ -114,16 +115,6 @@ def _error(made: Tensor, wanted: Tensor) -> float:
     return float((made.double() - wanted).norm() / wanted.norm())
 
 
-def _eager(work: Callable[[], Any], repeats: int) -> float:
-    """Milliseconds of a call among many in a row."""
-    for _ in range(3):
-        work()
-    found = []
-    for _ in range(repeats):
-        found.append(_timed(work, 4))
-    return statistics.median(found)
-
-
 def _replayed(work: Callable[[], Any], repeats: int) -> float:
     """Milliseconds of a replay of the work as a CUDA graph."""
     side = torch.cuda.Stream()
@@ -135,17 +126,7 @@ def _replayed(work: Callable[[], Any], repeats: int) -> float:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         work()
-    return statistics.median(_timed(graph.replay, 4) for _ in range(repeats))
-
-
-def _timed(work: Callable[[], Any], times: int) -> float:
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    begin.record()
-    for _ in range(times):
-        work()
-    end.record()
-    end.synchronize()
-    return begin.elapsed_time(end) / times
+    return milliseconds(graph.replay, calls=CALLS, rounds=repeats)
 
 
 if __name__ == "__main__":

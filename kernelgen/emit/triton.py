@@ -71,7 +71,23 @@ class TritonPrinter(PythonPrinter):
         return ATOM, f"{name}({self.text(base)}, {int(exponent) if exponent.is_Integer else self.text(exponent)})"
 
 
-class StepText:
+class _Printed:
+    """Functions as text. outputs: what the last of them returns."""
+
+    _printer: TritonPrinter
+    outputs: Sequence[Any]
+
+    @property
+    def used(self) -> set[str]:
+        """The functions that they call."""
+        return self._printer.used
+
+    def constant(self, index: int) -> bool:
+        """Whether result ``index`` of the last is a number, and no tile."""
+        return is_constant(self.outputs[index])
+
+
+class StepText(_Printed):
     """The functions ``step`` and, backward, ``backward_step`` of a cell.
 
     gates, states: of the function, the indices of those that it reads, which are its parameters gate_NAME and
@@ -106,15 +122,6 @@ class StepText:
         returned = ", ".join(self._printer.text(value) for value in self.outputs)
         self._body.append(f"return {returned}" + ("," if len(self.outputs) == 1 else ""))
 
-    @property
-    def used(self) -> set[str]:
-        """The functions that it calls."""
-        return self._printer.used
-
-    def constant(self, index: int) -> bool:
-        """Whether result ``index`` is a number, and no tile."""
-        return is_constant(self.outputs[index])
-
     def text(self) -> str:
         """Its definition."""
         if self.backward:
@@ -126,7 +133,7 @@ class StepText:
         return head + _lines([*_docstring(notes), *self._body])
 
 
-class SplitStepText:
+class SplitStepText(_Printed):
     """The backward step as two functions: ``prepare_step``, of what waits for no gradient, and ``backward_step``.
 
     hoisted_parameters: of the first, gate_NAME and state_NAME; ready: the names of what it returns. parameters: of the
@@ -157,15 +164,6 @@ class SplitStepText:
         self._critical = [f"{symbol.name} = {self._printer.text(value)}" for symbol, value in parts.critical]
         returned = ", ".join(self._printer.text(value) for value in self.outputs)
         self._critical.append(f"return {returned}")
-
-    @property
-    def used(self) -> set[str]:
-        """The functions that they call."""
-        return self._printer.used
-
-    def constant(self, index: int) -> bool:
-        """Whether result ``index`` of the second is a number, and no tile."""
-        return is_constant(self.outputs[index])
 
     def text(self) -> str:
         """Their definitions; of the second alone where nothing is hoisted."""
