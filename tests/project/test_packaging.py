@@ -93,7 +93,8 @@ def unpacked(copy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sdist, unpacked: all that follows is made from it."""
     folder = tmp_path_factory.mktemp("sdist")
     with tarfile.open(build(copy, "sdist", tmp_path_factory.mktemp("built"))) as archive:
-        archive.extractall(folder, filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.4 and newer have it
+        archive.extractall(folder)
     (tree,) = folder.iterdir()
     return tree
 
