@@ -65,6 +65,8 @@ PASSES: tuple[tuple[Direction, str, bool], ...] = (
 SEQ = 1024
 Group = tuple[str, str, str, str, int]
 """GPU, cell, pass, heads x D and batch: what is compared with each other."""
+NEAR = 0.25
+"""How much slower than the fastest the model's favourite may be, to count as near."""
 RANDOM = 1 << 22
 """Different random numbers of an array; longer ones repeat them."""
 
@@ -313,7 +315,11 @@ def _show(found: Iterable[tuple[Group, float, float]], title: str) -> None:
         shown.add_row(*row)
     console = Console(width=130)
     console.print(shown)
-    console.print(f"regret: {np.mean(regrets):.1%} on average, {np.max(regrets):.0%} at most")
+    near = sum(regret <= NEAR for regret in regrets)
+    console.print(
+        f"regret: {np.mean(regrets):.1%} on average, {np.max(regrets):.0%} at most; "
+        f"within {NEAR:.0%} in {near} of {len(regrets)} groups"
+    )
 
 
 if __name__ == "__main__":

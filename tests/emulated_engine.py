@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -44,6 +44,9 @@ class WithoutChains:
 
     def chunk_of_waves(self, cell: Cell, shape: Shape, layers: int, device: int, *, learning: bool) -> int | None:
         return None
+
+    def beside(self, programs: int) -> Self:
+        return self
 
     def moved_rows(self, moved: MovedRows, device: int) -> Any:
         raise AssertionError("without products there is no chain")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -100,22 +100,32 @@ class Launches:
         return start
 
 
-def in_a_row(
-    links: Sequence[tuple[Launches, Mapping[str, Any]]], turns: Sequence[native.Turn] | None = None
-) -> Launches:
+class Turn(NamedTuple):
+    """When a program runs that is one of several: in a lane, after earlier programs of other lanes, by their places.
+    aside: the lane of its calls behind the first, which nothing waits for then."""
+
+    lane: int = 0
+    after: tuple[int, ...] = ()
+    aside: int | None = None
+
+
+def in_a_row(links: Sequence[tuple[Launches, Mapping[str, Any]]], turns: Sequence[Turn] | None = None) -> Launches:
     """The calls of several programs, one program after another. links: of each also its arguments' names in the whole,
-    or their values. turns: of each program, by the places of programs, where some may run at the same time."""
+    or their values. turns: of each program, where some may run at the same time."""
     steps: list[Any] = []
     started: list[Launch] = []
     poisoned: dict[str, int] = {}
     of_calls: list[native.Turn] = []
-    last: list[int] = []  # of each program
+    ends: list[int] = []  # of each program: the call that is waited for
     for place, (program, meaning) in enumerate(links):
         if turns is not None:
-            lane, after = turns[place]
-            of_calls.append(native.Turn(lane, tuple(last[other] for other in after)))
-            of_calls += [native.Turn(lane)] * (len(program.steps) - 1)
-        last.append(len(steps) + len(program.steps) - 1)
+            turn = turns[place]
+            of_calls.append(native.Turn(turn.lane, tuple(ends[other] for other in turn.after)))
+            for behind in range(1, len(program.steps)):
+                waits = (len(steps),) if turn.aside is not None and behind == 1 else ()
+                of_calls.append(native.Turn(turn.lane if turn.aside is None else turn.aside, waits))
+        alone = turns is not None and turns[place].aside is not None
+        ends.append(len(steps) if alone else len(steps) + len(program.steps) - 1)
         for kernel, config, arguments in program.steps:
             steps.append((kernel, config, tuple(meaning[one] if isinstance(one, str) else one for one in arguments)))
         started += program.launches

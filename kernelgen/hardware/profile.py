@@ -173,6 +173,25 @@ def load_profile(name_or_path: str | Path) -> Profile:
     raise ProfileError(f"unknown GPU {text!r}; {near_names(text, known)} (or give the path of a profile file)")
 
 
+def share_of(profile: Profile, programs: int) -> Profile:
+    """What a program finds of a GPU while as many run on it, all of them alike: some multiprocessors of its own.
+
+    Its name says so: what was tuned or measured with the whole GPU is not for it. Raises ProfileError where there is no
+    multiprocessor for each.
+    """
+    if programs > profile.multiprocessors:
+        raise ProfileError(f"{programs} programs cannot share {profile.multiprocessors} multiprocessors")
+    if programs == 1:
+        return profile
+    own = {
+        "name": f"{profile.name}, one of {programs} programs",
+        "multiprocessors": profile.multiprocessors // programs,
+        "clusters_that_fit": {size: count // programs for size, count in profile.clusters_that_fit.items()},
+        "sources": {**profile.sources, "multiprocessors": f"a part of {profile.multiprocessors}"},
+    }
+    return profile.model_copy(update=own)
+
+
 def profile_file(profile: Profile) -> ProfileFile:
     """What the file of a GPU's profile holds: the one that comes with tilesmith, else its numbers in a new one.
 

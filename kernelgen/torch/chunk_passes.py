@@ -90,8 +90,8 @@ class Chunk:
         self._parts = (slice(r_count), r_size, slice(padded, None), b_size)
         self.d_r, self.d_b = self.parted(self.sums)
         self._backward = passes.backward_pass(
+            engine,
             form_of(self.states),
-            self.states,
             self.parameters,
             self.parameters,
             again=False,

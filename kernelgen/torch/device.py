@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from kernelgen.device import gpu
-from kernelgen.device.executor import Executable, Launches, in_a_row, offsets
+from kernelgen.device.executor import Executable, Launches, Turn, in_a_row, offsets
 from kernelgen.device.launcher import DeviceKernel, launch_config
-from kernelgen.device.native import NO_MEMORY, Memory, Turn
+from kernelgen.device.native import NO_MEMORY, Memory
 from kernelgen.errors import InfeasibleError, TilesmithError
+from kernelgen.hardware.profile import share_of
 from kernelgen.program.arguments import ArrayArgument
 from kernelgen.program.shape import INPUT_PRODUCT, Shape
 from kernelgen.schedules.shared import dropped_elements, matrix_product, moved_rows
@@ -83,9 +84,13 @@ class DeviceEngine:
     A program is kept for each cell, GPU and shape; those that differ in seq alone share what is loaded. The first run
     of a new one takes about a second, or what compiling takes where the cache has no binary. So is the answer kept
     that there is none. What is expected compiles in a thread of its own, beside what is asked for first.
+
+    programs: how many run at the same time on the multiprocessors that kernels are chosen for.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, programs: int = 1) -> None:
+        self._programs = programs
+        self._besides: dict[int, DeviceEngine] = {}
         self._loaded: dict[Any, Executable | str] = {}  # or why there is none: an error would hold its callers' tensors
         self._expected: dict[Any, Future[tuple[Program, tuple[Binary, ...]] | None]] = {}
         self._compiled: dict[Source, Future[Binary]] = {}
@@ -126,7 +131,7 @@ class DeviceEngine:
         key = _key(cell, shape, direction, device, float_parameters)
         if key in self._loaded or key in self._expected:
             return
-        profile = gpu.device(device).profile()
+        profile = self._profile(device)
         with self._lock:
             if key not in self._loaded and key not in self._expected:
                 self._expected[key] = _background().submit(_compiled, cell, shape, profile, direction, float_parameters)
@@ -155,26 +160,38 @@ class DeviceEngine:
         """See engine.Engine; by the model, of layers that have as many inputs as units."""
         from kernelgen.tuning.plan import microseconds_per_step, plan
 
-        profile, columns = gpu.device(device).profile(), len(cell.input_gates) * shape.heads * shape.head_dim
+        whole, columns = gpu.device(device).profile(), len(cell.input_gates) * shape.heads * shape.head_dim
+        if layers > whole.multiprocessors:
+            return None
+        profile = share_of(whole, layers)
+
+        def product(steps: int) -> MatrixProduct:
+            return MatrixProduct(shape.batch * steps, columns, shape.heads * shape.head_dim, shape.dtype)
 
         def into(steps: int) -> float:
-            product = MatrixProduct(shape.batch * steps, columns, shape.heads * shape.head_dim, shape.dtype)
-            return 1e6 * matrix_product.predicted_seconds(product, profile)
+            return 1e6 * matrix_product.predicted_seconds(product(steps), whole)
 
         found = []
         passes: tuple[Direction, ...] = ("forward", "backward") if learning else ("forward",)
         for direction in passes:
             try:
-                tiling = plan(cell, shape, profile, top=1, direction=direction, told=False)[0]
+                tiling, alone = (
+                    plan(cell, shape, each, top=1, direction=direction, told=False)[0] for each in (profile, whole)
+                )
                 into(1)
             except InfeasibleError:
                 return None
             needs = tiling.resources
-            if layers * needs.blocks > profile.multiprocessors * needs.blocks_per_sm:
+            if needs.blocks > profile.multiprocessors * needs.blocks_per_sm:
                 return None  # a layer would wait for another one's blocks
-            kernels = 3 if direction == "backward" else 2
-            found.append(OneWay(microseconds_per_step(tiling, profile), kernels, into))
-        return chosen_chunk(shape.seq, layers, found)
+            step, at_best = (microseconds_per_step(each, whole) for each in (tiling, alone))
+            least = 1e6 * matrix_product.least_seconds(product(shape.seq), whole)  # as a library makes it
+            found.append(OneWay(step, shape.seq * at_best + least, 2, into))  # R's gradient is made beside
+        return chosen_chunk(shape.seq, layers, found, 1e6 * SHORT)
+
+    def beside(self, programs: int) -> DeviceEngine:
+        """See engine.Engine."""
+        return self._besides.setdefault(programs, DeviceEngine(programs)) if programs > 1 else self
 
     def product(self, product: MatrixProduct, device: int, calls: int = 1) -> Single | None:
         """See engine.Engine."""
@@ -215,14 +232,16 @@ class DeviceEngine:
                 if array.empty:
                     continue
                 # What is filled before all begins is one link's own; the rest is shared by the links of a lane.
-                alone = array.name in part.launches.poisoned
+                # So are those of a program whose later calls may run beside the next one of its lane.
+                alone = array.name in part.launches.poisoned or link.aside is not None
                 name = own[array.name] = f"{place}.{array.name}" if alone else f"lane {link.lane}.{array.name}"
                 between[name] = max(array.nbytes, between.get(name, 0))
             numbers = dict(part.numbers) | {name: np.int32(value) for name, value in link.numbers.items()}
             null = dict.fromkeys(part.launches.names, 0)
             parts.append((part.launches, null | numbers | own | dict(link.arrays)))
         memory = _memory(between, device, layout.inside)
-        turns = [Turn(link.lane, link.after) for link in links] if any(link.lane for link in links) else None
+        lanes = any(link.lane or link.aside for link in links)
+        turns = [Turn(link.lane, link.after, link.aside) for link in links] if lanes else None
         return in_a_row(parts, turns).bound(layout.given, {}, device, torch._C._cuda_getCurrentRawStream, memory)
 
     def _started(self, single: Ready, device: int) -> Part:
@@ -240,12 +259,16 @@ class DeviceEngine:
         numbers = {name: np.int32(value) for name, value in single.numbers.items()}
         return Part(Launches((step,), {}, (launch,)), (), numbers)
 
+    def _profile(self, device: int) -> Profile:
+        """Of what a program has of a GPU."""
+        return share_of(gpu.device(device).profile(), self._programs)
+
     def _load(self, cell: Cell, shape: Shape, direction: Direction, device: int, float_parameters: bool) -> Executable:
         from kernelgen.tuning.selection import compiled
 
         expected = self._expected.pop(_key(cell, shape, direction, device, float_parameters), None)
         found = None if expected is None else expected.result()
-        profile = gpu.device(device).profile()
+        profile = self._profile(device)
         # Where gates would be recomputed and cannot, nobody reads why: they are computed beforehand.
         program, binaries = found or compiled(
             cell, shape, profile, direction, float_parameters=float_parameters, told=not shape.recompute

@@ -44,13 +44,16 @@ class Link:
     """One part of a chain. ready: a kernel, or what another method of the engine gave than ``kernel``. arrays: what its
     arrays are called in the chain, by their own names; those that are not named are null pointers. numbers: values of
     its int32 arguments that are not its own. lane: links of one lane run in their order, and beside those of other
-    lanes, but after the earlier links, by their places, that ``after`` names."""
+    lanes, but after the earlier links, by their places, that ``after`` names. aside: the lane of what a program has
+    behind the recurrence itself, such as the gradients of R and b; where it has one, others wait for the recurrence
+    alone."""
 
     ready: Ready
     arrays: Mapping[str, str]
     numbers: Mapping[str, int] = field(default_factory=dict)
     lane: int = 0
     after: tuple[int, ...] = ()
+    aside: int | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,11 @@ class Engine(Hashable, Protocol):
     def chunk_of_waves(self, cell: Cell, shape: Shape, layers: int, device: int, *, learning: bool) -> int | None:
         """How many steps each of ``layers`` had best be behind the one before, ``shape`` being a layer's over all
         steps; None where they had better run one after another. learning: whether there is a backward pass."""
+        ...
+
+    def beside(self, programs: int) -> Engine:
+        """The engine for a program while as many run, all of them alike: its kernels are chosen for a part of the
+        device. What it makes goes into the chains of both."""
         ...
 
     def product(self, product: MatrixProduct, device: int, calls: int = 1) -> Ready | None:

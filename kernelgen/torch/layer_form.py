@@ -58,5 +58,5 @@ class LayerForm:
     def backward_run(self, hidden: Tensor, r: Tensor, b: Tensor) -> Pass[Any]:
         """The backward pass of a layer."""
         sizes = torch.Size((1, self.batch, self.seq, self.directions * self.heads, self.dim))
-        form = (sizes, hidden.dtype, hidden.device)
-        return passes.backward_pass(form, hidden, r.dtype, b.dtype, again=False, options=(self.parts.key, False, None))
+        form, engine = (sizes, hidden.dtype, hidden.device), passes.engine_for(hidden)
+        return passes.backward_pass(engine, form, r.dtype, b.dtype, again=False, options=(self.parts.key, False, None))

@@ -153,15 +153,14 @@ def backward(
     """
     own = NOTHING if resets is None and lengths is None else Own(resets, lengths, order)
     features = () if own is NOTHING else own.features
-    run = backward_pass(
-        form_of(states), states, r.dtype, b.dtype, again=gates is None, features=features, options=options
-    )
+    engine, again = engine_for(states), gates is None
+    run = backward_pass(engine, form_of(states), r.dtype, b.dtype, again=again, features=features, options=options)
     return run(r, b, initial, states, others, gates, wx, d_states, d_last, own)
 
 
 def backward_pass(
+    engine: Engine | None,
     form: Form,
-    states: Tensor,
     r: torch.dtype,
     b: torch.dtype,
     *,
@@ -169,9 +168,8 @@ def backward_pass(
     features: tuple[str, ...] = (),
     options: Any,
 ) -> Pass[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """The backward pass for states of a form, on the device of ``states``, and R and b of these dtypes: see
-    ``backward``. again: no gates were kept."""
-    engine = engine_for(states)
+    """The backward pass for states of a form, and R and b of these dtypes: see ``backward``. again: no gates were
+    kept."""
     key = (engine, form, r, b, again, form[1] is torch.float32 and tf32_allowed(), features, options)
     run = _backward_runs.get(key)
     if run is None:

@@ -119,6 +119,7 @@ class WavePass:
 
     def __init__(self, form: Waves, engine: Engine) -> None:
         self.form, self._engine = form, engine
+        self._beside = engine.beside(form.layers)
         self._states = len(form.parts.states)
         self._item: int = form.dtype.itemsize
         # Sums over chunks are of float32, which kernels that are told so hand over unrounded.
@@ -175,7 +176,7 @@ class WavePass:
         dtypes = (form.dtype, self._floats, self._floats, form.dtype)
         forms = [(torch.Size(size), dtype, form.device) for size, dtype in zip(sizes, dtypes, strict=True)]
         options = (parts.key, True, form.keep, False, None)
-        return passes.forward_pass(self._engine, tuple(forms), (), options)  # type: ignore[arg-type]
+        return passes.forward_pass(self._beside, tuple(forms), (), options)  # type: ignore[arg-type]
 
     def _all_products(self) -> dict[tuple[int, int, bool], Ready | None]:
         """Wx, by the steps of a chunk and the features that a layer reads, and the gradient of what it reads."""
@@ -373,7 +374,7 @@ class WavePass:
         parts, floats = form.parts, self._floats
         d_r = empty((layers, chunks, parts.products * form.wide, form.dim), dtype=floats)
         d_b = empty((layers, chunks, parts.biases * form.wide), dtype=floats)
-        runs = {count: self._backward_run(count, rows) for count in self._runs}
+        runs = {count: self._backward_run(count) for count in self._runs}
         key = (input_needed, d_ends is not None)
         if key not in self._backwards:
             self._backwards[key] = self._backward(runs, *key)
@@ -398,13 +399,18 @@ class WavePass:
         sizes = (self.form.batch * self.form.seq, self.form.wide)
         return memory[begin : begin + math.prod(sizes) * self._item].view(self.form.dtype).view(sizes)
 
-    def _backward_run(self, steps: int, like: Tensor) -> Pass[Any]:
+    def _backward_run(self, steps: int) -> Pass[Any]:
         """The backward pass over a chunk of so many steps."""
         form = self.form
         sizes = torch.Size((1, form.batch, steps, form.heads, form.dim))
         options = (form.parts.key, False, None)
         return passes.backward_pass(
-            (sizes, form.dtype, like.device), like, self._floats, self._floats, again=False, options=options
+            self._beside,
+            (sizes, form.dtype, form.device),
+            self._floats,
+            self._floats,
+            again=False,
+            options=options,
         )
 
     def _backward(self, runs: dict[int, Pass[Any]], input_needed: bool, ended: bool) -> Chain:
@@ -440,7 +446,7 @@ class WavePass:
             arrays["d_initial"] = f"d_start.{layer}.{chunk % 2}" if chunk else f"d_starts.{layer}"
             arrays |= {name: f"{name}.{layer}.{chunk}" for name in ("d_wx", "d_r", "d_b")}
             after = (made[layer + 1, chunk],) if layer < form.layers - 1 else ()
-            links.append(Link(kernel.ready, arrays, lane=layer, after=after))
+            links.append(Link(kernel.ready, arrays, lane=layer, after=after, aside=form.layers + layer))
             if layer or input_needed:
                 out = f"d_hidden.{layer - 1}.{chunk}" if layer else f"d_x.{chunk}"
                 of_product = {"a": f"d_wx.{layer}.{chunk}", "b": f"weight_ih.{layer}", "out": out}

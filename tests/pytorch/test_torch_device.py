@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 
 from kernelgen.cells import load_cell  # noqa: E402
 from kernelgen.device import native  # noqa: E402
-from kernelgen.device.executor import Launches, in_a_row  # noqa: E402
+from kernelgen.device.executor import Launches, Turn, in_a_row  # noqa: E402
 from kernelgen.hardware.profile import load_profile  # noqa: E402
 from kernelgen.program.arguments import ArrayArgument  # noqa: E402
 from kernelgen.program.launch import Launch  # noqa: E402
@@ -122,9 +122,12 @@ def test_layers_run_in_waves_where_the_model_says_so(
 def test_lanes_go_to_the_launcher_by_the_places_of_calls() -> None:
     """Of programs with several calls, which run in one lane."""
     first, second = (Launches(((None, None, ()),) * count, {}, (None,) * count) for count in (2, 1))  # type: ignore[arg-type]
-    turns = [native.Turn(), native.Turn(1, (0,)), native.Turn(0, (1,))]
+    turns = [Turn(), Turn(1, (0,)), Turn(0, (1,))]
     made = in_a_row([(first, {}), (first, {}), (second, {})], turns)
     assert made.turns == ((0, ()), (0, ()), (1, (1,)), (1, ()), (0, (3,)))
+    turns = [Turn(0, (), 2), Turn(1, (0,), 3), Turn(0, (1,), 2)]
+    made = in_a_row([(first, {}), (first, {}), (second, {})], turns)
+    assert made.turns == ((0, ()), (2, (0,)), (1, (0,)), (3, (2,)), (0, (2,)))
     assert in_a_row([(first, {})]).turns == ()
 
 

@@ -561,7 +561,7 @@ def test_flashrnn_takes_its_layouts_and_dtypes_to_kernels() -> None:
         (LSTM, {"num_layers": 3, "batch_first": True, "heads": 2}, 5, 33),
         (GRU, {"num_layers": 2}, 16, 16),
         (RNN, {"cell": "slstm", "batch_first": True}, 70, 7),
-        (LSTM, {}, 600, 9),
+        (LSTM, {}, 400, 9),
         (LSTM, {"num_layers": 2, "bidirectional": True}, 16, 16),
         (LSTM, {"num_layers": 3, "batch_first": True, "heads": 2, "bidirectional": True}, 5, 33),
         (GRU, {"num_layers": 2, "bidirectional": True}, 7, 9),
@@ -587,7 +587,8 @@ def test_a_whole_pass_is_one_chain(kind: Any, options: Any, batch: int, seq: int
         found.append([*results, *torch.autograd.grad(results, [*leaves, *module.parameters()], weights)])
         with torch.no_grad():
             again, _ = module(leaves[0], tuple(leaves[1:]) if count > 1 else leaves[1])
-        assert error(again, output) < (1e-6 if dtype is torch.float32 else 3e-4)  # another tiling adds in another order
+        # another tiling adds in another order
+        assert error(again, output) < {torch.float16: 3e-4, torch.bfloat16: 3e-3, torch.float32: 1e-6}[dtype]
     plans = [each for stack in ours._stacks.values() for each in stack.plans.values()]
     assert plans
     assert all(each is not None and each.whole is not None for each in plans)

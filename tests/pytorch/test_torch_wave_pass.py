@@ -129,10 +129,15 @@ def test_the_chunk_that_the_model_chooses() -> None:
     def between(steps: int) -> float:
         return 2 + steps / 64
 
-    one = OneWay(0.4, 2, between)
+    def way(seq: int, step: float = 0.4, kernels: int = 2) -> OneWay:
+        return OneWay(step, seq * step + between(seq), kernels, between)
+
+    one = way(1024)
     assert chosen_chunk(1024, 4, [one]) == 64
-    assert chosen_chunk(1024, 4, [one, OneWay(0.6, 3, between)]) == 64
-    assert chosen_chunk(1024, 16, [one]) == 32  # more waves to fill
-    assert chosen_chunk(1024, 4, [OneWay(0.4, 200, between)]) is None  # a chunk costs more than its steps
-    assert chosen_chunk(1 << 20, 2, [one]) == 512
-    assert chosen_chunk(16, 4, [one]) is None
+    assert chosen_chunk(1024, 4, [one], longest=2.5) == 32
+    assert chosen_chunk(1024, 4, [one, way(1024, 0.6, 3)]) == 64
+    assert chosen_chunk(1024, 16, [one]) == 128  # products of all layers have one GPU
+    assert chosen_chunk(1024, 4, [way(1024, 0.4, 200)]) is None  # a chunk costs more than its steps
+    assert chosen_chunk(1024, 4, [OneWay(1.6, 1024 * 0.4, 2, between)]) is None  # layers slow each other down
+    assert chosen_chunk(1 << 20, 2, [way(1 << 20)]) == 512
+    assert chosen_chunk(16, 4, [way(16)]) is None
