@@ -35,7 +35,8 @@ from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules import get, schedule_names
 from kernelgen.tuning.plan import plan
-from kernelgen.verify.cases import make_case
+from kernelgen.verify import cases
+from kernelgen.verify.cases import ValidationCase
 from kernelgen.verify.gpu_worker import GpuJob, GpuWorker
 
 SIZES = ("48x16", "24x32", "12x64", "6x128", "3x256")
@@ -62,6 +63,11 @@ class Best:
 
 
 Candidate = tuple[Tiling, Program, "Future[str]"]
+
+
+def make_case(cell: str, shape: Shape, direction: Direction) -> ValidationCase:
+    """In a process of the pool: the inputs of a pass, and what float64 makes of them."""
+    return cases.make_case(load_cell(cell), shape, 0, direction=direction)
 
 
 def compiled(program: Program) -> str:
@@ -106,12 +112,17 @@ def main(
             for language in languages
             for name, direction, save in PASSES
         }
+        expected = {
+            (size, name): pool.submit(make_case, cell.name, shapes[size, save], direction)
+            for size in sizes
+            for name, direction, save in PASSES
+        }
         worker.start()
         for size in sizes:
             for language in languages:
                 row: list[Best | None] = []
-                for name, direction, save in PASSES:
-                    worker.use([make_case(cell, shapes[size, save], 0, direction=direction)])
+                for name, *_ in PASSES:
+                    worker.use([expected[size, name].result()])
                     best = fastest(worker, waiting[size, language, name], profile, seconds)
                     row.append(best)
                     if best:

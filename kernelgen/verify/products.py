@@ -42,6 +42,21 @@ class HeadProduct:
         return made.reshape(heads, batch, -1)
 
 
+def sum_of_products(left: Array, right: Array) -> Array:
+    """left [N, M] transposed times right [N, D]: [M, D], in parts of N that one thread computes."""
+    count, rows = left.shape
+    columns = right.shape[1]
+    part = IN_ONE_THREAD // (rows * columns)
+    if part < NARROWEST or count <= part:
+        whole: Array = left.T @ right
+        return whole
+    even = count - count % part
+    halves = (each[:even].reshape(-1, part, each.shape[1]) for each in (left, right))
+    first, second = (np.ascontiguousarray(each) for each in halves)
+    made: Array = np.matmul(first.transpose(0, 2, 1), second).sum(axis=0)
+    return made + left[even:].T @ right[even:]
+
+
 def _parts(batch: int, inner: int, columns: int) -> tuple[int, int]:
     """Rows and columns of a part; none where the product is best made whole."""
     whole = batch * inner * columns

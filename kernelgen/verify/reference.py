@@ -11,7 +11,7 @@ import numpy.typing as npt
 from kernelgen.cells.language import Cell
 from kernelgen.emit.numpy import numpy_backward, numpy_step
 from kernelgen.errors import ShapeError
-from kernelgen.verify.products import HeadProduct
+from kernelgen.verify.products import HeadProduct, sum_of_products
 from kernelgen.verify.sequences import Sequences
 
 Array = npt.NDArray[np.float64]
@@ -234,11 +234,11 @@ def backward(
         sent[:, :, t] = d_sums.transpose(0, 2, 1, 3)
 
     before = own.before(result.states[0], start[0])  # h(t-1): [B, T, H, D]
-    before = before.transpose(2, 0, 1, 3).reshape(heads, batch * seq, dim)
     d_r = np.empty((len(recurrent), heads, dim, dim))
-    for index, gate in enumerate(recurrent):
-        d_sum = sent[gate].transpose(2, 3, 0, 1).reshape(heads, dim, batch * seq)
-        np.matmul(d_sum, before, out=d_r[index])
+    for head in range(heads):
+        of_head = np.ascontiguousarray(before[:, :, head]).reshape(batch * seq, dim)
+        for index, gate in enumerate(recurrent):
+            d_r[index, head] = sum_of_products(sent[gate, :, :, head].reshape(batch * seq, dim), of_head)
     d_b = d_gates.sum(axis=(1, 2))[biases]
     d_wx = np.moveaxis(d_gates[inputs], 0, 2)
     return BackwardResult(d_wx, d_r, d_b, (d_start + carried).transpose(0, 2, 1, 3), d_gates)

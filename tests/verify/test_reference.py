@@ -18,7 +18,7 @@ from kernelgen.program import dtypes
 from kernelgen.program.shape import Shape
 from kernelgen.verify import reference
 from kernelgen.verify.inputs import random_inputs
-from kernelgen.verify.products import IN_ONE_THREAD, HeadProduct
+from kernelgen.verify.products import IN_ONE_THREAD, HeadProduct, sum_of_products
 
 pytestmark = pytest.mark.unit
 
@@ -266,3 +266,10 @@ def test_products_are_made_in_parts_that_wake_no_threads(
     np.testing.assert_allclose(product(rows), rows @ weights, rtol=1e-10, atol=1e-10)
     strided = np.ascontiguousarray(rows.transpose(1, 0, 2)).transpose(1, 0, 2)
     np.testing.assert_array_equal(product(strided), product(rows))
+
+
+@pytest.mark.parametrize(("count", "rows", "columns"), [(70, 64, 64), (4097, 64, 64), (64, 8, 16), (100, 512, 512)])
+def test_products_of_many_rows_are_added_in_parts(count: int, rows: int, columns: int) -> None:
+    rng = np.random.default_rng(0)
+    left, right = rng.standard_normal((count, rows)), rng.standard_normal((count, columns))
+    np.testing.assert_allclose(sum_of_products(left, right), left.T @ right, rtol=1e-10, atol=1e-10)
