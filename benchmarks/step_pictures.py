@@ -35,11 +35,12 @@ def tilesmith(*words: object) -> str:
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default="build/pictures", show_default=True)
 @click.option("--seq", default=1024, show_default=True, help="Steps.")
 @click.option("--top", default=4, show_default=True, help="Candidates of each kernel.")
-def main(out: Path, seq: int, top: int) -> None:
+@click.option("--only", multiple=True, type=click.Choice(list(KERNELS)), default=list(KERNELS), help="One of the two.")
+def main(out: Path, seq: int, top: int, only: tuple[str, ...]) -> None:
     """Draw."""
     out.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("TILESMITH_CACHE", str(out / "cache"))
-    for name, (heads, dim) in KERNELS.items():
+    for name, (heads, dim) in ((name, KERNELS[name]) for name in only):
         file = out / f"{name}.yaml"
         shape = ("--batch", 16, "--seq", seq, "--heads", heads, "--head-dim", dim)
         tilesmith("tune", "lstm", *shape, "--top", top, "-o", file)
