@@ -18,8 +18,10 @@ import random
 import sys
 from collections import defaultdict
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, fields, replace
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +38,8 @@ from kernelgen.device import gpu
 from kernelgen.device.executor import Launches
 from kernelgen.device.launcher import DeviceKernel, launch_config
 from kernelgen.device.measure import measure
-from kernelgen.errors import InfeasibleError, TilesmithError
-from kernelgen.hardware.profile import load_profile
+from kernelgen.errors import TilesmithError
+from kernelgen.hardware.profile import Profile, load_profile
 from kernelgen.program.arguments import ITEMSIZE
 from kernelgen.program.program import Program
 from kernelgen.program.shape import SIXTEEN_BITS, Shape
@@ -88,55 +90,60 @@ def main() -> None:
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/cost.jsonl"))
 def sample(each: int, seconds: float, cells: tuple[str, ...], head_dims: tuple[int, ...], seed: int, out: Path) -> None:
     """Compile and time the tilings that the model ranks best, and random ones."""
-    device, draw = gpu.device(0), random.Random(seed)
-    profile = device.profile()
-    jobs: list[tuple[str, Direction, Shape, Tiling, Program]] = []
-    for name in cells:
-        for head_dim in head_dims:
-            heads = HEADS.get(head_dim, 768 // head_dim or 1)
-            for batch in BATCHES:
-                for direction, save, recompute in PASSES:
-                    shape = Shape(batch, SEQ, heads, head_dim, "bfloat16", save, recompute)
-                    cell = load_cell(name)
-                    try:
-                        tilings = plan(cell, shape, profile, direction=direction)
-                    except InfeasibleError:
-                        continue
-                    for tiling in {str(tiling): tiling for tiling in drawn(tilings, each, draw)}.values():
-                        program = get(tiling.schedule).program(cell, shape, profile, tiling)
-                        jobs.append((name, direction, shape, tiling, program))
+    profile = gpu.device(0).profile()
+    drawn_for = [
+        (name, direction, Shape(batch, SEQ, HEADS.get(dim, 768 // dim or 1), dim, "bfloat16", save, recompute))
+        for name in cells
+        for dim in head_dims
+        for batch in BATCHES
+        for direction, save, recompute in PASSES
+    ]
     out.parent.mkdir(parents=True, exist_ok=True)
     with (
         out.open("a") as file,
-        ThreadPoolExecutor(os.cpu_count()) as pool,
+        ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool,
         gpu.current(0),
-        click.progressbar(length=len(jobs)) as bar,
+        click.progressbar(length=len(drawn_for)) as bar,
     ):
-        arrays: dict[Any, dict[str, Any]] = {}
-        binaries = pool.map(lambda job: compile_source(job[-1].main.source), jobs)
-        for (name, direction, shape, tiling, program), binary in zip(jobs, binaries, strict=True):
+        found = pool.map(partial(_compiled, profile=profile, each=each, seed=seed), drawn_for)
+        for (name, direction, shape), compiled in zip(drawn_for, found, strict=True):
             bar.update(1)
-            if (name, direction, shape) not in arrays:
-                arrays = {(name, direction, shape): {}}  # frees the last shape's
-            buffers = arrays[name, direction, shape]
-            try:
-                ms = _time(program, load_cell(name), shape, binary, buffers, seconds)
-            except TilesmithError as error:
-                click.echo(f"{name} {shape} {tiling}: {error}", err=True)
-                continue
-            record = {
-                "gpu": profile.name,
-                "cell": name,
-                "direction": direction,
-                "shape": asdict(shape),
-                "schedule": tiling.schedule,
-                "values": dict(tiling.values),
-                "registers": binary.report.registers,
-                "spills": binary.report.spills,
-                "ms": ms,
-            }
-            file.write(json.dumps(record) + "\n")
-            file.flush()
+            buffers: dict[str, Any] = {}
+            for tiling, program, binary in compiled:
+                try:
+                    ms = _time(program, load_cell(name), shape, binary, buffers, seconds)
+                except TilesmithError as error:
+                    click.echo(f"{name} {shape} {tiling}: {error}", err=True)
+                    continue
+                record = {
+                    "gpu": profile.name,
+                    "cell": name,
+                    "direction": direction,
+                    "shape": asdict(shape),
+                    "schedule": tiling.schedule,
+                    "values": dict(tiling.values),
+                    "registers": binary.report.registers,
+                    "spills": binary.report.spills,
+                    "ms": ms,
+                }
+                file.write(json.dumps(record) + "\n")
+                file.flush()
+
+
+def _compiled(
+    what: tuple[str, Direction, Shape], profile: Profile, each: int, seed: int
+) -> list[tuple[Tiling, Program, Binary]]:
+    """In a process of a pool: kernels of some tilings of a shape; none where nothing fits or one cannot be compiled."""
+    name, direction, shape = what
+    cell = load_cell(name)
+    try:
+        tilings = plan(cell, shape, profile, direction=direction, told=False)
+        chosen = {str(tiling): tiling for tiling in drawn(tilings, each, random.Random(f"{seed} {what}"))}.values()
+        programs = [get(tiling.schedule).program(cell, shape, profile, tiling) for tiling in chosen]
+        return [(t, p, compile_source(p.main.source)) for t, p in zip(chosen, programs, strict=True)]
+    except TilesmithError as error:
+        click.echo(f"{name} {shape}: {error}", err=True)
+        return []
 
 
 def _time(program: Program, cell: Cell, shape: Shape, binary: Binary, buffers: dict[str, Any], seconds: float) -> float:
@@ -226,7 +233,7 @@ def _work(record: dict[str, Any]) -> tuple[Any, Any, int, int]:
 def _us(work: tuple[Any, Any, int, int], weights: Weights) -> float:
     """The model's microseconds a step."""
     step, profile, neighbours, waves = work
-    return clocks_per_step(step, profile, neighbours, weights) * waves / profile.clock_mhz
+    return float(clocks_per_step(step, profile, neighbours, weights) * waves / profile.clock_mhz)
 
 
 def _fitted(
