@@ -24,7 +24,8 @@ from kernelgen.torch.parts import Parts, input_product, recurrent_weights, weigh
 from kernelgen.torch.precision import precision_of, tf32_allowed
 from kernelgen.torch.sequences import NOTHING
 from kernelgen.torch.transforms import learns
-from kernelgen.torch.wave_pass import WavePass, Waves
+from kernelgen.torch.wave_form import Waves
+from kernelgen.torch.wave_pass import WavePass
 from kernelgen.torch.whole_pass import WholePass, products_of_layers
 
 
