@@ -20,8 +20,8 @@ BackwardStep = Callable[[Sequence[Array], Sequence[Array], Sequence[Array]], tup
 
 
 def _sigmoid(x: Array) -> Array:
-    small = np.exp(-np.abs(x))
-    return np.where(x < 0, small, 1.0) / (1.0 + small)
+    with np.errstate(over="ignore"):  # of exp(-x), where 1 / infinity is right
+        return 1.0 / (1.0 + np.exp(-x))
 
 
 def _log_sigmoid(x: Array) -> Array:

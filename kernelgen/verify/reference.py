@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,9 +113,12 @@ def forward(
     all_states = np.zeros((states, batch, seq, heads, dim))
     all_gates = np.zeros((gates, batch, seq, heads, dim)) if keep_gates else None
     ahead = np.empty(0)
+    with_input, with_product = _of_gates(inputs, gates), _of_gates(recurrent, gates)
+    plain = own.plain
     for t in range(seq):
-        running, restarts = own.running(t), own.restarts(t)
-        state = [np.where(restarts, first, value) for first, value in zip(start, state, strict=True)]
+        if not plain:
+            restarts = own.restarts(t)
+            state = [np.where(restarts, first, value) for first, value in zip(start, state, strict=True)]
         if before is None:
             products = product(state[0])
         else:
@@ -123,15 +127,15 @@ def forward(
             products = ahead[:, t % AHEAD]
         sums = np.broadcast_to(bias, (gates, *shape)).copy()
         if inputs:
-            sums[list(inputs)] += np.where(running, _inner(wx[:, t].transpose(1, 0, 2, 3)), 0)
-        sums[list(recurrent)] += products.reshape(heads, batch, len(recurrent), dim).transpose(2, 0, 1, 3)
+            sums[with_input] += own.inside(_inner(wx[:, t].transpose(1, 0, 2, 3)), t)
+        sums[with_product] += products.reshape(heads, batch, len(recurrent), dim).transpose(2, 0, 1, 3)
         state = step(list(sums), state)
         state[0] = _rounded(state[0], round_h)
-        last = [np.where(running, value, old) for value, old in zip(state, last, strict=True)]
+        last = [own.inside(value, t, old) for value, old in zip(state, last, strict=True)]
         for index, value in enumerate(state):
-            all_states[index, :, t] = np.where(running, value, 0).transpose(1, 0, 2)
+            all_states[index, :, t] = own.inside(value, t).transpose(1, 0, 2)
         if all_gates is not None:
-            all_gates[:, :, t] = np.where(running, sums, 0).transpose(0, 2, 1, 3)
+            all_gates[:, :, t] = own.inside(sums, t).transpose(0, 2, 1, 3)
         if follow is not None:
             state[0] = follow[:, t].astype(np.float64).transpose(1, 0, 2)
     return ForwardResult(all_states, np.stack(last).transpose(0, 2, 1, 3), all_gates)
@@ -204,17 +208,21 @@ def backward(
     if follow is not None and {*recurrent} <= {*inputs}:
         foreseen = follow[:, :, [inputs.index(gate) for gate in recurrent]]
     ahead = np.empty(0)
+    plain = own.plain
     for t in reversed(range(seq)):
-        running, restarts = own.running(t), own.restarts(t)
+        restarts = own.restarts(t)
         d_next = carried.copy()
-        d_next[0] = np.where(own.last(t), d_next[0], _clipped(d_next[0], cell.gradient.recurrent_clip))
+        if cell.gradient.recurrent_clip is not None:
+            d_next[0] = np.where(own.last(t), d_next[0], _clipped(d_next[0], cell.gradient.recurrent_clip))
         if d_states is not None:
-            d_next[: len(d_states)] += np.where(running, _inner(d_states[:, :, t]), 0)
+            d_next[: len(d_states)] += own.inside(_inner(d_states[:, :, t]), t)
         sums = _rounded(_inner(result.gates[:, :, t]), round_saved if gates_saved else None)
-        previous = np.where(restarts, _inner(start), _inner(result.states[:, :, t - 1] if t else start))
+        previous = _inner(result.states[:, :, t - 1] if t else start)
+        if not plain:
+            previous = np.where(restarts, _inner(start), previous)
         made, back = step(list(sums), list(_rounded(previous, round_saved)), list(d_next))
-        made = [np.where(running, value, 0) for value in made]
-        back = [np.where(running, value, old) for value, old in zip(back, carried, strict=True)]
+        made = [own.inside(value, t) for value in made]
+        back = [own.inside(value, t, old) for value, old in zip(back, carried, strict=True)]
         d_sums = _rounded(np.stack(made), round_d_gates)
         if follow is not None:
             d_gates[:, :, t] = np.stack(made).transpose(0, 2, 1, 3)
@@ -228,9 +236,10 @@ def backward(
                     known = foreseen[:, t - t % AHEAD : t + 1].astype(np.float64).transpose(3, 1, 0, 2, 4)
                     ahead = _products_ahead(known.reshape(heads, -1, batch, len(recurrent) * dim), weights)
                 product = ahead[:, t % AHEAD]
-            carried[0] += np.where(running, product, 0)
-        d_start += np.where(restarts, carried, 0)
-        carried = np.where(restarts, 0, carried)
+            carried[0] += own.inside(product, t)
+        if not plain:
+            d_start += np.where(restarts, carried, 0)
+            carried = np.where(restarts, 0, carried)
         sent[:, :, t] = d_sums.transpose(0, 2, 1, 3)
 
     before = own.before(result.states[0], start[0])  # h(t-1): [B, T, H, D]
@@ -249,6 +258,11 @@ def _products_ahead(rows: Array, weights: Array) -> Array:
     heads, steps, batch, inner = rows.shape
     products: Array = np.matmul(rows.reshape(heads, steps * batch, inner), weights)
     return products.reshape(heads, steps, batch, weights.shape[-1])
+
+
+def _of_gates(some: Sequence[int], gates: int) -> slice | list[int]:
+    """The index of some gates among all: where they are all of them, what NumPy adds to in place."""
+    return slice(None) if list(some) == list(range(gates)) else list(some)
 
 
 def _per_head(array: Array) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from kernelgen.errors import ShapeError
 
 Mask = npt.NDArray[np.bool_]
+Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,18 @@ class Sequences:
             raise ShapeError(f"lengths must be from 0 to T = {seq}; they are from {low} to {high}")
         return cls(found & (np.arange(seq) < ends[:, None]), ends)
 
+    @cached_property
+    def plain(self) -> bool:
+        """Whether every sequence runs through all steps, with no reset."""
+        return not self.resets.any() and bool((self.ends == self.resets.shape[1]).all())
+
     def running(self, t: int) -> Mask:
         """[B, 1]: whether step t is one of the sequence's."""
         return (t < self.ends)[:, None]
+
+    def inside(self, value: Array, t: int, behind: Array | float = 0) -> Array:
+        """The rows [.., B, D] of step t, and ``behind`` in those of sequences that have ended."""
+        return value if self.plain else np.where(self.running(t), value, behind)
 
     def last(self, t: int) -> Mask:
         """[B, 1]: whether step t is the sequence's last, or behind it."""
