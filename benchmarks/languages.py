@@ -104,17 +104,17 @@ def main(
     print("size     language  forward training    error  tried spilled failed")
     context = get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool, GpuWorker() as worker:
+        expected = {
+            (size, name): pool.submit(make_case, cell.name, shapes[size, save], direction)
+            for size in sizes
+            for name, direction, save in PASSES
+        }
         waiting = {
             (size, language, name): candidates(
                 pool, cell, shapes[size, save], profile, schedule_names(direction, language), direction, top
             )
             for size in sizes
             for language in languages
-            for name, direction, save in PASSES
-        }
-        expected = {
-            (size, name): pool.submit(make_case, cell.name, shapes[size, save], direction)
-            for size in sizes
             for name, direction, save in PASSES
         }
         worker.start()
@@ -165,8 +165,9 @@ def fastest(worker: GpuWorker, tried: Sequence[Candidate], profile: Profile, sec
     failed: list[str] = []
     spilled = 0
     for tiling, program, outcome in tried:
+        named = f"{tiling.schedule} {'/'.join(map(str, tiling.values.values()))}"
         if reason := outcome.result():
-            failed.append(reason)
+            failed.append(f"{named}: {reason}")
             continue
         binaries = compile_program(program)
         if any(binary.report.local_memory for binary in binaries):
@@ -175,7 +176,7 @@ def fastest(worker: GpuWorker, tried: Sequence[Candidate], profile: Profile, sec
         try:
             done = worker.run(GpuJob(program, tuple(binary.cubin for binary in binaries), seconds), 60.0)
         except TilesmithError as problem:
-            failed.append(str(problem))
+            failed.append(f"{named}: {problem}")
             continue
         assert done.measurement is not None
         if best is None or done.measurement.median_ms < best[0]:
