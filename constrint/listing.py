@@ -283,7 +283,11 @@ def to_arrow(positions: NDArray[Any], names: Sequence[str], values: Sequence[Seq
             continue
         try:
             known = pa.array(list(own))
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        except OverflowError:
+            raise ConstrintError(
+                f"{name!r} has integers beyond 64 bits, which a column of Arrow cannot hold; take tuples or dicts"
+            ) from None
+        except (pa.ArrowInvalid, pa.ArrowTypeError):
             raise ConstrintError(
                 f"{name!r} has values of several kinds, which a column of Arrow cannot hold; take tuples or dicts"
             ) from None

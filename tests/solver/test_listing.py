@@ -159,6 +159,10 @@ def test_arrow_takes_values() -> None:
     mixed.variable("m", values)
     with pytest.raises(ConstrintError, match="several kinds"):
         mixed.solution_set().to_arrow()
+    large = Problem()
+    large.variable("x", [1, 2**70])
+    with pytest.raises(ConstrintError, match="'x' has integers beyond 64 bits"):
+        large.solution_set().to_arrow()
 
 
 @pytest.mark.parametrize("rows", [0, 1, 700, 3000])
