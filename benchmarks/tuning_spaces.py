@@ -8,8 +8,9 @@ compared, which hold text, truth values, decimals and Python functions. `pip ins
 
 Milliseconds of the processor from parameters and restrictions, the least of --runs (other load only adds to them), and
 how many times less than Kernel Tuner's: "build" until the size is known (Kernel Tuner lists, always) and, here, a
-hundred configurations are drawn; "tuples" until all are listed; "dicts" until each is a dictionary, which Kernel
-Tuner's users make of its tuples. Every space must hold the same configurations, and every draw be of them.
+hundred configurations are drawn; "sample" until Kernel Tuner's own hundred are, those of the same seed; "tuples" until
+all are listed; "dicts" until each is a dictionary, which Kernel Tuner's users make of its tuples. The lists and the
+samples must be equal.
 """
 
 from __future__ import annotations
@@ -101,6 +102,16 @@ def drawn(space: Space) -> Any:
     return found
 
 
+def sampled(space: Space, make: Callable[[Space], Any]) -> Any:
+    """As Kernel Tuner draws."""
+    import numpy as np
+
+    found = make(space)
+    np.random.seed(1)
+    found.get_random_sample(min(DRAWN, found.size))
+    return found
+
+
 def kernel_tuner_dicts(space: Space) -> list[dict[str, Any]]:
     """As its users make them."""
     names = list(space["tune_params"])
@@ -110,9 +121,11 @@ def kernel_tuner_dicts(space: Space) -> list[dict[str, Any]]:
 WAYS: dict[str, Callable[[Space], Any]] = {
     "kernel-tuner": kernel_tuner,
     "build": drawn,
+    "kernel-tuner sample": lambda space: sampled(space, kernel_tuner),
+    "sample": lambda space: sampled(space, stand_in),
     "tuples": lambda space: stand_in(space).list,
     "kernel-tuner dicts": kernel_tuner_dicts,
-    "dicts": lambda space: stand_in(space).solutions.dicts(),
+    "dicts": lambda space: stand_in(space).dicts(),
 }
 
 
@@ -128,18 +141,24 @@ def seconds(way: Callable[[Space], Any], space: Space) -> float:
 
 def check(space: Space) -> int:
     """The number of configurations. Raises ClickException where the two disagree."""
+    import numpy as np
+
     theirs, ours = kernel_tuner(space), stand_in(space)
-    known = set(theirs.list)
     names = list(space["tune_params"])
     draws = ours.solutions.sample(min(DRAWN, ours.size), seed=2)
+    samples = []
+    for each in (theirs, ours):
+        np.random.seed(3)
+        samples.append(each.get_random_sample(min(DRAWN, ours.size)))
     same = (
         theirs.size == ours.size == space.get("expected_count", ours.size)
-        and set(ours.list) == known
-        and ours.solutions.dicts() == [dict(zip(names, config, strict=True)) for config in ours.list]
-        and all(tuple(draw[name] for name in names) in known for draw in draws)
+        and ours.list == theirs.list
+        and samples[0] == samples[1]
+        and ours.dicts() == [dict(zip(names, config, strict=True)) for config in theirs.list]
+        and {tuple(draw[name] for name in names) for draw in draws} <= set(theirs.list)
     )
     if not same:
-        raise click.ClickException(f"different configurations: {theirs.size:,} of Kernel Tuner's, {ours.size:,} here")
+        raise click.ClickException(f"different lists: {theirs.size:,} of Kernel Tuner's, {ours.size:,} here")
     return int(ours.size)
 
 
@@ -159,9 +178,10 @@ def main(spaces: Path | None, only: tuple[str, ...], runs: int) -> None:
     except ImportError as error:
         raise click.ClickException(f"{error}: pip install kernel_tuner") from None
     click.echo(
-        "| space | configurations | Kernel Tuner | build | tuples | dicts | times less: build | tuples | dicts |"
+        "| space | configurations | Kernel Tuner | build | sample | tuples | dicts "
+        "| times less: build | sample | tuples | dicts |"
     )
-    click.echo("|---|---|---|---|---|---|---|---|---|")
+    click.echo("|---|---|---|---|---|---|---|---|---|---|---|")
     for name, space in wanted.items():
         count = check(space)
         taken: dict[str, list[float]] = {way: [] for way in WAYS}
@@ -169,9 +189,10 @@ def main(spaces: Path | None, only: tuple[str, ...], runs: int) -> None:
             for way, call in WAYS.items():
                 taken[way].append(seconds(call, space))
         found = {way: min(each) for way, each in taken.items()}
-        theirs, dicts = found["kernel-tuner"], found["kernel-tuner dicts"]
-        columns = [f"{1e3 * found[way]:.3g}" for way in ("kernel-tuner", "build", "tuples", "dicts")]
-        times = [theirs / found["build"], theirs / found["tuples"], dicts / found["dicts"]]
+        theirs = ("kernel-tuner", "kernel-tuner sample", "kernel-tuner", "kernel-tuner dicts")
+        peers = dict(zip(("build", "sample", "tuples", "dicts"), theirs, strict=True))
+        columns = [f"{1e3 * found[way]:.3g}" for way in ("kernel-tuner", *peers)]
+        times = [found[peer] / found[way] for way, peer in peers.items()]
         click.echo(f"| {name} | {count:,} | {' | '.join(columns)} | {' | '.join(f'{x:.1f}' for x in times)} |")
 
 

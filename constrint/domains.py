@@ -29,7 +29,7 @@ def make_domain(name: str, values: object) -> Domain:
         what = f"a value of {name!r}"
         domain = tuple(sorted({value if type(value) is int else exact_int(value, what) for value in values}))
     else:
-        raise ConstrintError(f"the values of {name!r} must be a range or a list of integers, not {shown(values)}")
+        raise ConstrintError(f"the values of {name!r} must be a range or a list, not {shown(values)}")
     if not domain:
         raise ConstrintError(f"the variable {name!r} has no values to choose from")
     return listed(domain)

@@ -136,7 +136,8 @@ class Expr:
             return follower.answer(self if self.is_condition else Expr("!=", (self, Expr("const", value=0))))
         raise ConstrintError(
             f"the condition ({self}) has no truth value before it is solved; join conditions with & | ~ "
-            "instead of and, or, not, and write a chain a <= b <= c as (a <= b) & (b <= c)"
+            "instead of and, or, not, write a chain a <= b <= c as (a <= b) & (b <= c), and x in values as "
+            "isin(x, values)"
         )
 
     def __hash__(self) -> NoReturn:

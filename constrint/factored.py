@@ -210,7 +210,14 @@ class SolutionSet:
 
     def positions(self, time_limit: float | None = None) -> NDArray[Any]:
         """As ``to_numpy`` of the smallest dtype, of every variable the positions of its values in ``values`` of it."""
-        return self._all_positions(time_limit)
+        table = self._all_positions(time_limit)
+        for column, values in enumerate(self._objects()):
+            if values is None:  # integers, which were not counted one by one: ascending, as declared
+                import numpy as np
+
+                known = np.asarray(self.values(self.names[column]), dtype=table.dtype)
+                table[:, column] = np.searchsorted(known, table[:, column])
+        return table
 
     def values(self, name: str) -> Sequence[Any]:
         """The values of a variable, as they came and in the order given."""

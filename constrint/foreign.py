@@ -17,7 +17,7 @@ from constrint.integers import shown
 from constrint.model import Problem
 from constrint.text import add_restriction
 
-_TOTALS: dict[str, tuple[str, str, Callable[[Any, Any], Any]]] = {
+TOTALS: dict[str, tuple[str, str, Callable[[Any, Any], Any]]] = {
     "MaxSumConstraint": ("_maxsum", "<=", add),
     "MinSumConstraint": ("_minsum", ">=", add),
     "ExactSumConstraint": ("_exactsum", "==", add),
@@ -50,8 +50,8 @@ def _constraint(problem: Problem, constraint: Any, names: Sequence[str]) -> Expr
     """A constraint of python-constraint over these parameters, as a condition."""
     kind = type(constraint).__name__
     columns = [build.variable(name) for name in names]
-    if kind in _TOTALS:
-        attribute, comparison, join = _TOTALS[kind]
+    if kind in TOTALS:
+        attribute, comparison, join = TOTALS[kind]
         limit = getattr(constraint, attribute)
         factors = getattr(constraint, "_multipliers", None)
         terms = columns if not factors else [column * factor for column, factor in zip(columns, factors, strict=True)]

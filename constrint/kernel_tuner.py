@@ -4,7 +4,8 @@
     constrint.kernel_tuner.use()                          # or: Kernel Tuner builds its spaces with this one from now on
 
 Kernel Tuner itself is not needed. A configuration is a tuple of values in the order of ``tune_params``; its index is
-its place in ``list``. What Kernel Tuner offers beyond its own strategies' needs (PyTorch tensors, Ax) is not here.
+its place in ``list``, which is in the order of Kernel Tuner's default solver. What Kernel Tuner offers beyond its own
+strategies' needs (PyTorch tensors, Ax) is not here.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ import numpy as np
 from constrint.errors import ConstrintError
 from constrint.foreign import add_foreign
 from constrint.integers import shown
+from constrint.kernel_tuner_order import block_limit, listing_order
+from constrint.listing import arranged, as_dicts, as_tuples
 from constrint.model import Problem
+from constrint.points import halton, latin_hypercube
 from constrint.text import load_t1
 
 if TYPE_CHECKING:
@@ -32,10 +36,14 @@ if TYPE_CHECKING:
 BLOCK_SIZES = ("block_size_x", "block_size_y", "block_size_z")
 METHODS = ("strictly-adjacent", "adjacent", "Hamming", "Hamming-adjacent", "closest-param-indices")
 Config = tuple[Any, ...]
+_draws: Any = random
+"""Has ``choice`` and ``shuffle``."""
 # ``list`` is an attribute of the class below, by Kernel Tuner's name.
 Configs = list[Config]
 Indices = list[int]
 Values = list[Any]
+Names = list[str]
+Dicts = list[dict[str, Any]]
 Places = list[dict[Any, int]]
 Steps = list[tuple[int, int, int]]
 Spans = list[tuple[int, int]]
@@ -82,7 +90,7 @@ class Searchspace:
         self._modified_restrictions = list(self.restrictions)
         self.param_names = list(tune_params)
         self.num_params = len(self.param_names)
-        self.params_values = tuple(tuple(values) for values in tune_params.values())
+        self.params_values = tuple(tuple(dict.fromkeys(values)) for values in tune_params.values())
         self.neighbor_method = neighbor_method
         self.tune_param_is_numeric = {
             name: all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
@@ -107,17 +115,20 @@ class Searchspace:
         values = {name: list(problem.values(name)) for name in problem.domains}
         return cls(values, texts, max_threads, **options)
 
+    @property
+    def _block_sizes(self) -> Names:
+        return [name for name in self.block_size_names if name in self.tune_params]
+
     @cached_property
     def problem(self) -> Problem:
         """The parameters and restrictions as constrint has them."""
         problem = Problem("search space")
-        for name, values in self.tune_params.items():
+        for name, values in zip(self.param_names, self.params_values, strict=True):
             problem.variable(str(name), values)
         for number, restriction in enumerate(self.restrictions, 1):
             add_foreign(problem, restriction, f"restriction {number}")
-        sizes = [name for name in self.block_size_names if name in self.tune_params]
-        if sizes:
-            limit = f"{' * '.join(sizes)} <= {self.max_threads}"
+        if self._block_sizes:
+            limit = f"{' * '.join(self._block_sizes)} <= {self.max_threads}"
             if limit not in self._modified_restrictions:
                 self._modified_restrictions.append(limit)
             add_foreign(problem, limit)
@@ -125,7 +136,7 @@ class Searchspace:
 
     @cached_property
     def solutions(self) -> SolutionSet:
-        """The configurations in factored form: see ``constrint.SolutionSet``."""
+        """The configurations in factored form, numbered otherwise than here: see ``constrint.SolutionSet``."""
         return self.problem.solution_set()
 
     @cached_property
@@ -138,7 +149,19 @@ class Searchspace:
         if self._cache is not None:
             configs = dict(self._cache["cache"]).values()
             return [tuple(config[name] for name in self.param_names) for config in configs]
-        return self.solutions.tuples()
+        return as_tuples(self._positions, self.params_values)
+
+    def dicts(self) -> Dicts:
+        """Every configuration by the names of its parameters, in the order of ``list``."""
+        return as_dicts(self._positions, self.param_names, self.params_values)
+
+    @cached_property
+    def order(self) -> Indices:
+        """The places of the parameters, the most significant first, of which each counts down through its values."""
+        sizes = self._block_sizes
+        limit = block_limit(sizes, self.max_threads) if sizes and self.max_threads is not None else None
+        values = dict(zip(self.param_names, self.params_values, strict=True))
+        return listing_order(values, self.restrictions, limit)
 
     @cached_property
     def _places(self) -> Places:
@@ -162,7 +185,7 @@ class Searchspace:
         if self._cache is not None:
             rows = [self.get_param_indices(config) for config in self.list]
             return np.asfortranarray(np.array(rows, dtype=np.int64).reshape(self.size, self.num_params))
-        return self.solutions.positions()
+        return arranged(self.solutions.positions(), [len(values) for values in self.params_values], self.order)
 
     def get_list_param_indices_numpy(self) -> NDArray[Any]:
         """The positions of the values of each configuration among those of its parameters [size, parameters]."""
@@ -233,8 +256,11 @@ class Searchspace:
         return tuple([value if number else values[int(value)] for value, number, values in rows])
 
     def get_param_configs_at_indices(self, indices: Iterable[int]) -> Configs:
-        everything = self.list
-        return [everything[index] for index in indices]
+        if "list" in self.__dict__ or self._cache is not None:
+            everything = self.list
+            return [everything[index] for index in indices]
+        rows = self._positions[np.fromiter(indices, dtype=np.int64)]
+        return as_tuples(np.asfortranarray(rows), self.params_values)
 
     def get_true_tunable_params(self) -> dict[str, Sequence[Any]]:
         """The parameters of which the configurations have more than one value."""
@@ -245,13 +271,12 @@ class Searchspace:
         return {name: self.tune_params[name] for name, more in zip(self.param_names, varies, strict=True) if more}
 
     def get_random_sample_indices(self, num_samples: int) -> NDArray[np.int64]:
-        """Indices drawn without repeats; numpy.random.seed makes them the same again."""
+        """Indices drawn without repeats, by numpy.random: after its seed, those that Kernel Tuner draws."""
         if num_samples > self.size:
             raise ValueError(
                 f"The number of samples requested ({num_samples}) is greater than the searchspace size ({self.size})"
             )
-        rng = np.random.default_rng(np.random.randint(0, 2**31, size=4))
-        return rng.choice(self.size, size=num_samples, replace=False)
+        return np.random.choice(self.size, size=num_samples, replace=False)
 
     def get_random_sample(self, num_samples: int) -> Configs:
         """Configurations drawn without repeats; all of them, with a warning, where more are asked for."""
@@ -259,10 +284,8 @@ class Searchspace:
 
     def get_distributed_random_sample_indices(self, num_samples: int, sampling_factor: int = 10) -> Indices:
         """Indices of configurations all over the space: those nearest to the points of a Halton sequence."""
-        rng = np.random.default_rng(np.random.randint(0, 2**31, size=4))
         count = max(1, sampling_factor) * self._at_most(num_samples)
-        points = np.array([_halton(count, base) for base in _primes(self.num_params)]).transpose()
-        return self._spread((points + rng.random(self.num_params)) % 1, num_samples)
+        return self._spread(halton(count, self.num_params), num_samples)
 
     def get_distributed_random_sample(self, num_samples: int, sampling_factor: int = 10) -> Configs:
         return self.get_param_configs_at_indices(
@@ -271,10 +294,7 @@ class Searchspace:
 
     def get_LHS_sample_indices(self, num_samples: int) -> Indices:
         """Indices of configurations nearest to the points of a Latin hypercube."""
-        rng = np.random.default_rng(np.random.randint(0, 2**31, size=4))
-        count = self._at_most(num_samples)
-        strata = np.array([rng.permutation(count) for _ in range(self.num_params)]).transpose()
-        return self._spread((strata + rng.random(strata.shape)) / max(1, count), num_samples)
+        return self._spread(latin_hypercube(self._at_most(num_samples), self.num_params), num_samples)
 
     def get_LHS_sample(self, num_samples: int) -> Configs:
         return self.get_param_configs_at_indices(self.get_LHS_sample_indices(num_samples))
@@ -411,14 +431,14 @@ class Searchspace:
     ) -> Config | None:
         """A neighbour drawn at random; None where there is none."""
         found = self.get_neighbors_indices(param_config, neighbor_method)
-        return self.list[random.choice(found)] if len(found) else None
+        return self.list[_draws.choice(found)] if len(found) else None
 
     def get_param_neighbors(self, param_config: Config, index: int, neighbor_method: str, randomize: bool) -> Values:
         """The values that neighbours have of one parameter, other than its own."""
         neighbours = self.get_neighbors(param_config, neighbor_method)
         found = list(dict.fromkeys(each[index] for each in neighbours if each[index] != param_config[index]))
         if randomize:
-            random.shuffle(found)
+            _draws.shuffle(found)
         return found
 
     def order_param_configs(
@@ -433,22 +453,26 @@ class Searchspace:
         for i in range(self.num_params):
             if i not in order:
                 raise ValueError(f"order needs to be a list of the parameter indices, but index {i} is missing")
-        base = random.choice(list(param_configs))
+        base = _draws.choice(list(param_configs))
         ordered, left = [base], [config for config in param_configs if config != base]
         for i in order:
             group = [config for config in left if config[i] != base[i]]
             left = [config for config in left if config[i] == base[i]]
             if randomize_in_params:
-                random.shuffle(group)
+                _draws.shuffle(group)
             ordered += group
         return ordered
 
 
 def use() -> None:
-    """Have Kernel Tuner build its search spaces with this one, wherever it is imported by then."""
+    """Have Kernel Tuner build its search spaces with this one, wherever it is imported by then.
+
+    What ``kernel_tuner.searchspace`` draws with, Python's ``random`` unless somebody put another there, draws here too.
+    """
     import importlib
 
-    importlib.import_module("kernel_tuner.searchspace")
+    global _draws
+    _draws = importlib.import_module("kernel_tuner.searchspace")
     for name, module in list(sys.modules.items()):
         if name.split(".")[0] == "kernel_tuner" and hasattr(module, "Searchspace"):
             module.Searchspace = Searchspace  # type: ignore[attr-defined]
@@ -462,24 +486,3 @@ def _single(restrictions: Sequence[Any]) -> bool:
         and isinstance(restrictions[1], list | tuple)
         and not isinstance(restrictions[0], tuple)
     )
-
-
-def _halton(count: int, base: int) -> NDArray[np.float64]:
-    """The first numbers of the van der Corput sequence of a base: the digits of 1, 2, ... behind the point."""
-    numbers = np.arange(1, count + 1)
-    result, scale = np.zeros(count), 1.0
-    while numbers.any():
-        scale /= base
-        result += scale * (numbers % base)
-        numbers = numbers // base
-    return result
-
-
-def _primes(count: int) -> list[int]:
-    found: list[int] = []
-    number = 2
-    while len(found) < count:
-        if all(number % prime for prime in found):
-            found.append(number)
-        number += 1
-    return found

@@ -180,6 +180,30 @@ class Listing:
             raise ConstrintError(f"cannot write {path}: {error}") from None
 
 
+def arranged(positions: NDArray[Any], sizes: Sequence[int], by: Sequence[int]) -> NDArray[Any]:
+    """The rows of a table of positions in lexicographic order of some of its columns, the largest positions first.
+
+    sizes: of each column, more than any position in it. by: columns, the most significant first.
+    """
+    import numpy as np
+
+    from constrint.core import load_core
+
+    core = load_core()
+    by = [column for column in by if sizes[column] > 1]
+    if not by:
+        return positions
+    made = np.empty_like(positions, order="F")
+    columns = range(len(sizes))
+    if core is not None and max(sizes) <= OBJECTS and len(positions) < 1 << 32:
+        core.arrange([positions[:, i] for i in columns], list(sizes), by, [made[:, i] for i in columns])
+        return made
+    order = np.lexsort([np.negative(positions[:, i], dtype=np.int64) for i in reversed(by)])
+    for i in columns:
+        made[:, i] = positions[order, i]
+    return made
+
+
 def as_tuples(positions: NDArray[Any], values: Sequence[Sequence[Any] | None]) -> list[tuple[Any, ...]]:
     """A table of positions as tuples of the values that stand there; of no values, the table holds these themselves."""
     from constrint.core import load_core
@@ -259,7 +283,11 @@ def to_arrow(positions: NDArray[Any], names: Sequence[str], values: Sequence[Seq
             continue
         try:
             known = pa.array(list(own))
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        except OverflowError:
+            raise ConstrintError(
+                f"{name!r} has integers beyond 64 bits, which a column of Arrow cannot hold; take tuples or dicts"
+            ) from None
+        except (pa.ArrowInvalid, pa.ArrowTypeError):
             raise ConstrintError(
                 f"{name!r} has values of several kinds, which a column of Arrow cannot hold; take tuples or dicts"
             ) from None

@@ -106,9 +106,12 @@ class Problem(Statement):
         expr = build.as_expr(condition)
         self._check(expr)
         if not expr.is_condition:
-            raise ConstrintError(
-                f"a constraint must be a condition, but ({expr}) is a number; compare it with something"
-            )
+            if isinstance(condition, Expr | int | float):
+                raise ConstrintError(
+                    f"a constraint must be a condition, but ({expr}) is a number; compare it with something"
+                )
+            hint = "; parse_restriction(text, problem.domains) makes one of text" if isinstance(condition, str) else ""
+            raise ConstrintError(f"a constraint must be a condition, not {shown(condition)}{hint}")
         if label is not None and not isinstance(label, str):
             raise ConstrintError(f"a label is text, not {shown(label)}")
         core = self.encoder.condition(expr)

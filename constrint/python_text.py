@@ -74,7 +74,8 @@ CONSTANTS = ("True", "False", "None")
 def check_python_name(name: object, where: str) -> None:
     """Raise ConstrintError for a name that no restriction could mention: no identifier, or a keyword."""
     if not isinstance(name, str):
-        raise ConstrintError(f"the parameter name {shown(name)} in {where} is no identifier")
+        hint = "; YAML reads on, off, yes and no as truth values: quote the name" if isinstance(name, bool) else ""
+        raise ConstrintError(f"the parameter name {shown(name)} in {where} is no identifier{hint}")
     if keyword.iskeyword(name) and name not in CONSTANTS:
         raise ConstrintError(
             f"the parameter name {name!r} in {where} is a keyword of Python, which no restriction can use as a name; "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ __all__ = [
 
 FORMATS = ("constrint", "space", "t1")
 """ConstrINT text; tune_params and restrictions; Kernel Tuner's T1."""
+ENTRIES = {"restrictions": ("constraints", "conditions"), "definitions": ()}
+"""Entries of a space that may be left out, and what else they are called elsewhere."""
 LARGEST_FILE = 64 << 20
 """Bytes of a file that are read."""
 
@@ -46,11 +49,13 @@ def load_space(space: Mapping[str, Any], name: str = "", vocabulary: Vocabulary 
     A value is a number, text, true, false or null; a restriction may also be a Python function, which is called
     (``constrint.tracing``), or such a function with the names of its parameters. "definitions": {name: expression}
     gives names to expressions over parameters and definitions before it. These, "name" and "restrictions" are
-    optional; other keys are ignored. name: what messages call it where the space does not say. vocabulary: more names
-    that expressions may use. Raises ConstrintError for a missing or wrong entry, ParseError for an expression.
+    optional; other keys are ignored, but not those that look like one of these misspelt. name: what messages call it
+    where the space does not say. vocabulary: more names that expressions may use. Raises ConstrintError for a missing
+    or wrong entry, ParseError for an expression.
     """
     if not isinstance(space, Mapping) or not isinstance(space.get("tune_params"), Mapping):
         raise ConstrintError(f"{name or 'the space'} needs an entry tune_params that maps names to lists of values")
+    _check_entries(space, name or "the space")
     problem = Problem(str(space.get("name") or name or "space"))
     for parameter, values in space["tune_params"].items():
         check_python_name(parameter, problem.name)
@@ -64,6 +69,15 @@ def load_space(space: Mapping[str, Any], name: str = "", vocabulary: Vocabulary 
     for number, restriction in enumerate(restrictions, 1):
         add_restriction(problem, restriction, f"restriction {number}")
     return problem
+
+
+def _check_entries(space: Mapping[str, Any], where: str) -> None:
+    """Raise ConstrintError for an entry that would be ignored and seems to mean one that is not there."""
+    for key in space:
+        for entry, others in ENTRIES.items():
+            meant = str(key).lower() in others or get_close_matches(str(key).lower(), [entry], cutoff=0.8)
+            if key != entry and entry not in space and meant:
+                raise ConstrintError(f"{where} has an entry {shown(key)}, which is not read; is it {entry!r}?")
 
 
 def add_restriction(problem: Problem, restriction: object, name: str = "") -> None:

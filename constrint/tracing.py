@@ -250,14 +250,19 @@ class Restriction:
                 answer = False
             except Exception as error:
                 if not wanted:
-                    words = shown(dict(zip(names, values, strict=True)))
+                    row = shown(dict(zip(names, values, strict=True))) if names else "what it is given"
                     raise ConstrintError(
-                        f"the function {self.words} failed at {words}: {type(error).__name__}: {error}"
+                        f"the function {self.words} failed at {row}: {type(error).__name__}: {error}{self._hint()}"
                     ) from error
             if wanted:
                 return list(wanted), [], []
             (true if answer else false).append(codes)
         return [], true, false
+
+    def _hint(self) -> str:
+        """What a function of one mapping is given."""
+        known = ", ".join(self.problem.domains)
+        return "" if self.names is not None else f"; its parameter is no variable, but a mapping of them all: {known}"
 
     def _mentioned(self) -> list[str]:
         """The variables that a function of one mapping names in its text."""

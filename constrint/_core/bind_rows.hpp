@@ -1,6 +1,9 @@
 // Python bindings of what makes rows of Python objects out of columns of integers.
 #pragma once
 
+#include <algorithm>
+#include <cstdint>
+
 #include "bind.hpp"
 
 namespace constrint {
@@ -121,11 +124,96 @@ py::list dictionaries(const std::vector<py::str>& names, const std::vector<py::b
     return result;
 }
 
+// Columns of positions, each below the size of its column, that are written into others of the same type.
+struct Arranged {
+    std::vector<py::buffer_info> from, to;
+    std::vector<size_t> sizes;
+    size_t rows = 0;
+};
+
+// The rows in lexicographic order of some columns, the first of them first, largest positions first. Rows that differ
+// in none of these stay as they come.
+//
+// From the last column to the first, as many at a time as count few combinations, rows are counted and put in place.
+template <class Integer>
+std::vector<uint32_t> descending(const Arranged& all, const std::vector<size_t>& by) {
+    std::vector<uint32_t> order(all.rows), next(all.rows), digits(all.rows);
+    for (size_t row = 0; row < all.rows; ++row) order[row] = static_cast<uint32_t>(row);
+    const size_t most = all.rows < (1u << 10) ? 1u << 8 : 1u << 12;
+    for (size_t stop = by.size(); stop > 0;) {
+        size_t start = stop - 1, combinations = all.sizes[by[start]];
+        while (start > 0 && combinations * all.sizes[by[start - 1]] <= most) combinations *= all.sizes[by[--start]];
+        std::fill(digits.begin(), digits.end(), 0);
+        for (size_t i = start; i < stop; ++i) {
+            const Integer* column = static_cast<const Integer*>(all.from[by[i]].ptr);
+            const uint32_t size = static_cast<uint32_t>(all.sizes[by[i]]);
+            uint32_t beyond = 0;
+            for (size_t row = 0; row < all.rows; ++row) {
+                uint32_t position = static_cast<uint32_t>(column[row]);
+                beyond |= position >= size;
+                digits[row] = digits[row] * size + (size - 1 - position);
+            }
+            if (beyond) throw py::index_error("a position beyond the size of its column");
+        }
+        std::vector<uint32_t> places(combinations + 1, 0);
+        for (uint32_t digit : digits) ++places[digit + 1];
+        for (size_t digit = 0; digit < combinations; ++digit) places[digit + 1] += places[digit];
+        for (uint32_t row : order) next[places[digits[row]]++] = row;
+        order.swap(next);
+        stop = start;
+    }
+    return order;
+}
+
+template <class Integer>
+void arrange_as(const Arranged& all, const std::vector<size_t>& by) {
+    std::vector<uint32_t> order = descending<Integer>(all, by);
+    for (size_t i = 0; i < all.from.size(); ++i) {
+        const Integer* from = static_cast<const Integer*>(all.from[i].ptr);
+        Integer* to = static_cast<Integer*>(all.to[i].ptr);
+        if (all.sizes[i] == 1)
+            std::copy(from, from + all.rows, to);
+        else
+            for (size_t row = 0; row < all.rows; ++row) to[row] = from[order[row]];
+    }
+}
+
+// sizes: of each column; by: columns, most significant first.
+void arrange(const std::vector<py::buffer>& columns, const std::vector<size_t>& sizes, const std::vector<size_t>& by,
+             const std::vector<py::buffer>& into) {
+    Arranged all;
+    all.sizes = sizes;
+    if (columns.empty() || columns.size() != sizes.size() || columns.size() != into.size())
+        throw py::value_error("a size and a place of each column");
+    for (size_t i = 0; i < columns.size(); ++i) {
+        all.from.push_back(columns[i].request());
+        all.to.push_back(into[i].request(true));
+        for (const py::buffer_info* info : {&all.from[i], &all.to[i]})
+            if (info->ndim != 1 || (info->size > 1 && info->strides[0] != info->itemsize) ||
+                info->itemsize != all.from[0].itemsize || info->size != all.from[0].size)
+                throw py::value_error("columns must be contiguous integers of one width and one length");
+    }
+    all.rows = static_cast<size_t>(all.from[0].size);
+    for (size_t i : by)
+        if (i >= columns.size()) throw py::index_error("no such column");
+    if (all.rows > UINT32_MAX) throw py::value_error("more rows than 32 bits number");
+    for (size_t size : sizes)
+        if (size > (size_t{1} << 24)) throw py::value_error("more positions than are worth counting");
+    switch (all.from[0].itemsize) {
+        case 1: return arrange_as<int8_t>(all, by);
+        case 2: return arrange_as<int16_t>(all, by);
+        case 4: return arrange_as<int32_t>(all, by);
+        case 8: return arrange_as<int64_t>(all, by);
+    }
+    throw py::value_error("columns of integers");
+}
+
 }  // namespace
 
 inline void bind_rows(py::module_& m) {
     m.def("tuples", &tuples);
     m.def("dictionaries", &dictionaries);
+    m.def("arrange", &arrange);
 }
 
 }  // namespace constrint

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from random_problems import random_problem, solutions_of
 
-from constrint import ConstrintError, ParseError, Problem, load_t1, print_t1, read_problem, write_problem
+from constrint import ConstrintError, ParseError, Problem, load_space, load_t1, print_t1, read_problem, write_problem
 
 pytestmark = pytest.mark.unit
 
@@ -127,3 +127,34 @@ def test_t1_documents_that_are_refused(tmp_path: Path) -> None:
     wide.variable("x", range(2_000_000))
     with pytest.raises(ConstrintError, match="lists every value"):
         write_problem(wide, tmp_path / "w.t1.json")
+
+
+@pytest.mark.parametrize(
+    "entry", ["restriction", "Restrictions", "restrict", "constraints", "Conditions", "definition"]
+)
+def test_a_misspelt_entry_is_not_ignored(entry: str) -> None:
+    space = {"tune_params": {"x": [1, 2]}, "expected_count": 2, "description": "", "device": "any"}
+    assert load_space(space).count() == 2
+    with pytest.raises(ConstrintError, match=f"an entry '{entry}', which is not read; is it '(restric|defini)tions'"):
+        load_space(space | {entry: ["x > 1"]})
+
+
+def test_a_name_that_yaml_reads_as_a_truth_value(tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text("tune_params: {on: [1, 2]}")
+    with pytest.raises(ConstrintError, match="YAML reads on, off, yes and no as truth values: quote the name"):
+        read_problem(path)
+
+
+def test_what_is_no_condition_is_named() -> None:
+    problem = Problem()
+    x = problem.variable("x", [1, 2])
+    for condition, words in (
+        ("x > 1", "not 'x > 1'; parse_restriction"),
+        (None, "not None"),
+        (x + 1, r"\(x \+ 1\) is a number"),
+    ):
+        with pytest.raises(ConstrintError, match=words):
+            problem.add(condition)  # type: ignore[arg-type]
+    with pytest.raises(ConstrintError, match=r"x in values as isin\(x, values\)"):
+        assert x in [3, 4]

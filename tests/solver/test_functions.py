@@ -209,6 +209,10 @@ def test_functions_of_any_parameters() -> None:
         space_of(lambda x, z: x == z)
     with pytest.raises(ConstrintError, match=r"failed at .*'x': 1.*ValueError: no"):
         space_of(_fails)
+    with pytest.raises(
+        ConstrintError, match=r"TypeError.*its parameter is no variable, but a mapping of them all: x, y"
+    ):
+        space_of(lambda q: q > 1)
 
 
 def _fails(x: int) -> bool:

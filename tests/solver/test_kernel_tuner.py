@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import types
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from constrint import ConstrintError
 from constrint.foreign import problem_of_pyatf
-from constrint.kernel_tuner import METHODS, Config, Searchspace
+from constrint.kernel_tuner import METHODS, Config, Searchspace, use
 
 pytestmark = pytest.mark.unit
 
@@ -64,6 +65,47 @@ def test_configurations_and_indices() -> None:
         ours.get_param_indices((17, 1, 1.0, "row", True, 3))
     assert list(ours.get_true_tunable_params()) == list(PARAMETERS)[:5]
     assert ours._modified_restrictions[-1] == "block_size_x * block_size_y <= 512"
+
+
+def names_more_than_once(x: int, y: int, z: int, s: str) -> bool:
+    return x + x + y != z
+
+
+LAMBDAS: list[Any] = [
+    lambda p: p["x"] > 2,
+    lambda p: 1 <= p["z"] + p["x"] <= 4,
+    lambda p: p["z"] == 0 or p["s"] == "a",
+]
+FOUR: dict[str, list[Any]] = {"x": [1, 2, 3, 4], "y": [4, 8, 2], "z": [0, 1, 2], "s": ["a", "b"]}
+ORDERS: dict[str, tuple[list[Any], str]] = {
+    "no restriction: the fewest values first": ([], "s y z x"),
+    "more constraints first": (["x * z >= 2 or y == 2", "x != z"], "z x y s"),
+    "a chain is several": (["2 <= x < 4", "x + y != 9 or z == 1", "1 <= z + x <= 5 < y"], "x z y s"),
+    "joined by words it is one": (["1 <= z and z + x <= 5 < y"], "y z x s"),
+    "what names one parameter takes values from it": (["x > 2", "y <= 2"], "y x s z"),
+    "spaces of one value keep their place": (["x == 3", "s == 'b'"], "x s y z"),
+    "a product with a limit": (["x * y <= 3", "z + x != 9"], "x y z s"),
+    "a limit that only zeros break": (["z * x >= 3", "z * x >= 1"], "z x s y"),
+    "a sum with a limit": (["y + x <= 4"], "y x s z"),
+    "a sum with a number's text": (["2 ** 2 >= y + x"], "y x s z"),
+    "a sum that is a number": (["x + z == 6"], "x z s y"),
+    "a sum below a parameter": (["x + z <= y", "x + y != 3"], "y x z s"),
+    "a parameter above a sum": (["x >= y + z"], "y z x s"),
+    "a difference": (["4 - x >= y"], "y x s z"),
+    "a quotient": (["4 / x >= y"], "y x s z"),
+    "a lambda is its text": (LAMBDAS, "z x s y"),
+    "a function names all": ([names_more_than_once, "x + z < 6"], "z x s y"),
+}
+
+
+@pytest.mark.parametrize("words", ORDERS)
+def test_the_list_is_in_kernel_tuners_order(words: str) -> None:
+    restrictions, order = ORDERS[words]
+    ours = Searchspace(FOUR, restrictions, 1024)
+    assert [ours.param_names[place] for place in ours.order] == order.split()
+    places = [[ours.get_param_indices(config)[i] for i in ours.order] for config in ours.list]
+    assert places == sorted(places, reverse=True)
+    assert ours.dicts() == [dict(zip(FOUR, config, strict=True)) for config in ours.list]
 
 
 def neighbours_by_hand(config: Config, method: str) -> set[Config]:
@@ -144,6 +186,42 @@ def test_samples() -> None:
         assert len(ours.get_random_sample(ours.size + 1)) == ours.size
 
 
+def test_a_sample_is_of_the_list_and_needs_none() -> None:
+    listed, unlisted = space(), space()
+    np.random.seed(11)
+    drawn = np.random.choice(listed.size, size=9, replace=False)
+    for ours in (listed, unlisted):
+        np.random.seed(11)
+        assert ours.get_random_sample(9) == [listed.list[index] for index in drawn]
+    assert "list" not in unlisted.__dict__
+    assert unlisted.get_param_configs_at_indices([]) == []
+
+
+def test_values_in_the_order_given() -> None:
+    down = Searchspace({"x": range(9, 1, -1), "y": [4, 2, 4]}, "x * y >= 32", 1024)
+    assert down.list == [(8, 4), (9, 4)]
+    assert [down.get_param_indices(config) for config in down.list] == [(1, 0), (0, 0)]
+    assert down.get_list_param_indices_numpy().tolist() == [[1, 0], [0, 0]]
+    wide = Searchspace({"x": range(7, 2_000_000), "y": [1, 2]}, "x * y >= 3_999_996", 1024)
+    assert wide.list == [(1_999_999, 2), (1_999_998, 2)]
+    assert [tuple(row) for row in wide.get_list_param_indices_numpy()] == [(1_999_992, 1), (1_999_991, 1)]
+
+
+def test_use_draws_with_what_kernel_tuner_draws_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    package, module = types.ModuleType("kernel_tuner"), types.ModuleType("kernel_tuner.searchspace")
+    vars(module).update(Searchspace=object, choice=lambda values: values[0], shuffle=lambda values: None)
+    monkeypatch.setitem(sys.modules, "kernel_tuner", package)
+    monkeypatch.setitem(sys.modules, "kernel_tuner.searchspace", module)
+    monkeypatch.setattr("constrint.kernel_tuner._draws", None)
+    use()
+    assert vars(module)["Searchspace"] is Searchspace
+    ours = space()
+    config = ours.list[3]
+    neighbours = ours.get_neighbors(config, "Hamming")
+    assert ours.get_random_neighbor(config, "Hamming") == neighbours[0]
+    assert ours.order_param_configs(neighbours, range(6))[0] == neighbours[0]
+
+
 def test_order_of_configurations() -> None:
     ours = space()
     configs = ours.get_neighbors((64, 2, 1.0, "row", True, 3), "adjacent")
@@ -175,7 +253,7 @@ def test_other_ways_to_a_space() -> None:
             "Conditions": [{"Expression": "x > 2", "Parameters": ["x"]}],
         }
     }
-    assert Searchspace.from_t1(document).list == [(4,), (8,), (16,), (32,)]
+    assert Searchspace.from_t1(document).list == [(32,), (16,), (8,), (4,)]
     with pytest.raises(ValueError, match="Neighbor method is magic"):
         space(neighbor_method="magic")
     with pytest.raises(ConstrintError, match="tune_params and max_threads"):

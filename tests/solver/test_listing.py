@@ -12,6 +12,7 @@ from random_problems import random_problem
 from random_values import random_values_problem
 
 from constrint import ConstrintError, Problem, divides, has_core
+from constrint.listing import arranged
 
 pytestmark = pytest.mark.unit
 
@@ -158,3 +159,31 @@ def test_arrow_takes_values() -> None:
     mixed.variable("m", values)
     with pytest.raises(ConstrintError, match="several kinds"):
         mixed.solution_set().to_arrow()
+    large = Problem()
+    large.variable("x", [1, 2**70])
+    with pytest.raises(ConstrintError, match="'x' has integers beyond 64 bits"):
+        large.solution_set().to_arrow()
+
+
+@pytest.mark.parametrize("rows", [0, 1, 700, 3000])
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "int64"])
+def test_rows_arranged_by_some_columns(rows: int, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, by = [3, 1, 100, 7, 60, 2], [4, 0, 1, 2, 5]
+    if dtype != "int8":
+        sizes[2] = 5000  # more than are counted at a time
+    rng = np.random.default_rng(5)
+    table = np.asfortranarray(np.array([rng.integers(0, size, rows) for size in sizes], dtype=dtype).transpose())
+    expected = sorted(table.tolist(), key=lambda row: [-row[column] for column in by])
+    assert arranged(table, sizes, by).tolist() == expected
+    assert arranged(table, sizes, [1]).tolist() == table.tolist()
+    monkeypatch.setattr("constrint.core.load_core", lambda: None)
+    assert arranged(table, sizes, by).tolist() == expected
+
+
+def test_positions_of_more_values_than_are_listed_one_by_one() -> None:
+    problem = Problem()
+    x, y = problem.variable("x", range(-5, 3_000_000, 2)), problem.variable("y", [4, 3])
+    problem.add(x * y >= 4 * 2_999_995)
+    solutions = problem.solution_set()
+    assert solutions.tuples() == [(2_999_995, 4), (2_999_997, 4), (2_999_999, 4)]
+    assert solutions.positions().tolist() == [[1_500_000, 0], [1_500_001, 0], [1_500_002, 0]]
