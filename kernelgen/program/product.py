@@ -118,7 +118,9 @@ class _Group:
 def gemms(call: ProductCall, sizes: Mapping[str, int]) -> tuple[Gemm, ...]:
     """See ProductCall.at."""
     strides = [_strides(factor, sizes) for factor in call.factors]
-    offsets = [sum(strides[i][axis] * begin for axis, (begin, _) in f.sliced.items()) for i, f in enumerate(call.factors)]
+    offsets = [
+        sum(strides[i][axis] * begin for axis, (begin, _) in f.sliced.items()) for i, f in enumerate(call.factors)
+    ]
     axes = [axis for axis in dict.fromkeys("".join(f.axes for f in call.factors)) if sizes[axis] > 1]
     kinds: dict[tuple[bool, ...], list[_Group]] = {}
     for axis in axes:

@@ -68,7 +68,8 @@ class Program:
         what comes before the first step: backward, or where something comes between.
         """
         yield from self.recurrence(seq)
-        for call in (*self.products, *self.then):
+        yield from ((product, 0) for product in self.products)
+        for call in self.then:
             yield from ((call, number) for number in range(self._launches(call, seq)))
 
     def recurrence(self, seq: int) -> Iterator[tuple[Call, int]]:
@@ -78,8 +79,8 @@ class Program:
                 yield from ((product, number) for product in self.between)
             yield self.main, number
 
-    def _launches(self, call: Call, seq: int) -> int:
-        if isinstance(call, ProductCall) or STEP not in call.source.arguments:
+    def _launches(self, call: KernelCall, seq: int) -> int:
+        if STEP not in call.source.arguments:
             return 1
         return seq + (self.direction == "backward" or bool(self.between))
 

@@ -57,9 +57,7 @@ def validate_whole(
     return Validation("emulator", len(seeds), largest.batch, largest.seq, tolerance, errors)
 
 
-def _run(
-    cell: Cell, program: Program, run: Run, seed: int, start: Start, errors: dict[str, float]
-) -> ValidationCase:
+def _run(cell: Cell, program: Program, run: Run, seed: int, start: Start, errors: dict[str, float]) -> ValidationCase:
     """Run all calls once and compare; keeps the larger errors."""
     extents = program.extents(run.shape)
     case = make_case(cell, run.shape, seed, direction=program.direction, optional=run.given)

@@ -22,6 +22,9 @@ keep more of the GPU busy and be as fast."""
 
 LEAST_COLUMNS = 16
 
+LEAST_DEPTH = 512
+"""Of a part of K, where blocks share one."""
+
 SUB_PARTITIONS, MMA_FLOPS = 4, 2 * 16 * 8 * 16
 """Of a multiprocessor; of an m16n8k16."""
 
@@ -59,7 +62,8 @@ def product_clocks(rows: int, columns: int, depth: int, copies: int, dtype: str,
     per_clock = rates.l2_bytes_per_clock if stays else rates.memory * _memory_bytes_per_clock(profile)
     tile_columns = min(TILE, max(LEAST_COLUMNS, columns))
     tiles = copies * -(-rows // TILE) * -(-columns // tile_columns)
-    rounds = -(-tiles // profile.multiprocessors)
+    parts = max(1, min(profile.multiprocessors // tiles, depth // LEAST_DEPTH))  # of K, where blocks are few
+    rounds = -(-tiles * parts // profile.multiprocessors) / parts
     work = rounds * 2.0 * TILE * tile_columns * depth / _flops_per_clock(dtype, profile)
     return _launch(profile) + max(matrix / per_clock, work)
 

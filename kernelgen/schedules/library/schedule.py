@@ -100,7 +100,13 @@ class Library:
     def _product(self, cell: Cell, shape: Shape) -> ProductCall:
         """That of a step."""
         info, gates = dtype_info(shape.dtype), len(cell.recurrent_gates)
-        sizes = {"b": "batch", "g": str(gates), "h": str(shape.heads), "d": str(shape.head_dim), "p": str(shape.head_dim)}
+        sizes = {
+            "b": "batch",
+            "g": str(gates),
+            "h": str(shape.heads),
+            "d": str(shape.head_dim),
+            "p": str(shape.head_dim),
+        }
         given, made = ("bghd", "bhp") if self.direction == "backward" else ("bhp", "bghd")
         return ProductCall(
             Factor("multiplied", given, info.stored),
