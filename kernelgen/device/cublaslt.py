@@ -1,7 +1,8 @@
 """cuBLASLt: products of matrices by NVIDIA's library, planned once for each size and called with plans.
 
-The library is that which this process has loaded (PyTorch's), else that of the package nvidia-cublas, else the toolkit's. It is
-looked for when a product is first planned. Numbers of its enumerations are those of its header, cublasLt.h, of CUDA 12 and 13.
+The library is that which this process has loaded (PyTorch's), else that of the package nvidia-cublas, else the
+toolkit's. It is looked for when a product is first planned. Numbers of its enumerations are those of its header,
+cublasLt.h, of CUDA 12 and 13.
 """
 
 from __future__ import annotations
@@ -58,12 +59,11 @@ class _Result(ctypes.Structure):
 def _candidates() -> Iterator[str]:
     """Where the library may be, the best place first."""
     try:
-        with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
-            yield from dict.fromkeys(
-                path for line in maps for path in line.split()[5:6] if "libcublasLt.so" in os.path.basename(path)
-            )
+        maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        pass
+        maps = ""
+    mapped = (path for line in maps.splitlines() for path in line.split()[5:6])
+    yield from dict.fromkeys(path for path in mapped if "libcublasLt.so" in Path(path).name)
     spec = importlib.util.find_spec("nvidia")
     for folder in (spec.submodule_search_locations or []) if spec else []:
         for name in NAMES:
@@ -78,7 +78,7 @@ def _candidates() -> Iterator[str]:
 def library() -> ctypes.CDLL | None:
     """The library; None where there is none."""
     for place in _candidates():
-        if os.path.isabs(place) and not os.path.exists(place):
+        if Path(place).is_absolute() and not Path(place).exists():
             continue
         try:
             return ctypes.CDLL(place)
@@ -88,8 +88,8 @@ def library() -> ctypes.CDLL | None:
 
 
 MISSING = (
-    "the program multiplies with cuBLASLt, and neither this process, nor the package nvidia-cublas, nor a CUDA toolkit has "
-    "libcublasLt.so.13 or .12. Install nvidia-cublas, or take another schedule."
+    "the program multiplies with cuBLASLt, and neither this process, nor the package nvidia-cublas, nor a CUDA toolkit "
+    "has libcublasLt.so.13 or .12. Install nvidia-cublas, or take another schedule."
 )
 
 
@@ -137,8 +137,8 @@ class PlannedProduct:
         return one, one + (0 if self.adds else ctypes.sizeof(self.numbers) // 2)
 
     def start(self, stream: Any, config: Any, *arrays: Any) -> None:
-        """Queue the product on a cuda-core stream of the GPU, which is current. arrays: the addresses of left, right, out
-        and scratch. Raises LaunchError."""
+        """Queue the product on a cuda-core stream of the GPU, which is current. arrays: the addresses of left, right,
+        out and scratch. Raises LaunchError."""
         left, right, out, scratch = (int(array) + offset for array, offset in zip(arrays, self.offsets, strict=True))
         (a, b, c), (alpha, beta) = self.layouts, self.scales
         given = (self.handle, self.operation, alpha, left, a, right, b, beta, out, c, out, c, self.algorithm, scratch)

@@ -33,8 +33,8 @@ class Launches:
 
     poisoned: the bytes of the workspaces that must be all 0xFF, which every run fills anew, for a run leaves anything
     there: runs in a row, or of a CUDA graph that has recorded one, each find them so. launches: the calls' own, for the
-    launcher in C++; None of a library's products. turns: what may run at the same time, for it too; without it all run in this order. None where they
-    always do.
+    launcher in C++; None of a library's products. turns: what may run at the same time, for it too; without it all run
+    in this order. None where they always do.
     """
 
     steps: tuple[tuple[DeviceKernel | PlannedProduct, Any, tuple[str | int | np.int32, ...]], ...]

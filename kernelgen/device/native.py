@@ -85,9 +85,10 @@ def queue(
     """Calls at one shape on one GPU as a function of the arrays ``names``, through the launcher, which must be there.
 
     steps: for each call its kernel, which is prepared, its launch, and its arguments: names, or values of the launch's
-    own; of a library's product None for the launch, and the names of its arrays. numbers: those of the names that are int32. stream: the raw stream to queue on, of a device. poisoned: the
-    bytes of the arrays that are filled with 0xFF before. turns: of each call; none where all run one after another. The
-    function takes addresses, None for null pointers, or what has data_ptr(), and raises LaunchError.
+    own; of a library's product None for the launch, and the names of its arrays. numbers: those of the names that are
+    int32. stream: the raw stream to queue on, of a device. poisoned: the bytes of the arrays that are filled with 0xFF
+    before. turns: of each call; none where all run one after another. The function takes addresses, None for null
+    pointers, or what has data_ptr(), and raises LaunchError.
     """
     kernels = [kernel for kernel, _, _ in steps]  # they live as long as what queues them
 

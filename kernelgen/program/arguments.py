@@ -134,9 +134,9 @@ Workspaces of blocks that run at the same time. mail: W words in which they send
 gradients; or hidden (d_gates), where they store them, carried (d_carried), the states of what a block runs in turn, and
 counters, by which they say that what they have stored is there.
 
-Workspaces between the launches of a step and a library's products (program/product.py). multiplied: what the next step's
-product multiplies, h or the gates' gradients; product: what it makes of it; kept: S_kept of the states, or of their
-gradients; hidden_before: h before every step; scratch: the library's own.
+Workspaces between the launches of a step and a library's products (program/product.py). multiplied: what the next
+step's product multiplies, h or the gates' gradients; product: what it makes of it; kept: S_kept of the states, or of
+their gradients; hidden_before: h before every step; scratch: the library's own.
 
 All arrays are C-contiguous and, but for the workspaces and what sequences have of their own, of the shape's dtype.
 """

@@ -174,8 +174,8 @@ class TunedConfig(_Record):
     """Everything about a tuned kernel; the fields are the YAML's, in its order.
 
     gpu: the profile's name. direction: of the pass. calls: the kernels that run one after another, the recurrence
-    first. axes, num_stages, between, products: as of the Program. predicted: what the schedule expected of the first. measured:
-    absent where no GPU was at hand. source_hash: as Trial's.
+    first. axes, num_stages, between, products: as of the Program. predicted: what the schedule expected of the first.
+    measured: absent where no GPU was at hand. source_hash: as Trial's.
     """
 
     format: Literal["tilesmith-config"] = "tilesmith-config"

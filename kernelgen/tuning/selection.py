@@ -90,8 +90,9 @@ def compiled(
     told: bool = True,
 ) -> tuple[Program, tuple[Binary, ...]]:
     """The first candidate that does not spill and, of the model's, of which as many blocks run together as the model
-    counted on, and for which this machine has the library; where there is none, the first that does not spill, else the very first. With the binaries of its calls.
-    float_parameters: backward, the gradients of R and b are float32 whatever the dtype.
+    counted on, and for which this machine has the library; where there is none, the first that does not spill, else the
+    very first. With the binaries of its calls. float_parameters: backward, the gradients of R and b are float32
+    whatever the dtype.
 
     Raises InfeasibleError where no schedule has a tiling (told: as of plan), CompileError where the compiler is missing
     or refuses one.

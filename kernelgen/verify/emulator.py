@@ -129,8 +129,8 @@ def emulate(
     arguments: one for each name in ``source.arguments``: a C-contiguous NumPy array (ml_dtypes for bfloat16), an int
     (an int32 parameter), None (a null pointer), or an Excerpt of an array. outputs: names of the arrays the kernel
     writes; those that the kernel does not have are ignored. An output starts as NaN in emulated memory, and is copied
-    back when the kernel has ended without a fault; after a fault it is as it was. begun: whether outputs start as they are
-    instead, since earlier launches have written some of them. Of the workspaces that
+    back when the kernel has ended without a fault; after a fault it is as it was. begun: whether outputs start as they
+    are instead, since earlier launches have written some of them. Of the workspaces that
     blocks share (program/arguments.py: MAIL, COUNTERS, STORED) those that start POISONED do so whatever they hold.
     blocks: the numbers of those that run, counted along x first; all unless given, and whole clusters.
     seed: draws the order in which blocks and threads run; the same seed gives the same order. seconds: a kernel that

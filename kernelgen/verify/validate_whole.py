@@ -1,7 +1,8 @@
-"""Proving a program right all of whose calls run one after another: Triton's kernels, or steps between a library's products.
+"""Proving a program right all of whose calls run one after another: Triton's kernels, or steps between a library's
+products.
 
-What is compared is all that it writes; the gradients of R and b with the float64 product and sum of the gates' gradients
-that the recurrence itself made.
+What is compared is all that it writes; the gradients of R and b with the float64 product and sum of the gates'
+gradients that the recurrence itself made.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""What a step of the library schedule takes: the product, from its bytes and its operations; the kernel beside it, from its
-bytes; and two launches."""
+"""What a step of the library schedule takes: the product, from its bytes and its operations; the kernel beside it, from
+its bytes; and two launches."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from kernelgen.program.dtypes import dtype_info
 from kernelgen.program.shape import SIXTEEN_BITS
 
 TILE = 128
-"""Rows and columns of a block's part of a product, at most: the library has blocks of other forms too, but none that would
-keep more of the GPU busy and be as fast."""
+"""Rows and columns of a block's part of a product, at most: the library has blocks of other forms too, but none that
+would keep more of the GPU busy and be as fast."""
 
 LEAST_COLUMNS = 16
 

@@ -1,15 +1,16 @@
 """The library schedule, both directions: for each step a product that a library makes, and one kernel of ours.
 
 Forward the product is R h, backward what R sends back of the gates' gradients; the kernels (cuda/library_forward.cuh,
-cuda/library_backward.cuh) make the rest of a step for all elements. Where R is so large that its way from memory is the step, or
-the batch so large that multiplying is, the library's kernels are as fast as the GPU, and the rest costs two launches.
+cuda/library_backward.cuh) make the rest of a step for all elements. Where R is so large that its way from memory is the
+step, or the batch so large that multiplying is, the library's kernels are as fast as the GPU, and the rest costs two
+launches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from constrint import Problem
+from constrint import Problem, cdiv
 from kernelgen.cells.language import Cell
 from kernelgen.emit.kernel import ELEMENT, NUMBER, Parameter, Template, kernel_source
 from kernelgen.errors import InfeasibleError
@@ -36,8 +37,15 @@ UNITS = [1, 2, 4, 8]
 THREADS = 256
 """Of a block (PointwiseStep::threads)."""
 
-SPARE = 40
-"""Registers of a thread for addresses and what is under way, about."""
+SPARE = 12
+"""Registers of a thread beside those of its units."""
+
+TENTHS: Mapping[Direction, tuple[int, int]] = {"forward": (17, 13), "backward": (12, 35)}
+"""Of a register, for each unit: for a gate and for a state, in compiled kernels of four cells (NVRTC 13.5, four
+GPUs)."""
+
+FEATURE_REGISTERS = 8
+"""What resets and lengths take each; not fitted."""
 
 
 class Library:
@@ -53,11 +61,14 @@ class Library:
     def refuses(self, cell: Cell, shape: Shape, profile: Profile) -> str:
         """Why it does not run this, as a sentence; else empty."""
         if not profile.arch.startswith("sm_"):
-            return f"the {self.name} schedule multiplies with cuBLASLt, and {profile.name} ({profile.arch}) is not NVIDIA's."
+            return (
+                f"the {self.name} schedule needs cuBLASLt, which {profile.name} ({profile.arch}) lacks; "
+                "it runs on GPUs of NVIDIA's."
+            )
         if shape.dtype == "bfloat16" and profile.compute_capability < (8, 0):
             return (
-                f"the {self.name} schedule needs products of bfloat16, which cuBLASLt makes on sm_80 and newer; "
-                f"{profile.name} is {profile.arch}."
+                f"the {self.name} schedule needs products of bfloat16, which {profile.name} ({profile.arch}) lacks; in "
+                "bfloat16 it runs on sm_80 and newer."
             )
         if not cell.recurrent_gates:
             return f"no gate of {cell.name} has a recurrent product, so a library has nothing to multiply."
@@ -142,8 +153,9 @@ class Library:
 
     def _registers(self, cell: Cell, shape: Shape, units: Number) -> Int:
         """Of a thread: what its units read and make, and what is under way."""
-        numbers = len(cell.gates) + 2 * len(cell.states)
-        return SPARE + units * numbers * dtype_info(shape.dtype).registers
+        of_gate, of_state = TENTHS[self.direction]
+        tenths = (of_gate * len(cell.gates) + of_state * len(cell.states)) * dtype_info(shape.dtype).registers
+        return SPARE + FEATURE_REGISTERS * len(shape.features) + cdiv(units * tenths, 10)
 
     def _clocks(self, cell: Cell, shape: Shape, profile: Profile, units: int) -> float:
         """Clocks of a step."""

@@ -22,9 +22,9 @@ WARPS = 16
 def with_product_gradients(
     recurrence: Program, cell: Cell, shape: Shape, profile: Profile, *, floats: bool = False
 ) -> Program:
-    """A backward pass: the recurrence, which has left h before every step and the gates' gradients, also of those without
-    an input, and of their biases a sum for each sequence; then the gradients of R and b. floats: whether these are float32
-    whatever the shape's dtype."""
+    """A backward pass: the recurrence, which has left h before every step and the gates' gradients, also of those
+    without an input, and of their biases a sum for each sequence; then the gradients of R and b. floats: whether these
+    are float32 whatever the shape's dtype."""
     return replace(
         recurrence,
         products=tuple(_products(cell, shape, floats)),
