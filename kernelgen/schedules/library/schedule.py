@@ -34,6 +34,9 @@ from kernelgen.schedules.shared.product_gradients import with_product_gradients
 UNITS = [1, 2, 4, 8]
 """Of a thread: as many as one access moves at most."""
 
+MOST_ELEMENTS = 2**31 - 1
+"""Of the product of a step."""
+
 THREADS = 256
 """Of a block (PointwiseStep::threads)."""
 
@@ -69,6 +72,12 @@ class Library:
             return (
                 f"the {self.name} schedule needs products of bfloat16, which {profile.name} ({profile.arch}) lacks; in "
                 "bfloat16 it runs on sm_80 and newer."
+            )
+        made = shape.batch * shape.heads * shape.head_dim * len(cell.recurrent_gates)
+        if made > MOST_ELEMENTS:
+            return (
+                f"the {self.name} schedule makes {made:,} elements in the product of a step, and at most "
+                f"{MOST_ELEMENTS:,} are counted in 32 bits; cut the batch into several."
             )
         if not cell.recurrent_gates:
             return f"no gate of {cell.name} has a recurrent product, so a library has nothing to multiply."
