@@ -47,8 +47,8 @@ TENTHS: Mapping[Direction, tuple[int, int]] = {"forward": (17, 13), "backward": 
 """Of a register, for each unit: for a gate and for a state, in compiled kernels of four cells (NVRTC 13.5, four
 GPUs)."""
 
-FEATURE_REGISTERS = 8
-"""What resets and lengths take each; not fitted."""
+FEATURE_REGISTERS: Mapping[Direction, int] = {"forward": 4, "backward": 1}
+"""What resets and lengths take each, in kernels of three of these cells."""
 
 
 class Library:
@@ -164,7 +164,7 @@ class Library:
         """Of a thread: what its units read and make, and what is under way."""
         of_gate, of_state = TENTHS[self.direction]
         tenths = (of_gate * len(cell.gates) + of_state * len(cell.states)) * dtype_info(shape.dtype).registers
-        return SPARE + FEATURE_REGISTERS * len(shape.features) + cdiv(units * tenths, 10)
+        return SPARE + FEATURE_REGISTERS[self.direction] * len(shape.features) + cdiv(units * tenths, 10)
 
     def _clocks(self, cell: Cell, shape: Shape, profile: Profile, units: int) -> float:
         """Clocks of a step."""
