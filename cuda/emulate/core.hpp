@@ -15,7 +15,7 @@
 extern "C" {
 
 /// Kinds of argument: 0 a null pointer, 1 an array the kernel reads, 2 one it writes, 3 an integer, 4 one of mail,
-/// 5 one of counters, 6 one that blocks store in for each other. An array: what
+/// 5 one of counters, 6 one that blocks store in for each other, 7 one it writes that earlier launches have begun. An array: what
 /// exists of it, in the order and meaning of tilesmith::emulate::Windows; `data` holds that, one window after another.
 struct TilesmithArgument {
     const char* name;
@@ -129,7 +129,8 @@ inline void run_launch(const TilesmithLaunch& launch, const TilesmithArgument* a
         if (argument.kind == 0) memory.add_null(argument.name);
         if (argument.kind == 0 || argument.kind == 3) continue;
         using Kind = GlobalMemory::Kind;
-        constexpr std::array kinds{Kind::input, Kind::output, Kind::input, Kind::mail, Kind::counters, Kind::stored};
+        constexpr std::array kinds{Kind::input, Kind::output, Kind::input, Kind::mail, Kind::counters, Kind::stored,
+                                   Kind::begun};
         const Kind kind = kinds[static_cast<std::size_t>(argument.kind) - 1];
         memory.add(argument.name, argument.data, {argument.extent, argument.first, argument.window, argument.stride}, kind);
     }

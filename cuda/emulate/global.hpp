@@ -45,7 +45,7 @@ class GlobalMemory {
     };
 
   public:
-    enum class Kind { input, output, mail, counters, stored };
+    enum class Kind { input, output, mail, counters, stored, begun };
 
     GlobalMemory() = default;
     GlobalMemory(const GlobalMemory&) = delete;
@@ -53,7 +53,7 @@ class GlobalMemory {
 
     void add(const char* name, void* host, const Windows& windows, Kind kind) {
         const bool output = kind != Kind::input;
-        Array array{name, static_cast<std::byte*>(host), nullptr, next_, windows, output, {}, {}, {}, {}, {}};
+        Array array{name, static_cast<std::byte*>(host), nullptr, next_, windows, output};
         if (kind == Kind::mail) {
             array.boxes.resize((windows.bytes() + 3) / 4);
             for (Mailbox& box : array.boxes) box.state = Mailbox::State::poisoned;
@@ -63,7 +63,9 @@ class GlobalMemory {
         next_ += (windows.extent + gap - 1) / gap * gap + gap;
         if (output) {
             array.written.assign(windows.bytes(), std::byte{0xff});
-            if (kind == Kind::output) array.cells.resize((windows.bytes() + 1) / 2);
+            if (kind == Kind::begun) std::memcpy(array.written.data(), host, windows.bytes());
+            if (kind == Kind::output || kind == Kind::begun) array.cells.resize((windows.bytes() + 1) / 2);
+            array.begun = kind == Kind::begun;
         }
         arrays_.push_back(std::move(array));
         arrays_.back().content = output ? arrays_.back().written.data() : arrays_.back().host;
@@ -98,6 +100,11 @@ class GlobalMemory {
         const Access access{thread, "reads", site};
         Array& array = locate(access, address, bytes);
         const std::uint64_t offset = offset_in(array, address);
+        if (array.begun) {
+            read_begun(access, array, offset, bytes);
+            std::memcpy(out, array.content + array.windows.place(offset), bytes);
+            return;
+        }
         for (unsigned i = 0; i < bytes / 2; ++i) {
             StoredCell& cell = stored_cell(access, array, offset + 2 * i);
             cell.check_read(access, place_of(array, offset + 2 * i));
@@ -164,7 +171,11 @@ class GlobalMemory {
             for (unsigned i = 0; i < bytes / 2; ++i) {
                 Cell& cell = array.cells[place / 2 + i];
                 check_writer(access, array, cell, offset + 2 * i);
-                cell = {thread.team->number, thread.rank, thread.team->clocks.now(thread.rank), site};
+                check_readers(access, array, cell, offset + 2 * i);
+                cell.team = thread.team->number;
+                cell.writer = thread.rank;
+                cell.written = thread.team->clocks.now(thread.rank);
+                cell.written_at = site;
             }
         std::memcpy(array.content + place, in, bytes);
     }
@@ -219,6 +230,8 @@ class GlobalMemory {
         unsigned team = 0, writer = no_thread;
         Clock written = 0;
         Site written_at;
+        unsigned reader_team = 0, reader = no_thread;  // of what an earlier launch has left
+        bool shared = false;                           // by several readers
     };
     struct Array {
         std::string name;
@@ -227,11 +240,12 @@ class GlobalMemory {
         std::uint64_t base;
         Windows windows;
         bool output;
-        std::vector<std::byte> written;
-        std::vector<Cell> cells;
-        std::vector<Mailbox> boxes;  // of each word, where it is for mail
-        std::vector<Counter> counters;
-        std::vector<StoredCell> stored;
+        std::vector<std::byte> written{};
+        std::vector<Cell> cells{};
+        std::vector<Mailbox> boxes{};  // of each word, where it is for mail
+        std::vector<Counter> counters{};
+        std::vector<StoredCell> stored{};
+        bool begun = false;    // by earlier launches
         unsigned team = 0;  // the first to use the counters, or what is stored,
         bool touched = false;  // if any has
     };
@@ -273,6 +287,19 @@ class GlobalMemory {
                         describe(access) + "\n  the launch must be cooperative, or the places apart"};
         box.touched = true;
         return box;
+    }
+
+    /// What an earlier launch has left is read by the thread that will write it, or by any where nobody does.
+    static void read_begun(const Access& access, Array& array, std::uint64_t offset, unsigned bytes) {
+        const unsigned reader = access.thread.rank, team = access.thread.team->number;
+        for (unsigned i = 0; i < bytes / 2; ++i) {
+            Cell& cell = array.cells[array.windows.place(offset) / 2 + i];
+            if (cell.written != 0 && (cell.team != team || cell.writer != reader))
+                throw Fault{"race on " + place_of(array, offset)() + "\n  first:  another thread writes at " +
+                            describe(cell.written_at) + "\n  second: " + describe(access)};
+            if (cell.reader == no_thread) cell.reader = reader, cell.reader_team = team;
+            cell.shared |= cell.reader != reader || cell.reader_team != team;
+        }
     }
 
     static void refuse_special(const Access& access, const Array& array, std::uint64_t offset) {
@@ -337,6 +364,12 @@ class GlobalMemory {
         throw Fault{"race on " + place + "\n  first:  another block writes at " + describe(cell.written_at) +
                     "\n  second: " + describe(access) +
                     "\n  nothing orders these blocks: let one alone write it"};
+    }
+
+    static void check_readers(const Access& access, const Array& array, const Cell& cell, std::uint64_t offset) {
+        const bool own = cell.reader == access.thread.rank && cell.reader_team == access.thread.team->number;
+        if (cell.reader == no_thread || (own && !cell.shared)) return;
+        throw Fault{"race on " + place_of(array, offset)() + ", which another thread has read\n  " + describe(access)};
     }
 
     std::vector<Array> arrays_;

@@ -64,7 +64,30 @@ TILESMITH_DEVICE void store_global_128(void* address, uint4 value) {
                  : "memory");
 }
 
-/// Load what the kernel itself has stored: the calling thread, or one that it has met since.
+/// Load what the kernel itself has stored: the calling thread, or one that it has met since; or an earlier launch.
+TILESMITH_DEVICE unsigned short load_stored_16(const void* address) {
+    unsigned short value;
+    asm volatile("ld.global.u16 %0, [%1];" : "=h"(value) : "l"(address) : "memory");
+    return value;
+}
+TILESMITH_DEVICE unsigned load_stored_32(const void* address) {
+    unsigned value;
+    asm volatile("ld.global.u32 %0, [%1];" : "=r"(value) : "l"(address) : "memory");
+    return value;
+}
+TILESMITH_DEVICE uint2 load_stored_64(const void* address) {
+    uint2 value;
+    asm volatile("ld.global.v2.u32 {%0, %1}, [%2];" : "=r"(value.x), "=r"(value.y) : "l"(address) : "memory");
+    return value;
+}
+TILESMITH_DEVICE uint4 load_stored_128(const void* address) {
+    uint4 value;
+    asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+                 : "l"(address)
+                 : "memory");
+    return value;
+}
 TILESMITH_DEVICE float load_stored_float(const void* address) {
     float value;
     asm volatile("ld.global.f32 %0, [%1];" : "=f"(value) : "l"(address) : "memory");

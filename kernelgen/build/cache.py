@@ -102,8 +102,8 @@ def source_hash(source: Source) -> str:
 
 
 def program_hash(program: Program) -> str:
-    """Name a program by the sources of its calls: of one call, that source's hash."""
-    hashes = [source_hash(call.source) for call in program.calls]
+    """Name a program by the sources of its calls, and a library's products: of one call, that source's hash."""
+    hashes = [source_hash(call.source) for call in program.calls] + [repr(product) for product in program.library]
     return hashes[0] if len(hashes) == 1 else _digest(hashes)
 
 

@@ -99,6 +99,8 @@ def _fields(config: TunedConfig) -> list[tuple[str, str]]:
         ("GPU", f"{config.gpu} ({config.arch})"),
         ("tiling", f"{config.schedule}: " + ", ".join(f"{name} {value}" for name, value in config.tiling.items())),
         *(field for call in config.calls for field in _call_fields(call, config)),
+        *(("product", f"{one}, by cuBLASLt, before every step but the first") for one in config.between),
+        *(("product", f"{one}, by cuBLASLt, after the last step") for one in config.products),
         ("model", f"{model.us_per_step:.3f} us a step, {model.total_ms:.3f} ms"),
     ]
     if config.measured is not None:

@@ -10,11 +10,13 @@ import numpy as np
 
 from kernelgen.build.triton import SCRATCH_ARGUMENTS
 from kernelgen.device import gpu, native
+from kernelgen.device.cublaslt import PlannedProduct, planned
 from kernelgen.device.launcher import DeviceKernel, launch_config, stream_of
 from kernelgen.errors import LaunchError
 from kernelgen.program.arguments import STEP, ArrayArgument
 from kernelgen.program.launch import Launch
-from kernelgen.program.program import Program, launches
+from kernelgen.program.product import SCRATCH, ProductCall
+from kernelgen.program.program import KernelCall, Program
 from kernelgen.program.shape import Shape
 
 POISON_BYTE = 0xFF
@@ -26,18 +28,18 @@ ALIGNMENT = 256
 
 @dataclass(frozen=True)
 class Launches:
-    """A program's calls at one shape, on a GPU that is prepared: (kernel, cuda-core's configuration, arguments: names,
-    or values that are the launch's own).
+    """A program's calls at one shape, on a GPU that is prepared: (kernel, or product of a library; cuda-core's
+    configuration; arguments: names, or values that are the launch's own).
 
     poisoned: the bytes of the workspaces that must be all 0xFF, which every run fills anew, for a run leaves anything
     there: runs in a row, or of a CUDA graph that has recorded one, each find them so. launches: the calls' own, for the
-    launcher in C++. turns: what may run at the same time, for it too; without it all run in this order. None where they
-    always do.
+    launcher in C++; None of a library's products. turns: what may run at the same time, for it too; without it all run
+    in this order. None where they always do.
     """
 
-    steps: tuple[tuple[DeviceKernel, Any, tuple[str | int | np.int32, ...]], ...]
+    steps: tuple[tuple[DeviceKernel | PlannedProduct, Any, tuple[str | int | np.int32, ...]], ...]
     poisoned: Mapping[str, int] = field(default_factory=dict)
-    launches: tuple[Launch, ...] = ()
+    launches: tuple[Launch | None, ...] = ()
     turns: tuple[native.Turn, ...] = ()
 
     @property
@@ -113,7 +115,7 @@ def in_a_row(links: Sequence[tuple[Launches, Mapping[str, Any]]], turns: Sequenc
     """The calls of several programs, one program after another. links: of each also its arguments' names in the whole,
     or their values. turns: of each program, where some may run at the same time."""
     steps: list[Any] = []
-    started: list[Launch] = []
+    started: list[Launch | None] = []
     poisoned: dict[str, int] = {}
     of_calls: list[native.Turn] = []
     ends: list[int] = []  # of each program: the call that is waited for
@@ -155,18 +157,33 @@ class Executable:
 
     def at(self, shape: Shape) -> Launches:
         """The calls at a shape. A prepared GPU must be current: it is asked whether it has clusters, and room for the
-        blocks of a cooperative launch. Raises LaunchError where it does not."""
-        steps, started = [], []
-        for kernel, call in zip(self._kernels, self.program.calls, strict=True):
-            launch = call.launch.at(shape)
-            if launch.cooperative:
-                kernel.require_room(launch, shape)
-            null = [0] * (SCRATCH_ARGUMENTS if call.source.language == "triton" else 0)
-            config, names = launch_config(launch), call.source.arguments
-            for number in range(launches(call, self.program.direction, shape.seq)):
-                steps.append((kernel, config, (*(np.int32(number) if name == STEP else name for name in names), *null)))
-                started.append(launch)
+        blocks of a cooperative launch. Raises LaunchError where it does not, and where a library is missing."""
+        steps: list[Any] = []
+        started: list[Launch | None] = []
+        laid: dict[int, list[Any]] = {}  # of each call, which a program has once, what is alike in its launches
+        for call, number in self.program.launches(shape.seq):
+            if isinstance(call, ProductCall):
+                if id(call) not in laid:
+                    context = gpu.checked(gpu.require_driver().cuCtxGetCurrent(), "asking for the current GPU")
+                    laid[id(call)] = list(planned(call, shape, int(context)))
+                steps += [(one, None, (*one.arrays, SCRATCH)) for one in laid[id(call)]]
+                started += [None] * len(laid[id(call)])
+                continue
+            if id(call) not in laid:
+                laid[id(call)] = self._laid(call, shape)
+            kernel, launch, config, null = laid[id(call)]
+            names = (np.int32(number) if name == STEP else name for name in call.source.arguments)
+            steps.append((kernel, config, (*names, *null)))
+            started.append(launch)
         return Launches(tuple(steps), self.program.poisoned(shape), tuple(started))
+
+    def _laid(self, call: KernelCall, shape: Shape) -> list[Any]:
+        """A call's kernel, its launch, cuda-core's configuration of that, and what follows its arguments."""
+        kernel, launch = self._kernels[self.program.calls.index(call)], call.launch.at(shape)
+        if launch.cooperative:
+            kernel.require_room(launch, shape)
+        null = [0] * (SCRATCH_ARGUMENTS if call.source.language == "triton" else 0)
+        return [kernel, launch, launch_config(launch), null]
 
 
 def _address(array: Any) -> int:

@@ -15,6 +15,7 @@ from kernelgen.errors import LaunchError
 from kernelgen.program.launch import Launch
 
 if TYPE_CHECKING:
+    from kernelgen.device.cublaslt import PlannedProduct
     from kernelgen.device.launcher import DeviceKernel
 
 SOURCES = Path(__file__).parent / "_launcher"
@@ -73,7 +74,7 @@ def queue(
     device: int,
     context: int,
     names: Sequence[str],
-    steps: Sequence[tuple[DeviceKernel, Launch, Sequence[Any]]],
+    steps: Sequence[tuple[DeviceKernel | PlannedProduct, Launch | None, Sequence[Any]]],
     numbers: Mapping[str, Any],
     *,
     stream: Callable[[int], int],
@@ -84,14 +85,17 @@ def queue(
     """Calls at one shape on one GPU as a function of the arrays ``names``, through the launcher, which must be there.
 
     steps: for each call its kernel, which is prepared, its launch, and its arguments: names, or values of the launch's
-    own. numbers: those of the names that are int32. stream: the raw stream to queue on, of a device. poisoned: the
-    bytes of the arrays that are filled with 0xFF before. turns: of each call; none where all run one after another. The
-    function takes addresses, None for null pointers, or what has data_ptr(), and raises LaunchError.
+    own; of a library's product None for the launch, and the names of its arrays. numbers: those of the names that are
+    int32. stream: the raw stream to queue on, of a device. poisoned: the bytes of the arrays that are filled with 0xFF
+    before. turns: of each call; none where all run one after another. The function takes addresses, None for null
+    pointers, or what has data_ptr(), and raises LaunchError.
     """
     kernels = [kernel for kernel, _, _ in steps]  # they live as long as what queues them
 
     def refuse(code: int, call: int) -> NoReturn:
         what = "preparing a launch" if call < 0 else f"the launch of {kernels[call].entry}"
+        if call >= 0 and steps[call][1] is None:
+            raise LaunchError(f"{what} failed: cuBLASLt says {code}")
         gpu.checked((gpu.require_driver().CUresult(code),), what)
         raise LaunchError(f"{what} failed")
 
@@ -106,9 +110,28 @@ def queue(
             (slots[one], 0) if one in slots else (-1, int(numbers[one] if isinstance(one, str) else one))
             for one in arguments
         ]
+        if launch is None:
+            _add_product(made, kernel, [slot for slot, _ in laid], turn)
+            continue
         attributes = _attributes(launch)
         made.call(kernel.handle, launch.grid, launch.block, launch.shared_memory, attributes, laid, *turn)
     return made.run  # type: ignore[no-any-return]
+
+
+def _add_product(made: Any, product: Any, slots: Sequence[int], turn: Turn) -> None:
+    """Lay out a product of a library's. slots: of its arrays."""
+    result, arrays = product.result, list(zip(slots, product.offsets, strict=True))
+    made.product(
+        product.function,
+        product.handle,
+        product.operation,
+        product.layouts,
+        product.scales,
+        product.algorithm,
+        result.workspace,
+        arrays,
+        *turn,
+    )
 
 
 def _attributes(launch: Launch) -> list[tuple[int, int, int, int]]:

@@ -28,8 +28,14 @@ def standalone(program: Program, shape: Shape | None = None) -> str:
 
     Of one kernel it is the same machine code; where there are several, the compiler may allot registers differently.
     Its first comment says how to compile it and, where ``shape`` is given, how to launch it there. What the headers
-    hold for the emulator or for profiles alone is left out. Raises CompileError for a header that cuda/ does not have.
+    hold for the emulator or for profiles alone is left out. Raises CompileError for a header that cuda/ does not have,
+    and for a program of which a library makes a part.
     """
+    if program.library:
+        raise CompileError(
+            f"{program.main.source.entry} is started for every step, between products that cuBLASLt makes "
+            f"({program.library[0]}): no file of kernels runs it. Load the configuration with kernelgen.load instead."
+        )
     lines, done = _how_to(program, shape), set[str]()
     for place, call in enumerate(program.calls):
         body: list[str] = []

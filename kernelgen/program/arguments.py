@@ -73,6 +73,10 @@ _ARRAYS: Mapping[Direction, Mapping[str, _Entry]] = {
         "hidden": _Entry("W_hidden", "workspace", use="stored"),
         "carried": _Entry("W_carried", "workspace", dtype=SUMS, use="stored"),
         "counters": _Entry("W_counters", "workspace", dtype="int32", use="counters"),
+        "multiplied": _Entry("B H D", "workspace"),
+        "product": _Entry("B G_rec H D", "workspace", dtype=SUMS),
+        "kept": _Entry("S_kept B H D", "workspace", dtype=SUMS),
+        "scratch": _Entry("W_scratch", "workspace", dtype="uint8"),
     },
     "backward": {
         "wx": _Entry("B T G_in_recompute H D"),
@@ -98,6 +102,11 @@ _ARRAYS: Mapping[Direction, Mapping[str, _Entry]] = {
         "d_gates": _Entry("W_gates", "workspace", use="stored"),
         "d_carried": _Entry("W_carried", "workspace", dtype=SUMS, use="stored"),
         "counters": _Entry("W_counters", "workspace", dtype="int32", use="counters"),
+        "multiplied": _Entry("B G_rec H D", "workspace"),
+        "product": _Entry("B H D", "workspace", dtype=SUMS),
+        "kept": _Entry("S_kept B H D", "workspace", dtype=SUMS),
+        "hidden_before": _Entry("B T H D", "workspace"),
+        "scratch": _Entry("W_scratch", "workspace", dtype="uint8"),
     },
 }
 """The arrays of a pass, in the order in which outputs are returned. Sizes: B batch, T seq, H heads, D head dimension,
@@ -124,6 +133,10 @@ d_r_parts and d_b_parts, where the steps are cut into Q parts that are not added
 Workspaces of blocks that run at the same time. mail: W words in which they send each other h, backward the gates'
 gradients; or hidden (d_gates), where they store them, carried (d_carried), the states of what a block runs in turn, and
 counters, by which they say that what they have stored is there.
+
+Workspaces between the launches of a step and a library's products (program/product.py). multiplied: what the next
+step's product multiplies, h or the gates' gradients; product: what it makes of it; kept: S_kept of the states, or of
+their gradients; hidden_before: h before every step; scratch: the library's own.
 
 All arrays are C-contiguous and, but for the workspaces and what sequences have of their own, of the shape's dtype.
 """
@@ -163,6 +176,7 @@ STEP = "step"
 
 _WORDS = {"B": "batch", "T": "step", "H": "head", "D": "unit", "I": "input", "W": "word"}
 _WORDS |= dict.fromkeys(("W_hidden", "W_carried", "W_gates"), "element") | {"W_counters": "word"}
+_WORDS |= {"S_kept": "state", "W_scratch": "byte"}
 _WORDS |= dict.fromkeys(("S", "S_apart", "K"), "state") | dict.fromkeys(("P", "Q"), "partial sum")
 """Axes in words; every other is one of gates."""
 

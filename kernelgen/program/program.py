@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kernelgen.program.arguments import STEP, Arguments, arguments_of, poisoned_bytes
 from kernelgen.program.launch import LaunchRule
+from kernelgen.program.product import ProductCall
 from kernelgen.program.rules import Sized, evaluate, sizes_of
 from kernelgen.program.source import Source
 from kernelgen.program.task import Direction
@@ -25,10 +26,8 @@ class KernelCall:
     launch: LaunchRule
 
 
-def launches(call: KernelCall, direction: Direction, seq: int) -> int:
-    """How often a call is launched: once, or, where it asks for the number of the launch, for every step; backward once
-    more, for what comes before the first step."""
-    return (seq + (direction == "backward")) if STEP in call.source.arguments else 1
+Call = KernelCall | ProductCall
+"""What is one of a program's."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,8 @@ class Program:
     """The calls of one pass, each after the one before has ended.
 
     main: the recurrence itself, whose needs a tiling predicts; then: what follows it, such as the gradients of R and b.
+    between: products that a library makes between two launches of a main call which is launched for every step anew.
+    products: those that it makes after the last launch, before what follows.
     axes: the sizes of those axes of workspaces that the calls decide, as rules (see rules.evaluate). num_stages:
     how many steps of the recurrence are under way at once, such as the stages of a ring of inputs. float_parameters:
     whether the gradients of R and b are float32 whatever the shape's dtype.
@@ -47,11 +48,41 @@ class Program:
     axes: Mapping[str, str] = field(default_factory=dict)
     num_stages: int = 1
     float_parameters: bool = False
+    between: tuple[ProductCall, ...] = ()
+    products: tuple[ProductCall, ...] = ()
 
     @property
     def calls(self) -> tuple[KernelCall, ...]:
-        """All calls, in order."""
+        """The kernels, in order: those that have sources and binaries."""
         return (self.main, *self.then)
+
+    @property
+    def library(self) -> tuple[ProductCall, ...]:
+        """The products that a library makes, in order."""
+        return (*self.between, *self.products)
+
+    def launches(self, seq: int) -> Iterator[tuple[Call, int]]:
+        """What is started for ``seq`` steps, in order: each call, and the number of its launch.
+
+        A call is launched once or, where it asks for that number (arguments.STEP), for every step; and once more for
+        what comes before the first step: backward, or where something comes between.
+        """
+        yield from self.recurrence(seq)
+        yield from ((product, 0) for product in self.products)
+        for call in self.then:
+            yield from ((call, number) for number in range(self._launches(call, seq)))
+
+    def recurrence(self, seq: int) -> Iterator[tuple[Call, int]]:
+        """Those of the main call, and what comes between."""
+        for number in range(self._launches(self.main, seq)):
+            if number:
+                yield from ((product, number) for product in self.between)
+            yield self.main, number
+
+    def _launches(self, call: KernelCall, seq: int) -> int:
+        if STEP not in call.source.arguments:
+            return 1
+        return seq + (self.direction == "backward" or bool(self.between))
 
     def extents(self, shape: Sized) -> dict[str, int]:
         """The sizes of the axes that the calls decide."""
@@ -61,7 +92,14 @@ class Program:
     @property
     def names(self) -> tuple[str, ...]:
         """The names of all arguments, in the order in which the calls take them first."""
-        return tuple(dict.fromkeys(name for call in self.calls for name in call.source.arguments))
+        of_kernels = (name for call in self.calls for name in call.source.arguments)
+        return tuple(dict.fromkeys((*of_kernels, *(name for call in self.library for name in call.arguments))))
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """The names of those that some call writes, likewise."""
+        of_kernels = (name for call in self.calls for name in call.source.writes)
+        return tuple(dict.fromkeys((*of_kernels, *(name for call in self.library for name in call.writes))))
 
     def poisoned(self, shape: Sized) -> dict[str, int]:
         """The workspaces that must be all 0xFF before every run, and their bytes."""

@@ -21,6 +21,7 @@ from kernelgen.build.cache import program_hash, write_together
 from kernelgen.build.compile import Binary, Report
 from kernelgen.errors import CellError, ConfigError, ShapeError
 from kernelgen.program.launch import LaunchRule
+from kernelgen.program.product import ProductCall
 from kernelgen.program.program import KernelCall, Program
 from kernelgen.program.rules import evaluate, sizes_of
 from kernelgen.program.shape import FEATURES, INPUT_PRODUCT, Shape
@@ -173,8 +174,8 @@ class TunedConfig(_Record):
     """Everything about a tuned kernel; the fields are the YAML's, in its order.
 
     gpu: the profile's name. direction: of the pass. calls: the kernels that run one after another, the recurrence
-    first. axes, num_stages: as of the Program. predicted: what the schedule expected of the first. measured:
-    absent where no GPU was at hand. source_hash: as Trial's.
+    first. axes, num_stages, between, products: as of the Program. predicted: what the schedule expected of the first.
+    measured: absent where no GPU was at hand. source_hash: as Trial's.
     """
 
     format: Literal["tilesmith-config"] = "tilesmith-config"
@@ -190,6 +191,8 @@ class TunedConfig(_Record):
     calls: tuple[CallRecord, ...]
     axes: dict[str, str]
     num_stages: int
+    between: tuple[ProductCall, ...] = ()
+    products: tuple[ProductCall, ...] = ()
     predicted: Resources
     model: ModelTime
     measured: Measurement | None = None
@@ -230,6 +233,8 @@ class TunedConfig(_Record):
             ),
             axes=dict(program.axes),
             num_stages=program.num_stages,
+            between=program.between,
+            products=program.products,
             predicted=tiling.resources,
             model=ModelTime(
                 clocks_per_step=tiling.clocks_per_step,
@@ -306,6 +311,9 @@ class TunedConfig(_Record):
         fields["cell"] = {key: value for key, value in fields["cell"].items() if value is not None}
         if self.measured is not None and self.measured.energy_mj is None:
             del fields["measured"]["energy_mj"]
+        for name in ("between", "products"):
+            if not fields[name]:
+                del fields[name]
         seldom = (*FEATURES, INPUT_PRODUCT)
         fields["shape"] = {key: value for key, value in fields["shape"].items() if value or key not in seldom}
         return header + dump(fields)
@@ -429,7 +437,15 @@ def read_program(path: Path) -> Program:
         return KernelCall(source, record.launch)
 
     main, *then = map(call, config.calls)
-    return Program(config.direction, main, tuple(then), dict(config.axes), config.num_stages)
+    return Program(
+        config.direction,
+        main,
+        tuple(then),
+        dict(config.axes),
+        config.num_stages,
+        between=config.between,
+        products=config.products,
+    )
 
 
 def read_cubins(path: Path) -> tuple[bytes, ...]:
@@ -518,6 +534,9 @@ def _absurd_rules(config: TunedConfig, counts: dict[str, int]) -> list[str]:
     """One line for each rule that has no value; the values of the others join ``counts``."""
     sizes = sizes_of(config.shape)
     rules = {f"axes.{axis}": rule for axis, rule in config.axes.items()}
+    for name, products in (("between", config.between), ("products", config.products)):
+        for place, product in enumerate(products):
+            rules |= {f"{name}.{place}.sizes.{axis}": rule for axis, rule in product.sizes.items()}
     for place, call in enumerate(config.calls):
         rules |= {f"calls.{place}.launch.grid.{axis}": rule for axis, rule in zip("xyz", call.launch.grid, strict=True)}
     lines = []

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from kernelgen import schedules
 from kernelgen.cells.language import Cell
-from kernelgen.errors import ConfigError, StoreError
+from kernelgen.errors import ConfigError, InfeasibleError, StoreError
 from kernelgen.hardware.profile import Profile
 from kernelgen.program.program import Program
 from kernelgen.program.shape import Shape
@@ -90,18 +90,22 @@ def compiled(
     told: bool = True,
 ) -> tuple[Program, tuple[Binary, ...]]:
     """The first candidate that does not spill and, of the model's, of which as many blocks run together as the model
-    counted on; where there is none, the first that does not spill, else the very first. With the binaries of its calls.
-    float_parameters: backward, the gradients of R and b are float32 whatever the dtype.
+    counted on, and for which this machine has the library; where there is none, the first that does not spill, else the
+    very first. With the binaries of its calls. float_parameters: backward, the gradients of R and b are float32
+    whatever the dtype.
 
     Raises InfeasibleError where no schedule has a tiling (told: as of plan), CompileError where the compiler is missing
     or refuses one.
     """
     from kernelgen.build.compile import compile_program
+    from kernelgen.device.cublaslt import MISSING, library
     from kernelgen.tuning.prepare import objection
 
     found = []
     for selection in candidates(cell, shape, profile, direction, told=told):
         program = selection.program
+        if program.library and library() is None:
+            continue
         if float_parameters:
             program = with_float_parameters(program, cell, shape, profile)
         binaries = compile_program(program)
@@ -110,6 +114,8 @@ def compiled(
         if not objection(selection.tiling.resources, report, profile, strict=not proved):
             return program, binaries
         found.append((program, binaries))
+    if not found:
+        raise InfeasibleError(f"of {cell.name} at {shape} {MISSING}")
     return min(found, key=lambda pair: pair[1][0].report.local_memory > 0)
 
 

@@ -28,6 +28,7 @@ POISON = 0xFF
 
 
 AXES = {"P": 1, "Q": 1, "W": 1, "W_hidden": 1, "W_carried": 1, "W_gates": 1, "W_counters": 1}
+AXES |= {"S_kept": 1, "W_scratch": 1}
 """A case expects the sum of partial sums, and nothing of what blocks share."""
 
 

@@ -109,6 +109,8 @@ def check_config(config: TunedConfig, program: Program, cubins: Sequence[bytes],
 def _compare_programs(wrong: dict[str, str], program: Program, today: Program, same: bool) -> None:
     """Compare how the calls are started; and, of the same sources, what they take."""
     _compare(wrong, "axes", dict(program.axes), dict(today.axes))
+    _compare(wrong, "between", program.between, today.between)
+    _compare(wrong, "products", program.products, today.products)
     _compare(wrong, "calls", len(program.calls), len(today.calls))
     for place, (given, implied) in enumerate(zip(program.calls, today.calls, strict=False)):
         called = f"calls.{place}"
@@ -174,7 +176,7 @@ def _compare(wrong: dict[str, str], field: str, given: object, implied: object) 
 
 
 def _words(value: object) -> str:
-    return str(list(value)) if isinstance(value, tuple) else str(value)
+    return str([*map(str, value)]) if isinstance(value, tuple) else str(value)
 
 
 def _row(values: Mapping[str, int]) -> str:

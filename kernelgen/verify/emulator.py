@@ -13,7 +13,7 @@ import math
 import shlex
 import tempfile
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kernelgen.program.launch import Launch
-    from kernelgen.program.program import Program
+    from kernelgen.program.program import Call, Program
     from kernelgen.program.shape import Shape
     from kernelgen.program.source import Source
 
@@ -110,7 +110,7 @@ class _Launch(ctypes.Structure):
     )
 
 
-_NULL, _INPUT, _OUTPUT, _INTEGER, _MAIL, _COUNTERS, _STORED = range(7)
+_NULL, _INPUT, _OUTPUT, _INTEGER, _MAIL, _COUNTERS, _STORED, _BEGUN = range(8)
 
 
 def emulate(
@@ -119,6 +119,7 @@ def emulate(
     arguments: Mapping[str, Argument],
     *,
     outputs: Collection[str] = ("states", "last", "gates"),
+    begun: bool = False,
     blocks: Collection[int] | None = None,
     seed: int = 0,
     seconds: float = 600.0,
@@ -128,7 +129,8 @@ def emulate(
     arguments: one for each name in ``source.arguments``: a C-contiguous NumPy array (ml_dtypes for bfloat16), an int
     (an int32 parameter), None (a null pointer), or an Excerpt of an array. outputs: names of the arrays the kernel
     writes; those that the kernel does not have are ignored. An output starts as NaN in emulated memory, and is copied
-    back when the kernel has ended without a fault; after a fault it is as it was. Of the workspaces that
+    back when the kernel has ended without a fault; after a fault it is as it was. begun: whether outputs start as they
+    are instead, since earlier launches have written some of them. Of the workspaces that
     blocks share (program/arguments.py: MAIL, COUNTERS, STORED) those that start POISONED do so whatever they hold.
     blocks: the numbers of those that run, counted along x first; all unless given, and whole clusters.
     seed: draws the order in which blocks and threads run; the same seed gives the same order. seconds: a kernel that
@@ -139,7 +141,7 @@ def emulate(
     process; the others wait.
     """
     structure = _launch_structure(launch, blocks, seed, seconds)
-    structures = _argument_structures(source, arguments, frozenset(outputs))
+    structures = _argument_structures(source, arguments, frozenset(outputs), _BEGUN if begun else _OUTPUT)
     text = _complete_text(source, [argument.kind == _INTEGER for argument in structures])
     with _lock:
         library = _library(dataclasses.replace(source, text=text))
@@ -156,9 +158,39 @@ def emulate_program(
     program: Program, shape: Shape, arguments: Mapping[str, Argument], *, seed: int = 0, seconds: float = 600.0
 ) -> None:
     """Run the calls of a program one after another: see emulate. arguments: one for each name that any call takes."""
-    for call in program.calls:
-        given = {name: arguments[name] for name in call.source.arguments}
-        emulate(call.source, call.launch.at(shape), given, outputs=call.source.writes, seed=seed, seconds=seconds)
+    emulate_launches(program.launches(shape.seq), shape, arguments, seed=seed, seconds=seconds)
+
+
+def emulate_launches(
+    launches: Iterable[tuple[Call, int]],
+    shape: Shape,
+    arguments: Mapping[str, Argument],
+    *,
+    seed: int = 0,
+    seconds: float = 600.0,
+) -> None:
+    """Run launches of a program's calls, each with its number: see emulate. A library's products are made in float64,
+    and rounded."""
+    from kernelgen.program.arguments import STEP
+    from kernelgen.program.product import ProductCall
+    from kernelgen.verify.library import multiply
+
+    for call, number in launches:
+        if isinstance(call, ProductCall):
+            multiply(call, shape, arguments)
+            continue
+        stepwise = STEP in call.source.arguments
+        given = {name: number if name == STEP else arguments[name] for name in call.source.arguments}
+        outputs = [name for name in call.source.writes if given[name] is not None]
+        emulate(
+            call.source,
+            call.launch.at(shape),
+            given,
+            outputs=outputs,
+            begun=stepwise,
+            seed=seed + number,
+            seconds=seconds,
+        )
 
 
 def _launch_structure(launch: Launch, chosen: Collection[int] | None, seed: int, seconds: float) -> _Launch:
@@ -192,7 +224,7 @@ def _launch_structure(launch: Launch, chosen: Collection[int] | None, seed: int,
 
 
 def _argument_structures(
-    source: Source, arguments: Mapping[str, Argument], outputs: frozenset[str]
+    source: Source, arguments: Mapping[str, Argument], outputs: frozenset[str], written: int
 ) -> ctypes.Array[_Argument]:
     import numpy as np
 
@@ -226,7 +258,7 @@ def _argument_structures(
                 raise EmulationError(f"argument {name!r} must be C-contiguous; numpy.ascontiguousarray makes it so")
             if name in outputs and not array.flags.writeable:
                 raise EmulationError(f"output {name!r} is a read-only array")
-            structure.kind = workspaces.get(name, _OUTPUT if name in outputs else _INPUT)
+            structure.kind = workspaces.get(name, written if name in outputs else _INPUT)
             structure.data = array.ctypes.data
             _set_windows(structure, name, array, value)
     _check_overlap(arrays, outputs)

@@ -173,8 +173,7 @@ class _CaseOnGpu:
         from kernelgen.verify.cases import POISON
 
         extents = program.extents(self.case.shape)
-        written = [name for call in program.calls for name in call.source.writes]
-        self.host = self.case.poisoned(dict.fromkeys(written), extents)
+        self.host = self.case.poisoned(program.writes, extents)
         for name, array in self.host.items():
             if array is None:
                 continue

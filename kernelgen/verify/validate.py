@@ -6,10 +6,10 @@ outputs compare, and emulated_runs.py for what is emulated.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kernelgen.errors import NotFiniteError, TilesmithError, ValidationError
 from kernelgen.records.trial import Validation
@@ -60,6 +60,8 @@ def validate_emulated(
         from kernelgen.verify.validate_triton import interpret_program
 
         return interpret_program(cell, shape, program, seeds, seq=seq, on_seed=on_seed)
+    if program.library:
+        return _emulate_whole(cell, shape, program, seeds, seq=seq, on_seed=on_seed)
     return emulate_main(cell, shape, program, seeds, seq=seq, on_seed=on_seed)
 
 
@@ -83,12 +85,34 @@ def validate_program(
         from kernelgen.verify.validate_triton import interpret_program
 
         return interpret_program(cell, shape, program, seeds, on_seed=on_seed)
+    if program.library:
+        return _emulate_whole(cell, shape, program, seeds, on_seed=on_seed)
     main = emulate_main(cell, shape, program, seeds, on_seed=on_seed)
     if program.direction == "forward":
         return main
     inputless = "d_inputless" in program.main.source.arguments
     follow = emulate_parameters(cell, shape, profile, seeds, inputless=inputless)
     return replace(main, tolerance=max(main.tolerance, follow.tolerance), errors=main.errors | follow.errors)
+
+
+def _emulate_whole(
+    cell: Cell,
+    shape: Shape,
+    program: Program,
+    seeds: Sequence[int],
+    *,
+    seq: int | None = None,
+    on_seed: Callable[[int], None] | None = None,
+) -> Validation:
+    """As validate_program, for kernels between a library's products."""
+    from kernelgen.verify.emulator import emulate_program
+    from kernelgen.verify.validate_whole import validate_whole
+
+    def start(program: Program, shape: Shape, values: Mapping[str, Any], seed: int) -> None:
+        emulate_program(program, shape, values, seed=seed)
+
+    _some(seeds)
+    return validate_whole(cell, shape, program, seeds, start, seq=seq, on_seed=on_seed)
 
 
 def emulate_main(

@@ -49,6 +49,13 @@ int cuLaunchKernelEx(const struct Config *c, void *function, void **arguments, v
   fflush(stdout);
   return (long)function == 0xbad ? 719 : 0;
 }
+int multiply(long handle, long operation, float *alpha, long a, long a_is, long b, long b_is, float *beta, long c,
+             long c_is, long d, long d_is, long *algorithm, long workspace, unsigned long bytes, long stream) {
+  printf("multiply %lx %lx by %g %lx (%lx) %lx (%lx) to %g %lx (%lx) at %lx (%lx), %lx in %lx of %lu on %lx\n", handle,
+         operation, *alpha, a, a_is, b, b_is, *beta, c, c_is, d, d_is, *algorithm, workspace, bytes, stream);
+  fflush(stdout);
+  return handle == 0xbad ? 13 : 0;
+}
 """
 
 PROGRAM = """
@@ -87,6 +94,26 @@ lanes((8,))
 del lanes
 try: single(1, arguments=("wx", "unknown", "wx", 1))
 except KeyError as error: print("unknown", error)
+import ctypes
+from kernelgen.device import cublaslt
+fake = ctypes.CDLL(sys.argv[1])
+fake.cublasLtMatmul = fake.multiply
+cublaslt.required = lambda: fake
+def product(handle, adds):
+    result, places = cublaslt._Result(workspace=99), (2, 4, 8, 0)
+    result.algorithm[0] = 0xa190
+    numbers = (ctypes.c_float * 2)(1, 0)
+    names = ("h", "r", "sums")
+    return cublaslt.PlannedProduct("the product", names, handle, 0x0b, (1, 2, 3), places, result, numbers, adds)
+def queue_of(handle, adds):
+    steps = [(product(handle, adds), None, ("h", "r", "sums", "scratch"))]
+    steps += [(kernel(0xa5, "after"), Launch((1, 1, 1), 32, 0), ("sums", 1, "h", 2))]
+    memory = native.Memory({"scratch": 0x10}, lambda: Array(0x3000))
+    return native.queue(0, 0xc1, ("h", "r", "sums"), steps, {}, stream=stream, memory=memory)
+queue_of(0x4a, False)((0x100, 0x200, 0x300))
+product(0x4a, True).start(types.SimpleNamespace(handle=7), None, 0x100, 0x200, 0x300, 0x3010)
+try: queue_of(0xbad, False)((0x100, 0x200, 0x300))
+except gpu.LaunchError as error: print(error)
 def refused(result, what): raise gpu.LaunchError(f"{what}: {result[0]}")
 gpu.require_driver, gpu.checked = lambda: types.SimpleNamespace(CUresult=int), refused
 try: single(0xbad)((1,))
@@ -134,6 +161,15 @@ record e6 on d1
 wait e6 on 5
 destroy d1
 unknown 'unknown'
+push c1
+multiply 4a b by 1 102 (1) 204 (2) to 0 308 (3) at 308 (3), a190 in 3010 of 99 on 5
+launch a5 grid 1 1 1 block 32 1 1 shared 0 on 5: arguments 300 1 100 2
+pop
+multiply 4a b by 1 102 (1) 204 (2) to 1 308 (3) at 308 (3), a190 in 3010 of 99 on 7
+push c1
+multiply bad b by 1 102 (1) 204 (2) to 0 308 (3) at 308 (3), a190 in 3010 of 99 on 5
+pop
+the launch of the product failed: cuBLASLt says 13
 push c1
 launch bad grid 1 1 1 block 32 1 1 shared 0 on 5: arguments 1 1 1 2
 pop

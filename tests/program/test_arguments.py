@@ -71,6 +71,9 @@ def test_shapes_and_numbers_of_a_gru() -> None:
         "d_inputless": "bfloat16",
         "d_r_partial": "float32",
         "d_b_partial": "float32",
+        "multiplied": "bfloat16",
+        "product": "float32",
+        "hidden_before": "bfloat16",
     }
     words = {array.name: array.in_words for array in backward.workspaces}
     assert words["d_r_partial"] == "partial sum, gate, head, unit, unit"

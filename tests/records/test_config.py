@@ -155,7 +155,7 @@ def test_a_person_can_read_it(saved: Path) -> None:
     assert len(text.splitlines()) < 90
     assert "    grid: [heads, 'cdiv(batch, 8)', '1']\n" in text
     keys = list(yaml.safe_load(text))
-    assert keys == list(TunedConfig.model_fields)
+    assert keys == [name for name in TunedConfig.model_fields if name not in ("between", "products")]
     assert "!!" not in text
 
 

@@ -13,6 +13,12 @@ Type load_global(const void* address, const Site& site) {
     return value;
 }
 template <class Type>
+Type load_stored(const void* address, const Site& site) {
+    Type value;
+    read_stored(address, &value, sizeof value, site);
+    return value;
+}
+template <class Type>
 void store_global(void* address, const Type& value, const Site& site) {
     write_global(address, &value, sizeof value, site);
 }
@@ -57,16 +63,23 @@ inline void store_global_64(void* address, uint2 value, Site site = Site::curren
 inline void store_global_128(void* address, uint4 value, Site site = Site::current()) {
     emulate::store_global(address, value, site);
 }
-inline float load_stored_float(const void* address, Site site = Site::current()) {
-    float value;
-    emulate::read_stored(address, &value, sizeof value, site);
-    return value;
+inline unsigned short load_stored_16(const void* address, Site site = Site::current()) {
+    return emulate::load_stored<unsigned short>(address, site);
 }
-
+inline unsigned load_stored_32(const void* address, Site site = Site::current()) {
+    return emulate::load_stored<unsigned>(address, site);
+}
+inline uint2 load_stored_64(const void* address, Site site = Site::current()) {
+    return emulate::load_stored<uint2>(address, site);
+}
+inline uint4 load_stored_128(const void* address, Site site = Site::current()) {
+    return emulate::load_stored<uint4>(address, site);
+}
+inline float load_stored_float(const void* address, Site site = Site::current()) {
+    return emulate::load_stored<float>(address, site);
+}
 inline double load_stored_double(const void* address, Site site = Site::current()) {
-    double value;
-    emulate::read_stored(address, &value, sizeof value, site);
-    return value;
+    return emulate::load_stored<double>(address, site);
 }
 
 }  // namespace tilesmith

@@ -101,8 +101,24 @@ struct Argument {
   std::uint64_t constant;
 };
 
+// cublasLtMatmul, as the library's header declares it.
+using Multiply = Result (*)(Handle handle, Handle operation, const void* alpha, const void* left, Handle left_layout,
+                            const void* right, Handle right_layout, const void* beta, const void* there, Handle there_layout,
+                            void* out, Handle out_layout, const void* algorithm, void* workspace, std::size_t workspace_bytes,
+                            Handle stream);
+
+// A product that a library makes: what does not change from run to run. Who made it keeps what the handles mean.
+struct Product {
+  Multiply multiply = nullptr;  // null: the call is a kernel's
+  Handle handle, operation, layouts[3];  // left, right, out
+  const void *alpha, *beta, *algorithm;
+  std::size_t workspace_bytes;
+  std::pair<int, std::uint64_t> arrays[4];  // slot and offset of left, right, out and the workspace
+};
+
 struct Call {
   Handle function;
+  Product product;
   Config config;
   std::vector<Attribute> attributes;
   std::vector<Argument> arguments;
@@ -154,16 +170,7 @@ class Queue {
             const std::vector<std::tuple<int, unsigned, unsigned, unsigned>>& attributes,
             const std::vector<std::pair<int, std::int64_t>>& arguments, int lane, const std::vector<int>& after) {
     if (arguments.size() > most_arguments) throw std::length_error("too many arguments");
-    if (lane < 0) throw std::out_of_range("lanes are counted from 0");
-    Call made{};
-    made.lane = lane;
-    for (const int earlier : after) {
-      Call& awaited = calls_.at(earlier);
-      if (awaited.lane == lane) continue;  // the lane's order sees to it
-      awaited.awaited = true;
-      made.after.push_back(earlier);
-    }
-    lanes_ = lane < lanes_ ? lanes_ : lane + 1;
+    Call made = in_lane(lane, after);
     made.function = reinterpret_cast<Handle>(function);
     made.config.grid[0] = std::get<0>(grid);
     made.config.grid[1] = std::get<1>(grid);
@@ -182,6 +189,29 @@ class Queue {
     for (const auto& [slot, constant] : arguments) {
       made.arguments.push_back({slot < 0 ? -1 : require_slot(slot), static_cast<std::uint64_t>(constant)});
     }
+    calls_.push_back(std::move(made));
+  }
+
+  // A product of a library's: its function, and what that takes as Product has it.
+  void product(std::uint64_t function, std::uint64_t handle, std::uint64_t operation,
+               std::tuple<std::uint64_t, std::uint64_t, std::uint64_t> layouts, std::pair<std::uint64_t, std::uint64_t> scales,
+               std::uint64_t algorithm, std::size_t workspace_bytes, const std::vector<std::pair<int, std::uint64_t>>& arrays,
+               int lane, const std::vector<int>& after) {
+    if (function == 0) throw std::invalid_argument("no function multiplies");
+    if (arrays.size() != 4) throw std::length_error("a product has two factors, a result and a workspace");
+    Call made = in_lane(lane, after);
+    Product& it = made.product;
+    it.multiply = reinterpret_cast<Multiply>(function);
+    it.handle = reinterpret_cast<Handle>(handle);
+    it.operation = reinterpret_cast<Handle>(operation);
+    it.layouts[0] = reinterpret_cast<Handle>(std::get<0>(layouts));
+    it.layouts[1] = reinterpret_cast<Handle>(std::get<1>(layouts));
+    it.layouts[2] = reinterpret_cast<Handle>(std::get<2>(layouts));
+    it.alpha = reinterpret_cast<const void*>(scales.first);
+    it.beta = reinterpret_cast<const void*>(scales.second);
+    it.algorithm = reinterpret_cast<const void*>(algorithm);
+    it.workspace_bytes = workspace_bytes;
+    for (int at = 0; at < 4; ++at) it.arrays[at] = {require_slot(arrays[at].first), arrays[at].second};
     calls_.push_back(std::move(made));
   }
 
@@ -213,6 +243,29 @@ class Queue {
   }
 
  private:
+  // A call's beginning: where it runs, and after which others.
+  Call in_lane(int lane, const std::vector<int>& after) {
+    if (lane < 0) throw std::out_of_range("lanes are counted from 0");
+    Call made{};
+    made.lane = lane;
+    for (const int earlier : after) {
+      Call& awaited = calls_.at(earlier);
+      if (awaited.lane == lane) continue;  // the lane's order sees to it
+      awaited.awaited = true;
+      made.after.push_back(earlier);
+    }
+    lanes_ = lane < lanes_ ? lanes_ : lane + 1;
+    return made;
+  }
+
+  static Result multiply(const Product& it, const std::uint64_t* addresses, Handle stream) {
+    void* at[4];
+    for (int array = 0; array < 4; ++array)
+      at[array] = reinterpret_cast<void*>(addresses[it.arrays[array].first] + it.arrays[array].second);
+    return it.multiply(it.handle, it.operation, it.alpha, at[0], it.layouts[0], at[1], it.layouts[1], it.beta, at[2],
+                       it.layouts[2], at[2], it.layouts[2], it.algorithm, at[3], it.workspace_bytes, stream);
+  }
+
   int require_slot(int slot) const {
     if (slot < 0 || slot >= slots_) throw std::out_of_range("an argument without an array");
     return slot;
@@ -291,26 +344,30 @@ class Queue {
     }
     for (std::size_t index = 0; index < calls_.size(); ++index) {
       const Call& call = calls_[index];
-      void* pointers[most_arguments];
-      for (std::size_t at = 0; at < call.arguments.size(); ++at) {
-        const Argument& argument = call.arguments[at];
-        // An int32 is read from the first four bytes of its constant: GPUs' hosts are little-endian.
-        pointers[at] = argument.slot < 0 ? const_cast<std::uint64_t*>(&argument.constant) : &addresses[argument.slot];
-      }
       const int place = static_cast<int>(index);
       for (const int earlier : call.after)
         if (const Result code = driver.wait(lanes[call.lane], events_[earlier], 0)) return {code, place};
-      Config config = call.config;
-      config.stream = lanes[call.lane];
-      config.attributes = const_cast<Attribute*>(call.attributes.data());
-      config.attribute_count = static_cast<unsigned>(call.attributes.size());
-      if (const Result code = driver.launch(&config, call.function, pointers, nullptr)) {
+      if (const Result code = call.product.multiply ? multiply(call.product, addresses, lanes[call.lane])
+                                                    : launch(call, addresses, lanes[call.lane]))
         return {code, place};
-      }
       if (call.awaited)
         if (const Result code = driver.record(events_[index], lanes[call.lane])) return {code, place};
     }
     return {0, 0};
+  }
+
+  static Result launch(const Call& call, std::uint64_t* addresses, Handle stream) {
+    void* pointers[most_arguments];
+    for (std::size_t at = 0; at < call.arguments.size(); ++at) {
+      const Argument& argument = call.arguments[at];
+      // An int32 is read from the first four bytes of its constant: GPUs' hosts are little-endian.
+      pointers[at] = argument.slot < 0 ? const_cast<std::uint64_t*>(&argument.constant) : &addresses[argument.slot];
+    }
+    Config config = call.config;
+    config.stream = stream;
+    config.attributes = const_cast<Attribute*>(call.attributes.data());
+    config.attribute_count = static_cast<unsigned>(call.attributes.size());
+    return driver.launch(&config, call.function, pointers, nullptr);
   }
 
   Handle context_;
@@ -343,5 +400,8 @@ PYBIND11_MODULE(_launcher_native, module) {
            py::arg("attributes"), py::arg("arguments"), py::arg("lane"), py::arg("after"),
            "Add a call; an argument is (slot, 0) or (-1, constant). It runs beside those in other lanes, but after some "
            "of the earlier calls.")
+      .def("product", &Queue::product, py::arg("function"), py::arg("handle"), py::arg("operation"), py::arg("layouts"),
+           py::arg("scales"), py::arg("algorithm"), py::arg("workspace_bytes"), py::arg("arrays"), py::arg("lane"),
+           py::arg("after"), "Add a library's product; an array is (slot, offset). Otherwise as call.")
       .def("run", &Queue::run, py::arg("arrays"), "Queue all.");
 }

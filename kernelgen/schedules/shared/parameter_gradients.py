@@ -24,6 +24,7 @@ from kernelgen.program.program import KernelCall, Program
 from kernelgen.program.shape import Shape
 from kernelgen.schedules.shared.entries import own_parameters, sequences
 from kernelgen.schedules.shared.parameter_tiles import MEASURED_UP_TO, Clocks, Product, Tiling, ruled, tilings
+from kernelgen.schedules.shared.product_gradients import with_product_gradients
 from kernelgen.symbolic.derive import derive
 
 ENTRY = "tilesmith_parameter_gradients"
@@ -199,6 +200,8 @@ def with_parameter_gradients(
 
 def with_float_parameters(program: Program, cell: Cell, shape: Shape, profile: Profile) -> Program:
     """The same backward pass, whose gradients of R and b are float32 whatever the shape's dtype: they are summed so."""
+    if program.products:
+        return with_product_gradients(program, cell, shape, profile, floats=True)
     inputless = "d_inputless" in program.main.source.arguments
     parameters = ParameterGradients(cell, shape, profile, inputless=inputless, floats=True)
     return replace(program, then=parameters.calls(), float_parameters=True)
