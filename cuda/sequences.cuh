@@ -18,14 +18,6 @@ TILESMITH_DEVICE int sequence_at(const Arguments& in, int place) {
         return place;
 }
 
-/// The least of what the lanes of a warp give.
-TILESMITH_DEVICE int least_of_lanes(int value) {
-#pragma unroll
-    for (int lanes = 16; lanes > 0; lanes /= 2)
-        value = minimum(value, static_cast<int>(__float_as_uint(shuffle_xor(__uint_as_float(static_cast<unsigned>(value)), lanes))));
-    return value;
-}
-
 /// How many steps the longest of `rows` sequences has, from place `first` on; one at least. By a warp.
 template <Sequences sequences, class Arguments>
 TILESMITH_DEVICE int longest(const Arguments& in, int first, int rows, int lane) {
@@ -141,6 +133,15 @@ struct ResetFlags {
     /// Of lanes, those whose numbers are rows.
     TILESMITH_DEVICE static unsigned of_rows(unsigned lanes) { return rows == 32 ? lanes : lanes & ((1u << rows % 32) - 1); }
 
+    /// The rows that begin anew at step t, which is this lane's own.
+    TILESMITH_DEVICE unsigned rows_of(int t) const {
+        const SharedAddress first = at + (t & kept - 1);
+        unsigned found = 0;
+#pragma unroll
+        for (int row = 0; row < rows; ++row) found |= (load_shared_8(first + row * row_bytes) != 0 ? 1u : 0u) << row;
+        return found;
+    }
+
     /// The 32 steps around t, from a multiple of 32 on, at which any row begins anew; in the order of time (direction 1), or the
     /// other (-1).
     TILESMITH_DEVICE unsigned steps_of(int t, int lane, int direction) const {
@@ -150,6 +151,21 @@ struct ResetFlags {
         for (int row = 0; row < rows; ++row) any |= load_shared_8(first + row * row_bytes);
         return ballot(any != 0);
     }
+};
+
+/// The rows that begin anew at each of 32 steps, from a multiple of 32 on, a bit each: lane n has those of the n-th. Who goes
+/// through the steps one by one looks them up once in 32, and asks without a branch.
+struct ResetRows {
+    static constexpr int steps = 32;
+    unsigned of_lane = 0;
+
+    /// t: any of the 32. By all lanes of a warp, as `at`.
+    template <class Flags>
+    TILESMITH_DEVICE void look_up(const Flags& flags, int t, int lane) {
+        of_lane = flags.rows_of((t & -steps) + lane);
+    }
+
+    TILESMITH_DEVICE unsigned at(int t) const { return shuffle(of_lane, t); }
 };
 
 /// One who goes through the steps, forward (1) or backward (-1), and stops where something is to be done: at steps at which a

@@ -263,14 +263,14 @@ FAULTS = {
     ),
     "h that does not begin anew": (
         OWN,
-        "reads[column_tile] = places(initial_at - buffer * buffer_bytes);",
-        "reads[column_tile] = places(0);",
+        "initial_at - buffer * buffer_bytes : 0",
+        "0 : 0",
         "differs",
     ),
     "states that do not begin anew": (
         OWN,
-        "state[unit_group][column_tile][column][s] = initial[unit_group][column_tile][column][s];",
-        ";",
+        "of_element = begins ? initial[unit_group][column_tile][column][s] : of_element;",
+        "",
         "differs",
     ),
     "a reset of another sequence": (
@@ -281,20 +281,20 @@ FAULTS = {
     ),
     "resets a step late": (
         OWN,
-        "flag = flags.of_lane(maximum(next, 0), lane);",
-        "flag = flags.of_lane(maximum(next - 1, 0), lane);",
+        "find_restarts(t + 1, buffer ^ 1);",
+        "find_restarts(t, buffer ^ 1);",
         "differs",
     ),
     "resets of steps 256 and on that nobody copies": (
         OWN_LONG,
-        "anew.copy_ahead(flags, in, first_row, t + 1);",
+        "copy_flags_ahead(t);",
         "",
         "differs|written",
     ),
     "an end a step late": (
         OWN,
-        "if (seldom(t + 1 == next_end)) end_sequences(t + 1);",
-        "if (seldom(t == next_end)) end_sequences(t);",
+        "if (t == next_end) end_sequences(t);",
+        "if (t == next_end + 1) end_sequences(t);",
         "differs|NaN|never written",
     ),
     "ends after the first that nobody looks for": (
@@ -353,8 +353,8 @@ FAULTS = {
     ),
     "as many steps as the tile's first sequence has": (
         OWN,
-        "for (int lanes = 16; lanes > 0; lanes /= 2)",
-        "for (int lanes = 0; lanes > 0; lanes /= 2)",
+        "return -least_of_lanes(-steps);",
+        "return steps;",
         "differs|never written|deadlock|diverged",
     ),
     "states before a step that do not begin anew, backward": (
@@ -984,14 +984,14 @@ FAULTS = {
     ),
     "a removed barrier": (
         FORWARD,
-        f"{WAIT}            sync_block();\n            stop(t, buffer);",
-        f"{WAIT}            stop(t, buffer);",
+        f"{WAIT}            sync_block();\n        }};\n        TILESMITH",
+        f"{WAIT}        }};\n        TILESMITH",
         "race|written",
     ),
     "a barrier that is left out from step 20 on": (
         FORWARD,
-        f"{WAIT}            sync_block();\n            stop(t, buffer);",
-        f"{WAIT}            if (t < 20) sync_block();\n            stop(t, buffer);",
+        f"{WAIT}            sync_block();\n        }};\n        TILESMITH",
+        f"{WAIT}            if (t < 20) sync_block();\n        }};\n        TILESMITH",
         "race",
     ),
     "a barrier that is left out from step 20 on, backward": (
@@ -1014,8 +1014,8 @@ FAULTS = {
     ),
     "a missing wait on an asynchronous copy": (
         FORWARD,
-        f"{WAIT}            sync_block();\n            stop(t, buffer);",
-        "            sync_block();\n            stop(t, buffer);",
+        f"{WAIT}            sync_block();\n        }};\n        TILESMITH",
+        "            sync_block();\n        };\n        TILESMITH",
         "race|written|landed|copy",
     ),
     "a stage that is refilled while it is held": (
