@@ -117,15 +117,18 @@ struct ClusterBackward
         sync_block();
         this->begin_copies();
         sync_cluster();  // every block has poison where it waits for messages; the inputs of the first step are there
-        if (owner) this->prepare(0);
+        if (owner) {
+            this->load_initial();
+            this->prepare(0);
+        }
         int stage_offset = 0;
         int slot = 0, received = (slots - 1) * Mail::slot_bytes;  // of this step's messages, and of those before
         TILESMITH_STAMPED(stamps.start(this->in.stamps, this->warp == 0);)
-        this->for_each_step([&](int n, int buffer) {
+        this->for_each_step([&](int n, int buffer, auto before_ends) {
             if (owner) {
                 if (n > 0) receive(received);
                 TILESMITH_STAMPED(stamps.mark(Phase::exchange);)
-                this->finish(buffer, n);
+                this->finish(buffer, n, before_ends);
                 TILESMITH_STAMPED(stamps.mark(Phase::pointwise);)
             }
             TILESMITH_STAMPED(if (!owner) stamps.skip(2);)

@@ -130,7 +130,7 @@ struct Resident {
     TileSequences<sequences, rows> tile{in.seq};
     TILESMITH_STAMPED(Stamps stamps;)
     Flags flags{shared + flags_at};
-    ResetRows anew;
+    ResetRows<sequences, 1> anew;
     unsigned restarts = 0;  // the rows that begin anew at the step that comes next
     float initial[unit_groups][column_tiles][columns][states];  // unless sequences begin anew, unused
     using Places = typename Matrix::template Places<Layout>;
@@ -230,19 +230,19 @@ struct Resident {
             next = minimum(next, next_end);
         }
         if constexpr (sequences.resets) {
-            if (t % ResetRows::steps == 0) {
+            if (t % anew.count == 0) {
                 copy_flags_ahead(t);
-                anew.look_up(flags, t, lane);
+                anew.look_up(flags, t, tile.steps, lane);
                 find_restarts(t, t % 2);
             }
-            next = minimum(next, (t | ResetRows::steps - 1) + 1);
+            next = minimum(next, (t | anew.count - 1) + 1);
         }
         return next;
     }
 
     /// Of the tile's resets the part after this one is wanted 96 steps on, and nobody reads the part before any more.
     TILESMITH_DEVICE void copy_flags_ahead(int t) {
-        if (t % Flags::part == ResetRows::steps) flags.begin_copy(in, first_row, t / Flags::part + 1);
+        if (t % Flags::part == anew.count) flags.begin_copy(in, first_row, t / Flags::part + 1);
     }
 
     /// Of step t, which reads a buffer. Rows that begin anew take their h from where the initial one lies; what is written out is

@@ -80,11 +80,12 @@ struct ResidentBackward
         sync_block();
         this->begin_copies();
         sync_block();
+        this->load_initial();
         this->prepare(0);
         int stage_offset = 0;
         TILESMITH_STAMPED(stamps.start(this->in.stamps, this->warp == 0);)
-        this->for_each_step([&](int n, int buffer) {
-            this->finish(buffer, n);
+        this->for_each_step([&](int n, int buffer, auto before_ends) {
+            this->finish(buffer, n, before_ends);
             TILESMITH_STAMPED(stamps.mark(Phase::pointwise);)
             cp_async_wait<tiling.num_stages - 2 - held>();
             sync_block();  // the gates' gradients are there, and the inputs of the step after this one

@@ -170,6 +170,7 @@ OWN_GRID = replace(GRID, shape=replace(GRID.shape, resets=True, lengths=True))
 OWN_STREAMING = replace(STREAMING_IN_TURN, shape=replace(STREAMING.shape, resets=True, lengths=True))
 OWN_STREAMING_BACKWARD = replace(STREAMING_BACKWARD, shape=replace(STREAMING_BACKWARD.shape, resets=True, lengths=True))
 OWN_BACKWARD = replace(BACKWARD, shape=replace(BACKWARD.shape, seq=70, resets=True, lengths=True))
+OWN_SELECTED_BACKWARD = replace(OWN_BACKWARD, cell="lstm")  # whose product reads no states from the ring
 OWN_LONG_BACKWARD = replace(OWN_BACKWARD, shape=replace(OWN_BACKWARD.shape, seq=290))
 APART_POISON = "            mail.template poison<poisoners>(Mail::slot_of(t + Mail::slots - 1));\n"
 APART_WRITE = "            if (t > 0) write_results();\n"
@@ -357,34 +358,52 @@ FAULTS = {
         "return steps;",
         "differs|never written|deadlock|diverged",
     ),
-    "states before a step that do not begin anew, backward": (
+    "states before a step that do not begin anew where a product reads them": (
         OWN_BACKWARD,
         "(t == 0 || (begins >> row & 1) != 0)",
         "t == 0",
         "differs",
     ),
+    "resets that are copied a step late": (
+        OWN_BACKWARD,
+        "ahead.look_up(flags, copied, tile.steps, lane);",
+        "ahead.look_up(flags, copied + 1, tile.steps, lane);",
+        "differs",
+    ),
+    "resets of the first 32 steps for all that follow, backward": (
+        OWN_SELECTED_BACKWARD,
+        "if (n % anew.count == 0 && flagged) {",
+        "if (n == 0 && flagged) {",
+        "differs",
+    ),
+    "states before a step that do not begin anew, backward": (
+        OWN_SELECTED_BACKWARD,
+        "if ((begins >> own.row(column_tile, column) & 1) != 0) {",
+        "if (false) {",
+        "differs",
+    ),
     "a gradient that crosses a reset": (
         OWN_BACKWARD,
-        "                carry = 0.0f;\n",
+        "carry = restarts_here ? 0.0f : carry;",
         "",
         "differs",
     ),
     "a gradient of the initial states that a reset forgets": (
         OWN_BACKWARD,
-        "const float sum = sent_to_initial(s, unit_group, column_tile, column) + carry;",
-        "const float sum = carry;",
+        "sum = restarts_here ? sum + carry : sum;",
+        "sum = restarts_here ? carry : sum;",
         "differs",
     ),
     "resets a step early, backward": (
         OWN_BACKWARD,
-        "if (anew.due(tile.steps - n)) send_to_initial(anew.take(flags, tile.steps - n, lane));",
-        "if (anew.due(tile.steps - 1 - n)) send_to_initial(anew.take(flags, tile.steps - 1 - n, lane));",
+        "restarts = begins;\n            begins = anew.at(n);",
+        "begins = anew.at(n);\n            restarts = begins;",
         "differs",
     ),
     "resets of steps long before that nobody copies, backward": (
         OWN_LONG_BACKWARD,
-        "ahead.copy_ahead(flags, in, first_row, t);",
-        "",
+        "if ((copied & Flags::part - 1) / anew.count == 2)",
+        "if (false)",
         "differs|written",
     ),
     "gates' gradients behind the end": (

@@ -29,12 +29,6 @@ def arrays_read(cell: Cell, shape: Shape, *, written: bool = False) -> int:
     return len(gates) + len(states) + known_states(cell, shape)
 
 
-def sent_to_initial(cell: Cell, shape: Shape, elements: Number) -> Number:
-    """Bytes of what resets send to the initial states: floats. elements: that a lane of each warp has, summed over the
-    warps of a block that own units."""
-    return elements * (128 * len(cell.states) if shape.resets else 0)
-
-
 def refuses_recomputing(schedule: str, shape: Shape) -> str:
     """Why a schedule whose blocks share a head does not run this, as a sentence: gates are recomputed. Else empty."""
     if not shape.recompute:
