@@ -86,9 +86,9 @@ struct BackwardStep {
     static constexpr bool recompute = source == Gates::recomputed;
     using Sums = RecomputedGates<Cell, Type, shape, rows, block.recompute_k_tiles_in_registers>;
     static constexpr unsigned gate_arrays = recompute ? Cell::backward_gates & Cell::input : Cell::saved;
-    static constexpr unsigned state_arrays =
-        Cell::backward_states | ((recompute && Sums::products != 0) || (inputless_products & ~written_too) != 0 ? 1u : 0u);
-    static constexpr bool multiplies_hidden = has(state_arrays, 0) && ((recompute && Sums::products != 0) || (inputless_products & ~written_too) != 0);
+    /// Whether a product reads h before a step from the ring.
+    static constexpr bool multiplies_hidden = (recompute && Sums::products != 0) || (inputless_products & ~written_too) != 0;
+    static constexpr unsigned state_arrays = Cell::backward_states | (multiplies_hidden ? 1u : 0u);
     static constexpr int read_gates = count_bits(gate_arrays);
     static constexpr int read_states = count_bits(state_arrays);
     static constexpr int arrays = read_gates + read_states + state_gradients;

@@ -284,8 +284,9 @@ struct Resident {
                         b[column_tile] = load_shared_128(reads[column_tile].at(k_tile, column_tile) + buffer * buffer_bytes);
                 },
                 start);
-        } else
+        } else {
             weights.multiply(sums, shared + buffer * buffer_bytes, part * k_tiles * 4, lane, start);
+        }
     }
 
     /// Where a result goes in the first buffer: h (array 0) to what the next step reads, others where they are written

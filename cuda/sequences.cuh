@@ -1,8 +1,8 @@
 // What sequences of a batch have of their own: steps before which their states are the initial ones again, and ends.
 //
 // A warp knows of a tile's sequences by masks, a bit for each row, which all lanes have. Where a step takes a few hundred
-// clocks, an ordinary one can afford a comparison and no more: ResetFlags and ResetSteps know the next step of which there is
-// something to be done. Elsewhere lane n loads what is of row n two steps before it is asked for (Restarts).
+// clocks, it cannot afford a branch of its own: ResetRows has the masks of 32 steps, from the flags that ResetFlags brings, and
+// what rarer there is to be done is done where a schedule's loop over ordinary steps ends. Elsewhere lane n loads what is of row n two steps before it is asked for (Restarts).
 #pragma once
 
 #include "recurrence.cuh"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from kernelgen.cells.language import Cell
 from kernelgen.program.arguments import known_states
 from kernelgen.program.shape import Shape
-from kernelgen.schedules.shared.numbers import Number
 from kernelgen.symbolic.derive import Backward, derive
 
 UNITS = 16
