@@ -294,14 +294,14 @@ FAULTS = {
     ),
     "an end a step late": (
         OWN,
-        "if (t == next_end) end_sequences(t);",
-        "if (t == next_end + 1) end_sequences(t);",
+        "const unsigned ended = ballot(end == t),",
+        "const unsigned ended = ballot(end == t - 1),",
         "differs|NaN|never written",
     ),
     "ends after the first that nobody looks for": (
         OWN,
         "next_end = ended != 0 ? t + 1 : tile.least_end(in, first_row, lane, t + 1);",
-        "next_end = ended != 0 ? t + 1 : 0;",
+        "next_end = ended != 0 ? t + 1 : in.seq + 1;",
         "differs|NaN|never written",
     ),
     "states that go on behind the end": (
