@@ -513,29 +513,29 @@ struct BackwardStep {
         return next;
     }
 
-    /// Every step, with the buffer of its number as a constant, and whether it is before all ends. Where sequences have anything
+    /// Every step of a kernel, with the buffer of its number as a constant, and whether it is before all ends. Where sequences have anything
     /// of their own, an ordinary step asks whether the loop goes on, and no more: stops are where it ends.
-    template <class Step>
-    TILESMITH_DEVICE void for_each_step(Step step, bool flagged = true) {
+    template <class Kernel>
+    TILESMITH_DEVICE void for_each_step(Kernel& kernel, bool flagged = true) {
         int n = 0;
         if constexpr (sequences.resets || sequences.lengths) {
             while (n < tile.steps) {
                 const int next = stop(n, flagged);
                 if (n % 2 != 0 || n + 1 == next) {
-                    step(n, n % 2, Constant<false>{});
+                    kernel.run_step(n, n % 2, Constant<false>{});
                     ++n;
                 }
                 for (; n + 1 < next; n += 2) {
-                    step(n, 0, Constant<true>{});
-                    step(n + 1, 1, Constant<true>{});
+                    kernel.run_step(n, 0, Constant<true>{});
+                    kernel.run_step(n + 1, 1, Constant<true>{});
                 }
             }
         } else {
             for (; n + 1 < tile.steps; n += 2) {
-                step(n, 0, Constant<true>{});
-                step(n + 1, 1, Constant<true>{});
+                kernel.run_step(n, 0, Constant<true>{});
+                kernel.run_step(n + 1, 1, Constant<true>{});
             }
-            if (n < tile.steps) step(n, 0, Constant<true>{});
+            if (n < tile.steps) kernel.run_step(n, 0, Constant<true>{});
         }
     }
 

@@ -243,6 +243,17 @@ struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape,
         }
     }
 
+    int stage_offset = 0, slot = 0, received = 0;
+
+    /// The n-th step of a block.
+    template <bool whole>
+    TILESMITH_DEVICE void run_step(int n, int buffer, Constant<whole> before_ends) {
+        if (owner) step(n, buffer, before_ends, stage_offset, received);
+        if constexpr (!Cell::recurrent_cut) exchange(n, slot);
+        received = slot;
+        slot = SumsMail::after(slot);
+    }
+
     TILESMITH_DEVICE void run() {
         this->find_ends();
         load_all();
@@ -260,13 +271,7 @@ struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape,
             this->load_initial();
             this->prepare(0);
         }
-        int stage_offset = 0, slot = 0, received = 0;
-        this->for_each_step([&](int n, int buffer, auto before_ends) {
-            if (owner) step(n, buffer, before_ends, stage_offset, received);
-            if constexpr (!Cell::recurrent_cut) exchange(n, slot);
-            received = slot;
-            slot = SumsMail::after(slot);
-        }, owner);
+        this->for_each_step(*this, owner);
         if constexpr (cluster > 1) sync_cluster();  // the last messages have come: a block's memory may go
         if (!owner) return;
         this->store_initial();
