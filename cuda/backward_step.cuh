@@ -86,8 +86,9 @@ struct BackwardStep {
     static constexpr bool recompute = source == Gates::recomputed;
     using Sums = RecomputedGates<Cell, Type, shape, rows, block.recompute_k_tiles_in_registers>;
     static constexpr unsigned gate_arrays = recompute ? Cell::backward_gates & Cell::input : Cell::saved;
-    static constexpr unsigned state_arrays =
-        Cell::backward_states | ((recompute && Sums::products != 0) || (inputless_products & ~written_too) != 0 ? 1u : 0u);
+    /// Whether a product reads h before a step from the ring.
+    static constexpr bool multiplies_hidden = (recompute && Sums::products != 0) || (inputless_products & ~written_too) != 0;
+    static constexpr unsigned state_arrays = Cell::backward_states | (multiplies_hidden ? 1u : 0u);
     static constexpr int read_gates = count_bits(gate_arrays);
     static constexpr int read_states = count_bits(state_arrays);
     static constexpr int arrays = read_gates + read_states + state_gradients;
@@ -110,12 +111,7 @@ struct BackwardStep {
     using Flags = ResetFlags<sequences, rows, sharers, Who>;
     static constexpr int flags_at = ring_at + ring_bytes;
     static constexpr int step_bytes = flags_at + Flags::bytes;
-    // What steps before which sequences begin anew send to the initial states: floats [state][element][thread], each
-    // thread's own.
-    static constexpr int owners = 32 * unit_warps * row_groups;
-    static constexpr int elements = unit_groups * column_tiles * columns;
-    static constexpr int to_initial_at = (alone ? unit_warps * row_groups : 1) * step_bytes;
-    static constexpr int step_end = to_initial_at + (sequences.resets ? states * elements * owners * 4 : 0);
+    static constexpr int step_end = (alone ? unit_warps * row_groups : 1) * step_bytes;
     static constexpr int last_stage = (block.num_stages - 1) * Ring::stage_bytes;
 
     static_assert(!shared_out || !recompute, "that reads all of h, which only a whole head has");
@@ -152,7 +148,7 @@ struct BackwardStep {
 
     TileSequences<sequences, rows> tile{in.seq};
     const Flags flags{shared + flags_at};
-    ResetSteps<sequences, -1> ahead, anew;  // of the step that is copied, and of the one after that which is run
+    ResetRows<sequences, -1> ahead, anew;  // of the steps that are copied, and of those that are prepared
     int shortest = 0;  // the first end of the tile's sequences
 
     Sums sums;  // unused where the gates were saved
@@ -164,6 +160,11 @@ struct BackwardStep {
     float carried[unit_groups][column_tiles][columns][states];  // gradients that later steps send back
     float outside[unit_groups][column_tiles][columns][state_gradients];  // gradients from outside, of the next step to run
     typename Cell::Ready ready[unit_groups][column_tiles][columns];      // what the next step computes before it has them
+    static constexpr int elements = unit_groups * column_tiles * columns;
+    unsigned initial[states][ceil_div(elements, 2)];  // the initial states, a pair of elements a word, where resets ask for them
+    float sent[unit_groups][column_tiles][columns][states];     // and what of their gradients resets have sent
+    unsigned begins = 0;    // the rows that begin anew at the step that is prepared next,
+    unsigned restarts = 0;  // and at the step after the one that is run next
 
     // ---- before the first step ----
 
@@ -206,6 +207,11 @@ struct BackwardStep {
                 store_shared_128(shared + ring_at + i * chunk_bytes, uint4{0, 0, 0, 0});
     }
 
+    /// The number of an element among the lane's.
+    TILESMITH_DEVICE static constexpr int number(int unit_group, int column_tile, int column) {
+        return (unit_group * column_tiles + column_tile) * columns + column;
+    }
+
     TILESMITH_DEVICE void load_last() {
         Elements::for_each([&](int unit_group, int column_tile, int column) {
 #pragma unroll
@@ -214,20 +220,25 @@ struct BackwardStep {
                 if (in.d_last != nullptr && own.real(unit_group, column_tile, column))
                     word = load_global_16(in.d_last + own.state_index(s, unit_group, column_tile, column));
                 carried[unit_group][column_tile][column][s] = to_real<Type>(word);
-                if constexpr (sequences.resets)
-                    store_shared_32(to_initial(s, unit_group, column_tile, column), __float_as_uint(0.0f));
+                sent[unit_group][column_tile][column][s] = 0.0f;
             }
         });
     }
 
-    TILESMITH_DEVICE static SharedAddress to_initial(int s, int unit_group, int column_tile, int column) {
-        const int element = ((s * unit_groups + unit_group) * column_tiles + column_tile) * columns + column;
-        return shared_memory() + to_initial_at + 4 * (element * owners + static_cast<int>(thread_index()));
-    }
-
-    /// What of the initial states' gradients resets have sent.
-    TILESMITH_DEVICE static float sent_to_initial(int s, int unit_group, int column_tile, int column) {
-        return __uint_as_float(load_shared_32(to_initial(s, unit_group, column_tile, column)));
+    /// Late: R is loaded with every register there is.
+    TILESMITH_DEVICE void load_initial() {
+        if constexpr (sequences.resets)
+            Elements::for_each([&](int unit_group, int column_tile, int column) {
+#pragma unroll
+                for (int s = 0; s < states; ++s) {
+                    unsigned short word = 0;
+                    if (in.initial != nullptr && own.real(unit_group, column_tile, column))
+                        word = load_global_16(in.initial + own.state_index(s, unit_group, column_tile, column));
+                    const int element = number(unit_group, column_tile, column);
+                    unsigned& pair = initial[s][element / 2];
+                    pair = element % 2 == 0 ? word : pair | static_cast<unsigned>(word) << 16;
+                }
+            });
     }
 
     // ---- saved values and gradients in, the gates' gradients out ----
@@ -282,19 +293,10 @@ struct BackwardStep {
         return -(recompute && array < read_gates ? input_gates * shape.heads * D : shape.heads * D);
     }
 
-    /// Begin copying what step t reads, and move on to step t - 1.
-    TILESMITH_DEVICE void begin_copy(int stage_offset, int t) {
-        if (ahead.due(t)) {
-            ahead.copy_ahead(flags, in, first_row, t);
-            begin_copy(stage_offset, t, ahead.take(flags, t, lane));
-        } else {
-            begin_copy(stage_offset, t, 0);
-        }
-    }
-
-    /// Before step 0, and where a sequence `begins` anew, lie the initial states.
+    /// Begin copying what step t reads, and move on to step t - 1. Before step 0, and of the rows that `begin` anew if a product
+    /// reads them from the ring, lie the initial states.
     TILESMITH_DEVICE void begin_copy(int stage_offset, int t, unsigned begins) {
-        if (t > 0 && begins == 0) {
+        if (t > 0 && (!multiplies_hidden || begins == 0)) {
             ring.begin_copy(stage_offset, [](int array) { return copy_step(array); });
             return;
         }
@@ -304,7 +306,7 @@ struct BackwardStep {
             int array, row, unit;
             Ring::locate(i, array, row, unit);
             const SharedAddress to = ring.to[i] + stage_offset;
-            if constexpr (sequences.resets) {  // these come often: no branch
+            if constexpr (sequences.resets && multiplies_hidden) {  // these come often: no branch
                 const bool initial = is_state(array) && (t == 0 || (begins >> row & 1) != 0);
                 const bool given = initial && in.initial != nullptr;
                 Ring::copy_or_zeros(to, given ? initial_state(array, row, unit) : ring.from[i], given || !initial);
@@ -372,6 +374,12 @@ struct BackwardStep {
             for (int s = 0; s < states; ++s) {
                 const int array = read_gates + rank_among(state_arrays, s);
                 previous[s] = has(Cell::backward_states, s) ? Ring::value(words, array, column) : 0.0f;
+                if constexpr (sequences.resets && !multiplies_hidden)
+                    if ((begins >> own.row(column_tile, column) & 1) != 0) {
+                        const int element = number(unit_group, column_tile, column);
+                        const unsigned pair = initial[s][element / 2];
+                        previous[s] = element % 2 == 0 ? unpack_low<Type>(pair) : unpack_high<Type>(pair);
+                    }
             }
             Cell::prepare(gate, previous, ready[unit_group][column_tile][column]);
 #pragma unroll
@@ -382,25 +390,29 @@ struct BackwardStep {
 
     using Gradients = float[unit_groups][column_tiles][columns][gates];
 
-    /// The gradients of states before which a sequence begins anew are the initial states'.
-    TILESMITH_DEVICE void send_to_initial(unsigned restarts) {
-        if (restarts == 0) return;
-        Elements::for_each([&](int unit_group, int column_tile, int column) {
-            if ((restarts >> own.row(column_tile, column) & 1) == 0) return;
+    /// The gradients of states before which a sequence begins anew are the initial states'. Selected, for a branch would part
+    /// what the compiler interleaves.
+    TILESMITH_DEVICE void send_to_initial(int n) {
+        if constexpr (sequences.resets) {
+            Elements::for_each([&](int unit_group, int column_tile, int column) {
+                const bool restarts_here = (restarts >> own.row(column_tile, column) & 1) != 0;
 #pragma unroll
-            for (int s = 0; s < states; ++s) {
-                float& carry = carried[unit_group][column_tile][column][s];
-                const float sum = sent_to_initial(s, unit_group, column_tile, column) + carry;
-                store_shared_32(to_initial(s, unit_group, column_tile, column), __float_as_uint(sum));
-                carry = 0.0f;
-            }
-        });
+                for (int s = 0; s < states; ++s) {
+                    float &carry = carried[unit_group][column_tile][column][s], &sum = sent[unit_group][column_tile][column][s];
+                    sum = restarts_here ? sum + carry : sum;
+                    carry = restarts_here ? 0.0f : carry;
+                }
+            });
+            restarts = begins;
+            begins = anew.at(n);
+        }
     }
 
-    /// The second half of the n-th step: the gates' gradients; carries the states'.
-    TILESMITH_DEVICE void differentiate(Gradients& d_gates, int n) {
-        if (anew.due(tile.steps - n)) send_to_initial(anew.take(flags, tile.steps - n, lane));
-        if constexpr (sequences.lengths) {
+    /// The second half of the n-th step: the gates' gradients; carries the states'. whole: whether it is before all ends.
+    template <bool whole>
+    TILESMITH_DEVICE void differentiate(Gradients& d_gates, int n, Constant<whole>) {
+        send_to_initial(n);
+        if constexpr (sequences.lengths && !whole) {
             const int t = tile.steps - 1 - n;
             if (t >= shortest - 1) {
                 differentiate_elements<true>(d_gates, false, tile.running(t), tile.running(t + 1));
@@ -454,9 +466,10 @@ struct BackwardStep {
         });
     }
 
-    TILESMITH_DEVICE void finish(int buffer, int n) {
+    template <bool whole>
+    TILESMITH_DEVICE void finish(int buffer, int n, Constant<whole> before_ends) {
         Gradients d_gates;
-        differentiate(d_gates, n);
+        differentiate(d_gates, n, before_ends);
         keep(buffer, d_gates);
     }
 
@@ -464,11 +477,11 @@ struct BackwardStep {
 
     /// Fill the ring; the inputs of the first step have arrived.
     TILESMITH_DEVICE void begin_copies() {
-        ahead.begin(flags, tile.steps - 1, lane);
-        anew.begin(flags, tile.steps - 1, lane);  // nothing begins after the last step
+        ahead.look_up(flags, tile.steps - 1, tile.steps, lane);
+        begins = ahead.at(0);
         prepare_transfers();
         for (int stage = 0; stage < block.num_stages - held; ++stage) {
-            if (stage < tile.steps) begin_copy(stage * Ring::stage_bytes, tile.steps - 1 - stage);
+            if (stage < tile.steps) begin_copy(stage * Ring::stage_bytes, tile.steps - 1 - stage, ahead.at(stage));
             cp_async_commit();
         }
         cp_async_wait<block.num_stages - held - 1>();
@@ -477,19 +490,53 @@ struct BackwardStep {
     /// In the n-th step, copy what a later one reads into the stage that nobody reads any more.
     TILESMITH_DEVICE void refill(int n, int stage_offset) {
         const int t = tile.steps - 1 - n - (block.num_stages - held);
-        if (t >= 0) begin_copy(stage_offset, t);
+        if (t >= 0) begin_copy(stage_offset, t, multiplies_hidden ? ahead.at(n) : 0);
         cp_async_commit();
     }
 
-    /// Every step, with the buffer of its number as a constant.
-    template <class Step>
-    TILESMITH_DEVICE void for_each_step(Step step) {
-        int n = 0;
-        for (; n + 1 < tile.steps; n += 2) {
-            step(n, 0);
-            step(n + 1, 1);
+    /// Before the n-th step, at which there is something to be done that others need not ask for. Returns the next such step.
+    /// flagged: whether this warp has to do with resets.
+    TILESMITH_DEVICE int stop(int n, bool flagged) {
+        int next = tile.steps;
+        if constexpr (sequences.resets) {
+            if (n % anew.count == 0 && flagged) {
+                const int t = tile.steps - 1 - n, copied = t - (block.num_stages - held);
+                // The part before this one is wanted 64 steps on or later, and nobody reads the part after it any more.
+                if ((copied & Flags::part - 1) / anew.count == 2) flags.begin_copy(in, first_row, copied / Flags::part - 1);
+                anew.look_up(flags, t - 1, tile.steps, lane);
+                if constexpr (multiplies_hidden) ahead.look_up(flags, copied, tile.steps, lane);
+            }
+            next = minimum(next, (n | anew.count - 1) + 1);
         }
-        if (n < tile.steps) step(n, 0);
+        if constexpr (sequences.lengths)
+            if (tile.steps - n >= shortest) next = n + 1;
+        return next;
+    }
+
+    /// Every step of a kernel, with the buffer of its number as a constant, and whether it is before all ends. Where sequences have anything
+    /// of their own, an ordinary step asks whether the loop goes on, and no more: stops are where it ends.
+    template <class Kernel>
+    TILESMITH_DEVICE void for_each_step(Kernel& kernel, bool flagged = true) {
+        int n = 0;
+        if constexpr (sequences.resets || sequences.lengths) {
+            while (n < tile.steps) {
+                const int next = stop(n, flagged);
+                if (n % 2 != 0 || n + 1 == next) {
+                    kernel.run_step(n, n % 2, Constant<false>{});
+                    ++n;
+                }
+                for (; n + 1 < next; n += 2) {
+                    kernel.run_step(n, 0, Constant<true>{});
+                    kernel.run_step(n + 1, 1, Constant<true>{});
+                }
+            }
+        } else {
+            for (; n + 1 < tile.steps; n += 2) {
+                kernel.run_step(n, 0, Constant<true>{});
+                kernel.run_step(n + 1, 1, Constant<true>{});
+            }
+            if (n < tile.steps) kernel.run_step(n, 0, Constant<true>{});
+        }
     }
 
     /// Write the gradients of the initial states.
@@ -500,7 +547,7 @@ struct BackwardStep {
             for (int s = 0; s < states; ++s)
             {
                 float gradient = carried[unit_group][column_tile][column][s];
-                if constexpr (sequences.resets) gradient += sent_to_initial(s, unit_group, column_tile, column);
+                if constexpr (sequences.resets) gradient += sent[unit_group][column_tile][column][s];
                 store_global_16(in.d_initial + own.state_index(s, unit_group, column_tile, column), to_16<Type>(gradient));
             }
         });

@@ -103,8 +103,39 @@ struct ClusterBackward
         }
     }
 
+    static constexpr int last_stage = Step::last_stage, stage_bytes = Step::Ring::stage_bytes;
+
+    int stage_offset = 0;
+    int slot = 0, received = (slots - 1) * Mail::slot_bytes;  // of this step's messages, and of those before
+
+    /// The n-th step of a block.
+    template <bool whole>
+    TILESMITH_DEVICE void run_step(int n, int buffer, Constant<whole> before_ends) {
+        if (owner) {
+            if (n > 0) receive(received);
+            TILESMITH_STAMPED(stamps.mark(Phase::exchange);)
+            this->finish(buffer, n, before_ends);
+            TILESMITH_STAMPED(stamps.mark(Phase::pointwise);)
+        }
+        TILESMITH_STAMPED(if (!owner) stamps.skip(2);)
+        cp_async_wait<tiling.num_stages - 2>();
+        sync_block();  // the gates' gradients are there, and the inputs of the step after this one
+        TILESMITH_STAMPED(stamps.mark(Phase::meeting);)
+        multiply(buffer, slot);
+        TILESMITH_STAMPED(stamps.mark(Phase::matrix);)
+        const int next = stage_offset == last_stage ? 0 : stage_offset + stage_bytes;
+        if (owner) this->prepare(next);  // while messages travel; after the last step, of what lies there
+        TILESMITH_STAMPED(stamps.mark(Phase::pointwise);)
+        this->write_out(buffer);
+        this->refill(n, stage_offset);
+        Mail::poison_slot(mail + received, static_cast<int>(thread_index()), threads);
+        stage_offset = next;
+        received = slot;
+        slot = Mail::after(slot);
+        TILESMITH_STAMPED(stamps.step(Phase::transfers);)
+    }
+
     TILESMITH_DEVICE void run() {
-        constexpr int last_stage = Step::last_stage, stage_bytes = Step::Ring::stage_bytes;
         this->find_ends();
         this->load_weights(weights, this->shared + weights_at + this->warp * Matrix::shared_bytes,
                            [&](int tile) { return units_of(tile) * Step::units; });
@@ -117,34 +148,12 @@ struct ClusterBackward
         sync_block();
         this->begin_copies();
         sync_cluster();  // every block has poison where it waits for messages; the inputs of the first step are there
-        if (owner) this->prepare(0);
-        int stage_offset = 0;
-        int slot = 0, received = (slots - 1) * Mail::slot_bytes;  // of this step's messages, and of those before
+        if (owner) {
+            this->load_initial();
+            this->prepare(0);
+        }
         TILESMITH_STAMPED(stamps.start(this->in.stamps, this->warp == 0);)
-        this->for_each_step([&](int n, int buffer) {
-            if (owner) {
-                if (n > 0) receive(received);
-                TILESMITH_STAMPED(stamps.mark(Phase::exchange);)
-                this->finish(buffer, n);
-                TILESMITH_STAMPED(stamps.mark(Phase::pointwise);)
-            }
-            TILESMITH_STAMPED(if (!owner) stamps.skip(2);)
-            cp_async_wait<tiling.num_stages - 2>();
-            sync_block();  // the gates' gradients are there, and the inputs of the step after this one
-            TILESMITH_STAMPED(stamps.mark(Phase::meeting);)
-            multiply(buffer, slot);
-            TILESMITH_STAMPED(stamps.mark(Phase::matrix);)
-            const int next = stage_offset == last_stage ? 0 : stage_offset + stage_bytes;
-            if (owner) this->prepare(next);  // while messages travel; after the last step, of what lies there
-            TILESMITH_STAMPED(stamps.mark(Phase::pointwise);)
-            this->write_out(buffer);
-            this->refill(n, stage_offset);
-            Mail::poison_slot(mail + received, static_cast<int>(thread_index()), threads);
-            stage_offset = next;
-            received = slot;
-            slot = Mail::after(slot);
-            TILESMITH_STAMPED(stamps.step(Phase::transfers);)
-        });
+        this->for_each_step(*this);
         TILESMITH_STAMPED(stamps.finish();)
         sync_cluster();  // the last messages have come: a block's memory may go
         if (owner) {

@@ -218,9 +218,10 @@ struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape,
     }
 
     /// The n-th step of the units that this warp owns. received: the slot of the sums that it has taken before, if any.
-    TILESMITH_DEVICE void step(int n, int buffer, int& stage_offset, int received) {
+    template <bool whole>
+    TILESMITH_DEVICE void step(int n, int buffer, Constant<whole> before_ends, int& stage_offset, int received) {
         typename Step::Gradients d_gates;
-        this->differentiate(d_gates, n);
+        this->differentiate(d_gates, n, before_ends);
         if constexpr (!Cell::recurrent_cut)  // first what the others wait for
             mail.send(Mail::slot_of(n), [&](int array, int column_tile, int column) {
                 return this->gradient(d_gates, nth_bit(Cell::recurrent, array), 0, column_tile, column);
@@ -242,6 +243,17 @@ struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape,
         }
     }
 
+    int stage_offset = 0, slot = 0, received = 0;
+
+    /// The n-th step of a block.
+    template <bool whole>
+    TILESMITH_DEVICE void run_step(int n, int buffer, Constant<whole> before_ends) {
+        if (owner) step(n, buffer, before_ends, stage_offset, received);
+        if constexpr (!Cell::recurrent_cut) exchange(n, slot);
+        received = slot;
+        slot = SumsMail::after(slot);
+    }
+
     TILESMITH_DEVICE void run() {
         this->find_ends();
         load_all();
@@ -255,14 +267,11 @@ struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape,
         else
             sync_block();  // R has been turned where the sums will be
         sync_warp();
-        if (owner) this->prepare(0);
-        int stage_offset = 0, slot = 0, received = 0;
-        this->for_each_step([&](int n, int buffer) {
-            if (owner) step(n, buffer, stage_offset, received);
-            if constexpr (!Cell::recurrent_cut) exchange(n, slot);
-            received = slot;
-            slot = SumsMail::after(slot);
-        });
+        if (owner) {
+            this->load_initial();
+            this->prepare(0);
+        }
+        this->for_each_step(*this, owner);
         if constexpr (cluster > 1) sync_cluster();  // the last messages have come: a block's memory may go
         if (!owner) return;
         this->store_initial();

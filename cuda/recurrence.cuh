@@ -95,6 +95,10 @@ struct OneWarp {
     TILESMITH_DEVICE static int thread() { return static_cast<int>(thread_index()) % 32; }
 };
 
+/// A constant that a function takes as an argument.
+template <bool>
+struct Constant {};
+
 /// One of two types.
 template <bool first, class A, class B>
 struct Either {

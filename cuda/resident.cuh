@@ -130,10 +130,11 @@ struct Resident {
     TileSequences<sequences, rows> tile{in.seq};
     TILESMITH_STAMPED(Stamps stamps;)
     Flags flags{shared + flags_at};
-    ResetSteps<sequences, 1> anew;
+    ResetRows<sequences, 1> anew;
+    unsigned restarts = 0;  // the rows that begin anew at the step that comes next
     float initial[unit_groups][column_tiles][columns][states];  // unless sequences begin anew, unused
     using Places = typename Matrix::template Places<Layout>;
-    Places reads[column_tiles];  // where this lane reads h, if that lies in the first buffer
+    Places reads[column_tiles];  // where this lane reads the next step's h, if its buffer is the first
     int next_end = 0;            // the next step that is the first or the second behind a sequence's end
 
     /// Load this lane's part of R, and of W.
@@ -197,21 +198,18 @@ struct Resident {
         });
     }
 
-    /// After step t, which has written to a buffer, to those rows that begin anew at the step after it: their states are the
-    /// initial ones again, and the next product takes their h from where the initial one lies. What is written out is untouched.
-    TILESMITH_DEVICE void begin_anew(int t, int buffer) {
-        anew.copy_ahead(flags, in, first_row, t + 1);
-        const unsigned restarts = anew.take(flags, t + 1, lane);
-        Elements::for_each([&](int unit_group, int column_tile, int column) {
-            if ((restarts >> own.row(column_tile, column) & 1) != 0)
+    /// Before a step, to those rows that begin anew at it: their states are the initial ones again. Selected without a branch,
+    /// for that would part what the compiler interleaves.
+    TILESMITH_DEVICE void begin_anew() {
+        if constexpr (sequences.resets)
+            Elements::for_each([&](int unit_group, int column_tile, int column) {
+                const bool begins = (restarts >> own.row(column_tile, column) & 1) != 0;
 #pragma unroll
-                for (int s = 0; s < states; ++s)
-                    state[unit_group][column_tile][column][s] = initial[unit_group][column_tile][column][s];
-        });
-#pragma unroll
-        for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
-            if ((restarts >> Matrix::row_read(lane, column_tile) & 1) != 0)
-                reads[column_tile] = places(initial_at - buffer * buffer_bytes);
+                for (int s = 0; s < states; ++s) {
+                    float& of_element = state[unit_group][column_tile][column][s];
+                    of_element = begins ? initial[unit_group][column_tile][column][s] : of_element;
+                }
+            });
     }
 
     /// Before step t: where sequences end write their last states, and where they have ended a step before write zeros from now
@@ -224,17 +222,42 @@ struct Resident {
         next_end = ended != 0 ? t + 1 : tile.least_end(in, first_row, lane, t + 1);
     }
 
-    /// After step t, which read a buffer, where something of the sequences is to be done. A branch that stood elsewhere would part
-    /// what the compiler interleaves; here the next load waits for the barrier.
-    TILESMITH_DEVICE void stop(int t, int buffer) {
-        if constexpr (sequences.lengths)
-            if (seldom(t + 1 == next_end)) end_sequences(t + 1);
-        if (anew.due(t + 1)) begin_anew(t, buffer ^ 1);
+    /// Before step t, at which there is something to be done that others need not ask for. Returns the next such step.
+    TILESMITH_DEVICE int stop(int t) {
+        int next = tile.steps;
+        if constexpr (sequences.lengths) {
+            if (t == next_end) end_sequences(t);
+            next = minimum(next, next_end);
+        }
+        if constexpr (sequences.resets) {
+            if (t % anew.count == 0) {
+                copy_flags_ahead(t);
+                anew.look_up(flags, t, tile.steps, lane);
+                find_restarts(t, t % 2);
+            }
+            next = minimum(next, (t | anew.count - 1) + 1);
+        }
+        return next;
     }
 
-    TILESMITH_DEVICE void read_own() {
-        for (Places& each : reads) each = places(0);
+    /// Of the tile's resets the part after this one is wanted 96 steps on, and nobody reads the part before any more.
+    TILESMITH_DEVICE void copy_flags_ahead(int t) {
+        if (t % Flags::part == anew.count) flags.begin_copy(in, first_row, t / Flags::part + 1);
     }
+
+    /// Of step t, which reads a buffer. Rows that begin anew take their h from where the initial one lies; what is written out is
+    /// untouched. Before the barrier: nothing is between that and the load of h.
+    TILESMITH_DEVICE void find_restarts(int t, int buffer) {
+        if constexpr (sequences.resets) {
+            restarts = anew.at(t);
+#pragma unroll
+            for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
+                const bool begins = (restarts >> Matrix::row_read(lane, column_tile) & 1) != 0;
+                reads[column_tile] = places(begins ? initial_at - buffer * buffer_bytes : 0);
+            }
+        }
+    }
+
     TILESMITH_DEVICE Places places(int from) const { return Places(shared + from, part * k_tiles * 4, lane); }
 
     /// The products of W and x of one step, where the kernel makes them.
@@ -252,7 +275,7 @@ struct Resident {
                 return bias[gate][unit_group];
             });
         };
-        if constexpr (sequences.resets)
+        if constexpr (sequences.resets) {
             weights.product(
                 sums,
                 [&](int k_tile, uint4(&b)[column_tiles]) {
@@ -261,8 +284,9 @@ struct Resident {
                         b[column_tile] = load_shared_128(reads[column_tile].at(k_tile, column_tile) + buffer * buffer_bytes);
                 },
                 start);
-        else
+        } else {
             weights.multiply(sums, shared + buffer * buffer_bytes, part * k_tiles * 4, lane, start);
+        }
     }
 
     /// Where a result goes in the first buffer: h (array 0) to what the next step reads, others where they are written
@@ -380,15 +404,12 @@ struct Resident {
         load_states();
         prepare_transfers();
         for (int half = 0; half < 2; ++half) flags.begin_copy(in, first_row, half);
-        if constexpr (sequences.lengths) end_sequences(0);
         for (int stage = 0; stage < tiling.num_stages - 1; ++stage) {
             if (stage < steps) begin_copy(stage * stage_bytes);
             cp_async_commit();
         }
         cp_async_wait<tiling.num_stages - 2>();
         sync_block();
-        anew.begin(flags, 1, lane);
-        read_own();
 
         const SharedAddress read_inputs = shared + ring_at + (multiplies_input ? 0 : unit_warp * unit_groups * chunk);
         int stage_offset = 0;  // of the stage that this step reads
@@ -413,12 +434,13 @@ struct Resident {
             TILESMITH_STAMPED(if (t > 0) stamps.step(Phase::meeting);)
             typename Matrix::Sums sums;
             multiply(sums, buffer, inputs);
-            if constexpr (sequences.resets) read_own();
             TILESMITH_STAMPED(stamps.mark(Phase::matrix);)
+            begin_anew();
+            find_restarts(t + 1, buffer ^ 1);  // if that is no stop, which would look them up
             unsigned wx[unit_groups][column_tiles][Ring::words];
             if (!multiplies_input && part == 0) Ring::load(wx, read_inputs + stage_offset, lane);
             // The results of the step before lie in the buffer that this step reads; nobody waits for their writing.
-            if (t > 0) write_out(buffer);
+            if (t > 0 || buffer > 0) write_out(buffer);
             // Behind the last step there is no x: what was read before is multiplied again, and nobody takes the sums.
             const SharedAddress stage = read_inputs + (t + 1 < steps ? stage_offset : refill_offset);
             move_ring(t + multiplies_input);
@@ -454,16 +476,31 @@ struct Resident {
             }
             cp_async_wait<tiling.num_stages - 2>();
             sync_block();
-            stop(t, buffer);
         };
         TILESMITH_STAMPED(stamps.start(in.stamps, warp == 0);)
 
         int t = 0;
-        for (; t + 1 < steps; t += 2) {
-            step(t, 0);
-            step(t + 1, 1);
+        if constexpr (sequences.resets || sequences.lengths) {
+            // What an ordinary step asks is whether the loop goes on: the stops are where it ends.
+            while (t < steps) {
+                const int next = stop(t);
+                if (t % 2 != 0 || t + 1 == next) {
+                    step(t, t % 2);
+                    ++t;
+                }
+                for (; t + 1 < next; t += 2) {
+                    step(t, 0);
+                    step(t + 1, 1);
+                }
+            }
+            if (sequences.lengths && t == next_end) end_sequences(t);
+        } else {
+            for (; t + 1 < steps; t += 2) {
+                step(t, 0);
+                step(t + 1, 1);
+            }
+            if (t < steps) step(t, 0);
         }
-        if (t < steps) step(t, 0);
         TILESMITH_STAMPED(stamps.step(Phase::meeting); stamps.finish();)
         write_out(steps % 2);
         if constexpr (sequences.lengths) writer.write_zeros(in.seq - steps, [](int) { return shape.heads * D; });

@@ -65,8 +65,31 @@ struct ResidentBackward
         }
     }
 
+    static constexpr int held = Step::held, last_stage = Step::last_stage, stage_bytes = Step::Ring::stage_bytes;
+
+    int stage_offset = 0;
+
+    /// The n-th step of a block.
+    template <bool whole>
+    TILESMITH_DEVICE void run_step(int n, int buffer, Constant<whole> before_ends) {
+        this->finish(buffer, n, before_ends);
+        TILESMITH_STAMPED(stamps.mark(Phase::pointwise);)
+        cp_async_wait<tiling.num_stages - 2 - held>();
+        sync_block();  // the gates' gradients are there, and the inputs of the step after this one
+        TILESMITH_STAMPED(stamps.mark(Phase::meeting);)
+        multiply(buffer);
+        this->inputless.multiply(this->shared + Step::ring_at + stage_offset + Step::hidden_at, this->lane);
+        TILESMITH_STAMPED(stamps.mark(Phase::matrix);)
+        const int next = stage_offset == last_stage ? 0 : stage_offset + stage_bytes;
+        this->prepare(next);  // beside the product; after the last step, of what lies there
+        TILESMITH_STAMPED(stamps.mark(Phase::pointwise);)
+        this->write_out(buffer);
+        this->refill(n, held == 0 ? stage_offset : stage_offset == 0 ? last_stage : stage_offset - stage_bytes);
+        stage_offset = next;
+        TILESMITH_STAMPED(stamps.step(Phase::transfers);)
+    }
+
     TILESMITH_DEVICE void run() {
-        constexpr int held = Step::held, last_stage = Step::last_stage, stage_bytes = Step::Ring::stage_bytes;
         this->load_weights(weights, this->shared + weights_at + this->warp * Matrix::shared_bytes,
                            [&](int) { return this->warp * Step::units; });
         if constexpr (Step::recompute)
@@ -80,26 +103,10 @@ struct ResidentBackward
         sync_block();
         this->begin_copies();
         sync_block();
+        this->load_initial();
         this->prepare(0);
-        int stage_offset = 0;
         TILESMITH_STAMPED(stamps.start(this->in.stamps, this->warp == 0);)
-        this->for_each_step([&](int n, int buffer) {
-            this->finish(buffer, n);
-            TILESMITH_STAMPED(stamps.mark(Phase::pointwise);)
-            cp_async_wait<tiling.num_stages - 2 - held>();
-            sync_block();  // the gates' gradients are there, and the inputs of the step after this one
-            TILESMITH_STAMPED(stamps.mark(Phase::meeting);)
-            multiply(buffer);
-            this->inputless.multiply(this->shared + Step::ring_at + stage_offset + Step::hidden_at, this->lane);
-            TILESMITH_STAMPED(stamps.mark(Phase::matrix);)
-            const int next = stage_offset == last_stage ? 0 : stage_offset + stage_bytes;
-            this->prepare(next);  // beside the product; after the last step, of what lies there
-            TILESMITH_STAMPED(stamps.mark(Phase::pointwise);)
-            this->write_out(buffer);
-            this->refill(n, held == 0 ? stage_offset : stage_offset == 0 ? last_stage : stage_offset - stage_bytes);
-            stage_offset = next;
-            TILESMITH_STAMPED(stamps.step(Phase::transfers);)
-        });
+        this->for_each_step(*this);
         TILESMITH_STAMPED(stamps.finish();)
         if constexpr (Inputless::members != 0) this->inputless.write_out(this->in, this->own, static_cast<int>(block_y()));
         this->store_initial();

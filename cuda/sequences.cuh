@@ -1,8 +1,8 @@
 // What sequences of a batch have of their own: steps before which their states are the initial ones again, and ends.
 //
 // A warp knows of a tile's sequences by masks, a bit for each row, which all lanes have. Where a step takes a few hundred
-// clocks, an ordinary one can afford a comparison and no more: ResetFlags and ResetSteps know the next step of which there is
-// something to be done. Elsewhere lane n loads what is of row n two steps before it is asked for (Restarts).
+// clocks, it cannot afford a branch of its own: ResetRows has the masks of 32 steps, from the flags that ResetFlags brings, and
+// what rarer there is to be done is done where a schedule's loop over ordinary steps ends. Elsewhere lane n loads what is of row n two steps before it is asked for (Restarts).
 #pragma once
 
 #include "recurrence.cuh"
@@ -16,14 +16,6 @@ TILESMITH_DEVICE int sequence_at(const Arguments& in, int place) {
         return static_cast<int>(load_global_32(in.order + place));
     else
         return place;
-}
-
-/// The least of what the lanes of a warp give.
-TILESMITH_DEVICE int least_of_lanes(int value) {
-#pragma unroll
-    for (int lanes = 16; lanes > 0; lanes /= 2)
-        value = minimum(value, static_cast<int>(__float_as_uint(shuffle_xor(__uint_as_float(static_cast<unsigned>(value)), lanes))));
-    return value;
 }
 
 /// How many steps the longest of `rows` sequences has, from place `first` on; one at least. By a warp.
@@ -133,69 +125,35 @@ struct ResetFlags {
         }
     }
 
-    /// The flag of step t of the row that this lane's number is.
-    TILESMITH_DEVICE unsigned of_lane(int t, int lane) const {
-        return load_shared_8(at + minimum(lane, rows - 1) * row_bytes + (t & kept - 1));
-    }
-
-    /// Of lanes, those whose numbers are rows.
-    TILESMITH_DEVICE static unsigned of_rows(unsigned lanes) { return rows == 32 ? lanes : lanes & ((1u << rows % 32) - 1); }
-
-    /// The 32 steps around t, from a multiple of 32 on, at which any row begins anew; in the order of time (direction 1), or the
-    /// other (-1).
-    TILESMITH_DEVICE unsigned steps_of(int t, int lane, int direction) const {
-        const SharedAddress first = at + (t & kept - 32) + (direction > 0 ? lane : 31 - lane);
-        unsigned any = 0;
+    /// The rows that begin anew at step t, which is this lane's own; none if that is not one of the tile's `steps`.
+    TILESMITH_DEVICE unsigned rows_of(int t, int steps) const {
+        if (t < 0 || t >= steps) return 0;
+        const SharedAddress first = at + (t & kept - 1);
+        unsigned found = 0;
 #pragma unroll
-        for (int row = 0; row < rows; ++row) any |= load_shared_8(first + row * row_bytes);
-        return ballot(any != 0);
+        for (int row = 0; row < rows; ++row) found |= (load_shared_8(first + row * row_bytes) != 0 ? 1u : 0u) << row;
+        return found;
     }
+
 };
 
-/// One who goes through the steps, forward (1) or backward (-1), and stops where something is to be done: at steps at which a
-/// row begins anew, and at every 32nd.
+/// The rows that begin anew at each of 32 steps, a bit each: lane n has those of the n-th. Who goes through the steps one by one,
+/// forward (1) or backward (-1), looks them up once in 32, and asks without a branch.
 template <Sequences sequences, int direction>
-struct ResetSteps {
-    int next = -1;       // where to stop
-    unsigned left = 0;   // of the 32 steps around it those from it on at which any row does, a bit each in the order they come
-    unsigned flag = 0;   // of step `next` of the row that this lane's number is
+struct ResetRows {
+    static constexpr int count = 32;
+    unsigned of_lane = 0;
 
-    TILESMITH_DEVICE static int place(int t) { return direction > 0 ? t & 31 : ~t & 31; }
-
-    /// t: the first step that may be asked for. By all lanes of a warp, as the others.
+    /// first: the first of these steps, of `steps`. By all lanes of a warp, as `at`.
     template <class Flags>
-    TILESMITH_DEVICE void begin(const Flags& flags, int t, int lane) {
-        if constexpr (sequences.resets) {
-            left = flags.steps_of(t, lane, direction) & ~0u << place(t);
-            move_on(flags, t, lane);
-        }
+    TILESMITH_DEVICE void look_up(const Flags& flags, int first, int steps, int lane) {
+        if constexpr (sequences.resets) of_lane = flags.rows_of(first + direction * lane, steps);
     }
 
-    TILESMITH_DEVICE bool due(int t) const { return sequences.resets && seldom(t == next); }
-
-    /// Where step t is due, of the tile's flags the part after this one is wanted 96 steps on, and the part before is read by
-    /// nobody who is less than 32 steps behind: begin to copy it.
-    template <class Flags, class Arguments>
-    TILESMITH_DEVICE static void copy_ahead(const Flags& flags, const Arguments& in, int first_row, int t) {
-        constexpr int second = direction > 0 ? 32 : Flags::part - 33;  // where the second 32 steps of a part begin
-        if ((t & Flags::part - 1) == second) flags.begin_copy(in, first_row, t / Flags::part + direction);
-    }
-
-    /// The rows that begin anew at step t, which is due.
-    template <class Flags>
-    TILESMITH_DEVICE unsigned take(const Flags& flags, int t, int lane) {
-        const unsigned lanes = ballot(flag != 0);
-        if (place(t) == 0) left = flags.steps_of(t, lane, direction);
-        left &= ~(1u << place(t));
-        move_on(flags, t, lane);
-        return Flags::of_rows(lanes);
-    }
-
-  private:
-    template <class Flags>
-    TILESMITH_DEVICE void move_on(const Flags& flags, int t, int lane) {
-        next = t + direction * ((left != 0 ? lowest_bit(left) : 32) - place(t));
-        flag = flags.of_lane(maximum(next, 0), lane);  // it has come when it is asked for
+    /// Those of the n-th step, counted from any that were the first.
+    TILESMITH_DEVICE unsigned at(int n) const {
+        if constexpr (!sequences.resets) return 0;
+        return shuffle(of_lane, n);
     }
 };
 

@@ -15,7 +15,24 @@ TILESMITH_DEVICE int lowest_bit(unsigned bits) { return __ffs(static_cast<int>(b
 
 /// The value of the lane whose number differs in the bits of `lanes`; all 32 exchange.
 TILESMITH_DEVICE float shuffle_xor(float value, int lanes) { return __shfl_xor_sync(0xffffffffu, value, lanes); }
-/// The value of any lane.
+/// The least of the lanes' values; the compiler knows that all get the same, where there is an instruction for it.
+TILESMITH_DEVICE int least_of_lanes(int value) {
+    if constexpr (architecture >= 80) {
+        int least;
+        asm volatile("redux.sync.min.s32 %0, %1, 0xffffffff;" : "=r"(least) : "r"(value));
+        return least;
+    } else {
+#pragma unroll
+        for (int lanes = 16; lanes > 0; lanes /= 2) {
+            const int other = __shfl_xor_sync(0xffffffffu, value, lanes);
+            value = other < value ? other : value;
+        }
+        return value;
+    }
+}
+
+/// The value of any lane, its number modulo 32.
+TILESMITH_DEVICE unsigned shuffle(unsigned value, int lane) { return __shfl_sync(0xffffffffu, value, lane); }
 TILESMITH_DEVICE float shuffle(float value, int lane) { return __shfl_sync(0xffffffffu, value, lane); }
 TILESMITH_DEVICE double shuffle(double value, int lane) { return __shfl_sync(0xffffffffu, value, lane); }
 TILESMITH_DEVICE double shuffle_xor(double value, int lanes) { return __shfl_xor_sync(0xffffffffu, value, lanes); }

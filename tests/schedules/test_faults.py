@@ -170,6 +170,7 @@ OWN_GRID = replace(GRID, shape=replace(GRID.shape, resets=True, lengths=True))
 OWN_STREAMING = replace(STREAMING_IN_TURN, shape=replace(STREAMING.shape, resets=True, lengths=True))
 OWN_STREAMING_BACKWARD = replace(STREAMING_BACKWARD, shape=replace(STREAMING_BACKWARD.shape, resets=True, lengths=True))
 OWN_BACKWARD = replace(BACKWARD, shape=replace(BACKWARD.shape, seq=70, resets=True, lengths=True))
+OWN_SELECTED_BACKWARD = replace(OWN_BACKWARD, cell="lstm")  # whose product reads no states from the ring
 OWN_LONG_BACKWARD = replace(OWN_BACKWARD, shape=replace(OWN_BACKWARD.shape, seq=290))
 APART_POISON = "            mail.template poison<poisoners>(Mail::slot_of(t + Mail::slots - 1));\n"
 APART_WRITE = "            if (t > 0) write_results();\n"
@@ -263,14 +264,14 @@ FAULTS = {
     ),
     "h that does not begin anew": (
         OWN,
-        "reads[column_tile] = places(initial_at - buffer * buffer_bytes);",
-        "reads[column_tile] = places(0);",
+        "initial_at - buffer * buffer_bytes : 0",
+        "0 : 0",
         "differs",
     ),
     "states that do not begin anew": (
         OWN,
-        "state[unit_group][column_tile][column][s] = initial[unit_group][column_tile][column][s];",
-        ";",
+        "of_element = begins ? initial[unit_group][column_tile][column][s] : of_element;",
+        "",
         "differs",
     ),
     "a reset of another sequence": (
@@ -281,26 +282,26 @@ FAULTS = {
     ),
     "resets a step late": (
         OWN,
-        "flag = flags.of_lane(maximum(next, 0), lane);",
-        "flag = flags.of_lane(maximum(next - 1, 0), lane);",
+        "find_restarts(t + 1, buffer ^ 1);",
+        "find_restarts(t, buffer ^ 1);",
         "differs",
     ),
     "resets of steps 256 and on that nobody copies": (
         OWN_LONG,
-        "anew.copy_ahead(flags, in, first_row, t + 1);",
+        "copy_flags_ahead(t);",
         "",
         "differs|written",
     ),
     "an end a step late": (
         OWN,
-        "if (seldom(t + 1 == next_end)) end_sequences(t + 1);",
-        "if (seldom(t == next_end)) end_sequences(t);",
+        "const unsigned ended = ballot(end == t),",
+        "const unsigned ended = ballot(end == t - 1),",
         "differs|NaN|never written",
     ),
     "ends after the first that nobody looks for": (
         OWN,
         "next_end = ended != 0 ? t + 1 : tile.least_end(in, first_row, lane, t + 1);",
-        "next_end = ended != 0 ? t + 1 : 0;",
+        "next_end = ended != 0 ? t + 1 : in.seq + 1;",
         "differs|NaN|never written",
     ),
     "states that go on behind the end": (
@@ -353,38 +354,56 @@ FAULTS = {
     ),
     "as many steps as the tile's first sequence has": (
         OWN,
-        "for (int lanes = 16; lanes > 0; lanes /= 2)",
-        "for (int lanes = 0; lanes > 0; lanes /= 2)",
+        "return -least_of_lanes(-steps);",
+        "return steps;",
         "differs|never written|deadlock|diverged",
     ),
-    "states before a step that do not begin anew, backward": (
+    "states before a step that do not begin anew where a product reads them": (
         OWN_BACKWARD,
         "(t == 0 || (begins >> row & 1) != 0)",
         "t == 0",
         "differs",
     ),
+    "resets that are copied a step late": (
+        OWN_BACKWARD,
+        "ahead.look_up(flags, copied, tile.steps, lane);",
+        "ahead.look_up(flags, copied + 1, tile.steps, lane);",
+        "differs",
+    ),
+    "resets of the first 32 steps for all that follow, backward": (
+        OWN_SELECTED_BACKWARD,
+        "if (n % anew.count == 0 && flagged) {",
+        "if (n == 0 && flagged) {",
+        "differs",
+    ),
+    "states before a step that do not begin anew, backward": (
+        OWN_SELECTED_BACKWARD,
+        "if ((begins >> own.row(column_tile, column) & 1) != 0) {",
+        "if (false) {",
+        "differs",
+    ),
     "a gradient that crosses a reset": (
         OWN_BACKWARD,
-        "                carry = 0.0f;\n",
+        "carry = restarts_here ? 0.0f : carry;",
         "",
         "differs",
     ),
     "a gradient of the initial states that a reset forgets": (
         OWN_BACKWARD,
-        "const float sum = sent_to_initial(s, unit_group, column_tile, column) + carry;",
-        "const float sum = carry;",
+        "sum = restarts_here ? sum + carry : sum;",
+        "sum = restarts_here ? carry : sum;",
         "differs",
     ),
     "resets a step early, backward": (
         OWN_BACKWARD,
-        "if (anew.due(tile.steps - n)) send_to_initial(anew.take(flags, tile.steps - n, lane));",
-        "if (anew.due(tile.steps - 1 - n)) send_to_initial(anew.take(flags, tile.steps - 1 - n, lane));",
+        "restarts = begins;\n            begins = anew.at(n);",
+        "begins = anew.at(n);\n            restarts = begins;",
         "differs",
     ),
     "resets of steps long before that nobody copies, backward": (
         OWN_LONG_BACKWARD,
-        "ahead.copy_ahead(flags, in, first_row, t);",
-        "",
+        "if ((copied & Flags::part - 1) / anew.count == 2)",
+        "if (false)",
         "differs|written",
     ),
     "gates' gradients behind the end": (
@@ -984,14 +1003,14 @@ FAULTS = {
     ),
     "a removed barrier": (
         FORWARD,
-        f"{WAIT}            sync_block();\n            stop(t, buffer);",
-        f"{WAIT}            stop(t, buffer);",
+        f"{WAIT}            sync_block();\n        }};\n        TILESMITH",
+        f"{WAIT}        }};\n        TILESMITH",
         "race|written",
     ),
     "a barrier that is left out from step 20 on": (
         FORWARD,
-        f"{WAIT}            sync_block();\n            stop(t, buffer);",
-        f"{WAIT}            if (t < 20) sync_block();\n            stop(t, buffer);",
+        f"{WAIT}            sync_block();\n        }};\n        TILESMITH",
+        f"{WAIT}            if (t < 20) sync_block();\n        }};\n        TILESMITH",
         "race",
     ),
     "a barrier that is left out from step 20 on, backward": (
@@ -1014,8 +1033,8 @@ FAULTS = {
     ),
     "a missing wait on an asynchronous copy": (
         FORWARD,
-        f"{WAIT}            sync_block();\n            stop(t, buffer);",
-        "            sync_block();\n            stop(t, buffer);",
+        f"{WAIT}            sync_block();\n        }};\n        TILESMITH",
+        "            sync_block();\n        };\n        TILESMITH",
         "race|written|landed|copy",
     ),
     "a stage that is refilled while it is held": (

@@ -13,6 +13,16 @@ inline float shuffle_xor(float value, int lanes, Site site = Site::current()) {
     return __uint_as_float(emulate::exchange_lanes(__float_as_uint(value), static_cast<unsigned>(lanes), site));
 }
 
+inline unsigned shuffle(unsigned value, int lane, Site site = Site::current()) {
+    return emulate::exchange_lanes(value, thread_index() % 32 ^ static_cast<unsigned>(lane) % 32, site);
+}
+inline int least_of_lanes(int value, Site site = Site::current()) {
+    for (unsigned lanes = 16; lanes > 0; lanes /= 2) {
+        const int other = static_cast<int>(emulate::exchange_lanes(static_cast<unsigned>(value), lanes, site));
+        value = other < value ? other : value;
+    }
+    return value;
+}
 inline float shuffle(float value, int lane, Site site = Site::current()) {
     return shuffle_xor(value, static_cast<int>(thread_index() % 32) ^ lane, site);
 }

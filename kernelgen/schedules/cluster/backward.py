@@ -20,7 +20,7 @@ from kernelgen.program.arguments import known_states
 from kernelgen.program.shape import FEATURES, Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
-from kernelgen.schedules.shared.backward_step import UNITS, arrays_read, refuses_recomputing, sent_to_initial
+from kernelgen.schedules.shared.backward_step import UNITS, arrays_read, refuses_recomputing
 from kernelgen.schedules.shared.batch_tiled import BatchTiled, Needs, accumulator_additions, read_bytes
 from kernelgen.schedules.shared.cost import StepWork
 from kernelgen.schedules.shared.entries import GRADIENTS, asserted, backward_parameters, sequences
@@ -89,7 +89,6 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     columns = minimum(rows // 4, 2)
     column_tiles = cdiv(rows, 8)
     elements = 2 * column_tiles * columns
-    to_initial = sent_to_initial(cell, shape, elements * unit_warps) + reset_flags(shape, rows)
     return Sizes(
         warps=warps,
         unit_warps=unit_warps,
@@ -103,7 +102,7 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
         copies=cdiv(arrays * vectors, warps * 32),
         writes=cdiv(max(1, len(inputs | recurrent)) * vectors, warps * 32),
         sent=sent,
-        shared_memory=buffers + ring + weights + SLOTS * sent + to_initial,
+        shared_memory=buffers + ring + weights + SLOTS * sent + reset_flags(shape, rows),
     )
 
 
@@ -177,7 +176,7 @@ class ClusterBackward(BatchTiled):
             "received": 2 * s.columns * minimum(v["cluster"], 24 - 8 * s.columns),
             "bias": 2 * len(biased & {*cell.bias_gates}),
             "partial_sums": 2 * len(cell.inputless_biases),
-            "states": s.elements * len(cell.states),
+            "states": s.elements * len(cell.states) * (2 if shape.resets else 1),
             "inputs": 2 * s.column_tiles * cdiv(s.arrays, 3 - s.columns),
             "ready": s.elements * (backward_cost(cell).ready + known_states(cell, shape)),
             "live": minimum(s.elements, 4) * backward_cost(cell).live,

@@ -22,7 +22,7 @@ from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.grid.blocks import nothing_to_share, run_together
 from kernelgen.schedules.grid.traffic import beyond_an_exchange, saved_by_pacing
-from kernelgen.schedules.shared.backward_step import arrays_read, refuses_recomputing, sent_to_initial
+from kernelgen.schedules.shared.backward_step import arrays_read, refuses_recomputing
 from kernelgen.schedules.shared.batch_tiled import BatchTiled, Needs, accumulator_additions
 from kernelgen.schedules.shared.cost import StepWork
 from kernelgen.schedules.shared.entries import GRADIENTS, MAIL, asserted, backward_parameters, sequences, stores
@@ -114,7 +114,7 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     sums = warps * 2 * tiles * (rows // 4) * 32 * 4
     sent = cluster * owners * epilogue_rows * 8 * 4
     vectors = epilogue_rows * (8 // vector_width(d))
-    to_initial = sent_to_initial(cell, shape, epilogue_rows // 4 * owners) + owners * reset_flags(shape, epilogue_rows)
+    flags = owners * reset_flags(shape, epilogue_rows)
     return Sizes(
         warps=warps,
         tile_warps=tile_warps,
@@ -133,7 +133,7 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
         groups_to_send=cdiv(cluster * owners, warps),
         sums=sums,
         sent=sent,
-        shared_memory=owners * step + weights + 2 * sums + minimum(cluster - 1, 1) * SUMS_SLOTS * sent + to_initial,
+        shared_memory=owners * step + weights + 2 * sums + minimum(cluster - 1, 1) * SUMS_SLOTS * sent + flags,
     )
 
 
@@ -248,7 +248,7 @@ class GridBackward(BatchTiled):
             "parts": v["k_split"],
             "bias": len(biased & {*cell.bias_gates}),
             "partial_sums": len(cell.inputless_biases),
-            "states": s.elements * len(cell.states),
+            "states": s.elements * len(cell.states) * (2 if shape.resets else 1),
             "ready": s.elements * (backward_cost(cell).ready + known_states(cell, shape)),
             "live": minimum(s.elements, 4) * backward_cost(cell).live,
             "destinations": minimum(v["cluster"] - 1, 1) * s.groups_to_send,

@@ -19,7 +19,7 @@ from kernelgen.program.arguments import known_states
 from kernelgen.program.shape import FEATURES, Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
-from kernelgen.schedules.shared.backward_step import UNITS, arrays_read, recomputed_gates, sent_to_initial
+from kernelgen.schedules.shared.backward_step import UNITS, arrays_read, recomputed_gates
 from kernelgen.schedules.shared.batch_tiled import (
     BATCH_TILES,
     NUM_STAGES,
@@ -82,7 +82,6 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     columns = minimum(rows // 4, 2)
     column_tiles = cdiv(rows, 8)
     elements = 2 * column_tiles * columns
-    to_initial = sent_to_initial(cell, shape, elements * warps) + reset_flags(shape, rows)
     return Sizes(
         warps=warps,
         k_tiles=k_tiles,
@@ -97,7 +96,7 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
         elements=elements,
         copies=cdiv(arrays * vectors, warps * 32),
         writes=cdiv(max(1, len(inputs)) * vectors, warps * 32),
-        shared_memory=buffers + ring + weights + to_initial,
+        shared_memory=buffers + ring + weights + reset_flags(shape, rows),
     )
 
 
@@ -155,7 +154,7 @@ class ResidentBackward(BatchTiled):
             "bias": 2 * len(biased & {*cell.bias_gates}),
             "partial_sums": s.inputless_products * (4 * s.partial_tiles + 2 * s.column_tiles)
             + 2 * len(cell.inputless_biases),
-            "states": s.elements * len(cell.states),
+            "states": s.elements * len(cell.states) * (2 if shape.resets else 1),
             "inputs": 2 * s.column_tiles * cdiv(s.arrays, 3 - s.columns),
             "ready": s.elements * (backward_cost(cell).ready + known_states(cell, shape)),
             "elements": s.elements,

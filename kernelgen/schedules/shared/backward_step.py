@@ -5,7 +5,6 @@ from __future__ import annotations
 from kernelgen.cells.language import Cell
 from kernelgen.program.arguments import known_states
 from kernelgen.program.shape import Shape
-from kernelgen.schedules.shared.numbers import Number
 from kernelgen.symbolic.derive import Backward, derive
 
 UNITS = 16
@@ -27,12 +26,6 @@ def arrays_read(cell: Cell, shape: Shape, *, written: bool = False) -> int:
     hidden = recomputed_gates(cell, shape) or (cell.inputless_products and not written)
     states = {*code.states, 0} if hidden else code.states
     return len(gates) + len(states) + known_states(cell, shape)
-
-
-def sent_to_initial(cell: Cell, shape: Shape, elements: Number) -> Number:
-    """Bytes of what resets send to the initial states: floats. elements: that a lane of each warp has, summed over the
-    warps of a block that own units."""
-    return elements * (128 * len(cell.states) if shape.resets else 0)
 
 
 def refuses_recomputing(schedule: str, shape: Shape) -> str:
