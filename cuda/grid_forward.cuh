@@ -347,17 +347,18 @@ struct GridForward {
         }
     }
 
-    /// The same by a warp that multiplies or one that steps. It fences a step earlier than where all meet: grid_mail.cuh.
-    TILESMITH_DEVICE void run_apart() {
-        if (!owner) {
-            load_weights();
-            for (int t = 0; t < tile.steps; ++t) {
-                store_product(t);
-                arrive_named(sums_barrier, threads);
-                fence_for_block();
-            }
-            return;
+    /// The same of a warp that multiplies, where others step. It fences a step earlier than where all meet: grid_mail.cuh.
+    TILESMITH_DEVICE void run_products() {
+        load_weights();
+        for (int t = 0; t < tile.steps; ++t) {
+            store_product(t);
+            arrive_named(sums_barrier, threads);
+            fence_for_block();
         }
+    }
+
+    /// And of one that steps.
+    TILESMITH_DEVICE void run_steps() {
         const SharedAddress read_inputs = shared + ring_at + step_warp * ring_bytes;
         int stage_offset = 0, refill_offset = last_stage;
         for (int t = 0; t < tile.steps; ++t) {
@@ -371,18 +372,25 @@ struct GridForward {
 
     TILESMITH_DEVICE void run() {
         tile.template prepare<rows>(in, first_row, lane, static_cast<int>(block_y()) * rows);
-        if constexpr (!apart) load_weights();
+        if constexpr (apart) {
+            prepare_mail();
+            if (padded_k != sent_units && rank == 0) mail.fill(static_cast<int>(thread_index()), threads);
+            if (!owner) return run_products();
+        } else {
+            load_weights();
+        }
         load_bias<Type, Cell>(bias, in.b, owner ? ~0u : 0u, own);
         load_states();
         prepare_transfers();
-        prepare_mail();
+        if constexpr (!apart) prepare_mail();
         if (owner) begin_steps();
-        if (padded_k != sent_units && rank == 0) mail.fill(static_cast<int>(thread_index()), threads);
-        if constexpr (apart)
-            run_apart();
-        else
+        if constexpr (apart) {
+            run_steps();
+        } else {
+            if (padded_k != sent_units && rank == 0) mail.fill(static_cast<int>(thread_index()), threads);
             run_together();
-        if (!owner) return;
+            if (!owner) return;
+        }
         if constexpr (sequences.lengths) writer.write_zeros(in.seq - tile.steps, [](int) { return shape.heads * D; });
         store_last<Type>(in.last, own, state);
     }

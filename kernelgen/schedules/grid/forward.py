@@ -57,8 +57,12 @@ MOST_K_TILES_IN_REGISTERS = 4
 SPARE, SPARE_OF_WIDE = 55, 40
 """Registers that a thread needs besides what it multiplies, and how many of them a tile of 16 sequences does not."""
 
-SPARE_APART, STEPPING = 20, 70
-"""The same where other warps step, and registers of these."""
+SPARE_APART, SPARE_OF_K_TILE = 12, 2
+"""The same where other warps step, and how many more each group of R takes: with fewer some compiled kernels spilled
+(NVRTC 13.0, 80 tilings of five cells within 24 registers of their share, sm_80, sm_90a and sm_100a)."""
+
+STEPPING = 70
+"""Registers of a warp that steps and does not multiply."""
 
 
 @dataclass(frozen=True)
@@ -241,10 +245,11 @@ class GridForward(BatchTiled):
         # What is multiplied must live at once. Beyond that the compiler likes to have R from shared memory long before
         # it is needed, and does without: with tiles of 16 sequences and more well, with smaller where there is room.
         wide = minimum(s.column_tiles - 1, 1)
-        spare = together * (SPARE - wide * SPARE_OF_WIDE) + v["step_warps"] * SPARE_APART
-        least = multiplied(s, v) + 4 * s.tiles * counts["loading"] + spare
-        floor = v["step_warps"] * maximum(multiplied(s, v) + SPARE_APART, STEPPING)
-        return Needs(s.warps, s.shared_memory, counts, least, floor)
+        spare = together * (SPARE - wide * SPARE_OF_WIDE)
+        apart = v["step_warps"] * (SPARE_APART + SPARE_OF_K_TILE * s.k_tiles)
+        least = multiplied(s, v) + 4 * s.tiles * counts["loading"] + spare + apart
+        least = maximum(least, v["step_warps"] * STEPPING)
+        return Needs(s.warps, s.shared_memory, counts, least, floor=v["step_warps"] * least)
 
     def work(self, cell: Cell, shape: Shape, profile: Profile, v: Mapping[str, int]) -> StepWork:
         """What a block does in one step, for the cost model."""
