@@ -38,7 +38,8 @@ struct GridTiling {
     int k_tiles_in_registers;  // of a warp's groups of 32 previous units, how many keep their part of R in registers
     int accumulators;           // independent accumulators per tile, so that matrix instructions overlap
     int num_stages;         // stages of the ring that holds Wx
-    int step_warps;   // 1: warps of their own run the step; 0: the first of those that multiply
+    int step_warps;   // 0: the first of those that multiply run the step; n: warps of their own, which add the sums of the
+                      // parts of K in n groups, as they come
     int pause;        // clocks, after its block has sent, until a warp that does not step polls; -1: it polls as soon as it can
     int owner_pause;  // clocks that a warp which steps and multiplies waits, when it has done its step, before it polls
 };
@@ -70,6 +71,7 @@ struct GridForward {
     static constexpr int unit_groups = units / 8;  // of a warp that multiplies; one that runs the step has one
     static constexpr int epilogue_warps = unit_warps * unit_groups * row_groups;
     static constexpr bool apart = tiling.step_warps != 0;
+    static constexpr int sum_groups = maximum(tiling.step_warps, 1);
     static constexpr int warps = product_warps + (apart ? epilogue_warps : 0);  // those that multiply come first
     static constexpr int threads = 32 * warps;
     /// Whether a warp that does not step fences for its block, while the others step; else each thread for itself.
@@ -84,6 +86,7 @@ struct GridForward {
     static_assert(rows % epilogue_rows == 0 && epilogue_warps <= warps, "each warp runs the step of one group at most");
     static_assert(!paced || fenced_apart, "there are warps that wait for those that send");
     static_assert(!apart || paced, "a warp overwrites no sums before its block has sent what they make");
+    static_assert(tiling.k_split % sum_groups == 0, "groups have as many parts");
     static_assert(!apart || tiling.owner_pause == 0, "who does not poll does not pause");
     static_assert((blocks - 1) * unit_warps * units < D, "every block owns units");
 
@@ -202,6 +205,10 @@ struct GridForward {
         mail.prepare(in.mail + tile * mail_words, own, row_group * epilogue_rows);
     }
 
+    TILESMITH_DEVICE void fill_padding() const {
+        if (padded_k != sent_units && rank == 0) mail.fill(static_cast<int>(thread_index()), threads);
+    }
+
     TILESMITH_DEVICE void begin_copy(int stage_offset) {
         ring.begin_copy(stage_offset, [](int) { return input_gates * shape.heads * D; });
     }
@@ -210,9 +217,11 @@ struct GridForward {
 
     using Inputs = unsigned[1][column_tiles][Ring::words];
 
-    // Named barriers: at one those that have sent signal, and the others wait before they poll; at the other, where warps of
-    // their own step, those that multiply signal that their sums are there.
+    // Named barriers: at one those that have sent signal, and the others wait before they poll; at the others, where warps of
+    // their own step, those that multiply signal that the sums of a group of parts are there.
     static constexpr int sent_barrier = 1, sums_barrier = 2;
+    static constexpr int parts_of_group = tiling.k_split / sum_groups;
+    static constexpr int sums_threads = 32 * (unit_warps * parts_of_group + epilogue_warps);
 
     TILESMITH_DEVICE static void signal_sent() {
         if constexpr (paced) arrive_named(sent_barrier, threads);
@@ -242,16 +251,22 @@ struct GridForward {
             [](int, int, int) { return 0.0f; });
     }
 
-    /// What a gate has before the step: its bias, its input and its product, whose parts lie at `sums`.
-    TILESMITH_DEVICE float gate_sum(int gate, const Inputs& wx, SharedAddress sums, int column_tile, int column) const {
-        float sum = bias[gate][0];
-        if (has(Cell::input, gate)) sum += Ring::value(wx[0][column_tile], rank_among(Cell::input, gate), column);
-        if (!has(Cell::recurrent, gate)) return sum;
-        const int rank_of_gate = rank_among(Cell::recurrent, gate);
+    /// What `count` parts of K have made, from the first_part-th on, of a gate that has a product. sums: where all lie.
+    template <int count>
+    TILESMITH_DEVICE float sum_of_parts(SharedAddress sums, int first_part, int rank_of_gate, int column_tile, int column) const {
         const int tile = units == 8 ? rank_of_gate / 2 : rank_of_gate;
         const int upper = units == 8 ? rank_of_gate % 2 : unit_group % unit_groups;
         const int plane = row_group * (BlockSums::planes / row_groups) + column_tile * columns + column;
-        return sum + BlockSums::sum(sums, unit_group / unit_groups, tile, upper, plane, lane);
+        return BlockSums::template sum<count>(sums, unit_group / unit_groups, tile, upper, plane, lane, first_part);
+    }
+
+    /// What a gate has before the step: its bias, its input and its product, product(rank_of_gate, column_tile, column).
+    template <class Product>
+    TILESMITH_DEVICE float gate_sum(int gate, const Inputs& wx, Product product, int column_tile, int column) const {
+        float sum = bias[gate][0];
+        if (has(Cell::input, gate)) sum += Ring::value(wx[0][column_tile], rank_among(Cell::input, gate), column);
+        if (!has(Cell::recurrent, gate)) return sum;
+        return sum + product(rank_among(Cell::recurrent, gate), column_tile, column);
     }
 
     static constexpr int last_stage = (tiling.num_stages - 1) * stage_bytes;
@@ -288,14 +303,15 @@ struct GridForward {
         if (fenced_apart && warp == product_warps - 1) fence_global();
     }
 
-    /// Step t of what the warp owns, from its inputs and the products' sums.
-    TILESMITH_DEVICE void step(int t, const Inputs& wx, unsigned restarts, unsigned running, SharedAddress sums, int& stage_offset,
+    /// Step t of what the warp owns, from its inputs and the products.
+    template <class Product>
+    TILESMITH_DEVICE void step(int t, const Inputs& wx, unsigned restarts, unsigned running, Product product, int& stage_offset,
                                int& refill_offset) {
         float results[1][column_tiles][columns][arrays];
         Elements::for_each([&](int group, int column_tile, int column) {
             float gate[gates];
 #pragma unroll
-            for (int q = 0; q < gates; ++q) gate[q] = gate_sum(q, wx, sums, column_tile, column);
+            for (int q = 0; q < gates; ++q) gate[q] = gate_sum(q, wx, product, column_tile, column);
             const bool runs = !sequences.lengths || (running >> own.row(column_tile, column) & 1) != 0;
             step_element<Cell, Type, save>(gate, state[group][column_tile][column], results[group][column_tile][column], own, group, runs);
         });
@@ -343,7 +359,10 @@ struct GridForward {
             sync_block();  // all of h(t) has come, and its products are there
             fence_for_block();
             if (!owner) continue;
-            step(t, wx, restarts, running, sums_of(t), stage_offset, refill_offset);
+            const auto product = [&](int rank_of_gate, int column_tile, int column) {
+                return sum_of_parts<tiling.k_split>(sums_of(t), 0, rank_of_gate, column_tile, column);
+            };
+            step(t, wx, restarts, running, product, stage_offset, refill_offset);
         }
     }
 
@@ -352,7 +371,7 @@ struct GridForward {
         load_weights();
         for (int t = 0; t < tile.steps; ++t) {
             store_product(t);
-            arrive_named(sums_barrier, threads);
+            arrive_named(sums_barrier + part / parts_of_group, sums_threads);
             fence_for_block();
         }
     }
@@ -365,8 +384,21 @@ struct GridForward {
             Inputs wx{};
             unsigned restarts = 0, running = ~0u;
             take_inputs(wx, restarts, running, t, read_inputs, stage_offset);
-            sync_named(sums_barrier, threads);  // all of h(t) has come, and its products are there
-            step(t, wx, restarts, running, sums_of(t), stage_offset, refill_offset);
+            float products[column_tiles][columns][Rows::product_gates];
+#pragma unroll
+            for (int group = 0; group < sum_groups; ++group) {
+                sync_named(sums_barrier + group, sums_threads);  // in the end all of h(t) has come, and its products are there
+                Elements::for_each([&](int, int column_tile, int column) {
+#pragma unroll
+                    for (int gate = 0; gate < Rows::product_gates; ++gate) {
+                        const float sum = sum_of_parts<parts_of_group>(sums_of(t), group * parts_of_group, gate, column_tile, column);
+                        float& product = products[column_tile][column][gate];
+                        product = group == 0 ? sum : product + sum;
+                    }
+                });
+            }
+            const auto product = [&](int gate, int column_tile, int column) { return products[column_tile][column][gate]; };
+            step(t, wx, restarts, running, product, stage_offset, refill_offset);
         }
     }
 
@@ -374,7 +406,7 @@ struct GridForward {
         tile.template prepare<rows>(in, first_row, lane, static_cast<int>(block_y()) * rows);
         if constexpr (apart) {
             prepare_mail();
-            if (padded_k != sent_units && rank == 0) mail.fill(static_cast<int>(thread_index()), threads);
+            fill_padding();
             if (!owner) return run_products();
         } else {
             load_weights();
@@ -387,7 +419,7 @@ struct GridForward {
         if constexpr (apart) {
             run_steps();
         } else {
-            if (padded_k != sent_units && rank == 0) mail.fill(static_cast<int>(thread_index()), threads);
+            fill_padding();
             run_together();
             if (!owner) return;
         }

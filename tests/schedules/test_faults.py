@@ -106,6 +106,7 @@ GRID_ALONE = replace(
 GRID_SPLIT = replace(GRID_ALONE, values=GRID_ALONE.values | {"blocks": 8, "k_split": 2, "accumulators": 1})
 GRID_PACED = replace(GRID_SPLIT, values=GRID_SPLIT.values | {"pause": 0, "owner_pause": 200})
 GRID_APART = replace(GRID_SPLIT, values=GRID_SPLIT.values | {"step_warps": 1, "pause": 500})
+GRID_IN_GROUPS = replace(GRID_APART, values=GRID_APART.values | {"step_warps": 2})
 GRID_PADDED = replace(GRID, shape=replace(GRID.shape, head_dim=72), values=GRID.values | {"blocks": 5})
 GRID_BACKWARD = Sound(
     "grid_backward",
@@ -546,15 +547,27 @@ FAULTS = {
     ),
     "a step that does not wait for sums": (
         GRID_APART,
-        "sync_named(sums_barrier, threads);  // all of h(t) has come",
-        "arrive_named(sums_barrier, threads);  // all of h(t) has come",
+        "sync_named(sums_barrier + group, sums_threads);",
+        "arrive_named(sums_barrier + group, sums_threads);",
         "race|arrives twice|written|may not have been read",
     ),
     "sums that are told of before they are stored": (
         GRID_APART,
-        "                store_product(t);\n                arrive_named(sums_barrier, threads);",
-        "                arrive_named(sums_barrier, threads);\n                store_product(t);",
+        "store_product(t);\n            arrive_named(sums_barrier + part / parts_of_group, sums_threads);",
+        "arrive_named(sums_barrier + part / parts_of_group, sums_threads);\n            store_product(t);",
         "race|written|may not have been read|deadlock",
+    ),
+    "sums that are added before those of their group are told of": (
+        GRID_IN_GROUPS,
+        "sum_of_parts<parts_of_group>(sums_of(t), group * parts_of_group,",
+        "sum_of_parts<parts_of_group>(sums_of(t), (sum_groups - 1 - group) * parts_of_group,",
+        "race|written",
+    ),
+    "sums of one group that are added for another's": (
+        GRID_IN_GROUPS,
+        "sum_of_parts<parts_of_group>(sums_of(t), group * parts_of_group,",
+        "sum_of_parts<parts_of_group>(sums_of(t), 0,",
+        "differs",
     ),
     "sums that are overwritten before they are added": (
         replace(GRID_APART, shape=replace(GRID_APART.shape, seq=20)),
@@ -1267,6 +1280,7 @@ def run(sound: Sound, program: Program, seed: int) -> None:
         GRID_SPLIT,
         GRID_PACED,
         GRID_APART,
+        GRID_IN_GROUPS,
         GRID_PADDED,
         GRID_BACKWARD,
         GRID_BACKWARD_PACED,
@@ -1294,6 +1308,7 @@ def run(sound: Sound, program: Program, seed: int) -> None:
         "grid, K split",
         "grid, paced",
         "grid, stepped apart",
+        "grid, sums in groups",
         "grid, padded",
         "grid, backward",
         "grid, backward, paced",

@@ -25,7 +25,7 @@ APART = {
     "k_tiles_in_registers": 1,
     "accumulators": 1,
     "num_stages": 4,
-    "step_warps": 1,
+    "step_warps": 2,
     "pause": 500,
     "owner_pause": 0,
 }

@@ -233,6 +233,12 @@ GRID_CASES = [
         OF_16 | {"k_split": 3, "epilogue_rows": 4} | STEPPED_APART,
         id="more warps that step than multiply",
     ),
+    pytest.param(
+        "lstm",
+        Shape(11, SEQ, 1, 128, save="gates"),
+        OF_16 | {"k_split": 4, "blocks": 3} | STEPPED_APART | {"step_warps": 4},
+        id="sums in four groups",
+    ),
 ]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic
 
-from constrint import Expr, Problem, cdiv, maximum, minimum, table
+from constrint import Expr, Problem, cdiv, divides, maximum, minimum, table
 from kernelgen.cells.language import Cell
 from kernelgen.emit.kernel import Template
 from kernelgen.hardware.profile import Profile
@@ -103,7 +103,7 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     sums = k_split * unit_warps * 2 * tiles * (rows // 4) * 32 * 4
     vectors = epilogue_rows * 8 // vector_width(d)
     return Sizes(
-        warps=product_warps + v["step_warps"] * epilogue_warps,
+        warps=product_warps + minimum(v["step_warps"], 1) * epilogue_warps,
         product_warps=product_warps,
         unit_warps=unit_warps,
         epilogue_warps=epilogue_warps,
@@ -192,6 +192,7 @@ class GridForward(BatchTiled):
             together | ((rows <= 8) & (v["k_tiles_in_registers"] == s.k_tiles)),
             "warps of their own step where a step is short, and R in registers",
         )
+        problem.add(together | divides(v["step_warps"], v["k_split"]), "sums come in groups of as many parts")
         problem.add(
             ~together | (v["pause"] == AT_ONCE) | (owners < product_warps),
             "polls are paced where there are warps that wait for those that step",
@@ -240,16 +241,16 @@ class GridForward(BatchTiled):
             "copies": s.copies,
             "writes": s.writes,
         }
-        together = 1 - v["step_warps"]
+        apart = minimum(v["step_warps"], 1)
+        together = 1 - apart
         counts = multiplying | {name: together * count for name, count in stepping.items()}
         # What is multiplied must live at once. Beyond that the compiler likes to have R from shared memory long before
         # it is needed, and does without: with tiles of 16 sequences and more well, with smaller where there is room.
         wide = minimum(s.column_tiles - 1, 1)
         spare = together * (SPARE - wide * SPARE_OF_WIDE)
-        apart = v["step_warps"] * (SPARE_APART + SPARE_OF_K_TILE * s.k_tiles)
-        least = multiplied(s, v) + 4 * s.tiles * counts["loading"] + spare + apart
-        least = maximum(least, v["step_warps"] * STEPPING)
-        return Needs(s.warps, s.shared_memory, counts, least, floor=v["step_warps"] * least)
+        spare += apart * (SPARE_APART + SPARE_OF_K_TILE * s.k_tiles)
+        least = maximum(multiplied(s, v) + 4 * s.tiles * counts["loading"] + spare, apart * STEPPING)
+        return Needs(s.warps, s.shared_memory, counts, least, floor=apart * least)
 
     def work(self, cell: Cell, shape: Shape, profile: Profile, v: Mapping[str, int]) -> StepWork:
         """What a block does in one step, for the cost model."""
