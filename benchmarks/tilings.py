@@ -6,7 +6,8 @@
     python benchmarks/tilings.py --schedule grid --size 1x768 --with blocks=48 --by k_split --by k_tiles_in_registers
 
 Of the tilings that differ in the variables of --by that the schedule has, one each is tried, the model's best; --with
-keeps those with a value. Or those of --tiling are tried, values in the order of the variables:
+keeps those with a value. Or those of --tiling are tried, values in the order of the variables, also such as the Problem
+does not offer:
 
     python benchmarks/tilings.py --schedule cluster --size 3x256 --tiling 8/8/4/1/8/2/8/1/0
 
@@ -16,9 +17,10 @@ Rows go to --out as they come (JSON lines, as `cost_model.py sample` writes them
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import click
@@ -78,7 +80,8 @@ def main(
             shape = Shape(batch, seq, heads, head_dim, dtype, save)
             try:
                 planned = plan(cell, shape, profile, schedules=[schedule], direction=chosen.direction)
-                tilings = those_named(planned, named) if named else different(planned, by, keep)[:top]
+                build = partial(chosen.tiling, cell, shape, profile)
+                tilings = those_named(planned, named, build) if named else different(planned, by, keep)[:top]
             except TilesmithError as error:
                 click.echo(f"{size}: {error}", err=True)
                 continue
@@ -122,13 +125,17 @@ def different(tilings: Sequence[Tiling], by: Sequence[str], keep: dict[str, int]
     return list(found.values())
 
 
-def those_named(tilings: Sequence[Tiling], named: Sequence[str]) -> list[Tiling]:
-    """Those whose values are named, in the order of the names; says which there are not."""
+def those_named(
+    tilings: Sequence[Tiling], named: Sequence[str], build: Callable[[dict[str, int]], Tiling]
+) -> list[Tiling]:
+    """Those whose values are named, in the order of the names; says which are not offered."""
+    variables = tuple(tilings[0].values)
     found = {"/".join(map(str, tiling.values.values())): tiling for tiling in tilings}
     for name in named:
         if name not in found:
-            click.echo(f"{name}: no such tiling", err=True)
-    return [found[name] for name in named if name in found]
+            click.echo(f"{name}: not offered", err=True)
+            found[name] = build(dict(zip(variables, map(int, name.split("/")), strict=True)))
+    return [found[name] for name in named]
 
 
 def tried(worker: GpuWorker, program: Program, binary: Binary, seconds: float) -> tuple[float, float] | str:

@@ -30,17 +30,20 @@ struct BlockSums {
                                     __float_as_uint(sums[tile][plane / 2][2 * upper + plane % 2]));
     }
 
-    /// The sum of all parts, always in the same order, of the tile row g (upper = 0) or g + 8 (upper = 1) of a unit warp.
-    TILESMITH_DEVICE static float sum(SharedAddress at, int unit_warp, int tile, int upper, int plane, int lane) {
+    /// The sum of all parts, or of `count` from `first_part` on, always in the same order, of the tile row g (upper = 0) or g + 8
+    /// (upper = 1) of a unit warp.
+    template <int count = k_split>
+    TILESMITH_DEVICE static float sum(SharedAddress at, int unit_warp, int tile, int upper, int plane, int lane, int first_part = 0) {
         const SharedAddress first = at + unit_warp * warp_bytes + ((2 * tile + upper) * planes + plane) * plane_bytes + 4 * lane;
-        float parts[k_split];
+        float parts[count];
 #pragma unroll
-        for (int part = 0; part < k_split; ++part) parts[part] = __uint_as_float(load_shared_32(first + part * part_bytes));
+        for (int part = 0; part < count; ++part)
+            parts[part] = __uint_as_float(load_shared_32(first + (first_part + part) * part_bytes));
 #pragma unroll
-        for (int distance = 1; distance < k_split; distance *= 2)
+        for (int distance = 1; distance < count; distance *= 2)
 #pragma unroll
-            for (int part = 0; part < k_split; part += 2 * distance)
-                if (part + distance < k_split) parts[part] += parts[part + distance < k_split ? part + distance : 0];
+            for (int part = 0; part < count; part += 2 * distance)
+                if (part + distance < count) parts[part] += parts[part + distance < count ? part + distance : 0];
         return parts[0];
     }
 };

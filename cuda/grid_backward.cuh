@@ -31,7 +31,8 @@ struct GridBackwardTiling {
     int k_tiles_in_registers;  // of a warp's groups of 32 k, how many keep their part of R in registers
     int accumulators;           // independent accumulators per tile
     int num_stages;         // stages of the ring that holds saved values and gradients
-    int paced;              // 1: a warp that has sent waits a little before it polls; 0: it polls as soon as it can
+    int pause;        // clocks, after its block has sent, until a warp that owns nothing polls; -1: as soon as it can
+    int owner_pause;  // clocks that a warp which owns units waits, when it has done its step, before it polls
 };
 
 /// Warps of a block that have different tiles of the product.
@@ -78,6 +79,9 @@ struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape,
     /// Whether a warp that owns nothing fences for its block, while the others step; else each thread for itself.
     static constexpr bool fenced_apart = owners < warps;
 
+    static constexpr bool paced = tiling.pause >= 0;
+
+    static_assert(!paced || fenced_apart, "there are warps that wait for those that send");
     static_assert(8 * unit_groups * cluster == cluster_units, "the blocks of a cluster own as many units");
     static_assert(rows % Step::rows == 0 && owners <= warps, "each warp runs the step of one group at most");
     static_assert((tiling.clusters - 1) * cluster_units < shape.head_dim, "every cluster has units");
@@ -199,10 +203,26 @@ struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape,
         });
     }
 
+    // A named barrier: warps that have sent signal, and those that own nothing wait before they poll.
+    static constexpr int sent_barrier = 1;
+
+    TILESMITH_DEVICE static void signal_sent() {
+        if constexpr (paced) arrive_named(sent_barrier, threads);
+    }
+    /// Until a poll is likely to find what has been sent.
+    TILESMITH_DEVICE void await_sent() const {
+        if (owner) {
+            if constexpr (tiling.owner_pause > 0) pause(tiling.owner_pause);
+        } else if constexpr (paced) {
+            sync_named(sent_barrier, threads);
+            if constexpr (tiling.pause > 0) pause(tiling.pause);
+        }
+    }
+
     /// The n-th step's product, from the gates' gradients that all blocks send to the gradients of h that this one owns.
     TILESMITH_DEVICE void exchange(int n, int slot) {
         typename Matrix::Sums sums;
-        if (tiling.paced != 0 && owner) pause(Mail::patience);
+        await_sent();
         multiply(sums, mail.at + Mail::slot_of(n));
         const SharedAddress buffer = block_shared + sums_at + (n & 1) * BlockSums::bytes;
         BlockSums::store(sums, buffer, tile_warp, part, this->lane);
@@ -222,10 +242,12 @@ struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape,
     TILESMITH_DEVICE void step(int n, int buffer, Constant<whole> before_ends, int& stage_offset, int received) {
         typename Step::Gradients d_gates;
         this->differentiate(d_gates, n, before_ends);
-        if constexpr (!Cell::recurrent_cut)  // first what the others wait for
+        if constexpr (!Cell::recurrent_cut) {  // first what the others wait for
             mail.send(Mail::slot_of(n), [&](int array, int column_tile, int column) {
                 return this->gradient(d_gates, nth_bit(Cell::recurrent, array), 0, column_tile, column);
             });
+            signal_sent();
+        }
         this->keep(buffer, d_gates);
         cp_async_wait<tiling.num_stages - 2>();
         sync_warp();  // all lanes' copies are there, and what is written out

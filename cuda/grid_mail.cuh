@@ -10,7 +10,8 @@
 // h(t - 1). Then the block meets, one of its warps fences for all of it, and it meets again before anybody sends h(t + 3).
 // With five slots that slot takes h(t + 4). A reader that waits for h(t + 4) has seen h(t + 3), which was sent after the fence:
 // so it cannot find h(t - 1) there any more. With four slots it would have seen but h(t + 2), which is sent while the fence is
-// under way.
+// under way. Where warps of their own step, the one that fences learns of the poison only when its block has sent h(t + 2), and
+// fences while h(t + 3) is sent: six would do.
 #pragma once
 
 #include "lane_elements.cuh"
@@ -30,10 +31,6 @@ struct GridMail {
 
     static_assert(sent_units % 8 == 0 && sent_units >= shape.head_dim && arrays * sent_units <= padded_k,
                   "whole chunks of h come from the blocks");
-
-    /// Clocks that a warp which has just sent waits before it polls, where polls are paced: a poll that finds a word missing
-    /// costs as long as it takes to ask again, some 700 clocks, and many that ask for words on their way hold these up.
-    static constexpr unsigned patience = 200;
 
     /// A slot: [k / 8][sequence][8] 16-bit words. Which column of the matrix tiles a sequence has is such that the columns 2j,
     /// or 2j + 1, are those of one warp that sends.

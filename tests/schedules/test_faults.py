@@ -97,14 +97,16 @@ GRID = Sound(
     Shape(6, 9, 1, 64, save="gates"),
     {
         "blocks": 4, "units_per_warp": 16, "batch_tile": 8, "epilogue_rows": 8, "k_split": 2,
-        "k_tiles_in_registers": 1, "accumulators": 2, "num_stages": 3, "paced": 0,
+        "k_tiles_in_registers": 1, "accumulators": 2, "num_stages": 3, "step_warps": 0, "pause": -1, "owner_pause": 0,
     },
 )  # fmt: skip
 GRID_ALONE = replace(
     GRID, values=GRID.values | {"units_per_warp": 8, "batch_tile": 4, "epilogue_rows": 4, "k_split": 1}
 )
 GRID_SPLIT = replace(GRID_ALONE, values=GRID_ALONE.values | {"blocks": 8, "k_split": 2, "accumulators": 1})
-GRID_PACED = replace(GRID_SPLIT, values=GRID_SPLIT.values | {"paced": 1})
+GRID_PACED = replace(GRID_SPLIT, values=GRID_SPLIT.values | {"pause": 0, "owner_pause": 200})
+GRID_APART = replace(GRID_SPLIT, values=GRID_SPLIT.values | {"step_warps": 1, "pause": 500})
+GRID_IN_GROUPS = replace(GRID_APART, values=GRID_APART.values | {"step_warps": 2})
 GRID_PADDED = replace(GRID, shape=replace(GRID.shape, head_dim=72), values=GRID.values | {"blocks": 5})
 GRID_BACKWARD = Sound(
     "grid_backward",
@@ -112,7 +114,7 @@ GRID_BACKWARD = Sound(
     Shape(6, 11, 1, 64),
     {
         "clusters": 2, "cluster": 2, "batch_tile": 4, "epilogue_rows": 4, "tiles_per_warp": 1, "k_split": 2,
-        "k_tiles_in_registers": 1, "accumulators": 2, "num_stages": 4, "paced": 0,
+        "k_tiles_in_registers": 1, "accumulators": 2, "num_stages": 4, "pause": -1, "owner_pause": 0,
     },
 )  # fmt: skip
 GRID_BACKWARD_APART = Sound(  # a block multiplies with gates of another cluster's units alone
@@ -122,6 +124,11 @@ GRID_BACKWARD_APART = Sound(  # a block multiplies with gates of another cluster
     GRID_BACKWARD.values | {"clusters": 4, "accumulators": 1},
 )
 GRID_BACKWARD_ALONE = replace(GRID_BACKWARD, values=GRID_BACKWARD.values | {"clusters": 4, "cluster": 1})
+GRID_BACKWARD_PACED = replace(
+    GRID_BACKWARD,
+    shape=replace(GRID_BACKWARD.shape, head_dim=128),
+    values=GRID_BACKWARD.values | {"k_split": 4, "tiles_per_warp": 2, "pause": 500, "owner_pause": 200},
+)
 STREAMING = Sound(
     "streaming",
     "lstm",
@@ -511,7 +518,7 @@ FAULTS = {
     ),
     "no fence of the block": (
         GRID_SPLIT,
-        "if (fenced_apart && warp == warps - 1) fence_global();",
+        "if (fenced_apart && warp == product_warps - 1) fence_global();",
         "",
         "only after it has been polled",
     ),
@@ -553,9 +560,57 @@ FAULTS = {
     ),
     "a block that says a step late that it has sent": (
         GRID_PACED,
-        "                signal_sent();",
-        "                if (t > 0) signal_sent();",
+        "            signal_sent();",
+        "            if (t > 0) signal_sent();",
         "deadlock",
+    ),
+    "a step that does not wait for sums": (
+        GRID_APART,
+        "sync_named(sums_barrier + group, sums_threads);",
+        "arrive_named(sums_barrier + group, sums_threads);",
+        "race|arrives twice|written|may not have been read",
+    ),
+    "sums that are told of before they are stored": (
+        GRID_APART,
+        "store_product(t);\n            arrive_named(sums_barrier + part / parts_of_group, sums_threads);",
+        "arrive_named(sums_barrier + part / parts_of_group, sums_threads);\n            store_product(t);",
+        "race|written|may not have been read|deadlock",
+    ),
+    "sums that are added before those of their group are told of": (
+        GRID_IN_GROUPS,
+        "sum_of_parts<parts_of_group>(sums_of(t), group * parts_of_group,",
+        "sum_of_parts<parts_of_group>(sums_of(t), (sum_groups - 1 - group) * parts_of_group,",
+        "race|written",
+    ),
+    "sums of one group that are added for another's": (
+        GRID_IN_GROUPS,
+        "sum_of_parts<parts_of_group>(sums_of(t), group * parts_of_group,",
+        "sum_of_parts<parts_of_group>(sums_of(t), 0,",
+        "differs",
+    ),
+    "sums that are overwritten before they are added": (
+        replace(GRID_APART, shape=replace(GRID_APART.shape, seq=20)),
+        "            sync_named(sent_barrier, threads);",
+        "            arrive_named(sent_barrier, threads);",
+        "race|arrives twice",
+    ),
+    "no fence of the block, stepped apart": (
+        GRID_APART,
+        "if (fenced_apart && warp == product_warps - 1) fence_global();",
+        "",
+        "only after it has been polled",
+    ),
+    "two slots too few, stepped apart": (
+        replace(GRID_APART, shape=replace(GRID_APART.shape, seq=20)),
+        f"int slots = 8;\n{GRID_SLOT_BYTES}slots",
+        f"int slots = 4;\n{GRID_SLOT_BYTES}8",
+        "only after it has been polled|deadlock",
+    ),
+    "poison a step early, stepped apart": (
+        GRID_APART,
+        "mail.poison_sent(Mail::slot_of(t + Mail::slots - 1));",
+        "mail.poison_sent(Mail::slot_of(t));",
+        "may not have been read|deadlock",
     ),
     "no meeting before the sums are read": (
         GRID,
@@ -589,8 +644,8 @@ FAULTS = {
     ),
     "results that are written out before they are there, grid": (
         GRID_ALONE,
-        "            sync_warp();\n            writer.write",
-        "            writer.write",
+        "        sync_warp();\n        writer.write",
+        "        writer.write",
         "race|written",
     ),
     "results that are overwritten before they are out, grid": (
@@ -616,6 +671,12 @@ FAULTS = {
         "if (fenced_apart && block_warp == warps - 1) fence_global();",
         "",
         "only after it has been polled",
+    ),
+    "a block that says a step late that it has sent, grid backward": (
+        GRID_BACKWARD_PACED,
+        "            signal_sent();",
+        "            if (n > 0) signal_sent();",
+        "deadlock",
     ),
     "no fence of a thread, grid backward": (
         GRID_BACKWARD_ALONE,
@@ -1236,8 +1297,12 @@ def run(sound: Sound, program: Program, seed: int) -> None:
         GRID,
         GRID_ALONE,
         GRID_SPLIT,
+        GRID_PACED,
+        GRID_APART,
+        GRID_IN_GROUPS,
         GRID_PADDED,
         GRID_BACKWARD,
+        GRID_BACKWARD_PACED,
         GRID_BACKWARD_APART,
         GRID_BACKWARD_ALONE,
         STREAMING,
@@ -1260,8 +1325,12 @@ def run(sound: Sound, program: Program, seed: int) -> None:
         "grid",
         "grid, a warp alone",
         "grid, K split",
+        "grid, paced",
+        "grid, stepped apart",
+        "grid, sums in groups",
         "grid, padded",
         "grid, backward",
+        "grid, backward, paced",
         "grid, backward, another cluster's gates",
         "grid, backward, a block alone",
         "streaming",

@@ -106,7 +106,9 @@ def test_its_launch_and_its_mail_grow_with_the_batch() -> None:
         "k_tiles_in_registers": 4,
         "accumulators": 1,
         "num_stages": 4,
-        "paced": 0,
+        "step_warps": 0,
+        "pause": -1,
+        "owner_pause": 0,
     }
     grid = get("grid")
     program = grid.program(LSTM, shape, profile, grid.tiling(LSTM, shape, profile, values))

@@ -125,7 +125,9 @@ VALUES = {
         "k_tiles_in_registers": 3,
         "accumulators": 1,
         "num_stages": 8,
-        "paced": 1,
+        "step_warps": 0,
+        "pause": 0,
+        "owner_pause": 200,
     },
     "grid_backward": {
         "clusters": 12,
@@ -137,7 +139,8 @@ VALUES = {
         "k_tiles_in_registers": 3,
         "accumulators": 1,
         "num_stages": 4,
-        "paced": 1,
+        "pause": -1,
+        "owner_pause": 200,
     },
     "streaming": {
         "units": 64,

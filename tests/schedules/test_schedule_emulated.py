@@ -180,8 +180,13 @@ GRID = {
     "k_tiles_in_registers": 1,
     "accumulators": 1,
     "num_stages": 4,
-    "paced": 0,
+    "step_warps": 0,
+    "pause": -1,
+    "owner_pause": 0,
 }
+
+PACED = {"pause": 0, "owner_pause": 200}
+STEPPED_APART = {"step_warps": 1, "pause": 500}
 
 OF_16 = {"units_per_warp": 16, "batch_tile": 8, "epilogue_rows": 8}
 ALONE = {"k_split": 1, "accumulators": 2}
@@ -189,17 +194,17 @@ ALONE = {"k_split": 1, "accumulators": 2}
 
 GRID_CASES = [
     pytest.param("lstm", Shape(3, SEQ, 1, 80, save="gates"), {"blocks": 5}, id="an odd number of blocks"),
-    pytest.param("elman", Shape(3, SEQ, 1, 136), {"blocks": 17, "k_split": 4, "paced": 1}, id="17 blocks of 8 units"),
+    pytest.param("elman", Shape(3, SEQ, 1, 136), {"blocks": 17, "k_split": 4} | PACED, id="17 blocks of 8 units"),
     pytest.param("gru", Shape(5, SEQ, 2, 64, save="gates"), {}, id="two heads, two tiles of the batch"),
     pytest.param("lstm", Shape(3, SEQ, 1, 32), {"blocks": 2} | ALONE | {"accumulators": 1}, id="K not split"),
-    pytest.param("slstm", Shape(3, SEQ, 1, 96, "float16"), {"k_split": 3, "paced": 1}, id="K split in 3"),
+    pytest.param("slstm", Shape(3, SEQ, 1, 96, "float16"), {"k_split": 3} | PACED, id="K split in 3"),
     pytest.param("elman", Shape(3, SEQ, 1, 160), {"blocks": 20, "accumulators": 2}, id="K split unevenly"),
     pytest.param("lstm", Shape(5, SEQ, 1, 64), {"k_tiles_in_registers": 0}, id="R in shared memory"),
     pytest.param("gru", Shape(9, SEQ, 1, 64, save="gates"), OF_16, id="16 units, 8 sequences, 2 elements a lane"),
     pytest.param(
         "lstm",
         Shape(7, SEQ, 1, 128, save="states"),
-        OF_16 | {"k_split": 8, "epilogue_rows": 4, "paced": 1},
+        OF_16 | {"k_split": 8, "epilogue_rows": 4} | PACED,
         id="and 1 element",
     ),
     pytest.param("lstm", Shape(18, SEQ, 1, 64), OF_16 | {"batch_tile": 16, "epilogue_rows": 16}, id="16 sequences"),
@@ -217,6 +222,23 @@ GRID_CASES = [
     pytest.param("lstm", Shape(9, SEQ, 1, 50, save="gates"), {"blocks": 7}, id="of 2s"),
     pytest.param("slstm", Shape(2, SEQ, 2, 33, save="gates"), {"blocks": 5} | ALONE, id="odd head dimension"),
     pytest.param("gru", Shape(1, 1, 2, 64), {"num_stages": 8}, id="one sequence of one step"),
+    pytest.param("lstm", Shape(3, SEQ, 1, 80, save="gates"), {"blocks": 5} | STEPPED_APART, id="stepped apart"),
+    pytest.param("gru", Shape(1, 1, 2, 64), STEPPED_APART, id="stepped apart, one step"),
+    pytest.param(
+        "elman", Shape(9, SEQ, 1, 72), OF_16 | {"k_split": 1, "blocks": 5} | STEPPED_APART, id="stepped apart, padding"
+    ),
+    pytest.param(
+        "slstm",
+        Shape(7, SEQ, 1, 128, save="states"),
+        OF_16 | {"k_split": 3, "epilogue_rows": 4} | STEPPED_APART,
+        id="more warps that step than multiply",
+    ),
+    pytest.param(
+        "lstm",
+        Shape(11, SEQ, 1, 128, save="gates"),
+        OF_16 | {"k_split": 4, "blocks": 3} | STEPPED_APART | {"step_warps": 4},
+        id="sums in four groups",
+    ),
 ]
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic
 
-from constrint import Expr, Problem, cdiv, minimum
+from constrint import Expr, Problem, cdiv, minimum, table
 from kernelgen.cells.language import Cell
 from kernelgen.emit.kernel import Template
 from kernelgen.hardware.profile import Profile
@@ -21,7 +21,8 @@ from kernelgen.program.shape import FEATURES, Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.grid.blocks import nothing_to_share, run_together
-from kernelgen.schedules.grid.traffic import beyond_an_exchange, saved_by_pacing
+from kernelgen.schedules.grid.pacing import AT_ONCE, BACKWARD, saved_backward, values_of
+from kernelgen.schedules.grid.traffic import beyond_an_exchange
 from kernelgen.schedules.shared.backward_step import arrays_read, refuses_recomputing
 from kernelgen.schedules.shared.batch_tiled import BatchTiled, Needs, accumulator_additions
 from kernelgen.schedules.shared.cost import StepWork
@@ -53,11 +54,8 @@ K_SPLITS = [2, 4, 6, 8, 12, 16]
 NUM_STAGES = [4]
 """Stages of a warp's ring of saved values: a step takes long enough for few to do."""
 
-PACED = [0, 1]
-"""Whether warps that have sent wait a little before they poll."""
-
-SAVED_HERE = 0.4
-"""What pacing saves of what it does where all warps are paced."""
+WAY = ("pause", "owner_pause")
+"""The variables that say when warps poll."""
 
 SLOTS, SUMS_SLOTS = 8, 2
 """Steps whose gates' gradients, and whose sums, have a place (cuda/grid_mail.cuh and gradient_mail.cuh say why)."""
@@ -168,7 +166,7 @@ class GridBackward(BatchTiled):
             "k_tiles_in_registers": problem.variable("k_tiles_in_registers", range(0, 17)),
             "accumulators": problem.variable("accumulators", [1, 2]),
             "num_stages": problem.variable("num_stages", NUM_STAGES),
-            "paced": problem.variable("paced", PACED),
+            **{name: problem.variable(name, values_of(BACKWARD, i)) for i, name in enumerate(WAY)},
         }
 
     def rules(self, problem: Problem, cell: Cell, shape: Shape, v: Mapping[str, Expr]) -> None:
@@ -189,7 +187,12 @@ class GridBackward(BatchTiled):
         problem.add(
             (s.k_tiles - 1) * v["k_split"] * cluster < s.all_k_tiles, "parts of K are no larger than they must be"
         )
-        problem.add((v["paced"] == 0) | (rows <= 8), "warps wait with their polls where a step is short")
+        problem.add(table([v[name] for name in WAY], BACKWARD), "ways to pace polls that are tried")
+        problem.add((v["owner_pause"] == 0) | (rows <= 8), "warps wait with their polls where a step is short")
+        problem.add(
+            (v["pause"] == AT_ONCE) | (s.owners < s.warps),
+            "polls are paced where there are warps that wait for those that step",
+        )
         problem.add(v["k_tiles_in_registers"] <= s.k_tiles, "no more groups of R in registers than a warp has")
         problem.add(v["accumulators"] <= 2 * s.k_tiles, "no more accumulator chains than matrix instructions in a row")
         problem.add(
@@ -270,7 +273,7 @@ class GridBackward(BatchTiled):
         blocks = shape.heads * -(-shape.batch // rows) * v["clusters"] * cluster
         loaded = blocks * s.tile_warps * s.padded_k // cluster * rows * 2
         meeting = profile.latency("exchange_grid", blocks) + beyond_an_exchange(loaded)
-        meeting -= SAVED_HERE * v["paced"] * saved_by_pacing(loaded)
+        meeting -= saved_backward(loaded, *(v[name] for name in WAY))
         meeting += profile.latency("barrier", 32 * s.warps)
         if cluster > 1:
             meeting += profile.latency("exchange_sums", cluster, s.sent)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic
 
-from constrint import Expr, Problem, cdiv, minimum
+from constrint import Expr, Problem, cdiv, divides, maximum, minimum, table
 from kernelgen.cells.language import Cell
 from kernelgen.emit.kernel import Template
 from kernelgen.hardware.profile import Profile
@@ -20,9 +20,10 @@ from kernelgen.program.shape import FEATURES, Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.grid.blocks import nothing_to_share, run_together
-from kernelgen.schedules.grid.traffic import beyond_an_exchange, saved_by_pacing
+from kernelgen.schedules.grid.pacing import AT_ONCE, FORWARD, saved_forward, values_of
+from kernelgen.schedules.grid.traffic import beyond_an_exchange
 from kernelgen.schedules.shared.batch_tiled import BatchTiled, Needs, accumulator_additions
-from kernelgen.schedules.shared.cost import StepWork
+from kernelgen.schedules.shared.cost import SUB_PARTITIONS, StepWork
 from kernelgen.schedules.shared.entries import MAIL, asserted, forward_parameters, sequences, stores
 from kernelgen.schedules.shared.forward_step import arrays_written
 from kernelgen.schedules.shared.limits import CHUNK, vector_width
@@ -44,11 +45,11 @@ TILES = [4, 8, 16, 32]
 NUM_STAGES = [4, 8]
 """Stages of a warp's ring of inputs: a step takes long enough for few to do."""
 
-PACED = [0, 1]
-"""Whether warps wait with their polls until their block has sent."""
-
 MOST_UNPACED = 256
-"""Units of a head up to which they do not: so little is polled that nobody is held up."""
+"""Units of a head up to which warps poll as soon as they can: so little is polled that nobody is held up."""
+
+WAY = ("step_warps", "pause", "owner_pause")
+"""The variables that say when warps poll."""
 
 MOST_K_TILES_IN_REGISTERS = 4
 """Of more groups of R than these, every second number is tried."""
@@ -56,12 +57,20 @@ MOST_K_TILES_IN_REGISTERS = 4
 SPARE, SPARE_OF_WIDE = 55, 40
 """Registers that a thread needs besides what it multiplies, and how many of them a tile of 16 sequences does not."""
 
+SPARE_APART, SPARE_OF_K_TILE = 12, 2
+"""The same where other warps step, and how many more each group of R takes: with fewer some compiled kernels spilled
+(NVRTC 13.0, 80 tilings of five cells within 24 registers of their share, sm_80, sm_90a and sm_100a)."""
+
+STEPPING = 70
+"""Registers of a warp that steps and does not multiply."""
+
 
 @dataclass(frozen=True)
 class Sizes(Generic[Number]):
     """The sizes of cuda/grid_forward.cuh, from a cell, a shape and the tile variables (ints or expressions)."""
 
     warps: Number
+    product_warps: Number
     unit_warps: Number
     epilogue_warps: Number
     sent_units: Number
@@ -83,19 +92,21 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     recurrent, inputs, arrays = len(cell.recurrent_gates), len(cell.input_gates), arrays_written(cell, shape)
     units, rows, epilogue_rows, k_split = v["units_per_warp"], v["batch_tile"], v["epilogue_rows"], v["k_split"]
     unit_warps = cdiv(cdiv(d, units), v["blocks"])
-    warps = unit_warps * k_split
+    product_warps = unit_warps * k_split
+    epilogue_warps = unit_warps * units // 8 * rows // epilogue_rows
     sent_units = v["blocks"] * unit_warps * units
     k_tiles = cdiv(cdiv(sent_units, 32), k_split)
     tiles = cdiv(recurrent * units, 16)
     columns = minimum(epilogue_rows // 4, 2)
     own = unit_warps * units // 8 * rows * CHUNK * (arrays + v["num_stages"] * inputs)
-    weights = warps * (k_tiles - v["k_tiles_in_registers"]) * tiles * 2 * 32 * CHUNK
+    weights = product_warps * (k_tiles - v["k_tiles_in_registers"]) * tiles * 2 * 32 * CHUNK
     sums = k_split * unit_warps * 2 * tiles * (rows // 4) * 32 * 4
     vectors = epilogue_rows * 8 // vector_width(d)
     return Sizes(
-        warps=warps,
+        warps=product_warps + minimum(v["step_warps"], 1) * epilogue_warps,
+        product_warps=product_warps,
         unit_warps=unit_warps,
-        epilogue_warps=unit_warps * units // 8 * rows // epilogue_rows,
+        epilogue_warps=epilogue_warps,
         sent_units=sent_units,
         tiles=tiles,
         k_tiles=k_tiles,
@@ -117,6 +128,18 @@ def block_counts(head_dim: int) -> list[int]:
     return sorted({-(-count // share) for count in groups for share in range(1, MOST_UNIT_WARPS + 1)} - {1})
 
 
+def ways_to_pace(shape: Shape) -> list[tuple[int, int, int]]:
+    """The values of WAY that are tried."""
+    return [way for way in FORWARD if shape.head_dim > MOST_UNPACED or way == (0, AT_ONCE, 0)]
+
+
+def multiplied(s: Sizes[Number], v: Mapping[str, Number]) -> Number:
+    """Registers of what a thread multiplies: R, accumulators and h."""
+    accumulators = v["accumulators"] * s.tiles * s.column_tiles * 4
+    polled = 4 * s.column_tiles * cdiv(s.k_tiles, 1 + cdiv(8 - minimum(v["batch_tile"], 8), 4))
+    return s.tiles * v["k_tiles_in_registers"] * 8 + accumulators + polled
+
+
 class GridForward(BatchTiled):
     """See the module."""
 
@@ -133,6 +156,7 @@ class GridForward(BatchTiled):
     def variables(self, problem: Problem, cell: Cell, shape: Shape, profile: Profile) -> Mapping[str, Expr]:
         """Declare the tile variables, in the order of the template's fields."""
         k_tiles = -(-shape.head_dim // 32)
+        ways = ways_to_pace(shape)
         step = 1 if k_tiles <= MOST_K_TILES_IN_REGISTERS else 2
         in_registers = sorted({*range(0, min(k_tiles, 8) + 1), *range(0, k_tiles + 1, step)})
         return {
@@ -144,7 +168,7 @@ class GridForward(BatchTiled):
             "k_tiles_in_registers": problem.variable("k_tiles_in_registers", in_registers),
             "accumulators": problem.variable("accumulators", [1, 2]),
             "num_stages": problem.variable("num_stages", NUM_STAGES),
-            "paced": problem.variable("paced", PACED if shape.head_dim > MOST_UNPACED else [0]),
+            **{name: problem.variable(name, values_of(ways, i)) for i, name in enumerate(WAY)},
         }
 
     def rules(self, problem: Problem, cell: Cell, shape: Shape, v: Mapping[str, Expr]) -> None:
@@ -156,15 +180,24 @@ class GridForward(BatchTiled):
         )
         problem.add(s.unit_warps <= MOST_UNIT_WARPS, f"groups of units of a block: at most {MOST_UNIT_WARPS}")
         problem.add(epilogue_rows <= rows, "a warp steps no more sequences than a tile has")
-        problem.add(groups * rows <= v["k_split"] * epilogue_rows, "no more warps that step than warps")
+        together, owners, product_warps = v["step_warps"] == 0, groups * rows, v["k_split"] * epilogue_rows
+        problem.add(~together | (owners <= product_warps), "no more warps that step than warps")
         problem.add(
-            (epilogue_rows == 4) | (2 * groups * rows > v["k_split"] * epilogue_rows),
+            (epilogue_rows == 4)
+            | (together & (2 * owners > product_warps))
+            | (~together & (s.epilogue_warps >= SUB_PARTITIONS)),
             "a warp steps no more sequences than it must",
         )
         problem.add(
-            (v["paced"] == 0) | (groups * rows < v["k_split"] * epilogue_rows),
+            together | ((rows <= 8) & (v["k_tiles_in_registers"] == s.k_tiles)),
+            "warps of their own step where a step is short, and R in registers",
+        )
+        problem.add(together | divides(v["step_warps"], v["k_split"]), "sums come in groups of as many parts")
+        problem.add(
+            ~together | (v["pause"] == AT_ONCE) | (owners < product_warps),
             "polls are paced where there are warps that wait for those that step",
         )
+        problem.add(table([v[name] for name in WAY], ways_to_pace(shape)), "ways to pace polls that are tried")
         problem.add(v["k_tiles_in_registers"] <= s.k_tiles, "no more groups of R in registers than a warp has")
         problem.add((s.k_tiles - 1) * v["k_split"] < cdiv(s.sent_units, 32), "every warp of a K split has a part of K")
         problem.add(v["accumulators"] <= 2 * s.k_tiles, "no more accumulator chains than matrix instructions in a row")
@@ -190,13 +223,15 @@ class GridForward(BatchTiled):
         """Warps, shared memory and what lives in a thread's registers."""
         s = sizes(cell, shape, v)
         paired = cdiv(8 - minimum(v["batch_tile"], 8), 4)  # 1 where there are 4 sequences
-        counts: dict[str, Int] = {
+        multiplying: dict[str, Int] = {
             "weights": s.tiles * v["k_tiles_in_registers"] * 8,
             "fragments": s.tiles * s.k_tiles,
             "loading": minimum(s.k_tiles - v["k_tiles_in_registers"], 1),
             "accumulators": s.tiles * s.column_tiles * 4,
             "more_accumulators": (v["accumulators"] - 1) * s.tiles * s.column_tiles * 4,
             "polled": 4 * s.column_tiles * cdiv(s.k_tiles, 1 + paired),
+        }
+        stepping: dict[str, Int] = {
             "parts": v["k_split"],
             "states": s.elements * (len(cell.states) - 1),
             "inputs": s.matrices,
@@ -206,25 +241,29 @@ class GridForward(BatchTiled):
             "copies": s.copies,
             "writes": s.writes,
         }
+        apart = minimum(v["step_warps"], 1)
+        together = 1 - apart
+        counts = multiplying | {name: together * count for name, count in stepping.items()}
         # What is multiplied must live at once. Beyond that the compiler likes to have R from shared memory long before
         # it is needed, and does without: with tiles of 16 sequences and more well, with smaller where there is room.
         wide = minimum(s.column_tiles - 1, 1)
-        live = ("weights", "accumulators", "more_accumulators", "polled")
-        least = sum((counts[name] for name in live), 4 * s.tiles * counts["loading"] + SPARE - wide * SPARE_OF_WIDE)
-        return Needs(s.warps, s.shared_memory, counts, least)
+        spare = together * (SPARE - wide * SPARE_OF_WIDE)
+        spare += apart * (SPARE_APART + SPARE_OF_K_TILE * s.k_tiles)
+        least = maximum(multiplied(s, v) + 4 * s.tiles * counts["loading"] + spare, apart * STEPPING)
+        return Needs(s.warps, s.shared_memory, counts, least, floor=apart * least)
 
     def work(self, cell: Cell, shape: Shape, profile: Profile, v: Mapping[str, int]) -> StepWork:
         """What a block does in one step, for the cost model."""
         s = sizes(cell, shape, v)
         cost = cell_cost(cell)
         rows, accumulators = v["batch_tile"], v["accumulators"]
-        weights = (s.k_tiles - v["k_tiles_in_registers"]) * s.tiles * 2 * 512 * s.warps
+        weights = (s.k_tiles - v["k_tiles_in_registers"]) * s.tiles * 2 * 512 * s.product_warps
         arrays = arrays_written(cell, shape)
         values = shape.batch * shape.heads * shape.head_dim * (len(cell.input_gates) + arrays)
         blocks = shape.heads * -(-shape.batch // rows) * v["blocks"]
         loaded = blocks * s.unit_warps * s.padded_k * rows * 2
         return StepWork(
-            warps=s.warps,
+            warps=s.product_warps,
             epilogue_warps=s.epilogue_warps,
             matrix=s.tiles * s.column_tiles * 2 * s.k_tiles,
             matrix_chain=max(1.0, 2 * s.k_tiles / accumulators),
@@ -241,8 +280,8 @@ class GridForward(BatchTiled):
             exchanges=1 if s.epilogue_warps < s.warps else 2,  # of the sums; warps that step fence for themselves then
             meeting=profile.latency("exchange_grid", v["blocks"])
             + beyond_an_exchange(loaded)
-            - v["paced"] * saved_by_pacing(loaded)
-            + profile.latency("barrier", 32 * s.warps),
+            - saved_forward(loaded, *(v[name] for name in WAY))
+            + profile.latency("barrier", 32 * s.product_warps),
         )
 
     def template(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Template:

@@ -52,12 +52,14 @@ def accumulator_additions(rows: int, tiles: int, accumulators: int) -> int:
 class Needs(Generic[Number]):
     """What a block needs. warps; shared_memory: bytes. counts: what lives in a thread's registers, by the names of the
     register model's coefficients. least: registers of a thread below which the compiler cannot go, where it is known to
-    do with what a block of that many warps may have rather than take what it would like; else None."""
+    do with what a block of that many warps may have rather than take what it would like; else None. floor: what it
+    takes at least, whatever the model of registers says; 0 where that is not known."""
 
     warps: Number | int
     shared_memory: Number
     counts: Mapping[str, Int]
     least: Int | None = None
+    floor: Int = 0
 
 
 class BatchTiled(ABC):
@@ -180,7 +182,7 @@ class BatchTiled(ABC):
 
     def _registers(self, shape: Shape, profile: Profile, needs: Needs[Number]) -> Int:
         """Registers per thread, as the compiler will report them."""
-        liked = self._model.registers.predict(needs.counts, profile.arch)
+        liked = maximum(self._model.registers.predict(needs.counts, profile.arch), needs.floor)
         if shape.features:
             liked = liked + len(shape.features) * FEATURE_REGISTERS[self.direction]
         if needs.least is None:

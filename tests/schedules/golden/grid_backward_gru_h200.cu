@@ -82,7 +82,7 @@ struct Cell {
 };
 
 constexpr FixedShape shape{.heads = 1, .head_dim = 768};
-constexpr GridBackwardTiling tiling{.clusters = 12, .cluster = 4, .batch_tile = 8, .epilogue_rows = 4, .tiles_per_warp = 4, .k_split = 6, .k_tiles_in_registers = 3, .accumulators = 1, .num_stages = 4, .paced = 1};
+constexpr GridBackwardTiling tiling{.clusters = 12, .cluster = 4, .batch_tile = 8, .epilogue_rows = 4, .tiles_per_warp = 4, .k_split = 6, .k_tiles_in_registers = 3, .accumulators = 1, .num_stages = 4, .pause = -1, .owner_pause = 200};
 using Kernel = GridBackward<Cell, bf16, shape, tiling, 1, Gates::saved, Stores::matrices>;
 
 static_assert(Kernel::threads == 192, "the schedule predicts 192 for threads");

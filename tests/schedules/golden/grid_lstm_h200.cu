@@ -29,7 +29,7 @@ struct Cell {
 };
 
 constexpr FixedShape shape{.heads = 1, .head_dim = 768};
-constexpr GridTiling tiling{.blocks = 48, .units_per_warp = 16, .batch_tile = 8, .epilogue_rows = 4, .k_split = 8, .k_tiles_in_registers = 3, .accumulators = 1, .num_stages = 8, .paced = 1};
+constexpr GridTiling tiling{.blocks = 48, .units_per_warp = 16, .batch_tile = 8, .epilogue_rows = 4, .k_split = 8, .k_tiles_in_registers = 3, .accumulators = 1, .num_stages = 8, .step_warps = 0, .pause = 0, .owner_pause = 200};
 using Kernel = GridForward<Cell, bf16, shape, tiling, Save::hidden, Stores::matrices>;
 
 static_assert(Kernel::threads == 256, "the schedule predicts 256 for threads");
