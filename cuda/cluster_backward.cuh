@@ -105,8 +105,8 @@ struct ClusterBackward
 
     static constexpr int last_stage = Step::last_stage, stage_bytes = Step::Ring::stage_bytes;
 
-    int stage_offset = 0;
-    int slot = 0, received = (slots - 1) * Mail::slot_bytes;  // of this step's messages, and of those before
+    int stage_offset;
+    int slot, received;  // of this step's messages, and of those before
 
     /// The n-th step of a block.
     template <bool whole>
@@ -152,6 +152,8 @@ struct ClusterBackward
             this->load_initial();
             this->prepare(0);
         }
+        stage_offset = slot = 0;
+        received = (slots - 1) * Mail::slot_bytes;
         TILESMITH_STAMPED(stamps.start(this->in.stamps, this->warp == 0);)
         this->for_each_step(*this);
         TILESMITH_STAMPED(stamps.finish();)

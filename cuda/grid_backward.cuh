@@ -265,7 +265,7 @@ struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape,
         }
     }
 
-    int stage_offset = 0, slot = 0, received = 0;
+    int stage_offset, slot, received;
 
     /// The n-th step of a block.
     template <bool whole>
@@ -293,6 +293,7 @@ struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape,
             this->load_initial();
             this->prepare(0);
         }
+        stage_offset = slot = received = 0;
         this->for_each_step(*this, owner);
         if constexpr (cluster > 1) sync_cluster();  // the last messages have come: a block's memory may go
         if (!owner) return;

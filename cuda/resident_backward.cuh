@@ -67,7 +67,7 @@ struct ResidentBackward
 
     static constexpr int held = Step::held, last_stage = Step::last_stage, stage_bytes = Step::Ring::stage_bytes;
 
-    int stage_offset = 0;
+    int stage_offset;
 
     /// The n-th step of a block.
     template <bool whole>
@@ -105,6 +105,7 @@ struct ResidentBackward
         sync_block();
         this->load_initial();
         this->prepare(0);
+        stage_offset = 0;
         TILESMITH_STAMPED(stamps.start(this->in.stamps, this->warp == 0);)
         this->for_each_step(*this);
         TILESMITH_STAMPED(stamps.finish();)
