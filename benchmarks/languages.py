@@ -1,7 +1,8 @@
-"""Measure what Triton costs: LSTM kernels of both languages on this GPU, in one run, each against float64.
+"""Measure what Triton costs: kernels of both languages on this GPU, in one run, each against float64.
 
     python benchmarks/languages.py                          # the rows of docs/triton.md
     python benchmarks/languages.py --size 12x64 --top 24 --json build/languages.json
+    python benchmarks/languages.py --cell all --language triton --seq 64 --top 1    # whether every cell is right
 
 Of each pass the model's --top best tilings are compiled (by all cores), validated at full size and measured; the table
 has the fastest. forward saves h alone; training is a forward pass that saves gates, and the backward pass with the
@@ -23,7 +24,7 @@ from pathlib import Path
 import click
 
 from kernelgen.build.compile import compile_program
-from kernelgen.cells import load_cell
+from kernelgen.cells import cell_names, load_cell
 from kernelgen.cells.language import Cell
 from kernelgen.device import gpu
 from kernelgen.errors import TilesmithError
@@ -80,6 +81,7 @@ def compiled(program: Program) -> str:
 
 
 @click.command(help=__doc__)
+@click.option("--cell", "names", multiple=True, default=("lstm",), show_default=True, help="cells, or all")
 @click.option("--size", "sizes", multiple=True, default=SIZES, help="heads x units, such as 3x256")
 @click.option("--language", "languages", multiple=True, type=click.Choice(LANGUAGES), default=LANGUAGES)
 @click.option("--batch", default=16, show_default=True)
@@ -88,6 +90,7 @@ def compiled(program: Program) -> str:
 @click.option("--seconds", default=0.1, show_default=True, help="of measuring a tiling")
 @click.option("--json", "output", type=click.Path(path_type=Path, dir_okay=False), help="Write every number there.")
 def main(
+    names: Sequence[str],
     sizes: Sequence[str],
     languages: Sequence[Language],
     batch: int,
@@ -97,37 +100,43 @@ def main(
     output: Path | None,
 ) -> None:
     """Compile, validate, measure, print and write."""
-    cell, profile = load_cell("lstm"), gpu.device(0).profile()
-    shapes = {(size, save): shaped(size, batch, seq, save) for size in sizes for save in ("hidden", "gates")}
+    profile = gpu.device(0).profile()
+    cells = [load_cell(name) for name in (cell_names() if "all" in names else names)]
+    rows = [(cell, size) for cell in cells for size in sizes]
     found: dict[str, Best] = {}
-    print(f"{profile.name}, LSTM, bfloat16, B = {batch}, T = {seq}, ms")
-    print("size     language  forward training    error  tried spilled failed")
-    context = get_context("spawn")
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool, GpuWorker() as worker:
+    print(f"{profile.name}, bfloat16, B = {batch}, T = {seq}, ms")
+    print(f"{'cell':16} size     language  forward training    error  tried spilled failed")
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool, GpuWorker() as worker:
         expected = {
-            (size, name): pool.submit(make_case, cell.name, shapes[size, save], direction)
-            for size in sizes
+            (cell.name, size, name): pool.submit(make_case, cell.name, shaped(size, batch, seq, save), direction)
+            for cell, size in rows
             for name, direction, save in PASSES
         }
         waiting = {
-            (size, language, name): candidates(
-                pool, cell, shapes[size, save], profile, schedule_names(direction, language), direction, top
+            (cell.name, size, language, name): candidates(
+                pool,
+                cell,
+                shaped(size, batch, seq, save),
+                profile,
+                schedule_names(direction, language),
+                direction,
+                top,
             )
-            for size in sizes
+            for cell, size in rows
             for language in languages
             for name, direction, save in PASSES
         }
         worker.start()
-        for size in sizes:
+        for cell, size in rows:
             for language in languages:
                 row: list[Best | None] = []
                 for name, *_ in PASSES:
-                    worker.use([expected[size, name].result()])
-                    best = fastest(worker, waiting[size, language, name], profile, seconds)
+                    worker.use([expected[cell.name, size, name].result()])
+                    best = fastest(worker, waiting[cell.name, size, language, name], profile, seconds)
                     row.append(best)
                     if best:
-                        found[f"{size} {language} {name}"] = best
-                print(line(size, language, row), flush=True)
+                        found[f"{cell.name} {size} {language} {name}"] = best
+                print(line(cell.name, size, language, row), flush=True)
                 if output:
                     output.parent.mkdir(parents=True, exist_ok=True)
                     output.write_text(json.dumps({key: vars(best) for key, best in found.items()}, indent=1) + "\n")
@@ -190,7 +199,7 @@ def fastest(worker: GpuWorker, tried: Sequence[Candidate], profile: Profile, sec
     return Best(ms, error, tiling.schedule, dict(tiling.values), model, len(tried), spilled, failed)
 
 
-def line(size: str, language: str, row: Sequence[Best | None]) -> str:
+def line(cell: str, size: str, language: str, row: Sequence[Best | None]) -> str:
     """A row of the table."""
     forward, saving, backward = row
     there = [best for best in row if best]
@@ -199,7 +208,7 @@ def line(size: str, language: str, row: Sequence[Best | None]) -> str:
     counts = [sum(numbers) for numbers in zip(*((b.tried, b.spilled, len(b.failed)) for b in there), strict=True)]
     tried, spilled, failed = counts or (0, 0, 0)
     shown = f"{forward.ms:8.3f}" if forward else f"{'-':>8}"
-    return f"{size:8} {language:8} {shown} {training} {error} {tried:6} {spilled:7} {failed:6}"
+    return f"{cell:16} {size:8} {language:8} {shown} {training} {error} {tried:6} {spilled:7} {failed:6}"
 
 
 if __name__ == "__main__":
