@@ -179,10 +179,10 @@ def share_of(profile: Profile, programs: int) -> Profile:
     Its name says so: what was tuned or measured with the whole GPU is not for it. Raises ProfileError where there is no
     multiprocessor for each.
     """
-    if programs > profile.multiprocessors:
-        raise ProfileError(f"{programs} programs cannot share {profile.multiprocessors} multiprocessors")
     if programs == 1:
         return profile
+    if programs > profile.multiprocessors:
+        raise ProfileError(f"{programs} programs cannot share {profile.multiprocessors} multiprocessors")
     own = {
         "name": f"{profile.name}, one of {programs} programs",
         "multiprocessors": profile.multiprocessors // programs,

@@ -632,8 +632,8 @@ FAULTS = {
     ),
     "a part of K that is not added": (
         GRID,
-        "for (int distance = 1; distance < k_split; distance *= 2)",
-        "for (int distance = 2; distance < k_split; distance *= 2)",
+        "for (int distance = 1; distance < count; distance *= 2)",
+        "for (int distance = 2; distance < count; distance *= 2)",
         "differs",
     ),
     "padding that nobody fills": (
