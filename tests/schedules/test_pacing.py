@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
-from drawn import TWINS
 
 from kernelgen.build.compile import compile_source
-from kernelgen.cells import cell_names, load_cell
+from kernelgen.cells import load_cell
 from kernelgen.hardware.profile import load_profile
 from kernelgen.program.shape import Shape
 from kernelgen.schedules import get
@@ -42,7 +41,8 @@ BACKWARD = {
     "pause": 500,
     "owner_pause": 200,
 }
-CELLS = sorted({*cell_names()} - {*TWINS})
+CELLS = ("lstm", "gru", "slstm", "elman", "cfc")
+"""Every cell runs in a tiling drawn at random elsewhere; these differ in what a step reads, keeps and sends."""
 
 
 def check(schedule: str, cell: str, shape: Shape, values: dict[str, int], gpu: str = "h200") -> None:
@@ -54,13 +54,13 @@ def check(schedule: str, cell: str, shape: Shape, values: dict[str, int], gpu: s
 
 @pytest.mark.emulated
 @pytest.mark.parametrize("cell", CELLS)
-def test_every_cell_is_stepped_by_warps_of_its_own(cell: str) -> None:
+def test_cells_are_stepped_by_warps_of_their_own(cell: str) -> None:
     check("grid", cell, Shape(5, 7, 1, 64, save="gates"), APART)
 
 
 @pytest.mark.emulated
 @pytest.mark.parametrize("cell", CELLS)
-def test_every_cell_waits_with_its_polls_backward(cell: str) -> None:
+def test_cells_wait_with_their_polls_backward(cell: str) -> None:
     check("grid_backward", cell, Shape(3, 7, 1, 128, save="gates"), BACKWARD)
 
 
