@@ -46,11 +46,6 @@ struct LibraryBackward : PointwiseStep<Cell, Type, shape, tiling, sequences> {
 
     TILESMITH_DEVICE explicit LibraryBackward(const PointwiseBackwardArgumentsOf<Word>& arguments) : in(arguments) {}
 
-    TILESMITH_DEVICE static void add(Numbers& sum, const Numbers& term) {
-#pragma unroll
-        for (int i = 0; i < units; ++i) sum[i] += term[i];
-    }
-
     TILESMITH_DEVICE Number* sent_at(int state) const { return in.kept + at(states + state, in.batch); }
 
     /// What the steps after step t send back to the states after it; t = -1: to the initial ones. A later step that begins
@@ -71,14 +66,14 @@ struct LibraryBackward : PointwiseStep<Cell, Type, shape, tiling, sequences> {
         if (!Cell::recurrent_cut) {
             Numbers sent;
             this->load_numbers(sent, in.product + at(0, in.batch));
-            add(carried[0], sent);
+            this->add(carried[0], sent);
         }
         if (!this->begins_anew(in, t + 1)) return;
 #pragma unroll
         for (int s = 0; s < states; ++s) {
             Numbers sum;
             this->template load_numbers<true>(sum, sent_at(s));
-            add(sum, carried[s]);
+            this->add(sum, carried[s]);
             this->store_numbers(sent_at(s), sum);
             this->clear(carried[s]);
         }
@@ -92,7 +87,7 @@ struct LibraryBackward : PointwiseStep<Cell, Type, shape, tiling, sequences> {
             if (sequences.resets) {
                 Numbers sent;
                 this->template load_numbers<true>(sent, sent_at(s));
-                add(carried[s], sent);
+                this->add(carried[s], sent);
             }
             this->store(in.d_initial + at(s, in.batch), carried[s]);
         }
@@ -143,7 +138,7 @@ struct LibraryBackward : PointwiseStep<Cell, Type, shape, tiling, sequences> {
         for (int s = 0; s < known; ++s) {
             Numbers outside;
             this->load(outside, in.d_states + at(s, in.batch, t, in.seq));
-            add(carried[s], outside);
+            this->add(carried[s], outside);
         }
 #pragma unroll
         for (int i = 0; i < units; ++i) {
@@ -174,7 +169,7 @@ struct LibraryBackward : PointwiseStep<Cell, Type, shape, tiling, sequences> {
             Numbers sum;
             this->clear(sum);
             if (!first) this->template load_numbers<true>(sum, place);
-            add(sum, d_gate);
+            this->add(sum, d_gate);
             this->store_numbers(place, sum);
         }
     }

@@ -71,13 +71,11 @@ struct LibraryForward : PointwiseStep<Cell, Type, shape, tiling, sequences> {
         if (has(Cell::bias, gate)) this->load(sum, in.b + rank_among(Cell::bias, gate) * static_cast<long long>(Step::row) + this->column);
         if (has(Cell::input, gate)) {
             this->load(term, in.wx + input_at(count_bits(Cell::input), rank_among(Cell::input, gate), t, in.seq));
-#pragma unroll
-            for (int i = 0; i < units; ++i) sum[i] += term[i];
+            this->add(sum, term);
         }
         if (has(Cell::recurrent, gate)) {
             this->load_numbers(term, in.product + input_at(count_bits(Cell::recurrent), rank_among(Cell::recurrent, gate)));
-#pragma unroll
-            for (int i = 0; i < units; ++i) sum[i] += term[i];
+            this->add(sum, term);
         }
     }
 

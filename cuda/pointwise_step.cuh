@@ -85,6 +85,10 @@ struct PointwiseStep {
 #pragma unroll
         for (int i = 0; i < units; ++i) values[i] = 0;
     }
+    TILESMITH_DEVICE static void add(Numbers& sum, const Numbers& term) {
+#pragma unroll
+        for (int i = 0; i < units; ++i) sum[i] += term[i];
+    }
     /// Elements of an array that does not change; `stored`: of one that this kernel writes.
     template <bool stored = false>
     TILESMITH_DEVICE static void load(Numbers& values, const Word* from) {
