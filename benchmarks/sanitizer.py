@@ -125,7 +125,7 @@ def _tilings(cell: Cell, shape: Shape, profile: Profile, part: str) -> list[Tili
     except InfeasibleError:
         return []
     best = tilings[0]
-    dense = next((t for t in tilings if t.values["batch_tile"] >= 8), best)
+    dense = next((t for t in tilings if t.values.get("batch_tile", 0) >= 8), best)
     split = next((t for t in tilings if t.values.get("k_split", 1) > 1), best)
     loading = next((t for t in tilings if t.values.get("k_tiles_in_registers", 1) == 0), best)
     return list({str(tiling): tiling for tiling in (best, dense, split, loading)}.values())

@@ -30,6 +30,8 @@ MODULES: Mapping[str, Any] = {"lstm": nn.LSTM, "gru": nn.GRU, "elman": nn.RNN}
 OURS: Mapping[str, Any] = {"lstm": LSTM, "gru": GRU}
 COMPILED_SEQ = 64
 """Steps of the loop that is compiled."""
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+"""A GPU is measured; without one, whether a step is right can still be seen."""
 UNROLLED = 8
 """Of them, those that are compiled as one function."""
 
@@ -39,10 +41,10 @@ class Step(ABC):
 
     def __init__(self, row: Row, dtype: str) -> None:
         self.row, self.dtype = row, getattr(torch, dtype)
-        self._generator = torch.Generator("cuda").manual_seed(0)
+        self._generator = torch.Generator(DEVICE).manual_seed(0)
         picked = sorted({0, row.batch - 1})
-        self._sequences = torch.tensor(picked, device="cuda")
-        self._heads = torch.tensor(sorted({0, row.heads - 1}), device="cuda")
+        self._sequences = torch.tensor(picked, device=DEVICE)
+        self._heads = torch.tensor(sorted({0, row.heads - 1}), device=DEVICE)
         self._random: Tensor | None = None
 
     @property
@@ -106,7 +108,7 @@ class Step(ABC):
 
     def drawn(self, *sizes: int, scale: float = 1.0) -> Tensor:
         """Normal random numbers of the step's dtype."""
-        values = torch.randn(sizes, generator=self._generator, device="cuda", dtype=self.dtype)
+        values = torch.randn(sizes, generator=self._generator, device=DEVICE, dtype=self.dtype)
         return values.mul_(scale)
 
 
@@ -147,7 +149,7 @@ class Recurrence(Step):
         d_h = self._d_h.index_select(0, self._sequences).index_select(2, self._heads).double()
         d_states = torch.cat([d_h[None], torch.zeros_like(states[1:])])
         d_gates, _ = reference.backward(self.cell, r, b, None, states, gates, d_states, None)
-        d_r, d_b = parameter_gradients(self.cell, d_gates, None, states[0])
+        d_r, d_b = parameter_gradients(self.cell, d_gates, None, states[0], r.dtype, b.dtype)
         d_wx = d_gates[list(self.cell.input_gates)].permute(1, 2, 0, 3, 4)
         return {"h": states[0], "d_wx": d_wx, "d_r": d_r, "d_b": d_b}
 
@@ -174,7 +176,7 @@ class Module(Step):
         super().__init__(row, dtype)
         dim = row.head_dim
         torch.manual_seed(0)
-        self._module = kind(dim, dim).cuda().to(self.dtype)
+        self._module = kind(dim, dim).to(DEVICE, self.dtype)
         self._like = like
         self._x = self.drawn(row.seq, row.batch, dim).requires_grad_()
         self._d_h = self.drawn(row.seq, row.batch, dim)
@@ -198,7 +200,7 @@ class Module(Step):
         }
 
     def wanted(self, *, training: bool) -> Outputs:
-        exact = self._like(self.row.head_dim, self.row.head_dim).cuda().double()
+        exact = self._like(self.row.head_dim, self.row.head_dim).to(DEVICE).double()
         exact.load_state_dict(self._module.state_dict())
         x = self._x.detach().index_select(1, self._sequences).double().requires_grad_()
         h = exact(x)[0]

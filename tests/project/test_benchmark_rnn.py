@@ -19,7 +19,7 @@ pytest.importorskip("torch")
 rnn = load_benchmark("rnn")
 
 from job_records import made, serve  # noqa: E402
-from peers import kernels, plots, report  # noqa: E402
+from peers import kernels, plots, report, steps  # noqa: E402
 from peers.jobs import COMPILED, FLASHRNN, ONE_HEAD, OURS, SYSTEMS, TORCH_NN, Job, jobs  # noqa: E402
 from peers.results import PASSES, Record, Results, dated  # noqa: E402
 from peers.rows import GROUPS, Row, parse, selected  # noqa: E402
@@ -75,6 +75,19 @@ def test_the_kernels_of_a_pass_are_those_that_the_operator_asks_for() -> None:
     assert (forward.direction, forward.shape.save, forward.shape.batch) == ("forward", "hidden", 16)
     tasks = kernels.of_row(row, "bfloat16", "training")
     assert [(task.direction, task.shape.save) for task in tasks] == [("forward", "gates"), ("backward", "hidden")]
+
+
+@pytest.mark.parametrize("text", ["lstm:2x3:3:5", "gru:1x4:1:3", "module:lstm:4:2:5"])
+def test_a_step_is_compared_with_float64(text: str) -> None:
+    step = steps.ours(parse(text), "float32")
+    assert step.error(step.forward(), training=False) < 1e-5
+    step.sample()
+    made = step.training()
+    assert step.error(made, training=True) < 1e-5
+    for name, value in made.items():
+        value[(0,) * value.ndim] += 1
+        assert step.error(made, training=True) > 1e-3, name
+        value[(0,) * value.ndim] -= 1
 
 
 def test_floors_follow_their_formula() -> None:
