@@ -128,13 +128,6 @@ def predicted_seconds(product: MatrixProduct, profile: Profile) -> float:
     return clocks / (profile.clock_mhz * 1e6)
 
 
-def least_seconds(product: MatrixProduct, profile: Profile) -> float:
-    """What no kernel, a library's neither, goes below: every array passes between the GPU and its memory once."""
-    itemsize = dtype_info(product.dtype).itemsize
-    read = (product.rows + product.columns) * product.depth * itemsize
-    return (read + product.rows * product.columns * product.out_itemsize) / profile.memory_bandwidth
-
-
 def kernel(product: MatrixProduct, profile: Profile, tiling: ProductTiling | None = None) -> tuple[Source, Launch]:
     """The kernel and its launch. The source's arguments are (a, b, bias, out, rows, columns, depth, batch, seq,
     turned): pointers, of which bias may be null, and int32; batch and seq are looked at only where a bit of
