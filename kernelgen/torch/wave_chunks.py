@@ -20,8 +20,8 @@ LAUNCH = 2.0
 class OneWay:
     """Of a pass in one direction. step: microseconds of a step of the recurrence, with other layers' beside it. layer:
     of all steps of one that has the GPU, its product included. kernels: that run for a chunk of a layer, one after
-    another. between: microseconds of the products among them, of so many steps. moved: microseconds that a step's arrays
-    take through memory, which all layers share."""
+    another. between: microseconds of the products among them, of so many steps. moved: microseconds that a step's
+    arrays take through memory, which all layers share."""
 
     step: float
     layer: float
