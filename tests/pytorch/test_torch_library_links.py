@@ -163,3 +163,12 @@ def test_the_model_is_near_what_was_measured() -> None:
     for (steps, inputs, units), wanted in measured.items():
         found = 1e6 * predicted_seconds(MatrixProduct(steps, units, inputs, "bfloat16"), H200)
         assert 0.8 < found / wanted < 1.25
+
+
+@pytest.mark.parametrize("gpu", ["t4", "a10", "a100-80gb", "l4", "h200", "b200", "rtx5090"])
+def test_the_model_has_an_answer_for_every_gpu(gpu: str) -> None:
+    for dtype in ("float16", "float32", "tf32", "float64"):
+        short, long = (
+            predicted_seconds(MatrixProduct(steps, 512, 128, dtype), load_profile(gpu)) for steps in (256, 65536)
+        )
+        assert 2e-6 < short < long < 5e-3

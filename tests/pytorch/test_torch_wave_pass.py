@@ -50,6 +50,8 @@ def test_waves_give_what_layer_after_layer_gives(
         output, states = waves(x, hx)
     assert chained.chains == 3
     chunks = -(-seq // 2)
+    every = layers * chunks  # a product and a recurrence each; backward products for the weights behind all chunks
+    assert chained.links == [2 * every, 2 * every + layers, 2 * every]
     assert [name for name, _ in chained.ran] == [
         *["forward"] * layers * chunks, *["backward"] * layers * chunks, *["forward"] * layers * chunks
     ]  # fmt: skip

@@ -170,6 +170,15 @@ def test_what_kernels_cannot_read_is_left_to_calls(chained: Chained) -> None:
 
 
 @pytest.mark.emulated
+def test_more_elements_than_dropout_counts_are_left_to_calls(chained: Chained, monkeypatch: pytest.MonkeyPatch) -> None:
+    elements = 3 * 4 * 16
+    for most, chains in ((elements - 1, 0), (elements, 1)):
+        monkeypatch.setattr("kernelgen.torch.whole_pass.MOST", most)
+        LSTM(8, 16, 2, dropout=0.3, dtype=torch.float16)(torch.randn(4, 3, 8).half())
+        assert chained.chains == chains
+
+
+@pytest.mark.emulated
 def test_the_output_may_not_be_changed_before_the_backward_pass(chained: Chained) -> None:
     module = LSTM(8, 16, dtype=torch.float16, batch_first=True)
     output, _ = module(torch.randn(3, 4, 8).half())
