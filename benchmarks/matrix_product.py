@@ -5,10 +5,11 @@
     python benchmarks/matrix_product.py --size 1024x256x1024 --turned
 
 A size is steps x inputs x gates' units. Its products are Wx = x W^T + b, dx = dWx W and dW = dWx^T x, the latter in
-float32 where --floats. For each there are the library's time, then that of tiles, the model's best first, with what the
-model predicted. In a graph: microseconds of the GPU for one of a row of products; eagerly: of the host for one of a
-row, with out= given, ours by the launcher that passes are queued by. Errors are against float64, in the norm. --turned:
-a's steps lie time-major, which the library's product is not asked to undo. Rows go to --out as they come (JSON lines).
+float32 where --floats. For each there are the library's time, by PyTorch and as a link of a chain, then that of tiles,
+the model's best first, with what the models predicted. In a graph: microseconds of the GPU for one of a row of
+products; eagerly: of the host for one of a row, with out= given, ours by the launcher that passes are queued by. Errors
+are against float64, in the norm. --turned: a's steps lie time-major, which PyTorch's product is not asked to undo. Rows
+go to --out as they come (JSON lines).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import numpy as np
 from kernelgen.build.compile import compile_source
 from kernelgen.hardware.profile import Profile
 from kernelgen.program.dtypes import dtype_info
+from kernelgen.schedules.shared.library_product import predicted_seconds
 from kernelgen.schedules.shared.matrix_product import TURNED_A, MatrixProduct, kernel, load_clocks, ranked
 from kernelgen.schedules.shared.product_tiles import ProductTiling
 
@@ -85,6 +87,12 @@ def main(
                 label = f"{use.name} {product.rows} x {product.columns} x {product.depth}"
                 library = data.library(seconds)
                 click.echo(f"{label:28} {'torch.mm':34} {'':5} {library[0]:6.2f}  {library[1]:6.2f}")
+                of_link, model = data.link(seconds), 1e6 * predicted_seconds(product, profile)
+                record = {"gpu": profile.name, "use": use.name, "product": asdict(product), "turned": turned}
+                record |= {"model_us": model, "graph_us": of_link[0], "eager_us": of_link[1], "error": of_link[2]}
+                file.write(json.dumps(record | {"by": "cublaslt"}) + "\n")
+                times = f"{model:5.2f} {of_link[0]:6.2f}  {of_link[1]:6.2f}  {of_link[2]:.1e}"
+                click.echo(f"{'':28} {'cuBLASLt in a chain':34} {times}")
                 for tiling in ranked(product, profile)[:top]:
                     graph, eager, error = data.kernel(tiling, profile, seconds)
                     model = load_clocks().predict(product.work, tiling, profile) / profile.clock_mhz
@@ -148,6 +156,30 @@ class Data:
 
         product()  # the library's own workspace is made here
         return measure(on, seconds=seconds).median_ms * 1e3, eager(product)
+
+    def link(self, seconds: float) -> tuple[float, float, float]:
+        """Microseconds of the library's product as a link of a chain, in a graph and eagerly, and its error."""
+        import torch
+
+        from kernelgen.device.measure import measure
+        from kernelgen.torch.device import DeviceEngine
+        from kernelgen.torch.engine import Layout, Link
+        from kernelgen.torch.library_links import OfLibrary
+
+        arrays = {"a": self.a, "b": self.b, "bias": self.bias, "out": self.out}
+        names = {name: name for name, each in arrays.items() if each is not None}
+        link = Link(OfLibrary(self.product), names, {"batch": BATCH, "seq": self.seq, "turned": self.turned})
+        queue, given = DeviceEngine().chain([link], Layout(tuple(arrays), {}, {}), 0), list(arrays.values())
+
+        def on(stream: Any) -> None:
+            with torch.cuda.stream(torch.cuda.ExternalStream(int(stream.handle))):
+                queue(given)
+
+        self.out.fill_(float("nan"))
+        torch.cuda.synchronize()
+        graph, host = measure(on, seconds=seconds).median_ms * 1e3, eager(lambda: queue(given))
+        torch.cuda.synchronize()
+        return graph, host, float((self.out.double() - self.wanted).norm() / self.wanted.norm())
 
     def kernel(self, tiling: ProductTiling, profile: Profile, seconds: float) -> tuple[float, float, float]:
         """The same of the kernel with a tile, and its error."""

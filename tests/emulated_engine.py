@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from library_calls import moved_by_numpy, multiplied
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -24,6 +25,7 @@ from kernelgen.program.task import Direction
 from kernelgen.schedules import get
 from kernelgen.schedules.shared import dropped_elements, matrix_product, moved_rows
 from kernelgen.schedules.shared.dropped_elements import DroppedElements
+from kernelgen.schedules.shared.library_product import library_product
 from kernelgen.schedules.shared.matrix_product import MatrixProduct
 from kernelgen.schedules.shared.moved_rows import MovedRows
 from kernelgen.schedules.shared.parameter_gradients import with_float_parameters
@@ -39,7 +41,7 @@ class WithoutChains:
     def multiplies_input(self, cell: Cell, shape: Shape, device: int) -> bool:
         return False
 
-    def product(self, product: MatrixProduct, device: int, calls: int = 1) -> None:
+    def product(self, product: MatrixProduct, device: int) -> None:
         return None
 
     def chunk_of_waves(self, cell: Cell, shape: Shape, layers: int, device: int, *, learning: bool) -> int | None:
@@ -189,6 +191,17 @@ class EmulatedProduct:
 
 
 @dataclass(frozen=True)
+class EmulatedLibrary:
+    """A product of matrices as the library is asked for it."""
+
+    product: MatrixProduct
+
+    def run(self, arrays: Mapping[str, Bytes], numbers: Mapping[str, int]) -> None:
+        made = library_product(self.product, load_profile("h200"), **numbers, bias="bias" in arrays)
+        multiplied(made, arrays)
+
+
+@dataclass(frozen=True)
 class EmulatedRows:
     """Rows in another order, by NumPy. kernel: by its kernel in the emulator, which takes longer."""
 
@@ -207,19 +220,8 @@ class EmulatedRows:
             to = np.empty(self.moved.nbytes, np.uint8)
             emulate(source, launch, {**whole, "to": to, **found}, outputs=source.writes)
         else:
-            to = self._by_numpy(np.concatenate([one[:size] for one in sources]))
+            to = moved_by_numpy(self.moved, np.concatenate([one[:size] for one in sources]))
         arrays["to"][: to.size] = to
-
-    def _by_numpy(self, rows: Bytes) -> Bytes:
-        moved = self.moved
-        every = np.array(rows).reshape(*(moved.sizes[axis] for axis in moved.source), moved.row_bytes)
-        if moved.reverses:
-            by_direction = np.moveaxis(every, [moved.source.index(axis) for axis in "kt"], [0, 1])
-            by_direction[1:] = by_direction[1:, ::-1].copy()
-        new = [axis for axis in moved.to if axis not in moved.source]
-        every = np.broadcast_to(every, (*(moved.sizes[axis] for axis in new), *every.shape))
-        order = [(*new, *moved.source).index(axis) for axis in moved.to]
-        return every.transpose(*order, len(order)).reshape(-1)
 
 
 @dataclass(frozen=True)
@@ -239,10 +241,12 @@ class EmulatedDropout:
 
 class Chained(Emulated):
     """The same with chains. links: how many each chain has that was made. kernels: whether products and copies are
-    kernels too. takes_x: whether recurrences multiply their inputs themselves."""
+    kernels too. takes_x: whether recurrences multiply their inputs themselves. library: whether products are the
+    library's."""
 
-    def __init__(self, *, kernels: bool = False, takes_x: bool = False) -> None:
+    def __init__(self, *, kernels: bool = False, takes_x: bool = False, library: bool = False) -> None:
         super().__init__()
+        self.library = library
         self.kernels, self.takes_x = kernels, takes_x
         self.links: list[int] = []
         self._draw = random.Random(0)
@@ -255,8 +259,8 @@ class Chained(Emulated):
     def multiplies_input(self, cell: Cell, shape: Shape, device: int) -> bool:
         return self.takes_x
 
-    def product(self, product: MatrixProduct, device: int, calls: int = 1) -> Any:
-        return EmulatedProduct(product, self.kernels)
+    def product(self, product: MatrixProduct, device: int) -> Any:
+        return EmulatedLibrary(product) if self.library else EmulatedProduct(product, self.kernels)
 
     def chunk_of_waves(self, cell: Cell, shape: Shape, layers: int, device: int, *, learning: bool) -> int | None:
         return self.advised

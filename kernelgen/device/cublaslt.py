@@ -11,7 +11,8 @@ import ctypes
 import importlib.util
 import math
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -19,8 +20,7 @@ from typing import Any
 
 from kernelgen.errors import LaunchError
 from kernelgen.program.dtypes import dtype_info
-from kernelgen.program.product import SCRATCH_BYTES, Gemm, ProductCall
-from kernelgen.program.rules import Sized
+from kernelgen.program.product import SCRATCH, SCRATCH_BYTES, Gemm, ProductCall
 
 NAMES = ("libcublasLt.so.13", "libcublasLt.so.12")
 
@@ -31,10 +31,14 @@ _COMPUTE = {"tf32": 77, "float64": 70}
 _COMPUTE_FLOAT = 68
 """cublasComputeType_t: float32 sums; of tf32, of factors that are rounded to TF32; and of float64."""
 
-_TRANSA, _TRANSB = 3, 4
+_TRANSA, _TRANSB, _EPILOGUE, _BIAS = 3, 4, 7, 8
 _BATCH_COUNT, _BATCH_STRIDE = 5, 6
 _WORKSPACE, _REDUCTIONS, _ALIGNMENTS = 1, 3, (5, 6, 7, 8)
 """Attributes of a product, of a matrix, and of what is preferred of an algorithm."""
+
+_ADDS_BIAS = 4
+"""Of the epilogues, which take what has been multiplied: that which adds a bias to every column
+(CUBLASLT_EPILOGUE_BIAS)."""
 
 _SUMS_APART = 2
 """The one way that parts of K may be added: apart, in what they are summed in, and in one order
@@ -101,13 +105,18 @@ def required() -> ctypes.CDLL:
     return found
 
 
+_operations = threading.Lock()
+"""An operation has one bias at a time."""
+
+
 @dataclass(frozen=True, eq=False)
 class PlannedProduct:
     """A call of the library for one size on one GPU, ready to be made.
 
     entry: what it makes, in words. arrays: the names of left, right and out. handle, operation, layouts (of these): the
     library's. result: its algorithm and what of the scratch that takes.
-    offsets: bytes from the beginnings of left, right, out and the scratch. numbers: 1 and 0. adds: to what is there.
+    offsets: bytes from the beginnings of left, right, out, the scratch and the bias. numbers: 1 and 0. adds: to what is
+    there. bias: the name of what is added to every column, or nothing.
     """
 
     entry: str
@@ -115,15 +124,26 @@ class PlannedProduct:
     handle: int
     operation: int
     layouts: tuple[int, int, int]
-    offsets: tuple[int, int, int, int]
+    offsets: tuple[int, int, int, int, int]
     result: _Result
     numbers: ctypes.Array[Any]
     adds: bool
+    bias: str = ""
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The names of what ``start`` takes."""
+        return (*self.arrays, SCRATCH, *([self.bias] if self.bias else []))
 
     @property
     def function(self) -> int:
         """The address of cublasLtMatmul."""
-        return int(ctypes.cast(required().cublasLtMatmul, ctypes.c_void_p).value or 0)
+        return _address(required().cublasLtMatmul)
+
+    @property
+    def set_function(self) -> int:
+        """The address of cublasLtMatmulDescSetAttribute, which tells an operation its bias."""
+        return _address(required().cublasLtMatmulDescSetAttribute)
 
     @property
     def algorithm(self) -> int:
@@ -137,15 +157,21 @@ class PlannedProduct:
         return one, one + (0 if self.adds else ctypes.sizeof(self.numbers) // 2)
 
     def start(self, stream: Any, config: Any, *arrays: Any) -> None:
-        """Queue the product on a cuda-core stream of the GPU, which is current. arrays: the addresses of left, right,
-        out and scratch. Raises LaunchError."""
-        left, right, out, scratch = (int(array) + offset for array, offset in zip(arrays, self.offsets, strict=True))
+        """Queue the product on a cuda-core stream of the GPU, which is current. arrays: the addresses of ``arguments``.
+        Raises LaunchError."""
+        left, right, out, scratch, *bias = (
+            int(array) + offset for array, offset in zip(arrays, self.offsets, strict=False)
+        )
         (a, b, c), (alpha, beta) = self.layouts, self.scales
         given = (self.handle, self.operation, alpha, left, a, right, b, beta, out, c, out, c, self.algorithm, scratch)
         pointers = map(ctypes.c_void_p, given)
-        status = required().cublasLtMatmul(
-            *pointers, ctypes.c_size_t(self.result.workspace), ctypes.c_void_p(int(stream.handle))
-        )
+        with _operations:
+            if bias:
+                of_operation, operation = required().cublasLtMatmulDescSetAttribute, ctypes.c_void_p(self.operation)
+                _set(of_operation, operation, _BIAS, ctypes.c_void_p(bias[0]), self.entry)
+            status = required().cublasLtMatmul(
+                *pointers, ctypes.c_size_t(self.result.workspace), ctypes.c_void_p(int(stream.handle))
+            )
         if status:
             raise LaunchError(f"{self.entry} failed: cuBLASLt says {status}")
 
@@ -158,16 +184,17 @@ def _handle(context: int) -> int:
     return made.value or 0
 
 
-def planned(call: ProductCall, shape: Sized, context: int) -> tuple[PlannedProduct, ...]:
-    """The calls that make a product at a shape on the GPU of a context, which must be current.
+def planned(call: ProductCall, gemms: Sequence[Gemm], context: int, bias: str = "") -> tuple[PlannedProduct, ...]:
+    """The calls ``gemms`` of a product on the GPU of a context, which must be current. bias: the name of an array of
+    the result's dtype that each adds to all its columns, of as many elements as these have rows, or nothing.
 
     Raises LaunchError where the library is missing, or has no algorithm.
     """
-    return tuple(_planned(call, gemm, context) for gemm in call.at(shape))
+    return tuple(_planned(call, gemm, context, bias) for gemm in gemms)
 
 
 @lru_cache(maxsize=4096)
-def _planned(call: ProductCall, gemm: Gemm, context: int) -> PlannedProduct:
+def _planned(call: ProductCall, gemm: Gemm, context: int, bias: str) -> PlannedProduct:
     lt, what = required(), f"the product {call}"
     handle = _handle(context)
     left, right = (call.second, call.first) if gemm.swapped else (call.first, call.second)
@@ -179,6 +206,10 @@ def _planned(call: ProductCall, gemm: Gemm, context: int) -> PlannedProduct:
     _checked(lt.cublasLtMatmulDescCreate(ctypes.byref(operation), compute, scale), what)
     for attribute, turned in ((_TRANSA, gemm.turned[0]), (_TRANSB, not gemm.turned[1])):
         _set(lt.cublasLtMatmulDescSetAttribute, operation, attribute, ctypes.c_int32(int(turned)), what)
+    if bias:
+        _set(lt.cublasLtMatmulDescSetAttribute, operation, _EPILOGUE, ctypes.c_uint32(_ADDS_BIAS), what)
+        # Where it lies is known later; it is not read before.
+        _set(lt.cublasLtMatmulDescSetAttribute, operation, _BIAS, ctypes.c_void_p(_ALIGNED), what)
     sizes = (
         (gemm.k, gemm.m) if gemm.turned[0] else (gemm.m, gemm.k),
         (gemm.k, gemm.n) if gemm.turned[1] else (gemm.n, gemm.k),
@@ -214,7 +245,7 @@ def _planned(call: ProductCall, gemm: Gemm, context: int) -> PlannedProduct:
         raise LaunchError(f"{what} cannot be made: cuBLASLt has no algorithm for it on this GPU; take another schedule")
     number = ctypes.c_double if scale else ctypes.c_float
     addresses = (a.value or 0, b.value or 0, c.value or 0)
-    places = (offsets[0], offsets[1], offsets[2], 0)
+    places = (offsets[0], offsets[1], offsets[2], 0, 0)
     ones = (number * 2)(1, 0)
     return PlannedProduct(
         what,
@@ -226,7 +257,12 @@ def _planned(call: ProductCall, gemm: Gemm, context: int) -> PlannedProduct:
         result,
         ones,
         gemm.adds,
+        bias,
     )
+
+
+def _address(function: Any) -> int:
+    return int(ctypes.cast(function, ctypes.c_void_p).value or 0)
 
 
 def _set(function: Any, of: ctypes.c_void_p, attribute: int, value: Any, what: str) -> None:

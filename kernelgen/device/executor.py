@@ -15,7 +15,7 @@ from kernelgen.device.launcher import DeviceKernel, launch_config, stream_of
 from kernelgen.errors import LaunchError
 from kernelgen.program.arguments import STEP, ArrayArgument
 from kernelgen.program.launch import Launch
-from kernelgen.program.product import SCRATCH, ProductCall
+from kernelgen.program.product import ProductCall
 from kernelgen.program.program import KernelCall, Program
 from kernelgen.program.shape import Shape
 
@@ -165,8 +165,8 @@ class Executable:
             if isinstance(call, ProductCall):
                 if id(call) not in laid:
                     context = gpu.checked(gpu.require_driver().cuCtxGetCurrent(), "asking for the current GPU")
-                    laid[id(call)] = list(planned(call, shape, int(context)))
-                steps += [(one, None, (*one.arrays, SCRATCH)) for one in laid[id(call)]]
+                    laid[id(call)] = list(planned(call, call.at(shape), int(context)))
+                steps += [(one, None, one.arguments) for one in laid[id(call)]]
                 started += [None] * len(laid[id(call)])
                 continue
             if id(call) not in laid:

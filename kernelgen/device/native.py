@@ -85,9 +85,9 @@ def queue(
     """Calls at one shape on one GPU as a function of the arrays ``names``, through the launcher, which must be there.
 
     steps: for each call its kernel, which is prepared, its launch, and its arguments: names, or values of the launch's
-    own; of a library's product None for the launch, and the names of its arrays. numbers: those of the names that are
-    int32. stream: the raw stream to queue on, of a device. poisoned: the bytes of the arrays that are filled with 0xFF
-    before. turns: of each call; none where all run one after another. The function takes addresses, None for null
+    own; of a library's product None for the launch, and the names of its arrays or 0. numbers: those of the names that
+    are int32. stream: the raw stream to queue on, of a device. poisoned: the bytes of the arrays that are filled with
+    0xFF before. turns: of each call; none where all run one after another. The function takes addresses, None for null
     pointers, or what has data_ptr(), and raises LaunchError.
     """
     kernels = [kernel for kernel, _, _ in steps]  # they live as long as what queues them
@@ -119,17 +119,18 @@ def queue(
 
 
 def _add_product(made: Any, product: Any, slots: Sequence[int], turn: Turn) -> None:
-    """Lay out a product of a library's. slots: of its arrays."""
-    result, arrays = product.result, list(zip(slots, product.offsets, strict=True))
+    """Lay out a product of a library's. slots: of its arguments, -1 for null pointers."""
+    places = [*slots, -1][: len(product.offsets)]  # a bias is the last, if there is one
     made.product(
         product.function,
+        product.set_function if product.bias else 0,
         product.handle,
         product.operation,
         product.layouts,
         product.scales,
         product.algorithm,
-        result.workspace,
-        arrays,
+        product.result.workspace,
+        list(zip(places, product.offsets, strict=True)),
         *turn,
     )
 

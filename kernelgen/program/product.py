@@ -133,15 +133,18 @@ def gemms(call: ProductCall, sizes: Mapping[str, int]) -> tuple[Gemm, ...]:
         _merged(kinds.get(kind, [])) or none
         for kind in ((True, True, True), (True, False, True), (False, True, True), (True, True, False))
     )
-    # What is one matrix's lies side by side; the others are calls of their own, or one after another in a batch.
-    row, column, inner, several = rows[-1], columns[-1], depth[-1], max(batch, key=lambda group: group.size)
-    outer = [group for group in batch if group is not several] + rows[:-1] + columns[:-1]
+    # What is one matrix's lies side by side; the others are calls of their own, or one after another in a batch, which
+    # goes by what all arrays have where there is that.
+    row, column, inner = _of_matrix(rows), _of_matrix(columns), _of_matrix(depth)
+    outer = [*batch, *(group for group in (*rows, *columns) if group is not row and group is not column)]
+    several = max(batch if batch is not none else outer, key=lambda group: group.size)
+    outer, deeper = [one for one in outer if one is not several], [one for one in depth if one is not inner]
     found = []
     for place in combinations(*(range(group.size) for group in outer)):
-        for number, deep in enumerate(combinations(*(range(group.size) for group in depth[:-1]))):
+        for number, deep in enumerate(combinations(*(range(group.size) for group in deeper))):
             begin = [
                 offsets[i]
-                + sum(at * group.strides[i] for at, group in zip((*place, *deep), (*outer, *depth[:-1]), strict=True))
+                + sum(at * group.strides[i] for at, group in zip((*place, *deep), (*outer, *deeper), strict=True))
                 for i in range(3)
             ]
             found.append(_gemm(call, row, column, inner, several, begin, number > 0))
@@ -191,6 +194,11 @@ def _strides(factor: Factor, sizes: Mapping[str, int]) -> dict[str, int]:
 def _of(strides: Sequence[Mapping[str, int]], axis: str) -> tuple[int, int, int]:
     first, second, result = (each.get(axis, 0) for each in strides)
     return first, second, result
+
+
+def _of_matrix(groups: Sequence[_Group]) -> _Group:
+    """That of which one product of matrices has all: what lies side by side in an array, else the most."""
+    return groups[-1] if 1 in groups[-1].strides else max(groups, key=lambda group: group.size)
 
 
 def _merged(groups: Sequence[_Group]) -> list[_Group]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,18 +13,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kernelgen.device import gpu
+from kernelgen.device import cublaslt, gpu
 from kernelgen.device.executor import Executable, Launches, Turn, in_a_row, offsets
 from kernelgen.device.launcher import DeviceKernel, launch_config
 from kernelgen.device.native import NO_MEMORY, Memory
-from kernelgen.errors import InfeasibleError, TilesmithError
+from kernelgen.errors import InfeasibleError, LaunchError, TilesmithError
 from kernelgen.hardware.profile import share_of
-from kernelgen.program.arguments import ArrayArgument
+from kernelgen.program.dtypes import dtype_info
 from kernelgen.program.shape import INPUT_PRODUCT, Shape
-from kernelgen.schedules.shared import dropped_elements, matrix_product, moved_rows
+from kernelgen.schedules.shared import dropped_elements, library_product, matrix_product, moved_rows
+from kernelgen.schedules.shared.backward_step import arrays_read
 from kernelgen.schedules.shared.dropped_elements import DroppedElements
+from kernelgen.schedules.shared.forward_step import arrays_written
 from kernelgen.schedules.shared.matrix_product import MatrixProduct
 from kernelgen.schedules.shared.moved_rows import MovedRows
+from kernelgen.torch.library_links import OfLibrary, Part, faster_by_library
 from kernelgen.torch.wave_chunks import OneWay, chosen_chunk
 
 if TYPE_CHECKING:
@@ -35,28 +38,15 @@ if TYPE_CHECKING:
     from kernelgen.program.program import Program
     from kernelgen.program.source import Source
     from kernelgen.program.task import Direction
-    from kernelgen.torch.engine import Layout, Link, Ready
-
-SHORT = 20e-6
-"""Seconds that a product of matrices may take by the model, for each call of PyTorch's that it takes the place of, if
-its kernel is to be ours: a call costs the host about as much, and the library is faster where it takes longer."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """Kernels on their GPU, at one size. numbers: their int32 arguments."""
-
-    launches: Launches
-    workspaces: tuple[ArrayArgument, ...]
-    numbers: Mapping[str, np.int32]
+    from kernelgen.torch.engine import Layout, Link
 
 
 @dataclass(frozen=True)
 class Loaded(Part):
     """A program on its GPU, at one shape: see engine.Kernel."""
 
-    program: Program
-    device: int
+    program: Program = field(kw_only=True)
+    device: int = field(kw_only=True)
 
     def bind(self, names: tuple[str, ...]) -> Callable[[Sequence[Tensor | None]], None]:
         """See engine.Kernel; the function queues the program on PyTorch's current stream, and raises LaunchError."""
@@ -121,7 +111,7 @@ class DeviceEngine:
         with gpu.selected(device):
             launches = found.at(shape)
         numbers = {name: np.int32(value) for name, value in arguments.numbers.items()}
-        return Loaded(launches, arguments.workspaces, numbers, found.program, device)
+        return Loaded(launches, arguments.workspaces, numbers, program=found.program, device=device)
 
     def expect(
         self, cell: Cell, shape: Shape, direction: Direction, device: int, *, float_parameters: bool = False
@@ -137,8 +127,7 @@ class DeviceEngine:
                 self._expected[key] = _background().submit(_compiled, cell, shape, profile, direction, float_parameters)
 
     def multiplies_input(self, cell: Cell, shape: Shape, device: int) -> bool:
-        """See engine.Engine. By the model, of schedules that can; where the product is PyTorch's, it takes what its
-        bytes do at the least."""
+        """See engine.Engine. By the model, of schedules that can."""
         from kernelgen.schedules import all_schedules
         from kernelgen.tuning.plan import microseconds_per_step, plan
 
@@ -149,10 +138,7 @@ class DeviceEngine:
         except InfeasibleError:
             return False
         columns = len(cell.input_gates) * shape.heads * shape.head_dim
-        product = MatrixProduct(shape.batch * shape.seq, columns, shape.inputs, shape.dtype)
-        seconds = matrix_product.predicted_seconds(product, profile)
-        if seconds > SHORT:
-            seconds = matrix_product.least_seconds(product, profile)
+        seconds = _seconds(MatrixProduct(shape.batch * shape.seq, columns, shape.inputs, shape.dtype), profile)
         more = shape.seq * (microseconds_per_step(ours, profile) - microseconds_per_step(other, profile))
         return more * 1e-6 < seconds
 
@@ -164,12 +150,13 @@ class DeviceEngine:
         if layers > whole.multiprocessors:
             return None
         profile = share_of(whole, layers)
+        row_bytes = shape.batch * shape.heads * shape.head_dim * dtype_info(shape.dtype).itemsize
 
         def product(steps: int) -> MatrixProduct:
             return MatrixProduct(shape.batch * steps, columns, shape.heads * shape.head_dim, shape.dtype)
 
         def into(steps: int) -> float:
-            return 1e6 * matrix_product.predicted_seconds(product(steps), whole)
+            return 1e6 * _seconds(product(steps), whole)
 
         found = []
         passes: tuple[Direction, ...] = ("forward", "backward") if learning else ("forward",)
@@ -185,22 +172,30 @@ class DeviceEngine:
             if needs.blocks > profile.multiprocessors * needs.blocks_per_sm:
                 return None  # a layer would wait for another one's blocks
             step, at_best = (microseconds_per_step(each, whole) for each in (tiling, alone))
-            least = 1e6 * matrix_product.least_seconds(product(shape.seq), whole)  # as a library makes it
-            found.append(OneWay(step, shape.seq * at_best + least, 2, into))  # R's gradient is made beside
-        return chosen_chunk(shape.seq, layers, found, 1e6 * SHORT)
+            arrays = len(cell.input_gates)
+            arrays += arrays_written(cell, shape) if direction == "forward" else arrays_read(cell, shape)
+            moved = 1e6 * arrays * row_bytes / whole.memory_bandwidth
+            # R's gradient is made beside.
+            found.append(OneWay(step, shape.seq * at_best + into(shape.seq), 2, into, moved))
+        return chosen_chunk(shape.seq, layers, found)
 
     def beside(self, programs: int) -> DeviceEngine:
         """See engine.Engine."""
         return self._besides.setdefault(programs, DeviceEngine(programs)) if programs > 1 else self
 
-    def product(self, product: MatrixProduct, device: int, calls: int = 1) -> Single | None:
-        """See engine.Engine."""
+    def product(self, product: MatrixProduct, device: int) -> OfLibrary | Single | None:
+        """See engine.Engine: the library's where the model says that it is faster, else a kernel of ours."""
         profile = gpu.device(device).profile()
         try:
-            if matrix_product.predicted_seconds(product, profile) > calls * SHORT:
-                return None
+            ours = matrix_product.predicted_seconds(product, profile)
         except InfeasibleError:  # it has not the instructions
             return None
+        if cublaslt.library() is not None and faster_by_library(product, ours, profile):
+            return OfLibrary(product)
+        return self._own(product, profile)
+
+    def _own(self, product: MatrixProduct, profile: Profile) -> Single:
+        """A product by a kernel of ours."""
         source, launch = matrix_product.kernel(product, profile)
         sizes = {"rows": product.rows, "columns": product.columns, "depth": product.depth}
         return self._single(source, launch, sizes)
@@ -226,7 +221,7 @@ class DeviceEngine:
         CompileError and LaunchError."""
         between, parts = dict(layout.between), []
         for place, link in enumerate(links):
-            part = link.ready if isinstance(link.ready, Loaded) else self._started(link.ready, device)
+            part = self._part(link, device)
             own = {}
             for array in part.workspaces:
                 if array.empty:
@@ -244,9 +239,26 @@ class DeviceEngine:
         turns = [Turn(link.lane, link.after, link.aside) for link in links] if lanes else None
         return in_a_row(parts, turns).bound(layout.given, {}, device, torch._C._cuda_getCurrentRawStream, memory)
 
-    def _started(self, single: Ready, device: int) -> Part:
+    def _part(self, link: Link, device: int) -> Part:
+        """What a link runs, loaded; a product that the library turns out not to make by a kernel of ours."""
+        ready = link.ready
+        if isinstance(ready, OfLibrary):
+            profile = gpu.device(device).profile()
+            try:
+                return ready.part(profile, device, self._copy(device), link.numbers, bias="bias" in link.arrays)
+            except LaunchError:
+                ready = self._own(ready.product, profile)
+        if isinstance(ready, Single):
+            return self._started(ready, device)
+        assert isinstance(ready, Loaded)
+        return ready
+
+    def _copy(self, device: int) -> Callable[[MovedRows], Part]:
+        """What makes a copy of rows, loaded."""
+        return lambda moved: self._started(self.moved_rows(moved, device), device)
+
+    def _started(self, single: Single, device: int) -> Part:
         """A kernel of no recurrence, loaded."""
-        assert isinstance(single, Single)
         binary, launch = single.binary.result(), single.launch
         with gpu.selected(device):
             with self._lock:
@@ -276,6 +288,12 @@ class DeviceEngine:
         executable = Executable(program, [binary.cubin for binary in binaries])
         executable.prepare(device)
         return executable
+
+
+def _seconds(product: MatrixProduct, profile: Profile) -> float:
+    """What a product takes by the model, whoever makes it. Raises InfeasibleError where no kernel of ours could."""
+    ours = matrix_product.predicted_seconds(product, profile)
+    return min(ours, library_product.predicted_seconds(product, profile))
 
 
 def _memory(sizes: Mapping[str, int], device: int, inside: Mapping[str, tuple[str, int]] = NO_MEMORY.inside) -> Memory:

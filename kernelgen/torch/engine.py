@@ -102,10 +102,9 @@ class Engine(Hashable, Protocol):
         device. What it makes goes into the chains of both."""
         ...
 
-    def product(self, product: MatrixProduct, device: int, calls: int = 1) -> Ready | None:
+    def product(self, product: MatrixProduct, device: int) -> Ready | None:
         """A product of matrices, whose arrays are a, b, bias and out and whose numbers batch, seq and turned; None
-        where it is better left to PyTorch. calls: how many of PyTorch's it takes the place of. What ``chain`` needs of
-        it may still be compiling."""
+        where nothing makes it but PyTorch. What ``chain`` needs of it may still be compiling."""
         ...
 
     def moved_rows(self, moved: MovedRows, device: int) -> Ready:

@@ -32,17 +32,18 @@ STRIDED_ROWS = 64
 
 @dataclass(frozen=True)
 class Plan(LayerForm):
-    """How a module's layers run over inputs of one form. whole: as kernels that one call queues, where that is worth
-    it; else a layer of one direction is a product of PyTorch's and a kernel, which ``forward`` and ``backward`` run."""
+    """How a module's layers run over inputs of one form. whole: as kernels that one call queues, where there
+    are such; else a layer of one direction is a product of PyTorch's and a kernel, which ``forward`` and ``backward``
+    run."""
 
     whole: WholePass | None = field(init=False, default=None)
 
-    def shorten(
+    def take_whole(
         self, engine: Engine, x: Tensor, products: Sequence[Products], *, time_major: bool, begun: bool, dtype: str
     ) -> None:
         """Find ``whole`` for inputs of x's form: see WholePass."""
         whole = WholePass(self, engine, x, products, time_major=time_major, begun=begun, dtype=dtype)
-        if whole.short:
+        if whole.possible:
             object.__setattr__(self, "whole", whole)
 
     def of(self, x: Tensor, parameters: Sequence[Tensor]) -> Plan | WholePass | None:

@@ -94,7 +94,7 @@ class Stack:
                 parts, self.layers, self.directions, self.heads, dim, self.names, self.dropout, batch, seq, keep, run
             )
             if engine is not None and products is not None:
-                found.shorten(engine, x, products, time_major=time_major, begun=begun is not None, dtype=name)
+                found.take_whole(engine, x, products, time_major=time_major, begun=begun is not None, dtype=name)
         if len(self.plans) >= passes.FORMS:
             self.plans.clear()
         self.plans[key] = found

@@ -20,33 +20,34 @@ LAUNCH = 2.0
 class OneWay:
     """Of a pass in one direction. step: microseconds of a step of the recurrence, with other layers' beside it. layer:
     of all steps of one that has the GPU, its product included. kernels: that run for a chunk of a layer, one after
-    another. between: microseconds of the products among them, of so many steps."""
+    another. between: microseconds of the products among them, of so many steps. moved: microseconds that a step's
+    arrays take through memory, which all layers share."""
 
     step: float
     layer: float
     kernels: int
     between: Callable[[int], float]
+    moved: float = 0.0
 
     def chunk(self, steps: int) -> float:
         """Microseconds of a chunk of a layer."""
         return steps * self.step + self.kernels * LAUNCH + self.between(steps)
 
 
-def chosen_chunk(seq: int, layers: int, directions: Sequence[OneWay], longest: float = float("inf")) -> int | None:
+def chosen_chunk(seq: int, layers: int, directions: Sequence[OneWay]) -> int | None:
     """The chunk with which all directions take the least; None where layers one after another take little more.
-    longest: microseconds that the products of a chunk may take.
 
-    A wave takes as long as a chunk of a layer, or as the products of all layers, each of which has the whole GPU to
-    do; and there are as many waves as chunks, and one more for every further layer.
+    A wave takes as long as a chunk of a layer, or as what has the whole GPU to do, of all layers: products, and the way
+    of the steps' arrays through memory; and there are as many waves as chunks, and one more for every further layer.
     """
 
     def wave(each: OneWay, steps: int) -> float:
-        return max(each.chunk(steps), layers * each.between(steps))
+        return max(each.chunk(steps), layers * (steps * each.moved + each.between(steps)))
 
     def time(steps: int) -> float:
         return (-(-seq // steps) + layers - 1) * sum(wave(each, steps) for each in directions)
 
-    possible = [steps for steps in CHUNKS if steps < seq and all(each.between(steps) <= longest for each in directions)]
+    possible = [steps for steps in CHUNKS if steps < seq]
     if not possible:
         return None
     best = min(possible, key=time)

@@ -8,7 +8,6 @@ everywhere, which is all that the products for weight gradients ask for.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -41,8 +40,9 @@ class WavePass:
         self._item: int = form.dtype.itemsize
         # Sums over chunks are of float32, which kernels that are told so hand over unrounded.
         self._floats = torch.float32 if self._item == 2 else form.dtype
-        self._products = self._all_products()
-        lengths = () if None in self._products.values() else dict.fromkeys(form.steps)
+        self._products, self._of_weights = self._all_products(), self._products_of_weights()
+        missing = None in (*self._products.values(), *self._of_weights.values())
+        lengths = () if missing else dict.fromkeys(form.steps)
         self._runs = {steps: self._forward_run(steps) for steps in lengths}
         kernel: Forward | None = self._runs[form.steps[0]].kernel if self._runs else None
         self._others = kernel is not None and kernel.others is not None
@@ -107,6 +107,14 @@ class WavePass:
                     found[steps, depth, gradient] = self._engine.product(product, self._index)
         return found
 
+    def _products_of_weights(self) -> dict[int, Ready | None]:
+        """The gradient of weight_ih over all steps, by the features that a layer reads; none without a backward
+        pass."""
+        form, steps = self.form, self.form.batch * self.form.seq
+        depths = dict.fromkeys(form.depths) if form.learning else ()
+        products = {depth: MatrixProduct(form.width, depth, steps, form.name, True, True) for depth in depths}
+        return {depth: self._engine.product(product, self._index) for depth, product in products.items()}
+
     def _product(
         self, layer: int, chunk: int, arrays: dict[str, str], after: tuple[int, ...], *, gradient: bool
     ) -> Link:
@@ -116,6 +124,14 @@ class WavePass:
         assert found is not None
         numbers = {"batch": self.form.batch, "seq": steps, "turned": 0}
         return Link(found, arrays, numbers, lane=layer, after=after)
+
+    def _product_of_weight(self, layer: int) -> Link:
+        """The gradient of a layer's weight_ih, when all of its chunks have run."""
+        form = self.form
+        found, rows = self._of_weights[form.depths[layer]], f"hidden.{layer - 1}" if layer else "x"
+        assert found is not None
+        arrays = {"a": f"d_wx.{layer}", "b": rows, "out": f"d_weight_ih.{layer}"}
+        return Link(found, arrays, {"batch": form.batch, "seq": form.seq, "turned": 0}, lane=layer)
 
     # ---- where arrays lie ----
 
@@ -287,7 +303,7 @@ class WavePass:
             d_ends = ready(torch.stack([zeros if d is None else d for d in d_last], 1), form.dtype)
         d_x = empty((steps, form.inputs)) if input_needed else None
         d_starts = empty((layers, self._states, form.batch, form.wide))
-        d_wx = empty((layers, steps, form.width))
+        d_weights = [empty((form.width, depth)) for depth in form.depths]
         parts, floats = form.parts, self._floats
         d_r = empty((layers, chunks, parts.products * form.wide, form.dim), dtype=floats)
         d_b = empty((layers, chunks, parts.biases * form.wide), dtype=floats)
@@ -296,25 +312,16 @@ class WavePass:
         if key not in self._backwards:
             self._backwards[key] = self._backward(runs, *key)
         read = self._read(parameters)
-        self._backwards[key]((d_rows, d_ends, rows, output, memory, starts, *read, d_x, d_starts, d_wx, d_r, d_b))
+        given = (d_rows, d_ends, rows, output, memory, starts, *read, d_x, d_starts, *d_weights, d_r, d_b)
+        self._backwards[key](given)
         for count in form.steps:
             for _ in range(layers):
                 runs[count].count()
         of_module: list[Tensor] = []
         own = len(form.names)
-        d_weights, d_biases = d_r.sum(1), d_b.sum(1)
-        for layer in range(layers):
-            source = rows if not layer else self._rows(memory, layer - 1)
-            d_weight = d_wx[layer].t().mm(source)
-            every = (d_weight, d_weights[layer], *bias_gradients(parts, form.wide, d_biases[layer]))
-            of_module += every[:own]
+        for d_weight, of_r, of_b in zip(d_weights, d_r.sum(1), d_b.sum(1), strict=True):
+            of_module += (d_weight, of_r, *bias_gradients(parts, form.wide, of_b))[:own]
         return None if d_x is None else form.joined(d_x, time_major=time_major), d_starts, of_module
-
-    def _rows(self, memory: Tensor, layer: int) -> Tensor:
-        """h of a layer in chunks, [B T, H D], from what is kept."""
-        _, begin = self._kept[f"hidden.{layer}"]
-        sizes = (self.form.batch * self.form.seq, self.form.wide)
-        return memory[begin : begin + math.prod(sizes) * self._item].view(self.form.dtype).view(sizes)
 
     def _backward_run(self, steps: int) -> Pass[Any]:
         """The backward pass over a chunk of so many steps."""
@@ -335,7 +342,7 @@ class WavePass:
         the initial states, the parameters, and the gradients to be made."""
         form, inside = self.form, self._inside()
         chunks = len(form.steps)
-        between, links = {}, []
+        between, links = {"d_wx": form.layers * form.batch * form.seq * form.width * self._item}, []
         hidden = form.batch * form.seq * form.wide * self._item
         for layer in range(form.layers - 1):
             between[f"d_hidden.{layer}"] = hidden
@@ -369,6 +376,9 @@ class WavePass:
                 of_product = {"a": f"d_wx.{layer}.{chunk}", "b": f"weight_ih.{layer}", "out": out}
                 made[layer, chunk] = len(links)
                 links.append(self._product(layer, chunk, of_product, (), gradient=True))
+            if not chunk:
+                links.append(self._product_of_weight(layer))
         before = ("d_output", "d_ends", "x", "output", "kept", "starts", *self._parameters)
-        given = (*before, "d_x", "d_starts", "d_wx", "d_r", "d_b")
+        of_weights = (f"d_weight_ih.{layer}" for layer in range(form.layers))
+        given = (*before, "d_x", "d_starts", *of_weights, "d_r", "d_b")
         return self._engine.chain(links, Layout(given, inside, between), self._index)

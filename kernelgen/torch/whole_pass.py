@@ -1,8 +1,8 @@
 """A whole pass over a module's layers as kernels that one call queues, the products of matrices among them.
 
 At short sequences the host is what is waited for, and a call of PyTorch's costs it as much as a whole queue of
-launches. So where the model says that no product takes long (Engine.product), a pass makes no PyTorch calls but
-allocations. All that a backward pass needs lies in one tensor.
+launches. So a pass makes no PyTorch calls but allocations; its products are kernels of ours or cuBLASLt's, whichever
+the engine expects to be faster. All that a backward pass needs lies in one tensor.
 
 The directions of a layer are heads of one recurrence, as they are where PyTorch's calls run it. Copies of rows bring
 their arrays together and apart (chain_arrays.Arrays): with one direction only those that a time-major array needs.
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernelgen.schedules.shared.dropped_elements import DroppedElements
+from kernelgen.schedules.shared.dropped_elements import MOST, DroppedElements
 from kernelgen.schedules.shared.matrix_product import TURNED_A, TURNED_B, TURNED_OUT, MatrixProduct
 from kernelgen.torch import passes
 from kernelgen.torch.chain_arrays import Arrays
@@ -28,10 +28,6 @@ from kernelgen.torch.kernels import ALIGNMENT, Backward, Forward, ready
 from kernelgen.torch.layer_form import LayerForm
 from kernelgen.torch.parts import bias_gradients
 from kernelgen.torch.recording import Pass
-
-CALLS_OF_BOTH = 4
-"""Calls of PyTorch's that a product of layers in both directions takes the place of at the least: a pass without a
-chain turns, joins, parts and adds arrays around each."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +57,7 @@ def products_of_layers(
     every = directions * width
 
     def product(rows: int, columns: int, depth: int, *transposed: bool) -> Ready | None:
-        calls = 1 if directions == 1 else CALLS_OF_BOTH
-        return engine.product(MatrixProduct(rows, columns, depth, dtype, *transposed), device, calls)
+        return engine.product(MatrixProduct(rows, columns, depth, dtype, *transposed), device)
 
     found = {}
     for depth in dict.fromkeys(depths):
@@ -88,7 +83,7 @@ class WholePass:
     """Passes of a module's layers over an input x of one form. products: of each layer. begun: whether initial states
     are given. dtype: a Shape's.
 
-    Where ``short`` is not true there are no kernels for it.
+    Where ``possible`` is not true there are no kernels for it.
     """
 
     def __init__(
@@ -132,9 +127,16 @@ class WholePass:
         return _Layer(form.run if run is None else run, run is not None, products)
 
     @property
-    def short(self) -> bool:
-        """Whether every product into a layer has a kernel, if one is needed."""
+    def possible(self) -> bool:
+        """Whether every product into a layer can be made, if one is needed, and every element be dropped."""
+        if self.arrays.drops and self._elements > MOST:
+            return False
         return all(layer.takes_x or layer.products.into is not None for layer in self._layers)
+
+    @property
+    def _elements(self) -> int:
+        """Of what a layer gives."""
+        return self.arrays.hidden_bytes // self.arrays.itemsize
 
     @property
     def kept(self) -> int:
@@ -193,10 +195,8 @@ class WholePass:
     def _drop(self, links: Links, layer: int, source: str, to: str) -> None:
         """Elements of what a layer reads, or of its gradient, where any are dropped."""
         if self.arrays.drops and layer:
-            count = self.arrays.hidden_bytes // self.arrays.itemsize
-            found = self._engine.dropped_elements(
-                DroppedElements(count, self._shape_dtype, self.form.dropout), self._on
-            )
+            dropped = DroppedElements(self._elements, self._shape_dtype, self.form.dropout)
+            found = self._engine.dropped_elements(dropped, self._on)
             links.run(found, {"from": source, "mask": self.arrays.mask(layer), "to": to})
 
     def _sums(self, parameters: Sequence[Tensor]) -> Iterator[Tensor]:

@@ -56,6 +56,11 @@ int multiply(long handle, long operation, float *alpha, long a, long a_is, long 
   fflush(stdout);
   return handle == 0xbad ? 13 : 0;
 }
+int set(long operation, int attribute, long *value, unsigned long size) {
+  printf("set %d of %lx to %lx of %lu\n", attribute, operation, *value, size);
+  fflush(stdout);
+  return *value == 0xbad ? 7 : 0;
+}
 """
 
 PROGRAM = """
@@ -97,14 +102,14 @@ except KeyError as error: print("unknown", error)
 import ctypes
 from kernelgen.device import cublaslt
 fake = ctypes.CDLL(sys.argv[1])
-fake.cublasLtMatmul = fake.multiply
+fake.cublasLtMatmul, fake.cublasLtMatmulDescSetAttribute = fake.multiply, fake.set
 cublaslt.required = lambda: fake
-def product(handle, adds):
-    result, places = cublaslt._Result(workspace=99), (2, 4, 8, 0)
+def product(handle, adds, bias=""):
+    result, places = cublaslt._Result(workspace=99), (2, 4, 8, 0, 0)
     result.algorithm[0] = 0xa190
     numbers = (ctypes.c_float * 2)(1, 0)
     names = ("h", "r", "sums")
-    return cublaslt.PlannedProduct("the product", names, handle, 0x0b, (1, 2, 3), places, result, numbers, adds)
+    return cublaslt.PlannedProduct("the product", names, handle, 0x0b, (1, 2, 3), places, result, numbers, adds, bias)
 def queue_of(handle, adds):
     steps = [(product(handle, adds), None, ("h", "r", "sums", "scratch"))]
     steps += [(kernel(0xa5, "after"), Launch((1, 1, 1), 32, 0), ("sums", 1, "h", 2))]
@@ -112,6 +117,15 @@ def queue_of(handle, adds):
     return native.queue(0, 0xc1, ("h", "r", "sums"), steps, {}, stream=stream, memory=memory)
 queue_of(0x4a, False)((0x100, 0x200, 0x300))
 product(0x4a, True).start(types.SimpleNamespace(handle=7), None, 0x100, 0x200, 0x300, 0x3010)
+def with_bias(address):
+    steps = [(product(0x4b, False, "bias"), None, ("h", "r", "sums", 0, "bias"))]
+    native.queue(0, 0xc1, ("h", "r", "sums", "bias"), steps, {}, stream=stream)((0x100, 0x200, 0x300, address))
+with_bias(0x400)
+product(0x4b, False, "bias").start(types.SimpleNamespace(handle=7), None, 0x100, 0x200, 0x300, 0, 0x400)
+try: with_bias(0xbad)
+except gpu.LaunchError as error: print(error)
+try: product(0x4b, False, "bias").start(types.SimpleNamespace(handle=7), None, 0x100, 0x200, 0x300, 0, 0xbad)
+except gpu.LaunchError as error: print(error)
 try: queue_of(0xbad, False)((0x100, 0x200, 0x300))
 except gpu.LaunchError as error: print(error)
 def refused(result, what): raise gpu.LaunchError(f"{what}: {result[0]}")
@@ -166,6 +180,18 @@ multiply 4a b by 1 102 (1) 204 (2) to 0 308 (3) at 308 (3), a190 in 3010 of 99 o
 launch a5 grid 1 1 1 block 32 1 1 shared 0 on 5: arguments 300 1 100 2
 pop
 multiply 4a b by 1 102 (1) 204 (2) to 1 308 (3) at 308 (3), a190 in 3010 of 99 on 7
+push c1
+set 8 of b to 400 of 8
+multiply 4b b by 1 102 (1) 204 (2) to 0 308 (3) at 308 (3), a190 in 0 of 99 on 5
+pop
+set 8 of b to 400 of 8
+multiply 4b b by 1 102 (1) 204 (2) to 0 308 (3) at 308 (3), a190 in 0 of 99 on 7
+push c1
+set 8 of b to bad of 8
+pop
+the launch of the product failed: cuBLASLt says 7
+set 8 of b to bad of 8
+the product cannot be made: cuBLASLt says 7
 push c1
 multiply bad b by 1 102 (1) 204 (2) to 0 308 (3) at 308 (3), a190 in 3010 of 99 on 5
 pop

@@ -12,6 +12,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from fake_cublaslt import FakeLibrary, use_library  # noqa: E402
+
 from kernelgen.cells import load_cell  # noqa: E402
 from kernelgen.device import native  # noqa: E402
 from kernelgen.device.executor import Launches, Turn, in_a_row  # noqa: E402
@@ -22,18 +24,21 @@ from kernelgen.program.shape import Shape  # noqa: E402
 from kernelgen.schedules.shared.matrix_product import MatrixProduct  # noqa: E402
 from kernelgen.schedules.shared.moved_rows import MovedRows  # noqa: E402
 from kernelgen.torch import device as of_device  # noqa: E402
-from kernelgen.torch.device import DeviceEngine, Loaded  # noqa: E402
+from kernelgen.torch.device import DeviceEngine, Loaded, Single  # noqa: E402
 from kernelgen.torch.engine import Layout, Link  # noqa: E402
+from kernelgen.torch.library_links import OfLibrary  # noqa: E402
 
 pytestmark = pytest.mark.unit
 
 
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> DeviceEngine:
-    """One whose GPU is an H200 that nobody has; compiling finds nothing to do."""
+    """One whose GPU is an H200 that nobody has; compiling finds nothing to do, and there is no library."""
+    use_library(monkeypatch, None)
     profile = load_profile("h200")
     monkeypatch.setattr(of_device.gpu, "device", lambda index: SimpleNamespace(profile=lambda: profile))
     monkeypatch.setattr(of_device.gpu, "selected", lambda index: nullcontext())
+    monkeypatch.setattr(of_device.gpu, "primary_context", lambda index: 0xC0)
     monkeypatch.setattr(of_device, "launch_config", lambda launch: ("config", launch))
     monkeypatch.setattr(
         of_device, "DeviceKernel", lambda *given: SimpleNamespace(name=given[1], prepare=lambda index: None)
@@ -50,7 +55,7 @@ def test_a_chain_is_all_launches_in_a_row(engine: DeviceEngine, monkeypatch: pyt
     step = (SimpleNamespace(name="recurrence"), "config", ("wx", "initial", "mail", "hidden", "batch", np.int32(7)))
     numbers = {"batch": np.int32(5)}
     launch = Launch((4, 1, 1), 64, 0)
-    loaded = Loaded(Launches((step,), {"mail": 400}, (launch,)), (mail, empty), numbers, None, 0)  # type: ignore[arg-type]
+    loaded = Loaded(Launches((step,), {"mail": 400}, (launch,)), (mail, empty), numbers, program=None, device=0)  # type: ignore[arg-type]
     product = engine.product(MatrixProduct(15, 8, 24, "float16"), 0)
     turn = engine.moved_rows(MovedRows({"b": 3, "t": 5}, "tb", "bt", 16), 0)
     assert product is not None
@@ -80,13 +85,71 @@ def test_a_chain_is_all_launches_in_a_row(engine: DeviceEngine, monkeypatch: pyt
     assert launches.launches[1] == launch
     assert memory.offsets == {"wx": 0, "ends": 1024, "1.mail": 1536, "part": 1024 + 32}
     assert memory.inside == {"second": ("starts", 64)}
-    assert engine.product(MatrixProduct(1 << 16, 4096, 4096, "float16"), 0) is None  # PyTorch's is faster
-    long = MatrixProduct(4096, 1024, 1024, "float16", True, True)
-    assert engine.product(long, 0) is None
-    assert engine.product(long, 0, 4) is not None
     again = engine.product(MatrixProduct(30, 16, 24, "float16"), 0)
     assert again is not None
     assert again.source == product.source  # one binary for many sizes
+
+
+def kernels_of(engine: DeviceEngine, links: list[Link], layout: Layout, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The launches of a chain, what each is in a word, and its memory."""
+    bound: list[Any] = []
+    monkeypatch.setattr(Launches, "bound", lambda *given: bound.append(given))
+    monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda device: 0, raising=False)
+    engine.chain(links, layout, 0)
+    ((launches, *_, memory),) = bound
+    names = [getattr(kernel, "name", "") or f"library's {kernel.arrays}" for kernel, _, _ in launches.steps]
+    return launches, names, memory
+
+
+def test_long_products_are_the_librarys(engine: DeviceEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a chain with ours: a bias that the library adds, steps that are copied first, and its memory, one for a
+    lane."""
+    use_library(monkeypatch, FakeLibrary(workspace=1000))
+    into = engine.product(MatrixProduct(8192, 512, 128, "bfloat16"), 0)
+    of_weight = engine.product(MatrixProduct(512, 128, 8192, "bfloat16", True, True), 0)
+    short = engine.product(MatrixProduct(64, 128, 32, "bfloat16"), 0)
+    assert (type(into), type(of_weight), type(short)) == (OfLibrary, OfLibrary, Single)
+    one, steps = {"batch": 64, "seq": 128, "turned": 0}, {"batch": 64, "seq": 128, "turned": 2}
+    links = [
+        Link(into, {"a": "x", "b": "w", "bias": "b", "out": "wx"}, one),
+        Link(short, {"a": "x", "b": "w", "out": "wx"}, one),
+        Link(of_weight, {"a": "wx", "b": "x", "out": "d_w"}, steps, lane=1, after=(1,)),
+        Link(into, {"a": "x", "b": "w", "out": "wx"}, one, lane=1),
+    ]
+    layout = Layout(("x", "w", "b", "d_w"), {}, {"wx": 4096})
+    launches, names, memory = kernels_of(engine, links, layout, monkeypatch)
+    assert names == [
+        "library's ('b', 'a', 'out')",
+        "tilesmith_matrix_product",
+        "tilesmith_moved_rows",
+        "library's ('b_rows', 'a', 'out')",
+        "library's ('b', 'a', 'out')",
+    ]
+    arguments = [each for _, _, each in launches.steps]
+    assert arguments[0] == ("w", "x", "wx", "lane 0.scratch", "b")
+    assert arguments[2][:3] == ("x", 0, "lane 1.b_rows")
+    assert arguments[3] == ("lane 1.b_rows", "wx", "d_w", "lane 1.scratch")
+    assert arguments[4] == ("w", "x", "wx", "lane 1.scratch")
+    assert [launch is None for launch in launches.launches] == [True, False, False, True, True]
+    assert launches.turns == ((0, ()), (0, ()), (1, (1,)), (1, ()), (1, ()))
+    assert {*memory.offsets} == {"wx", "lane 0.scratch", "lane 1.scratch", "lane 1.b_rows"}
+
+
+@pytest.mark.parametrize(
+    ("library", "kind"),
+    [(None, Single), (FakeLibrary(refuses="all"), OfLibrary), (FakeLibrary(refuses="bias"), OfLibrary)],
+)
+def test_what_the_library_does_not_make_is_ours(
+    library: Any, kind: Any, engine: DeviceEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_library(monkeypatch, library)
+    product = engine.product(MatrixProduct(1 << 16, 4096, 4096, "float16"), 0)
+    assert isinstance(product, kind)
+    link = Link(product, {"a": "x", "b": "w", "bias": "b", "out": "wx"}, {"batch": 64, "seq": 1024, "turned": 1})
+    launches, names, memory = kernels_of(engine, [link], Layout(("x", "w", "b", "wx"), {}, {}), monkeypatch)
+    assert names == ["tilesmith_matrix_product"]
+    assert launches.steps[0][2] == ("x", "w", "b", "wx", 1 << 16, 4096, 4096, 64, 1024, 1)
+    assert not memory.offsets
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def pair(kind: Any, *sizes: int, chunk: int, **options: Any) -> tuple[Any, Any]:
 def test_waves_give_what_layer_after_layer_gives(
     kind: Any, dtype: str, layers: int, seq: int, options: Any, begun: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chained = use(monkeypatch, Chained())
+    chained = use(monkeypatch, Chained(library=begun))
     waves, plain = pair(kind, 8, 16, layers, chunk=2, dtype=getattr(torch, dtype), **options)
     x = torch.randn(*((3, seq) if waves.batch_first else (seq, 3)), 8).to(waves.weight_ih_l0.dtype).requires_grad_()
     hx = None
@@ -50,6 +50,8 @@ def test_waves_give_what_layer_after_layer_gives(
         output, states = waves(x, hx)
     assert chained.chains == 3
     chunks = -(-seq // 2)
+    every = layers * chunks  # a product and a recurrence each; backward products for the weights behind all chunks
+    assert chained.links == [2 * every, 2 * every + layers, 2 * every]
     assert [name for name, _ in chained.ran] == [
         *["forward"] * layers * chunks, *["backward"] * layers * chunks, *["forward"] * layers * chunks
     ]  # fmt: skip
@@ -134,9 +136,9 @@ def test_the_chunk_that_the_model_chooses() -> None:
 
     one = way(1024)
     assert chosen_chunk(1024, 4, [one]) == 64
-    assert chosen_chunk(1024, 4, [one], longest=2.5) == 32
     assert chosen_chunk(1024, 4, [one, way(1024, 0.6, 3)]) == 64
     assert chosen_chunk(1024, 16, [one]) == 128  # products of all layers have one GPU
+    assert chosen_chunk(1024, 4, [OneWay(0.4, 1024 * 0.4, 2, between, 0.3)]) is None  # and their arrays one memory
     assert chosen_chunk(1024, 4, [way(1024, 0.4, 200)]) is None  # a chunk costs more than its steps
     assert chosen_chunk(1024, 4, [OneWay(1.6, 1024 * 0.4, 2, between)]) is None  # layers slow each other down
     assert chosen_chunk(1 << 20, 2, [way(1 << 20)]) == 512

@@ -18,6 +18,8 @@ from kernelgen.torch.whole_pass import WholePass  # noqa: E402
 
 CASES = [
     pytest.param(LSTM, "float16", {}, True, id="kernels"),
+    pytest.param(LSTM, "float16", {"num_layers": 2}, True, id="library"),
+    pytest.param(GRU, "bfloat16", {"bias": False, "batch_first": True}, False, id="library of rows in order"),
     (LSTM, "float32", {"batch_first": True}, False),
     (LSTM, "bfloat16", {"num_layers": 2, "heads": 2, "batch_first": True}, False),
     pytest.param(GRU, "float16", {"num_layers": 2}, False, id="takes_x"),
@@ -63,7 +65,7 @@ def test_one_chain_gives_what_calls_give(
 ) -> None:
     torch.manual_seed(0)
     case = request.node.callspec.id
-    chained = Chained(kernels=case == "kernels", takes_x=case == "takes_x")
+    chained = Chained(kernels=case == "kernels", takes_x=case == "takes_x", library="library" in case)
     use(monkeypatch, chained)
     module = kind(8, 16, dtype=getattr(torch, dtype), **options)
     x, hx = _drawn(module, begun=begun)
@@ -81,9 +83,9 @@ def test_one_chain_gives_what_calls_give(
 def test_both_directions_are_one_chain(
     kind: Any, dtype: str, options: Any, features: int, begun: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Against float64, without kernels."""
+    """Against float64, without kernels; features that are no multiple of vectors, and others, by the library."""
     torch.manual_seed(0)
-    chained = Chained()
+    chained = Chained(library=features != 8)
     use(monkeypatch, chained)
     module = kind(features, 16, dtype=getattr(torch, dtype), bidirectional=True, **options)
     x, hx = _drawn(module, begun=begun)
@@ -165,6 +167,15 @@ def test_what_kernels_cannot_read_is_left_to_calls(chained: Chained) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):  # R stays in float32
         LSTM(8, 16)(x.float())
     assert chained.chains == 1
+
+
+@pytest.mark.emulated
+def test_more_elements_than_dropout_counts_are_left_to_calls(chained: Chained, monkeypatch: pytest.MonkeyPatch) -> None:
+    elements = 3 * 4 * 16
+    for most, chains in ((elements - 1, 0), (elements, 1)):
+        monkeypatch.setattr("kernelgen.torch.whole_pass.MOST", most)
+        LSTM(8, 16, 2, dropout=0.3, dtype=torch.float16)(torch.randn(4, 3, 8).half())
+        assert chained.chains == chains
 
 
 @pytest.mark.emulated

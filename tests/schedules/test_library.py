@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from library_calls import called
 from pydantic import TypeAdapter
 
 from kernelgen.build.cache import program_hash
@@ -15,7 +16,7 @@ from kernelgen.emit.standalone import standalone
 from kernelgen.errors import CompileError, ConfigError, EmulationError, InfeasibleError, LaunchError
 from kernelgen.hardware.profile import load_profile
 from kernelgen.program.dtypes import numpy_dtype
-from kernelgen.program.product import Factor, Gemm, ProductCall
+from kernelgen.program.product import Factor, ProductCall
 from kernelgen.program.program import Program
 from kernelgen.program.shape import Shape
 from kernelgen.records.config import TunedConfig
@@ -35,25 +36,6 @@ def program_of(cell: str, shape: Shape, schedule: str = "library") -> Program:
     definition, chosen = load_cell(cell), get(schedule)
     tiling = plan(definition, shape, H200, schedules=[schedule], direction=chosen.direction)[0]
     return chosen.program(definition, shape, H200, tiling)
-
-
-def called(gemm: Gemm, left: np.ndarray, right: np.ndarray, out: np.ndarray) -> None:
-    """What a library does with flat arrays: columns are what lies side by side."""
-
-    def matrix(array: np.ndarray, which: int, rows: int, columns: int, number: int) -> np.ndarray:
-        begin = gemm.offsets[which] + number * gemm.strides[which]
-        assert gemm.leads[which] >= rows
-        assert begin + (columns - 1) * gemm.leads[which] + rows <= array.size
-        step = array.itemsize
-        return np.lib.stride_tricks.as_strided(
-            array[begin:], (rows, columns), (step, step * gemm.leads[which]), writeable=True
-        )
-
-    for number in range(gemm.batch):
-        a = matrix(left, 0, gemm.k, gemm.m, number).T if gemm.turned[0] else matrix(left, 0, gemm.m, gemm.k, number)
-        b = matrix(right, 1, gemm.k, gemm.n, number) if gemm.turned[1] else matrix(right, 1, gemm.n, gemm.k, number).T
-        c = matrix(out, 2, gemm.m, gemm.n, number)
-        c[...] = a @ b + (c if gemm.adds else 0)
 
 
 def check(call: ProductCall, shape: Shape) -> int:

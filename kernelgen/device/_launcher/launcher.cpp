@@ -107,13 +107,19 @@ using Multiply = Result (*)(Handle handle, Handle operation, const void* alpha, 
                             void* out, Handle out_layout, const void* algorithm, void* workspace, std::size_t workspace_bytes,
                             Handle stream);
 
+// cublasLtMatmulDescSetAttribute.
+using Set = Result (*)(Handle operation, int attribute, const void* value, std::size_t size);
+constexpr int bias_pointer = 8;  // CUBLASLT_MATMUL_DESC_BIAS_POINTER
+
 // A product that a library makes: what does not change from run to run. Who made it keeps what the handles mean.
 struct Product {
   Multiply multiply = nullptr;  // null: the call is a kernel's
+  Set set = nullptr;            // null: there is no bias
   Handle handle, operation, layouts[3];  // left, right, out
   const void *alpha, *beta, *algorithm;
   std::size_t workspace_bytes;
-  std::pair<int, std::uint64_t> arrays[4];  // slot and offset of left, right, out and the workspace
+  // Slot and offset of left, right, out, the workspace and a bias; a slot of -1 is a null pointer.
+  std::pair<int, std::uint64_t> arrays[5];
 };
 
 struct Call {
@@ -192,16 +198,17 @@ class Queue {
     calls_.push_back(std::move(made));
   }
 
-  // A product of a library's: its function, and what that takes as Product has it.
-  void product(std::uint64_t function, std::uint64_t handle, std::uint64_t operation,
+  // A product of a library's: its function, that which sets the bias (0 where there is none), and what Product has.
+  void product(std::uint64_t function, std::uint64_t set, std::uint64_t handle, std::uint64_t operation,
                std::tuple<std::uint64_t, std::uint64_t, std::uint64_t> layouts, std::pair<std::uint64_t, std::uint64_t> scales,
                std::uint64_t algorithm, std::size_t workspace_bytes, const std::vector<std::pair<int, std::uint64_t>>& arrays,
                int lane, const std::vector<int>& after) {
     if (function == 0) throw std::invalid_argument("no function multiplies");
-    if (arrays.size() != 4) throw std::length_error("a product has two factors, a result and a workspace");
+    if (arrays.size() != 5) throw std::length_error("a product has two factors, a result, a workspace and a bias");
     Call made = in_lane(lane, after);
     Product& it = made.product;
     it.multiply = reinterpret_cast<Multiply>(function);
+    it.set = reinterpret_cast<Set>(set);
     it.handle = reinterpret_cast<Handle>(handle);
     it.operation = reinterpret_cast<Handle>(operation);
     it.layouts[0] = reinterpret_cast<Handle>(std::get<0>(layouts));
@@ -211,7 +218,10 @@ class Queue {
     it.beta = reinterpret_cast<const void*>(scales.second);
     it.algorithm = reinterpret_cast<const void*>(algorithm);
     it.workspace_bytes = workspace_bytes;
-    for (int at = 0; at < 4; ++at) it.arrays[at] = {require_slot(arrays[at].first), arrays[at].second};
+    for (int at = 0; at < 5; ++at) {
+      const int slot = arrays[at].first;
+      it.arrays[at] = {slot == -1 ? -1 : require_slot(slot), arrays[at].second};
+    }
     calls_.push_back(std::move(made));
   }
 
@@ -259,9 +269,17 @@ class Queue {
   }
 
   static Result multiply(const Product& it, const std::uint64_t* addresses, Handle stream) {
-    void* at[4];
-    for (int array = 0; array < 4; ++array)
-      at[array] = reinterpret_cast<void*>(addresses[it.arrays[array].first] + it.arrays[array].second);
+    void* at[5];
+    for (int array = 0; array < 5; ++array) {
+      const auto [slot, offset] = it.arrays[array];
+      at[array] = slot < 0 ? nullptr : reinterpret_cast<void*>(addresses[slot] + offset);
+    }
+    static std::mutex operations;  // an operation, which queues share, has one bias at a time
+    std::unique_lock<std::mutex> alone;
+    if (it.set != nullptr) {
+      alone = std::unique_lock<std::mutex>(operations);
+      if (const Result code = it.set(it.operation, bias_pointer, &at[4], sizeof at[4])) return code;
+    }
     return it.multiply(it.handle, it.operation, it.alpha, at[0], it.layouts[0], at[1], it.layouts[1], it.beta, at[2],
                        it.layouts[2], at[2], it.layouts[2], it.algorithm, at[3], it.workspace_bytes, stream);
   }
@@ -400,8 +418,8 @@ PYBIND11_MODULE(_launcher_native, module) {
            py::arg("attributes"), py::arg("arguments"), py::arg("lane"), py::arg("after"),
            "Add a call; an argument is (slot, 0) or (-1, constant). It runs beside those in other lanes, but after some "
            "of the earlier calls.")
-      .def("product", &Queue::product, py::arg("function"), py::arg("handle"), py::arg("operation"), py::arg("layouts"),
+      .def("product", &Queue::product, py::arg("function"), py::arg("set"), py::arg("handle"), py::arg("operation"), py::arg("layouts"),
            py::arg("scales"), py::arg("algorithm"), py::arg("workspace_bytes"), py::arg("arrays"), py::arg("lane"),
-           py::arg("after"), "Add a library's product; an array is (slot, offset). Otherwise as call.")
+           py::arg("after"), "Add a library's product; an array is (slot, offset), with a slot of -1 a null pointer. Otherwise as call.")
       .def("run", &Queue::run, py::arg("arrays"), "Queue all.");
 }

@@ -1,5 +1,5 @@
-"""A matrix product of tilesmith's own, for passes that are queued whole: short sequences, whose products take less time
-than a library's call.
+"""A matrix product of tilesmith's own, for passes that are queued whole: of short sequences, where a library's is no
+faster.
 
 It is the template of cuda/matrix_product.cuh; product_tiles.py chooses the tile. Sizes are arguments of the kernel, so
 that one binary serves many products.
@@ -122,17 +122,10 @@ def ranked(product: MatrixProduct, profile: Profile) -> list[ProductTiling]:
 
 
 def predicted_seconds(product: MatrixProduct, profile: Profile) -> float:
-    """What the kernel takes by the cost model, whose coefficients are not measured yet (docs/lab/matrix_product.md).
+    """What the kernel takes by the cost model (docs/lab/matrix_product.md).
     Raises InfeasibleError as ranked."""
     clocks = load_clocks().predict(product.work, ranked(product, profile)[0], profile)
     return clocks / (profile.clock_mhz * 1e6)
-
-
-def least_seconds(product: MatrixProduct, profile: Profile) -> float:
-    """What no kernel, a library's neither, goes below: every array passes between the GPU and its memory once."""
-    itemsize = dtype_info(product.dtype).itemsize
-    read = (product.rows + product.columns) * product.depth * itemsize
-    return (read + product.rows * product.columns * product.out_itemsize) / profile.memory_bandwidth
 
 
 def kernel(product: MatrixProduct, profile: Profile, tiling: ProductTiling | None = None) -> tuple[Source, Launch]:
