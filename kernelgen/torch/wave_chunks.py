@@ -13,8 +13,8 @@ PAYS = 0.85
 that share a GPU slow each other down by what the model does not know."""
 
 LAUNCH = 5.0
-"""Microseconds from the end of a kernel to the beginning of one that waits for it, in another lane: waves of 64 and of 128
-steps of 4 x 128 units, B = 64, differ by as much (docs/lab/wavefront.md)."""
+"""Microseconds from the end of a kernel to the beginning of one that waits for it, in another lane: so that waves of 64
+and of 128 steps of 4 x 128 units, B = 64, differ as they do (docs/lab/wavefront.md)."""
 
 
 @dataclass(frozen=True)

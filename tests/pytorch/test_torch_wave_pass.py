@@ -138,7 +138,7 @@ def test_the_chunk_that_the_model_chooses() -> None:
     assert chosen_chunk(1024, 4, [one]) == 128
     assert chosen_chunk(1024, 4, [one, way(1024, 0.6, 3)]) == 128
     assert chosen_chunk(1024, 4, [way(1024, 1.6)]) == 64  # the longer a step, the less a chunk's kernels count
-    assert chosen_chunk(1024, 16, [one]) == 128  # products of all layers have one GPU
+    assert chosen_chunk(1024, 16, [one]) == 64  # products of all layers have one GPU
     assert chosen_chunk(1024, 4, [OneWay(0.4, 1024 * 0.4, 2, between, 0.3)]) is None  # and their arrays one memory
     assert chosen_chunk(1024, 4, [way(1024, 0.4, 200)]) is None  # a chunk costs more than its steps
     assert chosen_chunk(1024, 4, [OneWay(1.6, 1024 * 0.4, 2, between)]) is None  # layers slow each other down
