@@ -40,6 +40,24 @@ def cases(direction: Literal["forward", "backward"] = "forward") -> list[tuple[s
     return sorted(found)
 
 
+def model_cases(direction: Literal["forward", "backward"] = "forward", turn: int = 0) -> list[tuple[str, str]]:
+    """Every schedule of a direction with two cells that differ, for what the model would choose; the next ``turn`` has
+    two others."""
+    pairs = (("lstm", "gru"), ("slstm", "elman"))
+    return [
+        (schedule, cell)
+        for place, schedule in enumerate(schedule_names(direction))
+        for cell in pairs[(place + turn) % len(pairs)]
+    ]
+
+
+def recomputing_cases() -> list[tuple[str, str]]:
+    """Every schedule that recomputes gates with a cell of every kind: the step of a cell is that of saved gates."""
+    shape = Shape(3, 7, 2, 32, "float16", recompute=True)
+    able = [name for name in schedule_names("backward") if not refusal(name, "lstm", shape, "h200")]
+    return [(schedule, cell) for schedule in able for cell, *_ in kinds().values()]
+
+
 def refusal(schedule: str, cell: str, shape: Shape, gpu: str) -> str:
     """Why a schedule does not run this, at any tiling; empty where it may."""
     return base.refusal(get(schedule), load_cell(cell), shape, load_profile(gpu))
