@@ -27,16 +27,15 @@ def kinds() -> dict[tuple[object, ...], list[str]]:
 
 
 def cases(direction: Literal["forward", "backward"] = "forward") -> list[tuple[str, str]]:
-    """Every schedule of a direction with a cell of every kind; every other cell with the resident one and another."""
+    """Every schedule of a direction with a cell of every kind; every other cell, whose step alone differs, with one of
+    them in turn."""
     schedules = schedule_names(direction)
-    resident = [name for name in schedules if name.startswith("resident")]
-    in_turn = itertools.cycle(name for name in schedules if name not in resident)
+    resident = next(name for name in schedules if name.startswith("resident"))
+    in_turn = itertools.cycle(schedules)
     found = []
     for first, *others in kinds().values():
         found += [(schedule, first) for schedule in schedules]
-        for name in others:
-            found += [(schedule, name) for schedule in resident]
-            found += [] if name in TWINS else [(next(in_turn), name)]
+        found += [(resident if name in TWINS else next(in_turn), name) for name in others]
     return sorted(found)
 
 

@@ -48,7 +48,7 @@ def test_the_models_choices_compile_as_predicted(schedule: str, gpu: str) -> Non
         return
     for name in CELLS if gpu == THOROUGH else CELLS_IN_TURN[gpu]:
         cell, shape = load_cell(name), Shape(16, 1024, 12, CELLS[name])
-        for tiling in spread(plan(cell, shape, profile, schedules=[schedule]))[: 3 if gpu == THOROUGH else 1]:
+        for tiling in spread(plan(cell, shape, profile, schedules=[schedule]))[: 2 if gpu == THOROUGH else 1]:
             report = compile_source(get(schedule).program(cell, shape, profile, tiling).main.source).report
             assert report.local_memory == 0, f"{cell.name} {shape}: {tiling} needs local memory"
             assert report.static_shared_memory == 0
@@ -64,8 +64,7 @@ def test_every_other_cell_compiles_into_registers(schedule: str, cell: str) -> N
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("schedule", schedule_names("backward"))
 def test_the_backward_choices_compile_into_registers(schedule: str, cell: str) -> None:
-    for head_dim in (32, 64) if cell == "lstm" else (64,):
-        assert_in_registers(schedule, cell, Shape(16, 1024, 12, head_dim, save="gates"))
+    assert_in_registers(schedule, cell, Shape(16, 1024, 12, 64 if cell != "elman" else 32, save="gates"))
 
 
 @pytest.mark.parametrize(("schedule", "cell"), recomputing_cases())
