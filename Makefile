@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+OLDEST_NVRTC := $(shell sed -n 's/.*"nvidia-cuda-nvrtc>=\([0-9.]*\)".*/\1/p' pyproject.toml)
 SOURCES := pyproject.toml setup.py $(wildcard constrint/_core/* kernelgen/device/_launcher/*)
 
 .PHONY: help tune test fuzz lint docs bench wheels clean
@@ -13,7 +14,7 @@ help: ## this list
 tune: $(VENV)/installed ## a tuned, validated LSTM kernel for an H200 in build/, no GPU needed
 	$(BIN)/tilesmith tune lstm --gpu h200 --batch 16 --seq 1024 --heads 12 --head-dim 64 --dtype bfloat16 -o build/lstm.yaml
 
-test: $(VENV)/installed ## every test that runs without a GPU
+test: $(VENV)/installed $(VENV)/nvrtc-$(OLDEST_NVRTC) ## every test that runs without a GPU
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 fuzz: $(VENV)/installed ## 2,000 calls of the command line with bad input, 40,000 random problems over values; some minutes
@@ -43,6 +44,9 @@ clean: ## remove what was built, but not .venv
 $(VENV)/docs: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --editable ".[docs]"
 	touch $@
+
+$(VENV)/nvrtc-$(OLDEST_NVRTC): | $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --no-deps --target $@ nvidia-cuda-nvrtc==$(OLDEST_NVRTC)
 
 $(VENV)/installed: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -27,17 +27,34 @@ def kinds() -> dict[tuple[object, ...], list[str]]:
 
 
 def cases(direction: Literal["forward", "backward"] = "forward") -> list[tuple[str, str]]:
-    """Every schedule of a direction with a cell of every kind; every other cell with the resident one and another."""
+    """Every schedule of a direction with a cell of every kind; every other cell, whose step alone differs, with one of
+    them in turn."""
     schedules = schedule_names(direction)
-    resident = [name for name in schedules if name.startswith("resident")]
-    in_turn = itertools.cycle(name for name in schedules if name not in resident)
+    resident = next(name for name in schedules if name.startswith("resident"))
+    in_turn = itertools.cycle(schedules)
     found = []
     for first, *others in kinds().values():
         found += [(schedule, first) for schedule in schedules]
-        for name in others:
-            found += [(schedule, name) for schedule in resident]
-            found += [] if name in TWINS else [(next(in_turn), name)]
+        found += [(resident if name in TWINS else next(in_turn), name) for name in others]
     return sorted(found)
+
+
+def model_cases(direction: Literal["forward", "backward"] = "forward", turn: int = 0) -> list[tuple[str, str]]:
+    """Every schedule of a direction with two cells that differ, for what the model would choose; the next ``turn`` has
+    two others."""
+    pairs = (("lstm", "gru"), ("slstm", "elman"))
+    return [
+        (schedule, cell)
+        for place, schedule in enumerate(schedule_names(direction))
+        for cell in pairs[(place + turn) % len(pairs)]
+    ]
+
+
+def recomputing_cases() -> list[tuple[str, str]]:
+    """Every schedule that recomputes gates with a cell of every kind: the step of a cell is that of saved gates."""
+    shape = Shape(3, 7, 2, 32, "float16", recompute=True)
+    able = [name for name in schedule_names("backward") if not refusal(name, "lstm", shape, "h200")]
+    return [(schedule, cell) for schedule in able for cell, *_ in kinds().values()]
 
 
 def refusal(schedule: str, cell: str, shape: Shape, gpu: str) -> str:

@@ -33,6 +33,10 @@ _log = logging.getLogger(__name__)
 _MAGIC = b"tilesmith-cache"
 _INCLUDE = re.compile(r"^[ \t]*#[ \t]*include[ \t]+(?:([\"<])([^\">\n]+)[\">]|(\w+))", re.MULTILINE)
 _STALE_SECONDS = 3600.0
+_SETTLED_SECONDS = 2.0
+"""A file that changed later than so long ago may change again under the same times."""
+
+_headers: dict[str, tuple[tuple[int, ...], tuple[str, list[tuple[str, str, str]]]]] = {}
 
 
 def write_together(files: Sequence[tuple[Path, bytes]]) -> None:
@@ -73,24 +77,54 @@ def headers_digest(text: str, root: Path) -> str:
     and are covered by its version. An include of a macro cannot be followed, so it takes in every file of ``root``.
     """
     found: dict[str, str] = {}
+    seen: set[str] = set()
 
-    def visit(contents: str, folder: Path) -> None:
-        for match in _INCLUDE.finditer(contents):
-            quote, name, macro = match.groups()
+    def visit(includes: Sequence[tuple[str, str, str]], folder: str) -> None:
+        for quote, name, macro in includes:
             if macro:
-                candidates = sorted(file for file in root.rglob("*") if file.is_file())
+                for file in sorted(file for file in root.rglob("*") if file.is_file()):
+                    take(str(file))
             else:
-                places = [folder / name, root / name] if quote == '"' else [root / name]
-                candidates = [place for place in places if place.is_file()][:1]
-            for file in candidates:
-                label = os.path.relpath(file, root)
-                if label not in found:
-                    data = file.read_bytes()
-                    found[label] = hashlib.sha256(data).hexdigest()
-                    visit(data.decode("utf-8", errors="replace"), file.parent)
+                places = (folder, str(root)) if quote == '"' else (str(root),)
+                any(take(os.path.normpath(os.path.join(place, name))) for place in places)  # noqa: PTH118
 
-    visit(text, root)
+    def take(path: str) -> bool:
+        """Whether there is such a header; it is then among those found."""
+        if path in seen:
+            return True
+        if (header := _header(path)) is None:
+            return False
+        seen.add(path)
+        digest, includes = header
+        found[os.path.relpath(path, root)] = digest
+        visit(includes, os.path.dirname(path))  # noqa: PTH120
+        return True
+
+    visit(_INCLUDE.findall(text), str(root))
     return _digest(sorted(found.items()))
+
+
+def _header(path: str) -> tuple[str, list[tuple[str, str, str]]] | None:
+    """The hash of a file and what it includes, from before where the file has not changed; None for no file.
+
+    Strings and not Path: dozens of headers are looked at for every kernel.
+    """
+    try:
+        status = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    signature = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    known = _headers.get(path)
+    if known is not None and known[0] == signature:
+        return known[1]
+    read_at = time.time()
+    data = Path(path).read_bytes()
+    header = (hashlib.sha256(data).hexdigest(), _INCLUDE.findall(data.decode("utf-8", errors="replace")))
+    if read_at - max(status.st_mtime, status.st_ctime) > _SETTLED_SECONDS:
+        _headers[path] = (signature, header)
+    return header
 
 
 def source_hash(source: Source) -> str:

@@ -85,6 +85,29 @@ def test_an_include_of_a_macro_takes_in_every_header(headers: Path) -> None:
     assert headers_digest(text, headers) != before
 
 
+def test_a_header_is_read_again_when_it_has_changed_and_only_then(
+    headers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or read_bytes(path))
+    text = '#include "a.cuh"\n'
+    headers_digest(text, headers)
+    assert headers_digest(text, headers) == headers_digest(text, headers)
+    assert len(read) == 9  # whatever was written a moment ago may be written again without its times telling
+
+    monkeypatch.setattr(caching, "_SETTLED_SECONDS", -3600.0)
+    before = headers_digest(text, headers)
+    read.clear()
+    assert headers_digest(text, headers) == before
+    assert read == []
+    (headers / "parts" / "c.cuh").write_text("struct Another {};\n")
+    assert headers_digest(text, headers) != before
+    assert read == ["c.cuh"]
+    (headers / "parts" / "c.cuh").unlink()
+    assert headers_digest(text, headers) != before
+
+
 def test_headers_of_the_compiler_and_missing_ones_are_no_matter(headers: Path) -> None:
     assert headers_digest('#include <vector>\n#include "absent.cuh"\n', headers) == headers_digest("", headers)
 

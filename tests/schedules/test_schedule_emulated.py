@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from drawn import cases, drawn_tiling
+from drawn import cases, drawn_tiling, model_cases
 
 from kernelgen.cells import load_cell
 from kernelgen.hardware.profile import load_profile
@@ -19,9 +19,6 @@ from kernelgen.verify.validate import validate_emulated
 
 pytestmark = pytest.mark.emulated
 
-CELLS = ("lstm", "gru", "elman", "slstm")
-"""Whose best tilings by the model are tried; of every cell, one drawn at random."""
-
 GPU, WITHOUT_STMATRIX = "h200", "a100-80gb"
 SEQ = 7
 
@@ -33,8 +30,7 @@ def emulate(cell: str, shape: Shape, tiling: Tiling, seeds: range = range(2), gp
     assert all(error <= validation.tolerance for error in validation.errors.values())
 
 
-@pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("schedule", schedule_names())
+@pytest.mark.parametrize(("schedule", "cell"), model_cases())
 def test_the_models_choice_is_right(schedule: str, cell: str) -> None:
     shape = Shape(3, SEQ, 2, 32, "bfloat16", "gates")
     best = plan(load_cell(cell), shape, load_profile(GPU), top=1, schedules=[schedule])[0]

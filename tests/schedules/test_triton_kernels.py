@@ -101,6 +101,15 @@ def planted(program: Program, old: str, new: str) -> Program:
     return replace(program, main=replace(program.main, source=changed))
 
 
+@pytest.fixture(scope="module")
+def right() -> tuple[Cell, Shape, Program]:
+    """A kernel without a fault, which passes."""
+    cell, shape = load_cell("lstm"), Shape(3, 4, 1, 16, "bfloat16", "gates")
+    program = get("triton_resident").program(cell, shape, H200, drawn("triton_resident", cell, shape))
+    validate_program(cell, shape, H200, program, range(1))
+    return cell, shape, program
+
+
 @emulated
 @pytest.mark.parametrize(
     ("old", "new", "error"),
@@ -113,11 +122,10 @@ def planted(program: Program, old: str, new: str) -> Program:
         ("step(gate_i", "stop(gate_i", EmulationError),
     ],
 )
-def test_a_wrong_kernel_is_found(old: str, new: str, error: type[Exception]) -> None:
-    cell, shape = load_cell("lstm"), Shape(3, 4, 1, 16, "bfloat16", "gates")
-    schedule = get("triton_resident")
-    program = schedule.program(cell, shape, H200, drawn("triton_resident", cell, shape))
-    validate_program(cell, shape, H200, program, range(1))
+def test_a_wrong_kernel_is_found(
+    right: tuple[Cell, Shape, Program], old: str, new: str, error: type[Exception]
+) -> None:
+    cell, shape, program = right
     with pytest.raises(error):
         validate_program(cell, shape, H200, planted(program, old, new), range(1))
 
