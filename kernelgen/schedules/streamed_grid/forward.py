@@ -19,7 +19,7 @@ from kernelgen.program.shape import FEATURES, Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.grid.blocks import nothing_to_share, run_together
-from kernelgen.schedules.grid.traffic import L2_BYTES_PER_CLOCK, beyond_an_exchange
+from kernelgen.schedules.grid.traffic import beyond_an_exchange
 from kernelgen.schedules.shared.batch_tiled import BatchTiled, Needs
 from kernelgen.schedules.shared.cost import StepWork
 from kernelgen.schedules.shared.entries import MAIL, asserted, forward_parameters, sequences, stores
@@ -69,6 +69,9 @@ ON_CHIP = 0.5
 
 L2_KEEPS = 0.6
 """Of L2, what may be asked to stay; predicted."""
+
+STREAM_OF_L2 = 2_800
+"""Bytes a clock that L2 gives to copies that never wait for anything; predicted."""
 
 
 @dataclass(frozen=True)
@@ -217,6 +220,7 @@ class StreamedGridForward(BatchTiled):
         s = sizes(cell, shape, v)
         counts: dict[str, Int] = {
             "weights": 16 * v["in_registers"],
+            "tiles": s.tiles,
             "accumulators": 4 * s.tiles * s.column_tiles,
             "polled": 16 * s.column_tiles,
             "states": s.elements * (len(cell.states) - 1),
@@ -239,7 +243,7 @@ class StreamedGridForward(BatchTiled):
         per_clock = profile.memory_bandwidth / (profile.clock_mhz * 1e6)
         ahead = s.stages if s.streamed > s.stages else 0
         from_memory = max(0, s.streamed - v["kept"] - ahead) * piece / per_clock
-        through_l2 = max(0, s.streamed - ahead) * piece / L2_BYTES_PER_CLOCK
+        through_l2 = max(0, s.streamed - ahead) * piece / STREAM_OF_L2
         return StepWork(
             warps=k_split,
             epilogue_warps=s.epilogue_warps,
