@@ -61,6 +61,10 @@ RING = [2, 4, 6, 8]
 NUM_STAGES = [2]
 """Stages of a warp's ring of inputs: a step takes so long that one step ahead is early enough."""
 
+SPARE, SPARE_OF_TILE, SPARE_OF_WIDE = 24, 4, 16
+"""Registers that a thread needs besides what it multiplies, for each tile of 16 rows, and with 16 sequences and more:
+with fewer some compiled kernels spilled (NVRTC 13.0, sm_90a)."""
+
 PAUSES = [0]
 """Clocks between polls that find something missing."""
 
@@ -227,7 +231,9 @@ class StreamedGridForward(BatchTiled):
             "copies": s.copies,
             "writes": s.writes,
         }
-        return Needs(v["k_split"], s.shared_memory, counts)
+        live = sum((counts[name] for name in ("weights", "accumulators", "polled")), SPARE + SPARE_OF_TILE * s.tiles)
+        wide = minimum(s.column_tiles - 1, 1)
+        return Needs(v["k_split"], s.shared_memory, counts, floor=live + wide * SPARE_OF_WIDE)
 
     def work(self, cell: Cell, shape: Shape, profile: Profile, v: Mapping[str, int]) -> StepWork:
         """What a block does in one step, for the cost model."""
