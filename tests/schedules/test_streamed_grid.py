@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from kernelgen.build.compile import compile_source
 from kernelgen.cells import load_cell
+from kernelgen.errors import InfeasibleError
 from kernelgen.hardware.profile import load_profile
 from kernelgen.program.shape import Shape
 from kernelgen.schedules import get
+from kernelgen.schedules.streamed_grid.forward import PIECE_BYTES
+from kernelgen.tuning.plan import plan
 from kernelgen.verify.validate import validate_emulated
 
 SEQ = 5
@@ -96,3 +100,57 @@ def test_it_is_right_without_stmatrix(cell: str, shape: Shape, changed: dict[str
 def test_sequences_end_and_begin_anew(cell: str) -> None:
     shape = Shape(11, 6, 1, 192, save="gates", resets=True, lengths=True)
     check(cell, shape, {"blocks": 12, "k_split": 4, "in_registers": 1, "kept": 1} | OF_16)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("shape", "schedule"),
+    [
+        (Shape(16, 64, 1, 4096), "streamed_grid"),
+        (Shape(8, 64, 1, 2560, save="gates"), "streamed_grid"),
+        (Shape(16, 64, 1, 2048), "grid"),
+        (Shape(16, 64, 1, 64), "resident"),
+    ],
+    ids=str,
+)
+def test_it_takes_what_no_gpu_holds(shape: Shape, schedule: str) -> None:
+    best = plan(load_cell("lstm"), shape, load_profile("h200"), top=1)[0]
+    assert best.schedule == schedule
+    assert best.resources.blocks <= load_profile("h200").multiprocessors or schedule == "resident"
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(("head_dim", "most"), [(64, 40), (1024, 40), (4096, 400)])
+def test_few_tilings_are_offered(head_dim: int, most: int) -> None:
+    tilings = plan(load_cell("lstm"), Shape(16, 64, 1, head_dim), load_profile("h200"), schedules=["streamed_grid"])
+    assert 0 < len(tilings) <= most
+    profile = load_profile("h200")
+    for tiling in tilings:
+        v = tiling.values
+        kept = tiling.resources.blocks * v["k_split"] * v["kept"] * PIECE_BYTES
+        assert kept <= (profile.l2_bytes or 0)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        (Shape(256, 64, 1, 4096), "at most 132 on h200, one on each multiprocessor"),
+        (Shape(16, 64, 1, 8), "a head of 8 has nothing to share"),
+        (Shape(16, 64, 1, 16384), "at most 132 on h200|registers per thread: at most 255"),
+    ],
+    ids=str,
+)
+def test_it_says_why_it_does_not_run(shape: Shape, words: str) -> None:
+    with pytest.raises(InfeasibleError, match=words):
+        plan(load_cell("lstm"), shape, load_profile("h200"), schedules=["streamed_grid"])
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize(("cell", "save"), [("lstm", "gates"), ("gru", "hidden")])
+def test_its_choice_compiles_into_registers(cell: str, save: str) -> None:
+    definition, profile, shape = load_cell(cell), load_profile("h200"), Shape(16, 64, 1, 4096, save=save)
+    tiling = plan(definition, shape, profile, top=1, schedules=["streamed_grid"])[0]
+    report = compile_source(get("streamed_grid").program(definition, shape, profile, tiling).main.source).report
+    assert report.local_memory == 0
+    assert abs(tiling.resources.registers / report.registers - 1) <= 0.15
