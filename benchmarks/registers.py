@@ -42,6 +42,8 @@ LARGE_DIMENSIONS = (32, 64, 128, 192, 256, 384, 512)
 ODD_LARGE_DIMENSIONS = (50, 129, 200, 330)
 GRID_DIMENSIONS = (32, 96, 256, 512, 768, 1024, 1536, 2048)
 ODD_GRID_DIMENSIONS = (50, 129, 700)
+STREAMED_DIMENSIONS = (32, 96, 512, 2560, 4096)
+ODD_STREAMED_DIMENSIONS = (129, 700)
 HEADS = 12
 
 SPILLED = 8
@@ -52,6 +54,7 @@ schedule_option = click.option(
     "--schedule",
     type=click.Choice(
         [f"{name}{suffix}" for name in ("resident", "cluster", "grid", "streaming") for suffix in ("", "_backward")]
+        + ["streamed_grid"]
     ),
     default="resident",
     show_default=True,
@@ -71,6 +74,8 @@ def _schedule(name: str) -> BatchTiled:
 
 def _dimensions(schedule: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Units of a head that a schedule is sampled at, and odd ones."""
+    if schedule.startswith("streamed_grid"):
+        return STREAMED_DIMENSIONS, ODD_STREAMED_DIMENSIONS
     if schedule.startswith(("grid", "streaming")):
         return GRID_DIMENSIONS, ODD_GRID_DIMENSIONS
     return (LARGE_DIMENSIONS, ODD_LARGE_DIMENSIONS) if schedule.startswith("cluster") else (DIMENSIONS, ODD_DIMENSIONS)
@@ -78,7 +83,7 @@ def _dimensions(schedule: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 def _heads(schedule: str) -> int:
     """Heads of the shapes: all blocks of a grid must fit on the GPU together."""
-    return 1 if schedule.startswith(("grid", "streaming")) else HEADS
+    return 1 if schedule.startswith(("grid", "stream")) else HEADS
 
 
 def _batches(schedule: str) -> tuple[int, ...]:

@@ -15,15 +15,8 @@
 // Lanes: g = lane / 4, j = lane % 4. An accumulator tile gives lane (g, j) rows g and g + 8, columns 2j and 2j + 1.
 #pragma once
 
-#include "array_writer.cuh"
 #include "block_sums.cuh"
-#include "forward_step.cuh"
-#include "grid_mail.cuh"
-#include "input_ring.cuh"
-#include "lane_elements.cuh"
-#include "lane_stores.cuh"
-#include "recurrence.cuh"
-#include "sequences.cuh"
+#include "grid_step.cuh"
 #include "stationary_matrix.cuh"
 
 namespace tilesmith {
@@ -44,102 +37,72 @@ struct GridTiling {
     int owner_pause;  // clocks that a warp which steps and multiplies waits, when it has done its step, before it polls
 };
 
+/// What follows from the tile variables and D.
+TILESMITH_DEVICE constexpr int unit_warps_of(FixedShape shape, GridTiling tiling) {
+    return ceil_div(ceil_div(shape.head_dim, tiling.units_per_warp), tiling.blocks);  // of a block
+}
+TILESMITH_DEVICE constexpr int k_tiles_of(FixedShape shape, GridTiling tiling) {
+    const int sent_units = tiling.blocks * unit_warps_of(shape, tiling) * tiling.units_per_warp;
+    return ceil_div(ceil_div(sent_units, 32), tiling.k_split);  // of 32 previous units, per warp
+}
+TILESMITH_DEVICE constexpr GridShare share_of(FixedShape shape, GridTiling tiling) {
+    const int unit_warps = unit_warps_of(shape, tiling);
+    return {.blocks = tiling.blocks,
+            .block_units = unit_warps * tiling.units_per_warp,
+            .rows = tiling.batch_tile,
+            .epilogue_rows = tiling.epilogue_rows,
+            .num_stages = tiling.num_stages,
+            .padded_k = 32 * k_tiles_of(shape, tiling) * tiling.k_split,
+            .first_warp = tiling.step_warps != 0 ? unit_warps * tiling.k_split : 0};
+}
+
 template <class Cell, class Type, FixedShape shape, GridTiling tiling, Save save, Stores how, Sequences sequences = Sequences{}>
-struct GridForward {
+struct GridForward : GridStep<Cell, Type, shape, share_of(shape, tiling), save, how, sequences> {
+    using Step = GridStep<Cell, Type, shape, share_of(shape, tiling), save, how, sequences>;
+    using Step::D, Step::gates, Step::sent_units, Step::padded_k, Step::rows, Step::row_groups, Step::epilogue_warps, Step::apart;
+    using Step::column_tiles, Step::columns;
+    using Step::in, Step::lane, Step::g, Step::j, Step::warp, Step::rank, Step::head, Step::shared, Step::owner;
+    using Step::row_group, Step::unit_group, Step::first_row, Step::own, Step::mail, Step::tile;
+    using typename Step::Elements, typename Step::Inputs, typename Step::Mail, typename Step::Stages;
+
     // ---- sizes ----
-    static constexpr int D = shape.head_dim;
-    static constexpr int states = Cell::states;
-    static constexpr int gates = Cell::gates;
-    static constexpr int input_gates = count_bits(Cell::input);
-
-    static constexpr int blocks = tiling.blocks;
     static constexpr int units = tiling.units_per_warp;
-    static constexpr int unit_warps = ceil_div(ceil_div(D, units), blocks);  // of a block
+    static constexpr int unit_warps = unit_warps_of(shape, tiling);
     static constexpr int product_warps = unit_warps * tiling.k_split;
-    static constexpr int sent_units = blocks * unit_warps * units;
-
-    static constexpr int k_tiles = ceil_div(ceil_div(sent_units, 32), tiling.k_split);  // of 32 previous units, per warp
-    static constexpr int padded_k = 32 * k_tiles * tiling.k_split;
+    static constexpr int k_tiles = k_tiles_of(shape, tiling);
 
     using Rows = GateRows<Cell, units>;
     static constexpr int tiles = Rows::tiles;  // of 16 rows, per warp
-    static constexpr int rows = tiling.batch_tile;
 
-    // Those that run the step.
-    static constexpr int epilogue_rows = tiling.epilogue_rows;
-    static constexpr int row_groups = rows / epilogue_rows;
     static constexpr int unit_groups = units / 8;  // of a warp that multiplies; one that runs the step has one
-    static constexpr int epilogue_warps = unit_warps * unit_groups * row_groups;
-    static constexpr bool apart = tiling.step_warps != 0;
     static constexpr int sum_groups = maximum(tiling.step_warps, 1);
     static constexpr int warps = product_warps + (apart ? epilogue_warps : 0);  // those that multiply come first
     static constexpr int threads = 32 * warps;
     /// Whether a warp that does not step fences for its block, while the others step; else each thread for itself.
     static constexpr bool fenced_apart = epilogue_warps < warps;
     static constexpr bool paced = tiling.pause >= 0;
-    using Elements = LaneElements<shape, 8, epilogue_rows, sent_units, sequences.lengths>;
-    static constexpr int column_tiles = Elements::column_tiles;
-    static constexpr int columns = Elements::columns;  // elements per lane and column tile
 
-    static_assert(tiling.num_stages >= 2, "the ring needs a stage to read and a stage to fill");
     static_assert(threads <= 1024, "a block has at most 1024 threads");
-    static_assert(rows % epilogue_rows == 0 && epilogue_warps <= warps, "each warp runs the step of one group at most");
+    static_assert(epilogue_warps <= warps, "each warp runs the step of one group at most");
     static_assert(!paced || fenced_apart, "there are warps that wait for those that send");
     static_assert(!apart || paced, "a warp overwrites no sums before its block has sent what they make");
     static_assert(tiling.k_split % sum_groups == 0, "groups have as many parts");
     static_assert(!apart || tiling.owner_pause == 0, "who does not poll does not pause");
-    static_assert((blocks - 1) * unit_warps * units < D, "every block owns units");
 
     // ---- shared memory ----
-    using Mail = GridMail<Type, shape, rows, epilogue_rows, sent_units, padded_k>;
-    static constexpr int mail_words = Mail::bytes / 4;  // of a head and tile
-    static constexpr int row_bytes = chunk_bytes;       // 8 units of one sequence
-    // What is written out for every step, of a warp's units: [array][sequence][unit].
-    static constexpr int arrays = result_arrays<Cell, save>;
-    static constexpr int array_bytes = epilogue_rows * row_bytes;
-    static constexpr int staged_bytes = arrays * array_bytes;  // per epilogue warp
-    using Ring = InputRing<Type, shape, input_gates, epilogue_rows, 32, row_bytes, 8, OneWarp>;
-    static constexpr int stage_bytes = Ring::stage_bytes;
-    static constexpr int ring_at = epilogue_warps * staged_bytes;
-    static constexpr int ring_bytes = tiling.num_stages * stage_bytes;  // per epilogue warp
     // the part of R that is not in registers: [warp][group][tile][half][lane]
-    static constexpr int weights_at = ring_at + epilogue_warps * ring_bytes;
+    static constexpr int weights_at = Step::step_bytes;
     using Matrix = StationaryMatrix<Type, tiles, k_tiles, tiling.k_tiles_in_registers, rows, tiling.accumulators>;
     static constexpr int sums_at = weights_at + product_warps * Matrix::shared_bytes;
     using BlockSums = tilesmith::BlockSums<Matrix, tiles, unit_warps, tiling.k_split>;
     static constexpr int shared_bytes = sums_at + 2 * BlockSums::bytes;
 
-    // ---- the thread's place ----
-    const ForwardArguments& in;
-    const int lane = static_cast<int>(thread_index()) % 32;
-    const int g = lane / 4;
-    const int j = lane % 4;
-    const int warp = static_cast<int>(thread_index()) / 32;
-    const int rank = static_cast<int>(block_x()) % blocks;
-    const int head = static_cast<int>(block_x()) / blocks;
-    const SharedAddress shared = shared_memory();
-
-    // ... in the product
+    // ---- the thread's place in the product ----
     const int unit_warp = warp % unit_warps;
     const int part = warp / unit_warps;
 
-    // ... in the step
-    const bool owner = apart ? warp >= product_warps : warp < epilogue_warps;
-    const int step_warp = apart && owner ? warp - product_warps : warp;
-    const int row_group = step_warp % row_groups;
-    const int unit_group = step_warp / row_groups;  // of the block
-    const int first_unit = (rank * unit_warps * unit_groups + unit_group) * 8;
-    const int first_row = static_cast<int>(block_y()) * rows + row_group * epilogue_rows;
-    const Elements own{.batch = in.batch, .warp = first_unit / 8, .head = head, .first_row = first_row, .g = g, .j = j,
-                       .order = sequences.lengths ? in.order : nullptr};
-
     // ---- registers that live through the sequence ----
     Matrix weights;
-    float bias[gates][1];
-    float state[1][column_tiles][columns][states];
-    Mail mail;
-    TileSequences<sequences, epilogue_rows> tile{in.seq};
-    Restarts<sequences, epilogue_rows, 1> anew;
 
     /// Load this lane's part of R.
     TILESMITH_DEVICE void load_weights() {
@@ -152,70 +115,11 @@ struct GridForward {
         });
     }
 
-    /// Bring the initial states to the registers of the lanes that own them.
-    TILESMITH_DEVICE void load_states() {
-        Elements::for_each([&](int group, int column_tile, int column) {
-#pragma unroll
-            for (int s = 0; s < states; ++s) {
-                state[group][column_tile][column][s] = initial_state(s, group, column_tile, column);
-            }
-        });
-    }
-
-    TILESMITH_DEVICE float initial_state(int s, int group, int column_tile, int column) const {
-        unsigned short word = 0;
-        if (owner && in.initial != nullptr && own.real(group, column_tile, column))
-            word = load_global_16(in.initial + own.state_index(s, group, column_tile, column));
-        return to_real<Type>(word);
-    }
-
-    // ---- Wx in, results out ----
-
-    Ring ring;
-    LaneStores<Type, shape, 8, epilogue_rows, arrays, how> stores;
-    ArrayWriter<shape, epilogue_rows, 32, arrays, 8, OneWarp> writer;
-
-    TILESMITH_DEVICE SharedAddress result_at(int array, int row, int unit) const {
-        return shared + step_warp * staged_bytes + array * array_bytes + row * row_bytes + 2 * unit;
-    }
-
-    TILESMITH_DEVICE void prepare_transfers() {
-        ring.prepare(shared + ring_at + step_warp * ring_bytes, [&](int gate, int row, int unit) {
-            const int sequence = sequence_at<sequences>(in, minimum(first_row + row, in.batch - 1));  // past the batch: any will do
-            const long long step = static_cast<long long>(sequence) * in.seq * input_gates + gate;
-            const int real_unit = sent_units == D ? first_unit + unit : minimum(first_unit + unit, D - Ring::width);
-            return in.wx + (step * shape.heads + head) * D + real_unit;
-        });
-        const long long array_elements = static_cast<long long>(in.batch) * in.seq * shape.heads * D;
-        stores.prepare(own, lane, [&](int array, int row, int unit) { return result_at(array, row, unit - first_unit); });
-        writer.prepare(
-            in.batch - first_row, D - first_unit,
-            [&](int array, int row, int unit) {
-                long long sequence = first_row + row;
-                if constexpr (sequences.lengths) sequence = sequence_at<sequences>(in, minimum(first_row + row, in.batch - 1));
-                return result_array<Cell, save>(in, array, array_elements) +
-                       (sequence * in.seq * shape.heads + head) * D + first_unit + unit;
-            },
-            [&](int array, int row, int unit) { return result_at(array, row, unit); });
-    }
-
-    TILESMITH_DEVICE void prepare_mail() {
-        const int tiles_of_batch = ceil_div(in.batch, rows);
-        const long long tile = static_cast<long long>(head) * tiles_of_batch + block_y();
-        mail.prepare(in.mail + tile * mail_words, own, row_group * epilogue_rows);
-    }
-
     TILESMITH_DEVICE void fill_padding() const {
         if (padded_k != sent_units && rank == 0) mail.fill(static_cast<int>(thread_index()), threads);
     }
 
-    TILESMITH_DEVICE void begin_copy(int stage_offset) {
-        ring.begin_copy(stage_offset, [](int) { return input_gates * shape.heads * D; });
-    }
-
     // ---- one step ----
-
-    using Inputs = unsigned[1][column_tiles][Ring::words];
 
     // Named barriers: at one those that have sent signal, and the others wait before they poll; at the others, where warps of
     // their own step, those that multiply signal that the sums of a group of parts are there.
@@ -260,35 +164,6 @@ struct GridForward {
         return BlockSums::template sum<count>(sums, unit_group / unit_groups, tile, upper, plane, lane, first_part);
     }
 
-    /// What a gate has before the step: its bias, its input and its product, product(rank_of_gate, column_tile, column).
-    template <class Product>
-    TILESMITH_DEVICE float gate_sum(int gate, const Inputs& wx, Product product, int column_tile, int column) const {
-        float sum = bias[gate][0];
-        if (has(Cell::input, gate)) sum += Ring::value(wx[0][column_tile], rank_among(Cell::input, gate), column);
-        if (!has(Cell::recurrent, gate)) return sum;
-        return sum + product(rank_among(Cell::recurrent, gate), column_tile, column);
-    }
-
-    static constexpr int last_stage = (tiling.num_stages - 1) * stage_bytes;
-
-    TILESMITH_DEVICE void begin_steps() {
-        for (int stage = 0; stage < tiling.num_stages - 1; ++stage) {
-            if (stage < tile.steps) begin_copy(stage * stage_bytes);
-            cp_async_commit();
-        }
-        anew.begin(tile, 1);
-        mail.send(Mail::slot_of(0), [&](int, int column_tile, int column) { return state[0][column_tile][column][0]; });
-    }
-
-    /// An owner's inputs of step t. restarts: rows that begin anew after it; running: those of which it is a step.
-    TILESMITH_DEVICE void take_inputs(Inputs& wx, unsigned& restarts, unsigned& running, int t, SharedAddress from, int stage_offset) {
-        restarts = anew.take(tile, t + 1);
-        running = tile.running(t);
-        cp_async_wait<tiling.num_stages - 2>();
-        sync_warp();  // all lanes' copies are there; the results of the step before have left
-        Ring::load(wx, from + stage_offset, lane);
-    }
-
     TILESMITH_DEVICE SharedAddress sums_of(int t) const { return shared + sums_at + (t & 1) * BlockSums::bytes; }
 
     TILESMITH_DEVICE void store_product(int t) const {
@@ -303,58 +178,19 @@ struct GridForward {
         if (fenced_apart && warp == product_warps - 1) fence_global();
     }
 
-    /// Step t of what the warp owns, from its inputs and the products.
     template <class Product>
-    TILESMITH_DEVICE void step(int t, const Inputs& wx, unsigned restarts, unsigned running, Product product, int& stage_offset,
-                               int& refill_offset) {
-        float results[1][column_tiles][columns][arrays];
-        Elements::for_each([&](int group, int column_tile, int column) {
-            float gate[gates];
-#pragma unroll
-            for (int q = 0; q < gates; ++q) gate[q] = gate_sum(q, wx, product, column_tile, column);
-            const bool runs = !sequences.lengths || (running >> own.row(column_tile, column) & 1) != 0;
-            step_element<Cell, Type, save>(gate, state[group][column_tile][column], results[group][column_tile][column], own, group, runs);
-        });
-        // First what the others wait for.
-        const auto begins_anew = [&](int column_tile, int column) {
-            return sequences.resets && (restarts >> own.row(column_tile, column) & 1) != 0;
-        };
-        if (t + 1 < tile.steps) {
-            mail.send(Mail::slot_of(t + 1), [&](int, int column_tile, int column) {
-                if (begins_anew(column_tile, column)) return initial_state(0, 0, column_tile, column);
-                return results[0][column_tile][column][0];
-            });
-            signal_sent();
-        }
-        if (restarts != 0)
-            Elements::for_each([&](int group, int column_tile, int column) {
-#pragma unroll
-                for (int s = 0; s < states; ++s)
-                    if (begins_anew(column_tile, column))
-                        state[group][column_tile][column][s] = initial_state(s, group, column_tile, column);
-            });
-        stores.store(
-            own, 0,
-            [&](int array, int group, int column_tile, int column) { return results[group][column_tile][column][array]; },
-            [&](int array, int row, int unit) { return result_at(array, row, unit - first_unit); });
-        sync_warp();
-        writer.write(0, [](int) { return shape.heads * D; });
-        if (t + tiling.num_stages - 1 < tile.steps) begin_copy(refill_offset);
-        cp_async_commit();
-        refill_offset = stage_offset;
-        stage_offset = stage_offset == last_stage ? 0 : stage_offset + stage_bytes;
-        mail.poison_sent(Mail::slot_of(t + Mail::slots - 1));  // h(t) has come, so everybody has read h(t - 1)
+    TILESMITH_DEVICE void step_and_fence(int t, const Inputs& wx, unsigned restarts, unsigned running, Product product, Stages& stages) {
+        this->step(t, wx, restarts, running, product, stages, [] { signal_sent(); });
         if (!fenced_apart) fence_global();
     }
 
     /// The steps of a tile, by warps of which the first also step.
     TILESMITH_DEVICE void run_together() {
-        const SharedAddress read_inputs = shared + ring_at + step_warp * ring_bytes;
-        int stage_offset = 0, refill_offset = last_stage;  // of the stages that a step reads and fills
+        Stages stages;
         for (int t = 0; t < tile.steps; ++t) {
             Inputs wx{};
             unsigned restarts = 0, running = ~0u;
-            if (owner) take_inputs(wx, restarts, running, t, read_inputs, stage_offset);
+            if (owner) this->take_inputs(wx, restarts, running, t, stages.read);
             store_product(t);
             sync_block();  // all of h(t) has come, and its products are there
             fence_for_block();
@@ -362,7 +198,7 @@ struct GridForward {
             const auto product = [&](int rank_of_gate, int column_tile, int column) {
                 return sum_of_parts<tiling.k_split>(sums_of(t), 0, rank_of_gate, column_tile, column);
             };
-            step(t, wx, restarts, running, product, stage_offset, refill_offset);
+            step_and_fence(t, wx, restarts, running, product, stages);
         }
     }
 
@@ -378,12 +214,11 @@ struct GridForward {
 
     /// And of one that steps.
     TILESMITH_DEVICE void run_steps() {
-        const SharedAddress read_inputs = shared + ring_at + step_warp * ring_bytes;
-        int stage_offset = 0, refill_offset = last_stage;
+        Stages stages;
         for (int t = 0; t < tile.steps; ++t) {
             Inputs wx{};
             unsigned restarts = 0, running = ~0u;
-            take_inputs(wx, restarts, running, t, read_inputs, stage_offset);
+            this->take_inputs(wx, restarts, running, t, stages.read);
             float products[column_tiles][columns][Rows::product_gates];
 #pragma unroll
             for (int group = 0; group < sum_groups; ++group) {
@@ -398,24 +233,24 @@ struct GridForward {
                 });
             }
             const auto product = [&](int gate, int column_tile, int column) { return products[column_tile][column][gate]; };
-            step(t, wx, restarts, running, product, stage_offset, refill_offset);
+            step_and_fence(t, wx, restarts, running, product, stages);
         }
     }
 
     TILESMITH_DEVICE void run() {
         tile.template prepare<rows>(in, first_row, lane, static_cast<int>(block_y()) * rows);
         if constexpr (apart) {
-            prepare_mail();
+            this->prepare_mail();
             fill_padding();
             if (!owner) return run_products();
         } else {
             load_weights();
         }
-        load_bias<Type, Cell>(bias, in.b, owner ? ~0u : 0u, own);
-        load_states();
-        prepare_transfers();
-        if constexpr (!apart) prepare_mail();
-        if (owner) begin_steps();
+        load_bias<Type, Cell>(this->bias, in.b, owner ? ~0u : 0u, own);
+        this->load_states();
+        this->prepare_transfers();
+        if constexpr (!apart) this->prepare_mail();
+        if (owner) this->begin_steps();
         if constexpr (apart) {
             run_steps();
         } else {
@@ -423,8 +258,7 @@ struct GridForward {
             run_together();
             if (!owner) return;
         }
-        if constexpr (sequences.lengths) writer.write_zeros(in.seq - tile.steps, [](int) { return shape.heads * D; });
-        store_last<Type>(in.last, own, state);
+        this->finish();
     }
 };
 

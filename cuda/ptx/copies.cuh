@@ -45,6 +45,27 @@ TILESMITH_DEVICE void cp_async_or_zeros(SharedAddress destination, const void* s
         asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(destination), "l"(source), "n"(Bytes), "r"(read)
                      : "memory");
 }
+/// How L2 treats what passes through it: whether it lets go of it last, or first.
+using CachePolicy = unsigned long long;
+TILESMITH_DEVICE CachePolicy evict_last() {
+    CachePolicy policy = 0;
+    if constexpr (architecture >= 80) asm volatile("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
+    return policy;
+}
+TILESMITH_DEVICE CachePolicy evict_first() {
+    CachePolicy policy = 0;
+    if constexpr (architecture >= 80) asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+    return policy;
+}
+/// 16 bytes, or zeros, which need no source, by a policy.
+TILESMITH_DEVICE void cp_async_or_zeros(SharedAddress destination, const void* source, bool real, CachePolicy policy) {
+    if constexpr (architecture < 80)
+        cp_async_or_zeros<16>(destination, source, real);
+    else
+        asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(destination), "l"(source),
+                     "r"(real ? 16 : 0), "l"(policy)
+                     : "memory");
+}
 /// Close the calling thread's current group of copies.
 TILESMITH_DEVICE void cp_async_commit() {
     if constexpr (architecture >= 80) asm volatile("cp.async.commit_group;" ::: "memory");

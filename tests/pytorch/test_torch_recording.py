@@ -73,5 +73,11 @@ def test_choices_are_explained_with_the_models_times() -> None:
     ran = Ran(cell, get(tiling.schedule).program(cell, shape, gpu, tiling))
     lines = list(_choices(ran, shape, "forward", gpu))
     assert lines[0].startswith(f"  {tiling} ran: ")
-    assert {line.split(":")[0].strip() for line in lines[1:]} == {"grid", "library", "resident", "streaming"}
+    assert {line.split(":")[0].strip() for line in lines[1:]} == {
+        "grid",
+        "library",
+        "resident",
+        "streamed_grid",
+        "streaming",
+    }
     assert any("resident: " in line and "clash" in line for line in lines)

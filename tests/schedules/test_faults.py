@@ -108,6 +108,15 @@ GRID_PACED = replace(GRID_SPLIT, values=GRID_SPLIT.values | {"pause": 0, "owner_
 GRID_APART = replace(GRID_SPLIT, values=GRID_SPLIT.values | {"step_warps": 1, "pause": 500})
 GRID_IN_GROUPS = replace(GRID_APART, values=GRID_APART.values | {"step_warps": 2})
 GRID_PADDED = replace(GRID, shape=replace(GRID.shape, head_dim=72), values=GRID.values | {"blocks": 5})
+STREAMED_GRID = Sound(
+    "streamed_grid",
+    "lstm",
+    Shape(6, 9, 1, 200, save="gates"),
+    {
+        "blocks": 13, "batch_tile": 8, "epilogue_rows": 8, "k_split": 3, "in_registers": 1,
+        "stationary": 1, "kept": 1, "ring": 3, "num_stages": 2, "pause": 0,
+    },
+)  # fmt: skip
 GRID_BACKWARD = Sound(
     "grid_backward",
     "lstm",
@@ -560,8 +569,8 @@ FAULTS = {
     ),
     "a block that says a step late that it has sent": (
         GRID_PACED,
-        "            signal_sent();",
-        "            if (t > 0) signal_sent();",
+        "[] { signal_sent(); }",
+        "[&] { if (t > 0) signal_sent(); }",
         "deadlock",
     ),
     "a step that does not wait for sums": (
@@ -653,6 +662,61 @@ FAULTS = {
         "sync_warp();  // all lanes' copies are there",
         "// all lanes' copies are there",
         "race",
+    ),
+    "a piece of R that may not have come": (
+        STREAMED_GRID,
+        "cp_async_wait<maximum(stages - 1, 0)>();",
+        "cp_async_wait<stages>();",
+        "cp_async to it may still be under way",
+    ),
+    "another piece of R than that whose turn it is": (
+        STREAMED_GRID,
+        "next = next == streamed - 1 ? 0 : next + 1;",
+        "next = next == streamed - 2 ? 0 : next + 1;",
+        "differs",
+    ),
+    "pieces of R of the row before": (
+        STREAMED_GRID,
+        "copy(to + (2 * k_tile + upper) * row_bytes, tile, 2 * pair + k_tile, upper, policy);",
+        "copy(to + (2 * k_tile + upper) * row_bytes, tile, 2 * pair + k_tile, 1 - upper, policy);",
+        "differs",
+    ),
+    "inputs that may not have come, streamed grid": (
+        # where pieces come, who waits for them has waited for inputs too
+        replace(STREAMED_GRID, values=STREAMED_GRID.values | {"stationary": 7, "kept": 0}),
+        "take_inputs<maximum(tiling.num_stages - 2, Matrix::stages)>",
+        "take_inputs<100>",
+        "cp_async to it may still be under way",
+    ),
+    "sums that are overwritten before they are added, streamed grid": (
+        STREAMED_GRID,
+        "sync_block();  // the sums before have been read",
+        "// the sums before have been read",
+        "race|may not have been read",
+    ),
+    "sums that are added before they are there, streamed grid": (
+        STREAMED_GRID,
+        "BlockSums::store(part, at, 0, warp, lane);\n            sync_block();",
+        "BlockSums::store(part, at, 0, warp, lane);",
+        "race|written|may not have been read",
+    ),
+    "no fence of the block, streamed grid": (
+        STREAMED_GRID,
+        "if (warp == warps - 1) fence_global();",
+        "",
+        "only after it has been polled",
+    ),
+    "poison a step early, streamed grid": (
+        STREAMED_GRID,
+        "mail.poison_sent(Mail::slot_of(t + Mail::slots - 1));",
+        "mail.poison_sent(Mail::slot_of(t));",
+        "may not have been read|deadlock",
+    ),
+    "padding that nobody fills, streamed grid": (
+        STREAMED_GRID,
+        "if (padded_k != sent_units && rank == 0) mail.fill",
+        "if (padded_k != sent_units && rank == 99) mail.fill",
+        "deadlock.*'mail' are polled for",
     ),
     "poison a step early, grid backward": (
         GRID_BACKWARD,
@@ -1301,6 +1365,7 @@ def run(sound: Sound, program: Program, seed: int) -> None:
         GRID_APART,
         GRID_IN_GROUPS,
         GRID_PADDED,
+        STREAMED_GRID,
         GRID_BACKWARD,
         GRID_BACKWARD_PACED,
         GRID_BACKWARD_APART,
@@ -1329,6 +1394,7 @@ def run(sound: Sound, program: Program, seed: int) -> None:
         "grid, stepped apart",
         "grid, sums in groups",
         "grid, padded",
+        "streamed grid",
         "grid, backward",
         "grid, backward, paced",
         "grid, backward, another cluster's gates",

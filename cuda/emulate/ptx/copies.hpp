@@ -15,6 +15,12 @@ void cp_async_or_zeros(SharedAddress destination, const void* source, bool real,
     static_assert(Bytes == 4 || Bytes == 8 || Bytes == 16, "cp.async copies 4, 8 or 16 bytes");
     emulate::issue_copy(destination, real ? source : nullptr, Bytes, site);
 }
+using CachePolicy = unsigned long long;
+inline CachePolicy evict_last() { return 1; }
+inline CachePolicy evict_first() { return 0; }
+inline void cp_async_or_zeros(SharedAddress destination, const void* source, bool real, CachePolicy, Site site = Site::current()) {
+    emulate::issue_copy(destination, real ? source : nullptr, 16, site);
+}
 inline void cp_async_commit() { emulate::commit_copies(); }
 template <int Pending>
 void cp_async_wait() {
