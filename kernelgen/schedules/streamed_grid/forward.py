@@ -21,7 +21,7 @@ from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.grid.blocks import nothing_to_share, run_together
 from kernelgen.schedules.grid.traffic import beyond_an_exchange
 from kernelgen.schedules.shared.batch_tiled import BatchTiled, Needs
-from kernelgen.schedules.shared.cost import StepWork
+from kernelgen.schedules.shared.cost import SHARPNESS, StepWork
 from kernelgen.schedules.shared.entries import MAIL, asserted, forward_parameters, sequences, stores
 from kernelgen.schedules.shared.forward_step import arrays_written
 from kernelgen.schedules.shared.limits import CHUNK, vector_width
@@ -72,10 +72,13 @@ ON_CHIP = 0.5
 """Of registers and shared memory, what may hold R: 33 MB on an H200, all of an LSTM of 2,048 units."""
 
 L2_KEEPS = 0.6
-"""Of L2, what may be asked to stay; predicted."""
+"""Of L2, what may be asked to stay: 33 MB of an H200's 63 make a step faster, 42 slower (docs/lab/streamed_grid.md)."""
 
 STREAM_OF_L2 = 2_800
-"""Bytes a clock that L2 gives to copies that never wait for anything; predicted."""
+"""Bytes a clock that L2 gives to copies that never wait for anything: 5.5 TB/s, with which measured tilings are met."""
+
+DELIVERY = 1_400
+"""Clocks from asking for a piece to its being there, of a memory that is busy (docs/lab/resident.md, 3)."""
 
 
 @dataclass(frozen=True)
@@ -244,12 +247,17 @@ class StreamedGridForward(BatchTiled):
         values = shape.batch * shape.heads * shape.head_dim * (len(cell.input_gates) + arrays)
         blocks = shape.heads * -(-shape.batch // rows) * v["blocks"]
         loaded = blocks * s.padded_k * rows * 2
-        # What the rings hold has come while h was on its way.
+        meeting = (
+            profile.latency("exchange_grid", v["blocks"])
+            + beyond_an_exchange(loaded)
+            + profile.latency("barrier", 32 * k_split)
+        )
+        # These wait for each other now and then; and pieces go on coming while h is on its way.
         piece = blocks * k_split * PIECE_BYTES
-        per_clock = profile.memory_bandwidth / (profile.clock_mhz * 1e6)
-        ahead = s.stages if s.streamed > s.stages else 0
-        from_memory = max(0, s.streamed - v["kept"] - ahead) * piece / per_clock
-        through_l2 = max(0, s.streamed - ahead) * piece / STREAM_OF_L2
+        from_memory = (s.streamed - v["kept"]) * piece * profile.clock_mhz * 1e6 / profile.memory_bandwidth
+        through_l2 = s.streamed * piece / STREAM_OF_L2
+        asked_for = s.streamed / (v["ring"] - 1) * DELIVERY
+        coming = sum(each**SHARPNESS for each in (from_memory, through_l2, asked_for)) ** (1 / SHARPNESS)
         return StepWork(
             warps=k_split,
             epilogue_warps=s.epilogue_warps,
@@ -265,10 +273,8 @@ class StreamedGridForward(BatchTiled):
             device_bytes=2 * values,
             lead=v["num_stages"] - 1,
             exchanges=-(-s.unit_groups // 2) + 1,
-            meeting=profile.latency("exchange_grid", v["blocks"])
-            + beyond_an_exchange(loaded)
-            + profile.latency("barrier", 32 * k_split),
-            streamed=max(from_memory, through_l2),
+            meeting=meeting,
+            streamed=max(0.0, coming - meeting),
         )
 
     def template(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Template:
