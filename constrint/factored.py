@@ -219,6 +219,13 @@ class SolutionSet:
                 table[:, column] = np.searchsorted(known, table[:, column])
         return table
 
+    def positions_at(self, ranks: Sequence[int], by: Sequence[str]) -> NDArray[Any]:
+        """The rows that ``positions`` has at these places once they are in lexicographic order of the variables ``by``,
+        which are all, largest positions first; without listing them. Every variable must have few values enough to
+        list."""
+        columns = {name: column for column, name in enumerate(self.names)}
+        return self._listing(self._placed()).at(ranks, [columns[name] for name in by])
+
     def values(self, name: str) -> Sequence[Any]:
         """The values of a variable, as they came and in the order given."""
         if name not in self.declared:

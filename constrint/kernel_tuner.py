@@ -23,7 +23,7 @@ from constrint.errors import ConstrintError
 from constrint.foreign import add_foreign
 from constrint.integers import shown
 from constrint.kernel_tuner_order import block_limit, listing_order
-from constrint.listing import arranged, as_dicts, as_tuples
+from constrint.listing import OBJECTS, arranged, as_dicts, as_tuples
 from constrint.model import Problem
 from constrint.points import halton, latin_hypercube
 from constrint.text import load_t1
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 BLOCK_SIZES = ("block_size_x", "block_size_y", "block_size_z")
 METHODS = ("strictly-adjacent", "adjacent", "Hamming", "Hamming-adjacent", "closest-param-indices")
+FIND = 4
+"""A row is found by its place in about the time in which so many are listed."""
 Config = tuple[Any, ...]
 _draws: Any = random
 """Has ``choice`` and ``shuffle``."""
@@ -100,6 +102,7 @@ class Searchspace:
         self._cache = from_cache
         self._neighbours: dict[str, dict[Config, NDArray[np.int64]]] = {method: {} for method in METHODS}
         self._present: list[NDArray[np.int64]] | None = None
+        self._found = 0
         if not defer_construction:
             _ = self.size
         if build_neighbors_index and neighbor_method is not None:
@@ -259,8 +262,18 @@ class Searchspace:
         if "list" in self.__dict__ or self._cache is not None:
             everything = self.list
             return [everything[index] for index in indices]
-        rows = self._positions[np.fromiter(indices, dtype=np.int64)]
-        return as_tuples(np.asfortranarray(rows), self.params_values)
+        places = np.fromiter(indices, dtype=np.int64)
+        return as_tuples(self._rows_at(places), self.params_values)
+
+    def _rows_at(self, places: NDArray[np.int64]) -> NDArray[Any]:
+        """The rows of ``_positions`` at these places. All are listed once that is less work than to find so many."""
+        self._found += len(places)
+        sizes = [len(values) for values in self.params_values]
+        few = self._found * FIND + sum(sizes) < self.size and max(sizes) <= OBJECTS
+        if few and "_positions" not in self.__dict__ and len(places) and -self.size <= places.min() <= places.max() < self.size:
+            by = [self.solutions.names[column] for column in self.order]
+            return self.solutions.positions_at((places % self.size).tolist(), by)
+        return np.asfortranarray(self._positions[places])
 
     def get_true_tunable_params(self) -> dict[str, Sequence[Any]]:
         """The parameters of which the configurations have more than one value."""

@@ -129,6 +129,27 @@ class Listing:
             done += count
         return part
 
+    def at(self, ranks: Sequence[int], by: Sequence[int]) -> NDArray[Any]:
+        """The rows at these places of all rows in lexicographic order of the columns ``by``, which name every column,
+        largest numbers first, without listing them."""
+        import numpy as np
+
+        from constrint.ranked import Turn, ranked
+
+        turns: dict[int, Turn] = {}
+        numbers: dict[int, Sequence[int]] = {}
+        for number, ((group, factor), written) in enumerate(zip(self.factors, self.written, strict=True)):
+            for layer, ((name, domain), own) in enumerate(zip(_layers(group, factor), written, strict=True)):
+                column = self.columns[name]
+                numbers[column] = own or domain
+                order = sorted(range(len(numbers[column])), key=numbers[column].__getitem__, reverse=True)
+                turns[column] = Turn(number, layer, order)
+        found = ranked([factor for _, factor in self.factors], [turns[column] for column in by], ranks)
+        table = np.empty((len(ranks), len(self.names)), dtype=np.int64, order="F")
+        for place, column in enumerate(by):
+            table[:, column] = np.asarray(numbers[column], dtype=np.int64)[found[:, place]]
+        return table
+
     def kind(self, dtype: object) -> Any:
         """The dtype that was asked for; "smallest": of the integers, the one of fewest bytes that holds every value."""
         import numpy as np
