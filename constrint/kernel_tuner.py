@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from constrint.core import has_core
 from constrint.errors import ConstrintError
 from constrint.foreign import add_foreign
 from constrint.integers import shown
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 
 BLOCK_SIZES = ("block_size_x", "block_size_y", "block_size_z")
 METHODS = ("strictly-adjacent", "adjacent", "Hamming", "Hamming-adjacent", "closest-param-indices")
-FIND = 4
-"""A row is found by its place in about the time in which so many are listed."""
+FIND, FIND_IN_PYTHON = 4, 100
+"""A row is found by its place in about the time in which so many are listed: with the core, and without it."""
 Config = tuple[Any, ...]
 _draws: Any = random
 """Has ``choice`` and ``shuffle``."""
@@ -268,12 +269,18 @@ class Searchspace:
     def _rows_at(self, places: NDArray[np.int64]) -> NDArray[Any]:
         """The rows of ``_positions`` at these places. All are listed once that is less work than to find so many."""
         self._found += len(places)
-        sizes = [len(values) for values in self.params_values]
-        few = self._found * FIND + sum(sizes) < self.size and max(sizes) <= OBJECTS
-        if few and "_positions" not in self.__dict__ and len(places) and -self.size <= places.min() <= places.max() < self.size:
-            by = [self.solutions.names[column] for column in self.order]
-            return self.solutions.positions_at((places % self.size).tolist(), by)
+        if "_positions" not in self.__dict__ and len(places) and self._few():
+            inside = places + self.size * (places < 0)
+            if inside.min() >= 0 and inside.max() < self.size:
+                by = [self.solutions.names[column] for column in self.order]
+                return self.solutions.positions_at(inside.tolist(), by)
         return np.asfortranarray(self._positions[places])
+
+    def _few(self) -> bool:
+        """Whether the rows asked for so far are fewer than are worth listing all for."""
+        sizes = [len(values) for values in self.params_values]
+        work = self._found * (FIND if has_core() else FIND_IN_PYTHON) + sum(sizes)
+        return work < self.size and max(sizes) <= OBJECTS
 
     def get_true_tunable_params(self) -> dict[str, Sequence[Any]]:
         """The parameters of which the configurations have more than one value."""

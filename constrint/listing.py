@@ -137,17 +137,12 @@ class Listing:
         from constrint.ranked import Turn, ranked
 
         turns: dict[int, Turn] = {}
-        numbers: dict[int, Sequence[int]] = {}
         for number, ((group, factor), written) in enumerate(zip(self.factors, self.written, strict=True)):
             for layer, ((name, domain), own) in enumerate(zip(_layers(group, factor), written, strict=True)):
-                column = self.columns[name]
-                numbers[column] = own or domain
-                order = sorted(range(len(numbers[column])), key=numbers[column].__getitem__, reverse=True)
-                turns[column] = Turn(number, layer, order)
-        found = ranked([factor for _, factor in self.factors], [turns[column] for column in by], ranks)
+                turns[self.columns[name]] = Turn(number, layer, own or domain)
         table = np.empty((len(ranks), len(self.names)), dtype=np.int64, order="F")
-        for place, column in enumerate(by):
-            table[:, column] = np.asarray(numbers[column], dtype=np.int64)[found[:, place]]
+        factors = [factor for _, factor in self.factors]
+        ranked(factors, [turns[column] for column in by], ranks, [table[:, column] for column in by])
         return table
 
     def kind(self, dtype: object) -> Any:

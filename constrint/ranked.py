@@ -17,8 +17,6 @@ from constrint.diagram import Diagram, Run
 from constrint.native_diagram import NativeDiagram, python_diagram
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from constrint.factor import Factor
 
 LARGEST = (1 << 63) - 1
@@ -27,35 +25,33 @@ LARGEST = (1 << 63) - 1
 
 @dataclass(frozen=True)
 class Turn:
-    """A variable in its turn: the factor and the layer that have it, and the positions of its domain, in the order that
-    its values come in."""
+    """A variable in its turn: the factor and the layer that have it, and the number that stands for each position of
+    its domain. Largest numbers come first."""
 
     factor: int
     layer: int
-    order: Sequence[int]
+    numbers: Sequence[int]
 
 
-def ranked(factors: Sequence[Factor], turns: Sequence[Turn], ranks: Sequence[int]) -> NDArray[Any]:
-    """Of the solutions of all factors, listed in lexicographic order of ``turns``, which name every layer, those at
-    ``ranks``: the position of each turn's value in its domain [ranks, turns]."""
-    import numpy as np
-
-    by_rank = sorted(range(len(ranks)), key=ranks.__getitem__)
-    ascending = [int(ranks[i]) for i in by_rank]
+def ranked(factors: Sequence[Factor], turns: Sequence[Turn], ranks: Sequence[int], columns: Sequence[Any]) -> None:
+    """Of the solutions of all factors, listed in lexicographic order of ``turns``, which name every layer, write those
+    at ``ranks``: the number of each turn's value into a NumPy column of 64 bits."""
     core = load_core()
     native = [factor.diagram for factor in factors if isinstance(factor, NativeDiagram)]
     if core is not None and len(native) == len(factors) and prod(factor.total for factor in factors) <= LARGEST:
-        flat = core.ranked(native, [(turn.factor, turn.layer, turn.order) for turn in turns], ascending)
-    else:
-        flat = [position for row in _Descent(factors, turns).rows(ascending) for position in row]
-    found = np.empty((len(ranks), len(turns)), dtype=np.int64)
-    found[by_rank] = np.array(flat, dtype=np.int64).reshape(found.shape)
-    return found
+        core.ranked(native, [(turn.factor, turn.layer, turn.numbers) for turn in turns], ranks, columns)
+        return
+    places = sorted(range(len(ranks)), key=ranks.__getitem__)
+    rows = _Descent(factors, turns).rows([ranks[place] for place in places])
+    for place, row in zip(places, rows, strict=True):
+        for column, number in zip(columns, row, strict=True):
+            column[place] = number
 
 
 class _Descent:
     def __init__(self, factors: Sequence[Factor], turns: Sequence[Turn]) -> None:
         self.turns = turns
+        self.orders = [sorted(range(len(turn.numbers)), key=turn.numbers.__getitem__, reverse=True) for turn in turns]
         self.totals = [factor.total for factor in factors]
         self.held = [_Held(_as_python(factor)) for factor in factors]
 
@@ -73,7 +69,7 @@ class _Descent:
         others = whole // total
         counts = held.counts(turn.layer)
         waiting = list(ranks)
-        for position in turn.order:
+        for position in self.orders[k]:
             if not waiting:
                 break
             below = counts[position] * others
@@ -82,7 +78,7 @@ class _Descent:
                 waiting = waiting[len(inside) :]
                 held.at[turn.layer], self.totals[turn.factor] = position, counts[position]
                 for row in self._down(k + 1, inside, start, below):
-                    yield [position, *row]
+                    yield [turn.numbers[position], *row]
             start += below
         held.at[turn.layer], self.totals[turn.factor] = None, total
 

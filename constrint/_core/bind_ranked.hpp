@@ -13,10 +13,10 @@ namespace py = pybind11;
 
 namespace {
 
-// turns: diagram, layer, and the positions of its domain in order. The positions of the values of each turn, row by row.
-std::vector<uint32_t> ranked_of(const std::vector<const Diagram*>& factors,
-                                const std::vector<std::tuple<size_t, size_t, std::vector<uint32_t>>>& given,
-                                const std::vector<uint64_t>& ranks) {
+// turns: diagram, layer, and the number of each position of its domain. into: a column a turn, with room for all ranks.
+void ranked_into(const std::vector<const Diagram*>& factors,
+                 const std::vector<std::tuple<size_t, size_t, std::vector<int64_t>>>& given,
+                 const std::vector<uint64_t>& ranks, const std::vector<py::buffer>& into) {
     Total total = 1;
     size_t layers = 0;
     for (const Diagram* diagram : factors) {
@@ -26,28 +26,35 @@ std::vector<uint32_t> ranked_of(const std::vector<const Diagram*>& factors,
     }
     std::vector<Turn> turns;
     std::vector<std::tuple<size_t, size_t>> named;
-    for (const auto& [factor, layer, order] : given) {
+    for (const auto& [factor, layer, numbers] : given) {
         if (factor >= factors.size() || layer >= factors[factor]->width()) throw py::index_error("no such layer");
-        std::vector<uint32_t> known = order;
-        std::sort(known.begin(), known.end());
-        for (size_t i = 0; i < known.size(); ++i)
-            if (known[i] != i) throw py::value_error("each position of a domain once");
-        if (known.size() != factors[factor]->choices(layer)) throw py::value_error("each position of a domain once");
+        if (numbers.size() != factors[factor]->choices(layer)) throw py::value_error("one number a position");
         named.emplace_back(factor, layer);
-        turns.push_back({factor, layer, order});
+        turns.push_back({factor, layer, numbers});
     }
     std::sort(named.begin(), named.end());
     if (named.size() != layers || std::adjacent_find(named.begin(), named.end()) != named.end())
         throw py::value_error("each layer once");
-    if (!std::is_sorted(ranks.begin(), ranks.end()) || (!ranks.empty() && ranks.back() >= total))
-        throw py::index_error("ranks ascend, and end before the last solution");
+    if (!ranks.empty() && *std::max_element(ranks.begin(), ranks.end()) >= total)
+        throw py::index_error("a rank beyond the last solution");
+    std::vector<int64_t*> places;
+    for (const py::buffer& column : into) {
+        py::buffer_info info = column.request(true);
+        if (info.ndim != 1 || info.itemsize != 8 || (info.size > 1 && info.strides[0] != 8) ||
+            static_cast<size_t>(info.size) < ranks.size())
+            throw py::value_error("a column must be contiguous integers of 64 bits, with room for every rank");
+        places.push_back(static_cast<int64_t*>(info.ptr));
+    }
+    if (places.size() != turns.size()) throw py::value_error("one column a turn");
     py::gil_scoped_release free;
     Watch watch(-1, check_signals);
-    return ranked(factors, turns, ranks, watch);
+    std::vector<int64_t> columns = ranked(factors, turns, ranks, watch);
+    for (size_t k = 0; k < places.size(); ++k)
+        std::copy_n(columns.data() + k * ranks.size(), ranks.size(), places[k]);
 }
 
 }  // namespace
 
-inline void bind_ranked(py::module_& m) { m.def("ranked", &ranked_of); }
+inline void bind_ranked(py::module_& m) { m.def("ranked", &ranked_into); }
 
 }  // namespace constrint

@@ -1,5 +1,8 @@
 #include "ranked.hpp"
 
+#include <algorithm>
+#include <numeric>
+
 namespace constrint {
 
 namespace {
@@ -81,33 +84,54 @@ class Descent {
 public:
     Descent(const std::vector<const Diagram*>& factors, const std::vector<Turn>& turns,
             const std::vector<uint64_t>& ranks, Watch& watch)
-        : turns_(turns), ranks_(ranks), watch_(watch), rows(ranks.size() * turns.size()) {
+        : turns_(turns), ranks_(ranks), watch_(watch), places_(sorted(ranks.size(), [&](size_t a, size_t b) {
+              return ranks[a] < ranks[b];
+          })) {
         for (const Diagram* diagram : factors) {
             held_.emplace_back(*diagram);
             totals_.push_back(static_cast<uint64_t>(diagram->total()));
-            all *= totals_.back();
+            whole_ *= totals_.back();
         }
-        for (const Turn& turn : turns) counts_.emplace_back(factors[turn.factor]->choices(turn.layer));
+        for (const Turn& turn : turns) {
+            orders_.push_back(sorted(turn.numbers.size(), [&](size_t a, size_t b) {
+                return turn.numbers[a] > turn.numbers[b];
+            }));
+            counts_.emplace_back(turn.numbers.size());
+        }
+    }
+    std::vector<int64_t> columns() {
+        columns_.resize(ranks_.size() * turns_.size());
+        down(0, 0, ranks_.size(), 0, whole_);
+        return std::move(columns_);
     }
 
-    // The ranks first .. last - 1 lie below; the first solution there has rank ``start``, and there are ``whole``.
+private:
+    template <class Before>
+    static std::vector<size_t> sorted(size_t count, Before before) {
+        std::vector<size_t> places(count);
+        std::iota(places.begin(), places.end(), size_t{0});
+        std::sort(places.begin(), places.end(), before);
+        return places;
+    }
+
+    // The ranks first .. last - 1, in ascending order, lie below; the first solution there has rank ``start``, and there
+    // are ``whole``.
     void down(size_t k, size_t first, size_t last, uint64_t start, uint64_t whole) {
         if (k == turns_.size() || first == last) return;
         const Turn& turn = turns_[k];
         uint64_t total = totals_[turn.factor], others = whole / total;
         held_[turn.factor].count(turn.layer, counts_[k], watch_);
-        for (uint32_t position : turn.order) {
-            uint64_t count = counts_[k][position];
-            if (!count) continue;
+        for (size_t position : orders_[k]) {
+            uint64_t below = counts_[k][position] * others;
             size_t stop = first;
-            for (; stop < last && ranks_[stop] - start < count * others; ++stop)
-                rows[stop * turns_.size() + k] = position;
+            for (; stop < last && ranks_[places_[stop]] - start < below; ++stop)
+                columns_[k * ranks_.size() + places_[stop]] = turn.numbers[position];
             if (stop > first) {
-                held_[turn.factor].hold(turn.layer, position);
-                totals_[turn.factor] = count;
-                down(k + 1, first, stop, start, count * others);
+                held_[turn.factor].hold(turn.layer, static_cast<int64_t>(position));
+                totals_[turn.factor] = counts_[k][position];
+                down(k + 1, first, stop, start, below);
             }
-            start += count * others;
+            start += below;
             first = stop;
             if (first == last) break;
         }
@@ -115,26 +139,23 @@ public:
         totals_[turn.factor] = total;
     }
 
-private:
     const std::vector<Turn>& turns_;
     const std::vector<uint64_t>& ranks_;
     Watch& watch_;
+    std::vector<size_t> places_;
+    std::vector<std::vector<size_t>> orders_;
     std::vector<Held> held_;
     std::vector<uint64_t> totals_;  // of each diagram, what is left
+    uint64_t whole_ = 1;
     std::vector<std::vector<uint64_t>> counts_;
-
-public:
-    uint64_t all = 1;
-    std::vector<uint32_t> rows;
+    std::vector<int64_t> columns_;
 };
 
 }  // namespace
 
-std::vector<uint32_t> ranked(const std::vector<const Diagram*>& factors, const std::vector<Turn>& turns,
-                             const std::vector<uint64_t>& ranks, Watch& watch) {
-    Descent descent(factors, turns, ranks, watch);
-    descent.down(0, 0, ranks.size(), 0, descent.all);
-    return std::move(descent.rows);
+std::vector<int64_t> ranked(const std::vector<const Diagram*>& factors, const std::vector<Turn>& turns,
+                            const std::vector<uint64_t>& ranks, Watch& watch) {
+    return Descent(factors, turns, ranks, watch).columns();
 }
 
 }  // namespace constrint
