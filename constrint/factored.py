@@ -219,6 +219,17 @@ class SolutionSet:
                 table[:, column] = np.searchsorted(known, table[:, column])
         return table
 
+    def positions_at(self, ranks: Sequence[int], by: Sequence[str]) -> NDArray[Any]:
+        """The rows that ``positions`` has at these places once they are in lexicographic order of the variables ``by``,
+        which are all, largest positions first; without listing them. Every variable must have few values enough to
+        list. Raises ConstrintError where ``by`` leaves a variable out, IndexError beyond the last."""
+        if sorted(by) != sorted(self.names):
+            raise ConstrintError(f"an order of solutions names each variable once: {', '.join(self.names)}")
+        if not all(0 <= rank < self.count for rank in ranks):
+            raise IndexError(f"a place beyond the last of {grouped(self.count)} solutions")
+        columns = {name: column for column, name in enumerate(self.names)}
+        return self._listing(self._placed()).at(ranks, [columns[name] for name in by])
+
     def values(self, name: str) -> Sequence[Any]:
         """The values of a variable, as they came and in the order given."""
         if name not in self.declared:

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from constrint.core import has_core
 from constrint.errors import ConstrintError
 from constrint.foreign import add_foreign
 from constrint.integers import shown
 from constrint.kernel_tuner_order import block_limit, listing_order
-from constrint.listing import arranged, as_dicts, as_tuples
+from constrint.listing import OBJECTS, arranged, as_dicts, as_tuples
 from constrint.model import Problem
 from constrint.points import halton, latin_hypercube
 from constrint.text import load_t1
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 BLOCK_SIZES = ("block_size_x", "block_size_y", "block_size_z")
 METHODS = ("strictly-adjacent", "adjacent", "Hamming", "Hamming-adjacent", "closest-param-indices")
+FIND, FIND_IN_PYTHON = 4, 100
+"""A row is found by its place in about the time in which so many are listed: with the core, and without it."""
 Config = tuple[Any, ...]
 _draws: Any = random
 """Has ``choice`` and ``shuffle``."""
@@ -100,6 +103,7 @@ class Searchspace:
         self._cache = from_cache
         self._neighbours: dict[str, dict[Config, NDArray[np.int64]]] = {method: {} for method in METHODS}
         self._present: list[NDArray[np.int64]] | None = None
+        self._found = 0
         if not defer_construction:
             _ = self.size
         if build_neighbors_index and neighbor_method is not None:
@@ -259,8 +263,24 @@ class Searchspace:
         if "list" in self.__dict__ or self._cache is not None:
             everything = self.list
             return [everything[index] for index in indices]
-        rows = self._positions[np.fromiter(indices, dtype=np.int64)]
-        return as_tuples(np.asfortranarray(rows), self.params_values)
+        places = np.fromiter(indices, dtype=np.int64)
+        return as_tuples(self._rows_at(places), self.params_values)
+
+    def _rows_at(self, places: NDArray[np.int64]) -> NDArray[Any]:
+        """The rows of ``_positions`` at these places. All are listed once that is less work than to find so many."""
+        self._found += len(places)
+        if "_positions" not in self.__dict__ and len(places) and self._few():
+            inside = places + self.size * (places < 0)
+            if inside.min() >= 0 and inside.max() < self.size:
+                by = [self.solutions.names[column] for column in self.order]
+                return self.solutions.positions_at(inside.tolist(), by)
+        return np.asfortranarray(self._positions[places])
+
+    def _few(self) -> bool:
+        """Whether the rows asked for so far are fewer than are worth listing all for."""
+        sizes = [len(values) for values in self.params_values]
+        work = self._found * (FIND if has_core() else FIND_IN_PYTHON) + sum(sizes)
+        return work < self.size and max(sizes) <= OBJECTS
 
     def get_true_tunable_params(self) -> dict[str, Sequence[Any]]:
         """The parameters of which the configurations have more than one value."""

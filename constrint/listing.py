@@ -129,6 +129,22 @@ class Listing:
             done += count
         return part
 
+    def at(self, ranks: Sequence[int], by: Sequence[int]) -> NDArray[Any]:
+        """The rows at these places of all rows in lexicographic order of the columns ``by``, which name every column,
+        largest numbers first, without listing them."""
+        import numpy as np
+
+        from constrint.ranked import Turn, ranked
+
+        turns: dict[int, Turn] = {}
+        for number, ((group, factor), written) in enumerate(zip(self.factors, self.written, strict=True)):
+            for layer, ((name, domain), own) in enumerate(zip(_layers(group, factor), written, strict=True)):
+                turns[self.columns[name]] = Turn(number, layer, own or domain)
+        table = np.empty((len(ranks), len(self.names)), dtype=np.int64, order="F")
+        factors = [factor for _, factor in self.factors]
+        ranked(factors, [turns[column] for column in by], ranks, [table[:, column] for column in by])
+        return table
+
     def kind(self, dtype: object) -> Any:
         """The dtype that was asked for; "smallest": of the integers, the one of fewest bytes that holds every value."""
         import numpy as np

@@ -64,8 +64,11 @@ class NativeDiagram:
         self.steps: int = self.diagram.steps
 
     def __reduce__(self) -> tuple[Any, ...]:
-        layers = [(array("Q", begin), array("q", runs)) for begin, runs in self.diagram.layers()]
-        return restored, (self.domains, layers, self.diagram.root, self.steps)
+        return restored, (self.domains, self.layers(), self.diagram.root, self.steps)
+
+    def layers(self) -> list[tuple[Any, Any]]:
+        """Of each layer, where the runs of its nodes begin, and start, stop and child of every run."""
+        return [(array("Q", begin), array("q", runs)) for begin, runs in self.diagram.layers()]
 
     def trim(self) -> None:
         """See ``constrint.diagram.Diagram``."""
@@ -139,6 +142,11 @@ def restored(domains: list[Domain], layers: list[tuple[Any, Any]], root: int, st
         diagram.diagram = core.Diagram(_choices(domains), layers, root, steps)
         diagram._measure()
         return diagram
+    return python_diagram(domains, layers, root, steps)
+
+
+def python_diagram(domains: list[Domain], layers: list[tuple[Any, Any]], root: int, steps: int) -> Diagram:
+    """The Python twin of a diagram of the core's, of what ``NativeDiagram.layers`` gave."""
     runs = [
         [tuple(zip(*[iter(flat[3 * first : 3 * last])] * 3, strict=True)) for first, last in pairwise(begin)]
         for begin, flat in layers

@@ -6,6 +6,7 @@
 #include "bind_diagram.hpp"
 #include "bind_prove.hpp"
 #include "bind_race.hpp"
+#include "bind_ranked.hpp"
 #include "bind_rows.hpp"
 #include "search.hpp"
 
@@ -58,6 +59,7 @@ PYBIND11_MODULE(_core_native, m) {
     py::register_exception<CountOverflow>(m, "CoreCountOverflow");
     bind_prover(m);
     bind_race(m);
+    bind_ranked(m);
     bind_rows(m);
     py::class_<Search>(m, "Search")
         .def(py::init(&make_search))

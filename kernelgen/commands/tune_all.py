@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -15,7 +17,10 @@ if TYPE_CHECKING:
     from kernelgen.commands.console import Bar
     from kernelgen.records.config import TunedConfig
     from kernelgen.records.trial import Objective
+    from kernelgen.records.workload import Work
     from kernelgen.tuning.tasks import Task, TaskResult, TaskRunner
+    from kernelgen.tuning.tune import Event
+    from kernelgen.tuning.workers import Workers
     from kernelgen.tuning.workload import Job
 
 
@@ -74,49 +79,45 @@ def command(
     """Tune a workload."""
     from kernelgen.commands import INTERRUPTED
     from kernelgen.commands.tune import show_event
-    from kernelgen.records.config import check_output
-    from kernelgen.records.workload import load_workload
     from kernelgen.tuning.gpus import named
-    from kernelgen.tuning.task_worker import TaskProcesses
-    from kernelgen.tuning.tasks import OneByOne, Task
+    from kernelgen.tuning.tasks import Task
     from kernelgen.tuning.tune import require_energy, resolve_gpu
-    from kernelgen.tuning.workload import jobs
 
-    work = load_workload(workload)
     profile, devices = resolve_gpu(gpu)
     if listing:
-        _tell(jobs(work, profile), {}, as_json)
+        from kernelgen.records.workload import load_workload
+        from kernelgen.tuning.workload import jobs
+
+        _tell(jobs(load_workload(workload), profile), {}, as_json)
         return
     gpus, aim = named(workers, devices, profile.name), cast("Objective", objective)
     if aim != "time":
         require_energy(aim, gpus)
-    count = min(gpus.count, len(work)) if gpus is not None else 1
-    with progress_bar() as bar:
-        runner: TaskRunner = OneByOne(gpus, partial(show_event, bar))
-        if gpus is not None and count > 1:
-            runner = TaskProcesses(count, gpus)
-        with runner:
-            found = jobs(work, profile, runner.predict)
-            paths = {job.name: Path(output) / f"{job.name}.yaml" for job in found}
-            for path in paths.values():
-                check_output(path)
-            able = [job for job in found if not job.why_not]
-            progress = _Progress(bar, able)
-            tasks = [
-                Task(
-                    name=job.name,
-                    cell=job.work.record,
-                    shape=job.work.shape,
-                    direction=job.work.direction,
-                    profile=profile,
-                    path=paths[job.name],
-                    budget=budget,
-                    top=top,
-                    objective=aim,
-                )
-                for job in able
-            ]
-            interrupted = runner.tune(tasks, progress.ended, progress.begun)
+    with progress_bar() as bar, _started(gpus, workload, partial(show_event, bar)) as (runner, work):
+        from kernelgen.records.config import check_output
+        from kernelgen.tuning.workload import jobs
+
+        found = jobs(work, profile, runner.predict)
+        paths = {job.name: Path(output) / f"{job.name}.yaml" for job in found}
+        for path in paths.values():
+            check_output(path)
+        able = [job for job in found if not job.why_not]
+        progress = _Progress(bar, able)
+        tasks = [
+            Task(
+                name=job.name,
+                cell=job.work.record,
+                shape=job.work.shape,
+                direction=job.work.direction,
+                profile=profile,
+                path=paths[job.name],
+                budget=budget,
+                top=top,
+                objective=aim,
+            )
+            for job in able
+        ]
+        interrupted = runner.tune(tasks, progress.ended, progress.begun)
     _tell(found, progress.outcomes, as_json)
     if interrupted:
         remark("interrupted: the same command goes on from here")
@@ -124,6 +125,31 @@ def command(
     if len(able) < len(found) or any(isinstance(outcome, str) for outcome in progress.outcomes.values()):
         ctx.exit(1)
     remark(f"export TILESMITH_CONFIGS={Path(output).absolute()}   # and PyTorch uses them")
+
+
+@contextmanager
+def _started(
+    gpus: Workers | None, workload: Path, on_event: Callable[[Event], None]
+) -> Iterator[tuple[TaskRunner, Sequence[Work]]]:
+    """Who tunes a workload, and what is in it: with several GPUs, processes start while it is read."""
+    from kernelgen.tuning.task_worker import TaskProcesses
+    from kernelgen.tuning.tasks import OneByOne
+
+    with ExitStack() as stack:
+        processes: TaskProcesses | None = None
+        if gpus is not None and gpus.count > 1:
+            processes = stack.enter_context(TaskProcesses(gpus.count, gpus))
+
+        from kernelgen.records.workload import load_workload
+
+        work = load_workload(workload)
+        if processes is not None and len(work) > 1:
+            processes.keep(len(work))
+            yield processes, work
+            return
+        if processes is not None:
+            processes.keep(0)
+        yield stack.enter_context(OneByOne(gpus, on_event)), work
 
 
 class _Progress:

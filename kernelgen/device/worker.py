@@ -51,13 +51,14 @@ class JobFailed(TilesmithError):
 class Worker:
     """A process that runs jobs one after another; a new one takes its place after a hang, a crash or a fault.
 
-    runner: "module:function", called with each job in the child. An exception there becomes JobFailed; one with a
-    true attribute ``fatal`` says that the process is of no more use (a lost CUDA context).
+    runner: "module:function", called with each job in the child. first: a job that gets things ready as the process
+    starts, before any other; what it returns or raises is nobody's. An exception in any other becomes JobFailed; one
+    with a true attribute ``fatal`` says that the process is of no more use (a lost CUDA context).
     Use as a context manager, or call close().
     """
 
-    def __init__(self, runner: str) -> None:
-        self.runner = runner
+    def __init__(self, runner: str, first: object = None) -> None:
+        self.runner, self.first = runner, first
         self.started = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._answers: queue.Queue[Any] = queue.Queue()
@@ -141,6 +142,9 @@ class Worker:
             raise LaunchError(f"cannot start a worker process: {error}") from error
         self._process, self._answers, self._ready = process, queue.Queue(), False
         self.started += 1
+        assert process.stdin is not None
+        with contextlib.suppress(OSError):  # one that has died already says so when it is waited for
+            _send(process.stdin, self.first)
         threading.Thread(target=_receive_all, args=(process.stdout, self._answers), daemon=True).start()
 
     def _await_ready(self) -> None:
@@ -262,6 +266,13 @@ def serve(runner: str) -> None:
     except BaseException as error:
         _send(answers, (False, _words(error), True))
         return
+    try:
+        first = _receive(jobs)
+    except EOFError:
+        return
+    if first is not None:
+        with contextlib.suppress(Exception):  # what does not work now, the jobs will say
+            function(first)
     _send(answers, (True, None, False))
     while True:
         try:

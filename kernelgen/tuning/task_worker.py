@@ -10,6 +10,7 @@ from __future__ import annotations
 import queue
 import signal
 import threading
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,9 +19,10 @@ from typing import TYPE_CHECKING, Self
 
 from kernelgen.device.worker import JobFailed, Worker
 from kernelgen.errors import LaunchError, TilesmithError
+from kernelgen.tuning.ahead import Ahead
 from kernelgen.tuning.kept_workers import KeptWorkers
 from kernelgen.tuning.prepare import cores
-from kernelgen.tuning.tasks import OnBegin, OnEnd, Task, TaskResult, search, write
+from kernelgen.tuning.tasks import OnBegin, OnEnd, Task, TaskResult, begin_ahead, search, write
 
 if TYPE_CHECKING:
     from kernelgen.hardware.profile import Profile
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from kernelgen.tuning.workers import Workers
     from kernelgen.tuning.workload import Prediction
 
-TASK = "kernelgen.tuning.task_worker:run_task"
+TASK = "kernelgen.tuning.task_process:run_task"
 
 _News = queue.SimpleQueue[tuple[Task, TaskResult | str | None]]
 """Tasks that have come to their end, and how; None: that have begun."""
@@ -43,11 +45,12 @@ LAST_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class _Job:
-    """A task for a process, the GPUs that it may use, and how many threads may compile."""
+    """A task for a process, the GPUs that it may use, how many threads may compile, and what task is likely next."""
 
     task: Task
     workers: Workers
     compilers: int
+    then: Task | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,10 @@ class _Predict:
 
 _kept: dict[Workers, KeptWorkers] = {}
 """Of a task's process: the GPUs that it has used, ready for its next task."""
+
+
+_ahead = Ahead()
+"""What a task's process has done ahead of its tasks."""
 
 
 def _keep(workers: Workers) -> KeptWorkers:
@@ -77,12 +84,14 @@ def run_task(job: _Job | _Predict) -> TaskResult | list[Prediction]:
         for evaluator in _keep(job.workers).evaluators(job.profile):
             evaluator.start()
         work = [Work(record.load("workload"), record, shape, way, runs) for record, shape, way, runs in job.work]
-        return predicted(work, job.profile)
+        return predicted(work, job.profile, _ahead)
     remarks: list[str] = []
 
     def tell(event: Event) -> None:
         if event.stage == "warning":
             remarks.append(event.message)
+        if event.stage == "gpu":
+            begin_ahead(job.then, _ahead, job.compilers)
 
     def interrupt(number: int, frame: object) -> None:
         signal.signal(number, signal.SIG_IGN)  # once: what follows writes down the best so far
@@ -90,13 +99,39 @@ def run_task(job: _Job | _Predict) -> TaskResult | list[Prediction]:
 
     before = signal.signal(signal.SIGINT, interrupt)
     try:
-        result = search(job.task, _keep(job.workers), tell, job.compilers)
+        result = search(job.task, _keep(job.workers), tell, job.compilers, _ahead)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         return write(job.task, result, remarks)
     except KeyboardInterrupt:
         raise TilesmithError("interrupted before the first valid kernel") from None
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+class _Deal:
+    """Tasks, of which every place has its own, those that its process planned. Thread-safe."""
+
+    def __init__(self, tasks: Sequence[Task], owners: Sequence[int], places: int) -> None:
+        self._own: list[deque[tuple[Task, int]]] = [deque() for _ in range(places)]
+        self._lock = threading.Lock()
+        for task, owner in zip(tasks, owners, strict=True):
+            self._own[owner].append((task, 0))
+
+    def take(self, place: int) -> tuple[Task, int, Task | None] | None:
+        """The next of a place's own, how often it was lost, and what comes after; with none left, the last of whoever
+        has most. None where nobody has any."""
+        with self._lock:
+            own = self._own[place]
+            most = max(self._own, key=len)
+            if not most:
+                return None
+            task, lost = own.popleft() if own else most.pop()
+            return task, lost, own[0][0] if own else None
+
+    def lost(self, place: int, task: Task, times: int) -> None:
+        """The process of a place was lost over a task: whoever is free first begins it once more."""
+        with self._lock:
+            self._own[place].appendleft((task, times))
 
 
 class TaskProcesses:
@@ -108,6 +143,8 @@ class TaskProcesses:
     def __init__(self, count: int, workers: Workers) -> None:
         self._processes = [Worker(TASK) for _ in range(count)]
         self._workers = workers
+        self._planned: list[tuple[CellRecord, Shape, Direction]] = []
+        """What was predicted, each by the process of its number modulo how many there are."""
 
     def __enter__(self) -> Self:
         """Start them."""
@@ -120,9 +157,16 @@ class TaskProcesses:
         for process in self._processes:
             process.stop()
 
+    def keep(self, count: int) -> None:
+        """End all but so many: there is less to do than there are GPUs."""
+        for process in self._processes[count:]:
+            process.stop()
+        del self._processes[count:]
+
     def predict(self, work: Sequence[Work], profile: Profile) -> list[Prediction]:
         """What workload.predicted does, a part by each process. Raises JobFailed and LaunchError."""
         count = len(self._processes)
+        self._planned = [(each.record, each.shape, each.direction) for each in work]
 
         def part(place: int) -> list[Prediction]:
             share = self._workers.share(place, count)
@@ -138,17 +182,26 @@ class TaskProcesses:
         """See TaskRunner: as many at once as there are processes. Ctrl-C lets those that run write down the best that
         they have. A task whose process was killed begins twice."""
         processes = self._processes[: min(self._workers.count, len(tasks))]
-        return _tune(processes, tasks, self._workers, on_end, on_begin)
+        owners = [self._owner(number, task) % max(1, len(processes)) for number, task in enumerate(tasks)]
+        return _tune(processes, tasks, owners, self._workers, on_end, on_begin)
+
+    def _owner(self, number: int, task: Task) -> int:
+        """The process that planned a task; any where none did."""
+        meant = task.cell, task.shape, task.direction
+        return (self._planned.index(meant) if meant in self._planned else number) % len(self._processes)
 
 
 def _tune(
-    processes: Sequence[Worker], tasks: Sequence[Task], workers: Workers, on_end: OnEnd, on_begin: OnBegin
+    processes: Sequence[Worker],
+    tasks: Sequence[Task],
+    owners: Sequence[int],
+    workers: Workers,
+    on_end: OnEnd,
+    on_begin: OnBegin,
 ) -> bool:
-    """See TaskProcesses.tune."""
+    """See TaskProcesses.tune. owners: of each task, the place of the process that planned it."""
     places = len(processes)
-    todo: queue.SimpleQueue[tuple[Task, int]] = queue.SimpleQueue()
-    for task in tasks:
-        todo.put((task, 0))
+    todo = _Deal(tasks, owners, places)
     news: _News = queue.SimpleQueue()
 
     def hear() -> int:
@@ -164,7 +217,7 @@ def _tune(
     threads = [
         threading.Thread(
             target=_serve,
-            args=(process, workers.share(place, places), max(1, cores() // places), todo, news, stopping),
+            args=(process, place, workers.share(place, places), max(1, cores() // places), todo, news, stopping),
             daemon=True,
         )
         for place, process in enumerate(processes)
@@ -194,26 +247,24 @@ def _tune(
 
 def _serve(
     process: Worker,
+    place: int,
     workers: Workers,
     compilers: int,
-    todo: queue.SimpleQueue[tuple[Task, int]],
+    todo: _Deal,
     news: _News,
     stopping: threading.Event,
 ) -> None:
     """One process's thread: task after task, until none is left. A process that is killed loses nothing that is in the
     store: its task is begun once more, by whoever is free."""
-    while not stopping.is_set():
-        try:
-            task, lost = todo.get(block=False)
-        except queue.Empty:
-            break
+    while not stopping.is_set() and (dealt := todo.take(place)) is not None:
+        task, lost, then = dealt
         news.put((task, None))
         outcome: TaskResult | str
         try:
-            outcome = process.run(_Job(task, workers, compilers), None)
+            outcome = process.run(_Job(task, workers, compilers, then), None)
         except JobFailed as error:
             if error.reason in ("crash", "killed") and not lost and not stopping.is_set():
-                todo.put((task, lost + 1))
+                todo.lost(place, task, lost + 1)
                 continue
             outcome = str(error)
         except (LaunchError, OSError) as error:

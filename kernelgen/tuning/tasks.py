@@ -6,14 +6,18 @@ task_worker.py has the other TaskRunner, with a process for each task.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
-from kernelgen.errors import TilesmithError
+from kernelgen.errors import LaunchError, TilesmithError
+from kernelgen.tuning.ahead import FIRST, Ahead, Kernel
 from kernelgen.tuning.kept_workers import KeptWorkers
+from kernelgen.tuning.prepare import cores
 
 if TYPE_CHECKING:
     from kernelgen.hardware.profile import Profile
@@ -52,6 +56,17 @@ class TaskResult:
     interrupted: bool
 
 
+def begin_ahead(task: Task | None, ahead: Ahead, compilers: int | None = None) -> None:
+    """Do what can be done for a task that comes next, while the GPU has another."""
+    if task is None:
+        return
+    try:
+        kernel = Kernel(task.cell.load("workload"), task.shape, task.profile, task.direction)
+    except TilesmithError:  # whoever tunes it is told
+        return
+    ahead.begin(kernel, task.top or FIRST, compilers or cores())
+
+
 OnBegin = Callable[[Task], None]
 OnEnd = Callable[[Task, TaskResult | str], None]
 """Told of a task with what was found, or why nothing was."""
@@ -68,9 +83,13 @@ class TaskRunner(AbstractContextManager["TaskRunner"], Protocol):
 
 
 def search(
-    task: Task, workers: Workers | None, on_event: Callable[[Event], None], compilers: int | None = None
+    task: Task,
+    workers: Workers | None,
+    on_event: Callable[[Event], None],
+    compilers: int | None = None,
+    ahead: Ahead | None = None,
 ) -> TuneResult:
-    """Tune a task's kernel in this process. compilers: see tune. Raises what tune does."""
+    """Tune a task's kernel in this process. compilers, ahead: see tune. Raises what tune does."""
     from kernelgen.tuning.tune import tune
 
     return tune(
@@ -84,6 +103,7 @@ def search(
         workers=workers or "",
         objective=task.objective,
         compilers=compilers,
+        ahead=ahead,
     )
 
 
@@ -100,6 +120,7 @@ class OneByOne:
 
     def __init__(self, workers: Workers | None, on_event: Callable[[Event], None]) -> None:
         self._workers, self._on_event = None if workers is None else KeptWorkers(workers), on_event
+        self._ahead = Ahead()
 
     def __enter__(self) -> Self:
         """There is nothing to start."""
@@ -114,15 +135,19 @@ class OneByOne:
         """See TaskRunner."""
         from kernelgen.tuning.workload import predicted
 
-        return predicted(work, profile)
+        for evaluator in self._workers.evaluators(profile) if self._workers is not None else ():
+            with suppress(LaunchError):  # the search says so
+                evaluator.start()
+        return predicted(work, profile, self._ahead)
 
     def tune(self, tasks: Sequence[Task], on_end: OnEnd, on_begin: OnBegin = lambda task: None) -> bool:
         """See TaskRunner."""
-        for task in tasks:
+        for task, then in zip_longest(tasks, tasks[1:]):
             on_begin(task)
             outcome: TaskResult | str
             try:
-                outcome = write(task, search(task, self._workers, self._on_event))
+                tell = partial(self._tell, then if self._workers is not None else None)
+                outcome = write(task, search(task, self._workers, tell, None, self._ahead))
             except TilesmithError as error:
                 outcome = str(error)
             except KeyboardInterrupt:
@@ -131,3 +156,8 @@ class OneByOne:
             if not isinstance(outcome, str) and outcome.interrupted:
                 return True
         return False
+
+    def _tell(self, then: Task | None, event: Event) -> None:
+        self._on_event(event)
+        if event.stage == "gpu":
+            begin_ahead(then, self._ahead)

@@ -22,6 +22,7 @@ from kernelgen.build.compile import compiler_version
 from kernelgen.device.worker import JobFailed
 from kernelgen.errors import EmulationError, LaunchError, ProfileError, ValidationError
 from kernelgen.records.trial import IN_EMULATOR, ON_GPU
+from kernelgen.tuning.ahead import Ahead, Kernel
 from kernelgen.tuning.gpus import named
 from kernelgen.tuning.kept_workers import KeptWorkers
 from kernelgen.tuning.prepare import PreparedTrial, Preparer, TrialLog, cores
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from kernelgen.records.store import Store
     from kernelgen.records.trial import Objective, Trial
     from kernelgen.tuning.workers import Cases, Evaluator
-    from kernelgen.verify.cases import ValidationCase
     from kernelgen.verify.gpu_worker import Outcome
 
 TOP = 12
@@ -145,6 +145,7 @@ def tune(
     workers: str | Workers = "",
     objective: Objective = "time",
     compilers: int | None = None,
+    ahead: Ahead | None = None,
 ) -> TuneResult:
     """Find the fastest valid kernel of ``cell`` at ``shape``.
 
@@ -156,6 +157,7 @@ def tune(
     workers: which GPUs try candidates: as --workers has it, or Workers; by default all that have the profile.
     objective: what of a kernel is to be small; other than time it is measured on this machine's GPUs alone.
     compilers: threads that compile; by default one for each core of this machine.
+    ahead: what was done for this kernel before.
 
     Raises InfeasibleError where nothing fits, ValidationError where no candidate is right, and KeyboardInterrupt
     only while nothing valid has been found.
@@ -173,10 +175,11 @@ def tune(
     elif language is None and not triton.installed():
         language = "cuda"
         tell(Event("warning", f"Triton is not installed, so its schedules are left out. {triton.INSTALL}"))
-    from kernelgen.tuning.plan import plan, spread
+    from kernelgen.tuning.plan import spread
 
+    kernel, ahead = Kernel(cell, shape, profile, direction, language), ahead or Ahead()
     with _started(gpus, profile) as evaluators:  # while the tilings are found
-        tilings = spread(plan(cell, shape, profile, direction=direction, language=language))
+        tilings = spread(ahead.tilings(kernel))
         found = f"{len(tilings):,} {direction} tilings of {cell.name} fit {profile.name}"
         tell(Event("plan", found, len(tilings), len(tilings)))
         search = _Search(
@@ -192,6 +195,7 @@ def tune(
             again,
             objective,
             compilers,
+            partial(ahead.cases, kernel),
         )
         best = (
             search.measured(top or TOP_ON_GPU, evaluators) if evaluators else search.emulated(top or TOP, range(seeds))
@@ -239,8 +243,9 @@ class _Search:
     began: float
     budget: float
     again: bool
-    objective: Objective = "time"
-    compilers: int | None = None
+    objective: Objective
+    compilers: int | None
+    cases: Callable[[], Cases]
     prepared_trials: list[PreparedTrial] = field(default_factory=list)
     first_valid: float = 0.0
     interrupted: bool = False
@@ -298,7 +303,7 @@ class _Search:
         """Validate and measure the model's best on GPUs, best first, until the budget is spent."""
         wanted = range(min(top, len(self.tilings)))
         with ThreadPoolExecutor(1) as background:
-            cases = background.submit(self._cases)
+            cases = background.submit(self.cases)
             with WorkerPool(evaluators, cases, JOB_SECONDS, lambda text: self.tell(Event("warning", text))) as pool:
                 running: dict[Future[None], PreparedTrial] = {}
                 try:
@@ -343,11 +348,6 @@ class _Search:
         if prepared.trial.status == "measured":
             self._found(prepared)
         self.tell(Event("gpu", _line(prepared), self.done, total))
-
-    def _cases(self) -> tuple[ValidationCase, ...]:
-        from kernelgen.verify.validate import gpu_cases
-
-        return gpu_cases(self.cell, self.shape, direction=self.direction)
 
     def _record(self, prepared: PreparedTrial, cases: Future[Cases], outcome: Outcome | JobFailed) -> None:
         """Keep what a worker found out about a candidate, whatever went wrong with it; called in the worker's thread,

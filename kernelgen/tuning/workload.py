@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kernelgen.errors import InfeasibleError
-from kernelgen.tuning.plan import microseconds_per_step, plan
+from kernelgen.tuning.ahead import Ahead, Kernel
+from kernelgen.tuning.plan import microseconds_per_step
 
 if TYPE_CHECKING:
     from kernelgen.hardware.profile import Profile
@@ -36,12 +37,13 @@ Prediction = float | str
 """The model's milliseconds of all runs of a recurrence, or why no schedule has a kernel for it."""
 
 
-def predicted(work: Iterable[Work], profile: Profile) -> list[Prediction]:
-    """What the model says of each."""
+def predicted(work: Iterable[Work], profile: Profile, ahead: Ahead | None = None) -> list[Prediction]:
+    """What the model says of each. ahead: keeps the plans."""
+    ahead = ahead or Ahead()
     found: list[Prediction] = []
     for each in work:
         try:
-            found.append(_milliseconds(each, profile))
+            found.append(_milliseconds(each, profile, ahead))
         except InfeasibleError as error:
             found.append(str(error))
     return found
@@ -89,9 +91,9 @@ def jobs(
     return sorted(found, key=lambda job: (bool(job.why_not), -job.total_ms, job.name))
 
 
-def _milliseconds(work: Work, profile: Profile) -> float:
+def _milliseconds(work: Work, profile: Profile, ahead: Ahead) -> float:
     """The model's time of all runs."""
-    best = plan(work.cell, work.shape, profile, top=1, direction=work.direction)[0]
+    best = ahead.plan(Kernel(work.cell, work.shape, profile, work.direction))[0]
     return work.runs * work.shape.seq * microseconds_per_step(best, profile) / 1000
 
 

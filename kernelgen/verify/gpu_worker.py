@@ -85,6 +85,13 @@ class _Describe:
     device: int
 
 
+@dataclass(frozen=True)
+class _Open:
+    """The message that readies a GPU, whose driver and context take a while. device: its index."""
+
+    device: int
+
+
 class GpuWorker:
     """A GPU to try candidates on. Use as a context manager, or call close().
 
@@ -93,7 +100,7 @@ class GpuWorker:
     """
 
     def __init__(self, device: int = 0, runner: str = RUNNER) -> None:
-        self._worker = Worker(runner)
+        self._worker = Worker(runner, _Open(device))
         self._device = device
         self.name = f"the worker of GPU {device}"
         self.cases: tuple[ValidationCase, ...] = ()
@@ -208,12 +215,15 @@ class _State:
     cases: tuple[_CaseOnGpu, ...] = ()
 
 
-def run(job: _UseCases | _Describe | GpuJob | StampJob) -> Outcome | Stamped | str | None:
+def run(job: _Open | _UseCases | _Describe | GpuJob | StampJob) -> Outcome | Stamped | str | None:
     """Do one job in the worker: take over cases, or try a candidate on them."""
     from kernelgen.device import gpu
 
     if isinstance(job, _Describe):
         return gpu.device(job.device).profile().name
+    if isinstance(job, _Open):
+        with gpu.current(job.device):
+            return None
     if isinstance(job, _UseCases):
         for old in _State.cases:
             old.close()

@@ -131,3 +131,10 @@ def test_the_bench_gives_its_cases_to_every_new_process(monkeypatch: pytest.Monk
         times = [made.run(job, 60).measurement for _ in range(2)]
     assert [time.median_ms for time in times if time] == [0.5, 0.4]
     assert script.with_suffix(".cases").read_text().count("cases") == 2
+
+
+@pytest.mark.parametrize("first", [("return", 1), ("raise", "nobody hears this")])
+def test_a_first_job_leaves_no_answer(first: tuple[str, object]) -> None:
+    with Worker("runners:obey", first) as worker:
+        assert worker.run(("return", 2), 60.0) == 2
+        assert worker.run(("return", 3), 60.0) == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -127,19 +128,34 @@ def test_the_products_of_a_layer_are_those_of_its_passes() -> None:
         benchmark.uses("48x24", "bfloat16", False)
 
 
-def test_the_worker_to_kill_is_one_of_the_command() -> None:
+def test_what_is_killed_is_of_the_command_and_leaves_with_it(tmp_path: Path) -> None:
+    """A worker alone; and a command, whose others notice."""
     scale = load_benchmark("tuning_scale")
-    words = ["sh", "-c", "sh -c 'sleep 60; : gpu_worker:run'; : none"]
+    notices = "while kill -0 $PPID 2> /dev/null; do sleep 0.05; done; : gpu_worker:run"
+    words = ["sh", "-c", f"sh -c '{notices}'; sleep 60; : none"]
     with subprocess.Popen(words, start_new_session=True) as command:
         try:
             until = time.monotonic() + 60
-            while (found := scale.gpu_worker(command.pid)) is None:
+            while not any(b"gpu_worker:run" in line for line in scale.started_by(command.pid).values()):
                 assert time.monotonic() < until
-            assert found != command.pid
-            assert "gpu_worker:run" in Path(f"/proc/{found}/cmdline").read_text()
-            assert scale.gpu_worker(found) is None
+            (worker,) = (each for each, line in scale.started_by(command.pid).items() if b"gpu_worker:run" in line)
+            assert scale.alive(worker)
+            assert not any(b"gpu_worker:run" in line for line in scale.started_by(worker).values())
+            assert scale.kill_worker(command)
+            while scale.alive(worker):
+                assert time.monotonic() < until
+            assert not scale.kill_worker(command)
         finally:
             os.killpg(command.pid, signal.SIGKILL)
+    with subprocess.Popen(words, start_new_session=True) as command:
+        try:
+            while not scale.started_by(command.pid):
+                assert time.monotonic() < until
+            assert scale.kill_driver(command)
+            assert command.returncode == -signal.SIGKILL
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(command.pid, signal.SIGKILL)
 
 
 def test_pictures_of_steps_come_with_the_phases_sum_beside_the_step(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from constrint import ConstrintError
+from constrint import ConstrintError, kernel_tuner, ranked
 from constrint.foreign import problem_of_pyatf
 from constrint.kernel_tuner import METHODS, Config, Searchspace, use
 
@@ -195,6 +195,42 @@ def test_a_sample_is_of_the_list_and_needs_none() -> None:
         assert ours.get_random_sample(9) == [listed.list[index] for index in drawn]
     assert "list" not in unlisted.__dict__
     assert unlisted.get_param_configs_at_indices([]) == []
+
+
+@pytest.mark.parametrize("core", [True, False])
+def test_configurations_are_found_by_their_places(core: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a list, by the core and by its Python twin."""
+    monkeypatch.setattr(kernel_tuner, "FIND", 0)
+    if not core:
+        monkeypatch.setattr(ranked, "load_core", lambda: None)
+    layers = Searchspace(
+        {f"device{number}": list(range(12)) for number in range(4)},
+        ["device3 + device0 + device2 + device1 == 12", "device2 != device0", "device1 * device3 <= 9"],
+        1024,
+    )
+    for found, listed in ((space(), space()), (layers, Searchspace(layers.tune_params, layers.restrictions, 1024))):
+        places = [*range(found.size), -1, 5, 5, -found.size]
+        assert found.get_param_configs_at_indices(places) == [listed.list[place] for place in places]
+        assert not {"list", "_positions"} & found.__dict__.keys()
+        with pytest.raises(IndexError):
+            found.get_param_configs_at_indices([0, found.size])
+
+
+def test_many_configurations_are_listed_once() -> None:
+    ours = space()
+    ours.get_param_configs_at_indices([3])
+    assert "_positions" not in ours.__dict__
+    for _ in range(ours.size):
+        ours.get_param_configs_at_indices([4])
+    assert "_positions" in ours.__dict__
+
+
+def test_places_need_every_variable_and_a_solution() -> None:
+    solutions = space().solutions
+    with pytest.raises(IndexError):
+        solutions.positions_at([solutions.count], solutions.names)
+    with pytest.raises(ConstrintError, match="names each variable once"):
+        solutions.positions_at([0], solutions.names[1:])
 
 
 def test_values_in_the_order_given() -> None:

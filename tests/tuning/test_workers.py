@@ -20,21 +20,24 @@ from runners import write_script
 
 from kernelgen.cells import load_cell
 from kernelgen.device.worker import JobFailed
-from kernelgen.errors import LaunchError
+from kernelgen.errors import InfeasibleError, LaunchError
 from kernelgen.hardware.profile import load_profile
 from kernelgen.program.shape import Shape
 from kernelgen.records.config import CellRecord, load_config
 from kernelgen.records.store import Store
 from kernelgen.records.workload import Work
+from kernelgen.tuning import ahead as ahead_module
+from kernelgen.tuning.ahead import Ahead, Kernel
 from kernelgen.tuning.gpus import named
 from kernelgen.tuning.kept_workers import KeptWorkers
 from kernelgen.tuning.ray_workers import RayGpus, RemoteGpu, connect
-from kernelgen.tuning.task_worker import TaskProcesses
+from kernelgen.tuning.task_worker import TaskProcesses, _Deal
 from kernelgen.tuning.tasks import Task, TaskResult
 from kernelgen.tuning.tune import Event, TuneResult, tune
 from kernelgen.tuning.workers import LocalGpus, WorkerPool
 from kernelgen.tuning.workload import predicted
 from kernelgen.verify.gpu_worker import GpuJob
+from kernelgen.verify.validate import gpu_cases
 
 pytestmark = pytest.mark.unit
 
@@ -351,6 +354,103 @@ def test_a_process_that_is_killed_loses_no_kernel(pace: Path, tmp_path: Path, ow
         assert len({(t.shape, t.source_hash) for t in store.trials(status="measured")}) == 3
     # A process keeps its GPU's worker from one kernel to the next; the one that was killed took its own along.
     assert len({number for number, _ in _lines(pace / "began")}) == 3
+
+
+_COMMAND = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_workers import TWO, _tasks
+from kernelgen.tuning.task_worker import TaskProcesses
+found = {}
+with TaskProcesses(2, TWO) as processes:
+    processes.tune(_tasks(Path(sys.argv[1]), 3, top=2), lambda task, outcome: found.update({task.name: outcome}))
+assert len(found) == 3 and not any(isinstance(outcome, str) for outcome in found.values()), found
+"""
+
+
+def test_a_command_that_is_killed_loses_no_trial_and_measures_none_twice(
+    pace: Path, tmp_path: Path, own_store: Path
+) -> None:
+    """Three kernels of two candidates by two processes; killed once three candidates were tried."""
+    command = start(_COMMAND, tmp_path, Path(__file__).parent)
+    _until(lambda: len(_lines(pace / "ended")) >= 3)
+    (pace / "hold").touch()
+    workers = {number for number, _ in _lines(pace / "began")}
+    command.kill()
+    command.communicate()
+    _until(lambda: not any(map(_running, workers)))
+    (pace / "hold").unlink()
+    with Store(own_store) as store:
+        kept = {(trial.shape, trial.source_hash): trial for trial in store.trials(status="measured")}
+    assert kept
+    began = len(_lines(pace / "began"))
+    again = start(_COMMAND, tmp_path, Path(__file__).parent)
+    output, _ = again.communicate()
+    assert again.returncode == 0, output
+    with Store(own_store) as store:
+        after = {(trial.shape, trial.source_hash): trial for trial in store.trials(status="measured")}
+    assert len(after) == 6
+    assert all(after[which].measurement == trial.measurement for which, trial in kept.items())
+    assert len(_lines(pace / "began")) - began == 6 - len(kept)
+
+
+def _running(number: int) -> bool:
+    """Whether a process runs, rather than waits to be looked after."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_tasks_are_dealt_to_who_planned_them_and_then_to_who_is_free(tmp_path: Path) -> None:
+    a, b, c, d = _tasks(tmp_path, 4)
+    deal = _Deal([a, b, c, d], [0, 1, 0, 0], 2)
+    assert deal.take(0) == (a, 0, c)
+    assert deal.take(1) == (b, 0, None)
+    assert deal.take(1) == (d, 0, None)  # the last of the other's, which is not the one that it prepares
+    deal.lost(1, d, 1)
+    assert deal.take(0) == (c, 0, None)
+    assert deal.take(0) == (d, 1, None)
+    assert deal.take(0) is None
+
+
+def test_what_was_done_ahead_is_done_once_and_failures_are_told_to_who_asks(
+    tmp_path: Path, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    did: list[str] = []
+
+    def noted(name: str) -> None:
+        made = getattr(ahead_module, name)
+
+        def make(*given: Any) -> Any:
+            did.append(name)
+            return made(*given)
+
+        monkeypatch.setattr(ahead_module, name, make)
+
+    for name in ("_planned", "_made", "_compile"):
+        noted(name)
+    kernel = Kernel(load_cell("elman"), SMALL, load_profile("h200"), "forward")
+    ahead = Ahead()
+    tilings = ahead.plan(kernel)
+    ahead.begin(kernel, 2, 1)
+    assert ahead._thread is not None
+    ahead._thread.join()
+    assert ahead.tilings(kernel) == tilings
+    assert [case.shape for case in ahead.cases(kernel)] == [case.shape for case in _made_cases(kernel)]
+    assert sorted(did) == ["_compile", "_compile", "_made", "_planned"]
+    ahead.tilings(kernel)  # nothing is kept longer
+    assert did.count("_planned") == 2
+    monkeypatch.setattr(ahead_module, "_planned", lambda kernel: _raise(InfeasibleError("nothing fits")))
+    ahead.begin(kernel, 2, 1)
+    for _ in range(2):
+        with pytest.raises(InfeasibleError, match="nothing fits"):
+            ahead.tilings(kernel)
+
+
+def _made_cases(kernel: Kernel) -> Any:
+    return gpu_cases(kernel.cell, kernel.shape, direction=kernel.direction)
 
 
 def test_ctrl_c_lets_a_task_write_down_its_best(pace: Path, tmp_path: Path, own_store: Path) -> None:
