@@ -39,7 +39,7 @@ HELPERS: Mapping[str, str] = {
 }
 TANH_INSTRUCTION: Mapping[str, str] = {
     "sigmoid": "return 0.5 * tanh(0.5 * x) + 0.5",
-    "tanh": '# One instruction of NVIDIA\'s GPUs, relative error 2^-11.\nreturn tl.inline_asm_elementwise('
+    "tanh": "# One instruction of NVIDIA's GPUs, relative error 2^-11.\nreturn tl.inline_asm_elementwise("
     '"tanh.approx.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)',
 }
 """The same where a GPU has an instruction for tanh and elements of 16 bits: half as many special operations."""

@@ -171,17 +171,23 @@ def backward(cell: Cell, shape: Shape, entry: str, num_stages: int) -> Body:
         # A sum of products that start from a constant 0 is made one chain by Triton, each waiting for the one before.
         first = cell.gates[cell.recurrent_gates[0]].name
         out.add(f"nothing = {_product(first, _right_side(f'{ZEROS}.to({dtype})'), ZEROS)}")
-    out.add(f"for back in {_steps(num_stages)}:")
+    if num_stages == 1:
+        out.add("for back in range(seq):")
+    else:
+        # So many steps as the body has, in a number that it divides: of the steps left over there would be a loop of
+        # its own, for which the compiler keeps R a second time, packed otherwise.
+        whole = f"tl.cdiv(seq, {num_stages}) * {num_stages}"
+        out.add(f"for back in tl.range(0, {whole}, loop_unroll_factor={num_stages}):")
     out.depth = 2
-    out.add("t = last_step - back")
+    out.add("t = last_step - back", "written = inside & (t >= 0)")
     _critical(out, cell, shape, step)
     _prepare(out, cell, step, 1, "t == 1")
     for stage in range(num_stages):
         out.add(*(f"{name}_{stage} = {name}_{stage + 1}" for name in _loaded(cell, known, ahead=stage > 0)))
+    for index, state in enumerate(states):
+        _store(out, _of_state("d_initial", index), f"carried_{state}.to({dtype})", "inside & (t == 0)")
     _load_step(out, cell, known, num_stages, f"t - {num_stages + 1}")
     out.depth = 1
-    for index, state in enumerate(states):
-        _store(out, _of_state("d_initial", index), f"carried_{state}.to({dtype})")
     for place, gate in enumerate(cell.inputless_biases):
         base = f"d_b_partial + ((tl.program_id(1) * {len(cell.inputless_biases)} + {place}) * HEADS + head) * D + down"
         total = f"tl.sum(d_b_{cell.gates[gate].name}, axis=1)[:, None]"
@@ -266,11 +272,11 @@ def _critical(out: Lines, cell: Cell, shape: Shape, step: SplitStepText) -> None
     for array, members in (("d_wx", cell.input_gates), ("d_inputless", cell.inputless_products)):
         for rank, gate in enumerate(members):
             place = f"(time * {len(members)} + {rank}) * (HEADS * D) + rows * seq * ({len(members)} * HEADS * D) + unit"
-            _store(out, f"{array} + {place}", f"sent_{cell.gates[gate].name}")
+            _store(out, f"{array} + {place}", f"sent_{cell.gates[gate].name}", "written")
     out.add(f"carried_{h} = {_taken_back(cell, shape, f'd_state_{h}', step.constant(len(cell.gates)))}")
     for gate in cell.inputless_biases:
         name = cell.gates[gate].name
-        out.add(f"d_b_{name} += tl.where(real, d_sum_{name}, 0.0)")
+        out.add(f"d_b_{name} += tl.where(real & (t >= 0), d_sum_{name}, 0.0)")
     out.add(*(f"carried_{state} = d_state_{state}" for state in states[1:]))
 
 
@@ -355,8 +361,8 @@ def _at(array: str, index: int) -> str:
     return f"{array} + ({index} * history_size + now)" if index else f"{array} + now"
 
 
-def _store(out: Lines, place: str, tile: str) -> None:
-    out.add(f"tl.store({place}, to_list({tile}, BLOCK_D, BLOCK_B), mask=inside)")
+def _store(out: Lines, place: str, tile: str, mask: str = "inside") -> None:
+    out.add(f"tl.store({place}, to_list({tile}, BLOCK_D, BLOCK_B), mask={mask})")
 
 
 def _call(
@@ -369,4 +375,14 @@ def _call(
 
 
 def _functions(shape: Shape, load_weights: str, step: str) -> tuple[str, ...]:
-    return tiles.UNIT_OF, tiles.PLACE_OF, tiles.TO_TILE, tiles.TO_LIST, tiles.RIGHT_SIDE, tiles.multiply(shape), tiles.loading(shape), load_weights, step
+    return (
+        tiles.UNIT_OF,
+        tiles.PLACE_OF,
+        tiles.TO_TILE,
+        tiles.TO_LIST,
+        tiles.RIGHT_SIDE,
+        tiles.multiply(shape),
+        tiles.loading(shape),
+        load_weights,
+        step,
+    )

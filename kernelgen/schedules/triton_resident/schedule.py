@@ -57,9 +57,9 @@ ADDRESSES, FURTHER_STEP = 40, 25
 
 
 class TritonResident(TritonSchedule):
-    """See the module. Tile variables: batch_tile, sequences of a program, 4 in half filled tiles; num_warps; num_stages, steps whose inputs are
-    in registers ahead of the one that is computed; weights_in_registers, 1 where R stays there, 0 where a step reads it
-    from shared memory."""
+    """See the module. Tile variables: batch_tile, sequences of a program, 4 in half filled tiles; num_warps; num_stages,
+    steps whose inputs are in registers ahead of the one that is computed; weights_in_registers, 1 where R stays there, 0
+    where a step reads it from shared memory."""
 
     def problem(self, cell: Cell, shape: Shape, profile: Profile) -> Problem:
         """Tile variables and constraints. Raises InfeasibleError for what it refuses."""
@@ -115,7 +115,7 @@ class TritonResident(TritonSchedule):
         body = make(cell, shape, entry, v["num_stages"])
         constants = {"HEADS": shape.heads, "D": shape.head_dim, "BLOCK_B": v["batch_tile"]}
         constants |= {"BLOCK_D": shared.padded(shape), "WEIGHTS_IN_REGISTERS": v["weights_in_registers"]}
-        options = Options(constants, v["num_warps"], 1, tiling.resources.shared_memory)
+        options = Options(constants, v["num_warps"], 1, tiling.resources.shared_memory, warp_groups=False)
         known = known_states(cell, shape)
         what = f"gradients of {known} of {len(cell.states)} states" if backward else f"saves {shape.save}"
         title = f"{self.direction}, {what}, schedule {self.name}"
@@ -136,8 +136,8 @@ class TritonResident(TritonSchedule):
             code = derive(cell)
             floats = changing + len(split_step(cell).ready) + len(cell.states) + len(cell.inputless_biases)
             loaded = len(code.saved_gates) + len(code.states) + known_states(cell, shape)
-        tile = v["batch_tile"] * width * (4 * floats + size * loaded * v["num_stages"])
-        tile += (_columns(v) - v["batch_tile"]) * width * 4 * len(cell.recurrent_gates)
+        given = v["batch_tile"] * width * (4 * floats + size * loaded * v["num_stages"])
+        tile = given + (_columns(v) - v["batch_tile"]) * width * 4 * len(cell.recurrent_gates)
         more = ADDRESSES + FURTHER_STEP * (v["num_stages"] - 1)
         return cdiv(weights + tile, 4 * v["num_warps"] * shared.lanes(profile)) + more
 
