@@ -31,7 +31,7 @@ from kernelgen.symbolic.instructions import backward_cost, cell_cost
 
 BATCH_TILES = [4, 8, 16, 32]
 NUM_WARPS = [1, 2, 4, 8, 16]
-NUM_STAGES = [1, 2, 3]
+NUM_STAGES = [1, 2, 3, 4]
 
 
 FIXED, SPECIAL, ARITHMETIC, MOVED = 200, 8, 1.5, 4
@@ -52,14 +52,14 @@ third, as seen on an H200 on 2026-11-28."""
 ROOMY, CROWDED = 220, 4
 """Registers of a thread up to which nothing spills, by the formula here, and clocks for each beyond."""
 
-ADDRESSES, FURTHER_STEP = 40, 25
+ADDRESSES, FURTHER_STEP = 40, 15
 """Registers of a thread for addresses, masks and counters, about; and for each further step in the loop's body."""
 
 
 class TritonResident(TritonSchedule):
-    """See the module. Tile variables: batch_tile, sequences of a program, 4 in half filled tiles; num_warps; num_stages,
-    steps whose inputs are in registers ahead of the one that is computed; weights_in_registers, 1 where R stays there, 0
-    where a step reads it from shared memory."""
+    """See the module. Tile variables: batch_tile, sequences of a program, 4 in half filled tiles; num_warps;
+    num_stages, steps whose inputs are in registers ahead of the one that is computed; weights_in_registers, 1 where R
+    stays there, 0 where a step reads it from shared memory."""
 
     def problem(self, cell: Cell, shape: Shape, profile: Profile) -> Problem:
         """Tile variables and constraints. Raises InfeasibleError for what it refuses."""
