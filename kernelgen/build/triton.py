@@ -76,7 +76,7 @@ def run(source: Source) -> tuple[bytes, str]:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    with _lock, loaded(source.text) as module, _instructions(warp_groups=module.WARP_GROUPS):
+    with _lock, loaded(source.text) as module, _instructions(warp_groups=getattr(module, "WARP_GROUPS", True)):
         kernel = getattr(module, source.entry)
         constants = dict(module.CONSTANTS)
         types = argument_types(source) | dict.fromkeys(constants, "constexpr")
