@@ -28,6 +28,9 @@ INSTALL = "Install it with: pip install 'tilesmith[triton]'"
 SCRATCH_ARGUMENTS = 2
 """Pointers that Triton adds behind a kernel's own arguments, for memory that these kernels do not use: null."""
 
+NO_WARP_GROUPS = "DISABLE_MMA_V3"
+"""Triton's switch: no matrix instructions of groups of four warps (wgmma)."""
+
 _TYPES: Mapping[str, str] = {"batch": "i32", "seq": "i32", "num_partials": "i32", "step": "i32"}
 _FLOATS = ("d_r_partial", "d_b_partial", "d_r_parts", "d_b_parts", "carried", "d_carried")
 _ELEMENT = {"bfloat16": "*bf16", "float16": "*fp16", "float32": "*fp32"}
@@ -73,7 +76,7 @@ def run(source: Source) -> tuple[bytes, str]:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    with _lock, loaded(source.text) as module:
+    with _lock, loaded(source.text) as module, _instructions(warp_groups=getattr(module, "WARP_GROUPS", True)):
         kernel = getattr(module, source.entry)
         constants = dict(module.CONSTANTS)
         types = argument_types(source) | dict.fromkeys(constants, "constexpr")
@@ -107,6 +110,21 @@ def run(source: Source) -> tuple[bytes, str]:
     if backend[0] == "hip":
         return bytes(made.asm["hsaco"]), _amd_log(source.entry, str(made.asm["amdgcn"]), shared)
     return bytes(made.asm["cubin"]), _ptxas_log(str(made.asm["ptx"]), source.arch)
+
+
+@contextlib.contextmanager
+def _instructions(*, warp_groups: bool) -> Iterator[None]:
+    """Have Triton multiply with single warps alone unless ``warp_groups``: its switch for that is the environment."""
+    before = os.environ.get(NO_WARP_GROUPS)
+    if not warp_groups:
+        os.environ[NO_WARP_GROUPS] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(NO_WARP_GROUPS, None)
+        else:
+            os.environ[NO_WARP_GROUPS] = before
 
 
 @contextlib.contextmanager

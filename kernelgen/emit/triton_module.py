@@ -40,9 +40,9 @@ def function_name(cell: Cell) -> str:
     return f"{cell.name}_cell" if taken else cell.name
 
 
-def triton_module(cell: Cell, shape: Shape, gpu: str, ahead: Pass, back: Pass, parts: int) -> str:
-    """The text. gpu: for which it was tuned. ahead, back: forward and backward. parts: into how many the steps are cut
-    for the gradient of R."""
+def triton_module(cell: Cell, shape: Shape, gpu: str, arch: str, ahead: Pass, back: Pass, parts: int) -> str:
+    """The text. gpu, arch: for which it was tuned. ahead, back: forward and backward. parts: into how many the steps
+    are cut for the gradient of R."""
     saving = replace(shape, save="gates", recompute=False)
     alone = replace(saving, save="hidden")  # of the states after every step, only h gets a gradient from outside
     bodies = [
@@ -58,10 +58,10 @@ def triton_module(cell: Cell, shape: Shape, gpu: str, ahead: Pass, back: Pass, p
     used = set().union(*(body.used for body in bodies))
     parts_text = [
         _docstring(cell, shape, gpu, ahead, back),
-        "from __future__ import annotations\n\nimport contextlib\n\nimport torch\nimport triton\n"
+        "from __future__ import annotations\n\nimport contextlib\nimport os\n\nimport torch\nimport triton\n"
         "import triton.language as tl\nfrom torch import Tensor\n",
         _constants(cell, shape, ahead, back, parts),
-        helper_functions(used),
+        helper_functions(used, arch, shape.dtype),
         *dict.fromkeys(function for body in bodies for function in body.functions),
         *(body.kernel for body in bodies),
         _launches(cell, saving, [body.arguments for body in bodies], ahead.streaming, back.streaming),
@@ -184,6 +184,20 @@ def _device(x: Tensor):
     return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
 
 
+@contextlib.contextmanager
+def _no_warp_groups():
+    """Triton compiles for products of single warps: tiles of a few sequences are too narrow for groups (wgmma)."""
+    before = os.environ.get("DISABLE_MMA_V3")
+    os.environ["DISABLE_MMA_V3"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["DISABLE_MMA_V3"]
+        else:
+            os.environ["DISABLE_MMA_V3"] = before
+
+
 def _launch(kernel, tuned, configs, autotune: bool, batch: int, arguments, steps=None, **constants) -> None:
     """Start a recurrence with its tuned tile, or have the candidates measured: once, or for each of the steps."""
     constants |= {{"HEADS": HEADS, "D": D, "enable_fp_fusion": True}}
@@ -197,8 +211,9 @@ def _launch(kernel, tuned, configs, autotune: bool, batch: int, arguments, steps
     else:
         run = kernel[grid(best.kwargs)]
         constants |= {{**best.kwargs, "num_warps": best.num_warps, "num_stages": best.num_stages}}
-    for step in [()] if steps is None else [(step,) for step in steps]:
-        run(*arguments, *step, **constants)
+    with _no_warp_groups() if steps is None else contextlib.nullcontext():
+        for step in [()] if steps is None else [(step,) for step in steps]:
+            run(*arguments, *step, **constants)
 
 
 @torch.library.custom_op("{name}::forward", mutates_args=())

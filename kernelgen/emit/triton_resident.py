@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from kernelgen.cells.language import Cell
 from kernelgen.emit import triton_tiles as tiles
 from kernelgen.emit.triton import SplitStepText, StepText
-from kernelgen.emit.triton_text import OFFSETS, TYPES, Body, Lines, product, signature, zero_tile
+from kernelgen.emit.triton_text import OFFSETS, TYPES, Body, Lines, signature, zero_tile
 from kernelgen.program.arguments import known_states
 from kernelgen.program.shape import Shape
 from kernelgen.symbolic.derive import derive
@@ -50,23 +50,25 @@ def forward(cell: Cell, shape: Shape, entry: str, num_stages: int, *, may_save: 
         out.add("others = tl.where(others.to(tl.int64) != 0, others, states + history_size)")
     for stage in range(num_stages + 1):
         _load_inputs(out, cell, stage, str(stage), f"{stage} < seq")
-    _add_products(out, cell, shape, 0)
+    _right(out, cell)
+    _add_products(out, cell, 0)
     out.add(f"for t in {_steps(num_stages)}:")
     out.depth = 2
     out.add("time = tl.cast(t, tl.int64)", "now = time * (HEADS * D)")
-    with out.where("SAVE" if may_save and saved else ""):
-        for rank, gate in enumerate(saved):
-            _store(out, f"{_at('gates', rank)} + place", f"gate_{names[gate]}.to({dtype})")
     if "state_" + states[0] in step.parameters:
         out.add(f"state_{states[0]} = h.to(tl.float32)")
     news = [f"new_{state}" for state in states]
     _call(out, step.name, step.parameters, news, [step.constant(index) for index in range(len(news))])
     out.add(f"h = new_{states[0]}.to({dtype})", *(f"state_{state} = new_{state}" for state in states[1:]))
-    _add_products(out, cell, shape, 1)
+    _right(out, cell)
+    with out.where("SAVE" if may_save and saved else ""):
+        for rank, gate in enumerate(saved):
+            _store(out, f"{_at('gates', rank)} + place", f"gate_{names[gate]}.to({dtype})")
     _store(out, "states + now + place", "h")
     with out.where("SAVE" if may_save and known > 1 else ""):
         for index, state in enumerate(states[1:known]):
             _store(out, f"{_at('others', index)} + place", f"state_{state}.to({dtype})")
+    _add_products(out, cell, 1)
     for stage in range(1, num_stages):
         out.add(*(f"x_{names[gate]}_{stage} = x_{names[gate]}_{stage + 1}" for gate in cell.input_gates))
     _load_inputs(out, cell, num_stages, f"(time + {num_stages + 1})", f"t + {num_stages + 1} < seq")
@@ -113,17 +115,22 @@ def _load_inputs(out: Lines, cell: Cell, stage: int, step: str, exists: str) -> 
         out.add(f"x_{cell.gates[gate].name}_{stage} = {load}")
 
 
-def _add_products(out: Lines, cell: Cell, shape: Shape, stage: int) -> None:
+def _right(out: Lines, cell: Cell) -> None:
+    if cell.recurrent_gates:
+        out.add(f"right = {_right_side('h')}")
+
+
+def _add_products(out: Lines, cell: Cell, stage: int) -> None:
     """The sums of the gates that change, of the inputs of a stage."""
     for gate in sorted({*cell.recurrent_gates} | {*cell.input_gates}):
         name = cell.gates[gate].name
         parts = [f"bias_{name}"] if gate in cell.bias_gates else []
         parts = [_floats(f"x_{name}_{stage}")] * (gate in cell.input_gates) + parts
-        if gate not in cell.input_gates:
-            parts.append(ZEROS)
-        start = " + ".join(parts)
-        recurrent = gate in cell.recurrent_gates
-        out.add(f"gate_{name} = {product(f'weights_{name}', 'h', start, shape.dtype) if recurrent else start}")
+        if gate in cell.recurrent_gates:
+            given = f" + ({' + '.join(parts)})" if parts else ""
+            out.add(f"gate_{name} = {_product(name, 'right', ZEROS)}{given}")
+        else:
+            out.add(f"gate_{name} = {' + '.join(parts)}")
 
 
 def backward(cell: Cell, shape: Shape, entry: str, num_stages: int) -> Body:
@@ -162,19 +169,25 @@ def backward(cell: Cell, shape: Shape, entry: str, num_stages: int) -> Body:
     _prepare(out, cell, step, 0, "last_step == 0")
     if len(cell.recurrent_gates) > 1 and not cell.gradient.recurrent_cut:
         # A sum of products that start from a constant 0 is made one chain by Triton, each waiting for the one before.
-        first = f"weights_{cell.gates[cell.recurrent_gates[0]].name}"
-        out.add(f"nothing = {product(first, f'{ZEROS}.to({dtype})', ZEROS, shape.dtype)}")
-    out.add(f"for back in {_steps(num_stages)}:")
+        first = cell.gates[cell.recurrent_gates[0]].name
+        out.add(f"nothing = {_product(first, _right_side(f'{ZEROS}.to({dtype})'), ZEROS)}")
+    if num_stages == 1:
+        out.add("for back in range(seq):")
+    else:
+        # So many steps as the body has, in a number that it divides: of the steps left over there would be a loop of
+        # its own, for which the compiler keeps R a second time, packed otherwise.
+        whole = f"tl.cdiv(seq, {num_stages}) * {num_stages}"
+        out.add(f"for back in tl.range(0, {whole}, loop_unroll_factor={num_stages}):")
     out.depth = 2
-    out.add("t = last_step - back")
+    out.add("t = last_step - back", "written = inside & (t >= 0)")
     _critical(out, cell, shape, step)
     _prepare(out, cell, step, 1, "t == 1")
     for stage in range(num_stages):
         out.add(*(f"{name}_{stage} = {name}_{stage + 1}" for name in _loaded(cell, known, ahead=stage > 0)))
+    for index, state in enumerate(states):
+        _store(out, _of_state("d_initial", index), f"carried_{state}.to({dtype})", "inside & (t == 0)")
     _load_step(out, cell, known, num_stages, f"t - {num_stages + 1}")
     out.depth = 1
-    for index, state in enumerate(states):
-        _store(out, _of_state("d_initial", index), f"carried_{state}.to({dtype})")
     for place, gate in enumerate(cell.inputless_biases):
         base = f"d_b_partial + ((tl.program_id(1) * {len(cell.inputless_biases)} + {place}) * HEADS + head) * D + down"
         total = f"tl.sum(d_b_{cell.gates[gate].name}, axis=1)[:, None]"
@@ -251,15 +264,19 @@ def _critical(out: Lines, cell: Cell, shape: Shape, step: SplitStepText) -> None
     _call(out, step.name, parameters, step.results, constant)
     sent = sorted({*cell.recurrent_gates} | {*cell.input_gates})
     out.add(*(f"sent_{cell.gates[gate].name} = d_sum_{cell.gates[gate].name}.to({dtype})" for gate in sent))
-    out.add(f"carried_{h} = {_taken_back(cell, shape, f'd_state_{h}', step.constant(len(cell.gates)))}")
+    if not cell.gradient.recurrent_cut:
+        # All before the first product: else each would wait until the memory of the one before is free.
+        names = [cell.gates[gate].name for gate in cell.recurrent_gates]
+        out.add(*(f"right_{name} = {_right_side(f'sent_{name}')}" for name in names))
     out.add("time = tl.cast(t, tl.int64)")
     for array, members in (("d_wx", cell.input_gates), ("d_inputless", cell.inputless_products)):
         for rank, gate in enumerate(members):
             place = f"(time * {len(members)} + {rank}) * (HEADS * D) + rows * seq * ({len(members)} * HEADS * D) + unit"
-            _store(out, f"{array} + {place}", f"sent_{cell.gates[gate].name}")
+            _store(out, f"{array} + {place}", f"sent_{cell.gates[gate].name}", "written")
+    out.add(f"carried_{h} = {_taken_back(cell, shape, f'd_state_{h}', step.constant(len(cell.gates)))}")
     for gate in cell.inputless_biases:
         name = cell.gates[gate].name
-        out.add(f"d_b_{name} += tl.where(real, d_sum_{name}, 0.0)")
+        out.add(f"d_b_{name} += tl.where(real & (t >= 0), d_sum_{name}, 0.0)")
     out.add(*(f"carried_{state} = d_state_{state}" for state in states[1:]))
 
 
@@ -269,8 +286,8 @@ def _taken_back(cell: Cell, shape: Shape, own: str, nothing_of_its_own: bool) ->
     if cell.gradient.recurrent_cut or not names:
         return own
     if len(names) == 1:
-        return product(f"weights_{names[0]}", f"sent_{names[0]}", own, shape.dtype)
-    made = [product(f"weights_{name}", f"sent_{name}", "nothing", shape.dtype) for name in names]
+        return _sum([_product(names[0], f"right_{names[0]}", ZEROS), *([] if nothing_of_its_own else [own])])
+    made = [_product(name, f"right_{name}", "nothing") for name in names]
     return _sum([*([] if nothing_of_its_own else [own]), *made])
 
 
@@ -310,6 +327,14 @@ def _load_weights(out: Lines, cell: Cell, function: str) -> None:
         out.add(f"weights_{cell.gates[gate].name} = {function}({place}, D, BLOCK_D, WEIGHTS_IN_REGISTERS)")
 
 
+def _right_side(tile: str) -> str:
+    return f"right_side({tile}, BLOCK_D, BLOCK_B)"
+
+
+def _product(gate: str, right: str, zeros: str) -> str:
+    return f"multiply(weights_{gate}, {right}, {zeros}, BLOCK_D, BLOCK_B)"
+
+
 def _tile(value: str) -> str:
     return f"to_tile({value}, BLOCK_D, BLOCK_B)"
 
@@ -336,8 +361,8 @@ def _at(array: str, index: int) -> str:
     return f"{array} + ({index} * history_size + now)" if index else f"{array} + now"
 
 
-def _store(out: Lines, place: str, tile: str) -> None:
-    out.add(f"tl.store({place}, to_list({tile}, BLOCK_D, BLOCK_B), mask=inside)")
+def _store(out: Lines, place: str, tile: str, mask: str = "inside") -> None:
+    out.add(f"tl.store({place}, to_list({tile}, BLOCK_D, BLOCK_B), mask={mask})")
 
 
 def _call(
@@ -350,4 +375,14 @@ def _call(
 
 
 def _functions(shape: Shape, load_weights: str, step: str) -> tuple[str, ...]:
-    return tiles.UNIT_OF, tiles.PLACE_OF, tiles.TO_TILE, tiles.TO_LIST, tiles.loading(shape), load_weights, step
+    return (
+        tiles.UNIT_OF,
+        tiles.PLACE_OF,
+        tiles.TO_TILE,
+        tiles.TO_LIST,
+        tiles.RIGHT_SIDE,
+        tiles.multiply(shape),
+        tiles.loading(shape),
+        load_weights,
+        step,
+    )

@@ -167,19 +167,28 @@ def backward(cell: Cell, shape: Shape, entry: str) -> Body:
         array, members = ("d_wx", cell.input_gates) if each.input else ("d_inputless", cell.inputless_products)
         place = f"following * ({len(members)} * HEADS * D) + ({members.index(gate)} * HEADS + head) * D"
         out.add(
-            f"sent = {array} + {place}",
-            f"weight = r + ({cell.recurrent_gates.index(gate)} * HEADS + head) * D * D + units",
-            "for k in tl.range(0, D, BLOCK_K, num_stages=STAGES):",
+            f"sent_{each.name} = {array} + {place}",
+            f"weight_{each.name} = r + ({cell.recurrent_gates.index(gate)} * HEADS + head) * D * D + units",
         )
-        out.depth = 2
+    if recurrent:
+        names = [cell.gates[gate].name for gate in recurrent]
         out.add(
-            "across = k + tl.arange(0, BLOCK_K)[None, :]",
-            "down = k + tl.arange(0, BLOCK_K)[:, None]",
-            "weights = tl.load(weight + across * D, mask=(units < D) & (across < D), other=0.0)",
-            "d_sums = tl.load(sent + down, mask=present & (down < D), other=0.0)",
-            f"carried_{h} = {product('weights', 'd_sums', f'carried_{h}', shape.dtype)}",
+            "# Zeros of which the compiler does not know: else it makes the sums one chain, each waiting for another."
         )
+        out.add(f"nothing = {zero_tile('BLOCK_M')} + tl.where(step < 0, 1.0, 0.0)")
+        out.add(*(f"taken_{name} = nothing" for name in names))
+        out.add("for k in tl.range(0, D, BLOCK_K, num_stages=STAGES):")
+        out.depth = 2
+        out.add("across = k + tl.arange(0, BLOCK_K)[None, :]", "down = k + tl.arange(0, BLOCK_K)[:, None]")
+        for name in names:
+            out.add(
+                f"weights_{name} = tl.load(weight_{name} + across * D, mask=(units < D) & (across < D), other=0.0)",
+                f"d_sums_{name} = tl.load(sent_{name} + down, mask=present & (down < D), other=0.0)",
+            )
+        for name in names:
+            out.add(f"taken_{name} = {product(f'weights_{name}', f'd_sums_{name}', f'taken_{name}', shape.dtype)}")
         out.depth = 1
+        out.add(*(f"carried_{h} += taken_{name}" for name in names))
     out.add("if t < 0:")
     out.depth = 2
     for index, state in enumerate(states):

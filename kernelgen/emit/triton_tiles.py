@@ -8,7 +8,7 @@ differently (another GPU, more warps than the tile has rows for), the result is 
 
 from __future__ import annotations
 
-from kernelgen.program.shape import Shape
+from kernelgen.program.shape import SIXTEEN_BITS, Shape
 
 UNIT_OF = '''\
 @triton.jit
@@ -22,9 +22,10 @@ PLACE_OF = '''\
 def place_of(D: tl.constexpr, B: tl.constexpr, EACH: tl.constexpr):
     """The units and the sequences of a list of D * B elements, in the order in which threads have those of a tile; of
     every EACH-th of them."""
+    NEXT: tl.constexpr = 2 if B > 4 else 1  # sequences side by side that a thread has
     index = tl.arange(0, D * B // EACH) * EACH
     unit = index // 64 % (D // 16) * 16 + index // 8 % 8 * 2 + index % 2
-    sequence = index // (4 * D) % (B // 8) * 8 + index // 2 % 4 * 2 + index // (D * B // 2)
+    sequence = index // (4 * D) % (B // (4 * NEXT)) * 8 + index // 2 % 4 * NEXT + index // (D * B // NEXT)
     return unit, sequence
 '''
 
@@ -32,7 +33,8 @@ TO_TILE = '''\
 @triton.jit
 def to_tile(x, D: tl.constexpr, B: tl.constexpr):
     """A list as a tile, [D units, B sequences]; every thread keeps what it has."""
-    x = tl.reshape(x, (2, B // 8, D // 16, 8, 4, 2))
+    NEXT: tl.constexpr = 2 if B > 4 else 1
+    x = tl.reshape(x, (NEXT, B // (4 * NEXT), D // 16, 8, 4, 2))
     return tl.reshape(tl.permute(x, (2, 5, 3, 1, 4, 0)), (D, B))
 '''
 
@@ -40,9 +42,37 @@ TO_LIST = '''\
 @triton.jit
 def to_list(x, D: tl.constexpr, B: tl.constexpr):
     """A tile as a list."""
-    x = tl.reshape(x, (D // 16, 2, 8, B // 8, 4, 2))
+    NEXT: tl.constexpr = 2 if B > 4 else 1
+    x = tl.reshape(x, (D // 16, 2, 8, B // (4 * NEXT), 4, NEXT))
     return tl.reshape(tl.permute(x, (5, 3, 0, 2, 4, 1)), (D * B,))
 '''
+
+RIGHT_SIDE = '''\
+@triton.jit
+def right_side(x, D: tl.constexpr, B: tl.constexpr):
+    """A tile as a product takes it: of 4 sequences, which are half of its columns, each twice side by side."""
+    if B == 4:
+        x = tl.reshape(tl.broadcast_to(tl.reshape(x, (D, B, 1)), (D, B, 2)), (D, 2 * B))
+    return x
+'''
+
+_MULTIPLY = '''\
+@triton.jit
+def multiply(weights, right, zeros, D: tl.constexpr, B: tl.constexpr):
+    """R times a tile, of whose results every thread keeps those that are its own; the sum starts from zeros."""
+    if B == 4:
+        made = tl.dot(weights, right, tl.zeros((D, 2 * B), dtype=tl.float32){precise})
+        made, _ = tl.split(tl.reshape(made, (D, B, 2)))
+    else:
+        made = tl.dot(weights, right, zeros{precise})
+    return made
+'''
+
+
+def multiply(shape: Shape) -> str:
+    """The function that multiplies R by a tile; of float32, with no bits dropped."""
+    return _MULTIPLY.format(precise="" if shape.dtype in SIXTEEN_BITS else ', input_precision="ieee"')
+
 
 _PAIRS = '''\
 @triton.jit

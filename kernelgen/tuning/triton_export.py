@@ -55,7 +55,7 @@ def module_of(cell: Cell, shape: Shape, profile: Profile, tuned: Mapping[str, Tu
         _pass(cell, whole, profile, direction, next((tuned[name] for name in names if name in tuned), None))
         for direction, names in SCHEDULES.items()
     )
-    return triton_module(cell, shape, profile.title, ahead, back, most_parts(cell, whole, profile))
+    return triton_module(cell, shape, profile.title, profile.arch, ahead, back, most_parts(cell, whole, profile))
 
 
 def backward_beside(path: Path) -> Path:

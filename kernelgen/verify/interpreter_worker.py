@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from types import ModuleType
+from collections.abc import Callable, Mapping
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from kernelgen.verify.interpreter import InterpreterJob
 
     Array = np.ndarray[Any, Any]
+
+INSTRUCTIONS: Mapping[str, Callable[[Array], Array]] = {"tanh.approx.f32": np.tanh}
+"""Those of PTX that kernels name (emit/triton.py)."""
 
 MARGIN = 1 << 12
 """Bytes around every array that no kernel may write, and that read as NaN."""
@@ -88,8 +92,8 @@ def pointer(buffer: Buffer | None, kind: str) -> Any:
 @functools.cache
 def mend() -> None:
     """Have the interpreter compute with bfloat16 as a GPU does: where it would cut bits off it rounds to nearest, and
-    it multiplies numbers where it would multiply their bits. A condition that becomes a tile stays one, and a number of
-    steps is taken for an index by any NumPy."""
+    it multiplies numbers where it would multiply their bits. It knows the instructions of PTX that kernels name; a
+    condition that becomes a tile stays one, and a number of steps is taken for an index by any NumPy."""
     import ml_dtypes
     import triton.language as tl
     from triton.runtime import interpreter
@@ -116,6 +120,11 @@ def mend() -> None:
         data = np.asarray(value.data).reshape(-1)[0]
         return handle(np.full(kind.shape, data, dtype=value.data.dtype), value.dtype.scalar)
 
+    def instruction(self: Any, text: str, constraints: str, operands: Any, *rest: Any) -> Any:
+        (operand,) = operands
+        made = handle(INSTRUCTIONS[text.split()[0]](operand.data), operand.dtype.scalar)
+        return SimpleNamespace(get_result=lambda place: made)
+
     patch = interpreter._patch_lang_tensor
 
     def patched(tensor: Any, *rest: Any) -> None:
@@ -124,3 +133,4 @@ def mend() -> None:
 
     interpreter._patch_lang_tensor = patched
     builder.cast_impl, builder.create_dot, builder.create_splat = rounded, multiplied, spread
+    builder.create_inline_asm = instruction

@@ -86,7 +86,7 @@ def text_of(cell: Cell, streamed: bool) -> str:
         return module_of(cell, shape, profile, {})
     tile = {"units": 16, "batch_tile": 8, "part_k": 32, "num_warps": 2, "num_stages": 2}
     half = Pass(tile, [{**tile, "num_warps": 1}], "a test", streaming=True)
-    return triton_module(cell, shape, profile.title, half, half, 2)
+    return triton_module(cell, shape, profile.title, profile.arch, half, half, 2)
 
 
 def test_modules_are_right_forward_and_backward(tmp_path: Path) -> None:
@@ -127,8 +127,9 @@ def test_what_is_written_says_what_it_is(tuned: Path, tmp_path: Path) -> None:
     compile(text, str(file), "exec")
     for words in ("h' = tanh(a)", "r        [1, 1, 16, 16]", "triton.autotune(", "register_autograd", "by the model"):
         assert words in text
-    for word in ("cuda:", "ptx", "nvidia_", "inline_asm", "kernelgen"):
+    for word in ("cuda:", "ptx", "nvidia_", "kernelgen"):
         assert word not in text
+    assert ("tanh.approx.f32" in text) is (text.count("DTYPE = torch.bfloat16") == 1)
     fine("export", tuned, "--triton", file)  # its own kind is replaced
     file.write_text("print('mine')\n")
     assert "is there already" in refused("export", tuned, "--triton", file)

@@ -47,7 +47,7 @@ def steps_source(cell: Cell) -> Source:
     kernel = signature("steps", ARGUMENTS, ("BLOCK",)) + out.text()
     whole = backward.text().replace("def backward_step", "def whole_backward_step")
     used = forward.used | backward.used | split.used
-    parts = [helper_functions(used), forward.text(), whole, split.text(), kernel]
+    parts = [helper_functions(used, "sm_90a", "float32"), forward.text(), whole, split.text(), kernel]
     text = module("Steps.", parts) + Options({"BLOCK": COUNT}, 4, 1, 0).text("float32")
     return Source(text, "steps", "sm_90a", ARGUMENTS, ARGUMENTS[3:], "triton")
 

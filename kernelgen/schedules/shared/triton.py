@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from constrint import Problem, cdiv, minimum
+from constrint import Problem, cdiv, maximum, minimum
 from kernelgen.cells.language import Cell
 from kernelgen.emit import triton_parameters
 from kernelgen.emit.triton_text import TYPES, Options, block_d, source
@@ -61,7 +61,7 @@ def add_tile_rules(problem: Problem, shape: Shape, profile: Profile, *, batch_ti
         (batch_tile <= LEAST_COLUMNS) | (batch_tile < shape.batch + LEAST_COLUMNS),
         "a batch tile that the batch can fill",
     )
-    tiles = batch_tile * rows // (LEAST_ROWS * LEAST_COLUMNS)
+    tiles = maximum(batch_tile, LEAST_COLUMNS) * rows // (LEAST_ROWS * LEAST_COLUMNS)
     problem.add(warps <= tiles, "every warp has at least a tile of 16 rows by 8 sequences of a product")
     if is_amd(profile.arch):
         problem.add(batch_tile >= LEAST_ROWS, "a batch tile of at least 16, as the matrix instructions of AMD have it")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from constrint import Problem, cdiv
+from constrint import Problem, cdiv, maximum
 from kernelgen.cells.language import Cell
 from kernelgen.emit import triton_resident
 from kernelgen.emit.triton_text import Options, source
@@ -29,9 +29,9 @@ from kernelgen.symbolic.derive import derive
 from kernelgen.symbolic.hoist import split_step
 from kernelgen.symbolic.instructions import backward_cost, cell_cost
 
-BATCH_TILES = [8, 16, 32]
+BATCH_TILES = [4, 8, 16, 32]
 NUM_WARPS = [1, 2, 4, 8, 16]
-NUM_STAGES = [1, 2, 3]
+NUM_STAGES = [1, 2, 3, 4]
 
 
 FIXED, SPECIAL, ARITHMETIC, MOVED = 200, 8, 1.5, 4
@@ -52,14 +52,14 @@ third, as seen on an H200 on 2026-11-28."""
 ROOMY, CROWDED = 220, 4
 """Registers of a thread up to which nothing spills, by the formula here, and clocks for each beyond."""
 
-ADDRESSES, FURTHER_STEP = 40, 25
+ADDRESSES, FURTHER_STEP = 40, 15
 """Registers of a thread for addresses, masks and counters, about; and for each further step in the loop's body."""
 
 
 class TritonResident(TritonSchedule):
-    """See the module. Tile variables: batch_tile, sequences of a program; num_warps; num_stages, steps whose inputs are
-    in registers ahead of the one that is computed; weights_in_registers, 1 where R stays there, 0 where a step reads it
-    from shared memory."""
+    """See the module. Tile variables: batch_tile, sequences of a program, 4 in half filled tiles; num_warps;
+    num_stages, steps whose inputs are in registers ahead of the one that is computed; weights_in_registers, 1 where R
+    stays there, 0 where a step reads it from shared memory."""
 
     def problem(self, cell: Cell, shape: Shape, profile: Profile) -> Problem:
         """Tile variables and constraints. Raises InfeasibleError for what it refuses."""
@@ -84,6 +84,8 @@ class TritonResident(TritonSchedule):
         if rows >= GROUP_ROWS and {"wgmma", "tcgen05"} & profile.features:
             grouped = (v["num_warps"] % 4 == 0) & (v["batch_tile"] >= FEW_COLUMNS)
             problem.add(~grouped, "no products by groups of four warps, which Triton 3.6 gets wrong for so few columns")
+        if shape.dtype not in SIXTEEN_BITS:
+            problem.add(v["batch_tile"] >= LEAST_COLUMNS, "half filled tiles are for elements of 16 bits")
         problem.add(in_memory | apart, "R in registers: every warp has 16 rows of the tile for itself")
         add_limits(
             problem,
@@ -113,7 +115,7 @@ class TritonResident(TritonSchedule):
         body = make(cell, shape, entry, v["num_stages"])
         constants = {"HEADS": shape.heads, "D": shape.head_dim, "BLOCK_B": v["batch_tile"]}
         constants |= {"BLOCK_D": shared.padded(shape), "WEIGHTS_IN_REGISTERS": v["weights_in_registers"]}
-        options = Options(constants, v["num_warps"], 1, tiling.resources.shared_memory)
+        options = Options(constants, v["num_warps"], 1, tiling.resources.shared_memory, warp_groups=False)
         known = known_states(cell, shape)
         what = f"gradients of {known} of {len(cell.states)} states" if backward else f"saves {shape.save}"
         title = f"{self.direction}, {what}, schedule {self.name}"
@@ -134,7 +136,8 @@ class TritonResident(TritonSchedule):
             code = derive(cell)
             floats = changing + len(split_step(cell).ready) + len(cell.states) + len(cell.inputless_biases)
             loaded = len(code.saved_gates) + len(code.states) + known_states(cell, shape)
-        tile = v["batch_tile"] * width * (4 * floats + size * loaded * v["num_stages"])
+        given = v["batch_tile"] * width * (4 * floats + size * loaded * v["num_stages"])
+        tile = given + (_columns(v) - v["batch_tile"]) * width * 4 * len(cell.recurrent_gates)
         more = ADDRESSES + FURTHER_STEP * (v["num_stages"] - 1)
         return cdiv(weights + tile, 4 * v["num_warps"] * shared.lanes(profile)) + more
 
@@ -144,7 +147,7 @@ class TritonResident(TritonSchedule):
         size, width = dtype_info(shape.dtype).itemsize, shared.padded(shape)
         matrices = (1 - v["weights_in_registers"]) * len(cell.recurrent_gates)
         tiles = len(cell.gates) * size + 4
-        return (matrices + 1) * width * width * size + v["batch_tile"] * width * tiles + 1024
+        return (matrices + 1) * width * width * size + _columns(v) * width * tiles + 1024
 
     def _clocks(self, cell: Cell, shape: Shape, profile: Profile, v: Mapping[str, int]) -> float:
         """Clocks of a step, roughly: the products' right sides through shared memory, the products, the pointwise step,
@@ -153,7 +156,7 @@ class TritonResident(TritonSchedule):
         cost, gates = cell_cost(cell) if forward else backward_cost(cell), len(cell.recurrent_gates)
         busiest = -(-warps // SUB_PARTITIONS)
         chain = -(-width // 16)
-        products = gates * chain * -(-width * v["batch_tile"] // (LEAST_ROWS * LEAST_COLUMNS * warps))
+        products = gates * chain * -(-width * as_int(_columns(v)) // (LEAST_ROWS * LEAST_COLUMNS * warps))
         barrier = profile.latency("barrier", WARP * warps)
         exchange = 2 * (profile.latency("shared_load") + barrier)
         matrix = max(products * busiest * profile.latency("mma_interval"), chain * profile.latency("mma"))
@@ -163,14 +166,14 @@ class TritonResident(TritonSchedule):
         moved = len(cell.input_gates) + written if forward else 2 * len(cell.gates) + len(derive(cell).states) + 2
         pointwise = SPECIAL * cost.special + ARITHMETIC * cost.arithmetic + MOVED * moved
         crowded = max(0, as_int(self._registers(cell, shape, profile, v)) - ROOMY) * CROWDED
-        return COUNTED_SHORT * (
-            FIXED
-            + exchange
-            + max(matrix, matrices / SHARED_BYTES_PER_CLOCK)
-            + elements * busiest * pointwise
-            + profile.latency("global_load") / 8 / v["num_stages"]
-            + crowded
-        )
+        multiplied = max(matrix, matrices / SHARED_BYTES_PER_CLOCK)
+        step = COUNTED_SHORT * (FIXED + exchange + multiplied + elements * busiest * pointwise + crowded)
+        return step + max(0.0, profile.latency("global_load") - multiplied - (v["num_stages"] - 1) * step)
+
+
+def _columns(v: Mapping[str, Number]) -> Int:
+    """Of a product's right side and result: of 4 sequences, twice as many."""
+    return maximum(v["batch_tile"], LEAST_COLUMNS)
 
 
 FORWARD = TritonResident("triton_resident", "forward")

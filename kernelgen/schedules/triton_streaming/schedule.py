@@ -28,7 +28,7 @@ from kernelgen.schedules.shared.triton import TritonSchedule
 
 UNITS = [16, 32, 64]
 BATCH_TILES = [8, 16, 32, 64]
-PART_K = [32, 64, 128]
+PART_K = [32, 64, 128, 256]
 NUM_WARPS = [1, 2, 4, 8]
 NUM_STAGES = [2, 3, 4]
 
@@ -64,6 +64,8 @@ class TritonStreaming(TritonSchedule):
         least, most = min(UNITS), min(PART_K)
         problem.add((v["units"] <= least) | (v["units"] < 2 * shape.head_dim), "units that the head has")
         problem.add((v["part_k"] <= most) | (v["part_k"] < 2 * shape.head_dim), "a part of K that the head has")
+        alone = v["part_k"] < shape.head_dim
+        problem.add(alone | (v["num_stages"] <= min(NUM_STAGES)), "stages of a loop, where K has more than one part")
         add_limits(
             problem,
             profile,
@@ -117,18 +119,23 @@ class TritonStreaming(TritonSchedule):
     def _shared_memory(self, cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Int:
         """A bound on the bytes of a program: the stages of both operands, and tiles that change their layout."""
         size = dtype_info(shape.dtype).itemsize
-        operands = (v["units"] * self._gates(cell) + 2 * v["batch_tile"]) * v["part_k"] * size
+        if self.direction == "forward":
+            # h twice: that of the step before, and the first, which is masked in all other steps.
+            rows = v["units"] * self._gates(cell) + 2 * v["batch_tile"]
+        else:
+            rows = (v["units"] + v["batch_tile"]) * max(1, len(cell.recurrent_gates))
         moved = v["batch_tile"] * v["units"] * 4 * Stack(cell).count
-        return v["num_stages"] * operands + operands + 2 * moved + 2048
+        return v["num_stages"] * rows * v["part_k"] * size + 2 * moved + 2048
 
     def _clocks(self, cell: Cell, shape: Shape, profile: Profile, v: Mapping[str, int], rounds: int) -> float:
         """Clocks of a step, roughly: a launch, and the operands on their way."""
         size, gates = dtype_info(shape.dtype).itemsize, len(cell.recurrent_gates)
-        parts = -(-shape.head_dim // v["part_k"]) * (1 if self.direction == "forward" else gates)
+        parts, together = -(-shape.head_dim // v["part_k"]), 1 if self.direction == "forward" else gates
         rows = v["units"] * self._gates(cell)
-        read = (rows + v["batch_tile"]) * v["part_k"] * size * parts
+        read = (rows + v["batch_tile"]) * v["part_k"] * size * parts * together
         waiting = parts * profile.latency("global_load") / 2 / v["num_stages"]
-        issue = -(-rows * v["batch_tile"] // (16 * 8 * 4)) * (v["part_k"] // 16) * profile.latency("mma_interval")
+        tiles = -(-rows * v["batch_tile"] // (16 * 8 * 4)) * (v["part_k"] // 16) * together
+        issue = tiles * profile.latency("mma_interval")
         return LAUNCH + rounds * (max(read / L2_BYTES_PER_CLOCK, waiting, parts * issue) + parts * PART)
 
 
