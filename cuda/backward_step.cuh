@@ -28,7 +28,9 @@ struct BackwardStep : BackwardTransfers<Cell, Type, shape, block, state_gradient
     // ---- registers that live through the sequence ----
 
     ResetRows<sequences, -1> anew;  // of the steps that are prepared
-    int shortest = 0;               // the first end of the tile's sequences
+    // Steps are counted from the tile's last: of each row the one that is run first, and the first before all ends.
+    int first_run[column_tiles][columns];
+    int all_run = 0;
 
     Sums sums;  // unused where the gates were saved
     Inputless inputless;
@@ -47,7 +49,14 @@ struct BackwardStep : BackwardTransfers<Cell, Type, shape, block, state_gradient
     /// By all warps of a block, those that own nothing too.
     TILESMITH_DEVICE void find_ends() {
         tile.template prepare<rows * row_groups>(in, first_row, lane, static_cast<int>(block_y()) * rows * row_groups);
-        if constexpr (sequences.lengths) shortest = tile.least_end(in, first_row, lane, 0);
+        if constexpr (sequences.lengths) {
+            all_run = tile.steps + 1 - tile.least_end(in, first_row, lane, 0);
+#pragma unroll
+            for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
+#pragma unroll
+                for (int column = 0; column < columns; ++column)
+                    first_run[column_tile][column] = tile.steps - tile.end_of(own.row(column_tile, column));
+        }
     }
 
     /// This lane's rows of R transposed, of gates of this block's units, turned in the ring, which holds nothing yet.
@@ -155,42 +164,31 @@ struct BackwardStep : BackwardTransfers<Cell, Type, shape, block, state_gradient
         }
     }
 
-    /// The second half of the n-th step: the gates' gradients; carries the states'. whole: whether it is before all ends.
+    /// The second half of the n-th step: the gates' gradients; carries the states'. whole: whether it is before all ends. Of rows
+    /// that have ended what a step reads may be NaN: their gates' gradients are zero, and the states' stay.
     template <bool whole>
     TILESMITH_DEVICE void differentiate(Gradients& d_gates, int n, Constant<whole>) {
         send_to_initial(n);
-        if constexpr (sequences.lengths && !whole) {
-            const int t = tile.steps - 1 - n;
-            if (t >= shortest - 1) {
-                differentiate_elements<true>(d_gates, false, tile.running(t), tile.running(t + 1));
-                return;
-            }
-        }
-        differentiate_elements<false>(d_gates, n == 0);
-    }
-
-    /// last: whether no step of a sequence comes after it, of all rows; or, where it is `some`, it is a step of those whose bits
-    /// are set in `running`, and the one after it of those in `ran`.
-    template <bool some>
-    TILESMITH_DEVICE void differentiate_elements(Gradients& d_gates, bool last, unsigned running = ~0u, unsigned ran = 0) {
+        constexpr bool some = sequences.lengths && !whole;
         Elements::for_each([&](int unit_group, int column_tile, int column) {
             float(&carry)[states] = carried[unit_group][column_tile][column];
-            const int row = own.row(column_tile, column);
-            const bool ends = some ? (ran >> row & 1) == 0 : last;
+            const int first = some ? first_run[column_tile][column] : 0;
+            const bool ended = some && n < first;
             float d_next[states], later[states];
 #pragma unroll
             for (int s = 0; s < states; ++s) {
                 later[s] = carry[s];
-                d_next[s] = s == 0 && !ends ? Cell::recurrent_gradient(carry[0]) : carry[s];
+                d_next[s] = s == 0 && n > first ? Cell::recurrent_gradient(carry[0]) : carry[s];
                 if (s < state_gradients) d_next[s] += outside[unit_group][column_tile][column][s];
             }
             Cell::backward(ready[unit_group][column_tile][column], d_next, d_gates[unit_group][column_tile][column], carry);
-            if (some && (running >> row & 1) == 0) {  // behind the end: what a step reads there may be NaN
 #pragma unroll
-                for (int q = 0; q < gates; ++q) d_gates[unit_group][column_tile][column][q] = 0.0f;
-#pragma unroll
-                for (int s = 0; s < states; ++s) carry[s] = later[s];
+            for (int q = 0; q < gates; ++q) {
+                float& d_gate = d_gates[unit_group][column_tile][column][q];
+                d_gate = ended ? 0.0f : d_gate;
             }
+#pragma unroll
+            for (int s = 0; s < states; ++s) carry[s] = ended ? later[s] : carry[s];
         });
     }
 
@@ -249,8 +247,16 @@ struct BackwardStep : BackwardTransfers<Cell, Type, shape, block, state_gradient
             next = minimum(next, (n | anew.count - 1) + 1);
         }
         if constexpr (sequences.lengths)
-            if (tile.steps - n >= shortest) next = n + 1;
+            if (n < all_run) next = minimum(next, all_run);
         return next;
+    }
+
+    template <class Kernel, bool whole>
+    TILESMITH_DEVICE static void run_pairs(Kernel& kernel, int& n, int end, Constant<whole> before_ends) {
+        for (; n + 1 < end; n += 2) {
+            kernel.run_step(n, 0, before_ends);
+            kernel.run_step(n + 1, 1, before_ends);
+        }
     }
 
     /// Every step of a kernel, with the buffer of its number as a constant, and whether it is before all ends. Where sequences have anything
@@ -265,16 +271,13 @@ struct BackwardStep : BackwardTransfers<Cell, Type, shape, block, state_gradient
                     kernel.run_step(n, n % 2, Constant<false>{});
                     ++n;
                 }
-                for (; n + 1 < next; n += 2) {
-                    kernel.run_step(n, 0, Constant<true>{});
-                    kernel.run_step(n + 1, 1, Constant<true>{});
-                }
+                if (!sequences.lengths || n >= all_run)
+                    run_pairs(kernel, n, next, Constant<true>{});
+                else
+                    run_pairs(kernel, n, next, Constant<false>{});
             }
         } else {
-            for (; n + 1 < tile.steps; n += 2) {
-                kernel.run_step(n, 0, Constant<true>{});
-                kernel.run_step(n + 1, 1, Constant<true>{});
-            }
+            run_pairs(kernel, n, tile.steps, Constant<true>{});
             if (n < tile.steps) kernel.run_step(n, 0, Constant<true>{});
         }
     }

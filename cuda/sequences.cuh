@@ -64,6 +64,9 @@ struct TileSequences {
         return lane < rows && first + lane < in.batch ? end : in.seq + 1;
     }
 
+    /// Where the sequence of a row ends; 0 where there is none. By all lanes of a warp, each of any row.
+    TILESMITH_DEVICE int end_of(int row) const { return static_cast<int>(shuffle(static_cast<unsigned>(end), row)); }
+
     /// The first end from step t on.
     template <class Arguments>
     TILESMITH_DEVICE int least_end(const Arguments& in, int first, int lane, int t) const {

@@ -424,14 +424,20 @@ FAULTS = {
     ),
     "gates' gradients behind the end": (
         OWN_BACKWARD,
-        "for (int q = 0; q < gates; ++q) d_gates[unit_group][column_tile][column][q] = 0.0f;",
+        "d_gate = ended ? 0.0f : d_gate;",
         "",
         "differs|NaN",
     ),
     "gradients of the last states that do not wait for the end": (
         OWN_BACKWARD,
-        "for (int s = 0; s < states; ++s) carry[s] = later[s];",
-        "",
+        "carry[s] = ended ? later[s] : carry[s];",
+        "carry[s] = ended && n < 0 ? later[s] : carry[s];",
+        "differs|NaN",
+    ),
+    "steps that select nothing before all sequences have begun": (
+        OWN_BACKWARD,
+        "all_run = tile.steps + 1 - tile",
+        "all_run = tile.steps - 3 - tile",
         "differs|NaN",
     ),
     "gradients behind the end that nobody writes": (
