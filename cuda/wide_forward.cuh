@@ -32,7 +32,7 @@ struct WideTiling {
     int turns;                 // parts of them that take turns: 1 or 2
     int k_tiles_in_registers;  // of the groups of 16 previous units, how many have their R in registers
     int k_parts;               // of h, of which the product begins with one when it has come
-    int num_stages;            // of the ring that holds Wx, of a part's step each
+    int num_stages;            // of the ring that holds Wx, of a part's step each; 1: it is asked for when the one before is done
 };
 
 template <class Cell, class Type, FixedShape shape, WideTiling tiling, Save save, Stores how, Sequences sequences = Sequences{}>
@@ -60,7 +60,7 @@ struct WideForward {
     static_assert(blocks * warpgroups * 4 * warp_units == D, "all blocks have whole warpgroups");
     static_assert(turns == 1 || turns == 2, "the step of one part runs beside the product of the other");
     static_assert(D / 16 % tiling.k_parts == 0, "parts of K are alike");
-    static_assert(tiling.num_stages >= 2, "the ring needs a stage to read and a stage to fill");
+    static_assert(tiling.num_stages >= turns, "one turn's inputs come while another's are read");
     static_assert(threads <= 1024, "a block has at most 1024 threads");
 
     // ---- shared memory: of each turn h, which results replace; a ring of inputs; R ----
@@ -95,7 +95,8 @@ struct WideForward {
     float bias[gates][unit_groups];
     float state[turns][unit_groups][column_tiles][columns][states];
     using Sums = float[tiles][column_tiles][4];
-    Sums sums[turns];
+    Sums running;  // the accumulators of the product that runs
+    Sums made;     // what it has made, or the one before it, with the bias
     Own own_of_rows[turns];
     LaneStores<Type, shape, 8, 8, arrays, how> results_to;
 
@@ -123,7 +124,7 @@ struct WideForward {
     template <int count, class Function>
     TILESMITH_DEVICE void for_each_vector(Function function) const {
         constexpr int plane_vectors = rows * chunks;
-#pragma unroll 4
+#pragma unroll 2
         for (int vector = thread; vector < count * plane_vectors; vector += threads)
             function(vector / plane_vectors, vector / chunks % rows, vector % chunks);
     }
@@ -236,14 +237,14 @@ struct WideForward {
     /// Begin the product, part by part of K as h comes. `asked`: groups of copies asked for after h; what was asked for before
     /// has come when the product is under way.
     template <int asked>
-    TILESMITH_DEVICE void begin_product(Sums& into, int turn) {
+    TILESMITH_DEVICE void begin_product(int turn) {
         const MatrixDescriptor hidden = matrix_descriptor(turn_at(turn), rows * chunk_bytes, 8 * chunk_bytes);
-        matrix.begin(into);
+        matrix.begin(running);
         for_each_part([&](auto part) {
             cp_async_wait<tiling.k_parts - 1 - part.value + asked>();
             fence_shared_for_wgmma();
             sync_block();
-            matrix.template multiply<part.value * part_k_tiles, part_k_tiles>(into, hidden);
+            matrix.template multiply<part.value * part_k_tiles, part_k_tiles>(running, hidden);
         });
         wgmma_commit();
     }
@@ -255,8 +256,23 @@ struct WideForward {
         }
     }
 
+    /// Wait until the product is made. What the lanes take of it has registers of its own, and is computed here: of accumulators
+    /// that are only copied the compiler would wait for the next product too.
+    TILESMITH_DEVICE void end_product() {
+        matrix.wait(running);
+#pragma unroll
+        for (int tile = 0; tile < tiles; ++tile)
+#pragma unroll
+            for (int upper = 0; upper < 2; ++upper) {
+                const float of_row = Rows::of_row(tile, upper, [&](int gate, int unit_group) { return bias[gate][unit_group]; });
+#pragma unroll
+                for (int i = 0; i < 2 * column_tiles; ++i)
+                    made[tile][i / 2][2 * upper + i % 2] = running[tile][i / 2][2 * upper + i % 2] + of_row;
+            }
+    }
+
     /// The step of a lane's elements, from their product and inputs; results where h was.
-    TILESMITH_DEVICE void step(const Sums& product, int turn, int t, SharedAddress stage) {
+    TILESMITH_DEVICE void step(int turn, int t, SharedAddress stage) {
         const Elements own = elements_of(turn);
 #pragma unroll
         for (int unit_group = 0; unit_group < unit_groups; ++unit_group)
@@ -271,10 +287,9 @@ struct WideForward {
                     float gate[gates];
 #pragma unroll
                     for (int q = 0; q < gates; ++q) {
-                        gate[q] = bias[q][unit_group];
+                        gate[q] = has(Cell::recurrent, q) ? Rows::product(made, q, unit_group, column_tile, column) : bias[q][unit_group];
                         const unsigned word = wx[has(Cell::input, q) ? rank_among(Cell::input, q) : 0];
                         if (has(Cell::input, q)) gate[q] += column == 0 ? unpack_low<Type>(word) : unpack_high<Type>(word);
-                        if (has(Cell::recurrent, q)) gate[q] += Rows::product(product, q, unit_group, column_tile, column);
                     }
                     const int row = own.row(column_tile, column);
                     auto& stepped = state[turn][unit_group][column_tile][column];
@@ -313,8 +328,8 @@ struct WideForward {
     }
 
     /// What follows a turn's product: its step, h for the others, its results.
-    TILESMITH_DEVICE void finish(const Sums& product, int turn, int t, int steps, SharedAddress stage) {
-        step(product, turn, t, stage);
+    TILESMITH_DEVICE void finish(int turn, int t, int steps, SharedAddress stage) {
+        step(turn, t, stage);
         if (t + 1 < steps) send_hidden(turn, t + 1);
         sync_block();  // all results are there, and all inputs read
         write_results(turn, t);
@@ -351,28 +366,30 @@ struct WideForward {
     TILESMITH_DEVICE void run() {
         const int steps = longest<sequences>(in, static_cast<int>(block_y()) * tiling.batch_tile, tiling.batch_tile, lane);
         prepare();
-        for (int number = 0; number < tiling.num_stages - 1; ++number) ask_for_inputs(number, steps);
+        for (int number = 0; number < maximum(tiling.num_stages - 1, 1); ++number) ask_for_inputs(number, steps);
         for (int t = 0; t < steps; ++t)
 #pragma unroll
             for (int turn = 0; turn < turns; ++turn) {
                 const int number = t * turns + turn;
                 ask_for_hidden(turn, t);
                 if constexpr (turns == 1) {
-                    ask_for_inputs(number + tiling.num_stages - 1, steps);
-                    begin_product<1>(sums[turn], turn);
-                    matrix.wait(sums[turn]);
+                    constexpr bool ahead = tiling.num_stages > 1;
+                    if constexpr (ahead) ask_for_inputs(number + tiling.num_stages - 1, steps);
+                    begin_product<ahead ? 1 : 0>(turn);
+                    end_product();
                     sync_block();  // h is read
-                    finish(sums[turn], turn, t, steps, stage_of(number));
+                    finish(turn, t, steps, stage_of(number));
+                    if constexpr (!ahead) ask_for_inputs(number + 1, steps);
                 } else {
-                    begin_product<0>(sums[turn], turn);
-                    if (number > 0) finish(sums[1 - turn], 1 - turn, (number - 1) / turns, steps, stage_of(number - 1));
+                    begin_product<0>(turn);
+                    if (number > 0) finish(1 - turn, (number - 1) / turns, steps, stage_of(number - 1));
                     ask_for_inputs(number + tiling.num_stages - 1, steps);
-                    matrix.wait(sums[turn]);
+                    end_product();
                 }
             }
         if constexpr (turns == 2) {
             sync_block();  // h is read
-            finish(sums[1], 1, steps - 1, steps, stage_of(2 * steps - 1));
+            finish(1, steps - 1, steps, stage_of(2 * steps - 1));
         }
 #pragma unroll
         for (int turn = 0; turn < turns; ++turn) {

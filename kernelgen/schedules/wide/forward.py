@@ -31,7 +31,7 @@ UNITS_PER_WARP = [8, 16]
 BATCH_TILES = [16, 32, 64, 128]
 TURNS = [1, 2]
 K_PARTS = [1, 2, 4]
-NUM_STAGES = [2]
+NUM_STAGES = [1, 2]
 """The values of the tile variables."""
 
 COLUMNS = [16, 32, 64, 128]
@@ -177,6 +177,7 @@ class WideForward(BatchTiled):
             (v["batch_tile"] >= min(COLUMNS) * v["turns"]) & (s.rows <= max(COLUMNS)),
             f"sequences that take a turn: {min(COLUMNS)} to {max(COLUMNS)}",
         )
+        problem.add(v["num_stages"] >= v["turns"], "inputs of one turn come while those of another are read")
         held = s.tiles * v["k_tiles_in_registers"] * 4
         problem.add(held <= MOST_IN_REGISTERS, f"registers of a thread that hold R: at most {MOST_IN_REGISTERS}")
 
