@@ -363,34 +363,45 @@ struct WideForward {
         for (int turn = 0; turn < turns; ++turn) begin_turn(turn);
     }
 
+    /// The steps of sequences that take no turns.
+    TILESMITH_DEVICE void run_alone(int steps) {
+        constexpr bool ahead = tiling.num_stages > 1;
+        for (int t = 0; t < steps; ++t) {
+            ask_for_hidden(0, t);
+            if constexpr (ahead) ask_for_inputs(t + tiling.num_stages - 1, steps);
+            begin_product<ahead ? 1 : 0>(0);
+            end_product();
+            sync_block();  // h is read
+            finish(0, t, steps, stage_of(t));
+            if constexpr (!ahead) ask_for_inputs(t + 1, steps);
+        }
+    }
+
+    /// Of two parts: while the product of one runs, the step before it is finished, which is the other's, and h of the next comes.
+    TILESMITH_DEVICE void run_in_turn(int steps) {
+        ask_for_hidden(0, 0);
+        for (int t = 0; t < steps; ++t)
+#pragma unroll
+            for (int turn = 0; turn < 2; ++turn) {
+                const int number = 2 * t + turn;
+                begin_product<0>(turn);
+                if (number > 0) finish(1 - turn, turn == 0 ? t - 1 : t, steps, stage_of(number - 1));
+                ask_for_inputs(number + tiling.num_stages - 1, steps);
+                if (number + 1 < 2 * steps) ask_for_hidden(1 - turn, turn == 0 ? t : t + 1);
+                end_product();
+            }
+        sync_block();  // h is read
+        finish(1, steps - 1, steps, stage_of(2 * steps - 1));
+    }
+
     TILESMITH_DEVICE void run() {
         const int steps = longest<sequences>(in, static_cast<int>(block_y()) * tiling.batch_tile, tiling.batch_tile, lane);
         prepare();
         for (int number = 0; number < maximum(tiling.num_stages - 1, 1); ++number) ask_for_inputs(number, steps);
-        for (int t = 0; t < steps; ++t)
-#pragma unroll
-            for (int turn = 0; turn < turns; ++turn) {
-                const int number = t * turns + turn;
-                ask_for_hidden(turn, t);
-                if constexpr (turns == 1) {
-                    constexpr bool ahead = tiling.num_stages > 1;
-                    if constexpr (ahead) ask_for_inputs(number + tiling.num_stages - 1, steps);
-                    begin_product<ahead ? 1 : 0>(turn);
-                    end_product();
-                    sync_block();  // h is read
-                    finish(turn, t, steps, stage_of(number));
-                    if constexpr (!ahead) ask_for_inputs(number + 1, steps);
-                } else {
-                    begin_product<0>(turn);
-                    if (number > 0) finish(1 - turn, (number - 1) / turns, steps, stage_of(number - 1));
-                    ask_for_inputs(number + tiling.num_stages - 1, steps);
-                    end_product();
-                }
-            }
-        if constexpr (turns == 2) {
-            sync_block();  // h is read
-            finish(1, steps - 1, steps, stage_of(2 * steps - 1));
-        }
+        if constexpr (turns == 1)
+            run_alone(steps);
+        else
+            run_in_turn(steps);
 #pragma unroll
         for (int turn = 0; turn < turns; ++turn) {
             store_last<Type>(in.last, elements_of(turn), state[turn]);
