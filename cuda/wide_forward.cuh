@@ -123,10 +123,14 @@ struct WideForward {
     /// The calling thread's share of the vectors of 8 units of `count` planes: function(plane, row, chunk).
     template <int count, class Function>
     TILESMITH_DEVICE void for_each_vector(Function function) const {
-        constexpr int plane_vectors = rows * chunks;
-#pragma unroll 2
-        for (int vector = thread; vector < count * plane_vectors; vector += threads)
-            function(vector / plane_vectors, vector / chunks % rows, vector % chunks);
+        constexpr int step = threads / chunks, trips = ceil_div(count * rows, step);
+        const int own = opaque(thread), first = own / chunks, chunk = own % chunks;  // addresses are computed anew
+#pragma unroll(minimum(maximum(trips, 1), 8))
+        for (int i = 0; i < trips; ++i) {
+            const int row = first + i * step;  // of all planes
+            if (count * rows % step != 0 && row >= count * rows) continue;
+            function(row / rows, row % rows, chunk);
+        }
     }
 
     // ---- inputs ----
