@@ -238,19 +238,26 @@ struct WideForward {
         load_hidden(turn, t);
     }
 
-    /// Begin the product, part by part of K as h comes. `asked`: groups of copies asked for after h; what was asked for before
-    /// has come when the product is under way.
-    template <int asked>
-    TILESMITH_DEVICE void begin_product(int turn) {
+    /// Parts of K with which a turn's elements are stepped; with the next its results are written, and inputs asked for.
+    static constexpr int stepped = maximum(tiling.k_parts / 2, 1);
+    /// Whether the inputs of a turn alone are asked for a step ahead.
+    static constexpr bool ahead = turns == 1 && tiling.num_stages > 1;
+    /// Groups of copies that are asked for after a part of h, and before it is waited for.
+    TILESMITH_DEVICE static constexpr int asked_after(int part) { return turns == 1 ? ahead : part > stepped; }
+
+    /// Begin the product, part by part of K as h comes, with meanwhile(part) after each has begun.
+    template <class Meanwhile>
+    TILESMITH_DEVICE void run_product(int turn, Meanwhile meanwhile) {
         const MatrixDescriptor hidden = matrix_descriptor(turn_at(turn), rows * chunk_bytes, 8 * chunk_bytes);
         matrix.begin(running);
         for_each_part([&](auto part) {
-            cp_async_wait<tiling.k_parts - 1 - part.value + asked>();
+            cp_async_wait<tiling.k_parts - 1 - part.value + asked_after(part.value)>();
             fence_shared_for_wgmma();
             sync_block();
             matrix.template multiply<part.value * part_k_tiles, part_k_tiles>(running, hidden);
+            wgmma_commit();
+            meanwhile(part);
         });
-        wgmma_commit();
     }
     template <int part = 0, class Function>
     TILESMITH_DEVICE static void for_each_part(Function function) {
@@ -275,13 +282,14 @@ struct WideForward {
             }
     }
 
-    /// The step of a lane's elements, from their product and inputs; results where h was.
+    /// The step of a lane's elements of some column tiles, from their product and inputs; results where h was.
+    template <int first_tile = 0, int count = column_tiles>
     TILESMITH_DEVICE void step(int turn, int t, SharedAddress stage) {
         const Elements own = elements_of(turn);
 #pragma unroll
         for (int unit_group = 0; unit_group < unit_groups; ++unit_group)
 #pragma unroll
-            for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
+            for (int column_tile = first_tile; column_tile < first_tile + count; ++column_tile) {
                 const int chunk = warp * unit_groups + unit_group;
                 unsigned wx[maximum(input_gates, 1)];
                 read_inputs(wx, stage, chunk, column_tile);
@@ -307,7 +315,6 @@ struct WideForward {
                     [&](int array, int, int, int column) { return results[column][array]; },
                     [&](int array, int row, int unit) { return result_at(0, array, row, 0) + 2 * unit; });
             }
-        sync_warp();
     }
 
     /// Write the results of a turn's step, which all threads have met for.
@@ -334,6 +341,7 @@ struct WideForward {
     /// What follows a turn's product: its step, h for the others, its results.
     TILESMITH_DEVICE void finish(int turn, int t, int steps, SharedAddress stage) {
         step(turn, t, stage);
+        sync_warp();
         if (t + 1 < steps) send_hidden(turn, t + 1);
         sync_block();  // all results are there, and all inputs read
         write_results(turn, t);
@@ -369,11 +377,10 @@ struct WideForward {
 
     /// The steps of sequences that take no turns.
     TILESMITH_DEVICE void run_alone(int steps) {
-        constexpr bool ahead = tiling.num_stages > 1;
         for (int t = 0; t < steps; ++t) {
             ask_for_hidden(0, t);
             if constexpr (ahead) ask_for_inputs(t + tiling.num_stages - 1, steps);
-            begin_product<ahead ? 1 : 0>(0);
+            run_product(0, [](auto) {});
             end_product();
             sync_block();  // h is read
             finish(0, t, steps, stage_of(t));
@@ -382,20 +389,36 @@ struct WideForward {
     }
 
     /// Of two parts: while the product of one runs, the step before it is finished, which is the other's, and h of the next comes.
+    /// Tensor cores take no more instructions than they work on, so all that is done between those of the parts of K.
     TILESMITH_DEVICE void run_in_turn(int steps) {
         ask_for_hidden(0, 0);
         for (int t = 0; t < steps; ++t)
 #pragma unroll
             for (int turn = 0; turn < 2; ++turn) {
                 const int number = 2 * t + turn;
-                begin_product<0>(turn);
-                if (number > 0) finish(1 - turn, turn == 0 ? t - 1 : t, steps, stage_of(number - 1));
-                ask_for_inputs(number + tiling.num_stages - 1, steps);
+                run_product(turn, [&](auto part) { finish_between(part, 1 - turn, turn == 0 ? t - 1 : t, steps, number - 1); });
                 if (number + 1 < 2 * steps) ask_for_hidden(1 - turn, turn == 0 ? t : t + 1);
                 end_product();
             }
         sync_block();  // h is read
         finish(1, steps - 1, steps, stage_of(2 * steps - 1));
+    }
+
+    /// What is done after a part of K has begun, of another turn's step.
+    template <class Part>
+    TILESMITH_DEVICE void finish_between(Part part, int turn, int t, int steps, int number) {
+        constexpr bool last = part.value == stepped - 1, alone = tiling.k_parts == 1;
+        if (number >= 0) {
+            if constexpr (part.value < stepped)
+                step<part.value * (column_tiles / stepped), column_tiles / stepped>(turn, t, stage_of(number));
+            if constexpr (last) {
+                sync_warp();
+                if (t + 1 < steps) send_hidden(turn, t + 1);
+            }
+            if constexpr (alone) sync_block();  // else all have met before this part
+            if constexpr (alone || part.value == stepped) write_results(turn, t);
+        }
+        if constexpr (alone || part.value == stepped) ask_for_inputs(number + tiling.num_stages, steps);
     }
 
     TILESMITH_DEVICE void run() {
