@@ -125,7 +125,7 @@ struct WideForward {
     TILESMITH_DEVICE void for_each_vector(Function function) const {
         constexpr int step = threads / chunks, trips = ceil_div(count * rows, step);
         const int own = opaque(thread), first = own / chunks, chunk = own % chunks;  // addresses are computed anew
-#pragma unroll(minimum(maximum(trips, 1), 8))
+#pragma unroll(minimum(maximum(trips, 1), 2))
         for (int i = 0; i < trips; ++i) {
             const int row = first + i * step;  // of all planes
             if (count * rows % step != 0 && row >= count * rows) continue;

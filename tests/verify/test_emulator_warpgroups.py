@@ -33,7 +33,8 @@ MULTIPLY = """
         const MatrixDescriptor columns = matrix_descriptor(of_b + k * 2 * {n} * 16, {n} * 16, {along_rows});
         if ({registers}) {{
             unsigned rows[4];
-            for (int i = 0; i < 4; ++i) rows[i] = load_global_32(a + (row + i % 2 * 8) * {k} + k * 16 + i / 2 * 8 + 2 * j);
+            for (int i = 0; i < 4; ++i)
+                rows[i] = load_global_32(a + (row + i % 2 * 8) * {k} + k * 16 + i / 2 * 8 + 2 * j);
             wgmma<{tag}>(d, rows, columns, k != 0);
         }} else {{
             wgmma<{tag}>(d, matrix_descriptor(of_a + k * 2 * 64 * 16, 64 * 16, 128), columns, k != 0);
@@ -43,7 +44,8 @@ MULTIPLY = """
     {meanwhile}
     {wait}
     for (int i = 0; i < {n} / 2; ++i)
-        store_global_32(out + (row + i / 2 % 2 * 8) * {n} + i / 4 * 8 + 2 * j + i % 2, __float_as_uint(d[i / 4][i % 4]));
+        store_global_32(out + (row + i / 2 % 2 * 8) * {n} + i / 4 * 8 + 2 * j + i % 2,
+                        __float_as_uint(d[i / 4][i % 4]));
 """
 RIGHT = {
     "tag": "bf16",
@@ -91,7 +93,7 @@ def test_a_descriptor_that_points_elsewhere_is_a_fault() -> None:
         ({"fence": ""}, "fence_shared_for_wgmma() by the first thread is missing"),
         ({"ready": ""}, "a wgmma_fence is missing"),
         ({"meanwhile": "d[0][0] = 1;"}, "a wgmma_wait is missing"),
-        ({"meanwhile": "sync_block(); if (thread == 5) store_shared_32(of_b, 0); sync_block();"}, "which it may not see yet"),
+        ({"meanwhile": "sync_block(); if (thread == 5) store_shared_32(of_b, 0); sync_block();"}, "may not see yet"),
     ],
 )
 def test_a_mistake_is_reported(changed: dict[str, str], report: str) -> None:

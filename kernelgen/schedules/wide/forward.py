@@ -1,8 +1,8 @@
 """The wide schedule, forward: for batches so large that a step is bound by its product.
 
-Blocks all over the GPU share a head and keep R on the chip; the product is wgmma, and h goes through L2. The kernel is the
-template of cuda/wide_forward.cuh; the formulas here are its sizes, for integers and for a Problem's variables alike, and
-the generated source asserts that they agree.
+Blocks all over the GPU share a head and keep R on the chip; the product is wgmma, and h goes through L2. The kernel is
+the template of cuda/wide_forward.cuh; the formulas here are its sizes, for integers and for a Problem's variables
+alike, and the generated source asserts that they agree.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ LEAST_UNITS = 32
 MOST_WARPGROUPS = 4
 """Of a block."""
 
-MOST_IN_REGISTERS = 160
+MOST_IN_REGISTERS = 128
 """Registers of a thread that hold R."""
 
 COUNTER_WORDS = 32
 """From one counter to the next (cuda/grid_barrier.cuh)."""
 
 MACS_PER_CLOCK = 2048
-"""Of 16-bit factors, what the tensor cores of a multiprocessor multiply and add in a clock: 989 TFLOP/s of 132 at 1.83 GHz
-(NVIDIA H100 datasheet)."""
+"""Of 16-bit factors, what the tensor cores of a multiprocessor multiply and add in a clock: 989 TFLOP/s of 132 at
+1.83 GHz (NVIDIA H100 datasheet)."""
 
 LEAST_CLOCKS = 13.4
 """Of an instruction, however few its columns are (measured on one H200, 2026-11-26)."""
@@ -66,8 +66,8 @@ L2_BYTES_PER_CLOCK = 2_300
 """What L2 gives to all multiprocessors together: 4.5 TB/s on an H200, whose clock is 1.98 GHz (measured 2026-11-26)."""
 
 HANDSHAKE = 1_800
-"""Clocks from the last store of h to the first copy of it elsewhere: a signal, a poll that sees it, two meetings and a load
-from L2 (predicted)."""
+"""Clocks from the last store of h to the first copy of it elsewhere: a signal, a poll that sees it, two meetings and a
+load from L2 (predicted)."""
 
 
 @dataclass(frozen=True)
@@ -211,13 +211,18 @@ class WideForward(BatchTiled):
 
     def work(self, cell: Cell, shape: Shape, profile: Profile, v: Mapping[str, int]) -> StepWork:
         """What a block does in one step, for the cost model."""
-        s, cost, arrays, inputs = sizes(cell, shape, v), cell_cost(cell), arrays_written(cell, shape), len(cell.input_gates)
+        s, cost, arrays, inputs = (
+            sizes(cell, shape, v),
+            cell_cost(cell),
+            arrays_written(cell, shape),
+            len(cell.input_gates),
+        )
         turns, parts = v["turns"], v["k_parts"]
         busiest = -(-s.warps // SUB_PARTITIONS)
         product = product_clocks(s, shape.head_dim // K_TILE, v)
         blocks = shape.heads * -(-shape.batch // v["batch_tile"]) * v["blocks"]
-        # Of one turn; the first part of K is waited for, the others come beside the product. Of two the other's product and
-        # step lie between.
+        # Of one turn; the first part of K is waited for, the others come beside the product. Of two the other's product
+        # and step lie between.
         load = blocks * s.rows * shape.head_dim * 2 / L2_BYTES_PER_CLOCK
         exchange = HANDSHAKE + load / parts + max(0.0, load * (1 - 1 / parts) - product / turns)
         exposed = exchange if turns == 1 else 2 * max(0.0, exchange - product / 2)
