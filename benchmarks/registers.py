@@ -44,6 +44,7 @@ GRID_DIMENSIONS = (32, 96, 256, 512, 768, 1024, 1536, 2048)
 ODD_GRID_DIMENSIONS = (50, 129, 700)
 STREAMED_DIMENSIONS = (32, 96, 512, 2560, 4096)
 ODD_STREAMED_DIMENSIONS = (129, 700)
+WIDE_DIMENSIONS = (32, 64, 96, 128, 256, 512, 768)
 HEADS = 12
 
 SPILLED = 8
@@ -54,7 +55,7 @@ schedule_option = click.option(
     "--schedule",
     type=click.Choice(
         [f"{name}{suffix}" for name in ("resident", "cluster", "grid", "streaming") for suffix in ("", "_backward")]
-        + ["streamed_grid"]
+        + ["streamed_grid", "wide"]
     ),
     default="resident",
     show_default=True,
@@ -76,6 +77,8 @@ def _dimensions(schedule: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Units of a head that a schedule is sampled at, and odd ones."""
     if schedule.startswith("streamed_grid"):
         return STREAMED_DIMENSIONS, ODD_STREAMED_DIMENSIONS
+    if schedule == "wide":
+        return WIDE_DIMENSIONS, ()
     if schedule.startswith(("grid", "streaming")):
         return GRID_DIMENSIONS, ODD_GRID_DIMENSIONS
     return (LARGE_DIMENSIONS, ODD_LARGE_DIMENSIONS) if schedule.startswith("cluster") else (DIMENSIONS, ODD_DIMENSIONS)
@@ -83,12 +86,12 @@ def _dimensions(schedule: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 def _heads(schedule: str) -> int:
     """Heads of the shapes: all blocks of a grid must fit on the GPU together."""
-    return 1 if schedule.startswith(("grid", "stream")) else HEADS
+    return 1 if schedule.startswith(("grid", "stream", "wide")) else HEADS
 
 
 def _batches(schedule: str) -> tuple[int, ...]:
     """Of the shapes that are sampled."""
-    return (16, 128, 1024) if schedule.startswith("streaming") else (1, 16, 128)
+    return (16, 128, 1024) if schedule.startswith(("streaming", "wide")) else (1, 16, 128)
 
 
 def _variants(schedule: str) -> list[tuple[str, bool]]:

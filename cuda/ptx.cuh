@@ -26,4 +26,5 @@
 #include "ptx/shared_memory.cuh"
 #include "ptx/threads.cuh"
 #include "ptx/types.cuh"
+#include "ptx/warpgroups.cuh"
 #endif

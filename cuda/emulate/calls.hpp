@@ -91,6 +91,24 @@ struct DoubleAccumulators {
 };
 /// d = a x b + c, 8 x 8 x 4.
 DoubleAccumulators multiply_8x8x4_f64(const DoubleOperands& operands, const Site& site);
+/// d = a x b, or d + a x b, of a warpgroup: 64 x columns x 16. d: the lane's columns / 2 accumulators. `decode` makes a float of a
+/// 16-bit word.
+struct WarpgroupProduct {
+    float* d;
+    unsigned columns;
+    bool a_in_registers = false;
+    unsigned a[4] = {};
+    unsigned long long a_descriptor = 0, b_descriptor;
+    bool adds;
+    float (*decode)(unsigned);
+};
+void issue_warpgroup_product(const WarpgroupProduct& product, const Site& site);
+void fence_products(const Site& site);
+void commit_products(const Site& site);
+/// Finish the products of all groups but the `pending` newest.
+void wait_for_products(unsigned pending, const Site& site);
+/// What the running thread has written to shared memory is there for warpgroup products.
+void fence_shared(const Site& site);
 /// ldmatrix.trans of 1, 2 or 4 matrices of 8 x 8.
 Fragments load_matrices_transposed(unsigned matrices, unsigned row_address, const Site& site);
 /// ldmatrix of 2 or 4 matrices as they lie.

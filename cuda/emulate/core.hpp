@@ -11,6 +11,7 @@
 #include "cluster.hpp"
 #include "matrix.hpp"
 #include "trap.hpp"
+#include "warpgroup.hpp"
 
 extern "C" {
 

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "calls.hpp"
 #include "clocks.hpp"
 #include "fault.hpp"
 #include "fiber.hpp"
@@ -36,6 +37,14 @@ struct Copy {
     unsigned destination, bytes, group;
     const void* source;
     std::array<std::byte, 16> data;
+    Site site;
+};
+
+/// One asynchronous product that nobody has waited for. begin: what it adds to; empty where that comes from the one before it.
+struct PendingProduct {
+    WarpgroupProduct product;
+    unsigned group;
+    std::vector<float> begin;
     Site site;
 };
 
@@ -78,6 +87,10 @@ struct Thread {
     unsigned barriers = 0;  // one bit for each barrier that this thread has arrived at and that is not complete
     unsigned groups = 0;    // groups of copies committed
     std::vector<Copy> copies;
+    std::vector<PendingProduct> products;
+    unsigned product_groups = 0;   // of products, committed
+    bool products_fenced = false;  // since it last waited for products
+    Clock shared_fenced = 0;       // when it last made its writes to shared memory known to products
     Awaited awaited;  // the first word that it found poisoned since it last waited
     Awaited polled;   // the word whose message it waits for
     Counter* counted = nullptr;  // the counter that it looked at since it last waited, and what it saw

@@ -17,3 +17,4 @@
 #include "emulate/ptx/shared_memory.hpp"
 #include "emulate/ptx/threads.hpp"
 #include "emulate/ptx/types.hpp"
+#include "emulate/ptx/warpgroups.hpp"

@@ -52,6 +52,21 @@ class SharedMemory {
         std::memcpy(bytes_.data() + offset, in, bytes);
     }
 
+    /// Who wrote these bytes must have made that known to warpgroup products.
+    void check_fenced(const Thread& thread, unsigned address, unsigned bytes, const Site& site) const {
+        const Access access{thread, "multiplies by", site};
+        const unsigned offset = locate(access, address, bytes);
+        for (unsigned i = offset / 2; i < (offset + bytes) / 2; ++i) {
+            const Cell& cell = cells_[i];
+            if (cell.written == 0) continue;
+            const Thread& writer = thread.team->thread(cell.writer);
+            if (cell.written > writer.shared_fenced)
+                throw Fault{"a product reads " + place(2 * i, 2) + ", which it may not see yet\n  first:  " +
+                            describe(Access{writer, "writes", cell.written_at}) + "\n  second: " + describe(access) +
+                            "\n  fence_shared_for_wgmma() by the first thread is missing between the two lines"};
+        }
+    }
+
     /// Read words that may wait for messages. Returns the first that does, if any.
     Awaited poll(const Thread& thread, unsigned address, void* out, unsigned bytes, const Site& site) {
         const Access access{thread, "polls", site};

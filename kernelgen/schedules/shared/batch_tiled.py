@@ -71,6 +71,8 @@ class BatchTiled(ABC):
     honours: tuple[str, ...] = ()
     package: str
     """The schedule's, where its model.yaml lies."""
+    least_batch_tile: int = 8
+    """Sequences of a tile that any batch may have."""
     cooperative: bool = False
     """Whether all blocks of a launch run at the same time, wherever; else those that share a head are a cluster."""
 
@@ -128,7 +130,8 @@ class BatchTiled(ABC):
         self.rules(problem, cell, shape, v)
         self.gpu_rules(problem, shape, profile, v)
         problem.add(
-            (v["batch_tile"] <= 8) | (v["batch_tile"] < shape.batch + 8), "a batch tile that the batch can fill"
+            (v["batch_tile"] <= self.least_batch_tile) | (v["batch_tile"] < shape.batch + 8),
+            "a batch tile that the batch can fill",
         )
         problem.add(
             cdiv(shape.batch, v["batch_tile"]) <= MOST_BLOCKS_Y,

@@ -1,0 +1,83 @@
+// A stationary matrix of a warpgroup, in tiles of 64 rows, and its product with a moving one by wgmma: the first groups of 16 k
+// in registers, the others in shared memory.
+#pragma once
+
+#include "recurrence.cuh"
+
+namespace tilesmith {
+
+/// A number that a generic function takes as an argument, and the compiler knows.
+template <int number>
+struct Known {
+    static constexpr int value = number;
+};
+
+/// tiles: of 64 rows, 16 of each warp. k_tiles: of 16 k. columns: of the moving matrix, [k / 8][column][8] in shared memory.
+template <class Type, int tiles, int k_tiles, int k_tiles_in_registers, int columns>
+struct WideMatrix {
+    static constexpr int column_tiles = columns / 8;
+    static constexpr int tile_bytes = 64 * 16 * 2;  // of 16 k
+    static constexpr int k_tiles_in_shared = k_tiles - k_tiles_in_registers;
+    static constexpr int shared_bytes = tiles * k_tiles_in_shared * tile_bytes;  // [tile][k tile][k / 8][row][8]
+    static_assert(k_tiles_in_shared >= 0, "no more groups of k in registers than there are");
+    using Sums = float[tiles][column_tiles][4];
+
+    const SharedAddress at;
+    unsigned words[tiles][maximum(k_tiles_in_registers, 1)][4];
+
+    /// row_of(row): where a row of the warp begins, `row` counted through its 16 of each tile; null for zeros. warp: of the
+    /// warpgroup. To be followed by fence_shared_for_wgmma and a meeting.
+    template <class RowOf>
+    TILESMITH_DEVICE void load(int lane, int warp, RowOf row_of) {
+        const int g = lane / 4, j = lane % 4;
+#pragma unroll
+        for (int tile = 0; tile < tiles; ++tile) {
+#pragma unroll
+            for (int k_tile = 0; k_tile < k_tiles_in_registers; ++k_tile) {
+                if (k_tile % 4 == 0) sync_warp();  // no more loads under way than there are registers for
+#pragma unroll
+                for (int i = 0; i < 4; ++i) {
+                    const unsigned short* row = row_of(tile * 16 + g + i % 2 * 8);
+                    words[tile][k_tile][i] = row == nullptr ? 0 : load_global_32(row + k_tile * 16 + i / 2 * 8 + 2 * j);
+                }
+            }
+            const unsigned short* row = row_of(tile * 16 + lane % 16);
+            for (int eight = lane / 16; eight < 2 * k_tiles_in_shared; eight += 2)
+                store_shared_128(at + tile * k_tiles_in_shared * tile_bytes + (eight * 64 + warp * 16 + lane % 16) * chunk_bytes,
+                                 row == nullptr ? uint4{0, 0, 0, 0} : load_global_128(row + k_tiles_in_registers * 16 + eight * 8));
+        }
+    }
+
+    /// Before the first part of a product.
+    TILESMITH_DEVICE static void begin(Sums& sums) {
+#pragma unroll
+        for (int tile = 0; tile < tiles; ++tile) hold(sums[tile]);
+    }
+
+    /// Add the product's part of `count` groups of k from `first` on; the first begins it. moving: descriptor of the matrix's first k.
+    template <int first, int count>
+    TILESMITH_DEVICE void multiply(Sums& sums, MatrixDescriptor moving) const {
+        wgmma_fence();
+        const MatrixDescriptor own = matrix_descriptor(at, 64 * chunk_bytes, 8 * chunk_bytes);
+#pragma unroll
+        for (int k_tile = first; k_tile < first + count; ++k_tile)
+#pragma unroll
+            for (int tile = 0; tile < tiles; ++tile) {
+                const MatrixDescriptor b = moving + k_tile * 2 * columns;  // 16 bytes each
+                if (k_tile < k_tiles_in_registers)
+                    wgmma<Type>(sums[tile], words[tile][k_tile < k_tiles_in_registers ? k_tile : 0], b, k_tile != 0);
+                else
+                    wgmma<Type>(sums[tile], own + (tile * k_tiles_in_shared + k_tile - k_tiles_in_registers) * (tile_bytes / 16), b,
+                                k_tile != 0);
+            }
+    }
+
+    /// Wait until all products are made; the sums are there.
+    TILESMITH_DEVICE static void wait(Sums& sums) {
+        wgmma_wait<0>();
+#pragma unroll
+        for (int tile = 0; tile < tiles; ++tile) hold(sums[tile]);
+    }
+};
+
+}  // namespace tilesmith
