@@ -46,7 +46,15 @@ def test_it_is_found_and_ranked_with_the_others() -> None:
     assert "naive_backward" in schedules.schedule_names("backward")
     cell, profile = load_cell("lstm"), load_profile(GPU)
     ranked = plan(cell, Shape(16, 64, 4, 64), profile)
-    assert {tiling.schedule for tiling in ranked} >= {"cluster", "grid", "library", "naive", "resident", "streamed_grid", "streaming"}
+    assert {tiling.schedule for tiling in ranked} >= {
+        "cluster",
+        "grid",
+        "library",
+        "naive",
+        "resident",
+        "streamed_grid",
+        "streaming",
+    }
     assert ranked[0].schedule == "resident"
     only = plan(cell, Shape(16, 64, 64, 700, "float32"), profile)
     assert {tiling.schedule for tiling in only} == {"library", "naive", "streaming"}
