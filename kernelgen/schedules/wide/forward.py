@@ -49,6 +49,9 @@ MOST_WARPGROUPS = 4
 MOST_IN_REGISTERS = 128
 """Registers of a thread that hold R."""
 
+SPARE = 42
+"""Registers that a thread needs besides R, sums and states."""
+
 COUNTER_WORDS = 32
 """From one counter to the next (cuda/grid_barrier.cuh)."""
 
@@ -207,7 +210,9 @@ class WideForward(BatchTiled):
             "arrays": arrays_written(cell, shape),
             "live": cell_cost(cell).live,
         }
-        return Needs(s.warps, s.shared_memory, counts)
+        # Given a whole block's share the compiler takes it; what is multiplied, and the states, must live.
+        least = counts["weights"] + counts["accumulators"] + counts["states"] + SPARE
+        return Needs(s.warps, s.shared_memory, counts, least)
 
     def work(self, cell: Cell, shape: Shape, profile: Profile, v: Mapping[str, int]) -> StepWork:
         """What a block does in one step, for the cost model."""
