@@ -30,12 +30,13 @@ struct ResidentTiling {
     int units_per_warp;        // 8: a 16-row tile holds two gates of 8 units; 16: one gate of 16 units
     int batch_tile;            // sequences per block: 4, or a multiple of 8
     int k_split;               // warps that share the same units, each with a part of the previous units
-    int k_tiles_in_registers;  // of a warp's k-tiles, of 32 previous units each, those whose part of R stays in registers
+    int k_tiles_in_registers;  // of a warp's k-tiles, of 64 bytes of previous units each, those whose part of R stays in registers
     int accumulators;          // independent ones per tile, so that matrix instructions overlap
     int num_stages;            // stages of the ring that holds Wx, or x
     // where the kernel multiplies its input itself:
     int input_k_tiles_in_registers = 0;  // as k_tiles_in_registers, of x and W
     int overlap_input = 0;  // 1: their product is made beside the pointwise step, in registers of its own; 0: behind it
+    int keeps_rests = 0;  // in float32, 1: of the words of R in registers what TF32 leaves of them is there too
 };
 
 template <class Cell, class Type, FixedShape shape, ResidentTiling tiling, Save save, Stores how, Sequences sequences = Sequences{}>
@@ -52,8 +53,8 @@ struct Resident {
     static constexpr int threads = 32 * warps;
     static constexpr int padded_units = unit_warps * units;
 
-    static constexpr int k_tiles = ceil_div(ceil_div(D, 32), tiling.k_split);  // of 32 previous units, per warp
-    static constexpr int padded_k = 32 * k_tiles * tiling.k_split;
+    static constexpr int k_tiles = ceil_div(ceil_div(D, k_tile_depth<Type>), tiling.k_split);  // of previous units, per warp
+    static constexpr int padded_k = k_tile_depth<Type> * k_tiles * tiling.k_split;
 
     using Rows = GateRows<Cell, units>;
     static constexpr int tiles = Rows::tiles;  // of 16 rows, per warp
@@ -71,13 +72,13 @@ struct Resident {
 
     // ---- shared memory ----
     static constexpr int chunk = chunk_bytes;
-    // A row of units of one sequence: an odd number of chunks, so that 8 rows lie in 8 different groups of banks.
-    static constexpr int row_bytes = (padded_units / 8 | 1) * chunk;
+    static constexpr int element = element_bytes<Type>;
+    static constexpr int row_bytes = row_bytes_of<Type, rows>(padded_units);  // of one sequence
     // What is written out for every step: arrays of [sequence][unit]. The first is h, the others are staged.
     static constexpr int arrays = result_arrays<Cell, save>;
     // Two buffers of results, [h, staged arrays]: one is read while the other is written.
-    // h: [previous unit / 8][sequence, permuted][8]; staged: [array][sequence][unit].
-    using Layout = MovingLayout<rows>;
+    // h: MovingLayout; staged: [array][sequence][unit].
+    using Layout = MovingLayout<rows, Type>;
     static constexpr int hidden_bytes = Layout::bytes(padded_k);
     static constexpr int array_bytes = rows * row_bytes;
     static constexpr int zeros_at = hidden_bytes + (arrays - 1) * array_bytes;  // what is written out behind a sequence's end
@@ -91,7 +92,8 @@ struct Resident {
     static constexpr int ring_at = 2 * buffer_bytes;
     // the part of R that is not in registers: [warp][k-tile][tile][half][lane]
     static constexpr int weights_at = ring_at + tiling.num_stages * stage_bytes;
-    using Matrix = StationaryMatrix<Type, tiles, k_tiles, tiling.k_tiles_in_registers, rows, tiling.accumulators>;
+    using Matrix = StationaryMatrix<Type, tiles, k_tiles, tiling.k_tiles_in_registers, rows, tiling.accumulators,
+                                    tiling.keeps_rests != 0>;
     static constexpr int weights_bytes = warps * Matrix::shared_bytes;
     // that of W, likewise
     static constexpr int input_weights_at = weights_at + weights_bytes;
@@ -109,7 +111,7 @@ struct Resident {
     static constexpr int shared_bytes = flags_at + Flags::bytes;
 
     // ---- the thread's place ----
-    const ForwardArguments& in;
+    const ForwardArgumentsOf<Element<Type>>& in;
     const int lane = static_cast<int>(thread_index()) % 32;
     const int g = lane / 4;
     const int j = lane % 4;
@@ -142,7 +144,7 @@ struct Resident {
         if constexpr (multiplies_input)
             input.load(in.w, shared + input_weights_at + warp * Input::Matrix::shared_bytes, head, unit_warp * units, part, lane);
         const auto row = [&](int tile, int k_tile, int upper) {
-            const int k = (part * k_tiles + k_tile) * 32 + j * 8;
+            const int k = (part * k_tiles + k_tile) * k_tile_depth<Type> + j * chunk_elements<Type>;
             return Rows::template load<shape>(in.r, head, unit_warp * units, tile * 16 + upper * 8 + g, k);
         };
         if constexpr (multiplies_input)
@@ -184,15 +186,15 @@ struct Resident {
         Elements::for_each([&](int unit_group, int column_tile, int column) {
 #pragma unroll
             for (int s = 0; s < states; ++s) {
-                unsigned short word = 0;
+                float value = 0.0f;
                 if (in.initial != nullptr && own.real(unit_group, column_tile, column))
-                    word = load_global_16(in.initial + own.state_index(s, unit_group, column_tile, column));
-                state[unit_group][column_tile][column][s] = to_real<Type>(word);
-                initial[unit_group][column_tile][column][s] = to_real<Type>(word);
+                    value = to_real<Type>(load_element(in.initial + own.state_index(s, unit_group, column_tile, column)));
+                state[unit_group][column_tile][column][s] = value;
+                initial[unit_group][column_tile][column][s] = value;
                 if (s == 0 && part == 0) {
                     const SharedAddress at = result_at(0, own.row(column_tile, column), own.unit(unit_group));
-                    store_shared_16(at, word);
-                    if constexpr (sequences.resets) store_shared_16(at + initial_at, word);
+                    store_shared_element<Type>(at, value);
+                    if constexpr (sequences.resets) store_shared_element<Type>(at + initial_at, value);
                 }
             }
         });
@@ -292,15 +294,15 @@ struct Resident {
     /// Where a result goes in the first buffer: h (array 0) to what the next step reads, others where they are written
     /// out from.
     TILESMITH_DEVICE SharedAddress result_at(int array, int row, int unit) const {
-        const int staged = hidden_bytes + (array - 1) * array_bytes + row * row_bytes + 2 * unit;
-        return shared + (array == 0 ? Layout::offset(unit / 8, row) + 2 * (unit % 8) : staged);
+        const int staged = hidden_bytes + (array - 1) * array_bytes + row * row_bytes + element * unit;
+        return shared + (array == 0 ? Layout::place(unit, row) : staged);
     }
 
     // ---- Wx or x in, results out ----
 
     Ring ring;
     LaneStores<Type, shape, units, rows, arrays, how> stores;
-    ArrayWriter<shape, rows, threads, arrays> writer;
+    ArrayWriter<shape, rows, threads, arrays, D, WholeBlock, Element<Type>> writer;
 
     TILESMITH_DEVICE void prepare_transfers() {
         const auto sequence_of = [&](int row) {
@@ -381,7 +383,7 @@ struct Resident {
 
     /// The sums of one element's gates: recurrent product, input and bias, of what each gate has.
     TILESMITH_DEVICE void gather_gates(float (&gate)[gates], const typename Matrix::Sums& sums,
-                                       const unsigned (&wx)[unit_groups][column_tiles][Ring::words], const InputSums& inputs,
+                                       const typename Ring::Word (&wx)[unit_groups][column_tiles][Ring::words], const InputSums& inputs,
                                        int unit_group, int column_tile, int column) const {
 #pragma unroll
         for (int q = 0; q < gates; ++q) {
@@ -411,7 +413,7 @@ struct Resident {
         cp_async_wait<tiling.num_stages - 2>();
         sync_block();
 
-        const SharedAddress read_inputs = shared + ring_at + (multiplies_input ? 0 : unit_warp * unit_groups * chunk);
+        const SharedAddress read_inputs = shared + ring_at + (multiplies_input ? 0 : unit_warp * units * element);
         int stage_offset = 0;  // of the stage that this step reads
         int refill_offset = (tiling.num_stages - 1) * stage_bytes;
         InputSums inputs, next_inputs;  // of this step and the next
@@ -437,7 +439,7 @@ struct Resident {
             TILESMITH_STAMPED(stamps.mark(Phase::matrix);)
             begin_anew();
             find_restarts(t + 1, buffer ^ 1);  // if that is no stop, which would look them up
-            unsigned wx[unit_groups][column_tiles][Ring::words];
+            typename Ring::Word wx[unit_groups][column_tiles][Ring::words];
             if (!multiplies_input && part == 0) Ring::load(wx, read_inputs + stage_offset, lane);
             // The results of the step before lie in the buffer that this step reads; nobody waits for their writing.
             if (t > 0 || buffer > 0) write_out(buffer);

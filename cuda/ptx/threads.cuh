@@ -18,6 +18,11 @@ TILESMITH_DEVICE int opaque(int value) {
     return value;
 }
 
+TILESMITH_DEVICE unsigned opaque(unsigned value) {
+    asm volatile("" : "+r"(value));
+    return value;
+}
+
 /// The condition, of a branch that is seldom taken.
 TILESMITH_DEVICE bool seldom(bool condition) { return __builtin_expect(condition, false); }
 
