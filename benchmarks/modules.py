@@ -1,8 +1,9 @@
-"""Measure kernelgen.torch.LSTM beside torch.nn.LSTM on this GPU, in one run, in float16.
+"""Measure kernelgen.torch.LSTM beside torch.nn.LSTM on this GPU, in one run, in float16 or another dtype.
 
     python benchmarks/modules.py                        # layers of 64 to 1024 units, one and both directions
     python benchmarks/modules.py --row 512x2:16:64      # UNITSxLAYERS:BATCH:STEPS, "both" behind it for both directions
     python benchmarks/modules.py --host                 # and what a call costs the host
+    python benchmarks/modules.py --dtype tf32           # float32 modules, with PyTorch's switch for TF32 products on
 
 A row has as many inputs as units and is time-major. Times are of calls from Python, one after another, medians in
 milliseconds: a forward pass without gradients, and a training step with the gradients of the input and all parameters.
@@ -28,6 +29,13 @@ from torch import Tensor
 
 from kernelgen.torch import LSTM
 
+DTYPES = {
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float32": torch.float32,
+    "tf32": torch.float32,
+    "float64": torch.float64,
+}
 ROWS = (
     *(f"{size}:16:{seq}" for seq in (16, 64, 512) for size in ("64x1", "128x1", "128x2", "128x3", "256x2", "512x1")),
     *(f"{size}:16:{seq}" for seq in (64, 512) for size in ("1024x1", "1024x4")),
@@ -78,22 +86,24 @@ class Found:
 
 @click.command(help=__doc__)
 @click.option("--row", "rows", multiple=True, default=ROWS, help="UNITSxLAYERS:BATCH:STEPS[:both]")
+@click.option("--dtype", type=click.Choice(tuple(DTYPES)), default="float16", show_default=True)
 @click.option("--host", is_flag=True, help="Show the host's time too.")
 @click.option("--json", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write every number there.")
-def main(rows: tuple[str, ...], host: bool, file: Path | None) -> None:
+def main(rows: tuple[str, ...], dtype: str, host: bool, file: Path | None) -> None:
     """Measure and print."""
     parsed, console = [Row.parse(text) for text in rows], Console(width=160)
     if not torch.cuda.is_available():
         raise click.ClickException("this compares calls on a GPU, and PyTorch finds none")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = dtype == "tf32"
     name = f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, {datetime.date.today()}"
-    table = Table(title=f"{name}: ours / torch.nn's")
+    table = Table(title=f"{name}, {dtype}: ours / torch.nn's")
     for column in ("units x layers", "directions", "B", "T", "forward ms", "", "training ms", ""):
         table.add_column(column, justify="right")
     for column in (("host us", "", "host us, training", "") if host else ()) + ("error", "of gradient"):
         table.add_column(column, justify="right")
     every = []
     for row in parsed:
-        found = measure(row)
+        found = measure(row, DTYPES[dtype])
         every.append(found)
         cells = [f"{row.units} x {row.layers}", "2" if row.both else "1", str(row.batch), str(row.seq)]
         pairs = [(found.forward, ".3f"), (found.training, ".3f")]
@@ -102,20 +112,22 @@ def main(rows: tuple[str, ...], host: bool, file: Path | None) -> None:
             cells += [f"{ours:{form}} / {other:{form}}", f"{ours / other:.2f}"]
         table.add_row(*cells, f"{found.error:.1e}", f"{found.error_gradient:.1e}")
         if file is not None:
-            file.write_text(json.dumps({"machine": name, "rows": [asdict(one) for one in every]}, indent=1) + "\n")
+            file.write_text(
+                json.dumps({"machine": name, "dtype": dtype, "rows": [asdict(one) for one in every]}, indent=1) + "\n"
+            )
     console.print(table)
 
 
-def measure(row: Row) -> Found:
+def measure(row: Row, dtype: torch.dtype) -> Found:
     """Both modules with the same weights on the same input."""
     torch.manual_seed(0)
-    options = {"bidirectional": row.both, "device": "cuda", "dtype": torch.float16}
+    options = {"bidirectional": row.both, "device": "cuda", "dtype": dtype}
     other = torch.nn.LSTM(row.units, row.units, row.layers, **options)
     ours = LSTM(row.units, row.units, row.layers, **options)
     ours.load_state_dict(other.state_dict())
     exact = torch.nn.LSTM(row.units, row.units, row.layers, **{**options, "dtype": torch.float64})
     exact.load_state_dict({key: value.double() for key, value in other.state_dict().items()})
-    x = torch.randn(row.seq, row.batch, row.units, device="cuda", dtype=torch.float16)
+    x = torch.randn(row.seq, row.batch, row.units, device="cuda", dtype=dtype)
 
     def infer(module: torch.nn.Module) -> Callable[[], Tensor]:
         @torch.no_grad()

@@ -26,123 +26,27 @@
 // Lanes: g = lane / 4, j = lane % 4. An accumulator tile gives lane (g, j) rows g and g + 8, columns 2j and 2j + 1.
 #pragma once
 
-#include "forward_step.cuh"
-#include "hidden_mail.cuh"
-#include "input_ring.cuh"
-#include "lane_elements.cuh"
-#include "lane_stores.cuh"
-#include "partial_sums.cuh"
-#include "array_writer.cuh"
-#include "recurrence.cuh"
-#include "sequences.cuh"
-#include "stationary_matrix.cuh"
+#include "cluster_forward_transfers.cuh"
 
 namespace tilesmith {
 
-/// The tile variables of the schedule; kernelgen/schedules/cluster/forward.py states their constraints.
-struct ClusterTiling {
-    int cluster;          // blocks that share a head
-    int units_per_warp;   // 8: a 16-row tile holds two gates of 8 units; 16: one gate of 16 units
-    int batch_tile;       // sequences per cluster: 4, or a multiple of 8
-    int k_split;          // warps that share a group of units, each with a part of the previous units
-    int k_tiles_in_registers;  // of a warp's groups of 32 previous units, how many keep their part of R in registers
-    int accumulators;           // independent accumulators per tile, so that matrix instructions overlap
-    int num_stages;         // stages of the ring that holds Wx
-    int transfer_warps;     // 1: a warp copies inputs, writes results and poisons for the others; 0: each does so itself
-};
-
 template <class Cell, class Type, FixedShape shape, ClusterTiling tiling, Save save, Sequences sequences = Sequences{}>
-struct ClusterForward {
-    // ---- sizes ----
-    static constexpr int D = shape.head_dim;
-    static constexpr int states = Cell::states;
-    static constexpr int gates = Cell::gates;
-    static constexpr int input_gates = count_bits(Cell::input);
-
-    static constexpr int cluster = tiling.cluster;
-    static constexpr int units = tiling.units_per_warp;
-    static constexpr int unit_warps = ceil_div(ceil_div(D, units), cluster);  // of a block
-    static constexpr int warps = unit_warps * tiling.k_split;
-    static constexpr int stepping = 32 * warps;  // threads: the first of the block
-    static constexpr int threads = stepping + 32 * tiling.transfer_warps;
-    static constexpr int sent_units = cluster * unit_warps * units;
-
-    static constexpr int k_tiles = ceil_div(ceil_div(sent_units, 32), tiling.k_split);  // of 32 previous units, per warp
-    static constexpr int padded_k = 32 * k_tiles * tiling.k_split;
-
-    using Rows = GateRows<Cell, units>;
-    static constexpr int tiles = Rows::tiles;  // of 16 rows, per warp
-
-    static constexpr int rows = tiling.batch_tile;
-    using Elements = LaneElements<shape, units, rows, sent_units, sequences.lengths>;
-    static constexpr int unit_groups = Elements::unit_groups;  // groups of 8 units a warp owns
-    static constexpr int column_tiles = Elements::column_tiles;
-    static constexpr int columns = Elements::columns;  // elements per lane, unit and column tile
-
-    static_assert(tiling.num_stages >= 2, "the ring needs a stage to read and a stage to fill");
-    static_assert(threads <= 1024, "a block has at most 1024 threads");
-    static constexpr bool apart = tiling.transfer_warps > 0;
-    // The warps of a block poll a part of h each, meet, and load what they multiply; or each polls all that it multiplies,
-    // which is less of a detour, and too much to read where a tile of 8 sequences has nothing else to wait with.
-    static constexpr bool shared_polls = tiling.batch_tile == 8;
-    static constexpr int meetings = tiling.k_split == 1 ? 0 : unit_warps;  // named barriers of groups of units
-    static_assert(meetings + (apart ? 2 : 0) + (shared_polls ? 1 : 0) <= 15, "a block has 15 named barriers");
-    static_assert((cluster - 1) * unit_warps * units < D, "every block owns units");
-
-    // ---- shared memory ----
-    using Mail = HiddenMail<Type, shape, units, rows, cluster, sent_units, padded_k>;
-    // Inputs and results of each warp that owns units, or of all of them at once.
-    static constexpr int places = apart ? 1 : unit_warps;
-    static constexpr int place_units = apart ? unit_warps * units : units;
-    static constexpr int place_threads = apart ? 32 * tiling.transfer_warps : 32;  // who copy and write
-    struct Transfer {
-        TILESMITH_DEVICE static int thread() {
-            return apart ? static_cast<int>(thread_index()) - stepping : static_cast<int>(thread_index()) % 32;
-        }
-    };
-    // A row of units of one sequence: an odd number of chunks, so that 8 rows lie in 8 different groups of banks.
-    static constexpr int row_bytes = (place_units / 8 | 1) * chunk_bytes;
-    // What is written out for every step, of a place: [array][sequence][unit].
-    static constexpr int arrays = result_arrays<Cell, save>;
-    static constexpr int array_bytes = rows * row_bytes;
-    static constexpr int staged_at = Mail::bytes;
-    static constexpr int staged_bytes = arrays * array_bytes;  // per place
-    using Ring = InputRing<Type, shape, input_gates, rows, place_threads, row_bytes, place_units, Transfer>;
-    static constexpr int stage_bytes = Ring::stage_bytes;
-    static constexpr int ring_at = staged_at + places * staged_bytes;
-    static constexpr int ring_bytes = tiling.num_stages * stage_bytes;  // per place
-    // the part of R that is not in registers: [warp][group][tile][half][lane]
-    static constexpr int weights_at = ring_at + places * ring_bytes;
-    using Matrix = StationaryMatrix<Type, tiles, k_tiles, tiling.k_tiles_in_registers, minimum(rows, 8), tiling.accumulators>;
-    static constexpr int partial_at = weights_at + warps * Matrix::shared_bytes;
-    using Partial = PartialSums<Matrix, tiles, unit_warps, tiling.k_split>;
-    static constexpr int shared_bytes = partial_at + 2 * Partial::bytes;
-
-    // ---- the thread's place ----
-    const ForwardArguments& in;
-    const int lane = static_cast<int>(thread_index()) % 32;
-    const int g = lane / 4;
-    const int j = lane % 4;
-    const int warp = static_cast<int>(thread_index()) / 32;
-    const int unit_warp = tiling.k_split == 1 ? warp : warp % unit_warps;
-    const int part = tiling.k_split == 1 ? 0 : warp / unit_warps;
-    const int rank = static_cast<int>(cluster_rank());
-    const int head = static_cast<int>(block_x()) / cluster;
-    const int first_row = static_cast<int>(block_y()) * rows;
-    const int first_unit = (rank * unit_warps + unit_warp) * units;
-    const int place = apart ? 0 : unit_warp;
-    const int place_unit = apart ? rank * place_units : first_unit;  // the first of the place
-    const Elements own{
-        .batch = in.batch, .warp = rank * unit_warps + unit_warp, .head = head, .first_row = first_row, .g = g, .j = j,
-        .order = sequences.lengths ? in.order : nullptr};
-    const SharedAddress shared = shared_memory();
+struct ClusterForward : ClusterForwardTransfers<Cell, Type, shape, tiling, save, sequences> {
+    using Base = ClusterForwardTransfers<Cell, Type, shape, tiling, save, sequences>;
+    using typename Base::Rows, typename Base::Elements, typename Base::Mail, typename Base::Ring, typename Base::Matrix,
+        typename Base::Partial;
+    using Base::states, Base::gates, Base::units, Base::unit_warps, Base::stepping, Base::threads, Base::k_tiles, Base::rows,
+        Base::unit_groups, Base::column_tiles, Base::columns, Base::apart, Base::shared_polls, Base::meetings,
+        Base::place_threads, Base::arrays, Base::stage_bytes, Base::ring_at, Base::ring_bytes, Base::weights_at, Base::partial_at,
+        Base::in, Base::lane, Base::g, Base::j, Base::warp, Base::unit_warp, Base::part, Base::rank, Base::head, Base::first_row,
+        Base::first_unit, Base::place_unit, Base::own, Base::shared, Base::tile, Base::stores, Base::result_at,
+        Base::prepare_stores, Base::prepare_transfers, Base::begin_copy, Base::write_results, Base::write_rest, Base::next_stage;
 
     // ---- registers that live through the sequence ----
     Matrix weights;
     float bias[gates][unit_groups];
     float state[unit_groups][column_tiles][columns][states];
     Mail mail;
-    TileSequences<sequences, rows> tile{in.seq};
     Restarts<sequences, rows, 1> anew;
     unsigned restarts = 0;    // the rows that begin anew after this step
     unsigned running = ~0u;  // those of which it is one of the sequence's
@@ -175,59 +79,6 @@ struct ClusterForward {
 
     TILESMITH_DEVICE bool begins_anew(int column_tile, int column) const {
         return sequences.resets && (restarts >> own.row(column_tile, column) & 1) != 0;
-    }
-
-    // ---- Wx in, results out ----
-
-    Ring ring;
-    LaneStores<Type, shape, units, rows, arrays, Stores::matrices> stores;
-    ArrayWriter<shape, rows, place_threads, arrays, place_units, Transfer> writer;
-
-    /// Of a unit within the place.
-    TILESMITH_DEVICE SharedAddress result_at(int array, int row, int unit) const {
-        return shared + staged_at + place * staged_bytes + array * array_bytes + row * row_bytes + 2 * unit;
-    }
-
-    TILESMITH_DEVICE void prepare_stores() {
-        stores.prepare(own, lane, [&](int array, int row, int unit) { return result_at(array, row, unit - place_unit); });
-    }
-
-    TILESMITH_DEVICE void prepare_transfers() {
-        ring.prepare(shared + ring_at + place * ring_bytes, [&](int gate, int row, int unit) {
-            const int sequence = sequence_at<sequences>(in, minimum(first_row + row, in.batch - 1));  // past the batch: any will do
-            const long long step = static_cast<long long>(sequence) * in.seq * input_gates + gate;
-            const int real_unit = sent_units == D ? place_unit + unit : minimum(place_unit + unit, D - Ring::width);
-            return in.wx + (step * shape.heads + head) * D + real_unit;
-        });
-        const long long array_elements = static_cast<long long>(in.batch) * in.seq * shape.heads * D;
-        writer.prepare(
-            in.batch - first_row, D - place_unit,
-            [&](int array, int row, int unit) {
-                long long sequence = first_row + row;
-                if constexpr (sequences.lengths) sequence = sequence_at<sequences>(in, minimum(first_row + row, in.batch - 1));
-                return result_array<Cell, save>(in, array, array_elements) +
-                       (sequence * in.seq * shape.heads + head) * D + place_unit + unit;
-            },
-            [&](int array, int row, int unit) { return result_at(array, row, unit); });
-    }
-
-    /// Begin copying the next step's inputs, if there is one, as a group of copies.
-    TILESMITH_DEVICE void begin_copy(bool there_is, int stage_offset) {
-        if (there_is) ring.begin_copy(stage_offset, [](int) { return input_gates * shape.heads * D; });
-        cp_async_commit();
-    }
-
-    TILESMITH_DEVICE void write_results() {
-        writer.write(0, [](int) { return shape.heads * D; });
-    }
-
-    /// Behind the ends of all sequences of the tile.
-    TILESMITH_DEVICE void write_rest() {
-        if constexpr (sequences.lengths) writer.write_zeros(in.seq - tile.steps, [](int) { return shape.heads * D; });
-    }
-
-    TILESMITH_DEVICE static constexpr int next_stage(int stage_offset) {
-        return stage_offset == (tiling.num_stages - 1) * stage_bytes ? 0 : stage_offset + stage_bytes;
     }
 
     // ---- one step ----

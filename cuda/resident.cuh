@@ -7,129 +7,33 @@
 // sequence, and the pointwise step needs no exchange. h travels through shared memory in two buffers, and one
 // barrier a step is all the synchronisation there is (two where K is split).
 //
-// Wx arrives through a ring in shared memory (input_ring.cuh), and results leave through buffers there
-// (array_writer.cuh). Or x arrives, and the kernel multiplies it itself, a step ahead (input_product.cuh).
+// Wx arrives through a ring in shared memory, and results leave through buffers there (resident_transfers.cuh). Or x
+// arrives, and the kernel multiplies it itself, a step ahead (input_product.cuh).
 //
 // Lanes: g = lane / 4, j = lane % 4. An accumulator tile gives lane (g, j) rows g and g + 8, columns 2j and 2j + 1.
 #pragma once
 
-#include "forward_step.cuh"
-#include "input_product.cuh"
-#include "input_ring.cuh"
-#include "lane_elements.cuh"
-#include "lane_stores.cuh"
-#include "array_writer.cuh"
-#include "recurrence.cuh"
-#include "sequences.cuh"
-#include "stationary_matrix.cuh"
+#include "resident_transfers.cuh"
 
 namespace tilesmith {
 
-/// The tile variables of the schedule; kernelgen/schedules/resident/forward.py states their constraints.
-struct ResidentTiling {
-    int units_per_warp;        // 8: a 16-row tile holds two gates of 8 units; 16: one gate of 16 units
-    int batch_tile;            // sequences per block: 4, or a multiple of 8
-    int k_split;               // warps that share the same units, each with a part of the previous units
-    int k_tiles_in_registers;  // of a warp's k-tiles, of 64 bytes of previous units each, those whose part of R stays in registers
-    int accumulators;          // independent ones per tile, so that matrix instructions overlap
-    int num_stages;            // stages of the ring that holds Wx, or x
-    // where the kernel multiplies its input itself:
-    int input_k_tiles_in_registers = 0;  // as k_tiles_in_registers, of x and W
-    int overlap_input = 0;  // 1: their product is made beside the pointwise step, in registers of its own; 0: behind it
-    int keeps_rests = 0;  // in float32, 1: of the words of R in registers what TF32 leaves of them is there too
-};
-
 template <class Cell, class Type, FixedShape shape, ResidentTiling tiling, Save save, Stores how, Sequences sequences = Sequences{}>
-struct Resident {
-    // ---- sizes ----
-    static constexpr int D = shape.head_dim;
-    static constexpr int states = Cell::states;
-    static constexpr int gates = Cell::gates;
-    static constexpr int input_gates = count_bits(Cell::input);
-
-    static constexpr int units = tiling.units_per_warp;
-    static constexpr int unit_warps = ceil_div(D, units);
-    static constexpr int warps = unit_warps * tiling.k_split;
-    static constexpr int threads = 32 * warps;
-    static constexpr int padded_units = unit_warps * units;
-
-    static constexpr int k_tiles = ceil_div(ceil_div(D, k_tile_depth<Type>), tiling.k_split);  // of previous units, per warp
-    static constexpr int padded_k = k_tile_depth<Type> * k_tiles * tiling.k_split;
-
-    using Rows = GateRows<Cell, units>;
-    static constexpr int tiles = Rows::tiles;  // of 16 rows, per warp
-
-    // A tile of 8 columns holds 8 sequences, or 4 in its even columns: then each lane has one element instead of
-    // two, which halves the work of the special-function units at the price of idle tensor-core columns.
-    static constexpr int rows = tiling.batch_tile;
-    using Elements = LaneElements<shape, units, rows, padded_units, sequences.lengths>;
-    static constexpr int unit_groups = Elements::unit_groups;  // of 8 units each, that a warp owns
-    static constexpr int column_tiles = Elements::column_tiles;
-    static constexpr int columns = Elements::columns;  // elements per lane, unit and column tile
-
-    static_assert(tiling.num_stages >= 2, "the ring needs a stage to read and a stage to fill");
-    static_assert(threads <= 1024, "a block has at most 1024 threads");
-
-    // ---- shared memory ----
-    static constexpr int chunk = chunk_bytes;
-    static constexpr int element = element_bytes<Type>;
-    static constexpr int row_bytes = row_bytes_of<Type, rows>(padded_units);  // of one sequence
-    // What is written out for every step: arrays of [sequence][unit]. The first is h, the others are staged.
-    static constexpr int arrays = result_arrays<Cell, save>;
-    // Two buffers of results, [h, staged arrays]: one is read while the other is written.
-    // h: MovingLayout; staged: [array][sequence][unit].
-    using Layout = MovingLayout<rows, Type>;
-    static constexpr int hidden_bytes = Layout::bytes(padded_k);
-    static constexpr int array_bytes = rows * row_bytes;
-    static constexpr int zeros_at = hidden_bytes + (arrays - 1) * array_bytes;  // what is written out behind a sequence's end
-    static constexpr int buffer_bytes = zeros_at + (sequences.lengths ? chunk : 0);
-    static constexpr bool multiplies_input = shape.inputs > 0;
-    using Input = typename Either<multiplies_input,
-                                  InputProduct<Cell, Type, shape, units, rows, tiling.k_split, tiling.input_k_tiles_in_registers, threads>,
-                                  ReadInput<InputRing<Type, shape, input_gates, rows, threads, row_bytes>, padded_units != D>>::Type;
-    using Ring = typename Input::Ring;
-    static constexpr int stage_bytes = Ring::stage_bytes;
-    static constexpr int ring_at = 2 * buffer_bytes;
-    // the part of R that is not in registers: [warp][k-tile][tile][half][lane]
-    static constexpr int weights_at = ring_at + tiling.num_stages * stage_bytes;
-    using Matrix = StationaryMatrix<Type, tiles, k_tiles, tiling.k_tiles_in_registers, rows, tiling.accumulators,
-                                    tiling.keeps_rests != 0>;
-    static constexpr int weights_bytes = warps * Matrix::shared_bytes;
-    // that of W, likewise
-    static constexpr int input_weights_at = weights_at + weights_bytes;
-    static constexpr int input_weights_bytes = warps * Input::Matrix::shared_bytes;
-    // partial sums where K is split: [part - 1][unit warp][tile][column tile][lane]
-    static constexpr int partial_at = input_weights_at + input_weights_bytes;
-    static constexpr int partial_tiles = tiles + Input::apart_tiles;
-    static constexpr int part_bytes = unit_warps * partial_tiles * column_tiles * 32 * chunk;
-    static constexpr int partial_bytes = (tiling.k_split - 1) * part_bytes;
-    // the initial h, laid out as the other, where sequences begin anew
-    static constexpr int initial_at = partial_at + partial_bytes;
-    static constexpr int initial_bytes = sequences.resets ? hidden_bytes : 0;
-    using Flags = ResetFlags<sequences, rows, threads>;
-    static constexpr int flags_at = initial_at + initial_bytes;
-    static constexpr int shared_bytes = flags_at + Flags::bytes;
-
-    // ---- the thread's place ----
-    const ForwardArgumentsOf<Element<Type>>& in;
-    const int lane = static_cast<int>(thread_index()) % 32;
-    const int g = lane / 4;
-    const int j = lane % 4;
-    const int warp = static_cast<int>(thread_index()) / 32;
-    const int unit_warp = tiling.k_split == 1 ? warp : warp % unit_warps;
-    const int part = tiling.k_split == 1 ? 0 : warp / unit_warps;
-    const int head = static_cast<int>(block_x());
-    const int first_row = static_cast<int>(block_y()) * rows;
-    const Elements own{.batch = in.batch, .warp = unit_warp, .head = head, .first_row = first_row, .g = g, .j = j,
-                       .order = sequences.lengths ? in.order : nullptr};
-    const SharedAddress shared = shared_memory();
+struct Resident : ResidentTransfers<Cell, Type, shape, tiling, save, how, sequences> {
+    using Base = ResidentTransfers<Cell, Type, shape, tiling, save, how, sequences>;
+    using typename Base::Rows, typename Base::Elements, typename Base::Layout, typename Base::Input, typename Base::Ring,
+        typename Base::Matrix, typename Base::Flags;
+    using Base::D, Base::states, Base::gates, Base::units, Base::element, Base::threads, Base::k_tiles, Base::tiles, Base::unit_groups,
+        Base::column_tiles, Base::columns, Base::chunk, Base::arrays, Base::hidden_bytes, Base::zeros_at, Base::buffer_bytes,
+        Base::multiplies_input, Base::stage_bytes, Base::ring_at, Base::weights_at, Base::input_weights_at, Base::partial_at,
+        Base::partial_tiles, Base::part_bytes, Base::initial_at, Base::initial_bytes, Base::flags_at, Base::in, Base::lane,
+        Base::g, Base::j, Base::warp, Base::unit_warp, Base::part, Base::head, Base::first_row, Base::own, Base::shared,
+        Base::tile, Base::input, Base::result_at, Base::stores, Base::writer, Base::prepare_transfers, Base::begin_copy,
+        Base::write_out;
 
     // ---- registers that live through the sequence ----
     Matrix weights;
-    Input input;
     float bias[gates][unit_groups];
     float state[unit_groups][column_tiles][columns][states];
-    TileSequences<sequences, rows> tile{in.seq};
     TILESMITH_STAMPED(Stamps stamps;)
     Flags flags{shared + flags_at};
     ResetRows<sequences, 1> anew;
@@ -289,54 +193,6 @@ struct Resident {
         } else {
             weights.multiply(sums, shared + buffer * buffer_bytes, part * k_tiles * 4, lane, start);
         }
-    }
-
-    /// Where a result goes in the first buffer: h (array 0) to what the next step reads, others where they are written
-    /// out from.
-    TILESMITH_DEVICE SharedAddress result_at(int array, int row, int unit) const {
-        const int staged = hidden_bytes + (array - 1) * array_bytes + row * row_bytes + element * unit;
-        return shared + (array == 0 ? Layout::place(unit, row) : staged);
-    }
-
-    // ---- Wx or x in, results out ----
-
-    Ring ring;
-    LaneStores<Type, shape, units, rows, arrays, how> stores;
-    ArrayWriter<shape, rows, threads, arrays, D, WholeBlock, Element<Type>> writer;
-
-    TILESMITH_DEVICE void prepare_transfers() {
-        const auto sequence_of = [&](int row) {
-            return static_cast<long long>(sequence_at<sequences>(in, minimum(first_row + row, in.batch - 1)));  // past the batch: any will do
-        };
-        if constexpr (multiplies_input)
-            input.prepare(ring, shared + ring_at, [&](int row) { return in.x + sequence_of(row) * in.seq * shape.inputs; });
-        else
-            ring.prepare(shared + ring_at, [&](int gate, int row, int unit) {
-                const long long step = sequence_of(row) * in.seq * input_gates + gate;
-                return in.wx + (step * shape.heads + head) * D + unit;
-            });
-        const long long array_elements = static_cast<long long>(in.batch) * in.seq * shape.heads * D;
-        const auto target = [&](int array, int row, int unit) {
-            return result_array<Cell, save>(in, array, array_elements) +
-                   (static_cast<long long>(written_sequence(row)) * in.seq * shape.heads + head) * D + unit;
-        };
-        const auto locate = [&](int array, int row, int unit) { return result_at(array, row, unit); };
-        stores.prepare(own, lane, locate);
-        writer.prepare(in.batch - first_row, D, target, locate);
-    }
-
-    /// Of a row that is written out; past the batch none is.
-    TILESMITH_DEVICE int written_sequence(int row) const {
-        if constexpr (sequences.lengths) return sequence_at<sequences>(in, minimum(first_row + row, in.batch - 1));
-        return first_row + row;
-    }
-
-    TILESMITH_DEVICE void begin_copy(int stage_offset) {
-        ring.begin_copy(stage_offset, [](int) { return multiplies_input ? shape.inputs : input_gates * shape.heads * D; });
-    }
-
-    TILESMITH_DEVICE void write_out(int buffer) {
-        writer.write(buffer * buffer_bytes, [](int) { return shape.heads * D; });
     }
 
     // ---- one step ----

@@ -54,7 +54,7 @@ MOST_K_TILES_IN_REGISTERS = 8
 
 @dataclass(frozen=True)
 class Sizes(Generic[Number]):
-    """The sizes of cuda/cluster_forward.cuh, from a cell, a shape and the tile variables (ints or expressions)."""
+    """Those of cuda/cluster_forward_sizes.cuh, from a cell, a shape and the tile variables (ints or expressions)."""
 
     warps: Number
     stepping_warps: Number

@@ -49,7 +49,7 @@ from kernelgen.symbolic.instructions import cell_cost
 
 @dataclass(frozen=True)
 class Sizes(Generic[Number]):
-    """The sizes of cuda/resident.cuh, from a cell, a shape and the tile variables (ints or expressions)."""
+    """The sizes of cuda/resident_sizes.cuh, from a cell, a shape and the tile variables (ints or expressions)."""
 
     warps: Number
     unit_warps: Number
