@@ -38,9 +38,9 @@ from kernelgen.schedules.shared.resets import reset_flags
 from kernelgen.schedules.shared.stationary import (
     MULTIPLIED,
     Product,
+    add_float32_rules,
     in_dtype,
     k_tile,
-    most_accumulators,
     multiply_chain,
     row_bytes,
 )
@@ -164,10 +164,7 @@ class Resident(BatchTiled):
         k_tiles = -(-shape.head_dim // k_tile(shape.dtype))
         problem.add((s.k_tiles - 1) * v["k_split"] < k_tiles, "every warp of a K split has a part of K")
         problem.add(v["accumulators"] <= 2 * s.k_tiles, "no more accumulators than matrix instructions in a row")
-        if shape.dtype == "float32":
-            most = most_accumulators(v["batch_tile"])
-            problem.add(v["accumulators"] <= most, "accumulators outside tensor cores that let k-tiles be read in pairs")
-            problem.add(v["keeps_rests"] <= v["k_tiles_in_registers"], "rests of what is in registers")
+        add_float32_rules(problem, shape.dtype, v)
         if shape.inputs:
             in_registers = v["input_k_tiles_in_registers"]
             problem.add(in_registers <= s.input_k_tiles, "no more k-tiles of W in registers than a warp has")
@@ -182,7 +179,8 @@ class Resident(BatchTiled):
             shared = minimum(s.k_tiles - v["k_tiles_in_registers"], 1), minimum(s.input_k_tiles - of_input, 1)
             fragments = s.tiles * (v["k_tiles_in_registers"] + shared[0]) + s.input_tiles * (of_input + shared[1])
         counts: dict[str, Int] = {
-            "weights": (s.tiles * v["k_tiles_in_registers"] * (1 + v.get("keeps_rests", 0)) + s.input_tiles * of_input) * 8,
+            "weights": (s.tiles * v["k_tiles_in_registers"] * (1 + v.get("keeps_rests", 0)) + s.input_tiles * of_input)
+            * 8,
             "fragments": fragments,
             "loading": minimum(s.k_tiles - v["k_tiles_in_registers"] + s.input_k_tiles - of_input, 1),
             "accumulators": (s.tiles + s.input_tiles * overlap) * s.column_tiles * 4,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from constrint import minimum
+from constrint import Expr, Problem, minimum
 from kernelgen.program.dtypes import dtype_info
 from kernelgen.program.shape import SIXTEEN_BITS
 from kernelgen.schedules.shared.limits import CHUNK
@@ -38,10 +39,13 @@ def row_bytes(units: Number, rows: Number, dtype: str) -> Number:
     return (half_filled * (chunks // 4 * 4 + 2) + (1 - half_filled) * (chunks + 1)) * CHUNK
 
 
-def most_accumulators(rows: Number) -> Number:
-    """How many serve a product in float32: they are outside the tensor cores and wait for nothing, but of 4 sequences
-    a second one lets k-tiles be read in pairs."""
-    return 3 - minimum(rows // 4, 2)
+def add_float32_rules(problem: Problem, dtype: str, v: Mapping[str, Expr]) -> None:
+    """Add what a product in float32 demands. Its accumulators are outside the tensor cores and wait for nothing, but of
+    4 sequences a second one lets k-tiles be read in pairs."""
+    if dtype != "float32":
+        return
+    problem.add(v["accumulators"] <= 3 - minimum(v["batch_tile"] // 4, 2), "a second accumulator: of 4 sequences only")
+    problem.add(v["keeps_rests"] <= v["k_tiles_in_registers"], "rests of words that are in registers")
 
 
 def multiply_chain(dtype: str, k_tiles: int, accumulators: int) -> float:
