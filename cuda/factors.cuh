@@ -46,9 +46,12 @@ TILESMITH_DEVICE unsigned factor<tf32>(unsigned word) {
     return (word & 0x7fffffffu) < 0x7f800000u ? word + 0x1000u : word;  // neither infinity nor NaN
 }
 
+/// The bits of a float that tensor cores take.
+inline constexpr unsigned factor_bits = 0xffffe000u;
+
 /// What a float is larger by, towards zero, than what tensor cores take of it: exact. Of a NaN a NaN, of an infinity too.
-TILESMITH_DEVICE unsigned rest_of_factor(unsigned word) {
-    return __float_as_uint(__uint_as_float(word) - __uint_as_float(word & 0xffffe000u));
+TILESMITH_DEVICE unsigned rest_of_factor(unsigned word, unsigned bits = factor_bits) {
+    return __float_as_uint(__uint_as_float(word) - __uint_as_float(word & bits));
 }
 
 /// d = a x b + c, of such words.

@@ -198,6 +198,7 @@ struct StationaryMatrix {
     template <class Read, class Start>
     TILESMITH_DEVICE void product(Sums& sums, Read read, Start start) const {
         float partial[accumulators][tiles][column_tiles][4];
+        float made[ahead];  // sums of the last products, which rests wait for
         uint4 b[column_tiles];
 #pragma unroll
         for (int k_tile = 0; k_tile < k_tiles; ++k_tile) {
@@ -215,7 +216,14 @@ struct StationaryMatrix {
                             for (int i = 0; i < 4; ++i) d[i] = k_tile == 0 ? start(tile, column_tile, i) : 0.0f;
                         return d;
                     },
-                    b, [&](unsigned(&a)[4], int tile, int half) { fetch(a, tile, k_tile, half); });
+                    b,
+                    [&](unsigned(&a)[4], unsigned(&a_rest)[4], int tile, int half) {
+                        fetch(a, tile, k_tile, half);
+                        const int turn = k_tile * tiles + tile;
+                        const float earlier = turn < ahead ? __uint_as_float(b[0].x) : made[turn % ahead];
+                        rests(a_rest, a, keeps_rests ? factor_bits : word_after(earlier, factor_bits, ~0u));
+                    },
+                    [&](int tile, float sum) { made[(k_tile * tiles + tile) % ahead] = sum; });
                 continue;
             }
 #pragma unroll
@@ -298,7 +306,12 @@ struct StationaryMatrix {
         for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
             b[column_tile] = factors(load_shared_128(places.at(k_tile, column_tile)));
         if constexpr (in_parts)
-            return add_parts([&](int tile, int column_tile) -> float(&)[4] { return sums[tile][column_tile]; }, b, fetch_words);
+            return add_parts([&](int tile, int column_tile) -> float(&)[4] { return sums[tile][column_tile]; }, b,
+                             [&](unsigned(&a)[4], unsigned(&a_rest)[4], int tile, int half) {
+                                 fetch_words(a, tile, half);
+                                 rests(a_rest, a, word_after(__uint_as_float(b[0].x), factor_bits, ~0u));
+                             },
+                             [](int, float) {});
 #pragma unroll
         for (int half = 0; half < 2; ++half)
 #pragma unroll
@@ -315,9 +328,19 @@ struct StationaryMatrix {
             }
     }
 
-    /// Add those of floats: three products for one. sums(tile, column_tile): what they are added to.
-    template <class SumsOf, class Fetch>
-    TILESMITH_DEVICE static void add_parts(SumsOf sums, const uint4 (&b)[column_tiles], Fetch fetch_words) {
+    /// How many products of a k-tile and a tile are under way when the rests for the next one are made. A compiler that may
+    /// makes all of them at once, and spills.
+    static constexpr int ahead = 4;
+
+    TILESMITH_DEVICE static void rests(unsigned (&a_rest)[4], const unsigned (&a)[4], unsigned bits) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) a_rest[i] = rest_of_factor(a[i], bits);
+    }
+
+    /// Add those of floats: three products for one. sums(tile, column_tile): what they are added to. fetch_words(a, a_rest, tile,
+    /// half): the stationary matrix's, and their rests. made(tile, sum): called when a tile's are added.
+    template <class SumsOf, class Fetch, class Made>
+    TILESMITH_DEVICE static void add_parts(SumsOf sums, const uint4 (&b)[column_tiles], Fetch fetch_words, Made made) {
         uint4 b_rest[column_tiles];
 #pragma unroll
         for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
@@ -329,11 +352,7 @@ struct StationaryMatrix {
         for (int tile = 0; tile < tiles; ++tile) {
             unsigned a[2][4], a_rest[2][4];
 #pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                fetch_words(a[half], tile, half);
-#pragma unroll
-                for (int i = 0; i < 4; ++i) a_rest[half][i] = rest_of_factor(keeps_rests ? a[half][i] : opaque(a[half][i]));
-            }
+            for (int half = 0; half < 2; ++half) fetch_words(a[half], a_rest[half], tile, half);
 #pragma unroll
             for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
                 float(&d)[4] = sums(tile, column_tile);
@@ -352,6 +371,7 @@ struct StationaryMatrix {
                 multiply_words<Type>(product, a[1], word.z, word.w, product);
 #pragma unroll
                 for (int i = 0; i < 4; ++i) d[i] += product[i];
+                if (column_tile == 0) made(tile, d[0]);
             }
         }
     }

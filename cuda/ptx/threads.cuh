@@ -18,9 +18,14 @@ TILESMITH_DEVICE int opaque(int value) {
     return value;
 }
 
-TILESMITH_DEVICE unsigned opaque(unsigned value) {
-    asm volatile("" : "+r"(value));
-    return value;
+/// A word, or another where `earlier` is no number: what follows from it is computed no sooner than that is there, and not
+/// before a loop.
+TILESMITH_DEVICE unsigned word_after(float earlier, unsigned word, unsigned other) {
+    unsigned out;
+    asm volatile("{.reg .pred number; setp.eq.f32 number, %1, %1; selp.b32 %0, %2, %3, number;}"
+                 : "=r"(out)
+                 : "f"(earlier), "r"(word), "r"(other));
+    return out;
 }
 
 /// The condition, of a branch that is seldom taken.
