@@ -221,7 +221,7 @@ struct StationaryMatrix {
                         fetch(a, tile, k_tile, half);
                         const int turn = k_tile * tiles + tile;
                         const float earlier = turn < ahead ? __uint_as_float(b[0].x) : made[turn % ahead];
-                        rests(a_rest, a, keeps_rests ? factor_bits : word_after(earlier, factor_bits, ~0u));
+                        rests(a_rest, a, keeps_rests ? factor_bits : word_after(earlier, factor_bits));
                     },
                     [&](int tile, float sum) { made[(k_tile * tiles + tile) % ahead] = sum; });
                 continue;
@@ -309,7 +309,7 @@ struct StationaryMatrix {
             return add_parts([&](int tile, int column_tile) -> float(&)[4] { return sums[tile][column_tile]; }, b,
                              [&](unsigned(&a)[4], unsigned(&a_rest)[4], int tile, int half) {
                                  fetch_words(a, tile, half);
-                                 rests(a_rest, a, word_after(__uint_as_float(b[0].x), factor_bits, ~0u));
+                                 rests(a_rest, a, word_after(__uint_as_float(b[0].x), factor_bits));
                              },
                              [](int, float) {});
 #pragma unroll

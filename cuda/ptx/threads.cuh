@@ -18,13 +18,12 @@ TILESMITH_DEVICE int opaque(int value) {
     return value;
 }
 
-/// A word, or another where `earlier` is no number: what follows from it is computed no sooner than that is there, and not
-/// before a loop.
-TILESMITH_DEVICE unsigned word_after(float earlier, unsigned word, unsigned other) {
-    unsigned out;
-    asm volatile("{.reg .pred number; setp.eq.f32 number, %1, %1; selp.b32 %0, %2, %3, number;}"
+/// The same word, whatever `earlier` is: what follows from it is computed no sooner than that is there, and not before a loop.
+TILESMITH_DEVICE unsigned word_after(float earlier, unsigned word) {
+    unsigned out;  // the larger of the word and a smaller one, of which the assembler knows nothing
+    asm volatile("{.reg .s32 least; min.s32 least, %1, %2; max.s32 %0, least, %2;}"
                  : "=r"(out)
-                 : "f"(earlier), "r"(word), "r"(other));
+                 : "r"(__float_as_uint(earlier)), "r"(word));
     return out;
 }
 
