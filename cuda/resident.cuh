@@ -51,7 +51,7 @@ struct Resident : ResidentTransfers<Cell, Type, shape, tiling, save, how, sequen
             const int k = (part * k_tiles + k_tile) * k_tile_depth<Type> + j * chunk_elements<Type>;
             return Rows::template load<shape>(in.r, head, unit_warp * units, tile * 16 + upper * 8 + g, k);
         };
-        if constexpr (multiplies_input)
+        if constexpr (multiplies_input || Matrix::in_parts)
             weights.load_in_turn(shared + weights_at + warp * Matrix::shared_bytes, lane, row);
         else
             weights.load(shared + weights_at + warp * Matrix::shared_bytes, lane, row);

@@ -330,7 +330,7 @@ struct StationaryMatrix {
 
     /// How many products of a k-tile and a tile are under way when the rests for the next one are made. A compiler that may
     /// makes all of them at once, and spills.
-    static constexpr int ahead = 4;
+    static constexpr int ahead = 2;
 
     TILESMITH_DEVICE static void rests(unsigned (&a_rest)[4], const unsigned (&a)[4], unsigned bits) {
 #pragma unroll
@@ -363,10 +363,10 @@ struct StationaryMatrix {
                     continue;
                 }
                 float product[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-                multiply_words<Type>(product, a_rest[0], word.x, word.y, product);
-                multiply_words<Type>(product, a_rest[1], word.z, word.w, product);
                 multiply_words<Type>(product, a[0], rest.x, rest.y, product);
                 multiply_words<Type>(product, a[1], rest.z, rest.w, product);
+                multiply_words<Type>(product, a_rest[0], word.x, word.y, product);
+                multiply_words<Type>(product, a_rest[1], word.z, word.w, product);
                 multiply_words<Type>(product, a[0], word.x, word.y, product);
                 multiply_words<Type>(product, a[1], word.z, word.w, product);
 #pragma unroll

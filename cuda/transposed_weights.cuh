@@ -19,7 +19,7 @@ TILESMITH_DEVICE void load_transposed(Matrix& weights, const Word* r, int head, 
     constexpr int D = shape.head_dim, bytes = sizeof(Word);
     constexpr int row_lanes = bytes / 2, elements = chunk_bytes / bytes;  // that have 8 elements of a row; of each of them
     const int g = lane / 4, j = lane % 4;
-    weights.load(at, lane, [&](int tile, int k_tile, int upper) {
+    const auto row = [&](int tile, int k_tile, int upper) {
         int gate, u;
         place(Matrix::k_tile_depth * k_tile + lane / row_lanes, gate, u);
         const int p = first(tile) + 8 * upper + lane % row_lanes * elements;
@@ -40,7 +40,11 @@ TILESMITH_DEVICE void load_transposed(Matrix& weights, const Word* r, int head, 
             }
         }
         return uint4{words[0], words[1], words[2], words[3]};
-    });
+    };
+    if constexpr (Matrix::in_parts)
+        weights.load_in_turn(at, lane, row);
+    else
+        weights.load(at, lane, row);
 }
 
 }  // namespace tilesmith

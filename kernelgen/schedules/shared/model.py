@@ -26,7 +26,7 @@ class _Pass(BaseModel):
     clocks: Weights
     floats: Weights | None = None
     registers: Mapping[str, Mapping[str, int]]
-    float32_registers: Mapping[str, Mapping[str, int]] | None = None
+    registers_of: Mapping[str, Mapping[str, Mapping[str, int]]] = {}
 
 
 class _File(BaseModel):
@@ -39,12 +39,12 @@ class _File(BaseModel):
 @dataclass(frozen=True)
 class Model:
     """clocks: how much of each phase of a step is exposed; floats: the same of dtypes of more than 16 bits. registers:
-    of a thread, from what must live in them; float32_registers: the same in float32, whose products take more."""
+    of a thread, from what must live in them; other_registers: the same of dtypes that have coefficients of their own."""
 
     clocks: Weights
     registers: RegisterModel
     floats: Weights
-    float32_registers: RegisterModel
+    other_registers: Mapping[str, RegisterModel]
 
     def weights(self, dtype: str) -> Weights:
         """How much of each phase is exposed for a dtype."""
@@ -52,7 +52,7 @@ class Model:
 
     def registers_of(self, dtype: str) -> RegisterModel:
         """The registers of a thread for a dtype."""
-        return self.float32_registers if dtype == "float32" else self.registers
+        return self.other_registers.get(dtype, self.registers)
 
 
 @lru_cache(maxsize=64)
@@ -69,6 +69,5 @@ def load_model(package: str, direction: Direction) -> Model:
     found = file.forward if direction == "forward" else file.backward
     if found is None:
         raise TilesmithError(f"{place} has no {direction} part")
-    registers = RegisterModel(found.registers)
-    float32 = RegisterModel(found.float32_registers) if found.float32_registers else registers
-    return Model(found.clocks, registers, found.floats or found.clocks, float32)
+    others = {dtype: RegisterModel(coefficients) for dtype, coefficients in found.registers_of.items()}
+    return Model(found.clocks, RegisterModel(found.registers), found.floats or found.clocks, others)
