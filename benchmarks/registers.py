@@ -26,7 +26,7 @@ from kernelgen.build.compile import compile_source
 from kernelgen.cells import load_cell
 from kernelgen.errors import InfeasibleError
 from kernelgen.hardware.profile import load_profile
-from kernelgen.program.shape import Shape
+from kernelgen.program.shape import DTYPES, Shape
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules import get
 from kernelgen.schedules.shared.batch_tiled import BatchTiled
@@ -49,6 +49,8 @@ HEADS = 12
 
 SPILLED = 8
 """Bytes that the report counts for a register that was spilled: stored and loaded once."""
+
+dtype_option = click.option("--dtype", type=click.Choice(DTYPES), default="bfloat16", show_default=True)
 
 
 schedule_option = click.option(
@@ -114,6 +116,7 @@ def _compiled(cell: str, shape: Shape, gpu: str, tiling: Tiling) -> dict[str, ob
         "head_dim": shape.head_dim,
         "save": shape.save,
         "recompute": shape.recompute,
+        "dtype": shape.dtype,
         "gpu": gpu,
         "values": dict(tiling.values),
         "threads": tiling.resources.threads,
@@ -129,7 +132,8 @@ def _compiled(cell: str, shape: Shape, gpu: str, tiling: Tiling) -> dict[str, ob
 @click.option("--arch", "archs", type=click.Choice(list(GPUS)), multiple=True, default=list(GPUS))
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/registers.jsonl"))
 @schedule_option
-def sample(each: int, seed: int, archs: tuple[str, ...], out: Path, schedule: str) -> None:
+@dtype_option
+def sample(each: int, seed: int, archs: tuple[str, ...], out: Path, schedule: str, dtype: str) -> None:
     """Compile the tilings that the model ranks best, and random ones."""
     draw = random.Random(seed)
     jobs = []
@@ -139,7 +143,7 @@ def sample(each: int, seed: int, archs: tuple[str, ...], out: Path, schedule: st
             for gpu in (GPUS[arch] for arch in archs):
                 for save, recompute in _variants(schedule):
                     shape = Shape(
-                        draw.choice(_batches(schedule)), 1024, _heads(schedule), head_dim, "bfloat16", save, recompute
+                        draw.choice(_batches(schedule)), 1024, _heads(schedule), head_dim, dtype, save, recompute
                     )
                     try:
                         tilings = _tilings(schedule, name, shape, gpu)
@@ -171,7 +175,8 @@ def fit(samples: Path, schedule: str) -> None:
         if not record["spills"] and record["registers"] >= limit - 2:
             continue  # the compiler was squeezed: it shows the limit, not the need
         cell = load_cell(record["cell"])
-        shape = Shape(16, 1024, _heads(schedule), record["head_dim"], "bfloat16", record["save"], record["recompute"])
+        dtype = record.get("dtype", "bfloat16")
+        shape = Shape(16, 1024, _heads(schedule), record["head_dim"], dtype, record["save"], record["recompute"])
         values = record["values"]
         counts = template.needs(cell, shape, values).counts
         names[1:] = counts
@@ -200,7 +205,8 @@ def fit(samples: Path, schedule: str) -> None:
 @click.option("--top", default=6, help="tilings per cell, head dimension and GPU")
 @click.option("--arch", "archs", type=click.Choice(list(GPUS)), multiple=True, default=list(GPUS))
 @schedule_option
-def table(top: int, archs: tuple[str, ...], schedule: str) -> None:
+@dtype_option
+def table(top: int, archs: tuple[str, ...], schedule: str, dtype: str) -> None:
     """Predicted against compiled: registers within 15 %, shared memory exact, spills."""
     console = Console()
     dimensions = _dimensions(schedule)[0]
@@ -210,7 +216,7 @@ def table(top: int, archs: tuple[str, ...], schedule: str) -> None:
         for name in CELLS:
             cells = []
             for head_dim in dimensions:
-                shape = Shape(16, 1024, _heads(schedule), head_dim)
+                shape = Shape(16, 1024, _heads(schedule), head_dim, dtype)
                 tilings = spread(_tilings(schedule, name, shape, gpu))[:top]
                 with ThreadPoolExecutor(2) as pool:
                     records = list(pool.map(lambda t: _compiled(name, shape, gpu, t), tilings))  # noqa: B023

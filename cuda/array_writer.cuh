@@ -8,13 +8,15 @@ namespace tilesmith {
 
 /// Writes arrays of [sequence][unit], as many as `arrays` says, for `rows` sequences and `units` units of one head, once a
 /// step. `threads` of `Who` share the work.
-template <FixedShape shape, int rows, int threads, int arrays, int units = shape.head_dim, class Who = WholeBlock>
+template <FixedShape shape, int rows, int threads, int arrays, int units = shape.head_dim, class Who = WholeBlock,
+          class Word = unsigned short>
 struct ArrayWriter {
-    static constexpr int width = vector_width(shape.head_dim);
+    static constexpr int width = vector_width(shape.head_dim, sizeof(Word));
+    static constexpr int bytes = width * static_cast<int>(sizeof(Word));  // of a write
     static constexpr int row_writes = units / width;
     static constexpr int array_writes = rows * row_writes;
     static constexpr int writes = ceil_div(arrays * array_writes, threads);  // per thread and step
-    unsigned short* to[writes];
+    Word* to[writes];
     SharedAddress from[writes];
     bool real[writes];
 
@@ -52,7 +54,7 @@ struct ArrayWriter {
     TILESMITH_DEVICE void write(int buffer_offset, Step step) {
 #pragma unroll
         for (int i = 0; i < writes; ++i) {
-            if (real[i]) copy_to_global<2 * width>(to[i], from[i] + buffer_offset);
+            if (real[i]) copy_to_global<bytes>(to[i], from[i] + buffer_offset);
             to[i] += step(array_of(i));
         }
     }
@@ -63,7 +65,7 @@ struct ArrayWriter {
         for (int n = 0; n < steps; ++n) {
 #pragma unroll
             for (int i = 0; i < writes; ++i) {
-                if (real[i]) zero_global<2 * width>(to[i]);
+                if (real[i]) zero_global<bytes>(to[i]);
                 to[i] += step(array_of(i));
             }
         }

@@ -28,7 +28,7 @@ struct BackwardBlock {
     int num_stages;  // stages of the ring that holds saved values and gradients
     int unit_groups = 0;  // of 8 units that a block of a grid owns
     int row_groups = 1;   // warps that own the same units, each for `rows` sequences of its own
-    int recompute_k_tiles_in_registers = 0;  // groups of 32 columns of R that stay in registers to compute the gates again
+    int recompute_k_tiles_in_registers = 0;  // k-tiles of columns of R that stay in registers to compute the gates again
 };
 
 /// state_gradients: the number K of states whose gradients come from outside: 1 (h) or all.
@@ -55,7 +55,7 @@ struct BackwardSizes {
     static constexpr int row_groups = block.row_groups;
     static constexpr int padded_units = (alone ? 1 : unit_warps) * units;  // that are stored together
     static constexpr int real_units = shared_out ? padded_units : D;       // of a row in the ring
-    static constexpr int k_tiles = ceil_div(recurrent_gates * padded_units, 32);  // k = gate * padded_units + unit
+    static constexpr int k_tiles = ceil_div(recurrent_gates * padded_units, k_tile_depth<Type>);  // k = gate * padded_units + unit
 
     // Gates whose gradients go to shared memory, of those the ones that the block multiplies from there, and the others.
     static constexpr unsigned stored = (alone ? written_too : Cell::recurrent) | Cell::input;
@@ -88,10 +88,11 @@ struct BackwardSizes {
     static constexpr int row_units = recompute ? maximum(padded_units, Sums::padded_k) : padded_units;
 
     // ---- shared memory, of a block or of a warp that keeps to itself: two buffers for the gates' gradients, the ring ----
-    static constexpr int row_bytes = (row_units / 8 | 1) * chunk_bytes;  // odd: no bank conflicts
+    static constexpr int element = element_bytes<Type>;
+    static constexpr int row_bytes = row_bytes_of<Type, rows>(row_units);
     using Inputless = PartialGradients<Cell, Type, shape, units, rows, row_bytes, inputless_products & ~written_too>;
-    using Layout = MovingLayout<rows>;
-    static constexpr int exchange_bytes = multiplied == 0 ? 0 : Layout::bytes(32 * k_tiles);
+    using Layout = MovingLayout<rows, Type>;
+    static constexpr int exchange_bytes = multiplied == 0 ? 0 : Layout::bytes(k_tile_depth<Type> * k_tiles);
     static constexpr int buffer_bytes = exchange_bytes + count_bits(staged) * rows * row_bytes;
     static constexpr int sharers = alone ? 32 : threads;
     using Ring = InputRing<Type, shape, arrays, rows, sharers, row_bytes, real_units, Who>;

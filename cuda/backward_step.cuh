@@ -19,7 +19,7 @@ struct BackwardStep : BackwardTransfers<Cell, Type, shape, block, state_gradient
     using Base = BackwardTransfers<Cell, Type, shape, block, state_gradients, source, how, sequences>;
     using typename Base::Elements, typename Base::Sums, typename Base::Inputless, typename Base::Ring, typename Base::Flags;
     using Base::rows, Base::unit_groups, Base::row_groups, Base::D, Base::states, Base::gates, Base::recurrent_gates,
-        Base::padded_units, Base::stored, Base::column_tiles, Base::columns, Base::recompute, Base::gate_arrays,
+        Base::padded_units, Base::units, Base::element, Base::stored, Base::column_tiles, Base::columns, Base::recompute, Base::gate_arrays,
         Base::multiplies_hidden, Base::state_arrays, Base::recomputed_gates, Base::read_gates, Base::read_states, Base::row_bytes,
         Base::buffer_bytes, Base::ring_at, Base::scratch_bytes, Base::held, Base::hidden_at, Base::first_unit, Base::in,
         Base::lane, Base::warp, Base::head, Base::first_row, Base::own, Base::shared, Base::tile, Base::flags, Base::ahead,
@@ -39,7 +39,8 @@ struct BackwardStep : BackwardTransfers<Cell, Type, shape, block, state_gradient
     float outside[unit_groups][column_tiles][columns][state_gradients];  // gradients from outside, of the next step to run
     typename Cell::Ready ready[unit_groups][column_tiles][columns];      // what the next step computes before it has them
     static constexpr int elements = unit_groups * column_tiles * columns;
-    unsigned initial[states][ceil_div(elements, 2)];  // the initial states, a pair of elements a word, where resets ask for them
+    static constexpr int word_elements = 4 / element;
+    unsigned initial[states][ceil_div(elements, word_elements)];  // the initial states, so many a word, where resets ask for them
     float sent[unit_groups][column_tiles][columns][states];     // and what of their gradients resets have sent
     unsigned begins = 0;    // the rows that begin anew at the step that is prepared next,
     unsigned restarts = 0;  // and at the step after the one that is run next
@@ -79,9 +80,9 @@ struct BackwardStep : BackwardTransfers<Cell, Type, shape, block, state_gradient
         Elements::for_each([&](int unit_group, int column_tile, int column) {
 #pragma unroll
             for (int s = 0; s < states; ++s) {
-                unsigned short word = 0;
+                Element<Type> word = 0;
                 if (in.d_last != nullptr && own.real(unit_group, column_tile, column))
-                    word = load_global_16(in.d_last + own.state_index(s, unit_group, column_tile, column));
+                    word = load_element(in.d_last + own.state_index(s, unit_group, column_tile, column));
                 carried[unit_group][column_tile][column][s] = to_real<Type>(word);
                 sent[unit_group][column_tile][column][s] = 0.0f;
             }
@@ -94,12 +95,15 @@ struct BackwardStep : BackwardTransfers<Cell, Type, shape, block, state_gradient
             Elements::for_each([&](int unit_group, int column_tile, int column) {
 #pragma unroll
                 for (int s = 0; s < states; ++s) {
-                    unsigned short word = 0;
+                    Element<Type> value = 0;
                     if (in.initial != nullptr && own.real(unit_group, column_tile, column))
-                        word = load_global_16(in.initial + own.state_index(s, unit_group, column_tile, column));
-                    const int element = number(unit_group, column_tile, column);
-                    unsigned& pair = initial[s][element / 2];
-                    pair = element % 2 == 0 ? word : pair | static_cast<unsigned>(word) << 16;
+                        value = load_element(in.initial + own.state_index(s, unit_group, column_tile, column));
+                    const int at = number(unit_group, column_tile, column);
+                    unsigned& word = initial[s][at / word_elements];
+                    if constexpr (element == 4)
+                        word = __float_as_uint(value);
+                    else
+                        word = at % 2 == 0 ? value : word | static_cast<unsigned>(value) << 16;
                 }
             });
     }
@@ -111,10 +115,10 @@ struct BackwardStep : BackwardTransfers<Cell, Type, shape, block, state_gradient
         const SharedAddress stage = shared + ring_at + stage_offset;
         typename Sums::Sums sum;
         if constexpr (recompute) sums.template multiply<row_bytes>(sum, stage + hidden_at, lane, bias);
-        unsigned inputs[unit_groups][column_tiles][Ring::words];
-        Ring::load(inputs, stage + warp * unit_groups * chunk_bytes, lane);
+        typename Ring::Word inputs[unit_groups][column_tiles][Ring::words];
+        Ring::load(inputs, stage + warp * units * element, lane);
         Elements::for_each([&](int unit_group, int column_tile, int column) {
-            const unsigned(&words)[Ring::words] = inputs[unit_group][column_tile];
+            const typename Ring::Word(&words)[Ring::words] = inputs[unit_group][column_tile];
             float gate[gates], previous[states];
 #pragma unroll
             for (int q = 0; q < gates; ++q) {
@@ -132,9 +136,12 @@ struct BackwardStep : BackwardTransfers<Cell, Type, shape, block, state_gradient
                 previous[s] = has(Cell::backward_states, s) ? Ring::value(words, array, column) : 0.0f;
                 if constexpr (sequences.resets && !multiplies_hidden)
                     if ((begins >> own.row(column_tile, column) & 1) != 0) {
-                        const int element = number(unit_group, column_tile, column);
-                        const unsigned pair = initial[s][element / 2];
-                        previous[s] = element % 2 == 0 ? unpack_low<Type>(pair) : unpack_high<Type>(pair);
+                        const int at = number(unit_group, column_tile, column);
+                        const unsigned word = initial[s][at / word_elements];
+                        if constexpr (element == 4)
+                            previous[s] = __uint_as_float(word);
+                        else
+                            previous[s] = at % 2 == 0 ? unpack_low<Type>(word) : unpack_high<Type>(word);
                     }
             }
             Cell::prepare(gate, previous, ready[unit_group][column_tile][column]);
@@ -291,7 +298,7 @@ struct BackwardStep : BackwardTransfers<Cell, Type, shape, block, state_gradient
             {
                 float gradient = carried[unit_group][column_tile][column][s];
                 if constexpr (sequences.resets) gradient += sent[unit_group][column_tile][column][s];
-                store_global_16(in.d_initial + own.state_index(s, unit_group, column_tile, column), to_16<Type>(gradient));
+                store_element(in.d_initial + own.state_index(s, unit_group, column_tile, column), to_element<Type>(gradient));
             }
         });
     }

@@ -14,7 +14,7 @@ struct BackwardTransfers : BackwardSizes<Cell, Type, shape, block, state_gradien
     using Sizes = BackwardSizes<Cell, Type, shape, block, state_gradients, source, sequences>;
     using typename Sizes::Who, typename Sizes::Elements, typename Sizes::Layout, typename Sizes::Ring, typename Sizes::Flags;
     using Sizes::blocks, Sizes::rows, Sizes::row_groups, Sizes::D, Sizes::recurrent_gates, Sizes::input_gates, Sizes::shared_out,
-        Sizes::alone, Sizes::written_too, Sizes::writes, Sizes::units, Sizes::unit_warps, Sizes::padded_units, Sizes::real_units,
+        Sizes::alone, Sizes::written_too, Sizes::writes, Sizes::units, Sizes::element, Sizes::unit_warps, Sizes::padded_units, Sizes::real_units,
         Sizes::stored, Sizes::multiplied, Sizes::staged, Sizes::recompute, Sizes::gate_arrays, Sizes::multiplies_hidden,
         Sizes::state_arrays, Sizes::read_gates, Sizes::read_states, Sizes::row_units, Sizes::row_bytes, Sizes::exchange_bytes,
         Sizes::buffer_bytes, Sizes::sharers, Sizes::ring_at, Sizes::held, Sizes::flags_at, Sizes::step_bytes;
@@ -37,7 +37,7 @@ struct BackwardTransfers : BackwardSizes<Cell, Type, shape, block, state_gradien
     /// The sequence, within the block, with which this warp's begin.
     TILESMITH_DEVICE static int first_of_block() { return alone ? warp_of_block() % row_groups * rows : 0; }
 
-    const BackwardArguments& in;
+    const BackwardArgumentsOf<Element<Type>>& in;
     const int lane = static_cast<int>(thread_index()) % 32;
     const int g = lane / 4;
     const int j = lane % 4;
@@ -55,9 +55,9 @@ struct BackwardTransfers : BackwardSizes<Cell, Type, shape, block, state_gradien
 
     Ring ring;
     LaneStores<Type, shape, units, rows, count_bits(stored), how> stores;
-    ArrayWriter<shape, rows, sharers, maximum(1, writes), real_units, Who> writer;
+    ArrayWriter<shape, rows, sharers, maximum(1, writes), real_units, Who, Element<Type>> writer;
 
-    TILESMITH_DEVICE BackwardTransfers(const BackwardArguments& in) : in(in) {}
+    TILESMITH_DEVICE BackwardTransfers(const BackwardArgumentsOf<Element<Type>>& in) : in(in) {}
 
     // ---- before the first step ----
 
@@ -72,11 +72,11 @@ struct BackwardTransfers : BackwardSizes<Cell, Type, shape, block, state_gradien
             cp_async_commit();
             cp_async_wait<0>();
         }
-        if constexpr (multiplied != 0 && recurrent_gates * padded_units % 32 != 0)
+        if constexpr (multiplied != 0 && recurrent_gates * padded_units % k_tile_depth<Type> != 0)  // of 16 bits: half a k-tile
             for (int i = thread; i < 2 * 2 * rows; i += sharers) {
-                const int unit_group = recurrent_gates * padded_units / 8 + i % 2;
+                const int k_chunk = recurrent_gates * padded_units / chunk_elements<Type> + i % 2;
                 const int buffer = i / 2 % 2;
-                store_shared_128(shared + buffer * buffer_bytes + Layout::offset(unit_group, i / 4), uint4{0, 0, 0, 0});
+                store_shared_128(shared + buffer * buffer_bytes + Layout::offset(k_chunk, i / 4), uint4{0, 0, 0, 0});
             }
         if (row_units != real_units || sequences.lengths || in.seq < block.num_stages)
             for (int i = thread; i < block.num_stages * Ring::stage_bytes / chunk_bytes; i += sharers)
@@ -105,7 +105,7 @@ struct BackwardTransfers : BackwardSizes<Cell, Type, shape, block, state_gradien
             }
             if (is_state(array)) {  // the states before the step
                 const int s = nth_bit(state_arrays, array - read_gates);
-                const unsigned short* base = in.states + s * array_elements;
+                const Element<Type>* base = in.states + s * array_elements;
                 if (s > 0 && in.others != nullptr) base = in.others + (s - 1) * array_elements;
                 return base + at - shape.heads * D;
             }
@@ -158,13 +158,12 @@ struct BackwardTransfers : BackwardSizes<Cell, Type, shape, block, state_gradien
             } else if (in.initial != nullptr) {
                 Ring::copy(to, initial_state(array, row, unit));
             } else {
-#pragma unroll
-                for (int word = 0; word < Ring::width; ++word) store_shared_16(to + 2 * word, 0);
+                Ring::clear(to);
             }
         }
     }
 
-    TILESMITH_DEVICE const unsigned short* initial_state(int array, int row, int unit) const {
+    TILESMITH_DEVICE const Element<Type>* initial_state(int array, int row, int unit) const {
         const int s = nth_bit(state_arrays, array - read_gates);
         const int sequence = sequence_of(row);
         return in.initial + ((static_cast<long long>(s) * in.batch + sequence) * shape.heads + head) * D + real_unit(unit);
@@ -180,9 +179,9 @@ struct BackwardTransfers : BackwardSizes<Cell, Type, shape, block, state_gradien
 
     /// Where a gate's gradient goes in the first buffer, of a unit of the block: to the exchange, or where it is written out from only.
     TILESMITH_DEVICE SharedAddress gradient_at(int gate, int row, int unit) const {
-        const int unit_group = (rank_among(Cell::recurrent, gate) * padded_units + unit) / 8;
-        const int apart = exchange_bytes + (rank_among(staged, gate) * rows + row) * row_bytes + 2 * unit;
-        return shared + (has(multiplied, gate) ? Layout::offset(unit_group, row) + 2 * (unit % 8) : apart);
+        const int k = rank_among(Cell::recurrent, gate) * padded_units + unit;
+        const int apart = exchange_bytes + (rank_among(staged, gate) * rows + row) * row_bytes + element * unit;
+        return shared + (has(multiplied, gate) ? Layout::place(k, row) : apart);
     }
 
     /// In the n-th step, copy what a later one reads into the stage that nobody reads any more.

@@ -37,6 +37,39 @@ TILESMITH_DEVICE void multiply_add_by_lanes(float (&d)[4], const unsigned (&a)[4
     multiply_add_by_lanes<float, 8>(d, rows, columns);
 }
 
+/// A word of an operand that is multiplied once: in TF32 the nearest number, of whose bits the lower 13 mean nothing.
+template <class Type>
+TILESMITH_DEVICE unsigned factor(unsigned word) { return word; }
+template <>
+TILESMITH_DEVICE unsigned factor<tf32>(unsigned word) {
+    if constexpr (!multiply_tf32) return round_tf32(word);
+    return (word & 0x7fffffffu) < 0x7f800000u ? word + 0x1000u : word;  // neither infinity nor NaN
+}
+
+/// The bits of a float that tensor cores take.
+inline constexpr unsigned factor_bits = 0xffffe000u;
+
+/// What a float is larger by, towards zero, than what tensor cores take of it: exact. Of a NaN a NaN, of an infinity too.
+TILESMITH_DEVICE unsigned rest_of_factor(unsigned word, unsigned bits = factor_bits) {
+    return __float_as_uint(__uint_as_float(word) - __uint_as_float(word & bits));
+}
+
+/// d = a x b + c, of such words.
+template <class Type>
+TILESMITH_DEVICE void multiply_words(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, const float (&c)[4]) {
+    if constexpr (element_bytes<Type> == 2) {
+        mma_m16n8k16<Type>(d, a, b0, b1, c);
+    } else if constexpr (multiply_tf32) {
+        mma_m16n8k8_tf32(d, a, b0, b1, c);
+    } else {
+        const unsigned b[2] = {b0, b1};
+        float sums[4] = {c[0], c[1], c[2], c[3]};
+        multiply_add_by_lanes(sums, a, b);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) d[i] = sums[i];
+    }
+}
+
 /// Words of an operand, from words in memory.
 template <class Type, int count>
 struct Factors {

@@ -19,16 +19,16 @@ struct GateRows {
     static constexpr int tiles = ceil_div(product_gates * units, 16);
     static constexpr int unit_groups = units / 8;
 
-    /// Eight words of a matrix [gates, H, D, columns], R or W, from column k on, of row `tile_row` of the warp whose units
+    /// 16 bytes of a matrix [gates, H, D, columns], R or W, from column k on, of row `tile_row` of the warp whose units
     /// begin at `first_unit`; zeros beyond what there is.
-    template <FixedShape shape, int columns = shape.head_dim>
-    TILESMITH_DEVICE static uint4 load(const unsigned short* matrix, int head, int first_unit, int tile_row, int k) {
+    template <FixedShape shape, int columns = shape.head_dim, class Word>
+    TILESMITH_DEVICE static uint4 load(const Word* matrix, int head, int first_unit, int tile_row, int k) {
         constexpr int D = shape.head_dim;
         const int gate = tile_row / units;
         const int u = first_unit + tile_row % units;
         const bool valid = gate < product_gates && u < D;
         const long long row = (static_cast<long long>(valid ? gate : 0) * shape.heads + head) * D + (valid ? u : 0);
-        return load_row_of_8<vector_width(columns)>(matrix + row * columns + (valid ? k : 0), valid ? columns - k : 0);
+        return load_chunk_of_row<columns>(matrix + row * columns + (valid ? k : 0), valid ? columns - k : 0);
     }
 
     /// The tiles that have a row of a gate of `wanted`, one bit each.

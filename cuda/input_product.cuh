@@ -17,10 +17,10 @@ struct InputProduct {
     static constexpr int inputs = shape.inputs;
     using Rows = GateRows<Cell, units, Cell::input>;
     static constexpr int tiles = Rows::tiles;
-    static constexpr int k_tiles = ceil_div(ceil_div(inputs, 32), k_split);  // of 32 elements of x, per warp
-    static constexpr int padded_inputs = 32 * k_tiles * k_split;
+    static constexpr int k_tiles = ceil_div(ceil_div(inputs, k_tile_depth<Type>), k_split);  // of x, per warp
+    static constexpr int padded_inputs = k_tile_depth<Type> * k_tiles * k_split;
     static constexpr bool padded = padded_inputs != inputs;  // then a stage has words that no copy reaches, and that must be zeros
-    using Layout = MovingLayout<rows>;
+    using Layout = MovingLayout<rows, Type>;
     using Matrix = StationaryMatrix<Type, tiles, k_tiles, k_tiles_in_registers, rows, 1>;
     using Sums = typename Matrix::Sums;
 
@@ -29,15 +29,15 @@ struct InputProduct {
     static constexpr int apart_tiles = count_bits(apart);
 
     // A stage holds x of one step, laid out as the moving matrix.
-    using Ring = InputRing<Type, FixedShape{.heads = 1, .head_dim = inputs}, 1, rows, threads, 2 * padded_inputs>;
+    using Ring = InputRing<Type, FixedShape{.heads = 1, .head_dim = inputs}, 1, rows, threads, element_bytes<Type> * padded_inputs>;
     static_assert(Ring::stage_bytes == Layout::bytes(padded_inputs), "a stage is a moving matrix");
 
     Matrix matrix;
 
     /// Load this lane's part of W [G_in, H, D, I]. `at`: this warp's shared memory, of Matrix::shared_bytes.
-    TILESMITH_DEVICE void load(const unsigned short* w, SharedAddress at, int head, int first_unit, int part, int lane) {
+    TILESMITH_DEVICE void load(const Element<Type>* w, SharedAddress at, int head, int first_unit, int part, int lane) {
         matrix.load_in_turn(at, lane, [&](int tile, int k_tile, int upper) {
-            const int k = (part * k_tiles + k_tile) * 32 + lane % 4 * 8;
+            const int k = (part * k_tiles + k_tile) * k_tile_depth<Type> + lane % 4 * chunk_elements<Type>;
             return Rows::template load<shape, inputs>(w, head, first_unit, tile * 16 + upper * 8 + lane / 4, k);
         });
     }
@@ -54,7 +54,7 @@ struct InputProduct {
     template <class Source>
     TILESMITH_DEVICE static void prepare(Ring& ring, SharedAddress at, Source source) {
         ring.prepare_places([&](int, int row, int k) { return source(row) + k; },
-                            [&](int, int row, int k) { return at + Layout::offset(k / 8, row) + 2 * (k % 8); });
+                            [&](int, int row, int k) { return at + Layout::place(k, row); });
     }
 };
 

@@ -1,20 +1,27 @@
 // A step's inputs on their way from global memory to the lanes: copied asynchronously, some steps ahead, into a ring
-// of stages in shared memory, and read from there transposed by ldmatrix, which hands each lane the elements its
-// accumulators belong to.
+// of stages in shared memory, and read from there: of 16 bits transposed by ldmatrix, which hands each lane the elements its
+// accumulators belong to, else one by one.
 #pragma once
 
 #include "recurrence.cuh"
 
 namespace tilesmith {
 
+/// Bytes of a row of so many units, a multiple of 8, of which lanes read the same unit of 8 rows by ldmatrix, or 8 units of 4 rows
+/// or of every second of 8: so many chunks of 16 bytes that these lie in different banks.
+template <class Type, int rows>
+TILESMITH_DEVICE constexpr int row_bytes_of(int units) {
+    return (units / chunk_elements<Type> | (element_bytes<Type> == 4 && rows == 4 ? 2 : 1)) * chunk_bytes;
+}
+
 /// A ring of stages; a stage holds one step of several arrays (Wx of each gate, say) for `rows` sequences:
-/// [array][sequence][unit], rows of `row_bytes`, an odd number of 16-byte chunks so that 8 rows lie in 8 different
-/// groups of banks. With 4 sequences they take the even columns of a tile, and a matrix holds two arrays instead of one.
+/// [array][sequence][unit], rows of `row_bytes`, as row_bytes_of has them so that lanes read from different banks. With 4
+/// sequences they take the even columns of a tile, and a matrix holds two arrays instead of one.
 /// `threads` of `Who` share the copies, of `units` from each row.
 template <class Type, FixedShape shape, int arrays, int rows, int threads, int row_bytes, int units = shape.head_dim,
           class Who = WholeBlock>
 struct InputRing {
-    static constexpr int width = vector_width(shape.head_dim);
+    static constexpr int element = element_bytes<Type>, width = vector_width(shape.head_dim, element);
     static constexpr bool half_filled = rows == 4;
     static constexpr int stage_bytes = arrays * rows * row_bytes;
 
@@ -23,14 +30,14 @@ struct InputRing {
     static constexpr int row_copies = units / width;                 // per array and sequence
     static constexpr int stage_copies = arrays * rows * row_copies;  // per step
     static constexpr int copies = ceil_div(stage_copies, threads);   // per thread and step
-    const unsigned short* from[copies];
+    const Element<Type>* from[copies];
     SharedAddress to[copies];
 
     /// Point at the first step to copy, and at the ring. source(array, row, unit): where the elements of a sequence of
     /// the block begin in global memory; a row past the end of the batch may give any other.
     template <class Source>
     TILESMITH_DEVICE void prepare(SharedAddress ring, Source source) {
-        prepare_places(source, [&](int array, int row, int unit) { return ring + (array * rows + row) * row_bytes + 2 * unit; });
+        prepare_places(source, [&](int array, int row, int unit) { return ring + (array * rows + row) * row_bytes + element * unit; });
     }
 
     /// The same for stages that are laid out in another way. place(array, row, unit): where those elements go in the first.
@@ -71,28 +78,41 @@ struct InputRing {
         }
     }
 
-    TILESMITH_DEVICE static void copy(SharedAddress to, const unsigned short* from) {
-        if constexpr (width == 1)
+    TILESMITH_DEVICE static void copy(SharedAddress to, const Element<Type>* from) {
+        if constexpr (width * element == 2)
             store_shared_16(to, load_global_16(from));  // too narrow for an asynchronous copy
         else
-            cp_async<2 * width>(to, from);
+            cp_async<width * element>(to, from);
     }
 
     /// The same, or zeros.
-    TILESMITH_DEVICE static void copy_or_zeros(SharedAddress to, const unsigned short* from, bool real) {
-        if constexpr (width == 1)
+    TILESMITH_DEVICE static void copy_or_zeros(SharedAddress to, const Element<Type>* from, bool real) {
+        if constexpr (width * element == 2)
             store_shared_16(to, real ? load_global_16(from) : 0);
         else
-            cp_async_or_zeros<2 * width>(to, from, real);
+            cp_async_or_zeros<width * element>(to, from, real);
+    }
+
+    /// Zeros where a copy would be.
+    TILESMITH_DEVICE static void clear(SharedAddress to) {
+        if constexpr (element == 2) {
+#pragma unroll
+            for (int word = 0; word < width; ++word) store_shared_16(to + 2 * word, 0);
+        } else {
+#pragma unroll
+            for (int word = 0; word < width * element / 4; ++word) store_shared_32(to + 4 * word, 0);
+        }
     }
 
     // ---- reading ----
 
+    static constexpr bool by_matrices = element == 2;
+    static constexpr int columns = half_filled ? 1 : 2;  // of a lane
     static constexpr int arrays_per_matrix = half_filled ? 2 : 1;
     static constexpr int matrices = ceil_div(arrays, arrays_per_matrix);  // per unit group and column tile
     static constexpr int loads = ceil_div(matrices, 4);
-    static constexpr int words = 4 * loads;
-    using Word = unsigned;
+    static constexpr int words = by_matrices ? 4 * loads : arrays * columns;
+    using Word = typename Either<by_matrices, unsigned, Real<Type>>::Type;
 
     /// The row that a lane points the i-th ldmatrix at, within a stage and for the first unit group. Lanes whose
     /// array does not exist point at the last one.
@@ -104,17 +124,21 @@ struct InputRing {
     }
 
     /// Load the inputs of a lane's elements; `at` is the stage, at the warp's first unit group.
-    /// Each word holds columns 2j, 2j + 1 of one array, or (with 4 sequences) the lane's column of two arrays.
+    /// Each word holds columns 2j, 2j + 1 of one array, or (with 4 sequences) the lane's column of two arrays; or one element.
     template <int unit_groups, int column_tiles>
-    TILESMITH_DEVICE static void load(unsigned (&out)[unit_groups][column_tiles][words], SharedAddress at, int lane) {
+    TILESMITH_DEVICE static void load(Word (&out)[unit_groups][column_tiles][words], SharedAddress at, int lane) {
+        if constexpr (by_matrices) {
 #pragma unroll
-        for (int unit_group = 0; unit_group < unit_groups; ++unit_group)
+            for (int unit_group = 0; unit_group < unit_groups; ++unit_group)
 #pragma unroll
-            for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
+                for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
 #pragma unroll
-                for (int i = 0; i < loads; ++i)
-                    load_matrices(out[unit_group][column_tile], i,
-                                  at + row_offset(lane, i) + chunk_bytes * unit_group + 8 * column_tile * row_bytes);
+                    for (int i = 0; i < loads; ++i)
+                        load_matrices(out[unit_group][column_tile], i,
+                                      at + row_offset(lane, i) + chunk_bytes * unit_group + 8 * column_tile * row_bytes);
+        } else {
+            load_elements(out, at + lane % 4 * columns * row_bytes + lane / 4 * element);
+        }
     }
 
     TILESMITH_DEVICE static void load_matrices(unsigned (&out)[words], int i, SharedAddress at) {
@@ -133,11 +157,28 @@ struct InputRing {
         }
     }
 
+    /// The same one by one, from where the lane's first lies.
+    template <int unit_groups, int column_tiles>
+    TILESMITH_DEVICE static void load_elements(Word (&out)[unit_groups][column_tiles][words], SharedAddress own) {
+#pragma unroll
+        for (int unit_group = 0; unit_group < unit_groups; ++unit_group)
+#pragma unroll
+            for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
+#pragma unroll
+                for (int i = 0; i < words; ++i)
+                    out[unit_group][column_tile][i] = load_shared_element<Type>(
+                        own + (i / columns * rows + 8 * column_tile + i % columns) * row_bytes + 8 * element * unit_group);
+    }
+
     /// One array's value of a lane's element in column 2j + `column`.
-    TILESMITH_DEVICE static float value(const unsigned (&in)[words], int array, int column) {
-        const unsigned word = in[array / arrays_per_matrix];
-        const int half = half_filled ? array % 2 : column;
-        return half == 0 ? unpack_low<Type>(word) : unpack_high<Type>(word);
+    TILESMITH_DEVICE static float value(const Word (&in)[words], int array, int column) {
+        if constexpr (by_matrices) {
+            const unsigned word = in[array / arrays_per_matrix];
+            const int half = half_filled ? array % 2 : column;
+            return half == 0 ? unpack_low<Type>(word) : unpack_high<Type>(word);
+        } else {
+            return in[array * columns + column];
+        }
     }
 };
 

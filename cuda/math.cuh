@@ -80,9 +80,14 @@ using math::absolute, math::maximum, math::minimum, math::relu, math::sign;
 template <class Number>
 TILESMITH_DEVICE Number tanh(Number x) { return tanh_library(x); }
 
+/// 1 / x, at most 1 unit in the last place. In float by the multi-function unit: the nearest number takes a branch and a call,
+/// which part what the compiler interleaves.
+TILESMITH_DEVICE float reciprocal(float x) { return rcp_approx(x); }
+TILESMITH_DEVICE double reciprocal(double x) { return rcp_rn(x); }
+
 /// 1 / (1 + exp(-x)); 0 where exp(-x) is infinite.
 template <class Number>
-TILESMITH_DEVICE Number sigmoid(Number x) { return rcp_rn(1 + exp_library(-x)); }
+TILESMITH_DEVICE Number sigmoid(Number x) { return reciprocal(1 + exp_library(-x)); }
 
 template <class Number>
 TILESMITH_DEVICE Number exp(Number x) { return exp_library(x); }
@@ -95,9 +100,6 @@ TILESMITH_DEVICE Number log_sigmoid(Number x) { return (x > 0 ? Number(0) : x) -
 
 template <class Number>
 TILESMITH_DEVICE Number softplus(Number x) { return (x < 0 ? Number(0) : x) + log1p_library(exp_library(-abs_rn(x))); }
-
-template <class Number>
-TILESMITH_DEVICE Number reciprocal(Number x) { return rcp_rn(x); }
 
 template <class Number>
 TILESMITH_DEVICE Number sqrt(Number x) { return sqrt_rn(x); }

@@ -6,6 +6,7 @@
 // units and whose columns are sequences, h lies in the ring of inputs. It waits for nothing and nothing waits for it.
 #pragma once
 
+#include "factors.cuh"
 #include "lane_elements.cuh"
 #include "recurrence.cuh"
 
@@ -24,13 +25,15 @@ struct PartialGradients {
     static constexpr int unit_groups = Elements::unit_groups;
     static constexpr int column_tiles = Elements::column_tiles;
     static constexpr int columns = Elements::columns;
-    static constexpr int sequence_tiles = column_tiles;  // of 8 k each, two to an instruction
+    static constexpr bool sixteen_bits = element_bytes<Type> == 2;
+    static constexpr int sequence_tiles = column_tiles;  // of 8 k each, two of 16 bits to an instruction
     static constexpr int unit_tiles = ceil_div(D, 8);    // of previous units
     static_assert(products == 0 || units == 16, "a matrix tile is of 16 units");
 
     float product[maximum(1, count_bits(products))][products != 0 ? unit_tiles : 1][4];
     float sum[maximum(1, count_bits(biases))][unit_groups];
-    unsigned words[maximum(1, count_bits(products))][sequence_tiles][unit_groups];  // gradients of the step that is done
+    static constexpr int tile_words = sixteen_bits ? 1 : 2;  // of a unit: what two k take
+    unsigned words[maximum(1, count_bits(products))][sequence_tiles][tile_words * unit_groups];  // of the step that is done
 
     TILESMITH_DEVICE void clear() {
 #pragma unroll
@@ -62,9 +65,15 @@ struct PartialGradients {
                     const float first = real(gate, unit_group, tile, 0);
                     const float second = columns == 2 ? real(gate, unit_group, tile, columns - 1) : 0.0f;
                     if (has(biases, gate)) sum[has(biases, gate) ? rank_among(biases, gate) : 0][unit_group] += first + second;
-                    if (has(products, gate))
-                        words[has(products, gate) ? rank_among(products, gate) : 0][tile][unit_group] =
-                            pack<Type>(first, second);
+                    if (has(products, gate)) {
+                        auto& of_tile = words[has(products, gate) ? rank_among(products, gate) : 0][tile];
+                        if constexpr (sixteen_bits) {
+                            of_tile[unit_group] = pack<Type>(first, second);
+                        } else {
+                            of_tile[unit_group] = __float_as_uint(first);
+                            of_tile[unit_groups + unit_group] = __float_as_uint(second);
+                        }
+                    }
                 }
         }
     }
@@ -72,7 +81,10 @@ struct PartialGradients {
     /// Multiply what was taken with the previous h of that step, whose sequences are rows from `hidden` on. With 4
     /// sequences every second k counts: the others' gradients are zero, and their rows those of their neighbours.
     TILESMITH_DEVICE void multiply(SharedAddress hidden, int lane) {
-        if constexpr (products != 0) {
+        if constexpr (products != 0 && !sixteen_bits) {
+#pragma unroll
+            for (int tile = 0; tile < sequence_tiles; ++tile) multiply_floats(hidden, tile, lane);
+        } else if constexpr (products != 0) {
 #pragma unroll
             for (int tile = 0; tile < sequence_tiles; tile += 2) {
                 if (tile + 1 < sequence_tiles)  // at compile time, as everything here
@@ -112,9 +124,28 @@ struct PartialGradients {
         }
     }
 
+    /// The part of one tile of floats: k = j and j + 4 of an instruction are the two sequences of a lane, or its sequence and
+    /// nothing.
+    TILESMITH_DEVICE void multiply_floats(SharedAddress hidden, int tile, int lane) {
+        const SharedAddress at = hidden + (8 * tile + lane % 4 * columns) * row_bytes + lane / 4 * 4;
+        Factors<Type, 4> gradients[count_bits(products)];
+#pragma unroll
+        for (int q = 0; q < count_bits(products); ++q)
+#pragma unroll
+            for (int i = 0; i < 4; ++i) gradients[q].set(i, words[q][tile][i]);
+#pragma unroll
+        for (int unit_tile = 0; unit_tile < unit_tiles; ++unit_tile) {
+            Factors<Type, 2> h;
+            h.set(0, load_shared_32(at + 32 * unit_tile));
+            h.set(1, columns == 2 ? load_shared_32(at + 32 * unit_tile + row_bytes) : 0);
+#pragma unroll
+            for (int q = 0; q < count_bits(products); ++q) multiply_add(product[q][unit_tile], gradients[q], h);
+        }
+    }
+
     /// Write the sums of part `part` of the batch.
     template <class Own>
-    TILESMITH_DEVICE void write_out(const BackwardArguments& in, const Own& own, int part) const {
+    TILESMITH_DEVICE void write_out(const BackwardArgumentsOf<Element<Type>>& in, const Own& own, int part) const {
 #pragma unroll
         for (int q = 0; q < count_bits(products); ++q) {
             const long long slice = (static_cast<long long>(part) * count_bits(products) + q) * shape.heads + own.head;

@@ -10,7 +10,7 @@
 namespace tilesmith {
 
 /// A warp's part, of 16 units: the product has a tile of 16 rows for each gate that the backward step reads and that has
-/// a recurrent product, so that a gate's value ends in the lane that owns the unit. `k_tiles_in_registers`: of 32
+/// a recurrent product, so that a gate's value ends in the lane that owns the unit. `k_tiles_in_registers`: of 64 bytes of
 /// columns of R each, those that stay in registers; the others lie in shared memory. `bias`: of every gate that the
 /// backward step reads, kept by the caller.
 template <class Cell, class Type, FixedShape shape, int rows, int k_tiles_in_registers>
@@ -18,8 +18,8 @@ struct RecomputedGates {
     static constexpr int D = shape.head_dim;
     static constexpr int units = 16;
     static constexpr unsigned products = Cell::backward_gates & Cell::recurrent;
-    static constexpr int k_tiles = products != 0 ? ceil_div(D, 32) : 0;
-    static constexpr int padded_k = 32 * k_tiles;  // units of h that the product reads; those past D must be finite
+    static constexpr int k_tiles = products != 0 ? ceil_div(D, k_tile_depth<Type>) : 0;
+    static constexpr int padded_k = k_tile_depth<Type> * k_tiles;  // units of h that the product reads; those past D must be finite
 
     using Elements = LaneElements<shape, units, rows>;
     using Matrix = StationaryMatrix<Type, maximum(1, count_bits(products)), k_tiles, k_tiles_in_registers, rows, 1>;
@@ -32,13 +32,13 @@ struct RecomputedGates {
 
     /// Load R. `at`: this warp's shared memory.
     template <class Own>
-    TILESMITH_DEVICE void load(const BackwardArguments& in, SharedAddress at, int lane, const Own& own) {
+    TILESMITH_DEVICE void load(const BackwardArgumentsOf<Element<Type>>& in, SharedAddress at, int lane, const Own& own) {
         weights.load(at, lane, [&](int tile, int k_tile, int upper) {
-            const int k = 32 * k_tile + 8 * own.j;
+            const int k = k_tile_depth<Type> * k_tile + chunk_elements<Type> * own.j;
             const bool valid = own.unit(upper) < D;
             const long long gate = rank_among(Cell::recurrent, nth_bit(products, tile));
             const long long row = (gate * shape.heads + own.head) * D + (valid ? own.unit(upper) : 0);
-            return load_row_of_8<vector_width(D)>(in.r + row * D + (valid ? k : 0), valid ? D - k : 0);
+            return load_chunk_of_row<D>(in.r + row * D + (valid ? k : 0), valid ? D - k : 0);
         });
     }
 

@@ -7,7 +7,11 @@
 
 namespace tilesmith {
 
-inline constexpr int chunk_bytes = 16;  // 8 elements: the unit in which shared memory is laid out
+inline constexpr int chunk_bytes = 16;  // the unit in which shared memory is laid out
+
+/// Elements of 16 bytes.
+template <class Type>
+inline constexpr int chunk_elements = chunk_bytes / element_bytes<Type>;
 
 /// What the forward pass writes for every step: h alone, every state, or every state and every gate.
 enum class Save { hidden, states, gates };
@@ -135,9 +139,9 @@ TILESMITH_DEVICE constexpr int nth_bit(unsigned bits, int n) {
 }
 TILESMITH_DEVICE constexpr bool has(unsigned bits, int gate) { return (bits >> gate & 1) != 0; }
 
-/// The widest vector, in elements of 2 bytes, that divides every row of `head_dim` elements: at most 8 (16 bytes).
-TILESMITH_DEVICE constexpr int vector_width(int head_dim) {
-    return head_dim % 8 == 0 ? 8 : head_dim % 4 == 0 ? 4 : head_dim % 2 == 0 ? 2 : 1;
+/// The widest vector, in elements of `bytes`, that divides every row of `head_dim` elements: at most 16 bytes.
+TILESMITH_DEVICE constexpr int vector_width(int head_dim, int bytes = 2) {
+    return bytes == 2 && head_dim % 8 == 0 ? 8 : bytes <= 4 && head_dim % 4 == 0 ? 4 : head_dim % 2 == 0 ? 2 : 1;
 }
 
 /// Eight consecutive 16-bit words of a row with `valid` words left, zeros past its end.
@@ -204,6 +208,13 @@ TILESMITH_DEVICE uint4 load_row_chunk(const Element<Type>* row, int valid) {
         }
         return uint4{words[0], words[1], words[2], words[3]};
     }
+}
+
+/// The same of a row of a matrix of so many columns.
+template <int columns, class Word>
+TILESMITH_DEVICE uint4 load_chunk_of_row(const Word* row, int valid) {
+    using Type = typename Either<sizeof(Word) == 2, bf16, typename Either<sizeof(Word) == 4, fp32, fp64>::Type>::Type;
+    return load_row_chunk<Type, vector_width(columns, sizeof(Word))>(row, valid);
 }
 
 /// Copy `Bytes` (2, 4, 8 or 16) from shared to global memory.

@@ -22,7 +22,7 @@ struct Resident : ResidentTransfers<Cell, Type, shape, tiling, save, how, sequen
     using Base = ResidentTransfers<Cell, Type, shape, tiling, save, how, sequences>;
     using typename Base::Rows, typename Base::Elements, typename Base::Layout, typename Base::Input, typename Base::Ring,
         typename Base::Matrix, typename Base::Flags;
-    using Base::D, Base::states, Base::gates, Base::units, Base::threads, Base::k_tiles, Base::tiles, Base::unit_groups,
+    using Base::D, Base::states, Base::gates, Base::units, Base::element, Base::threads, Base::k_tiles, Base::tiles, Base::unit_groups,
         Base::column_tiles, Base::columns, Base::chunk, Base::arrays, Base::hidden_bytes, Base::zeros_at, Base::buffer_bytes,
         Base::multiplies_input, Base::stage_bytes, Base::ring_at, Base::weights_at, Base::input_weights_at, Base::partial_at,
         Base::partial_tiles, Base::part_bytes, Base::initial_at, Base::initial_bytes, Base::flags_at, Base::in, Base::lane,
@@ -48,10 +48,10 @@ struct Resident : ResidentTransfers<Cell, Type, shape, tiling, save, how, sequen
         if constexpr (multiplies_input)
             input.load(in.w, shared + input_weights_at + warp * Input::Matrix::shared_bytes, head, unit_warp * units, part, lane);
         const auto row = [&](int tile, int k_tile, int upper) {
-            const int k = (part * k_tiles + k_tile) * 32 + j * 8;
+            const int k = (part * k_tiles + k_tile) * k_tile_depth<Type> + j * chunk_elements<Type>;
             return Rows::template load<shape>(in.r, head, unit_warp * units, tile * 16 + upper * 8 + g, k);
         };
-        if constexpr (multiplies_input)
+        if constexpr (multiplies_input || Matrix::in_parts)
             weights.load_in_turn(shared + weights_at + warp * Matrix::shared_bytes, lane, row);
         else
             weights.load(shared + weights_at + warp * Matrix::shared_bytes, lane, row);
@@ -90,15 +90,15 @@ struct Resident : ResidentTransfers<Cell, Type, shape, tiling, save, how, sequen
         Elements::for_each([&](int unit_group, int column_tile, int column) {
 #pragma unroll
             for (int s = 0; s < states; ++s) {
-                unsigned short word = 0;
+                float value = 0.0f;
                 if (in.initial != nullptr && own.real(unit_group, column_tile, column))
-                    word = load_global_16(in.initial + own.state_index(s, unit_group, column_tile, column));
-                state[unit_group][column_tile][column][s] = to_real<Type>(word);
-                initial[unit_group][column_tile][column][s] = to_real<Type>(word);
+                    value = to_real<Type>(load_element(in.initial + own.state_index(s, unit_group, column_tile, column)));
+                state[unit_group][column_tile][column][s] = value;
+                initial[unit_group][column_tile][column][s] = value;
                 if (s == 0 && part == 0) {
                     const SharedAddress at = result_at(0, own.row(column_tile, column), own.unit(unit_group));
-                    store_shared_16(at, word);
-                    if constexpr (sequences.resets) store_shared_16(at + initial_at, word);
+                    store_shared_element<Type>(at, value);
+                    if constexpr (sequences.resets) store_shared_element<Type>(at + initial_at, value);
                 }
             }
         });
@@ -239,7 +239,7 @@ struct Resident : ResidentTransfers<Cell, Type, shape, tiling, save, how, sequen
 
     /// The sums of one element's gates: recurrent product, input and bias, of what each gate has.
     TILESMITH_DEVICE void gather_gates(float (&gate)[gates], const typename Matrix::Sums& sums,
-                                       const unsigned (&wx)[unit_groups][column_tiles][Ring::words], const InputSums& inputs,
+                                       const typename Ring::Word (&wx)[unit_groups][column_tiles][Ring::words], const InputSums& inputs,
                                        int unit_group, int column_tile, int column) const {
 #pragma unroll
         for (int q = 0; q < gates; ++q) {
@@ -269,7 +269,7 @@ struct Resident : ResidentTransfers<Cell, Type, shape, tiling, save, how, sequen
         cp_async_wait<tiling.num_stages - 2>();
         sync_block();
 
-        const SharedAddress read_inputs = shared + ring_at + (multiplies_input ? 0 : unit_warp * unit_groups * chunk);
+        const SharedAddress read_inputs = shared + ring_at + (multiplies_input ? 0 : unit_warp * units * element);
         int stage_offset = 0;  // of the stage that this step reads
         int refill_offset = (tiling.num_stages - 1) * stage_bytes;
         InputSums inputs, next_inputs;  // of this step and the next
@@ -295,7 +295,7 @@ struct Resident : ResidentTransfers<Cell, Type, shape, tiling, save, how, sequen
             TILESMITH_STAMPED(stamps.mark(Phase::matrix);)
             begin_anew();
             find_restarts(t + 1, buffer ^ 1);  // if that is no stop, which would look them up
-            unsigned wx[unit_groups][column_tiles][Ring::words];
+            typename Ring::Word wx[unit_groups][column_tiles][Ring::words];
             if (!multiplies_input && part == 0) Ring::load(wx, read_inputs + stage_offset, lane);
             // The results of the step before lie in the buffer that this step reads; nobody waits for their writing.
             if (t > 0 || buffer > 0) write_out(buffer);

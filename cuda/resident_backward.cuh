@@ -18,10 +18,11 @@ namespace tilesmith {
 /// The tile variables; kernelgen/schedules/resident/backward.py states their constraints.
 struct ResidentBackwardTiling {
     int batch_tile;       // sequences per block: 4, or a multiple of 8
-    int k_tiles_in_registers;  // groups of 32 rows of R that stay in registers
+    int k_tiles_in_registers;  // k-tiles, of 64 bytes of rows of R, that stay in registers
     int accumulators;           // independent accumulators
     int num_stages;         // stages of the ring that holds saved values and gradients
-    int recompute_k_tiles_in_registers = 0;  // groups of 32 columns of R that stay in registers to compute the gates again
+    int recompute_k_tiles_in_registers = 0;  // k-tiles of columns of R that stay in registers to compute the gates again
+    int keeps_rests = 0;  // in float32, 1: of the words of R transposed in registers what TF32 leaves of them is there too
 };
 
 /// What a block of the schedule is to BackwardStep.
@@ -42,7 +43,8 @@ struct ResidentBackward
     using typename Step::Elements;
     using typename Step::Inputless;
     using typename Step::Sums;
-    using Matrix = StationaryMatrix<Type, 1, Step::k_tiles, tiling.k_tiles_in_registers, Step::rows, tiling.accumulators>;
+    using Matrix = StationaryMatrix<Type, 1, Step::k_tiles, tiling.k_tiles_in_registers, Step::rows, tiling.accumulators,
+                                    tiling.keeps_rests != 0>;
     static constexpr int weights_at = Step::step_end;
     static constexpr int sums_at = weights_at + Step::unit_warps * Matrix::shared_bytes;
     static constexpr int shared_bytes = sums_at + (Step::recompute ? Step::unit_warps * Sums::shared_bytes : 0);

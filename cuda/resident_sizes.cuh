@@ -16,12 +16,13 @@ struct ResidentTiling {
     int units_per_warp;        // 8: a 16-row tile holds two gates of 8 units; 16: one gate of 16 units
     int batch_tile;            // sequences per block: 4, or a multiple of 8
     int k_split;               // warps that share the same units, each with a part of the previous units
-    int k_tiles_in_registers;  // of a warp's k-tiles, of 32 previous units each, those whose part of R stays in registers
+    int k_tiles_in_registers;  // of a warp's k-tiles, of 64 bytes of previous units each, those whose part of R stays in registers
     int accumulators;          // independent ones per tile, so that matrix instructions overlap
     int num_stages;            // stages of the ring that holds Wx, or x
     // where the kernel multiplies its input itself:
     int input_k_tiles_in_registers = 0;  // as k_tiles_in_registers, of x and W
     int overlap_input = 0;  // 1: their product is made beside the pointwise step, in registers of its own; 0: behind it
+    int keeps_rests = 0;  // in float32, 1: of the words of R in registers what TF32 leaves of them is there too
 };
 
 template <class Cell, class Type, FixedShape shape, ResidentTiling tiling, Save save, Sequences sequences>
@@ -38,8 +39,8 @@ struct ResidentSizes {
     static constexpr int threads = 32 * warps;
     static constexpr int padded_units = unit_warps * units;
 
-    static constexpr int k_tiles = ceil_div(ceil_div(D, 32), tiling.k_split);  // of 32 previous units, per warp
-    static constexpr int padded_k = 32 * k_tiles * tiling.k_split;
+    static constexpr int k_tiles = ceil_div(ceil_div(D, k_tile_depth<Type>), tiling.k_split);  // of previous units, per warp
+    static constexpr int padded_k = k_tile_depth<Type> * k_tiles * tiling.k_split;
 
     using Rows = GateRows<Cell, units>;
     static constexpr int tiles = Rows::tiles;  // of 16 rows, per warp
@@ -57,13 +58,13 @@ struct ResidentSizes {
 
     // ---- shared memory ----
     static constexpr int chunk = chunk_bytes;
-    // A row of units of one sequence: an odd number of chunks, so that 8 rows lie in 8 different groups of banks.
-    static constexpr int row_bytes = (padded_units / 8 | 1) * chunk;
+    static constexpr int element = element_bytes<Type>;
+    static constexpr int row_bytes = row_bytes_of<Type, rows>(padded_units);  // of one sequence
     // What is written out for every step: arrays of [sequence][unit]. The first is h, the others are staged.
     static constexpr int arrays = result_arrays<Cell, save>;
     // Two buffers of results, [h, staged arrays]: one is read while the other is written.
-    // h: [previous unit / 8][sequence, permuted][8]; staged: [array][sequence][unit].
-    using Layout = MovingLayout<rows>;
+    // h: MovingLayout; staged: [array][sequence][unit].
+    using Layout = MovingLayout<rows, Type>;
     static constexpr int hidden_bytes = Layout::bytes(padded_k);
     static constexpr int array_bytes = rows * row_bytes;
     static constexpr int zeros_at = hidden_bytes + (arrays - 1) * array_bytes;  // what is written out behind a sequence's end
@@ -77,7 +78,8 @@ struct ResidentSizes {
     static constexpr int ring_at = 2 * buffer_bytes;
     // the part of R that is not in registers: [warp][k-tile][tile][half][lane]
     static constexpr int weights_at = ring_at + tiling.num_stages * stage_bytes;
-    using Matrix = StationaryMatrix<Type, tiles, k_tiles, tiling.k_tiles_in_registers, rows, tiling.accumulators>;
+    using Matrix = StationaryMatrix<Type, tiles, k_tiles, tiling.k_tiles_in_registers, rows, tiling.accumulators,
+                                    tiling.keeps_rests != 0>;
     static constexpr int weights_bytes = warps * Matrix::shared_bytes;
     // that of W, likewise
     static constexpr int input_weights_at = weights_at + weights_bytes;

@@ -12,11 +12,11 @@ template <class Cell, class Type, FixedShape shape, ResidentTiling tiling, Save 
 struct ResidentTransfers : ResidentSizes<Cell, Type, shape, tiling, save, sequences> {
     using Sizes = ResidentSizes<Cell, Type, shape, tiling, save, sequences>;
     using typename Sizes::Elements, typename Sizes::Layout, typename Sizes::Input, typename Sizes::Ring;
-    using Sizes::D, Sizes::input_gates, Sizes::units, Sizes::unit_warps, Sizes::threads, Sizes::rows, Sizes::row_bytes,
+    using Sizes::D, Sizes::input_gates, Sizes::units, Sizes::element, Sizes::unit_warps, Sizes::threads, Sizes::rows, Sizes::row_bytes,
         Sizes::arrays, Sizes::hidden_bytes, Sizes::array_bytes, Sizes::buffer_bytes, Sizes::multiplies_input, Sizes::ring_at;
 
     // ---- the thread's place ----
-    const ForwardArguments& in;
+    const ForwardArgumentsOf<Element<Type>>& in;
     const int lane = static_cast<int>(thread_index()) % 32;
     const int g = lane / 4;
     const int j = lane % 4;
@@ -31,20 +31,20 @@ struct ResidentTransfers : ResidentSizes<Cell, Type, shape, tiling, save, sequen
     TileSequences<sequences, rows> tile{in.seq};
     Input input;
 
-    TILESMITH_DEVICE ResidentTransfers(const ForwardArguments& in) : in(in) {}
+    TILESMITH_DEVICE ResidentTransfers(const ForwardArgumentsOf<Element<Type>>& in) : in(in) {}
 
     // ---- Wx or x in, results out ----
 
     /// Where a result goes in the first buffer: h (array 0) to what the next step reads, others where they are written
     /// out from.
     TILESMITH_DEVICE SharedAddress result_at(int array, int row, int unit) const {
-        const int staged = hidden_bytes + (array - 1) * array_bytes + row * row_bytes + 2 * unit;
-        return shared + (array == 0 ? Layout::offset(unit / 8, row) + 2 * (unit % 8) : staged);
+        const int staged = hidden_bytes + (array - 1) * array_bytes + row * row_bytes + element * unit;
+        return shared + (array == 0 ? Layout::place(unit, row) : staged);
     }
 
     Ring ring;
     LaneStores<Type, shape, units, rows, arrays, how> stores;
-    ArrayWriter<shape, rows, threads, arrays> writer;
+    ArrayWriter<shape, rows, threads, arrays, D, WholeBlock, Element<Type>> writer;
 
     TILESMITH_DEVICE void prepare_transfers() {
         const auto sequence_of = [&](int row) {

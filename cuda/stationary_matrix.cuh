@@ -1,28 +1,38 @@
-// A matrix that never leaves the chip, multiplied each step with a small moving one: tiles of 16 x 32 of the
+// A matrix that never leaves the chip, multiplied each step with a small moving one: tiles of 16 rows by 64 bytes of k of the
 // stationary matrix lie in a warp's registers and, where those do not suffice, in shared memory; the moving matrix lies
 // in shared memory in a layout that 32 lanes read without bank conflicts.
 //
-// K may be permuted as long as both matrices agree: a lane takes 8 consecutive k (16 bytes), which serve two
-// instructions of depth 16. Lanes: g = lane / 4, j = lane % 4.
+// K may be permuted as long as both matrices agree: a lane takes 16 bytes of consecutive k, 8 elements of 16 bits or 4 floats,
+// which serve two instructions (factors.cuh). Lanes: g = lane / 4, j = lane % 4.
 #pragma once
 
+#include "factors.cuh"
 #include "recurrence.cuh"
 
 namespace tilesmith {
 
-/// The moving matrix in shared memory: [k / 8][sequence, permuted][8] 16-bit words, for `rows` sequences.
-template <int rows>
-struct MovingLayout {
-    TILESMITH_DEVICE static constexpr int bytes(int k) { return k / 8 * rows * chunk_bytes; }
+/// k of a k-tile: 16 bytes of each of 4 lanes.
+template <class Type>
+inline constexpr int k_tile_depth = 4 * chunk_elements<Type>;
 
-    /// Where words k = 8 * k_chunk .. of a sequence lie. The chunks that 8 lanes load at a time lie in different banks: of
+/// The moving matrix in shared memory: [k-chunk][sequence, permuted], chunks of 16 bytes, for `rows` sequences.
+template <int rows, class Type = bf16>
+struct MovingLayout {
+    TILESMITH_DEVICE static constexpr int bytes(int k) { return k / chunk_elements<Type> * rows * chunk_bytes; }
+
+    /// Where k of a sequence lies.
+    TILESMITH_DEVICE static int place(int k, int row) {
+        return offset(k / chunk_elements<Type>, row) + element_bytes<Type> * (k % chunk_elements<Type>);
+    }
+
+    /// Where a k-chunk of a sequence lies. The chunks that 8 lanes load at a time lie in different banks: of
     /// four k-chunks and two sequences, or of eight k-chunks of one sequence where there are 4.
     TILESMITH_DEVICE static int offset(int k_chunk, int row) {
         const int permuted = rows == 4 ? row ^ (k_chunk / 2 % 4) : row ^ (2 * (k_chunk % 4));
         return (k_chunk * rows + permuted) * chunk_bytes;
     }
 
-    /// From a k-tile (32 k) to another an even number of k-tiles away, and from the first tile of 8 columns to another.
+    /// From a k-tile to another an even number of k-tiles away, and from the first tile of 8 columns to another.
     TILESMITH_DEVICE static constexpr int step(int k_tiles, int column_tile) {
         return (4 * rows * k_tiles + 8 * column_tile) * chunk_bytes;
     }
@@ -39,14 +49,21 @@ struct RowLayout {
     }
 };
 
-/// A warp's part of the stationary matrix: `tiles` of 16 rows, `k_tiles` of 32 k, of which `k_tiles_in_registers` stay in
-/// registers and the others in shared memory. `accumulators`: per tile, which work independently.
-template <class Type, int tiles, int k_tiles, int k_tiles_in_registers, int rows, int accumulators>
+/// A warp's part of the stationary matrix: `tiles` of 16 rows, `k_tiles` of 64 bytes of k, of which `k_tiles_in_registers` stay
+/// in registers and the others in shared memory. `accumulators`: per tile, which work independently.
+///
+/// In float32 a product is three in TF32 of both matrices' parts (factors.cuh): a word is one, and what it is larger by the
+/// other, which is made when it is multiplied; or, of words in registers, with `keeps_rests` once. Tensor cores cut what they
+/// add up, always towards zero; what a k-tile makes is added to the sums outside.
+template <class Type, int tiles, int k_tiles, int k_tiles_in_registers, int rows, int accumulators, bool keeps_rests = false>
 struct StationaryMatrix {
     static constexpr bool half_filled = rows == 4;  // these take the even columns of a tile of 8
     static constexpr int column_tiles = half_filled ? 1 : rows / 8;
     static constexpr int shared_k_tiles = k_tiles - k_tiles_in_registers;
     static constexpr int shared_bytes = shared_k_tiles * tiles * 2 * 32 * chunk_bytes;  // per warp
+    static constexpr int k_tile_depth = tilesmith::k_tile_depth<Type>;
+    static constexpr bool in_parts = !sums_in_tensor_cores<Type>;
+    static_assert(!in_parts || accumulators <= (half_filled ? 2 : 1), "sums outside tensor cores wait for nothing");
 
     static_assert(k_tiles_in_registers >= 0 && k_tiles_in_registers <= k_tiles, "more k-tiles in registers than there are");
 
@@ -57,11 +74,14 @@ struct StationaryMatrix {
     static constexpr bool paired = half_filled && k_tiles >= 2 && accumulators >= 2;
     static_assert(!paired || accumulators / 2 <= k_tiles / 2 * 2, "an accumulator of odd k-tiles would get no product");
 
+    static constexpr int k_tiles_per_read = paired ? 2 : 1;
+    static constexpr int reads = ceil_div(k_tiles, k_tiles_per_read);
+
     unsigned words[tiles][k_tiles_in_registers > 0 ? k_tiles_in_registers : 1][2][4];
     SharedAddress shared;
 
-    /// Load the matrix. `at`: this warp's shared memory. row(tile, k_tile, upper): 8 words of row g (upper = 0) or
-    /// g + 8 (upper = 1) of a tile, from k = 32 * k_tile + 8 * j on.
+    /// Load the matrix. `at`: this warp's shared memory. row(tile, k_tile, upper): 16 bytes of row g (upper = 0) or
+    /// g + 8 (upper = 1) of a tile, from that chunk of the k-tile on that is number j.
     template <class Row>
     TILESMITH_DEVICE void load(SharedAddress at, int lane, Row row) {
         shared = at + lane * chunk_bytes;
@@ -80,7 +100,7 @@ struct StationaryMatrix {
         for (int k_tile = k_tiles_in_registers; k_tile < k_tiles; ++k_tile)
 #pragma unroll
             for (int tile = 0; tile < tiles; ++tile) {
-                const uint4 low = row(tile, k_tile, 0), high = row(tile, k_tile, 1);
+                const uint4 low = factors(row(tile, k_tile, 0)), high = factors(row(tile, k_tile, 1));
                 store_words(tile, k_tile, low, high);
             }
 #pragma unroll
@@ -93,7 +113,7 @@ struct StationaryMatrix {
 
     template <class Row>
     TILESMITH_DEVICE void load_k_tile(int tile, int k_tile, Row row) {
-        const uint4 low = row(tile, k_tile, 0), high = row(tile, k_tile, 1);
+        const uint4 low = factors(row(tile, k_tile, 0)), high = factors(row(tile, k_tile, 1));
         if (k_tile < k_tiles_in_registers) {
             unsigned(&w)[2][4] = words[tile][k_tile < k_tiles_in_registers ? k_tile : 0];
             w[0][0] = low.x, w[0][1] = high.x, w[0][2] = low.y, w[0][3] = high.y;
@@ -101,6 +121,10 @@ struct StationaryMatrix {
         } else {
             store_words(tile, k_tile, low, high);
         }
+    }
+
+    TILESMITH_DEVICE static uint4 factors(uint4 words) {
+        return uint4{factor<Type>(words.x), factor<Type>(words.y), factor<Type>(words.z), factor<Type>(words.w)};
     }
 
     TILESMITH_DEVICE void store_words(int tile, int k_tile, uint4 low, uint4 high) const {
@@ -117,6 +141,8 @@ struct StationaryMatrix {
     TILESMITH_DEVICE static constexpr int accumulator_of(int k_tile, int half) {
         return paired ? k_tile % 2 + 2 * (turn(k_tile, half) % (accumulators / 2)) : turn(k_tile, half) % accumulators;
     }
+
+    static constexpr int used_accumulators = in_parts ? k_tiles_per_read : minimum(accumulators, 2 * k_tiles);
 
     /// How many matrix instructions come before, of those of even or odd k-tiles where k-tiles are read in pairs.
     TILESMITH_DEVICE static constexpr int turn(int k_tile, int half) { return 2 * (paired ? k_tile / 2 : k_tile) + half; }
@@ -149,8 +175,6 @@ struct StationaryMatrix {
         }
     };
 
-    static constexpr int k_tiles_per_read = paired ? 2 : 1;
-    static constexpr int reads = ceil_div(k_tiles, k_tiles_per_read);
 
     /// The sequence that a lane reads the moving matrix of, of a tile of 8 columns.
     TILESMITH_DEVICE static int row_read(int lane, int column_tile) {
@@ -174,10 +198,34 @@ struct StationaryMatrix {
     template <class Read, class Start>
     TILESMITH_DEVICE void product(Sums& sums, Read read, Start start) const {
         float partial[accumulators][tiles][column_tiles][4];
+        float made[ahead];  // sums of the last products, which rests wait for
         uint4 b[column_tiles];
 #pragma unroll
         for (int k_tile = 0; k_tile < k_tiles; ++k_tile) {
-            if (k_tile % k_tiles_per_read == 0) read(k_tile, b);
+            if (k_tile % k_tiles_per_read == 0) {
+                read(k_tile, b);
+#pragma unroll
+                for (int column_tile = 0; column_tile < column_tiles; ++column_tile) b[column_tile] = factors(b[column_tile]);
+            }
+            if constexpr (in_parts) {
+                add_parts(
+                    [&](int tile, int column_tile) -> float(&)[4] {
+                        float(&d)[4] = partial[paired ? k_tile % 2 : 0][tile][column_tile];
+                        if (k_tile < k_tiles_per_read)
+#pragma unroll
+                            for (int i = 0; i < 4; ++i) d[i] = k_tile == 0 ? start(tile, column_tile, i) : 0.0f;
+                        return d;
+                    },
+                    b,
+                    [&](unsigned(&a)[4], unsigned(&a_rest)[4], int tile, int half) {
+                        fetch(a, tile, k_tile, half);
+                        const int turn = k_tile * tiles + tile;
+                        const float earlier = turn < ahead ? __uint_as_float(b[0].x) : made[turn % ahead];
+                        rests(a_rest, a, keeps_rests ? factor_bits : word_after(earlier, factor_bits));
+                    },
+                    [&](int tile, float sum) { made[(k_tile * tiles + tile) % ahead] = sum; });
+                continue;
+            }
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
 #pragma unroll
@@ -194,9 +242,9 @@ struct StationaryMatrix {
 #pragma unroll
                             for (int i = 0; i < 4; ++i)
                                 if (k_tile == 0 && half == 0) first[i] = start(tile, column_tile, i);
-                            mma_m16n8k16<Type>(d, a, b0, b1, first);
+                            multiply_words<Type>(d, a, b0, b1, first);
                         } else {
-                            mma_m16n8k16<Type>(d, a, b0, b1, d);
+                            multiply_words<Type>(d, a, b0, b1, d);
                         }
                     }
                 }
@@ -210,7 +258,7 @@ struct StationaryMatrix {
                 for (int i = 0; i < 4; ++i) {
                     float sum = partial[0][tile][column_tile][i];
 #pragma unroll
-                    for (int accumulator = 1; accumulator < minimum(accumulators, 2 * k_tiles); ++accumulator)
+                    for (int accumulator = 1; accumulator < used_accumulators; ++accumulator)
                         sum += partial[accumulator][tile][column_tile][paired && accumulator % 2 == 1 ? i ^ 1 : i];
                     sums[tile][column_tile][i] = sum;
                 }
@@ -256,7 +304,14 @@ struct StationaryMatrix {
         uint4 b[column_tiles];
 #pragma unroll
         for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
-            b[column_tile] = load_shared_128(places.at(k_tile, column_tile));
+            b[column_tile] = factors(load_shared_128(places.at(k_tile, column_tile)));
+        if constexpr (in_parts)
+            return add_parts([&](int tile, int column_tile) -> float(&)[4] { return sums[tile][column_tile]; }, b,
+                             [&](unsigned(&a)[4], unsigned(&a_rest)[4], int tile, int half) {
+                                 fetch_words(a, tile, half);
+                                 rests(a_rest, a, word_after(__uint_as_float(b[0].x), factor_bits));
+                             },
+                             [](int, float) {});
 #pragma unroll
         for (int half = 0; half < 2; ++half)
 #pragma unroll
@@ -268,9 +323,57 @@ struct StationaryMatrix {
                     float(&d)[4] = sums[tile][column_tile];
                     const unsigned b0 = half == 0 ? b[column_tile].x : b[column_tile].z;
                     const unsigned b1 = half == 0 ? b[column_tile].y : b[column_tile].w;
-                    mma_m16n8k16<Type>(d, a, b0, b1, d);
+                    multiply_words<Type>(d, a, b0, b1, d);
                 }
             }
+    }
+
+    /// How many products of a k-tile and a tile are under way when the rests for the next one are made. A compiler that may
+    /// makes all of them at once, and spills.
+    static constexpr int ahead = 2;
+
+    TILESMITH_DEVICE static void rests(unsigned (&a_rest)[4], const unsigned (&a)[4], unsigned bits) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) a_rest[i] = rest_of_factor(a[i], bits);
+    }
+
+    /// Add those of floats: three products for one. sums(tile, column_tile): what they are added to. fetch_words(a, a_rest, tile,
+    /// half): the stationary matrix's, and their rests. made(tile, sum): called when a tile's are added.
+    template <class SumsOf, class Fetch, class Made>
+    TILESMITH_DEVICE static void add_parts(SumsOf sums, const uint4 (&b)[column_tiles], Fetch fetch_words, Made made) {
+        uint4 b_rest[column_tiles];
+#pragma unroll
+        for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
+            const uint4 word = b[column_tile];
+            b_rest[column_tile] =
+                uint4{rest_of_factor(word.x), rest_of_factor(word.y), rest_of_factor(word.z), rest_of_factor(word.w)};
+        }
+#pragma unroll
+        for (int tile = 0; tile < tiles; ++tile) {
+            unsigned a[2][4], a_rest[2][4];
+#pragma unroll
+            for (int half = 0; half < 2; ++half) fetch_words(a[half], a_rest[half], tile, half);
+#pragma unroll
+            for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
+                float(&d)[4] = sums(tile, column_tile);
+                const uint4 word = b[column_tile], rest = b_rest[column_tile];
+                if constexpr (!multiply_tf32) {
+                    multiply_words<Type>(d, a[0], word.x, word.y, d);
+                    multiply_words<Type>(d, a[1], word.z, word.w, d);
+                    continue;
+                }
+                float product[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+                multiply_words<Type>(product, a[0], rest.x, rest.y, product);
+                multiply_words<Type>(product, a[1], rest.z, rest.w, product);
+                multiply_words<Type>(product, a_rest[0], word.x, word.y, product);
+                multiply_words<Type>(product, a_rest[1], word.z, word.w, product);
+                multiply_words<Type>(product, a[0], word.x, word.y, product);
+                multiply_words<Type>(product, a[1], word.z, word.w, product);
+#pragma unroll
+                for (int i = 0; i < 4; ++i) d[i] += product[i];
+                if (column_tile == 0) made(tile, d[0]);
+            }
+        }
     }
 };
 

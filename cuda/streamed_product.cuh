@@ -13,10 +13,6 @@
 
 namespace tilesmith {
 
-/// Elements of 16 bytes.
-template <class Type>
-inline constexpr int chunk_elements = chunk_bytes / element_bytes<Type>;
-
 /// Rows of `chunks` 16-byte chunks in shared memory, permuted within a row so that the same chunk of 8 rows in a row lies in
 /// different banks.
 template <int chunks>

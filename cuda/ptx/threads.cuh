@@ -18,6 +18,15 @@ TILESMITH_DEVICE int opaque(int value) {
     return value;
 }
 
+/// The same word, whatever `earlier` is: what follows from it is computed no sooner than that is there, and not before a loop.
+TILESMITH_DEVICE unsigned word_after(float earlier, unsigned word) {
+    unsigned out;  // the larger of the word and a smaller one, of which the assembler knows nothing
+    asm volatile("{.reg .s32 least; min.s32 least, %1, %2; max.s32 %0, least, %2;}"
+                 : "=r"(out)
+                 : "r"(__float_as_uint(earlier)), "r"(word));
+    return out;
+}
+
 /// The condition, of a branch that is seldom taken.
 TILESMITH_DEVICE bool seldom(bool condition) { return __builtin_expect(condition, false); }
 

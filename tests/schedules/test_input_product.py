@@ -158,8 +158,8 @@ def test_other_schedules_refuse_by_name(schedule: str) -> None:
 @pytest.mark.unit
 def test_what_makes_no_sense_is_refused() -> None:
     profile = load_profile(GPU)
-    with pytest.raises(InfeasibleError, match=r"takes 16-bit types only \(bfloat16, float16\), not float32"):
-        stated_problem(get("resident"), load_cell("lstm"), Shape(16, 64, 1, 64, "float32", inputs=64), profile)
+    with pytest.raises(InfeasibleError, match=r"takes bfloat16, float16, float32, tf32 only, not float64"):
+        stated_problem(get("resident"), load_cell("lstm"), Shape(16, 64, 1, 64, "float64", inputs=64), profile)
     lone = Cell(
         name="lone",
         title="A cell that hears nothing",

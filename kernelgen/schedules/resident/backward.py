@@ -16,7 +16,8 @@ from kernelgen.cells.language import Cell
 from kernelgen.emit.kernel import Template
 from kernelgen.hardware.profile import Profile
 from kernelgen.program.arguments import known_states
-from kernelgen.program.shape import FEATURES, Shape
+from kernelgen.program.dtypes import dtype_info
+from kernelgen.program.shape import FEATURES, SIXTEEN_BITS, Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.shared.backward_step import UNITS, arrays_read, recomputed_gates
@@ -33,6 +34,15 @@ from kernelgen.schedules.shared.entries import PARTIAL_SUMS, asserted, backward_
 from kernelgen.schedules.shared.limits import CHUNK, vector_width
 from kernelgen.schedules.shared.numbers import Int, Number
 from kernelgen.schedules.shared.resets import reset_flags
+from kernelgen.schedules.shared.stationary import (
+    MULTIPLIED,
+    Product,
+    add_float32_rules,
+    in_dtype,
+    k_tile,
+    multiply_chain,
+    row_bytes,
+)
 from kernelgen.symbolic.derive import Backward, derive
 from kernelgen.symbolic.instructions import backward_cost
 
@@ -70,7 +80,7 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     k_tiles, recomputed, inputless = _k_tiles(cell, shape), recomputed_gates(cell, shape), len(cell.inputless_products)
     arrays = arrays_read(cell, shape)
     recompute_k_tiles = _recompute_k_tiles(cell, shape)
-    row = (max(padded, 32 * recompute_k_tiles) // CHUNK * 2 + 1) * CHUNK
+    row = row_bytes(max(padded, k_tile(shape.dtype) * recompute_k_tiles), rows, shape.dtype)
     buffers = 2 * (4 * k_tiles * rows * CHUNK + len(inputs - recurrent) * rows * row)
     ring = maximum(v["num_stages"] * arrays * rows * row, warps * 32 * CHUNK)
     weights = warps * (k_tiles - v["k_tiles_in_registers"]) * 2 * 32 * CHUNK
@@ -78,7 +88,7 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
         weights = (
             weights + warps * (recompute_k_tiles - v["recompute_k_tiles_in_registers"]) * recomputed * 2 * 32 * CHUNK
         )
-    vectors = rows * (shape.head_dim // vector_width(shape.head_dim))
+    vectors = rows * (shape.head_dim // vector_width(shape.head_dim, dtype_info(shape.dtype).itemsize))
     columns = minimum(rows // 4, 2)
     column_tiles = cdiv(rows, 8)
     elements = 2 * column_tiles * columns
@@ -101,13 +111,13 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
 
 
 def _k_tiles(cell: Cell, shape: Shape) -> int:
-    """K-tiles, of 32 rows of R, all gates of the padded units."""
-    return -(-len(cell.recurrent_gates) * -(-shape.head_dim // UNITS) * UNITS // 32)
+    """K-tiles of rows of R, all gates of the padded units."""
+    return -(-len(cell.recurrent_gates) * -(-shape.head_dim // UNITS) * UNITS // k_tile(shape.dtype))
 
 
 def _recompute_k_tiles(cell: Cell, shape: Shape) -> int:
-    """K-tiles, of 32 columns of R, for the gates that are recomputed."""
-    return -(-shape.head_dim // 32) if recomputed_gates(cell, shape) else 0
+    """K-tiles of columns of R, for the gates that are recomputed."""
+    return -(-shape.head_dim // k_tile(shape.dtype)) if recomputed_gates(cell, shape) else 0
 
 
 class ResidentBackward(BatchTiled):
@@ -115,6 +125,7 @@ class ResidentBackward(BatchTiled):
 
     name = "resident_backward"
     direction: Direction = "backward"
+    dtypes = MULTIPLIED
     honours = FEATURES
     package = __package__
 
@@ -130,6 +141,8 @@ class ResidentBackward(BatchTiled):
         if recompute_k_tiles:
             name = "recompute_k_tiles_in_registers"
             variables[name] = problem.variable(name, range(0, recompute_k_tiles + 1))
+        if shape.dtype == "float32":
+            variables["keeps_rests"] = problem.variable("keeps_rests", [0, 1])
         return variables
 
     def rules(self, problem: Problem, cell: Cell, shape: Shape, v: Mapping[str, Expr]) -> None:
@@ -137,6 +150,7 @@ class ResidentBackward(BatchTiled):
         s = sizes(cell, shape, v)
         if s.inputless_products:
             problem.add(v["num_stages"] >= 3, "a stage of the ring is held for the products of gates without an input")
+        add_float32_rules(problem, shape.dtype, v)
 
     def needs(self, cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Needs[Number]:
         """Warps, shared memory and what lives in a thread's registers."""
@@ -145,7 +159,7 @@ class ResidentBackward(BatchTiled):
         biased = {*code.gates} if shape.recompute else {*code.gates} - {*code.saved_gates}
         kept = v.get("recompute_k_tiles_in_registers", 0)
         counts: dict[str, Int] = {
-            "weights": (v["k_tiles_in_registers"] + kept * s.recomputed_gates) * 8,
+            "weights": (v["k_tiles_in_registers"] * (1 + v.get("keeps_rests", 0)) + kept * s.recomputed_gates) * 8,
             "fragments": s.k_tiles + s.recompute_k_tiles * s.recomputed_gates,
             "loading": minimum(s.k_tiles - v["k_tiles_in_registers"], 1) + minimum(s.recompute_k_tiles - kept, 1),
             "more_accumulators": (v["accumulators"] - 1) * s.column_tiles * 4,
@@ -168,27 +182,36 @@ class ResidentBackward(BatchTiled):
     def work(self, cell: Cell, shape: Shape, profile: Profile, v: Mapping[str, int]) -> StepWork:
         """What a block does in one step, for the cost model."""
         s = sizes(cell, shape, v)
-        cost = backward_cost(cell)
+        dtype = shape.dtype
+        cost = in_dtype(backward_cost(cell), dtype)
+        kept = v.get("keeps_rests", 0) * v["k_tiles_in_registers"]
+        product = Product.of(dtype, 1, s.k_tiles, s.column_tiles, kept)
+        recomputed = Product.of(dtype, s.recomputed_gates, s.recompute_k_tiles, s.column_tiles)
         recompute_loaded = s.recompute_k_tiles - v.get("recompute_k_tiles_in_registers", 0)
         loaded = s.k_tiles - v["k_tiles_in_registers"] + recompute_loaded * s.recomputed_gates
         rows, accumulators = v["batch_tile"], v["accumulators"]
         reading = read_bytes(rows, s.k_tiles, accumulators) + read_bytes(rows, s.recompute_k_tiles, 1) + loaded * 1024
         reading += min(s.inputless_products, 1) * s.partial_tiles * s.column_tiles * 128
         inputless = s.inputless_products * s.partial_tiles * s.column_tiles / 2
+        if dtype not in SIXTEEN_BITS:
+            inputless *= 2 * dtype_info(dtype).products
         values = shape.batch * shape.heads * shape.head_dim * (s.arrays + len(cell.input_gates))
         return StepWork(
             warps=s.warps,
             epilogue_warps=s.warps,
-            matrix=s.column_tiles * 2 * (s.k_tiles + s.recompute_k_tiles * s.recomputed_gates) + inputless,
-            matrix_chain=max(1.0, 2 * s.k_tiles / v["accumulators"]),
+            matrix=product.matrix + recomputed.matrix + inputless,
+            matrix_chain=multiply_chain(dtype, s.k_tiles, v["accumulators"]),
             shared_bytes=s.warps * reading,
             special=s.elements * cost.special,
-            arithmetic=s.elements * (cost.arithmetic + 2 * s.arrays) + accumulator_additions(rows, 1, accumulators),
+            arithmetic=s.elements * (cost.arithmetic + 2 * s.arrays)
+            + accumulator_additions(rows, 1, accumulators)
+            + product.arithmetic
+            + recomputed.arithmetic,
             chain_special=cost.chain_special,
             chain_arithmetic=cost.chain_arithmetic + 1 + v["accumulators"] // 2,
             staged=s.elements * s.stored,
             transfers=s.copies + 2 * s.writes,
-            device_bytes=2 * values,
+            device_bytes=dtype_info(dtype).itemsize * values,
             lead=v["num_stages"] - 1 - min(s.inputless_products, 1),
         )
 

@@ -17,6 +17,7 @@ from kernelgen.cells.language import Cell
 from kernelgen.emit.kernel import Template
 from kernelgen.hardware.profile import Profile
 from kernelgen.program.arguments import known_states
+from kernelgen.program.dtypes import dtype_info
 from kernelgen.program.shape import FEATURES, INPUT_PRODUCT, Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
@@ -34,6 +35,15 @@ from kernelgen.schedules.shared.forward_step import arrays_written
 from kernelgen.schedules.shared.limits import CHUNK, vector_width
 from kernelgen.schedules.shared.numbers import Int, Number
 from kernelgen.schedules.shared.resets import reset_flags
+from kernelgen.schedules.shared.stationary import (
+    MULTIPLIED,
+    Product,
+    add_float32_rules,
+    in_dtype,
+    k_tile,
+    multiply_chain,
+    row_bytes,
+)
 from kernelgen.symbolic.instructions import cell_cost
 
 
@@ -66,16 +76,17 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     unit_groups = units // 8
     unit_warps = cdiv(d, units)
     warps = unit_warps * k_split
-    k_tiles = cdiv(cdiv(d, 32), k_split)
+    itemsize, k_depth = dtype_info(shape.dtype).itemsize, k_tile(shape.dtype)
+    k_tiles = cdiv(-(-d // k_depth), k_split)
     tiles = cdiv(recurrent * units, 16)
     columns = minimum(rows // 4, 2)
     column_tiles = cdiv(rows, 8)
-    row = (unit_warps * unit_groups // 2 * 2 + 1) * CHUNK
+    row = row_bytes(unit_warps * units, rows, shape.dtype)
     hidden = 4 * k_tiles * k_split * rows * CHUNK
     staged = (arrays_written(cell, shape) - 1) * rows * row
     # What the kernel reads of a step: Wx, or x, laid out as h.
     copied, width = (1, shape.inputs) if shape.inputs else (inputs, d)
-    input_k_tiles = cdiv(-(-shape.inputs // 32), k_split)
+    input_k_tiles = cdiv(-(-shape.inputs // k_depth), k_split)
     input_tiles = cdiv(inputs * units, 16) if shape.inputs else 0 * units
     stage = 4 * input_k_tiles * k_split * rows * CHUNK if shape.inputs else inputs * rows * row
     weights = (k_tiles - v["k_tiles_in_registers"]) * tiles
@@ -95,8 +106,8 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
         columns=columns,
         column_tiles=column_tiles,
         elements=elements,
-        copies=cdiv(copied * rows * (width // vector_width(width)), warps * 32),
-        writes=cdiv(arrays_written(cell, shape) * rows * (d // vector_width(d)), warps * 32),
+        copies=cdiv(copied * rows * (width // vector_width(width, itemsize)), warps * 32),
+        writes=cdiv(arrays_written(cell, shape) * rows * (d // vector_width(d, itemsize)), warps * 32),
         matrices=cdiv(inputs, 3 - columns),
         input_tiles=input_tiles,
         input_k_tiles=input_k_tiles,
@@ -123,12 +134,13 @@ class Resident(BatchTiled):
 
     name = "resident"
     direction: Direction = "forward"
+    dtypes = MULTIPLIED
     honours = (*FEATURES, INPUT_PRODUCT)
     package = __package__
 
     def variables(self, problem: Problem, cell: Cell, shape: Shape, profile: Profile) -> Mapping[str, Expr]:
         """Declare the tile variables, in the order of the template's fields."""
-        k_tiles = -(-shape.head_dim // 32)
+        k_tiles = -(-shape.head_dim // k_tile(shape.dtype))
         v = {
             "units_per_warp": problem.variable("units_per_warp", [8, 16]),
             "batch_tile": problem.variable("batch_tile", BATCH_TILES),
@@ -138,18 +150,21 @@ class Resident(BatchTiled):
             "num_stages": problem.variable("num_stages", NUM_STAGES),
         }
         if shape.inputs:
-            name, most = "input_k_tiles_in_registers", -(-shape.inputs // 32)
+            name, most = "input_k_tiles_in_registers", -(-shape.inputs // k_tile(shape.dtype))
             v[name] = problem.variable(name, range(0, most + 1))
             v["overlap_input"] = problem.variable("overlap_input", [1, 0])
+        if shape.dtype == "float32":
+            v["keeps_rests"] = problem.variable("keeps_rests", [0, 1])
         return v
 
     def rules(self, problem: Problem, cell: Cell, shape: Shape, v: Mapping[str, Expr]) -> None:
         """Constraints of the template."""
         s = sizes(cell, shape, v)
         problem.add(v["k_tiles_in_registers"] <= s.k_tiles, "no more k-tiles of R in registers than a warp has")
-        k_tiles = -(-shape.head_dim // 32)
+        k_tiles = -(-shape.head_dim // k_tile(shape.dtype))
         problem.add((s.k_tiles - 1) * v["k_split"] < k_tiles, "every warp of a K split has a part of K")
         problem.add(v["accumulators"] <= 2 * s.k_tiles, "no more accumulators than matrix instructions in a row")
+        add_float32_rules(problem, shape.dtype, v)
         if shape.inputs:
             in_registers = v["input_k_tiles_in_registers"]
             problem.add(in_registers <= s.input_k_tiles, "no more k-tiles of W in registers than a warp has")
@@ -164,7 +179,8 @@ class Resident(BatchTiled):
             shared = minimum(s.k_tiles - v["k_tiles_in_registers"], 1), minimum(s.input_k_tiles - of_input, 1)
             fragments = s.tiles * (v["k_tiles_in_registers"] + shared[0]) + s.input_tiles * (of_input + shared[1])
         counts: dict[str, Int] = {
-            "weights": (s.tiles * v["k_tiles_in_registers"] + s.input_tiles * of_input) * 8,
+            "weights": (s.tiles * v["k_tiles_in_registers"] * (1 + v.get("keeps_rests", 0)) + s.input_tiles * of_input)
+            * 8,
             "fragments": fragments,
             "loading": minimum(s.k_tiles - v["k_tiles_in_registers"] + s.input_k_tiles - of_input, 1),
             "accumulators": (s.tiles + s.input_tiles * overlap) * s.column_tiles * 4,
@@ -186,11 +202,14 @@ class Resident(BatchTiled):
     def work(self, cell: Cell, shape: Shape, profile: Profile, v: Mapping[str, int]) -> StepWork:
         """What a block does in one step, for the cost model."""
         s = sizes(cell, shape, v)
-        cost = cell_cost(cell)
+        cost = in_dtype(cell_cost(cell), shape.dtype)
         epilogue_warps = s.unit_warps
         hidden = read_bytes(v["batch_tile"], s.k_tiles, v["accumulators"])
         weights = (s.k_tiles - v["k_tiles_in_registers"]) * s.tiles * 2 * 512
         partial = 2 * (v["k_split"] - 1) * (s.tiles + s.apart_tiles) * s.column_tiles * 512 * epilogue_warps
+        kept = v.get("keeps_rests", 0) * v["k_tiles_in_registers"]
+        product = Product.of(shape.dtype, s.tiles, s.k_tiles, s.column_tiles, kept)
+        of_input = Product.of(shape.dtype, s.input_tiles, s.input_k_tiles, s.column_tiles)
         more_accumulators = accumulator_additions(v["batch_tile"], s.tiles, v["accumulators"])
         arrays = arrays_written(cell, shape)
         values = shape.batch * shape.heads * shape.head_dim * arrays
@@ -205,16 +224,19 @@ class Resident(BatchTiled):
         return StepWork(
             warps=s.warps,
             epilogue_warps=epilogue_warps,
-            matrix=(s.tiles * s.k_tiles + s.input_tiles * s.input_k_tiles) * s.column_tiles * 2,
-            matrix_chain=max(1.0, 2 * s.k_tiles / v["accumulators"]),
+            matrix=product.matrix + of_input.matrix,
+            matrix_chain=multiply_chain(shape.dtype, s.k_tiles, v["accumulators"]),
             shared_bytes=s.warps * (hidden + weights) + partial,
             special=s.elements * cost.special,
-            arithmetic=s.elements * (cost.arithmetic + 2 * added) + more_accumulators,
+            arithmetic=s.elements * (cost.arithmetic + 2 * added)
+            + more_accumulators
+            + product.arithmetic
+            + of_input.arithmetic,
             chain_special=cost.chain_special,
             chain_arithmetic=cost.chain_arithmetic + 1 + v["accumulators"] // 2,
             staged=s.elements * arrays,
             transfers=s.copies + 2 * s.writes,
-            device_bytes=2 * values,
+            device_bytes=dtype_info(shape.dtype).itemsize * values,
             lead=v["num_stages"] - 1,
             exchanges=min(v["k_split"] - 1, 1),
         )

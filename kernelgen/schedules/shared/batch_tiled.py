@@ -185,7 +185,7 @@ class BatchTiled(ABC):
 
     def _registers(self, shape: Shape, profile: Profile, needs: Needs[Number]) -> Int:
         """Registers per thread, as the compiler will report them."""
-        liked = maximum(self._model.registers.predict(needs.counts, profile.arch), needs.floor)
+        liked = maximum(self._model.registers_of(shape.dtype).predict(needs.counts, profile.arch), needs.floor)
         if shape.features:
             liked = liked + len(shape.features) * FEATURE_REGISTERS[self.direction]
         if needs.least is None:

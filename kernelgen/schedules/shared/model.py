@@ -26,6 +26,7 @@ class _Pass(BaseModel):
     clocks: Weights
     floats: Weights | None = None
     registers: Mapping[str, Mapping[str, int]]
+    registers_of: Mapping[str, Mapping[str, Mapping[str, int]]] = {}
 
 
 class _File(BaseModel):
@@ -38,15 +39,20 @@ class _File(BaseModel):
 @dataclass(frozen=True)
 class Model:
     """clocks: how much of each phase of a step is exposed; floats: the same of dtypes of more than 16 bits. registers:
-    of a thread, from what must live in them."""
+    of a thread, from what must live in them; other_registers: the same of dtypes that have coefficients of their own."""
 
     clocks: Weights
     registers: RegisterModel
     floats: Weights
+    other_registers: Mapping[str, RegisterModel]
 
     def weights(self, dtype: str) -> Weights:
         """How much of each phase is exposed for a dtype."""
         return self.clocks if dtype_info(dtype).itemsize == 2 else self.floats
+
+    def registers_of(self, dtype: str) -> RegisterModel:
+        """The registers of a thread for a dtype."""
+        return self.other_registers.get(dtype, self.registers)
 
 
 @lru_cache(maxsize=64)
@@ -63,4 +69,5 @@ def load_model(package: str, direction: Direction) -> Model:
     found = file.forward if direction == "forward" else file.backward
     if found is None:
         raise TilesmithError(f"{place} has no {direction} part")
-    return Model(found.clocks, RegisterModel(found.registers), found.floats or found.clocks)
+    others = {dtype: RegisterModel(coefficients) for dtype, coefficients in found.registers_of.items()}
+    return Model(found.clocks, RegisterModel(found.registers), found.floats or found.clocks, others)
