@@ -39,7 +39,7 @@ class _File(BaseModel):
 @dataclass(frozen=True)
 class Model:
     """clocks: how much of each phase of a step is exposed; floats: the same of dtypes of more than 16 bits. registers:
-    of a thread, from what must live in them; other_registers: the same of dtypes that have coefficients of their own."""
+    of a thread, from what must live in them; other_registers: of dtypes that have coefficients of their own."""
 
     clocks: Weights
     registers: RegisterModel

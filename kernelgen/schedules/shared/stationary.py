@@ -30,7 +30,7 @@ def k_tile(dtype: str) -> int:
     return 4 * chunk_elements(dtype)
 
 
-def row_bytes(units: Number, rows: Number, dtype: str) -> Number:
+def row_bytes(units: Number | int, rows: Number, dtype: str) -> Number | int:
     """Bytes of a row of ``units``, a multiple of 8, of one of ``rows`` sequences (row_bytes_of of cuda/)."""
     chunks = units // chunk_elements(dtype)
     if dtype in SIXTEEN_BITS:
