@@ -20,7 +20,7 @@ from kernelgen.program.shape import FEATURES, Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.shared.batch_tiled import BatchTiled, Needs, accumulator_additions, read_bytes
-from kernelgen.schedules.shared.cost import StepWork
+from kernelgen.schedules.shared.cost import SUB_PARTITIONS, StepWork
 from kernelgen.schedules.shared.entries import asserted, forward_parameters, sequences
 from kernelgen.schedules.shared.forward_step import arrays_written
 from kernelgen.schedules.shared.limits import CHUNK, lacks_clusters, vector_width
@@ -50,6 +50,9 @@ LEAST_UNITS = 16
 
 MOST_K_TILES_IN_REGISTERS = 8
 """Of more groups of R than these, every second number is tried."""
+
+MESSAGE_BYTES_PER_CLOCK = 9.0
+"""That reach a block of a cluster (docs/lab/cluster_forward.md)."""
 
 
 @dataclass(frozen=True)
@@ -220,10 +223,12 @@ class ClusterForward(BatchTiled):
         partial = 2 * (v["k_split"] - 1) * s.tiles * s.column_tiles * 512 * s.unit_warps
         arrays = arrays_written(cell, shape)
         values = shape.batch * shape.heads * shape.head_dim * (len(cell.input_gates) + arrays)
+        matrix = s.tiles * s.column_tiles * 2 * s.k_tiles
+        product = -(-s.stepping_warps // SUB_PARTITIONS) * matrix * profile.latency("mma_interval")
         return StepWork(
             warps=s.stepping_warps,
             epilogue_warps=s.unit_warps,
-            matrix=s.tiles * s.column_tiles * 2 * s.k_tiles,
+            matrix=matrix,
             matrix_chain=s.column_tiles * max(1.0, 2 * s.k_tiles / accumulators),
             shared_bytes=s.stepping_warps * (hidden + weights) + partial + s.shared_polls * 2 * rows * s.sent_units,
             special=s.elements * cost.special,
@@ -236,8 +241,9 @@ class ClusterForward(BatchTiled):
             device_bytes=2 * values,
             lead=v["num_stages"] - 1,
             exchanges=min(v["k_split"] - 1, 1),
-            # Of a tile of 8 sequences: one travels while the next is multiplied.
+            # Of a tile of 8 sequences: one travels while the next is multiplied, if messages travel as fast.
             meeting=profile.latency("exchange_messages", v["cluster"], 2 * min(rows, 8) * s.sent_units)
+            + max(0.0, 2 * (rows - 8) * s.sent_units / MESSAGE_BYTES_PER_CLOCK - product)
             + 2 * apart * profile.latency("barrier", 32 * s.warps),
         )
 

@@ -226,13 +226,10 @@ class WideForward(BatchTiled):
         busiest = -(-s.warps // SUB_PARTITIONS)
         product = product_clocks(s, shape.head_dim // K_TILE, v)
         blocks = shape.heads * -(-shape.batch // v["batch_tile"]) * v["blocks"]
-        # Of one turn; the first part of K is waited for, the others come beside the product. Of two the other's product
-        # and step lie between.
+        # Of one turn; the first part of K is waited for, the others come beside the product. Of two turns little hides
+        # behind the other's product: as measured (docs/lab/wide_forward.md), they take as long as one after the other.
         load = blocks * s.rows * shape.head_dim * 2 / L2_BYTES_PER_CLOCK
         exchange = HANDSHAKE + load / parts + max(0.0, load * (1 - 1 / parts) - product / turns)
-        exposed = exchange if turns == 1 else 2 * max(0.0, exchange - product / 2)
-        # A thread's elements of one turn are stepped beside the product of the other.
-        elements = s.elements / turns
         vectors = v["batch_tile"] * s.units / 8
         return StepWork(
             warps=s.warps,
@@ -240,15 +237,15 @@ class WideForward(BatchTiled):
             matrix=product / (busiest * profile.latency("mma_interval")),
             matrix_chain=0.0,
             shared_bytes=(inputs + 2 * arrays) * v["batch_tile"] * s.units * 2,
-            special=elements * cost.special,
-            arithmetic=elements * (cost.arithmetic + 2 * inputs),
+            special=s.elements * cost.special,
+            arithmetic=s.elements * (cost.arithmetic + 2 * inputs),
             chain_special=cost.chain_special,
             chain_arithmetic=cost.chain_arithmetic + 2,
-            staged=elements * arrays / 2,
+            staged=s.elements * arrays / 2,
             transfers=(inputs + 2 * arrays + 2) * vectors / (32 * s.warps),
             device_bytes=2 * shape.batch * shape.heads * shape.head_dim * (inputs + arrays),
-            lead=1,
-            meeting=exposed + turns * (parts + 2) * profile.latency("barrier", 32 * s.warps),
+            lead=v["num_stages"] - 1 if turns == 1 else 0,
+            meeting=turns * exchange + turns * (parts + 2) * profile.latency("barrier", 32 * s.warps),
         )
 
     def template(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Template:
