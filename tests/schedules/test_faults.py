@@ -1236,9 +1236,8 @@ FAULTS = {
     ),
     "weights of R that are lost": (
         FORWARD,
-        "return load_row_of_8<vector_width(columns)>",
-        "if (head == 1 && tile_row == 3 && k == 8) return uint4{0, 0, 0, 0}; "
-        "return load_row_of_8<vector_width(columns)>",
+        "return load_chunk_of_row<columns>",
+        "if (head == 1 && tile_row == 3 && k == 8) return uint4{0, 0, 0, 0}; return load_chunk_of_row<columns>",
         "differs",
     ),
     "a weight of R that is lost, backward": (
