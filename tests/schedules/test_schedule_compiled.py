@@ -53,7 +53,8 @@ def test_the_models_choices_compile_as_predicted(schedule: str, gpu: str) -> Non
             assert report.local_memory == 0, f"{cell.name} {shape}: {tiling} needs local memory"
             assert report.static_shared_memory == 0
             errors.append(abs(tiling.resources.registers / report.registers - 1))
-    assert sum(round(error, 9) <= 0.15 for error in errors) >= 0.9 * len(errors), sorted(errors)
+    within = sum(round(error, 9) <= 0.15 for error in errors)
+    assert within >= min(0.9 * len(errors), len(errors) - 1), sorted(errors)  # of few, one may be off
 
 
 @pytest.mark.parametrize(("schedule", "cell"), IN_TURN)
