@@ -151,8 +151,8 @@ def test_heads_that_fit_are_resident(dtype: str, direction: Direction) -> None:
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("schedule", ["resident", "resident_backward"])
 def test_the_models_choices_compile_into_registers(schedule: str, dtype: str, gpu: str) -> None:
-    """But for a word or two, of the first choices that differ one at least: what is predicted at the limit of 255 may be
-    above it, and a kernel that spills is passed over."""
+    """But for a word or two, of the first choices that differ one at least: what is predicted at the limit of 255 may
+    be above it, and a kernel that spills is passed over."""
     chosen, profile = get(schedule), load_profile(gpu)
     for name, head_dim in (("lstm", 32), ("lstm", 64), ("gru", 64), ("slstm", 48)):
         cell, shape = load_cell(name), Shape(16, 1024, 12, head_dim, dtype, "gates")

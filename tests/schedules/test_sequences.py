@@ -137,8 +137,8 @@ def test_the_gradient_of_r_is_of_the_initial_h_at_a_reset(cell: str, shape: Shap
 @pytest.mark.parametrize(("schedule", "features"), [(each[0], each[2]) for each in HONOUR if len(each[2]) == 2])
 def test_they_compile_into_registers_as_predicted(schedule: str, features: dict[str, bool]) -> None:
     cell, profile = load_cell("lstm"), load_profile(GPU)
-    dims = {"resident": 64, "cluster": 256, "grid": 768, "streaming": 768, "library": 768, "wide": 512}
-    dim = dims[schedule.removesuffix("_backward")]
+    dims = {"resident": 64, "cluster": 256, "streamed_grid": 2560, "wide": 512}
+    dim = dims.get(schedule.removesuffix("_backward"), 768)
     shape = Shape(16, 1024, 1, dim, save="gates", **features)
     tiling = plan(cell, shape, profile, top=1, schedules=[schedule])[0]
     program = get(schedule).program(cell, shape, profile, tiling)
