@@ -18,7 +18,7 @@ void cp_async_or_zeros(SharedAddress destination, const void* source, bool real,
 using CachePolicy = unsigned long long;
 inline CachePolicy evict_last() { return 1; }
 inline CachePolicy evict_first() { return 0; }
-inline void cp_async_or_zeros(SharedAddress destination, const void* source, bool real, CachePolicy, Site site = Site::current()) {
+inline void cp_async_or_zeros(SharedAddress destination, const void* source, bool real, CachePolicy policy, Site site = Site::current()) {
     emulate::issue_copy(destination, real ? source : nullptr, 16, site);
 }
 inline void cp_async_commit() { emulate::commit_copies(); }

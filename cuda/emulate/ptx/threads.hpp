@@ -13,10 +13,7 @@ inline unsigned long long read_nanoseconds() { return emulate::ticks(); }
 inline unsigned blocks_x() { return emulate::place().blocks_x; }
 
 inline int opaque(int value) { return value; }
-inline unsigned word_after(float earlier, unsigned word) {
-    (void)earlier;
-    return word;
-}
+inline unsigned word_after(float earlier, unsigned word) { return word; }
 inline bool seldom(bool condition) { return condition; }
 
 }  // namespace tilesmith
