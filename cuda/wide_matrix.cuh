@@ -6,12 +6,6 @@
 
 namespace tilesmith {
 
-/// A number that a generic function takes as an argument, and the compiler knows.
-template <int number>
-struct Known {
-    static constexpr int value = number;
-};
-
 /// tiles: of 64 rows, 16 of each warp. k_tiles: of 16 k. columns: of the moving matrix, [k / 8][column][8] in shared memory.
 template <class Type, int tiles, int k_tiles, int k_tiles_in_registers, int columns>
 struct WideMatrix {
