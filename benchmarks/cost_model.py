@@ -50,7 +50,7 @@ from kernelgen.records.trial import Trial
 from kernelgen.schedules import get
 from kernelgen.schedules.shared.batch_tiled import BatchTiled
 from kernelgen.schedules.shared.cost import Weights, clocks_per_step
-from kernelgen.schedules.shared.limits import place
+from kernelgen.schedules.shared.limits import Waves, place
 from kernelgen.schedules.shared.model import load_model
 from kernelgen.tuning.plan import plan
 
@@ -219,25 +219,26 @@ def _weights(name: str, floats: bool) -> Weights:
     return load_model(schedule.package, schedule.direction).weights("float32" if floats else "bfloat16")
 
 
-def _work(record: dict[str, Any]) -> tuple[Any, Any, int, int]:
-    """The work of a step, the GPU, the neighbours of a block, and how often a multiprocessor starts anew."""
+def _work(record: dict[str, Any]) -> tuple[Any, Any, Waves]:
+    """The work of a step, the GPU, and the waves of a multiprocessor."""
     cell, shape, profile = load_cell(record["cell"]), Shape(**record["shape"]), load_profile(record["gpu"])
     template, values = _template(record["schedule"]), record["values"]
     needs = template.needs(cell, shape, values)
     cluster = template.cluster_of(values)
     blocks = shape.heads * -(-shape.batch // values["batch_tile"]) * template.blocks_per_head(values)
-    _, together, waves = place(profile, blocks, 32 * needs.warps, record["registers"], needs.shared_memory, cluster)
-    return template.work(cell, shape, profile, values), profile, together - 1, waves
+    _, waves = place(profile, blocks, 32 * needs.warps, record["registers"], needs.shared_memory, cluster)
+    return template.work(cell, shape, profile, values), profile, waves
 
 
-def _us(work: tuple[Any, Any, int, int], weights: Weights) -> float:
+def _us(work: tuple[Any, Any, Waves], weights: Weights) -> float:
     """The model's microseconds a step."""
-    step, profile, neighbours, waves = work
-    return float(clocks_per_step(step, profile, neighbours, weights) * waves / profile.clock_mhz)
+    step, profile, waves = work
+    clocks = sum(count * clocks_per_step(step, profile, together - 1, weights) for together, count in waves)
+    return float(clocks / profile.clock_mhz)
 
 
 def _fitted(
-    works: list[tuple[Any, Any, int, int]], measured: Any, groups: list[Group], start: Weights, steps: int
+    works: list[tuple[Any, Any, Waves]], measured: Any, groups: list[Group], start: Weights, steps: int
 ) -> Weights:
     """Weights by a random search from those of today: a step changes up to three by factors, and stays if it helps.
     What counts is the relative error, and the regret of what the model would choose."""

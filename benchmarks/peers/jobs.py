@@ -112,7 +112,7 @@ def _measured(job: Job, step: Step, what: str) -> Record:
     if job.system == OURS:
         ready(job.row, job.dtype, what)
     training = what == "training"
-    stepper = Stepper(step.training if training else step.forward)
+    stepper = Stepper(step.training, step.why_eager) if training else Stepper(step.forward)
     error = _error(step, stepper, training=training)
     timing = stepper.time(job.seconds)
     floor = floor_ms(load_cell(job.row.cell), job.shape, gpu.device(0).profile(), what)

@@ -37,7 +37,10 @@ UNROLLED = 8
 
 
 class Step(ABC):
-    """One system at one row. dtype: a name of torch's. loop: what runs the recurrence, from Wx, R and b to h."""
+    """One system at one row. dtype: a name of torch's. loop: what runs the recurrence, from Wx, R and b to h.
+    why_eager: the reason why training is not captured in a graph; empty where it is."""
+
+    why_eager = ""
 
     def __init__(self, row: Row, dtype: str) -> None:
         self.row, self.dtype = row, getattr(torch, dtype)
@@ -268,7 +271,10 @@ def flash_rnn(row: Row, dtype: str) -> Step:
         states: Tensor = flashrnn(wx, r, b, function=row.cell, backend="cuda_fused", dtype=dtype)[0]
         return states[0]
 
-    return Recurrence(row, dtype, loop)
+    made = Recurrence(row, dtype, loop)
+    # To try would end the process: what it waits for, while the stream is captured, is the whole device.
+    made.why_eager = "its backward pass cannot be captured"
+    return made
 
 
 def _relative(made: Tensor, wanted: Tensor) -> float:

@@ -35,11 +35,15 @@ class Timing:
 
 
 class Stepper:
-    """A step that is captured in a CUDA graph where it can be. step: runs it and gives its outputs."""
+    """A step that is captured in a CUDA graph where it can be. step: runs it and gives its outputs. why_eager: a reason
+    not to try."""
 
-    def __init__(self, step: Callable[[], Outputs]) -> None:
-        self._step = step
-        self._graph, self._outputs, self.why_eager = _captured(step)
+    def __init__(self, step: Callable[[], Outputs], why_eager: str = "") -> None:
+        self._step, self.why_eager = step, why_eager
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._outputs: Outputs = {}
+        if not why_eager:
+            self._graph, self._outputs, self.why_eager = _captured(step)
 
     def poisoned_run(self) -> Outputs:
         """The outputs of a run in the form that is timed; those of a graph are filled with NaN before it.

@@ -20,7 +20,7 @@ from kernelgen.program.shape import FEATURES, Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.shared.batch_tiled import BatchTiled, Needs, accumulator_additions, read_bytes
-from kernelgen.schedules.shared.cost import SUB_PARTITIONS, StepWork
+from kernelgen.schedules.shared.cost import MESSAGE_BYTES_PER_CLOCK, SUB_PARTITIONS, StepWork
 from kernelgen.schedules.shared.entries import asserted, forward_parameters, sequences
 from kernelgen.schedules.shared.forward_step import arrays_written
 from kernelgen.schedules.shared.limits import CHUNK, lacks_clusters, vector_width
@@ -50,9 +50,6 @@ LEAST_UNITS = 16
 
 MOST_K_TILES_IN_REGISTERS = 8
 """Of more groups of R than these, every second number is tried."""
-
-MESSAGE_BYTES_PER_CLOCK = 9.0
-"""That reach a block of a cluster (docs/lab/cluster_forward.md)."""
 
 
 @dataclass(frozen=True)
@@ -245,6 +242,7 @@ class ClusterForward(BatchTiled):
             meeting=profile.latency("exchange_messages", v["cluster"], 2 * min(rows, 8) * s.sent_units)
             + max(0.0, 2 * (rows - 8) * s.sent_units / MESSAGE_BYTES_PER_CLOCK - product)
             + 2 * apart * profile.latency("barrier", 32 * s.warps),
+            received=2 * rows * s.sent_units,
         )
 
     def template(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Template:

@@ -101,7 +101,7 @@ class Library:
         elements = shape.batch * shape.heads * shape.head_dim
         registers = as_int(self._registers(cell, shape, values["units"]))
         blocks = -(-elements // values["units"] // THREADS)
-        resources, _, _ = place(profile, blocks, THREADS, registers, 0)
+        resources, _ = place(profile, blocks, THREADS, registers, 0)
         return Tiling(self.name, dict(values), resources, self._clocks(cell, shape, profile, values["units"]))
 
     def program(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Program:

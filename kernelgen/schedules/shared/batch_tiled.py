@@ -148,20 +148,19 @@ class BatchTiled(ABC):
         share = self.blocks_per_head(values)
         cluster = self.cluster_of(values)
         blocks = shape.heads * -(-shape.batch // values["batch_tile"]) * share
-        resources, together, waves = place(profile, blocks, 32 * needs.warps, registers, needs.shared_memory, cluster)
-        clocks = clocks_per_step(
-            self.work(cell, shape, profile, values), profile, together - 1, model.weights(shape.dtype)
-        )
-        return Tiling(self.name, dict(values), resources, clocks * waves)
+        resources, waves = place(profile, blocks, 32 * needs.warps, registers, needs.shared_memory, cluster)
+        work, weights = self.work(cell, shape, profile, values), model.weights(shape.dtype)
+        clocks = sum(count * clocks_per_step(work, profile, blocks - 1, weights) for blocks, count in waves)
+        return Tiling(self.name, dict(values), resources, clocks)
 
     def phases(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Phases:
         """The model's clocks of a tiling's step by phases, without what it waits for inputs and device memory."""
         values, needs = tiling.values, tiling.resources
-        _, together, _ = place(
+        _, waves = place(
             profile, needs.blocks, needs.threads, needs.registers, needs.shared_memory, self.cluster_of(values)
         )
         work = self.work(cell, shape, profile, values)
-        return own_clocks(work, profile, together - 1, self._model.weights(shape.dtype))
+        return own_clocks(work, profile, waves[0][0] - 1, self._model.weights(shape.dtype))
 
     def program(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Program:
         """The kernel of a tiling, an instantiation of the template in cuda/; backward with what follows it."""

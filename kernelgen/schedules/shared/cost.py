@@ -26,6 +26,9 @@ SHARPNESS = 4.0
 """A step waits for its own work, for its inputs and for device memory at once, each of which varies: the three are
 added as the norm of this order, which is near the largest where one stands out."""
 
+MESSAGE_BYTES_PER_CLOCK = 11.0
+"""That reach the blocks of a cluster on one multiprocessor (docs/lab/cluster_forward.md)."""
+
 ASKING = 0.3
 """Part of a step that lies between asking for inputs and the time from which their lead counts."""
 
@@ -69,7 +72,8 @@ class StepWork:
     memory. exchanges: passes of partial sums through shared memory. device_bytes: moved between device memory and
     all blocks. lead: how many steps before it reads them a step's inputs are asked for. meeting: clocks from h being
     made to its being there for the next step; where it is None that takes a barrier of the block and a load. streamed:
-    clocks that the operands of the product need to come, beside it, at their full rates.
+    clocks that the operands of the product need to come, beside it, at their full rates. received: bytes of messages
+    that come to a block: those of all blocks of a multiprocessor come one after another.
     """
 
     warps: int
@@ -88,6 +92,7 @@ class StepWork:
     exchanges: int = 0
     meeting: float | None = None
     streamed: float = 0.0
+    received: float = 0.0
 
 
 Phases = tuple[tuple[str, float], ...]
@@ -107,6 +112,8 @@ def own_clocks(work: StepWork, profile: Profile, neighbours: int, weights: Weigh
     meeting = work.meeting
     if meeting is None:
         meeting = profile.latency("barrier", 32 * work.warps) + profile.latency("shared_load")
+    together = (1 + neighbours) * work.received / MESSAGE_BYTES_PER_CLOCK
+    delayed = max(0.0, together - meeting) if neighbours else 0.0
     return (
         ("fixed", w.fixed),
         ("meeting", meeting),
@@ -121,7 +128,7 @@ def own_clocks(work: StepWork, profile: Profile, neighbours: int, weights: Weigh
         ("staged", w.staged * staged),
         ("transfer", w.transfer * work.warps * work.transfers),
         ("exchange", w.exchange * work.exchanges),
-        ("neighbours", neighbours * (w.neighbour + w.neighbour_reading * (reading + staged))),
+        ("neighbours", neighbours * (w.neighbour + w.neighbour_reading * (reading + staged)) + delayed),
     )
 
 

@@ -93,14 +93,18 @@ def lacks_clusters(schedule: str, profile: Profile) -> str:
     )
 
 
+Waves = tuple[tuple[int, int], ...]
+"""How many blocks a multiprocessor runs together, and how often: one that does not fit waits for a whole sequence."""
+
+
 def place(
     profile: Profile, blocks: int, threads: int, registers: int, shared_memory: int, cluster: int = 1
-) -> tuple[Resources, int, int]:
-    """Predicted resources; how many blocks the busiest multiprocessor runs together; and how often it starts anew,
-    since a block that does not fit waits for a whole sequence. cluster: blocks that must run together, each on a
-    multiprocessor of its own."""
+) -> tuple[Resources, Waves]:
+    """Predicted resources, and the waves of the busiest multiprocessor. cluster: blocks that must run together, each on
+    a multiprocessor of its own."""
     fit = profile.occupancy(threads, registers, shared_memory)
     room = profile.clusters_that_fit.get(cluster, profile.multiprocessors // cluster)
     share = -(-blocks // (cluster * max(room, 1)))
-    together = min(share, max(fit, 1))
-    return Resources(registers, shared_memory, threads, blocks, fit), together, -(-share // together)
+    full, rest = divmod(share, max(fit, 1))
+    waves = ((max(fit, 1), full), (rest, 1))
+    return Resources(registers, shared_memory, threads, blocks, fit), tuple(each for each in waves if all(each))

@@ -101,11 +101,10 @@ class TritonResident(TritonSchedule):
         blocks = shape.heads * -(-shape.batch // values["batch_tile"])
         registers = min(profile.registers_per_thread, as_int(self._registers(cell, shape, profile, values)))
         bytes_ = as_int(self._shared_memory(cell, shape, values))
-        resources, together, waves = place(
-            profile, blocks, shared.lanes(profile) * values["num_warps"], registers, bytes_
-        )
-        clocks = self._clocks(cell, shape, profile, values) * (1 + 0.3 * (together - 1))
-        return Tiling(self.name, dict(values), resources, clocks * waves)
+        resources, waves = place(profile, blocks, shared.lanes(profile) * values["num_warps"], registers, bytes_)
+        alone = self._clocks(cell, shape, profile, values)
+        clocks = sum(count * alone * (1 + 0.3 * (together - 1)) for together, count in waves)
+        return Tiling(self.name, dict(values), resources, clocks)
 
     def program(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Program:
         """The kernel of a tiling; backward with what makes the gradients of R and b."""

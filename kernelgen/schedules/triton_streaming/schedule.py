@@ -81,10 +81,9 @@ class TritonStreaming(TritonSchedule):
         blocks = shape.heads * tiles * -(-shape.batch // values["batch_tile"])
         registers = min(profile.registers_per_thread, as_int(self._registers(cell, shape, profile, values)))
         bytes_ = as_int(self._shared_memory(cell, shape, values))
-        resources, together, waves = place(
-            profile, blocks, shared.lanes(profile) * values["num_warps"], registers, bytes_
-        )
-        return Tiling(self.name, dict(values), resources, self._clocks(cell, shape, profile, values, together * waves))
+        resources, waves = place(profile, blocks, shared.lanes(profile) * values["num_warps"], registers, bytes_)
+        share = sum(together * count for together, count in waves)
+        return Tiling(self.name, dict(values), resources, self._clocks(cell, shape, profile, values, share))
 
     def program(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Program:
         """The kernel of a tiling; backward with what makes the gradients of R and b."""

@@ -51,9 +51,9 @@ class Naive:
         """Every multiplication waits for two loads of some 30 clocks each, and every sequence for the one before."""
         blocks = shape.heads * -(-shape.batch // values["sequences"])
         memory = self._shared_memory(cell, shape)
-        resources, _, waves = place(profile, blocks, WARP * _warps(shape), REGISTERS, memory)
+        resources, waves = place(profile, blocks, WARP * _warps(shape), REGISTERS, memory)
         clocks = 60.0 * len(cell.recurrent_gates) * shape.head_dim * values["sequences"]
-        return Tiling(self.name, dict(values), resources, clocks * waves)
+        return Tiling(self.name, dict(values), resources, clocks * sum(count for _, count in waves))
 
     def program(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Program:
         """The kernel: an instantiation of a template of naive.cuh, and a block for each head and group of sequences."""
