@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from constrint.errors import ConstrintError, Infeasible, ParseError, TimeLimit
-from constrint.expr import Expr, cdiv, choose, divides, element, implies, isin, maximum, minimum, table
+from constrint.expr import Expr
 from constrint.global_constraints import all_different, count, cumulative, total
 from constrint.model import Problem
+from constrint.operators import cdiv, choose, divides, element, implies, isin, maximum, minimum, table
 from constrint.result import Result
 from constrint.statement import Constraint
 
