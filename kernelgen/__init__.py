@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from kernelgen.errors import TilesmithError
     from kernelgen.hardware.profile import Profile, load_profile
     from kernelgen.program.shape import Shape
-    from kernelgen.records.config import TunedConfig, load_config
+    from kernelgen.records.config import TunedConfig
+    from kernelgen.records.config_reading import load_config
 
 _LAZY = {
     "Kernel": "kernelgen.device.runtime",
@@ -28,7 +29,7 @@ _LAZY = {
     "TunedConfig": "kernelgen.records.config",
     "load": "kernelgen.device.runtime",
     "load_cell": "kernelgen.cells",
-    "load_config": "kernelgen.records.config",
+    "load_config": "kernelgen.records.config_reading",
     "load_profile": "kernelgen.hardware.profile",
 }
 

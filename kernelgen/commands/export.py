@@ -27,7 +27,7 @@ def command(file: str, output: str, gpu: str | None) -> None:
       tilesmith tune lstm --batch 16 --seq 1024 --heads 12 --head-dim 64 --language triton --direction both -o lstm.yaml
       tilesmith export lstm.yaml --triton lstm_triton.py
     """
-    from kernelgen.records.config import load_config
+    from kernelgen.records.config_reading import load_config
     from kernelgen.tuning.triton_export import SCHEDULES, backward_beside, exported
     from kernelgen.verify.config_check import find_profile
 

@@ -19,7 +19,8 @@ from command_line import ELMAN, ROOT, fine, own_cell, refused, run
 from kernelgen.build import triton
 from kernelgen.cells import load_cell
 from kernelgen.program.shape import Shape
-from kernelgen.records.config import CellRecord, load_config
+from kernelgen.records.config import CellRecord
+from kernelgen.records.config_reading import load_config
 from kernelgen.records.store import Store
 from kernelgen.records.workload import Work, save_workload
 from kernelgen.tuning import tune
