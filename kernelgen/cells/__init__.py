@@ -45,6 +45,8 @@ def load_cell(spec: str) -> Cell:
     The file is run as Python. ``:NAME`` may be left out where the file defines a single Cell.
     Raises CellError for an unknown name, a file that cannot be read or fails (with file and line), a missing NAME.
     """
+    if not isinstance(spec, str):
+        raise CellError(f"a cell is named by text, such as 'lstm' or 'path/to/file.py:NAME', not {spec!r}")
     path, colon, name = spec.rpartition(":")
     if colon and path.endswith(".py"):
         return _from_file(Path(path), name)
