@@ -50,7 +50,8 @@ def command(file: str, alone: bool, output: str | None) -> None:
     if sys.stdout.isatty():
         from rich.syntax import Syntax
 
-        console().print(Syntax(text, "cuda", theme="ansi_dark", word_wrap=True))
+        # The terminal wraps what is too long, so that lines are copied as they are.
+        console().print(Syntax("", "cuda", theme="ansi_dark").highlight(text), soft_wrap=True, end="")
     else:
         click.echo(text, nl=not text.endswith("\n"))
 
