@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from constrint.errors import ConstrintError
 from constrint.kernel_tuner_configs import Config, Configs, Configurations, Indices, Spans, Steps, Values
 from constrint.points import halton, latin_hypercube
 from constrint.text import load_t1
@@ -278,11 +279,17 @@ def use() -> None:
     """Have Kernel Tuner build its search spaces with this one, wherever it is imported by then.
 
     What ``kernel_tuner.searchspace`` draws with, Python's ``random`` unless somebody put another there, draws here too.
+    Raises ConstrintError where Kernel Tuner is not installed.
     """
     import importlib
 
     global _draws
-    _draws = importlib.import_module("kernel_tuner.searchspace")
+    try:
+        _draws = importlib.import_module("kernel_tuner.searchspace")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "kernel_tuner":
+            raise
+        raise ConstrintError("there is no Kernel Tuner to build spaces for; pip install kernel_tuner") from error
     for name, module in list(sys.modules.items()):
         if name.split(".")[0] == "kernel_tuner" and hasattr(module, "Searchspace"):
             module.Searchspace = Searchspace  # type: ignore[attr-defined]

@@ -60,6 +60,9 @@ class Problem(Statement):
         """What its texts may name beside the variables."""
         self._encoder: Encoder | None = None
 
+    def __repr__(self) -> str:
+        return f"Problem({self.name!r}, variables={len(self._domains)}, constraints={len(self._constraints)})"
+
     def variable(self, name: str, values: Iterable[Any]) -> Expr:
         """Declare a variable that takes one of ``values``: a range, or any iterable of integers, decimals, text, True,
         False and None. Solutions give them back as they came.

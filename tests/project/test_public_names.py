@@ -12,7 +12,7 @@ import pytest
 
 import constrint
 import kernelgen
-from kernelgen.cells import load_cell
+from kernelgen.cells import language, load_cell
 from kernelgen.cells.registry import register
 from kernelgen.errors import CellError, ConfigError
 from kernelgen.records.config_reading import read_cubins, read_program
@@ -43,6 +43,20 @@ def test_packages_say_their_version(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(metadata, "version", missing)
     assert constrint.__version__ == kernelgen.__version__ == "0+checkout"
+
+
+def test_a_type_checker_knows_the_public_names(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    names = ", ".join(language.__all__)
+    file.write_text(
+        f"import kernelgen\nfrom constrint import Problem\nfrom kernelgen.cells import {names}\n"
+        "from kernelgen.torch import LSTM\n\n"
+        "for each in (Cell, Gate, kernelgen.load, Problem, LSTM):\n    print(each)\nreveal_type(Gate('a').bias)\n"
+    )
+    command = [sys.executable, "-m", "mypy", "--strict", str(file)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert 'Revealed type is "bool"' in done.stdout
 
 
 def test_what_is_no_cell_is_said() -> None:
