@@ -205,7 +205,7 @@ def _summary(result: TuneResult, path: Path, beside: Sequence[str]) -> None:
             )
         click.echo(f"measured {time.median_ms:.4f} ms ({spread}); the model said {model_ms:.3f} ms{whole}")
     else:
-        click.echo(f"not measured, for want of that GPU; the model says {model_ms:.3f} ms")
+        click.echo(f"not measured, since that GPU is not here; the model says {model_ms:.3f} ms")
     click.echo(f"wrote {path}, {', '.join(beside)}")
 
 
