@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from constrint.errors import ConstrintError, Infeasible, ParseError, TimeLimit
-from constrint.expr import Expr, cdiv, choose, divides, element, implies, isin, maximum, minimum, table
+from constrint.expr import Expr
 from constrint.global_constraints import all_different, count, cumulative, total
 from constrint.model import Problem
+from constrint.operators import cdiv, choose, divides, element, implies, isin, maximum, minimum, table
 from constrint.result import Result
 from constrint.statement import Constraint
 
@@ -84,6 +85,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Load the engines and the text formats when they are first asked for: importing constrint stays cheap."""
+    if name == "__version__":
+        return _version()
     if name not in _LAZY:
         raise AttributeError(f"module 'constrint' has no attribute {name!r}")
     import importlib
@@ -91,3 +94,18 @@ def __getattr__(name: str) -> Any:
     value = getattr(importlib.import_module(_LAZY[name]), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    """The public names, whether they were used already or not."""
+    return sorted([*__all__, "__doc__", "__version__"])
+
+
+def _version() -> str:
+    """The version of tilesmith that is installed; "0+checkout" for one that is not."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("tilesmith")
+    except metadata.PackageNotFoundError:
+        return "0+checkout"

@@ -26,6 +26,7 @@ import unicodedata
 from dataclasses import dataclass
 
 from constrint import expr as build
+from constrint import operators
 from constrint.domains import Domain, size
 from constrint.errors import ConstrintError, ParseError
 from constrint.expr import COMPARISONS, Expr
@@ -250,7 +251,7 @@ class _Parser:
             member = number.isin(right.domain)
             return member if op == "==" else ~member
         other = self._number(right_token, right)
-        return build.compare(op, number, other)
+        return operators.compare(op, number, other)
 
     def _table(self, left: _Columns, right_token: _Token, right: _Operand) -> Expr:
         rows: list[tuple[int, ...]] = []
@@ -262,7 +263,7 @@ class _Parser:
             if len(row) != len(left.columns):
                 words = f"{len(left.columns)} columns, but a row of {len(row)} values"
                 raise self.error(words, right_token.start)
-        return build.table(left.columns, rows)
+        return operators.table(left.columns, rows)
 
     def _modulo(self) -> _Operand:
         """Terms joined by %, which binds looser than + and *."""

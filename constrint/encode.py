@@ -9,19 +9,17 @@ text in it, what calls a function, and whatever names few combinations of values
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from fractions import Fraction
-from itertools import product
-from typing import Any
+from collections.abc import Callable, Mapping
 
-from constrint.domains import Domain, size
+from constrint.domains import Domain
 from constrint.errors import ConstrintError
-from constrint.evaluate import Value, evaluate_each
-from constrint.expr import BITWISE, COMPARISONS, NUMERIC, RICH, RICH_CONDITIONS, Expr, as_expr, isin, where
+from constrint.expr import BITWISE, COMPARISONS, NUMERIC, RICH, RICH_CONDITIONS, Expr, as_expr, variable, where
 from constrint.global_constraints import GLOBAL, decomposed
 from constrint.integers import grouped
 from constrint.intervals import PowerTooLarge
 from constrint.lower import Lowering
+from constrint.operators import isin
+from constrint.tabulate import NEVER, TRUE, Combinations, joined, table_of
 from constrint.values import NOTHING, Coding, atom
 
 FEW = 1024
@@ -29,14 +27,6 @@ FEW = 1024
 MOST_COMBINATIONS = 200_000
 """A comparison that cannot be stated otherwise is tabulated over at most so many combinations of values."""
 MOST_BITS = 62
-MOST_VALUES = 64
-"""A function of more values than this is not stated as a sum of them."""
-LARGEST_SCALE = 10**6
-"""A function whose values are multiples of a smaller fraction than 1 / LARGEST_SCALE is not stated as a sum."""
-
-TRUE, FALSE = Expr("true"), Expr("false")
-NEVER = Expr("divides", (as_expr(0), as_expr(1)))
-"""Has no value."""
 _RICH = RICH | RICH_CONDITIONS
 _ARITHMETIC = (NUMERIC - {"const", "var"}) | BITWISE | {"call", "floor", "ceil", "int", "round"}
 
@@ -56,6 +46,7 @@ class Encoder:
 
     def __init__(self, domains: Mapping[str, Domain], codings: Mapping[str, Coding]) -> None:
         self.domains, self.codings = domains, codings
+        self.combinations = Combinations(domains, codings)
         self.places = {name: v for v, name in enumerate(domains)}
         listed = list(domains.values())
         self.lowering = Lowering(self.places, lambda v: (listed[v][0], listed[v][-1]))
@@ -131,15 +122,15 @@ class Encoder:
             return expr
         if op == "var":
             return self._condition(Expr("truth", (expr,)))
-        if op not in GLOBAL and self._holds(expr, _RICH) and self.combinations(expr) <= FEW:
+        if op not in GLOBAL and self._holds(expr, _RICH) and self.combinations.count(expr) <= FEW:
             return self.tabulated(expr)
         try:
             return self._comparison(expr)
         except _NeedsTable:
-            if self.combinations(expr) <= MOST_COMBINATIONS:
+            if self.combinations.count(expr) <= MOST_COMBINATIONS:
                 return self.tabulated(expr)
         raise ConstrintError(
-            f"({expr}) cannot be stated in integers, and its variables have {grouped(self.combinations(expr))} "
+            f"({expr}) cannot be stated in integers, and its variables have {grouped(self.combinations.count(expr))} "
             f"combinations of values, of which at most {MOST_COMBINATIONS:,} are tabulated; narrow them, or split it"
         )
 
@@ -174,7 +165,7 @@ class Encoder:
                     lambda chosen, p=place, o=other: Expr(op, (o, chosen) if p else (chosen, o)),  # type: ignore[misc]
                 )
         leaves = all(side.op in ("var", "const", "value", "true", "false") for side in args)
-        if leaves and self.combinations(expr) <= MOST_COMBINATIONS:
+        if leaves and self.combinations.count(expr) <= MOST_COMBINATIONS:
             return self.tabulated(expr)
         if op == "!=":
             return Expr("not", (self._comparison(Expr("==", args)),))
@@ -188,7 +179,7 @@ class Encoder:
         undefined = Expr("!=", (value, value))
         if text.op == "value" or self.codings[text.name].top is None:
             return undefined
-        known = isin(_variable(text.name), self.codings[text.name].numbers)
+        known = isin(variable(text.name), self.codings[text.name].numbers)
         return Expr("and", (Expr("or", (known, undefined)), Expr("==", (self._number(text), value))))
 
     def _lifted(self, chooser: Expr, make: Callable[[Expr], Expr]) -> Expr:
@@ -199,7 +190,7 @@ class Encoder:
         index, choices = chooser.args[0], chooser.args[1:]
         parts = [Expr("and", (isin(index, (k, k - len(choices))), make(choice))) for k, choice in enumerate(choices)]
         inside = isin(index, range(-len(choices), len(choices)))
-        return self._condition(Expr("or", (_joined("or", parts), Expr("not", (Expr("or", (inside, NEVER)),)))))
+        return self._condition(Expr("or", (joined("or", parts), Expr("not", (Expr("or", (inside, NEVER)),)))))
 
     def _table(self, expr: Expr) -> Expr:
         columns = expr.args
@@ -211,16 +202,16 @@ class Encoder:
                 known = [code for code in codes if code is not None]
                 if len(known) == len(codes):
                     found.add(tuple(known))
-            return Expr("table", tuple(_variable(column.name) for column in columns), rows=tuple(sorted(found)))
+            return Expr("table", tuple(variable(column.name) for column in columns), rows=tuple(sorted(found)))
         if expr.op == "table" and not any(map(self._any_kind, columns)):
             return Expr("table", tuple(map(self._number, columns)), rows=expr.rows)
         parts = [
-            _joined("and", [Expr("==", (column, as_expr(value))) for column, value in zip(columns, row, strict=True)])
+            joined("and", [Expr("==", (column, as_expr(value))) for column, value in zip(columns, row, strict=True)])
             for row in rows
         ]
         # However few rows there are, a column without a value leaves the table without one.
         parts += [Expr("!=", (column, column)) for column in columns]
-        return self._condition(_joined("or", parts))
+        return self._condition(joined("or", parts))
 
     def _code(self, name: str, value: object) -> int | None:
         """The integer of a value of a variable; None where it is not one of its values."""
@@ -249,8 +240,8 @@ class Encoder:
             return expr
         if expr.is_condition:
             return self._condition(expr)
-        if op == "len" or (self._holds(expr, frozenset({"call", "len"})) and self.combinations(expr) <= FEW):
-            found = self._sum_of_values(expr)
+        if op == "len" or (self._holds(expr, frozenset({"call", "len"})) and self.combinations.count(expr) <= FEW):
+            found = self.combinations.sum_of_values(expr, FEW)
             if found is not None:
                 return found
         if op in ("call", "len"):
@@ -279,24 +270,24 @@ class Encoder:
 
     def _variable(self, name: str) -> Expr:
         coding = self.codings.get(name)
-        variable = _variable(name)
+        result = variable(name)
         if coding is None:
-            return variable
+            return result
         if coding.top is None:
             raise ConstrintError(
                 f"no value of {name!r} is a number: it can be compared with == and !=, but not computed with"
             )
         if coding.mixed:
-            variable = Expr("//", (variable, variable <= coding.top))
-        return variable if coding.scale == 1 else Expr("/", (variable, as_expr(coding.scale)))
+            result = Expr("//", (result, result <= coding.top))
+        return result if coding.scale == 1 else Expr("/", (result, as_expr(coding.scale)))
 
     def _if(self, which: Expr, a: Expr, b: Expr) -> Expr:
         (first, needs), (second, others) = self._total(a), self._total(b)
         result = second + which * (first - second)
         if not needs and not others:
             return result
-        defined = Expr("and", (which, _joined("and", needs or [TRUE])))
-        otherwise = Expr("and", (Expr("not", (which,)), _joined("and", others or [TRUE])))
+        defined = Expr("and", (which, joined("and", needs or [TRUE])))
+        otherwise = Expr("and", (Expr("not", (which,)), joined("and", others or [TRUE])))
         return self._where(Expr("or", (defined, otherwise)), result)
 
     def _element(self, expr: Expr) -> Expr:
@@ -310,13 +301,13 @@ class Encoder:
             if value.op != "const" or value.value:
                 total = total + here * value
             if needs:
-                needed.append(Expr("implies", (here, _joined("and", needs))))
+                needed.append(Expr("implies", (here, joined("and", needs))))
         low, high, undefined = self._span(index)
         if low < -count or high >= count or self._fraction(index):
             needed.append(isin(index, range(-count, count)))
         elif undefined:
             needed.append(Expr("==", (index, index)))
-        return self._where(_joined("and", needed), total) if needed else total
+        return self._where(joined("and", needed), total) if needed else total
 
     def _where(self, condition: Expr, number: Expr) -> Expr:
         """A number that has a value where a condition holds."""
@@ -353,7 +344,7 @@ class Encoder:
         parts = [(a // 2**i % 2) * (b // 2**i % 2) * 2**i for i in range(width)]
         if all(signed):
             parts.append(-((a < 0) * (b < 0) * 2**width))
-        return _joined("+", parts) if parts else a * 0 + b * 0
+        return joined("+", parts) if parts else a * 0 + b * 0
 
     def _masked(self, x: Expr, mask: int) -> Expr:
         """x & mask for a mask that is not negative: each run of ones is a quotient's remainder."""
@@ -369,65 +360,14 @@ class Encoder:
             part = (x // 2**place if place else x) % 2**length
             parts.append(part * 2**place if place else part)
             place += length
-        return _joined("+", parts) if parts else x * 0
-
-    def _sum_of_values(self, expr: Expr) -> Expr | None:
-        """A number that names few combinations, as the sum of what it is at each; None where its values are no
-        multiples of a common fraction."""
-        names, groups = self._values(expr, FEW)
-        if names is None:
-            return None
-        known = {value: rows for value, rows in groups.items() if value is not None}
-        if not all(isinstance(value, int | Fraction) for value in known):
-            return None
-        numbers = {value: rows for value, rows in known.items() if isinstance(value, int | Fraction)}
-        scale = math.lcm(*(value.denominator for value in numbers)) if numbers else 1
-        if scale > LARGEST_SCALE or not 0 < len(numbers) <= MOST_VALUES:
-            return None
-        columns = tuple(map(_variable, names))
-        # The value that most combinations have is where the sum starts.
-        common = max(numbers, key=lambda value: len(numbers[value]))
-        start = int(common * scale)
-        total: Expr = as_expr(start)
-        for value, rows in numbers.items():
-            if value != common:
-                total = total + Expr("table", columns, rows=tuple(sorted(rows))) * (int(value * scale) - start)
-        if None in groups:
-            total = Expr("//", (total, Expr("not", (Expr("table", columns, rows=tuple(sorted(groups[None]))),))))
-        return total if scale == 1 else Expr("/", (total, as_expr(scale)))
+        return joined("+", parts) if parts else x * 0
 
     def tabulated(self, expr: Expr) -> Expr:
         """A condition as a table over the integers of its variables."""
-        names, groups = self._values(expr, MOST_COMBINATIONS)
+        names, groups = self.combinations.by_value(expr, MOST_COMBINATIONS)
         if names is None:
             raise _NeedsTable(expr)
         return table_of(names, groups.get(True, []), groups.get(False, []), groups.get(None, []))
-
-    def _values(self, expr: Expr, most: int) -> tuple[list[str] | None, dict[Value, list[tuple[int, ...]]]]:
-        """The variables of an expression, and of each of its values the combinations of integers that have it."""
-        names = expr.variables()
-        groups: dict[Value, list[tuple[int, ...]]] = {}
-        if self.combinations(expr) > most:
-            return None, groups
-        rows = list(self.rows(names))
-        columns = dict(zip(names, zip(*(values for _, values in rows), strict=True), strict=True))
-        for (codes, _), value in zip(rows, evaluate_each(expr, columns, len(rows)), strict=True):
-            groups.setdefault(value, []).append(codes)
-        return names, groups
-
-    def rows(self, names: Sequence[str]) -> Iterator[tuple[tuple[int, ...], tuple[Any, ...]]]:
-        """Every combination of some variables: its integers and its values."""
-        choices = []
-        for name in names:
-            coding = self.codings.get(name)
-            domain = self.domains[name]
-            choices.append([(code, code if coding is None else coding.value[code]) for code in domain])
-        for row in product(*choices):
-            yield tuple(code for code, _ in row), tuple(value for _, value in row)
-
-    def combinations(self, expr: Expr) -> int:
-        """How many combinations of values the variables of an expression have."""
-        return math.prod(size(self.domains[name]) for name in expr.variables())
 
     def _fraction(self, expr: Expr) -> bool:
         return self.lowering.number(expr)[1] is not None
@@ -466,47 +406,5 @@ class Encoder:
         return total, needs
 
 
-def table_of(
-    names: Sequence[str],
-    true: Sequence[tuple[int, ...]],
-    false: Sequence[tuple[int, ...]],
-    undefined: Sequence[tuple[int, ...]] = (),
-) -> Expr:
-    """The condition that holds at some combinations of integers, and has no value at others."""
-    columns = tuple(map(_variable, names))
-    if not undefined:
-        if not false:
-            return TRUE
-        if not true:
-            return FALSE
-        if len(false) < len(true) and len(names) > 1:
-            return Expr("not", (Expr("table", columns, rows=tuple(sorted(false))),))
-    here = Expr("table", columns, rows=tuple(sorted(true))) if true else FALSE
-    if not undefined:
-        return here
-    if not true and not false:
-        return NEVER
-    inside = Expr("not", (Expr("table", columns, rows=tuple(sorted(undefined))),))
-    # 0 divides nothing, and has no value: where the combination is one of the undefined.
-    return Expr("or", (here, Expr("not", (Expr("divides", (inside, as_expr(0))),))))
-
-
-def _variable(name: str) -> Expr:
-    return Expr("var", name=name)
-
-
 def _quoted(expr: Expr) -> str:
     return repr(None if expr.other is NOTHING else expr.other)
-
-
-def _joined(op: str, parts: Sequence[Expr]) -> Expr:
-    """Parts joined by an operator, in halves, so that the result is not deep."""
-    if len(parts) == 1:
-        return parts[0]
-    if not parts:
-        return FALSE if op == "or" else TRUE
-    middle = len(parts) // 2
-    return Expr(op, (_joined(op, parts[:middle]), _joined(op, parts[middle:])))
-
-
-__all__ = ["FEW", "MOST_COMBINATIONS", "Encoder", "table_of"]

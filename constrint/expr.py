@@ -1,7 +1,6 @@
 """Expressions over integer variables, built with Python's operators.
 
-Every builder here also takes plain integers and then returns a plain integer or bool, so that one formula serves
-a Problem's variables and plain numbers alike.
+What Python has no operator for is in ``constrint.operators``.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from fractions import Fraction
-from typing import Any, NoReturn, Protocol, overload
+from typing import Any, NoReturn, Protocol
 
 from constrint.errors import ConstrintError
 from constrint.integers import as_index, exact_int, is_truth, shown
@@ -122,7 +121,7 @@ class Expr:
         """The condition that this expression takes one of ``values``."""
         if isinstance(values, range) and len_of(values) > LISTED:
             return _within(self, values if values.step > 0 else values[::-1])
-        return _table((self,), [(value,) for value in _listed(values, "isin")], "a value of isin")
+        return table_of_rows((self,), [(value,) for value in listed(values, "isin")], "a value of isin")
 
     def __str__(self) -> str:
         return print_expression(self)
@@ -148,46 +147,46 @@ class Expr:
         )
 
     def __add__(self, other: Operand) -> Expr:
-        return _binary("+", self, other)
+        return binary("+", self, other)
 
     def __radd__(self, other: Operand) -> Expr:
-        return _binary("+", other, self)
+        return binary("+", other, self)
 
     def __sub__(self, other: Operand) -> Expr:
-        return _binary("-", self, other)
+        return binary("-", self, other)
 
     def __rsub__(self, other: Operand) -> Expr:
-        return _binary("-", other, self)
+        return binary("-", other, self)
 
     def __mul__(self, other: Operand) -> Expr:
-        return _binary("*", self, other)
+        return binary("*", self, other)
 
     def __rmul__(self, other: Operand) -> Expr:
-        return _binary("*", other, self)
+        return binary("*", other, self)
 
     def __floordiv__(self, other: Operand) -> Expr:
-        return _binary("//", self, other)
+        return binary("//", self, other)
 
     def __rfloordiv__(self, other: Operand) -> Expr:
-        return _binary("//", other, self)
+        return binary("//", other, self)
 
     def __truediv__(self, other: Operand) -> Expr:
-        return _binary("/", self, other)
+        return binary("/", self, other)
 
     def __rtruediv__(self, other: Operand) -> Expr:
-        return _binary("/", other, self)
+        return binary("/", other, self)
 
     def __mod__(self, other: Operand) -> Expr:
-        return _binary("%", self, other)
+        return binary("%", self, other)
 
     def __rmod__(self, other: Operand) -> Expr:
-        return _binary("%", other, self)
+        return binary("%", other, self)
 
     def __pow__(self, other: Operand) -> Expr:
-        return _binary("**", self, other)
+        return binary("**", self, other)
 
     def __rpow__(self, other: Operand) -> Expr:
-        return _binary("**", other, self)
+        return binary("**", other, self)
 
     def __neg__(self) -> Expr:
         return Expr("neg", (self,))
@@ -199,28 +198,28 @@ class Expr:
         return Expr("abs", (self,))
 
     def __eq__(self, other: object) -> Expr:  # type: ignore[override]
-        return _binary("==", self, other)
+        return binary("==", self, other)
 
     def __ne__(self, other: object) -> Expr:  # type: ignore[override]
-        return _binary("!=", self, other)
+        return binary("!=", self, other)
 
     def __lt__(self, other: Operand) -> Expr:
-        return _binary("<", self, other)
+        return binary("<", self, other)
 
     def __le__(self, other: Operand) -> Expr:
-        return _binary("<=", self, other)
+        return binary("<=", self, other)
 
     def __gt__(self, other: Operand) -> Expr:
-        return _binary(">", self, other)
+        return binary(">", self, other)
 
     def __ge__(self, other: Operand) -> Expr:
-        return _binary(">=", self, other)
+        return binary(">=", self, other)
 
     def __divmod__(self, other: Operand) -> tuple[Expr, Expr]:
         return self // other, self % other
 
     def __rdivmod__(self, other: Operand) -> tuple[Expr, Expr]:
-        return _binary("//", other, self), _binary("%", other, self)
+        return binary("//", other, self), binary("%", other, self)
 
     def __and__(self, other: Operand) -> Expr:
         return _both_ways("and", "bitand", self, other)
@@ -241,16 +240,16 @@ class Expr:
         return _both_ways("!=", "bitxor", other, self)
 
     def __lshift__(self, other: Operand) -> Expr:
-        return _binary("<<", self, other)
+        return binary("<<", self, other)
 
     def __rlshift__(self, other: Operand) -> Expr:
-        return _binary("<<", other, self)
+        return binary("<<", other, self)
 
     def __rshift__(self, other: Operand) -> Expr:
-        return _binary(">>", self, other)
+        return binary(">>", self, other)
 
     def __rrshift__(self, other: Operand) -> Expr:
-        return _binary(">>", other, self)
+        return binary(">>", other, self)
 
     def __invert__(self) -> Expr:
         return Expr("not", (self,)) if self.is_condition else -self - 1
@@ -290,13 +289,6 @@ def as_expr(value: object) -> Expr:
     return Expr("const", value=found) if isinstance(found, int) else Expr("value", other=found)
 
 
-def _plain(value: object, what: str) -> int:
-    """A plain operand of a function: NumPy's integers would wrap."""
-    if type(value) is int:
-        return value
-    return int(bool(value)) if is_truth(value) else exact_int(value, what)
-
-
 def condition(value: object, what: str) -> Expr:
     """``value`` as a condition; raise ConstrintError for a number."""
     expr = as_expr(value)
@@ -305,16 +297,12 @@ def condition(value: object, what: str) -> Expr:
     return expr
 
 
-def _binary(op: str, left: object, right: object) -> Expr:
+def binary(op: str, left: object, right: object) -> Expr:
+    """An operator between two operands; a follower hears of a divisor."""
     operands = as_expr(left), as_expr(right)
     if op in _DIVISIONS and (follower := _follower.get()) is not None:
         follower.divided(operands[1])
     return Expr(op, operands)
-
-
-def _logic(op: str, left: object, right: object) -> Expr:
-    symbol = {"and": "&", "or": "|", "implies": "implies"}[op]
-    return Expr(op, (condition(left, symbol), condition(right, symbol)))
 
 
 def _both_ways(logic: str, bitwise: str, left: object, right: object) -> Expr:
@@ -349,118 +337,9 @@ def _partial(expr: Expr) -> bool:
     return expr.op in _PARTIAL or any(map(_partial, expr.args))
 
 
-def choose(condition_: Expr | bool, a: Operand, b: Operand) -> Expr:
-    """``a`` where a condition holds, else ``b``: Python's ``a if condition else b``. Only what is chosen has to have a
-    value."""
-    return where(condition(condition_, "choose"), as_expr(a), as_expr(b))
-
-
-def element(index: Operand, values: Iterable[Operand]) -> Expr:
-    """The value at an index, from 0, or from the end where the index is negative; without a value beyond either end.
-
-    Raises ConstrintError for no values.
-    """
-    choices = tuple(as_expr(value) for value in _listed(values, "the values of element"))
-    if not choices:
-        raise ConstrintError("element needs at least one value to choose from")
-    return Expr("element", (as_expr(index), *choices))
-
-
-def compare(op: str, left: Expr, right: Expr) -> Expr:
-    """A comparison as the text formats write it: ``number % divisor == 0`` is divisibility."""
-    if op == "==" and left.op == "%" and right.op == "const" and right.value == 0:
-        return divides(left.args[1], left.args[0])
-    return Expr(op, (left, right))
-
-
 def variable(name: str) -> Expr:
     """The variable ``name`` of whatever problem the expression is added to."""
     return Expr("var", name=name)
-
-
-@overload
-def cdiv(a: int, b: int) -> int: ...
-@overload
-def cdiv(a: Expr, b: Operand) -> Expr: ...
-@overload
-def cdiv(a: int, b: Expr) -> Expr: ...
-def cdiv(a: Operand, b: Operand) -> Expr | int:
-    """Division rounded up, -(-a // b). Plain integers give a plain integer (and ZeroDivisionError where b is 0)."""
-    if type(a) is int and type(b) is int:  # formulas are asked thousands of times with these
-        return -(-a // b)
-    if isinstance(a, Expr) or isinstance(b, Expr):
-        return _binary("cdiv", a, b)
-    return -(-_plain(a, "an operand of cdiv") // _plain(b, "an operand of cdiv"))
-
-
-@overload
-def minimum(*values: int) -> int: ...  # type: ignore[overload-overlap]
-@overload
-def minimum(*values: Operand) -> Expr: ...
-def minimum(*values: Operand) -> Expr | int:
-    """The smallest of one or more numbers."""
-    return _extreme("min", values)
-
-
-@overload
-def maximum(*values: int) -> int: ...  # type: ignore[overload-overlap]
-@overload
-def maximum(*values: Operand) -> Expr: ...
-def maximum(*values: Operand) -> Expr | int:
-    """The largest of one or more numbers."""
-    return _extreme("max", values)
-
-
-def _extreme(op: str, values: Sequence[Operand]) -> Expr | int:
-    if not values:
-        raise ConstrintError(f"{op}imum needs at least one value")
-    numbers = [value for value in values if type(value) is int]
-    if len(numbers) == len(values):
-        return min(numbers) if op == "min" else max(numbers)
-    if not any(isinstance(value, Expr) for value in values):
-        plain = [_plain(value, f"a value of {op}imum") for value in values]
-        return min(plain) if op == "min" else max(plain)
-    return Expr(op, tuple(as_expr(value) for value in values)) if len(values) > 1 else as_expr(values[0])
-
-
-@overload
-def divides(divisor: int, number: int) -> bool: ...
-@overload
-def divides(divisor: Expr, number: Operand) -> Expr: ...
-@overload
-def divides(divisor: int, number: Expr) -> Expr: ...
-def divides(divisor: Operand, number: Operand) -> Expr | bool:
-    """Whether ``divisor`` divides ``number``: number % divisor == 0. 0 divides nothing."""
-    if isinstance(divisor, Expr) or isinstance(number, Expr):
-        return _binary("divides", divisor, number)
-    by, of = _plain(divisor, "an operand of divides"), _plain(number, "an operand of divides")
-    return by != 0 and of % by == 0
-
-
-@overload
-def implies(premise: bool, conclusion: bool) -> bool: ...
-@overload
-def implies(premise: Expr, conclusion: Expr | bool) -> Expr: ...
-@overload
-def implies(premise: bool, conclusion: Expr) -> Expr: ...
-def implies(premise: Expr | bool, conclusion: Expr | bool) -> Expr | bool:
-    """That ``conclusion`` holds wherever ``premise`` does."""
-    if isinstance(premise, Expr) or isinstance(conclusion, Expr):
-        return _logic("implies", premise, conclusion)
-    return not premise or conclusion
-
-
-@overload
-def isin(x: int, values: Iterable[Any]) -> bool: ...
-@overload
-def isin(x: Expr, values: Iterable[Any]) -> Expr: ...
-def isin(x: Operand, values: Iterable[Any]) -> Expr | bool:
-    """Whether ``x`` is one of ``values``."""
-    if isinstance(x, Expr):
-        return x.isin(values)
-    if isinstance(values, range):
-        return _plain(x, "x of isin") in values
-    return _plain(x, "x of isin") in {exact_int(value, "a value of isin") for value in _listed(values, "isin")}
 
 
 def len_of(values: range) -> int:
@@ -473,7 +352,7 @@ def _within(number: Expr, values: range) -> Expr:
     inside = (number >= values[0]) & (number <= values[-1])
     if values.step == 1 and not _may_be_fraction(number):
         return inside
-    return inside & divides(values.step, number - values[0])
+    return inside & binary("divides", values.step, number - values[0])
 
 
 def _may_be_fraction(number: Expr) -> bool:
@@ -488,36 +367,17 @@ def _may_be_fraction(number: Expr) -> bool:
     return False
 
 
-def table(columns: Sequence[Operand], rows: Iterable[Sequence[Any]]) -> Expr:
-    """The condition that the values of ``columns``, taken together, are one of ``rows``.
-
-    Raises ConstrintError for no columns, or a row of another length than ``columns``.
-    """
-    operands = [as_expr(column) for column in _listed(columns, "the columns of a table")]
-    if not operands:
-        raise ConstrintError("a table needs at least one column")
-    kept = []
-    for row in _listed(rows, "the rows of a table"):
-        values = tuple(_listed(row, "a row of a table"))
-        if len(values) != len(operands):
-            raise ConstrintError(
-                f"the table has {len(operands)} columns, but the row {shown(values)} has {len(values)} values"
-            )
-        kept.append(values)
-    return _table(tuple(operands), kept, "a value of a table")
-
-
-def _table(columns: tuple[Expr, ...], rows: Sequence[tuple[object, ...]], what: str) -> Expr:
+def table_of_rows(columns: tuple[Expr, ...], rows: Sequence[tuple[object, ...]], what: str) -> Expr:
     """Rows of integers make a "table", of other values "rows"."""
-    listed = [[as_index(value) for value in row] for row in rows]
-    whole = [tuple(value for value in row if value is not None) for row in listed]
+    indices = [[as_index(value) for value in row] for row in rows]
+    whole = [tuple(value for value in row if value is not None) for row in indices]
     if all(len(row) == len(columns) for row in whole):
         return Expr("table", columns, rows=tuple(sorted(set(whole))))
     plain = (tuple(plain_value(value, what) for value in row) for row in rows)
     return Expr("rows", columns, other=tuple(dict.fromkeys(plain)))
 
 
-def _listed(values: object, what: str) -> Iterable[object]:
+def listed(values: object, what: str) -> Iterable[object]:
     """``values`` where they can be listed; raise ConstrintError in words where they cannot."""
     if isinstance(values, Iterable) and not isinstance(values, str | bytes):
         return values

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from constrint import expr as build
+from constrint import operators
 from constrint.domains import make_domain
 from constrint.errors import ConstrintError
 from constrint.evaluate import holds
@@ -58,6 +59,9 @@ class Problem(Statement):
         self.vocabulary = NONE
         """What its texts may name beside the variables."""
         self._encoder: Encoder | None = None
+
+    def __repr__(self) -> str:
+        return f"Problem({self.name!r}, variables={len(self._domains)}, constraints={len(self._constraints)})"
 
     def variable(self, name: str, values: Iterable[Any]) -> Expr:
         """Declare a variable that takes one of ``values``: a range, or any iterable of integers, decimals, text, True,
@@ -131,7 +135,7 @@ class Problem(Statement):
 
     def table(self, columns: Sequence[Operand], rows: Iterable[Sequence[Any]], label: str | None = None) -> Constraint:
         """Require that the values of ``columns``, taken together, are one of ``rows``."""
-        return self.add(build.table(columns, rows), label)
+        return self.add(operators.table(columns, rows), label)
 
     def solve(self, prefer: Iterable[Preference] = (), time_limit: float | None = None, engine: str = "auto") -> Result:
         """The first solution in order of preference.
@@ -296,7 +300,7 @@ class Problem(Statement):
         values = self.codings.decoded(self._values(self.encoded(assignment)))
         if not values:
             raise ConstrintError("exclude needs a value for at least one variable")
-        same = build.table([build.variable(name) for name in values], [list(values.values())])
+        same = operators.table([build.variable(name) for name in values], [list(values.values())])
         words = ", ".join(f"{name} = {shown(value)}" for name, value in values.items())
         return self.add(~same, label if label is not None else f"not ({words})")
 

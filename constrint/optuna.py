@@ -1,4 +1,4 @@
-"""A sampler for Optuna over a set of solutions: every trial is one. Needs optuna (pip install optuna).
+"""A sampler for Optuna over a set of solutions: every trial is one. Needs optuna: pip install "tilesmith[optuna]".
 
 sampler = SolutionSampler(problem.solution_set(), seed=1)
 study = optuna.create_study(sampler=sampler)
@@ -10,7 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import optuna
+try:
+    import optuna
+except ModuleNotFoundError as error:
+    if error.name != "optuna":
+        raise
+    raise ModuleNotFoundError(
+        'constrint.optuna needs Optuna, which is not installed; pip install "tilesmith[optuna]" brings it',
+        name="optuna",
+    ) from error
 
 from constrint.factored import SolutionSet
 from constrint.proposals import Proposals

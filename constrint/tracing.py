@@ -19,14 +19,16 @@ from itertools import product
 from typing import Any, Protocol
 
 from constrint import expr as build
+from constrint import operators
 from constrint.bytecode import asks_what_it_is_given, is_arithmetic, lambda_text, texts
 from constrint.domains import Domain, size
-from constrint.encode import Encoder, table_of
+from constrint.encode import Encoder
 from constrint.errors import ConstrintError
 from constrint.evaluate import evaluate_each
 from constrint.expr import COMPARISONS, Expr
 from constrint.integers import grouped, shown
 from constrint.paths import Facts, follow
+from constrint.tabulate import table_of
 
 MOST_CALLS = 1_000_000
 """A function is called for at most so many combinations of values."""
@@ -243,7 +245,7 @@ class Restriction:
         false: list[tuple[int, ...]] = []
         wanted: dict[str, None] = {}
         function = self._of(names, wanted)
-        for codes, values in self.problem.encoder.rows(names):
+        for codes, values in self.problem.encoder.combinations.rows(names):
             try:
                 answer = bool(function(values))
             except ArithmeticError:
@@ -301,7 +303,7 @@ def decoded(problem: Declared, condition: Expr) -> Expr:
     rows = [
         tuple(x if value is None else value[x] for x, value in zip(row, values, strict=True)) for row in condition.rows
     ]
-    return build.table(condition.args, rows)
+    return operators.table(condition.args, rows)
 
 
 def _sample(values: Sequence[Sequence[Any]]) -> Iterator[list[Any]]:

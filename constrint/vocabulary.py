@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from constrint.expr import Expr, as_expr, minimum
+from constrint.expr import Expr, as_expr
+from constrint.operators import minimum
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from kernelgen.errors import TilesmithError
     from kernelgen.hardware.profile import Profile, load_profile
     from kernelgen.program.shape import Shape
-    from kernelgen.records.config import TunedConfig, load_config
+    from kernelgen.records.config import TunedConfig
+    from kernelgen.records.config_reading import load_config
 
 _LAZY = {
     "Kernel": "kernelgen.device.runtime",
@@ -28,7 +29,7 @@ _LAZY = {
     "TunedConfig": "kernelgen.records.config",
     "load": "kernelgen.device.runtime",
     "load_cell": "kernelgen.cells",
-    "load_config": "kernelgen.records.config",
+    "load_config": "kernelgen.records.config_reading",
     "load_profile": "kernelgen.hardware.profile",
 }
 
@@ -47,6 +48,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used."""
+    if name == "__version__":
+        return _version()
     if name not in _LAZY:
         raise AttributeError(f"module 'kernelgen' has no attribute {name!r}")
     import importlib
@@ -54,3 +57,18 @@ def __getattr__(name: str) -> Any:
     value = getattr(importlib.import_module(_LAZY[name]), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    """The public names, whether they were used already or not."""
+    return sorted([*__all__, "__doc__", "__version__"])
+
+
+def _version() -> str:
+    """The version of tilesmith that is installed; "0+checkout" for one that is not."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("tilesmith")
+    except metadata.PackageNotFoundError:
+        return "0+checkout"

@@ -16,7 +16,22 @@ from typing import TYPE_CHECKING, Any
 from kernelgen.errors import CellError, near_names
 
 if TYPE_CHECKING:
-    from kernelgen.cells.language import Cell
+    from kernelgen.cells.language import Cell as Cell
+    from kernelgen.cells.language import Gate as Gate
+    from kernelgen.cells.language import abs as abs
+    from kernelgen.cells.language import equal as equal
+    from kernelgen.cells.language import exp as exp
+    from kernelgen.cells.language import log as log
+    from kernelgen.cells.language import log_sigmoid as log_sigmoid
+    from kernelgen.cells.language import maximum as maximum
+    from kernelgen.cells.language import minimum as minimum
+    from kernelgen.cells.language import relu as relu
+    from kernelgen.cells.language import sigmoid as sigmoid
+    from kernelgen.cells.language import sign as sign
+    from kernelgen.cells.language import softplus as softplus
+    from kernelgen.cells.language import sqrt as sqrt
+    from kernelgen.cells.language import tanh as tanh
+    from kernelgen.cells.language import where as where
 
 __all__ = ["cell_names", "load_cell"]
 
@@ -45,6 +60,8 @@ def load_cell(spec: str) -> Cell:
     The file is run as Python. ``:NAME`` may be left out where the file defines a single Cell.
     Raises CellError for an unknown name, a file that cannot be read or fails (with file and line), a missing NAME.
     """
+    if not isinstance(spec, str):
+        raise CellError(f"a cell is named by text, such as 'lstm' or 'path/to/file.py:NAME', not {spec!r}")
     path, colon, name = spec.rpartition(":")
     if colon and path.endswith(".py"):
         return _from_file(Path(path), name)

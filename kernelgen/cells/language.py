@@ -10,7 +10,6 @@ kernels, the reference and the printed equations all come from that definition. 
 
 from __future__ import annotations
 
-import dis
 import hashlib
 import re
 import warnings
@@ -42,6 +41,7 @@ from kernelgen.cells._functions import (
     where,
 )
 from kernelgen.cells._gradient import EXACT, LARGEST, GradientOptions
+from kernelgen.cells._step import FUNCTION_NAMES, FUNCTIONS, UNITS, run_step
 from kernelgen.errors import CellError, near_names
 
 __all__ = [
@@ -70,13 +70,9 @@ RESERVED = ("next_", "d_next_", "value_")
 """What the names of generated code begin with, and so no name of a state or a gate."""
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*")
-_FUNCTIONS = (exp, log, tanh, abs, sign, sigmoid, log_sigmoid, softplus, relu, maximum, minimum, where)
 _ARITHMETIC = (sympy.Symbol, sympy.Integer, sympy.Rational, sympy.Float, sympy.NumberSymbol, sympy.Add, sympy.Mul)
-_NODES = (*_ARITHMETIC, sympy.Pow, *_FUNCTIONS, Relational, And, Or, Not)
+_NODES = (*_ARITHMETIC, sympy.Pow, *FUNCTIONS, Relational, And, Or, Not)
 _OVER_UNITS = (sympy.Sum, sympy.Product, sympy.Indexed, sympy.IndexedBase, sympy.MatrixExpr)
-_FUNCTION_NAMES = (
-    "abs, equal, exp, log, log_sigmoid, maximum, minimum, relu, sigmoid, sign, softplus, sqrt, tanh, where"
-)
 
 
 def _is_number(value: Any) -> bool:
@@ -91,96 +87,6 @@ class Gate:
     recurrent: bool = True
     input: bool = True
     bias: bool = True
-
-
-class _Namespace:
-    """Named symbols, as attributes."""
-
-    def __init__(self, kind: str, names: tuple[str, ...]) -> None:
-        self._kind = kind
-        self._symbols = {name: sympy.Symbol(name, real=True) for name in names}
-
-    def _sympy_(self) -> Any:
-        raise CellError(_WHOLE)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        if name not in self._symbols:
-            raise CellError(
-                f"the step uses {self._kind}.{name}, which is not declared; {near_names(name, self._symbols)}"
-            )
-        return self._symbols[name]
-
-
-_UNITS = "a step acts on each unit by itself, so it cannot "
-_NO_MATRIX = "multiply by a matrix; a gate with a recurrent product is R h already, and there is no second"
-_WHOLE = "the step computes with the gates or the states as a whole; name one, as in gate.i or state.c"
-_LIMITS = (
-    ("_Namespace", _WHOLE),
-    (
-        "truth value",
-        "the step decides with if, max or min on a symbol, or with a function of NumPy's; "
-        "use where(condition, a, b), maximum or minimum",
-    ),
-    (
-        "not callable",
-        _UNITS + "make a second recurrent product, as a GRU does that resets h before it; act on a gate's sum, R h, "
-        "after the product instead",
-    ),
-    (" @: ", _UNITS + _NO_MATRIX),
-    ("matmul: ", _UNITS + _NO_MATRIX),
-    ("not subscriptable", _UNITS + "index units: states are one number per unit, not vectors or matrices"),
-    ("not iterable", _UNITS + "run over units, as normalisation, softmax and attention do"),
-    ("has no attribute", _UNITS + "use methods of arrays, such as sums over units for a normalisation"),
-)
-"""What the form cannot express, by the words with which Python refuses it."""
-
-_OF_NUMBERS = (
-    "does not support argument",  # NumPy
-    "Cannot convert expression to float",  # math, through sympy
-    "Cannot convert symbols to int",
-    "Cannot round symbolic expression",
-    "must be Tensor, not",  # PyTorch
-    "received an invalid combination of arguments",
-)
-"""The words with which functions of numbers, arrays and tensors refuse a symbol."""
-
-_SAME = {"abs": ("fabs", "absolute"), "maximum": ("fmax", "max"), "minimum": ("fmin", "min"), "equal": ("eq",)}
-"""What functions of the language are called elsewhere too."""
-
-
-def _foreign(step: Any, error: BaseException) -> str | None:
-    """What to write in the place of a function of NumPy, math or PyTorch that refused a symbol, or of a method of that
-    name; None where that is not the error."""
-    method = re.search(r"has no attribute '(\w+)'", str(error))
-    if not method and not any(words in str(error) for words in _OF_NUMBERS):
-        return None
-    ours = {other: name for name in _FUNCTION_NAMES.split(", ") for other in (name, *_SAME.get(name, ()))}
-    # What the step, or a function of the same file that it calls, named last before the call that failed.
-    found = [method[1]] if method else []
-    file = getattr(getattr(step, "__code__", None), "co_filename", None)
-    trace = None if method else error.__traceback__
-    while trace is not None:
-        frame = trace.tb_frame
-        if frame.f_code.co_filename == file:
-            before = [one for one in dis.get_instructions(frame.f_code) if one.offset <= trace.tb_lasti]
-            names = [
-                one.argval
-                for one in before
-                if one.opname in ("LOAD_ATTR", "LOAD_METHOD")
-                or (one.opname == "LOAD_GLOBAL" and frame.f_globals.get(one.argval) not in (*_FUNCTIONS, sqrt, equal))
-            ]
-            found = [name for name in names if name in ours][-1:]
-        trace = trace.tb_next
-    named = [ours[name] for name in found if name in ours]
-    if method and not named:
-        return None
-    write = "".join(f"kernelgen.cells.{name}" for name in named)
-    return (
-        "the step calls a function of numbers, arrays or tensors on a symbol; "
-        f"use {write or 'the functions of kernelgen.cells'} instead. They are {_FUNCTION_NAMES}"
-    )
 
 
 Step = Callable[[Any, Any], Mapping[str, Any] | tuple[Mapping[str, Any], Mapping[str, Any]]]
@@ -246,7 +152,10 @@ class Cell:
     @cached_property
     def _traced(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Run the step on symbols and check what it returns."""
-        result = self._run_step()
+        try:
+            result = run_step(self.step, tuple(gate.name for gate in self.gates), self.states)
+        except CellError as error:
+            raise self._error(str(error)) from error
         result, named = result if isinstance(result, tuple) and len(result) == 2 else (result, {})
         if not isinstance(result, Mapping) or not isinstance(named, Mapping):
             raise self._error(f"the step must return a dict from each state to its expression, not {result!r}")
@@ -266,21 +175,6 @@ class Cell:
             if symbol not in used:
                 raise self._error(f"gate {symbol.name!r} is used by no expression; leave it out")
         return expressions, {name: self._expression(f"name {name!r}", value) for name, value in named.items()}
-
-    def _run_step(self) -> Any:
-        gate_names = tuple(gate.name for gate in self.gates)
-        try:
-            return self.step(_Namespace("gate", gate_names), _Namespace("state", self.states))
-        except CellError as error:
-            raise self._error(str(error)) from error
-        except (TypeError, AttributeError, ValueError) as error:
-            foreign = _foreign(self.step, error)
-            if foreign:
-                raise self._error(f"{foreign} ({str(error).splitlines()[0]})") from error
-            for words, message in _LIMITS:
-                if words in str(error):
-                    raise self._error(f"{message} ({error})") from error
-            raise
 
     @cached_property
     def fingerprint(self) -> str:
@@ -445,13 +339,13 @@ class Cell:
         except sympy.SympifyError as error:
             raise self._error(f"the step gives {value!r} for {what}, which is no expression") from error
         if not isinstance(expression, (sympy.Expr, Boolean)) or getattr(expression, "is_Matrix", False):
-            message = f"the step gives {type(value).__name__} {value!r} for {what}; {_UNITS}have vectors or matrices"
+            message = f"the step gives {type(value).__name__} {value!r} for {what}; {UNITS}have vectors or matrices"
             raise self._error(message)
         if not isinstance(expression, sympy.Expr) and not (what.startswith("name") and isinstance(expression, Boolean)):
             raise self._error(f"the step gives {value!r} for {what}, which is no number")
         for node in sympy.preorder_traversal(expression):
             if isinstance(node, _OVER_UNITS):
-                raise self._error(f"{what} uses {node}; {_UNITS}sum or index over units, as normalisation does")
+                raise self._error(f"{what} uses {node}; {UNITS}sum or index over units, as normalisation does")
         known = {*self.gate_symbols, *self.state_symbols}
         for symbol in sorted(expression.free_symbols - known, key=str):
             message = f"{what} uses the symbol {symbol}, which is neither a gate nor a state of this cell; "
@@ -459,7 +353,7 @@ class Cell:
         for node in sympy.preorder_traversal(expression):
             if not isinstance(node, _NODES) or node.is_finite is False:
                 part = node if node.is_Atom else f"the function {node.func.__name__}"
-                raise self._error(f"{what} uses {part}, which is not in the language; it has {_FUNCTION_NAMES}")
+                raise self._error(f"{what} uses {part}, which is not in the language; it has {FUNCTION_NAMES}")
             if node.is_number and abs(node) > LARGEST:
                 raise self._error(f"{what} uses {node}, which is beyond float32 (largest {LARGEST:.6g})")
             if isinstance(node, where) and node.args[0].is_Symbol:

@@ -6,6 +6,7 @@ from functools import lru_cache
 
 from kernelgen.cells import load_cell
 from kernelgen.cells.language import Cell
+from kernelgen.errors import CellError
 
 _cells: dict[str, Cell] = {}
 
@@ -14,7 +15,10 @@ def register(cell: Cell) -> str:
     """A name for a Cell, the same for equal cells, which rnn() and step() take in this process.
 
     A Cell can be given as it is, but not inside torch.compile, which knows strings and no such objects.
+    Raises CellError for what is no Cell.
     """
+    if not isinstance(cell, Cell):
+        raise CellError(f"register() takes a Cell, not {cell!r}; a name of the library or a file needs no registering")
     key = f"{cell.name}@{cell.fingerprint}"
     _cells.setdefault(key, cell)
     return key

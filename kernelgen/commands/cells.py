@@ -6,9 +6,10 @@ import click
 
 from kernelgen.commands.console import print_json, print_table
 from kernelgen.commands.options import CELL_HELP, json_option
+from kernelgen.commands.subcommands import Subcommands
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=Subcommands, invoke_without_command=True)
 @json_option
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:

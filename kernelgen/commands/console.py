@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -12,7 +13,6 @@ import click
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.measure import Measurement
     from rich.table import Table
 
 PLAIN_WIDTH = 200
@@ -44,40 +44,85 @@ def print_table(
     """Print a table on stdout; the columns named in ``right`` are aligned to the right.
 
     Their headings break at every space and underscore, so that a table of numbers stays narrow. together: neighbouring
-    columns that become one where the terminal is too narrow for them. Nothing is ever cut off: a table that is still
-    too wide is left for the terminal to wrap.
+    columns that become one where the terminal is too narrow for them; then columns without a value in any row are left
+    out too, and text is folded, within a word only where it has an underscore or a hyphen. Nothing is ever cut off: a
+    table that is still too wide is left for the terminal to wrap.
     """
     out = console()
     table = _table(columns, rows, frozenset(right))
-    if together and _width(out, table).maximum > out.width:
-        first = columns.index(together[0])
-        last = first + len(together)
-        table = _table(
-            (*columns[:first], "tiling", *columns[last:]),
-            [(*row[:first], " ".join(row[first:last]), *row[last:]) for row in rows],
-            frozenset(right),
-        )
-        out.print(f"tiling: {', '.join(together)}")
-    out.width = max(out.width, _width(out, table).minimum)
+    if _width(out, table) > out.width:
+        if together:
+            first = columns.index(together[0])
+            last = first + len(together)
+            rows = [(*row[:first], " ".join(row[first:last]), *row[last:]) for row in rows]
+            columns = (*columns[:first], "tiling", *columns[last:])
+            out.print(f"tiling: {', '.join(together)}")
+        kept = [place for place, name in enumerate(columns) if not name or not rows or any(row[place] for row in rows)]
+        columns, rows = [columns[place] for place in kept], [[row[place] for place in kept] for row in rows]
+        table = _table(columns, rows, frozenset(right), dense=True)
+        spare = out.width - _width(out, table)
+        if spare < 0:
+            table = _table(columns, _folded(columns, rows, right, -spare), frozenset(right), dense=True)
+    out.width = max(out.width, _width(out, table))
     out.print(table)
 
 
-def _width(out: Console, table: Table) -> Measurement:
-    """The columns a table needs: minimum, with its text folded; maximum, with nothing folded."""
-    return out.measure(table, options=out.options.update(max_width=10_000))
+def _width(out: Console, table: Table) -> int:
+    """The columns that a table needs where nothing is folded."""
+    return out.measure(table, options=out.options.update(max_width=10_000)).maximum
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: frozenset[str]) -> Table:
+def _folded(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[str], excess: int
+) -> list[tuple[str, ...]]:
+    """The cells with line breaks, so that the table is narrower by ``excess``, as far as that can be: the widest column
+    of text gives way first."""
+    texts = [[row[place] for row in rows] for place in range(len(columns))]
+    widths = [max(map(len, [name, *text])) for name, text in zip(columns, texts, strict=True)]
+    least = [
+        width if name in right else max(len(part) for each in [name, *text] for part in _parts(each) or [""])
+        for name, text, width in zip(columns, texts, widths, strict=True)
+    ]
+    for _ in range(excess):
+        widest = max(range(len(columns)), key=lambda place: widths[place] if widths[place] > least[place] else 0)
+        if widths[widest] <= least[widest]:
+            break
+        widths[widest] -= 1
+    return [tuple(_fold(cell, width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+
+
+def _parts(text: str) -> list[str]:
+    """Where a text may be broken: after spaces, underscores and hyphens."""
+    return [part.rstrip() for part in re.findall(r"[^ _-]+[ _-]*|[ _-]+[^ _-]*", text)]
+
+
+def _fold(text: str, width: int) -> str:
+    """A text on lines of at most so many letters, broken within a word only where a word is longer."""
+    lines = [""]
+    for word in text.split():
+        if lines[-1] and len(lines[-1]) + 1 + len(word) <= width:
+            lines[-1] += f" {word}"
+            continue
+        lines.append("")
+        for part in _parts(word) if len(word) > width else [word]:
+            if len(lines[-1]) + len(part) > width:
+                lines.append("")
+            lines[-1] += part
+    return "\n".join(line for line in lines if line)
+
+
+def _table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], right: frozenset[str], *, dense: bool = False
+) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0 if dense else 1, 0, 0), header_style="bold")
     headings = [name.replace("_", "\n").replace(" ", "\n") if name in right else name for name in columns]
     height = max(heading.count("\n") for heading in headings)
     for name, heading in zip(columns, headings, strict=True):
         at_bottom = "\n" * (height - heading.count("\n")) + heading
-        number = name in right
-        table.add_column(at_bottom, justify="right" if number else "left", no_wrap=number, overflow="fold")
+        table.add_column(at_bottom, justify="right" if name in right else "left", no_wrap=True, overflow="fold")
     for row in rows:
         table.add_row(*row)
     return table

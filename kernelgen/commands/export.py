@@ -27,11 +27,12 @@ def command(file: str, output: str, gpu: str | None) -> None:
       tilesmith tune lstm --batch 16 --seq 1024 --heads 12 --head-dim 64 --language triton --direction both -o lstm.yaml
       tilesmith export lstm.yaml --triton lstm_triton.py
     """
-    from kernelgen.records.config import load_config
+    from kernelgen.records.config_reading import load_config
     from kernelgen.tuning.triton_export import SCHEDULES, backward_beside, exported
     from kernelgen.verify.config_check import find_profile
 
     path = Path(file)
+    check_module(Path(output))
     configs = [load_config(path)]
     if configs[0].direction == "forward" and (beside := backward_beside(path)).exists():
         configs.append(load_config(beside))
@@ -47,9 +48,9 @@ def command(file: str, output: str, gpu: str | None) -> None:
     click.echo(f"wrote {output}")
 
 
-def write_module(path: Path, text: str) -> None:
-    """Write the text; a file that is not of this kind stays. Raises ConfigError."""
-    from kernelgen.build.cache import write_together
+def check_module(path: Path) -> None:
+    """Raise ConfigError where no module can be written, for it would not be one by its name, or would take the place of
+    a file of another kind."""
     from kernelgen.emit.triton_module import MARK
     from kernelgen.errors import ConfigError
     from kernelgen.records.config_text import reason
@@ -59,6 +60,18 @@ def write_module(path: Path, text: str) -> None:
     try:
         if path.exists() and not (path.is_file() and path.read_bytes().startswith(f'"""{MARK}'.encode())):
             raise ConfigError(f"{path} is there already and no such module; remove it or choose another name")
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {reason(error)}") from error
+
+
+def write_module(path: Path, text: str) -> None:
+    """Write the text; a file that is not of this kind stays. Raises ConfigError."""
+    from kernelgen.build.cache import write_together
+    from kernelgen.errors import ConfigError
+    from kernelgen.records.config_text import reason
+
+    check_module(path)
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_together([(path, text.encode())])
     except OSError as error:

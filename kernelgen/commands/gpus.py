@@ -8,12 +8,13 @@ import click
 
 from kernelgen.commands.console import print_fields, print_json, print_table
 from kernelgen.commands.options import json_option
+from kernelgen.commands.subcommands import Subcommands
 
 if TYPE_CHECKING:
     from kernelgen.hardware.profile import Profile
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=Subcommands, invoke_without_command=True)
 @json_option
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:

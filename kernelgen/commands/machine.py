@@ -133,7 +133,7 @@ def _python() -> list[Check]:
 
 
 def _tilesmith() -> list[Check]:
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     version = _version("tilesmith")
     found = f"{version or 'a checkout that is not installed'}, {package}"
     for folder in (paths.cuda_headers, paths.profiles):

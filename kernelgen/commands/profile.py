@@ -45,7 +45,7 @@ def command(file: Path, gpu: str | None, plot: Path | None, counters: bool, as_j
       tilesmith profile lstm.yaml --counters
     """
     from kernelgen.errors import ConfigError, LaunchError
-    from kernelgen.records.config import load_config, read_program
+    from kernelgen.records.config_reading import load_config, read_program
     from kernelgen.tuning.step_profile import profile_kernel, require_known
     from kernelgen.tuning.tune import resolve_gpu
     from kernelgen.verify.config_check import find_profile

@@ -92,7 +92,7 @@ def _pictures(reports: Sequence[Report]) -> list[tuple[str, str]]:
 def _of_config(path: Path) -> tuple[str, list[Report]]:
     from kernelgen.commands.console import remark
     from kernelgen.paths import cache_root
-    from kernelgen.records.config import load_config
+    from kernelgen.records.config_reading import load_config
     from kernelgen.records.store import Store
     from kernelgen.records.summary import summaries
     from kernelgen.tuning.report import report, trials_of_config

@@ -31,7 +31,7 @@ def command(file: str, alone: bool, output: str | None) -> None:
       tilesmith show lstm.yaml | less
       tilesmith show lstm.yaml --standalone -o lstm_alone.cu
     """
-    from kernelgen.records.config import load_config, read_program
+    from kernelgen.records.config_reading import load_config, read_program
 
     if output is not None and not alone:
         raise click.UsageError("-o goes with --standalone; without it, what is shown is for reading")
@@ -50,7 +50,8 @@ def command(file: str, alone: bool, output: str | None) -> None:
     if sys.stdout.isatty():
         from rich.syntax import Syntax
 
-        console().print(Syntax(text, "cuda", theme="ansi_dark", word_wrap=True))
+        # The terminal wraps what is too long, so that lines are copied as they are.
+        console().print(Syntax("", "cuda", theme="ansi_dark").highlight(text), soft_wrap=True, end="")
     else:
         click.echo(text, nl=not text.endswith("\n"))
 

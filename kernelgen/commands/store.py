@@ -9,13 +9,14 @@ import click
 
 from kernelgen.commands.console import print_json, print_table, remark
 from kernelgen.commands.options import Command, json_option
+from kernelgen.commands.subcommands import Subcommands
 
 if TYPE_CHECKING:
     from kernelgen.records.summary import Summary
     from kernelgen.records.trial import Trial
 
 
-@click.group()
+@click.group(cls=Subcommands)
 def command() -> None:
     """Show, merge, export and import stores of trials.
 

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from kernelgen.program.task import Direction
     from kernelgen.records.trial import Objective
     from kernelgen.tuning.prepare import PreparedTrial
-    from kernelgen.tuning.tune import Event, TuneResult
+    from kernelgen.tuning.search import Event
+    from kernelgen.tuning.tune import TuneResult
 
 
 @click.command(
@@ -96,7 +97,7 @@ def command(
     shape = make_shape(options, direction)
     from kernelgen.cells import load_cell
     from kernelgen.commands import INTERRUPTED, STARTED
-    from kernelgen.records.config import check_output
+    from kernelgen.records.config_files import check_output
     from kernelgen.tuning.tune import BUDGET_SECONDS, save, tune
 
     loaded = load_cell(cell)
@@ -204,7 +205,7 @@ def _summary(result: TuneResult, path: Path, beside: Sequence[str]) -> None:
             )
         click.echo(f"measured {time.median_ms:.4f} ms ({spread}); the model said {model_ms:.3f} ms{whole}")
     else:
-        click.echo(f"not measured, for want of that GPU; the model says {model_ms:.3f} ms")
+        click.echo(f"not measured, since that GPU is not here; the model says {model_ms:.3f} ms")
     click.echo(f"wrote {path}, {', '.join(beside)}")
 
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from kernelgen.records.config import TunedConfig
     from kernelgen.records.trial import Objective
     from kernelgen.records.workload import Work
+    from kernelgen.tuning.search import Event
     from kernelgen.tuning.tasks import Task, TaskResult, TaskRunner
-    from kernelgen.tuning.tune import Event
     from kernelgen.tuning.workers import Workers
     from kernelgen.tuning.workload import Job
 
@@ -94,7 +94,7 @@ def command(
     if aim != "time":
         require_energy(aim, gpus)
     with progress_bar() as bar, _started(gpus, workload, partial(show_event, bar)) as (runner, work):
-        from kernelgen.records.config import check_output
+        from kernelgen.records.config_files import check_output
         from kernelgen.tuning.workload import jobs
 
         found = jobs(work, profile, runner.predict)

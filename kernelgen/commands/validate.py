@@ -31,7 +31,7 @@ def command(file: str, gpu: str | None, emulate: bool, seeds: int) -> None:
       tilesmith validate lstm.yaml --emulate --seeds 20
     """
     from kernelgen.device import gpu as driver
-    from kernelgen.records.config import load_config, read_cubins, read_program
+    from kernelgen.records.config_reading import load_config, read_cubins, read_program
     from kernelgen.verify.config_check import check_config, find_profile
     from kernelgen.verify.validate import validate_gpu, validate_program
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from kernelgen.hardware.profile import Profile
 
 NO_GPU_ADVICE = (
-    "install an NVIDIA driver, or work without a GPU: name one with --gpu (`tilesmith gpus` lists them) and "
-    "validate in the emulator"
+    "install an NVIDIA driver, or work without a GPU: `tilesmith tune --gpu NAME` tunes for one that is not here "
+    "(`tilesmith gpus` lists them), and `tilesmith validate FILE.yaml --emulate` runs a kernel in the emulator"
 )
 
 

@@ -315,7 +315,7 @@ def load(path: str | Path) -> Kernel:
     Returns a ForwardKernel or a BackwardKernel, as the configuration's direction says. Raises ConfigError for a file
     that cannot be used, LaunchError where there is no GPU or the driver refuses it.
     """
-    from kernelgen.records.config import load_config, read_cubins, read_program
+    from kernelgen.records.config_reading import load_config, read_cubins, read_program
 
     path = Path(path)
     config = load_config(path)

@@ -48,3 +48,8 @@ __all__ = [
     "step",
     "xlstm",
 ]
+
+
+def __dir__() -> list[str]:
+    """The public names; the modules that hold them are not."""
+    return sorted([*__all__, "__doc__"])

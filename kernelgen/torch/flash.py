@@ -16,6 +16,7 @@ from kernelgen.torch.errors import TensorShapeError
 from kernelgen.torch.flash_config import LAYOUTS, Options, options, orders
 from kernelgen.torch.operator import rnn
 from kernelgen.torch.precision import as_parameter
+from kernelgen.torch.traced import constant_result
 
 _R_ORDER = {"gru": (1, 2, 0)}
 _B_ORDER = {"gru": (1, 2, 3, 0)}
@@ -92,7 +93,7 @@ def _clipped_key(function: str, bound: float) -> str:
     return register(load_cell(function).clipped(bound))
 
 
-_clipped = torch.compiler.assume_constant_result(_clipped_key)
+_clipped = constant_result(_clipped_key)
 
 
 def _tensor(value: Any) -> Any:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from kernelgen.cells.registry import cell_of
 from kernelgen.symbolic.derive import derive
 from kernelgen.torch.errors import ArgumentError, ArgumentTypeError
+from kernelgen.torch.traced import constant_result
 
 
 def _counts_of(key: str) -> tuple[int, int, int]:
@@ -19,7 +18,7 @@ def _counts_of(key: str) -> tuple[int, int, int]:
     return len(cell.states), len(cell.input_gates), len(derive(cell).saved_gates)
 
 
-_counts: Callable[[str], tuple[int, int, int]] = torch.compiler.assume_constant_result(_counts_of)
+_counts = constant_result(_counts_of)
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
 

@@ -96,6 +96,8 @@ def check_input(input: Any, input_size: int, weights: torch.dtype, batch_first: 
             raise ArgumentError(f"the input must be {layout} or [T, I], not of {input.dim()} axes")
         check_dtypes(input, weights)
         sizes = input.shape
+        if not sizes[1 if batch_first and input.dim() == 3 else 0]:
+            raise TensorShapeError(f"the input has no steps: it is {list(sizes)}, and T must be at least 1")
     if sizes[-1] != input_size:
         raise TensorShapeError(f"the input's last axis must be input_size = {input_size}, but it is {list(sizes)}")
 

@@ -14,6 +14,7 @@ from kernelgen.cells.registry import cell_of
 from kernelgen.torch import kernels, passes, reference
 from kernelgen.torch.errors import DifferentiationError
 from kernelgen.torch.sequences import Own
+from kernelgen.torch.traced import constant_result
 
 _COMPILED = (
     "inside torch.compile, rnn() has no rule for forward-mode differentiation (jvp, jacfwd, hessian, dual numbers) and "
@@ -34,10 +35,10 @@ def _differentiating() -> bool:
 
 
 # torch.compile asks once, while it traces, and guards by itself that the transforms of torch.func stay the same.
-active = torch.compiler.assume_constant_result(_active)
+active = constant_result(_active)
 """Whether a transform of torch.func is active: its tensors hide whether what they wrap requires a gradient."""
 
-differentiating = torch.compiler.assume_constant_result(_differentiating)
+differentiating = constant_result(_differentiating)
 """Whether a forward-mode level is open, or a transform of torch.func that differentiates."""
 
 

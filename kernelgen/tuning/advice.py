@@ -47,11 +47,13 @@ def advice(cell: Cell, shape: Shape, profile: Profile, schedules: Sequence[Sched
         dtypes = [dtype for dtype in DTYPES if _fits(cell, replace(shape, dtype=dtype), profile, schedules)]
         if dtypes:
             ways.append(f"in {' or '.join(dtypes)}")
+        if not (others or dtypes) and _in_triton(cell, shape, profile, schedules):
+            ways.append("in Triton (--language triton)")
     gpus = _gpus(cell, shape, schedules)
     if gpus:
-        more = ", ..." if len(gpus) > SHOWN else ""
+        more = f" and {len(gpus) - SHOWN} others" if len(gpus) > SHOWN else ""
         ways.append(f"on {', '.join(gpus[:SHOWN])}{more}")
-    return f" It fits {', or '.join(ways)}." if ways else ""
+    return f"It fits {', or '.join(ways)}." if ways else ""
 
 
 def _fits(cell: Cell, shape: Shape, profile: Profile, schedules: Iterable[Schedule]) -> bool:
@@ -59,6 +61,15 @@ def _fits(cell: Cell, shape: Shape, profile: Profile, schedules: Iterable[Schedu
     return any(
         problem.solve(time_limit=SECONDS).status == "feasible" for problem in _stated(cell, shape, profile, schedules)
     )
+
+
+def _in_triton(cell: Cell, shape: Shape, profile: Profile, schedules: Sequence[Schedule]) -> bool:
+    """Whether a schedule in Triton has a tiling, where none of these is in Triton."""
+    kinds = {(schedule.direction, language_of(schedule)) for schedule in schedules}
+    directions = {direction for direction, _ in kinds}
+    if any(language == "triton" for _, language in kinds):
+        return False
+    return _fits(cell, shape, profile, [each for one in directions for each in all_schedules(one, "triton")])
 
 
 def _others(schedules: Sequence[Schedule]) -> list[Schedule]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from kernelgen.errors import InfeasibleError
@@ -58,10 +59,30 @@ def plan(
     if not tilings:
         # Why limits clash is found out only where it is told: that can take far longer than that they do.
         words = [each if isinstance(each, str) else f"{each[0]} schedule: {clash(each[1])}" for each in reasons]
-        raise InfeasibleError(" ".join([nothing, *words]) + advice(cell, shape, profile, considered))
+        raise InfeasibleError(_listed([nothing, *_alike(words), advice(cell, shape, profile, considered)]))
     # Of equals, the one that needs less: fewer registers, less shared memory.
     tilings.sort(key=lambda t: (t.clocks_per_step, t.resources.registers, t.resources.shared_memory))
     return tilings if top is None else tilings[:top]
+
+
+def _alike(reasons: Sequence[str]) -> list[str]:
+    """Reasons of schedules, those that differ in the schedule's name alone as one."""
+    names: dict[tuple[str, str], list[str]] = {}
+    for reason in reasons:
+        name = re.search(r"\b(\w+)(?= schedule\b)", reason)
+        before, after = (reason[: name.start()], reason[name.end() :]) if name else (reason, "")
+        names.setdefault((before, after), []).append(name[0] if name else "")
+    return [
+        f"{before}{first}{after}" + (f" So it is with {', '.join(others)}." if others else "")
+        for (before, after), (first, *others) in names.items()
+    ]
+
+
+def _listed(parts: Sequence[str]) -> str:
+    """What does not fit, why, and what would: on a line each where there are several reasons."""
+    nothing, *reasons, ways = parts
+    apart, end = ("\n  ", "\n") if len(reasons) > 1 else (" ", " ")
+    return apart.join([nothing, *reasons]) + (end + ways if ways else "")
 
 
 def microseconds_per_step(tiling: Tiling, profile: Profile) -> float:

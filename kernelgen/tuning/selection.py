@@ -156,7 +156,7 @@ def _fits(config: TunedConfig, cell: Cell, shape: Shape, profile: Profile) -> bo
 @lru_cache(maxsize=8)
 def _tuned(search_path: str) -> tuple[tuple[Path, TunedConfig], ...]:
     """The configurations on a search path, in its order; those of a folder by name. Read once."""
-    from kernelgen.records.config import load_config
+    from kernelgen.records.config_reading import load_config
 
     found = []
     for place in (Path(part) for part in search_path.split(os.pathsep) if part):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from kernelgen.program.task import Direction
     from kernelgen.records.config import CellRecord
     from kernelgen.records.workload import Work
-    from kernelgen.tuning.tune import Event
+    from kernelgen.tuning.search import Event
     from kernelgen.tuning.workers import Workers
     from kernelgen.tuning.workload import Prediction
 

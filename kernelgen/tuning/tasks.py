@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from kernelgen.records.config import CellRecord, TunedConfig
     from kernelgen.records.trial import Objective
     from kernelgen.records.workload import Work
-    from kernelgen.tuning.tune import Event, TuneResult
+    from kernelgen.tuning.search import Event
+    from kernelgen.tuning.tune import TuneResult
     from kernelgen.tuning.workers import Workers
     from kernelgen.tuning.workload import Prediction
 

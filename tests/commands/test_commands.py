@@ -44,6 +44,13 @@ def test_help_lists_every_command_with_examples() -> None:
     assert fine("--version").endswith("; constrint runs the C++ core\n")
 
 
+@pytest.mark.parametrize("command", ["cells", "gpus", "store"])
+def test_the_help_of_a_group_says_all_of_what_its_commands_do(command: str) -> None:
+    _, _, listed = fine(f"{command} --help").partition("Commands:\n")
+    assert listed
+    assert "..." not in listed
+
+
 def test_a_checkout_runs_as_the_command_does() -> None:
     one, other = process("gpus", "--json"), process("gpus", "--json", module=False)
     assert one.returncode == other.returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -15,11 +16,13 @@ from typing import Any
 
 import pytest
 from command_line import ELMAN, ROOT, fine, own_cell, refused, run
+from rich.console import Console
 
 from kernelgen.build import triton
 from kernelgen.cells import load_cell
 from kernelgen.program.shape import Shape
-from kernelgen.records.config import CellRecord, load_config
+from kernelgen.records.config import CellRecord
+from kernelgen.records.config_reading import load_config
 from kernelgen.records.store import Store
 from kernelgen.records.workload import Work, save_workload
 from kernelgen.tuning import tune
@@ -122,6 +125,18 @@ def test_ctrl_c_in_the_first_direction_ends_both(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.emulated
+def test_a_narrow_terminal_shows_the_lines_of_the_source_as_they_are(
+    tuned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that they can be copied: the terminal wraps them."""
+    stream = io.StringIO()
+    monkeypatch.setattr("kernelgen.commands.show.console", lambda: Console(file=stream, width=40))
+    monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda self: True)
+    monkeypatch.setenv("TERM", "dumb")
+    run("show", tuned)
+    assert stream.getvalue() == tuned.with_suffix(".cu").read_text()
+
+
 def test_validate_refuses_a_kernel_that_is_not_right(tuned: Path, tmp_path: Path) -> None:
     import hashlib
 

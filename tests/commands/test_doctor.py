@@ -15,6 +15,7 @@ import pytest
 from command_line import ROOT, fine, run
 
 import constrint.core
+import kernelgen
 from kernelgen.commands import machine as doctor
 from kernelgen.commands.machine import Check, examine
 from kernelgen.device.worker import JobFailed
@@ -80,6 +81,11 @@ def test_everything_has_a_mark_and_the_required_is_there() -> None:
     assert all((check["status"] == "ok") == (check["advice"] == "") for check in found)
     assert next(check for check in found if check["name"] == "NVRTC")["found"].startswith("NVRTC 13")
     assert str(ROOT / "kernelgen") in next(check for check in found if check["name"] == "tilesmith")["found"]
+
+
+def test_it_says_where_tilesmith_is() -> None:
+    (found,) = [check.found for check in examine() if check.name == "tilesmith"]
+    assert found.endswith(str(Path(kernelgen.__file__).parent))
 
 
 def test_nothing_heavy_is_imported() -> None:

@@ -24,7 +24,7 @@ from kernelgen.program.program import KernelCall, Program
 from kernelgen.program.shape import Shape
 from kernelgen.program.source import Source
 from kernelgen.program.task import Direction
-from kernelgen.records.config import read_cubins, read_program
+from kernelgen.records.config_reading import read_cubins, read_program
 from kernelgen.records.store import Store
 from kernelgen.tuning.tune import TuneResult, resolve_gpu, save, tune
 from kernelgen.verify.cases import ValidationCase, make_case

@@ -24,7 +24,7 @@ from kernelgen.program.program import KernelCall, Program
 from kernelgen.program.shape import Shape
 from kernelgen.program.source import Source
 from kernelgen.program.task import Direction
-from kernelgen.records.config import load_config, read_program
+from kernelgen.records.config_reading import load_config, read_program
 from kernelgen.schedules import get
 from kernelgen.schedules.shared.parameter_gradients import ParameterGradients
 from kernelgen.tuning.plan import plan

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command_line import fine, refused
+from command_line import fine, refused, run
 
 from kernelgen.cells import load_cell
 from kernelgen.cells.language import Cell
@@ -134,6 +134,7 @@ def test_what_is_written_says_what_it_is(tuned: Path, tmp_path: Path) -> None:
     file.write_text("print('mine')\n")
     assert "is there already" in refused("export", tuned, "--triton", file)
     assert "a module is a .py file" in refused("export", tuned, "--triton", tmp_path / "module.txt")
+    assert "nobody has validated" not in run("export", tuned, "--triton", tmp_path / "module.txt").stderr
 
 
 def test_a_tiling_from_before_a_variable_of_its_schedule_is_refused() -> None:

@@ -17,7 +17,7 @@ from constrint.documents import MOST_REPEATED, TooLarge, load_yaml, read_bounded
 from kernelgen.cells import load_cell
 from kernelgen.errors import CellError, ConfigError, ProfileError
 from kernelgen.hardware.profile import load_profile
-from kernelgen.records.config import load_config
+from kernelgen.records.config_reading import load_config
 from kernelgen.temporary import YOUNG_SECONDS, sweep
 
 pytestmark = pytest.mark.unit

@@ -220,6 +220,15 @@ def test_make_alone_lists_its_targets() -> None:
             run("make", "--dry-run", target, cwd=ROOT)
 
 
+def test_make_tune_installs_no_more_than_tuning_needs(tmp_path: Path) -> None:
+    """PyTorch, which the tests need, takes gigabytes."""
+    installs = {target: run("make", "--dry-run", target, f"VENV={tmp_path}", cwd=ROOT) for target in ("tune", "test")}
+    assert '--editable "."' in installs["tune"]
+    assert "[test]" not in installs["tune"]
+    assert '--editable ".[test]"' in installs["test"]
+    assert installs["test"].count("--editable") == 1
+
+
 def test_a_bare_checkout_plans(tmp_path: Path) -> None:
     assert json.loads(run(sys.executable, ROOT / "cli.py", *plan("gru", "a100"), cwd=tmp_path))
 

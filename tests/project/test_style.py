@@ -118,6 +118,12 @@ def test_no_circle_of_modules() -> None:
             pytest.fail(" -> ".join(error.args[1]))
 
 
+def test_files_have_one_job() -> None:
+    """A module that has grown beyond this has a second one."""
+    lengths = {path: path.read_text().count("\n") for folder in ("kernelgen", "constrint") for path in modules(folder)}
+    assert not [f"{path.relative_to(ROOT)}: {lines} lines" for path, lines in lengths.items() if lines > 450]
+
+
 def test_cells_import_nothing_but_sympy() -> None:
     allowed = {"sympy", "kernelgen", *sys.stdlib_module_names}
     for path in modules("kernelgen/cells"):

@@ -343,3 +343,10 @@ def test_without_pytorch_the_extra_is_named() -> None:
     assert done.returncode == 1
     assert "ModuleNotFoundError: kernelgen.torch needs PyTorch" in done.stderr
     assert 'pip install "tilesmith[torch]"' in done.stderr
+
+
+def test_importing_leaves_the_compiler_alone() -> None:
+    """torch.compile's packages take longer to import than all of ours."""
+    code = "import sys, kernelgen.torch; print([m for m in ('torch._dynamo', 'torch._inductor') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -18,15 +18,9 @@ from kernelgen.program.program import KernelCall, Program
 from kernelgen.program.shape import Shape
 from kernelgen.program.source import Source
 from kernelgen.program.tiling import Resources, Tiling
-from kernelgen.records.config import (
-    SCHEMA,
-    CellRecord,
-    TunedConfig,
-    check_output,
-    load_config,
-    read_cubins,
-    read_program,
-)
+from kernelgen.records.config import SCHEMA, CellRecord, TunedConfig
+from kernelgen.records.config_files import check_output
+from kernelgen.records.config_reading import load_config, read_cubins, read_program
 from kernelgen.records.trial import Measurement, Trial, Validation
 
 pytestmark = pytest.mark.unit

@@ -15,7 +15,7 @@ from kernelgen.cells import load_cell
 from kernelgen.hardware.profile import load_profile
 from kernelgen.program.shape import Shape
 from kernelgen.program.tiling import Tiling
-from kernelgen.records.config import load_config, read_program
+from kernelgen.records.config_reading import load_config, read_program
 from kernelgen.records.renames import LAST_SCHEMA, TILE_VARIABLES, renamed, source_of_today
 from kernelgen.records.store import Store
 

@@ -21,7 +21,7 @@ from kernelgen.program.arguments import arguments_of
 from kernelgen.program.shape import FEATURES, INPUT_PRODUCT, Shape
 from kernelgen.program.source import Source
 from kernelgen.program.tiling import Tiling
-from kernelgen.records.config import load_config
+from kernelgen.records.config_reading import load_config
 from kernelgen.schedules import all_schedules, get
 from kernelgen.schedules.base import stated_problem
 from kernelgen.schedules.resident.forward import apart_tiles

@@ -226,7 +226,7 @@ def test_sums_over_many_variables_are_cp_sats(monkeypatch: pytest.MonkeyPatch) -
     small, objective = knapsack(18, 2)
     assert foreseen(small, objective)
     known = small.best(maximize=objective, prefer=None, engine="native").objective
-    monkeypatch.setattr("constrint.cpsat.fits", lambda program: False)
+    monkeypatch.setattr("constrint.cpsat_model.fits", lambda program: False)
     assert small.best(maximize=objective, prefer=None).objective == known
 
 

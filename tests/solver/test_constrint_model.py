@@ -30,6 +30,12 @@ pytestmark = pytest.mark.unit
 ENGINES = ["native", "python", "cp-sat"]
 
 
+def test_a_problem_prints_what_it_is() -> None:
+    problem = Problem("tiles")
+    problem.add(problem.variable("rows", [1, 2]) <= 1)
+    assert repr(problem) == "Problem('tiles', variables=1, constraints=1)"
+
+
 def test_builders_take_plain_integers() -> None:
     assert (cdiv(7, 2), cdiv(-7, 2), minimum(3, 4), maximum(3, 4, 9), divides(4, 8), divides(3, 8), divides(0, 8)) == (
         4, -3, 3, 9, True, False, False,

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from constrint import ConstrintError, kernel_tuner, ranked
+from constrint import ConstrintError, kernel_tuner_configs, ranked
 from constrint.foreign import problem_of_pyatf
-from constrint.kernel_tuner import METHODS, Config, Searchspace, use
+from constrint.kernel_tuner import METHODS, Searchspace, use
+from constrint.kernel_tuner_configs import Config
 
 pytestmark = pytest.mark.unit
 
@@ -200,7 +201,7 @@ def test_a_sample_is_of_the_list_and_needs_none() -> None:
 @pytest.mark.parametrize("core", [True, False])
 def test_configurations_are_found_by_their_places(core: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a list, by the core and by its Python twin."""
-    monkeypatch.setattr(kernel_tuner, "FIND", 0)
+    monkeypatch.setattr(kernel_tuner_configs, "FIND", 0)
     if not core:
         monkeypatch.setattr(ranked, "load_core", lambda: None)
     layers = Searchspace(

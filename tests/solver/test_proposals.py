@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -83,6 +86,13 @@ def test_a_set_too_large_to_list() -> None:
         assert solution is not None
         proposals.tell(solution, sum(solution.values()))
     assert proposals.best is not None
+
+
+@pytest.mark.parametrize("code", ["import constrint.optuna", "from constrint.kernel_tuner import use; use()"])
+def test_a_library_that_is_not_installed_is_named_with_its_install(code: str) -> None:
+    code = f"import sys; sys.modules['optuna'] = sys.modules['kernel_tuner'] = None; {code}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert re.search(r"Error: .*; pip install (\"tilesmith\[optuna\]\"|kernel_tuner)", done.stderr.splitlines()[-1])
 
 
 def test_optuna_gets_solutions() -> None:

@@ -53,7 +53,7 @@ def test_a_problem_has_exactly_the_tilings_of_its_solutions() -> None:
 def test_what_does_not_fit_says_why_with_numbers() -> None:
     with pytest.raises(
         InfeasibleError,
-        match=r"cluster schedule: .*grid schedule: .*resident schedule: .*at most 1,024 .*at least 8,192",
+        match=r"(?s)cluster schedule: .*grid schedule: .*resident schedule: .*at most 1,024 .*at least 8,192",
     ):
         plan(
             load_cell("lstm"), Shape(16, 1024, 1, 4096), load_profile("h200"), schedules=["cluster", "grid", "resident"]
@@ -147,11 +147,14 @@ def test_advice_is_only_what_was_tried_and_helps() -> None:
     assert plan(cell, Shape(16, 4, 1, 2048), h200, top=1, schedules=["grid"])
     on_a_t4 = said(Shape(1, 4, 1, 16), "t4")
     assert "head dimension" not in on_a_t4
-    assert " It fits in float16 or float32 or tf32 or float64, or on a10, a100-40gb, " in on_a_t4
+    assert "\nIt fits in float16 or float32 or tf32 or float64, or on a10, a100-40gb, " in on_a_t4
     many = refused("resident", Shape(3_000_000, 4, 1, 16), "h200")
     assert many.endswith("It fits in batches of 1,048,576, or with the library or streaming schedule.")
     assert "It fits with a head dimension of 130, or with the" in refused("resident", Shape(16, 4, 1, 129), "h200")
     assert " It fits with a head dimension of " in refused("resident", Shape(16, 4, 1, 512), "h200")
+    on_amd = said(Shape(16, 4, 1, 64), "mi300x").splitlines()
+    assert on_amd[1].endswith("So it is with grid, resident, streamed_grid, streaming, wide.")
+    assert on_amd[-1].startswith("It fits in Triton (--language triton), or on a10, ")
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])
@@ -167,9 +170,10 @@ def test_a_schedule_that_does_not_take_the_dtype_says_so(direction: Direction) -
     suffix = "_backward" if direction == "backward" else ""
     assert {f"{schedule}{suffix}" for schedule in ("cluster", "grid")} <= set(narrow)
     for name in narrow:
-        assert f"the {name} schedule takes 16-bit types only (bfloat16, float16), not float32." in message
         with pytest.raises(InfeasibleError, match="takes 16-bit types only"):
             stated_problem(get(name), cell, shape, profile)
+    words = f"the {narrow[0]} schedule takes 16-bit types only (bfloat16, float16), not float32."
+    assert f"{words} So it is with {', '.join(narrow[1:])}. It fits " in message
     assert re.search(
         r" It fits with the library\w* or resident\w* or streaming\w* schedule, or in bfloat16 or float16\.$", message
     )

@@ -15,7 +15,7 @@ from command_line import fine, refused
 from trials import trial
 
 from kernelgen.cells import load_cell
-from kernelgen.records.config import load_config
+from kernelgen.records.config_reading import load_config
 from kernelgen.records.store import Store
 from kernelgen.records.summary import Summary, summaries
 from kernelgen.records.trial import Trial

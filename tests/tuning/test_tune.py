@@ -24,12 +24,12 @@ from kernelgen.hardware.profile import load_profile
 from kernelgen.program.dtypes import tolerance
 from kernelgen.program.shape import Shape
 from kernelgen.program.tiling import Resources
-from kernelgen.records.config import load_config
+from kernelgen.records.config_reading import load_config
 from kernelgen.records.store import Store
-from kernelgen.tuning import tune
+from kernelgen.tuning import search, tune
 from kernelgen.tuning.prepare import objection
 from kernelgen.tuning.ray_workers import RayGpus
-from kernelgen.tuning.tune import Event
+from kernelgen.tuning.search import Event
 from kernelgen.tuning.workers import LocalGpus
 from kernelgen.verify import gpu_worker, validate
 from kernelgen.verify.gpu_worker import GpuWorker
@@ -133,7 +133,7 @@ def test_when_everything_is_wrong_the_search_stops_and_says_so(no_gpu: None, mon
     monkeypatch.setattr(validate, "validate_program", _answering(answers))
     with pytest.raises(ValidationError, match=r"none of the \d+ candidates.*validated in the emulator.*a race"):
         _tune()
-    assert len(answers) == 50 - tune.MOST_WRONG
+    assert len(answers) == 50 - search.MOST_WRONG
 
 
 @pytest.mark.emulated
@@ -240,7 +240,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_fastest_valid_kernel_wins_whatever_else_happens(
     played: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(tune, "JOB_SECONDS", 3.0)
+    monkeypatch.setattr(search, "JOB_SECONDS", 3.0)
     write_script(monkeypatch, tmp_path, "hang crash fault wrong 0.5 0.3 0.4")
     events: list[Event] = []
     with Store(tmp_path / "trials.sqlite") as store:

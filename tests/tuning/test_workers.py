@@ -23,7 +23,8 @@ from kernelgen.device.worker import JobFailed
 from kernelgen.errors import InfeasibleError, LaunchError
 from kernelgen.hardware.profile import load_profile
 from kernelgen.program.shape import Shape
-from kernelgen.records.config import CellRecord, load_config
+from kernelgen.records.config import CellRecord
+from kernelgen.records.config_reading import load_config
 from kernelgen.records.store import Store
 from kernelgen.records.workload import Work
 from kernelgen.tuning import ahead as ahead_module
@@ -31,9 +32,10 @@ from kernelgen.tuning.ahead import Ahead, Kernel
 from kernelgen.tuning.gpus import named
 from kernelgen.tuning.kept_workers import KeptWorkers
 from kernelgen.tuning.ray_workers import RayGpus, RemoteGpu, connect
+from kernelgen.tuning.search import Event
 from kernelgen.tuning.task_worker import TaskProcesses, _Deal
 from kernelgen.tuning.tasks import Task, TaskResult
-from kernelgen.tuning.tune import Event, TuneResult, tune
+from kernelgen.tuning.tune import TuneResult, tune
 from kernelgen.tuning.workers import LocalGpus, WorkerPool
 from kernelgen.tuning.workload import predicted
 from kernelgen.verify.gpu_worker import GpuJob

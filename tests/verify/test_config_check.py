@@ -13,7 +13,7 @@ from command_line import refused, run
 
 from kernelgen.build.cache import program_hash
 from kernelgen.errors import ConfigError
-from kernelgen.records.config import load_config, read_cubins, read_program
+from kernelgen.records.config_reading import load_config, read_cubins, read_program
 from kernelgen.verify.config_check import check_config, find_profile
 
 pytestmark = pytest.mark.unit
