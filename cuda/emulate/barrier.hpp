@@ -17,7 +17,7 @@ inline Barrier& barrier_of(const Thread& thread, unsigned id) {
 
 /// A thread is let go: it learns what all that have arrived knew.
 inline void learn(Thread& thread, const Barrier& barrier) {
-    thread.team->clocks.acquire(thread.rank, barrier.published);
+    thread.team->clocks.rejoin(thread.rank, barrier.published);
     thread.team->message_clocks.acquire(thread.warp->rank, barrier.published_messages);
     thread.warp->snapshot = nullptr;
 }

@@ -1,10 +1,12 @@
 // What the device functions of ptx.hpp ask of the emulator. A kernel is compiled against this small header alone; the
-// emulator behind it (core.hpp) is compiled once and linked to every kernel.
+// emulator behind it (core.hpp) is compiled once, to a library that every kernel needs.
 #pragma once
 
 #include <source_location>
 
 namespace tilesmith::emulate {
+
+#pragma GCC visibility push(default)
 
 /// Where in the device source a function of ptx.hpp was called.
 using Site = std::source_location;
@@ -117,6 +119,8 @@ void store_matrices_transposed(unsigned matrices, unsigned row_address, Fragment
 /// movmatrix.trans of one matrix of 8 x 8.
 unsigned transpose_matrix(unsigned pair, const Site& site);
 
+#pragma GCC visibility pop
+
 /// One argument on its way into the kernel: becomes whatever pointer or integer the parameter is.
 struct Value {
     struct Pointer {
@@ -132,8 +136,5 @@ struct Value {
     Pointer pointer() const { return {address}; }
     int integer() const { return number; }
 };
-
-/// Call the kernel; defined at the end of the generated file.
-void start_kernel(const Value* values);
 
 }  // namespace tilesmith::emulate

@@ -47,6 +47,12 @@ class Clocks {
         Clock* known = row(thread);
         for (std::size_t i = 0; i < from.size(); ++i) known[i] = std::max(known[i], from[i]);
     }
+    /// The same for a thread that has itself published all that it knew into `from`, and has learnt nothing since.
+    void rejoin(std::size_t thread, const std::vector<Clock>& from) {
+        const Clock count = own(thread);
+        std::copy(from.begin(), from.end(), row(thread));
+        own(thread) = count;
+    }
 
   private:
     Clock* row(std::size_t thread) { return table_.data() + thread * group_; }

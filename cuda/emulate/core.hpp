@@ -1,7 +1,7 @@
-// The emulator as one object file: the functions of calls.hpp, and the way in from Python, a C function that runs a
-// launch and reports what went wrong.
+// The emulator as one library: the functions of calls.hpp, and the way in from Python, a C function that runs a launch of
+// a kernel and reports what went wrong.
 //
-// Each kernel is compiled on its own and linked to this. Include it in one file only.
+// Each kernel is a library of its own that needs this one. Include it in one file only.
 #pragma once
 
 #include <algorithm>
@@ -64,6 +64,10 @@ void write_global(void* address, const void* in, unsigned bytes, const Site& sit
     global_memory->write(*running, address, in, bytes, site);
 }
 
+/// Call the kernel with its arguments.
+using StartKernel = void (*)(const Value*);
+
+inline StartKernel start_kernel = nullptr;
 inline std::vector<Value> values;
 inline void run_thread() {
     start_kernel(values.data());
@@ -157,12 +161,14 @@ inline void run_launch(const TilesmithLaunch& launch, const TilesmithArgument* a
 
 }  // namespace tilesmith::emulate
 
-/// Run a launch. Returns 0, or 1 with the report of the first fault in `report` (at most `capacity` bytes, ended by a
-/// zero); outputs are filled only when it returns 0. Not for two threads at a time.
+/// Run a launch of the kernel that `start` calls. Returns 0, or 1 with the report of the first fault in `report` (at most
+/// `capacity` bytes, ended by a zero); outputs are filled only when it returns 0. Not for two threads at a time.
 extern "C" __attribute__((visibility("default"))) int tilesmith_emulate(const TilesmithLaunch* launch,
                                                                         const TilesmithArgument* arguments, int count,
+                                                                        tilesmith::emulate::StartKernel start,
                                                                         char* report, unsigned long long capacity) {
     using namespace tilesmith::emulate;
+    start_kernel = start;
     try {
         run_launch(*launch, arguments, count);
         return 0;

@@ -59,7 +59,7 @@ void sync_whole_warp(const Site& site) {
         const unsigned first = warp.block->first_rank + warp.index * warp_size;
         std::vector<Clock> published;
         for (unsigned lane = 0; lane < warp_size; ++lane) clocks.release(first + lane, published);
-        for (unsigned lane = 0; lane < warp_size; ++lane) clocks.acquire(first + lane, published);
+        for (unsigned lane = 0; lane < warp_size; ++lane) clocks.rejoin(first + lane, published);
         share_heard(warp);
     });
 }

@@ -7,6 +7,7 @@ miss, what cannot be written is compiled again next time, and the first such fai
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import json
 import logging
@@ -86,7 +87,7 @@ def headers_digest(text: str, root: Path) -> str:
                     take(str(file))
             else:
                 places = (folder, str(root)) if quote == '"' else (str(root),)
-                any(take(os.path.normpath(os.path.join(place, name))) for place in places)  # noqa: PTH118
+                any(take(_joined(place, name)) for place in places)
 
     def take(path: str) -> bool:
         """Whether there is such a header; it is then among those found."""
@@ -96,12 +97,22 @@ def headers_digest(text: str, root: Path) -> str:
             return False
         seen.add(path)
         digest, includes = header
-        found[os.path.relpath(path, root)] = digest
+        found[_relative(path, str(root))] = digest
         visit(includes, os.path.dirname(path))  # noqa: PTH120
         return True
 
     visit(_INCLUDE.findall(text), str(root))
     return _digest(sorted(found.items()))
+
+
+@functools.cache
+def _joined(place: str, name: str) -> str:
+    return os.path.normpath(os.path.join(place, name))  # noqa: PTH118
+
+
+@functools.cache
+def _relative(path: str, root: str) -> str:
+    return os.path.relpath(path, root)
 
 
 def _header(path: str) -> tuple[str, list[tuple[str, str, str]]] | None:

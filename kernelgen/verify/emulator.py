@@ -21,7 +21,7 @@ from kernelgen.build.cache import Cache, binary_key
 from kernelgen.errors import CompileError, EmulationError
 from kernelgen.paths import cache_root
 from kernelgen.temporary import temporary_folder
-from kernelgen.verify.host_compiler import compile_file, compiler_version, faster_linker, find_compiler, knows
+from kernelgen.verify.host_compiler import compile_file, compiler_version, find_compiler, knows
 
 if TYPE_CHECKING:
     from typing import Any, TypeAlias
@@ -53,8 +53,12 @@ OPTIONAL_FLAGS = ("-ftrivial-auto-var-init=pattern",)
 """Those of them that the compiler knows are added for kernels: a variable that was never initialised starts as a number
 that no sound result survives (g++ 12, clang 16, or newer)."""
 
-_CORE_FLAGS = (*FLAGS, "-O2", "-c")
+_CORE_FLAGS = (*FLAGS, "-O2", "-shared")
 _CORE = '#include "emulate/core.hpp"\n'
+
+_KERNEL_FLAGS = ("-shared", "-nostdlib", "-Wl,--no-as-needed")
+"""Of a kernel, all of whose outer functions are the core's or of the libraries that the core names: linking takes next
+to nothing."""
 
 _REPORT_BYTES = 1 << 16
 
@@ -65,6 +69,7 @@ mappings."""
 _WARP = 32
 
 _libraries: dict[str, ctypes.CDLL] = {}
+_cores: dict[str, tuple[ctypes.CDLL, bytes]] = {}
 _lock = threading.Lock()
 
 
@@ -147,7 +152,12 @@ def emulate(
         library = _library(dataclasses.replace(source, text=text))
         report = ctypes.create_string_buffer(_REPORT_BYTES)
         failed = library.tilesmith_emulate(
-            ctypes.byref(structure), structures, len(structures), report, ctypes.c_ulonglong(_REPORT_BYTES)
+            ctypes.byref(structure),
+            structures,
+            len(structures),
+            library.tilesmith_start_kernel,
+            report,
+            ctypes.c_ulonglong(_REPORT_BYTES),
         )
     if failed:
         message = report.value.decode("utf-8", errors="replace")
@@ -298,7 +308,9 @@ def _complete_text(source: Source, integers: list[bool]) -> str:
         f'#line 1 "{source.entry}.cu"\n'
         f"{source.text}\n"
         '#line 1 "start_kernel"\n'
-        f"void tilesmith::emulate::start_kernel([[maybe_unused]] const Value* values) {{ {source.entry}({values}); }}\n"
+        'extern "C" __attribute__((visibility("default")))\n'
+        "void tilesmith_start_kernel([[maybe_unused]] const tilesmith::emulate::Value* values) "
+        f"{{ {source.entry}({values}); }}\n"
     )
 
 
@@ -314,7 +326,7 @@ def _library(source: Source) -> ctypes.CDLL:
     compiler = f"{shlex.join(command)}\n{compiler_version(command)}"
     core = dataclasses.replace(source, text=_CORE, entry="tilesmith_emulate", arch="host")
     core_key = binary_key(core, _CORE_FLAGS, compiler)
-    flags = (*FLAGS, *(flag for flag in OPTIONAL_FLAGS if knows(command, flag)), *faster_linker(command))
+    flags = (*FLAGS, *(flag for flag in OPTIONAL_FLAGS if knows(command, flag)), *_KERNEL_FLAGS)
     key = binary_key(source, flags, f"{compiler}\n{core_key}")
     if key not in _libraries:
         try:
@@ -331,23 +343,35 @@ def _library(source: Source) -> ctypes.CDLL:
 def _load(
     folder: Path, command: tuple[str, ...], flags: tuple[str, ...], core: tuple[Source, str], kernel: tuple[Source, str]
 ) -> ctypes.CDLL:
-    """Load a kernel, made with ``flags`` or from the cache, by way of ``folder``, which may go afterwards. Each source
-    comes with its key. Raises OSError for a folder that cannot be used."""
+    """Load a kernel, made with ``flags``, and the core that it needs, or take them from the cache. They are loaded from
+    ``folder``, which may go afterwards. Each source comes with its key.
+
+    Raises OSError for a folder that cannot be used.
+    """
     cache = Cache(cache_root() / "emulator")
-    library, core_object = folder / "kernel.so", folder / "core.o"
-    if (entry := cache.load(kernel[1])) is not None:
-        library.write_bytes(entry[1])
-        with contextlib.suppress(OSError):  # made on another kind of machine: make it again
-            return ctypes.CDLL(str(library))
-        library.unlink()
-    if (entry := cache.load(core[1])) is not None:
-        core_object.write_bytes(entry[1])
+    core_file = folder / f"tilesmith-emulator-{core[1]}.so"
+    if core[1] in _cores:
+        core_file.write_bytes(_cores[core[1]][1])
     else:
-        _compile(command, core[0], core_object, *_CORE_FLAGS)
-        cache.save(core[1], {"entry": core[0].entry}, core_object.read_bytes())
-    _compile(command, kernel[0], library, *flags, "-shared", str(core_object))
-    cache.save(kernel[1], {"entry": kernel[0].entry}, library.read_bytes())
-    return ctypes.CDLL(str(library))
+        options = (*_CORE_FLAGS, f"-Wl,-soname,{core_file.name}")
+        _cores[core[1]] = _made(cache, command, core, core_file, options), core_file.read_bytes()
+    # The kernel names the core by its soname and gets the one that is loaded, wherever that came from.
+    return _made(cache, command, kernel, folder / "kernel.so", (*flags, str(core_file)))
+
+
+def _made(
+    cache: Cache, command: tuple[str, ...], named: tuple[Source, str], path: Path, options: tuple[str, ...]
+) -> ctypes.CDLL:
+    """Load a library that the cache has or that is compiled with ``options``, which lies at ``path`` afterwards."""
+    source, key = named
+    if (entry := cache.load(key)) is not None:
+        path.write_bytes(entry[1])
+        with contextlib.suppress(OSError):  # made on another kind of machine: make it again
+            return ctypes.CDLL(str(path))
+        path.unlink()
+    _compile(command, source, path, *options)
+    cache.save(key, {"entry": source.entry}, path.read_bytes())
+    return ctypes.CDLL(str(path))
 
 
 def _compile(command: tuple[str, ...], source: Source, path: Path, *options: str) -> None:

@@ -12,9 +12,6 @@ from pathlib import Path
 from kernelgen.errors import CompileError, EmulationError
 from kernelgen.paths import cuda_headers
 
-LINKERS = ("mold", "lld", "gold")
-"""Linkers that take less than GNU ld, of which linking is a fifth of what a small kernel takes."""
-
 _SECONDS = 300.0
 
 
@@ -66,14 +63,6 @@ def knows(command: tuple[str, ...], flag: str) -> bool:
     except (OSError, subprocess.SubprocessError):
         return False
     return done.returncode == 0
-
-
-def faster_linker(command: tuple[str, ...]) -> tuple[str, ...]:
-    """The option for the first of LINKERS that is in PATH and that the compiler knows; none where $CXX names one."""
-    if any(word.startswith("-fuse-ld") for word in command):
-        return ()
-    flags = (f"-fuse-ld={name}" for name in LINKERS if shutil.which(f"ld.{name}"))
-    return next(((flag,) for flag in flags if knows(command, flag)), ())
 
 
 def compile_file(command: tuple[str, ...], text: str, path: Path, *options: str) -> None:

@@ -87,11 +87,13 @@ def test_a_microbenchmark_with_a_fault_is_caught(latency: str, header: str, old:
 @pytest.mark.compiled
 @pytest.mark.parametrize("gpu", GPUS.values(), ids=GPUS)
 def test_every_microbenchmark_compiles_into_registers(gpu: str) -> None:
+    """The last point of each, which takes the most registers; on one GPU the first, too."""
     profile = load_profile(gpu)
     benches = microbenchmarks(profile)
-    ends = {bench.latency: bench for bench in benches}  # the last point of each takes the most registers
+    ends = {bench.latency: bench for bench in benches}
+    starts = {bench.latency: bench for bench in reversed(benches)} if gpu == "h200" else {}
     counted = [cluster_launch(profile, size) for size in clusters(profile)[-1:]]
-    for bench in [*{each.latency: each for each in reversed(benches)}.values(), *ends.values(), *counted]:
+    for bench in [*starts.values(), *ends.values(), *counted]:
         report = compile_source(bench.source(profile.arch)).report
         assert report.local_memory == 0, bench
         assert report.static_shared_memory == 0, bench

@@ -152,14 +152,17 @@ def test_heads_that_fit_are_resident(dtype: str, direction: Direction) -> None:
 @pytest.mark.parametrize("schedule", ["resident", "resident_backward"])
 def test_the_models_choices_compile_into_registers(schedule: str, dtype: str, gpu: str) -> None:
     """But for a word or two, of the first choices that differ one at least: what is predicted at the limit of 255 may
-    be above it, and a kernel that spills is passed over."""
+    be above it, and a kernel that spills is passed over. The other GPU has each size in one dtype, in turn."""
     chosen, profile = get(schedule), load_profile(gpu)
-    for name, head_dim in (("lstm", 32), ("lstm", 64), ("gru", 64), ("slstm", 48)):
+    sizes = (("lstm", 32), ("lstm", 64), ("gru", 64), ("slstm", 48))
+    for name, head_dim in sizes if gpu == GPU else sizes[FLOATS.index(dtype) :: 2]:
         cell, shape = load_cell(name), Shape(16, 1024, 12, head_dim, dtype, "gates")
         spilled = {}
         for tiling in spread(plan(cell, shape, profile, schedules=[schedule], direction=chosen.direction))[:2]:
             report = compile_source(chosen.program(cell, shape, profile, tiling).main.source).report
             spilled[str(tiling)] = report.local_memory
+            if report.local_memory <= 16:
+                break
         assert min(spilled.values()) <= 16, f"{name} {head_dim}: {spilled}"
 
 

@@ -22,7 +22,7 @@ from kernelgen.program.shape import Shape
 from kernelgen.program.source import Source
 from kernelgen.schedules.shared.entries import forward_parameters
 from kernelgen.verify.emulator import OPTIONAL_FLAGS, Excerpt, emulate
-from kernelgen.verify.host_compiler import faster_linker, find_compiler, knows
+from kernelgen.verify.host_compiler import find_compiler, knows
 
 pytestmark = pytest.mark.emulated
 
@@ -321,6 +321,7 @@ def test_the_cache_saves_compiling_and_damage_is_a_miss(
     entries = [path for path in (tmp_path / "emulator").rglob("*") if path.is_file()]
     assert len(entries) == 2
     monkeypatch.setattr("kernelgen.verify.emulator._libraries", {})
+    monkeypatch.setattr("kernelgen.verify.emulator._cores", {})
     monkeypatch.setattr("kernelgen.verify.emulator._compile", None)
     run(source, {"out": out})
     monkeypatch.undo()
@@ -460,12 +461,3 @@ def test_a_variable_that_nobody_initialised_shows() -> None:
     if knows(find_compiler(), OPTIONAL_FLAGS[0]):
         assert not (np.abs(out.view(np.float32)) < 1e30).any()  # NaN, or larger than anything sound
     assert not knows(find_compiler(), "-fno-such-option-exists")
-
-
-def test_a_faster_linker_is_taken_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    command, there = find_compiler(), ["ld.gold"]
-    monkeypatch.setattr("shutil.which", lambda name: name if name in there else None)
-    assert faster_linker(command) == ("-fuse-ld=gold",)
-    assert faster_linker((*command, "-fuse-ld=bfd")) == ()
-    there.clear()
-    assert faster_linker(command) == ()
