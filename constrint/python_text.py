@@ -17,6 +17,7 @@ from constrint.python_translator import CONSTANTS, Translator
 from constrint.vocabulary import NONE, Reading, Vocabulary
 
 MAX_LENGTH = 100_000
+_NO_CONDITION = "the restriction is empty; it must be a condition, such as x <= 4"
 
 
 def check_python_name(name: object, where: str) -> None:
@@ -91,9 +92,8 @@ def _parsed(
         raise ParseError(f"not a Python expression: {error}", text[:80].split("\n")[0], 1, 1, name) from None
     body = tree.body
     if isinstance(body, ast.Tuple) and not body.elts and "(" not in text:
-        raise ParseError(
-            "the restriction is empty; it must be a condition, such as x <= 4", text.split("\n")[0], 1, 1, name
-        )
+        needed = "the expression is empty; it must be a number, such as 2 * x" if number else _NO_CONDITION
+        raise ParseError(needed, text.split("\n")[0], 1, 1, name)
     if body.lineno == 1 and body.col_offset == 0 and not isinstance(body, ast.Tuple | ast.GeneratorExp):
         # The expression begins at our own parenthesis, so the text closed it.
         raise translator.error(1, 1, "not a Python expression: unbalanced parentheses")

@@ -140,6 +140,11 @@ def print_fields(fields: Iterable[tuple[str, str]]) -> None:
     console().print(table)
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things: 1 input, 2 inputs."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def remark(message: str) -> None:
     """Say something that is not the answer, on stderr; where that cannot be written, it is lost."""
     with suppress(OSError):

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kernelgen import paths
+from kernelgen.commands.console import counted
 from kernelgen.device.worker import JobFailed, Worker
 from kernelgen.errors import EmulationError, LaunchError, StoreError, TilesmithError
 
@@ -308,7 +309,7 @@ def _amount(folder: Path) -> str:
                 sizes.append((Path(place) / name).stat().st_size)
             except OSError:
                 continue
-    return f"{_size(sum(sizes))} in {len(sizes)} files"
+    return f"{_size(sum(sizes))} in {counted(len(sizes), 'file')}"
 
 
 def _size(count: int) -> str:

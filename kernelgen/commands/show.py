@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kernelgen.commands.console import console, print_fields, remark
+from kernelgen.commands.console import console, counted, print_fields, remark
 
 if TYPE_CHECKING:
     from kernelgen.program.program import Program
@@ -114,7 +114,7 @@ def _fields(config: TunedConfig) -> list[tuple[str, str]]:
     fields += [
         (
             "validated",
-            f"{where}, B={checked.batch} T={checked.seq}, {checked.seeds} inputs: relative error {errors} "
+            f"{where}, B={checked.batch} T={checked.seq}, {counted(checked.seeds, 'input')}: relative error {errors} "
             f"(allowed {checked.tolerance:.1e})",
         ),
         ("made", f"{config.created} by tilesmith {config.versions.tilesmith}, {config.versions.compiler}"),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kernelgen.commands.console import print_fields, print_json, print_table, remark, working
+from kernelgen.commands.console import counted, print_fields, print_json, print_table, remark, working
 from kernelgen.commands.options import Seconds, Whole, json_option
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def _all(problem: Problem, engine: str, limit: int | None) -> dict[str, Any]:
     """The solutions, at most ``limit``."""
     found = list(itertools.islice(problem.solutions(engine=engine), limit))
     if limit is not None and len(found) == limit:
-        remark(f"the first {limit} solutions; there may be more (--limit N, --count)")
+        remark(f"the first {counted(limit, 'solution')}; there may be more (--limit N, --count)")
     return {"status": "feasible" if found else "infeasible", "solutions": found}
 
 
@@ -232,7 +232,7 @@ def _print(answer: dict[str, Any]) -> None:
         print_table(names, rows, right=names)
         return
     if answer.get("count") is not None:
-        click.echo(f"{answer['count']:,} solutions ({seconds:.3f} s)")
+        click.echo(f"{counted(answer['count'], 'solution')} ({seconds:.3f} s)")
         return
     if answer.get("core"):
         click.echo("infeasible: these constraints cannot hold together, and without any one of them the others can:")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kernelgen.commands.console import print_json, print_table, remark
+from kernelgen.commands.console import counted, print_json, print_table, remark
 from kernelgen.commands.options import Command, json_option
 from kernelgen.commands.subcommands import Subcommands
 
@@ -148,7 +148,7 @@ def export(store: Path | None, cell: str | None, gpu: str | None, output: Path) 
         raise StoreError(f"{_path(store)} holds no trials{_that_are(cell, gpu)}, so nothing was written")
     if output.suffix == ".csv":
         _write({output: to_csv(trials)})
-        click.echo(f"wrote {output}: {len(trials):,} trials")
+        click.echo(f"wrote {output}: {counted(len(trials), 'trial')}")
         return
     problems = summaries(trials)
     if output.suffix == ".json" and len(problems) > 1:
@@ -211,7 +211,7 @@ def _put(sources: list[list[Trial]], path: Path) -> None:
 
     with Store(path) as store:
         new = store.merge(sources)
-    click.echo(f"{path}: {new:,} trials added, {sum(map(len, sources)) - new:,} known already")
+    click.echo(f"{path}: {counted(new, 'trial')} added, {sum(map(len, sources)) - new:,} known already")
 
 
 def _write(files: dict[Path, str]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from kernelgen.commands.console import Bar, print_table, progress_bar, remark
+from kernelgen.commands.console import Bar, counted, print_table, progress_bar, remark
 from kernelgen.commands.options import (
     CELL_HELP,
     Seconds,
@@ -190,7 +190,7 @@ def _summary(result: TuneResult, path: Path, beside: Sequence[str]) -> None:
     tried = f"{len(result.prepared_trials)} of {result.feasible:,} tilings tried in {result.seconds:.1f} s"
     click.echo(f"{result.best.tiling} on {result.profile.name}, {result.direction}, {result.shape}; {tried}")
     where = "on the GPU" if best.validation.where == "gpu" else "in the emulator"
-    size = f"B={best.validation.batch} T={best.validation.seq}, {best.validation.seeds} inputs"
+    size = f"B={best.validation.batch} T={best.validation.seq}, {counted(best.validation.seeds, 'input')}"
     click.echo(
         f"validated {where} against float64 ({size}): relative error {errors}; allowed {best.validation.tolerance:.1e}"
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from kernelgen.commands.console import print_table, progress_bar, remark
+from kernelgen.commands.console import counted, print_table, progress_bar, remark
 from kernelgen.commands.options import Whole
 
 
@@ -72,7 +72,7 @@ def command(file: str, gpu: str | None, emulate: bool, seeds: int) -> None:
         right=("relative error", "allowed"),
     )
     where = "on the GPU" if result.where == "gpu" else "in the emulator"
-    size = f"B={result.batch} T={result.seq}, {result.seeds} inputs"
+    size = f"B={result.batch} T={result.seq}, {counted(result.seeds, 'input')}"
     click.echo(f"valid {where}, {config.direction}: {size}, every element written")
 
 

@@ -70,12 +70,16 @@ class Pass(Generic[Result]):
         self._ran.runs += 1
 
 
-@dataclass
+@dataclass(repr=False)
 class Recording:
     """What ran while it was open: see ``recording``."""
 
     _before: dict[Key, int] = field(default_factory=dict)
     _after: dict[Key, int] | None = None
+
+    def __repr__(self) -> str:
+        runs = [number for _, _, number in self._runs()]
+        return f"Recording(passes={len(runs)}, runs={sum(runs)}, loops={self.loops})"
 
     def _runs(self) -> Iterator[tuple[Key, Ran, int]]:
         for key, ran in list(_ran.items()):

@@ -223,6 +223,9 @@ def test_solve_refuses_two_questions_and_conditions_as_objectives(problem: Path)
     assert "--all" in refused("solve --limit 3", problem)
     assert "not the condition" in refused("solve", problem, "--best", "x == 1")
     assert "unknown name 'z'" in refused("solve", problem, "--best", "x + z")
+    assert "--best, line 1, column 1: the expression is empty; it must be a number" in refused(
+        "solve", problem, "--best", ""
+    )
     assert "'fast'" in refused("solve --engine fast", problem)
 
 

@@ -55,3 +55,12 @@ def test_columns_that_belong_together_become_one(monkeypatch: pytest.MonkeyPatch
     lines = printed(monkeypatch, 70, together=("GPU", "shared_memory"))
     assert lines[0] == "tiling: GPU, shared_memory"
     assert lines[1].split()[:2] == ["name", "tiling"]
+
+
+def test_one_thing_is_no_plural() -> None:
+    assert [console.counted(number, "input") for number in (0, 1, 2, 1000)] == [
+        "0 inputs",
+        "1 input",
+        "2 inputs",
+        "1,000 inputs",
+    ]

@@ -176,7 +176,7 @@ def test_the_cache_and_the_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     (root / "cubin" / "ab").mkdir(parents=True)
     (root / "cubin" / "ab" / "abc").write_bytes(bytes(3 * 1024**2))
     (root / "trials.sqlite").write_bytes(b"not a database" * 100)
-    assert "cubin 3 MiB in 1 files, emulator 0 bytes in 0 files; writable" in named("cache").found
+    assert "cubin 3 MiB in 1 file, emulator 0 bytes in 0 files; writable" in named("cache").found
     check = named("store")
     assert check.status == "warning"
     assert "Move it away" in check.advice

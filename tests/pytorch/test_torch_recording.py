@@ -50,6 +50,7 @@ def test_what_runs_meanwhile_is_counted_and_written_down(tmp_path: Path) -> None
     assert [(w.shape, w.direction, w.runs) for w in load_workload(tmp_path / "work.yaml")] == [
         (w.shape, w.direction, w.runs) for w in recorded.work
     ]
+    assert repr(recorded) == "Recording(passes=4, runs=8, loops=8)"
     text = recorded.explain()
     assert "forward lstm at B=2 T=3 1x8 bfloat16 on cpu: 3 runs" in text
     assert "forward lstm at B=2 T=3 1x8 float64 on cpu: 1 run\n" in text
