@@ -14,13 +14,15 @@ import random
 import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import mul
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from constrint.core import has_core
 from constrint.errors import ConstrintError
+from constrint.expr import variable
 from constrint.foreign import add_foreign
 from constrint.integers import shown
 from constrint.kernel_tuner_order import block_limit, listing_order
@@ -95,11 +97,6 @@ class Searchspace:
         self.num_params = len(self.param_names)
         self.params_values = tuple(tuple(dict.fromkeys(values)) for values in tune_params.values())
         self.neighbor_method = neighbor_method
-        self.tune_param_is_numeric = {
-            name: all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
-            for name, values in tune_params.items()
-        }
-        self.tune_param_is_numeric_mask = np.array(list(self.tune_param_is_numeric.values()), dtype=bool)
         self._cache = from_cache
         self._neighbours: dict[str, dict[Config, NDArray[np.int64]]] = {method: {} for method in METHODS}
         self._present: list[NDArray[np.int64]] | None = None
@@ -119,6 +116,18 @@ class Searchspace:
         values = {name: list(problem.values(name)) for name in problem.domains}
         return cls(values, texts, max_threads, **options)
 
+    @cached_property
+    def tune_param_is_numeric(self) -> dict[str, bool]:
+        """Whether all values of a parameter are numbers."""
+        return {
+            name: all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
+            for name, values in self.tune_params.items()
+        }
+
+    @cached_property
+    def tune_param_is_numeric_mask(self) -> NDArray[np.bool_]:
+        return np.array(list(self.tune_param_is_numeric.values()), dtype=bool)
+
     @property
     def _block_sizes(self) -> Names:
         return [name for name in self.block_size_names if name in self.tune_params]
@@ -135,7 +144,7 @@ class Searchspace:
             limit = f"{' * '.join(self._block_sizes)} <= {self.max_threads}"
             if limit not in self._modified_restrictions:
                 self._modified_restrictions.append(limit)
-            add_foreign(problem, limit)
+            problem.add(reduce(mul, map(variable, self._block_sizes)) <= self.max_threads, limit)
         return problem
 
     @cached_property
@@ -270,10 +279,8 @@ class Searchspace:
         """The rows of ``_positions`` at these places. All are listed once that is less work than to find so many."""
         self._found += len(places)
         if "_positions" not in self.__dict__ and len(places) and self._few():
-            inside = places + self.size * (places < 0)
-            if inside.min() >= 0 and inside.max() < self.size:
-                by = [self.solutions.names[column] for column in self.order]
-                return self.solutions.positions_at(inside.tolist(), by)
+            by = [self.solutions.names[column] for column in self.order]
+            return self.solutions.positions_at([x + self.size if x < 0 else x for x in places.tolist()], by)
         return np.asfortranarray(self._positions[places])
 
     def _few(self) -> bool:
@@ -296,7 +303,9 @@ class Searchspace:
             raise ValueError(
                 f"The number of samples requested ({num_samples}) is greater than the searchspace size ({self.size})"
             )
-        return np.random.choice(self.size, size=num_samples, replace=False)
+        if num_samples < 0:
+            raise ValueError(f"a sample has no fewer than 0 configurations, not {num_samples}")
+        return np.random.permutation(self.size)[:num_samples]  # all that ``choice`` does
 
     def get_random_sample(self, num_samples: int) -> Configs:
         """Configurations drawn without repeats; all of them, with a warning, where more are asked for."""
