@@ -11,12 +11,14 @@ import linecache
 import re
 import types
 from collections.abc import Callable, Collection, Iterator
+from functools import cache
 from typing import Any
 
 _IDENTITY = frozenset(code for name, code in dis.opmap.items() if name == "IS_OP" or name.endswith("NONE"))
 _KINDS = frozenset(("isinstance", "type", "id", "callable", "hasattr", "getattr", "repr", "str", "format"))
 
-_QUOTED = re.compile(r"""'(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*\"""")
+_MARKS = re.compile(r"""'(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*"|[()\[\]{},\n]""")
+"""Quoted text, brackets, and what else may end a lambda."""
 
 _MOVES = """
 BUILD_LIST BUILD_TUPLE CACHE COPY COPY_FREE_VARS END_FOR EXTENDED_ARG FOR_ITER GET_ITER JUMP_BACKWARD JUMP_FORWARD
@@ -28,7 +30,8 @@ STORE_FAST_LOAD_FAST STORE_FAST_STORE_FAST SWAP UNPACK_SEQUENCE
 """
 _COMPUTES = "BINARY_OP BINARY_SUBSCR CALL COMPARE_OP CONTAINS_OP TO_BOOL UNARY_NEGATIVE UNARY_NOT"
 _INSTRUCTIONS = frozenset(_MOVES.split()) | frozenset(_COMPUTES.split())
-_OPERATORS = frozenset(("+", "-", "*", "//", "%", "&", "|", "+=", "-=", "*=", "//=", "%=", "&=", "|=", "[]"))
+_OPERATORS = ("+", "-", "*", "//", "%", "&", "|", "+=", "-=", "*=", "//=", "%=", "&=", "|=")
+_BINARY_OP = dis.opmap["BINARY_OP"]
 _CALLED = (abs, all, any, int, max, min, range, sum)
 """What asks expressions for nothing but arithmetic, comparisons and whether they hold."""
 
@@ -63,9 +66,12 @@ def is_arithmetic(function: Callable[..., Any], names: Collection[str]) -> bool:
         return False
     if not all(_is_constant(value, names) or value == function.__doc__ for value in code.co_consts):
         return False
-    return all(
-        each.opname in _INSTRUCTIONS and (each.opname != "BINARY_OP" or each.argrepr in _OPERATORS)
-        for each in dis.get_instructions(code)
+    instructions, operators = _known()
+    operations, arguments = code.co_code[::2], code.co_code[1::2]
+    return instructions.issuperset(operations) and all(
+        argument in operators
+        for operation, argument in zip(operations, arguments, strict=True)
+        if operation == _BINARY_OP
     )
 
 
@@ -75,19 +81,38 @@ def lambda_text(function: Callable[..., Any]) -> str | None:
     if code is None:
         return None
     lines = linecache.getlines(code.co_filename, getattr(function, "__globals__", None))
-    lines = lines[code.co_firstlineno - 1 : max((row or 0 for _, row, _, _ in code.co_positions()), default=0) + 3]
     # RESUME and the like have no column, or none but 0.
-    spans = [(row, column, end_row, end) for row, end_row, column, end in code.co_positions() if row and column and end]
-    if not spans or max(end_row or 0 for _, _, end_row, _ in spans) >= code.co_firstlineno + len(lines):
+    spans = {
+        (row, column, end_row, end)
+        for row, end_row, column, end in code.co_positions()
+        if row and column and end_row and end
+    }
+    if not spans:
         return None
+    first, last = min(spans)[:2], max([span[2:] for span in spans])
+    if last[0] > len(lines):
+        return None
+    lines = lines[code.co_firstlineno - 1 : last[0] + 3]
 
-    def offset(row: int | None, column: int) -> int:
-        place = (row or 0) - code.co_firstlineno
+    def offset(row: int, column: int) -> int:
+        place = row - code.co_firstlineno
         return sum(map(len, lines[:place])) + len(lines[place].encode()[:column].decode())
 
     text = "".join(lines)
-    start = text.rfind("lambda", 0, min(offset(row, column) for row, column, _, _ in spans))
-    return _closed(text, start, max(offset(row, end) for _, _, row, end in spans)) if start >= 0 else None
+    start = text.rfind("lambda", 0, offset(*first))
+    return _closed(text, start, offset(*last)) if start >= 0 else None
+
+
+@cache
+def _known() -> tuple[frozenset[int], frozenset[int]]:
+    """The instructions that compute or only move things, and the operators among the arguments of BINARY_OP; as they
+    stand in a code, where 0 fills what a running function keeps of its own."""
+    instructions = {dis.opmap[name] for name in _INSTRUCTIONS if name in dis.opmap}
+    written = [compile(f"a {operator} b", "", "exec").co_code for operator in _OPERATORS]
+    written.append(compile("a[b]", "", "eval").co_code)  # a binary operator from 3.14 on
+    pairs = [pair for code in written for pair in zip(code[::2], code[1::2], strict=True)]
+    operators = {argument for operation, argument in pairs if operation == _BINARY_OP}
+    return frozenset(instructions | {0}), frozenset(operators)
 
 
 def _codes(function: Callable[..., Any]) -> Iterator[types.CodeType]:
@@ -117,15 +142,15 @@ def _is_constant(value: object, names: Collection[str]) -> bool:
 
 def _closed(text: str, start: int, end: int) -> str:
     """The lambda at ``start`` whose body goes on to ``end`` at least, up to the bracket, comma or line that ends it."""
-    bare = _QUOTED.sub(lambda found: "." * len(found[0]), text)
     depth = 0
     stop = len(text)
-    for place in range(start, len(text)):
-        if bare[place] in "([{":
+    for found in _MARKS.finditer(text, start):
+        mark, place = found[0], found.start()
+        if mark in "([{":
             depth += 1
-        elif bare[place] in ")]}":
+        elif mark in ")]}":
             depth -= 1
-        if place >= end and (depth < 0 or (depth == 0 and bare[place] in ",\n")):
+        if place >= end and (depth < 0 or (depth == 0 and mark in ",\n")):
             stop = place
             break
     return " ".join(text[start:stop].split())

@@ -23,6 +23,8 @@ def make_domain(name: str, values: object) -> Domain:
 
     Raises ConstrintError for an empty domain, or a value that is no integer.
     """
+    if type(values) is list and set(map(type, values)) == {int}:
+        return tuple(sorted(set(values)))
     if isinstance(values, range):
         domain: Domain = values if values.step > 0 else values[::-1]
     elif isinstance(values, Iterable) and not isinstance(values, str | bytes):

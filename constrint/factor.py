@@ -95,19 +95,20 @@ def independent(program: Program, deadline: float | None = None) -> list[_Group]
         scope = [v for v in code.variables if domains[v][0] != domains[v][-1]]
         kept.append((scope[0], code, term))
         for v in scope[1:]:
+            a, b = find(v), find(scope[0])
             # The smaller position is the root, so that groups come in order of declaration.
-            a, b = sorted((find(v), find(scope[0])))
-            root[b] = a
+            root[max(a, b)] = min(a, b)
     # Variables with one value make one group: there is nothing to choose in it.
     decided = [v for v in range(len(root)) if domains[v][0] == domains[v][-1]]
     for v in decided:
         root[v] = decided[0]
-    groups: dict[int, _Group] = {find(v): ([], [], []) for v in range(len(root))}
-    for v in range(len(root)):
-        groups[find(v)][0].append(v)
+    groups: dict[int, _Group] = {}
+    group_of = [groups.setdefault(find(v), ([], [], [])) for v in range(len(root))]
+    for v, (variables, _, _) in enumerate(group_of):
+        variables.append(v)
     for v, code, term in kept:
-        groups[find(v)][1].append(code)
-        groups[find(v)][2].append(term)
+        group_of[v][1].append(code)
+        group_of[v][2].append(term)
     return list(groups.values())
 
 

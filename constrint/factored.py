@@ -68,8 +68,8 @@ class SolutionSet:
         self.names = tuple(names)
         self._factors = list(factors)
         self.order = tuple(name for group, _ in factors for name in group)
-        self.count = prod(factor.total for _, factor in factors)
-        self.nodes = sum(factor.size for _, factor in factors)
+        self.count = prod([factor.total for _, factor in factors])
+        self.nodes = sum([factor.size for _, factor in factors])
         self.codings = Codings()
         """Of the variables whose values are not the integers that the factors hold."""
         self.declared: Mapping[str, Domain] = {
@@ -225,7 +225,7 @@ class SolutionSet:
         list. Raises ConstrintError where ``by`` leaves a variable out, IndexError beyond the last."""
         if sorted(by) != sorted(self.names):
             raise ConstrintError(f"an order of solutions names each variable once: {', '.join(self.names)}")
-        if not all(0 <= rank < self.count for rank in ranks):
+        if len(ranks) and not 0 <= min(ranks) <= max(ranks) < self.count:
             raise IndexError(f"a place beyond the last of {grouped(self.count)} solutions")
         columns = {name: column for column, name in enumerate(self.names)}
         return self._listing(self._placed()).at(ranks, [columns[name] for name in by])

@@ -40,10 +40,10 @@ def as_index(value: object) -> int | None:
     """An integer of any library as a Python int; None for a truth value and whatever else is no integer."""
     if type(value) is int:
         return value
-    if is_truth(value) or not isinstance(value, SupportsIndex):
+    if type(value) is str or is_truth(value) or not hasattr(type(value), "__index__"):
         return None
     try:
-        return operator.index(value)
+        return operator.index(cast(SupportsIndex, value))
     except Exception:  # an array of several numbers has __index__ all the same
         return None
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import mul
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from constrint.core import has_core
 from constrint.errors import ConstrintError
+from constrint.expr import variable
 from constrint.foreign import add_foreign
 from constrint.integers import shown
 from constrint.kernel_tuner_order import block_limit, listing_order
@@ -60,13 +62,20 @@ class Configurations:
         self.param_names = list(tune_params)
         self.num_params = len(self.param_names)
         self.params_values = tuple(tuple(dict.fromkeys(values)) for values in tune_params.values())
-        self.tune_param_is_numeric = {
-            name: all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
-            for name, values in tune_params.items()
-        }
-        self.tune_param_is_numeric_mask = np.array(list(self.tune_param_is_numeric.values()), dtype=bool)
         self._cache = from_cache
         self._found = 0
+
+    @cached_property
+    def tune_param_is_numeric(self) -> dict[str, bool]:
+        """Whether all values of a parameter are numbers."""
+        return {
+            name: all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
+            for name, values in self.tune_params.items()
+        }
+
+    @cached_property
+    def tune_param_is_numeric_mask(self) -> NDArray[np.bool_]:
+        return np.array(list(self.tune_param_is_numeric.values()), dtype=bool)
 
     @property
     def _block_sizes(self) -> Names:
@@ -84,7 +93,7 @@ class Configurations:
             limit = f"{' * '.join(self._block_sizes)} <= {self.max_threads}"
             if limit not in self._modified_restrictions:
                 self._modified_restrictions.append(limit)
-            add_foreign(problem, limit)
+            problem.add(reduce(mul, map(variable, self._block_sizes)) <= self.max_threads, limit)
         return problem
 
     @cached_property
@@ -219,10 +228,8 @@ class Configurations:
         """The rows of ``_positions`` at these places. All are listed once that is less work than to find so many."""
         self._found += len(places)
         if "_positions" not in self.__dict__ and len(places) and self._few():
-            inside = places + self.size * (places < 0)
-            if inside.min() >= 0 and inside.max() < self.size:
-                by = [self.solutions.names[column] for column in self.order]
-                return self.solutions.positions_at(inside.tolist(), by)
+            by = [self.solutions.names[column] for column in self.order]
+            return self.solutions.positions_at([x + self.size if x < 0 else x for x in places.tolist()], by)
         return np.asfortranarray(self._positions[places])
 
     def _few(self) -> bool:

@@ -28,6 +28,7 @@ _COMPARED = re.compile(r"<=|>=|==|>|<")
 _CHAINED = re.compile(r"<=|>=|>|<")
 _OPERATOR = re.compile(r"(?<!\*)\*\*|(?<=[\w)])-|[+*/]")
 _MIRRORED = {"<=": ">=", ">=": "<=", "<": ">", ">": "<", "==": "=="}
+_NUMBERS = (int, float)
 Values = dict[str, list[Any]]
 
 
@@ -65,9 +66,9 @@ def listing_order(values: Mapping[str, Sequence[Any]], restrictions: Iterable[An
             for name in part.names:
                 counts[name] += 1
     sizes = {name: len(left) for name, left in _pruned(values, parts).items()}
-    names = sorted(values, key=lambda name: (-counts[name], sizes[name]))
-    places = {name: place for place, name in enumerate(values)}
-    return [places[name] for name in names]
+    names = list(values)
+    weights = [(-counts[name], sizes[name]) for name in names]
+    return sorted(range(len(names)), key=weights.__getitem__)
 
 
 def block_limit(names: Sequence[str], threads: int) -> Part:
@@ -102,8 +103,15 @@ def _body(function: Callable[..., Any]) -> str | None:
         return None
     if not isinstance(made, ast.Lambda) or not made.args.args:
         return None
+    # Of what ``and`` or ``or`` joins only the names count, not how it is written.
+    body = _segment(text, made.body) if isinstance(made.body, ast.BoolOp) else ast.unparse(made.body)
     mapping = re.escape(made.args.args[0].arg)
-    return re.sub(rf"\b{mapping}\[(['\"])(.*?)\1\]", r"\2", ast.unparse(made.body))
+    return re.sub(rf"\b{mapping}\[\s*(['\"])(.*?)\1\s*\]", r"\2", body)
+
+
+def _segment(line: str, node: ast.expr) -> str:
+    """The text of a node in one line."""
+    return line.encode()[node.col_offset : node.end_col_offset].decode()
 
 
 def _divided(text: str) -> list[str]:
@@ -117,13 +125,13 @@ def _divided(text: str) -> list[str]:
 
 
 def _is_membership(constraint: object) -> bool:
-    return type(constraint).__name__ in ("InSetConstraint", "NotInSetConstraint")
+    return constraint is not None and type(constraint).__name__ in ("InSetConstraint", "NotInSetConstraint")
 
 
 def _pruned(values: Mapping[str, Sequence[Any]], parts: Iterable[Part]) -> Values:
     """The values that are left of each parameter before that solver begins to search."""
     left = {name: list(own) for name, own in values.items()}
-    numbers = {name for name, own in values.items() if all(isinstance(value, int | float) for value in own)}
+    numbers = {name for name, own in values.items() if all(issubclass(kind, _NUMBERS) for kind in set(map(type, own)))}
     for part in parts:
         if len(part.names) == 1 or _is_membership(part.object):
             for name in part.names:
@@ -171,7 +179,7 @@ def _total_of_text(text: str, names: set[str]) -> Total | None:
     comparison = comparisons[0]
     if text[0] == "(" and text[-1] == ")" and text.count("(") == 1:
         text = text[1:-1]
-    left, right = (side.strip() for side in text.split(comparison))
+    left, right = map(str.strip, text.split(comparison))
     used = [set(_OPERATOR.findall(side.replace(" ", ""))) for side in (left, right)]
     if used[0] and used[1]:
         return None
@@ -180,14 +188,14 @@ def _total_of_text(text: str, names: set[str]) -> Total | None:
             head, *rest = (left if used[0] else right).split(operator)
             joined = inverse.join([right if used[0] else left, *rest])
             left, right = (head.strip(), joined) if used[0] else (joined, head.strip())
-    first, second = (None if names.intersection(_NAME.findall(side)) else _number(side) for side in (left, right))
+    first, second = [None if names.intersection(_NAME.findall(side)) else _number(side) for side in (left, right)]
     if (first is None) == (second is None):
         return _total_below_parameter(left, comparison, right, names)
     side = left if first is None else right
     number: Any = second if first is None else first
     comparison = comparison if first is None else _MIRRORED[comparison]
     for operator in "*+":
-        terms = [term.strip() for term in side.split(operator)]
+        terms = list(map(str.strip, side.split(operator)))
         if set(terms) == names and len(terms) == len(names):
             strict = {"<": -1e-12, ">": 1e-12}.get(comparison, 0)
             return Total(terms, operator == "*", comparison if not strict else comparison + "=", number + strict)

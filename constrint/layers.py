@@ -229,7 +229,12 @@ def arranged(term: Term, place: Mapping[int, int]) -> Term:
 
 
 def _holds_table(term: Term) -> bool:
-    return term.op in (Op.TABLE, Op.NOT_TABLE) or any(_holds_table(arg) for arg in term.args)
+    waiting = [term]
+    for each in waiting:
+        if each.op in (Op.TABLE, Op.NOT_TABLE):
+            return True
+        waiting += each.args
+    return False
 
 
 def _last(term: Term, place: Mapping[int, int]) -> int:

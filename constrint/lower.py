@@ -12,7 +12,7 @@ from functools import reduce
 from math import gcd
 
 from constrint.errors import ConstrintError
-from constrint.expr import Expr
+from constrint.expr import BOOLEAN, Expr
 from constrint.intervals import ARITHMETIC, Interval
 from constrint.program import Op, Tree
 
@@ -44,7 +44,7 @@ class Lowering:
             return Tree(Op.AND if (op == "and") is positive else Op.OR, (premise, self.condition(args[1], positive)))
         if op == "table":
             return self._table(expr, positive)
-        left, right = (self.number(arg) for arg in args)
+        left, right = map(self.number, args)
         if op == "==" and args[0].op == "%" and args[1].op == "const" and args[1].value == 0:
             number, divisor = args[0].args
             return self._divides(self.number(divisor), self.number(number), positive)
@@ -77,11 +77,11 @@ class Lowering:
             return Tree(Op.CONST, value=expr.value), None
         if op == "var":
             return Tree(Op.VAR, value=self.index[expr.name]), None
-        if expr.is_condition:
+        if op in BOOLEAN:
             return Tree(Op.INDICATOR, (self.condition(expr),)), None
         if op == "**":
             return self._power(args[0], args[1])
-        values = [self.number(arg) for arg in args]
+        values = list(map(self.number, args))
         if op == "neg":
             return self._make(Op.SUB, ZERO, values[0][0]), values[0][1]
         if op == "abs":

@@ -73,11 +73,12 @@ class Problem(Statement):
         if name in self._domains:
             raise ConstrintError(f"the variable {name!r} is already declared in {self.name!r}")
         self._encoder = None
-        if isinstance(values, range) or not isinstance(values, Iterable) or isinstance(values, str | bytes):
+        if isinstance(values, range | str | bytes) or not isinstance(values, Iterable):
             self._domains[name] = make_domain(name, values)
             return build.variable(name)
         listed = list(values)
-        integers = [index for index in map(as_index, listed) if index is not None]
+        plain = set(map(type, listed)) == {int}
+        integers = listed if plain else [index for index in map(as_index, listed) if index is not None]
         if len(integers) == len(listed):
             domain = self._domains[name] = make_domain(name, integers)
             given = tuple(dict.fromkeys(integers))
@@ -118,9 +119,10 @@ class Problem(Statement):
             raise ConstrintError(f"a constraint must be a condition, not {shown(condition)}{hint}")
         if label is not None and not isinstance(label, str):
             raise ConstrintError(f"a label is text, not {shown(label)}")
-        core = self.encoder.condition(expr)
+        encoder = self.encoder
+        core = encoder.condition(expr)
         words = label if label is not None else str(expr)
-        constraint = Constraint(expr, words, None if core is expr else core, self.encoder.whole(expr))
+        constraint = Constraint(expr, words, None if core is expr else core, encoder.whole(expr))
         self._constraints.append(constraint)
         return constraint
 

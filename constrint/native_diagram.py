@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from array import array
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 from constrint.diagram import Diagram, TooLarge
@@ -28,8 +28,10 @@ class Overflow(Exception):
 
 def fits(terms: Sequence[Term], domains: Sequence[Domain]) -> bool:
     """Whether the core's 64-bit numbers and 32-bit positions suffice for these constraints and domains."""
-    small = all(max(abs(domain[0]), abs(domain[-1])) <= SAFE and size(domain) < 1 << 32 for domain in domains)
-    return small and all(term_fits(term) for term in terms)
+    for domain in domains:
+        if domain[0] < -SAFE or domain[-1] > SAFE or size(domain) >= 1 << 32:
+            return False
+    return all(map(term_fits, terms))
 
 
 class NativeDiagram:
@@ -175,13 +177,13 @@ def _nodes(root: Term, place: dict[int, int], undefined: int) -> list[tuple[obje
 
     def append(term: Term) -> int:
         op, operands, start, coefs, rows, span = term
-        args = [append(arg) for arg in operands]
+        args = list(map(append, operands))
         if op == Op.VAR:
             start = place[start or 0]
         low, high, rest = span
         if low < -_LIMIT or high > _LIMIT:
             span = _clamp(low), _clamp(high), rest
-        flat = [x for row in rows for x in row]
+        flat = list(chain.from_iterable(rows))
         nodes.append((int(op), args, undefined if start is None else start, coefs, flat, span))
         return len(nodes) - 1
 

@@ -98,17 +98,18 @@ def follow(function: Callable[..., Any], arguments: Sequence[Any], facts: Facts)
     function = _with_stand_ins(function, facts)
     waiting: list[list[bool]] = [[]]
     paths: list[_Path] = []
-    while waiting:
-        if len(paths) == MOST_PATHS:
-            raise Untraceable
-        path = _Path(waiting.pop())
-        decided = len(path.answers)
-        with build.followed(path), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what a function compares
-            found = function(*arguments)
-        path.end(found, facts)
-        paths.append(path)
-        waiting += [[*path.answers[:place], False] for place in range(decided, len(path.answers))]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what a function compares
+        while waiting:
+            if len(paths) == MOST_PATHS:
+                raise Untraceable
+            path = _Path(waiting.pop())
+            decided = len(path.answers)
+            with build.followed(path):
+                found = function(*arguments)
+            path.end(found, facts)
+            paths.append(path)
+            waiting += [[*path.answers[:place], False] for place in range(decided, len(path.answers))]
     condition = _joined(paths, 0, facts)
     if condition.depth() > build.MAX_DEPTH:
         raise Untraceable

@@ -87,7 +87,7 @@ class Code:
         return Code(self.ops, a, self.b, self.tables, self.row_sets, variables, self.source)
 
     def _append(self, tree: Tree) -> int:
-        operands = tuple(self._append(arg) for arg in tree.args)
+        operands = tuple(map(self._append, tree.args))
         a, b = tree.value, 0
         if tree.op in (Op.TABLE, Op.NOT_TABLE):
             a = len(self.tables)

@@ -143,7 +143,7 @@ class Translator:
                 return word
             known = (", ".join(self.variables) or "none") + self.reading.vocabulary.listed()
             raise self.refuse(node, f"unknown name {name!r}; the variables are: {known}")
-        return build.variable(name)
+        return Expr("var", name=name)
 
     def _chosen(self, node: ast.BoolOp) -> Expr:
         """``and`` and ``or`` as Python has them: of numbers, one of these."""
@@ -217,8 +217,10 @@ class Translator:
                 raise self.refuse(node, "'is' compares objects; use == or !=")
             equal = self.expression(left_node) == self.expression(right_node)
             return equal if isinstance(op, ast.Is) else Expr("not", (equal,))
-        left, right = self._pair(left_node), self._pair(right_node)
-        if left is not None and right is not None and isinstance(op, ast.Eq | ast.NotEq):
+        left = right = None
+        if isinstance(op, (ast.Eq, ast.NotEq)):
+            left, right = self._pair(left_node), self._pair(right_node)
+        if left is not None and right is not None:
             if len(left) != len(right):
                 return build.as_expr(isinstance(op, ast.NotEq))
             same = reduce(

@@ -8,9 +8,8 @@ a variable a level, is gone down to the places asked for, and diagrams count wha
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from constrint.core import load_core
 from constrint.diagram import Diagram, Run
@@ -23,8 +22,7 @@ LARGEST = (1 << 63) - 1
 """So many solutions the core numbers."""
 
 
-@dataclass(frozen=True)
-class Turn:
+class Turn(NamedTuple):
     """A variable in its turn: the factor and the layer that have it, and the number that stands for each position of
     its domain. Largest numbers come first."""
 
@@ -39,7 +37,7 @@ def ranked(factors: Sequence[Factor], turns: Sequence[Turn], ranks: Sequence[int
     core = load_core()
     native = [factor.diagram for factor in factors if isinstance(factor, NativeDiagram)]
     if core is not None and len(native) == len(factors) and prod(factor.total for factor in factors) <= LARGEST:
-        core.ranked(native, [(turn.factor, turn.layer, turn.numbers) for turn in turns], ranks, columns)
+        core.ranked(native, turns, ranks, columns)
         return
     places = sorted(range(len(ranks)), key=ranks.__getitem__)
     rows = _Descent(factors, turns).rows([ranks[place] for place in places])

@@ -96,9 +96,9 @@ def _compared_product(term: Term) -> Term | None:
 
 def _holds(term: Term) -> bool:
     """Whether 64 bits hold every number that deciding the variables in any order may produce."""
-    largest = _reach(term.span) if term.op < Op.TRUE else 1
     if term.op == Op.VAR:
-        return largest <= SAFE
+        return term.span[0] >= -SAFE and term.span[1] <= SAFE
+    largest = _reach(term.span) if term.op < Op.TRUE else 1
     if term.op == Op.ADD:
         pairs = zip(term.coefs, term.args, strict=True)
         largest = abs(term.start or 0) + sum(abs(coef) * max(1, _reach(arg.span)) for coef, arg in pairs)
@@ -231,8 +231,8 @@ def _sum(terms: list[tuple[int, Term]], start: Value) -> Term:
     span = (start, start, 0)
     for coef, term in kept:
         span = intervals.add(span, intervals.multiply((coef, coef, 0), term.span))
-    args = tuple(term for _, term in kept)
-    return Term(Op.ADD, args, start, tuple(coef for coef, _ in kept), span=span if span[2] < 2 else intervals.NEVER)
+    coefs, args = zip(*kept, strict=True)
+    return Term(Op.ADD, args, start, coefs, (), span if span[2] < 2 else intervals.NEVER)
 
 
 def _extreme(op: Op, operands: list[Term]) -> Term:

@@ -189,7 +189,7 @@ class Restriction:
             return False
         for name in self.names if self.names is not None else self.asked:
             values = self.problem.values(name)
-            if not isinstance(values, range) and any(type(value) is not int for value in values):
+            if not isinstance(values, range) and set(map(type, values)) != {int}:
                 return False
         waiting = [traced]
         while waiting:

@@ -120,7 +120,10 @@ private:
         if (k == turns_.size() || first == last) return;
         const Turn& turn = turns_[k];
         uint64_t total = totals_[turn.factor], others = whole / total;
-        held_[turn.factor].count(turn.layer, counts_[k], watch_);
+        if (turn.numbers.size() == 1)
+            counts_[k][0] = total;
+        else
+            held_[turn.factor].count(turn.layer, counts_[k], watch_);
         for (size_t position : orders_[k]) {
             uint64_t below = counts_[k][position] * others;
             size_t stop = first;

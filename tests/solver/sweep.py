@@ -68,7 +68,8 @@ def sweep(count: int, start: int = 0, largest: int = 1500, progress: bool = Fals
                 report.wall[key] = max(report.wall.get(key, (0.0, seed)), (wall, seed))
         report.problems += 1
         if progress and report.problems % 1000 == 0:
-            print(f"{report.problems:,} problems, {time.perf_counter() - began:.0f} s", flush=True)
+            so_far = time.perf_counter() - began
+            print(f"{report.problems:,} problems, {len(report.wrong)} wrong, {so_far:.0f} s", flush=True)
     return report
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import linecache
 import math
 import random
 from collections.abc import Callable, Mapping
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from constrint import ConstrintError, Problem, load_space, print_space
-from constrint.bytecode import is_arithmetic
+from constrint.bytecode import is_arithmetic, lambda_text
 from constrint.tracing import Restriction
 
 pytestmark = pytest.mark.unit
@@ -129,6 +131,40 @@ def test_only_arithmetic_of_whole_numbers_is_believed_without_calls(
     monkeypatch.setattr(Restriction, "_of", lambda *given: rows.append(given) or known(*given))
     space_of(function)
     assert bool(rows) is not proven
+
+
+@pytest.mark.parametrize("operator", ["+", "-", "*", "//", "%", "&", "|", "/", "**", "<<", ">>", "^", "@"])
+def test_operators_are_told_apart_in_code(operator: str) -> None:
+    scope: dict[str, Any] = {}
+    exec(f"def in_place(x, y):\n    x {operator}= y\n    return x == 4", scope)
+    for function in (eval(f"lambda x, y: x {operator} y == 4"), scope["in_place"]):
+        assert is_arithmetic(function, ["x", "y"]) is (operator in ("+", "-", "*", "//", "%", "&", "|"))
+
+
+LAYOUTS = """functions = [lambda x: x != ")" and x != 'a, "b"', lambda y: (y, [1, 2])[0],
+    (
+        lambda x, y: x
+        # of both
+        in (y, 2)
+    ), lambda p: p["\u00e4,\u00f6"] == {"k": (1, 2)}[ "k"
+    ]]
+"""
+
+
+def test_the_text_of_a_lambda_however_it_is_laid_out(tmp_path: Path) -> None:
+    file = tmp_path / "layouts.py"
+    file.write_text(LAYOUTS, encoding="utf-8")
+    scope: dict[str, Any] = {}
+    exec(compile(LAYOUTS, str(file), "exec"), scope)
+    assert [lambda_text(function) for function in scope["functions"]] == [
+        """lambda x: x != ")" and x != 'a, "b"'""",
+        "lambda y: (y, [1, 2])[0]",
+        "lambda x, y: x # of both in (y, 2)",
+        'lambda p: p["\u00e4,\u00f6"] == {"k": (1, 2)}[ "k" ]',
+    ]
+    file.unlink()
+    linecache.clearcache()
+    assert lambda_text(scope["functions"][0]) is None
 
 
 def test_arithmetic_of_values_that_are_not_whole_is_compared() -> None:

@@ -6,6 +6,7 @@ import itertools
 import sys
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -215,6 +216,32 @@ def test_configurations_are_found_by_their_places(core: bool, monkeypatch: pytes
         assert not {"list", "_positions"} & found.__dict__.keys()
         with pytest.raises(IndexError):
             found.get_param_configs_at_indices([0, found.size])
+
+
+def test_places_count_from_the_end_where_they_are_negative() -> None:
+    listed = space().list
+    found = space()
+    assert found.get_param_configs_at_indices([-1, 0, -len(listed)]) == [listed[-1], listed[0], listed[0]]
+    for place in (len(listed), -len(listed) - 1):
+        with pytest.raises(IndexError):
+            found.get_param_configs_at_indices([place])
+    with pytest.raises(ValueError, match="fewer than 0"):
+        found.get_random_sample_indices(-1)
+
+
+def test_the_order_of_a_lambda_is_that_of_its_text(tmp_path: Path) -> None:
+    values = {"a": [1, 2, 3], "b": [1, 2], "c": [1, 2, 3, 4], "d": [1, 2]}
+    texts = ["a * c <= 6", "c > 1 or b == 2", "b + c + d <= 7 and d < c", "d * c <= 6"]
+    written = """lambdas = [
+        lambda p: p["a"]*p["c"] <= 6, lambda p: p[ "c" ] > 1 or p['b'] == 2,
+        lambda q: (q["b"] + q["c"]
+                   + q["d"] <= 7 and q["d"] < q["c"]),
+        lambda p: (p["d"] * p['c']) <= 6]"""
+    (tmp_path / "restrictions.py").write_text(written)
+    scope: dict[str, Any] = {}
+    exec(compile(written, str(tmp_path / "restrictions.py"), "exec"), scope)
+    read, called = Searchspace(values, texts, 8), Searchspace(values, scope["lambdas"], 8)
+    assert (called.order, called.list) == (read.order, read.list)
 
 
 def test_many_configurations_are_listed_once() -> None:
