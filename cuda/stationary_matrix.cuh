@@ -194,8 +194,9 @@ struct StationaryMatrix {
         product(sums, read, start);
     }
 
-    /// The same where the moving matrix comes from read(group, words), which is called for each group that is read.
-    template <class Read, class Start>
+    /// The same where the moving matrix comes from read(group, words), which is called for each group that is read. are_factors:
+    /// what comes has been rounded already.
+    template <bool are_factors = false, class Read, class Start>
     TILESMITH_DEVICE void product(Sums& sums, Read read, Start start) const {
         float partial[accumulators][tiles][column_tiles][4];
         float made[ahead];  // sums of the last products, which rests wait for
@@ -204,8 +205,9 @@ struct StationaryMatrix {
         for (int k_tile = 0; k_tile < k_tiles; ++k_tile) {
             if (k_tile % k_tiles_per_read == 0) {
                 read(k_tile, b);
+                if constexpr (!are_factors)
 #pragma unroll
-                for (int column_tile = 0; column_tile < column_tiles; ++column_tile) b[column_tile] = factors(b[column_tile]);
+                    for (int column_tile = 0; column_tile < column_tiles; ++column_tile) b[column_tile] = factors(b[column_tile]);
             }
             if constexpr (in_parts) {
                 add_parts(

@@ -16,7 +16,8 @@ from kernelgen.cells.language import Cell
 from kernelgen.emit.kernel import Template
 from kernelgen.hardware.profile import Profile
 from kernelgen.program.arguments import known_states
-from kernelgen.program.shape import FEATURES, Shape
+from kernelgen.program.dtypes import dtype_info
+from kernelgen.program.shape import FEATURES, SIXTEEN_BITS, Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.grid.blocks import nothing_to_share, run_together
@@ -28,6 +29,15 @@ from kernelgen.schedules.shared.entries import MAIL, asserted, forward_parameter
 from kernelgen.schedules.shared.forward_step import arrays_written
 from kernelgen.schedules.shared.limits import CHUNK, vector_width
 from kernelgen.schedules.shared.numbers import Int, Number
+from kernelgen.schedules.shared.stationary import (
+    MULTIPLIED,
+    Product,
+    add_float32_rules,
+    in_dtype,
+    k_tile,
+    multiply_chain,
+    row_bytes,
+)
 from kernelgen.symbolic.instructions import cell_cost
 
 SLOTS = 8
@@ -67,7 +77,10 @@ STEPPING = 70
 
 @dataclass(frozen=True)
 class Sizes(Generic[Number]):
-    """The sizes of cuda/grid_forward.cuh, from a cell, a shape and the tile variables (ints or expressions)."""
+    """The sizes of cuda/grid_forward.cuh, from a cell, a shape and the tile variables (ints or expressions).
+
+    read: words of a lane's inputs in a step.
+    """
 
     warps: Number
     product_warps: Number
@@ -81,27 +94,32 @@ class Sizes(Generic[Number]):
     elements: Number
     copies: Number
     writes: Number
-    matrices: Number
+    read: Number
     sums: Number
     shared_memory: Number
 
 
 def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     """Compute the sizes for tile variables ``v``."""
-    d = shape.head_dim
+    d, depth, itemsize = shape.head_dim, k_tile(shape.dtype), dtype_info(shape.dtype).itemsize
     recurrent, inputs, arrays = len(cell.recurrent_gates), len(cell.input_gates), arrays_written(cell, shape)
     units, rows, epilogue_rows, k_split = v["units_per_warp"], v["batch_tile"], v["epilogue_rows"], v["k_split"]
     unit_warps = cdiv(cdiv(d, units), v["blocks"])
     product_warps = unit_warps * k_split
     epilogue_warps = unit_warps * units // 8 * rows // epilogue_rows
     sent_units = v["blocks"] * unit_warps * units
-    k_tiles = cdiv(cdiv(sent_units, 32), k_split)
+    k_tiles = cdiv(cdiv(sent_units, depth), k_split)
     tiles = cdiv(recurrent * units, 16)
-    columns = minimum(epilogue_rows // 4, 2)
-    own = unit_warps * units // 8 * rows * CHUNK * (arrays + v["num_stages"] * inputs)
+    elements = epilogue_rows // 4
+    row = row_bytes(8, epilogue_rows, shape.dtype)
+    own = unit_warps * units // 8 * rows * row * (arrays + v["num_stages"] * inputs)
     weights = product_warps * (k_tiles - v["k_tiles_in_registers"]) * tiles * 2 * 32 * CHUNK
     sums = k_split * unit_warps * 2 * tiles * (rows // 4) * 32 * 4
-    vectors = epilogue_rows * 8 // vector_width(d)
+    vectors = epilogue_rows * 8 // vector_width(d, itemsize)
+    if shape.dtype in SIXTEEN_BITS:
+        read = cdiv(epilogue_rows, 8) * cdiv(inputs, 3 - minimum(elements, 2))
+    else:
+        read = inputs * elements
     return Sizes(
         warps=product_warps + minimum(v["step_warps"], 1) * epilogue_warps,
         product_warps=product_warps,
@@ -110,12 +128,12 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
         sent_units=sent_units,
         tiles=tiles,
         k_tiles=k_tiles,
-        padded_k=32 * k_tiles * k_split,
+        padded_k=depth * k_tiles * k_split,
         column_tiles=cdiv(rows, 8),
-        elements=epilogue_rows // 4,
+        elements=elements,
         copies=cdiv(inputs * vectors, 32),
         writes=cdiv(arrays * vectors, 32),
-        matrices=cdiv(epilogue_rows, 8) * cdiv(inputs, 3 - columns),
+        read=read,
         sums=sums,
         shared_memory=own + weights + 2 * sums,
     )
@@ -137,7 +155,12 @@ def multiplied(s: Sizes[Number], v: Mapping[str, Number]) -> Number:
     """Registers of what a thread multiplies: R, accumulators and h."""
     accumulators = v["accumulators"] * s.tiles * s.column_tiles * 4
     polled = 4 * s.column_tiles * cdiv(s.k_tiles, 1 + cdiv(8 - minimum(v["batch_tile"], 8), 4))
-    return s.tiles * v["k_tiles_in_registers"] * 8 + accumulators + polled
+    return s.tiles * v["k_tiles_in_registers"] * (1 + v.get("keeps_rests", 0)) * 8 + accumulators + polled
+
+
+def mail_words(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Number:
+    """Words of the mail of a head and a tile of the batch."""
+    return SLOTS * sizes(cell, shape, v).padded_k * v["batch_tile"] * dtype_info(shape.dtype).itemsize // 4
 
 
 class GridForward(BatchTiled):
@@ -145,6 +168,7 @@ class GridForward(BatchTiled):
 
     name = "grid"
     direction: Direction = "forward"
+    dtypes = MULTIPLIED
     honours = FEATURES
     package = __package__
     cooperative = True
@@ -155,11 +179,11 @@ class GridForward(BatchTiled):
 
     def variables(self, problem: Problem, cell: Cell, shape: Shape, profile: Profile) -> Mapping[str, Expr]:
         """Declare the tile variables, in the order of the template's fields."""
-        k_tiles = -(-shape.head_dim // 32)
+        k_tiles = -(-shape.head_dim // k_tile(shape.dtype))
         ways = ways_to_pace(shape)
         step = 1 if k_tiles <= MOST_K_TILES_IN_REGISTERS else 2
         in_registers = sorted({*range(0, min(k_tiles, 8) + 1), *range(0, k_tiles + 1, step)})
-        return {
+        v = {
             "blocks": problem.variable("blocks", block_counts(shape.head_dim)),
             "units_per_warp": problem.variable("units_per_warp", [8, 16]),
             "batch_tile": problem.variable("batch_tile", TILES),
@@ -170,6 +194,9 @@ class GridForward(BatchTiled):
             "num_stages": problem.variable("num_stages", NUM_STAGES),
             **{name: problem.variable(name, values_of(ways, i)) for i, name in enumerate(WAY)},
         }
+        if shape.dtype == "float32":
+            v["keeps_rests"] = problem.variable("keeps_rests", [0, 1])
+        return v
 
     def rules(self, problem: Problem, cell: Cell, shape: Shape, v: Mapping[str, Expr]) -> None:
         """Constraints of the template."""
@@ -199,12 +226,14 @@ class GridForward(BatchTiled):
         )
         problem.add(table([v[name] for name in WAY], ways_to_pace(shape)), "ways to pace polls that are tried")
         problem.add(v["k_tiles_in_registers"] <= s.k_tiles, "no more groups of R in registers than a warp has")
-        problem.add((s.k_tiles - 1) * v["k_split"] < cdiv(s.sent_units, 32), "every warp of a K split has a part of K")
+        k_tiles = cdiv(s.sent_units, k_tile(shape.dtype))
+        problem.add((s.k_tiles - 1) * v["k_split"] < k_tiles, "every warp of a K split has a part of K")
         problem.add(v["accumulators"] <= 2 * s.k_tiles, "no more accumulator chains than matrix instructions in a row")
         problem.add(
             (rows > 4) | (v["accumulators"] >= 2) | (s.k_tiles == 1),
             "of 4 sequences two groups of h are read at a time, each with accumulators of its own",
         )
+        add_float32_rules(problem, shape.dtype, v)
 
     def gpu_rules(self, problem: Problem, shape: Shape, profile: Profile, v: Mapping[str, Expr]) -> None:
         """All blocks run at the same time."""
@@ -216,15 +245,14 @@ class GridForward(BatchTiled):
 
     def axes(self, cell: Cell, shape: Shape, v: Mapping[str, int]) -> Mapping[str, str]:
         """The words of the mail."""
-        words = SLOTS * sizes(cell, shape, v).padded_k * v["batch_tile"] // 2
-        return {"W": f"heads * cdiv(batch, {v['batch_tile']}) * {words}"}
+        return {"W": f"heads * cdiv(batch, {v['batch_tile']}) * {mail_words(cell, shape, v)}"}
 
     def needs(self, cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Needs[Number]:
         """Warps, shared memory and what lives in a thread's registers."""
         s = sizes(cell, shape, v)
         paired = cdiv(8 - minimum(v["batch_tile"], 8), 4)  # 1 where there are 4 sequences
         multiplying: dict[str, Int] = {
-            "weights": s.tiles * v["k_tiles_in_registers"] * 8,
+            "weights": s.tiles * v["k_tiles_in_registers"] * (1 + v.get("keeps_rests", 0)) * 8,
             "fragments": s.tiles * s.k_tiles,
             "loading": minimum(s.k_tiles - v["k_tiles_in_registers"], 1),
             "accumulators": s.tiles * s.column_tiles * 4,
@@ -234,7 +262,7 @@ class GridForward(BatchTiled):
         stepping: dict[str, Int] = {
             "parts": v["k_split"],
             "states": s.elements * (len(cell.states) - 1),
-            "inputs": s.matrices,
+            "inputs": s.read,
             "elements": s.elements,
             "saved_gates": s.elements * (arrays_written(cell, shape) - known_states(cell, shape)),
             "live": minimum(s.elements, 4) * cell_cost(cell).live,
@@ -255,27 +283,33 @@ class GridForward(BatchTiled):
     def work(self, cell: Cell, shape: Shape, profile: Profile, v: Mapping[str, int]) -> StepWork:
         """What a block does in one step, for the cost model."""
         s = sizes(cell, shape, v)
-        cost = cell_cost(cell)
+        dtype, itemsize = shape.dtype, dtype_info(shape.dtype).itemsize
+        cost = in_dtype(cell_cost(cell), dtype)
         rows, accumulators = v["batch_tile"], v["accumulators"]
+        kept = v.get("keeps_rests", 0) * v["k_tiles_in_registers"]
+        product = Product.of(dtype, s.tiles, s.k_tiles, s.column_tiles, kept, are_factors=True)
+        # The model counts ordinary instructions of the warps that step; what parts floats is of all that multiply.
+        parting = product.arithmetic * -(-s.product_warps // SUB_PARTITIONS) / -(-s.epilogue_warps // SUB_PARTITIONS)
         weights = (s.k_tiles - v["k_tiles_in_registers"]) * s.tiles * 2 * 512 * s.product_warps
         arrays = arrays_written(cell, shape)
         values = shape.batch * shape.heads * shape.head_dim * (len(cell.input_gates) + arrays)
         blocks = shape.heads * -(-shape.batch // rows) * v["blocks"]
-        loaded = blocks * s.unit_warps * s.padded_k * rows * 2
+        loaded = blocks * s.unit_warps * s.padded_k * rows * itemsize
         return StepWork(
             warps=s.product_warps,
             epilogue_warps=s.epilogue_warps,
-            matrix=s.tiles * s.column_tiles * 2 * s.k_tiles,
-            matrix_chain=max(1.0, 2 * s.k_tiles / accumulators),
+            matrix=product.matrix,
+            matrix_chain=multiply_chain(dtype, s.k_tiles, accumulators),
             shared_bytes=weights + 2 * s.sums,
             special=s.elements * cost.special,
             arithmetic=s.elements * (cost.arithmetic + (2 + v["k_split"]) * len(cell.input_gates))
-            + accumulator_additions(rows, s.tiles, accumulators),
+            + accumulator_additions(rows, s.tiles, accumulators)
+            + parting,
             chain_special=cost.chain_special,
             chain_arithmetic=cost.chain_arithmetic + 1 + accumulators // 2 + v["k_split"].bit_length(),
             staged=s.elements * arrays,
             transfers=s.copies + 2 * s.writes,
-            device_bytes=2 * values,
+            device_bytes=itemsize * values,
             lead=v["num_stages"] - 1,
             exchanges=1 if s.epilogue_warps < s.warps else 2,  # of the sums; warps that step fence for themselves then
             meeting=profile.latency("exchange_grid", v["blocks"])
@@ -286,7 +320,6 @@ class GridForward(BatchTiled):
 
     def template(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Template:
         """What instantiates cuda/grid_forward.cuh."""
-        words = SLOTS * sizes(cell, shape, tiling.values).padded_k * tiling.values["batch_tile"] // 2
         return Template(
             header="grid_forward",
             name="GridForward",
@@ -296,7 +329,7 @@ class GridForward(BatchTiled):
             parameters=forward_parameters(shape, *MAIL),
             tiling_struct="GridTiling",
             tiling=tiling.values,
-            asserted={**asserted(tiling), "mail_words": words},
+            asserted={**asserted(tiling), "mail_words": mail_words(cell, shape, tiling.values)},
             options=(f"Save::{shape.save}", stores(profile), *sequences(shape)),
         )
 
