@@ -26,8 +26,8 @@ template <class Type, FixedShape shape, int rows, int sent_rows, int sent_units,
 struct GridMail {
     using Elements = LaneElements<shape, 8, sent_rows, sent_units>;
     static constexpr bool sixteen_bits = element_bytes<Type> == 2;
-    static constexpr int slots = 8;
     static constexpr int chunk = chunk_elements<Type>;
+    static constexpr int slots = 8;
     static constexpr int array_bytes = sent_units / chunk * rows * chunk_bytes;
     static constexpr int slot_bytes = padded_k / chunk * rows * chunk_bytes;
     static constexpr int bytes = slots * slot_bytes;  // of a head and a tile of the batch
