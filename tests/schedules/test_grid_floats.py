@@ -10,6 +10,7 @@ from kernelgen.build.compile import compile_source
 from kernelgen.cells import cell_names, load_cell
 from kernelgen.hardware.profile import load_profile
 from kernelgen.program.shape import FEATURES, Shape
+from kernelgen.program.task import Direction
 from kernelgen.schedules import get
 from kernelgen.tuning.plan import plan, spread
 from kernelgen.verify.emulator import emulate
@@ -35,6 +36,21 @@ FORWARD = {
 }
 OF_16 = {"units_per_warp": 16, "batch_tile": 8, "epilogue_rows": 8, "accumulators": 1}
 PACED, APART = {"pause": 0, "owner_pause": 200}, {"step_warps": 1, "pause": 100}
+BACKWARD = {
+    "clusters": 4,
+    "cluster": 1,
+    "batch_tile": 4,
+    "epilogue_rows": 4,
+    "tiles_per_warp": 1,
+    "k_split": 2,
+    "k_tiles_in_registers": 1,
+    "accumulators": 2,
+    "num_stages": 4,
+    "pause": -1,
+    "owner_pause": 0,
+}
+CLUSTERS = {"clusters": 2, "cluster": 2}
+OF_8 = {"batch_tile": 8, "epilogue_rows": 8, "tiles_per_warp": 2, "k_split": 4, "accumulators": 1}
 KEPT, LEFT = {"keeps_rests": 1}, {"keeps_rests": 0}
 
 
@@ -51,9 +67,10 @@ def check(schedule: str, cell: str, shape: Shape, values: dict[str, int] | None,
 
 
 @pytest.mark.emulated
+@pytest.mark.parametrize("schedule", ["grid", "grid_backward"])
 @pytest.mark.parametrize("cell", sorted(set(cell_names()) - set(TWINS)))
-def test_every_cell_is_right(cell: str) -> None:
-    check("grid", cell, Shape(5, SEQ, 1, 36, "float32", "gates"), None)
+def test_every_cell_is_right(schedule: str, cell: str) -> None:
+    check(schedule, cell, Shape(5, SEQ, 1, 36, "float32", "gates"), None)
 
 
 @pytest.mark.emulated
@@ -115,6 +132,42 @@ def test_every_tile_variable_is_right(cell: str, shape: Shape, changed: dict[str
 
 
 @pytest.mark.emulated
+@pytest.mark.parametrize(
+    ("cell", "shape", "changed"),
+    [
+        pytest.param("lstm", Shape(3, SEQ, 1, 64, "tf32", "gates"), {}, id="blocks alone"),
+        pytest.param("lstm", Shape(5, SEQ, 1, 64, "float32", "gates"), CLUSTERS | OF_8 | KEPT, id="clusters"),
+        pytest.param("gru", Shape(9, SEQ, 1, 50, "float32", "states"), CLUSTERS | OF_8 | LEFT, id="of 2s, inputless"),
+        pytest.param(
+            "slstm",
+            Shape(5, SEQ, 2, 33, "tf32", "gates"),
+            {"clusters": 3} | {"k_tiles_in_registers": 0},
+            id="odd, in shared",
+        ),
+        pytest.param(
+            "lstm",
+            Shape(18, SEQ, 1, 64, "tf32"),
+            CLUSTERS | OF_8 | {"batch_tile": 16, "epilogue_rows": 8, "k_split": 8, "owner_pause": 200},
+            id="16 sequences",
+        ),
+        pytest.param(
+            "elman",
+            Shape(7, SEQ, 1, 128, "float32"),
+            {"clusters": 4, "cluster": 2, "k_split": 4, "pause": 0, "owner_pause": 200} | LEFT,
+            id="paced",
+        ),
+        pytest.param("gru", Shape(1, 1, 1, 64, "float32", "gates"), KEPT, id="one sequence of one step"),
+        pytest.param("lstm", Shape(9, 20, 1, 50, "float32", "gates", **BOTH), CLUSTERS | OF_8 | KEPT, id="own ends"),
+        pytest.param(
+            "gru", Shape(5, 20, 1, 36, "tf32", "hidden", **BOTH), {"clusters": 3}, id="own ends, blocks alone"
+        ),
+    ],
+)
+def test_every_tile_variable_is_right_backward(cell: str, shape: Shape, changed: dict[str, int]) -> None:
+    check("grid_backward", cell, shape, BACKWARD | changed)
+
+
+@pytest.mark.emulated
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("bits", [0xFFFFFFFF, 0x7FC00000, 0xFF800001, 0x7F800000])
 def test_a_nan_that_looks_like_poison_stops_nobody(dtype: str, bits: int) -> None:
@@ -139,20 +192,23 @@ def test_a_nan_that_looks_like_poison_stops_nobody(dtype: str, bits: int) -> Non
 
 @pytest.mark.unit
 @pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("gpu", [GPU, A100])
-def test_large_heads_run_on_a_grid(dtype: str, gpu: str) -> None:
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_large_heads_run_on_a_grid(dtype: str, direction: Direction) -> None:
     for cell in ("lstm", "gru", "slstm"):
-        best = plan(load_cell(cell), Shape(16, 1024, 1, 512, dtype), load_profile(gpu), top=1)[0]
-        assert best.schedule == "grid", f"{cell} on {gpu}: {best}"
+        for gpu in (GPU, A100):
+            shape = Shape(16, 1024, 1, 512, dtype, "gates")
+            best = plan(load_cell(cell), shape, load_profile(gpu), top=1, direction=direction)[0]
+            assert best.schedule.startswith("grid"), f"{cell} on {gpu}: {best}"
 
 
 @pytest.mark.compiled
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize(("gpu", "head_dim"), [(GPU, 512), (GPU, 768), (A100, 512)])
-def test_the_models_choices_compile_into_registers(dtype: str, gpu: str, head_dim: int) -> None:
-    chosen, profile = get("grid"), load_profile(gpu)
+@pytest.mark.parametrize("schedule", ["grid", "grid_backward"])
+def test_the_models_choices_compile_into_registers(schedule: str, dtype: str, gpu: str, head_dim: int) -> None:
+    chosen, profile = get(schedule), load_profile(gpu)
     for name in ("lstm", "gru"):
-        cell, shape = load_cell(name), Shape(16, 1024, 1, head_dim, dtype)
-        for tiling in spread(plan(cell, shape, profile, schedules=["grid"]))[:2]:
+        cell, shape = load_cell(name), Shape(16, 1024, 1, head_dim, dtype, "gates")
+        for tiling in spread(plan(cell, shape, profile, schedules=[schedule], direction=chosen.direction))[:2]:
             report = compile_source(chosen.program(cell, shape, profile, tiling).main.source).report
             assert report.local_memory == 0, f"{name} {head_dim}: {tiling}"

@@ -288,8 +288,6 @@ class GridForward(BatchTiled):
         rows, accumulators = v["batch_tile"], v["accumulators"]
         kept = v.get("keeps_rests", 0) * v["k_tiles_in_registers"]
         product = Product.of(dtype, s.tiles, s.k_tiles, s.column_tiles, kept, are_factors=True)
-        # The model counts ordinary instructions of the warps that step; what parts floats is of all that multiply.
-        parting = product.arithmetic * -(-s.product_warps // SUB_PARTITIONS) / -(-s.epilogue_warps // SUB_PARTITIONS)
         weights = (s.k_tiles - v["k_tiles_in_registers"]) * s.tiles * 2 * 512 * s.product_warps
         arrays = arrays_written(cell, shape)
         values = shape.batch * shape.heads * shape.head_dim * (len(cell.input_gates) + arrays)
@@ -303,8 +301,7 @@ class GridForward(BatchTiled):
             shared_bytes=weights + 2 * s.sums,
             special=s.elements * cost.special,
             arithmetic=s.elements * (cost.arithmetic + (2 + v["k_split"]) * len(cell.input_gates))
-            + accumulator_additions(rows, s.tiles, accumulators)
-            + parting,
+            + accumulator_additions(rows, s.tiles, accumulators),
             chain_special=cost.chain_special,
             chain_arithmetic=cost.chain_arithmetic + 1 + accumulators // 2 + v["k_split"].bit_length(),
             staged=s.elements * arrays,
@@ -316,6 +313,7 @@ class GridForward(BatchTiled):
             + beyond_an_exchange(loaded)
             - saved_forward(loaded, *(v[name] for name in WAY))
             + profile.latency("barrier", 32 * s.product_warps),
+            parting=product.arithmetic,
         )
 
     def template(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Template:

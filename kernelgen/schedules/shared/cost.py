@@ -69,7 +69,8 @@ class StepWork:
     memory. exchanges: passes of partial sums through shared memory. device_bytes: moved between device memory and
     all blocks. lead: how many steps before it reads them a step's inputs are asked for. meeting: clocks from h being
     made to its being there for the next step; where it is None that takes a barrier of the block and a load. streamed:
-    clocks that the operands of the product need to come, beside it, at their full rates.
+    clocks that the operands of the product need to come, beside it, at their full rates. parting: ordinary instructions
+    of each warp that multiplies, which part floats for tensor cores and add up what these make.
     """
 
     warps: int
@@ -88,6 +89,7 @@ class StepWork:
     exchanges: int = 0
     meeting: float | None = None
     streamed: float = 0.0
+    parting: float = 0.0
 
 
 Phases = tuple[tuple[str, float], ...]
@@ -117,7 +119,7 @@ def own_clocks(work: StepWork, profile: Profile, neighbours: int, weights: Weigh
         ("reading", w.reading * reading),
         ("chain", w.chain * chain),
         ("special", w.special * special),
-        ("arithmetic", w.arithmetic * epilogue * (work.arithmetic + work.special)),
+        ("arithmetic", w.arithmetic * (epilogue * (work.arithmetic + work.special) + busiest * work.parting)),
         ("staged", w.staged * staged),
         ("transfer", w.transfer * work.warps * work.transfers),
         ("exchange", w.exchange * work.exchanges),

@@ -64,8 +64,8 @@ class Product:
     def of(
         cls, dtype: str, tiles: int, k_tiles: int, column_tiles: int, kept: int = 0, *, are_factors: bool = False
     ) -> Product:
-        """Of ``tiles`` of 16 rows by ``column_tiles`` of 8 columns. kept: k-tiles whose parts are; are_factors: the moving
-        matrix has been rounded to TF32 where that is the dtype."""
+        """Of ``tiles`` of 16 rows by ``column_tiles`` of 8 columns. kept: k-tiles whose parts are. are_factors: in TF32
+        the moving matrix has been rounded."""
         matrix = 2 * dtype_info(dtype).products * tiles * k_tiles * column_tiles
         whole = dtype in SIXTEEN_BITS or (dtype == "tf32" and are_factors)
         arithmetic = 0 if whole else 8 * column_tiles * k_tiles
