@@ -112,11 +112,16 @@ struct GridForward : GridStep<Cell, Type, shape, share_of<Type>(shape, tiling), 
     TILESMITH_DEVICE void load_weights() {
         const int first = (rank * unit_warps + unit_warp) * units;
         constexpr int at_once = vector_width(D, Step::element) == chunk_elements<Type> ? 4 : 1;
-        weights.load(shared + weights_at + warp * Matrix::shared_bytes, lane, [&](int tile, int k_tile, int upper) {
+        const auto row = [&](int tile, int k_tile, int upper) {
             const int k = (part * k_tiles + k_tile) * k_tile_depth<Type> + j * chunk_elements<Type>;
             if (upper == 0 && k_tile % at_once == 0) sync_warp();  // no more loads under way than there are registers for
             return Rows::template load<shape>(in.r, head, first, tile * 16 + upper * 8 + g, k);
-        });
+        };
+        const SharedAddress at = shared + weights_at + warp * Matrix::shared_bytes;
+        if constexpr (Matrix::in_parts)
+            weights.load_in_turn(at, lane, row);
+        else
+            weights.load(at, lane, row);
     }
 
     TILESMITH_DEVICE void fill_padding() const {

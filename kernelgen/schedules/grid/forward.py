@@ -71,6 +71,14 @@ SPARE_APART, SPARE_OF_K_TILE = 12, 2
 """The same where other warps step, and how many more each group of R takes: with fewer some compiled kernels spilled
 (NVRTC 13.0, 80 tilings of five cells within 24 registers of their share, sm_80, sm_90a and sm_100a)."""
 
+SPARE_OF_PARTS, OF_SHARED_TILE = 25, 4
+"""In float32 and TF32: registers for parts of floats, in float32, and of each tile of 16 rows of R in shared memory but
+the first, since the compiler loads these long before it multiplies (NVRTC 13.0, 20 tilings of the LSTM at 1 x 768 and
+1 x 1024, sm_90a)."""
+
+BESIDE_FLOATS = 40
+"""Registers that a thread has at least besides floats that it multiplies (the same)."""
+
 STEPPING = 70
 """Registers of a warp that steps and does not multiply."""
 
@@ -215,10 +223,17 @@ class GridForward(BatchTiled):
             | (~together & (s.epilogue_warps >= SUB_PARTITIONS)),
             "a warp steps no more sequences than it must",
         )
-        problem.add(
-            together | ((rows <= 8) & (v["k_tiles_in_registers"] == s.k_tiles)),
-            "warps of their own step where a step is short, and R in registers",
-        )
+        in_registers = v["k_tiles_in_registers"]
+        if shape.dtype in SIXTEEN_BITS:
+            problem.add(
+                together | ((rows <= 8) & (in_registers == s.k_tiles)),
+                "warps of their own step where a step is short, and R in registers",
+            )
+        else:
+            problem.add(
+                together | ((rows <= 8) & (in_registers > 0)),
+                "warps of their own step where a step is short, and some of R in registers",
+            )
         problem.add(together | divides(v["step_warps"], v["k_split"]), "sums come in groups of as many parts")
         problem.add(
             ~together | (v["pause"] == AT_ONCE) | (owners < product_warps),
@@ -274,11 +289,18 @@ class GridForward(BatchTiled):
         counts = multiplying | {name: together * count for name, count in stepping.items()}
         # What is multiplied must live at once. Beyond that the compiler likes to have R from shared memory long before
         # it is needed, and does without: with tiles of 16 sequences and more well, with smaller where there is room.
-        wide = minimum(s.column_tiles - 1, 1)
-        spare = together * (SPARE - wide * SPARE_OF_WIDE)
-        spare += apart * (SPARE_APART + SPARE_OF_K_TILE * s.k_tiles)
-        least = maximum(multiplied(s, v) + 4 * s.tiles * counts["loading"] + spare, apart * STEPPING)
-        return Needs(s.warps, s.shared_memory, counts, least, floor=apart * least)
+        in_registers = v["k_tiles_in_registers"]
+        spare = together * SPARE + apart * (SPARE_APART + SPARE_OF_K_TILE * in_registers)
+        if shape.dtype in SIXTEEN_BITS:
+            spare += 4 * s.tiles * counts["loading"] - together * minimum(s.column_tiles - 1, 1) * SPARE_OF_WIDE
+        else:
+            in_turn = maximum(s.k_tiles - in_registers, 1) - 1
+            spare += OF_SHARED_TILE * s.tiles * in_turn + (SPARE_OF_PARTS if shape.dtype == "float32" else 0)
+        least = maximum(multiplied(s, v) + spare, apart * STEPPING)
+        floor = apart * least
+        if shape.dtype not in SIXTEEN_BITS:
+            floor += together * (multiplied(s, v) + BESIDE_FLOATS)
+        return Needs(s.warps, s.shared_memory, counts, least, floor)
 
     def work(self, cell: Cell, shape: Shape, profile: Profile, v: Mapping[str, int]) -> StepWork:
         """What a block does in one step, for the cost model."""
