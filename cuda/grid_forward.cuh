@@ -96,7 +96,7 @@ struct GridForward : GridStep<Cell, Type, shape, share_of<Type>(shape, tiling), 
     // the part of R that is not in registers: [warp][group][tile][half][lane]
     static constexpr int weights_at = Step::step_bytes;
     using Matrix = StationaryMatrix<Type, tiles, k_tiles, tiling.k_tiles_in_registers, rows, tiling.accumulators,
-                                    tiling.keeps_rests != 0>;
+                                    tiling.keeps_rests != 0, Step::element == 4>;
     static constexpr int sums_at = weights_at + product_warps * Matrix::shared_bytes;
     using BlockSums = tilesmith::BlockSums<Matrix, tiles, unit_warps, tiling.k_split>;
     static constexpr int shared_bytes = sums_at + 2 * BlockSums::bytes;
@@ -118,7 +118,7 @@ struct GridForward : GridStep<Cell, Type, shape, share_of<Type>(shape, tiling), 
             return Rows::template load<shape>(in.r, head, first, tile * 16 + upper * 8 + g, k);
         };
         const SharedAddress at = shared + weights_at + warp * Matrix::shared_bytes;
-        if constexpr (Matrix::in_parts)
+        if constexpr (Step::element == 4)
             weights.load_in_turn(at, lane, row);
         else
             weights.load(at, lane, row);

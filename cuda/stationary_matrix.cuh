@@ -55,7 +55,8 @@ struct RowLayout {
 /// In float32 a product is three in TF32 of both matrices' parts (factors.cuh): a word is one, and what it is larger by the
 /// other, which is made when it is multiplied; or, of words in registers, with `keeps_rests` once. Tensor cores cut what they
 /// add up, always towards zero; what a k-tile makes is added to the sums outside.
-template <class Type, int tiles, int k_tiles, int k_tiles_in_registers, int rows, int accumulators, bool keeps_rests = false>
+template <class Type, int tiles, int k_tiles, int k_tiles_in_registers, int rows, int accumulators, bool keeps_rests = false,
+          bool waits = false>
 struct StationaryMatrix {
     static constexpr bool half_filled = rows == 4;  // these take the even columns of a tile of 8
     static constexpr int column_tiles = half_filled ? 1 : rows / 8;
@@ -66,6 +67,10 @@ struct StationaryMatrix {
     static_assert(!in_parts || accumulators <= (half_filled ? 2 : 1), "sums outside tensor cores wait for nothing");
 
     static_assert(k_tiles_in_registers >= 0 && k_tiles_in_registers <= k_tiles, "more k-tiles in registers than there are");
+
+    /// How many products of a k-tile and a tile are under way when the rests for the next one are made, and of k-tiles when R
+    /// for the next one is loaded (`waits`). A compiler that may makes and loads all of them at once, and spills.
+    static constexpr int ahead = 2;
 
     using Sums = float[tiles][column_tiles][4];
 
@@ -200,6 +205,7 @@ struct StationaryMatrix {
     TILESMITH_DEVICE void product(Sums& sums, Read read, Start start) const {
         float partial[accumulators][tiles][column_tiles][4];
         float made[ahead];  // sums of the last products, which rests wait for
+        float reached[ahead];  // and of the last k-tiles, which loads wait for
         uint4 b[column_tiles];
 #pragma unroll
         for (int k_tile = 0; k_tile < k_tiles; ++k_tile) {
@@ -220,12 +226,12 @@ struct StationaryMatrix {
                     },
                     b,
                     [&](unsigned(&a)[4], unsigned(&a_rest)[4], int tile, int half) {
-                        fetch(a, tile, k_tile, half);
+                        fetch(a, tile, k_tile, half, reached);
                         const int turn = k_tile * tiles + tile;
                         const float earlier = turn < ahead ? __uint_as_float(b[0].x) : made[turn % ahead];
                         rests(a_rest, a, keeps_rests ? factor_bits : word_after(earlier, factor_bits));
                     },
-                    [&](int tile, float sum) { made[(k_tile * tiles + tile) % ahead] = sum; });
+                    [&](int tile, float sum) { made[(k_tile * tiles + tile) % ahead] = reached[k_tile % ahead] = sum; });
                 continue;
             }
 #pragma unroll
@@ -233,7 +239,7 @@ struct StationaryMatrix {
 #pragma unroll
                 for (int tile = 0; tile < tiles; ++tile) {
                     unsigned a[4];
-                    fetch(a, tile, k_tile, half);
+                    fetch(a, tile, k_tile, half, reached);
 #pragma unroll
                     for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
                         float(&d)[4] = partial[accumulator_of(k_tile, half)][tile][column_tile];
@@ -248,6 +254,7 @@ struct StationaryMatrix {
                         } else {
                             multiply_words<Type>(d, a, b0, b1, d);
                         }
+                        if (waits) reached[k_tile % ahead] = d[0];
                     }
                 }
             }
@@ -266,6 +273,13 @@ struct StationaryMatrix {
                 }
     }
 
+    /// The same, of what is in shared memory no sooner than that the k-tiles before have been `reached`.
+    TILESMITH_DEVICE void fetch(unsigned (&a)[4], int tile, int k_tile, int half, const float (&reached)[ahead]) const {
+        if (!waits || k_tile < k_tiles_in_registers + ahead) return fetch(a, tile, k_tile, half);
+        const SharedAddress at = word_after(reached[k_tile % ahead], shared + shared_offset(tile, k_tile));
+        load_words(a, at + half * 32 * chunk_bytes);
+    }
+
     TILESMITH_DEVICE void fetch(unsigned (&a)[4], int tile, int k_tile, int half) const {
         if (k_tile < k_tiles_in_registers) {
 #pragma unroll
@@ -276,7 +290,11 @@ struct StationaryMatrix {
     }
 
     TILESMITH_DEVICE void fetch_shared(unsigned (&a)[4], int tile, int k_tile, int half) const {
-        const uint4 w = load_shared_128(shared + shared_offset(tile, k_tile) + half * 32 * chunk_bytes);
+        load_words(a, shared + shared_offset(tile, k_tile) + half * 32 * chunk_bytes);
+    }
+
+    TILESMITH_DEVICE static void load_words(unsigned (&a)[4], SharedAddress at) {
+        const uint4 w = load_shared_128(at);
         a[0] = w.x, a[1] = w.y, a[2] = w.z, a[3] = w.w;
     }
 
@@ -329,10 +347,6 @@ struct StationaryMatrix {
                 }
             }
     }
-
-    /// How many products of a k-tile and a tile are under way when the rests for the next one are made. A compiler that may
-    /// makes all of them at once, and spills.
-    static constexpr int ahead = 2;
 
     TILESMITH_DEVICE static void rests(unsigned (&a_rest)[4], const unsigned (&a)[4], unsigned bits) {
 #pragma unroll
