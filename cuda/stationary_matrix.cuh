@@ -226,12 +226,12 @@ struct StationaryMatrix {
                     },
                     b,
                     [&](unsigned(&a)[4], unsigned(&a_rest)[4], int tile, int half) {
-                        fetch(a, tile, k_tile, half, reached);
                         const int turn = k_tile * tiles + tile;
                         const float earlier = turn < ahead ? __uint_as_float(b[0].x) : made[turn % ahead];
+                        fetch(a, tile, k_tile, half, earlier);
                         rests(a_rest, a, keeps_rests ? factor_bits : word_after(earlier, factor_bits));
                     },
-                    [&](int tile, float sum) { made[(k_tile * tiles + tile) % ahead] = reached[k_tile % ahead] = sum; });
+                    [&](int tile, float sum) { made[(k_tile * tiles + tile) % ahead] = sum; });
                 continue;
             }
 #pragma unroll
@@ -239,7 +239,7 @@ struct StationaryMatrix {
 #pragma unroll
                 for (int tile = 0; tile < tiles; ++tile) {
                     unsigned a[4];
-                    fetch(a, tile, k_tile, half, reached);
+                    fetch(a, tile, k_tile, half, reached[k_tile % ahead]);
 #pragma unroll
                     for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
                         float(&d)[4] = partial[accumulator_of(k_tile, half)][tile][column_tile];
@@ -273,10 +273,10 @@ struct StationaryMatrix {
                 }
     }
 
-    /// The same, of what is in shared memory no sooner than that the k-tiles before have been `reached`.
-    TILESMITH_DEVICE void fetch(unsigned (&a)[4], int tile, int k_tile, int half, const float (&reached)[ahead]) const {
-        if (!waits || k_tile < k_tiles_in_registers + ahead) return fetch(a, tile, k_tile, half);
-        const SharedAddress at = word_after(reached[k_tile % ahead], shared + shared_offset(tile, k_tile));
+    /// The same, of what is in shared memory no sooner than that `earlier` is there, a sum of products before.
+    TILESMITH_DEVICE void fetch(unsigned (&a)[4], int tile, int k_tile, int half, float earlier) const {
+        if (!waits || k_tile < maximum(k_tiles_in_registers, ahead)) return fetch(a, tile, k_tile, half);
+        const SharedAddress at = word_after(earlier, shared + shared_offset(tile, k_tile));
         load_words(a, at + half * 32 * chunk_bytes);
     }
 

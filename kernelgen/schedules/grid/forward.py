@@ -71,10 +71,10 @@ SPARE_APART, SPARE_OF_K_TILE = 12, 2
 """The same where other warps step, and how many more each group of R takes: with fewer some compiled kernels spilled
 (NVRTC 13.0, 80 tilings of five cells within 24 registers of their share, sm_80, sm_90a and sm_100a)."""
 
-SPARE_OF_PARTS, OF_SHARED_TILE = 25, 4
-"""In float32 and TF32: registers for parts of floats, in float32, and of each tile of 16 rows of R in shared memory but
-the first, since the compiler loads these long before it multiplies (NVRTC 13.0, 20 tilings of the LSTM at 1 x 768 and
-1 x 1024, sm_90a)."""
+SPARE_OF_PARTS = 25
+"""In float32: registers for parts of floats, beside a tile of 16 rows of each k-tile of R in shared memory but the first,
+since the compiler loads these long before it multiplies (NVRTC 13.5, 20 tilings of the LSTM at 1 x 768 and 1 x 1024,
+sm_90a)."""
 
 BESIDE_FLOATS = 40
 """Registers that a thread has at least besides floats that it multiplies (the same)."""
@@ -291,11 +291,12 @@ class GridForward(BatchTiled):
         # it is needed, and does without: with tiles of 16 sequences and more well, with smaller where there is room.
         in_registers = v["k_tiles_in_registers"]
         spare = together * SPARE + apart * (SPARE_APART + SPARE_OF_K_TILE * in_registers)
-        if shape.dtype in SIXTEEN_BITS:
-            spare += 4 * s.tiles * counts["loading"] - together * minimum(s.column_tiles - 1, 1) * SPARE_OF_WIDE
+        if shape.dtype == "float32":
+            spare += 4 * s.tiles * (maximum(s.k_tiles - in_registers, 1) - 1) + SPARE_OF_PARTS
+        elif shape.dtype == "tf32":
+            spare += 3 * s.tiles * counts["loading"]
         else:
-            in_turn = maximum(s.k_tiles - in_registers, 1) - 1
-            spare += OF_SHARED_TILE * s.tiles * in_turn + (SPARE_OF_PARTS if shape.dtype == "float32" else 0)
+            spare += 4 * s.tiles * counts["loading"] - together * minimum(s.column_tiles - 1, 1) * SPARE_OF_WIDE
         least = maximum(multiplied(s, v) + spare, apart * STEPPING)
         floor = apart * least
         if shape.dtype not in SIXTEEN_BITS:
