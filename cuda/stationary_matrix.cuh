@@ -55,6 +55,9 @@ struct RowLayout {
 /// In float32 a product is three in TF32 of both matrices' parts (factors.cuh): a word is one, and what it is larger by the
 /// other, which is made when it is multiplied; or, of words in registers, with `keeps_rests` once. Tensor cores cut what they
 /// add up, always towards zero; what a k-tile makes is added to the sums outside.
+///
+/// `waits`: what is in shared memory is loaded, but for the first k-tile, and rests of the moving matrix are made, when the
+/// products before are; where they would take too many registers.
 template <class Type, int tiles, int k_tiles, int k_tiles_in_registers, int rows, int accumulators, bool keeps_rests = false,
           bool waits = false>
 struct StationaryMatrix {
@@ -68,8 +71,8 @@ struct StationaryMatrix {
 
     static_assert(k_tiles_in_registers >= 0 && k_tiles_in_registers <= k_tiles, "more k-tiles in registers than there are");
 
-    /// How many products of a k-tile and a tile are under way when the rests for the next one are made, and of k-tiles when R
-    /// for the next one is loaded (`waits`). A compiler that may makes and loads all of them at once, and spills.
+    /// How many products of a k-tile and a tile are under way when the rests for the next one are made, and of k-tiles when the
+    /// next one is loaded. A compiler that may makes and loads all of them at once, and spills.
     static constexpr int ahead = 2;
 
     using Sums = float[tiles][column_tiles][4];
@@ -204,8 +207,8 @@ struct StationaryMatrix {
     template <bool are_factors = false, class Read, class Start>
     TILESMITH_DEVICE void product(Sums& sums, Read read, Start start) const {
         float partial[accumulators][tiles][column_tiles][4];
-        float made[ahead];  // sums of the last products, which rests wait for
-        float reached[ahead];  // and of the last k-tiles, which loads wait for
+        float made[ahead];  // sums of the last products, which rests wait for, and loads in float32
+        float reached[ahead];  // of the last k-tiles, which loads wait for in TF32
         uint4 b[column_tiles];
 #pragma unroll
         for (int k_tile = 0; k_tile < k_tiles; ++k_tile) {
@@ -231,7 +234,8 @@ struct StationaryMatrix {
                         fetch(a, tile, k_tile, half, earlier);
                         rests(a_rest, a, keeps_rests ? factor_bits : word_after(earlier, factor_bits));
                     },
-                    [&](int tile, float sum) { made[(k_tile * tiles + tile) % ahead] = sum; });
+                    [&](int tile, float sum) { made[(k_tile * tiles + tile) % ahead] = sum; },
+                    waits && k_tile > 0 ? word_after(made[(k_tile * tiles - 1) % ahead], factor_bits) : factor_bits);
                 continue;
             }
 #pragma unroll
@@ -354,15 +358,17 @@ struct StationaryMatrix {
     }
 
     /// Add those of floats: three products for one. sums(tile, column_tile): what they are added to. fetch_words(a, a_rest, tile,
-    /// half): the stationary matrix's, and their rests. made(tile, sum): called when a tile's are added.
+    /// half): the stationary matrix's, and their rests. made(tile, sum): called when a tile's are added. bits: factor_bits.
     template <class SumsOf, class Fetch, class Made>
-    TILESMITH_DEVICE static void add_parts(SumsOf sums, const uint4 (&b)[column_tiles], Fetch fetch_words, Made made) {
+    TILESMITH_DEVICE static void add_parts(SumsOf sums, const uint4 (&b)[column_tiles], Fetch fetch_words, Made made,
+                                           unsigned bits = factor_bits) {
         uint4 b_rest[column_tiles];
 #pragma unroll
         for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
             const uint4 word = b[column_tile];
             b_rest[column_tile] =
-                uint4{rest_of_factor(word.x), rest_of_factor(word.y), rest_of_factor(word.z), rest_of_factor(word.w)};
+                uint4{rest_of_factor(word.x, bits), rest_of_factor(word.y, bits),
+                      rest_of_factor(word.z, bits), rest_of_factor(word.w, bits)};
         }
 #pragma unroll
         for (int tile = 0; tile < tiles; ++tile) {

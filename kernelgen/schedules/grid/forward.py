@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic
 
-from constrint import Expr, Problem, cdiv, divides, maximum, minimum, table
+from constrint import Expr, Problem, cdiv, divides, minimum, table
 from kernelgen.cells.language import Cell
 from kernelgen.emit.kernel import Template
 from kernelgen.hardware.profile import Profile
@@ -20,6 +20,7 @@ from kernelgen.program.dtypes import dtype_info
 from kernelgen.program.shape import FEATURES, SIXTEEN_BITS, Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
+from kernelgen.schedules.grid import spare
 from kernelgen.schedules.grid.blocks import nothing_to_share, run_together
 from kernelgen.schedules.grid.pacing import AT_ONCE, FORWARD, saved_forward, values_of
 from kernelgen.schedules.grid.traffic import beyond_an_exchange
@@ -63,24 +64,6 @@ WAY = ("step_warps", "pause", "owner_pause")
 
 MOST_K_TILES_IN_REGISTERS = 4
 """Of more groups of R than these, every second number is tried."""
-
-SPARE, SPARE_OF_WIDE = 55, 40
-"""Registers that a thread needs besides what it multiplies, and how many of them a tile of 16 sequences does not."""
-
-SPARE_APART, SPARE_OF_K_TILE = 12, 2
-"""The same where other warps step, and how many more each group of R takes: with fewer some compiled kernels spilled
-(NVRTC 13.0, 80 tilings of five cells within 24 registers of their share, sm_80, sm_90a and sm_100a)."""
-
-SPARE_OF_PARTS = 25
-"""In float32: registers for parts of floats, beside a tile of 16 rows of each k-tile of R in shared memory but the first,
-since the compiler loads these long before it multiplies (NVRTC 13.5, 20 tilings of the LSTM at 1 x 768 and 1 x 1024,
-sm_90a)."""
-
-BESIDE_FLOATS = 40
-"""Registers that a thread has at least besides floats that it multiplies (the same)."""
-
-STEPPING = 70
-"""Registers of a warp that steps and does not multiply."""
 
 
 @dataclass(frozen=True)
@@ -284,23 +267,9 @@ class GridForward(BatchTiled):
             "copies": s.copies,
             "writes": s.writes,
         }
-        apart = minimum(v["step_warps"], 1)
-        together = 1 - apart
+        together = 1 - minimum(v["step_warps"], 1)
         counts = multiplying | {name: together * count for name, count in stepping.items()}
-        # What is multiplied must live at once. Beyond that the compiler likes to have R from shared memory long before
-        # it is needed, and does without: with tiles of 16 sequences and more well, with smaller where there is room.
-        in_registers = v["k_tiles_in_registers"]
-        spare = together * SPARE + apart * (SPARE_APART + SPARE_OF_K_TILE * in_registers)
-        if shape.dtype == "float32":
-            spare += 4 * s.tiles * (maximum(s.k_tiles - in_registers, 1) - 1) + SPARE_OF_PARTS
-        elif shape.dtype == "tf32":
-            spare += 3 * s.tiles * counts["loading"]
-        else:
-            spare += 4 * s.tiles * counts["loading"] - together * minimum(s.column_tiles - 1, 1) * SPARE_OF_WIDE
-        least = maximum(multiplied(s, v) + spare, apart * STEPPING)
-        floor = apart * least
-        if shape.dtype not in SIXTEEN_BITS:
-            floor += together * (multiplied(s, v) + BESIDE_FLOATS)
+        least, floor = spare.registers(shape.dtype, v, multiplied(s, v), s.tiles, s.k_tiles, s.column_tiles)
         return Needs(s.warps, s.shared_memory, counts, least, floor)
 
     def work(self, cell: Cell, shape: Shape, profile: Profile, v: Mapping[str, int]) -> StepWork:
