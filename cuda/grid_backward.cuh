@@ -90,7 +90,7 @@ struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape,
 
     // ---- shared memory ----
     using Matrix = StationaryMatrix<Type, tiles, k_tiles, tiling.k_tiles_in_registers, rows, tiling.accumulators,
-                                    tiling.keeps_rests != 0>;
+                                    tiling.keeps_rests != 0, element_bytes<Type> == 4>;
     static constexpr int weights_at = Step::step_end;
     using BlockSums = tilesmith::BlockSums<Matrix, tiles, tile_warps, tiling.k_split>;
     static constexpr int sums_at = weights_at + warps * Matrix::shared_bytes;

@@ -118,7 +118,7 @@ struct GridForward : GridStep<Cell, Type, shape, share_of<Type>(shape, tiling), 
             return Rows::template load<shape>(in.r, head, first, tile * 16 + upper * 8 + g, k);
         };
         const SharedAddress at = shared + weights_at + warp * Matrix::shared_bytes;
-        if constexpr (Step::element == 4)
+        if constexpr (Matrix::loads_in_turn)
             weights.load_in_turn(at, lane, row);
         else
             weights.load(at, lane, row);

@@ -67,6 +67,7 @@ struct StationaryMatrix {
     static constexpr int shared_bytes = shared_k_tiles * tiles * 2 * 32 * chunk_bytes;  // per warp
     static constexpr int k_tile_depth = tilesmith::k_tile_depth<Type>;
     static constexpr bool in_parts = !sums_in_tensor_cores<Type>;
+    static constexpr bool loads_in_turn = in_parts || waits;  // rather than all at once
     static_assert(!in_parts || accumulators <= (half_filled ? 2 : 1), "sums outside tensor cores wait for nothing");
 
     static_assert(k_tiles_in_registers >= 0 && k_tiles_in_registers <= k_tiles, "more k-tiles in registers than there are");
