@@ -21,6 +21,7 @@ from kernelgen.program.dtypes import dtype_info
 from kernelgen.program.shape import FEATURES, Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
+from kernelgen.schedules.grid import spare
 from kernelgen.schedules.grid.blocks import nothing_to_share, run_together
 from kernelgen.schedules.grid.pacing import AT_ONCE, BACKWARD, saved_backward, values_of
 from kernelgen.schedules.grid.traffic import beyond_an_exchange
@@ -69,9 +70,6 @@ WAY = ("pause", "owner_pause")
 
 SLOTS, SUMS_SLOTS = 8, 2
 """Steps whose gates' gradients, and whose sums, have a place (cuda/grid_mail.cuh and gradient_mail.cuh say why)."""
-
-SPARE, SPARE_OF_WIDE = 95, 31
-"""Registers that a thread needs besides what it multiplies, and how many of them a tile of 16 sequences does not."""
 
 
 @dataclass(frozen=True)
@@ -274,10 +272,9 @@ class GridBackward(BatchTiled):
             "writes": s.writes,
         }
         # What is multiplied must live at once; R from shared memory and the rest make do with what there is.
-        live = ("weights", "accumulators", "more_accumulators", "polled")
-        wide = minimum(s.column_tiles - 1, 1)
-        least = sum((counts[name] for name in live), 4 * tiles * counts["loading"] + SPARE - wide * SPARE_OF_WIDE)
-        return Needs(s.warps, s.shared_memory, counts, least)
+        multiplied: Int = sum(counts[name] for name in ("weights", "accumulators", "more_accumulators", "polled"))
+        least, floor = spare.registers_backward(shape.dtype, v, multiplied, s.k_tiles, s.column_tiles)
+        return Needs(s.warps, s.shared_memory, counts, least, floor)
 
     def work(self, cell: Cell, shape: Shape, profile: Profile, v: Mapping[str, int]) -> StepWork:
         """What a block does in one step, for the cost model."""

@@ -1,4 +1,4 @@
-"""Registers that a thread of the forward kernel takes beside R, accumulators and h, from kernels that were compiled.
+"""Registers that a thread takes beside R, accumulators and what it polls, from kernels that were compiled.
 
 The compiler likes to have R from shared memory long before it is needed, and does without: with tiles of 16 sequences
 and more well, with smaller where there is room. In float32 and TF32 such loads wait for the products before them; what
@@ -33,11 +33,20 @@ in shared memory, and for each tile of 8 sequences but the first."""
 PARTS_APART, PARTS_FAR, FAR = 32, 40, 3
 """In float32, where other warps step; and more where more k-tiles than FAR are in shared memory."""
 
+BACKWARD, BACKWARD_WIDE = 95, 31
+"""Backward, in 16 bits, and how many of them a tile of 16 sequences does not take."""
+
+BACKWARD_TF32, BACKWARD_TILE = 36, 4
+"""In TF32, and more for each tile of 16 rows of a warp (14 tilings of the LSTM at 1 x 512 and 1 x 768)."""
+
+BACKWARD_PARTS, BACKWARD_MADE, BACKWARD_LOADED, BACKWARD_PARTS_WIDE = 30, 66, 52, 50
+"""In float32, as forward (the same); R is in shared memory where more than one k-tile is."""
+
 
 def registers(
     dtype: str, v: Mapping[str, Number], multiplied: Number, tiles: Number, k_tiles: Number, column_tiles: Number
 ) -> tuple[Int, Int]:
-    """The fewest registers of a thread, and what the compiler takes at least.
+    """Forward, the fewest registers of a thread, and what the compiler takes at least.
 
     multiplied: registers of what it multiplies. tiles: of 16 rows; k_tiles: of a warp; column_tiles: of 8 sequences.
     """
@@ -61,3 +70,19 @@ def registers(
     if dtype == "tf32":
         floor += together * (multiplied + OF_TF32)
     return least, floor
+
+
+def registers_backward(
+    dtype: str, v: Mapping[str, Number], multiplied: Int, k_tiles: Number, column_tiles: Number
+) -> tuple[Int, Int]:
+    """The same backward."""
+    tiles, in_shared = v["tiles_per_warp"], k_tiles - v["k_tiles_in_registers"]
+    if dtype == "float32":
+        spare = BACKWARD_PARTS + BACKWARD_MADE * (1 - v["keeps_rests"]) + BACKWARD_PARTS_WIDE * (column_tiles - 1)
+        least = multiplied + spare + BACKWARD_LOADED * minimum(maximum(in_shared, 1) - 1, 1)
+        return least, least
+    if dtype == "tf32":
+        least = multiplied + BACKWARD_TF32 + BACKWARD_TILE * tiles
+        return least, least
+    spare = BACKWARD - minimum(column_tiles - 1, 1) * BACKWARD_WIDE
+    return multiplied + 4 * tiles * minimum(in_shared, 1) + spare, 0
