@@ -171,7 +171,8 @@ def test_a_schedule_that_does_not_take_the_dtype_says_so(direction: Direction) -
         with pytest.raises(InfeasibleError, match="takes 16-bit types only"):
             stated_problem(get(name), cell, shape, profile)
     assert re.search(
-        r" It fits with the grid\w* or library\w* or resident\w* or streaming\w* schedule, or in bfloat16 or float16\.$",
+        r" It fits with the grid\w* or library\w* or resident\w* or streaming\w* schedule, "
+        r"or in bfloat16 or float16\.$",
         message,
     )
 
