@@ -26,7 +26,7 @@ OF_TF32 = 40
 STEPPING = 70
 """Of a warp that steps and does not multiply, in all."""
 
-PARTS, PARTS_MADE, PARTS_LOADED, PARTS_WIDE = 30, 36, 46, 70
+PARTS, PARTS_MADE, PARTS_LOADED, PARTS_WIDE = 30, 52, 46, 70
 """In float32, of a thread that also steps: at least; more where rests are made beside the products, where some of R is
 in shared memory, and for each tile of 8 sequences but the first."""
 
