@@ -98,6 +98,12 @@ TILESMITH_DEVICE void store_shared_element(SharedAddress to, Real<Type> value) {
         store_shared_32(to, __float_as_uint(value));
 }
 
+/// A float as a word that may be sent as a message: a NaN that looks like poison is another one.
+TILESMITH_DEVICE unsigned as_message(float value) {
+    const unsigned word = __float_as_uint(value);
+    return word == poison ? poison - 1 : word;
+}
+
 /// The widest vector, in elements, of at most 16 bytes that divides every row of `head_dim` elements.
 template <class Type>
 TILESMITH_DEVICE constexpr int widest_vector(int head_dim) {

@@ -47,23 +47,18 @@ struct GradientMail {
         return (unit_warp * cluster + source) * tile_bytes + lane * lane_bytes;
     }
 
-    TILESMITH_DEVICE static unsigned as_word(float sum) {
-        const unsigned word = __float_as_uint(sum);
-        return word == poison ? poison - 1 : word;  // a NaN stays one
-    }
-
     /// Send the sums of 16 units. `to`: the place in the block that owns them.
     TILESMITH_DEVICE static void send(ClusterAddress to, const Sums& sums) {
 #pragma unroll
         for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
             const float(&sum)[4] = sums[column_tile];
             if constexpr (words == 1)
-                send_32(to, as_word(sum[0]));
+                send_32(to, as_message(sum[0]));
             else if constexpr (words == 2)
-                send_64(to + column_tile * 32 * lane_bytes, uint2{as_word(sum[0]), as_word(sum[half_filled ? 2 : 1])});
+                send_64(to + column_tile * 32 * lane_bytes, uint2{as_message(sum[0]), as_message(sum[half_filled ? 2 : 1])});
             else
                 send_128(to + column_tile * 32 * lane_bytes,
-                         uint4{as_word(sum[0]), as_word(sum[1]), as_word(sum[2]), as_word(sum[3])});
+                         uint4{as_message(sum[0]), as_message(sum[1]), as_message(sum[2]), as_message(sum[3])});
         }
     }
 

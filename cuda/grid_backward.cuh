@@ -28,11 +28,12 @@ struct GridBackwardTiling {
     int epilogue_rows;    // sequences of a warp that runs the step of 8 units: all of the tile, or a part
     int tiles_per_warp;   // of 16 previous units, whose part of the product a warp has
     int k_split;          // warps of a block that have the same tiles, each with a part of K
-    int k_tiles_in_registers;  // of a warp's groups of 32 k, how many keep their part of R in registers
+    int k_tiles_in_registers;  // of a warp's k-tiles, of 64 bytes of k each, how many keep their part of R in registers
     int accumulators;           // independent accumulators per tile
     int num_stages;         // stages of the ring that holds saved values and gradients
     int pause;        // clocks, after its block has sent, until a warp that owns nothing polls; -1: as soon as it can
     int owner_pause;  // clocks that a warp which owns units waits, when it has done its step, before it polls
+    int keeps_rests = 0;  // in float32, 1: of the words of R in registers what TF32 leaves of them is there too
 };
 
 /// Warps of a block that have different tiles of the product.
@@ -73,9 +74,9 @@ struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape,
     static constexpr int cluster_units = 16 * tiles * tile_warps;
     static constexpr int sent_units = tiling.clusters * cluster_units;
     static constexpr int products = Step::recurrent_gates;
-    static constexpr int all_k_tiles = ceil_div(products * sent_units, 32);  // k = gate * sent_units + unit
+    static constexpr int all_k_tiles = ceil_div(products * sent_units, k_tile_depth<Type>);  // k = gate * sent_units + unit
     static constexpr int k_tiles = ceil_div(all_k_tiles, cluster * tiling.k_split);  // of a warp
-    static constexpr int padded_k = 32 * k_tiles * cluster * tiling.k_split;
+    static constexpr int padded_k = k_tile_depth<Type> * k_tiles * cluster * tiling.k_split;
     /// Whether a warp that owns nothing fences for its block, while the others step; else each thread for itself.
     static constexpr bool fenced_apart = owners < warps;
 
@@ -88,7 +89,8 @@ struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape,
     static_assert(k_tiles * tiling.k_split * (cluster - 1) < all_k_tiles, "every block has a part of K");
 
     // ---- shared memory ----
-    using Matrix = StationaryMatrix<Type, tiles, k_tiles, tiling.k_tiles_in_registers, rows, tiling.accumulators>;
+    using Matrix = StationaryMatrix<Type, tiles, k_tiles, tiling.k_tiles_in_registers, rows, tiling.accumulators,
+                                    tiling.keeps_rests != 0, element_bytes<Type> == 4>;
     static constexpr int weights_at = Step::step_end;
     using BlockSums = tilesmith::BlockSums<Matrix, tiles, tile_warps, tiling.k_split>;
     static constexpr int sums_at = weights_at + warps * Matrix::shared_bytes;
@@ -126,7 +128,7 @@ struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape,
             block_shared + sums_at + block_warp * transposed_scratch_bytes, this->lane,
             [&](int tile) { return first_of_cluster + (tile_warp * tiles + tile) * 16; },
             [&](int k, int& gate, int& unit) {
-                const int of_all = (rank_of_cluster * tiling.k_split + part) * k_tiles * 32 + k;
+                const int of_all = (rank_of_cluster * tiling.k_split + part) * k_tiles * k_tile_depth<Type> + k;
                 gate = of_all / sent_units;
                 unit = of_all % sent_units;
             });
@@ -170,7 +172,7 @@ struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape,
             0, (rank_of_cluster * tiling.k_split + part) * k_tiles * 4, this->lane);
         uint4 words[Matrix::reads][Matrix::column_tiles];
         Mail::template wait<Matrix>(words, gradients, places);
-        weights.product(
+        weights.template product<true>(
             sums,
             [&](int k_tile, uint4(&b)[Matrix::column_tiles]) {
 #pragma unroll

@@ -28,23 +28,26 @@ struct GridTiling {
     int batch_tile;       // sequences that these blocks run: 4, or a multiple of 8
     int epilogue_rows;    // sequences of a warp that runs the step of 8 units: all of the tile, or a part
     int k_split;          // warps that share a group of units, each with a part of the previous units
-    int k_tiles_in_registers;  // of a warp's groups of 32 previous units, how many keep their part of R in registers
+    int k_tiles_in_registers;  // of a warp's k-tiles, of 64 bytes of previous units each, how many keep their part of R in registers
     int accumulators;           // independent accumulators per tile, so that matrix instructions overlap
     int num_stages;         // stages of the ring that holds Wx
     int step_warps;   // 0: the first of those that multiply run the step; n: warps of their own, which add the sums of the
                       // parts of K in n groups, as they come
     int pause;        // clocks, after its block has sent, until a warp that does not step polls; -1: it polls as soon as it can
     int owner_pause;  // clocks that a warp which steps and multiplies waits, when it has done its step, before it polls
+    int keeps_rests = 0;  // in float32, 1: of the words of R in registers what TF32 leaves of them is there too
 };
 
 /// What follows from the tile variables and D.
 TILESMITH_DEVICE constexpr int unit_warps_of(FixedShape shape, GridTiling tiling) {
     return ceil_div(ceil_div(shape.head_dim, tiling.units_per_warp), tiling.blocks);  // of a block
 }
+template <class Type>
 TILESMITH_DEVICE constexpr int k_tiles_of(FixedShape shape, GridTiling tiling) {
     const int sent_units = tiling.blocks * unit_warps_of(shape, tiling) * tiling.units_per_warp;
-    return ceil_div(ceil_div(sent_units, 32), tiling.k_split);  // of 32 previous units, per warp
+    return ceil_div(ceil_div(sent_units, k_tile_depth<Type>), tiling.k_split);  // per warp
 }
+template <class Type>
 TILESMITH_DEVICE constexpr GridShare share_of(FixedShape shape, GridTiling tiling) {
     const int unit_warps = unit_warps_of(shape, tiling);
     return {.blocks = tiling.blocks,
@@ -52,13 +55,13 @@ TILESMITH_DEVICE constexpr GridShare share_of(FixedShape shape, GridTiling tilin
             .rows = tiling.batch_tile,
             .epilogue_rows = tiling.epilogue_rows,
             .num_stages = tiling.num_stages,
-            .padded_k = 32 * k_tiles_of(shape, tiling) * tiling.k_split,
+            .padded_k = k_tile_depth<Type> * k_tiles_of<Type>(shape, tiling) * tiling.k_split,
             .first_warp = tiling.step_warps != 0 ? unit_warps * tiling.k_split : 0};
 }
 
 template <class Cell, class Type, FixedShape shape, GridTiling tiling, Save save, Stores how, Sequences sequences = Sequences{}>
-struct GridForward : GridStep<Cell, Type, shape, share_of(shape, tiling), save, how, sequences> {
-    using Step = GridStep<Cell, Type, shape, share_of(shape, tiling), save, how, sequences>;
+struct GridForward : GridStep<Cell, Type, shape, share_of<Type>(shape, tiling), save, how, sequences> {
+    using Step = GridStep<Cell, Type, shape, share_of<Type>(shape, tiling), save, how, sequences>;
     using Step::D, Step::gates, Step::sent_units, Step::padded_k, Step::rows, Step::row_groups, Step::epilogue_warps, Step::apart;
     using Step::column_tiles, Step::columns;
     using Step::in, Step::lane, Step::g, Step::j, Step::warp, Step::rank, Step::head, Step::shared, Step::owner;
@@ -69,7 +72,7 @@ struct GridForward : GridStep<Cell, Type, shape, share_of(shape, tiling), save, 
     static constexpr int units = tiling.units_per_warp;
     static constexpr int unit_warps = unit_warps_of(shape, tiling);
     static constexpr int product_warps = unit_warps * tiling.k_split;
-    static constexpr int k_tiles = k_tiles_of(shape, tiling);
+    static constexpr int k_tiles = k_tiles_of<Type>(shape, tiling);
 
     using Rows = GateRows<Cell, units>;
     static constexpr int tiles = Rows::tiles;  // of 16 rows, per warp
@@ -92,7 +95,8 @@ struct GridForward : GridStep<Cell, Type, shape, share_of(shape, tiling), save, 
     // ---- shared memory ----
     // the part of R that is not in registers: [warp][group][tile][half][lane]
     static constexpr int weights_at = Step::step_bytes;
-    using Matrix = StationaryMatrix<Type, tiles, k_tiles, tiling.k_tiles_in_registers, rows, tiling.accumulators>;
+    using Matrix = StationaryMatrix<Type, tiles, k_tiles, tiling.k_tiles_in_registers, rows, tiling.accumulators,
+                                    tiling.keeps_rests != 0, Step::element == 4>;
     static constexpr int sums_at = weights_at + product_warps * Matrix::shared_bytes;
     using BlockSums = tilesmith::BlockSums<Matrix, tiles, unit_warps, tiling.k_split>;
     static constexpr int shared_bytes = sums_at + 2 * BlockSums::bytes;
@@ -107,12 +111,17 @@ struct GridForward : GridStep<Cell, Type, shape, share_of(shape, tiling), save, 
     /// Load this lane's part of R.
     TILESMITH_DEVICE void load_weights() {
         const int first = (rank * unit_warps + unit_warp) * units;
-        constexpr int at_once = vector_width(D) == 8 ? 4 : 1;
-        weights.load(shared + weights_at + warp * Matrix::shared_bytes, lane, [&](int tile, int k_tile, int upper) {
-            const int k = (part * k_tiles + k_tile) * 32 + j * 8;
+        constexpr int at_once = vector_width(D, Step::element) == chunk_elements<Type> ? 4 : 1;
+        const auto row = [&](int tile, int k_tile, int upper) {
+            const int k = (part * k_tiles + k_tile) * k_tile_depth<Type> + j * chunk_elements<Type>;
             if (upper == 0 && k_tile % at_once == 0) sync_warp();  // no more loads under way than there are registers for
             return Rows::template load<shape>(in.r, head, first, tile * 16 + upper * 8 + g, k);
-        });
+        };
+        const SharedAddress at = shared + weights_at + warp * Matrix::shared_bytes;
+        if constexpr (Matrix::loads_in_turn)
+            weights.load_in_turn(at, lane, row);
+        else
+            weights.load(at, lane, row);
     }
 
     TILESMITH_DEVICE void fill_padding() const {
@@ -145,7 +154,7 @@ struct GridForward : GridStep<Cell, Type, shape, share_of(shape, tiling), save, 
         const typename Matrix::template Places<typename Mail::Layout> places(0, part * k_tiles * 4, lane);
         uint4 words[Matrix::reads][Matrix::column_tiles];
         Mail::template wait<Matrix>(words, hidden, places);
-        weights.product(
+        weights.template product<true>(
             sums,
             [&](int k_tile, uint4(&b)[Matrix::column_tiles]) {
 #pragma unroll

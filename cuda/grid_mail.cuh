@@ -14,6 +14,7 @@
 // fences while h(t + 3) is sent: six would do.
 #pragma once
 
+#include "factors.cuh"
 #include "lane_elements.cuh"
 #include "recurrence.cuh"
 
@@ -24,15 +25,17 @@ namespace tilesmith {
 template <class Type, FixedShape shape, int rows, int sent_rows, int sent_units, int padded_k, int arrays = 1>
 struct GridMail {
     using Elements = LaneElements<shape, 8, sent_rows, sent_units>;
+    static constexpr bool sixteen_bits = element_bytes<Type> == 2;
+    static constexpr int chunk = chunk_elements<Type>;
     static constexpr int slots = 8;
-    static constexpr int array_bytes = sent_units / 8 * rows * chunk_bytes;
-    static constexpr int slot_bytes = padded_k / 8 * rows * chunk_bytes;
+    static constexpr int array_bytes = sent_units / chunk * rows * chunk_bytes;
+    static constexpr int slot_bytes = padded_k / chunk * rows * chunk_bytes;
     static constexpr int bytes = slots * slot_bytes;  // of a head and a tile of the batch
 
     static_assert(sent_units % 8 == 0 && sent_units >= shape.head_dim && arrays * sent_units <= padded_k,
                   "whole chunks of h come from the blocks");
 
-    /// A slot: [k / 8][sequence][8] 16-bit words. Which column of the matrix tiles a sequence has is such that the columns 2j,
+    /// A slot: [k-chunk][sequence], chunks of 16 bytes: 8 words of 16 bits, or 4 floats. Which column of the matrix tiles a sequence has is such that the columns 2j,
     /// or 2j + 1, are those of one warp that sends.
     struct Layout {
         TILESMITH_DEVICE static constexpr int offset(int k_chunk, int column) {
@@ -44,12 +47,12 @@ struct GridMail {
         }
     };
 
-    // A word is two neighbouring units of one sequence, which two lanes have (g even and odd). Of two of its elements a lane
-    // sends the word of one, its neighbour that of the other; a single one is sent by the even lane.
+    // Of 16 bits a word is two neighbouring units of one sequence, which two lanes have (g even and odd). Of two of its elements
+    // a lane sends the word of one, its neighbour that of the other; a single one is sent by the even lane. A float is a word.
     static constexpr int elements = Elements::column_tiles * Elements::columns;
-    static constexpr bool shared_out = elements % 2 == 0;
-    static constexpr int words = shared_out ? elements / 2 : 1;
-    static_assert(shared_out || elements == 1, "an odd number of elements is one");
+    static constexpr bool shared_out = sixteen_bits && elements % 2 == 0;
+    static constexpr int words = !sixteen_bits ? elements : shared_out ? elements / 2 : 1;
+    static_assert(!sixteen_bits || shared_out || elements == 1, "an odd number of elements is one");
 
     unsigned char* at;  // the slots of the head and tile
     bool odd, sends;
@@ -63,12 +66,13 @@ struct GridMail {
     TILESMITH_DEVICE void prepare(void* slots_of_tile, const Own& own, int first) {
         at = static_cast<unsigned char*>(slots_of_tile);
         odd = own.g % 2 != 0;
-        sends = shared_out || !odd;
+        sends = shared_out || !sixteen_bits || !odd;
 #pragma unroll
         for (int word = 0; word < words; ++word) {
-            const int element = shared_out ? 2 * word + (odd ? 1 : 0) : 0;
+            const int element = shared_out ? 2 * word + (odd ? 1 : 0) : word;
             const int sequence = first + own.row(element / Elements::columns, element % Elements::columns);
-            word_offset[word] = (own.unit(0) / 8 * rows + sequence) * chunk_bytes + own.g / 2 * 4;
+            const int word_of_chunk = sixteen_bits ? own.g / 2 : own.g % chunk;
+            word_offset[word] = (own.unit(0) / chunk * rows + sequence) * chunk_bytes + word_of_chunk * 4;
         }
     }
 
@@ -78,19 +82,25 @@ struct GridMail {
         for (int i = thread; i < slots * count; i += threads) send_global_32(at + i / count * slot_bytes + (first + i % count) * 4, 0);
     }
 
-    /// Send the warp's elements, value(array, column_tile, column), to the slot at `slot_offset`.
+    /// Send the warp's elements, value(array, column_tile, column), to the slot at `slot_offset`: as what is multiplied, so
+    /// that nobody who polls has to round.
     template <class Value>
     TILESMITH_DEVICE void send(int slot_offset, Value value) const {
 #pragma unroll
         for (int array = 0; array < arrays; ++array)
 #pragma unroll
             for (int word = 0; word < words; ++word) {
-                const float first = of_element(value, array, shared_out ? 2 * word : 0);
-                const float second = of_element(value, array, shared_out ? 2 * word + 1 : 0);
-                const float own = odd ? second : first;
-                const float neighbours = shuffle_xor(odd ? first : second, 4);
-                const unsigned packed = pack<Type>(odd ? neighbours : own, odd ? own : neighbours);  // makes no NaN but 0x7fff
-                if (sends) send_global_32(at + slot_offset + array * array_bytes + word_offset[word], packed);
+                if constexpr (!sixteen_bits) {
+                    const float sent = __uint_as_float(factor<Type>(__float_as_uint(of_element(value, array, word))));
+                    send_global_32(at + slot_offset + array * array_bytes + word_offset[word], as_message(sent));
+                } else {
+                    const float first = of_element(value, array, shared_out ? 2 * word : 0);
+                    const float second = of_element(value, array, shared_out ? 2 * word + 1 : 0);
+                    const float own = odd ? second : first;
+                    const float neighbours = shuffle_xor(odd ? first : second, 4);
+                    const unsigned packed = pack<Type>(odd ? neighbours : own, odd ? own : neighbours);  // makes no NaN but 0x7fff
+                    if (sends) send_global_32(at + slot_offset + array * array_bytes + word_offset[word], packed);
+                }
             }
     }
 

@@ -53,7 +53,8 @@ struct GridStep {
     // ---- shared memory ----
     using Mail = GridMail<Type, shape, rows, epilogue_rows, sent_units, padded_k>;
     static constexpr int mail_words = Mail::bytes / 4;  // of a head and tile
-    static constexpr int row_bytes = chunk_bytes;       // 8 units of one sequence
+    static constexpr int element = element_bytes<Type>;
+    static constexpr int row_bytes = row_bytes_of<Type, epilogue_rows>(8);  // 8 units of one sequence
     // What is written out for every step, of a warp's units: [array][sequence][unit].
     static constexpr int arrays = result_arrays<Cell, save>;
     static constexpr int array_bytes = epilogue_rows * row_bytes;
@@ -65,7 +66,7 @@ struct GridStep {
     static constexpr int step_bytes = ring_at + epilogue_warps * ring_bytes;
 
     // ---- the thread's place ----
-    const ForwardArguments& in;
+    const ForwardArgumentsOf<Element<Type>>& in;
     const int lane = static_cast<int>(thread_index()) % 32;
     const int g = lane / 4;
     const int j = lane % 4;
@@ -102,20 +103,20 @@ struct GridStep {
     }
 
     TILESMITH_DEVICE float initial_state(int s, int group, int column_tile, int column) const {
-        unsigned short word = 0;
+        Element<Type> value = 0;
         if (owner && in.initial != nullptr && own.real(group, column_tile, column))
-            word = load_global_16(in.initial + own.state_index(s, group, column_tile, column));
-        return to_real<Type>(word);
+            value = load_element(in.initial + own.state_index(s, group, column_tile, column));
+        return to_real<Type>(value);
     }
 
     // ---- Wx in, results out ----
 
     Ring ring;
     LaneStores<Type, shape, 8, epilogue_rows, arrays, how> stores;
-    ArrayWriter<shape, epilogue_rows, 32, arrays, 8, OneWarp> writer;
+    ArrayWriter<shape, epilogue_rows, 32, arrays, 8, OneWarp, Element<Type>> writer;
 
     TILESMITH_DEVICE SharedAddress result_at(int array, int row, int unit) const {
-        return shared + step_warp * staged_bytes + array * array_bytes + row * row_bytes + 2 * unit;
+        return shared + step_warp * staged_bytes + array * array_bytes + row * row_bytes + element * unit;
     }
 
     TILESMITH_DEVICE void prepare_transfers() {
@@ -150,7 +151,7 @@ struct GridStep {
 
     // ---- one step ----
 
-    using Inputs = unsigned[1][column_tiles][Ring::words];
+    using Inputs = typename Ring::Word[1][column_tiles][Ring::words];
 
     /// What a gate has before the step: its bias, its input and its product, product(rank_of_gate, column_tile, column).
     template <class Product>

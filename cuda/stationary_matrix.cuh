@@ -55,7 +55,11 @@ struct RowLayout {
 /// In float32 a product is three in TF32 of both matrices' parts (factors.cuh): a word is one, and what it is larger by the
 /// other, which is made when it is multiplied; or, of words in registers, with `keeps_rests` once. Tensor cores cut what they
 /// add up, always towards zero; what a k-tile makes is added to the sums outside.
-template <class Type, int tiles, int k_tiles, int k_tiles_in_registers, int rows, int accumulators, bool keeps_rests = false>
+///
+/// `waits`: what is in shared memory is loaded, but for the first k-tile, and rests of the moving matrix are made, when the
+/// products before are; where they would take too many registers.
+template <class Type, int tiles, int k_tiles, int k_tiles_in_registers, int rows, int accumulators, bool keeps_rests = false,
+          bool waits = false>
 struct StationaryMatrix {
     static constexpr bool half_filled = rows == 4;  // these take the even columns of a tile of 8
     static constexpr int column_tiles = half_filled ? 1 : rows / 8;
@@ -63,9 +67,14 @@ struct StationaryMatrix {
     static constexpr int shared_bytes = shared_k_tiles * tiles * 2 * 32 * chunk_bytes;  // per warp
     static constexpr int k_tile_depth = tilesmith::k_tile_depth<Type>;
     static constexpr bool in_parts = !sums_in_tensor_cores<Type>;
+    static constexpr bool loads_in_turn = in_parts || waits;  // rather than all at once
     static_assert(!in_parts || accumulators <= (half_filled ? 2 : 1), "sums outside tensor cores wait for nothing");
 
     static_assert(k_tiles_in_registers >= 0 && k_tiles_in_registers <= k_tiles, "more k-tiles in registers than there are");
+
+    /// How many products of a k-tile and a tile are under way when the rests for the next one are made, and of k-tiles when the
+    /// next one is loaded. A compiler that may makes and loads all of them at once, and spills.
+    static constexpr int ahead = 2;
 
     using Sums = float[tiles][column_tiles][4];
 
@@ -194,18 +203,21 @@ struct StationaryMatrix {
         product(sums, read, start);
     }
 
-    /// The same where the moving matrix comes from read(group, words), which is called for each group that is read.
-    template <class Read, class Start>
+    /// The same where the moving matrix comes from read(group, words), which is called for each group that is read. are_factors:
+    /// what comes has been rounded already.
+    template <bool are_factors = false, class Read, class Start>
     TILESMITH_DEVICE void product(Sums& sums, Read read, Start start) const {
         float partial[accumulators][tiles][column_tiles][4];
-        float made[ahead];  // sums of the last products, which rests wait for
+        float made[ahead];  // sums of the last products, which rests wait for, and loads in float32
+        float reached[ahead];  // of the last k-tiles, which loads wait for in TF32
         uint4 b[column_tiles];
 #pragma unroll
         for (int k_tile = 0; k_tile < k_tiles; ++k_tile) {
             if (k_tile % k_tiles_per_read == 0) {
                 read(k_tile, b);
+                if constexpr (!are_factors)
 #pragma unroll
-                for (int column_tile = 0; column_tile < column_tiles; ++column_tile) b[column_tile] = factors(b[column_tile]);
+                    for (int column_tile = 0; column_tile < column_tiles; ++column_tile) b[column_tile] = factors(b[column_tile]);
             }
             if constexpr (in_parts) {
                 add_parts(
@@ -218,12 +230,13 @@ struct StationaryMatrix {
                     },
                     b,
                     [&](unsigned(&a)[4], unsigned(&a_rest)[4], int tile, int half) {
-                        fetch(a, tile, k_tile, half);
                         const int turn = k_tile * tiles + tile;
                         const float earlier = turn < ahead ? __uint_as_float(b[0].x) : made[turn % ahead];
+                        fetch(a, tile, k_tile, half, earlier);
                         rests(a_rest, a, keeps_rests ? factor_bits : word_after(earlier, factor_bits));
                     },
-                    [&](int tile, float sum) { made[(k_tile * tiles + tile) % ahead] = sum; });
+                    [&](int tile, float sum) { made[(k_tile * tiles + tile) % ahead] = sum; },
+                    waits && k_tile > 0 ? word_after(made[(k_tile * tiles - 1) % ahead], factor_bits) : factor_bits);
                 continue;
             }
 #pragma unroll
@@ -231,7 +244,7 @@ struct StationaryMatrix {
 #pragma unroll
                 for (int tile = 0; tile < tiles; ++tile) {
                     unsigned a[4];
-                    fetch(a, tile, k_tile, half);
+                    fetch(a, tile, k_tile, half, reached[k_tile % ahead]);
 #pragma unroll
                     for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
                         float(&d)[4] = partial[accumulator_of(k_tile, half)][tile][column_tile];
@@ -246,6 +259,7 @@ struct StationaryMatrix {
                         } else {
                             multiply_words<Type>(d, a, b0, b1, d);
                         }
+                        if (waits) reached[k_tile % ahead] = d[0];
                     }
                 }
             }
@@ -264,6 +278,13 @@ struct StationaryMatrix {
                 }
     }
 
+    /// The same, of what is in shared memory no sooner than that `earlier` is there, a sum of products before.
+    TILESMITH_DEVICE void fetch(unsigned (&a)[4], int tile, int k_tile, int half, float earlier) const {
+        if (!waits || k_tile < maximum(k_tiles_in_registers, ahead)) return fetch(a, tile, k_tile, half);
+        const SharedAddress at = word_after(earlier, shared + shared_offset(tile, k_tile));
+        load_words(a, at + half * 32 * chunk_bytes);
+    }
+
     TILESMITH_DEVICE void fetch(unsigned (&a)[4], int tile, int k_tile, int half) const {
         if (k_tile < k_tiles_in_registers) {
 #pragma unroll
@@ -274,7 +295,11 @@ struct StationaryMatrix {
     }
 
     TILESMITH_DEVICE void fetch_shared(unsigned (&a)[4], int tile, int k_tile, int half) const {
-        const uint4 w = load_shared_128(shared + shared_offset(tile, k_tile) + half * 32 * chunk_bytes);
+        load_words(a, shared + shared_offset(tile, k_tile) + half * 32 * chunk_bytes);
+    }
+
+    TILESMITH_DEVICE static void load_words(unsigned (&a)[4], SharedAddress at) {
+        const uint4 w = load_shared_128(at);
         a[0] = w.x, a[1] = w.y, a[2] = w.z, a[3] = w.w;
     }
 
@@ -328,25 +353,23 @@ struct StationaryMatrix {
             }
     }
 
-    /// How many products of a k-tile and a tile are under way when the rests for the next one are made. A compiler that may
-    /// makes all of them at once, and spills.
-    static constexpr int ahead = 2;
-
     TILESMITH_DEVICE static void rests(unsigned (&a_rest)[4], const unsigned (&a)[4], unsigned bits) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) a_rest[i] = rest_of_factor(a[i], bits);
     }
 
     /// Add those of floats: three products for one. sums(tile, column_tile): what they are added to. fetch_words(a, a_rest, tile,
-    /// half): the stationary matrix's, and their rests. made(tile, sum): called when a tile's are added.
+    /// half): the stationary matrix's, and their rests. made(tile, sum): called when a tile's are added. bits: factor_bits.
     template <class SumsOf, class Fetch, class Made>
-    TILESMITH_DEVICE static void add_parts(SumsOf sums, const uint4 (&b)[column_tiles], Fetch fetch_words, Made made) {
+    TILESMITH_DEVICE static void add_parts(SumsOf sums, const uint4 (&b)[column_tiles], Fetch fetch_words, Made made,
+                                           unsigned bits = factor_bits) {
         uint4 b_rest[column_tiles];
 #pragma unroll
         for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
             const uint4 word = b[column_tile];
             b_rest[column_tile] =
-                uint4{rest_of_factor(word.x), rest_of_factor(word.y), rest_of_factor(word.z), rest_of_factor(word.w)};
+                uint4{rest_of_factor(word.x, bits), rest_of_factor(word.y, bits),
+                      rest_of_factor(word.z, bits), rest_of_factor(word.w, bits)};
         }
 #pragma unroll
         for (int tile = 0; tile < tiles; ++tile) {

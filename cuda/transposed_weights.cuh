@@ -41,7 +41,7 @@ TILESMITH_DEVICE void load_transposed(Matrix& weights, const Word* r, int head, 
         }
         return uint4{words[0], words[1], words[2], words[3]};
     };
-    if constexpr (Matrix::in_parts)
+    if constexpr (Matrix::loads_in_turn)
         weights.load_in_turn(at, lane, row);
     else
         weights.load(at, lane, row);

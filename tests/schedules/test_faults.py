@@ -193,8 +193,8 @@ APART_WRITE = "            if (t > 0) write_results();\n"
 APART_SIGNAL = "            cp_async_wait<tiling.num_stages - 2>();\n            signal_ready();\n"
 
 GRID_SLOT_BYTES = (
-    "    static constexpr int array_bytes = sent_units / 8 * rows * chunk_bytes;\n"
-    "    static constexpr int slot_bytes = padded_k / 8 * rows * chunk_bytes;\n"
+    "    static constexpr int array_bytes = sent_units / chunk * rows * chunk_bytes;\n"
+    "    static constexpr int slot_bytes = padded_k / chunk * rows * chunk_bytes;\n"
     "    static constexpr int bytes = "  # of GridMail
 )
 WAIT = "            cp_async_wait<tiling.num_stages - 2>();\n"
@@ -551,8 +551,8 @@ FAULTS = {
     ),
     "messages in the place of another block's": (
         GRID,
-        "(own.unit(0) / 8 * rows + sequence) * chunk_bytes",
-        "((own.unit(0) / 8 ^ (own.unit(0) < 16 ? 2 : 0)) * rows + sequence) * chunk_bytes",
+        "(own.unit(0) / chunk * rows + sequence) * chunk_bytes",
+        "((own.unit(0) / chunk ^ (own.unit(0) < 16 ? 2 : 0)) * rows + sequence) * chunk_bytes",
         "is sent two messages|second message|deadlock",
     ),
     "messages in the place of another sequence": (

@@ -17,9 +17,11 @@ from kernelgen.cells.language import Cell
 from kernelgen.emit.kernel import Template
 from kernelgen.hardware.profile import Profile
 from kernelgen.program.arguments import known_states
+from kernelgen.program.dtypes import dtype_info
 from kernelgen.program.shape import FEATURES, Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
+from kernelgen.schedules.grid import spare
 from kernelgen.schedules.grid.blocks import nothing_to_share, run_together
 from kernelgen.schedules.grid.pacing import AT_ONCE, BACKWARD, saved_backward, values_of
 from kernelgen.schedules.grid.traffic import beyond_an_exchange
@@ -30,6 +32,15 @@ from kernelgen.schedules.shared.entries import GRADIENTS, MAIL, asserted, backwa
 from kernelgen.schedules.shared.limits import CHUNK, vector_width
 from kernelgen.schedules.shared.numbers import Int, Number
 from kernelgen.schedules.shared.resets import reset_flags
+from kernelgen.schedules.shared.stationary import (
+    MULTIPLIED,
+    Product,
+    add_float32_rules,
+    in_dtype,
+    k_tile,
+    multiply_chain,
+    row_bytes,
+)
 from kernelgen.symbolic.derive import Backward, derive
 from kernelgen.symbolic.instructions import backward_cost
 
@@ -59,9 +70,6 @@ WAY = ("pause", "owner_pause")
 
 SLOTS, SUMS_SLOTS = 8, 2
 """Steps whose gates' gradients, and whose sums, have a place (cuda/grid_mail.cuh and gradient_mail.cuh say why)."""
-
-SPARE, SPARE_OF_WIDE = 95, 31
-"""Registers that a thread needs besides what it multiplies, and how many of them a tile of 16 sequences does not."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +101,7 @@ class Sizes(Generic[Number]):
 
 def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     """Compute the sizes for tile variables ``v``."""
-    d = shape.head_dim
+    d, depth, itemsize = shape.head_dim, k_tile(shape.dtype), dtype_info(shape.dtype).itemsize
     recurrent, inputs = {*cell.recurrent_gates}, {*cell.input_gates}
     cluster, rows, epilogue_rows = v["cluster"], v["batch_tile"], v["epilogue_rows"]
     tiles, k_split = v["tiles_per_warp"], v["k_split"]
@@ -102,16 +110,16 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     cluster_units = 16 * tiles * tile_warps
     unit_groups = 2 * tiles * tile_warps // cluster
     owners = unit_groups * (rows // epilogue_rows)
-    all_k_tiles = cdiv(len(recurrent) * v["clusters"] * cluster_units, 32)
+    all_k_tiles = cdiv(len(recurrent) * v["clusters"] * cluster_units, depth)
     k_tiles = cdiv(all_k_tiles, cluster * k_split)
     arrays = arrays_read(cell, shape, written=True)
     stored = len(inputs | {*cell.inputless_products})
-    # One row of 8 units is a chunk; an owner's two buffers and its ring.
-    step = (2 * stored + v["num_stages"] * arrays) * epilogue_rows * CHUNK
+    # An owner's two buffers and its ring.
+    step = (2 * stored + v["num_stages"] * arrays) * epilogue_rows * row_bytes(8, epilogue_rows, shape.dtype)
     weights = warps * (k_tiles - v["k_tiles_in_registers"]) * tiles * 2 * 32 * CHUNK
     sums = warps * 2 * tiles * (rows // 4) * 32 * 4
     sent = cluster * owners * epilogue_rows * 8 * 4
-    vectors = epilogue_rows * (8 // vector_width(d))
+    vectors = epilogue_rows * (8 // vector_width(d, itemsize))
     flags = owners * reset_flags(shape, epilogue_rows)
     return Sizes(
         warps=warps,
@@ -121,7 +129,7 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
         owners=owners,
         all_k_tiles=all_k_tiles,
         k_tiles=k_tiles,
-        padded_k=32 * k_tiles * cluster * k_split,
+        padded_k=depth * k_tiles * cluster * k_split,
         column_tiles=cdiv(rows, 8),
         elements=epilogue_rows // 4,
         arrays=arrays,
@@ -140,6 +148,7 @@ class GridBackward(BatchTiled):
 
     name = "grid_backward"
     direction: Direction = "backward"
+    dtypes = MULTIPLIED
     honours = FEATURES
     package = __package__
     cooperative = True
@@ -156,7 +165,7 @@ class GridBackward(BatchTiled):
         """Declare the tile variables, in the order of the template's fields."""
         tiles = -(-shape.head_dim // 16)
         clusters = sorted({-(-tiles // share) for share in range(1, MOST_TILES + 1)})
-        return {
+        v = {
             "clusters": problem.variable("clusters", clusters),
             "cluster": problem.variable("cluster", CLUSTERS),
             "batch_tile": problem.variable("batch_tile", TILES),
@@ -168,6 +177,9 @@ class GridBackward(BatchTiled):
             "num_stages": problem.variable("num_stages", NUM_STAGES),
             **{name: problem.variable(name, values_of(BACKWARD, i)) for i, name in enumerate(WAY)},
         }
+        if shape.dtype == "float32":
+            v["keeps_rests"] = problem.variable("keeps_rests", [0, 1])
+        return v
 
     def rules(self, problem: Problem, cell: Cell, shape: Shape, v: Mapping[str, Expr]) -> None:
         """Constraints of the template."""
@@ -199,6 +211,7 @@ class GridBackward(BatchTiled):
             (rows > 4) | (v["accumulators"] >= 2) | (s.k_tiles == 1),
             "of 4 sequences two groups of gradients are read at a time, each with accumulators of its own",
         )
+        add_float32_rules(problem, shape.dtype, v)
 
     def gpu_rules(self, problem: Problem, shape: Shape, profile: Profile, v: Mapping[str, Expr]) -> None:
         """All blocks run at the same time, those of a cluster side by side."""
@@ -232,7 +245,7 @@ class GridBackward(BatchTiled):
 
     def _words(self, cell: Cell, shape: Shape, v: Mapping[str, int]) -> int:
         """Words of the mail of a head and tile."""
-        return SLOTS * sizes(cell, shape, v).padded_k * v["batch_tile"] // 2
+        return SLOTS * sizes(cell, shape, v).padded_k * v["batch_tile"] * dtype_info(shape.dtype).itemsize // 4
 
     def needs(self, cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Needs[Number]:
         """Warps, shared memory and what lives in a thread's registers."""
@@ -242,7 +255,7 @@ class GridBackward(BatchTiled):
         tiles = v["tiles_per_warp"]
         paired = cdiv(8 - minimum(v["batch_tile"], 8), 4)  # 1 where there are 4 sequences
         counts: dict[str, Int] = {
-            "weights": tiles * v["k_tiles_in_registers"] * 8,
+            "weights": tiles * v["k_tiles_in_registers"] * (1 + v.get("keeps_rests", 0)) * 8,
             "fragments": tiles * s.k_tiles,
             "loading": minimum(s.k_tiles - v["k_tiles_in_registers"], 1),
             "accumulators": tiles * s.column_tiles * 4,
@@ -259,19 +272,21 @@ class GridBackward(BatchTiled):
             "writes": s.writes,
         }
         # What is multiplied must live at once; R from shared memory and the rest make do with what there is.
-        live = ("weights", "accumulators", "more_accumulators", "polled")
-        wide = minimum(s.column_tiles - 1, 1)
-        least = sum((counts[name] for name in live), 4 * tiles * counts["loading"] + SPARE - wide * SPARE_OF_WIDE)
-        return Needs(s.warps, s.shared_memory, counts, least)
+        multiplied: Int = sum(counts[name] for name in ("weights", "accumulators", "more_accumulators", "polled"))
+        least, floor = spare.registers_backward(shape.dtype, v, multiplied, s.k_tiles, s.column_tiles)
+        return Needs(s.warps, s.shared_memory, counts, least, floor)
 
     def work(self, cell: Cell, shape: Shape, profile: Profile, v: Mapping[str, int]) -> StepWork:
         """What a block does in one step, for the cost model."""
         s = sizes(cell, shape, v)
-        cost = backward_cost(cell)
+        dtype, itemsize = shape.dtype, dtype_info(shape.dtype).itemsize
+        cost = in_dtype(backward_cost(cell), dtype)
         tiles, rows, accumulators, cluster = v["tiles_per_warp"], v["batch_tile"], v["accumulators"], v["cluster"]
         weights = (s.k_tiles - v["k_tiles_in_registers"]) * tiles * 1024 * s.warps
         blocks = shape.heads * -(-shape.batch // rows) * v["clusters"] * cluster
-        loaded = blocks * s.tile_warps * s.padded_k // cluster * rows * 2
+        loaded = blocks * s.tile_warps * s.padded_k // cluster * rows * itemsize
+        kept = v.get("keeps_rests", 0) * v["k_tiles_in_registers"]
+        product = Product.of(dtype, tiles, s.k_tiles, s.column_tiles, kept, are_factors=True)
         meeting = profile.latency("exchange_grid", blocks) + beyond_an_exchange(loaded)
         meeting -= saved_backward(loaded, *(v[name] for name in WAY))
         meeting += profile.latency("barrier", 32 * s.warps)
@@ -280,8 +295,8 @@ class GridBackward(BatchTiled):
         return StepWork(
             warps=s.warps,
             epilogue_warps=s.owners,
-            matrix=tiles * s.column_tiles * 2 * s.k_tiles,
-            matrix_chain=max(1.0, 2 * s.k_tiles / accumulators),
+            matrix=product.matrix,
+            matrix_chain=multiply_chain(dtype, s.k_tiles, accumulators),
             shared_bytes=weights + 2 * s.sums,
             special=s.elements * cost.special,
             arithmetic=s.elements * (cost.arithmetic + 2 * s.arrays) + accumulator_additions(rows, tiles, accumulators),
@@ -289,10 +304,11 @@ class GridBackward(BatchTiled):
             chain_arithmetic=cost.chain_arithmetic + 1 + accumulators // 2 + v["k_split"].bit_length(),
             staged=s.elements * s.stored,
             transfers=s.copies + 2 * s.writes,
-            device_bytes=2 * shape.batch * shape.heads * shape.head_dim * (s.arrays + s.stored),
+            device_bytes=itemsize * shape.batch * shape.heads * shape.head_dim * (s.arrays + s.stored),
             lead=v["num_stages"] - 1,
             exchanges=1 if s.owners < s.warps else 2,  # of the sums; warps that step fence for themselves then
             meeting=meeting,
+            parting=product.arithmetic,
         )
 
     def template(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Template:

@@ -11,14 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic
 
-from constrint import Expr, Problem, cdiv, divides, maximum, minimum, table
+from constrint import Expr, Problem, cdiv, divides, minimum, table
 from kernelgen.cells.language import Cell
 from kernelgen.emit.kernel import Template
 from kernelgen.hardware.profile import Profile
 from kernelgen.program.arguments import known_states
-from kernelgen.program.shape import FEATURES, Shape
+from kernelgen.program.dtypes import dtype_info
+from kernelgen.program.shape import FEATURES, SIXTEEN_BITS, Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
+from kernelgen.schedules.grid import spare
 from kernelgen.schedules.grid.blocks import nothing_to_share, run_together
 from kernelgen.schedules.grid.pacing import AT_ONCE, FORWARD, saved_forward, values_of
 from kernelgen.schedules.grid.traffic import beyond_an_exchange
@@ -28,6 +30,15 @@ from kernelgen.schedules.shared.entries import MAIL, asserted, forward_parameter
 from kernelgen.schedules.shared.forward_step import arrays_written
 from kernelgen.schedules.shared.limits import CHUNK, vector_width
 from kernelgen.schedules.shared.numbers import Int, Number
+from kernelgen.schedules.shared.stationary import (
+    MULTIPLIED,
+    Product,
+    add_float32_rules,
+    in_dtype,
+    k_tile,
+    multiply_chain,
+    row_bytes,
+)
 from kernelgen.symbolic.instructions import cell_cost
 
 SLOTS = 8
@@ -54,20 +65,13 @@ WAY = ("step_warps", "pause", "owner_pause")
 MOST_K_TILES_IN_REGISTERS = 4
 """Of more groups of R than these, every second number is tried."""
 
-SPARE, SPARE_OF_WIDE = 55, 40
-"""Registers that a thread needs besides what it multiplies, and how many of them a tile of 16 sequences does not."""
-
-SPARE_APART, SPARE_OF_K_TILE = 12, 2
-"""The same where other warps step, and how many more each group of R takes: with fewer some compiled kernels spilled
-(NVRTC 13.0, 80 tilings of five cells within 24 registers of their share, sm_80, sm_90a and sm_100a)."""
-
-STEPPING = 70
-"""Registers of a warp that steps and does not multiply."""
-
 
 @dataclass(frozen=True)
 class Sizes(Generic[Number]):
-    """The sizes of cuda/grid_forward.cuh, from a cell, a shape and the tile variables (ints or expressions)."""
+    """The sizes of cuda/grid_forward.cuh, from a cell, a shape and the tile variables (ints or expressions).
+
+    read: words of a lane's inputs in a step.
+    """
 
     warps: Number
     product_warps: Number
@@ -81,27 +85,32 @@ class Sizes(Generic[Number]):
     elements: Number
     copies: Number
     writes: Number
-    matrices: Number
+    read: Number
     sums: Number
     shared_memory: Number
 
 
 def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     """Compute the sizes for tile variables ``v``."""
-    d = shape.head_dim
+    d, depth, itemsize = shape.head_dim, k_tile(shape.dtype), dtype_info(shape.dtype).itemsize
     recurrent, inputs, arrays = len(cell.recurrent_gates), len(cell.input_gates), arrays_written(cell, shape)
     units, rows, epilogue_rows, k_split = v["units_per_warp"], v["batch_tile"], v["epilogue_rows"], v["k_split"]
     unit_warps = cdiv(cdiv(d, units), v["blocks"])
     product_warps = unit_warps * k_split
     epilogue_warps = unit_warps * units // 8 * rows // epilogue_rows
     sent_units = v["blocks"] * unit_warps * units
-    k_tiles = cdiv(cdiv(sent_units, 32), k_split)
+    k_tiles = cdiv(cdiv(sent_units, depth), k_split)
     tiles = cdiv(recurrent * units, 16)
-    columns = minimum(epilogue_rows // 4, 2)
-    own = unit_warps * units // 8 * rows * CHUNK * (arrays + v["num_stages"] * inputs)
+    elements = epilogue_rows // 4
+    row = row_bytes(8, epilogue_rows, shape.dtype)
+    own = unit_warps * units // 8 * rows * row * (arrays + v["num_stages"] * inputs)
     weights = product_warps * (k_tiles - v["k_tiles_in_registers"]) * tiles * 2 * 32 * CHUNK
     sums = k_split * unit_warps * 2 * tiles * (rows // 4) * 32 * 4
-    vectors = epilogue_rows * 8 // vector_width(d)
+    vectors = epilogue_rows * 8 // vector_width(d, itemsize)
+    if shape.dtype in SIXTEEN_BITS:
+        read = cdiv(epilogue_rows, 8) * cdiv(inputs, 3 - minimum(elements, 2))
+    else:
+        read = inputs * elements
     return Sizes(
         warps=product_warps + minimum(v["step_warps"], 1) * epilogue_warps,
         product_warps=product_warps,
@@ -110,12 +119,12 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
         sent_units=sent_units,
         tiles=tiles,
         k_tiles=k_tiles,
-        padded_k=32 * k_tiles * k_split,
+        padded_k=depth * k_tiles * k_split,
         column_tiles=cdiv(rows, 8),
-        elements=epilogue_rows // 4,
+        elements=elements,
         copies=cdiv(inputs * vectors, 32),
         writes=cdiv(arrays * vectors, 32),
-        matrices=cdiv(epilogue_rows, 8) * cdiv(inputs, 3 - columns),
+        read=read,
         sums=sums,
         shared_memory=own + weights + 2 * sums,
     )
@@ -137,7 +146,12 @@ def multiplied(s: Sizes[Number], v: Mapping[str, Number]) -> Number:
     """Registers of what a thread multiplies: R, accumulators and h."""
     accumulators = v["accumulators"] * s.tiles * s.column_tiles * 4
     polled = 4 * s.column_tiles * cdiv(s.k_tiles, 1 + cdiv(8 - minimum(v["batch_tile"], 8), 4))
-    return s.tiles * v["k_tiles_in_registers"] * 8 + accumulators + polled
+    return s.tiles * v["k_tiles_in_registers"] * (1 + v.get("keeps_rests", 0)) * 8 + accumulators + polled
+
+
+def mail_words(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Number:
+    """Words of the mail of a head and a tile of the batch."""
+    return SLOTS * sizes(cell, shape, v).padded_k * v["batch_tile"] * dtype_info(shape.dtype).itemsize // 4
 
 
 class GridForward(BatchTiled):
@@ -145,6 +159,7 @@ class GridForward(BatchTiled):
 
     name = "grid"
     direction: Direction = "forward"
+    dtypes = MULTIPLIED
     honours = FEATURES
     package = __package__
     cooperative = True
@@ -155,11 +170,11 @@ class GridForward(BatchTiled):
 
     def variables(self, problem: Problem, cell: Cell, shape: Shape, profile: Profile) -> Mapping[str, Expr]:
         """Declare the tile variables, in the order of the template's fields."""
-        k_tiles = -(-shape.head_dim // 32)
+        k_tiles = -(-shape.head_dim // k_tile(shape.dtype))
         ways = ways_to_pace(shape)
         step = 1 if k_tiles <= MOST_K_TILES_IN_REGISTERS else 2
         in_registers = sorted({*range(0, min(k_tiles, 8) + 1), *range(0, k_tiles + 1, step)})
-        return {
+        v = {
             "blocks": problem.variable("blocks", block_counts(shape.head_dim)),
             "units_per_warp": problem.variable("units_per_warp", [8, 16]),
             "batch_tile": problem.variable("batch_tile", TILES),
@@ -170,6 +185,9 @@ class GridForward(BatchTiled):
             "num_stages": problem.variable("num_stages", NUM_STAGES),
             **{name: problem.variable(name, values_of(ways, i)) for i, name in enumerate(WAY)},
         }
+        if shape.dtype == "float32":
+            v["keeps_rests"] = problem.variable("keeps_rests", [0, 1])
+        return v
 
     def rules(self, problem: Problem, cell: Cell, shape: Shape, v: Mapping[str, Expr]) -> None:
         """Constraints of the template."""
@@ -188,10 +206,17 @@ class GridForward(BatchTiled):
             | (~together & (s.epilogue_warps >= SUB_PARTITIONS)),
             "a warp steps no more sequences than it must",
         )
-        problem.add(
-            together | ((rows <= 8) & (v["k_tiles_in_registers"] == s.k_tiles)),
-            "warps of their own step where a step is short, and R in registers",
-        )
+        in_registers = v["k_tiles_in_registers"]
+        if shape.dtype in SIXTEEN_BITS:
+            problem.add(
+                together | ((rows <= 8) & (in_registers == s.k_tiles)),
+                "warps of their own step where a step is short, and R in registers",
+            )
+        else:
+            problem.add(
+                together | ((rows <= 8) & (in_registers > 0)),
+                "warps of their own step where a step is short, and some of R in registers",
+            )
         problem.add(together | divides(v["step_warps"], v["k_split"]), "sums come in groups of as many parts")
         problem.add(
             ~together | (v["pause"] == AT_ONCE) | (owners < product_warps),
@@ -199,12 +224,14 @@ class GridForward(BatchTiled):
         )
         problem.add(table([v[name] for name in WAY], ways_to_pace(shape)), "ways to pace polls that are tried")
         problem.add(v["k_tiles_in_registers"] <= s.k_tiles, "no more groups of R in registers than a warp has")
-        problem.add((s.k_tiles - 1) * v["k_split"] < cdiv(s.sent_units, 32), "every warp of a K split has a part of K")
+        k_tiles = cdiv(s.sent_units, k_tile(shape.dtype))
+        problem.add((s.k_tiles - 1) * v["k_split"] < k_tiles, "every warp of a K split has a part of K")
         problem.add(v["accumulators"] <= 2 * s.k_tiles, "no more accumulator chains than matrix instructions in a row")
         problem.add(
             (rows > 4) | (v["accumulators"] >= 2) | (s.k_tiles == 1),
             "of 4 sequences two groups of h are read at a time, each with accumulators of its own",
         )
+        add_float32_rules(problem, shape.dtype, v)
 
     def gpu_rules(self, problem: Problem, shape: Shape, profile: Profile, v: Mapping[str, Expr]) -> None:
         """All blocks run at the same time."""
@@ -216,15 +243,14 @@ class GridForward(BatchTiled):
 
     def axes(self, cell: Cell, shape: Shape, v: Mapping[str, int]) -> Mapping[str, str]:
         """The words of the mail."""
-        words = SLOTS * sizes(cell, shape, v).padded_k * v["batch_tile"] // 2
-        return {"W": f"heads * cdiv(batch, {v['batch_tile']}) * {words}"}
+        return {"W": f"heads * cdiv(batch, {v['batch_tile']}) * {mail_words(cell, shape, v)}"}
 
     def needs(self, cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Needs[Number]:
         """Warps, shared memory and what lives in a thread's registers."""
         s = sizes(cell, shape, v)
         paired = cdiv(8 - minimum(v["batch_tile"], 8), 4)  # 1 where there are 4 sequences
         multiplying: dict[str, Int] = {
-            "weights": s.tiles * v["k_tiles_in_registers"] * 8,
+            "weights": s.tiles * v["k_tiles_in_registers"] * (1 + v.get("keeps_rests", 0)) * 8,
             "fragments": s.tiles * s.k_tiles,
             "loading": minimum(s.k_tiles - v["k_tiles_in_registers"], 1),
             "accumulators": s.tiles * s.column_tiles * 4,
@@ -234,39 +260,36 @@ class GridForward(BatchTiled):
         stepping: dict[str, Int] = {
             "parts": v["k_split"],
             "states": s.elements * (len(cell.states) - 1),
-            "inputs": s.matrices,
+            "inputs": s.read,
             "elements": s.elements,
             "saved_gates": s.elements * (arrays_written(cell, shape) - known_states(cell, shape)),
             "live": minimum(s.elements, 4) * cell_cost(cell).live,
             "copies": s.copies,
             "writes": s.writes,
         }
-        apart = minimum(v["step_warps"], 1)
-        together = 1 - apart
+        together = 1 - minimum(v["step_warps"], 1)
         counts = multiplying | {name: together * count for name, count in stepping.items()}
-        # What is multiplied must live at once. Beyond that the compiler likes to have R from shared memory long before
-        # it is needed, and does without: with tiles of 16 sequences and more well, with smaller where there is room.
-        wide = minimum(s.column_tiles - 1, 1)
-        spare = together * (SPARE - wide * SPARE_OF_WIDE)
-        spare += apart * (SPARE_APART + SPARE_OF_K_TILE * s.k_tiles)
-        least = maximum(multiplied(s, v) + 4 * s.tiles * counts["loading"] + spare, apart * STEPPING)
-        return Needs(s.warps, s.shared_memory, counts, least, floor=apart * least)
+        least, floor = spare.registers(shape.dtype, v, multiplied(s, v), s.tiles, s.k_tiles, s.column_tiles)
+        return Needs(s.warps, s.shared_memory, counts, least, floor)
 
     def work(self, cell: Cell, shape: Shape, profile: Profile, v: Mapping[str, int]) -> StepWork:
         """What a block does in one step, for the cost model."""
         s = sizes(cell, shape, v)
-        cost = cell_cost(cell)
+        dtype, itemsize = shape.dtype, dtype_info(shape.dtype).itemsize
+        cost = in_dtype(cell_cost(cell), dtype)
         rows, accumulators = v["batch_tile"], v["accumulators"]
+        kept = v.get("keeps_rests", 0) * v["k_tiles_in_registers"]
+        product = Product.of(dtype, s.tiles, s.k_tiles, s.column_tiles, kept, are_factors=True)
         weights = (s.k_tiles - v["k_tiles_in_registers"]) * s.tiles * 2 * 512 * s.product_warps
         arrays = arrays_written(cell, shape)
         values = shape.batch * shape.heads * shape.head_dim * (len(cell.input_gates) + arrays)
         blocks = shape.heads * -(-shape.batch // rows) * v["blocks"]
-        loaded = blocks * s.unit_warps * s.padded_k * rows * 2
+        loaded = blocks * s.unit_warps * s.padded_k * rows * itemsize
         return StepWork(
             warps=s.product_warps,
             epilogue_warps=s.epilogue_warps,
-            matrix=s.tiles * s.column_tiles * 2 * s.k_tiles,
-            matrix_chain=max(1.0, 2 * s.k_tiles / accumulators),
+            matrix=product.matrix,
+            matrix_chain=multiply_chain(dtype, s.k_tiles, accumulators),
             shared_bytes=weights + 2 * s.sums,
             special=s.elements * cost.special,
             arithmetic=s.elements * (cost.arithmetic + (2 + v["k_split"]) * len(cell.input_gates))
@@ -275,18 +298,18 @@ class GridForward(BatchTiled):
             chain_arithmetic=cost.chain_arithmetic + 1 + accumulators // 2 + v["k_split"].bit_length(),
             staged=s.elements * arrays,
             transfers=s.copies + 2 * s.writes,
-            device_bytes=2 * values,
+            device_bytes=itemsize * values,
             lead=v["num_stages"] - 1,
             exchanges=1 if s.epilogue_warps < s.warps else 2,  # of the sums; warps that step fence for themselves then
             meeting=profile.latency("exchange_grid", v["blocks"])
             + beyond_an_exchange(loaded)
             - saved_forward(loaded, *(v[name] for name in WAY))
             + profile.latency("barrier", 32 * s.product_warps),
+            parting=product.arithmetic,
         )
 
     def template(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Template:
         """What instantiates cuda/grid_forward.cuh."""
-        words = SLOTS * sizes(cell, shape, tiling.values).padded_k * tiling.values["batch_tile"] // 2
         return Template(
             header="grid_forward",
             name="GridForward",
@@ -296,7 +319,7 @@ class GridForward(BatchTiled):
             parameters=forward_parameters(shape, *MAIL),
             tiling_struct="GridTiling",
             tiling=tiling.values,
-            asserted={**asserted(tiling), "mail_words": words},
+            asserted={**asserted(tiling), "mail_words": mail_words(cell, shape, tiling.values)},
             options=(f"Save::{shape.save}", stores(profile), *sequences(shape)),
         )
 

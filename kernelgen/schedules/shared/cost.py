@@ -73,7 +73,8 @@ class StepWork:
     all blocks. lead: how many steps before it reads them a step's inputs are asked for. meeting: clocks from h being
     made to its being there for the next step; where it is None that takes a barrier of the block and a load. streamed:
     clocks that the operands of the product need to come, beside it, at their full rates. received: bytes of messages
-    that come to a block: those of all blocks of a multiprocessor come one after another.
+    that come to a block: those of all blocks of a multiprocessor come one after another. parting: ordinary
+    instructions of each warp that multiplies, which part floats for tensor cores and add up what these make.
     """
 
     warps: int
@@ -93,6 +94,7 @@ class StepWork:
     meeting: float | None = None
     streamed: float = 0.0
     received: float = 0.0
+    parting: float = 0.0
 
 
 Phases = tuple[tuple[str, float], ...]
@@ -124,7 +126,7 @@ def own_clocks(work: StepWork, profile: Profile, neighbours: int, weights: Weigh
         ("reading", w.reading * reading),
         ("chain", w.chain * chain),
         ("special", w.special * special),
-        ("arithmetic", w.arithmetic * epilogue * (work.arithmetic + work.special)),
+        ("arithmetic", w.arithmetic * (epilogue * (work.arithmetic + work.special) + busiest * work.parting)),
         ("staged", w.staged * staged),
         ("transfer", w.transfer * work.warps * work.transfers),
         ("exchange", w.exchange * work.exchanges),

@@ -61,10 +61,14 @@ class Product:
     arithmetic: int
 
     @classmethod
-    def of(cls, dtype: str, tiles: int, k_tiles: int, column_tiles: int, kept: int = 0) -> Product:
-        """Of ``tiles`` of 16 rows by ``column_tiles`` of 8 columns. kept: k-tiles whose parts are."""
+    def of(
+        cls, dtype: str, tiles: int, k_tiles: int, column_tiles: int, kept: int = 0, *, are_factors: bool = False
+    ) -> Product:
+        """Of ``tiles`` of 16 rows by ``column_tiles`` of 8 columns. kept: k-tiles whose parts are. are_factors: in TF32
+        the moving matrix has been rounded."""
         matrix = 2 * dtype_info(dtype).products * tiles * k_tiles * column_tiles
-        arithmetic = 0 if dtype in SIXTEEN_BITS else 8 * column_tiles * k_tiles
+        whole = dtype in SIXTEEN_BITS or (dtype == "tf32" and are_factors)
+        arithmetic = 0 if whole else 8 * column_tiles * k_tiles
         if dtype == "float32":
             arithmetic += tiles * (16 * (k_tiles - kept) + 4 * column_tiles * k_tiles)
         return cls(matrix, arithmetic)

@@ -1,0 +1,88 @@
+"""Registers that a thread takes beside R, accumulators and what it polls, from kernels that were compiled.
+
+The compiler likes to have R from shared memory long before it is needed, and does without: with tiles of 16 sequences
+and more well, with smaller where there is room. In float32 and TF32 such loads wait for the products before them; what
+a thread that also steps takes in float32 follows no simple count all the same, and the numbers are above what most of
+30 tilings of the LSTM at 1 x 512 to 1 x 1024 take (NVRTC 13.5, sm_90a).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from constrint import maximum, minimum
+from kernelgen.schedules.shared.numbers import Int, Number
+
+TOGETHER, OF_WIDE = 55, 40
+"""Of a thread that also steps, and how many of them a tile of 16 sequences does not take in 16 bits."""
+
+APART, OF_K_TILE = 12, 2
+"""Where other warps step, and how many more each k-tile of R in registers takes: with fewer some compiled kernels
+spilled (NVRTC 13.0, 80 tilings of five cells within 24 registers of their share, sm_80, sm_90a and sm_100a)."""
+
+OF_TF32 = 40
+"""In TF32, of a thread that also steps, at least."""
+
+STEPPING = 70
+"""Of a warp that steps and does not multiply, in all."""
+
+PARTS, PARTS_MADE, PARTS_LOADED, PARTS_WIDE = 30, 52, 46, 70
+"""In float32, of a thread that also steps: at least; more where rests are made beside the products, where some of R is
+in shared memory, and for each tile of 8 sequences but the first."""
+
+PARTS_APART, PARTS_FAR, FAR = 32, 40, 3
+"""In float32, where other warps step; and more where more k-tiles than FAR are in shared memory."""
+
+BACKWARD, BACKWARD_WIDE = 95, 31
+"""Backward, in 16 bits, and how many of them a tile of 16 sequences does not take."""
+
+BACKWARD_TF32, BACKWARD_TILE = 36, 4
+"""In TF32, and more for each tile of 16 rows of a warp (14 tilings of the LSTM at 1 x 512 and 1 x 768)."""
+
+BACKWARD_PARTS, BACKWARD_MADE, BACKWARD_LOADED, BACKWARD_PARTS_WIDE = 30, 66, 52, 50
+"""In float32, as forward (the same); R is in shared memory where more than one k-tile is."""
+
+
+def registers(
+    dtype: str, v: Mapping[str, Number], multiplied: Number, tiles: Number, k_tiles: Number, column_tiles: Number
+) -> tuple[Int, Int]:
+    """Forward, the fewest registers of a thread, and what the compiler takes at least.
+
+    multiplied: registers of what it multiplies. tiles: of 16 rows; k_tiles: of a warp; column_tiles: of 8 sequences.
+    """
+    in_registers = v["k_tiles_in_registers"]
+    in_shared = k_tiles - in_registers
+    apart = minimum(v["step_warps"], 1)
+    together, loading = 1 - apart, minimum(in_shared, 1)
+    if dtype == "float32":
+        stepping_too = PARTS + PARTS_MADE * (1 - v["keeps_rests"]) + PARTS_LOADED * loading
+        stepping_too += PARTS_WIDE * (column_tiles - 1)
+        spare = together * stepping_too + apart * (PARTS_APART + PARTS_FAR * minimum(maximum(in_shared, FAR) - FAR, 1))
+        least = maximum(multiplied + spare, apart * STEPPING)
+        return least, least
+    spare = together * TOGETHER + apart * (APART + OF_K_TILE * in_registers)
+    if dtype == "tf32":
+        spare += 3 * tiles * loading
+    else:
+        spare += 4 * tiles * loading - together * minimum(column_tiles - 1, 1) * OF_WIDE
+    least = maximum(multiplied + spare, apart * STEPPING)
+    floor = apart * least
+    if dtype == "tf32":
+        floor += together * (multiplied + OF_TF32)
+    return least, floor
+
+
+def registers_backward(
+    dtype: str, v: Mapping[str, Number], multiplied: Int, k_tiles: Number, column_tiles: Number
+) -> tuple[Int, Int]:
+    """The same backward."""
+    tiles, in_shared = v["tiles_per_warp"], k_tiles - v["k_tiles_in_registers"]
+    if dtype == "float32":
+        spare = BACKWARD_PARTS + BACKWARD_MADE * (1 - v["keeps_rests"]) + BACKWARD_PARTS_WIDE * (column_tiles - 1)
+        least = multiplied + spare + BACKWARD_LOADED * minimum(maximum(in_shared, 1) - 1, 1)
+        return least, least
+    if dtype == "tf32":
+        least = multiplied + BACKWARD_TF32 + BACKWARD_TILE * tiles
+        return least, least
+    spare = BACKWARD - minimum(column_tiles - 1, 1) * BACKWARD_WIDE
+    return multiplied + 4 * tiles * minimum(in_shared, 1) + spare, 0
