@@ -1,0 +1,48 @@
+// What backward kernels share that store the gates' gradients: what a step reads and writes, and the step of one element.
+#pragma once
+
+#include "recurrence.cuh"
+
+namespace tilesmith {
+
+/// What a step reads and writes, by masks of the cell. state_gradients: how many states have gradients from outside.
+template <class Cell, int state_gradients>
+struct GradientArrays {
+    static constexpr unsigned stored = Cell::recurrent | Cell::input;  // gates whose gradients others read, or the output has
+    static constexpr unsigned inputless_products = Cell::recurrent & ~Cell::input;
+    static constexpr unsigned inputless_biases = Cell::bias & ~Cell::input;
+    static constexpr int read_gates = count_bits(Cell::saved);
+    static constexpr int read_states = count_bits(Cell::backward_states);
+    static constexpr int arrays = read_gates + read_states + state_gradients;
+    static constexpr int planes = maximum(arrays, count_bits(stored));
+};
+
+/// The step of one element. value(array): what it reads of an array. bias(gate): of a gate. carried: the gradients of the states
+/// after the step that later steps send back; becomes those before it, or stays where the step is none of its sequence's.
+template <class Cell, class Type, int state_gradients, class Value, class Bias>
+TILESMITH_DEVICE void gradient_step(Value value, Bias bias, bool runs, Real<Type> (&carried)[Cell::states],
+                                    Real<Type> (&d_gate)[Cell::gates]) {
+    using Arrays = GradientArrays<Cell, state_gradients>;
+    constexpr int states = Cell::states, gates = Cell::gates;
+    Real<Type> gate[gates], previous[states], d_next[states], d_state[states];
+#pragma unroll
+    for (int q = 0; q < gates; ++q) gate[q] = has(Cell::saved, q) ? value(rank_among(Cell::saved, q)) : bias(q);
+#pragma unroll
+    for (int s = 0; s < states; ++s)
+        previous[s] = has(Cell::backward_states, s) ? value(Arrays::read_gates + rank_among(Cell::backward_states, s)) : 0.0f;
+    typename Cell::Ready ready;
+    Cell::prepare(gate, previous, ready);
+#pragma unroll
+    for (int s = 0; s < states; ++s)
+        d_next[s] = s < state_gradients ? carried[s] + value(Arrays::read_gates + Arrays::read_states + s) : carried[s];
+    Cell::backward(ready, d_next, d_gate, d_state);
+    if (!runs) {  // behind the end: what a step reads there may be NaN
+#pragma unroll
+        for (int q = 0; q < gates; ++q) d_gate[q] = 0.0f;
+        return;
+    }
+#pragma unroll
+    for (int s = 0; s < states; ++s) carried[s] = d_state[s];
+}
+
+}  // namespace tilesmith

@@ -1,0 +1,425 @@
+// The wide schedule, backward: blocks as forward (wide_forward.cuh), from the last step to the first.
+//
+// A block makes the gradients of its units' gates, and multiplies R of these, turned, with them: its part of the gradient of h of all
+// units of the step before. Each warp stores its sums for the block that owns their units, which adds those of all blocks, always in
+// the same order: a reduce-scatter through L2. They travel as they lie in the accumulators, since the lane that has them here owns
+// their elements there.
+//
+// The moving factor of a product, the gates' gradients, is [gate][unit / 8][sequence][8 units] in shared memory; what a step reads is
+// [array][unit / 8][sequence][8 units], a chunk of 16 bytes between the rows.
+//
+// Sums have two slots in global memory: who stores those of a step has seen that all blocks have sent the sums of the step after it, and a
+// block does that when it has read those of the step after that.
+//
+// Lanes: g = lane / 4, j = lane % 4. A warp that owns elements has 16 units: lane (g, j) units g and g + 8, of every 8 sequences 2j
+// and 2j + 1.
+#pragma once
+
+#include "gradient_step.cuh"
+#include "grid_barrier.cuh"
+#include "lane_elements.cuh"
+#include "lane_loads.cuh"
+#include "lane_stores.cuh"
+#include "recurrence.cuh"
+#include "sequences.cuh"
+#include "wide_matrix.cuh"
+
+namespace tilesmith {
+
+/// The tile variables of the schedule; kernelgen/schedules/wide/backward.py states their constraints.
+struct WideBackwardTiling {
+    int blocks;                // that share a head
+    int batch_tile;            // sequences of a block
+    int warpgroups;            // of a block: they share the product's rows, and the elements
+    int k_tiles_in_registers;  // of a block's groups of 16 k, how many have their R in registers
+    int sum_bytes;             // of a sum on its way: 2, rounded as an element is, or 4
+};
+
+/// Sums of 8 sequences on their way: a lane's four, of its two units.
+template <class Type, int bytes>
+struct SumsOnTheirWay {
+    static constexpr int words = bytes;  // a lane's
+    static constexpr int elements = 2 * words;
+    static_assert(bytes == 2 || bytes == 4, "16 bits, or a float");
+
+    TILESMITH_DEVICE static void store(unsigned short* to, const float (&sums)[4]) {
+        if constexpr (bytes == 2)
+            store_global_64(to, uint2{pack<Type>(sums[0], sums[1]), pack<Type>(sums[2], sums[3])});
+        else
+            store_global_128(to, uint4{__float_as_uint(sums[0]), __float_as_uint(sums[1]), __float_as_uint(sums[2]), __float_as_uint(sums[3])});
+    }
+    TILESMITH_DEVICE static void load(unsigned (&found)[words], const unsigned short* from) {
+        if constexpr (bytes == 2) {
+            const uint2 two = load_sent_64(from);
+            found[0] = two.x, found[1] = two.y;
+        } else {
+            const uint4 four = load_sent_128(from);
+            found[0] = four.x, found[1] = four.y, found[2] = four.z, found[3] = four.w;
+        }
+    }
+    TILESMITH_DEVICE static float value(const unsigned (&found)[words], int i) {
+        if constexpr (bytes == 4) return __uint_as_float(found[i]);
+        return i % 2 == 0 ? unpack_low<Type>(found[i / 2]) : unpack_high<Type>(found[i / 2]);
+    }
+};
+
+/// state_gradients: the number K of states whose gradients come from outside: 1 (h) or all.
+template <class Cell, class Type, FixedShape shape, WideBackwardTiling tiling, int state_gradients, Stores how, Sequences sequences = Sequences{}>
+struct WideBackward {
+    // ---- sizes ----
+    using Gradients = GradientArrays<Cell, state_gradients>;
+    static constexpr int D = shape.head_dim;
+    static constexpr int states = Cell::states, gates = Cell::gates;
+    static constexpr int input_gates = count_bits(Cell::input);
+    static constexpr int products = count_bits(Cell::recurrent);
+    static constexpr unsigned stored = Gradients::stored;
+    static constexpr int results = count_bits(stored), arrays = Gradients::arrays;
+    static constexpr int biases = count_bits(Gradients::inputless_biases);
+    static constexpr int kept = states + biases;  // of an element, from step to step: gradients of states, its share of those of biases
+    static constexpr bool multiplies = !Cell::recurrent_cut;
+
+    static constexpr int blocks = tiling.blocks, warpgroups = tiling.warpgroups;
+    static constexpr int units = D / blocks, rows = tiling.batch_tile;  // of a block
+    static constexpr int threads = 128 * warpgroups, warps = 4 * warpgroups;
+    static constexpr int unit_tiles = units / 16;  // of 16 units, which a warp owns
+    static constexpr int row_warps = warps / unit_tiles;  // that own the same units, each with sequences of its own
+    static constexpr int warp_rows = rows / row_warps;
+    static constexpr int chunks = units / 8;  // rows of 8 units
+    static constexpr int k_tiles = products * unit_tiles;
+    static constexpr int tiles = ceil_div(ceil_div(D, 64), warpgroups);  // of 64 rows of the product, of a warpgroup
+    static constexpr int all_tiles = tiles * warpgroups;
+    using Matrix = WideMatrix<Type, tiles, k_tiles, tiling.k_tiles_in_registers, rows>;
+    using Elements = LaneElements<shape, 16, warp_rows, D, sequences.lengths>;
+    static constexpr int unit_groups = 2, column_tiles = warp_rows / 8, columns = 2;
+
+    static_assert(blocks * unit_tiles * 16 == D, "all blocks have whole tiles of 16 units");
+    static_assert(row_warps * unit_tiles == warps && column_tiles * 8 * row_warps == rows, "all warps own as many elements");
+    static_assert(products > 0, "a recurrent cell needs a recurrent product");
+    static_assert(state_gradients == 1 || state_gradients == states, "gradients of h alone, or of every state");
+    static_assert(threads <= 1024, "a block has at most 1024 threads");
+
+    // ---- shared memory: the gates' gradients, what a step reads, R ----
+    static constexpr int result_row = rows * chunk_bytes;  // of 8 units
+    static constexpr int result_bytes = chunks * result_row;
+    static constexpr int input_row = (rows + 1) * chunk_bytes;  // no bank conflicts across rows of 8 units
+    static constexpr int plane_bytes = chunks * input_row;
+    static constexpr int inputs_at = results * result_bytes;
+    static constexpr int weights_at = ceil_div(inputs_at + arrays * plane_bytes, 128) * 128;
+    static constexpr int own_at = weights_at + warpgroups * Matrix::shared_bytes;
+    using Own = StepSequences<sequences, rows>;
+    static constexpr int shared_bytes = own_at + Own::bytes;
+
+    // ---- what blocks store for each other: [slot][tile of the batch][head][16 units][block][8 sequences][lane][4 sums] ----
+    using OnTheirWay = SumsOnTheirWay<Type, tiling.sum_bytes>;
+    static constexpr int part_elements = rows / 8 * 32 * OnTheirWay::elements;  // of 16 units, from one block
+    static constexpr int group_elements = D / 16 * blocks * part_elements;
+
+    // ---- the thread's place ----
+    const BackwardArguments& in;
+    const int thread = static_cast<int>(thread_index());
+    const int lane = thread % 32;
+    const int warp = thread / 32;
+    const int unit_tile = warp % unit_tiles;
+    const int row_warp = warp / unit_tiles;
+    const int rank = static_cast<int>(block_x()) % blocks;
+    const int head = static_cast<int>(block_x()) / blocks;
+    const int batch_tiles = ceil_div(in.batch, rows);
+    const int group = static_cast<int>(block_y()) * shape.heads + head;  // who share a head and a tile of the batch
+    const SharedAddress shared = shared_memory();
+    const int first_unit = rank * units;
+    const int first_row = static_cast<int>(block_y()) * rows;
+    const Elements own{.batch = in.batch, .warp = rank * unit_tiles + unit_tile, .head = head, .first_row = first_row + row_warp * warp_rows,
+                       .g = lane / 4, .j = lane % 4, .order = sequences.lengths ? in.order : nullptr};
+
+    // ---- what lives through the sequence ----
+    Matrix matrix{shared + weights_at + warp / 4 * Matrix::shared_bytes};
+    float bias[gates][unit_groups];  // of the gates that are nothing else
+    float carried[unit_groups][column_tiles][columns][kept];
+    float sent_back[unit_groups][column_tiles][columns];  // gradients of h from the products of all blocks
+    Own own_of_rows{shared + own_at};
+    LaneStores<Type, shape, 8, 8, results, how> results_to;
+
+    TILESMITH_DEVICE LaneElements<shape, 8, 8> block_of_lane() const {
+        return {.batch = 0, .warp = 0, .head = 0, .first_row = 0, .g = lane / 4, .j = lane % 4};
+    }
+    TILESMITH_DEVICE SharedAddress result_at(int array, int row, int unit) const {
+        const int gate = nth_bit(stored, array);  // first those that are multiplied
+        const int plane = has(Cell::recurrent, gate) ? rank_among(Cell::recurrent, gate)
+                                                     : products + rank_among(stored & ~Cell::recurrent, gate);
+        return shared + plane * result_bytes + unit / 8 * result_row + row * chunk_bytes + unit % 8 * 2;
+    }
+    /// The sequence at a place of the batch; past its end any will do.
+    TILESMITH_DEVICE int sequence_of(int place) const { return sequence_at<sequences>(in, minimum(place, in.batch - 1)); }
+
+    /// The sums for 16 units of the head, from one block.
+    TILESMITH_DEVICE unsigned short* sums_of(int slot, int units_of_16, int block) const {
+        const long long place = static_cast<long long>(slot) * batch_tiles * shape.heads + group;
+        return in.d_gates + place * group_elements + (units_of_16 * blocks + block) * part_elements + lane * OnTheirWay::elements;
+    }
+    TILESMITH_DEVICE unsigned* counter_of(int block) const { return in.counters + (group * blocks + block) * GridBarrier::words; }
+
+    // ---- what a step reads and writes ----
+
+    /// Ask for what step t reads: gates' sums, states before it, gradients from outside. Before step 0, and where a sequence begins
+    /// anew, lie the initial states.
+    TILESMITH_DEVICE void load_inputs(int t) const {
+        const long long array_elements = static_cast<long long>(in.batch) * in.seq * shape.heads * D;
+        constexpr int vectors = rows * chunks;
+#pragma unroll
+        for (int array = 0; array < arrays; ++array) {
+            const int state = array - Gradients::read_gates, gradient = state - Gradients::read_states;
+            const bool is_state = state >= 0 && gradient < 0;
+            const int s = is_state ? nth_bit(Cell::backward_states, is_state ? state : 0) : 0;
+            const unsigned short* base = in.d_states + gradient * array_elements;
+            if (state < 0) base = in.gates + array * array_elements;
+            if (is_state) base = (s > 0 && in.others != nullptr ? in.others + (s - 1) * array_elements : in.states + s * array_elements) - shape.heads * D;
+            for (int vector = opaque(thread); vector < vectors; vector += threads) {
+                const int row = vector / chunks, chunk = vector % chunks;
+                const long long sequence = sequence_of(first_row + row);
+                const SharedAddress to = shared + inputs_at + array * plane_bytes + chunk * input_row + row * chunk_bytes;
+                const unsigned short* from = base + ((sequence * in.seq + t) * shape.heads + head) * D + first_unit + 8 * chunk;
+                bool real = true;
+                if (is_state && (t == 0 || own_of_rows.begins(row))) {
+                    real = in.initial != nullptr;
+                    from = in.initial + ((s * static_cast<long long>(in.batch) + sequence) * shape.heads + head) * D + first_unit + 8 * chunk;
+                }
+                cp_async_or_zeros<16>(to, from, real);
+            }
+        }
+        cp_async_commit();
+    }
+
+    /// Where the gradient of a gate goes of a step, counted through all sequences.
+    TILESMITH_DEVICE unsigned short* output_at(int array, long long step) const {
+        constexpr int inputless = count_bits(Gradients::inputless_products);
+        const int gate = nth_bit(stored, array);
+        const bool input = inputless == 0 || has(Cell::input, gate);
+        const long long at =
+            input ? step * input_gates + rank_among(Cell::input, gate) : step * inputless + rank_among(Gradients::inputless_products, gate);
+        return (input ? in.d_wx : in.d_inputless) + (at * shape.heads + head) * D + first_unit;
+    }
+    /// The calling thread's share of the vectors of 8 units of each array: function(array, row, chunk). Two rows of 8 units follow each
+    /// other, so that 32 bytes are written together.
+    template <class Function>
+    TILESMITH_DEVICE void for_each_result(Function function) const {
+#pragma unroll
+        for (int array = 0; array < results; ++array)
+            for (int vector = opaque(thread); vector < rows * chunks; vector += threads)
+                function(array, vector / 2 % rows, vector / (2 * rows) * 2 + vector % 2);
+    }
+    TILESMITH_DEVICE void write_results(int t) const {
+        for_each_result([&](int array, int row, int chunk) {
+            if (first_row + row >= in.batch) return;
+            const long long step = static_cast<long long>(sequence_of(first_row + row)) * in.seq + t;
+            copy_to_global<16>(output_at(array, step) + 8 * chunk, result_at(array, row, 8 * chunk));
+        });
+    }
+    /// Write zeros for the steps from `t` on.
+    TILESMITH_DEVICE void write_rest(int t) const {
+        for (; t < in.seq; ++t)
+            for_each_result([&](int array, int row, int chunk) {
+                if (first_row + row >= in.batch) return;
+                zero_global<16>(output_at(array, static_cast<long long>(sequence_of(first_row + row)) * in.seq + t) + 8 * chunk);
+            });
+    }
+
+    // ---- before the first step and after the last ----
+
+    /// What resets send to an initial state.
+    TILESMITH_DEVICE float* to_initial(int s, int unit_group, int column_tile, int column) const {
+        const int element = (unit_group * column_tiles + column_tile) * columns + column;
+        const long long block = static_cast<long long>(group) * blocks + rank;
+        return in.d_carried + ((block * states + s) * (unit_groups * column_tiles * columns) + element) * threads + thread;
+    }
+
+    TILESMITH_DEVICE void prepare() {
+        if constexpr (multiplies)
+            matrix.load_turned(lane, warp % 4, D, [&](int tile, int k_tile) {
+                const int gate = k_tile / unit_tiles, unit = first_unit + k_tile % unit_tiles * 16, to = units_of_16(tile) * 16;
+                return to < D ? in.r + (static_cast<long long>(gate * shape.heads + head) * D + unit) * D + to : nullptr;
+            });
+        load_bias<Type, Cell>(bias, in.b, Cell::backward_gates & ~Cell::saved, own);
+        results_to.prepare(block_of_lane(), lane, [&](int array, int row, int unit) { return result_at(array, row, unit); });
+        Elements::for_each([&](int unit_group, int column_tile, int column) {
+            sent_back[unit_group][column_tile][column] = 0.0f;
+#pragma unroll
+            for (int number = 0; number < kept; ++number) {
+                unsigned short word = 0;
+                if (number < states && in.d_last != nullptr && own.real(unit_group, column_tile, column))
+                    word = load_global_16(in.d_last + own.state_index(number, unit_group, column_tile, column));
+                carried[unit_group][column_tile][column][number] = to_real<Type>(word);
+                if constexpr (sequences.resets)
+                    if (number < states) store_global_float(to_initial(number, unit_group, column_tile, column), 0.0f);
+            }
+        });
+    }
+
+    /// The gradients of the states before the first step; and of biases, a part for each warp along the batch.
+    TILESMITH_DEVICE void finish() const {
+        Elements::for_each([&](int unit_group, int column_tile, int column) {
+            if (!own.real(unit_group, column_tile, column)) return;
+#pragma unroll
+            for (int s = 0; s < states; ++s) {
+                float gradient = carried[unit_group][column_tile][column][s];
+                if (s == 0) gradient += sent_back[unit_group][column_tile][column];
+                if constexpr (sequences.resets) gradient += load_stored_float(to_initial(s, unit_group, column_tile, column));
+                store_global_16(in.d_initial + own.state_index(s, unit_group, column_tile, column), to_16<Type>(gradient));
+            }
+        });
+#pragma unroll
+        for (int number = 0; number < biases; ++number)
+#pragma unroll
+            for (int unit_group = 0; unit_group < unit_groups; ++unit_group) {
+                float sum = 0.0f;
+#pragma unroll
+                for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
+#pragma unroll
+                    for (int column = 0; column < columns; ++column) sum += carried[unit_group][column_tile][column][states + number];
+                sum += shuffle_xor(sum, 1);  // the lanes that have the same unit
+                sum += shuffle_xor(sum, 2);
+                const long long part = static_cast<long long>(block_y()) * row_warps + row_warp;
+                if (own.j == 0)
+                    store_global_float(in.d_b_partial + ((part * biases + number) * shape.heads + head) * D + own.unit(unit_group), sum);
+            }
+    }
+
+    // ---- one step ----
+
+    /// The step of the lane's elements, from what it reads and what has been sent back. last: of the tile.
+    TILESMITH_DEVICE void step(int t, bool last) {
+#pragma unroll
+        for (int unit_group = 0; unit_group < unit_groups; ++unit_group)
+#pragma unroll
+            for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
+                const int chunk = unit_tile * unit_groups + unit_group, first = row_warp * warp_rows + 8 * column_tile;
+                unsigned words[arrays];
+                load_lane_words<arrays>(words, shared + inputs_at + chunk * input_row + first * chunk_bytes, plane_bytes, lane);
+                float made[columns][results];
+#pragma unroll
+                for (int column = 0; column < columns; ++column) step_of(words, unit_group, column_tile, column, t, last, made[column]);
+                results_to.store(
+                    block_of_lane(), chunk * result_row + first * chunk_bytes,
+                    [&](int array, int, int, int column) { return made[column][array]; },
+                    [&](int array, int row, int unit) { return result_at(array, row, unit); });
+            }
+    }
+
+    /// The step of one element.
+    TILESMITH_DEVICE void step_of(const unsigned (&words)[arrays], int unit_group, int column_tile, int column, int t, bool last,
+                                  float (&made)[results]) {
+        const int row = row_warp * warp_rows + own.row(column_tile, column);
+        const bool runs = own_of_rows.runs(row, t);
+        if (sequences.lengths) last = last || !own_of_rows.runs(row, t + 1);
+        float(&keeps)[kept] = carried[unit_group][column_tile][column];
+        const float returned = sent_back[unit_group][column_tile][column];
+        float of_element[states], d_gate[gates];
+#pragma unroll
+        for (int s = 0; s < states; ++s) {
+            of_element[s] = keeps[s];
+            if (own_of_rows.begins_next(row)) {  // what comes back is the initial states'
+                float* sum = to_initial(s, unit_group, column_tile, column);
+                store_global_float(sum, load_stored_float(sum) + of_element[s] + (s == 0 ? returned : 0.0f));
+                of_element[s] = 0.0f;
+            } else if (s == 0 && !last) {
+                of_element[0] = Cell::recurrent_gradient(of_element[0] + returned);
+            }
+        }
+        gradient_step<Cell, Type, state_gradients>(
+            [&](int array) { return column == 0 ? unpack_low<Type>(words[array]) : unpack_high<Type>(words[array]); },
+            [&](int q) { return bias[q][unit_group]; }, runs, of_element, d_gate);
+#pragma unroll
+        for (int s = 0; s < states; ++s) keeps[s] = of_element[s];
+        const bool real = own.real(unit_group, column_tile, column);
+#pragma unroll
+        for (int q = 0; q < gates; ++q) {
+            if (has(stored, q)) made[has(stored, q) ? rank_among(stored, q) : 0] = d_gate[q];
+            if (has(Gradients::inputless_biases, q))
+                keeps[states + rank_among(Gradients::inputless_biases, q)] += real ? d_gate[q] : 0.0f;
+        }
+    }
+
+    // ---- the product ----
+
+    /// The 16 units of the head that are the warp's rows of a tile. A block begins with others than its neighbour.
+    TILESMITH_DEVICE int units_of_16(int tile) const { return (tile * warpgroups + warp / 4 + rank) % all_tiles * 4 + warp % 4; }
+
+    /// Multiply, tile by tile, and store the n-th step's sums for those that own the units; meanwhile() when the first has begun.
+    template <class Meanwhile>
+    TILESMITH_DEVICE void send_sums(int n, Meanwhile meanwhile) const {
+        const MatrixDescriptor gradients = matrix_descriptor(shared, result_row, 8 * chunk_bytes);
+#pragma unroll
+        for (int tile = 0; tile < tiles; ++tile) {
+            float sums[Matrix::column_tiles][4];
+            matrix.multiply_tile(sums, tile, gradients);
+            if (tile == 0) meanwhile();
+            Matrix::wait_for_tile(sums);
+            const int to = units_of_16(tile);
+            if (16 * to >= D) continue;
+            unsigned short* at = sums_of(n % 2, to, rank);
+#pragma unroll
+            for (int i = 0; i < Matrix::column_tiles; ++i) OnTheirWay::store(at + i * 32 * OnTheirWay::elements, sums[i]);
+            sync_warp();
+            if (lane == 0) signal_global(counter_of(to / unit_tiles));
+        }
+    }
+
+    /// How many blocks' sums are asked for at a time: what there are registers for.
+    TILESMITH_DEVICE static constexpr int asked_at_once() {
+        int count = minimum(blocks, maximum(48 / (column_tiles * OnTheirWay::words), 1));
+        while (blocks % count != 0) --count;
+        return count;
+    }
+
+    /// Wait until all sums of the n-th step have come, and add them.
+    TILESMITH_DEVICE void take_sums(int n) {
+        constexpr int at_once = asked_at_once();
+        GridBarrier::wait(counter_of(rank), static_cast<unsigned>(blocks * unit_tiles) * (n + 1));
+        const unsigned short* from = sums_of(n % 2, rank * unit_tiles + unit_tile, 0) + row_warp * column_tiles * 32 * OnTheirWay::elements;
+        Elements::for_each([&](int unit_group, int column_tile, int column) { sent_back[unit_group][column_tile][column] = 0.0f; });
+#pragma unroll 1
+        for (int first = 0; first < blocks; first += at_once) {
+            unsigned found[at_once][column_tiles][OnTheirWay::words];
+#pragma unroll
+            for (int i = 0; i < at_once; ++i)
+#pragma unroll
+                for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
+                    OnTheirWay::load(found[i][column_tile], from + (first + i) * part_elements + column_tile * 32 * OnTheirWay::elements);
+#pragma unroll
+            for (int i = 0; i < at_once; ++i)
+                Elements::for_each([&](int unit_group, int column_tile, int column) {
+                    sent_back[unit_group][column_tile][column] += OnTheirWay::value(found[i][column_tile], 2 * unit_group + column);
+                });
+        }
+    }
+
+    TILESMITH_DEVICE void run() {
+        const int steps = longest<sequences>(in, first_row, rows, lane);
+        own_of_rows.look_up(in, first_row, steps - 1, thread, threads);
+        if constexpr (Own::any) sync_block();
+        load_inputs(steps - 1);
+        prepare();
+        for (int n = 0; n < steps; ++n) {
+            const int t = steps - 1 - n;
+            if (multiplies && n > 0) take_sums(n - 1);
+            cp_async_wait<0>();
+            sync_block();  // what the step reads is there; the results of the step before are written
+            step(t, n == 0);
+            own_of_rows.look_up(in, first_row, t - 1, thread, threads);
+            fence_shared_for_wgmma();
+            sync_block();  // the gates' gradients are there; what the step reads is read
+            const auto ask = [&] {
+                if (t > 0) load_inputs(t - 1);
+            };
+            if constexpr (multiplies)
+                send_sums(n, ask);
+            else
+                ask();
+            write_results(t);
+        }
+        if (multiplies) take_sums(steps - 1);
+        finish();
+        if constexpr (sequences.lengths) write_rest(steps);
+    }
+};
+
+}  // namespace tilesmith
