@@ -40,7 +40,7 @@ from kernelgen.schedules.wide.blocks import (
 from kernelgen.symbolic.instructions import backward_cost
 
 WARPGROUPS = range(1, MOST_WARPGROUPS + 1)
-SUM_BYTES = [2, 4]
+SUM_BYTES = [4]
 """The values of the tile variables."""
 
 OWNED = 16
