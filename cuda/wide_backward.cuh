@@ -63,8 +63,10 @@ struct SumsOnTheirWay {
     }
 };
 
-/// state_gradients: the number K of states whose gradients come from outside: 1 (h) or all.
-template <class Cell, class Type, FixedShape shape, WideBackwardTiling tiling, int state_gradients, Stores how, Sequences sequences = Sequences{}>
+/// state_gradients: the number K of states whose gradients come from outside: 1 (h) or all. returned: bit s where a gradient of state s
+/// lives from step to step; that of h need not where R alone returns it and all sequences end together.
+template <class Cell, class Type, FixedShape shape, WideBackwardTiling tiling, int state_gradients, unsigned returned, Stores how,
+          Sequences sequences = Sequences{}>
 struct WideBackward {
     // ---- sizes ----
     using Gradients = GradientArrays<Cell, state_gradients>;
@@ -75,7 +77,8 @@ struct WideBackward {
     static constexpr unsigned stored = Gradients::stored;
     static constexpr int results = count_bits(stored), arrays = Gradients::arrays;
     static constexpr int biases = count_bits(Gradients::inputless_biases);
-    static constexpr int kept = states + biases;  // of an element, from step to step: gradients of states, its share of those of biases
+    /// Of an element, from step to step: what the step itself returned, and its share of the gradients of biases.
+    static constexpr int returns = count_bits(returned), kept = returns + biases;
     static constexpr bool multiplies = !Cell::recurrent_cut;
 
     static constexpr int blocks = tiling.blocks, warpgroups = tiling.warpgroups;
@@ -134,8 +137,7 @@ struct WideBackward {
     // ---- what lives through the sequence ----
     Matrix matrix{shared + weights_at + warp / 4 * Matrix::shared_bytes};
     float bias[gates][unit_groups];  // of the gates that are nothing else
-    float carried[unit_groups][column_tiles][columns][kept];
-    float sent_back[unit_groups][column_tiles][columns];  // gradients of h from the products of all blocks
+    float carried[unit_groups][column_tiles][columns][maximum(kept, 1)];
     Own own_of_rows{shared + own_at};
     LaneStores<Type, shape, 8, 8, results, how> results_to;
 
@@ -156,7 +158,7 @@ struct WideBackward {
         const long long place = static_cast<long long>(slot) * batch_tiles * shape.heads + group;
         return in.d_gates + place * group_elements + (units_of_16 * blocks + block) * part_elements + lane * OnTheirWay::elements;
     }
-    TILESMITH_DEVICE unsigned* counter_of(int block) const { return in.counters + (group * blocks + block) * GridBarrier::words; }
+    TILESMITH_DEVICE unsigned* counter() const { return in.counters + group * GridBarrier::words; }
 
     // ---- what a step reads and writes ----
 
@@ -164,26 +166,29 @@ struct WideBackward {
     /// anew, lie the initial states.
     TILESMITH_DEVICE void load_inputs(int t) const {
         const long long array_elements = static_cast<long long>(in.batch) * in.seq * shape.heads * D;
-        constexpr int vectors = rows * chunks;
+#pragma unroll 1
+        for (int vector = opaque(thread); vector < rows * chunks; vector += threads) {
+            const int row = vector / chunks, unit = first_unit + vector % chunks * 8;
+            const SharedAddress to = shared + inputs_at + vector % chunks * input_row + row * chunk_bytes;
+            const long long sequence = sequence_of(first_row + row);
+            const long long at = ((sequence * in.seq + t) * shape.heads + head) * D + unit;
+            const bool begins = t == 0 || own_of_rows.begins(row);
 #pragma unroll
-        for (int array = 0; array < arrays; ++array) {
-            const int state = array - Gradients::read_gates, gradient = state - Gradients::read_states;
-            const bool is_state = state >= 0 && gradient < 0;
-            const int s = is_state ? nth_bit(Cell::backward_states, is_state ? state : 0) : 0;
-            const unsigned short* base = in.d_states + gradient * array_elements;
-            if (state < 0) base = in.gates + array * array_elements;
-            if (is_state) base = (s > 0 && in.others != nullptr ? in.others + (s - 1) * array_elements : in.states + s * array_elements) - shape.heads * D;
-            for (int vector = opaque(thread); vector < vectors; vector += threads) {
-                const int row = vector / chunks, chunk = vector % chunks;
-                const long long sequence = sequence_of(first_row + row);
-                const SharedAddress to = shared + inputs_at + array * plane_bytes + chunk * input_row + row * chunk_bytes;
-                const unsigned short* from = base + ((sequence * in.seq + t) * shape.heads + head) * D + first_unit + 8 * chunk;
+            for (int array = 0; array < arrays; ++array) {
+                const int state = array - Gradients::read_gates, gradient = state - Gradients::read_states;
+                const unsigned short* from = in.gates + array * array_elements + at;
                 bool real = true;
-                if (is_state && (t == 0 || own_of_rows.begins(row))) {
-                    real = in.initial != nullptr;
-                    from = in.initial + ((s * static_cast<long long>(in.batch) + sequence) * shape.heads + head) * D + first_unit + 8 * chunk;
+                if (gradient >= 0) {
+                    from = in.d_states + gradient * array_elements + at;
+                } else if (state >= 0) {
+                    const int s = nth_bit(Cell::backward_states, state);
+                    real = !begins || in.initial != nullptr;
+                    if (begins)
+                        from = in.initial + ((s * static_cast<long long>(in.batch) + sequence) * shape.heads + head) * D + unit;
+                    else
+                        from = (s > 0 && in.others != nullptr ? in.others + (s - 1) * array_elements : in.states + s * array_elements) + at - shape.heads * D;
                 }
-                cp_async_or_zeros<16>(to, from, real);
+                cp_async_or_zeros<16>(to + array * plane_bytes, from, real);
             }
         }
         cp_async_commit();
@@ -232,6 +237,18 @@ struct WideBackward {
         return in.d_carried + ((block * states + s) * (unit_groups * column_tiles * columns) + element) * threads + thread;
     }
 
+    /// The gradient of a state after the last step.
+    TILESMITH_DEVICE float last_gradient(int s, int unit_group, int column_tile, int column) const {
+        Elements anew = own;  // addresses are not kept
+        anew.g = opaque(own.g);
+        if (in.d_last == nullptr || !anew.real(unit_group, column_tile, column)) return 0.0f;
+        return to_real<Type>(load_global_16(in.d_last + anew.state_index(s, unit_group, column_tile, column)));
+    }
+    /// The gradient of a state that later steps have returned, R's part apart.
+    TILESMITH_DEVICE float returned_gradient(int s, int unit_group, int column_tile, int column) const {
+        return has(returned, s) ? carried[unit_group][column_tile][column][has(returned, s) ? rank_among(returned, s) : 0] : 0.0f;
+    }
+
     TILESMITH_DEVICE void prepare() {
         if constexpr (multiplies)
             matrix.load_turned(lane, warp % 4, D, [&](int tile, int k_tile) {
@@ -241,29 +258,31 @@ struct WideBackward {
         load_bias<Type, Cell>(bias, in.b, Cell::backward_gates & ~Cell::saved, own);
         results_to.prepare(block_of_lane(), lane, [&](int array, int row, int unit) { return result_at(array, row, unit); });
         Elements::for_each([&](int unit_group, int column_tile, int column) {
-            sent_back[unit_group][column_tile][column] = 0.0f;
 #pragma unroll
-            for (int number = 0; number < kept; ++number) {
-                unsigned short word = 0;
-                if (number < states && in.d_last != nullptr && own.real(unit_group, column_tile, column))
-                    word = load_global_16(in.d_last + own.state_index(number, unit_group, column_tile, column));
-                carried[unit_group][column_tile][column][number] = to_real<Type>(word);
-                if constexpr (sequences.resets)
-                    if (number < states) store_global_float(to_initial(number, unit_group, column_tile, column), 0.0f);
+            for (int s = 0; s < states; ++s) {
+                if (has(returned, s))
+                    carried[unit_group][column_tile][column][has(returned, s) ? rank_among(returned, s) : 0] = last_gradient(s, unit_group, column_tile, column);
+                if constexpr (sequences.resets) store_global_float(to_initial(s, unit_group, column_tile, column), 0.0f);
             }
+#pragma unroll
+            for (int number = returns; number < kept; ++number) carried[unit_group][column_tile][column][number] = 0.0f;
         });
     }
 
     /// The gradients of the states before the first step; and of biases, a part for each warp along the batch.
-    TILESMITH_DEVICE void finish() const {
-        Elements::for_each([&](int unit_group, int column_tile, int column) {
-            if (!own.real(unit_group, column_tile, column)) return;
+    TILESMITH_DEVICE void finish(int steps) {
+        for_each_sum(steps - 1, [&](int column_tile, const float (&sums)[4]) {
 #pragma unroll
-            for (int s = 0; s < states; ++s) {
-                float gradient = carried[unit_group][column_tile][column][s];
-                if (s == 0) gradient += sent_back[unit_group][column_tile][column];
-                if constexpr (sequences.resets) gradient += load_stored_float(to_initial(s, unit_group, column_tile, column));
-                store_global_16(in.d_initial + own.state_index(s, unit_group, column_tile, column), to_16<Type>(gradient));
+            for (int i = 0; i < 4; ++i) {
+                const int unit_group = i / 2, column = i % 2;
+                if (!own.real(unit_group, column_tile, column)) continue;
+#pragma unroll
+                for (int s = 0; s < states; ++s) {
+                    float gradient = returned_gradient(s, unit_group, column_tile, column);
+                    if (s == 0) gradient += sums[i];
+                    if constexpr (sequences.resets) gradient += load_stored_float(to_initial(s, unit_group, column_tile, column));
+                    store_global_16(in.d_initial + own.state_index(s, unit_group, column_tile, column), to_16<Type>(gradient));
+                }
             }
         });
 #pragma unroll
@@ -274,7 +293,7 @@ struct WideBackward {
 #pragma unroll
                 for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
 #pragma unroll
-                    for (int column = 0; column < columns; ++column) sum += carried[unit_group][column_tile][column][states + number];
+                    for (int column = 0; column < columns; ++column) sum += carried[unit_group][column_tile][column][returns + number];
                 sum += shuffle_xor(sum, 1);  // the lanes that have the same unit
                 sum += shuffle_xor(sum, 2);
                 const long long part = static_cast<long long>(block_y()) * row_warps + row_warp;
@@ -285,56 +304,58 @@ struct WideBackward {
 
     // ---- one step ----
 
-    /// The step of the lane's elements, from what it reads and what has been sent back. last: of the tile.
-    TILESMITH_DEVICE void step(int t, bool last) {
+    /// The step of the lane's elements, from what it reads and what the n-th step sends back. last: of the tile.
+    TILESMITH_DEVICE void step(int n, int t, bool last) {
+        for_each_sum(n, [&](int column_tile, const float (&sums)[4]) {
 #pragma unroll
-        for (int unit_group = 0; unit_group < unit_groups; ++unit_group)
-#pragma unroll
-            for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
+            for (int unit_group = 0; unit_group < unit_groups; ++unit_group) {
                 const int chunk = unit_tile * unit_groups + unit_group, first = row_warp * warp_rows + 8 * column_tile;
                 unsigned words[arrays];
                 load_lane_words<arrays>(words, shared + inputs_at + chunk * input_row + first * chunk_bytes, plane_bytes, lane);
                 float made[columns][results];
 #pragma unroll
-                for (int column = 0; column < columns; ++column) step_of(words, unit_group, column_tile, column, t, last, made[column]);
+                for (int column = 0; column < columns; ++column)
+                    step_of(words, sums[2 * unit_group + column], unit_group, column_tile, column, t, last, made[column]);
                 results_to.store(
                     block_of_lane(), chunk * result_row + first * chunk_bytes,
                     [&](int array, int, int, int column) { return made[column][array]; },
                     [&](int array, int row, int unit) { return result_at(array, row, unit); });
             }
+        });
     }
 
     /// The step of one element.
-    TILESMITH_DEVICE void step_of(const unsigned (&words)[arrays], int unit_group, int column_tile, int column, int t, bool last,
+    TILESMITH_DEVICE void step_of(const unsigned (&words)[arrays], float sent_back, int unit_group, int column_tile, int column, int t, bool last,
                                   float (&made)[results]) {
         const int row = row_warp * warp_rows + own.row(column_tile, column);
         const bool runs = own_of_rows.runs(row, t);
         if (sequences.lengths) last = last || !own_of_rows.runs(row, t + 1);
-        float(&keeps)[kept] = carried[unit_group][column_tile][column];
-        const float returned = sent_back[unit_group][column_tile][column];
+        auto& keeps = carried[unit_group][column_tile][column];
         float of_element[states], d_gate[gates];
 #pragma unroll
         for (int s = 0; s < states; ++s) {
-            of_element[s] = keeps[s];
+            of_element[s] = returned_gradient(s, unit_group, column_tile, column);
             if (own_of_rows.begins_next(row)) {  // what comes back is the initial states'
                 float* sum = to_initial(s, unit_group, column_tile, column);
-                store_global_float(sum, load_stored_float(sum) + of_element[s] + (s == 0 ? returned : 0.0f));
+                store_global_float(sum, load_stored_float(sum) + of_element[s] + (s == 0 ? sent_back : 0.0f));
                 of_element[s] = 0.0f;
-            } else if (s == 0 && !last) {
-                of_element[0] = Cell::recurrent_gradient(of_element[0] + returned);
+            } else if (s == 0) {
+                of_element[0] += sent_back;
+                if (!last) of_element[0] = Cell::recurrent_gradient(of_element[0]);
             }
         }
         gradient_step<Cell, Type, state_gradients>(
             [&](int array) { return column == 0 ? unpack_low<Type>(words[array]) : unpack_high<Type>(words[array]); },
             [&](int q) { return bias[q][unit_group]; }, runs, of_element, d_gate);
 #pragma unroll
-        for (int s = 0; s < states; ++s) keeps[s] = of_element[s];
+        for (int s = 0; s < states; ++s)
+            if (has(returned, s)) keeps[has(returned, s) ? rank_among(returned, s) : 0] = of_element[s];
         const bool real = own.real(unit_group, column_tile, column);
 #pragma unroll
         for (int q = 0; q < gates; ++q) {
             if (has(stored, q)) made[has(stored, q) ? rank_among(stored, q) : 0] = d_gate[q];
             if (has(Gradients::inputless_biases, q))
-                keeps[states + rank_among(Gradients::inputless_biases, q)] += real ? d_gate[q] : 0.0f;
+                keeps[returns + (has(Gradients::inputless_biases, q) ? rank_among(Gradients::inputless_biases, q) : 0)] += real ? d_gate[q] : 0.0f;
         }
     }
 
@@ -343,7 +364,7 @@ struct WideBackward {
     /// The 16 units of the head that are the warp's rows of a tile. A block begins with others than its neighbour.
     TILESMITH_DEVICE int units_of_16(int tile) const { return (tile * warpgroups + warp / 4 + rank) % all_tiles * 4 + warp % 4; }
 
-    /// Multiply, tile by tile, and store the n-th step's sums for those that own the units; meanwhile() when the first has begun.
+    /// Multiply, tile by tile, store the n-th step's sums for those that own the units, and say so; meanwhile() when the first has begun.
     template <class Meanwhile>
     TILESMITH_DEVICE void send_sums(int n, Meanwhile meanwhile) const {
         const MatrixDescriptor gradients = matrix_descriptor(shared, result_row, 8 * chunk_bytes);
@@ -353,42 +374,67 @@ struct WideBackward {
             matrix.multiply_tile(sums, tile, gradients);
             if (tile == 0) meanwhile();
             Matrix::wait_for_tile(sums);
-            const int to = units_of_16(tile);
-            if (16 * to >= D) continue;
+            const int to = units_of_16(opaque(tile));  // addresses are computed anew
+            if (64 * all_tiles != D && 16 * to >= D) continue;
             unsigned short* at = sums_of(n % 2, to, rank);
 #pragma unroll
             for (int i = 0; i < Matrix::column_tiles; ++i) OnTheirWay::store(at + i * 32 * OnTheirWay::elements, sums[i]);
-            sync_warp();
-            if (lane == 0) signal_global(counter_of(to / unit_tiles));
         }
+        sync_warp();
+        if (lane == 0) signal_global(counter());
     }
 
-    /// How many blocks' sums are asked for at a time: what there are registers for.
+    // ---- sums of all blocks ----
+
+    /// How many blocks' sums for 8 sequences are asked for at a time: what there are registers for.
+    static constexpr int most_asked = 16 / OnTheirWay::words;
     TILESMITH_DEVICE static constexpr int asked_at_once() {
-        int count = minimum(blocks, maximum(48 / (column_tiles * OnTheirWay::words), 1));
+        int count = minimum(blocks, most_asked);
         while (blocks % count != 0) --count;
         return count;
     }
+    static constexpr int asked = asked_at_once();
+    using Found = unsigned[asked][OnTheirWay::words];
 
-    /// Wait until all sums of the n-th step have come, and add them.
-    TILESMITH_DEVICE void take_sums(int n) {
-        constexpr int at_once = asked_at_once();
-        GridBarrier::wait(counter_of(rank), static_cast<unsigned>(blocks * unit_tiles) * (n + 1));
-        const unsigned short* from = sums_of(n % 2, rank * unit_tiles + unit_tile, 0) + row_warp * column_tiles * 32 * OnTheirWay::elements;
-        Elements::for_each([&](int unit_group, int column_tile, int column) { sent_back[unit_group][column_tile][column] = 0.0f; });
+    TILESMITH_DEVICE void ask_for_sums(Found& found, int n, int column_tile, int first_block) const {
+        const unsigned short* from = sums_of(n % 2, rank * unit_tiles + unit_tile, first_block) +
+                                     (row_warp * column_tiles + column_tile) * 32 * OnTheirWay::elements;
+#pragma unroll
+        for (int i = 0; i < asked; ++i) OnTheirWay::load(found[i], from + i * part_elements);
+    }
+    TILESMITH_DEVICE static void add_sums(float (&sums)[4], const Found& found) {
+#pragma unroll
+        for (int block = 0; block < asked; ++block)
+#pragma unroll
+            for (int i = 0; i < 4; ++i) sums[i] += OnTheirWay::value(found[block], i);
+    }
+
+    /// Calls function(column_tile, sums) for the lane's elements of 8 sequences after the other, with the sums of all blocks of the n-th
+    /// step, when all have come. Those of the next are on their way meanwhile. n < 0: what h is given after the last step.
+    template <class Function>
+    TILESMITH_DEVICE void for_each_sum(int n, Function function) {
+        const bool come = multiplies && n >= 0;
+        if (come) GridBarrier::wait(counter(), static_cast<unsigned>(blocks * warps) * (n + 1));
+        cp_async_wait<0>();
+        sync_block();  // what the step reads is there; the results of the step before are written
+        Found found;
+        if (come) ask_for_sums(found, n, 0, 0);
+#pragma unroll
+        for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
+            float sums[4] = {};
+            if (n < 0 && !has(returned, 0))
+#pragma unroll
+                for (int i = 0; i < 4; ++i) sums[i] = last_gradient(0, i / 2, column_tile, i % 2);
+            if (come) {
+                add_sums(sums, found);
 #pragma unroll 1
-        for (int first = 0; first < blocks; first += at_once) {
-            unsigned found[at_once][column_tiles][OnTheirWay::words];
-#pragma unroll
-            for (int i = 0; i < at_once; ++i)
-#pragma unroll
-                for (int column_tile = 0; column_tile < column_tiles; ++column_tile)
-                    OnTheirWay::load(found[i][column_tile], from + (first + i) * part_elements + column_tile * 32 * OnTheirWay::elements);
-#pragma unroll
-            for (int i = 0; i < at_once; ++i)
-                Elements::for_each([&](int unit_group, int column_tile, int column) {
-                    sent_back[unit_group][column_tile][column] += OnTheirWay::value(found[i][column_tile], 2 * unit_group + column);
-                });
+                for (int first = asked; first < blocks; first += asked) {
+                    ask_for_sums(found, n, column_tile, first);
+                    add_sums(sums, found);
+                }
+                if (column_tile + 1 < column_tiles) ask_for_sums(found, n, column_tile + 1, 0);
+            }
+            function(column_tile, sums);
         }
     }
 
@@ -400,10 +446,7 @@ struct WideBackward {
         prepare();
         for (int n = 0; n < steps; ++n) {
             const int t = steps - 1 - n;
-            if (multiplies && n > 0) take_sums(n - 1);
-            cp_async_wait<0>();
-            sync_block();  // what the step reads is there; the results of the step before are written
-            step(t, n == 0);
+            step(n - 1, t, n == 0);
             own_of_rows.look_up(in, first_row, t - 1, thread, threads);
             fence_shared_for_wgmma();
             sync_block();  // the gates' gradients are there; what the step reads is read
@@ -416,8 +459,7 @@ struct WideBackward {
                 ask();
             write_results(t);
         }
-        if (multiplies) take_sums(steps - 1);
-        finish();
+        finish(steps);
         if constexpr (sequences.lengths) write_rest(steps);
     }
 };

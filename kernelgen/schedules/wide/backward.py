@@ -37,6 +37,7 @@ from kernelgen.schedules.wide.blocks import (
     instruction_clocks,
     lacks_warpgroups,
 )
+from kernelgen.symbolic.derive import derive
 from kernelgen.symbolic.instructions import backward_cost
 
 WARPGROUPS = range(1, MOST_WARPGROUPS + 1)
@@ -106,6 +107,13 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     )
 
 
+def returned(cell: Cell, shape: Shape) -> int:
+    """Bit s is 1 where a gradient of state s lives from step to step: not that of h where R alone returns it, unless it
+    waits for the ends of sequences."""
+    alone = derive(cell).d_states[0] == 0 and not shape.lengths
+    return (1 << len(cell.states)) - (2 if alone else 1)
+
+
 def block_counts(head_dim: int) -> list[int]:
     """Into how many blocks the units of a head may be cut."""
     return [count for count in range(1, head_dim // OWNED + 1) if head_dim % (count * OWNED) == 0]
@@ -146,7 +154,7 @@ class WideBackward(BatchTiled):
             "blocks": problem.variable("blocks", block_counts(shape.head_dim)),
             "batch_tile": problem.variable("batch_tile", COLUMNS),
             "warpgroups": problem.variable("warpgroups", WARPGROUPS),
-            "k_tiles_in_registers": problem.variable("k_tiles_in_registers", range(0, k_tiles + 1, 2)),
+            "k_tiles_in_registers": problem.variable("k_tiles_in_registers", range(k_tiles + 1)),
             "sum_bytes": problem.variable("sum_bytes", SUM_BYTES),
         }
 
@@ -179,7 +187,7 @@ class WideBackward(BatchTiled):
         return {
             "W_gates": f"{groups} * {2 * v['blocks'] * tile * v['sum_bytes'] // 2}",
             "W_carried": f"{groups} * {len(cell.states) * tile if shape.resets else 0}",
-            "W_counters": f"{groups} * {v['blocks'] * COUNTER_WORDS}",
+            "W_counters": f"{groups} * {COUNTER_WORDS}",
         }
 
     def needs(self, cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Needs[Number]:
@@ -188,7 +196,7 @@ class WideBackward(BatchTiled):
         counts: dict[str, Int] = {
             "weights": s.tiles * v["k_tiles_in_registers"] * 4,
             "sums": maximum(v["batch_tile"] // 2, s.elements),
-            "states": s.elements * (len(cell.states) + len(cell.inputless_biases)),
+            "states": s.elements * (returned(cell, shape).bit_count() + len(cell.inputless_biases)),
             "arrays": s.arrays + s.stored,
             "live": backward_cost(cell).live,
         }
@@ -240,7 +248,7 @@ class WideBackward(BatchTiled):
             tiling_struct="WideBackwardTiling",
             tiling=tiling.values,
             asserted=asserted(tiling),
-            options=(str(known), stores(profile), *sequences(shape)),
+            options=(str(known), f"{returned(cell, shape):#x}u", stores(profile), *sequences(shape)),
         )
 
 
