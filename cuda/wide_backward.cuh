@@ -140,6 +140,7 @@ struct WideBackward {
     float carried[unit_groups][column_tiles][columns][maximum(kept, 1)];
     Own own_of_rows{shared + own_at};
     LaneStores<Type, shape, 8, 8, results, how> results_to;
+    TILESMITH_STAMPED(Stamps stamps;)
 
     TILESMITH_DEVICE LaneElements<shape, 8, 8> block_of_lane() const {
         return {.batch = 0, .warp = 0, .head = 0, .first_row = 0, .g = lane / 4, .j = lane % 4};
@@ -417,6 +418,7 @@ struct WideBackward {
         if (come) GridBarrier::wait(counter(), static_cast<unsigned>(blocks * warps) * (n + 1));
         cp_async_wait<0>();
         sync_block();  // what the step reads is there; the results of the step before are written
+        TILESMITH_STAMPED(stamps.mark(Phase::exchange);)
         Found found;
         if (come) ask_for_sums(found, n, 0, 0);
 #pragma unroll
@@ -444,12 +446,15 @@ struct WideBackward {
         if constexpr (Own::any) sync_block();
         load_inputs(steps - 1);
         prepare();
+        TILESMITH_STAMPED(stamps.start(in.stamps, warp == 0);)
         for (int n = 0; n < steps; ++n) {
             const int t = steps - 1 - n;
             step(n - 1, t, n == 0);
+            TILESMITH_STAMPED(stamps.mark(Phase::pointwise);)
             own_of_rows.look_up(in, first_row, t - 1, thread, threads);
             fence_shared_for_wgmma();
             sync_block();  // the gates' gradients are there; what the step reads is read
+            TILESMITH_STAMPED(stamps.mark(Phase::meeting);)
             const auto ask = [&] {
                 if (t > 0) load_inputs(t - 1);
             };
@@ -457,8 +462,11 @@ struct WideBackward {
                 send_sums(n, ask);
             else
                 ask();
+            TILESMITH_STAMPED(stamps.mark(Phase::matrix);)
             write_results(t);
+            TILESMITH_STAMPED(stamps.step(Phase::transfers);)
         }
+        TILESMITH_STAMPED(stamps.finish();)
         finish(steps);
         if constexpr (sequences.lengths) write_rest(steps);
     }
