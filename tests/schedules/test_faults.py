@@ -285,7 +285,7 @@ FAULTS = {
         "",
         "differs|NaN",
     ),
-    "one slot of sums": (
+    "one slot of sums, wide": (
         WIDE_BACKWARD,
         "static_cast<long long>(slot) * batch_tiles",
         "static_cast<long long>(0 * slot) * batch_tiles",
