@@ -1,9 +1,9 @@
 """The wide schedule, backward: blocks share a head, and send each other their parts of the gradients of h.
 
 A block multiplies the gradients of its own gates with R, turned, by wgmma, for all units of the head; who owns the
-units adds the sums that all blocks have stored. The kernel is the template of cuda/wide_backward.cuh; the formulas here are
-its sizes, for integers and for a Problem's variables alike, and the generated source asserts that they agree. A shape
-that saves "hidden" means that gradients come from outside for h alone, else for every state.
+units adds the sums that all blocks have stored. The kernel is the template of cuda/wide_backward.cuh; the formulas here
+are its sizes, for integers and for a Problem's variables alike, and the generated source asserts that they agree. A
+shape that saves "hidden" means that gradients come from outside for h alone, else for every state.
 """
 
 from __future__ import annotations
