@@ -157,7 +157,7 @@ struct WideBackward {
     /// The sums for 16 units of the head, from one block.
     TILESMITH_DEVICE unsigned short* sums_of(int slot, int units_of_16, int block) const {
         const long long place = static_cast<long long>(slot) * batch_tiles * shape.heads + group;
-        return in.d_gates + place * group_elements + (units_of_16 * blocks + block) * part_elements + lane * OnTheirWay::elements;
+        return (tiling.sum_bytes == 2 ? in.d_sums : in.d_gates) + place * group_elements + (units_of_16 * blocks + block) * part_elements + lane * OnTheirWay::elements;
     }
     TILESMITH_DEVICE unsigned* counter() const { return in.counters + group * GridBarrier::words; }
 

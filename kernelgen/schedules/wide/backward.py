@@ -41,7 +41,7 @@ from kernelgen.symbolic.derive import derive
 from kernelgen.symbolic.instructions import backward_cost
 
 WARPGROUPS = range(1, MOST_WARPGROUPS + 1)
-SUM_BYTES = [4]
+SUM_BYTES = [2, 4]
 """The values of the tile variables."""
 
 OWNED = 16
@@ -183,7 +183,7 @@ class WideBackward(BatchTiled):
         groups = f"heads * cdiv(batch, {v['batch_tile']})"
         tile = shape.head_dim * v["batch_tile"]
         return {
-            "W_gates": f"{groups} * {2 * v['blocks'] * tile * v['sum_bytes'] // 2}",
+            "W_sums" if v["sum_bytes"] == 2 else "W_gates": f"{groups} * {v['blocks'] * tile * v['sum_bytes']}",
             "W_carried": f"{groups} * {len(cell.states) * tile if shape.resets else 0}",
             "W_counters": f"{groups} * {COUNTER_WORDS}",
         }
@@ -242,7 +242,9 @@ class WideBackward(BatchTiled):
             arguments="BackwardArguments",
             entry="tilesmith_backward",
             title=f"backward, gradients of {known} of {len(cell.states)} states, gates saved, schedule {self.name}",
-            parameters=backward_grid_parameters(shape, carried=shape.resets),
+            parameters=backward_grid_parameters(
+                shape, carried=shape.resets, stored="d_sums" if tiling.values["sum_bytes"] == 2 else "d_gates"
+            ),
             tiling_struct="WideBackwardTiling",
             tiling=tiling.values,
             asserted=asserted(tiling),
