@@ -235,8 +235,9 @@ def make_case(
     follow: what a kernel made of this case without it. Where a value lies close to the middle between two 16-bit
     numbers, the kernel may round it to another than the reference would, and all later steps differ. The expected
     outputs are then what the reference makes of each step from the rounded h, or gates' gradients, that the kernel
-    itself went on from, and are not rounded, and the case is exact. rounded_sums: whether the kernel rounds parts of the
-    products of R before it adds them, which the reference does not.
+    itself went on from, and are not rounded, and the case is exact.
+
+    rounded_sums: whether the kernel rounds parts of R's sums before it adds them, which the reference does not.
 
     Raises NotFiniteError where the reference itself is NaN, infinite or too large for the dtype: no kernel can be right
     then, and it is the cell or its random inputs that are to be changed.
