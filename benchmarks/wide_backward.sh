@@ -1,8 +1,8 @@
 #!/bin/sh
 # The wide schedule, backward, beside what ran before: each tiling against float64, then the phases of a step. Of a GPU of sm_90a; some
-# ten minutes. From the repository's root: sh benchmarks/wide_backward.sh [python]
+# five minutes. From the repository's root: sh benchmarks/wide_backward.sh [python]
 python=${1:-python}
-tilings() { "$python" benchmarks/tilings.py --seq 128 "$@"; }
+tilings() { "$python" benchmarks/tilings.py --seq 64 "$@"; }
 wide() { size=$1 batch=$2; shift 2; tilings --schedule wide_backward --size "$size" --batch "$batch" $(printf ' --tiling %s' "$@"); }
 
 wide 4x512 256 8/64/2/7/2 8/64/2/7/4
