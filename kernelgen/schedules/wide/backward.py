@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic
 
-from constrint import Expr, Problem, cdiv, divides, maximum
+from constrint import Expr, Problem, cdiv, divides, minimum
 from kernelgen.cells.language import Cell
 from kernelgen.emit.kernel import Template
 from kernelgen.hardware.profile import Profile
@@ -56,8 +56,11 @@ MOST_ELEMENTS = 32
 MOST_K_TILES = 32
 """In registers, of a tile of rows."""
 
-SPARE = 60
-"""Registers that a thread needs besides R, sums and what it keeps of its elements."""
+ASKED = 16
+"""Words of sums on their way that a lane asks for at a time."""
+
+SPARE = 40
+"""Registers that a thread needs besides R, sums, what it keeps of its elements and a step's values."""
 
 HANDSHAKE = 1_400
 """Clocks from the last store of sums to the first load of them elsewhere: a signal, a poll that sees it, a meeting
@@ -193,12 +196,13 @@ class WideBackward(BatchTiled):
         s = sizes(cell, shape, v)
         counts: dict[str, Int] = {
             "weights": s.tiles * v["k_tiles_in_registers"] * 4,
-            "sums": maximum(v["batch_tile"] // 2, s.elements),
+            "accumulators": v["batch_tile"] // 2,
             "states": s.elements * (returned(cell, shape).bit_count() + len(cell.inputless_biases)),
-            "arrays": s.arrays + s.stored,
             "live": backward_cost(cell).live,
+            "tiles": s.tiles,
+            "asked": minimum(v["blocks"] * v["sum_bytes"], ASKED),
         }
-        least = counts["weights"] + counts["sums"] + counts["states"] + SPARE
+        least = counts["weights"] + counts["accumulators"] + counts["states"] + 3 * counts["live"] + SPARE
         return Needs(s.warps, s.shared_memory, counts, least)
 
     def work(self, cell: Cell, shape: Shape, profile: Profile, v: Mapping[str, int]) -> StepWork:
