@@ -17,24 +17,30 @@ struct GradientArrays {
     static constexpr int planes = maximum(arrays, count_bits(stored));
 };
 
-/// The step of one element. value(array): what it reads of an array. bias(gate): of a gate. carried: the gradients of the states
-/// after the step that later steps send back; becomes those before it, or stays where the step is none of its sequence's.
+/// What the step of one element computes before any gradient is there. value(array): what it reads of an array. bias(gate): of a
+/// gate.
 template <class Cell, class Type, int state_gradients, class Value, class Bias>
-TILESMITH_DEVICE void gradient_step(Value value, Bias bias, bool runs, Real<Type> (&carried)[Cell::states],
-                                    Real<Type> (&d_gate)[Cell::gates]) {
+TILESMITH_DEVICE void prepare_gradient(Value value, Bias bias, typename Cell::Ready& ready) {
     using Arrays = GradientArrays<Cell, state_gradients>;
     constexpr int states = Cell::states, gates = Cell::gates;
-    Real<Type> gate[gates], previous[states], d_next[states], d_state[states];
+    Real<Type> gate[gates], previous[states];
 #pragma unroll
     for (int q = 0; q < gates; ++q) gate[q] = has(Cell::saved, q) ? value(rank_among(Cell::saved, q)) : bias(q);
 #pragma unroll
     for (int s = 0; s < states; ++s)
         previous[s] = has(Cell::backward_states, s) ? value(Arrays::read_gates + rank_among(Cell::backward_states, s)) : 0.0f;
-    typename Cell::Ready ready;
     Cell::prepare(gate, previous, ready);
+}
+
+/// The rest of it. outside(s): the gradient of state s from outside, of the first so many. carried: the gradients of the states
+/// after the step that later steps send back; becomes those before it, or stays where the step is none of its sequence's.
+template <class Cell, class Type, int state_gradients, class Outside>
+TILESMITH_DEVICE void finish_gradient(const typename Cell::Ready& ready, Outside outside, bool runs, Real<Type> (&carried)[Cell::states],
+                                      Real<Type> (&d_gate)[Cell::gates]) {
+    constexpr int states = Cell::states, gates = Cell::gates;
+    Real<Type> d_next[states], d_state[states];
 #pragma unroll
-    for (int s = 0; s < states; ++s)
-        d_next[s] = s < state_gradients ? carried[s] + value(Arrays::read_gates + Arrays::read_states + s) : carried[s];
+    for (int s = 0; s < states; ++s) d_next[s] = s < state_gradients ? carried[s] + outside(s) : carried[s];
     Cell::backward(ready, d_next, d_gate, d_state);
     if (!runs) {  // behind the end: what a step reads there may be NaN
 #pragma unroll

@@ -259,8 +259,11 @@ struct StreamingBackward : StreamingBlock<Type, shape, tiling, tiling.units_per_
                 of_element[0] = Cell::recurrent_gradient(of_element[0] + sent_back);
             }
         }
-        gradient_step<Cell, Type, state_gradients>([&](int array) { return Inputs::value(words, array, column); },
-                                                   [&](int q) { return bias[q][unit_group]; }, runs, of_element, d_gate);
+        const auto value = [&](int array) { return Inputs::value(words, array, column); };
+        typename Cell::Ready ready;
+        prepare_gradient<Cell, Type, state_gradients>(value, [&](int q) { return bias[q][unit_group]; }, ready);
+        finish_gradient<Cell, Type, state_gradients>(
+            ready, [&](int s) { return value(Gradients::read_gates + Gradients::read_states + s); }, runs, of_element, d_gate);
 #pragma unroll
         for (int s = 0; s < states; ++s) keep(of_element[s], tile, s, unit_group, column_tile, column);
         const bool real = own.real(unit_group, column_tile, column);

@@ -33,6 +33,7 @@ struct WideBackwardTiling {
     int warpgroups;            // of a block: they share the product's rows, and the elements
     int k_tiles_in_registers;  // of a block's groups of 16 k, how many have their R in registers
     int sum_bytes;             // of a sum on its way: 2, rounded as an element is, or 4
+    int prepared;              // groups of 8 sequences of a warp whose step is prepared while it waits for sums: 0 or 1
 };
 
 /// Sums of 8 sequences on their way: a lane's four, of its two units.
@@ -272,7 +273,7 @@ struct WideBackward {
 
     /// The gradients of the states before the first step; and of biases, a part for each warp along the batch.
     TILESMITH_DEVICE void finish(int steps) {
-        for_each_sum(steps - 1, [&](int column_tile, const float (&sums)[4]) {
+        for_each_sum(steps - 1, [] {}, [&](int column_tile, const float (&sums)[4]) {
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
                 const int unit_group = i / 2, column = i % 2;
@@ -305,18 +306,45 @@ struct WideBackward {
 
     // ---- one step ----
 
+    /// Of the lane's elements of 8 sequences: what waits for no sums, and the words of their gradients from outside.
+    struct Prepared {
+        typename Cell::Ready ready[unit_groups][columns];
+        unsigned outside[unit_groups][state_gradients];
+    };
+    TILESMITH_DEVICE void prepare_step(Prepared& prepared, int column_tile) const {
+#pragma unroll
+        for (int unit_group = 0; unit_group < unit_groups; ++unit_group) {
+            const int chunk = unit_tile * unit_groups + unit_group, first = row_warp * warp_rows + 8 * column_tile;
+            unsigned words[arrays];
+            load_lane_words<arrays>(words, shared + inputs_at + chunk * input_row + first * chunk_bytes, plane_bytes, lane);
+#pragma unroll
+            for (int column = 0; column < columns; ++column)
+                prepare_gradient<Cell, Type, state_gradients>([&](int array) { return value_of(words[array], column); },
+                                                              [&](int q) { return bias[q][unit_group]; }, prepared.ready[unit_group][column]);
+#pragma unroll
+            for (int s = 0; s < state_gradients; ++s)
+                prepared.outside[unit_group][s] = words[Gradients::read_gates + Gradients::read_states + s];
+        }
+    }
+    TILESMITH_DEVICE static float value_of(unsigned word, int column) {
+        return column == 0 ? unpack_low<Type>(word) : unpack_high<Type>(word);
+    }
+
     /// The step of the lane's elements, from what it reads and what the n-th step sends back. last: of the tile.
     TILESMITH_DEVICE void step(int n, int t, bool last) {
-        for_each_sum(n, [&](int column_tile, const float (&sums)[4]) {
+        Prepared prepared;
+        const auto before = [&] {
+            if constexpr (tiling.prepared) prepare_step(prepared, 0);
+        };
+        for_each_sum(n, before, [&](int column_tile, const float (&sums)[4]) {
+            if (!tiling.prepared || column_tile > 0) prepare_step(prepared, column_tile);
 #pragma unroll
             for (int unit_group = 0; unit_group < unit_groups; ++unit_group) {
                 const int chunk = unit_tile * unit_groups + unit_group, first = row_warp * warp_rows + 8 * column_tile;
-                unsigned words[arrays];
-                load_lane_words<arrays>(words, shared + inputs_at + chunk * input_row + first * chunk_bytes, plane_bytes, lane);
                 float made[columns][results];
 #pragma unroll
                 for (int column = 0; column < columns; ++column)
-                    step_of(words, sums[2 * unit_group + column], unit_group, column_tile, column, t, last, made[column]);
+                    step_of(prepared, sums[2 * unit_group + column], unit_group, column_tile, column, t, last, made[column]);
                 results_to.store(
                     block_of_lane(), chunk * result_row + first * chunk_bytes,
                     [&](int array, int, int, int column) { return made[column][array]; },
@@ -326,7 +354,7 @@ struct WideBackward {
     }
 
     /// The step of one element.
-    TILESMITH_DEVICE void step_of(const unsigned (&words)[arrays], float sent_back, int unit_group, int column_tile, int column, int t, bool last,
+    TILESMITH_DEVICE void step_of(const Prepared& prepared, float sent_back, int unit_group, int column_tile, int column, int t, bool last,
                                   float (&made)[results]) {
         const int row = row_warp * warp_rows + own.row(column_tile, column);
         const bool runs = own_of_rows.runs(row, t);
@@ -345,9 +373,9 @@ struct WideBackward {
                 if (!last) of_element[0] = Cell::recurrent_gradient(of_element[0]);
             }
         }
-        gradient_step<Cell, Type, state_gradients>(
-            [&](int array) { return column == 0 ? unpack_low<Type>(words[array]) : unpack_high<Type>(words[array]); },
-            [&](int q) { return bias[q][unit_group]; }, runs, of_element, d_gate);
+        finish_gradient<Cell, Type, state_gradients>(
+            prepared.ready[unit_group][column], [&](int s) { return value_of(prepared.outside[unit_group][s], column); }, runs, of_element,
+            d_gate);
 #pragma unroll
         for (int s = 0; s < states; ++s)
             if (has(returned, s)) keeps[has(returned, s) ? rank_among(returned, s) : 0] = of_element[s];
@@ -411,13 +439,15 @@ struct WideBackward {
     }
 
     /// Calls function(column_tile, sums) for the lane's elements of 8 sequences after the other, with the sums of all blocks of the n-th
-    /// step, when all have come. Those of the next are on their way meanwhile. n < 0: what h is given after the last step.
-    template <class Function>
-    TILESMITH_DEVICE void for_each_sum(int n, Function function) {
+    /// step, when all have come. Those of the next are on their way meanwhile. n < 0: what h is given after the last step. before():
+    /// when what the step reads is there.
+    template <class Before, class Function>
+    TILESMITH_DEVICE void for_each_sum(int n, Before before, Function function) {
         const bool come = multiplies && n >= 0;
-        if (come) GridBarrier::wait(counter(), static_cast<unsigned>(blocks * warps) * (n + 1));
         cp_async_wait<0>();
         sync_block();  // what the step reads is there; the results of the step before are written
+        before();
+        if (come) GridBarrier::wait(counter(), static_cast<unsigned>(blocks * warps) * (n + 1));
         TILESMITH_STAMPED(stamps.mark(Phase::exchange);)
         Found found;
         if (come) ask_for_sums(found, n, 0, 0);

@@ -232,13 +232,13 @@ def test_every_tile_variable_of_a_cluster_is_right(cell: str, shape: Shape, chan
     check(cell, shape, tiling, range(2))
 
 
-WIDE_BLOCKS = {"blocks": 2, "batch_tile": 32, "warpgroups": 1, "k_tiles_in_registers": 2, "sum_bytes": 4}
+WIDE_BLOCKS = {"blocks": 2, "batch_tile": 32, "warpgroups": 1, "k_tiles_in_registers": 2, "sum_bytes": 4, "prepared": 1}
 
 
 @pytest.mark.parametrize(
     ("cell", "shape", "changed"),
     [
-        pytest.param("lstm", Shape(20, 7, 1, 32), {"blocks": 1}, id="a block has the head"),
+        pytest.param("lstm", Shape(20, 7, 1, 32), {"blocks": 1, "prepared": 0}, id="a block has the head"),
         pytest.param(
             "gru",
             Shape(33, 6, 1, 96),
@@ -248,7 +248,7 @@ WIDE_BLOCKS = {"blocks": 2, "batch_tile": 32, "warpgroups": 1, "k_tiles_in_regis
         pytest.param(
             "slstm",
             Shape(35, 5, 1, 128, save="states"),
-            {"blocks": 8, "batch_tile": 64, "k_tiles_in_registers": 0},
+            {"blocks": 8, "batch_tile": 64, "k_tiles_in_registers": 0, "sum_bytes": 2},
             id="sums of many blocks, R in shared memory",
         ),
         pytest.param(

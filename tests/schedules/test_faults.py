@@ -170,7 +170,7 @@ WIDE_BACKWARD = Sound(
     "wide_backward",
     "lstm",
     Shape(12, 6, 1, 64),
-    {"blocks": 2, "batch_tile": 32, "warpgroups": 1, "k_tiles_in_registers": 4, "sum_bytes": 4},
+    {"blocks": 2, "batch_tile": 32, "warpgroups": 1, "k_tiles_in_registers": 4, "sum_bytes": 4, "prepared": 1},
 )
 OWN_WIDE_BACKWARD = replace(WIDE_BACKWARD, shape=replace(WIDE_BACKWARD.shape, resets=True, lengths=True))
 STREAMING_WHOLE_HEAD = replace(STREAMING_FLOATS, values=STREAMING_FLOATS.values | {"units": 64, "k_warps": 1})
@@ -338,6 +338,13 @@ FAULTS = {
         "        cp_async_wait<0>();\n        sync_block();  // what the step reads is there",
         "        sync_block();  // what the step reads is there",
         "cp_async|copy|race|written",
+    ),
+    "a step that is prepared from what may not be there": (
+        WIDE_BACKWARD,
+        "        sync_block();  // what the step reads is there; the results of the step before are written\n"
+        "        before();\n",
+        "        before();\n        sync_block();\n",
+        "race|lack|copy|cp_async",
     ),
     "a gradient of the initial states that a reset forgets, wide": (
         OWN_WIDE_BACKWARD,

@@ -57,7 +57,14 @@ CLUSTER_BACKWARD = {"cluster": 4, "batch_tile": 4, "tiles_per_warp": 1} | {
     "k_tiles_in_registers": 1, "accumulators": 2, "num_stages": 4
 }  # fmt: skip
 
-WIDE_BACKWARD = {"blocks": 2, "batch_tile": 32, "warpgroups": 1, "k_tiles_in_registers": 4, "sum_bytes": 4}
+WIDE_BACKWARD = {
+    "blocks": 2,
+    "batch_tile": 32,
+    "warpgroups": 1,
+    "k_tiles_in_registers": 4,
+    "sum_bytes": 4,
+    "prepared": 1,
+}
 
 
 def _records(tiling: Tiling, shape: Shape, mark: int) -> Any:

@@ -42,6 +42,7 @@ from kernelgen.symbolic.instructions import backward_cost
 
 WARPGROUPS = range(1, MOST_WARPGROUPS + 1)
 SUM_BYTES = [2, 4]
+PREPARED = [0, 1]
 """The values of the tile variables."""
 
 OWNED = 16
@@ -157,6 +158,7 @@ class WideBackward(BatchTiled):
             "warpgroups": problem.variable("warpgroups", WARPGROUPS),
             "k_tiles_in_registers": problem.variable("k_tiles_in_registers", range(k_tiles + 1)),
             "sum_bytes": problem.variable("sum_bytes", SUM_BYTES),
+            "prepared": problem.variable("prepared", PREPARED),
         }
 
     def rules(self, problem: Problem, cell: Cell, shape: Shape, v: Mapping[str, Expr]) -> None:
