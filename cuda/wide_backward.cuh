@@ -5,9 +5,6 @@
 // the same order: a reduce-scatter through L2. They travel as they lie in the accumulators, since the lane that has them here owns
 // their elements there.
 //
-// The moving factor of a product, the gates' gradients, is [gate][unit / 8][sequence][8 units] in shared memory; what a step reads is
-// [array][unit / 8][sequence][8 units], a chunk of 16 bytes between the rows.
-//
 // Sums have two slots in global memory: who stores those of a step has seen that all blocks have sent the sums of the step after it, and a
 // block does that when it has read those of the step after that.
 //
@@ -15,13 +12,11 @@
 // and 2j + 1.
 #pragma once
 
-#include "gradient_step.cuh"
 #include "grid_barrier.cuh"
 #include "lane_elements.cuh"
 #include "lane_loads.cuh"
 #include "lane_stores.cuh"
-#include "recurrence.cuh"
-#include "sequences.cuh"
+#include "wide_backward_transfers.cuh"
 #include "wide_matrix.cuh"
 
 namespace tilesmith {
@@ -68,27 +63,25 @@ struct SumsOnTheirWay {
 /// lives from step to step; that of h need not where R alone returns it and all sequences end together.
 template <class Cell, class Type, FixedShape shape, WideBackwardTiling tiling, int state_gradients, unsigned returned, Stores how,
           Sequences sequences = Sequences{}>
-struct WideBackward {
+struct WideBackward : WideBackwardTransfers<Cell, Type, shape, tiling.blocks, tiling.batch_tile, 128 * tiling.warpgroups, state_gradients, sequences> {
+    using Base = WideBackwardTransfers<Cell, Type, shape, tiling.blocks, tiling.batch_tile, 128 * tiling.warpgroups, state_gradients, sequences>;
+    using typename Base::Gradients, typename Base::Own;
+    using Base::D, Base::units, Base::products, Base::stored, Base::results, Base::arrays, Base::result_row, Base::input_row,
+        Base::plane_bytes, Base::inputs_at, Base::in, Base::thread, Base::rank, Base::head, Base::shared, Base::first_unit, Base::first_row,
+        Base::own_of_rows, Base::result_at, Base::load_inputs, Base::write_results, Base::write_rest;
+
     // ---- sizes ----
-    using Gradients = GradientArrays<Cell, state_gradients>;
-    static constexpr int D = shape.head_dim;
     static constexpr int states = Cell::states, gates = Cell::gates;
-    static constexpr int input_gates = count_bits(Cell::input);
-    static constexpr int products = count_bits(Cell::recurrent);
-    static constexpr unsigned stored = Gradients::stored;
-    static constexpr int results = count_bits(stored), arrays = Gradients::arrays;
     static constexpr int biases = count_bits(Gradients::inputless_biases);
     /// Of an element, from step to step: what the step itself returned, and its share of the gradients of biases.
     static constexpr int returns = count_bits(returned), kept = returns + biases;
     static constexpr bool multiplies = !Cell::recurrent_cut;
 
-    static constexpr int blocks = tiling.blocks, warpgroups = tiling.warpgroups;
-    static constexpr int units = D / blocks, rows = tiling.batch_tile;  // of a block
+    static constexpr int blocks = tiling.blocks, warpgroups = tiling.warpgroups, rows = tiling.batch_tile;
     static constexpr int threads = 128 * warpgroups, warps = 4 * warpgroups;
     static constexpr int unit_tiles = units / 16;  // of 16 units, which a warp owns
     static constexpr int row_warps = warps / unit_tiles;  // that own the same units, each with sequences of its own
     static constexpr int warp_rows = rows / row_warps;
-    static constexpr int chunks = units / 8;  // rows of 8 units
     static constexpr int k_tiles = products * unit_tiles;
     static constexpr int tiles = ceil_div(ceil_div(D, 64), warpgroups);  // of 64 rows of the product, of a warpgroup
     static constexpr int all_tiles = tiles * warpgroups;
@@ -102,16 +95,9 @@ struct WideBackward {
     static_assert(state_gradients == 1 || state_gradients == states, "gradients of h alone, or of every state");
     static_assert(threads <= 1024, "a block has at most 1024 threads");
 
-    // ---- shared memory: the gates' gradients, what a step reads, R ----
-    static constexpr int result_row = rows * chunk_bytes;  // of 8 units
-    static constexpr int result_bytes = chunks * result_row;
-    static constexpr int input_row = (rows + 1) * chunk_bytes;  // no bank conflicts across rows of 8 units
-    static constexpr int plane_bytes = chunks * input_row;
-    static constexpr int inputs_at = results * result_bytes;
-    static constexpr int weights_at = ceil_div(inputs_at + arrays * plane_bytes, 128) * 128;
-    static constexpr int own_at = weights_at + warpgroups * Matrix::shared_bytes;
-    using Own = StepSequences<sequences, rows>;
-    static constexpr int shared_bytes = own_at + Own::bytes;
+    // ---- shared memory: what a step reads and writes, R ----
+    static constexpr int weights_at = ceil_div(Base::transfer_bytes, 128) * 128;
+    static constexpr int shared_bytes = weights_at + warpgroups * Matrix::shared_bytes;
 
     // ---- what blocks store for each other: [slot][tile of the batch][head][16 units][block][8 sequences][lane][4 sums] ----
     using OnTheirWay = SumsOnTheirWay<Type, tiling.sum_bytes>;
@@ -119,19 +105,12 @@ struct WideBackward {
     static constexpr int group_elements = D / 16 * blocks * part_elements;
 
     // ---- the thread's place ----
-    const BackwardArguments& in;
-    const int thread = static_cast<int>(thread_index());
     const int lane = thread % 32;
     const int warp = thread / 32;
     const int unit_tile = warp % unit_tiles;
     const int row_warp = warp / unit_tiles;
-    const int rank = static_cast<int>(block_x()) % blocks;
-    const int head = static_cast<int>(block_x()) / blocks;
     const int batch_tiles = ceil_div(in.batch, rows);
     const int group = static_cast<int>(block_y()) * shape.heads + head;  // who share a head and a tile of the batch
-    const SharedAddress shared = shared_memory();
-    const int first_unit = rank * units;
-    const int first_row = static_cast<int>(block_y()) * rows;
     const Elements own{.batch = in.batch, .warp = rank * unit_tiles + unit_tile, .head = head, .first_row = first_row + row_warp * warp_rows,
                        .g = lane / 4, .j = lane % 4, .order = sequences.lengths ? in.order : nullptr};
 
@@ -139,21 +118,14 @@ struct WideBackward {
     Matrix matrix{shared + weights_at + warp / 4 * Matrix::shared_bytes};
     float bias[gates][unit_groups];  // of the gates that are nothing else
     float carried[unit_groups][column_tiles][columns][maximum(kept, 1)];
-    Own own_of_rows{shared + own_at};
     LaneStores<Type, shape, 8, 8, results, how> results_to;
     TILESMITH_STAMPED(Stamps stamps;)
+
+    TILESMITH_DEVICE explicit WideBackward(const BackwardArguments& arguments) : Base(arguments) {}
 
     TILESMITH_DEVICE LaneElements<shape, 8, 8> block_of_lane() const {
         return {.batch = 0, .warp = 0, .head = 0, .first_row = 0, .g = lane / 4, .j = lane % 4};
     }
-    TILESMITH_DEVICE SharedAddress result_at(int array, int row, int unit) const {
-        const int gate = nth_bit(stored, array);  // first those that are multiplied
-        const int plane = has(Cell::recurrent, gate) ? rank_among(Cell::recurrent, gate)
-                                                     : products + rank_among(stored & ~Cell::recurrent, gate);
-        return shared + plane * result_bytes + unit / 8 * result_row + row * chunk_bytes + unit % 8 * 2;
-    }
-    /// The sequence at a place of the batch; past its end any will do.
-    TILESMITH_DEVICE int sequence_of(int place) const { return sequence_at<sequences>(in, minimum(place, in.batch - 1)); }
 
     /// The sums for 16 units of the head, from one block.
     TILESMITH_DEVICE unsigned short* sums_of(int slot, int units_of_16, int block) const {
@@ -161,74 +133,6 @@ struct WideBackward {
         return (tiling.sum_bytes == 2 ? in.d_sums : in.d_gates) + place * group_elements + (units_of_16 * blocks + block) * part_elements + lane * OnTheirWay::elements;
     }
     TILESMITH_DEVICE unsigned* counter() const { return in.counters + group * GridBarrier::words; }
-
-    // ---- what a step reads and writes ----
-
-    /// Ask for what step t reads: gates' sums, states before it, gradients from outside. Before step 0, and where a sequence begins
-    /// anew, lie the initial states.
-    TILESMITH_DEVICE void load_inputs(int t) const {
-        const long long array_elements = static_cast<long long>(in.batch) * in.seq * shape.heads * D;
-#pragma unroll 1
-        for (int vector = opaque(thread); vector < rows * chunks; vector += threads) {
-            const int row = vector / chunks, unit = first_unit + vector % chunks * 8;
-            const SharedAddress to = shared + inputs_at + vector % chunks * input_row + row * chunk_bytes;
-            const long long sequence = sequence_of(first_row + row);
-            const long long at = ((sequence * in.seq + t) * shape.heads + head) * D + unit;
-            const bool begins = t == 0 || own_of_rows.begins(row);
-#pragma unroll
-            for (int array = 0; array < arrays; ++array) {
-                const int state = array - Gradients::read_gates, gradient = state - Gradients::read_states;
-                const unsigned short* from = in.gates + array * array_elements + at;
-                bool real = true;
-                if (gradient >= 0) {
-                    from = in.d_states + gradient * array_elements + at;
-                } else if (state >= 0) {
-                    const int s = nth_bit(Cell::backward_states, state);
-                    real = !begins || in.initial != nullptr;
-                    if (begins)
-                        from = in.initial + ((s * static_cast<long long>(in.batch) + sequence) * shape.heads + head) * D + unit;
-                    else
-                        from = (s > 0 && in.others != nullptr ? in.others + (s - 1) * array_elements : in.states + s * array_elements) + at - shape.heads * D;
-                }
-                cp_async_or_zeros<16>(to + array * plane_bytes, from, real);
-            }
-        }
-        cp_async_commit();
-    }
-
-    /// Where the gradient of a gate goes of a step, counted through all sequences.
-    TILESMITH_DEVICE unsigned short* output_at(int array, long long step) const {
-        constexpr int inputless = count_bits(Gradients::inputless_products);
-        const int gate = nth_bit(stored, array);
-        const bool input = inputless == 0 || has(Cell::input, gate);
-        const long long at =
-            input ? step * input_gates + rank_among(Cell::input, gate) : step * inputless + rank_among(Gradients::inputless_products, gate);
-        return (input ? in.d_wx : in.d_inputless) + (at * shape.heads + head) * D + first_unit;
-    }
-    /// The calling thread's share of the vectors of 8 units of each array: function(array, row, chunk). Two rows of 8 units follow each
-    /// other, so that 32 bytes are written together.
-    template <class Function>
-    TILESMITH_DEVICE void for_each_result(Function function) const {
-#pragma unroll
-        for (int array = 0; array < results; ++array)
-            for (int vector = opaque(thread); vector < rows * chunks; vector += threads)
-                function(array, vector / 2 % rows, vector / (2 * rows) * 2 + vector % 2);
-    }
-    TILESMITH_DEVICE void write_results(int t) const {
-        for_each_result([&](int array, int row, int chunk) {
-            if (first_row + row >= in.batch) return;
-            const long long step = static_cast<long long>(sequence_of(first_row + row)) * in.seq + t;
-            copy_to_global<16>(output_at(array, step) + 8 * chunk, result_at(array, row, 8 * chunk));
-        });
-    }
-    /// Write zeros for the steps from `t` on.
-    TILESMITH_DEVICE void write_rest(int t) const {
-        for (; t < in.seq; ++t)
-            for_each_result([&](int array, int row, int chunk) {
-                if (first_row + row >= in.batch) return;
-                zero_global<16>(output_at(array, static_cast<long long>(sequence_of(first_row + row)) * in.seq + t) + 8 * chunk);
-            });
-    }
 
     // ---- before the first step and after the last ----
 

@@ -105,7 +105,7 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
         elements=rows * units // (128 * warpgroups),
         arrays=arrays,
         stored=stored,
-        shared_memory=cdiv(planes, 128) * 128 + weights + rows * (24 if shape.features else 0),
+        shared_memory=cdiv(planes + rows * (24 if shape.features else 0), 128) * 128 + weights,
     )
 
 
