@@ -57,7 +57,7 @@ schedule_option = click.option(
     "--schedule",
     type=click.Choice(
         [f"{name}{suffix}" for name in ("resident", "cluster", "grid", "streaming") for suffix in ("", "_backward")]
-        + ["streamed_grid", "wide"]
+        + ["streamed_grid", "wide", "wide_backward"]
     ),
     default="resident",
     show_default=True,
@@ -79,7 +79,7 @@ def _dimensions(schedule: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Units of a head that a schedule is sampled at, and odd ones."""
     if schedule.startswith("streamed_grid"):
         return STREAMED_DIMENSIONS, ODD_STREAMED_DIMENSIONS
-    if schedule == "wide":
+    if schedule.startswith("wide"):
         return WIDE_DIMENSIONS, ()
     if schedule.startswith(("grid", "streaming")):
         return GRID_DIMENSIONS, ODD_GRID_DIMENSIONS

@@ -34,6 +34,7 @@ from kernelgen.program.shape import Shape
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules import get
 from kernelgen.tuning.plan import plan
+from kernelgen.tuning.step_profile import profile_kernel
 from kernelgen.verify.cases import make_case
 from kernelgen.verify.gpu_worker import GpuJob, GpuWorker
 
@@ -53,6 +54,7 @@ BY = ("cluster", "clusters", "blocks", "units_per_warp", "tiles_per_warp", "batc
 @click.option("--by", "by", multiple=True, default=BY, show_default=True)
 @click.option("--top", default=20, help="tilings a size")
 @click.option("--seconds", default=0.1, help="of measuring a tiling")
+@click.option("--profile", "profiled", is_flag=True, help="the clocks of a step's phases too, where kernels have marks")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/tilings.jsonl"))
 def main(
     schedule: str,
@@ -67,6 +69,7 @@ def main(
     by: Sequence[str],
     top: int,
     seconds: float,
+    profiled: bool,
     out: Path,
 ) -> None:
     """Compile, validate, measure, print and write."""
@@ -114,6 +117,11 @@ def main(
                 click.echo(f"{line} {1000 * ms / seq:.3f}  {ms:.3f} ms, error {error:.1e}")
                 file.write(json.dumps(record | {"ms": ms, "error": error}) + "\n")
                 file.flush()
+                if profiled:
+                    whole = chosen.program(cell, shape, profile, tiling)
+                    found = profile_kernel(cell, shape, profile, tiling, whole, 0).profile
+                    phases = ", ".join(f"{phase} {clocks:,.0f}" for phase, clocks in found.phases.items())
+                    click.echo(f"    clocks: {phases}; {found.clocks:,.0f} at {found.clock_mhz:,.0f} MHz")
 
 
 def different(tilings: Sequence[Tiling], by: Sequence[str], keep: dict[str, int]) -> list[Tiling]:

@@ -83,6 +83,7 @@ struct BackwardArgumentsOf {
     Word* d_initial;       // [S, B, H, D]
     unsigned* mail;        // where blocks of a grid send each other the gates' gradients, all poison; or null
     Word* d_gates;         // where blocks store the gates' gradients for each other, or null
+    Word* d_sums;          // where they store their parts of the gradients of h, or null
     SumOf<Word>* d_carried;      // gradients of the states of what a block runs in turn, or null
     unsigned* counters;    // see grid_barrier.cuh, all 0xffffffff; or null
     int batch;

@@ -9,28 +9,17 @@
 // Lanes: g = lane / 4, j = lane % 4. An accumulator tile gives lane (g, j) units g and g + 8, sequences 2j and 2j + 1.
 #pragma once
 
+#include "gradient_step.cuh"
 #include "lane_stores.cuh"
 #include "streaming_block.cuh"
 
 namespace tilesmith {
 
-/// What a step reads and writes, by masks of the cell. state_gradients: how many states have gradients from outside.
-template <class Cell, int state_gradients>
-struct StreamingGradients {
-    static constexpr unsigned stored = Cell::recurrent | Cell::input;  // gates whose gradients others read, or the output has
-    static constexpr unsigned inputless_products = Cell::recurrent & ~Cell::input;
-    static constexpr unsigned inputless_biases = Cell::bias & ~Cell::input;
-    static constexpr int read_gates = count_bits(Cell::saved);
-    static constexpr int read_states = count_bits(Cell::backward_states);
-    static constexpr int arrays = read_gates + read_states + state_gradients;
-    static constexpr int planes = maximum(arrays, count_bits(stored));
-};
-
 /// state_gradients: the number K of states whose gradients come from outside: 1 (h) or all.
 template <class Cell, class Type, FixedShape shape, StreamingTiling tiling, int state_gradients, Stores how, Sequences sequences = Sequences{}>
 struct StreamingBackward : StreamingBlock<Type, shape, tiling, tiling.units_per_warp, count_bits(Cell::recurrent), true,
-                                          StreamingGradients<Cell, state_gradients>::planes, sequences> {
-    using Gradients = StreamingGradients<Cell, state_gradients>;
+                                          GradientArrays<Cell, state_gradients>::planes, sequences> {
+    using Gradients = GradientArrays<Cell, state_gradients>;
     using Base =
         StreamingBlock<Type, shape, tiling, tiling.units_per_warp, count_bits(Cell::recurrent), true, Gradients::planes, sequences>;
     using typename Base::Elements;
@@ -255,43 +244,28 @@ struct StreamingBackward : StreamingBlock<Type, shape, tiling, tiling.units_per_
     TILESMITH_DEVICE void step_of(const Tile& tile, const Elements& own, const typename Inputs::Word (&words)[Inputs::words],
                                   const Number (&bias)[gates][unit_groups], Number sent_back, int unit_group, int column_tile,
                                   int column, int t, bool last, Number (&made)[results]) {
-        Number gate[gates], previous[states];
-#pragma unroll
-        for (int q = 0; q < gates; ++q)
-            gate[q] = has(Cell::saved, q) ? Inputs::value(words, rank_among(Cell::saved, q), column) : bias[q][unit_group];
-#pragma unroll
-        for (int s = 0; s < states; ++s)
-            previous[s] = has(Cell::backward_states, s)
-                              ? Inputs::value(words, Gradients::read_gates + rank_among(Cell::backward_states, s), column)
-                              : 0.0f;
-        typename Cell::Ready ready;
-        Cell::prepare(gate, previous, ready);
         const int row = this->row_of(own, column_tile, column);
-        const bool runs = this->own_of_rows.runs(row, t), restarts = this->own_of_rows.begins_next(row);
+        const bool runs = this->own_of_rows.runs(row, t);
         if (sequences.lengths) last = last || !this->own_of_rows.runs(row, t + 1);
-        Number d_next[states], d_gate[gates], d_state[states];
+        Number of_element[states], d_gate[gates];
 #pragma unroll
         for (int s = 0; s < states; ++s) {
-            d_next[s] = kept_of(tile, s, unit_group, column_tile, column);
-            if (restarts) {  // what comes back is the initial states'
+            of_element[s] = kept_of(tile, s, unit_group, column_tile, column);
+            if (this->own_of_rows.begins_next(row)) {  // what comes back is the initial states'
                 Number* sum = to_initial(tile, s, unit_group, column_tile, column);
-                store_element(sum, load_stored(sum) + d_next[s] + (s == 0 ? sent_back : 0.0f));
-                d_next[s] = 0.0f;
+                store_element(sum, load_stored(sum) + of_element[s] + (s == 0 ? sent_back : 0.0f));
+                of_element[s] = 0.0f;
             } else if (s == 0 && !last) {
-                d_next[0] = Cell::recurrent_gradient(d_next[0] + sent_back);
+                of_element[0] = Cell::recurrent_gradient(of_element[0] + sent_back);
             }
-            if (s < state_gradients)
-                d_next[s] += Inputs::value(words, Gradients::read_gates + Gradients::read_states + s, column);
         }
-        Cell::backward(ready, d_next, d_gate, d_state);
-        if (!runs) {  // behind the end: what a step reads there may be NaN
+        const auto value = [&](int array) { return Inputs::value(words, array, column); };
+        typename Cell::Ready ready;
+        prepare_gradient<Cell, Type, state_gradients>(value, [&](int q) { return bias[q][unit_group]; }, ready);
+        finish_gradient<Cell, Type, state_gradients>(
+            ready, [&](int s) { return value(Gradients::read_gates + Gradients::read_states + s); }, runs, of_element, d_gate);
 #pragma unroll
-            for (int q = 0; q < gates; ++q) d_gate[q] = 0.0f;
-#pragma unroll
-            for (int s = 0; s < states; ++s) d_state[s] = kept_of(tile, s, unit_group, column_tile, column);
-        }
-#pragma unroll
-        for (int s = 0; s < states; ++s) keep(d_state[s], tile, s, unit_group, column_tile, column);
+        for (int s = 0; s < states; ++s) keep(of_element[s], tile, s, unit_group, column_tile, column);
         const bool real = own.real(unit_group, column_tile, column);
 #pragma unroll
         for (int q = 0; q < gates; ++q) {

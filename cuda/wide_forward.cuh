@@ -17,6 +17,7 @@
 #include "forward_step.cuh"
 #include "grid_barrier.cuh"
 #include "lane_elements.cuh"
+#include "lane_loads.cuh"
 #include "lane_stores.cuh"
 #include "recurrence.cuh"
 #include "sequences.cuh"
@@ -145,25 +146,7 @@ struct WideForward {
     }
     /// The words of a lane's elements: columns 2j and 2j + 1 of each gate with an input.
     TILESMITH_DEVICE void read_inputs(unsigned (&words)[maximum(input_gates, 1)], SharedAddress stage, int chunk, int column_tile) const {
-        const SharedAddress at = stage + chunk * chunk_row + (8 * column_tile + lane % 8) * chunk_bytes;
-#pragma unroll
-        for (int first = 0; first < input_gates; first += 4) {
-            const int count = minimum(input_gates - first, 4);
-            const SharedAddress row = at + minimum(first + lane / 8, input_gates - 1) * plane_bytes;
-            unsigned found[4];
-            if (count == 1) {
-                ldmatrix_x1_trans(found[0], row);
-            } else if (count == 2) {
-                unsigned two[2];
-                ldmatrix_x2_trans(two, row);
-                found[0] = two[0], found[1] = two[1];
-            } else {
-                ldmatrix_x4_trans(found, row);
-            }
-#pragma unroll
-            for (int i = 0; i < 4; ++i)
-                if (i < count) words[first + i] = found[i];
-        }
+        load_lane_words<input_gates>(words, stage + chunk * chunk_row + 8 * column_tile * chunk_bytes, plane_bytes, lane);
     }
 
     // ---- h ----

@@ -42,6 +42,34 @@ struct WideMatrix {
         }
     }
 
+    /// The same of a matrix whose rows lie along k: source(tile, k_tile) is where row 0 of the warp's 16 of a tile has the first of
+    /// 16 k, `along_k` elements from each other; null for zeros.
+    template <class Source>
+    TILESMITH_DEVICE void load_turned(int lane, int warp, int along_k, Source source) {
+        const int g = lane / 4, j = lane % 4;
+        const auto turned = [&](int tile, int k_tile, int i) {  // 8 k of 8 rows
+            const unsigned short* from = source(tile, k_tile);
+            const long long place = (i / 2 * 8 + g) * static_cast<long long>(along_k) + i % 2 * 8 + 2 * j;
+            return movmatrix_trans(from == nullptr ? 0 : load_global_32(from + place));
+        };
+#pragma unroll
+        for (int tile = 0; tile < tiles; ++tile) {
+#pragma unroll
+            for (int k_tile = 0; k_tile < k_tiles_in_registers; ++k_tile) {
+                if (k_tile % 4 == 0) sync_warp();  // no more loads under way than there are registers for
+#pragma unroll
+                for (int i = 0; i < 4; ++i) words[tile][k_tile][i] = turned(tile, k_tile, i);
+            }
+#pragma unroll 2
+            for (int k_tile = 0; k_tile < k_tiles_in_shared; ++k_tile)
+#pragma unroll
+                for (int i = 0; i < 4; ++i)
+                    store_shared_32(at + (tile * k_tiles_in_shared + k_tile) * tile_bytes +
+                                        (i / 2 * 64 + warp * 16 + i % 2 * 8 + g) * chunk_bytes + 4 * j,
+                                    turned(tile, k_tiles_in_registers + k_tile, i));
+        }
+    }
+
     /// Before the first part of a product.
     TILESMITH_DEVICE static void begin(Sums& sums) {
 #pragma unroll
@@ -56,14 +84,32 @@ struct WideMatrix {
 #pragma unroll
         for (int k_tile = first; k_tile < first + count; ++k_tile)
 #pragma unroll
-            for (int tile = 0; tile < tiles; ++tile) {
-                const MatrixDescriptor b = moving + k_tile * 2 * columns;  // 16 bytes each
-                if (k_tile < k_tiles_in_registers)
-                    wgmma<Type>(sums[tile], words[tile][k_tile < k_tiles_in_registers ? k_tile : 0], b, k_tile != 0);
-                else
-                    wgmma<Type>(sums[tile], own + (tile * k_tiles_in_shared + k_tile - k_tiles_in_registers) * (tile_bytes / 16), b,
-                                k_tile != 0);
-            }
+            for (int tile = 0; tile < tiles; ++tile) add(sums[tile], own, tile, k_tile, moving);
+    }
+
+    /// Begin a tile's product, all of K, and close its group.
+    TILESMITH_DEVICE void multiply_tile(float (&sums)[column_tiles][4], int tile, MatrixDescriptor moving) const {
+        hold(sums);
+        wgmma_fence();
+        const MatrixDescriptor own = matrix_descriptor(at, 64 * chunk_bytes, 8 * chunk_bytes);
+#pragma unroll
+        for (int k_tile = 0; k_tile < k_tiles; ++k_tile) add(sums, own, tile, k_tile, moving);
+        wgmma_commit();
+    }
+
+    /// Wait until it is made.
+    TILESMITH_DEVICE static void wait_for_tile(float (&sums)[column_tiles][4]) {
+        wgmma_wait<0>();
+        hold(sums);
+    }
+
+    /// A tile's part of 16 k, the first of which begins its product.
+    TILESMITH_DEVICE void add(float (&sums)[column_tiles][4], MatrixDescriptor own, int tile, int k_tile, MatrixDescriptor moving) const {
+        const MatrixDescriptor b = moving + k_tile * 2 * columns;  // 16 bytes each
+        if (k_tile < k_tiles_in_registers)
+            wgmma<Type>(sums, words[tile][k_tile < k_tiles_in_registers ? k_tile : 0], b, k_tile != 0);
+        else
+            wgmma<Type>(sums, own + (tile * k_tiles_in_shared + k_tile - k_tiles_in_registers) * (tile_bytes / 16), b, k_tile != 0);
     }
 
     /// Wait until all products are made; the sums are there.

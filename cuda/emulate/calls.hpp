@@ -53,8 +53,8 @@ void fence(const Site& site);
 /// Add 1 to a counter of global memory: who sees it knows what the running thread's warp had done when its lanes last met.
 void signal_counter(void* address, const Site& site);
 unsigned poll_counter(const void* address, const Site& site);
-/// Read global memory that the kernel itself writes.
-void read_stored(const void* address, void* out, unsigned bytes, const Site& site);
+/// Read global memory that the kernel itself writes; cached: the block of the running thread alone.
+void read_stored(const void* address, void* out, unsigned bytes, bool cached, const Site& site);
 
 void issue_copy(unsigned destination, const void* source, unsigned bytes, const Site& site);
 void commit_copies();

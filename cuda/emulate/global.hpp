@@ -95,8 +95,8 @@ class GlobalMemory {
         std::memcpy(out, array.content + array.windows.place(offset), bytes);
     }
 
-    /// Read what the kernel has stored, by a load that may find it in the cache of the multiprocessor.
-    void read_stored(const Thread& thread, const void* address, void* out, unsigned bytes, const Site& site) {
+    /// Read what the kernel has stored, by a load that may find it in the cache of the multiprocessor, or by way of L2.
+    void read_stored(const Thread& thread, const void* address, void* out, unsigned bytes, bool cached, const Site& site) {
         const Access access{thread, "reads", site};
         Array& array = locate(access, address, bytes);
         const std::uint64_t offset = offset_in(array, address);
@@ -108,9 +108,9 @@ class GlobalMemory {
         for (unsigned i = 0; i < bytes / 2; ++i) {
             StoredCell& cell = stored_cell(access, array, offset + 2 * i);
             cell.check_read(access, place_of(array, offset + 2 * i));
-            if (cell.written.thread->block != thread.block)
+            if (cached && cell.written.thread->block != thread.block)
                 throw Fault{"read of " + place_of(array, offset)() + ", which another block writes\n  " + describe(access) +
-                            "\n  it must come by way of L2: by cp_async<16>"};
+                            "\n  it must come by way of L2: by cp_async<16> or load_sent_128"};
             cell.add_reader(access);
         }
         std::memcpy(out, array.content + offset, bytes);

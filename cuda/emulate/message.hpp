@@ -113,9 +113,9 @@ unsigned poll_counter(const void* address, const Site& site) {
     return global_memory->counter(*running, address, "polls", site).poll(*running);
 }
 
-void read_stored(const void* address, void* out, unsigned bytes, const Site& site) {
+void read_stored(const void* address, void* out, unsigned bytes, bool cached, const Site& site) {
     scheduler->before_access(site);
-    global_memory->read_stored(*running, address, out, bytes, site);
+    global_memory->read_stored(*running, address, out, bytes, cached, site);
 }
 
 void fence(const Site& site) {

@@ -100,4 +100,19 @@ TILESMITH_DEVICE double load_stored_double(const void* address) {
     return value;
 }
 
+/// Load what another block has stored, by way of L2: a counter has said that it is there (counters.cuh).
+TILESMITH_DEVICE uint2 load_sent_64(const void* address) {
+    uint2 value;
+    asm volatile("ld.relaxed.gpu.global.v2.u32 {%0, %1}, [%2];" : "=r"(value.x), "=r"(value.y) : "l"(address) : "memory");
+    return value;
+}
+TILESMITH_DEVICE uint4 load_sent_128(const void* address) {
+    uint4 value;
+    asm volatile("ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+                 : "l"(address)
+                 : "memory");
+    return value;
+}
+
 }  // namespace tilesmith

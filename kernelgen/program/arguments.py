@@ -100,6 +100,7 @@ _ARRAYS: Mapping[Direction, Mapping[str, _Entry]] = {
         "d_r_parts": _Entry("Q G_rec H D D", "workspace", dtype=SUMS),
         "d_b_parts": _Entry("Q G_bias H D", "workspace", dtype=SUMS),
         "d_gates": _Entry("W_gates", "workspace", use="stored"),
+        "d_sums": _Entry("W_sums", "workspace", use="stored"),
         "d_carried": _Entry("W_carried", "workspace", dtype=SUMS, use="stored"),
         "counters": _Entry("W_counters", "workspace", dtype="int32", use="counters"),
         "multiplied": _Entry("B G_rec H D", "workspace"),
@@ -131,8 +132,9 @@ those with a recurrent product, or d_r_partial, P partial sums of their gradient
 d_r_parts and d_b_parts, where the steps are cut into Q parts that are not added on the way.
 
 Workspaces of blocks that run at the same time. mail: W words in which they send each other h, backward the gates'
-gradients; or hidden (d_gates), where they store them, carried (d_carried), the states of what a block runs in turn, and
-counters, by which they say that what they have stored is there.
+gradients; or hidden (d_gates), where they store them, or d_sums, where they store their parts of the gradients of h,
+carried (d_carried), the states of what a block runs in turn, and counters, by which they say that what they have stored
+is there.
 
 Workspaces between the launches of a step and a library's products (program/product.py). multiplied: what the next
 step's product multiplies, h or the gates' gradients; product: what it makes of it; kept: S_kept of the states, or of
@@ -175,7 +177,7 @@ STEP = "step"
 """The int32 argument that counts the launches of a call which is launched for every step anew (program.launches)."""
 
 _WORDS = {"B": "batch", "T": "step", "H": "head", "D": "unit", "I": "input", "W": "word"}
-_WORDS |= dict.fromkeys(("W_hidden", "W_carried", "W_gates"), "element") | {"W_counters": "word"}
+_WORDS |= dict.fromkeys(("W_hidden", "W_carried", "W_gates", "W_sums"), "element") | {"W_counters": "word"}
 _WORDS |= {"S_kept": "state", "W_scratch": "byte"}
 _WORDS |= dict.fromkeys(("S", "S_apart", "K"), "state") | dict.fromkeys(("P", "Q"), "partial sum")
 """Axes in words; every other is one of gates."""

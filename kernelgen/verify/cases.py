@@ -27,7 +27,7 @@ POISON = 0xFF
 """Outputs start filled with this byte: a NaN in every type, and a pattern that no arithmetic produces."""
 
 
-AXES = {"P": 1, "Q": 1, "W": 1, "W_hidden": 1, "W_carried": 1, "W_gates": 1, "W_counters": 1}
+AXES = {"P": 1, "Q": 1, "W": 1, "W_hidden": 1, "W_carried": 1, "W_gates": 1, "W_sums": 1, "W_counters": 1}
 AXES |= {"S_kept": 1, "W_scratch": 1}
 """A case expects the sum of partial sums, and nothing of what blocks share."""
 
@@ -223,6 +223,7 @@ def make_case(
     seq: int | None = None,
     optional: bool | Collection[str] = True,
     follow: Mapping[str, Array | None] | None = None,
+    rounded_sums: bool = False,
 ) -> ValidationCase:
     """Draw inputs for ``cell`` at ``shape`` (with another batch or seq if given) and compute the reference.
 
@@ -235,6 +236,8 @@ def make_case(
     numbers, the kernel may round it to another than the reference would, and all later steps differ. The expected
     outputs are then what the reference makes of each step from the rounded h, or gates' gradients, that the kernel
     itself went on from, and are not rounded, and the case is exact.
+
+    rounded_sums: whether the kernel rounds parts of R's sums before it adds them, which the reference does not.
 
     Raises NotFiniteError where the reference itself is NaN, infinite or too large for the dtype: no kernel can be right
     then, and it is the cell or its random inputs that are to be changed.
@@ -252,6 +255,9 @@ def make_case(
             made_all = found | outputs
             for argument in (*arguments.inputs, *(each for each in arguments.outputs if "B" in each.axes)):
                 _require_finite(cell, shape, seed, argument, None if argument.empty else made_all[argument.name])
+    if follow is not None and rounded_sums:
+        of_sums = dtypes.dtype_info(shape.dtype).unit_roundoff
+        doubt = (doubt[0] + of_sums, doubt[1] + 4 * of_sums)
     inputs = {argument.name: None if argument.empty else found[argument.name] for argument in arguments.inputs}
     if (lengths := inputs.get("lengths")) is not None:
         spoil_behind_the_ends(inputs, lengths)

@@ -174,7 +174,15 @@ def _emulate(cell: Cell, program: Program, run: Run, seed: int, errors: dict[str
         name: run.of_head(table[name], arrays[name]) if array is not None else None for name, array in outputs.items()
     }
     case.require_numbers(made)
-    case = make_case(cell, run.shape, seed, direction=program.direction, optional=run.given, follow=made)
+    case = make_case(
+        cell,
+        run.shape,
+        seed,
+        direction=program.direction,
+        optional=run.given,
+        follow=made,
+        rounded_sums="d_sums" in source.arguments,
+    )
     _worse(errors, case.compare(made))
     return case
 

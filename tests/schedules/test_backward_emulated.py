@@ -230,3 +230,36 @@ TWO_TILES = {"batch_tile": 16, "cluster": 4, "tiles_per_warp": 4}
 def test_every_tile_variable_of_a_cluster_is_right(cell: str, shape: Shape, changed: dict[str, int]) -> None:
     tiling = get("cluster_backward").tiling(load_cell(cell), shape, load_profile(GPU), CLUSTER | changed)
     check(cell, shape, tiling, range(2))
+
+
+WIDE_BLOCKS = {"blocks": 2, "batch_tile": 32, "warpgroups": 1, "k_tiles_in_registers": 2, "sum_bytes": 4, "prepared": 1}
+
+
+@pytest.mark.parametrize(
+    ("cell", "shape", "changed"),
+    [
+        pytest.param("lstm", Shape(20, 7, 1, 32), {"blocks": 1, "prepared": 0}, id="a block has the head"),
+        pytest.param(
+            "gru",
+            Shape(33, 6, 1, 96),
+            {"blocks": 3, "warpgroups": 2, "k_tiles_in_registers": 6},
+            id="rows past the head, all of R in registers",
+        ),
+        pytest.param(
+            "slstm",
+            Shape(35, 5, 1, 128, save="states"),
+            {"blocks": 8, "batch_tile": 64, "k_tiles_in_registers": 0, "sum_bytes": 2},
+            id="sums of many blocks, R in shared memory",
+        ),
+        pytest.param(
+            "elman",
+            Shape(130, 5, 1, 64, "float16"),
+            {"batch_tile": 128, "warpgroups": 2, "k_tiles_in_registers": 1},
+            id="128 sequences",
+        ),
+        pytest.param("lstm_peephole", Shape(9, 7, 2, 32, save="gates"), {}, id="biases alone"),
+    ],
+)
+def test_every_tile_variable_of_wide_blocks_is_right(cell: str, shape: Shape, changed: dict[str, int]) -> None:
+    tiling = get("wide_backward").tiling(load_cell(cell), shape, load_profile(GPU), WIDE_BLOCKS | changed)
+    check(cell, shape, tiling, range(2))

@@ -166,6 +166,13 @@ STREAMING_FLOATS_BACKWARD = replace(
     shape=Shape(6, 6, 1, 64, "float32"),
     values=STREAMING_BACKWARD.values | {"batch_tile": 8, "k_warps": 2},
 )
+WIDE_BACKWARD = Sound(
+    "wide_backward",
+    "lstm",
+    Shape(12, 6, 1, 64),
+    {"blocks": 2, "batch_tile": 32, "warpgroups": 1, "k_tiles_in_registers": 4, "sum_bytes": 4, "prepared": 1},
+)
+OWN_WIDE_BACKWARD = replace(WIDE_BACKWARD, shape=replace(WIDE_BACKWARD.shape, resets=True, lengths=True))
 STREAMING_WHOLE_HEAD = replace(STREAMING_FLOATS, values=STREAMING_FLOATS.values | {"units": 64, "k_warps": 1})
 STREAMING_IN_TURN = replace(STREAMING, values=STREAMING.values | {"batch_tile": 8, "stationary": 0, "blocks": 2})
 SPLIT = replace(CLUSTER, values=CLUSTER.values | {"k_split": 2, "accumulators": 1})
@@ -268,8 +275,8 @@ FAULTS = {
     ),
     "a gradient of the initial states that a reset forgets in a stream": (
         OWN_STREAMING_BACKWARD,
-        "load_stored(sum) + d_next[s] + (s == 0 ? sent_back : 0.0f)",
-        "load_stored(sum) + d_next[s]",
+        "load_stored(sum) + of_element[s] + (s == 0 ? sent_back : 0.0f)",
+        "load_stored(sum) + of_element[s]",
         "differs",
     ),
     "gates' gradients behind the end in a stream": (
@@ -277,6 +284,79 @@ FAULTS = {
         "for (int q = 0; q < gates; ++q) d_gate[q] = 0.0f;",
         "",
         "differs|NaN",
+    ),
+    "one slot of sums, wide": (
+        WIDE_BACKWARD,
+        "static_cast<long long>(slot) * batch_tiles",
+        "static_cast<long long>(0 * slot) * batch_tiles",
+        "race|differs",
+    ),
+    "sums that may not have come": (
+        WIDE_BACKWARD,
+        "if (come) GridBarrier::wait(counter(), static_cast<unsigned>(blocks * warps) * (n + 1));",
+        "",
+        "race|nobody|written",
+    ),
+    "sums of a warp that nobody waits for": (
+        WIDE_BACKWARD,
+        "static_cast<unsigned>(blocks * warps) * (n + 1)",
+        "static_cast<unsigned>(blocks * warps - 1) * (n + 1)",
+        "race|nobody|written|differs",
+    ),
+    "sums that are said to be stored before all lanes have": (
+        WIDE_BACKWARD,
+        "        sync_warp();\n        if (lane == 0) signal_global(counter());",
+        "        if (lane == 0) signal_global(counter());",
+        "race|nobody|written|lack",
+    ),
+    "sums from the cache of the multiprocessor": (
+        WIDE_BACKWARD,
+        "const uint4 four = load_sent_128(from);",
+        "const uint4 four = load_stored_128(from);",
+        "by way of L2",
+    ),
+    "sums for other units": (
+        WIDE_BACKWARD,
+        "units_of_16(opaque(tile));",
+        "units_of_16(opaque(tile)) ^ 1;",
+        "differs",
+    ),
+    "gates' gradients that wgmma does not see": (
+        WIDE_BACKWARD,
+        "            fence_shared_for_wgmma();\n            sync_block();  // the gates' gradients are there",
+        "            sync_block();  // the gates' gradients are there",
+        "fence_shared_for_wgmma",
+    ),
+    "gates' gradients that may not be there": (
+        WIDE_BACKWARD,
+        "            sync_block();  // the gates' gradients are there; what the step reads is read\n",
+        "",
+        "race|lack|fence|written",
+    ),
+    "inputs that may not be there": (
+        WIDE_BACKWARD,
+        "        cp_async_wait<0>();\n        sync_block();  // what the step reads is there",
+        "        sync_block();  // what the step reads is there",
+        "cp_async|copy|race|written",
+    ),
+    "a step that is prepared from what may not be there": (
+        WIDE_BACKWARD,
+        "        sync_block();  // what the step reads is there; the results of the step before are written\n"
+        "        before();\n",
+        "        before();\n        sync_block();\n",
+        "race|lack|copy|cp_async",
+    ),
+    "a gradient of the initial states that a reset forgets, wide": (
+        OWN_WIDE_BACKWARD,
+        "load_stored_float(sum) + of_element[s] + (s == 0 ? sent_back : 0.0f)",
+        "load_stored_float(sum) + of_element[s]",
+        "differs",
+    ),
+    "states that a sequence does not begin with, wide": (
+        OWN_WIDE_BACKWARD,
+        "const bool begins = t == 0 || own_of_rows.begins(row);",
+        "const bool begins = t == 0;",
+        "differs",
     ),
     "h that does not begin anew": (
         OWN,
@@ -1381,6 +1461,7 @@ def run(sound: Sound, program: Program, seed: int) -> None:
         STREAMING_FLOATS,
         STREAMING_FLOATS_BACKWARD,
         STREAMING_WHOLE_HEAD,
+        WIDE_BACKWARD,
     ],
     ids=[
         "forward",
@@ -1410,6 +1491,7 @@ def run(sound: Sound, program: Program, seed: int) -> None:
         "streaming floats",
         "streaming floats, backward",
         "streaming, a block alone",
+        "wide, backward",
     ],
 )
 def test_the_sound_kernel_passes(sound: Sound) -> None:

@@ -57,6 +57,15 @@ CLUSTER_BACKWARD = {"cluster": 4, "batch_tile": 4, "tiles_per_warp": 1} | {
     "k_tiles_in_registers": 1, "accumulators": 2, "num_stages": 4
 }  # fmt: skip
 
+WIDE_BACKWARD = {
+    "blocks": 2,
+    "batch_tile": 32,
+    "warpgroups": 1,
+    "k_tiles_in_registers": 4,
+    "sum_bytes": 4,
+    "prepared": 1,
+}
+
 
 def _records(tiling: Tiling, shape: Shape, mark: int) -> Any:
     """Run a stamped recurrence; its records. Its results must be right."""
@@ -100,6 +109,12 @@ def _records(tiling: Tiling, shape: Shape, mark: int) -> Any:
             Shape(4, STEPS, 1, 64),
             CLUSTER_BACKWARD,
             "exchange pointwise meeting matrix pointwise transfers",
+        ),
+        (
+            "wide_backward",
+            Shape(4, STEPS, 1, 64),
+            WIDE_BACKWARD,
+            "exchange pointwise meeting matrix transfers",
         ),
     ],
 )

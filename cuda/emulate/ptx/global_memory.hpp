@@ -13,9 +13,9 @@ Type load_global(const void* address, const Site& site) {
     return value;
 }
 template <class Type>
-Type load_stored(const void* address, const Site& site) {
+Type load_stored(const void* address, const Site& site, bool cached = true) {
     Type value;
-    read_stored(address, &value, sizeof value, site);
+    read_stored(address, &value, sizeof value, cached, site);
     return value;
 }
 template <class Type>
@@ -80,6 +80,12 @@ inline float load_stored_float(const void* address, Site site = Site::current())
 }
 inline double load_stored_double(const void* address, Site site = Site::current()) {
     return emulate::load_stored<double>(address, site);
+}
+inline uint2 load_sent_64(const void* address, Site site = Site::current()) {
+    return emulate::load_stored<uint2>(address, site, false);
+}
+inline uint4 load_sent_128(const void* address, Site site = Site::current()) {
+    return emulate::load_stored<uint4>(address, site, false);
 }
 
 }  // namespace tilesmith

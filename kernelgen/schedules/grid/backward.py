@@ -235,7 +235,7 @@ class GridBackward(BatchTiled):
         """How many blocks are a cluster."""
         return v.get("cluster", 1)
 
-    def num_partials(self, v: Mapping[str, int]) -> str:
+    def num_partials(self, shape: Shape, v: Mapping[str, int]) -> str:
         """One of each warp that owns units."""
         return f"cdiv(batch, {v['batch_tile']}) * {v['batch_tile'] // v['epilogue_rows']}"
 

@@ -63,7 +63,8 @@ class Needs(Generic[Number]):
 
 
 class BatchTiled(ABC):
-    """Tile variables include ``batch_tile`` and ``num_stages``; a subclass states the others, its needs, its work."""
+    """Tile variables include ``batch_tile`` and, of a ring of inputs, ``num_stages``; a subclass states the others, its
+    needs, its work."""
 
     name: str
     direction: Direction
@@ -92,7 +93,7 @@ class BatchTiled(ABC):
         """How many blocks are a cluster."""
         return 1 if self.cooperative else self.blocks_per_head(v)
 
-    def num_partials(self, v: Mapping[str, int]) -> str:
+    def num_partials(self, shape: Shape, v: Mapping[str, int]) -> str:
         """Backward, how many partial sums it leaves of the gradients of gates without an input, as a rule."""
         return f"cdiv(batch, {v['batch_tile']})"
 
@@ -176,11 +177,11 @@ class BatchTiled(ABC):
             self.direction,
             main,
             axes=self.axes(cell, shape, tiling.values),
-            num_stages=tiling.values["num_stages"],
+            num_stages=tiling.values.get("num_stages", 1),
         )
         if not backward:
             return recurrence
-        return with_parameter_gradients(recurrence, cell, shape, profile, self.num_partials(tiling.values))
+        return with_parameter_gradients(recurrence, cell, shape, profile, self.num_partials(shape, tiling.values))
 
     def _registers(self, shape: Shape, profile: Profile, needs: Needs[Number]) -> Int:
         """Registers per thread, as the compiler will report them."""

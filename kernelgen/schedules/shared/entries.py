@@ -54,10 +54,10 @@ def backward_parameters(shape: Shape, inputless: Parameter, *more: Parameter) ->
     return (*read, *own_parameters(shape), *written, *more, *_SIZES)
 
 
-def backward_grid_parameters(shape: Shape, *, carried: bool) -> tuple[Parameter, ...]:
-    """Of an entry whose blocks store gates' gradients for each other, and leave them. carried: whether a block takes
-    tiles in turn."""
-    shared = (Parameter(_OUT, "d_gates"), *((Parameter(_SUMS, "d_carried"),) if carried else ()))
+def backward_grid_parameters(shape: Shape, *, carried: bool, stored: str = "d_gates") -> tuple[Parameter, ...]:
+    """Of an entry whose blocks store gates' gradients for each other, or what is ``stored``, and leave them. carried:
+    whether a block takes tiles in turn."""
+    shared = (Parameter(_OUT, stored), *((Parameter(_SUMS, "d_carried"),) if carried else ()))
     return backward_parameters(shape, GRADIENTS, *shared, Parameter("unsigned*", "counters"))
 
 

@@ -1,5 +1,6 @@
-"""The wide schedule: blocks share a head, multiply by wgmma, and exchange h of many sequences through L2."""
+"""The wide schedule: blocks share a head, multiply by wgmma, and exchange what many sequences need through L2."""
 
+from kernelgen.schedules.wide.backward import SCHEDULE as BACKWARD
 from kernelgen.schedules.wide.forward import SCHEDULE as FORWARD
 
-SCHEDULES = (FORWARD,)
+SCHEDULES = (FORWARD, BACKWARD)

@@ -25,6 +25,16 @@ from kernelgen.schedules.shared.entries import asserted, forward_grid_parameters
 from kernelgen.schedules.shared.forward_step import arrays_written
 from kernelgen.schedules.shared.limits import CHUNK
 from kernelgen.schedules.shared.numbers import Int, Number
+from kernelgen.schedules.wide.blocks import (
+    COLUMNS,
+    COUNTER_WORDS,
+    K_TILE,
+    L2_BYTES_PER_CLOCK,
+    MOST_IN_REGISTERS,
+    MOST_WARPGROUPS,
+    instruction_clocks,
+    lacks_warpgroups,
+)
 from kernelgen.symbolic.instructions import cell_cost
 
 UNITS_PER_WARP = [8, 16]
@@ -34,39 +44,11 @@ K_PARTS = [1, 2, 4]
 NUM_STAGES = [1, 2]
 """The values of the tile variables."""
 
-COLUMNS = [16, 32, 64, 128]
-"""Sequences of a turn, for which cuda/ptx/warpgroups.cuh has an instruction."""
-
-K_TILE = 16
-"""Previous units that an instruction adds up."""
-
 LEAST_UNITS = 32
 """Of a block: four warps of 8."""
 
-MOST_WARPGROUPS = 4
-"""Of a block."""
-
-MOST_IN_REGISTERS = 128
-"""Registers of a thread that hold R."""
-
 SPARE = 42
 """Registers that a thread needs besides R, sums and states."""
-
-COUNTER_WORDS = 32
-"""From one counter to the next (cuda/grid_barrier.cuh)."""
-
-MACS_PER_CLOCK = 2048
-"""Of 16-bit factors, what the tensor cores of a multiprocessor multiply and add in a clock: 989 TFLOP/s of 132 at
-1.83 GHz (NVIDIA H100 datasheet)."""
-
-LEAST_CLOCKS = 13.4
-"""Of an instruction, however few its columns are (measured on one H200, 2026-11-26)."""
-
-SHARED_BYTES_PER_CLOCK = 128
-"""What a multiprocessor reads of its shared memory in a clock."""
-
-L2_BYTES_PER_CLOCK = 2_300
-"""What L2 gives to all multiprocessors together: 4.5 TB/s on an H200, whose clock is 1.98 GHz (measured 2026-11-26)."""
 
 HANDSHAKE = 1_800
 """Clocks from the last store of h to the first copy of it elsewhere: a signal, a poll that sees it, two meetings and a
@@ -123,12 +105,9 @@ def block_counts(head_dim: int) -> list[int]:
 
 def product_clocks(s: Sizes[int], k_tiles: int, v: Mapping[str, int]) -> float:
     """Clocks of all products of a step of a block: what tensor cores take, or shared memory to give the factors."""
-    least = max(s.rows * 64 * K_TILE / MACS_PER_CLOCK, LEAST_CLOCKS)
-    columns, tile = s.rows * K_TILE * 2, 64 * K_TILE * 2
-    in_registers = max(least, columns / SHARED_BYTES_PER_CLOCK)
-    in_shared = max(least, (columns + tile) / SHARED_BYTES_PER_CLOCK)
     held = v["k_tiles_in_registers"]
-    return v["turns"] * s.warps // 4 * s.tiles * (held * in_registers + (k_tiles - held) * in_shared)
+    of_k = held * instruction_clocks(s.rows, shared=False) + (k_tiles - held) * instruction_clocks(s.rows, shared=True)
+    return v["turns"] * s.warps // 4 * s.tiles * of_k
 
 
 class WideForward(BatchTiled):
@@ -145,11 +124,8 @@ class WideForward(BatchTiled):
         """Why it does not run this."""
         if reason := super().refuses(cell, shape, profile):
             return reason
-        if "wgmma" not in profile.features:
-            return (
-                f"the {self.name} schedule needs wgmma, the matrix instruction of warpgroups, which {profile.name} "
-                f"({profile.arch}) lacks; it runs on sm_90a alone."
-            )
+        if reason := lacks_warpgroups(self.name, profile):
+            return reason
         if shape.head_dim % LEAST_UNITS:
             return (
                 f"the {self.name} schedule cuts a head into blocks of {LEAST_UNITS} units or a multiple; a head of "
