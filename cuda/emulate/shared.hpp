@@ -2,7 +2,7 @@
 //
 // Two bytes are the smallest access that ptx.hpp has; accesses are aligned, so no access covers half a cell.
 // The check is FastTrack's (Flanagan and Freund, PLDI 2009): a cell keeps its last writer, and its readers since then,
-// one where they are ordered and, where they are not, one count for each thread of each block that reads.
+// one where they are ordered and a list where they are not.
 #pragma once
 
 #include <algorithm>
@@ -139,13 +139,13 @@ class SharedMemory {
         Clock written = 0;  // 0: never
         Clock read = 0;     // 0: not since it was written
         unsigned writer = no_thread, reader = no_thread, copier = no_thread;
-        int readers = -1;  // the first Readers in a list, once two reads were not ordered
+        int readers = -1;  // which list of readings, once two were not ordered
     };
-    struct Readers {
-        const Block* block = nullptr;  // whose threads these are
-        int next = -1;                 // those of another block
-        std::vector<Clock> clocks;
-        std::vector<Site> sites;
+    /// The last read of a cell by one thread of the team.
+    struct Reading {
+        unsigned reader;
+        Clock clock;
+        Site site;
     };
 
     using Check = void (SharedMemory::*)(const Access&, unsigned);
@@ -226,52 +226,38 @@ class SharedMemory {
                              : "\n  if that block is to write it, a sync_cluster() is missing before this line") +
                         "; if none is, it must be cleared"};
         check_writer(access, i);
+        const Reading reading{self, team.clocks.now(self), access.site};
         if (cell.readers >= 0) {
-            Readers& readers = readers_of(cell, *access.thread.block);
-            readers.clocks[access.thread.index] = team.clocks.now(self);
-            readers.sites[access.thread.index] = access.site;
+            add_reading(lists_[static_cast<std::size_t>(cell.readers)], reading);
         } else if (cell.read == 0 || cell.reader == self || team.clocks.ordered(cell.reader, cell.read, self)) {
             cell.reader = self;
-            cell.read = team.clocks.now(self);
+            cell.read = reading.clock;
             cell.read_at = access.site;
         } else {
-            const Thread& other = access.thread.team->thread(cell.reader);
-            Readers& others = readers_of(cell, *other.block);
-            others.clocks[other.index] = cell.read;
-            others.sites[other.index] = cell.read_at;
-            check_read(access, i);  // now there is a list
+            auto& list = new_list(cell);
+            list.push_back({cell.reader, cell.read, cell.read_at});
+            list.push_back(reading);
         }
     }
 
-    /// Where the cell's readers of one block are counted. Most cells are read by one block alone: that comes first.
-    Readers& readers_of(Cell& cell, const Block& block) {
-        if (cell.readers >= 0)
-            if (Readers& first = pool_[static_cast<std::size_t>(cell.readers)]; first.block == &block) [[likely]]
-                return first;
-        return find_readers(cell, block);
+    /// Few threads read a cell between two writes, as a rule.
+    static void add_reading(std::vector<Reading>& list, const Reading& reading) {
+        for (Reading& known : list)
+            if (known.reader == reading.reader) {
+                known = reading;
+                return;
+            }
+        list.push_back(reading);
     }
 
-    __attribute__((noinline)) Readers& find_readers(Cell& cell, const Block& block) {
-        for (int at = cell.readers; at >= 0; at = pool_[static_cast<std::size_t>(at)].next)
-            if (Readers& found = pool_[static_cast<std::size_t>(at)]; found.block == &block) return found;
-        return add_readers(cell, block);
-    }
-
-    Readers& add_readers(Cell& cell, const Block& block) {
-        int at = static_cast<int>(pool_.size());
+    std::vector<Reading>& new_list(Cell& cell) {
         if (free_.empty()) {
-            pool_.push_back({nullptr, -1, std::vector<Clock>(block.threads.size()),
-                             std::vector<Site>(block.threads.size())});
-        } else {
-            at = free_.back();
-            free_.pop_back();
-            Readers& old = pool_[static_cast<std::size_t>(at)];
-            std::fill(old.clocks.begin(), old.clocks.end(), 0);
+            free_.push_back(static_cast<int>(lists_.size()));
+            lists_.emplace_back();
         }
-        Readers& added = pool_[static_cast<std::size_t>(at)];
-        added.block = &block;
-        added.next = std::exchange(cell.readers, at);
-        return added;
+        cell.readers = free_.back();
+        free_.pop_back();
+        return lists_[static_cast<std::size_t>(cell.readers)];
     }
 
     void check_writer(const Access& access, unsigned i) const {
@@ -283,24 +269,20 @@ class SharedMemory {
 
     void check_write(const Access& access, unsigned i) {
         const Cell& cell = cells_[i];
-        Team& team = *access.thread.team;
-        const unsigned self = access.thread.rank;
         check_copier(access, i);
         check_writer(access, i);
         if (cell.readers >= 0) {
-            for (int at = cell.readers; at >= 0; at = pool_[static_cast<std::size_t>(at)].next)
-                check_readers(access, i, pool_[static_cast<std::size_t>(at)]);
-        } else if (cell.read != 0 && !team.clocks.ordered(cell.reader, cell.read, self)) {
-            report_race(place(2 * i, 2), {team.thread(cell.reader), "reads", cell.read_at}, access);
+            for (const Reading& reading : lists_[static_cast<std::size_t>(cell.readers)])
+                check_reading(access, i, reading);
+        } else if (cell.read != 0) {
+            check_reading(access, i, {cell.reader, cell.read, cell.read_at});
         }
     }
 
-    void check_readers(const Access& access, unsigned i, const Readers& readers) const {
+    void check_reading(const Access& access, unsigned i, const Reading& reading) const {
         Team& team = *access.thread.team;
-        const Clock* seen = team.clocks.seen_by(access.thread.rank) + readers.block->first_rank % team.clocks.group();
-        for (unsigned t = 0; t < readers.clocks.size(); ++t)
-            if (readers.clocks[t] > seen[t])
-                report_race(place(2 * i, 2), {readers.block->threads[t], "reads", readers.sites[t]}, access);
+        if (!team.clocks.ordered(reading.reader, reading.clock, access.thread.rank))
+            report_race(place(2 * i, 2), {team.thread(reading.reader), "reads", reading.site}, access);
     }
 
     void set_writer(const Access& access, unsigned i) {
@@ -309,14 +291,15 @@ class SharedMemory {
         cell.written = access.thread.team->clocks.now(access.thread.rank);
         cell.written_at = access.site;
         cell.read = 0;
-        for (int at = cell.readers; at >= 0; at = pool_[static_cast<std::size_t>(at)].next) free_.push_back(at);
-        cell.readers = -1;
+        if (cell.readers < 0) return;
+        lists_[static_cast<std::size_t>(cell.readers)].clear();
+        free_.push_back(std::exchange(cell.readers, -1));
     }
 
     const Block& owner_;
     std::vector<std::byte> bytes_;
     std::vector<Cell> cells_;
-    std::vector<Readers> pool_;
+    std::vector<std::vector<Reading>> lists_;
     std::vector<int> free_;
     std::vector<int> box_of_;  // of each word, empty until there is a mailbox
     std::deque<Mailbox> boxes_;

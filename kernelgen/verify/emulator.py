@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 FLAGS = (
     "-std=c++20",
-    "-O1",
+    "-O0",
     "-fPIC",
     "-ffp-contract=off",  # a product and a sum round twice unless fma_rn is asked for, on every host alike
     "-fno-strict-aliasing",
@@ -46,8 +46,8 @@ FLAGS = (
     "-Wno-unknown-pragmas",  # of a host compiler: #pragma unroll
     "-DTILESMITH_EMULATE",
 )
-"""What the host compiler is told besides the include path. -O1, because a validation run is shorter than what -O2 takes
-to compile a kernel."""
+"""What the host compiler is told besides the include path. -O0, because a validation run is shorter than what -O1
+takes to compile a kernel, and a variable that nobody initialised is not optimised away; the core is optimised."""
 
 OPTIONAL_FLAGS = ("-ftrivial-auto-var-init=pattern",)
 """Those of them that the compiler knows are added for kernels: a variable that was never initialised starts as a number

@@ -365,7 +365,7 @@ def test_when_no_worker_starts_the_error_says_so(played: None, monkeypatch: pyte
 
 # ---- several processes ----
 
-_TUNE = "tune elman --gpu h200 --batch 2 --seq 4 --heads 1 --head-dim 16 --top 4 --seeds 1 -o"
+_TUNE = "tune elman --gpu h200 --batch 2 --seq 4 --heads 1 --head-dim 16 --top 2 --seeds 1 -o"
 
 
 def _start(output: Path, cache: Path) -> subprocess.Popen[str]:

@@ -458,6 +458,13 @@ def test_a_variable_that_nobody_initialised_shows() -> None:
     )
     out = words(32)
     run(source, {"out": out})
+    branch = kernel(
+        "float one; if (n > 3) one = 2; store_global_32(out + thread_index(), __float_as_uint(one));",
+        "unsigned* out, int n",
+    )
+    set_by_a_branch = words(32)
+    run(branch, {"out": set_by_a_branch, "n": 1})
     if knows(find_compiler(), OPTIONAL_FLAGS[0]):
-        assert not (np.abs(out.view(np.float32)) < 1e30).any()  # NaN, or larger than anything sound
+        for found in (out, set_by_a_branch):
+            assert not (np.abs(found.view(np.float32)) < 1e30).any()  # NaN, or larger than anything sound
     assert not knows(find_compiler(), "-fno-such-option-exists")
