@@ -11,7 +11,7 @@ The task is the adding problem: of 30 random numbers two are marked, and their s
 has a mean squared error of 1/6.
 """
 
-from kernelgen.cells.language import Cell, Gate, sigmoid, tanh
+from kernelgen.cells import Cell, Gate, sigmoid, tanh
 
 
 def step(gate, state):
