@@ -11,7 +11,7 @@ The task is the adding problem: of 30 random numbers two are marked, and their s
 has a mean squared error of 1/6.
 """
 
-from kernelgen.cells.language import Cell, Gate, sigmoid, tanh
+from kernelgen.cells import Cell, Gate, sigmoid, tanh
 
 
 def step(gate, state):
@@ -79,7 +79,7 @@ if __name__ == "__main__":  # the commands of tilesmith stop here: they need the
     print(f"\ntraining on the {DEVICE}; mean squared error, over 50 steps each")
     for done in range(1, STEPS + 1):
         x, wanted = adding_problem()
-        with torch.autocast(DEVICE, torch.bfloat16, enabled=DEVICE == "cuda"):  # kernels take 16 bits
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=DEVICE == "cuda"):  # the fastest kernels take 16 bits
             answer = model(x)
         loss = nn.functional.mse_loss(answer.float(), wanted)
         optimizer.zero_grad()

@@ -204,7 +204,8 @@ def _compiler() -> tuple[str, str]:
         status, major, minor = nvrtc.nvrtcVersion()
         library = load_nvidia_dynamic_lib("nvrtc").abs_path
     except Exception as error:  # the loader raises classes of its own, which differ between versions
-        raise CompileError(f"NVIDIA's run-time compiler NVRTC cannot be loaded ({error}). {_INSTALL}") from error
+        reason = " ".join(str(error).split())
+        raise CompileError(f"NVIDIA's run-time compiler NVRTC cannot be loaded ({reason}). {_INSTALL}") from error
     if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
         raise CompileError(f"NVIDIA's run-time compiler NVRTC does not tell its version ({status.name}). {_INSTALL}")
     return f"NVRTC {major}.{minor}", str(Path(library).stat().st_size) if library else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,13 +58,17 @@ def parse(path: Path) -> Any:
 def explain(error: pydantic.ValidationError) -> list[str]:
     """One line for each field that is missing, unknown or wrong: its place and the problem."""
     lines = []
-    for problem in error.errors(include_url=False, include_context=False):
+    problems = error.errors(include_url=False, include_context=False)
+    missing = [each["loc"] for each in problems if each["type"] in ("missing", "missing_argument")]
+    for problem in problems:
         place = ".".join(str(part) for part in problem["loc"])
         kind = problem["type"]
         if kind in ("missing", "missing_argument"):
             lines.append(f"  {place}: is missing")
         elif kind in ("extra_forbidden", "unexpected_keyword_argument"):
-            lines.append(f"  {place}: no such field")
+            beside = [str(loc[-1]) for loc in missing if loc[:-1] == problem["loc"][:-1]]
+            near = difflib.get_close_matches(str(problem["loc"][-1]), beside, n=1)
+            lines.append(f"  {place}: no such field" + (f"; did you mean {near[0]}?" if near else ""))
         elif kind == "string_pattern_mismatch":
             lines.append(f"  {place}: is not well formed: {_short(problem['input'])}")
         else:

@@ -191,6 +191,16 @@ def test_without_the_compiler_it_says_what_to_install(monkeypatch: pytest.Monkey
         compile_source(Source(REVERSE, "reverse", "sm_80"), cache=None)
 
 
+def test_why_the_compiler_cannot_be_loaded_is_on_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise RuntimeError(f"no {name}.so:\nno such file\n")
+
+    monkeypatch.setattr("cuda.pathfinder.load_nvidia_dynamic_lib", missing)
+    monkeypatch.setattr(compiling, "_compiler", compiling._compiler.__wrapped__)
+    with pytest.raises(CompileError, match=r"cannot be loaded \(no nvrtc\.so: no such file\)\. Install it"):
+        compile_source(Source(REVERSE, "reverse", "sm_80"), cache=None)
+
+
 def test_importing_it_loads_no_compiler() -> None:
     heavy = ("cuda", "numpy", "pydantic")
     code = f"import sys, kernelgen.build.compile; print([m for m in sys.modules if m.startswith({heavy})])"

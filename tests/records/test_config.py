@@ -368,6 +368,7 @@ def test_a_backward_configuration_has_its_calls_one_after_another(tmp_path: Path
         ("axes: {}", "axes: {P: 1 //}", "axes.P: '1 //' is no rule"),
         ("writes: [a]", "writes: [a, b]", "calls.0.writes: 'b' is none of its arguments"),
         ("arguments: [a]", "arguments: [a, a]", "calls.0.arguments: 'a' comes twice"),
+        ("num_stages: 6", "num_stagez: 6", "num_stagez: no such field; did you mean num_stages?"),
         ("num_stages: 6", "num_stages: 0", "num_stages: must be at least 1, not 0"),
         ("where: gpu", "where: moon", "validation.where: should be 'emulator' or 'gpu', not 'moon'"),
         ("median_ms: 0.37", "median_ms: fast", "measured.median_ms: should be a valid number, not 'fast'"),
