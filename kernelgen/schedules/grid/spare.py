@@ -30,8 +30,8 @@ PARTS, PARTS_MADE, PARTS_LOADED, PARTS_WIDE = 30, 52, 46, 70
 """In float32, of a thread that also steps: at least; more where rests are made beside the products, where some of R is
 in shared memory, and for each tile of 8 sequences but the first."""
 
-PARTS_APART, PARTS_FAR, FAR = 32, 40, 3
-"""In float32, where other warps step; and more where more k-tiles than FAR are in shared memory."""
+PARTS_APART, PARTS_OF_K_TILE, PARTS_FAR, FAR = 8, 6, 40, 3
+"""In float32, where other warps step; more for each k-tile; and where more k-tiles than FAR are in shared memory."""
 
 BACKWARD, BACKWARD_WIDE = 95, 31
 """Backward, in 16 bits, and how many of them a tile of 16 sequences does not take."""
@@ -57,7 +57,8 @@ def registers(
     if dtype == "float32":
         stepping_too = PARTS + PARTS_MADE * (1 - v["keeps_rests"]) + PARTS_LOADED * loading
         stepping_too += PARTS_WIDE * (column_tiles - 1)
-        spare = together * stepping_too + apart * (PARTS_APART + PARTS_FAR * minimum(maximum(in_shared, FAR) - FAR, 1))
+        multiplying = PARTS_APART + PARTS_OF_K_TILE * k_tiles + PARTS_FAR * minimum(maximum(in_shared, FAR) - FAR, 1)
+        spare = together * stepping_too + apart * multiplying
         least = maximum(multiplied + spare, apart * STEPPING)
         return least, least
     spare = together * TOGETHER + apart * (APART + OF_K_TILE * in_registers)
