@@ -30,8 +30,8 @@ PARTS, PARTS_MADE, PARTS_LOADED, PARTS_WIDE = 30, 52, 46, 70
 """In float32, of a thread that also steps: at least; more where rests are made beside the products, where some of R is
 in shared memory, and for each tile of 8 sequences but the first."""
 
-PARTS_APART, PARTS_FAR, FAR = 32, 40, 3
-"""In float32, where other warps step; and more where more k-tiles than FAR are in shared memory."""
+PARTS_APART, PARTS_OF_K_TILE, PARTS_FAR, FAR = 8, 6, 40, 3
+"""In float32, where other warps step; more for each k-tile; and where more k-tiles than FAR are in shared memory."""
 
 BACKWARD, BACKWARD_WIDE = 95, 31
 """Backward, in 16 bits, and how many of them a tile of 16 sequences does not take."""
@@ -41,6 +41,9 @@ BACKWARD_TF32, BACKWARD_TILE = 36, 4
 
 BACKWARD_PARTS, BACKWARD_MADE, BACKWARD_LOADED, BACKWARD_PARTS_WIDE = 30, 66, 52, 50
 """In float32, as forward (the same); R is in shared memory where more than one k-tile is."""
+
+BACKWARD_STEPPING = 130
+"""In float32 and TF32, of a thread that steps, in all: with 80 and 128 the step of the LSTM spilled."""
 
 
 def registers(
@@ -57,7 +60,8 @@ def registers(
     if dtype == "float32":
         stepping_too = PARTS + PARTS_MADE * (1 - v["keeps_rests"]) + PARTS_LOADED * loading
         stepping_too += PARTS_WIDE * (column_tiles - 1)
-        spare = together * stepping_too + apart * (PARTS_APART + PARTS_FAR * minimum(maximum(in_shared, FAR) - FAR, 1))
+        multiplying = PARTS_APART + PARTS_OF_K_TILE * k_tiles + PARTS_FAR * minimum(maximum(in_shared, FAR) - FAR, 1)
+        spare = together * stepping_too + apart * multiplying
         least = maximum(multiplied + spare, apart * STEPPING)
         return least, least
     spare = together * TOGETHER + apart * (APART + OF_K_TILE * in_registers)
@@ -79,10 +83,10 @@ def registers_backward(
     tiles, in_shared = v["tiles_per_warp"], k_tiles - v["k_tiles_in_registers"]
     if dtype == "float32":
         spare = BACKWARD_PARTS + BACKWARD_MADE * (1 - v["keeps_rests"]) + BACKWARD_PARTS_WIDE * (column_tiles - 1)
-        least = multiplied + spare + BACKWARD_LOADED * minimum(maximum(in_shared, 1) - 1, 1)
-        return least, least
+        floor = multiplied + spare + BACKWARD_LOADED * minimum(maximum(in_shared, 1) - 1, 1)
+        return maximum(floor, BACKWARD_STEPPING), floor
     if dtype == "tf32":
-        least = multiplied + BACKWARD_TF32 + BACKWARD_TILE * tiles
-        return least, least
+        floor = multiplied + BACKWARD_TF32 + BACKWARD_TILE * tiles
+        return maximum(floor, BACKWARD_STEPPING), floor
     spare = BACKWARD - minimum(column_tiles - 1, 1) * BACKWARD_WIDE
     return multiplied + 4 * tiles * minimum(in_shared, 1) + spare, 0
