@@ -60,7 +60,7 @@ MOST_K_TILES = 32
 ASKED = 16
 """Words of sums on their way that a lane asks for at a time."""
 
-SPARE = 40
+SPARE = 34
 """Registers that a thread needs besides R, sums, what it keeps of its elements and a step's values."""
 
 HANDSHAKE = 1_400
@@ -210,7 +210,9 @@ class WideBackward(BatchTiled):
             "tiles": s.tiles,
             "asked": minimum(v["blocks"] * v["sum_bytes"], ASKED),
         }
-        least = counts["weights"] + counts["accumulators"] + counts["states"] + 3 * counts["live"] + SPARE
+        # As compiled: with less, what is kept or a step's values are spilled.
+        values = 3 * counts["live"] + s.elements * 3 // 2
+        least = counts["weights"] + counts["accumulators"] + counts["states"] + values + SPARE
         return Needs(s.warps, s.shared_memory, counts, least)
 
     def work(self, cell: Cell, shape: Shape, profile: Profile, v: Mapping[str, int]) -> StepWork:
