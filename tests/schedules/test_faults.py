@@ -938,7 +938,7 @@ FAULTS = {
     ),
     "one slot of h": (
         STREAMING,
-        "static_cast<long long>(slot) * ceil_div(in.batch, rows)",
+        "static_cast<long long>(slot) * batch_tiles",
         "static_cast<long long>(slot * 0) * batch_tiles",
         "race on the word of 'hidden'|cp_async from it",
     ),
