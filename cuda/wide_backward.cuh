@@ -109,8 +109,8 @@ struct WideBackward : WideBackwardTransfers<Cell, Type, shape, tiling.blocks, ti
     const int warp = thread / 32;
     const int unit_tile = warp % unit_tiles;
     const int row_warp = warp / unit_tiles;
-    const int batch_tiles = ceil_div(in.batch, rows);
-    const int group = static_cast<int>(block_y()) * shape.heads + head;  // who share a head and a tile of the batch
+    /// Who share a head and a tile of the batch.
+    TILESMITH_DEVICE int group() const { return static_cast<int>(block_y()) * shape.heads + static_cast<int>(block_x()) / blocks; }
     const Elements own{.batch = in.batch, .warp = rank * unit_tiles + unit_tile, .head = head, .first_row = first_row + row_warp * warp_rows,
                        .g = lane / 4, .j = lane % 4, .order = sequences.lengths ? in.order : nullptr};
 
@@ -129,17 +129,17 @@ struct WideBackward : WideBackwardTransfers<Cell, Type, shape, tiling.blocks, ti
 
     /// The sums for 16 units of the head, from one block.
     TILESMITH_DEVICE unsigned short* sums_of(int slot, int units_of_16, int block) const {
-        const long long place = static_cast<long long>(slot) * batch_tiles * shape.heads + group;
+        const long long place = static_cast<long long>(slot) * ceil_div(in.batch, rows) * shape.heads + group();
         return (tiling.sum_bytes == 2 ? in.d_sums : in.d_gates) + place * group_elements + (units_of_16 * blocks + block) * part_elements + lane * OnTheirWay::elements;
     }
-    TILESMITH_DEVICE unsigned* counter() const { return in.counters + group * GridBarrier::words; }
+    TILESMITH_DEVICE unsigned* counter() const { return in.counters + group() * GridBarrier::words; }
 
     // ---- before the first step and after the last ----
 
     /// What resets send to an initial state.
     TILESMITH_DEVICE float* to_initial(int s, int unit_group, int column_tile, int column) const {
         const int element = (unit_group * column_tiles + column_tile) * columns + column;
-        const long long block = static_cast<long long>(group) * blocks + rank;
+        const long long block = static_cast<long long>(group()) * blocks + rank;
         return in.d_carried + ((block * states + s) * (unit_groups * column_tiles * columns) + element) * threads + thread;
     }
 

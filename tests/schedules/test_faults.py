@@ -287,8 +287,8 @@ FAULTS = {
     ),
     "one slot of sums, wide": (
         WIDE_BACKWARD,
-        "static_cast<long long>(slot) * batch_tiles",
-        "static_cast<long long>(0 * slot) * batch_tiles",
+        "static_cast<long long>(slot) * ceil_div(in.batch, rows)",
+        "static_cast<long long>(0 * slot) * ceil_div(in.batch, rows)",
         "race|differs",
     ),
     "sums that may not have come": (

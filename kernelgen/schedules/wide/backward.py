@@ -60,12 +60,18 @@ MOST_K_TILES = 32
 ASKED = 16
 """Words of sums on their way that a lane asks for at a time."""
 
-SPARE = 40
+SPARE = 34
 """Registers that a thread needs besides R, sums, what it keeps of its elements and a step's values."""
 
 HANDSHAKE = 1_400
 """Clocks from the last store of sums to the first load of them elsewhere: a signal, a poll that sees it, a meeting
 (predicted)."""
+
+STORE = 300
+"""Clocks in which a warpgroup stores the sums of a tile, and multiplies nothing (predicted); others do meanwhile."""
+
+PREPARED_ELEMENTS = 4
+"""Of a lane, in a group of 8 sequences."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +210,9 @@ class WideBackward(BatchTiled):
             "tiles": s.tiles,
             "asked": minimum(v["blocks"] * v["sum_bytes"], ASKED),
         }
-        least = counts["weights"] + counts["accumulators"] + counts["states"] + 3 * counts["live"] + SPARE
+        # As compiled: with less, what is kept or a step's values are spilled.
+        values = 3 * counts["live"] + s.elements * 3 // 2
+        least = counts["weights"] + counts["accumulators"] + counts["states"] + values + SPARE
         return Needs(s.warps, s.shared_memory, counts, least)
 
     def work(self, cell: Cell, shape: Shape, profile: Profile, v: Mapping[str, int]) -> StepWork:
@@ -215,16 +223,17 @@ class WideBackward(BatchTiled):
         blocks = shape.heads * -(-shape.batch // rows) * v["blocks"]
         # Sums are written beside the product, tile by tile, and read when all are there.
         sums = blocks * shape.head_dim * rows * v["sum_bytes"] / L2_BYTES_PER_CLOCK
-        exchange = HANDSHAKE + sums + max(0.0, sums - product)
+        exchange = HANDSHAKE + sums + max(0.0, sums - product) + s.tiles * STORE / v["warpgroups"]
         elements = rows * s.unit_tiles * OWNED
+        stepped = s.elements - PREPARED_ELEMENTS * v["prepared"]  # the others while sums come
         return StepWork(
             warps=s.warps,
             epilogue_warps=s.warps,
             matrix=product / (busiest * profile.latency("mma_interval")),
             matrix_chain=0.0,
             shared_bytes=(s.arrays + 2 * s.stored) * elements * 2,
-            special=s.elements * cost.special,
-            arithmetic=s.elements * (cost.arithmetic + 2 * s.arrays + v["blocks"]),
+            special=stepped * cost.special,
+            arithmetic=stepped * (cost.arithmetic + 2 * s.arrays) + s.elements * v["blocks"],
             chain_special=cost.chain_special,
             chain_arithmetic=cost.chain_arithmetic + 2,
             staged=s.elements * s.stored / 2,
