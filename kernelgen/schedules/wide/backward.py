@@ -70,9 +70,6 @@ HANDSHAKE = 1_400
 STORE = 300
 """Clocks in which a warpgroup stores the sums of a tile, and multiplies nothing (predicted); others do meanwhile."""
 
-PREPARED_ELEMENTS = 4
-"""Of a lane, in a group of 8 sequences."""
-
 
 @dataclass(frozen=True)
 class Sizes(Generic[Number]):
@@ -225,15 +222,15 @@ class WideBackward(BatchTiled):
         sums = blocks * shape.head_dim * rows * v["sum_bytes"] / L2_BYTES_PER_CLOCK
         exchange = HANDSHAKE + sums + max(0.0, sums - product) + s.tiles * STORE / v["warpgroups"]
         elements = rows * s.unit_tiles * OWNED
-        stepped = s.elements - PREPARED_ELEMENTS * v["prepared"]  # the others while sums come
         return StepWork(
             warps=s.warps,
             epilogue_warps=s.warps,
             matrix=product / (busiest * profile.latency("mma_interval")),
             matrix_chain=0.0,
             shared_bytes=(s.arrays + 2 * s.stored) * elements * 2,
-            special=stepped * cost.special,
-            arithmetic=stepped * (cost.arithmetic + 2 * s.arrays) + s.elements * v["blocks"],
+            # What preparing some of them gains is not measured, and not counted: 0 comes first.
+            special=s.elements * cost.special,
+            arithmetic=s.elements * (cost.arithmetic + 2 * s.arrays + v["blocks"]),
             chain_special=cost.chain_special,
             chain_arithmetic=cost.chain_arithmetic + 2,
             staged=s.elements * s.stored / 2,
