@@ -49,7 +49,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used."""
     if name == "__version__":
-        return _version()
+        import constrint
+
+        return constrint.__version__  # one distribution holds both packages
     if name not in _LAZY:
         raise AttributeError(f"module 'kernelgen' has no attribute {name!r}")
     import importlib
@@ -62,13 +64,3 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     """The public names, whether they were used already or not."""
     return sorted([*__all__, "__doc__", "__version__"])
-
-
-def _version() -> str:
-    """The version of tilesmith that is installed; "0+checkout" for one that is not."""
-    from importlib import metadata
-
-    try:
-        return metadata.version("tilesmith")
-    except metadata.PackageNotFoundError:
-        return "0+checkout"

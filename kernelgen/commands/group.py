@@ -105,15 +105,10 @@ def _name(file: object) -> str:
 def _version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
     """Print the version, and which engine of the solver's runs, and end."""
     if asked and not ctx.resilient_parsing:
-        from importlib import metadata
-
-        try:
-            version = metadata.version("tilesmith")
-        except metadata.PackageNotFoundError:
-            version = "(a checkout that is not installed)"
+        from kernelgen import __version__
         from kernelgen.commands.machine import engine_in_words
 
-        click.echo(f"tilesmith {version}; constrint runs {engine_in_words()}")
+        click.echo(f"tilesmith {__version__}; constrint runs {engine_in_words()}")
         ctx.exit()
 
 
