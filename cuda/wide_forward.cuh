@@ -102,8 +102,9 @@ struct WideForward {
     LaneStores<Type, shape, 8, 8, arrays, how> results_to;
 
     TILESMITH_DEVICE int first_row(int turn) const { return static_cast<int>(block_y()) * tiling.batch_tile + turn * rows; }
+    /// Its addresses are computed anew wherever it is asked for: none lives through the steps.
     TILESMITH_DEVICE Elements elements_of(int turn) const {
-        return {.batch = in.batch, .warp = rank * warps + warp, .head = head, .first_row = first_row(turn), .g = lane / 4,
+        return {.batch = in.batch, .warp = rank * warps + warp, .head = head, .first_row = opaque(first_row(turn)), .g = lane / 4,
                 .j = lane % 4, .order = sequences.lengths ? in.order : nullptr};
     }
     TILESMITH_DEVICE LaneElements<shape, 8, 8> block_of_lane() const {
