@@ -12,6 +12,7 @@ import numpy.typing as npt
 from kernelgen.cells.language import Cell
 from kernelgen.emit.numpy import numpy_backward, numpy_step
 from kernelgen.errors import ShapeError
+from kernelgen.verify.batch_parts import in_parts
 from kernelgen.verify.products import HeadProduct, sum_of_products
 from kernelgen.verify.sequences import Sequences
 
@@ -29,6 +30,11 @@ class ForwardResult:
     states: Array
     last: Array
     gates: Array | None
+
+    def part(self, rows: slice) -> ForwardResult:
+        """That of some sequences, in the same memory."""
+        gates = None if self.gates is None else self.gates[:, rows]
+        return ForwardResult(self.states[:, rows], self.last[:, rows], gates)
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,34 @@ def forward(
     if follow is not None:
         _check("follow", follow, (batch, seq, heads, dim))
     own = Sequences.of(resets, lengths, batch, seq)
+    gates, states = len(cell.gates), len(cell.states)
+    result = ForwardResult(
+        np.zeros((states, batch, seq, heads, dim)),
+        np.empty((states, batch, heads, dim)),
+        np.zeros((gates, batch, seq, heads, dim)) if keep_gates else None,
+    )
+
+    def run(rows: slice) -> None:
+        start, followed = (None if a is None else a[at] for a, at in ((initial, (slice(None), rows)), (follow, rows)))
+        _run_forward(cell, wx[rows], r, b, start, round_h, followed, own.part(rows), result.part(rows))
+
+    in_parts(run, batch, gates * heads * dim)
+    return result
+
+
+def _run_forward(
+    cell: Cell,
+    wx: npt.NDArray[Any],
+    r: npt.NDArray[Any],
+    b: npt.NDArray[Any],
+    initial: npt.NDArray[Any] | None,
+    round_h: npt.DTypeLike | None,
+    follow: npt.NDArray[Any] | None,
+    own: Sequences,
+    result: ForwardResult,
+) -> None:
+    """``forward`` of sequences that run together, into ``result``."""
+    batch, seq, _, heads, dim = wx.shape
     recurrent, inputs, biases = cell.recurrent_gates, cell.input_gates, cell.bias_gates
     gates, states = len(cell.gates), len(cell.states)
     step = numpy_step(cell)
@@ -110,8 +144,6 @@ def forward(
     if follow is not None:
         before = own.before(follow.astype(np.float64), start[0].transpose(1, 0, 2))
 
-    all_states = np.zeros((states, batch, seq, heads, dim))
-    all_gates = np.zeros((gates, batch, seq, heads, dim)) if keep_gates else None
     ahead = np.empty(0)
     with_input, with_product = _of_gates(inputs, gates), _of_gates(recurrent, gates)
     plain = own.plain
@@ -133,12 +165,12 @@ def forward(
         state[0] = _rounded(state[0], round_h)
         last = [own.inside(value, t, old) for value, old in zip(state, last, strict=True)]
         for index, value in enumerate(state):
-            all_states[index, :, t] = own.inside(value, t).transpose(1, 0, 2)
-        if all_gates is not None:
-            all_gates[:, :, t] = own.inside(sums, t).transpose(0, 2, 1, 3)
+            result.states[index, :, t] = own.inside(value, t).transpose(1, 0, 2)
+        if result.gates is not None:
+            result.gates[:, :, t] = own.inside(sums, t).transpose(0, 2, 1, 3)
         if follow is not None:
             state[0] = follow[:, t].astype(np.float64).transpose(1, 0, 2)
-    return ForwardResult(all_states, np.stack(last).transpose(0, 2, 1, 3), all_gates)
+    result.last[...] = np.stack(last).transpose(0, 2, 1, 3)
 
 
 def backward(
@@ -193,17 +225,76 @@ def backward(
     if result.gates is None:
         raise ShapeError("the backward reference needs the gates of the forward result; run it with keep_gates=True")
 
+    start = np.zeros((states, batch, heads, dim)) if initial is None else np.asarray(initial).astype(np.float64)
+    start[0] = _rounded(start[0], round_h)
+    d_gates = np.empty((gates, batch, seq, heads, dim))
+    sent = d_gates if follow is None else np.empty_like(d_gates)  # what d_r and the step before are made from
+    d_initial = np.empty_like(start)
+    rounds = _Rounding(round_saved if gates_saved else None, round_saved, round_d_gates)
+
+    def run(rows: slice) -> None:
+        of = (slice(None), rows)
+        given, last = (None if a is None else a[of] for a in (d_states, d_last))
+        followed = None if follow is None else follow[rows]
+        made = _Made(d_gates[of], sent[of], d_initial[of])
+        _run_backward(cell, r, start[of], given, last, rounds, followed, own.part(rows), result.part(rows), made)
+
+    in_parts(run, batch, gates * heads * dim)
+
+    before = own.before(result.states[0], start[0])  # h(t-1): [B, T, H, D]
+    d_r = np.empty((len(recurrent), heads, dim, dim))
+    for head in range(heads):
+        of_head = np.ascontiguousarray(before[:, :, head]).reshape(batch * seq, dim)
+        for index, gate in enumerate(recurrent):
+            d_r[index, head] = sum_of_products(sent[gate, :, :, head].reshape(batch * seq, dim), of_head)
+    d_b = d_gates.sum(axis=(1, 2))[biases]
+    d_wx = np.moveaxis(d_gates[inputs], 0, 2)
+    return BackwardResult(d_wx, d_r, d_b, d_initial, d_gates)
+
+
+@dataclass(frozen=True)
+class _Rounding:
+    """What a kernel rounds: the gates' sums and states that the step reads, and the gates' gradients that it gives."""
+
+    gates: npt.DTypeLike | None
+    states: npt.DTypeLike | None
+    d_gates: npt.DTypeLike | None
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What some sequences' backward pass writes. d_gates, sent [G, B, T, H, D], which may be the same; d_initial
+    [S, B, H, D]."""
+
+    d_gates: Array
+    sent: Array
+    d_initial: Array
+
+
+def _run_backward(
+    cell: Cell,
+    r: npt.NDArray[Any],
+    start: Array,
+    d_states: npt.NDArray[Any] | None,
+    d_last: npt.NDArray[Any] | None,
+    rounds: _Rounding,
+    follow: npt.NDArray[Any] | None,
+    own: Sequences,
+    result: ForwardResult,
+    made: _Made,
+) -> None:
+    """``backward`` of sequences that run together, up to the gradients that all of them share."""
+    assert result.gates is not None
+    _, batch, seq, heads, dim = result.gates.shape
+    states = len(cell.states)
+    recurrent, inputs = list(cell.recurrent_gates), list(cell.input_gates)
     step = numpy_backward(cell)
     # [H, G_rec D, D]: one batched product sends all gates' gradients of all heads back to h.
     weights = np.asarray(r, np.float64).transpose(1, 0, 2, 3).reshape(heads, len(recurrent) * dim, dim)
     send = HeadProduct(weights, batch)
-    start = np.zeros((states, batch, heads, dim)) if initial is None else np.asarray(initial).astype(np.float64)
-    start[0] = _rounded(start[0], round_h)
     # What step t + 1 sends back, to the states before it; and what resets send to the initial ones.
     carried = np.zeros((states, heads, batch, dim)) if d_last is None else _inner(d_last)
     d_start = np.zeros((states, heads, batch, dim))
-    d_gates = np.empty((gates, batch, seq, heads, dim))
-    sent = d_gates if follow is None else np.empty_like(d_gates)  # what d_r and the step before are made from
     foreseen = None  # [B, T, G_rec, H, D]: what R takes back, where all of it is known
     if follow is not None and {*recurrent} <= {*inputs}:
         foreseen = follow[:, :, [inputs.index(gate) for gate in recurrent]]
@@ -216,16 +307,16 @@ def backward(
             d_next[0] = np.where(own.last(t), d_next[0], _clipped(d_next[0], cell.gradient.recurrent_clip))
         if d_states is not None:
             d_next[: len(d_states)] += own.inside(_inner(d_states[:, :, t]), t)
-        sums = _rounded(_inner(result.gates[:, :, t]), round_saved if gates_saved else None)
+        sums = _rounded(_inner(result.gates[:, :, t]), rounds.gates)
         previous = _inner(result.states[:, :, t - 1] if t else start)
         if not plain:
             previous = np.where(restarts, _inner(start), previous)
-        made, back = step(list(sums), list(_rounded(previous, round_saved)), list(d_next))
-        made = [own.inside(value, t) for value in made]
+        of_step, back = step(list(sums), list(_rounded(previous, rounds.states)), list(d_next))
+        of_step = [own.inside(value, t) for value in of_step]
         back = [own.inside(value, t, old) for value, old in zip(back, carried, strict=True)]
-        d_sums = _rounded(np.stack(made), round_d_gates)
+        d_sums = _rounded(np.stack(of_step), rounds.d_gates)
         if follow is not None:
-            d_gates[:, :, t] = np.stack(made).transpose(0, 2, 1, 3)
+            made.d_gates[:, :, t] = np.stack(of_step).transpose(0, 2, 1, 3)
             d_sums[inputs] = _inner(np.moveaxis(follow[:, t], 1, 0))
         carried = np.stack(back)
         if not cell.gradient.recurrent_cut:
@@ -240,17 +331,8 @@ def backward(
         if not plain:
             d_start += np.where(restarts, carried, 0)
             carried = np.where(restarts, 0, carried)
-        sent[:, :, t] = d_sums.transpose(0, 2, 1, 3)
-
-    before = own.before(result.states[0], start[0])  # h(t-1): [B, T, H, D]
-    d_r = np.empty((len(recurrent), heads, dim, dim))
-    for head in range(heads):
-        of_head = np.ascontiguousarray(before[:, :, head]).reshape(batch * seq, dim)
-        for index, gate in enumerate(recurrent):
-            d_r[index, head] = sum_of_products(sent[gate, :, :, head].reshape(batch * seq, dim), of_head)
-    d_b = d_gates.sum(axis=(1, 2))[biases]
-    d_wx = np.moveaxis(d_gates[inputs], 0, 2)
-    return BackwardResult(d_wx, d_r, d_b, (d_start + carried).transpose(0, 2, 1, 3), d_gates)
+        made.sent[:, :, t] = d_sums.transpose(0, 2, 1, 3)
+    made.d_initial[...] = (d_start + carried).transpose(0, 2, 1, 3)
 
 
 def _products_ahead(rows: Array, weights: Array) -> Array:

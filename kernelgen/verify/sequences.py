@@ -37,6 +37,10 @@ class Sequences:
             raise ShapeError(f"lengths must be from 0 to T = {seq}; they are from {low} to {high}")
         return cls(found & (np.arange(seq) < ends[:, None]), ends)
 
+    def part(self, rows: slice) -> Self:
+        """Those of some sequences."""
+        return type(self)(self.resets[rows], self.ends[rows])
+
     @cached_property
     def plain(self) -> bool:
         """Whether every sequence runs through all steps, with no reset."""

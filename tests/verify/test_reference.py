@@ -16,7 +16,7 @@ from kernelgen.emit.numpy import numpy_step
 from kernelgen.errors import ShapeError
 from kernelgen.program import dtypes
 from kernelgen.program.shape import Shape
-from kernelgen.verify import reference
+from kernelgen.verify import batch_parts, reference
 from kernelgen.verify.inputs import random_inputs
 from kernelgen.verify.products import IN_ONE_THREAD, HeadProduct, sum_of_products
 
@@ -273,3 +273,41 @@ def test_products_of_many_rows_are_added_in_parts(count: int, rows: int, columns
     rng = np.random.default_rng(0)
     left, right = rng.standard_normal((count, rows)), rng.standard_normal((count, columns))
     np.testing.assert_allclose(sum_of_products(left, right), left.T @ right, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_sequences_in_parts_are_those_of_the_whole_batch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cell, shape = load_cell(name), Shape(7, 9, 2, 8, "float32", "gates")
+    random = np.random.default_rng(0)
+    given: dict[str, Any] = dict(random_inputs(cell, shape))
+    given["resets"], given["lengths"] = random.random((7, 9)) < 0.2, np.array([9, 0, 3, 9, 1, 8, 9])
+    d_states = random.random((1, 7, 9, 2, 8))
+    whole = reference.forward(cell, **given), reference.backward(cell, **given, d_states=d_states)
+    follow = whole[1].d_wx.astype(np.float32)
+    followed = reference.backward(cell, **given, d_states=d_states, follow=follow)
+    counts = []
+    for part, cores in ((1, 3), (1 << 20, 3)):
+        monkeypatch.setattr(batch_parts, "PART", part)
+        monkeypatch.setattr(batch_parts.os, "sched_getaffinity", lambda _, cores=cores: range(cores))
+        parts: list[slice] = []
+        batch_parts.in_parts(parts.append, 7, 10)
+        counts.append(len(parts))
+        assert sorted(row for rows in parts for row in range(7)[rows]) == list(range(7))
+        again = reference.forward(cell, **given), reference.backward(cell, **given, d_states=d_states)
+        again_followed = reference.backward(cell, **given, d_states=d_states, follow=follow)
+        for one, other in zip((*whole, followed), (*again, again_followed), strict=True):
+            for field, value in vars(one).items():
+                np.testing.assert_allclose(getattr(other, field), value, rtol=1e-12, atol=1e-14)
+    assert counts == [3, 1]
+
+
+def test_what_goes_wrong_in_a_part_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_parts, "PART", 1)
+    monkeypatch.setattr(batch_parts.os, "sched_getaffinity", lambda _: range(2))
+
+    def run(rows: slice) -> None:
+        if rows.start:
+            raise ShapeError("the second")
+
+    with pytest.raises(ShapeError, match="the second"):
+        batch_parts.in_parts(run, 4, 1)
