@@ -19,9 +19,9 @@ pytest.importorskip("torch")
 rnn = load_benchmark("rnn")
 
 from job_records import made, serve  # noqa: E402
-from peers import kernels, plots, report, steps  # noqa: E402
+from peers import kernels, markdown, plots, report, steps  # noqa: E402
 from peers.jobs import COMPILED, FLASHRNN, ONE_HEAD, OURS, SYSTEMS, TORCH_NN, Job, jobs  # noqa: E402
-from peers.results import PASSES, Record, Results, dated  # noqa: E402
+from peers.results import FOLDER, PASSES, Record, Results, dated  # noqa: E402
 from peers.rows import GROUPS, Row, parse, selected  # noqa: E402
 from peers.worker import Worker  # noqa: E402
 
@@ -237,3 +237,38 @@ def test_plots_are_drawn_of_what_there_is(tmp_path: Path) -> None:
     assert "floor" in (tmp_path / "rnn_table.svg").read_text()
     Results(dict(ABOUT)).write(path)
     assert "no times to draw" in CliRunner().invoke(plot.main, [str(path)]).output
+
+
+def test_documents_are_filled_with_tables(tmp_path: Path) -> None:
+    rows = [*selected(["table"])[:2], *selected(["cells"])[:2], *selected(["modules"])[:1]]
+    records = [r for job in jobs(rows, SYSTEMS, 0.1) for r in made(job, 1.5)]
+    file, document = tmp_path / "results.json", tmp_path / "page.md"
+    Results({**ABOUT, "tuned_seconds": 0.0}, records).write(file)
+    document.write_text("before\n<!-- rnn:table -->\nold\n<!-- /rnn -->\n<!-- rnn:cells -->\n<!-- /rnn -->\nafter\n")
+    tables = load_benchmark("rnn_tables")
+    for _ in range(2):  # what is there is replaced
+        result = CliRunner().invoke(tables.main, [str(file), str(document)])
+        assert result.exit_code == 0, result.output
+    lines = document.read_text().splitlines()
+    assert "old" not in lines
+    assert "| 24 x 32, 16 | **1.50** | 1.50 † | 1.50 | **1.50** | 1.50 † | 1.50 |" in lines
+    assert "| heads x D, B | sLSTM | training | GRU | training |" in lines
+    assert "| 3 x 256, 16 | 1.50 | 1.50 | 1.50 | 1.50 |" in lines
+    assert any("not tuned; errors of ours against float64 up to 1.0e-03" in line for line in lines)
+    assert (lines[0], lines[-1]) == ("before", "after")
+    document.write_text("<!-- rnn:nothing -->\n<!-- /rnn -->\n")
+    assert "no table of 'nothing'" in CliRunner().invoke(tables.main, [str(file), str(document)]).output
+    assert "| module 512, 32 |" in CliRunner().invoke(tables.main, [str(file)]).output
+
+
+def test_the_tables_of_documents_are_those_of_the_last_results() -> None:
+    root = FOLDER.parents[1]
+    newest = max(FOLDER.glob("*.json"))
+    documents = [
+        path for path in (root / "README.md", root / "docs" / "benchmarks.md") if "<!-- rnn:" in path.read_text()
+    ]
+    assert documents, "README.md shows what benchmarks/rnn.py measured"
+    for path in documents:
+        assert markdown.filled(path.read_text(), Results.read(newest)) == path.read_text(), (
+            f"python benchmarks/rnn_tables.py {newest.relative_to(root)} {path.relative_to(root)}"
+        )
