@@ -1,6 +1,6 @@
 """Measure training steps through PyTorch on this GPU: time, memory, and whether gradients are the same every time.
 
-    python benchmarks/training.py                               # the rows of docs/torch.md
+    python benchmarks/training.py                               # the rows of docs/torch_performance.md
     python benchmarks/training.py --row lstm:12x64:16 --row slstm:12x64:16 --peers peers.json
 
 A step is the forward and backward pass of one recurrence, T = 1024, bfloat16, with gradients of Wx, R and b. Columns:

@@ -11,12 +11,14 @@ sys.path.insert(0, str(FOLDER))  # the scripts import each other
 
 import layout  # noqa: E402
 import pipeline  # noqa: E402
+import places  # noqa: E402
 import step  # noqa: E402
 
 PICTURES: Mapping[str, Callable[[], str]] = {
     "pipeline.svg": pipeline.draw,
     "resident_layout.svg": layout.draw,
     "resident_step.svg": step.draw,
+    "schedules.svg": places.draw,
 }
 """What draws each file."""
 

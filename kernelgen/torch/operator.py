@@ -57,7 +57,7 @@ def rnn(
 
     wx [B, T, G_in, H, D]: the input times its weights. r [G_rec, H, D, D]: r[g, h, d, p] takes previous unit p to unit
     d. b [G_bias, H, D]. states [S, B, H, D]: those before the first step, None for zeros. Along each gate axis stand
-    the cell's gates that have that part, in its order (docs/cells.md). One dtype, bfloat16, float16, float32 or
+    the cell's gates that have that part, in its order (docs/cells_library.md). One dtype, bfloat16, float16, float32 or
     float64, and one device for all; r, b and states may be float32 where wx is of 16 bits: they are rounded to its
     dtype, and the gradients of r and b, which are summed in float32, are not. Inside torch.autocast wx is cast to its
     dtype first, and so is what is not float32.

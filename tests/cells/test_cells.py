@@ -382,9 +382,17 @@ def test_every_public_function_is_named_in_the_message_about_others() -> None:
 
 def test_the_documentation_shows_the_library_and_the_example_as_they_are() -> None:
     text = (ROOT / "docs" / "cells.md").read_text()
+    library = (ROOT / "docs" / "cells_library.md").read_text()
     for name in cell_names():
-        for line in equations(load_cell(name)).splitlines():
-            assert line in text, f"{name}: {line}"
+        cell = load_cell(name)
+        for line in equations(cell).splitlines():
+            assert line in library, f"{name}: {line}"
+        orders = [
+            [cell.gates[gate].name for gate in order]
+            for order in (cell.input_gates, cell.recurrent_gates, cell.bias_gates)
+        ]
+        columns = [f"[{name}](#{name})", cell.title, *(", ".join(order) or "-" for order in (cell.states, *orders))]
+        assert f"| {' | '.join(columns)} |\n" in library
     for line in backward_equations(load_cell("lstm")):
         assert f"    {line}\n" in text
     example = (ROOT / "examples" / "own_cell.py").read_text()

@@ -15,11 +15,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import command_line
 import pytest
 from pages import Block, apply_diffs, blocks
+
+if TYPE_CHECKING:
+    from kernelgen.program.task import Direction
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -72,13 +75,17 @@ class Reader:
 
 
 @pytest.mark.unit
-def test_what_replaces_other_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("page", ["torch.md", "torch_modules.md", "lengths_and_resets.md", "clients.md"])
+def test_the_examples_for_pytorch_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after another, as in a session."""
+    pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
-    found = blocks((DOCS / "clients.md").read_text(), "python")
+    found = blocks((DOCS / page).read_text(), "python")
     assert found
-    monkeypatch.setitem(sys.modules, "flashrnn", None)  # so that what the page puts there goes again
+    monkeypatch.setitem(sys.modules, "flashrnn", None)  # so that what a page puts there goes again
+    names: dict[str, Any] = {"__name__": "__main__"}
     for block in found:
-        exec(compile(block.text, "clients.md", "exec"), {"__name__": "__main__"})
+        exec(compile(block.text, page, "exec"), names)
 
 
 @pytest.mark.emulated
@@ -200,6 +207,22 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
             assert (page.parent / link.partition("#")[0]).exists(), f"{name_of(page)}: {link}"
 
 
+def anchors_of(page: Path) -> set[str]:
+    """What the headings of a page are called in links, as the site and GitHub do it."""
+    text = re.sub(r"^( *)```.*?^\1```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_the_sections_that_a_page_links_to_exist(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]*#[^)\s]+)\)", re.sub(r"`[^`\n]*`", "", page.read_text())):
+        if not link.startswith(("http://", "https://")):
+            file, _, anchor = link.partition("#")
+            assert anchor in anchors_of(page.parent / file if file else page), f"{name_of(page)}: {link}"
+
+
 @pytest.mark.unit
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_the_files_that_a_page_names_exist(page: Path) -> None:
@@ -256,6 +279,36 @@ def test_a_schedules_page_names_every_tile_variable(schedule: str) -> None:
     assert isinstance(template, BatchTiled)
     for name in template.variables(Problem(), load_cell("lstm"), Shape(16, 8, 12, 64), load_profile("h200")):
         assert f"`{name}`" in page
+
+
+CHOSEN = r"^\| (\d+) x (\d+) \| (\d+) \| (\w+) \| (\w+) \|$"
+"""A row of docs/schedules.md: heads, units, sequences, and the schedules of both directions."""
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    "row", re.findall(CHOSEN, (DOCS / "schedules.md").read_text(), flags=re.MULTILINE), ids="-".join
+)
+def test_the_schedules_page_says_what_the_model_chooses(row: tuple[str, ...]) -> None:
+    from kernelgen import Shape, load_cell, load_profile
+    from kernelgen.tuning.plan import plan
+
+    heads, units, batch = map(int, row[:3])
+    shape = Shape(batch, 1024, heads, units)
+    directions: tuple[Direction, Direction] = ("forward", "backward")
+    chosen = [
+        plan(load_cell("lstm"), shape, load_profile("h200"), direction=direction, top=1)[0].schedule
+        for direction in directions
+    ]
+    assert chosen == [row[3], f"{row[4]}_backward"]
+
+
+@pytest.mark.unit
+def test_the_schedules_page_has_every_schedule() -> None:
+    from kernelgen.schedules import schedule_names
+
+    page = (DOCS / "schedules.md").read_text()
+    assert {*re.findall(r"^\| \[(\w+)\]\(\w+\.md\) \|", page, flags=re.MULTILINE)} == {*schedule_names()}
 
 
 @pytest.mark.unit
