@@ -40,7 +40,7 @@ wheels: $(VENV)/tests ## an sdist, and wheels for Python 3.11 to 3.14, in dist/;
 	$(BIN)/cibuildwheel --platform linux --output-dir dist dist/*.tar.gz
 
 clean: ## remove what was built, but not .venv
-	rm -rf build dist *.egg-info
+	rm -rf build dist *.egg-info .pytest_cache
 
 $(VENV)/docs: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --editable ".[docs]"

@@ -7,7 +7,7 @@ variables and plain numbers alike.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, overload
+from typing import Any, TypeGuard, overload
 
 from constrint.errors import ConstrintError
 from constrint.expr import Expr, Operand, as_expr, binary, condition, listed, table_of_rows, where
@@ -59,7 +59,7 @@ def minimum(*values: int) -> int: ...  # type: ignore[overload-overlap]
 def minimum(*values: Operand) -> Expr: ...
 def minimum(*values: Operand) -> Expr | int:
     """The smallest of one or more numbers."""
-    return _extreme("min", values)
+    return min(values) if _are_plain(values) else _extreme("min", values)
 
 
 @overload
@@ -68,15 +68,20 @@ def maximum(*values: int) -> int: ...  # type: ignore[overload-overlap]
 def maximum(*values: Operand) -> Expr: ...
 def maximum(*values: Operand) -> Expr | int:
     """The largest of one or more numbers."""
-    return _extreme("max", values)
+    return max(values) if _are_plain(values) else _extreme("max", values)
+
+
+def _are_plain(values: tuple[Operand, ...]) -> TypeGuard[tuple[int, ...]]:
+    """Whether there are values, all of them ints: formulas are asked thousands of times with these."""
+    for value in values:
+        if type(value) is not int:
+            return False
+    return bool(values)
 
 
 def _extreme(op: str, values: Sequence[Operand]) -> Expr | int:
     if not values:
         raise ConstrintError(f"{op}imum needs at least one value")
-    numbers = [value for value in values if type(value) is int]
-    if len(numbers) == len(values):
-        return min(numbers) if op == "min" else max(numbers)
     if not any(isinstance(value, Expr) for value in values):
         plain = [_plain(value, f"a value of {op}imum") for value in values]
         return min(plain) if op == "min" else max(plain)

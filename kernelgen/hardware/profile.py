@@ -98,6 +98,8 @@ class Profile(Record):
         the line through the last two. Raises ProfileError for an unknown name, for one that this GPU and its
         architecture have no value for, and for the wrong number of coordinates.
         """
+        if not at and isinstance(found := self.latencies.get(name), float):  # what the model asks thousands of times
+            return found
         if name not in LATENCIES:
             raise ProfileError(f"unknown latency {name!r}; {near_names(name, LATENCIES)}")
         axes = LATENCIES[name]
@@ -429,17 +431,13 @@ def _interpolate(table: Table, at: tuple[float, ...]) -> float:
     if not isinstance(table, dict):
         return float(table)
     keys = sorted(table)
-    first, *rest = at
-
-    def known(key: int) -> float:
-        return _interpolate(table[key], tuple(rest))
-
+    first, rest = at[0], at[1:]
     if first <= keys[0] or len(keys) == 1:
-        return known(keys[0])
+        return _interpolate(table[keys[0]], rest)
     upper = min(bisect_left(keys, first), len(keys) - 1)
     low, high = keys[upper - 1], keys[upper]
-    below = known(low)
-    return below + (known(high) - below) * (first - low) / (high - low)
+    below = _interpolate(table[low], rest)
+    return below + (_interpolate(table[high], rest) - below) * (first - low) / (high - low)
 
 
 def _round_up(value: int, unit: int) -> int:

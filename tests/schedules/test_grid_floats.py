@@ -214,4 +214,6 @@ def test_the_models_choices_compile_into_registers(schedule: str, dtype: str, gp
         for tiling in spread(plan(cell, shape, profile, schedules=[schedule], direction=chosen.direction))[:2]:
             report = compile_source(chosen.program(cell, shape, profile, tiling).main.source).report
             spilled[str(tiling)] = report.local_memory
+            if not report.local_memory:
+                break
         assert min(spilled.values()) == 0, f"{name} {head_dim}: {spilled}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import pytest
 
@@ -15,6 +16,7 @@ from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules import get, schedule_names
 from kernelgen.schedules.base import refusal, stated_problem
+from kernelgen.schedules.shared.numbers import TileValues, once
 from kernelgen.tuning.plan import plan, spread
 
 pytestmark = pytest.mark.unit
@@ -48,6 +50,24 @@ def test_a_problem_has_exactly_the_tilings_of_its_solutions() -> None:
     assert len(solutions) == problem.count()
     for values in solutions:
         assert problem.check(values) == []
+
+
+def test_formulas_are_computed_once_for_a_tiling_and_anew_for_other_values() -> None:
+    asked = []
+
+    @once
+    def product(cell: object, shape: object, v: Mapping[str, int]) -> int:
+        asked.append(dict(v))
+        return v["a"] * v["b"]
+
+    of_a_tiling, plain = TileValues({"a": 2, "b": 3}), {"a": 5, "b": 7}
+    assert [product(None, None, of_a_tiling) for _ in range(2)] == [6, 6]
+    assert asked == [of_a_tiling]
+    assert product(None, None, plain) == 35
+    plain["a"] = 0
+    assert product(None, None, plain) == 0
+    assert product(None, None, TileValues(plain)) == 0
+    assert len(asked) == 4
 
 
 def test_what_does_not_fit_says_why_with_numbers() -> None:

@@ -25,7 +25,7 @@ from kernelgen.schedules.shared.batch_tiled import BatchTiled, Needs, accumulato
 from kernelgen.schedules.shared.cost import StepWork
 from kernelgen.schedules.shared.entries import GRADIENTS, asserted, backward_parameters, sequences
 from kernelgen.schedules.shared.limits import CHUNK, lacks_clusters, vector_width
-from kernelgen.schedules.shared.numbers import Int, Number
+from kernelgen.schedules.shared.numbers import Int, Number, once
 from kernelgen.schedules.shared.resets import reset_flags
 from kernelgen.symbolic.derive import Backward, derive
 from kernelgen.symbolic.instructions import backward_cost
@@ -74,6 +74,7 @@ class Sizes(Generic[Number]):
     shared_memory: Number
 
 
+@once
 def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     """Compute the sizes for tile variables ``v``."""
     recurrent, inputs = {*cell.recurrent_gates}, {*cell.input_gates}

@@ -24,7 +24,7 @@ from kernelgen.schedules.shared.cost import MESSAGE_BYTES_PER_CLOCK, SUB_PARTITI
 from kernelgen.schedules.shared.entries import asserted, forward_parameters, sequences
 from kernelgen.schedules.shared.forward_step import arrays_written
 from kernelgen.schedules.shared.limits import CHUNK, lacks_clusters, vector_width
-from kernelgen.schedules.shared.numbers import Int, Number
+from kernelgen.schedules.shared.numbers import Int, Number, once
 from kernelgen.symbolic.instructions import cell_cost
 
 CLUSTERS = [1, 2, 4, 8, 16]
@@ -73,6 +73,7 @@ class Sizes(Generic[Number]):
     shared_memory: Number
 
 
+@once
 def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     """Compute the sizes for tile variables ``v``."""
     d = shape.head_dim

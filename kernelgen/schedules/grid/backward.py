@@ -30,7 +30,7 @@ from kernelgen.schedules.shared.batch_tiled import BatchTiled, Needs, accumulato
 from kernelgen.schedules.shared.cost import StepWork
 from kernelgen.schedules.shared.entries import GRADIENTS, MAIL, asserted, backward_parameters, sequences, stores
 from kernelgen.schedules.shared.limits import CHUNK, vector_width
-from kernelgen.schedules.shared.numbers import Int, Number
+from kernelgen.schedules.shared.numbers import Int, Number, once
 from kernelgen.schedules.shared.resets import reset_flags
 from kernelgen.schedules.shared.stationary import (
     MULTIPLIED,
@@ -99,6 +99,7 @@ class Sizes(Generic[Number]):
     shared_memory: Number
 
 
+@once
 def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     """Compute the sizes for tile variables ``v``."""
     d, depth, itemsize = shape.head_dim, k_tile(shape.dtype), dtype_info(shape.dtype).itemsize

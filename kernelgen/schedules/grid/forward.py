@@ -29,7 +29,7 @@ from kernelgen.schedules.shared.cost import SUB_PARTITIONS, StepWork
 from kernelgen.schedules.shared.entries import MAIL, asserted, forward_parameters, sequences, stores
 from kernelgen.schedules.shared.forward_step import arrays_written
 from kernelgen.schedules.shared.limits import CHUNK, vector_width
-from kernelgen.schedules.shared.numbers import Int, Number
+from kernelgen.schedules.shared.numbers import Int, Number, once
 from kernelgen.schedules.shared.stationary import (
     MULTIPLIED,
     Product,
@@ -90,6 +90,7 @@ class Sizes(Generic[Number]):
     shared_memory: Number
 
 
+@once
 def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     """Compute the sizes for tile variables ``v``."""
     d, depth, itemsize = shape.head_dim, k_tile(shape.dtype), dtype_info(shape.dtype).itemsize

@@ -20,7 +20,7 @@ from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.shared.cost import Phases, StepWork, clocks_per_step, own_clocks
 from kernelgen.schedules.shared.limits import add_limits, lacks_instructions, place, registers_of_block
 from kernelgen.schedules.shared.model import Model, load_model
-from kernelgen.schedules.shared.numbers import Int, Number, as_int
+from kernelgen.schedules.shared.numbers import Int, Number, TileValues, as_int
 from kernelgen.schedules.shared.parameter_gradients import with_parameter_gradients
 
 BATCH_TILES = [4, 8, 16, 24, 32]
@@ -144,6 +144,7 @@ class BatchTiled(ABC):
 
     def tiling(self, cell: Cell, shape: Shape, profile: Profile, values: Mapping[str, int]) -> Tiling:
         """Predicted resources and clocks of one solution."""
+        values = TileValues(values)
         needs, model = self.needs(cell, shape, values), self._model
         registers = as_int(self._registers(shape, profile, needs))
         share = self.blocks_per_head(values)

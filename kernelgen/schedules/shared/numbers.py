@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias, TypeVar
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any, TypeAlias, TypeVar, cast
 
 from constrint import Expr
 
@@ -18,3 +20,29 @@ def as_int(value: Int) -> int:
     if not isinstance(value, int):
         raise TypeError(f"{value} is an expression, where every tile variable was to have a value")
     return value
+
+
+class TileValues(dict[str, int]):
+    """The values of one tiling's variables, for one cell and shape, with what formulas have made of them: see once."""
+
+    def __init__(self, values: Mapping[str, int]) -> None:
+        super().__init__(values)
+        self.made: dict[object, Any] = {}
+
+
+Formula = TypeVar("Formula", bound=Callable[..., Any])
+
+
+def once(formula: Formula) -> Formula:
+    """The same formula of a cell, a shape and tile variables, computed once for TileValues: what a tiling needs and
+    what it does begin with the same sizes, and a plan has thousands of tilings."""
+
+    @wraps(formula)
+    def remembered(cell: Any, shape: Any, v: Mapping[str, Any]) -> Any:
+        if type(v) is not TileValues:
+            return formula(cell, shape, v)
+        if (found := v.made.get(formula)) is None:
+            found = v.made[formula] = formula(cell, shape, v)
+        return found
+
+    return cast("Formula", remembered)

@@ -25,7 +25,7 @@ from kernelgen.schedules.shared.cost import SHARPNESS, StepWork
 from kernelgen.schedules.shared.entries import MAIL, asserted, forward_parameters, sequences, stores
 from kernelgen.schedules.shared.forward_step import arrays_written
 from kernelgen.schedules.shared.limits import CHUNK, vector_width
-from kernelgen.schedules.shared.numbers import Int, Number
+from kernelgen.schedules.shared.numbers import Int, Number, once
 from kernelgen.symbolic.instructions import cell_cost
 
 SLOTS = 8
@@ -105,6 +105,7 @@ class Sizes(Generic[Number]):
     shared_memory: Number
 
 
+@once
 def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     """Compute the sizes for tile variables ``v``."""
     d = shape.head_dim

@@ -26,7 +26,7 @@ from kernelgen.schedules.shared.batch_tiled import BatchTiled, Needs
 from kernelgen.schedules.shared.cost import SUB_PARTITIONS, StepWork
 from kernelgen.schedules.shared.entries import asserted, backward_grid_parameters, sequences, stores
 from kernelgen.schedules.shared.limits import CHUNK
-from kernelgen.schedules.shared.numbers import Int, Number
+from kernelgen.schedules.shared.numbers import Int, Number, once
 from kernelgen.schedules.wide.blocks import (
     COLUMNS,
     COUNTER_WORDS,
@@ -89,6 +89,7 @@ class Sizes(Generic[Number]):
     shared_memory: Number
 
 
+@once
 def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     """Compute the sizes for tile variables ``v``."""
     d, rows, warpgroups = shape.head_dim, v["batch_tile"], v["warpgroups"]

@@ -24,7 +24,7 @@ from kernelgen.schedules.shared.cost import SUB_PARTITIONS, StepWork
 from kernelgen.schedules.shared.entries import asserted, forward_grid_parameters, sequences, stores
 from kernelgen.schedules.shared.forward_step import arrays_written
 from kernelgen.schedules.shared.limits import CHUNK
-from kernelgen.schedules.shared.numbers import Int, Number
+from kernelgen.schedules.shared.numbers import Int, Number, once
 from kernelgen.schedules.wide.blocks import (
     COLUMNS,
     COUNTER_WORDS,
@@ -77,6 +77,7 @@ def _whole(count: Number) -> Number:
     return cdiv(count, 128) * 128
 
 
+@once
 def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     """Compute the sizes for tile variables ``v``."""
     d, inputs, arrays = shape.head_dim, len(cell.input_gates), arrays_written(cell, shape)
