@@ -1,7 +1,7 @@
 """One call that was captured: its memory, a graph of its forward pass, and graphs of its backward pass.
 
 The forward pass is captured with autograd's graph of it, which is kept. What it saved lies in the captured memory,
-where each replay writes it anew, so a backward pass is that of the kept graph: run as it is when gradients come for this
+where each replay writes it anew, so a backward pass is that of the kept graph: run as it is when gradients come for a
 set of outputs for the first time, captured then, and replayed from then on.
 """
 
