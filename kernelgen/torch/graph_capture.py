@@ -64,8 +64,12 @@ class CudaCapturer:
         graph = torch.cuda.CUDAGraph()
         own = self._own(torch.cuda.current_device())
         # Other threads may go on meanwhile: one that loads data, say, allocates memory.
-        with torch.cuda.graph(graph, pool=pool, stream=own, capture_error_mode="thread_local"):
-            found = run()
+        try:
+            with torch.cuda.graph(graph, pool=pool, stream=own, capture_error_mode="thread_local"):
+                found = run()
+        except RuntimeError:
+            del self._streams[torch.cuda.current_device()]  # it may still be held to be captured
+            raise
         return graph.replay, found, graph.pool()
 
     def _own(self, device: int) -> torch.cuda.Stream:
