@@ -30,14 +30,14 @@ class Tape(TorchDispatchMode):  # type: ignore[misc]
         self.calls.append((function, args, kwargs or {}, found))
         return found
 
-    @torch.no_grad()
     def replay(self) -> None:
         """Call all of it once more."""
-        for function, args, kwargs, found in self.calls:
-            given = {one.untyped_storage().data_ptr() for one in tensors((args, kwargs))}
-            for old, new in zip(tensors(found), tensors(function(*args, **kwargs)), strict=True):
-                if old.untyped_storage().data_ptr() not in given:
-                    old.data.copy_(new)
+        with torch.no_grad():
+            for function, args, kwargs, found in self.calls:
+                given = {one.untyped_storage().data_ptr() for one in tensors((args, kwargs))}
+                for old, new in zip(tensors(found), tensors(function(*args, **kwargs)), strict=True):
+                    if old.untyped_storage().data_ptr() not in given:
+                        old.data.copy_(new)
 
 
 def tensors(tree: Any) -> list[Tensor]:
