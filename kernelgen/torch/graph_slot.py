@@ -34,6 +34,7 @@ class Slot:
         self.what = what
         self.result: Hashable = None
         self.outputs: list[Tensor] = []
+        self._results: list[Tensor] = []
         self._into: list[Tensor] = []
         self._leaves: list[Tensor] = []
         self._replay: Callable[[], None] = _nothing
@@ -64,11 +65,13 @@ class Slot:
     ) -> None:
         """Capture the forward pass. form, tensors: the arguments, see graph_tree; Parameters among them are read where
         they lie, the others copied. owners: the modules that have the parameters, all without repetition."""
-        aliases = {id(one): _alias(one) for one in (*parameters, *tensors) if isinstance(one, nn.Parameter)}
+        in_place = (*parameters, *(one for one in tensors if type(one) is nn.Parameter))
+        aliases = {id(one): _alias(one) for one in in_place}
         own = [aliases[id(one)] if id(one) in aliases else _memory_for(one) for one in tensors]
         self._into = [mine.data for mine, one in zip(own, tensors, strict=True) if id(one) not in aliases]
         self._leaves = [*own, *(aliases[id(one)] for one in parameters)]
-        self.fill(tensors)
+        with torch.no_grad():
+            self.fill(tensors)
         args, kwargs = rebuilt(form, iter(own))
 
         def run() -> Any:
@@ -78,10 +81,11 @@ class Slot:
         with _in_place_of(owners, aliases):
             self._replay, found, self._pool = captured(self.capturer, run, None, self.what)
         self.result = flatten(found, self.outputs)
+        self._results = [one.detach() for one in self.outputs]
 
     def fill(self, tensors: Sequence[Tensor]) -> None:
         """Copy what arguments hold into the captured memory."""
-        given = [one.detach() for one in tensors if not isinstance(one, nn.Parameter)]
+        given = [one for one in tensors if type(one) is not nn.Parameter]
         if given:
             torch._foreach_copy_(self._into, given)
 
@@ -89,7 +93,7 @@ class Slot:
         """The forward pass. Returns copies of its results."""
         self.fill(tensors)
         self._replay()
-        return _copies(self.outputs)
+        return _copies(self._results)
 
     def backward(self, gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
         """The gradients of arguments and parameters from those of the results; None where nobody needs one."""
@@ -171,10 +175,9 @@ def _memory_for(tensor: Tensor) -> Tensor:
 
 def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:
     """As new tensors, by one kernel if all have one dtype."""
-    sources = [one.detach() for one in tensors]
-    found = [torch.empty_like(one) for one in sources]
+    found = [torch.empty_like(one) for one in tensors]
     if found:
-        torch._foreach_copy_(found, sources)
+        torch._foreach_copy_(found, tensors)
     return found
 
 

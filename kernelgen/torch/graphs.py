@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import operator
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -108,23 +109,34 @@ class Graphs:
         self._name = name
         self._forms: OrderedDict[Hashable, _Form] = OrderedDict()
         self._lock = threading.RLock()
+        self._found: list[Tensor | None] = []
+        self._parameters: list[Tensor] = []
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function, or a graph of it."""
         capturer = graph_capture.CAPTURER
         if not undisturbed():
             return self._function(*args, **kwargs)
-        parameters = list(dict.fromkeys(p for one in self._owners for p in one._parameters.values() if p is not None))
-        places = parameters or _tensors_of((args, kwargs))
-        if not places or places[0].device.type != capturer.kind or capturer.capturing():
+        parameters = self._own()
+        somewhere = parameters or _tensors_of((args, kwargs))
+        if not somewhere or somewhere[0].device.type != capturer.kind or capturer.capturing():
             return self._function(*args, **kwargs)
         tensors: list[Tensor] = []
         form = flatten((args, kwargs), tensors)
         _refuse_values(tensors, kwargs, capturer.kind)
         if not tensors or not own_tensors(*tensors, *parameters):
             return self._function(*args, **kwargs)
-        learning = torch.is_grad_enabled() and any(one.requires_grad for one in (*tensors, *parameters))
-        key = (form, self._state(learning, places[0].device), *map(_form_of, tensors), *map(_place_of, parameters))
+        every = (*tensors, *parameters)
+        learn = tuple([one.requires_grad for one in every])
+        learning = True in learn and torch.is_grad_enabled()
+        key = (
+            form,
+            learn,
+            self._state(learning, somewhere[0].device),
+            tuple([one.dtype for one in every]),
+            tuple([one.data_ptr() if type(one) is nn.Parameter else one.shape for one in tensors]),
+            tuple(map(Tensor.data_ptr, parameters)),
+        )
         with self._lock:
             slot = self._slot(key, lambda made: made.capture(
                 self._function, form, tensors, self._owners, parameters, learning
@@ -132,6 +144,14 @@ class Graphs:
             if slot is not None:
                 found = Pass.apply(slot, len(tensors), *tensors, *parameters) if learning else slot.run(tensors)
         return self._function(*args, **kwargs) if slot is None else rebuilt(slot.result, iter(found))
+
+    def _own(self) -> list[Tensor]:
+        """The modules' parameters, without repetition."""
+        found = [one for owner in self._owners for one in owner._parameters.values()]
+        if len(found) != len(self._found) or not all(map(operator.is_, found, self._found)):
+            self._found = found
+            self._parameters = [one for one in dict.fromkeys(found) if one is not None]
+        return self._parameters
 
     def _state(self, learning: bool, device: torch.device) -> Hashable:
         """What else a graph depends on."""
@@ -142,6 +162,7 @@ class Graphs:
             autocast_dtype(capturer.kind) if any_autocast() else None,
             tf32_allowed(),
             torch.are_deterministic_algorithms_enabled(),
+            device,
             capturer.stream(device),
             tuple([one.training for one in self._owners]),
             tuple([b.data_ptr() for one in self._owners for b in one._buffers.values() if b is not None]),
@@ -176,18 +197,6 @@ class Graphs:
             if other is not form:
                 other.slots.clear()
         return sum(len(one.slots) for one in self._forms.values()) < self._limit
-
-
-def _form_of(tensor: Tensor) -> Hashable:
-    """What a graph depends on of an argument."""
-    if isinstance(tensor, nn.Parameter):
-        return _place_of(tensor)
-    return tensor.shape, tensor.dtype, tensor.device, tensor.requires_grad
-
-
-def _place_of(parameter: Tensor) -> Hashable:
-    """What a graph depends on of what it reads where it lies."""
-    return parameter.data_ptr(), parameter.shape, parameter.dtype, parameter.requires_grad
 
 
 def _tensors_of(value: Any) -> list[Tensor]:
