@@ -65,7 +65,7 @@ class TapeCapturer:
     def beside(self, like: Tensor) -> Iterator[None]:
         yield
 
-    def capture(self, run: Callable[[], Any], pool: Any) -> tuple[Callable[[], None], Any, Any]:
+    def capture(self, run: Callable[[], Any], like: Tensor, pool: Any) -> tuple[Callable[[], None], Any, Any]:
         assert not self.busy
         self.busy, tape, drawn = True, Tape(), torch.get_rng_state()
         try:

@@ -30,10 +30,10 @@ class Capturer(Protocol):
     def beside(self, like: Tensor) -> AbstractContextManager[None]:
         """The stream on which graphs are captured, after what is queued so far and before what is queued next."""
 
-    def capture(self, run: Callable[[], Any], pool: Any) -> tuple[Callable[[], None], Any, Any]:
-        """Capture what a function queues, without running it. pool: that of an earlier capture, whose memory this one
-        uses too, or None. Returns what runs it again on the current stream, what the function returned, whose tensors
-        are written anew by each run, and the pool."""
+    def capture(self, run: Callable[[], Any], like: Tensor, pool: Any) -> tuple[Callable[[], None], Any, Any]:
+        """Capture what a function queues on a tensor's device, without running it. pool: that of an earlier capture,
+        whose memory this one uses too, or None. Returns what runs it again on the current stream, what the function
+        returned, whose tensors are written anew by each run, and the pool."""
 
 
 class CudaCapturer:
@@ -60,16 +60,16 @@ class CudaCapturer:
                 yield
             current.wait_stream(own)
 
-    def capture(self, run: Callable[[], Any], pool: Any) -> tuple[Callable[[], None], Any, Any]:
-        graph = torch.cuda.CUDAGraph()
-        own = self._own(torch.cuda.current_device())
-        # Other threads may go on meanwhile: one that loads data, say, allocates memory.
-        try:
-            with torch.cuda.graph(graph, pool=pool, stream=own, capture_error_mode="thread_local"):
-                found = run()
-        except RuntimeError:
-            del self._streams[torch.cuda.current_device()]  # it may still be held to be captured
-            raise
+    def capture(self, run: Callable[[], Any], like: Tensor, pool: Any) -> tuple[Callable[[], None], Any, Any]:
+        with torch.cuda.device(like.device):
+            graph, own = torch.cuda.CUDAGraph(), self._own(like.get_device())
+            # Other threads may go on meanwhile: one that loads data, say, allocates memory.
+            try:
+                with torch.cuda.graph(graph, pool=pool, stream=own, capture_error_mode="thread_local"):
+                    found = run()
+            except RuntimeError:
+                del self._streams[like.get_device()]  # it may still be held to be captured
+                raise
         return graph.replay, found, graph.pool()
 
     def _own(self, device: int) -> torch.cuda.Stream:
@@ -81,10 +81,12 @@ class CudaCapturer:
 CAPTURER: Capturer = CudaCapturer()
 
 
-def captured(capturer: Capturer, run: Callable[[], Any], pool: Any, what: str) -> tuple[Callable[[], None], Any, Any]:
+def captured(
+    capturer: Capturer, run: Callable[[], Any], like: Tensor, pool: Any, what: str
+) -> tuple[Callable[[], None], Any, Any]:
     """See Capturer.capture. what: told in the GraphError that is raised where the function cannot be captured."""
     try:
-        return capturer.capture(run, pool)
+        return capturer.capture(run, like, pool)
     except RuntimeError as error:
         first = error.__context__ or error  # the end of a capture that failed fails, too
         raise GraphError(

@@ -79,7 +79,7 @@ class Slot:
                 return function(*args, **kwargs)
 
         with _in_place_of(owners, aliases):
-            self._replay, found, self._pool = captured(self.capturer, run, None, self.what)
+            self._replay, found, self._pool = captured(self.capturer, run, own[0], None, self.what)
         self.result = flatten(found, self.outputs)
         self._results = [one.detach() for one in self.outputs]
 
@@ -114,6 +114,7 @@ class Slot:
                 replay, kept, _ = captured(
                     self.capturer,
                     lambda: self._differentiated(there, into),
+                    given[0],
                     self._pool,
                     f"the backward pass of {self.what}",
                 )

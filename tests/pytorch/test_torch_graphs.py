@@ -30,6 +30,8 @@ from kernelgen.torch import (
 )
 from kernelgen.torch.errors import ArgumentError, ArgumentTypeError
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.fixture
 def tape(monkeypatch: pytest.MonkeyPatch) -> TapeCapturer:

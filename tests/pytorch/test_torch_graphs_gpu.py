@@ -232,3 +232,17 @@ def test_what_asks_for_values_is_refused() -> None:
     assert done.returncode == 1
     assert "GraphError" in done.stderr
     assert "cannot be captured as a CUDA graph" in done.stderr
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_a_gpu_that_is_not_the_current_one() -> None:
+    modules = pair(lambda: LSTM(64, 64, device="cuda:1", dtype=torch.bfloat16))
+    for _ in range(4):
+        x = torch.randn(16, 16, 64, device="cuda:1", dtype=torch.bfloat16)
+        results = [module(x)[0] for module in modules]
+        equal(*results)
+        for module, output in zip(modules, results, strict=True):
+            module.zero_grad()
+            output.float().square().sum().backward()
+        equal(*([one.grad for one in module.parameters()] for module in modules))
+    assert graphs_of(modules[0]) == 1

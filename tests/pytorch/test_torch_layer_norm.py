@@ -16,6 +16,8 @@ from kernelgen.torch import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell, convert
 from kernelgen.torch.errors import ArgumentTypeError
 from kernelgen.torch.parts import parts_of
 
+pytestmark = pytest.mark.unit
+
 DOUBLE = {"dtype": torch.float64, "layer_norm": True}
 
 
