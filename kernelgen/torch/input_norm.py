@@ -46,5 +46,5 @@ def _normalised(parts: Parts, x: Tensor, one: Mapping[str, Tensor], heads: int, 
     groups = [functional.layer_norm(group, group.shape[-2:]) for group in product.split(parts.norms, 3)]
     whole = groups[0] if len(groups) == 1 else torch.cat(groups, 3)
     gain = one[WEIGHT].view(-1, heads, dim)
-    found = whole.transpose(2, 3) * gain
-    return found + one[BIAS].view_as(gain) if BIAS in one else found
+    found = whole.transpose(2, 3)
+    return torch.addcmul(one[BIAS].view_as(gain), found, gain) if BIAS in one else found * gain
