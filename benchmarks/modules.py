@@ -3,16 +3,19 @@
     python benchmarks/modules.py                        # layers of 64 to 1024 units, one and both directions
     python benchmarks/modules.py --row 512x2:16:64      # UNITSxLAYERS:BATCH:STEPS, "both" behind it for both directions
     python benchmarks/modules.py --host                 # and what a call costs the host
+    python benchmarks/modules.py --graphs               # and what ours takes by graphed()
     python benchmarks/modules.py --dtype tf32           # float32 modules, with PyTorch's switch for TF32 products on
 
 A row has as many inputs as units and is time-major. Times are of calls from Python, one after another, medians in
 milliseconds: a forward pass without gradients, and a training step with the gradients of the input and all parameters.
 --host: microseconds until such a call returns, the least of some rounds. Errors are relative, against torch.nn.LSTM in
-float64 with the same weights: of the output, and of the first layer's weight_hh's gradient.
+float64 with the same weights: of the output, and of the first layer's weight_hh's gradient. --graphs: ours by
+kernelgen.torch.graphed(), from Python as before, and whether its results and gradients are the same bits.
 """
 
 from __future__ import annotations
 
+import copy
 import datetime
 import json
 import time
@@ -27,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from kernelgen.torch import LSTM
+from kernelgen.torch import LSTM, graphed
 
 DTYPES = {
     "float16": torch.float16,
@@ -82,16 +85,29 @@ class Found:
     host_training: tuple[float, float]
     error: float
     error_gradient: float
+    graphs: Graphs | None
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """What was measured of ours by graphed(), as in Found, and whether it gives the same bits."""
+
+    forward: float
+    training: float
+    host_forward: float
+    host_training: float
+    same: bool
 
 
 @click.command(help=__doc__)
 @click.option("--row", "rows", multiple=True, default=ROWS, help="UNITSxLAYERS:BATCH:STEPS[:both]")
 @click.option("--dtype", type=click.Choice(tuple(DTYPES)), default="float16", show_default=True)
 @click.option("--host", is_flag=True, help="Show the host's time too.")
+@click.option("--graphs", is_flag=True, help="Ours by graphed(), too.")
 @click.option("--json", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write every number there.")
-def main(rows: tuple[str, ...], dtype: str, host: bool, file: Path | None) -> None:
+def main(rows: tuple[str, ...], dtype: str, host: bool, graphs: bool, file: Path | None) -> None:
     """Measure and print."""
-    parsed, console = [Row.parse(text) for text in rows], Console(width=160)
+    parsed, console = [Row.parse(text) for text in rows], Console(width=240 if graphs else 160)
     if not torch.cuda.is_available():
         raise click.ClickException("this compares calls on a GPU, and PyTorch finds none")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = dtype == "tf32"
@@ -99,18 +115,25 @@ def main(rows: tuple[str, ...], dtype: str, host: bool, file: Path | None) -> No
     table = Table(title=f"{name}, {dtype}: ours / torch.nn's")
     for column in ("units x layers", "directions", "B", "T", "forward ms", "", "training ms", ""):
         table.add_column(column, justify="right")
-    for column in (("host us", "", "host us, training", "") if host else ()) + ("error", "of gradient"):
+    by_graphs = ("graphs: forward ms", "training ms", "host us", "host us, training", "same bits")
+    others = ("host us", "", "host us, training", "") if host else ()
+    for column in (*others, "error", "of gradient", *(by_graphs if graphs else ())):
         table.add_column(column, justify="right")
     every = []
     for row in parsed:
-        found = measure(row, DTYPES[dtype])
+        found = measure(row, DTYPES[dtype], graphs)
         every.append(found)
         cells = [f"{row.units} x {row.layers}", "2" if row.both else "1", str(row.batch), str(row.seq)]
         pairs = [(found.forward, ".3f"), (found.training, ".3f")]
         pairs += [(found.host_forward, ".0f"), (found.host_training, ".0f")] if host else []
         for (ours, other), form in pairs:
             cells += [f"{ours:{form}} / {other:{form}}", f"{ours / other:.2f}"]
-        table.add_row(*cells, f"{found.error:.1e}", f"{found.error_gradient:.1e}")
+        cells += [f"{found.error:.1e}", f"{found.error_gradient:.1e}"]
+        if found.graphs is not None:
+            fast = found.graphs
+            cells += [f"{fast.forward:.3f}", f"{fast.training:.3f}"]
+            cells += [f"{fast.host_forward:.0f}", f"{fast.host_training:.0f}", str(fast.same)]
+        table.add_row(*cells)
         if file is not None:
             file.write_text(
                 json.dumps({"machine": name, "dtype": dtype, "rows": [asdict(one) for one in every]}, indent=1) + "\n"
@@ -118,8 +141,8 @@ def main(rows: tuple[str, ...], dtype: str, host: bool, file: Path | None) -> No
     console.print(table)
 
 
-def measure(row: Row, dtype: torch.dtype) -> Found:
-    """Both modules with the same weights on the same input."""
+def measure(row: Row, dtype: torch.dtype, graphs: bool) -> Found:
+    """Both modules with the same weights on the same input. graphs: whether to measure graphed(), too."""
     torch.manual_seed(0)
     options = {"bidirectional": row.both, "device": "cuda", "dtype": dtype}
     other = torch.nn.LSTM(row.units, row.units, row.layers, **options)
@@ -154,7 +177,19 @@ def measure(row: Row, dtype: torch.dtype) -> Found:
     pairs = [(infer(ours), infer(other)), (train(ours), train(other))]
     times = [tuple(milliseconds(call, calls=10, rounds=ROUNDS) for call in pair) for pair in pairs]
     hosts = [tuple(map(host_microseconds, pair)) for pair in pairs]
-    return Found(row, *times, *hosts, *errors)  # type: ignore[arg-type]
+    by_graphs = None
+    if graphs:
+        fast = graphed(copy.deepcopy(ours))
+        calls = (infer(fast), train(fast))
+        for call in calls * 3:
+            call()
+        same = all(torch.equal(call(), plain()) for call, (plain, _) in zip(calls, pairs, strict=True))
+        by_graphs = Graphs(
+            *(milliseconds(call, calls=10, rounds=ROUNDS) for call in calls),  # type: ignore[arg-type]
+            *map(host_microseconds, calls),
+            same=same,
+        )
+    return Found(row, *times, *hosts, *errors, by_graphs)  # type: ignore[arg-type]
 
 
 def host_microseconds(call: Callable[[], Tensor], calls: int = 20) -> float:

@@ -20,9 +20,10 @@ from kernelgen.cells.registry import register
 from kernelgen.torch import xlstm
 from kernelgen.torch.cell_modules import GRUCell, LSTMCell, RNNCell
 from kernelgen.torch.convert import Conversion, convert
-from kernelgen.torch.errors import DifferentiationError, DoubleBackwardError
+from kernelgen.torch.errors import DifferentiationError, DoubleBackwardError, GraphError
 from kernelgen.torch.flash import flashrnn
 from kernelgen.torch.flash_config import FlashRNNConfig
+from kernelgen.torch.graphs import graphed
 from kernelgen.torch.modules import GRU, LSTM, RNN
 from kernelgen.torch.operator import rnn, step
 from kernelgen.torch.recording import Recording, explain, recording
@@ -36,12 +37,14 @@ __all__ = [
     "DoubleBackwardError",
     "FlashRNNConfig",
     "GRUCell",
+    "GraphError",
     "LSTMCell",
     "RNNCell",
     "Recording",
     "convert",
     "explain",
     "flashrnn",
+    "graphed",
     "recording",
     "register",
     "rnn",

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from kernelgen.cells.language import Cell
 from kernelgen.torch.arguments import autocast_dtype, require_tensors
 from kernelgen.torch.errors import ArgumentError, ArgumentTypeError, TensorShapeError
-from kernelgen.torch.module_checks import check_dtypes, check_heads, check_sizes
+from kernelgen.torch.input_norm import norm_sizes, normalised_product
+from kernelgen.torch.module_checks import check_dtypes, check_heads, check_sizes, check_switches
 from kernelgen.torch.modules import cell_for, described_cell
 from kernelgen.torch.operator import step
-from kernelgen.torch.parts import input_product, parameter_sizes, parts_of, recurrent_weights
+from kernelgen.torch.parts import parameter_sizes, parts_of, recurrent_weights
 from kernelgen.torch.recurrent import described, reset
 
 
@@ -21,7 +22,8 @@ class CellModule(nn.Module):  # type: ignore[misc]
     """One step of H heads that together have D units.
 
     Parameters: weight_ih [G D, I], weight_hh [G D, D / H] and, with bias, bias_ih and bias_hh [G D]; rows go by gate,
-    head, unit. They are drawn uniformly from (-1 / sqrt(D), 1 / sqrt(D)), in that order.
+    head, unit. They are drawn uniformly from (-1 / sqrt(D), 1 / sqrt(D)), in that order. layer_norm: as of
+    recurrent.Recurrent, with norm_weight_ih and, with bias, norm_bias_ih [G D].
     """
 
     def __init__(
@@ -33,22 +35,25 @@ class CellModule(nn.Module):  # type: ignore[misc]
         device: Any,
         dtype: torch.dtype | None,
         heads: int,
+        layer_norm: bool,
     ) -> None:
         super().__init__()
         check_sizes(input_size=input_size, hidden_size=hidden_size)
+        check_switches(layer_norm=layer_norm)
         check_heads(heads, hidden_size, 0)
         self.cell = cell
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.bias = bias
         self.heads = heads
+        self.layer_norm = layer_norm
         self._parts = parts_of(cell)
-        for name, size in parameter_sizes(self._parts, input_size, hidden_size, heads, 0, True).items():
-            if name.startswith("weight") or bias:
-                values = nn.Parameter(torch.empty(size, device=device, dtype=dtype))
-                self.register_parameter(name, values)
-            else:
-                self.register_parameter(name, None)
+        sizes = parameter_sizes(self._parts, input_size, hidden_size, heads, 0, True)
+        sizes |= norm_sizes(self._parts, hidden_size, bias) if layer_norm else {}
+        self._names = [name for name in sizes if bias or not name.startswith("bias")]
+        for name, size in sizes.items():
+            there = nn.Parameter(torch.empty(size, device=device, dtype=dtype)) if name in self._names else None
+            self.register_parameter(name, there)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -57,7 +62,7 @@ class CellModule(nn.Module):  # type: ignore[misc]
 
     def extra_repr(self) -> str:
         """The sizes, and what is not as it is by default, for print()."""
-        return described(self, {"bias": True, "heads": 1})
+        return described(self, {"bias": True, "heads": 1, "layer_norm": False})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Unpickle: a Cell of one's own gets its name in this process."""
@@ -81,11 +86,9 @@ class CellModule(nn.Module):  # type: ignore[misc]
             raise TensorShapeError(f"input has inconsistent input_size: got {x.shape[1]} expected {self.input_size}")
         check_dtypes(x, self.weight_ih.dtype)
         dim = self.hidden_size // self.heads
-        parameters = {"weight_hh": self.weight_hh}
-        if self.bias:
-            parameters |= {"bias_ih": self.bias_ih, "bias_hh": self.bias_hh}
+        parameters = {name: getattr(self, name) for name in self._names}
         r, b = recurrent_weights(self._parts, self.heads, dim, [parameters])
-        wx = input_product([x.unsqueeze(1)], [self.weight_ih], self.heads, dim).squeeze(1)
+        wx = normalised_product(self._parts, [x.unsqueeze(1)], [parameters], self.heads, dim).squeeze(1)
         start = None if states is None else torch.stack([s.reshape(x.shape[0], self.heads, dim) for s in states])
         new = step(wx, r, b, start, self._parts.key).flatten(2)
         results = new.unbind() if batched else new.squeeze(1).unbind()
@@ -135,8 +138,9 @@ class LSTMCell(CellModule):
         dtype: torch.dtype | None = None,
         *,
         heads: int = 1,
+        layer_norm: bool = False,
     ) -> None:
-        super().__init__("lstm", input_size, hidden_size, bias, device, dtype, heads)
+        super().__init__("lstm", input_size, hidden_size, bias, device, dtype, heads, layer_norm)
 
 
 class GRUCell(CellModule):
@@ -151,8 +155,9 @@ class GRUCell(CellModule):
         dtype: torch.dtype | None = None,
         *,
         heads: int = 1,
+        layer_norm: bool = False,
     ) -> None:
-        super().__init__("gru", input_size, hidden_size, bias, device, dtype, heads)
+        super().__init__("gru", input_size, hidden_size, bias, device, dtype, heads, layer_norm)
 
 
 class RNNCell(CellModule):
@@ -172,8 +177,9 @@ class RNNCell(CellModule):
         *,
         cell: str | Cell | None = None,
         heads: int = 1,
+        layer_norm: bool = False,
     ) -> None:
-        super().__init__(cell_for(nonlinearity, cell), input_size, hidden_size, bias, device, dtype, heads)
+        super().__init__(cell_for(nonlinearity, cell), input_size, hidden_size, bias, device, dtype, heads, layer_norm)
         self.nonlinearity = nonlinearity if cell is None else None
 
     def extra_repr(self) -> str:

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from kernelgen.torch import padding
 from kernelgen.torch.checkpoint import run as chunked
+from kernelgen.torch.input_norm import WEIGHT, normalised_product
 from kernelgen.torch.operator import rnn
 from kernelgen.torch.parts import Parts, input_product, recurrent_weights
 from kernelgen.torch.sequences import NOTHING, Own
@@ -70,7 +71,6 @@ class Together:
         rnn(); what x holds behind an end is zero. Returns the states after every step, for each state and each set
         [B, T, D], and those after the last step, [B, D].
         """
-        weights = [one["weight_ih"] for one in self.sets]
         start = first = None
         if initial is not None:
             given = list(initial)
@@ -83,16 +83,18 @@ class Together:
             batch, units = xs[0].shape[0], self.r.shape[1]
             start = torch.stack([state.transpose(0, 1).reshape(batch, units, self.dim) for state in given])
         key = self.parts.key
+        w = None
+        if chunk is None or WEIGHT in self.sets[0]:
+            wx = normalised_product(self.parts, xs, self.sets, self.heads, self.dim)
+        else:  # each chunk multiplies its own steps of x
+            wx, w = torch.stack(list(xs), dim=2), torch.stack([one["weight_ih"] for one in self.sets])
         if chunk is None:
-            wx = input_product(xs, weights, self.heads, self.dim)
             if first is not None:
                 wx = _added(wx, first, own.resets)
             returns: Literal["states", "hidden"] = "states" if whole else "hidden"
             states, last = rnn(wx, self.r, self.b, start, key, returns=returns, resets=own.resets, lengths=own.lengths)
         else:
-            x = torch.stack(list(xs), dim=2) if len(xs) > 1 else xs[0].unsqueeze(2)
-            w = torch.stack(weights)
-            states, last = chunked(x, w, first, self.r, self.b, start, own, key, hidden=not whole, chunk=chunk)
+            states, last = chunked(wx, w, first, self.r, self.b, start, own, key, hidden=not whole, chunk=chunk)
         ends = self._apart(last)
         if first is not None and initial is not None and own.lengths is not None:
             # Without a step there is no m that h comes from.

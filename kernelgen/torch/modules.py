@@ -25,6 +25,7 @@ class LSTM(Recurrent):
     proj_size: h is projected to as many units. heads: hidden_size units in heads that do not see each other, without
     a projection. checkpoint, memory_limit: less memory for training on long sequences, at one more forward pass.
     wavefront: layers at the same time, each so many steps behind the one before; True for what the model advises.
+    layer_norm: the input's product of each step is normalised.
     """
 
     def __init__(
@@ -44,11 +45,12 @@ class LSTM(Recurrent):
         checkpoint: int | None = None,
         memory_limit: str | int | None = None,
         wavefront: int | bool | None = None,
+        layer_norm: bool = False,
     ) -> None:
         super().__init__(
             "LSTM", "lstm", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size,
             device, dtype, heads=heads, checkpoint=checkpoint, memory_limit=memory_limit,
-            wavefront=wavefront,
+            wavefront=wavefront, layer_norm=layer_norm,
         )  # fmt: skip
 
 
@@ -71,13 +73,14 @@ class GRU(Recurrent):
         checkpoint: int | None = None,
         memory_limit: str | int | None = None,
         wavefront: int | bool | None = None,
+        layer_norm: bool = False,
         proj_size: int | None = None,
     ) -> None:
         _refuse_projection(proj_size)
         super().__init__(
             "GRU", "gru", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0,
             device, dtype, heads=heads, checkpoint=checkpoint, memory_limit=memory_limit,
-            wavefront=wavefront,
+            wavefront=wavefront, layer_norm=layer_norm,
         )  # fmt: skip
 
 
@@ -106,6 +109,7 @@ class RNN(Recurrent):
         checkpoint: int | None = None,
         memory_limit: str | int | None = None,
         wavefront: int | bool | None = None,
+        layer_norm: bool = False,
         proj_size: int | None = None,
     ) -> None:
         _refuse_projection(proj_size)
@@ -114,7 +118,7 @@ class RNN(Recurrent):
         super().__init__(
             f"RNN_{name.upper()}", chosen, input_size, hidden_size, num_layers, bias, batch_first, dropout,
             bidirectional, 0, device, dtype, heads=heads, checkpoint=checkpoint, memory_limit=memory_limit,
-            wavefront=wavefront,
+            wavefront=wavefront, layer_norm=layer_norm,
         )  # fmt: skip
         self.nonlinearity = nonlinearity if cell is None else None
 

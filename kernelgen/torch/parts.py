@@ -20,7 +20,8 @@ class Parts:
     key: the cell's, for rnn(). states: their names. inputs, products: how many gates have an input, a recurrent
     product. bias_ih, bias_hh: how many gates each of torch.nn's two biases has. runs: how the two become one, in the
     order of the cell's gates: (what, first gate in bias_ih, first gate in bias_hh, number of gates), where what is
-    "ih", "hh" or "sum".
+    "ih", "hh" or "sum". norms: how many gates with an input, in their order, a layer normalisation takes together:
+    those that have a recurrent product, and those that have none.
     """
 
     key: str
@@ -30,6 +31,7 @@ class Parts:
     bias_ih: int
     bias_hh: int
     runs: tuple[tuple[str, int, int, int], ...]
+    norms: tuple[int, ...]
 
     @property
     def biases(self) -> int:
@@ -57,7 +59,9 @@ def parts_of(cell: str | Cell) -> Parts:
         of_input += count if kind != "hh" else 0
         of_hidden += count if kind != "ih" else 0
     inputs, products = len(definition.input_gates), len(definition.recurrent_gates)
-    return Parts(key, definition.states, inputs, products, of_input, of_hidden, tuple(runs))
+    together = groupby(definition.gates[index].recurrent for index in definition.input_gates)
+    norms = tuple(len(list(group)) for _, group in together)
+    return Parts(key, definition.states, inputs, products, of_input, of_hidden, tuple(runs), norms)
 
 
 def parameter_sizes(

@@ -17,6 +17,7 @@ from kernelgen.torch import padding
 from kernelgen.torch.arguments import any_autocast, autocast_dtype
 from kernelgen.torch.checkpoint import require_no_resets
 from kernelgen.torch.errors import ArgumentError
+from kernelgen.torch.input_norm import BIAS, WEIGHT, norm_sizes
 from kernelgen.torch.layers import LayerResult, Together, run_layer
 from kernelgen.torch.memory import check_chunks, chunk_within
 from kernelgen.torch.module_checks import (
@@ -43,6 +44,15 @@ class Recurrent(nn.Module):  # type: ignore[misc]
     second layer on, for K directions; P is D without a projection), weight_hh_lks [G D, P / H] and, with bias,
     bias_ih_lks and bias_hh_lks [G D]; with a projection weight_hr_lks [P, D]. Rows go by gate, head, unit. All are
     drawn uniformly from (-1 / sqrt(D), 1 / sqrt(D)), in that order.
+
+    layer_norm: the recurrence gets LN(a) in the place of a = W_ih x_t, the input's product of a step of a sequence:
+
+        LN(a) = norm_weight_ih * (a - mean(a)) / sqrt(var(a) + 1e-5) + norm_bias_ih
+
+    with the mean and the variance over all units of a head and over all gates that have a recurrent product, and others
+    over those with an input alone, such as a GRU's candidate: so Ba et al. (2016, arXiv:1607.06450) normalise the input
+    of their LSTM and their GRU. Two parameters more, norm_weight_ih_lks [G D], ones to begin with, and, with bias,
+    norm_bias_ih_lks [G D], zeros. A pass is no single call of the launcher then: the norm is PyTorch's.
 
     mode: torch.nn's name of the kind. cell: a library name, ``"path/to/file.py:NAME"`` or a Cell. The others are
     arguments of torch.nn.LSTM. checkpoint, memory_limit: as of rnn(), for all layers; Wx is
@@ -73,10 +83,11 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         checkpoint: int | None = None,
         memory_limit: str | int | None = None,
         wavefront: int | bool | None = None,
+        layer_norm: bool = False,
     ) -> None:
         super().__init__()
         check_sizes(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
-        check_switches(bias=bias, batch_first=batch_first, bidirectional=bidirectional)
+        check_switches(bias=bias, batch_first=batch_first, bidirectional=bidirectional, layer_norm=layer_norm)
         check_dropout(dropout, num_layers)
         check_heads(heads, hidden_size, proj_size)
         check_chunks(checkpoint, memory_limit)
@@ -96,6 +107,7 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         self.checkpoint = checkpoint
         self.memory_limit = memory_limit
         self.wavefront = wavefront or None
+        self.layer_norm = layer_norm
         self._parts = parts_of(cell)
         self._stacks = Stacks()
         self._names: list[dict[str, str]] = []  # of the parameters of each layer and direction
@@ -103,6 +115,7 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         for layer in range(num_layers):
             inputs = (proj_size or hidden_size) * len(directions) if layer else input_size
             sizes = parameter_sizes(self._parts, inputs, hidden_size, heads, proj_size, bias)
+            sizes |= norm_sizes(self._parts, hidden_size, bias) if layer_norm else {}
             for direction in directions:
                 self._names.append({name: f"{name}_l{layer}{direction}" for name in sizes})
                 for name, size in sizes.items():
@@ -127,6 +140,7 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         """The sizes, and what is not as it is by default, for print()."""
         defaults = {"proj_size": 0, "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0}
         beyond = {"bidirectional": False, "heads": 1, "checkpoint": None, "memory_limit": None, "wavefront": None}
+        beyond["layer_norm"] = False
         return described(self, defaults | beyond)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -206,7 +220,7 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         """The whole pass as one node of autograd's, where it is all steps of a batch of tensors of PyTorch's own, and
         nothing but h is asked for; None where it is not, or where something is wrong, which forward() tells."""
         tensors = self._parameters
-        if tuple(tensors) != self._flat or self.proj_size:
+        if tuple(tensors) != self._flat or self.proj_size or self.layer_norm:
             return None
         if self.checkpoint is not None or self.memory_limit is not None:
             return None
@@ -261,7 +275,8 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         if chunk is not None:
             require_no_resets(own.resets)
         flat = [getattr(self, full) for one in self._names for full in one.values()]
-        simple = x.numel() and own is NOTHING and not every and chunk is None and not self.proj_size
+        known = not self.proj_size and not self.layer_norm
+        simple = x.numel() and own is NOTHING and not every and chunk is None and known
         if simple and plain(x, *(states or ()), *flat):
             output, last = run_stack(self._stacks.of(self, dropout), x, states, flat, time_major=False)
             return output, list(last), None
@@ -324,10 +339,14 @@ class Stacks(dict[float, Stack]):
 
 
 def reset(module: nn.Module) -> None:
-    """Draw every parameter uniformly from (-1 / sqrt(D), 1 / sqrt(D)), in their order, as torch.nn does."""
+    """Draw every parameter uniformly from (-1 / sqrt(D), 1 / sqrt(D)), in their order, as torch.nn does; a layer norm's
+    are ones and zeros."""
     reach = 1 / math.sqrt(module.hidden_size)
-    for parameter in module.parameters():
-        nn.init.uniform_(parameter, -reach, reach)
+    for name, parameter in module.named_parameters():
+        if name.startswith((WEIGHT, BIAS)):
+            nn.init.constant_(parameter, float(name.startswith(WEIGHT)))
+        else:
+            nn.init.uniform_(parameter, -reach, reach)
 
 
 def described(module: nn.Module, defaults: Mapping[str, Any]) -> str:

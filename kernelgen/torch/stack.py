@@ -18,8 +18,8 @@ from kernelgen.cells.registry import cell_of
 from kernelgen.program.shape import DTYPES, Shape
 from kernelgen.torch import passes
 from kernelgen.torch.arguments import any_autocast, autocast_dtype, autocast_parameter
-from kernelgen.torch.errors import refuse_second_derivative
 from kernelgen.torch.layer_plan import KEPT, Plan
+from kernelgen.torch.once import Once
 from kernelgen.torch.parts import Parts, input_product, recurrent_weights, weight_gradients
 from kernelgen.torch.precision import precision_of, tf32_allowed
 from kernelgen.torch.sequences import NOTHING
@@ -250,7 +250,7 @@ class _Layers(torch.autograd.Function):  # type: ignore[misc]
             return (None, None, None, None, *_gradients(ctx, saved, d_output, d_last))
         with torch.no_grad():  # somebody wants a second derivative
             found = _gradients(ctx, saved, d_output, d_last)
-        gradients = _Once.refusing(found, *saved[: len(dtypes)], d_output, *d_last)
+        gradients = Once.refusing(found, *saved[: len(dtypes)], d_output, *d_last)
         return (None, None, None, None, *gradients)
 
 
@@ -355,22 +355,3 @@ def _of_product(
     if not input_needed:
         return None, d_weights
     return d_xs[0] if count == 1 else d_xs[0].add_(d_xs[1].flip(1)), d_weights
-
-
-class _Once(torch.autograd.Function):  # type: ignore[misc]
-    """Gradients that cannot be differentiated again: trying to raises DoubleBackwardError, where without a node there
-    would be zeros."""
-
-    @staticmethod
-    def refusing(gradients: Sequence[Tensor | None], *of: Any) -> list[Tensor | None]:
-        """The same gradients, with the node, as functions of the tensors that they are computed from."""
-        there = [gradient for gradient in gradients if gradient is not None]
-        marked = iter(_Once.apply(len(there), *there, *of))
-        return [None if gradient is None else next(marked) for gradient in gradients]
-
-    @staticmethod
-    def forward(ctx: Any, count: int, *tensors: Any) -> tuple[Tensor, ...]:
-        """The gradients, which stand first, as they are."""
-        return tuple(gradient.view_as(gradient) for gradient in tensors[:count])
-
-    backward = staticmethod(refuse_second_derivative)
