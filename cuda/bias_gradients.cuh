@@ -17,31 +17,38 @@ struct BiasGradientArgumentsOf {
 using BiasGradientArguments = BiasGradientArgumentsOf<unsigned short>;
 
 /// A lane has `units` neighbouring units of a gate, a warp every sixteenth step. floats: whether d_b is what sums are made in.
-template <class Cell, class Type, FixedShape shape, PointwiseTiling tiling, bool floats>
+/// parts: blocks of a cluster that share the steps; the first adds what they have.
+template <class Cell, class Type, FixedShape shape, PointwiseTiling tiling, bool floats, int parts = 1>
 struct BiasGradients {
     using Word = Element<Type>;
     using Number = Real<Type>;
     static constexpr int warps = 16, threads = 32 * warps, units = tiling.units, together = 8;
     static constexpr long long row = static_cast<long long>(shape.heads) * shape.head_dim;
-    static constexpr int shared_bytes = static_cast<int>(sizeof(Number)) * warps * 32 * units;
+    static constexpr int columns = 32 * units;  // of a block
+    static constexpr int totals_at = static_cast<int>(sizeof(Number)) * warps * columns;
+    static constexpr int shared_bytes = totals_at + (parts > 1 ? 4 * columns : 0);
     static_assert(shape.head_dim % units == 0, "lanes share no head's end");
+    static_assert(parts == 1 || (sizeof(Number) == 4 && columns <= 4 * threads), "blocks leave their sums for others as floats");
 
     const BiasGradientArgumentsOf<Word>& in;
-    const int lane = static_cast<int>(thread_index()) % 32, warp = static_cast<int>(thread_index()) / 32;
+    const int thread = static_cast<int>(thread_index()), lane = thread % 32, warp = thread / 32;
+    const int part = parts == 1 ? 0 : static_cast<int>(cluster_rank());
+    const long long first_column = static_cast<long long>(block_x()) / parts * columns;
 
     TILESMITH_DEVICE explicit BiasGradients(const BiasGradientArgumentsOf<Word>& arguments) : in(arguments) {}
 
-    /// Every sixteenth of `count` rows, `stride` elements apart.
+    /// Every sixteenth of `count` rows, or of the block's part of them, `stride` elements apart.
     template <class Source>
     TILESMITH_DEVICE void add(Number (&sum)[units], const Source* from, long long count, long long stride) const {
         ElementVector<Source, units> found[together];
-        for (long long first = warp; first < count; first += warps * together) {
+        constexpr int step = parts * warps;
+        for (long long first = part * warps + warp; first < count; first += step * together) {
 #pragma unroll
             for (int i = 0; i < together; ++i)
-                if (first + i * warps < count) found[i].template load<false>(from + (first + i * warps) * stride);
+                if (first + i * step < count) found[i].template load<false>(from + (first + i * step) * stride);
 #pragma unroll
             for (int i = 0; i < together; ++i)
-                if (first + i * warps < count)
+                if (first + i * step < count)
 #pragma unroll
                     for (int u = 0; u < units; ++u) sum[u] += value(found[i].words[u]);
         }
@@ -54,7 +61,7 @@ struct BiasGradients {
     }
 
     TILESMITH_DEVICE void run() const {
-        const long long at = (static_cast<long long>(block_x()) * 32 + lane) * units, place_in_row = at % row;
+        const long long at = first_column + lane * units, place_in_row = at % row;
         const int rank = static_cast<int>(at / row);
         const bool real = rank < count_bits(Cell::bias);
         const int gate = nth_bit(Cell::bias, rank);
@@ -71,16 +78,42 @@ struct BiasGradients {
 #pragma unroll
         for (int u = 0; u < units; ++u) store_shared(place(warp, u), sum[u]);
         sync_block();
-        if (warp != 0 || !real) return;
+        if (warp == 0) {
 #pragma unroll
-        for (int u = 0; u < units; ++u) {
-            Number total = 0;
-            for (int other = 0; other < warps; ++other) total += load_shared(place(other, u));
-            if constexpr (floats)
-                store_element(static_cast<Number*>(in.d_b) + at + u, total);
-            else
-                store_element(static_cast<Word*>(in.d_b) + at + u, to_element<Type>(total));
+            for (int u = 0; u < units; ++u) {
+                Number total = 0;
+                for (int other = 0; other < warps; ++other) total += load_shared(place(other, u));
+                if constexpr (parts > 1)
+                    store_shared(shared_memory() + totals_at + 4 * (lane * units + u), total);
+                else if (real)
+                    write(at + u, total);
+            }
         }
+        if constexpr (parts > 1) add_blocks();
+    }
+
+    /// The first block of a cluster adds the totals of all, in their order.
+    TILESMITH_DEVICE void add_blocks() const {
+        sync_cluster();
+        if (part == 0 && thread < columns / 4) {
+            float total[4] = {};
+#pragma unroll
+            for (int other = 0; other < parts; ++other) {
+                const float4 four = load_cluster_float4(shared_memory() + totals_at + chunk_bytes * thread, other);
+                total[0] += four.x, total[1] += four.y, total[2] += four.z, total[3] += four.w;
+            }
+#pragma unroll
+            for (int i = 0; i < 4; ++i)
+                if (first_column + 4 * thread + i < count_bits(Cell::bias) * row) write(first_column + 4 * thread + i, total[i]);
+        }
+        sync_cluster();  // nobody leaves while its memory is read
+    }
+
+    TILESMITH_DEVICE void write(long long at, Number total) const {
+        if constexpr (floats)
+            store_element(static_cast<Number*>(in.d_b) + at, total);
+        else
+            store_element(static_cast<Word*>(in.d_b) + at, to_element<Type>(total));
     }
 
     TILESMITH_DEVICE static void store_shared(SharedAddress to, Number sum) {

@@ -36,7 +36,7 @@ class Program:
 
     main: the recurrence itself, whose needs a tiling predicts; then: what follows it, such as the gradients of R and b.
     between: products that a library makes between two launches of a main call which is launched for every step anew.
-    products: those that it makes after the last launch, before what follows.
+    products: those that it makes last, from what all others leave.
     axes: the sizes of those axes of workspaces that the calls decide, as rules (see rules.evaluate). num_stages:
     how many steps of the recurrence are under way at once, such as the stages of a ring of inputs. float_parameters:
     whether the gradients of R and b are float32 whatever the shape's dtype.
@@ -68,9 +68,9 @@ class Program:
         what comes before the first step: backward, or where something comes between.
         """
         yield from self.recurrence(seq)
-        yield from ((product, 0) for product in self.products)
         for call in self.then:
             yield from ((call, number) for number in range(self._launches(call, seq)))
+        yield from ((product, 0) for product in self.products)
 
     def recurrence(self, seq: int) -> Iterator[tuple[Call, int]]:
         """Those of the main call, and what comes between."""

@@ -19,6 +19,7 @@ from kernelgen.program.program import Program
 from kernelgen.program.shape import Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
+from kernelgen.schedules.shared.library_gradients import with_library_gradients
 from kernelgen.schedules.shared.parameter_gradients import with_float_parameters
 from kernelgen.tuning.plan import plan, spread
 
@@ -108,6 +109,8 @@ def compiled(
             continue
         if float_parameters:
             program = with_float_parameters(program, cell, shape, profile)
+        if direction == "backward" and library() is not None:
+            program = with_library_gradients(program, cell, shape, profile)
         binaries = compile_program(program)
         report = binaries[0].report
         proved = selection.tuned is not None or selection.trial is not None

@@ -76,6 +76,12 @@ class ParameterGradients:
         found = tilings(self.product, self.profile, load_clocks())
         return list(dict.fromkeys(map(self._affordable_parts, found)))
 
+    @property
+    def seconds(self) -> float:
+        """What the kernel takes, by the model."""
+        clocks = load_clocks().predict(self.product, self.tiling, self.profile)
+        return clocks / (self.profile.clock_mhz * 1e6)
+
     def _affordable_parts(self, tiling: Tiling) -> Tiling:
         """The same with no more results apart than MEMORY allows."""
         return tiling if tiling.cluster else replace(tiling, parts=max(1, min(tiling.parts, self._affordable)))

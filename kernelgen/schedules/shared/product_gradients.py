@@ -18,6 +18,9 @@ from kernelgen.schedules.shared.limits import WARP
 WARPS = 16
 """Of a block of the kernel of db (BiasGradients::warps)."""
 
+PARTS = 8
+"""Blocks of a cluster that share the steps of db, where a GPU has clusters and these sums are floats."""
+
 
 def with_product_gradients(
     recurrence: Program, cell: Cell, shape: Shape, profile: Profile, *, floats: bool = False
@@ -70,7 +73,9 @@ def _bias_kernel(cell: Cell, shape: Shape, profile: Profile, floats: bool) -> Ke
     """The kernel of db."""
     info = dtype_info(shape.dtype)
     units = 2 if info.itemsize == 2 and shape.head_dim % 2 == 0 else 1
+    parts = PARTS if profile.portable_cluster >= PARTS and info.itemsize < 8 else 1
     threads, shared = WARP * WARPS, 4 * info.registers * WARPS * WARP * units
+    shared += 4 * WARP * units if parts > 1 else 0
     columns = len(cell.bias_gates) * shape.heads * shape.head_dim // units
     template = Template(
         header="bias_gradients",
@@ -87,7 +92,7 @@ def _bias_kernel(cell: Cell, shape: Shape, profile: Profile, floats: bool) -> Ke
         tiling_struct="PointwiseTiling",
         tiling={"units": units},
         asserted={"threads": threads, "shared_bytes": shared},
-        options=(str(floats).lower(),),
+        options=(str(floats).lower(), str(parts)),
     )
-    rule = LaunchRule((str(-(-columns // WARP)), "1", "1"), threads, shared)
+    rule = LaunchRule((str(parts * -(-columns // WARP)), "1", "1"), threads, shared, parts)
     return KernelCall(kernel_source(cell, shape, profile.arch, template), rule)
