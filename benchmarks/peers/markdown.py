@@ -30,14 +30,17 @@ def filled(text: str, results: Results) -> str:
 
 
 def beside_others(results: Results, group: str) -> str:
-    """A line for each row: ours, cuDNN's and FlashRNN's times in both passes; what was measured below it."""
-    lines = ["| heads x D, B | forward | cuDNN | FlashRNN | training | cuDNN | FlashRNN |", "|---" * 7 + "|"]
-    rows = {r.row: r for r in results.records if group in r.groups and r.system == OURS}
+    """A line for each row that was measured: ours, cuDNN's and, where it ran, FlashRNN's times in both passes."""
+    rows = {r.row: r for r in results.records if group in r.groups and r.system == OURS and r.ms is not None}
+    flash = any(r.ms is not None and r.row in rows for r in results.records if r.system == FLASHRNN)
+    names = ("cuDNN", "FlashRNN") if flash else ("cuDNN",)
+    columns = ["heads x D, B", *(name for what in PASSES for name in (what, *names))]
+    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     for text, row in rows.items():
         name = f"module {row.head_dim}, {row.batch}" if row.module else f"{row.heads} x {row.head_dim}, {row.batch}"
         if row.seq != SEQ and not row.module:
             name += f", T = {row.seq}"
-        cells = [cell for what in PASSES for cell in _passes(results, text, what)]
+        cells = [cell for what in PASSES for cell in _passes(results, text, what)[: 1 + len(names)]]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n\n" + _about(results, group)
 

@@ -102,7 +102,7 @@ def _bars(results: Results) -> Any:
         panel.set_xlabel("ms")
         panel.set_title(f"{what}, LSTM, T = {ours[0].seq}" if ours else what)
         panel.grid(axis="x", alpha=0.3)
-    panels[0].legend(fontsize="small")
+    figure.legend(*panels[0].get_legend_handles_labels(), fontsize="small", loc="outside upper center", ncols=5)
     _caption(figure, results)
     return figure
 
