@@ -20,6 +20,7 @@ from kernelgen.cells.registry import register
 from kernelgen.torch import xlstm
 from kernelgen.torch.cell_modules import GRUCell, LSTMCell, RNNCell
 from kernelgen.torch.convert import Conversion, convert
+from kernelgen.torch.double_backward import double_backward
 from kernelgen.torch.errors import DifferentiationError, DoubleBackwardError
 from kernelgen.torch.flash import flashrnn
 from kernelgen.torch.flash_config import FlashRNNConfig
@@ -40,6 +41,7 @@ __all__ = [
     "RNNCell",
     "Recording",
     "convert",
+    "double_backward",
     "explain",
     "flashrnn",
     "recording",

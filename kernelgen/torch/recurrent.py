@@ -16,6 +16,7 @@ from kernelgen.errors import ConfigError, near_names
 from kernelgen.torch import padding
 from kernelgen.torch.arguments import any_autocast, autocast_dtype
 from kernelgen.torch.checkpoint import require_no_resets
+from kernelgen.torch.double_backward import double_backward
 from kernelgen.torch.errors import ArgumentError
 from kernelgen.torch.layers import LayerResult, Together, run_layer
 from kernelgen.torch.memory import check_chunks, chunk_within
@@ -206,7 +207,7 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         """The whole pass as one node of autograd's, where it is all steps of a batch of tensors of PyTorch's own, and
         nothing but h is asked for; None where it is not, or where something is wrong, which forward() tells."""
         tensors = self._parameters
-        if tuple(tensors) != self._flat or self.proj_size:
+        if tuple(tensors) != self._flat or self.proj_size or double_backward.on:
             return None
         if self.checkpoint is not None or self.memory_limit is not None:
             return None
@@ -262,7 +263,7 @@ class Recurrent(nn.Module):  # type: ignore[misc]
             require_no_resets(own.resets)
         flat = [getattr(self, full) for one in self._names for full in one.values()]
         simple = x.numel() and own is NOTHING and not every and chunk is None and not self.proj_size
-        if simple and plain(x, *(states or ()), *flat):
+        if simple and plain(x, *(states or ()), *flat) and not double_backward.on:
             output, last = run_stack(self._stacks.of(self, dropout), x, states, flat, time_major=False)
             return output, list(last), None
         results: list[LayerResult] = []
