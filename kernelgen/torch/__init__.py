@@ -21,7 +21,7 @@ from kernelgen.torch import xlstm
 from kernelgen.torch.cell_modules import GRUCell, LSTMCell, RNNCell
 from kernelgen.torch.convert import Conversion, convert
 from kernelgen.torch.double_backward import double_backward
-from kernelgen.torch.errors import DifferentiationError, DoubleBackwardError
+from kernelgen.torch.errors import DifferentiationError, DoubleBackwardError, ExportError
 from kernelgen.torch.flash import flashrnn
 from kernelgen.torch.flash_config import FlashRNNConfig
 from kernelgen.torch.modules import GRU, LSTM, RNN
@@ -35,6 +35,7 @@ __all__ = [
     "Conversion",
     "DifferentiationError",
     "DoubleBackwardError",
+    "ExportError",
     "FlashRNNConfig",
     "GRUCell",
     "LSTMCell",

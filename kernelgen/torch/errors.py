@@ -27,6 +27,10 @@ class DoubleBackwardError(DifferentiationError):
     """The gradient of a gradient was asked for."""
 
 
+class ExportError(TilesmithError, RuntimeError):
+    """A model cannot be taken where it should go; the message says why."""
+
+
 def refuse_second_derivative(ctx: Any, *_: Any) -> tuple[Any, ...]:
     """The derivative of a backward operator: there is none. Raises DoubleBackwardError."""
     raise DoubleBackwardError(

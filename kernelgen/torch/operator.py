@@ -17,7 +17,7 @@ from kernelgen.cells.language import Cell
 from kernelgen.cells.registry import cell_of, differentiated, register
 from kernelgen.errors import ConfigError, TilesmithError, near_names
 from kernelgen.symbolic.derive import derive
-from kernelgen.torch import passes, reference, transforms
+from kernelgen.torch import passes, reference, scanned, transforms
 from kernelgen.torch.arguments import any_autocast, autocast_dtype, autocast_parameter, require_tensors
 from kernelgen.torch.checkpoint import require_no_resets
 from kernelgen.torch.checkpoint import run as chunked
@@ -29,6 +29,7 @@ from kernelgen.torch.errors import (
     TensorShapeError,
     refuse_second_derivative,
 )
+from kernelgen.torch.exporting import to_onnx, tracing
 from kernelgen.torch.memory import check_chunks, chunk_steps
 from kernelgen.torch.sequences import NOTHING, Own, begun_anew, own_of
 from kernelgen.torch.transforms import learns, undisturbed
@@ -107,11 +108,14 @@ def rnn(
     own = NOTHING
     if resets is not None or lengths is not None:
         own = own_of(resets, lengths, wx)
+    if to_onnx():
+        found = cell_of(key)
+        return scanned.forward(found, wx, r, b, states, own, known=1 if returns == "hidden" else len(found.states))
     if transforms.differentiating():
         return transforms.forward(wx, r, b, states, own, key, recurrent_cut, recurrent_clip, hidden=returns == "hidden")
-    # A tensor that torch.func.vmap wraps does not tell whether it requires a gradient.
+    # A tensor that torch.func.vmap wraps does not tell whether it requires a gradient; a trace runs with and without.
     learning = transforms.active() or any(part is not None and part.requires_grad for part in (wx, r, b, states))
-    hidden, learning = returns == "hidden", learning and torch.is_grad_enabled()
+    hidden, learning = returns == "hidden", tracing() or (learning and torch.is_grad_enabled())
     if recompute and (checkpoint, memory_limit) != (None, None):
         raise ConfigError("recompute=True keeps no gates, nor does checkpoint or memory_limit; leave one of them out")
     chunk = chunk_steps(checkpoint, memory_limit, key, wx, hidden=hidden) if learning else None
