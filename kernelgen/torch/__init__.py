@@ -20,7 +20,8 @@ from kernelgen.cells.registry import register
 from kernelgen.torch import xlstm
 from kernelgen.torch.cell_modules import GRUCell, LSTMCell, RNNCell
 from kernelgen.torch.convert import Conversion, convert
-from kernelgen.torch.errors import DifferentiationError, DoubleBackwardError, GraphError
+from kernelgen.torch.double_backward import double_backward
+from kernelgen.torch.errors import DifferentiationError, DoubleBackwardError, ExportError, GraphError
 from kernelgen.torch.flash import flashrnn
 from kernelgen.torch.flash_config import FlashRNNConfig
 from kernelgen.torch.graphs import graphed
@@ -35,6 +36,7 @@ __all__ = [
     "Conversion",
     "DifferentiationError",
     "DoubleBackwardError",
+    "ExportError",
     "FlashRNNConfig",
     "GRUCell",
     "GraphError",
@@ -42,6 +44,7 @@ __all__ = [
     "RNNCell",
     "Recording",
     "convert",
+    "double_backward",
     "explain",
     "flashrnn",
     "graphed",

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from kernelgen.cells.language import Cell
 from kernelgen.torch.arguments import autocast_dtype, require_tensors
 from kernelgen.torch.errors import ArgumentError, ArgumentTypeError, TensorShapeError
+from kernelgen.torch.exporting import tracing, untraced
 from kernelgen.torch.input_norm import norm_sizes, normalised_product
 from kernelgen.torch.module_checks import check_dtypes, check_heads, check_sizes, check_switches
 from kernelgen.torch.modules import cell_for, described_cell
@@ -82,9 +83,7 @@ class CellModule(nn.Module):  # type: ignore[misc]
         batched = input.dim() == 2
         states = None if hx is None else self._initial(hx, input, batched)
         x = input if batched else input.unsqueeze(0)
-        if x.shape[1] != self.input_size:
-            raise TensorShapeError(f"input has inconsistent input_size: got {x.shape[1]} expected {self.input_size}")
-        check_dtypes(x, self.weight_ih.dtype)
+        self._check(x)
         dim = self.hidden_size // self.heads
         parameters = {name: getattr(self, name) for name in self._names}
         r, b = recurrent_weights(self._parts, self.heads, dim, [parameters])
@@ -92,10 +91,18 @@ class CellModule(nn.Module):  # type: ignore[misc]
         start = None if states is None else torch.stack([s.reshape(x.shape[0], self.heads, dim) for s in states])
         new = step(wx, r, b, start, self._parts.key).flatten(2)
         results = new.unbind() if batched else new.squeeze(1).unbind()
-        if torch.is_grad_enabled():  # no views, so that they may be detached in place
+        if torch.is_grad_enabled() or tracing():  # no views, so that they may be detached in place
             results = tuple(state.clone() for state in results)
         return results[0] if len(results) == 1 else results
 
+    @untraced
+    def _check(self, x: Tensor) -> None:
+        """Raise TensorShapeError for another input_size, ArgumentError for another dtype."""
+        if x.shape[1] != self.input_size:
+            raise TensorShapeError(f"input has inconsistent input_size: got {x.shape[1]} expected {self.input_size}")
+        check_dtypes(x, self.weight_ih.dtype)
+
+    @untraced
     def _initial(self, hx: Any, input: Tensor, batched: bool) -> tuple[Tensor, ...]:
         """The states of hx, checked."""
         names = self._parts.states

@@ -17,6 +17,7 @@ from kernelgen.errors import ConfigError
 from kernelgen.torch import transforms
 from kernelgen.torch.arguments import autocast_dtype, autocast_parameter
 from kernelgen.torch.chunk_passes import Chunk, Memory, Source
+from kernelgen.torch.double_backward import double_backward, gradients
 from kernelgen.torch.errors import TensorShapeError, refuse_second_derivative
 from kernelgen.torch.kernels import ready
 from kernelgen.torch.sequences import NOTHING, Own
@@ -251,18 +252,57 @@ def _set_up(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Ten
     """What the forward operator leaves for the backward one: its inputs and the states before each chunk."""
     *tensors, initial, lengths, order, cell, hidden, chunk, cut, clip = inputs
     ctx.started = initial is not None
+    ctx.twice = double_backward.on
     ctx.options = (cell, hidden, chunk, cut, clip)
     ctx.mark_non_differentiable(output[2])
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*tensors, lengths, order, output[2])
+    ctx.save_for_backward(*tensors, lengths, order, output[2], initial if ctx.twice else None)
 
 
 def _differentiate(ctx: Any, d_states: Tensor | None, d_last: Tensor | None, _: Tensor | None) -> tuple[Any, ...]:
     """The forward operator's gradients."""
-    d_x, d_w, d_first, d_r, d_b, d_initial = _backward(*ctx.saved_tensors, d_states, d_last, *ctx.options)
-    _, w, first, *_ = ctx.saved_tensors
+    *saved, initial = ctx.saved_tensors
+    _, w, first, *_ = saved
+    if torch.is_grad_enabled() and ctx.twice:
+        found = _differentiable(*saved[:7], initial, d_states, d_last, *ctx.options)
+    else:
+        found = _backward(*saved, d_states, d_last, *ctx.options)
+    d_x, d_w, d_first, d_r, d_b, d_initial = found
     optional = (None if w is None else d_w, None if first is None else d_first)
     return d_x, *optional, d_r, d_b, d_initial if ctx.started else None, *[None] * 7
+
+
+def _differentiable(
+    x: Tensor,
+    w: Tensor | None,
+    first: Tensor | None,
+    r: Tensor,
+    b: Tensor,
+    lengths: Tensor | None,
+    order: Tensor | None,
+    initial: Tensor | None,
+    d_states: Tensor | None,
+    d_last: Tensor | None,
+    cell: str,
+    hidden: bool,
+    chunk: int,
+    *gradient: Any,
+) -> tuple[Tensor | None, ...]:
+    """As _run_backward, of all steps at once, in operations that autograd differentiates."""
+    wx, (heads, dim) = x, r.shape[1:3]
+    if w is not None:
+        product = torch.einsum("btki,kni->btkn", x, w.to(x.dtype))
+        wx = product.unflatten(3, (-1, heads // len(w), dim)).transpose(2, 3).flatten(3, 4)
+    if first is not None:
+        wx = torch.cat([wx[:, :1] + first.unsqueeze(1), wx[:, 1:]], 1)
+    own = NOTHING if lengths is None else Own(None, lengths, order)
+    d_wx, d_r, d_b, d_initial = gradients(wx, r, b, initial, own, d_states, d_last, cell, *gradient)
+    d_first = None if first is None else d_wx[:, 0]
+    if w is None:
+        return d_wx, None, d_first, d_r, d_b, d_initial
+    d = d_wx.unflatten(3, (len(w), -1)).transpose(2, 3).flatten(3)
+    d_x = torch.einsum("btkn,kni->btki", d, w.to(x.dtype))
+    return d_x, torch.einsum("btkn,btki->kni", d, x).to(w.dtype), d_first, d_r, d_b, d_initial
 
 
 _ARGUMENTS = "Tensor x, Tensor? w, Tensor? first, Tensor r, Tensor b"

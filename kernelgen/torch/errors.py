@@ -31,10 +31,14 @@ class GraphError(TilesmithError, RuntimeError):
     """A call that a CUDA graph cannot repeat; the message says why."""
 
 
+class ExportError(TilesmithError, RuntimeError):
+    """A model cannot be taken where it should go; the message says why."""
+
+
 def refuse_second_derivative(ctx: Any, *_: Any) -> tuple[Any, ...]:
     """The derivative of a backward operator: there is none. Raises DoubleBackwardError."""
     raise DoubleBackwardError(
-        "rnn() cannot be differentiated twice: its backward pass is a kernel without a gradient of its own. "
-        "For second derivatives use kernelgen.torch.reference.forward, which autograd differentiates any number of "
-        "times."
+        "rnn() cannot be differentiated twice here: its backward pass is a kernel without a gradient of its own. "
+        "Call kernelgen.torch.double_backward(True) before the forward pass: gradients of gradients then come from the "
+        "reference in PyTorch, which is slow."
     )

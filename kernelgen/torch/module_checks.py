@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from kernelgen.torch.arguments import autocast_dtype, require_tensors
 from kernelgen.torch.errors import ArgumentError, ArgumentTypeError, TensorShapeError
+from kernelgen.torch.exporting import untraced
 
 
 def check_sizes(**sizes: Any) -> None:
@@ -80,6 +81,7 @@ def check_dtypes(input: Tensor, weights: torch.dtype) -> None:
         )
 
 
+@untraced
 def check_input(input: Any, input_size: int, weights: torch.dtype, batch_first: bool) -> None:
     """Raise what torch.nn raises for an input, a tensor or a PackedSequence, that does not fit."""
     if isinstance(input, PackedSequence):
@@ -102,6 +104,7 @@ def check_input(input: Any, input_size: int, weights: torch.dtype, batch_first: 
         raise TensorShapeError(f"the input's last axis must be input_size = {input_size}, but it is {list(sizes)}")
 
 
+@untraced
 def check_states(
     hx: Any, names: Sequence[str], sizes: Sequence[Sequence[int]], axes: str, dtype: torch.dtype
 ) -> tuple[Tensor, ...]:

@@ -17,18 +17,21 @@ from kernelgen.cells.language import Cell
 from kernelgen.cells.registry import cell_of, differentiated, register
 from kernelgen.errors import ConfigError, TilesmithError, near_names
 from kernelgen.symbolic.derive import derive
-from kernelgen.torch import passes, reference, transforms
+from kernelgen.torch import passes, reference, scanned, transforms
 from kernelgen.torch.arguments import any_autocast, autocast_dtype, autocast_parameter, require_tensors
 from kernelgen.torch.checkpoint import require_no_resets
 from kernelgen.torch.checkpoint import run as chunked
+from kernelgen.torch.double_backward import double_backward
+from kernelgen.torch.double_backward import gradients as differentiable_gradients
 from kernelgen.torch.errors import (
     DifferentiationError,
     DoubleBackwardError,
     TensorShapeError,
     refuse_second_derivative,
 )
+from kernelgen.torch.exporting import to_onnx, tracing
 from kernelgen.torch.memory import check_chunks, chunk_steps
-from kernelgen.torch.sequences import NOTHING, begun_anew, own_of
+from kernelgen.torch.sequences import NOTHING, Own, begun_anew, own_of
 from kernelgen.torch.transforms import learns, undisturbed
 
 __all__ = ["DoubleBackwardError", "rnn", "step"]
@@ -80,9 +83,10 @@ def rnn(
     Raises ArgumentTypeError for what is no tensor and for resets or lengths of another dtype, ArgumentError for a limit
     that cannot be kept and lengths out of range, ShapeError for tensors that do not belong together, CellError for an
     unknown cell or a bound that is not positive, ConfigError for an unknown ``returns``, for recompute beside
-    checkpoint or memory_limit and for these beside resets, DoubleBackwardError in a backward pass through
-    the backward pass. Under forward-mode differentiation and torch.func's gradients the reference runs;
-    DifferentiationError where it cannot: inside torch.compile, and for a gradient that is cut or clipped.
+    checkpoint or memory_limit and for these beside resets, DoubleBackwardError in a backward pass through the backward
+    pass, unless double_backward(True) was said before. Under forward-mode differentiation and torch.func's gradients
+    the reference runs; DifferentiationError where it cannot: inside torch.compile, and for a gradient that is cut or
+    clipped.
     """
     if returns not in RETURNS:
         raise ConfigError(f"rnn cannot return {returns!r}; {near_names(returns, RETURNS)}")
@@ -104,11 +108,14 @@ def rnn(
     own = NOTHING
     if resets is not None or lengths is not None:
         own = own_of(resets, lengths, wx)
+    if to_onnx():
+        found = cell_of(key)
+        return scanned.forward(found, wx, r, b, states, own, known=1 if returns == "hidden" else len(found.states))
     if transforms.differentiating():
         return transforms.forward(wx, r, b, states, own, key, recurrent_cut, recurrent_clip, hidden=returns == "hidden")
-    # A tensor that torch.func.vmap wraps does not tell whether it requires a gradient.
+    # A tensor that torch.func.vmap wraps does not tell whether it requires a gradient; a trace runs with and without.
     learning = transforms.active() or any(part is not None and part.requires_grad for part in (wx, r, b, states))
-    hidden, learning = returns == "hidden", learning and torch.is_grad_enabled()
+    hidden, learning = returns == "hidden", tracing() or (learning and torch.is_grad_enabled())
     if recompute and (checkpoint, memory_limit) != (None, None):
         raise ConfigError("recompute=True keeps no gates, nor does checkpoint or memory_limit; leave one of them out")
     chunk = chunk_steps(checkpoint, memory_limit, key, wx, hidden=hidden) if learning else None
@@ -224,8 +231,9 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) 
     wx, r, b, initial, resets, lengths, order, cell, _, keep, *gradient = inputs
     states, _, others, gates = output
     ctx.options = (cell, *gradient)
+    ctx.twice = double_backward.on
     ctx.set_materialize_grads(False)
-    again = (None, wx) if keep == "states" else (gates, None)
+    again = (None, wx) if keep == "states" else (gates, wx if ctx.twice else None)
     ctx.save_for_backward(r, b, initial, states, others, *again, resets, lengths, order)
 
 
@@ -244,10 +252,16 @@ def _gradients(ctx: Any, d_states: Tensor | None, d_last: Tensor | None) -> tupl
             "rnn() takes one gradient at a time: it has no rule for is_grads_batched=True and for torch.autograd's "
             "jacobian and hessian with vectorize=True; leave that out, or use torch.func.jacrev"
         )
-    # With gradients enabled somebody wants a second derivative, which the operator refuses.
-    run: Any = passes.backward if plain(*saved) and not torch.is_grad_enabled() else _backward
-    d_wx, d_r, d_b, d_initial = run(*saved, d_states, d_last, *ctx.options)
-    return d_wx, d_r, d_b, None if saved[2] is None else d_initial, *[None] * 8
+    r, b, initial, states, others, gates, wx, *own = saved
+    if torch.is_grad_enabled() and ctx.twice:
+        found = differentiable_gradients(wx, r, b, initial, Own(*own), d_states, d_last, *ctx.options)
+    else:
+        # With gradients enabled somebody wants a second derivative, which the operator refuses.
+        run: Any = passes.backward if plain(*saved) and not torch.is_grad_enabled() else _backward
+        kept = (gates, wx if gates is None else None)
+        found = run(r, b, initial, states, others, *kept, *own, d_states, d_last, *ctx.options)
+    d_wx, d_r, d_b, d_initial = found
+    return d_wx, d_r, d_b, None if initial is None else d_initial, *[None] * 8
 
 
 def _differentiate(

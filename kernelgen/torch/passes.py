@@ -218,7 +218,7 @@ def _backward(
         shape = kernels.backward_shape(definition, states[0], precision, recompute=recompute, features=features)
     found = kernels.backward(engine, definition, states, precision, recompute=recompute, features=features)
     shape = found.shape if found else shape
-    run = found.run if found else partial(_backward_by_reference, definition)
+    run = found.run if found else partial(backward_by_reference, definition)
     return Pass(cell, definition, shape, "backward", states[2], run, found)
 
 
@@ -241,7 +241,7 @@ def _forward_by_reference(
     return every[:known].clone(), last, every[known:].clone() if keep in ("states", "gates") else None, gates
 
 
-def _backward_by_reference(
+def backward_by_reference(
     cell: Cell,
     r: Tensor,
     b: Tensor,
@@ -254,7 +254,7 @@ def _backward_by_reference(
     d_last: Tensor | None,
     own: Own,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See backward."""
+    """See backward, whose arguments these are; autograd can differentiate it where there are gates."""
     hidden = states[0]
     if others is not None and others.dim() > 1:
         states = torch.cat([states, others])

@@ -16,7 +16,9 @@ from kernelgen.errors import ConfigError, near_names
 from kernelgen.torch import padding
 from kernelgen.torch.arguments import any_autocast, autocast_dtype
 from kernelgen.torch.checkpoint import require_no_resets
+from kernelgen.torch.double_backward import double_backward
 from kernelgen.torch.errors import ArgumentError
+from kernelgen.torch.exporting import to_onnx, tracing
 from kernelgen.torch.input_norm import BIAS, WEIGHT, norm_sizes
 from kernelgen.torch.layers import LayerResult, Together, run_layer
 from kernelgen.torch.memory import check_chunks, chunk_within
@@ -29,6 +31,7 @@ from kernelgen.torch.module_checks import (
     check_switches,
     check_wavefront,
 )
+from kernelgen.torch.onnx_layers import node_of, run_nodes
 from kernelgen.torch.operator import RETURNS, own_tensors, plain
 from kernelgen.torch.parts import parameter_sizes, parts_of
 from kernelgen.torch.sequences import NOTHING, Own, own_of_input
@@ -220,7 +223,7 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         """The whole pass as one node of autograd's, where it is all steps of a batch of tensors of PyTorch's own, and
         nothing but h is asked for; None where it is not, or where something is wrong, which forward() tells."""
         tensors = self._parameters
-        if tuple(tensors) != self._flat or self.proj_size or self.layer_norm:
+        if tuple(tensors) != self._flat or self.proj_size or self.layer_norm or double_backward.on:
             return None
         if self.checkpoint is not None or self.memory_limit is not None:
             return None
@@ -265,21 +268,29 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         """The output over x [B, T, I], each state after the last step [L K, B, D] and, if ``every``, after every step
         [L K, B, T, D]; states: the initial ones, each [L K, B, D]."""
         dropout = self.dropout if self.training else 0.0
-        if self._waves is not None:
+        if to_onnx():
+            return _joined(self._to_onnx(x, states, own, every, dropout), every)
+        if self._waves is not None and not tracing():  # a trace of chunks would have as many for ever
             parameters = [self._parameters_of(names) for names in self._names]
             together = Together.of(self._parts, self.heads, parameters)
             require_no_resets(own.resets)
             return _joined(run_wavefront(together, x, states, own.lengths, every, self._waves, dropout), every)
-        count = 2 if self.bidirectional else 1
         chunk = self._chunk(x, states, whole=every)
         if chunk is not None:
             require_no_resets(own.resets)
         flat = [getattr(self, full) for one in self._names for full in one.values()]
-        known = not self.proj_size and not self.layer_norm
-        simple = x.numel() and own is NOTHING and not every and chunk is None and known
-        if simple and plain(x, *(states or ()), *flat):
+        known = not self.proj_size and not self.layer_norm and not double_backward.on
+        simple = own is NOTHING and not every and chunk is None and known
+        if simple and plain(x, *(states or ()), *flat) and x.numel():
             output, last = run_stack(self._stacks.of(self, dropout), x, states, flat, time_major=False)
             return output, list(last), None
+        return _joined(self._one_by_one(x, states, own, every, dropout, chunk), every)
+
+    def _one_by_one(
+        self, x: Tensor, states: list[Tensor] | None, own: Own, every: bool, dropout: float, chunk: int | None
+    ) -> list[LayerResult]:
+        """The result of each layer, one after another."""
+        count = 2 if self.bidirectional else 1
         results: list[LayerResult] = []
         for layer in range(self.num_layers):
             if layer and dropout:
@@ -290,7 +301,19 @@ class Recurrent(nn.Module):  # type: ignore[misc]
             together = Together.of(self._parts, self.heads, directions)
             results.append(run_layer(together, x, initial, own, every, chunk))
             x = results[-1].output
-        return _joined(results, every)
+        return results
+
+    def _to_onnx(
+        self, x: Tensor, states: list[Tensor] | None, own: Own, every: bool, dropout: float
+    ) -> list[LayerResult]:
+        """The result of each layer as nodes of ONNX, or as loops where there are none."""
+        node = node_of(self._parts, x, own, heads=self.heads, projected=bool(self.proj_size), every=every)
+        if node is None or self.layer_norm:
+            return self._one_by_one(x, states, own, every, dropout, None)
+        count = 2 if self.bidirectional else 1
+        parameters = [self._parameters_of(names) for names in self._names]
+        layers = [parameters[first : first + count] for first in range(0, len(parameters), count)]
+        return run_nodes(node, x, states, own.lengths, layers, dropout)
 
     @property
     def _waves(self) -> int | None:
@@ -303,7 +326,7 @@ class Recurrent(nn.Module):  # type: ignore[misc]
 
     def _chunk(self, x: Tensor, states: list[Tensor] | None, *, whole: bool) -> int | None:
         """Steps of a chunk of a checkpointed pass over x [B, T, I], or None; whole: every state is given out."""
-        if (self.checkpoint is None and self.memory_limit is None) or not torch.is_grad_enabled():
+        if (self.checkpoint is None and self.memory_limit is None) or not (tracing() or torch.is_grad_enabled()):
             return None
         leaves = [x, *self.parameters(), *(states or ())]
         if differentiating() or not any(one.requires_grad for one in leaves):

@@ -7,7 +7,8 @@ step, as kernels do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import TypeAlias
 
@@ -18,7 +19,7 @@ from kernelgen.cells.language import Cell
 from kernelgen.symbolic.derive import derive
 from kernelgen.torch.errors import TensorShapeError
 from kernelgen.torch.sequences import NOTHING, Masks, Own, select
-from kernelgen.torch.step import torch_backward, torch_step
+from kernelgen.torch.step import Step, torch_backward, torch_step
 
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 """What the reference takes."""
@@ -62,6 +63,51 @@ def check_tensors(cell: Cell, wx: Tensor, r: Tensor, b: Tensor, initial: Tensor 
     check(cell, form_of(wx), form_of(r), form_of(b), None if initial is None else form_of(initial))
 
 
+@dataclass(frozen=True)
+class Recurrence:
+    """One step of all sequences, on tensors [H, B, D], so that one batched product serves all gates of all heads.
+
+    weights [H, D, G_rec D]: R, from previous unit to unit. bias: that of each gate that has one, [H, 1, D]. dtype: what
+    h is rounded to; work: what is computed in. gates: how many there are; inputs, products: which have an input, a
+    recurrent product. function: the pointwise step. Plain values, which PyTorch's scan traces.
+    """
+
+    weights: Tensor
+    bias: Mapping[int, Tensor]
+    dtype: torch.dtype
+    work: torch.dtype
+    gates: int
+    inputs: tuple[int, ...]
+    products: tuple[int, ...]
+    function: Step
+
+    @classmethod
+    def of(cls, cell: Cell, r: Tensor, b: Tensor, dtype: torch.dtype) -> Recurrence:
+        """That of R [G_rec, H, D, D] and b [G_bias, H, D], which are rounded to ``dtype``."""
+        _, heads, dim, _ = r.shape
+        work = _working(dtype)
+        weights = r.to(dtype).to(work).permute(1, 3, 0, 2).reshape(heads, dim, -1)
+        bias = dict(zip(cell.bias_gates, b.to(dtype).to(work).unsqueeze(2).unbind(), strict=True))
+        which = (len(cell.gates), tuple(cell.input_gates), tuple(cell.recurrent_gates))
+        return cls(weights, bias, dtype, work, *which, torch_step(cell))
+
+    def step(
+        self, inputs: Sequence[Tensor], state: Sequence[Tensor], products: Sequence[Tensor] | None = None
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Every gate's sum and the new states, from Wx of each gate with an input and the previous states. products: R
+        times h, of each gate that has it, where it is there."""
+        if products is None:
+            products = torch.matmul(state[0], self.weights).unflatten(2, (-1, state[0].shape[-1])).unbind(2)
+        parts = [[self.bias[index]] if index in self.bias else [] for index in range(self.gates)]
+        for gates, values in ((self.inputs, inputs), (self.products, products)):
+            for index, value in zip(gates, values, strict=True):
+                parts[index].append(value)
+        sums = [sum(terms[1:], start=terms[0]).expand_as(state[0]) for terms in parts]
+        after = self.function(sums, state)
+        after[0] = after[0].to(self.dtype).to(self.work)
+        return sums, after
+
+
 def forward(
     cell: Cell,
     wx: Tensor,
@@ -84,37 +130,24 @@ def forward(
     Raises ShapeError for tensors that do not belong together.
     """
     check_tensors(cell, wx, r, b, initial)
-    batch, seq, _, heads, dim = wx.shape
-    dtype, work, masks = wx.dtype, _working(wx.dtype), Masks(own, seq)
-    r, b, initial = r.to(dtype), b.to(dtype), None if initial is None else initial.to(dtype)
-    step, wx = torch_step(cell), masks.clear(wx)  # a NaN behind the end would spread to the gradients
-    # Inside the loop every tensor is [H, B, D], so that one batched product serves all gates of all heads.
-    weights = r.to(work).permute(1, 3, 0, 2).reshape(heads, dim, -1)
-    bias = dict(zip(cell.bias_gates, b.to(work).unsqueeze(2).unbind(), strict=True))
-    start = state = _start(cell, initial, batch, heads, dim, wx, work)
+    seq, masks = wx.shape[1], Masks(own, wx.shape[1])
+    run, wx = Recurrence.of(cell, r, b, wx.dtype), masks.clear(wx)  # a NaN behind the end would spread to the gradients
+    dtype, start = wx.dtype, start_of(cell, initial, wx)
+    state = start
     states: list[Tensor] = []
     gates: list[Tensor] = []
     saved = derive(cell).saved_gates
     with torch.autocast(wx.device.type, enabled=False):
         for t in range(seq):
-            inputs = wx[:, t].to(work).permute(1, 2, 0, 3).unbind()
             running = masks.running(t)
-            state = select(masks.restarts(t), start, state)
-            products = torch.matmul(state[0], weights).unflatten(2, (-1, dim)).unbind(2)
-            parts: list[list[Tensor]] = [[bias[index]] if index in bias else [] for index in range(len(cell.gates))]
-            for index, value in zip(cell.input_gates, inputs, strict=True):
-                parts[index].append(value)
-            for index, value in zip(cell.recurrent_gates, products, strict=True):
-                parts[index].append(value)
-            sums = [sum(terms[1:], start=terms[0]).expand(heads, batch, dim) for terms in parts]
-            before, state = state, step(sums, state)
-            state[0] = state[0].to(dtype).to(work)
+            before = select(masks.restarts(t), start, state)
+            sums, state = run.step(wx[:, t].to(run.work).permute(1, 2, 0, 3).unbind(), before)
             if running is not None:
                 state = select(running, state, before)
             states.append(torch.stack([value.to(dtype) for value in state]))
             if keep_gates:
                 kept = [sums[index].to(dtype) for index in saved]
-                gates.append(torch.stack(kept) if kept else wx.new_empty((0, heads, batch, dim)))
+                gates.append(torch.stack(kept) if kept else states[-1].new_empty((0, *state[0].shape)))
     last = states[-1].transpose(1, 2).contiguous()
     made = [_outer(states), *([_outer(gates)] if keep_gates else [])]
     if own.lengths is not None:
@@ -185,6 +218,13 @@ def backward(
 
 def _working(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype.itemsize == 2 else dtype
+
+
+def start_of(cell: Cell, initial: Tensor | None, wx: Tensor) -> list[Tensor]:
+    """The states before the first step of Wx [B, T, G_in, H, D], rounded to its dtype, each [H, B, D]."""
+    batch, _, _, heads, dim = wx.shape
+    initial = None if initial is None else initial.to(wx.dtype)
+    return _start(cell, initial, batch, heads, dim, wx, _working(wx.dtype))
 
 
 def _start(

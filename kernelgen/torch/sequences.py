@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kernelgen.torch.errors import ArgumentError, ArgumentTypeError, TensorShapeError
+from kernelgen.torch.exporting import to_onnx, untraced
 
 INTEGERS = (torch.int32, torch.int64)
 
@@ -63,7 +64,7 @@ def own_of_batch(resets: Any, lengths: Any, wx: Tensor, *, sort: bool = True) ->
     if lengths is None:
         return Own(resets)
     lengths = lengths_of(lengths, batch, seq, wx)
-    if not sort and lengths.device == wx.device:
+    if (not sort and lengths.device == wx.device) or to_onnx():  # whose nodes need no order
         return Own(resets, lengths, torch.arange(batch, dtype=torch.int32, device=wx.device))
     return Own(resets, *longest_first(lengths, wx.device))
 
@@ -90,6 +91,7 @@ def begun_anew(states: Tensor | None, resets: Any, initial: Tensor | None, wx: T
     return torch.where(resets.view(1, -1, 1, 1), first, found)
 
 
+@untraced
 def _check_resets(resets: Any, axes: str, sizes: list[int], wx: Tensor) -> None:
     """Raise ArgumentTypeError for what is no bool tensor, TensorShapeError for one of other sizes or elsewhere."""
     if not isinstance(resets, Tensor) or resets.dtype != torch.bool:
@@ -107,6 +109,14 @@ def lengths_of(lengths: Any, batch: int, seq: int, wx: Tensor) -> Tensor:
     """The lengths as an int32 tensor, wherever they are, checked: see own_of. wx: what they are lengths of."""
     if isinstance(lengths, Sequence) and all(isinstance(n, int) and not isinstance(n, bool) for n in lengths):
         lengths = torch.tensor(lengths, dtype=torch.int64)
+    _check_lengths(lengths, batch, seq, wx)
+    made: Tensor = lengths.to(torch.int32)
+    return made
+
+
+@untraced
+def _check_lengths(lengths: Any, batch: int, seq: int, wx: Tensor) -> None:
+    """Raise what own_of does for lengths."""
     if not isinstance(lengths, Tensor) or lengths.dtype not in INTEGERS:
         kind = lengths.dtype if isinstance(lengths, Tensor) else type(lengths).__name__
         raise ArgumentTypeError(f"lengths must be an int32 or int64 tensor [B] or a list of ints, not {kind}")
@@ -115,9 +125,9 @@ def lengths_of(lengths: Any, batch: int, seq: int, wx: Tensor) -> Tensor:
     if lengths.device.type != "cpu" and lengths.device != wx.device:
         raise TensorShapeError(f"lengths are on {lengths.device}, but Wx is on {wx.device}; move them")
     require_range(lengths, seq)
-    return lengths.to(torch.int32)
 
 
+@untraced
 def require_range(lengths: Tensor, seq: int) -> None:
     """Raise ArgumentError for a length that is not from 0 to ``seq``; of lengths on the CPU whose values are there."""
     if lengths.device.type != "cpu" or torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(lengths):

@@ -33,7 +33,7 @@ from kernelgen.program.program import KernelCall, Program
 from kernelgen.program.shape import Shape
 from kernelgen.program.source import Source
 from kernelgen.program.task import Direction
-from kernelgen.torch import GRU, LSTM, checkpoint, kernels, passes, rnn, step
+from kernelgen.torch import GRU, LSTM, checkpoint, double_backward, kernels, passes, reference, rnn, step
 from kernelgen.torch.device import DeviceEngine
 from kernelgen.tuning.selection import candidates, compiled
 from kernelgen.verify import reference as numpy_reference
@@ -122,6 +122,22 @@ def test_a_checkpointed_pass_runs_kernels_on_chunks(emulated: Emulated, monkeypa
     assert emulated.ran == [("forward", "hidden"), ("forward", "hidden"), *again, *again]
     for result, other in zip([*made, *found], [*expected, *wanted], strict=True):
         close(result, other.detach().double().numpy(), 0.02)
+
+
+@pytest.mark.emulated
+def test_gradients_of_gradients_come_from_the_reference_beside_kernels(emulated: Emulated) -> None:
+    leaves = tensors("lstm", Shape(3, 4, 2, 16, "float32"))
+
+    def penalty(states: Tensor) -> tuple[Tensor, ...]:
+        slopes = torch.autograd.grad(states.square().sum(), leaves, create_graph=True)
+        return torch.autograd.grad(sum(slope.square().sum() for slope in slopes), leaves)
+
+    with double_backward(True):
+        found = penalty(rnn(*leaves)[0])
+    # The first gradient is the reference's; where it reads the states, its own goes back through the kernel.
+    assert emulated.ran == [("forward", "gates"), ("backward", "gates")]
+    for one, wanted in zip(found, penalty(reference.forward(load_cell("lstm"), *leaves)[0]), strict=True):
+        close(one, wanted.double().numpy(), 1e-4)
 
 
 @pytest.mark.emulated
