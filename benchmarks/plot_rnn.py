@@ -1,6 +1,6 @@
 """Draw the results of benchmarks/rnn.py as SVG.
 
-    python benchmarks/plot_rnn.py benchmarks/results/2026-11-27-h200.json --out docs/pictures
+    python benchmarks/plot_rnn.py benchmarks/results/2026-11-28-h200.json --out docs/measured
 
 Writes rnn_NAME.svg for the rows of the table and for each sweep over heads, batch and steps that the file has.
 matplotlib draws them: pip install ".[plot]".
