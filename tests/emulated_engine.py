@@ -78,7 +78,7 @@ class Emulated(WithoutChains):
         self.ran: list[tuple[Direction, str]] = []
         self.dtypes: list[str] = []
         self.computes_gates = True
-        self.forward_schedule = ""
+        self.forward_schedule = self.backward_schedule = ""
 
     def kernel(
         self, cell: Cell, shape: Shape, direction: Direction, device: int, *, float_parameters: bool = False
@@ -87,7 +87,7 @@ class Emulated(WithoutChains):
         self.dtypes.append(shape.dtype)
         if shape.recompute and not self.computes_gates:
             raise InfeasibleError("this engine computes no gates")
-        program = chosen(cell, shape, direction, self.forward_schedule if direction == "forward" else "")
+        program = chosen(cell, shape, direction, getattr(self, f"{direction}_schedule"))
         if float_parameters:
             program = with_float_parameters(program, cell, shape, load_profile("h200"))
         return EmulatedKernel(self, cell, shape, program, program.arguments(cell, shape))
