@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import zlib
+from collections.abc import Mapping
 from typing import Literal
 
 from kernelgen.cells import cell_names, load_cell
@@ -11,6 +12,7 @@ from kernelgen.hardware.profile import load_profile
 from kernelgen.program.shape import Shape
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules import base, get, schedule_names
+from kernelgen.verify.validate import validate_emulated
 
 TWINS = ("slstm_xlstm",)
 """Cells whose kernels are those of another without one function: the resident schedule alone is tried with them."""
@@ -68,3 +70,17 @@ def drawn_tiling(schedule: str, cell: str, shape: Shape, gpu: str) -> Tiling:
     seed = zlib.crc32(f"{schedule} {cell} {shape}".encode())
     (values,) = chosen.problem(definition, shape, profile).solution_set().sample(1, seed=seed)
     return chosen.tiling(definition, shape, profile, values)
+
+
+def check_emulated(
+    schedule: str, cell: str, shape: Shape, values: Mapping[str, int] | None, gpu: str, seeds: int
+) -> None:
+    """Emulate a tiling, or one drawn from the Problem where no values are given, with all of the shape's steps."""
+    definition, profile = load_cell(cell), load_profile(gpu)
+    if values is None:
+        tiling = drawn_tiling(schedule, cell, shape, gpu)
+    else:
+        tiling = get(schedule).tiling(definition, shape, profile, values)
+    found = validate_emulated(definition, shape, tiling, profile, range(seeds), seq=shape.seq)
+    assert found.errors
+    assert all(error <= found.tolerance for error in found.errors.values())

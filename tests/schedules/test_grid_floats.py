@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from drawn import TWINS, drawn_tiling
+from drawn import TWINS, check_emulated
 
 from kernelgen.build.compile import compile_source
 from kernelgen.cells import cell_names, load_cell
@@ -15,7 +15,6 @@ from kernelgen.schedules import get
 from kernelgen.tuning.plan import plan, spread
 from kernelgen.verify.emulator import emulate
 from kernelgen.verify.inputs import random_inputs
-from kernelgen.verify.validate import validate_emulated
 
 GPU, A100 = "h200", "a100-80gb"
 SEQ = 7
@@ -55,15 +54,7 @@ KEPT, LEFT = {"keeps_rests": 1}, {"keeps_rests": 0}
 
 
 def check(schedule: str, cell: str, shape: Shape, values: dict[str, int] | None, gpu: str = GPU) -> None:
-    """Emulate a tiling, or one drawn from the Problem, with two seeds."""
-    definition, profile = load_cell(cell), load_profile(gpu)
-    if values is None:
-        tiling = drawn_tiling(schedule, cell, shape, gpu)
-    else:
-        tiling = get(schedule).tiling(definition, shape, profile, values)
-    found = validate_emulated(definition, shape, tiling, profile, range(2), seq=shape.seq)
-    assert found.errors
-    assert all(error <= found.tolerance for error in found.errors.values())
+    check_emulated(schedule, cell, shape, values, gpu, seeds=2)
 
 
 @pytest.mark.emulated

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast
 
 from constrint import Expr
+
+if TYPE_CHECKING:
+    from kernelgen.cells.language import Cell
+    from kernelgen.program.shape import Shape
 
 Int: TypeAlias = int | Expr
 """An int, or an expression over a Problem's variables."""
@@ -27,10 +31,10 @@ class TileValues(dict[str, int]):
 
     def __init__(self, values: Mapping[str, int]) -> None:
         super().__init__(values)
-        self.made: dict[object, Any] = {}
+        self.made: dict[object, object] = {}
 
 
-Formula = TypeVar("Formula", bound=Callable[..., Any])
+Formula = TypeVar("Formula", bound=Callable[..., object])
 
 
 def once(formula: Formula) -> Formula:
@@ -38,7 +42,7 @@ def once(formula: Formula) -> Formula:
     what it does begin with the same sizes, and a plan has thousands of tilings."""
 
     @wraps(formula)
-    def remembered(cell: Any, shape: Any, v: Mapping[str, Any]) -> Any:
+    def remembered(cell: Cell, shape: Shape, v: Mapping[str, Int]) -> object:
         if type(v) is not TileValues:
             return formula(cell, shape, v)
         if (found := v.made.get(formula)) is None:
