@@ -373,9 +373,11 @@ def main(tasks: int, first: int, seed: int | None, device: str, seconds: float, 
     console.print(table)
     slow = sorted(found, key=lambda one: -one.seconds)[:SHOWN]
     taken = ", ".join(f"{each.task.seed} ({each.seconds:.0f} s)" for each in slow)
-    asked = 1 if seed is not None else tasks
-    console.print(f"{len(found)} of {asked} tasks in {time.perf_counter() - begin:.0f} s; the longest: {taken}")
-    sys.exit(len(found) < asked or any(each.kind != "right" for each in found))
+    asked = {seed} if seed is not None else set(range(first, first + tasks))
+    console.print(f"{len(found)} of {len(asked)} tasks in {time.perf_counter() - begin:.0f} s; the longest: {taken}")
+    if missing := asked - {each.task.seed for each in found}:
+        console.print("not done by then: " + ", ".join(map(str, sorted(missing))))
+    sys.exit(bool(missing) or any(each.kind != "right" for each in found))
 
 
 def _tell(console: Console, found: Sequence[Outcome]) -> None:

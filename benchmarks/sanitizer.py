@@ -28,7 +28,7 @@ from kernelgen.build.compile import compile_program, compile_source
 from kernelgen.cells import cell_names, load_cell
 from kernelgen.cells.language import Cell
 from kernelgen.device import gpu
-from kernelgen.errors import InfeasibleError
+from kernelgen.errors import InfeasibleError, TilesmithError
 from kernelgen.hardware.profile import Profile
 from kernelgen.program.program import Program
 from kernelgen.program.shape import Shape
@@ -174,9 +174,13 @@ def _validate(part: str) -> int:
         for shape in SHAPES[_direction(part)]:
             cases = gpu_cases(cell, shape, direction=_direction(part))
             run(_UseCases(cases, 0))
-            for _, program in _programs(cell, shape, profile, part):
+            for tiling, program in _programs(cell, shape, profile, part):
                 cubins = tuple(binary.cubin for binary in compile_program(program))
-                run(GpuJob(program, cubins, measure_seconds=0))
+                try:
+                    run(GpuJob(program, cubins, measure_seconds=0))
+                except TilesmithError as error:
+                    error.add_note(f"{cell.name} by {tiling}")
+                    raise
                 count += len(cubins)
     return count
 
