@@ -27,7 +27,7 @@ TILESMITH_DEVICE int longest(const Arguments& in, int first, int rows, int lane)
         const int length = static_cast<int>(load_global_32(in.lengths + sequence_at<sequences>(in, place)));
         steps = maximum(steps, minimum(length, in.seq));
     }
-    return -least_of_lanes(-steps);
+    return greatest_of_lanes(steps);
 }
 
 /// The sequences of a tile of `rows`.

@@ -30,6 +30,22 @@ TILESMITH_DEVICE int least_of_lanes(int value) {
         return value;
     }
 }
+/// The greatest, likewise. Not minus the least of their negatives: where a minimum of three has a negated operand, the
+/// assemblers of CUDA 12.8 to 13.3 lose the sign (pytorch/pytorch#190973), and a loop to there never ends.
+TILESMITH_DEVICE int greatest_of_lanes(int value) {
+    if constexpr (architecture >= 80) {
+        int greatest;
+        asm volatile("redux.sync.max.s32 %0, %1, 0xffffffff;" : "=r"(greatest) : "r"(value));
+        return greatest;
+    } else {
+#pragma unroll
+        for (int lanes = 16; lanes > 0; lanes /= 2) {
+            const int other = __shfl_xor_sync(0xffffffffu, value, lanes);
+            value = other > value ? other : value;
+        }
+        return value;
+    }
+}
 
 /// The value of any lane, its number modulo 32.
 TILESMITH_DEVICE unsigned shuffle(unsigned value, int lane) { return __shfl_sync(0xffffffffu, value, lane); }

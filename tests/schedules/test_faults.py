@@ -450,7 +450,7 @@ FAULTS = {
     ),
     "as many steps as the tile's first sequence has": (
         OWN,
-        "return -least_of_lanes(-steps);",
+        "return greatest_of_lanes(steps);",
         "return steps;",
         "differs|never written|deadlock|diverged",
     ),

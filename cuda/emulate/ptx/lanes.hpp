@@ -23,6 +23,13 @@ inline int least_of_lanes(int value, Site site = Site::current()) {
     }
     return value;
 }
+inline int greatest_of_lanes(int value, Site site = Site::current()) {
+    for (unsigned lanes = 16; lanes > 0; lanes /= 2) {
+        const int other = static_cast<int>(emulate::exchange_lanes(static_cast<unsigned>(value), lanes, site));
+        value = other > value ? other : value;
+    }
+    return value;
+}
 inline float shuffle(float value, int lane, Site site = Site::current()) {
     return shuffle_xor(value, static_cast<int>(thread_index() % 32) ^ lane, site);
 }
