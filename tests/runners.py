@@ -17,6 +17,9 @@ from kernelgen.verify.gpu_worker import GpuJob, Outcome, _Describe, _Open
 if TYPE_CHECKING:
     import pytest
 
+PLAYED_TOLERANCE = 4e-3
+"""What a worker that only pretends says that errors may be."""
+
 
 class Fault(Exception):
     """An error after which the process is of no more use."""
@@ -77,7 +80,7 @@ def pretend(job: object) -> Outcome | None:
         obey((word, "an illegal memory access" if word == "fault" else "h differs"))
     energy = 1 / float(word) if job.energy else None  # the slowest takes least
     time_ = Measurement(float(word), float(word) * 0.99, float(word) * 1.01, 20, energy)
-    return Outcome({"h": 1e-4, "last": 1e-4}, time_)
+    return Outcome({"h": 1e-4, "last": 1e-4}, PLAYED_TOLERANCE, time_)
 
 
 def paced(job: object) -> Outcome | str | None:
@@ -95,7 +98,7 @@ def paced(job: object) -> Outcome | str | None:
         time.sleep(0.01)
     _note(folder / "ended", f"{os.getpid()} {name}")
     ms = 0.1 + int(name[:4], 16) / 65536
-    return Outcome({"h": 1e-4, "last": 1e-4}, Measurement(ms, ms, ms, 20))
+    return Outcome({"h": 1e-4, "last": 1e-4}, PLAYED_TOLERANCE, Measurement(ms, ms, ms, 20))
 
 
 def _note(file: Path, line: str) -> None:

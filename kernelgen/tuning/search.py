@@ -190,12 +190,11 @@ class Search:
             prepared.trial = prepared.trial.replace(status="failed", reason=f"{ON_GPU}{outcome}")
             self.trial_log.keep(prepared.trial)
             return
-        tried = cases.result()
-        tolerance = max(case.tolerance for case in tried)
+        tried, shape = len(cases.result()), self.shape
         prepared.trial = prepared.trial.replace(
             status="measured",
             measurement=outcome.measurement,
-            validation=Validation("gpu", len(tried), self.shape.batch, self.shape.seq, tolerance, outcome.errors),
+            validation=Validation("gpu", tried, shape.batch, shape.seq, outcome.tolerance, outcome.errors),
         )
         self.trial_log.keep(prepared.trial)
 

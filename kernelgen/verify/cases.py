@@ -51,6 +51,7 @@ class ValidationCase:
     any tolerance. Of partial sums it has one, their sum. exact: the expected outputs follow a kernel's own roundings
     (see make_case), so that errors count only beyond them, and may be no larger than float32 arithmetic makes them;
     doubt: what roundings that no output shows may add to that, in the norm and of an element, as the tolerances.
+    rounds_sums: the kernel rounds parts of R's sums before it adds them, which the reference does not.
     """
 
     shape: Shape
@@ -62,6 +63,11 @@ class ValidationCase:
     expected: dict[str, Array]
     exact: bool = False
     doubt: tuple[float, float] = (0.0, 0.0)
+    rounds_sums: bool = False
+
+    def allowing(self, names: Collection[str]) -> ValidationCase:
+        """This case for a kernel that takes arguments of these names, and may round parts of R's sums on their way."""
+        return replace(self, rounds_sums="d_sums" in names)
 
     @property
     def terms(self) -> int:
@@ -74,15 +80,18 @@ class ValidationCase:
     @property
     def tolerance(self) -> float:
         """The largest relative error allowed of an output."""
+        info = dtypes.dtype_info(self.shape.dtype)
+        of_sums = info.unit_roundoff if self.rounds_sums else 0.0
         if self.exact:
-            return dtypes.dtype_info(self.shape.dtype).exact + self.doubt[0]
-        return dtypes.tolerance(self.shape.dtype, self.shape.seq, self.direction, self.terms)
+            return info.exact + self.doubt[0] + of_sums
+        return math.hypot(dtypes.tolerance(self.shape.dtype, self.shape.seq, self.direction, self.terms), of_sums)
 
     @property
     def element_tolerance(self) -> float:
         """What a single element may be off by, as a fraction of the largest magnitude in its output."""
+        info = dtypes.dtype_info(self.shape.dtype)
         if self.exact:
-            return dtypes.dtype_info(self.shape.dtype).exact_element + self.doubt[1]
+            return info.exact_element + self.doubt[1] + (4 * info.unit_roundoff if self.rounds_sums else 0.0)
         return dtypes.element_tolerance(self.shape.dtype, self.terms)
 
     @property
@@ -223,7 +232,6 @@ def make_case(
     seq: int | None = None,
     optional: bool | Collection[str] = True,
     follow: Mapping[str, Array | None] | None = None,
-    rounded_sums: bool = False,
 ) -> ValidationCase:
     """Draw inputs for ``cell`` at ``shape`` (with another batch or seq if given) and compute the reference.
 
@@ -237,7 +245,6 @@ def make_case(
     outputs are then what the reference makes of each step from the rounded h, or gates' gradients, that the kernel
     itself went on from, and are not rounded, and the case is exact.
 
-    rounded_sums: whether the kernel rounds parts of R's sums before it adds them, which the reference does not.
 
     Raises NotFiniteError where the reference itself is NaN, infinite or too large for the dtype: no kernel can be right
     then, and it is the cell or its random inputs that are to be changed.
@@ -255,9 +262,6 @@ def make_case(
             made_all = found | outputs
             for argument in (*arguments.inputs, *(each for each in arguments.outputs if "B" in each.axes)):
                 _require_finite(cell, shape, seed, argument, None if argument.empty else made_all[argument.name])
-    if follow is not None and rounded_sums:
-        of_sums = dtypes.dtype_info(shape.dtype).unit_roundoff
-        doubt = (doubt[0] + of_sums, doubt[1] + 4 * of_sums)
     inputs = {argument.name: None if argument.empty else found[argument.name] for argument in arguments.inputs}
     if (lengths := inputs.get("lengths")) is not None:
         spoil_behind_the_ends(inputs, lengths)

@@ -64,9 +64,11 @@ class StampJob:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A candidate that is right: its largest relative error by output over all cases, and its time if measured."""
+    """A candidate that is right: its largest relative error by output over all cases, what was allowed, and its time if
+    measured."""
 
     errors: dict[str, float]
+    tolerance: float
     measurement: Measurement | None
 
 
@@ -195,12 +197,12 @@ class _CaseOnGpu:
             for name, value in given.items()
         }
 
-    def compare(self) -> dict[str, float]:
-        """Wait for the program, fetch what it wrote and compare it."""
+    def compare(self, case: ValidationCase) -> dict[str, float]:
+        """Wait for the program, fetch what it wrote and compare it with what the case expects."""
         for name, array in self.host.items():
             if array is not None:
                 self.buffers[name].download(array)
-        return self.case.compare(self.host)
+        return case.compare(self.host)
 
     def close(self) -> None:
         """Free the GPU's memory."""
@@ -249,17 +251,21 @@ def _try(job: GpuJob) -> Outcome:
     executable = Executable(program, job.cubins)
     executable.prepare(_State.device)
     errors: dict[str, float] = {}
+    tolerance = 0.0
     for resident in _State.cases:
         arguments = resident.arguments(program)
         executable.at(resident.case.shape).run(stream_of(0), arguments)
-        for name, error in resident.compare().items():
+        case = resident.case.allowing(program.names)
+        tolerance = max(tolerance, case.tolerance)
+        for name, error in resident.compare(case).items():
             errors[name] = max(error, errors.get(name, 0.0))
     if not job.measure_seconds:
-        return Outcome(errors, None)
+        return Outcome(errors, tolerance, None)
     first = _State.cases[0]
     launches, arguments = executable.at(first.case.shape), first.arguments(program)
     more = {"millijoules": EnergyMeter(_State.device).millijoules} if job.energy else {}
-    return Outcome(errors, measure(lambda stream: launches.run(stream, arguments), seconds=job.measure_seconds, **more))
+    measured = measure(lambda stream: launches.run(stream, arguments), seconds=job.measure_seconds, **more)
+    return Outcome(errors, tolerance, measured)
 
 
 def _stamp(job: StampJob) -> Stamped:

@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runners import write_script
+from runners import PLAYED_TOLERANCE, write_script
 
 from kernelgen.build.compile import Report
 from kernelgen.cells import load_cell
 from kernelgen.cells.language import Cell, Gate
 from kernelgen.errors import EmulationError, LaunchError, NotFiniteError, ProfileError, StoreError, ValidationError
 from kernelgen.hardware.profile import load_profile
-from kernelgen.program.dtypes import tolerance
 from kernelgen.program.shape import Shape
 from kernelgen.program.tiling import Resources
 from kernelgen.records.config_reading import load_config
@@ -279,7 +278,7 @@ def test_backward_kernels_are_measured_like_forward_ones(
         ("backward", ["d_wx", "d_r", "d_b", "d_initial"])
     ] * 2
     assert result.best.trial.validation is not None
-    assert result.best.trial.validation.tolerance == tolerance("bfloat16", SMALL.seq, "backward")
+    assert result.best.trial.validation.tolerance == PLAYED_TOLERANCE
 
 
 def test_measured_kernels_are_not_measured_again(played: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

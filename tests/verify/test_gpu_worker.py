@@ -141,10 +141,10 @@ def test_a_right_kernel_is_proved_and_measured(
     outcome = gpu_worker.run(job)
     assert isinstance(outcome, Outcome)
     assert set(outcome.errors) == outputs
-    assert 0 <= max(outcome.errors.values()) <= cases[0].tolerance
+    assert 0 <= max(outcome.errors.values()) <= outcome.tolerance == cases[0].tolerance
     assert outcome.measurement == Measurement(1.0, 1.0, 1.0, 1)
     assert host.launches == 3 * len(job.program.calls)
-    assert gpu_worker.run(replace(job, measure_seconds=0)) == Outcome(outcome.errors, None)
+    assert gpu_worker.run(replace(job, measure_seconds=0)) == Outcome(outcome.errors, outcome.tolerance, None)
     gpu_worker.run(_UseCases((), 0))
     assert host.buffers == {}
 

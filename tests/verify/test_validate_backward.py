@@ -183,6 +183,21 @@ def test_only_huge_gradients_may_have_an_element_on_the_other_side_of_a_kink() -
         large.compare(outputs)
 
 
+def test_sums_that_are_rounded_on_their_way_may_err_by_a_rounding_more() -> None:
+    shape = Shape(5, 19, 2, 64, "bfloat16")
+    arguments = arguments_of(load_cell("elman"), shape, "backward")
+    expected = {array.name: np.ones(array.shape, np.float32) for array in arguments.outputs if not array.empty}
+    case = ValidationCase(shape, "backward", 0, ("h",), arguments, {}, expected)
+    rounds = case.allowing(("d_wx", "d_sums"))
+    assert case.allowing(("d_wx",)) == case
+    assert case.tolerance < rounds.tolerance < 1.5 * case.tolerance
+    outputs = _right(case)
+    outputs["d_wx"][:] = 1 + 2**-7 * (np.arange(outputs["d_wx"].size).reshape(outputs["d_wx"].shape) % 3 == 0)
+    with pytest.raises(ValidationError, match=r"relative error 0\.0045"):
+        case.compare(outputs)
+    assert rounds.compare(outputs)["d_wx"] > case.tolerance
+
+
 # ---- in the emulator ----
 
 
