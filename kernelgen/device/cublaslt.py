@@ -20,6 +20,7 @@ from typing import Any
 
 from kernelgen.errors import LaunchError
 from kernelgen.program.dtypes import dtype_info
+from kernelgen.program.lanes import Span
 from kernelgen.program.product import SCRATCH, SCRATCH_BYTES, Gemm, ProductCall
 
 NAMES = ("libcublasLt.so.13", "libcublasLt.so.12")
@@ -184,17 +185,20 @@ def _handle(context: int) -> int:
     return made.value or 0
 
 
-def planned(call: ProductCall, gemms: Sequence[Gemm], context: int, bias: str = "") -> tuple[PlannedProduct, ...]:
+def planned(
+    call: ProductCall, gemms: Sequence[Gemm], context: int, bias: str = "", scratch: Span = (0, SCRATCH_BYTES)
+) -> tuple[PlannedProduct, ...]:
     """The calls ``gemms`` of a product on the GPU of a context, which must be current. bias: the name of an array of
-    the result's dtype that each adds to all its columns, of as many elements as these have rows, or nothing.
+    the result's dtype that each adds to all its columns, of as many elements as these have rows, or nothing. scratch:
+    the bytes of that workspace which they may use.
 
     Raises LaunchError where the library is missing, or has no algorithm.
     """
-    return tuple(_planned(call, gemm, context, bias) for gemm in gemms)
+    return tuple(_planned(call, gemm, context, bias, scratch) for gemm in gemms)
 
 
 @lru_cache(maxsize=4096)
-def _planned(call: ProductCall, gemm: Gemm, context: int, bias: str) -> PlannedProduct:
+def _planned(call: ProductCall, gemm: Gemm, context: int, bias: str, scratch: Span) -> PlannedProduct:
     lt, what = required(), f"the product {call}"
     handle = _handle(context)
     left, right = (call.second, call.first) if gemm.swapped else (call.first, call.second)
@@ -229,7 +233,7 @@ def _planned(call: ProductCall, gemm: Gemm, context: int, bias: str) -> PlannedP
     preference = ctypes.c_void_p()
     _checked(lt.cublasLtMatmulPreferenceCreate(ctypes.byref(preference)), what)
     of_preference = lt.cublasLtMatmulPreferenceSetAttribute
-    _set(of_preference, preference, _WORKSPACE, ctypes.c_uint64(SCRATCH_BYTES), what)
+    _set(of_preference, preference, _WORKSPACE, ctypes.c_uint64(scratch[1] - scratch[0]), what)
     _set(of_preference, preference, _REDUCTIONS, ctypes.c_uint32(_SUMS_APART), what)
     for attribute, place in zip(_ALIGNMENTS, (0, 1, 2, 2), strict=True):
         aligned = math.gcd(_ALIGNED, offsets[place], gemm.strides[place] * widths[place])
@@ -245,7 +249,7 @@ def _planned(call: ProductCall, gemm: Gemm, context: int, bias: str) -> PlannedP
         raise LaunchError(f"{what} cannot be made: cuBLASLt has no algorithm for it on this GPU; take another schedule")
     number = ctypes.c_double if scale else ctypes.c_float
     addresses = (a.value or 0, b.value or 0, c.value or 0)
-    places = (offsets[0], offsets[1], offsets[2], 0, 0)
+    places = (offsets[0], offsets[1], offsets[2], scratch[0], 0)
     ones = (number * 2)(1, 0)
     return PlannedProduct(
         what,

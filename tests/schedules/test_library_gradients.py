@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+from fake_cublaslt import FakeLibrary
 
 from kernelgen import schedules
 from kernelgen.build.compile import compile_program
 from kernelgen.cells import load_cell
-from kernelgen.device import cublaslt
+from kernelgen.device import cublaslt, executor
 from kernelgen.hardware.profile import load_profile
-from kernelgen.program.product import ProductCall
+from kernelgen.program.product import SCRATCH_BYTES, ProductCall
 from kernelgen.program.program import Program
 from kernelgen.program.shape import Shape
 from kernelgen.schedules.shared import library_gradients
@@ -33,7 +35,7 @@ def of_schedule(name: str, cell: str, shape: Shape) -> Program:
 @pytest.fixture
 def for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A library that takes no time, so that it makes whatever it can."""
-    monkeypatch.setattr(library_gradients, "_seconds", lambda *given: 0.0)
+    monkeypatch.setattr(library_gradients, "seconds_behind", lambda *given: 0.0)
 
 
 @pytest.mark.emulated
@@ -73,6 +75,36 @@ def test_it_is_taken_where_it_is_expected_to_be_faster() -> None:
     assert not taken(12, 64, 16, "gru"), "the recurrence leaves partial sums of R's products"
     library = of_schedule("library_backward", "lstm", SMALL)
     assert with_library_gradients(library, load_cell("lstm"), SMALL, H200) is library
+
+
+@pytest.mark.unit
+def test_gates_are_multiplied_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the sums of db; h is copied beside the recurrence. Each lane has its own part of the library's memory."""
+    shape = Shape(16, 1024, 4, 256, "bfloat16", "gates")
+    program = with_library_gradients(of_schedule("cluster_backward", "gru", shape), load_cell("gru"), shape, H200)
+    turns = program.turns(shape, shape.seq)
+    names = [str(call) if isinstance(call, ProductCall) else call.source.entry for call, _ in program.behind(1)]
+    assert names[:2] == ["tilesmith_hidden_before", "tilesmith_bias_gradients"]
+    assert turns == [(0, ()), (1, ()), (0, ()), (1, (0,)), (2, (0, 1)), (3, (0, 1))]
+    spans = []
+    fake = FakeLibrary()
+    monkeypatch.setattr(cublaslt, "required", lambda: fake)
+    monkeypatch.setattr(executor, "gpu", SimpleNamespace(checked=lambda *given: 0, require_driver=lambda: _Driver()))
+    monkeypatch.setattr(executor, "DeviceKernel", lambda *given: SimpleNamespace(prepare=lambda index: None))
+    monkeypatch.setattr(executor, "launch_config", lambda launch: launch)
+    launches = executor.Executable(program, [b""] * len(program.calls)).at(shape)
+    assert launches.turns == tuple(turns)
+    for kernel, _, _ in launches.steps[3:]:
+        assert isinstance(kernel, cublaslt.PlannedProduct)
+        spans.append(kernel.offsets[3])
+    assert spans == [place * (SCRATCH_BYTES // 3 // 256 * 256) for place in range(3)]
+
+
+class _Driver:
+    """One that is asked for the current GPU."""
+
+    def cuCtxGetCurrent(self) -> int:
+        return 0
 
 
 @pytest.mark.compiled
