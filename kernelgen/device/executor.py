@@ -212,11 +212,12 @@ class Executable:
         found = {id(call): list(planned(call, call.at(shape), context)) for call in self.program.between}
         last = [(call, gemm) for call in self.program.products for gemm in call.at(shape)]
         lanes = [turn.lane for turn in later[len(later) - len(last) :]]
-        size = SCRATCH_BYTES // max(1, len({*lanes})) // ALIGNMENT * ALIGNMENT
+        beside = max(1, len({*lanes}))
+        size = SCRATCH_BYTES // beside // ALIGNMENT * ALIGNMENT
         begins = {lane: place * size for place, lane in enumerate(dict.fromkeys(lanes))}
         for (call, gemm), lane in zip(last, lanes, strict=True):
             part = (begins[lane], begins[lane] + size)
-            found.setdefault(id(call), []).extend(planned(call, (gemm,), context, scratch=part))
+            found.setdefault(id(call), []).extend(planned(call, (gemm,), context, scratch=part, beside=beside))
         return found
 
     def _laid(self, call: KernelCall, shape: Shape) -> list[Any]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from fake_cublaslt import FakeLibrary
+from fake_cublaslt import FakeLibrary, use_library
 
 from kernelgen import schedules
 from kernelgen.build.compile import compile_program
@@ -78,8 +78,10 @@ def test_it_is_taken_where_it_is_expected_to_be_faster() -> None:
 
 
 @pytest.mark.unit
-def test_gates_are_multiplied_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside the sums of db; h is copied beside the recurrence. Each lane has its own part of the library's memory."""
+@pytest.mark.parametrize(("refuses", "asked"), [("", [12] * 3), ("others", [12, 4] * 3)])
+def test_gates_are_multiplied_at_the_same_time(monkeypatch: pytest.MonkeyPatch, refuses: str, asked: list[int]) -> None:
+    """Beside the sums of db; h is copied beside the recurrence. Each lane has its own part of the library's memory, and
+    algorithms are those for the products of all gates, where they make those of one."""
     shape = Shape(16, 1024, 4, 256, "bfloat16", "gates")
     program = with_library_gradients(of_schedule("cluster_backward", "gru", shape), load_cell("gru"), shape, H200)
     turns = program.turns(shape, shape.seq)
@@ -87,8 +89,8 @@ def test_gates_are_multiplied_at_the_same_time(monkeypatch: pytest.MonkeyPatch) 
     assert names[:2] == ["tilesmith_hidden_before", "tilesmith_bias_gradients"]
     assert turns == [(0, ()), (1, ()), (0, ()), (1, (0,)), (2, (0, 1)), (3, (0, 1))]
     spans = []
-    fake = FakeLibrary()
-    monkeypatch.setattr(cublaslt, "required", lambda: fake)
+    fake = FakeLibrary(refuses=refuses)
+    use_library(monkeypatch, fake)
     monkeypatch.setattr(executor, "gpu", SimpleNamespace(checked=lambda *given: 0, require_driver=lambda: _Driver()))
     monkeypatch.setattr(executor, "DeviceKernel", lambda *given: SimpleNamespace(prepare=lambda index: None))
     monkeypatch.setattr(executor, "launch_config", lambda launch: launch)
@@ -97,6 +99,8 @@ def test_gates_are_multiplied_at_the_same_time(monkeypatch: pytest.MonkeyPatch) 
     for kernel, _, _ in launches.steps[3:]:
         assert isinstance(kernel, cublaslt.PlannedProduct)
         spans.append(kernel.offsets[3])
+        assert kernel.result.algorithm[0] == asked[-1]
+    assert fake.batches == asked
     assert spans == [place * (SCRATCH_BYTES // 3 // 256 * 256) for place in range(3)]
 
 
