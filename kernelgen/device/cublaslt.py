@@ -292,7 +292,7 @@ def _able(asked: Sequence[ctypes.c_void_p], result: _Result, room: int) -> bool:
     if required().cublasLtMatmulAlgoCheck(*asked, result.algorithm, ctypes.byref(checked)) or checked.state:
         return False
     result.workspace = checked.workspace
-    return checked.workspace <= room
+    return int(checked.workspace) <= room
 
 
 def _address(function: Any) -> int:

@@ -16,7 +16,7 @@ from kernelgen.hardware.profile import load_profile
 from kernelgen.program.product import SCRATCH_BYTES, ProductCall
 from kernelgen.program.program import Program
 from kernelgen.program.shape import Shape
-from kernelgen.schedules.shared import library_gradients
+from kernelgen.schedules.shared import library_gradients, product_gradients
 from kernelgen.schedules.shared.library_gradients import with_library_gradients
 from kernelgen.schedules.shared.parameter_gradients import with_float_parameters
 from kernelgen.tuning import selection
@@ -58,6 +58,34 @@ def test_whole_passes_are_right(schedule: str, cell: str, shape: Shape) -> None:
     assert {*kinds[3:]} == {"product"}
     found = validate_program(load_cell(cell), shape, H200, made, seeds=(0, 1))
     assert {"d_wx", "d_r", "d_b"} <= found.errors.keys()
+
+
+@pytest.mark.emulated
+@pytest.mark.usefixtures("for_nothing")
+@pytest.mark.parametrize(
+    ("schedule", "dtype", "units"),
+    [("cluster_backward", "bfloat16", 8), ("cluster_backward", "float16", 4), ("library_backward", "float32", 4)],
+)
+def test_biases_are_summed_by_wide_accesses(
+    monkeypatch: pytest.MonkeyPatch, schedule: str, dtype: str, units: int
+) -> None:
+    """Which only large shapes have otherwise."""
+    monkeypatch.setattr(product_gradients, "_units", lambda *given: units)
+    shape = replace(SMALL, dtype=dtype)
+    program = with_library_gradients(of_schedule(schedule, "gru", shape), load_cell("gru"), shape, H200)
+    assert f"units = {units}" in program.then[-1].source.text
+    assert "d_b" in validate_program(load_cell("gru"), shape, H200, program).errors
+
+
+@pytest.mark.unit
+def test_accesses_are_wide_where_all_multiprocessors_have_a_block() -> None:
+    def units(heads: int, dim: int, dtype: str = "bfloat16") -> int:
+        shape = Shape(16, 1024, heads, dim, dtype, "gates")
+        call = product_gradients._bias_kernel(load_cell("lstm"), shape, H200, True)
+        return next(width for width in (1, 2, 4, 8) if f"units = {width}" in call.source.text)
+
+    assert [units(4, 512), units(4, 256), units(1, 512), units(1, 64), units(1, 33)] == [8, 4, 2, 2, 1]
+    assert [units(4, 512, "float32"), units(1, 64, "float32"), units(1, 64, "float64")] == [4, 1, 1]
 
 
 @pytest.mark.unit
