@@ -59,14 +59,14 @@ class Alone:
 
     def launches(self, *, lanes: bool, alone: bool = False) -> Launches:
         """The calls. lanes: those that may at the same time. alone: the products only."""
-        found = self.executable.at(self.shape)
+        found = self.executable.at(self.shape, lanes=lanes)
         if alone:
             count = sum(launch is not None for launch in found.launches)
             turns = [_without(turn, count) for turn in found.turns[count:]]
             found = replace(
                 found, steps=found.steps[count:], launches=found.launches[count:], turns=tuple(turns), poisoned={}
             )
-        return found if lanes else replace(found, turns=())
+        return found
 
     def queue(self, launches: Launches) -> Any:
         """What queues them on a stream."""

@@ -17,7 +17,7 @@ from kernelgen.program.arguments import STEP, ArrayArgument
 from kernelgen.program.lanes import Turn
 from kernelgen.program.launch import Launch
 from kernelgen.program.product import SCRATCH_BYTES, ProductCall
-from kernelgen.program.program import KernelCall, Program
+from kernelgen.program.program import LANES, KernelCall, Program
 from kernelgen.program.shape import Shape
 
 POISON_BYTE = 0xFF
@@ -179,12 +179,13 @@ class Executable:
         for kernel in self._kernels:
             kernel.prepare(index)
 
-    def at(self, shape: Shape) -> Launches:
-        """The calls at a shape. A prepared GPU must be current: it is asked whether it has clusters, and room for the
-        blocks of a cooperative launch. Raises LaunchError where it does not, and where a library is missing."""
+    def at(self, shape: Shape, *, lanes: bool = False) -> Launches:
+        """The calls at a shape. lanes: whether those that may run at the same time do, which takes the launcher in C++.
+        A prepared GPU must be current: it is asked whether it has clusters, and room for the blocks of a cooperative
+        launch. Raises LaunchError where it does not, and where a library is missing."""
         steps: list[Any] = []
         started: list[Launch | None] = []
-        later = self.program.turns(shape, shape.seq)[1:]
+        later = self.program.turns(shape, LANES if lanes else 1)[1:]
         laid = self._products(shape, later)  # of each call, which a program has once, what is alike in its launches
         for call, number in self.program.launches(shape.seq):
             if isinstance(call, ProductCall):

@@ -87,20 +87,20 @@ class Program:
             yield from ((call, number) for number in range(self._launches(call, seq)))
         yield from ((product, 0) for product in self.products)
 
-    def turns(self, shape: Sized, seq: int) -> list[Turn]:
+    def turns(self, shape: Sized, lanes: int = LANES) -> list[Turn]:
         """What may run at the same time: of the recurrence, which is one call here, and of each that follows it, the
         library's calls of a product apart. Products in different lanes must not share the library's workspace."""
         names = dict.fromkeys((*self.main.source.arguments, *(one for call in self.between for one in call.arguments)))
         written = dict.fromkeys((*self.main.source.writes, *(one for call in self.between for one in call.writes)))
         uses = [Use(dict.fromkeys(names, WHOLE), dict.fromkeys(written, WHOLE))]
-        for call, _ in self.behind(seq):
+        for call, _ in self.behind(shape.seq):
             if isinstance(call, ProductCall):
                 takes = {call.first.name: WHOLE, call.second.name: WHOLE}
                 uses += [Use(takes, {call.result.name: gemm.written}) for gemm in call.at(shape)]
             else:
                 takes, writes = (dict.fromkeys(some, WHOLE) for some in (call.source.arguments, call.source.writes))
                 uses.append(Use(takes, writes))
-        return in_lanes(uses, LANES)
+        return in_lanes(uses, lanes)
 
     def _launches(self, call: KernelCall, seq: int) -> int:
         if STEP not in call.source.arguments:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kernelgen.device import cublaslt, gpu
+from kernelgen.device import cublaslt, gpu, native
 from kernelgen.device.executor import Executable, Launches, ProgramTurn, in_a_row, offsets
 from kernelgen.device.launcher import DeviceKernel, launch_config
 from kernelgen.device.native import NO_MEMORY, Memory
@@ -109,7 +109,7 @@ class DeviceEngine:
             raise InfeasibleError(found)
         arguments = found.program.arguments(cell, shape)
         with gpu.selected(device):
-            launches = found.at(shape)
+            launches = found.at(shape, lanes=native.launcher() is not None)
         numbers = {name: np.int32(value) for name, value in arguments.numbers.items()}
         return Loaded(launches, arguments.workspaces, numbers, program=found.program, device=device)
 

@@ -112,7 +112,7 @@ def test_gates_are_multiplied_at_the_same_time(monkeypatch: pytest.MonkeyPatch, 
     algorithms are those for the products of all gates, where they make those of one."""
     shape = Shape(16, 1024, 4, 256, "bfloat16", "gates")
     program = with_library_gradients(of_schedule("cluster_backward", "gru", shape), load_cell("gru"), shape, H200)
-    turns = program.turns(shape, shape.seq)
+    turns = program.turns(shape)
     names = [str(call) if isinstance(call, ProductCall) else call.source.entry for call, _ in program.behind(1)]
     assert names[:2] == ["tilesmith_hidden_before", "tilesmith_bias_gradients"]
     assert turns == [(0, ()), (1, ()), (0, ()), (1, (0,)), (2, (0, 1)), (3, (0, 1))]
@@ -122,7 +122,7 @@ def test_gates_are_multiplied_at_the_same_time(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(executor, "gpu", SimpleNamespace(checked=lambda *given: 0, require_driver=lambda: _Driver()))
     monkeypatch.setattr(executor, "DeviceKernel", lambda *given: SimpleNamespace(prepare=lambda index: None))
     monkeypatch.setattr(executor, "launch_config", lambda launch: launch)
-    launches = executor.Executable(program, [b""] * len(program.calls)).at(shape)
+    launches = executor.Executable(program, [b""] * len(program.calls)).at(shape, lanes=True)
     assert launches.turns == tuple(turns)
     for kernel, _, _ in launches.steps[3:]:
         assert isinstance(kernel, cublaslt.PlannedProduct)
