@@ -98,6 +98,8 @@ def test_it_is_taken_where_it_is_expected_to_be_faster() -> None:
     assert taken(1, 512, 16)
     assert taken(1, 512, 64)
     assert taken(4, 256, 64)
+    assert taken(2, 256, 16)
+    assert not taken(2, 128, 16), "the library cuts no batch's steps"
     assert not taken(24, 32, 16)
     assert not taken(12, 64, 128)
     assert not taken(12, 64, 16, "gru"), "the recurrence leaves partial sums of R's products"
