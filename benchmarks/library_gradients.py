@@ -3,9 +3,10 @@
     python benchmarks/library_gradients.py --size 4x256:16 --size 4x512:256
     python benchmarks/library_gradients.py --cell gru --dtype float16 --size 2x256:16
 
-The first kernel stands where the recurrence would, so that the copy is not beside anything. "dR alone" has the products
-only. Model: what kernelgen/schedules/shared/library_gradients.py expects of all three. Errors of d_r and d_b are
-against float64, in the norm, of 64 steps of as many sequences (up to 16).
+The first kernel stands where the recurrence would, so that the copy is not beside anything. Copy, db and dR are each
+timed alone too, and all with dR begun before db. Model: what kernelgen/schedules/shared/library_gradients.py expects of
+all three; ours: of our kernel instead. Errors of d_r and d_b are against float64, in the norm, of 64 steps of as many
+sequences (up to 16).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from kernelgen.cells import load_cell
 from kernelgen.device import gpu
 from kernelgen.device.executor import Executable, Launches
 from kernelgen.device.measure import measure
+from kernelgen.program.lanes import Turn
 from kernelgen.program.product import SCRATCH_BYTES
 from kernelgen.program.program import Program
 from kernelgen.program.shape import Shape
@@ -57,16 +59,14 @@ class Alone:
         self.numbers = {name: np.int32(value) for name, value in arguments.numbers.items()}
         torch.cuda.synchronize()
 
-    def launches(self, *, lanes: bool, alone: bool = False) -> Launches:
-        """The calls. lanes: those that may at the same time. alone: the products only."""
+    def launches(self, *, lanes: bool, part: slice = slice(None)) -> Launches:
+        """The calls, or a part of them: the copy, db, then the products. lanes: those that may at the same time."""
         found = self.executable.at(self.shape, lanes=lanes)
-        if alone:
-            count = sum(launch is not None for launch in found.launches)
-            turns = [_without(turn, count) for turn in found.turns[count:]]
-            found = replace(
-                found, steps=found.steps[count:], launches=found.launches[count:], turns=tuple(turns), poisoned={}
-            )
-        return found
+        first = part.start or 0
+        turns = tuple(
+            Turn(lane, tuple(place - first for place in after if place >= first)) for lane, after in found.turns
+        )
+        return replace(found, steps=found.steps[part], launches=found.launches[part], turns=turns[part])
 
     def queue(self, launches: Launches) -> Any:
         """What queues them on a stream."""
@@ -115,11 +115,6 @@ class _Handle:
         self.handle = handle
 
 
-def _without(turn: Any, count: int) -> Any:
-    """The turn of a product without the calls before it."""
-    return type(turn)(turn.lane, tuple(place - count for place in turn.after if place >= count))
-
-
 @click.command(help=__doc__)
 @click.option("--cell", "name", default="lstm", show_default=True)
 @click.option("--size", "sizes", multiple=True, required=True, help="heads x units : batch, such as 4x256:16")
@@ -128,34 +123,45 @@ def _without(turn: Any, count: int) -> Any:
 @click.option("--seconds", default=0.15, show_default=True, help="of measuring one")
 def main(name: str, sizes: tuple[str, ...], seq: int, dtype: str, seconds: float) -> None:
     """Time, compare, print."""
-    click.echo(f"{gpu.device(0).name}, {name}, {dtype}, T = {seq}; microseconds in a CUDA graph, one by one / in lanes")
-    click.echo(f"{'size':12} {'dR alone':>20} {'TFLOP/s':>8} {'all':>20} {'model':>8} {'ours':>8}  errors of d_r, d_b")
+    click.echo(f"{gpu.device(0).name}, {name}, {dtype}, T = {seq}; microseconds in a CUDA graph; / in lanes")
+    titles = f"{'copy':>8} {'db':>8} {'dR':>20} {'TFLOP/s':>8} {'all':>20} {'dR first':>9} {'model':>8} {'ours':>8}"
+    click.echo(f"{'size':10} {titles}  errors of d_r, d_b")
     for size in sizes:
         heads, dim, batch = map(int, size.replace(":", "x").split("x"))
         shape = Shape(batch, seq, heads, dim, dtype, "gates")
         run = Alone(name, shape)
-        times = [
-            1e3 * measure(run.queue(run.launches(lanes=lanes, alone=alone)), seconds=seconds).median_ms
-            for alone in (True, False)
-            for lanes in (False, True)
-        ]
-        again = [run.arrays["d_r"].clone()]
-        run.queue(run.launches(lanes=True))(_Handle(torch.cuda.current_stream().cuda_stream))
-        torch.cuda.synchronize()
-        same = torch.equal(again[0], run.arrays["d_r"])
-        profile = run.profile
-        model = 1e6 * library_gradients.seconds_behind(run.program, run.cell, shape, profile)
-        ours = 1e6 * ParameterGradients(run.cell, shape, profile).seconds
-        flops = 2.0 * batch * seq * heads * dim**2 * len(run.cell.recurrent_gates)
-        del run
+
+        def timed(launches: Launches, run: Alone = run) -> float:
+            return 1e3 * measure(run.queue(launches), seconds=seconds).median_ms
+
+        copy, sums = (timed(run.launches(lanes=False, part=slice(at, at + 1))) for at in (0, 1))
+        products = [timed(run.launches(lanes=lanes, part=slice(2, None))) for lanes in (False, True)]
+        whole = [timed(run.launches(lanes=lanes)) for lanes in (False, True)]
+        made = run.arrays["d_r"].clone()
+        turned = timed(_sums_last(run.launches(lanes=True)))
+        bits = "" if torch.equal(made, run.arrays["d_r"]) else "  NOT THE SAME BITS"
+        model = 1e6 * library_gradients.seconds_behind(run.program, run.cell, shape, run.profile)
+        ours = 1e6 * library_gradients.OURS * ParameterGradients(run.cell, shape, run.profile).seconds
+        rate = 2.0 * batch * seq * heads * dim**2 * len(run.cell.recurrent_gates) / products[1] * 1e-6
+        del run, made, timed
         errors = Alone(name, replace(shape, seq=ERROR_SEQ, batch=min(batch, ERROR_BATCH))).errors()
-        both = [f"{times[i]:9.1f} /{times[i + 1]:9.1f}" for i in (0, 2)]
+        both = [f"{serial:9.1f} /{beside:9.1f}" for serial, beside in (products, whole)]
         shown = ", ".join(f"{error:.1e}" for error in errors)
-        bits = "" if same else "  NOT THE SAME BITS"
         click.echo(
-            f"{size:12} {both[0]:>20} {flops / times[1] * 1e-6:8.0f} {both[1]:>20} {model:8.1f} {ours:8.1f}  "
-            f"{shown}{bits}"
+            f"{size:10} {copy:8.1f} {sums:8.1f} {both[0]:>20} {rate:8.0f} {both[1]:>20} {turned:9.1f} {model:8.1f} "
+            f"{ours:8.1f}  {shown}{bits}"
         )
+
+
+def _sums_last(launches: Launches) -> Launches:
+    """The same, queued in another order: db, which waits for nothing that follows it, last."""
+
+    def turned(calls: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (calls[0], *calls[2:], calls[1])
+
+    return replace(
+        launches, steps=turned(launches.steps), launches=turned(launches.launches), turns=turned(launches.turns)
+    )
 
 
 if __name__ == "__main__":
