@@ -22,7 +22,8 @@ template <class Cell, class Type, FixedShape shape, PointwiseTiling tiling, bool
 struct BiasGradients {
     using Word = Element<Type>;
     using Number = Real<Type>;
-    static constexpr int warps = 16, threads = 32 * warps, units = tiling.units, together = 8;
+    static constexpr int warps = 16, threads = 32 * warps, units = tiling.units;
+    static constexpr int bytes = units * static_cast<int>(sizeof(Word)), together = bytes <= 4 ? 12 : 64 / bytes;  // rows on their way
     static constexpr long long row = static_cast<long long>(shape.heads) * shape.head_dim;
     static constexpr int columns = 32 * units;  // of a block
     static constexpr int totals_at = static_cast<int>(sizeof(Number)) * warps * columns;

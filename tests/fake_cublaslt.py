@@ -19,12 +19,14 @@ BATCH, STRIDE = 5, 6
 
 class FakeLibrary:
     """Multiplies as the library's documentation says. refuses: "all" where it has no algorithm, "bias" where it has
-    none with a bias. workspace: bytes that every algorithm asks for. calls: what each product was, by the
-    documentation's names."""
+    none with a bias, "others" where none makes another product than that for which it was asked. workspace: bytes that
+    every algorithm asks for. calls: what each product was, by the documentation's names. batches: of how many products
+    each algorithm was asked for."""
 
     def __init__(self, *, refuses: str = "", workspace: int = 0) -> None:
         self.refuses, self.workspace = refuses, workspace
         self.calls: list[dict[str, Any]] = []
+        self.batches: list[int] = []
         self._made: dict[int, dict[Any, Any]] = {}
         self._handles = count(0x1000)
 
@@ -63,7 +65,16 @@ class FakeLibrary:
         assert self._made[preference.value][3] == 2, "sums are added in one order"
         refused = self.refuses == "all" or (self.refuses == "bias" and EPILOGUE in of)
         result._obj.workspace, result._obj.state, found._obj.value = self.workspace, 0, 0 if refused else wanted
+        (batch,) = {self._made[one.value].get(BATCH, 1) for one in rest[:4]}
+        self.batches.append(batch)
+        result._obj.algorithm[0] = batch
         return 0
+
+    def cublasLtMatmulAlgoCheck(self, handle: Any, operation: Any, *rest: Any) -> int:
+        *layouts, algorithm, result = rest
+        (batch,) = {self._made[one.value].get(BATCH, 1) for one in layouts}
+        result._obj.workspace = self.workspace
+        return 15 if self.refuses == "others" and algorithm[0] != batch else 0
 
     def cublasLtMatmul(
         self, handle: Any, operation: Any, alpha: Any, a: Any, a_is: Any, b: Any, b_is: Any, beta: Any, c: Any,

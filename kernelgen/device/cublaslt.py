@@ -20,6 +20,7 @@ from typing import Any
 
 from kernelgen.errors import LaunchError
 from kernelgen.program.dtypes import dtype_info
+from kernelgen.program.lanes import Span
 from kernelgen.program.product import SCRATCH, SCRATCH_BYTES, Gemm, ProductCall
 
 NAMES = ("libcublasLt.so.13", "libcublasLt.so.12")
@@ -184,17 +185,26 @@ def _handle(context: int) -> int:
     return made.value or 0
 
 
-def planned(call: ProductCall, gemms: Sequence[Gemm], context: int, bias: str = "") -> tuple[PlannedProduct, ...]:
+def planned(
+    call: ProductCall,
+    gemms: Sequence[Gemm],
+    context: int,
+    bias: str = "",
+    *,
+    scratch: Span = (0, SCRATCH_BYTES),
+    beside: int = 1,
+) -> tuple[PlannedProduct, ...]:
     """The calls ``gemms`` of a product on the GPU of a context, which must be current. bias: the name of an array of
-    the result's dtype that each adds to all its columns, of as many elements as these have rows, or nothing.
+    the result's dtype that each adds to all its columns, of as many elements as these have rows, or nothing. scratch:
+    the bytes of that workspace which they may use. beside: how many such calls run at the same time.
 
     Raises LaunchError where the library is missing, or has no algorithm.
     """
-    return tuple(_planned(call, gemm, context, bias) for gemm in gemms)
+    return tuple(_planned(call, gemm, context, bias, scratch, beside) for gemm in gemms)
 
 
 @lru_cache(maxsize=4096)
-def _planned(call: ProductCall, gemm: Gemm, context: int, bias: str) -> PlannedProduct:
+def _planned(call: ProductCall, gemm: Gemm, context: int, bias: str, scratch: Span, beside: int) -> PlannedProduct:
     lt, what = required(), f"the product {call}"
     handle = _handle(context)
     left, right = (call.second, call.first) if gemm.swapped else (call.first, call.second)
@@ -221,44 +231,68 @@ def _planned(call: ProductCall, gemm: Gemm, context: int, bias: str) -> PlannedP
         given = (ctypes.c_uint64(rows), ctypes.c_uint64(columns), ctypes.c_int64(lead))
         _checked(lt.cublasLtMatrixLayoutCreate(ctypes.byref(layout), _TYPES[array.dtype], *given), what)
         if gemm.batch > 1:
-            of_layout = lt.cublasLtMatrixLayoutSetAttribute
-            _set(of_layout, layout, _BATCH_COUNT, ctypes.c_int32(gemm.batch), what)
-            _set(of_layout, layout, _BATCH_STRIDE, ctypes.c_int64(stride), what)
+            _set(lt.cublasLtMatrixLayoutSetAttribute, layout, _BATCH_STRIDE, ctypes.c_int64(stride), what)
         layouts.append(layout)
     offsets = [offset * width for offset, width in zip(gemm.offsets, widths, strict=True)]
     preference = ctypes.c_void_p()
     _checked(lt.cublasLtMatmulPreferenceCreate(ctypes.byref(preference)), what)
     of_preference = lt.cublasLtMatmulPreferenceSetAttribute
-    _set(of_preference, preference, _WORKSPACE, ctypes.c_uint64(SCRATCH_BYTES), what)
+    _set(of_preference, preference, _WORKSPACE, ctypes.c_uint64(scratch[1] - scratch[0]), what)
     _set(of_preference, preference, _REDUCTIONS, ctypes.c_uint32(_SUMS_APART), what)
     for attribute, place in zip(_ALIGNMENTS, (0, 1, 2, 2), strict=True):
         aligned = math.gcd(_ALIGNED, offsets[place], gemm.strides[place] * widths[place])
         _set(of_preference, preference, attribute, ctypes.c_uint32(aligned), what)
-    result, count = _Result(), ctypes.c_int(0)
-    a, b, c = layouts
-    status = lt.cublasLtMatmulAlgoGetHeuristic(
-        ctypes.c_void_p(handle), operation, a, b, c, c, preference, 1, ctypes.byref(result), ctypes.byref(count)
-    )
+    asked = (ctypes.c_void_p(handle), operation, *layouts, layouts[2])
+    result = None
+    if beside > 1 and gemm.batch > 1:
+        # Chosen for itself, each would take the small tiles with which it fills the GPU alone.
+        _of_batch(layouts, beside * gemm.batch, what)
+        result = _first_algorithm(asked, preference)
+    _of_batch(layouts, gemm.batch, what)
+    if result is None or not _able(asked, result, scratch[1] - scratch[0]):
+        result = _first_algorithm(asked, preference)
     lt.cublasLtMatmulPreferenceDestroy(preference)
-    _checked(status, what)
-    if not count.value or result.state:
+    if result is None:
         raise LaunchError(f"{what} cannot be made: cuBLASLt has no algorithm for it on this GPU; take another schedule")
     number = ctypes.c_double if scale else ctypes.c_float
-    addresses = (a.value or 0, b.value or 0, c.value or 0)
-    places = (offsets[0], offsets[1], offsets[2], 0, 0)
+    a, b, c = (layout.value or 0 for layout in layouts)
+    places = (offsets[0], offsets[1], offsets[2], scratch[0], 0)
     ones = (number * 2)(1, 0)
     return PlannedProduct(
         what,
         (left.name, right.name, call.result.name),
         handle,
         operation.value or 0,
-        addresses,
+        (a, b, c),
         places,
         result,
         ones,
         gemm.adds,
         bias,
     )
+
+
+def _of_batch(layouts: Sequence[ctypes.c_void_p], count: int, what: str) -> None:
+    """Say how many matrices follow each other."""
+    for layout in layouts:
+        _set(required().cublasLtMatrixLayoutSetAttribute, layout, _BATCH_COUNT, ctypes.c_int32(count), what)
+
+
+def _first_algorithm(asked: Sequence[ctypes.c_void_p], preference: ctypes.c_void_p) -> _Result | None:
+    """What the library's heuristic names first. asked: handle, operation and layouts."""
+    result, count = _Result(), ctypes.c_int(0)
+    status = required().cublasLtMatmulAlgoGetHeuristic(*asked, preference, 1, ctypes.byref(result), ctypes.byref(count))
+    return None if status or not count.value or result.state else result
+
+
+def _able(asked: Sequence[ctypes.c_void_p], result: _Result, room: int) -> bool:
+    """Whether an algorithm that was named for another product makes this one as well, in so much memory; ``result`` has
+    what it takes then."""
+    checked = _Result()
+    if required().cublasLtMatmulAlgoCheck(*asked, result.algorithm, ctypes.byref(checked)) or checked.state:
+        return False
+    result.workspace = checked.workspace
+    return int(checked.workspace) <= room
 
 
 def _address(function: Any) -> int:

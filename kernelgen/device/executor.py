@@ -14,9 +14,10 @@ from kernelgen.device.cublaslt import PlannedProduct, planned
 from kernelgen.device.launcher import DeviceKernel, launch_config, stream_of
 from kernelgen.errors import LaunchError
 from kernelgen.program.arguments import STEP, ArrayArgument
+from kernelgen.program.lanes import Turn
 from kernelgen.program.launch import Launch
-from kernelgen.program.product import ProductCall
-from kernelgen.program.program import KernelCall, Program
+from kernelgen.program.product import SCRATCH_BYTES, ProductCall
+from kernelgen.program.program import LANES, KernelCall, Program
 from kernelgen.program.shape import Shape
 
 POISON_BYTE = 0xFF
@@ -40,7 +41,7 @@ class Launches:
     steps: tuple[tuple[DeviceKernel | PlannedProduct, Any, tuple[str | int | np.int32, ...]], ...]
     poisoned: Mapping[str, int] = field(default_factory=dict)
     launches: tuple[Launch | None, ...] = ()
-    turns: tuple[native.Turn, ...] = ()
+    turns: tuple[Turn, ...] = ()
 
     @property
     def names(self) -> frozenset[str]:
@@ -102,7 +103,7 @@ class Launches:
         return start
 
 
-class Turn(NamedTuple):
+class ProgramTurn(NamedTuple):
     """When a program runs that is one of several: in a lane, after earlier programs of other lanes, by their places.
     aside: the lane of its calls behind the first, which nothing waits for then."""
 
@@ -111,28 +112,51 @@ class Turn(NamedTuple):
     aside: int | None = None
 
 
-def in_a_row(links: Sequence[tuple[Launches, Mapping[str, Any]]], turns: Sequence[Turn] | None = None) -> Launches:
+def in_a_row(
+    links: Sequence[tuple[Launches, Mapping[str, Any]]], turns: Sequence[ProgramTurn] | None = None
+) -> Launches:
     """The calls of several programs, one program after another. links: of each also its arguments' names in the whole,
-    or their values. turns: of each program, where some may run at the same time."""
+    or their values. turns: of each program, where some may run at the same time; the calls of each one follow each
+    other then, even those that need not."""
     steps: list[Any] = []
     started: list[Launch | None] = []
     poisoned: dict[str, int] = {}
-    of_calls: list[native.Turn] = []
-    ends: list[int] = []  # of each program: the call that is waited for
-    for place, (program, meaning) in enumerate(links):
-        if turns is not None:
-            turn = turns[place]
-            of_calls.append(native.Turn(turn.lane, tuple(ends[other] for other in turn.after)))
-            for behind in range(1, len(program.steps)):
-                waits = (len(steps),) if turn.aside is not None and behind == 1 else ()
-                of_calls.append(native.Turn(turn.lane if turn.aside is None else turn.aside, waits))
-        alone = turns is not None and turns[place].aside is not None
-        ends.append(len(steps) if alone else len(steps) + len(program.steps) - 1)
+    for program, meaning in links:
         for kernel, config, arguments in program.steps:
             steps.append((kernel, config, tuple(meaning[one] if isinstance(one, str) else one for one in arguments)))
         started += program.launches
         poisoned.update((meaning[name], size) for name, size in program.poisoned.items())
+    programs = [program for program, _ in links]
+    of_calls = _after_another(programs) if turns is None else _in_lanes(programs, turns)
     return Launches(tuple(steps), poisoned, tuple(started), tuple(of_calls))
+
+
+def _in_lanes(programs: Sequence[Launches], turns: Sequence[ProgramTurn]) -> list[Turn]:
+    """When each call of programs runs that have turns."""
+    found: list[Turn] = []
+    ends: list[int] = []  # of each program: the call that is waited for
+    for program, turn in zip(programs, turns, strict=True):
+        begin, count = len(found), len(program.steps)
+        found.append(Turn(turn.lane, tuple(ends[other] for other in turn.after)))
+        for behind in range(1, count):
+            waits = (begin,) if turn.aside is not None and behind == 1 else ()
+            found.append(Turn(turn.lane if turn.aside is None else turn.aside, waits))
+        ends.append(begin if turn.aside is not None else begin + count - 1)
+    return found
+
+
+def _after_another(programs: Sequence[Launches]) -> list[Turn]:
+    """When each call runs of programs that follow each other; nothing where all calls do."""
+    found: list[Turn] = []
+    before: tuple[int, ...] = ()  # the last calls in each lane of the program before
+    for program in programs:
+        begin, ends = len(found), dict[int, int]()
+        for lane, after in program.turns or [Turn()] * len(program.steps):
+            waits = tuple(begin + place for place in after)
+            found.append(Turn(lane, waits if waits or lane in ends else before))
+            ends[lane] = len(found) - 1
+        before = tuple(ends.values()) or before
+    return found if any(turn.lane for turn in found) else []
 
 
 class Executable:
@@ -155,17 +179,16 @@ class Executable:
         for kernel in self._kernels:
             kernel.prepare(index)
 
-    def at(self, shape: Shape) -> Launches:
-        """The calls at a shape. A prepared GPU must be current: it is asked whether it has clusters, and room for the
-        blocks of a cooperative launch. Raises LaunchError where it does not, and where a library is missing."""
+    def at(self, shape: Shape, *, lanes: bool = False) -> Launches:
+        """The calls at a shape. lanes: whether those that may run at the same time do, which takes the launcher in C++.
+        A prepared GPU must be current: it is asked whether it has clusters, and room for the blocks of a cooperative
+        launch. Raises LaunchError where it does not, and where a library is missing."""
         steps: list[Any] = []
         started: list[Launch | None] = []
-        laid: dict[int, list[Any]] = {}  # of each call, which a program has once, what is alike in its launches
+        later = self.program.turns(shape, LANES if lanes else 1)[1:]
+        laid = self._products(shape, later)  # of each call, which a program has once, what is alike in its launches
         for call, number in self.program.launches(shape.seq):
             if isinstance(call, ProductCall):
-                if id(call) not in laid:
-                    context = gpu.checked(gpu.require_driver().cuCtxGetCurrent(), "asking for the current GPU")
-                    laid[id(call)] = list(planned(call, call.at(shape), int(context)))
                 steps += [(one, None, one.arguments) for one in laid[id(call)]]
                 started += [None] * len(laid[id(call)])
                 continue
@@ -175,7 +198,28 @@ class Executable:
             names = (np.int32(number) if name == STEP else name for name in call.source.arguments)
             steps.append((kernel, config, (*names, *null)))
             started.append(launch)
-        return Launches(tuple(steps), self.program.poisoned(shape), tuple(started))
+        recurrence = len(steps) - len(later)
+        turns = [Turn()] * recurrence
+        turns += [Turn(lane, tuple(place + recurrence - 1 for place in after)) for lane, after in later]
+        beside = any(turn.lane for turn in turns)
+        return Launches(tuple(steps), self.program.poisoned(shape), tuple(started), tuple(turns) if beside else ())
+
+    def _products(self, shape: Shape, later: Sequence[Turn]) -> dict[int, list[Any]]:
+        """The library's products by their calls' ids, planned. later: when the calls behind the recurrence run; the
+        products of each lane have a part of the library's workspace."""
+        if not self.program.library:
+            return {}
+        context = int(gpu.checked(gpu.require_driver().cuCtxGetCurrent(), "asking for the current GPU"))
+        found = {id(call): list(planned(call, call.at(shape), context)) for call in self.program.between}
+        last = [(call, gemm) for call in self.program.products for gemm in call.at(shape)]
+        lanes = [turn.lane for turn in later[len(later) - len(last) :]]
+        beside = max(1, len({*lanes}))
+        size = SCRATCH_BYTES // beside // ALIGNMENT * ALIGNMENT
+        begins = {lane: place * size for place, lane in enumerate(dict.fromkeys(lanes))}
+        for (call, gemm), lane in zip(last, lanes, strict=True):
+            part = (begins[lane], begins[lane] + size)
+            found.setdefault(id(call), []).extend(planned(call, (gemm,), context, scratch=part, beside=beside))
+        return found
 
     def _laid(self, call: KernelCall, shape: Shape) -> list[Any]:
         """A call's kernel, its launch, cuda-core's configuration of that, and what follows its arguments."""

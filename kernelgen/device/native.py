@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from kernelgen.device import gpu
 from kernelgen.errors import LaunchError
+from kernelgen.program.lanes import Turn
 from kernelgen.program.launch import Launch
 
 if TYPE_CHECKING:
@@ -57,14 +58,6 @@ class Memory(NamedTuple):
     offsets: Mapping[str, int]
     allocate: Callable[[], Any]
     inside: Mapping[str, tuple[str, int]] = MappingProxyType({})
-
-
-class Turn(NamedTuple):
-    """When a call runs: after those before it in its lane, and after the earlier ones, by their places, of other lanes.
-    Lane 0 is the stream that all is queued on, and calls in other lanes run beside it."""
-
-    lane: int = 0
-    after: tuple[int, ...] = ()
 
 
 NO_MEMORY = Memory({}, lambda: None)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import product as combinations
 
 from kernelgen.errors import ConfigError
+from kernelgen.program.lanes import Span
 from kernelgen.program.rules import Sized, evaluate, sizes_of
 
 SCRATCH = "scratch"
@@ -53,6 +54,12 @@ class Gemm:
     offsets: tuple[int, int, int]
     adds: bool
     swapped: bool
+
+    @property
+    def written(self) -> Span:
+        """The elements of the result's array from the first on that it writes, up to behind the last."""
+        begin = self.offsets[2]
+        return begin, begin + (self.batch - 1) * self.strides[2] + (self.n - 1) * self.leads[2] + self.m
 
 
 @dataclass(frozen=True)

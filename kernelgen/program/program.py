@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kernelgen.program.arguments import STEP, Arguments, arguments_of, poisoned_bytes
+from kernelgen.program.lanes import WHOLE, Turn, Use, in_lanes
 from kernelgen.program.launch import LaunchRule
 from kernelgen.program.product import ProductCall
 from kernelgen.program.rules import Sized, evaluate, sizes_of
@@ -28,6 +29,9 @@ class KernelCall:
 
 Call = KernelCall | ProductCall
 """What is one of a program's."""
+
+LANES = 5
+"""How many calls behind a recurrence run at the same time at most: the products of four gates, and the sums of db."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,7 @@ class Program:
         what comes before the first step: backward, or where something comes between.
         """
         yield from self.recurrence(seq)
-        for call in self.then:
-            yield from ((call, number) for number in range(self._launches(call, seq)))
-        yield from ((product, 0) for product in self.products)
+        yield from self.behind(seq)
 
     def recurrence(self, seq: int) -> Iterator[tuple[Call, int]]:
         """Those of the main call, and what comes between."""
@@ -78,6 +80,27 @@ class Program:
             if number:
                 yield from ((product, number) for product in self.between)
             yield self.main, number
+
+    def behind(self, seq: int) -> Iterator[tuple[Call, int]]:
+        """Those that follow the recurrence."""
+        for call in self.then:
+            yield from ((call, number) for number in range(self._launches(call, seq)))
+        yield from ((product, 0) for product in self.products)
+
+    def turns(self, shape: Sized, lanes: int = LANES) -> list[Turn]:
+        """What may run at the same time: of the recurrence, which is one call here, and of each that follows it, the
+        library's calls of a product apart. Products in different lanes must not share the library's workspace."""
+        names = dict.fromkeys((*self.main.source.arguments, *(one for call in self.between for one in call.arguments)))
+        written = dict.fromkeys((*self.main.source.writes, *(one for call in self.between for one in call.writes)))
+        uses = [Use(dict.fromkeys(names, WHOLE), dict.fromkeys(written, WHOLE))]
+        for call, _ in self.behind(shape.seq):
+            if isinstance(call, ProductCall):
+                takes = {call.first.name: WHOLE, call.second.name: WHOLE}
+                uses += [Use(takes, {call.result.name: gemm.written}) for gemm in call.at(shape)]
+            else:
+                takes, writes = (dict.fromkeys(some, WHOLE) for some in (call.source.arguments, call.source.writes))
+                uses.append(Use(takes, writes))
+        return in_lanes(uses, lanes)
 
     def _launches(self, call: KernelCall, seq: int) -> int:
         if STEP not in call.source.arguments:

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kernelgen.device import cublaslt, gpu
-from kernelgen.device.executor import Executable, Launches, Turn, in_a_row, offsets
+from kernelgen.device import cublaslt, gpu, native
+from kernelgen.device.executor import Executable, Launches, ProgramTurn, in_a_row, offsets
 from kernelgen.device.launcher import DeviceKernel, launch_config
 from kernelgen.device.native import NO_MEMORY, Memory
 from kernelgen.errors import InfeasibleError, LaunchError, TilesmithError
@@ -109,7 +109,7 @@ class DeviceEngine:
             raise InfeasibleError(found)
         arguments = found.program.arguments(cell, shape)
         with gpu.selected(device):
-            launches = found.at(shape)
+            launches = found.at(shape, lanes=native.launcher() is not None)
         numbers = {name: np.int32(value) for name, value in arguments.numbers.items()}
         return Loaded(launches, arguments.workspaces, numbers, program=found.program, device=device)
 
@@ -236,7 +236,7 @@ class DeviceEngine:
             parts.append((part.launches, null | numbers | own | dict(link.arrays)))
         memory = _memory(between, device, layout.inside)
         lanes = any(link.lane or link.aside for link in links)
-        turns = [Turn(link.lane, link.after, link.aside) for link in links] if lanes else None
+        turns = [ProgramTurn(link.lane, link.after, link.aside) for link in links] if lanes else None
         return in_a_row(parts, turns).bound(layout.given, {}, device, torch._C._cuda_getCurrentRawStream, memory)
 
     def _part(self, link: Link, device: int) -> Part:

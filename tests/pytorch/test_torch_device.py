@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,9 +17,10 @@ from fake_cublaslt import FakeLibrary, use_library  # noqa: E402
 
 from kernelgen.cells import load_cell  # noqa: E402
 from kernelgen.device import native  # noqa: E402
-from kernelgen.device.executor import Launches, Turn, in_a_row  # noqa: E402
+from kernelgen.device.executor import Launches, ProgramTurn, in_a_row  # noqa: E402
 from kernelgen.hardware.profile import load_profile  # noqa: E402
 from kernelgen.program.arguments import ArrayArgument  # noqa: E402
+from kernelgen.program.lanes import Turn  # noqa: E402
 from kernelgen.program.launch import Launch  # noqa: E402
 from kernelgen.program.shape import Shape  # noqa: E402
 from kernelgen.schedules.shared.matrix_product import MatrixProduct  # noqa: E402
@@ -185,13 +187,31 @@ def test_layers_run_in_waves_where_the_model_says_so(
 def test_lanes_go_to_the_launcher_by_the_places_of_calls() -> None:
     """Of programs with several calls, which run in one lane."""
     first, second = (Launches(((None, None, ()),) * count, {}, (None,) * count) for count in (2, 1))  # type: ignore[arg-type]
-    turns = [Turn(), Turn(1, (0,)), Turn(0, (1,))]
+    turns = [ProgramTurn(), ProgramTurn(1, (0,)), ProgramTurn(0, (1,))]
     made = in_a_row([(first, {}), (first, {}), (second, {})], turns)
     assert made.turns == ((0, ()), (0, ()), (1, (1,)), (1, ()), (0, (3,)))
-    turns = [Turn(0, (), 2), Turn(1, (0,), 3), Turn(0, (1,), 2)]
+    turns = [ProgramTurn(0, (), 2), ProgramTurn(1, (0,), 3), ProgramTurn(0, (1,), 2)]
     made = in_a_row([(first, {}), (first, {}), (second, {})], turns)
     assert made.turns == ((0, ()), (2, (0,)), (1, (0,)), (3, (2,)), (0, (2,)))
     assert in_a_row([(first, {})]).turns == ()
+
+
+def test_a_program_whose_calls_run_beside_each_other_waits_for_all_of_the_one_before() -> None:
+    lanes = (Turn(), Turn(1), Turn(2, (0, 1)), Turn(1, (0,)))
+    first, second = (Launches(((None, None, ()),) * count, {}, (None,) * count) for count in (1, 4))  # type: ignore[arg-type]
+    second = replace(second, turns=lanes)
+    made = in_a_row([(first, {}), (second, {}), (second, {}), (first, {})])
+    assert made.turns == (
+        *((0, ()),),
+        *((0, (0,)), (1, (0,)), (2, (1, 2)), (1, (1,))),
+        *((0, (1, 4, 3)), (1, (1, 4, 3)), (2, (5, 6)), (1, (5,))),
+        *((0, (5, 8, 7)),),
+    )
+    assert in_a_row([(second, {})]).turns == lanes
+    assert in_a_row([(second, {}), (first, {})], [ProgramTurn(), ProgramTurn(1, (0,))]).turns == (
+        *((0, ()),) * 4,
+        (1, (3,)),
+    )
 
 
 def test_where_arrays_lie_without_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:

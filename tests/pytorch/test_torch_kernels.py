@@ -572,7 +572,7 @@ def test_what_is_expected_compiles_once_and_beside_what_is_asked_for(monkeypatch
                 raise InfeasibleError("these limits clash")
         return SimpleNamespace(arguments=lambda *_: SimpleNamespace(numbers={}, workspaces=())), ()
 
-    loaded = SimpleNamespace(prepare=lambda device: None, at=lambda shape: None)
+    loaded = SimpleNamespace(prepare=lambda device: None, at=lambda shape, lanes: None)
     monkeypatch.setattr("kernelgen.tuning.selection.compiled", pretend)
     monkeypatch.setattr(gpu, "device", lambda index: SimpleNamespace(profile=lambda: None))
     monkeypatch.setattr(gpu, "selected", lambda index: nullcontext())
@@ -663,7 +663,7 @@ def test_the_engine_of_cuda_tensors_hands_over_addresses_in_order(monkeypatch: p
         source = Source("", "k", "sm_80", ("r", "initial", "states", "batch", "seq"))
         program = Program(direction, KernelCall(source, LaunchRule(("batch", "1", "1"), 32, 0)))
         launches = Launches(((kernel, "how", source.arguments),))  # type: ignore[arg-type]
-        return SimpleNamespace(program=program, at=lambda shape: launches)
+        return SimpleNamespace(program=program, at=lambda shape, lanes: launches)
 
     monkeypatch.setattr(engine, "_load", load)
     monkeypatch.setattr("kernelgen.device.gpu.selected", lambda index: nullcontext())

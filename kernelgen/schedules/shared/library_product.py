@@ -26,7 +26,7 @@ from kernelgen.schedules.shared.moved_rows import MovedRows
 LEAST_DEPTH = 512
 """Of a part of K, where blocks share one."""
 
-TILES = (128, 64)
+TILES = ((128, 128), (128, 64), (64, 128), (64, 64))
 """Rows and columns of a block's part of a product; the library has more, but none that would be much faster."""
 
 SUB_PARTITIONS, MMA_FLOPS = 4, 2 * 16 * 8 * 16
@@ -46,6 +46,7 @@ class Rates(BaseModel):
     l2_bytes_per_clock: float
     l2_kept: float
     matrix: float
+    half: float
     small: float
     tf32: float
     flops_per_clock: Mapping[str, float]
@@ -90,13 +91,16 @@ def flops_per_clock(dtype: str, profile: Profile) -> float:
 
 def work_clocks(rows: int, columns: int, depth: int, copies: int, dtype: str, profile: Profile) -> float:
     """Clocks of the multiplications of ``copies`` products, in the tiles that take the least."""
+    rates = load_rates()
+    of_size = {128 * 128: 1.0, 128 * 64: rates.half, 64 * 64: rates.small}
 
-    def of_tile(tile: int) -> float:
-        tiles = copies * -(-rows // tile) * -(-columns // tile)
+    def of_tile(tile: tuple[int, int]) -> float:
+        tiles = copies * -(-rows // tile[0]) * -(-columns // tile[1])
         parts = max(1, min(profile.multiprocessors // tiles, depth // LEAST_DEPTH))  # of K, where blocks are few
+        parts = parts if copies == 1 else 1  # the library cuts no batch's
         rounds = -(-tiles * parts // profile.multiprocessors) / parts
-        rate = flops_per_clock(dtype, profile) * (1.0 if tile == TILES[0] else load_rates().small)
-        return rounds * 2.0 * tile * tile * depth / rate
+        size = tile[0] * tile[1]
+        return rounds * 2.0 * size * depth / (flops_per_clock(dtype, profile) * of_size[size])
 
     return min(map(of_tile, TILES))
 

@@ -13,7 +13,7 @@ from kernelgen.program.launch import LaunchRule
 from kernelgen.program.product import Factor, ProductCall
 from kernelgen.program.program import KernelCall, Program
 from kernelgen.program.shape import Shape
-from kernelgen.schedules.shared.limits import WARP
+from kernelgen.schedules.shared.limits import WARP, vector_width
 
 WARPS = 16
 """Of a block of the kernel of db (BiasGradients::warps)."""
@@ -69,14 +69,24 @@ def _runs(cell: Cell) -> list[tuple[str, int, int, int]]:
     return found
 
 
+def _units(sums: int, parts: int, head_dim: int, itemsize: int, profile: Profile) -> int:
+    """Of a lane of the kernel of db: as many as leave every multiprocessor a block, at most what one access moves, so
+    that more bytes are on their way; else no less than 4 bytes."""
+    units = vector_width(head_dim, itemsize)
+    while units > 1 and units * itemsize > 4 and parts * -(-sums // (WARP * units)) < profile.multiprocessors:
+        units //= 2
+    return units
+
+
 def _bias_kernel(cell: Cell, shape: Shape, profile: Profile, floats: bool) -> KernelCall:
     """The kernel of db."""
     info = dtype_info(shape.dtype)
-    units = 2 if info.itemsize == 2 and shape.head_dim % 2 == 0 else 1
     parts = PARTS if profile.portable_cluster >= PARTS and info.itemsize < 8 else 1
+    sums = len(cell.bias_gates) * shape.heads * shape.head_dim
+    units = _units(sums, parts, shape.head_dim, info.itemsize, profile)
     threads, shared = WARP * WARPS, 4 * info.registers * WARPS * WARP * units
     shared += 4 * WARP * units if parts > 1 else 0
-    columns = len(cell.bias_gates) * shape.heads * shape.head_dim // units
+    columns = sums // units
     template = Template(
         header="bias_gradients",
         name="BiasGradients",
