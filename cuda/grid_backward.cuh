@@ -101,6 +101,10 @@ struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape,
     using Matrix = StationaryMatrix<Type, tiles, k_tiles, tiling.k_tiles_in_registers, rows, tiling.accumulators,
                                     tiling.keeps_rests != 0, element_bytes<Type> == 4 || tiling.through_l2 != 0>;
     static constexpr int weights_at = Step::step_end;
+    using Moving = uint4[Matrix::reads][Matrix::column_tiles];
+    /// Tiles whose sums are in registers at a time: those of all take what R needs, where it fills the block.
+    static constexpr int group = tiles % 2 == 0 ? 2 : 1;
+    static constexpr bool in_groups = tiling.through_l2 != 0 && !Matrix::in_parts && !Matrix::paired && tiling.accumulators == 1;
     using BlockSums = tilesmith::BlockSums<Matrix, tiles, tile_warps, tiling.k_split>;
     static constexpr int sums_at = weights_at + warps * Matrix::shared_bytes;
     static constexpr int sums_slots = tiling.through_l2 != 0 ? 4 : 2;
@@ -127,8 +131,7 @@ struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape,
     const SharedAddress block_shared = shared_memory();
     Matrix weights;
     Mail mail;
-    unsigned to[groups_to_send];  // addresses of the cluster, or offsets in the mail of the head and tile
-    int received_offset = 0;      // in the mail, where sums go through L2
+    ClusterAddress to[groups_to_send];
 
     /// A group of elements that a warp of the cluster owns, counted over all of them: a block begins with its neighbour's.
     TILESMITH_DEVICE static int group_to_send(int i) { return Step::warp_of_block() + i * warps; }
@@ -154,17 +157,12 @@ struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape,
         const long long tile = static_cast<long long>(this->head) * tiles_of_batch + block_y();
         mail.prepare(this->in.mail + tile * mail_words, this->own, Step::first_of_block());
         const SharedAddress sums_mail = block_shared + sums_mail_at;
-        if constexpr (cluster > 1)
+        if constexpr (in_cluster) {
 #pragma unroll
             for (int i = 0; i < groups_to_send; ++i) {
-                const int group = minimum(group_to_send(i), cluster * owners - 1), owner_warp = group % owners;
-                if constexpr (in_cluster)
-                    to[i] = cluster_address(sums_mail + SumsMail::place(owner_warp, rank_of_cluster, this->lane), block_of(group));
-                else
-                    to[i] = static_cast<unsigned>(offset_of_sums(block_of(group), owner_warp, rank_of_cluster));
+                const int group = minimum(group_to_send(i), cluster * owners - 1);
+                to[i] = cluster_address(sums_mail + SumsMail::place(group % owners, rank_of_cluster, this->lane), block_of(group));
             }
-        if constexpr (cluster > 1 && !in_cluster) received_offset = offset_of_sums(rank_of_cluster, block_warp, 0);
-        if constexpr (in_cluster) {
             for (int slot = 0; slot < sums_slots; ++slot)
                 SumsMail::poison_slot(sums_mail + slot * SumsMail::slot_bytes, static_cast<int>(thread_index()), threads);
         }
@@ -175,11 +173,13 @@ struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape,
         if constexpr (in_cluster)
             return block_shared + sums_mail_at + SumsMail::place(block_warp, 0, this->lane);
         else
-            return mail.at + received_offset;
+            return mail.at + offset_of_sums(rank_of_cluster, block_warp, 0);
     }
-    /// The same after the beginning of the mail of the head and tile.
+    /// Where an owner of a block of the cluster receives those of block `from`, after the beginning of the mail of the head and
+    /// tile. Computed anew for every use: kept, they would take registers.
     TILESMITH_DEVICE int offset_of_sums(int block, int owner_warp, int from) const {
-        return Mail::bytes + (Step::rank() - rank_of_cluster + block) * SumsMail::bytes + SumsMail::place(owner_warp, from, this->lane);
+        const int first = (Step::rank() - rank_of_cluster + block) * SumsMail::bytes;
+        return Mail::bytes + first + SumsMail::place(owner_warp, from, opaque(this->lane));
     }
 
     /// The sums of a block's warps, for a warp that owns units in a block of the cluster.
@@ -195,12 +195,15 @@ struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape,
             }
     }
 
-    /// This warp's part of the product. Waits until all of its gates' gradients have come.
-    TILESMITH_DEVICE void multiply(typename Matrix::Sums& sums, const unsigned char* gradients) const {
+    /// Wait until all of the gates' gradients that this warp multiplies have come.
+    TILESMITH_DEVICE void receive(Moving& words, const unsigned char* gradients) const {
         const typename Matrix::template Places<typename Mail::Layout> places(
             0, (rank_of_cluster * tiling.k_split + part) * k_tiles * 4, this->lane);
-        uint4 words[Matrix::reads][Matrix::column_tiles];
-        Mail::template wait<Matrix>(words, gradients, places);
+        Mail::template wait<Matrix, in_groups>(words, gradients, places);
+    }
+
+    /// This warp's part of the product.
+    TILESMITH_DEVICE void multiply(typename Matrix::Sums& sums, const Moving& words) const {
         weights.template product<true>(
             sums,
             [&](int k_tile, uint4(&b)[Matrix::column_tiles]) {
@@ -223,7 +226,7 @@ struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape,
                 if constexpr (in_cluster)
                     SumsMail::send(to[i] + slot, sums);
                 else
-                    SumsMail::send(mail.at + (to[i] + slot), sums);
+                    SumsMail::send(mail.at + offset_of_sums(block_of(group), group % owners, rank_of_cluster) + slot, sums);
             }
         } else if (owner) {
             add_parts(sums, buffer, 0, block_warp);
@@ -255,11 +258,22 @@ struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape,
 
     /// The n-th step's product, from the gates' gradients that all blocks send to the gradients of h that this one owns.
     TILESMITH_DEVICE void exchange(int n, int slot) {
-        typename Matrix::Sums sums;
+        Moving words;
         await_sent();
-        multiply(sums, mail.at + Mail::slot_of(n));
+        receive(words, mail.at + Mail::slot_of(n));
         const SharedAddress buffer = block_shared + sums_at + (tiling.sums_buffers > 1 ? n & 1 : 0) * BlockSums::bytes;
-        BlockSums::store(sums, buffer, tile_warp, part, this->lane);
+        if constexpr (in_groups) {
+#pragma unroll
+            for (int first = 0; first < tiles; first += group) {
+                float sums[group][Matrix::column_tiles][4];
+                weights.template product_of_tiles<group>(sums, first, words);
+                BlockSums::template store_tiles<group>(sums, first, buffer, tile_warp, part, this->lane);
+            }
+        } else {
+            typename Matrix::Sums sums;
+            multiply(sums, words);
+            BlockSums::store(sums, buffer, tile_warp, part, this->lane);
+        }
         sync_block();
         send_sums(buffer, slot);
         if constexpr (tiling.sums_buffers == 1) sync_block();  // the buffer has been read; messages travel meanwhile
@@ -337,7 +351,10 @@ struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape,
         this->for_each_step(*this, owner);
         if constexpr (in_cluster) sync_cluster();  // the last messages have come: a block's memory may go
         if (!owner) return;
-        this->store_initial();
+        if constexpr (prepares_late)
+            this->store_initial(this->place_of(opaque(static_cast<int>(thread_index()))));
+        else
+            this->store_initial();
         if constexpr (Step::Inputless::members != 0)
             this->inputless.write_out(this->in, this->own, static_cast<int>(block_y()) * row_groups + block_warp % row_groups);
     }

@@ -276,12 +276,15 @@ class GridBackward(BatchTiled):
         code: Backward = derive(cell)
         biased = {*code.gates} - {*code.saved_gates}
         tiles = v["tiles_per_warp"]
+        # Where sums go through L2, a warp multiplies for two tiles at a time.
+        in_groups = v.get("through_l2", 0) * (2 - v["accumulators"]) * (shape.dtype != "float32")
+        accumulated = (1 - in_groups) * tiles + in_groups * (2 - tiles % 2)
         paired = cdiv(8 - minimum(v["batch_tile"], 8), 4)  # 1 where there are 4 sequences
         counts: dict[str, Int] = {
             "weights": tiles * v["k_tiles_in_registers"] * (1 + v.get("keeps_rests", 0)) * 8,
             "fragments": tiles * s.k_tiles,
             "loading": minimum(s.k_tiles - v["k_tiles_in_registers"], 1),
-            "accumulators": tiles * s.column_tiles * 4,
+            "accumulators": accumulated * s.column_tiles * 4,
             "more_accumulators": (v["accumulators"] - 1) * tiles * s.column_tiles * 4,
             "polled": 4 * s.column_tiles * cdiv(s.k_tiles, 1 + paired),
             "parts": v["k_split"],
