@@ -285,7 +285,7 @@ struct BackwardStep : BackwardTransfers<Cell, Type, shape, block, state_gradient
             }
         } else {
             run_pairs(kernel, n, tile.steps, Constant<true>{});
-            if (n < tile.steps) kernel.run_step(n, 0, Constant<true>{});
+            if (tile.steps % 2 != 0) kernel.run_step(tile.steps - 1, 0, Constant<true>{});  // n: in no register until here
         }
     }
 

@@ -73,6 +73,9 @@ struct GradientMail {
     /// The slot after the one at `offset`.
     TILESMITH_DEVICE static constexpr int after(int offset) { return offset == (slots - 1) * slot_bytes ? 0 : offset + slot_bytes; }
 
+    /// The same by the number of the step, where slots are a power of two: in no register from step to step.
+    TILESMITH_DEVICE static int slot_of(int n) { return static_cast<int>(static_cast<unsigned>(n) % slots) * slot_bytes; }
+
     /// Where block `source` sends for a warp's units, after the beginning of a slot.
     TILESMITH_DEVICE static constexpr int place(int unit_warp, int source, int lane) {
         return (unit_warp * cluster + source) * tile_bytes + lane * lane_bytes;

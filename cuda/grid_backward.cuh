@@ -324,10 +324,13 @@ struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape,
     /// The n-th step of a block.
     template <bool whole>
     TILESMITH_DEVICE void run_step(int n, int buffer, Constant<whole> before_ends) {
+        if constexpr (tiling.through_l2 != 0) slot = SumsMail::slot_of(n), received = SumsMail::slot_of(n - 1);
         if (owner) step(n, buffer, before_ends, stage_offset, received);
         if constexpr (!Cell::recurrent_cut) exchange(n, slot);
-        received = slot;
-        slot = SumsMail::after(slot);
+        if constexpr (tiling.through_l2 == 0) {
+            received = slot;
+            slot = SumsMail::after(slot);
+        }
     }
 
     TILESMITH_DEVICE void run() {
