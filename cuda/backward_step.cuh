@@ -285,12 +285,15 @@ struct BackwardStep : BackwardTransfers<Cell, Type, shape, block, state_gradient
             }
         } else {
             run_pairs(kernel, n, tile.steps, Constant<true>{});
-            if (n < tile.steps) kernel.run_step(n, 0, Constant<true>{});
+            if (tile.steps % 2 != 0) kernel.run_step(tile.steps - 1, 0, Constant<true>{});  // n: in no register until here
         }
     }
 
     /// Write the gradients of the initial states.
-    TILESMITH_DEVICE void store_initial() const {
+    TILESMITH_DEVICE void store_initial() const { store_initial(own); }
+
+    /// The same with the lane's place as it is computed anew, which need not lie in registers until then.
+    TILESMITH_DEVICE void store_initial(const Elements& own) const {
         Elements::for_each([&](int unit_group, int column_tile, int column) {
             if (!own.real(unit_group, column_tile, column)) return;
 #pragma unroll

@@ -31,11 +31,13 @@ struct BackwardTransfers : BackwardSizes<Cell, Type, shape, block, state_gradien
             return static_cast<int>(cluster_rank());
     }
     TILESMITH_DEVICE static int warp_of_block() { return static_cast<int>(thread_index()) / 32; }
-    TILESMITH_DEVICE static int first_unit() {
-        return alone ? (rank() * unit_warps + warp_of_block() / row_groups) * units : rank() * padded_units;
+    TILESMITH_DEVICE static int first_unit() { return first_unit(warp_of_block()); }
+    TILESMITH_DEVICE static int first_unit(int block_warp) {
+        return alone ? (rank() * unit_warps + block_warp / row_groups) * units : rank() * padded_units;
     }
     /// The sequence, within the block, with which this warp's begin.
-    TILESMITH_DEVICE static int first_of_block() { return alone ? warp_of_block() % row_groups * rows : 0; }
+    TILESMITH_DEVICE static int first_of_block() { return first_of_block(warp_of_block()); }
+    TILESMITH_DEVICE static int first_of_block(int block_warp) { return alone ? block_warp % row_groups * rows : 0; }
 
     const BackwardArgumentsOf<Element<Type>>& in;
     const int lane = static_cast<int>(thread_index()) % 32;
@@ -56,6 +58,14 @@ struct BackwardTransfers : BackwardSizes<Cell, Type, shape, block, state_gradien
     Ring ring;
     LaneStores<Type, shape, units, rows, count_bits(stored), how> stores;
     ArrayWriter<shape, rows, sharers, maximum(1, writes), real_units, Who, Element<Type>> writer;
+
+    /// `own` of a thread of the block.
+    TILESMITH_DEVICE Elements place_of(int thread) const {
+        const int block_warp = thread / 32, lane = thread % 32;
+        return {.batch = in.batch, .warp = first_unit(block_warp) / units + (alone ? 0 : block_warp), .head = head,
+                .first_row = static_cast<int>(block_y()) * rows * row_groups + first_of_block(block_warp), .g = lane / 4,
+                .j = lane % 4, .order = own.order};
+    }
 
     TILESMITH_DEVICE BackwardTransfers(const BackwardArgumentsOf<Element<Type>>& in) : in(in) {}
 

@@ -19,14 +19,21 @@ struct BlockSums {
 
     /// Store a warp's sums; to be followed by a meeting of all warps.
     TILESMITH_DEVICE static void store(const typename Matrix::Sums& sums, SharedAddress at, int unit_warp, int part, int lane) {
+        store_tiles<tiles>(sums, 0, at, unit_warp, part, lane);
+    }
+
+    /// The same of `count` tiles, from `first_tile` on.
+    template <int count>
+    TILESMITH_DEVICE static void store_tiles(const float (&sums)[count][Matrix::column_tiles][4], int first_tile, SharedAddress at,
+                                             int unit_warp, int part, int lane) {
         const SharedAddress mine = at + part * part_bytes + unit_warp * warp_bytes + 4 * lane;
 #pragma unroll
-        for (int tile = 0; tile < tiles; ++tile)
+        for (int tile = 0; tile < count; ++tile)
 #pragma unroll
             for (int upper = 0; upper < 2; ++upper)
 #pragma unroll
                 for (int plane = 0; plane < planes; ++plane)
-                    store_shared_32(mine + ((2 * tile + upper) * planes + plane) * plane_bytes,
+                    store_shared_32(mine + ((2 * (first_tile + tile) + upper) * planes + plane) * plane_bytes,
                                     __float_as_uint(sums[tile][plane / 2][2 * upper + plane % 2]));
     }
 

@@ -11,6 +11,8 @@
 //
 // So a step takes two exchanges, one in the cluster and one through L2; but L2 hands out each gradient once a cluster, not once
 // a block, and that is what takes long where there are many.
+//
+// A "cluster" need not be one of the hardware's, which fit a GPU less often than blocks do: then sums, too, go through L2.
 #pragma once
 
 #include "backward_step.cuh"
@@ -23,7 +25,7 @@ namespace tilesmith {
 /// The tile variables; kernelgen/schedules/grid/backward.py states their constraints.
 struct GridBackwardTiling {
     int clusters;         // that share a head
-    int cluster;          // blocks of a cluster
+    int cluster;          // blocks of a cluster: that share the gates' gradients
     int batch_tile;       // sequences that these blocks run: 4, or a multiple of 8
     int epilogue_rows;    // sequences of a warp that runs the step of 8 units: all of the tile, or a part
     int tiles_per_warp;   // of 16 previous units, whose part of the product a warp has
@@ -33,6 +35,8 @@ struct GridBackwardTiling {
     int num_stages;         // stages of the ring that holds saved values and gradients
     int pause;        // clocks, after its block has sent, until a warp that owns nothing polls; -1: as soon as it can
     int owner_pause;  // clocks that a warp which owns units waits, when it has done its step, before it polls
+    int through_l2 = 0;   // 1: sums go to the blocks of a cluster through L2, and it is none of the hardware's
+    int sums_buffers = 2;  // where warps leave their sums for those that own units; one costs a meeting more
     int keeps_rests = 0;  // in float32, 1: of the words of R in registers what TF32 leaves of them is there too
 };
 
@@ -81,6 +85,11 @@ struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape,
     static constexpr bool fenced_apart = owners < warps;
 
     static constexpr bool paced = tiling.pause >= 0;
+    /// Whether the blocks that share the gates' gradients are a cluster of the hardware's.
+    static constexpr bool in_cluster = cluster > 1 && tiling.through_l2 == 0;
+    /// Whether what the next step computes before it has the gradients is computed while sums travel, which takes long enough
+    /// through L2: then it is in no register while the block multiplies.
+    static constexpr bool prepares_late = tiling.through_l2 != 0 && !Cell::recurrent_cut;
 
     static_assert(!paced || fenced_apart, "there are warps that wait for those that send");
     static_assert(8 * unit_groups * cluster == cluster_units, "the blocks of a cluster own as many units");
@@ -90,19 +99,25 @@ struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape,
 
     // ---- shared memory ----
     using Matrix = StationaryMatrix<Type, tiles, k_tiles, tiling.k_tiles_in_registers, rows, tiling.accumulators,
-                                    tiling.keeps_rests != 0, element_bytes<Type> == 4>;
+                                    tiling.keeps_rests != 0, element_bytes<Type> == 4 || tiling.through_l2 != 0>;
     static constexpr int weights_at = Step::step_end;
+    using Moving = uint4[Matrix::reads][Matrix::column_tiles];
+    /// Tiles whose sums are in registers at a time: those of all take what R needs, where it fills the block.
+    static constexpr int group = tiles % 2 == 0 ? 2 : 1;
+    static constexpr bool in_groups = tiling.through_l2 != 0 && !Matrix::in_parts && !Matrix::paired && tiling.accumulators == 1;
     using BlockSums = tilesmith::BlockSums<Matrix, tiles, tile_warps, tiling.k_split>;
     static constexpr int sums_at = weights_at + warps * Matrix::shared_bytes;
-    static constexpr int sums_slots = 2;
-    using SumsMail = GradientMail<Step::rows, cluster, owners, 8, sums_slots>;
-    static constexpr int sums_mail_at = sums_at + 2 * BlockSums::bytes;
-    static constexpr int shared_bytes = sums_mail_at + (cluster > 1 ? SumsMail::bytes : 0);
-    static_assert(2 * BlockSums::bytes >= warps * transposed_scratch_bytes, "R is turned where the sums will be");
+    static constexpr int sums_slots = tiling.through_l2 != 0 ? 4 : 2;
+    using Way = typename Either<tiling.through_l2 != 0, ThroughL2, ThroughCluster>::Type;
+    using SumsMail = GradientMail<Step::rows, cluster, owners, 8, sums_slots, Way>;
+    static constexpr int sums_mail_at = sums_at + tiling.sums_buffers * BlockSums::bytes;
+    static constexpr int shared_bytes = sums_mail_at + (in_cluster ? SumsMail::bytes : 0);
+    static_assert(tiling.sums_buffers * BlockSums::bytes >= warps * transposed_scratch_bytes, "R is turned where the sums will be");
 
     // ---- messages ----
     using Mail = GridMail<Type, shape, rows, Step::rows, sent_units, padded_k, products>;
-    static constexpr int mail_words = Mail::bytes / 4;  // of a head and tile
+    // Of a head and tile: the gates' gradients, then the sums of each of its blocks, if they go through L2.
+    static constexpr int mail_words = (Mail::bytes + (tiling.through_l2 != 0 ? tiling.clusters * cluster * SumsMail::bytes : 0)) / 4;
 
     // What a warp sends to the blocks of its cluster: of the groups that warps own there, every `warps`-th.
     static constexpr int groups_to_send = ceil_div(cluster * owners, warps);
@@ -141,8 +156,8 @@ struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape,
         const int tiles_of_batch = ceil_div(this->in.batch, rows);
         const long long tile = static_cast<long long>(this->head) * tiles_of_batch + block_y();
         mail.prepare(this->in.mail + tile * mail_words, this->own, Step::first_of_block());
-        if constexpr (cluster > 1) {
-            const SharedAddress sums_mail = block_shared + sums_mail_at;
+        const SharedAddress sums_mail = block_shared + sums_mail_at;
+        if constexpr (in_cluster) {
 #pragma unroll
             for (int i = 0; i < groups_to_send; ++i) {
                 const int group = minimum(group_to_send(i), cluster * owners - 1);
@@ -151,6 +166,20 @@ struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape,
             for (int slot = 0; slot < sums_slots; ++slot)
                 SumsMail::poison_slot(sums_mail + slot * SumsMail::slot_bytes, static_cast<int>(thread_index()), threads);
         }
+    }
+
+    /// Where this warp receives sums, in the first slot.
+    TILESMITH_DEVICE typename SumsMail::From received_at() const {
+        if constexpr (in_cluster)
+            return block_shared + sums_mail_at + SumsMail::place(block_warp, 0, this->lane);
+        else
+            return mail.at + offset_of_sums(rank_of_cluster, block_warp, 0);
+    }
+    /// Where an owner of a block of the cluster receives those of block `from`, after the beginning of the mail of the head and
+    /// tile. Computed anew for every use: kept, they would take registers.
+    TILESMITH_DEVICE int offset_of_sums(int block, int owner_warp, int from) const {
+        const int first = (Step::rank() - rank_of_cluster + block) * SumsMail::bytes;
+        return Mail::bytes + first + SumsMail::place(owner_warp, from, opaque(this->lane));
     }
 
     /// The sums of a block's warps, for a warp that owns units in a block of the cluster.
@@ -166,12 +195,15 @@ struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape,
             }
     }
 
-    /// This warp's part of the product. Waits until all of its gates' gradients have come.
-    TILESMITH_DEVICE void multiply(typename Matrix::Sums& sums, const unsigned char* gradients) const {
+    /// Wait until all of the gates' gradients that this warp multiplies have come.
+    TILESMITH_DEVICE void receive(Moving& words, const unsigned char* gradients) const {
         const typename Matrix::template Places<typename Mail::Layout> places(
             0, (rank_of_cluster * tiling.k_split + part) * k_tiles * 4, this->lane);
-        uint4 words[Matrix::reads][Matrix::column_tiles];
-        Mail::template wait<Matrix>(words, gradients, places);
+        Mail::template wait<Matrix, in_groups>(words, gradients, places);
+    }
+
+    /// This warp's part of the product.
+    TILESMITH_DEVICE void multiply(typename Matrix::Sums& sums, const Moving& words) const {
         weights.template product<true>(
             sums,
             [&](int k_tile, uint4(&b)[Matrix::column_tiles]) {
@@ -191,7 +223,10 @@ struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape,
                 const int group = group_to_send(i);
                 if (group >= cluster * owners) continue;
                 add_parts(sums, buffer, block_of(group), group % owners);
-                SumsMail::send(to[i] + slot, sums);
+                if constexpr (in_cluster)
+                    SumsMail::send(to[i] + slot, sums);
+                else
+                    SumsMail::send(mail.at + offset_of_sums(block_of(group), group % owners, rank_of_cluster) + slot, sums);
             }
         } else if (owner) {
             add_parts(sums, buffer, 0, block_warp);
@@ -223,18 +258,32 @@ struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape,
 
     /// The n-th step's product, from the gates' gradients that all blocks send to the gradients of h that this one owns.
     TILESMITH_DEVICE void exchange(int n, int slot) {
-        typename Matrix::Sums sums;
+        Moving words;
         await_sent();
-        multiply(sums, mail.at + Mail::slot_of(n));
-        const SharedAddress buffer = block_shared + sums_at + (n & 1) * BlockSums::bytes;
-        BlockSums::store(sums, buffer, tile_warp, part, this->lane);
+        receive(words, mail.at + Mail::slot_of(n));
+        const SharedAddress buffer = block_shared + sums_at + (tiling.sums_buffers > 1 ? n & 1 : 0) * BlockSums::bytes;
+        if constexpr (in_groups) {
+#pragma unroll
+            for (int first = 0; first < tiles; first += group) {
+                float sums[group][Matrix::column_tiles][4];
+                weights.template product_of_tiles<group>(sums, first, words);
+                BlockSums::template store_tiles<group>(sums, first, buffer, tile_warp, part, this->lane);
+            }
+        } else {
+            typename Matrix::Sums sums;
+            multiply(sums, words);
+            BlockSums::store(sums, buffer, tile_warp, part, this->lane);
+        }
         sync_block();
         send_sums(buffer, slot);
+        if constexpr (tiling.sums_buffers == 1) sync_block();  // the buffer has been read; messages travel meanwhile
+        if constexpr (prepares_late)
+            if (owner) this->prepare(stage_offset);
         if (fenced_apart && block_warp == warps - 1) fence_global();  // for what the block has poisoned
         if constexpr (cluster > 1)
             if (owner) {
                 typename SumsMail::Sums received;
-                SumsMail::receive(received, block_shared + sums_mail_at + slot + SumsMail::place(block_warp, 0, this->lane));
+                SumsMail::receive(received, received_at() + slot);
                 take(received);
             }
     }
@@ -254,14 +303,17 @@ struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape,
         cp_async_wait<tiling.num_stages - 2>();
         sync_warp();  // all lanes' copies are there, and what is written out
         const int next = stage_offset == Step::last_stage ? 0 : stage_offset + Step::Ring::stage_bytes;
-        this->prepare(next);  // while messages travel; after the last step, of what lies there
+        if constexpr (!prepares_late) this->prepare(next);  // while messages travel; after the last step, of what lies there
         this->write_out(buffer);
         sync_warp();
         this->refill(n, stage_offset);
         stage_offset = next;
         if constexpr (!Cell::recurrent_cut) {
-            if constexpr (cluster > 1)
+            if constexpr (in_cluster) {
                 if (n > 0) SumsMail::poison_received(block_shared + sums_mail_at + received, block_warp, this->lane);
+            } else if constexpr (cluster > 1) {
+                if (n > 0) SumsMail::poison_received(received_at() + received);
+            }
             if (n >= 2) mail.poison_sent(Mail::slot_of(n - 2));
             if (!fenced_apart) fence_global();
         }
@@ -272,10 +324,13 @@ struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape,
     /// The n-th step of a block.
     template <bool whole>
     TILESMITH_DEVICE void run_step(int n, int buffer, Constant<whole> before_ends) {
+        if constexpr (tiling.through_l2 != 0) slot = SumsMail::slot_of(n), received = SumsMail::slot_of(n - 1);
         if (owner) step(n, buffer, before_ends, stage_offset, received);
         if constexpr (!Cell::recurrent_cut) exchange(n, slot);
-        received = slot;
-        slot = SumsMail::after(slot);
+        if constexpr (tiling.through_l2 == 0) {
+            received = slot;
+            slot = SumsMail::after(slot);
+        }
     }
 
     TILESMITH_DEVICE void run() {
@@ -286,7 +341,7 @@ struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape,
         sync_warp();
         if (owner) this->begin_copies();
         if (padded_k != products * sent_units && Step::rank() == 0) mail.fill(static_cast<int>(thread_index()), threads);
-        if constexpr (cluster > 1)
+        if constexpr (in_cluster)
             sync_cluster();  // every block has poison where it waits for messages
         else
             sync_block();  // R has been turned where the sums will be
@@ -297,9 +352,12 @@ struct GridBackward : BackwardStep<Cell, Type, shape, grid_backward_block<shape,
         }
         stage_offset = slot = received = 0;
         this->for_each_step(*this, owner);
-        if constexpr (cluster > 1) sync_cluster();  // the last messages have come: a block's memory may go
+        if constexpr (in_cluster) sync_cluster();  // the last messages have come: a block's memory may go
         if (!owner) return;
-        this->store_initial();
+        if constexpr (prepares_late)
+            this->store_initial(this->place_of(opaque(static_cast<int>(thread_index()))));
+        else
+            this->store_initial();
         if constexpr (Step::Inputless::members != 0)
             this->inputless.write_out(this->in, this->own, static_cast<int>(block_y()) * row_groups + block_warp % row_groups);
     }

@@ -121,7 +121,8 @@ struct GridMail {
     }
 
     /// Load a lane's words of the slot at `slot`, as Matrix reads them, and wait until all that the warp loads have come.
-    template <class Matrix>
+    /// addressed_once: with one address for all words of a lane, rather than one each, which takes registers.
+    template <class Matrix, bool addressed_once = false>
     TILESMITH_DEVICE static void wait(uint4 (&chunks)[Matrix::reads][Matrix::column_tiles], const unsigned char* slot,
                                       const typename Matrix::template Places<Layout>& places) {
         for (unsigned rounds = 0;;) {
@@ -129,8 +130,13 @@ struct GridMail {
 #pragma unroll
             for (int read = 0; read < Matrix::reads; ++read)
 #pragma unroll
-                for (int column_tile = 0; column_tile < Matrix::column_tiles; ++column_tile)
-                    chunks[read][column_tile] = poll_global_128(slot + places.at(read * Matrix::k_tiles_per_read, column_tile));
+                for (int column_tile = 0; column_tile < Matrix::column_tiles; ++column_tile) {
+                    static_assert(!addressed_once || !Matrix::paired, "k-tiles are read one after another");
+                    if constexpr (addressed_once)
+                        chunks[read][column_tile] = poll_global_128(slot + places.even + Layout::step(read, column_tile));
+                    else
+                        chunks[read][column_tile] = poll_global_128(slot + places.at(read * Matrix::k_tiles_per_read, column_tile));
+                }
 #pragma unroll
             for (int read = 0; read < Matrix::reads; ++read)
 #pragma unroll

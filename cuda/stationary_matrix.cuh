@@ -184,7 +184,6 @@ struct StationaryMatrix {
         }
     };
 
-
     /// The sequence that a lane reads the moving matrix of, of a tile of 8 columns.
     TILESMITH_DEVICE static int row_read(int lane, int column_tile) {
         return half_filled ? lane / 8 : 8 * column_tile + lane / 4;
@@ -275,6 +274,32 @@ struct StationaryMatrix {
                     for (int accumulator = 1; accumulator < used_accumulators; ++accumulator)
                         sum += partial[accumulator][tile][column_tile][paired && accumulator % 2 == 1 ? i ^ 1 : i];
                     sums[tile][column_tile][i] = sum;
+                }
+    }
+
+    /// Of `count` tiles, from `first_tile` on, the product with a moving matrix whose words a lane has. Few at a time take few
+    /// accumulators, where R leaves no registers for those of all.
+    template <int count>
+    TILESMITH_DEVICE void product_of_tiles(float (&sums)[count][column_tiles][4], int first_tile,
+                                           const uint4 (&b)[reads][column_tiles]) const {
+        static_assert(!in_parts && !paired && accumulators == 1, "sums in tensor cores, of 8 sequences and more");
+#pragma unroll
+        for (int k_tile = 0; k_tile < k_tiles; ++k_tile)
+#pragma unroll
+            for (int half = 0; half < 2; ++half)
+#pragma unroll
+                for (int tile = 0; tile < count; ++tile) {
+                    unsigned a[4];
+                    fetch(a, first_tile + tile, k_tile, half);
+#pragma unroll
+                    for (int column_tile = 0; column_tile < column_tiles; ++column_tile) {
+                        float(&d)[4] = sums[tile][column_tile];
+                        const uint4 words = b[k_tile][column_tile];
+                        if (k_tile == 0 && half == 0)
+#pragma unroll
+                            for (int i = 0; i < 4; ++i) d[i] = 0.0f;
+                        multiply_words<Type>(d, a, half == 0 ? words.x : words.z, half == 0 ? words.y : words.w, d);
+                    }
                 }
     }
 

@@ -76,7 +76,22 @@ TILESMITH_DEVICE void send_global_32(void* to, unsigned word) {
     asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(to), "r"(word) : "memory");
 }
 
-/// Load 16 bytes, words of which may still be poison.
+/// The same for two words, 8 bytes in a row: each arrives whole, and not with the other.
+TILESMITH_DEVICE void send_global_64(void* to, uint2 words) {
+    asm volatile("st.relaxed.gpu.global.v2.u32 [%0], {%1, %2};" ::"l"(to), "r"(words.x), "r"(words.y) : "memory");
+}
+
+/// Load 4, 8 or 16 bytes, words of which may still be poison.
+TILESMITH_DEVICE unsigned poll_global_32(const void* address) {
+    unsigned value;
+    asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(address) : "memory");
+    return value;
+}
+TILESMITH_DEVICE uint2 poll_global_64(const void* address) {
+    uint2 value;
+    asm volatile("ld.relaxed.gpu.global.v2.u32 {%0, %1}, [%2];" : "=r"(value.x), "=r"(value.y) : "l"(address) : "memory");
+    return value;
+}
 TILESMITH_DEVICE uint4 poll_global_128(const void* address) {
     uint4 value;
     asm volatile("ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];"
@@ -86,9 +101,12 @@ TILESMITH_DEVICE uint4 poll_global_128(const void* address) {
     return value;
 }
 
-/// Poison a word again: it has been read by all who were to.
+/// Poison a word again, or two in a row: it has been read by all who were to.
 TILESMITH_DEVICE void poison_global_32(void* address) {
     asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(address), "r"(poison) : "memory");
+}
+TILESMITH_DEVICE void poison_global_64(void* address) {
+    asm volatile("st.relaxed.gpu.global.v2.u32 [%0], {%1, %1};" ::"l"(address), "r"(poison) : "memory");
 }
 
 /// What the calling thread has stored so far, all see before what it stores from now on.

@@ -138,6 +138,16 @@ GRID_BACKWARD_PACED = replace(
     shape=replace(GRID_BACKWARD.shape, head_dim=128),
     values=GRID_BACKWARD.values | {"k_split": 4, "tiles_per_warp": 2, "pause": 500, "owner_pause": 200},
 )
+GRID_BACKWARD_THROUGH_L2 = Sound(
+    "grid_backward",
+    "lstm",
+    Shape(6, 11, 1, 128),
+    {
+        "clusters": 2, "cluster": 2, "batch_tile": 8, "epilogue_rows": 8, "tiles_per_warp": 4, "k_split": 8,
+        "k_tiles_in_registers": 1, "accumulators": 1, "num_stages": 4, "pause": -1, "owner_pause": 0,
+        "through_l2": 1, "sums_buffers": 1,
+    },
+)  # fmt: skip
 STREAMING = Sound(
     "streaming",
     "lstm",
@@ -848,8 +858,8 @@ FAULTS = {
     ),
     "sums that are not poisoned": (
         GRID_BACKWARD,
-        "if (n > 0) SumsMail::poison_received(",
-        "if (n > 99) SumsMail::poison_received(",
+        "if (n > 0) SumsMail::poison_received(block_shared",
+        "if (n > 99) SumsMail::poison_received(block_shared",
         "before the first has been poisoned",
     ),
     "one slot of sums": (
@@ -857,6 +867,48 @@ FAULTS = {
         "return offset == (slots - 1) * slot_bytes ? 0",
         "return offset == (slots - 2) * slot_bytes ? 0",
         "shared|poison|deadlock|may not have been read|differs",
+    ),
+    "sums through L2 poisoned a step early": (
+        GRID_BACKWARD_THROUGH_L2,
+        "SumsMail::poison_received(received_at() + received)",
+        "SumsMail::poison_received(received_at() + SumsMail::after(received))",
+        "may not have been read|deadlock|second message|poison",
+    ),
+    "sums through L2 that are not poisoned": (
+        GRID_BACKWARD_THROUGH_L2,
+        "if (n > 0) SumsMail::poison_received(received_at() + received);",
+        "",
+        "before the first has been poisoned",
+    ),
+    "two slots of sums through L2": (
+        GRID_BACKWARD_THROUGH_L2,
+        "static_cast<int>(static_cast<unsigned>(n) % slots) * slot_bytes",
+        "static_cast<int>(static_cast<unsigned>(n) % 2) * slot_bytes",
+        "only after the message has come",
+    ),
+    "no fence of the block, sums through L2": (
+        GRID_BACKWARD_THROUGH_L2,
+        "if (fenced_apart && block_warp == warps - 1) fence_global();",
+        "",
+        "only after it has been polled|only after the message has come",
+    ),
+    "sums through L2 that go to another block": (
+        GRID_BACKWARD_THROUGH_L2,
+        "(Step::rank() - rank_of_cluster + block) * SumsMail::bytes",
+        "(Step::rank() - rank_of_cluster + (block ^ (owner_warp == from))) * SumsMail::bytes",
+        "differs|deadlock|two messages|second message|nobody has read",
+    ),
+    "one buffer of sums, read late": (
+        GRID_BACKWARD_THROUGH_L2,
+        "if constexpr (tiling.sums_buffers == 1) sync_block();",
+        "",
+        "race",
+    ),
+    "sums of half of the tiles": (
+        GRID_BACKWARD_THROUGH_L2,
+        "for (int first = 0; first < tiles; first += group) {",
+        "for (int first = 0; first < tiles; first += 2 * group) {",
+        "differs|uninitialised|poison|nobody has written|unwritten|was never",
     ),
     "sums of another block's units": (
         GRID_BACKWARD,
@@ -1455,6 +1507,7 @@ def run(sound: Sound, program: Program, seed: int) -> None:
         GRID_BACKWARD_PACED,
         GRID_BACKWARD_APART,
         GRID_BACKWARD_ALONE,
+        GRID_BACKWARD_THROUGH_L2,
         STREAMING,
         STREAMING_IN_TURN,
         STREAMING_BACKWARD,
@@ -1485,6 +1538,7 @@ def run(sound: Sound, program: Program, seed: int) -> None:
         "grid, backward, paced",
         "grid, backward, another cluster's gates",
         "grid, backward, a block alone",
+        "grid, backward, sums through L2",
         "streaming",
         "streaming, tiles in turn",
         "streaming backward",

@@ -43,7 +43,7 @@ def test_large_heads_are_trained_on_a_grid_and_in_registers(gpu: str, head_dim: 
     assert best.schedule == "grid_backward"
     program, (binary, *_) = compiled(LSTM, shape, profile, "backward")
     assert program.main.launch.cooperative
-    assert program.main.launch.cluster > 1 or gpu == "a100"
+    assert best.values["cluster"] > 1 or gpu == "a100"
     assert binary.report.local_memory == 0
 
 
@@ -62,6 +62,9 @@ def test_clusters_of_a_grid_are_as_many_as_fit() -> None:
     for tiling in tilings:
         size = tiling.values["cluster"]
         clusters = tiling.resources.blocks // size
+        if tiling.values["through_l2"]:
+            assert clusters > profile.clusters_that_fit[size]
+            continue
         assert clusters <= profile.clusters_that_fit.get(size, profile.multiprocessors // size)
 
 

@@ -47,6 +47,20 @@ inline void poison_128(SharedAddress address, Site site = Site::current()) {
 inline void send_global_32(void* to, unsigned word, Site site = Site::current()) {
     emulate::send_global_word(to, word, site);
 }
+inline void send_global_64(void* to, uint2 words, Site site = Site::current()) {
+    emulate::send_global_word(to, words.x, site);
+    emulate::send_global_word(static_cast<unsigned*>(to) + 1, words.y, site);
+}
+inline unsigned poll_global_32(const void* address, Site site = Site::current()) {
+    unsigned value;
+    emulate::poll_global(address, &value, sizeof value, site);
+    return value;
+}
+inline uint2 poll_global_64(const void* address, Site site = Site::current()) {
+    uint2 value;
+    emulate::poll_global(address, &value, sizeof value, site);
+    return value;
+}
 inline uint4 poll_global_128(const void* address, Site site = Site::current()) {
     uint4 value;
     emulate::poll_global(address, &value, sizeof value, site);
@@ -55,6 +69,7 @@ inline uint4 poll_global_128(const void* address, Site site = Site::current()) {
 inline void poison_global_32(void* address, Site site = Site::current()) {
     emulate::poison_global(address, 4, site);
 }
+inline void poison_global_64(void* address, Site site = Site::current()) { emulate::poison_global(address, 8, site); }
 inline void fence_global(Site site = Site::current()) { emulate::fence(site); }
 
 }  // namespace tilesmith

@@ -68,7 +68,7 @@ NUM_STAGES = [4]
 WAY = ("pause", "owner_pause")
 """The variables that say when warps poll."""
 
-SLOTS, SUMS_SLOTS = 8, 2
+SLOTS, SUMS_SLOTS, SUMS_SLOTS_OF_L2 = 8, 2, 4
 """Steps whose gates' gradients, and whose sums, have a place (cuda/grid_mail.cuh and gradient_mail.cuh say why)."""
 
 
@@ -76,7 +76,8 @@ SLOTS, SUMS_SLOTS = 8, 2
 class Sizes(Generic[Number]):
     """The sizes of cuda/grid_backward.cuh, from a cell, a shape and the tile variables (ints or expressions).
 
-    k_tiles: of a warp, all_k_tiles: of a head. sent: bytes of the sums that a block gets in a step.
+    k_tiles: of a warp, all_k_tiles: of a head. sums: bytes of what a block's warps add up, sent: of the sums that a
+    block gets in a step.
     """
 
     warps: Number
@@ -120,6 +121,7 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     weights = warps * (k_tiles - v["k_tiles_in_registers"]) * tiles * 2 * 32 * CHUNK
     sums = warps * 2 * tiles * (rows // 4) * 32 * 4
     sent = cluster * owners * epilogue_rows * 8 * 4
+    mail = minimum(cluster - 1, 1) * (1 - v.get("through_l2", 0)) * SUMS_SLOTS * sent
     vectors = epilogue_rows * (8 // vector_width(d, itemsize))
     flags = owners * reset_flags(shape, epilogue_rows)
     return Sizes(
@@ -140,7 +142,7 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
         groups_to_send=cdiv(cluster * owners, warps),
         sums=sums,
         sent=sent,
-        shared_memory=owners * step + weights + 2 * sums + minimum(cluster - 1, 1) * SUMS_SLOTS * sent + flags,
+        shared_memory=owners * step + weights + v.get("sums_buffers", 2) * sums + mail + flags,
     )
 
 
@@ -177,9 +179,16 @@ class GridBackward(BatchTiled):
             "accumulators": problem.variable("accumulators", [1, 2]),
             "num_stages": problem.variable("num_stages", NUM_STAGES),
             **{name: problem.variable(name, values_of(BACKWARD, i)) for i, name in enumerate(WAY)},
+            "through_l2": problem.variable("through_l2", [0, 1]),
+            "sums_buffers": problem.variable("sums_buffers", [1, 2]),
         }
         if shape.dtype == "float32":
             v["keeps_rests"] = problem.variable("keeps_rests", [0, 1])
+        s = sizes(cell, shape, v)
+        problem.add(
+            (v["sums_buffers"] == 2) | (s.shared_memory + s.sums > profile.shared_memory_per_block),
+            "one buffer of sums where two do not fit",
+        )
         return v
 
     def rules(self, problem: Problem, cell: Cell, shape: Shape, v: Mapping[str, Expr]) -> None:
@@ -206,6 +215,9 @@ class GridBackward(BatchTiled):
             (v["pause"] == AT_ONCE) | (s.owners < s.warps),
             "polls are paced where there are warps that wait for those that step",
         )
+        problem.add(
+            (v["sums_buffers"] == 2) | (v["tiles_per_warp"] * rows > 4), "R is turned where warps leave their sums"
+        )
         problem.add(v["k_tiles_in_registers"] <= s.k_tiles, "no more groups of R in registers than a warp has")
         problem.add(v["accumulators"] <= 2 * s.k_tiles, "no more accumulator chains than matrix instructions in a row")
         problem.add(
@@ -217,16 +229,24 @@ class GridBackward(BatchTiled):
     def gpu_rules(self, problem: Problem, shape: Shape, profile: Profile, v: Mapping[str, Expr]) -> None:
         """All blocks run at the same time, those of a cluster side by side."""
         clusters = shape.heads * cdiv(shape.batch, v["batch_tile"]) * v["clusters"]
+        through_l2 = v["through_l2"] == 1
         problem.add(
-            v["cluster"] <= profile.largest_cluster,
+            (v["cluster"] <= profile.largest_cluster) | through_l2,
             f"blocks of a cluster: at most {profile.largest_cluster} on {profile.name}",
         )
         run_together(problem, profile, clusters * v["cluster"])
-        for size, fit in profile.clusters_that_fit.items():
-            problem.add(
-                (v["cluster"] != size) | (clusters <= fit),
-                f"clusters of {size} of all heads and tiles of the batch: at most {fit} on {profile.name}",
-            )
+        for size in CLUSTERS:
+            fit = profile.clusters_that_fit.get(size, profile.multiprocessors // size)
+            if size in profile.clusters_that_fit:
+                problem.add(
+                    (v["cluster"] != size) | (clusters <= fit) | through_l2,
+                    f"clusters of {size} of all heads and tiles of the batch: at most {fit} on {profile.name}",
+                )
+            if size == 1 or size <= profile.largest_cluster:
+                problem.add(
+                    (v["cluster"] != size) | (clusters > fit) | (v["through_l2"] == 0),
+                    f"sums of clusters of {size} go through L2 where more of them than fit share a head",
+                )
 
     def blocks_per_head(self, v: Mapping[str, int]) -> int:
         """How many share a head. 1 where a tiling lacks it."""
@@ -234,7 +254,7 @@ class GridBackward(BatchTiled):
 
     def cluster_of(self, v: Mapping[str, int]) -> int:
         """How many blocks are a cluster."""
-        return v.get("cluster", 1)
+        return 1 if v.get("through_l2", 0) else v.get("cluster", 1)
 
     def num_partials(self, shape: Shape, v: Mapping[str, int]) -> str:
         """One of each warp that owns units."""
@@ -246,7 +266,9 @@ class GridBackward(BatchTiled):
 
     def _words(self, cell: Cell, shape: Shape, v: Mapping[str, int]) -> int:
         """Words of the mail of a head and tile."""
-        return SLOTS * sizes(cell, shape, v).padded_k * v["batch_tile"] * dtype_info(shape.dtype).itemsize // 4
+        s = sizes(cell, shape, v)
+        gradients = SLOTS * s.padded_k * v["batch_tile"] * dtype_info(shape.dtype).itemsize
+        return (gradients + v.get("through_l2", 0) * v["clusters"] * v["cluster"] * SUMS_SLOTS_OF_L2 * s.sent) // 4
 
     def needs(self, cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Needs[Number]:
         """Warps, shared memory and what lives in a thread's registers."""
@@ -254,12 +276,15 @@ class GridBackward(BatchTiled):
         code: Backward = derive(cell)
         biased = {*code.gates} - {*code.saved_gates}
         tiles = v["tiles_per_warp"]
+        # Where sums go through L2, a warp multiplies for two tiles at a time.
+        in_groups = v.get("through_l2", 0) * (2 - v["accumulators"]) * (shape.dtype != "float32")
+        accumulated = (1 - in_groups) * tiles + in_groups * (2 - tiles % 2)
         paired = cdiv(8 - minimum(v["batch_tile"], 8), 4)  # 1 where there are 4 sequences
         counts: dict[str, Int] = {
             "weights": tiles * v["k_tiles_in_registers"] * (1 + v.get("keeps_rests", 0)) * 8,
             "fragments": tiles * s.k_tiles,
             "loading": minimum(s.k_tiles - v["k_tiles_in_registers"], 1),
-            "accumulators": tiles * s.column_tiles * 4,
+            "accumulators": accumulated * s.column_tiles * 4,
             "more_accumulators": (v["accumulators"] - 1) * tiles * s.column_tiles * 4,
             "polled": 4 * s.column_tiles * cdiv(s.k_tiles, 1 + paired),
             "parts": v["k_split"],
@@ -291,7 +316,9 @@ class GridBackward(BatchTiled):
         meeting = profile.latency("exchange_grid", blocks) + beyond_an_exchange(loaded)
         meeting -= saved_backward(loaded, *(v[name] for name in WAY))
         meeting += profile.latency("barrier", 32 * s.warps)
-        if cluster > 1:
+        if v.get("through_l2", 0):
+            meeting += profile.latency("exchange_grid", cluster)
+        elif cluster > 1:
             meeting += profile.latency("exchange_sums", cluster, s.sent)
         return StepWork(
             warps=s.warps,

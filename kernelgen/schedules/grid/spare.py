@@ -36,6 +36,9 @@ PARTS_APART, PARTS_OF_K_TILE, PARTS_FAR, FAR = 8, 6, 40, 3
 BACKWARD, BACKWARD_WIDE = 95, 31
 """Backward, in 16 bits, and how many of them a tile of 16 sequences does not take."""
 
+BACKWARD_IN_GROUPS = 79
+"""In 16 bits, where sums go through L2 and the accumulators are those of two tiles."""
+
 BACKWARD_TF32, BACKWARD_TILE = 36, 4
 """In TF32, and more for each tile of 16 rows of a warp (14 tilings of the LSTM at 1 x 512 and 1 x 768)."""
 
@@ -88,5 +91,6 @@ def registers_backward(
     if dtype == "tf32":
         floor = multiplied + BACKWARD_TF32 + BACKWARD_TILE * tiles
         return maximum(floor, BACKWARD_STEPPING), floor
-    spare = BACKWARD - minimum(column_tiles - 1, 1) * BACKWARD_WIDE
-    return multiplied + 4 * tiles * minimum(in_shared, 1) + spare, 0
+    spare = BACKWARD - minimum(column_tiles - 1, 1) * BACKWARD_WIDE + 4 * tiles * minimum(in_shared, 1)
+    in_groups = v.get("through_l2", 0) * (2 - v["accumulators"])
+    return multiplied + (1 - in_groups) * spare + in_groups * BACKWARD_IN_GROUPS, 0
