@@ -100,6 +100,7 @@ struct WideForward {
     Sums made;     // what it has made, or the one before it, with the bias
     Own own_of_rows[turns];
     LaneStores<Type, shape, 8, 8, arrays, how> results_to;
+    TILESMITH_STAMPED(Stamps stamps;)
 
     TILESMITH_DEVICE int first_row(int turn) const { return static_cast<int>(block_y()) * tiling.batch_tile + turn * rows; }
     /// Its addresses are computed anew wherever it is asked for: none lives through the steps.
@@ -219,6 +220,7 @@ struct WideForward {
     TILESMITH_DEVICE void ask_for_hidden(int turn, int t) {
         own_of_rows[turn].look_up(in, first_row(turn), t, thread, threads);
         GridBarrier::wait(counter_of(turn), static_cast<unsigned>(blocks * warps) * (t + 1));
+        TILESMITH_STAMPED(mark(Phase::exchange);)
         load_hidden(turn, t);
     }
 
@@ -241,8 +243,10 @@ struct WideForward {
             cp_async_wait<tiling.k_parts - 1 - part + asked_after(part)>();
             fence_shared_for_wgmma();
             sync_block();
+            TILESMITH_STAMPED(mark(Phase::meeting);)
             matrix.template multiply<part * part_k_tiles, part_k_tiles>(running, hidden);
             wgmma_commit();
+            TILESMITH_STAMPED(mark(Phase::matrix);)
             meanwhile.template after<part>();
             run_parts<part + 1>(hidden, meanwhile);
         }
@@ -336,8 +340,11 @@ struct WideForward {
     TILESMITH_DEVICE void finish(int turn, int t, int steps, SharedAddress stage) {
         step(turn, t, stage);
         sync_warp();
+        TILESMITH_STAMPED(mark(Phase::pointwise);)
         if (t + 1 < steps) send_hidden(turn, t + 1);
+        TILESMITH_STAMPED(mark(Phase::exchange);)
         sync_block();  // all results are there, and all inputs read
+        TILESMITH_STAMPED(mark(Phase::meeting);)
         write_results(turn, t);
     }
 
@@ -369,16 +376,24 @@ struct WideForward {
         for (int turn = 0; turn < turns; ++turn) begin_turn(turn);
     }
 
+    /// Of two turns, whose parts run beside each other, steps are marked alone.
+    TILESMITH_STAMPED(TILESMITH_DEVICE void mark(Phase phase) { if constexpr (turns == 1) stamps.mark(phase); })
+
     /// The steps of sequences that take no turns.
     TILESMITH_DEVICE void run_alone(int steps) {
         for (int t = 0; t < steps; ++t) {
             ask_for_hidden(0, t);
             if constexpr (ahead) ask_for_inputs(t + tiling.num_stages - 1, steps);
+            TILESMITH_STAMPED(mark(Phase::transfers);)
             run_product(0, Nothing{});
             end_product();
+            TILESMITH_STAMPED(mark(Phase::matrix);)
             sync_block();  // h is read
+            TILESMITH_STAMPED(mark(Phase::meeting);)
             finish(0, t, steps, stage_of(t));
+            TILESMITH_STAMPED(mark(Phase::transfers);)
             if constexpr (!ahead) ask_for_inputs(t + 1, steps);
+            TILESMITH_STAMPED(stamps.step(Phase::transfers);)
         }
     }
 
@@ -393,6 +408,7 @@ struct WideForward {
                 run_product(turn, Finishing{*this, 1 - turn, turn == 0 ? t - 1 : t, steps, number - 1});
                 if (number + 1 < 2 * steps) ask_for_hidden(1 - turn, turn == 0 ? t : t + 1);
                 end_product();
+                TILESMITH_STAMPED(if (turn == 1) stamps.step(Phase::matrix);)
             }
         sync_block();  // h is read
         finish(1, steps - 1, steps, stage_of(2 * steps - 1));
@@ -419,10 +435,12 @@ struct WideForward {
         const int steps = longest<sequences>(in, static_cast<int>(block_y()) * tiling.batch_tile, tiling.batch_tile, lane);
         prepare();
         for (int number = 0; number < maximum(tiling.num_stages - 1, 1); ++number) ask_for_inputs(number, steps);
+        TILESMITH_STAMPED(stamps.start(in.stamps, warp == 0);)
         if constexpr (turns == 1)
             run_alone(steps);
         else
             run_in_turn(steps);
+        TILESMITH_STAMPED(stamps.finish();)
 #pragma unroll
         for (int turn = 0; turn < turns; ++turn) {
             store_last<Type>(in.last, elements_of(turn), state[turn]);
