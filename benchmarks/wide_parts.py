@@ -91,6 +91,11 @@ EDITS: Mapping[str, Edit] = {
         "if (t == -5) send_hidden(turn, t + 1);\n        TILESMITH",
     ),
     "no order": ("ptx/counters.cuh", "red.release.gpu", "red.relaxed.gpu"),
+    "descriptors anew": (
+        "ptx/lanes.cuh",
+        "uniform(unsigned value) { return __shfl_sync(0xffffffffu, value, 0); }",
+        "uniform(unsigned value) { return value; }",
+    ),
     "no fence": ("ptx/warpgroups.cuh", 'asm volatile("fence.proxy.async.shared::cta;" ::: "memory");', ""),
 }
 EDITS_TOO: Mapping[str, Sequence[Edit]] = {
@@ -103,6 +108,7 @@ EDITS_TOO: Mapping[str, Sequence[Edit]] = {
 VARIANTS: Sequence[tuple[str, ...]] = (
     (),
     ("no wait",),
+    ("descriptors anew",),
     ("no order",),
     ("no fence",),
     ("no Wx",),
@@ -117,7 +123,7 @@ VARIANTS: Sequence[tuple[str, ...]] = (
     ("no wait", "no h out", "no Wx", "no results", "no functions", "no product"),
     ("no wait", "no h", "no h out", "no Wx", "no results", "no product"),
 )
-MARKED: Sequence[tuple[str, ...]] = (VARIANTS[0], ("no wait",), ("no wait", "no h"), VARIANTS[11], VARIANTS[13])
+MARKED: Sequence[tuple[str, ...]] = (VARIANTS[0], ("no wait",), ("no wait", "no h"), VARIANTS[12], VARIANTS[14])
 """Those whose steps are looked into."""
 
 
@@ -200,7 +206,7 @@ def main(sizes: Sequence[str], tiling: str | None, compile_only: bool, everywher
     """Compile all, then measure one after another."""
     jobs = []
     for size in sizes:
-        variants = VARIANTS if size == sizes[0] or everywhere else [*MARKED, VARIANTS[2], VARIANTS[3]]
+        variants = VARIANTS if size == sizes[0] or everywhere else [*MARKED, *VARIANTS[2:5]]
         jobs += [(size, tiling or TILINGS[size], variant) for variant in dict.fromkeys(variants)]
     with tempfile.TemporaryDirectory() as name, ProcessPoolExecutor(processes) as pool:
         folder = Path(name)

@@ -80,7 +80,7 @@ struct WideMatrix {
     template <int first, int count>
     TILESMITH_DEVICE void multiply(Sums& sums, MatrixDescriptor moving) const {
         wgmma_fence();
-        const MatrixDescriptor own = matrix_descriptor(at, 64 * chunk_bytes, 8 * chunk_bytes);
+        const MatrixDescriptor own = matrix_descriptor(uniform(at), 64 * chunk_bytes, 8 * chunk_bytes);
 #pragma unroll
         for (int k_tile = first; k_tile < first + count; ++k_tile)
 #pragma unroll
@@ -91,7 +91,7 @@ struct WideMatrix {
     TILESMITH_DEVICE void multiply_tile(float (&sums)[column_tiles][4], int tile, MatrixDescriptor moving) const {
         hold(sums);
         wgmma_fence();
-        const MatrixDescriptor own = matrix_descriptor(at, 64 * chunk_bytes, 8 * chunk_bytes);
+        const MatrixDescriptor own = matrix_descriptor(uniform(at), 64 * chunk_bytes, 8 * chunk_bytes);
 #pragma unroll
         for (int k_tile = 0; k_tile < k_tiles; ++k_tile) add(sums, own, tile, k_tile, moving);
         wgmma_commit();

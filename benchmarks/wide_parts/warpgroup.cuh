@@ -31,7 +31,7 @@ struct Warpgroup {
         sync_block();
         const unsigned a[2][4] = {{word, word, word, word}, {word + 1, word, word, word}};
         const SharedAddress moving = (shared_memory() + 1023) / 1024 * 1024;
-        const MatrixDescriptor b = at(moving, columns), own = at(moving + moving_bytes + thread_index() / 128 * own_bytes, 64);
+        const MatrixDescriptor b = at(moving, columns), own = at(uniform(moving + moving_bytes + thread_index() / 128 * own_bytes), 64);
         float d[tiles][columns / 8][4] = {};
         Timer timer;
         timer.begin();
