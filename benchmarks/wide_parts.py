@@ -58,13 +58,13 @@ FORWARD = "wide_forward.cuh"
 EDITS: Mapping[str, Edit] = {
     "no wait": (
         FORWARD,
-        "GridBarrier::wait(counter_of(turn), static_cast<unsigned>(blocks * warps) * (t + 1));",
-        "sync_block();",
+        "GridBarrier::wait_alone(counter_of(turn), static_cast<unsigned>(blocks * warps) * (t + 1));",
+        "",
     ),
     "no h": (
         FORWARD,
-        "for (int copy = thread; copy < part_copies; copy += threads)",
-        "for (int copy = thread; copy < part_copies * (t == -5); copy += threads)",
+        "arrive_and_expect(barrier_of(turn, part), part_bytes);\n",
+        "arrive_and_expect(barrier_of(turn, part), t == -5 ? part_bytes : 0);\nif (t == -5)\n",
     ),
     "no product": (
         FORWARD,
@@ -125,6 +125,7 @@ VARIANTS: Sequence[tuple[str, ...]] = (
 )
 MARKED: Sequence[tuple[str, ...]] = (VARIANTS[0], ("no wait",), ("no wait", "no h"), VARIANTS[12], VARIANTS[14])
 """Those whose steps are looked into."""
+FEW: Sequence[tuple[str, ...]] = (VARIANTS[0], ("no wait",), ("no order",))
 
 
 def variant_headers(folder: Path, variant: Sequence[str]) -> Path:
@@ -183,8 +184,9 @@ def mark_names(parts: int) -> list[str]:
     """What ends at each mark of a step."""
     of_parts = [f"{what} {part}" for part in range(parts) for what in ("h of part", "issue part")]
     return [
-        "wait",
+        "meet: h may come",
         "ask for h",
+        "ask ahead",
         *of_parts,
         "product",
         "meet: h read",
@@ -200,13 +202,16 @@ def mark_names(parts: int) -> list[str]:
 @click.option("--only", "sizes", multiple=True, default=tuple(TILINGS), help="heads x units : batch")
 @click.option("--tiling", default=None, help="another than that of the size")
 @click.option("--compile", "compile_only", is_flag=True)
-@click.option("--all", "everywhere", is_flag=True, help="all variants of every size, not of the first alone")
+@click.option("--all", "everywhere", is_flag=True, help="all variants of every size")
+@click.option("--few", is_flag=True, help="three variants of every size")
 @click.option("--processes", default=14)
-def main(sizes: Sequence[str], tiling: str | None, compile_only: bool, everywhere: bool, processes: int) -> None:
+def main(
+    sizes: Sequence[str], tiling: str | None, compile_only: bool, everywhere: bool, few: bool, processes: int
+) -> None:
     """Compile all, then measure one after another."""
     jobs = []
     for size in sizes:
-        variants = VARIANTS if size == sizes[0] or everywhere else [*MARKED, *VARIANTS[2:5]]
+        variants = VARIANTS if everywhere else FEW if few else [*MARKED, *VARIANTS[2:5]]
         jobs += [(size, tiling or TILINGS[size], variant) for variant in dict.fromkeys(variants)]
     with tempfile.TemporaryDirectory() as name, ProcessPoolExecutor(processes) as pool:
         folder = Path(name)

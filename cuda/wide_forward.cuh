@@ -64,7 +64,7 @@ struct WideForward {
     static_assert(tiling.num_stages >= turns, "one turn's inputs come while another's are read");
     static_assert(threads <= 1024, "a block has at most 1024 threads");
 
-    // ---- shared memory: of each turn h, which results replace; a ring of inputs; R ----
+    // ---- shared memory: of each turn h, which results replace; a ring of inputs; R; barriers that count h's bytes ----
     static constexpr int hidden_bytes = D / 8 * rows * chunk_bytes;
     static constexpr int chunk_row = (rows + 1) * chunk_bytes;  // of inputs and results: no bank conflicts across chunks
     static constexpr int plane_bytes = chunks * chunk_row;
@@ -72,7 +72,8 @@ struct WideForward {
     static constexpr int ring_at = turns * turn_bytes;
     static constexpr int stage_bytes = input_gates * plane_bytes;
     static constexpr int weights_at = ceil_div(ring_at + tiling.num_stages * stage_bytes, 128) * 128;
-    static constexpr int own_at = weights_at + warpgroups * Matrix::shared_bytes;
+    static constexpr int barriers_at = weights_at + warpgroups * Matrix::shared_bytes;  // of each turn one for each part of K
+    static constexpr int own_at = barriers_at + ceil_div(turns * tiling.k_parts * transfer_barrier_bytes, 16) * 16;
     using Own = StepSequences<sequences, rows>;
     static constexpr int shared_bytes = own_at + turns * Own::bytes;
 
@@ -153,17 +154,24 @@ struct WideForward {
 
     // ---- h ----
 
-    /// Begin copying all of h(t) of a turn, part by part of K, each a group of copies.
+    TILESMITH_DEVICE SharedAddress barrier_of(int turn, int part) const {
+        return shared + barriers_at + (turn * tiling.k_parts + part) * transfer_barrier_bytes;
+    }
+    /// By one thread, when all of h(t) is there: begin copying it, part by part of K.
     TILESMITH_DEVICE void load_hidden(int turn, int t) const {
+        constexpr int part_bytes = hidden_bytes / tiling.k_parts;
+        fence_global_for_copies();
         const unsigned short* from = hidden_of(turn, t % 2);
-        constexpr int part_copies = hidden_bytes / chunk_bytes / tiling.k_parts;
 #pragma unroll
         for (int part = 0; part < tiling.k_parts; ++part) {
-#pragma unroll(ceil_div(part_copies, threads))
-            for (int copy = thread; copy < part_copies; copy += threads)
-                cp_async<16>(turn_at(turn) + (part * part_copies + copy) * chunk_bytes, from + (part * part_copies + copy) * 8);
-            cp_async_commit();
+            arrive_and_expect(barrier_of(turn, part), part_bytes);
+            copy_to_blocks<1>(turn_at(turn) + part * part_bytes, from + part * part_bytes / 2, part_bytes, barrier_of(turn, part));
         }
+    }
+    /// Wait until a part of h(t) has come.
+    TILESMITH_DEVICE void wait_for_part(int turn, int part, int t) const {
+        for (unsigned rounds = 0; !phase_ended(barrier_of(turn, part), t % 2);) poll_again(rounds);
+        sync_warp();
     }
 
     /// The warp has its units of h(t) in the first plane of results: store them for the others, and say so.
@@ -210,45 +218,52 @@ struct WideForward {
             for (int row = lane; row < rows; row += 32)
                 store_shared_128(result_at(turn, 0, row, warp * unit_groups + unit_group),
                                  initial_chunk(turn, row, warp * unit_groups + unit_group));
+        fence_shared_for_wgmma();
         sync_warp();
         send_hidden(turn, 0);
     }
 
     // ---- one step of a turn ----
 
-    /// Wait until all of h(t) of a turn is there; then ask for it. All threads meet: who has read what h replaces is done.
+    /// All threads meet: what h replaces is read. Then the first of them waits until all of h(t) of a turn is there, and asks for it.
     TILESMITH_DEVICE void ask_for_hidden(int turn, int t) {
         own_of_rows[turn].look_up(in, first_row(turn), t, thread, threads);
-        GridBarrier::wait(counter_of(turn), static_cast<unsigned>(blocks * warps) * (t + 1));
+        sync_block();
+        TILESMITH_STAMPED(mark(Phase::meeting);)
+        if (thread == 0) GridBarrier::wait_alone(counter_of(turn), static_cast<unsigned>(blocks * warps) * (t + 1));
+        sync_warp();
+        if (thread == 0) load_hidden(turn, t);
+        sync_warp();
         TILESMITH_STAMPED(mark(Phase::exchange);)
-        load_hidden(turn, t);
     }
 
     /// Parts of K with which a turn's elements are stepped; with the next its results are written, and inputs asked for.
     static constexpr int stepped = maximum(tiling.k_parts / 2, 1);
     /// Whether the inputs of a turn alone are asked for a step ahead.
     static constexpr bool ahead = turns == 1 && tiling.num_stages > 1;
-    /// Groups of copies that are asked for after a part of h, and before it is waited for.
-    TILESMITH_DEVICE static constexpr int asked_after(int part) { return turns == 1 ? ahead : part > stepped; }
+    /// All threads meet when the inputs of the step that comes are there.
+    TILESMITH_DEVICE static void meet_with_inputs() {
+        cp_async_wait<turns == 2 || ahead>();
+        sync_block();
+    }
 
-    /// Begin the product, part by part of K as h comes, with meanwhile.after<part>() when each has begun.
+    /// Begin the product of step t, part by part of K as h comes, with meanwhile.after<part>() when each has begun.
     template <class Meanwhile>
-    TILESMITH_DEVICE void run_product(int turn, Meanwhile meanwhile) {
+    TILESMITH_DEVICE void run_product(int turn, int t, Meanwhile meanwhile) {
         matrix.begin(running);
-        run_parts<0>(matrix_descriptor(turn_at(turn), rows * chunk_bytes, 8 * chunk_bytes), meanwhile);
+        run_parts<0>(turn, t, matrix_descriptor(turn_at(turn), rows * chunk_bytes, 8 * chunk_bytes), meanwhile);
     }
     template <int part, class Meanwhile>
-    TILESMITH_DEVICE void run_parts(const MatrixDescriptor& hidden, const Meanwhile& meanwhile) {
+    TILESMITH_DEVICE void run_parts(int turn, int t, const MatrixDescriptor& hidden, const Meanwhile& meanwhile) {
         if constexpr (part < tiling.k_parts) {
-            cp_async_wait<tiling.k_parts - 1 - part + asked_after(part)>();
-            fence_shared_for_wgmma();
-            sync_block();
+            wait_for_part(turn, part, t);
+            if constexpr (turns == 2) meet_with_inputs();  // of the other turn, whose step is beside this part
             TILESMITH_STAMPED(mark(Phase::meeting);)
             matrix.template multiply<part * part_k_tiles, part_k_tiles>(running, hidden);
             wgmma_commit();
             TILESMITH_STAMPED(mark(Phase::matrix);)
             meanwhile.template after<part>();
-            run_parts<part + 1>(hidden, meanwhile);
+            run_parts<part + 1>(turn, t, hidden, meanwhile);
         }
     }
     struct Nothing {
@@ -339,6 +354,7 @@ struct WideForward {
     /// What follows a turn's product: its step, h for the others, its results.
     TILESMITH_DEVICE void finish(int turn, int t, int steps, SharedAddress stage) {
         step(turn, t, stage);
+        fence_shared_for_wgmma();  // h will replace what it has stored
         sync_warp();
         TILESMITH_STAMPED(mark(Phase::pointwise);)
         if (t + 1 < steps) send_hidden(turn, t + 1);
@@ -363,6 +379,11 @@ struct WideForward {
             return gate < Rows::product_gates ? in.r + (static_cast<long long>(gate * shape.heads + head) * D + unit) * D : nullptr;
         });
         load_bias<Type, Cell>(bias, in.b, ~0u, elements_of(0));
+        if (thread == 0) {
+#pragma unroll 1
+            for (int i = 0; i < turns * tiling.k_parts; ++i) begin_transfer_barrier(barrier_of(0, i), 1);
+            fence_transfer_barriers();
+        }
         results_to.prepare(block_of_lane(), lane, [&](int array, int row, int unit) { return result_at(0, array, row, 0) + 2 * unit; });
 #pragma unroll
         for (int turn = 0; turn < turns; ++turn) {
@@ -385,10 +406,10 @@ struct WideForward {
             ask_for_hidden(0, t);
             if constexpr (ahead) ask_for_inputs(t + tiling.num_stages - 1, steps);
             TILESMITH_STAMPED(mark(Phase::transfers);)
-            run_product(0, Nothing{});
+            run_product(0, t, Nothing{});
             end_product();
             TILESMITH_STAMPED(mark(Phase::matrix);)
-            sync_block();  // h is read
+            meet_with_inputs();  // h is read
             TILESMITH_STAMPED(mark(Phase::meeting);)
             finish(0, t, steps, stage_of(t));
             TILESMITH_STAMPED(mark(Phase::transfers);)
@@ -405,12 +426,12 @@ struct WideForward {
 #pragma unroll
             for (int turn = 0; turn < 2; ++turn) {
                 const int number = 2 * t + turn;
-                run_product(turn, Finishing{*this, 1 - turn, turn == 0 ? t - 1 : t, steps, number - 1});
+                run_product(turn, t, Finishing{*this, 1 - turn, turn == 0 ? t - 1 : t, steps, number - 1});
                 if (number + 1 < 2 * steps) ask_for_hidden(1 - turn, turn == 0 ? t : t + 1);
                 end_product();
                 TILESMITH_STAMPED(if (turn == 1) stamps.step(Phase::matrix);)
             }
-        sync_block();  // h is read
+        meet_with_inputs();  // h is read
         finish(1, steps - 1, steps, stage_of(2 * steps - 1));
     }
 
@@ -422,6 +443,7 @@ struct WideForward {
             if constexpr (part < stepped)
                 step<part * (column_tiles / stepped), column_tiles / stepped>(turn, t, stage_of(number));
             if constexpr (last) {
+                fence_shared_for_wgmma();  // h will replace what it has stored
                 sync_warp();
                 if (t + 1 < steps) send_hidden(turn, t + 1);
             }

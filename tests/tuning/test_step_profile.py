@@ -117,8 +117,8 @@ def _records(tiling: Tiling, shape: Shape, mark: int) -> Any:
             "wide",
             Shape(16, STEPS, 1, 64),
             WIDE,
-            "exchange transfers meeting matrix meeting matrix matrix meeting pointwise exchange meeting transfers "
-            "transfers",
+            "meeting exchange transfers meeting matrix meeting matrix matrix meeting pointwise exchange meeting "
+            "transfers transfers",
         ),
         (
             "wide_backward",

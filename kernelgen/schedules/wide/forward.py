@@ -50,6 +50,9 @@ LEAST_UNITS = 32
 SPARE = 42
 """Registers that a thread needs besides R, sums and states."""
 
+TRANSFER_BARRIER = 8
+"""Bytes of a barrier that counts what has come."""
+
 HANDSHAKE = 1_800
 """Clocks from the last store of h to the first copy of it elsewhere: a signal, a poll that sees it, two meetings and a
 load from L2 (predicted)."""
@@ -87,6 +90,7 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     plane = units // 8 * (rows + 1) * CHUNK
     turn = _whole(maximum(d // 8 * rows * CHUNK, arrays * plane))
     weights = warps * tiles * (d // K_TILE - v["k_tiles_in_registers"]) * 16 * K_TILE * 2
+    barriers = cdiv(v["turns"] * v["k_parts"] * TRANSFER_BARRIER, CHUNK) * CHUNK
     own = v["batch_tile"] * (24 if shape.features else 0)
     return Sizes(
         warps=warps,
@@ -95,7 +99,7 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
         tiles=tiles,
         weights=weights,
         elements=v["batch_tile"] * v["units_per_warp"] // 32,
-        shared_memory=_whole(v["turns"] * turn + v["num_stages"] * inputs * plane) + weights + own,
+        shared_memory=_whole(v["turns"] * turn + v["num_stages"] * inputs * plane) + weights + barriers + own,
     )
 
 
