@@ -68,10 +68,14 @@ EDITS: Mapping[str, Edit] = {
     ),
     "no product": (
         FORWARD,
-        "matrix.template multiply<part * part_k_tiles, part_k_tiles>(running, hidden);",
-        "if (t_of_step == -5) matrix.template multiply<part * part_k_tiles, part_k_tiles>(running, hidden);",
+        "matrix.template multiply<part * part_k_tiles, part_k_tiles, number == 0>(running, hidden);",
+        "if (t == -5) matrix.template multiply<part * part_k_tiles, part_k_tiles, number == 0>(running, hidden);",
     ),
-    "no Wx": (FORWARD, "if (number < steps * turns) load_inputs", "if (number < 1) load_inputs"),
+    "no Wx": (
+        FORWARD,
+        "if (number < steps) kernel.template load_inputs",
+        "if (number < 1) kernel.template load_inputs",
+    ),
     "no functions": (
         FORWARD,
         "step_element<Cell, Type, save>(gate, stepped, results[column], own, unit_group, "
@@ -81,9 +85,8 @@ EDITS: Mapping[str, Edit] = {
     ),
     "no results": (
         FORWARD,
-        "for_each_vector<arrays>([&](int array, int row, int chunk) {\n            if (first_row(turn)",
-        "if (t != -5) return;\n"
-        "for_each_vector<arrays>([&](int array, int row, int chunk) {\n            if (first_row(turn)",
+        "for_each_vector<arrays, 1, idle>([&]",
+        "if (t != -5) return;\nfor_each_vector<arrays, 1, idle>([&]",
     ),
     "no h out": (
         FORWARD,
@@ -98,13 +101,6 @@ EDITS: Mapping[str, Edit] = {
     ),
     "no fence": ("ptx/warpgroups.cuh", 'asm volatile("fence.proxy.async.shared::cta;" ::: "memory");', ""),
 }
-EDITS_TOO: Mapping[str, Sequence[Edit]] = {
-    "no product": (
-        (FORWARD, "    Sums running;", "    int t_of_step = 0;\n    Sums running;"),
-        (FORWARD, "ask_for_hidden(0, t);\n            if", "ask_for_hidden(0, t);\nt_of_step = opaque(t);\nif"),
-    ),
-}
-
 VARIANTS: Sequence[tuple[str, ...]] = (
     (),
     ("no wait",),
@@ -136,7 +132,7 @@ def variant_headers(folder: Path, variant: Sequence[str]) -> Path:
     copy = Path(tempfile.mkdtemp(dir=folder)) / "cuda"
     shutil.copytree(cuda_headers(), copy)
     for part in variant:
-        for name, old, new in (EDITS[part], *EDITS_TOO.get(part, ())):
+        for name, old, new in (EDITS[part],):
             path = copy / name
             text = path.read_text()
             if text.count(old) != 1:
@@ -149,18 +145,18 @@ def variant_headers(folder: Path, variant: Sequence[str]) -> Path:
     return headers
 
 
-def program_of(size: str, tiling: str) -> Program:
+def program_of(size: str, tiling: str, save: str) -> Program:
     """The recurrence of a size, heads x units : batch."""
     cell, profile, schedule = load_cell("lstm"), load_profile("h200"), get("wide")
     names = ("blocks", "units_per_warp", "batch_tile", "turns", "k_tiles_in_registers", "k_parts", "num_stages")
     values = dict(zip(names, map(int, tiling.split("/")), strict=True))
-    shape = shape_of(size)
+    shape = shape_of(size, save)
     return replace(schedule.program(cell, shape, profile, schedule.tiling(cell, shape, profile, values)), then=())
 
 
-def compiled(folder: Path, size: str, tiling: str, variant: Sequence[str], marks: bool) -> Binary | str:
+def compiled(folder: Path, size: str, tiling: str, variant: Sequence[str], save: str, marks: bool) -> Binary | str:
     """A variant's binary; or why there is none."""
-    source = program_of(size, tiling).main.source
+    source = program_of(size, tiling, save).main.source
     try:
         headers = variant_headers(folder, variant)
         with patch("kernelgen.build.compile.cuda_headers", return_value=headers):
@@ -184,9 +180,8 @@ def mark_names(parts: int) -> list[str]:
     """What ends at each mark of a step."""
     of_parts = [f"{what} {part}" for part in range(parts) for what in ("h of part", "issue part")]
     return [
+        "wait, ask for h",
         "meet: h may come",
-        "ask for h",
-        "ask ahead",
         *of_parts,
         "product",
         "meet: h read",
@@ -194,7 +189,6 @@ def mark_names(parts: int) -> list[str]:
         "send h",
         "meet: results",
         "write",
-        "ask for Wx",
     ]
 
 
@@ -204,9 +198,10 @@ def mark_names(parts: int) -> list[str]:
 @click.option("--compile", "compile_only", is_flag=True)
 @click.option("--all", "everywhere", is_flag=True, help="all variants of every size")
 @click.option("--few", is_flag=True, help="three variants of every size")
+@click.option("--save", default="hidden", help="hidden or gates")
 @click.option("--processes", default=14)
 def main(
-    sizes: Sequence[str], tiling: str | None, compile_only: bool, everywhere: bool, few: bool, processes: int
+    sizes: Sequence[str], tiling: str | None, compile_only: bool, everywhere: bool, few: bool, save: str, processes: int
 ) -> None:
     """Compile all, then measure one after another."""
     jobs = []
@@ -217,7 +212,7 @@ def main(
         folder = Path(name)
         for variant in dict.fromkeys(variant for _, _, variant in jobs):
             variant_headers(folder, variant)
-        binaries = [[pool.submit(compiled, folder, *job, marks) for marks in (False, True)] for job in jobs]
+        binaries = [[pool.submit(compiled, folder, *job, save, marks) for marks in (False, True)] for job in jobs]
         if compile_only:
             for (size, values, variant), pair in zip(jobs, binaries, strict=True):
                 made = [each.result() for each in pair]
@@ -231,30 +226,31 @@ def main(
             now = ""
             for (size, values, variant), pair in zip(jobs, binaries, strict=True):
                 if size != now:
-                    worker.use([make_case(load_cell("lstm"), shape_of(size), 0)])
+                    worker.use([make_case(load_cell("lstm"), shape_of(size, save), 0)])
                     now = size
-                    click.echo(f"LSTM {size} {values}, us a step")
+                    click.echo(f"LSTM {size} {values}, saves {save}, us a step")
                 plain, marked = (each.result() for each in pair)
                 name = ", ".join(variant) or "whole"
                 if isinstance(plain, str) or isinstance(marked, str):
                     click.echo(f"  {name}: {plain if isinstance(plain, str) else marked}")
                 else:
-                    click.echo(measured(worker, size, values, name, variant in MARKED, (plain, marked)))
+                    click.echo(measured(worker, (size, values, save), name, variant in MARKED, (plain, marked)))
 
 
 def measured(
-    worker: GpuWorker, size: str, values: str, name: str, looked_into: bool, pair: tuple[Binary, Binary]
+    worker: GpuWorker, what: tuple[str, str, str], name: str, looked_into: bool, pair: tuple[Binary, Binary]
 ) -> str:
     """What is told of a variant, without marks and with them."""
     plain, marked = pair
-    program = program_of(size, values)
+    size, values, save = what
+    program = program_of(size, values, save)
     with_marks = replace(program, main=replace(program.main, source=stamped(program.main.source, 0)))
     job = StampJob(program, with_marks, plain.cubin, marked.cubin, (BLOCKS * WARPS * SEQ, MARKS))
     try:
         time, slower, records = worker.stamps(job, 30.0)
     except TilesmithError as error:  # said, and the others go on
         return f"  {name}: {error}"
-    spans = intervals(records, program.main.launch.at(shape_of(size)).block // 32)
+    spans = intervals(records, program.main.launch.at(shape_of(size, save)).block // 32)
     line = (
         f"  {1e3 * time.median_ms / SEQ:6.3f}  {name}; {plain.report.registers} registers, {plain.report.spills} "
         f"spilled; with marks {1e3 * slower.median_ms / SEQ:.3f}, {marked.report.spills}, "
@@ -267,11 +263,11 @@ def measured(
     return line + "\n          " + "; ".join(told)
 
 
-def shape_of(size: str) -> Shape:
+def shape_of(size: str, save: str) -> Shape:
     """The shape of a size."""
     sizes, batch = size.split(":")
     heads, units = map(int, sizes.split("x"))
-    return Shape(int(batch), SEQ, heads, units, "bfloat16")
+    return Shape(int(batch), SEQ, heads, units, "bfloat16", save)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ struct WideTiling {
     int turns;                 // parts of them that take turns: 1 or 2
     int k_tiles_in_registers;  // of the groups of 16 previous units, how many have their R in registers
     int k_parts;               // of h, of which the product begins with one when it has come
-    int num_stages;            // of the ring that holds Wx, of a part's step each; 1: it is asked for when the one before is done
+    int num_stages;            // of the ring that holds Wx, of a part's step each; 1: it is asked for beside that step's product
 };
 
 template <class Cell, class Type, FixedShape shape, WideTiling tiling, Save save, Stores how, Sequences sequences = Sequences{}>
@@ -69,6 +69,9 @@ struct WideForward {
     static constexpr int chunk_row = (rows + 1) * chunk_bytes;  // of inputs and results: no bank conflicts across chunks
     static constexpr int plane_bytes = chunks * chunk_row;
     static constexpr int turn_bytes = ceil_div(maximum(hidden_bytes, arrays * plane_bytes), 128) * 128;
+    static constexpr int part_bytes = hidden_bytes / tiling.k_parts;
+    /// The parts of K from here on lie behind the results: sequences that take no turns ask for them while these are written.
+    static constexpr int behind_results = turns == 1 ? minimum(ceil_div(arrays * plane_bytes, part_bytes), tiling.k_parts) : tiling.k_parts;
     static constexpr int ring_at = turns * turn_bytes;
     static constexpr int stage_bytes = input_gates * plane_bytes;
     static constexpr int weights_at = ceil_div(ring_at + tiling.num_stages * stage_bytes, 128) * 128;
@@ -124,13 +127,15 @@ struct WideForward {
     /// The sequence at a place of the batch; past its end any will do.
     TILESMITH_DEVICE int sequence_of(int place) const { return sequence_at<sequences>(in, minimum(place, in.batch - 1)); }
 
-    /// The calling thread's share of the vectors of 8 units of `count` planes: function(plane, row, chunk).
-    template <int count, class Function>
-    TILESMITH_DEVICE void for_each_vector(Function function) const {
-        constexpr int step = threads / chunks, trips = ceil_div(count * rows, step);
-        const int own = opaque(thread), first = own / chunks, chunk = own % chunks;  // addresses are computed anew
-#pragma unroll(minimum(maximum(trips, 1), 2))
-        for (int i = 0; i < trips; ++i) {
+    /// The calling thread's share of the vectors of 8 units of `count` planes: function(plane, row, chunk). Of `parts` one alone.
+    /// idle: the first warps, which have no share.
+    template <int count, int parts = 1, int idle = 0, class Function>
+    TILESMITH_DEVICE void for_each_vector(Function function, int part = 0) const {
+        constexpr int step = (threads - 32 * idle) / chunks, trips = ceil_div(count * rows, step), part_trips = ceil_div(trips, parts);
+        const int own = opaque(thread) - 32 * idle, first = own / chunks, chunk = own % chunks;  // addresses are computed anew
+        if (idle > 0 && (own < 0 || own >= step * chunks)) return;
+#pragma unroll(minimum(maximum(part_trips, 1), 2))
+        for (int i = part * part_trips; i < minimum(trips, (part + 1) * part_trips); ++i) {
             const int row = first + i * step;  // of all planes
             if (count * rows % step != 0 && row >= count * rows) continue;
             function(row / rows, row % rows, chunk);
@@ -139,13 +144,16 @@ struct WideForward {
 
     // ---- inputs ----
 
-    /// Ask for the inputs of a turn's step.
-    TILESMITH_DEVICE void load_inputs(int turn, int t, SharedAddress stage) const {
-        for_each_vector<input_gates>([&](int gate, int row, int chunk) {
-            const long long step = static_cast<long long>(sequence_of(first_row(turn) + row)) * in.seq + t;
-            cp_async<16>(stage + gate * plane_bytes + chunk * chunk_row + row * chunk_bytes,
-                         in.wx + ((step * input_gates + gate) * shape.heads + head) * D + first_unit + 8 * chunk);
-        });
+    /// Ask for the inputs of a turn's step; or of `parts` of them for one.
+    template <int parts = 1>
+    TILESMITH_DEVICE void load_inputs(int turn, int t, SharedAddress stage, int part = 0) const {
+        for_each_vector<input_gates, parts>(
+            [&](int gate, int row, int chunk) {
+                const long long step = static_cast<long long>(sequence_of(first_row(turn) + row)) * in.seq + t;
+                cp_async<16>(stage + gate * plane_bytes + chunk * chunk_row + row * chunk_bytes,
+                             in.wx + ((step * input_gates + gate) * shape.heads + head) * D + first_unit + 8 * chunk);
+            },
+            part);
     }
     /// The words of a lane's elements: columns 2j and 2j + 1 of each gate with an input.
     TILESMITH_DEVICE void read_inputs(unsigned (&words)[maximum(input_gates, 1)], SharedAddress stage, int chunk, int column_tile) const {
@@ -157,13 +165,12 @@ struct WideForward {
     TILESMITH_DEVICE SharedAddress barrier_of(int turn, int part) const {
         return shared + barriers_at + (turn * tiling.k_parts + part) * transfer_barrier_bytes;
     }
-    /// By one thread, when all of h(t) is there: begin copying it, part by part of K.
+    /// By one thread, when all of h(t) is there: begin copying some parts of it, the last first.
+    template <int first, int last>
     TILESMITH_DEVICE void load_hidden(int turn, int t) const {
-        constexpr int part_bytes = hidden_bytes / tiling.k_parts;
-        fence_global_for_copies();
         const unsigned short* from = hidden_of(turn, t % 2);
 #pragma unroll
-        for (int part = 0; part < tiling.k_parts; ++part) {
+        for (int part = last - 1; part >= first; --part) {
             arrive_and_expect(barrier_of(turn, part), part_bytes);
             copy_to_blocks<1>(turn_at(turn) + part * part_bytes, from + part * part_bytes / 2, part_bytes, barrier_of(turn, part));
         }
@@ -225,25 +232,28 @@ struct WideForward {
 
     // ---- one step of a turn ----
 
-    /// All threads meet: what h replaces is read. Then the first of them waits until all of h(t) of a turn is there, and asks for it.
+    /// By all threads. The first waits until all of h(t) of a turn is there, and asks for it when all have read what it replaces.
     TILESMITH_DEVICE void ask_for_hidden(int turn, int t) {
         own_of_rows[turn].look_up(in, first_row(turn), t, thread, threads);
-        sync_block();
-        TILESMITH_STAMPED(mark(Phase::meeting);)
+        if constexpr (turns == 2) sync_block();
         if (thread == 0) GridBarrier::wait_alone(counter_of(turn), static_cast<unsigned>(blocks * warps) * (t + 1));
         sync_warp();
-        if (thread == 0) load_hidden(turn, t);
-        sync_warp();
+        if (thread == 0) {
+            fence_global_for_copies();
+            load_hidden<behind_results, tiling.k_parts>(turn, t);
+        }
         TILESMITH_STAMPED(mark(Phase::exchange);)
+        if constexpr (turns == 1) sync_block();
+        if (thread == 0) load_hidden<0, behind_results>(turn, t);
+        sync_warp();
+        TILESMITH_STAMPED(mark(Phase::meeting);)
     }
 
     /// Parts of K with which a turn's elements are stepped; with the next its results are written, and inputs asked for.
     static constexpr int stepped = maximum(tiling.k_parts / 2, 1);
-    /// Whether the inputs of a turn alone are asked for a step ahead.
-    static constexpr bool ahead = turns == 1 && tiling.num_stages > 1;
     /// All threads meet when the inputs of the step that comes are there.
     TILESMITH_DEVICE static void meet_with_inputs() {
-        cp_async_wait<turns == 2 || ahead>();
+        cp_async_wait<turns == 2 ? 1 : tiling.num_stages - 1>();
         sync_block();
     }
 
@@ -253,22 +263,32 @@ struct WideForward {
         matrix.begin(running);
         run_parts<0>(turn, t, matrix_descriptor(turn_at(turn), rows * chunk_bytes, 8 * chunk_bytes), meanwhile);
     }
-    template <int part, class Meanwhile>
+    template <int number, class Meanwhile>
     TILESMITH_DEVICE void run_parts(int turn, int t, const MatrixDescriptor& hidden, const Meanwhile& meanwhile) {
-        if constexpr (part < tiling.k_parts) {
+        if constexpr (number < tiling.k_parts) {
+            constexpr int part = tiling.k_parts - 1 - number;  // in the order in which they are asked for
             wait_for_part(turn, part, t);
             if constexpr (turns == 2) meet_with_inputs();  // of the other turn, whose step is beside this part
             TILESMITH_STAMPED(mark(Phase::meeting);)
-            matrix.template multiply<part * part_k_tiles, part_k_tiles>(running, hidden);
+            matrix.template multiply<part * part_k_tiles, part_k_tiles, number == 0>(running, hidden);
             wgmma_commit();
             TILESMITH_STAMPED(mark(Phase::matrix);)
-            meanwhile.template after<part>();
-            run_parts<part + 1>(turn, t, hidden, meanwhile);
+            meanwhile.template after<number>();
+            run_parts<number + 1>(turn, t, hidden, meanwhile);
         }
     }
-    struct Nothing {
+    /// What is done beside the product of sequences that take no turns: inputs are asked for, a part with each part of K. All at
+    /// once, between steps, threads would wait for the memory.
+    struct Asking {
+        const WideForward& kernel;
+        int number, steps;  // of the step that they are for
         template <int part>
-        TILESMITH_DEVICE void after() const {}
+        TILESMITH_DEVICE void after() const {
+            constexpr int parts = maximum(tiling.k_parts - 1, 1);  // beside the last part they would come too late
+            if constexpr (part < parts)
+                if (number < steps) kernel.template load_inputs<parts>(0, number, kernel.stage_of(number), part);
+            if constexpr (part == parts - 1) cp_async_commit();
+        }
     };
     /// What is done beside a turn's product: the step before it, which is the other turn's.
     struct Finishing {
@@ -330,10 +350,11 @@ struct WideForward {
             }
     }
 
-    /// Write the results of a turn's step, which all threads have met for.
+    /// Write the results of a turn's step, which all threads have met for. idle: the first warps, which have other things to do.
+    template <int idle>
     TILESMITH_DEVICE void write_results(int turn, int t) const {
         const long long array_elements = static_cast<long long>(in.batch) * in.seq * shape.heads * D;
-        for_each_vector<arrays>([&](int array, int row, int chunk) {
+        for_each_vector<arrays, 1, idle>([&](int array, int row, int chunk) {
             if (first_row(turn) + row >= in.batch) return;
             const long long step = static_cast<long long>(sequence_of(first_row(turn) + row)) * in.seq + t;
             copy_to_global<16>(result_array<Cell, save>(in, array, array_elements) + (step * shape.heads + head) * D + first_unit + 8 * chunk,
@@ -354,14 +375,14 @@ struct WideForward {
     /// What follows a turn's product: its step, h for the others, its results.
     TILESMITH_DEVICE void finish(int turn, int t, int steps, SharedAddress stage) {
         step(turn, t, stage);
-        fence_shared_for_wgmma();  // h will replace what it has stored
         sync_warp();
         TILESMITH_STAMPED(mark(Phase::pointwise);)
         if (t + 1 < steps) send_hidden(turn, t + 1);
         TILESMITH_STAMPED(mark(Phase::exchange);)
-        sync_block();  // all results are there, and all inputs read
+        fence_shared_for_wgmma();  // h will replace what it has stored
+        sync_block();              // all results are there, and all inputs read
         TILESMITH_STAMPED(mark(Phase::meeting);)
-        write_results(turn, t);
+        write_results<1>(turn, t);
     }
 
     /// The stage of the ring that a turn's step has, counted through turns and steps.
@@ -404,16 +425,12 @@ struct WideForward {
     TILESMITH_DEVICE void run_alone(int steps) {
         for (int t = 0; t < steps; ++t) {
             ask_for_hidden(0, t);
-            if constexpr (ahead) ask_for_inputs(t + tiling.num_stages - 1, steps);
-            TILESMITH_STAMPED(mark(Phase::transfers);)
-            run_product(0, t, Nothing{});
+            run_product(0, t, Asking{*this, t + tiling.num_stages - 1, steps});
             end_product();
             TILESMITH_STAMPED(mark(Phase::matrix);)
             meet_with_inputs();  // h is read
             TILESMITH_STAMPED(mark(Phase::meeting);)
             finish(0, t, steps, stage_of(t));
-            TILESMITH_STAMPED(mark(Phase::transfers);)
-            if constexpr (!ahead) ask_for_inputs(t + 1, steps);
             TILESMITH_STAMPED(stamps.step(Phase::transfers);)
         }
     }
@@ -443,12 +460,12 @@ struct WideForward {
             if constexpr (part < stepped)
                 step<part * (column_tiles / stepped), column_tiles / stepped>(turn, t, stage_of(number));
             if constexpr (last) {
-                fence_shared_for_wgmma();  // h will replace what it has stored
                 sync_warp();
                 if (t + 1 < steps) send_hidden(turn, t + 1);
+                fence_shared_for_wgmma();  // h will replace what it has stored
             }
             if constexpr (alone) sync_block();  // else all have met before this part
-            if constexpr (alone || part == stepped) write_results(turn, t);
+            if constexpr (alone || part == stepped) write_results<0>(turn, t);
         }
         if constexpr (alone || part == stepped) ask_for_inputs(number + tiling.num_stages, steps);
     }
@@ -456,7 +473,7 @@ struct WideForward {
     TILESMITH_DEVICE void run() {
         const int steps = longest<sequences>(in, static_cast<int>(block_y()) * tiling.batch_tile, tiling.batch_tile, lane);
         prepare();
-        for (int number = 0; number < maximum(tiling.num_stages - 1, 1); ++number) ask_for_inputs(number, steps);
+        for (int number = 0; number < tiling.num_stages - 1; ++number) ask_for_inputs(number, steps);
         TILESMITH_STAMPED(stamps.start(in.stamps, warp == 0);)
         if constexpr (turns == 1)
             run_alone(steps);

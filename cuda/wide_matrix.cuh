@@ -76,15 +76,15 @@ struct WideMatrix {
         for (int tile = 0; tile < tiles; ++tile) hold(sums[tile]);
     }
 
-    /// Add the product's part of `count` groups of k from `first` on; the first begins it. moving: descriptor of the matrix's first k.
-    template <int first, int count>
+    /// Add the product's part of `count` groups of k from `first` on. begins: it is the first. moving: descriptor of the matrix's first k.
+    template <int first, int count, bool begins>
     TILESMITH_DEVICE void multiply(Sums& sums, MatrixDescriptor moving) const {
         wgmma_fence();
         const MatrixDescriptor own = matrix_descriptor(uniform(at), 64 * chunk_bytes, 8 * chunk_bytes);
 #pragma unroll
         for (int k_tile = first; k_tile < first + count; ++k_tile)
 #pragma unroll
-            for (int tile = 0; tile < tiles; ++tile) add(sums[tile], own, tile, k_tile, moving);
+            for (int tile = 0; tile < tiles; ++tile) add(sums[tile], own, tile, k_tile, moving, begins && k_tile == first);
     }
 
     /// Begin a tile's product, all of K, and close its group.
@@ -93,7 +93,7 @@ struct WideMatrix {
         wgmma_fence();
         const MatrixDescriptor own = matrix_descriptor(uniform(at), 64 * chunk_bytes, 8 * chunk_bytes);
 #pragma unroll
-        for (int k_tile = 0; k_tile < k_tiles; ++k_tile) add(sums, own, tile, k_tile, moving);
+        for (int k_tile = 0; k_tile < k_tiles; ++k_tile) add(sums, own, tile, k_tile, moving, k_tile == 0);
         wgmma_commit();
     }
 
@@ -103,13 +103,14 @@ struct WideMatrix {
         hold(sums);
     }
 
-    /// A tile's part of 16 k, the first of which begins its product.
-    TILESMITH_DEVICE void add(float (&sums)[column_tiles][4], MatrixDescriptor own, int tile, int k_tile, MatrixDescriptor moving) const {
+    /// A tile's part of 16 k, which begins its product or is added.
+    TILESMITH_DEVICE void add(float (&sums)[column_tiles][4], MatrixDescriptor own, int tile, int k_tile, MatrixDescriptor moving,
+                              bool begins) const {
         const MatrixDescriptor b = moving + k_tile * 2 * columns;  // 16 bytes each
         if (k_tile < k_tiles_in_registers)
-            wgmma<Type>(sums, words[tile][k_tile < k_tiles_in_registers ? k_tile : 0], b, k_tile != 0);
+            wgmma<Type>(sums, words[tile][k_tile < k_tiles_in_registers ? k_tile : 0], b, !begins);
         else
-            wgmma<Type>(sums, own + (tile * k_tiles_in_shared + k_tile - k_tiles_in_registers) * (tile_bytes / 16), b, k_tile != 0);
+            wgmma<Type>(sums, own + (tile * k_tiles_in_shared + k_tile - k_tiles_in_registers) * (tile_bytes / 16), b, !begins);
     }
 
     /// Wait until all products are made; the sums are there.

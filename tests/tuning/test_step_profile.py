@@ -117,8 +117,7 @@ def _records(tiling: Tiling, shape: Shape, mark: int) -> Any:
             "wide",
             Shape(16, STEPS, 1, 64),
             WIDE,
-            "meeting exchange transfers meeting matrix meeting matrix matrix meeting pointwise exchange meeting "
-            "transfers transfers",
+            "exchange meeting meeting matrix meeting matrix matrix meeting pointwise exchange meeting transfers",
         ),
         (
             "wide_backward",
