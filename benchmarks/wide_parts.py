@@ -63,13 +63,14 @@ EDITS: Mapping[str, Edit] = {
     ),
     "no h": (
         FORWARD,
-        "arrive_and_expect(barrier_of(turn, part), part_bytes);\n",
-        "arrive_and_expect(barrier_of(turn, part), t == -5 ? part_bytes : 0);\nif (t == -5)\n",
+        "const int before_end = minimum(count, k_tiles - begin);",
+        "arrive_and_expect(barrier_of(turn, part), 0);\nif (t != -5) continue;\n"
+        "const int before_end = minimum(count, k_tiles - begin);",
     ),
     "no product": (
         FORWARD,
-        "matrix.template multiply<part * part_k_tiles, part_k_tiles, number == 0>(running, hidden);",
-        "if (t == -5) matrix.template multiply<part * part_k_tiles, part_k_tiles, number == 0>(running, hidden);",
+        "matrix.template multiply<first, count, number == 0 && !keeps_own>(running, hidden);",
+        "if (t == -5) matrix.template multiply<first, count, number == 0 && !keeps_own>(running, hidden);",
     ),
     "no Wx": (
         FORWARD,
@@ -180,6 +181,8 @@ def mark_names(parts: int) -> list[str]:
     """What ends at each mark of a step."""
     of_parts = [f"{what} {part}" for part in range(parts) for what in ("h of part", "issue part")]
     return [
+        "own part",
+        "write",
         "wait, ask for h",
         "meet: h may come",
         *of_parts,
@@ -188,7 +191,6 @@ def mark_names(parts: int) -> list[str]:
         "pointwise",
         "send h",
         "meet: results",
-        "write",
     ]
 
 

@@ -53,7 +53,6 @@ struct WideForward {
     using Rows = GateRows<Cell, warp_units>;
     static constexpr int tiles = Rows::tiles;  // of 64 rows, per warpgroup
     using Matrix = WideMatrix<Type, tiles, D / 16, tiling.k_tiles_in_registers, rows>;
-    static constexpr int part_k_tiles = D / 16 / tiling.k_parts;
     using Elements = LaneElements<shape, warp_units, rows, D, sequences.lengths>;
     static constexpr int unit_groups = Elements::unit_groups, column_tiles = Elements::column_tiles, columns = 2;
     static constexpr int chunks = units / 8;  // rows of 8 units, of a block
@@ -69,9 +68,20 @@ struct WideForward {
     static constexpr int chunk_row = (rows + 1) * chunk_bytes;  // of inputs and results: no bank conflicts across chunks
     static constexpr int plane_bytes = chunks * chunk_row;
     static constexpr int turn_bytes = ceil_div(maximum(hidden_bytes, arrays * plane_bytes), 128) * 128;
-    static constexpr int part_bytes = hidden_bytes / tiling.k_parts;
+    // K, in groups of 16, begins behind the block's own units, which come last: their h need not travel, where results leave it a place.
+    static constexpr int k_tiles = D / 16, k_tile_bytes = 2 * rows * chunk_bytes;
+    static constexpr bool keeps_own = turns == 1 && k_tiles - units / 16 >= tiling.k_parts &&
+                                      arrays * plane_bytes <= (k_tiles - units / 16) * k_tile_bytes;
+    static constexpr int foreign = keeps_own ? k_tiles - units / 16 : k_tiles;
+    /// Where a part of K begins, of those that come from other blocks; the end, of the last and one.
+    TILESMITH_DEVICE static constexpr int part_at(int part) { return part * foreign / tiling.k_parts; }
     /// The parts of K from here on lie behind the results: sequences that take no turns ask for them while these are written.
-    static constexpr int behind_results = turns == 1 ? minimum(ceil_div(arrays * plane_bytes, part_bytes), tiling.k_parts) : tiling.k_parts;
+    TILESMITH_DEVICE static constexpr int parts_before_results_end() {
+        int part = 0;
+        while (part < tiling.k_parts && (turns == 2 || part_at(part) * k_tile_bytes < arrays * plane_bytes)) ++part;
+        return part;
+    }
+    static constexpr int behind_results = parts_before_results_end();
     static constexpr int ring_at = turns * turn_bytes;
     static constexpr int stage_bytes = input_gates * plane_bytes;
     static constexpr int weights_at = ceil_div(ring_at + tiling.num_stages * stage_bytes, 128) * 128;
@@ -165,14 +175,21 @@ struct WideForward {
     TILESMITH_DEVICE SharedAddress barrier_of(int turn, int part) const {
         return shared + barriers_at + (turn * tiling.k_parts + part) * transfer_barrier_bytes;
     }
+    /// Which group of K is the first, of those of all units in their order.
+    TILESMITH_DEVICE int first_k_tile() const { return keeps_own ? (rank + 1) % blocks * (units / 16) : 0; }
     /// By one thread, when all of h(t) is there: begin copying some parts of it, the last first.
     template <int first, int last>
     TILESMITH_DEVICE void load_hidden(int turn, int t) const {
-        const unsigned short* from = hidden_of(turn, t % 2);
 #pragma unroll
         for (int part = last - 1; part >= first; --part) {
-            arrive_and_expect(barrier_of(turn, part), part_bytes);
-            copy_to_blocks<1>(turn_at(turn) + part * part_bytes, from + part * part_bytes / 2, part_bytes, barrier_of(turn, part));
+            const int count = part_at(part + 1) - part_at(part), begin = (first_k_tile() + part_at(part)) % k_tiles;
+            const int before_end = minimum(count, k_tiles - begin);  // the others are the first units of the head
+            const unsigned short* from = hidden_of(turn, t % 2);
+            const SharedAddress to = turn_at(turn) + part_at(part) * k_tile_bytes, barrier = barrier_of(turn, part);
+            arrive_and_expect(barrier, count * k_tile_bytes);
+            copy_to_blocks<1>(to, from + begin * (k_tile_bytes / 2), before_end * k_tile_bytes, barrier);
+            if (keeps_own && before_end < count)
+                copy_to_blocks<1>(to + before_end * k_tile_bytes, from, (count - before_end) * k_tile_bytes, barrier);
         }
     }
     /// Wait until a part of h(t) has come.
@@ -181,7 +198,8 @@ struct WideForward {
         sync_warp();
     }
 
-    /// The warp has its units of h(t) in the first plane of results: store them for the others, and say so.
+    /// The warp has its units of h(t) in the first plane of results: store them for the others, and say so. To be followed by
+    /// fence_shared_for_wgmma.
     TILESMITH_DEVICE void send_hidden(int turn, int t) const {
         unsigned short* to = hidden_of(turn, t % 2) + (first_unit / 8 + warp * unit_groups) * rows * 8;
 #pragma unroll
@@ -194,6 +212,8 @@ struct WideForward {
                 if constexpr (sequences.resets)
                     if (own_of_rows[turn].begins_next(row)) value = initial_chunk(turn, row, chunk);
                 store_global_128(to + (unit_group * rows + row) * 8, value);
+                if constexpr (keeps_own)
+                    store_shared_128(turn_at(turn) + foreign * k_tile_bytes + (chunk * rows + row) * chunk_bytes, value);
             }
         sync_warp();
         if (lane == 0) signal_global(counter_of(turn));
@@ -225,9 +245,9 @@ struct WideForward {
             for (int row = lane; row < rows; row += 32)
                 store_shared_128(result_at(turn, 0, row, warp * unit_groups + unit_group),
                                  initial_chunk(turn, row, warp * unit_groups + unit_group));
-        fence_shared_for_wgmma();
         sync_warp();
         send_hidden(turn, 0);
+        fence_shared_for_wgmma();
     }
 
     // ---- one step of a turn ----
@@ -260,8 +280,21 @@ struct WideForward {
     /// Begin the product of step t, part by part of K as h comes, with meanwhile.after<part>() when each has begun.
     template <class Meanwhile>
     TILESMITH_DEVICE void run_product(int turn, int t, Meanwhile meanwhile) {
-        matrix.begin(running);
-        run_parts<0>(turn, t, matrix_descriptor(turn_at(turn), rows * chunk_bytes, 8 * chunk_bytes), meanwhile);
+        if constexpr (!keeps_own) matrix.begin(running);
+        run_parts<0>(turn, t, descriptor_of(turn), meanwhile);
+    }
+    TILESMITH_DEVICE MatrixDescriptor descriptor_of(int turn) const {
+        return matrix_descriptor(turn_at(turn), rows * chunk_bytes, 8 * chunk_bytes);
+    }
+    /// Begin it with the block's own units, when all threads have met for these; and wait for that: the compiler would let each product
+    /// wait for the one before where threads part while one runs.
+    TILESMITH_DEVICE void begin_with_own() {
+        if constexpr (keeps_own) {
+            matrix.begin(running);
+            matrix.template multiply<foreign, k_tiles - foreign, true>(running, descriptor_of(0));
+            wgmma_commit();
+            matrix.wait(running);
+        }
     }
     template <int number, class Meanwhile>
     TILESMITH_DEVICE void run_parts(int turn, int t, const MatrixDescriptor& hidden, const Meanwhile& meanwhile) {
@@ -270,7 +303,8 @@ struct WideForward {
             wait_for_part(turn, part, t);
             if constexpr (turns == 2) meet_with_inputs();  // of the other turn, whose step is beside this part
             TILESMITH_STAMPED(mark(Phase::meeting);)
-            matrix.template multiply<part * part_k_tiles, part_k_tiles, number == 0>(running, hidden);
+            constexpr int first = part_at(part), count = part_at(part + 1) - first;
+            matrix.template multiply<first, count, number == 0 && !keeps_own>(running, hidden);
             wgmma_commit();
             TILESMITH_STAMPED(mark(Phase::matrix);)
             meanwhile.template after<number>();
@@ -372,7 +406,7 @@ struct WideForward {
             });
     }
 
-    /// What follows a turn's product: its step, h for the others, its results.
+    /// What follows a turn's product: its step, h for the others; its results are to be written.
     TILESMITH_DEVICE void finish(int turn, int t, int steps, SharedAddress stage) {
         step(turn, t, stage);
         sync_warp();
@@ -381,8 +415,6 @@ struct WideForward {
         TILESMITH_STAMPED(mark(Phase::exchange);)
         fence_shared_for_wgmma();  // h will replace what it has stored
         sync_block();              // all results are there, and all inputs read
-        TILESMITH_STAMPED(mark(Phase::meeting);)
-        write_results<1>(turn, t);
     }
 
     /// The stage of the ring that a turn's step has, counted through turns and steps.
@@ -398,7 +430,7 @@ struct WideForward {
         matrix.load(lane, warp % 4, [&](int tile_row) {
             const int gate = tile_row / warp_units, unit = first_unit + warp * warp_units + tile_row % warp_units;
             return gate < Rows::product_gates ? in.r + (static_cast<long long>(gate * shape.heads + head) * D + unit) * D : nullptr;
-        });
+        }, [&](int k_tile) { return (first_k_tile() + k_tile) % k_tiles * 16; });
         load_bias<Type, Cell>(bias, in.b, ~0u, elements_of(0));
         if (thread == 0) {
 #pragma unroll 1
@@ -423,7 +455,12 @@ struct WideForward {
 
     /// The steps of sequences that take no turns.
     TILESMITH_DEVICE void run_alone(int steps) {
+        sync_block();
         for (int t = 0; t < steps; ++t) {
+            begin_with_own();
+            TILESMITH_STAMPED(mark(Phase::matrix);)
+            if (t > 0) write_results<1>(0, t - 1);
+            TILESMITH_STAMPED(mark(Phase::transfers);)
             ask_for_hidden(0, t);
             run_product(0, t, Asking{*this, t + tiling.num_stages - 1, steps});
             end_product();
@@ -431,8 +468,9 @@ struct WideForward {
             meet_with_inputs();  // h is read
             TILESMITH_STAMPED(mark(Phase::meeting);)
             finish(0, t, steps, stage_of(t));
-            TILESMITH_STAMPED(stamps.step(Phase::transfers);)
+            TILESMITH_STAMPED(stamps.step(Phase::meeting);)
         }
+        write_results<0>(0, steps - 1);
     }
 
     /// Of two parts: while the product of one runs, the step before it is finished, which is the other's, and h of the next comes.
@@ -450,6 +488,7 @@ struct WideForward {
             }
         meet_with_inputs();  // h is read
         finish(1, steps - 1, steps, stage_of(2 * steps - 1));
+        write_results<0>(1, steps - 1);
     }
 
     /// What is done after a part of K has begun, of another turn's step.

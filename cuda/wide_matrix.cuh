@@ -20,9 +20,10 @@ struct WideMatrix {
     unsigned words[tiles][maximum(k_tiles_in_registers, 1)][4];
 
     /// row_of(row): where a row of the warp begins, `row` counted through its 16 of each tile; null for zeros. warp: of the
-    /// warpgroup. To be followed by fence_shared_for_wgmma and a meeting.
-    template <class RowOf>
-    TILESMITH_DEVICE void load(int lane, int warp, RowOf row_of) {
+    /// warpgroup. first_of(k_tile): where in a row the 16 k lie that are multiplied as a group. To be followed by
+    /// fence_shared_for_wgmma and a meeting.
+    template <class RowOf, class FirstOf>
+    TILESMITH_DEVICE void load(int lane, int warp, RowOf row_of, FirstOf first_of) {
         const int g = lane / 4, j = lane % 4;
 #pragma unroll
         for (int tile = 0; tile < tiles; ++tile) {
@@ -32,13 +33,14 @@ struct WideMatrix {
 #pragma unroll
                 for (int i = 0; i < 4; ++i) {
                     const unsigned short* row = row_of(tile * 16 + g + i % 2 * 8);
-                    words[tile][k_tile][i] = row == nullptr ? 0 : load_global_32(row + k_tile * 16 + i / 2 * 8 + 2 * j);
+                    words[tile][k_tile][i] = row == nullptr ? 0 : load_global_32(row + first_of(k_tile) + i / 2 * 8 + 2 * j);
                 }
             }
             const unsigned short* row = row_of(tile * 16 + lane % 16);
             for (int eight = lane / 16; eight < 2 * k_tiles_in_shared; eight += 2)
                 store_shared_128(at + tile * k_tiles_in_shared * tile_bytes + (eight * 64 + warp * 16 + lane % 16) * chunk_bytes,
-                                 row == nullptr ? uint4{0, 0, 0, 0} : load_global_128(row + k_tiles_in_registers * 16 + eight * 8));
+                                 row == nullptr ? uint4{0, 0, 0, 0}
+                                                : load_global_128(row + first_of(k_tiles_in_registers + eight / 2) + eight % 2 * 8));
         }
     }
 

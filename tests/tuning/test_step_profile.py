@@ -117,7 +117,7 @@ def _records(tiling: Tiling, shape: Shape, mark: int) -> Any:
             "wide",
             Shape(16, STEPS, 1, 64),
             WIDE,
-            "exchange meeting meeting matrix meeting matrix matrix meeting pointwise exchange meeting transfers",
+            "matrix transfers exchange meeting meeting matrix meeting matrix matrix meeting pointwise exchange meeting",
         ),
         (
             "wide_backward",
