@@ -59,7 +59,7 @@ EDITS: Mapping[str, Edit] = {
     "no wait": (
         FORWARD,
         "GridBarrier::wait_alone(counter_of(turn), static_cast<unsigned>(blocks * warps) * (t + 1));",
-        "",
+        ";",
     ),
     "no h": (
         FORWARD,
