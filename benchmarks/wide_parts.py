@@ -54,7 +54,7 @@ TILINGS = {
 Edit = tuple[str, str, str]
 """A header, a text that stands in it once, and what takes its place."""
 
-FORWARD = "wide_forward.cuh"
+FORWARD, TRANSFERS = "wide_forward.cuh", "wide_forward_transfers.cuh"
 EDITS: Mapping[str, Edit] = {
     "no wait": (
         FORWARD,
@@ -62,7 +62,7 @@ EDITS: Mapping[str, Edit] = {
         ";",
     ),
     "no h": (
-        FORWARD,
+        TRANSFERS,
         "const int before_end = minimum(count, k_tiles - begin);",
         "arrive_and_expect(barrier_of(turn, part), 0);\nif (t != -5) continue;\n"
         "const int before_end = minimum(count, k_tiles - begin);",
@@ -85,7 +85,7 @@ EDITS: Mapping[str, Edit] = {
         "for (int a = 0; a < arrays; ++a) results[column][a] = stepped[0];",
     ),
     "no results": (
-        FORWARD,
+        TRANSFERS,
         "for_each_vector<arrays, 1, idle>([&]",
         "if (t != -5) return;\nfor_each_vector<arrays, 1, idle>([&]",
     ),
