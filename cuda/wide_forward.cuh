@@ -143,14 +143,12 @@ struct WideForward : WideForwardTransfers<Cell, Type, shape, tiling, save, seque
     TILESMITH_DEVICE MatrixDescriptor descriptor_of(int turn) const {
         return matrix_descriptor(turn_at(turn), rows * chunk_bytes, 8 * chunk_bytes);
     }
-    /// Begin it with the block's own units, when all threads have met for these; and wait for that: the compiler would let each product
-    /// wait for the one before where threads part while one runs.
+    /// Begin it with the block's own units, when all threads have met for these.
     TILESMITH_DEVICE void begin_with_own() {
         if constexpr (keeps_own) {
             matrix.begin(running);
             matrix.template multiply<foreign, k_tiles - foreign, true>(running, descriptor_of(0));
             wgmma_commit();
-            matrix.wait(running);
         }
     }
     template <int number, class Meanwhile>
@@ -279,15 +277,22 @@ struct WideForward : WideForwardTransfers<Cell, Type, shape, tiling, save, seque
     /// Of two turns, whose parts run beside each other, steps are marked alone.
     TILESMITH_STAMPED(TILESMITH_DEVICE void mark(Phase phase) { if constexpr (turns == 1) stamps.mark(phase); })
 
+    /// Own units are multiplied before h of the others is asked for, unless that waits for results anyway: then while it comes.
+    static constexpr bool own_before_others = behind_results < tiling.k_parts;
+
     /// The steps of sequences that take no turns.
     TILESMITH_DEVICE void run_alone(int steps) {
         sync_block();
         for (int t = 0; t < steps; ++t) {
-            begin_with_own();
+            if constexpr (own_before_others && keeps_own) {
+                begin_with_own();
+                matrix.wait(running);  // else each product would wait for the one before: threads part while it runs
+            }
             TILESMITH_STAMPED(mark(Phase::matrix);)
             if (t > 0) Base::template write_results<1>(0, t - 1);
             TILESMITH_STAMPED(mark(Phase::transfers);)
             ask_for_hidden(0, t);
+            if constexpr (!own_before_others) begin_with_own();
             run_product(0, t, Asking{*this, t + tiling.num_stages - 1, steps});
             end_product();
             TILESMITH_STAMPED(mark(Phase::matrix);)

@@ -26,6 +26,12 @@ WIDE = {"blocks": 4, "units_per_warp": 8, "batch_tile": 16, "turns": 1} | {
         pytest.param(
             "gru", Shape(33, 6, 2, 96, "float16"), {"blocks": 3, "batch_tile": 32, "k_parts": 2}, id="two heads"
         ),
+        pytest.param(
+            "lstm",
+            Shape(9, 4, 1, 256, save="gates"),
+            {"blocks": 8, "k_parts": 2},
+            id="results where all others' h comes",
+        ),
         pytest.param("lstm", Shape(9, 7, 1, 128), {"k_parts": 1, "num_stages": 2}, id="one part of K, two stages"),
         pytest.param("slstm", Shape(20, 6, 1, 192, save="states"), {"blocks": 3, "k_parts": 2}, id="two warpgroups"),
         pytest.param("lstm", Shape(7, 6, 1, 64), {"blocks": 1, "k_tiles_in_registers": 0}, id="a block has the head"),
