@@ -19,10 +19,14 @@ struct GridBarrier {
 
     /// All threads of a block wait until a counter has been counted up so many times since the launch began.
     TILESMITH_DEVICE static void wait(const unsigned* counter, unsigned times) {
-        if (thread_index() == 0)
-            for (unsigned rounds = 0; static_cast<int>(poll_signals(counter) + 1u - times) < 0;) poll_again(rounds);
+        if (thread_index() == 0) wait_alone(counter, times);
         sync_warp();
         sync_block();
+    }
+
+    /// The calling thread alone waits.
+    TILESMITH_DEVICE static void wait_alone(const unsigned* counter, unsigned times) {
+        for (unsigned rounds = 0; static_cast<int>(poll_signals(counter) + 1u - times) < 0;) poll_again(rounds);
     }
 };
 

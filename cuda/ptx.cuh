@@ -25,6 +25,7 @@
 #include "ptx/products.cuh"
 #include "ptx/shared_memory.cuh"
 #include "ptx/threads.cuh"
+#include "ptx/transfers.cuh"
 #include "ptx/types.cuh"
 #include "ptx/warpgroups.cuh"
 #endif

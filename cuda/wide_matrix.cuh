@@ -20,9 +20,10 @@ struct WideMatrix {
     unsigned words[tiles][maximum(k_tiles_in_registers, 1)][4];
 
     /// row_of(row): where a row of the warp begins, `row` counted through its 16 of each tile; null for zeros. warp: of the
-    /// warpgroup. To be followed by fence_shared_for_wgmma and a meeting.
-    template <class RowOf>
-    TILESMITH_DEVICE void load(int lane, int warp, RowOf row_of) {
+    /// warpgroup. first_of(k_tile): where in a row the 16 k lie that are multiplied as a group. To be followed by
+    /// fence_shared_for_wgmma and a meeting.
+    template <class RowOf, class FirstOf>
+    TILESMITH_DEVICE void load(int lane, int warp, RowOf row_of, FirstOf first_of) {
         const int g = lane / 4, j = lane % 4;
 #pragma unroll
         for (int tile = 0; tile < tiles; ++tile) {
@@ -32,13 +33,14 @@ struct WideMatrix {
 #pragma unroll
                 for (int i = 0; i < 4; ++i) {
                     const unsigned short* row = row_of(tile * 16 + g + i % 2 * 8);
-                    words[tile][k_tile][i] = row == nullptr ? 0 : load_global_32(row + k_tile * 16 + i / 2 * 8 + 2 * j);
+                    words[tile][k_tile][i] = row == nullptr ? 0 : load_global_32(row + first_of(k_tile) + i / 2 * 8 + 2 * j);
                 }
             }
             const unsigned short* row = row_of(tile * 16 + lane % 16);
             for (int eight = lane / 16; eight < 2 * k_tiles_in_shared; eight += 2)
                 store_shared_128(at + tile * k_tiles_in_shared * tile_bytes + (eight * 64 + warp * 16 + lane % 16) * chunk_bytes,
-                                 row == nullptr ? uint4{0, 0, 0, 0} : load_global_128(row + k_tiles_in_registers * 16 + eight * 8));
+                                 row == nullptr ? uint4{0, 0, 0, 0}
+                                                : load_global_128(row + first_of(k_tiles_in_registers + eight / 2) + eight % 2 * 8));
         }
     }
 
@@ -76,24 +78,24 @@ struct WideMatrix {
         for (int tile = 0; tile < tiles; ++tile) hold(sums[tile]);
     }
 
-    /// Add the product's part of `count` groups of k from `first` on; the first begins it. moving: descriptor of the matrix's first k.
-    template <int first, int count>
+    /// Add the product's part of `count` groups of k from `first` on. begins: it is the first. moving: descriptor of the matrix's first k.
+    template <int first, int count, bool begins>
     TILESMITH_DEVICE void multiply(Sums& sums, MatrixDescriptor moving) const {
         wgmma_fence();
-        const MatrixDescriptor own = matrix_descriptor(at, 64 * chunk_bytes, 8 * chunk_bytes);
+        const MatrixDescriptor own = matrix_descriptor(uniform(at), 64 * chunk_bytes, 8 * chunk_bytes);
 #pragma unroll
         for (int k_tile = first; k_tile < first + count; ++k_tile)
 #pragma unroll
-            for (int tile = 0; tile < tiles; ++tile) add(sums[tile], own, tile, k_tile, moving);
+            for (int tile = 0; tile < tiles; ++tile) add(sums[tile], own, tile, k_tile, moving, begins && k_tile == first);
     }
 
     /// Begin a tile's product, all of K, and close its group.
     TILESMITH_DEVICE void multiply_tile(float (&sums)[column_tiles][4], int tile, MatrixDescriptor moving) const {
         hold(sums);
         wgmma_fence();
-        const MatrixDescriptor own = matrix_descriptor(at, 64 * chunk_bytes, 8 * chunk_bytes);
+        const MatrixDescriptor own = matrix_descriptor(uniform(at), 64 * chunk_bytes, 8 * chunk_bytes);
 #pragma unroll
-        for (int k_tile = 0; k_tile < k_tiles; ++k_tile) add(sums, own, tile, k_tile, moving);
+        for (int k_tile = 0; k_tile < k_tiles; ++k_tile) add(sums, own, tile, k_tile, moving, k_tile == 0);
         wgmma_commit();
     }
 
@@ -103,13 +105,14 @@ struct WideMatrix {
         hold(sums);
     }
 
-    /// A tile's part of 16 k, the first of which begins its product.
-    TILESMITH_DEVICE void add(float (&sums)[column_tiles][4], MatrixDescriptor own, int tile, int k_tile, MatrixDescriptor moving) const {
+    /// A tile's part of 16 k, which begins its product or is added.
+    TILESMITH_DEVICE void add(float (&sums)[column_tiles][4], MatrixDescriptor own, int tile, int k_tile, MatrixDescriptor moving,
+                              bool begins) const {
         const MatrixDescriptor b = moving + k_tile * 2 * columns;  // 16 bytes each
         if (k_tile < k_tiles_in_registers)
-            wgmma<Type>(sums, words[tile][k_tile < k_tiles_in_registers ? k_tile : 0], b, k_tile != 0);
+            wgmma<Type>(sums, words[tile][k_tile < k_tiles_in_registers ? k_tile : 0], b, !begins);
         else
-            wgmma<Type>(sums, own + (tile * k_tiles_in_shared + k_tile - k_tiles_in_registers) * (tile_bytes / 16), b, k_tile != 0);
+            wgmma<Type>(sums, own + (tile * k_tiles_in_shared + k_tile - k_tiles_in_registers) * (tile_bytes / 16), b, !begins);
     }
 
     /// Wait until all products are made; the sums are there.

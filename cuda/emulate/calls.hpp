@@ -61,6 +61,18 @@ void commit_copies();
 /// Land the copies of all groups but the `pending` newest.
 void wait_for_copies(unsigned pending);
 
+/// A barrier in the block's own shared memory that counts arrivals and bytes, phase by phase.
+void begin_transfer_barrier(unsigned barrier, unsigned arrivals, const Site& site);
+void fence_transfer_barriers(const Site& site);
+/// barrier: an address of the block's own, or of the cluster's.
+void arrive_at_transfer_barrier(unsigned barrier, unsigned bytes, const Site& site);
+/// in_cluster: whether what other blocks did before they arrived counts too.
+bool phase_ended(unsigned barrier, unsigned parity, bool in_cluster, const Site& site);
+/// What the running thread knows to have been stored in global memory is there for bulk copies.
+void fence_global_for_copies(const Site& site);
+/// To the same place of the first `blocks` blocks of the cluster; 1: of the running thread's own.
+void copy_to_blocks(unsigned destination, const void* source, unsigned bytes, unsigned barrier, unsigned blocks, const Site& site);
+
 void sync_whole_block(const Site& site);
 void sync_whole_cluster(const Site& site);
 void sync_whole_warp(const Site& site);

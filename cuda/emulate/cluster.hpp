@@ -11,7 +11,7 @@
 namespace tilesmith::emulate {
 
 [[noreturn]] inline void report_ended(const Block& owner, const Access& read) {
-    throw Fault{"read of the shared memory of " + describe(owner) +
+    throw Fault{"use of the shared memory of " + describe(owner) +
                 ", which may have ended by then, and its memory with it\n  " + describe(read) +
                 "\n  a sync_cluster() is missing between this line and the end of the kernel"};
 }
@@ -42,8 +42,11 @@ inline void leave_block() {
         const ClusterRead& read = block.cluster_reads[reader];
         const auto knows = [&](const Thread& thread) { return team.clocks.ordered(reader, read.clock, thread.rank); };
         if (read.clock != 0 && std::none_of(block.threads.begin(), block.threads.end(), knows))
-            report_ended(block, {team.thread(reader), "reads", read.site});
+            report_ended(block, {team.thread(reader), "uses it", read.site});
     }
+    for (const Message& message : team.under_way)
+        if (message.to == &block && message.copy != nullptr)
+            report_ended(block, {*message.copy->thread, "starts a bulk copy to it", message.copy->site});
     if (block.unheard.empty()) return;
     const auto& [offset, sending] = *block.unheard.begin();
     throw Fault{text("a message to offset %u of the shared memory of ", offset) + describe(block) +

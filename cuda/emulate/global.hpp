@@ -146,6 +146,21 @@ class GlobalMemory {
         }
     }
 
+    /// A bulk copy reads, of which the thread's warp knew `fenced` when it made what is stored known to such copies.
+    void begin_bulk(const Thread& thread, const void* address, std::vector<std::byte>& out, const Site& site) {
+        const Access access{thread, "copies in bulk", site};
+        for (unsigned at = 0; at < out.size(); at += 16) {
+            const void* const from = static_cast<const std::byte*>(address) + at;
+            begin_copy(thread, from, out.data() + at, 16, site);
+            Array& array = locate(access, from, 16);
+            const std::uint64_t offset = offset_in(array, from);
+            for (unsigned i = 0; i < 8 && !array.stored.empty(); ++i)
+                if (!stored_cell(access, array, offset + 2 * i).written.fenced_by(thread))
+                    throw Fault{"a bulk copy of " + place_of(array, offset)() + ", which it may not see yet\n  " + describe(access) +
+                                "\n  fence_global_for_copies() is missing between what tells of the store and this line"};
+        }
+    }
+
     Counter& counter(const Thread& thread, const void* address, const char* verb, const Site& site) {
         const Access access{thread, verb, site};
         Array& array = locate(access, address, 4);

@@ -25,10 +25,12 @@ constexpr unsigned warp_size = 32;
 constexpr unsigned named_barriers = 16;  // PTX ISA, barrier: "sixteen barriers per CTA"
 constexpr unsigned cluster_barrier = named_barriers;  // the number of the cluster's barrier, beside those of the block
 constexpr unsigned no_thread = ~0u;
+constexpr unsigned rank_shift = 24;  // a cluster address is a block's own with the rank, from 1 on, above it
 
 class SharedMemory;
 struct Mailbox;
 struct Counter;
+struct Thread;
 struct Block;
 struct Team;
 
@@ -38,6 +40,32 @@ struct Copy {
     const void* source;
     std::array<std::byte, 16> data;
     Site site;
+};
+
+/// A copy of many bytes to blocks of the cluster, from when it is asked for. clock: of its thread then. left: blocks in which it
+/// has not landed.
+struct BulkCopy {
+    const Thread* thread;
+    Clock clock;
+    const void* source;
+    unsigned destination, barrier, left;
+    std::vector<std::byte> data;
+    Site site;
+};
+
+/// A barrier of arrivals and bytes, and what those that arrived in a phase knew; of the phase that ended last, apart. landed: copies
+/// of that phase and this that nobody has waited for.
+struct TransferBarrier {
+    unsigned arrivals = 0, missing = 0;
+    long long bytes = 0;
+    unsigned phase = 0;
+    Clock begun = 0, fenced = 0;  // by the clock of the thread that began it
+    unsigned beginner = 0;
+    bool remote = false;  // whether other blocks have arrived in this phase,
+    bool ended_remote = false;  // and in the one that ended last
+    std::vector<Clock> published, published_messages, ended, ended_messages;
+    std::vector<std::shared_ptr<BulkCopy>> landed;
+    std::vector<Thread*> waiting;
 };
 
 /// One asynchronous product that nobody has waited for. begin: what it adds to; empty where that comes from the one before it.
@@ -95,6 +123,9 @@ struct Thread {
     Awaited polled;   // the word whose message it waits for
     Counter* counted = nullptr;  // the counter that it looked at since it last waited, and what it saw
     unsigned count = 0;
+    TransferBarrier* phased = nullptr;  // the barrier of whose phase it has asked since it last waited
+    unsigned phase = 0;
+    std::vector<Clock> fenced_for_copies;  // what its warp knew when it last fenced global memory for copies
 
     unsigned lane() const { return index % warp_size; }
 };
@@ -115,12 +146,13 @@ struct Cluster {
     Barrier barrier;
 };
 
-/// A word on its way to a place, of a block's shared memory or (to: null) of global memory.
+/// A word on its way to a place, of a block's shared memory or (to: null) of global memory; or a copy.
 struct Message {
     Block* to;
     Mailbox* box;
     std::byte* place;
     unsigned word;
+    std::shared_ptr<BulkCopy> copy = nullptr;
 };
 
 /// Who sent a message, and where.
@@ -129,7 +161,7 @@ struct Sending {
     Site site;
 };
 
-/// The last read that one thread of a cluster made of a block's shared memory by its rank.
+/// The last use that one thread of a cluster made of a block's shared memory by its rank.
 struct ClusterRead {
     Clock clock = 0;  // 0: none
     Site site;
@@ -147,6 +179,7 @@ struct Block {
     std::unique_ptr<SharedMemory> shared;
     std::vector<Mailbox*> unfenced;  // words of global memory that its threads have poisoned, and no fence since
     std::vector<ClusterRead> cluster_reads;  // of this block's memory, by the reader's rank; empty until the first
+    std::map<unsigned, TransferBarrier> transfer_barriers;  // by their addresses
     std::map<unsigned, Sending> unheard;     // messages to this block, by offset, of which nothing says that they have come
 };
 

@@ -70,6 +70,12 @@ struct Deed {
         return true;
     }
 
+    /// Whether it came before `other` last fenced global memory for bulk copies.
+    bool fenced_by(const Thread& other) const {
+        return thread != nullptr && thread->warp->rank < other.fenced_for_copies.size() &&
+               other.fenced_for_copies[thread->warp->rank] >= clock;
+    }
+
     /// Whether it comes before what `other` does now.
     bool known_to(const Thread& other) const {
         if (thread == nullptr || thread == &other) return true;

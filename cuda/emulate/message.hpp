@@ -5,11 +5,9 @@
 #include "global.hpp"
 #include "scheduler.hpp"
 #include "shared.hpp"
+#include "transfer.hpp"
 
 namespace tilesmith::emulate {
-
-// A cluster address is a block's own with the rank above it.
-constexpr unsigned rank_shift = 24;
 
 unsigned map_to_cluster(unsigned address, unsigned rank, const Site& site) {
     const unsigned size = running->block->cluster->size;
@@ -40,6 +38,7 @@ void send_word(unsigned cluster_address, unsigned word, const Site& site) {
 inline void deliver(Team& team, unsigned index) {
     const Message message = std::exchange(team.under_way[index], team.under_way.back());
     team.under_way.pop_back();
+    if (message.copy != nullptr) return land(*message.to, *message.copy, message.copy);
     for (Thread* waiting : message.box->arrive(message.place, message.word)) scheduler->wake(*waiting);
 }
 
@@ -47,7 +46,7 @@ inline void deliver(Team& team, unsigned index) {
 inline void deliver_all(const Cluster& cluster) {
     Team& team = *running->team;
     for (unsigned i = 0; i < team.under_way.size();)
-        if (const Block* to = team.under_way[i].to; to != nullptr && to->cluster == &cluster)
+        if (const Block* to = team.under_way[i].to; to != nullptr && to->cluster == &cluster && team.under_way[i].copy == nullptr)
             deliver(team, i);
         else
             ++i;
@@ -67,6 +66,12 @@ void poll_shared(unsigned address, void* out, unsigned bytes, const Site& site) 
 
 void wait_for_message(const Site& site) {
     Thread& thread = *running;
+    if (TransferBarrier* barrier = std::exchange(thread.phased, nullptr); barrier != nullptr) {
+        if (barrier->phase != thread.phase) return;
+        barrier->waiting.push_back(&thread);
+        scheduler->wait("poll_again", site);
+        return;
+    }
     if (Counter* counter = std::exchange(thread.counted, nullptr); counter != nullptr) {
         if (counter->value != thread.count) return;
         counter->waiting.push_back(&thread);

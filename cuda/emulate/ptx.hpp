@@ -16,5 +16,6 @@
 #include "emulate/ptx/products.hpp"
 #include "emulate/ptx/shared_memory.hpp"
 #include "emulate/ptx/threads.hpp"
+#include "emulate/ptx/transfers.hpp"
 #include "emulate/ptx/types.hpp"
 #include "emulate/ptx/warpgroups.hpp"

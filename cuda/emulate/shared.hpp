@@ -53,15 +53,16 @@ class SharedMemory {
     }
 
     /// Who wrote these bytes must have made that known to warpgroup products.
-    void check_fenced(const Thread& thread, unsigned address, unsigned bytes, const Site& site) const {
-        const Access access{thread, "multiplies by", site};
+    void check_fenced(const Thread& thread, unsigned address, unsigned bytes, const Site& site,
+                      const char* verb = "multiplies by") const {
+        const Access access{thread, verb, site};
         const unsigned offset = locate(access, address, bytes);
         for (unsigned i = offset / 2; i < (offset + bytes) / 2; ++i) {
             const Cell& cell = cells_[i];
-            if (cell.written == 0) continue;
+            if (cell.written == 0 || cell.by_copy) continue;
             const Thread& writer = thread.team->thread(cell.writer);
             if (cell.written > writer.shared_fenced)
-                throw Fault{"a product reads " + place(2 * i, 2) + ", which it may not see yet\n  first:  " +
+                throw Fault{"a product or bulk copy meets " + place(2 * i, 2) + ", which it may not see yet\n  first:  " +
                             describe(Access{writer, "writes", cell.written_at}) + "\n  second: " + describe(access) +
                             "\n  fence_shared_for_wgmma() by the first thread is missing between the two lines"};
         }
@@ -110,8 +111,9 @@ class SharedMemory {
     bool arrived(unsigned offset) { return find(offset / 2)->state == Mailbox::State::arrived; }
 
     /// A copy is issued: from here to land() nobody may touch the destination.
-    void expect_copy(const Thread& thread, unsigned address, unsigned bytes, const Site& site) {
-        const Access access{thread, "starts a cp_async to it", site};
+    void expect_copy(const Thread& thread, unsigned address, unsigned bytes, const Site& site,
+                     const char* verb = "starts a cp_async to it") {
+        const Access access{thread, verb, site};
         const unsigned offset = locate(access, address, bytes);
         for (unsigned i = offset / 2; i < (offset + bytes) / 2; ++i) {
             if (find(i))
@@ -120,6 +122,39 @@ class SharedMemory {
             cells_[i].copier = thread.rank;
             cells_[i].copied_at = site;
         }
+    }
+
+    /// A bulk copy is asked for: likewise. Stores to the destination must have been made known to such copies.
+    void expect_bulk(const Thread& thread, unsigned address, unsigned bytes, const Site& site) {
+        const Access access{thread, "starts a bulk copy to it", site};
+        for (unsigned at = 0; at < bytes; at += 16) {
+            expect_copy(thread, address + at, 16, site, access.verb);
+            check_fenced(thread, address + at, 16, site, access.verb);
+        }
+    }
+
+    /// It has landed: its bytes are there for who waits for them, as from the thread that asked for them, at that time.
+    void land(const BulkCopy& copy) {
+        const unsigned offset = copy.destination - shared_base;
+        const Access access{*copy.thread, "copies", copy.site};
+        for (unsigned i = offset / 2; i < (offset + copy.data.size()) / 2; ++i) {
+            set_writer(access, i);
+            cells_[i].written = copy.clock;
+            cells_[i].by_copy = true;
+        }
+        std::memcpy(bytes_.data() + offset, copy.data.data(), copy.data.size());
+    }
+    /// Somebody has waited for it.
+    void release(const BulkCopy& copy) {
+        const unsigned offset = copy.destination - shared_base;
+        for (unsigned i = offset / 2; i < (offset + copy.data.size()) / 2; ++i) cells_[i].copier = no_thread;
+    }
+
+    /// Whether the thread knows of the bytes, which nobody may write meanwhile.
+    void check_known(const Thread& thread, unsigned address, unsigned bytes, const char* verb, const Site& site) const {
+        const Access access{thread, verb, site};
+        const unsigned offset = locate(access, address, bytes);
+        for (unsigned i = offset / 2; i < (offset + bytes) / 2; ++i) check_writer(access, i);
     }
 
     /// The issuing thread has waited: the copy counts as its own write, made now.
@@ -140,6 +175,7 @@ class SharedMemory {
         Clock read = 0;     // 0: not since it was written
         unsigned writer = no_thread, reader = no_thread, copier = no_thread;
         int readers = -1;  // which list of readings, once two were not ordered
+        bool by_copy = false;  // written by a bulk copy, as products read
     };
     /// The last read of a cell by one thread of the team.
     struct Reading {
@@ -291,6 +327,7 @@ class SharedMemory {
         cell.written = access.thread.team->clocks.now(access.thread.rank);
         cell.written_at = access.site;
         cell.read = 0;
+        cell.by_copy = false;
         if (cell.readers < 0) return;
         lists_[static_cast<std::size_t>(cell.readers)].clear();
         free_.push_back(std::exchange(cell.readers, -1));

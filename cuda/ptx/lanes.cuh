@@ -48,6 +48,9 @@ TILESMITH_DEVICE int greatest_of_lanes(int value) {
 }
 
 /// The value of any lane, its number modulo 32.
+/// A value that all lanes have alike, as the compiler does not know: what is computed of it may live in uniform registers, from
+/// which wgmma takes its descriptors.
+TILESMITH_DEVICE unsigned uniform(unsigned value) { return __shfl_sync(0xffffffffu, value, 0); }
 TILESMITH_DEVICE unsigned shuffle(unsigned value, int lane) { return __shfl_sync(0xffffffffu, value, lane); }
 TILESMITH_DEVICE float shuffle(float value, int lane) { return __shfl_sync(0xffffffffu, value, lane); }
 TILESMITH_DEVICE double shuffle(double value, int lane) { return __shfl_sync(0xffffffffu, value, lane); }

@@ -30,6 +30,7 @@ ORDER: Mapping[str, Sequence[str]] = {
     "cluster": ("exchange", "matrix", "sums", "pointwise", "meeting", "transfers"),
     "resident_backward": ("pointwise", "meeting", "matrix", "transfers"),
     "cluster_backward": ("exchange", "pointwise", "meeting", "matrix", "transfers"),
+    "wide": ("exchange", "meeting", "matrix", "pointwise", "transfers"),
     "wide_backward": ("exchange", "pointwise", "meeting", "matrix", "transfers"),
 }
 """Of the schedules whose templates have marks, in which order a step goes through the phases."""

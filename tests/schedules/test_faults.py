@@ -176,6 +176,13 @@ STREAMING_FLOATS_BACKWARD = replace(
     shape=Shape(6, 6, 1, 64, "float32"),
     values=STREAMING_BACKWARD.values | {"batch_tile": 8, "k_warps": 2},
 )
+WIDE_FORWARD = Sound(
+    "wide",
+    "lstm",
+    Shape(12, 5, 1, 128),
+    {"blocks": 4, "units_per_warp": 8, "batch_tile": 16, "turns": 1}
+    | {"k_tiles_in_registers": 2, "k_parts": 2, "num_stages": 1},
+)
 WIDE_BACKWARD = Sound(
     "wide_backward",
     "lstm",
@@ -294,6 +301,48 @@ FAULTS = {
         "for (int q = 0; q < gates; ++q) d_gate[q] = 0.0f;",
         "",
         "differs|NaN",
+    ),
+    "one slot of h, wide": (
+        WIDE_FORWARD,
+        "static_cast<long long>(slot * groups + group)",
+        "static_cast<long long>(0 * slot * groups + group)",
+        "race|differs|bulk copy",
+    ),
+    "h that nobody waits for, wide": (
+        WIDE_FORWARD,
+        "if (thread == 0) GridBarrier::wait_alone(counter_of(turn), static_cast<unsigned>(blocks * warps) * (t + 1));",
+        "",
+        "race|nobody|written",
+    ),
+    "h that comes where results are still read, wide": (
+        WIDE_FORWARD,
+        "if constexpr (turns == 1) sync_block();",
+        "",
+        "race|bulk copy",
+    ),
+    "a product before its part of h has come, wide": (
+        WIDE_FORWARD,
+        "            wait_for_part(turn, part, t);",
+        "",
+        "bulk copy|race|under way",
+    ),
+    "own units that a product may not see yet, wide": (
+        WIDE_FORWARD,
+        "fence_shared_for_wgmma();  // h will replace what it has stored\n        sync_block();",
+        "sync_block();",
+        "may not see yet",
+    ),
+    "own units in the place of others', wide": (
+        WIDE_FORWARD,
+        "(rank + 1) % blocks * (units / 16)",
+        "rank % blocks * (units / 16)",
+        "differs",
+    ),
+    "inputs in the place of those that are to be read, wide": (
+        WIDE_FORWARD,
+        "Asking{*this, t + tiling.num_stages - 1, steps}",
+        "Asking{*this, t + tiling.num_stages, steps}",
+        "differs|race|cp_async",
     ),
     "one slot of sums, wide": (
         WIDE_BACKWARD,
@@ -1514,6 +1563,7 @@ def run(sound: Sound, program: Program, seed: int) -> None:
         STREAMING_FLOATS,
         STREAMING_FLOATS_BACKWARD,
         STREAMING_WHOLE_HEAD,
+        WIDE_FORWARD,
         WIDE_BACKWARD,
     ],
     ids=[
@@ -1545,6 +1595,7 @@ def run(sound: Sound, program: Program, seed: int) -> None:
         "streaming floats",
         "streaming floats, backward",
         "streaming, a block alone",
+        "wide",
         "wide, backward",
     ],
 )

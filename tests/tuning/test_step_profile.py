@@ -57,6 +57,9 @@ CLUSTER_BACKWARD = {"cluster": 4, "batch_tile": 4, "tiles_per_warp": 1} | {
     "k_tiles_in_registers": 1, "accumulators": 2, "num_stages": 4
 }  # fmt: skip
 
+WIDE = {"blocks": 2, "units_per_warp": 8, "batch_tile": 16, "turns": 1} | {
+    "k_tiles_in_registers": 2, "k_parts": 2, "num_stages": 1
+}  # fmt: skip
 WIDE_BACKWARD = {
     "blocks": 2,
     "batch_tile": 32,
@@ -109,6 +112,12 @@ def _records(tiling: Tiling, shape: Shape, mark: int) -> Any:
             Shape(4, STEPS, 1, 64),
             CLUSTER_BACKWARD,
             "exchange pointwise meeting matrix pointwise transfers",
+        ),
+        (
+            "wide",
+            Shape(16, STEPS, 1, 64),
+            WIDE,
+            "matrix transfers exchange meeting meeting matrix meeting matrix matrix meeting pointwise exchange meeting",
         ),
         (
             "wide_backward",

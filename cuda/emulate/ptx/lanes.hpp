@@ -30,6 +30,7 @@ inline int greatest_of_lanes(int value, Site site = Site::current()) {
     }
     return value;
 }
+inline unsigned uniform(unsigned value, Site site = Site::current()) { return shuffle(value, 0, site); }
 inline float shuffle(float value, int lane, Site site = Site::current()) {
     return shuffle_xor(value, static_cast<int>(thread_index() % 32) ^ lane, site);
 }
