@@ -89,11 +89,13 @@ def flops_per_clock(dtype: str, profile: Profile) -> float:
 
 
 def work_clocks(rows: int, columns: int, depth: int, copies: int, dtype: str, profile: Profile) -> float:
-    """Clocks of the multiplications of ``copies`` products, in the tiles that take the least."""
+    """Clocks of the multiplications of ``copies`` products, in the tiles that take the least. Blocks share the steps of
+    one product alone, not of several at once (docs/lab/parameter_gradients.md, 4)."""
+    shares = depth // LEAST_DEPTH if copies == 1 else 1
 
     def of_tile(tile: int) -> float:
         tiles = copies * -(-rows // tile) * -(-columns // tile)
-        parts = max(1, min(profile.multiprocessors // tiles, depth // LEAST_DEPTH))  # of K, where blocks are few
+        parts = max(1, min(profile.multiprocessors // tiles, shares))  # of K, where blocks are few
         rounds = -(-tiles * parts // profile.multiprocessors) / parts
         rate = flops_per_clock(dtype, profile) * (1.0 if tile == TILES[0] else load_rates().small)
         return rounds * 2.0 * tile * tile * depth / rate
