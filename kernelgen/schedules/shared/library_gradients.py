@@ -13,7 +13,13 @@ from kernelgen.program.product import SCRATCH_BYTES
 from kernelgen.program.program import KernelCall, Program
 from kernelgen.program.shape import Shape
 from kernelgen.schedules.shared.entries import own_parameters, sequences
-from kernelgen.schedules.shared.library_product import launch_clocks, load_rates, traffic_clocks, work_clocks
+from kernelgen.schedules.shared.library_product import (
+    launch_clocks,
+    load_rates,
+    sum_clocks,
+    traffic_clocks,
+    work_clocks,
+)
 from kernelgen.schedules.shared.limits import vector_width
 from kernelgen.schedules.shared.parameter_gradients import ParameterGradients
 from kernelgen.schedules.shared.product_gradients import with_product_gradients
@@ -66,7 +72,7 @@ def _seconds(program: Program, cell: Cell, shape: Shape, profile: Profile) -> fl
     """What follows the recurrence, by the model: copies and sums by their bytes, products as the library's are."""
     hidden = shape.batch * shape.seq * shape.heads * shape.head_dim * dtype_info(shape.dtype).itemsize
     summed = len({*cell.bias_gates} & {*cell.input_gates}) * hidden
-    clocks = traffic_clocks(2 * hidden, profile) + traffic_clocks(summed, profile)
+    clocks = traffic_clocks(2 * hidden, profile) + sum_clocks(summed, profile)
     clocks += len(program.then) * launch_clocks(profile)
     each = launch_clocks(profile) + load_rates().fill_us * profile.clock_mhz
     for gemm in (one for product in program.products for one in product.at(shape)):

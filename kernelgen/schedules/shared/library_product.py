@@ -26,8 +26,9 @@ from kernelgen.schedules.shared.moved_rows import MovedRows
 LEAST_DEPTH = 512
 """Of a part of K, where blocks share one."""
 
-TILES = (128, 64)
-"""Rows and columns of a block's part of a product; the library has more, but none that would be much faster."""
+TILES = ((128, 128, "large"), (64, 128, "oblong"), (128, 64, "oblong"), (64, 64, "small"))
+"""Rows and columns of a block's part of a product, and whose rate that has; the library has more, but none that would
+be much faster."""
 
 SUB_PARTITIONS, MMA_FLOPS = 4, 2 * 16 * 8 * 16
 """Of a multiprocessor; of an m16n8k16."""
@@ -46,7 +47,10 @@ class Rates(BaseModel):
     l2_bytes_per_clock: float
     l2_kept: float
     matrix: float
+    large: float = 1.0
+    oblong: float
     small: float
+    sums: float
     tf32: float
     flops_per_clock: Mapping[str, float]
 
@@ -93,14 +97,21 @@ def work_clocks(rows: int, columns: int, depth: int, copies: int, dtype: str, pr
     one product alone, not of several at once (docs/lab/parameter_gradients.md, 4)."""
     shares = depth // LEAST_DEPTH if copies == 1 else 1
 
-    def of_tile(tile: int) -> float:
-        tiles = copies * -(-rows // tile) * -(-columns // tile)
+    rates = load_rates()
+
+    def of_tile(tile_rows: int, tile_columns: int, form: str) -> float:
+        tiles = copies * -(-rows // tile_rows) * -(-columns // tile_columns)
         parts = max(1, min(profile.multiprocessors // tiles, shares))  # of K, where blocks are few
         rounds = -(-tiles * parts // profile.multiprocessors) / parts
-        rate = flops_per_clock(dtype, profile) * (1.0 if tile == TILES[0] else load_rates().small)
-        return rounds * 2.0 * tile * tile * depth / rate
+        rate: float = flops_per_clock(dtype, profile) * getattr(rates, form)
+        return rounds * 2.0 * tile_rows * tile_columns * depth / rate
 
-    return min(map(of_tile, TILES))
+    return min(of_tile(*tile) for tile in TILES)
+
+
+def sum_clocks(size: float, profile: Profile) -> float:
+    """Clocks of the kernel of db, which reads so many bytes."""
+    return size / (load_rates().sums * memory_bytes_per_clock(profile))
 
 
 @dataclass(frozen=True)
