@@ -24,7 +24,7 @@ from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.grid import spare
 from kernelgen.schedules.grid.blocks import nothing_to_share, run_together
 from kernelgen.schedules.grid.pacing import AT_ONCE, BACKWARD, saved_backward, values_of
-from kernelgen.schedules.grid.traffic import exchange
+from kernelgen.schedules.grid.traffic import beyond_an_exchange
 from kernelgen.schedules.shared.backward_step import arrays_read, refuses_recomputing
 from kernelgen.schedules.shared.batch_tiled import BatchTiled, Needs, accumulator_additions
 from kernelgen.schedules.shared.cost import StepWork
@@ -290,7 +290,7 @@ class GridBackward(BatchTiled):
         loaded = blocks * s.tile_warps * s.padded_k // cluster * rows * itemsize
         kept = v.get("keeps_rests", 0) * v["k_tiles_in_registers"]
         product = Product.of(dtype, tiles, s.k_tiles, s.column_tiles, kept, are_factors=True)
-        meeting = exchange(profile, blocks, loaded)
+        meeting = profile.latency("exchange_grid", blocks) + beyond_an_exchange(loaded)
         meeting -= saved_backward(loaded, *(v[name] for name in WAY))
         meeting += profile.latency("barrier", 32 * s.warps)
         if cluster > 1:

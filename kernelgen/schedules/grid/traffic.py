@@ -15,7 +15,8 @@ L2_BYTES_OF_AN_EXCHANGE = 48 * BYTES_OF_A_BLOCK
 
 
 def exchange(profile: Profile, blocks: int, loaded: int) -> float:
-    """Clocks from h being made to its being there for the next step, of ``blocks`` that load ``loaded`` bytes in all.
+    """Clocks from h being made to its being there for the next step, of ``blocks`` that load ``loaded`` bytes in all,
+    forward.
 
     More blocks take longer as far as they load more: 96 that load half as much as those of the profile take no longer
     than 48 (docs/lab/grid_forward.md, 9).
