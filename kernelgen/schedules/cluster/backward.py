@@ -52,6 +52,11 @@ ADDED = 52.0
 """Clocks that an owner of 16 units takes for each block's sums of 4 more sequences (docs/lab/cluster_backward.md)."""
 
 
+SPARE = 80
+"""Registers of a thread beside those of what it multiplies: with all of R of 4 x 256 in registers the LSTM spills some
+100 bytes (NVRTC 13.5, sm_90a)."""
+
+
 @dataclass(frozen=True)
 class Sizes(Generic[Number]):
     """The sizes of cuda/cluster_backward.cuh, from a cell, a shape and the tile variables (ints or expressions).
@@ -188,7 +193,9 @@ class ClusterBackward(BatchTiled):
             "copies": s.copies,
             "writes": s.writes,
         }
-        return Needs(s.warps, s.shared_memory, counts)
+        # What is multiplied must live at once.
+        multiplied: Int = sum(counts[name] for name in ("weights", "accumulators", "more_accumulators", "gradients"))
+        return Needs(s.warps, s.shared_memory, counts, crowded=multiplied + SPARE)
 
     def work(self, cell: Cell, shape: Shape, profile: Profile, v: Mapping[str, int]) -> StepWork:
         """What a block does in one step, for the cost model."""

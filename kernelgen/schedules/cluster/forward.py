@@ -223,6 +223,8 @@ class ClusterForward(BatchTiled):
         values = shape.batch * shape.heads * shape.head_dim * (len(cell.input_gates) + arrays)
         matrix = s.tiles * s.column_tiles * 2 * s.k_tiles
         product = -(-s.stepping_warps // SUB_PARTITIONS) * matrix * profile.latency("mma_interval")
+        # Tiles of 8 sequences come one after the other: a warp waits for each, steps it and adds up its parts.
+        turns = s.column_tiles
         return StepWork(
             warps=s.stepping_warps,
             epilogue_warps=s.unit_warps,
@@ -232,16 +234,17 @@ class ClusterForward(BatchTiled):
             special=s.elements * cost.special,
             arithmetic=s.elements * (cost.arithmetic + 2 * len(cell.input_gates))
             + accumulator_additions(rows, s.tiles, accumulators),
-            chain_special=cost.chain_special,
-            chain_arithmetic=cost.chain_arithmetic + 1 + accumulators // 2,
+            chain_special=turns * cost.chain_special,
+            chain_arithmetic=turns * (cost.chain_arithmetic + 1 + accumulators // 2),
             staged=0 if apart else s.elements * arrays,
             transfers=0 if apart else s.copies + 2 * s.writes,
             device_bytes=2 * values,
             lead=v["num_stages"] - 1,
-            exchanges=min(v["k_split"] - 1, 1),
+            exchanges=turns * min(v["k_split"] - 1, 1),
             # Of a tile of 8 sequences: one travels while the next is multiplied, if messages travel as fast.
             meeting=profile.latency("exchange_messages", v["cluster"], 2 * min(rows, 8) * s.sent_units)
             + max(0.0, 2 * (rows - 8) * s.sent_units / MESSAGE_BYTES_PER_CLOCK - product)
+            + (turns - 1) * profile.latency("shared_load")
             + 2 * apart * profile.latency("barrier", 32 * s.warps),
             received=2 * rows * s.sent_units,
         )

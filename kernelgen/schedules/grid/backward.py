@@ -18,7 +18,7 @@ from kernelgen.emit.kernel import Template
 from kernelgen.hardware.profile import Profile
 from kernelgen.program.arguments import known_states
 from kernelgen.program.dtypes import dtype_info
-from kernelgen.program.shape import FEATURES, Shape
+from kernelgen.program.shape import FEATURES, SIXTEEN_BITS, Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.grid import spare
@@ -299,8 +299,10 @@ class GridBackward(BatchTiled):
         }
         # What is multiplied must live at once; R from shared memory and the rest make do with what there is.
         multiplied: Int = sum(counts[name] for name in ("weights", "accumulators", "more_accumulators", "polled"))
-        least, floor = spare.registers_backward(shape.dtype, v, multiplied, s.k_tiles, s.column_tiles)
-        return Needs(s.warps, s.shared_memory, counts, least, floor)
+        polled = counts["polled"]
+        least, floor = spare.registers_backward(shape.dtype, v, multiplied, polled, s.k_tiles, s.column_tiles)
+        crowded = least if shape.dtype in SIXTEEN_BITS else None
+        return Needs(s.warps, s.shared_memory, counts, least, floor, crowded)
 
     def work(self, cell: Cell, shape: Shape, profile: Profile, v: Mapping[str, int]) -> StepWork:
         """What a block does in one step, for the cost model."""

@@ -23,7 +23,7 @@ from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.grid import spare
 from kernelgen.schedules.grid.blocks import nothing_to_share, run_together
 from kernelgen.schedules.grid.pacing import AT_ONCE, FORWARD, saved_forward, values_of
-from kernelgen.schedules.grid.traffic import beyond_an_exchange
+from kernelgen.schedules.grid.traffic import exchange
 from kernelgen.schedules.shared.batch_tiled import BatchTiled, Needs, accumulator_additions
 from kernelgen.schedules.shared.cost import SUB_PARTITIONS, StepWork
 from kernelgen.schedules.shared.entries import MAIL, asserted, forward_parameters, sequences, stores
@@ -302,8 +302,7 @@ class GridForward(BatchTiled):
             device_bytes=itemsize * values,
             lead=v["num_stages"] - 1,
             exchanges=1 if s.epilogue_warps < s.warps else 2,  # of the sums; warps that step fence for themselves then
-            meeting=profile.latency("exchange_grid", v["blocks"])
-            + beyond_an_exchange(loaded)
+            meeting=exchange(profile, v["blocks"], loaded)
             - saved_forward(loaded, *(v[name] for name in WAY))
             + profile.latency("barrier", 32 * s.product_warps),
             parting=product.arithmetic,

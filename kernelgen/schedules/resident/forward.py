@@ -61,6 +61,7 @@ class Sizes(Generic[Number]):
     elements: Number
     copies: Number
     writes: Number
+    copied: Number
     matrices: Number
     input_tiles: Number
     input_k_tiles: Number
@@ -96,6 +97,7 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
     apart = apart_tiles(cell, units) if shape.inputs else 0 * units
     partial = (k_split - 1) * unit_warps * (tiles + apart) * column_tiles * 32 * CHUNK
     elements = unit_groups * column_tiles * columns
+    vectors = copied * rows * (width // vector_width(width, itemsize))
     zeros = CHUNK if shape.lengths else 0
     initial = hidden if shape.resets else 0
     return Sizes(
@@ -107,8 +109,9 @@ def sizes(cell: Cell, shape: Shape, v: Mapping[str, Number]) -> Sizes[Number]:
         columns=columns,
         column_tiles=column_tiles,
         elements=elements,
-        copies=cdiv(copied * rows * (width // vector_width(width, itemsize)), warps * 32),
+        copies=cdiv(vectors, warps * 32),
         writes=cdiv(arrays_written(cell, shape) * rows * (d // vector_width(d, itemsize)), warps * 32),
+        copied=vectors,
         matrices=cdiv(inputs, 3 - columns),
         input_tiles=input_tiles,
         input_k_tiles=input_k_tiles,
@@ -240,6 +243,7 @@ class Resident(BatchTiled):
             device_bytes=dtype_info(shape.dtype).itemsize * values,
             lead=v["num_stages"] - 1,
             exchanges=min(v["k_split"] - 1, 1),
+            branches=min(s.copies * 32 * s.warps - s.copied, 1),
         )
 
     def template(self, cell: Cell, shape: Shape, profile: Profile, tiling: Tiling) -> Template:

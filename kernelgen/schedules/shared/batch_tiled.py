@@ -32,6 +32,9 @@ MOST_BLOCKS_Y = 65_535
 FEATURE_REGISTERS: Mapping[Direction, int] = {"forward": 15, "backward": 9}
 """What resets and lengths take each, in the middle of compiled kernels of three cells (NVRTC 13.0, sm_90a)."""
 
+CROWDED = 190
+"""Registers of a thread from which on the compiler takes what there is: what it likes says little of what it needs."""
+
 NUM_STAGES = [2, 3, 4, 6, 8, 12]
 """Stages of the ring that holds a step's inputs."""
 
@@ -53,13 +56,15 @@ class Needs(Generic[Number]):
     """What a block needs. warps; shared_memory: bytes. counts: what lives in a thread's registers, by the names of the
     register model's coefficients. least: registers of a thread below which the compiler cannot go, where it is known to
     do with what a block of that many warps may have rather than take what it would like; else None. floor: what it
-    takes at least, whatever the model of registers says; 0 where that is not known."""
+    takes at least, whatever the model of registers says; 0 where that is not known. crowded: what it takes at least
+    where that model says more than CROWDED."""
 
     warps: Number | int
     shared_memory: Number
     counts: Mapping[str, Int]
     least: Int | None = None
     floor: Int = 0
+    crowded: Int | None = None
 
 
 class BatchTiled(ABC):
@@ -189,9 +194,12 @@ class BatchTiled(ABC):
         liked = maximum(self._model.registers_of(shape.dtype).predict(needs.counts, profile.arch), needs.floor)
         if shape.features:
             liked = liked + len(shape.features) * FEATURE_REGISTERS[self.direction]
-        if needs.least is None:
-            return liked
-        return minimum(liked, maximum(needs.least, registers_of_block(profile, needs.warps)))
+        expected = liked
+        if needs.least is not None:
+            expected = minimum(liked, maximum(needs.least, registers_of_block(profile, needs.warps)))
+        if needs.crowded is None:
+            return expected
+        return maximum(expected, needs.crowded * minimum(maximum(liked - CROWDED, 0), 1))
 
     @property
     def _model(self) -> Model:

@@ -59,6 +59,7 @@ class Weights:
     device: float
     arrival: float
     load: float
+    parted: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ class StepWork:
     made to its being there for the next step; where it is None that takes a barrier of the block and a load. streamed:
     clocks that the operands of the product need to come, beside it, at their full rates. received: bytes of messages
     that come to a block: those of all blocks of a multiprocessor come one after another. parting: ordinary
-    instructions of each warp that multiplies, which part floats for tensor cores and add up what these make.
+    instructions of each warp that multiplies, which part floats for tensor cores and add up what these make. branches:
+    around copies that not all threads make.
     """
 
     warps: int
@@ -95,6 +97,7 @@ class StepWork:
     streamed: float = 0.0
     received: float = 0.0
     parting: float = 0.0
+    branches: int = 0
 
 
 Phases = tuple[tuple[str, float], ...]
@@ -130,6 +133,7 @@ def own_clocks(work: StepWork, profile: Profile, neighbours: int, weights: Weigh
         ("staged", w.staged * staged),
         ("transfer", w.transfer * work.warps * work.transfers),
         ("exchange", w.exchange * work.exchanges),
+        ("parted", w.parted * work.branches),
         ("neighbours", neighbours * (w.neighbour + w.neighbour_reading * (reading + staged)) + delayed),
     )
 

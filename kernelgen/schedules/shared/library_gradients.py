@@ -22,10 +22,6 @@ from kernelgen.schedules.shared.product_gradients import with_product_gradients
 THREADS = 256
 """Of a block of the kernel that copies (HiddenBefore::threads)."""
 
-OURS = 1.2
-"""How many times as long as its model says our kernel of dR and db takes: the median of thirteen shapes on one NVIDIA
-H200, from 1.04 to 2.1 (docs/lab/parameter_gradients.md, 4)."""
-
 
 def with_library_gradients(program: Program, cell: Cell, shape: Shape, profile: Profile) -> Program:
     """The same backward pass, whose dR the library makes where that is expected to take less than our kernel of dR and
@@ -38,7 +34,7 @@ def with_library_gradients(program: Program, cell: Cell, shape: Shape, profile: 
     axes = {**program.axes, "W_scratch": str(SCRATCH_BYTES)}
     made = replace(made, then=(copy_of_hidden(cell, shape, profile), *made.then), axes=axes)
     ours = ParameterGradients(cell, shape, profile, inputless="d_inputless" in names)
-    return made if seconds_behind(made, cell, shape, profile) < OURS * ours.seconds else program
+    return made if seconds_behind(made, cell, shape, profile) < ours.seconds else program
 
 
 def copy_of_hidden(cell: Cell, shape: Shape, profile: Profile) -> KernelCall:

@@ -240,9 +240,11 @@ SHARED_BYTES_PER_CLOCK = 128.0
 
 def work(product: Product, tiling: Tiling, profile: Profile) -> dict[str, float]:
     """What the busiest multiprocessor does, by the coefficients' names (see Clocks), in clocks at full rates."""
-    blocks = product.heads * product.blocks(tiling) * tiling.parts
-    mine = -(-blocks // profile.multiprocessors)
-    together = min(mine, max(1, tiling.fit(profile, product.itemsize)))
+    blocks, cluster = product.heads * product.blocks(tiling) * tiling.parts, tiling.parts if tiling.cluster else 1
+    # Clusters leave multiprocessors idle, where their blocks find no others of the same part of the GPU.
+    clusters = profile.clusters_that_fit.get(cluster, profile.multiprocessors // cluster)
+    mine = -(-blocks // (clusters * cluster))
+    waves = -(-mine // max(1, tiling.fit(profile, product.itemsize)))
     stages = -(-product.steps // (tiling.parts * tiling.depth))
     steps = mine * stages * tiling.depth
     columns = tiling.columns + (8 if tiling.column_warps == 1 else 0)  # else few blocks make the sum for db
@@ -256,7 +258,7 @@ def work(product: Product, tiling: Tiling, profile: Profile) -> dict[str, float]
         "tensor": steps / 16 * products * (tiling.rows // 16) * (columns // 8) * interval,
         "shared": steps * (read + copied) / SHARED_BYTES_PER_CLOCK,
         "cache": steps * copied / L2_BYTES_PER_CLOCK,
-        "stage": stages * -(-mine // together),
+        "stage": stages * waves,
         "exchange": mine * 4 * tiling.rows * tiling.columns / SHARED_BYTES_PER_CLOCK if shared else 0.0,
         "fixed": 1.0,
     }

@@ -19,7 +19,7 @@ from kernelgen.program.shape import FEATURES, Shape
 from kernelgen.program.task import Direction
 from kernelgen.program.tiling import Tiling
 from kernelgen.schedules.grid.blocks import nothing_to_share, run_together
-from kernelgen.schedules.grid.traffic import beyond_an_exchange
+from kernelgen.schedules.grid.traffic import exchange
 from kernelgen.schedules.shared.batch_tiled import BatchTiled, Needs
 from kernelgen.schedules.shared.cost import SHARPNESS, StepWork
 from kernelgen.schedules.shared.entries import MAIL, asserted, forward_parameters, sequences, stores
@@ -248,11 +248,7 @@ class StreamedGridForward(BatchTiled):
         values = shape.batch * shape.heads * shape.head_dim * (len(cell.input_gates) + arrays)
         blocks = shape.heads * -(-shape.batch // rows) * v["blocks"]
         loaded = blocks * s.padded_k * rows * 2
-        meeting = (
-            profile.latency("exchange_grid", v["blocks"])
-            + beyond_an_exchange(loaded)
-            + profile.latency("barrier", 32 * k_split)
-        )
+        meeting = exchange(profile, v["blocks"], loaded) + profile.latency("barrier", 32 * k_split)
         # These wait for each other now and then; and pieces go on coming while h is on its way.
         piece = blocks * k_split * PIECE_BYTES
         from_memory = (s.streamed - v["kept"]) * piece * profile.clock_mhz * 1e6 / profile.memory_bandwidth
