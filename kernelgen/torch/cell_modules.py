@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kernelgen.cells.language import Cell
+from kernelgen.torch import native
 from kernelgen.torch.arguments import autocast_dtype, require_tensors
 from kernelgen.torch.errors import ArgumentError, ArgumentTypeError, TensorShapeError
 from kernelgen.torch.exporting import tracing, untraced
@@ -84,16 +86,25 @@ class CellModule(nn.Module):  # type: ignore[misc]
         states = None if hx is None else self._initial(hx, input, batched)
         x = input if batched else input.unsqueeze(0)
         self._check(x)
-        dim = self.hidden_size // self.heads
         parameters = {name: getattr(self, name) for name in self._names}
+        flat = list(parameters.values())
+        if not self.layer_norm and native.steps(self._parts, x, states, flat, self.heads):
+            batch = None if states is None else [state.reshape(len(x), self.hidden_size) for state in states]
+            results, views = native.step(self._parts, x, batch, flat), not batched
+        else:
+            results, views = self._step(x, states, parameters), True
+        results = results if batched else [state.squeeze(0) for state in results]
+        if views and (torch.is_grad_enabled() or tracing()):  # no views, so that they may be detached in place
+            results = [state.clone() for state in results]
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def _step(self, x: Tensor, states: Sequence[Tensor] | None, parameters: Mapping[str, Tensor]) -> list[Tensor]:
+        """The new states, each [B, D], after one step of x [B, I] by step()."""
+        dim = self.hidden_size // self.heads
         r, b = recurrent_weights(self._parts, self.heads, dim, [parameters])
         wx = normalised_product(self._parts, [x.unsqueeze(1)], [parameters], self.heads, dim).squeeze(1)
         start = None if states is None else torch.stack([s.reshape(x.shape[0], self.heads, dim) for s in states])
-        new = step(wx, r, b, start, self._parts.key).flatten(2)
-        results = new.unbind() if batched else new.squeeze(1).unbind()
-        if torch.is_grad_enabled() or tracing():  # no views, so that they may be detached in place
-            results = tuple(state.clone() for state in results)
-        return results[0] if len(results) == 1 else results
+        return list(step(wx, r, b, start, self._parts.key).flatten(2).unbind())
 
     @untraced
     def _check(self, x: Tensor) -> None:

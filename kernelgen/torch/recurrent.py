@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from kernelgen.cells.language import Cell
 from kernelgen.errors import ConfigError, near_names
-from kernelgen.torch import padding
+from kernelgen.torch import native, padding
 from kernelgen.torch.arguments import any_autocast, autocast_dtype
 from kernelgen.torch.checkpoint import require_no_resets
 from kernelgen.torch.double_backward import double_backward
@@ -113,6 +113,7 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         self.layer_norm = layer_norm
         self._parts = parts_of(cell)
         self._stacks = Stacks()
+        self._native = self._of_torch_nn()
         self._names: list[dict[str, str]] = []  # of the parameters of each layer and direction
         directions = ("", "_reverse") if bidirectional else ("",)
         for layer in range(num_layers):
@@ -152,6 +153,14 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         self._parts = parts_of(self.cell)
         self._flat = tuple(full for names in self._names for full in names.values())
         self._stacks = Stacks()
+        self._native = self._of_torch_nn()
+
+    def _of_torch_nn(self) -> native.Native | None:
+        """The layers by torch.nn's own operators; None where it has none for them."""
+        if self.heads != 1 or self.layer_norm:
+            return None
+        sizes = (self.input_size, self.hidden_size, self.proj_size)
+        return native.Native.of(self._parts, self.num_layers, 1 + self.bidirectional, *sizes, self.bias)
 
     def forward(
         self,
@@ -213,7 +222,9 @@ class Recurrent(nn.Module):  # type: ignore[misc]
             output = form.pack(output)
         elif not batched:
             output = output.squeeze(0)
-        elif not self.batch_first:
+        elif self.batch_first:
+            output = output.contiguous()
+        else:
             output = output.transpose(0, 1).contiguous()
             every = every and [state.transpose(1, 2).contiguous() for state in every]
         returned = last[0] if len(last) == 1 else tuple(last)
@@ -229,6 +240,8 @@ class Recurrent(nn.Module):  # type: ignore[misc]
             return None
         flat = list(tensors.values())
         if not own_tensors(input, *flat) or input.dim() != 3:
+            return None
+        if self._native is not None and native.alone(input):
             return None
         sizes = input.shape
         batch = sizes[0 if self.batch_first else 1]
@@ -279,6 +292,9 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         if chunk is not None:
             require_no_resets(own.resets)
         flat = [getattr(self, full) for one in self._names for full in one.values()]
+        alone = None if every or chunk is not None else self._native
+        if alone is not None and alone.takes(x, states, flat, own):
+            return *alone.run(x, states, flat, own, dropout), None
         known = not self.proj_size and not self.layer_norm and not double_backward.on
         simple = own is NOTHING and not every and chunk is None and known
         if simple and plain(x, *(states or ()), *flat) and x.numel():
