@@ -12,7 +12,7 @@ from kernelgen.cells.language import Cell
 from kernelgen.torch import native
 from kernelgen.torch.arguments import autocast_dtype, require_tensors
 from kernelgen.torch.errors import ArgumentError, ArgumentTypeError, TensorShapeError
-from kernelgen.torch.exporting import tracing, untraced
+from kernelgen.torch.exporting import Whole, tracing, untraced
 from kernelgen.torch.input_norm import norm_sizes, normalised_product
 from kernelgen.torch.module_checks import check_dtypes, check_heads, check_sizes, check_switches
 from kernelgen.torch.modules import cell_for, described_cell
@@ -21,7 +21,7 @@ from kernelgen.torch.parts import parameter_sizes, parts_of, recurrent_weights
 from kernelgen.torch.recurrent import described, reset
 
 
-class CellModule(nn.Module):  # type: ignore[misc]
+class CellModule(Whole):
     """One step of H heads that together have D units.
 
     Parameters: weight_ih [G D, I], weight_hh [G D, D / H] and, with bias, bias_ih and bias_hh [G D]; rows go by gate,
@@ -45,10 +45,10 @@ class CellModule(nn.Module):  # type: ignore[misc]
         check_switches(layer_norm=layer_norm)
         check_heads(heads, hidden_size, 0)
         self.cell = cell
-        self.input_size = input_size
-        self.hidden_size = hidden_size
+        self.input_size = int(input_size)
+        self.hidden_size = int(hidden_size)
         self.bias = bias
-        self.heads = heads
+        self.heads = int(heads)
         self.layer_norm = layer_norm
         self._parts = parts_of(cell)
         sizes = parameter_sizes(self._parts, input_size, hidden_size, heads, 0, True)
@@ -79,6 +79,9 @@ class CellModule(nn.Module):  # type: ignore[misc]
         Raises ArgumentTypeError (a TypeError) for what is no tensor, ArgumentError (a ValueError) for another number of
         axes, TensorShapeError (a RuntimeError) for another size.
         """
+        node = self._node(input, hx)
+        if node is not None:
+            return node
         require_tensors(input=input)
         if input.dim() not in (1, 2):
             raise ArgumentError(f"Expected input to be 1D or 2D, got {input.dim()}D instead: {list(input.shape)}")
@@ -108,10 +111,10 @@ class CellModule(nn.Module):  # type: ignore[misc]
 
     @untraced
     def _check(self, x: Tensor) -> None:
-        """Raise TensorShapeError for another input_size, ArgumentError for another dtype."""
+        """Raise TensorShapeError for another input_size or dtype."""
         if x.shape[1] != self.input_size:
             raise TensorShapeError(f"input has inconsistent input_size: got {x.shape[1]} expected {self.input_size}")
-        check_dtypes(x, self.weight_ih.dtype)
+        check_dtypes(x, self.weight_ih.dtype, TensorShapeError)
 
     @untraced
     def _initial(self, hx: Any, input: Tensor, batched: bool) -> tuple[Tensor, ...]:

@@ -175,7 +175,14 @@ def test_a_copy_and_a_pickle_run_too() -> None:
 
 
 @pytest.mark.parametrize("batch_first", [False, True])
-def test_results_are_contiguous_and_may_be_detached_in_place(batch_first: bool) -> None:
+def test_results_are_contiguous_and_may_be_changed_in_place(batch_first: bool) -> None:
+    for sizes in ((5, 2, 3), (5, 1, 3), (1, 2, 3)):
+        module = kernelgen.torch.LSTM(3, 4, batch_first=batch_first)
+        output, (h, c) = module(torch.randn(sizes))
+        assert not any(one._is_view() for one in (output, h, c))
+        output.mul_(2)
+        h.mul_(2)
+        (output.sum() + h.sum()).backward()
     for sizes in ((5, 2, 3), (5, 3)):
         output, (h, c) = kernelgen.torch.LSTM(3, 4, batch_first=batch_first)(torch.randn(sizes))
         assert output.is_contiguous()
