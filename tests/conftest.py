@@ -51,6 +51,13 @@ def _own_cache(session_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TILESMITH_CACHE", str(session_cache))
 
 
+@pytest.fixture
+def loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Modules on a CPU run what they run elsewhere, not torch.nn's own operators."""
+    native = pytest.importorskip("kernelgen.torch.native")
+    monkeypatch.setattr(native, "alone", lambda *_: False)
+
+
 @pytest.fixture(autouse=True)
 def _runners(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let worker processes find runners.py."""

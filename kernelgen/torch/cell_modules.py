@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kernelgen.cells.language import Cell
+from kernelgen.torch import native
 from kernelgen.torch.arguments import autocast_dtype, require_tensors
 from kernelgen.torch.errors import ArgumentError, ArgumentTypeError, TensorShapeError
-from kernelgen.torch.exporting import tracing, untraced
+from kernelgen.torch.exporting import Whole, tracing, untraced
 from kernelgen.torch.input_norm import norm_sizes, normalised_product
 from kernelgen.torch.module_checks import check_dtypes, check_heads, check_sizes, check_switches
 from kernelgen.torch.modules import cell_for, described_cell
@@ -19,7 +21,7 @@ from kernelgen.torch.parts import parameter_sizes, parts_of, recurrent_weights
 from kernelgen.torch.recurrent import described, reset
 
 
-class CellModule(nn.Module):  # type: ignore[misc]
+class CellModule(Whole):
     """One step of H heads that together have D units.
 
     Parameters: weight_ih [G D, I], weight_hh [G D, D / H] and, with bias, bias_ih and bias_hh [G D]; rows go by gate,
@@ -43,10 +45,10 @@ class CellModule(nn.Module):  # type: ignore[misc]
         check_switches(layer_norm=layer_norm)
         check_heads(heads, hidden_size, 0)
         self.cell = cell
-        self.input_size = input_size
-        self.hidden_size = hidden_size
+        self.input_size = int(input_size)
+        self.hidden_size = int(hidden_size)
         self.bias = bias
-        self.heads = heads
+        self.heads = int(heads)
         self.layer_norm = layer_norm
         self._parts = parts_of(cell)
         sizes = parameter_sizes(self._parts, input_size, hidden_size, heads, 0, True)
@@ -77,6 +79,9 @@ class CellModule(nn.Module):  # type: ignore[misc]
         Raises ArgumentTypeError (a TypeError) for what is no tensor, ArgumentError (a ValueError) for another number of
         axes, TensorShapeError (a RuntimeError) for another size.
         """
+        node = self._node(input, hx)
+        if node is not None:
+            return node
         require_tensors(input=input)
         if input.dim() not in (1, 2):
             raise ArgumentError(f"Expected input to be 1D or 2D, got {input.dim()}D instead: {list(input.shape)}")
@@ -84,23 +89,32 @@ class CellModule(nn.Module):  # type: ignore[misc]
         states = None if hx is None else self._initial(hx, input, batched)
         x = input if batched else input.unsqueeze(0)
         self._check(x)
-        dim = self.hidden_size // self.heads
         parameters = {name: getattr(self, name) for name in self._names}
+        flat = list(parameters.values())
+        if not self.layer_norm and native.steps(self._parts, x, states, flat, self.heads):
+            batch = None if states is None else [state.reshape(len(x), self.hidden_size) for state in states]
+            results, views = native.step(self._parts, x, batch, flat), not batched
+        else:
+            results, views = self._step(x, states, parameters), True
+        results = results if batched else [state.squeeze(0) for state in results]
+        if views and (torch.is_grad_enabled() or tracing()):  # no views, so that they may be detached in place
+            results = [state.clone() for state in results]
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def _step(self, x: Tensor, states: Sequence[Tensor] | None, parameters: Mapping[str, Tensor]) -> list[Tensor]:
+        """The new states, each [B, D], after one step of x [B, I] by step()."""
+        dim = self.hidden_size // self.heads
         r, b = recurrent_weights(self._parts, self.heads, dim, [parameters])
         wx = normalised_product(self._parts, [x.unsqueeze(1)], [parameters], self.heads, dim).squeeze(1)
         start = None if states is None else torch.stack([s.reshape(x.shape[0], self.heads, dim) for s in states])
-        new = step(wx, r, b, start, self._parts.key).flatten(2)
-        results = new.unbind() if batched else new.squeeze(1).unbind()
-        if torch.is_grad_enabled() or tracing():  # no views, so that they may be detached in place
-            results = tuple(state.clone() for state in results)
-        return results[0] if len(results) == 1 else results
+        return list(step(wx, r, b, start, self._parts.key).flatten(2).unbind())
 
     @untraced
     def _check(self, x: Tensor) -> None:
-        """Raise TensorShapeError for another input_size, ArgumentError for another dtype."""
+        """Raise TensorShapeError for another input_size or dtype."""
         if x.shape[1] != self.input_size:
             raise TensorShapeError(f"input has inconsistent input_size: got {x.shape[1]} expected {self.input_size}")
-        check_dtypes(x, self.weight_ih.dtype)
+        check_dtypes(x, self.weight_ih.dtype, TensorShapeError)
 
     @untraced
     def _initial(self, hx: Any, input: Tensor, batched: bool) -> tuple[Tensor, ...]:

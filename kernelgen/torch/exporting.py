@@ -1,13 +1,14 @@
-"""Who takes a model away: torch.onnx.export, which must find standard nodes, and torch.jit.trace."""
+"""Who takes a model away: torch.onnx.export, which must find standard nodes, torch.jit and torch.fx."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import torch
+from torch import nn
 
 from kernelgen.torch.errors import ExportError
 from kernelgen.torch.traced import constant_result
@@ -51,3 +52,22 @@ def untraced(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _R
             torch._C._set_tracing_state(state)
 
     return run
+
+
+class Whole(nn.Module):  # type: ignore[misc]
+    """A module that is one thing to who looks into a model, as torch.nn's own are."""
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        """What torch.jit.script asks first. Raises ExportError."""
+        raise ExportError(
+            f"torch.jit.script cannot compile {type(self).__name__} of kernelgen.torch, which is no TorchScript; "
+            "record the model by torch.jit.trace, or take torch.export"
+        )
+
+    def _node(self, *args: Any, **options: Any) -> Any:
+        """A call of this module as one node of the graph of a model that torch.fx traces, where args[0] is a value of
+        it, else None."""
+        if not isinstance(args[0], torch.fx.Proxy):
+            return None
+        tracer = args[0].tracer
+        return tracer.create_proxy("call_module", tracer.path_of_module(self), args, options)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from kernelgen.errors import ShapeError
 from kernelgen.torch.arguments import autocast_dtype, require_tensors
 from kernelgen.torch.errors import ArgumentError, ArgumentTypeError, TensorShapeError
 from kernelgen.torch.exporting import untraced
@@ -18,9 +20,9 @@ from kernelgen.torch.exporting import untraced
 def check_sizes(**sizes: Any) -> None:
     """Raise ArgumentTypeError for what is no int, ArgumentError for what is not positive."""
     for name, size in sizes.items():
-        if not isinstance(size, int):
+        if not isinstance(size, Integral):
             raise ArgumentTypeError(f"{name} should be of type int, got: {type(size).__name__} {size!r}")
-        if size <= 0:
+        if int(size) <= 0:
             raise ArgumentError(f"{name} must be greater than zero, not {size}")
 
 
@@ -35,7 +37,7 @@ def check_switches(**switches: Any) -> None:
 
 def check_dropout(dropout: Any, num_layers: int) -> None:
     """Raise ArgumentError for what is no share of zeros; warn where it does nothing."""
-    if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout <= 1:
+    if isinstance(dropout, bool) or not isinstance(dropout, Real) or not 0 <= float(dropout) <= 1:
         raise ArgumentError(f"dropout should be a number in range [0, 1], the share of zeros, not {dropout!r}")
     if dropout and num_layers == 1:
         warnings.warn(f"dropout={dropout} lies between layers, and there is only one", UserWarning, stacklevel=4)
@@ -46,11 +48,11 @@ def check_heads(heads: Any, hidden_size: int, proj_size: Any) -> None:
     check_sizes(heads=heads)
     if hidden_size % heads:
         raise ArgumentError(f"heads must divide hidden_size, but {hidden_size} units do not make {heads} heads")
-    if not isinstance(proj_size, int):
+    if not isinstance(proj_size, Integral):
         raise ArgumentTypeError(f"proj_size should be of type int, got: {type(proj_size).__name__} {proj_size!r}")
-    if proj_size < 0:
+    if int(proj_size) < 0:
         raise ArgumentError(f"proj_size should be a positive integer, or zero for no projection, not {proj_size}")
-    if proj_size >= hidden_size:
+    if int(proj_size) >= hidden_size:
         raise ArgumentError(f"proj_size has to be smaller than hidden_size = {hidden_size}, but it is {proj_size}")
     if proj_size and heads > 1:
         raise ArgumentError(f"a projection mixes the units of one head; there is none for heads={heads}, leave one out")
@@ -72,10 +74,10 @@ def check_wavefront(chunk: Any, *, num_layers: int, bidirectional: bool, checkpo
         raise ArgumentError("a wavefront keeps what checkpoint and memory_limit would not; leave it out, or them")
 
 
-def check_dtypes(input: Tensor, weights: torch.dtype) -> None:
-    """Raise ArgumentError (a ValueError) for an input that is not of the weights' dtype, where autocast is off."""
+def check_dtypes(input: Tensor, weights: torch.dtype, kind: type[ShapeError] = ArgumentError) -> None:
+    """Raise ``kind`` for an input that is not of the weights' dtype, where autocast is off."""
     if input.dtype != weights and autocast_dtype(input.device.type) is None:
-        raise ArgumentError(
+        raise kind(
             f"RNN input dtype ({input.dtype}) does not match weight dtype ({weights}). "
             f"Convert input: input.to({weights}), or convert model: model.to({input.dtype})"
         )

@@ -89,7 +89,7 @@ class Recording:
 
     @property
     def loops(self) -> int:
-        """How many passes ran as PyTorch loops, each as often as it ran."""
+        """How many passes PyTorch ran for want of a kernel, most as loops, each as often as it ran."""
         return sum(runs for _, ran, runs in self._runs() if ran.program is None)
 
     @property
@@ -157,7 +157,7 @@ def _explained(key: Key, ran: Ran, runs: int) -> Iterator[str]:
     what = "a dtype that kernels do not have" if shape is None else str(shape)
     yield f"{direction} {ran.cell.name} at {what} on {device}: {runs:,} run{'s' * (runs != 1)}"
     if ran.program is None or shape is None:
-        yield "  a PyTorch loop ran: there is no kernel for it here"
+        yield "  PyTorch ran it: there is no kernel for it here"
         return
     if device.type == "cuda":
         from kernelgen.device import gpu

@@ -13,12 +13,12 @@ from torch.nn.utils.rnn import PackedSequence
 
 from kernelgen.cells.language import Cell
 from kernelgen.errors import ConfigError, near_names
-from kernelgen.torch import padding
+from kernelgen.torch import native, padding
 from kernelgen.torch.arguments import any_autocast, autocast_dtype
 from kernelgen.torch.checkpoint import require_no_resets
 from kernelgen.torch.double_backward import double_backward
 from kernelgen.torch.errors import ArgumentError
-from kernelgen.torch.exporting import to_onnx, tracing
+from kernelgen.torch.exporting import Whole, to_onnx, tracing
 from kernelgen.torch.input_norm import BIAS, WEIGHT, norm_sizes
 from kernelgen.torch.layers import LayerResult, Together, run_layer
 from kernelgen.torch.memory import check_chunks, chunk_within
@@ -40,7 +40,7 @@ from kernelgen.torch.transforms import differentiating, undisturbed
 from kernelgen.torch.wavefront import run_wavefront
 
 
-class Recurrent(nn.Module):  # type: ignore[misc]
+class Recurrent(Whole):
     """Layers of H heads that together have D units, in one or two directions, with dropout between them.
 
     Parameters of layer k and direction s ("" or "_reverse"), with G gates: weight_ih_lks [G D, I] (I is K P from the
@@ -98,21 +98,22 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         check_wavefront(wavefront, num_layers=num_layers, bidirectional=bidirectional, checkpointed=others)
         self.mode = mode
         self.cell = cell
-        self.input_size = input_size
-        self.hidden_size = hidden_size
-        self.num_layers = num_layers
+        self.input_size = int(input_size)
+        self.hidden_size = int(hidden_size)
+        self.num_layers = int(num_layers)
         self.bias = bias
         self.batch_first = batch_first
         self.dropout = float(dropout)
         self.bidirectional = bidirectional
-        self.proj_size = proj_size
-        self.heads = heads
+        self.proj_size = int(proj_size)
+        self.heads = int(heads)
         self.checkpoint = checkpoint
         self.memory_limit = memory_limit
         self.wavefront = wavefront or None
         self.layer_norm = layer_norm
         self._parts = parts_of(cell)
         self._stacks = Stacks()
+        self._native = self._of_torch_nn()
         self._names: list[dict[str, str]] = []  # of the parameters of each layer and direction
         directions = ("", "_reverse") if bidirectional else ("",)
         for layer in range(num_layers):
@@ -152,6 +153,14 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         self._parts = parts_of(self.cell)
         self._flat = tuple(full for names in self._names for full in names.values())
         self._stacks = Stacks()
+        self._native = self._of_torch_nn()
+
+    def _of_torch_nn(self) -> native.Native | None:
+        """The layers by torch.nn's own operators; None where it has none for them."""
+        if self.heads != 1 or self.layer_norm:
+            return None
+        sizes = (self.input_size, self.hidden_size, self.proj_size)
+        return native.Native.of(self._parts, self.num_layers, 1 + self.bidirectional, *sizes, self.bias)
 
     def forward(
         self,
@@ -185,6 +194,9 @@ class Recurrent(nn.Module):  # type: ignore[misc]
             found = self._eager(input, hx)
             if found is not None:
                 return found
+        node = self._node(input, hx, lengths=lengths, resets=resets, returns=returns)
+        if node is not None:
+            return node
         check_input(input, self.input_size, self.weight_ih_l0.dtype, self.batch_first)
         form = padding.Padding(input) if isinstance(input, PackedSequence) else None
         batched = form is not None or input.dim() == 3
@@ -214,7 +226,7 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         elif not batched:
             output = output.squeeze(0)
         elif not self.batch_first:
-            output = output.transpose(0, 1).contiguous()
+            output = output.transpose(0, 1).clone(memory_format=torch.contiguous_format)  # no view
             every = every and [state.transpose(1, 2).contiguous() for state in every]
         returned = last[0] if len(last) == 1 else tuple(last)
         return (output, returned) if every is None else (output, returned, tuple(every))
@@ -229,6 +241,8 @@ class Recurrent(nn.Module):  # type: ignore[misc]
             return None
         flat = list(tensors.values())
         if not own_tensors(input, *flat) or input.dim() != 3:
+            return None
+        if self._native is not None and native.alone(input):
             return None
         sizes = input.shape
         batch = sizes[0 if self.batch_first else 1]
@@ -279,6 +293,10 @@ class Recurrent(nn.Module):  # type: ignore[misc]
         if chunk is not None:
             require_no_resets(own.resets)
         flat = [getattr(self, full) for one in self._names for full in one.values()]
+        alone = None if every or chunk is not None else self._native
+        if alone is not None and alone.takes(x, states, flat, own):
+            output, ends = alone.run(x, states, flat, own, dropout)
+            return output.clone(memory_format=torch.contiguous_format) if self.batch_first else output, ends, None
         known = not self.proj_size and not self.layer_norm and not double_backward.on
         simple = own is NOTHING and not every and chunk is None and known
         if simple and plain(x, *(states or ()), *flat) and x.numel():

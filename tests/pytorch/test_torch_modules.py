@@ -19,7 +19,7 @@ from kernelgen.cells import cell_names, load_cell
 from kernelgen.errors import ShapeError, TilesmithError
 from kernelgen.torch import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell, convert, reference
 
-pytestmark = pytest.mark.unit
+pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("loops")]
 
 PAIRS = [pytest.param(LSTM, torch.nn.LSTM, id="lstm"), pytest.param(GRU, torch.nn.GRU, id="gru")]
 

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 from kernelgen.torch import GRU, LSTM, RNN, DoubleBackwardError, recurrent  # noqa: E402
 
-pytestmark = pytest.mark.unit
+pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("loops")]
 
 CASES = [
     (LSTM, {}),

@@ -107,6 +107,7 @@ def test_both_directions_are_one_chain(
 
 
 @pytest.mark.emulated
+@pytest.mark.usefixtures("loops")
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_dropout_is_part_of_the_chain(bidirectional: bool, chained: Chained, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
