@@ -99,8 +99,8 @@ def _open_streams() -> None:
 def _written_whole(stream: Any) -> Any:
     """A text stream that writes all it is given or raises.
 
-    Where Python is told not to buffer (PYTHONUNBUFFERED), text goes to the file itself, which may take a part only: what
-    a full disk does not hold would be lost without a word.
+    Where Python is told not to buffer (PYTHONUNBUFFERED), text goes to the file itself, which may take a part only:
+    what a full disk does not hold would be lost without a word.
     """
     import io
 
