@@ -144,7 +144,9 @@ def export(store: Path | None, cell: str | None, gpu: str | None, output: Path) 
     from kernelgen.records.summary import summaries
 
     if output.suffix not in (".csv", ".json") and _names_a_file(output):
-        raise StoreError(f"trials go into a .csv file, a .json file (T4) or a folder; {output} is named as another file")
+        raise StoreError(
+            f"trials go into a .csv file, a .json file (T4) or a folder; {output} is named as another file"
+        )
     trials = stored_trials(store, cell, gpu)
     if not trials:
         raise StoreError(f"{_none(store, cell, gpu)}; nothing was written")
