@@ -269,6 +269,8 @@ def _print(answer: dict[str, Any]) -> None:
             click.echo(f"  {label}")
         return
     click.echo(f"{status} ({seconds:.3f} s)")
+    if status == "infeasible":
+        remark("--explain says which constraints clash")
     if answer.get("objective") is not None:
         click.echo(f"objective {answer['objective']}")
     if answer.get("solution"):

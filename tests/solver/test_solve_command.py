@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -171,3 +172,21 @@ def test_what_is_wrong_with_a_file_names_the_file_and_the_place(
 ) -> None:
     (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     assert message in refused(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("power", ["2 ^ 3 ^ 4 ^ 5 ^ 6", "(2 ^ 3000) ^ 2000", "B ^ B ^ B ^ B"])
+@pytest.mark.parametrize("engine", ["native", "python", "cp-sat"])
+def test_a_power_of_too_many_digits_to_print_is_refused_in_words(tmp_path: Path, power: str, engine: str) -> None:
+    file = tmp_path / "power.txt"
+    file.write_text(f"B == [2 .. 9];\nA == {power};\n")
+    assert "a power may reach" in (said := refused(str(file), "--engine", engine)) or "has more than" in said
+
+
+def test_an_answer_of_no_solution_leads_to_the_reason(tmp_path: Path) -> None:
+    assert "--explain says which" in remarks(tmp_path / "clash.txt", CLASH)
+
+
+def test_the_text_that_the_documentation_shows_has_a_solution(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "constrint_formats.md").read_text()
+    text = textwrap.dedent(page.split("## ConstrINT text\n\n")[1].split("\n\n")[0])
+    assert not remarks(tmp_path / "shown.txt", text)
