@@ -40,6 +40,10 @@ _TOKEN = re.compile(
     r"(?P<space>[ \t\r\f]+|#[^\n]*)|(?P<newline>\n)|(?P<number>\d+)|(?P<name>[A-Za-z_]\w*)"
     r"|(?P<symbol>//|==|!=|<=|>=|\.\.|[-+*/%^()\[\],;|&~<>])"
 )
+_INTEGERS = "this text holds integers alone; a space, in JSON or YAML, also holds decimals and text"
+_MEANT = {"=": "equality is written ==", "!": "not is written ~", ".": _INTEGERS, '"': _INTEGERS, "'": _INTEGERS}
+"""Characters of other languages, and what to write instead."""
+_DOUBLED = {"&": "and is written &", "|": "or is written |"}
 _FUNCTIONS = ("cdiv", "min", "max", "abs")
 
 
@@ -117,13 +121,19 @@ class _Parser:
                 return _Token("end", "", len(self.text.rstrip()))
             match = _TOKEN.match(self.text, self.place)
             if match is None:
-                raise self.error(f"unexpected character {self.text[self.place]!r}", self.place)
+                raise self._strange()
             if match.lastgroup == "name" and unicodedata.normalize("NFKC", match.group()) != match.group():
                 raise self.error(f"the name {match.group()!r} is not in Unicode's normal form", self.place)
             if match.lastgroup not in ("space", "newline"):
                 self.tokens.append(_Token(match.lastgroup or "", match.group(), self.place))
             self.place = match.end()
         return self.tokens[number]
+
+    def _strange(self) -> ParseError:
+        """The error for a character that begins nothing, with what may have been meant."""
+        character = self.text[self.place]
+        hint = _MEANT.get(character, "")
+        return self.error(f"unexpected character {character!r}" + (f"; {hint}" if hint else ""), self.place)
 
     def error(self, reason: str, start: int) -> ParseError:
         """An error at a place in the text, in characters from 0."""
@@ -150,7 +160,9 @@ class _Parser:
     def _unexpected(self, reason: str) -> ParseError:
         token = self._peek()
         found = f"found {token.text!r}" if token.text else "found the end of the text"
-        return self.error(f"{reason}, {found}", token.start)
+        twice = self.text[token.start - 1 : token.start] == token.text
+        meant = f"; {_DOUBLED[token.text]}" if twice and token.text in _DOUBLED else ""
+        return self.error(f"{reason}, {found}{meant}", token.start)
 
     def _statement(self) -> None:
         first = self._peek()

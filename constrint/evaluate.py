@@ -25,6 +25,7 @@ from constrint.errors import ConstrintError
 from constrint.expr import COMPARISONS, RICH, Expr
 from constrint.functions import call
 from constrint.global_constraints import GLOBAL, decomposed
+from constrint.integers import grouped
 from constrint.values import NOTHING, Atom, atom, is_number, plain_value
 
 Value = Atom | bool | None
@@ -253,17 +254,25 @@ def _simple(value: Fraction) -> int | Fraction:
     return value.numerator if value.denominator == 1 else value
 
 
+def _written(value: int | Fraction) -> str:
+    """A number in a message, however long it is."""
+    denominator = "" if value.denominator == 1 else f"/{grouped(value.denominator)}"
+    return grouped(value.numerator) + denominator
+
+
 def power(base: int | Fraction, exponent: int | Fraction) -> int | Fraction | None:
     """base ** exponent for an integer exponent, exact; None for 0 to a negative one.
 
     Raises ConstrintError where the result would have more than 2**20 bits, or the exponent is no integer.
     """
     if isinstance(exponent, Fraction) and exponent.denominator != 1:
-        raise ConstrintError(f"({base}) ** ({exponent}) has no exact value; an exponent must be an integer expression")
+        asked = f"({_written(base)}) ** ({_written(exponent)})"
+        raise ConstrintError(f"{asked} has no exact value; an exponent must be an integer expression")
     count = int(exponent)
     if count < 0 and not base:
         return None
     largest = max(abs(base.numerator), base.denominator)
     if largest > 1 and largest.bit_length() * abs(count) > MAX_BITS:
-        raise ConstrintError(f"({base}) ** {count} has more than {MAX_BITS:,} bits; give the exponent a smaller domain")
+        asked = f"({_written(base)}) ** {_written(count)}"
+        raise ConstrintError(f"{asked} has more than {MAX_BITS:,} bits; give the exponent a smaller domain")
     return _simple(Fraction(base) ** count) if count < 0 else base**count

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from constrint.errors import ConstrintError
 from constrint.evaluate import MAX_BITS
+from constrint.integers import grouped
 from constrint.program import Op
 
 Interval = tuple[int, int, int]
@@ -90,7 +91,8 @@ def raise_power(x: Interval, y: Interval) -> Interval:
     low = max(c, 0)
     largest = max(abs(a), abs(b))
     if largest > 1 and largest.bit_length() * d > MAX_BITS:
-        raise PowerTooLarge(f"a power may reach {largest} ** {d}, over {MAX_BITS:,} bits; give it smaller domains")
+        reached = f"{grouped(largest)} ** {grouped(d)}"
+        raise PowerTooLarge(f"a power may reach {reached}, over {MAX_BITS:,} bits; give it smaller domains")
     bases = {a, b} | ({0} if a < 0 < b else set())
     corners = [base**e for base in bases for e in {low, min(low + 1, d), max(d - 1, low), d}]
     return min(corners), max(corners), 1 if c < 0 else undefined

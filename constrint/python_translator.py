@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Collection, Sequence
+from difflib import get_close_matches
 from fractions import Fraction
 from functools import reduce
 from typing import Any
@@ -142,7 +143,9 @@ class Translator:
             if word is not None:
                 return word
             known = (", ".join(self.variables) or "none") + self.reading.vocabulary.listed()
-            raise self.refuse(node, f"unknown name {name!r}; the variables are: {known}")
+            near = get_close_matches(name, [*self.variables, *self.reading.vocabulary.names()], n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}? The" if near else "the"
+            raise self.refuse(node, f"unknown name {name!r}; {hint} variables are: {known}")
         return Expr("var", name=name)
 
     def _chosen(self, node: ast.BoolOp) -> Expr:

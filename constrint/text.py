@@ -12,7 +12,7 @@ from constrint.constrint_printing import print_constrint
 from constrint.constrint_text import parse_constrint
 from constrint.documents import TooLarge, read_text
 from constrint.domains import size
-from constrint.errors import ConstrintError
+from constrint.errors import ConstrintError, ParseError
 from constrint.expr import Expr
 from constrint.integers import shown
 from constrint.model import Problem
@@ -54,7 +54,9 @@ def load_space(space: Mapping[str, Any], name: str = "", vocabulary: Vocabulary 
     or wrong entry, ParseError for an expression.
     """
     if not isinstance(space, Mapping) or not isinstance(space.get("tune_params"), Mapping):
-        raise ConstrintError(f"{name or 'the space'} needs an entry tune_params that maps names to lists of values")
+        raise ConstrintError(
+            f"{name or 'the space'} needs an entry tune_params that maps names to lists of values{_instead(space)}"
+        )
     _check_entries(space, name or "the space")
     problem = Problem(str(space.get("name") or name or "space"))
     for parameter, values in space["tune_params"].items():
@@ -62,13 +64,23 @@ def load_space(space: Mapping[str, Any], name: str = "", vocabulary: Vocabulary 
         if not isinstance(values, list | tuple | range):
             raise ConstrintError(f"the values of the parameter {parameter!r} must be a list, not {shown(values)}")
         problem.variable(parameter, values)
-    problem.vocabulary = _defined(space.get("definitions") or {}, problem, vocabulary)
+    problem.vocabulary = _defined(space.get("definitions") or {}, problem, vocabulary, name)
     restrictions = space.get("restrictions") or []
     if not isinstance(restrictions, list | tuple):
         raise ConstrintError(f"restrictions in {problem.name} must be a list of strings, not {shown(restrictions)}")
     for number, restriction in enumerate(restrictions, 1):
-        add_restriction(problem, restriction, f"restriction {number}")
+        add_restriction(problem, restriction, f"{name}, restriction {number}" if name else f"restriction {number}")
     return problem
+
+
+def _instead(space: object) -> str:
+    """What is there in the place of tune_params, for a message."""
+    if not isinstance(space, Mapping):
+        return "; it is empty" if space is None else f", and is {shown(space)}"
+    if "tune_params" in space:
+        return f", not {shown(space['tune_params'])}"
+    near = get_close_matches("tune_params", [str(key).lower() for key in space], n=1, cutoff=0.8)
+    return "".join(f"; did you mean that by {shown(key)}?" for key in space if str(key).lower() in near)
 
 
 def _check_entries(space: Mapping[str, Any], where: str) -> None:
@@ -97,8 +109,8 @@ def add_restriction(problem: Problem, restriction: object, name: str = "") -> No
             problem.add(condition, words)
 
 
-def _defined(definitions: object, problem: Problem, vocabulary: Vocabulary) -> Vocabulary:
-    """A vocabulary with a space's definitions. Raises ConstrintError."""
+def _defined(definitions: object, problem: Problem, vocabulary: Vocabulary, where: str) -> Vocabulary:
+    """A vocabulary with a space's definitions; where: the file, for messages. Raises ConstrintError."""
     if not isinstance(definitions, Mapping):
         raise ConstrintError(
             f"definitions in {problem.name} must map names to expressions, not be {shown(definitions)}"
@@ -107,7 +119,8 @@ def _defined(definitions: object, problem: Problem, vocabulary: Vocabulary) -> V
         check_python_name(name, problem.name)
         if name in problem.domains:
             raise ConstrintError(f"{name!r} in {problem.name} is a parameter and a definition; rename one of them")
-        value = parse_number(str(text), problem.domains, f"definition of {name}", vocabulary, problem.codings.texts)
+        place = f"{where}, definition of {name}" if where else f"definition of {name}"
+        value = parse_number(str(text), problem.domains, place, vocabulary, problem.codings.texts)
         vocabulary = replace(vocabulary, definitions={**vocabulary.definitions, name: value})
     return vocabulary
 
@@ -201,13 +214,22 @@ def _short(path: Path) -> str:
 
 def _reason(error: Exception) -> str:
     """Why a file cannot be read, without its name once more."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is no text in UTF-8 (byte {error.object[error.start]:#04x} at {error.start:,})"
     return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
 
 
 def _load(document: Any, name: str, vocabulary: Callable[[Mapping[str, Any]], Vocabulary]) -> Problem:
-    if isinstance(document, Mapping) and "ConfigurationSpace" in document:
-        return load_t1(document, name)
-    return load_space(document, name, vocabulary(document) if isinstance(document, Mapping) else NONE)
+    try:
+        if isinstance(document, Mapping) and "ConfigurationSpace" in document:
+            return load_t1(document, name)
+        return load_space(document, name, vocabulary(document) if isinstance(document, Mapping) else NONE)
+    except ParseError:
+        raise
+    except ConstrintError as error:
+        if name in str(error):
+            raise
+        raise ConstrintError(f"{name}: {error}") from None
 
 
 def _dump_json(document: Any) -> str:
@@ -224,8 +246,6 @@ def _dump_yaml(document: Any) -> str:
 
 def _json(text: str, path: Path) -> Any:
     import json
-
-    from constrint.errors import ParseError
 
     try:
         return json.loads(text)

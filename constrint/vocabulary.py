@@ -33,6 +33,10 @@ class Vocabulary:
     functions: Mapping[str, Function] = field(default_factory=dict)
     definitions: Mapping[str, Expr] = field(default_factory=dict)
 
+    def names(self) -> list[str]:
+        """What may stand where a variable may."""
+        return [*self.definitions, *self.numbers]
+
     def listed(self) -> str:
         """The names, for a message; empty where there are none."""
         own = f"; defined: {', '.join(self.definitions)}" if self.definitions else ""

@@ -65,4 +65,6 @@ def near_names(asked: str, known: Iterable[str]) -> str:
     """Return a hint for a misspelt name: the nearest known names, or all of them where none is near."""
     names = sorted(known)
     near = difflib.get_close_matches(asked.lower(), names, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
+    if not near:
+        return f"known: {', '.join(names)}"
+    return f"did you mean {' or '.join([', '.join(near[:-1]), near[-1]] if near[1:] else near)}?"

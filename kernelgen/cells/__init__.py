@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 import traceback
+from contextlib import redirect_stdout
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -82,9 +84,12 @@ def _from_file(path: Path, name: str | None) -> Cell:
     module = _run(path)
     cells = {key: value for key, value in vars(module).items() if isinstance(value, Cell)}
     if name is None:
-        if len(cells) != 1:
-            found = ", ".join(sorted(cells)) or "none"
-            raise CellError(f"{path}: say which cell is meant, as {path}:NAME; the file defines {found}")
+        if not cells:
+            raise CellError(f"{path}: the file defines no Cell; write NAME = Cell(...) (docs/tutorials/add_a_cell.md)")
+        if len(cells) > 1:
+            raise CellError(
+                f"{path}: say which cell is meant, as {path}:NAME; the file defines {', '.join(sorted(cells))}"
+            )
         return next(iter(cells.values()))
     if name in cells:
         return cells[name]
@@ -107,14 +112,18 @@ def _run(path: Path) -> ModuleType:
     module = ModuleType(path.stem)
     module.__file__ = str(path)
     try:
-        exec(compile(source, str(path), "exec"), module.__dict__)
+        with redirect_stdout(sys.stderr):  # what a file prints is no part of a command's answer
+            exec(compile(source, str(path), "exec"), module.__dict__)
     except (SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", None) or _line(path, error)
         raise CellError(f"{path}:{line}: {getattr(error, 'msg', None) or error}") from error
     except CellError as error:
         raise CellError(f"{path}:{_line(path, error)}: {error}") from error
     except (Exception, SystemExit) as error:
-        raise CellError(f"{path}:{_line(path, error)}: {type(error).__name__}: {error}") from error
+        from kernelgen.cells._advice import advice
+
+        words = f"{type(error).__name__}: {error}{advice(error, module)}"
+        raise CellError(f"{path}:{_line(path, error)}: {words}") from error
     return module
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import inspect
 import re
 from typing import Any
 
@@ -120,9 +121,20 @@ def _foreign(step: Any, error: BaseException) -> str | None:
     )
 
 
+def _taken(step: Any) -> str:
+    """The parameters of a function, as they are written."""
+    return f"{getattr(step, '__name__', 'step')}{inspect.signature(step)}"
+
+
 def run_step(step: Any, gates: tuple[str, ...], states: tuple[str, ...]) -> Any:
     """What ``step`` returns for symbols of these names. Raises CellError for what the language cannot express; any
     other error of the step is its own."""
+    try:
+        inspect.signature(step).bind("gate", "state")
+    except TypeError:
+        raise CellError(f"the step must take two arguments, as in def step(gate, state), not {_taken(step)}") from None
+    except ValueError:  # a function that tells nothing of what it takes
+        pass
     try:
         return step(_Namespace("gate", gates), _Namespace("state", states))
     except (TypeError, AttributeError, ValueError) as error:

@@ -90,9 +90,25 @@ def _open_streams() -> None:
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     if sys.stderr is None:
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stdout = _written_whole(sys.stdout)
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure is not None:
         reconfigure(errors="backslashreplace")
+
+
+def _written_whole(stream: Any) -> Any:
+    """A text stream that writes all it is given or raises.
+
+    Where Python is told not to buffer (PYTHONUNBUFFERED), text goes to the file itself, which may take a part only:
+    what a full disk does not hold would be lost without a word.
+    """
+    import io
+
+    if not isinstance(getattr(stream, "buffer", None), io.RawIOBase):
+        return stream
+    text = open(stream.fileno(), "w", encoding=stream.encoding, errors=stream.errors, closefd=False)  # noqa: SIM115
+    text.reconfigure(line_buffering=True)
+    return text
 
 
 def _flush(status: Any) -> Any:

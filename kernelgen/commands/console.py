@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 PLAIN_WIDTH = 200
-"""Columns to use where the output is no terminal and nothing says how wide it is."""
+"""Columns to use where the output is no terminal and COLUMNS does not say how wide it is."""
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -24,7 +25,8 @@ def console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() else PLAIN_WIDTH
+    said = os.environ.get("COLUMNS", "").isdecimal()
+    width = None if stream.isatty() or said else PLAIN_WIDTH
     return Console(file=stream, width=width, markup=False, highlight=False, emoji=False, soft_wrap=False)
 
 

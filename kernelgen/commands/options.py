@@ -61,7 +61,10 @@ class Seconds(click.FloatRange):
         return seconds
 
 
-CELL_HELP = "CELL is a cell of the library (`tilesmith cells`) or path/to/file.py:NAME."
+CELL_HELP = (
+    "CELL is a cell of the library (`tilesmith cells`) or path/to/file.py:NAME; NAME may be left out where the file "
+    "defines one cell."
+)
 
 
 def shape_options(command: Command) -> Command:

@@ -42,6 +42,7 @@ def command(cell: str, gpu: str, direction: str, language: str, top: int | None,
     """Rank the tilings of a cell."""
     shape = make_shape(options, direction)
     from kernelgen.cells import load_cell
+    from kernelgen.hardware.doubts import doubts
     from kernelgen.hardware.profile import load_profile
     from kernelgen.tuning.plan import microseconds_per_step, plan
 
@@ -91,3 +92,5 @@ def command(cell: str, gpu: str, direction: str, language: str, top: int | None,
     print_table(("#", "schedule", *variables, *numbers), rows, right=("#", *variables, *numbers), together=variables)
     found = f"{len(shown)} of {len(tilings):,} {direction} tilings of {loaded.name} at {shape} on {profile.name}"
     remark(f"{found}; times by the model")
+    for words in doubts(profile):
+        remark(f"note: {words}")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,7 +17,7 @@ from kernelgen.commands.console import counted, print_fields, print_json, print_
 from kernelgen.commands.options import Seconds, Whole, json_option
 
 if TYPE_CHECKING:
-    from constrint import Problem
+    from constrint import Expr, Problem
     from kernelgen.hardware.profile import Profile
 
 NEAR = 1.0
@@ -26,17 +28,12 @@ SHOWN = 100
 
 @click.command()
 @click.argument("file", type=click.Path())
-@click.option("--count", "question", flag_value="count", help="Count the solutions.")
-@click.option(
-    "--estimate",
-    "question",
-    flag_value="estimate",
-    help="Say about how many solutions there are, where --count takes long.",
-)
-@click.option("--all", "question", flag_value="all", help="List the solutions.")
+@click.option("--count", is_flag=True, help="Count the solutions.")
+@click.option("--estimate", is_flag=True, help="Say about how many solutions there are, where --count takes long.")
+@click.option("--all", is_flag=True, help="List the solutions.")
 @click.option("--best", metavar="EXPR", help="Find the solution with the smallest value of an expression.")
 @click.option("--maximize", is_flag=True, help="With --best: the largest value instead.")
-@click.option("--explain", "question", flag_value="explain", help="Say which constraints clash.")
+@click.option("--explain", is_flag=True, help="Say which constraints clash.")
 @click.option(
     "--gpu",
     metavar="NAME",
@@ -56,7 +53,6 @@ SHOWN = 100
 @json_option
 def command(
     file: str,
-    question: str | None,
     best: str | None,
     maximize: bool,
     gpu: str | None,
@@ -64,6 +60,7 @@ def command(
     limit: int | None,
     seconds: float | None,
     as_json: bool,
+    **asked: bool,
 ) -> None:
     """Solve an integer-constraint problem.
 
@@ -82,8 +79,10 @@ def command(
       tilesmith solve problem.txt --explain
       tilesmith solve examples/spaces/gemm.yaml --gpu l4 --best "stages" --maximize
     """
-    if best is not None and question is not None:
-        raise click.UsageError(f"--best and --{question} are two questions; ask one at a time")
+    questions = [name for name in ("count", "estimate", "all", "explain") if asked[name]]
+    if len(many := [*(["best"] if best is not None else []), *questions]) > 1:
+        raise click.UsageError(f"--{many[0]} and --{many[1]} are two questions; ask one at a time")
+    question = next(iter(questions), None)
     if maximize and best is None:
         raise click.UsageError("--maximize says in which direction --best EXPR goes; give both")
     if limit is not None and question != "all":
@@ -93,6 +92,8 @@ def command(
     from constrint import TimeLimit, has_core
 
     problem = _read(file, gpu)
+    for words in _doubts(problem, file):
+        remark(words)
     if engine in ("auto", "native") and not has_core():
         remark("note: the C++ core is missing, so the Python engine answers (`tilesmith doctor` says why)")
     start = time.perf_counter()
@@ -136,6 +137,29 @@ def _read(file: str, gpu: str | None) -> Problem:
     if gpu is not None and not spaces:
         raise click.UsageError(f"--gpu is for spaces, whose expressions may name its limits; {file} is none")
     return problem
+
+
+def _doubts(problem: Problem, file: str) -> Iterator[str]:
+    """What makes it likely that a file does not say what was meant, in words."""
+    from constrint.constrint_text import DEFAULT_DOMAIN
+
+    if not problem.domains:
+        yield f"note: {file} has no variables, so there is nothing to choose"
+    free = {name for name, domain in problem.domains.items() if domain == DEFAULT_DOMAIN}
+    uses = Counter(name for constraint in problem.constraints for name in constraint.condition.variables())
+    defined = {_defined(constraint.condition) for constraint in problem.constraints}
+    for name in free:
+        near = get_close_matches(name, problem.domains.keys() - {name}, n=1, cutoff=0.75)
+        if uses[name] == 1 and name not in defined and near:
+            yield (
+                f"note: {name} is in one statement alone and has no list of values, so it is any whole number from 1 "
+                f"to 2**30; did you mean {near[0]}?"
+            )
+
+
+def _defined(condition: Expr) -> str:
+    """The variable that a condition equates with something, if it is one."""
+    return next((side.name for side in condition.args if condition.op == "==" and side.op == "var"), "")
 
 
 def _profile(name: str) -> Profile:
@@ -245,6 +269,8 @@ def _print(answer: dict[str, Any]) -> None:
             click.echo(f"  {label}")
         return
     click.echo(f"{status} ({seconds:.3f} s)")
+    if status == "infeasible":
+        remark("--explain says which constraints clash")
     if answer.get("objective") is not None:
         click.echo(f"objective {answer['objective']}")
     if answer.get("solution"):

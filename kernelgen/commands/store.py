@@ -58,7 +58,7 @@ def show(store: Path | None, cell: str | None, gpu: str | None, as_json: bool) -
         print_json([_fields(each) for each in found])
         return
     if not found:
-        remark(f"{_path(store)} holds no trials{_that_are(cell, gpu)}")
+        remark(_none(store, cell, gpu))
         return
     rows = []
     for each in found:
@@ -143,9 +143,13 @@ def export(store: Path | None, cell: str | None, gpu: str | None, output: Path) 
     from kernelgen.records.exchange import NOT_JUDGED, to_csv, to_t4
     from kernelgen.records.summary import summaries
 
+    if output.suffix not in (".csv", ".json") and _names_a_file(output):
+        raise StoreError(
+            f"trials go into a .csv file, a .json file (T4) or a folder; {output} is named as another file"
+        )
     trials = stored_trials(store, cell, gpu)
     if not trials:
-        raise StoreError(f"{_path(store)} holds no trials{_that_are(cell, gpu)}, so nothing was written")
+        raise StoreError(f"{_none(store, cell, gpu)}; nothing was written")
     if output.suffix == ".csv":
         _write({output: to_csv(trials)})
         click.echo(f"wrote {output}: {counted(len(trials), 'trial')}")
@@ -156,6 +160,12 @@ def export(store: Path | None, cell: str | None, gpu: str | None, output: Path) 
             f"a T4 file is of one problem, and these are {len(problems)}: {problems[0].name}, {problems[1].name}, ... "
             "Narrow it down with --cell and --gpu, or name a folder, for a file each, or a .csv file"
         )
+    left_out = sum(each.statuses.get(status, 0) for each in problems for status in NOT_JUDGED)
+    if left_out:
+        remark(f"{left_out:,} kernels were compiled and never judged; T4 has no word for that, so they are left out")
+    problems = [each for each in problems if each.statuses.keys() - set(NOT_JUDGED)]
+    if not problems:
+        raise StoreError("no kernel was judged, so nothing was written; a .csv file takes every trial")
     paths = [output if output.suffix == ".json" else output / f"{each.name}.json" for each in problems]
     documents = [to_t4(each.trials) for each in problems]
     names: dict[Path, str] = {}
@@ -163,11 +173,8 @@ def export(store: Path | None, cell: str | None, gpu: str | None, output: Path) 
         unique = path.with_name(f"{path.stem}_{each.fingerprint[:8]}.json") if path in names else path
         names[unique] = json.dumps(document, indent=1) + "\n"
     _write(names)
-    left_out = sum(each.statuses.get(status, 0) for each in problems for status in NOT_JUDGED)
-    if left_out:
-        remark(f"{left_out:,} kernels were compiled and never judged; T4 has no word for that, so they are left out")
     for path, document in zip(names, documents, strict=True):
-        click.echo(f"wrote {path}: {len(document['results']):,} results")
+        click.echo(f"wrote {path}: {counted(len(document['results']), 'result')}")
 
 
 @command.command(name="import")
@@ -227,5 +234,15 @@ def _write(files: dict[Path, str]) -> None:
         raise StoreError(f"cannot write {error.filename or next(iter(files))}: {error.strerror or error}") from error
 
 
-def _that_are(cell: str | None, gpu: str | None) -> str:
-    return (f" of {cell}" if cell else "") + (f" on {gpu}" if gpu else "")
+def _names_a_file(path: Path) -> bool:
+    """Whether a name that is new ends as that of a file."""
+    return path.suffix[1:].isalpha() and not path.exists()
+
+
+def _none(store: Path | None, cell: str | None, gpu: str | None) -> str:
+    """That a store holds nothing of what was asked for, and what it holds."""
+    known = stored_trials(store, None, None)
+    kinds = (("of", cell, {trial.cell for trial in known}), ("on", gpu, {trial.gpu for trial in known}))
+    asked = "".join(f" {word} {name}" for word, name, _ in kinds if name)
+    unknown = [f"{word} {', '.join(sorted(names))}" for word, name, names in kinds if name and name not in names]
+    return f"{_path(store)} holds no trials{asked}" + (f", but {' '.join(unknown)}" if known and unknown else "")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -106,7 +107,7 @@ def command(
         check_output(path)
     started = STARTED
     for each, path in paths.items():
-        with progress_bar() as bar:
+        with progress_bar() as bar, _nothing_yet(ctx, path):
             result = tune(
                 loaded,
                 replace(shape, recompute=shape.recompute and each == "backward"),
@@ -129,6 +130,21 @@ def command(
             remark("interrupted: this is the best so far; the same command goes on from here")
             ctx.exit(INTERRUPTED)
         started = time.monotonic()
+
+
+@contextmanager
+def _nothing_yet(ctx: click.Context, path: Path) -> Iterator[None]:
+    """Say what is kept where Ctrl-C comes before there is a kernel to write."""
+    from kernelgen.commands import INTERRUPTED
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        remark(
+            f"\ninterrupted before a kernel was found right, so {path} was not written; what was compiled is kept, and "
+            "the same command goes on from here"
+        )
+        ctx.exit(INTERRUPTED)
 
 
 def _path(output: str | None, name: str, direction: Direction, asked: str) -> Path:

@@ -181,6 +181,8 @@ backward_tuned = triton.autotune(configs=BACKWARD, key=["batch", "seq"]{kept["ba
 
 def _device(x: Tensor):
     """The GPU of a tensor as the current one, on which Triton launches."""
+    if not x.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
+        raise ValueError(f"Triton's kernels run on a GPU, and these tensors are on {{x.device}}")
     return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
 
 

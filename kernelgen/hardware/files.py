@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraints, ValidationError, model_validator
 
 from constrint.documents import compose_yaml, read_text
 from kernelgen.errors import ProfileError, near_names
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 LATENCIES: Mapping[str, tuple[str, ...]] = {
     "shared_load": (),
@@ -152,17 +155,31 @@ def read(path: Path, form: type[Form], fields: Sequence[str]) -> Form:
         raise ProfileError(f"{path}: not YAML: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
-        given = first["input"]
-        shown = (
-            f", not {given!r}" if isinstance(given, str | int | float) and "not permitted" not in first["msg"] else ""
-        )
-        raise _wrong(path, lines, tuple(first["loc"]), first["msg"] + shown) from error
+        raise _wrong(path, lines, tuple(first["loc"]), in_words(first)) from error
     except (ValueError, TypeError, RecursionError) as error:  # a date or a number that is none, a list for a key
         raise ProfileError(f"{path}: not YAML: {error}") from error
     for place, known in _names(record, fields):
         if place[-1] not in known:
             raise _wrong(path, lines, place, f"unknown name; {near_names(str(place[-1]), known)}")
     return record
+
+
+MISSING = "is missing"
+
+
+def in_words(problem: ErrorDetails) -> str:
+    """What is wrong with a field, and what it should be."""
+    kind, given = problem["type"], problem["input"]
+    if kind == "missing":
+        return MISSING
+    if kind == "extra_forbidden":
+        return "is no field of this form"
+    if kind == "model_type":
+        return f"should be {{value: ..., source: ...}}, not {given!r}"
+    if kind == "string_pattern_mismatch":
+        return f"should be a compile target, such as sm_90a or gfx942, not {given!r}"
+    shown = f", not {given!r}" if isinstance(given, str | int | float) else ""
+    return problem["msg"].removeprefix("Input ") + shown
 
 
 def _names(record: Record, fields: Sequence[str]) -> list[tuple[Place, Sequence[str]]]:
@@ -207,7 +224,7 @@ def _lines(node: yaml.Node | None, path: Path) -> dict[Place, int]:
 def _wrong(path: Path, lines: Mapping[Place, int], place: Place, what: str) -> ProfileError:
     """The error for a field: pydantic's place ends in its own notes, so the longest known part gives the line."""
     known = tuple(str(part) for part in place)
-    missing = what == "Field required"
+    missing = what == MISSING
     while known and known not in lines:
         known = known[:-1]
     line = f", line {lines[known]}" if known else ""

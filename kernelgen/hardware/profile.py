@@ -15,7 +15,17 @@ from pydantic import Field, PositiveInt, ValidationError, model_validator
 
 from kernelgen import paths
 from kernelgen.errors import ProfileError, near_names
-from kernelgen.hardware.files import LATENCIES, Architecture, ArchitectureFile, Number, ProfileFile, Record, Table, read
+from kernelgen.hardware.files import (
+    LATENCIES,
+    Architecture,
+    ArchitectureFile,
+    Number,
+    ProfileFile,
+    Record,
+    Table,
+    in_words,
+    read,
+)
 
 WARP = 32
 """Threads of a warp, on every NVIDIA GPU (CUDA C++ Programming Guide, compute capabilities)."""
@@ -332,7 +342,7 @@ def _capability(arch: str) -> tuple[int, int]:
     return int(digits[:-1]), int(digits[-1])
 
 
-def _section(arch: str, where: str) -> str:
+def section_of(arch: str, where: str = "") -> str:
     """The architecture whose section serves ``arch``: its own, else the newest one that is not newer."""
     sections = _architectures().architectures
     if is_amd(arch):
@@ -351,7 +361,7 @@ def _section(arch: str, where: str) -> str:
 def _assemble(file: ProfileFile, where: str) -> Profile:
     """Lay a GPU's own numbers over its architecture's; note the source of each and which latencies are assumed."""
     shared = _architectures()
-    section = _section(file.arch, where)
+    section = section_of(file.arch, where)
     architecture = shared.architectures[section]
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
@@ -394,7 +404,7 @@ def _assemble(file: ProfileFile, where: str) -> Profile:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
-        raise ProfileError(f"{where}: {field + ': ' if field else ''}{first['msg']} (docs/profiles.md)") from error
+        raise ProfileError(f"{where}: {field + ': ' if field else ''}{in_words(first)} (docs/profiles.md)") from error
 
 
 def _no_faster_than_issued(latencies: dict[str, Table], sources: dict[str, str], assumed: tuple[str, ...]) -> None:

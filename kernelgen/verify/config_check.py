@@ -57,8 +57,8 @@ def find_profile(config: TunedConfig, gpu: str | None = None) -> Profile:
         profile = next((each for each in here if each.name == config.gpu), None)
     if profile is None:
         raise ConfigError(
-            f"gpu: there is no profile called {config.gpu!r}; {near_names(config.gpu, profile_names())}. If it is of "
-            "your own, give its file with --gpu"
+            f"gpu: there is no profile called {config.gpu!r}; {near_names(config.gpu, profile_names())} (if it is of "
+            "your own, give its file with --gpu)"
         )
     if profile.arch != config.arch:
         raise ConfigError(f"arch: {config.arch}, but {profile.name} is {profile.arch}")

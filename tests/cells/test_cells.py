@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import subprocess
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import sympy
 import torch
+from click.testing import CliRunner
 
 import kernelgen.cells
 from kernelgen import schedules
@@ -37,6 +39,7 @@ from kernelgen.cells.language import (
     where,
 )
 from kernelgen.cells.language import abs as absolute
+from kernelgen.commands import main
 from kernelgen.emit.cuda import cell_struct
 from kernelgen.emit.numpy import FUNCTIONS, NumpyPrinter, numpy_backward, numpy_step
 from kernelgen.emit.text import backward_equations, equations
@@ -351,7 +354,22 @@ def test_a_cell_of_ones_own_is_loaded_from_its_file(tmp_path: Path) -> None:
         ("raise SystemExit(3)\n", "MINE", "own.py:1: SystemExit: 3"),
         ("import missing_module_of_mine\n", "MINE", "own.py:1: ModuleNotFoundError"),
         ("x = '\0'\n", "MINE", "own.py:"),
-        (OWN + "OTHER = MINE\n", "", "own.py: say which cell is meant"),
+        (OWN + "OTHER = MINE\n", "", "own.py: say which cell is meant, as own.py:NAME; the file defines MINE, OTHER"),
+        ("x = 1\n", "", "own.py: the file defines no Cell; write NAME = Cell(...)"),
+        (
+            OWN.replace("tanh(gate.a)", "tahn(gate.a)"),
+            "",
+            "own.py:4: NameError: name 'tahn' is not defined; did you m",
+        ),
+        (OWN.replace("Gate, tanh", "Gate"), "", "name 'tanh' is not defined; write: from kernelgen.cells import tanh"),
+        (OWN.replace(".language", "").replace("Gate, tanh", "Gate, tahn"), "", "; did you mean tanh"),
+        (
+            OWN.replace('Gate("a")', 'Gate("a", biass=True)'),
+            "",
+            "own.py:6: TypeError: Gate.__init__() got an unex",
+        ),
+        (OWN.replace('Gate("a")', 'Gate("a", biass=True)'), "", "'biass'; did you mean bias?"),
+        (OWN.replace("(gate, state)", "(gate)"), "", "own.py:6: cell 'mine': the step must take two arguments, as in"),
     ],
 )
 def test_an_error_in_a_users_file_names_the_file_and_the_line(
@@ -361,7 +379,14 @@ def test_an_error_in_a_users_file_names_the_file_and_the_line(
     file.write_text(text)
     with pytest.raises(CellError) as caught:
         load_cell(f"{file}:{name}" if name else str(file))
-    assert message in str(caught.value)
+    assert message in str(caught.value).replace(f"{tmp_path}/", "")
+
+
+def test_what_a_cells_file_prints_is_no_part_of_the_answer(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("print('hello')\n" + OWN)
+    result = CliRunner().invoke(main, ["cells", "show", "--json", str(tmp_path / "own.py")])
+    assert json.loads(result.stdout)["name"] == "mine"
+    assert result.stderr == "hello\n"
 
 
 def test_an_unknown_cell_is_answered_with_the_near_names(tmp_path: Path) -> None:

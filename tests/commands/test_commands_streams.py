@@ -41,6 +41,15 @@ def test_an_output_that_cannot_be_written_is_status_2(line: str, message: bytes)
     assert (done.returncode, done.stdout, done.stderr) == (2, b"", message)
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_what_a_full_disk_does_not_hold_is_not_lost_without_a_word(tmp_path: Path, unbuffered: str) -> None:
+    """A limit of the file's size is met as the end of a disk is: what fits is written, then nothing."""
+    file = tmp_path / "gpus.json"
+    done = shell(f"ulimit -f 1; tilesmith gpus --json >{file}", PYTHONUNBUFFERED=unbuffered)
+    assert (done.returncode, done.stderr) == (2, b"Error: cannot write the output: File too large\n")
+    assert file.stat().st_size > 0
+
+
 def test_a_closed_stderr_takes_nothing_from_the_answer() -> None:
     done = shell("tilesmith plan lstm --gpu h200 -b 1 -t 1 -d 16 --top 1 2>&-")
     assert (done.returncode, done.stderr) == (0, b"")

@@ -178,6 +178,7 @@ def test_an_interrupted_tune_ends_with_130_after_saving(
     monkeypatch.setattr(tune, "tune", at_once)
     result = run(f"tune {ELMAN}", "-o", tmp_path / "none.yaml")
     assert result.exit_code == 130
+    assert "none.yaml was not written; what was compiled is kept" in result.stderr
     assert not (tmp_path / "none.yaml").exists()
 
 

@@ -64,3 +64,9 @@ def test_one_thing_is_no_plural() -> None:
         "2 inputs",
         "1,000 inputs",
     ]
+
+
+def test_columns_says_how_wide_an_output_is_that_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    for said, width in (("40", 40), ("", console.PLAIN_WIDTH), ("wide", console.PLAIN_WIDTH)):
+        monkeypatch.setenv("COLUMNS", said)
+        assert console.console().width == width

@@ -74,13 +74,24 @@ def test_bad_input_leaves_everything_as_it_was(store: Path, tmp_path: Path) -> N
     assert "is not an SQLite database" in refused("store merge -o", store, text)
     assert "no store" in refused("store merge -o", store, tmp_path / "missing.sqlite")
     assert "one problem, and these are 2" in refused("store export -o", tmp_path / "all.json")
-    assert "no trials of elman" in refused("store export --cell elman -o", tmp_path / "x.csv")
+    assert "no trials of elman, but of gru, lstm" in refused("store export --cell elman -o", tmp_path / "x.csv")
+    assert "named as another file" in refused("store export -o", tmp_path / "x.yaml")
     assert "is not an SQLite database" in refused("store import", good, "-o", text)
     assert "cannot write" in refused("store export -o", text / "x.csv")
     assert _trials(store) == before
     assert text.read_text() == "no store at all"
     assert not list(tmp_path.glob("*.tmp")) + list(tmp_path.glob("*all.json"))
     assert not (tmp_path / "missing.sqlite").exists()
+
+
+def test_a_problem_of_which_no_kernel_was_judged_gets_no_file(fresh_cache: Path, tmp_path: Path) -> None:
+    with Store(fresh_cache / "trials.sqlite") as made:
+        made.add(trial(3, "compiled", measurement=None))
+    assert "no kernel was judged" in refused("store export -o", tmp_path / "t4")
+    with Store(fresh_cache / "trials.sqlite") as made:
+        made.add(GRU)
+    assert fine("store export -o", tmp_path / "t4").endswith("hidden_h200.json: 1 result\n")
+    assert len(list((tmp_path / "t4").iterdir())) == 1
 
 
 def test_a_store_that_is_not_there_is_said_so(fresh_cache: Path) -> None:

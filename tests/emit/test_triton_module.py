@@ -89,6 +89,15 @@ def text_of(cell: Cell, streamed: bool) -> str:
     return triton_module(cell, shape, profile.title, profile.arch, half, half, 2)
 
 
+def test_tensors_that_are_on_no_gpu_are_refused_in_words(tmp_path: Path) -> None:
+    (tmp_path / "exported.py").write_text(text_of(load_cell("elman"), streamed=False))
+    user = f"import sys, torch; sys.path.insert(0, {str(tmp_path)!r}); from exported import elman; f = torch.zeros\n"
+    user += f"elman(f(1, 1, 1, {HEADS}, {DIM}), f(1, {HEADS}, {DIM}, {DIM}), f(1, {HEADS}, {DIM}))"
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run([sys.executable, "-c", user], env=environment, capture_output=True, text=True, check=False)
+    assert "ValueError: Triton's kernels run on a GPU, and these tensors are on cpu" in done.stderr
+
+
 def test_modules_are_right_forward_and_backward(tmp_path: Path) -> None:
     for name in CELLS:
         text = text_of(load_cell(name), streamed=name in STREAMED)

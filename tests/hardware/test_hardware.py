@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from kernelgen import paths
 from kernelgen.errors import ProfileError
+from kernelgen.hardware.doubts import doubts
 from kernelgen.hardware.profile import (
     LATENCIES,
     Profile,
@@ -343,22 +344,24 @@ def test_the_example_of_the_documentation_loads(tmp_path: Path) -> None:
         ("value: 20,", "value: -20,", r"line 5: numbers.multiprocessors.value: .*not -20"),
         ("value: 20,", "value: 2.5,", r"line 5: numbers.multiprocessors.value: .*not 2.5"),
         ("value: 20,", "value: 0,", r"multiprocessors: .*greater than 0"),
-        ("value: 20, source: its data sheet", "value: 20", r"line 5: numbers.multiprocessors.source: Field required"),
+        ("value: 20, source: its data sheet", "value: 20", r"line 5: numbers.multiprocessors.source: is missing"),
         ("clock_mhz:", "clock_mhx:", r"line 6: numbers.clock_mhx: unknown name; did you mean clock_mhz"),
         ("clock_mhz:", "multiprocessors:", r"line 6: numbers.multiprocessors is already on line 5"),
-        ("title:", "titel:", r"title: Field required"),
-        ("arch: sm_89", "arch: ada", r"line 3: arch: .*not 'ada'"),
+        ("title:", "titel:", r"title: is missing"),
+        ("arch: sm_89", "arch: ada", r"line 3: arch: should be a compile target, such as sm_90a or gfx942, not 'ada'"),
+        ("{value: 20, source: its data sheet}", "20", r"multiprocessors: should be {value: ..., source: ...}, not 20"),
+        ("title:", "owner: me\ntitle:", r"line 2: owner: is no field of this form"),
         ("arch: sm_89", "arch: sm_70", r"sm_70 is too old"),
         ("  barrier:", "  barier:", r"line 10: latencies.barier: unknown name; did you mean barrier"),
         ("{64: 20, 128: 30}", "25", r"latency barrier must be clocks by threads"),
         ("{64: 20, 128: 30}", "{}", r"line 10: latencies.barrier.value"),
         ("{64: 20, 128: 30}", "{64: -1}", r"line 10: latencies.barrier.value"),
         ("{64: 20, 128: 30}", "{64: 20", r"line 11: not YAML"),
-        ("  clock_mhz: {value: 2000, source: its data sheet}\n", "", r"clock_mhz: Field required"),
+        ("  clock_mhz: {value: 2000, source: its data sheet}\n", "", r"clock_mhz: is missing"),
         ("numbers:", "numbers: &n\n  again: *n", r"line 4: not YAML: what this anchor names holds itself"),
         (MINE, "", r"is no GPU profile"),
         (MINE, "- a\n- list\n", r"is no GPU profile"),
-        (MINE, "schema: 1\ncell: lstm\n", r"name: Field required"),
+        (MINE, "schema: 1\ncell: lstm\n", r"name: is missing"),
         ("latencies:", "  shared_memory_per_block: {value: 200_000, source: a slip}\nlatencies:", r"exceeds"),
         ("latencies:", "  warps_per_sm: {value: 40, source: a slip}\nlatencies:", r"40 warps are not 1536 threads"),
     ],
@@ -371,6 +374,16 @@ def test_a_wrong_file_is_named_with_its_line_and_field(tmp_path: Path, old: str,
         load_profile(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_of_a_profile_is_a_guess_is_said(tmp_path: Path) -> None:
+    assert doubts(load_profile("h200")) == []
+    (assumed,) = doubts(load_profile("a100"))
+    assert "7 of 8 latencies were not measured on a100-80gb" in assumed
+    path = tmp_path / "mine.yaml"
+    path.write_text(MINE.replace("arch: sm_89", "arch: sm_98"))
+    unknown = doubts(load_profile(path))[0]
+    assert unknown == "nothing is known of sm_98, the target of mine: the limits are those of sm_90a"
 
 
 def test_unreadable_files(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +98,42 @@ def test_a_tutorial_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert any(block.language in ("pycon", "sh") for block in found)
     for block in found:
         reader.follow(block)
+
+
+@pytest.mark.unit
+def test_the_first_example_of_the_solver_runs() -> None:
+    """It is no session: everything that it shows is called."""
+    lines = (DOCS / "constrint.md").read_text().split("\n\n    from constrint import", 1)[1].split("\n\n|", 1)[0]
+    exec(textwrap.dedent(f"    from constrint import{lines}"), {})
+
+
+def command_lines(page: Path) -> list[str]:
+    """The commands of a page's indented blocks, without what is said of each behind two spaces."""
+    found = re.findall(r"^    (tilesmith \S.*)$", page.read_text(), flags=re.MULTILINE)
+    return [re.split(r"\s{2,}", line)[0] for line in found]
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("page", [page for page in PAGES if command_lines(page)], ids=name_of)
+def test_the_commands_of_a_page_are_understood(page: Path) -> None:
+    """Commands, options and what options take; what stands for more is left out."""
+    import click
+
+    from kernelgen.commands import main
+
+    for line in command_lines(page):
+        name, *words = shlex.split(line.partition(" ")[2])
+        if "..." in words:
+            continue
+        with click.Context(main, info_name="tilesmith") as context:
+            command = main.get_command(context, name)
+            assert command is not None, line
+            if isinstance(command, click.Group) and words:
+                own, command, words = command.resolve_command(context, words)
+                assert own is not None, line
+                assert command is not None, line
+                name = own
+            command.make_context(name, words, parent=context)
 
 
 # ---- an operator for constrint, by its tutorial ----

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -124,3 +125,68 @@ def test_counts_of_thousands_of_digits_are_printed(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["solve", str(file), "--count", "--json"], prog_name="tilesmith")
     assert result.exit_code == 0, result.output
     assert result.stdout.count("0") > 4500
+
+
+def test_two_questions_at_once_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "clash.txt"
+    file.write_text(CLASH)
+    assert "--count and --all are two questions" in refused(str(file), "--all", "--count")
+    assert "--best and --explain are two questions" in refused(str(file), "--explain", "--best", "x")
+
+
+def remarks(file: Path, text: str) -> str:
+    file.write_text(text)
+    result = CliRunner().invoke(main, ["solve", str(file)], prog_name="tilesmith")
+    assert result.exit_code == 0, result.output
+    return result.stderr
+
+
+def test_a_name_that_seems_misspelt_is_told(tmp_path: Path) -> None:
+    """In ConstrINT's text a new name is a new variable; what is defined, or used again, is meant."""
+    file = tmp_path / "text.txt"
+    said = remarks(file, "TILE == [1 .. 4];\nWARPS == [1, 2];\nTILE * WARPS <= 4;\nTLIE * 2 == 8;\n")
+    assert "TLIE is in one statement alone" in said
+    assert "did you mean TILE?" in said
+    assert not remarks(file, "TILE == [1 .. 4];\nTILES == 2 * TILE;\nTILE2 * 2 == 8;\nTILE2 > TILE;\n")
+    assert "has no variables" in remarks(file, "")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.json", '{"tune_params": {"x": "a"}}', "a.json: the values of the parameter 'x' must be a list, not 'a'"),
+        ("a.json", '{"tune_params": {"x": []}}', "a.json: the variable 'x' has no values"),
+        ("a.yaml", "tune_params: {x: [1], yy: [1]}\nrestrictions: [x > yz]", "a.yaml, restriction 1, line 1, column 5"),
+        ("a.yaml", "tune_params: {x: [1], yy: [1]}\nrestrictions: [x > yz]", "unknown name 'yz'; did you mean yy?"),
+        ("a.yaml", "tune_params: {x: [1]}\ndefinitions: {y: z}\n", "a.yaml, definition of y, line 1"),
+        ("a.yaml", "tune_params: {x: [1]}\ngpu: h200\nrestrictions: [x < warp_sise]", "did you mean warp_size?"),
+        ("a.yaml", "tune_param: {x: [1]}\n", "did you mean that by 'tune_param'?"),
+        ("a.yaml", "tune_params: [x]\n", "lists of values, not ['x']"),
+        ("a.yaml", "", "lists of values; it is empty"),
+        ("a.json", "[1]", "lists of values, and is [1]"),
+        ("a.txt", b"\xff\xfe", "a.txt: it is no text in UTF-8 (byte 0xff at 0)"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_file_names_the_file_and_the_place(
+    tmp_path: Path, name: str, text: str | bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert message in refused(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("power", ["2 ^ 3 ^ 4 ^ 5 ^ 6", "(2 ^ 3000) ^ 2000", "B ^ B ^ B ^ B"])
+@pytest.mark.parametrize("engine", ["native", "python", "cp-sat"])
+def test_a_power_of_too_many_digits_to_print_is_refused_in_words(tmp_path: Path, power: str, engine: str) -> None:
+    file = tmp_path / "power.txt"
+    file.write_text(f"B == [2 .. 9];\nA == {power};\n")
+    assert "a power may reach" in (said := refused(str(file), "--engine", engine)) or "has more than" in said
+
+
+def test_an_answer_of_no_solution_leads_to_the_reason(tmp_path: Path) -> None:
+    assert "--explain says which" in remarks(tmp_path / "clash.txt", CLASH)
+
+
+def test_the_text_that_the_documentation_shows_has_a_solution(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "constrint_formats.md").read_text()
+    text = textwrap.dedent(page.split("## ConstrINT text\n\n")[1].split("\n\n")[0])
+    assert not remarks(tmp_path / "shown.txt", text)
