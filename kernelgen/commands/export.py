@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from kernelgen.commands.console import remark
+from kernelgen.commands.console import remark, working
 
 
 @click.command()
@@ -36,7 +36,8 @@ def command(file: str, output: str, gpu: str | None) -> None:
     configs = [load_config(path)]
     if configs[0].direction == "forward" and (beside := backward_beside(path)).exists():
         configs.append(load_config(beside))
-    text = exported(configs, find_profile(configs[0], gpu))
+    with working(f"planning what {file} leaves open"):
+        text = exported(configs, find_profile(configs[0], gpu))
     tuned = {config.schedule for config in configs}
     missing = [direction for direction, names in SCHEDULES.items() if not tuned & {*names}]
     if missing:

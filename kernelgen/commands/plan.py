@@ -41,19 +41,19 @@ Examples:
 def command(cell: str, gpu: str, direction: str, language: str, top: int | None, as_json: bool, **options: Any) -> None:
     """Rank the tilings of a cell."""
     shape = make_shape(options, direction)
-    from kernelgen.cells import load_cell
-    from kernelgen.hardware.doubts import doubts
-    from kernelgen.hardware.profile import load_profile
-    from kernelgen.tuning.plan import microseconds_per_step, plan
+    with working(f"planning {cell} at {shape}"):
+        from kernelgen.cells import load_cell
+        from kernelgen.hardware.doubts import doubts
+        from kernelgen.hardware.profile import load_profile
+        from kernelgen.tuning.plan import microseconds_per_step, plan
 
-    loaded = load_cell(cell)
-    if gpu == "auto":
-        from kernelgen.tuning.tune import resolve_gpu  # the driver, which takes long to import, is asked then alone
+        loaded = load_cell(cell)
+        if gpu == "auto":
+            from kernelgen.tuning.tune import resolve_gpu  # the driver, which takes long to import, is asked then alone
 
-        profile, _ = resolve_gpu(gpu)
-    else:
-        profile = load_profile(gpu)
-    with working(f"planning {loaded.name} at {shape}"):
+            profile, _ = resolve_gpu(gpu)
+        else:
+            profile = load_profile(gpu)
         tilings = plan(loaded, shape, profile, direction=directions(direction)[0], language=languages(language))
     if as_json:
         print_json(

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kernelgen.commands.console import remark, working
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -55,16 +57,17 @@ def command(what: Path | None, cell: str | None, gpu: str | None, output: Path, 
 
     if output.suffix not in (".html", ".htm"):
         raise ConfigError(f"a report is an .html file; {output} is not named so")
-    if what is not None and what.suffix in (".yaml", ".yml"):
-        if cell or gpu:
-            raise ConfigError("--cell and --gpu choose among the problems of a store; a configuration is of one")
-        title, reports = _of_config(what)
-    else:
-        title, reports = _of_store(what, cell, gpu)
-    text = page(title, reports, vega_script())
-    files = [(output, text.encode())]
-    if charts is not None:
-        files += [(charts / name, picture.encode()) for name, picture in _pictures(reports)]
+    with working("drawing"):
+        if what is not None and what.suffix in (".yaml", ".yml"):
+            if cell or gpu:
+                raise ConfigError("--cell and --gpu choose among the problems of a store; a configuration is of one")
+            title, reports = _of_config(what)
+        else:
+            title, reports = _of_store(what, cell, gpu)
+        text = page(title, reports, vega_script())
+        files = [(output, text.encode())]
+        if charts is not None:
+            files += [(charts / name, picture.encode()) for name, picture in _pictures(reports)]
     try:
         for folder in {path.parent for path, _ in files}:
             folder.mkdir(parents=True, exist_ok=True)
@@ -90,7 +93,6 @@ def _pictures(reports: Sequence[Report]) -> list[tuple[str, str]]:
 
 
 def _of_config(path: Path) -> tuple[str, list[Report]]:
-    from kernelgen.commands.console import remark
     from kernelgen.paths import cache_root
     from kernelgen.records.config_reading import load_config
     from kernelgen.records.store import Store

@@ -247,6 +247,13 @@ def _best(problem: Problem, text: str, maximize: bool, engine: str, seconds: flo
     return {"status": result.status, "solution": result.solution, "objective": result.objective}
 
 
+_NEXT = {
+    "infeasible": "--explain says which constraints clash",
+    "unknown": "the time that --seconds allows passed before an answer was found",
+}
+"""What to say after an answer that is none yet."""
+
+
 def _print(answer: dict[str, Any]) -> None:
     """Print an answer for people."""
     status, seconds = answer["status"], answer["seconds"]
@@ -269,8 +276,8 @@ def _print(answer: dict[str, Any]) -> None:
             click.echo(f"  {label}")
         return
     click.echo(f"{status} ({seconds:.3f} s)")
-    if status == "infeasible":
-        remark("--explain says which constraints clash")
+    if status in _NEXT:
+        remark(_NEXT[status])
     if answer.get("objective") is not None:
         click.echo(f"objective {answer['objective']}")
     if answer.get("solution"):

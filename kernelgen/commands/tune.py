@@ -108,6 +108,7 @@ def command(
     started = STARTED
     for each, path in paths.items():
         with progress_bar() as bar, _nothing_yet(ctx, path):
+            bar.show("planning", 0, 0)
             result = tune(
                 loaded,
                 replace(shape, recompute=shape.recompute and each == "backward"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from kernelgen.commands.console import print_json, print_table, progress_bar, remark
+from kernelgen.commands.console import print_json, print_table, progress_bar, remark, working
 from kernelgen.commands.options import Seconds, Whole, json_option, objective_option, workers_option
 
 if TYPE_CHECKING:
@@ -88,7 +88,9 @@ def command(
         from kernelgen.records.workload import load_workload
         from kernelgen.tuning.workload import jobs
 
-        _tell(jobs(load_workload(workload), profile), {}, as_json)
+        with working(f"planning the kernels of {workload}"):
+            found = jobs(load_workload(workload), profile)
+        _tell(found, {}, as_json)
         return
     gpus, aim = named(workers, devices, profile.name), cast("Objective", objective)
     if aim != "time":

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from kernelgen.commands.console import counted, print_table, progress_bar, remark
+from kernelgen.commands.console import counted, print_table, progress_bar, remark, working
 from kernelgen.commands.options import Whole
 
 
@@ -30,15 +30,17 @@ def command(file: str, gpu: str | None, emulate: bool, seeds: int) -> None:
       tilesmith validate lstm.yaml
       tilesmith validate lstm.yaml --emulate --seeds 20
     """
-    from kernelgen.device import gpu as driver
-    from kernelgen.records.config_reading import load_config, read_cubins, read_program
-    from kernelgen.verify.config_check import check_config, find_profile
-    from kernelgen.verify.validate import validate_gpu, validate_program
+    with working(f"checking {file}"):
+        from kernelgen.records.config_reading import load_config, read_cubins, read_program
 
-    path = Path(file)
-    config = load_config(path)
-    program, cubins, profile = read_program(path), read_cubins(path), find_profile(config, gpu)
-    checked = check_config(config, program, cubins, profile)
+        path = Path(file)
+        config = load_config(path)  # a file that is none is refused before anything large is imported
+        from kernelgen.device import gpu as driver
+        from kernelgen.verify.config_check import check_config, find_profile
+        from kernelgen.verify.validate import validate_gpu, validate_program
+
+        program, cubins, profile = read_program(path), read_cubins(path), find_profile(config, gpu)
+        checked = check_config(config, program, cubins, profile)
     for words in checked.remarks:
         remark(words)
     cell, shape = checked.cell, config.shape

@@ -122,6 +122,21 @@ class ArchitectureFile(Record):
         return self
 
 
+def default_latency(shared: ArchitectureFile, section: str, name: str) -> tuple[Table, str] | None:
+    """The architecture's default, or that of the closest architecture that has one; with its source."""
+    place: str | None = section
+    visited: list[str] = []
+    while place is not None and place not in visited:
+        visited.append(place)
+        architecture: Architecture = shared.architectures[place]
+        if name in architecture.latencies:
+            found = architecture.latencies[name]
+            note = f"assumed: default of {place}" + (f", which stands in for {section}" if place != section else "")
+            return found.value, f"{note} ({shared.sources.get(found.source, found.source)})"
+        place = architecture.closest
+    return None
+
+
 MOST_BYTES = 1 << 20
 """Larger files are refused: a profile has a few thousand bytes."""
 

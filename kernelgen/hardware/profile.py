@@ -17,12 +17,12 @@ from kernelgen import paths
 from kernelgen.errors import ProfileError, near_names
 from kernelgen.hardware.files import (
     LATENCIES,
-    Architecture,
     ArchitectureFile,
     Number,
     ProfileFile,
     Record,
     Table,
+    default_latency,
     in_words,
     read,
 )
@@ -378,7 +378,7 @@ def _assemble(file: ProfileFile, where: str) -> Profile:
             continue
         if "cluster" in LATENCIES[name] and values.get("largest_cluster") == 1:
             continue
-        default = _default_latency(shared, section, name)
+        default = default_latency(shared, section, name)
         if default is not None:
             latencies[name], sources[name] = default
     assumed = tuple(name for name in latencies if name not in file.latencies)
@@ -413,21 +413,6 @@ def _no_faster_than_issued(latencies: dict[str, Table], sources: dict[str, str],
     if "mma" in assumed and isinstance(chain, float) and isinstance(interval, float) and chain < interval:
         latencies["mma"] = interval
         sources["mma"] = f"assumed: no less than mma_interval ({sources['mma_interval']})"
-
-
-def _default_latency(shared: ArchitectureFile, section: str, name: str) -> tuple[Table, str] | None:
-    """The architecture's default, or that of the closest architecture that has one; with its source."""
-    place: str | None = section
-    visited: list[str] = []
-    while place is not None and place not in visited:
-        visited.append(place)
-        architecture: Architecture = shared.architectures[place]
-        if name in architecture.latencies:
-            found = architecture.latencies[name]
-            note = f"assumed: default of {place}" + (f", which stands in for {section}" if place != section else "")
-            return found.value, f"{note} ({shared.sources.get(found.source, found.source)})"
-        place = architecture.closest
-    return None
 
 
 def _depths(table: Table) -> set[int]:

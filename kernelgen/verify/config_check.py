@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kernelgen import schedules
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from kernelgen.cells.language import Cell
     from kernelgen.hardware.profile import Profile
     from kernelgen.program.program import Program
-    from kernelgen.records.config import TunedConfig
+    from kernelgen.records.config import CellRecord, TunedConfig
 
 _ELF = b"\x7fELF"
 _CUDA, _AMD = 190, 224
@@ -72,7 +73,7 @@ def check_config(config: TunedConfig, program: Program, cubins: Sequence[bytes],
     """
     cell, schedule = config.load_cell(), schedules.get(config.schedule)
     wrong: dict[str, str] = {}
-    remarks: list[str] = []
+    remarks = _changed_since(config.cell)
     if schedule.direction != config.direction:
         wrong["direction"] = f"{config.direction}, but the schedule {config.schedule} runs {schedule.direction}"
         raise _error(wrong)
@@ -104,6 +105,16 @@ def check_config(config: TunedConfig, program: Program, cubins: Sequence[bytes],
     if wrong:
         raise _error(wrong)
     return Checked(cell, fresh, tuple(dict.fromkeys(remarks)))
+
+
+def _changed_since(cell: CellRecord) -> list[str]:
+    """That the user's file is no longer what was tuned, if it is there; the configuration holds what was."""
+    try:
+        same = cell.path is None or Path(cell.path).read_text(encoding="utf-8") == cell.definition
+    except (OSError, UnicodeDecodeError):
+        return []
+    words = f"{cell.path} has changed since; what is checked is the cell as it was tuned, which the configuration holds"
+    return [] if same else [words]
 
 
 def _compare_programs(wrong: dict[str, str], program: Program, today: Program, same: bool) -> None:

@@ -70,3 +70,18 @@ def test_columns_says_how_wide_an_output_is_that_is_no_terminal(monkeypatch: pyt
     for said, width in (("40", 40), ("", console.PLAIN_WIDTH), ("wide", console.PLAIN_WIDTH)):
         monkeypatch.setenv("COLUMNS", said)
         assert console.console().width == width
+
+
+def test_a_stage_of_unknown_length_shows_no_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr(
+        console, "console", lambda stderr: Console(file=stream, width=80, force_terminal=True, color_system=None)
+    )
+    with console.progress_bar() as bar:
+        bar.show("planning", 0, 0)
+    assert "planning" in stream.getvalue()
+    assert "/" not in stream.getvalue()
+    with console.progress_bar() as bar:
+        bar.show("compiling", 3, 12)
+    assert " 3/12 " in stream.getvalue()

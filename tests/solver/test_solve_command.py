@@ -134,9 +134,9 @@ def test_two_questions_at_once_are_refused(tmp_path: Path) -> None:
     assert "--best and --explain are two questions" in refused(str(file), "--explain", "--best", "x")
 
 
-def remarks(file: Path, text: str) -> str:
+def remarks(file: Path, text: str, *more: str) -> str:
     file.write_text(text)
-    result = CliRunner().invoke(main, ["solve", str(file)], prog_name="tilesmith")
+    result = CliRunner().invoke(main, ["solve", str(file), *more], prog_name="tilesmith")
     assert result.exit_code == 0, result.output
     return result.stderr
 
@@ -190,3 +190,7 @@ def test_the_text_that_the_documentation_shows_has_a_solution(tmp_path: Path) ->
     page = (Path(__file__).parents[2] / "docs" / "constrint_formats.md").read_text()
     text = textwrap.dedent(page.split("## ConstrINT text\n\n")[1].split("\n\n")[0])
     assert not remarks(tmp_path / "shown.txt", text)
+
+
+def test_an_answer_that_time_did_not_allow_says_so(tmp_path: Path) -> None:
+    assert "the time that --seconds allows passed" in remarks(tmp_path / "long.txt", CLASH, "--seconds", "1e-9")

@@ -13,8 +13,9 @@ from command_line import refused, run
 
 from kernelgen.build.cache import program_hash
 from kernelgen.errors import ConfigError
+from kernelgen.records.config import CellRecord
 from kernelgen.records.config_reading import load_config, read_cubins, read_program
-from kernelgen.verify.config_check import check_config, find_profile
+from kernelgen.verify.config_check import _changed_since, check_config, find_profile
 
 pytestmark = pytest.mark.unit
 
@@ -51,6 +52,19 @@ def remarks(path: Path) -> tuple[str, ...]:
 
 def test_what_tune_wrote_holds(copy: Path) -> None:
     assert remarks(copy) == ()
+
+
+def test_a_cells_file_that_has_changed_since_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "own.py"
+    file.write_text("VALUE = 1\n")
+    record = CellRecord(name="own", fingerprint="f", path="own.py", attribute="OWN", definition="VALUE = 1\n")
+    assert _changed_since(record) == []
+    file.write_text("VALUE = 2\n")
+    assert _changed_since(record)[0].startswith("own.py has changed since")
+    file.unlink()
+    assert _changed_since(record) == []
+    assert _changed_since(CellRecord(name="lstm", fingerprint="f")) == []
 
 
 @pytest.mark.parametrize(
