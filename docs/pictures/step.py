@@ -41,6 +41,7 @@ def phases(work: StepWork, weights: Weights, profile: Profile) -> list[tuple[str
         ("special functions", "c", w.special * special, special),
         ("arithmetic", "c", w.arithmetic * arithmetic, arithmetic),
         ("Wx in, results out", "d", w.transfer * transfers, transfers),
+        ("a branch around copies", "d", w.parted * work.branches, w.parted * work.branches),
         ("results to shared memory", "a", w.staged * staged, staged),
         ("partial sums (K split)", "a", w.exchange * work.exchanges, work.exchanges),
         ("barrier", "e", barrier, barrier),

@@ -33,14 +33,14 @@ in shared memory, and for each tile of 8 sequences but the first."""
 PARTS_APART, PARTS_OF_K_TILE, PARTS_FAR, FAR = 8, 6, 40, 3
 """In float32, where other warps step; more for each k-tile; and where more k-tiles than FAR are in shared memory."""
 
-BACKWARD, BACKWARD_FOUR, BACKWARD_WIDE = 80, 6, 31
-"""Backward, in 16 bits; how many more a tile of 4 sequences takes, and how many less one of 16."""
+BACKWARD, BACKWARD_CLUSTER, BACKWARD_FOUR, BACKWARD_WIDE = 74, 6, 6, 31
+"""Backward, in 16 bits; how many more a block takes that sends sums to others of its cluster, how many more a tile of 4
+sequences, and how many less one of 16."""
 
 BACKWARD_SHARED, BACKWARD_SHARED_TILE, BACKWARD_POLLED, SIXTEENTHS = -30, 22, 9, 16
 """In sixteenths: more for each k-tile of R in shared memory, for each tile of 16 rows of such a k-tile, and for each
-register of what is polled. With these 111 of 124 tilings of the LSTM, GRU and sLSTM at 1 x 512 to 1 x 2048, whose
-registers are near their limit, spill or not as is said (NVRTC 13.5, sm_90a); those that spill all the same do so by 8
-to 56 bytes."""
+register of what is polled. With these 108 of 124 tilings of the LSTM, GRU and sLSTM at 1 x 512 to 1 x 2048, whose
+registers are near their limit, spill or not as is said (NVRTC 13.5, sm_90a)."""
 
 BACKWARD_IN_GROUPS = 79
 """In 16 bits, where sums go through L2 and the accumulators are those of two tiles."""
@@ -98,7 +98,8 @@ def registers_backward(
         floor = multiplied + BACKWARD_TF32 + BACKWARD_TILE * tiles
         return maximum(floor, BACKWARD_STEPPING), floor
     four = cdiv(8 - minimum(v["batch_tile"], 8), 4)
-    spare = BACKWARD + BACKWARD_FOUR * four - BACKWARD_WIDE * minimum(column_tiles - 1, 1)
+    spare = BACKWARD + BACKWARD_CLUSTER * minimum(v["cluster"] - 1, 1) + BACKWARD_FOUR * four
+    spare -= BACKWARD_WIDE * minimum(column_tiles - 1, 1)
     more = in_shared * (BACKWARD_SHARED_TILE * tiles + BACKWARD_SHARED) + BACKWARD_POLLED * polled
     in_groups = v.get("through_l2", 0) * (2 - v["accumulators"])
     return multiplied + (1 - in_groups) * (spare + cdiv(more, SIXTEENTHS)) + in_groups * BACKWARD_IN_GROUPS, 0
