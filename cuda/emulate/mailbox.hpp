@@ -190,9 +190,10 @@ class MailRules {
         if (box_.state == Mailbox::State::plain)
             throw Fault{where_() + " is sent a message, but has not been poisoned before\n  " + describe(access_) +
                         "\n  who polls for it cannot tell whether it has come"};
-        if (!box_.written.known_to(access_.thread))
-            fail("may be poisoned only after the message has come", "poisoned", box_.written,
-                 "the sender must have heard of a message, or met a barrier, that comes after the poison");
+        if (!box_.written.known_to(access_.thread) || !box_.poisoned.known_to(access_.thread))
+            fail("may be poisoned only after the message has come", "poisoned", box_.poisoned,
+                 "the sender must have heard of a message, or met a barrier, that comes after the poison (and, in global "
+                 "memory, after a fence)");
     }
 
   private:

@@ -10,7 +10,7 @@ from drawn import check_emulated
 from kernelgen.build.compile import compile_source
 from kernelgen.cells import load_cell
 from kernelgen.hardware.profile import load_profile
-from kernelgen.program.shape import FEATURES, Shape
+from kernelgen.program.shape import Shape
 from kernelgen.schedules import get
 from kernelgen.tuning.plan import plan
 
@@ -32,7 +32,6 @@ THROUGH_L2 = {
     "sums_buffers": 1,
 }
 OF_4 = {"batch_tile": 4, "epilogue_rows": 4, "accumulators": 2, "sums_buffers": 2}
-OWN = dict.fromkeys(FEATURES, True)
 
 
 @pytest.mark.emulated
@@ -66,7 +65,7 @@ def test_cells_are_right(cell: str, gpu: str) -> None:
         ),
         pytest.param("lstm", Shape(7, SEQ, 1, 128), {"pause": 0, "owner_pause": 200, "k_split": 8}, id="paced"),
         pytest.param("gru", Shape(1, 1, 1, 128), {}, id="one sequence of one step"),
-        pytest.param("lstm", Shape(9, 20, 1, 120, **OWN), {"sums_buffers": 2}, id="own ends"),
+        pytest.param("lstm", Shape(9, 20, 1, 120, resets=True, lengths=True), {"sums_buffers": 2}, id="own ends"),
         pytest.param("lstm", Shape(5, SEQ, 1, 128, "tf32"), {"k_tiles_in_registers": 0}, id="TF32"),
         pytest.param("lstm", Shape(5, SEQ, 1, 64, "float32"), {"tiles_per_warp": 2, "keeps_rests": 1}, id="float32"),
     ],

@@ -68,6 +68,10 @@ NUM_STAGES = [4]
 WAY = ("pause", "owner_pause")
 """The variables that say when warps poll."""
 
+MOST_GROUPS_THROUGH_L2 = 2
+"""Heads and tiles of the batch whose blocks send sums through L2: of four, blocks load at different times, and fewer
+loads are worth less than an exchange in clusters of 2 (1 x 768, B = 64: 3.18 us a step for 2.95, H200, 2026-11-28)."""
+
 SLOTS, SUMS_SLOTS, SUMS_SLOTS_OF_L2 = 8, 2, 4
 """Steps whose gates' gradients, and whose sums, have a place (cuda/grid_mail.cuh and gradient_mail.cuh say why)."""
 
@@ -218,6 +222,10 @@ class GridBackward(BatchTiled):
         problem.add(
             (v["sums_buffers"] == 2) | (v["tiles_per_warp"] * rows > 4), "R is turned where warps leave their sums"
         )
+        problem.add(
+            ((v["sums_buffers"] == 2) & (v["through_l2"] == 0)) | (rows <= 16),
+            "one buffer of sums, and sums through L2, are tried in tiles of up to 16 sequences",
+        )
         problem.add(v["k_tiles_in_registers"] <= s.k_tiles, "no more groups of R in registers than a warp has")
         problem.add(v["accumulators"] <= 2 * s.k_tiles, "no more accumulator chains than matrix instructions in a row")
         problem.add(
@@ -230,6 +238,11 @@ class GridBackward(BatchTiled):
         """All blocks run at the same time, those of a cluster side by side."""
         clusters = shape.heads * cdiv(shape.batch, v["batch_tile"]) * v["clusters"]
         through_l2 = v["through_l2"] == 1
+        if profile.largest_cluster > 1:
+            problem.add(
+                (shape.heads * cdiv(shape.batch, v["batch_tile"]) <= MOST_GROUPS_THROUGH_L2) | (v["through_l2"] == 0),
+                f"sums go through L2 of up to {MOST_GROUPS_THROUGH_L2} heads and tiles of the batch",
+            )
         problem.add(
             (v["cluster"] <= profile.largest_cluster) | through_l2,
             f"blocks of a cluster: at most {profile.largest_cluster} on {profile.name}",
