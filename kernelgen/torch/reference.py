@@ -7,10 +7,10 @@ step, as kernels do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -23,6 +23,9 @@ from kernelgen.torch.step import Step, torch_backward, torch_step
 
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 """What the reference takes."""
+
+STEPS = 32
+"""For how many steps at a time is made what does not depend on h."""
 
 Form: TypeAlias = tuple[torch.Size, torch.dtype, torch.device]
 """What a tensor is, apart from its values."""
@@ -92,20 +95,50 @@ class Recurrence:
         return cls(weights, bias, dtype, work, *which, torch_step(cell))
 
     def step(
-        self, inputs: Sequence[Tensor], state: Sequence[Tensor], products: Sequence[Tensor] | None = None
+        self, inputs: Sequence[Tensor], state: Sequence[Tensor], products: Sequence[Tensor]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Every gate's sum and the new states, from Wx of each gate with an input and the previous states. products: R
-        times h, of each gate that has it, where it is there."""
-        if products is None:
-            products = torch.matmul(state[0], self.weights).unflatten(2, (-1, state[0].shape[-1])).unbind(2)
+        """Every gate's sum and the new states, from Wx of each gate with an input, the previous states, and R times h
+        of each gate that has it."""
         parts = [[self.bias[index]] if index in self.bias else [] for index in range(self.gates)]
         for gates, values in ((self.inputs, inputs), (self.products, products)):
             for index, value in zip(gates, values, strict=True):
                 parts[index].append(value)
         sums = [sum(terms[1:], start=terms[0]).expand_as(state[0]) for terms in parts]
+        return sums, self.after(sums, state)
+
+    def after(self, sums: Sequence[Tensor], state: Sequence[Tensor]) -> list[Tensor]:
+        """The new states, from every gate's sum and the previous ones."""
         after = self.function(sums, state)
         after[0] = after[0].to(self.dtype).to(self.work)
-        return sums, after
+        return after
+
+    def outside(self, wx: Tensor) -> Iterator[tuple[Tensor, list[Tensor | None]]]:
+        """For each step of Wx [B, T, G_in, H, D] what the sums are without R times h: of the gates that have it, side
+        by side [H, B, G_rec D], and of each other gate [H, B, D]. Made for many steps at a time, for a call of
+        PyTorch's takes longer than what it computes here.
+        """
+        batch, _, _, heads, dim = wx.shape
+        for some in wx.split(STEPS, dim=1):
+            inputs = dict(zip(self.inputs, some.to(self.work).permute(2, 1, 3, 0, 4).unbind(), strict=True))
+            sizes = (some.shape[1], heads, batch, dim)
+            zeros = some.new_zeros((), dtype=self.work).expand(sizes)
+            found = [
+                self.bias[gate] + inputs.get(gate, zeros) if gate in self.bias else inputs.get(gate, zeros)
+                for gate in range(self.gates)
+            ]
+            others = [None if gate in self.products else found[gate].unbind() for gate in range(self.gates)]
+            together = torch.cat([found[gate] for gate in self.products], -1) if self.products else zeros
+            for t, of_products in enumerate(together.unbind()):
+                yield of_products, [None if one is None else one[t] for one in others]
+
+    def sums(self, together: Tensor, others: Sequence[Tensor | None], hidden: Tensor) -> list[Tensor]:
+        """Every gate's sum [H, B, D], from what ``outside`` gave for the step, and h before it [H, B, D]."""
+        found: list[Any] = list(others)
+        if self.products:
+            products = together + torch.matmul(hidden, self.weights)
+            for index, value in zip(self.products, products.unflatten(2, (-1, hidden.shape[2])).unbind(2), strict=True):
+                found[index] = value
+        return found
 
 
 def forward(
@@ -134,22 +167,24 @@ def forward(
     run, wx = Recurrence.of(cell, r, b, wx.dtype), masks.clear(wx)  # a NaN behind the end would spread to the gradients
     dtype, start = wx.dtype, start_of(cell, initial, wx)
     state = start
-    states: list[Tensor] = []
+    states: list[Tensor] = []  # of every step in turn
     gates: list[Tensor] = []
     saved = derive(cell).saved_gates
     with torch.autocast(wx.device.type, enabled=False):
-        for t in range(seq):
+        for t, outside in enumerate(run.outside(wx)):
             running = masks.running(t)
             before = select(masks.restarts(t), start, state)
-            sums, state = run.step(wx[:, t].to(run.work).permute(1, 2, 0, 3).unbind(), before)
+            sums = run.sums(*outside, before[0])
+            state = run.after(sums, before)
             if running is not None:
                 state = select(running, state, before)
-            states.append(torch.stack([value.to(dtype) for value in state]))
+            states += [value.to(dtype) for value in state]
             if keep_gates:
-                kept = [sums[index].to(dtype) for index in saved]
-                gates.append(torch.stack(kept) if kept else states[-1].new_empty((0, *state[0].shape)))
-    last = states[-1].transpose(1, 2).contiguous()
-    made = [_outer(states), *([_outer(gates)] if keep_gates else [])]
+                gates += [sums[index].to(dtype) for index in saved]
+    last = torch.stack(states[-len(state) :]).transpose(1, 2).contiguous()
+    made = [_outer(states, seq)]
+    if keep_gates:
+        made.append(_outer(gates, seq) if saved else made[0].new_empty((0, *made[0].shape[1:])))
     if own.lengths is not None:
         made = [torch.stack([masks.clear(part) for part in array]) if len(array) else array for array in made]
     return made[0], last, made[1] if keep_gates else None
@@ -187,7 +222,7 @@ def backward(
     zeros = [torch.zeros_like(start[0])] * len(cell.states)
     carried = zeros if d_last is None else list(_inner(d_last, work))
     to_start = zeros  # what resets send to the initial states
-    made: list[Tensor] = []
+    made: list[list[Tensor]] = []
     with torch.autocast(states.device.type, enabled=False):
         for t in reversed(range(seq)):
             running, restarts, later = masks.running(t), masks.restarts(t), carried
@@ -210,10 +245,10 @@ def backward(
             if restarts is not None:
                 to_start = [a + b for a, b in zip(to_start, select(restarts, carried, zeros), strict=True)]
                 carried = select(restarts, zeros, carried)
-            made.append(torch.stack(d_gates))
+            made.append(d_gates)
     d_initial = torch.stack(carried) + torch.stack(to_start) if own.resets is not None else torch.stack(carried)
     d_initial = d_initial.transpose(1, 2).to(dtype).contiguous()
-    return _outer(made[::-1]), d_initial
+    return _outer([d for step in reversed(made) for d in step], seq), d_initial
 
 
 def _working(dtype: torch.dtype) -> torch.dtype:
@@ -242,6 +277,6 @@ def _inner(tensor: Tensor, work: torch.dtype) -> Sequence[Tensor]:
     return inner
 
 
-def _outer(steps: Sequence[Tensor]) -> Tensor:
-    """T tensors [N, H, B, D] as one [N, B, T, H, D]."""
-    return torch.stack(list(steps)).permute(1, 3, 0, 2, 4).contiguous()
+def _outer(steps: Sequence[Tensor], seq: int) -> Tensor:
+    """N tensors [H, B, D] of each of ``seq`` steps in turn as one [N, B, T, H, D]."""
+    return torch.stack(list(steps)).unflatten(0, (seq, -1)).permute(1, 3, 0, 2, 4).contiguous()
