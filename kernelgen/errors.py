@@ -6,7 +6,7 @@ Every message says what was asked, what failed (with numbers) and what to do abo
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class TilesmithError(Exception):
@@ -61,10 +61,15 @@ class StoreError(TilesmithError):
     """The store of trials or the compile cache cannot be written or read."""
 
 
+def either(names: Sequence[str]) -> str:
+    """Names as a choice: a, b or c."""
+    return " or ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
+
+
 def near_names(asked: str, known: Iterable[str]) -> str:
     """Return a hint for a misspelt name: the nearest known names, or all of them where none is near."""
     names = sorted(known)
     near = difflib.get_close_matches(asked.lower(), names, n=3, cutoff=0.5)
     if not near:
         return f"known: {', '.join(names)}"
-    return f"did you mean {' or '.join([', '.join(near[:-1]), near[-1]] if near[1:] else near)}?"
+    return f"did you mean {either(near)}?"

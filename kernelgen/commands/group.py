@@ -67,6 +67,8 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; turn errors into a message."""
+        if os.environ.get("NO_COLOR"):  # no-color.org; rich reads it by itself
+            ctx.color = False
         try:
             with Interruptible():
                 return super().invoke(ctx)

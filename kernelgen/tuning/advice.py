@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from kernelgen.errors import InfeasibleError, ProfileError
+from kernelgen.errors import InfeasibleError, ProfileError, either
 from kernelgen.program.shape import DTYPES
 from kernelgen.schedules import all_schedules, language_of
 from kernelgen.schedules.base import stated_problem
@@ -42,11 +42,11 @@ def advice(cell: Cell, shape: Shape, profile: Profile, schedules: Sequence[Sched
             ways.append(f"in batches of {batch:,}")
     others = [schedule.name for schedule in _others(schedules) if _fits(cell, shape, profile, [schedule])]
     if others:
-        ways.append(f"with the {' or '.join(others)} schedule")
+        ways.append(f"with the {either(others)} schedule")
     if not stated:
         dtypes = [dtype for dtype in DTYPES if _fits(cell, replace(shape, dtype=dtype), profile, schedules)]
         if dtypes:
-            ways.append(f"in {' or '.join(dtypes)}")
+            ways.append(f"in {either(dtypes)}")
         if not (others or dtypes) and _in_triton(cell, shape, profile, schedules):
             ways.append("in Triton (--language triton)")
     gpus = _gpus(cell, shape, schedules)

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from command_line import ROOT, fine, run
 
 import constrint.core
 import kernelgen
 from kernelgen.commands import machine as doctor
+from kernelgen.commands import main
 from kernelgen.commands.machine import Check, examine
 from kernelgen.device.worker import JobFailed
 
@@ -222,3 +224,11 @@ def test_a_check_that_fails_is_told_not_raised(monkeypatch: pytest.MonkeyPatch) 
     assert result.exit_code == 2
     assert result.stdout.count("cannot be looked at: RuntimeError: no home") == 7
     assert "ok       NVRTC" in result.stdout
+
+
+@pytest.mark.parametrize(("said", "coloured"), [("", True), ("1", False)])
+def test_no_color_has_no_colours(monkeypatch: pytest.MonkeyPatch, said: str, coloured: bool) -> None:
+    """color=True: as on a terminal."""
+    monkeypatch.setenv("NO_COLOR", said)
+    result = CliRunner().invoke(main, ["doctor"], color=True)
+    assert ("\x1b[" in result.output) == coloured

@@ -159,15 +159,13 @@ def test_advice_is_only_what_was_tried_and_helps() -> None:
         return str(caught.value)
 
     large = refused("grid", Shape(16, 4, 1, 2048), "a100")
-    advice = (
-        " It fits with a head dimension of 1664, or with the library or streamed_grid or streaming schedule, or on "
-    )
+    advice = " It fits with a head dimension of 1664, or with the library, streamed_grid or streaming schedule, or on "
     assert advice + "b200, b300, gh200" in large
     assert plan(cell, Shape(16, 4, 1, 1664), load_profile("a100"), top=1, schedules=["grid"])
     assert plan(cell, Shape(16, 4, 1, 2048), h200, top=1, schedules=["grid"])
     on_a_t4 = said(Shape(1, 4, 1, 16), "t4")
     assert "head dimension" not in on_a_t4
-    assert "\nIt fits in float16 or float32 or tf32 or float64, or on a10, a100-40gb, " in on_a_t4
+    assert "\nIt fits in float16, float32, tf32 or float64, or on a10, a100-40gb, " in on_a_t4
     many = refused("resident", Shape(3_000_000, 4, 1, 16), "h200")
     assert many.endswith("It fits in batches of 1,048,576, or with the library or streaming schedule.")
     assert "It fits with a head dimension of 130, or with the" in refused("resident", Shape(16, 4, 1, 129), "h200")
@@ -195,7 +193,7 @@ def test_a_schedule_that_does_not_take_the_dtype_says_so(direction: Direction) -
     words = f"the {narrow[0]} schedule takes 16-bit types only (bfloat16, float16), not float32."
     assert f"{words} So it is with {', '.join(narrow[1:])}. It fits " in message
     assert re.search(
-        r" It fits with the grid\w* or library\w* or resident\w* or streaming\w* schedule, "
+        r" It fits with the grid\w*, library\w*, resident\w* or streaming\w* schedule, "
         r"or in bfloat16 or float16\.$",
         message,
     )
