@@ -95,6 +95,11 @@ def keep_freed_memory() -> None:
         mallopt(trim_threshold, 1 << 30)
 
 
+def pytest_sessionstart() -> None:
+    """Let nothing wait for the disk: no test outlives the machine, and thousands of binaries are written."""
+    os.fsync = lambda file: None  # type: ignore[assignment]
+
+
 def pytest_configure() -> None:
     """Let Ctrl-C through: a run in the background of a shell starts with it ignored, and so would its processes.
 

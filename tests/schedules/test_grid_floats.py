@@ -197,9 +197,11 @@ def test_large_heads_run_on_a_grid(dtype: str, direction: Direction) -> None:
 @pytest.mark.parametrize(("gpu", "head_dim"), [(GPU, 512), (GPU, 768), (A100, 512)])
 @pytest.mark.parametrize("schedule", ["grid", "grid_backward"])
 def test_the_models_choices_compile_into_registers(schedule: str, dtype: str, gpu: str, head_dim: int) -> None:
-    """Of the first that differ one at least: a kernel that spills is passed over."""
+    """Of the first that differ one at least: a kernel that spills is passed over. What is not the GPU's first size has
+    each cell in one dtype, in turn."""
     chosen, profile = get(schedule), load_profile(gpu)
-    for name in ("lstm", "gru"):
+    cells, first = ("lstm", "gru"), (gpu, head_dim) == (GPU, 512)
+    for name in cells if first else cells[(FLOATS.index(dtype) + (gpu == A100)) % 2 :: 2]:
         cell, shape = load_cell(name), Shape(16, 1024, 1, head_dim, dtype, "gates")
         spilled = {}
         for tiling in spread(plan(cell, shape, profile, schedules=[schedule], direction=chosen.direction))[:2]:
