@@ -67,7 +67,7 @@ class Native:
 
     def takes(self, x: Tensor, states: Sequence[Tensor] | None, parameters: Sequence[Tensor], own: Own) -> bool:
         """Whether ``run`` takes these; x and states are of the sizes that it says."""
-        if own.resets is not None or not x.numel() or not alone(x, *(states or ()), *parameters):
+        if own.resets is not None or not alone(x, *(states or ()), *parameters) or not x.numel():
             return False
         if own.lengths is not None and int(own.lengths.min()) < 1:  # no PackedSequence has such
             return False
@@ -128,7 +128,7 @@ def step(parts: Parts, x: Tensor, states: Sequence[Tensor] | None, parameters: S
 
 def steps(parts: Parts, x: Tensor, states: Sequence[Tensor] | None, parameters: Sequence[Tensor], heads: int) -> bool:
     """Whether ``step`` takes these, of so many heads; x and states are of the sizes that it says."""
-    if parts.key not in _STEPS or heads != 1 or not x.numel() or not alone(x, *(states or ()), *parameters):
+    if parts.key not in _STEPS or heads != 1 or not alone(x, *(states or ()), *parameters) or not x.numel():
         return False
     sizes = parameter_sizes(parts, x.shape[1], parameters[1].shape[-1], 1, 0, len(parameters) > 2)
     return all(tuple(one.shape) == size for one, size in zip(parameters, sizes.values(), strict=True))
@@ -137,7 +137,7 @@ def steps(parts: Parts, x: Tensor, states: Sequence[Tensor] | None, parameters: 
 def alone(*tensors: Tensor) -> bool:
     """Whether nobody but PyTorch has a say: all are its own tensors of one dtype on a CPU that no kernels run on."""
     first = tensors[0]
-    if not first.is_cpu or first.dtype not in _DTYPES or double_backward.on or not undisturbed():
+    if not undisturbed() or not first.is_cpu or first.dtype not in _DTYPES or double_backward.on:
         return False
     if passes.engine_for(first) is not None or (any_autocast() and autocast_dtype("cpu") is not None):
         return False
