@@ -30,7 +30,7 @@ from kernelgen.torch import (
 )
 from kernelgen.torch.errors import ArgumentError, ArgumentTypeError
 
-pytestmark = pytest.mark.unit
+pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("loops")]
 
 
 @pytest.fixture
