@@ -30,7 +30,7 @@ inline bool arrive(unsigned id, unsigned expected, const char* operation, const 
         barrier.expected = expected;
         barrier.operation = operation;
         barrier.site = site;
-        barrier.published.assign(thread.team->clocks.group(), 0);
+        barrier.published = {};
         barrier.published_messages.assign(thread.team->message_clocks.threads(), 0);
     } else if (barrier.expected != expected) {
         barrier_fault(text("barrier %u is met with two thread counts: %u, and %u by ", id, expected, barrier.expected) +

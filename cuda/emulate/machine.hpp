@@ -134,7 +134,8 @@ struct Thread {
 struct Barrier {
     unsigned expected = 0;
     std::vector<Thread*> arrived, waiting;
-    std::vector<Clock> published, published_messages;
+    Published published;
+    std::vector<Clock> published_messages;
     const char* operation = nullptr;
     Site site;  // of the first to arrive
 };
@@ -189,12 +190,12 @@ struct Team {
     Clocks clocks;
     std::vector<Block> blocks;
     std::vector<Cluster> clusters;
-    Clocks message_clocks;  // of warps
+    MessageClocks message_clocks;  // of warps
     std::vector<Message> under_way;
 
     /// `cluster`: threads of a cluster, which nothing but messages orders after those of another.
     Team(unsigned threads, unsigned cluster)
-        : clocks(threads, cluster), message_clocks(threads / warp_size, threads / warp_size) {}
+        : clocks(threads, cluster), message_clocks(threads / warp_size) {}
     Thread& thread(unsigned rank) {
         const auto size = static_cast<unsigned>(blocks.front().threads.size());
         return blocks[rank / size].threads[rank % size];

@@ -17,7 +17,7 @@ namespace tilesmith::emulate {
 
 /// The lanes of a warp meet: what each has heard, all know, and what any did comes before what any does next.
 inline void share_heard(Warp& warp) {
-    Clocks& clocks = warp.block->threads.front().team->message_clocks;
+    MessageClocks& clocks = warp.block->threads.front().team->message_clocks;
     clocks.acquire(warp.rank, warp.heard);
     clocks.advance(warp.rank);
     warp.heard.clear();
@@ -37,7 +37,7 @@ inline void end_sending(const Thread& thread) {
 inline const std::shared_ptr<const std::vector<Clock>>& knowledge(const Thread& thread) {
     Warp& warp = *thread.warp;
     if (warp.snapshot == nullptr) {
-        const Clocks& clocks = thread.team->message_clocks;
+        const MessageClocks& clocks = thread.team->message_clocks;
         const Clock* known = clocks.seen_by(warp.rank);
         warp.snapshot = std::make_shared<const std::vector<Clock>>(known, known + clocks.threads());
     }
@@ -63,7 +63,7 @@ struct Deed {
     /// A fence of `fencer` at its warp's count `now`, if it knows of this. Says whether it does.
     bool fenced(const Thread& fencer, Clock now) {
         if (thread != &fencer) {
-            const Clocks& clocks = fencer.team->message_clocks;
+            const MessageClocks& clocks = fencer.team->message_clocks;
             if (thread->warp == fencer.warp || !clocks.ordered(thread->warp->rank, made, fencer.warp->rank)) return false;
         }
         thread = &fencer, clock = now;
@@ -79,7 +79,7 @@ struct Deed {
     /// Whether it comes before what `other` does now.
     bool known_to(const Thread& other) const {
         if (thread == nullptr || thread == &other) return true;
-        const Clocks& clocks = other.team->message_clocks;
+        const MessageClocks& clocks = other.team->message_clocks;
         if (thread->warp == other.warp) return clock < clocks.now(other.warp->rank);
         return clocks.ordered(thread->warp->rank, clock, other.warp->rank);
     }

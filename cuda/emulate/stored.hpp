@@ -20,7 +20,7 @@ struct Counter {
 
     /// Returns who waits for it to change.
     std::vector<Thread*> signal(const Thread& thread) {
-        const Clocks& clocks = thread.team->message_clocks;
+        const MessageClocks& clocks = thread.team->message_clocks;
         const Clock* known = clocks.seen_by(thread.warp->rank);
         published.resize(clocks.threads());
         const std::size_t own = thread.warp->rank;  // of it only what was done before its lanes met

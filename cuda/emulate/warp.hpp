@@ -57,7 +57,7 @@ void sync_whole_warp(const Site& site) {
     collective("sync_warp", site, nothing, nothing, [](Warp& warp) {
         Clocks& clocks = running->team->clocks;
         const unsigned first = warp.block->first_rank + warp.index * warp_size;
-        std::vector<Clock> published;
+        Published published;
         for (unsigned lane = 0; lane < warp_size; ++lane) clocks.release(first + lane, published);
         for (unsigned lane = 0; lane < warp_size; ++lane) clocks.rejoin(first + lane, published);
         share_heard(warp);

@@ -93,7 +93,9 @@ def pointer(buffer: Buffer | None, kind: str) -> Any:
 def mend() -> None:
     """Have the interpreter compute with bfloat16 as a GPU does: where it would cut bits off it rounds to nearest, and
     it multiplies numbers where it would multiply their bits. It knows the instructions of PTX that kernels name; a
-    condition that becomes a tile stays one, and a number of steps is taken for an index by any NumPy."""
+    condition that becomes a tile stays one, and a number of steps is taken for an index by any NumPy. It puts its own
+    functions into the language at a launch alone: at every call of a kernel's function too, as it would, takes most of
+    the time."""
     import ml_dtypes
     import triton.language as tl
     from triton.runtime import interpreter
@@ -131,6 +133,14 @@ def mend() -> None:
         patch(tensor, *rest)
         tensor.__index__ = lambda self: int(np.asarray(self.handle.data).reshape(-1)[0])
 
-    interpreter._patch_lang_tensor = patched
+    put = interpreter._patch_lang
+
+    def put_once(function: Any) -> Any:
+        languages = [each for each in function.__globals__.values() if each is tl or each is tl.core]
+        if not any(tl.core.is_builtin(language.load) for language in languages):
+            return SimpleNamespace(restore=lambda: None)
+        return put(function)
+
+    interpreter._patch_lang_tensor, interpreter._patch_lang = patched, put_once
     builder.cast_impl, builder.create_dot, builder.create_splat = rounded, multiplied, spread
     builder.create_inline_asm = instruction
