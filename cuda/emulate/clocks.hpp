@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 namespace tilesmith::emulate {
@@ -53,6 +54,27 @@ class Clocks {
     /// A thread that has itself published all that it knew into `from` learns the rest. Nothing is published into that any
     /// more.
     void rejoin(std::size_t thread, const Published& from) { known_[thread] = from.clocks; }
+
+    /// How many threads are a group: what is published where threads learn one by one has a count of each.
+    std::size_t group() const { return group_; }
+    /// What `thread` does next comes after what it did.
+    void advance(std::size_t thread) { ++own_[thread]; }
+    /// Publish, as above, where not all that learn of it have published there.
+    void release(std::size_t thread, std::vector<Clock>& into) {
+        into.resize(group_);
+        if (const auto& known = known_[thread])
+            for (std::size_t i = 0; i < group_; ++i) into[i] = std::max(into[i], (*known)[i]);
+        into[thread % group_] = std::max(into[thread % group_], own_[thread]);
+        advance(thread);
+    }
+    /// Learn all that was published into `from`.
+    void acquire(std::size_t thread, const std::vector<Clock>& from) {
+        if (from.empty()) return;
+        std::vector<Clock> learnt = from;
+        if (const auto& known = known_[thread])
+            for (std::size_t i = 0; i < group_; ++i) learnt[i] = std::max(learnt[i], (*known)[i]);
+        known_[thread] = std::make_shared<const std::vector<Clock>>(std::move(learnt));
+    }
 
   private:
     std::size_t group_;

@@ -66,7 +66,7 @@ void fence_transfer_barriers(const Site& site) {
 inline void publish(TransferBarrier& barrier, const Thread& thread) {
     Team& team = *thread.team;
     team.clocks.release(thread.rank, barrier.published);
-    const Clocks& clocks = team.message_clocks;
+    const MessageClocks& clocks = team.message_clocks;
     const Clock* known = clocks.seen_by(thread.warp->rank);
     barrier.published_messages.resize(clocks.threads());
     for (std::size_t i = 0; i < clocks.threads(); ++i)
@@ -122,7 +122,7 @@ bool phase_ended(unsigned address, unsigned parity, bool in_cluster, const Site&
 void fence_global_for_copies(const Site& site) {
     scheduler->before_access(site);
     Thread& thread = *running;
-    const Clocks& clocks = thread.team->message_clocks;
+    const MessageClocks& clocks = thread.team->message_clocks;
     const Clock* known = clocks.seen_by(thread.warp->rank);
     thread.fenced_for_copies.assign(known, known + clocks.threads());
 }
