@@ -107,6 +107,7 @@ def pytest_configure() -> None:
     again stays the process's.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.pop("COLUMNS", None)  # where a worker of pytest-xdist begins, that is the terminal of who began it
     keep_freed_memory()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
