@@ -605,8 +605,9 @@ FAULTS = {
     ),
     "a lost message, backward": (
         CLUSTER_BACKWARD,
-        "send_64(to + column_tile",
-        "for (bool sent = thread_index() == 5; !sent; sent = true) send_64(to + column_tile",
+        "Way::send(to + column_tile * 32 * lane_bytes, uint2{",
+        "for (bool sent = thread_index() == 5; !sent; sent = true) "
+        "Way::send(to + column_tile * 32 * lane_bytes, uint2{",
         "deadlock.*nobody sends a message",
     ),
     "a message to the wrong rank, backward": (
@@ -1015,8 +1016,8 @@ FAULTS = {
     ),
     "a wait that the rest of the block does not know of": (
         STREAMING,
-        "poll_again(rounds);\n        sync_warp();\n        sync_block();",
-        "poll_again(rounds);\n        sync_warp();",
+        "wait_alone(counter, times);\n        sync_warp();\n        sync_block();",
+        "wait_alone(counter, times);\n        sync_warp();",
         "race|which nobody has written",
     ),
     "a ring that is a stage too short": (
