@@ -42,7 +42,7 @@ def best(shape: Shape, direction: Direction = "forward", gpu: str = "h200") -> T
         ("forward", Shape(1024, 1024, 1, 1024), "streaming"),
         ("forward", Shape(16, 1024, 1, 4096), "streamed_grid"),
         ("backward", Shape(1024, 1024, 1, 1024), "library_backward"),
-        ("backward", Shape(16, 1024, 1, 2048), "library_backward"),
+        ("backward", Shape(16, 1024, 1, 4096), "library_backward"),
     ],
     ids=str,
 )
